@@ -1,0 +1,16 @@
+//! Compiles `farm/v1/*.proto` in pure Rust, and keeps the descriptors for server reflection.
+
+use std::path::PathBuf;
+use std::{env, error, fs};
+
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn error::Error>> {
+    println!("cargo:rerun-if-changed=farm");
+    let files = ["build", "farm", "snapshot", "worker"].map(|name| format!("farm/v1/{name}.proto"));
+    let descriptors = protox::compile(files, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Wire to domain and back.
+
+use farm_types::cause::SourceExcerpt;
+use farm_types::spec::NamedContext;
+use farm_types::{BuildSpec, Failure, Invalid, Offer, PullMode, SnapshotRef};
+
+use crate::v1;
+
+/// The prefix of a named context that is an image.
+const IMAGE_SCHEME: &str = "docker-image://";
+/// The whole value of a named context that is a root of the snapshot.
+const LOCAL_SCHEME: &str = "local:";
+
+impl From<&BuildSpec> for v1::BuildSpec {
+    fn from(spec: &BuildSpec) -> Self {
+        Self {
+            snapshot: Some(v1::SnapshotRef {
+                tree_id: spec.snapshot.tree_id.to_string(),
+                content_key: spec.snapshot.content_key.to_string(),
+                upload_id: String::new(),
+            }),
+            platforms: spec.platforms.iter().map(ToString::to_string).collect(),
+            tags: spec.tags.iter().map(ToString::to_string).collect(),
+            dockerfile: spec.dockerfile.clone(),
+            target: spec.target.clone().unwrap_or_default(),
+            build_args: spec.build_args.clone().into_iter().collect(),
+            labels: spec.labels.clone().into_iter().collect(),
+            no_cache: spec.no_cache,
+            pull: spec.pull == PullMode::Always,
+            provenance: spec.provenance.as_str().to_owned(),
+            named_contexts: spec
+                .named_contexts
+                .iter()
+                .map(|(name, context)| {
+                    let value = match context {
+                        NamedContext::Image(image) => format!("{IMAGE_SCHEME}{image}"),
+                        NamedContext::Local => LOCAL_SCHEME.to_owned(),
+                    };
+                    (name.clone(), value)
+                })
+                .collect(),
+            emulation: spec.emulation.to_string(),
+        }
+    }
+}
+
+impl TryFrom<v1::BuildSpec> for BuildSpec {
+    type Error = Invalid;
+
+    fn try_from(spec: v1::BuildSpec) -> Result<Self, Invalid> {
+        let snapshot = spec
+            .snapshot
+            .ok_or_else(|| Invalid::new("snapshot", "", "a build needs a source; finish an upload first"))?;
+        let mut platforms = Vec::new();
+        for platform in &spec.platforms {
+            let platform = platform.parse()?;
+            if !platforms.contains(&platform) {
+                platforms.push(platform);
+            }
+        }
+        if platforms.is_empty() {
+            return Err(Invalid::new("platform", "", "name at least one, for example linux/amd64"));
+        }
+        let mut tags = Vec::new();
+        for tag in &spec.tags {
+            let tag = tag.parse()?;
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        let dockerfile = if spec.dockerfile.is_empty() { "Dockerfile".to_owned() } else { spec.dockerfile };
+        if dockerfile.starts_with('/') || dockerfile.split('/').any(|part| part == "..") {
+            return Err(Invalid::new("dockerfile", dockerfile, "it must lie within the snapshot"));
+        }
+        for key in spec.build_args.keys() {
+            check_build_arg(key)?;
+        }
+        let named_contexts = spec
+            .named_contexts
+            .into_iter()
+            .map(|(name, value)| {
+                let context = match value.strip_prefix(IMAGE_SCHEME) {
+                    Some(image) if !image.is_empty() => NamedContext::Image(image.to_owned()),
+                    _ if value == LOCAL_SCHEME => NamedContext::Local,
+                    _ => {
+                        return Err(Invalid::new(
+                            "build context",
+                            format!("{name}={value}"),
+                            "farm takes a folder or docker-image://REF",
+                        ));
+                    }
+                };
+                Ok((name, context))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            snapshot: SnapshotRef {
+                tree_id: snapshot.tree_id.parse()?,
+                content_key: snapshot.content_key.parse()?,
+            },
+            platforms,
+            tags,
+            dockerfile,
+            target: (!spec.target.is_empty()).then_some(spec.target),
+            build_args: spec.build_args.into_iter().collect(),
+            labels: spec.labels.into_iter().collect(),
+            no_cache: spec.no_cache,
+            pull: if spec.pull { PullMode::Always } else { PullMode::Default },
+            provenance: if spec.provenance.is_empty() { Default::default() } else { spec.provenance.parse()? },
+            named_contexts,
+            emulation: if spec.emulation.is_empty() { Default::default() } else { spec.emulation.parse()? },
+        })
+    }
+}
+
+/// Refuses build arguments that steer the engine: farm sets those itself.
+///
+/// # Errors
+/// The name is empty, holds `=`, or is one of farm's own.
+pub fn check_build_arg(name: &str) -> Result<(), Invalid> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(Invalid::new("build argument", name, "write NAME=VALUE"));
+    }
+    if ["BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS"].contains(&name) {
+        return Err(Invalid::new("build argument", name, "farm sets this one itself; leave it out"));
+    }
+    Ok(())
+}
+
+impl From<&Failure> for v1::Failure {
+    fn from(failure: &Failure) -> Self {
+        Self {
+            cause: failure.cause.to_string(),
+            code: failure.code.clone(),
+            message: failure.message.clone(),
+            step: failure.step.clone().unwrap_or_default(),
+            exit_code: failure.exit_code,
+            source: failure.source.as_ref().map(|source| v1::SourceExcerpt {
+                file: source.file.clone(),
+                first_line: source.first_line,
+                lines: source.lines.clone(),
+                marked_from: source.marked.0,
+                marked_to: source.marked.1,
+            }),
+            log_tail: failure.log_tail.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::Failure> for Failure {
+    type Error = Invalid;
+
+    fn try_from(failure: v1::Failure) -> Result<Self, Invalid> {
+        Ok(Self {
+            cause: failure.cause.parse()?,
+            code: failure.code,
+            message: failure.message,
+            step: (!failure.step.is_empty()).then_some(failure.step),
+            exit_code: failure.exit_code,
+            source: failure.source.map(|source| SourceExcerpt {
+                file: source.file,
+                first_line: source.first_line,
+                lines: source.lines,
+                marked: (source.marked_from, source.marked_to),
+            }),
+            log_tail: failure.log_tail,
+        })
+    }
+}
+
+impl From<&Offer> for v1::OfferedPlatform {
+    fn from(offer: &Offer) -> Self {
+        Self { platform: offer.platform.to_string(), support: offer.support.to_string(), told: offer.told }
+    }
+}
+
+impl TryFrom<v1::OfferedPlatform> for Offer {
+    type Error = Invalid;
+
+    fn try_from(offer: v1::OfferedPlatform) -> Result<Self, Invalid> {
+        Ok(Self { platform: offer.platform.parse()?, support: offer.support.parse()?, told: offer.told })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farm_types::{Cause, Digest};
+
+    fn wire() -> v1::BuildSpec {
+        v1::BuildSpec {
+            snapshot: Some(v1::SnapshotRef {
+                tree_id: Digest::of(b"t").to_string(),
+                content_key: Digest::of(b"c").to_string(),
+                upload_id: String::new(),
+            }),
+            platforms: vec!["linux/arm64/v8".into(), "linux/arm64".into(), "linux/amd64".into()],
+            tags: vec!["localhost:5002/app".into()],
+            build_args: [("A".to_owned(), "1".to_owned())].into(),
+            named_contexts: [
+                ("base".to_owned(), "docker-image://localhost:5002/x:1".to_owned()),
+                ("lib".to_owned(), "local:".to_owned()),
+            ]
+            .into(),
+            provenance: "max".into(),
+            emulation: "fallback=90s".into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_spec_survives_the_way_there_and_back() {
+        let spec = BuildSpec::try_from(wire()).unwrap();
+        assert_eq!(spec.platforms.len(), 2);
+        assert_eq!(spec.dockerfile, "Dockerfile");
+        assert_eq!(BuildSpec::try_from(v1::BuildSpec::from(&spec)).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_spec_that_climbs_or_steers_the_engine_is_refused() {
+        let refused = |change: fn(&mut v1::BuildSpec)| {
+            let mut spec = wire();
+            change(&mut spec);
+            BuildSpec::try_from(spec).unwrap_err().to_string()
+        };
+        assert!(refused(|s| s.dockerfile = "../Dockerfile".into()).contains("within"));
+        assert!(refused(|s| s.platforms.clear()).contains("at least one"));
+        assert!(refused(|s| s.snapshot = None).contains("source"));
+        let syntax = |s: &mut v1::BuildSpec| drop(s.build_args.insert("BUILDKIT_SYNTAX".into(), "x".into()));
+        assert!(refused(syntax).contains("farm sets"));
+        let git = |s: &mut v1::BuildSpec| drop(s.named_contexts.insert("g".into(), "https://x/y.git".into()));
+        assert!(refused(git).contains("docker-image://"));
+    }
+
+    #[test]
+    fn a_failure_survives_the_way_there_and_back() {
+        let failure = Failure {
+            step: Some("[2/3] RUN false".into()),
+            exit_code: Some(1),
+            source: Some(SourceExcerpt {
+                file: "Dockerfile".into(),
+                first_line: 1,
+                lines: vec!["FROM x".into(), "RUN false".into()],
+                marked: (2, 2),
+            }),
+            log_tail: vec!["no".into()],
+            ..Failure::new(Cause::User, "run_failed", "exit code 1")
+        };
+        assert_eq!(Failure::try_from(v1::Failure::from(&failure)).unwrap(), failure);
+    }
+}

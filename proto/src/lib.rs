@@ -1,0 +1,33 @@
+//! The wire: generated types and services of `farm.v1`, and their conversion to and from the domain.
+//!
+//! What comes from the wire is validated here, once; an error names the field. To add a field: the .proto
+//! file, then the conversion in [`convert`], and a test that it survives the way there and back.
+
+/// The generated types and services.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::as_conversions,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+pub mod v1 {
+    tonic::include_proto!("farm.v1");
+}
+
+pub mod convert;
+
+/// The compiled descriptors of all files, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The protocol version between workers and coordinators that this code speaks.
+pub const WORKER_PROTOCOL: u32 = 1;
+
+/// The longest message that either side takes, bytes. Bulk travels in pieces of [`PIECE_BYTES`].
+pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// How bulk data is cut, bytes.
+pub const PIECE_BYTES: usize = 256 * 1024;
+
+/// The HTTP/2 window of streams and connections over which bytes flow.
+pub const WINDOW_BYTES: u32 = 8 * 1024 * 1024;

@@ -1,0 +1,29 @@
+//! The words of farm, as types: ids, platforms, digests, image references, what a build asks for, and
+//! the states that each thing passes through.
+//!
+//! Everything here is plain data. No async, no IO, no clock: whoever needs the time is given it. A value
+//! of one of these types is valid: it was parsed once, at the edge, and the error named the field's cure.
+//! To add a word: one file, a newtype with `FromStr`, its error in [`error`], and its line in `docs/`.
+
+pub mod cause;
+pub mod digest;
+pub mod error;
+pub mod ids;
+pub mod image;
+pub mod pattern;
+pub mod platform;
+pub mod snapshot;
+pub mod spec;
+pub mod state;
+pub mod suggest;
+
+pub use cause::{Cause, Failure};
+pub use digest::Digest;
+pub use error::Invalid;
+pub use ids::{
+    AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, ProjectId, PublicationId, ShortId,
+    UploadId, WorkerId,
+};
+pub use image::{ImageTag, Repository};
+pub use platform::{Offer, Platform, Support};
+pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SnapshotRef};

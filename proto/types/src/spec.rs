@@ -1,0 +1,224 @@
+//! What a build asks for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::Invalid;
+use crate::image::{ImageTag, Repository};
+use crate::platform::Platform;
+
+/// A build as it was asked for. The flags' names and meanings are those of `docker buildx build`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildSpec {
+    /// The source.
+    pub snapshot: SnapshotRef,
+    /// The platforms, in the order of the request; never empty, none twice.
+    pub platforms: Vec<Platform>,
+    /// The tags to move; may be empty: then the build proves only that it can be built.
+    pub tags: Vec<ImageTag>,
+    /// The Dockerfile's path within the snapshot's root `dockerfile`.
+    pub dockerfile: String,
+    /// `--target`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// `--build-arg`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `--no-cache`.
+    #[serde(default)]
+    pub no_cache: bool,
+    /// `--pull`.
+    #[serde(default)]
+    pub pull: PullMode,
+    /// `--provenance`.
+    #[serde(default)]
+    pub provenance: Provenance,
+    /// `--build-context`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// `--emulation`.
+    #[serde(default)]
+    pub emulation: Emulation,
+}
+
+impl BuildSpec {
+    /// The repositories that its tags stand in, each once, in the order of the tags.
+    pub fn repositories(&self) -> Vec<Repository> {
+        let mut list: Vec<Repository> = Vec::new();
+        for tag in &self.tags {
+            if !list.contains(&tag.repository) {
+                list.push(tag.repository.clone());
+            }
+        }
+        list
+    }
+}
+
+/// A snapshot and what its roots are called. See [`crate::snapshot`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRef {
+    /// The digest of the roots with times and modes: what is served to an engine.
+    pub tree_id: Digest,
+    /// The digest of the roots without times: equal for equal content.
+    pub content_key: Digest,
+}
+
+/// Where a named context comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamedContext {
+    /// `docker-image://REF`: an image takes the place of the stage or base.
+    Image(String),
+    /// A folder: the snapshot's root `context:NAME`.
+    Local,
+}
+
+/// Whether base images are asked for anew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PullMode {
+    /// The engine decides; it asks for a tag's digest, and keeps the layers that it has.
+    #[default]
+    Default,
+    /// `--pull`: every base image is resolved at the registry.
+    Always,
+}
+
+/// Whether a provenance attestation is attached. Off unless asked for, which differs from buildx.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provenance {
+    /// None.
+    #[default]
+    Off,
+    /// `mode=min`.
+    Min,
+    /// `mode=max`.
+    Max,
+}
+
+impl Provenance {
+    /// The word that stands for it: `off`, `min` or `max`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Min => "min",
+            Self::Max => "max",
+        }
+    }
+}
+
+impl FromStr for Provenance {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "false" | "off" | "0" => Ok(Self::Off),
+            "true" | "1" | "min" | "mode=min" => Ok(Self::Min),
+            "max" | "mode=max" => Ok(Self::Max),
+            _ => Err(Invalid::new("provenance", text, "write false, mode=min or mode=max")),
+        }
+    }
+}
+
+/// When a platform may be emulated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Emulation {
+    /// Never: wait for a native worker.
+    Never,
+    /// When no native worker can be given the job.
+    #[default]
+    Fallback,
+    /// As `Fallback`, and also when the job has waited that long.
+    FallbackAfter(Duration),
+    /// Whichever is expected to be done first.
+    Allow,
+}
+
+impl FromStr for Emulation {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let invalid = || {
+            Invalid::new(
+                "emulation policy",
+                text,
+                "write never, fallback, fallback=DURATION (like fallback=90s or fallback=10m) or allow",
+            )
+        };
+        match text.split_once('=') {
+            None if text == "never" => Ok(Self::Never),
+            None if text == "fallback" => Ok(Self::Fallback),
+            None if text == "allow" => Ok(Self::Allow),
+            Some(("fallback", duration)) => {
+                parse_duration(duration).map(Self::FallbackAfter).ok_or_else(invalid)
+            }
+            _ => Err(invalid()),
+        }
+    }
+}
+
+impl fmt::Display for Emulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Never => f.write_str("never"),
+            Self::Fallback => f.write_str("fallback"),
+            Self::FallbackAfter(wait) => write!(f, "fallback={}s", wait.as_secs()),
+            Self::Allow => f.write_str("allow"),
+        }
+    }
+}
+
+impl From<Emulation> for String {
+    fn from(policy: Emulation) -> Self {
+        policy.to_string()
+    }
+}
+
+impl TryFrom<String> for Emulation {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
+/// Reads `90s`, `10m`, `2h` or a bare number of seconds; at most 30 days.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = match text.as_bytes().last()? {
+        b's' => (&text[..text.len() - 1], 1),
+        b'm' => (&text[..text.len() - 1], 60),
+        b'h' => (&text[..text.len() - 1], 3600),
+        _ => (text, 1),
+    };
+    let seconds = number.parse::<u64>().ok()?.checked_mul(unit)?;
+    (seconds <= 30 * 24 * 3600).then(|| Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_emulation_policy_reads_back() {
+        for text in ["never", "fallback", "fallback=90s", "allow"] {
+            assert_eq!(text.parse::<Emulation>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "fallback=10m".parse::<Emulation>().unwrap(),
+            Emulation::FallbackAfter(Duration::from_secs(600))
+        );
+        for text in ["", "fallback=", "fallback=x", "always", "never=3", "fallback=999999h"] {
+            assert!(text.parse::<Emulation>().is_err(), "{text}");
+        }
+    }
+}

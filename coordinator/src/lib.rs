@@ -1,1 +1,131 @@
+//! The coordinator: takes builds, gives jobs to workers, publishes what they push.
+//!
+//! `grpc` is the edge, `link` the workers connected here, `reconcile` the leader's loops, `registry` and
+//! `blobs` the outside. All state is in the database (`farm-store`), all decisions in `farm-core`.
 
+pub mod blobs;
+pub mod config;
+pub mod context;
+pub mod grpc;
+pub mod hints;
+pub mod link;
+pub mod principal;
+pub mod reconcile;
+pub mod registry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use farm_store::{Store, StoreError, default_project};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use blobs::Blobs;
+use config::Config;
+use context::Context;
+use principal::Tokens;
+use registry::Registries;
+
+/// How long a call waits for a connection to the database.
+const ACQUIRE: Duration = Duration::from_secs(5);
+
+/// Serves on the listener until `shutdown`; `ready` is called once everything answers.
+///
+/// # Errors
+/// The database can't be reached in time or is a newer farm's; a file or folder can't be used; a loop dies.
+pub async fn run(
+    mut config: Config,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(std::net::SocketAddr),
+) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    config.listen = address;
+    let token_file = config.token_file();
+    let tokens = Tokens::from_file(&token_file, default_project())
+        .with_context(|| format!("token file {:?} can't be used", token_file.display()))?;
+    let blobs = Blobs::local(&config.state_dir.join("blobs"))
+        .with_context(|| format!("state folder {:?} can't be used", config.state_dir.display()))?;
+    let store = Store::open(&config.database_url, config.database_connections, ACQUIRE)?;
+    tokio::select! {
+        migrated = migrate(&store, Duration::from_secs(config.database_wait_seconds)) => migrated?,
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    let timeout = Duration::from_secs(config.limits.registry_timeout_seconds);
+    let registries = Registries::new(config.registries.clone(), timeout)?;
+    let context = Arc::new(Context {
+        id: Uuid::now_v7(),
+        config,
+        store,
+        blobs,
+        tokens,
+        hints: Arc::default(),
+        link: link::Link::default(),
+        registries,
+    });
+    let (lead, led) = watch::channel(None);
+    let mut loops: JoinSet<&'static str> = JoinSet::new();
+    macro_rules! spawn {
+        ($name:literal, $run:expr) => {{
+            let run = $run;
+            loops.spawn(async move {
+                run.await;
+                $name
+            });
+        }};
+    }
+    spawn!("campaign", reconcile::campaign(Arc::clone(&context), lead, shutdown.clone()));
+    spawn!("schedule", reconcile::schedule::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!("publish", reconcile::publish::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!("house", reconcile::keep_house(Arc::clone(&context), led, shutdown.clone()));
+    spawn!("dispatch", link::dispatch(Arc::clone(&context), shutdown.clone()));
+    spawn!("beats", link::flush_beats(Arc::clone(&context), shutdown.clone()));
+    ready(address);
+    let serve = grpc::serve(context, listener, shutdown.clone());
+    tokio::pin!(serve);
+    tokio::select! {
+        served = &mut serve => {
+            shutdown.cancel();
+            served?;
+        }
+        Some(ended) = loops.join_next() => {
+            if shutdown.is_cancelled() {
+                serve.await?;
+            } else {
+                // Without one of its loops a coordinator only looks alive.
+                shutdown.cancel();
+                anyhow::bail!("the loop {:?} has died", ended);
+            }
+        }
+    }
+    while loops.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Waits for the database and brings its schema up to date.
+async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + wait;
+    let mut told = false;
+    loop {
+        match store.migrate().await {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Unavailable(error)) if tokio::time::Instant::now() < deadline => {
+                if !told {
+                    tracing::warn!(%error, "the database does not answer yet; waiting");
+                    told = true;
+                }
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            Err(StoreError::Unavailable(error)) => anyhow::bail!(
+                "the database did not answer within {} s: {error}; start Postgres, or name another with \
+                 --database-url",
+                wait.as_secs()
+            ),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

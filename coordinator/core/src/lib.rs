@@ -1,1 +1,10 @@
+//! What farm decides, without doing it: pure and synchronous.
+//!
+//! Everything here is a function of its arguments, time included. No async, no IO, no database, so that
+//! each decision can be tested by properties and replayed. The coordinator gathers the state, asks here,
+//! and writes the answer with its premise in `WHERE`.
 
+pub mod index;
+pub mod plan;
+pub mod retry;
+pub mod verdict;

@@ -1,1 +1,133 @@
+//! farm's state in Postgres. The only crate that speaks SQL.
+//!
+//! One file per aggregate. Rules: every write repeats its premise in `WHERE` (state, lease token, epoch)
+//! and looks at the row count; nothing is decided on a snapshot and written by id; time is `farm_now()`.
+//! Locks are taken in one order: execution, builds, jobs, attempts, engines. To add a query: the macro in
+//! its aggregate's file, then refresh `.sqlx` (`docs/development.md`).
 
+pub mod attempts;
+pub mod builds;
+pub mod error;
+pub mod events;
+pub mod finish;
+pub mod leader;
+pub mod lease;
+pub mod publish;
+pub mod reap;
+pub mod record;
+pub mod schedule;
+pub mod snapshots;
+pub mod workers;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use farm_types::{Digest, Invalid, ProjectId};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use uuid::Uuid;
+
+pub use error::StoreError;
+
+/// A transaction.
+pub type Tx = sqlx::Transaction<'static, sqlx::Postgres>;
+
+/// What every call answers.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// The project that is there from the start.
+pub fn default_project() -> ProjectId {
+    ProjectId::from(Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001))
+}
+
+/// The database. Cheap to clone; all clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// Makes the pool; connects when first used. `acquire` bounds the wait for a connection.
+    ///
+    /// # Errors
+    /// The URL is no Postgres URL.
+    pub fn open(url: &str, connections: u32, acquire: Duration) -> std::result::Result<Self, Invalid> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|e| Invalid::new("database URL", "…", format!("{e}; write postgres://USER@HOST/DB")))?
+            .application_name("farm-coordinator")
+            .options([("idle_in_transaction_session_timeout", "30s")]);
+        let pool =
+            PgPoolOptions::new().max_connections(connections).acquire_timeout(acquire).connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// Brings the schema up to date; safe from several coordinators at once.
+    ///
+    /// # Errors
+    /// The database can't be reached, or was migrated by a newer farm.
+    pub async fn migrate(&self) -> Result<()> {
+        MIGRATIONS.run(&self.pool).await.map_err(StoreError::from)
+    }
+
+    /// The farm's time.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn now(&self) -> Result<DateTime<Utc>> {
+        let now = sqlx::query_scalar!(r#"SELECT farm_now() AS "now!""#).fetch_one(&self.pool).await?;
+        Ok(now)
+    }
+
+    /// Makes the log partitions of today and the next days.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn make_log_partitions(&self) -> Result<i32> {
+        let made = sqlx::query_scalar!(
+            r#"SELECT farm_make_log_partitions((farm_now() AT TIME ZONE 'UTC')::date, 3) AS "made!""#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(made)
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Tx> {
+        Ok(self.pool.begin().await?)
+    }
+}
+
+/// A state's word from a row.
+pub(crate) fn state<S: FromStr<Err = Invalid>>(text: &str) -> Result<S> {
+    text.parse().map_err(StoreError::corrupt)
+}
+
+/// A digest from a row.
+pub(crate) fn digest(bytes: &[u8]) -> Result<Digest> {
+    Digest::try_from(bytes).map_err(StoreError::corrupt)
+}
+
+/// A JSON column.
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Result<T> {
+    serde_json::from_value(value).map_err(StoreError::corrupt)
+}
+
+/// A JSON column, if it is set.
+pub(crate) fn from_json_opt<T: serde::de::DeserializeOwned>(value: Option<serde_json::Value>) -> Result<Option<T>> {
+    value.map(from_json).transpose()
+}
+
+/// The JSON of one of our own types.
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(StoreError::corrupt)
+}
+
+/// A count or number from a row that has to fit.
+pub(crate) fn fit<A, B>(value: A) -> Result<B>
+where
+    B: TryFrom<A>,
+    B::Error: std::fmt::Display,
+{
+    B::try_from(value).map_err(StoreError::corrupt)
+}

@@ -1,0 +1,283 @@
+//! The index: many manifests made into one, from exact bytes, always in the same way.
+//!
+//! Formats: OCI image-spec v1.1 (`image-index.md`) and Docker's manifest list (distribution spec, "Image
+//! Manifest V 2, Schema 2"). The bytes depend on the children only: platforms in the order of their text,
+//! then attestations in the same order, fields in a fixed order. So the same build, merged twice, has one
+//! digest, and a repeated put is no change.
+
+use std::collections::BTreeMap;
+
+use farm_types::{Digest, Invalid, Platform};
+use serde::{Deserialize, Serialize};
+
+/// The media type of an OCI image manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of an OCI image index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The media type of a Docker image manifest, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// The media type of a Docker manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// The annotation by which an attestation manifest names what it is.
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+/// The annotation by which an attestation manifest names the manifest that it is about.
+const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+
+/// A descriptor as an index holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What it points to is of this type.
+    pub media_type: String,
+    /// What it points to has this digest.
+    pub digest: Digest,
+    /// And this length, bytes.
+    pub size: u64,
+    /// The platform, if it is an image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<IndexPlatform>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A platform as an index spells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexPlatform {
+    /// GOARCH.
+    pub architecture: String,
+    /// GOOS.
+    pub os: String,
+    /// Absent where the normal form has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+}
+
+impl From<&Platform> for IndexPlatform {
+    fn from(platform: &Platform) -> Self {
+        Self {
+            architecture: platform.architecture().to_owned(),
+            os: platform.os().to_owned(),
+            variant: (!platform.variant().is_empty()).then(|| platform.variant().to_owned()),
+        }
+    }
+}
+
+/// An index or a manifest list, as it is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexDocument {
+    /// Always 2.
+    pub schema_version: u32,
+    /// [`OCI_INDEX`] or [`DOCKER_LIST`].
+    #[serde(default)]
+    pub media_type: String,
+    /// The children.
+    pub manifests: Vec<Descriptor>,
+}
+
+/// What one job pushed, as it was read back from the registry and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    /// The job's platform, which the image's config was seen to have.
+    pub platform: Platform,
+    /// The image's manifest.
+    pub manifest: Descriptor,
+    /// Its attestation manifests, as BuildKit put them beside it.
+    pub attestations: Vec<Descriptor>,
+}
+
+/// The merged index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// Exactly what is put.
+    pub bytes: Vec<u8>,
+    /// The digest of the bytes.
+    pub digest: Digest,
+    /// [`OCI_INDEX`], or [`DOCKER_LIST`] when every child is Docker's.
+    pub media_type: &'static str,
+}
+
+/// Takes apart what BuildKit pushed when attestations were asked for: an index of one image manifest and
+/// its attestation manifests.
+///
+/// # Errors
+/// It has no image manifest, or more than one.
+pub fn split(platform: Platform, document: IndexDocument) -> Result<Child, Invalid> {
+    let is_attestation =
+        |d: &Descriptor| d.annotations.get(REFERENCE_TYPE).is_some_and(|kind| kind == "attestation-manifest");
+    let (attestations, mut images): (Vec<_>, Vec<_>) = document.manifests.into_iter().partition(is_attestation);
+    match (images.pop(), images.len()) {
+        (Some(manifest), 0) => {
+            for attestation in &attestations {
+                let about = attestation.annotations.get(REFERENCE_DIGEST).map(String::as_str);
+                if about != Some(manifest.digest.to_string().as_str()) {
+                    return Err(Invalid::new(
+                        "attestation",
+                        attestation.digest.to_string(),
+                        "it is not about the manifest that it came with",
+                    ));
+                }
+            }
+            Ok(Child { platform, manifest, attestations })
+        }
+        (None, _) => Err(Invalid::new("index", platform.to_string(), "it holds no image manifest")),
+        (Some(_), more) => Err(Invalid::new(
+            "index",
+            platform.to_string(),
+            format!("it holds {} image manifests where one is due", more + 1),
+        )),
+    }
+}
+
+/// Merges the children, given in any order.
+///
+/// # Errors
+/// No child; two of one platform; one manifest for two platforms (then one of them has the wrong
+/// architecture in it).
+pub fn merge(children: &[Child]) -> Result<Index, Invalid> {
+    let mut children: Vec<&Child> = children.iter().collect();
+    children.sort_by_key(|child| child.platform.to_string());
+    if children.is_empty() {
+        return Err(Invalid::new("index", "", "it would hold nothing"));
+    }
+    for pair in children.windows(2) {
+        if pair[0].platform == pair[1].platform {
+            return Err(Invalid::new("platform", pair[0].platform.to_string(), "it stands twice in the index"));
+        }
+    }
+    for (i, child) in children.iter().enumerate() {
+        if let Some(other) = children[..i].iter().find(|c| c.manifest.digest == child.manifest.digest) {
+            return Err(Invalid::new(
+                "manifest",
+                child.manifest.digest.to_string(),
+                format!("{} and {} have the same one, so one of them is wrong", other.platform, child.platform),
+            ));
+        }
+    }
+    let docker = children
+        .iter()
+        .all(|child| child.manifest.media_type == DOCKER_MANIFEST && child.attestations.is_empty());
+    let media_type = if docker { DOCKER_LIST } else { OCI_INDEX };
+    let images = children.iter().map(|child| Descriptor {
+        platform: Some(IndexPlatform::from(&child.platform)),
+        ..child.manifest.clone()
+    });
+    let attestations = children.iter().flat_map(|child| child.attestations.iter().cloned());
+    let document = IndexDocument {
+        schema_version: 2,
+        media_type: media_type.to_owned(),
+        manifests: images.chain(attestations).collect(),
+    };
+    let bytes = serde_json::to_vec(&document)
+        .map_err(|e| Invalid::new("index", "", format!("it can't be written: {e}")))?;
+    Ok(Index { digest: Digest::of(&bytes), bytes, media_type })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn child(platform: &str, media_type: &str) -> Child {
+        Child {
+            platform: platform.parse().unwrap(),
+            manifest: Descriptor {
+                media_type: media_type.to_owned(),
+                digest: Digest::of(platform.as_bytes()),
+                size: 480,
+                platform: None,
+                annotations: BTreeMap::new(),
+            },
+            attestations: Vec::new(),
+        }
+    }
+
+    fn attested(platform: &str) -> Child {
+        let mut child = child(platform, OCI_MANIFEST);
+        let annotations = [
+            (REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned()),
+            (REFERENCE_DIGEST.to_owned(), child.manifest.digest.to_string()),
+        ];
+        child.attestations.push(Descriptor {
+            media_type: OCI_MANIFEST.to_owned(),
+            digest: Digest::of(format!("att {platform}").as_bytes()),
+            size: 566,
+            platform: Some(IndexPlatform { architecture: "unknown".into(), os: "unknown".into(), variant: None }),
+            annotations: annotations.into(),
+        });
+        child
+    }
+
+    #[test]
+    fn the_bytes_are_these() {
+        let index = merge(&[child("linux/arm/v7", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)]).unwrap();
+        let expected = format!(
+            concat!(
+                r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#,
+                r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{}","size":480,"#,
+                r#""platform":{{"architecture":"amd64","os":"linux"}}}},"#,
+                r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{}","size":480,"#,
+                r#""platform":{{"architecture":"arm","os":"linux","variant":"v7"}}}}]}}"#
+            ),
+            Digest::of(b"linux/amd64"),
+            Digest::of(b"linux/arm/v7"),
+        );
+        assert_eq!(String::from_utf8(index.bytes.clone()).unwrap(), expected);
+        assert_eq!(index.digest, Digest::of(&index.bytes));
+    }
+
+    #[test]
+    fn it_is_dockers_list_only_when_every_child_is_dockers() {
+        let docker = [child("linux/amd64", DOCKER_MANIFEST), child("linux/arm64", DOCKER_MANIFEST)];
+        assert_eq!(merge(&docker).unwrap().media_type, DOCKER_LIST);
+        let mixed = [child("linux/amd64", DOCKER_MANIFEST), child("linux/arm64", OCI_MANIFEST)];
+        assert_eq!(merge(&mixed).unwrap().media_type, OCI_INDEX);
+    }
+
+    #[test]
+    fn attestations_stay_flat_after_the_images_in_the_same_order() {
+        let index = merge(&[attested("linux/arm64"), attested("linux/amd64")]).unwrap();
+        let document: IndexDocument = serde_json::from_slice(&index.bytes).unwrap();
+        let digests: Vec<Digest> = document.manifests.iter().map(|d| d.digest).collect();
+        let expected = ["linux/amd64", "linux/arm64", "att linux/amd64", "att linux/arm64"];
+        assert_eq!(digests, expected.map(|text| Digest::of(text.as_bytes())));
+    }
+
+    #[test]
+    fn what_buildkit_pushed_with_attestations_is_taken_apart() {
+        let whole = attested("linux/amd64");
+        let document = |manifests| IndexDocument { schema_version: 2, media_type: OCI_INDEX.into(), manifests };
+        let both = vec![whole.manifest.clone(), whole.attestations[0].clone()];
+        assert_eq!(split(whole.platform.clone(), document(both)).unwrap(), whole);
+        assert!(split(whole.platform.clone(), document(whole.attestations.clone())).is_err());
+        let two = vec![whole.manifest.clone(), child("linux/arm64", OCI_MANIFEST).manifest];
+        assert!(split(whole.platform.clone(), document(two)).is_err());
+        let foreign = vec![child("linux/arm64", OCI_MANIFEST).manifest, whole.attestations[0].clone()];
+        assert!(split(whole.platform.clone(), document(foreign)).is_err());
+    }
+
+    #[test]
+    fn two_of_a_platform_and_one_manifest_for_two_are_refused() {
+        let twice = [child("linux/amd64", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)];
+        assert!(merge(&twice).unwrap_err().to_string().contains("twice"));
+        let wrong = Child { platform: "linux/arm64".parse().unwrap(), ..child("linux/amd64", OCI_MANIFEST) };
+        let same = [child("linux/amd64", OCI_MANIFEST), wrong];
+        assert!(merge(&same).unwrap_err().to_string().contains("same one"));
+        assert!(merge(&[]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_the_children_does_not_matter(seed in any::<u64>()) {
+            let mut children: Vec<Child> =
+                ["linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x"].iter().map(|p| attested(p)).collect();
+            let sorted = merge(&children).unwrap();
+            let len = children.len();
+            let turn = usize::try_from(seed % 4).unwrap();
+            children.rotate_left(turn);
+            children.swap(0, (turn + 1) % len);
+            prop_assert_eq!(merge(&children).unwrap(), sorted);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What the scheduler promises.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
+}
+
+fn worker(state: &mut State, offers: &[(&str, Support)], slots: u32) -> WorkerId {
+    let (id, engine) = (WorkerId::generate(), EngineId::generate());
+    let offers = offers
+        .iter()
+        .map(|(platform, support)| Offer { platform: platform.parse().unwrap(), support: *support, told: false })
+        .collect();
+    state.engines.insert(engine, Slots { total: slots, used: 0 });
+    state.workers.push(WorkerView { id, engine, offers, last_seen: at(0), connected: true, draining: false });
+    id
+}
+
+fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
+    let job = JobId::generate();
+    let place = i64::try_from(state.waiting.len()).unwrap();
+    state.waiting.push(WaitingJob {
+        job,
+        project: ProjectId::from(uuid(1)),
+        platform: platform.parse().unwrap(),
+        emulation: emulation.parse().unwrap(),
+        weight: 1,
+        virtual_time: at(place),
+        ready_at: at(0),
+        not_before: at(0),
+        excluded: Vec::new(),
+    });
+    job
+}
+
+fn uuid(n: u128) -> uuid::Uuid {
+    uuid::Uuid::from_u128(n)
+}
+
+fn assigned(state: &State, now: i64) -> Vec<(JobId, WorkerId, Support)> {
+    plan(state, Limits::default(), at(now))
+        .into_iter()
+        .filter_map(|decision| match decision {
+            Decision::Assign { job, worker, support, .. } => Some((job, worker, support)),
+            Decision::Hold { .. } => None,
+        })
+        .collect()
+}
+
+fn held(state: &State, now: i64) -> (Option<DateTime<Utc>>, Waiting) {
+    match plan(state, Limits::default(), at(now)).remove(0) {
+        Decision::Hold { until, why, .. } => (until, why),
+        Decision::Assign { .. } => panic!("assigned"),
+    }
+}
+
+use Support::{Emulated, Native};
+
+#[test]
+fn native_goes_before_emulated() {
+    let mut state = State::default();
+    let job = job(&mut state, "linux/arm64", "allow");
+    worker(&mut state, &[("linux/arm64", Emulated)], 8);
+    let native = worker(&mut state, &[("linux/arm64", Native)], 1);
+    assert_eq!(assigned(&state, 1), [(job, native, Native)]);
+}
+
+#[test]
+fn fallback_waits_for_a_busy_native_worker_and_allow_does_not() {
+    let mut state = State::default();
+    job(&mut state, "linux/arm64", "fallback");
+    let native = worker(&mut state, &[("linux/arm64", Native)], 1);
+    let engine = state.workers[0].engine;
+    state.engines.insert(engine, Slots { total: 1, used: 1 });
+    let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
+    assert!(matches!(held(&state, 1).1, Waiting::Slots { support: Native, used: 1, total: 1 }));
+    state.waiting[0].emulation = Emulation::Allow;
+    assert_eq!(assigned(&state, 1)[0].1, emulating);
+    assert_ne!(native, emulating);
+}
+
+#[test]
+fn fallback_unlocks_thirty_seconds_after_the_last_native_heartbeat() {
+    let mut state = State::default();
+    job(&mut state, "linux/arm64", "fallback");
+    worker(&mut state, &[("linux/arm64", Native)], 1);
+    let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
+    state.workers[0].connected = false;
+    state.workers[1].last_seen = at(29);
+    assert_eq!(held(&state, 29), (Some(at(30)), Waiting::Silent { platform: "linux/arm64".parse().unwrap() }));
+    assert_eq!(assigned(&state, 30)[0].1, emulating);
+}
+
+#[test]
+fn fallback_with_a_duration_unlocks_when_the_job_has_waited_that_long() {
+    let mut state = State::default();
+    job(&mut state, "linux/arm64", "fallback=20s");
+    worker(&mut state, &[("linux/arm64", Native)], 1);
+    let engine = state.workers[0].engine;
+    state.engines.insert(engine, Slots { total: 1, used: 1 });
+    let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
+    for worker in &mut state.workers {
+        worker.last_seen = at(19);
+    }
+    assert_eq!(held(&state, 19).0, Some(at(20)));
+    assert_eq!(assigned(&state, 20)[0].1, emulating);
+}
+
+#[test]
+fn never_waits_and_says_that_emulation_was_refused() {
+    let mut state = State::default();
+    job(&mut state, "linux/arm64", "never");
+    worker(&mut state, &[("linux/arm64", Emulated)], 1);
+    assert!(matches!(held(&state, 1).1, Waiting::NoWorker { emulated_refused: true, .. }));
+}
+
+#[test]
+fn a_worker_that_failed_the_job_is_shunned_while_there_is_another_but_unlocks_no_emulation() {
+    let mut state = State::default();
+    job(&mut state, "linux/arm64", "fallback");
+    let bad = worker(&mut state, &[("linux/arm64", Native)], 4);
+    worker(&mut state, &[("linux/arm64", Emulated)], 4);
+    state.waiting[0].excluded = vec![bad];
+    assert_eq!(assigned(&state, 1)[0].1, bad);
+    let other = worker(&mut state, &[("linux/arm64", Native)], 1);
+    assert_eq!(assigned(&state, 1)[0].1, other);
+}
+
+#[test]
+fn a_suspect_a_draining_and_an_unconnected_worker_get_nothing() {
+    for spoil in [
+        (|w| w.last_seen = at(-12)) as fn(&mut WorkerView),
+        |w| w.draining = true,
+        |w| w.connected = false,
+    ] {
+        let mut state = State::default();
+        job(&mut state, "linux/amd64", "never");
+        worker(&mut state, &[("linux/amd64", Native)], 1);
+        spoil(&mut state.workers[0]);
+        assert!(assigned(&state, 0).is_empty());
+    }
+}
+
+#[test]
+fn a_job_that_nobody_can_run_holds_up_nobody() {
+    let mut state = State::default();
+    job(&mut state, "linux/s390x", "fallback");
+    let runnable = job(&mut state, "linux/amd64", "fallback");
+    worker(&mut state, &[("linux/amd64", Native)], 1);
+    assert_eq!(assigned(&state, 1)[0].0, runnable);
+}
+
+#[test]
+fn after_an_outage_of_all_coordinators_silence_unlocks_nothing_until_it_counts_again() {
+    let mut state = State::default();
+    job(&mut state, "linux/arm64", "fallback");
+    worker(&mut state, &[("linux/arm64", Native)], 1);
+    worker(&mut state, &[("linux/arm64", Emulated)], 1);
+    state.workers[0].connected = false;
+    state.workers[1].last_seen = at(600);
+    state.settling = Some(Settling { silent_since: at(5), until: at(625) });
+    assert_eq!(held(&state, 601).0, Some(at(625)));
+    assert_eq!(assigned(&State { settling: None, ..state }, 601).len(), 1);
+}
+
+#[test]
+fn the_project_that_holds_least_goes_first() {
+    let mut state = State::default();
+    let greedy = job(&mut state, "linux/amd64", "fallback");
+    let modest = job(&mut state, "linux/amd64", "fallback");
+    state.waiting[1].project = ProjectId::from(uuid(2));
+    state.shares.insert(state.waiting[0].project, 3.0);
+    worker(&mut state, &[("linux/amd64", Native)], 1);
+    assert_eq!(assigned(&state, 1)[0].0, modest);
+    assert_ne!(greedy, modest);
+}
+
+proptest! {
+    /// Whatever the state: no engine is given more than it has, nobody gets a job that they don't offer,
+    /// emulation happens only where the policy allows it, and every job gets exactly one answer.
+    #[test]
+    fn a_plan_never_oversteps(
+        workers in prop::collection::vec((0_usize..3, any::<bool>(), 1_u32..4, 0_u32..4, -40_i64..1, any::<bool>()), 0..6),
+        jobs in prop::collection::vec((0_usize..3, 0_usize..4, 1_u32..3), 0..12),
+    ) {
+        let platforms = ["linux/amd64", "linux/arm64", "linux/riscv64"];
+        let policies = ["never", "fallback", "fallback=5s", "allow"];
+        let mut state = State::default();
+        for (platform, native, total, used, seen, connected) in workers {
+            worker(&mut state, &[(platforms[platform], if native { Native } else { Emulated })], total);
+            let last = state.workers.last_mut().unwrap();
+            last.last_seen = at(seen);
+            last.connected = connected;
+            state.engines.insert(last.engine, Slots { total, used });
+        }
+        for (platform, policy, weight) in jobs {
+            job(&mut state, platforms[platform], policies[policy]);
+            state.waiting.last_mut().unwrap().weight = weight;
+        }
+        let decisions = plan(&state, Limits::default(), at(0));
+        prop_assert_eq!(decisions.len(), state.waiting.len());
+        let mut used: HashMap<EngineId, u32> = HashMap::new();
+        for decision in &decisions {
+            let Decision::Assign { job, worker, engine, support } = decision else { continue };
+            let job = state.waiting.iter().find(|j| j.job == *job).unwrap();
+            let worker = state.workers.iter().find(|w| w.id == *worker).unwrap();
+            prop_assert!(worker.connected && worker.last_seen + Limits::default().suspect_after > at(0));
+            prop_assert!(worker.offers.iter().any(|o| o.platform == job.platform && o.support == *support));
+            prop_assert!(*support == Native || job.emulation != Emulation::Never);
+            if *support == Emulated && job.emulation == Emulation::Fallback {
+                prop_assert!(!state.workers.iter().any(|w| w.last_seen > at(-30)
+                    && w.offers.iter().any(|o| o.platform == job.platform && o.support == Native)));
+            }
+            *used.entry(*engine).or_default() += job.weight;
+        }
+        for (engine, taken) in used {
+            let slots = state.engines[&engine];
+            prop_assert!(slots.used + taken <= slots.total);
+        }
+    }
+}
+
+#[test]
+fn durations_too_long_for_a_clock_do_not_panic() {
+    let mut state = State::default();
+    job(&mut state, "linux/arm64", "fallback");
+    state.waiting[0].emulation = Emulation::FallbackAfter(Duration::MAX);
+    assert!(matches!(held(&state, 1).1, Waiting::NoWorker { .. }));
+}

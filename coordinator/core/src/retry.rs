@@ -1,0 +1,150 @@
+//! What follows from an attempt that ended without a result.
+
+use std::time::Duration;
+
+use farm_types::{Cause, Failure, WorkerId};
+
+/// How often a job may be tried for reasons that are not its own.
+pub const MAX_ATTEMPTS: u32 = 4;
+/// A job that lost so many workers is poison.
+pub const MAX_LOST: u32 = 3;
+/// The first wait before a retry that isn't at once; it doubles up to [`MAX_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest wait before a retry.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// How an attempt ended without a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Its worker reported this failure.
+    Failed(Failure),
+    /// Its lease ended without a word, or its worker came back without it.
+    Lost,
+    /// Its worker gave it back unharmed.
+    Released,
+}
+
+/// What the job was through, the ended attempt included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// Attempts that count: all but released ones.
+    pub attempts: u32,
+    /// Attempts that were lost.
+    pub lost: u32,
+    /// Attempts that ended with [`Cause::Killed`].
+    pub killed: u32,
+}
+
+/// What happens to the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// It is ready again, not before `after` has passed, and rather not on `avoid`.
+    Retry {
+        /// How long it waits.
+        after: Duration,
+        /// The worker that failed it; another is taken while there is one.
+        avoid: Option<WorkerId>,
+    },
+    /// It failed for good.
+    GiveUp(Failure),
+}
+
+/// Decides what happens to a job whose attempt on `worker` ended so.
+///
+/// `jitter` in 0..1 spreads retries; the caller draws it.
+pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) -> Next {
+    match ending {
+        // A moment, so that a worker that declines everything is not asked in a tight loop.
+        Ending::Released => Next::Retry { after: FIRST_BACKOFF, avoid: None },
+        Ending::Lost if history.lost >= MAX_LOST => Next::GiveUp(Failure::new(
+            Cause::Infrastructure,
+            "poison",
+            format!("{} workers were lost while they ran this; it isn't tried again", history.lost),
+        )),
+        Ending::Lost if history.attempts >= MAX_ATTEMPTS => Next::GiveUp(Failure::new(
+            Cause::Infrastructure,
+            "worker_lost",
+            format!("its worker was lost, and it was tried {} times", history.attempts),
+        )),
+        Ending::Lost => {
+            let after = if history.lost == 1 { Duration::ZERO } else { backoff(history.attempts, jitter) };
+            Next::Retry { after, avoid: Some(worker) }
+        }
+        Ending::Failed(failure) => {
+            let again = match failure.cause {
+                Cause::User | Cause::Deadline | Cause::Bug => false,
+                Cause::Killed => history.killed < 2 && history.attempts < MAX_ATTEMPTS,
+                Cause::Infrastructure => history.attempts < MAX_ATTEMPTS,
+            };
+            if again {
+                Next::Retry { after: backoff(history.attempts, jitter), avoid: Some(worker) }
+            } else {
+                Next::GiveUp(failure)
+            }
+        }
+    }
+}
+
+/// The wait before try number `tries + 1`: doubling from 1 s to 60 s, times 0.5 to 1.
+pub fn backoff(tries: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_BACKOFF.saturating_mul(1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX));
+    doubled.min(MAX_BACKOFF).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn failed(cause: Cause) -> Ending {
+        Ending::Failed(Failure::new(cause, "x", "x"))
+    }
+
+    fn next(ending: Ending, attempts: u32, lost: u32, killed: u32) -> Next {
+        after(ending, History { attempts, lost, killed }, WorkerId::generate(), 1.0)
+    }
+
+    #[test]
+    fn a_users_mistake_is_not_tried_again() {
+        for cause in [Cause::User, Cause::Deadline, Cause::Bug] {
+            assert!(matches!(next(failed(cause), 1, 0, 0), Next::GiveUp(_)), "{cause}");
+        }
+    }
+
+    #[test]
+    fn a_killed_run_gets_one_more_try_elsewhere() {
+        assert!(matches!(next(failed(Cause::Killed), 1, 0, 1), Next::Retry { avoid: Some(_), .. }));
+        assert!(matches!(next(failed(Cause::Killed), 2, 0, 2), Next::GiveUp(_)));
+    }
+
+    #[test]
+    fn the_first_lost_worker_is_replaced_at_once_the_third_is_the_last() {
+        assert!(matches!(next(Ending::Lost, 1, 1, 0), Next::Retry { after: Duration::ZERO, .. }));
+        assert!(matches!(next(Ending::Lost, 2, 2, 0), Next::Retry { after, .. } if !after.is_zero()));
+        assert!(matches!(next(Ending::Lost, 3, 3, 0), Next::GiveUp(f) if f.code == "poison"));
+        assert!(matches!(next(Ending::Lost, 4, 2, 0), Next::GiveUp(f) if f.code == "worker_lost"));
+    }
+
+    #[test]
+    fn what_was_given_back_is_ready_in_a_moment_and_shuns_nobody() {
+        let next = next(Ending::Released, 9, 0, 0);
+        assert_eq!(next, Next::Retry { after: FIRST_BACKOFF, avoid: None });
+    }
+
+    proptest! {
+        #[test]
+        fn no_job_is_tried_for_ever(attempts in MAX_ATTEMPTS..100, lost in 0_u32..4, jitter in 0.0..1.0) {
+            for ending in [failed(Cause::Infrastructure), failed(Cause::Killed), Ending::Lost] {
+                let history = History { attempts, lost, killed: 1 };
+                let next = after(ending, history, WorkerId::generate(), jitter);
+                prop_assert!(matches!(next, Next::GiveUp(_)));
+            }
+        }
+
+        #[test]
+        fn a_wait_is_never_longer_than_a_minute(tries in 0_u32..1000, jitter in 0.0..1.0) {
+            prop_assert!(backoff(tries, jitter) <= MAX_BACKOFF);
+            prop_assert!(backoff(tries, jitter) >= FIRST_BACKOFF / 2);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The coordinator's configuration: a TOML file, and flags that override it.
+//!
+//! Each limit's name bears its unit. To add one: the field with its default, its line in
+//! `docs/reference/coordinator.md`, and a flag only if it differs from machine to machine.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use farm_types::Invalid;
+use serde::Deserialize;
+
+/// What the command line takes.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "farm-coordinator", version, about = "The coordinator of a farm: takes builds, gives jobs to workers, publishes")]
+pub struct Flags {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "FARM_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where to listen for users and workers [default: 127.0.0.1:7070].
+    #[arg(long, value_name = "ADDRESS", env = "FARM_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Postgres, as postgres://USER@HOST/DB or postgres://USER@localhost/DB?host=/SOCKET/FOLDER.
+    #[arg(long, value_name = "URL", env = "FARM_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Folder for snapshots [default: /var/lib/farm/coordinator].
+    #[arg(long, value_name = "DIR", env = "FARM_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// File with the local admin's token; it is made, readable by its owner only, when it isn't there
+    /// [default: STATE_DIR/token].
+    #[arg(long, value_name = "FILE", env = "FARM_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How the log is written: plain or json.
+    #[arg(long, value_name = "FORMAT", default_value = "plain", value_parser = ["plain", "json"])]
+    pub log: String,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Postgres.
+    pub database_url: String,
+    /// Connections to Postgres.
+    pub database_connections: u32,
+    /// How long a start waits for Postgres, seconds.
+    pub database_wait_seconds: u64,
+    /// Folder for snapshots.
+    pub state_dir: PathBuf,
+    /// File with the local admin's token; `None`: `token` in the state folder.
+    pub token_file: Option<PathBuf>,
+    /// Numbers.
+    pub limits: Limits,
+    /// Registries by host and port, as in `localhost:5002`.
+    pub registries: BTreeMap<String, Registry>,
+}
+
+/// The numbers that can be turned.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Workers give a sign so often, milliseconds.
+    pub heartbeat_milliseconds: u64,
+    /// A worker that was silent for so long gets no new job, seconds.
+    pub suspect_seconds: u64,
+    /// A lease ends so long after the last sign, seconds; at least three heartbeats.
+    pub lease_seconds: u64,
+    /// A platform counts as natively served for so long after its last native worker's sign, seconds.
+    pub native_grace_seconds: u64,
+    /// A job may wait for a worker for so long, seconds.
+    pub queue_deadline_seconds: u64,
+    /// A publication may take so long, seconds.
+    pub publish_deadline_seconds: u64,
+    /// An upload session lives for so long after its last call, seconds.
+    pub upload_session_seconds: u32,
+    /// The longest file in a snapshot, bytes.
+    pub max_file_bytes: u64,
+    /// Platforms of one build.
+    pub max_platforms: usize,
+    /// Tags of one build.
+    pub max_tags: usize,
+    /// A request to a registry may take so long, seconds.
+    pub registry_timeout_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            heartbeat_milliseconds: 5_000,
+            suspect_seconds: 12,
+            lease_seconds: 25,
+            native_grace_seconds: 30,
+            queue_deadline_seconds: 24 * 3600,
+            publish_deadline_seconds: 3600,
+            upload_session_seconds: 3600,
+            max_file_bytes: 8 * 1024 * 1024 * 1024,
+            max_platforms: 32,
+            max_tags: 64,
+            registry_timeout_seconds: 30,
+        }
+    }
+}
+
+impl Limits {
+    /// `lease_seconds`.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+
+    /// `suspect_seconds`.
+    pub fn suspect(&self) -> Duration {
+        Duration::from_secs(self.suspect_seconds)
+    }
+}
+
+/// How a registry is reached.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// User name; empty: anonymous.
+    pub username: String,
+    /// Password; or leave it out and name a file.
+    pub password: String,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+    /// No TLS. Registries on this machine's loopback have none unless this says `false`.
+    pub plain_http: Option<bool>,
+    /// File with the certificates (PEM) of the registry's own CA.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("username", &self.username)
+            .field("password", &"…")
+            .field("plain_http", &self.plain_http)
+            .field("ca_file", &self.ca_file)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7070)),
+            database_url: String::new(),
+            database_connections: 16,
+            database_wait_seconds: 30,
+            state_dir: PathBuf::from("/var/lib/farm/coordinator"),
+            token_file: None,
+            limits: Limits::default(),
+            registries: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file that the flags name, applies the flags, and checks all of it.
+    ///
+    /// # Errors
+    /// The file can't be read or holds what it can't; a value is out of its range.
+    pub fn load(flags: &Flags) -> Result<Self, Invalid> {
+        let mut config = match &flags.config {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        if let Some(listen) = flags.listen {
+            config.listen = listen;
+        }
+        if let Some(url) = &flags.database_url {
+            config.database_url.clone_from(url);
+        }
+        if let Some(dir) = &flags.state_dir {
+            config.state_dir.clone_from(dir);
+        }
+        if let Some(file) = &flags.token_file {
+            config.token_file = Some(file.clone());
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The file with the local admin's token.
+    pub fn token_file(&self) -> PathBuf {
+        self.token_file.clone().unwrap_or_else(|| self.state_dir.join("token"))
+    }
+
+    fn read(path: &Path) -> Result<Self, Invalid> {
+        let invalid = |cure: String| Invalid::new("configuration file", path.display().to_string(), cure);
+        let text = std::fs::read_to_string(path).map_err(|e| invalid(e.to_string()))?;
+        toml::from_str(&text).map_err(|e| invalid(e.to_string()))
+    }
+
+    fn check(&mut self) -> Result<(), Invalid> {
+        if self.database_url.is_empty() {
+            return Err(Invalid::new(
+                "database URL",
+                "",
+                "name the Postgres with --database-url or `database_url` in the configuration file, for \
+                 example postgres://farm@localhost/farm",
+            ));
+        }
+        let limits = &self.limits;
+        if limits.lease_seconds * 1000 < limits.heartbeat_milliseconds * 3 {
+            return Err(Invalid::new(
+                "lease_seconds",
+                limits.lease_seconds.to_string(),
+                "it must be at least three heartbeats",
+            ));
+        }
+        for (host, registry) in &mut self.registries {
+            if host.contains('/') {
+                return Err(Invalid::new("registry", host, "name the host and port only, for example localhost:5002"));
+            }
+            if let Some(file) = &registry.password_file {
+                let read = std::fs::read_to_string(file).map_err(|e| {
+                    Invalid::new("password file", file.display().to_string(), format!("{e} (registry {host})"))
+                })?;
+                registry.password = read.trim_end().to_owned();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn load(text: &str, flags: &[&str]) -> Result<Config, Invalid> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("farm.toml");
+        std::fs::write(&path, text).unwrap();
+        let mut all = vec!["farm-coordinator", "--config", path.to_str().unwrap()];
+        all.extend(flags);
+        Config::load(&Flags::parse_from(all))
+    }
+
+    #[test]
+    fn flags_override_the_file_and_the_rest_has_defaults() {
+        let text = "database_url = 'postgres://a/b'\nlisten = '127.0.0.1:1'\n[limits]\nlease_seconds = 40\n\
+                    [registries.'r:5000']\nusername = 'u'\npassword = 'p'\n";
+        let config = load(text, &["--listen", "127.0.0.1:2"]).unwrap();
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.limits.lease_seconds, 40);
+        assert_eq!(config.limits.suspect_seconds, 12);
+        assert!(!format!("{config:?}").contains("\"p\""), "a password is printed");
+    }
+
+    #[test]
+    fn mistakes_name_the_thing_and_the_cure() {
+        assert!(load("", &[]).unwrap_err().to_string().contains("--database-url"));
+        let error = load("database_url='x'\nlisten_adress='y'", &[]).unwrap_err().to_string();
+        assert!(error.contains("listen_adress"), "{error}");
+        let error = load("database_url='x'\n[limits]\nlease_seconds=5", &[]).unwrap_err().to_string();
+        assert!(error.contains("three heartbeats"), "{error}");
+    }
+}

@@ -1,0 +1,34 @@
+//! What every part of the coordinator shares.
+
+use std::sync::Arc;
+
+use farm_store::Store;
+use uuid::Uuid;
+
+use crate::blobs::Blobs;
+use crate::config::Config;
+use crate::hints::Hints;
+use crate::link::Link;
+use crate::principal::Tokens;
+use crate::registry::Registries;
+
+/// The shared parts.
+#[derive(Debug)]
+pub struct Context {
+    /// This coordinator: another id after each start.
+    pub id: Uuid,
+    /// The configuration in force.
+    pub config: Config,
+    /// The database.
+    pub store: Store,
+    /// The bytes of snapshots.
+    pub blobs: Blobs,
+    /// Who may call.
+    pub tokens: Tokens,
+    /// Wake-ups.
+    pub hints: Arc<Hints>,
+    /// The workers connected here.
+    pub link: Link,
+    /// The registries.
+    pub registries: Registries,
+}

@@ -1,0 +1,158 @@
+//! What users do with builds.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use farm_proto::v1;
+use farm_proto::v1::build_service_server::BuildService;
+use farm_store::builds::NewBuild;
+use farm_store::finish::PublishLimit;
+use farm_types::state::BuildState;
+use farm_types::{BuildSpec, Invalid, ProjectId, ShortId};
+use futures::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{present, status, watch};
+use crate::context::Context;
+use crate::principal::Action;
+
+/// The service.
+#[derive(Debug)]
+pub struct Builds {
+    context: Arc<Context>,
+    shutdown: CancellationToken,
+}
+
+impl Builds {
+    /// The service over these parts; its streams end with `shutdown`.
+    pub fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
+        Self { context, shutdown }
+    }
+
+    async fn present(&self, project: ProjectId, id: &ShortId) -> Result<v1::Build, Status> {
+        let record = self.context.store.build(project, id).await.map_err(|e| no_build(e, id))?;
+        Ok(present::build(&record))
+    }
+
+    fn check(&self, spec: &BuildSpec) -> Result<(), Invalid> {
+        let limits = &self.context.config.limits;
+        if spec.platforms.len() > limits.max_platforms {
+            let count = spec.platforms.len().to_string();
+            return Err(Invalid::new("platforms", count, format!("a build has at most {}", limits.max_platforms)));
+        }
+        if spec.tags.len() > limits.max_tags {
+            let count = spec.tags.len().to_string();
+            return Err(Invalid::new("tags", count, format!("a build has at most {}", limits.max_tags)));
+        }
+        Ok(())
+    }
+}
+
+fn no_build(error: farm_store::StoreError, id: &ShortId) -> Status {
+    match error {
+        farm_store::StoreError::NotFound(_) => {
+            Status::not_found(format!("there is no build {id}; `farm builds` lists those that are there"))
+        }
+        other => status::store(other),
+    }
+}
+
+fn short_id(text: &str) -> Result<ShortId, Status> {
+    text.parse().map_err(status::invalid)
+}
+
+#[tonic::async_trait]
+impl BuildService for Builds {
+    type WatchBuildStream = Pin<Box<dyn Stream<Item = Result<v1::WatchBuildResponse, Status>> + Send>>;
+
+    async fn submit_build(
+        &self,
+        request: Request<v1::SubmitBuildRequest>,
+    ) -> Result<Response<v1::SubmitBuildResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let request = request.into_inner();
+        if request.idempotency_key.is_empty() || request.idempotency_key.len() > 128 {
+            let error = Invalid::new("idempotency key", request.idempotency_key, "write 1 to 128 bytes");
+            return Err(status::invalid(error));
+        }
+        let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
+        let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
+        self.check(&spec).map_err(status::invalid)?;
+        let new = NewBuild {
+            project: principal.project,
+            idempotency_key: request.idempotency_key,
+            spec,
+            created_by: principal.name,
+            queue_limit: std::time::Duration::from_secs(self.context.config.limits.queue_deadline_seconds),
+        };
+        let submitted = self.context.store.submit(&new).await.map_err(status::store)?;
+        self.context.hints.changed();
+        let record =
+            self.context.store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
+        tracing::info!(build.id = %record.short_id, replayed = submitted.replayed, "build accepted");
+        Ok(Response::new(v1::SubmitBuildResponse {
+            build: Some(present::build(&record)),
+            replayed: submitted.replayed,
+        }))
+    }
+
+    async fn get_build(&self, request: Request<v1::GetBuildRequest>) -> Result<Response<v1::GetBuildResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Read)?;
+        let id = short_id(&request.get_ref().build_id)?;
+        let build = self.present(principal.project, &id).await?;
+        Ok(Response::new(v1::GetBuildResponse { build: Some(build) }))
+    }
+
+    async fn list_builds(
+        &self,
+        request: Request<v1::ListBuildsRequest>,
+    ) -> Result<Response<v1::ListBuildsResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Read)?;
+        let request = request.into_inner();
+        let limit = if request.limit == 0 { 50 } else { request.limit.min(500) };
+        let states: Vec<BuildState> = request
+            .states
+            .iter()
+            .map(|state| state.parse())
+            .collect::<Result<_, _>>()
+            .map_err(status::invalid)?;
+        let records =
+            self.context.store.builds(principal.project, &states, limit).await.map_err(status::store)?;
+        Ok(Response::new(v1::ListBuildsResponse { builds: records.iter().map(present::build).collect() }))
+    }
+
+    async fn watch_build(
+        &self,
+        request: Request<v1::WatchBuildRequest>,
+    ) -> Result<Response<Self::WatchBuildStream>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Read)?;
+        let request = request.into_inner();
+        let id = short_id(&request.build_id)?;
+        let record = self.context.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let stream = watch::watch(
+            Arc::clone(&self.context),
+            principal.project,
+            record.id,
+            watch::Cursor::decode(&request.cursor)?,
+            request.follow,
+            self.shutdown.clone(),
+        );
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn cancel_build(
+        &self,
+        request: Request<v1::CancelBuildRequest>,
+    ) -> Result<Response<v1::CancelBuildResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Cancel)?;
+        let id = short_id(&request.get_ref().build_id)?;
+        let record = self.context.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let publish = PublishLimit(std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds));
+        self.context.store.cancel(principal.project, record.id, publish).await.map_err(status::store)?;
+        self.context.hints.changed();
+        tracing::info!(build.id = %id, "cancel asked for");
+        let build = self.present(principal.project, &id).await?;
+        Ok(Response::new(v1::CancelBuildResponse { build: Some(build) }))
+    }
+}

@@ -1,0 +1,75 @@
+//! The gRPC edge, cut by audience: users (`builds`, `snapshots`, `farm`) and workers (`work`).
+//!
+//! A handler says who may call it, validates, makes one call, converts. It never schedules.
+
+pub mod builds;
+pub mod farm;
+pub mod present;
+pub mod snapshots;
+pub mod status;
+pub mod watch;
+pub mod work;
+
+use std::sync::Arc;
+
+use farm_proto::v1::build_service_server::BuildServiceServer;
+use farm_proto::v1::farm_service_server::FarmServiceServer;
+use farm_proto::v1::snapshot_service_server::SnapshotServiceServer;
+use farm_proto::v1::worker_service_server::WorkerServiceServer;
+use farm_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES, WINDOW_BYTES};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::context::Context;
+
+/// How often an idle connection is asked whether it is alive, and how long the answer may take.
+const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long open calls may take to end when the coordinator stops.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Serves until `shutdown`, then ends all streams.
+///
+/// # Errors
+/// The transport fails.
+pub async fn serve(context: Arc<Context>, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<BuildServiceServer<builds::Builds>>().await;
+    health.set_serving::<WorkerServiceServer<work::Work>>().await;
+    let reflection =
+        tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?;
+    let builds = BuildServiceServer::new(builds::Builds::new(Arc::clone(&context), shutdown.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let snapshots = SnapshotServiceServer::new(snapshots::Snapshots::new(Arc::clone(&context)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let work = WorkerServiceServer::new(work::Work::new(Arc::clone(&context), shutdown.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let farm = FarmServiceServer::new(farm::Farm::new(context));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stop = shutdown.clone();
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_concurrent_streams(1024)
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(builds)
+        .add_service(snapshots)
+        .add_service(farm)
+        .add_service(work)
+        .serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await });
+    tokio::pin!(server);
+    tokio::select! {
+        ended = &mut server => ended?,
+        () = shutdown.cancelled() => {
+            // The server waits for open streams without limit; a client that doesn't let go is cut off.
+            if let Ok(ended) = tokio::time::timeout(DRAIN, server).await {
+                ended?;
+            }
+        }
+    }
+    Ok(())
+}

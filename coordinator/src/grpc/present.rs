@@ -1,0 +1,99 @@
+//! Records of the store, as the wire shows them.
+
+use chrono::{DateTime, Utc};
+use farm_proto::v1;
+use farm_store::record::{AttemptRecord, BuildRecord, DestinationRecord, JobRecord, JobResult, PublicationRecord};
+
+/// Milliseconds since 1970.
+pub fn ms(at: DateTime<Utc>) -> i64 {
+    at.timestamp_millis()
+}
+
+fn ms_opt(at: Option<DateTime<Utc>>) -> i64 {
+    at.map(ms).unwrap_or_default()
+}
+
+/// A build.
+pub fn build(record: &BuildRecord) -> v1::Build {
+    v1::Build {
+        id: record.short_id.to_string(),
+        project: record.project_name.clone(),
+        state: record.state.to_string(),
+        spec: Some((&record.spec).into()),
+        created_ms: ms(record.created_at),
+        started_ms: ms_opt(record.started_at),
+        finished_ms: ms_opt(record.finished_at),
+        failure: record.failure.as_ref().map(Into::into),
+        jobs: record.jobs.iter().map(job).collect(),
+        publication: record.publication.as_ref().map(publication),
+        created_by: record.created_by.clone(),
+    }
+}
+
+fn job(job: &JobRecord) -> v1::Job {
+    v1::Job {
+        id: job.id.to_string(),
+        kind: job.kind.clone(),
+        platform: job.platform.to_string(),
+        state: job.state.to_string(),
+        failure: job.failure.as_ref().map(Into::into),
+        attempts: job.attempts.iter().map(attempt).collect(),
+        result: job.result.as_ref().map(result),
+        waiting: job.waiting.clone(),
+    }
+}
+
+fn attempt(attempt: &AttemptRecord) -> v1::Attempt {
+    v1::Attempt {
+        id: attempt.id.to_string(),
+        number: attempt.number,
+        worker: attempt.worker.clone(),
+        state: attempt.state.to_string(),
+        support: attempt.support.to_string(),
+        offered_ms: ms(attempt.offered_at),
+        started_ms: ms_opt(attempt.started_at),
+        finished_ms: ms_opt(attempt.finished_at),
+        failure: attempt.failure.as_ref().map(Into::into),
+    }
+}
+
+fn result(result: &JobResult) -> v1::JobResult {
+    v1::JobResult {
+        digest: result.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        media_type: result.media_type.clone(),
+        size: result.size,
+        image_bytes: result.image_bytes,
+        steps: result.steps,
+        steps_cached: result.steps_cached,
+        engine: result.engine.clone(),
+        syntax_replaced: result.syntax_replaced.clone().unwrap_or_default(),
+        step_timings: Vec::new(),
+    }
+}
+
+fn publication(publication: &PublicationRecord) -> v1::Publication {
+    v1::Publication {
+        state: publication.state.to_string(),
+        index_digest: publication.index_digest.to_string(),
+        index_media_type: publication.index_media_type.clone(),
+        destinations: publication.destinations.iter().map(destination).collect(),
+    }
+}
+
+fn destination(destination: &DestinationRecord) -> v1::Destination {
+    v1::Destination {
+        repository: destination.repository.clone(),
+        state: destination.state.to_string(),
+        failure: destination.failure.as_ref().map(Into::into),
+        tags: destination
+            .tags
+            .iter()
+            .map(|tag| v1::Tag {
+                tag: tag.tag.clone(),
+                state: tag.state.to_string(),
+                previous_digest: tag.previous.map(|digest| digest.to_string()).unwrap_or_default(),
+                failure: tag.failure.as_ref().map(Into::into),
+            })
+            .collect(),
+    }
+}

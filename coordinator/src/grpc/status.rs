@@ -1,0 +1,43 @@
+//! The one place where an error becomes a gRPC status. Internal text never reaches a client.
+
+use farm_store::StoreError;
+use farm_types::Invalid;
+use tonic::Status;
+
+use crate::blobs::FileError;
+
+/// The status of a value that can't be taken.
+pub fn invalid(error: Invalid) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// The status of a store's error; it is logged here if the client can't be told.
+pub fn store(error: StoreError) -> Status {
+    match error {
+        StoreError::Unavailable(error) => {
+            tracing::warn!(%error, "the database does not answer");
+            Status::unavailable("the farm's database does not answer; try again in a moment")
+        }
+        StoreError::NotFound(thing) => Status::not_found(format!("there is no such {thing}")),
+        StoreError::Stale(why) => Status::failed_precondition(format!("superseded: {why}")),
+        StoreError::Conflict(why) => Status::already_exists(why),
+        StoreError::Corrupt(why) => {
+            tracing::error!(%why, "the database holds what it must not");
+            Status::internal("the farm made a mistake; its coordinator's log has the details")
+        }
+    }
+}
+
+/// The status of a blob store's error.
+pub fn blobs(error: object_store::Error) -> Status {
+    tracing::error!(%error, "the blob store fails");
+    Status::unavailable("the farm's blob store does not answer; try again in a moment")
+}
+
+/// The status of a file that was not kept.
+pub fn file(error: FileError) -> Status {
+    match error {
+        FileError::Wrong { .. } => Status::invalid_argument(error.to_string()),
+        FileError::Store(error) => blobs(error),
+    }
+}

@@ -1,0 +1,132 @@
+//! Following a build: what is stored, then what is added, the same for every follower.
+//!
+//! The cursor names how far the follower has come: the build's and its execution's event numbers, and per
+//! attempt the number of the last chunk. All of an attempt's chunks that were stored before a state was
+//! reached are sent before the build in that state, so a follower may stop at the final state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_proto::v1;
+use farm_store::events::Version;
+use farm_types::{AttemptId, BuildId, ProjectId};
+use futures::Stream;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{present, status};
+use crate::context::Context;
+use crate::hints::BACKSTOP;
+
+/// Chunks that are read at once.
+const CHUNKS: i64 = 32;
+/// Hints that come closer together than this are taken as one.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// How far a follower has come. Opaque on the wire.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    build: i64,
+    execution: i64,
+    streams: BTreeMap<AttemptId, u64>,
+}
+
+impl Cursor {
+    /// Reads a cursor as it was given out; empty is the beginning.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` when it is none of ours.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Status> {
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_slice(bytes).map_err(|_| Status::invalid_argument("the cursor is none that the farm gave out"))
+    }
+
+    fn encode(&self) -> bytes::Bytes {
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    fn version(&self) -> Version {
+        Version { build: self.build, execution: self.execution }
+    }
+}
+
+/// What comes after the cursor, and with `follow` what is added until the build is final.
+pub fn watch(
+    context: Arc<Context>,
+    project: ProjectId,
+    build: BuildId,
+    mut cursor: Cursor,
+    follow: bool,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = Result<v1::WatchBuildResponse, Status>> {
+    async_stream::try_stream! {
+        let mut changes = context.hints.follow();
+        loop {
+            changes.mark_unchanged();
+            let (version, state) = context.store.version(project, build).await.map_err(status::store)?;
+            if cursor == Cursor::default() && !state.is_final() {
+                yield snapshot(&context, project, build, &mut cursor).await?;
+            }
+            for stream in context.store.streams(project, build).await.map_err(status::store)? {
+                let mut sent = cursor.streams.get(&stream.attempt).copied().unwrap_or_default();
+                while sent < stream.acked_seq {
+                    let chunks =
+                        context.store.chunks(project, stream.attempt, sent, CHUNKS).await.map_err(status::store)?;
+                    if chunks.is_empty() {
+                        break;
+                    }
+                    for chunk in chunks {
+                        let list = v1::AttemptEventList::decode(chunk.payload.as_slice())
+                            .map_err(|_| Status::internal("a stored chunk can't be read"))?;
+                        sent = chunk.seq;
+                        cursor.streams.insert(stream.attempt, sent);
+                        yield v1::WatchBuildResponse {
+                            cursor: cursor.encode(),
+                            event: Some(v1::watch_build_response::Event::Attempt(v1::AttemptEvents {
+                                attempt_id: stream.attempt.to_string(),
+                                platform: stream.platform.clone(),
+                                attempt_number: stream.number,
+                                events: list.events,
+                            })),
+                        };
+                    }
+                }
+            }
+            if version != cursor.version() {
+                cursor.build = version.build;
+                cursor.execution = version.execution;
+                yield snapshot(&context, project, build, &mut cursor.clone()).await?;
+            }
+            if state.is_final() || !follow {
+                break;
+            }
+            tokio::select! {
+                _ = changes.changed() => tokio::time::sleep(BREATH).await,
+                () = tokio::time::sleep(BACKSTOP) => {}
+                () = shutdown.cancelled() => {}
+            }
+            if shutdown.is_cancelled() {
+                Err(Status::unavailable("this coordinator stops; watch again"))?;
+            }
+        }
+    }
+}
+
+/// The build as it is now. The record may be newer than the cursor; then it is sent once more, never less.
+async fn snapshot(
+    context: &Context,
+    project: ProjectId,
+    build: BuildId,
+    cursor: &mut Cursor,
+) -> Result<v1::WatchBuildResponse, Status> {
+    let record = context.store.build_by_id(project, build).await.map_err(status::store)?;
+    Ok(v1::WatchBuildResponse {
+        cursor: cursor.encode(),
+        event: Some(v1::watch_build_response::Event::Build(present::build(&record))),
+    })
+}

@@ -1,0 +1,272 @@
+//! The control stream: a worker says who it is, gives signs of life, and how its attempts go.
+
+use std::sync::Arc;
+
+use chrono::DateTime;
+use farm_proto::v1::control_request::Message as Said;
+use farm_proto::v1::control_response::Message as Answer;
+use farm_proto::{WORKER_PROTOCOL, v1};
+use farm_store::StoreError;
+use farm_store::attempts::Lease;
+use farm_store::finish::{Outcome, PublishLimit, Step};
+use farm_store::record::JobResult;
+use farm_store::workers::{Registration, check_worker_name};
+use farm_types::{BootId, Failure, Offer, WorkerId};
+use futures::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::{lease, status};
+use crate::context::Context;
+use crate::link::Beat;
+
+/// Messages on their way to a worker.
+const OUTBOX: usize = 256;
+/// How long a worker may take to say who it is.
+const HELLO_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Registers the worker that the first message names, and serves its stream.
+///
+/// # Errors
+/// The first message is no Hello, or the worker can't be taken.
+pub async fn open(
+    context: Arc<Context>,
+    mut said: Streaming<v1::ControlRequest>,
+    shutdown: CancellationToken,
+) -> Result<impl Stream<Item = Result<v1::ControlResponse, Status>>, Status> {
+    let first = tokio::time::timeout(HELLO_WITHIN, said.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("the worker did not say Hello"))??;
+    let Some(v1::ControlRequest { message: Some(Said::Hello(hello)) }) = first else {
+        return Err(Status::failed_precondition("the first message of a control stream is Hello"));
+    };
+    let registration = registration(&context, hello)?;
+    let worker = context
+        .store
+        .register_worker(&registration, context.config.limits.suspect())
+        .await
+        .map_err(status::store)?;
+    let boot = registration.boot_id;
+    tracing::info!(worker.id = %worker, worker.name = registration.name, "worker connected");
+    let (outbox, answers) = mpsc::channel(OUTBOX);
+    let limits = &context.config.limits;
+    let welcome = Answer::Welcome(v1::Welcome {
+        version: WORKER_PROTOCOL,
+        features: Vec::new(),
+        heartbeat_ms: u32::try_from(limits.heartbeat_milliseconds).unwrap_or(u32::MAX),
+        lease_ms: u32::try_from(limits.lease_seconds * 1000).unwrap_or(u32::MAX),
+        coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+    });
+    outbox
+        .send(Ok(v1::ControlResponse { message: Some(welcome) }))
+        .await
+        .map_err(|_| Status::unavailable("the worker left"))?;
+    let serial = context.link.connect(worker, outbox.clone());
+    context.hints.changed();
+    tokio::spawn(async move {
+        let desk = Desk { context: Arc::clone(&context), worker, boot, outbox };
+        let end = tokio::select! {
+            end = desk.listen(&mut said) => end,
+            () = desk.outbox.closed() => Ok(()),
+            () = shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; dial again")),
+        };
+        tracing::info!(worker.id = %worker, worker.name = registration.name, ?end, "worker's control stream ended");
+        if let Err(status) = end {
+            // The worker may be gone already.
+            let _ = desk.outbox.send(Err(status)).await;
+        }
+        if context.link.disconnect(worker, serial) {
+            if let Err(error) = context.store.worker_disconnected(worker, boot, context.id).await {
+                tracing::warn!(%error, "a worker's leave could not be written; its silence will tell");
+            }
+            context.hints.changed();
+        }
+    });
+    Ok(ReceiverStream::new(answers))
+}
+
+fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Status> {
+    if !(hello.min_version..=hello.max_version).contains(&WORKER_PROTOCOL) {
+        return Err(Status::failed_precondition(format!(
+            "the worker speaks protocol versions {} to {}, this coordinator speaks {WORKER_PROTOCOL}; update the {}",
+            hello.min_version,
+            hello.max_version,
+            if hello.min_version > WORKER_PROTOCOL { "coordinator" } else { "worker" }
+        )));
+    }
+    check_worker_name(&hello.name).map_err(status::invalid)?;
+    let engine = hello.engine.ok_or_else(|| Status::invalid_argument("Hello names no engine"))?;
+    let offers: Vec<Offer> =
+        hello.platforms.into_iter().map(Offer::try_from).collect::<Result<_, _>>().map_err(status::invalid)?;
+    if hello.slots == 0 || hello.slots > 10_000 {
+        return Err(Status::invalid_argument("a worker has 1 to 10000 slots"));
+    }
+    Ok(Registration {
+        name: hello.name,
+        boot_id: hello.boot_id.parse().map_err(status::invalid)?,
+        coordinator: context.id,
+        protocol: WORKER_PROTOCOL,
+        features: hello.features,
+        software_version: hello.software_version,
+        engine_key: engine.key,
+        engine_kind: engine.kind,
+        engine_version: engine.version,
+        offers,
+        slots: hello.slots,
+    })
+}
+
+/// Serves one worker.
+struct Desk {
+    context: Arc<Context>,
+    worker: WorkerId,
+    boot: BootId,
+    outbox: mpsc::Sender<Result<v1::ControlResponse, Status>>,
+}
+
+impl Desk {
+    async fn listen(&self, said: &mut Streaming<v1::ControlRequest>) -> Result<(), Status> {
+        while let Some(message) = said.message().await? {
+            match message.message {
+                Some(Said::Heartbeat(beat)) => self.heartbeat(beat).await?,
+                Some(Said::Started(started)) => self.started(lease(started.lease)?).await?,
+                Some(Said::Finished(finished)) => self.finished(finished).await?,
+                Some(Said::Declined(declined)) => {
+                    let lease = lease(declined.lease)?;
+                    tracing::info!(attempt = %lease.attempt, reason = declined.reason, "declined");
+                    self.finish(lease, Outcome::Released).await?;
+                }
+                Some(Said::Bye(_)) => {
+                    tracing::info!(worker.id = %self.worker, "the worker says goodbye");
+                    self.release_all().await?;
+                    return Ok(());
+                }
+                Some(Said::Hello(_)) => return Err(Status::failed_precondition("Hello is said once")),
+                // A message of a newer worker: not for us.
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, answer: Answer) -> Result<(), Status> {
+        self.outbox
+            .send(Ok(v1::ControlResponse { message: Some(answer) }))
+            .await
+            .map_err(|_| Status::unavailable("the worker left"))
+    }
+
+    /// Notes the sign, and tells which of the attempts that the worker names it must stop.
+    async fn heartbeat(&self, beat: v1::Heartbeat) -> Result<(), Status> {
+        let named: Vec<Lease> =
+            beat.running.into_iter().map(|l| lease(Some(l))).collect::<Result<_, _>>()?;
+        let tokens = named.iter().map(|lease| lease.token.as_uuid()).collect();
+        self.context.link.beat(self.worker, Beat { boot: self.boot, tokens });
+        let live = self.context.store.live_attempts(self.worker, self.boot).await.map_err(status::store)?;
+        let stop = named
+            .iter()
+            .filter_map(|lease| {
+                let reason = match live.iter().find(|l| l.attempt == lease.attempt && l.token == lease.token) {
+                    Some(live) if live.stop_reason.is_empty() => return None,
+                    Some(live) => live.stop_reason.clone(),
+                    None => "superseded".to_owned(),
+                };
+                Some(v1::Stop { attempt_id: lease.attempt.to_string(), reason })
+            })
+            .collect();
+        self.answer(Answer::HeartbeatReply(v1::HeartbeatReply { stop })).await
+    }
+
+    async fn started(&self, lease: Lease) -> Result<(), Status> {
+        match self.context.store.attempt_started(lease).await {
+            Ok(()) => {
+                self.context.hints.changed();
+                Ok(())
+            }
+            Err(StoreError::Stale(_)) => {
+                let stop = v1::Stop { attempt_id: lease.attempt.to_string(), reason: "superseded".to_owned() };
+                self.answer(Answer::Stop(stop)).await
+            }
+            Err(error) => Err(status::store(error)),
+        }
+    }
+
+    async fn finished(&self, finished: v1::Finished) -> Result<(), Status> {
+        let lease = lease(finished.lease)?;
+        let outcome = match finished.outcome {
+            Some(v1::finished::Outcome::Result(result)) => self.success(lease, result).await?,
+            Some(v1::finished::Outcome::Failure(failure)) => {
+                Outcome::Failed(Failure::try_from(failure).map_err(status::invalid)?)
+            }
+            Some(v1::finished::Outcome::Stopped(_)) => Outcome::Stopped,
+            None => return Err(Status::invalid_argument("Finished has no outcome")),
+        };
+        let accepted = self.finish(lease, outcome).await?;
+        let attempt_id = lease.attempt.to_string();
+        self.answer(Answer::FinishedReply(v1::FinishedReply { attempt_id, accepted })).await
+    }
+
+    async fn success(&self, lease: Lease, result: v1::JobResult) -> Result<Outcome, Status> {
+        let time = |ms: i64| DateTime::from_timestamp_millis(ms).filter(|_| ms != 0);
+        let steps = result
+            .step_timings
+            .into_iter()
+            .map(|step| Step {
+                stage: step.stage,
+                instruction: step.instruction,
+                cached: step.cached,
+                started: time(step.started_ms),
+                finished: time(step.finished_ms),
+            })
+            .collect();
+        let repositories = match self.context.store.leased_snapshot(lease).await {
+            Ok(leased) => leased.spec.repositories(),
+            // The end says so itself.
+            Err(StoreError::Stale(_)) => Vec::new(),
+            Err(error) => return Err(status::store(error)),
+        };
+        let digest = match result.digest.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(status::invalid)?),
+        };
+        let result = JobResult {
+            digest,
+            media_type: result.media_type,
+            size: result.size,
+            image_bytes: result.image_bytes,
+            steps: result.steps,
+            steps_cached: result.steps_cached,
+            engine: result.engine,
+            syntax_replaced: (!result.syntax_replaced.is_empty()).then_some(result.syntax_replaced),
+        };
+        Ok(Outcome::Succeeded { result, repositories, steps })
+    }
+
+    /// Ends an attempt; false when the lease was not live any more.
+    async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<bool, Status> {
+        let publish = std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds);
+        let jitter = rand::random::<f64>();
+        match self.context.store.finish_attempt(lease, outcome, PublishLimit(publish), jitter).await {
+            Ok(()) => {
+                self.context.hints.changed();
+                Ok(true)
+            }
+            Err(StoreError::Stale(why)) => {
+                tracing::info!(attempt = %lease.attempt, why, "a late word from a worker changes nothing");
+                Ok(false)
+            }
+            Err(error) => Err(status::store(error)),
+        }
+    }
+
+    /// Gives all leases of this worker back.
+    async fn release_all(&self) -> Result<(), Status> {
+        for live in self.context.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
+            let lease = Lease { attempt: live.attempt, token: live.token };
+            self.finish(lease, Outcome::Released).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! Who calls, and what they may do.
+//!
+//! Identity comes from the channel (today: a bearer token), never from a message. Every handler asks the
+//! one table in [`Principal::may`] before it does anything. To add a right: an [`Action`], its row there.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use farm_types::{Digest, ProjectId};
+use tonic::{Request, Status};
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The name, as records and logs show it.
+    pub name: String,
+    /// What they are.
+    pub role: Role,
+    /// The project in which they act.
+    pub project: ProjectId,
+}
+
+/// What a principal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// May do everything, also work.
+    Admin,
+}
+
+/// What a handler is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Submit a build or bring its source.
+    Submit,
+    /// See builds and their logs.
+    Read,
+    /// End a build.
+    Cancel,
+    /// See the farm and its workers.
+    ReadFarm,
+    /// Take jobs.
+    Work,
+}
+
+impl Principal {
+    /// The policy: whether this principal may do that in its project.
+    pub fn may(&self, action: Action) -> bool {
+        match (self.role, action) {
+            (Role::Admin, Action::Submit | Action::Read | Action::Cancel | Action::ReadFarm | Action::Work) => true,
+        }
+    }
+}
+
+/// Tells principals by their tokens. Only a token's digest is kept in memory.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    admin: Digest,
+    project: ProjectId,
+}
+
+impl Tokens {
+    /// Takes the local admin's token from its file; makes it (mode 0600) when it isn't there.
+    ///
+    /// # Errors
+    /// The file can't be read or made, or is empty.
+    pub fn from_file(path: &Path, project: ProjectId) -> std::io::Result<Self> {
+        let token = match std::fs::read_to_string(path) {
+            Ok(text) => text.trim().to_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if let Some(folder) = path.parent() {
+                    std::fs::create_dir_all(folder)?;
+                }
+                let secret: [u8; 32] = rand::random();
+                let token = format!("farm_{}", Digest::from(secret).hex());
+                let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+                writeln!(file, "{token}")?;
+                token
+            }
+            Err(error) => return Err(error),
+        };
+        if token.is_empty() {
+            return Err(std::io::Error::other("it is empty; delete it, and a new token is made"));
+        }
+        Ok(Self { admin: Digest::of(token.as_bytes()), project })
+    }
+
+    /// The principal who calls, if they may do this.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` without a known token, `PERMISSION_DENIED` without the right.
+    pub fn require<T>(&self, request: &Request<T>, action: Action) -> Result<Principal, Status> {
+        let token = request
+            .metadata()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .ok_or_else(|| Status::unauthenticated("no token was sent; set FARM_TOKEN or FARM_TOKEN_FILE"))?;
+        // Digests are compared, so the time tells nothing about the token.
+        if Digest::of(token.trim().as_bytes()) != self.admin {
+            return Err(Status::unauthenticated("the farm does not know this token; check FARM_TOKEN or FARM_TOKEN_FILE"));
+        }
+        let principal = Principal { name: "admin".to_owned(), role: Role::Admin, project: self.project };
+        if principal.may(action) {
+            Ok(principal)
+        } else {
+            Err(Status::permission_denied(format!("{} may not do this", principal.name)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_made_once_for_its_owner_only_and_nothing_else_is_let_in() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/token");
+        let project = farm_store::default_project();
+        let tokens = Tokens::from_file(&path, project).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let token = std::fs::read_to_string(&path).unwrap();
+        let call = |header: Option<String>| {
+            let mut request = Request::new(());
+            if let Some(header) = header {
+                request.metadata_mut().insert("authorization", header.parse().unwrap());
+            }
+            tokens.require(&request, Action::Work).map_err(|status| status.code())
+        };
+        assert_eq!(call(Some(format!("Bearer {}", token.trim()))).unwrap().name, "admin");
+        assert_eq!(call(None), Err(tonic::Code::Unauthenticated));
+        assert_eq!(call(Some("Bearer farm_0".into())), Err(tonic::Code::Unauthenticated));
+        assert_eq!(call(Some(token.trim().into())), Err(tonic::Code::Unauthenticated));
+        let again = Tokens::from_file(&path, project).unwrap();
+        assert_eq!(again.admin, tokens.admin);
+    }
+}

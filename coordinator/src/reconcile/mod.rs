@@ -1,0 +1,148 @@
+//! What the leader does: loops that look at the database and bring it one step further.
+//!
+//! Each loop is a one-pass function inside look-and-wait; a pass that fails is tried again, and any pass
+//! may be cut off anywhere: the next one finds what is left. A loop that panics ends the process.
+
+pub mod publish;
+pub mod schedule;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_core::plan::Settling;
+use farm_store::leader::{Epoch, Leadership};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+
+/// How long leadership lasts without renewal.
+const LEADER_TTL: Duration = Duration::from_secs(2);
+/// How often it is renewed, or looked for.
+const LEADER_TICK: Duration = Duration::from_millis(500);
+/// A gap between leaders that is longer than this was an outage of all coordinators.
+const OUTAGE: Duration = Duration::from_secs(3);
+/// A coordinator that was silent for so long holds no workers.
+const COORDINATOR_SILENCE: Duration = Duration::from_secs(5);
+
+/// What a leader works under.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lead {
+    /// Fences its writes.
+    pub epoch: Epoch,
+    /// After an outage: until when silence doesn't count.
+    pub settling: Option<Settling>,
+}
+
+/// Holds the leader row while it can, and tells the loops, until `shutdown`.
+pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, shutdown: CancellationToken) {
+    let lease = context.config.limits.lease();
+    let mut tick = tokio::time::interval(LEADER_TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut renewed = tokio::time::Instant::now();
+    let address = context.config.listen.to_string();
+    let mut rounds: u64 = 0;
+    while !shutdown.is_cancelled() {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = shutdown.cancelled() => break,
+        }
+        if rounds % 2 == 0
+            && let Err(error) = context.store.register_coordinator(context.id, &address).await
+        {
+            tracing::warn!(%error, "the database does not answer");
+        }
+        rounds += 1;
+        let asked = tokio::time::Instant::now();
+        match context.store.lead(context.id, LEADER_TTL).await {
+            Ok(Leadership::Kept(epoch)) => {
+                renewed = asked;
+                lead.send_if_modified(|current| {
+                    let lost = current.is_none();
+                    if lost {
+                        *current = Some(Lead { epoch, settling: None });
+                    }
+                    lost
+                });
+            }
+            Ok(Leadership::Taken { epoch, silent_since, now }) => {
+                renewed = asked;
+                let settling = silent_since
+                    .filter(|since| (now - *since).to_std().is_ok_and(|gap| gap > OUTAGE))
+                    .and_then(|silent_since| Some(Settling { silent_since, until: now + chrono::TimeDelta::from_std(lease).ok()? }));
+                tracing::info!(epoch = epoch.0, outage = settling.is_some(), "this coordinator leads");
+                lead.send_replace(Some(Lead { epoch, settling }));
+            }
+            Ok(Leadership::Other) => {
+                if lead.send_replace(None).is_some() {
+                    tracing::warn!("another coordinator leads now");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "leadership could not be renewed");
+                if renewed.elapsed() > LEADER_TTL {
+                    lead.send_replace(None);
+                }
+            }
+        }
+    }
+    if lead.send_replace(None).is_some()
+        && let Err(error) = context.store.resign(context.id).await
+    {
+        tracing::warn!(%error, "leadership could not be given up; it ends by itself");
+    }
+}
+
+/// Waits until this coordinator leads; `None` when nobody will tell any more.
+pub(crate) async fn leading(lead: &mut watch::Receiver<Option<Lead>>) -> Option<Lead> {
+    lead.wait_for(Option::is_some).await.ok().and_then(|lead| *lead)
+}
+
+/// What only time brings about, each second while leading, until `shutdown`.
+pub async fn keep_house(context: Arc<Context>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut partitions_made: Option<tokio::time::Instant> = None;
+    while !shutdown.is_cancelled() {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = shutdown.cancelled() => break,
+        }
+        let lead = tokio::select! {
+            lead = leading(&mut lead) => lead,
+            () = shutdown.cancelled() => break,
+        };
+        let Some(lead) = lead else { break };
+        if let Err(error) = keep_house_one(&context, lead).await {
+            tracing::warn!(%error, "housekeeping failed; trying again");
+        }
+        if partitions_made.is_none_or(|at| at.elapsed() > Duration::from_secs(3600)) {
+            match context.store.make_log_partitions().await {
+                Ok(_) => partitions_made = Some(tokio::time::Instant::now()),
+                Err(error) => tracing::warn!(%error, "log partitions could not be made; trying again"),
+            }
+        }
+    }
+}
+
+async fn keep_house_one(context: &Context, lead: Lead) -> farm_store::Result<()> {
+    let store = &context.store;
+    let publish =
+        farm_store::finish::PublishLimit(Duration::from_secs(context.config.limits.publish_deadline_seconds));
+    store.disown_workers(COORDINATOR_SILENCE).await?;
+    let settled = match lead.settling {
+        // After an outage of all coordinators nobody is reaped for one lease.
+        Some(settling) => store.now().await? >= settling.until,
+        None => true,
+    };
+    let mut changed = 0;
+    if settled {
+        changed += store.reap(lead.epoch, publish, rand::random::<f64>()).await?;
+    }
+    changed += store.end_overdue_queues(lead.epoch).await?;
+    changed += store.end_overdue_publications(lead.epoch).await?;
+    if changed > 0 {
+        context.hints.changed();
+    }
+    Ok(())
+}

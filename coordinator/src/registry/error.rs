@@ -1,0 +1,110 @@
+//! What goes wrong with a registry, by what follows from it.
+
+use farm_types::{Cause, Failure, Repository};
+use oci_distribution::errors::{OciDistributionError, OciErrorCode};
+
+/// An error of a registry.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct RegistryError {
+    /// A stable word: `registry_auth`, `registry_rejected`, `repository_missing` or `registry_unavailable`.
+    pub code: &'static str,
+    /// For a person.
+    pub message: String,
+}
+
+impl RegistryError {
+    /// The registry answered, and means no.
+    pub fn rejected(repository: &Repository, why: impl Into<String>) -> Self {
+        let message = format!("{} did not take {}: {}", repository.registry(), repository.name(), why.into());
+        Self { code: "registry_rejected", message }
+    }
+
+    /// True when it may pass by itself.
+    pub fn is_transient(&self) -> bool {
+        self.code == "registry_unavailable"
+    }
+
+    /// The failure that it makes of a publication.
+    pub fn failure(&self) -> Failure {
+        let cause = if self.is_transient() { Cause::Infrastructure } else { Cause::User };
+        Failure::new(cause, self.code, self.message.clone())
+    }
+
+    /// Absence as `None`, all else as an error.
+    pub(super) fn or_absent<T>(repository: &Repository, error: OciDistributionError) -> Result<Option<T>, Self> {
+        match &error {
+            OciDistributionError::ImageManifestNotFoundError(_) => Ok(None),
+            OciDistributionError::RegistryError { envelope, .. }
+                if envelope.errors.iter().any(|e| {
+                    matches!(
+                        e.code,
+                        OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound
+                    )
+                }) =>
+            {
+                Ok(None)
+            }
+            OciDistributionError::ServerError { code: 404, .. } => Ok(None),
+            _ => Err(Self::of(repository, error)),
+        }
+    }
+
+    /// Sorts a client's error.
+    pub(super) fn of(repository: &Repository, error: OciDistributionError) -> Self {
+        let (registry, name) = (repository.registry(), repository.name());
+        let auth = |why: String| Self {
+            code: "registry_auth",
+            message: format!(
+                "{registry} refuses access to {name} ({why}); set username and password for \
+                 [registries.\"{registry}\"] in the coordinator's configuration"
+            ),
+        };
+        let unavailable = |why: String| Self {
+            code: "registry_unavailable",
+            message: format!("{registry} can't be reached or has trouble: {why}"),
+        };
+        match error {
+            OciDistributionError::UnauthorizedError { .. } => auth("401 unauthorized".to_owned()),
+            OciDistributionError::AuthenticationFailure(why) => auth(why),
+            OciDistributionError::ServerError { code: 401 | 403, .. } => auth("access denied".to_owned()),
+            OciDistributionError::ServerError { code, message, .. } if code == 429 || code >= 500 => {
+                unavailable(format!("it answered {code} {}", first_line(&message)))
+            }
+            OciDistributionError::ServerError { code: 404, .. } => Self {
+                code: "repository_missing",
+                message: format!("{registry} has no repository {name}; make it there first"),
+            },
+            OciDistributionError::ServerError { code, message, .. } => {
+                Self::rejected(repository, format!("it answered {code} {}", first_line(&message)))
+            }
+            OciDistributionError::RegistryError { envelope, .. } => {
+                let has = |codes: &[OciErrorCode]| envelope.errors.iter().any(|e| codes.contains(&e.code));
+                if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
+                    auth("access denied".to_owned())
+                } else if has(&[OciErrorCode::Toomanyrequests]) {
+                    unavailable("it asks for fewer requests".to_owned())
+                } else {
+                    let texts: Vec<&str> = envelope.errors.iter().map(|e| e.message.as_str()).collect();
+                    Self::rejected(repository, texts.join("; "))
+                }
+            }
+            OciDistributionError::RequestError(error) => unavailable(innermost(&error)),
+            OciDistributionError::IoError(error) => unavailable(error.to_string()),
+            other => Self::rejected(repository, other.to_string()),
+        }
+    }
+}
+
+/// The cause at the bottom: "connection refused" rather than "error sending request".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(200).collect()
+}

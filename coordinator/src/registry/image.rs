@@ -1,0 +1,165 @@
+//! What farm understands of an image: enough to know that it is the platform that it should be.
+
+use farm_core::index::{Child, DOCKER_LIST, Descriptor, IndexDocument, OCI_INDEX, split};
+use farm_types::{Cause, Digest, Failure, Platform, Repository};
+use serde::Deserialize;
+
+use super::{Manifest, Registries, RegistryError};
+
+/// The longest config that is read, bytes.
+const MAX_CONFIG: u64 = 8 * 1024 * 1024;
+
+/// An image manifest, as far as farm reads it (OCI image-spec, manifest.md).
+#[derive(Debug, Deserialize)]
+struct ImageManifest {
+    config: Blob,
+    #[serde(default)]
+    layers: Vec<Blob>,
+}
+
+/// A blob's descriptor.
+#[derive(Debug, Deserialize)]
+struct Blob {
+    digest: Digest,
+    size: u64,
+}
+
+/// An image's config, as far as farm reads it (OCI image-spec, config.md).
+#[derive(Debug, Deserialize)]
+struct ImageConfig {
+    os: String,
+    architecture: String,
+    #[serde(default)]
+    variant: String,
+}
+
+/// Why a child can't be merged.
+#[derive(Debug)]
+pub enum ChildError {
+    /// The registry.
+    Registry(RegistryError),
+    /// What was pushed is gone, or isn't what it should be.
+    Wrong(Failure),
+}
+
+impl From<RegistryError> for ChildError {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+/// The media type that a manifest's bytes declare, or that follows from their form.
+///
+/// # Errors
+/// They are no manifest.
+pub fn media_type(bytes: &[u8]) -> Result<String, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Header {
+        media_type: Option<String>,
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let header: Header = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    Ok(header.media_type.unwrap_or_else(|| {
+        // `mediaType` may be left out of OCI manifests (image-spec, manifest.md).
+        let of = if header.manifests.is_some() { OCI_INDEX } else { farm_core::index::OCI_MANIFEST };
+        of.to_owned()
+    }))
+}
+
+impl Registries {
+    /// Reads back what a job pushed, checks that it is an image of that platform, and takes its attestations
+    /// along. Gives also the bytes of its config and layers.
+    ///
+    /// # Errors
+    /// The registry; or the image is gone or another platform's.
+    pub async fn child(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        platform: &Platform,
+    ) -> Result<(Child, u64), ChildError> {
+        let pushed = self.exact(repository, digest).await?;
+        let child = if [OCI_INDEX, DOCKER_LIST].contains(&pushed.media_type.as_str()) {
+            let document: IndexDocument =
+                serde_json::from_slice(&pushed.bytes).map_err(|e| wrong(repository, digest, &e.to_string()))?;
+            split(platform.clone(), document).map_err(|e| wrong(repository, digest, &e.to_string()))?
+        } else {
+            let size = u64::try_from(pushed.bytes.len()).unwrap_or(u64::MAX);
+            let manifest = Descriptor {
+                media_type: pushed.media_type.clone(),
+                digest,
+                size,
+                platform: None,
+                annotations: Default::default(),
+            };
+            Child { platform: platform.clone(), manifest, attestations: Vec::new() }
+        };
+        let image = if child.manifest.digest == digest {
+            pushed
+        } else {
+            self.exact(repository, child.manifest.digest).await?
+        };
+        for attestation in &child.attestations {
+            self.exact(repository, attestation.digest).await?;
+        }
+        let manifest: ImageManifest =
+            serde_json::from_slice(&image.bytes).map_err(|e| wrong(repository, digest, &e.to_string()))?;
+        if manifest.config.size > MAX_CONFIG {
+            return Err(wrong(repository, digest, "its config is too long"));
+        }
+        let config = self.blob(repository, manifest.config.digest).await?;
+        let config: ImageConfig =
+            serde_json::from_slice(&config).map_err(|e| wrong(repository, digest, &e.to_string()))?;
+        let found = Platform::from_parts(&config.os, &config.architecture, &config.variant)
+            .map_err(|e| wrong(repository, digest, &e.to_string()))?;
+        if found != *platform {
+            return Err(ChildError::Wrong(Failure::new(
+                Cause::User,
+                "wrong_platform",
+                format!(
+                    "the image built for {platform} says that it is {found}: a base image in the Dockerfile \
+                     has that platform only; name one that has {platform}"
+                ),
+            )));
+        }
+        let bytes = manifest.layers.iter().map(|layer| layer.size).sum::<u64>() + manifest.config.size;
+        Ok((child, bytes))
+    }
+
+    async fn exact(&self, repository: &Repository, digest: Digest) -> Result<Manifest, ChildError> {
+        let manifest = self.manifest(repository, &digest.to_string()).await?.ok_or_else(|| {
+            ChildError::Wrong(Failure::new(
+                Cause::Infrastructure,
+                "pushed_image_missing",
+                format!("{repository}@{digest} was pushed but is not there any more; submit the build again"),
+            ))
+        })?;
+        if Digest::of(&manifest.bytes) == digest {
+            Ok(manifest)
+        } else {
+            Err(wrong(repository, digest, "the registry gives other bytes for this digest"))
+        }
+    }
+}
+
+fn wrong(repository: &Repository, digest: Digest, why: &str) -> ChildError {
+    ChildError::Wrong(Failure::new(
+        Cause::Bug,
+        "pushed_image_wrong",
+        format!("{repository}@{digest} can't be merged: {why}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifests_type_is_what_it_says_or_what_it_looks_like() {
+        assert_eq!(media_type(br#"{"mediaType":"x/y"}"#).unwrap(), "x/y");
+        assert_eq!(media_type(br#"{"manifests":[]}"#).unwrap(), OCI_INDEX);
+        assert_eq!(media_type(br#"{"config":{}}"#).unwrap(), farm_core::index::OCI_MANIFEST);
+        assert!(media_type(b"<html>").is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! Registries: what farm reads from them and puts there. The client's types stay in this folder.
+//!
+//! Protocol: OCI distribution-spec v1.1. Bytes are exact both ways: a digest is always that of the bytes
+//! as they came. Nothing is retried here; the publish pass does that, with its rows as memory.
+
+mod error;
+pub mod image;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use farm_core::index::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+use farm_proto::v1;
+use farm_types::{Digest, Invalid, Repository};
+use oci_distribution::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
+use oci_distribution::secrets::RegistryAuth;
+use oci_distribution::{Client, Reference, RegistryOperation};
+
+use crate::config::Registry;
+pub use error::RegistryError;
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(10);
+/// What farm reads.
+const ACCEPTED: &[&str] = &[OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
+
+/// A manifest as it came.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Exactly these bytes.
+    pub bytes: Vec<u8>,
+    /// What they say that they are.
+    pub media_type: String,
+}
+
+/// The registries that farm talks to, each with its credentials.
+pub struct Registries {
+    known: BTreeMap<String, Registry>,
+    timeout: Duration,
+    clients: Mutex<HashMap<String, Arc<Client>>>,
+}
+
+impl std::fmt::Debug for Registries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registries").field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
+impl Registries {
+    /// Registries as configured; a host that isn't is reached anonymously.
+    ///
+    /// # Errors
+    /// A CA file can't be read.
+    pub fn new(known: BTreeMap<String, Registry>, timeout: Duration) -> Result<Self, Invalid> {
+        let registries = Self { known, timeout, clients: Mutex::default() };
+        for host in registries.known.keys() {
+            registries.client(host)?;
+        }
+        Ok(registries)
+    }
+
+    /// What a worker needs to push to these repositories, and to pull from every configured registry.
+    pub fn lend(&self, repositories: &[Repository]) -> Vec<v1::Registry> {
+        let mut hosts: Vec<&str> = self.known.keys().map(String::as_str).collect();
+        for repository in repositories {
+            if !hosts.contains(&repository.registry()) {
+                hosts.push(repository.registry());
+            }
+        }
+        hosts
+            .into_iter()
+            .map(|host| {
+                let known = self.known.get(host);
+                v1::Registry {
+                    host: host.to_owned(),
+                    username: known.map(|r| r.username.clone()).unwrap_or_default(),
+                    password: known.map(|r| r.password.clone()).unwrap_or_default(),
+                    plain_http: self.plain_http(host),
+                }
+            })
+            .collect()
+    }
+
+    /// The manifest under this digest or tag; `None` when it isn't there.
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached.
+    pub async fn manifest(&self, repository: &Repository, at: &str) -> Result<Option<Manifest>, RegistryError> {
+        let (client, reference, auth) = self.prepare(repository, at)?;
+        match client.pull_manifest_raw(&reference, &auth, ACCEPTED).await {
+            Ok((bytes, _digest)) => {
+                let media_type = image::media_type(&bytes)
+                    .map_err(|why| RegistryError::rejected(repository, format!("{at} is no manifest: {why}")))?;
+                Ok(Some(Manifest { bytes: bytes.to_vec(), media_type }))
+            }
+            Err(error) => RegistryError::or_absent(repository, error),
+        }
+    }
+
+    /// What a tag or digest points to; `None` when it isn't there.
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached.
+    pub async fn head(&self, repository: &Repository, at: &str) -> Result<Option<Digest>, RegistryError> {
+        let (client, reference, auth) = self.prepare(repository, at)?;
+        match client.fetch_manifest_digest(&reference, &auth).await {
+            Ok(digest) => digest
+                .parse()
+                .map(Some)
+                .map_err(|e: Invalid| RegistryError::rejected(repository, e.to_string())),
+            Err(error) => RegistryError::or_absent(repository, error),
+        }
+    }
+
+    /// Puts a manifest under a digest or tag.
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached.
+    pub async fn put(
+        &self,
+        repository: &Repository,
+        at: &str,
+        bytes: &[u8],
+        media_type: &str,
+    ) -> Result<(), RegistryError> {
+        let (client, reference, auth) = self.prepare(repository, at)?;
+        client.store_auth_if_needed(reference.resolve_registry(), &auth).await;
+        client
+            .auth(&reference, &auth, RegistryOperation::Push)
+            .await
+            .map_err(|error| RegistryError::of(repository, error))?;
+        let media_type = http::HeaderValue::from_str(media_type)
+            .map_err(|e| RegistryError::rejected(repository, e.to_string()))?;
+        client
+            .push_manifest_raw(&reference, bytes.to_vec(), media_type)
+            .await
+            .map(drop)
+            .map_err(|error| RegistryError::of(repository, error))
+    }
+
+    /// A small blob, such as an image's config; checked against its digest.
+    ///
+    /// # Errors
+    /// The registry refuses, can't be reached, or gives other bytes.
+    pub async fn blob(&self, repository: &Repository, digest: Digest) -> Result<Vec<u8>, RegistryError> {
+        let (client, reference, auth) = self.prepare(repository, &digest.to_string())?;
+        client.store_auth_if_needed(reference.resolve_registry(), &auth).await;
+        let mut bytes = Vec::new();
+        client
+            .pull_blob(&reference, digest.to_string().as_str(), &mut bytes)
+            .await
+            .map_err(|error| RegistryError::of(repository, error))?;
+        if Digest::of(&bytes) == digest {
+            Ok(bytes)
+        } else {
+            Err(RegistryError::rejected(repository, format!("the blob {digest} has another digest")))
+        }
+    }
+
+    /// Registries on this machine's loopback are taken for plain HTTP, as Docker does, unless configured.
+    fn plain_http(&self, host: &str) -> bool {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let local = name == "localhost" || name.starts_with("127.") || name == "[::1]";
+        self.known.get(host).and_then(|registry| registry.plain_http).unwrap_or(local)
+    }
+
+    fn prepare(
+        &self,
+        repository: &Repository,
+        at: &str,
+    ) -> Result<(Arc<Client>, Reference, RegistryAuth), RegistryError> {
+        let host = repository.registry();
+        let client =
+            self.client(host).map_err(|error| RegistryError::rejected(repository, error.to_string()))?;
+        let name = repository.name().to_owned();
+        let reference = if at.starts_with("sha256:") {
+            Reference::with_digest(host.to_owned(), name, at.to_owned())
+        } else {
+            Reference::with_tag(host.to_owned(), name, at.to_owned())
+        };
+        let auth = match self.known.get(host) {
+            Some(registry) if !registry.username.is_empty() => {
+                RegistryAuth::Basic(registry.username.clone(), registry.password.clone())
+            }
+            _ => RegistryAuth::Anonymous,
+        };
+        Ok((client, reference, auth))
+    }
+
+    fn client(&self, host: &str) -> Result<Arc<Client>, Invalid> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(host) {
+            return Ok(Arc::clone(client));
+        }
+        let mut config = ClientConfig {
+            read_timeout: Some(self.timeout),
+            connect_timeout: Some(CONNECT),
+            user_agent: concat!("farm/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        };
+        if self.plain_http(host) {
+            config.protocol = ClientProtocol::HttpsExcept(vec![host.to_owned()]);
+        }
+        if let Some(file) = self.known.get(host).and_then(|registry| registry.ca_file.as_ref()) {
+            let invalid = |why: String| Invalid::new("CA file", file.display().to_string(), why);
+            let data = std::fs::read(file).map_err(|e| invalid(e.to_string()))?;
+            config.extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
+        }
+        let client = Client::try_from(config)
+            .map_err(|e| Invalid::new("registry", host, format!("its client can't be made: {e}")))?;
+        let client = Arc::new(client);
+        clients.insert(host.to_owned(), Arc::clone(&client));
+        Ok(client)
+    }
+}

@@ -1,0 +1,198 @@
+//! Accepting builds, and cancelling them.
+
+use std::time::Duration;
+
+use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, ProjectId, ShortId};
+
+use crate::attempts::STOP_CANCELLED;
+use crate::finish::{PublishLimit, build_event, decide, stop_jobs};
+use crate::lease::lock_execution;
+use crate::{Result, Store, StoreError, to_json};
+
+/// A build to accept.
+#[derive(Debug, Clone)]
+pub struct NewBuild {
+    /// Whose.
+    pub project: ProjectId,
+    /// The client's key: one per intention.
+    pub idempotency_key: String,
+    /// What is asked for.
+    pub spec: BuildSpec,
+    /// Who asks.
+    pub created_by: String,
+    /// How long its jobs may wait for a worker.
+    pub queue_limit: Duration,
+}
+
+/// What [`Store::submit`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// The build.
+    pub id: BuildId,
+    /// The key was known: nothing new was made.
+    pub replayed: bool,
+}
+
+impl Store {
+    /// Accepts a build: the build, its execution, a job per platform and the first events, in one
+    /// transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the key is known with another body, or the snapshot isn't there.
+    pub async fn submit(&self, new: &NewBuild) -> Result<Submitted> {
+        let spec = to_json(&new.spec)?;
+        let request = Digest::of(spec.to_string().as_bytes());
+        let project = new.project.as_uuid();
+        if let Some(known) = self.known_build(new, request).await? {
+            return Ok(known);
+        }
+        let tree = &new.spec.snapshot.tree_id.as_bytes()[..];
+        let mut tx = self.begin().await?;
+        let snapshot = sqlx::query!(
+            "UPDATE snapshots SET last_used_at = farm_now()
+             WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",
+            project,
+            tree,
+            &new.spec.snapshot.content_key.as_bytes()[..]
+        )
+        .execute(&mut *tx)
+        .await?;
+        if snapshot.rows_affected() != 1 {
+            return Err(StoreError::Conflict(format!(
+                "the snapshot {} is not on the farm; upload the source again",
+                new.spec.snapshot.tree_id.short()
+            )));
+        }
+        let execution = ExecutionId::generate();
+        sqlx::query!(
+            "INSERT INTO executions (project_id, id, spec, tree_id) VALUES ($1, $2, $3, $4)",
+            project,
+            execution.as_uuid(),
+            spec,
+            tree
+        )
+        .execute(&mut *tx)
+        .await?;
+        for platform in &new.spec.platforms {
+            let emulation = new.spec.emulation.to_string();
+            sqlx::query!(
+                "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, state, queue_class,
+                                   virtual_time, emulation, ready_at)
+                 VALUES ($1, $2, $3, 'build', $4, $4, 'ready', $5, farm_now(), $6, farm_now())",
+                project,
+                JobId::generate().as_uuid(),
+                execution.as_uuid(),
+                platform.to_string(),
+                format!("{platform} {emulation} size=1 trust=trusted"),
+                emulation
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        let (id, short_id) = (BuildId::generate(), ShortId::generate());
+        let inserted = sqlx::query!(
+            "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
+                                 created_by, queue_deadline)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, farm_now() + make_interval(secs => $9))
+             ON CONFLICT DO NOTHING",
+            project,
+            id.as_uuid(),
+            short_id.as_str(),
+            new.idempotency_key,
+            &request.as_bytes()[..],
+            execution.as_uuid(),
+            spec,
+            new.created_by,
+            new.queue_limit.as_secs_f64()
+        )
+        .execute(&mut *tx)
+        .await?;
+        if inserted.rows_affected() != 1 {
+            // The same key came at the same moment, or the short id is taken: the caller's next call finds
+            // the one, or draws another.
+            tx.rollback().await?;
+            return match self.known_build(new, request).await? {
+                Some(known) => Ok(known),
+                None => Box::pin(self.submit(new)).await,
+            };
+        }
+        build_event(&mut tx, new.project, id.as_uuid(), "queued").await?;
+        tx.commit().await?;
+        Ok(Submitted { id, replayed: false })
+    }
+
+    async fn known_build(&self, new: &NewBuild, request: Digest) -> Result<Option<Submitted>> {
+        let known = sqlx::query!(
+            "SELECT id, request_digest, short_id FROM builds WHERE project_id = $1 AND idempotency_key = $2",
+            new.project.as_uuid(),
+            new.idempotency_key
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        match known {
+            None => Ok(None),
+            Some(known) if known.request_digest == request.as_bytes() => {
+                Ok(Some(Submitted { id: known.id.into(), replayed: true }))
+            }
+            Some(known) => Err(StoreError::Conflict(format!(
+                "the idempotency key {:?} was used for build {} with another request; choose a new key",
+                new.idempotency_key, known.short_id
+            ))),
+        }
+    }
+
+    /// Asks for the end of a build. One that is final or publishing stays as it is. The execution is stopped
+    /// when no other build wants it.
+    ///
+    /// # Errors
+    /// There is no such build.
+    pub async fn cancel(&self, project: ProjectId, build: BuildId, publish: PublishLimit) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let execution: ExecutionId = sqlx::query_scalar!(
+            "SELECT execution_id FROM builds WHERE project_id = $1 AND id = $2",
+            project.as_uuid(),
+            build.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::NotFound("build"))?
+        .into();
+        lock_execution(&mut tx, project, execution).await?;
+        let asked = sqlx::query!(
+            "UPDATE builds SET state = 'cancelling'
+             WHERE project_id = $1 AND id = $2 AND state IN ('queued', 'running')",
+            project.as_uuid(),
+            build.as_uuid()
+        )
+        .execute(&mut *tx)
+        .await?;
+        if asked.rows_affected() == 0 {
+            return Ok(());
+        }
+        build_event(&mut tx, project, build.as_uuid(), "cancelling").await?;
+        let wanted = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM builds WHERE project_id = $1 AND execution_id = $2
+                              AND state IN ('queued', 'running')) AS "wanted!""#,
+            project.as_uuid(),
+            execution.as_uuid()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if wanted {
+            sqlx::query!(
+                "UPDATE builds SET state = 'cancelled', finished_at = farm_now()
+                 WHERE project_id = $1 AND id = $2 AND state = 'cancelling'",
+                project.as_uuid(),
+                build.as_uuid()
+            )
+            .execute(&mut *tx)
+            .await?;
+            build_event(&mut tx, project, build.as_uuid(), "cancelled").await?;
+        } else {
+            stop_jobs(&mut tx, project, execution, STOP_CANCELLED).await?;
+            decide(&mut tx, project, execution, publish).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}

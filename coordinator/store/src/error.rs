@@ -1,0 +1,73 @@
+//! What can go wrong with the store, by what the caller does next.
+
+use std::fmt;
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Try again: the database can't be reached, or it chose this transaction to break a tie.
+    #[error("the database did not answer: {0}")]
+    Unavailable(sqlx::Error),
+    /// There is no such thing.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// The premise of the write doesn't hold any more: somebody else was first. Nothing was changed.
+    #[error("superseded: {0}")]
+    Stale(&'static str),
+    /// What is asked for contradicts what is there; the text is for a person.
+    #[error("{0}")]
+    Conflict(String),
+    /// A row that makes no sense, or SQL that is wrong: a bug.
+    #[error("the database holds what it must not: {0}")]
+    Corrupt(String),
+}
+
+impl StoreError {
+    /// A row that can't be read.
+    pub fn corrupt(error: impl fmt::Display) -> Self {
+        Self::Corrupt(error.to_string())
+    }
+
+    /// True when the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::RowNotFound => Self::NotFound("row"),
+            sqlx::Error::Database(database) => {
+                let code = database.code().unwrap_or_default();
+                // Class 08 connection, 53 resources, 57 operator (shutdown), 40 tie broken (SQLSTATE,
+                // PostgreSQL documentation, appendix A).
+                if ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) {
+                    Self::Unavailable(error)
+                } else {
+                    Self::corrupt(error)
+                }
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            _ => Self::corrupt(error),
+        }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+            sqlx::migrate::MigrateError::VersionMissing(version) => Self::Conflict(format!(
+                "the database was migrated to version {version} by a newer farm; run that version, or an \
+                 empty database"
+            )),
+            other => Self::corrupt(other),
+        }
+    }
+}

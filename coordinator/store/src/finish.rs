@@ -1,0 +1,490 @@
+//! The end of an attempt, and all that follows from it: the job, the execution, the builds.
+//!
+//! It happens in one transaction under the execution's lock, so an execution is decided in one serial
+//! place, whoever ends the attempt: its worker, the reaper, a cancel.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use farm_core::retry::{self, Ending, History, Next};
+use farm_core::verdict::{JobOutcome, Verdict, verdict};
+use farm_types::{Cause, ExecutionId, Failure, ProjectId, Repository, WorkerId};
+
+use crate::attempts::{Lease, Place, STOP_CANCELLED, STOP_FAILED_ELSEWHERE, place};
+use crate::lease::lock_execution;
+use crate::record::JobResult;
+use crate::{Result, Store, StoreError, Tx, fit, from_json, from_json_opt, state, to_json};
+
+/// How an attempt ended, as its worker says.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It has a result, pushed to these repositories.
+    Succeeded {
+        /// What was pushed.
+        result: JobResult,
+        /// Where to.
+        repositories: Vec<Repository>,
+        /// Per step, for estimates.
+        steps: Vec<Step>,
+    },
+    /// It failed.
+    Failed(Failure),
+    /// It was stopped because it was told to.
+    Stopped,
+    /// It was not begun.
+    Released,
+}
+
+/// How long one step took.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The stage's name, or empty.
+    pub stage: String,
+    /// The instruction.
+    pub instruction: String,
+    /// It came from the cache.
+    pub cached: bool,
+    /// From.
+    pub started: Option<DateTime<Utc>>,
+    /// To.
+    pub finished: Option<DateTime<Utc>>,
+}
+
+/// How long a publication may take from the last platform's end.
+#[derive(Debug, Clone, Copy)]
+pub struct PublishLimit(pub Duration);
+
+impl Store {
+    /// Ends an attempt as its worker says, and settles what follows. The same end said again is no error.
+    ///
+    /// `jitter` in 0..1 spreads retries.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the lease isn't live and didn't end so.
+    pub async fn finish_attempt(
+        &self,
+        lease: Lease,
+        outcome: Outcome,
+        publish: PublishLimit,
+        jitter: f64,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let place = place(&mut tx, lease).await?;
+        lock_execution(&mut tx, place.project, place.execution).await?;
+        let before = sqlx::query!(
+            "SELECT state, stop_reason FROM attempts WHERE id = $1 AND lease_token = $2",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let cancelled = before.stop_reason == STOP_CANCELLED || before.stop_reason == STOP_FAILED_ELSEWHERE;
+        let word = match &outcome {
+            Outcome::Succeeded { .. } => "succeeded",
+            Outcome::Stopped if cancelled => "cancelled",
+            Outcome::Failed(_) if cancelled => "cancelled",
+            Outcome::Failed(_) => "failed",
+            Outcome::Stopped | Outcome::Released => "released",
+        };
+        if before.state == word {
+            return Ok(());
+        }
+        if !["offered", "running"].contains(&before.state.as_str()) {
+            return Err(StoreError::Stale("the lease has ended"));
+        }
+        let (result, failure) = match &outcome {
+            Outcome::Succeeded { result, .. } => (Some(to_json(result)?), None),
+            Outcome::Failed(failure) if !cancelled => (None, Some(to_json(failure)?)),
+            _ => (None, None),
+        };
+        let ended = sqlx::query!(
+            "UPDATE attempts SET state = $3, finished_at = farm_now(), result = $4, failure = $5
+             WHERE id = $1 AND lease_token = $2 AND state IN ('offered', 'running')
+             RETURNING worker_id, engine_id, weight",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid(),
+            word,
+            result,
+            failure
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::Stale("the lease has ended"))?;
+        free_slots(&mut tx, ended.engine_id, ended.weight).await?;
+        event(&mut tx, &place, "attempt_ended", &lease.attempt.to_string(), word).await?;
+        match outcome {
+            Outcome::Succeeded { result, repositories, steps } => {
+                self.keep_result(&mut tx, &place, lease, &result, &repositories, &steps).await?;
+            }
+            _ if cancelled => end_job(&mut tx, &place, "cancelled", None).await?,
+            Outcome::Failed(failure) => {
+                let ending = Ending::Failed(failure);
+                settle_job(&mut tx, &place, ending, ended.worker_id.into(), jitter).await?;
+            }
+            Outcome::Stopped | Outcome::Released => {
+                settle_job(&mut tx, &place, Ending::Released, ended.worker_id.into(), jitter).await?;
+            }
+        }
+        decide(&mut tx, place.project, place.execution, publish).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn keep_result(
+        &self,
+        tx: &mut Tx,
+        place: &Place,
+        lease: Lease,
+        result: &JobResult,
+        repositories: &[Repository],
+        steps: &[Step],
+    ) -> Result<()> {
+        let project = place.project.as_uuid();
+        let updated = sqlx::query!(
+            "UPDATE jobs SET state = 'succeeded', result = $3, decided_at = farm_now()
+             WHERE project_id = $1 AND id = $2 AND state IN ('leased', 'running')",
+            project,
+            place.job,
+            to_json(result)?
+        )
+        .execute(&mut **tx)
+        .await?;
+        if updated.rows_affected() != 1 {
+            return Err(StoreError::Stale("the job is decided"));
+        }
+        for repository in repositories.iter().filter(|_| result.digest.is_some()) {
+            let Some(digest) = result.digest else { continue };
+            sqlx::query!(
+                "INSERT INTO pushed_digests (project_id, registry, repository, digest, attempt_id, media_type)
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+                project,
+                repository.registry(),
+                repository.name(),
+                &digest.as_bytes()[..],
+                lease.attempt.as_uuid(),
+                result.media_type
+            )
+            .execute(&mut **tx)
+            .await?;
+        }
+        for (position, step) in (0_i32..).zip(steps) {
+            sqlx::query!(
+                "INSERT INTO step_timings (project_id, attempt_id, position, stage, instruction, cached,
+                                           started_at, finished_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                project,
+                lease.attempt.as_uuid(),
+                position,
+                step.stage,
+                step.instruction,
+                step.cached,
+                step.started,
+                step.finished
+            )
+            .execute(&mut **tx)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives an attempt's slots back.
+pub(crate) async fn free_slots(tx: &mut Tx, engine: uuid::Uuid, weight: i32) -> Result<()> {
+    sqlx::query!("UPDATE engines SET used = used - $2 WHERE id = $1", engine, weight).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Notes something that happened to one attempt or job.
+pub(crate) async fn event(tx: &mut Tx, place: &Place, kind: &str, what: &str, state: &str) -> Result<()> {
+    sqlx::query!(
+        "SELECT farm_execution_event($1, $2, $3, jsonb_build_object('id', $4::text, 'state', $5::text))",
+        place.project.as_uuid(),
+        place.execution.as_uuid(),
+        kind,
+        what,
+        state
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Decides a live job for good.
+pub(crate) async fn end_job(tx: &mut Tx, place: &Place, word: &str, failure: Option<&Failure>) -> Result<()> {
+    let failure = failure.map(to_json).transpose()?;
+    let updated = sqlx::query!(
+        "UPDATE jobs SET state = $3, failure = $4, decided_at = farm_now(), waiting = ''
+         WHERE project_id = $1 AND id = $2 AND state IN ('ready', 'leased', 'running')",
+        place.project.as_uuid(),
+        place.job,
+        word,
+        failure
+    )
+    .execute(&mut **tx)
+    .await?;
+    if updated.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale("the job is decided")) }
+}
+
+/// Makes a job whose attempt ended without a result ready again, or fails it.
+pub(crate) async fn settle_job(
+    tx: &mut Tx,
+    place: &Place,
+    ending: Ending,
+    worker: WorkerId,
+    jitter: f64,
+) -> Result<()> {
+    let released = ending == Ending::Released;
+    let lost = ending == Ending::Lost;
+    let row = sqlx::query!(
+        r#"SELECT attempt_count, lost_count,
+                  (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
+                   AND a.failure ->> 'cause' = 'killed') AS "killed!"
+           FROM jobs j WHERE project_id = $1 AND id = $2 AND state IN ('leased', 'running') FOR UPDATE"#,
+        place.project.as_uuid(),
+        place.job
+    )
+    .fetch_optional(&mut **tx)
+    .await?
+    .ok_or(StoreError::Stale("the job is decided"))?;
+    let history = History {
+        attempts: fit(row.attempt_count)?,
+        lost: fit(row.lost_count + i32::from(lost))?,
+        killed: fit(row.killed)?,
+    };
+    match retry::after(ending, history, worker, jitter) {
+        Next::GiveUp(failure) => {
+            if lost {
+                sqlx::query!(
+                    "UPDATE jobs SET lost_count = lost_count + 1 WHERE project_id = $1 AND id = $2",
+                    place.project.as_uuid(),
+                    place.job
+                )
+                .execute(&mut **tx)
+                .await?;
+            }
+            end_job(tx, place, "failed", Some(&failure)).await
+        }
+        Next::Retry { after, avoid } => {
+            sqlx::query!(
+                "UPDATE jobs SET state = 'ready', ready_at = farm_now(),
+                        not_before = farm_now() + make_interval(secs => $3),
+                        attempt_count = attempt_count - $4::int, lost_count = lost_count + $5::int,
+                        excluded_workers = CASE WHEN $6::uuid IS NULL OR $6 = ANY(excluded_workers)
+                                           THEN excluded_workers ELSE excluded_workers || $6 END
+                 WHERE project_id = $1 AND id = $2 AND state IN ('leased', 'running')",
+                place.project.as_uuid(),
+                place.job,
+                after.as_secs_f64(),
+                i32::from(released),
+                i32::from(lost),
+                avoid.map(WorkerId::as_uuid)
+            )
+            .execute(&mut **tx)
+            .await?;
+            Ok(())
+        }
+    }
+}
+
+/// Decides the execution if its jobs allow it, and moves its builds. The caller holds its lock.
+pub(crate) async fn decide(
+    tx: &mut Tx,
+    project: ProjectId,
+    execution: ExecutionId,
+    publish: PublishLimit,
+) -> Result<()> {
+    let jobs = sqlx::query!(
+        "SELECT state, required, failure FROM jobs WHERE project_id = $1 AND execution_id = $2
+         ORDER BY created_at, id",
+        project.as_uuid(),
+        execution.as_uuid()
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let jobs = jobs
+        .into_iter()
+        .map(|row| {
+            Ok(JobOutcome {
+                state: state(&row.state)?,
+                required: row.required,
+                failure: from_json_opt(row.failure)?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    match verdict(&jobs) {
+        Verdict::Open => Ok(()),
+        Verdict::Built => built(tx, project, execution, publish).await,
+        Verdict::Failed(failure) => fail_execution(tx, project, execution, &failure).await,
+        Verdict::Cancelled => cancelled(tx, project, execution).await,
+    }
+}
+
+async fn built(tx: &mut Tx, project: ProjectId, execution: ExecutionId, publish: PublishLimit) -> Result<()> {
+    if !end_execution(tx, project, execution, "built", None).await? {
+        return Ok(());
+    }
+    let builds = sqlx::query!(
+        "UPDATE builds SET
+            state = CASE WHEN state = 'cancelling' THEN 'cancelled' ELSE 'publishing' END,
+            finished_at = CASE WHEN state = 'cancelling' THEN farm_now() END,
+            started_at = coalesce(started_at, farm_now()),
+            publish_due = farm_now(), publish_deadline = farm_now() + make_interval(secs => $3)
+         WHERE project_id = $1 AND execution_id = $2 AND state IN ('queued', 'running', 'cancelling')
+         RETURNING id, state",
+        project.as_uuid(),
+        execution.as_uuid(),
+        publish.0.as_secs_f64()
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    for build in builds {
+        build_event(tx, project, build.id, &build.state).await?;
+    }
+    Ok(())
+}
+
+/// Fails an execution and its builds: what has not begun is cancelled, what runs is told to stop.
+pub(crate) async fn fail_execution(
+    tx: &mut Tx,
+    project: ProjectId,
+    execution: ExecutionId,
+    failure: &Failure,
+) -> Result<()> {
+    if !end_execution(tx, project, execution, "failed", Some(failure)).await? {
+        return Ok(());
+    }
+    stop_jobs(tx, project, execution, STOP_FAILED_ELSEWHERE).await?;
+    let builds = sqlx::query!(
+        "UPDATE builds SET
+            state = CASE WHEN state = 'cancelling' THEN 'cancelled' ELSE 'failed' END,
+            failure = CASE WHEN state = 'cancelling' THEN NULL ELSE $3::jsonb END,
+            finished_at = farm_now()
+         WHERE project_id = $1 AND execution_id = $2 AND state IN ('queued', 'running', 'cancelling')
+         RETURNING id, state",
+        project.as_uuid(),
+        execution.as_uuid(),
+        to_json(failure)?
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    for build in builds {
+        build_event(tx, project, build.id, &build.state).await?;
+    }
+    Ok(())
+}
+
+async fn cancelled(tx: &mut Tx, project: ProjectId, execution: ExecutionId) -> Result<()> {
+    let live = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM jobs WHERE project_id = $1 AND execution_id = $2
+                          AND state IN ('leased', 'running')) AS "live!""#,
+        project.as_uuid(),
+        execution.as_uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    if live || !end_execution(tx, project, execution, "cancelled", None).await? {
+        return Ok(());
+    }
+    let builds = sqlx::query_scalar!(
+        "UPDATE builds SET state = 'cancelled', finished_at = farm_now()
+         WHERE project_id = $1 AND execution_id = $2 AND state IN ('queued', 'running', 'cancelling')
+         RETURNING id",
+        project.as_uuid(),
+        execution.as_uuid()
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    for build in builds {
+        build_event(tx, project, build, "cancelled").await?;
+    }
+    Ok(())
+}
+
+/// Cancels the jobs that have not begun, and tells the attempts of the others to stop.
+pub(crate) async fn stop_jobs(tx: &mut Tx, project: ProjectId, execution: ExecutionId, why: &str) -> Result<()> {
+    sqlx::query!(
+        "UPDATE jobs SET state = 'cancelled', decided_at = farm_now(), waiting = ''
+         WHERE project_id = $1 AND execution_id = $2 AND state IN ('blocked', 'ready')",
+        project.as_uuid(),
+        execution.as_uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE attempts SET stop_reason = $3
+         FROM jobs WHERE jobs.project_id = $1 AND jobs.execution_id = $2 AND attempts.project_id = $1
+           AND attempts.job_id = jobs.id AND attempts.state IN ('offered', 'running')
+           AND attempts.stop_reason = ''",
+        project.as_uuid(),
+        execution.as_uuid(),
+        why
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Ends an open execution; false when it was not open any more.
+async fn end_execution(
+    tx: &mut Tx,
+    project: ProjectId,
+    execution: ExecutionId,
+    word: &str,
+    failure: Option<&Failure>,
+) -> Result<bool> {
+    let failure = failure.map(to_json).transpose()?;
+    let ended = sqlx::query!(
+        "UPDATE executions SET state = $3, failure = $4, decided_at = farm_now()
+         WHERE project_id = $1 AND id = $2 AND state = 'open'",
+        project.as_uuid(),
+        execution.as_uuid(),
+        word,
+        failure
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(ended.rows_affected() == 1)
+}
+
+/// Notes a build's new state.
+pub(crate) async fn build_event(tx: &mut Tx, project: ProjectId, build: uuid::Uuid, word: &str) -> Result<()> {
+    sqlx::query!(
+        "SELECT farm_build_event($1, $2, 'build_' || $3, '{}')",
+        project.as_uuid(),
+        build,
+        word
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// The failure of a build whose job waited too long.
+pub(crate) fn queue_deadline(waiting: &str, platform: &str) -> Failure {
+    let why = if waiting.is_empty() { "it was not started in time" } else { waiting };
+    Failure::new(
+        Cause::Deadline,
+        "queue_deadline",
+        format!("{platform} waited until the queue deadline: {why}"),
+    )
+}
+
+/// The result of every job of an execution, by platform.
+pub(crate) async fn results(
+    tx: &mut Tx,
+    project: ProjectId,
+    execution: ExecutionId,
+) -> Result<Vec<(farm_types::Platform, uuid::Uuid, JobResult)>> {
+    let rows = sqlx::query!(
+        r#"SELECT j.platform, j.result AS "result!",
+                  (SELECT a.id FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
+                   AND a.state = 'succeeded') AS "attempt!"
+           FROM jobs j WHERE j.project_id = $1 AND j.execution_id = $2 AND j.kind = 'build'
+             AND j.state = 'succeeded' ORDER BY j.platform"#,
+        project.as_uuid(),
+        execution.as_uuid()
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    rows.into_iter().map(|row| Ok((state(&row.platform)?, row.attempt, from_json(row.result)?))).collect()
+}

@@ -1,0 +1,169 @@
+//! What only time brings about: leases that end, deadlines that pass.
+
+use farm_core::retry::Ending;
+use farm_types::{Cause, Failure};
+
+use crate::attempts::{Place, STOP_CANCELLED, STOP_FAILED_ELSEWHERE};
+use crate::finish::{
+    PublishLimit, decide, end_job, event, fail_execution, free_slots, queue_deadline, settle_job,
+};
+use crate::leader::{Epoch, hold_epoch};
+use crate::lease::lock_execution;
+use crate::{Result, Store, to_json};
+
+/// How many are taken at once: the rest comes with the next pass.
+const BATCH: i64 = 100;
+
+impl Store {
+    /// Ends the attempts whose lease has ended, or whose worker lives another life by now and so doesn't
+    /// run them. Gives how many.
+    ///
+    /// This transaction is the cut: until it commits, the worker's result still counts.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn reap(&self, epoch: Epoch, publish: PublishLimit, jitter: f64) -> Result<usize> {
+        let due = sqlx::query!(
+            "SELECT a.id, a.project_id, a.job_id, j.execution_id FROM attempts a
+             JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+             JOIN workers w ON w.id = a.worker_id
+             WHERE a.state IN ('offered', 'running')
+               AND (a.lease_expires_at < farm_now() OR w.boot_id <> a.boot_id)
+             ORDER BY a.lease_expires_at LIMIT $1",
+            BATCH
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut reaped = 0;
+        for row in due {
+            let mut tx = self.begin().await?;
+            hold_epoch(&mut tx, epoch).await?;
+            let place =
+                Place { project: row.project_id.into(), job: row.job_id, execution: row.execution_id.into() };
+            lock_execution(&mut tx, place.project, place.execution).await?;
+            let ended = sqlx::query!(
+                r#"UPDATE attempts a SET state = 'lost', finished_at = farm_now(),
+                        failure = jsonb_build_object('cause', 'infrastructure', 'code', 'worker_lost', 'message',
+                            'worker ' || w.name || CASE WHEN w.boot_id <> a.boot_id THEN ' was restarted'
+                            ELSE ' was lost (no heartbeat for '
+                                 || extract(epoch FROM farm_now() - w.last_seen)::int || ' s)' END)
+                   FROM workers w
+                   WHERE a.id = $1 AND w.id = a.worker_id AND a.state IN ('offered', 'running')
+                     AND (a.lease_expires_at < farm_now() OR w.boot_id <> a.boot_id)
+                   RETURNING a.worker_id, a.engine_id, a.weight, a.stop_reason"#,
+                row.id
+            )
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some(ended) = ended else { continue };
+            free_slots(&mut tx, ended.engine_id, ended.weight).await?;
+            event(&mut tx, &place, "attempt_ended", &row.id.to_string(), "lost").await?;
+            if [STOP_CANCELLED, STOP_FAILED_ELSEWHERE].contains(&ended.stop_reason.as_str()) {
+                end_job(&mut tx, &place, "cancelled", None).await?;
+            } else {
+                settle_job(&mut tx, &place, Ending::Lost, ended.worker_id.into(), jitter).await?;
+            }
+            decide(&mut tx, place.project, place.execution, publish).await?;
+            tx.commit().await?;
+            reaped += 1;
+        }
+        Ok(reaped)
+    }
+
+    /// Fails the executions of which a job still waits after the queue deadline of all their builds.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn end_overdue_queues(&self, epoch: Epoch) -> Result<usize> {
+        let due = sqlx::query!(
+            r#"SELECT DISTINCT ON (j.project_id, j.execution_id) j.project_id, j.execution_id, j.id, j.waiting,
+                      j.platform
+               FROM jobs j
+               WHERE j.state = 'ready' AND NOT EXISTS (
+                    SELECT FROM builds b WHERE b.project_id = j.project_id AND b.execution_id = j.execution_id
+                    AND b.queue_deadline > farm_now())
+               ORDER BY j.project_id, j.execution_id, j.id LIMIT $1"#,
+            BATCH
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut ended = 0;
+        for row in due {
+            let mut tx = self.begin().await?;
+            hold_epoch(&mut tx, epoch).await?;
+            let place =
+                Place { project: row.project_id.into(), job: row.id, execution: row.execution_id.into() };
+            lock_execution(&mut tx, place.project, place.execution).await?;
+            let still = sqlx::query_scalar!(
+                "SELECT id FROM jobs WHERE project_id = $1 AND id = $2 AND state = 'ready' FOR UPDATE",
+                row.project_id,
+                row.id
+            )
+            .fetch_optional(&mut *tx)
+            .await?;
+            if still.is_none() {
+                continue;
+            }
+            let failure = queue_deadline(&row.waiting, &row.platform);
+            end_job(&mut tx, &place, "failed", Some(&failure)).await?;
+            fail_execution(&mut tx, place.project, place.execution, &failure).await?;
+            tx.commit().await?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// Fails the builds whose publication is not done by its deadline.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn end_overdue_publications(&self, epoch: Epoch) -> Result<usize> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let failure = to_json(&Failure::new(
+            Cause::Deadline,
+            "publish_deadline",
+            "the index could not be published in time; `farm show` names the destinations that are missing",
+        ))?;
+        let builds = sqlx::query!(
+            "UPDATE builds SET state = 'failed', finished_at = farm_now(), failure = $1
+             WHERE state = 'publishing' AND publish_deadline < farm_now() RETURNING project_id, id",
+            failure
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        for build in &builds {
+            sqlx::query!(
+                "UPDATE publications SET state = 'failed', finished_at = farm_now()
+                 WHERE project_id = $1 AND build_id = $2 AND state = 'pending'",
+                build.project_id,
+                build.id
+            )
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "UPDATE destinations d SET state = 'failed', settled_at = farm_now(), failure = coalesce(d.failure, $3)
+                 FROM publications p WHERE p.project_id = $1 AND p.build_id = $2 AND d.project_id = $1
+                   AND d.publication_id = p.id AND d.state = 'pending'",
+                build.project_id,
+                build.id,
+                failure
+            )
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "UPDATE tags t SET state = 'failed', settled_at = farm_now(), failure = coalesce(t.failure, $3)
+                 FROM publications p WHERE p.project_id = $1 AND p.build_id = $2 AND t.project_id = $1
+                   AND t.publication_id = p.id AND t.state IN ('wanted', 'put')",
+                build.project_id,
+                build.id,
+                failure
+            )
+            .execute(&mut *tx)
+            .await?;
+            crate::finish::build_event(&mut tx, build.project_id.into(), build.id, "failed").await?;
+        }
+        tx.commit().await?;
+        Ok(builds.len())
+    }
+}

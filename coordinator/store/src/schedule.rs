@@ -1,0 +1,110 @@
+//! What the scheduler looks at, and the reasons that it leaves behind.
+
+use std::collections::HashMap;
+
+use farm_core::plan::{Slots, State, WaitingJob, WorkerView};
+use farm_types::{EngineId, JobId, ProjectId, WorkerId};
+use uuid::Uuid;
+
+use crate::leader::{Epoch, hold_epoch};
+use crate::{Result, Store, fit, state};
+
+impl Store {
+    /// The heads of all queues (at most `heads` jobs of each class and project), all workers and engines.
+    ///
+    /// The classes are found by skipping through the index, so the cost follows their number, not the
+    /// length of the queues.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn schedule_state(&self, heads: i64) -> Result<State> {
+        let rows = sqlx::query!(
+            r#"WITH RECURSIVE queues AS (
+                (SELECT queue_class, project_id FROM jobs WHERE state = 'ready'
+                 ORDER BY queue_class, project_id LIMIT 1)
+                UNION ALL
+                SELECT next.queue_class, next.project_id FROM queues,
+                LATERAL (SELECT j.queue_class, j.project_id FROM jobs j WHERE j.state = 'ready'
+                         AND (j.queue_class, j.project_id) > (queues.queue_class, queues.project_id)
+                         ORDER BY j.queue_class, j.project_id LIMIT 1) AS next)
+               SELECT head.id AS "id!", head.project_id AS "project_id!", head.platform AS "platform!",
+                      head.emulation AS "emulation!", head.weight AS "weight!",
+                      head.virtual_time AS "virtual_time!", head.ready_at AS "ready_at!",
+                      head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!"
+               FROM queues, LATERAL (
+                    SELECT * FROM jobs j WHERE j.state = 'ready' AND j.queue_class = queues.queue_class
+                    AND j.project_id = queues.project_id ORDER BY j.virtual_time, j.id LIMIT $1) AS head"#,
+            heads
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let waiting = rows
+            .into_iter()
+            .map(|row| {
+                Ok(WaitingJob {
+                    job: row.id.into(),
+                    project: row.project_id.into(),
+                    platform: state(&row.platform)?,
+                    emulation: state(&row.emulation)?,
+                    weight: fit(row.weight)?,
+                    virtual_time: row.virtual_time,
+                    ready_at: row.ready_at,
+                    not_before: row.not_before,
+                    excluded: row.excluded_workers.into_iter().map(WorkerId::from).collect(),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let records = self.workers().await?;
+        let engines: HashMap<EngineId, Slots> =
+            records.iter().map(|r| (r.engine_id, Slots { total: r.slots, used: r.slots_used })).collect();
+        let workers = records
+            .into_iter()
+            .map(|record| WorkerView {
+                id: record.id,
+                engine: record.engine_id,
+                offers: record.offers,
+                last_seen: record.last_seen,
+                connected: record.connected,
+                draining: record.draining,
+            })
+            .collect();
+        let shares = sqlx::query!(
+            r#"SELECT a.project_id, (sum(a.weight)::float8 / min(p.weight)) AS "share!"
+               FROM attempts a JOIN projects p ON p.id = a.project_id
+               WHERE a.state IN ('offered', 'running') GROUP BY a.project_id"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let shares = shares.into_iter().map(|row| (ProjectId::from(row.project_id), row.share)).collect();
+        Ok(State { waiting, workers, engines, shares, settling: None })
+    }
+
+    /// Writes down what ready jobs wait for, where it changed.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn note_waiting(&self, epoch: Epoch, reasons: &[(JobId, String)]) -> Result<()> {
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let jobs: Vec<Uuid> = reasons.iter().map(|r| r.0.as_uuid()).collect();
+        let words: Vec<String> = reasons.iter().map(|r| r.1.clone()).collect();
+        sqlx::query!(
+            "WITH changed AS (
+                UPDATE jobs SET waiting = reason.words
+                FROM unnest($1::uuid[], $2::text[]) AS reason (job, words)
+                WHERE jobs.id = reason.job AND jobs.state = 'ready' AND jobs.waiting <> reason.words
+                RETURNING jobs.project_id, jobs.execution_id, jobs.unit_key, jobs.waiting)
+             SELECT farm_execution_event(project_id, execution_id, 'job_waits',
+                    jsonb_build_object('job', unit_key, 'waiting', waiting)) FROM changed",
+            &jobs,
+            &words
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,277 @@
+//! Source trees: objects, upload sessions that pin them, snapshots and their roots.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use farm_types::snapshot::{self, Folder};
+use farm_types::{Digest, ProjectId, SnapshotRef, UploadId};
+use uuid::Uuid;
+
+use crate::{Result, Store, StoreError, digest, fit};
+
+/// What an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// A file's content.
+    File,
+    /// A folder's entries.
+    Folder,
+}
+
+impl ObjectKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Folder => "folder",
+        }
+    }
+}
+
+/// An object that was written to the blob store and is to be known.
+#[derive(Debug, Clone)]
+pub struct NewObject {
+    /// Its name.
+    pub digest: Digest,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Bytes.
+    pub size: u64,
+    /// The pack that it lies in, and where; `None`: it is a blob of its own.
+    pub place: Option<(Uuid, u64)>,
+    /// The objects that it names.
+    pub children: Vec<Digest>,
+}
+
+/// Where an object's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// Bytes.
+    pub size: u64,
+    /// The pack and the offset in it; `None`: a blob of its own.
+    pub place: Option<(Uuid, u64)>,
+}
+
+/// A root of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// `context`, `dockerfile` or `context:NAME`.
+    pub name: String,
+    /// The tree digest of its folder.
+    pub tree: Digest,
+}
+
+impl Store {
+    /// Opens an upload session.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn open_upload(&self, project: ProjectId, created_by: &str, lives: Duration) -> Result<UploadId> {
+        let id = UploadId::generate();
+        sqlx::query!(
+            "INSERT INTO uploads (project_id, id, created_by, expires_at)
+             VALUES ($1, $2, $3, farm_now() + make_interval(secs => $4))",
+            project.as_uuid(),
+            id.as_uuid(),
+            created_by,
+            lives.as_secs_f64()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(id)
+    }
+
+    /// Lengthens a live session.
+    ///
+    /// # Errors
+    /// The session has expired, or never was.
+    pub async fn renew_upload(&self, project: ProjectId, upload: UploadId, lives: Duration) -> Result<()> {
+        let renewed = sqlx::query!(
+            "UPDATE uploads SET expires_at = farm_now() + make_interval(secs => $3)
+             WHERE project_id = $1 AND id = $2 AND expires_at > farm_now()",
+            project.as_uuid(),
+            upload.as_uuid(),
+            lives.as_secs_f64()
+        )
+        .execute(&self.pool)
+        .await?;
+        if renewed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound("upload session")) }
+    }
+
+    /// Which of these objects are there; they are pinned for the session.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn pin_present(
+        &self,
+        project: ProjectId,
+        upload: UploadId,
+        digests: &[Digest],
+    ) -> Result<HashSet<Digest>> {
+        let wanted: Vec<Vec<u8>> = digests.iter().map(|d| d.as_bytes().to_vec()).collect();
+        let present = sqlx::query_scalar!(
+            "WITH present AS (SELECT digest FROM objects WHERE project_id = $1 AND digest = ANY($3) FOR SHARE),
+             pinned AS (INSERT INTO upload_pins (project_id, upload_id, digest)
+                        SELECT $1, $2, digest FROM present ON CONFLICT DO NOTHING)
+             SELECT digest FROM present",
+            project.as_uuid(),
+            upload.as_uuid(),
+            &wanted
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        present.iter().map(|bytes| digest(bytes)).collect()
+    }
+
+    /// Makes written objects known, in their order, and pins them for the session.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when an object names one that is neither there nor before it.
+    pub async fn add_objects(&self, project: ProjectId, upload: UploadId, objects: &[NewObject]) -> Result<()> {
+        let own: HashSet<Digest> = objects.iter().map(|o| o.digest).collect();
+        let foreign: Vec<Digest> = objects
+            .iter()
+            .flat_map(|o| o.children.iter().copied())
+            .filter(|child| !own.contains(child))
+            .collect::<HashSet<_>>()
+            .into_iter()
+            .collect();
+        let present = self.pin_present(project, upload, &foreign).await?;
+        let mut known = present;
+        for object in objects {
+            if let Some(missing) = object.children.iter().find(|child| !known.contains(*child)) {
+                return Err(StoreError::Conflict(format!(
+                    "the folder {} names {}, which is not there; send children first",
+                    object.digest.short(),
+                    missing.short()
+                )));
+            }
+            known.insert(object.digest);
+        }
+        let mut tx = self.begin().await?;
+        for object in objects {
+            let bytes = &object.digest.as_bytes()[..];
+            let (pack, offset) = match object.place {
+                Some((pack, offset)) => (Some(pack), Some(fit::<u64, i64>(offset)?)),
+                None => (None, None),
+            };
+            sqlx::query!(
+                "INSERT INTO objects (project_id, digest, kind, size, pack, pack_offset)
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+                project.as_uuid(),
+                bytes,
+                object.kind.as_str(),
+                fit::<u64, i64>(object.size)?,
+                pack,
+                offset
+            )
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "INSERT INTO upload_pins (project_id, upload_id, digest) VALUES ($1, $2, $3)
+                 ON CONFLICT DO NOTHING",
+                project.as_uuid(),
+                upload.as_uuid(),
+                bytes
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Where these objects' bytes are; what isn't there is left out.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn locate(&self, project: ProjectId, digests: &[Digest]) -> Result<HashMap<Digest, Location>> {
+        let wanted: Vec<Vec<u8>> = digests.iter().map(|d| d.as_bytes().to_vec()).collect();
+        let rows = sqlx::query!(
+            "SELECT digest, size, pack, pack_offset FROM objects WHERE project_id = $1 AND digest = ANY($2)",
+            project.as_uuid(),
+            &wanted
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let place = match (row.pack, row.pack_offset) {
+                    (Some(pack), Some(offset)) => Some((pack, fit(offset)?)),
+                    _ => None,
+                };
+                Ok((digest(&row.digest)?, Location { size: fit(row.size)?, place }))
+            })
+            .collect()
+    }
+
+    /// Names the snapshot of these roots (root name, tree digest, and the folder itself), and keeps it.
+    ///
+    /// # Errors
+    /// The session has expired, or a root isn't there.
+    pub async fn finish_upload(
+        &self,
+        project: ProjectId,
+        upload: UploadId,
+        roots: &[(String, Digest, Folder)],
+    ) -> Result<SnapshotRef> {
+        let digests: BTreeMap<String, (Digest, Digest)> = roots
+            .iter()
+            .map(|(name, tree, folder)| (name.clone(), (*tree, folder.content_digest())))
+            .collect();
+        let (tree_id, content_key) = snapshot::names(&digests);
+        let mut tx = self.begin().await?;
+        let open = sqlx::query!(
+            "UPDATE uploads SET tree_id = $3 WHERE project_id = $1 AND id = $2 AND expires_at > farm_now()",
+            project.as_uuid(),
+            upload.as_uuid(),
+            &tree_id.as_bytes()[..]
+        )
+        .execute(&mut *tx)
+        .await?;
+        if open.rows_affected() != 1 {
+            return Err(StoreError::NotFound("upload session"));
+        }
+        sqlx::query!(
+            "INSERT INTO snapshots (project_id, tree_id, content_key) VALUES ($1, $2, $3)
+             ON CONFLICT (project_id, tree_id) DO UPDATE SET last_used_at = farm_now()",
+            project.as_uuid(),
+            &tree_id.as_bytes()[..],
+            &content_key.as_bytes()[..]
+        )
+        .execute(&mut *tx)
+        .await?;
+        for (name, (tree, content)) in &digests {
+            sqlx::query!(
+                "INSERT INTO snapshot_roots (project_id, tree_id, name, tree, content)
+                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+                project.as_uuid(),
+                &tree_id.as_bytes()[..],
+                name,
+                &tree.as_bytes()[..],
+                &content.as_bytes()[..]
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(SnapshotRef { tree_id, content_key })
+    }
+
+    /// The roots of a snapshot.
+    ///
+    /// # Errors
+    /// There is no such snapshot.
+    pub async fn roots(&self, project: ProjectId, tree_id: Digest) -> Result<Vec<Root>> {
+        let rows = sqlx::query!(
+            "SELECT name, tree FROM snapshot_roots WHERE project_id = $1 AND tree_id = $2 ORDER BY name",
+            project.as_uuid(),
+            &tree_id.as_bytes()[..]
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        if rows.is_empty() {
+            return Err(StoreError::NotFound("snapshot"));
+        }
+        rows.into_iter().map(|row| Ok(Root { name: row.name, tree: digest(&row.tree)? })).collect()
+    }
+}

@@ -1,0 +1,233 @@
+//! Workers and their engines.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use farm_types::{BootId, EngineId, Invalid, Offer, WorkerId};
+use uuid::Uuid;
+
+use crate::{Result, Store, StoreError, fit};
+
+/// What a worker says of itself when it connects.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Its name, unique in the farm.
+    pub name: String,
+    /// This life of its process.
+    pub boot_id: BootId,
+    /// The coordinator that holds its control stream.
+    pub coordinator: Uuid,
+    /// The negotiated protocol version.
+    pub protocol: u32,
+    /// What it can do beyond the version.
+    pub features: Vec<String>,
+    /// Its farm version.
+    pub software_version: String,
+    /// Its engine's identity: workers with the same one share its slots.
+    pub engine_key: String,
+    /// `docker` or `buildkitd`.
+    pub engine_kind: String,
+    /// The engine's version.
+    pub engine_version: String,
+    /// What it runs.
+    pub offers: Vec<Offer>,
+    /// How many jobs at once.
+    pub slots: u32,
+}
+
+/// A worker as it stands in the list.
+#[derive(Debug, Clone)]
+pub struct WorkerRecord {
+    /// Which worker.
+    pub id: WorkerId,
+    /// Its name.
+    pub name: String,
+    /// Its engine.
+    pub engine_id: EngineId,
+    /// `docker 28.5.2`.
+    pub engine: String,
+    /// Slots of the engine.
+    pub slots: u32,
+    /// Taken slots of the engine.
+    pub slots_used: u32,
+    /// A coordinator holds its control stream.
+    pub connected: bool,
+    /// It takes no new job.
+    pub draining: bool,
+    /// Its last sign.
+    pub last_seen: DateTime<Utc>,
+    /// Its farm version.
+    pub software_version: String,
+    /// What it runs.
+    pub offers: Vec<Offer>,
+}
+
+impl Store {
+    /// Registers a worker that has connected, or finds it again by its name.
+    ///
+    /// A worker of that name that is connected elsewhere with another boot id, and gave a sign within
+    /// `suspect_after`, is in the way.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the name is in use.
+    pub async fn register_worker(&self, worker: &Registration, suspect_after: Duration) -> Result<WorkerId> {
+        let mut tx = self.begin().await?;
+        let slots: i32 = fit(worker.slots)?;
+        let engine = sqlx::query_scalar!(
+            "INSERT INTO engines (id, key, kind, version, slots) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (key) DO UPDATE SET kind = EXCLUDED.kind, version = EXCLUDED.version,
+                slots = greatest(EXCLUDED.slots, (SELECT coalesce(max(w.slots), 0) FROM workers w
+                                 WHERE w.engine_id = engines.id AND w.name <> $6
+                                   AND w.coordinator_id IS NOT NULL))
+             RETURNING id",
+            EngineId::generate().as_uuid(),
+            worker.engine_key,
+            worker.engine_kind,
+            worker.engine_version,
+            slots,
+            worker.name,
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let protocol: i32 = fit(worker.protocol)?;
+        let id = sqlx::query_scalar!(
+            "INSERT INTO workers (id, name, engine_id, boot_id, coordinator_id, protocol, features,
+                                  software_version, slots)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             ON CONFLICT (name) DO UPDATE SET engine_id = EXCLUDED.engine_id, boot_id = EXCLUDED.boot_id,
+                coordinator_id = EXCLUDED.coordinator_id, protocol = EXCLUDED.protocol,
+                features = EXCLUDED.features, software_version = EXCLUDED.software_version,
+                slots = EXCLUDED.slots, last_seen = farm_now(), draining = false
+             WHERE workers.boot_id = EXCLUDED.boot_id OR workers.coordinator_id IS NULL
+                OR workers.last_seen < farm_now() - make_interval(secs => $10)
+             RETURNING id",
+            WorkerId::generate().as_uuid(),
+            worker.name,
+            engine,
+            worker.boot_id.as_uuid(),
+            worker.coordinator,
+            protocol,
+            &worker.features,
+            worker.software_version,
+            slots,
+            suspect_after.as_secs_f64(),
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or_else(|| {
+            StoreError::Conflict(format!(
+                "a worker named {:?} is connected already; give this one another --name",
+                worker.name
+            ))
+        })?;
+        sqlx::query!("DELETE FROM worker_platforms WHERE worker_id = $1", id).execute(&mut *tx).await?;
+        for offer in &worker.offers {
+            sqlx::query!(
+                "INSERT INTO worker_platforms (worker_id, platform, support, told) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT DO NOTHING",
+                id,
+                offer.platform.to_string(),
+                offer.support.as_str(),
+                offer.told
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(id.into())
+    }
+
+    /// Notes that the control stream of this life of a worker has ended. Its leases go on until they end.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn worker_disconnected(&self, worker: WorkerId, boot: BootId, coordinator: Uuid) -> Result<()> {
+        sqlx::query!(
+            "UPDATE workers SET coordinator_id = NULL
+             WHERE id = $1 AND boot_id = $2 AND coordinator_id = $3",
+            worker.as_uuid(),
+            boot.as_uuid(),
+            coordinator
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Notes signs of life, and renews for `lease` what the workers said that they run: all in one write.
+    ///
+    /// A lease is renewed only by the life of the worker that holds it, and only while it is live.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn heartbeats(&self, beats: &[(WorkerId, BootId, Vec<Uuid>)], lease: Duration) -> Result<()> {
+        let workers: Vec<Uuid> = beats.iter().map(|beat| beat.0.as_uuid()).collect();
+        let boots: Vec<Uuid> = beats.iter().map(|beat| beat.1.as_uuid()).collect();
+        let tokens: Vec<Uuid> = beats.iter().flat_map(|beat| beat.2.iter().copied()).collect();
+        sqlx::query!(
+            "WITH seen AS (
+                UPDATE workers SET last_seen = farm_now()
+                FROM unnest($1::uuid[], $2::uuid[]) AS beat (worker, boot)
+                WHERE workers.id = beat.worker AND workers.boot_id = beat.boot
+                RETURNING workers.id, workers.boot_id)
+             UPDATE attempts SET lease_expires_at = farm_now() + make_interval(secs => $4)
+             FROM seen
+             WHERE attempts.worker_id = seen.id AND attempts.boot_id = seen.boot_id
+               AND attempts.lease_token = ANY($3) AND attempts.state IN ('offered', 'running')",
+            &workers,
+            &boots,
+            &tokens,
+            lease.as_secs_f64()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// All workers, by name.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn workers(&self) -> Result<Vec<WorkerRecord>> {
+        let rows = sqlx::query!(
+            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, w.draining, w.last_seen,
+                      w.coordinator_id IS NOT NULL AS "connected!", w.software_version,
+                      coalesce((SELECT json_agg(json_build_object('platform', p.platform,
+                                'support', p.support, 'told', p.told) ORDER BY p.platform)
+                                FROM worker_platforms p WHERE p.worker_id = w.id), '[]'::json) AS "offers!"
+               FROM workers w JOIN engines e ON e.id = w.engine_id ORDER BY w.name"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(WorkerRecord {
+                    id: row.id.into(),
+                    name: row.name,
+                    engine_id: row.engine_id.into(),
+                    engine: format!("{} {}", row.kind, row.version),
+                    slots: fit(row.slots)?,
+                    slots_used: fit(row.used)?,
+                    connected: row.connected,
+                    draining: row.draining,
+                    last_seen: row.last_seen,
+                    software_version: row.software_version,
+                    offers: crate::from_json(row.offers)?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Checks a worker's name.
+///
+/// # Errors
+/// It holds what a name can't.
+pub fn check_worker_name(name: &str) -> std::result::Result<(), Invalid> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if first && rest && name.len() <= 63 {
+        return Ok(());
+    }
+    Err(Invalid::new("worker name", name, "use letters, digits, dots, dashes and underscores, at most 63"))
+}

@@ -64,19 +64,20 @@ add_blob() {
   mv "$1" "$work/oci/blobs/sha256/$digest"
 }
 
+# shellcheck disable=SC2207 # two words are wanted
 add_image() { # architecture; prints the descriptor of its manifest
   local arch=$1 diff layer config manifest lacks='no apt, no dpkg database, no pip, no CA certificates'
   diff=$(sha256sum "$work/$arch.tar" | cut -d ' ' -f 1)
   gzip -n -6 <"$work/$arch.tar" >"$work/$arch.tar.gz"
-  read -r -a layer < <(add_blob "$work/$arch.tar.gz")
+  layer=($(add_blob "$work/$arch.tar.gz"))
   cat >"$work/json.$arch" <<JSON
 {"architecture":"$arch","os":"linux","created":"2023-11-14T22:13:20Z","config":{"Env":["PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin","LANG=C.UTF-8"],"Cmd":["python3"],"Labels":{"org.opencontainers.image.title":"python $tag stand-in","org.opencontainers.image.vendor":"farm","org.opencontainers.image.description":"Made by farm from Debian $suite packages for tests; not the python image of Docker Hub. Lacks: $lacks."}},"rootfs":{"type":"layers","diff_ids":["sha256:$diff"]},"history":[{"created":"2023-11-14T22:13:20Z","created_by":"farm deploy/base-images.sh"}]}
 JSON
-  read -r -a config < <(add_blob "$work/json.$arch")
+  config=($(add_blob "$work/json.$arch"))
   cat >"$work/json.$arch" <<JSON
 {"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"${config[0]}","size":${config[1]}},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"${layer[0]}","size":${layer[1]}}]}
 JSON
-  read -r -a manifest < <(add_blob "$work/json.$arch")
+  manifest=($(add_blob "$work/json.$arch"))
   printf '"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":%s,"platform":{"architecture":"%s","os":"linux"}' \
     "${manifest[0]}" "${manifest[1]}" "$arch"
 }
@@ -106,12 +107,14 @@ make_layout() {
     entries+="{$descriptor,\"annotations\":{\"org.opencontainers.image.ref.name\":\"$tag-$arch\"}},"
   done
   printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[%s]}' "$children" >"$work/index"
-  read -r -a index < <(add_blob "$work/index")
+  index=($(add_blob "$work/index"))
   printf '{"schemaVersion":2,"manifests":[%s{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"%s","size":%s,"annotations":{"org.opencontainers.image.ref.name":"%s"}}]}' \
     "$entries" "${index[0]}" "${index[1]}" "$tag" >"$work/oci/index.json"
   printf '{"imageLayoutVersion":"1.0.0"}' >"$work/oci/oci-layout"
   # Complete before it has its name; whoever came first wins.
   mv -T "$work/oci" "$layout" 2>/dev/null || [ -e "$layout/index.json" ]
+  # What an older recipe made is not wanted again.
+  find "$cache" -maxdepth 1 -name 'python-*' ! -path "$layout" -exec rm -rf {} +
 }
 
 push() { # name in the layout, destination

@@ -1,1 +1,18 @@
+//! The `farm` command: submits builds, follows them, and tells what the farm has.
+//!
+//! The way of `farm submit`: [`verbs::submit`] checks what can be checked here, [`context`] reads the source,
+//! [`upload`] sends what the farm lacks, [`follow`] watches the build, [`output`] says what happens. Nothing
+//! but [`output::Out`] and `main` prints.
 
+pub mod command;
+pub mod connect;
+pub mod context;
+pub mod error;
+pub mod follow;
+pub mod interrupt;
+pub mod output;
+pub mod upload;
+pub mod verbs;
+
+#[cfg(test)]
+mod testing;

@@ -1,1 +1,30 @@
-fn main() {}
+//! `farm`: see the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use farm::command::Command;
+use farm::error::Exit;
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    // Fails only when one is installed already, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: can't start: {e}");
+            return Exit::Usage.into();
+        }
+    };
+    let result = runtime.block_on(command.run());
+    // A thread that is still reading files must not hold up the end.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit().into()
+        }
+    }
+}

@@ -13,7 +13,11 @@ use serde::Deserialize;
 
 /// What the command line takes.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "farm-coordinator", version, about = "The coordinator of a farm: takes builds, gives jobs to workers, publishes")]
+#[command(
+    name = "farm-coordinator",
+    version,
+    about = "The coordinator of a farm: takes builds, gives jobs to workers, publishes"
+)]
 pub struct Flags {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "FARM_CONFIG")]
@@ -24,7 +28,7 @@ pub struct Flags {
     /// Postgres, as postgres://USER@HOST/DB or postgres://USER@localhost/DB?host=/SOCKET/FOLDER.
     #[arg(long, value_name = "URL", env = "FARM_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Folder for snapshots [default: /var/lib/farm/coordinator].
+    /// Folder for snapshots [default: /var/lib/farm].
     #[arg(long, value_name = "DIR", env = "FARM_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
     /// File with the local admin's token; it is made, readable by its owner only, when it isn't there
@@ -150,7 +154,7 @@ impl Default for Config {
             database_url: String::new(),
             database_connections: 16,
             database_wait_seconds: 30,
-            state_dir: PathBuf::from("/var/lib/farm/coordinator"),
+            state_dir: PathBuf::from("/var/lib/farm"),
             token_file: None,
             limits: Limits::default(),
             registries: BTreeMap::new(),
@@ -214,11 +218,19 @@ impl Config {
         }
         for (host, registry) in &mut self.registries {
             if host.contains('/') {
-                return Err(Invalid::new("registry", host, "name the host and port only, for example localhost:5002"));
+                return Err(Invalid::new(
+                    "registry",
+                    host,
+                    "name the host and port only, for example localhost:5002",
+                ));
             }
             if let Some(file) = &registry.password_file {
                 let read = std::fs::read_to_string(file).map_err(|e| {
-                    Invalid::new("password file", file.display().to_string(), format!("{e} (registry {host})"))
+                    Invalid::new(
+                        "password file",
+                        file.display().to_string(),
+                        format!("{e} (registry {host})"),
+                    )
                 })?;
                 registry.password = read.trim_end().to_owned();
             }

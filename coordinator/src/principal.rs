@@ -47,7 +47,10 @@ impl Principal {
     /// The policy: whether this principal may do that in its project.
     pub fn may(&self, action: Action) -> bool {
         match (self.role, action) {
-            (Role::Admin, Action::Submit | Action::Read | Action::Cancel | Action::ReadFarm | Action::Work) => true,
+            (
+                Role::Admin,
+                Action::Submit | Action::Read | Action::Cancel | Action::ReadFarm | Action::Work,
+            ) => true,
         }
     }
 }
@@ -73,7 +76,8 @@ impl Tokens {
                 }
                 let secret: [u8; 32] = rand::random();
                 let token = format!("farm_{}", Digest::from(secret).hex());
-                let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+                let mut file =
+                    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
                 writeln!(file, "{token}")?;
                 token
             }
@@ -98,7 +102,9 @@ impl Tokens {
             .ok_or_else(|| Status::unauthenticated("no token was sent; set FARM_TOKEN or FARM_TOKEN_FILE"))?;
         // Digests are compared, so the time tells nothing about the token.
         if Digest::of(token.trim().as_bytes()) != self.admin {
-            return Err(Status::unauthenticated("the farm does not know this token; check FARM_TOKEN or FARM_TOKEN_FILE"));
+            return Err(Status::unauthenticated(
+                "the farm does not know this token; check FARM_TOKEN or FARM_TOKEN_FILE",
+            ));
         }
         let principal = Principal { name: "admin".to_owned(), role: Role::Admin, project: self.project };
         if principal.may(action) {

@@ -24,10 +24,11 @@ farm_root() {
 farm_apt() { farm_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=400 "$@" </dev/null; }
 
 # `apt-get update` does not wait for the lock on the lists as `install` does, and mirrors have bad moments.
-farm_apt_update() {
-  local try log
+farm_apt_update() { # number of tries, further arguments
+  local tries=$1 try log
+  shift
   log=$(mktemp)
-  for try in 1 2 3 4 5 6; do
+  for try in $(seq "$tries"); do
     if farm_apt update -q -o Acquire::Retries=2 "$@" >"$log" 2>&1 && ! grep -q '^Err:' "$log"; then rm -f "$log"; return 0; fi
     sleep "$try"
   done
@@ -116,7 +117,7 @@ farm_install_packages() {
   [ "${#missing[@]}" -gt 0 ] || return 0
   farm_os
   farm_say "installing ${missing[*]}"
-  farm_apt_update || farm_die "apt-get update failed"
+  farm_apt_update 6 || farm_die "apt-get update failed"
   if [[ " ${missing[*]} " == *" postgresql "* ]]; then
     local version
     version=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
@@ -143,10 +144,10 @@ farm_source_for_suite() {
         out = out $i "\n"
       }
       if (hit && !off) { printf "%s", out; exit }
-    }' /etc/apt/sources.list.d/*.sources 2>/dev/null)
+    }' /etc/apt/sources.list.d/*.sources 2>/dev/null || true)
   if [ -z "$stanza" ]; then # the one-line style of older installations
     local line
-    line=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+    line=$({ cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |
       sed -nE "s/^deb[ \t]+(\[[^]]*\][ \t]+)?([^ \t]+)[ \t]+$FARM_CODENAME[ \t]+main.*/\2/p" | head -n 1)
     [ -n "$line" ] || return 1
     stanza="Types: deb"$'\n'"URIs: $line"$'\n'"Suites: $suite"$'\n'"Components: main"
@@ -164,27 +165,35 @@ farm_installs_cleanly() {
 # Takes the engine of the newest suite that fits this machine as it is. Suites are named per package and never by
 # `-t`: that would raise every dependency, the C library first, and so make another system of this one.
 farm_install_engine() {
-  farm_engine_present && return 0
+  if farm_engine_present; then
+    local have
+    have=$(dockerd --version 2>/dev/null | sed -n 's/^Docker version \([0-9]*\).*/\1/p')
+    [ "${have:-0}" -ge "$FARM_ENGINE_MIN" ] || farm_die "the Docker engine installed here is version ${have:-unknown}; $FARM_ENGINE_MIN or newer is needed. Upgrade or remove it (package docker.io), then run this again"
+    return 0
+  fi
   farm_os
   local suites=() suite wanted=() package version found='' source=/etc/apt/sources.list.d/farm-engine.sources pin=/etc/apt/preferences.d/farm-engine
   if [ "$FARM_OS" = debian ]; then
     for suite in forky trixie; do [ "$suite" = "$FARM_CODENAME" ] || suites+=("$suite"); done
   fi
   suites+=("$FARM_CODENAME")
-  farm_apt_update || farm_die "apt-get update failed"
+  farm_apt_update 6 || farm_die "apt-get update failed"
   for suite in "${suites[@]}"; do
     if [ "$suite" != "$FARM_CODENAME" ]; then
-      farm_source_for_suite "$suite" | farm_root tee "$source" >/dev/null || continue
+      if ! farm_source_for_suite "$suite" | farm_root tee "$source" >/dev/null; then
+        farm_say "cannot tell this machine's mirror from its apt sources: $suite is not asked"; farm_root rm -f "$source"; continue
+      fi
       printf 'Package: *\nPin: release n=%s\nPin-Priority: 100\n' "$suite" | farm_root tee "$pin" >/dev/null
-      if ! farm_apt_update -o Dir::Etc::sourcelist="$source" -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 2>/dev/null; then
+      if ! farm_apt_update 2 -o Dir::Etc::sourcelist="$source" -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 2>/dev/null; then
         farm_say "$suite is not to be had from this machine's mirror"; farm_root rm -f "$source" "$pin"; continue
       fi
     fi
     wanted=()
     for package in docker.io docker-cli docker-buildx containerd tini-static; do
       version=$(apt-cache madison "$package" 2>/dev/null | awk -v s="$suite" '$0 ~ " " s "(-updates|-security)?/" { print $3; exit }')
-      [ -z "$version" ] || wanted+=("$package/$suite")
       [ "$package" != docker.io ] || found=$version
+      # What is here already, in whatever version, apt may judge by its dependencies.
+      if [ -n "$version" ] && ! dpkg-query -W -f='${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii'; then wanted+=("$package/$suite"); fi
     done
     [ "$suite" != "$FARM_CODENAME" ] || wanted=("${wanted[@]%/*}")
     # runc and iptables come from the system itself.

@@ -106,7 +106,11 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             labels: spec.labels.into_iter().collect(),
             no_cache: spec.no_cache,
             pull: if spec.pull { PullMode::Always } else { PullMode::Default },
-            provenance: if spec.provenance.is_empty() { Default::default() } else { spec.provenance.parse()? },
+            provenance: if spec.provenance.is_empty() {
+                Default::default()
+            } else {
+                spec.provenance.parse()?
+            },
             named_contexts,
             emulation: if spec.emulation.is_empty() { Default::default() } else { spec.emulation.parse()? },
         })

@@ -1,1 +1,23 @@
+//! The harness of farm's tests against real parts: Postgres, a registry, a Docker engine, and farm's own processes.
+//!
+//! `farm-testbed` (src/bin) starts what all tests share and passes its whereabouts by environment; [`bed::Bed`] reads
+//! them. A test that takes a part down starts one of its own: [`database::PrivatePostgres`],
+//! [`registry::PrivateRegistry`], [`engine::PrivateEngine`]. [`farm::Farm`] runs a coordinator and workers.
+//!
+//! Everything blocks and panics: a panic is the report. Every process ends with the *thread* that started it, so start
+//! parts from the test's own thread, not from a pool's. To add a part: a module with a `start` that returns when the
+//! part answers, holding a [`process::Child`], which cleans up when dropped.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test harness: a panic is the report"
+)]
 
+pub mod bed;
+pub mod database;
+pub mod engine;
+pub mod farm;
+pub mod ports;
+pub mod process;
+pub mod registry;

@@ -1,1 +1,263 @@
+//! The worker: takes attempts from a coordinator, builds them on one engine, and tells how they ended.
+//!
+//! Follow one attempt: [`link::session`] hears an offer and asks the [`desk`] for a slot; [`runner`] fetches
+//! the source ([`snapshot`]), has it built ([`buildkit`]) while [`link::events`] carries what happens, and
+//! leaves the end at the desk, from which the session tells it until it is acknowledged.
+//!
+//! Invariant: neither an outage of the coordinator nor the end of a stream stops what runs; only a stop that
+//! the coordinator asks for, a second signal, or the engine does.
 
+pub mod buildkit;
+pub mod config;
+pub mod desk;
+pub mod engine_watch;
+pub mod link;
+pub mod platforms;
+pub mod runner;
+pub mod snapshot;
+pub mod spool;
+pub mod state_dir;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod worker_tests;
+
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_proto::v1;
+use farm_types::BootId;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use config::Config;
+use desk::{Chore, Counts, Desk, StopReason};
+use engine_watch::{EngineWatch, NotReady, ready_at_start};
+use link::control::{Control, ControlError, spawn};
+use runner::Runner;
+use snapshot::cache::ContentCache;
+use snapshot::fetch::Fetcher;
+use spool::Spool;
+
+/// How long a worker that drained waits for the answers to its last results. They are on disk.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(25);
+/// How long attempts that were told to stop may take.
+const STOPPED_WITHIN: Duration = Duration::from_secs(25);
+/// How long a worker that was told to stop at once waits for the answers.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a worker ended, or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The engine can't be built with.
+    #[error(transparent)]
+    Engine(#[from] NotReady),
+    /// The coordinator will not have this worker.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The folder for state can't be used.
+    #[error("--state-dir {folder}: {why}")]
+    State {
+        /// The folder.
+        folder: String,
+        /// What is wrong with it, and the cure.
+        why: String,
+    },
+    /// The connection can't be set up.
+    #[error("the connection to the coordinator can't be set up: {0}")]
+    Connection(#[from] tonic::transport::Error),
+    /// A part that must live as long as the worker died.
+    #[error("the worker's {0} died; please report this with the log")]
+    Died(&'static str),
+    /// The system gives no thread.
+    #[error("the system has no room for a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+impl RunError {
+    /// The exit code that stands for it: 4 another protocol version, 5 a refused token, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Control(ControlError::Protocol { .. }) => 4,
+            Self::Control(ControlError::Unauthenticated { .. }) => 5,
+            _ => 1,
+        }
+    }
+}
+
+/// How a worker is asked to end.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// Take nothing new, finish what runs, then end.
+    pub drain: CancellationToken,
+    /// Stop what runs, then end.
+    pub abort: CancellationToken,
+}
+
+impl Shutdown {
+    /// The first SIGTERM or SIGINT drains, the second aborts.
+    ///
+    /// # Errors
+    /// The system doesn't let us listen.
+    pub fn on_signals() -> io::Result<Self> {
+        let shutdown = Self::default();
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let Self { drain, abort } = shutdown.clone();
+        tokio::spawn(async move {
+            for step in [drain, abort] {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                step.cancel();
+            }
+        });
+        Ok(shutdown)
+    }
+}
+
+/// Runs a worker until it was asked to end and has ended. Prints one line on stdout when the coordinator
+/// first took it.
+///
+/// # Errors
+/// It can't begin, the coordinator refuses it for good, or a part of it died.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+    let state_error = |why: String| RunError::State { folder: config.state_dir.display().to_string(), why };
+    let _claim = state_dir::claim(&config.state_dir).map_err(|error| state_error(error.to_string()))?;
+    let spool = Spool::open(&config.state_dir).map_err(|error| state_error(error.to_string()))?;
+    let left_over = spool.load().map_err(|error| state_error(error.to_string()))?;
+    let (folder, bound) = (config.state_dir.clone(), config.cache_bytes);
+    let cache = tokio::task::spawn_blocking(move || ContentCache::open(&folder, bound))
+        .await
+        .map_err(|_| RunError::Died("content cache"))?
+        .map_err(|error| state_error(error.to_string()))?;
+
+    let first = ready_at_start(&config.engine, config.platforms.as_deref()).await?;
+    let platforms = platforms::describe(&first.identity.offers);
+    tracing::info!(engine = first.label(), platforms, slots = config.slots, "engine found");
+
+    let (desk, mut chores) = Desk::new(config.slots);
+    let desk = Arc::new(desk);
+    for (attempt, finished) in left_over {
+        tracing::info!(%attempt, "a result of a former life is told again");
+        desk.finish(attempt, finished);
+    }
+    desk.open(first.identity.clone());
+
+    let client = link::bulk_client(&config.coordinator, &config.token)?;
+    let leave = CancellationToken::new();
+    let welcomed = watch::Sender::new(false);
+    let mut welcome = welcomed.subscribe();
+    let mut control = spawn(Control {
+        url: config.coordinator.clone(),
+        token: config.token.clone(),
+        name: config.name.clone(),
+        boot: BootId::generate(),
+        slots: config.slots,
+        desk: Arc::clone(&desk),
+        leave: leave.clone(),
+        welcomed,
+    })
+    .map_err(RunError::Thread)?;
+
+    let suspect = Arc::new(Notify::new());
+    let ready = watch::Sender::new(first);
+    let runner = Arc::new(Runner {
+        desk: Arc::clone(&desk),
+        spool: spool.clone(),
+        client: client.clone(),
+        fetcher: Fetcher::new(client, Arc::new(cache)),
+        engine: ready.subscribe(),
+        suspect: Arc::clone(&suspect),
+    });
+    let mut keepers = JoinSet::new();
+    let watch = EngineWatch {
+        address: config.engine,
+        told: config.platforms,
+        desk: Arc::clone(&desk),
+        ready,
+        suspect,
+    };
+    keepers.spawn(async move {
+        watch.run().await;
+        "engine watch"
+    });
+    keepers.spawn(async move {
+        end_when_asked(desk, shutdown, leave).await;
+        // From here on it is the control link that ends the worker.
+        std::future::pending().await
+    });
+
+    let mut announced = false;
+    loop {
+        tokio::select! {
+            end = &mut control => return match end {
+                Ok(end) => Ok(end?),
+                Err(_) => Err(RunError::Died("control link")),
+            },
+            Some(chore) = chores.recv() => match chore {
+                // It ends by itself, and frees its slot whatever happens.
+                Chore::Run(accepted) => drop(tokio::spawn(Arc::clone(&runner).run(*accepted))),
+                Chore::Forget(attempt) => {
+                    let spool = spool.clone();
+                    drop(tokio::task::spawn_blocking(move || spool.forget(attempt)));
+                }
+            },
+            Ok(is_welcome) = welcome.wait_for(|is_welcome| *is_welcome), if !announced => {
+                announced = true;
+                drop(is_welcome);
+                // Nobody may be reading; that is no reason not to build.
+                let _ = writeln!(io::stdout(), "farm-worker {} ready: {platforms}", config.name);
+            }
+            Some(dead) = keepers.join_next() => return Err(RunError::Died(dead.unwrap_or("inner task"))),
+        }
+    }
+}
+
+/// Waits to be asked for the end, brings it about, and says when there is nothing left to tell.
+async fn end_when_asked(desk: Arc<Desk>, shutdown: Shutdown, leave: CancellationToken) {
+    tokio::select! {
+        () = shutdown.drain.cancelled() => {}
+        () = shutdown.abort.cancelled() => {}
+    }
+    desk.drain();
+    let counts = desk.watch();
+    let running = counts.borrow().running;
+    tracing::info!(running, "draining: nothing new is taken; a second signal stops what runs");
+    tokio::select! {
+        () = idle(counts.clone(), ANSWERS_WITHIN) => {}
+        () = async {
+            shutdown.abort.cancelled().await;
+            tracing::warn!("stopping what runs");
+            desk.stop_all(StopReason::WorkerStopped);
+            let stopped = timeout(STOPPED_WITHIN, idle(counts.clone(), LAST_ANSWERS_WITHIN)).await;
+            if stopped.is_err() {
+                tracing::warn!("some jobs did not stop; they end with the process");
+            }
+        } => {}
+    }
+    leave.cancel();
+}
+
+/// Waits until nothing runs, and then for a while until all ends are acknowledged.
+async fn idle(mut counts: watch::Receiver<Counts>, answers_within: Duration) {
+    // The desk lives as long as we do, so the counts don't end.
+    let _ = counts.wait_for(|counts| counts.running == 0).await;
+    let answered = timeout(answers_within, counts.wait_for(|counts| counts.unanswered == 0)).await;
+    if answered.is_err() {
+        tracing::warn!("the last results were not acknowledged; they are kept for the next start");
+    }
+}
+
+/// A sentence for people, on its way to whoever watches the build.
+pub(crate) fn notice(text: impl Into<String>) -> v1::AttemptEvent {
+    v1::AttemptEvent {
+        at_ms: chrono::Utc::now().timestamp_millis(),
+        event: Some(v1::attempt_event::Event::Notice(v1::Notice { text: text.into() })),
+    }
+}

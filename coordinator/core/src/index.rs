@@ -106,7 +106,8 @@ pub struct Index {
 pub fn split(platform: Platform, document: IndexDocument) -> Result<Child, Invalid> {
     let is_attestation =
         |d: &Descriptor| d.annotations.get(REFERENCE_TYPE).is_some_and(|kind| kind == "attestation-manifest");
-    let (attestations, mut images): (Vec<_>, Vec<_>) = document.manifests.into_iter().partition(is_attestation);
+    let (attestations, mut images): (Vec<_>, Vec<_>) =
+        document.manifests.into_iter().partition(is_attestation);
     match (images.pop(), images.len()) {
         (Some(manifest), 0) => {
             for attestation in &attestations {
@@ -143,7 +144,11 @@ pub fn merge(children: &[Child]) -> Result<Index, Invalid> {
     }
     for pair in children.windows(2) {
         if pair[0].platform == pair[1].platform {
-            return Err(Invalid::new("platform", pair[0].platform.to_string(), "it stands twice in the index"));
+            return Err(Invalid::new(
+                "platform",
+                pair[0].platform.to_string(),
+                "it stands twice in the index",
+            ));
         }
     }
     for (i, child) in children.iter().enumerate() {
@@ -151,7 +156,10 @@ pub fn merge(children: &[Child]) -> Result<Index, Invalid> {
             return Err(Invalid::new(
                 "manifest",
                 child.manifest.digest.to_string(),
-                format!("{} and {} have the same one, so one of them is wrong", other.platform, child.platform),
+                format!(
+                    "{} and {} have the same one, so one of them is wrong",
+                    other.platform, child.platform
+                ),
             ));
         }
     }
@@ -203,7 +211,11 @@ mod tests {
             media_type: OCI_MANIFEST.to_owned(),
             digest: Digest::of(format!("att {platform}").as_bytes()),
             size: 566,
-            platform: Some(IndexPlatform { architecture: "unknown".into(), os: "unknown".into(), variant: None }),
+            platform: Some(IndexPlatform {
+                architecture: "unknown".into(),
+                os: "unknown".into(),
+                variant: None,
+            }),
             annotations: annotations.into(),
         });
         child
@@ -211,7 +223,8 @@ mod tests {
 
     #[test]
     fn the_bytes_are_these() {
-        let index = merge(&[child("linux/arm/v7", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)]).unwrap();
+        let index =
+            merge(&[child("linux/arm/v7", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)]).unwrap();
         let expected = format!(
             concat!(
                 r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#,
@@ -247,7 +260,8 @@ mod tests {
     #[test]
     fn what_buildkit_pushed_with_attestations_is_taken_apart() {
         let whole = attested("linux/amd64");
-        let document = |manifests| IndexDocument { schema_version: 2, media_type: OCI_INDEX.into(), manifests };
+        let document =
+            |manifests| IndexDocument { schema_version: 2, media_type: OCI_INDEX.into(), manifests };
         let both = vec![whole.manifest.clone(), whole.attestations[0].clone()];
         assert_eq!(split(whole.platform.clone(), document(both)).unwrap(), whole);
         assert!(split(whole.platform.clone(), document(whole.attestations.clone())).is_err());

@@ -165,10 +165,14 @@ impl Waiting {
                 format!("no worker for {platform} is connected; start one with `farm-worker`")
             }
             Self::NoWorker { platform, emulated_refused: true } => {
-                format!("no native worker for {platform} is connected, and the policy does not allow emulation")
+                format!(
+                    "no native worker for {platform} is connected, and the policy does not allow emulation"
+                )
             }
             Self::Silent { platform } => {
-                format!("the native workers for {platform} were silent for a moment; waits for them to come back")
+                format!(
+                    "the native workers for {platform} were silent for a moment; waits for them to come back"
+                )
             }
         }
     }
@@ -186,7 +190,7 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
     let mut slots: BTreeMap<EngineId, Slots> = state.engines.iter().map(|(&id, &s)| (id, s)).collect();
     let mut shares = state.shares.clone();
     let mut waiting: Vec<&WaitingJob> = state.waiting.iter().collect();
-    waiting.sort_by(|a, b| (a.virtual_time, a.job).cmp(&(b.virtual_time, b.job)));
+    waiting.sort_by_key(|job| (job.virtual_time, job.job));
     let mut decisions = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
         // The next job: the oldest of the project that holds the least.
@@ -236,7 +240,9 @@ fn choose(
     // A native worker counts as there for a while after its last sign.
     let native_until = offers(Support::Native)
         .map(|worker| match settling {
-            Some(settling) if worker.last_seen + limits.native_grace >= settling.silent_since => settling.until,
+            Some(settling) if worker.last_seen + limits.native_grace >= settling.silent_since => {
+                settling.until
+            }
             _ => worker.last_seen + limits.native_grace,
         })
         .max();
@@ -265,9 +271,7 @@ fn choose(
         let mut engines: Vec<EngineId> = candidates.iter().map(|worker| worker.engine).collect();
         engines.sort();
         engines.dedup();
-        let free = |engine: EngineId| {
-            slots.get(&engine).map_or(0, |s| s.total.saturating_sub(s.used))
-        };
+        let free = |engine: EngineId| slots.get(&engine).map_or(0, |s| s.total.saturating_sub(s.used));
         let best = candidates
             .iter()
             .filter(|worker| free(worker.engine) >= job.weight)

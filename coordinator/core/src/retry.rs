@@ -87,7 +87,8 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
 
 /// The wait before try number `tries + 1`: doubling from 1 s to 60 s, times 0.5 to 1.
 pub fn backoff(tries: u32, jitter: f64) -> Duration {
-    let doubled = FIRST_BACKOFF.saturating_mul(1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX));
+    let doubled =
+        FIRST_BACKOFF.saturating_mul(1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX));
     doubled.min(MAX_BACKOFF).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 

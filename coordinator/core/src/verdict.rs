@@ -38,7 +38,11 @@ pub fn verdict(jobs: &[JobOutcome]) -> Verdict {
         return Verdict::Cancelled;
     }
     let decided = jobs.iter().all(|job| job.state.is_final());
-    if decided && jobs.iter().any(|job| job.state == JobState::Succeeded) { Verdict::Built } else { Verdict::Open }
+    if decided && jobs.iter().any(|job| job.state == JobState::Succeeded) {
+        Verdict::Built
+    } else {
+        Verdict::Open
+    }
 }
 
 #[cfg(test)]

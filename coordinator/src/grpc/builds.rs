@@ -39,7 +39,11 @@ impl Builds {
         let limits = &self.context.config.limits;
         if spec.platforms.len() > limits.max_platforms {
             let count = spec.platforms.len().to_string();
-            return Err(Invalid::new("platforms", count, format!("a build has at most {}", limits.max_platforms)));
+            return Err(Invalid::new(
+                "platforms",
+                count,
+                format!("a build has at most {}", limits.max_platforms),
+            ));
         }
         if spec.tags.len() > limits.max_tags {
             let count = spec.tags.len().to_string();
@@ -97,7 +101,10 @@ impl BuildService for Builds {
         }))
     }
 
-    async fn get_build(&self, request: Request<v1::GetBuildRequest>) -> Result<Response<v1::GetBuildResponse>, Status> {
+    async fn get_build(
+        &self,
+        request: Request<v1::GetBuildRequest>,
+    ) -> Result<Response<v1::GetBuildResponse>, Status> {
         let principal = self.context.tokens.require(&request, Action::Read)?;
         let id = short_id(&request.get_ref().build_id)?;
         let build = self.present(principal.project, &id).await?;
@@ -148,7 +155,8 @@ impl BuildService for Builds {
         let principal = self.context.tokens.require(&request, Action::Cancel)?;
         let id = short_id(&request.get_ref().build_id)?;
         let record = self.context.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
-        let publish = PublishLimit(std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds));
+        let publish =
+            PublishLimit(std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds));
         self.context.store.cancel(principal.project, record.id, publish).await.map_err(status::store)?;
         self.context.hints.changed();
         tracing::info!(build.id = %id, "cancel asked for");

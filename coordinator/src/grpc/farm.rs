@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use farm_proto::v1;
 use farm_proto::v1::farm_service_server::FarmService;
-use farm_types::Support;
+use farm_types::{Offer, Support};
 use tonic::{Request, Response, Status};
 
 use super::{present, status};
@@ -26,20 +26,36 @@ impl Farm {
     }
 }
 
+/// Whether an offer is what its machine is: native, and not the 32-bit mode or a feature level of a CPU that
+/// offers its plain 64-bit platform too. Nobody who names no platform means those.
+fn is_main(offer: &Offer, all: &[Offer]) -> bool {
+    let native = |architecture: &str| {
+        all.iter().any(|o| {
+            o.support == Support::Native
+                && o.platform.architecture() == architecture
+                && o.platform.variant().is_empty()
+        })
+    };
+    offer.support == Support::Native
+        && match offer.platform.architecture() {
+            "386" => !native("amd64"),
+            "arm" => !native("arm64"),
+            same => offer.platform.variant().is_empty() || !native(same),
+        }
+}
+
 #[tonic::async_trait]
 impl FarmService for Farm {
-    async fn get_farm(&self, request: Request<v1::GetFarmRequest>) -> Result<Response<v1::GetFarmResponse>, Status> {
+    async fn get_farm(
+        &self,
+        request: Request<v1::GetFarmRequest>,
+    ) -> Result<Response<v1::GetFarmResponse>, Status> {
         let principal = self.context.tokens.require(&request, Action::ReadFarm)?;
-        let native: BTreeSet<String> = self
-            .context
-            .store
-            .workers()
-            .await
-            .map_err(status::store)?
-            .into_iter()
+        let workers = self.context.store.workers().await.map_err(status::store)?;
+        let native: BTreeSet<String> = workers
+            .iter()
             .filter(|worker| worker.connected && !worker.draining)
-            .flat_map(|worker| worker.offers)
-            .filter(|offer| offer.support == Support::Native)
+            .flat_map(|worker| worker.offers.iter().filter(|offer| is_main(offer, &worker.offers)))
             .map(|offer| offer.platform.to_string())
             .collect();
         Ok(Response::new(v1::GetFarmResponse {
@@ -97,5 +113,27 @@ impl FarmService for Farm {
             })
             .collect();
         Ok(Response::new(v1::ListWorkersResponse { workers }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_32_bit_mode_of_a_64_bit_machine_is_not_what_nobody_asked_for() {
+        let offer =
+            |platform: &str, support| Offer { platform: platform.parse().unwrap(), support, told: false };
+        let all = [
+            offer("linux/amd64", Support::Native),
+            offer("linux/386", Support::Native),
+            offer("linux/amd64/v3", Support::Native),
+            offer("linux/arm64", Support::Emulated),
+        ];
+        let main: Vec<String> =
+            all.iter().filter(|o| is_main(o, &all)).map(|o| o.platform.to_string()).collect();
+        assert_eq!(main, ["linux/amd64"]);
+        let small = [offer("linux/arm/v7", Support::Native)];
+        assert!(is_main(&small[0], &small));
     }
 }

@@ -33,12 +33,17 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
 ///
 /// # Errors
 /// The transport fails.
-pub async fn serve(context: Arc<Context>, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(
+    context: Arc<Context>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<BuildServiceServer<builds::Builds>>().await;
     health.set_serving::<WorkerServiceServer<work::Work>>().await;
-    let reflection =
-        tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .build_v1()?;
     let builds = BuildServiceServer::new(builds::Builds::new(Arc::clone(&context), shutdown.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let snapshots = SnapshotServiceServer::new(snapshots::Snapshots::new(Arc::clone(&context)))

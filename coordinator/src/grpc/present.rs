@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use farm_proto::v1;
-use farm_store::record::{AttemptRecord, BuildRecord, DestinationRecord, JobRecord, JobResult, PublicationRecord};
+use farm_store::record::{
+    AttemptRecord, BuildRecord, DestinationRecord, JobRecord, JobResult, PublicationRecord,
+};
 
 /// Milliseconds since 1970.
 pub fn ms(at: DateTime<Utc>) -> i64 {

@@ -41,17 +41,24 @@ impl Snapshots {
 
     async fn renew(&self, project: ProjectId, upload: &str) -> Result<UploadId, Status> {
         let upload: UploadId = upload.parse().map_err(status::invalid)?;
-        self.context.store.renew_upload(project, upload, self.lives()).await.map_err(|error| match error {
-            farm_store::StoreError::NotFound(_) => {
-                Status::failed_precondition("the upload session has expired; open another one")
-            }
-            other => status::store(other),
-        })?;
+        self.context.store.renew_upload(project, upload, self.lives()).await.map_err(
+            |error| match error {
+                farm_store::StoreError::NotFound(_) => {
+                    Status::failed_precondition("the upload session has expired; open another one")
+                }
+                other => status::store(other),
+            },
+        )?;
         Ok(upload)
     }
 
     /// Keeps a pack's objects: checked, written as one blob, then made known.
-    async fn keep_pack(&self, project: ProjectId, upload: UploadId, pack: v1::Pack) -> Result<(u64, u64), Status> {
+    async fn keep_pack(
+        &self,
+        project: ProjectId,
+        upload: UploadId,
+        pack: v1::Pack,
+    ) -> Result<(u64, u64), Status> {
         let id = Uuid::now_v7();
         let mut bytes = Vec::new();
         let mut objects = Vec::with_capacity(pack.objects.len());
@@ -144,7 +151,8 @@ impl SnapshotService for Snapshots {
             return Err(Status::invalid_argument(format!("ask for at most {MAX_DIGESTS} digests at once")));
         }
         let upload = self.renew(principal.project, &request.upload_id).await?;
-        let asked: Vec<Digest> = request.digests.iter().map(|bytes| digest(bytes)).collect::<Result<_, _>>()?;
+        let asked: Vec<Digest> =
+            request.digests.iter().map(|bytes| digest(bytes)).collect::<Result<_, _>>()?;
         let present: HashSet<Digest> =
             self.context.store.pin_present(principal.project, upload, &asked).await.map_err(status::store)?;
         let missing = asked
@@ -229,7 +237,9 @@ impl SnapshotService for Snapshots {
         }
         let mut roots = Vec::with_capacity(request.roots.len());
         for root in request.roots {
-            if ![ROOT_CONTEXT, ROOT_DOCKERFILE].contains(&root.name.as_str()) && !root.name.starts_with("context:") {
+            if ![ROOT_CONTEXT, ROOT_DOCKERFILE].contains(&root.name.as_str())
+                && !root.name.starts_with("context:")
+            {
                 return Err(Status::invalid_argument(format!("{:?} is no root of a snapshot", root.name)));
             }
             let tree = digest(&root.tree)?;

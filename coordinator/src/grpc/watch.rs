@@ -43,7 +43,8 @@ impl Cursor {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        serde_json::from_slice(bytes).map_err(|_| Status::invalid_argument("the cursor is none that the farm gave out"))
+        serde_json::from_slice(bytes)
+            .map_err(|_| Status::invalid_argument("the cursor is none that the farm gave out"))
     }
 
     fn encode(&self) -> bytes::Bytes {

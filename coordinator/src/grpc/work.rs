@@ -55,7 +55,8 @@ impl WorkerService for Work {
     ) -> Result<Response<Self::ControlStream>, Status> {
         let principal = self.context.tokens.require(&request, Action::Work)?;
         tracing::debug!(principal = principal.name, "a worker dials in");
-        let answers = control::open(Arc::clone(&self.context), request.into_inner(), self.shutdown.clone()).await?;
+        let answers =
+            control::open(Arc::clone(&self.context), request.into_inner(), self.shutdown.clone()).await?;
         Ok(Response::new(Box::pin(answers)))
     }
 

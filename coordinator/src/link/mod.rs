@@ -53,21 +53,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    /// Takes a worker's connection in the place of its earlier one. Gives its serial.
-    pub fn connect(&self, worker: WorkerId, outbox: Outbox) -> Uuid {
-        let serial = Uuid::new_v4();
+    /// Takes a worker's connection in the place of its earlier one.
+    pub fn connect(&self, worker: WorkerId, serial: Uuid, outbox: Outbox) {
         lock(&self.connections).insert(worker, Connection { serial, outbox, said: HashMap::new() });
-        serial
     }
 
-    /// Forgets a connection; false when the worker has a newer one, which stays.
-    pub fn disconnect(&self, worker: WorkerId, serial: Uuid) -> bool {
+    /// Forgets a connection, unless the worker has a newer one.
+    pub fn disconnect(&self, worker: WorkerId, serial: Uuid) {
         let mut connections = lock(&self.connections);
-        let own = connections.get(&worker).is_some_and(|connection| connection.serial == serial);
-        if own {
+        if connections.get(&worker).is_some_and(|connection| connection.serial == serial) {
             connections.remove(&worker);
         }
-        own
     }
 
     /// Notes a sign of a worker; it is written with the next flush.
@@ -83,7 +79,12 @@ impl Link {
     /// Says something to a worker, unless it was said a moment ago, or the worker isn't here.
     ///
     /// A full outbox is passed over: the next round says it again.
-    fn say(&self, worker: WorkerId, key: (AttemptId, bool), message: impl FnOnce() -> v1::control_response::Message) {
+    fn say(
+        &self,
+        worker: WorkerId,
+        key: (AttemptId, bool),
+        message: impl FnOnce() -> v1::control_response::Message,
+    ) {
         let mut connections = lock(&self.connections);
         let Some(connection) = connections.get_mut(&worker) else { return };
         let now = Instant::now();

@@ -47,7 +47,7 @@ pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, 
             _ = tick.tick() => {}
             () = shutdown.cancelled() => break,
         }
-        if rounds % 2 == 0
+        if rounds.is_multiple_of(2)
             && let Err(error) = context.store.register_coordinator(context.id, &address).await
         {
             tracing::warn!(%error, "the database does not answer");
@@ -69,7 +69,9 @@ pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, 
                 renewed = asked;
                 let settling = silent_since
                     .filter(|since| (now - *since).to_std().is_ok_and(|gap| gap > OUTAGE))
-                    .and_then(|silent_since| Some(Settling { silent_since, until: now + chrono::TimeDelta::from_std(lease).ok()? }));
+                    .and_then(|silent_since| {
+                        Some(Settling { silent_since, until: now + chrono::TimeDelta::from_std(lease).ok()? })
+                    });
                 tracing::info!(epoch = epoch.0, outage = settling.is_some(), "this coordinator leads");
                 lead.send_replace(Some(Lead { epoch, settling }));
             }
@@ -99,7 +101,11 @@ pub(crate) async fn leading(lead: &mut watch::Receiver<Option<Lead>>) -> Option<
 }
 
 /// What only time brings about, each second while leading, until `shutdown`.
-pub async fn keep_house(context: Arc<Context>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub async fn keep_house(
+    context: Arc<Context>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut partitions_made: Option<tokio::time::Instant> = None;

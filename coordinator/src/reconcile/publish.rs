@@ -27,7 +27,11 @@ use crate::registry::image::ChildError;
 const BATCH: i64 = 32;
 
 /// Publishes while leading, until `shutdown`.
-pub async fn run(context: Arc<Context>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub async fn run(
+    context: Arc<Context>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let locks = Arc::new(TagLocks::default());
     while !shutdown.is_cancelled() {
         let current = tokio::select! {
@@ -217,4 +221,3 @@ impl TagLocks {
         lock
     }
 }
-

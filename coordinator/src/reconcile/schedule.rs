@@ -18,7 +18,11 @@ use crate::hints::BACKSTOP;
 const HEADS: i64 = 64;
 
 /// Gives ready jobs to workers while leading, until `shutdown`.
-pub async fn run(context: Arc<Context>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub async fn run(
+    context: Arc<Context>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     while !shutdown.is_cancelled() {
         let current = tokio::select! {
             lead = leading(&mut lead) => lead,

@@ -32,7 +32,10 @@ impl RegistryError {
     }
 
     /// Absence as `None`, all else as an error.
-    pub(super) fn or_absent<T>(repository: &Repository, error: OciDistributionError) -> Result<Option<T>, Self> {
+    pub(super) fn or_absent<T>(
+        repository: &Repository,
+        error: OciDistributionError,
+    ) -> Result<Option<T>, Self> {
         match &error {
             OciDistributionError::ImageManifestNotFoundError(_) => Ok(None),
             OciDistributionError::RegistryError { envelope, .. }

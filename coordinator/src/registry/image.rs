@@ -81,8 +81,8 @@ impl Registries {
     ) -> Result<(Child, u64), ChildError> {
         let pushed = self.exact(repository, digest).await?;
         let child = if [OCI_INDEX, DOCKER_LIST].contains(&pushed.media_type.as_str()) {
-            let document: IndexDocument =
-                serde_json::from_slice(&pushed.bytes).map_err(|e| wrong(repository, digest, &e.to_string()))?;
+            let document: IndexDocument = serde_json::from_slice(&pushed.bytes)
+                .map_err(|e| wrong(repository, digest, &e.to_string()))?;
             split(platform.clone(), document).map_err(|e| wrong(repository, digest, &e.to_string()))?
         } else {
             let size = u64::try_from(pushed.bytes.len()).unwrap_or(u64::MAX);

@@ -86,12 +86,17 @@ impl Registries {
     ///
     /// # Errors
     /// The registry refuses or can't be reached.
-    pub async fn manifest(&self, repository: &Repository, at: &str) -> Result<Option<Manifest>, RegistryError> {
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        at: &str,
+    ) -> Result<Option<Manifest>, RegistryError> {
         let (client, reference, auth) = self.prepare(repository, at)?;
         match client.pull_manifest_raw(&reference, &auth, ACCEPTED).await {
             Ok((bytes, _digest)) => {
-                let media_type = image::media_type(&bytes)
-                    .map_err(|why| RegistryError::rejected(repository, format!("{at} is no manifest: {why}")))?;
+                let media_type = image::media_type(&bytes).map_err(|why| {
+                    RegistryError::rejected(repository, format!("{at} is no manifest: {why}"))
+                })?;
                 Ok(Some(Manifest { bytes: bytes.to_vec(), media_type }))
             }
             Err(error) => RegistryError::or_absent(repository, error),

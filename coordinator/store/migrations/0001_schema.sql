@@ -219,8 +219,10 @@ CREATE TABLE workers (
     name             text NOT NULL UNIQUE CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'),
     engine_id        uuid NOT NULL REFERENCES engines,
     boot_id          uuid NOT NULL,
-    -- The coordinator that holds its control stream; null when none does.
+    -- The coordinator that holds its control stream, null when none does; and which stream it is, so that
+    -- the end of an old one doesn't undo a new one.
     coordinator_id   uuid,
+    connection_id    uuid NOT NULL,
     protocol         integer NOT NULL CHECK (protocol > 0),
     features         text[] NOT NULL DEFAULT '{}',
     software_version text NOT NULL,

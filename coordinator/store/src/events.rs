@@ -42,7 +42,11 @@ impl Store {
     ///
     /// # Errors
     /// There is no such build.
-    pub async fn version(&self, project: ProjectId, build: BuildId) -> Result<(Version, farm_types::state::BuildState)> {
+    pub async fn version(
+        &self,
+        project: ProjectId,
+        build: BuildId,
+    ) -> Result<(Version, farm_types::state::BuildState)> {
         let row = sqlx::query!(
             "SELECT b.event_seq, e.event_seq AS execution_seq, b.state FROM builds b
              JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
@@ -88,7 +92,13 @@ impl Store {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn chunks(&self, project: ProjectId, attempt: AttemptId, after: u64, limit: i64) -> Result<Vec<Chunk>> {
+    pub async fn chunks(
+        &self,
+        project: ProjectId,
+        attempt: AttemptId,
+        after: u64,
+        limit: i64,
+    ) -> Result<Vec<Chunk>> {
         let after: i64 = fit(after)?;
         let rows = sqlx::query!(
             "SELECT c.seq, c.payload FROM attempts a

@@ -190,7 +190,9 @@ impl Store {
 
 /// Gives an attempt's slots back.
 pub(crate) async fn free_slots(tx: &mut Tx, engine: uuid::Uuid, weight: i32) -> Result<()> {
-    sqlx::query!("UPDATE engines SET used = used - $2 WHERE id = $1", engine, weight).execute(&mut **tx).await?;
+    sqlx::query!("UPDATE engines SET used = used - $2 WHERE id = $1", engine, weight)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -401,7 +403,12 @@ async fn cancelled(tx: &mut Tx, project: ProjectId, execution: ExecutionId) -> R
 }
 
 /// Cancels the jobs that have not begun, and tells the attempts of the others to stop.
-pub(crate) async fn stop_jobs(tx: &mut Tx, project: ProjectId, execution: ExecutionId, why: &str) -> Result<()> {
+pub(crate) async fn stop_jobs(
+    tx: &mut Tx,
+    project: ProjectId,
+    execution: ExecutionId,
+    why: &str,
+) -> Result<()> {
     sqlx::query!(
         "UPDATE jobs SET state = 'cancelled', decided_at = farm_now(), waiting = ''
          WHERE project_id = $1 AND execution_id = $2 AND state IN ('blocked', 'ready')",
@@ -447,15 +454,15 @@ async fn end_execution(
 }
 
 /// Notes a build's new state.
-pub(crate) async fn build_event(tx: &mut Tx, project: ProjectId, build: uuid::Uuid, word: &str) -> Result<()> {
-    sqlx::query!(
-        "SELECT farm_build_event($1, $2, 'build_' || $3, '{}')",
-        project.as_uuid(),
-        build,
-        word
-    )
-    .fetch_one(&mut **tx)
-    .await?;
+pub(crate) async fn build_event(
+    tx: &mut Tx,
+    project: ProjectId,
+    build: uuid::Uuid,
+    word: &str,
+) -> Result<()> {
+    sqlx::query!("SELECT farm_build_event($1, $2, 'build_' || $3, '{}')", project.as_uuid(), build, word)
+        .fetch_one(&mut **tx)
+        .await?;
     Ok(())
 }
 

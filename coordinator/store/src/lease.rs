@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use farm_types::{
-    AttemptId, BuildSpec, EngineId, ExecutionId, JobId, LeaseToken, Platform, ProjectId, ShortId, Support, WorkerId,
+    AttemptId, BuildSpec, EngineId, ExecutionId, JobId, LeaseToken, Platform, ProjectId, ShortId, Support,
+    WorkerId,
 };
 use uuid::Uuid;
 
@@ -195,7 +196,11 @@ impl Store {
 }
 
 /// Takes the lock under which everything of an execution is written.
-pub(crate) async fn lock_execution(tx: &mut crate::Tx, project: ProjectId, execution: ExecutionId) -> Result<()> {
+pub(crate) async fn lock_execution(
+    tx: &mut crate::Tx,
+    project: ProjectId,
+    execution: ExecutionId,
+) -> Result<()> {
     sqlx::query_scalar!(
         "SELECT id FROM executions WHERE project_id = $1 AND id = $2 FOR UPDATE",
         project.as_uuid(),

@@ -58,8 +58,10 @@ impl Store {
             .map_err(|e| Invalid::new("database URL", "…", format!("{e}; write postgres://USER@HOST/DB")))?
             .application_name("farm-coordinator")
             .options([("idle_in_transaction_session_timeout", "30s")]);
-        let pool =
-            PgPoolOptions::new().max_connections(connections).acquire_timeout(acquire).connect_lazy_with(options);
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(acquire)
+            .connect_lazy_with(options);
         Ok(Self { pool })
     }
 
@@ -114,7 +116,9 @@ pub(crate) fn from_json<T: serde::de::DeserializeOwned>(value: serde_json::Value
 }
 
 /// A JSON column, if it is set.
-pub(crate) fn from_json_opt<T: serde::de::DeserializeOwned>(value: Option<serde_json::Value>) -> Result<Option<T>> {
+pub(crate) fn from_json_opt<T: serde::de::DeserializeOwned>(
+    value: Option<serde_json::Value>,
+) -> Result<Option<T>> {
     value.map(from_json).transpose()
 }
 

@@ -192,7 +192,13 @@ impl Store {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn retry_merge(&self, epoch: Epoch, project: ProjectId, build: BuildId, after: Duration) -> Result<()> {
+    pub async fn retry_merge(
+        &self,
+        epoch: Epoch,
+        project: ProjectId,
+        build: BuildId,
+        after: Duration,
+    ) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         sqlx::query!(
@@ -213,7 +219,13 @@ impl Store {
     ///
     /// # Errors
     /// The build isn't publishing any more, or another coordinator leads.
-    pub async fn fail_merge(&self, epoch: Epoch, project: ProjectId, build: BuildId, failure: &Failure) -> Result<()> {
+    pub async fn fail_merge(
+        &self,
+        epoch: Epoch,
+        project: ProjectId,
+        build: BuildId,
+        failure: &Failure,
+    ) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         end_build(&mut tx, project, build, Some(failure)).await?;
@@ -398,7 +410,13 @@ impl Store {
     ///
     /// # Errors
     /// Another coordinator leads.
-    pub async fn tag_put(&self, epoch: Epoch, d: &DueDestination, tag: &str, previous: Option<Digest>) -> Result<()> {
+    pub async fn tag_put(
+        &self,
+        epoch: Epoch,
+        d: &DueDestination,
+        tag: &str,
+        previous: Option<Digest>,
+    ) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         let previous = previous.map(|digest| digest.as_bytes().to_vec());

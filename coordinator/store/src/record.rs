@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use farm_types::state::{AttemptState, BuildState, DestinationState, JobState, PublicationState, TagState};
-use farm_types::{AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, JobId, Platform, ProjectId, ShortId, Support};
+use farm_types::{
+    AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, JobId, Platform, ProjectId, ShortId, Support,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, Store, StoreError, digest, fit, from_json, from_json_opt, state};
@@ -168,11 +170,8 @@ impl Store {
     /// # Errors
     /// There is none.
     pub async fn build_by_id(&self, project: ProjectId, id: BuildId) -> Result<BuildRecord> {
-        let mut build = self
-            .build_rows(project, Some(id), &[], 1)
-            .await?
-            .pop()
-            .ok_or(StoreError::NotFound("build"))?;
+        let mut build =
+            self.build_rows(project, Some(id), &[], 1).await?.pop().ok_or(StoreError::NotFound("build"))?;
         build.jobs = self.job_records(project, build.execution, &build.spec).await?;
         build.publication = self.publication_record(project, id).await?;
         Ok(build)
@@ -182,7 +181,12 @@ impl Store {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn builds(&self, project: ProjectId, states: &[BuildState], limit: u32) -> Result<Vec<BuildRecord>> {
+    pub async fn builds(
+        &self,
+        project: ProjectId,
+        states: &[BuildState],
+        limit: u32,
+    ) -> Result<Vec<BuildRecord>> {
         self.build_rows(project, None, states, limit).await
     }
 
@@ -230,7 +234,12 @@ impl Store {
             .collect()
     }
 
-    async fn job_records(&self, project: ProjectId, execution: ExecutionId, spec: &BuildSpec) -> Result<Vec<JobRecord>> {
+    async fn job_records(
+        &self,
+        project: ProjectId,
+        execution: ExecutionId,
+        spec: &BuildSpec,
+    ) -> Result<Vec<JobRecord>> {
         let rows = sqlx::query!(
             "SELECT id, kind, platform, state, waiting, failure, result FROM jobs
              WHERE project_id = $1 AND execution_id = $2",
@@ -285,7 +294,11 @@ impl Store {
         Ok(jobs)
     }
 
-    async fn publication_record(&self, project: ProjectId, build: BuildId) -> Result<Option<PublicationRecord>> {
+    async fn publication_record(
+        &self,
+        project: ProjectId,
+        build: BuildId,
+    ) -> Result<Option<PublicationRecord>> {
         let row = sqlx::query!(
             "SELECT id, state, index_digest, index_media_type FROM publications
              WHERE project_id = $1 AND build_id = $2",

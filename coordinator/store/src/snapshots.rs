@@ -65,7 +65,12 @@ impl Store {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn open_upload(&self, project: ProjectId, created_by: &str, lives: Duration) -> Result<UploadId> {
+    pub async fn open_upload(
+        &self,
+        project: ProjectId,
+        created_by: &str,
+        lives: Duration,
+    ) -> Result<UploadId> {
         let id = UploadId::generate();
         sqlx::query!(
             "INSERT INTO uploads (project_id, id, created_by, expires_at)
@@ -126,7 +131,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when an object names one that is neither there nor before it.
-    pub async fn add_objects(&self, project: ProjectId, upload: UploadId, objects: &[NewObject]) -> Result<()> {
+    pub async fn add_objects(
+        &self,
+        project: ProjectId,
+        upload: UploadId,
+        objects: &[NewObject],
+    ) -> Result<()> {
         let own: HashSet<Digest> = objects.iter().map(|o| o.digest).collect();
         let foreign: Vec<Digest> = objects
             .iter()

@@ -17,6 +17,8 @@ pub struct Registration {
     pub boot_id: BootId,
     /// The coordinator that holds its control stream.
     pub coordinator: Uuid,
+    /// This control stream: another one for each connection.
+    pub connection: Uuid,
     /// The negotiated protocol version.
     pub protocol: u32,
     /// What it can do beyond the version.
@@ -92,12 +94,13 @@ impl Store {
         let protocol: i32 = fit(worker.protocol)?;
         let id = sqlx::query_scalar!(
             "INSERT INTO workers (id, name, engine_id, boot_id, coordinator_id, protocol, features,
-                                  software_version, slots)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                  software_version, slots, connection_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11)
              ON CONFLICT (name) DO UPDATE SET engine_id = EXCLUDED.engine_id, boot_id = EXCLUDED.boot_id,
                 coordinator_id = EXCLUDED.coordinator_id, protocol = EXCLUDED.protocol,
                 features = EXCLUDED.features, software_version = EXCLUDED.software_version,
-                slots = EXCLUDED.slots, last_seen = farm_now(), draining = false
+                slots = EXCLUDED.slots, connection_id = EXCLUDED.connection_id,
+                last_seen = farm_now(), draining = false
              WHERE workers.boot_id = EXCLUDED.boot_id OR workers.coordinator_id IS NULL
                 OR workers.last_seen < farm_now() - make_interval(secs => $10)
              RETURNING id",
@@ -111,6 +114,7 @@ impl Store {
             worker.software_version,
             slots,
             suspect_after.as_secs_f64(),
+            worker.connection,
         )
         .fetch_optional(&mut *tx)
         .await?
@@ -137,17 +141,16 @@ impl Store {
         Ok(id.into())
     }
 
-    /// Notes that the control stream of this life of a worker has ended. Its leases go on until they end.
+    /// Notes that this control stream of a worker has ended, unless it has another one by now. Its leases go
+    /// on until they end.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn worker_disconnected(&self, worker: WorkerId, boot: BootId, coordinator: Uuid) -> Result<()> {
+    pub async fn worker_disconnected(&self, worker: WorkerId, connection: Uuid) -> Result<()> {
         sqlx::query!(
-            "UPDATE workers SET coordinator_id = NULL
-             WHERE id = $1 AND boot_id = $2 AND coordinator_id = $3",
+            "UPDATE workers SET coordinator_id = NULL WHERE id = $1 AND connection_id = $2",
             worker.as_uuid(),
-            boot.as_uuid(),
-            coordinator
+            connection
         )
         .execute(&self.pool)
         .await?;

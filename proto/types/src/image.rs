@@ -33,9 +33,9 @@ impl FromStr for Repository {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let reference: Reference = text
-            .parse()
-            .map_err(|_| Invalid::new("repository", text, "write REGISTRY/REPO, for example localhost:5002/app"))?;
+        let reference: Reference = text.parse().map_err(|_| {
+            Invalid::new("repository", text, "write REGISTRY/REPO, for example localhost:5002/app")
+        })?;
         Ok(Self { registry: reference.registry().to_owned(), name: reference.repository().to_owned() })
     }
 }
@@ -82,7 +82,9 @@ impl FromStr for ImageTag {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let invalid = |cure: &str| Err(Invalid::new("tag", text, cure));
         if text.contains("://") {
-            return invalid("leave the scheme out; write REGISTRY/REPO:TAG, for example localhost:5002/app:latest");
+            return invalid(
+                "leave the scheme out; write REGISTRY/REPO:TAG, for example localhost:5002/app:latest",
+            );
         }
         if text.contains('@') {
             return invalid("a tag can't hold a digest; write REGISTRY/REPO:TAG");
@@ -90,7 +92,9 @@ impl FromStr for ImageTag {
         let name = text.rsplit_once('/').map_or(text, |(_, name)| name);
         let path = text.split_once('/').map_or(text, |(_, path)| path);
         if name.is_empty() || name.starts_with(':') || (text == name && name == "latest") {
-            return invalid("it has no repository; write REGISTRY/REPO:TAG, for example localhost:5002/app:latest");
+            return invalid(
+                "it has no repository; write REGISTRY/REPO:TAG, for example localhost:5002/app:latest",
+            );
         }
         // The host and the tag may have capitals, the repository may not.
         let repository_part = path.rsplit_once(':').map_or(path, |(repository, _)| repository);
@@ -165,7 +169,11 @@ mod tests {
         assert!(error("latest").contains("no repository"), "{}", error("latest"));
         assert!(error(":v1").contains("no repository"));
         assert!(error("localhost:5002/").contains("no repository"));
-        assert!(error("localhost:5002/App:v1").contains("localhost:5002/app:v1"), "{}", error("localhost:5002/App:v1"));
+        assert!(
+            error("localhost:5002/App:v1").contains("localhost:5002/app:v1"),
+            "{}",
+            error("localhost:5002/App:v1")
+        );
         assert!(error("App").contains("\"app\""), "{}", error("App"));
         assert!(error("https://localhost:5002/app").contains("scheme"));
         assert!(error("localhost:5002/app@sha256:00").contains("digest"));

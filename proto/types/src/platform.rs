@@ -64,10 +64,9 @@ impl Platform {
             let known = ARCHITECTURES.iter().chain(ALIASES.iter().map(|alias| &alias.0)).copied();
             return invalid(match nearest(&architecture, known) {
                 Some(guess) => format!("unknown architecture {architecture:?}; did you mean {guess}?"),
-                None => format!(
-                    "unknown architecture {architecture:?}; known are {}",
-                    ARCHITECTURES.join(", ")
-                ),
+                None => {
+                    format!("unknown architecture {architecture:?}; known are {}", ARCHITECTURES.join(", "))
+                }
             });
         }
         let variant = if variant.is_empty() { implied.to_owned() } else { variant.to_ascii_lowercase() };
@@ -75,7 +74,9 @@ impl Platform {
         let variant = match (architecture.as_str(), bare) {
             ("arm64", "" | "8") | ("amd64", "" | "1") => String::new(),
             ("arm", "") => "v7".to_owned(),
-            ("arm", "5" | "6" | "7" | "8") | ("amd64", "2" | "3" | "4") | ("arm64", "9") => format!("v{bare}"),
+            ("arm", "5" | "6" | "7" | "8") | ("amd64", "2" | "3" | "4") | ("arm64", "9") => {
+                format!("v{bare}")
+            }
             (_, "") => String::new(),
             (_, _) => {
                 return invalid(format!("architecture {architecture} has no variant {variant:?}"));
@@ -130,7 +131,9 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let parts: Vec<&str> = text.trim().split('/').collect();
         match parts[..] {
-            ["linux"] | [""] => Err(Invalid::new("platform", text, "write os/architecture, for example linux/amd64")),
+            ["linux"] | [""] => {
+                Err(Invalid::new("platform", text, "write os/architecture, for example linux/amd64"))
+            }
             // `docker buildx build --platform arm64` means linux/arm64.
             [architecture] => Self::from_parts("linux", architecture, "").map_err(|mut e| {
                 e.value = text.to_owned();
@@ -138,7 +141,11 @@ impl FromStr for Platform {
             }),
             [os, architecture] => Self::from_parts(os, architecture, ""),
             [os, architecture, variant] => Self::from_parts(os, architecture, variant),
-            _ => Err(Invalid::new("platform", text, "write os/architecture[/variant], for example linux/arm64")),
+            _ => Err(Invalid::new(
+                "platform",
+                text,
+                "write os/architecture[/variant], for example linux/arm64",
+            )),
         }
     }
 }

@@ -185,6 +185,14 @@ mod tests {
                 check($name::ALL, $name::next, |s| s.as_str().parse::<$name>() == Ok(s));
             )*};
         }
-        check_all!(BuildState, ExecutionState, JobState, AttemptState, PublicationState, DestinationState, TagState);
+        check_all!(
+            BuildState,
+            ExecutionState,
+            JobState,
+            AttemptState,
+            PublicationState,
+            DestinationState,
+            TagState
+        );
     }
 }

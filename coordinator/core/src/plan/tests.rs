@@ -14,7 +14,11 @@ fn worker(state: &mut State, offers: &[(&str, Support)], slots: u32) -> WorkerId
     let (id, engine) = (WorkerId::generate(), EngineId::generate());
     let offers = offers
         .iter()
-        .map(|(platform, support)| Offer { platform: platform.parse().unwrap(), support: *support, told: false })
+        .map(|(platform, support)| Offer {
+            platform: platform.parse().unwrap(),
+            support: *support,
+            told: false,
+        })
         .collect();
     state.engines.insert(engine, Slots { total: slots, used: 0 });
     state.workers.push(WorkerView { id, engine, offers, last_seen: at(0), connected: true, draining: false });
@@ -92,7 +96,10 @@ fn fallback_unlocks_thirty_seconds_after_the_last_native_heartbeat() {
     let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
     state.workers[0].connected = false;
     state.workers[1].last_seen = at(29);
-    assert_eq!(held(&state, 29), (Some(at(30)), Waiting::Silent { platform: "linux/arm64".parse().unwrap() }));
+    assert_eq!(
+        held(&state, 29),
+        (Some(at(30)), Waiting::Silent { platform: "linux/arm64".parse().unwrap() })
+    );
     assert_eq!(assigned(&state, 30)[0].1, emulating);
 }
 
@@ -133,11 +140,9 @@ fn a_worker_that_failed_the_job_is_shunned_while_there_is_another_but_unlocks_no
 
 #[test]
 fn a_suspect_a_draining_and_an_unconnected_worker_get_nothing() {
-    for spoil in [
-        (|w| w.last_seen = at(-12)) as fn(&mut WorkerView),
-        |w| w.draining = true,
-        |w| w.connected = false,
-    ] {
+    let spoils: [fn(&mut WorkerView); 3] =
+        [|w| w.last_seen = at(-12), |w| w.draining = true, |w| w.connected = false];
+    for spoil in spoils {
         let mut state = State::default();
         job(&mut state, "linux/amd64", "never");
         worker(&mut state, &[("linux/amd64", Native)], 1);

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+use uuid::Uuid;
 
 use super::{lease, status};
 use crate::context::Context;
@@ -63,7 +64,8 @@ pub async fn open(
         .send(Ok(v1::ControlResponse { message: Some(welcome) }))
         .await
         .map_err(|_| Status::unavailable("the worker left"))?;
-    let serial = context.link.connect(worker, outbox.clone());
+    let serial = registration.connection;
+    context.link.connect(worker, serial, outbox.clone());
     context.hints.changed();
     tokio::spawn(async move {
         let desk = Desk { context: Arc::clone(&context), worker, boot, outbox };
@@ -77,12 +79,11 @@ pub async fn open(
             // The worker may be gone already.
             let _ = desk.outbox.send(Err(status)).await;
         }
-        if context.link.disconnect(worker, serial) {
-            if let Err(error) = context.store.worker_disconnected(worker, boot, context.id).await {
-                tracing::warn!(%error, "a worker's leave could not be written; its silence will tell");
-            }
-            context.hints.changed();
+        context.link.disconnect(worker, serial);
+        if let Err(error) = context.store.worker_disconnected(worker, serial).await {
+            tracing::warn!(%error, "a worker's leave could not be written; its silence will tell");
         }
+        context.hints.changed();
     });
     Ok(ReceiverStream::new(answers))
 }
@@ -98,8 +99,12 @@ fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Sta
     }
     check_worker_name(&hello.name).map_err(status::invalid)?;
     let engine = hello.engine.ok_or_else(|| Status::invalid_argument("Hello names no engine"))?;
-    let offers: Vec<Offer> =
-        hello.platforms.into_iter().map(Offer::try_from).collect::<Result<_, _>>().map_err(status::invalid)?;
+    let offers: Vec<Offer> = hello
+        .platforms
+        .into_iter()
+        .map(Offer::try_from)
+        .collect::<Result<_, _>>()
+        .map_err(status::invalid)?;
     if hello.slots == 0 || hello.slots > 10_000 {
         return Err(Status::invalid_argument("a worker has 1 to 10000 slots"));
     }
@@ -107,6 +112,7 @@ fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Sta
         name: hello.name,
         boot_id: hello.boot_id.parse().map_err(status::invalid)?,
         coordinator: context.id,
+        connection: Uuid::new_v4(),
         protocol: WORKER_PROTOCOL,
         features: hello.features,
         software_version: hello.software_version,
@@ -160,15 +166,15 @@ impl Desk {
 
     /// Notes the sign, and tells which of the attempts that the worker names it must stop.
     async fn heartbeat(&self, beat: v1::Heartbeat) -> Result<(), Status> {
-        let named: Vec<Lease> =
-            beat.running.into_iter().map(|l| lease(Some(l))).collect::<Result<_, _>>()?;
+        let named: Vec<Lease> = beat.running.into_iter().map(|l| lease(Some(l))).collect::<Result<_, _>>()?;
         let tokens = named.iter().map(|lease| lease.token.as_uuid()).collect();
         self.context.link.beat(self.worker, Beat { boot: self.boot, tokens });
         let live = self.context.store.live_attempts(self.worker, self.boot).await.map_err(status::store)?;
         let stop = named
             .iter()
             .filter_map(|lease| {
-                let reason = match live.iter().find(|l| l.attempt == lease.attempt && l.token == lease.token) {
+                let reason = match live.iter().find(|l| l.attempt == lease.attempt && l.token == lease.token)
+                {
                     Some(live) if live.stop_reason.is_empty() => return None,
                     Some(live) => live.stop_reason.clone(),
                     None => "superseded".to_owned(),
@@ -186,7 +192,8 @@ impl Desk {
                 Ok(())
             }
             Err(StoreError::Stale(_)) => {
-                let stop = v1::Stop { attempt_id: lease.attempt.to_string(), reason: "superseded".to_owned() };
+                let stop =
+                    v1::Stop { attempt_id: lease.attempt.to_string(), reason: "superseded".to_owned() };
                 self.answer(Answer::Stop(stop)).await
             }
             Err(error) => Err(status::store(error)),

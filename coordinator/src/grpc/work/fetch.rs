@@ -47,7 +47,8 @@ impl Tree {
         }
         let found = self.context.store.locate(self.project, &[tree]).await.map_err(status::store)?;
         let location = found.get(&tree).ok_or_else(|| gone(tree))?;
-        let bytes = self.context.blobs.read_all(self.project, tree, *location).await.map_err(status::blobs)?;
+        let bytes =
+            self.context.blobs.read_all(self.project, tree, *location).await.map_err(status::blobs)?;
         let folder = Folder::decode(&bytes).map_err(|_| gone(tree))?;
         let folder = Arc::new((folder, bytes));
         self.known.insert(tree, Arc::clone(&folder));

@@ -1,0 +1,87 @@
+//! The command line: the global flags and the verbs.
+//!
+//! To add a verb: a file in `verbs/` with its `Args` and `run`, and its line in [`Verb`].
+
+use clap::{Parser, Subcommand};
+
+use crate::connect::DEFAULT_URL;
+use crate::error::{Exit, Result};
+use crate::verbs;
+
+/// The farm command.
+#[derive(Debug, Parser)]
+#[command(name = "farm", version, about = "Build container images for several platforms on your farm")]
+#[command(after_help = AFTER_HELP, propagate_version = true)]
+pub struct Command {
+    /// Where the farm is
+    #[arg(long, env = "FARM_URL", global = true, hide_env_values = true, default_value = DEFAULT_URL, value_name = "URL")]
+    pub url: String,
+
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+The token that tells the farm who you are is the first of: FARM_TOKEN, the file that
+FARM_TOKEN_FILE names, ~/.config/farm/token, /var/lib/farm/token (a farm on this machine).
+
+Exit codes:
+  0    done; of a build: built and published
+  1    the build failed
+  2    the command, a value or a file can't be taken
+  3    no farm answers, or it refuses the token
+  130  cancelled";
+
+/// What `farm` can be told to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Build a folder for one or more platforms and publish the result
+    Submit(Box<verbs::submit::Args>),
+    /// List builds, newest first
+    Builds(verbs::builds::Args),
+    /// Show one build
+    Show(verbs::show::Args),
+    /// Print a build's output
+    Logs(verbs::logs::Args),
+    /// Cancel a build
+    Cancel(verbs::cancel::Args),
+    /// List the farm's workers
+    Workers(verbs::workers::Args),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the verb's `run` says.
+    pub async fn run(self) -> Result<Exit> {
+        // FARM_URL= is as good as none.
+        let url = if self.url.is_empty() { DEFAULT_URL } else { self.url.as_str() };
+        match self.verb {
+            Verb::Submit(args) => verbs::submit::run(*args, url).await,
+            Verb::Builds(args) => verbs::builds::run(args, url).await,
+            Verb::Show(args) => verbs::show::run(args, url).await,
+            Verb::Logs(args) => verbs::logs::run(args, url).await,
+            Verb::Cancel(args) => verbs::cancel::run(args, url).await,
+            Verb::Workers(args) => verbs::workers::run(args, url).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_verb_has_examples() {
+        let mut command = Command::command();
+        command.build();
+        command.clone().debug_assert();
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let text = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(text.contains("Examples:"), "{}", verb.get_name());
+        }
+    }
+}

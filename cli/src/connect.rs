@@ -1,0 +1,245 @@
+//! The connection to a farm: where it is, how the caller says who it is, and what a failure means.
+//!
+//! Invariant: the token is in the request's metadata and nowhere else; no message, no log and no error of
+//! this crate holds it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use farm_proto::v1::build_service_client::BuildServiceClient;
+use farm_proto::v1::farm_service_client::FarmServiceClient;
+use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
+use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
+use tonic::{Request, Status};
+
+use crate::error::{Error, Result, in_short, io_in_short};
+
+/// Where a farm is looked for when neither `--url` nor FARM_URL says.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:7070";
+
+/// The token that a farm on this machine leaves for its users.
+const LOCAL_TOKEN_FILE: &str = "/var/lib/farm/token";
+
+/// A channel whose calls bear the token.
+pub type AuthChannel = InterceptedService<Channel, Bearer>;
+
+/// Puts `authorization: Bearer TOKEN` into each call.
+#[derive(Clone)]
+pub struct Bearer(MetadataValue<Ascii>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+impl Bearer {
+    /// Takes a token as it stands in a file or in the environment: blanks around it are dropped.
+    ///
+    /// # Errors
+    /// It is empty or has characters that no header takes; `from` says where it came from.
+    pub fn new(token: &str, from: &str) -> Result<Self> {
+        let token = token.trim();
+        if token.is_empty() {
+            return Err(Error::Farm(format!("the token in {from} is empty; put the farm's token there")));
+        }
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| {
+            Error::Farm(format!(
+                "the token in {from} has characters that no token has; put the farm's token there"
+            ))
+        })?;
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+}
+
+/// A farm that answered.
+#[derive(Clone)]
+pub struct Farm {
+    url: String,
+    channel: AuthChannel,
+}
+
+impl Farm {
+    /// Connects to the farm at `url`, with the token that this user has.
+    ///
+    /// # Errors
+    /// The address is none, nothing answers there within 5 s, or there is no token.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let url = url.trim_end_matches('/');
+        let channel = endpoint(url)?.connect().await.map_err(|e| {
+            Error::Farm(format!(
+                "no farm at {url} ({}). Start one there, or choose another with FARM_URL or --url.",
+                in_short(&e)
+            ))
+        })?;
+        Ok(Self { url: url.to_owned(), channel: InterceptedService::new(channel, find_token()?) })
+    }
+
+    /// A farm behind a channel that is there already.
+    pub fn over(channel: Channel, bearer: Bearer, url: &str) -> Self {
+        Self { url: url.to_owned(), channel: InterceptedService::new(channel, bearer) }
+    }
+
+    /// Its address, for messages.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What a failed call means for the user.
+    pub fn error(&self, status: &Status) -> Error {
+        Error::from_status(status, &self.url)
+    }
+
+    /// Submits and follows builds.
+    pub fn builds(&self) -> BuildServiceClient<AuthChannel> {
+        BuildServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Answers what the farm has.
+    pub fn farm(&self) -> FarmServiceClient<AuthChannel> {
+        FarmServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Takes sources.
+    pub fn snapshots(&self) -> SnapshotServiceClient<AuthChannel> {
+        SnapshotServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+/// The endpoint of an address, with the settings that bulk uploads and long watches need.
+///
+/// # Errors
+/// The address isn't `http://HOST:PORT` or `https://HOST[:PORT]`.
+pub fn endpoint(url: &str) -> Result<Endpoint> {
+    let invalid =
+        |why: &str| Error::Usage(format!("--url {url:?}: {why}; write http://HOST:PORT or https://HOST"));
+    let uri: Uri = url.parse().map_err(|_| invalid("this is no address"))?;
+    let tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(invalid("it needs http:// or https:// in front")),
+    };
+    if uri.host().is_none_or(str::is_empty) {
+        return Err(invalid("it has no host"));
+    }
+    let endpoint = Endpoint::from(uri)
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES);
+    if !tls {
+        return Ok(endpoint);
+    }
+    endpoint
+        .tls_config(ClientTlsConfig::new().with_native_roots())
+        .map_err(|e| Error::Farm(format!("can't set up TLS for {url}: {}", in_short(&e))))
+}
+
+/// FARM_TOKEN, else the file FARM_TOKEN_FILE, else `~/.config/farm/token`, else that of a farm on this
+/// machine.
+fn find_token() -> Result<Bearer> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(token) = set("FARM_TOKEN") {
+        return Bearer::new(&token.to_string_lossy(), "FARM_TOKEN");
+    }
+    let named = set("FARM_TOKEN_FILE").map(PathBuf::from);
+    let config = set("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".config")));
+    let usual = config.map(|config| config.join("farm").join("token"));
+    first_token(named, usual.into_iter().chain([PathBuf::from(LOCAL_TOKEN_FILE)]))
+}
+
+fn first_token(named: Option<PathBuf>, usual: impl Iterator<Item = PathBuf>) -> Result<Bearer> {
+    let unreadable = |path: &PathBuf, e: &std::io::Error| {
+        Error::Farm(format!(
+            "can't read the token file {} ({}); make it readable for you, or set FARM_TOKEN",
+            path.display(),
+            io_in_short(e)
+        ))
+    };
+    if let Some(path) = named {
+        return match std::fs::read_to_string(&path) {
+            Ok(token) => Bearer::new(&token, &path.display().to_string()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::Farm(format!(
+                "FARM_TOKEN_FILE names {}, and there is no such file; put the farm's token there, or unset it",
+                path.display()
+            ))),
+            Err(e) => Err(unreadable(&path, &e)),
+        };
+    }
+    let mut looked = Vec::new();
+    for path in usual {
+        match std::fs::read_to_string(&path) {
+            Ok(token) => return Bearer::new(&token, &path.display().to_string()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => looked.push(path.display().to_string()),
+            Err(e) => return Err(unreadable(&path, &e)),
+        }
+    }
+    Err(Error::Farm(format!(
+        "no token for the farm: FARM_TOKEN isn't set, and there is no {}. Put the token that the farm's owner gave you \
+         into the first of these files, or set FARM_TOKEN.",
+        looked.join(" and no ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_none_is_answered_with_the_cure() {
+        for url in ["localhost:7070", "ftp://x", "", "http://", "not a url"] {
+            let error = endpoint(url).unwrap_err();
+            assert_eq!(error.exit().code(), 2, "{url}");
+            assert!(error.to_string().contains("http://HOST:PORT"), "{error}");
+        }
+        assert!(endpoint("http://127.0.0.1:7070").is_ok());
+    }
+
+    #[test]
+    fn the_first_token_file_counts_and_a_missing_one_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("two"), "s3cret\n").unwrap();
+        let found =
+            first_token(None, [path("one"), path("two")].into_iter()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(found.0.to_str().unwrap(), "Bearer s3cret");
+        let none = |named, usual: Vec<PathBuf>| match first_token(named, usual.into_iter()) {
+            Ok(_) => panic!("there is no token"),
+            Err(e) => (e.exit().code(), e.to_string()),
+        };
+        let (code, text) = none(None, vec![path("one"), path("three")]);
+        assert!(code == 3 && text.contains("FARM_TOKEN") && text.contains("three"), "{text}");
+        let (_, text) = none(Some(path("named")), vec![path("two")]);
+        assert!(text.contains("FARM_TOKEN_FILE names"), "{text}");
+        std::fs::write(path("empty"), "\n").unwrap();
+        let (_, text) = none(None, vec![path("empty")]);
+        assert!(text.contains("is empty"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn where_nothing_listens_it_is_said_so_with_the_cure() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let Err(error) = Farm::connect(&format!("http://127.0.0.1:{port}/")).await else {
+            panic!("nothing is there")
+        };
+        assert_eq!(error.exit().code(), 3);
+        let text = error.to_string();
+        assert!(text.contains(&format!("no farm at http://127.0.0.1:{port} (connection refused)")), "{text}");
+        assert!(text.contains("FARM_URL"));
+    }
+}

@@ -1,0 +1,243 @@
+//! Reading a build's source as Docker reads it, into a content-addressed tree.
+//!
+//! [`Location`] finds the folder and the Dockerfile (quick, before anything is sent anywhere), [`read`] then
+//! walks and hashes. The tree has a root for the context, one for the Dockerfile, and one for each named
+//! context that is a folder; the forms are those of [`farm_types::snapshot`].
+//!
+//! What `.dockerignore` leaves out isn't in the tree at all. A `.dockerignore` that leaves out itself thus
+//! isn't either: an engine then finds none and leaves nothing out, which is right, since it was done here.
+//! The Dockerfile is always in the root `dockerfile`, whatever the patterns say of it.
+//!
+//! Invariant: links are kept as links and never followed, but for the Dockerfile's own.
+
+mod files;
+mod ignore;
+mod index;
+mod location;
+mod walk;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use farm_types::Digest;
+use farm_types::snapshot::{Entry, Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE, named_root, names};
+
+pub use files::{Disk, Files, OpenFile, Stat};
+pub use index::{Index, cache_folder};
+pub use location::Location;
+
+pub(crate) use files::open as open_file;
+
+use walk::Scan;
+
+/// Why a source can't be read; each text names the file and the cure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContextError {
+    /// The system refuses to give it.
+    #[error(
+        "can't read {name} ({why}); leave it out with a line in .dockerignore, or make it readable, for example with \
+         chmod u+rX"
+    )]
+    Unreadable {
+        /// The path, from the context's root.
+        name: String,
+        /// The system's reason.
+        why: String,
+    },
+    /// It didn't stand still.
+    #[error(
+        "{0} changed while it was read, twice; submit again when nothing writes to it, or leave it out with a line in .dockerignore"
+    )]
+    Changed(String),
+    /// A name, or a link's target, that isn't UTF-8.
+    #[error(
+        "{0} isn't valid UTF-8, which image builders can't take; rename it, or leave it out with a line in .dockerignore"
+    )]
+    Name(String),
+    /// `.dockerignore` can't be understood.
+    #[error("{0}")]
+    IgnoreFile(String),
+    /// The context or the Dockerfile isn't there or isn't what it should be.
+    #[error("{0}")]
+    Location(String),
+}
+
+impl ContextError {
+    fn unreadable(name: &str, error: &io::Error) -> Self {
+        Self::Unreadable { name: name.to_owned(), why: crate::error::io_in_short(error) }
+    }
+}
+
+impl From<ContextError> for crate::error::Error {
+    fn from(error: ContextError) -> Self {
+        match error {
+            ContextError::Changed(_) => Self::Changed(error.to_string()),
+            _ => Self::Usage(error.to_string()),
+        }
+    }
+}
+
+/// An object of the tree, by what it takes to send it.
+#[derive(Debug, Clone)]
+pub enum Object {
+    /// A folder.
+    Folder {
+        /// Its canonical form.
+        bytes: Bytes,
+        /// What it names.
+        children: Vec<Digest>,
+        /// From the context's root, for messages.
+        name: String,
+    },
+    /// A file's contents.
+    File {
+        /// Where they are.
+        path: PathBuf,
+        /// Bytes.
+        size: u64,
+        /// From the context's root, for messages.
+        name: String,
+    },
+}
+
+/// A source that was read.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// Each root's tree digest and content digest.
+    pub roots: BTreeMap<String, (Digest, Digest)>,
+    /// All that the roots hold.
+    pub objects: HashMap<Digest, Object>,
+    /// How many files it has; one that is in two roots counts once.
+    pub files: usize,
+    /// How many of them had to be read; of the others the index knew the digests.
+    pub files_read: usize,
+    /// What was left out though no pattern says so, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Source {
+    /// The snapshot's (`tree_id`, `content_key`).
+    pub fn names(&self) -> (Digest, Digest) {
+        names(&self.roots)
+    }
+}
+
+/// What [`read`] needs besides the place: where indexes are kept, the time, and how files are opened.
+pub struct Surroundings<'a> {
+    /// The folder of the indexes; without one every file is read.
+    pub cache: Option<PathBuf>,
+    /// Nanoseconds since 1970.
+    pub now_ns: i64,
+    /// How files are opened.
+    pub files: &'a dyn Files,
+}
+
+/// Walks and hashes all roots. Takes as many threads as there are CPUs; blocks.
+///
+/// # Errors
+/// Something that isn't left out can't be read or named, or changes all the time.
+pub fn read(location: &Location, around: &Surroundings<'_>) -> Result<Source, ContextError> {
+    let mut source = Source::default();
+    let mut seen = HashSet::new();
+    let patterns = ignore::load(&location.root, Some(&location.dockerfile))?;
+    let scan = walk::scan(&location.root, &patterns)?;
+    source.add_scan(ROOT_CONTEXT.to_owned(), &location.root, scan, around, &mut seen)?;
+    source.add_dockerfile(location, around, &mut seen)?;
+    for (name, root) in &location.named {
+        let patterns = ignore::load(root, None)?;
+        let scan = walk::scan(root, &patterns)?;
+        source.add_scan(named_root(name), root, scan, around, &mut seen)?;
+    }
+    source.files = seen.len();
+    Ok(source)
+}
+
+impl Source {
+    fn add_scan(
+        &mut self,
+        root_name: String,
+        root: &Path,
+        scan: Scan,
+        around: &Surroundings<'_>,
+        seen: &mut HashSet<PathBuf>,
+    ) -> Result<(), ContextError> {
+        let index = Index::load(around.cache.as_deref(), root);
+        let digests = files::in_parallel(scan.files.len(), |i, buffer| {
+            let file = &scan.files[i];
+            match index.get(&file.name, &file.stat) {
+                Some(digest) => Ok((Some((digest, file.stat)), false)),
+                None => files::digest(around.files, &root.join(&file.name), &file.name, buffer)
+                    .map(|read| (read, true)),
+            }
+        })?;
+        self.files_read += digests.iter().filter(|(_, read)| *read).count();
+        let digests: Vec<Option<(Digest, Stat)>> = digests.into_iter().map(|(digest, _)| digest).collect();
+        // What is gone since it was listed is not in the tree.
+        let there = || scan.files.iter().zip(&digests).filter_map(|(file, known)| Some((file, (*known)?)));
+        let known = there().map(|(file, (digest, stat))| (file.name.as_str(), stat, digest));
+        // A cache that can't be written costs time only.
+        let _ = index.replace(root, around.now_ns, known);
+        for (file, (digest, stat)) in there() {
+            seen.insert(root.join(&file.name));
+            self.objects.entry(digest).or_insert_with(|| Object::File {
+                path: root.join(&file.name),
+                size: stat.size,
+                name: file.name.clone(),
+            });
+        }
+        let folders = scan.folders(&digests)?;
+        for (name, folder) in folders {
+            let both = self.add_folder(name, &folder);
+            // The last is the root.
+            self.roots.insert(root_name.clone(), both);
+        }
+        self.warnings.extend(scan.left_out);
+        Ok(())
+    }
+
+    fn add_folder(&mut self, name: String, folder: &Folder) -> (Digest, Digest) {
+        let bytes = folder.encode();
+        let tree = Digest::of(&bytes);
+        let children = folder.children().collect();
+        self.objects.entry(tree).or_insert(Object::Folder { bytes: bytes.into(), children, name });
+        (tree, folder.content_digest())
+    }
+
+    /// The root with the Dockerfile and its own `.dockerignore`, and nothing else.
+    fn add_dockerfile(
+        &mut self,
+        location: &Location,
+        around: &Surroundings<'_>,
+        seen: &mut HashSet<PathBuf>,
+    ) -> Result<(), ContextError> {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut entries = Vec::new();
+        let ignore = format!("{}.dockerignore", location.dockerfile_name);
+        for name in [location.dockerfile_name.clone(), ignore] {
+            let shown = location.dockerfile.with_file_name(&name);
+            // Here links are followed: `-f Dockerfile` that is a link means the file behind it.
+            let path = match shown.canonicalize() {
+                Ok(path) => path,
+                Err(e) if e.kind() == io::ErrorKind::NotFound && name != location.dockerfile_name => continue,
+                Err(e) => return Err(ContextError::unreadable(&shown.display().to_string(), &e)),
+            };
+            let shown = shown.display().to_string();
+            let metadata = path.metadata().map_err(|e| ContextError::unreadable(&shown, &e))?;
+            let (digest, stat) = files::digest(around.files, &path, &shown, &mut buffer)?
+                .ok_or_else(|| ContextError::Changed(shown.clone()))?;
+            seen.insert(path.clone());
+            let node = Node::File { size: stat.size, digest };
+            entries.push(Entry { name, mode: walk::mode(&metadata), mtime: stat.mtime, node });
+            self.objects.entry(digest).or_insert(Object::File { path, size: stat.size, name: shown });
+        }
+        let folder = Folder::new(entries).map_err(|e| ContextError::Location(e.to_string()))?;
+        let both = self.add_folder(ROOT_DOCKERFILE.to_owned(), &folder);
+        self.roots.insert(ROOT_DOCKERFILE.to_owned(), both);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! Walking a folder: what is in it after the ignore patterns, without reading any file.
+//!
+//! Invariant: a folder that patterns leave out is in the result only if something below it is (brought back
+//! by a `!` pattern), as Docker has it.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use farm_types::Digest;
+use farm_types::pattern::{PatternSet, Verdicts};
+use farm_types::snapshot::{Entry, Folder, Node};
+
+use super::ContextError;
+use super::files::Stat;
+
+/// At most so many things that were left out are told one by one.
+const TOLD: usize = 10;
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// A folder stands behind the one that it lies in; the first is the root.
+    dirs: Vec<Dir>,
+    /// All regular files that stay.
+    pub(super) files: Vec<FoundFile>,
+    /// Sentences on what was left out though no pattern says so.
+    pub(super) left_out: Vec<String>,
+}
+
+/// A regular file.
+#[derive(Debug)]
+pub(super) struct FoundFile {
+    /// From the root, with `/` between its parts.
+    pub(super) name: String,
+    /// When it was listed.
+    pub(super) stat: Stat,
+}
+
+#[derive(Debug)]
+struct Dir {
+    path: String,
+    entries: Vec<Found>,
+    /// A pattern leaves it out; it stays only for what is below it.
+    excluded: bool,
+    verdicts: Verdicts,
+}
+
+#[derive(Debug)]
+struct Found {
+    name: String,
+    mode: u32,
+    mtime: i64,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// By its place in `files`.
+    File(usize),
+    /// By its place in `dirs`.
+    Dir(usize),
+    Symlink(String),
+    Fifo,
+}
+
+/// Permission bits with setuid, setgid and sticky.
+pub(super) fn mode(metadata: &Metadata) -> u32 {
+    metadata.mode() & 0o7777
+}
+
+/// Walks the folder at `root`.
+///
+/// # Errors
+/// Something that isn't left out can't be listed or has a name that isn't UTF-8.
+pub(super) fn scan(root: &Path, patterns: &PatternSet) -> Result<Scan, ContextError> {
+    let mut scan = Scan::default();
+    let top =
+        Dir { path: String::new(), entries: Vec::new(), excluded: false, verdicts: Verdicts::default() };
+    scan.dirs.push(top);
+    let mut odd = 0;
+    let mut at = 0;
+    while at < scan.dirs.len() {
+        scan.list(at, root, patterns, &mut odd)?;
+        at += 1;
+    }
+    if odd > TOLD {
+        scan.left_out.push(format!("and {} more sockets and devices are left out", odd - TOLD));
+    }
+    Ok(scan)
+}
+
+impl Scan {
+    fn list(
+        &mut self,
+        at: usize,
+        root: &Path,
+        patterns: &PatternSet,
+        odd: &mut usize,
+    ) -> Result<(), ContextError> {
+        let path = self.dirs[at].path.clone();
+        let excluded = self.dirs[at].excluded;
+        let verdicts = std::mem::take(&mut self.dirs[at].verdicts);
+        let shown = if path.is_empty() { root.display().to_string() } else { path.clone() };
+        let listing = match std::fs::read_dir(root.join(&path)) {
+            Ok(listing) => listing,
+            // What was left out may be closed, and what is gone since its parent was listed is gone.
+            Err(e) if excluded && e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            Err(e) if !path.is_empty() && e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(ContextError::unreadable(&shown, &e)),
+        };
+        let mut entries = Vec::new();
+        for entry in listing {
+            let entry = entry.map_err(|e| ContextError::unreadable(&shown, &e))?;
+            let os_name = entry.file_name();
+            let lossy = os_name.to_string_lossy();
+            let entry_path =
+                if path.is_empty() { lossy.clone().into_owned() } else { format!("{path}/{lossy}") };
+            let (out, entry_verdicts) = patterns.judge(&entry_path, &verdicts);
+            if out && !patterns.may_reinclude_below(&entry_path) {
+                continue;
+            }
+            let metadata = match entry.path().symlink_metadata() {
+                Ok(metadata) => metadata,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(ContextError::unreadable(&entry_path, &e)),
+            };
+            if out && !metadata.is_dir() {
+                continue;
+            }
+            let Some(name) = os_name.to_str() else {
+                return Err(ContextError::Name(format!("the name of {entry_path:?} ({os_name:?})")));
+            };
+            let kind = metadata.file_type();
+            let stat = Stat::from(&metadata);
+            let what = if kind.is_dir() {
+                let (excluded, verdicts) = (out, entry_verdicts);
+                self.dirs.push(Dir { path: entry_path, entries: Vec::new(), excluded, verdicts });
+                What::Dir(self.dirs.len() - 1)
+            } else if kind.is_file() {
+                self.files.push(FoundFile { name: entry_path, stat });
+                What::File(self.files.len() - 1)
+            } else if kind.is_symlink() {
+                let target = match std::fs::read_link(entry.path()) {
+                    Ok(target) => target,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) => return Err(ContextError::unreadable(&entry_path, &e)),
+                };
+                let Some(target) = target.to_str() else {
+                    return Err(ContextError::Name(format!(
+                        "where the link {entry_path:?} points to ({target:?})"
+                    )));
+                };
+                What::Symlink(target.to_owned())
+            } else if kind.is_fifo() {
+                What::Fifo
+            } else {
+                *odd += 1;
+                if *odd <= TOLD {
+                    let kind = if kind.is_socket() { "socket" } else { "device" };
+                    self.left_out.push(format!("{entry_path:?} is a {kind} and is left out"));
+                }
+                continue;
+            };
+            entries.push(Found { name: name.to_owned(), mode: mode(&metadata), mtime: stat.mtime, what });
+        }
+        self.dirs[at].entries = entries;
+        Ok(())
+    }
+
+    /// The folders, each with its path, each behind those that it holds; the root is the last. `digests`
+    /// are of [`Self::files`], in the same order; a file without one is gone.
+    ///
+    /// # Errors
+    /// A name that no snapshot takes.
+    pub(super) fn folders(
+        &self,
+        digests: &[Option<(Digest, Stat)>],
+    ) -> Result<Vec<(String, Folder)>, ContextError> {
+        let mut made: Vec<Option<(Digest, Digest)>> = vec![None; self.dirs.len()];
+        let mut folders = Vec::with_capacity(self.dirs.len());
+        for (i, dir) in self.dirs.iter().enumerate().rev() {
+            let mut entries = Vec::with_capacity(dir.entries.len());
+            for found in &dir.entries {
+                let (mtime, node) = match &found.what {
+                    What::File(file) => match digests[*file] {
+                        Some((digest, stat)) => (stat.mtime, Node::File { size: stat.size, digest }),
+                        None => continue,
+                    },
+                    What::Dir(below) => match made[*below] {
+                        Some((tree, content)) => (found.mtime, Node::Folder { tree, content }),
+                        None => continue,
+                    },
+                    What::Symlink(target) => (found.mtime, Node::Symlink { target: target.clone() }),
+                    What::Fifo => (found.mtime, Node::Fifo),
+                };
+                entries.push(Entry { name: found.name.clone(), mode: found.mode, mtime, node });
+            }
+            if dir.excluded && entries.is_empty() {
+                continue;
+            }
+            let folder =
+                Folder::new(entries).map_err(|e| ContextError::Location(format!("{}: {e}", dir.path)))?;
+            made[i] = Some((folder.tree_digest(), folder.content_digest()));
+            folders.push((dir.path.clone(), folder));
+        }
+        Ok(folders)
+    }
+}

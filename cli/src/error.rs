@@ -1,0 +1,166 @@
+//! What a command ends with when it doesn't end well: the sentence and the exit code.
+//!
+//! Every message names the thing, the value and the cure. A server's status becomes one of these in one
+//! place, [`Error::from_status`]; what the server calls invalid is shown in the server's words, since
+//! those name the field.
+
+use std::process::ExitCode;
+
+use farm_types::Invalid;
+use tonic::{Code, Status};
+
+/// A command's unhappy end. The text is for a person and has no `error:` in front.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command, its files or its values can't be taken.
+    #[error("{0}")]
+    Usage(String),
+    /// A file of the source has changed since it was hashed; reading the source anew may help.
+    #[error("{0}")]
+    Changed(String),
+    /// No farm answers, it doesn't know the caller, or it failed inside.
+    #[error("{0}")]
+    Farm(String),
+    /// The user ended it.
+    #[error("{0}")]
+    Cancelled(String),
+}
+
+/// The result of a command.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How a command ended, as its exit code says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done; of a build: built and published.
+    Done,
+    /// 1: the build failed.
+    BuildFailed,
+    /// 2: the command or its values can't be taken.
+    Usage,
+    /// 3: no farm answers, or it refuses to talk.
+    Farm,
+    /// 130: cancelled.
+    Cancelled,
+}
+
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::BuildFailed => 1,
+            Self::Usage => 2,
+            Self::Farm => 3,
+            Self::Cancelled => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+impl Error {
+    /// How the command ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::Changed(_) => Exit::Usage,
+            Self::Farm(_) => Exit::Farm,
+            Self::Cancelled(_) => Exit::Cancelled,
+        }
+    }
+
+    /// What a call's status means for the user; `url` is the farm that was called.
+    pub fn from_status(status: &Status, url: &str) -> Self {
+        let text = status.message();
+        match status.code() {
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::ResourceExhausted => Self::Usage(text.to_owned()),
+            Code::Unauthenticated => Self::Farm(format!(
+                "the farm at {url} doesn't know this token. Set FARM_TOKEN, or put the token that the farm's owner gave you \
+                 into ~/.config/farm/token."
+            )),
+            Code::PermissionDenied => Self::Farm(format!("the farm at {url} doesn't allow this: {text}")),
+            Code::Unavailable => {
+                Self::Farm(format!("the farm at {url} went away ({text}). Try again in a moment."))
+            }
+            Code::Unimplemented => {
+                Self::Farm(format!("the farm at {url} can't do this; it is older than this command ({text})"))
+            }
+            code => Self::Farm(format!("the farm at {url} failed ({code:?}: {text}). Its log says more.")),
+        }
+    }
+}
+
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::Usage(invalid.to_string())
+    }
+}
+
+/// True when the call may succeed if it is made again: the connection broke or the server is restarting.
+pub fn is_connection(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::Aborted => true,
+        // A connection that breaks within a call comes out as one of these, with the transport's error
+        // below it; one that the server sent has none.
+        Code::Unknown | Code::Internal | Code::Cancelled => std::error::Error::source(status).is_some(),
+        _ => false,
+    }
+}
+
+/// The root cause of an error in a few words: `connection refused`, not the whole chain.
+pub fn in_short(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(below) = cause.source() {
+        cause = below;
+    }
+    match cause.downcast_ref::<std::io::Error>() {
+        Some(io) => io_in_short(io),
+        None => cause.to_string(),
+    }
+}
+
+/// Why a call failed, in a few words: the transport's reason when there is one, else the server's.
+pub fn status_in_short(status: &Status) -> String {
+    std::error::Error::source(status).map_or_else(|| status.message().to_owned(), in_short)
+}
+
+/// An io error's kind in a few words.
+pub fn io_in_short(error: &std::io::Error) -> String {
+    // Of the operating system's errors the kind's text has no number in it.
+    match error.raw_os_error() {
+        Some(_) if !error.kind().to_string().starts_with("uncategorized") => error.kind().to_string(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_calls_invalid_is_a_mistake_of_usage_in_its_words() {
+        let error = Error::from_status(&Status::invalid_argument("tag \"x\": no"), "http://f");
+        assert_eq!((error.exit().code(), error.to_string().as_str()), (2, "tag \"x\": no"));
+        let error = Error::from_status(&Status::unauthenticated("no such token"), "http://f");
+        assert_eq!(error.exit().code(), 3);
+        assert!(error.to_string().contains("FARM_TOKEN"), "{error}");
+    }
+
+    #[test]
+    fn only_a_broken_connection_is_tried_again() {
+        assert!(is_connection(&Status::unavailable("restarting")));
+        assert!(!is_connection(&Status::internal("bug")));
+        assert!(!is_connection(&Status::invalid_argument("x")));
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(in_short(&refused), "connection refused");
+    }
+}

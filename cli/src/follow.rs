@@ -1,0 +1,116 @@
+//! Following a build through lost connections and restarts of the farm.
+//!
+//! Invariant: nothing is shown twice and nothing is left out, since each message bears the cursor from
+//! which the next watch goes on; and the end is reached only at the build's final state.
+
+use std::time::Duration;
+
+use farm_proto::v1::watch_build_response::Event;
+use farm_proto::v1::{AttemptEvents, Build, WatchBuildRequest};
+use farm_types::state::BuildState;
+use tonic::Status;
+
+use crate::connect::Farm;
+use crate::error::{Error, Result, is_connection, status_in_short};
+
+/// The first pause before watching again, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// A farm that is away for that long is given up; the build may well go on.
+const GIVE_UP: Duration = Duration::from_secs(600);
+
+/// What a follower is told.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    /// The build as it is now.
+    Build(&'a Build),
+    /// A piece of an attempt's stream.
+    Attempt(&'a AttemptEvents),
+    /// The farm doesn't answer, also not when it is asked again; told once for each time away.
+    Away(&'a str),
+    /// It answers again.
+    Back,
+}
+
+/// True when nothing more will change.
+pub fn is_final(build: &Build) -> bool {
+    build.state.parse::<BuildState>().is_ok_and(BuildState::is_final)
+}
+
+/// Follows a build to its final state, or (`to_the_end` false) to what is there now; answers the build as
+/// it was last. `pause` waits before the farm is asked again. Dropping the future ends the watch and changes
+/// nothing.
+///
+/// # Errors
+/// There is no such build, the farm refuses, or it was away for ten minutes.
+pub async fn follow(
+    farm: &Farm,
+    id: &str,
+    to_the_end: bool,
+    pause: impl AsyncFn(Duration),
+    mut tell: impl FnMut(Seen<'_>),
+) -> Result<Option<Build>> {
+    let mut cursor = bytes::Bytes::new();
+    let mut last: Option<Build> = None;
+    // Since the last message: how long was waited.
+    let mut away = Duration::ZERO;
+    let mut told_away = false;
+    let mut wait = PAUSE.0;
+    loop {
+        let request =
+            WatchBuildRequest { build_id: id.to_owned(), cursor: cursor.clone(), follow: to_the_end };
+        let mut heard = |response: farm_proto::v1::WatchBuildResponse| {
+            cursor = response.cursor;
+            away = Duration::ZERO;
+            if std::mem::take(&mut told_away) {
+                tell(Seen::Back);
+            }
+            wait = PAUSE.0;
+            match response.event {
+                Some(Event::Build(build)) => {
+                    tell(Seen::Build(&build));
+                    last = Some(build);
+                }
+                Some(Event::Attempt(events)) => tell(Seen::Attempt(&events)),
+                None => {}
+            }
+        };
+        let ended = watch(farm, request, &mut heard).await;
+        let why = match ended {
+            Ok(()) if !to_the_end || last.as_ref().is_some_and(is_final) => return Ok(last),
+            // A coordinator that drains ends its streams.
+            Ok(()) => "the farm ended the connection".to_owned(),
+            Err(status) if is_connection(&status) => status_in_short(&status),
+            Err(status) => return Err(farm.error(&status)),
+        };
+        if away >= GIVE_UP {
+            return Err(Error::Farm(format!(
+                "the farm at {} has been away for 10 minutes ({why}). The build goes on when the farm is back; then: \
+                 farm logs {id} -f",
+                farm.url()
+            )));
+        }
+        // One connection that ends isn't news: another coordinator, or the same, may be there at once.
+        if away > Duration::ZERO && !std::mem::replace(&mut told_away, true) {
+            tell(Seen::Away(&why));
+        }
+        pause(wait).await;
+        away += wait;
+        wait = (wait * 2).min(PAUSE.1);
+    }
+}
+
+async fn watch(
+    farm: &Farm,
+    request: WatchBuildRequest,
+    heard: &mut impl FnMut(farm_proto::v1::WatchBuildResponse),
+) -> Result<(), Status> {
+    let mut stream = farm.builds().watch_build(request).await?.into_inner();
+    while let Some(response) = stream.message().await? {
+        heard(response);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

@@ -1,0 +1,330 @@
+//! The JSON of `--json`: one object on standard output, at the end.
+//!
+//! Names are stable: new ones may come, none goes or changes its meaning. Digests are `sha256:HEX`, times
+//! are RFC 3339 in UTC, spans are `…_seconds`, sizes are `…_bytes`. What isn't known, or not yet, is null.
+//!
+//! - `farm submit` and `farm show` give a [`BuildJson`]; `upload` is null in `show`, and so are `platforms`'
+//!   details while a build runs (`farm submit --detach`).
+//! - `farm builds` gives `{"builds": [BuildJson, …]}`, newest first.
+//! - `farm workers` gives `{"workers": [WorkerJson, …]}`.
+//! - `farm logs` gives one [`LogJson`] a line.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use farm_proto::v1::{Build, Failure, Worker};
+use serde::Serialize;
+
+use super::progress::SeenWarning;
+use super::summary::{attempt_ms, deciding_attempt, platform_jobs, tag_reference};
+
+/// A build.
+#[derive(Debug, Serialize)]
+pub struct BuildJson {
+    /// What `farm show` takes.
+    pub id: String,
+    /// queued, running, publishing, cancelling, succeeded, failed or cancelled.
+    pub state: String,
+    /// Who submitted it.
+    pub created_by: String,
+    /// When it was submitted.
+    pub created: Option<String>,
+    /// When its first job was started.
+    pub started: Option<String>,
+    /// When it ended.
+    pub finished: Option<String>,
+    /// From submission to end, seconds.
+    pub total_seconds: Option<f64>,
+    /// The source.
+    pub snapshot: Option<SnapshotJson>,
+    /// What this submission sent.
+    pub upload: Option<UploadJson>,
+    /// In the order in which they were asked for.
+    pub platforms: Vec<PlatformJson>,
+    /// The index of all platforms.
+    pub index_digest: Option<String>,
+    /// The tags, with what became of each.
+    pub tags: Vec<TagJson>,
+    /// Each once over all platforms; only in `farm submit`.
+    pub warnings: Vec<WarningJson>,
+    /// Why it failed.
+    pub failure: Option<FailureJson>,
+}
+
+/// A source.
+#[derive(Debug, Serialize)]
+pub struct SnapshotJson {
+    /// With times and modes.
+    pub tree_id: String,
+    /// Equal for equal content.
+    pub content_key: String,
+}
+
+/// What a submission read and sent.
+#[derive(Debug, Clone, Serialize)]
+pub struct UploadJson {
+    /// Files in the source.
+    pub files: usize,
+    /// Files whose contents the farm hadn't got.
+    pub new_files: usize,
+    /// Bytes of all that was sent.
+    pub sent_bytes: u64,
+}
+
+/// One platform of a build.
+#[derive(Debug, Serialize)]
+pub struct PlatformJson {
+    /// Normalised, like `linux/arm64`.
+    pub platform: String,
+    /// blocked, ready, leased, running, succeeded, failed or cancelled.
+    pub state: String,
+    /// What it waits for, in words.
+    pub waiting: Option<String>,
+    /// What was pushed.
+    pub digest: Option<String>,
+    /// Its media type.
+    pub media_type: Option<String>,
+    /// The image's layers and config, compressed.
+    pub image_bytes: Option<u64>,
+    /// native or emulated, of the attempt that counts.
+    pub support: Option<String>,
+    /// The worker of the attempt that counts.
+    pub worker: Option<String>,
+    /// How many attempts there were.
+    pub attempts: usize,
+    /// The attempt that counts, from its start to its end.
+    pub seconds: Option<f64>,
+    /// Steps of the Dockerfile.
+    pub steps: Option<u32>,
+    /// Of these, steps whose result was in the cache.
+    pub steps_cached: Option<u32>,
+    /// Why it failed.
+    pub failure: Option<FailureJson>,
+}
+
+/// A tag and what became of it.
+#[derive(Debug, Serialize)]
+pub struct TagJson {
+    /// Repository and tag.
+    pub reference: String,
+    /// wanted, put, verified, superseded or failed.
+    pub state: String,
+    /// What it pointed to before.
+    pub previous_digest: Option<String>,
+    /// Why it failed.
+    pub failure: Option<FailureJson>,
+}
+
+/// A warning.
+#[derive(Debug, Serialize)]
+pub struct WarningJson {
+    /// The engine's name for it.
+    pub rule: Option<String>,
+    /// The sentence.
+    pub message: String,
+    /// The file that it is about.
+    pub file: Option<String>,
+    /// From 1.
+    pub line: Option<u32>,
+    /// Where more is said.
+    pub url: Option<String>,
+    /// The platforms that gave it.
+    pub platforms: Vec<String>,
+}
+
+/// A failure.
+#[derive(Debug, Serialize)]
+pub struct FailureJson {
+    /// user, infrastructure, killed, deadline or bug.
+    pub cause: String,
+    /// A stable word.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+    /// The step, as the engine names it.
+    pub step: Option<String>,
+    /// Of the step's command.
+    pub exit_code: Option<i32>,
+    /// The file that it is about.
+    pub file: Option<String>,
+    /// The first line that is meant, from 1.
+    pub line: Option<u32>,
+    /// The step's last output.
+    pub log_tail: Vec<String>,
+}
+
+/// A worker.
+#[derive(Debug, Serialize)]
+pub struct WorkerJson {
+    /// Its name.
+    pub name: String,
+    /// online, suspect, offline or draining.
+    pub state: String,
+    /// What it builds.
+    pub platforms: Vec<WorkerPlatformJson>,
+    /// How many jobs it runs at once.
+    pub slots: u32,
+    /// How many more it would take now.
+    pub slots_free: u32,
+    /// Its engine's version.
+    pub engine: String,
+    /// Its own version.
+    pub version: String,
+    /// When it was last heard.
+    pub last_seen: Option<String>,
+    /// `BUILD PLATFORM` each.
+    pub running: Vec<String>,
+}
+
+/// A platform that a worker offers.
+#[derive(Debug, Serialize)]
+pub struct WorkerPlatformJson {
+    /// Normalised.
+    pub platform: String,
+    /// native or emulated.
+    pub support: String,
+}
+
+/// A line of a step's output.
+#[derive(Debug, Serialize)]
+pub struct LogJson {
+    /// Normalised.
+    pub platform: String,
+    /// From 1.
+    pub attempt: u32,
+    /// The step, as the engine names it; empty when it isn't known.
+    pub step: String,
+    /// stdout or stderr.
+    pub stream: &'static str,
+    /// Without control sequences.
+    pub text: String,
+}
+
+fn known(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn time(ms: i64) -> Option<String> {
+    let at = DateTime::<Utc>::from_timestamp_millis(ms).filter(|_| ms > 0)?;
+    Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+fn seconds(ms: i64) -> f64 {
+    std::time::Duration::from_millis(u64::try_from(ms).unwrap_or(0)).as_secs_f64()
+}
+
+impl BuildJson {
+    /// The object for a build as the farm has it.
+    pub fn new(build: &Build, upload: Option<UploadJson>, warnings: &[SeenWarning]) -> Self {
+        let publication = build.publication.as_ref();
+        let snapshot = build.spec.as_ref().and_then(|spec| spec.snapshot.as_ref());
+        Self {
+            id: build.id.clone(),
+            state: build.state.clone(),
+            created_by: build.created_by.clone(),
+            created: time(build.created_ms),
+            started: time(build.started_ms),
+            finished: time(build.finished_ms),
+            total_seconds: (build.finished_ms > 0).then(|| seconds(build.finished_ms - build.created_ms)),
+            snapshot: snapshot.map(|snapshot| SnapshotJson {
+                tree_id: snapshot.tree_id.clone(),
+                content_key: snapshot.content_key.clone(),
+            }),
+            upload,
+            platforms: platform_jobs(build).into_iter().map(PlatformJson::from).collect(),
+            index_digest: publication.and_then(|publication| known(&publication.index_digest)),
+            tags: publication
+                .iter()
+                .flat_map(|publication| &publication.destinations)
+                .flat_map(|destination| destination.tags.iter().map(move |tag| (destination, tag)))
+                .map(|(destination, tag)| TagJson {
+                    reference: tag_reference(&destination.repository, tag),
+                    state: tag.state.clone(),
+                    previous_digest: known(&tag.previous_digest),
+                    failure: tag.failure.as_ref().or(destination.failure.as_ref()).map(FailureJson::from),
+                })
+                .collect(),
+            warnings: warnings.iter().map(WarningJson::from).collect(),
+            failure: build.failure.as_ref().map(FailureJson::from),
+        }
+    }
+}
+
+impl From<&farm_proto::v1::Job> for PlatformJson {
+    fn from(job: &farm_proto::v1::Job) -> Self {
+        let attempt = deciding_attempt(job);
+        let result = job.result.as_ref();
+        Self {
+            platform: job.platform.clone(),
+            state: job.state.clone(),
+            waiting: known(&job.waiting),
+            digest: result.and_then(|result| known(&result.digest)),
+            media_type: result.and_then(|result| known(&result.media_type)),
+            image_bytes: result.map(|result| result.image_bytes).filter(|n| *n > 0),
+            support: attempt.and_then(|attempt| known(&attempt.support)),
+            worker: attempt.and_then(|attempt| known(&attempt.worker)),
+            attempts: job.attempts.len(),
+            seconds: attempt.filter(|a| a.finished_ms > 0).map(|a| seconds(attempt_ms(a, a.finished_ms))),
+            steps: result.map(|result| result.steps),
+            steps_cached: result.map(|result| result.steps_cached),
+            failure: job.failure.as_ref().map(FailureJson::from),
+        }
+    }
+}
+
+impl From<&SeenWarning> for WarningJson {
+    fn from(seen: &SeenWarning) -> Self {
+        let warning = &seen.warning;
+        Self {
+            rule: known(&warning.rule),
+            message: warning.message.clone(),
+            file: known(&warning.file),
+            line: (warning.line > 0).then_some(warning.line),
+            url: known(&warning.url),
+            platforms: seen.platforms.clone(),
+        }
+    }
+}
+
+impl From<&Failure> for FailureJson {
+    fn from(failure: &Failure) -> Self {
+        let source = failure.source.as_ref();
+        Self {
+            cause: failure.cause.clone(),
+            code: failure.code.clone(),
+            message: failure.message.clone(),
+            step: known(&failure.step),
+            exit_code: failure.exit_code,
+            file: source.and_then(|source| known(&source.file)),
+            line: source.map(|source| source.marked_from),
+            log_tail: failure.log_tail.clone(),
+        }
+    }
+}
+
+impl From<&Worker> for WorkerJson {
+    fn from(worker: &Worker) -> Self {
+        Self {
+            name: worker.name.clone(),
+            state: worker.state.clone(),
+            platforms: worker
+                .platforms
+                .iter()
+                .map(|offer| WorkerPlatformJson {
+                    platform: offer.platform.clone(),
+                    support: offer.support.clone(),
+                })
+                .collect(),
+            slots: worker.slots,
+            slots_free: worker.slots_free,
+            engine: worker.engine.clone(),
+            version: worker.version.clone(),
+            last_seen: time(worker.last_seen_ms),
+            running: worker.running.clone(),
+        }
+    }
+}
+
+/// The object's text.
+pub fn text(object: &impl Serialize) -> String {
+    // Only a map with keys that aren't strings can fail, and there is none.
+    serde_json::to_string(object).unwrap_or_default()
+}

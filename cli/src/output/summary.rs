@@ -1,0 +1,264 @@
+//! How a build ended: what each platform gave, what was published, what went wrong and where.
+//!
+//! The last line is the one that matters. Of a build that still runs the same rows tell how far it is.
+//!
+//! Invariant: nothing is called published unless the farm has seen the tag point to the index.
+
+use farm_proto::v1::{Attempt, Build, Failure, Job, Tag};
+
+use super::progress::SeenWarning;
+use super::text::{bytes, columns, count, first_line, harmless, short_digest, span};
+
+/// The lines about a build, final or not. `now` is in milliseconds since 1970.
+pub fn summary(build: &Build, warnings: &[SeenWarning], now: i64) -> Vec<String> {
+    let mut out = failures(build);
+    out.extend(platforms(build, now));
+    out.extend(warnings.iter().map(|seen| warning(seen, build)));
+    out.extend(publication(build));
+    out.extend(ending(build));
+    out
+}
+
+/// The build's jobs that build a platform, in the order in which the platforms were asked for.
+pub fn platform_jobs(build: &Build) -> Vec<&Job> {
+    let order = |job: &Job| {
+        let spec = build.spec.as_ref();
+        spec.and_then(|spec| spec.platforms.iter().position(|p| *p == job.platform)).unwrap_or(usize::MAX)
+    };
+    let mut jobs: Vec<&Job> =
+        build.jobs.iter().filter(|job| job.kind == "build" || job.kind.is_empty()).collect();
+    jobs.sort_by_key(|job| order(job));
+    jobs
+}
+
+/// The attempt that gave a job's result, or else its last.
+pub fn deciding_attempt(job: &Job) -> Option<&Attempt> {
+    job.attempts.iter().find(|attempt| attempt.state == "succeeded").or_else(|| job.attempts.last())
+}
+
+/// How long an attempt took, or has taken, milliseconds.
+pub fn attempt_ms(attempt: &Attempt, now: i64) -> i64 {
+    let from = if attempt.started_ms > 0 { attempt.started_ms } else { attempt.offered_ms };
+    let to = if attempt.finished_ms > 0 { attempt.finished_ms } else { now };
+    (to - from).max(0)
+}
+
+/// A tag with its repository.
+pub fn tag_reference(repository: &str, tag: &Tag) -> String {
+    if tag.tag.contains('/') { tag.tag.clone() } else { format!("{repository}:{}", tag.tag) }
+}
+
+fn platforms(build: &Build, now: i64) -> Vec<String> {
+    let final_failure = matches!(build.state.as_str(), "failed" | "cancelled");
+    let rows: Vec<Vec<String>> = platform_jobs(build)
+        .into_iter()
+        // A failed one has its own lines above; of one that was built it is said below.
+        .filter(|job| !final_failure || job.state == "succeeded")
+        .map(|job| {
+            let attempt = deciding_attempt(job);
+            let on = attempt.map(|a| format!("{} on {}", a.support, harmless(&a.worker))).unwrap_or_default();
+            let time = attempt.map(|a| span(attempt_ms(a, now))).unwrap_or_default();
+            match (job.state.as_str(), &job.result) {
+                ("succeeded", Some(result)) => {
+                    let size = if result.image_bytes > 0 { bytes(result.image_bytes) } else { String::new() };
+                    let steps = match result.steps {
+                        0 => String::new(),
+                        n => format!("({} of {n} steps cached)", result.steps_cached),
+                    };
+                    vec![
+                        job.platform.clone(),
+                        short_digest(&result.digest),
+                        size,
+                        on,
+                        format!("{time} {steps}"),
+                    ]
+                }
+                ("ready" | "blocked", _) => {
+                    vec![job.platform.clone(), "waiting".to_owned(), String::new(), harmless(&job.waiting)]
+                }
+                (state, _) => vec![job.platform.clone(), harmless(state), String::new(), on, time],
+            }
+        })
+        .collect();
+    let replaced = platform_jobs(build).into_iter().filter_map(|job| {
+        let syntax = job.result.as_ref().map(|r| r.syntax_replaced.as_str()).filter(|s| !s.is_empty())?;
+        Some(format!(
+            "note  {}: # syntax={} was replaced by the engine's own",
+            job.platform,
+            harmless(syntax)
+        ))
+    });
+    let mut out = columns(&rows);
+    out.extend(replaced);
+    out
+}
+
+fn warning(seen: &SeenWarning, build: &Build) -> String {
+    let warning = &seen.warning;
+    let file = if warning.file.is_empty() { "Dockerfile" } else { &warning.file };
+    let place =
+        if warning.line > 0 { format!("  {}:{}", harmless(file), warning.line) } else { String::new() };
+    let rule = if warning.rule.is_empty() { String::new() } else { format!("{}: ", harmless(&warning.rule)) };
+    let all = build.spec.as_ref().is_some_and(|spec| spec.platforms.len() == seen.platforms.len());
+    let of = if all { String::new() } else { format!(" ({})", seen.platforms.join(", ")) };
+    format!("warning{place}  {rule}{}{of}", first_line(&warning.message, 200))
+}
+
+fn publication(build: &Build) -> Vec<String> {
+    let Some(publication) = &build.publication else { return Vec::new() };
+    let platforms = count(build.spec.as_ref().map_or(0, |spec| spec.platforms.len()), "platform");
+    let digest = short_digest(&publication.index_digest);
+    let reason = |failure: &Option<Failure>| match failure {
+        Some(failure) => first_line(&failure.message, 300),
+        None => "the farm gave no reason".to_owned(),
+    };
+    let mut rows = Vec::new();
+    for destination in &publication.destinations {
+        for tag in &destination.tags {
+            let reference = tag_reference(&destination.repository, tag);
+            let was = match tag.previous_digest.as_str() {
+                "" => String::new(),
+                same if same == publication.index_digest => ", as before".to_owned(),
+                other => format!(", was {}", short_digest(other)),
+            };
+            let failure = if tag.failure.is_some() { &tag.failure } else { &destination.failure };
+            rows.push(match tag.state.as_str() {
+                "verified" => {
+                    vec!["published".to_owned(), reference, format!("{digest}  ({platforms}{was})")]
+                }
+                "superseded" => {
+                    vec![
+                        "not moved".to_owned(),
+                        reference,
+                        "a newer build has this tag, or will have it".to_owned(),
+                    ]
+                }
+                "failed" => vec!["not published".to_owned(), reference, reason(failure)],
+                // Nothing more will happen to it when the build is over.
+                _ if build.finished_ms > 0 => vec!["not published".to_owned(), reference, reason(failure)],
+                _ => vec!["to publish".to_owned(), reference],
+            });
+        }
+        if destination.tags.is_empty() && destination.state == "failed" {
+            let repository = destination.repository.clone();
+            rows.push(vec!["not published".to_owned(), repository, reason(&destination.failure)]);
+        }
+    }
+    columns(&rows)
+}
+
+/// The failures of jobs, those that are alike told once, and the build's own when no job explains it.
+fn failures(build: &Build) -> Vec<String> {
+    let mut told: Vec<(&Failure, Vec<&Job>)> = Vec::new();
+    for job in platform_jobs(build) {
+        let Some(failure) = job.failure.as_ref().filter(|_| job.state == "failed") else { continue };
+        match told.iter_mut().find(|(known, _)| *known == failure) {
+            Some((_, jobs)) => jobs.push(job),
+            None => told.push((failure, vec![job])),
+        }
+    }
+    let mut out = Vec::new();
+    for (failure, jobs) in &told {
+        let platforms: Vec<&str> = jobs.iter().map(|job| job.platform.as_str()).collect();
+        let mut workers: Vec<&str> =
+            jobs.iter().filter_map(|j| deciding_attempt(j)).map(|a| a.worker.as_str()).collect();
+        workers.dedup();
+        let on =
+            if workers.is_empty() { String::new() } else { format!(" on {}", harmless(&workers.join(", "))) };
+        let logs = format!("farm logs {} --platform {}", build.id, platforms.first().unwrap_or(&""));
+        out.extend(failure_lines(failure, &platforms.join(", "), &on, &logs));
+    }
+    if told.is_empty()
+        && build.state == "failed"
+        && let Some(failure) = &build.failure
+    {
+        out.extend(failure_lines(failure, "the build", "", &format!("farm logs {}", build.id)));
+    }
+    out
+}
+
+fn failure_lines(failure: &Failure, what: &str, on: &str, logs: &str) -> Vec<String> {
+    let step = match step_number(&failure.step) {
+        Some(number) => format!(" at step {number}"),
+        None => String::new(),
+    };
+    let why = match failure.exit_code {
+        Some(code) => format!("exit code {code}"),
+        None => first_line(&failure.message, 400),
+    };
+    let mut out = vec![format!("{what} failed{step}{on}: {why}")];
+    match &failure.source {
+        Some(source) => {
+            out.push(format!("  {}:{}", harmless(&source.file), source.marked_from));
+            let last = source.first_line + u32::try_from(source.lines.len()).unwrap_or(0);
+            let width = last.saturating_sub(1).to_string().len().max(2);
+            for (number, line) in (source.first_line..).zip(&source.lines) {
+                let marked = (source.marked_from..=source.marked_to).contains(&number);
+                let mark = if marked { '>' } else { ' ' };
+                out.push(format!(" {mark} {number:>width$} | {}", harmless(line)).trim_end().to_owned());
+            }
+        }
+        None if !failure.step.is_empty() => out.push(format!("  {}", first_line(&failure.step, 200))),
+        None => {}
+    }
+    let tail: Vec<String> = failure.log_tail.iter().map(|line| format!("  {}", harmless(line))).collect();
+    if let Some((last, before)) = tail.split_last() {
+        out.extend_from_slice(before);
+        out.push(format!("{last}    (last lines; all: {logs})"));
+    }
+    // The message may say more than the exit code, for example that the command was killed.
+    if failure.exit_code.is_some() && !failure.message.is_empty() && failure.cause != "user" {
+        out.push(format!("  {}", first_line(&failure.message, 400)));
+    }
+    out
+}
+
+/// `5/9` of `[final 5/9] RUN …`.
+fn step_number(step: &str) -> Option<&str> {
+    let inner = step.strip_prefix('[')?.split_once(']')?.0;
+    let number = inner.rsplit(' ').next()?;
+    let (n, of) = number.split_once('/')?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    (digits(n) && digits(of)).then_some(number)
+}
+
+/// What the end means, and the last line.
+fn ending(build: &Build) -> Vec<String> {
+    let id = harmless(&build.id);
+    let time = span(build.finished_ms - build.created_ms);
+    let show = format!("farm show {id}");
+    let tags: Vec<&Tag> =
+        build.publication.iter().flat_map(|p| &p.destinations).flat_map(|d| &d.tags).collect();
+    let moved = tags.iter().any(|tag| matches!(tag.state.as_str(), "put" | "verified"));
+    let untouched = match (moved, build.spec.as_ref().is_some_and(|spec| !spec.tags.is_empty())) {
+        (true, _) => "not every tag was published",
+        (false, true) => "nothing was published, tags are as before",
+        (false, false) => "nothing was published",
+    };
+    let built: Vec<&str> = platform_jobs(build)
+        .into_iter()
+        .filter(|job| job.state == "succeeded")
+        .map(|job| job.platform.as_str())
+        .collect();
+    match build.state.as_str() {
+        "succeeded" => {
+            let nowhere =
+                tags.is_empty().then(|| "nothing was published, since no tag was given (-t)".to_owned());
+            nowhere.into_iter().chain([format!("built in {time}   {show}")]).collect()
+        }
+        "failed" => {
+            let first = match built[..] {
+                [] => format!("{untouched}."),
+                [one] => format!("{one} was built; {untouched}."),
+                _ => format!("{} were built; {untouched}.", built.join(", ")),
+            };
+            vec![first, format!("failed after {time}   {show}")]
+        }
+        "cancelled" => vec![format!("{untouched}."), format!("cancelled after {time}   {show}")],
+        state => vec![format!("{state}   farm logs {id} -f")],
+    }
+}
+
+#[cfg(test)]
+#[path = "summary_tests.rs"]
+mod tests;

@@ -1,0 +1,33 @@
+//! A farm for unit tests, within the process: FAKE services behind a real gRPC connection over a pipe in
+//! memory. The real services are exercised end to end elsewhere.
+
+use hyper_util::rt::TokioIo;
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::server::Router;
+use tonic::transport::{Endpoint, Uri};
+
+use crate::connect::{Bearer, Farm};
+
+/// Serves these services and connects to them. A connection that breaks is made anew on the next call.
+pub async fn farm(router: Router) -> Farm {
+    let (sender, receiver) = mpsc::unbounded_channel::<DuplexStream>();
+    let incoming = UnboundedReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);
+    tokio::spawn(async move { router.serve_with_incoming(incoming).await });
+    let connector = tower::service_fn(move |_: Uri| {
+        let (ours, theirs) = tokio::io::duplex(1024 * 1024);
+        let sent = sender.send(theirs);
+        async move {
+            sent.map(|()| TokioIo::new(ours))
+                .map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
+        }
+    });
+    let channel = Endpoint::from_static("http://farm.test").connect_with_connector(connector).await.unwrap();
+    Farm::over(
+        channel,
+        Bearer::new("t0ken", "the test").unwrap_or_else(|e| panic!("{e}")),
+        "http://farm.test",
+    )
+}

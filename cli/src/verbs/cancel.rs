@@ -1,0 +1,42 @@
+//! `farm cancel`.
+
+use farm_proto::v1::{Build, CancelBuildRequest};
+
+use super::build_id;
+use crate::connect::Farm;
+use crate::error::{Exit, Result};
+use crate::follow::is_final;
+use crate::output::Out;
+
+/// Arguments of `farm cancel`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  farm cancel 7f3k2m")]
+pub struct Args {
+    /// The build, as `farm builds` lists it
+    #[arg(value_name = "BUILD")]
+    id: String,
+}
+
+/// Asks for the build's end and doesn't wait for it.
+///
+/// # Errors
+/// There is no such build, or the farm can't be asked.
+pub async fn run(args: Args, url: &str) -> Result<Exit> {
+    let id = build_id(&args.id)?;
+    let farm = Farm::connect(url).await?;
+    let request = CancelBuildRequest { build_id: id };
+    let answer = farm.builds().cancel_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
+    Out::stdout().line(&told(&answer.build.unwrap_or_default()));
+    Ok(Exit::Done)
+}
+
+/// What became of the wish.
+pub(super) fn told(build: &Build) -> String {
+    let id = &build.id;
+    match build.state.as_str() {
+        "cancelled" => format!("build {id} is cancelled"),
+        "publishing" => format!("build {id} is being published already and stays as it is"),
+        state if is_final(build) => format!("build {id} had {state} already and stays as it is"),
+        _ => format!("build {id} is being cancelled   farm show {id}"),
+    }
+}

@@ -1,0 +1,140 @@
+//! `farm logs`.
+
+use std::collections::HashMap;
+
+use farm_proto::v1::attempt_event::Event;
+use farm_proto::v1::{AttemptEvents, GetBuildRequest};
+use farm_types::Platform;
+
+use super::build_id;
+use crate::connect::Farm;
+use crate::error::{Error, Exit, Result};
+use crate::follow::{Seen, follow};
+use crate::output::Out;
+use crate::output::json::{self, LogJson};
+use crate::output::lines::Lines;
+use crate::output::progress::Progress;
+use crate::output::text::harmless;
+
+/// Arguments of `farm logs`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  farm logs 7f3k2m\n  farm logs 7f3k2m -f --platform linux/arm64\n  farm logs 7f3k2m --json | jq -r .text"
+)]
+pub struct Args {
+    /// The build, as `farm builds` lists it
+    #[arg(value_name = "BUILD")]
+    id: String,
+
+    /// Go on until the build has ended
+    #[arg(short, long)]
+    follow: bool,
+
+    /// Only this platform's output
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+
+    /// Print each line of output as a JSON object of its own
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints what a build's steps have written, in the words of `farm submit`.
+///
+/// # Errors
+/// There is no such build, it has no such platform, or the farm can't be asked.
+pub async fn run(args: Args, url: &str) -> Result<Exit> {
+    let id = build_id(&args.id)?;
+    let only = match &args.platform {
+        Some(text) => Some(text.parse::<Platform>()?.to_string()),
+        None => None,
+    };
+    let farm = Farm::connect(url).await?;
+    let request = GetBuildRequest { build_id: id.clone() };
+    let known = farm.builds().get_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
+    let known = known.build.unwrap_or_default();
+    let platforms = known.spec.as_ref().map(|spec| spec.platforms.as_slice()).unwrap_or_default();
+    if let Some(only) = only.as_ref().filter(|only| !platforms.contains(only)) {
+        return Err(Error::Usage(format!("--platform {only}: build {id} has {}", platforms.join(", "))));
+    }
+    let mut out = Out::stdout();
+    let mut progress = Progress::new(only.clone());
+    progress.introduce(&known);
+    let mut json_lines = JsonLines::default();
+    let (closed, mut reader_gone) = tokio::sync::watch::channel(false);
+    let following = follow(&farm, &id, args.follow, tokio::time::sleep, |seen| {
+        match seen {
+            Seen::Build(build) if !args.json => out.lines(progress.build(build)),
+            Seen::Attempt(events) if !args.json => out.lines(progress.events(events)),
+            Seen::Attempt(events) if only.as_ref().is_none_or(|only| *only == events.platform) => {
+                out.lines(json_lines.events(events));
+            }
+            Seen::Build(_) | Seen::Attempt(_) => {}
+            Seen::Away(why) => eprintln!("the farm doesn't answer ({why}); trying again"),
+            Seen::Back => eprintln!("the farm is back"),
+        }
+        if out.is_closed() {
+            closed.send_replace(true);
+        }
+    });
+    tokio::select! {
+        build = following => drop(build?),
+        // `farm logs … | head`: there is nobody to print for.
+        Ok(_) = reader_gone.wait_for(|closed| *closed) => return Ok(Exit::Done),
+    }
+    out.lines(if args.json { json_lines.finish() } else { progress.finish() });
+    Ok(Exit::Done)
+}
+
+/// Output lines as JSON objects.
+#[derive(Default)]
+struct JsonLines {
+    streams: HashMap<(String, String, u32), (Lines, LogJson)>,
+    names: HashMap<(String, String), String>,
+}
+
+impl JsonLines {
+    fn events(&mut self, events: &AttemptEvents) -> Vec<String> {
+        let mut out = Vec::new();
+        for event in events.events.iter().filter_map(|event| event.event.as_ref()) {
+            match event {
+                Event::Step(step) => {
+                    let key = (events.attempt_id.clone(), step.digest.clone());
+                    self.names.insert(key, harmless(step.name.lines().next().unwrap_or_default()));
+                }
+                Event::Log(log) => {
+                    let named = (events.attempt_id.clone(), log.step_digest.clone());
+                    let step = self.names.get(&named).cloned().unwrap_or_default();
+                    let key = (named.0, named.1, log.stream);
+                    let (lines, object) = self.streams.entry(key).or_insert_with(|| {
+                        let object = LogJson {
+                            platform: events.platform.clone(),
+                            attempt: events.attempt_number,
+                            step,
+                            stream: if log.stream == 2 { "stderr" } else { "stdout" },
+                            text: String::new(),
+                        };
+                        (Lines::default(), object)
+                    });
+                    for line in lines.push(&log.data) {
+                        object.text = line;
+                        out.push(json::text(object));
+                    }
+                }
+                _ => {}
+            }
+        }
+        out
+    }
+
+    fn finish(&mut self) -> Vec<String> {
+        let mut out = Vec::new();
+        for (lines, object) in self.streams.values_mut() {
+            if let Some(line) = lines.finish() {
+                object.text = line;
+                out.push(json::text(object));
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,23 @@
+//! The verbs, one a file: the arguments, what is checked here, and the calls.
+
+pub mod builds;
+pub mod cancel;
+pub mod logs;
+pub mod show;
+pub mod submit;
+pub mod workers;
+
+use chrono::Utc;
+use farm_types::ShortId;
+
+use crate::error::Result;
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    Utc::now().timestamp_millis()
+}
+
+/// A build's id as it was typed, in its normal form.
+fn build_id(text: &str) -> Result<String> {
+    Ok(text.parse::<ShortId>()?.to_string())
+}

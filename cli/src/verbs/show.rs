@@ -1,0 +1,65 @@
+//! `farm show`.
+
+use farm_proto::v1::{Build, GetBuildRequest};
+
+use super::{build_id, now_ms};
+use crate::connect::Farm;
+use crate::error::{Error, Exit, Result};
+use crate::output::Out;
+use crate::output::json::{self, BuildJson};
+use crate::output::summary::summary;
+use crate::output::text::{ago, harmless, short_digest};
+
+/// Arguments of `farm show`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  farm show 7f3k2m\n  farm show 7f3k2m --json")]
+pub struct Args {
+    /// The build, as `farm builds` lists it
+    #[arg(value_name = "BUILD")]
+    id: String,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows a build as it is now. That the build failed is no failure of this command.
+///
+/// # Errors
+/// There is no such build, or the farm can't be asked.
+pub async fn run(args: Args, url: &str) -> Result<Exit> {
+    let id = build_id(&args.id)?;
+    let farm = Farm::connect(url).await?;
+    let request = GetBuildRequest { build_id: id.clone() };
+    let answer = farm.builds().get_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
+    let build = answer.build.ok_or_else(|| Error::Farm(format!("the farm gave no build for {id}")))?;
+    let mut out = Out::stdout();
+    if args.json {
+        out.line(&json::text(&BuildJson::new(&build, None, &[])));
+    } else {
+        let now = now_ms();
+        out.lines(head(&build, now));
+        out.lines(summary(&build, &[], now));
+    }
+    Ok(Exit::Done)
+}
+
+fn head(build: &Build, now: i64) -> Vec<String> {
+    let by = if build.created_by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", harmless(&build.created_by))
+    };
+    let source = build
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.snapshot.as_ref())
+        .map(|snapshot| format!("  snapshot {}", short_digest(&snapshot.tree_id)))
+        .unwrap_or_default();
+    vec![format!(
+        "build {}  {}  submitted {}{by}{source}",
+        harmless(&build.id),
+        harmless(&build.state),
+        ago(build.created_ms, now)
+    )]
+}

@@ -1,0 +1,327 @@
+//! `farm submit`: from a folder to published tags.
+//!
+//! Check the command, find the farm, read and upload the source, submit, follow to the end. Until the build
+//! is submitted Ctrl-C just ends the command, since nothing was begun; after that the first one cancels the
+//! build and the end is waited for.
+//!
+//! Invariant: one invocation makes at most one build, however often the call is repeated, because each
+//! repetition bears the same idempotency key and the same body.
+
+mod plan;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use farm_proto::v1::{Build, CancelBuildRequest, GetFarmRequest, SubmitBuildRequest, SubmitBuildResponse};
+use farm_types::{Platform, SnapshotRef};
+
+use super::now_ms;
+use crate::connect::Farm;
+use crate::context::{self, Disk, Source, Surroundings, cache_folder};
+use crate::error::{Error, Exit, Result, is_connection};
+use crate::follow::{Seen, follow};
+use crate::interrupt::Interrupts;
+use crate::output::Out;
+use crate::output::json::{self, BuildJson, UploadJson};
+use crate::output::progress::Progress;
+use crate::output::summary::summary;
+use crate::output::text::{bytes, count, harmless};
+use crate::upload::{Uploaded, upload};
+use plan::Plan;
+
+/// How often a call is made before a broken connection is given up.
+const TRIES: u32 = 6;
+
+/// Arguments of `farm submit`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// The folder that COPY and ADD read from
+    #[arg(default_value = ".", value_name = "CONTEXT")]
+    context: String,
+
+    /// Where to publish: REGISTRY/REPO:TAG; may be given several times
+    #[arg(short, long, value_name = "REPO:TAG")]
+    tag: Vec<String>,
+
+    /// The platforms, separated by commas [default: all that the farm has native workers for]
+    #[arg(long, value_name = "OS/ARCH,…")]
+    platform: Vec<String>,
+
+    /// The Dockerfile [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// The stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+
+    /// Set a build argument; without a value it is taken from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+
+    /// Set a label of the image
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+
+    /// Use no cached results
+    #[arg(long)]
+    no_cache: bool,
+
+    /// Ask the registry for every base image anew
+    #[arg(long)]
+    pull: bool,
+
+    /// Attach a provenance attestation: mode=min or mode=max [default: none]
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "mode=min")]
+    provenance: Option<String>,
+
+    /// Give COPY --from=NAME and FROM NAME another source
+    #[arg(long, value_name = "NAME=FOLDER|docker-image://IMAGE")]
+    build_context: Vec<String>,
+
+    /// When a platform may be emulated: never, fallback, fallback=DURATION or allow [default: fallback]
+    #[arg(long, value_name = "POLICY")]
+    emulation: Option<String>,
+
+    /// Return as soon as the build is accepted
+    #[arg(long)]
+    detach: bool,
+
+    /// Print one JSON object at the end; what happens meanwhile goes to standard error
+    #[arg(long)]
+    json: bool,
+
+    /// Submitting again with the same key gives the same build [default: a random one]
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+
+    /// Accepted for the sake of habits: results are always pushed
+    #[arg(long, hide = true)]
+    push: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  farm submit . -t localhost:5002/app:latest --platform linux/amd64,linux/arm64
+  farm submit web -f docker/web.Dockerfile --build-arg VERSION=1.4 -t registry.example/web:1.4
+  farm submit . -t registry.example/app:ci --emulation never --detach
+
+Flags mean what they mean to `docker buildx build`. What differs:
+  The result is always pushed to the tags' registries; there is no --load and no --output.
+  Without -t the build shows only that it can be built.
+  Provenance is attached only when it is asked for (buildx attaches mode=min).
+  Without --platform it is built for all platforms that the farm has native workers for.
+  --build-arg BUILDKIT_SYNTAX and BUILDKIT_CACHE_MOUNT_NS are refused: farm sets them.
+
+Emulation policies:
+  never         wait for a native worker
+  fallback      emulate when no native worker is connected
+  fallback=10m  the same, and also when the job has waited that long
+  allow         take whichever is expected to be done first
+
+Exit codes:
+  0    built and published; with --detach: accepted
+  1    the build failed
+  2    the command, a value or a file can't be taken
+  3    no farm answers, or it refuses the token
+  130  cancelled";
+
+/// Builds and publishes.
+///
+/// # Errors
+/// Something that was asked for can't be taken, or the farm doesn't answer.
+pub async fn run(args: Args, url: &str) -> Result<Exit> {
+    let (detach, as_json) = (args.detach, args.json);
+    let plan = Plan::new(args, |name| std::env::var(name).ok())?;
+    // A detached command that is ended ends as any other: it leaves no build to be cancelled.
+    let mut interrupts = (!detach).then(Interrupts::listen);
+    let bring = bring(&plan, url);
+    let brought = match &mut interrupts {
+        Some(interrupts) => tokio::select! {
+            brought = bring => brought?,
+            () = interrupts.first() => return Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
+        },
+        None => bring.await?,
+    };
+    let Brought { farm, source, uploaded, platforms, chosen } = brought;
+    let platforms_told: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    let (build, replayed) = submit(&farm, &plan, &uploaded, platforms).await?;
+
+    let mut out = if as_json { Out::stderr() } else { Out::stdout() };
+    let upload =
+        UploadJson { files: source.files, new_files: uploaded.new_files, sent_bytes: uploaded.sent_bytes };
+    let chosen = if chosen {
+        format!("  for {}, all that is native here", platforms_told.join(", "))
+    } else {
+        String::new()
+    };
+    out.line(&format!("{}{chosen}", first_line(&build.id, &plan.location.shown, &uploaded, source.files)));
+    if replayed {
+        out.line("this is the build that was submitted before with this idempotency key");
+    }
+    out.lines(source.warnings.iter().map(|warning| format!("warning  {warning}")));
+    drop(source);
+    let Some(interrupts) = interrupts else {
+        out.line(&format!("submitted   farm logs {} -f", build.id));
+        if as_json {
+            Out::stdout().line(&json::text(&BuildJson::new(&build, Some(upload), &[])));
+        }
+        return Ok(Exit::Done);
+    };
+
+    let mut progress = Progress::new(None);
+    let last = watch(&farm, &build.id, interrupts, &mut progress, &mut out).await?;
+    out.lines(progress.finish());
+    out.lines(summary(&last, progress.warnings(), now_ms()));
+    if as_json {
+        Out::stdout().line(&json::text(&BuildJson::new(&last, Some(upload), progress.warnings())));
+    }
+    Ok(match last.state.as_str() {
+        "succeeded" => Exit::Done,
+        "cancelled" => Exit::Cancelled,
+        _ => Exit::BuildFailed,
+    })
+}
+
+/// What is there before the build is submitted.
+struct Brought {
+    farm: Farm,
+    source: Arc<Source>,
+    uploaded: Uploaded,
+    platforms: Vec<Platform>,
+    /// The platforms were chosen by the farm.
+    chosen: bool,
+}
+
+/// Finds the farm, reads the source and uploads it.
+async fn bring(plan: &Plan, url: &str) -> Result<Brought> {
+    let farm = Farm::connect(url).await?;
+    // Asked in any case: it tells at once whether the farm takes this token.
+    let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?.into_inner();
+    let chosen = plan.platforms.is_empty();
+    let platforms = if chosen { native(&about.native_platforms)? } else { plan.platforms.clone() };
+    let mut source = read(plan).await?;
+    let mut result = upload(&farm, &source, tokio::time::sleep).await;
+    if let Err(Error::Changed(_)) = result {
+        // Somebody is at work in the folder: take it as it is now.
+        source = read(plan).await?;
+        result = upload(&farm, &source, tokio::time::sleep).await;
+    }
+    Ok(Brought { uploaded: result?, farm, source, platforms, chosen })
+}
+
+fn native(platforms: &[String]) -> Result<Vec<Platform>> {
+    if platforms.is_empty() {
+        return Err(Error::Usage(
+            "no --platform was given, and the farm has no native worker now to choose from; name platforms, for example \
+             --platform linux/amd64 (`farm workers` lists what there is)"
+                .to_owned(),
+        ));
+    }
+    Ok(platforms.iter().map(|platform| platform.parse()).collect::<Result<_, farm_types::Invalid>>()?)
+}
+
+async fn read(plan: &Plan) -> Result<Arc<Source>> {
+    let location = plan.location.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        let now_ns = Utc::now().timestamp_nanos_opt().unwrap_or_default();
+        context::read(&location, &Surroundings { cache: cache_folder(), now_ns, files: &Disk })
+    });
+    let source = reading.await.map_err(|e| Error::Usage(format!("reading the context failed: {e}")))??;
+    Ok(Arc::new(source))
+}
+
+/// Submits; answers the build, and whether it was known.
+async fn submit(
+    farm: &Farm,
+    plan: &Plan,
+    uploaded: &Uploaded,
+    platforms: Vec<Platform>,
+) -> Result<(Build, bool)> {
+    let snapshot = SnapshotRef { tree_id: uploaded.tree_id, content_key: uploaded.content_key };
+    let mut spec = farm_proto::v1::BuildSpec::from(&plan.spec(snapshot, platforms));
+    if let Some(snapshot) = &mut spec.snapshot {
+        snapshot.upload_id.clone_from(&uploaded.upload_id);
+    }
+    let request = SubmitBuildRequest { idempotency_key: plan.idempotency_key.clone(), spec: Some(spec) };
+    let mut wait = Duration::from_millis(250);
+    for left in (0..TRIES).rev() {
+        match farm.builds().submit_build(request.clone()).await.map(tonic::Response::into_inner) {
+            Ok(SubmitBuildResponse { build: Some(build), replayed }) => return Ok((build, replayed)),
+            Ok(_) => break,
+            Err(status) if left > 0 && is_connection(&status) => {
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
+            Err(status) => return Err(farm.error(&status)),
+        }
+    }
+    Err(Error::Farm(format!("the farm at {} took the build and gave none back", farm.url())))
+}
+
+/// `build 7f3k2m  app @ snapshot 9c1e…  12 files, 3 new (4.1 kB sent)`.
+fn first_line(id: &str, context: &str, uploaded: &Uploaded, files: usize) -> String {
+    let sent = match (uploaded.new_files, uploaded.sent_bytes) {
+        (_, 0) => "all known to the farm".to_owned(),
+        (new, sent) => format!("{new} new ({} sent)", bytes(sent)),
+    };
+    format!(
+        "build {}  {} @ snapshot {}…  {}, {sent}",
+        harmless(id),
+        harmless(context),
+        &uploaded.tree_id.hex()[..4],
+        count(files, "file")
+    )
+}
+
+/// Follows the build to its end; the first Ctrl-C cancels it.
+async fn watch(
+    farm: &Farm,
+    id: &str,
+    mut interrupts: Interrupts,
+    progress: &mut Progress,
+    out: &mut Out,
+) -> Result<Build> {
+    let following = follow(farm, id, true, tokio::time::sleep, |seen| match seen {
+        Seen::Build(build) => out.lines(progress.build(build)),
+        Seen::Attempt(events) => out.lines(progress.events(events)),
+        Seen::Away(why) => {
+            out.line(&format!("the farm doesn't answer ({why}); the build goes on, trying again"))
+        }
+        Seen::Back => out.line("the farm is back"),
+    });
+    let cancelling = async {
+        interrupts.first().await;
+        eprintln!("cancelling build {id}; Ctrl-C again to leave at once");
+        if let Err(error) = cancel(farm, id).await {
+            eprintln!("error: {error}");
+        }
+        std::future::pending::<()>().await;
+    };
+    let last = tokio::select! {
+        last = following => last?,
+        () = cancelling => None,
+    };
+    last.ok_or_else(|| Error::Farm(format!("the farm at {} told nothing of build {id}", farm.url())))
+}
+
+async fn cancel(farm: &Farm, id: &str) -> Result<()> {
+    let mut wait = Duration::from_millis(250);
+    for left in (0..TRIES).rev() {
+        match farm.builds().cancel_build(CancelBuildRequest { build_id: id.to_owned() }).await {
+            Err(status) if left > 0 && is_connection(&status) => {
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
+            Err(status) => return Err(farm.error(&status)),
+            Ok(_) => break,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

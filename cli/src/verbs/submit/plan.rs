@@ -1,0 +1,183 @@
+//! The command line of `farm submit`, checked before anything is read or sent.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use farm_proto::convert::check_build_arg;
+use farm_types::spec::NamedContext;
+use farm_types::{BuildSpec, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, SnapshotRef};
+
+use super::Args;
+use crate::context::Location;
+use crate::error::Result;
+
+/// The longest idempotency key, bytes.
+const KEY_BYTES: usize = 128;
+
+/// What is to be built, but for the snapshot, and for the platforms when none were named.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) location: Location,
+    /// Empty: all that the farm builds natively.
+    pub(super) platforms: Vec<Platform>,
+    pub(super) idempotency_key: String,
+    tags: Vec<ImageTag>,
+    target: Option<String>,
+    build_args: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+    no_cache: bool,
+    pull: bool,
+    provenance: Provenance,
+    named_contexts: BTreeMap<String, NamedContext>,
+    emulation: Emulation,
+}
+
+impl Plan {
+    /// Checks all that can be checked here. `environment` gives the values of `--build-arg NAME`.
+    ///
+    /// # Errors
+    /// The first thing that can't be taken, with its cure.
+    pub(super) fn new(args: Args, environment: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let mut platforms = Vec::new();
+        for list in &args.platform {
+            for platform in Platform::parse_list(list).map_err(|e| flag("--platform", e))? {
+                if !platforms.contains(&platform) {
+                    platforms.push(platform);
+                }
+            }
+        }
+        let mut tags: Vec<ImageTag> = Vec::new();
+        for text in &args.tag {
+            let tag = text.parse().map_err(|e| flag("-t", e))?;
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        let mut build_args = BTreeMap::new();
+        for text in &args.build_arg {
+            let (name, value) = match text.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                // As with Docker: what the environment hasn't got isn't passed on.
+                None => (text.as_str(), environment(text)),
+            };
+            check_build_arg(name).map_err(|e| flag("--build-arg", e))?;
+            if let Some(value) = value {
+                build_args.insert(name.to_owned(), value);
+            }
+        }
+        let mut labels = BTreeMap::new();
+        for text in &args.label {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            if name.is_empty() {
+                return Err(Invalid::new("--label", text, "write NAME=VALUE").into());
+            }
+            labels.insert(name.to_owned(), value.to_owned());
+        }
+        let mut named_contexts = BTreeMap::new();
+        let mut folders = BTreeMap::new();
+        for text in &args.build_context {
+            let (name, context) = named_context(text)?;
+            if let Context::Folder(path) = &context {
+                folders.insert(name.clone(), path.clone());
+            }
+            let context = match context {
+                Context::Folder(_) => NamedContext::Local,
+                Context::Image(image) => NamedContext::Image(image),
+            };
+            if named_contexts.insert(name, context).is_some() {
+                return Err(Invalid::new("--build-context", text, "this name stands twice; keep one").into());
+            }
+        }
+        let provenance = match &args.provenance {
+            Some(text) => text.parse().map_err(|e| flag("--provenance", e))?,
+            None => Provenance::Off,
+        };
+        let emulation = match &args.emulation {
+            Some(text) => text.parse().map_err(|e| flag("--emulation", e))?,
+            None => Emulation::default(),
+        };
+        let idempotency_key = match args.idempotency_key {
+            Some(key) if key.is_empty() || key.len() > KEY_BYTES => {
+                let cure = format!("write 1 to {KEY_BYTES} bytes, for example a commit's id");
+                return Err(Invalid::new("--idempotency-key", key, cure).into());
+            }
+            Some(key) => key,
+            None => uuid::Uuid::new_v4().to_string(),
+        };
+        // Last, since it touches the disk.
+        let location = Location::find(&args.context, args.file.as_deref(), &folders)?;
+        Ok(Self {
+            location,
+            platforms,
+            idempotency_key,
+            tags,
+            target: args.target.filter(|target| !target.is_empty()),
+            build_args,
+            labels,
+            no_cache: args.no_cache,
+            pull: args.pull,
+            provenance,
+            named_contexts,
+            emulation,
+        })
+    }
+
+    /// The request for this snapshot and these platforms.
+    pub(super) fn spec(&self, snapshot: SnapshotRef, platforms: Vec<Platform>) -> BuildSpec {
+        BuildSpec {
+            snapshot,
+            platforms,
+            tags: self.tags.clone(),
+            dockerfile: self.location.dockerfile_name.clone(),
+            target: self.target.clone(),
+            build_args: self.build_args.clone(),
+            labels: self.labels.clone(),
+            no_cache: self.no_cache,
+            pull: if self.pull { PullMode::Always } else { PullMode::Default },
+            provenance: self.provenance,
+            named_contexts: self.named_contexts.clone(),
+            emulation: self.emulation,
+        }
+    }
+}
+
+/// Says which flag the value came from.
+fn flag(name: &str, mut error: Invalid) -> Invalid {
+    if !error.thing.starts_with('-') {
+        error.thing = name.to_owned();
+    }
+    error
+}
+
+enum Context {
+    Folder(PathBuf),
+    Image(String),
+}
+
+fn named_context(text: &str) -> Result<(String, Context), Invalid> {
+    let invalid = |cure: &str| Err(Invalid::new("--build-context", text, cure));
+    let Some((name, value)) = text.split_once('=') else {
+        return invalid("write NAME=FOLDER or NAME=docker-image://IMAGE");
+    };
+    // In a Dockerfile stages' names are compared without regard to capitals, and buildx writes them small.
+    let name = name.to_ascii_lowercase();
+    if name.is_empty() || value.is_empty() {
+        return invalid("write NAME=FOLDER or NAME=docker-image://IMAGE");
+    }
+    if name.contains(char::is_whitespace) || name.chars().any(char::is_control) {
+        return invalid("a name has no blanks");
+    }
+    if ["context", "dockerfile"].contains(&name.as_str()) {
+        return invalid("the builder has this name for itself; choose another");
+    }
+    if let Some(image) = value.strip_prefix("docker-image://") {
+        return match image {
+            "" => invalid("name the image, for example docker-image://localhost:5002/base:1"),
+            image => Ok((name, Context::Image(image.to_owned()))),
+        };
+    }
+    if value.contains("://") || value.starts_with("git@") || value.starts_with("target:") || value == "-" {
+        return invalid("farm takes a folder or docker-image://IMAGE, and nothing else yet");
+    }
+    Ok((name, Context::Folder(value.into())))
+}

@@ -1,0 +1,289 @@
+#!/usr/bin/env bash
+# Checks and tests, from a bare Debian or Ubuntu machine with Rust to a verdict.
+#
+#   tests/run.sh [unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
+#   tests/run.sh bed [COMMAND...] | sqlx
+#
+#   unit    lints, and the tests that need nothing but a CPU
+#   store   tests of the database layer, in the test bed
+#   api     tests of farm's processes over their interfaces, in the test bed
+#   e2e     tests with builds in a real engine, in the test bed
+#   all     every check and every test, in the test bed
+#   bed     no checks and no tests: a command (or a shell) in the test bed
+#   sqlx    no checks and no tests: writes coordinator/store/.sqlx anew after a change of queries or migrations
+#
+# The test bed (src/bin/testbed.rs) is Postgres, two registries and a Docker engine in namespaces of their own: it meets
+# nothing else on the machine, and dies as a whole, even by kill -9 of this script. It needs root, by sudo if need be.
+#
+# FARM_INSTALL_DENY=1   build cargo-deny when it is missing (takes minutes; without it that check is skipped)
+# FARM_SKIP_LINT=1      no fmt, clippy and deny: for a quick look at tests only
+# FARM_KEEP=1           leave the test bed's folder as it is at the end
+# FARM_TEST_BED=DIR     another folder for the test bed, so that two can run at once
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. deploy/lib/apt.sh
+
+# Whoever calls this, with whatever in the environment: sqlx takes its queries from the files that are committed, unless
+# check_sqlx says otherwise.
+export CI=${CI:-true} SQLX_OFFLINE=true
+unset DATABASE_URL
+
+state=${FARM_TEST_BED:-target/farm-testbed}
+cache=target/base-images
+binaries=target/nextest-binaries.json
+metadata=target/nextest-metadata.json
+log=target/nextest-output.log
+times=target/run-times
+store=coordinator/store
+fresh_sqlx=$PWD/target/sqlx-fresh
+
+# ---- phases and their times
+
+phase() { # name, command... ; in a subshell, where the first error ends the command
+  local name=$1 begin=${EPOCHREALTIME/[.,]/} rc
+  shift
+  printf '\n=== %s\n' "$name"
+  set +e
+  (set -e; "$@")
+  rc=$?
+  set -e
+  note_time "$name" "$begin"
+  [ "$rc" = 0 ] || { printf '=== %s failed (exit %s)\n' "$name" "$rc"; finish "$rc"; }
+}
+
+note_time() { # name, begin in microseconds, milliseconds in it that were noted already
+  local ms=$(((${EPOCHREALTIME/[.,]/} - $2) / 1000 - ${3:-0}))
+  printf '=== %s: %d.%d s\n' "$1" $((ms / 1000)) $((ms % 1000 / 100))
+  printf '%d %s\n' "$ms" "$1" >>"$times"
+}
+
+noted() { awk '{ ms += $1 } END { print ms + 0 }' "$times"; }
+
+finish() { # exit code
+  trap - EXIT
+  [ -z "${inside:-}" ] || exit "$1" # the table is the outer script's
+  [ -z "${images:-}" ] || kill "$images" 2>/dev/null || true
+  printf '\nwhere the time went\n'
+  awk '{ ms = $1; $1 = ""; printf " %-24s %7.1f s\n", $0, ms / 1000 } END { printf "  %-23s %7.1f s\n", "in all", '"$SECONDS"' }' "$times"
+  # What CI looks for is the last line.
+  [ ! -e "$log" ] || sed 's/\x1b\[[0-9;]*m//g' "$log" | grep -E '^ *Summary \[' | tail -n 1 || true
+  exit "$1"
+}
+
+# ---- what the phases do
+
+install_tools() {
+  farm_check_rust "$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)"
+  if ! command -v cargo-nextest >/dev/null; then
+    farm_say "building cargo-nextest, once; takes some minutes"
+    cargo install --locked cargo-nextest
+  fi
+  if [ "$1" != unit ]; then farm_install; fi
+}
+
+# The base images are made while cargo compiles; the two hardly wait for each other.
+begin_base_images() {
+  deploy/base-images.sh --cache "$cache" >target/base-images.log 2>&1 &
+  images=$!
+}
+
+wait_base_images() {
+  local begin=${EPOCHREALTIME/[.,]/} rc=0
+  printf '\n=== base images\n'
+  wait "$images" || rc=$?
+  images=''
+  note_time 'base images' "$begin"
+  [ "$rc" = 0 ] || { cat target/base-images.log >&2; finish "$rc"; }
+}
+
+# Everything is compiled here, once: nothing that follows calls rustc again but check_sqlx. `--workspace` always, as
+# with fewer packages the dependencies would get other features and be compiled anew.
+build() {
+  cargo build --workspace --all-targets "${locked[@]}"
+  cargo nextest list --workspace --offline --list-type binaries-only --message-format json >"$binaries"
+  # Only what this machine compiles is here; the crates of other systems never were fetched.
+  cargo metadata --format-version 1 --offline --filter-platform "$(rustc -vV | sed -n "s/^host: //p")" >"$metadata"
+}
+
+lint() { cargo clippy --workspace --all-targets "${locked[@]}" -- -D warnings; }
+
+deny() {
+  if [ ! -e deny.toml ]; then farm_say "no deny.toml: skipped"; return 0; fi
+  if ! command -v cargo-deny >/dev/null; then
+    if [ -z "${FARM_INSTALL_DENY:-}" ]; then farm_say "cargo-deny is not here: skipped (FARM_INSTALL_DENY=1 builds it)"; return 0; fi
+    cargo install --locked cargo-deny
+  fi
+  # Advisories need a database from the network; they are for a job of their own.
+  cargo deny --offline --workspace check bans licenses sources
+}
+
+filter_of() {
+  local needs_bed='package(farm-store) | package(farm-tests) | (package(farm-coordinator) & kind(test))'
+  case "$1" in
+    unit) echo "not ($needs_bed) | (package(farm-tests) & binary(layering))" ;;
+    store) echo 'package(farm-store)' ;;
+    api) echo 'package(farm-tests) & binary(api) | (package(farm-coordinator) & kind(test))' ;;
+    e2e) echo 'package(farm-tests) & (binary(bed) | binary(e2e))' ;;
+    all) echo 'all()' ;;
+  esac
+}
+
+run_tests() { # what, nextest arguments...
+  local what=$1 color=auto
+  shift
+  [ ! -t 1 ] || color=always
+  cargo nextest run --binaries-metadata "$binaries" --cargo-metadata "$metadata" --no-tests warn --color "$color" \
+    -E "$(filter_of "$what")" "$@" 2>&1 | tee "$log"
+}
+
+# In the test bed: writes what the macros of sqlx make of the present queries and migrations to target/sqlx-fresh.
+generate_sqlx() {
+  local database=generate_sqlx url migration lib=$store/src/lib.rs before said rc=0
+  psql -Xq -d "$FARM_TEST_DATABASE_URL" -c "CREATE DATABASE $database"
+  url=${FARM_TEST_DATABASE_URL/\/postgres\?//$database?}
+  for migration in "$store"/migrations/*.sql; do
+    psql -Xq -v ON_ERROR_STOP=1 --single-transaction -d "$url" -f "$migration" >/dev/null
+  done
+  rm -rf "$fresh_sqlx"
+  mkdir -p "$fresh_sqlx"
+  # The macros write only when their crate is compiled. Afterwards its file gets its old time back, or every later build
+  # would take it for changed.
+  before=$(mktemp) said=$(mktemp)
+  cp -p "$lib" "$before"
+  touch "$lib"
+  SQLX_OFFLINE=false SQLX_OFFLINE_DIR=$fresh_sqlx DATABASE_URL=$url \
+    cargo check --workspace --all-targets --offline --quiet --keep-going 2>"$said" || rc=$?
+  if cmp -s "$before" "$lib"; then touch -r "$before" "$lib"; fi
+  # Other packages may be in the middle of a change; the queries are all in this one.
+  if [ "$rc" != 0 ]; then
+    if grep -q 'could not compile `farm-store`' "$said" || [ -z "$(find "$fresh_sqlx" -name 'query-*.json' -print -quit)" ]; then
+      cat "$said" >&2
+    else
+      rc=0
+    fi
+  fi
+  rm -f "$before" "$said"
+  psql -Xq -d "$FARM_TEST_DATABASE_URL" -c "DROP DATABASE $database WITH (FORCE)"
+  return "$rc"
+}
+
+# In the test bed: are the query files that are committed the ones that belong to the present queries and migrations?
+check_sqlx() {
+  if [ -z "$(find "$store/migrations" -name '*.sql' -print -quit)" ]; then farm_say "no migrations: skipped"; return 0; fi
+  generate_sqlx
+  mkdir -p "$store/.sqlx"
+  diff -rq "$store/.sqlx" "$fresh_sqlx" || {
+    farm_say "error: $store/.sqlx does not fit the queries and migrations: tests/run.sh sqlx writes it anew"
+    return 1
+  }
+}
+
+refresh_sqlx() {
+  generate_sqlx
+  mkdir -p "$store/.sqlx"
+  rm -f "$store"/.sqlx/query-*.json
+  cp "$fresh_sqlx"/query-*.json "$store/.sqlx/"
+  farm_say "$(find "$store/.sqlx" -name 'query-*.json' | wc -l) queries in $store/.sqlx"
+}
+
+# ---- the test bed
+
+# Runs a command in fresh network, mount and PID namespaces. Whatever kills this script kills `unshare` with it, its
+# child with that, and being the first process of its PID namespace, that child takes all the others along.
+in_namespaces() {
+  local pid rc=0 as=()
+  if [ "$(id -u)" != 0 ]; then
+    as=(sudo env "PATH=$PATH" "HOME=$HOME" "CI=$CI" "SQLX_OFFLINE=$SQLX_OFFLINE" "CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}" "RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}")
+  fi
+  "${as[@]}" setpriv --pdeathsig KILL \
+    unshare --net --mount --pid --fork --kill-child=SIGKILL --mount-proc bash tests/run.sh --first-process "$@" <&0 &
+  pid=$!
+  # unshare itself lets signals pass; its child hands them on.
+  trap 'pkill -TERM -P "$pid" || true' INT TERM
+  wait_for "$pid" || rc=$?
+  trap - INT TERM
+  [ ${#as[@]} = 0 ] || sudo chown -R "$(id -u):$(id -g)" target
+  return "$rc"
+}
+
+first_process() {
+  ip link set lo up
+  mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+  export FARM_TEST_NAMESPACE=1
+  # In the background, since a shell that waits in the foreground hears no signals; it stays, to reap orphans.
+  "$@" <&0 &
+  local pid=$! rc=0
+  trap 'kill -TERM "$pid" 2>/dev/null || true' INT TERM
+  wait_for "$pid" || rc=$?
+  exit "$rc"
+}
+
+# `wait` ends early when a trap runs.
+wait_for() {
+  local rc=0
+  while :; do
+    rc=0; wait "$1" || rc=$?
+    kill -0 "$1" 2>/dev/null || return "$rc"
+  done
+}
+
+in_bed() { # command...
+  local keep=()
+  [ -z "${FARM_KEEP:-}" ] || keep=(--keep)
+  in_namespaces target/debug/farm-testbed --state "$state" --cache "$cache" "${keep[@]}" -- "$@"
+}
+
+# ---- main
+
+what=${1:-all}
+[ $# = 0 ] || shift
+case "$what" in
+  unit | store | api | e2e | all | bed | sqlx) ;;
+  --first-process) first_process "$@" ;; # does not return
+  --in-bed)
+    inside=1 what=$1; shift
+    case "$what" in
+      sqlx) phase 'queries' refresh_sqlx; exit 0 ;;
+      store | all) phase 'sqlx check' check_sqlx ;;
+    esac
+    phase 'tests' run_tests "$what" "$@"
+    exit 0 ;;
+  *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
+esac
+
+mkdir -p target
+: >"$times"
+rm -f "$log"
+# A lock file that does not fit is an error where nobody would commit the mended one.
+locked=()
+[ -z "${FARM_LOCKED:-}" ] || locked=(--locked)
+trap 'exit 130' INT TERM
+
+phase 'tools' install_tools "$what"
+[ "$what" = unit ] || begin_base_images
+case "$what${FARM_SKIP_LINT:+ quick}" in
+  unit | all)
+    phase 'fmt' cargo fmt --all -- --check
+    phase 'clippy' lint
+    phase 'deny' deny ;;
+esac
+case "$what" in
+  # What has changed in the queries may keep the rest from compiling; the test bed knows no queries.
+  bed | sqlx) phase 'build' cargo build --workspace --bin farm-testbed "${locked[@]}" ;;
+  *) phase 'build' build ;;
+esac
+case "$what" in
+  unit) phase 'tests' run_tests unit "$@" ;;
+  *)
+    wait_base_images
+    begin=${EPOCHREALTIME/[.,]/} rc=0 before=$(noted)
+    if [ "$what" = bed ]; then
+      [ $# -gt 0 ] || set -- bash
+      in_bed "$@" || rc=$?
+    else
+      in_bed bash tests/run.sh --in-bed "$what" "$@" </dev/null || rc=$?
+      note_time 'test bed up and down' "$begin" $(($(noted) - before))
+    fi
+    finish "$rc" ;;
+esac
+finish 0

@@ -1,0 +1,259 @@
+//! Postgres for tests: the system's binaries, a Unix socket only, nothing flushed to the disk.
+//!
+//! A test takes a [`Database`] of its own in the bed's shared server; one that stops or kills the server takes a
+//! [`PrivatePostgres`].
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::bed::Bed;
+use crate::process::{Child, RunAs, dying_with_parent, run};
+
+const OLDEST: u32 = 15;
+const START: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(20);
+
+/// A server with its data below one folder, which must be short (socket paths end at 107 bytes) and reachable for the
+/// user `postgres` when tests run as root.
+#[derive(Debug)]
+pub struct Server {
+    bin: PathBuf,
+    folder: PathBuf,
+    logs: PathBuf,
+    user: Option<RunAs>,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Makes a new cluster in `folder` and does not start it. Takes about a second.
+    pub fn init(folder: &Path, logs: &Path) -> Server {
+        let bin = find_binaries();
+        let user = rustix::process::geteuid().is_root().then(postgres_user);
+        fs::create_dir_all(folder).unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        if let Some(user) = user {
+            chown(folder, Some(user.uid), Some(user.gid)).unwrap();
+        }
+        let mut initdb = Command::new(bin.join("initdb"));
+        initdb.arg("-D").arg(folder.join("data"));
+        initdb.args(["-U", "farm", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]);
+        initdb.args(["--no-sync", "--no-instructions"]).current_dir("/");
+        run(&mut dying_with_parent(&initdb, user));
+        Server { bin, folder: folder.to_owned(), logs: logs.to_owned(), user, child: None }
+    }
+
+    /// Starts it and returns when it answers. After [`Server::kill9`] its old children may hold the shared memory for
+    /// a moment, so a start that fails is tried again.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "postgres runs already");
+        let mut command = Command::new(self.bin.join("postgres"));
+        command.arg("-D").arg(self.folder.join("data")).current_dir("/");
+        for setting in [
+            "listen_addresses=",
+            &format!("unix_socket_directories={}", self.folder.display()),
+            // The machine will not lose power during a test; but what was committed survives a crash of the server.
+            "fsync=off",
+            "full_page_writes=off",
+            "max_connections=300",
+            "max_wal_size=256MB",
+            "shared_buffers=64MB",
+            "log_min_duration_statement=1000",
+        ] {
+            command.args(["-c", setting]);
+        }
+        let begin = std::time::Instant::now();
+        loop {
+            let mut child = Child::spawn_as("postgres", &command, &self.logs, self.user);
+            let ready = loop {
+                if !child.is_running() {
+                    break false;
+                }
+                if self.answers() {
+                    break true;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+                assert!(begin.elapsed() < START, "postgres does not answer\n{}", child.tail());
+            };
+            if ready {
+                self.child = Some(child);
+                return;
+            }
+            assert!(begin.elapsed() < START, "postgres does not start\n{}", child.tail());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn answers(&self) -> bool {
+        let mut ready = Command::new(self.bin.join("pg_isready"));
+        ready.arg("-q").arg("-h").arg(&self.folder).args(["-U", "farm", "-d", "postgres"]);
+        ready.status().is_ok_and(|status| status.success())
+    }
+
+    /// A fast stop: sessions are rolled back and told.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.stop_with(Signal::INT, STOP);
+        }
+    }
+
+    /// A crash of the postmaster.
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill9();
+        }
+    }
+
+    /// The process, for pausing it.
+    pub fn child(&mut self) -> &mut Child {
+        self.child.as_mut().expect("postgres is stopped")
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        let host = self.folder.to_str().unwrap().replace('%', "%25").replace('/', "%2F").replace(' ', "%20");
+        format!("postgres://farm@localhost/{database}?host={host}")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.cont();
+            child.signal(Signal::INT);
+        }
+        if let Some(mut child) = self.child.take() {
+            // SIGKILL would leave its children and its shared memory behind.
+            for _ in 0..500 {
+                if !child.is_running() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// A database of one test in the bed's server, dropped when the test is over.
+#[derive(Debug)]
+pub struct Database {
+    url: String,
+    name: String,
+    maintenance: String,
+}
+
+impl Database {
+    pub fn create() -> Database {
+        Database::create_in(&Bed::from_env().database_url)
+    }
+
+    /// In the server that `maintenance`, a URL of any of its databases, leads to.
+    pub fn create_in(maintenance: &str) -> Database {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // One process per test: its number and a counter are unique within the bed's PID namespace.
+        let name = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let (base, query) = maintenance.split_once('?').unwrap_or((maintenance, ""));
+        let server = base.rsplit_once('/').expect("a database URL has a path").0;
+        let url = format!("{server}/{name}?{query}");
+        let database = Database { url, name, maintenance: maintenance.to_owned() };
+        // The file copy strategy costs a checkpoint each; the log is quicker for a small template.
+        psql(maintenance, &format!("CREATE DATABASE {} STRATEGY wal_log", database.name));
+        database
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Runs SQL and returns its rows, one a line, columns separated by `|`.
+    pub fn psql(&self, sql: &str) -> String {
+        psql(&self.url, sql)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // The server may be down on purpose, and then the database goes with it.
+        let _ =
+            psql_command(&self.maintenance, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name))
+                .output();
+    }
+}
+
+/// A server of one test, in a folder of its own.
+#[derive(Debug)]
+pub struct PrivatePostgres {
+    server: Server,
+    _folder: TempDir,
+}
+
+impl PrivatePostgres {
+    pub fn start() -> PrivatePostgres {
+        let bed = Bed::from_env();
+        let folder = bed.short_folder("pg");
+        let mut server = Server::init(folder.path(), &bed.test_folder().join("private"));
+        server.start();
+        PrivatePostgres { server, _folder: folder }
+    }
+
+    /// The URL of its only database.
+    pub fn url(&self) -> String {
+        self.server.url("postgres")
+    }
+}
+
+impl std::ops::Deref for PrivatePostgres {
+    type Target = Server;
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl std::ops::DerefMut for PrivatePostgres {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.server
+    }
+}
+
+/// Runs SQL at `url`; panics with the server's answer when it fails.
+pub fn psql(url: &str, sql: &str) -> String {
+    run(&mut psql_command(url, sql)).trim_end().to_owned()
+}
+
+fn psql_command(url: &str, sql: &str) -> Command {
+    let mut command = Command::new("psql");
+    command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql]);
+    command
+}
+
+/// The newest server below Debian's folder that is new enough; `initdb` is not in PATH there.
+fn find_binaries() -> PathBuf {
+    let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter(|(version, bin)| *version >= OLDEST && bin.join("postgres").exists())
+        .collect();
+    found.sort();
+    found.pop().map_or_else(|| panic!("no Postgres {OLDEST} or newer: run tests/run.sh"), |(_, bin)| bin)
+}
+
+/// Postgres refuses to run as root; the package brings a user for it.
+fn postgres_user() -> RunAs {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let ids = passwd.lines().find_map(|line| {
+        let mut fields = line.strip_prefix("postgres:")?.split(':').skip(1);
+        Some(RunAs { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+    });
+    ids.unwrap_or_else(|| {
+        // Another system's name for it: whoever owns its home will do.
+        let owner = fs::metadata("/var/lib/postgresql").expect("no user postgres; is Postgres installed?");
+        RunAs { uid: owner.uid(), gid: owner.gid() }
+    })
+}

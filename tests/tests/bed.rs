@@ -1,0 +1,137 @@
+//! The test bed itself: every part answers, and the harness's own parts start, stop and vanish.
+#![allow(clippy::unwrap_used, reason = "a panic is the report")]
+
+use std::process::Command;
+use std::time::Duration;
+
+use farm_tests::bed::Bed;
+use farm_tests::database::{Database, PrivatePostgres, psql};
+use farm_tests::engine::PrivateEngine;
+use farm_tests::ports::http_status;
+use farm_tests::process::{Child, run};
+use farm_tests::registry::{Login, PrivateRegistry};
+
+fn port_of(address: &str) -> u16 {
+    address.rsplit_once(':').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn the_shared_registries_ask_for_a_login_or_do_not() {
+    let bed = Bed::from_env();
+    assert_eq!(http_status(port_of(&bed.registry), "/v2/"), Some(200));
+    assert_eq!(http_status(port_of(&bed.auth_registry), "/v2/"), Some(401));
+}
+
+#[test]
+fn the_base_images_are_there_as_the_example_names_them() {
+    let bed = Bed::from_env();
+    for (repository, tag) in [
+        ("python", "3.11-slim-amd64"),
+        ("python", "3.11-slim-arm64"),
+        ("python", "3.11-slim"),
+        ("library/python", "3.11-slim"),
+    ] {
+        let path = format!("/v2/{repository}/tags/list");
+        assert_eq!(http_status(port_of(&bed.registry), &path), Some(200), "{repository}:{tag}");
+        let image = format!("docker://{}/{repository}:{tag}", bed.registry);
+        run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &image]));
+    }
+}
+
+#[test]
+fn each_test_has_a_database_of_its_own() {
+    let (one, two) = (Database::create(), Database::create());
+    one.psql("CREATE TABLE t (n int); INSERT INTO t VALUES (7)");
+    assert_eq!(one.psql("SELECT n FROM t"), "7");
+    assert_eq!(two.psql("SELECT to_regclass('t')"), "");
+    let name = one.psql("SELECT current_database()");
+    drop(one);
+    let left = psql(
+        &Bed::from_env().database_url,
+        &format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'"),
+    );
+    assert_eq!(left, "0");
+}
+
+#[test]
+fn a_private_postgres_keeps_its_data_over_a_crash() {
+    let mut postgres = PrivatePostgres::start();
+    psql(&postgres.url(), "CREATE TABLE t (n int); INSERT INTO t VALUES (7); CHECKPOINT");
+    postgres.kill9();
+    postgres.start();
+    assert_eq!(psql(&postgres.url(), "SELECT n FROM t"), "7");
+    postgres.stop();
+    postgres.start();
+    assert_eq!(psql(&postgres.url(), "SELECT n FROM t"), "7");
+}
+
+#[test]
+fn a_private_registry_comes_back_on_its_port() {
+    let mut registry = PrivateRegistry::start();
+    let port = port_of(&registry.address());
+    registry.stop();
+    assert_eq!(http_status(port, "/v2/"), None);
+    registry.start_again();
+    assert_eq!(http_status(port, "/v2/"), Some(200));
+    let closed = PrivateRegistry::start_with(Some(Login { user: "u", password: "p" }));
+    assert_eq!(http_status(port_of(&closed.address()), "/v2/"), Some(401));
+}
+
+#[test]
+fn a_private_engine_builds_and_survives_a_crash() {
+    let bed = Bed::from_env();
+    let mut engine = PrivateEngine::start();
+    let build = |engine: &PrivateEngine, run_line: &str| {
+        let folder = bed.folder("context");
+        let dockerfile = format!("FROM python:3.11-slim\nRUN {run_line}\n");
+        std::fs::write(folder.path().join("Dockerfile"), dockerfile).unwrap();
+        let mut command = Command::new("docker");
+        command.args([
+            "--host",
+            &engine.url(),
+            "buildx",
+            "build",
+            "--progress=plain",
+            "--platform=linux/arm64",
+        ]);
+        command.arg(folder.path());
+        (command, folder)
+    };
+    run(&mut build(&engine, "test $(uname -m) = aarch64").0);
+
+    let (command, _folder) = build(&engine, "sleep 300");
+    let mut building = Child::spawn("building", &command, &bed.test_folder());
+    building.wait_until("running step", Duration::from_secs(30), |_| {
+        let names = engine.build_processes().into_iter();
+        let mut names = names.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok());
+        names.any(|name| name == "sleep\n").then_some(())
+    });
+    engine.kill9();
+    assert!(!building.wait_exit(Duration::from_secs(20)).success());
+    assert!(!engine.build_processes().is_empty(), "a crash leaves its steps running");
+    engine.start_again();
+    assert!(engine.build_processes().is_empty());
+    run(&mut build(&engine, "test -x /bin/sh").0);
+}
+
+#[test]
+fn a_process_can_be_paused_and_killed_and_its_output_read() {
+    let folder = Bed::from_env().test_folder();
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo ready $$; echo oops >&2; exec sleep 100"]);
+    let mut child = Child::spawn("sleeper", &command, &folder);
+    let line = child.wait_for_line("ready ", Duration::from_secs(5));
+    assert_eq!(line, format!("ready {}", child.pid()), "the wrapper keeps the process id");
+    child.wait_for_line("oops", Duration::from_secs(5));
+    let state = |child: &Child| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).unwrap();
+        stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+    };
+    child.pause();
+    child.wait_until("stop", Duration::from_secs(5), |child| (state(child) == 'T').then_some(()));
+    child.cont();
+    child.wait_until("sleep", Duration::from_secs(5), |child| (state(child) == 'S').then_some(()));
+    assert!(child.is_running());
+    child.kill9();
+    assert!(!child.is_running());
+}

@@ -1,0 +1,31 @@
+//! Tests with builds in a real engine, from `farm submit` to an image that runs.
+//!
+//! Each file is about one promise. What they share: [`support`] (names, contexts, looks into registry and engine) and
+//! [`gate`] (a build step that waits for the test). All tests use one engine and one registry at the same time, so
+//! every test pushes to repositories of its own, and a step that must run, not come from the cache, has a random value
+//! in it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is the report, in helpers too"
+)]
+
+mod gate;
+mod support;
+
+mod cancelling;
+mod context;
+mod dockerfile;
+mod dying_coordinator;
+mod dying_database;
+mod dying_engine;
+mod dying_worker;
+mod example;
+mod following;
+mod ignoring;
+mod options;
+mod order;
+mod platforms;
+mod registries;
+mod usage;

@@ -1,0 +1,213 @@
+//! How attempts, jobs, executions and builds end.
+
+use std::time::Duration;
+
+use farm_store::finish::Outcome;
+use farm_store::{StoreError, default_project};
+use farm_types::state::{AttemptState, BuildState, JobState};
+use farm_types::{Cause, Failure};
+
+use crate::fixture::{LEASE, PUBLISH, success, world};
+
+fn failure(cause: Cause) -> Outcome {
+    Outcome::Failed(Failure::new(cause, "x", "it broke"))
+}
+
+#[tokio::test]
+async fn a_build_runs_when_the_first_job_starts_and_publishes_when_the_last_has_ended() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 2).await;
+    let build = world.submit("k", "linux/amd64,linux/arm64", &["localhost:5002/app:1"]).await;
+    let leases = [world.lease(build, 0, worker).await, world.lease(build, 1, worker).await];
+    assert_eq!(world.state(build).await, BuildState::Queued);
+    world.store.attempt_started(leases[0]).await.unwrap();
+    world.store.attempt_started(leases[0]).await.unwrap();
+    assert_eq!(world.state(build).await, BuildState::Running);
+    world.finish(leases[0], success("amd64")).await.unwrap();
+    assert_eq!(world.state(build).await, BuildState::Running);
+    world.finish(leases[1], success("arm64")).await.unwrap();
+    assert_eq!(world.state(build).await, BuildState::Publishing);
+    assert_eq!(world.slots_used(), 0);
+    assert_eq!(world.database.psql("SELECT count(*) FROM pushed_digests"), "2");
+}
+
+#[tokio::test]
+async fn the_same_end_said_twice_is_one_end_and_another_end_is_refused() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, success("x")).await.unwrap();
+    world.finish(lease, success("x")).await.unwrap();
+    let late = world.finish(lease, failure(Cause::User)).await;
+    assert!(matches!(late, Err(StoreError::Stale(_))), "{late:?}");
+    assert_eq!(world.slots_used(), 0);
+}
+
+#[tokio::test]
+async fn a_users_mistake_fails_the_build_at_once_and_stops_the_other_platform() {
+    let world = world().await;
+    let (worker, boot) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64,linux/arm64", &[]).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, failure(Cause::User)).await.unwrap();
+    let record = world.build(build).await;
+    assert_eq!(record.state, BuildState::Failed);
+    assert_eq!(record.failure.unwrap().message, "it broke");
+    assert_eq!(record.jobs[1].state, JobState::Cancelled);
+    assert!(world.store.live_attempts(worker, boot).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_infrastructure_failure_is_tried_again_elsewhere_and_four_times_in_all() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    for attempt in 1..=4 {
+        assert_eq!(world.build(build).await.jobs[0].state, JobState::Ready, "before attempt {attempt}");
+        let lease = world.lease(build, 0, worker).await;
+        world.finish(lease, failure(Cause::Infrastructure)).await.unwrap();
+    }
+    let record = world.build(build).await;
+    assert_eq!(record.state, BuildState::Failed);
+    assert_eq!(record.jobs[0].attempts.len(), 4);
+    assert_eq!(world.database.psql("SELECT excluded_workers = ARRAY(SELECT id FROM workers) FROM jobs"), "t");
+}
+
+#[tokio::test]
+async fn a_lost_lease_frees_the_job_and_its_old_token_changes_nothing_any_more() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let old = world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
+    world.store.attempt_started(old).await.unwrap();
+    assert_eq!(world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap(), 0);
+    world.pass("26 s");
+    assert_eq!(world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap(), 1);
+    assert_eq!(world.slots_used(), 0);
+    let new = world.lease(build, 0, worker).await;
+    for stale in [
+        world.store.attempt_started(old).await,
+        world.finish(old, success("zombie")).await,
+        world.store.leased_snapshot(old).await.map(drop),
+    ] {
+        assert!(matches!(stale, Err(StoreError::Stale(_))), "{stale:?}");
+    }
+    world.finish(new, success("x")).await.unwrap();
+    let record = world.build(build).await;
+    let states: Vec<AttemptState> = record.jobs[0].attempts.iter().map(|a| a.state).collect();
+    assert_eq!(states, [AttemptState::Lost, AttemptState::Succeeded]);
+    let words = record.jobs[0].attempts[0].failure.clone().unwrap().message;
+    assert!(words.contains("worker w was lost (no heartbeat for 26 s)"), "{words}");
+}
+
+#[tokio::test]
+async fn a_late_result_counts_until_the_lease_was_reaped() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let lease = world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
+    world.pass("10 min");
+    world.finish(lease, success("late")).await.unwrap();
+    assert_eq!(world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap(), 0);
+    assert_eq!(world.build(build).await.jobs[0].state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_worker_that_was_restarted_has_lost_what_it_ran() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    world.lease(build, 0, worker).await;
+    let (same, _) = world.worker("w", 1).await;
+    assert_eq!(worker, same);
+    assert_eq!(world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap(), 1);
+    let words = world.build(build).await.jobs[0].attempts[0].failure.clone().unwrap().message;
+    assert!(words.contains("restarted"), "{words}");
+}
+
+#[tokio::test]
+async fn a_job_that_loses_three_workers_is_poison() {
+    let world = world().await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    for name in ["a", "b", "c"] {
+        let (worker, _) = world.worker(name, 1).await;
+        world.pass("2 min");
+        world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
+        world.pass("26 s");
+        world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap();
+    }
+    let record = world.build(build).await;
+    assert_eq!((record.state, record.failure.unwrap().code.as_str()), (BuildState::Failed, "poison"));
+}
+
+#[tokio::test]
+async fn a_heartbeat_renews_the_leases_that_it_names_and_no_others() {
+    let world = world().await;
+    let (worker, boot) = world.worker("w", 2).await;
+    let build = world.submit("k", "linux/amd64,linux/arm64", &[]).await;
+    let named = world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
+    world.lease_for(build, 1, worker, Duration::from_secs(25)).await;
+    world.pass("20 s");
+    let beat = (worker, boot, vec![named.token.as_uuid()]);
+    world.store.heartbeats(&[beat], Duration::from_secs(25)).await.unwrap();
+    world.pass("10 s");
+    assert_eq!(world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap(), 1);
+    let live = world.store.live_attempts(worker, boot).await.unwrap();
+    assert_eq!(live.iter().map(|l| l.attempt).collect::<Vec<_>>(), [named.attempt]);
+    // Another life of the worker renews nothing.
+    let stranger = (worker, farm_types::BootId::generate(), vec![named.token.as_uuid()]);
+    world.store.heartbeats(&[stranger], LEASE).await.unwrap();
+    world.pass("16 s");
+    assert_eq!(world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_cancel_ends_what_waits_at_once_and_what_runs_when_its_worker_says_so() {
+    let world = world().await;
+    let (worker, boot) = world.worker("w", 1).await;
+    let waiting = world.submit("a", "linux/amd64", &[]).await;
+    world.store.cancel(default_project(), waiting.id, PUBLISH).await.unwrap();
+    assert_eq!(world.state(waiting).await, BuildState::Cancelled);
+
+    let running = world.submit("b", "linux/amd64,linux/arm64", &[]).await;
+    let lease = world.lease(running, 0, worker).await;
+    world.store.attempt_started(lease).await.unwrap();
+    world.store.cancel(default_project(), running.id, PUBLISH).await.unwrap();
+    assert_eq!(world.state(running).await, BuildState::Cancelling);
+    let stops = world.store.stops_via(world.coordinator).await.unwrap();
+    assert_eq!(stops, [(worker, lease.attempt, "cancelled".to_owned())]);
+    world.finish(lease, Outcome::Stopped).await.unwrap();
+    assert_eq!(world.state(running).await, BuildState::Cancelled);
+    assert!(world.store.live_attempts(worker, boot).await.unwrap().is_empty());
+    assert_eq!(world.slots_used(), 0);
+    // A second cancel, and one of a final build, change nothing.
+    world.store.cancel(default_project(), running.id, PUBLISH).await.unwrap();
+    assert_eq!(world.state(running).await, BuildState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_cancelled_build_whose_worker_is_lost_ends_cancelled_and_is_not_tried_again() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
+    world.store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
+    world.pass("26 s");
+    world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap();
+    assert_eq!(world.state(build).await, BuildState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_job_that_waits_past_the_queue_deadline_fails_its_build_and_says_what_it_waited_for() {
+    let world = world().await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let job = world.build(build).await.jobs[0].id;
+    world.store.note_waiting(world.epoch, &[(job, "no worker for linux/amd64".to_owned())]).await.unwrap();
+    assert_eq!(world.store.end_overdue_queues(world.epoch).await.unwrap(), 0);
+    world.pass("61 s");
+    assert_eq!(world.store.end_overdue_queues(world.epoch).await.unwrap(), 1);
+    let failure = world.build(build).await.failure.unwrap();
+    assert_eq!((failure.cause, failure.code.as_str()), (Cause::Deadline, "queue_deadline"));
+    assert!(failure.message.contains("no worker for linux/amd64"), "{}", failure.message);
+}

@@ -1,0 +1,188 @@
+//! A store with a snapshot, a leader and workers, ready for one test.
+
+use std::time::Duration;
+
+use farm_core::index::{Index, OCI_INDEX};
+use farm_store::attempts::Lease;
+use farm_store::builds::{NewBuild, Submitted};
+use farm_store::finish::{Outcome, PublishLimit};
+use farm_store::leader::{Epoch, Leadership};
+use farm_store::lease::Assignment;
+use farm_store::record::{BuildRecord, JobResult};
+use farm_store::snapshots::{NewObject, ObjectKind};
+use farm_store::workers::Registration;
+use farm_store::{Store, default_project};
+use farm_tests::database::Database;
+use farm_types::snapshot::Folder;
+use farm_types::state::BuildState;
+use farm_types::{BootId, BuildSpec, Digest, Offer, SnapshotRef, Support, WorkerId};
+use uuid::Uuid;
+
+/// Long enough that nothing ends by itself.
+pub const LEASE: Duration = Duration::from_secs(60);
+pub const PUBLISH: PublishLimit = PublishLimit(Duration::from_secs(60));
+
+pub struct World {
+    pub store: Store,
+    pub epoch: Epoch,
+    pub coordinator: Uuid,
+    snapshot: SnapshotRef,
+    pub database: Database,
+}
+
+pub async fn world() -> World {
+    let database = Database::create();
+    let store = Store::open(database.url(), 8, Duration::from_secs(10)).unwrap();
+    store.migrate().await.unwrap();
+    let coordinator = Uuid::now_v7();
+    store.register_coordinator(coordinator, "test").await.unwrap();
+    let Leadership::Taken { epoch, .. } = store.lead(coordinator, LEASE).await.unwrap() else {
+        panic!("nobody else leads")
+    };
+    let upload = store.open_upload(default_project(), "test", LEASE).await.unwrap();
+    let folder = Folder::default();
+    let root = NewObject {
+        digest: folder.tree_digest(),
+        kind: ObjectKind::Folder,
+        size: 14,
+        place: None,
+        children: Vec::new(),
+    };
+    store.add_objects(default_project(), upload, std::slice::from_ref(&root)).await.unwrap();
+    let roots = [("dockerfile".to_owned(), root.digest, folder)];
+    let snapshot = store.finish_upload(default_project(), upload, &roots).await.unwrap();
+    World { store, epoch, coordinator, snapshot, database }
+}
+
+impl World {
+    /// A build of these platforms (`linux/amd64,linux/arm64`) for these tags.
+    pub fn new_build(&self, key: &str, platforms: &str, tags: &[&str]) -> NewBuild {
+        NewBuild {
+            project: default_project(),
+            idempotency_key: key.to_owned(),
+            spec: BuildSpec {
+                snapshot: self.snapshot.clone(),
+                platforms: farm_types::Platform::parse_list(platforms).unwrap(),
+                tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
+                dockerfile: "Dockerfile".to_owned(),
+                target: None,
+                build_args: Default::default(),
+                labels: Default::default(),
+                no_cache: false,
+                pull: Default::default(),
+                provenance: Default::default(),
+                named_contexts: Default::default(),
+                emulation: Default::default(),
+            },
+            created_by: "test".to_owned(),
+            queue_limit: LEASE,
+        }
+    }
+
+    pub async fn submit(&self, key: &str, platforms: &str, tags: &[&str]) -> Submitted {
+        self.store.submit(&self.new_build(key, platforms, tags)).await.unwrap()
+    }
+
+    pub async fn build(&self, build: Submitted) -> BuildRecord {
+        self.store.build_by_id(default_project(), build.id).await.unwrap()
+    }
+
+    pub async fn state(&self, build: Submitted) -> BuildState {
+        self.build(build).await.state
+    }
+
+    /// A worker on an engine of its own that runs everything natively.
+    pub async fn worker(&self, name: &str, slots: u32) -> (WorkerId, BootId) {
+        let boot_id = BootId::generate();
+        // A worker of that name that is there already is silent for longer than this.
+        let id = self
+            .store
+            .register_worker(&self.registration(name, boot_id, slots), Duration::ZERO)
+            .await
+            .unwrap();
+        (id, boot_id)
+    }
+
+    pub fn registration(&self, name: &str, boot_id: BootId, slots: u32) -> Registration {
+        let offer = |platform: &str| Offer {
+            platform: platform.parse().unwrap(),
+            support: Support::Native,
+            told: true,
+        };
+        Registration {
+            name: name.to_owned(),
+            boot_id,
+            coordinator: self.coordinator,
+            connection: Uuid::new_v4(),
+            protocol: 1,
+            features: Vec::new(),
+            software_version: "test".to_owned(),
+            engine_key: format!("engine of {name}"),
+            engine_kind: "docker".to_owned(),
+            engine_version: "0".to_owned(),
+            offers: vec![offer("linux/amd64"), offer("linux/arm64")],
+            slots,
+        }
+    }
+
+    /// The assignment of the build's job number `job` to a worker.
+    pub async fn assignment(&self, build: Submitted, job: usize, worker: WorkerId) -> Assignment {
+        let record = self.build(build).await;
+        let workers = self.store.workers().await.unwrap();
+        let engine = workers.iter().find(|w| w.id == worker).unwrap().engine_id;
+        Assignment { job: record.jobs[job].id, worker, engine, support: Support::Native }
+    }
+
+    /// Leases the build's job number `job` to a worker.
+    pub async fn lease(&self, build: Submitted, job: usize, worker: WorkerId) -> Lease {
+        self.lease_for(build, job, worker, LEASE).await
+    }
+
+    pub async fn lease_for(&self, build: Submitted, job: usize, worker: WorkerId, lease: Duration) -> Lease {
+        let assignment = self.assignment(build, job, worker).await;
+        let attempt = self.store.lease(self.epoch, assignment, lease).await.unwrap();
+        let token = self
+            .database
+            .psql(&format!("SELECT lease_token FROM attempts WHERE id = '{attempt}'"))
+            .parse()
+            .unwrap();
+        Lease { attempt, token }
+    }
+
+    pub async fn finish(&self, lease: Lease, outcome: Outcome) -> farm_store::Result<()> {
+        self.store.finish_attempt(lease, outcome, PUBLISH, 0.0).await
+    }
+
+    /// Moves the farm's clock.
+    pub fn pass(&self, interval: &str) {
+        self.database.psql(&format!("UPDATE farm_clock SET shift = shift + interval '{interval}'"));
+        // The leader's row has grown old with the rest; its epoch still leads.
+        self.database.psql("UPDATE leader SET expires_at = farm_now() + interval '1 hour'");
+    }
+
+    /// Slots in use, over all engines.
+    pub fn slots_used(&self) -> i64 {
+        self.database.psql("SELECT coalesce(sum(used), 0) FROM engines").parse().unwrap()
+    }
+}
+
+/// A result that was pushed as the digest of `what`.
+pub fn success(what: &str) -> Outcome {
+    let result = JobResult {
+        digest: Some(Digest::of(what.as_bytes())),
+        media_type: farm_core::index::OCI_MANIFEST.to_owned(),
+        size: 1,
+        image_bytes: 0,
+        steps: 1,
+        steps_cached: 0,
+        engine: "docker 0".to_owned(),
+        syntax_replaced: None,
+    };
+    let repositories = vec!["localhost:5002/app".parse().unwrap()];
+    Outcome::Succeeded { result, repositories, steps: Vec::new() }
+}
+
+/// An index with the digest of `what`.
+pub fn index(what: &str) -> Index {
+    Index { bytes: what.as_bytes().to_vec(), digest: Digest::of(what.as_bytes()), media_type: OCI_INDEX }
+}

@@ -1,0 +1,93 @@
+//! One leader at a time, and nothing from an old one.
+
+use std::time::Duration;
+
+use farm_store::StoreError;
+use farm_store::leader::Leadership;
+use uuid::Uuid;
+
+use crate::fixture::{LEASE, PUBLISH, success, world};
+
+const TTL: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn another_coordinator_leads_only_after_the_first_was_silent_and_with_a_higher_epoch() {
+    let world = world().await;
+    let other = Uuid::now_v7();
+    assert_eq!(world.store.lead(other, TTL).await.unwrap(), Leadership::Other);
+    assert_eq!(world.store.lead(world.coordinator, TTL).await.unwrap(), Leadership::Kept(world.epoch));
+    world.database.psql("UPDATE farm_clock SET shift = '3 s'");
+    let Leadership::Taken { epoch, silent_since, now } = world.store.lead(other, TTL).await.unwrap() else {
+        panic!("the leader was silent for longer than it may")
+    };
+    assert!(epoch.0 > world.epoch.0);
+    assert!(silent_since.unwrap() < now);
+    assert_eq!(world.store.lead(world.coordinator, TTL).await.unwrap(), Leadership::Other);
+}
+
+#[tokio::test]
+async fn what_an_old_leader_decides_changes_nothing() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &["localhost:5002/app:1"]).await;
+    let assignment = world.assignment(build, 0, worker).await;
+    world.store.resign(world.coordinator).await.unwrap();
+    let Leadership::Taken { epoch, .. } = world.store.lead(Uuid::now_v7(), LEASE).await.unwrap() else {
+        panic!("the leader resigned")
+    };
+    let stale = world.store.lease(world.epoch, assignment, LEASE).await;
+    assert!(matches!(stale, Err(StoreError::Stale(_))), "{stale:?}");
+    assert_eq!(world.slots_used(), 0);
+    assert!(world.store.end_overdue_publications(world.epoch).await.is_err());
+    let attempt = world.store.lease(epoch, assignment, LEASE).await.unwrap();
+    let token = world.database.psql("SELECT lease_token FROM attempts").parse().unwrap();
+    let lease = farm_store::attempts::Lease { attempt, token };
+    // Workers' words need no leader.
+    world.finish(lease, success("x")).await.unwrap();
+    let due = world.store.due_merges(10).await.unwrap().remove(0);
+    let kept = world.store.keep_publication(world.epoch, &due, &crate::fixture::index("i"), &[]).await;
+    assert!(matches!(kept, Err(StoreError::Stale(_))), "{kept:?}");
+    assert_eq!(world.store.reap(epoch, PUBLISH, 0.0).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_is_in_use_is_refused_until_its_worker_is_gone_or_silent() {
+    let world = world().await;
+    let suspect = Duration::from_secs(12);
+    let (worker, boot) = world.worker("w", 1).await;
+    let twin = world.registration("w", farm_types::BootId::generate(), 1);
+    let Err(StoreError::Conflict(why)) = world.store.register_worker(&twin, suspect).await else {
+        panic!("taken")
+    };
+    assert!(why.contains("--name"), "{why}");
+    // The same life may come back on another stream at any time.
+    let again = world.registration("w", boot, 1);
+    assert_eq!(world.store.register_worker(&again, suspect).await.unwrap(), worker);
+    world.pass("13 s");
+    assert_eq!(world.store.register_worker(&twin, suspect).await.unwrap(), worker);
+}
+
+#[tokio::test]
+async fn the_workers_of_a_dead_coordinator_are_connected_to_nobody() {
+    let world = world().await;
+    world.worker("w", 1).await;
+    assert_eq!(world.store.disown_workers(Duration::from_secs(5)).await.unwrap(), 0);
+    world.pass("6 s");
+    assert_eq!(world.store.disown_workers(Duration::from_secs(5)).await.unwrap(), 1);
+    assert!(!world.store.workers().await.unwrap()[0].connected);
+}
+
+#[tokio::test]
+async fn the_end_of_an_old_stream_does_not_undo_a_new_one() {
+    let world = world().await;
+    let (worker, boot) = world.worker("w", 1).await;
+    let old = world.registration("w", boot, 1);
+    let new = world.registration("w", boot, 1);
+    for stream in [&old, &new] {
+        world.store.register_worker(stream, Duration::from_secs(12)).await.unwrap();
+    }
+    world.store.worker_disconnected(worker, old.connection).await.unwrap();
+    assert!(world.store.workers().await.unwrap()[0].connected);
+    world.store.worker_disconnected(worker, new.connection).await.unwrap();
+    assert!(!world.store.workers().await.unwrap()[0].connected);
+}

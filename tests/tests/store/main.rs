@@ -1,0 +1,10 @@
+//! What the database layer promises, on a real Postgres: one database per test.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the report")]
+
+mod accepting;
+mod ending;
+mod fixture;
+mod leading;
+mod publishing;
+mod races;
+mod streams;

@@ -1,0 +1,124 @@
+//! Publications: steps that can be repeated, tags in the order of intent.
+
+use std::time::Duration;
+
+use farm_store::builds::Submitted;
+use farm_store::publish::{Claim, DueDestination};
+use farm_types::state::{BuildState, TagState};
+use farm_types::{Cause, Digest, Failure};
+
+use crate::fixture::{World, index, success, world};
+
+/// A build of one platform that is built and merged, with its destinations.
+async fn merged(world: &World, key: &str, tags: &[&str]) -> (Submitted, Vec<DueDestination>) {
+    let (worker, _) = world.worker(&format!("w-{key}"), 1).await;
+    let build = world.submit(key, "linux/amd64", tags).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, success(key)).await.unwrap();
+    let due = world.store.due_merges(10).await.unwrap().into_iter().find(|d| d.build == build.id).unwrap();
+    let sizes = [("linux/amd64".parse().unwrap(), 7)];
+    world.store.keep_publication(world.epoch, &due, &index(key), &sizes).await.unwrap();
+    assert!(world.store.keep_publication(world.epoch, &due, &index(key), &[]).await.is_err(), "kept twice");
+    let bytes = key.as_bytes();
+    let mut destinations = world.store.due_destinations(10).await.unwrap();
+    destinations.retain(|d| d.bytes == bytes);
+    (build, destinations)
+}
+
+async fn put(world: &World, destination: &DueDestination, tag: &str) -> Claim {
+    let claim = world.store.claim_tag(world.epoch, destination, tag).await.unwrap();
+    if claim == Claim::Granted {
+        world.store.tag_put(world.epoch, destination, tag, Some(Digest::of(b"before"))).await.unwrap();
+        world.store.tag_verified(world.epoch, destination, tag).await.unwrap();
+    }
+    claim
+}
+
+#[tokio::test]
+async fn a_build_succeeds_when_every_destination_has_the_index_and_every_tag_is_verified() {
+    let world = world().await;
+    let tags = ["localhost:5002/app:1", "localhost:5002/app:2", "localhost:5002/other:1"];
+    let (build, destinations) = merged(&world, "k", &tags).await;
+    assert_eq!(destinations.len(), 2);
+    for destination in &destinations {
+        assert_eq!(world.state(build).await, BuildState::Publishing);
+        world.store.destination_pushed(world.epoch, destination).await.unwrap();
+        for tag in &destination.tags {
+            assert_eq!(put(&world, destination, tag).await, Claim::Granted);
+        }
+    }
+    let record = world.build(build).await;
+    assert_eq!(record.state, BuildState::Succeeded);
+    assert_eq!(record.jobs[0].result.as_ref().unwrap().image_bytes, 7);
+    let publication = record.publication.unwrap();
+    let tags: Vec<_> = publication.destinations.iter().flat_map(|d| &d.tags).collect();
+    assert!(
+        tags.iter().all(|tag| tag.state == TagState::Verified && tag.previous == Some(Digest::of(b"before")))
+    );
+    assert!(world.store.due_destinations(10).await.unwrap().is_empty());
+    assert!(world.store.due_merges(10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_older_intention_never_passes_a_newer_one() {
+    let world = world().await;
+    let (old, old_destinations) = merged(&world, "old", &["localhost:5002/app:1"]).await;
+    let (new, new_destinations) = merged(&world, "new", &["localhost:5002/app:1"]).await;
+    for (destinations, expected) in
+        [(&new_destinations, Claim::Granted), (&old_destinations, Claim::Superseded)]
+    {
+        world.store.destination_pushed(world.epoch, &destinations[0]).await.unwrap();
+        assert_eq!(put(&world, &destinations[0], "1").await, expected);
+    }
+    assert_eq!(world.state(new).await, BuildState::Succeeded);
+    let record = world.build(old).await;
+    assert_eq!(record.state, BuildState::Succeeded);
+    assert_eq!(record.publication.unwrap().destinations[0].tags[0].state, TagState::Superseded);
+    let head = world.database.psql("SELECT encode(digest, 'hex') FROM tag_heads");
+    assert_eq!(head, Digest::of(b"new").hex());
+}
+
+#[tokio::test]
+async fn a_destination_that_is_down_is_tried_again_and_one_that_refuses_fails_the_build() {
+    let world = world().await;
+    let tags = ["localhost:5002/app:1", "localhost:5002/other:1"];
+    let (build, destinations) = merged(&world, "k", &tags).await;
+    let failure = Failure::new(Cause::Infrastructure, "registry_unavailable", "down");
+    let later = Some(Duration::from_secs(9));
+    world.store.destination_failed(world.epoch, &destinations[0], &failure, later).await.unwrap();
+    assert_eq!(world.store.due_destinations(10).await.unwrap().len(), 1, "the other goes on");
+    world.pass("10 s");
+    assert_eq!(world.store.due_destinations(10).await.unwrap().len(), 2);
+    world.store.destination_pushed(world.epoch, &destinations[0]).await.unwrap();
+    assert_eq!(put(&world, &destinations[0], "1").await, Claim::Granted);
+    let refused = Failure::new(Cause::User, "registry_auth", "401");
+    world.store.destination_failed(world.epoch, &destinations[1], &refused, None).await.unwrap();
+    let record = world.build(build).await;
+    assert_eq!((record.state, record.failure.unwrap().code.as_str()), (BuildState::Failed, "registry_auth"));
+}
+
+#[tokio::test]
+async fn a_publication_that_is_not_done_by_its_deadline_fails_its_build() {
+    let world = world().await;
+    let (build, _) = merged(&world, "k", &["localhost:5002/app:1"]).await;
+    assert_eq!(world.store.end_overdue_publications(world.epoch).await.unwrap(), 0);
+    world.pass("61 s");
+    assert_eq!(world.store.end_overdue_publications(world.epoch).await.unwrap(), 1);
+    let record = world.build(build).await;
+    assert_eq!(
+        (record.state, record.failure.unwrap().code.as_str()),
+        (BuildState::Failed, "publish_deadline")
+    );
+    assert!(world.store.due_destinations(10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_build_without_tags_succeeds_without_a_publication() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, success("x")).await.unwrap();
+    world.store.finish_unpublished(world.epoch, farm_store::default_project(), build.id).await.unwrap();
+    assert_eq!(world.state(build).await, BuildState::Succeeded);
+}

@@ -1,0 +1,227 @@
+//! A [`Solve`] as BuildKit's `SolveRequest`, and its answer as a [`Solved`].
+//!
+//! Attribute names are those of BuildKit's dockerfile frontend (`frontend/dockerui/config.go`) and image
+//! exporter (`exporter/containerimage/exptypes/keys.go`). The exporter stands in the deprecated fields because
+//! engines of every version read those.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
+use farm_proto::v1;
+use farm_types::spec::NamedContext;
+use farm_types::{Cause, Digest, Failure, Provenance, PullMode};
+use serde::Deserialize;
+
+use super::syntax::Dockerfile;
+use super::tree::SourceTree;
+use super::types::{Solve, Solved};
+
+/// What a frontend is told that its user may not choose.
+const OURS: [&str; 2] = ["BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS"];
+
+/// The name under which a named context's folder is served: apart from `context` and `dockerfile`, whatever the
+/// user called it.
+fn served_name(context: &str) -> String {
+    format!("named-{context}")
+}
+
+/// The trees to serve, by the names that [`build`] gives them.
+pub(super) fn served(solve: &Solve) -> BTreeMap<String, Arc<dyn SourceTree>> {
+    let mut trees: BTreeMap<String, Arc<dyn SourceTree>> = BTreeMap::new();
+    for (root, tree) in &solve.roots {
+        let name = root.strip_prefix("context:").map_or_else(|| root.clone(), served_name);
+        trees.insert(name, Arc::clone(tree));
+    }
+    for (name, stand_in) in [("dockerfile", "context"), ("context", "dockerfile")] {
+        if let (false, Some(tree)) = (trees.contains_key(name), solve.roots.get(stand_in)) {
+            trees.insert(name.to_owned(), Arc::clone(tree));
+        }
+    }
+    trees
+}
+
+/// The request. `reference` names the solve, `session` who serves its files.
+pub(super) fn build(solve: &Solve, dockerfile: &Dockerfile, reference: &str, session: &str) -> SolveRequest {
+    let mut attrs = HashMap::new();
+    let mut set = |key: &str, value: &str| drop(attrs.insert(key.to_owned(), value.to_owned()));
+    set("filename", &solve.dockerfile);
+    set("platform", &solve.platform.to_string());
+    if let Some(target) = &solve.target {
+        set("target", target);
+    }
+    for (key, value) in solve.build_args.iter().filter(|(key, _)| !OURS.contains(&key.as_str())) {
+        set(&format!("build-arg:{key}"), value);
+    }
+    for (key, value) in &solve.labels {
+        set(&format!("label:{key}"), value);
+    }
+    if solve.no_cache {
+        // Empty means all stages.
+        set("no-cache", "");
+    }
+    if solve.pull == PullMode::Always {
+        set("image-resolve-mode", "pull");
+    }
+    match solve.provenance {
+        Provenance::Off => {}
+        Provenance::Min => set("attest:provenance", "mode=min"),
+        Provenance::Max => set("attest:provenance", "mode=max"),
+    }
+    for (name, context) in &solve.named_contexts {
+        let value = match context {
+            NamedContext::Image(image) => format!("docker-image://{image}"),
+            NamedContext::Local => format!("local:{}", served_name(name)),
+        };
+        set(&format!("context:{name}"), &value);
+    }
+    if !solve.cache_mount_namespace.is_empty() {
+        // Hashed, because a provenance attestation shows it to whoever may pull the image.
+        let namespace = Digest::of(solve.cache_mount_namespace.as_bytes()).hex();
+        set("build-arg:BUILDKIT_CACHE_MOUNT_NS", &namespace[..16]);
+    }
+    // Its presence alone keeps the engine from looking for a syntax line, whatever our own look missed.
+    set("cmdline", dockerfile.syntax.as_deref().unwrap_or("docker/dockerfile"));
+    let mut request = SolveRequest {
+        r#ref: reference.to_owned(),
+        session: session.to_owned(),
+        frontend: "dockerfile.v0".to_owned(),
+        frontend_attrs: attrs,
+        internal: solve.internal,
+        ..SolveRequest::default()
+    };
+    if let Some(export) = &solve.export {
+        let names: Vec<String> = export.repositories.iter().map(ToString::to_string).collect();
+        request.exporter_deprecated = "image".to_owned();
+        request.exporter_attrs_deprecated = [
+            ("name", names.join(",").as_str()),
+            ("push", "true"),
+            ("push-by-digest", "true"),
+            ("name-canonical", "true"),
+            // Else some versions make Docker's older kinds of manifests.
+            ("oci-mediatypes", "true"),
+            // Else every build stays in the engine's list of images, for ever.
+            ("store", "false"),
+        ]
+        .into_iter()
+        .chain(export.plain_http.then_some(("registry.insecure", "true")))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    }
+    request
+}
+
+/// The part of `containerimage.descriptor` that is used.
+#[derive(Deserialize)]
+struct Descriptor {
+    #[serde(rename = "mediaType")]
+    media_type: String,
+    digest: Digest,
+    size: u64,
+}
+
+/// Reads the answer. `timings` are the steps that were seen.
+///
+/// # Errors
+/// Something was exported, but the answer does not say what: [`Cause::Bug`].
+pub(super) fn solved(
+    solve: &Solve,
+    dockerfile: &Dockerfile,
+    response: &SolveResponse,
+    timings: Vec<v1::StepTiming>,
+) -> Result<Solved, Failure> {
+    let count = |steps: usize| u32::try_from(steps).unwrap_or(u32::MAX);
+    let mut solved = Solved {
+        steps: count(timings.len()),
+        steps_cached: count(timings.iter().filter(|timing| timing.cached).count()),
+        step_timings: timings,
+        syntax_replaced: dockerfile.syntax.clone(),
+        ..Solved::default()
+    };
+    if solve.export.is_some() {
+        let descriptor = response.exporter_response.get("containerimage.descriptor");
+        let descriptor: Descriptor = descriptor
+            .and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok())
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .ok_or_else(|| {
+                let keys: Vec<_> = response.exporter_response.keys().collect();
+                let message = format!("the engine pushed an image but does not say which; it says {keys:?}");
+                Failure::new(Cause::Bug, "engine_error", message)
+            })?;
+        solved.digest = Some(descriptor.digest);
+        solved.media_type = descriptor.media_type;
+        solved.size = descriptor.size;
+    }
+    Ok(solved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::MemoryTree;
+    use super::super::types::Export;
+    use super::*;
+
+    fn example() -> Solve {
+        Solve {
+            platform: "linux/arm64".parse().unwrap(),
+            dockerfile: "Dockerfile".into(),
+            target: None,
+            build_args: [("A", "1"), ("BUILDKIT_SYNTAX", "evil")].map(|(k, v)| (k.into(), v.into())).into(),
+            labels: BTreeMap::new(),
+            no_cache: true,
+            pull: PullMode::Always,
+            provenance: Provenance::Min,
+            named_contexts: [("context", NamedContext::Local), ("base", NamedContext::Image("r/x:1".into()))]
+                .map(|(name, context)| (name.to_owned(), context))
+                .into(),
+            roots: ["context", "context:context"]
+                .map(|name| {
+                    let tree: Arc<dyn SourceTree> = Arc::new(MemoryTree::default());
+                    (name.to_owned(), tree)
+                })
+                .into(),
+            shared_key: String::new(),
+            cache_mount_namespace: "p".into(),
+            export: Some(Export {
+                repositories: vec!["localhost:5002/a".parse().unwrap(), "localhost:5003/b".parse().unwrap()],
+                plain_http: true,
+            }),
+            logins: Vec::new(),
+            internal: false,
+        }
+    }
+
+    #[test]
+    fn a_request_says_what_was_asked_for_and_keeps_farms_own_settings() {
+        let request = build(&example(), &Dockerfile::default(), "ref", "session");
+        let attr = |key: &str| request.frontend_attrs.get(key).map(String::as_str);
+        assert_eq!(attr("platform"), Some("linux/arm64"));
+        assert_eq!(attr("build-arg:A"), Some("1"));
+        assert_eq!(attr("build-arg:BUILDKIT_SYNTAX"), None);
+        assert_eq!(attr("build-arg:BUILDKIT_CACHE_MOUNT_NS").map(str::len), Some(16));
+        assert_eq!(attr("no-cache"), Some(""));
+        assert_eq!(attr("context:context"), Some("local:named-context"));
+        assert_eq!(attr("context:base"), Some("docker-image://r/x:1"));
+        assert!(attr("cmdline").is_some());
+        let exporter = &request.exporter_attrs_deprecated;
+        assert_eq!(exporter["name"], "localhost:5002/a,localhost:5003/b");
+        assert_eq!(exporter["registry.insecure"], "true");
+        assert!(request.exporters.is_empty());
+    }
+
+    #[test]
+    fn a_missing_root_is_stood_in_for() {
+        assert_eq!(
+            served(&example()).into_keys().collect::<Vec<_>>(),
+            ["context", "dockerfile", "named-context"]
+        );
+    }
+
+    #[test]
+    fn an_answer_without_a_descriptor_is_a_bug() {
+        let failure =
+            solved(&example(), &Dockerfile::default(), &SolveResponse::default(), Vec::new()).unwrap_err();
+        assert_eq!(failure.cause, Cause::Bug);
+    }
+}

@@ -1,0 +1,155 @@
+//! One solve, from the source to the pushed digest.
+//!
+//! Invariant: whatever ends it, the order is: the Solve call, then its status, then the session, then the
+//! connection. The call's end is what kills a running step; a session that goes first would leave it running.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::v1::SolveResponse;
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use farm_proto::v1::AttemptEvent;
+use farm_types::{Cause, Failure};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Response, Status};
+
+use super::connect::MAX_MESSAGE_BYTES;
+use super::engine::{Engine, reason};
+use super::failure::{self, Circumstances};
+use super::filesync::Files;
+use super::request;
+use super::session::Session;
+use super::status::{self, Shared};
+use super::syntax::{self, Dockerfile};
+use super::types::{Solve, SolveError, Solved};
+
+/// How long an engine may take to accept a session.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the Solve call may outlive its session, to say itself what happened.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long an ended solve may take to be gone in the engine.
+const GONE: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Builds an image, pushes it by digest if asked to, and sends what happens as it happens.
+    ///
+    /// Nothing is tried again here. `stop` ends it: the running step is killed at once, and the answer comes
+    /// when the engine has let go of it (some 100 ms; 5 s at most). A receiver of `events` that is gone or slow
+    /// does no harm, but the answer waits until the last event was taken.
+    ///
+    /// Cancel safety: dropping the future closes the connection, which ends the solve in the engine too.
+    ///
+    /// # Errors
+    /// [`SolveError::Stopped`] after `stop`; else the failure, whose cause says whether to try again.
+    pub async fn solve(
+        &self,
+        solve: Solve,
+        events: mpsc::Sender<AttemptEvent>,
+        stop: CancellationToken,
+    ) -> Result<Solved, SolveError> {
+        let solve = Arc::new(solve);
+        let dockerfile = check(Arc::clone(&solve)).await?;
+        let lost = |why: String| {
+            Failure::new(Cause::Infrastructure, "engine_lost", format!("engine {}: {why}", self.address()))
+        };
+        let channel =
+            unless(&stop, self.dialer().dial()).await?.map_err(|error| lost(failure::innermost(&error)))?;
+        let files = Files::new(request::served(&solve));
+        let opening = Session::open(channel.clone(), &solve.shared_key, files, solve.logins.clone());
+        let session = unless(&stop, tokio::time::timeout(SESSION_TIMEOUT, opening))
+            .await?
+            .map_err(|_| lost("it accepted no session in time".to_owned()))?
+            .map_err(|status| lost(reason(&status)))?;
+
+        let reference = uuid::Uuid::new_v4().simple().to_string();
+        let message = request::build(&solve, &dockerfile, &reference, session.id());
+        let collected = Shared::default();
+        let ended = CancellationToken::new();
+        let following = status::follow(channel.clone(), reference, collected.clone(), events, ended.clone());
+        let mut following = AbortOnDropHandle::new(tokio::spawn(following));
+
+        let mut client = ControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let outcome = watch(client.solve(message), &session, &stop).await;
+        ended.cancel();
+        match &outcome {
+            Outcome::Answer(_) => {
+                // Its events are part of the answer; a stop ends the wait for a receiver that takes none.
+                tokio::select! {
+                    _ = &mut following => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            // The status ends when the engine has let go of the solve.
+            Outcome::Stopped | Outcome::SessionLost => drop(tokio::time::timeout(GONE, &mut following).await),
+        }
+        drop(session);
+        let collected = collected.lock();
+        match outcome {
+            Outcome::Stopped => Err(SolveError::Stopped),
+            Outcome::SessionLost => Err(failure::session_lost(self.address()).into()),
+            Outcome::Answer(Ok(answer)) => {
+                Ok(request::solved(&solve, &dockerfile, answer.get_ref(), collected.timings())?)
+            }
+            // What is left of a build that was stopped while it failed.
+            Outcome::Answer(Err(_)) if stop.is_cancelled() => Err(SolveError::Stopped),
+            Outcome::Answer(Err(status)) => {
+                let circumstances = Circumstances {
+                    collected: &collected,
+                    dockerfile: &dockerfile,
+                    platform: &solve.platform,
+                    target: solve.target.as_deref(),
+                    engine: self.address().to_string(),
+                };
+                Err(failure::classify(&status, &circumstances).into())
+            }
+        }
+    }
+}
+
+/// What became of the call.
+enum Outcome {
+    Answer(Result<Response<SolveResponse>, Status>),
+    Stopped,
+    SessionLost,
+}
+
+/// Waits for the call. When this returns the call is over or was dropped, which ends it in the engine.
+async fn watch(
+    call: impl Future<Output = Result<Response<SolveResponse>, Status>>,
+    session: &Session,
+    stop: &CancellationToken,
+) -> Outcome {
+    tokio::pin!(call);
+    tokio::select! {
+        biased;
+        answer = &mut call => Outcome::Answer(answer),
+        () = stop.cancelled() => Outcome::Stopped,
+        // An engine that died takes both along, and then the call says so.
+        () = session.lost() => match tokio::time::timeout(LAST_WORDS, &mut call).await {
+            Ok(answer) => Outcome::Answer(answer),
+            Err(_) => Outcome::SessionLost,
+        },
+    }
+}
+
+/// Waits for this unless `stop` comes first.
+async fn unless<T>(stop: &CancellationToken, what: impl Future<Output = T>) -> Result<T, SolveError> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(SolveError::Stopped),
+        what = what => Ok(what),
+    }
+}
+
+/// Reads the Dockerfile, off the async threads.
+async fn check(solve: Arc<Solve>) -> Result<Dockerfile, Failure> {
+    let checking = tokio::task::spawn_blocking(move || {
+        let tree = solve.roots.get("dockerfile").or_else(|| solve.roots.get("context"));
+        syntax::read(tree.map(|tree| &**tree), &solve.dockerfile)
+    });
+    checking.await.map_err(|error| {
+        Failure::new(Cause::Bug, "engine_error", format!("reading the Dockerfile ended abnormally: {error}"))
+    })?
+}

@@ -1,0 +1,130 @@
+//! What is asked of an engine and what comes of it.
+//!
+//! Nothing here speaks to an engine. BuildKit's own types do not appear: whoever runs builds needs to know
+//! farm's words only.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use farm_proto::v1;
+use farm_types::spec::NamedContext;
+use farm_types::{Digest, Failure, Platform, Provenance, PullMode, Repository};
+
+use super::tree::SourceTree;
+
+/// One image for one platform, to be built.
+#[derive(Clone)]
+pub struct Solve {
+    /// The platform to build for.
+    pub platform: Platform,
+    /// The Dockerfile's path within the root `dockerfile`.
+    pub dockerfile: String,
+    /// The stage to build; the last one when absent.
+    pub target: Option<String>,
+    /// `--build-arg`. `BUILDKIT_SYNTAX` and `BUILDKIT_CACHE_MOUNT_NS` are farm's own and are left out here.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// Runs every step again.
+    pub no_cache: bool,
+    /// Whether base images are resolved anew.
+    pub pull: PullMode,
+    /// With one, the result is an index of the image and its attestation.
+    pub provenance: Provenance,
+    /// Images or folders in place of stages and bases.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// The source by the names of a snapshot's roots: `context`, `dockerfile`, `context:NAME`. Without
+    /// `dockerfile`, the Dockerfile is looked up in `context`.
+    pub roots: BTreeMap<String, Arc<dyn SourceTree>>,
+    /// Trees of the same key are synchronised: the engine asks only for what changed since the last one.
+    /// The same for all builds of one project and context, another one for others.
+    pub shared_key: String,
+    /// Keeps the cache mounts of different projects and trust classes apart.
+    pub cache_mount_namespace: String,
+    /// Where the result is pushed; without, it is built and dropped.
+    pub export: Option<Export>,
+    /// What to answer when the engine asks how to log in; other registries are asked without a name.
+    pub logins: Vec<Login>,
+    /// Keeps the build out of the engine's history.
+    pub internal: bool,
+}
+
+impl fmt::Debug for Solve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values of build arguments may be secret.
+        f.debug_struct("Solve")
+            .field("platform", &self.platform)
+            .field("dockerfile", &self.dockerfile)
+            .field("target", &self.target)
+            .field("roots", &self.roots.keys())
+            .field("export", &self.export)
+            .field("logins", &self.logins)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A push by digest, without a tag, to each of the repositories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Where to; never empty.
+    pub repositories: Vec<Repository>,
+    /// The registries speak plain HTTP. Loopback registries are tried so anyway.
+    pub plain_http: bool,
+}
+
+/// How to log in at a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Host and port as an image's name has them: `localhost:5002`, `docker.io`.
+    pub host: String,
+    /// The name.
+    pub username: String,
+    /// The password or token.
+    pub password: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("host", &self.host)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a solve gave.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Solved {
+    /// What was pushed: a manifest, or an index when provenance was asked for. Absent without an export.
+    pub digest: Option<Digest>,
+    /// Its media type; empty without an export.
+    pub media_type: String,
+    /// Its bytes (of the manifest or index itself).
+    pub size: u64,
+    /// The Dockerfile's steps that this build consists of, those of [`v1::StepTiming`].
+    pub steps: u32,
+    /// How many of them were not run because the engine had their result.
+    pub steps_cached: u32,
+    /// Each of them, in the order of their start.
+    pub step_timings: Vec<v1::StepTiming>,
+    /// The frontend image that the Dockerfile's `# syntax=` line names, when the engine's own took its place.
+    pub syntax_replaced: Option<String>,
+}
+
+/// Why a solve gave nothing.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SolveError {
+    /// Ended because the caller said so.
+    #[error("stopped")]
+    Stopped,
+    /// Failed; what follows is in the failure's cause.
+    #[error("{0}")]
+    Failed(Failure),
+}
+
+impl From<Failure> for SolveError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}

@@ -1,0 +1,333 @@
+//! What a worker is told when it starts: flags, each with an environment variable as its fallback.
+//!
+//! A flag's text becomes a checked value here, once; a wrong one is answered with the thing, the value and
+//! the cure, and exit code 2. To add a flag: a field of [`Flags`], one of [`Config`], and its line in
+//! [`Flags::into_config`].
+
+use std::ffi::OsString;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Parser, ValueEnum};
+use farm_types::{Invalid, Offer, Support};
+
+use crate::buildkit::EngineAddress;
+use crate::link::{CoordinatorUrl, Token};
+
+/// More at once is a slip of the finger.
+const MOST_SLOTS: usize = 1024;
+
+/// Builds what a farm's coordinator hands out, on the engine of this machine.
+#[derive(Debug, Parser)]
+#[command(name = "farm-worker", version, max_term_width = 100)]
+pub struct Flags {
+    /// Where the coordinator is: http://HOST:PORT, or https://HOST:PORT.
+    #[arg(long, env = "FARM_WORKER_COORDINATOR", value_name = "URL")]
+    coordinator: CoordinatorUrl,
+
+    /// A file that holds this worker's token, and nothing else. Without it, the environment variable
+    /// FARM_TOKEN is the token itself.
+    #[arg(long, env = "FARM_WORKER_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// The name that people see and that no other worker of the farm may have [default: the host's name].
+    #[arg(long, env = "FARM_WORKER_NAME", value_name = "NAME")]
+    name: Option<WorkerName>,
+
+    /// The engine to build with: unix:///PATH (a Docker engine or a buildkitd) or tcp://HOST:PORT.
+    #[arg(
+        long,
+        env = "FARM_WORKER_ENGINE",
+        value_name = "ADDRESS",
+        default_value = "unix:///var/run/docker.sock"
+    )]
+    engine: EngineAddress,
+
+    /// Where the worker keeps source files and results that are not delivered yet; no two workers share it
+    /// [default: $STATE_DIRECTORY, else $XDG_STATE_HOME/farm/worker-NAME or ~/.local/state/farm/worker-NAME].
+    #[arg(long, env = "FARM_WORKER_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// How many jobs run at once [default: the number of CPUs].
+    #[arg(long, env = "FARM_WORKER_SLOTS", value_name = "N")]
+    slots: Option<Slots>,
+
+    /// The platforms to offer, told instead of found and proven, for example
+    /// linux/amd64,linux/arm64=emulated. Without =emulated a platform is native.
+    #[arg(long, env = "FARM_WORKER_PLATFORMS", value_name = "LIST")]
+    platforms: Option<ToldPlatforms>,
+
+    /// How much disk the source files may take: bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB, TiB.
+    /// What running jobs use is kept beyond it.
+    #[arg(long, env = "FARM_WORKER_CACHE_BYTES", value_name = "SIZE", default_value = "10GiB")]
+    cache_bytes: Size,
+
+    /// How log lines on stderr look. RUST_LOG says which ones there are [default there: info].
+    #[arg(long, env = "FARM_WORKER_LOG", value_name = "FORMAT", default_value = "plain")]
+    log: LogFormat,
+}
+
+/// A worker's settings, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the coordinator is.
+    pub coordinator: CoordinatorUrl,
+    /// Who the worker is, for the coordinator.
+    pub token: Token,
+    /// The worker's name.
+    pub name: String,
+    /// The engine.
+    pub engine: EngineAddress,
+    /// The folder that is the worker's own.
+    pub state_dir: PathBuf,
+    /// How many attempts run at once; at least 1.
+    pub slots: usize,
+    /// Platforms that are offered without a proof, or `None` to find them.
+    pub platforms: Option<Vec<Offer>>,
+    /// The bound of the content cache, bytes.
+    pub cache_bytes: u64,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Plain,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Flags {
+    /// How log lines are to look.
+    pub fn log(&self) -> LogFormat {
+        self.log
+    }
+
+    /// Fills in what was not given, and reads the token.
+    ///
+    /// # Errors
+    /// There is no token, or no default could be found for the name or the folder.
+    pub fn into_config(self) -> Result<Config, Invalid> {
+        let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let token = read_token(self.token_file, env("FARM_TOKEN"))?;
+        let name = match self.name {
+            Some(WorkerName(name)) => name,
+            None => host_name()?,
+        };
+        let state_dir = match self.state_dir {
+            Some(folder) => folder,
+            None => default_state_dir(&name, env)?,
+        };
+        let cpus = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let slots = self.slots.map_or_else(cpus, |slots| slots.0);
+        Ok(Config {
+            coordinator: self.coordinator,
+            token,
+            name,
+            engine: self.engine,
+            state_dir,
+            slots,
+            platforms: self.platforms.map(|told| told.0),
+            cache_bytes: self.cache_bytes.0,
+        })
+    }
+}
+
+fn read_token(file: Option<PathBuf>, variable: Option<OsString>) -> Result<Token, Invalid> {
+    match (file, variable) {
+        (Some(file), _) => {
+            let text = fs::read_to_string(&file)
+                .map_err(|e| Invalid::new("--token-file", file.to_string_lossy(), e.to_string()))?;
+            text.parse().map_err(|e: Invalid| Invalid::new("--token-file", file.to_string_lossy(), e.cure))
+        }
+        (None, Some(text)) => text.to_string_lossy().parse(),
+        (None, None) => {
+            Err(Invalid::new("token", "", "a worker needs one; give --token-file FILE, or set FARM_TOKEN"))
+        }
+    }
+}
+
+fn host_name() -> Result<String, Invalid> {
+    let invalid = |cure: String| Invalid::new("worker name", "", cure);
+    let text = fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_err(|e| invalid(format!("this host's name can't be read ({e}); give --name NAME")))?;
+    let name: WorkerName = text.trim().parse()?;
+    Ok(name.0)
+}
+
+fn default_state_dir(name: &str, env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Invalid> {
+    if let Some(folder) = env("STATE_DIRECTORY") {
+        return Ok(folder.into());
+    }
+    let base = env("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".local/state")))
+        .ok_or_else(|| Invalid::new("state folder", "", "HOME is not set; give --state-dir DIR"))?;
+    Ok(base.join("farm").join(format!("worker-{name}")))
+}
+
+/// A worker's name: at most 63 letters, digits, dots, dashes and underscores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct WorkerName(String);
+
+impl FromStr for WorkerName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if text.is_empty() || text.len() > 63 || !text.bytes().all(known) {
+            let cure = "write at most 63 letters, digits, dots, dashes and underscores";
+            return Err(Invalid::new("worker name", text, cure));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// How many jobs run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slots(usize);
+
+impl FromStr for Slots {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.parse() {
+            Ok(slots) if (1..=MOST_SLOTS).contains(&slots) => Ok(Self(slots)),
+            _ => Err(Invalid::new("slots", text, format!("write a number from 1 to {MOST_SLOTS}"))),
+        }
+    }
+}
+
+/// What `--platforms` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ToldPlatforms(Vec<Offer>);
+
+impl FromStr for ToldPlatforms {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let mut offers: Vec<Offer> = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (platform, support) = match part.split_once('=') {
+                Some((platform, support)) => (platform.parse()?, support.parse()?),
+                None => (part.parse()?, Support::Native),
+            };
+            if offers.iter().any(|offer| offer.platform == platform) {
+                return Err(Invalid::new("platform", part, "it stands twice; leave one of them out"));
+            }
+            offers.push(Offer { platform, support, told: true });
+        }
+        if offers.is_empty() {
+            let cure =
+                "name at least one, for example linux/amd64; or leave the flag out, and they are found";
+            return Err(Invalid::new("platforms", text, cure));
+        }
+        Ok(Self(offers))
+    }
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size(u64);
+
+impl FromStr for Size {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let invalid =
+            || Invalid::new("size", text, "write bytes, or a number and a unit, like 500MB or 10GiB");
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1000,
+            "mb" => 1000_u64.pow(2),
+            "gb" => 1000_u64.pow(3),
+            "tb" => 1000_u64.pow(4),
+            "kib" => 1 << 10,
+            "mib" => 1 << 20,
+            "gib" => 1 << 30,
+            "tib" => 1 << 40,
+            _ => return Err(invalid()),
+        };
+        number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).map(Self).ok_or_else(invalid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_sound() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_in_both_kinds_of_units() {
+        for (text, bytes) in
+            [("0", 0), ("512", 512), ("500MB", 500_000_000), ("10GiB", 10 << 30), ("1 kib", 1024)]
+        {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "GiB", "10G", "1.5GB", "-1", "99999999TiB"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn slots_are_a_small_number() {
+        assert_eq!("4".parse(), Ok(Slots(4)));
+        for text in ["0", "-1", "many", "99999"] {
+            assert!(text.parse::<Slots>().unwrap_err().to_string().contains("1 to 1024"), "{text}");
+        }
+    }
+
+    #[test]
+    fn told_platforms_are_native_unless_said() {
+        let told: ToldPlatforms = "linux/amd64, arm64=emulated".parse().unwrap();
+        let offers: Vec<_> = told.0.iter().map(|o| (o.platform.to_string(), o.support, o.told)).collect();
+        let amd64 = ("linux/amd64".to_owned(), Support::Native, true);
+        assert_eq!(offers, [amd64, ("linux/arm64".to_owned(), Support::Emulated, true)]);
+        let error = |text: &str| text.parse::<ToldPlatforms>().unwrap_err().to_string();
+        assert!(error("linux/arm46").contains("did you mean arm64"));
+        assert!(error("linux/arm64=qemu").contains("native or emulated"));
+        assert!(error("arm64,linux/arm64/v8=emulated").contains("twice"));
+        assert!(error("").contains("at least one"));
+    }
+
+    #[test]
+    fn a_mistyped_flag_is_answered_with_thing_value_and_cure() {
+        let error =
+            Flags::try_parse_from(["farm-worker", "--coordinator", "http://h:1", "--cache-bytes", "10G"])
+                .unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string();
+        assert!(text.contains("--cache-bytes") && text.contains("10G") && text.contains("10GiB"), "{text}");
+    }
+
+    #[test]
+    fn a_token_is_needed_and_is_read_without_its_newline() {
+        assert!(read_token(None, None).unwrap_err().to_string().contains("--token-file"));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        fs::write(&file, "farm_abc\n").unwrap();
+        assert!(read_token(Some(file.clone()), None).is_ok());
+        fs::write(&file, "\n").unwrap();
+        assert!(read_token(Some(file), None).unwrap_err().to_string().contains("empty"));
+    }
+
+    #[test]
+    fn the_state_folder_follows_the_service_manager_then_the_user() {
+        let with = |known: &'static [(&str, &str)]| {
+            move |name: &str| known.iter().find(|k| k.0 == name).map(|k| OsString::from(k.1))
+        };
+        let folder = |known| default_state_dir("w", with(known)).map(|path| path.display().to_string());
+        assert_eq!(folder(&[("STATE_DIRECTORY", "/s"), ("HOME", "/h")]).as_deref(), Ok("/s"));
+        assert_eq!(folder(&[("HOME", "/h")]).as_deref(), Ok("/h/.local/state/farm/worker-w"));
+        assert!(folder(&[]).unwrap_err().to_string().contains("--state-dir"));
+    }
+}

@@ -1,0 +1,329 @@
+//! The desk: what runs here, what ended and is not acknowledged yet, and whether there is room for more.
+//!
+//! It is the one thing that the control thread and the attempts' tasks share. The control thread asks it
+//! for an answer to every offer and tells it what the coordinator said; an attempt's task tells it how it
+//! ended. Nothing in it waits: the lock is held for a look-up only.
+//!
+//! Invariants: an attempt is in one of *running*, *unanswered* and *ended*, never in two; `running` never
+//! holds more than there are slots; an attempt that ended is never started again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use farm_proto::v1;
+use farm_types::{AttemptId, Invalid, LeaseToken, Offer};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How many ended attempts are remembered, so that an offer that comes late is known as an old one.
+const REMEMBERED: usize = 4096;
+
+/// The right to run an attempt, as the coordinator gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The fencing token.
+    pub token: LeaseToken,
+}
+
+impl TryFrom<&v1::Lease> for Lease {
+    type Error = Invalid;
+
+    fn try_from(lease: &v1::Lease) -> Result<Self, Invalid> {
+        Ok(Self { attempt: lease.attempt_id.parse()?, token: lease.lease_token.parse()? })
+    }
+}
+
+impl From<Lease> for v1::Lease {
+    fn from(lease: Lease) -> Self {
+        Self { attempt_id: lease.attempt.to_string(), lease_token: lease.token.as_uuid().to_string() }
+    }
+}
+
+/// Why an attempt is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// Somebody asked for its end.
+    Cancelled,
+    /// The lease is another's now: nobody wants the result.
+    Superseded,
+    /// This worker ends at once.
+    WorkerStopped,
+}
+
+/// An attempt that was accepted: work for the runner. It holds lent passwords, so it can't be printed.
+pub struct Accepted {
+    /// The right to run it.
+    pub lease: Lease,
+    /// What is to be built.
+    pub offered: v1::Offered,
+    /// Cancelled when it must stop; the desk knows why.
+    pub stop: CancellationToken,
+}
+
+/// What the control thread leaves for the others to do.
+pub enum Chore {
+    /// Run this attempt.
+    Run(Box<Accepted>),
+    /// The coordinator took this attempt's end: it need not be kept on disk.
+    Forget(AttemptId),
+}
+
+/// How much there is, for whoever waits for a change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Attempts that run.
+    pub running: usize,
+    /// Attempts that ended and whose end nobody acknowledged.
+    pub unanswered: usize,
+}
+
+/// What a worker is to its coordinator: its engine, and what that may be offered now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Identity {
+    /// The engine.
+    pub engine: v1::Engine,
+    /// The platforms; none while nothing new is taken.
+    pub offers: Vec<Offer>,
+}
+
+/// The desk. See the module's text.
+#[derive(Debug)]
+pub struct Desk {
+    slots: usize,
+    state: Mutex<State>,
+    counts: watch::Sender<Counts>,
+    identity: watch::Sender<Identity>,
+    // Its length is bounded by the slots and by the results that wait for an answer.
+    chores: mpsc::UnboundedSender<Chore>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: BTreeMap<AttemptId, Running>,
+    unanswered: BTreeMap<AttemptId, v1::Finished>,
+    ended: VecDeque<AttemptId>,
+    /// The engine as it was last seen.
+    identity: Identity,
+    /// Why nothing new is taken, if so.
+    closed: Option<String>,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    lease: Lease,
+    stop: CancellationToken,
+    reason: Option<StopReason>,
+}
+
+impl Desk {
+    /// A desk with this many slots, closed until [`Desk::open`], and where it leaves its chores.
+    pub fn new(slots: usize) -> (Self, mpsc::UnboundedReceiver<Chore>) {
+        let (chores, todo) = mpsc::unbounded_channel();
+        let state = State { closed: Some("the engine is not ready".to_owned()), ..State::default() };
+        let desk = Self {
+            slots,
+            state: Mutex::new(state),
+            counts: watch::Sender::default(),
+            identity: watch::Sender::default(),
+            chores,
+        };
+        (desk, todo)
+    }
+
+    /// Takes offers for this engine's platforms from now on.
+    pub fn open(&self, identity: Identity) {
+        let mut state = self.lock();
+        state.identity = identity;
+        state.closed = None;
+        self.show(&state);
+    }
+
+    /// Declines all offers until [`Desk::open`]; `why` is told to the coordinator. What runs goes on.
+    pub fn close(&self, why: impl Into<String>) {
+        let mut state = self.lock();
+        state.closed = Some(why.into());
+        self.show(&state);
+    }
+
+    /// Declines all offers from now on, for good.
+    pub fn drain(&self) {
+        let mut state = self.lock();
+        state.draining = true;
+        self.show(&state);
+    }
+
+    /// What the coordinator is to be told of this worker, and every change of it.
+    pub fn identity(&self) -> watch::Receiver<Identity> {
+        self.identity.subscribe()
+    }
+
+    /// Answers an offer, and starts it if there is room. The same offer gets the same answer again.
+    pub fn offer(&self, offered: v1::Offered) -> Vec<v1::control_request::Message> {
+        use v1::control_request::Message;
+        let wire = offered.lease.clone().unwrap_or_default();
+        let declined =
+            |reason: String| vec![Message::Declined(v1::Declined { lease: Some(wire.clone()), reason })];
+        let started = || Message::Started(v1::Started { lease: Some(wire.clone()) });
+        let lease = match Lease::try_from(&wire) {
+            Ok(lease) => lease,
+            Err(error) => return declined(error.to_string()),
+        };
+        let mut state = self.lock();
+        if let Some(running) = state.running.get(&lease.attempt) {
+            return match running.lease == lease {
+                true => vec![started()],
+                false => declined("this attempt runs here under another lease".to_owned()),
+            };
+        }
+        if let Some(finished) = state.unanswered.get(&lease.attempt) {
+            return vec![started(), Message::Finished(finished.clone())];
+        }
+        if state.ended.contains(&lease.attempt) {
+            return Vec::new();
+        }
+        if let Some(reason) = state.no_room(self.slots, &offered) {
+            return declined(reason);
+        }
+        let stop = CancellationToken::new();
+        let running = Running { lease, stop: stop.clone(), reason: None };
+        state.running.insert(lease.attempt, running);
+        self.publish(&state);
+        drop(state);
+        if self.chores.send(Chore::Run(Box::new(Accepted { lease, offered, stop }))).is_err() {
+            // The process is on its way out: nobody would run it.
+            self.release(lease.attempt);
+            return declined("the worker ends".to_owned());
+        }
+        vec![started()]
+    }
+
+    /// Asks a running attempt to stop. The first reason stays, but that a lease was lost outweighs a cancel.
+    /// True when this is news.
+    pub fn stop(&self, attempt: AttemptId, reason: StopReason) -> bool {
+        let mut state = self.lock();
+        let Some(running) = state.running.get_mut(&attempt) else { return false };
+        let is_news = running.reason.is_none()
+            || (reason == StopReason::Superseded && running.reason != Some(StopReason::Superseded));
+        if is_news {
+            running.reason = Some(reason);
+        }
+        running.stop.cancel();
+        is_news
+    }
+
+    /// Asks all that runs to stop.
+    pub fn stop_all(&self, reason: StopReason) {
+        let attempts: Vec<_> = self.lock().running.keys().copied().collect();
+        for attempt in attempts {
+            self.stop(attempt, reason);
+        }
+    }
+
+    /// Why an attempt was asked to stop, if it was.
+    pub fn stop_reason(&self, attempt: AttemptId) -> Option<StopReason> {
+        self.lock().running.get(&attempt).and_then(|running| running.reason)
+    }
+
+    /// Frees the slot, and keeps the end to be told until the coordinator acknowledges it.
+    pub fn finish(&self, attempt: AttemptId, finished: v1::Finished) {
+        let mut state = self.lock();
+        state.running.remove(&attempt);
+        state.unanswered.insert(attempt, finished);
+        self.publish(&state);
+    }
+
+    /// Frees the slot of an attempt whose end nobody wants to know.
+    pub fn release(&self, attempt: AttemptId) {
+        let mut state = self.lock();
+        state.running.remove(&attempt);
+        state.remember(attempt);
+        self.publish(&state);
+    }
+
+    /// The coordinator knows of this attempt's end.
+    pub fn answered(&self, attempt: AttemptId) {
+        let mut state = self.lock();
+        if state.unanswered.remove(&attempt).is_some() {
+            state.remember(attempt);
+            self.publish(&state);
+            // When nobody listens any more the file stays, and is told about again after the next start.
+            let _ = self.chores.send(Chore::Forget(attempt));
+        }
+    }
+
+    /// The leases of all that runs and of all that ended without an acknowledgement.
+    pub fn leases(&self) -> Vec<v1::Lease> {
+        let state = self.lock();
+        let running = state.running.values().map(|running| running.lease.into());
+        let unanswered = state.unanswered.values().filter_map(|finished| finished.lease.clone());
+        running.chain(unanswered).collect()
+    }
+
+    /// The ends that nobody acknowledged.
+    pub fn unanswered(&self) -> Vec<(AttemptId, v1::Finished)> {
+        self.lock().unanswered.iter().map(|(attempt, finished)| (*attempt, finished.clone())).collect()
+    }
+
+    /// Tells of every change.
+    pub fn watch(&self) -> watch::Receiver<Counts> {
+        self.counts.subscribe()
+    }
+
+    /// An engine that is away, or a worker that drains, runs no platform: the coordinator need not ask.
+    fn show(&self, state: &State) {
+        let is_open = state.closed.is_none() && !state.draining;
+        let shown = match is_open {
+            true => state.identity.clone(),
+            false => Identity { offers: Vec::new(), ..state.identity.clone() },
+        };
+        self.identity.send_if_modified(|known| {
+            let is_news = *known != shown;
+            *known = shown;
+            is_news
+        });
+    }
+
+    fn publish(&self, state: &State) {
+        self.counts.send_replace(Counts { running: state.running.len(), unanswered: state.unanswered.len() });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change under the lock is whole before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn no_room(&self, slots: usize, offered: &v1::Offered) -> Option<String> {
+        if self.draining {
+            return Some("the worker drains: it ends when what runs is done".to_owned());
+        }
+        if let Some(why) = &self.closed {
+            return Some(why.clone());
+        }
+        if self.running.len() >= slots {
+            return Some(format!("all {slots} slots are taken"));
+        }
+        let is_offered = |offer: &Offer| {
+            offer.platform.to_string() == offered.platform && offer.support.as_str() == offered.support
+        };
+        if !self.identity.offers.iter().any(is_offered) {
+            return Some(format!("{} is not offered here as {}", offered.platform, offered.support));
+        }
+        None
+    }
+
+    fn remember(&mut self, attempt: AttemptId) {
+        if self.ended.len() >= REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(attempt);
+    }
+}
+
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+mod tests;

@@ -1,0 +1,170 @@
+//! Keeps an engine at hand: finds it at start, notices when it is away, and takes it back when it returns.
+//!
+//! While it is away the desk is closed: offers are declined, and what runs fails by itself and is tried
+//! elsewhere. When it is back it may be another version with other emulators, so it is described and its
+//! platforms are proved again; what changed reaches the coordinator in a new Hello.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_proto::v1;
+use farm_types::Offer;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::buildkit::{Engine, EngineAddress, EngineError, EngineKind};
+use crate::desk::{Desk, Identity};
+use crate::link::Backoff;
+use crate::platforms;
+
+/// How long an engine may take to appear when the worker starts.
+const START_WITHIN: Duration = Duration::from_secs(10);
+/// How often a quiet engine is asked for a sign of life.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// When an engine that didn't answer is asked once more before it counts as away.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// An engine that can be built with.
+#[derive(Clone)]
+pub struct Ready {
+    /// The engine.
+    pub engine: Engine,
+    /// What it is, and what it runs.
+    pub identity: Identity,
+}
+
+impl Ready {
+    /// The engine's kind and version for people: `docker 28.5.2`.
+    pub fn label(&self) -> String {
+        format!("{} {}", self.identity.engine.kind, self.identity.engine.version)
+    }
+}
+
+/// Why an engine can't be built with.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// It is away, or unusable; the text has the cure.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A Docker engine that can't push by digest.
+    #[error(
+        "engine {0} keeps its images in the old store, from which nothing can be pushed by digest; \
+         put \"features\": {{\"containerd-snapshotter\": true}} into its daemon.json and restart it"
+    )]
+    OldStore(EngineAddress),
+    /// Not even its own platform runs.
+    #[error(
+        "engine {0} runs no platform: every probe build failed (the log says how); \
+         look at the engine's log, or name its platforms with --platforms"
+    )]
+    RunsNothing(EngineAddress),
+}
+
+impl NotReady {
+    /// True when it may mend itself.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::Engine(EngineError::Unreachable { .. }))
+    }
+}
+
+/// Connects to the engine, and finds out what it runs.
+///
+/// # Errors
+/// It can't be built with, as it is now.
+pub async fn ready(address: &EngineAddress, told: Option<&[Offer]>) -> Result<Ready, NotReady> {
+    let engine = Engine::connect(address.clone()).await?;
+    let description = engine.describe().await?;
+    if description.kind == EngineKind::Docker && !description.containerd_store {
+        return Err(NotReady::OldStore(address.clone()));
+    }
+    let offers = platforms::find(&engine, &description, told).await;
+    if offers.is_empty() {
+        return Err(NotReady::RunsNothing(address.clone()));
+    }
+    let engine_identity = v1::Engine {
+        key: description.key,
+        kind: description.kind.as_str().to_owned(),
+        version: description.version,
+    };
+    Ok(Ready { engine, identity: Identity { engine: engine_identity, offers } })
+}
+
+/// As [`ready`], trying for ten seconds while nothing answers.
+///
+/// # Errors
+/// The last try's.
+pub async fn ready_at_start(address: &EngineAddress, told: Option<&[Offer]>) -> Result<Ready, NotReady> {
+    let until = Instant::now() + START_WITHIN;
+    let mut backoff = Backoff::default();
+    loop {
+        match ready(address, told).await {
+            Err(error) if error.is_passing() && Instant::now() < until => {
+                tracing::debug!(%error, "no engine yet");
+                sleep(backoff.next_wait().min(until.saturating_duration_since(Instant::now()))).await;
+            }
+            end => return end,
+        }
+    }
+}
+
+/// The engine's keeper.
+pub struct EngineWatch {
+    /// Where the engine is.
+    pub address: EngineAddress,
+    /// Platforms that are offered without a proof.
+    pub told: Option<Vec<Offer>>,
+    /// Closed while the engine is away.
+    pub desk: Arc<Desk>,
+    /// The engine as it was last seen.
+    pub ready: watch::Sender<Ready>,
+    /// Told when an attempt met trouble that the engine may be the reason of.
+    pub suspect: Arc<Notify>,
+}
+
+impl EngineWatch {
+    /// Watches the engine, forever.
+    pub async fn run(self) {
+        loop {
+            // Early when somebody suspects something; the answer doesn't matter.
+            let _ = timeout(CHECK_EVERY, self.suspect.notified()).await;
+            let Err(error) = self.ask().await else { continue };
+            tracing::warn!(%error, "the engine is away; offers are declined until it is back");
+            self.desk.close(format!("the engine is away: {error}"));
+            self.take_back().await;
+        }
+    }
+
+    async fn ask(&self) -> Result<(), EngineError> {
+        let engine = self.ready.borrow().engine.clone();
+        if engine.health().await.is_ok() {
+            return Ok(());
+        }
+        // A busy engine may be slow once.
+        sleep(ASK_AGAIN).await;
+        engine.health().await
+    }
+
+    async fn take_back(&self) {
+        let mut backoff = Backoff::default();
+        let mut last = String::new();
+        loop {
+            match ready(&self.address, self.told.as_deref()).await {
+                Ok(ready) => {
+                    let platforms = platforms::describe(&ready.identity.offers);
+                    tracing::info!(engine = ready.label(), platforms, "the engine is back");
+                    self.desk.open(ready.identity.clone());
+                    self.ready.send_replace(ready);
+                    return;
+                }
+                Err(error) => {
+                    let why = error.to_string();
+                    if why != last {
+                        tracing::warn!(error = why, "the engine can't be used yet");
+                        last = why;
+                    }
+                    sleep(backoff.next_wait()).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The control link: one stream after another, for as long as the worker lives.
+//!
+//! It runs on an operating system thread of its own with a runtime of its own ([`spawn`]), so that a busy
+//! build can't starve a heartbeat. A coordinator that is away stops nothing: the link tries again, forever,
+//! and what ended meanwhile is told then.
+//!
+//! Invariant: only a goodbye of ours, or a coordinator that will never take us, ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, thread};
+
+use farm_proto::{WORKER_PROTOCOL, v1};
+use farm_types::BootId;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+
+use super::session::{End, Session};
+use super::{Backoff, CoordinatorUrl, Token, causes, client, endpoint};
+use crate::desk::{Desk, Identity};
+
+/// Failures in a row between two log lines about the same outage.
+const QUIET: u32 = 30;
+
+/// How long a worker that leaves waits for a stream that is just being opened.
+const HELLO_BEFORE_BYE: Duration = Duration::from_secs(1);
+
+/// The control link's settings and what it shares with the rest.
+#[derive(Debug)]
+pub struct Control {
+    /// Where the coordinator is.
+    pub url: CoordinatorUrl,
+    /// Who we are.
+    pub token: Token,
+    /// The worker's name.
+    pub name: String,
+    /// This life of the process.
+    pub boot: BootId,
+    /// How many attempts run at once.
+    pub slots: usize,
+    /// What runs, and what may be offered; when that changes, a new Hello tells.
+    pub desk: Arc<Desk>,
+    /// Cancelled when the worker has nothing left to tell: say Bye.
+    pub leave: CancellationToken,
+    /// Set at each Welcome.
+    pub welcomed: watch::Sender<bool>,
+}
+
+/// Why a coordinator will never take this worker as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// No common protocol version.
+    #[error(
+        "the coordinator at {url} does not speak this worker's protocol ({why}); \
+         run the farm-worker that belongs to the coordinator's version"
+    )]
+    Protocol {
+        /// Where it is.
+        url: CoordinatorUrl,
+        /// In its words.
+        why: String,
+    },
+    /// The token is not a worker's.
+    #[error(
+        "the coordinator at {url} does not know this worker's token ({why}); \
+         give the token that it was started with, by --token-file or FARM_TOKEN"
+    )]
+    Unauthenticated {
+        /// Where it is.
+        url: CoordinatorUrl,
+        /// In its words.
+        why: String,
+    },
+    /// The connection can't even be tried.
+    #[error("no connection to {url} can be tried: {why}")]
+    Local {
+        /// Where it would be.
+        url: CoordinatorUrl,
+        /// What is wrong here.
+        why: String,
+    },
+}
+
+/// Runs the link on its own thread. The receiver gets its end; it is dropped if the thread panicked.
+///
+/// # Errors
+/// The system gives no thread or no runtime.
+pub fn spawn(control: Control) -> io::Result<oneshot::Receiver<Result<(), ControlError>>> {
+    let (tell, end) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("farm-control".to_owned()).spawn(move || {
+        let result = runtime.block_on(control.run());
+        // Nobody waits for it when the process ends already.
+        let _ = tell.send(result);
+    })?;
+    Ok(end)
+}
+
+impl Control {
+    /// Keeps a stream up until the worker leaves.
+    ///
+    /// # Errors
+    /// The coordinator will never take us.
+    pub async fn run(self) -> Result<(), ControlError> {
+        let endpoint = endpoint(&self.url)
+            .map_err(|error| ControlError::Local { url: self.url.clone(), why: causes("", Some(&error)) })?;
+        let mut backoff = Backoff::default();
+        let mut failures = 0_u32;
+        let mut former = None;
+        loop {
+            let end = tokio::select! {
+                end = self.stream(&endpoint, former.take()) => end,
+                () = self.left_while_away() => End::Left,
+            };
+            match end {
+                End::Left => return Ok(()),
+                End::Refused(error) => return Err(error),
+                End::Changed(session) => {
+                    former = Some(session);
+                    continue;
+                }
+                End::Lost { why, welcomed } => {
+                    if welcomed {
+                        backoff.reset();
+                        failures = 0;
+                    }
+                    if failures.is_multiple_of(QUIET) {
+                        tracing::warn!(coordinator = %self.url, why, "no link to the coordinator; trying again");
+                    }
+                    failures = failures.saturating_add(1);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next_wait()) => {}
+                () = self.leave.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Opens a stream and attends to it; `former` is let go when the new one is welcomed, or fails.
+    async fn stream<'a>(&'a self, endpoint: &Endpoint, former: Option<Box<Session<'a>>>) -> End<'a> {
+        let channel = match endpoint.connect().await {
+            Ok(channel) => channel,
+            Err(error) => return End::Lost { why: causes("", Some(&error)), welcomed: false },
+        };
+        match Session::open(self, client(channel, &self.token)).await {
+            Ok(session) => {
+                drop(former);
+                self.welcomed.send_replace(true);
+                let end = session.attend().await;
+                self.welcomed.send_replace(false);
+                end
+            }
+            Err(end) => end,
+        }
+    }
+
+    /// Ready when the worker leaves and there is no stream to say goodbye on, nor soon will be; a live stream
+    /// does it itself.
+    async fn left_while_away(&self) {
+        self.leave.cancelled().await;
+        tokio::time::sleep(HELLO_BEFORE_BYE).await;
+        if *self.welcomed.borrow() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Who we are, for a new stream.
+    pub(super) fn hello(&self, identity: &Identity) -> v1::Hello {
+        v1::Hello {
+            min_version: WORKER_PROTOCOL,
+            max_version: WORKER_PROTOCOL,
+            features: Vec::new(),
+            name: self.name.clone(),
+            boot_id: self.boot.to_string(),
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: Some(identity.engine.clone()),
+            platforms: identity.offers.iter().map(Into::into).collect(),
+            slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

@@ -1,0 +1,233 @@
+//! One control stream's life: Hello, Welcome, then heartbeats and what each side has to tell.
+//!
+//! Level-triggered: the heartbeat names all that runs and all that ended unacknowledged, an end is told
+//! again until it is answered, and whatever the coordinator says may be said twice. So a stream may break
+//! anywhere; the next one goes on. Nothing here waits for a disk or for an attempt.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use farm_proto::v1::control_request::Message as Request;
+use farm_proto::v1::control_response::Message as Response;
+use farm_proto::{WORKER_PROTOCOL, v1};
+use farm_types::AttemptId;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::control::{Control, ControlError};
+use super::{Client, causes};
+use crate::desk::{Identity, StopReason};
+
+/// Messages between us and the connection; a stream that doesn't take as many is stuck.
+const QUEUE: usize = 256;
+/// How long the coordinator may take for its Welcome.
+const WELCOME_WITHIN: Duration = Duration::from_secs(10);
+/// When an end that nobody answered is told again on the same stream.
+const TOLD_AGAIN: Duration = Duration::from_secs(5);
+/// How long a Bye may take to get out.
+const BYE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How a stream ended.
+pub enum End<'a> {
+    /// We said goodbye.
+    Left,
+    /// What the Hello said is not true any more: dial again, and let this one go only then, so that the
+    /// coordinator never takes us for gone.
+    Changed(Box<Session<'a>>),
+    /// It broke, or the coordinator ended it; `welcomed` when it had worked.
+    Lost { why: String, welcomed: bool },
+    /// The coordinator will never take us as we are.
+    Refused(ControlError),
+}
+
+/// A stream that was welcomed.
+pub struct Session<'a> {
+    control: &'a Control,
+    outgoing: mpsc::Sender<v1::ControlRequest>,
+    incoming: Streaming<v1::ControlResponse>,
+    /// Marked as seen when the Hello was made of it.
+    identity: watch::Receiver<Identity>,
+    heartbeat: Duration,
+    /// After so long without a word the stream counts as lost.
+    silence: Duration,
+    told: HashMap<AttemptId, Instant>,
+}
+
+impl<'a> Session<'a> {
+    /// Says Hello and waits for the Welcome.
+    ///
+    /// # Errors
+    /// How the stream ended instead.
+    pub async fn open(control: &'a Control, mut client: Client) -> Result<Self, End<'a>> {
+        let (outgoing, requests) = mpsc::channel(QUEUE);
+        let mut identity = control.desk.identity();
+        let hello = Request::Hello(control.hello(&identity.borrow_and_update()));
+        let _ = outgoing.try_send(v1::ControlRequest { message: Some(hello) });
+        let lost = |why: &str| End::Lost { why: why.to_owned(), welcomed: false };
+        let opening = async {
+            let mut incoming = client.control(ReceiverStream::new(requests)).await?.into_inner();
+            let first = incoming.message().await?;
+            Ok((first, incoming))
+        };
+        let (first, incoming) = match timeout(WELCOME_WITHIN, opening).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(status)) => return Err(refused(control, &status)),
+            Err(_) => return Err(lost("it does not answer")),
+        };
+        let welcome = match first.and_then(|first| first.message) {
+            Some(Response::Welcome(welcome)) => welcome,
+            Some(_) => return Err(lost("its first message was no Welcome")),
+            None => return Err(lost("it ended the stream without a Welcome")),
+        };
+        if welcome.version != WORKER_PROTOCOL {
+            let why = format!("it chose protocol {}, this worker speaks {WORKER_PROTOCOL}", welcome.version);
+            return Err(End::Refused(ControlError::Protocol { url: control.url.clone(), why }));
+        }
+        let millis =
+            |told: u32, default| Duration::from_millis(if told == 0 { default } else { told.into() });
+        let heartbeat = millis(welcome.heartbeat_ms, 5_000);
+        let silence = millis(welcome.lease_ms, 25_000).max(heartbeat * 3);
+        tracing::info!(
+            coordinator = %control.url, version = welcome.coordinator_version, ?heartbeat, "registered"
+        );
+        Ok(Self { control, outgoing, incoming, identity, heartbeat, silence, told: HashMap::new() })
+    }
+
+    /// Attends to the stream until it ends.
+    pub async fn attend(mut self) -> End<'a> {
+        let control = self.control;
+        let mut counts = control.desk.watch();
+        let mut beat = interval(self.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        loop {
+            // Before the wait, so that what changed while nobody looked is told as well.
+            self.tell_ends();
+            let lost = |why: &str| End::Lost { why: why.to_owned(), welcomed: true };
+            tokio::select! {
+                message = self.incoming.message() => match message {
+                    Ok(Some(message)) => {
+                        heard = Instant::now();
+                        self.hear(message);
+                    }
+                    Ok(None) => return lost("it ended the stream"),
+                    Err(status) => return lost(&describe(&status)),
+                },
+                _ = beat.tick() => {
+                    if heard.elapsed() > self.silence {
+                        return lost("it was silent for too long");
+                    }
+                    let running = control.desk.leases();
+                    if self.tell(Request::Heartbeat(v1::Heartbeat { running })).is_err() {
+                        return lost("the connection is stuck");
+                    }
+                }
+                // Who tells of changes lives as long as we do; else there is no change to wait for.
+                Ok(()) = counts.changed() => {}
+                Ok(()) = self.identity.changed() => return End::Changed(Box::new(self)),
+                () = control.leave.cancelled() => return self.leave().await,
+            }
+        }
+    }
+
+    fn hear(&mut self, message: v1::ControlResponse) {
+        let desk = &self.control.desk;
+        match message.message {
+            Some(Response::Offered(offered)) => {
+                for answer in desk.offer(offered) {
+                    if let Request::Declined(declined) = &answer {
+                        let attempt = declined.lease.as_ref().map(|lease| lease.attempt_id.as_str());
+                        tracing::info!(attempt, reason = declined.reason, "declined an offer");
+                    }
+                    // One that gets lost is asked for again.
+                    let _ = self.tell(answer);
+                }
+            }
+            Some(Response::HeartbeatReply(reply)) => reply.stop.iter().for_each(|stop| self.stop(stop)),
+            Some(Response::Stop(stop)) => self.stop(&stop),
+            Some(Response::FinishedReply(reply)) => match reply.attempt_id.parse::<AttemptId>() {
+                Ok(attempt) => {
+                    if !reply.accepted {
+                        tracing::warn!(%attempt, "the result came too late: the lease was another's");
+                    }
+                    self.told.remove(&attempt);
+                    desk.answered(attempt);
+                }
+                Err(error) => tracing::warn!(%error, "an answer names no attempt"),
+            },
+            Some(Response::Welcome(_)) => tracing::warn!("a second Welcome; ignored"),
+            // A newer coordinator may say more than we know.
+            None => {}
+        }
+    }
+
+    fn stop(&self, stop: &v1::Stop) {
+        let reason = match stop.reason.as_str() {
+            "superseded" => StopReason::Superseded,
+            _ => StopReason::Cancelled,
+        };
+        match stop.attempt_id.parse() {
+            Ok(attempt) => {
+                if self.control.desk.stop(attempt, reason) {
+                    tracing::info!(%attempt, ?reason, "asked to stop");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a stop names no attempt"),
+        }
+    }
+
+    /// Tells the ends that were not told on this stream, or not answered for a while.
+    fn tell_ends(&mut self) {
+        for (attempt, finished) in self.control.desk.unanswered() {
+            if self.outgoing.capacity() < QUEUE / 4 {
+                // The rest is for the next round; heartbeats go first.
+                return;
+            }
+            if self.told.get(&attempt).is_none_or(|told| told.elapsed() >= TOLD_AGAIN)
+                && self.tell(Request::Finished(finished)).is_ok()
+            {
+                self.told.insert(attempt, Instant::now());
+            }
+        }
+    }
+
+    async fn leave(mut self) -> End<'a> {
+        let _ = self.tell(Request::Bye(v1::Bye {}));
+        drop(self.outgoing);
+        // The coordinator ends its side when it heard us.
+        let _ = timeout(BYE_WITHIN, async { while let Ok(Some(_)) = self.incoming.message().await {} }).await;
+        End::Left
+    }
+
+    fn tell(&self, message: Request) -> Result<(), ()> {
+        self.outgoing.try_send(v1::ControlRequest { message: Some(message) }).map_err(drop)
+    }
+}
+
+/// What a refused Hello leads to.
+fn refused<'a>(control: &Control, status: &Status) -> End<'a> {
+    let url = control.url.clone();
+    let why = status.message().to_owned();
+    match status.code() {
+        Code::FailedPrecondition => End::Refused(ControlError::Protocol { url, why }),
+        Code::Unauthenticated | Code::PermissionDenied => {
+            End::Refused(ControlError::Unauthenticated { url, why })
+        }
+        Code::AlreadyExists => End::Lost {
+            why: format!(
+                "another worker named {:?} is connected; stop that one, or give this one another --name",
+                control.name
+            ),
+            welcomed: false,
+        },
+        _ => End::Lost { why: describe(status), welcomed: false },
+    }
+}
+
+/// A status with what lies below it.
+fn describe(status: &Status) -> String {
+    let text = causes(status.message(), std::error::Error::source(status));
+    if text.is_empty() { status.code().to_string() } else { text }
+}

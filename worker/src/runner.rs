@@ -1,0 +1,297 @@
+//! One attempt from its acceptance to its end: fetch the source, solve, tell.
+//!
+//! Invariants: every accepted attempt frees its slot exactly once, also when its task panics; its end is
+//! told after all its events are stored (or can't be), and kept on disk before it is told; a lost lease is
+//! told nothing.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_proto::v1::{self, AttemptEvent, finished};
+use farm_types::{BuildSpec, Cause, Digest, Failure, Invalid, Platform, Repository};
+use futures::FutureExt as _;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::buildkit::{Export, Login, Solve, SolveError, Solved};
+use crate::desk::{Accepted, Desk, Lease, StopReason};
+use crate::engine_watch::Ready;
+use crate::link::Client;
+use crate::link::events::{Ending, Events};
+use crate::snapshot::fetch::{Fetcher, Roots};
+use crate::spool::Spool;
+
+/// How long a solve may take to stop before its future is dropped, which closes its connections.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// How long the events of a stopped attempt may hold up the news of its end.
+const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Runs attempts.
+pub struct Runner {
+    /// What runs.
+    pub desk: Arc<Desk>,
+    /// Where ends are kept until they are acknowledged.
+    pub spool: Spool,
+    /// The connection for bytes.
+    pub client: Client,
+    /// Brings the sources.
+    pub fetcher: Fetcher,
+    /// The engine as it was last seen.
+    pub engine: watch::Receiver<Ready>,
+    /// Told when the engine may be in trouble.
+    pub suspect: Arc<Notify>,
+}
+
+/// How an attempt's work ended.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Outcome {
+    Built(Box<v1::JobResult>),
+    Failed(Box<Failure>),
+    Stopped,
+}
+
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+impl Runner {
+    /// Runs one accepted attempt to its end. Not to be dropped before that: the slot would stay taken.
+    pub async fn run(self: Arc<Self>, accepted: Accepted) {
+        let Accepted { lease, offered, stop } = accepted;
+        let span = tracing::info_span!(
+            "attempt", attempt = %lease.attempt, build = offered.build_id, platform = offered.platform
+        );
+        async {
+            tracing::info!(support = offered.support, number = offered.attempt_number, "started");
+            let desk = Arc::clone(&self.desk);
+            let superseded = move || {
+                desk.stop(lease.attempt, StopReason::Superseded);
+            };
+            let events = Events::open(self.client.clone(), lease, superseded);
+            let work = self.work(lease, offered, events.sender(), stop.clone());
+            let outcome = supervise(work, &stop, STOP_WITHIN).await;
+            let enough = async {
+                stop.cancelled().await;
+                sleep(LAST_EVENTS_WITHIN).await;
+            };
+            let ending = events.finish(enough).await;
+            if ending == Ending::GaveUp {
+                tracing::warn!("the last events could not be stored");
+            }
+            self.end(lease, outcome).await;
+        }
+        .instrument(span)
+        .await;
+    }
+
+    async fn work(
+        &self,
+        lease: Lease,
+        offered: v1::Offered,
+        events: mpsc::Sender<AttemptEvent>,
+        stop: CancellationToken,
+    ) -> Outcome {
+        let order = match Order::try_from(offered) {
+            Ok(order) => order,
+            Err(error) => {
+                let text = format!("the coordinator's offer can't be read: {error}");
+                return Failure::new(Cause::Bug, "offer_unreadable", text).into();
+            }
+        };
+        let tree_id = order.spec.snapshot.tree_id;
+        let roots = match self.fetcher.fetch(lease, tree_id, &order.roots, &events, &stop).await {
+            Ok(roots) => roots,
+            Err(error) => return error.into_failure().map_or(Outcome::Stopped, Outcome::from),
+        };
+        let ready = self.engine.borrow().clone();
+        let platform = order.platform.clone();
+        tracing::debug!(%platform, engine = ready.label(), "solving");
+        match ready.engine.solve(order.into_solve(roots), events, stop).await {
+            Ok(solved) => Outcome::Built(Box::new(result(solved, ready.label()))),
+            Err(SolveError::Stopped) => Outcome::Stopped,
+            Err(SolveError::Failed(failure)) => {
+                if failure.cause == Cause::Infrastructure {
+                    self.suspect.notify_one();
+                }
+                failure.into()
+            }
+        }
+    }
+
+    async fn end(&self, lease: Lease, outcome: Outcome) {
+        let Some(outcome) = verdict(outcome, self.desk.stop_reason(lease.attempt)) else {
+            tracing::info!("ended without a result: the lease was lost");
+            self.desk.release(lease.attempt);
+            return;
+        };
+        match &outcome {
+            finished::Outcome::Result(result) => {
+                tracing::info!(
+                    digest = result.digest,
+                    steps = result.steps,
+                    cached = result.steps_cached,
+                    "built"
+                );
+            }
+            finished::Outcome::Failure(failure) => {
+                tracing::info!(cause = failure.cause, code = failure.code, "failed");
+            }
+            finished::Outcome::Stopped(_) => tracing::info!("stopped"),
+        }
+        let finished = v1::Finished { lease: Some(lease.into()), outcome: Some(outcome) };
+        let (spool, kept) = (self.spool.clone(), finished.clone());
+        let keep = tokio::task::spawn_blocking(move || spool.keep(lease.attempt, &kept)).await;
+        if !matches!(keep, Ok(Ok(()))) {
+            // It is told all the same; only a restart before the answer would lose it.
+            tracing::warn!(?keep, "the result could not be kept on disk");
+        }
+        self.desk.finish(lease.attempt, finished);
+    }
+}
+
+/// Runs the work to its end, whatever that is. A work that doesn't heed `stop` is dropped after a while.
+async fn supervise(
+    work: impl Future<Output = Outcome>,
+    stop: &CancellationToken,
+    within: Duration,
+) -> Outcome {
+    let overdue = async {
+        stop.cancelled().await;
+        sleep(within).await;
+    };
+    // What panics leaves nothing half done behind: all that is shared changes under locks, in one go.
+    tokio::select! {
+        outcome = AssertUnwindSafe(work).catch_unwind() => outcome.unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no text");
+            tracing::error!(panic = text, "an attempt's task panicked");
+            let message = "the worker met a defect of its own while it ran this job; its log has the details";
+            Failure::new(Cause::Bug, "worker_bug", message).into()
+        }),
+        () = overdue => {
+            tracing::warn!("the solve did not stop in time; its connections are closed");
+            Outcome::Stopped
+        }
+    }
+}
+
+/// What the coordinator is told: nothing when the lease is another's.
+fn verdict(outcome: Outcome, reason: Option<StopReason>) -> Option<finished::Outcome> {
+    let failure = |failure: &Failure| finished::Outcome::Failure(failure.into());
+    Some(match (outcome, reason) {
+        (_, Some(StopReason::Superseded)) => return None,
+        // What was done before the stop took effect is done.
+        (Outcome::Built(result), _) => finished::Outcome::Result(*result),
+        // A step that dies of the cancel looks like one that failed.
+        (_, Some(StopReason::Cancelled)) => finished::Outcome::Stopped(v1::Stopped {}),
+        (_, Some(StopReason::WorkerStopped)) => failure(&Failure::new(
+            Cause::Infrastructure,
+            "worker_stopped",
+            "the worker was stopped while it ran this job",
+        )),
+        (Outcome::Failed(why), None) => failure(&why),
+        (Outcome::Stopped, None) => failure(&Failure::new(
+            Cause::Infrastructure,
+            "stopped_unasked",
+            "the job ended without a result, and nobody had asked for that",
+        )),
+    })
+}
+
+fn result(solved: Solved, engine: String) -> v1::JobResult {
+    v1::JobResult {
+        digest: solved.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        media_type: solved.media_type,
+        size: solved.size,
+        // The coordinator counts them, in the registry.
+        image_bytes: 0,
+        steps: solved.steps,
+        steps_cached: solved.steps_cached,
+        engine,
+        syntax_replaced: solved.syntax_replaced.unwrap_or_default(),
+        step_timings: solved.step_timings,
+    }
+}
+
+/// An offer in farm's own words.
+struct Order {
+    project: String,
+    platform: Platform,
+    spec: BuildSpec,
+    repositories: Vec<Repository>,
+    registries: Vec<v1::Registry>,
+    roots: Vec<String>,
+}
+
+impl TryFrom<v1::Offered> for Order {
+    type Error = Invalid;
+
+    fn try_from(offered: v1::Offered) -> Result<Self, Invalid> {
+        let spec = offered.spec.ok_or_else(|| Invalid::new("spec", "", "it is not there"))?;
+        Ok(Self {
+            project: offered.project,
+            platform: offered.platform.parse()?,
+            spec: spec.try_into()?,
+            repositories: offered.repositories.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            registries: offered.registries,
+            roots: offered.roots,
+        })
+    }
+}
+
+impl Order {
+    fn into_solve(self, roots: Roots) -> Solve {
+        let export = (!self.repositories.is_empty()).then(|| Export {
+            plain_http: self.repositories.iter().any(|repository| self.is_plain(repository)),
+            repositories: self.repositories.clone(),
+        });
+        let logins = self
+            .registries
+            .into_iter()
+            .filter(|registry| !registry.username.is_empty() || !registry.password.is_empty())
+            .map(|registry| Login {
+                host: registry.host,
+                username: registry.username,
+                password: registry.password,
+            })
+            .collect();
+        let key = format!("{}\n{}", self.project, self.spec.dockerfile);
+        Solve {
+            platform: self.platform,
+            target: self.spec.target,
+            build_args: self.spec.build_args,
+            labels: self.spec.labels,
+            no_cache: self.spec.no_cache,
+            pull: self.spec.pull,
+            provenance: self.spec.provenance,
+            named_contexts: self.spec.named_contexts,
+            roots,
+            shared_key: Digest::of(key.as_bytes()).hex(),
+            // Workers that take jobs of untrusted builds get another word here.
+            cache_mount_namespace: format!("{}:trusted", self.project),
+            dockerfile: self.spec.dockerfile,
+            export,
+            logins,
+            internal: false,
+        }
+    }
+
+    fn is_plain(&self, repository: &Repository) -> bool {
+        let host = repository.registry();
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+            || self.registries.iter().any(|registry| registry.host == host && registry.plain_http)
+    }
+}
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

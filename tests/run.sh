@@ -118,12 +118,12 @@ deny() {
 }
 
 filter_of() {
-  local needs_bed='package(farm-store) | package(farm-tests) | (package(farm-coordinator) & kind(test))'
+  local needs_bed='package(farm-store) | package(farm-tests) | (package(farm-worker) & kind(test))'
   case "$1" in
     unit) echo "not ($needs_bed) | (package(farm-tests) & binary(layering))" ;;
     store) echo 'package(farm-store) | (package(farm-tests) & binary(store))' ;;
-    api) echo 'package(farm-tests) & binary(api) | (package(farm-coordinator) & kind(test))' ;;
-    e2e) echo 'package(farm-tests) & (binary(bed) | binary(e2e))' ;;
+    api) echo 'package(farm-tests) & binary(api)' ;;
+    e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e))) | (package(farm-worker) & kind(test))' ;;
     all) echo 'all()' ;;
   esac
 }

@@ -1,5 +1,4 @@
-//! Tests of the coordinator, the worker and the command line over their interfaces, without builds.
-
+//! The processes: they start, stop and come back.
 use farm_tests::farm::{Farm, WorkerSpec};
 
 #[test]

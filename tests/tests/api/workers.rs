@@ -1,0 +1,273 @@
+//! What the link between workers and coordinator promises.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use farm_proto::v1;
+use farm_proto::v1::control_request::Message as Say;
+use farm_proto::v1::control_response::Message as Hear;
+use farm_tests::farm::Farm;
+use tonic::Code;
+
+use crate::client::{Client, Sim, hello, success};
+
+/// Leases so short that a test can wait for their end.
+const QUICK: &str = "[limits]\nheartbeat_milliseconds = 300\nsuspect_seconds = 1\nlease_seconds = 2\n\
+                     native_grace_seconds = 3\n";
+
+#[tokio::test]
+async fn a_worker_of_an_unknown_protocol_is_told_which_side_to_update() {
+    let farm = Farm::builder().start();
+    let client = Client::connect(&farm).await;
+    for (min, max, side) in [(2, 9, "update the coordinator"), (0, 0, "update the worker")] {
+        let hello = v1::Hello { min_version: min, max_version: max, ..hello("sim", 1) };
+        let status = Sim::connect(&client, hello).await.err().unwrap();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.message().contains(side), "{}", status.message());
+    }
+    // A newer worker that still speaks ours is welcome, whatever else it says.
+    let newer =
+        v1::Hello { min_version: 1, max_version: 7, features: vec!["later".into()], ..hello("new", 1) };
+    let sim = Sim::connect(&client, newer).await.unwrap();
+    sim.say.send(v1::ControlRequest { message: None }).await.unwrap();
+    sim.tell(Say::Heartbeat(v1::Heartbeat::default())).await;
+}
+
+#[tokio::test]
+async fn hello_is_checked() {
+    let farm = Farm::builder().start();
+    let client = Client::connect(&farm).await;
+    let twin = hello("twin", 1);
+    let _there = Sim::connect(&client, twin.clone()).await.unwrap();
+    for (hello, code, words) in [
+        (hello("no name", 1), Code::InvalidArgument, "letters, digits"),
+        (hello("zero", 0), Code::InvalidArgument, "slots"),
+        (hello("twin", 1), Code::AlreadyExists, "--name"),
+        (v1::Hello { engine: None, ..hello("x", 1) }, Code::InvalidArgument, "engine"),
+    ] {
+        let status = Sim::connect(&client, hello).await.err().unwrap();
+        assert_eq!(status.code(), code, "{}", status.message());
+        assert!(status.message().contains(words), "{}", status.message());
+    }
+    // The same life on another stream is no twin.
+    Sim::connect(&client, twin).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_goes_to_the_worker_and_its_end_makes_the_build_succeed() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let mut sim = Sim::connect(&client, hello("sim", 1)).await.unwrap();
+    let snapshot = client.upload("FROM scratch").await;
+    let build = client.submit(&snapshot, "k", &["linux/amd64"]).await;
+    let offered = sim.offer().await;
+    assert_eq!((offered.platform.as_str(), offered.support.as_str()), ("linux/amd64", "native"));
+    assert_eq!((offered.build_id.as_str(), offered.attempt_number), (build.id.as_str(), 1));
+    assert_eq!(offered.roots, ["context", "dockerfile"]);
+    let lease = offered.lease.unwrap();
+    sim.start(&lease).await;
+    sim.start(&lease).await;
+    assert!(sim.finish(&lease, success()).await);
+    assert!(sim.finish(&lease, success()).await, "the same end said again is accepted");
+    let stopped = v1::finished::Outcome::Stopped(v1::Stopped {});
+    assert!(!sim.finish(&lease, stopped).await, "another end is not");
+    let (build, _) = client.follow(&build.id).await;
+    assert_eq!(build.state, "succeeded");
+    assert_eq!(build.jobs[0].result.as_ref().unwrap().steps, 3);
+    assert_eq!(build.jobs[0].attempts[0].worker, "sim");
+}
+
+#[tokio::test]
+async fn a_lease_gives_access_to_its_snapshot_by_path_and_ends_with_the_attempt() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let mut sim = Sim::connect(&client, hello("sim", 1)).await.unwrap();
+    let snapshot = client.upload("FROM scratch").await;
+    client.submit(&snapshot, "k", &["linux/amd64"]).await;
+    let lease = sim.offer().await.lease.unwrap();
+    let mut work = sim.work.clone();
+    let mut fetch = async |lease: &v1::Lease, root: &str, paths: &[&str]| {
+        let request = v1::FetchFilesRequest {
+            lease: Some(lease.clone()),
+            root: root.to_owned(),
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        };
+        let mut stream = work.fetch_files(request).await?.into_inner();
+        let mut files = vec![Vec::new(); paths.len()];
+        while let Some(piece) = stream.message().await? {
+            files[usize::try_from(piece.index).unwrap()].extend_from_slice(&piece.data);
+        }
+        Ok::<_, tonic::Status>(files)
+    };
+    let files = fetch(&lease, "context", &["sub/copy", "Dockerfile"]).await.unwrap();
+    assert_eq!(files, [b"FROM scratch", b"FROM scratch"]);
+    for path in ["", "nothing", "sub", "../Dockerfile", "/Dockerfile", "sub/../Dockerfile", "Dockerfile/x"] {
+        let status = fetch(&lease, "context", &[path]).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{path:?}");
+    }
+    assert_eq!(fetch(&lease, "other", &["Dockerfile"]).await.unwrap_err().code(), Code::NotFound);
+    let forged = v1::Lease { lease_token: uuid::Uuid::new_v4().to_string(), ..lease.clone() };
+    let refused = fetch(&forged, "context", &["Dockerfile"]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(sim.finish(&lease, success()).await);
+    let late = fetch(&lease, "context", &["Dockerfile"]).await.unwrap_err();
+    assert_eq!(late.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn a_silent_worker_loses_its_job_to_another_and_its_late_words_change_nothing() {
+    let farm = Farm::builder().config(QUICK).start();
+    let mut client = Client::connect(&farm).await;
+    let mut silent = Sim::connect(&client, hello("a-silent", 1)).await.unwrap();
+    let snapshot = client.upload("FROM scratch").await;
+    let build = client.submit(&snapshot, "k", &["linux/amd64"]).await;
+    let old = silent.offer().await.lease.unwrap();
+    silent.start(&old).await;
+    let mut other = Sim::connect(&client, hello("b-other", 1)).await.unwrap();
+    let begin = Instant::now();
+    let beating = tokio::spawn({
+        let say = other.say.clone();
+        async move {
+            while say.send(crate::client::request(Say::Heartbeat(v1::Heartbeat::default()))).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        }
+    });
+    let offered = other.offer().await;
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert_eq!(offered.attempt_number, 2);
+    // The zombie wakes up: it is told to stop, and its result is refused.
+    let named = v1::Heartbeat { running: vec![old.clone()] };
+    silent.tell(Say::Heartbeat(named)).await;
+    loop {
+        if let Hear::HeartbeatReply(reply) = silent.next().await.unwrap() {
+            assert_eq!(reply.stop[0].attempt_id, old.attempt_id);
+            assert_eq!(reply.stop[0].reason, "superseded");
+            break;
+        }
+    }
+    assert!(!silent.finish(&old, success()).await);
+    let lease = offered.lease.unwrap();
+    assert!(other.finish(&lease, success()).await);
+    beating.abort();
+    let (build, _) = client.follow(&build.id).await;
+    let attempts: Vec<_> =
+        build.jobs[0].attempts.iter().map(|a| (a.worker.as_str(), a.state.as_str())).collect();
+    assert_eq!(attempts, [("a-silent", "lost"), ("b-other", "succeeded")]);
+}
+
+#[tokio::test]
+async fn a_goodbye_gives_the_job_back_and_a_broken_stream_does_not() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let leaving = hello("leaving", 1);
+    let mut sim = Sim::connect(&client, leaving.clone()).await.unwrap();
+    let snapshot = client.upload("FROM scratch").await;
+    let build = client.submit(&snapshot, "k", &["linux/amd64"]).await;
+    let lease = sim.offer().await.lease.unwrap();
+    sim.start(&lease).await;
+    drop(sim);
+    let mut again = Sim::connect(&client, leaving).await.unwrap();
+    again.tell(Say::Heartbeat(v1::Heartbeat { running: vec![lease.clone()] })).await;
+    match again.next().await.unwrap() {
+        Hear::HeartbeatReply(reply) => assert!(reply.stop.is_empty(), "the job was taken away: {reply:?}"),
+        other => panic!("{other:?}"),
+    }
+    again.tell(Say::Bye(v1::Bye {})).await;
+    let mut next = Sim::connect(&client, hello("next", 1)).await.unwrap();
+    let offered = next.offer().await;
+    assert_eq!((offered.build_id.as_str(), offered.attempt_number), (build.id.as_str(), 2));
+    let states = client.build(&build.id).await.jobs[0].attempts.clone();
+    assert_eq!(states[0].state, "released");
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_the_worker_within_two_seconds() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let mut sim = Sim::connect(&client, hello("sim", 1)).await.unwrap();
+    let snapshot = client.upload("FROM scratch").await;
+    let build = client.submit(&snapshot, "k", &["linux/amd64"]).await;
+    let lease = sim.offer().await.lease.unwrap();
+    sim.start(&lease).await;
+    let begin = Instant::now();
+    client.builds.cancel_build(v1::CancelBuildRequest { build_id: build.id.clone() }).await.unwrap();
+    loop {
+        if let Hear::Stop(stop) = sim.next().await.unwrap() {
+            assert_eq!((stop.attempt_id, stop.reason.as_str()), (lease.attempt_id.clone(), "cancelled"));
+            break;
+        }
+    }
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    let stopped = v1::finished::Outcome::Stopped(v1::Stopped {});
+    assert!(sim.finish(&lease, stopped).await);
+    assert_eq!(client.follow(&build.id).await.0.state, "cancelled");
+}
+
+#[tokio::test]
+async fn a_coordinator_that_was_killed_comes_back_to_the_same_leases() {
+    let mut farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let life = hello("sim", 1);
+    let mut sim = Sim::connect(&client, life.clone()).await.unwrap();
+    let snapshot = client.upload("FROM scratch").await;
+    let build = client.submit(&snapshot, "k", &["linux/amd64"]).await;
+    let lease = sim.offer().await.lease.unwrap();
+    sim.start(&lease).await;
+    assert_eq!(sim.log(&lease, &[(1, "before ")]).await.unwrap(), 1);
+    farm.kill_coordinator();
+    farm.start_coordinator();
+    let mut client = Client::connect(&farm).await;
+    let mut sim = Sim::connect(&client, life).await.unwrap();
+    assert_eq!(sim.log(&lease, &[(1, "before "), (2, "after")]).await.unwrap(), 2);
+    assert!(sim.finish(&lease, success()).await);
+    let (build, logs) = client.follow(&build.id).await;
+    assert_eq!((build.state.as_str(), build.jobs[0].attempts.len()), ("succeeded", 1));
+    assert_eq!(logs[&lease.attempt_id], b"before after");
+}
+
+#[tokio::test]
+async fn fifty_workers_do_three_hundred_builds_each_once() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let snapshot = client.upload("FROM scratch").await;
+    let mut workers = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let client = Client::connect(&farm).await;
+        workers.spawn(async move {
+            let mut sim = Sim::connect(&client, hello(&format!("sim-{n}"), 2)).await.unwrap();
+            let mut done = Vec::new();
+            let mut answered = BTreeSet::new();
+            while let Ok(Some(message)) = sim.hear.message().await {
+                let Some(Hear::Offered(offered)) = message.message else { continue };
+                let lease = offered.lease.unwrap();
+                // An offer is said again until it is answered.
+                if !answered.insert(lease.attempt_id.clone()) {
+                    continue;
+                }
+                sim.start(&lease).await;
+                let finished = v1::Finished { lease: Some(lease), outcome: Some(success()) };
+                sim.tell(Say::Finished(finished)).await;
+                done.push(offered.build_id);
+            }
+            done
+        });
+    }
+    let mut ids = BTreeSet::new();
+    for n in 0..300 {
+        ids.insert(client.submit(&snapshot, &n.to_string(), &["linux/amd64"]).await.id);
+    }
+    assert_eq!(ids.len(), 300);
+    for id in &ids {
+        let (build, _) = client.follow(id).await;
+        assert_eq!((build.state.as_str(), build.jobs[0].attempts.len()), ("succeeded", 1), "{id}");
+    }
+    // The end of the coordinator ends the workers' streams.
+    drop(farm);
+    let mut done: Vec<String> = Vec::new();
+    while let Some(worker) = workers.join_next().await {
+        done.extend(worker.unwrap());
+    }
+    assert_eq!(done.len(), 300, "a job was offered twice");
+    assert_eq!(done.into_iter().collect::<BTreeSet<_>>(), ids);
+}

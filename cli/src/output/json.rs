@@ -96,6 +96,8 @@ pub struct PlatformJson {
     pub steps: Option<u32>,
     /// Of these, steps whose result was in the cache.
     pub steps_cached: Option<u32>,
+    /// The `# syntax=` frontend that the engine's own stood in for.
+    pub syntax_replaced: Option<String>,
     /// Why it failed.
     pub failure: Option<FailureJson>,
 }
@@ -265,6 +267,7 @@ impl From<&farm_proto::v1::Job> for PlatformJson {
             seconds: attempt.filter(|a| a.finished_ms > 0).map(|a| seconds(attempt_ms(a, a.finished_ms))),
             steps: result.map(|result| result.steps),
             steps_cached: result.map(|result| result.steps_cached),
+            syntax_replaced: result.and_then(|result| known(&result.syntax_replaced)),
             failure: job.failure.as_ref().map(FailureJson::from),
         }
     }

@@ -1,6 +1,6 @@
 //! How source trees come in.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use farm_proto::v1;
 use farm_proto::v1::snapshot_service_server::SnapshotService;
 use farm_proto::v1::upload_objects_request::Part;
 use farm_store::snapshots::{NewObject, ObjectKind};
-use farm_types::snapshot::{Folder, ROOT_CONTEXT, ROOT_DOCKERFILE};
+use farm_types::snapshot::{Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE};
 use farm_types::{Digest, ProjectId, UploadId};
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -62,6 +62,7 @@ impl Snapshots {
         let id = Uuid::now_v7();
         let mut bytes = Vec::new();
         let mut objects = Vec::with_capacity(pack.objects.len());
+        let mut folders = HashMap::new();
         for object in pack.objects {
             let digest = digest(&object.digest)?;
             if Digest::of(&object.data) != digest {
@@ -71,7 +72,10 @@ impl Snapshots {
                 v1::ObjectKind::File => (ObjectKind::File, Vec::new()),
                 v1::ObjectKind::Folder => {
                     let folder = Folder::decode(&object.data).map_err(status::invalid)?;
-                    (ObjectKind::Folder, folder.children().collect())
+                    let children = folder.children().collect();
+                    self.check_contents(project, &folder, &folders).await?;
+                    folders.insert(digest, folder);
+                    (ObjectKind::Folder, children)
                 }
                 v1::ObjectKind::Unspecified => {
                     return Err(Status::invalid_argument("an object is a file or a folder"));
@@ -95,11 +99,38 @@ impl Snapshots {
         Ok(size)
     }
 
+    /// Checks that a folder says of each sub-folder what its content digest is: the content key of a snapshot
+    /// follows from them. `packed` are the folders that came before it in its pack.
+    async fn check_contents(
+        &self,
+        project: ProjectId,
+        folder: &Folder,
+        packed: &HashMap<Digest, Folder>,
+    ) -> Result<(), Status> {
+        for entry in &folder.entries {
+            let Node::Folder { tree, content } = &entry.node else { continue };
+            let found = match packed.get(tree) {
+                Some(below) => below.content_digest(),
+                None => self.folder(project, *tree).await?.content_digest(),
+            };
+            if found != *content {
+                return Err(Status::invalid_argument(format!(
+                    "the folder {:?} has another content digest than the folder above it says",
+                    entry.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a stored folder.
     async fn folder(&self, project: ProjectId, tree: Digest) -> Result<Folder, Status> {
         let found = self.context.store.locate(project, &[tree]).await.map_err(status::store)?;
         let location = found.get(&tree).ok_or_else(|| {
-            Status::failed_precondition(format!("the root {} is not there; send it first", tree.short()))
+            Status::failed_precondition(format!(
+                "the folder {} is not there; send children first",
+                tree.short()
+            ))
         })?;
         let bytes = self.context.blobs.read_all(project, tree, *location).await.map_err(status::blobs)?;
         Folder::decode(&bytes).map_err(status::invalid)

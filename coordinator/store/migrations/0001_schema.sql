@@ -358,7 +358,8 @@ CREATE TABLE step_timings (
 
 -- Publishing --------------------------------------------------------------------------------------
 
--- Every manifest that a worker pushed or farm put, so that what no tag needs can be cleaned later.
+-- Every manifest that a worker pushed, so that what no tag needs can be cleaned later. (What farm itself puts
+-- is in publications.)
 CREATE TABLE pushed_digests (
     project_id uuid NOT NULL REFERENCES projects,
     registry   text NOT NULL,

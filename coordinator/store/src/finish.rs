@@ -403,12 +403,32 @@ async fn cancelled(tx: &mut Tx, project: ProjectId, execution: ExecutionId) -> R
 }
 
 /// Cancels the jobs that have not begun, and tells the attempts of the others to stop.
+///
+/// An attempt that its worker has not answered has not begun: when the answer comes, the worker is told
+/// that it is too late.
 pub(crate) async fn stop_jobs(
     tx: &mut Tx,
     project: ProjectId,
     execution: ExecutionId,
     why: &str,
 ) -> Result<()> {
+    let unanswered = sqlx::query!(
+        "UPDATE attempts SET state = 'cancelled', stop_reason = $3, finished_at = farm_now()
+         FROM jobs WHERE jobs.project_id = $1 AND jobs.execution_id = $2 AND attempts.project_id = $1
+           AND attempts.job_id = jobs.id AND attempts.state = 'offered'
+         RETURNING attempts.id, attempts.job_id, attempts.engine_id, attempts.weight",
+        project.as_uuid(),
+        execution.as_uuid(),
+        why
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    for attempt in unanswered {
+        let place = Place { project, job: attempt.job_id, execution };
+        end_job(tx, &place, "cancelled", None).await?;
+        free_slots(tx, attempt.engine_id, attempt.weight).await?;
+        event(tx, &place, "attempt_ended", &attempt.id.to_string(), "cancelled").await?;
+    }
     sqlx::query!(
         "UPDATE jobs SET state = 'cancelled', decided_at = farm_now(), waiting = ''
          WHERE project_id = $1 AND execution_id = $2 AND state IN ('blocked', 'ready')",

@@ -218,6 +218,17 @@ impl Sim {
         self.tell(v1::control_request::Message::Started(v1::Started { lease: Some(lease.clone()) })).await;
     }
 
+    /// Gives a sign with these leases, and hears which to stop.
+    pub async fn beat(&mut self, running: &[v1::Lease]) -> Vec<v1::Stop> {
+        let beat = v1::Heartbeat { running: running.to_vec() };
+        self.tell(v1::control_request::Message::Heartbeat(beat)).await;
+        loop {
+            if let v1::control_response::Message::HeartbeatReply(reply) = self.next().await.unwrap() {
+                return reply.stop;
+            }
+        }
+    }
+
     /// Says the end of an attempt, and hears whether it was accepted.
     pub async fn finish(&mut self, lease: &v1::Lease, outcome: v1::finished::Outcome) -> bool {
         let finished = v1::Finished { lease: Some(lease.clone()), outcome: Some(outcome) };

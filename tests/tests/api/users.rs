@@ -55,6 +55,18 @@ async fn an_object_is_what_it_says_it_is_and_a_folder_comes_after_what_it_names(
     let early = send(vec![objects[2].clone()]).await.unwrap_err();
     assert_eq!(early.code(), Code::FailedPrecondition);
     assert!(early.message().contains("children first"), "{}", early.message());
+    // A folder that lies about the content of the one below it would make different sources look equal.
+    let mut liar = farm_types::snapshot::Folder::decode(&objects[2].data).unwrap();
+    for entry in &mut liar.entries {
+        if let farm_types::snapshot::Node::Folder { content, .. } = &mut entry.node {
+            *content = farm_types::Digest::of(b"lie");
+        }
+    }
+    let mut lie = objects.clone();
+    lie[2].data = liar.encode().into();
+    lie[2].digest = liar.tree_digest().as_bytes().to_vec().into();
+    let refused = send(lie).await.unwrap_err();
+    assert!(refused.message().contains("content digest"), "{}", refused.message());
     send(objects.clone()).await.unwrap();
     send(objects).await.unwrap();
     let known = v1::FindMissingRequest {

@@ -137,15 +137,11 @@ async fn a_silent_worker_loses_its_job_to_another_and_its_late_words_change_noth
     assert!(begin.elapsed() < Duration::from_secs(10));
     assert_eq!(offered.attempt_number, 2);
     // The zombie wakes up: it is told to stop, and its result is refused.
-    let named = v1::Heartbeat { running: vec![old.clone()] };
-    silent.tell(Say::Heartbeat(named)).await;
-    loop {
-        if let Hear::HeartbeatReply(reply) = silent.next().await.unwrap() {
-            assert_eq!(reply.stop[0].attempt_id, old.attempt_id);
-            assert_eq!(reply.stop[0].reason, "superseded");
-            break;
-        }
-    }
+    let stop = silent.beat(std::slice::from_ref(&old)).await;
+    assert_eq!(
+        (stop[0].attempt_id.as_str(), stop[0].reason.as_str()),
+        (old.attempt_id.as_str(), "superseded")
+    );
     assert!(!silent.finish(&old, success()).await);
     let lease = offered.lease.unwrap();
     assert!(other.finish(&lease, success()).await);
@@ -166,13 +162,11 @@ async fn a_goodbye_gives_the_job_back_and_a_broken_stream_does_not() {
     let build = client.submit(&snapshot, "k", &["linux/amd64"]).await;
     let lease = sim.offer().await.lease.unwrap();
     sim.start(&lease).await;
+    assert!(sim.beat(std::slice::from_ref(&lease)).await.is_empty());
     drop(sim);
     let mut again = Sim::connect(&client, leaving).await.unwrap();
-    again.tell(Say::Heartbeat(v1::Heartbeat { running: vec![lease.clone()] })).await;
-    match again.next().await.unwrap() {
-        Hear::HeartbeatReply(reply) => assert!(reply.stop.is_empty(), "the job was taken away: {reply:?}"),
-        other => panic!("{other:?}"),
-    }
+    let stop = again.beat(std::slice::from_ref(&lease)).await;
+    assert!(stop.is_empty(), "the job was taken away: {stop:?}");
     again.tell(Say::Bye(v1::Bye {})).await;
     let mut next = Sim::connect(&client, hello("next", 1)).await.unwrap();
     let offered = next.offer().await;
@@ -202,6 +196,29 @@ async fn a_cancel_reaches_the_worker_within_two_seconds() {
     let stopped = v1::finished::Outcome::Stopped(v1::Stopped {});
     assert!(sim.finish(&lease, stopped).await);
     assert_eq!(client.follow(&build.id).await.0.state, "cancelled");
+}
+
+#[tokio::test]
+async fn a_cancel_ends_at_once_what_its_worker_has_not_answered() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let mut sim = Sim::connect(&client, hello("sim", 1)).await.unwrap();
+    let snapshot = client.upload("FROM scratch").await;
+    let build = client.submit(&snapshot, "k", &["linux/amd64"]).await;
+    let lease = sim.offer().await.lease.unwrap();
+    let request = v1::CancelBuildRequest { build_id: build.id.clone() };
+    let build = client.builds.cancel_build(request).await.unwrap().into_inner().build.unwrap();
+    assert_eq!((build.state.as_str(), build.jobs[0].attempts[0].state.as_str()), ("cancelled", "cancelled"));
+    // Its answer comes too late: it is told to stop, and the slot is free for another.
+    sim.start(&lease).await;
+    loop {
+        if let Hear::Stop(stop) = sim.next().await.unwrap() {
+            assert_eq!((stop.attempt_id, stop.reason.as_str()), (lease.attempt_id.clone(), "superseded"));
+            break;
+        }
+    }
+    client.submit(&snapshot, "k2", &["linux/amd64"]).await;
+    sim.offer().await;
 }
 
 #[tokio::test]

@@ -1,1 +1,90 @@
-//! To come.
+//! A cancelled build is over at once: its step is killed, nothing of it stays in the engine, no tag moves.
+
+use std::time::{Duration, Instant};
+
+use farm_tests::farm::Farm;
+use farm_tests::process::Child;
+use rustix::process::Signal;
+
+use crate::gate::Gate;
+use crate::support::*;
+
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// Submits a step that never ends, for two platforms, and ends it by `how`.
+fn cancelled_by(farm: &Farm, how: impl FnOnce(&str, &mut Child)) -> String {
+    let gate = Gate::new();
+    // The number is unique, so the step's processes can be told from all others.
+    let endless = format!("600.{}", u32::from_str_radix(&nonce(), 16).unwrap());
+    let dockerfile = format!("FROM {BASE}\n{}RUN sleep {endless}\n", gate.step());
+    let context = Context::new(&dockerfile).with_gate();
+    let tag = format!("{}:1", repository("cancelled"));
+    let args = ["submit", context.text(), "-t", &tag, "--platform", "linux/amd64,linux/arm64"];
+    let mut cli = farm.cli_spawn("submit", &args);
+    gate.arrival().open();
+    gate.arrival().open();
+    until("two sleeping steps", LONG, || {
+        let sleeping = processes_with(&endless).len();
+        (sleeping >= 2).then_some(())
+    });
+    let id = build_id(&cli.output());
+    let called = Instant::now();
+    how(&id, &mut cli);
+    until("end of the steps", AT_ONCE, || processes_with(&endless).is_empty().then_some(()));
+    assert!(called.elapsed() < AT_ONCE, "it took {:?}", called.elapsed());
+    assert_eq!(cli.wait_exit(AT_ONCE).code(), Some(130), "{}", cli.tail());
+    let text = cli.output();
+    says(&text, &["nothing was published, tags are as before."]);
+    assert!(text.lines().last().unwrap().starts_with("cancelled after "), "{text}");
+    let record = show(farm, &id);
+    assert_eq!(record["state"], "cancelled");
+    for platform in record["platforms"].as_array().unwrap() {
+        assert_eq!(
+            (&platform["state"], &platform["attempts"]),
+            (&"cancelled".into(), &1.into()),
+            "{record:#}"
+        );
+    }
+    assert_eq!(raw(&tag), None);
+    // Its slots are free again.
+    until("free slots", AT_ONCE, || {
+        let workers = farm.cli(&["workers", "--json"]).json();
+        (workers["workers"][0]["slots_free"] == 2
+            && workers["workers"][0]["running"] == serde_json::json!([]))
+        .then_some(())
+    });
+    id
+}
+
+#[test]
+fn farm_cancel_ends_a_running_step_within_two_seconds_and_leaves_nothing() {
+    let farm = small_farm();
+    let id = cancelled_by(&farm, |id, _| {
+        says(&farm.cli(&["cancel", id]).ok(), &[&format!("build {id} is being cancelled")]);
+    });
+    says(&farm.cli(&["cancel", &id]).ok(), &["is cancelled"]);
+    // The worker is as good as before.
+    let context = Context::new("FROM scratch\nCOPY Dockerfile /\n");
+    submit(&farm, &context, &["--platform", "linux/amd64"]).ok();
+}
+
+#[test]
+fn ctrl_c_cancels_the_build_and_waits_for_its_end() {
+    let farm = small_farm();
+    cancelled_by(&farm, |id, cli| {
+        cli.signal(Signal::INT);
+        cli.wait_for_line(&format!("cancelling build {id}"), AT_ONCE);
+    });
+}
+
+#[test]
+fn a_build_that_waits_is_cancelled_without_ever_having_run() {
+    let farm = Farm::builder().start();
+    let context = Context::new("FROM scratch\nCOPY Dockerfile /\n");
+    let mut cli = farm.cli_spawn("submit", &["submit", context.text(), "--platform", "linux/amd64"]);
+    cli.wait_for_line("linux/amd64  waiting", LONG);
+    let id = build_id(&cli.output());
+    farm.cli(&["cancel", &id]).ok();
+    assert_eq!(cli.wait_exit(AT_ONCE).code(), Some(130));
+    assert_eq!(show(&farm, &id)["platforms"][0]["attempts"], 0);
+}

@@ -51,9 +51,7 @@ fn a_mistake_in_the_dockerfile_shows_its_place_and_leaves_the_tag_alone() {
         "dockerfile_syntax",
         &["Dockerfile:3", "   2 | WORKDIR /app", " >  3 | RUNN make", "   4 | CMD", "did you mean RUN?"],
     );
-    for empty in ["", "# nothing but words\n"] {
-        case.fails(empty, &[], "dockerfile_empty", &["FROM"]);
-    }
+    case.fails("# nothing but words\n", &[], "dockerfile_empty", &["no instructions", "FROM"]);
     let named = "FROM scratch AS one\nCOPY Dockerfile /\n";
     case.fails(
         named,
@@ -67,7 +65,7 @@ fn a_mistake_in_the_dockerfile_shows_its_place_and_leaves_the_tag_alone() {
     case.fails(&base, &[], "base_image_missing", &["no-such-base", ":9", "Dockerfile:1"]);
     let elsewhere = format!("FROM {BASE}\nFROM --platform=linux/riscv64 {BASE}\nRUN true\n");
     case.fails(&elsewhere, &[], "base_image_platform", &["3.11-slim", "linux/riscv64"]);
-    assert_eq!(builds(&farm), 8);
+    assert_eq!(builds(&farm), 7);
 }
 
 #[test]
@@ -81,7 +79,7 @@ fn a_failing_command_shows_its_exit_code_its_place_its_last_words_and_what_the_o
     // The other platform is done before this one fails.
     let gate = crate::gate::Gate::new();
     let dockerfile = format!(
-        "FROM --platform=linux/amd64 {BASE} AS fails\n{}RUN echo one; echo E: no libfoo >&2; exit 7\n\
+        "FROM --platform=linux/amd64 {BASE} AS fails\n{}RUN echo one; sleep 0.2; echo E: no libfoo >&2; exit 7\n\
          FROM scratch AS final_amd64\nCOPY Dockerfile /\n\
          FROM fails AS final_arm64\n\
          FROM final_$TARGETARCH\n",
@@ -102,7 +100,7 @@ fn a_failing_command_shows_its_exit_code_its_place_its_last_words_and_what_the_o
             "linux/arm64 failed at step ",
             " on w1: exit code 7",
             "Dockerfile:4",
-            " >  4 | RUN echo one; echo E: no libfoo >&2; exit 7",
+            " >  4 | RUN echo one; sleep 0.2; echo E: no libfoo >&2; exit 7",
             "  E: no libfoo    (last lines; all: farm logs ",
             "linux/amd64 was built; nothing was published, tags are as before.",
         ],

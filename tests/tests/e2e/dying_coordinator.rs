@@ -1,1 +1,43 @@
-//! To come.
+//! The coordinator can be killed at any moment: builds go on, and their users see it through.
+
+use crate::gate::Gate;
+use crate::support::*;
+
+#[test]
+fn a_killed_coordinator_costs_no_build_and_the_command_follows_on() {
+    let mut farm = small_farm();
+    let gate = Gate::new();
+    let context = gate.context();
+    let tag = format!("{}:1", repository("killed-coordinator"));
+    let mut cli =
+        farm.cli_spawn("submit", &["submit", context.text(), "-t", &tag, "--platform", "linux/amd64"]);
+    let step = gate.arrival();
+    farm.kill_coordinator();
+    cli.wait_for_line("the farm doesn't answer", LONG);
+    // The step ends while nobody is there to hear of it.
+    step.open();
+    farm.worker("w1").wait_until("result", LONG, |worker| worker.output().contains("built").then_some(()));
+    farm.start_coordinator();
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+    let text = cli.output();
+    says(&text, &["the farm is back", "published", &tag]);
+    let id = build_id(&text);
+    let record = show(&farm, &id);
+    assert_eq!(record["platforms"][0]["attempts"], 1, "the result was delivered, not made again: {record:#}");
+    assert_eq!(record["index_digest"], digest_of(&raw(&tag).unwrap()));
+    // What was written meanwhile is not lost either.
+    says(&farm.cli(&["logs", &id]).ok(), &["gate.py"]);
+}
+
+#[test]
+fn builds_that_wait_or_are_submitted_while_it_restarts_are_built() {
+    let mut farm = farm_tests::farm::Farm::builder().start();
+    let context = Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile /\n", nonce()));
+    let args = ["submit", context.text(), "--platform", "linux/amd64"];
+    let mut cli = farm.cli_spawn("waiting", &args);
+    cli.wait_for_line("linux/amd64  waiting", LONG);
+    farm.stop_coordinator();
+    farm.start_coordinator();
+    farm.add_worker(farm_tests::farm::WorkerSpec::new("w1").platforms("linux/amd64"));
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+}

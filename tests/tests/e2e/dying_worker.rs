@@ -1,1 +1,97 @@
-//! To come.
+//! A worker that dies is no user's problem, and is not hidden.
+
+use farm_tests::farm::{Farm, WorkerSpec};
+
+use crate::gate::Gate;
+use crate::support::*;
+
+fn two_workers() -> Farm {
+    let spec = |name: &str| WorkerSpec::new(name).platforms("linux/amd64").slots(2);
+    Farm::builder().config(QUICK_LEASES).worker(spec("w1")).worker(spec("w2")).start()
+}
+
+/// Who runs the build's only job now.
+fn runner(farm: &Farm, id: &str) -> String {
+    until("running job", LONG, || {
+        let record = show(farm, id);
+        let job = &record["platforms"][0];
+        (job["state"] == "running").then(|| job["worker"].as_str().unwrap().to_owned())
+    })
+}
+
+#[test]
+fn a_build_whose_worker_is_killed_is_built_on_another() {
+    let mut farm = two_workers();
+    let gate = Gate::new();
+    let context = gate.context();
+    let tag = format!("{}:1", repository("killed-worker"));
+    let mut cli =
+        farm.cli_spawn("submit", &["submit", context.text(), "-t", &tag, "--platform", "linux/amd64"]);
+    let step = gate.arrival();
+    let id = build_id(&cli.output());
+    let first = runner(&farm, &id);
+    farm.kill_worker(&first);
+    // The engine ends what nobody waits for, so two attempts never run at once.
+    step.wait_killed(LONG);
+    gate.arrival().open();
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+    let second = if first == "w1" { "w2" } else { "w1" };
+    says(
+        &cli.output(),
+        &[
+            &format!("{first} was lost after "),
+            "it will run again",
+            &format!("running again on {second}, native (attempt 2)"),
+            &format!("native on {second}"),
+            "published",
+        ],
+    );
+    let record = show(&farm, &id);
+    assert_eq!(
+        (&record["platforms"][0]["attempts"], &record["platforms"][0]["worker"]),
+        (&2.into(), &second.into())
+    );
+    assert_eq!(record["index_digest"], digest_of(&raw(&tag).unwrap()));
+    let workers = farm.cli(&["workers", "--json"]).json();
+    let dead = workers["workers"].as_array().unwrap().iter().find(|w| w["name"] == first.as_str()).unwrap();
+    assert_eq!(dead["state"], "offline", "{workers:#}");
+}
+
+#[test]
+fn a_worker_that_is_told_to_stop_gives_its_job_back_at_once() {
+    let mut farm = two_workers();
+    let gate = Gate::new();
+    let context = gate.context();
+    let mut cli = farm.cli_spawn("submit", &["submit", context.text(), "--platform", "linux/amd64"]);
+    let step = gate.arrival();
+    let first = runner(&farm, &build_id(&cli.output()));
+    farm.stop_worker(&first);
+    step.wait_killed(LONG);
+    gate.arrival().open();
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+    says(&cli.output(), &[&format!("{first} gave the job back; it will run again")]);
+}
+
+#[test]
+fn a_worker_that_is_stalled_beyond_its_lease_does_not_win_against_its_successor() {
+    let mut farm = two_workers();
+    let gate = Gate::new();
+    let context = gate.context();
+    let tag = format!("{}:1", repository("stalled"));
+    let mut cli =
+        farm.cli_spawn("submit", &["submit", context.text(), "-t", &tag, "--platform", "linux/amd64"]);
+    let first_step = gate.arrival();
+    let id = build_id(&cli.output());
+    let first = runner(&farm, &id);
+    farm.worker(&first).pause();
+    let second_step = gate.arrival();
+    farm.worker(&first).cont();
+    // It comes back without its lease, and must end what it runs.
+    first_step.wait_killed(LONG);
+    second_step.open();
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+    let record = show(&farm, &id);
+    assert_ne!(record["platforms"][0]["worker"], first.as_str());
+    assert_eq!(record["platforms"][0]["attempts"], 2);
+    assert_eq!(record["index_digest"], digest_of(&raw(&tag).unwrap()));
+}

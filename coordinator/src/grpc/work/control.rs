@@ -27,6 +27,10 @@ use crate::link::Beat;
 const OUTBOX: usize = 256;
 /// How long a worker may take to say who it is.
 const HELLO_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+/// How often an end is written again when the database doesn't take it, before the worker has to dial anew.
+const TRIES: usize = 3;
+/// The wait between.
+const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Registers the worker that the first message names, and serves its stream.
 ///
@@ -253,9 +257,19 @@ impl Desk {
 
     /// Ends an attempt; false when the lease was not live any more.
     async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<bool, Status> {
-        let publish = std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds);
-        let jitter = rand::random::<f64>();
-        match self.context.store.finish_attempt(lease, outcome, PublishLimit(publish), jitter).await {
+        let publish =
+            PublishLimit(std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds));
+        let store = &self.context.store;
+        let mut ended = store.finish_attempt(lease, outcome.clone(), publish, rand::random::<f64>()).await;
+        for _ in 0..TRIES {
+            // A tie that the database broke against us, most likely: not worth a stream's end.
+            if !ended.as_ref().is_err_and(StoreError::is_transient) {
+                break;
+            }
+            tokio::time::sleep(BETWEEN_TRIES).await;
+            ended = store.finish_attempt(lease, outcome.clone(), publish, rand::random::<f64>()).await;
+        }
+        match ended {
             Ok(()) => {
                 self.context.hints.changed();
                 Ok(true)

@@ -88,8 +88,12 @@ pub struct PlatformJson {
     pub support: Option<String>,
     /// The worker of the attempt that counts.
     pub worker: Option<String>,
+    /// Why that attempt is emulated.
+    pub support_reason: Option<String>,
     /// How many attempts there were.
     pub attempts: usize,
+    /// All of them, the first first.
+    pub history: Vec<AttemptJson>,
     /// The attempt that counts, from its start to its end.
     pub seconds: Option<f64>,
     /// Steps of the Dockerfile.
@@ -99,6 +103,25 @@ pub struct PlatformJson {
     /// The `# syntax=` frontend that the engine's own stood in for.
     pub syntax_replaced: Option<String>,
     /// Why it failed.
+    pub failure: Option<FailureJson>,
+}
+
+/// One try of a platform.
+#[derive(Debug, Serialize)]
+pub struct AttemptJson {
+    /// From 1.
+    pub number: u32,
+    /// Who tried.
+    pub worker: String,
+    /// offered, running, succeeded, failed, lost, released or cancelled.
+    pub state: String,
+    /// native or emulated.
+    pub support: String,
+    /// Milliseconds since 1970; 0 = not yet.
+    pub started_ms: i64,
+    /// Milliseconds since 1970; 0 = not yet.
+    pub finished_ms: i64,
+    /// Why it ended without a result.
     pub failure: Option<FailureJson>,
 }
 
@@ -250,6 +273,20 @@ impl BuildJson {
     }
 }
 
+impl From<&farm_proto::v1::Attempt> for AttemptJson {
+    fn from(attempt: &farm_proto::v1::Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            worker: attempt.worker.clone(),
+            state: attempt.state.clone(),
+            support: attempt.support.clone(),
+            started_ms: attempt.started_ms,
+            finished_ms: attempt.finished_ms,
+            failure: attempt.failure.as_ref().map(FailureJson::from),
+        }
+    }
+}
+
 impl From<&farm_proto::v1::Job> for PlatformJson {
     fn from(job: &farm_proto::v1::Job) -> Self {
         let attempt = deciding_attempt(job);
@@ -263,7 +300,9 @@ impl From<&farm_proto::v1::Job> for PlatformJson {
             image_bytes: result.map(|result| result.image_bytes).filter(|n| *n > 0),
             support: attempt.and_then(|attempt| known(&attempt.support)),
             worker: attempt.and_then(|attempt| known(&attempt.worker)),
+            support_reason: attempt.and_then(|attempt| known(&attempt.support_reason)),
             attempts: job.attempts.len(),
+            history: job.attempts.iter().map(AttemptJson::from).collect(),
             seconds: attempt.filter(|a| a.finished_ms > 0).map(|a| seconds(attempt_ms(a, a.finished_ms))),
             steps: result.map(|result| result.steps),
             steps_cached: result.map(|result| result.steps_cached),

@@ -17,6 +17,8 @@ use super::text::{first_line, harmless, short_digest, span};
 const NAME_WIDTH: usize = 100;
 /// The engine's own housekeeping is told only when it takes that long, milliseconds.
 const HOUSEKEEPING_MS: i64 = 1000;
+/// A step that ended once more is told of again when it took so much longer than was told.
+const PAUSED_MS: i64 = 500;
 
 /// What was said of a build so far.
 #[derive(Debug, Default)]
@@ -47,6 +49,8 @@ struct SeenStep {
     name: String,
     /// 0 until its end was told.
     finished_ms: i64,
+    /// How long it took when its end was told last.
+    took_ms: Option<i64>,
     streams: HashMap<u32, Lines>,
 }
 
@@ -212,6 +216,12 @@ impl Progress {
             out.push(format!("{label} | {rest}"));
         }
         let took = step.finished_ms - step.started_ms;
+        // A step that the engine pauses ends more than once, each time a little later.
+        let again = seen.took_ms.is_some_and(|told| took - told < PAUSED_MS);
+        if again && step.error.is_empty() {
+            return;
+        }
+        seen.took_ms = Some(took);
         let name = &seen.name;
         if !step.error.is_empty() {
             let error = first_line(&step.error, 200);
@@ -273,9 +283,13 @@ impl Progress {
 /// Where an attempt runs.
 fn start(attempt: &Attempt) -> String {
     let (worker, number, support) = (harmless(&attempt.worker), attempt.number, harmless(&attempt.support));
+    let why = match attempt.support_reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {}", harmless(reason)),
+    };
     match number {
-        0 | 1 => format!("{support} on {worker} (attempt {number})"),
-        _ => format!("running again on {worker}, {support} (attempt {number})"),
+        0 | 1 => format!("{support} on {worker} (attempt {number}){why}"),
+        _ => format!("running again on {worker}, {support} (attempt {number}){why}"),
     }
 }
 

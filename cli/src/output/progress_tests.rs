@@ -13,6 +13,7 @@ fn attempt(number: u32, worker: &str, state: &str, started_ms: i64, finished_ms:
         started_ms,
         finished_ms,
         failure: None,
+        support_reason: String::new(),
     }
 }
 

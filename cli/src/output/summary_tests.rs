@@ -20,6 +20,7 @@ fn job(platform: &str, worker: &str, support: &str, result: Result<(u64, u32, u3
         started_ms: 1_000,
         finished_ms: 3_100,
         failure: None,
+        support_reason: String::new(),
     };
     Job {
         id: platform.into(),

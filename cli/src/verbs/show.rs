@@ -39,9 +39,28 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
     } else {
         let now = now_ms();
         out.lines(head(&build, now));
+        out.lines(history(&build));
         out.lines(summary(&build, &[], now));
     }
     Ok(Exit::Done)
+}
+
+/// What can't be seen in the end alone: attempts that came to nothing, and why a platform was emulated.
+fn history(build: &Build) -> Vec<String> {
+    let mut lines = Vec::new();
+    for job in &build.jobs {
+        for attempt in &job.attempts {
+            let who =
+                format!("{}  attempt {} on {}", job.platform, attempt.number, harmless(&attempt.worker));
+            if let Some(failure) = &attempt.failure {
+                lines.push(format!("{who} {}: {}", harmless(&attempt.state), harmless(&failure.message)));
+            }
+            if !attempt.support_reason.is_empty() {
+                lines.push(format!("{who} emulated: {}", harmless(&attempt.support_reason)));
+            }
+        }
+    }
+    lines
 }
 
 fn head(build: &Build, now: i64) -> Vec<String> {

@@ -113,6 +113,8 @@ pub enum Decision {
         engine: EngineId,
         /// How the worker supports the platform.
         support: Support,
+        /// Why the platform is emulated, in words; empty when it isn't.
+        reason: String,
     },
     /// Leave it where it is.
     Hold {
@@ -181,6 +183,7 @@ impl Waiting {
 /// What may run a job at one moment, by its policy.
 struct Choice {
     support: Support,
+    reason: String,
     worker: WorkerId,
     engine: EngineId,
 }
@@ -212,6 +215,7 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
                     worker: choice.worker,
                     engine: choice.engine,
                     support: choice.support,
+                    reason: choice.reason,
                 }
             }
             Err((until, why)) => Decision::Hold { job: job.job, until, why },
@@ -277,7 +281,11 @@ fn choose(
             .filter(|worker| free(worker.engine) >= job.weight)
             .min_by_key(|worker| (std::cmp::Reverse(free(worker.engine)), worker.id));
         if let Some(worker) = best {
-            return Ok(Choice { support, worker: worker.id, engine: worker.engine });
+            let reason = match support {
+                Support::Native => String::new(),
+                Support::Emulated => why_emulated(job, native_served),
+            };
+            return Ok(Choice { support, reason, worker: worker.id, engine: worker.engine });
         }
         if !engines.is_empty() && full.is_none() {
             let sum = |of: fn(&Slots) -> u32| engines.iter().filter_map(|e| slots.get(e)).map(of).sum();
@@ -304,6 +312,16 @@ fn choose(
             },
         ),
     })
+}
+
+/// Why a job is emulated, for the record.
+fn why_emulated(job: &WaitingJob, native_served: bool) -> String {
+    let (platform, policy) = (&job.platform, job.emulation);
+    if native_served {
+        format!("no native {platform} worker had a free slot; policy {policy}")
+    } else {
+        format!("no native {platform} worker is connected; policy {policy}")
+    }
 }
 
 #[cfg(test)]

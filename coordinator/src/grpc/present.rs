@@ -52,6 +52,7 @@ fn attempt(attempt: &AttemptRecord) -> v1::Attempt {
         worker: attempt.worker.clone(),
         state: attempt.state.to_string(),
         support: attempt.support.to_string(),
+        support_reason: attempt.support_reason.clone(),
         offered_ms: ms(attempt.offered_at),
         started_ms: ms_opt(attempt.started_at),
         finished_ms: ms_opt(attempt.finished_at),

@@ -58,8 +58,8 @@ async fn schedule_one(context: &Context, lead: Lead) -> farm_store::Result<Durat
     let mut assigned = false;
     for decision in plan(&state, limits(context), now) {
         match decision {
-            Decision::Assign { job, worker, engine, support } => {
-                let assignment = Assignment { job, worker, engine, support };
+            Decision::Assign { job, worker, engine, support, reason } => {
+                let assignment = Assignment { job, worker, engine, support, reason };
                 match store.lease(lead.epoch, assignment, context.config.limits.lease()).await {
                     Ok(attempt) => {
                         tracing::info!(job.id = %job, worker.id = %worker, %attempt, %support, "leased");

@@ -253,6 +253,8 @@ CREATE TABLE attempts (
     lease_token      uuid NOT NULL UNIQUE,
     epoch            bigint NOT NULL,
     support          text NOT NULL CHECK (support IN ('native', 'emulated')),
+    -- Why it is emulated, in words.
+    support_reason   text NOT NULL DEFAULT '',
     weight           integer NOT NULL CHECK (weight > 0),
     state            text NOT NULL DEFAULT 'offered' CHECK (state IN
                      ('offered', 'running', 'succeeded', 'failed', 'lost', 'released', 'cancelled')),
@@ -272,7 +274,8 @@ CREATE TABLE attempts (
     FOREIGN KEY (project_id, job_id) REFERENCES jobs,
     CHECK ((state IN ('offered', 'running')) = (finished_at IS NULL)),
     CHECK ((state = 'succeeded') = (result IS NOT NULL)),
-    CHECK (state NOT IN ('failed', 'lost') OR failure IS NOT NULL)
+    CHECK (state NOT IN ('failed', 'lost') OR failure IS NOT NULL),
+    CHECK ((support = 'emulated') = (support_reason <> ''))
 ) WITH (fillfactor = 50);
 -- A job has at most one live lease.
 CREATE UNIQUE INDEX attempts_live ON attempts (project_id, job_id) WHERE state IN ('offered', 'running');

@@ -12,7 +12,7 @@ use crate::leader::{Epoch, hold_epoch};
 use crate::{Result, Store, StoreError, fit, from_json, state};
 
 /// A proposal of the scheduler.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Assignment {
     /// The job.
     pub job: JobId,
@@ -22,6 +22,8 @@ pub struct Assignment {
     pub engine: EngineId,
     /// How.
     pub support: Support,
+    /// Why it is emulated, in words; empty when it isn't.
+    pub reason: String,
 }
 
 /// An attempt that its worker has to be told of.
@@ -93,8 +95,8 @@ impl Store {
         let number = row.number.unwrap_or(1);
         sqlx::query!(
             "INSERT INTO attempts (project_id, id, job_id, number, worker_id, engine_id, boot_id, lease_token,
-                                   epoch, support, weight, lease_expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, farm_now() + make_interval(secs => $12))",
+                                   epoch, support, weight, lease_expires_at, support_reason)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, farm_now() + make_interval(secs => $12), $13)",
             job.project_id,
             attempt.as_uuid(),
             assignment.job.as_uuid(),
@@ -106,7 +108,8 @@ impl Store {
             epoch.0,
             assignment.support.as_str(),
             row.weight,
-            lease.as_secs_f64()
+            lease.as_secs_f64(),
+            assignment.reason
         )
         .execute(&mut *tx)
         .await?;

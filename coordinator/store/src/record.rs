@@ -99,6 +99,8 @@ pub struct AttemptRecord {
     pub state: AttemptState,
     /// How the platform was run.
     pub support: Support,
+    /// Why it was emulated, in words; empty when it wasn't.
+    pub support_reason: String,
     /// When its worker was chosen.
     pub offered_at: DateTime<Utc>,
     /// When its worker began.
@@ -249,7 +251,7 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let attempts = sqlx::query!(
-            "SELECT a.id, a.job_id, a.number, w.name, a.state, a.support, a.offered_at, a.started_at,
+            "SELECT a.id, a.job_id, a.number, w.name, a.state, a.support, a.support_reason, a.offered_at, a.started_at,
                     a.finished_at, a.failure
              FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN workers w ON w.id = a.worker_id
@@ -281,6 +283,7 @@ impl Store {
                 worker: row.name,
                 state: state(&row.state)?,
                 support: state(&row.support)?,
+                support_reason: row.support_reason,
                 offered_at: row.offered_at,
                 started_at: row.started_at,
                 finished_at: row.finished_at,

@@ -51,7 +51,7 @@ fn a_mistake_in_the_dockerfile_shows_its_place_and_leaves_the_tag_alone() {
         "dockerfile_syntax",
         &["Dockerfile:3", "   2 | WORKDIR /app", " >  3 | RUNN make", "   4 | CMD", "did you mean RUN?"],
     );
-    case.fails("# nothing but words\n", &[], "dockerfile_empty", &["no instructions", "FROM"]);
+    case.fails("# nothing but words\n", &[], "dockerfile_empty", &["has no instruction", "begin with FROM"]);
     let named = "FROM scratch AS one\nCOPY Dockerfile /\n";
     case.fails(
         named,

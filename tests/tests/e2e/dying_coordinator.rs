@@ -15,8 +15,7 @@ fn a_killed_coordinator_costs_no_build_and_the_command_follows_on() {
     farm.kill_coordinator();
     cli.wait_for_line("the farm doesn't answer", LONG);
     // The step ends while nobody is there to hear of it.
-    step.open();
-    farm.worker("w1").wait_until("result", LONG, |worker| worker.output().contains("built").then_some(()));
+    step.open_and_see_it_end();
     farm.start_coordinator();
     assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
     let text = cli.output();

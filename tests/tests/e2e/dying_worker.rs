@@ -1,6 +1,7 @@
 //! A worker that dies is no user's problem, and is not hidden.
 
 use farm_tests::farm::{Farm, WorkerSpec};
+use rustix::process::Signal;
 
 use crate::gate::Gate;
 use crate::support::*;
@@ -58,18 +59,33 @@ fn a_build_whose_worker_is_killed_is_built_on_another() {
 }
 
 #[test]
-fn a_worker_that_is_told_to_stop_gives_its_job_back_at_once() {
+fn a_worker_that_is_told_to_stop_ends_what_it_runs_and_gives_it_back_when_told_again() {
     let mut farm = two_workers();
     let gate = Gate::new();
     let context = gate.context();
-    let mut cli = farm.cli_spawn("submit", &["submit", context.text(), "--platform", "linux/amd64"]);
+    let args = ["submit", context.text(), "--platform", "linux/amd64"];
+    let mut cli = farm.cli_spawn("first", &args);
     let step = gate.arrival();
     let first = runner(&farm, &build_id(&cli.output()));
+    farm.worker(&first).signal(Signal::TERM);
+    until("draining worker", LONG, || {
+        let workers = farm.cli(&["workers", "--json"]).json();
+        let mut workers = workers["workers"].as_array().unwrap().iter();
+        workers.any(|w| w["name"] == first.as_str() && w["state"] == "draining").then_some(())
+    });
+    // Its job goes on, new ones go elsewhere.
+    let other = Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile /\n", nonce()));
+    let second = if first == "w1" { "w2" } else { "w1" };
+    says(&submit(&farm, &other, &["--platform", "linux/amd64"]).ok(), &[&format!("native on {second}")]);
+    assert!(farm.worker(&first).is_running());
     farm.stop_worker(&first);
     step.wait_killed(LONG);
     gate.arrival().open();
     assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
-    says(&cli.output(), &[&format!("{first} gave the job back; it will run again")]);
+    says(
+        &cli.output(),
+        &["the worker was stopped", &format!("running again on {second}, native (attempt 2)")],
+    );
 }
 
 #[test]
@@ -80,15 +96,18 @@ fn a_worker_that_is_stalled_beyond_its_lease_does_not_win_against_its_successor(
     let tag = format!("{}:1", repository("stalled"));
     let mut cli =
         farm.cli_spawn("submit", &["submit", context.text(), "-t", &tag, "--platform", "linux/amd64"]);
-    let first_step = gate.arrival();
+    let step = gate.arrival();
     let id = build_id(&cli.output());
     let first = runner(&farm, &id);
     farm.worker(&first).pause();
-    let second_step = gate.arrival();
+    cli.wait_until("second attempt", LONG, |cli| cli.output().contains("(attempt 2)").then_some(()));
     farm.worker(&first).cont();
-    // It comes back without its lease, and must end what it runs.
-    first_step.wait_killed(LONG);
-    second_step.open();
+    // It comes back without its lease, and must let go of what it runs. The engine is the same one, so the second
+    // attempt has joined the step that runs, and it stays.
+    farm.worker(&first).wait_until("end of the first attempt", LONG, |worker| {
+        worker.output().contains("the lease was lost").then_some(())
+    });
+    step.open();
     assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
     let record = show(&farm, &id);
     assert_ne!(record["platforms"][0]["worker"], first.as_str());

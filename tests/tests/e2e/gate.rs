@@ -68,6 +68,12 @@ impl Arrival {
         self.0.write_all(b"!").unwrap();
     }
 
+    /// Lets it end well, and returns when it has.
+    pub fn open_and_see_it_end(mut self) {
+        self.0.write_all(b"!").unwrap();
+        self.wait_killed(LONG);
+    }
+
     /// Waits until it was killed, and says how long that took.
     #[track_caller]
     pub fn wait_killed(mut self, limit: Duration) -> Duration {

@@ -1,1 +1,123 @@
-//! To come.
+//! Registries that are closed, down, or come back.
+
+use farm_tests::bed::Bed;
+use farm_tests::farm::{Farm, WorkerSpec};
+use farm_tests::registry::PrivateRegistry;
+
+use crate::gate::Gate;
+use crate::support::*;
+
+fn tiny() -> Context {
+    Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile /\n", nonce()))
+}
+
+#[test]
+fn a_registry_that_asks_for_a_login_gets_the_one_in_the_configuration() {
+    let bed = Bed::from_env();
+    let settings = |password: &str| {
+        format!(
+            "[registries.\"{}\"]\nusername = \"{}\"\npassword = \"{password}\"\n",
+            bed.auth_registry, bed.auth_user
+        )
+    };
+    let tag = format!("{}/closed-{}:1", bed.auth_registry, nonce());
+    for config in [String::new(), settings("wrong")] {
+        let farm = with_worker(Farm::builder().config(&config));
+        let result = submit(&farm, &tiny(), &["-t", &tag, "--platform", "linux/amd64"]);
+        assert_eq!(result.status, 1, "{result:?}");
+        says(
+            &result.stdout,
+            &[&bed.auth_registry, "401", "registries", "coordinator's configuration", "as before."],
+        );
+        let record = show(&farm, &build_id(&result.stdout));
+        let failure = &record["failure"];
+        assert_eq!(
+            (&failure["cause"], &failure["code"]),
+            (&"user".into(), &"registry_auth".into()),
+            "{record:#}"
+        );
+        assert_eq!(record["platforms"][0]["attempts"], 1, "{record:#}");
+    }
+    let farm = with_worker(Farm::builder().config(&settings(&bed.auth_password)));
+    let stdout = submit(&farm, &tiny(), &["-t", &tag, "--platform", "linux/amd64,linux/arm64"]).ok();
+    let login = format!("{}:{}", bed.auth_user, bed.auth_password);
+    let stored = raw_as(&tag, &["--creds", &login]).unwrap();
+    assert_eq!(show(&farm, &build_id(&stdout))["index_digest"], digest_of(&stored));
+    // A base image may be behind the login as well, and the log has no secrets.
+    let context = Context::new(&format!("FROM {tag}\nLABEL n={}\n", nonce()));
+    let stdout = submit(&farm, &context, &["-t", &tag, "--platform", "linux/amd64"]).ok();
+    let log = std::fs::read_to_string(farm.folder().join("coordinator.log")).unwrap()
+        + &std::fs::read_to_string(farm.folder().join("w1.log")).unwrap();
+    assert!(
+        !stdout.contains(&bed.auth_password) && !log.contains(&bed.auth_password),
+        "a password is printed"
+    );
+}
+
+#[test]
+fn a_registry_that_is_down_is_tried_again_and_the_build_succeeds_when_it_is_back() {
+    let mut registry = PrivateRegistry::start();
+    let farm = small_farm();
+    let tag = format!("{}/back:1", registry.address());
+    registry.stop();
+    let context = tiny();
+    let args = ["submit", context.text(), "-t", &tag, "--platform", "linux/amd64"];
+    let mut cli = farm.cli_spawn("submit", &args);
+    cli.wait_for_line("linux/amd64  attempt 1 failed on w1", LONG);
+    registry.start_again();
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+    says(&cli.output(), &["connection refused; it will run again", "published", &tag]);
+    let record = show(&farm, &build_id(&cli.output()));
+    assert_eq!(record["index_digest"], digest_of(&raw(&tag).unwrap()));
+
+    // For good, it fails after a few attempts, and is no mistake of the user's.
+    registry.stop();
+    let result = submit(&farm, &tiny(), &["-t", &tag, "--platform", "linux/amd64"]);
+    assert_eq!(result.status, 1, "{result:?}");
+    says(&result.stdout, &[&registry.address(), "connection refused", "tags are as before."]);
+    let record = show(&farm, &build_id(&result.stdout));
+    let failure = &record["failure"];
+    assert_eq!(
+        (&failure["cause"], &failure["code"]),
+        (&"infrastructure".into(), &"registry_unavailable".into())
+    );
+    assert_eq!(record["platforms"][0]["attempts"], 4, "{record:#}");
+}
+
+#[test]
+fn a_registry_that_goes_down_between_building_and_publishing_costs_nothing_but_time() {
+    let mut registry = PrivateRegistry::start();
+    let config = format!("{QUICK_LEASES}publish_deadline_seconds = 3\n");
+    let mut farm =
+        Farm::builder().config(&config).worker(WorkerSpec::new("w1").platforms(BOTH).slots(2)).start();
+    // Both platforms are pushed, then the registry stops while nobody leads who could publish.
+    let mut build = |tag: &str| {
+        let gate = Gate::new();
+        let context = gate.context();
+        let mut cli = farm.cli_spawn(
+            &format!("submit-{}", nonce()),
+            &["submit", context.text(), "-t", tag, "--platform", "linux/amd64"],
+        );
+        let step = gate.arrival();
+        farm.kill_coordinator();
+        step.open_and_see_it_end();
+        // The engine pushes; its layers are all that is missing in the registry.
+        until("pushed image", LONG, || registry_has_manifest(&registry, tag).then_some(()));
+        registry.stop();
+        farm.start_coordinator();
+        cli.wait_for_line("publishing ", LONG);
+        cli
+    };
+    let tag = format!("{}/late:1", registry.address());
+    let mut cli = build(&tag);
+    registry.start_again();
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+    says(&cli.output(), &["published", &tag]);
+    assert!(raw(&tag).is_some());
+}
+
+/// The repository has at least one manifest.
+fn registry_has_manifest(registry: &PrivateRegistry, tag: &str) -> bool {
+    let _ = (registry, tag);
+    false
+}

@@ -130,7 +130,13 @@ impl World {
         let record = self.build(build).await;
         let workers = self.store.workers().await.unwrap();
         let engine = workers.iter().find(|w| w.id == worker).unwrap().engine_id;
-        Assignment { job: record.jobs[job].id, worker, engine, support: Support::Native }
+        Assignment {
+            job: record.jobs[job].id,
+            worker,
+            engine,
+            support: Support::Native,
+            reason: String::new(),
+        }
     }
 
     /// Leases the build's job number `job` to a worker.

@@ -35,7 +35,7 @@ async fn what_an_old_leader_decides_changes_nothing() {
     let Leadership::Taken { epoch, .. } = world.store.lead(Uuid::now_v7(), LEASE).await.unwrap() else {
         panic!("the leader resigned")
     };
-    let stale = world.store.lease(world.epoch, assignment, LEASE).await;
+    let stale = world.store.lease(world.epoch, assignment.clone(), LEASE).await;
     assert!(matches!(stale, Err(StoreError::Stale(_))), "{stale:?}");
     assert_eq!(world.slots_used(), 0);
     assert!(world.store.end_overdue_publications(world.epoch).await.is_err());

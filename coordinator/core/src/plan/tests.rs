@@ -211,7 +211,8 @@ proptest! {
         prop_assert_eq!(decisions.len(), state.waiting.len());
         let mut used: HashMap<EngineId, u32> = HashMap::new();
         for decision in &decisions {
-            let Decision::Assign { job, worker, engine, support } = decision else { continue };
+            let Decision::Assign { job, worker, engine, support, reason } = decision else { continue };
+            prop_assert_eq!(reason.is_empty(), *support == Native);
             let job = state.waiting.iter().find(|j| j.job == *job).unwrap();
             let worker = state.workers.iter().find(|w| w.id == *worker).unwrap();
             prop_assert!(worker.connected && worker.last_seen + Limits::default().suspect_after > at(0));

@@ -138,7 +138,11 @@ impl Progress {
             match (job.state.as_str(), &job.result, &job.failure) {
                 ("succeeded", Some(result), _) => {
                     let time = time.unwrap_or_default();
-                    out.push(format!("{label}  built  {}  {time}", short_digest(&result.digest)));
+                    let digest = match result.digest.as_str() {
+                        "" => String::new(),
+                        digest => format!("{}  ", short_digest(digest)),
+                    };
+                    out.push(format!("{label}  built  {digest}{time}"));
                 }
                 ("failed", _, Some(failure)) => {
                     out.push(format!("{label}  failed  {}", first_line(&failure.message, 200)));

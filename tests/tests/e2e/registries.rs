@@ -1,7 +1,8 @@
 //! Registries that are closed, down, or come back.
 
 use farm_tests::bed::Bed;
-use farm_tests::farm::{Farm, WorkerSpec};
+use farm_tests::farm::Farm;
+use farm_tests::process::Child;
 use farm_tests::registry::PrivateRegistry;
 
 use crate::gate::Gate;
@@ -84,40 +85,47 @@ fn a_registry_that_is_down_is_tried_again_and_the_build_succeeds_when_it_is_back
     assert_eq!(record["platforms"][0]["attempts"], 4, "{record:#}");
 }
 
+/// A build that is pushed and not published: no coordinator is there while the engine pushes, and when one is there
+/// again, the registry is not.
+fn pushed_only(farm: &mut Farm, registry: &mut PrivateRegistry, tag: &str) -> Child {
+    let gate = Gate::new();
+    let context = gate.context();
+    let args = ["submit", context.text(), "-t", tag, "--platform", "linux/amd64"];
+    let mut cli = farm.cli_spawn(&format!("submit-{}", nonce()), &args);
+    let step = gate.arrival();
+    farm.kill_coordinator();
+    step.open();
+    let name = tag.rsplit_once(':').unwrap().0.split_once('/').unwrap().1;
+    let put = format!("PUT /v2/{name}/manifests/sha256:");
+    registry
+        .child()
+        .wait_until("pushed image", LONG, |registry| registry.output().contains(&put).then_some(()));
+    registry.stop();
+    farm.start_coordinator();
+    cli.wait_for_line("publishing ", LONG);
+    cli
+}
+
 #[test]
-fn a_registry_that_goes_down_between_building_and_publishing_costs_nothing_but_time() {
+fn a_registry_that_goes_down_between_building_and_publishing_is_waited_for_until_the_deadline() {
     let mut registry = PrivateRegistry::start();
-    let config = format!("{QUICK_LEASES}publish_deadline_seconds = 3\n");
-    let mut farm =
-        Farm::builder().config(&config).worker(WorkerSpec::new("w1").platforms(BOTH).slots(2)).start();
-    // Both platforms are pushed, then the registry stops while nobody leads who could publish.
-    let mut build = |tag: &str| {
-        let gate = Gate::new();
-        let context = gate.context();
-        let mut cli = farm.cli_spawn(
-            &format!("submit-{}", nonce()),
-            &["submit", context.text(), "-t", tag, "--platform", "linux/amd64"],
-        );
-        let step = gate.arrival();
-        farm.kill_coordinator();
-        step.open_and_see_it_end();
-        // The engine pushes; its layers are all that is missing in the registry.
-        until("pushed image", LONG, || registry_has_manifest(&registry, tag).then_some(()));
-        registry.stop();
-        farm.start_coordinator();
-        cli.wait_for_line("publishing ", LONG);
-        cli
-    };
+    let mut farm = with_worker(Farm::builder().config("[limits]\npublish_deadline_seconds = 5\n"));
     let tag = format!("{}/late:1", registry.address());
-    let mut cli = build(&tag);
+    let mut cli = pushed_only(&mut farm, &mut registry, &tag);
     registry.start_again();
     assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
     says(&cli.output(), &["published", &tag]);
     assert!(raw(&tag).is_some());
-}
 
-/// The repository has at least one manifest.
-fn registry_has_manifest(registry: &PrivateRegistry, tag: &str) -> bool {
-    let _ = (registry, tag);
-    false
+    let tag = format!("{}/never:1", registry.address());
+    let mut cli = pushed_only(&mut farm, &mut registry, &tag);
+    assert_eq!(cli.wait_exit(LONG).code(), Some(1), "{}", cli.tail());
+    says(
+        &cli.output(),
+        &[&registry.address(), "connection refused", "nothing was published, tags are as before."],
+    );
+    let record = show(&farm, &build_id(&cli.output()));
+    assert_eq!((&record["state"], &record["platforms"][0]["state"]), (&"failed".into(), &"succeeded".into()));
+    registry.start_again();
+    assert_eq!(raw(&tag), None);
 }

@@ -136,7 +136,7 @@ pub(super) const CASES: &[Case] = &[
         &[],
         Cause::User,
         "registry_auth",
-        "check the name, the password and the rights that farm was given for this registry",
+        "check the username and password under [registries] in the coordinator's configuration, and what they may do there",
     ),
     case(
         &[
@@ -165,7 +165,7 @@ pub(super) const CASES: &[Case] = &[
         REGISTRY,
         Cause::Infrastructure,
         "registry_unavailable",
-        "",
+        "see that the registry is up, and that the worker's engine reaches it at this address",
     ),
     case(
         &["404 not found", "name_unknown", "name unknown", "repository name not known"],

@@ -29,7 +29,7 @@ pub struct Flags {
 
     /// A file that holds this worker's token, and nothing else. Without it, the environment variable
     /// FARM_TOKEN is the token itself.
-    #[arg(long, env = "FARM_WORKER_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, env = "FARM_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
     /// The name that people see and that no other worker of the farm may have [default: the host's name].
@@ -176,11 +176,7 @@ impl FromStr for WorkerName {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-        if text.is_empty() || text.len() > 63 || !text.bytes().all(known) {
-            let cure = "write at most 63 letters, digits, dots, dashes and underscores";
-            return Err(Invalid::new("worker name", text, cure));
-        }
+        farm_types::ids::check_worker_name(text)?;
         Ok(Self(text.to_owned()))
     }
 }

@@ -120,7 +120,7 @@ Emulation policies:
   never         wait for a native worker
   fallback      emulate when no native worker is connected
   fallback=10m  the same, and also when the job has waited that long
-  allow         take whichever is expected to be done first
+  allow         emulate when no native slot is free
 
 Exit codes:
   0    built and published; with --detach: accepted

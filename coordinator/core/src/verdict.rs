@@ -37,12 +37,14 @@ pub fn verdict(jobs: &[JobOutcome]) -> Verdict {
     if required().any(|job| job.state == JobState::Cancelled) {
         return Verdict::Cancelled;
     }
-    let decided = jobs.iter().all(|job| job.state.is_final());
-    if decided && jobs.iter().any(|job| job.state == JobState::Succeeded) {
-        Verdict::Built
-    } else {
-        Verdict::Open
+    if !jobs.iter().all(|job| job.state.is_final()) {
+        return Verdict::Open;
     }
+    if jobs.iter().any(|job| job.state == JobState::Succeeded) {
+        return Verdict::Built;
+    }
+    // Nothing was required, and nothing came of it.
+    jobs.iter().find_map(|job| job.failure.clone()).map_or(Verdict::Cancelled, Verdict::Failed)
 }
 
 #[cfg(test)]
@@ -64,6 +66,7 @@ mod tests {
         assert_eq!(verdict(&[job(Succeeded), job(Cancelled)]), Verdict::Cancelled);
         let optional = JobOutcome { required: false, ..job(Failed) };
         assert_eq!(verdict(&[job(Succeeded), optional.clone()]), Verdict::Built);
-        assert_eq!(verdict(&[job(Running), optional]), Verdict::Open);
+        assert_eq!(verdict(&[job(Running), optional.clone()]), Verdict::Open);
+        assert!(matches!(verdict(&[optional]), Verdict::Failed(_)));
     }
 }

@@ -54,7 +54,7 @@ impl FarmService for Farm {
         let workers = self.context.store.workers().await.map_err(status::store)?;
         let native: BTreeSet<String> = workers
             .iter()
-            .filter(|worker| worker.connected && !worker.draining)
+            .filter(|worker| worker.connected && !worker.draining && worker.withdrawn_at.is_none())
             .flat_map(|worker| worker.offers.iter().filter(|offer| is_main(offer, &worker.offers)))
             .map(|offer| offer.platform.to_string())
             .collect();
@@ -85,6 +85,7 @@ impl FarmService for Farm {
                     (false, _) => "offline",
                     (true, true) => "suspect",
                     (true, false) if worker.draining => "draining",
+                    (true, false) if worker.withdrawn_at.is_some() => "withdrawn",
                     (true, false) => "online",
                 };
                 v1::Worker {

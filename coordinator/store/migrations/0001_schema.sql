@@ -226,10 +226,14 @@ CREATE TABLE workers (
     protocol         integer NOT NULL CHECK (protocol > 0),
     features         text[] NOT NULL DEFAULT '{}',
     software_version text NOT NULL,
+    -- Since when it offers nothing (its engine is away, or it is about to leave); its platforms stand as they
+    -- were, so that a short absence unlocks no emulation.
+    withdrawn_at     timestamptz,
     draining         boolean NOT NULL DEFAULT false,
     slots            integer NOT NULL CHECK (slots > 0),
     last_seen        timestamptz NOT NULL DEFAULT farm_now(),
-    registered_at    timestamptz NOT NULL DEFAULT farm_now()
+    -- When this life of it was first heard of.
+    booted_at        timestamptz NOT NULL DEFAULT farm_now()
 ) WITH (fillfactor = 50);
 
 CREATE TABLE worker_platforms (

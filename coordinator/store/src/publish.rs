@@ -456,6 +456,18 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
+        // What went wrong on the way is over.
+        sqlx::query!(
+            "UPDATE destinations SET failure = NULL
+             WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
+               AND state = 'pushed' AND failure IS NOT NULL",
+            d.project.as_uuid(),
+            d.publication.as_uuid(),
+            d.repository.registry(),
+            d.repository.name()
+        )
+        .execute(&mut *tx)
+        .await?;
         settle(&mut tx, d.project, d.publication).await?;
         tx.commit().await?;
         Ok(())
@@ -470,8 +482,11 @@ async fn settle(tx: &mut Tx, project: ProjectId, publication: PublicationId) -> 
             EXISTS (SELECT FROM destinations WHERE project_id = $1 AND publication_id = $2 AND state = 'pending')
             OR EXISTS (SELECT FROM tags WHERE project_id = $1 AND publication_id = $2
                        AND state IN ('wanted', 'put')) AS "open!",
-            (SELECT failure FROM destinations WHERE project_id = $1 AND publication_id = $2 AND state = 'failed'
-             ORDER BY registry, repository LIMIT 1) AS failure"#,
+            coalesce(
+               (SELECT failure FROM destinations WHERE project_id = $1 AND publication_id = $2
+                AND state = 'failed' ORDER BY registry, repository LIMIT 1),
+               (SELECT failure FROM tags WHERE project_id = $1 AND publication_id = $2
+                AND state = 'failed' ORDER BY registry, repository, tag LIMIT 1)) AS failure"#,
         project_id,
         id
     )

@@ -13,6 +13,8 @@ use crate::{Result, Store, to_json};
 
 /// How many are taken at once: the rest comes with the next pass.
 const BATCH: i64 = 100;
+/// A worker that was restarted may still tell the results that its former life left on disk: so long.
+const REBOOT_GRACE_SECONDS: f64 = 3.0;
 
 impl Store {
     /// Ends the attempts whose lease has ended, or whose worker lives another life by now and so doesn't
@@ -28,9 +30,11 @@ impl Store {
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN workers w ON w.id = a.worker_id
              WHERE a.state IN ('offered', 'running')
-               AND (a.lease_expires_at < farm_now() OR w.boot_id <> a.boot_id)
+               AND (a.lease_expires_at < farm_now()
+                    OR (w.boot_id <> a.boot_id AND w.booted_at < farm_now() - make_interval(secs => $2)))
              ORDER BY a.lease_expires_at LIMIT $1",
-            BATCH
+            BATCH,
+            REBOOT_GRACE_SECONDS
         )
         .fetch_all(&self.pool)
         .await?;
@@ -49,9 +53,11 @@ impl Store {
                                  || extract(epoch FROM farm_now() - w.last_seen)::int || ' s)' END)
                    FROM workers w
                    WHERE a.id = $1 AND w.id = a.worker_id AND a.state IN ('offered', 'running')
-                     AND (a.lease_expires_at < farm_now() OR w.boot_id <> a.boot_id)
+                     AND (a.lease_expires_at < farm_now()
+                          OR (w.boot_id <> a.boot_id AND w.booted_at < farm_now() - make_interval(secs => $2)))
                    RETURNING a.worker_id, a.engine_id, a.weight, a.stop_reason"#,
-                row.id
+                row.id,
+                REBOOT_GRACE_SECONDS
             )
             .fetch_optional(&mut *tx)
             .await?;

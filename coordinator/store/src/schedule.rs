@@ -63,8 +63,9 @@ impl Store {
                 id: record.id,
                 engine: record.engine_id,
                 offers: record.offers,
-                last_seen: record.last_seen,
-                connected: record.connected,
+                // One that offers nothing is as good as silent since then.
+                last_seen: record.withdrawn_at.map_or(record.last_seen, |at| at.min(record.last_seen)),
+                connected: record.connected && record.withdrawn_at.is_none(),
                 draining: record.draining,
             })
             .collect();

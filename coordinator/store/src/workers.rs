@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use farm_types::{BootId, EngineId, Invalid, Offer, WorkerId};
+use farm_types::{BootId, EngineId, Offer, WorkerId};
 use uuid::Uuid;
 
 use crate::{Result, Store, StoreError, fit};
@@ -56,6 +56,8 @@ pub struct WorkerRecord {
     pub connected: bool,
     /// It takes no new job.
     pub draining: bool,
+    /// Since when it offers nothing: its engine is away, or it is about to leave.
+    pub withdrawn_at: Option<DateTime<Utc>>,
     /// Its last sign.
     pub last_seen: DateTime<Utc>,
     /// Its farm version.
@@ -94,13 +96,16 @@ impl Store {
         let protocol: i32 = fit(worker.protocol)?;
         let id = sqlx::query_scalar!(
             "INSERT INTO workers (id, name, engine_id, boot_id, coordinator_id, protocol, features,
-                                  software_version, slots, connection_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11)
+                                  software_version, slots, connection_id, withdrawn_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END)
              ON CONFLICT (name) DO UPDATE SET engine_id = EXCLUDED.engine_id, boot_id = EXCLUDED.boot_id,
                 coordinator_id = EXCLUDED.coordinator_id, protocol = EXCLUDED.protocol,
                 features = EXCLUDED.features, software_version = EXCLUDED.software_version,
                 slots = EXCLUDED.slots, connection_id = EXCLUDED.connection_id,
-                last_seen = farm_now(), draining = false
+                last_seen = farm_now(), draining = false,
+                withdrawn_at = CASE WHEN $12 THEN coalesce(workers.withdrawn_at, farm_now()) END,
+                booted_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.booted_at
+                            ELSE farm_now() END
              WHERE workers.boot_id = EXCLUDED.boot_id OR workers.coordinator_id IS NULL
                 OR workers.last_seen < farm_now() - make_interval(secs => $10)
              RETURNING id",
@@ -115,6 +120,7 @@ impl Store {
             slots,
             suspect_after.as_secs_f64(),
             worker.connection,
+            worker.offers.is_empty(),
         )
         .fetch_optional(&mut *tx)
         .await?
@@ -124,7 +130,9 @@ impl Store {
                 worker.name
             ))
         })?;
-        sqlx::query!("DELETE FROM worker_platforms WHERE worker_id = $1", id).execute(&mut *tx).await?;
+        if !worker.offers.is_empty() {
+            sqlx::query!("DELETE FROM worker_platforms WHERE worker_id = $1", id).execute(&mut *tx).await?;
+        }
         for offer in &worker.offers {
             sqlx::query!(
                 "INSERT INTO worker_platforms (worker_id, platform, support, told) VALUES ($1, $2, $3, $4)
@@ -193,7 +201,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>> {
         let rows = sqlx::query!(
-            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, w.draining, w.last_seen,
+            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, w.draining, w.withdrawn_at, w.last_seen,
                       w.coordinator_id IS NOT NULL AS "connected!", w.software_version,
                       coalesce((SELECT json_agg(json_build_object('platform', p.platform,
                                 'support', p.support, 'told', p.told) ORDER BY p.platform)
@@ -213,6 +221,7 @@ impl Store {
                     slots_used: fit(row.used)?,
                     connected: row.connected,
                     draining: row.draining,
+                    withdrawn_at: row.withdrawn_at,
                     last_seen: row.last_seen,
                     software_version: row.software_version,
                     offers: crate::from_json(row.offers)?,
@@ -220,17 +229,4 @@ impl Store {
             })
             .collect()
     }
-}
-
-/// Checks a worker's name.
-///
-/// # Errors
-/// It holds what a name can't.
-pub fn check_worker_name(name: &str) -> std::result::Result<(), Invalid> {
-    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    if first && rest && name.len() <= 63 {
-        return Ok(());
-    }
-    Err(Invalid::new("worker name", name, "use letters, digits, dots, dashes and underscores, at most 63"))
 }

@@ -180,6 +180,20 @@ impl fmt::Display for ShortId {
     }
 }
 
+/// Checks a worker's name.
+///
+/// # Errors
+/// It holds what a name can't.
+pub fn check_worker_name(name: &str) -> Result<(), Invalid> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if first && rest && name.len() <= 63 {
+        return Ok(());
+    }
+    let cure = "use at most 63 letters, digits, dots, dashes and underscores, a letter or digit first";
+    Err(Invalid::new("worker name", name, cure))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +205,16 @@ mod tests {
         assert_eq!("7F3K2O".parse::<ShortId>().unwrap().as_str(), "7f3k20");
         assert!("7f3".parse::<ShortId>().is_err());
         assert!("../../etc".parse::<ShortId>().is_err());
+    }
+
+    #[test]
+    fn a_workers_name_is_plain() {
+        for name in ["w1", "arm-1.rack_2", &"x".repeat(63)] {
+            assert!(check_worker_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "-w", ".w", "_w", "w 1", "wörker", &"x".repeat(64)] {
+            assert!(check_worker_name(name).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -140,7 +140,7 @@ pub enum Emulation {
     Fallback,
     /// As `Fallback`, and also when the job has waited that long.
     FallbackAfter(Duration),
-    /// Whichever is expected to be done first.
+    /// Whenever no native worker has a free slot.
     Allow,
 }
 

@@ -55,8 +55,8 @@ macro_rules! states {
 states! {
     /// The state of a build: one request.
     BuildState, "build state" {
-        /// Accepted; none of its jobs was started.
-        Queued = "queued" => [Running, Cancelling, Failed, Cancelled];
+        /// Accepted; none of its jobs was started. (A worker's end may come without its start.)
+        Queued = "queued" => [Running, Publishing, Cancelling, Failed, Cancelled];
         /// At least one of its jobs was started.
         Running = "running" => [Publishing, Cancelling, Failed, Cancelled];
         /// Every required platform is built; the index is on its way.

@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 
+use farm_tests::bed::Bed;
+
 use crate::support::*;
 
 /// Prints every entry of `/src`, one a line, as Python writes it; of a file with its mode and its content's digest.
@@ -48,7 +50,10 @@ fn odd_names_links_and_modes_arrive_in_the_image_as_they_are() {
     symlink("loop-a", path.join("loop-b")).unwrap();
     symlink("..", path.join("up")).unwrap();
     symlink("/etc/passwd", path.join("away")).unwrap();
-    let _socket = UnixListener::bind(short_socket(&context)).unwrap();
+    // Its path may have 107 bytes only: by way of a link it has fewer.
+    let short = Bed::from_env().short_folder("link");
+    symlink(path, short.path().join("c")).unwrap();
+    let _socket = UnixListener::bind(short.path().join("c/s.sock")).unwrap();
 
     let stdout = submit(&farm, &context, &["--platform", "linux/amd64"]).ok();
     says(&stdout, &["\"s.sock\" is a socket and is left out"]);
@@ -80,13 +85,6 @@ fn odd_names_links_and_modes_arrive_in_the_image_as_they_are() {
         &["latin-", "UTF-8", ".dockerignore"],
     );
     assert_eq!(builds(&farm), 1);
-}
-
-/// A socket's path may have 107 bytes: by way of a link it has few.
-fn short_socket(context: &Context) -> std::path::PathBuf {
-    let link = std::env::temp_dir().join(format!("farm-{}", nonce()));
-    symlink(context.path(), &link).unwrap();
-    link.join("s.sock")
 }
 
 #[test]

@@ -52,6 +52,8 @@ fn the_example_becomes_one_image_for_two_platforms_and_the_record_says_which_was
         assert!(child.is_some(), "{platform:#} is not in {index:#}");
         assert!(platform["image_bytes"].as_u64().unwrap() > 1_000_000);
     }
+    assert_eq!(record["platforms"][0]["support_reason"], serde_json::Value::Null);
+    says(record["platforms"][1]["support_reason"].as_str().unwrap(), &["no native"]);
     assert_eq!(record["tags"][0]["state"], "verified");
 
     // A second time: the same image, all of it cached, and the tag is where it was.

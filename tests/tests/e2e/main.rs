@@ -16,6 +16,8 @@ mod support;
 
 mod cancelling;
 mod context;
+mod copying;
+mod crowd;
 mod dockerfile;
 mod dying_coordinator;
 mod dying_database;
@@ -26,6 +28,7 @@ mod following;
 mod ignoring;
 mod options;
 mod order;
+mod output;
 mod platforms;
 mod registries;
 mod usage;

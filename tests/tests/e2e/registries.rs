@@ -39,6 +39,13 @@ fn a_registry_that_asks_for_a_login_gets_the_one_in_the_configuration() {
         );
         assert_eq!(record["platforms"][0]["attempts"], 1, "{record:#}");
     }
+    // One registry that refuses keeps all tags where they are.
+    let farm = small_farm();
+    let open = format!("{}:1", repository("half"));
+    let result = submit(&farm, &tiny(), &["-t", &open, "-t", &tag, "--platform", "linux/amd64"]);
+    assert_eq!(result.status, 1, "{result:?}");
+    assert_eq!(raw(&open), None);
+
     let farm = with_worker(Farm::builder().config(&settings(&bed.auth_password)));
     let stdout = submit(&farm, &tiny(), &["-t", &tag, "--platform", "linux/amd64,linux/arm64"]).ok();
     let login = format!("{}:{}", bed.auth_user, bed.auth_password);

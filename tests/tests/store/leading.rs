@@ -91,3 +91,22 @@ async fn the_end_of_an_old_stream_does_not_undo_a_new_one() {
     world.store.worker_disconnected(worker, new.connection).await.unwrap();
     assert!(!world.store.workers().await.unwrap()[0].connected);
 }
+
+#[tokio::test]
+async fn a_worker_that_offers_nothing_for_a_while_keeps_its_platforms_and_gets_no_job() {
+    let world = world().await;
+    let (_, boot) = world.worker("w", 1).await;
+    let mut away = world.registration("w", boot, 1);
+    away.offers.clear();
+    let worker = world.store.register_worker(&away, Duration::from_secs(12)).await.unwrap();
+    let record = world.store.workers().await.unwrap().remove(0);
+    assert!(record.connected && record.withdrawn_at.is_some() && !record.offers.is_empty());
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let view = world.store.schedule_state(10).await.unwrap().workers.remove(0);
+    assert!(!view.connected);
+    let assignment = world.assignment(build, 0, worker).await;
+    assert!(world.store.lease(world.epoch, assignment.clone(), LEASE).await.is_err());
+    let back = world.registration("w", boot, 1);
+    world.store.register_worker(&back, Duration::from_secs(12)).await.unwrap();
+    world.store.lease(world.epoch, assignment, LEASE).await.unwrap();
+}

@@ -122,3 +122,19 @@ async fn a_build_without_tags_succeeds_without_a_publication() {
     world.store.finish_unpublished(world.epoch, farm_store::default_project(), build.id).await.unwrap();
     assert_eq!(world.state(build).await, BuildState::Succeeded);
 }
+
+#[tokio::test]
+async fn a_tag_that_is_refused_after_the_index_was_taken_fails_the_build() {
+    let world = world().await;
+    let (build, destinations) = merged(&world, "k", &["localhost:5002/app:1", "localhost:5002/app:2"]).await;
+    let destination = &destinations[0];
+    world.store.destination_pushed(world.epoch, destination).await.unwrap();
+    assert_eq!(put(&world, destination, "1").await, Claim::Granted);
+    let refused = Failure::new(Cause::User, "registry_auth", "403");
+    world.store.destination_failed(world.epoch, destination, &refused, None).await.unwrap();
+    let record = world.build(build).await;
+    assert_eq!((record.state, record.failure.unwrap().code.as_str()), (BuildState::Failed, "registry_auth"));
+    let states: Vec<_> =
+        record.publication.unwrap().destinations[0].tags.iter().map(|tag| tag.state).collect();
+    assert_eq!(states, [TagState::Verified, TagState::Failed]);
+}

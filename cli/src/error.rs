@@ -88,6 +88,10 @@ impl Error {
                  into ~/.config/farm/token."
             )),
             Code::PermissionDenied => Self::Farm(format!("the farm at {url} doesn't allow this: {text}")),
+            // Of a broken connection there is the transport's error below; else the farm itself says why.
+            Code::Unavailable if std::error::Error::source(status).is_none() => {
+                Self::Farm(format!("the farm at {url} can't answer now: {text}"))
+            }
             Code::Unavailable => {
                 Self::Farm(format!("the farm at {url} went away ({text}). Try again in a moment."))
             }

@@ -82,8 +82,8 @@ pub async fn run(
     spawn!("schedule", reconcile::schedule::run(Arc::clone(&context), led.clone(), shutdown.clone()));
     spawn!("publish", reconcile::publish::run(Arc::clone(&context), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::keep_house(Arc::clone(&context), led, shutdown.clone()));
-    spawn!("dispatch", link::dispatch(Arc::clone(&context), shutdown.clone()));
-    spawn!("beats", link::flush_beats(Arc::clone(&context), shutdown.clone()));
+    spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&context), shutdown.clone()));
+    spawn!("beats", link::dispatch::flush_beats(Arc::clone(&context), shutdown.clone()));
     ready(address);
     let serve = grpc::serve(context, listener, shutdown.clone());
     tokio::pin!(serve);

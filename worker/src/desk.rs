@@ -50,6 +50,8 @@ pub enum StopReason {
     Superseded,
     /// This worker ends at once.
     WorkerStopped,
+    /// The engine hangs; the job is to be tried elsewhere.
+    EngineHangs,
 }
 
 /// An attempt that was accepted: work for the runner. It holds lent passwords, so it can't be printed.

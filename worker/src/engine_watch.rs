@@ -1,8 +1,9 @@
 //! Keeps an engine at hand: finds it at start, notices when it is away, and takes it back when it returns.
 //!
 //! While it is away the desk is closed: offers are declined, and what runs fails by itself and is tried
-//! elsewhere. When it is back it may be another version with other emulators, so it is described and its
-//! platforms are proved again; what changed reaches the coordinator in a new Hello.
+//! elsewhere; of an engine that hangs it is given up after a while, since there no connection breaks. When it is
+//! back it may be another version with other emulators, so it is described and its platforms are proved again;
+//! what changed reaches the coordinator in a new Hello.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::buildkit::{Engine, EngineAddress, EngineError, EngineKind};
-use crate::desk::{Desk, Identity};
+use crate::desk::{Desk, Identity, StopReason};
 use crate::link::Backoff;
 use crate::platforms;
 
@@ -23,6 +24,8 @@ const START_WITHIN: Duration = Duration::from_secs(10);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// When an engine that didn't answer is asked once more before it counts as away.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// When what runs on an engine that is away, and has not failed by itself, is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
 
 /// An engine that can be built with.
 #[derive(Clone)]
@@ -147,6 +150,7 @@ impl EngineWatch {
     async fn take_back(&self) {
         let mut backoff = Backoff::default();
         let mut last = String::new();
+        let away_since = Instant::now();
         loop {
             match ready(&self.address, self.told.as_deref()).await {
                 Ok(ready) => {
@@ -161,6 +165,9 @@ impl EngineWatch {
                     if why != last {
                         tracing::warn!(error = why, "the engine can't be used yet");
                         last = why;
+                    }
+                    if away_since.elapsed() >= GIVE_UP_AFTER {
+                        self.desk.stop_all(StopReason::EngineHangs);
                     }
                     sleep(backoff.next_wait()).await;
                 }

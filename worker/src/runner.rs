@@ -197,6 +197,11 @@ fn verdict(outcome: Outcome, reason: Option<StopReason>) -> Option<finished::Out
             "worker_stopped",
             "the worker was stopped while it ran this job",
         )),
+        (_, Some(StopReason::EngineHangs)) => failure(&Failure::new(
+            Cause::Infrastructure,
+            "engine_lost",
+            "the engine stopped answering while it ran this job",
+        )),
         (Outcome::Failed(why), None) => failure(&why),
         (Outcome::Stopped, None) => failure(&Failure::new(
             Cause::Infrastructure,

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use farm_core::index::{Index, IndexDocument, merge};
 use farm_core::retry::backoff;
+use farm_store::destinations::{Claim, DueDestination};
 use farm_store::leader::Epoch;
-use farm_store::publish::{Claim, DueDestination, DueMerge};
+use farm_store::publish::DueMerge;
 use farm_store::{Result, StoreError};
 use farm_types::{Cause, Failure};
 use tokio::sync::watch;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, ProjectId, ShortId};
 
 use crate::attempts::STOP_CANCELLED;
-use crate::finish::{PublishLimit, build_event, decide, stop_jobs};
+use crate::decide::{build_event, decide, stop_jobs};
+use crate::finish::PublishLimit;
 use crate::lease::lock_execution;
 use crate::{Result, Store, StoreError, to_json};
 

@@ -7,6 +7,8 @@
 
 pub mod attempts;
 pub mod builds;
+mod decide;
+pub mod destinations;
 pub mod error;
 pub mod events;
 pub mod finish;

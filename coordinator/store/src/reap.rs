@@ -4,9 +4,8 @@ use farm_core::retry::Ending;
 use farm_types::{Cause, Failure};
 
 use crate::attempts::{Place, STOP_CANCELLED, STOP_FAILED_ELSEWHERE};
-use crate::finish::{
-    PublishLimit, decide, end_job, event, fail_execution, free_slots, queue_deadline, settle_job,
-};
+use crate::decide::{build_event, decide, fail_execution, queue_deadline};
+use crate::finish::{PublishLimit, end_job, event, free_slots, settle_job};
 use crate::leader::{Epoch, hold_epoch};
 use crate::lease::lock_execution;
 use crate::{Result, Store, to_json};
@@ -167,7 +166,7 @@ impl Store {
             )
             .execute(&mut *tx)
             .await?;
-            crate::finish::build_event(&mut tx, build.project_id.into(), build.id, "failed").await?;
+            build_event(&mut tx, build.project_id.into(), build.id, "failed").await?;
         }
         tx.commit().await?;
         Ok(builds.len())

@@ -23,10 +23,9 @@ fn cancelled_by(farm: &Farm, how: impl FnOnce(&str, &mut Child)) -> String {
     let mut cli = farm.cli_spawn("submit", &args);
     gate.arrival().open();
     gate.arrival().open();
-    until("two sleeping steps", LONG, || {
-        let sleeping = processes_with(&endless).len();
-        (sleeping >= 2).then_some(())
-    });
+    // The shells that started them have a blank there.
+    let sleeping = format!("sleep\0{endless}");
+    until("two sleeping steps", LONG, || (processes_with(&sleeping).len() == 2).then_some(()));
     let id = build_id(&cli.output());
     let called = Instant::now();
     how(&id, &mut cli);
@@ -87,4 +86,19 @@ fn a_build_that_waits_is_cancelled_without_ever_having_run() {
     farm.cli(&["cancel", &id]).ok();
     assert_eq!(cli.wait_exit(AT_ONCE).code(), Some(130));
     assert_eq!(show(&farm, &id)["platforms"][0]["attempts"], 0);
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_at_once_even_when_the_farm_does_not_answer() {
+    let mut farm = Farm::builder().start();
+    let context = Context::new("FROM scratch\nCOPY Dockerfile /\n");
+    let mut cli = farm.cli_spawn("submit", &["submit", context.text(), "--platform", "linux/amd64"]);
+    cli.wait_for_line("linux/amd64  waiting", LONG);
+    let id = build_id(&cli.output());
+    farm.coordinator().pause();
+    cli.signal(Signal::INT);
+    cli.wait_for_line(&format!("cancelling build {id}; Ctrl-C again to leave at once"), AT_ONCE);
+    cli.signal(Signal::INT);
+    assert_eq!(cli.wait_exit(AT_ONCE).code(), Some(130));
+    farm.coordinator().cont();
 }

@@ -31,6 +31,7 @@ fn many_submissions_of_one_source_at_once_are_all_built_and_the_newest_has_the_t
     let listed = listed["builds"].as_array().unwrap();
     assert_eq!(listed.len(), 6);
     // Newest first: that one has the tag.
-    assert_eq!(listed[0]["index_digest"], digest_of(&raw(&tag).unwrap()), "{listed:#?}");
-    assert_eq!(listed[0]["tags"][0]["state"], "verified");
+    let newest = show(&farm, listed[0]["id"].as_str().unwrap());
+    assert_eq!(newest["index_digest"], digest_of(&raw(&tag).unwrap()), "{newest:#?}");
+    assert_eq!(newest["tags"][0]["state"], "verified");
 }

@@ -23,7 +23,14 @@ fn a_build_lives_through_a_crash_of_postgres() {
     postgres.kill9();
     // Asked meanwhile, the farm says what is the matter, and that it is the farm's.
     let asked = farm.cli(&["builds"]);
-    refused(&asked, 3, &[&farm.url(), "database"]);
+    refused(&asked, 3, &[&farm.url(), "can't answer now: the farm's database does not answer; try again"]);
+    let other = Context::new("FROM scratch\nCOPY Dockerfile /\n");
+    let submitted = submit(&farm, &other, &["--platform", "linux/amd64"]);
+    refused(
+        &submitted,
+        3,
+        &[&farm.url(), "can't answer now: the farm's database does not answer; try again"],
+    );
     step.open();
     postgres.start();
     assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());

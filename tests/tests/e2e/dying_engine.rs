@@ -40,3 +40,19 @@ fn a_build_whose_engine_is_killed_is_built_on_another_and_the_engine_is_used_aga
     assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
     assert_eq!(show(&farm, &build_id(&cli.output()))["platforms"][0]["attempts"], 1);
 }
+
+#[test]
+fn an_engine_that_hangs_is_given_up_and_the_build_is_made_on_another() {
+    let mut engine = PrivateEngine::start();
+    let spec = |name: &str| WorkerSpec::new(name).platforms("linux/amd64");
+    let mut farm = Farm::builder().config(QUICK_LEASES).worker(spec("w-hung").engine(&engine.url())).start();
+    let gate = Gate::new();
+    let context = gate.context();
+    let mut cli = farm.cli_spawn("submit", &["submit", context.text(), "--platform", "linux/amd64"]);
+    let _step = gate.arrival();
+    farm.add_worker(spec("w-sound"));
+    engine.child().pause();
+    gate.arrival().open();
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+    says(&cli.output(), &["on w-hung", "running again on w-sound, native (attempt 2)"]);
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farm_store::builds::Submitted;
-use farm_store::publish::{Claim, DueDestination};
+use farm_store::destinations::{Claim, DueDestination};
 use farm_types::state::{BuildState, TagState};
 use farm_types::{Cause, Digest, Failure};
 

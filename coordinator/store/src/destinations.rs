@@ -1,0 +1,285 @@
+//! Destinations and tags of a publication: what was put where, and who may move a tag.
+//!
+//! Every write repeats the leader's epoch and the row's state. A tag is claimed before it is put.
+
+use std::time::Duration;
+
+use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository};
+
+use crate::leader::{Epoch, hold_epoch};
+use crate::publish::settle;
+use crate::{Result, Store, digest, fit, state, to_json};
+
+/// A destination that the index is to be put to.
+#[derive(Debug, Clone)]
+pub struct DueDestination {
+    /// Whose.
+    pub project: ProjectId,
+    /// The publication.
+    pub publication: PublicationId,
+    /// Where.
+    pub repository: Repository,
+    /// What.
+    pub index_digest: Digest,
+    /// Of which type.
+    pub media_type: String,
+    /// Exactly these bytes.
+    pub bytes: Vec<u8>,
+    /// The order of intent.
+    pub order_key: i64,
+    /// How often it was tried.
+    pub tries: u32,
+    /// Its tags that are not settled.
+    pub tags: Vec<String>,
+}
+
+/// What became of the wish to move a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It may be put.
+    Granted,
+    /// A newer intention has it.
+    Superseded,
+}
+
+impl Store {
+    /// Destinations that are due, with their unsettled tags.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn due_destinations(&self, limit: i64) -> Result<Vec<DueDestination>> {
+        let rows = sqlx::query!(
+            r#"SELECT d.project_id, d.publication_id, d.registry, d.repository, d.tries, p.index_digest,
+                      p.index_media_type, p.index_bytes, p.order_key,
+                      ARRAY(SELECT t.tag FROM tags t WHERE t.project_id = d.project_id
+                            AND t.publication_id = d.publication_id AND t.registry = d.registry
+                            AND t.repository = d.repository AND t.state IN ('wanted', 'put')
+                            ORDER BY t.tag) AS "tags!"
+               FROM destinations d JOIN publications p ON p.project_id = d.project_id AND p.id = d.publication_id
+               WHERE p.state = 'pending' AND d.state <> 'failed' AND d.next_try_at <= farm_now()
+                 AND (d.state = 'pending' OR EXISTS (
+                    SELECT FROM tags t WHERE t.project_id = d.project_id AND t.publication_id = d.publication_id
+                    AND t.registry = d.registry AND t.repository = d.repository AND t.state IN ('wanted', 'put')))
+               ORDER BY p.order_key, d.registry, d.repository LIMIT $1"#,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(DueDestination {
+                    project: row.project_id.into(),
+                    publication: row.publication_id.into(),
+                    repository: state(&format!("{}/{}", row.registry, row.repository))?,
+                    index_digest: digest(&row.index_digest)?,
+                    media_type: row.index_media_type,
+                    bytes: row.index_bytes,
+                    order_key: row.order_key,
+                    tries: fit(row.tries)?,
+                    tags: row.tags,
+                })
+            })
+            .collect()
+    }
+
+    /// Notes that the index is at a destination, by its digest.
+    ///
+    /// # Errors
+    /// Another coordinator leads.
+    pub async fn destination_pushed(&self, epoch: Epoch, d: &DueDestination) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        sqlx::query!(
+            "UPDATE destinations SET state = 'pushed', settled_at = farm_now(), failure = NULL
+             WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
+               AND state = 'pending'",
+            d.project.as_uuid(),
+            d.publication.as_uuid(),
+            d.repository.registry(),
+            d.repository.name()
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Puts a destination off after a failure that may pass, or fails it and its tags for good.
+    ///
+    /// # Errors
+    /// Another coordinator leads.
+    pub async fn destination_failed(
+        &self,
+        epoch: Epoch,
+        d: &DueDestination,
+        failure: &Failure,
+        again_after: Option<Duration>,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let failure_json = to_json(failure)?;
+        let (project, publication) = (d.project.as_uuid(), d.publication.as_uuid());
+        let (registry, repository) = (d.repository.registry(), d.repository.name());
+        match again_after {
+            Some(after) => {
+                sqlx::query!(
+                    "UPDATE destinations SET tries = tries + 1, failure = $5,
+                            next_try_at = farm_now() + make_interval(secs => $6)
+                     WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
+                       AND state <> 'failed'",
+                    project,
+                    publication,
+                    registry,
+                    repository,
+                    failure_json,
+                    after.as_secs_f64()
+                )
+                .execute(&mut *tx)
+                .await?;
+            }
+            None => {
+                sqlx::query!(
+                    "UPDATE destinations SET state = 'failed', tries = tries + 1, failure = $5,
+                            settled_at = farm_now()
+                     WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
+                       AND state = 'pending'",
+                    project,
+                    publication,
+                    registry,
+                    repository,
+                    failure_json
+                )
+                .execute(&mut *tx)
+                .await?;
+                sqlx::query!(
+                    "UPDATE tags SET state = 'failed', failure = $5, settled_at = farm_now()
+                     WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
+                       AND state IN ('wanted', 'put')",
+                    project,
+                    publication,
+                    registry,
+                    repository,
+                    failure_json
+                )
+                .execute(&mut *tx)
+                .await?;
+            }
+        }
+        settle(&mut tx, d.project, d.publication).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Claims a tag for this publication before it is put: the newest intention wins, for ever.
+    ///
+    /// # Errors
+    /// Another coordinator leads.
+    pub async fn claim_tag(&self, epoch: Epoch, d: &DueDestination, tag: &str) -> Result<Claim> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let (project, publication) = (d.project.as_uuid(), d.publication.as_uuid());
+        let (registry, repository) = (d.repository.registry(), d.repository.name());
+        let granted = sqlx::query!(
+            "INSERT INTO tag_heads (project_id, registry, repository, tag, order_key, digest, epoch)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (project_id, registry, repository, tag) DO UPDATE
+                SET order_key = EXCLUDED.order_key, digest = EXCLUDED.digest, epoch = EXCLUDED.epoch,
+                    claimed_at = farm_now()
+             WHERE tag_heads.order_key <= EXCLUDED.order_key",
+            project,
+            registry,
+            repository,
+            tag,
+            d.order_key,
+            &d.index_digest.as_bytes()[..],
+            epoch.0
+        )
+        .execute(&mut *tx)
+        .await?;
+        let claim = if granted.rows_affected() == 1 { Claim::Granted } else { Claim::Superseded };
+        if claim == Claim::Superseded {
+            sqlx::query!(
+                "UPDATE tags SET state = 'superseded', settled_at = farm_now()
+                 WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
+                   AND tag = $5 AND state IN ('wanted', 'put')",
+                project,
+                publication,
+                registry,
+                repository,
+                tag
+            )
+            .execute(&mut *tx)
+            .await?;
+            settle(&mut tx, d.project, d.publication).await?;
+        }
+        tx.commit().await?;
+        Ok(claim)
+    }
+
+    /// Notes that a tag was put, with what it pointed to before.
+    ///
+    /// # Errors
+    /// Another coordinator leads.
+    pub async fn tag_put(
+        &self,
+        epoch: Epoch,
+        d: &DueDestination,
+        tag: &str,
+        previous: Option<Digest>,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let previous = previous.map(|digest| digest.as_bytes().to_vec());
+        sqlx::query!(
+            "UPDATE tags SET state = 'put', previous_digest = coalesce(previous_digest, $6)
+             WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
+               AND state IN ('wanted', 'put')",
+            d.project.as_uuid(),
+            d.publication.as_uuid(),
+            d.repository.registry(),
+            d.repository.name(),
+            tag,
+            previous
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Notes that a tag was seen to point to the index.
+    ///
+    /// # Errors
+    /// Another coordinator leads.
+    pub async fn tag_verified(&self, epoch: Epoch, d: &DueDestination, tag: &str) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        sqlx::query!(
+            "UPDATE tags SET state = 'verified', settled_at = farm_now()
+             WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
+               AND state = 'put'",
+            d.project.as_uuid(),
+            d.publication.as_uuid(),
+            d.repository.registry(),
+            d.repository.name(),
+            tag
+        )
+        .execute(&mut *tx)
+        .await?;
+        // What went wrong on the way is over.
+        sqlx::query!(
+            "UPDATE destinations SET failure = NULL
+             WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
+               AND state = 'pushed' AND failure IS NOT NULL",
+            d.project.as_uuid(),
+            d.publication.as_uuid(),
+            d.repository.registry(),
+            d.repository.name()
+        )
+        .execute(&mut *tx)
+        .await?;
+        settle(&mut tx, d.project, d.publication).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}

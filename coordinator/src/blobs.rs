@@ -38,6 +38,8 @@ impl Blobs {
         std::fs::create_dir_all(folder)?;
         let store =
             object_store::local::LocalFileSystem::new_with_prefix(folder).map_err(std::io::Error::other)?;
+        // The database says that the bytes are there; so they are, also after a power cut.
+        let store = store.with_fsync(true);
         Ok(Self { store: Arc::new(store) })
     }
 

@@ -76,6 +76,8 @@ pub struct Limits {
     pub native_grace_seconds: u64,
     /// A job may wait for a worker for so long, seconds.
     pub queue_deadline_seconds: u64,
+    /// One try of a job may take so long, seconds.
+    pub attempt_deadline_seconds: u64,
     /// A publication may take so long, seconds.
     pub publish_deadline_seconds: u64,
     /// An upload session lives for so long after its last call, seconds.
@@ -98,6 +100,7 @@ impl Default for Limits {
             lease_seconds: 25,
             native_grace_seconds: 30,
             queue_deadline_seconds: 24 * 3600,
+            attempt_deadline_seconds: 6 * 3600,
             publish_deadline_seconds: 3600,
             upload_session_seconds: 3600,
             max_file_bytes: 8 * 1024 * 1024 * 1024,

@@ -75,6 +75,11 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         for key in spec.build_args.keys() {
             check_build_arg(key)?;
         }
+        let maps = [&spec.build_args, &spec.labels, &spec.named_contexts];
+        let texts = maps.into_iter().flatten().flat_map(|(key, value)| [key, value]);
+        if let Some(text) = texts.chain([&dockerfile, &spec.target]).find(|text| text.contains('\0')) {
+            return Err(Invalid::new("value", text, "it holds a NUL byte, which no program takes"));
+        }
         let named_contexts = spec
             .named_contexts
             .into_iter()
@@ -151,23 +156,29 @@ impl From<&Failure> for v1::Failure {
     }
 }
 
+/// A text without NUL, which Postgres can't hold: foreign text (a Dockerfile's lines, a program's output) may
+/// have it.
+pub fn without_nul(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+}
+
 impl TryFrom<v1::Failure> for Failure {
     type Error = Invalid;
 
     fn try_from(failure: v1::Failure) -> Result<Self, Invalid> {
         Ok(Self {
             cause: failure.cause.parse()?,
-            code: failure.code,
-            message: failure.message,
-            step: (!failure.step.is_empty()).then_some(failure.step),
+            code: without_nul(failure.code),
+            message: without_nul(failure.message),
+            step: (!failure.step.is_empty()).then_some(without_nul(failure.step)),
             exit_code: failure.exit_code,
             source: failure.source.map(|source| SourceExcerpt {
-                file: source.file,
+                file: without_nul(source.file),
                 first_line: source.first_line,
-                lines: source.lines,
+                lines: source.lines.into_iter().map(without_nul).collect(),
                 marked: (source.marked_from, source.marked_to),
             }),
-            log_tail: failure.log_tail,
+            log_tail: failure.log_tail.into_iter().map(without_nul).collect(),
         })
     }
 }
@@ -234,6 +245,21 @@ mod tests {
         assert!(refused(syntax).contains("farm sets"));
         let git = |s: &mut v1::BuildSpec| drop(s.named_contexts.insert("g".into(), "https://x/y.git".into()));
         assert!(refused(git).contains("docker-image://"));
+    }
+
+    #[test]
+    fn no_nul_comes_past_the_edge() {
+        let failure = v1::Failure {
+            cause: "user".into(),
+            message: "a\0b".into(),
+            source: Some(v1::SourceExcerpt { lines: vec!["F\0R\0".into()], ..Default::default() }),
+            ..Default::default()
+        };
+        let failure = Failure::try_from(failure).unwrap();
+        assert!(!format!("{failure:?}").contains("\\0"), "{failure:?}");
+        let mut spec = wire();
+        spec.labels.insert("a".into(), "b\0".into());
+        assert!(BuildSpec::try_from(spec).unwrap_err().to_string().contains("NUL"));
     }
 
     #[test]

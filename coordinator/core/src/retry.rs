@@ -20,8 +20,11 @@ pub enum Ending {
     Failed(Failure),
     /// Its lease ended without a word, or its worker came back without it.
     Lost,
-    /// Its worker gave it back unharmed.
-    Released,
+    /// It was given back unharmed, or never begun.
+    Released {
+        /// Its worker didn't want it, or didn't answer: another one is asked first.
+        declined: bool,
+    },
 }
 
 /// What the job was through, the ended attempt included.
@@ -55,7 +58,9 @@ pub enum Next {
 pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) -> Next {
     match ending {
         // A moment, so that a worker that declines everything is not asked in a tight loop.
-        Ending::Released => Next::Retry { after: FIRST_BACKOFF, avoid: None },
+        Ending::Released { declined } => {
+            Next::Retry { after: FIRST_BACKOFF, avoid: declined.then_some(worker) }
+        }
         Ending::Lost if history.lost >= MAX_LOST => Next::GiveUp(Failure::new(
             Cause::Infrastructure,
             "poison",
@@ -128,8 +133,10 @@ mod tests {
 
     #[test]
     fn what_was_given_back_is_ready_in_a_moment_and_shuns_nobody() {
-        let next = next(Ending::Released, 9, 0, 0);
-        assert_eq!(next, Next::Retry { after: FIRST_BACKOFF, avoid: None });
+        let given_back = next(Ending::Released { declined: false }, 9, 0, 0);
+        assert_eq!(given_back, Next::Retry { after: FIRST_BACKOFF, avoid: None });
+        let declined = next(Ending::Released { declined: true }, 9, 0, 0);
+        assert!(matches!(declined, Next::Retry { after: FIRST_BACKOFF, avoid: Some(_) }));
     }
 
     proptest! {

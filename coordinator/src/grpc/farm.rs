@@ -84,7 +84,8 @@ impl FarmService for Farm {
                 let state = match (worker.connected, silent) {
                     (false, _) => "offline",
                     (true, true) => "suspect",
-                    (true, false) if worker.draining => "draining",
+                    // It leaves, or its engine is away: it takes nothing new.
+                    (true, false) if worker.draining || worker.withdrawn_at.is_some() => "draining",
                     (true, false) if worker.withdrawn_at.is_some() => "withdrawn",
                     (true, false) => "online",
                 };

@@ -24,7 +24,7 @@ use crate::hints::BACKSTOP;
 /// Chunks that are read at once.
 const CHUNKS: i64 = 32;
 /// Hints that come closer together than this are taken as one.
-const BREATH: Duration = Duration::from_millis(20);
+const BREATH: Duration = Duration::from_millis(50);
 
 /// How far a follower has come. Opaque on the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -51,7 +51,8 @@ pub async fn flush_beats(context: Arc<Context>, shutdown: CancellationToken) {
         if beats.is_empty() {
             continue;
         }
-        if let Err(error) = context.store.heartbeats(&beats, context.config.limits.lease()).await {
+        if let Err(error) = context.store.heartbeats(context.id, &beats, context.config.limits.lease()).await
+        {
             tracing::warn!(%error, "heartbeats could not be written; trying again");
             context.link.keep_beats(beats);
         }

@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use farm_proto::v1;
-use farm_types::{AttemptId, BootId, WorkerId};
+use farm_store::workers::Sign;
+use farm_types::{AttemptId, WorkerId};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -32,8 +33,8 @@ struct Connection {
 /// What a worker gave a sign with.
 #[derive(Debug)]
 pub struct Beat {
-    /// This life of it.
-    pub boot: BootId,
+    /// The control stream that it came by.
+    pub connection: Uuid,
     /// The lease tokens of what it runs.
     pub tokens: Vec<Uuid>,
 }
@@ -69,15 +70,20 @@ impl Link {
     }
 
     /// Takes the signs since the last call.
-    pub fn take_beats(&self) -> Vec<(WorkerId, BootId, Vec<Uuid>)> {
-        lock(&self.beats).drain().map(|(worker, beat)| (worker, beat.boot, beat.tokens)).collect()
+    pub fn take_beats(&self) -> Vec<Sign> {
+        let sign = |(worker, beat): (WorkerId, Beat)| Sign {
+            worker,
+            connection: beat.connection,
+            tokens: beat.tokens,
+        };
+        lock(&self.beats).drain().map(sign).collect()
     }
 
     /// Puts signs back that could not be written; a newer sign of the same worker says all that they did.
-    pub fn keep_beats(&self, beats: Vec<(WorkerId, BootId, Vec<Uuid>)>) {
+    pub fn keep_beats(&self, signs: Vec<Sign>) {
         let mut kept = lock(&self.beats);
-        for (worker, boot, tokens) in beats {
-            kept.entry(worker).or_insert(Beat { boot, tokens });
+        for sign in signs {
+            kept.entry(sign.worker).or_insert(Beat { connection: sign.connection, tokens: sign.tokens });
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::plan::Settling;
-use farm_store::leader::{Epoch, Leadership};
+use farm_store::leader::{Epoch, Leadership, Outage};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -36,42 +36,29 @@ pub struct Lead {
 
 /// Holds the leader row while it can, and tells the loops, until `shutdown`.
 pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, shutdown: CancellationToken) {
-    let lease = context.config.limits.lease();
+    let outage = Outage { longer_than: OUTAGE, settles_within: context.config.limits.lease() };
     let mut tick = tokio::time::interval(LEADER_TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut renewed = tokio::time::Instant::now();
     let address = context.config.listen.to_string();
-    let mut rounds: u64 = 0;
     while !shutdown.is_cancelled() {
         tokio::select! {
             _ = tick.tick() => {}
             () = shutdown.cancelled() => break,
         }
-        if rounds.is_multiple_of(2)
-            && let Err(error) = context.store.register_coordinator(context.id, &address).await
-        {
+        // First of all, so that nobody takes this coordinator's workers for orphans.
+        if let Err(error) = context.store.register_coordinator(context.id, &address).await {
             tracing::warn!(%error, "the database does not answer");
         }
-        rounds += 1;
         let asked = tokio::time::Instant::now();
-        match context.store.lead(context.id, LEADER_TTL).await {
-            Ok(Leadership::Kept(epoch)) => {
+        match context.store.lead(context.id, LEADER_TTL, outage).await {
+            Ok(Leadership::Kept { epoch, settling }) => {
                 renewed = asked;
-                lead.send_if_modified(|current| {
-                    let lost = current.is_none();
-                    if lost {
-                        *current = Some(Lead { epoch, settling: None });
-                    }
-                    lost
-                });
+                let now = Some(Lead { epoch, settling });
+                lead.send_if_modified(|current| std::mem::replace(current, now) != now);
             }
-            Ok(Leadership::Taken { epoch, silent_since, now }) => {
+            Ok(Leadership::Taken { epoch, settling }) => {
                 renewed = asked;
-                let settling = silent_since
-                    .filter(|since| (now - *since).to_std().is_ok_and(|gap| gap > OUTAGE))
-                    .and_then(|silent_since| {
-                        Some(Settling { silent_since, until: now + chrono::TimeDelta::from_std(lease).ok()? })
-                    });
                 tracing::info!(epoch = epoch.0, outage = settling.is_some(), "this coordinator leads");
                 lead.send_replace(Some(Lead { epoch, settling }));
             }
@@ -133,20 +120,27 @@ pub async fn keep_house(
 
 async fn keep_house_one(context: &Context, lead: Lead) -> farm_store::Result<()> {
     let store = &context.store;
-    let publish =
-        farm_store::finish::PublishLimit(Duration::from_secs(context.config.limits.publish_deadline_seconds));
-    store.disown_workers(COORDINATOR_SILENCE).await?;
+    let limits = &context.config.limits;
+    let publish = farm_store::finish::PublishLimit(Duration::from_secs(limits.publish_deadline_seconds));
     let settled = match lead.settling {
         // After an outage of all coordinators nobody is reaped for one lease.
         Some(settling) => store.now().await? >= settling.until,
         None => true,
     };
     let mut changed = 0;
-    if settled {
-        changed += store.reap(lead.epoch, publish, rand::random::<f64>()).await?;
+    // What one of them can't do must not keep the others from theirs.
+    for done in [
+        store.disown_workers(COORDINATOR_SILENCE).await.map(|_| 0),
+        if settled { store.reap(lead.epoch, publish, rand::random::<f64>()).await } else { Ok(0) },
+        store.stop_overdue_attempts(lead.epoch, Duration::from_secs(limits.attempt_deadline_seconds)).await,
+        store.end_overdue_queues(lead.epoch).await,
+        store.end_overdue_publications(lead.epoch).await,
+    ] {
+        match done {
+            Ok(count) => changed += count,
+            Err(error) => tracing::warn!(%error, "a part of housekeeping failed; trying again"),
+        }
     }
-    changed += store.end_overdue_queues(lead.epoch).await?;
-    changed += store.end_overdue_publications(lead.epoch).await?;
     if changed > 0 {
         context.hints.changed();
     }

@@ -2,18 +2,22 @@
 //!
 //! Every step is written down and can be repeated: are the children there? is the index? what does the tag
 //! point to? put, look, record. A tag is claimed in the database before it is put, so that an older
-//! intention never follows a newer one; within this process one tag is worked on by one task at a time.
+//! intention never follows a newer one; within this process one tag is worked on by one task at a time. A put
+//! of an older intention that the registry finishes late is found by looking at the tag once more.
+//!
+//! Each merge and each destination is a task of its own: a registry that hangs holds up its own images only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use farm_core::index::{Index, IndexDocument, merge};
 use farm_core::retry::backoff;
-use farm_store::destinations::{Claim, DueDestination};
+use farm_store::destinations::{Claim, DueDestination, Recheck};
 use farm_store::leader::Epoch;
 use farm_store::publish::DueMerge;
 use farm_store::{Result, StoreError};
-use farm_types::{Cause, Failure};
+use farm_types::{BuildId, Cause, Failure, PublicationId, Repository};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +28,65 @@ use crate::hints::BACKSTOP;
 use crate::registry::RegistryError;
 use crate::registry::image::ChildError;
 
-/// Builds and destinations that one pass takes.
-const BATCH: i64 = 32;
+/// What one look at the database takes.
+const BATCH: i64 = 256;
+/// Tasks that work on one registry at once.
+const PER_REGISTRY: usize = 8;
+/// What was just pushed may not be seen at once by a registry of many machines: so often it is looked for
+/// again before it is missed.
+const LOOKS: u32 = 5;
+
+/// What a task works on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Work {
+    Merge(BuildId),
+    Put(PublicationId, Repository),
+    Recheck(Repository, String),
+}
+
+/// The tasks under way.
+#[derive(Default)]
+struct UnderWay {
+    tasks: JoinSet<(Work, String, Result<()>)>,
+    works: HashSet<Work>,
+    registries: HashMap<String, usize>,
+}
+
+impl UnderWay {
+    /// Starts a task unless it is under way, or its registry has its share.
+    fn start(&mut self, work: Work, registry: &str, task: impl Future<Output = Result<()>> + Send + 'static) {
+        let busy = self.registries.entry(registry.to_owned()).or_default();
+        if *busy >= PER_REGISTRY || !self.works.insert(work.clone()) {
+            return;
+        }
+        *busy += 1;
+        let registry = registry.to_owned();
+        self.tasks.spawn(async move { (work, registry, task.await) });
+    }
+
+    /// Waits for the end of one; for ever when there is none.
+    async fn ended(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok((work, registry, result))) => {
+                self.works.remove(&work);
+                if let Some(busy) = self.registries.get_mut(&registry) {
+                    *busy = busy.saturating_sub(1);
+                }
+                match result {
+                    // What was superseded is somebody else's now.
+                    Ok(()) | Err(StoreError::Stale(_)) => {}
+                    Err(error) => tracing::warn!(?work, %error, "not published yet; trying again"),
+                }
+            }
+            Some(Err(error)) => {
+                // A panic lost its key: all are looked at anew.
+                tracing::error!(%error, "a publishing task died");
+                *self = Self::default();
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
 
 /// Publishes while leading, until `shutdown`.
 pub async fn run(
@@ -34,23 +95,18 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let locks = Arc::new(TagLocks::default());
+    let mut under_way = UnderWay::default();
     while !shutdown.is_cancelled() {
         let current = tokio::select! {
             lead = leading(&mut lead) => lead,
             () = shutdown.cancelled() => break,
         };
         let Some(current) = current else { break };
-        let more = match publish_one(&context, current.epoch, &locks).await {
-            Ok(more) => more,
-            Err(error) => {
-                tracing::warn!(%error, "a publish pass failed; trying again");
-                false
-            }
-        };
-        if more {
-            continue;
+        if let Err(error) = look(&context, current.epoch, &locks, &mut under_way).await {
+            tracing::warn!(%error, "a publish pass failed; trying again");
         }
         tokio::select! {
+            () = under_way.ended() => context.hints.streamed(),
             () = context.hints.publish.notified() => {}
             () = tokio::time::sleep(BACKSTOP) => {}
             () = shutdown.cancelled() => {}
@@ -58,35 +114,62 @@ pub async fn run(
     }
 }
 
-/// One pass; true when there was something to do.
-async fn publish_one(context: &Arc<Context>, epoch: Epoch, locks: &Arc<TagLocks>) -> Result<bool> {
-    let mut tasks = JoinSet::new();
+/// Starts what is due.
+async fn look(
+    context: &Arc<Context>,
+    epoch: Epoch,
+    locks: &Arc<TagLocks>,
+    under_way: &mut UnderWay,
+) -> Result<()> {
     for due in context.store.due_merges(BATCH).await? {
-        let context = Arc::clone(context);
-        tasks.spawn(async move { merge_one(&context, epoch, due).await });
+        let (context, work) = (Arc::clone(context), Work::Merge(due.build));
+        let registry =
+            due.spec.tags.first().map(|tag| tag.repository.registry().to_owned()).unwrap_or_default();
+        under_way.start(work, &registry, async move { merge_one(&context, epoch, due).await });
     }
-    let mut done = join(&mut tasks).await?;
     for due in context.store.due_destinations(BATCH).await? {
         let (context, locks) = (Arc::clone(context), Arc::clone(locks));
-        tasks.spawn(async move { put_one(&context, epoch, due, &locks).await });
+        let (work, registry) =
+            (Work::Put(due.publication, due.repository.clone()), due.repository.registry().to_owned());
+        under_way.start(work, &registry, async move { put_one(&context, epoch, due, &locks).await });
     }
-    done += join(&mut tasks).await?;
-    if done > 0 {
-        context.hints.streamed();
+    for due in context.store.due_rechecks(BATCH).await? {
+        let (context, locks) = (Arc::clone(context), Arc::clone(locks));
+        let (work, registry) =
+            (Work::Recheck(due.repository.clone(), due.tag.clone()), due.repository.registry().to_owned());
+        under_way.start(work, &registry, async move { recheck_one(&context, epoch, due, &locks).await });
     }
-    Ok(done > 0)
+    Ok(())
 }
 
-async fn join(tasks: &mut JoinSet<Result<()>>) -> Result<usize> {
-    let mut done = 0;
-    while let Some(ended) = tasks.join_next().await {
-        match ended.map_err(StoreError::corrupt)? {
-            // What was superseded is somebody else's now.
-            Ok(()) | Err(StoreError::Stale(_)) => done += 1,
-            Err(error) => return Err(error),
+/// How long a put that was begun may still have its effect.
+fn longest_put(context: &Context) -> Duration {
+    // As long as farm waits for the answer, and as long again for the registry to finish what farm gave up.
+    Duration::from_secs(context.config.limits.registry_timeout_seconds) * 2
+}
+
+/// Looks at a tag once more, and mends it if an older intention of farm's overtook the newest one. What somebody
+/// else put there stays.
+async fn recheck_one(context: &Context, epoch: Epoch, due: Recheck, locks: &TagLocks) -> Result<()> {
+    let (repository, tag) = (&due.repository, due.tag.as_str());
+    let lock = locks.of(format!("{repository}:{tag}"));
+    let _turn = lock.lock().await;
+    let after = longest_put(context);
+    let again = match context.registries.head(repository, tag).await {
+        Ok(Some(found)) if found != due.digest && due.older.contains(&found) => {
+            tracing::warn!(%repository, tag, %found, "an older put came late; the tag is put back");
+            if let Err(error) = context.registries.put(repository, tag, &due.bytes, &due.media_type).await {
+                tracing::warn!(%repository, tag, %error, "the tag could not be put back; trying again");
+            }
+            Some(after)
         }
-    }
-    Ok(done)
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!(%repository, tag, %error, "the tag can't be looked at; trying again");
+            Some(after)
+        }
+    };
+    context.store.rechecked(epoch, &due, again).await
 }
 
 /// Reads the children of one build back, and keeps the index that they make.
@@ -112,10 +195,14 @@ async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()>
                 let after = backoff(due.tries + 1, rand::random::<f64>());
                 return context.store.retry_merge(epoch, due.project, due.build, after).await;
             }
+            Err(ChildError::Missing(_)) if due.tries < LOOKS => {
+                let after = backoff(due.tries + 1, rand::random::<f64>());
+                return context.store.retry_merge(epoch, due.project, due.build, after).await;
+            }
             Err(ChildError::Registry(error)) => {
                 return context.store.fail_merge(epoch, due.project, due.build, &error.failure()).await;
             }
-            Err(ChildError::Wrong(failure)) => {
+            Err(ChildError::Missing(failure) | ChildError::Wrong(failure)) => {
                 return context.store.fail_merge(epoch, due.project, due.build, &failure).await;
             }
         }
@@ -172,11 +259,12 @@ async fn put_steps(
         let document: IndexDocument = serde_json::from_slice(&due.bytes).map_err(StoreError::corrupt)?;
         for child in document.manifests {
             if registries.head(repository, &child.digest.to_string()).await?.is_none() {
-                return Err(RegistryError::rejected(
-                    repository,
-                    format!("the image {} that the index needs is not there any more", child.digest),
-                )
-                .into());
+                let why = format!("the image {} that the index needs is not there", child.digest);
+                let mut error = RegistryError::rejected(repository, why);
+                if due.tries < LOOKS {
+                    error.code = "registry_unavailable";
+                }
+                return Err(error.into());
             }
         }
         registries.put(repository, &by_digest, &due.bytes, &due.media_type).await?;
@@ -185,15 +273,16 @@ async fn put_steps(
     for tag in &due.tags {
         let lock = locks.of(format!("{repository}:{tag}"));
         let _turn = lock.lock().await;
-        if context.store.claim_tag(epoch, due, tag).await? == Claim::Superseded {
+        let before = registries.head(repository, tag).await?;
+        let claim = context.store.claim_tag(epoch, due, tag, before, longest_put(context)).await?;
+        if claim == Claim::Superseded {
             tracing::info!(%repository, tag, "a newer build has the tag");
             continue;
         }
-        let before = registries.head(repository, tag).await?;
         if before != Some(due.index_digest) {
             registries.put(repository, tag, &due.bytes, &due.media_type).await?;
         }
-        context.store.tag_put(epoch, due, tag, before).await?;
+        context.store.tag_put(epoch, due, tag).await?;
         if registries.head(repository, tag).await? != Some(due.index_digest) {
             return Err(PutError::Registry(RegistryError {
                 code: "registry_unavailable",

@@ -76,11 +76,13 @@ async fn schedule_one(context: &Context, lead: Lead) -> farm_store::Result<Durat
             }
         }
     }
-    store.note_waiting(lead.epoch, &reasons).await?;
+    let noted = store.note_waiting(lead.epoch, &reasons).await?;
     if assigned {
         context.hints.dispatch.notify_one();
     }
-    context.hints.streamed();
+    if assigned || noted > 0 {
+        context.hints.streamed();
+    }
     let until_next = next.and_then(|at| (at - now).to_std().ok()).unwrap_or(BACKSTOP);
     Ok(until_next.clamp(Duration::from_millis(10), BACKSTOP))
 }

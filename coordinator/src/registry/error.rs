@@ -20,6 +20,12 @@ impl RegistryError {
         Self { code: "registry_rejected", message }
     }
 
+    /// The registry took too long.
+    pub(super) fn timeout(repository: &Repository, limit: std::time::Duration) -> Self {
+        let message = format!("{} did not answer within {} s", repository.registry(), limit.as_secs());
+        Self { code: "registry_unavailable", message }
+    }
+
     /// True when it may pass by itself.
     pub fn is_transient(&self) -> bool {
         self.code == "registry_unavailable"
@@ -69,9 +75,19 @@ impl RegistryError {
         };
         match error {
             OciDistributionError::UnauthorizedError { .. } => auth("401 unauthorized".to_owned()),
-            OciDistributionError::AuthenticationFailure(why) => auth(why),
+            // The token endpoint's own trouble is told by its text only.
+            OciDistributionError::AuthenticationFailure(why)
+                if ["408", "425", "429", "500", "502", "503", "504"]
+                    .iter()
+                    .any(|code| why.contains(code)) =>
+            {
+                unavailable(format!("its login answered {}", first_line(&why)))
+            }
+            OciDistributionError::AuthenticationFailure(why) => auth(first_line(&why)),
             OciDistributionError::ServerError { code: 401 | 403, .. } => auth("access denied".to_owned()),
-            OciDistributionError::ServerError { code, message, .. } if code == 429 || code >= 500 => {
+            OciDistributionError::ServerError { code, message, .. }
+                if [408, 425, 429].contains(&code) || code >= 500 =>
+            {
                 unavailable(format!("it answered {code} {}", first_line(&message)))
             }
             OciDistributionError::ServerError { code: 404, .. } => Self {
@@ -108,6 +124,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
+/// The first line, cut, without what a terminal or a database would choke on.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
+    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect()
 }

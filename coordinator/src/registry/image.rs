@@ -38,7 +38,9 @@ struct ImageConfig {
 pub enum ChildError {
     /// The registry.
     Registry(RegistryError),
-    /// What was pushed is gone, or isn't what it should be.
+    /// What was pushed is not seen there.
+    Missing(Failure),
+    /// What was pushed isn't what it should be.
     Wrong(Failure),
 }
 
@@ -108,7 +110,7 @@ impl Registries {
         if manifest.config.size > MAX_CONFIG {
             return Err(wrong(repository, digest, "its config is too long"));
         }
-        let config = self.blob(repository, manifest.config.digest).await?;
+        let config = self.blob(repository, manifest.config.digest, MAX_CONFIG).await?;
         let config: ImageConfig =
             serde_json::from_slice(&config).map_err(|e| wrong(repository, digest, &e.to_string()))?;
         let found = Platform::from_parts(&config.os, &config.architecture, &config.variant)
@@ -129,7 +131,7 @@ impl Registries {
 
     async fn exact(&self, repository: &Repository, digest: Digest) -> Result<Manifest, ChildError> {
         let manifest = self.manifest(repository, &digest.to_string()).await?.ok_or_else(|| {
-            ChildError::Wrong(Failure::new(
+            ChildError::Missing(Failure::new(
                 Cause::Infrastructure,
                 "pushed_image_missing",
                 format!("{repository}@{digest} was pushed but is not there any more; submit the build again"),

@@ -34,6 +34,48 @@ pub struct Manifest {
     pub media_type: String,
 }
 
+/// What one call is made with.
+struct Call {
+    client: Arc<Client>,
+    reference: Reference,
+    auth: RegistryAuth,
+}
+
+/// Takes bytes up to a limit.
+struct Bounded {
+    bytes: Vec<u8>,
+    limit: u64,
+}
+
+impl tokio::io::AsyncWrite for Bounded {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        more: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        let sum = u64::try_from(self.bytes.len() + more.len()).unwrap_or(u64::MAX);
+        if sum > self.limit {
+            return std::task::Poll::Ready(Err(std::io::Error::other("it is longer than it may be")));
+        }
+        self.bytes.extend_from_slice(more);
+        std::task::Poll::Ready(Ok(more.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
 /// The registries that farm talks to, each with its credentials.
 pub struct Registries {
     known: BTreeMap<String, Registry>,
@@ -91,16 +133,18 @@ impl Registries {
         repository: &Repository,
         at: &str,
     ) -> Result<Option<Manifest>, RegistryError> {
-        let (client, reference, auth) = self.prepare(repository, at)?;
-        match client.pull_manifest_raw(&reference, &auth, ACCEPTED).await {
-            Ok((bytes, _digest)) => {
-                let media_type = image::media_type(&bytes).map_err(|why| {
-                    RegistryError::rejected(repository, format!("{at} is no manifest: {why}"))
-                })?;
-                Ok(Some(Manifest { bytes: bytes.to_vec(), media_type }))
+        self.call(repository, at, |call: Call| async move {
+            match call.client.pull_manifest_raw(&call.reference, &call.auth, ACCEPTED).await {
+                Ok((bytes, _digest)) => {
+                    let media_type = image::media_type(&bytes).map_err(|why| {
+                        RegistryError::rejected(repository, format!("{at} is no manifest: {why}"))
+                    })?;
+                    Ok(Some(Manifest { bytes: bytes.to_vec(), media_type }))
+                }
+                Err(error) => RegistryError::or_absent(repository, error),
             }
-            Err(error) => RegistryError::or_absent(repository, error),
-        }
+        })
+        .await
     }
 
     /// What a tag or digest points to; `None` when it isn't there.
@@ -108,14 +152,16 @@ impl Registries {
     /// # Errors
     /// The registry refuses or can't be reached.
     pub async fn head(&self, repository: &Repository, at: &str) -> Result<Option<Digest>, RegistryError> {
-        let (client, reference, auth) = self.prepare(repository, at)?;
-        match client.fetch_manifest_digest(&reference, &auth).await {
-            Ok(digest) => digest
-                .parse()
-                .map(Some)
-                .map_err(|e: Invalid| RegistryError::rejected(repository, e.to_string())),
-            Err(error) => RegistryError::or_absent(repository, error),
-        }
+        self.call(repository, at, |call: Call| async move {
+            match call.client.fetch_manifest_digest(&call.reference, &call.auth).await {
+                Ok(digest) => digest
+                    .parse()
+                    .map(Some)
+                    .map_err(|e: Invalid| RegistryError::rejected(repository, e.to_string())),
+                Err(error) => RegistryError::or_absent(repository, error),
+            }
+        })
+        .await
     }
 
     /// Puts a manifest under a digest or tag.
@@ -129,38 +175,83 @@ impl Registries {
         bytes: &[u8],
         media_type: &str,
     ) -> Result<(), RegistryError> {
-        let (client, reference, auth) = self.prepare(repository, at)?;
-        client.store_auth_if_needed(reference.resolve_registry(), &auth).await;
-        client
-            .auth(&reference, &auth, RegistryOperation::Push)
-            .await
-            .map_err(|error| RegistryError::of(repository, error))?;
         let media_type = http::HeaderValue::from_str(media_type)
             .map_err(|e| RegistryError::rejected(repository, e.to_string()))?;
-        client
-            .push_manifest_raw(&reference, bytes.to_vec(), media_type)
-            .await
-            .map(drop)
-            .map_err(|error| RegistryError::of(repository, error))
+        self.call(repository, at, |call: Call| {
+            let media_type = media_type.clone();
+            async move {
+                call.client.store_auth_if_needed(call.reference.resolve_registry(), &call.auth).await;
+                call.client
+                    .auth(&call.reference, &call.auth, RegistryOperation::Push)
+                    .await
+                    .map_err(|error| RegistryError::of(repository, error))?;
+                call.client
+                    .push_manifest_raw(&call.reference, bytes.to_vec(), media_type)
+                    .await
+                    .map(drop)
+                    .map_err(|error| RegistryError::of(repository, error))
+            }
+        })
+        .await
     }
 
-    /// A small blob, such as an image's config; checked against its digest.
+    /// A small blob of at most `limit` bytes, such as an image's config; checked against its digest.
     ///
     /// # Errors
     /// The registry refuses, can't be reached, or gives other bytes.
-    pub async fn blob(&self, repository: &Repository, digest: Digest) -> Result<Vec<u8>, RegistryError> {
-        let (client, reference, auth) = self.prepare(repository, &digest.to_string())?;
-        client.store_auth_if_needed(reference.resolve_registry(), &auth).await;
-        let mut bytes = Vec::new();
-        client
-            .pull_blob(&reference, digest.to_string().as_str(), &mut bytes)
-            .await
-            .map_err(|error| RegistryError::of(repository, error))?;
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        limit: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let at = digest.to_string();
+        let at = at.as_str();
+        let bytes = self
+            .call(repository, at, |call: Call| async move {
+                call.client.store_auth_if_needed(call.reference.resolve_registry(), &call.auth).await;
+                let mut bytes = Bounded { bytes: Vec::new(), limit };
+                call.client
+                    .pull_blob(&call.reference, at, &mut bytes)
+                    .await
+                    .map_err(|error| RegistryError::of(repository, error))?;
+                Ok(bytes.bytes)
+            })
+            .await?;
         if Digest::of(&bytes) == digest {
             Ok(bytes)
         } else {
             Err(RegistryError::rejected(repository, format!("the blob {digest} has another digest")))
         }
+    }
+
+    /// Makes one call, bounded in time. A refused login is tried once more with a new client: the client keeps
+    /// tokens until their last second, and a registry may forget them before.
+    async fn call<T, F>(
+        &self,
+        repository: &Repository,
+        at: &str,
+        make: impl Fn(Call) -> F,
+    ) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, RegistryError>>,
+    {
+        let first = self.bounded(repository, make(self.prepare(repository, at)?)).await;
+        if !first.as_ref().is_err_and(|error| error.code == "registry_auth") {
+            return first;
+        }
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(repository.registry());
+        self.bounded(repository, make(self.prepare(repository, at)?)).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        repository: &Repository,
+        made: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        tokio::time::timeout(self.timeout, made)
+            .await
+            .unwrap_or_else(|_| Err(RegistryError::timeout(repository, self.timeout)))
     }
 
     /// Registries on this machine's loopback are taken for plain HTTP, as Docker does, unless configured.
@@ -170,11 +261,7 @@ impl Registries {
         self.known.get(host).and_then(|registry| registry.plain_http).unwrap_or(local)
     }
 
-    fn prepare(
-        &self,
-        repository: &Repository,
-        at: &str,
-    ) -> Result<(Arc<Client>, Reference, RegistryAuth), RegistryError> {
+    fn prepare(&self, repository: &Repository, at: &str) -> Result<Call, RegistryError> {
         let host = repository.registry();
         let client =
             self.client(host).map_err(|error| RegistryError::rejected(repository, error.to_string()))?;
@@ -190,7 +277,7 @@ impl Registries {
             }
             _ => RegistryAuth::Anonymous,
         };
-        Ok((client, reference, auth))
+        Ok(Call { client, reference, auth })
     }
 
     fn client(&self, host: &str) -> Result<Arc<Client>, Invalid> {

@@ -174,6 +174,7 @@ CREATE TABLE jobs (
     CHECK ((state IN ('succeeded', 'failed', 'cancelled')) = (decided_at IS NOT NULL)),
     CHECK (state = 'blocked' OR ready_at IS NOT NULL OR state = 'cancelled')
 );
+CREATE UNIQUE INDEX jobs_by_id ON jobs (id);
 CREATE INDEX jobs_queue ON jobs (queue_class, project_id, virtual_time, id) WHERE state = 'ready';
 
 CREATE TABLE job_dependencies (
@@ -200,6 +201,10 @@ CREATE TABLE leader (
     epoch          bigint NOT NULL DEFAULT 0,
     coordinator_id uuid,
     taken_at       timestamptz,
+    -- After an outage of all coordinators: since when, and until when silence is held against nobody. They go on
+    -- with the next leader.
+    silent_since   timestamptz,
+    settled_at     timestamptz,
     expires_at     timestamptz NOT NULL DEFAULT '-infinity'
 );
 INSERT INTO leader DEFAULT VALUES;
@@ -264,6 +269,7 @@ CREATE TABLE attempts (
                      ('offered', 'running', 'succeeded', 'failed', 'lost', 'released', 'cancelled')),
     -- Why its worker is to stop it; empty while it may go on.
     stop_reason      text NOT NULL DEFAULT '',
+    stop_since       timestamptz,
     lease_expires_at timestamptz NOT NULL,
     offered_at       timestamptz NOT NULL DEFAULT farm_now(),
     started_at       timestamptz,
@@ -279,7 +285,8 @@ CREATE TABLE attempts (
     CHECK ((state IN ('offered', 'running')) = (finished_at IS NULL)),
     CHECK ((state = 'succeeded') = (result IS NOT NULL)),
     CHECK (state NOT IN ('failed', 'lost') OR failure IS NOT NULL),
-    CHECK ((support = 'emulated') = (support_reason <> ''))
+    CHECK ((support = 'emulated') = (support_reason <> '')),
+    CHECK ((stop_reason = '') = (stop_since IS NULL))
 ) WITH (fillfactor = 50);
 -- A job has at most one live lease.
 CREATE UNIQUE INDEX attempts_live ON attempts (project_id, job_id) WHERE state IN ('offered', 'running');
@@ -396,6 +403,8 @@ CREATE TABLE publications (
     FOREIGN KEY (project_id, build_id) REFERENCES builds,
     CHECK ((state = 'pending') = (finished_at IS NULL))
 );
+CREATE INDEX publications_by_order ON publications (project_id, order_key);
+CREATE INDEX publications_pending ON publications (project_id, id) WHERE state = 'pending';
 
 CREATE TABLE destinations (
     project_id     uuid NOT NULL,
@@ -441,5 +450,9 @@ CREATE TABLE tag_heads (
     digest     bytea NOT NULL CHECK (length(digest) = 32),
     epoch      bigint NOT NULL,
     claimed_at timestamptz NOT NULL DEFAULT farm_now(),
+    -- When a put of an older intention, begun before this claim, must be over: then the tag is looked at once
+    -- more. Null: nothing is to be feared.
+    recheck_at timestamptz,
     PRIMARY KEY (project_id, registry, repository, tag)
 );
+CREATE INDEX tag_heads_recheck ON tag_heads (recheck_at) WHERE recheck_at IS NOT NULL;

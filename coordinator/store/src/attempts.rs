@@ -41,6 +41,8 @@ pub struct LiveAttempt {
 pub const STOP_CANCELLED: &str = "cancelled";
 /// The stop reason of an execution that failed on another job.
 pub const STOP_FAILED_ELSEWHERE: &str = "failed elsewhere";
+/// The stop reason of an attempt that takes longer than any may.
+pub const STOP_DEADLINE: &str = "deadline";
 
 impl Store {
     /// The worker says that it runs the attempt. Saying it twice is no error.
@@ -105,22 +107,31 @@ impl Store {
     /// [`StoreError::Stale`] when the token isn't the attempt's.
     pub async fn append_chunk(&self, lease: Lease, seq: u64, payload: &[u8]) -> Result<u64> {
         let seq: i64 = fit(seq)?;
-        let acked = sqlx::query_scalar!(
-            r#"WITH next AS (
+        let stored = sqlx::query_scalar!(
+            "WITH next AS (
                 UPDATE attempts SET acked_seq = acked_seq + 1
                 WHERE id = $1 AND lease_token = $2 AND acked_seq = $3::bigint - 1
-                RETURNING project_id, log_day, acked_seq),
-             stored AS (
-                INSERT INTO attempt_chunks (log_day, project_id, attempt_id, seq, payload)
-                SELECT log_day, project_id, $1, acked_seq, $4 FROM next)
-             SELECT coalesce((SELECT acked_seq FROM next),
-                             (SELECT acked_seq FROM attempts WHERE id = $1 AND lease_token = $2)) AS acked"#,
+                RETURNING project_id, log_day, acked_seq)
+             INSERT INTO attempt_chunks (log_day, project_id, attempt_id, seq, payload)
+             SELECT log_day, project_id, $1, acked_seq, $4 FROM next RETURNING seq",
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
             seq,
             payload
         )
-        .fetch_one(&self.pool)
+        .fetch_optional(&self.pool)
+        .await?;
+        if let Some(stored) = stored {
+            return fit(stored);
+        }
+        // A statement of its own: one that waited for the same chunk on another stream would still see the
+        // number from before.
+        let acked = sqlx::query_scalar!(
+            "SELECT acked_seq FROM attempts WHERE id = $1 AND lease_token = $2",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid()
+        )
+        .fetch_optional(&self.pool)
         .await?;
         fit(acked.ok_or(StoreError::Stale("the lease is not this one"))?)
     }

@@ -133,7 +133,8 @@ pub(crate) async fn stop_jobs(
     why: &str,
 ) -> Result<()> {
     let unanswered = sqlx::query!(
-        "UPDATE attempts SET state = 'cancelled', stop_reason = $3, finished_at = farm_now()
+        "UPDATE attempts SET state = 'cancelled', stop_reason = $3, stop_since = farm_now(),
+                finished_at = farm_now()
          FROM jobs WHERE jobs.project_id = $1 AND jobs.execution_id = $2 AND attempts.project_id = $1
            AND attempts.job_id = jobs.id AND attempts.state = 'offered'
          RETURNING attempts.id, attempts.job_id, attempts.engine_id, attempts.weight",
@@ -158,7 +159,7 @@ pub(crate) async fn stop_jobs(
     .execute(&mut **tx)
     .await?;
     sqlx::query!(
-        "UPDATE attempts SET stop_reason = $3
+        "UPDATE attempts SET stop_reason = $3, stop_since = farm_now()
          FROM jobs WHERE jobs.project_id = $1 AND jobs.execution_id = $2 AND attempts.project_id = $1
            AND attempts.job_id = jobs.id AND attempts.state IN ('offered', 'running')
            AND attempts.stop_reason = ''",
@@ -204,6 +205,15 @@ pub(crate) async fn build_event(
         .fetch_one(&mut **tx)
         .await?;
     Ok(())
+}
+
+/// The failure of a job that took longer than any may.
+pub(crate) fn attempt_deadline() -> Failure {
+    Failure::new(
+        Cause::Deadline,
+        "attempt_deadline",
+        "it took longer than a try may (attempt_deadline_seconds in the coordinator's configuration)",
+    )
 }
 
 /// The failure of a build whose job waited too long.

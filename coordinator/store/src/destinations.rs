@@ -7,8 +7,8 @@ use std::time::Duration;
 use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository};
 
 use crate::leader::{Epoch, hold_epoch};
-use crate::publish::settle;
-use crate::{Result, Store, digest, fit, state, to_json};
+use crate::publish::{lock_publication, settle};
+use crate::{Result, Store, StoreError, digest, fit, state, to_json};
 
 /// A destination that the index is to be put to.
 #[derive(Debug, Clone)]
@@ -31,6 +31,27 @@ pub struct DueDestination {
     pub tries: u32,
     /// Its tags that are not settled.
     pub tags: Vec<String>,
+}
+
+/// A tag to be looked at once more: a put of an older intention may have come after the newest one's.
+#[derive(Debug, Clone)]
+pub struct Recheck {
+    /// Whose.
+    pub project: ProjectId,
+    /// Where.
+    pub repository: Repository,
+    /// Which.
+    pub tag: String,
+    /// The newest intention.
+    pub order_key: i64,
+    /// What it ought to point to.
+    pub digest: Digest,
+    /// Of which type.
+    pub media_type: String,
+    /// Exactly these bytes.
+    pub bytes: Vec<u8>,
+    /// What older intentions of farm wanted: if it points to one of these, it was overtaken.
+    pub older: Vec<Digest>,
 }
 
 /// What became of the wish to move a tag.
@@ -60,7 +81,7 @@ impl Store {
                  AND (d.state = 'pending' OR EXISTS (
                     SELECT FROM tags t WHERE t.project_id = d.project_id AND t.publication_id = d.publication_id
                     AND t.registry = d.registry AND t.repository = d.repository AND t.state IN ('wanted', 'put')))
-               ORDER BY p.order_key, d.registry, d.repository LIMIT $1"#,
+               ORDER BY d.next_try_at, p.order_key LIMIT $1"#,
             limit
         )
         .fetch_all(&self.pool)
@@ -117,6 +138,7 @@ impl Store {
     ) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
+        lock_publication(&mut tx, d.project, d.publication).await?;
         let failure_json = to_json(failure)?;
         let (project, publication) = (d.project.as_uuid(), d.publication.as_uuid());
         let (registry, repository) = (d.repository.registry(), d.repository.name());
@@ -170,21 +192,57 @@ impl Store {
         Ok(())
     }
 
-    /// Claims a tag for this publication before it is put: the newest intention wins, for ever.
+    /// Claims a tag for this publication before it is put: the newest intention wins, for ever. `before` is what
+    /// the tag points to now.
+    ///
+    /// If an older intention was claimed less than `longest_put` ago, its put may still be on its way: then the
+    /// tag is looked at once more when that must be over ([`Store::due_rechecks`]).
     ///
     /// # Errors
     /// Another coordinator leads.
-    pub async fn claim_tag(&self, epoch: Epoch, d: &DueDestination, tag: &str) -> Result<Claim> {
+    pub async fn claim_tag(
+        &self,
+        epoch: Epoch,
+        d: &DueDestination,
+        tag: &str,
+        before: Option<Digest>,
+        longest_put: Duration,
+    ) -> Result<Claim> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
+        lock_publication(&mut tx, d.project, d.publication).await?;
         let (project, publication) = (d.project.as_uuid(), d.publication.as_uuid());
         let (registry, repository) = (d.repository.registry(), d.repository.name());
+        // What it pointed to is written down before it is put: afterwards nobody could tell.
+        let before =
+            before.filter(|digest| *digest != d.index_digest).map(|digest| digest.as_bytes().to_vec());
+        let open = sqlx::query!(
+            "UPDATE tags SET previous_digest = coalesce(previous_digest, $6)
+             WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
+               AND state IN ('wanted', 'put')",
+            project,
+            publication,
+            registry,
+            repository,
+            tag,
+            before
+        )
+        .execute(&mut *tx)
+        .await?;
+        if open.rows_affected() != 1 {
+            return Err(StoreError::Stale("the publication has ended"));
+        }
         let granted = sqlx::query!(
             "INSERT INTO tag_heads (project_id, registry, repository, tag, order_key, digest, epoch)
              VALUES ($1, $2, $3, $4, $5, $6, $7)
              ON CONFLICT (project_id, registry, repository, tag) DO UPDATE
                 SET order_key = EXCLUDED.order_key, digest = EXCLUDED.digest, epoch = EXCLUDED.epoch,
-                    claimed_at = farm_now()
+                    claimed_at = farm_now(),
+                    recheck_at = CASE
+                        WHEN tag_heads.claimed_at > farm_now() - make_interval(secs => $8)
+                             AND (tag_heads.order_key, tag_heads.epoch) <> (EXCLUDED.order_key, EXCLUDED.epoch)
+                        THEN farm_now() + make_interval(secs => $8)
+                        ELSE tag_heads.recheck_at END
              WHERE tag_heads.order_key <= EXCLUDED.order_key",
             project,
             registry,
@@ -192,7 +250,8 @@ impl Store {
             tag,
             d.order_key,
             &d.index_digest.as_bytes()[..],
-            epoch.0
+            epoch.0,
+            longest_put.as_secs_f64()
         )
         .execute(&mut *tx)
         .await?;
@@ -216,33 +275,28 @@ impl Store {
         Ok(claim)
     }
 
-    /// Notes that a tag was put, with what it pointed to before.
+    /// Notes that a tag was put.
     ///
     /// # Errors
-    /// Another coordinator leads.
-    pub async fn tag_put(
-        &self,
-        epoch: Epoch,
-        d: &DueDestination,
-        tag: &str,
-        previous: Option<Digest>,
-    ) -> Result<()> {
+    /// Another coordinator leads, or the publication has ended.
+    pub async fn tag_put(&self, epoch: Epoch, d: &DueDestination, tag: &str) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
-        let previous = previous.map(|digest| digest.as_bytes().to_vec());
-        sqlx::query!(
-            "UPDATE tags SET state = 'put', previous_digest = coalesce(previous_digest, $6)
+        let noted = sqlx::query!(
+            "UPDATE tags SET state = 'put'
              WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
                AND state IN ('wanted', 'put')",
             d.project.as_uuid(),
             d.publication.as_uuid(),
             d.repository.registry(),
             d.repository.name(),
-            tag,
-            previous
+            tag
         )
         .execute(&mut *tx)
         .await?;
+        if noted.rows_affected() != 1 {
+            return Err(StoreError::Stale("the publication has ended"));
+        }
         tx.commit().await?;
         Ok(())
     }
@@ -254,6 +308,7 @@ impl Store {
     pub async fn tag_verified(&self, epoch: Epoch, d: &DueDestination, tag: &str) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
+        lock_publication(&mut tx, d.project, d.publication).await?;
         sqlx::query!(
             "UPDATE tags SET state = 'verified', settled_at = farm_now()
              WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
@@ -279,6 +334,65 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         settle(&mut tx, d.project, d.publication).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Tags that have to be looked at once more, with the bytes that they ought to point to.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn due_rechecks(&self, limit: i64) -> Result<Vec<Recheck>> {
+        let rows = sqlx::query!(
+            r#"SELECT h.project_id, h.registry, h.repository, h.tag, h.order_key, h.digest, p.index_bytes,
+                      p.index_media_type,
+                      ARRAY(SELECT older.index_digest FROM tags t
+                            JOIN publications older ON older.project_id = t.project_id AND older.id = t.publication_id
+                            WHERE t.project_id = h.project_id AND t.registry = h.registry
+                              AND t.repository = h.repository AND t.tag = h.tag AND t.order_key < h.order_key
+                            ORDER BY t.order_key DESC LIMIT 100) AS "older!"
+               FROM tag_heads h
+               JOIN publications p ON p.project_id = h.project_id AND p.order_key = h.order_key
+               WHERE h.recheck_at <= farm_now() ORDER BY h.recheck_at LIMIT $1"#,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Recheck {
+                    project: row.project_id.into(),
+                    repository: state(&format!("{}/{}", row.registry, row.repository))?,
+                    tag: row.tag,
+                    order_key: row.order_key,
+                    digest: digest(&row.digest)?,
+                    media_type: row.index_media_type,
+                    bytes: row.index_bytes,
+                    older: row.older.iter().map(|bytes| digest(bytes)).collect::<Result<_>>()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Notes that a tag was looked at once more; `again` when it had to be mended and is due again after that.
+    ///
+    /// # Errors
+    /// Another coordinator leads.
+    pub async fn rechecked(&self, epoch: Epoch, recheck: &Recheck, again: Option<Duration>) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        sqlx::query!(
+            "UPDATE tag_heads SET recheck_at = farm_now() + make_interval(secs => $6)
+             WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = $4 AND order_key = $5",
+            recheck.project.as_uuid(),
+            recheck.repository.registry(),
+            recheck.repository.name(),
+            recheck.tag,
+            recheck.order_key,
+            again.map(|after| after.as_secs_f64())
+        )
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(())
     }

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use farm_core::retry::{self, Ending, History, Next};
 use farm_types::{Failure, Repository, WorkerId};
 
-use crate::attempts::{Lease, Place, STOP_CANCELLED, STOP_FAILED_ELSEWHERE, place};
-use crate::decide::decide;
+use crate::attempts::{Lease, Place, STOP_CANCELLED, STOP_DEADLINE, STOP_FAILED_ELSEWHERE, place};
+use crate::decide::{attempt_deadline, decide};
 use crate::lease::lock_execution;
 use crate::record::JobResult;
 use crate::{Result, Store, StoreError, Tx, fit, to_json};
@@ -32,7 +32,10 @@ pub enum Outcome {
     /// It was stopped because it was told to.
     Stopped,
     /// It was not begun.
-    Released,
+    Released {
+        /// Its worker didn't want it.
+        declined: bool,
+    },
 }
 
 /// How long one step took.
@@ -79,12 +82,18 @@ impl Store {
         .fetch_one(&mut *tx)
         .await?;
         let cancelled = before.stop_reason == STOP_CANCELLED || before.stop_reason == STOP_FAILED_ELSEWHERE;
+        let outcome = match outcome {
+            Outcome::Stopped | Outcome::Failed(_) if before.stop_reason == STOP_DEADLINE => {
+                Outcome::Failed(attempt_deadline())
+            }
+            outcome => outcome,
+        };
         let word = match &outcome {
             Outcome::Succeeded { .. } => "succeeded",
             Outcome::Stopped if cancelled => "cancelled",
             Outcome::Failed(_) if cancelled => "cancelled",
             Outcome::Failed(_) => "failed",
-            Outcome::Stopped | Outcome::Released => "released",
+            Outcome::Stopped | Outcome::Released { .. } => "released",
         };
         if before.state == word {
             return Ok(());
@@ -121,8 +130,13 @@ impl Store {
                 let ending = Ending::Failed(failure);
                 settle_job(&mut tx, &place, ending, ended.worker_id.into(), jitter).await?;
             }
-            Outcome::Stopped | Outcome::Released => {
-                settle_job(&mut tx, &place, Ending::Released, ended.worker_id.into(), jitter).await?;
+            Outcome::Stopped => {
+                let ending = Ending::Released { declined: false };
+                settle_job(&mut tx, &place, ending, ended.worker_id.into(), jitter).await?;
+            }
+            Outcome::Released { declined } => {
+                let ending = Ending::Released { declined };
+                settle_job(&mut tx, &place, ending, ended.worker_id.into(), jitter).await?;
             }
         }
         decide(&mut tx, place.project, place.execution, publish).await?;
@@ -235,7 +249,7 @@ pub(crate) async fn settle_job(
     worker: WorkerId,
     jitter: f64,
 ) -> Result<()> {
-    let released = ending == Ending::Released;
+    let released = matches!(ending, Ending::Released { .. });
     let lost = ending == Ending::Lost;
     let row = sqlx::query!(
         r#"SELECT attempt_count, lost_count,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use farm_core::plan::Settling;
 use uuid::Uuid;
 
 use crate::{Result, Store, StoreError};
@@ -11,19 +11,31 @@ use crate::{Result, Store, StoreError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub i64);
 
+/// When a gap between leaders was an outage of all coordinators, and what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// A gap that is longer.
+    pub longer_than: Duration,
+    /// For so long silence is held against nobody; the next leader inherits what is left of it.
+    pub settles_within: Duration,
+}
+
 /// What [`Store::lead`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leadership {
     /// This coordinator leads, and led before.
-    Kept(Epoch),
+    Kept {
+        /// Its epoch.
+        epoch: Epoch,
+        /// After an outage, until it has settled.
+        settling: Option<Settling>,
+    },
     /// This coordinator leads from now on.
     Taken {
         /// Its epoch.
         epoch: Epoch,
-        /// Until when the one before it led; `None` when this is the first.
-        silent_since: Option<DateTime<Utc>>,
-        /// The farm's time.
-        now: DateTime<Utc>,
+        /// After an outage, until it has settled.
+        settling: Option<Settling>,
     },
     /// Another one leads.
     Other,
@@ -34,7 +46,7 @@ impl Store {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn lead(&self, coordinator: Uuid, ttl: Duration) -> Result<Leadership> {
+    pub async fn lead(&self, coordinator: Uuid, ttl: Duration, outage: Outage) -> Result<Leadership> {
         let ttl = ttl.as_secs_f64();
         let kept = sqlx::query_scalar!(
             "UPDATE leader SET expires_at = farm_now() + make_interval(secs => $2)
@@ -42,29 +54,44 @@ impl Store {
             coordinator,
             ttl
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.vital)
         .await?;
         if let Some(epoch) = kept {
-            return Ok(Leadership::Kept(Epoch(epoch)));
+            return Ok(Leadership::Kept { epoch: Epoch(epoch), settling: self.settling().await? });
         }
-        let taken = sqlx::query!(
-            r#"WITH before AS (SELECT epoch, expires_at FROM leader FOR UPDATE)
+        let taken = sqlx::query_scalar!(
+            "WITH before AS (SELECT epoch, expires_at FROM leader FOR UPDATE)
              UPDATE leader SET epoch = leader.epoch + 1, coordinator_id = $1, taken_at = farm_now(),
-                    expires_at = farm_now() + make_interval(secs => $2)
+                    expires_at = farm_now() + make_interval(secs => $2),
+                    silent_since = CASE
+                        WHEN NOT isfinite(before.expires_at) THEN NULL
+                        WHEN before.expires_at < farm_now() - make_interval(secs => $3) THEN before.expires_at
+                        ELSE leader.silent_since END,
+                    settled_at = CASE
+                        WHEN NOT isfinite(before.expires_at) THEN NULL
+                        WHEN before.expires_at < farm_now() - make_interval(secs => $3)
+                            THEN farm_now() + make_interval(secs => $4)
+                        ELSE leader.settled_at END
              FROM before WHERE before.expires_at <= farm_now() AND leader.epoch = before.epoch
-             RETURNING leader.epoch, farm_now() AS "now!",
-                       CASE WHEN isfinite(before.expires_at) THEN before.expires_at END AS silent_since"#,
+             RETURNING leader.epoch",
             coordinator,
-            ttl
+            ttl,
+            outage.longer_than.as_secs_f64(),
+            outage.settles_within.as_secs_f64()
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.vital)
         .await?;
         Ok(match taken {
-            Some(row) => {
-                Leadership::Taken { epoch: Epoch(row.epoch), silent_since: row.silent_since, now: row.now }
-            }
+            Some(epoch) => Leadership::Taken { epoch: Epoch(epoch), settling: self.settling().await? },
             None => Leadership::Other,
         })
+    }
+
+    async fn settling(&self) -> Result<Option<Settling>> {
+        let row = sqlx::query!("SELECT silent_since, settled_at FROM leader WHERE settled_at > farm_now()")
+            .fetch_optional(&self.vital)
+            .await?;
+        Ok(row.and_then(|row| Some(Settling { silent_since: row.silent_since?, until: row.settled_at? })))
     }
 
     /// Gives the leadership up, if it is still this one's.
@@ -78,13 +105,15 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that the workers of coordinators that were silent for `silence` are connected to nobody.
+    /// Notes that workers who were silent for `silence`, as their coordinators were, are connected to nobody. A
+    /// sign of theirs connects them again.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn disown_workers(&self, silence: Duration) -> Result<u64> {
         let done = sqlx::query!(
-            "UPDATE workers SET coordinator_id = NULL WHERE coordinator_id IS NOT NULL AND NOT EXISTS (
+            "UPDATE workers SET coordinator_id = NULL WHERE coordinator_id IS NOT NULL
+               AND last_seen < farm_now() - make_interval(secs => $1) AND NOT EXISTS (
                 SELECT FROM coordinators c WHERE c.id = workers.coordinator_id
                 AND c.last_seen > farm_now() - make_interval(secs => $1))",
             silence.as_secs_f64()
@@ -105,7 +134,7 @@ impl Store {
             id,
             address
         )
-        .execute(&self.pool)
+        .execute(&self.vital)
         .await?;
         Ok(())
     }

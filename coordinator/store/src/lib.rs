@@ -48,6 +48,8 @@ pub fn default_project() -> ProjectId {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    /// For leadership and signs of life, which wait behind nobody's queries.
+    vital: PgPool,
 }
 
 impl Store {
@@ -59,12 +61,17 @@ impl Store {
         let options = PgConnectOptions::from_str(url)
             .map_err(|e| Invalid::new("database URL", "…", format!("{e}; write postgres://USER@HOST/DB")))?
             .application_name("farm-coordinator")
-            .options([("idle_in_transaction_session_timeout", "30s")]);
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(acquire)
-            .connect_lazy_with(options);
-        Ok(Self { pool })
+            .options([
+                // Whoever stops in the middle of a transaction must not hold the others up.
+                ("idle_in_transaction_session_timeout", "3s"),
+                ("lock_timeout", "5s"),
+                ("statement_timeout", "60s"),
+            ]);
+        let pool = |size: u32, options: PgConnectOptions| {
+            PgPoolOptions::new().max_connections(size).acquire_timeout(acquire).connect_lazy_with(options)
+        };
+        let vital = pool(2, options.clone().options([("statement_timeout", "5s"), ("lock_timeout", "1s")]));
+        Ok(Self { pool: pool(connections, options), vital })
     }
 
     /// Brings the schema up to date; safe from several coordinators at once.

@@ -200,7 +200,24 @@ impl Store {
     }
 }
 
-/// Ends the publication and its build once every destination and tag is settled.
+/// Takes the lock under which destinations and tags of a publication are settled: without it two that settle
+/// the last two at once would each leave the end to the other.
+pub(crate) async fn lock_publication(
+    tx: &mut Tx,
+    project: ProjectId,
+    publication: PublicationId,
+) -> Result<()> {
+    sqlx::query_scalar!(
+        "SELECT id FROM publications WHERE project_id = $1 AND id = $2 FOR UPDATE",
+        project.as_uuid(),
+        publication.as_uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Ends the publication and its build once every destination and tag is settled. The caller holds its lock.
 pub(crate) async fn settle(tx: &mut Tx, project: ProjectId, publication: PublicationId) -> Result<()> {
     let (project_id, id) = (project.as_uuid(), publication.as_uuid());
     let row = sqlx::query!(

@@ -3,12 +3,14 @@
 use farm_core::retry::Ending;
 use farm_types::{Cause, Failure};
 
-use crate::attempts::{Place, STOP_CANCELLED, STOP_FAILED_ELSEWHERE};
-use crate::decide::{build_event, decide, fail_execution, queue_deadline};
+use std::time::Duration;
+
+use crate::attempts::{Place, STOP_CANCELLED, STOP_DEADLINE, STOP_FAILED_ELSEWHERE};
+use crate::decide::{attempt_deadline, build_event, decide, fail_execution, queue_deadline};
 use crate::finish::{PublishLimit, end_job, event, free_slots, settle_job};
 use crate::leader::{Epoch, hold_epoch};
 use crate::lease::lock_execution;
-use crate::{Result, Store, to_json};
+use crate::{Result, Store, StoreError, fit, to_json};
 
 /// How many are taken at once: the rest comes with the next pass.
 const BATCH: i64 = 100;
@@ -39,40 +41,92 @@ impl Store {
         .await?;
         let mut reaped = 0;
         for row in due {
-            let mut tx = self.begin().await?;
-            hold_epoch(&mut tx, epoch).await?;
             let place =
                 Place { project: row.project_id.into(), job: row.job_id, execution: row.execution_id.into() };
-            lock_execution(&mut tx, place.project, place.execution).await?;
-            let ended = sqlx::query!(
-                r#"UPDATE attempts a SET state = 'lost', finished_at = farm_now(),
-                        failure = jsonb_build_object('cause', 'infrastructure', 'code', 'worker_lost', 'message',
-                            'worker ' || w.name || CASE WHEN w.boot_id <> a.boot_id THEN ' was restarted'
-                            ELSE ' was lost (no heartbeat for '
-                                 || extract(epoch FROM farm_now() - w.last_seen)::int || ' s)' END)
-                   FROM workers w
-                   WHERE a.id = $1 AND w.id = a.worker_id AND a.state IN ('offered', 'running')
-                     AND (a.lease_expires_at < farm_now()
-                          OR (w.boot_id <> a.boot_id AND w.booted_at < farm_now() - make_interval(secs => $2)))
-                   RETURNING a.worker_id, a.engine_id, a.weight, a.stop_reason"#,
-                row.id,
-                REBOOT_GRACE_SECONDS
-            )
-            .fetch_optional(&mut *tx)
-            .await?;
-            let Some(ended) = ended else { continue };
-            free_slots(&mut tx, ended.engine_id, ended.weight).await?;
-            event(&mut tx, &place, "attempt_ended", &row.id.to_string(), "lost").await?;
-            if [STOP_CANCELLED, STOP_FAILED_ELSEWHERE].contains(&ended.stop_reason.as_str()) {
-                end_job(&mut tx, &place, "cancelled", None).await?;
-            } else {
-                settle_job(&mut tx, &place, Ending::Lost, ended.worker_id.into(), jitter).await?;
+            match self.reap_one(epoch, &place, row.id, publish, jitter).await {
+                Ok(true) => reaped += 1,
+                Ok(false) => {}
+                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                // One that can't be ended must not keep the others alive.
+                Err(error) => tracing::warn!(attempt = %row.id, %error, "an attempt could not be reaped"),
             }
-            decide(&mut tx, place.project, place.execution, publish).await?;
-            tx.commit().await?;
-            reaped += 1;
         }
         Ok(reaped)
+    }
+
+    async fn reap_one(
+        &self,
+        epoch: Epoch,
+        place: &Place,
+        attempt: uuid::Uuid,
+        publish: PublishLimit,
+        jitter: f64,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        lock_execution(&mut tx, place.project, place.execution).await?;
+        let unanswered = sqlx::query_scalar!(
+            r#"SELECT state = 'offered' AS "unanswered!" FROM attempts WHERE id = $1 AND state IN ('offered', 'running')"#,
+            attempt
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(unanswered) = unanswered else { return Ok(false) };
+        let ended = sqlx::query!(
+            r#"UPDATE attempts a SET state = 'lost', finished_at = farm_now(),
+                    failure = jsonb_build_object('cause', 'infrastructure', 'code', 'worker_lost', 'message',
+                        'worker ' || w.name || CASE
+                            WHEN w.boot_id <> a.boot_id THEN ' was restarted'
+                            WHEN a.state = 'offered' THEN ' did not answer'
+                            ELSE ' was lost (no heartbeat for '
+                                 || extract(epoch FROM farm_now() - w.last_seen)::int || ' s)' END)
+               FROM workers w
+               WHERE a.id = $1 AND w.id = a.worker_id AND a.state IN ('offered', 'running')
+                 AND (a.lease_expires_at < farm_now()
+                      OR (w.boot_id <> a.boot_id AND w.booted_at < farm_now() - make_interval(secs => $2)))
+               RETURNING a.worker_id, a.engine_id, a.weight, a.stop_reason"#,
+            attempt,
+            REBOOT_GRACE_SECONDS
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(ended) = ended else { return Ok(false) };
+        free_slots(&mut tx, ended.engine_id, ended.weight).await?;
+        event(&mut tx, place, "attempt_ended", &attempt.to_string(), "lost").await?;
+        let ending = match ended.stop_reason.as_str() {
+            STOP_CANCELLED | STOP_FAILED_ELSEWHERE => None,
+            STOP_DEADLINE => Some(Ending::Failed(attempt_deadline())),
+            // Nothing ever ran, so no worker was lost by it.
+            _ if unanswered => Some(Ending::Released { declined: true }),
+            _ => Some(Ending::Lost),
+        };
+        match ending {
+            None => end_job(&mut tx, place, "cancelled", None).await?,
+            Some(ending) => settle_job(&mut tx, place, ending, ended.worker_id.into(), jitter).await?,
+        }
+        decide(&mut tx, place.project, place.execution, publish).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Tells the attempts to stop that go on for longer than `limit`.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn stop_overdue_attempts(&self, epoch: Epoch, limit: Duration) -> Result<usize> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let stopped = sqlx::query!(
+            "UPDATE attempts SET stop_reason = $2, stop_since = farm_now() WHERE (project_id, id) IN (
+                SELECT project_id, id FROM attempts WHERE state IN ('offered', 'running') AND stop_reason = ''
+                AND offered_at < farm_now() - make_interval(secs => $1) FOR UPDATE SKIP LOCKED)",
+            limit.as_secs_f64(),
+            STOP_DEADLINE
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        fit(stopped.rows_affected())
     }
 
     /// Fails the executions of which a job still waits after the queue deadline of all their builds.
@@ -83,8 +137,10 @@ impl Store {
         let due = sqlx::query!(
             r#"SELECT DISTINCT ON (j.project_id, j.execution_id) j.project_id, j.execution_id, j.id, j.waiting,
                       j.platform
-               FROM jobs j
-               WHERE j.state = 'ready' AND NOT EXISTS (
+               FROM builds due
+               JOIN jobs j ON j.project_id = due.project_id AND j.execution_id = due.execution_id
+                          AND j.state = 'ready'
+               WHERE due.finished_at IS NULL AND due.queue_deadline <= farm_now() AND NOT EXISTS (
                     SELECT FROM builds b WHERE b.project_id = j.project_id AND b.execution_id = j.execution_id
                     AND b.queue_deadline > farm_now())
                ORDER BY j.project_id, j.execution_id, j.id LIMIT $1"#,

@@ -33,7 +33,7 @@ impl Store {
                       head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!"
                FROM queues, LATERAL (
                     SELECT * FROM jobs j WHERE j.state = 'ready' AND j.queue_class = queues.queue_class
-                    AND j.project_id = queues.project_id ORDER BY j.virtual_time, j.id LIMIT $1) AS head"#,
+                    AND j.project_id = queues.project_id AND j.not_before <= farm_now() ORDER BY j.virtual_time, j.id LIMIT $1) AS head"#,
             heads
         )
         .fetch_all(&self.pool)
@@ -80,23 +80,31 @@ impl Store {
         Ok(State { waiting, workers, engines, shares, settling: None })
     }
 
-    /// Writes down what ready jobs wait for, where it changed.
+    /// Writes down what ready jobs wait for, where it changed. Gives how many changed.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
-    pub async fn note_waiting(&self, epoch: Epoch, reasons: &[(JobId, String)]) -> Result<()> {
+    pub async fn note_waiting(&self, epoch: Epoch, reasons: &[(JobId, String)]) -> Result<usize> {
         if reasons.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         let jobs: Vec<Uuid> = reasons.iter().map(|r| r.0.as_uuid()).collect();
         let words: Vec<String> = reasons.iter().map(|r| r.1.clone()).collect();
-        sqlx::query!(
-            "WITH changed AS (
+        // Executions are locked before jobs, here as everywhere; one that is busy hears of it the next time.
+        let noted = sqlx::query!(
+            "WITH free AS (
+                SELECT e.project_id, e.id FROM executions e
+                WHERE (e.project_id, e.id) IN (
+                    SELECT j.project_id, j.execution_id FROM unnest($1::uuid[], $2::text[]) AS r (job, words)
+                    JOIN jobs j ON j.id = r.job AND j.state = 'ready' AND j.waiting <> r.words)
+                ORDER BY e.id FOR UPDATE SKIP LOCKED),
+             changed AS (
                 UPDATE jobs SET waiting = reason.words
-                FROM unnest($1::uuid[], $2::text[]) AS reason (job, words)
-                WHERE jobs.id = reason.job AND jobs.state = 'ready' AND jobs.waiting <> reason.words
+                FROM unnest($1::uuid[], $2::text[]) AS reason (job, words), free
+                WHERE jobs.id = reason.job AND jobs.project_id = free.project_id AND jobs.execution_id = free.id
+                  AND jobs.state = 'ready' AND jobs.waiting <> reason.words
                 RETURNING jobs.project_id, jobs.execution_id, jobs.unit_key, jobs.waiting)
              SELECT farm_execution_event(project_id, execution_id, 'job_waits',
                     jsonb_build_object('job', unit_key, 'waiting', waiting)) FROM changed",
@@ -106,6 +114,6 @@ impl Store {
         .fetch_all(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok(())
+        Ok(noted.len())
     }
 }

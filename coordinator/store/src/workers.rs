@@ -8,6 +8,20 @@ use uuid::Uuid;
 
 use crate::{Result, Store, StoreError, fit};
 
+/// An attempt that was told to stop is renewed for so long; then its lease runs out.
+const STOP_WITHIN_SECONDS: f64 = 60.0;
+
+/// A worker's sign of life.
+#[derive(Debug, Clone)]
+pub struct Sign {
+    /// Whose.
+    pub worker: WorkerId,
+    /// The control stream that it came by.
+    pub connection: Uuid,
+    /// The lease tokens of what the worker runs.
+    pub tokens: Vec<Uuid>,
+}
+
 /// What a worker says of itself when it connects.
 #[derive(Debug, Clone)]
 pub struct Registration {
@@ -156,7 +170,9 @@ impl Store {
     /// The database can't be reached.
     pub async fn worker_disconnected(&self, worker: WorkerId, connection: Uuid) -> Result<()> {
         sqlx::query!(
-            "UPDATE workers SET coordinator_id = NULL WHERE id = $1 AND connection_id = $2",
+            // A sign that came by it and is written late must not connect it again.
+            "UPDATE workers SET coordinator_id = NULL, connection_id = gen_random_uuid()
+             WHERE id = $1 AND connection_id = $2",
             worker.as_uuid(),
             connection
         )
@@ -167,30 +183,38 @@ impl Store {
 
     /// Notes signs of life, and renews for `lease` what the workers said that they run: all in one write.
     ///
-    /// A lease is renewed only by the life of the worker that holds it, and only while it is live.
+    /// A lease is renewed only by the life of the worker that holds it, only while it is live, and not for long
+    /// once it was told to stop. A worker that gives a sign is connected to the coordinator that heard it.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn heartbeats(&self, beats: &[(WorkerId, BootId, Vec<Uuid>)], lease: Duration) -> Result<()> {
-        let workers: Vec<Uuid> = beats.iter().map(|beat| beat.0.as_uuid()).collect();
-        let boots: Vec<Uuid> = beats.iter().map(|beat| beat.1.as_uuid()).collect();
-        let tokens: Vec<Uuid> = beats.iter().flat_map(|beat| beat.2.iter().copied()).collect();
+    pub async fn heartbeats(&self, coordinator: Uuid, signs: &[Sign], lease: Duration) -> Result<()> {
+        let workers: Vec<Uuid> = signs.iter().map(|sign| sign.worker.as_uuid()).collect();
+        let connections: Vec<Uuid> = signs.iter().map(|sign| sign.connection).collect();
+        let tokens: Vec<Uuid> = signs.iter().flat_map(|sign| sign.tokens.iter().copied()).collect();
         sqlx::query!(
             "WITH seen AS (
-                UPDATE workers SET last_seen = farm_now()
-                FROM unnest($1::uuid[], $2::uuid[]) AS beat (worker, boot)
-                WHERE workers.id = beat.worker AND workers.boot_id = beat.boot
-                RETURNING workers.id, workers.boot_id)
+                UPDATE workers SET last_seen = farm_now(), coordinator_id = $5
+                FROM unnest($1::uuid[], $2::uuid[]) AS sign (worker, connection)
+                WHERE workers.id = sign.worker AND workers.connection_id = sign.connection
+                RETURNING workers.id, workers.boot_id),
+             renewed AS (
+                SELECT attempts.project_id, attempts.id FROM attempts
+                JOIN seen ON attempts.worker_id = seen.id AND attempts.boot_id = seen.boot_id
+                WHERE attempts.lease_token = ANY($3) AND attempts.state IN ('offered', 'running')
+                  AND (attempts.stop_since IS NULL
+                       OR attempts.stop_since > farm_now() - make_interval(secs => $6))
+                ORDER BY attempts.id FOR UPDATE OF attempts)
              UPDATE attempts SET lease_expires_at = farm_now() + make_interval(secs => $4)
-             FROM seen
-             WHERE attempts.worker_id = seen.id AND attempts.boot_id = seen.boot_id
-               AND attempts.lease_token = ANY($3) AND attempts.state IN ('offered', 'running')",
+             FROM renewed WHERE attempts.project_id = renewed.project_id AND attempts.id = renewed.id",
             &workers,
-            &boots,
+            &connections,
             &tokens,
-            lease.as_secs_f64()
+            lease.as_secs_f64(),
+            coordinator,
+            STOP_WITHIN_SECONDS
         )
-        .execute(&self.pool)
+        .execute(&self.vital)
         .await?;
         Ok(())
     }

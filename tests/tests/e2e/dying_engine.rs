@@ -36,6 +36,8 @@ fn a_build_whose_engine_is_killed_is_built_on_another_and_the_engine_is_used_aga
     let waiting = Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile /\n", nonce()));
     let mut cli = farm.cli_spawn("waiting", &["submit", waiting.text(), "--platform", "linux/amd64"]);
     cli.wait_for_line("linux/amd64  waiting", LONG);
+    let workers = farm.cli(&["workers", "--json"]).json();
+    assert!(workers["workers"].as_array().unwrap().iter().all(|w| w["state"] != "online"), "{workers:#}");
     engine.start_again();
     assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
     assert_eq!(show(&farm, &build_id(&cli.output()))["platforms"][0]["attempts"], 1);

@@ -77,11 +77,10 @@ fn a_worker_that_is_told_to_stop_ends_what_it_runs_and_gives_it_back_when_told_a
     let step = gate.arrival();
     let first = runner(&farm, &build_id(&cli.output()));
     farm.worker(&first).signal(Signal::TERM);
-    // It offers nothing any more.
     until("draining worker", LONG, || {
         let workers = farm.cli(&["workers", "--json"]).json();
         let mut workers = workers["workers"].as_array().unwrap().iter();
-        workers.any(|w| w["name"] == first.as_str() && w["platforms"] == serde_json::json!([])).then_some(())
+        workers.any(|w| w["name"] == first.as_str() && w["state"] == "draining").then_some(())
     });
     // Its job goes on, new ones go elsewhere.
     let other = Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile /\n", nonce()));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use farm_store::finish::Outcome;
+use farm_store::workers::Sign;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{AttemptState, BuildState, JobState};
 use farm_types::{Cause, Failure};
@@ -136,7 +137,8 @@ async fn a_job_that_loses_three_workers_is_poison() {
     for name in ["a", "b", "c"] {
         let (worker, _) = world.worker(name, 1).await;
         world.pass("2 min");
-        world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
+        let lease = world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
+        world.store.attempt_started(lease).await.unwrap();
         world.pass("26 s");
         world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap();
     }
@@ -148,19 +150,20 @@ async fn a_job_that_loses_three_workers_is_poison() {
 async fn a_heartbeat_renews_the_leases_that_it_names_and_no_others() {
     let world = world().await;
     let (worker, boot) = world.worker("w", 2).await;
+    let connection = world.connection(worker);
     let build = world.submit("k", "linux/amd64,linux/arm64", &[]).await;
     let named = world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
     world.lease_for(build, 1, worker, Duration::from_secs(25)).await;
     world.pass("20 s");
-    let beat = (worker, boot, vec![named.token.as_uuid()]);
-    world.store.heartbeats(&[beat], Duration::from_secs(25)).await.unwrap();
+    let sign = |connection| Sign { worker, connection, tokens: vec![named.token.as_uuid()] };
+    world.store.heartbeats(world.coordinator, &[sign(connection)], Duration::from_secs(25)).await.unwrap();
     world.pass("10 s");
     assert_eq!(world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap(), 1);
     let live = world.store.live_attempts(worker, boot).await.unwrap();
     assert_eq!(live.iter().map(|l| l.attempt).collect::<Vec<_>>(), [named.attempt]);
-    // Another life of the worker renews nothing.
-    let stranger = (worker, farm_types::BootId::generate(), vec![named.token.as_uuid()]);
-    world.store.heartbeats(&[stranger], LEASE).await.unwrap();
+    // Another connection, and so another life of the worker, renews nothing.
+    let stranger = sign(uuid::Uuid::new_v4());
+    world.store.heartbeats(world.coordinator, &[stranger], LEASE).await.unwrap();
     world.pass("16 s");
     assert_eq!(world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap(), 1);
 }
@@ -213,4 +216,59 @@ async fn a_job_that_waits_past_the_queue_deadline_fails_its_build_and_says_what_
     let failure = world.build(build).await.failure.unwrap();
     assert_eq!((failure.cause, failure.code.as_str()), (Cause::Deadline, "queue_deadline"));
     assert!(failure.message.contains("no worker for linux/amd64"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn an_offer_that_nobody_answered_has_lost_no_worker() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    for _ in 0..4 {
+        world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
+        world.pass("26 s");
+        assert_eq!(world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap(), 1);
+        world.pass("2 s");
+    }
+    let record = world.build(build).await;
+    assert_eq!(record.jobs[0].state, JobState::Ready);
+    let words = record.jobs[0].attempts[0].failure.clone().unwrap().message;
+    assert!(words.contains("did not answer"), "{words}");
+}
+
+#[tokio::test]
+async fn an_attempt_that_goes_on_for_ever_is_stopped_and_ends_by_its_deadline() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let limit = Duration::from_secs(600);
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let lease = world.lease_for(build, 0, worker, Duration::from_secs(3600)).await;
+    world.store.attempt_started(lease).await.unwrap();
+    assert_eq!(world.store.stop_overdue_attempts(world.epoch, limit).await.unwrap(), 0);
+    world.pass("601 s");
+    assert_eq!(world.store.stop_overdue_attempts(world.epoch, limit).await.unwrap(), 1);
+    assert_eq!(world.store.stops_via(world.coordinator).await.unwrap().len(), 1);
+    world.finish(lease, Outcome::Stopped).await.unwrap();
+    let failure = world.build(build).await.failure.unwrap();
+    assert_eq!((failure.cause, failure.code.as_str()), (Cause::Deadline, "attempt_deadline"));
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_stop_when_told_loses_its_lease_however_often_it_is_heard() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let lease = world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
+    world.store.attempt_started(lease).await.unwrap();
+    world.store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
+    let sign = Sign { worker, connection: world.connection(worker), tokens: vec![lease.token.as_uuid()] };
+    for _ in 0..9 {
+        world.pass("10 s");
+        world
+            .store
+            .heartbeats(world.coordinator, std::slice::from_ref(&sign), Duration::from_secs(25))
+            .await
+            .unwrap();
+        world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap();
+    }
+    assert_eq!(world.state(build).await, BuildState::Cancelled);
 }

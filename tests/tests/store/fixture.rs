@@ -6,7 +6,7 @@ use farm_core::index::{Index, OCI_INDEX};
 use farm_store::attempts::Lease;
 use farm_store::builds::{NewBuild, Submitted};
 use farm_store::finish::{Outcome, PublishLimit};
-use farm_store::leader::{Epoch, Leadership};
+use farm_store::leader::{Epoch, Leadership, Outage};
 use farm_store::lease::Assignment;
 use farm_store::record::{BuildRecord, JobResult};
 use farm_store::snapshots::{NewObject, ObjectKind};
@@ -20,6 +20,8 @@ use uuid::Uuid;
 
 /// Long enough that nothing ends by itself.
 pub const LEASE: Duration = Duration::from_secs(60);
+pub const OUTAGE: Outage =
+    Outage { longer_than: Duration::from_secs(3), settles_within: Duration::from_secs(25) };
 pub const PUBLISH: PublishLimit = PublishLimit(Duration::from_secs(60));
 
 pub struct World {
@@ -36,7 +38,7 @@ pub async fn world() -> World {
     store.migrate().await.unwrap();
     let coordinator = Uuid::now_v7();
     store.register_coordinator(coordinator, "test").await.unwrap();
-    let Leadership::Taken { epoch, .. } = store.lead(coordinator, LEASE).await.unwrap() else {
+    let Leadership::Taken { epoch, .. } = store.lead(coordinator, LEASE, OUTAGE).await.unwrap() else {
         panic!("nobody else leads")
     };
     let upload = store.open_upload(default_project(), "test", LEASE).await.unwrap();
@@ -123,6 +125,14 @@ impl World {
             offers: vec![offer("linux/amd64"), offer("linux/arm64")],
             slots,
         }
+    }
+
+    /// The control stream by which a worker is connected.
+    pub fn connection(&self, worker: WorkerId) -> Uuid {
+        self.database
+            .psql(&format!("SELECT connection_id FROM workers WHERE id = '{worker}'"))
+            .parse()
+            .unwrap()
     }
 
     /// The assignment of the build's job number `job` to a worker.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use farm_store::StoreError;
 use farm_store::leader::Leadership;
+use farm_store::workers::Sign;
 use uuid::Uuid;
 
-use crate::fixture::{LEASE, PUBLISH, success, world};
+use crate::fixture::{LEASE, OUTAGE, PUBLISH, success, world};
 
 const TTL: Duration = Duration::from_secs(2);
 
@@ -14,15 +15,32 @@ const TTL: Duration = Duration::from_secs(2);
 async fn another_coordinator_leads_only_after_the_first_was_silent_and_with_a_higher_epoch() {
     let world = world().await;
     let other = Uuid::now_v7();
-    assert_eq!(world.store.lead(other, TTL).await.unwrap(), Leadership::Other);
-    assert_eq!(world.store.lead(world.coordinator, TTL).await.unwrap(), Leadership::Kept(world.epoch));
+    assert_eq!(world.store.lead(other, TTL, OUTAGE).await.unwrap(), Leadership::Other);
+    let kept = Leadership::Kept { epoch: world.epoch, settling: None };
+    assert_eq!(world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap(), kept);
     world.database.psql("UPDATE farm_clock SET shift = '3 s'");
-    let Leadership::Taken { epoch, silent_since, now } = world.store.lead(other, TTL).await.unwrap() else {
-        panic!("the leader was silent for longer than it may")
+    let taken = world.store.lead(other, TTL, OUTAGE).await.unwrap();
+    assert!(
+        matches!(taken, Leadership::Taken { epoch, settling: None } if epoch.0 > world.epoch.0),
+        "{taken:?}"
+    );
+    assert_eq!(world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap(), Leadership::Other);
+}
+
+#[tokio::test]
+async fn after_an_outage_silence_is_held_against_nobody_whoever_leads_next() {
+    let world = world().await;
+    world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap();
+    world.database.psql("UPDATE farm_clock SET shift = '1 min'");
+    let Leadership::Taken { settling: Some(settling), .. } =
+        world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap()
+    else {
+        panic!("all coordinators were silent for a minute")
     };
-    assert!(epoch.0 > world.epoch.0);
-    assert!(silent_since.unwrap() < now);
-    assert_eq!(world.store.lead(world.coordinator, TTL).await.unwrap(), Leadership::Other);
+    assert!((settling.until - settling.silent_since).num_seconds() >= 80);
+    world.store.resign(world.coordinator).await.unwrap();
+    let next = world.store.lead(Uuid::now_v7(), TTL, OUTAGE).await.unwrap();
+    assert!(matches!(next, Leadership::Taken { settling: Some(s), .. } if s == settling), "{next:?}");
 }
 
 #[tokio::test]
@@ -32,7 +50,8 @@ async fn what_an_old_leader_decides_changes_nothing() {
     let build = world.submit("k", "linux/amd64", &["localhost:5002/app:1"]).await;
     let assignment = world.assignment(build, 0, worker).await;
     world.store.resign(world.coordinator).await.unwrap();
-    let Leadership::Taken { epoch, .. } = world.store.lead(Uuid::now_v7(), LEASE).await.unwrap() else {
+    let Leadership::Taken { epoch, .. } = world.store.lead(Uuid::now_v7(), LEASE, OUTAGE).await.unwrap()
+    else {
         panic!("the leader resigned")
     };
     let stale = world.store.lease(world.epoch, assignment.clone(), LEASE).await;
@@ -68,13 +87,21 @@ async fn a_name_that_is_in_use_is_refused_until_its_worker_is_gone_or_silent() {
 }
 
 #[tokio::test]
-async fn the_workers_of_a_dead_coordinator_are_connected_to_nobody() {
+async fn the_workers_of_a_dead_coordinator_are_connected_to_nobody_until_they_are_heard_again() {
     let world = world().await;
-    world.worker("w", 1).await;
-    assert_eq!(world.store.disown_workers(Duration::from_secs(5)).await.unwrap(), 0);
+    let (worker, _) = world.worker("w", 1).await;
+    let silence = Duration::from_secs(5);
+    let sign = Sign { worker, connection: world.connection(worker), tokens: Vec::new() };
+    assert_eq!(world.store.disown_workers(silence).await.unwrap(), 0);
     world.pass("6 s");
-    assert_eq!(world.store.disown_workers(Duration::from_secs(5)).await.unwrap(), 1);
+    // A worker that was heard is not taken away, even if its coordinator's own sign is late.
+    world.store.heartbeats(world.coordinator, std::slice::from_ref(&sign), LEASE).await.unwrap();
+    assert_eq!(world.store.disown_workers(silence).await.unwrap(), 0);
+    world.pass("6 s");
+    assert_eq!(world.store.disown_workers(silence).await.unwrap(), 1);
     assert!(!world.store.workers().await.unwrap()[0].connected);
+    world.store.heartbeats(world.coordinator, &[sign], LEASE).await.unwrap();
+    assert!(world.store.workers().await.unwrap()[0].connected);
 }
 
 #[tokio::test]
@@ -89,6 +116,10 @@ async fn the_end_of_an_old_stream_does_not_undo_a_new_one() {
     world.store.worker_disconnected(worker, old.connection).await.unwrap();
     assert!(world.store.workers().await.unwrap()[0].connected);
     world.store.worker_disconnected(worker, new.connection).await.unwrap();
+    assert!(!world.store.workers().await.unwrap()[0].connected);
+    // Nor does a sign that came by it and is written late.
+    let late = Sign { worker, connection: new.connection, tokens: Vec::new() };
+    world.store.heartbeats(world.coordinator, &[late], LEASE).await.unwrap();
     assert!(!world.store.workers().await.unwrap()[0].connected);
 }
 

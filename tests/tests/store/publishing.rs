@@ -25,10 +25,15 @@ async fn merged(world: &World, key: &str, tags: &[&str]) -> (Submitted, Vec<DueD
     (build, destinations)
 }
 
+async fn claim(world: &World, destination: &DueDestination, tag: &str) -> farm_store::Result<Claim> {
+    let before = Some(Digest::of(b"before"));
+    world.store.claim_tag(world.epoch, destination, tag, before, Duration::from_secs(60)).await
+}
+
 async fn put(world: &World, destination: &DueDestination, tag: &str) -> Claim {
-    let claim = world.store.claim_tag(world.epoch, destination, tag).await.unwrap();
+    let claim = claim(world, destination, tag).await.unwrap();
     if claim == Claim::Granted {
-        world.store.tag_put(world.epoch, destination, tag, Some(Digest::of(b"before"))).await.unwrap();
+        world.store.tag_put(world.epoch, destination, tag).await.unwrap();
         world.store.tag_verified(world.epoch, destination, tag).await.unwrap();
     }
     claim
@@ -137,4 +142,49 @@ async fn a_tag_that_is_refused_after_the_index_was_taken_fails_the_build() {
     let states: Vec<_> =
         record.publication.unwrap().destinations[0].tags.iter().map(|tag| tag.state).collect();
     assert_eq!(states, [TagState::Verified, TagState::Failed]);
+}
+
+#[tokio::test]
+async fn the_last_two_tags_verified_at_once_end_the_build() {
+    let world = world().await;
+    for round in 0..10 {
+        let key = format!("k{round}");
+        let tags = [format!("localhost:5002/app{round}:1"), format!("localhost:5003/app{round}:1")];
+        let (build, destinations) = merged(&world, &key, &[&tags[0], &tags[1]]).await;
+        for destination in &destinations {
+            world.store.destination_pushed(world.epoch, destination).await.unwrap();
+        }
+        tokio::join!(put(&world, &destinations[0], "1"), put(&world, &destinations[1], "1"));
+        assert_eq!(world.state(build).await, BuildState::Succeeded, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_tag_is_not_moved_for_a_publication_that_has_ended() {
+    let world = world().await;
+    let (_, destinations) = merged(&world, "k", &["localhost:5002/app:1"]).await;
+    world.pass("61 s");
+    world.store.end_overdue_publications(world.epoch).await.unwrap();
+    assert!(matches!(claim(&world, &destinations[0], "1").await, Err(farm_store::StoreError::Stale(_))));
+    assert_eq!(world.database.psql("SELECT count(*) FROM tag_heads"), "0");
+}
+
+#[tokio::test]
+async fn a_tag_whose_older_put_may_still_come_is_looked_at_once_more() {
+    let world = world().await;
+    let (_, old) = merged(&world, "old", &["localhost:5002/app:1"]).await;
+    let (_, new) = merged(&world, "new", &["localhost:5002/app:1"]).await;
+    assert_eq!(claim(&world, &old[0], "1").await.unwrap(), Claim::Granted);
+    world.store.destination_pushed(world.epoch, &new[0]).await.unwrap();
+    put(&world, &new[0], "1").await;
+    assert!(world.store.due_rechecks(10).await.unwrap().is_empty());
+    world.pass("61 s");
+    let recheck = world.store.due_rechecks(10).await.unwrap().remove(0);
+    assert_eq!((recheck.digest, recheck.bytes.as_slice()), (Digest::of(b"new"), b"new".as_slice()));
+    assert_eq!(recheck.older, [Digest::of(b"old")]);
+    world.store.rechecked(world.epoch, &recheck, Some(Duration::from_secs(60))).await.unwrap();
+    assert!(world.store.due_rechecks(10).await.unwrap().is_empty());
+    world.pass("61 s");
+    world.store.rechecked(world.epoch, &recheck, None).await.unwrap();
+    assert!(world.store.due_rechecks(10).await.unwrap().is_empty());
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::DateTime;
+use farm_proto::convert::without_nul;
 use farm_proto::v1::control_request::Message as Said;
 use farm_proto::v1::control_response::Message as Answer;
 use farm_proto::{WORKER_PROTOCOL, v1};
@@ -12,7 +13,7 @@ use farm_store::finish::{Outcome, PublishLimit, Step};
 use farm_store::record::JobResult;
 use farm_store::workers::Registration;
 use farm_types::ids::check_worker_name;
-use farm_types::{BootId, Failure, Offer, WorkerId};
+use farm_types::{BootId, Cause, Failure, Offer, WorkerId};
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -73,7 +74,7 @@ pub async fn open(
     context.link.connect(worker, serial, outbox.clone());
     context.hints.changed();
     tokio::spawn(async move {
-        let desk = Desk { context: Arc::clone(&context), worker, boot, outbox };
+        let desk = Desk { context: Arc::clone(&context), worker, boot, connection: serial, outbox };
         let end = tokio::select! {
             end = desk.listen(&mut said) => end,
             () = desk.outbox.closed() => Ok(()),
@@ -134,6 +135,7 @@ struct Desk {
     context: Arc<Context>,
     worker: WorkerId,
     boot: BootId,
+    connection: Uuid,
     outbox: mpsc::Sender<Result<v1::ControlResponse, Status>>,
 }
 
@@ -147,7 +149,7 @@ impl Desk {
                 Some(Said::Declined(declined)) => {
                     let lease = lease(declined.lease)?;
                     tracing::info!(attempt = %lease.attempt, reason = declined.reason, "declined");
-                    self.finish(lease, Outcome::Released).await?;
+                    self.finish(lease, Outcome::Released { declined: true }).await?;
                 }
                 Some(Said::Bye(_)) => {
                     tracing::info!(worker.id = %self.worker, "the worker says goodbye");
@@ -173,7 +175,7 @@ impl Desk {
     async fn heartbeat(&self, beat: v1::Heartbeat) -> Result<(), Status> {
         let named: Vec<Lease> = beat.running.into_iter().map(|l| lease(Some(l))).collect::<Result<_, _>>()?;
         let tokens = named.iter().map(|lease| lease.token.as_uuid()).collect();
-        self.context.link.beat(self.worker, Beat { boot: self.boot, tokens });
+        self.context.link.beat(self.worker, Beat { connection: self.connection, tokens });
         let live = self.context.store.live_attempts(self.worker, self.boot).await.map_err(status::store)?;
         let stop = named
             .iter()
@@ -215,7 +217,15 @@ impl Desk {
             Some(v1::finished::Outcome::Stopped(_)) => Outcome::Stopped,
             None => return Err(Status::invalid_argument("Finished has no outcome")),
         };
-        let accepted = self.finish(lease, outcome).await?;
+        let accepted = match self.finish(lease, outcome).await {
+            // What can't be written ends this attempt, not the stream: the worker's others have done no wrong.
+            Err(status) if status.code() == tonic::Code::Internal => {
+                let why = "the worker told its end in a way that could not be written down";
+                let failure = Failure::new(Cause::Bug, "unwritable_end", why);
+                self.finish(lease, Outcome::Failed(failure)).await?
+            }
+            answer => answer?,
+        };
         let attempt_id = lease.attempt.to_string();
         self.answer(Answer::FinishedReply(v1::FinishedReply { attempt_id, accepted })).await
     }
@@ -226,8 +236,8 @@ impl Desk {
             .step_timings
             .into_iter()
             .map(|step| Step {
-                stage: step.stage,
-                instruction: step.instruction,
+                stage: without_nul(step.stage),
+                instruction: without_nul(step.instruction),
                 cached: step.cached,
                 started: time(step.started_ms),
                 finished: time(step.finished_ms),
@@ -245,13 +255,14 @@ impl Desk {
         };
         let result = JobResult {
             digest,
-            media_type: result.media_type,
+            media_type: without_nul(result.media_type),
             size: result.size,
             image_bytes: result.image_bytes,
             steps: result.steps,
             steps_cached: result.steps_cached,
-            engine: result.engine,
-            syntax_replaced: (!result.syntax_replaced.is_empty()).then_some(result.syntax_replaced),
+            engine: without_nul(result.engine),
+            syntax_replaced: (!result.syntax_replaced.is_empty())
+                .then(|| without_nul(result.syntax_replaced)),
         };
         Ok(Outcome::Succeeded { result, repositories, steps })
     }
@@ -287,7 +298,7 @@ impl Desk {
     async fn release_all(&self) -> Result<(), Status> {
         for live in self.context.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
             let lease = Lease { attempt: live.attempt, token: live.token };
-            self.finish(lease, Outcome::Released).await?;
+            self.finish(lease, Outcome::Released { declined: false }).await?;
         }
         Ok(())
     }

@@ -37,16 +37,29 @@ pub struct BuildJson {
     pub snapshot: Option<SnapshotJson>,
     /// What this submission sent.
     pub upload: Option<UploadJson>,
-    /// In the order in which they were asked for.
+    /// What was asked for.
+    pub requested: RequestedJson,
+    /// In the order in which they were asked for; left out in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<PlatformJson>,
     /// The index of all platforms.
     pub index_digest: Option<String>,
-    /// The tags, with what became of each.
+    /// The tags, with what became of each; left out in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<TagJson>,
     /// Each once over all platforms; only in `farm submit`.
     pub warnings: Vec<WarningJson>,
     /// Why it failed.
     pub failure: Option<FailureJson>,
+}
+
+/// What a build was asked to make.
+#[derive(Debug, Serialize)]
+pub struct RequestedJson {
+    /// Normalised, like `linux/arm64`.
+    pub platforms: Vec<String>,
+    /// With registry and repository.
+    pub tags: Vec<String>,
 }
 
 /// A source.
@@ -117,10 +130,10 @@ pub struct AttemptJson {
     pub state: String,
     /// native or emulated.
     pub support: String,
-    /// Milliseconds since 1970; 0 = not yet.
-    pub started_ms: i64,
-    /// Milliseconds since 1970; 0 = not yet.
-    pub finished_ms: i64,
+    /// When its worker began.
+    pub started: Option<String>,
+    /// When it ended.
+    pub finished: Option<String>,
     /// Why it ended without a result.
     pub failure: Option<FailureJson>,
 }
@@ -245,6 +258,10 @@ impl BuildJson {
             id: build.id.clone(),
             state: build.state.clone(),
             created_by: build.created_by.clone(),
+            requested: RequestedJson {
+                platforms: build.spec.as_ref().map(|spec| spec.platforms.clone()).unwrap_or_default(),
+                tags: build.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default(),
+            },
             created: time(build.created_ms),
             started: time(build.started_ms),
             finished: time(build.finished_ms),
@@ -280,8 +297,8 @@ impl From<&farm_proto::v1::Attempt> for AttemptJson {
             worker: attempt.worker.clone(),
             state: attempt.state.clone(),
             support: attempt.support.clone(),
-            started_ms: attempt.started_ms,
-            finished_ms: attempt.finished_ms,
+            started: time(attempt.started_ms),
+            finished: time(attempt.finished_ms),
             failure: attempt.failure.as_ref().map(FailureJson::from),
         }
     }

@@ -228,8 +228,13 @@ impl Progress {
         seen.took_ms = Some(took);
         let name = &seen.name;
         if !step.error.is_empty() {
-            let error = first_line(&step.error, 200);
-            out.push(format!("{label}  {name}  failed after {}: {error}", span(took)));
+            // The engine's words for a step that farm stopped.
+            if step.error.ends_with("context canceled") {
+                out.push(format!("{label}  {name}  stopped after {}", span(took)));
+            } else {
+                let error = first_line(&step.error, 200);
+                out.push(format!("{label}  {name}  failed after {}: {error}", span(took)));
+            }
         } else if step.cached {
             out.push(format!("{label}  {name}  CACHED"));
         } else if !name.starts_with("[internal]") || took >= HOUSEKEEPING_MS {

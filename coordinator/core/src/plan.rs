@@ -159,7 +159,7 @@ impl Waiting {
     /// The reason in words, for the job's owner.
     pub fn words(&self) -> String {
         match self {
-            Self::Backoff => "waits a moment before it is tried again".to_owned(),
+            Self::Backoff => "a moment before it is tried again".to_owned(),
             Self::Slots { support, used, total } => {
                 format!("all {support} slots are in use ({used} of {total})")
             }
@@ -172,9 +172,7 @@ impl Waiting {
                 )
             }
             Self::Silent { platform } => {
-                format!(
-                    "the native workers for {platform} were silent for a moment; waits for them to come back"
-                )
+                format!("the native workers for {platform}, silent for a moment, to come back")
             }
         }
     }

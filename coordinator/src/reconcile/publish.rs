@@ -193,11 +193,12 @@ async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()>
             Err(ChildError::Registry(error)) if error.is_transient() => {
                 tracing::warn!(build.id = %due.short_id, %error, "children can't be read; trying again");
                 let after = backoff(due.tries + 1, rand::random::<f64>());
-                return context.store.retry_merge(epoch, due.project, due.build, after).await;
+                return context.store.retry_merge(epoch, due.project, due.build, &error.message, after).await;
             }
-            Err(ChildError::Missing(_)) if due.tries < LOOKS => {
+            Err(ChildError::Missing(failure)) if due.tries < LOOKS => {
                 let after = backoff(due.tries + 1, rand::random::<f64>());
-                return context.store.retry_merge(epoch, due.project, due.build, after).await;
+                let why = &failure.message;
+                return context.store.retry_merge(epoch, due.project, due.build, why, after).await;
             }
             Err(ChildError::Registry(error)) => {
                 return context.store.fail_merge(epoch, due.project, due.build, &error.failure()).await;

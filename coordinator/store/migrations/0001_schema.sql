@@ -123,6 +123,8 @@ CREATE TABLE builds (
     queue_deadline  timestamptz NOT NULL,
     -- While publishing: how often the merge was tried, when it is due again, when it is given up.
     publish_tries   integer NOT NULL DEFAULT 0,
+    -- Why the last try came to nothing.
+    publish_trouble text NOT NULL DEFAULT '',
     publish_due     timestamptz,
     publish_deadline timestamptz,
     PRIMARY KEY (project_id, id),
@@ -431,7 +433,9 @@ CREATE TABLE tags (
     order_key       bigint NOT NULL,
     state           text NOT NULL DEFAULT 'wanted'
                     CHECK (state IN ('wanted', 'put', 'verified', 'superseded', 'failed')),
+    -- What it pointed to when it was looked at first, before any put; null also when it wasn't there.
     previous_digest bytea CHECK (length(previous_digest) = 32),
+    looked_at       boolean NOT NULL DEFAULT false,
     failure         jsonb,
     settled_at      timestamptz,
     PRIMARY KEY (project_id, publication_id, registry, repository, tag),

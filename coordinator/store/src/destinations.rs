@@ -214,10 +214,10 @@ impl Store {
         let (project, publication) = (d.project.as_uuid(), d.publication.as_uuid());
         let (registry, repository) = (d.repository.registry(), d.repository.name());
         // What it pointed to is written down before it is put: afterwards nobody could tell.
-        let before =
-            before.filter(|digest| *digest != d.index_digest).map(|digest| digest.as_bytes().to_vec());
+        let before = before.map(|digest| digest.as_bytes().to_vec());
         let open = sqlx::query!(
-            "UPDATE tags SET previous_digest = coalesce(previous_digest, $6)
+            "UPDATE tags SET previous_digest = CASE WHEN looked_at THEN previous_digest ELSE $6 END,
+                    looked_at = true
              WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
                AND state IN ('wanted', 'put')",
             project,

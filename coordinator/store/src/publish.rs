@@ -154,7 +154,7 @@ impl Store {
         Ok(())
     }
 
-    /// Puts a merge off.
+    /// Puts a merge off, and notes why.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -163,17 +163,19 @@ impl Store {
         epoch: Epoch,
         project: ProjectId,
         build: BuildId,
+        why: &str,
         after: Duration,
     ) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         sqlx::query!(
-            "UPDATE builds SET publish_tries = publish_tries + 1,
+            "UPDATE builds SET publish_tries = publish_tries + 1, publish_trouble = $4,
                     publish_due = farm_now() + make_interval(secs => $3)
              WHERE project_id = $1 AND id = $2 AND state = 'publishing'",
             project.as_uuid(),
             build.as_uuid(),
-            after.as_secs_f64()
+            after.as_secs_f64(),
+            why
         )
         .execute(&mut *tx)
         .await?;

@@ -1,7 +1,6 @@
 //! What only time brings about: leases that end, deadlines that pass.
 
 use farm_core::retry::Ending;
-use farm_types::{Cause, Failure};
 
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use crate::decide::{attempt_deadline, build_event, decide, fail_execution, queue
 use crate::finish::{PublishLimit, end_job, event, free_slots, settle_job};
 use crate::leader::{Epoch, hold_epoch};
 use crate::lease::lock_execution;
-use crate::{Result, Store, StoreError, fit, to_json};
+use crate::{Result, Store, StoreError, fit};
 
 /// How many are taken at once: the rest comes with the next pass.
 const BATCH: i64 = 100;
@@ -75,11 +74,10 @@ impl Store {
         let ended = sqlx::query!(
             r#"UPDATE attempts a SET state = 'lost', finished_at = farm_now(),
                     failure = jsonb_build_object('cause', 'infrastructure', 'code', 'worker_lost', 'message',
-                        'worker ' || w.name || CASE
-                            WHEN w.boot_id <> a.boot_id THEN ' was restarted'
-                            WHEN a.state = 'offered' THEN ' did not answer'
-                            ELSE ' was lost (no heartbeat for '
-                                 || extract(epoch FROM farm_now() - w.last_seen)::int || ' s)' END)
+                        CASE WHEN w.boot_id <> a.boot_id THEN 'it was restarted'
+                             WHEN a.state = 'offered' THEN 'it did not answer'
+                             ELSE 'no heartbeat for '
+                                  || extract(epoch FROM farm_now() - w.last_seen)::int || ' s' END)
                FROM workers w
                WHERE a.id = $1 AND w.id = a.worker_id AND a.state IN ('offered', 'running')
                  AND (a.lease_expires_at < farm_now()
@@ -181,15 +179,17 @@ impl Store {
     pub async fn end_overdue_publications(&self, epoch: Epoch) -> Result<usize> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
-        let failure = to_json(&Failure::new(
-            Cause::Deadline,
-            "publish_deadline",
-            "the index could not be published in time; `farm show` names the destinations that are missing",
-        ))?;
         let builds = sqlx::query!(
-            "UPDATE builds SET state = 'failed', finished_at = farm_now(), failure = $1
-             WHERE state = 'publishing' AND publish_deadline < farm_now() RETURNING project_id, id",
-            failure
+            r#"UPDATE builds b SET state = 'failed', finished_at = farm_now(),
+                    failure = jsonb_build_object('cause', 'deadline', 'code', 'publish_deadline', 'message',
+                        'the index could not be published in time: ' || coalesce(
+                            (SELECT d.failure ->> 'message' FROM publications p
+                             JOIN destinations d ON d.project_id = p.project_id AND d.publication_id = p.id
+                             WHERE p.project_id = b.project_id AND p.build_id = b.id AND d.failure IS NOT NULL
+                             ORDER BY d.registry, d.repository LIMIT 1),
+                            nullif(b.publish_trouble, ''), 'the coordinator did not come to it'))
+               WHERE state = 'publishing' AND publish_deadline < farm_now()
+               RETURNING project_id, id, failure AS "failure!""#
         )
         .fetch_all(&mut *tx)
         .await?;
@@ -208,7 +208,7 @@ impl Store {
                    AND d.publication_id = p.id AND d.state = 'pending'",
                 build.project_id,
                 build.id,
-                failure
+                build.failure
             )
             .execute(&mut *tx)
             .await?;
@@ -218,7 +218,7 @@ impl Store {
                    AND t.publication_id = p.id AND t.state IN ('wanted', 'put')",
                 build.project_id,
                 build.id,
-                failure
+                build.failure
             )
             .execute(&mut *tx)
             .await?;

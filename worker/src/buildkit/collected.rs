@@ -195,6 +195,11 @@ impl Collected {
             .filter_map(|step| Some((step, step.parsed.as_ref()?)))
             .filter(|(step, _)| step.cached || step.finished_ms() > 0)
             .collect();
+        // The engine may have several vertices for one instruction (a COPY is one per way to reach its result);
+        // the one that did the work speaks for it.
+        steps.sort_by_key(|(step, _)| step.cached);
+        let mut seen = HashSet::new();
+        steps.retain(|(_, name)| seen.insert((&name.stage, name.number, &name.instruction)));
         steps.sort_by_key(|(step, name)| (milliseconds(step.started), &name.stage, name.number));
         steps
             .into_iter()

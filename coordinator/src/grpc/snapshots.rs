@@ -1,6 +1,6 @@
 //! How source trees come in.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,11 +184,11 @@ impl SnapshotService for Snapshots {
         let upload = self.renew(principal.project, &request.upload_id).await?;
         let asked: Vec<Digest> =
             request.digests.iter().map(|bytes| digest(bytes)).collect::<Result<_, _>>()?;
-        let present: HashSet<Digest> =
+        let present =
             self.context.store.pin_present(principal.project, upload, &asked).await.map_err(status::store)?;
         let missing = asked
             .iter()
-            .filter(|digest| !present.contains(digest))
+            .filter(|digest| !present.contains_key(digest))
             .map(|digest| digest.as_bytes().to_vec().into())
             .collect();
         Ok(Response::new(v1::FindMissingResponse { missing }))

@@ -34,6 +34,8 @@ CREATE TABLE objects (
     digest      bytea NOT NULL CHECK (length(digest) = 32),
     kind        text NOT NULL CHECK (kind IN ('file', 'folder')),
     size        bigint NOT NULL CHECK (size >= 0),
+    -- What a folder unfolds to: its entries and all below them; 0 for a file.
+    entries     bigint NOT NULL DEFAULT 0 CHECK (entries >= 0),
     pack        uuid,
     pack_offset bigint CHECK (pack_offset >= 0),
     created_at  timestamptz NOT NULL DEFAULT farm_now(),

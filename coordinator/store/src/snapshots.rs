@@ -9,6 +9,9 @@ use uuid::Uuid;
 
 use crate::{Result, Store, StoreError, digest, fit};
 
+/// What one root may unfold to: a few small folders that name each other twice would unfold without end.
+const MAX_ENTRIES: i64 = 2_000_000;
+
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectKind {
@@ -102,7 +105,7 @@ impl Store {
         if renewed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound("upload session")) }
     }
 
-    /// Which of these objects are there; they are pinned for the session.
+    /// Which of these objects are there, and how much each unfolds to; they are pinned for the session.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -111,20 +114,20 @@ impl Store {
         project: ProjectId,
         upload: UploadId,
         digests: &[Digest],
-    ) -> Result<HashSet<Digest>> {
+    ) -> Result<HashMap<Digest, i64>> {
         let wanted: Vec<Vec<u8>> = digests.iter().map(|d| d.as_bytes().to_vec()).collect();
-        let present = sqlx::query_scalar!(
-            "WITH present AS (SELECT digest FROM objects WHERE project_id = $1 AND digest = ANY($3) FOR SHARE),
+        let present = sqlx::query!(
+            "WITH present AS (SELECT digest, entries FROM objects WHERE project_id = $1 AND digest = ANY($3) FOR SHARE),
              pinned AS (INSERT INTO upload_pins (project_id, upload_id, digest)
                         SELECT $1, $2, digest FROM present ON CONFLICT DO NOTHING)
-             SELECT digest FROM present",
+             SELECT digest, entries FROM present",
             project.as_uuid(),
             upload.as_uuid(),
             &wanted
         )
         .fetch_all(&self.pool)
         .await?;
-        present.iter().map(|bytes| digest(bytes)).collect()
+        present.into_iter().map(|row| Ok((digest(&row.digest)?, row.entries))).collect()
     }
 
     /// Makes written objects known, in their order, and pins them for the session.
@@ -145,34 +148,51 @@ impl Store {
             .collect::<HashSet<_>>()
             .into_iter()
             .collect();
-        let present = self.pin_present(project, upload, &foreign).await?;
-        let mut known = present;
+        // How much each known object unfolds to.
+        let mut known = self.pin_present(project, upload, &foreign).await?;
+        let mut unfolded = Vec::with_capacity(objects.len());
         for object in objects {
-            if let Some(missing) = object.children.iter().find(|child| !known.contains(*child)) {
+            let mut entries: i64 = 0;
+            for child in &object.children {
+                let below = known.get(child).ok_or_else(|| {
+                    StoreError::Conflict(format!(
+                        "the folder {} names {}, which is not there; send children first",
+                        object.digest.short(),
+                        child.short()
+                    ))
+                })?;
+                entries = entries.saturating_add(below.saturating_add(1));
+            }
+            if entries > MAX_ENTRIES {
                 return Err(StoreError::Conflict(format!(
-                    "the folder {} names {}, which is not there; send children first",
-                    object.digest.short(),
-                    missing.short()
+                    "the folder {} unfolds to more than {MAX_ENTRIES} files and folders, which is more than the \
+                     farm takes",
+                    object.digest.short()
                 )));
             }
-            known.insert(object.digest);
+            known.insert(object.digest, entries);
+            unfolded.push(entries);
         }
         let mut tx = self.begin().await?;
-        for object in objects {
+        // In one order, so that two uploads of the same objects never wait for each other in a circle.
+        let mut rows: Vec<(&NewObject, i64)> = objects.iter().zip(unfolded).collect();
+        rows.sort_by_key(|(object, _)| object.digest);
+        for (object, entries) in rows {
             let bytes = &object.digest.as_bytes()[..];
             let (pack, offset) = match object.place {
                 Some((pack, offset)) => (Some(pack), Some(fit::<u64, i64>(offset)?)),
                 None => (None, None),
             };
             sqlx::query!(
-                "INSERT INTO objects (project_id, digest, kind, size, pack, pack_offset)
-                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+                "INSERT INTO objects (project_id, digest, kind, size, pack, pack_offset, entries)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
                 project.as_uuid(),
                 bytes,
                 object.kind.as_str(),
                 fit::<u64, i64>(object.size)?,
                 pack,
-                offset
+                offset,
+                entries
             )
             .execute(&mut *tx)
             .await?;

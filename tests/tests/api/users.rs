@@ -81,6 +81,33 @@ async fn an_object_is_what_it_says_it_is_and_a_folder_comes_after_what_it_names(
 }
 
 #[tokio::test]
+async fn a_few_folders_that_unfold_without_end_are_refused() {
+    use farm_types::snapshot::{Entry, Folder, Node};
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let upload = client.snapshots.open_upload(v1::OpenUploadRequest {}).await.unwrap().into_inner().upload_id;
+    let mut folder = Folder::default();
+    let mut objects = Vec::new();
+    for _ in 0..40 {
+        let data = folder.encode();
+        objects.push(v1::PackedObject {
+            digest: folder.tree_digest().as_bytes().to_vec().into(),
+            kind: v1::ObjectKind::Folder.into(),
+            data: data.into(),
+        });
+        let node = Node::Folder { tree: folder.tree_digest(), content: folder.content_digest() };
+        let twice =
+            ["a", "b"].map(|name| Entry { name: name.into(), mode: 0o755, mtime: 0, node: node.clone() });
+        folder = Folder::new(twice.into()).unwrap();
+    }
+    let part = Some(v1::upload_objects_request::Part::Pack(v1::Pack { objects }));
+    let message = v1::UploadObjectsRequest { upload_id: upload, part };
+    let refused = client.snapshots.upload_objects(tokio_stream::once(message)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("unfolds"), "{}", refused.message());
+}
+
+#[tokio::test]
 async fn a_large_file_comes_in_pieces_and_is_kept_only_when_it_is_right() {
     let farm = Farm::builder().config("[limits]\nmax_file_bytes = 20000000\n").start();
     let mut client = Client::connect(&farm).await;

@@ -25,6 +25,8 @@ use crate::hints::BACKSTOP;
 const CHUNKS: i64 = 32;
 /// Hints that come closer together than this are taken as one.
 const BREATH: Duration = Duration::from_millis(50);
+/// A hint is for all followers. One for whom there was nothing takes a longer breath, up to this.
+const LONG_BREATH: Duration = Duration::from_millis(250);
 
 /// How far a follower has come. Opaque on the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +69,10 @@ pub fn watch(
 ) -> impl Stream<Item = Result<v1::WatchBuildResponse, Status>> {
     async_stream::try_stream! {
         let mut changes = context.hints.follow();
+        let mut breath = BREATH;
         loop {
             changes.mark_unchanged();
+            let before = cursor.clone();
             let (version, state) = context.store.version(project, build).await.map_err(status::store)?;
             if cursor == Cursor::default() && !state.is_final() {
                 yield snapshot(&context, project, build, &mut cursor).await?;
@@ -106,8 +110,9 @@ pub fn watch(
             if state.is_final() || !follow {
                 break;
             }
+            breath = if cursor == before { (breath * 2).min(LONG_BREATH) } else { BREATH };
             tokio::select! {
-                _ = changes.changed() => tokio::time::sleep(BREATH).await,
+                _ = changes.changed() => tokio::time::sleep(breath).await,
                 () = tokio::time::sleep(BACKSTOP) => {}
                 () = shutdown.cancelled() => {}
             }

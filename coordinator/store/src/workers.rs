@@ -178,6 +178,18 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
+        // The slots of an engine are those of its largest worker that is there.
+        sqlx::query!(
+            "UPDATE engines SET slots = there.slots FROM (
+                SELECT w.engine_id, max(w.slots) AS slots FROM workers w
+                WHERE w.coordinator_id IS NOT NULL
+                  AND w.engine_id = (SELECT gone.engine_id FROM workers gone WHERE gone.id = $1)
+                GROUP BY w.engine_id) AS there
+             WHERE engines.id = there.engine_id AND engines.slots <> there.slots",
+            worker.as_uuid()
+        )
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 

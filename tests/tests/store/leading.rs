@@ -141,3 +141,18 @@ async fn a_worker_that_offers_nothing_for_a_while_keeps_its_platforms_and_gets_n
     world.store.register_worker(&back, Duration::from_secs(12)).await.unwrap();
     world.store.lease(world.epoch, assignment, LEASE).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_engine_has_the_slots_of_its_largest_worker_that_is_there() {
+    let world = world().await;
+    let mut small = world.registration("small", farm_types::BootId::generate(), 1);
+    let mut large = world.registration("large", farm_types::BootId::generate(), 4);
+    (small.engine_key, large.engine_key) = ("shared".to_owned(), "shared".to_owned());
+    let suspect = Duration::from_secs(12);
+    world.store.register_worker(&small, suspect).await.unwrap();
+    let worker = world.store.register_worker(&large, suspect).await.unwrap();
+    let slots = || async { world.store.workers().await.unwrap().iter().map(|w| w.slots).collect::<Vec<_>>() };
+    assert_eq!(slots().await, [4, 4]);
+    world.store.worker_disconnected(worker, large.connection).await.unwrap();
+    assert_eq!(slots().await, [1, 1]);
+}

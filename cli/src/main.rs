@@ -21,6 +21,10 @@ fn main() -> ExitCode {
     // A thread that is still reading files must not hold up the end.
     runtime.shutdown_background();
     match result {
+        Ok(Exit::Done) if let Some(why) = farm::output::lost() => {
+            eprintln!("error: the output could not be written: {why}");
+            Exit::BuildFailed.into()
+        }
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error}");

@@ -212,6 +212,30 @@ impl Config {
             ));
         }
         let limits = &self.limits;
+        // A year is for ever here, and keeps sums of times in their range.
+        const YEAR: u64 = 366 * 24 * 3600;
+        for (name, value, most) in [
+            ("database_connections", u64::from(self.database_connections), 1000),
+            ("heartbeat_milliseconds", limits.heartbeat_milliseconds, 60_000),
+            ("suspect_seconds", limits.suspect_seconds, YEAR),
+            ("lease_seconds", limits.lease_seconds, YEAR),
+            ("native_grace_seconds", limits.native_grace_seconds, YEAR),
+            ("queue_deadline_seconds", limits.queue_deadline_seconds, YEAR),
+            ("attempt_deadline_seconds", limits.attempt_deadline_seconds, YEAR),
+            ("publish_deadline_seconds", limits.publish_deadline_seconds, YEAR),
+            ("upload_session_seconds", limits.upload_session_seconds.into(), YEAR),
+            ("registry_timeout_seconds", limits.registry_timeout_seconds, 3600),
+            ("max_platforms", u64::try_from(limits.max_platforms).unwrap_or(u64::MAX), 1000),
+            ("max_tags", u64::try_from(limits.max_tags).unwrap_or(u64::MAX), 10_000),
+        ] {
+            if value == 0 || value > most {
+                return Err(Invalid::new(
+                    name,
+                    value.to_string(),
+                    format!("write a number from 1 to {most}"),
+                ));
+            }
+        }
         if limits.lease_seconds * 1000 < limits.heartbeat_milliseconds * 3 {
             return Err(Invalid::new(
                 "lease_seconds",
@@ -274,5 +298,9 @@ mod tests {
         assert!(error.contains("listen_adress"), "{error}");
         let error = load("database_url='x'\n[limits]\nlease_seconds=5", &[]).unwrap_err().to_string();
         assert!(error.contains("three heartbeats"), "{error}");
+        let error = load("database_url='x'\ndatabase_connections=0", &[]).unwrap_err().to_string();
+        assert!(error.contains("from 1 to 1000"), "{error}");
+        let text = "database_url='x'\n[limits]\nqueue_deadline_seconds=9223372036854775807";
+        assert!(load(text, &[]).unwrap_err().to_string().contains("queue_deadline_seconds"));
     }
 }

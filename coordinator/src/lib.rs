@@ -111,7 +111,11 @@ async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + wait;
     let mut told = false;
     loop {
-        match store.migrate().await {
+        let migrated = match store.reach().await {
+            Ok(()) => store.migrate().await,
+            Err(error) => Err(error),
+        };
+        match migrated {
             Ok(()) => return Ok(()),
             Err(StoreError::Unavailable(error)) if tokio::time::Instant::now() < deadline => {
                 if !told {

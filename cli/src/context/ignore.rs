@@ -23,6 +23,15 @@ pub(super) fn load(root: &Path, dockerfile: Option<&Path>) -> Result<PatternSet,
     }
     candidates.push(root.join(".dockerignore"));
     for path in candidates {
+        match std::fs::metadata(&path) {
+            Ok(found) if !found.is_file() => {
+                let what = "this is no regular file; make it one, or take it away";
+                return Err(ContextError::IgnoreFile(format!("{}: {what}", path.display())));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(ContextError::unreadable(&path.display().to_string(), &e)),
+        }
         match std::fs::read(&path) {
             Ok(bytes) => return parse(&path, &bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -38,5 +47,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<PatternSet, ContextError> {
         let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
         invalid(format!("line {line} isn't UTF-8; save the file as UTF-8"))
     })?;
+    if let Some(at) = text.find(|c: char| c.is_control() && !"\n\r\t".contains(c)) {
+        let line = text[..at].matches('\n').count() + 1;
+        return Err(invalid(format!("line {line} holds a control character; take it out")));
+    }
     PatternSet::parse(text).map_err(|e| invalid(e.to_string()))
 }

@@ -5,12 +5,21 @@
 //! themselves; [`Out`] is where lines go.
 
 use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 pub mod json;
 pub mod lines;
 pub mod progress;
 pub mod summary;
 pub mod text;
+
+/// What kept output from being written, if anything did.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// Why some of the output was lost, for the end of the process.
+pub fn lost() -> Option<&'static str> {
+    LOST.get().map(String::as_str)
+}
 
 /// Where lines go: standard output, or standard error when standard output is for a JSON object.
 pub struct Out {
@@ -40,8 +49,14 @@ impl Out {
         if self.closed {
             return;
         }
-        if let Err(e) = writeln!(self.to, "{line}").and_then(|()| self.to.flush()) {
-            self.closed = e.kind() != ErrorKind::Interrupted;
+        if let Err(e) = writeln!(self.to, "{line}").and_then(|()| self.to.flush())
+            && e.kind() != ErrorKind::Interrupted
+        {
+            self.closed = true;
+            // A reader that went away had enough; anything else (a full disk) is a loss.
+            if e.kind() != ErrorKind::BrokenPipe {
+                LOST.get_or_init(|| e.to_string());
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use farm_proto::v1::{Build, CancelBuildRequest, GetFarmRequest, SubmitBuildRequest, SubmitBuildResponse};
-use farm_types::{Platform, SnapshotRef};
+use farm_types::{Invalid, Platform, SnapshotRef};
 
 use super::now_ms;
 use crate::connect::Farm;
@@ -135,7 +135,7 @@ Exit codes:
 /// Something that was asked for can't be taken, or the farm doesn't answer.
 pub async fn run(args: Args, url: &str) -> Result<Exit> {
     let (detach, as_json) = (args.detach, args.json);
-    let plan = Plan::new(args, |name| std::env::var(name).ok())?;
+    let plan = Plan::new(args, environment)?;
     // A detached command that is ended ends as any other: it leaves no build to be cancelled.
     let mut interrupts = (!detach).then(Interrupts::listen);
     let bring = bring(&plan, url);
@@ -321,6 +321,18 @@ async fn cancel(farm: &Farm, id: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A variable's value for `--build-arg NAME`.
+fn environment(name: &str) -> std::result::Result<Option<String>, Invalid> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            let cure = "its value in the environment is not UTF-8; give it as NAME=VALUE, or change it";
+            Err(Invalid::new("build argument", name, cure))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ const MAX_CONFIG: u64 = 8 * 1024 * 1024;
 #[derive(Debug, Deserialize)]
 struct ImageManifest {
     config: Blob,
-    #[serde(default)]
-    layers: Vec<Blob>,
+    /// BuildKit writes null for an image without layers.
+    layers: Option<Vec<Blob>>,
 }
 
 /// A blob's descriptor.
@@ -125,7 +125,8 @@ impl Registries {
                 ),
             )));
         }
-        let bytes = manifest.layers.iter().map(|layer| layer.size).sum::<u64>() + manifest.config.size;
+        let bytes =
+            manifest.layers.iter().flatten().map(|layer| layer.size).sum::<u64>() + manifest.config.size;
         Ok((child, bytes))
     }
 

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use farm_types::{Digest, Invalid, ProjectId};
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use uuid::Uuid;
 
@@ -50,6 +51,7 @@ pub struct Store {
     pool: PgPool,
     /// For leadership and signs of life, which wait behind nobody's queries.
     vital: PgPool,
+    options: PgConnectOptions,
 }
 
 impl Store {
@@ -71,7 +73,19 @@ impl Store {
             PgPoolOptions::new().max_connections(size).acquire_timeout(acquire).connect_lazy_with(options)
         };
         let vital = pool(2, options.clone().options([("statement_timeout", "5s"), ("lock_timeout", "1s")]));
-        Ok(Self { pool: pool(connections, options), vital })
+        Ok(Self { pool: pool(connections, options.clone()), vital, options })
+    }
+
+    /// Tries one connection, and tells what is in its way: a pool would only say that none came in time.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn reach(&self) -> Result<()> {
+        let connecting = sqlx::PgConnection::connect_with(&self.options);
+        match tokio::time::timeout(Duration::from_secs(5), connecting).await {
+            Ok(connected) => Ok(connected?.close().await?),
+            Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
+        }
     }
 
     /// Brings the schema up to date; safe from several coordinators at once.

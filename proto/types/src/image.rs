@@ -104,6 +104,12 @@ impl FromStr for ImageTag {
                 text.replacen(repository_part, &repository_part.to_ascii_lowercase(), 1)
             ));
         }
+        let host = text.split('/').next().unwrap_or_default();
+        if let (true, Some((_, port))) = (text.contains('/'), host.rsplit_once(':'))
+            && port.parse::<u16>().is_err()
+        {
+            return invalid(&format!("{port:?} is no port; write a number from 1 to 65535"));
+        }
         let Ok(reference) = text.parse::<Reference>() else {
             return invalid("write REGISTRY/REPO:TAG, for example localhost:5002/app:latest");
         };
@@ -178,6 +184,7 @@ mod tests {
         assert!(error("https://localhost:5002/app").contains("scheme"));
         assert!(error("localhost:5002/app@sha256:00").contains("digest"));
         assert!(error("localhost:5002/a b").contains("REGISTRY/REPO:TAG"));
+        assert!(error("localhost:99999/app:1").contains("no port"));
         assert!(error("localhost:5002/app:").contains("REGISTRY/REPO:TAG"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::time::Duration;
 
 use farm_tests::process::run;
 
@@ -70,4 +71,31 @@ fn a_dockerfile_may_be_a_link_or_left_out_of_the_context_and_the_context_may_be_
         .file(".dockerignore", "**\n");
     symlink("real/x.Dockerfile", context.path().join("Dockerfile")).unwrap();
     says(&submit(&farm, &context, &["--platform", "linux/amd64"]).ok(), &["linux/amd64 | linked"]);
+}
+
+#[test]
+fn times_within_a_second_keep_their_order_and_an_image_may_have_no_layers() {
+    let farm = small_farm();
+    let context = Context::new(&format!(
+        "FROM {BASE}\nARG N={}\nCOPY . /c\nRUN cd /c; for i in 0 1 2 3 4 5 6 7; do [ new$i -nt old$i ] || echo stale $i; done\n",
+        nonce()
+    ));
+    let start = std::time::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
+    let stamp = |name: &str, nanoseconds: u64| {
+        let path = context.path().join(name);
+        std::fs::write(&path, name).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(start + Duration::from_nanos(nanoseconds)).unwrap();
+    };
+    for i in 0..8 {
+        stamp(&format!("old{i}"), 100_000_000);
+        stamp(&format!("new{i}"), 100_000_001 + i);
+    }
+    let stdout = submit(&farm, &context, &["--platform", "linux/amd64"]).ok();
+    assert!(!stdout.contains("| stale"), "{stdout}");
+
+    let empty = Context::new("FROM scratch\nLABEL a=b\n");
+    let tag = format!("{}:1", repository("no-layers"));
+    let stdout = submit(&farm, &empty, &["--platform", "linux/amd64,linux/arm64", "-t", &tag]).ok();
+    says(&stdout, &["published", &tag]);
 }

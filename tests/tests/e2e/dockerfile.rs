@@ -113,3 +113,25 @@ fn a_failing_command_shows_its_exit_code_its_place_its_last_words_and_what_the_o
     assert_eq!(record["platforms"][0]["state"], "succeeded");
     assert_eq!(raw(&tag).unwrap(), before);
 }
+
+#[test]
+fn what_a_users_command_prints_is_not_taken_for_the_machines_trouble() {
+    let farm = small_farm();
+    for words in ["no space left on device", "first\\nexec /bin/x: exec format error"] {
+        let context =
+            Context::new(&format!("FROM {BASE}\nARG N={}\nRUN printf '{words}\\n'; exit 1\n", nonce()));
+        let output = submit(&farm, &context, &["--platform", "linux/amd64"]);
+        assert_eq!(output.status, 1, "{output:?}");
+        says(&output.stdout, &["exit code 1"]);
+        let record = show(&farm, &build_id(&output.stdout));
+        assert_eq!(
+            (&record["failure"]["code"], &record["platforms"][0]["attempts"]),
+            (&"run_failed".into(), &1.into())
+        );
+    }
+    let utf16: Vec<u8> = "FROM x\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let context = Context::empty().file("Dockerfile", utf16);
+    let output = submit(&farm, &context, &["--platform", "linux/amd64"]);
+    assert_eq!(output.status, 1, "{output:?}");
+    says(&output.stdout, &["UTF-8", "line 1"]);
+}

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use super::address::{EngineAddress, Place};
 use super::connect::Dialer;
 use super::docker;
+use super::times::Served;
 
 /// How long an engine may take for a question that costs it nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -91,6 +92,7 @@ struct Inner {
     dialer: Dialer,
     kind: EngineKind,
     control: Channel,
+    served: Arc<Served>,
 }
 
 impl Engine {
@@ -129,7 +131,7 @@ impl Engine {
         };
         let dialer = Dialer::new(address, kind).await?;
         let control = dialer.lazy();
-        let engine = Self { inner: Arc::new(Inner { dialer, kind, control }) };
+        let engine = Self { inner: Arc::new(Inner { dialer, kind, control, served: Arc::default() }) };
         engine.health().await?;
         Ok(engine)
     }
@@ -194,6 +196,10 @@ impl Engine {
     /// Where the engine is.
     pub fn address(&self) -> &EngineAddress {
         self.inner.dialer.address()
+    }
+
+    pub(super) fn served(&self) -> &Arc<Served> {
+        &self.inner.served
     }
 
     pub(super) fn dialer(&self) -> &Dialer {

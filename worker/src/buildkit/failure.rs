@@ -98,19 +98,26 @@ pub(super) fn innermost(error: &dyn Error) -> String {
 
 /// A command of the Dockerfile that ended badly.
 fn command(code: i32, text: &str, tail: &[String], step: &str, circumstances: &Circumstances<'_>) -> Failure {
-    let last = tail.iter().rev().take(5).map(|line| line.to_lowercase()).collect::<Vec<_>>();
-    let says = |what: &str| last.iter().any(|line| line.contains(what)) || text.to_lowercase().contains(what);
+    // What the engine's own starter says when it can't run the program; a user's program may print much, but
+    // not as the first and only thing that the step says.
+    let unstartable = |line: &String| line.starts_with("exec /") && line.ends_with(": exec format error");
+    let unstartable = code != 0 && tail.len() == 1 && tail.iter().all(unstartable);
+    // As the C library words it, at the end of what a program says of a write (ENOSPC).
+    let full = |line: &String| {
+        line.ends_with("No space left on device") || line.contains("No space left on device)")
+    };
+    // Before these words the engine repeats the command, which may say anything.
+    let own = text.rsplit_once("did not complete successfully").map_or("", |(_, own)| own).to_lowercase();
+    let full = own.contains("no space left on device") || tail.iter().rev().take(5).any(full);
     let what: String = if step.is_empty() { text } else { step }.chars().take(STEP_CHARS).collect();
     let platform = circumstances.platform;
-    // What the engine's own starter prints; a user's program may well print the same of another file, and is
-    // then tried in vain once more.
-    if code != 0 && says("exec format error") {
+    if unstartable {
         let message = format!(
             "{what}: its program cannot be run here: no emulator for {platform}, or a file of another architecture"
         );
         return Failure::new(Cause::Infrastructure, "emulator_missing", message);
     }
-    if says("no space left on device") {
+    if full {
         let message = format!("{what}: no space left on the worker's disk (exit code {code})");
         return Failure::new(Cause::Infrastructure, "no_space", message);
     }

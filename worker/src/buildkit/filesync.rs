@@ -11,8 +11,8 @@
 //!
 //! Invariants: a file that can't be read, or is not as long as its entry says, ends the transfer with a text
 //! that begins with [`SOURCE_FAULT`]. An image never gets other bytes than the snapshot's: the engine tells
-//! changed files by their metadata alone, which misses an edit that keeps size and time, so the parts of a
-//! second of a file's time are made of its content's digest. Layers keep whole seconds only; nothing shows.
+//! changed files by their metadata alone, which misses an edit that keeps size and time; [`super::times`] sees
+//! to that.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -22,7 +22,6 @@ use std::sync::Arc;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSync;
-use farm_types::Digest;
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,6 +29,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::follow;
+use super::times::Served;
 use super::tree::{SourceTree, TreeEntry, TreeKind};
 
 /// How the text of a failure begins that is ours, not the engine's or the user's.
@@ -50,11 +50,19 @@ const GO_STICKY: u32 = 1 << 20;
 /// The trees that are served, by the names that a solve gives them.
 pub(super) struct Files {
     trees: BTreeMap<String, Arc<dyn SourceTree>>,
+    times: Times,
+}
+
+/// Under which times files are served.
+#[derive(Clone)]
+pub(super) struct Times {
+    pub(super) served: Arc<Served>,
+    pub(super) shared_key: String,
 }
 
 impl Files {
-    pub(super) fn new(trees: BTreeMap<String, Arc<dyn SourceTree>>) -> Self {
-        Self { trees }
+    pub(super) fn new(trees: BTreeMap<String, Arc<dyn SourceTree>>, times: Times) -> Self {
+        Self { trees, times }
     }
 }
 
@@ -70,6 +78,9 @@ impl FileSync for Files {
         let tree = self.trees.get(&name).cloned();
         let tree = tree.ok_or_else(|| Status::not_found(format!("no access allowed to dir {name:?}")))?;
         let paths = values(request.metadata(), "followpaths");
+        let mut times = self.times.clone();
+        // Each of the names is a tree of its own to the engine.
+        times.shared_key.push_str(&format!(" {name}"));
         let (packets, outgoing) = mpsc::channel(WAITING);
         // Unbounded, because the engine must never wait for us to read: it holds back our data meanwhile. What
         // may be in it is bounded by the number of files.
@@ -84,7 +95,7 @@ impl FileSync for Files {
         });
         // The thread ends when either channel does, so at the latest with the session.
         tokio::task::spawn_blocking(move || {
-            if let Err(Ended::Fault(text)) = send_tree(&*tree, &paths, &packets, requests) {
+            if let Err(Ended::Fault(text)) = send_tree(&*tree, &paths, &times, &packets, requests) {
                 tracing::warn!(tree = name, "{text}");
                 let _ = packets.blocking_send(Err(Status::aborted(text)));
             }
@@ -109,6 +120,7 @@ enum Ended {
 fn send_tree(
     tree: &dyn SourceTree,
     paths: &[String],
+    times: &Times,
     packets: &mpsc::Sender<Result<Packet, Status>>,
     mut requests: mpsc::UnboundedReceiver<Packet>,
 ) -> Result<(), Ended> {
@@ -122,7 +134,11 @@ fn send_tree(
         }
     };
     for entry in &listed {
-        send(Packet { r#type: PacketType::PacketStat.into(), stat: Some(stat(entry)), ..Packet::default() })?;
+        send(Packet {
+            r#type: PacketType::PacketStat.into(),
+            stat: Some(stat(entry, times)),
+            ..Packet::default()
+        })?;
     }
     send(Packet { r#type: PacketType::PacketStat.into(), ..Packet::default() })?;
     while let Some(packet) = requests.blocking_recv() {
@@ -180,7 +196,7 @@ fn send_file(
 }
 
 /// An entry as the engine wants it. Owners are always root, so that layers are reproducible.
-fn stat(entry: &TreeEntry) -> Stat {
+fn stat(entry: &TreeEntry, times: &Times) -> Stat {
     let mut mode = entry.mode & 0o777;
     for (bit, go) in [(0o4000, GO_SETUID), (0o2000, GO_SETGID), (0o1000, GO_STICKY)] {
         if entry.mode & bit != 0 {
@@ -190,7 +206,7 @@ fn stat(entry: &TreeEntry) -> Stat {
     let mut mod_time = entry.mtime;
     let (kind, size, linkname) = match &entry.kind {
         TreeKind::File { size, digest } => {
-            mod_time = stamped(mod_time, digest);
+            mod_time = times.served.time(&times.shared_key, &entry.path, mode, *size, mod_time, digest);
             (0, i64::try_from(*size).unwrap_or(i64::MAX), String::new())
         }
         TreeKind::Folder => (GO_FOLDER, 0, String::new()),
@@ -198,14 +214,6 @@ fn stat(entry: &TreeEntry) -> Stat {
         TreeKind::Fifo => (GO_FIFO, 0, String::new()),
     };
     Stat { path: entry.path.clone(), mode: mode | kind, size, mod_time, linkname, ..Stat::default() }
-}
-
-/// A time whose parts of a second stand for the content.
-fn stamped(mtime: i64, digest: &Digest) -> i64 {
-    const SECOND: i64 = 1_000_000_000;
-    let [a, b, c, d, ..] = *digest.as_bytes();
-    let second = mtime.div_euclid(SECOND).saturating_mul(SECOND);
-    second.saturating_add(i64::from(u32::from_be_bytes([a, b, c, d])) % SECOND)
 }
 
 /// All values of a key. With `KEY-encoded` beside it they are escaped as in a URL's query.
@@ -249,7 +257,8 @@ mod tests {
         }
         ask.send(Packet { r#type: PacketType::PacketFin.into(), ..Packet::default() }).unwrap();
         let paths: Vec<String> = paths.iter().map(|&path| path.to_owned()).collect();
-        let fault = match send_tree(tree, &paths, &packets, requests) {
+        let times = Times { served: Arc::default(), shared_key: String::new() };
+        let fault = match send_tree(tree, &paths, &times, &packets, requests) {
             Ok(()) => None,
             Err(Ended::Gone) => Some(String::new()),
             Err(Ended::Fault(text)) => Some(text),
@@ -295,7 +304,7 @@ mod tests {
             }
         }
         for (size, text) in [(2, "longer"), (4, "3 bytes instead of 4")] {
-            let kind = TreeKind::File { size, digest: Digest::of(b"") };
+            let kind = TreeKind::File { size, digest: farm_types::Digest::of(b"") };
             let tree = Liar(vec![TreeEntry { path: "f".into(), mode: 0o644, mtime: 0, kind }]);
             let fault = transfer(&tree, &[], &[0]).1.unwrap();
             assert!(fault.starts_with(SOURCE_FAULT) && fault.contains(text), "{fault}");
@@ -303,16 +312,6 @@ mod tests {
         let tree = MemoryTree::new([("a/x", 0o644, vec![])]);
         assert!(transfer(&tree, &[], &[0]).1.unwrap().contains("not a file"));
         assert!(transfer(&tree, &[], &[9]).1.unwrap().contains("not a file"));
-    }
-
-    #[test]
-    fn an_edit_that_keeps_size_and_time_is_seen() {
-        for mtime in [0, 1_700_000_000_999_999_999, -1] {
-            let (a, b) = (stamped(mtime, &Digest::of(b"a")), stamped(mtime, &Digest::of(b"b")));
-            assert_ne!(a, b);
-            assert_eq!(a.div_euclid(1_000_000_000), mtime.div_euclid(1_000_000_000));
-            assert_eq!(a, stamped(mtime, &Digest::of(b"a")));
-        }
     }
 
     #[test]

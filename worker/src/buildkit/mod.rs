@@ -29,6 +29,7 @@ mod solve;
 mod status;
 mod stepname;
 mod syntax;
+mod times;
 mod tree;
 mod types;
 

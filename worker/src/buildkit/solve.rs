@@ -18,7 +18,7 @@ use tonic::{Response, Status};
 use super::connect::MAX_MESSAGE_BYTES;
 use super::engine::{Engine, reason};
 use super::failure::{self, Circumstances};
-use super::filesync::Files;
+use super::filesync::{Files, Times};
 use super::request;
 use super::session::Session;
 use super::status::{self, Shared};
@@ -56,8 +56,10 @@ impl Engine {
         };
         let channel =
             unless(&stop, self.dialer().dial()).await?.map_err(|error| lost(failure::innermost(&error)))?;
-        let files = Files::new(request::served(&solve));
-        let opening = Session::open(channel.clone(), &solve.shared_key, files, solve.logins.clone());
+        let shared_key = self.served().shared_key(&solve.shared_key);
+        let times = Times { served: Arc::clone(self.served()), shared_key: shared_key.clone() };
+        let files = Files::new(request::served(&solve), times);
+        let opening = Session::open(channel.clone(), &shared_key, files, solve.logins.clone());
         let session = unless(&stop, tokio::time::timeout(SESSION_TIMEOUT, opening))
             .await?
             .map_err(|_| lost("it accepted no session in time".to_owned()))?
@@ -102,7 +104,13 @@ impl Engine {
                     target: solve.target.as_deref(),
                     engine: self.address().to_string(),
                 };
-                Err(failure::classify(&status, &circumstances).into())
+                let mut failure = failure::classify(&status, &circumstances);
+                if let Some(syntax) = &dockerfile.syntax {
+                    failure.message.push_str(&format!(
+                        " (the Dockerfile asks for # syntax={syntax}, in whose place the engine's own frontend was used)"
+                    ));
+                }
+                Err(failure.into())
             }
         }
     }

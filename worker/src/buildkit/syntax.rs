@@ -47,6 +47,13 @@ pub(super) fn read(tree: Option<&dyn SourceTree>, path: &str) -> Result<Dockerfi
             format!("Dockerfile {path:?} cannot be read: {error}"),
         )
     })?;
+    if text.contains(['\0', '\u{fffd}']) {
+        let line = text.lines().position(|line| line.contains(['\0', '\u{fffd}'])).map_or(1, |line| line + 1);
+        return Err(user(
+            "dockerfile_syntax",
+            format!("Dockerfile {path:?} is not UTF-8 text (line {line}); save it as UTF-8"),
+        ));
+    }
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Err(user(
             "dockerfile_empty",

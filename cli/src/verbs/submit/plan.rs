@@ -37,7 +37,10 @@ impl Plan {
     ///
     /// # Errors
     /// The first thing that can't be taken, with its cure.
-    pub(super) fn new(args: Args, environment: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    pub(super) fn new(
+        args: Args,
+        environment: impl Fn(&str) -> std::result::Result<Option<String>, Invalid>,
+    ) -> Result<Self> {
         let mut platforms = Vec::new();
         for list in &args.platform {
             for platform in Platform::parse_list(list).map_err(|e| flag("--platform", e))? {
@@ -58,7 +61,7 @@ impl Plan {
             let (name, value) = match text.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 // As with Docker: what the environment hasn't got isn't passed on.
-                None => (text.as_str(), environment(text)),
+                None => (text.as_str(), environment(text).map_err(|e| flag("--build-arg", e))?),
             };
             check_build_arg(name).map_err(|e| flag("--build-arg", e))?;
             if let Some(value) = value {

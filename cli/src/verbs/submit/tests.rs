@@ -16,7 +16,7 @@ fn plan(line: &[&str]) -> Result<Plan> {
     let context = dir.path().to_str().unwrap();
     let args =
         Line::try_parse_from(["submit", context].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).args;
-    Plan::new(args, |name| (name == "HOME_MADE").then(|| "yes".to_owned()))
+    Plan::new(args, |name| Ok((name == "HOME_MADE").then(|| "yes".to_owned())))
 }
 
 fn spec(line: &[&str]) -> farm_types::BuildSpec {

@@ -255,7 +255,17 @@ async fn fifty_workers_do_three_hundred_builds_each_once() {
             let mut sim = Sim::connect(&client, hello(&format!("sim-{n}"), 2)).await.unwrap();
             let mut done = Vec::new();
             let mut answered = BTreeSet::new();
-            while let Ok(Some(message)) = sim.hear.message().await {
+            // A worker that gives no sign for 12 s gets nothing new.
+            let mut beat = tokio::time::interval(Duration::from_secs(2));
+            loop {
+                let message = tokio::select! {
+                    message = sim.hear.message() => message,
+                    _ = beat.tick() => {
+                        sim.tell(Say::Heartbeat(v1::Heartbeat::default())).await;
+                        continue;
+                    }
+                };
+                let Ok(Some(message)) = message else { break };
                 let Some(Hear::Offered(offered)) = message.message else { continue };
                 let lease = offered.lease.unwrap();
                 // An offer is said again until it is answered.

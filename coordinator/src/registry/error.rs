@@ -116,15 +116,31 @@ impl RegistryError {
 }
 
 /// The cause at the bottom: "connection refused" rather than "error sending request".
-fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+        // In words, without the number that the system has for it.
+        Some(kind) if kind != std::io::ErrorKind::Other => kind.to_string(),
+        _ => error.to_string(),
+    }
 }
 
 /// The first line, cut, without what a terminal or a database would choke on.
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_errors_are_told_in_words() {
+        let refused = std::io::Error::from_raw_os_error(111);
+        assert_eq!(innermost(&refused), "connection refused");
+        assert_eq!(innermost(&std::io::Error::other("just so")), "just so");
+    }
 }

@@ -184,6 +184,8 @@ async fn a_cancel_reaches_the_worker_within_two_seconds() {
     let build = client.submit(&snapshot, "k", &["linux/amd64"]).await;
     let lease = sim.offer().await.lease.unwrap();
     sim.start(&lease).await;
+    // Answered after the start, on the same stream: so the start was heard.
+    assert!(sim.beat(std::slice::from_ref(&lease)).await.is_empty());
     let begin = Instant::now();
     client.builds.cancel_build(v1::CancelBuildRequest { build_id: build.id.clone() }).await.unwrap();
     loop {

@@ -96,8 +96,13 @@ fn a_registry_that_is_down_is_tried_again_and_the_build_succeeds_when_it_is_back
 }
 
 /// A build that is pushed and not published: no coordinator is there while the engine pushes, and when one is there
-/// again, the registry is not.
-fn pushed_only(farm: &mut Farm, registry: &mut PrivateRegistry, tag: &str) -> Child {
+/// again, the registry is silenced.
+fn pushed_only(
+    farm: &mut Farm,
+    registry: &mut PrivateRegistry,
+    tag: &str,
+    silence: fn(&mut PrivateRegistry),
+) -> Child {
     let gate = Gate::new();
     let context = gate.context();
     let args = ["submit", context.text(), "-t", tag, "--platform", "linux/amd64"];
@@ -110,7 +115,7 @@ fn pushed_only(farm: &mut Farm, registry: &mut PrivateRegistry, tag: &str) -> Ch
     registry
         .child()
         .wait_until("pushed image", LONG, |registry| registry.output().contains(&put).then_some(()));
-    registry.stop();
+    silence(registry);
     farm.start_coordinator();
     cli.wait_for_line("publishing ", LONG);
     cli
@@ -121,14 +126,14 @@ fn a_registry_that_goes_down_between_building_and_publishing_is_waited_for_until
     let mut registry = PrivateRegistry::start();
     let mut farm = with_worker(Farm::builder().config("[limits]\npublish_deadline_seconds = 5\n"));
     let tag = format!("{}/late:1", registry.address());
-    let mut cli = pushed_only(&mut farm, &mut registry, &tag);
+    let mut cli = pushed_only(&mut farm, &mut registry, &tag, |registry| registry.stop());
     registry.start_again();
     assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
     says(&cli.output(), &["published", &tag]);
     assert!(raw(&tag).is_some());
 
     let tag = format!("{}/never:1", registry.address());
-    let mut cli = pushed_only(&mut farm, &mut registry, &tag);
+    let mut cli = pushed_only(&mut farm, &mut registry, &tag, |registry| registry.stop());
     assert_eq!(cli.wait_exit(LONG).code(), Some(1), "{}", cli.tail());
     says(
         &cli.output(),
@@ -138,4 +143,27 @@ fn a_registry_that_goes_down_between_building_and_publishing_is_waited_for_until
     assert_eq!((&record["state"], &record["platforms"][0]["state"]), (&"failed".into(), &"succeeded".into()));
     registry.start_again();
     assert_eq!(raw(&tag), None);
+}
+
+#[test]
+fn a_registry_that_hangs_holds_up_its_own_images_only() {
+    let mut hanging = PrivateRegistry::start();
+    let mut farm = with_worker(Farm::builder());
+    let tag = format!("{}/hanging:1", hanging.address());
+    let mut cli = pushed_only(&mut farm, &mut hanging, &tag, |registry| registry.child().pause());
+    let held = build_id(&cli.output());
+    // Connections to it are taken and never answered: each request costs farm its whole time limit of 30 s.
+    let elsewhere = format!("{}:1", repository("elsewhere"));
+    let begin = std::time::Instant::now();
+    let output = submit(&farm, &tiny(), &["-t", &elsewhere, "--platform", "linux/amd64"]).ok();
+    says(&output, &["published", &elsewhere]);
+    assert!(
+        begin.elapsed() < std::time::Duration::from_secs(20),
+        "it waited for the other: {:?}",
+        begin.elapsed()
+    );
+    assert_eq!(show(&farm, &held)["state"], "publishing");
+    hanging.child().cont();
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+    assert!(raw(&tag).is_some());
 }

@@ -24,7 +24,8 @@ pub struct Command {
 
 const AFTER_HELP: &str = "\
 The token that tells the farm who you are is the first of: FARM_TOKEN, the file that
-FARM_TOKEN_FILE names, ~/.config/farm/token, /var/lib/farm/token (a farm on this machine).
+FARM_TOKEN_FILE names, ~/.config/farm/token, and that of a farm on this machine
+(~/.local/state/farm/token, /var/lib/farm/token).
 
 Exit codes:
   0    done; of a build: built and published
@@ -48,6 +49,12 @@ pub enum Verb {
     Cancel(verbs::cancel::Args),
     /// List the farm's workers
     Workers(verbs::workers::Args),
+    /// Start a whole farm on this machine
+    Up(verbs::up::Args),
+    /// Stop the farm on this machine
+    Down(verbs::down::Args),
+    /// Show how the farm on this machine is
+    Status(verbs::status::Args),
 }
 
 impl Command {
@@ -65,6 +72,9 @@ impl Command {
             Verb::Logs(args) => verbs::logs::run(args, url).await,
             Verb::Cancel(args) => verbs::cancel::run(args, url).await,
             Verb::Workers(args) => verbs::workers::run(args, url).await,
+            Verb::Up(args) => verbs::up::run(&args),
+            Verb::Down(args) => verbs::down::run(&args),
+            Verb::Status(args) => verbs::status::run(&args),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Farm {
         let url = url.trim_end_matches('/');
         let channel = endpoint(url)?.connect().await.map_err(|e| {
             Error::Farm(format!(
-                "no farm at {url} ({}). Start one there, or choose another with FARM_URL or --url.",
+                "no farm at {url} ({}). Start one here with `farm up`, or choose another with FARM_URL or --url.",
                 in_short(&e)
             ))
         })?;
@@ -149,7 +149,7 @@ pub fn endpoint(url: &str) -> Result<Endpoint> {
 }
 
 /// FARM_TOKEN, else the file FARM_TOKEN_FILE, else `~/.config/farm/token`, else that of a farm on this
-/// machine.
+/// machine: the user's own, or root's.
 fn find_token() -> Result<Bearer> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(token) = set("FARM_TOKEN") {
@@ -160,7 +160,11 @@ fn find_token() -> Result<Bearer> {
         .map(PathBuf::from)
         .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".config")));
     let usual = config.map(|config| config.join("farm").join("token"));
-    first_token(named, usual.into_iter().chain([PathBuf::from(LOCAL_TOKEN_FILE)]))
+    let state = set("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/state")));
+    let own = state.map(|state| state.join("farm").join("token"));
+    first_token(named, usual.into_iter().chain(own).chain([PathBuf::from(LOCAL_TOKEN_FILE)]))
 }
 
 fn first_token(named: Option<PathBuf>, usual: impl Iterator<Item = PathBuf>) -> Result<Bearer> {

@@ -103,6 +103,15 @@ impl Error {
     }
 }
 
+impl From<farm_local::Error> for Error {
+    fn from(error: farm_local::Error) -> Self {
+        match error {
+            farm_local::Error::Usage(text) => Self::Usage(text),
+            farm_local::Error::Failed(text) => Self::Farm(text),
+        }
+    }
+}
+
 impl From<Invalid> for Error {
     fn from(invalid: Invalid) -> Self {
         Self::Usage(invalid.to_string())

@@ -12,7 +12,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("farm-store", &["farm-types", "farm-core"]),
     ("farm-coordinator", &["farm-types", "farm-proto", "farm-core", "farm-store"]),
     ("farm-worker", &["farm-types", "farm-proto"]),
-    ("farm", &["farm-types", "farm-proto"]),
+    // Starts processes and knows only their flags.
+    ("farm-local", &["farm-types"]),
+    ("farm", &["farm-types", "farm-proto", "farm-local"]),
     ("farm-tests", &[]),
 ];
 

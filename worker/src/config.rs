@@ -15,6 +15,7 @@ use farm_types::{Invalid, Offer, Support};
 
 use crate::buildkit::EngineAddress;
 use crate::link::{CoordinatorUrl, Token};
+use crate::platforms::Choice;
 
 /// More at once is a slip of the finger.
 const MOST_SLOTS: usize = 1024;
@@ -59,6 +60,11 @@ pub struct Flags {
     #[arg(long, env = "FARM_WORKER_PLATFORMS", value_name = "LIST")]
     platforms: Option<ToldPlatforms>,
 
+    /// Of the platforms that are found, offer only those that run natively, or only those that are emulated.
+    /// So two workers can share an engine and its slots.
+    #[arg(long, env = "FARM_WORKER_ONLY", value_name = "native|emulated", conflicts_with = "platforms")]
+    only: Option<Support>,
+
     /// How much disk the source files may take: bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB, TiB.
     /// What running jobs use is kept beyond it.
     #[arg(long, env = "FARM_WORKER_CACHE_BYTES", value_name = "SIZE", default_value = "10GiB")]
@@ -84,8 +90,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How many attempts run at once; at least 1.
     pub slots: usize,
-    /// Platforms that are offered without a proof, or `None` to find them.
-    pub platforms: Option<Vec<Offer>>,
+    /// Which platforms are offered.
+    pub platforms: Choice,
     /// The bound of the content cache, bytes.
     pub cache_bytes: u64,
 }
@@ -129,7 +135,11 @@ impl Flags {
             engine: self.engine,
             state_dir,
             slots,
-            platforms: self.platforms.map(|told| told.0),
+            platforms: match (self.platforms, self.only) {
+                (Some(told), _) => Choice::Told(told.0),
+                (None, Some(only)) => Choice::Only(only),
+                (None, None) => Choice::Found,
+            },
             cache_bytes: self.cache_bytes.0,
         })
     }

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::v1;
-use farm_types::Offer;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::buildkit::{Engine, EngineAddress, EngineError, EngineKind};
 use crate::desk::{Desk, Identity, StopReason};
 use crate::link::Backoff;
-use crate::platforms;
+use crate::platforms::{self, Choice};
 
 /// How long an engine may take to appear when the worker starts.
 const START_WITHIN: Duration = Duration::from_secs(10);
@@ -74,13 +73,13 @@ impl NotReady {
 ///
 /// # Errors
 /// It can't be built with, as it is now.
-pub async fn ready(address: &EngineAddress, told: Option<&[Offer]>) -> Result<Ready, NotReady> {
+pub async fn ready(address: &EngineAddress, choice: &Choice) -> Result<Ready, NotReady> {
     let engine = Engine::connect(address.clone()).await?;
     let description = engine.describe().await?;
     if description.kind == EngineKind::Docker && !description.containerd_store {
         return Err(NotReady::OldStore(address.clone()));
     }
-    let offers = platforms::find(&engine, &description, told).await;
+    let offers = platforms::find(&engine, &description, choice).await;
     if offers.is_empty() {
         return Err(NotReady::RunsNothing(address.clone()));
     }
@@ -96,11 +95,11 @@ pub async fn ready(address: &EngineAddress, told: Option<&[Offer]>) -> Result<Re
 ///
 /// # Errors
 /// The last try's.
-pub async fn ready_at_start(address: &EngineAddress, told: Option<&[Offer]>) -> Result<Ready, NotReady> {
+pub async fn ready_at_start(address: &EngineAddress, choice: &Choice) -> Result<Ready, NotReady> {
     let until = Instant::now() + START_WITHIN;
     let mut backoff = Backoff::default();
     loop {
-        match ready(address, told).await {
+        match ready(address, choice).await {
             Err(error) if error.is_passing() && Instant::now() < until => {
                 tracing::debug!(%error, "no engine yet");
                 sleep(backoff.next_wait().min(until.saturating_duration_since(Instant::now()))).await;
@@ -114,8 +113,8 @@ pub async fn ready_at_start(address: &EngineAddress, told: Option<&[Offer]>) -> 
 pub struct EngineWatch {
     /// Where the engine is.
     pub address: EngineAddress,
-    /// Platforms that are offered without a proof.
-    pub told: Option<Vec<Offer>>,
+    /// Which platforms are offered.
+    pub choice: Choice,
     /// Closed while the engine is away.
     pub desk: Arc<Desk>,
     /// The engine as it was last seen.
@@ -152,7 +151,7 @@ impl EngineWatch {
         let mut last = String::new();
         let away_since = Instant::now();
         loop {
-            match ready(&self.address, self.told.as_deref()).await {
+            match ready(&self.address, &self.choice).await {
                 Ok(ready) => {
                     let platforms = platforms::describe(&ready.identity.offers);
                     tracing::info!(engine = ready.label(), platforms, "the engine is back");

@@ -137,7 +137,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         .map_err(|_| RunError::Died("content cache"))?
         .map_err(|error| state_error(error.to_string()))?;
 
-    let first = ready_at_start(&config.engine, config.platforms.as_deref()).await?;
+    let first = ready_at_start(&config.engine, &config.platforms).await?;
     let platforms = platforms::describe(&first.identity.offers);
     tracing::info!(engine = first.label(), platforms, slots = config.slots, "engine found");
 
@@ -178,7 +178,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let mut keepers = JoinSet::new();
     let watch = EngineWatch {
         address: config.engine,
-        told: config.platforms,
+        choice: config.platforms,
         desk: Arc::clone(&desk),
         ready,
         suspect,

@@ -31,16 +31,37 @@ const EMULATORS: &[(&str, &str)] = &[
     ("qemu-mips64", "mips64"),
 ];
 
+/// Which platforms a worker offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// All that are found and proven.
+    Found,
+    /// Of these the ones that run so.
+    Only(Support),
+    /// These, without a proof.
+    Told(Vec<Offer>),
+}
+
+impl Choice {
+    fn takes(&self, support: Support) -> bool {
+        match self {
+            Self::Found | Self::Told(_) => true,
+            Self::Only(only) => *only == support,
+        }
+    }
+}
+
 /// Finds the platforms that the engine runs, each proved by a build that runs an executable of it. Those
 /// that were told are offered as told, without a proof. What is refused is logged, with the reason.
-pub async fn find(engine: &Engine, description: &EngineDescription, told: Option<&[Offer]>) -> Vec<Offer> {
-    if let Some(told) = told {
-        return told.to_vec();
+pub async fn find(engine: &Engine, description: &EngineDescription, choice: &Choice) -> Vec<Offer> {
+    if let Choice::Told(told) = choice {
+        return told.clone();
     }
     let is_here = is_here(engine, description);
     let emulators = if is_here { emulators(Path::new(BINFMT)) } else { BTreeSet::new() };
     let candidates = candidates(description, &emulators, is_here);
-    let proofs = candidates.into_iter().map(|(platform, support)| async move {
+    let candidates = candidates.into_iter().filter(|(_, support)| choice.takes(*support));
+    let proofs = candidates.map(|(platform, support)| async move {
         match engine.probe(&platform).await {
             Ok(()) => Some(Offer { platform, support, told: false }),
             Err(error) => {

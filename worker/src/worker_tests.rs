@@ -18,6 +18,7 @@ use crate::buildkit::EngineAddress;
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::engine_watch::{EngineWatch, ready};
+use crate::platforms::Choice;
 use crate::testing::{Fake, Source, offered, offers, token, until};
 use crate::{RunError, Shutdown, run};
 
@@ -50,7 +51,7 @@ async fn start(platforms: Option<Vec<farm_types::Offer>>) -> Option<Worker> {
         engine: engine.parse().unwrap(),
         state_dir: state.path().join("state"),
         slots: 1,
-        platforms,
+        platforms: platforms.map_or(Choice::Found, Choice::Told),
         cache_bytes: 1 << 20,
     };
     let shutdown = Shutdown::default();
@@ -191,7 +192,7 @@ async fn a_second_signal_stops_what_runs_and_says_so() {
 #[tokio::test]
 async fn an_engine_that_is_not_there_is_told_with_the_cure() {
     let address = "unix:///nonexistent/docker.sock".parse().unwrap();
-    let error = RunError::from(ready(&address, None).await.err().unwrap());
+    let error = RunError::from(ready(&address, &Choice::Found).await.err().unwrap());
     assert_eq!(error.exit_code(), 1);
     assert!(error.to_string().contains("--engine"), "{error}");
 }
@@ -215,7 +216,7 @@ async fn an_engine_that_goes_and_comes_back_is_noticed() {
     let address: EngineAddress = format!("unix://{}", place.display()).parse().unwrap();
     let first_door = tokio::spawn(door(engine.clone(), place.clone()));
     until("the door is there", || place.exists()).await;
-    let first = ready(&address, Some(&offers())).await.unwrap();
+    let first = ready(&address, &Choice::Told(offers())).await.unwrap();
 
     let (desk, _chores) = Desk::new(1);
     let desk = Arc::new(desk);
@@ -223,7 +224,7 @@ async fn an_engine_that_goes_and_comes_back_is_noticed() {
     let suspect = Arc::new(Notify::new());
     let watch = EngineWatch {
         address,
-        told: Some(offers()),
+        choice: Choice::Told(offers()),
         desk: Arc::clone(&desk),
         ready: watch::Sender::new(first.clone()),
         suspect: Arc::clone(&suspect),

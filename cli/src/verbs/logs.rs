@@ -1,12 +1,13 @@
 //! `farm logs`.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{AttemptEvents, GetBuildRequest};
 use farm_types::Platform;
 
-use super::build_id;
+use super::{build_id, local_logs};
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
 use crate::follow::{Seen, follow};
@@ -19,14 +20,27 @@ use crate::output::text::harmless;
 /// Arguments of `farm logs`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  farm logs 7f3k2m\n  farm logs 7f3k2m -f --platform linux/arm64\n  farm logs 7f3k2m --json | jq -r .text"
+    after_help = "Examples:\n  farm logs 7f3k2m\n  farm logs 7f3k2m -f --platform linux/arm64\n  farm logs 7f3k2m --json | jq -r .text\n  farm logs --of coordinator -f"
 )]
 pub struct Args {
     /// The build, as `farm builds` lists it
-    #[arg(value_name = "BUILD")]
-    id: String,
+    #[arg(value_name = "BUILD", required_unless_present = "of")]
+    id: Option<String>,
 
-    /// Go on until the build has ended
+    /// What a part of the farm on this machine has written instead: supervisor, postgres, registry, engine,
+    /// network, coordinator, or a worker's name
+    #[arg(long, value_name = "PART", conflicts_with_all = ["id", "platform", "json"])]
+    of: Option<String>,
+
+    /// With --of: so many last lines
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "of")]
+    tail: usize,
+
+    /// With --of: the farm's folder [default: /var/lib/farm as root, else ~/.local/state/farm]
+    #[arg(long, env = "FARM_LOCAL_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Go on until the build has ended; with --of until Ctrl-C
     #[arg(short, long)]
     follow: bool,
 
@@ -44,7 +58,10 @@ pub struct Args {
 /// # Errors
 /// There is no such build, it has no such platform, or the farm can't be asked.
 pub async fn run(args: Args, url: &str) -> Result<Exit> {
-    let id = build_id(&args.id)?;
+    if let Some(part) = &args.of {
+        return local_logs::run(part, args.state_dir.as_deref(), args.follow, args.tail).await;
+    }
+    let id = build_id(args.id.as_deref().unwrap_or_default())?;
     let only = match &args.platform {
         Some(text) => Some(text.parse::<Platform>()?.to_string()),
         None => None,

@@ -2,9 +2,13 @@
 
 pub mod builds;
 pub mod cancel;
+pub mod down;
+mod local_logs;
 pub mod logs;
 pub mod show;
+pub mod status;
 pub mod submit;
+pub mod up;
 pub mod workers;
 
 use chrono::Utc;

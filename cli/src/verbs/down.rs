@@ -1,0 +1,107 @@
+//! `farm down`.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use farm_local::client;
+use farm_local::control::{Event, Request};
+use farm_local::layout::Layout;
+
+use crate::error::{Error, Exit, Result};
+use crate::output::Out;
+use crate::output::text::span;
+
+/// Arguments of `farm down`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Builds that run are stopped; they were accepted, so the next farm up runs them again.\n\nExamples:\n  sudo farm down\n  sudo farm down --purge"
+)]
+pub struct Args {
+    /// Where everything is kept [default: /var/lib/farm as root, else ~/.local/state/farm]
+    #[arg(long, env = "FARM_LOCAL_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Also remove the state folder: builds, images in the registry, caches. Asks first
+    #[arg(long)]
+    purge: bool,
+
+    /// Don't ask
+    #[arg(long, requires = "purge")]
+    yes: bool,
+}
+
+/// Stops the farm of this machine, in order; removes its folder if so told.
+///
+/// # Errors
+/// It is another user's, doesn't answer, or its folder can't be removed.
+pub fn run(args: &Args) -> Result<Exit> {
+    let begin = Instant::now();
+    let layout = Layout::find(args.state_dir.as_deref())?;
+    let mut out = Out::stdout();
+    let folder = layout.root().display().to_string();
+    if args.purge {
+        farm_local::purge::check(&layout)?;
+        if !args.yes && !confirm(&folder)? {
+            out.line("nothing was stopped, nothing removed");
+            return Ok(Exit::Usage);
+        }
+    }
+    match client::ask(&layout, Request::Down)? {
+        Some(mut answers) => {
+            while let Some(event) = answers.next_event()? {
+                if let Event::Step { part, text, ms } = event {
+                    let took = span(i64::try_from(ms).unwrap_or_default());
+                    out.line(&format!("{part:<12} {took:>6}  {text}"));
+                }
+            }
+            let took = span(i64::try_from(begin.elapsed().as_millis()).unwrap_or_default());
+            if !args.purge {
+                out.line(&format!("the farm is down ({took}); farm up carries on with what is in {folder}"));
+            }
+        }
+        None => {
+            let found = client::clean(&layout)?;
+            if !found.is_empty() {
+                out.line(&format!("ended what a killed farm had left: {}", found.join(", ")));
+            }
+            if !args.purge {
+                out.line(&format!("no farm is up in {folder}"));
+            }
+        }
+    }
+    if args.purge {
+        let left = wait_and_forget(&layout)?;
+        for path in &left {
+            out.line(&format!("kept  {path}, which farm didn't make"));
+        }
+        out.line(&format!("the farm in {folder} is removed"));
+    }
+    Ok(Exit::Done)
+}
+
+/// The supervisor frees the lock with its very end, a moment after its last word.
+fn wait_and_forget(layout: &Layout) -> Result<Vec<String>> {
+    let begin = Instant::now();
+    loop {
+        match client::forget(layout) {
+            Err(farm_local::Error::Failed(_)) if begin.elapsed().as_secs() < 5 => {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            end => return Ok(end?),
+        }
+    }
+}
+
+fn confirm(folder: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::Usage(format!(
+            "--purge removes {folder} with all builds and images in it; there is no terminal to ask on: add --yes"
+        )));
+    }
+    eprint!("Remove {folder} with all builds and images in it? [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

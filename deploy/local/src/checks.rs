@@ -1,0 +1,80 @@
+//! What must hold before anything is started, each told with its cure.
+
+use std::fs;
+
+use crate::layout::Layout;
+use crate::parts::{own_program, postgres_bin_for};
+use crate::ports::check_free;
+use crate::settings::Settings;
+use crate::{Error, Result};
+
+/// Below this a start makes no sense: two base images and one build take as much.
+const LEAST_FREE: u64 = 500_000_000;
+
+/// Before the folder is made: what the user, the machine and the flags allow.
+///
+/// # Errors
+/// The first thing that doesn't.
+pub fn before(layout: &Layout, settings: &Settings) -> Result<()> {
+    for program in ["farm-coordinator", "farm-worker"] {
+        own_program(program).map_err(Error::Usage)?;
+    }
+    if settings.engine.is_none() && !rustix::process::geteuid().is_root() {
+        return Err(Error::Usage(
+            "an engine of farm's own needs root: sudo farm up; or name an engine that you may use: \
+             farm up --engine unix:///var/run/docker.sock"
+                .to_owned(),
+        ));
+    }
+    if let Some(path) = settings.engine.as_deref().and_then(|engine| engine.strip_prefix("unix://")) {
+        match fs::metadata(path) {
+            Ok(_) => {}
+            Err(e) => {
+                return Err(Error::Usage(format!(
+                    "--engine unix://{path}: {e}; start that engine, or leave --engine out for an own one"
+                )));
+            }
+        }
+    }
+    if !["docker-registry"].iter().all(|program| on_path(program)) {
+        return Err(Error::Usage(
+            "docker-registry isn't installed: sudo apt-get install docker-registry".to_owned(),
+        ));
+    }
+    postgres_bin_for(&layout.join("postgres/data"))?;
+    check_free(settings.registry_port, "registry", "--registry-port")?;
+    check_free(settings.port, "coordinator", "--port")
+}
+
+/// Once the folder is there.
+///
+/// # Errors
+/// Its disk is too full.
+pub fn disk(layout: &Layout) -> Result<()> {
+    let free = free_bytes(layout)?;
+    if free < LEAST_FREE {
+        return Err(Error::Usage(format!(
+            "{} has {} MB left on its disk, and a farm needs {} MB to begin with; free some space, or choose another \
+             --state-dir",
+            layout.root().display(),
+            free / 1_000_000,
+            LEAST_FREE / 1_000_000
+        )));
+    }
+    Ok(())
+}
+
+/// What the folder's disk has left, bytes.
+///
+/// # Errors
+/// The folder can't be asked.
+pub fn free_bytes(layout: &Layout) -> Result<u64> {
+    let stat =
+        rustix::fs::statvfs(layout.root()).map_err(|e| crate::failed(layout.root().display(), &e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}

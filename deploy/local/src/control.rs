@@ -1,0 +1,121 @@
+//! How a running supervisor is asked: a Unix socket in the state folder, a JSON line each way.
+//!
+//! The same lines come out of a supervisor's standard output while it starts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::settings::Settings;
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// How is it?
+    Status,
+    /// Stop everything, in order.
+    Down,
+}
+
+/// What is said.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A part is ready, or has stopped.
+    Step {
+        /// The part.
+        part: String,
+        /// What became of it.
+        text: String,
+        /// How long it took, milliseconds.
+        ms: u64,
+    },
+    /// Something that a person should know.
+    Notice(String),
+    /// All parts are ready; nothing more comes.
+    Ready(Box<Status>),
+    /// How it is.
+    Status(Box<Status>),
+    /// It can't be; nothing more comes. True: because of what was asked for, not of what happened.
+    Failed(String, bool),
+    /// All has ended.
+    Stopped,
+}
+
+/// A farm on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// `starting`, `up` or `stopping`.
+    pub state: String,
+    /// The supervisor.
+    pub pid: u32,
+    /// When it began, milliseconds since 1970.
+    pub since_ms: i64,
+    /// What it was told.
+    pub settings: Settings,
+    /// Where the coordinator is.
+    pub url: String,
+    /// Where the registry is.
+    pub registry: String,
+    /// Where the engine is.
+    pub engine: String,
+    /// The state folder.
+    pub state_dir: String,
+    /// The token's file.
+    pub token_file: String,
+    /// What a person should know.
+    pub notices: Vec<String>,
+    /// The parts, in the order of their start.
+    pub parts: Vec<PartStatus>,
+}
+
+/// One part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: PartState,
+    /// Since when, milliseconds since 1970.
+    pub since_ms: i64,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// How often it died and was started again.
+    pub restarts: u32,
+    /// What it is, or what is wrong.
+    pub detail: String,
+}
+
+/// What a part is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartState {
+    /// For the first time.
+    Starting,
+    /// Ready.
+    Running,
+    /// It died, or doesn't come up; it is tried again.
+    Restarting,
+    /// Ended in order.
+    Stopped,
+}
+
+impl PartState {
+    /// In one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Restarting => "restarting",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl Event {
+    /// As a line, with its end.
+    pub fn line(&self) -> String {
+        let mut text = serde_json::to_string(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}

@@ -1,0 +1,148 @@
+//! The first process in the engine's namespaces.
+//!
+//! `unshare` gives it new network, mount and process namespaces. It makes them fit for an engine, starts dockerd and
+//! waits. When it ends, however it ends, the kernel kills everything else in its process namespace, and with the last
+//! process the mounts, the bridge, the veths and the packet filter's rules are gone: nothing of an engine outlives
+//! it, and nothing of it was ever visible on the machine.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What the supervisor gives it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// dockerd's configuration.
+    #[arg(long)]
+    config: PathBuf,
+    /// Where the engine's data is, for a look at the file system.
+    #[arg(long)]
+    data: PathBuf,
+    /// The name server that its network has.
+    #[arg(long)]
+    nameserver: Option<String>,
+}
+
+/// Prepares the namespaces, starts the engine, and ends with it.
+pub fn main(args: &Args) -> ExitCode {
+    if std::process::id() != 1 {
+        eprintln!("error: engine-init is for farm's own use, in namespaces that it makes");
+        return ExitCode::from(2);
+    }
+    match prepare(args).and_then(|()| run(args)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn prepare(args: &Args) -> Result<(), String> {
+    let at = |what: &str| {
+        let what = what.to_owned();
+        move |e: io::Error| format!("{what}: {e}")
+    };
+    try_overlay(&args.data)?;
+    let resolv = Path::new("/etc/resolv.conf");
+    let target = resolv.canonicalize().unwrap_or_else(|_| resolv.to_owned());
+    let search = fs::read_to_string(resolv).unwrap_or_default();
+    // A /run of its own: sockets, pid files and locks of the machine's engine, its firewall daemon and its bus are not
+    // this engine's business, and what it leaves there goes with it.
+    mount("farm", "/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755"))
+        .map_err(|e| at("a private /run can't be mounted")(e.into()))?;
+    fs::create_dir_all("/run/lock").map_err(at("/run/lock"))?;
+    if !Path::new("/var/run").exists() {
+        let _ = symlink("/run", "/var/run");
+    }
+    if let Some(nameserver) = &args.nameserver {
+        let mut text = format!("nameserver {nameserver}\n");
+        for line in search.lines().filter(|l| l.starts_with("search ") || l.starts_with("options ")) {
+            text.push_str(line);
+            text.push('\n');
+        }
+        fs::write("/run/resolv.conf", text).map_err(at("/run/resolv.conf"))?;
+        // The machine's own may have been a link into the /run that is hidden now.
+        if !target.exists() {
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent).map_err(at("/etc/resolv.conf"))?;
+            }
+            fs::write(&target, "").map_err(at("/etc/resolv.conf"))?;
+        }
+        mount_bind("/run/resolv.conf", &target)
+            .map_err(|e| at("/etc/resolv.conf can't be replaced")(e.into()))?;
+    }
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).stdin(Stdio::null()).status();
+    match up {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("ip link set lo up: {status}")),
+        Err(e) => Err(format!("ip can't be started ({e}): sudo apt-get install iproute2")),
+    }
+}
+
+/// Says it in plain words, before the engine does in its own.
+fn try_overlay(data: &Path) -> Result<(), String> {
+    let base = data.join(".overlay-trial");
+    let _ = fs::remove_dir_all(&base);
+    let folder = |name: &str| {
+        let path = base.join(name);
+        fs::create_dir_all(&path).map(|()| path)
+    };
+    let trial = || -> io::Result<()> {
+        let (lower, upper, work, at) = (folder("lower")?, folder("upper")?, folder("work")?, folder("at")?);
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+        mount("overlay", &at, "overlay", MountFlags::empty(), Some(options.as_c_str()))?;
+        unmount(&at, UnmountFlags::empty())?;
+        Ok(())
+    };
+    let result = trial();
+    let _ = fs::remove_dir_all(&base);
+    result.map_err(|e| match e.kind() {
+        io::ErrorKind::StorageFull => format!("{}: {e}; free some space, or choose another --state-dir", data.display()),
+        _ => format!(
+            "overlayfs can't be mounted in {} ({e}). The own engine needs it: load it (modprobe overlay), choose a \
+             --state-dir on ext4 or xfs, or name an engine that is there already with --engine ADDRESS",
+            data.display()
+        ),
+    })
+}
+
+fn run(args: &Args) -> Result<ExitCode, String> {
+    let mut dockerd = Command::new("dockerd");
+    dockerd.arg("--config-file").arg(&args.config).stdin(Stdio::null());
+    let dockerd = dockerd.spawn().map_err(|e| format!("dockerd can't be started: {e}"))?;
+    let engine = i32::try_from(dockerd.id()).ok().and_then(Pid::from_raw).ok_or("dockerd has no number")?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || pass_signals(engine))
+        .map_err(|e| e.to_string())?;
+    // Orphans of the whole namespace come here.
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == engine => {
+                let code = status.exit_status().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+                return Ok(ExitCode::from(code));
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(format!("waiting for dockerd: {e}")),
+        }
+    }
+}
+
+fn pass_signals(engine: Pid) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    runtime.block_on(async {
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+        while terminate.recv().await.is_some() {
+            let _ = kill_process(engine, Signal::TERM);
+        }
+    });
+}

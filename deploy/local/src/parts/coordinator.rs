@@ -1,0 +1,71 @@
+//! The coordinator, as a process.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::{Part, Postgres, Started, own_program, spawn, text, until_ready};
+use crate::child::Recipe;
+use crate::layout::{Layout, give_to_caller};
+
+/// The one coordinator.
+pub struct Coordinator {
+    layout: Layout,
+    port: u16,
+}
+
+impl Coordinator {
+    /// On this port of 127.0.0.1.
+    pub fn new(layout: &Layout, port: u16) -> Self {
+        Self { layout: layout.clone(), port }
+    }
+}
+
+impl Part for Coordinator {
+    fn name(&self) -> &'static str {
+        "coordinator"
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<Started, String>> {
+        Box::pin(async {
+            let listen = format!("127.0.0.1:{}", self.port);
+            let command = [
+                text(&own_program("farm-coordinator")?),
+                "--listen".to_owned(),
+                listen.clone(),
+                "--database-url".to_owned(),
+                Postgres::url(&self.layout),
+                "--state-dir".to_owned(),
+                text(&self.layout.join("coordinator")),
+                "--token-file".to_owned(),
+                text(&self.layout.token()),
+            ];
+            let mut recipe = Recipe::new("coordinator", command);
+            recipe.without = OTHER_FARMS.to_vec();
+            let mut child = spawn(&self.layout, &recipe)?;
+            until_ready(&mut child, Duration::from_secs(60), |c| c.log.line("farm-coordinator ready on "))
+                .await?;
+            give_to_caller(&self.layout.token());
+            let detail = format!("http://{listen}");
+            Ok(Started { child, detail, guard: None, depends_on: None })
+        })
+    }
+}
+
+/// What a user may have set for another farm.
+pub(super) const OTHER_FARMS: &[&str] = &[
+    "FARM_CONFIG",
+    "FARM_LISTEN",
+    "FARM_DATABASE_URL",
+    "FARM_STATE_DIR",
+    "FARM_TOKEN",
+    "FARM_TOKEN_FILE",
+    "FARM_WORKER_COORDINATOR",
+    "FARM_WORKER_NAME",
+    "FARM_WORKER_ENGINE",
+    "FARM_WORKER_STATE_DIR",
+    "FARM_WORKER_SLOTS",
+    "FARM_WORKER_PLATFORMS",
+    "FARM_WORKER_CACHE_BYTES",
+    "FARM_WORKER_LOG",
+];

@@ -1,0 +1,229 @@
+//! An engine of farm's own: a dockerd with its own data, in network, mount and process namespaces of its own.
+//!
+//! So it meets no other engine: own bridge, own packet filter, own `/run`. [`crate::engine_init`] is the first process
+//! in there, [`crate::relay`] brings it the registry, and [`Network`] gives builds a way out.
+
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::{POLL, Part, Started, own_program, spawn, text, until_ready};
+use crate::child::{Child, Recipe, Stop, all, parent};
+use crate::layout::Layout;
+use crate::ports::http_status_on;
+use crate::relay::Relay;
+use crate::{Error, Result};
+
+/// Where slirp4netns answers names (its manual page: the third address of its network).
+const NAMESERVER: &str = "10.0.2.3";
+
+/// Is there a tool that gives the engine a way out?
+pub fn has_network() -> bool {
+    std::path::Path::new("/dev/net/tun").exists() && on_path("slirp4netns")
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// The engine.
+pub struct Engine {
+    layout: Layout,
+    registry_port: u16,
+    network: bool,
+    /// The first process in its namespaces, for those who want to go there.
+    inside: watch::Sender<Option<u32>>,
+}
+
+impl Engine {
+    /// Writes its configuration.
+    ///
+    /// # Errors
+    /// What it needs isn't installed, or the configuration can't be written.
+    pub fn prepare(layout: &Layout, registry_port: u16) -> Result<Self> {
+        for (program, package) in [
+            ("dockerd", "docker.io"),
+            ("containerd", "containerd"),
+            ("runc", "runc"),
+            ("iptables", "iptables"),
+            ("ip", "iproute2"),
+            ("unshare", "util-linux"),
+        ] {
+            if !on_path(program) {
+                return Err(Error::Usage(format!(
+                    "{program} isn't installed, and an own engine needs it: sudo apt-get install {package}; or name an \
+                     engine that is there with --engine ADDRESS"
+                )));
+            }
+        }
+        let config = json!({
+            "features": {"containerd-snapshotter": true},
+            "data-root": layout.join("engine/data"),
+            // Both are in the private /run: what a killed engine wrote there must not mislead the next one.
+            "exec-root": "/run/docker",
+            "pidfile": "/run/dockerd.pid",
+            "hosts": [format!("unix://{}", layout.engine_socket().display())],
+            "registry-mirrors": [format!("http://localhost:{registry_port}")],
+            "cgroup-parent": format!("/{}", layout.group()),
+            // systemd, where there is one, knows nothing of our process namespace.
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+            "shutdown-timeout": 5,
+        });
+        layout.write(&layout.join("engine/daemon.json"), &config.to_string())?;
+        Ok(Self {
+            layout: layout.clone(),
+            registry_port,
+            network: has_network(),
+            inside: watch::Sender::new(None),
+        })
+    }
+
+    /// The first process in its namespaces, as it changes.
+    pub fn inside(&self) -> watch::Receiver<Option<u32>> {
+        self.inside.subscribe()
+    }
+
+    /// True when builds can have a way out.
+    pub fn can_have_network(&self) -> bool {
+        self.network
+    }
+
+    async fn first_inside(&self, child: &mut Child) -> Result<u32, String> {
+        let outside = child.pid();
+        let inside = until_ready(child, Duration::from_secs(20), |_| {
+            // setpriv becomes unshare and keeps its number; unshare's only child is the one.
+            all().find(|pid| parent(*pid) == Some(outside))
+        })
+        .await?;
+        child.aim_at(inside).map_err(|e| format!("the engine's first process: {e}"))?;
+        Ok(inside)
+    }
+
+    /// Its loopback comes up a moment after its first process.
+    async fn relay(&self, child: &mut Child, inside: u32) -> Result<Relay, String> {
+        let begin = Instant::now();
+        loop {
+            match Relay::start(inside, self.registry_port) {
+                Ok(relay) => return Ok(relay),
+                Err(_) if child.ended().is_none() && begin.elapsed() < Duration::from_secs(10) => {
+                    sleep(POLL).await
+                }
+                Err(e) => {
+                    return Err(child.ended().map_or_else(
+                        || format!("the registry can't be brought to the engine: {e}"),
+                        |status| child.obituary(status),
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Takes the number back when the engine is over, or did not come up.
+struct Inside(watch::Sender<Option<u32>>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
+}
+
+impl Part for Engine {
+    fn name(&self) -> &'static str {
+        "engine"
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<Started, String>> {
+        Box::pin(async {
+            crate::sweep::group(&self.layout.group());
+            let init = text(&own_program("farm-local")?);
+            let (config, data) =
+                (text(&self.layout.join("engine/daemon.json")), text(&self.layout.join("engine")));
+            let mut command: Vec<String> =
+                ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
+                    .map(str::to_owned)
+                    .to_vec();
+            command.extend([init, "engine-init".into(), "--config".into(), config, "--data".into(), data]);
+            if self.network {
+                command.extend(["--nameserver".to_owned(), NAMESERVER.to_owned()]);
+            }
+            let mut recipe = Recipe::new("engine", command);
+            recipe.env.push(("OTEL_TRACES_EXPORTER".to_owned(), "none".to_owned()));
+            recipe.without = vec!["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "DOCKER_HOST"];
+            recipe.stop = Stop { signal: Signal::TERM, again_after: None, grace: Duration::from_secs(20) };
+            let mut child = spawn(&self.layout, &recipe)?;
+            let inside = self.first_inside(&mut child).await?;
+            self.inside.send_replace(Some(inside));
+            let tell = Inside(self.inside.clone());
+            let relay = self.relay(&mut child, inside).await?;
+            let socket = self.layout.engine_socket();
+            until_ready(&mut child, Duration::from_secs(60), |_| ping(&socket)).await?;
+            let version = engine_version().unwrap_or_default();
+            let detail = format!("docker {version}, in namespaces of its own");
+            Ok(Started { child, detail, guard: Some(Box::new((tell, relay))), depends_on: None })
+        })
+    }
+}
+
+fn ping(socket: &std::path::Path) -> Option<()> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    http_status_on(&mut stream, "/_ping").filter(|status| *status == 200).map(|_| ())
+}
+
+/// The version of the dockerd that is installed.
+pub fn engine_version() -> Option<String> {
+    let output = Command::new("dockerd").arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    Some(text.strip_prefix("Docker version ")?.split([',', ' ']).next()?.to_owned())
+}
+
+/// The way out of the engine's network: slirp4netns, a network stack in user space. It changes neither routes nor
+/// packet filters of the machine, and whatever these allow its user, builds can reach.
+pub struct Network {
+    layout: Layout,
+    inside: watch::Receiver<Option<u32>>,
+}
+
+impl Network {
+    /// For the engine that this belongs to.
+    pub fn new(layout: &Layout, inside: watch::Receiver<Option<u32>>) -> Self {
+        Self { layout: layout.clone(), inside }
+    }
+}
+
+impl Part for Network {
+    fn name(&self) -> &'static str {
+        "network"
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<Started, String>> {
+        Box::pin(async {
+            let mut inside = self.inside.clone();
+            let engine =
+                inside.wait_for(Option::is_some).await.map_err(|_| "the engine is gone")?.unwrap_or_default();
+            inside.mark_unchanged();
+            let engine = engine.to_string();
+            // Without host loopback: what listens on this machine's localhost only is not for builds.
+            let recipe = Recipe::new(
+                "network",
+                ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", &engine, "tap0"],
+            );
+            let mut child = spawn(&self.layout, &recipe)?;
+            let device = format!("/proc/{engine}/net/dev");
+            until_ready(&mut child, Duration::from_secs(10), |_| {
+                std::fs::read_to_string(&device).is_ok_and(|table| table.contains("tap0:")).then_some(())
+            })
+            .await?;
+            let detail = "builds reach other networks (slirp4netns)".to_owned();
+            Ok(Started { child, detail, guard: None, depends_on: Some(inside) })
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! The parts of a farm: what each is started with, when it is ready, how it is stopped.
+
+mod coordinator;
+mod engine;
+mod postgres;
+mod registry;
+mod worker;
+
+pub use coordinator::Coordinator;
+pub use engine::{Engine, Network, engine_version};
+pub use postgres::{Postgres, bin_for as postgres_bin_for};
+pub use registry::Registry;
+pub use worker::Worker;
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::child::{Child, Recipe};
+use crate::layout::Layout;
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// A part that is ready.
+pub struct Started {
+    /// Its process.
+    pub child: Child,
+    /// What people are told about it.
+    pub detail: String,
+    /// What lives as long as it does.
+    pub guard: Option<Box<dyn Any + Send>>,
+    /// It is also over when this changes.
+    pub depends_on: Option<watch::Receiver<Option<u32>>>,
+}
+
+/// Something that the supervisor keeps running.
+pub trait Part: Send + Sync {
+    /// Its name: of its log, and in `farm status`.
+    fn name(&self) -> &str;
+
+    /// Starts it and returns when it is ready. Dropping the future ends what was started.
+    ///
+    /// The error is for people.
+    fn start(&self) -> BoxFuture<'_, Result<Started, String>>;
+
+    /// How long a start that fails is tried again before it counts.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// Starts a process of the layout's, its log and record where they belong.
+fn spawn(layout: &Layout, recipe: &Recipe) -> Result<Child, String> {
+    Child::spawn(recipe, &layout.log(&recipe.name), &layout.run("parts"))
+        .map_err(|e| format!("{}: {}", recipe.name, crate::explain(&e)))
+}
+
+/// Asks until it is ready; fails when it ends before, or at `limit`.
+async fn until_ready<T>(
+    child: &mut Child,
+    limit: Duration,
+    mut probe: impl FnMut(&Child) -> Option<T>,
+) -> Result<T, String> {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = probe(child) {
+            return Ok(found);
+        }
+        if let Some(status) = child.ended() {
+            return Err(child.obituary(status));
+        }
+        if begin.elapsed() > limit {
+            let mut text = format!("not ready after {} s", limit.as_secs());
+            for line in child.log.tail(8) {
+                text.push_str("\n  ");
+                text.push_str(&line);
+            }
+            return Err(text);
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// A program of farm's own, which lies beside this one.
+///
+/// # Errors
+/// It isn't there.
+pub fn own_program(name: &str) -> Result<PathBuf, String> {
+    let here = std::env::current_exe().and_then(|path| path.canonicalize()).map_err(|e| e.to_string())?;
+    let path = here.parent().unwrap_or(Path::new("/")).join(name);
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(format!("{} is missing: farm's programs must lie in one folder", path.display()))
+    }
+}
+
+/// A path as an argument. Layouts hold plain characters only.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,251 @@
+//! A private Postgres: the system's binaries, a folder of its own, a Unix socket and no port.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use rustix::process::Signal;
+
+use super::{Part, Started, spawn, text, until_ready};
+use crate::child::{Recipe, Stop};
+use crate::layout::Layout;
+use crate::{Error, Result};
+
+const OLDEST: u32 = 15;
+const INSTALL: &str = "sudo apt-get install postgresql";
+
+/// The database server.
+pub struct Postgres {
+    layout: Layout,
+    bin: PathBuf,
+    user: Option<(u32, u32)>,
+}
+
+impl Postgres {
+    /// Makes its cluster, and the database, when there is none. Blocks for about a second then.
+    ///
+    /// # Errors
+    /// There is no server that fits, no user for it, or the folder can't be used.
+    pub fn prepare(layout: &Layout) -> Result<Self> {
+        let data = layout.join("postgres/data");
+        let bin = bin_for(&data)?;
+        let user = if rustix::process::geteuid().is_root() { Some(user()?) } else { None };
+        if user.is_some()
+            && let Some(closed) = crate::layout::closed_ancestor(layout.root())
+        {
+            return Err(Error::Usage(format!(
+                "--state-dir {}: {} is closed to other users, and Postgres, which refuses to be root, must pass; \
+                 choose another, like /var/lib/farm",
+                layout.root().display(),
+                closed.display()
+            )));
+        }
+        let postgres = Self { layout: layout.clone(), bin, user };
+        for folder in [layout.join("postgres"), layout.run("postgres")] {
+            let at = |e| crate::failed(folder.display(), &e);
+            fs::create_dir_all(&folder).map_err(at)?;
+            if let Some((uid, gid)) = user {
+                chown(&folder, Some(uid), Some(gid)).map_err(at)?;
+            }
+        }
+        // Its file of this name is written last.
+        if !data.join("farm-ready").exists() {
+            postgres.init(&data)?;
+        }
+        Ok(postgres)
+    }
+
+    fn init(&self, data: &Path) -> Result<()> {
+        if data.exists() {
+            // A first start that was killed halfway: nothing has ever been kept there.
+            fs::remove_dir_all(data).map_err(|e| crate::failed(data.display(), &e))?;
+        }
+        let data = text(data);
+        self.tool(
+            "initdb",
+            &[
+                "-D",
+                &data,
+                "-U",
+                "farm",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "--no-instructions",
+            ],
+        )?;
+        // Without a server: the single-user mode takes SQL from its input.
+        let make = format!(
+            "echo 'CREATE DATABASE farm' | '{}' --single -D '{data}' postgres",
+            text(&self.bin.join("postgres"))
+        );
+        self.run(["sh", "-c", &make])?;
+        self.run(["touch", &format!("{data}/farm-ready")])
+    }
+
+    fn tool(&self, name: &str, args: &[&str]) -> Result<()> {
+        let program = text(&self.bin.join(name));
+        self.run([program.as_str()].into_iter().chain(args.iter().copied()))
+    }
+
+    fn run<'a>(&self, command: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let mut wrapped = Command::new("setpriv");
+        wrapped.args(["--pdeathsig", "KILL"]);
+        if let Some((uid, gid)) = self.user {
+            wrapped.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups"]);
+        }
+        let output = wrapped.arg("--").args(command).current_dir("/").stdin(Stdio::null()).output();
+        let output = output.map_err(|e| crate::failed("postgres", &e))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let mut message = format!("postgres can't be set up ({})", output.status);
+        for line in crate::logs::last_lines(&said, 6) {
+            message.push_str("\n  ");
+            message.push_str(&line);
+        }
+        if said.contains("No space left on device") {
+            message.push_str("\nThe disk is full: free some space, or choose another --state-dir.");
+        }
+        Err(Error::Failed(message))
+    }
+
+    /// For the coordinator. Layouts hold no characters that a URL would have to escape but `/` and `@` and `+`.
+    pub fn url(layout: &Layout) -> String {
+        let host = text(&layout.run("postgres")).replace('/', "%2F").replace('@', "%40").replace('+', "%2B");
+        format!("postgres://farm@localhost/farm?host={host}")
+    }
+
+    /// A killed server leaves its pid file; it minds when that number is another process of its user now.
+    fn drop_stale_pid_file(&self) {
+        let path = self.layout.join("postgres/data/postmaster.pid");
+        let pid = fs::read_to_string(&path).ok().and_then(|t| t.lines().next()?.trim().parse::<u32>().ok());
+        if let Some(pid) = pid
+            && let Ok(program) = fs::read_link(format!("/proc/{pid}/exe"))
+            && !program.to_string_lossy().contains("postgres")
+        {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Part for Postgres {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    /// The children of a killed server hold its shared memory for a moment.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(15)
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<Started, String>> {
+        Box::pin(async {
+            self.drop_stale_pid_file();
+            let socket = self.layout.run("postgres");
+            let program = text(&self.bin.join("postgres"));
+            let data = text(&self.layout.join("postgres/data"));
+            let sockets = format!("unix_socket_directories={}", text(&socket));
+            let settings =
+                ["listen_addresses=", &sockets, "unix_socket_permissions=0700", "max_connections=200"];
+            let mut command = vec![program, "-D".to_owned(), data];
+            for setting in settings {
+                command.extend(["-c".to_owned(), setting.to_owned()]);
+            }
+            let mut recipe = Recipe::new("postgres", command);
+            recipe.user = self.user;
+            recipe.orphaned = "INT";
+            // SIGINT is the fast stop: sessions are rolled back. SIGTERM would wait for them.
+            recipe.stop = Stop { signal: Signal::INT, again_after: None, grace: Duration::from_secs(20) };
+            let mut child = spawn(&self.layout, &recipe)?;
+            let bin = self.bin.join("pg_isready");
+            until_ready(&mut child, Duration::from_secs(60), |_| {
+                let mut ask = Command::new(&bin);
+                ask.arg("-q").arg("-h").arg(&socket).args(["-U", "farm", "-d", "farm"]);
+                ask.status().is_ok_and(|status| status.success()).then_some(())
+            })
+            .await?;
+            let version = self
+                .bin
+                .parent()
+                .and_then(Path::file_name)
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let detail = format!("PostgreSQL {version}, private");
+            Ok(Started { child, detail, guard: None, depends_on: None })
+        })
+    }
+}
+
+/// The newest server that is new enough, or the one that the data belongs to.
+///
+/// # Errors
+/// There is none.
+pub fn bin_for(data: &Path) -> Result<PathBuf> {
+    let found = installed();
+    let Ok(made_by) = fs::read_to_string(data.join("PG_VERSION")) else {
+        let newest = found.into_iter().filter(|(version, _)| *version >= OLDEST).max();
+        return newest
+            .map(|(_, bin)| bin)
+            .ok_or_else(|| Error::Usage(format!("Postgres {OLDEST} or newer isn't installed: {INSTALL}")));
+    };
+    let made_by = made_by.trim();
+    if let Some((_, bin)) = found.iter().find(|(version, _)| version.to_string() == made_by) {
+        return Ok(bin.clone());
+    }
+    let others: Vec<String> = found.iter().map(|(version, _)| version.to_string()).collect();
+    let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+    Err(Error::Usage(format!(
+        "the data in {} is of Postgres {made_by}, and installed is {others}. Install that version again \
+         (sudo apt-get install postgresql-{made_by}), or convert the data with pg_upgrade, or begin anew with \
+         farm down --purge",
+        data.display()
+    )))
+}
+
+fn installed() -> Vec<(u32, PathBuf)> {
+    let complete = |bin: &Path| bin.join("postgres").exists() && bin.join("initdb").exists();
+    let entries = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<(u32, PathBuf)> = entries
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter(|(_, bin)| complete(bin))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Debian's package brings a user for it.
+fn user() -> Result<(u32, u32)> {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let ids = passwd.lines().find_map(|line| {
+        let mut fields = line.strip_prefix("postgres:")?.split(':').skip(1);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    });
+    ids.ok_or_else(|| {
+        Error::Usage(format!("there is no user postgres, and Postgres refuses to run as root: {INSTALL}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_of_a_version_that_is_not_installed_is_named_with_the_cures() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("PG_VERSION"), "9\n").unwrap();
+        let text = bin_for(folder.path()).unwrap_err().to_string();
+        assert!(
+            text.contains("Postgres 9") && text.contains("postgresql-9") && text.contains("pg_upgrade"),
+            "{text}"
+        );
+    }
+}

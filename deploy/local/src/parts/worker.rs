@@ -1,0 +1,63 @@
+//! A worker beside the engine, as a process.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use rustix::process::Signal;
+
+use super::coordinator::OTHER_FARMS;
+use super::{Part, Started, own_program, spawn, text, until_ready};
+use crate::child::{Recipe, Stop};
+use crate::layout::Layout;
+
+/// One worker.
+pub struct Worker {
+    /// Where its state goes.
+    pub layout: Layout,
+    /// Its name in the farm.
+    pub name: String,
+    /// The engine's address.
+    pub engine: String,
+    /// The coordinator's port.
+    pub port: u16,
+    /// How many jobs the engine runs at once: its workers share them.
+    pub slots: usize,
+    /// Which platforms, as flags.
+    pub offers: Vec<String>,
+}
+
+impl Part for Worker {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<Started, String>> {
+        Box::pin(async {
+            let mut command = vec![text(&own_program("farm-worker")?)];
+            let flags = [
+                ("--coordinator", format!("http://127.0.0.1:{}", self.port)),
+                ("--token-file", text(&self.layout.token())),
+                ("--name", self.name.clone()),
+                ("--engine", self.engine.clone()),
+                ("--slots", self.slots.to_string()),
+                ("--state-dir", text(&self.layout.join("workers").join(&self.name))),
+            ];
+            for (flag, value) in flags {
+                command.extend([flag.to_owned(), value]);
+            }
+            command.extend(self.offers.iter().cloned());
+            let mut recipe = Recipe::new(&self.name, command);
+            recipe.without = OTHER_FARMS.to_vec();
+            // The first SIGTERM would let running jobs finish; they are accepted, and are run again by the next start.
+            recipe.stop = Stop {
+                signal: Signal::TERM,
+                again_after: Some(Duration::from_millis(300)),
+                grace: Duration::from_secs(30),
+            };
+            let mut child = spawn(&self.layout, &recipe)?;
+            let start = format!("farm-worker {} ready: ", self.name);
+            let detail = until_ready(&mut child, Duration::from_secs(60), |c| c.log.line(&start)).await?;
+            Ok(Started { child, detail, guard: None, depends_on: None })
+        })
+    }
+}

@@ -83,7 +83,7 @@ install_tools() {
 
 # The base images are made while cargo compiles; the two hardly wait for each other.
 begin_base_images() {
-  deploy/base-images.sh --cache "$cache" >target/base-images.log 2>&1 &
+  deploy/base-images.sh --cache "$cache" --only python >target/base-images.log 2>&1 &
   images=$!
 }
 
@@ -125,7 +125,7 @@ filter_of() {
     unit) echo "not ($needs_bed) | (package(farm-tests) & binary(layering))" ;;
     store) echo 'package(farm-store) | (package(farm-tests) & binary(store))' ;;
     api) echo 'package(farm-tests) & binary(api)' ;;
-    e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e))) | (package(farm-worker) & kind(test))' ;;
+    e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
     all) echo 'all()' ;;
   esac
 }

@@ -4,13 +4,19 @@
 # is there nothing is asked of apt, so that callers may run `farm_install` each time.
 #
 #   source deploy/lib/apt.sh; farm_install            everything for the test bed
-#   farm_install_packages; farm_install_engine; farm_enable_binfmt; farm_check_rust     its parts
+#   farm_install_packages; farm_install_engine; farm_enable_binfmt     its parts
+#   farm_check_rust, farm_install_rust                                 rust.sh
+#
+# A run that was killed leaves nothing that the next one does not clear away; farm_apt_cleanup does it at once.
 
 FARM_POSTGRES_MIN=15
 FARM_ENGINE_MIN=24   # the first dockerd that can keep its images in containerd's store
 
 farm_say() { printf '%s\n' "farm: $*" >&2; }
 farm_die() { farm_say "error: $*"; exit 1; }
+
+# shellcheck source=rust.sh
+. "$(dirname "${BASH_SOURCE[0]}")/rust.sh"
 
 # Programs of the system administrator are not in an ordinary user's PATH.
 case ":$PATH:" in *:/usr/sbin:*) ;; *) PATH=$PATH:/usr/sbin:/sbin ;; esac
@@ -27,24 +33,47 @@ farm_apt() { farm_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -o DP
 farm_apt_update() { # number of tries, further arguments
   local tries=$1 try log
   shift
+  # Once in a run is enough for the system's own lists.
+  [ $# -gt 0 ] || [ -z "${FARM_APT_FRESH:-}" ] || return 0
   log=$(mktemp)
   for try in $(seq "$tries"); do
-    if farm_apt update -q -o Acquire::Retries=2 "$@" >"$log" 2>&1 && ! grep -q '^Err:' "$log"; then rm -f "$log"; return 0; fi
+    if farm_apt update -q -o Acquire::Retries=2 "$@" >"$log" 2>&1 && ! grep -q '^Err:' "$log"; then
+      rm -f "$log"
+      [ $# -gt 0 ] || FARM_APT_FRESH=1
+      return 0
+    fi
     sleep "$try"
   done
   tail -n 20 "$log" >&2; rm -f "$log"
   return 1
 }
 
+FARM_POLICY=/usr/sbin/policy-rc.d
+FARM_POLICY_MARK='# farm: while its packages are installed'
+FARM_SOURCE=/etc/apt/sources.list.d/farm-engine.sources
+FARM_PIN=/etc/apt/preferences.d/farm-engine
+
+# Whatever was made for the installation only.
+farm_apt_cleanup() {
+  if grep -qsF "$FARM_POLICY_MARK" "$FARM_POLICY"; then farm_root rm -f "$FARM_POLICY"; fi
+  if [ -e "$FARM_SOURCE" ] || [ -e "$FARM_PIN" ]; then farm_root rm -f "$FARM_SOURCE" "$FARM_PIN"; fi
+}
+
 # Whatever the packages bring must not start by itself: farm starts its own, and a port taken by surprise is a riddle.
 farm_apt_install() {
-  local policy=/usr/sbin/policy-rc.d made='' rc=0 log
+  local made='' rc=0 log
   log=$(mktemp)
-  if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' | farm_root tee "$policy" >/dev/null && farm_root chmod 755 "$policy"; made=1
+  # An installation that was interrupted would make apt refuse all that follows.
+  if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
+    farm_say "finishing an installation that was interrupted: dpkg --configure -a"
+    farm_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive dpkg --configure -a </dev/null >"$log" 2>&1 || true
   fi
-  farm_apt install -y -q --no-install-recommends "$@" >"$log" 2>&1 || rc=$?
-  [ -z "$made" ] || farm_root rm -f "$policy"
+  if [ ! -e "$FARM_POLICY" ] || grep -qF "$FARM_POLICY_MARK" "$FARM_POLICY"; then
+    printf '#!/bin/sh\n%s\nexit 101\n' "$FARM_POLICY_MARK" | farm_root tee "$FARM_POLICY" >/dev/null
+    farm_root chmod 755 "$FARM_POLICY"; made=1
+  fi
+  farm_apt install -y -q --no-install-recommends "$@" >>"$log" 2>&1 || rc=$?
+  [ -z "$made" ] || farm_root rm -f "$FARM_POLICY"
   [ "$rc" = 0 ] || tail -n 30 "$log" >&2
   rm -f "$log"
   return "$rc"
@@ -101,6 +130,8 @@ mmdebstrap mmdebstrap
 skopeo skopeo
 ip iproute2
 iptables iptables
+slirp4netns slirp4netns
+pkill procps
 unshare util-linux
 git git
 cc gcc
@@ -109,6 +140,10 @@ psql postgresql-client
 LIST
   if ! command -v "$(farm_foreign_qemu)-static" >/dev/null && ! command -v "$(farm_foreign_qemu)" >/dev/null; then echo qemu-user-static; fi
   [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+  # gcc only recommends the headers that crates with C in them need.
+  [ -e /usr/include/stdio.h ] || echo libc6-dev
+  # The base images are made of Debian packages wherever this runs; by it their signatures are checked.
+  [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
 }
 
 farm_install_packages() {
@@ -121,7 +156,10 @@ farm_install_packages() {
   if [[ " ${missing[*]} " == *" postgresql "* ]]; then
     local version
     version=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
-    [ "${version:-0}" -ge "$FARM_POSTGRES_MIN" ] || farm_die "this system's Postgres is ${version:-absent}; farm needs $FARM_POSTGRES_MIN or newer (Ubuntu 22.04: add the PostgreSQL project's own apt repository, then run this again)"
+    [ "${version:-0}" -ge "$FARM_POSTGRES_MIN" ] ||
+      farm_die "this system's Postgres is ${version:-absent}; farm needs $FARM_POSTGRES_MIN or newer" \
+      "(Ubuntu 22.04: add the PostgreSQL project's own apt repository, as the script in" \
+      "/usr/share/postgresql-common/pgdg of the package postgresql-common does, then run this again)"
   fi
   farm_apt_install "${missing[@]}" || farm_die "apt-get install ${missing[*]} failed"
   mapfile -t missing < <(farm_missing_packages)
@@ -148,7 +186,7 @@ farm_source_for_suite() {
   if [ -z "$stanza" ]; then # the one-line style of older installations
     local line
     line=$({ cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |
-      sed -nE "s/^deb[ \t]+(\[[^]]*\][ \t]+)?([^ \t]+)[ \t]+$FARM_CODENAME[ \t]+main.*/\2/p" | head -n 1)
+      sed -nE "s/^deb[ \t]+(\[[^]]*\][ \t]+)?([^ \t]+)[ \t]+${FARM_CODENAME}[ \t]+main.*/\2/p" | head -n 1)
     [ -n "$line" ] || return 1
     stanza="Types: deb"$'\n'"URIs: $line"$'\n'"Suites: $suite"$'\n'"Components: main"
     [ ! -r /usr/share/keyrings/debian-archive-keyring.gpg ] || stanza+=$'\n'"Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg"
@@ -157,9 +195,10 @@ farm_source_for_suite() {
   printf '%s\nCheck-Valid-Until: no\n' "$stanza"
 }
 
-# Can these packages be had without upgrading or removing anything that is installed?
+# Can these packages be had without upgrading or removing anything that is installed? (Not `grep -q`: it stops reading,
+# and what writes to it then fails.)
 farm_installs_cleanly() {
-  farm_apt -s install --no-install-recommends "$@" 2>/dev/null | grep -qE '^0 upgraded, [0-9]+ newly installed, 0 to remove'
+  farm_apt -s install --no-install-recommends "$@" 2>/dev/null | grep -E '^0 upgraded, [0-9]+ newly installed, 0 to remove' >/dev/null
 }
 
 # Takes the engine of the newest suite that fits this machine as it is. Suites are named per package and never by
@@ -172,7 +211,8 @@ farm_install_engine() {
     return 0
   fi
   farm_os
-  local suites=() suite wanted=() package version found='' source=/etc/apt/sources.list.d/farm-engine.sources pin=/etc/apt/preferences.d/farm-engine
+  farm_apt_cleanup
+  local suites=() suite wanted=() package version found=''
   if [ "$FARM_OS" = debian ]; then
     for suite in forky trixie; do [ "$suite" = "$FARM_CODENAME" ] || suites+=("$suite"); done
   fi
@@ -180,12 +220,12 @@ farm_install_engine() {
   farm_apt_update 6 || farm_die "apt-get update failed"
   for suite in "${suites[@]}"; do
     if [ "$suite" != "$FARM_CODENAME" ]; then
-      if ! farm_source_for_suite "$suite" | farm_root tee "$source" >/dev/null; then
-        farm_say "cannot tell this machine's mirror from its apt sources: $suite is not asked"; farm_root rm -f "$source"; continue
+      if ! farm_source_for_suite "$suite" | farm_root tee "$FARM_SOURCE" >/dev/null; then
+        farm_say "cannot tell this machine's mirror from its apt sources: $suite is not asked"; farm_root rm -f "$FARM_SOURCE"; continue
       fi
-      printf 'Package: *\nPin: release n=%s\nPin-Priority: 100\n' "$suite" | farm_root tee "$pin" >/dev/null
-      if ! farm_apt_update 2 -o Dir::Etc::sourcelist="$source" -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 2>/dev/null; then
-        farm_say "$suite is not to be had from this machine's mirror"; farm_root rm -f "$source" "$pin"; continue
+      printf 'Package: *\nPin: release n=%s\nPin-Priority: 100\n' "$suite" | farm_root tee "$FARM_PIN" >/dev/null
+      if ! farm_apt_update 2 -o Dir::Etc::sourcelist="$FARM_SOURCE" -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 2>/dev/null; then
+        farm_say "$suite is not to be had from this machine's mirror"; farm_root rm -f "$FARM_SOURCE" "$FARM_PIN"; continue
       fi
     fi
     wanted=()
@@ -204,11 +244,11 @@ farm_install_engine() {
     else
       farm_say "installing the engine: docker.io $found of $suite"
       farm_apt_install "${wanted[@]}" || farm_die "installing the engine failed"
-      farm_root rm -f "$source" "$pin"
+      farm_root rm -f "$FARM_SOURCE" "$FARM_PIN"
       farm_engine_present || farm_die "the engine is installed but dockerd, containerd, runc, docker or docker-buildx cannot be found"
       return 0
     fi
-    farm_root rm -f "$source" "$pin"
+    farm_root rm -f "$FARM_SOURCE" "$FARM_PIN"
   done
   farm_die "no suite has an engine that fits this machine; install Docker $FARM_ENGINE_MIN or newer with buildx by hand"
 }
@@ -232,18 +272,6 @@ farm_enable_binfmt() {
 }
 
 farm_binfmt_works() { [ -e "$1" ] && grep -q '^enabled' "$1" && grep -q '^flags:.*F' "$1"; }
-
-# $1: the least version, as rust-version in Cargo.toml says it.
-farm_check_rust() {
-  local have need=${1:-1.85}
-  have=$(rustc --version 2>/dev/null | sed -n 's/^rustc \([0-9.]*\).*/\1/p')
-  if [ -z "$have" ] || ! command -v cargo >/dev/null; then
-    farm_die "Rust $need or newer is needed: install rustup (https://rustup.rs, or the package rustup on Debian 13 and Ubuntu 24.04), then: rustup default stable"
-  fi
-  if [ "$(printf '%s\n' "$need" "$have" | sort -V | head -n 1)" != "$need" ]; then
-    farm_die "Rust $have is too old, $need is needed: rustup update stable"
-  fi
-}
 
 farm_install() {
   farm_install_packages

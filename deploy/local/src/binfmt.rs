@@ -4,18 +4,79 @@
 //! registered where allowed, and the files that say how come from the distribution's package.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde::{Deserialize, Serialize};
+
+use crate::child::boot_id;
+use crate::layout::Layout;
 
 const FOLDER: &str = "/proc/sys/fs/binfmt_misc";
 const INSTALL: &str = "sudo apt-get install qemu-user-static binfmt-support";
+
+/// What farm has changed in this kernel, so that it takes back this and nothing else. Kept in the state folder, and void
+/// once the machine was started anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    boot_id: String,
+    /// Where binfmt_misc is seen was empty before.
+    mounted: bool,
+    /// The entries that were made.
+    registered: Vec<String>,
+}
+
+impl Changes {
+    fn path(layout: &Layout) -> PathBuf {
+        layout.run("binfmt.json")
+    }
+
+    /// What was noted since this machine's start.
+    pub fn load(layout: &Layout) -> Self {
+        let noted = fs::read(Self::path(layout)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let noted = noted.filter(|noted: &Self| noted.boot_id == boot_id());
+        noted.unwrap_or_else(|| Self { boot_id: boot_id(), ..Self::default() })
+    }
+
+    fn save(&self, layout: &Layout) -> Result<(), String> {
+        let text = serde_json::to_string(self).map_err(|e| e.to_string())?;
+        layout.write(&Self::path(layout), &text).map_err(|e| e.to_string())
+    }
+
+    /// Unmounts what [`enable`] mounted; for when a farm goes down.
+    pub fn unmount(mut self, layout: &Layout) {
+        // Somebody may look into it just now: then it stays, as on most machines it is there anyhow.
+        if self.mounted && unmount(FOLDER, UnmountFlags::empty()).is_ok() {
+            self.mounted = false;
+            let _ = self.save(layout);
+        }
+    }
+
+    /// Takes back what [`enable`] registered; for when a farm is forgotten.
+    pub fn forget(self, layout: &Layout) {
+        if self.registered.is_empty() {
+            return self.unmount(layout);
+        }
+        let was_seen = is_seen();
+        if !was_seen && !mount_it() {
+            return;
+        }
+        for name in self.registered.iter().filter(|name| name.starts_with("qemu-") && !name.contains('/')) {
+            let _ = fs::write(Path::new(FOLDER).join(name), "-1");
+        }
+        if !was_seen || self.mounted {
+            let _ = unmount(FOLDER, UnmountFlags::empty());
+        }
+    }
+}
 
 /// Sees to it that programs of `architecture` (as in platforms) run here, in containers too. Gives the name of the
 /// entry that had to be registered, if any.
 ///
 /// # Errors
 /// Why they don't, with the cure.
-pub fn enable(architecture: &str) -> Result<Option<String>, String> {
+pub fn enable(architecture: &str, layout: &Layout) -> Result<Option<String>, String> {
     let Some(qemu) = qemu_name(architecture) else {
         return Err(format!("no emulator is known for {architecture}"));
     };
@@ -28,20 +89,34 @@ pub fn enable(architecture: &str) -> Result<Option<String>, String> {
             "its emulator isn't registered, which needs root: {INSTALL}, then sudo update-binfmts --enable {name}"
         ));
     }
-    if !Path::new(FOLDER).join("register").exists() && !mount() {
-        return Err("binfmt_misc can't be mounted here (a container without privileges?)".to_owned());
+    let mut changes = Changes::load(layout);
+    if !is_seen() {
+        if !mount_it() {
+            return Err("binfmt_misc can't be mounted here (a container without privileges?)".to_owned());
+        }
+        changes.mounted = true;
+        changes.save(layout)?;
     }
     if works(&name) {
         return Ok(None);
     }
+    register(&name)?;
+    if !changes.registered.contains(&name) {
+        changes.registered.push(name.clone());
+        changes.save(layout)?;
+    }
+    Ok(Some(name))
+}
+
+fn register(name: &str) -> Result<(), String> {
     let _ = Command::new("update-binfmts")
-        .args(["--enable", &name])
+        .args(["--enable", name])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    if works(&name) {
-        return Ok(Some(name));
+    if works(name) {
+        return Ok(());
     }
     // Where systemd keeps the registrations, they are files in the kernel's own format.
     let entries = fs::read_dir("/usr/lib/binfmt.d").into_iter().flatten().flatten().map(|entry| entry.path());
@@ -53,13 +128,13 @@ pub fn enable(architecture: &str) -> Result<Option<String>, String> {
     for path in own {
         let text = fs::read_to_string(&path).unwrap_or_default();
         if let Some(line) = text.lines().find(|line| line.starts_with(':')) {
-            if Path::new(FOLDER).join(&name).exists() {
-                let _ = fs::write(Path::new(FOLDER).join(&name), "-1");
+            if Path::new(FOLDER).join(name).exists() {
+                let _ = fs::write(Path::new(FOLDER).join(name), "-1");
             }
             let _ = fs::write(Path::new(FOLDER).join("register"), line);
         }
-        if works(&name) {
-            return Ok(Some(name));
+        if works(name) {
+            return Ok(());
         }
     }
     Err(format!(
@@ -77,16 +152,12 @@ fn works(name: &str) -> bool {
         })
 }
 
-fn mount() -> bool {
-    let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("binfmt_misc", FOLDER, "binfmt_misc", flags, None).is_ok()
+fn is_seen() -> bool {
+    Path::new(FOLDER).join("register").exists()
 }
 
-/// Takes a registration back that [`enable`] made.
-pub fn forget(name: &str) {
-    if name.starts_with("qemu-") && !name.contains('/') {
-        let _ = fs::write(Path::new(FOLDER).join(name), "-1");
-    }
+fn mount_it() -> bool {
+    mount("binfmt_misc", FOLDER, "binfmt_misc", MountFlags::empty(), None).is_ok()
 }
 
 /// QEMU's word for an architecture.

@@ -223,7 +223,8 @@ impl Record {
     }
 }
 
-fn boot_id() -> String {
+/// Which start of the machine this is.
+pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 

@@ -3,12 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use crate::binfmt::Changes;
 use crate::layout::{Layout, MARKER, OWN_ENTRIES, device};
 use crate::sweep::mounts_below;
-use crate::{Error, Result, binfmt, failed};
-
-/// Where the registrations that were made are noted.
-pub const REGISTERED: &str = "run/registered";
+use crate::{Error, Result, failed};
 
 /// Removes what farm made in the folder, then the folder if it is empty. Needs the folder's lock held, and nothing
 /// running. Gives what it left there.
@@ -18,9 +16,7 @@ pub const REGISTERED: &str = "run/registered";
 /// two cases.
 pub fn purge(layout: &Layout) -> Result<Vec<String>> {
     check(layout)?;
-    for name in fs::read_to_string(layout.join(REGISTERED)).unwrap_or_default().lines() {
-        binfmt::forget(name);
-    }
+    Changes::load(layout).forget(layout);
     let Some(ours) = device(layout.root()) else { return Ok(Vec::new()) };
     // The marker goes last, so that a purge that was cut off can be repeated.
     for name in OWN_ENTRIES.iter().filter(|name| **name != MARKER).chain([&MARKER]) {

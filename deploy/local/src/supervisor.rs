@@ -16,12 +16,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::binfmt::Changes;
 use crate::child::Record;
 use crate::control::{Event, Request, Status};
 use crate::keeper::{Board, First, keep, now_ms};
 use crate::layout::{Layout, give_to_caller};
 use crate::parts::{Coordinator, Engine, Network, Part, Postgres, Registry, Worker};
-use crate::purge::REGISTERED;
 use crate::settings::Settings;
 use crate::{Error, Result, binfmt, checks, failed, logs, sweep};
 
@@ -38,7 +38,6 @@ pub async fn run(layout: Layout, settings: Settings) -> Result<()> {
     match start(&layout, &settings, &mut tell).await {
         Ok(farm) => {
             tell.say(&Event::Ready(Box::new(farm.status("up"))));
-            drop(tell);
             farm.serve().await;
             Ok(())
         }
@@ -202,12 +201,9 @@ impl Farm {
     }
 
     fn emulator(&mut self, platform: &str, tell: &mut Teller) -> bool {
-        match binfmt::enable(platform.split('/').nth(1).unwrap_or_default()) {
+        match binfmt::enable(platform.split('/').nth(1).unwrap_or_default(), &self.layout) {
             Ok(None) => true,
             Ok(Some(name)) => {
-                let noted = self.layout.join(REGISTERED);
-                let before = fs::read_to_string(&noted).unwrap_or_default();
-                let _ = self.layout.write(&noted, &format!("{before}{name}\n"));
                 self.notice(
                     tell,
                     &format!("registered {name} in this kernel; farm down --purge takes it back"),
@@ -366,6 +362,7 @@ impl Farm {
         // What a killed part leaves is gone with its namespaces; its empty groups are ours to remove.
         sweep::group(&self.layout.group());
         let _ = fs::remove_file(self.layout.engine_socket());
+        Changes::load(&self.layout).unmount(&self.layout);
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,7 +15,7 @@ use crate::layout::Layout;
 const BY_ITSELF: Duration = Duration::from_secs(5);
 
 /// Ends the processes that are recorded as a former supervisor's and still there, then what the own engine's builds
-/// run, then mounts below the folder. Only for the holder of the folder's lock. Gives what was found, in words.
+/// run. Its mounts went with its namespaces; what is mounted below the folder is somebody else's. Only for the holder of the folder's lock. Gives what was found, in words.
 pub fn sweep(layout: &Layout) -> Vec<String> {
     let mut found = Vec::new();
     let records = fs::read_dir(layout.run("parts")).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -39,13 +38,7 @@ pub fn sweep(layout: &Layout) -> Vec<String> {
     if killed > 0 {
         found.push(format!("{killed} processes of builds"));
     }
-    let mounts = mounts_below(layout.root());
-    for at in
-        mounts.iter().filter(|at| at.starts_with(layout.join("engine")) || at.starts_with(layout.join("run")))
-    {
-        found.push(format!("the mount {}", at.display()));
-        let _ = Command::new("umount").arg("-l").arg(at).stdin(Stdio::null()).stderr(Stdio::null()).status();
-    }
+    crate::binfmt::Changes::load(layout).unmount(layout);
     found
 }
 
@@ -140,6 +133,7 @@ fn unescape(text: &str) -> PathBuf {
 mod tests {
     use super::*;
     use std::os::unix::process::CommandExt as _;
+    use std::process::Command;
 
     #[test]
     fn only_the_recorded_process_is_ended() {

@@ -197,7 +197,7 @@ fn start(options: &Options, run: &Path) -> Parts {
 fn load_base_images(cache: &Path, registry: &str, logs: &Path) -> Child {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deploy").join("base-images.sh");
     let mut command = Command::new(script);
-    command.arg("--cache").arg(cache).args(["--registry", registry]);
+    command.arg("--cache").arg(cache).args(["--registry", registry, "--only", "python"]);
     Child::spawn("base-images", &command, logs)
 }
 

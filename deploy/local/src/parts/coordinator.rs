@@ -66,6 +66,7 @@ pub(super) const OTHER_FARMS: &[&str] = &[
     "FARM_WORKER_STATE_DIR",
     "FARM_WORKER_SLOTS",
     "FARM_WORKER_PLATFORMS",
+    "FARM_WORKER_ONLY",
     "FARM_WORKER_CACHE_BYTES",
     "FARM_WORKER_LOG",
 ];

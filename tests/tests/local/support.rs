@@ -1,0 +1,213 @@
+//! A farm of one test as people have it: started by `farm up`, in a folder and on ports of its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use farm_tests::bed::Bed;
+use farm_tests::farm::{Output, binary, output};
+use farm_tests::ports::free_port;
+use farm_tests::process::run;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Ends with the test, and takes its folder along.
+#[derive(Debug)]
+pub struct Local {
+    folder: TempDir,
+    pub port: u16,
+    pub registry_port: u16,
+}
+
+impl Local {
+    /// Nothing is started yet.
+    pub fn new() -> Local {
+        let folder = Bed::from_env().short_folder("local");
+        // Postgres, which is another user, must pass.
+        run(Command::new("chmod").arg("755").arg(folder.path()));
+        Local { folder, port: free_port(), registry_port: free_port() }
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("farm")
+    }
+
+    pub fn registry(&self) -> String {
+        format!("localhost:{}", self.registry_port)
+    }
+
+    /// The `farm` command in the environment that `farm up` tells people to set.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary("farm"));
+        command.args(args).stdin(Stdio::null());
+        command.env("FARM_LOCAL_STATE_DIR", self.state());
+        command.env("FARM_URL", format!("http://127.0.0.1:{}", self.port));
+        command.env("FARM_TOKEN_FILE", self.state().join("token"));
+        command
+    }
+
+    pub fn farm(&self, args: &[&str]) -> Output {
+        output(&mut self.command(args))
+    }
+
+    /// `farm up` with this farm's ports and these flags.
+    pub fn up_command(&self, flags: &[&str]) -> Command {
+        let (port, registry) = (self.port.to_string(), self.registry_port.to_string());
+        let mut args = vec!["up", "--port", &port, "--registry-port", &registry];
+        args.extend(flags);
+        self.command(&args)
+    }
+
+    pub fn up_with(&self, flags: &[&str]) -> Output {
+        output(&mut self.up_command(flags))
+    }
+
+    pub fn up(&self) -> String {
+        let out = self.up_with(&[]);
+        assert_eq!(out.status, 0, "{out:?}");
+        out.stdout
+    }
+
+    pub fn status(&self) -> Value {
+        let out = self.farm(&["status", "--json"]);
+        assert!(matches!(out.status, 0 | 1), "{out:?}");
+        serde_json::from_str(&out.stdout).unwrap()
+    }
+
+    /// The processes of the parts that run.
+    pub fn pids(&self) -> BTreeMap<String, u64> {
+        let status = self.status();
+        let parts = status["parts"].as_array().unwrap();
+        parts
+            .iter()
+            .filter(|part| part["state"] == "running")
+            .map(|part| (part["name"].as_str().unwrap().to_owned(), part["pid"].as_u64().unwrap()))
+            .collect()
+    }
+
+    pub fn supervisor(&self) -> u64 {
+        self.status()["pid"].as_u64().unwrap()
+    }
+
+    /// Puts the base image that the bed has made, both platforms, into this farm's registry.
+    pub fn bring_base(&self) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut push = Command::new(root.join("deploy/base-images.sh"));
+        push.args(["--only", "python", "--registry", &self.registry(), "--cache"]);
+        run(push.arg(root.join("target/base-images")));
+    }
+
+    /// A build context whose only step is `step`, on the base image of [`Local::bring_base`].
+    pub fn context(&self, step: &str) -> TempDir {
+        let context = Bed::from_env().folder("context");
+        let text = format!("FROM {}/python:3.11-slim\nRUN {step}\n", self.registry());
+        fs::write(context.path().join("Dockerfile"), text).unwrap();
+        context
+    }
+
+    pub fn tag(&self) -> String {
+        format!("{}/app:latest", self.registry())
+    }
+
+    /// The bytes of the index that the tag names.
+    pub fn index(&self) -> String {
+        let mut inspect = Command::new("skopeo");
+        inspect.args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{}", self.tag())]);
+        run(&mut inspect)
+    }
+
+    /// Processes that have this farm's folder among their arguments; those that only wait to be reaped have none.
+    pub fn processes(&self) -> Vec<String> {
+        let folder = self.state().display().to_string();
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        entries
+            .filter_map(|entry| {
+                let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+                let words = fs::read(entry.path().join("cmdline")).ok()?;
+                let words = String::from_utf8_lossy(&words).replace('\0', " ");
+                words.contains(&folder).then(|| format!("{pid} {words}"))
+            })
+            .collect()
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for log in fs::read_dir(self.state().join("logs")).into_iter().flatten().flatten() {
+                let text = fs::read_to_string(log.path()).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                eprintln!(
+                    "--- {}\n{}",
+                    log.path().display(),
+                    lines[lines.len().saturating_sub(15)..].join("\n")
+                );
+            }
+        }
+        let _ = self.command(&["down"]).output();
+    }
+}
+
+/// Asks until it holds.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn kill9(pid: u64) {
+    run(Command::new("kill").args(["-9", &pid.to_string()]));
+}
+
+/// Runs the calling test anew in network, mount and process namespaces of its own, which stand for a machine where
+/// nobody else comes and goes. True in there; false outside, once it has passed.
+pub fn on_a_machine_of_its_own(test: &str) -> bool {
+    const INSIDE: &str = "FARM_TEST_OWN_MACHINE";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let mut inner = Command::new("unshare");
+    inner.args(["--net", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]);
+    // The shell reaps what a dead supervisor leaves, as the first process of a machine does.
+    inner.args(["sh", "-c", "ip link set lo up; \"$@\"; exit $?", "sh"]);
+    inner.arg(std::env::current_exe().unwrap()).args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    let out = output(inner.env(INSIDE, "1").stdin(Stdio::null()));
+    assert!(out.status == 0 && out.stdout.contains("1 passed"), "{}\n{}", out.stdout, out.stderr);
+    false
+}
+
+/// What a farm could leave on a machine besides processes: mounts, links, network namespaces, packet filter rules,
+/// entries of shared folders.
+pub fn traces() -> BTreeMap<&'static str, Vec<String>> {
+    let lines = |program: &str, args: &[&str]| -> Vec<String> {
+        let output = Command::new(program).args(args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    let names = |folder: &str| -> Vec<String> {
+        let entries = fs::read_dir(Path::new(folder)).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|e| e.path().display().to_string()).collect();
+        names.sort();
+        names
+    };
+    BTreeMap::from([
+        ("mounts", lines("findmnt", &["-rno", "TARGET,SOURCE"])),
+        (
+            "links",
+            lines("ip", &["-o", "link"]).iter().map(|l| l.split(':').nth(1).unwrap().to_owned()).collect(),
+        ),
+        (
+            "rules",
+            lines("iptables-save", &[]).iter().map(|l| l.split('[').next().unwrap().to_owned()).collect(),
+        ),
+        ("/run", names("/run")),
+        ("/run/netns", names("/run/netns")),
+        ("/opt", names("/opt")),
+    ])
+}

@@ -166,7 +166,7 @@ mod tests {
         assert!(
             error(Flags { platforms: Some("linux/arm46".into()), ..flags() }).contains("did you mean arm64")
         );
-        assert!(error(Flags { platforms: Some("windows/amd64".into()), ..flags() }).contains("only linux"));
+        assert!(error(Flags { platforms: Some("windows/amd64".into()), ..flags() }).contains("linux only"));
         assert!(error(Flags { engine: Some("/run/docker.sock".into()), ..flags() }).contains("unix:///PATH"));
         assert!(error(Flags { port: 5002, ..flags() }).contains("both 5002"));
         assert!(error(Flags { slots: Some(0), ..flags() }).contains("1 to 1024"));

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::v1;
+use farm_types::{Cause, Support};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::buildkit::{Engine, EngineAddress, EngineError, EngineKind};
+use crate::buildkit::{Engine, EngineAddress, EngineError, EngineKind, SolveError};
 use crate::desk::{Desk, Identity, StopReason};
 use crate::link::Backoff;
 use crate::platforms::{self, Choice};
@@ -21,6 +22,8 @@ use crate::platforms::{self, Choice};
 const START_WITHIN: Duration = Duration::from_secs(10);
 /// How often a quiet engine is asked for a sign of life.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How long a build that proves an engine may take. One that takes longer proves nothing.
+const PROOF_WITHIN: Duration = Duration::from_secs(30);
 /// When an engine that didn't answer is asked once more before it counts as away.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// When what runs on an engine that is away, and has not failed by itself, is given up.
@@ -109,6 +112,27 @@ pub async fn ready_at_start(address: &EngineAddress, choice: &Choice) -> Result<
     }
 }
 
+/// Builds something. An engine whose containerd died, say, still answers what is asked of it, and fails all that it is
+/// given to build.
+///
+/// # Errors
+/// Its build fails for reasons of its own.
+async fn prove(ready: &Ready) -> Result<(), String> {
+    let offers = &ready.identity.offers;
+    let native = offers.iter().find(|offer| offer.support == Support::Native);
+    let Some(offer) = native.or(offers.first()) else { return Ok(()) };
+    match timeout(PROOF_WITHIN, ready.engine.probe(&offer.platform)).await {
+        // Whether a platform that an admin has named is emulated well is not the question.
+        Ok(Err(SolveError::Failed(failure)))
+            if failure.cause == Cause::Infrastructure && failure.code != "emulator_missing" =>
+        {
+            Err(failure.message)
+        }
+        // A busy one takes its time.
+        _ => Ok(()),
+    }
+}
+
 /// The engine's keeper.
 pub struct EngineWatch {
     /// Where the engine is.
@@ -127,23 +151,23 @@ impl EngineWatch {
     /// Watches the engine, forever.
     pub async fn run(self) {
         loop {
-            // Early when somebody suspects something; the answer doesn't matter.
-            let _ = timeout(CHECK_EVERY, self.suspect.notified()).await;
-            let Err(error) = self.ask().await else { continue };
-            tracing::warn!(%error, "the engine is away; offers are declined until it is back");
+            // Early when somebody suspects something.
+            let suspected = timeout(CHECK_EVERY, self.suspect.notified()).await.is_ok();
+            let Err(error) = self.ask(suspected).await else { continue };
+            tracing::warn!(error, "the engine is away; offers are declined until it is back");
             self.desk.close(format!("the engine is away: {error}"));
             self.take_back().await;
         }
     }
 
-    async fn ask(&self) -> Result<(), EngineError> {
-        let engine = self.ready.borrow().engine.clone();
-        if engine.health().await.is_ok() {
-            return Ok(());
+    async fn ask(&self, suspected: bool) -> Result<(), String> {
+        let ready = self.ready.borrow().clone();
+        if ready.engine.health().await.is_err() {
+            // A busy engine may be slow once.
+            sleep(ASK_AGAIN).await;
+            ready.engine.health().await.map_err(|e| e.to_string())?;
         }
-        // A busy engine may be slow once.
-        sleep(ASK_AGAIN).await;
-        engine.health().await
+        if suspected { prove(&ready).await } else { Ok(()) }
     }
 
     async fn take_back(&self) {
@@ -151,7 +175,11 @@ impl EngineWatch {
         let mut last = String::new();
         let away_since = Instant::now();
         loop {
-            match ready(&self.address, &self.choice).await {
+            let found = match ready(&self.address, &self.choice).await {
+                Ok(ready) => prove(&ready).await.map(|()| ready),
+                Err(error) => Err(error.to_string()),
+            };
+            match found {
                 Ok(ready) => {
                     let platforms = platforms::describe(&ready.identity.offers);
                     tracing::info!(engine = ready.label(), platforms, "the engine is back");
@@ -159,8 +187,7 @@ impl EngineWatch {
                     self.ready.send_replace(ready);
                     return;
                 }
-                Err(error) => {
-                    let why = error.to_string();
+                Err(why) => {
                     if why != last {
                         tracing::warn!(error = why, "the engine can't be used yet");
                         last = why;

@@ -128,7 +128,7 @@ impl Shutdown {
 /// It can't begin, the coordinator refuses it for good, or a part of it died.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let state_error = |why: String| RunError::State { folder: config.state_dir.display().to_string(), why };
-    let _claim = state_dir::claim(&config.state_dir).map_err(|error| state_error(error.to_string()))?;
+    let claim = state_dir::claim(&config.state_dir).map_err(|error| state_error(error.to_string()))?;
     let spool = Spool::open(&config.state_dir).map_err(|error| state_error(error.to_string()))?;
     let left_over = spool.load().map_err(|error| state_error(error.to_string()))?;
     let (folder, bound) = (config.state_dir.clone(), config.cache_bytes);
@@ -158,6 +158,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         token: config.token.clone(),
         name: config.name.clone(),
         boot: BootId::generate(),
+        home: claim.home(),
         slots: config.slots,
         desk: Arc::clone(&desk),
         leave: leave.clone(),

@@ -49,11 +49,23 @@ pub fn run(args: &Args) -> Result<Exit> {
     }
     match client::ask(&layout, Request::Down)? {
         Some(mut answers) => {
+            let mut has_stopped = false;
             while let Some(event) = answers.next_event()? {
-                if let Event::Step { part, text, ms } = event {
-                    let took = span(i64::try_from(ms).unwrap_or_default());
-                    out.line(&format!("{part:<12} {took:>6}  {text}"));
+                match event {
+                    Event::Step { part, text, ms } => {
+                        let took = span(i64::try_from(ms).unwrap_or_default());
+                        out.line(&format!("{part:<12} {took:>6}  {text}"));
+                    }
+                    Event::Stopped => has_stopped = true,
+                    _ => {}
                 }
+            }
+            if !has_stopped {
+                let found = client::clean(&layout)?;
+                let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+                out.line(&format!(
+                    "note  the supervisor was killed meanwhile; of what it left was ended: {found}"
+                ));
             }
             let took = span(i64::try_from(begin.elapsed().as_millis()).unwrap_or_default());
             if !args.purge {
@@ -71,26 +83,13 @@ pub fn run(args: &Args) -> Result<Exit> {
         }
     }
     if args.purge {
-        let left = wait_and_forget(&layout)?;
+        let left = client::forget(&layout)?;
         for path in &left {
             out.line(&format!("kept  {path}, which farm didn't make"));
         }
         out.line(&format!("the farm in {folder} is removed"));
     }
     Ok(Exit::Done)
-}
-
-/// The supervisor frees the lock with its very end, a moment after its last word.
-fn wait_and_forget(layout: &Layout) -> Result<Vec<String>> {
-    let begin = Instant::now();
-    loop {
-        match client::forget(layout) {
-            Err(farm_local::Error::Failed(_)) if begin.elapsed().as_secs() < 5 => {
-                std::thread::sleep(std::time::Duration::from_millis(50));
-            }
-            end => return Ok(end?),
-        }
-    }
 }
 
 fn confirm(folder: &str) -> Result<bool> {

@@ -1,12 +1,10 @@
 //! `farm logs --of PART`: what a part of the farm on this machine has written.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
 use farm_local::layout::Layout;
-use farm_local::logs::last_lines;
+use farm_local::logs::Tail;
 use farm_types::suggest::nearest;
 
 use crate::error::{Error, Exit, Result, io_in_short};
@@ -27,30 +25,21 @@ pub async fn run(part: &str, state_dir: Option<&Path>, follow: bool, tail: usize
     let unreadable = |e: &std::io::Error| {
         Error::Usage(format!("the log {} can't be read ({}); use sudo", path.display(), io_in_short(e)))
     };
-    let mut file = File::open(&path).map_err(|e| unreadable(&e))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
+    let (mut log, lines) = Tail::begin(&path, tail).map_err(|e| unreadable(&e))?;
     let mut out = Out::stdout();
-    for line in last_lines(&String::from_utf8_lossy(&bytes), tail) {
+    for line in lines {
         out.line(&harmless(&line));
     }
-    let mut at = u64::try_from(bytes.len()).unwrap_or_default();
-    let mut rest = Vec::new();
+    if !follow && let Some(line) = log.unfinished() {
+        out.line(&harmless(&line));
+    }
     while follow && !out.is_closed() {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let mut file = File::open(&path).map_err(|e| unreadable(&e))?;
-        // It was made small meanwhile.
-        if file.metadata().map_err(|e| unreadable(&e))?.len() < at {
-            at = 0;
+        let lines = log.more().map_err(|e| unreadable(&e))?;
+        if lines.is_empty() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        let read = file
-            .seek(SeekFrom::Start(at))
-            .and_then(|_| file.read_to_end(&mut rest))
-            .map_err(|e| unreadable(&e))?;
-        at += u64::try_from(read).unwrap_or_default();
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            out.line(&harmless(String::from_utf8_lossy(&line).trim_end()));
+        for line in lines {
+            out.line(&harmless(&line));
         }
     }
     Ok(Exit::Done)

@@ -64,6 +64,9 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
         ]
     }));
     let mut lines = columns(&rows);
+    if status.state != "up" {
+        lines.push(format!("note  the farm is {}", status.state));
+    }
     lines.extend(status.notices.iter().map(|notice| format!("note  {}", harmless(notice))));
     lines.push(format!("farm      {}  (token in {})", status.url, status.token_file));
     lines.push(format!("registry  {}", status.registry));

@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
-use farm_local::client;
+use farm_local::client::{self, Events, Up};
 use farm_local::control::{Event, Status};
 use farm_local::layout::{Layout, ROOT_STATE};
-use farm_local::settings::Flags;
+use farm_local::settings::{Flags, Settings};
 use std::path::Path;
 
 use super::status::lines as status_lines;
 use crate::connect::DEFAULT_URL;
-use crate::error::{Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::output::Out;
 use crate::output::text::{harmless, span};
 
@@ -26,7 +26,8 @@ const AFTER_HELP: &str = "\
 It starts a private Postgres, a registry on localhost, a Docker engine in namespaces of its
 own, a coordinator, a worker for this machine's platform and one for what QEMU emulates. What
 dies is started again. Everything lies in the state folder; farm down ends it, and farm up
-carries on where it was, also after a crash.
+carries on where it was, also after a crash. Flags are kept for the next time; own, found and
+none take --engine, --platforms and --config back.
 
 Examples:
   sudo farm up
@@ -39,24 +40,34 @@ Examples:
 /// Something it needs is missing or taken, or a part doesn't start; nothing is left running then.
 pub fn run(args: &Args) -> Result<Exit> {
     let begin = Instant::now();
-    let settings = args.flags.settings()?;
     let layout = Layout::find(args.flags.state_dir.as_deref())?;
+    let settings = args.flags.settings(layout.remembered().as_ref())?;
     let mut out = Out::stdout();
-    if let Some(status) = client::status(&layout)? {
-        out.lines(status_lines(&status));
-        let differences = settings.differences(&status.settings);
-        if differences.is_empty() {
-            out.line("the farm is up already");
-        } else {
-            out.line(&format!(
-                "the farm is up already, and stays as it is: {}; to change that: farm down, then farm up",
-                differences.join("; ")
-            ));
+    loop {
+        match client::up(&layout, &settings)? {
+            Up::Already(status) => {
+                out.lines(status_lines(&status));
+                out.line(&already(&settings.differences(&status.settings)));
+                return Ok(Exit::Done);
+            }
+            Up::Starting(mut events, by_another) => {
+                if by_another {
+                    out.line("note  another farm up is starting it; this one only looks on");
+                } else if let kept @ [_, ..] = &*remembered(&args.flags, &settings) {
+                    out.line(&format!("note  as the last time: {}", kept.join("; ")));
+                }
+                if follow(&mut events, begin, &mut out)? {
+                    return Ok(Exit::Done);
+                }
+                // Two began in the same moment, and the other one was faster.
+            }
         }
-        return Ok(Exit::Done);
     }
-    let mut starting = client::start(&layout, &settings)?;
-    while let Some(event) = starting.next_event()? {
+}
+
+/// Until it is up; false when another supervisor has the folder.
+fn follow(events: &mut Events, begin: Instant, out: &mut Out) -> Result<bool> {
+    while let Some(event) = events.next_event()? {
         match event {
             Event::Step { part, text, ms } => {
                 let took = span(i64::try_from(ms).unwrap_or_default());
@@ -69,12 +80,29 @@ pub fn run(args: &Args) -> Result<Exit> {
                     out.line(&line);
                 }
                 out.line(&format!("the farm is up ({took})   farm status"));
-                break;
+                return Ok(true);
             }
+            Event::Busy => return Ok(false),
             Event::Status(_) | Event::Failed(..) | Event::Stopped => {}
         }
     }
-    Ok(Exit::Done)
+    Err(Error::Farm("the supervisor was killed while it started; farm up begins anew".to_owned()))
+}
+
+fn already(differences: &[String]) -> String {
+    match differences {
+        [] => "the farm is up already".to_owned(),
+        some => format!(
+            "the farm is up already, and stays as it is: {}; to change that: farm down, then farm up",
+            some.join("; ")
+        ),
+    }
+}
+
+/// What isn't as usual, and wasn't said now.
+fn remembered(flags: &Flags, settings: &Settings) -> Vec<String> {
+    let said = flags.settings(None).map(|said| said.unusual()).unwrap_or_default();
+    settings.unusual().into_iter().filter(|value| !said.contains(value)).collect()
 }
 
 /// What a shell has to be told when the farm isn't where it is looked for.

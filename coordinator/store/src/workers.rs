@@ -29,6 +29,8 @@ pub struct Registration {
     pub name: String,
     /// This life of its process.
     pub boot_id: BootId,
+    /// The folder that it has claimed, which only one process at a time can; empty: it doesn't say.
+    pub home: String,
     /// The coordinator that holds its control stream.
     pub coordinator: Uuid,
     /// This control stream: another one for each connection.
@@ -84,7 +86,7 @@ impl Store {
     /// Registers a worker that has connected, or finds it again by its name.
     ///
     /// A worker of that name that is connected elsewhere with another boot id, and gave a sign within
-    /// `suspect_after`, is in the way.
+    /// `suspect_after`, is in the way; unless it had the same home: then it is dead.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the name is in use.
@@ -110,17 +112,18 @@ impl Store {
         let protocol: i32 = fit(worker.protocol)?;
         let id = sqlx::query_scalar!(
             "INSERT INTO workers (id, name, engine_id, boot_id, coordinator_id, protocol, features,
-                                  software_version, slots, connection_id, withdrawn_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END)
+                                  software_version, slots, connection_id, withdrawn_at, home)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13)
              ON CONFLICT (name) DO UPDATE SET engine_id = EXCLUDED.engine_id, boot_id = EXCLUDED.boot_id,
                 coordinator_id = EXCLUDED.coordinator_id, protocol = EXCLUDED.protocol,
                 features = EXCLUDED.features, software_version = EXCLUDED.software_version,
-                slots = EXCLUDED.slots, connection_id = EXCLUDED.connection_id,
+                slots = EXCLUDED.slots, connection_id = EXCLUDED.connection_id, home = EXCLUDED.home,
                 last_seen = farm_now(), draining = false,
                 withdrawn_at = CASE WHEN $12 THEN coalesce(workers.withdrawn_at, farm_now()) END,
                 booted_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.booted_at
                             ELSE farm_now() END
              WHERE workers.boot_id = EXCLUDED.boot_id OR workers.coordinator_id IS NULL
+                OR (workers.home = EXCLUDED.home AND EXCLUDED.home <> '')
                 OR workers.last_seen < farm_now() - make_interval(secs => $10)
              RETURNING id",
             WorkerId::generate().as_uuid(),
@@ -135,6 +138,7 @@ impl Store {
             suspect_after.as_secs_f64(),
             worker.connection,
             worker.offers.is_empty(),
+            worker.home,
         )
         .fetch_optional(&mut *tx)
         .await?

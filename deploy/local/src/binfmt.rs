@@ -175,3 +175,20 @@ fn qemu_name(architecture: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_changed_before_the_machine_was_started_anew_is_not_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::find(Some(folder.path())).unwrap();
+        layout.prepare().unwrap();
+        let ours = Changes { registered: vec!["qemu-aarch64".into()], ..Changes::load(&layout) };
+        ours.save(&layout).unwrap();
+        assert_eq!(Changes::load(&layout), ours);
+        Changes { boot_id: "another".into(), ..ours }.save(&layout).unwrap();
+        assert_eq!(Changes::load(&layout), Changes { boot_id: boot_id(), ..Changes::default() });
+    }
+}

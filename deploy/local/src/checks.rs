@@ -36,12 +36,21 @@ pub fn before(layout: &Layout, settings: &Settings) -> Result<()> {
             }
         }
     }
-    if !["docker-registry"].iter().all(|program| on_path(program)) {
-        return Err(Error::Usage(
-            "docker-registry isn't installed: sudo apt-get install docker-registry".to_owned(),
-        ));
+    for (program, package) in
+        [("setsid", "util-linux"), ("setpriv", "util-linux"), ("docker-registry", "docker-registry")]
+    {
+        if !on_path(program) {
+            return Err(Error::Usage(format!("{program} isn't installed: sudo apt-get install {package}")));
+        }
     }
-    postgres_bin_for(&layout.join("postgres/data"))?;
+    postgres_bin_for(&layout.join("postgres/data")).map(|_| ())
+}
+
+/// Once nothing of a former start is left.
+///
+/// # Errors
+/// A port is in use.
+pub fn ports(settings: &Settings) -> Result<()> {
     check_free(settings.registry_port, "registry", "--registry-port")?;
     check_free(settings.port, "coordinator", "--port")
 }
@@ -74,7 +83,8 @@ pub fn free_bytes(layout: &Layout) -> Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-fn on_path(program: &str) -> bool {
+/// Is there a program of this name?
+pub fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }

@@ -3,11 +3,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -28,6 +29,9 @@ pub struct Stop {
 
 /// SIGTERM and ten seconds.
 pub const TERM: Stop = Stop { signal: Signal::TERM, again_after: None, grace: Duration::from_secs(10) };
+
+/// How long what was killed may take to be gone.
+const GONE: Duration = Duration::from_secs(5);
 
 /// What to start.
 #[derive(Debug)]
@@ -169,6 +173,43 @@ impl Child {
         }
         text
     }
+}
+
+impl Drop for Child {
+    /// Nobody waits for it any more: it is killed, and gone when this returns.
+    fn drop(&mut self) {
+        if self.ended().is_some() {
+            return;
+        }
+        let _ = pidfd_send_signal(&self.target, Signal::KILL);
+        let own = open(self.pid);
+        ends_within(&self.target, GONE);
+        if let Ok(own) = own {
+            let _ = pidfd_send_signal(&own, Signal::KILL);
+            ends_within(&own, GONE);
+        }
+        let _ = fs::remove_file(&self.record);
+    }
+}
+
+/// Waits until a process has ended; false when it hasn't by then.
+pub fn ends_within(process: &impl AsFd, limit: Duration) -> bool {
+    // A pidfd is readable when its process has ended (pidfd_open(2)).
+    let begin = Instant::now();
+    while begin.elapsed() < limit {
+        let mut fds = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
+        let left = limit.saturating_sub(begin.elapsed());
+        let left = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(1),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match poll(&mut fds, Some(&left)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return true,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// The pidfd of a process.

@@ -1,155 +1,247 @@
 //! The other side: starts a supervisor, asks it, stops it. Blocking; nothing is printed here.
 
-use std::fs::{self, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Seek as _, SeekFrom, Write as _};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::child::Record;
 use crate::control::{Event, Request, Status};
 use crate::layout::Layout;
 use crate::parts::own_program;
 use crate::settings::Settings;
-use crate::{Error, Result, failed, logs, purge, sweep};
+use crate::{Error, Result, checks, failed, logs, purge, sweep};
 
 /// How long a supervisor may take to say how it is.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long stopping may take between two things that it tells.
-const STOPPING: Duration = Duration::from_secs(60);
+/// How long starting or stopping may take between two things that it tells.
+const BETWEEN: Duration = Duration::from_secs(90);
+/// How long a folder may be locked while nobody answers there: a supervisor's first and last moments, a purge.
+const LOCKED: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(30);
 
-/// A supervisor that starts.
+/// What became of a wish for a farm.
 #[derive(Debug)]
-pub struct Starting {
-    process: Child,
-    lines: BufReader<ChildStdout>,
-    layout: Layout,
+pub enum Up {
+    /// It was up.
+    Already(Box<Status>),
+    /// It starts, begun by this call or (true) by another one.
+    Starting(Box<Events>, bool),
+}
+
+/// Starts a supervisor, unless there is one. One that starts is joined, the end of one that stops waited for.
+///
+/// # Errors
+/// The machine or the folder can't be used, or a supervisor is there that doesn't answer.
+pub fn up(layout: &Layout, settings: &Settings) -> Result<Up> {
+    while let Some(status) = status(layout)? {
+        match status.state.as_str() {
+            "up" => return Ok(Up::Already(Box::new(status))),
+            "starting" => {
+                if let Some(events) = ask(layout, Request::Up)? {
+                    return Ok(Up::Starting(Box::new(events), true));
+                }
+            }
+            _ => {
+                if let Some(mut events) = ask(layout, Request::Down)? {
+                    while events.next_event()?.is_some() {}
+                }
+            }
+        }
+    }
+    checks::before(layout, settings)?;
+    layout.check()?;
+    if !layout.is_marked() {
+        // Nothing of a former start can hold them, so nothing needs to be made to find out.
+        checks::ports(settings)?;
+    }
+    Ok(Up::Starting(Box::new(start(layout, settings)?), false))
 }
 
 /// Starts a supervisor in a session of its own: it outlives the terminal.
-///
-/// # Errors
-/// The folder can't be used, or the program isn't there.
-pub fn start(layout: &Layout, settings: &Settings) -> Result<Starting> {
+fn start(layout: &Layout, settings: &Settings) -> Result<Events> {
     let program = own_program("farm-local").map_err(Error::Usage)?;
     // Made here too, since the log goes there; it refuses what isn't farm's.
     layout.prepare()?;
     let log = layout.log("supervisor");
-    let open = OpenOptions::new().create(true).append(true).open(&log);
-    let stderr = open.map_err(|e| failed(log.display(), &e))?;
+    let stderr = OpenOptions::new().create(true).append(true).open(&log);
+    let stderr = stderr.map_err(|e| failed(log.display(), &e))?;
+    let said_before = stderr.metadata().map_or(0, |m| m.len());
     let json = serde_json::to_string(settings).map_err(|e| Error::Failed(e.to_string()))?;
+    keep_open_files_to_ourselves();
     // setsid(1) makes the session; Rust would need unsafe code between fork and exec. It forks only where it leads a
     // process group already, which a child of ours doesn't.
     let mut command = Command::new("setsid");
     command.arg(program).arg("supervise").arg("--state-dir").arg(layout.root()).args(["--settings", &json]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).current_dir("/");
-    let mut process = command.spawn().map_err(|e| failed("farm-local can't be started", &e))?;
+    let mut process = command.spawn().map_err(|e| failed("setsid can't be started", &e))?;
     let Some(stdout) = process.stdout.take() else { return Err(Error::Failed("no pipe".to_owned())) };
-    Ok(Starting { process, lines: BufReader::new(stdout), layout: layout.clone() })
+    let lines: Box<dyn Read> = Box::new(stdout);
+    Ok(Events {
+        lines: BufReader::new(lines),
+        from: From::Child(process, said_before),
+        layout: layout.clone(),
+        is_over: false,
+    })
 }
 
-impl Starting {
-    /// What it tells next; `None` when it is ready, after [`Event::Ready`].
-    ///
-    /// # Errors
-    /// It couldn't be started.
-    pub fn next_event(&mut self) -> Result<Option<Event>> {
-        let mut line = String::new();
-        let read = self.lines.read_line(&mut line).map_err(|e| failed("the supervisor's report", &e))?;
-        if read == 0 {
-            let status = self.process.wait().map_err(|e| failed("the supervisor", &e))?;
-            let log = self.layout.log("supervisor");
-            let last = logs::last_lines(&fs::read_to_string(&log).unwrap_or_default(), 5).join("\n  ");
-            return Err(Error::Failed(format!(
-                "the supervisor ended ({status}):\n  {last}\n({})",
-                log.display()
-            )));
-        }
-        match serde_json::from_str(&line) {
-            Ok(Event::Failed(why, true)) => Err(Error::Usage(why)),
-            Ok(Event::Failed(why, false)) => Err(Error::Failed(why)),
-            Ok(event) => Ok(Some(event)),
-            Err(e) => Err(Error::Failed(format!("the supervisor's report can't be read ({e}): {line}"))),
-        }
+/// Whoever called us may have left files open, locks and pipes among them; the supervisor must not hold them for ever.
+fn keep_open_files_to_ourselves() {
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    for fd in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(|fd| *fd > 2)
+    {
+        #[expect(
+            unsafe_code,
+            reason = "a flag is set on a number; one that was closed meanwhile gives EBADF"
+        )]
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let _ = fcntl_setfd(fd, FdFlags::CLOEXEC);
     }
 }
 
 /// Asks the supervisor of a folder; `Ok(None)`: there is none.
 ///
 /// # Errors
-/// There is one that doesn't answer, or won't answer us.
-pub fn ask(layout: &Layout, request: Request) -> Result<Option<Answers>> {
+/// It won't answer us, or somebody else works in the folder.
+pub fn ask(layout: &Layout, request: Request) -> Result<Option<Events>> {
     let socket = layout.control_socket();
-    let mut stream = match UnixStream::connect(&socket) {
-        Ok(stream) => stream,
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            return Err(Error::Usage(format!(
-                "the farm in {} is another user's; use sudo",
-                layout.root().display()
-            )));
-        }
-        // Nobody listens. Somebody may be about to.
-        Err(_) => {
-            return match supervisor(layout) {
-                Some(record) => Err(Error::Failed(format!(
-                    "the supervisor in {} (pid {}) is starting or stopping, or hangs; try again in a moment, or \
-                     kill -9 {} and call farm up",
-                    layout.root().display(),
-                    record.pid,
-                    record.pid
-                ))),
-                None => Ok(None),
-            };
+    let begin = Instant::now();
+    let mut stream = loop {
+        match UnixStream::connect(&socket) {
+            Ok(stream) => break stream,
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                return Err(Error::Usage(format!(
+                    "the farm in {} is another user's; use sudo",
+                    layout.root().display()
+                )));
+            }
+            // Nobody listens. Somebody is about to, or has just ended, where the lock is held.
+            Err(_) if !layout.is_locked() => return Ok(None),
+            Err(_) if begin.elapsed() > LOCKED => return Err(busy(layout)),
+            Err(_) => sleep(POLL),
         }
     };
-    let limit = if request == Request::Down { STOPPING } else { ANSWER };
+    let limit = if request == Request::Status { ANSWER } else { BETWEEN };
     let line = serde_json::to_string(&request).map_err(|e| Error::Failed(e.to_string()))?;
-    let sent =
-        stream.set_read_timeout(Some(limit)).and_then(|()| stream.write_all(format!("{line}\n").as_bytes()));
-    sent.map_err(|e| failed(socket.display(), &e))?;
-    Ok(Some(Answers { lines: BufReader::new(stream), layout: layout.clone() }))
+    stream.set_read_timeout(Some(limit)).map_err(|e| failed(socket.display(), &e))?;
+    // One that ends just now is told by what is read.
+    let _ = stream.write_all(format!("{line}\n").as_bytes());
+    let lines: Box<dyn Read> = Box::new(stream);
+    Ok(Some(Events {
+        lines: BufReader::new(lines),
+        from: From::Socket,
+        layout: layout.clone(),
+        is_over: false,
+    }))
 }
 
-/// What a supervisor answers.
-#[derive(Debug)]
-pub struct Answers {
-    lines: BufReader<UnixStream>,
+/// What a supervisor tells.
+pub struct Events {
+    lines: BufReader<Box<dyn Read>>,
+    from: From,
     layout: Layout,
+    is_over: bool,
 }
 
-impl Answers {
-    /// The next; `None` at the end.
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+enum From {
+    /// Its standard output, and how long its log was before.
+    Child(Child, u64),
+    Socket,
+}
+
+impl Events {
+    /// The next; `None` after the last, and when the supervisor has ended without one.
     ///
     /// # Errors
-    /// It doesn't answer.
+    /// It failed to start (nothing of it is left then), or it doesn't answer.
     pub fn next_event(&mut self) -> Result<Option<Event>> {
+        if self.is_over {
+            return Ok(None);
+        }
         let mut line = String::new();
         match self.lines.read_line(&mut line) {
-            Ok(0) => Ok(None),
-            Ok(_) => serde_json::from_str(&line)
-                .map(Some)
-                .map_err(|e| Error::Failed(format!("the supervisor's answer can't be read ({e}): {line}"))),
-            Err(_) => {
-                let pid =
-                    supervisor(&self.layout).map_or_else(|| "?".to_owned(), |record| record.pid.to_string());
-                Err(Error::Failed(format!(
-                    "the supervisor (pid {pid}) doesn't answer; look at farm logs --of supervisor, or kill -9 {pid} \
-                     and call farm up: nothing that was accepted is lost"
-                )))
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(silent(&self.layout));
+            }
+            Ok(0) | Err(_) => {
+                self.is_over = true;
+                return match &mut self.from {
+                    From::Socket => Ok(None),
+                    From::Child(process, said_before) => {
+                        let status = process.wait().map_err(|e| failed("the supervisor", &e))?;
+                        Err(died(&self.layout, &status.to_string(), *said_before))
+                    }
+                };
+            }
+            Ok(_) => {}
+        }
+        let event: Event = serde_json::from_str(&line)
+            .map_err(|e| Error::Failed(format!("the supervisor's report can't be read ({e}): {line}")))?;
+        self.is_over = event.is_last();
+        match event {
+            Event::Failed(why, is_usage) => {
+                self.wait();
+                Err(if is_usage { Error::Usage(why) } else { Error::Failed(why) })
+            }
+            event => Ok(Some(event)),
+        }
+    }
+
+    /// A supervisor that has failed ends a moment after its last word.
+    fn wait(&mut self) {
+        let begin = Instant::now();
+        if let From::Child(process, _) = &mut self.from {
+            while begin.elapsed() < ANSWER && !matches!(process.try_wait(), Ok(Some(_)) | Err(_)) {
+                sleep(POLL);
             }
         }
     }
 }
 
-fn supervisor(layout: &Layout) -> Option<Record> {
-    let record: Record = serde_json::from_slice(&fs::read(layout.run("supervisor.json")).ok()?).ok()?;
-    record.find().map(|_| record)
+/// It ended without a word on its standard output; its log may have some.
+fn died(layout: &Layout, status: &str, said_before: u64) -> Error {
+    let log = layout.log("supervisor");
+    let mut text = String::new();
+    if let Ok(mut file) = File::open(&log) {
+        let _ = file
+            .seek(SeekFrom::Start(said_before))
+            .and_then(|_| file.take(1 << 16).read_to_string(&mut text));
+    }
+    let mut message = format!("the supervisor ended ({status}) while it started");
+    for line in logs::last_lines(&text, 5) {
+        message.push_str("\n  ");
+        message.push_str(&line);
+    }
+    Error::Failed(format!("{message}\n(its log: {}; farm up begins anew)", log.display()))
+}
+
+fn silent(layout: &Layout) -> Error {
+    let record = fs::read(layout.run("supervisor.json")).ok();
+    let record = record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+    match record.filter(|record| record.find().is_some()) {
+        Some(Record { pid, .. }) => Error::Failed(format!(
+            "the supervisor (pid {pid}) doesn't answer; look at farm logs --of supervisor, or kill -9 {pid} and call \
+             farm up: nothing that was accepted is lost"
+        )),
+        None => Error::Failed("the supervisor has ended; farm up carries on".to_owned()),
+    }
 }
 
 /// How the farm of a folder is; `None`: it isn't up.
 ///
 /// # Errors
-/// As [`ask`].
+/// As [`ask`], and it doesn't answer.
 pub fn status(layout: &Layout) -> Result<Option<Status>> {
     let Some(mut answers) = ask(layout, Request::Status)? else { return Ok(None) };
     match answers.next_event()? {
@@ -167,7 +259,7 @@ pub fn clean(layout: &Layout) -> Result<Vec<String>> {
     if !layout.is_marked() {
         return Ok(Vec::new());
     }
-    let Some(_lock) = layout.lock()? else { return Err(busy(layout)) };
+    let _lock = lock(layout)?;
     Ok(sweep::sweep(layout))
 }
 
@@ -177,9 +269,20 @@ pub fn clean(layout: &Layout) -> Result<Vec<String>> {
 /// As [`purge::purge`], and when somebody works in the folder.
 pub fn forget(layout: &Layout) -> Result<Vec<String>> {
     purge::check(layout)?;
-    let Some(_lock) = layout.lock()? else { return Err(busy(layout)) };
+    let _lock = lock(layout)?;
     sweep::sweep(layout);
     purge::purge(layout)
+}
+
+fn lock(layout: &Layout) -> Result<File> {
+    let begin = Instant::now();
+    loop {
+        match layout.lock()? {
+            Some(lock) => return Ok(lock),
+            None if begin.elapsed() > LOCKED => return Err(busy(layout)),
+            None => sleep(POLL),
+        }
+    }
 }
 
 fn busy(layout: &Layout) -> Error {

@@ -12,6 +12,8 @@ use crate::settings::Settings;
 pub enum Request {
     /// How is it?
     Status,
+    /// Tell me how the start goes on, from its beginning.
+    Up,
     /// Stop everything, in order.
     Down,
 }
@@ -39,6 +41,8 @@ pub enum Event {
     Failed(String, bool),
     /// All has ended.
     Stopped,
+    /// Another supervisor has the folder.
+    Busy,
 }
 
 /// A farm on this machine.
@@ -93,6 +97,8 @@ pub enum PartState {
     Starting,
     /// Ready.
     Running,
+    /// Its process is there, but doesn't answer.
+    Unresponsive,
     /// It died, or doesn't come up; it is tried again.
     Restarting,
     /// Ended in order.
@@ -105,6 +111,7 @@ impl PartState {
         match self {
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Unresponsive => "unresponsive",
             Self::Restarting => "restarting",
             Self::Stopped => "stopped",
         }
@@ -112,6 +119,11 @@ impl PartState {
 }
 
 impl Event {
+    /// Nothing follows it.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Ready(_) | Self::Failed(..) | Self::Stopped | Self::Busy)
+    }
+
     /// As a line, with its end.
     pub fn line(&self) -> String {
         let mut text = serde_json::to_string(self).unwrap_or_default();

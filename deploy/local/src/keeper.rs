@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant as Tick, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{PartState, PartStatus};
@@ -15,6 +15,8 @@ use crate::parts::{Part, Started};
 const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// A part that ran for so long begins with short waits again.
 const STEADY: Duration = Duration::from_secs(30);
+/// How often a running part is asked whether it is well, and how long it may take to answer.
+const PROBE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(3));
 
 /// What everybody may know of the parts, in the order in which they were started.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +83,7 @@ pub async fn keep(part: Arc<dyn Part>, board: Board, first: oneshot::Sender<Firs
                 if let Some(first) = first.take() {
                     let _ = first.send(Ok((started.detail.clone(), begin.elapsed())));
                 }
-                let Some(why) = attend(started, &stop).await else { break };
+                let Some(why) = attend(started, part.as_ref(), &board, &stop).await else { break };
                 if up.elapsed() > STEADY {
                     wait = WAIT.0;
                 }
@@ -118,7 +120,12 @@ pub async fn keep(part: Arc<dyn Part>, board: Board, first: oneshot::Sender<Firs
 }
 
 /// Waits for its end, and says how it came; `None` when it was stopped.
-async fn attend(mut started: Started, stop: &CancellationToken) -> Option<String> {
+async fn attend(
+    mut started: Started,
+    part: &dyn Part,
+    board: &Board,
+    stop: &CancellationToken,
+) -> Option<String> {
     let depends_on = started.depends_on.take();
     let moved = async {
         match depends_on {
@@ -129,6 +136,7 @@ async fn attend(mut started: Started, stop: &CancellationToken) -> Option<String
     let end: Option<ExitStatus> = tokio::select! {
         status = started.child.wait() => Some(status),
         () = moved => None,
+        () = watch(part, board, &started.detail) => None,
         () = stop.cancelled() => {
             started.child.stop().await;
             return None;
@@ -140,5 +148,25 @@ async fn attend(mut started: Started, stop: &CancellationToken) -> Option<String
             started.child.stop().await;
             Some("what it belongs to was started anew".to_owned())
         }
+    }
+}
+
+/// Shows whether it answers. It isn't started anew when it doesn't: a machine that is short of everything would only
+/// be made to work harder. Never returns.
+async fn watch(part: &dyn Part, board: &Board, detail: &str) {
+    let mut rounds = interval_at(Tick::now() + PROBE.0, PROBE.0);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        rounds.tick().await;
+        let answer = timeout(PROBE.1, part.probe()).await;
+        let why = match answer {
+            Ok(Ok(())) => None,
+            Ok(Err(why)) => Some(why),
+            Err(_) => Some("doesn't answer".to_owned()),
+        };
+        board.set(part.name(), |it| {
+            it.state = if why.is_none() { PartState::Running } else { PartState::Unresponsive };
+            it.detail = why.unwrap_or_else(|| detail.to_owned());
+        });
     }
 }

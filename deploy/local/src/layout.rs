@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+use crate::settings::Settings;
 use crate::{Error, Result, failed};
 
 /// Where root's farm is.
@@ -24,8 +25,19 @@ const MARKER_TEXT: &str =
 const LONGEST_SOCKET: usize = "/run/postgres/.s.PGSQL.5432".len();
 
 /// What farm makes in its folder; [`crate::purge`] removes these and nothing else.
-pub const OWN_ENTRIES: &[&str] =
-    &["postgres", "registry", "engine", "coordinator", "workers", "logs", "run", "token", "lock", MARKER];
+pub const OWN_ENTRIES: &[&str] = &[
+    "postgres",
+    "registry",
+    "engine",
+    "coordinator",
+    "workers",
+    "logs",
+    "run",
+    "token",
+    "settings.json",
+    "lock",
+    MARKER,
+];
 
 /// Paths in a state folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,27 +133,52 @@ impl Layout {
         format!("farm-local-{:08x}", hash & 0xffff_ffff)
     }
 
+    /// What the farm in it was last told; `None`: it was never up.
+    pub fn remembered(&self) -> Option<Settings> {
+        serde_json::from_slice(&fs::read(self.join("settings.json")).ok()?).ok()
+    }
+
+    /// Keeps what the farm was told for the next time.
+    pub fn remember(&self, settings: &Settings) {
+        let text = serde_json::to_string_pretty(settings).unwrap_or_default();
+        if let Err(error) = self.write(&self.join("settings.json"), &text) {
+            eprintln!("the flags are not remembered: {error}");
+        }
+    }
+
+    /// Sees whether the folder may be taken. Changes nothing.
+    ///
+    /// # Errors
+    /// It holds something else, or is another user's farm.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |why: &str| Err(Error::Usage(format!("--state-dir {}: {why}", self.root.display())));
+        match fs::metadata(self.join(MARKER)) {
+            // Its files would belong to two users in turn, and neither could go on.
+            Ok(marker) if marker.uid() != rustix::process::geteuid().as_raw() => refuse(&format!(
+                "the farm in it is of the user with number {}; start it as that user, or choose another folder",
+                marker.uid()
+            )),
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let mut entries = fs::read_dir(&self.root).into_iter().flatten();
+                if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found")) {
+                    return refuse(
+                        "the folder isn't empty and wasn't made by farm up; choose another, or empty it",
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Makes the folder, or takes it when it is farm's already.
     ///
     /// # Errors
-    /// It holds something else, or can't be made or written.
+    /// As [`Layout::check`], and when it can't be made or written.
     pub fn prepare(&self) -> Result<()> {
+        self.check()?;
         let at = |path: &Path, e: &std::io::Error| failed(format!("--state-dir {}", path.display()), e);
-        if !self.is_marked() {
-            let taken = fs::read_dir(&self.root).is_ok_and(|mut entries| {
-                entries.any(|e| e.is_ok_and(|e| e.file_name() != "lost+found" && e.file_name() != "logs"))
-            });
-            if taken {
-                return Err(Error::Usage(format!(
-                    "--state-dir {}: the folder isn't empty and wasn't made by farm up; choose another, or empty it",
-                    self.root.display()
-                )));
-            }
-        }
-        let folder = |path: &Path, mode| match DirBuilder::new().recursive(true).mode(mode).create(path) {
-            Ok(()) => Ok(()),
-            Err(e) => Err(at(path, &e)),
-        };
+        let folder = |path: &Path, mode| make(path, mode).map_err(|e| at(path, &e));
         // Others may pass, to reach the sockets that are meant for them; what is below decides for itself.
         folder(&self.root, 0o755)?;
         let marker = self.join(MARKER);
@@ -179,10 +216,18 @@ impl Layout {
             .open(&path)
             .map_err(|e| failed(path.display(), &e))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
+            // A purge may have removed it between the opening and the locking: that lock keeps nobody out.
+            Ok(()) => Ok(is_at(&file, &path).then_some(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(failed(path.display(), &e.into())),
         }
+    }
+
+    /// True while somebody has the lock.
+    pub fn is_locked(&self) -> bool {
+        let Ok(file) = File::open(self.join("lock")) else { return false };
+        let tried = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+        tried == Err(rustix::io::Errno::WOULDBLOCK)
     }
 
     /// Writes a file as a whole: who reads it sees the old text or the new one.
@@ -197,6 +242,26 @@ impl Layout {
             fs::rename(&beside, path)
         };
         write().map_err(|e| failed(path.display(), &e))
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if same(&a, &b))
+}
+
+/// Makes a folder of this mode, whatever the umask, and the ones above it for all to pass.
+fn make(path: &Path, mode: u32) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent() {
+        make(above, 0o755)?;
+    }
+    match DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+        Err(_) if path.is_dir() => Ok(()),
+        Err(e) => Err(e),
     }
 }
 
@@ -247,11 +312,6 @@ pub fn closed_ancestor(path: &Path) -> Option<PathBuf> {
     path.ancestors().find(closed).map(Path::to_owned)
 }
 
-/// The device that a path is on.
-pub fn device(path: &Path) -> Option<u64> {
-    fs::symlink_metadata(path).ok().map(|m| m.dev())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,9 +332,26 @@ mod tests {
         fs::write(folder.path().join("thesis.tex"), "x").unwrap();
         assert!(layout.prepare().unwrap_err().to_string().contains("isn't empty"));
         fs::remove_file(folder.path().join("thesis.tex")).unwrap();
+        // Whose logs are they?
+        fs::create_dir(folder.path().join("logs")).unwrap();
+        assert!(layout.prepare().is_err());
+        fs::remove_dir(folder.path().join("logs")).unwrap();
         layout.prepare().unwrap();
         layout.prepare().unwrap();
         assert!(layout.is_marked());
+    }
+
+    #[test]
+    fn a_lock_that_was_removed_with_its_folder_keeps_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::find(Some(folder.path())).unwrap();
+        layout.prepare().unwrap();
+        let held = layout.lock().unwrap().unwrap();
+        assert!(layout.is_locked());
+        fs::remove_file(layout.join("lock")).unwrap();
+        assert!(!is_at(&held, &layout.join("lock")));
+        assert!(!layout.is_locked());
+        assert!(layout.lock().unwrap().is_some());
     }
 
     #[test]

@@ -61,7 +61,19 @@ pub fn http_status(port: u16, path: &str) -> Option<u16> {
     http_status_on(&mut stream, path)
 }
 
-/// The same on a connection that is open already.
+/// `Some` when an HTTP/2 server of 127.0.0.1 answers there (its settings come first: RFC 9113, section 3.4). Blocks
+/// for two seconds at most.
+pub fn speaks_http2(port: u16) -> Option<()> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").ok()?;
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    (head[3] == 4).then_some(())
+}
+
+/// The status of `GET path` on a connection that is open already.
 pub fn http_status_on(stream: &mut (impl Read + Write), path: &str) -> Option<u16> {
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
     let mut head = [0; 12]; // "HTTP/1.1 200"

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::binfmt::Changes;
-use crate::layout::{Layout, MARKER, OWN_ENTRIES, device};
+use crate::layout::{Layout, MARKER, OWN_ENTRIES};
 use crate::sweep::mounts_below;
 use crate::{Error, Result, failed};
 
@@ -17,11 +18,9 @@ use crate::{Error, Result, failed};
 pub fn purge(layout: &Layout) -> Result<Vec<String>> {
     check(layout)?;
     Changes::load(layout).forget(layout);
-    let Some(ours) = device(layout.root()) else { return Ok(Vec::new()) };
     // The marker goes last, so that a purge that was cut off can be repeated.
     for name in OWN_ENTRIES.iter().filter(|name| **name != MARKER).chain([&MARKER]) {
-        let path = layout.join(name);
-        remove(&path, ours)?;
+        remove(&layout.join(name))?;
     }
     let left: Vec<String> = fs::read_dir(layout.root())
         .into_iter()
@@ -57,24 +56,17 @@ pub fn check(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Never follows a link, never leaves the device.
-fn remove(path: &Path, ours: u64) -> Result<()> {
-    let at = |e: std::io::Error| failed(path.display(), &e);
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(at(e)),
-    };
-    if !metadata.is_dir() {
-        return fs::remove_file(path).map_err(at);
+/// Never follows a link, never leaves the device, and goes as deep as a build has made folders: rm(1) can.
+fn remove(path: &Path) -> Result<()> {
+    let mut rm = Command::new("rm");
+    rm.args(["-rf", "--one-file-system", "--"]).arg(path).stdin(Stdio::null());
+    let output = rm.output().map_err(|e| failed("rm", &e))?;
+    if output.status.success() {
+        return Ok(());
     }
-    if device(path) != Some(ours) {
-        return Err(Error::Usage(format!("{} is on another device: not removed", path.display())));
-    }
-    for entry in fs::read_dir(path).map_err(at)? {
-        remove(&entry.map_err(at)?.path(), ours)?;
-    }
-    fs::remove_dir(path).map_err(at)
+    let said = String::from_utf8_lossy(&output.stderr);
+    let first = said.lines().next().unwrap_or("it doesn't say why");
+    Err(Error::Failed(format!("{} can't be removed: {first}; mend that and try again", path.display())))
 }
 
 #[cfg(test)]
@@ -92,6 +84,10 @@ mod tests {
         fs::write(outside.join("thesis"), "x").unwrap();
         symlink(&outside, layout.join("registry/data")).unwrap();
         fs::write(layout.join("notes.txt"), "mine").unwrap();
+        // Deeper than a path can be written.
+        let deep = "import os\nfor n in range(3000):\n os.mkdir('abcdefghij')\n os.chdir('abcdefghij')";
+        let made = Command::new("python3").args(["-c", deep]).current_dir(layout.join("engine")).status();
+        assert!(made.unwrap().success());
         let left = purge(&layout).unwrap();
         assert_eq!(left, [layout.join("notes.txt").display().to_string()]);
         assert!(outside.join("thesis").exists() && !layout.join("registry").exists());

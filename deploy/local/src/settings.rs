@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// What takes a flag of the last time back.
+const OWN: &str = "own";
+const FOUND: &str = "found";
+const NONE: &str = "none";
+
 /// Flags of `farm up`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Flags {
@@ -15,11 +20,11 @@ pub struct Flags {
     #[arg(long, env = "FARM_LOCAL_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
-    /// Build with this engine (unix:///PATH or tcp://HOST:PORT) instead of starting an own one
+    /// Build with this engine (unix:///PATH or tcp://HOST:PORT) instead of starting an own one [default: own]
     #[arg(long, value_name = "ADDRESS")]
     pub engine: Option<String>,
 
-    /// The platforms to offer [default: the machine's own, and those that it can emulate]
+    /// The platforms to offer [default: found, which is the machine's own and those that it can emulate]
     #[arg(long, value_name = "LIST")]
     pub platforms: Option<String>,
 
@@ -27,17 +32,21 @@ pub struct Flags {
     #[arg(long, conflicts_with = "platforms")]
     pub no_emulation: bool,
 
-    /// The registry's port on localhost
-    #[arg(long, value_name = "PORT", default_value_t = 5002)]
-    pub registry_port: u16,
+    /// The registry's port on localhost [default: 5002]
+    #[arg(long, value_name = "PORT")]
+    pub registry_port: Option<u16>,
 
-    /// The coordinator's port on 127.0.0.1
-    #[arg(long, value_name = "PORT", default_value_t = 7070)]
-    pub port: u16,
+    /// The coordinator's port on 127.0.0.1 [default: 7070]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
 
     /// How many jobs run at once [default: the number of CPUs]
     #[arg(long, value_name = "N")]
     pub slots: Option<usize>,
+
+    /// The coordinator's configuration: logins of registries, own CAs, limits [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// What the flags come to, checked.
@@ -53,58 +62,99 @@ pub struct Settings {
     pub registry_port: u16,
     /// The coordinator's port on 127.0.0.1.
     pub port: u16,
-    /// Jobs at once.
-    pub slots: usize,
+    /// Jobs at once; `None`: as many as there are CPUs.
+    pub slots: Option<usize>,
+    /// The coordinator's configuration file.
+    pub config: Option<PathBuf>,
 }
 
 impl Flags {
-    /// Checks the values.
+    /// Checks the values. What isn't said is as it was the last time, and as usual where there was none.
     ///
     /// # Errors
     /// A value that can't be meant.
-    pub fn settings(&self) -> Result<Settings> {
-        let mut platforms = Vec::new();
-        for part in self.platforms.iter().flat_map(|list| list.split(',')).map(str::trim) {
-            let platform: Platform = part.parse().map_err(|e| Error::Usage(format!("--platforms: {e}")))?;
-            if platform.os() != "linux" {
-                return Err(Error::Usage(format!("--platforms {platform}: only linux platforms are built")));
+    pub fn settings(&self, last: Option<&Settings>) -> Result<Settings> {
+        let usual = Settings::default();
+        let last = last.unwrap_or(&usual);
+        let (platforms, emulation) = match &self.platforms {
+            Some(list) if list == FOUND => (Vec::new(), true),
+            Some(list) => (platforms(list)?, true),
+            None if self.no_emulation => (Vec::new(), false),
+            None => (last.platforms.clone(), last.emulation),
+        };
+        let engine = match self.engine.as_deref() {
+            Some(OWN) => None,
+            Some(engine) if engine.starts_with("unix:///") || engine.starts_with("tcp://") => {
+                Some(engine.to_owned())
             }
-            if !platforms.contains(&platform.to_string()) {
-                platforms.push(platform.to_string());
+            Some(engine) => {
+                return Err(Error::Usage(format!(
+                    "--engine {engine}: write unix:///PATH of its socket, or tcp://HOST:PORT, or {OWN}"
+                )));
             }
-        }
-        if let Some(engine) = &self.engine
-            && !engine.starts_with("unix:///")
-            && !engine.starts_with("tcp://")
-        {
-            return Err(Error::Usage(format!(
-                "--engine {engine}: write unix:///PATH of its socket, or tcp://HOST:PORT"
-            )));
-        }
+            None => last.engine.clone(),
+        };
         for (flag, port) in [("--registry-port", self.registry_port), ("--port", self.port)] {
-            if port == 0 {
+            if port == Some(0) {
                 return Err(Error::Usage(format!("{flag} 0: write a port from 1 to 65535")));
             }
         }
-        if self.registry_port == self.port {
+        let port = self.port.unwrap_or(last.port);
+        let registry_port = self.registry_port.unwrap_or(last.registry_port);
+        if registry_port == port {
             return Err(Error::Usage(format!(
-                "--port and --registry-port are both {}; give one of them another",
-                self.port
+                "--port and --registry-port are both {port}; give one of them another"
             )));
         }
-        let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let slots = self.slots.unwrap_or(cpus);
-        if !(1..=1024).contains(&slots) {
+        if let Some(slots) = self.slots
+            && !(1..=1024).contains(&slots)
+        {
             return Err(Error::Usage(format!("--slots {slots}: write a number from 1 to 1024")));
         }
+        let config = match &self.config {
+            Some(file) if file.as_os_str() == NONE => None,
+            Some(file) => {
+                let at = |e: &std::io::Error| Error::Usage(format!("--config {}: {e}", file.display()));
+                let file = std::path::absolute(file).map_err(|e| at(&e))?;
+                std::fs::File::open(&file).map_err(|e| at(&e))?;
+                Some(file)
+            }
+            None => last.config.clone(),
+        };
         Ok(Settings {
-            engine: self.engine.clone(),
+            engine,
             platforms,
-            emulation: !self.no_emulation,
-            registry_port: self.registry_port,
-            port: self.port,
-            slots,
+            emulation,
+            registry_port,
+            port,
+            slots: self.slots.or(last.slots),
+            config,
         })
+    }
+}
+
+fn platforms(list: &str) -> Result<Vec<String>> {
+    let mut platforms: Vec<String> = Vec::new();
+    for part in list.split(',').map(str::trim) {
+        let platform: Platform = part.parse().map_err(|e| Error::Usage(format!("--platforms: {e}")))?;
+        if !platforms.contains(&platform.to_string()) {
+            platforms.push(platform.to_string());
+        }
+    }
+    Ok(platforms)
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            engine: None,
+            platforms: Vec::new(),
+            emulation: true,
+            registry_port: 5002,
+            port: 7070,
+            slots: None,
+            config: None,
+        }
     }
 }
 
@@ -129,26 +179,41 @@ impl Settings {
         })
     }
 
-    /// How these differ from those that are in force, in words; empty: not at all.
-    pub fn differences(&self, running: &Self) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut compare = |flag: &str, now: String, then: String| {
-            if now != then {
-                found.push(format!("{flag} is {then}, not {now}"));
-            }
-        };
-        let engine = |s: &Self| s.engine.clone().unwrap_or_else(|| "its own".to_owned());
-        let named = |s: &Self| match (s.platforms.is_empty(), s.emulation) {
+    /// Jobs at once.
+    pub fn slots(&self) -> usize {
+        self.slots.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
+    }
+
+    /// Each flag, and what it is, in words.
+    fn values(&self) -> [(&'static str, String); 6] {
+        let platforms = match (self.platforms.is_empty(), self.emulation) {
             (true, true) => "what is found".to_owned(),
             (true, false) => "what is native".to_owned(),
-            (false, _) => s.platforms.join(","),
+            (false, _) => self.platforms.join(","),
         };
-        compare("--engine", engine(self), engine(running));
-        compare("--platforms", named(self), named(running));
-        compare("--registry-port", self.registry_port.to_string(), running.registry_port.to_string());
-        compare("--port", self.port.to_string(), running.port.to_string());
-        compare("--slots", self.slots.to_string(), running.slots.to_string());
-        found
+        let config = self.config.as_ref().map_or_else(|| NONE.to_owned(), |file| file.display().to_string());
+        [
+            ("--engine", self.engine.clone().unwrap_or_else(|| "its own".to_owned())),
+            ("--platforms", platforms),
+            ("--registry-port", self.registry_port.to_string()),
+            ("--port", self.port.to_string()),
+            ("--slots", self.slots().to_string()),
+            ("--config", config),
+        ]
+    }
+
+    /// How these differ from those that are in force, in words; empty: not at all.
+    pub fn differences(&self, running: &Self) -> Vec<String> {
+        let both = self.values().into_iter().zip(running.values());
+        let differ = both.filter(|((_, now), (_, then))| now != then);
+        differ.map(|((flag, now), (_, then))| format!("{flag} is {then}, not {now}")).collect()
+    }
+
+    /// What isn't as usual, in words.
+    pub fn unusual(&self) -> Vec<String> {
+        let both = self.values().into_iter().zip(Self::default().values());
+        let differ = both.filter(|((_, now), (_, usual))| now != usual);
+        differ.map(|((flag, now), _)| format!("{flag} is {now}")).collect()
     }
 }
 
@@ -157,26 +222,26 @@ mod tests {
     use super::*;
 
     fn flags() -> Flags {
-        Flags { registry_port: 5002, port: 7070, ..Flags::default() }
+        Flags::default()
     }
 
     #[test]
     fn a_slip_is_answered_with_thing_value_and_cure() {
-        let error = |flags: Flags| flags.settings().unwrap_err().to_string();
+        let error = |flags: Flags| flags.settings(None).unwrap_err().to_string();
         assert!(
             error(Flags { platforms: Some("linux/arm46".into()), ..flags() }).contains("did you mean arm64")
         );
         assert!(error(Flags { platforms: Some("windows/amd64".into()), ..flags() }).contains("linux only"));
         assert!(error(Flags { engine: Some("/run/docker.sock".into()), ..flags() }).contains("unix:///PATH"));
-        assert!(error(Flags { port: 5002, ..flags() }).contains("both 5002"));
+        assert!(error(Flags { port: Some(5002), ..flags() }).contains("both 5002"));
         assert!(error(Flags { slots: Some(0), ..flags() }).contains("1 to 1024"));
-        assert!(error(Flags { registry_port: 0, ..flags() }).contains("1 to 65535"));
+        assert!(error(Flags { registry_port: Some(0), ..flags() }).contains("1 to 65535"));
     }
 
     #[test]
     fn named_platforms_are_native_or_emulated_by_the_machine() {
         let settings =
-            Flags { platforms: Some("amd64,arm64,linux/s390x,arm64".into()), ..flags() }.settings();
+            Flags { platforms: Some("amd64,arm64,linux/s390x,arm64".into()), ..flags() }.settings(None);
         let settings = settings.unwrap();
         let (native, emulated) = settings.split();
         assert!(native.len() == 1 && emulated.len() == 2, "{native:?} {emulated:?}");
@@ -185,13 +250,41 @@ mod tests {
 
     #[test]
     fn a_second_start_with_other_flags_is_told_what_differs() {
-        let running = flags().settings().unwrap();
+        let running = flags().settings(None).unwrap();
         assert!(running.differences(&running).is_empty());
-        let other = Flags { registry_port: 5005, no_emulation: true, ..flags() }.settings().unwrap();
+        let other =
+            Flags { registry_port: Some(5005), no_emulation: true, ..flags() }.settings(None).unwrap();
         let found = other.differences(&running);
         assert_eq!(
             found,
             ["--platforms is what is found, not what is native", "--registry-port is 5002, not 5005"]
         );
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_the_last_time_until_it_is_taken_back() {
+        let first = Flags {
+            engine: Some("tcp://b:1".into()),
+            platforms: Some("amd64".into()),
+            registry_port: Some(5005),
+            slots: Some(3),
+            ..flags()
+        };
+        let last = first.settings(None).unwrap();
+        assert_eq!(flags().settings(Some(&last)).unwrap(), last);
+        assert_eq!(last.unusual()[0], "--engine is tcp://b:1");
+        let back = Flags {
+            engine: Some("own".into()),
+            platforms: Some("found".into()),
+            registry_port: Some(5002),
+            ..flags()
+        };
+        let back = back.settings(Some(&last)).unwrap();
+        assert_eq!(back, Settings { slots: Some(3), ..Settings::default() });
+        // A remembered port counts when two are compared.
+        let both = Flags { port: Some(5005), ..flags() }.settings(Some(&last));
+        assert!(both.unwrap_err().to_string().contains("both 5005"));
+        let missing = Flags { config: Some("/nonexistent/farm.toml".into()), ..flags() }.settings(None);
+        assert!(missing.unwrap_err().to_string().contains("--config /nonexistent/farm.toml"));
     }
 }

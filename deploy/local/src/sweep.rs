@@ -3,12 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use crate::child::{Record, all};
+use crate::child::{Record, all, ends_within};
 use crate::layout::Layout;
 
 /// How long a leftover has to end by itself: its supervisor's death has told it to already.
@@ -40,25 +39,6 @@ pub fn sweep(layout: &Layout) -> Vec<String> {
     }
     crate::binfmt::Changes::load(layout).unmount(layout);
     found
-}
-
-fn ends_within(process: &impl std::os::fd::AsFd, limit: Duration) -> bool {
-    // A pidfd is readable when its process has ended (pidfd_open(2)).
-    let begin = Instant::now();
-    while begin.elapsed() < limit {
-        let mut fds = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
-        let left = limit.saturating_sub(begin.elapsed());
-        let left = rustix::event::Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(1),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        };
-        match poll(&mut fds, Some(&left)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return true,
-            Err(_) => return false,
-        }
-    }
-    false
 }
 
 /// Kills what runs in a control group of this name, and removes the group. Gives the number of processes.

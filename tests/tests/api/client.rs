@@ -176,6 +176,7 @@ pub fn hello(name: &str, slots: u32) -> v1::Hello {
             told: true,
         }],
         slots,
+        home: String::new(),
     }
 }
 

@@ -26,8 +26,35 @@ fn ports_that_are_taken_are_named_with_their_holder() {
     for (port, flag) in [(local.registry_port, "--registry-port"), (local.port, "--port")] {
         let holder = TcpListener::bind(("127.0.0.1", port)).unwrap();
         refused(&local, &[], &[&port.to_string(), &me, flag]);
+        assert!(!local.state().exists());
         drop(holder);
     }
+}
+
+#[test]
+fn the_farm_of_another_user_is_not_taken() {
+    let local = Local::new();
+    assert_eq!(local.up_small().status, 0);
+    assert_eq!(local.farm(&["down"]).status, 0);
+    run(Command::new("chown").arg("12345").arg(local.state().join(".farm-state")));
+    refused(&local, &[], &["the user with number 12345", "--state-dir"]);
+}
+
+#[test]
+fn platforms_that_cannot_be_built_for_are_no_farm() {
+    let local = Local::new();
+    let engine = Bed::from_env().engine;
+    refused(&local, &["--engine", &engine, "--platforms", "linux/mips64"], &["linux/mips64", "leave it out"]);
+}
+
+#[test]
+fn a_missing_program_is_named_with_its_package() {
+    let local = Local::new();
+    let engine = Bed::from_env().engine;
+    let mut up = local.up_command(&["--engine", &engine, "--no-emulation"]);
+    let out = farm_tests::farm::output(up.env("PATH", "/nonexistent"));
+    assert!(out.status == 2 && out.stderr.contains("setsid isn't installed"), "{out:?}");
+    assert!(out.stderr.contains("util-linux") && !local.state().exists(), "{out:?}");
 }
 
 #[test]
@@ -123,6 +150,8 @@ fn an_ordinary_user_is_told_about_root_and_about_engines() {
     let out = farm_tests::farm::output(&mut up);
     assert_eq!(out.status, 2, "{out:?}");
     assert!(out.stderr.contains("sudo farm up") && out.stderr.contains("--engine"), "{out:?}");
+    // It would hide root's farm from this user.
+    assert!(!home.path().join(".local/state/farm").exists());
     let missing = local.up_with(&["--engine", "unix:///nonexistent/docker.sock"]);
     assert!(missing.status == 2 && missing.stderr.contains("leave --engine out"), "{missing:?}");
 }

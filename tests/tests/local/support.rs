@@ -66,6 +66,11 @@ impl Local {
         output(&mut self.up_command(flags))
     }
 
+    /// `farm up` on the bed's engine, for what the native platform takes: the least that is a farm.
+    pub fn up_small(&self) -> Output {
+        self.up_with(&["--engine", &Bed::from_env().engine, "--no-emulation"])
+    }
+
     pub fn up(&self) -> String {
         let out = self.up_with(&[]);
         assert_eq!(out.status, 0, "{out:?}");
@@ -150,6 +155,27 @@ impl Drop for Local {
         }
         let _ = self.command(&["down"]).output();
     }
+}
+
+/// Holds back a part's program, or its end: a folder for the front of PATH with a script of that name, which waits for
+/// the file `go` in it and then becomes the program.
+pub fn held_back(program: &str) -> TempDir {
+    let folder = Bed::from_env().short_folder("held");
+    let real = run(Command::new("sh").args(["-c", &format!("command -v {program}")]));
+    let here = folder.path().display();
+    let text = format!(
+        "#!/bin/sh\necho held back\nwhile ! test -e {here}/go; do sleep 0.05; done\nexec {} \"$@\"\n",
+        real.trim()
+    );
+    let script = folder.path().join(program);
+    fs::write(&script, text).unwrap();
+    run(Command::new("chmod").arg("755").arg(folder.path()).arg(script));
+    folder
+}
+
+/// The environment's PATH with this folder in front.
+pub fn path_with(folder: &TempDir) -> String {
+    format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap())
 }
 
 /// Asks until it holds.

@@ -114,6 +114,7 @@ impl World {
         Registration {
             name: name.to_owned(),
             boot_id,
+            home: String::new(),
             coordinator: self.coordinator,
             connection: Uuid::new_v4(),
             protocol: 1,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use farm_store::StoreError;
 use farm_store::leader::Leadership;
-use farm_store::workers::Sign;
+use farm_store::workers::{Registration, Sign};
 use uuid::Uuid;
 
 use crate::fixture::{LEASE, OUTAGE, PUBLISH, success, world};
@@ -84,6 +84,14 @@ async fn a_name_that_is_in_use_is_refused_until_its_worker_is_gone_or_silent() {
     assert_eq!(world.store.register_worker(&again, suspect).await.unwrap(), worker);
     world.pass("13 s");
     assert_eq!(world.store.register_worker(&twin, suspect).await.unwrap(), worker);
+    // A killed one that comes back in the same folder needs no patience: nobody else can have that folder.
+    let life = |home: &str| Registration {
+        home: home.to_owned(),
+        ..world.registration("v", farm_types::BootId::generate(), 1)
+    };
+    let killed = world.store.register_worker(&life("here"), suspect).await.unwrap();
+    assert!(world.store.register_worker(&life("elsewhere"), suspect).await.is_err());
+    assert_eq!(world.store.register_worker(&life("here"), suspect).await.unwrap(), killed);
 }
 
 #[tokio::test]

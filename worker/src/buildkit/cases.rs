@@ -106,6 +106,7 @@ pub(super) const CASES: &[Case] = &[
         "base_image_platform",
         "choose a base image that has this platform, or leave the platform out",
     ),
+    case(&["dial unix"], &["containerd"], Cause::Infrastructure, "engine_lost", ""),
     case(
         &["x509:", "certificate", "http response to https client", "tls: "],
         REGISTRY,
@@ -186,7 +187,7 @@ pub(super) const CASES: &[Case] = &[
         &["not found", "manifest unknown"],
         Cause::User,
         "base_image_missing",
-        "check the image's name and tag",
+        "check the image's name and tag, and that the worker's engine reaches its registry",
     ),
     case(&["unexpected status"], REGISTRY, Cause::User, "registry_rejected", ""),
     case(&["exec format error"], &[], Cause::Infrastructure, "emulator_missing", ""),

@@ -308,6 +308,11 @@ mod tests {
                 "registry_unavailable",
             ),
             (
+                "failed to read dockerfile: connection error: desc = \"transport: Error while dialing: dial unix /run/docker/containerd/containerd.sock: connect: connection refused\"",
+                Infrastructure,
+                "engine_lost",
+            ),
+            (
                 "failed to push localhost:1/x/y: unexpected status from POST request to http://localhost:1/v2/x/y/blobs/uploads/: 503 Service Unavailable",
                 Infrastructure,
                 "registry_unavailable",

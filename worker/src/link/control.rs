@@ -37,6 +37,8 @@ pub struct Control {
     pub name: String,
     /// This life of the process.
     pub boot: BootId,
+    /// The folder that is claimed, as [`crate::state_dir::Claim::home`] names it.
+    pub home: String,
     /// How many attempts run at once.
     pub slots: usize,
     /// What runs, and what may be offered; when that changes, a new Hello tells.
@@ -174,6 +176,7 @@ impl Control {
             features: Vec::new(),
             name: self.name.clone(),
             boot_id: self.boot.to_string(),
+            home: self.home.clone(),
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
             engine: Some(identity.engine.clone()),
             platforms: identity.offers.iter().map(Into::into).collect(),

@@ -29,6 +29,7 @@ fn start(fake: &Fake, slots: usize) -> Worker {
         token: token(),
         name: "w".into(),
         boot: BootId::generate(),
+        home: "here".into(),
         slots,
         desk: Arc::clone(&desk),
         leave: leave.clone(),

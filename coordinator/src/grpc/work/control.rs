@@ -117,6 +117,7 @@ fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Sta
     Ok(Registration {
         name: hello.name,
         boot_id: hello.boot_id.parse().map_err(status::invalid)?,
+        home: hello.home,
         coordinator: context.id,
         connection: Uuid::new_v4(),
         protocol: WORKER_PROTOCOL,

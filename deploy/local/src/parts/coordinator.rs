@@ -1,23 +1,27 @@
 //! The coordinator, as a process.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{Part, Postgres, Started, own_program, spawn, text, until_ready};
+use super::{Part, Postgres, Started, ask, own_program, spawn, text, until_ready};
 use crate::child::Recipe;
 use crate::layout::{Layout, give_to_caller};
+use crate::ports::speaks_http2;
+use crate::settings::Settings;
 
 /// The one coordinator.
 pub struct Coordinator {
     layout: Layout,
     port: u16,
+    config: Option<PathBuf>,
 }
 
 impl Coordinator {
-    /// On this port of 127.0.0.1.
-    pub fn new(layout: &Layout, port: u16) -> Self {
-        Self { layout: layout.clone(), port }
+    /// On its port of 127.0.0.1, with the configuration file that was named.
+    pub fn new(layout: &Layout, settings: &Settings) -> Self {
+        Self { layout: layout.clone(), port: settings.port, config: settings.config.clone() }
     }
 }
 
@@ -29,7 +33,7 @@ impl Part for Coordinator {
     fn start(&self) -> BoxFuture<'_, Result<Started, String>> {
         Box::pin(async {
             let listen = format!("127.0.0.1:{}", self.port);
-            let command = [
+            let mut command = vec![
                 text(&own_program("farm-coordinator")?),
                 "--listen".to_owned(),
                 listen.clone(),
@@ -40,6 +44,9 @@ impl Part for Coordinator {
                 "--token-file".to_owned(),
                 text(&self.layout.token()),
             ];
+            if let Some(config) = &self.config {
+                command.extend(["--config".to_owned(), text(config)]);
+            }
             let mut recipe = Recipe::new("coordinator", command);
             recipe.without = OTHER_FARMS.to_vec();
             let mut child = spawn(&self.layout, &recipe)?;
@@ -48,6 +55,13 @@ impl Part for Coordinator {
             give_to_caller(&self.layout.token());
             let detail = format!("http://{listen}");
             Ok(Started { child, detail, guard: None, depends_on: None })
+        })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async {
+            let port = self.port;
+            ask(move || speaks_http2(port)).await.ok_or_else(|| format!("doesn't answer on 127.0.0.1:{port}"))
         })
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::{POLL, Part, Started, own_program, spawn, text, until_ready};
+use crate::checks::on_path;
 use crate::child::{Child, Recipe, Stop, all, parent};
 use crate::layout::Layout;
 use crate::ports::http_status_on;
@@ -26,11 +27,6 @@ const NAMESERVER: &str = "10.0.2.3";
 /// Is there a tool that gives the engine a way out?
 pub fn has_network() -> bool {
     std::path::Path::new("/dev/net/tun").exists() && on_path("slirp4netns")
-}
-
-fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 /// The engine.
@@ -172,7 +168,8 @@ impl Part for Engine {
     }
 }
 
-fn ping(socket: &std::path::Path) -> Option<()> {
+/// `Some` when an engine answers on its socket. Blocks for two seconds at most.
+pub(super) fn ping(socket: &std::path::Path) -> Option<()> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     http_status_on(&mut stream, "/_ping").filter(|status| *status == 200).map(|_| ())

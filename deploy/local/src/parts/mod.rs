@@ -47,6 +47,11 @@ pub trait Part: Send + Sync {
     /// The error is for people.
     fn start(&self) -> BoxFuture<'_, Result<Started, String>>;
 
+    /// Does it still answer? Asked now and then while its process is there; the error is for people.
+    fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// How long a start that fails is tried again before it counts.
     fn patience(&self) -> Duration {
         Duration::ZERO
@@ -83,6 +88,11 @@ async fn until_ready<T>(
         }
         sleep(POLL).await;
     }
+}
+
+/// Asks what blocks, off this thread.
+async fn ask<T: Send + 'static>(question: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(question).await.ok().flatten()
 }
 
 /// A program of farm's own, which lies beside this one.

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use rustix::process::Signal;
 
 use super::{Part, Started, spawn, text, until_ready};
-use crate::child::{Recipe, Stop};
+use crate::child::{Recipe, Stop, all};
 use crate::layout::Layout;
 use crate::{Error, Result};
 
@@ -51,19 +51,24 @@ impl Postgres {
                 chown(&folder, Some(uid), Some(gid)).map_err(at)?;
             }
         }
-        // Its file of this name is written last.
-        if !data.join("farm-ready").exists() {
+        let is_empty = fs::read_dir(&data).map_or(true, |mut entries| entries.next().is_none());
+        if is_empty {
             postgres.init(&data)?;
+        } else if !data.join("PG_VERSION").exists() {
+            return Err(damaged(&data, "has no file PG_VERSION"));
         }
         Ok(postgres)
     }
 
-    fn init(&self, data: &Path) -> Result<()> {
-        if data.exists() {
-            // A first start that was killed halfway: nothing has ever been kept there.
-            fs::remove_dir_all(data).map_err(|e| crate::failed(data.display(), &e))?;
+    /// Makes the cluster beside its place and moves it there when it is whole: what stands in its place is never
+    /// touched, and a first start that was killed halfway begins anew.
+    fn init(&self, place: &Path) -> Result<()> {
+        let new = place.with_extension("new");
+        let at = |e| crate::failed(new.display(), &e);
+        if new.exists() {
+            fs::remove_dir_all(&new).map_err(at)?;
         }
-        let data = text(data);
+        let data = text(&new);
         self.tool(
             "initdb",
             &[
@@ -85,7 +90,7 @@ impl Postgres {
             text(&self.bin.join("postgres"))
         );
         self.run(["sh", "-c", &make])?;
-        self.run(["touch", &format!("{data}/farm-ready")])
+        fs::rename(&new, place).map_err(at)
     }
 
     fn tool(&self, name: &str, args: &[&str]) -> Result<()> {
@@ -123,22 +128,35 @@ impl Postgres {
         format!("postgres://farm@localhost/farm?host={host}")
     }
 
-    /// A killed server leaves its pid file; it minds when that number is another process of its user now.
+    /// A killed server leaves its pid file, and a new one minds when that number is any process of its user, or none
+    /// at all. Server and sessions have the data as their working folder, so where nobody has, the file is stale.
     fn drop_stale_pid_file(&self) {
-        let path = self.layout.join("postgres/data/postmaster.pid");
-        let pid = fs::read_to_string(&path).ok().and_then(|t| t.lines().next()?.trim().parse::<u32>().ok());
-        if let Some(pid) = pid
-            && let Ok(program) = fs::read_link(format!("/proc/{pid}/exe"))
-            && !program.to_string_lossy().contains("postgres")
-        {
-            let _ = fs::remove_file(path);
+        let data = self.layout.join("postgres/data");
+        if working_in(&data).is_empty() {
+            let _ = fs::remove_file(data.join("postmaster.pid"));
         }
     }
+}
+
+/// The processes whose working folder this is. One that has ended and waits to be reaped has none.
+fn working_in(folder: &Path) -> Vec<u32> {
+    all().filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == folder)).collect()
 }
 
 impl Part for Postgres {
     fn name(&self) -> &'static str {
         "postgres"
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async {
+            let mut ask = tokio::process::Command::new(self.bin.join("pg_isready"));
+            ask.args(["-q", "-t", "2", "-U", "farm", "-d", "farm", "-h"]).arg(self.layout.run("postgres"));
+            match ask.stdin(Stdio::null()).kill_on_drop(true).status().await {
+                Ok(status) if status.success() => Ok(()),
+                _ => Err("takes no connections".to_owned()),
+            }
+        })
     }
 
     /// The children of a killed server hold its shared memory for a moment.
@@ -168,7 +186,7 @@ impl Part for Postgres {
             let bin = self.bin.join("pg_isready");
             until_ready(&mut child, Duration::from_secs(60), |_| {
                 let mut ask = Command::new(&bin);
-                ask.arg("-q").arg("-h").arg(&socket).args(["-U", "farm", "-d", "farm"]);
+                ask.args(["-q", "-t", "2", "-h"]).arg(&socket).args(["-U", "farm", "-d", "farm"]);
                 ask.status().is_ok_and(|status| status.success()).then_some(())
             })
             .await?;
@@ -198,6 +216,12 @@ pub fn bin_for(data: &Path) -> Result<PathBuf> {
             .ok_or_else(|| Error::Usage(format!("Postgres {OLDEST} or newer isn't installed: {INSTALL}")));
     };
     let made_by = made_by.trim();
+    if made_by.parse::<u32>().is_err() {
+        return Err(damaged(
+            data,
+            &format!("holds {made_by:?} in PG_VERSION, which is no version of Postgres"),
+        ));
+    }
     if let Some((_, bin)) = found.iter().find(|(version, _)| version.to_string() == made_by) {
         return Ok(bin.clone());
     }
@@ -209,6 +233,13 @@ pub fn bin_for(data: &Path) -> Result<PathBuf> {
          farm down --purge",
         data.display()
     )))
+}
+
+fn damaged(data: &Path, why: &str) -> Error {
+    Error::Usage(format!(
+        "{} {why}: the data is damaged. Put a copy of the folder back, or begin anew with farm down --purge",
+        data.display()
+    ))
 }
 
 fn installed() -> Vec<(u32, PathBuf)> {
@@ -237,6 +268,26 @@ fn user() -> Result<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_version_is_told_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("PG_VERSION"), "").unwrap();
+        let text = bin_for(folder.path()).unwrap_err().to_string();
+        assert!(text.contains("holds \"\" in PG_VERSION") && text.contains("damaged"), "{text}");
+    }
+
+    #[test]
+    fn who_works_in_a_folder_is_found_by_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().canonicalize().unwrap();
+        assert_eq!(working_in(&at), [0; 0]);
+        let mut sleeper = Command::new("sleep").arg("60").current_dir(&at).spawn().unwrap();
+        assert_eq!(working_in(&at), [sleeper.id()]);
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        assert_eq!(working_in(&at), [0; 0]);
+    }
 
     #[test]
     fn data_of_a_version_that_is_not_installed_is_named_with_the_cures() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{Part, Started, spawn, text, until_ready};
+use super::{Part, Started, ask, spawn, text, until_ready};
 use crate::Result;
 use crate::child::Recipe;
 use crate::layout::Layout;
@@ -53,6 +53,14 @@ impl Part for Registry {
             .await?;
             let detail = format!("localhost:{port}");
             Ok(Started { child, detail, guard: None, depends_on: None })
+        })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async {
+            let port = self.port;
+            let status = ask(move || http_status(port, "/v2/")).await;
+            status.map(|_| ()).ok_or_else(|| format!("doesn't answer on localhost:{port}"))
         })
     }
 }

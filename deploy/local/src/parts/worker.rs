@@ -1,12 +1,14 @@
 //! A worker beside the engine, as a process.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rustix::process::Signal;
 
 use super::coordinator::OTHER_FARMS;
-use super::{Part, Started, own_program, spawn, text, until_ready};
+use super::engine::ping;
+use super::{Part, Started, ask, own_program, spawn, text, until_ready};
 use crate::child::{Recipe, Stop};
 use crate::layout::Layout;
 
@@ -58,6 +60,15 @@ impl Part for Worker {
             let start = format!("farm-worker {} ready: ", self.name);
             let detail = until_ready(&mut child, Duration::from_secs(60), |c| c.log.line(&start)).await?;
             Ok(Started { child, detail, guard: None, depends_on: None })
+        })
+    }
+
+    /// A worker is as well as its engine; whether the coordinator knows it is told by `farm workers`.
+    fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async {
+            let Some(socket) = self.engine.strip_prefix("unix://").map(PathBuf::from) else { return Ok(()) };
+            let silent = || format!("its engine {} doesn't answer", self.engine);
+            ask(move || ping(&socket)).await.ok_or_else(silent)
         })
     }
 }

@@ -1,0 +1,183 @@
+//! Where a supervisor is asked: its socket, from before the first part is started until after the last has ended.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::child::Record;
+use crate::control::{Event, Request, Status};
+use crate::journal::Journal;
+use crate::keeper::{Board, now_ms};
+use crate::layout::{Layout, give_to_caller};
+use crate::settings::Settings;
+use crate::{Result, failed};
+
+/// How long a caller may take to say what it wants, and in how many bytes.
+const ASKING: (Duration, u64) = (Duration::from_secs(5), 4096);
+/// How long callers have for reading the last word.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// What everybody in a supervisor knows of the farm.
+#[derive(Debug, Clone)]
+pub struct Farm {
+    /// Its folder.
+    pub layout: Layout,
+    /// What it was told.
+    pub settings: Settings,
+    /// Its parts.
+    pub board: Board,
+    /// What is told while it starts.
+    pub starting: Journal,
+    /// What is told while it stops.
+    pub stopping: Journal,
+    /// Stops it, also while it starts.
+    pub stop: CancellationToken,
+    notices: Arc<Mutex<Vec<String>>>,
+    since_ms: i64,
+}
+
+impl Farm {
+    /// One that has nothing yet.
+    pub fn new(layout: &Layout, settings: &Settings) -> Self {
+        Self {
+            layout: layout.clone(),
+            settings: settings.clone(),
+            board: Board::default(),
+            starting: Journal::default(),
+            stopping: Journal::default(),
+            stop: CancellationToken::new(),
+            notices: Arc::default(),
+            since_ms: now_ms(),
+        }
+    }
+
+    /// Something that a person should know as long as the farm is up.
+    pub fn notice(&self, text: &str) {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+        self.starting.add(Event::Notice(text.to_owned()));
+    }
+
+    /// How it is at the moment when its last part is ready.
+    pub fn status_when_up(&self) -> Status {
+        Status { state: "up".to_owned(), ..self.status() }
+    }
+
+    /// How it is now.
+    pub fn status(&self) -> Status {
+        let own = format!("unix://{}", self.layout.engine_socket().display());
+        let state = match (self.stop.is_cancelled(), self.starting.is_over()) {
+            (true, _) => "stopping",
+            (false, true) => "up",
+            (false, false) => "starting",
+        };
+        Status {
+            state: state.to_owned(),
+            pid: std::process::id(),
+            since_ms: self.since_ms,
+            settings: self.settings.clone(),
+            url: format!("http://127.0.0.1:{}", self.settings.port),
+            registry: format!("localhost:{}", self.settings.registry_port),
+            engine: self.settings.engine.clone().unwrap_or(own),
+            state_dir: self.layout.root().display().to_string(),
+            token_file: self.layout.token().display().to_string(),
+            notices: self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            parts: self.board.parts(),
+        }
+    }
+}
+
+/// An open desk. When it is dropped, nobody can come any more.
+#[derive(Debug)]
+pub struct Desk {
+    layout: Layout,
+    callers: TaskTracker,
+    close: CancellationToken,
+}
+
+impl Desk {
+    /// Opens it. Only for the holder of the folder's lock.
+    ///
+    /// # Errors
+    /// The socket or the record can't be made.
+    pub fn open(farm: &Farm) -> Result<Self> {
+        let layout = farm.layout.clone();
+        let record = layout.run("supervisor.json");
+        let socket = layout.control_socket();
+        let me = Record::of(std::process::id(), "supervisor").map_err(|e| failed("its own record", &e))?;
+        me.write(&record).map_err(|e| failed(record.display(), &e))?;
+        let at = |e| failed(socket.display(), &e);
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).map_err(at)?;
+        let desk = Self { layout, callers: TaskTracker::new(), close: CancellationToken::new() };
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).map_err(at)?;
+        give_to_caller(&socket);
+        let (callers, close, farm) = (desk.callers.clone(), desk.close.clone(), farm.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, _)) => drop(callers.spawn(answer(stream, farm.clone()))),
+                        // Too many open files, say: it passes.
+                        Err(_) => sleep(Duration::from_millis(100)).await,
+                    },
+                    () = close.cancelled() => return,
+                }
+            }
+        });
+        Ok(desk)
+    }
+
+    /// Lets no one in any more. Who came goes on listening.
+    pub fn shut(self) -> Callers {
+        Callers(self.callers.clone())
+    }
+}
+
+/// Those who came before the desk was shut.
+#[derive(Debug)]
+pub struct Callers(TaskTracker);
+
+impl Callers {
+    /// Waits until all have heard the last word.
+    pub async fn leave(self) {
+        self.0.close();
+        let _ = timeout(LAST_WORD, self.0.wait()).await;
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.close.cancel();
+        let _ = fs::remove_file(self.layout.control_socket());
+        let _ = fs::remove_file(self.layout.run("supervisor.json"));
+    }
+}
+
+async fn answer(stream: UnixStream, farm: Farm) {
+    let mut reader = BufReader::new(stream.take(ASKING.1));
+    let mut line = String::new();
+    if !matches!(timeout(ASKING.0, reader.read_line(&mut line)).await, Ok(Ok(_))) {
+        return;
+    }
+    let mut stream = reader.into_inner().into_inner();
+    match serde_json::from_str(&line) {
+        Ok(Request::Status) => {
+            let line = Event::Status(Box::new(farm.status())).line();
+            let _ = stream.write_all(line.as_bytes()).await;
+        }
+        Ok(Request::Up) => farm.starting.play(stream).await,
+        Ok(Request::Down) => {
+            farm.stop.cancel();
+            farm.stopping.play(stream).await;
+        }
+        // Another version's: it sees the end of the stream.
+        Err(_) => {}
+    }
+}

@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     } else {
         out.lines(lines(&status));
     }
-    let well = status.parts.iter().all(|part| part.state == PartState::Running);
+    let well = status.state == "up" && status.parts.iter().all(|part| part.state == PartState::Running);
     Ok(if well { Exit::Done } else { Exit::BuildFailed })
 }
 

@@ -76,10 +76,24 @@ impl Tokens {
                 }
                 let secret: [u8; 32] = rand::random();
                 let token = format!("farm_{}", Digest::from(secret).hex());
-                let mut file =
-                    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+                // Whole or not at all, also when the machine loses its power; another coordinator may be first.
+                let beside = path.with_extension(format!("{}.new", std::process::id()));
+                let mut file = std::fs::OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o600)
+                    .open(&beside)?;
                 writeln!(file, "{token}")?;
-                token
+                file.sync_all()?;
+                let linked = std::fs::hard_link(&beside, path);
+                std::fs::remove_file(&beside)?;
+                match linked {
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                        std::fs::read_to_string(path)?.trim().to_owned()
+                    }
+                    linked => linked.map(|()| token)?,
+                }
             }
             Err(error) => return Err(error),
         };

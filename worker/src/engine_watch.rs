@@ -5,25 +5,24 @@
 //! back it may be another version with other emulators, so it is described and its platforms are proved again;
 //! what changed reaches the coordinator in a new Hello.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::v1;
 use farm_types::{Cause, Support};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::buildkit::{Engine, EngineAddress, EngineError, EngineKind, SolveError};
 use crate::desk::{Desk, Identity, StopReason};
 use crate::link::Backoff;
-use crate::platforms::{self, Choice};
+use crate::platforms::{self, Choice, PROOF_WITHIN};
 
 /// How long an engine may take to appear when the worker starts.
 const START_WITHIN: Duration = Duration::from_secs(10);
 /// How often a quiet engine is asked for a sign of life.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// How long a build that proves an engine may take. One that takes longer proves nothing.
-const PROOF_WITHIN: Duration = Duration::from_secs(30);
 /// When an engine that didn't answer is asked once more before it counts as away.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// When what runs on an engine that is away, and has not failed by itself, is given up.
@@ -173,11 +172,20 @@ impl EngineWatch {
     async fn take_back(&self) {
         let mut backoff = Backoff::default();
         let mut last = String::new();
-        let away_since = Instant::now();
+        let give_up_at = Instant::now() + GIVE_UP_AFTER;
         loop {
-            let found = match ready(&self.address, &self.choice).await {
-                Ok(ready) => prove(&ready).await.map(|()| ready),
-                Err(error) => Err(error.to_string()),
+            let found = async {
+                let ready = ready(&self.address, &self.choice).await.map_err(|e| e.to_string())?;
+                prove(&ready).await.map(|()| ready)
+            };
+            // An engine may hang at any question.
+            let mut found = pin!(found);
+            let found = match timeout_at(give_up_at.max(Instant::now()), &mut found).await {
+                Ok(found) => found,
+                Err(_) => {
+                    self.desk.stop_all(StopReason::EngineHangs);
+                    found.await
+                }
             };
             match found {
                 Ok(ready) => {
@@ -191,9 +199,6 @@ impl EngineWatch {
                     if why != last {
                         tracing::warn!(error = why, "the engine can't be used yet");
                         last = why;
-                    }
-                    if away_since.elapsed() >= GIVE_UP_AFTER {
-                        self.desk.stop_all(StopReason::EngineHangs);
                     }
                     sleep(backoff.next_wait()).await;
                 }

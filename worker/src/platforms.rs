@@ -9,11 +9,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use farm_types::{Offer, Platform, Support};
 
 use crate::buildkit::{Engine, EngineDescription};
 
+/// How long a build that proves a platform, or an engine, may take.
+pub const PROOF_WITHIN: Duration = Duration::from_secs(60);
 /// Where the kernel tells of its emulators.
 const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
 
@@ -62,10 +65,14 @@ pub async fn find(engine: &Engine, description: &EngineDescription, choice: &Cho
     let candidates = candidates(description, &emulators, is_here);
     let candidates = candidates.into_iter().filter(|(_, support)| choice.takes(*support));
     let proofs = candidates.map(|(platform, support)| async move {
-        match engine.probe(&platform).await {
-            Ok(()) => Some(Offer { platform, support, told: false }),
-            Err(error) => {
+        match tokio::time::timeout(PROOF_WITHIN, engine.probe(&platform)).await {
+            Ok(Ok(())) => Some(Offer { platform, support, told: false }),
+            Ok(Err(error)) => {
                 tracing::info!(%platform, %support, %error, "not offered: the probe build failed");
+                None
+            }
+            Err(_) => {
+                tracing::info!(%platform, %support, "not offered: the probe build took longer than {PROOF_WITHIN:?}");
                 None
             }
         }

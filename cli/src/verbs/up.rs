@@ -1,6 +1,6 @@
 //! `farm up`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use farm_local::client::{self, Events, Up};
 use farm_local::control::{Event, Status};
@@ -34,6 +34,9 @@ Examples:
   sudo farm up --registry-port 5005 --platforms linux/amd64,linux/arm64,linux/riscv64
   farm up --engine unix:///var/run/docker.sock --no-emulation";
 
+/// How long others may hold the folder without being a farm.
+const BUSY: Duration = Duration::from_secs(20);
+
 /// Starts a farm on this machine, unless it is up.
 ///
 /// # Errors
@@ -60,6 +63,12 @@ pub fn run(args: &Args) -> Result<Exit> {
                     return Ok(Exit::Done);
                 }
                 // Two began in the same moment, and the other one was faster.
+                if begin.elapsed() > BUSY {
+                    return Err(Error::Farm(format!(
+                        "somebody holds {} and no farm answers there; see who with fuser",
+                        layout.join("lock").display()
+                    )));
+                }
             }
         }
     }

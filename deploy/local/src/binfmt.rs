@@ -100,11 +100,12 @@ pub fn enable(architecture: &str, layout: &Layout) -> Result<Option<String>, Str
     if works(&name) {
         return Ok(None);
     }
-    register(&name)?;
+    // Noted before it is done: one that was noted and isn't there is no trouble, one that is there and wasn't noted is.
     if !changes.registered.contains(&name) {
         changes.registered.push(name.clone());
         changes.save(layout)?;
     }
+    register(&name)?;
     Ok(Some(name))
 }
 

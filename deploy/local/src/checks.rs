@@ -55,7 +55,7 @@ pub fn ports(settings: &Settings) -> Result<()> {
     check_free(settings.port, "coordinator", "--port")
 }
 
-/// Once the folder is there.
+/// Is there room?
 ///
 /// # Errors
 /// Its disk is too full.
@@ -73,13 +73,13 @@ pub fn disk(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// What the folder's disk has left, bytes.
+/// What the folder's disk has left, bytes; that of the folder above where it isn't there yet.
 ///
 /// # Errors
 /// The folder can't be asked.
 pub fn free_bytes(layout: &Layout) -> Result<u64> {
-    let stat =
-        rustix::fs::statvfs(layout.root()).map_err(|e| crate::failed(layout.root().display(), &e.into()))?;
+    let there = layout.root().ancestors().find(|folder| folder.exists()).unwrap_or(layout.root());
+    let stat = rustix::fs::statvfs(there).map_err(|e| crate::failed(there.display(), &e.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 

@@ -79,6 +79,8 @@ pub struct Child {
     target: OwnedFd,
     stop: Stop,
     record: PathBuf,
+    /// That of the other process.
+    inner_record: Option<PathBuf>,
 }
 
 impl Child {
@@ -110,7 +112,16 @@ impl Child {
         let target = open(pid)?;
         let record = records.join(format!("{}.json", recipe.name));
         Record::of(pid, &recipe.name)?.write(&record)?;
-        Ok(Self { log, name: recipe.name.clone(), inner, pid, target, stop: recipe.stop, record })
+        Ok(Self {
+            log,
+            name: recipe.name.clone(),
+            inner,
+            pid,
+            target,
+            stop: recipe.stop,
+            record,
+            inner_record: None,
+        })
     }
 
     /// Its number.
@@ -118,20 +129,36 @@ impl Child {
         self.pid
     }
 
-    /// Lets signals go to another process, for whose end this one waits.
+    /// Lets signals go to another process, for whose end this one waits, and which is to end with this one.
     ///
     /// # Errors
     /// There is none of that number.
     pub fn aim_at(&mut self, pid: u32) -> io::Result<()> {
         self.target = open(pid)?;
+        let record = self.record.with_extension("inner.json");
+        Record::of(pid, &self.name)?.write(&record)?;
+        self.inner_record = Some(record);
         Ok(())
     }
 
     /// Waits for its end. Safe to cancel.
     pub async fn wait(&mut self) -> ExitStatus {
         let status = self.inner.wait().await.unwrap_or_default();
-        let _ = fs::remove_file(&self.record);
+        if self.inner_record.is_some() {
+            // One that was killed hasn't waited for the other.
+            let _ = pidfd_send_signal(&self.target, Signal::KILL);
+            if let Ok(target) = self.target.try_clone() {
+                let _ = tokio::task::spawn_blocking(move || ends_within(&target, GONE)).await;
+            }
+        }
+        self.forget();
         status
+    }
+
+    fn forget(&self) {
+        for record in [Some(&self.record), self.inner_record.as_ref()].into_iter().flatten() {
+            let _ = fs::remove_file(record);
+        }
     }
 
     /// `Some` when it has ended.
@@ -178,17 +205,17 @@ impl Child {
 impl Drop for Child {
     /// Nobody waits for it any more: it is killed, and gone when this returns.
     fn drop(&mut self) {
-        if self.ended().is_some() {
+        let own = if self.ended().is_none() { open(self.pid).ok() } else { None };
+        if own.is_none() && self.inner_record.is_none() {
             return;
         }
         let _ = pidfd_send_signal(&self.target, Signal::KILL);
-        let own = open(self.pid);
         ends_within(&self.target, GONE);
-        if let Ok(own) = own {
+        if let Some(own) = own {
             let _ = pidfd_send_signal(&own, Signal::KILL);
             ends_within(&own, GONE);
         }
-        let _ = fs::remove_file(&self.record);
+        self.forget();
     }
 }
 

@@ -1,8 +1,9 @@
 //! The other side: starts a supervisor, asks it, stops it. Blocking; nothing is printed here.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -12,7 +13,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::child::Record;
 use crate::control::{Event, Request, Status};
-use crate::layout::Layout;
+use crate::layout::{Layout, MARKER};
 use crate::parts::own_program;
 use crate::settings::Settings;
 use crate::{Error, Result, checks, failed, logs, purge, sweep};
@@ -57,8 +58,9 @@ pub fn up(layout: &Layout, settings: &Settings) -> Result<Up> {
     checks::before(layout, settings)?;
     layout.check()?;
     if !layout.is_marked() {
-        // Nothing of a former start can hold them, so nothing needs to be made to find out.
+        // Nothing of a former start can be in the way, so nothing needs to be made to find out.
         checks::ports(settings)?;
+        checks::disk(layout)?;
     }
     Ok(Up::Starting(Box::new(start(layout, settings)?), false))
 }
@@ -66,11 +68,12 @@ pub fn up(layout: &Layout, settings: &Settings) -> Result<Up> {
 /// Starts a supervisor in a session of its own: it outlives the terminal.
 fn start(layout: &Layout, settings: &Settings) -> Result<Events> {
     let program = own_program("farm-local").map_err(Error::Usage)?;
-    // Made here too, since the log goes there; it refuses what isn't farm's.
+    // Made here too, since the log goes there.
+    let held = lock(layout)?;
     layout.prepare()?;
     let log = layout.log("supervisor");
-    let stderr = OpenOptions::new().create(true).append(true).open(&log);
-    let stderr = stderr.map_err(|e| failed(log.display(), &e))?;
+    let stderr = logs::open(&log).map_err(|e| failed(log.display(), &e))?;
+    drop(held);
     let said_before = stderr.metadata().map_or(0, |m| m.len());
     let json = serde_json::to_string(settings).map_err(|e| Error::Failed(e.to_string()))?;
     keep_open_files_to_ourselves();
@@ -256,7 +259,10 @@ pub fn status(layout: &Layout) -> Result<Option<Status>> {
 /// # Errors
 /// Somebody works in the folder.
 pub fn clean(layout: &Layout) -> Result<Vec<String>> {
-    if !layout.is_marked() {
+    let is_ours = fs::symlink_metadata(layout.join(MARKER))
+        .is_ok_and(|marker| marker.uid() == rustix::process::geteuid().as_raw());
+    // What root's farm may have left is root's to end; who may stop it by its socket finds nothing to stop.
+    if !is_ours {
         return Ok(Vec::new());
     }
     let _lock = lock(layout)?;

@@ -51,7 +51,11 @@ fn prepare(args: &Args) -> Result<(), String> {
     };
     try_overlay(&args.data)?;
     let resolv = Path::new("/etc/resolv.conf");
-    let target = resolv.canonicalize().unwrap_or_else(|_| resolv.to_owned());
+    // Where it leads to, also when nothing is there.
+    let target = match fs::read_link(resolv) {
+        Ok(to) => PathBuf::from("/etc").join(to),
+        Err(_) => resolv.to_owned(),
+    };
     let search = fs::read_to_string(resolv).unwrap_or_default();
     // A /run of its own: sockets, pid files and locks of the machine's engine, its firewall daemon and its bus are not
     // this engine's business, and what it leaves there goes with it.
@@ -68,15 +72,19 @@ fn prepare(args: &Args) -> Result<(), String> {
             text.push('\n');
         }
         fs::write("/run/resolv.conf", text).map_err(at("/run/resolv.conf"))?;
-        // The machine's own may have been a link into the /run that is hidden now.
-        if !target.exists() {
+        // The machine's own may be a link into the /run that is hidden now; elsewhere nothing is made on its disk.
+        let real = target.components().collect::<PathBuf>();
+        let is_hidden = real.starts_with("/run") || target.to_string_lossy().contains("../run/");
+        if !target.exists() && is_hidden {
             if let Some(parent) = target.parent() {
                 fs::create_dir_all(parent).map_err(at("/etc/resolv.conf"))?;
             }
             fs::write(&target, "").map_err(at("/etc/resolv.conf"))?;
         }
-        mount_bind("/run/resolv.conf", &target)
-            .map_err(|e| at("/etc/resolv.conf can't be replaced")(e.into()))?;
+        if target.exists() {
+            mount_bind("/run/resolv.conf", &target)
+                .map_err(|e| at("/etc/resolv.conf can't be replaced")(e.into()))?;
+        }
     }
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).stdin(Stdio::null()).status();
     match up {

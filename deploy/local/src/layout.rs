@@ -1,5 +1,6 @@
 //! The state folder: where everything of a farm on this machine lies, and whose it is.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{
@@ -35,8 +36,9 @@ pub const OWN_ENTRIES: &[&str] = &[
     "run",
     "token",
     "settings.json",
-    "lock",
+    // Last: a purge that was cut off can be repeated, and nobody else comes in before it is over.
     MARKER,
+    "lock",
 ];
 
 /// Paths in a state folder.
@@ -149,29 +151,69 @@ impl Layout {
     /// Sees whether the folder may be taken. Changes nothing.
     ///
     /// # Errors
-    /// It holds something else, or is another user's farm.
+    /// It holds something else, is another user's farm, or others may change what is in it.
     pub fn check(&self) -> Result<()> {
-        let refuse = |why: &str| Err(Error::Usage(format!("--state-dir {}: {why}", self.root.display())));
-        match fs::metadata(self.join(MARKER)) {
-            // Its files would belong to two users in turn, and neither could go on.
-            Ok(marker) if marker.uid() != rustix::process::geteuid().as_raw() => refuse(&format!(
-                "the farm in it is of the user with number {}; start it as that user, or choose another folder",
-                marker.uid()
-            )),
-            Ok(_) => Ok(()),
-            Err(_) => {
-                let mut entries = fs::read_dir(&self.root).into_iter().flatten();
-                if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found")) {
-                    return refuse(
-                        "the folder isn't empty and wasn't made by farm up; choose another, or empty it",
-                    );
-                }
-                Ok(())
+        self.check_owner()?;
+        if !self.is_marked() {
+            let known = |name: &OsStr| name == "lost+found" || name == "lock";
+            let mut entries = fs::read_dir(&self.root).into_iter().flatten();
+            if entries.any(|entry| entry.is_ok_and(|entry| !known(&entry.file_name()))) {
+                return Err(self.refusal(
+                    "the folder isn't empty and wasn't made by farm up; choose another, or empty it",
+                ));
             }
         }
+        Ok(())
     }
 
-    /// Makes the folder, or takes it when it is farm's already.
+    /// What is in the folder is started, and removed, with this user's rights: so nobody else may put it there, also
+    /// not by putting another folder in its place.
+    ///
+    /// # Errors
+    /// The farm in it is another user's, or others may change the folder.
+    pub fn check_owner(&self) -> Result<()> {
+        let me = rustix::process::geteuid().as_raw();
+        if let Ok(marker) = fs::symlink_metadata(self.join(MARKER))
+            && marker.uid() != me
+        {
+            // Its files would belong to two users in turn, and neither could go on.
+            return Err(self.refusal(&format!(
+                "the farm in it is of the user with number {}; start it as that user, or choose another folder",
+                marker.uid()
+            )));
+        }
+        // Who may be root by sudo owns the machine anyhow.
+        let trusted = [Some(0), Some(me), caller().filter(|_| me == 0).map(|(uid, _)| uid)];
+        for (depth, folder) in self.root.ancestors().enumerate() {
+            // An ordinary user's other folders are that user's business.
+            if depth > 0 && me != 0 {
+                break;
+            }
+            let Ok(metadata) = fs::symlink_metadata(folder) else { continue };
+            let is_shared = metadata.mode() & 0o022 != 0 && (depth == 0 || metadata.mode() & 0o1000 == 0);
+            if !trusted.contains(&Some(metadata.uid())) {
+                return Err(self.refusal(&format!(
+                    "{} belongs to the user with number {}, who could change what is run from it; choose another, like \
+                     {ROOT_STATE}",
+                    folder.display(),
+                    metadata.uid()
+                )));
+            }
+            if is_shared {
+                return Err(self.refusal(&format!(
+                    "others may write in {}, and so change what is run from it; chmod go-w it, or choose another folder",
+                    folder.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, why: &str) -> Error {
+        Error::Usage(format!("--state-dir {}: {why}", self.root.display()))
+    }
+
+    /// Makes the folder, or takes it when it is farm's already. Only for the holder of its lock.
     ///
     /// # Errors
     /// As [`Layout::check`], and when it can't be made or written.
@@ -192,6 +234,7 @@ impl Layout {
             ("postgres", 0o755),
             ("registry", 0o700),
             ("engine", 0o711),
+            ("engine/data", 0o711),
             ("coordinator", 0o700),
             ("workers", 0o700),
         ] {
@@ -200,21 +243,20 @@ impl Layout {
         Ok(())
     }
 
-    /// The folder's lock, held by the supervisor for life and by whoever removes the folder. The kernel frees it
-    /// however its holder ends.
+    /// The folder's lock, held by the supervisor for life and by whoever makes or removes what is in the folder, which
+    /// is made for it if need be. The kernel frees it however its holder ends.
     ///
     /// # Errors
-    /// `Ok(None)`: somebody has it.
+    /// `Ok(None)`: somebody has it. Else it can't be had, or the folder isn't ours to use.
     pub fn lock(&self) -> Result<Option<File>> {
+        self.check_owner()?;
         let path = self.join("lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .read(true)
-            .mode(0o644)
-            .open(&path)
-            .map_err(|e| failed(path.display(), &e))?;
+        make(&self.root, 0o755).map_err(|e| failed(format!("--state-dir {}", self.root.display()), &e))?;
+        // Whoever can open it can hold it, and so keep the farm from starting.
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).read(true).mode(0o600).open(&path);
+        let file = file.map_err(|e| failed(path.display(), &e))?;
+        give_to_caller(&path);
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             // A purge may have removed it between the opening and the locking: that lock keeps nobody out.
             Ok(()) => Ok(is_at(&file, &path).then_some(file)),
@@ -226,7 +268,7 @@ impl Layout {
     /// True while somebody has the lock.
     pub fn is_locked(&self) -> bool {
         let Ok(file) = File::open(self.join("lock")) else { return false };
-        let tried = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+        let tried = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         tried == Err(rustix::io::Errno::WOULDBLOCK)
     }
 
@@ -239,6 +281,8 @@ impl Layout {
         let write = || {
             let mut file = File::create(&beside)?;
             file.write_all(text.as_bytes())?;
+            // A name that comes to the disk before its content would be an empty file after a power cut.
+            file.sync_all()?;
             fs::rename(&beside, path)
         };
         write().map_err(|e| failed(path.display(), &e))
@@ -294,13 +338,18 @@ fn resolve(path: &Path) -> PathBuf {
     }
 }
 
-/// Whoever called sudo owns the machine anyhow, so the farm's token and socket are that user's, too.
-pub fn give_to_caller(path: &Path) {
+/// Who has called sudo: user and group.
+fn caller() -> Option<(u32, u32)> {
     let id = |name: &str| std::env::var(name).ok().and_then(|id| id.parse::<u32>().ok());
-    if rustix::process::geteuid().is_root()
-        && let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID"))
-    {
-        // What can't be given stays root's.
+    Some((id("SUDO_UID")?, id("SUDO_GID")?))
+}
+
+/// Whoever called sudo owns the machine anyhow, so the farm's token, lock and socket are that user's, too; without sudo
+/// they are root's (again).
+pub fn give_to_caller(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        let (uid, gid) = caller().unwrap_or((0, 0));
+        // What can't be given stays as it is.
         let _ = chown(path, Some(uid), Some(gid));
     }
 }
@@ -352,6 +401,23 @@ mod tests {
         assert!(!is_at(&held, &layout.join("lock")));
         assert!(!layout.is_locked());
         assert!(layout.lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_folder_that_others_may_change_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::find(Some(&folder.path().join("farm"))).unwrap();
+        layout.prepare().unwrap();
+        fs::set_permissions(layout.root(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(layout.lock().unwrap_err().to_string().contains("others may write"));
+        fs::set_permissions(layout.root(), fs::Permissions::from_mode(0o755)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            // Its owner could put another one in its place.
+            chown(folder.path(), Some(12345), None).unwrap();
+            assert!(layout.check().unwrap_err().to_string().contains("number 12345"));
+            chown(folder.path(), Some(0), None).unwrap();
+        }
+        layout.check().unwrap();
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The parts' logs: files that are appended to, kept small, and read by `farm logs --of`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// When a log is moved to `NAME.log.1`.
@@ -24,7 +25,7 @@ impl LogFile {
     /// It can't be.
     pub fn begin(path: &Path) -> io::Result<Self> {
         keep_small(path);
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = open(path)?;
         let from = file.metadata()?.len();
         Ok(Self { path: path.to_owned(), file, from })
     }
@@ -58,6 +59,22 @@ impl LogFile {
     /// Its last lines.
     pub fn tail(&self, count: usize) -> Vec<String> {
         last_lines(&self.text(), count)
+    }
+}
+
+/// Opens a log to be appended to; makes it for all to read, whatever the umask.
+///
+/// # Errors
+/// It can't be.
+pub fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    match options.append(true).create_new(true).open(path) {
+        Ok(file) => {
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            Ok(file)
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => options.create_new(false).open(path),
+        Err(e) => Err(e),
     }
 }
 

@@ -18,8 +18,7 @@ use crate::{Error, Result, failed};
 pub fn purge(layout: &Layout) -> Result<Vec<String>> {
     check(layout)?;
     Changes::load(layout).forget(layout);
-    // The marker goes last, so that a purge that was cut off can be repeated.
-    for name in OWN_ENTRIES.iter().filter(|name| **name != MARKER).chain([&MARKER]) {
+    for name in OWN_ENTRIES {
         remove(&layout.join(name))?;
     }
     let left: Vec<String> = fs::read_dir(layout.root())
@@ -40,6 +39,7 @@ pub fn purge(layout: &Layout) -> Result<Vec<String>> {
 /// # Errors
 /// As [`purge`].
 pub fn check(layout: &Layout) -> Result<()> {
+    layout.check_owner()?;
     if !layout.is_marked() {
         return Err(Error::Usage(format!(
             "{} was not made by farm up (there is no {MARKER} in it): nothing is removed",

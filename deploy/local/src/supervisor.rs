@@ -52,11 +52,11 @@ fn stop_on_signals(stop: &CancellationToken) -> Result<()> {
 
 async fn live(farm: &Farm) -> Result<()> {
     let (layout, settings) = (&farm.layout, &farm.settings);
-    layout.prepare()?;
     let Some(lock) = lock(layout).await? else {
         farm.starting.add(Event::Busy);
         return Ok(());
     };
+    layout.prepare()?;
     let desk = Desk::open(farm)?;
     let mut parts = Parts::none(farm);
     let started = match prepare(farm).await {

@@ -21,15 +21,7 @@ fn a_database_is_never_made_over_one_that_is_there() {
     let builds = local.farm(&["builds"]).stdout;
     assert_eq!(local.farm(&["down"]).status, 0);
 
-    // A first start that was killed halfway would have left this.
-    let half = local.state().join("postgres/data.new");
-    fs::create_dir(&half).unwrap();
-    fs::write(half.join("PG_VERSION"), "15\n").unwrap();
-    assert_eq!(local.up_small().status, 0);
     let id = builds.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
-    assert!(local.farm(&["builds"]).stdout.contains(&id));
-    assert_eq!(local.farm(&["down"]).status, 0);
-
     let version = local.state().join("postgres/data/PG_VERSION");
     let text = fs::read_to_string(&version).unwrap();
     for damage in [None, Some("")] {
@@ -40,10 +32,19 @@ fn a_database_is_never_made_over_one_that_is_there() {
         let up = local.up_small();
         assert!(up.status == 2 && up.stderr.contains("damaged"), "{up:?}");
     }
-    fs::write(&version, text).unwrap();
+    fs::write(&version, &text).unwrap();
     run(Command::new("chown").arg("--reference").arg(version.parent().unwrap()).arg(&version));
     assert_eq!(local.up_small().status, 0);
     assert!(local.farm(&["builds"]).stdout.contains(&id));
+    assert_eq!(local.farm(&["down"]).status, 0);
+
+    // What a first start that was killed halfway would have left: nothing in the place, something beside it.
+    let data = version.parent().unwrap();
+    fs::remove_dir_all(data).unwrap();
+    fs::create_dir(data.with_extension("new")).unwrap();
+    fs::write(data.with_extension("new").join("PG_VERSION"), text).unwrap();
+    assert_eq!(local.up_small().status, 0);
+    assert!(!local.farm(&["builds"]).stdout.contains(&id));
 }
 
 #[test]
@@ -96,6 +97,62 @@ fn a_strict_umask_shuts_nobody_out() {
     shell.envs(up.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let out = output(&mut shell);
     assert_eq!(out.status, 0, "{out:?}");
+    let mut other = Command::new("setpriv");
+    other.args(["--reuid", "12345", "--regid", "12345", "--clear-groups", "cat"]);
+    run(other.arg(local.state().join("logs/coordinator.log")));
+}
+
+#[test]
+fn who_called_sudo_may_use_the_farm_without_it() {
+    let local = Local::new();
+    let mut up = local.up_command(&["--engine", &Bed::from_env().engine, "--no-emulation"]);
+    let out = output(up.env("SUDO_UID", "12345").env("SUDO_GID", "12345"));
+    assert_eq!(out.status, 0, "{out:?}");
+    let programs = Bed::from_env().short_folder("bin");
+    fs::copy(farm_tests::farm::binary("farm"), programs.path().join("farm")).unwrap();
+    run(Command::new("chmod").args(["-R", "755"]).arg(programs.path()));
+    let as_caller = |uid: &str, args: &[&str]| {
+        let like = local.command(args);
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", uid, "--regid", uid, "--clear-groups"]).arg(programs.path().join("farm"));
+        command.args(like.get_args()).stdin(Stdio::null());
+        command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        output(&mut command)
+    };
+    let other = as_caller("12346", &["status"]);
+    assert!(other.status == 2 && other.stderr.contains("another user's; use sudo"), "{other:?}");
+    assert_eq!(as_caller("12345", &["status"]).status, 0);
+    assert_eq!(as_caller("12345", &["builds"]).status, 0);
+    let down = as_caller("12345", &["down"]);
+    assert!(down.status == 0 && down.stdout.contains("the farm is down"), "{down:?}");
+    let again = as_caller("12345", &["down"]);
+    assert!(again.status == 0 && again.stdout.contains("no farm is up"), "{again:?}");
+    // Without sudo it is root's own again.
+    assert_eq!(local.up_small().status, 0);
+    assert_eq!(as_caller("12345", &["status"]).status, 2);
+    assert_ne!(as_caller("12345", &["builds"]).status, 0);
+}
+
+#[test]
+fn an_up_that_meets_a_purge_finds_all_or_nothing() {
+    let local = Local::new();
+    for round in 0..4 {
+        assert_eq!(local.up_small().status, 0, "round {round}");
+        let begin =
+            |args: &[&str]| local.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let purge = begin(&["down", "--purge", "--yes"]);
+        until("it stops", || !local.farm(&["status"]).stdout.contains("the farm is up"));
+        let (port, registry) = (local.port.to_string(), local.registry_port.to_string());
+        let engine = Bed::from_env().engine;
+        let up = ["up", "--no-emulation", "--engine", &engine, "--port", &port, "--registry-port", &registry];
+        let (up, purge) = (begin(&up), purge.wait_with_output().unwrap());
+        let up = up.wait_with_output().unwrap();
+        // Either may be first; who comes second finds a whole farm, or none.
+        let said = String::from_utf8_lossy(&purge.stderr);
+        assert!(up.status.success(), "round {round}: {up:?} {said}");
+        assert!(purge.status.success() || said.contains("try again"), "round {round}: {said}");
+        assert_eq!(local.farm(&["status"]).status, 0);
+    }
 }
 
 #[test]

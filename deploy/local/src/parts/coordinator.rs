@@ -1,5 +1,6 @@
 //! The coordinator, as a process.
 
+use std::future::ready;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,8 +51,9 @@ impl Part for Coordinator {
             let mut recipe = Recipe::new("coordinator", command);
             recipe.without = OTHER_FARMS.to_vec();
             let mut child = spawn(&self.layout, &recipe)?;
-            until_ready(&mut child, Duration::from_secs(60), |c| c.log.line("farm-coordinator ready on "))
-                .await?;
+            // It may have a large database to migrate.
+            let limit = Duration::from_secs(600);
+            until_ready(&mut child, limit, |c| ready(c.log.line("farm-coordinator ready on "))).await?;
             give_to_caller(&self.layout.token());
             let detail = format!("http://{listen}");
             Ok(Started { child, detail, guard: None, depends_on: None })

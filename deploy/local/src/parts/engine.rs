@@ -3,6 +3,7 @@
 //! So it meets no other engine: own bridge, own packet filter, own `/run`. [`crate::engine_init`] is the first process
 //! in there, [`crate::relay`] brings it the registry, and [`Network`] gives builds a way out.
 
+use std::future::ready;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::{POLL, Part, Started, own_program, spawn, text, until_ready};
+use super::{POLL, Part, Started, ask, own_program, spawn, text, until_ready};
 use crate::checks::on_path;
 use crate::child::{Child, Recipe, Stop, all, parent};
 use crate::layout::Layout;
@@ -95,7 +96,7 @@ impl Engine {
         let outside = child.pid();
         let inside = until_ready(child, Duration::from_secs(20), |_| {
             // setpriv becomes unshare and keeps its number; unshare's only child is the one.
-            all().find(|pid| parent(*pid) == Some(outside))
+            ready(all().find(|pid| parent(*pid) == Some(outside)))
         })
         .await?;
         child.aim_at(inside).map_err(|e| format!("the engine's first process: {e}"))?;
@@ -138,10 +139,11 @@ impl Part for Engine {
 
     fn start(&self) -> BoxFuture<'_, Result<Started, String>> {
         Box::pin(async {
-            crate::sweep::group(&self.layout.group());
+            let group = self.layout.group();
+            let _ = ask(move || Some(crate::sweep::group(&group))).await;
             let init = text(&own_program("farm-local")?);
             let (config, data) =
-                (text(&self.layout.join("engine/daemon.json")), text(&self.layout.join("engine")));
+                (text(&self.layout.join("engine/daemon.json")), text(&self.layout.join("engine/data")));
             let mut command: Vec<String> =
                 ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
                     .map(str::to_owned)
@@ -160,10 +162,21 @@ impl Part for Engine {
             let tell = Inside(self.inside.clone());
             let relay = self.relay(&mut child, inside).await?;
             let socket = self.layout.engine_socket();
-            until_ready(&mut child, Duration::from_secs(60), |_| ping(&socket)).await?;
+            let up = until_ready(&mut child, Duration::from_secs(60), |_| {
+                let socket = socket.clone();
+                ask(move || ping(&socket))
+            });
+            up.await?;
             let version = engine_version().unwrap_or_default();
             let detail = format!("docker {version}, in namespaces of its own");
             Ok(Started { child, detail, guard: Some(Box::new((tell, relay))), depends_on: None })
+        })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async {
+            let socket = self.layout.engine_socket();
+            ask(move || ping(&socket)).await.ok_or_else(|| "its API doesn't answer".to_owned())
         })
     }
 }
@@ -216,7 +229,8 @@ impl Part for Network {
             let mut child = spawn(&self.layout, &recipe)?;
             let device = format!("/proc/{engine}/net/dev");
             until_ready(&mut child, Duration::from_secs(10), |_| {
-                std::fs::read_to_string(&device).is_ok_and(|table| table.contains("tap0:")).then_some(())
+                let is_there = std::fs::read_to_string(&device).is_ok_and(|table| table.contains("tap0:"));
+                ready(is_there.then_some(()))
             })
             .await?;
             let detail = "builds reach other networks (slirp4netns)".to_owned();

@@ -14,6 +14,7 @@ pub use worker::Worker;
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -64,21 +65,42 @@ fn spawn(layout: &Layout, recipe: &Recipe) -> Result<Child, String> {
         .map_err(|e| format!("{}: {}", recipe.name, crate::explain(&e)))
 }
 
-/// Asks until it is ready; fails when it ends before, or at `limit`.
-async fn until_ready<T>(
+/// How far a process is that starts.
+enum Progress<T> {
+    Ready(T),
+    /// Silent so far: not for longer than its limit.
+    Silent,
+    /// It says that it is at work, however long that takes.
+    Busy,
+}
+
+impl<T> From<Option<T>> for Progress<T> {
+    fn from(found: Option<T>) -> Self {
+        found.map_or(Self::Silent, Self::Ready)
+    }
+}
+
+/// Asks until it is ready; fails when it ends before, or was silent for `limit`: then it is stopped.
+async fn until_ready<T, F>(
     child: &mut Child,
     limit: Duration,
-    mut probe: impl FnMut(&Child) -> Option<T>,
-) -> Result<T, String> {
-    let begin = Instant::now();
+    mut probe: impl FnMut(&Child) -> F,
+) -> Result<T, String>
+where
+    F: Future<Output: Into<Progress<T>>>,
+{
+    let mut begin = Instant::now();
     loop {
-        if let Some(found) = probe(child) {
-            return Ok(found);
+        match probe(child).await.into() {
+            Progress::Ready(found) => return Ok(found),
+            Progress::Busy => begin = Instant::now(),
+            Progress::Silent => {}
         }
         if let Some(status) = child.ended() {
             return Err(child.obituary(status));
         }
         if begin.elapsed() > limit {
+            child.stop().await;
             let mut text = format!("not ready after {} s", limit.as_secs());
             for line in child.log.tail(8) {
                 text.push_str("\n  ");
@@ -100,8 +122,14 @@ async fn ask<T: Send + 'static>(question: impl FnOnce() -> Option<T> + Send + 's
 /// # Errors
 /// It isn't there.
 pub fn own_program(name: &str) -> Result<PathBuf, String> {
-    let here = std::env::current_exe().and_then(|path| path.canonicalize()).map_err(|e| e.to_string())?;
-    let path = here.parent().unwrap_or(Path::new("/")).join(name);
+    // Asked once: the kernel says "(deleted)" of a program whose file was replaced since.
+    static HERE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let here = HERE.get_or_init(|| {
+        let program =
+            std::env::current_exe().and_then(|path| path.canonicalize()).map_err(|e| e.to_string())?;
+        Ok(program.parent().unwrap_or(Path::new("/")).to_owned())
+    });
+    let path = here.clone()?.join(name);
     if path.is_file() {
         Ok(path)
     } else {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use rustix::process::Signal;
 
-use super::{Part, Started, spawn, text, until_ready};
+use super::{Part, Progress, Started, spawn, text, until_ready};
 use crate::child::{Recipe, Stop, all};
 use crate::layout::Layout;
 use crate::{Error, Result};
@@ -128,6 +128,13 @@ impl Postgres {
         format!("postgres://farm@localhost/farm?host={host}")
     }
 
+    /// The answer of pg_isready: 0 ready, 1 rejecting connections, 2 no response.
+    async fn is_ready(&self) -> Option<i32> {
+        let mut ask = tokio::process::Command::new(self.bin.join("pg_isready"));
+        ask.args(["-q", "-t", "2", "-U", "farm", "-d", "farm", "-h"]).arg(self.layout.run("postgres"));
+        ask.stdin(Stdio::null()).kill_on_drop(true).status().await.ok()?.code()
+    }
+
     /// A killed server leaves its pid file, and a new one minds when that number is any process of its user, or none
     /// at all. Server and sessions have the data as their working folder, so where nobody has, the file is stale.
     fn drop_stale_pid_file(&self) {
@@ -150,10 +157,8 @@ impl Part for Postgres {
 
     fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
-            let mut ask = tokio::process::Command::new(self.bin.join("pg_isready"));
-            ask.args(["-q", "-t", "2", "-U", "farm", "-d", "farm", "-h"]).arg(self.layout.run("postgres"));
-            match ask.stdin(Stdio::null()).kill_on_drop(true).status().await {
-                Ok(status) if status.success() => Ok(()),
+            match self.is_ready().await {
+                Some(0) => Ok(()),
                 _ => Err("takes no connections".to_owned()),
             }
         })
@@ -183,11 +188,13 @@ impl Part for Postgres {
             // SIGINT is the fast stop: sessions are rolled back. SIGTERM would wait for them.
             recipe.stop = Stop { signal: Signal::INT, again_after: None, grace: Duration::from_secs(20) };
             let mut child = spawn(&self.layout, &recipe)?;
-            let bin = self.bin.join("pg_isready");
-            until_ready(&mut child, Duration::from_secs(60), |_| {
-                let mut ask = Command::new(&bin);
-                ask.args(["-q", "-t", "2", "-h"]).arg(&socket).args(["-U", "farm", "-d", "farm"]);
-                ask.status().is_ok_and(|status| status.success()).then_some(())
+            until_ready(&mut child, Duration::from_secs(60), |_| async {
+                match self.is_ready().await {
+                    Some(0) => Progress::Ready(()),
+                    // It says that it rejects connections: what a crash has left is replayed, however long that takes.
+                    Some(1) => Progress::Busy,
+                    _ => Progress::Silent,
+                }
             })
             .await?;
             let version = self

@@ -48,7 +48,7 @@ impl Part for Registry {
             let mut child = spawn(&self.layout, &recipe)?;
             let port = self.port;
             until_ready(&mut child, Duration::from_secs(20), |_| {
-                http_status(port, "/v2/").filter(|status| *status == 200)
+                ask(move || http_status(port, "/v2/").filter(|status| *status == 200))
             })
             .await?;
             let detail = format!("localhost:{port}");

@@ -1,5 +1,6 @@
 //! A worker beside the engine, as a process.
 
+use std::future::ready;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -58,7 +59,8 @@ impl Part for Worker {
             };
             let mut child = spawn(&self.layout, &recipe)?;
             let start = format!("farm-worker {} ready: ", self.name);
-            let detail = until_ready(&mut child, Duration::from_secs(60), |c| c.log.line(&start)).await?;
+            let detail =
+                until_ready(&mut child, Duration::from_secs(60), |c| ready(c.log.line(&start))).await?;
             Ok(Started { child, detail, guard: None, depends_on: None })
         })
     }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh Debian 12/13 or Ubuntu 22.04/24.04 machine to an image for two architectures, built by a farm of your
+# From a fresh Debian 12/13 or Ubuntu 24.04 machine to an image for two architectures, built by a farm of your
 # own: packages, compiling, `farm` in the PATH, `farm up`, base images, the example built, looked at and run.
 # Run it from a clone, as root or as a user with sudo. It asks nothing and may be run again at any time: what is done
 # is not done twice. What is compiled is compiled as the owner of the clone.
@@ -66,7 +66,7 @@ at=(--state-dir "$state")
 farm_os
 case "$FARM_OS" in
   debian | ubuntu) ;;
-  *) farm_die "this is ${FARM_OS:-an unknown system}; only Debian (12, 13) and Ubuntu (22.04, 24.04) are known here" ;;
+  *) farm_die "this is ${FARM_OS:-an unknown system}; only Debian (12, 13) and Ubuntu (24.04; 22.04 with a newer Postgres, skopeo and mmdebstrap) are known here" ;;
 esac
 case "$FARM_CODENAME" in
   bookworm | trixie | jammy | noble) ;;
@@ -149,13 +149,22 @@ step() { # title, command...; in a process group of its own, so that all of it c
 }
 
 end_group() { # process group; half a minute for its own cleaning up
-  local try
+  local tries=150
   kill -TERM -- "-$1" 2>/dev/null || return 0
-  for try in $(seq 150); do
-    kill -0 -- "-$1" 2>/dev/null || return 0
+  while group_lives "$1"; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || { kill -KILL -- "-$1" 2>/dev/null || true; return 0; }
     sleep 0.2
   done
-  kill -KILL -- "-$1" 2>/dev/null || true
+}
+
+# Those that have ended and that nobody has waited for don't count.
+group_lives() { # process group
+  if command -v ps >/dev/null; then
+    ps -eo pgid=,stat= | awk -v group="$1" '$1 == group && $2 !~ /^[ZX]/ { lives = 1 } END { exit !lives }'
+  else
+    kill -0 -- "-$1" 2>/dev/null
+  fi
 }
 
 # shellcheck disable=SC2329 # by trap

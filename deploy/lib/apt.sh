@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced, not run. Puts what farm needs onto a Debian (12, 13) or Ubuntu (22.04, 24.04) machine by apt: Postgres,
+# Sourced, not run. Puts what farm needs onto a Debian (12, 13) or Ubuntu (24.04) machine by apt: Postgres,
 # a registry, QEMU, a Docker engine and small tools. Only what is missing is installed and nothing is upgraded; when all
 # is there nothing is asked of apt, so that callers may run `farm_install` each time.
 #

@@ -7,7 +7,7 @@ use farm_tests::bed::Bed;
 use farm_tests::farm::output;
 use farm_tests::process::run;
 
-use crate::support::{Local, kill9, until};
+use crate::support::{Local, is, kill9, until};
 
 #[test]
 fn a_database_is_never_made_over_one_that_is_there() {
@@ -141,7 +141,7 @@ fn an_up_that_meets_a_purge_finds_all_or_nothing() {
         let begin =
             |args: &[&str]| local.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let purge = begin(&["down", "--purge", "--yes"]);
-        until("it stops", || !local.farm(&["status"]).stdout.contains("the farm is up"));
+        until("it stops", || !is(&local, "up"));
         let (port, registry) = (local.port.to_string(), local.registry_port.to_string());
         let engine = Bed::from_env().engine;
         let up = ["up", "--no-emulation", "--engine", &engine, "--port", &port, "--registry-port", &registry];

@@ -46,6 +46,7 @@ fn a_farm_carries_on_after_any_kill_and_leaves_nothing_behind() {
     let submit = ["submit", context, "-t", &tag, "--platform", BOTH];
     let built = local.farm(&submit);
     assert_eq!(built.status, 0, "{built:?}");
+    assert!(!local.groups().is_empty());
     let index = local.index();
     assert!(index.contains("amd64") && index.contains("arm64"), "{index}");
 
@@ -93,6 +94,7 @@ fn a_farm_carries_on_after_any_kill_and_leaves_nothing_behind() {
     }
     until("no process is left", || local.processes().is_empty());
     assert_eq!(traces(), before);
+    assert_eq!(local.groups(), [""; 0]);
     let down = local.farm(&["down"]);
     assert!(down.status == 0 && down.stdout.contains("no farm is up"), "{down:?}");
 

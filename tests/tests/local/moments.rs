@@ -6,9 +6,8 @@ use std::process::{Child, Command, Stdio};
 use farm_tests::bed::Bed;
 use farm_tests::farm::{Output, output};
 use farm_tests::process::run;
-use serde_json::Value;
 
-use crate::support::{Local, held_back, kill9, path_with, until};
+use crate::support::{Local, held_back, is, kill9, path_with, until};
 
 /// `farm up` on the bed's engine with this PATH, and its output for [`end`].
 fn begin_up(local: &Local, path: &str) -> Child {
@@ -28,11 +27,6 @@ fn end(child: Child) -> Output {
         stdout: String::from_utf8(out.stdout).unwrap(),
         stderr: String::from_utf8(out.stderr).unwrap(),
     }
-}
-
-fn is(local: &Local, state: &str) -> bool {
-    let out = local.farm(&["status", "--json"]);
-    serde_json::from_str::<Value>(&out.stdout).is_ok_and(|status| status["state"] == state)
 }
 
 #[test]

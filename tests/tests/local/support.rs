@@ -125,6 +125,15 @@ impl Local {
         run(&mut inspect)
     }
 
+    /// The control groups of what its engine has run; on a machine of its own, too, they are the kernel's.
+    pub fn groups(&self) -> Vec<String> {
+        let config = fs::read_to_string(self.state().join("engine/daemon.json")).unwrap();
+        let config: Value = serde_json::from_str(&config).unwrap();
+        let name = config["cgroup-parent"].as_str().unwrap().trim_start_matches('/');
+        let found = run(Command::new("find").args(["/sys/fs/cgroup", "-maxdepth", "2", "-name", name]));
+        found.lines().map(str::to_owned).collect()
+    }
+
     /// Processes that have this farm's folder among their arguments; those that only wait to be reaped have none.
     pub fn processes(&self) -> Vec<String> {
         let folder = self.state().display().to_string();
@@ -187,6 +196,12 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Whether the farm says that it is in this state.
+pub fn is(local: &Local, state: &str) -> bool {
+    let out = local.farm(&["status", "--json"]);
+    serde_json::from_str::<Value>(&out.stdout).is_ok_and(|status| status["state"] == state)
+}
+
 pub fn kill9(pid: u64) {
     run(Command::new("kill").args(["-9", &pid.to_string()]));
 }
@@ -235,6 +250,5 @@ pub fn traces() -> BTreeMap<&'static str, Vec<String>> {
         ("/run", names("/run")),
         ("/run/netns", names("/run/netns")),
         ("/opt", names("/opt")),
-        ("groups", lines("find", &["/sys/fs/cgroup", "-maxdepth", "2", "-name", "farm-local*"])),
     ])
 }

@@ -215,7 +215,8 @@ async fn an_engine_that_goes_and_comes_back_is_noticed() {
     let place = folder.path().join("engine.sock");
     let address: EngineAddress = format!("unix://{}", place.display()).parse().unwrap();
     let first_door = tokio::spawn(door(engine.clone(), place.clone()));
-    until("the door is there", || place.exists()).await;
+    // Its name is there a moment before it listens.
+    until("the door is open", || std::os::unix::net::UnixStream::connect(&place).is_ok()).await;
     let first = ready(&address, &Choice::Told(offers())).await.unwrap();
 
     let (desk, _chores) = Desk::new(1);

@@ -1,23 +1,18 @@
-//! Ctrl-C: the first asks for an orderly end, the second ends the command at once.
+//! Ctrl-C: each press is counted; what the first and the second mean is for the command to say.
 
 use tokio::sync::watch;
 
-use crate::error::Exit;
-
-/// Tells whether the user pressed Ctrl-C.
+/// Tells how often the user pressed Ctrl-C.
 #[derive(Debug, Clone)]
-pub struct Interrupts(watch::Receiver<bool>);
+pub struct Interrupts(watch::Receiver<u32>);
 
 impl Interrupts {
     /// Takes Ctrl-C over from the system, from now on and to the end of the process.
     pub fn listen() -> Self {
-        let (sender, receiver) = watch::channel(false);
+        let (sender, receiver) = watch::channel(0);
         tokio::spawn(async move {
             while tokio::signal::ctrl_c().await.is_ok() {
-                if sender.send_replace(true) {
-                    eprintln!("left; the farm still ends the build");
-                    std::process::exit(Exit::Cancelled.code().into());
-                }
+                sender.send_modify(|presses| *presses += 1);
             }
             // Where Ctrl-C can't be heard nobody is told of one.
             std::future::pending::<()>().await;
@@ -25,9 +20,14 @@ impl Interrupts {
         Self(receiver)
     }
 
-    /// Waits for the first Ctrl-C. Dropping the future loses nothing.
-    pub async fn first(&mut self) {
-        if self.0.wait_for(|pressed| *pressed).await.is_err() {
+    /// How often it was pressed so far.
+    pub fn presses(&self) -> u32 {
+        *self.0.borrow()
+    }
+
+    /// Waits until it was pressed for the `nth` time, from 1. Dropping the future loses nothing.
+    pub async fn press(&mut self, nth: u32) {
+        if self.0.wait_for(|presses| *presses >= nth).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

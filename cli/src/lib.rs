@@ -10,6 +10,7 @@ pub mod context;
 pub mod error;
 pub mod follow;
 pub mod interrupt;
+pub mod keys;
 pub mod output;
 pub mod upload;
 pub mod verbs;

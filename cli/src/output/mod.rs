@@ -1,14 +1,17 @@
 //! What people and scripts see of a build.
 //!
-//! [`progress`] turns the events of a build into plain lines while it runs, [`summary`] says how it ended,
-//! [`json`] says the same to scripts. All three are functions of what the farm sent, and print nothing
-//! themselves; [`Out`] is where lines go.
+//! While a build runs, [`live`] draws it on a terminal, [`progress`] tells it in plain lines, [`events`] in lines of
+//! JSON; [`display`] chooses. [`summary`] says how it ended, [`json`] says the same to scripts. All are functions of
+//! what the farm sent; [`Out`] is where lines go, and only a [`live`] screen writes besides.
 
 use std::io::{ErrorKind, Write};
 use std::sync::OnceLock;
 
+pub mod display;
+pub mod events;
 pub mod json;
 pub mod lines;
+pub mod live;
 pub mod progress;
 pub mod summary;
 pub mod text;

@@ -160,24 +160,11 @@ impl Progress {
         }
         let before = std::mem::replace(told, state.to_owned());
         let label = self.label(&job.platform);
-        let (worker, number) = (harmless(&attempt.worker), attempt.number);
         if before == "offered" && attempt.started_ms > 0 {
             self.introductions.remove(&attempt.id);
             out.push(format!("{label}  {}", start(attempt)));
         }
-        let why = attempt.failure.as_ref().map(|f| first_line(&f.message, 200)).unwrap_or_default();
-        let time = span(attempt.finished_ms - attempt.started_ms.max(attempt.offered_ms));
-        let again = if decided { "" } else { "; it will run again" };
-        match state {
-            "lost" if why.is_empty() => out.push(format!("{label}  {worker} was lost after {time}{again}")),
-            "lost" => out.push(format!("{label}  {worker} was lost after {time} ({why}){again}")),
-            "released" => out.push(format!("{label}  {worker} gave the job back{again}")),
-            // Of a decided job the reason is told once, by the job.
-            "failed" if !decided => {
-                out.push(format!("{label}  attempt {number} failed on {worker} after {time}: {why}{again}"));
-            }
-            _ => {}
-        }
+        out.extend(setback(attempt, decided).map(|text| format!("{label}  {text}")));
     }
 
     /// A piece of an attempt's stream; answers its lines.
@@ -195,7 +182,7 @@ impl Progress {
             match event {
                 Event::Step(step) => self.step(events, step, &mut out),
                 Event::Log(log) => self.log(events, log, &mut out),
-                Event::Warning(warning) => self.warning(&events.platform, warning),
+                Event::Warning(warning) => note(&mut self.warnings, &events.platform, warning),
                 Event::Notice(notice) => {
                     out.push(format!("{}  {}", self.label(&events.platform), harmless(&notice.text)));
                 }
@@ -262,17 +249,6 @@ impl Progress {
         out.extend(lines.into_iter().map(|line| format!("{label} | {line}")));
     }
 
-    fn warning(&mut self, platform: &str, warning: &Warning) {
-        let place = |w: &Warning| (w.rule.clone(), w.message.clone(), w.file.clone(), w.line);
-        match self.warnings.iter_mut().find(|seen| place(&seen.warning) == place(warning)) {
-            Some(seen) if seen.platforms.iter().any(|p| p == platform) => {}
-            Some(seen) => seen.platforms.push(platform.to_owned()),
-            None => self
-                .warnings
-                .push(SeenWarning { warning: warning.clone(), platforms: vec![platform.to_owned()] }),
-        }
-    }
-
     /// What stood without a line break when all was over.
     pub fn finish(&mut self) -> Vec<String> {
         let mut out = Vec::new();
@@ -286,6 +262,36 @@ impl Progress {
 
     fn label(&self, platform: &str) -> String {
         format!("{:<width$}", harmless(platform), width = self.width)
+    }
+}
+
+/// Notes a warning once over all platforms.
+pub(super) fn note(warnings: &mut Vec<SeenWarning>, platform: &str, warning: &Warning) {
+    let place = |w: &Warning| (w.rule.clone(), w.message.clone(), w.file.clone(), w.line);
+    match warnings.iter_mut().find(|seen| place(&seen.warning) == place(warning)) {
+        Some(seen) if seen.platforms.iter().any(|p| p == platform) => {}
+        Some(seen) => seen.platforms.push(platform.to_owned()),
+        None => {
+            warnings.push(SeenWarning { warning: warning.clone(), platforms: vec![platform.to_owned()] });
+        }
+    }
+}
+
+/// What became of an attempt that didn't make it; `decided`: its job won't be tried again.
+pub(super) fn setback(attempt: &Attempt, decided: bool) -> Option<String> {
+    let (worker, number) = (harmless(&attempt.worker), attempt.number);
+    let why = attempt.failure.as_ref().map(|f| first_line(&f.message, 200)).unwrap_or_default();
+    let time = span(attempt.finished_ms - attempt.started_ms.max(attempt.offered_ms));
+    let again = if decided { "" } else { "; it will run again" };
+    match attempt.state.as_str() {
+        "lost" if why.is_empty() => Some(format!("{worker} was lost after {time}{again}")),
+        "lost" => Some(format!("{worker} was lost after {time} ({why}){again}")),
+        "released" => Some(format!("{worker} gave the job back{again}")),
+        // Of a decided job the reason is told once, by the job.
+        "failed" if !decided => {
+            Some(format!("attempt {number} failed on {worker} after {time}: {why}{again}"))
+        }
+        _ => None,
     }
 }
 

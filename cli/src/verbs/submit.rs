@@ -1,13 +1,13 @@
 //! `farm submit`: from a folder to published tags.
 //!
-//! Check the command, find the farm, read and upload the source, submit, follow to the end. Until the build
-//! is submitted Ctrl-C just ends the command, since nothing was begun; after that the first one cancels the
-//! build and the end is waited for.
+//! Check the command, find the farm, read and upload the source, submit, follow to the end ([`watch`]). Until the
+//! build is submitted Ctrl-C just ends the command, since nothing was begun.
 //!
 //! Invariant: one invocation makes at most one build, however often the call is repeated, because each
 //! repetition bears the same idempotency key and the same body.
 
 mod plan;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use super::now_ms;
 use crate::connect::Farm;
 use crate::context::{self, Disk, Source, Surroundings, cache_folder};
 use crate::error::{Error, Exit, Result, is_connection};
-use crate::follow::{Seen, follow};
 use crate::interrupt::Interrupts;
 use crate::output::Out;
+use crate::output::display::{Display, Mode};
 use crate::output::json::{self, BuildJson, UploadJson};
-use crate::output::progress::Progress;
 use crate::output::summary::summary;
 use crate::output::text::{bytes, count, harmless};
 use crate::upload::{Uploaded, upload};
 use plan::Plan;
+use watch::watch;
 
 /// How often a call is made before a broken connection is given up.
 const TRIES: u32 = 6;
@@ -90,6 +90,14 @@ pub struct Args {
     #[arg(long)]
     detach: bool,
 
+    /// How to show what happens
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "FARM_PROGRESS", hide_env = true)]
+    progress: Mode,
+
+    /// Print only the digest of what was published
+    #[arg(short, long, conflicts_with = "progress")]
+    quiet: bool,
+
     /// Print one JSON object at the end; what happens meanwhile goes to standard error
     #[arg(long)]
     json: bool,
@@ -135,6 +143,8 @@ Exit codes:
 /// Something that was asked for can't be taken, or the farm doesn't answer.
 pub async fn run(args: Args, url: &str) -> Result<Exit> {
     let (detach, as_json) = (args.detach, args.json);
+    let mode = if args.quiet { Mode::Quiet } else { args.progress };
+    let mut display = Display::new(mode, as_json)?;
     let plan = Plan::new(args, environment)?;
     // A detached command that is ended ends as any other: it leaves no build to be cancelled.
     let mut interrupts = (!detach).then(Interrupts::listen);
@@ -142,7 +152,7 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
     let brought = match &mut interrupts {
         Some(interrupts) => tokio::select! {
             brought = bring => brought?,
-            () = interrupts.first() => return Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
+            () = interrupts.press(1) => return Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
         },
         None => bring.await?,
     };
@@ -150,7 +160,6 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
     let platforms_told: Vec<String> = platforms.iter().map(ToString::to_string).collect();
     let (build, replayed) = submit(&farm, &plan, &uploaded, platforms).await?;
 
-    let mut out = if as_json { Out::stderr() } else { Out::stdout() };
     let upload =
         UploadJson { files: source.files, new_files: uploaded.new_files, sent_bytes: uploaded.sent_bytes };
     let chosen = if chosen {
@@ -158,26 +167,33 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
     } else {
         String::new()
     };
-    out.line(&format!("{}{chosen}", first_line(&build.id, &plan.location.shown, &uploaded, source.files)));
+    display
+        .line(&format!("{}{chosen}", first_line(&build.id, &plan.location.shown, &uploaded, source.files)));
     if replayed {
-        out.line("this is the build that was submitted before with this idempotency key");
+        display.line("this is the build that was submitted before with this idempotency key");
     }
-    out.lines(source.warnings.iter().map(|warning| format!("warning  {warning}")));
+    source.warnings.iter().for_each(|warning| display.line(&format!("warning  {warning}")));
     drop(source);
     let Some(interrupts) = interrupts else {
-        out.line(&format!("submitted   farm logs {} -f", build.id));
+        display.line(&format!("submitted   farm logs {} -f", build.id));
+        display.finish(None, Vec::new());
         if as_json {
             Out::stdout().line(&json::text(&BuildJson::new(&build, Some(upload), &[])));
+        } else if mode == Mode::Quiet {
+            // What a script goes on with.
+            Out::stdout().line(&build.id);
         }
         return Ok(Exit::Done);
     };
 
-    let mut progress = Progress::new(None);
-    let last = watch(&farm, &build.id, interrupts, &mut progress, &mut out).await?;
-    out.lines(progress.finish());
-    out.lines(summary(&last, progress.warnings(), now_ms()));
+    let Some(last) = watch(&farm, &build.id, interrupts, &mut display).await? else {
+        display.finish(None, vec![format!("left running   farm logs {} -f", build.id)]);
+        return Ok(Exit::Done);
+    };
+    let lines = summary(&last, display.warnings(), now_ms());
+    display.finish(Some(&last), lines);
     if as_json {
-        Out::stdout().line(&json::text(&BuildJson::new(&last, Some(upload), progress.warnings())));
+        Out::stdout().line(&json::text(&BuildJson::new(&last, Some(upload), display.warnings())));
     }
     Ok(match last.state.as_str() {
         "succeeded" => Exit::Done,
@@ -275,37 +291,6 @@ fn first_line(id: &str, context: &str, uploaded: &Uploaded, files: usize) -> Str
         &uploaded.tree_id.hex()[..4],
         count(files, "file")
     )
-}
-
-/// Follows the build to its end; the first Ctrl-C cancels it.
-async fn watch(
-    farm: &Farm,
-    id: &str,
-    mut interrupts: Interrupts,
-    progress: &mut Progress,
-    out: &mut Out,
-) -> Result<Build> {
-    let following = follow(farm, id, true, tokio::time::sleep, |seen| match seen {
-        Seen::Build(build) => out.lines(progress.build(build)),
-        Seen::Attempt(events) => out.lines(progress.events(events)),
-        Seen::Away(why) => {
-            out.line(&format!("the farm doesn't answer ({why}); the build goes on, trying again"))
-        }
-        Seen::Back => out.line("the farm is back"),
-    });
-    let cancelling = async {
-        interrupts.first().await;
-        eprintln!("cancelling build {id}; Ctrl-C again to leave at once");
-        if let Err(error) = cancel(farm, id).await {
-            eprintln!("error: {error}");
-        }
-        std::future::pending::<()>().await;
-    };
-    let last = tokio::select! {
-        last = following => last?,
-        () = cancelling => None,
-    };
-    last.ok_or_else(|| Error::Farm(format!("the farm at {} told nothing of build {id}", farm.url())))
 }
 
 async fn cancel(farm: &Farm, id: &str) -> Result<()> {

@@ -31,4 +31,5 @@ mod order;
 mod output;
 mod platforms;
 mod registries;
+mod terminal;
 mod usage;

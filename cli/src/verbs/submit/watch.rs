@@ -1,0 +1,84 @@
+//! Follows a submitted build to its end: shows it, and does what Ctrl-C asks for.
+//!
+//! On a terminal the first Ctrl-C asks whether to leave the build running or to cancel it, and the second cancels it.
+//! Elsewhere nobody can be asked, so the first one cancels. One more leaves at once: the farm ends the build all the same.
+
+use std::cell::RefCell;
+
+use farm_proto::v1::Build;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::cancel;
+use crate::connect::Farm;
+use crate::error::{Error, Exit, Result};
+use crate::follow::follow;
+use crate::interrupt::Interrupts;
+use crate::keys::Keys;
+use crate::output::display::Display;
+use crate::output::live::EVERY;
+use crate::verbs::now_ms;
+
+/// The build as it was at its end; `None`: the user has left it running.
+///
+/// # Errors
+/// The farm can't be asked any more.
+pub(super) async fn watch(
+    farm: &Farm,
+    id: &str,
+    interrupts: Interrupts,
+    display: &mut Display,
+) -> Result<Option<Build>> {
+    let display = RefCell::new(display);
+    let is_live = display.borrow().is_live();
+    let following = follow(farm, id, true, sleep, |seen| display.borrow_mut().seen(&seen, now_ms()));
+    let drawing = async {
+        let mut rounds = interval(EVERY);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            rounds.tick().await;
+            display.borrow_mut().draw(now_ms());
+        }
+    };
+    let last = tokio::select! {
+        last = following => last?,
+        () = heed(farm, id, interrupts, &display) => return Ok(None),
+        () = drawing, if is_live => None,
+    };
+    let nothing = || Error::Farm(format!("the farm at {} told nothing of build {id}", farm.url()));
+    last.map(Some).ok_or_else(nothing)
+}
+
+/// Does what Ctrl-C asks for; returns when the user leaves the build running.
+async fn heed(farm: &Farm, id: &str, mut interrupts: Interrupts, display: &RefCell<&mut Display>) {
+    let can_ask = display.borrow().is_live() && Keys::can_be_read();
+    let mut presses = 1;
+    interrupts.press(presses).await;
+    loop {
+        if !can_ask {
+            break;
+        }
+        let question =
+            format!("build {id}: l leaves it running, c cancels it, any other key goes on watching");
+        display.borrow_mut().ask(Some(&question));
+        let answer = tokio::select! {
+            key = Keys::one() => key,
+            () = interrupts.press(presses + 1) => Some(b'c'),
+        };
+        display.borrow_mut().ask(None);
+        match answer {
+            Some(b'l' | b'L') => return,
+            Some(b'c' | b'C') => break,
+            _ => {
+                presses += 1;
+                interrupts.press(presses).await;
+            }
+        }
+    }
+    display.borrow_mut().line(&format!("cancelling build {id}; Ctrl-C again to leave at once"));
+    if let Err(error) = cancel(farm, id).await {
+        display.borrow_mut().line(&format!("error: {error}"));
+    }
+    interrupts.press(interrupts.presses() + 1).await;
+    display.borrow_mut().finish(None, vec!["left; the farm still ends the build".to_owned()]);
+    std::process::exit(Exit::Cancelled.code().into());
+}

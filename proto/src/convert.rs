@@ -2,7 +2,7 @@
 
 use farm_types::cause::SourceExcerpt;
 use farm_types::spec::NamedContext;
-use farm_types::{BuildSpec, Failure, Invalid, Offer, PullMode, SnapshotRef};
+use farm_types::{BuildSpec, Failure, Invalid, Offer, PullMode, RunOptions, SnapshotRef};
 
 use crate::v1;
 
@@ -40,6 +40,11 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 })
                 .collect(),
             emulation: spec.emulation.to_string(),
+            network: spec.run.network.as_str().to_owned(),
+            add_hosts: spec.run.add_hosts.iter().map(ToString::to_string).collect(),
+            shm_bytes: spec.run.shm_bytes.unwrap_or(0),
+            ulimits: spec.run.ulimits.iter().map(ToString::to_string).collect(),
+            no_cache_stages: spec.no_cache_stages.clone(),
         }
     }
 }
@@ -75,6 +80,15 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         for key in spec.build_args.keys() {
             check_build_arg(key)?;
         }
+        for stage in &spec.no_cache_stages {
+            check_stage(stage)?;
+        }
+        let run = RunOptions {
+            network: if spec.network.is_empty() { Default::default() } else { spec.network.parse()? },
+            add_hosts: spec.add_hosts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            shm_bytes: (spec.shm_bytes > 0).then_some(spec.shm_bytes),
+            ulimits: spec.ulimits.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+        };
         let maps = [&spec.build_args, &spec.labels, &spec.named_contexts];
         let texts = maps.into_iter().flatten().flat_map(|(key, value)| [key, value]);
         if let Some(text) = texts.chain([&dockerfile, &spec.target]).find(|text| text.contains('\0')) {
@@ -110,6 +124,8 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             build_args: spec.build_args.into_iter().collect(),
             labels: spec.labels.into_iter().collect(),
             no_cache: spec.no_cache,
+            no_cache_stages: spec.no_cache_stages,
+            run,
             pull: if spec.pull { PullMode::Always } else { PullMode::Default },
             provenance: if spec.provenance.is_empty() {
                 Default::default()
@@ -120,6 +136,18 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             emulation: if spec.emulation.is_empty() { Default::default() } else { spec.emulation.parse()? },
         })
     }
+}
+
+/// Refuses what can't be a stage's name: the engine takes them in one list.
+///
+/// # Errors
+/// It is empty, or holds what no name holds.
+pub fn check_stage(name: &str) -> Result<(), Invalid> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if name.is_empty() || !name.chars().all(is_part) {
+        return Err(Invalid::new("stage", name, "write the name of a stage (FROM … AS NAME)"));
+    }
+    Ok(())
 }
 
 /// Refuses build arguments that steer the engine: farm sets those itself.

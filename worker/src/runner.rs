@@ -275,6 +275,8 @@ impl Order {
             build_args: self.spec.build_args,
             labels: self.spec.labels,
             no_cache: self.spec.no_cache,
+            no_cache_stages: self.spec.no_cache_stages,
+            run: self.spec.run,
             pull: self.spec.pull,
             provenance: self.spec.provenance,
             named_contexts: self.spec.named_contexts,

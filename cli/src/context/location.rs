@@ -34,10 +34,9 @@ impl Location {
     ) -> Result<Self, ContextError> {
         let remote =
             context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/");
-        if context == "-" || remote {
-            let what = if remote { "an address" } else { "an archive on standard input" };
+        if remote {
             return Err(ContextError::Location(format!(
-                "context {context:?}: farm can't take {what} as a context yet; name a folder, for example: farm submit ."
+                "context {context:?}: farm can't take an address as a context yet; name a folder, for example: farm submit ."
             )));
         }
         let root = folder("context", context, Path::new(context))?;
@@ -87,11 +86,6 @@ fn folder(what: &str, written: &str, path: &Path) -> Result<PathBuf, ContextErro
 fn dockerfile(root: &Path, file: Option<&Path>) -> Result<PathBuf, ContextError> {
     let wrong = |text: String| Err(ContextError::Location(text));
     let path = match file {
-        Some(file) if file == Path::new("-") => {
-            return wrong(
-                "-f -: farm can't read a Dockerfile from standard input yet; name a file".to_owned(),
-            );
-        }
         Some(file) => file.to_owned(),
         None => {
             let usual = root.join("Dockerfile");

@@ -14,6 +14,7 @@ mod files;
 mod ignore;
 mod index;
 mod location;
+pub mod stdin;
 mod walk;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -356,11 +356,9 @@ fn what_is_no_context_or_no_dockerfile_is_said_with_the_cure() {
     assert!(error("e", None).contains("is empty"));
     assert!(error("c", Some("d")).contains("this is a folder"));
     assert_eq!(bed.locate("l", None).unwrap().dockerfile_name, "dockerfile");
-    for context in ["-", "https://example.com/a.git", "git@example.com:a.git", "github.com/a/b"] {
+    for context in ["https://example.com/a.git", "git@example.com:a.git", "github.com/a/b"] {
         let text = Location::find(context, None, &BTreeMap::new()).unwrap_err().to_string();
         assert!(text.contains("yet") && text.contains("farm submit ."), "{text}");
     }
     assert!(error("c", Some("-")).contains("no Dockerfile"));
-    let stdin = Location::find(bed.path("c").to_str().unwrap(), Some(Path::new("-")), &BTreeMap::new());
-    assert!(stdin.unwrap_err().to_string().contains("standard input yet"));
 }

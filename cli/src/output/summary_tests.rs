@@ -74,6 +74,7 @@ fn publication(tags: &[(&str, &str, &str)]) -> Option<Publication> {
         state: "published".into(),
         index_digest: digest("index"),
         index_media_type: String::new(),
+        index_size: 0,
         destinations: vec![destination],
     })
 }

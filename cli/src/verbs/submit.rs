@@ -6,7 +6,9 @@
 //! Invariant: one invocation makes at most one build, however often the call is repeated, because each
 //! repetition bears the same idempotency key and the same body.
 
+mod buildx;
 mod plan;
+mod results;
 mod watch;
 
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ use crate::output::json::{self, BuildJson, UploadJson};
 use crate::output::summary::summary;
 use crate::output::text::{bytes, count, harmless};
 use crate::upload::{Uploaded, upload};
+use buildx::Others;
 use plan::Plan;
 use watch::watch;
 
@@ -38,7 +41,7 @@ const TRIES: u32 = 6;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// The folder that COPY and ADD read from
+    /// The folder that COPY and ADD read from; -: an archive, or a Dockerfile, from standard input
     #[arg(default_value = ".", value_name = "CONTEXT")]
     context: String,
 
@@ -50,7 +53,7 @@ pub struct Args {
     #[arg(long, value_name = "OS/ARCH,…")]
     platform: Vec<String>,
 
-    /// The Dockerfile [default: CONTEXT/Dockerfile]
+    /// The Dockerfile [default: CONTEXT/Dockerfile]; -: from standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
 
@@ -70,6 +73,26 @@ pub struct Args {
     #[arg(long)]
     no_cache: bool,
 
+    /// Use no cached results of these stages
+    #[arg(long, value_name = "STAGE,…")]
+    no_cache_filter: Vec<String>,
+
+    /// The network of RUN instructions: default or none
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<String>,
+
+    /// A further line of /etc/hosts for RUN instructions
+    #[arg(long, value_name = "HOST=ADDRESS")]
+    add_host: Vec<String>,
+
+    /// The size of /dev/shm for RUN instructions, like 64m
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<String>,
+
+    /// A limit for RUN instructions, like nofile=1024:4096
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<String>,
+
     /// Ask the registry for every base image anew
     #[arg(long)]
     pull: bool,
@@ -77,6 +100,10 @@ pub struct Args {
     /// Attach a provenance attestation: mode=min or mode=max [default: none]
     #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "mode=min")]
     provenance: Option<String>,
+
+    /// The same: type=provenance,mode=max
+    #[arg(long, value_name = "PARAMETERS")]
+    attest: Vec<String>,
 
     /// Give COPY --from=NAME and FROM NAME another source
     #[arg(long, value_name = "NAME=FOLDER|docker-image://IMAGE")]
@@ -89,6 +116,14 @@ pub struct Args {
     /// Return as soon as the build is accepted
     #[arg(long)]
     detach: bool,
+
+    /// Write the digest of what was published to a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+
+    /// Write what was published to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
 
     /// How to show what happens
     #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "FARM_PROGRESS", hide_env = true)]
@@ -109,6 +144,9 @@ pub struct Args {
     /// Accepted for the sake of habits: results are always pushed
     #[arg(long, hide = true)]
     push: bool,
+
+    #[command(flatten)]
+    others: Others,
 }
 
 const AFTER_HELP: &str = "\
@@ -123,6 +161,7 @@ Flags mean what they mean to `docker buildx build`. What differs:
   Provenance is attached only when it is asked for (buildx attaches mode=min).
   Without --platform it is built for all platforms that the farm has native workers for.
   --build-arg BUILDKIT_SYNTAX and BUILDKIT_CACHE_MOUNT_NS are refused: farm sets them.
+  What buildx has besides (--secret, --cache-to, --output, …) is refused with what to do instead.
 
 Emulation policies:
   never         wait for a native worker
@@ -145,7 +184,7 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
     let (detach, as_json) = (args.detach, args.json);
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let mut display = Display::new(mode, as_json)?;
-    let plan = Plan::new(args, environment)?;
+    let plan = Plan::new(args, environment, std::io::stdin())?;
     // A detached command that is ended ends as any other: it leaves no build to be cancelled.
     let mut interrupts = (!detach).then(Interrupts::listen);
     let bring = bring(&plan, url);
@@ -192,6 +231,9 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
     };
     let lines = summary(&last, display.warnings(), now_ms());
     display.finish(Some(&last), lines);
+    if last.state == "succeeded" {
+        plan.result_files.write(&last)?;
+    }
     if as_json {
         Out::stdout().line(&json::text(&BuildJson::new(&last, Some(upload), display.warnings())));
     }
@@ -241,10 +283,12 @@ fn native(platforms: &[String]) -> Result<Vec<Platform>> {
 }
 
 async fn read(plan: &Plan) -> Result<Arc<Source>> {
-    let location = plan.location.clone();
+    let (location, is_temporary) = (plan.location.clone(), plan.temporary.is_some());
     let reading = tokio::task::spawn_blocking(move || {
         let now_ns = Utc::now().timestamp_nanos_opt().unwrap_or_default();
-        context::read(&location, &Surroundings { cache: cache_folder(), now_ns, files: &Disk })
+        // Of what came from standard input nothing is there the next time.
+        let cache = if is_temporary { None } else { cache_folder() };
+        context::read(&location, &Surroundings { cache, now_ns, files: &Disk })
     });
     let source = reading.await.map_err(|e| Error::Usage(format!("reading the context failed: {e}")))??;
     Ok(Arc::new(source))

@@ -79,6 +79,7 @@ fn publication(publication: &PublicationRecord) -> v1::Publication {
         state: publication.state.to_string(),
         index_digest: publication.index_digest.to_string(),
         index_media_type: publication.index_media_type.clone(),
+        index_size: publication.index_size,
         destinations: publication.destinations.iter().map(destination).collect(),
     }
 }

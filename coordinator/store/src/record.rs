@@ -120,6 +120,8 @@ pub struct PublicationRecord {
     pub index_digest: Digest,
     /// Its media type.
     pub index_media_type: String,
+    /// Its length, bytes.
+    pub index_size: u64,
     /// Where it goes.
     pub destinations: Vec<DestinationRecord>,
 }
@@ -303,8 +305,8 @@ impl Store {
         build: BuildId,
     ) -> Result<Option<PublicationRecord>> {
         let row = sqlx::query!(
-            "SELECT id, state, index_digest, index_media_type FROM publications
-             WHERE project_id = $1 AND build_id = $2",
+            r#"SELECT id, state, index_digest, index_media_type, length(index_bytes) AS "index_size!" FROM publications
+             WHERE project_id = $1 AND build_id = $2"#,
             project.as_uuid(),
             build.as_uuid()
         )
@@ -352,6 +354,7 @@ impl Store {
             state: state(&row.state)?,
             index_digest: digest(&row.index_digest)?,
             index_media_type: row.index_media_type,
+            index_size: u64::try_from(row.index_size).unwrap_or_default(),
             destinations,
         }))
     }

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod image;
 pub mod pattern;
 pub mod platform;
+pub mod run_options;
 pub mod snapshot;
 pub mod spec;
 pub mod state;
@@ -26,4 +27,5 @@ pub use ids::{
 };
 pub use image::{ImageTag, Repository};
 pub use platform::{Offer, Platform, Support};
+pub use run_options::RunOptions;
 pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SnapshotRef};

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::error::Invalid;
 use crate::image::{ImageTag, Repository};
 use crate::platform::Platform;
+use crate::run_options::RunOptions;
 
 /// A build as it was asked for. The flags' names and meanings are those of `docker buildx build`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,12 @@ pub struct BuildSpec {
     /// `--no-cache`.
     #[serde(default)]
     pub no_cache: bool,
+    /// `--no-cache-filter`: stages whose cached results are not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_cache_stages: Vec<String>,
+    /// How RUN instructions run.
+    #[serde(default)]
+    pub run: RunOptions,
     /// `--pull`.
     #[serde(default)]
     pub pull: PullMode,

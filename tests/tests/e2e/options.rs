@@ -132,3 +132,116 @@ fn provenance_stands_beside_each_platform_in_one_flat_index() {
     inspect.args(["buildx", "imagetools", "inspect", &tag]);
     says(&output(&mut inspect).ok(), &["linux/amd64", "linux/arm64", "attestation-manifest"]);
 }
+
+#[test]
+fn run_instructions_get_their_hosts_limits_memory_and_network() {
+    let farm = small_farm();
+    let dockerfile = format!(
+        "FROM {BASE}\nRUN : {}; grep db.test /etc/hosts; ulimit -n; ulimit -Hn; df -k /dev/shm | tail -n 1; \
+         wc -l </proc/net/dev\n",
+        nonce()
+    );
+    let context = Context::new(&dockerfile);
+    let options = ["--add-host", "db.test=10.0.0.7", "--ulimit", "nofile=1234:2345", "--shm-size", "7m"];
+    let said = |more: &[&str]| {
+        let stdout = submit(&farm, &context, &[&AMD64[..], &options, more].concat()).ok();
+        let lines = stdout.lines().filter_map(|line| line.strip_prefix("linux/amd64 | ").map(str::to_owned));
+        lines.collect::<Vec<_>>()
+    };
+    let usual = said(&[]);
+    assert!(usual[0].starts_with("10.0.0.7") && usual[0].ends_with("db.test"), "{usual:?}");
+    assert_eq!((&*usual[1], &*usual[2]), ("1234", "2345"), "{usual:?}");
+    assert!(usual[3].contains(" 7168 "), "{usual:?}");
+    // Two lines of heading, loopback, and one link; without a network no link.
+    assert_eq!(usual[4], "4", "{usual:?}");
+    assert_eq!(said(&["--network", "none"])[4], "3");
+}
+
+#[test]
+fn stages_can_be_built_without_their_cache() {
+    let farm = small_farm();
+    let dockerfile = format!(
+        "FROM {BASE} AS first\nRUN : {n}; echo first\nFROM first AS Second\nRUN : {n}; echo second\n",
+        n = nonce()
+    );
+    let context = Context::new(&dockerfile);
+    submit(&farm, &context, &AMD64).ok();
+    let stdout = submit(&farm, &context, &[&AMD64[..], &["--no-cache-filter", "Second"]].concat()).ok();
+    assert!(stdout.contains("| second") && !stdout.contains("| first"), "{stdout}");
+}
+
+#[test]
+fn contexts_and_dockerfiles_come_from_standard_input() {
+    let farm = small_farm();
+    let context =
+        Context::new(&format!("FROM {BASE}\nCOPY hello /\nRUN cat /hello\n")).file("hello", nonce());
+    let hello = std::fs::read_to_string(context.path().join("hello")).unwrap();
+    let pipe = |shell: &str| {
+        let like = farm.command(&[]);
+        let mut command = Command::new("sh");
+        command.args(["-c", shell, "sh"]).arg(like.get_program()).current_dir(context.path());
+        command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.output().unwrap()
+    };
+    let platform = "--platform linux/amd64 --no-cache";
+    for shell in [
+        format!("tar -c . | \"$1\" submit - {platform}"),
+        format!("tar -cz . | \"$1\" submit - {platform}"),
+        format!("\"$1\" submit . -f - {platform} <Dockerfile"),
+    ] {
+        let out = pipe(&shell);
+        let stdout = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success(), "{shell}: {stdout} {}", String::from_utf8_lossy(&out.stderr));
+        assert!(stdout.contains(&format!("| {hello}")), "{shell}: {stdout}");
+    }
+    // A Dockerfile alone has no context.
+    let out = pipe(&format!("\"$1\" submit - {platform} <Dockerfile"));
+    let stdout = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.code() == Some(1) && stdout.contains("\"/hello\" is not there"), "{stdout}");
+}
+
+#[test]
+fn what_was_published_is_written_for_other_tools() {
+    let farm = small_farm();
+    let context = Context::new("FROM scratch\nCOPY Dockerfile /\n");
+    let tag = format!("{}:1", repository("results"));
+    let (iid, metadata) = (context.path().join("iid"), context.path().join("metadata.json"));
+    std::fs::write(context.path().join(".dockerignore"), "iid\nmetadata.json\n").unwrap();
+    let files = ["--iidfile", iid.to_str().unwrap(), "--metadata-file", metadata.to_str().unwrap()];
+    let both = ["--platform", "linux/amd64,linux/arm64", "-t", &tag];
+    submit(&farm, &context, &[&both[..], &files].concat()).ok();
+    let index = raw(&tag).unwrap();
+    let digest = digest_of(&index);
+    assert_eq!(std::fs::read_to_string(&iid).unwrap(), digest);
+    let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).unwrap();
+    assert_eq!(read["containerimage.digest"], digest.as_str());
+    assert_eq!(read["containerimage.descriptor"]["size"], index.len());
+    assert_eq!(read["image.name"], tag.as_str());
+    // buildx's, for the same: these keys are there, too.
+    let theirs = context.path().join("theirs.json");
+    let mut buildx = Command::new("docker");
+    buildx.args(["buildx", "build", "--push", "--provenance=false", "-t", &tag, "--metadata-file"]);
+    output(buildx.arg(&theirs).arg(context.path())).ok();
+    let theirs: serde_json::Value = serde_json::from_slice(&std::fs::read(&theirs).unwrap()).unwrap();
+    for key in read.as_object().unwrap().keys() {
+        assert!(theirs.get(key).is_some(), "{key} is not in {theirs}");
+    }
+    // A build that fails leaves none of an earlier one.
+    let broken = Context::new("FROM scratch\nCOPY missing /\n");
+    assert_eq!(submit(&farm, &broken, &[&both[..], &files].concat()).status, 1);
+    assert!(!iid.exists() && !metadata.exists());
+}
+
+#[test]
+fn the_table_of_flags_is_that_of_the_buildx_that_is_installed() {
+    let help = output(Command::new("docker").args(["buildx", "build", "--help"])).ok();
+    let flags = help.lines().filter_map(|line| {
+        let flag = line.trim_start().trim_start_matches("-f, ").trim_start_matches("-o, ");
+        let flag = flag.trim_start_matches("-q, ").trim_start_matches("-t, ").trim_start_matches("-D, ");
+        flag.starts_with("--").then(|| flag.split_whitespace().next().unwrap().to_owned())
+    });
+    let table = include_str!("../../../docs/reference/buildx-flags.md");
+    let missing: Vec<String> = flags.filter(|flag| !table.contains(&format!("| `{flag}` |"))).collect();
+    assert_eq!(missing, [""; 0], "{help}");
+    assert!(help.contains("--metadata-file"), "{help}");
+}

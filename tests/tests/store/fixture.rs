@@ -71,6 +71,8 @@ impl World {
                 build_args: Default::default(),
                 labels: Default::default(),
                 no_cache: false,
+                no_cache_stages: Vec::new(),
+                run: farm_types::RunOptions::default(),
                 pull: Default::default(),
                 provenance: Default::default(),
                 named_contexts: Default::default(),

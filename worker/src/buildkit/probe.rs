@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use farm_types::{Cause, Failure, Platform, Provenance, PullMode};
+use farm_types::{Cause, Failure, Platform, Provenance, PullMode, RunOptions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,8 @@ impl Engine {
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
             no_cache: false,
+            no_cache_stages: Vec::new(),
+            run: RunOptions::default(),
             pull: PullMode::Default,
             provenance: Provenance::Off,
             named_contexts: BTreeMap::new(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
 use farm_proto::v1;
+use farm_types::run_options::Network;
 use farm_types::spec::NamedContext;
 use farm_types::{Cause, Digest, Failure, Provenance, PullMode};
 use serde::Deserialize;
@@ -60,6 +61,21 @@ pub(super) fn build(solve: &Solve, dockerfile: &Dockerfile, reference: &str, ses
     if solve.no_cache {
         // Empty means all stages.
         set("no-cache", "");
+    } else if !solve.no_cache_stages.is_empty() {
+        set("no-cache", &solve.no_cache_stages.join(","));
+    }
+    let list = |texts: Vec<String>| texts.join(",");
+    if solve.run.network == Network::None {
+        set("force-network-mode", "none");
+    }
+    if !solve.run.add_hosts.is_empty() {
+        set("add-hosts", &list(solve.run.add_hosts.iter().map(ToString::to_string).collect()));
+    }
+    if let Some(bytes) = solve.run.shm_bytes {
+        set("shm-size", &bytes.to_string());
+    }
+    if !solve.run.ulimits.is_empty() {
+        set("ulimit", &list(solve.run.ulimits.iter().map(ToString::to_string).collect()));
     }
     if solve.pull == PullMode::Always {
         set("image-resolve-mode", "pull");
@@ -161,6 +177,7 @@ mod tests {
     use super::super::tree::MemoryTree;
     use super::super::types::Export;
     use super::*;
+    use farm_types::RunOptions;
 
     fn example() -> Solve {
         Solve {
@@ -170,6 +187,8 @@ mod tests {
             build_args: [("A", "1"), ("BUILDKIT_SYNTAX", "evil")].map(|(k, v)| (k.into(), v.into())).into(),
             labels: BTreeMap::new(),
             no_cache: true,
+            no_cache_stages: Vec::new(),
+            run: RunOptions::default(),
             pull: PullMode::Always,
             provenance: Provenance::Min,
             named_contexts: [("context", NamedContext::Local), ("base", NamedContext::Image("r/x:1".into()))]
@@ -208,6 +227,22 @@ mod tests {
         assert_eq!(exporter["name"], "localhost:5002/a,localhost:5003/b");
         assert_eq!(exporter["registry.insecure"], "true");
         assert!(request.exporters.is_empty());
+    }
+
+    #[test]
+    fn stages_and_options_of_run_are_lists() {
+        let hosts = ["db=10.0.0.7", "web=fd00::7"].map(|text| text.parse().unwrap()).into();
+        let ulimits = ["nofile=1:2", "core=0"].map(|text| text.parse().unwrap()).into();
+        let run = RunOptions { network: Network::None, add_hosts: hosts, shm_bytes: Some(1 << 26), ulimits };
+        let stages = vec!["a".to_owned(), "b".to_owned()];
+        let solve = Solve { no_cache: false, no_cache_stages: stages, run, ..example() };
+        let request = build(&solve, &Dockerfile::default(), "ref", "session");
+        let attr = |key: &str| request.frontend_attrs.get(key).map(String::as_str);
+        assert_eq!(attr("no-cache"), Some("a,b"));
+        assert_eq!(attr("force-network-mode"), Some("none"));
+        assert_eq!(attr("add-hosts"), Some("db=10.0.0.7,web=fd00::7"));
+        assert_eq!(attr("shm-size"), Some("67108864"));
+        assert_eq!(attr("ulimit"), Some("nofile=1:2,core=0:0"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use farm_proto::v1;
 use farm_types::spec::NamedContext;
-use farm_types::{Digest, Failure, Platform, Provenance, PullMode, Repository};
+use farm_types::{Digest, Failure, Platform, Provenance, PullMode, Repository, RunOptions};
 
 use super::tree::SourceTree;
 
@@ -28,6 +28,10 @@ pub struct Solve {
     pub labels: BTreeMap<String, String>,
     /// Runs every step again.
     pub no_cache: bool,
+    /// Stages of which every step runs again.
+    pub no_cache_stages: Vec<String>,
+    /// How RUN instructions run.
+    pub run: RunOptions,
     /// Whether base images are resolved anew.
     pub pull: PullMode,
     /// With one, the result is an index of the image and its attestation.

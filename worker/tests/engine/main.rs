@@ -69,6 +69,8 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         build_args: BTreeMap::new(),
         labels: BTreeMap::new(),
         no_cache: false,
+        no_cache_stages: Vec::new(),
+        run: farm_types::RunOptions::default(),
         pull: PullMode::Default,
         provenance: Provenance::Off,
         named_contexts: BTreeMap::new(),

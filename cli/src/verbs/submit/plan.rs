@@ -1,15 +1,23 @@
 //! The command line of `farm submit`, checked before anything is read or sent.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use farm_proto::convert::check_build_arg;
+use farm_proto::convert::{check_build_arg, check_stage};
+use farm_types::run_options::parse_bytes;
 use farm_types::spec::NamedContext;
-use farm_types::{BuildSpec, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, SnapshotRef};
+use farm_types::{
+    BuildSpec, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, RunOptions, SnapshotRef,
+};
+use tempfile::TempDir;
 
 use super::Args;
+use super::buildx::attest;
+use super::results::ResultFiles;
 use crate::context::Location;
-use crate::error::Result;
+use crate::context::stdin::{self, Came};
+use crate::error::{Error, Result};
 
 /// The longest idempotency key, bytes.
 const KEY_BYTES: usize = 128;
@@ -26,21 +34,29 @@ pub(super) struct Plan {
     build_args: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
     no_cache: bool,
+    no_cache_stages: Vec<String>,
+    run: RunOptions,
     pull: bool,
+    pub(super) result_files: ResultFiles,
+    /// What came from standard input; goes with the plan.
+    pub(super) temporary: Option<TempDir>,
     provenance: Provenance,
     named_contexts: BTreeMap<String, NamedContext>,
     emulation: Emulation,
 }
 
 impl Plan {
-    /// Checks all that can be checked here. `environment` gives the values of `--build-arg NAME`.
+    /// Checks all that can be checked here. `environment` gives the values of `--build-arg NAME`, `input` what `-` stands
+    /// for.
     ///
     /// # Errors
     /// The first thing that can't be taken, with its cure.
     pub(super) fn new(
         args: Args,
         environment: impl Fn(&str) -> std::result::Result<Option<String>, Invalid>,
+        input: impl Read,
     ) -> Result<Self> {
+        args.others.check()?;
         let mut platforms = Vec::new();
         for list in &args.platform {
             for platform in Platform::parse_list(list).map_err(|e| flag("--platform", e))? {
@@ -91,10 +107,22 @@ impl Plan {
                 return Err(Invalid::new("--build-context", text, "this name stands twice; keep one").into());
             }
         }
-        let provenance = match &args.provenance {
+        let mut provenance = match &args.provenance {
             Some(text) => text.parse().map_err(|e| flag("--provenance", e))?,
             None => Provenance::Off,
         };
+        for text in &args.attest {
+            provenance = attest(text)?.unwrap_or(provenance);
+        }
+        let mut no_cache_stages = Vec::new();
+        for name in args.no_cache_filter.iter().flat_map(|list| list.split(',')) {
+            check_stage(name).map_err(|e| flag("--no-cache-filter", e))?;
+            // As in a Dockerfile, where capitals don't matter.
+            no_cache_stages.push(name.to_ascii_lowercase());
+        }
+        let run = run_options(&args)?;
+        let result_files = ResultFiles { iidfile: args.iidfile, metadata_file: args.metadata_file };
+        result_files.check(!tags.is_empty())?;
         let emulation = match &args.emulation {
             Some(text) => text.parse().map_err(|e| flag("--emulation", e))?,
             None => Emulation::default(),
@@ -108,9 +136,19 @@ impl Plan {
             None => uuid::Uuid::new_v4().to_string(),
         };
         // Last, since it touches the disk.
-        let location = Location::find(&args.context, args.file.as_deref(), &folders)?;
+        let (context, file, temporary) = stand_in(args.context, args.file, input)?;
+        let mut location = Location::find(&context, file.as_deref(), &folders)?;
+        if let Some(folder) = &temporary
+            && context == folder.path().to_string_lossy()
+        {
+            "standard input".clone_into(&mut location.shown);
+        }
         Ok(Self {
             location,
+            no_cache_stages,
+            run,
+            result_files,
+            temporary,
             platforms,
             idempotency_key,
             tags,
@@ -136,11 +174,75 @@ impl Plan {
             build_args: self.build_args.clone(),
             labels: self.labels.clone(),
             no_cache: self.no_cache,
+            no_cache_stages: self.no_cache_stages.clone(),
+            run: self.run.clone(),
             pull: if self.pull { PullMode::Always } else { PullMode::Default },
             provenance: self.provenance,
             named_contexts: self.named_contexts.clone(),
             emulation: self.emulation,
         }
+    }
+}
+
+fn run_options(args: &Args) -> Result<RunOptions, Invalid> {
+    let list = |texts: &[String]| {
+        texts.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let hosts = list(&args.add_host);
+    let ulimits = list(&args.ulimit);
+    Ok(RunOptions {
+        network: match &args.network {
+            Some(text) => text.parse().map_err(|e| flag("--network", e))?,
+            None => Default::default(),
+        },
+        add_hosts: hosts
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()
+            .map_err(|e| flag("--add-host", e))?,
+        shm_bytes: match &args.shm_size {
+            Some(text) => Some(parse_bytes(text).map_err(|e| flag("--shm-size", e))?),
+            None => None,
+        },
+        ulimits: ulimits
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()
+            .map_err(|e| flag("--ulimit", e))?,
+    })
+}
+
+/// The context and the Dockerfile, with a folder that holds what `-` stands for.
+fn stand_in(
+    context: String,
+    file: Option<PathBuf>,
+    input: impl Read,
+) -> Result<(String, Option<PathBuf>, Option<TempDir>)> {
+    let from_input = file.as_deref() == Some(Path::new("-"));
+    match (context.as_str(), from_input) {
+        ("-", true) => Err(Error::Usage(
+            "- -f -: context and Dockerfile can't both come from standard input; name a file, or a folder"
+                .to_owned(),
+        )),
+        ("-", false) => {
+            let (folder, came) = stdin::read(input)?;
+            let path = folder.path().to_string_lossy().into_owned();
+            if let (Came::Dockerfile, Some(file)) = (came, &file) {
+                return Err(Error::Usage(format!(
+                    "-f {}: standard input is a Dockerfile itself, not an archive; leave -f out",
+                    file.display()
+                )));
+            }
+            // Within an archive, as Docker takes it.
+            let file = file.map(|file| folder.path().join(file));
+            Ok((path, file, Some(folder)))
+        }
+        (_, true) => {
+            let folder = stdin::read_dockerfile(input)?;
+            let file = folder.path().join("Dockerfile");
+            Ok((context, Some(file), Some(folder)))
+        }
+        _ => Ok((context, file, None)),
     }
 }
 

@@ -16,7 +16,7 @@ fn plan(line: &[&str]) -> Result<Plan> {
     let context = dir.path().to_str().unwrap();
     let args =
         Line::try_parse_from(["submit", context].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).args;
-    Plan::new(args, |name| Ok((name == "HOME_MADE").then(|| "yes".to_owned())))
+    Plan::new(args, |name| Ok((name == "HOME_MADE").then(|| "yes".to_owned())), std::io::empty())
 }
 
 fn spec(line: &[&str]) -> farm_types::BuildSpec {
@@ -137,4 +137,152 @@ fn the_first_line_says_what_was_read_and_sent() {
     );
     let nothing = Uploaded { new_files: 0, sent_bytes: 0, ..uploaded };
     assert!(first_line("7f3k2m", "app", &nothing, 1).ends_with("1 file, all known to the farm"));
+}
+
+/// What a flag of the table is tried with.
+const SAMPLES: &[(&str, &str)] = &[
+    ("--add-host", "db=10.0.0.7"),
+    ("--allow", "network.host"),
+    ("--annotation", "a=b"),
+    ("--attest", "type=provenance,mode=max"),
+    ("--build-arg", "A=b"),
+    ("--build-context", "x=docker-image://localhost:5002/base:1"),
+    ("--builder", "mine"),
+    ("--cache-from", "type=registry,ref=x"),
+    ("--cache-to", "type=inline"),
+    ("--call", "outline"),
+    ("--cgroup-parent", "x"),
+    ("--check", ""),
+    ("--debug", ""),
+    ("--label", "k=v"),
+    ("--load", ""),
+    ("--network", "none"),
+    ("--no-cache", ""),
+    ("--no-cache-filter", "build,final"),
+    ("--output", "type=local,dest=out"),
+    ("--platform", "linux/amd64"),
+    ("--progress", "plain"),
+    ("--provenance=mode=max", ""),
+    ("--pull", ""),
+    ("--push", ""),
+    ("--quiet", ""),
+    ("--sbom=true", ""),
+    ("--secret", "id=x"),
+    ("--shm-size", "64m"),
+    ("--ssh", "default"),
+    ("--tag", "localhost:5002/app:1"),
+    ("--target", "final"),
+    ("--ulimit", "nofile=1024:4096"),
+];
+
+/// The rows of `docs/reference/buildx-flags.md`: flag, and what farm makes of it.
+fn flags_table() -> Vec<(String, String)> {
+    let text = include_str!("../../../../docs/reference/buildx-flags.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `--"));
+    rows.map(|row| {
+        let mut cells = row.split('|').map(str::trim);
+        let flag = cells.next().unwrap().trim_end_matches('`');
+        (format!("--{flag}"), cells.next().unwrap().to_owned())
+    })
+    .collect()
+}
+
+#[test]
+fn the_table_of_buildx_flags_says_what_farm_does() {
+    let table = flags_table();
+    assert!(table.len() > 30, "{table:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("result").display().to_string();
+    for (flag, says) in &table {
+        let sample = SAMPLES.iter().find(|(name, _)| name.split('=').next() == Some(flag));
+        let line: Vec<&str> = match (flag.as_str(), sample) {
+            ("--iidfile", _) => vec![flag, &file, "-t", "localhost:5002/app:1"],
+            ("--metadata-file", _) => vec![flag, &file],
+            ("--file", _) => {
+                vec![flag, concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/multiarch/Dockerfile")]
+            }
+            (_, Some((name, ""))) => vec![name],
+            (_, Some((name, value))) => vec![name, value],
+            (_, None) => panic!("there is no sample for {flag}"),
+        };
+        match says.as_str() {
+            "same" | "differs" => assert!(plan(&line).is_ok(), "{line:?}: {:?}", plan(&line).err()),
+            "refused" | "not yet" => {
+                let text = error(&line);
+                assert!(text.starts_with(flag.as_str()), "{text}");
+                assert_eq!(text.contains("not yet"), says == "not yet", "{text}");
+            }
+            other => panic!("{flag}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn options_of_run_and_stages_without_cache_reach_the_request() {
+    let spec = spec(&[
+        "--network=none",
+        "--add-host=db:10.0.0.7,web=10.0.0.8",
+        "--shm-size=64m",
+        "--ulimit=nofile=1024:4096",
+        "--no-cache-filter=Build,final",
+        "--attest=type=provenance,mode=max",
+    ]);
+    assert_eq!(spec.run.network, farm_types::run_options::Network::None);
+    assert_eq!(
+        spec.run.add_hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["db=10.0.0.7", "web=10.0.0.8"]
+    );
+    assert_eq!(spec.run.shm_bytes, Some(64 << 20));
+    assert_eq!(spec.run.ulimits[0].to_string(), "nofile=1024:4096");
+    assert_eq!(spec.no_cache_stages, ["build", "final"]);
+    assert_eq!(spec.provenance, farm_types::Provenance::Max);
+    for (line, cure) in [
+        (&["--network", "host"][..], "--network \"host\": a worker's own network"),
+        (&["--add-host", "db"], "--add-host \"db\": write HOST=ADDRESS"),
+        (&["--shm-size", "lots"], "--shm-size \"lots\""),
+        (&["--ulimit", "files=1"], "nofile"),
+        (&["--no-cache-filter", "a b"], "--no-cache-filter"),
+        (&["--attest", "type=sbom"], "not yet"),
+        (&["--attest", "type=magic"], "type=provenance"),
+        (&["--iidfile", "/nowhere/at/all"], "-t"),
+        (&["--metadata-file", "/nowhere/at/all"], "folder isn't there"),
+        (&["--metadata-file", "/"], "this is a folder"),
+    ] {
+        assert!(error(line).contains(cure), "{line:?}: {}", error(line));
+    }
+    assert!(
+        plan(&["--sbom=false", "--attest", "type=sbom,disabled=true", "--call=build", "-o", "type=registry"])
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_context_or_a_dockerfile_comes_from_standard_input() {
+    let with = |line: &[&str], input: &[u8]| {
+        let args = Line::try_parse_from(["submit"].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).args;
+        Plan::new(args, |_| Ok(None), input)
+    };
+    let alone = with(&["-"], b"FROM scratch\n").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(
+        (alone.location.shown.as_str(), alone.location.dockerfile_name.as_str()),
+        ("standard input", "Dockerfile")
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let context = folder.path().to_str().unwrap();
+    let beside = with(&[context, "-f", "-"], b"FROM scratch\n").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(std::fs::read(&beside.location.dockerfile).unwrap(), b"FROM scratch\n");
+    let place = beside.location.dockerfile.clone();
+    drop(beside);
+    assert!(!place.exists());
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(13);
+    builder.append_data(&mut header, "docker/x.Dockerfile", &b"FROM scratch\n"[..]).unwrap();
+    let archive = builder.into_inner().unwrap();
+    let within = with(&["-", "-f", "docker/x.Dockerfile"], &archive).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(within.location.dockerfile_name, "x.Dockerfile");
+    let error = |line: &[&str], input: &[u8]| with(line, input).err().unwrap().to_string();
+    assert!(error(&["-", "-f", "-"], b"").contains("can't both"));
+    assert!(error(&["-"], b"").contains("is empty"));
+    assert!(error(&["-", "-f", "x"], b"FROM scratch\n").contains("leave -f out"));
 }

@@ -1,0 +1,101 @@
+//! `--iidfile` and `--metadata-file`: what other tools read of a build that was published.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use farm_proto::v1::Build;
+use farm_types::Invalid;
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result, io_in_short};
+use crate::output::summary::tag_reference;
+
+/// Where they go.
+#[derive(Debug, Default)]
+pub(super) struct ResultFiles {
+    pub(super) iidfile: Option<PathBuf>,
+    pub(super) metadata_file: Option<PathBuf>,
+}
+
+impl ResultFiles {
+    /// Sees now what would be a pity later, and removes what an earlier build has left: when this one fails there is no
+    /// file (as with Docker).
+    ///
+    /// # Errors
+    /// A file can't be written there, or there will be nothing to write.
+    pub(super) fn check(&self, has_tag: bool) -> Result<(), Invalid> {
+        let files = [("--iidfile", &self.iidfile), ("--metadata-file", &self.metadata_file)];
+        for (flag, path) in files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?))) {
+            let invalid = |cure: &str| Invalid::new(flag, path.display().to_string(), cure);
+            if flag == "--iidfile" && !has_tag {
+                return Err(invalid(
+                    "without -t nothing is published, and so there is no digest; add -t REPO:TAG",
+                ));
+            }
+            let folder =
+                path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if !folder.is_dir() {
+                return Err(invalid("its folder isn't there; make it first"));
+            }
+            if path.is_dir() {
+                return Err(invalid("this is a folder; name a file"));
+            }
+            if let Err(e) = fs::remove_file(path)
+                && e.kind() != std::io::ErrorKind::NotFound
+            {
+                return Err(invalid(&format!("it can't be written ({})", io_in_short(&e))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes them.
+    ///
+    /// # Errors
+    /// They can't be written.
+    pub(super) fn write(&self, build: &Build) -> Result<()> {
+        let write = |path: &Path, text: &str| {
+            fs::write(path, text).map_err(|e| {
+                Error::Usage(format!(
+                    "{} can't be written ({}); the build is done",
+                    path.display(),
+                    io_in_short(&e)
+                ))
+            })
+        };
+        let digest = build.publication.as_ref().map_or("", |publication| publication.index_digest.as_str());
+        if let Some(path) = self.iidfile.as_ref().filter(|_| !digest.is_empty()) {
+            write(path, digest)?;
+        }
+        if let Some(path) = &self.metadata_file {
+            let text = serde_json::to_string_pretty(&metadata(build)).unwrap_or_default();
+            write(path, &format!("{text}\n"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The keys of buildx (its `docs/reference/buildx_build.md`, `--metadata-file`).
+fn metadata(build: &Build) -> Value {
+    let mut object = Map::new();
+    object.insert("buildx.build.ref".to_owned(), json!(format!("farm/farm/{}", build.id)));
+    if let Some(publication) = build.publication.as_ref().filter(|p| !p.index_digest.is_empty()) {
+        let tags: Vec<String> = publication
+            .destinations
+            .iter()
+            .flat_map(|destination| {
+                destination.tags.iter().map(|tag| tag_reference(&destination.repository, tag))
+            })
+            .collect();
+        object.insert(
+            "containerimage.descriptor".to_owned(),
+            json!({
+                "mediaType": publication.index_media_type, "digest": publication.index_digest,
+                "size": publication.index_size,
+            }),
+        );
+        object.insert("containerimage.digest".to_owned(), json!(publication.index_digest));
+        object.insert("image.name".to_owned(), json!(tags.join(",")));
+    }
+    Value::Object(object)
+}

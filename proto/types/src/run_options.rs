@@ -1,0 +1,257 @@
+//! How RUN instructions run: what `--network`, `--add-host`, `--shm-size` and `--ulimit` say.
+//!
+//! The texts are those that BuildKit's dockerfile frontend takes (`frontend/dockerui/attr.go`).
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Invalid;
+
+/// What RUN instructions get.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOptions {
+    /// `--network`.
+    #[serde(default)]
+    pub network: Network,
+    /// `--add-host`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_hosts: Vec<AddHost>,
+    /// `--shm-size`, bytes; `None`: the engine's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_bytes: Option<u64>,
+    /// `--ulimit`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+}
+
+/// Which network RUN instructions have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// The engine's.
+    #[default]
+    Default,
+    /// None but a loopback.
+    None,
+}
+
+impl Network {
+    /// The word that stands for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::None => "none",
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "default" => Ok(Self::Default),
+            "none" => Ok(Self::None),
+            "host" => Err(Invalid::new(
+                "network",
+                text,
+                "a worker's own network is not for builds; write default or none",
+            )),
+            _ => Err(Invalid::new("network", text, "write default or none")),
+        }
+    }
+}
+
+/// A line of `/etc/hosts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct AddHost {
+    host: String,
+    address: IpAddr,
+}
+
+impl FromStr for AddHost {
+    type Err = Invalid;
+
+    /// Reads `HOST=ADDRESS`, or Docker's older `HOST:ADDRESS`.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let invalid = |cure: &str| Invalid::new("host", text, cure);
+        let shape = "write HOST=ADDRESS, for example db=10.0.0.7 or db=fd00::7";
+        let (host, address) =
+            text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(|| invalid(shape))?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if host.is_empty() || !host.chars().all(is_name) {
+            return Err(invalid(shape));
+        }
+        if address == "host-gateway" {
+            return Err(invalid(
+                "farm's builds run on many machines, and none of them is your host; write an address",
+            ));
+        }
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        Ok(Self { host: host.to_owned(), address: address.parse().map_err(|_| invalid(shape))? })
+    }
+}
+
+impl fmt::Display for AddHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.host, self.address)
+    }
+}
+
+/// A limit of processes (getrlimit(2)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Ulimit {
+    name: String,
+    soft: i64,
+    hard: i64,
+}
+
+/// The names that Docker knows (docker/go-units, ulimit.go).
+const ULIMITS: [&str; 15] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
+impl FromStr for Ulimit {
+    type Err = Invalid;
+
+    /// Reads `NAME=SOFT` or `NAME=SOFT:HARD`; -1 is no limit.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let invalid = |cure: String| Invalid::new("ulimit", text, cure);
+        let shape = || invalid("write NAME=SOFT or NAME=SOFT:HARD, for example nofile=1024:4096".to_owned());
+        let (name, limits) = text.split_once('=').ok_or_else(shape)?;
+        if !ULIMITS.contains(&name) {
+            return Err(invalid(format!("the names are {}", ULIMITS.join(", "))));
+        }
+        let number = |text: &str| text.parse::<i64>().ok().filter(|n| *n >= -1).ok_or_else(shape);
+        let (soft, hard) = match limits.split_once(':') {
+            Some((soft, hard)) => (number(soft)?, number(hard)?),
+            None => (number(limits)?, number(limits)?),
+        };
+        if hard != -1 && (soft == -1 || soft > hard) {
+            return Err(invalid("the soft limit is above the hard one".to_owned()));
+        }
+        Ok(Self { name: name.to_owned(), soft, hard })
+    }
+}
+
+impl fmt::Display for Ulimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}:{}", self.name, self.soft, self.hard)
+    }
+}
+
+macro_rules! as_text {
+    ($type:ty) => {
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.to_string()
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = Invalid;
+
+            fn try_from(text: String) -> Result<Self, Invalid> {
+                text.parse()
+            }
+        }
+    };
+}
+
+as_text!(AddHost);
+as_text!(Ulimit);
+
+/// Reads `64m`, `1g`, `512kb`, `1048576`: powers of 1024, as `--shm-size` does.
+///
+/// # Errors
+/// It is no such text, or nothing.
+pub fn parse_bytes(text: &str) -> Result<u64, Invalid> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(digits);
+    let power = match unit {
+        "" | "b" => Some(0),
+        "k" | "kb" | "kib" => Some(1),
+        "m" | "mb" | "mib" => Some(2),
+        "g" | "gb" | "gib" => Some(3),
+        _ => None,
+    };
+    let bytes = power.and_then(|power| number.parse::<u64>().ok()?.checked_mul(1024_u64.pow(power)));
+    bytes
+        .filter(|bytes| *bytes > 0 && *bytes <= 1 << 40)
+        .ok_or_else(|| Invalid::new("size", text, "write bytes, or 64m, 1g: at most 1024g"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_read_in_both_ways_and_given_in_buildkits() {
+        for (text, read) in [
+            ("db=10.0.0.7", "db=10.0.0.7"),
+            ("db:10.0.0.7", "db=10.0.0.7"),
+            ("a.b-c_d:fd00::7", "a.b-c_d=fd00::7"),
+            ("db=[fd00::7]", "db=fd00::7"),
+        ] {
+            assert_eq!(text.parse::<AddHost>().unwrap().to_string(), read);
+        }
+        for text in
+            ["", "db", "db=", "=10.0.0.7", "db=x", "d,b=10.0.0.7", "d b=10.0.0.7", "db=10.0.0.7,x=10.0.0.8"]
+        {
+            assert!(text.parse::<AddHost>().is_err(), "{text}");
+        }
+        let error = "db:host-gateway".parse::<AddHost>().unwrap_err().to_string();
+        assert!(error.contains("your host"), "{error}");
+    }
+
+    #[test]
+    fn limits_and_sizes_are_read_as_docker_reads_them() {
+        for (text, read) in [
+            ("nofile=1024:4096", "nofile=1024:4096"),
+            ("core=0", "core=0:0"),
+            ("memlock=-1", "memlock=-1:-1"),
+        ] {
+            assert_eq!(text.parse::<Ulimit>().unwrap().to_string(), read);
+        }
+        for text in
+            ["", "nofile", "nofile=", "nofile=x", "nofile=2:1", "nofile=-1:5", "files=1", "nofile=1,core=0"]
+        {
+            assert!(text.parse::<Ulimit>().is_err(), "{text}");
+        }
+        for (text, bytes) in
+            [("64m", 64 << 20), ("1G", 1 << 30), ("512kb", 512 << 10), ("1048576", 1 << 20), ("7b", 7)]
+        {
+            assert_eq!(parse_bytes(text).unwrap(), bytes);
+        }
+        for text in ["", "0", "m", "-1", "1t", "1.5g", "99999999999999999999"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_machines_network_is_not_for_builds() {
+        assert_eq!("none".parse::<Network>().unwrap(), Network::None);
+        assert!("host".parse::<Network>().unwrap_err().to_string().contains("worker's own network"));
+        assert!("bridge".parse::<Network>().is_err());
+    }
+}

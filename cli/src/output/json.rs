@@ -130,6 +130,8 @@ pub struct AttemptJson {
     pub state: String,
     /// native or emulated.
     pub support: String,
+    /// When it was given to its worker.
+    pub offered: Option<String>,
     /// When its worker began.
     pub started: Option<String>,
     /// When it ended.
@@ -297,6 +299,7 @@ impl From<&farm_proto::v1::Attempt> for AttemptJson {
             worker: attempt.worker.clone(),
             state: attempt.state.clone(),
             support: attempt.support.clone(),
+            offered: time(attempt.offered_ms),
             started: time(attempt.started_ms),
             finished: time(attempt.finished_ms),
             failure: attempt.failure.as_ref().map(FailureJson::from),

@@ -75,10 +75,17 @@ async fn heed(farm: &Farm, id: &str, mut interrupts: Interrupts, display: &RefCe
         }
     }
     display.borrow_mut().line(&format!("cancelling build {id}; Ctrl-C again to leave at once"));
-    if let Err(error) = cancel(farm, id).await {
-        display.borrow_mut().line(&format!("error: {error}"));
+    // A farm that doesn't answer must not keep the next one from being heard.
+    let leave = interrupts.presses() + 1;
+    tokio::select! {
+        cancelled = cancel(farm, id) => {
+            if let Err(error) = cancelled {
+                display.borrow_mut().line(&format!("error: {error}"));
+            }
+            interrupts.press(leave).await;
+        }
+        () = interrupts.press(leave) => {}
     }
-    interrupts.press(interrupts.presses() + 1).await;
     display.borrow_mut().finish(None, vec!["left; the farm still ends the build".to_owned()]);
     std::process::exit(Exit::Cancelled.code().into());
 }

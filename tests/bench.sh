@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Measures farm beside its peers: release builds, side by side in one run, in the test bed.
+#
+#   tests/bench.sh submit [--pairs N]     `farm submit` and `docker buildx build --push`, two platforms, one engine;
+#                                         9 pairs unless said
+#
+# Each measure ends in a line `bench NAME measure=… ratio=… farm=… peer=…`: medians in seconds, the ratio (farm to peer)
+# that of the pairs. Machines are noisy: quote ratios, and have nothing else running.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+case "${1:-}" in
+  submit) ;;
+  *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
+esac
+export SQLX_OFFLINE=true
+unset DATABASE_URL
+cargo build --release --workspace --bins
+FARM_SKIP_LINT=1 exec tests/run.sh bed target/release/farm-measure "$@"

@@ -1,0 +1,188 @@
+//! What farm takes beside its peers, in one run and on the same engine: see `tests/bench.sh`.
+//!
+//! Runs in the test bed. Farm and peer take turns, so that what slows the machine slows both; what counts is the ratio
+//! within each pair, and of all pairs the median. Each measure ends in a line `bench NAME measure=… ratio=… farm=… peer=…`
+//! (seconds).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the report")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use farm_tests::bed::Bed;
+use farm_tests::farm::{Farm, WorkerSpec, output};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PLATFORMS: &str = "linux/amd64,linux/arm64";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let pairs = match args.iter().position(|arg| arg == "--pairs").map(|at| args.get(at + 1)) {
+        None => 9,
+        Some(number) => number.and_then(|n| n.parse().ok()).filter(|n| *n > 0).expect("--pairs N"),
+    };
+    match args.first().map(String::as_str) {
+        Some("submit") => submit(pairs),
+        _ => {
+            eprintln!("measure submit [--pairs N]");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// `farm submit` against `docker buildx build --push`: two platforms, one engine, one registry.
+fn submit(pairs: usize) {
+    let farm = Farm::builder()
+        .worker(WorkerSpec::new("w-native").platforms("linux/amd64").slots(2))
+        .worker(WorkerSpec::new("w-qemu").platforms("linux/arm64=emulated").slots(2))
+        .start();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("examples").join("multiarch");
+    let unchanged = [example.clone(), example];
+    compare("submit", "warm", &farm, pairs, |_, turn| unchanged[turn].clone());
+
+    // Of what is built both keep nothing for each other: every context has a text of its own in it.
+    let steps = [Folder::new(), Folder::new()];
+    compare("submit", "steps", &farm, pairs, |round, turn| {
+        let dockerfile = format!(
+            "FROM localhost:5002/python:3.11-slim\nCOPY . /src\nRUN : {turn} {round} {}; python3 -c 'print(sum(range(2000000)))'\n\
+             RUN cp -r /src /dst\n",
+            std::process::id()
+        );
+        steps[turn].write("Dockerfile", &dockerfile);
+        steps[turn].path()
+    });
+    let edited = [Folder::new(), Folder::new()];
+    for folder in &edited {
+        folder.write("Dockerfile", "FROM localhost:5002/python:3.11-slim\nWORKDIR /app\nCOPY . .\n");
+        for n in 0..500 {
+            folder.write(&format!("src/d{}/f{n}.py", n % 20), &format!("# {n}\n{}", "x = 1\n".repeat(200)));
+        }
+    }
+    compare("submit", "edit", &farm, pairs, |round, turn| {
+        edited[turn].write("src/d1/f1.py", &format!("# {turn} {round} {}\n", std::process::id()));
+        edited[turn].path()
+    });
+}
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(Bed::from_env().folder("measure"))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().to_owned()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
+/// Where the time of a build by farm went, seconds.
+#[derive(Debug, Clone, Copy)]
+struct Parts {
+    client: f64,
+    queue: f64,
+    dispatch: f64,
+    solve: f64,
+    publish: f64,
+    whole: f64,
+}
+
+fn compare(name: &str, measure: &str, farm: &Farm, pairs: usize, context: impl Fn(usize, usize) -> PathBuf) {
+    let registry = Bed::from_env().registry;
+    let (mut ours, mut theirs, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    // The first round only warms up.
+    for round in 0..=pairs {
+        // Who is first changes from pair to pair.
+        let mut turns = [0, 1];
+        turns.rotate_left(round % 2);
+        for turn in turns {
+            let context = context(round, turn);
+            let tag = format!("{registry}/measure/{measure}-{turn}:1");
+            let seconds = if turn == 0 {
+                let one = by_farm(farm, &context, &tag);
+                if round > 0 {
+                    parts.push(one);
+                }
+                one.whole
+            } else {
+                by_buildx(&context, &tag)
+            };
+            if round > 0 {
+                if turn == 0 { &mut ours } else { &mut theirs }.push(seconds);
+            }
+        }
+    }
+    let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(farm, peer)| farm / peer).collect();
+    let of = |part: fn(&Parts) -> f64| median(&parts.iter().map(part).collect::<Vec<_>>());
+    println!(
+        "{name} {measure}, {pairs} pairs, medians in seconds: client and upload {:.3}, queue {:.3}, dispatch {:.3}, \
+         solve and push {:.3}, publish {:.3}; ratios {:.2} to {:.2}",
+        of(|p| p.client),
+        of(|p| p.queue),
+        of(|p| p.dispatch),
+        of(|p| p.solve),
+        of(|p| p.publish),
+        ratios.iter().copied().fold(f64::INFINITY, f64::min),
+        ratios.iter().copied().fold(0.0, f64::max),
+    );
+    println!(
+        "bench {name} measure={measure} ratio={:.2} farm={:.3} peer={:.3}",
+        median(&ratios),
+        median(&ours),
+        median(&theirs)
+    );
+}
+
+fn by_farm(farm: &Farm, context: &Path, tag: &str) -> Parts {
+    let mut command =
+        farm.command(&["submit", context.to_str().unwrap(), "-t", tag, "--platform", PLATFORMS, "--json"]);
+    let begin = Instant::now();
+    let out = output(&mut command);
+    let whole = begin.elapsed().as_secs_f64();
+    assert_eq!(out.status, 0, "{out:?}");
+    let build: Value = serde_json::from_str(&out.stdout).unwrap();
+    let at = |value: &Value| chrono::DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap();
+    let between = |from, to: chrono::DateTime<chrono::FixedOffset>| {
+        let span: chrono::TimeDelta = to - from;
+        f64::from(i32::try_from(span.num_milliseconds()).unwrap()) / 1000.0
+    };
+    let attempts: Vec<&Value> =
+        build["platforms"].as_array().unwrap().iter().map(|platform| &platform["history"][0]).collect();
+    let last = |field: &str| attempts.iter().map(|attempt| at(&attempt[field])).max().unwrap();
+    let (created, finished) = (at(&build["created"]), at(&build["finished"]));
+    Parts {
+        client: whole - between(created, finished),
+        queue: between(created, last("offered")),
+        dispatch: between(last("offered"), last("started")),
+        solve: between(last("started"), last("finished")),
+        publish: between(last("finished"), finished),
+        whole,
+    }
+}
+
+fn by_buildx(context: &Path, tag: &str) -> f64 {
+    let mut command = Command::new("docker");
+    command.args(["buildx", "build", "--push", "--provenance=false", "--sbom=false", "--progress=plain"]);
+    command.args(["--platform", PLATFORMS, "-t", tag]).arg(context).stdin(Stdio::null());
+    let begin = Instant::now();
+    let out = output(&mut command);
+    let whole = begin.elapsed().as_secs_f64();
+    assert_eq!(out.status, 0, "{out:?}");
+    whole
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
+}

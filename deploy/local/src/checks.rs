@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::child::search_path;
 use crate::layout::Layout;
 use crate::parts::{own_program, postgres_bin_for};
 use crate::ports::check_free;
@@ -85,6 +86,5 @@ pub fn free_bytes(layout: &Layout) -> Result<u64> {
 
 /// Is there a program of this name?
 pub fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+    std::env::split_paths(&search_path()).any(|dir| dir.join(program).is_file())
 }

@@ -1,6 +1,7 @@
 //! A process that the supervisor started: it dies with the supervisor, is signalled through its pidfd, and leaves
 //! a record by which a later supervisor finds it.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,8 +43,6 @@ pub struct Recipe {
     pub command: Vec<String>,
     /// Further environment.
     pub env: Vec<(String, String)>,
-    /// What the environment of the supervisor must not bring in.
-    pub without: Vec<&'static str>,
     /// Another user and group; only root can use it.
     pub user: Option<(u32, u32)>,
     /// What the kernel sends it when the supervisor dies.
@@ -59,12 +58,46 @@ impl Recipe {
             name: name.to_owned(),
             command: command.into_iter().map(Into::into).collect(),
             env: Vec::new(),
-            without: Vec::new(),
             user: None,
             orphaned: "KILL",
             stop: TERM,
         }
     }
+}
+
+/// What of the caller's environment the parts get. Not the rest: a REGISTRY_…, PG…, DOCKER_… or FARM_… that is meant
+/// for something else would put a part's data elsewhere, or keep it from starting.
+const KEPT: &[&str] = &[
+    "HOME",
+    "TZ",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "RUST_LOG",
+    "RUST_BACKTRACE",
+];
+
+/// The environment of all parts.
+pub fn environment() -> Vec<(String, OsString)> {
+    let kept = KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)));
+    kept.chain([("PATH".to_owned(), search_path())]).collect()
+}
+
+/// The caller's PATH, and the folders of system programs behind it, which an ordinary user's may lack.
+pub fn search_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    for folder in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
+        if !path.is_empty() {
+            path.push(":");
+        }
+        path.push(folder);
+    }
+    path
 }
 
 /// A running process.
@@ -98,10 +131,7 @@ impl Child {
             command.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups"]);
         }
         command.arg("--").args(&recipe.command);
-        command.envs(recipe.env.iter().map(|(k, v)| (k, v))).current_dir("/");
-        for name in &recipe.without {
-            command.env_remove(name);
-        }
+        command.env_clear().envs(environment()).envs(recipe.env.iter().map(|(k, v)| (k, v))).current_dir("/");
         command.stdin(Stdio::null()).stdout(log.writer()?).stderr(log.writer()?);
         command.process_group(0).kill_on_drop(true);
         let inner = command.spawn().map_err(|e| {
@@ -330,6 +360,15 @@ mod tests {
         assert!(Record { start_time: record.start_time + 1, ..record.clone() }.find().is_none());
         assert!(Record { boot_id: "another".into(), ..record }.find().is_none());
         assert_eq!(parent(me), Some(std::os::unix::process::parent_id()));
+    }
+
+    #[test]
+    fn of_the_environment_only_what_is_meant_for_all_is_passed_on() {
+        let names: Vec<String> = environment().into_iter().map(|(name, _)| name).collect();
+        // Cargo sets many of its own for a test.
+        assert!(!names.iter().any(|name| name.starts_with("CARGO")), "{names:?}");
+        let path = search_path().into_string().unwrap();
+        assert!(names.contains(&"PATH".to_owned()) && path.contains(":/usr/sbin:"), "{path}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use crate::child::Record;
+use crate::child::{Record, search_path};
 use crate::control::{Event, Request, Status};
 use crate::layout::{Layout, MARKER};
 use crate::parts::own_program;
@@ -80,6 +80,7 @@ fn start(layout: &Layout, settings: &Settings) -> Result<Events> {
     // setsid(1) makes the session; Rust would need unsafe code between fork and exec. It forks only where it leads a
     // process group already, which a child of ours doesn't.
     let mut command = Command::new("setsid");
+    command.env("PATH", search_path());
     command.arg(program).arg("supervise").arg("--state-dir").arg(layout.root()).args(["--settings", &json]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).current_dir("/");
     let mut process = command.spawn().map_err(|e| failed("setsid can't be started", &e))?;
@@ -129,15 +130,15 @@ pub fn ask(layout: &Layout, request: Request) -> Result<Option<Events>> {
             Err(_) => sleep(POLL),
         }
     };
-    let limit = if request == Request::Status { ANSWER } else { BETWEEN };
     let line = serde_json::to_string(&request).map_err(|e| Error::Failed(e.to_string()))?;
-    stream.set_read_timeout(Some(limit)).map_err(|e| failed(socket.display(), &e))?;
+    stream.set_read_timeout(Some(ANSWER)).map_err(|e| failed(socket.display(), &e))?;
     // One that ends just now is told by what is read.
     let _ = stream.write_all(format!("{line}\n").as_bytes());
+    let same = stream.try_clone().map_err(|e| failed(socket.display(), &e))?;
     let lines: Box<dyn Read> = Box::new(stream);
     Ok(Some(Events {
         lines: BufReader::new(lines),
-        from: From::Socket,
+        from: From::Socket(same),
         layout: layout.clone(),
         is_over: false,
     }))
@@ -160,7 +161,8 @@ impl std::fmt::Debug for Events {
 enum From {
     /// Its standard output, and how long its log was before.
     Child(Child, u64),
-    Socket,
+    /// Its other handle.
+    Socket(UnixStream),
 }
 
 impl Events {
@@ -180,7 +182,7 @@ impl Events {
             Ok(0) | Err(_) => {
                 self.is_over = true;
                 return match &mut self.from {
-                    From::Socket => Ok(None),
+                    From::Socket(_) => Ok(None),
                     From::Child(process, said_before) => {
                         let status = process.wait().map_err(|e| failed("the supervisor", &e))?;
                         Err(died(&self.layout, &status.to_string(), *said_before))
@@ -188,6 +190,10 @@ impl Events {
                 };
             }
             Ok(_) => {}
+        }
+        if let From::Socket(socket) = &self.from {
+            // It lives. What it does may take its time.
+            let _ = socket.set_read_timeout(Some(BETWEEN));
         }
         let event: Event = serde_json::from_str(&line)
             .map_err(|e| Error::Failed(format!("the supervisor's report can't be read ({e}): {line}")))?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
 
-/// What can be asked.
+/// What can be asked. The first answer is always how it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {

@@ -167,17 +167,19 @@ async fn answer(stream: UnixStream, farm: Farm) {
         return;
     }
     let mut stream = reader.into_inner().into_inner();
-    match serde_json::from_str(&line) {
-        Ok(Request::Status) => {
-            let line = Event::Status(Box::new(farm.status())).line();
-            let _ = stream.write_all(line.as_bytes()).await;
-        }
-        Ok(Request::Up) => farm.starting.play(stream).await,
-        Ok(Request::Down) => {
-            farm.stop.cancel();
-            farm.stopping.play(stream).await;
-        }
-        // Another version's: it sees the end of the stream.
-        Err(_) => {}
+    // Another version's sees the end of the stream.
+    let Ok(request) = serde_json::from_str(&line) else { return };
+    if request == Request::Down {
+        farm.stop.cancel();
+    }
+    // First a sign of life: the next event may be long in coming.
+    let line = Event::Status(Box::new(farm.status())).line();
+    if stream.write_all(line.as_bytes()).await.is_err() {
+        return;
+    }
+    match request {
+        Request::Status => {}
+        Request::Up => farm.starting.play(stream).await,
+        Request::Down => farm.stopping.play(stream).await,
     }
 }

@@ -105,7 +105,7 @@ pub async fn keep(part: Arc<dyn Part>, board: Board, first: oneshot::Sender<Firs
             it.state = PartState::Restarting;
             it.pid = None;
             it.restarts += 1;
-            it.detail = why.lines().next().unwrap_or_default().to_owned();
+            it.detail = in_short(&why);
         });
         tokio::select! {
             () = sleep(wait) => {}
@@ -117,6 +117,16 @@ pub async fn keep(part: Arc<dyn Part>, board: Board, first: oneshot::Sender<Firs
         it.state = PartState::Stopped;
         it.pid = None;
     });
+}
+
+/// The first line, which says what has happened, and the last, which is the part's last word.
+fn in_short(why: &str) -> String {
+    let mut lines = why.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    match lines.next_back() {
+        Some(last) => format!("{first}: {}", last.chars().take(160).collect::<String>()),
+        None => first.to_owned(),
+    }
 }
 
 /// Waits for its end, and says how it came; `None` when it was stopped.

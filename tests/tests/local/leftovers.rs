@@ -71,6 +71,31 @@ fn a_pid_file_of_a_dead_postgres_keeps_nobody_from_starting() {
 }
 
 #[test]
+fn an_environment_that_is_meant_for_others_changes_nothing() {
+    let local = Local::new();
+    let elsewhere = local.state().with_file_name("elsewhere");
+    let mut up = local.up_command(&["--engine", &Bed::from_env().engine, "--no-emulation"]);
+    for (name, value) in [
+        ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", elsewhere.to_str().unwrap()),
+        ("REGISTRY_HTTP_ADDR", "127.0.0.1:1"),
+        ("PGPORT", "abc"),
+        ("PGOPTIONS", "-c foo=1"),
+        ("PGSERVICE", "foo"),
+        ("DOCKER_HOST", "tcp://127.0.0.1:1"),
+        ("FARM_CONFIG", "/nonexistent/farm.toml"),
+        ("TMPDIR", "/nonexistent"),
+        // An ordinary user's, without the folders of system programs.
+        ("PATH", "/usr/bin:/bin"),
+    ] {
+        up.env(name, value);
+    }
+    let out = output(&mut up);
+    assert_eq!(out.status, 0, "{out:?}");
+    local.bring_base();
+    assert!(local.state().join("registry/data/docker").exists() && !elsewhere.exists());
+}
+
+#[test]
 fn what_an_admin_has_mounted_in_the_folder_stays_mounted() {
     let local = Local::new();
     assert_eq!(local.up_small().status, 0);

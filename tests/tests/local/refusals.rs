@@ -7,7 +7,7 @@ use std::process::Command;
 use farm_tests::bed::Bed;
 use farm_tests::process::run;
 
-use crate::support::{Local, until};
+use crate::support::{Local, on_a_machine_of_its_own, until};
 
 /// `farm up` must end with 2 or 3 and say all of these.
 fn refused(local: &Local, flags: &[&str], words: &[&str]) {
@@ -49,12 +49,15 @@ fn platforms_that_cannot_be_built_for_are_no_farm() {
 
 #[test]
 fn a_missing_program_is_named_with_its_package() {
+    if !on_a_machine_of_its_own("refusals::a_missing_program_is_named_with_its_package") {
+        return;
+    }
+    let program = run(Command::new("sh").args(["-c", "command -v docker-registry"]));
+    run(Command::new("mount").args(["--bind", "/dev/null", program.trim()]));
     let local = Local::new();
-    let engine = Bed::from_env().engine;
-    let mut up = local.up_command(&["--engine", &engine, "--no-emulation"]);
-    let out = farm_tests::farm::output(up.env("PATH", "/nonexistent"));
-    assert!(out.status == 2 && out.stderr.contains("setsid isn't installed"), "{out:?}");
-    assert!(out.stderr.contains("util-linux") && !local.state().exists(), "{out:?}");
+    let out = local.up_small();
+    assert!(out.status == 2 && out.stderr.contains("docker-registry isn't installed"), "{out:?}");
+    assert!(out.stderr.contains("apt-get install docker-registry") && !local.state().exists(), "{out:?}");
 }
 
 #[test]

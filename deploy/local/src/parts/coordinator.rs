@@ -48,8 +48,7 @@ impl Part for Coordinator {
             if let Some(config) = &self.config {
                 command.extend(["--config".to_owned(), text(config)]);
             }
-            let mut recipe = Recipe::new("coordinator", command);
-            recipe.without = OTHER_FARMS.to_vec();
+            let recipe = Recipe::new("coordinator", command);
             let mut child = spawn(&self.layout, &recipe)?;
             // It may have a large database to migrate.
             let limit = Duration::from_secs(600);
@@ -67,22 +66,3 @@ impl Part for Coordinator {
         })
     }
 }
-
-/// What a user may have set for another farm.
-pub(super) const OTHER_FARMS: &[&str] = &[
-    "FARM_CONFIG",
-    "FARM_LISTEN",
-    "FARM_DATABASE_URL",
-    "FARM_STATE_DIR",
-    "FARM_TOKEN",
-    "FARM_TOKEN_FILE",
-    "FARM_WORKER_COORDINATOR",
-    "FARM_WORKER_NAME",
-    "FARM_WORKER_ENGINE",
-    "FARM_WORKER_STATE_DIR",
-    "FARM_WORKER_SLOTS",
-    "FARM_WORKER_PLATFORMS",
-    "FARM_WORKER_ONLY",
-    "FARM_WORKER_CACHE_BYTES",
-    "FARM_WORKER_LOG",
-];

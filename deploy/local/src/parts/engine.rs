@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::{POLL, Part, Started, ask, own_program, spawn, text, until_ready};
 use crate::checks::on_path;
-use crate::child::{Child, Recipe, Stop, all, parent};
+use crate::child::{Child, Recipe, Stop, all, environment, parent};
 use crate::layout::Layout;
 use crate::ports::http_status_on;
 use crate::relay::Relay;
@@ -154,7 +154,6 @@ impl Part for Engine {
             }
             let mut recipe = Recipe::new("engine", command);
             recipe.env.push(("OTEL_TRACES_EXPORTER".to_owned(), "none".to_owned()));
-            recipe.without = vec!["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "DOCKER_HOST"];
             recipe.stop = Stop { signal: Signal::TERM, again_after: None, grace: Duration::from_secs(20) };
             let mut child = spawn(&self.layout, &recipe)?;
             let inside = self.first_inside(&mut child).await?;
@@ -190,7 +189,7 @@ pub(super) fn ping(socket: &std::path::Path) -> Option<()> {
 
 /// The version of the dockerd that is installed.
 pub fn engine_version() -> Option<String> {
-    let output = Command::new("dockerd").arg("--version").output().ok()?;
+    let output = Command::new("dockerd").arg("--version").env_clear().envs(environment()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.strip_prefix("Docker version ")?.split([',', ' ']).next()?.to_owned())
 }

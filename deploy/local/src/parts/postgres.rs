@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use rustix::process::Signal;
 
 use super::{Part, Progress, Started, spawn, text, until_ready};
-use crate::child::{Recipe, Stop, all};
+use crate::child::{Recipe, Stop, all, environment};
 use crate::layout::Layout;
 use crate::{Error, Result};
 
@@ -100,7 +100,7 @@ impl Postgres {
 
     fn run<'a>(&self, command: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let mut wrapped = Command::new("setpriv");
-        wrapped.args(["--pdeathsig", "KILL"]);
+        wrapped.args(["--pdeathsig", "KILL"]).env_clear().envs(environment());
         if let Some((uid, gid)) = self.user {
             wrapped.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups"]);
         }
@@ -132,7 +132,14 @@ impl Postgres {
     async fn is_ready(&self) -> Option<i32> {
         let mut ask = tokio::process::Command::new(self.bin.join("pg_isready"));
         ask.args(["-q", "-t", "2", "-U", "farm", "-d", "farm", "-h"]).arg(self.layout.run("postgres"));
-        ask.stdin(Stdio::null()).kill_on_drop(true).status().await.ok()?.code()
+        ask.env_clear()
+            .envs(environment())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .status()
+            .await
+            .ok()?
+            .code()
     }
 
     /// A killed server leaves its pid file, and a new one minds when that number is any process of its user, or none

@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use rustix::process::Signal;
 
-use super::coordinator::OTHER_FARMS;
 use super::engine::ping;
 use super::{Part, Started, ask, own_program, spawn, text, until_ready};
 use crate::child::{Recipe, Stop};
@@ -50,7 +49,6 @@ impl Part for Worker {
             }
             command.extend(self.offers.iter().cloned());
             let mut recipe = Recipe::new(&self.name, command);
-            recipe.without = OTHER_FARMS.to_vec();
             // The first SIGTERM would let running jobs finish; they are accepted, and are run again by the next start.
             recipe.stop = Stop {
                 signal: Signal::TERM,

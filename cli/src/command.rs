@@ -55,6 +55,10 @@ pub enum Verb {
     Down(verbs::down::Args),
     /// Show how the farm on this machine is
     Status(verbs::status::Args),
+    /// Print what makes a shell complete farm's verbs and flags
+    Completions(verbs::completions::CompletionsArgs),
+    /// Write manual pages
+    Man(verbs::completions::ManArgs),
 }
 
 impl Command {
@@ -75,6 +79,8 @@ impl Command {
             Verb::Up(args) => verbs::up::run(&args),
             Verb::Down(args) => verbs::down::run(&args),
             Verb::Status(args) => verbs::status::run(&args),
+            Verb::Completions(args) => verbs::completions::completions(&args),
+            Verb::Man(args) => verbs::completions::man(&args),
         }
     }
 }

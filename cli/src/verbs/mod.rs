@@ -2,6 +2,7 @@
 
 pub mod builds;
 pub mod cancel;
+pub mod completions;
 pub mod down;
 mod local_logs;
 pub mod logs;

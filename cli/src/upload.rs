@@ -10,6 +10,7 @@
 use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,6 +56,27 @@ pub struct Uploaded {
     pub sent_bytes: u64,
 }
 
+/// How far an upload is, for whoever looks on.
+#[derive(Debug, Default)]
+pub struct Sending {
+    sent: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Sending {
+    /// Bytes that were sent, of so many; `None` while it isn't known how many there are.
+    pub fn bytes(&self) -> Option<(u64, u64)> {
+        let total = self.total.load(Ordering::Relaxed);
+        (total > 0).then(|| (self.sent.load(Ordering::Relaxed).min(total), total))
+    }
+
+    /// So many more are to be sent.
+    fn expect(&self, more: u64) {
+        // What a broken session has sent was not for nothing, but is sent no more.
+        self.total.store(self.sent.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+    }
+}
+
 /// Why a session ended.
 enum Broken {
     Status(Status),
@@ -73,16 +95,22 @@ impl From<Error> for Broken {
     }
 }
 
-/// Uploads what the farm lacks of `source`. `pause` waits before a further try after a broken connection.
+/// Uploads what the farm lacks of `source`. `pause` waits before a further try after a broken connection; `sending` is
+/// told how far it is.
 ///
 /// # Errors
 /// A file has changed since it was hashed ([`Error::Usage`]), the farm refuses, or the connection broke
 /// too often.
-pub async fn upload(farm: &Farm, source: &Arc<Source>, pause: impl AsyncFn(Duration)) -> Result<Uploaded> {
+pub async fn upload(
+    farm: &Farm,
+    source: &Arc<Source>,
+    pause: impl AsyncFn(Duration),
+    sending: &Arc<Sending>,
+) -> Result<Uploaded> {
     let (mut new_files, mut sent_bytes) = (0, 0);
     let mut wait = Duration::from_millis(500);
     for session in 1.. {
-        match one_session(farm, source, &mut new_files, &mut sent_bytes).await {
+        match one_session(farm, source, &mut new_files, &mut sent_bytes, sending).await {
             Ok(upload_id) => {
                 let (tree_id, content_key) = source.names();
                 return Ok(Uploaded { upload_id, tree_id, content_key, new_files, sent_bytes });
@@ -108,6 +136,7 @@ async fn one_session(
     source: &Arc<Source>,
     new_files: &mut usize,
     sent_bytes: &mut u64,
+    sending: &Arc<Sending>,
 ) -> Result<String, Broken> {
     let mut client = farm.snapshots();
     let session = client.open_upload(OpenUploadRequest {}).await?.into_inner();
@@ -118,7 +147,8 @@ async fn one_session(
     // A later session finds there what an earlier one sent.
     *new_files = (*new_files).max(order.iter().filter(is_file).count());
     if !order.is_empty() {
-        *sent_bytes += send(farm, source, order, &session.upload_id).await?;
+        sending.expect(order.iter().filter_map(|digest| source.objects.get(digest)).map(Object::size).sum());
+        *sent_bytes += send(farm, source, order, &session.upload_id, sending).await?;
     }
     let roots = source
         .roots
@@ -223,13 +253,25 @@ fn from_below(source: &Source, missing: &HashSet<Digest>) -> Vec<Digest> {
 }
 
 /// Sends these objects in this order; answers their bytes.
-async fn send(farm: &Farm, source: &Arc<Source>, order: Vec<Digest>, upload_id: &str) -> Result<u64, Broken> {
+async fn send(
+    farm: &Farm,
+    source: &Arc<Source>,
+    order: Vec<Digest>,
+    upload_id: &str,
+    sending: &Arc<Sending>,
+) -> Result<u64, Broken> {
     // At most eight messages of about a mebibyte wait in memory.
     let (sender, receiver) = mpsc::channel(8);
     let reading = tokio::task::spawn_blocking({
-        let source = Arc::clone(source);
-        let mut out =
-            Out { sender, upload_id: upload_id.to_owned(), pack: Vec::new(), pack_bytes: 0, sent: 0 };
+        let (source, sending) = (Arc::clone(source), Arc::clone(sending));
+        let mut out = Out {
+            sender,
+            upload_id: upload_id.to_owned(),
+            pack: Vec::new(),
+            pack_bytes: 0,
+            sent: 0,
+            sending,
+        };
         move || {
             for digest in order {
                 if let Some(object) = source.objects.get(&digest)
@@ -271,6 +313,7 @@ struct Out {
     pack: Vec<PackedObject>,
     pack_bytes: usize,
     sent: u64,
+    sending: Arc<Sending>,
 }
 
 impl Out {
@@ -300,7 +343,7 @@ impl Out {
             return Receiver::Gone;
         }
         self.pack_bytes += length;
-        self.sent += u64::try_from(length).unwrap_or(u64::MAX);
+        self.count(length);
         self.pack.push(PackedObject { digest: raw(&digest), kind: kind.into(), data });
         Receiver::There
     }
@@ -328,13 +371,19 @@ impl Out {
             if last && std::mem::take(&mut hasher).finish() != digest {
                 return Err(changed());
             }
-            self.sent += u64::try_from(length).unwrap_or(0);
+            self.count(length);
             let piece = FilePiece { digest: raw(&digest), size, data: data.into(), last };
             if self.message(Part::Piece(piece)).is_gone() {
                 return Ok(Receiver::Gone);
             }
         }
         Ok(Receiver::There)
+    }
+
+    fn count(&mut self, length: usize) {
+        let length = u64::try_from(length).unwrap_or(0);
+        self.sent += length;
+        self.sending.sent.fetch_add(length, Ordering::Relaxed);
     }
 
     fn flush(&mut self) -> Receiver {

@@ -103,6 +103,16 @@ pub enum Object {
     },
 }
 
+impl Object {
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Folder { bytes, .. } => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            Self::File { size, .. } => *size,
+        }
+    }
+}
+
 /// A source that was read.
 #[derive(Debug, Clone, Default)]
 pub struct Source {

@@ -109,6 +109,13 @@ impl Display {
         }
     }
 
+    /// What is done before there is a build; `None`: nothing more.
+    pub fn prepare(&mut self, text: Option<&str>) {
+        if let Kind::Live(live) = &mut self.kind {
+            live.prepare(text);
+        }
+    }
+
     /// Draws what is drawn.
     pub fn draw(&mut self, now_ms: i64) {
         if let Kind::Live(live) = &mut self.kind {

@@ -180,7 +180,10 @@ async fn only_what_is_missing_is_sent_and_an_unchanged_tree_is_one_question() {
     let fake = Fake::default();
     let farm = served(&fake).await;
     let first = source(dir.path());
-    let done = upload(&farm, &first, no_pause).await.unwrap();
+    let sending = Arc::new(Sending::default());
+    assert_eq!(sending.bytes(), None);
+    let done = upload(&farm, &first, no_pause, &sending).await.unwrap();
+    assert_eq!(sending.bytes(), Some((done.sent_bytes, done.sent_bytes)));
     assert_eq!((done.tree_id, done.content_key), first.names());
     assert_eq!((done.upload_id.as_str(), done.new_files), ("u1", 3));
     let stored: usize = fake.kept().objects.values().map(|(bytes, _)| bytes.len()).sum();
@@ -190,13 +193,13 @@ async fn only_what_is_missing_is_sent_and_an_unchanged_tree_is_one_question() {
     assert_eq!(fake.kept().messages.len(), 1);
 
     fake.kept().asked.clear();
-    let again = upload(&farm, &first, no_pause).await.unwrap();
+    let again = upload(&farm, &first, no_pause, &Arc::default()).await.unwrap();
     assert_eq!((again.new_files, again.sent_bytes), (0, 0));
     assert_eq!(fake.kept().asked, [2]);
     assert_eq!(fake.kept().messages.len(), 1);
 
     fs::write(dir.path().join("a/b/one"), "changed").unwrap();
-    let done = upload(&farm, &source(dir.path()), no_pause).await.unwrap();
+    let done = upload(&farm, &source(dir.path()), no_pause, &Arc::default()).await.unwrap();
     assert_eq!(done.new_files, 1);
 }
 
@@ -208,7 +211,7 @@ async fn large_files_travel_in_pieces_and_small_ones_in_packs() {
         fs::write(dir.path().join(format!("small{i}")), vec![i; 64 * 1024]).unwrap();
     }
     let fake = Fake::default();
-    let done = upload(&served(&fake).await, &source(dir.path()), no_pause).await.unwrap();
+    let done = upload(&served(&fake).await, &source(dir.path()), no_pause, &Arc::default()).await.unwrap();
     assert_eq!(done.new_files, 44);
     let kept = fake.kept();
     assert!(kept.messages.iter().all(|bytes| *bytes <= PACK_BYTES), "{:?}", kept.messages);
@@ -225,8 +228,12 @@ async fn a_broken_connection_begins_a_session_that_goes_on_where_the_last_ended(
     fake.kept().break_after = Some(12);
     let waits = Mutex::new(Vec::new());
     let farm = served(&fake).await;
-    let done =
-        upload(&farm, &source(dir.path()), async |wait| waits.lock().unwrap().push(wait)).await.unwrap();
+    let sending = Arc::new(Sending::default());
+    let pause = async |wait| waits.lock().unwrap().push(wait);
+    let done = upload(&farm, &source(dir.path()), pause, &sending).await.unwrap();
+    // What a session that broke has sent counts, too.
+    let (sent, total) = sending.bytes().unwrap();
+    assert!(sent == total && total >= done.sent_bytes, "{sent} of {total}, {done:?}");
     assert_eq!((done.upload_id.as_str(), done.new_files), ("u2", 5));
     assert_eq!(*waits.lock().unwrap(), [Duration::from_millis(500)]);
 }
@@ -240,10 +247,12 @@ async fn a_file_that_has_changed_since_it_was_read_ends_the_upload_and_is_named(
         fs::write(&path, vec![1; length]).unwrap();
         let read = source(dir.path());
         fs::write(&path, vec![2; length]).unwrap();
-        let error = upload(&served(&Fake::default()).await, &read, no_pause).await.unwrap_err();
+        let error =
+            upload(&served(&Fake::default()).await, &read, no_pause, &Arc::default()).await.unwrap_err();
         assert!(matches!(&error, Error::Changed(text) if text.starts_with("restless changed")), "{error}");
         fs::remove_file(&path).unwrap();
-        let error = upload(&served(&Fake::default()).await, &read, no_pause).await.unwrap_err();
+        let error =
+            upload(&served(&Fake::default()).await, &read, no_pause, &Arc::default()).await.unwrap_err();
         assert!(matches!(&error, Error::Changed(_)), "{error}");
     }
 }
@@ -253,7 +262,8 @@ async fn a_farm_that_names_the_snapshot_otherwise_is_not_believed() {
     let dir = folder();
     let fake = Fake::default();
     fake.kept().wrong_name = true;
-    let error = upload(&served(&fake).await, &source(dir.path()), no_pause).await.unwrap_err();
+    let error =
+        upload(&served(&fake).await, &source(dir.path()), no_pause, &Arc::default()).await.unwrap_err();
     assert!(error.to_string().contains("versions that don't go together"), "{error}");
 }
 
@@ -263,7 +273,8 @@ async fn a_file_that_the_farm_does_not_take_is_named_before_anything_is_sent() {
     fs::write(dir.path().join("huge"), vec![7; 1000]).unwrap();
     let fake = Fake::default();
     fake.kept().max_file_bytes = 999;
-    let error = upload(&served(&fake).await, &source(dir.path()), no_pause).await.unwrap_err();
+    let error =
+        upload(&served(&fake).await, &source(dir.path()), no_pause, &Arc::default()).await.unwrap_err();
     assert!(error.exit().code() == 2 && error.to_string().contains("huge has 1000 bytes"), "{error}");
     assert!(fake.kept().messages.is_empty());
 }

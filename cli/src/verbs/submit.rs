@@ -27,15 +27,19 @@ use crate::interrupt::Interrupts;
 use crate::output::Out;
 use crate::output::display::{Display, Mode};
 use crate::output::json::{self, BuildJson, UploadJson};
+use crate::output::live::EVERY;
 use crate::output::summary::summary;
 use crate::output::text::{bytes, count, harmless};
-use crate::upload::{Uploaded, upload};
+use crate::upload::{Sending, Uploaded, upload};
 use buildx::Others;
 use plan::Plan;
 use watch::watch;
 
 /// How often a call is made before a broken connection is given up.
 const TRIES: u32 = 6;
+
+/// What takes no longer needs no line of its own.
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// Arguments of `farm submit`.
 #[derive(Debug, clap::Args)]
@@ -187,13 +191,19 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
     let plan = Plan::new(args, environment, std::io::stdin())?;
     // A detached command that is ended ends as any other: it leaves no build to be cancelled.
     let mut interrupts = (!detach).then(Interrupts::listen);
-    let bring = bring(&plan, url);
-    let brought = match &mut interrupts {
-        Some(interrupts) => tokio::select! {
-            brought = bring => brought?,
-            () = interrupts.press(1) => return Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
-        },
-        None => bring.await?,
+    let sending = Arc::new(Sending::default());
+    let ended = tokio::select! {
+        brought = bring(&plan, url, &sending) => brought,
+        () = stopped(interrupts.as_mut()) => Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
+        () = look_on(&mut display, &plan.location.shown, &sending) => return Ok(Exit::Done), // never
+    };
+    display.prepare(None);
+    let brought = match ended {
+        Ok(brought) => brought,
+        Err(error) => {
+            display.finish(None, Vec::new());
+            return Err(error);
+        }
     };
     let Brought { farm, source, uploaded, platforms, chosen } = brought;
     let platforms_told: Vec<String> = platforms.iter().map(ToString::to_string).collect();
@@ -254,19 +264,46 @@ struct Brought {
     chosen: bool,
 }
 
+/// Until Ctrl-C, if anybody listens.
+async fn stopped(interrupts: Option<&mut Interrupts>) {
+    match interrupts {
+        Some(interrupts) => interrupts.press(1).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Shows that the source is read and sent, once that takes longer than a moment. Never ends.
+async fn look_on(display: &mut Display, context: &str, sending: &Sending) {
+    if !display.is_live() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(MOMENT).await;
+    loop {
+        let text = match sending.bytes() {
+            None => format!("reading {context}"),
+            Some((sent, total)) => {
+                format!("sending {}  {} of {}", harmless(context), bytes(sent), bytes(total))
+            }
+        };
+        display.prepare(Some(&text));
+        display.draw(now_ms());
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
 /// Finds the farm, reads the source and uploads it.
-async fn bring(plan: &Plan, url: &str) -> Result<Brought> {
+async fn bring(plan: &Plan, url: &str, sending: &Arc<Sending>) -> Result<Brought> {
     let farm = Farm::connect(url).await?;
     // Asked in any case: it tells at once whether the farm takes this token.
     let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?.into_inner();
     let chosen = plan.platforms.is_empty();
     let platforms = if chosen { native(&about.native_platforms)? } else { plan.platforms.clone() };
     let mut source = read(plan).await?;
-    let mut result = upload(&farm, &source, tokio::time::sleep).await;
+    let mut result = upload(&farm, &source, tokio::time::sleep, sending).await;
     if let Err(Error::Changed(_)) = result {
         // Somebody is at work in the folder: take it as it is now.
         source = read(plan).await?;
-        result = upload(&farm, &source, tokio::time::sleep).await;
+        result = upload(&farm, &source, tokio::time::sleep, sending).await;
     }
     Ok(Brought { uploaded: result?, farm, source, platforms, chosen })
 }

@@ -148,6 +148,20 @@ fn each_platform_has_its_line_whatever_the_width_and_in_the_end_there_is_the_sum
 }
 
 #[test]
+fn before_there_is_a_build_it_is_said_what_is_done() {
+    let mut farm = small_farm();
+    let context = Context::new("FROM scratch\nCOPY Dockerfile /\n");
+    // A farm that is slow to answer.
+    farm.coordinator().pause();
+    let args = ["submit", context.text(), "--platform", "linux/amd64"];
+    let mut terminal = Terminal::run(&farm, 100, 24, &args, &[]);
+    terminal.shows("  reading ");
+    farm.coordinator().cont();
+    let lines = terminal.shows("built in ");
+    assert_eq!((terminal.end(), count(&lines, "  reading ")), (0, 0), "{lines:?}");
+}
+
+#[test]
 fn a_flood_of_output_is_drawn_as_often_as_it_can_be_read() {
     let farm = small_farm();
     // Far below the engine's limit in bytes, and some 20,000 lines a second.

@@ -53,6 +53,9 @@ pub fn frame(view: &View, size: Size, now_ms: i64) -> Vec<Line> {
     let width = size.width.saturating_sub(1).max(1);
     let height = size.height.saturating_sub(1).max(1);
     let mut ending = Vec::new();
+    if let Some(text) = &view.preparing {
+        ending.push(line(Tone::Plain, &format!("  {text}"), width));
+    }
     if let Some(tags) = &view.publishing {
         ending.push(line(Tone::Plain, &format!("  publishing {tags}"), width));
     }

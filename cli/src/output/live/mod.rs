@@ -84,6 +84,11 @@ impl Live {
         self.view.away = why.map(str::to_owned);
     }
 
+    /// What is done before there is a build; `None`: nothing more.
+    pub fn prepare(&mut self, text: Option<&str>) {
+        self.view.preparing = text.map(str::to_owned);
+    }
+
     /// Asks something in the last line, or (`None`) no more.
     pub fn ask(&mut self, question: Option<&str>) {
         self.view.question = question.map(str::to_owned);

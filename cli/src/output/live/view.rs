@@ -20,6 +20,8 @@ const TAIL: usize = 4;
 pub struct View {
     /// In the order in which the platforms were asked for.
     pub rows: Vec<Row>,
+    /// What is done before there is a build.
+    pub preparing: Option<String>,
     /// What is being published.
     pub publishing: Option<String>,
     /// Why the farm doesn't answer.

@@ -14,6 +14,7 @@ use farm_proto::v1::{Build, Failure, Worker};
 use serde::Serialize;
 
 use super::progress::SeenWarning;
+use super::rules::advice;
 use super::summary::{attempt_ms, deciding_attempt, platform_jobs, tag_reference};
 
 /// A build.
@@ -164,6 +165,12 @@ pub struct WarningJson {
     pub file: Option<String>,
     /// From 1.
     pub line: Option<u32>,
+    /// The line itself.
+    pub source_line: Option<String>,
+    /// harmless, or look: somebody should; null for a rule that farm doesn't know.
+    pub weight: Option<&'static str>,
+    /// What to do about it.
+    pub cure: Option<&'static str>,
     /// Where more is said.
     pub url: Option<String>,
     /// The platforms that gave it.
@@ -340,6 +347,9 @@ impl From<&SeenWarning> for WarningJson {
             message: warning.message.clone(),
             file: known(&warning.file),
             line: (warning.line > 0).then_some(warning.line),
+            source_line: known(&warning.source_line),
+            weight: advice(&warning.rule).map(|(weight, _)| weight.as_str()),
+            cure: advice(&warning.rule).map(|(_, cure)| cure),
             url: known(&warning.url),
             platforms: seen.platforms.clone(),
         }

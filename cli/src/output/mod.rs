@@ -13,6 +13,7 @@ pub mod json;
 pub mod lines;
 pub mod live;
 pub mod progress;
+pub mod rules;
 pub mod summary;
 pub mod text;
 

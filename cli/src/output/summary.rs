@@ -7,13 +7,14 @@
 use farm_proto::v1::{Attempt, Build, Failure, Job, Tag};
 
 use super::progress::SeenWarning;
+use super::rules::advice;
 use super::text::{bytes, columns, count, first_line, harmless, short_digest, span};
 
 /// The lines about a build, final or not. `now` is in milliseconds since 1970.
 pub fn summary(build: &Build, warnings: &[SeenWarning], now: i64) -> Vec<String> {
     let mut out = failures(build);
     out.extend(platforms(build, now));
-    out.extend(warnings.iter().map(|seen| warning(seen, build)));
+    out.extend(warnings.iter().flat_map(|seen| warning(seen, build)));
     out.extend(publication(build));
     out.extend(ending(build));
     out
@@ -93,7 +94,8 @@ fn platforms(build: &Build, now: i64) -> Vec<String> {
     out
 }
 
-fn warning(seen: &SeenWarning, build: &Build) -> String {
+/// Which rule, where, the line itself, and whether it matters.
+fn warning(seen: &SeenWarning, build: &Build) -> Vec<String> {
     let warning = &seen.warning;
     let file = if warning.file.is_empty() { "Dockerfile" } else { &warning.file };
     let place =
@@ -101,7 +103,14 @@ fn warning(seen: &SeenWarning, build: &Build) -> String {
     let rule = if warning.rule.is_empty() { String::new() } else { format!("{}: ", harmless(&warning.rule)) };
     let all = build.spec.as_ref().is_some_and(|spec| spec.platforms.len() == seen.platforms.len());
     let of = if all { String::new() } else { format!(" ({})", seen.platforms.join(", ")) };
-    format!("warning{place}  {rule}{}{of}", first_line(&warning.message, 200))
+    let mut out = vec![format!("warning{place}  {rule}{}{of}", first_line(&warning.message, 200))];
+    if !warning.source_line.trim().is_empty() {
+        out.push(format!(" > {:>2} | {}", warning.line, first_line(&warning.source_line, 160)));
+    }
+    if let Some((weight, cure)) = advice(&warning.rule) {
+        out.push(format!("  {}: {cure}", weight.as_str()));
+    }
+    out
 }
 
 fn publication(build: &Build) -> Vec<String> {

@@ -109,8 +109,9 @@ fn a_published_build_says_what_each_platform_gave_and_where_it_is() {
     let mut build = build("succeeded", jobs);
     build.publication = publication(&[("latest", "verified", &digest("before")), ("v1", "superseded", "")]);
     let warning = Warning {
-        rule: "InvalidBaseImagePlatform".into(),
-        message: "the base is linux/arm64".into(),
+        rule: "RedundantTargetPlatform".into(),
+        message: "it is the target already".into(),
+        source_line: "FROM --platform=$TARGETPLATFORM base".into(),
         file: "Dockerfile".into(),
         line: 17,
         ..Default::default()
@@ -129,8 +130,10 @@ fn a_published_build_says_what_each_platform_gave_and_where_it_is() {
                 "linux/arm64  {}  25.0 MB  emulated on w-qemu  2.1 s (2 of 9 steps cached)",
                 short("linux/arm64")
             ),
-            "warning  Dockerfile:17  InvalidBaseImagePlatform: the base is linux/arm64 (linux/amd64)"
+            "warning  Dockerfile:17  RedundantTargetPlatform: it is the target already (linux/amd64)"
                 .to_owned(),
+            " > 17 | FROM --platform=$TARGETPLATFORM base".to_owned(),
+            "  harmless: a FROM means the target platform already; leave the flag out".to_owned(),
             format!(
                 "published  localhost:5002/app:latest  {}  (2 platforms, was {})",
                 short("index"),

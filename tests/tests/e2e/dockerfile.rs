@@ -135,3 +135,24 @@ fn what_a_users_command_prints_is_not_taken_for_the_machines_trouble() {
     assert_eq!(output.status, 1, "{output:?}");
     says(&output.stdout, &["UTF-8", "line 1"]);
 }
+
+#[test]
+fn warnings_say_where_whether_it_matters_and_what_to_do_each_once_over_all_platforms() {
+    let farm = small_farm();
+    // A base for one architecture only, and a flag that says what is so anyway.
+    let dockerfile = format!("FROM --platform=$TARGETPLATFORM {BASE}-amd64\nCOPY Dockerfile /{}\n", nonce());
+    let context = Context::new(&dockerfile);
+    let stdout = submit(&farm, &context, &["--platform", "linux/amd64,linux/arm64"]).ok();
+    let place = |rule: &str| {
+        let lines: Vec<&str> = stdout.lines().collect();
+        let at: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].contains(rule)).collect();
+        assert_eq!(at.len(), 1, "{rule}: {stdout}");
+        lines[at[0]..at[0] + 3].to_vec()
+    };
+    let redundant = place("RedundantTargetPlatform");
+    assert!(redundant[0].starts_with("warning  Dockerfile:1  "), "{redundant:?}");
+    assert!(redundant[1].starts_with(" >  1 | FROM --platform=$TARGETPLATFORM "), "{redundant:?}");
+    assert!(redundant[2].starts_with("  harmless: "), "{redundant:?}");
+    let wrong = place("InvalidBaseImagePlatform");
+    assert!(wrong[0].ends_with("(linux/arm64)") && wrong[2].starts_with("  look: "), "{wrong:?}");
+}

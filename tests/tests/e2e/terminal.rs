@@ -84,9 +84,22 @@ impl Terminal {
         self.until(text, |lines| lines.iter().any(|line| line.contains(text)))
     }
 
+    /// Between two drawings, and for both sides at once, as a terminal does it: a drawing for one width on a screen of
+    /// another would be the test's own doing.
     fn resize(&self, cols: u16, rows: u16) {
+        let drawn = self.drawings();
+        let begin = Instant::now();
+        while self.drawings() == drawn {
+            assert!(begin.elapsed() < LONG, "nothing is drawn any more");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let mut screen = self.screen.lock().unwrap();
+        screen.screen_mut().set_size(rows, cols);
         self.master.resize(size(cols, rows)).unwrap();
-        self.screen.lock().unwrap().screen_mut().set_size(rows, cols);
+    }
+
+    fn drawings(&self) -> usize {
+        self.raw().matches(DRAWN).count()
     }
 
     fn press(&mut self, keys: &[u8]) {
@@ -106,6 +119,9 @@ impl Terminal {
 fn count(lines: &[String], text: &str) -> usize {
     lines.iter().filter(|line| line.contains(text)).count()
 }
+
+/// What ends a drawing (synchronized output).
+const DRAWN: &str = "\u{1b}[?2026l";
 
 const BOTH_PLATFORMS: &str = "linux/amd64,linux/arm64";
 
@@ -175,7 +191,7 @@ fn a_flood_of_output_is_drawn_as_often_as_it_can_be_read() {
     let drawings = raw.matches("\u{1b}[?2026h").count();
     assert!(drawings > 2 && raw.len() / drawings < 4_000, "{drawings} drawings, {} bytes", raw.len());
     // Each is whole, and none clears what it then writes anew.
-    assert_eq!(raw.matches("\u{1b}[?2026l").count(), drawings);
+    assert_eq!(raw.matches(DRAWN).count(), drawings);
     assert!(!raw.contains("\u{1b}[2J") && !raw.contains("\u{1b}[H"));
 }
 

@@ -224,7 +224,8 @@ pub fn on_a_machine_of_its_own(test: &str) -> bool {
 }
 
 /// What a farm could leave on a machine besides processes: mounts, links, network namespaces, packet filter rules,
-/// entries of shared folders.
+/// entries of shared folders. Not the mounts of the bed's own engine: they were copied when this machine began, and go
+/// whenever the engine removes what they are mounted on.
 pub fn traces() -> BTreeMap<&'static str, Vec<String>> {
     let lines = |program: &str, args: &[&str]| -> Vec<String> {
         let output = Command::new(program).args(args).output().unwrap();
@@ -237,8 +238,14 @@ pub fn traces() -> BTreeMap<&'static str, Vec<String>> {
         names.sort();
         names
     };
+    let bed = Bed::from_env();
+    let of_the_bed = [bed.state.join("engine"), bed.run.join("engine")];
+    let mut mounts = lines("findmnt", &["-rno", "TARGET,SOURCE"]);
+    mounts.retain(|line| {
+        !of_the_bed.iter().any(|folder| Path::new(line.split(' ').next().unwrap()).starts_with(folder))
+    });
     BTreeMap::from([
-        ("mounts", lines("findmnt", &["-rno", "TARGET,SOURCE"])),
+        ("mounts", mounts),
         (
             "links",
             lines("ip", &["-o", "link"]).iter().map(|l| l.split(':').nth(1).unwrap().to_owned()).collect(),

@@ -40,21 +40,35 @@ pub enum Up {
 /// # Errors
 /// The machine or the folder can't be used, or a supervisor is there that doesn't answer.
 pub fn up(layout: &Layout, settings: &Settings) -> Result<Up> {
-    while let Some(status) = status(layout)? {
-        match status.state.as_str() {
-            "up" => return Ok(Up::Already(Box::new(status))),
-            "starting" => {
-                if let Some(events) = ask(layout, Request::Up)? {
-                    return Ok(Up::Starting(Box::new(events), true));
+    loop {
+        while let Some(status) = status(layout)? {
+            match status.state.as_str() {
+                "up" => return Ok(Up::Already(Box::new(status))),
+                "starting" => {
+                    if let Some(events) = ask(layout, Request::Up)? {
+                        return Ok(Up::Starting(Box::new(events), true));
+                    }
                 }
-            }
-            _ => {
-                if let Some(mut events) = ask(layout, Request::Down)? {
-                    while events.next_event()?.is_some() {}
+                _ => {
+                    if let Some(mut events) = ask(layout, Request::Down)? {
+                        while events.next_event()?.is_some() {}
+                    }
                 }
             }
         }
+        let fit = check(layout, settings);
+        if layout.is_locked() {
+            // Somebody was quicker; what was found in the way may be theirs.
+            continue;
+        }
+        fit?;
+        if let Some(events) = start(layout, settings)? {
+            return Ok(Up::Starting(Box::new(events), false));
+        }
     }
+}
+
+fn check(layout: &Layout, settings: &Settings) -> Result<()> {
     checks::before(layout, settings)?;
     layout.check()?;
     if !layout.is_marked() {
@@ -62,14 +76,14 @@ pub fn up(layout: &Layout, settings: &Settings) -> Result<Up> {
         checks::ports(settings)?;
         checks::disk(layout)?;
     }
-    Ok(Up::Starting(Box::new(start(layout, settings)?), false))
+    Ok(())
 }
 
-/// Starts a supervisor in a session of its own: it outlives the terminal.
-fn start(layout: &Layout, settings: &Settings) -> Result<Events> {
-    let program = own_program("farm-local").map_err(Error::Usage)?;
+/// Starts a supervisor in a session of its own: it outlives the terminal. `None`: somebody works in the folder.
+fn start(layout: &Layout, settings: &Settings) -> Result<Option<Events>> {
     // Made here too, since the log goes there.
-    let held = lock(layout)?;
+    let Some(held) = layout.lock()? else { return Ok(None) };
+    let program = own_program("farm-local").map_err(Error::Usage)?;
     layout.prepare()?;
     let log = layout.log("supervisor");
     let stderr = logs::open(&log).map_err(|e| failed(log.display(), &e))?;
@@ -86,12 +100,12 @@ fn start(layout: &Layout, settings: &Settings) -> Result<Events> {
     let mut process = command.spawn().map_err(|e| failed("setsid can't be started", &e))?;
     let Some(stdout) = process.stdout.take() else { return Err(Error::Failed("no pipe".to_owned())) };
     let lines: Box<dyn Read> = Box::new(stdout);
-    Ok(Events {
+    Ok(Some(Events {
         lines: BufReader::new(lines),
         from: From::Child(process, said_before),
         layout: layout.clone(),
         is_over: false,
-    })
+    }))
 }
 
 /// Whoever called us may have left files open, locks and pipes among them; the supervisor must not hold them for ever.
@@ -302,4 +316,18 @@ fn busy(layout: &Layout) -> Error {
         "a farm up or farm down works in {} now; try again in a moment",
         layout.root().display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_another_one_has_begun_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::find(Some(folder.path())).unwrap();
+        let held = layout.lock().unwrap();
+        assert!(start(&layout, &Settings::default()).unwrap().is_none());
+        drop(held);
+    }
 }

@@ -132,12 +132,12 @@ fn an_engine_that_is_there_is_used_as_it_is() {
 }
 
 #[test]
-fn two_at_once_make_one_farm() {
+fn several_at_once_make_one_farm() {
     let local = Local::new();
     let spawn = || {
         local.up_command(&["--no-emulation"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
-    let ends = [spawn(), spawn()].map(|child| child.wait_with_output().unwrap());
+    let ends = [spawn(), spawn(), spawn(), spawn()].map(|child| child.wait_with_output().unwrap());
     assert!(ends.iter().all(|end| end.status.success()), "{ends:?}");
     assert_eq!(local.processes().iter().filter(|words| words.contains("farm-local supervise")).count(), 1);
     until("all parts run", || local.pids().len() == 6);

@@ -70,6 +70,22 @@ async fn what_an_old_leader_decides_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_leader_whose_time_is_over_holds_silence_against_nobody() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &["localhost:5002/app:1"]).await;
+    let assignment = world.assignment(build, 0, worker).await;
+    world.store.lease(world.epoch, assignment, LEASE).await.unwrap();
+    // The database was away: neither the leader nor the worker could give a sign, and nobody else has taken over.
+    world.database.psql("UPDATE farm_clock SET shift = '2 min'");
+    let reaped = world.store.reap(world.epoch, PUBLISH, 0.0).await;
+    assert!(matches!(reaped, Err(StoreError::Stale(_))), "{reaped:?}");
+    assert_eq!(world.database.psql("SELECT state FROM attempts"), "offered");
+    let next = world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap();
+    assert!(matches!(next, Leadership::Taken { settling: Some(_), .. }), "{next:?}");
+}
+
+#[tokio::test]
 async fn a_name_that_is_in_use_is_refused_until_its_worker_is_gone_or_silent() {
     let world = world().await;
     let suspect = Duration::from_secs(12);

@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::connect::DEFAULT_URL;
+use crate::config::Setup;
 use crate::error::{Exit, Result};
 use crate::verbs;
 
@@ -13,9 +13,13 @@ use crate::verbs;
 #[command(name = "farm", version, about = "Build container images for several platforms on your farm")]
 #[command(after_help = AFTER_HELP, propagate_version = true)]
 pub struct Command {
-    /// Where the farm is
-    #[arg(long, env = "FARM_URL", global = true, hide_env_values = true, default_value = DEFAULT_URL, value_name = "URL")]
-    pub url: String,
+    /// Where the farm is [env: FARM_URL] [default: this machine, http://127.0.0.1:7070]
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+
+    /// Which of the farms in `farm config` [env: FARM_CONTEXT]
+    #[arg(long = "context", global = true, value_name = "NAME", conflicts_with = "url")]
+    pub of_context: Option<String>,
 
     /// What to do
     #[command(subcommand)]
@@ -39,6 +43,8 @@ Exit codes:
 pub enum Verb {
     /// Build a folder for one or more platforms and publish the result
     Submit(Box<verbs::submit::Args>),
+    /// Check a Dockerfile; nothing is built
+    Check(verbs::check::Args),
     /// List builds, newest first
     Builds(verbs::builds::Args),
     /// Show one build
@@ -47,8 +53,16 @@ pub enum Verb {
     Logs(verbs::logs::Args),
     /// Cancel a build
     Cancel(verbs::cancel::Args),
+    /// Show an image: its platforms, what they are and where they came from
+    Inspect(verbs::inspect::Args),
+    /// Run an image on a worker of its platform
+    Run(verbs::run::Args),
+    /// Run every platform of an image and compare
+    Test(verbs::test::Args),
     /// List the farm's workers
     Workers(verbs::workers::Args),
+    /// Show or change which farm is used, and defaults of flags
+    Config(verbs::config::Args),
     /// Start a whole farm on this machine
     Up(verbs::up::Args),
     /// Stop the farm on this machine
@@ -67,15 +81,20 @@ impl Command {
     /// # Errors
     /// What the verb's `run` says.
     pub async fn run(self) -> Result<Exit> {
-        // FARM_URL= is as good as none.
-        let url = if self.url.is_empty() { DEFAULT_URL } else { self.url.as_str() };
+        let (url, context) = (self.url.as_deref(), self.of_context.as_deref());
+        let setup = || Setup::find(url, context);
         match self.verb {
-            Verb::Submit(args) => verbs::submit::run(*args, url).await,
-            Verb::Builds(args) => verbs::builds::run(args, url).await,
-            Verb::Show(args) => verbs::show::run(args, url).await,
-            Verb::Logs(args) => verbs::logs::run(args, url).await,
-            Verb::Cancel(args) => verbs::cancel::run(args, url).await,
-            Verb::Workers(args) => verbs::workers::run(args, url).await,
+            Verb::Submit(args) => verbs::submit::run(*args, &setup()?).await,
+            Verb::Check(args) => verbs::check::run(args, &setup()?).await,
+            Verb::Builds(args) => verbs::builds::run(args, &setup()?).await,
+            Verb::Show(args) => verbs::show::run(args, &setup()?).await,
+            Verb::Logs(args) => verbs::logs::run(args, &setup()?).await,
+            Verb::Cancel(args) => verbs::cancel::run(args, &setup()?).await,
+            Verb::Inspect(args) => verbs::inspect::run(args, &setup()?).await,
+            Verb::Run(args) => verbs::run::run(args, setup).await,
+            Verb::Test(args) => verbs::test::run(args, &setup()?).await,
+            Verb::Workers(args) => verbs::workers::run(args, &setup()?).await,
+            Verb::Config(args) => verbs::config::run(args, url, context),
             Verb::Up(args) => verbs::up::run(&args),
             Verb::Down(args) => verbs::down::run(&args),
             Verb::Status(args) => verbs::status::run(&args),
@@ -89,6 +108,14 @@ impl Command {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_builds_context_is_not_the_farms() {
+        let command = Command::try_parse_from(["farm", "submit", "app", "--context", "team"]).unwrap();
+        assert_eq!(command.of_context.as_deref(), Some("team"));
+        let command = Command::try_parse_from(["farm", "submit", "app"]).unwrap();
+        assert_eq!(command.of_context, None);
+    }
 
     #[test]
     fn the_command_line_is_sound_and_every_verb_has_examples() {

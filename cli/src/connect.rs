@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
+use farm_proto::v1::image_service_client::ImageServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -16,6 +17,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 use tonic::{Request, Status};
 
+use crate::config::{Address, folder};
 use crate::error::{Error, Result, in_short, io_in_short};
 
 /// Where a farm is looked for when neither `--url` nor FARM_URL says.
@@ -66,19 +68,24 @@ pub struct Farm {
 }
 
 impl Farm {
-    /// Connects to the farm at `url`, with the token that this user has.
+    /// Connects to the farm at this address, with the token that this user has.
     ///
     /// # Errors
     /// The address is none, nothing answers there within 5 s, or there is no token.
-    pub async fn connect(url: &str) -> Result<Self> {
-        let url = url.trim_end_matches('/');
+    pub async fn connect(address: &Address) -> Result<Self> {
+        let url = address.url.trim_end_matches('/');
         let channel = endpoint(url)?.connect().await.map_err(|e| {
             Error::Farm(format!(
-                "no farm at {url} ({}). Start one here with `farm up`, or choose another with FARM_URL or --url.",
+                "no farm at {url}{} ({}). Start one here with `farm up`, or choose another with `farm config`, FARM_URL or \
+                 --url.",
+                address.named(),
                 in_short(&e)
             ))
         })?;
-        Ok(Self { url: url.to_owned(), channel: InterceptedService::new(channel, find_token()?) })
+        Ok(Self {
+            url: url.to_owned(),
+            channel: InterceptedService::new(channel, find_token(address.token_file.clone())?),
+        })
     }
 
     /// A farm behind a channel that is there already.
@@ -106,6 +113,11 @@ impl Farm {
     /// Answers what the farm has.
     pub fn farm(&self) -> FarmServiceClient<AuthChannel> {
         FarmServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Reads images in registries.
+    pub fn images(&self) -> ImageServiceClient<AuthChannel> {
+        ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Takes sources.
@@ -148,18 +160,16 @@ pub fn endpoint(url: &str) -> Result<Endpoint> {
         .map_err(|e| Error::Farm(format!("can't set up TLS for {url}: {}", in_short(&e))))
 }
 
-/// FARM_TOKEN, else the file FARM_TOKEN_FILE, else `~/.config/farm/token`, else that of a farm on this
-/// machine: the user's own, or root's.
-fn find_token() -> Result<Bearer> {
+/// FARM_TOKEN, else the file FARM_TOKEN_FILE, else the context's, else `~/.config/farm/token`, else that of a farm on
+/// this machine: the user's own, or root's.
+fn find_token(of_context: Option<PathBuf>) -> Result<Bearer> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(token) = set("FARM_TOKEN") {
         return Bearer::new(&token.to_string_lossy(), "FARM_TOKEN");
     }
-    let named = set("FARM_TOKEN_FILE").map(PathBuf::from);
-    let config = set("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".config")));
-    let usual = config.map(|config| config.join("farm").join("token"));
+    let named = set("FARM_TOKEN_FILE").map(|path| (PathBuf::from(path), "FARM_TOKEN_FILE"));
+    let named = named.or_else(|| of_context.map(|path| (path, "the context")));
+    let usual = folder().map(|config| config.join("token"));
     let state = set("XDG_STATE_HOME")
         .map(PathBuf::from)
         .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/state")));
@@ -167,7 +177,7 @@ fn find_token() -> Result<Bearer> {
     first_token(named, usual.into_iter().chain(own).chain([PathBuf::from(LOCAL_TOKEN_FILE)]))
 }
 
-fn first_token(named: Option<PathBuf>, usual: impl Iterator<Item = PathBuf>) -> Result<Bearer> {
+fn first_token(named: Option<(PathBuf, &str)>, usual: impl Iterator<Item = PathBuf>) -> Result<Bearer> {
     let unreadable = |path: &PathBuf, e: &std::io::Error| {
         Error::Farm(format!(
             "can't read the token file {} ({}); make it readable for you, or set FARM_TOKEN",
@@ -175,11 +185,11 @@ fn first_token(named: Option<PathBuf>, usual: impl Iterator<Item = PathBuf>) -> 
             io_in_short(e)
         ))
     };
-    if let Some(path) = named {
+    if let Some((path, by)) = named {
         return match std::fs::read_to_string(&path) {
             Ok(token) => Bearer::new(&token, &path.display().to_string()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::Farm(format!(
-                "FARM_TOKEN_FILE names {}, and there is no such file; put the farm's token there, or unset it",
+                "{by} names {}, and there is no such file; put the farm's token there, or name another",
                 path.display()
             ))),
             Err(e) => Err(unreadable(&path, &e)),
@@ -203,6 +213,7 @@ fn first_token(named: Option<PathBuf>, usual: impl Iterator<Item = PathBuf>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Source;
 
     #[test]
     fn an_address_that_is_none_is_answered_with_the_cure() {
@@ -222,13 +233,15 @@ mod tests {
         let found =
             first_token(None, [path("one"), path("two")].into_iter()).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(found.0.to_str().unwrap(), "Bearer s3cret");
-        let none = |named, usual: Vec<PathBuf>| match first_token(named, usual.into_iter()) {
-            Ok(_) => panic!("there is no token"),
-            Err(e) => (e.exit().code(), e.to_string()),
-        };
+        let none =
+            |named: Option<(PathBuf, &str)>, usual: Vec<PathBuf>| match first_token(named, usual.into_iter())
+            {
+                Ok(_) => panic!("there is no token"),
+                Err(e) => (e.exit().code(), e.to_string()),
+            };
         let (code, text) = none(None, vec![path("one"), path("three")]);
         assert!(code == 3 && text.contains("FARM_TOKEN") && text.contains("three"), "{text}");
-        let (_, text) = none(Some(path("named")), vec![path("two")]);
+        let (_, text) = none(Some((path("named"), "FARM_TOKEN_FILE")), vec![path("two")]);
         assert!(text.contains("FARM_TOKEN_FILE names"), "{text}");
         std::fs::write(path("empty"), "\n").unwrap();
         let (_, text) = none(None, vec![path("empty")]);
@@ -238,9 +251,9 @@ mod tests {
     #[tokio::test]
     async fn where_nothing_listens_it_is_said_so_with_the_cure() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let Err(error) = Farm::connect(&format!("http://127.0.0.1:{port}/")).await else {
-            panic!("nothing is there")
-        };
+        let url = format!("http://127.0.0.1:{port}/");
+        let address = Address { url, token_file: None, source: Source::Flag };
+        let Err(error) = Farm::connect(&address).await else { panic!("nothing is there") };
         assert_eq!(error.exit().code(), 3);
         let text = error.to_string();
         assert!(text.contains(&format!("no farm at http://127.0.0.1:{port} (connection refused)")), "{text}");

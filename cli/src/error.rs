@@ -42,6 +42,8 @@ pub enum Exit {
     Farm,
     /// 130: cancelled.
     Cancelled,
+    /// What the program that was run ended with.
+    Of(u8),
 }
 
 impl Exit {
@@ -53,6 +55,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Farm => 3,
             Self::Cancelled => 130,
+            Self::Of(code) => code,
         }
     }
 }

@@ -4,14 +4,19 @@
 //! [`upload`] sends what the farm lacks, [`follow`] watches the build, [`output`] says what happens. Nothing
 //! but [`output::Out`] and `main` prints.
 
+pub mod calls;
 pub mod command;
+pub mod config;
 pub mod connect;
 pub mod context;
 pub mod error;
 pub mod follow;
+pub mod image;
 pub mod interrupt;
 pub mod keys;
 pub mod output;
+pub mod running;
+pub mod source;
 pub mod upload;
 pub mod verbs;
 

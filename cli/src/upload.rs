@@ -14,14 +14,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use farm_proto::v1;
 use farm_proto::v1::upload_objects_request::Part;
 use farm_proto::v1::{
     FilePiece, FindMissingRequest, FinishUploadRequest, ObjectKind, OpenUploadRequest, Pack, PackedObject,
     SnapshotRoot, UploadObjectsRequest,
 };
 use farm_proto::{MAX_MESSAGE_BYTES, PIECE_BYTES};
-use farm_types::Digest;
 use farm_types::digest::Hasher;
+use farm_types::{BuildSpec, Digest, SnapshotRef};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
@@ -54,6 +55,22 @@ pub struct Uploaded {
     pub new_files: usize,
     /// Bytes of all objects that were sent, over all sessions.
     pub sent_bytes: u64,
+}
+
+impl Uploaded {
+    /// As a build names its source.
+    pub fn snapshot(&self) -> SnapshotRef {
+        SnapshotRef { tree_id: self.tree_id, content_key: self.content_key }
+    }
+
+    /// What asks for this build, whose source this is.
+    pub fn request(&self, idempotency_key: &str, spec: &BuildSpec) -> v1::SubmitBuildRequest {
+        let mut spec = v1::BuildSpec::from(spec);
+        if let Some(snapshot) = &mut spec.snapshot {
+            snapshot.upload_id.clone_from(&self.upload_id);
+        }
+        v1::SubmitBuildRequest { idempotency_key: idempotency_key.to_owned(), spec: Some(spec) }
+    }
 }
 
 /// How far an upload is, for whoever looks on.

@@ -39,6 +39,8 @@ pub enum Action {
     Cancel,
     /// See the farm and its workers.
     ReadFarm,
+    /// See what a registry holds, with the farm's credentials.
+    ReadImage,
     /// Take jobs.
     Work,
 }
@@ -49,7 +51,12 @@ impl Principal {
         match (self.role, action) {
             (
                 Role::Admin,
-                Action::Submit | Action::Read | Action::Cancel | Action::ReadFarm | Action::Work,
+                Action::Submit
+                | Action::Read
+                | Action::Cancel
+                | Action::ReadFarm
+                | Action::ReadImage
+                | Action::Work,
             ) => true,
         }
     }

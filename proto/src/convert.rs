@@ -1,7 +1,7 @@
 //! Wire to domain and back.
 
 use farm_types::cause::SourceExcerpt;
-use farm_types::spec::NamedContext;
+use farm_types::spec::{NamedContext, Purpose};
 use farm_types::{BuildSpec, Failure, Invalid, Offer, PullMode, RunOptions, SnapshotRef};
 
 use crate::v1;
@@ -45,6 +45,15 @@ impl From<&BuildSpec> for v1::BuildSpec {
             shm_bytes: spec.run.shm_bytes.unwrap_or(0),
             ulimits: spec.run.ulimits.iter().map(ToString::to_string).collect(),
             no_cache_stages: spec.no_cache_stages.clone(),
+            hostname: spec.run.hostname.as_ref().map(ToString::to_string).unwrap_or_default(),
+            run_image: match &spec.purpose {
+                Purpose::Run(image) => image.clone(),
+                _ => String::new(),
+            },
+            call: match spec.purpose {
+                Purpose::Call(call) => call.as_str().to_owned(),
+                _ => String::new(),
+            },
         }
     }
 }
@@ -88,10 +97,22 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             add_hosts: spec.add_hosts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             shm_bytes: (spec.shm_bytes > 0).then_some(spec.shm_bytes),
             ulimits: spec.ulimits.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            hostname: if spec.hostname.is_empty() { None } else { Some(spec.hostname.parse()?) },
         };
+        let purpose = match (spec.run_image.is_empty(), spec.call.is_empty()) {
+            (true, true) => Purpose::Image,
+            (false, true) => Purpose::Run(spec.run_image.clone()),
+            (true, false) => Purpose::Call(spec.call.parse()?),
+            (false, false) => return Err(Invalid::new("call", spec.call, "it can't go with run_image")),
+        };
+        if let (true, Some(tag)) = (purpose != Purpose::Image, spec.tags.first()) {
+            return Err(Invalid::new("tag", tag, "what runs an image or asks a frontend publishes nothing"));
+        }
         let maps = [&spec.build_args, &spec.labels, &spec.named_contexts];
         let texts = maps.into_iter().flatten().flat_map(|(key, value)| [key, value]);
-        if let Some(text) = texts.chain([&dockerfile, &spec.target]).find(|text| text.contains('\0')) {
+        if let Some(text) =
+            texts.chain([&dockerfile, &spec.target, &spec.run_image]).find(|text| text.contains('\0'))
+        {
             return Err(Invalid::new("value", text, "it holds a NUL byte, which no program takes"));
         }
         let named_contexts = spec
@@ -134,6 +155,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             },
             named_contexts,
             emulation: if spec.emulation.is_empty() { Default::default() } else { spec.emulation.parse()? },
+            purpose,
         })
     }
 }

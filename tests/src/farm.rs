@@ -304,6 +304,7 @@ impl Farm {
         let mut command = Command::new(binary("farm"));
         command.args(args).env("FARM_URL", self.url()).env("FARM_TOKEN_FILE", self.token_file());
         command.env("HOME", &self.folder).env_remove("XDG_CONFIG_HOME").env_remove("FARM_TOKEN");
+        command.env_remove("FARM_CONFIG").env_remove("FARM_CONTEXT").env_remove("FARM_PROGRESS");
         command.env_remove("DOCKER_CONFIG");
         command
     }

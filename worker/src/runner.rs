@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::v1::{self, AttemptEvent, finished};
+use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Cause, Digest, Failure, Invalid, Platform, Repository};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc, watch};
@@ -222,6 +223,7 @@ fn result(solved: Solved, engine: String) -> v1::JobResult {
         steps_cached: solved.steps_cached,
         engine,
         syntax_replaced: solved.syntax_replaced.unwrap_or_default(),
+        answer: solved.answer,
         step_timings: solved.step_timings,
     }
 }
@@ -288,6 +290,10 @@ impl Order {
             export,
             logins,
             internal: false,
+            call: match self.spec.purpose {
+                Purpose::Call(call) => Some(call),
+                _ => None,
+            },
         }
     }
 

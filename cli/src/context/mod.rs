@@ -133,6 +133,15 @@ impl Source {
     pub fn names(&self) -> (Digest, Digest) {
         names(&self.roots)
     }
+
+    /// Bytes of its files; of equal ones once.
+    pub fn file_bytes(&self) -> u64 {
+        let sizes = self.objects.values().map(|object| match object {
+            Object::File { size, .. } => *size,
+            Object::Folder { .. } => 0,
+        });
+        sizes.sum()
+    }
 }
 
 /// What [`read`] needs besides the place: where indexes are kept, the time, and how files are opened.

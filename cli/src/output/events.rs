@@ -116,7 +116,7 @@ impl EventLines {
                         "warning",
                         json!({
                             "rule": warning.rule, "message": warning.message, "detail": warning.detail,
-                            "url": warning.url, "file": warning.file, "line": warning.line,
+                            "url": warning.url, "file": warning.file, "line": warning.line, "stage_unused": warning.stage_unused,
                         }),
                     )));
                 }

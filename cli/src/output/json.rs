@@ -14,7 +14,7 @@ use farm_proto::v1::{Build, Failure, Worker};
 use serde::Serialize;
 
 use super::progress::SeenWarning;
-use super::rules::advice;
+use super::rules::Weight;
 use super::summary::{attempt_ms, deciding_attempt, platform_jobs, tag_reference};
 
 /// A build.
@@ -170,11 +170,13 @@ pub struct WarningJson {
     /// harmless, or look: somebody should; null for a rule that farm doesn't know.
     pub weight: Option<&'static str>,
     /// What to do about it.
-    pub cure: Option<&'static str>,
+    pub cure: Option<String>,
     /// Where more is said.
     pub url: Option<String>,
     /// The platforms that gave it.
     pub platforms: Vec<String>,
+    /// Those of them whose image isn't made of the stage that it is about.
+    pub unused_by: Vec<String>,
 }
 
 /// A failure.
@@ -342,16 +344,18 @@ impl From<&farm_proto::v1::Job> for PlatformJson {
 impl From<&SeenWarning> for WarningJson {
     fn from(seen: &SeenWarning) -> Self {
         let warning = &seen.warning;
+        let (weight, cure) = seen.advice();
         Self {
             rule: known(&warning.rule),
             message: warning.message.clone(),
             file: known(&warning.file),
             line: (warning.line > 0).then_some(warning.line),
             source_line: known(&warning.source_line),
-            weight: advice(&warning.rule).map(|(weight, _)| weight.as_str()),
-            cure: advice(&warning.rule).map(|(_, cure)| cure),
+            weight: weight.map(Weight::as_str),
+            cure: known(&cure),
             url: known(&warning.url),
             platforms: seen.platforms.clone(),
+            unused_by: seen.platforms.iter().filter(|p| !seen.of_use.contains(p)).cloned().collect(),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 pub mod display;
 pub mod events;
+pub mod format;
 pub mod json;
 pub mod lines;
 pub mod live;
@@ -75,4 +76,10 @@ impl Out {
     pub fn is_closed(&self) -> bool {
         self.closed
     }
+}
+
+/// A terminal's columns and rows, if this is one that knows them.
+pub fn window(terminal: impl std::os::fd::AsFd) -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }

@@ -11,6 +11,7 @@ use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{Attempt, AttemptEvents, Build, Job, StepLog, StepUpdate, Warning};
 
 use super::lines::Lines;
+use super::rules::{Weight, advice};
 use super::text::{first_line, harmless, short_digest, span};
 
 /// A step's name is shown up to so many characters.
@@ -61,6 +62,30 @@ pub struct SeenWarning {
     pub warning: Warning,
     /// In the order in which they gave it.
     pub platforms: Vec<String>,
+    /// Those of them whose image is made of what it is about.
+    pub of_use: Vec<String>,
+}
+
+impl SeenWarning {
+    /// Whether no image is made of what it is about.
+    pub fn is_void(&self) -> bool {
+        self.of_use.is_empty()
+    }
+
+    /// The platforms that it concerns.
+    pub fn concerned(&self) -> &[String] {
+        if self.is_void() { &self.platforms } else { &self.of_use }
+    }
+
+    /// Whether it matters, if that is known, and what to do; for people.
+    pub fn advice(&self) -> (Option<Weight>, String) {
+        if self.is_void() {
+            let stage = format!("this stage isn't used for {}", self.platforms.join(", "));
+            return (Some(Weight::Harmless), stage);
+        }
+        advice(&self.warning.rule)
+            .map_or((None, String::new()), |(weight, cure)| (Some(weight), cure.to_owned()))
+    }
 }
 
 impl Progress {
@@ -142,7 +167,12 @@ impl Progress {
                         "" => String::new(),
                         digest => format!("{}  ", short_digest(digest)),
                     };
-                    out.push(format!("{label}  built  {digest}{time}"));
+                    let done = match (job.kind.as_str(), &result.answer) {
+                        ("run", _) => "ran",
+                        (_, Some(_)) => "answered",
+                        _ => "built",
+                    };
+                    out.push(format!("{label}  {done}  {digest}{time}"));
                 }
                 ("failed", _, Some(failure)) => {
                     out.push(format!("{label}  failed  {}", first_line(&failure.message, 200)));
@@ -268,12 +298,18 @@ impl Progress {
 /// Notes a warning once over all platforms.
 pub(super) fn note(warnings: &mut Vec<SeenWarning>, platform: &str, warning: &Warning) {
     let place = |w: &Warning| (w.rule.clone(), w.message.clone(), w.file.clone(), w.line);
-    match warnings.iter_mut().find(|seen| place(&seen.warning) == place(warning)) {
-        Some(seen) if seen.platforms.iter().any(|p| p == platform) => {}
-        Some(seen) => seen.platforms.push(platform.to_owned()),
-        None => {
-            warnings.push(SeenWarning { warning: warning.clone(), platforms: vec![platform.to_owned()] });
-        }
+    let known = warnings.iter().position(|seen| place(&seen.warning) == place(warning));
+    let at = known.unwrap_or_else(|| {
+        warnings.push(SeenWarning { warning: warning.clone(), platforms: Vec::new(), of_use: Vec::new() });
+        warnings.len() - 1
+    });
+    let seen = &mut warnings[at];
+    if seen.platforms.iter().any(|p| p == platform) {
+        return;
+    }
+    seen.platforms.push(platform.to_owned());
+    if !warning.stage_unused {
+        seen.of_use.push(platform.to_owned());
     }
 }
 

@@ -28,8 +28,7 @@ pub fn advice(rule: &str) -> Option<(Weight, &'static str)> {
     Some(match rule {
         "InvalidBaseImagePlatform" => (
             Look,
-            "if files are only copied from this stage, or the platform doesn't use it, it is harmless; in the last stage \
-             the image holds another architecture's programs. Take a base tag that has all platforms, or say \
+            "if files are only copied from this stage it is harmless; in the last stage the image holds another architecture's programs. Take a base tag that has all platforms, or say \
              FROM --platform=… where it is on purpose",
         ),
         "RedundantTargetPlatform" => {

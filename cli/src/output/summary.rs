@@ -7,7 +7,6 @@
 use farm_proto::v1::{Attempt, Build, Failure, Job, Tag};
 
 use super::progress::SeenWarning;
-use super::rules::advice;
 use super::text::{bytes, columns, count, first_line, harmless, short_digest, span};
 
 /// The lines about a build, final or not. `now` is in milliseconds since 1970.
@@ -20,14 +19,14 @@ pub fn summary(build: &Build, warnings: &[SeenWarning], now: i64) -> Vec<String>
     out
 }
 
-/// The build's jobs that build a platform, in the order in which the platforms were asked for.
+/// The build's jobs that build a platform or run an image on it, in the order in which the platforms were asked for.
 pub fn platform_jobs(build: &Build) -> Vec<&Job> {
     let order = |job: &Job| {
         let spec = build.spec.as_ref();
         spec.and_then(|spec| spec.platforms.iter().position(|p| *p == job.platform)).unwrap_or(usize::MAX)
     };
     let mut jobs: Vec<&Job> =
-        build.jobs.iter().filter(|job| job.kind == "build" || job.kind.is_empty()).collect();
+        build.jobs.iter().filter(|job| ["build", "run", ""].contains(&job.kind.as_str())).collect();
     jobs.sort_by_key(|job| order(job));
     jobs
 }
@@ -95,19 +94,19 @@ fn platforms(build: &Build, now: i64) -> Vec<String> {
 }
 
 /// Which rule, where, the line itself, and whether it matters.
-fn warning(seen: &SeenWarning, build: &Build) -> Vec<String> {
+pub fn warning(seen: &SeenWarning, build: &Build) -> Vec<String> {
     let warning = &seen.warning;
     let file = if warning.file.is_empty() { "Dockerfile" } else { &warning.file };
     let place =
         if warning.line > 0 { format!("  {}:{}", harmless(file), warning.line) } else { String::new() };
     let rule = if warning.rule.is_empty() { String::new() } else { format!("{}: ", harmless(&warning.rule)) };
-    let all = build.spec.as_ref().is_some_and(|spec| spec.platforms.len() == seen.platforms.len());
-    let of = if all { String::new() } else { format!(" ({})", seen.platforms.join(", ")) };
+    let all = build.spec.as_ref().is_some_and(|spec| spec.platforms.len() == seen.concerned().len());
+    let of = if all { String::new() } else { format!(" ({})", seen.concerned().join(", ")) };
     let mut out = vec![format!("warning{place}  {rule}{}{of}", first_line(&warning.message, 200))];
     if !warning.source_line.trim().is_empty() {
         out.push(format!(" > {:>2} | {}", warning.line, first_line(&warning.source_line, 160)));
     }
-    if let Some((weight, cure)) = advice(&warning.rule) {
+    if let (Some(weight), cure) = seen.advice() {
         out.push(format!("  {}: {cure}", weight.as_str()));
     }
     out
@@ -249,7 +248,13 @@ fn ending(build: &Build) -> Vec<String> {
         .filter(|job| job.state == "succeeded")
         .map(|job| job.platform.as_str())
         .collect();
+    let done = match &build.spec {
+        Some(spec) if !spec.run_image.is_empty() => format!("ran {}", harmless(&spec.run_image)),
+        Some(spec) if !spec.call.is_empty() => format!("answered ({})", harmless(&spec.call)),
+        _ => "built".to_owned(),
+    };
     match build.state.as_str() {
+        "succeeded" if done != "built" => vec![format!("{done} in {time}   {show}")],
         "succeeded" => {
             let nowhere =
                 tags.is_empty().then(|| "nothing was published, since no tag was given (-t)".to_owned());

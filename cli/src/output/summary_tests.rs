@@ -116,7 +116,8 @@ fn a_published_build_says_what_each_platform_gave_and_where_it_is() {
         line: 17,
         ..Default::default()
     };
-    let seen = SeenWarning { warning, platforms: vec!["linux/amd64".into()] };
+    let platforms = vec!["linux/amd64".to_owned()];
+    let seen = SeenWarning { warning, of_use: platforms.clone(), platforms };
     let short = |text: &str| Digest::of(text.as_bytes()).short();
     let lines = summary(&build, &[seen], 0);
     assert_eq!(

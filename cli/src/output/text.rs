@@ -3,6 +3,8 @@
 //! Invariant: nothing that [`harmless`] returns can move the cursor, recolour the terminal, end a line or
 //! turn the direction of writing.
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
 /// `812 B`, `4.1 kB`, `24.1 MB`: powers of a thousand, at most three digits before the unit.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
@@ -74,6 +76,25 @@ pub fn first_line(text: &str, width: usize) -> String {
         shown.push_str(" …");
     }
     shown
+}
+
+/// The text in at most `width` columns, with an ellipsis where something is missing.
+pub fn fit(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut left = width.saturating_sub(1);
+    let mut kept = String::new();
+    for c in text.chars() {
+        let wide = c.width().unwrap_or(0);
+        if wide > left {
+            break;
+        }
+        left -= wide;
+        kept.push(c);
+    }
+    kept.push('…');
+    kept
 }
 
 /// One line of foreign text without terminal control sequences, control characters (a tab stays) and

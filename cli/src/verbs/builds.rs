@@ -4,37 +4,48 @@ use farm_proto::v1::{Build, ListBuildsRequest};
 use serde_json::json;
 
 use super::now_ms;
+use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Exit, Result};
 use crate::output::Out;
+use crate::output::format;
 use crate::output::json::{self, BuildJson};
 use crate::output::summary::platform_jobs;
 use crate::output::text::{ago, columns, harmless, span};
 
 /// Arguments of `farm builds`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  farm builds\n  farm builds -n 5 --json")]
+#[command(
+    after_help = "Examples:\n  farm builds\n  farm builds -n 5 --json\n  farm builds --format '{{ id }} {{ state }}'"
+)]
 pub struct Args {
     /// How many to list, at most 500
     #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500), value_name = "N")]
     limit: u32,
 
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+
+    /// Print each build by a template of the JSON's names, like '{{ id }}'
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
 }
 
 /// Lists builds, newest first.
 ///
 /// # Errors
 /// The farm can't be asked.
-pub async fn run(args: Args, url: &str) -> Result<Exit> {
-    let farm = Farm::connect(url).await?;
+pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+    let farm = Farm::connect(&setup.address).await?;
     let request = ListBuildsRequest { limit: args.limit, states: Vec::new() };
     let builds = farm.builds().list_builds(request).await.map_err(|e| farm.error(&e))?.into_inner().builds;
     let mut out = Out::stdout();
-    if args.json {
-        let builds: Vec<BuildJson> = builds.iter().map(|build| BuildJson::new(build, None, &[])).collect();
+    let as_json = || builds.iter().map(|build| BuildJson::new(build, None, &[]));
+    if let Some(template) = &args.format {
+        format::print(&mut out, template, as_json())?;
+    } else if args.json {
+        let builds: Vec<BuildJson> = as_json().collect();
         out.line(&json::text(&json!({ "builds": builds })));
     } else if builds.is_empty() {
         out.line("no builds yet; begin with: farm submit . -t REGISTRY/REPO:TAG");
@@ -54,6 +65,8 @@ fn table(builds: &[Build], now: i64) -> Vec<String> {
             jobs => jobs.iter().map(|job| job.platform.clone()).collect(),
         };
         let tags = match spec.tags.as_slice() {
+            [] if !spec.run_image.is_empty() => format!("(run {})", spec.run_image),
+            [] if !spec.call.is_empty() => format!("({})", spec.call),
             [] => String::new(),
             [one] => one.clone(),
             [first, more @ ..] => format!("{first} (+{})", more.len()),

@@ -3,6 +3,7 @@
 use farm_proto::v1::{Build, CancelBuildRequest};
 
 use super::build_id;
+use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Exit, Result};
 use crate::follow::is_final;
@@ -21,9 +22,9 @@ pub struct Args {
 ///
 /// # Errors
 /// There is no such build, or the farm can't be asked.
-pub async fn run(args: Args, url: &str) -> Result<Exit> {
+pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
-    let farm = Farm::connect(url).await?;
+    let farm = Farm::connect(&setup.address).await?;
     let request = CancelBuildRequest { build_id: id };
     let answer = farm.builds().cancel_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
     Out::stdout().line(&told(&answer.build.unwrap_or_default()));

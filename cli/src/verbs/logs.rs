@@ -8,6 +8,7 @@ use farm_proto::v1::{AttemptEvents, GetBuildRequest};
 use farm_types::Platform;
 
 use super::{build_id, local_logs};
+use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
 use crate::follow::{Seen, follow};
@@ -57,7 +58,7 @@ pub struct Args {
 ///
 /// # Errors
 /// There is no such build, it has no such platform, or the farm can't be asked.
-pub async fn run(args: Args, url: &str) -> Result<Exit> {
+pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     if let Some(part) = &args.of {
         return local_logs::run(part, args.state_dir.as_deref(), args.follow, args.tail).await;
     }
@@ -66,7 +67,7 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
         Some(text) => Some(text.parse::<Platform>()?.to_string()),
         None => None,
     };
-    let farm = Farm::connect(url).await?;
+    let farm = Farm::connect(&setup.address).await?;
     let request = GetBuildRequest { build_id: id.clone() };
     let known = farm.builds().get_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
     let known = known.build.unwrap_or_default();

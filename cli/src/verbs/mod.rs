@@ -2,13 +2,18 @@
 
 pub mod builds;
 pub mod cancel;
+pub mod check;
 pub mod completions;
+pub mod config;
 pub mod down;
+pub mod inspect;
 mod local_logs;
 pub mod logs;
+pub mod run;
 pub mod show;
 pub mod status;
 pub mod submit;
+pub mod test;
 pub mod up;
 pub mod workers;
 

@@ -3,38 +3,48 @@
 use farm_proto::v1::{Build, GetBuildRequest};
 
 use super::{build_id, now_ms};
+use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
 use crate::output::Out;
+use crate::output::format;
 use crate::output::json::{self, BuildJson};
 use crate::output::summary::summary;
 use crate::output::text::{ago, harmless, short_digest};
 
 /// Arguments of `farm show`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  farm show 7f3k2m\n  farm show 7f3k2m --json")]
+#[command(
+    after_help = "Examples:\n  farm show 7f3k2m\n  farm show 7f3k2m --json\n  farm show 7f3k2m --format '{{ index_digest }}'"
+)]
 pub struct Args {
     /// The build, as `farm builds` lists it
     #[arg(value_name = "BUILD")]
     id: String,
 
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+
+    /// Print it by a template of the JSON's names, like '{{ state }}'
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
 }
 
 /// Shows a build as it is now. That the build failed is no failure of this command.
 ///
 /// # Errors
 /// There is no such build, or the farm can't be asked.
-pub async fn run(args: Args, url: &str) -> Result<Exit> {
+pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
-    let farm = Farm::connect(url).await?;
+    let farm = Farm::connect(&setup.address).await?;
     let request = GetBuildRequest { build_id: id.clone() };
     let answer = farm.builds().get_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
     let build = answer.build.ok_or_else(|| Error::Farm(format!("the farm gave no build for {id}")))?;
     let mut out = Out::stdout();
-    if args.json {
+    if let Some(template) = &args.format {
+        format::print(&mut out, template, [BuildJson::new(&build, None, &[])])?;
+    } else if args.json {
         out.line(&json::text(&BuildJson::new(&build, None, &[])));
     } else {
         let now = now_ms();

@@ -7,6 +7,8 @@
 //! repetition bears the same idempotency key and the same body.
 
 mod buildx;
+mod call;
+mod dry;
 mod plan;
 mod results;
 mod watch;
@@ -15,14 +17,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
-use farm_proto::v1::{Build, CancelBuildRequest, GetFarmRequest, SubmitBuildRequest, SubmitBuildResponse};
-use farm_types::{Invalid, Platform, SnapshotRef};
+use farm_proto::v1::GetFarmRequest;
+use farm_types::{Invalid, Platform};
 
 use super::now_ms;
+use crate::calls;
+use crate::config::{Address, Defaults, Setup};
 use crate::connect::Farm;
-use crate::context::{self, Disk, Source, Surroundings, cache_folder};
-use crate::error::{Error, Exit, Result, is_connection};
+use crate::context::Source;
+use crate::error::{Error, Exit, Result};
 use crate::interrupt::Interrupts;
 use crate::output::Out;
 use crate::output::display::{Display, Mode};
@@ -30,24 +33,23 @@ use crate::output::json::{self, BuildJson, UploadJson};
 use crate::output::live::EVERY;
 use crate::output::summary::summary;
 use crate::output::text::{bytes, count, harmless};
-use crate::upload::{Sending, Uploaded, upload};
+use crate::source;
+use crate::upload::{Sending, Uploaded};
 use buildx::Others;
+use dry::DryRun;
 use plan::Plan;
 use watch::watch;
-
-/// How often a call is made before a broken connection is given up.
-const TRIES: u32 = 6;
 
 /// What takes no longer needs no line of its own.
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// Arguments of `farm submit`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// The folder that COPY and ADD read from; -: an archive, or a Dockerfile, from standard input
     #[arg(default_value = ".", value_name = "CONTEXT")]
-    context: String,
+    pub(super) context: String,
 
     /// Where to publish: REGISTRY/REPO:TAG; may be given several times
     #[arg(short, long, value_name = "REPO:TAG")]
@@ -55,19 +57,19 @@ pub struct Args {
 
     /// The platforms, separated by commas [default: all that the farm has native workers for]
     #[arg(long, value_name = "OS/ARCH,…")]
-    platform: Vec<String>,
+    pub(super) platform: Vec<String>,
 
     /// The Dockerfile [default: CONTEXT/Dockerfile]; -: from standard input
     #[arg(short, long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
 
     /// The stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
-    target: Option<String>,
+    pub(super) target: Option<String>,
 
     /// Set a build argument; without a value it is taken from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
-    build_arg: Vec<String>,
+    pub(super) build_arg: Vec<String>,
 
     /// Set a label of the image
     #[arg(long, value_name = "NAME=VALUE")]
@@ -117,6 +119,18 @@ pub struct Args {
     #[arg(long, value_name = "POLICY")]
     emulation: Option<String>,
 
+    /// Only check the Dockerfile, as farm check does
+    #[arg(long)]
+    pub(super) check: bool,
+
+    /// Ask the Dockerfile's frontend instead: build, check, outline or targets, and ,format=json
+    #[arg(long, value_name = "METHOD")]
+    call: Option<String>,
+
+    /// Show what would be read, built and published, and by whom; send nothing
+    #[arg(long, conflicts_with_all = ["detach", "quiet"])]
+    dry_run: bool,
+
     /// Return as soon as the build is accepted
     #[arg(long)]
     detach: bool,
@@ -129,9 +143,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
 
-    /// How to show what happens
-    #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "FARM_PROGRESS", hide_env = true)]
-    progress: Mode,
+    /// How to show what happens [env: FARM_PROGRESS] [default: auto]
+    #[arg(long, value_enum, value_name = "HOW")]
+    progress: Option<Mode>,
 
     /// Print only the digest of what was published
     #[arg(short, long, conflicts_with = "progress")]
@@ -139,7 +153,7 @@ pub struct Args {
 
     /// Print one JSON object at the end; what happens meanwhile goes to standard error
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     /// Submitting again with the same key gives the same build [default: a random one]
     #[arg(long, value_name = "KEY")]
@@ -158,6 +172,7 @@ Examples:
   farm submit . -t localhost:5002/app:latest --platform linux/amd64,linux/arm64
   farm submit web -f docker/web.Dockerfile --build-arg VERSION=1.4 -t registry.example/web:1.4
   farm submit . -t registry.example/app:ci --emulation never --detach
+  farm submit . -t localhost:5002/app:latest --platform linux/amd64,linux/arm64 --dry-run
 
 Flags mean what they mean to `docker buildx build`. What differs:
   The result is always pushed to the tags' registries; there is no --load and no --output.
@@ -180,20 +195,49 @@ Exit codes:
   3    no farm answers, or it refuses the token
   130  cancelled";
 
+impl Args {
+    /// Puts a person's defaults in the place of flags that are not given.
+    fn take_defaults(&mut self, defaults: &Defaults) {
+        if self.platform.is_empty() {
+            self.platform.extend(defaults.platform.clone());
+        }
+        if self.emulation.is_none() {
+            self.emulation.clone_from(&defaults.emulation);
+        }
+    }
+}
+
 /// Builds and publishes.
 ///
 /// # Errors
 /// Something that was asked for can't be taken, or the farm doesn't answer.
-pub async fn run(args: Args, url: &str) -> Result<Exit> {
-    let (detach, as_json) = (args.detach, args.json);
-    let mode = if args.quiet { Mode::Quiet } else { args.progress };
-    let mut display = Display::new(mode, as_json)?;
+pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
+    args.take_defaults(&setup.defaults);
+    let (detach, dry_run, as_json) = (args.detach, args.dry_run, args.json);
+    let mode = match args.progress {
+        _ if args.quiet => Mode::Quiet,
+        Some(mode) => mode,
+        None => setup.defaults.progress()?.unwrap_or_default(),
+    };
+    // Of an answer standard output has nothing but it.
+    let asks = args.check || args.call.as_deref().is_some_and(|method| !method.starts_with("build"));
+    let mut display = Display::new(mode, as_json || asks)?;
     let plan = Plan::new(args, environment, std::io::stdin())?;
+    if dry_run {
+        let dry = DryRun::new(&plan, &setup.address).await?;
+        let mut out = Out::stdout();
+        if as_json {
+            out.line(&json::text(&dry))
+        } else {
+            out.lines(dry.lines())
+        }
+        return Ok(Exit::Done);
+    }
     // A detached command that is ended ends as any other: it leaves no build to be cancelled.
     let mut interrupts = (!detach).then(Interrupts::listen);
     let sending = Arc::new(Sending::default());
     let ended = tokio::select! {
-        brought = bring(&plan, url, &sending) => brought,
+        brought = bring(&plan, &setup.address, &sending) => brought,
         () = stopped(interrupts.as_mut()) => Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
         () = look_on(&mut display, &plan.location.shown, &sending) => return Ok(Exit::Done), // never
     };
@@ -207,7 +251,8 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
     };
     let Brought { farm, source, uploaded, platforms, chosen } = brought;
     let platforms_told: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-    let (build, replayed) = submit(&farm, &plan, &uploaded, platforms).await?;
+    let spec = plan.spec(uploaded.snapshot(), platforms);
+    let (build, replayed) = calls::submit(&farm, uploaded.request(&plan.idempotency_key, &spec)).await?;
 
     let upload =
         UploadJson { files: source.files, new_files: uploaded.new_files, sent_bytes: uploaded.sent_bytes };
@@ -239,8 +284,20 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
         display.finish(None, vec![format!("left running   farm logs {} -f", build.id)]);
         return Ok(Exit::Done);
     };
-    let lines = summary(&last, display.warnings(), now_ms());
-    display.finish(Some(&last), lines);
+    let asked = plan.asked.filter(|_| last.state == "succeeded");
+    match asked {
+        Some(asked) => {
+            let lines = asked.lines(&last, display.warnings());
+            display.finish(None, Vec::new());
+            if !as_json {
+                Out::stdout().lines(lines);
+            }
+        }
+        None => {
+            let lines = summary(&last, display.warnings(), now_ms());
+            display.finish(Some(&last), lines);
+        }
+    }
     if last.state == "succeeded" {
         plan.result_files.write(&last)?;
     }
@@ -248,7 +305,7 @@ pub async fn run(args: Args, url: &str) -> Result<Exit> {
         Out::stdout().line(&json::text(&BuildJson::new(&last, Some(upload), display.warnings())));
     }
     Ok(match last.state.as_str() {
-        "succeeded" => Exit::Done,
+        "succeeded" => asked.map_or(Exit::Done, |asked| asked.exit(display.warnings())),
         "cancelled" => Exit::Cancelled,
         _ => Exit::BuildFailed,
     })
@@ -292,20 +349,14 @@ async fn look_on(display: &mut Display, context: &str, sending: &Sending) {
 }
 
 /// Finds the farm, reads the source and uploads it.
-async fn bring(plan: &Plan, url: &str, sending: &Arc<Sending>) -> Result<Brought> {
-    let farm = Farm::connect(url).await?;
+async fn bring(plan: &Plan, address: &Address, sending: &Arc<Sending>) -> Result<Brought> {
+    let farm = Farm::connect(address).await?;
     // Asked in any case: it tells at once whether the farm takes this token.
     let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?.into_inner();
     let chosen = plan.platforms.is_empty();
     let platforms = if chosen { native(&about.native_platforms)? } else { plan.platforms.clone() };
-    let mut source = read(plan).await?;
-    let mut result = upload(&farm, &source, tokio::time::sleep, sending).await;
-    if let Err(Error::Changed(_)) = result {
-        // Somebody is at work in the folder: take it as it is now.
-        source = read(plan).await?;
-        result = upload(&farm, &source, tokio::time::sleep, sending).await;
-    }
-    Ok(Brought { uploaded: result?, farm, source, platforms, chosen })
+    let (source, uploaded) = source::bring(&farm, &plan.location, plan.temporary.is_some(), sending).await?;
+    Ok(Brought { uploaded, farm, source, platforms, chosen })
 }
 
 fn native(platforms: &[String]) -> Result<Vec<Platform>> {
@@ -317,46 +368,6 @@ fn native(platforms: &[String]) -> Result<Vec<Platform>> {
         ));
     }
     Ok(platforms.iter().map(|platform| platform.parse()).collect::<Result<_, farm_types::Invalid>>()?)
-}
-
-async fn read(plan: &Plan) -> Result<Arc<Source>> {
-    let (location, is_temporary) = (plan.location.clone(), plan.temporary.is_some());
-    let reading = tokio::task::spawn_blocking(move || {
-        let now_ns = Utc::now().timestamp_nanos_opt().unwrap_or_default();
-        // Of what came from standard input nothing is there the next time.
-        let cache = if is_temporary { None } else { cache_folder() };
-        context::read(&location, &Surroundings { cache, now_ns, files: &Disk })
-    });
-    let source = reading.await.map_err(|e| Error::Usage(format!("reading the context failed: {e}")))??;
-    Ok(Arc::new(source))
-}
-
-/// Submits; answers the build, and whether it was known.
-async fn submit(
-    farm: &Farm,
-    plan: &Plan,
-    uploaded: &Uploaded,
-    platforms: Vec<Platform>,
-) -> Result<(Build, bool)> {
-    let snapshot = SnapshotRef { tree_id: uploaded.tree_id, content_key: uploaded.content_key };
-    let mut spec = farm_proto::v1::BuildSpec::from(&plan.spec(snapshot, platforms));
-    if let Some(snapshot) = &mut spec.snapshot {
-        snapshot.upload_id.clone_from(&uploaded.upload_id);
-    }
-    let request = SubmitBuildRequest { idempotency_key: plan.idempotency_key.clone(), spec: Some(spec) };
-    let mut wait = Duration::from_millis(250);
-    for left in (0..TRIES).rev() {
-        match farm.builds().submit_build(request.clone()).await.map(tonic::Response::into_inner) {
-            Ok(SubmitBuildResponse { build: Some(build), replayed }) => return Ok((build, replayed)),
-            Ok(_) => break,
-            Err(status) if left > 0 && is_connection(&status) => {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
-            Err(status) => return Err(farm.error(&status)),
-        }
-    }
-    Err(Error::Farm(format!("the farm at {} took the build and gave none back", farm.url())))
 }
 
 /// `build 7f3k2m  app @ snapshot 9c1e…  12 files, 3 new (4.1 kB sent)`.
@@ -372,21 +383,6 @@ fn first_line(id: &str, context: &str, uploaded: &Uploaded, files: usize) -> Str
         &uploaded.tree_id.hex()[..4],
         count(files, "file")
     )
-}
-
-async fn cancel(farm: &Farm, id: &str) -> Result<()> {
-    let mut wait = Duration::from_millis(250);
-    for left in (0..TRIES).rev() {
-        match farm.builds().cancel_build(CancelBuildRequest { build_id: id.to_owned() }).await {
-            Err(status) if left > 0 && is_connection(&status) => {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
-            Err(status) => return Err(farm.error(&status)),
-            Ok(_) => break,
-        }
-    }
-    Ok(())
 }
 
 /// A variable's value for `--build-arg NAME`.

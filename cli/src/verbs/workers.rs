@@ -4,33 +4,43 @@ use farm_proto::v1::{ListWorkersRequest, Worker};
 use serde_json::json;
 
 use super::now_ms;
+use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Exit, Result};
 use crate::output::Out;
+use crate::output::format;
 use crate::output::json::{self, WorkerJson};
 use crate::output::text::{ago, columns, harmless};
 
 /// Arguments of `farm workers`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  farm workers\n  farm workers --json")]
+#[command(
+    after_help = "Examples:\n  farm workers\n  farm workers --json\n  farm workers --format '{{ name }} {{ state }}'"
+)]
 pub struct Args {
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+
+    /// Print each worker by a template of the JSON's names, like '{{ name }}'
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
 }
 
 /// Lists the farm's workers, those that need somebody first.
 ///
 /// # Errors
 /// The farm can't be asked.
-pub async fn run(args: Args, url: &str) -> Result<Exit> {
-    let farm = Farm::connect(url).await?;
+pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+    let farm = Farm::connect(&setup.address).await?;
     let answer = farm.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| farm.error(&e))?;
     let mut workers = answer.into_inner().workers;
     let need = |state: &str| ["suspect", "offline", "draining"].iter().position(|s| *s == state).unwrap_or(3);
     workers.sort_by(|a, b| (need(&a.state), &a.name).cmp(&(need(&b.state), &b.name)));
     let mut out = Out::stdout();
-    if args.json {
+    if let Some(template) = &args.format {
+        format::print(&mut out, template, workers.iter().map(WorkerJson::from))?;
+    } else if args.json {
         let workers: Vec<WorkerJson> = workers.iter().map(WorkerJson::from).collect();
         out.line(&json::text(&json!({ "workers": workers })));
     } else if workers.is_empty() {

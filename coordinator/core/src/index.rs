@@ -21,7 +21,7 @@ pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list
 /// The annotation by which an attestation manifest names what it is.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// The annotation by which an attestation manifest names the manifest that it is about.
-const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 
 /// A descriptor as an index holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,13 @@ pub struct Index {
     pub digest: Digest,
     /// [`OCI_INDEX`], or [`DOCKER_LIST`] when every child is Docker's.
     pub media_type: &'static str,
+    /// The digests of what it lists, attestations too.
+    pub manifests: Vec<Digest>,
+}
+
+/// Whether an index's entry is not an image but what attests one.
+pub fn is_attestation(descriptor: &Descriptor) -> bool {
+    descriptor.annotations.get(REFERENCE_TYPE).is_some_and(|kind| kind == "attestation-manifest")
 }
 
 /// Takes apart what BuildKit pushed when attestations were asked for: an index of one image manifest and
@@ -104,8 +111,6 @@ pub struct Index {
 /// # Errors
 /// It has no image manifest, or more than one.
 pub fn split(platform: Platform, document: IndexDocument) -> Result<Child, Invalid> {
-    let is_attestation =
-        |d: &Descriptor| d.annotations.get(REFERENCE_TYPE).is_some_and(|kind| kind == "attestation-manifest");
     let (attestations, mut images): (Vec<_>, Vec<_>) =
         document.manifests.into_iter().partition(is_attestation);
     match (images.pop(), images.len()) {
@@ -179,7 +184,8 @@ pub fn merge(children: &[Child]) -> Result<Index, Invalid> {
     };
     let bytes = serde_json::to_vec(&document)
         .map_err(|e| Invalid::new("index", "", format!("it can't be written: {e}")))?;
-    Ok(Index { digest: Digest::of(&bytes), bytes, media_type })
+    let manifests = document.manifests.iter().map(|descriptor| descriptor.digest).collect();
+    Ok(Index { digest: Digest::of(&bytes), bytes, media_type, manifests })
 }
 
 #[cfg(test)]

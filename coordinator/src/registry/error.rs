@@ -20,6 +20,12 @@ impl RegistryError {
         Self { code: "registry_rejected", message }
     }
 
+    /// The registry answered, with something that nobody can use.
+    pub(super) fn unusable(repository: &Repository, why: &str) -> Self {
+        let message = format!("{} has something else there than an image: {why}", repository.registry());
+        Self { code: "registry_rejected", message }
+    }
+
     /// The registry took too long.
     pub(super) fn timeout(repository: &Repository, limit: std::time::Duration) -> Self {
         let message = format!("{} did not answer within {} s", repository.registry(), limit.as_secs());

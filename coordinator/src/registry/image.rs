@@ -11,26 +11,37 @@ const MAX_CONFIG: u64 = 8 * 1024 * 1024;
 
 /// An image manifest, as far as farm reads it (OCI image-spec, manifest.md).
 #[derive(Debug, Deserialize)]
-struct ImageManifest {
-    config: Blob,
+pub(super) struct ImageManifest {
+    pub(super) config: Blob,
     /// BuildKit writes null for an image without layers.
-    layers: Option<Vec<Blob>>,
+    pub(super) layers: Option<Vec<Blob>>,
 }
 
 /// A blob's descriptor.
 #[derive(Debug, Deserialize)]
-struct Blob {
-    digest: Digest,
-    size: u64,
+#[serde(rename_all = "camelCase")]
+pub(super) struct Blob {
+    #[serde(default)]
+    media_type: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
+impl Blob {
+    /// Whether this is the config of an image, and not of something else that is stored as one.
+    pub(super) fn is_image_config(&self) -> bool {
+        ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"]
+            .contains(&self.media_type.as_str())
+    }
 }
 
 /// An image's config, as far as farm reads it (OCI image-spec, config.md).
 #[derive(Debug, Deserialize)]
-struct ImageConfig {
-    os: String,
-    architecture: String,
+pub(super) struct ImageConfig {
+    pub(super) os: String,
+    pub(super) architecture: String,
     #[serde(default)]
-    variant: String,
+    pub(super) variant: String,
 }
 
 /// Why a child can't be merged.

@@ -5,6 +5,7 @@
 
 mod error;
 pub mod image;
+pub mod inspect;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -190,6 +191,20 @@ impl Registries {
                     .await
                     .map(drop)
                     .map_err(|error| RegistryError::of(repository, error))
+            }
+        })
+        .await
+    }
+
+    /// Some of the repository's tags, at most `limit`, as its registry orders them.
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached.
+    pub async fn tags(&self, repository: &Repository, limit: usize) -> Result<Vec<String>, RegistryError> {
+        self.call(repository, "latest", |call: Call| async move {
+            match call.client.list_tags(&call.reference, &call.auth, Some(limit), None).await {
+                Ok(answer) => Ok(answer.tags),
+                Err(error) => RegistryError::or_absent(repository, error).map(Option::unwrap_or_default),
             }
         })
         .await

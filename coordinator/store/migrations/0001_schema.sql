@@ -228,8 +228,6 @@ CREATE TABLE workers (
     name             text NOT NULL UNIQUE CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'),
     engine_id        uuid NOT NULL REFERENCES engines,
     boot_id          uuid NOT NULL,
-    -- The folder that this life has claimed on its machine, which only one process at a time can; or empty.
-    home             text NOT NULL DEFAULT '',
     -- The coordinator that holds its control stream, null when none does; and which stream it is, so that
     -- the end of an old one doesn't undo a new one.
     coordinator_id   uuid,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use farm_types::spec::Purpose;
 use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, ProjectId, ShortId};
 
 use crate::attempts::STOP_CANCELLED;
@@ -74,18 +75,20 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
+        let kind = if matches!(new.spec.purpose, Purpose::Run(_)) { "run" } else { "build" };
         for platform in &new.spec.platforms {
             let emulation = new.spec.emulation.to_string();
             sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, state, queue_class,
                                    virtual_time, emulation, ready_at)
-                 VALUES ($1, $2, $3, 'build', $4, $4, 'ready', $5, farm_now(), $6, farm_now())",
+                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now())",
                 project,
                 JobId::generate().as_uuid(),
                 execution.as_uuid(),
                 platform.to_string(),
                 format!("{platform} {emulation} size=1 trust=trusted"),
-                emulation
+                emulation,
+                kind
             )
             .execute(&mut *tx)
             .await?;

@@ -145,8 +145,11 @@ impl Store {
 /// A leader whose time is over leads no more, even if nobody has taken over: where the database was away, what it
 /// holds of workers' signs is as old as that, and only the next epoch knows that there was an outage.
 pub(crate) async fn hold_epoch(tx: &mut crate::Tx, epoch: Epoch) -> Result<()> {
-    let held = sqlx::query_scalar!("SELECT epoch FROM leader WHERE epoch = $1 AND expires_at > farm_now() FOR SHARE", epoch.0)
-        .fetch_optional(&mut **tx)
-        .await?;
+    let held = sqlx::query_scalar!(
+        "SELECT epoch FROM leader WHERE epoch = $1 AND expires_at > farm_now() FOR SHARE",
+        epoch.0
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
     held.map(drop).ok_or(StoreError::Stale("another coordinator leads now"))
 }

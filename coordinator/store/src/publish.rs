@@ -95,17 +95,20 @@ impl Store {
             .await?;
         }
         let publication = PublicationId::generate();
+        let manifests: Vec<Vec<u8>> =
+            index.manifests.iter().map(|digest| digest.as_bytes().to_vec()).collect();
         let inserted = sqlx::query!(
             "INSERT INTO publications (project_id, id, build_id, index_digest, index_media_type, index_bytes,
-                                       order_key, deadline)
-             SELECT project_id, $3, id, $4, $5, $6, order_key, publish_deadline FROM builds
+                                       manifests, order_key, deadline)
+             SELECT project_id, $3, id, $4, $5, $6, $7, order_key, publish_deadline FROM builds
              WHERE project_id = $1 AND id = $2 AND state = 'publishing' ON CONFLICT DO NOTHING",
             project,
             merge.build.as_uuid(),
             publication.as_uuid(),
             &index.digest.as_bytes()[..],
             index.media_type,
-            index.bytes
+            index.bytes,
+            &manifests
         )
         .execute(&mut *tx)
         .await?;

@@ -30,6 +30,18 @@ pub struct JobResult {
     /// The frontend of a `# syntax=` line in whose place the engine's own was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub syntax_replaced: Option<String>,
+    /// What the Dockerfile's frontend answered, when it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+}
+
+/// A frontend's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// For people.
+    pub text: String,
+    /// For machines; its form is the frontend's.
+    pub json: String,
 }
 
 /// A build.
@@ -179,6 +191,36 @@ impl Store {
         build.jobs = self.job_records(project, build.execution, &build.spec).await?;
         build.publication = self.publication_record(project, id).await?;
         Ok(build)
+    }
+
+    /// The newest build of the project that published this index or merged this manifest into one, or whose worker pushed it.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn build_that_made(&self, project: ProjectId, digest: Digest) -> Result<Option<BuildRecord>> {
+        let id = sqlx::query_scalar!(
+            r#"SELECT build_id AS "id!" FROM (
+                   SELECT p.build_id, p.created_at AS at FROM publications p
+                   WHERE p.index_digest = $2 AND p.project_id = $1 AND p.state = 'published'
+                 UNION ALL
+                   SELECT p.build_id, p.created_at FROM publications p
+                   WHERE p.manifests @> ARRAY[$2::bytea] AND p.project_id = $1
+                 UNION ALL
+                   SELECT b.id, d.pushed_at FROM pushed_digests d
+                   JOIN attempts a ON a.project_id = d.project_id AND a.id = d.attempt_id
+                   JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+                   JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+                   WHERE d.digest = $2 AND d.project_id = $1) made
+               ORDER BY at DESC LIMIT 1"#,
+            project.as_uuid(),
+            &digest.as_bytes()[..]
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        match id {
+            Some(id) => self.build_by_id(project, id.into()).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The newest builds, without jobs and publication; those in `states` only, unless it is empty.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::error::Invalid;
 
 /// A repository in a registry, as `registry/repository`, with Docker's default registry filled in
@@ -149,9 +150,85 @@ impl fmt::Debug for ImageTag {
     }
 }
 
+/// An image as it is asked for: a tag or a digest in a repository. Without either it is the tag `latest`; with both the
+/// digest counts, as with Docker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ImageRef {
+    /// Where it is.
+    pub repository: Repository,
+    /// The tag, if one was written or nothing was.
+    pub tag: Option<String>,
+    /// The digest, if one was written.
+    pub digest: Option<Digest>,
+}
+
+impl ImageRef {
+    /// What the registry is asked for: the digest, or else the tag.
+    pub fn at(&self) -> String {
+        let tag = || self.tag.clone().unwrap_or_default();
+        self.digest.map_or_else(tag, |digest| digest.to_string())
+    }
+}
+
+impl FromStr for ImageRef {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let (name, digest) = match text.split_once('@') {
+            Some((name, digest)) => {
+                let digest = digest.parse().map_err(|_| {
+                    let cure = "what follows the @ is no digest; write sha256: and 64 hexadecimal digits";
+                    Invalid::new("image", text, cure)
+                })?;
+                (name, Some(digest))
+            }
+            None => (text, None),
+        };
+        let tag: ImageTag = name.parse().map_err(|e: Invalid| Invalid::new("image", text, e.cure))?;
+        let last = name.rsplit_once('/').map_or(name, |(_, last)| last);
+        let is_written = last.contains(':') || digest.is_none();
+        Ok(Self { repository: tag.repository, tag: is_written.then_some(tag.tag), digest })
+    }
+}
+
+impl fmt::Display for ImageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        self.digest.iter().try_for_each(|digest| write!(f, "@{digest}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_a_tag_or_a_digest_in_a_repository() {
+        let digest = Digest::of(b"x");
+        for (written, full, at) in [
+            ("localhost:5002/app".to_owned(), "localhost:5002/app:latest".to_owned(), "latest".to_owned()),
+            ("r.example/a/b:1".to_owned(), "r.example/a/b:1".to_owned(), "1".to_owned()),
+            (format!("python@{digest}"), format!("docker.io/library/python@{digest}"), digest.to_string()),
+            (format!("r.example/b:1@{digest}"), format!("r.example/b:1@{digest}"), digest.to_string()),
+        ] {
+            let image: ImageRef = written.parse().unwrap();
+            assert_eq!((image.to_string(), image.at()), (full, at), "{written}");
+        }
+        let error = |text: &str| text.parse::<ImageRef>().unwrap_err().to_string();
+        assert!(
+            error("r.example/a@sha256:12").contains("64 hexadecimal"),
+            "{}",
+            error("r.example/a@sha256:12")
+        );
+        assert!(
+            error("https://r.example/a").starts_with("image \"https"),
+            "{}",
+            error("https://r.example/a")
+        );
+    }
 
     fn error(text: &str) -> String {
         text.parse::<ImageTag>().unwrap_err().to_string()

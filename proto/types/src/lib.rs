@@ -25,7 +25,7 @@ pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, ProjectId, PublicationId, ShortId,
     UploadId, WorkerId,
 };
-pub use image::{ImageTag, Repository};
+pub use image::{ImageRef, ImageTag, Repository};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;
 pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SnapshotRef};

@@ -25,6 +25,48 @@ pub struct RunOptions {
     /// `--ulimit`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ulimits: Vec<Ulimit>,
+    /// The machine's name as they see it; `None`: the engine's own choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Hostname>,
+}
+
+/// A machine's name: one label of letters, digits and hyphens (RFC 1123).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Hostname(String);
+
+impl FromStr for Hostname {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let is_part = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        let is_whole = (1..=63).contains(&text.len()) && !text.starts_with('-') && !text.ends_with('-');
+        if is_whole && text.bytes().all(is_part) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Invalid::new("hostname", text, "write 1 to 63 letters, digits and hyphens"))
+        }
+    }
+}
+
+impl fmt::Display for Hostname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<Hostname> for String {
+    fn from(hostname: Hostname) -> Self {
+        hostname.0
+    }
+}
+
+impl TryFrom<String> for Hostname {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
 }
 
 /// Which network RUN instructions have.

@@ -54,6 +54,64 @@ pub struct BuildSpec {
     /// `--emulation`.
     #[serde(default)]
     pub emulation: Emulation,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Purpose::is_image")]
+    pub purpose: Purpose,
+}
+
+/// What a build is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// An image, published where it has tags.
+    #[default]
+    Image,
+    /// To run this image: its Dockerfile is one that runs it. Nothing is published.
+    Run(String),
+    /// To ask the Dockerfile's frontend something. No step runs, nothing is published.
+    Call(Call),
+}
+
+impl Purpose {
+    fn is_image(&self) -> bool {
+        *self == Self::Image
+    }
+}
+
+/// What a Dockerfile's frontend can be asked: `--call`. (BuildKit's subrequests.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Call {
+    /// What its rules find wrong.
+    Check,
+    /// The build arguments, secrets and the like that the target takes.
+    Outline,
+    /// The stages that can be built.
+    Targets,
+}
+
+impl Call {
+    /// The word that stands for it: `check`, `outline` or `targets`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Outline => "outline",
+            Self::Targets => "targets",
+        }
+    }
+}
+
+impl FromStr for Call {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "check" | "lint" => Ok(Self::Check),
+            "outline" => Ok(Self::Outline),
+            "targets" => Ok(Self::Targets),
+            _ => Err(Invalid::new("call", text, "write check, outline or targets")),
+        }
+    }
 }
 
 impl BuildSpec {

@@ -26,6 +26,7 @@ mod dying_worker;
 mod example;
 mod following;
 mod ignoring;
+mod images;
 mod options;
 mod order;
 mod output;

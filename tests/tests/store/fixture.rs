@@ -77,6 +77,7 @@ impl World {
                 provenance: Default::default(),
                 named_contexts: Default::default(),
                 emulation: Default::default(),
+                purpose: Default::default(),
             },
             created_by: "test".to_owned(),
             queue_limit: LEASE,
@@ -196,6 +197,7 @@ pub fn success(what: &str) -> Outcome {
         steps_cached: 0,
         engine: "docker 0".to_owned(),
         syntax_replaced: None,
+        answer: None,
     };
     let repositories = vec!["localhost:5002/app".parse().unwrap()];
     Outcome::Succeeded { result, repositories, steps: Vec::new() }
@@ -203,5 +205,10 @@ pub fn success(what: &str) -> Outcome {
 
 /// An index with the digest of `what`.
 pub fn index(what: &str) -> Index {
-    Index { bytes: what.as_bytes().to_vec(), digest: Digest::of(what.as_bytes()), media_type: OCI_INDEX }
+    Index {
+        bytes: what.as_bytes().to_vec(),
+        digest: Digest::of(what.as_bytes()),
+        media_type: OCI_INDEX,
+        manifests: Vec::new(),
+    }
 }

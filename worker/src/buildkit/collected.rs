@@ -13,6 +13,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{
 use farm_proto::v1;
 use farm_proto::v1::attempt_event::Event;
 
+use super::stages::Stages;
 use super::stepname::{self, StepName};
 
 /// How many last lines of a step's output a failure carries.
@@ -30,6 +31,8 @@ pub(super) struct Collected {
     steps: HashMap<String, Step>,
     transfers: HashMap<(String, String), Transfer>,
     warnings: HashSet<(String, Vec<u8>, i32)>,
+    /// Those of the Dockerfile; none when it isn't known what they are used for.
+    stages: Stages,
 }
 
 /// A step (BuildKit: vertex).
@@ -61,6 +64,16 @@ struct Transfer {
 }
 
 impl Collected {
+    /// Nothing yet, of a Dockerfile with these stages.
+    pub(super) fn new(stages: Option<Stages>) -> Self {
+        Self { stages: stages.unwrap_or_default(), ..Self::default() }
+    }
+
+    /// Whether a line of the Dockerfile is in a stage that the image doesn't need.
+    pub(super) fn is_unused(&self, line: u32) -> bool {
+        self.stages.is_unused(line)
+    }
+
     /// To be called when the status is read anew: all comes again from the beginning.
     pub(super) fn start_over(&mut self) {
         for output in self.steps.values_mut().flat_map(|step| step.output.values_mut()) {
@@ -172,6 +185,7 @@ impl Collected {
             source_line: source_line.unwrap_or_default().to_owned(),
             file: info.filename,
             line,
+            stage_unused: self.is_unused(line),
         })
     }
 

@@ -12,6 +12,7 @@
 #![allow(clippy::result_large_err, reason = "a failure is made once per build, and is carried, not copied")]
 
 mod address;
+mod call;
 mod cases;
 mod collected;
 mod connect;
@@ -26,6 +27,7 @@ mod probe;
 mod request;
 mod session;
 mod solve;
+mod stages;
 mod status;
 mod stepname;
 mod syntax;

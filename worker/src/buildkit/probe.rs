@@ -53,6 +53,7 @@ impl Engine {
             export: None,
             logins: Vec::new(),
             internal: true,
+            call: None,
         };
         // Nobody wants to see it.
         let (events, _) = mpsc::channel(1);

@@ -77,6 +77,9 @@ pub(super) fn build(solve: &Solve, dockerfile: &Dockerfile, reference: &str, ses
     if !solve.run.ulimits.is_empty() {
         set("ulimit", &list(solve.run.ulimits.iter().map(ToString::to_string).collect()));
     }
+    if let Some(hostname) = &solve.run.hostname {
+        set("hostname", &hostname.to_string());
+    }
     if solve.pull == PullMode::Always {
         set("image-resolve-mode", "pull");
     }
@@ -208,6 +211,7 @@ mod tests {
             }),
             logins: Vec::new(),
             internal: false,
+            call: None,
         }
     }
 
@@ -233,7 +237,13 @@ mod tests {
     fn stages_and_options_of_run_are_lists() {
         let hosts = ["db=10.0.0.7", "web=fd00::7"].map(|text| text.parse().unwrap()).into();
         let ulimits = ["nofile=1:2", "core=0"].map(|text| text.parse().unwrap()).into();
-        let run = RunOptions { network: Network::None, add_hosts: hosts, shm_bytes: Some(1 << 26), ulimits };
+        let run = RunOptions {
+            network: Network::None,
+            add_hosts: hosts,
+            shm_bytes: Some(1 << 26),
+            ulimits,
+            hostname: Some("run-1".parse().unwrap()),
+        };
         let stages = vec!["a".to_owned(), "b".to_owned()];
         let solve = Solve { no_cache: false, no_cache_stages: stages, run, ..example() };
         let request = build(&solve, &Dockerfile::default(), "ref", "session");
@@ -242,6 +252,7 @@ mod tests {
         assert_eq!(attr("force-network-mode"), Some("none"));
         assert_eq!(attr("add-hosts"), Some("db=10.0.0.7,web=fd00::7"));
         assert_eq!(attr("shm-size"), Some("67108864"));
+        assert_eq!(attr("hostname"), Some("run-1"));
         assert_eq!(attr("ulimit"), Some("nofile=1:2,core=0:0"));
     }
 

@@ -8,19 +8,22 @@ use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1::SolveResponse;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
-use farm_proto::v1::AttemptEvent;
-use farm_types::{Cause, Failure};
+use farm_proto::v1::{AttemptEvent, CallAnswer};
+use farm_types::spec::Call;
+use farm_types::{Cause, Failure, Platform};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Response, Status};
+use tonic::{Code, Status};
 
+use super::call;
 use super::connect::MAX_MESSAGE_BYTES;
 use super::engine::{Engine, reason};
 use super::failure::{self, Circumstances};
 use super::filesync::{Files, Times};
 use super::request;
 use super::session::Session;
+use super::stages::{Stages, Wanted};
 use super::status::{self, Shared};
 use super::syntax::{self, Dockerfile};
 use super::types::{Solve, SolveError, Solved};
@@ -67,13 +70,24 @@ impl Engine {
 
         let reference = uuid::Uuid::new_v4().simple().to_string();
         let message = request::build(&solve, &dockerfile, &reference, session.id());
-        let collected = Shared::default();
+        let collected = Shared::new(stages(&solve, &dockerfile));
         let ended = CancellationToken::new();
-        let following = status::follow(channel.clone(), reference, collected.clone(), events, ended.clone());
+        let told = events.clone();
+        let following = status::follow(channel.clone(), reference, collected.clone(), told, ended.clone());
         let mut following = AbortOnDropHandle::new(tokio::spawn(following));
 
-        let mut client = ControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let outcome = watch(client.solve(message), &session, &stop).await;
+        let given = async {
+            match solve.call {
+                None => {
+                    let mut client = ControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+                    client.solve(message).await.map(|answer| Given::Built(answer.into_inner()))
+                }
+                Some(call) => {
+                    call::ask(channel, message, call).await.map(|answer| Given::Answered(call, answer))
+                }
+            }
+        };
+        let outcome = watch(given, &session, &stop).await;
         ended.cancel();
         match &outcome {
             Outcome::Answer(_) => {
@@ -91,11 +105,20 @@ impl Engine {
         match outcome {
             Outcome::Stopped => Err(SolveError::Stopped),
             Outcome::SessionLost => Err(failure::session_lost(self.address()).into()),
-            Outcome::Answer(Ok(answer)) => {
-                Ok(request::solved(&solve, &dockerfile, answer.get_ref(), collected.timings())?)
+            Outcome::Answer(Ok(Given::Built(answer))) => {
+                Ok(request::solved(&solve, &dockerfile, &answer, collected.timings())?)
+            }
+            Outcome::Answer(Ok(Given::Answered(call, answer))) => {
+                drop(collected);
+                let stages = stages(&solve, &dockerfile).unwrap_or_default();
+                Ok(answered(call, answer, &dockerfile, (&solve.platform, &stages), &events).await?)
             }
             // What is left of a build that was stopped while it failed.
             Outcome::Answer(Err(_)) if stop.is_cancelled() => Err(SolveError::Stopped),
+            Outcome::Answer(Err(status)) if status.code() == Code::Unimplemented => match solve.call {
+                Some(call) => Err(call::unsupported(call, &self.address().to_string()).into()),
+                None => Err(lost(reason(&status)).into()),
+            },
             Outcome::Answer(Err(status)) => {
                 let circumstances = Circumstances {
                     collected: &collected,
@@ -116,16 +139,54 @@ impl Engine {
     }
 }
 
+fn stages(solve: &Solve, dockerfile: &Dockerfile) -> Option<Stages> {
+    let wanted = Wanted {
+        target: solve.target.as_deref(),
+        args: &solve.build_args,
+        replaced: solve.named_contexts.keys().map(String::as_str).collect(),
+        platform: &solve.platform,
+    };
+    Stages::read(&dockerfile.text, &wanted)
+}
+
+/// What a frontend answered, with what follows from it.
+async fn answered(
+    call: Call,
+    answer: CallAnswer,
+    dockerfile: &Dockerfile,
+    (platform, stages): (&Platform, &Stages),
+    events: &mpsc::Sender<AttemptEvent>,
+) -> Result<Solved, Failure> {
+    if call == Call::Check {
+        let now_ms = chrono::Utc::now().timestamp_millis();
+        let (found, error) = call::findings(&answer, now_ms, platform, |line| stages.is_unused(line))?;
+        for event in found {
+            // An error: nobody listens.
+            let _ = events.send(event).await;
+        }
+        if let Some(failure) = error {
+            return Err(failure);
+        }
+    }
+    Ok(Solved { answer: Some(answer), syntax_replaced: dockerfile.syntax.clone(), ..Solved::default() })
+}
+
+/// What the engine gave.
+enum Given {
+    Built(SolveResponse),
+    Answered(Call, CallAnswer),
+}
+
 /// What became of the call.
 enum Outcome {
-    Answer(Result<Response<SolveResponse>, Status>),
+    Answer(Result<Given, Status>),
     Stopped,
     SessionLost,
 }
 
 /// Waits for the call. When this returns the call is over or was dropped, which ends it in the engine.
 async fn watch(
-    call: impl Future<Output = Result<Response<SolveResponse>, Status>>,
+    call: impl Future<Output = Result<Given, Status>>,
     session: &Session,
     stop: &CancellationToken,
 ) -> Outcome {

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::collected::Collected;
 use super::connect::MAX_MESSAGE_BYTES;
+use super::stages::Stages;
 
 /// How long after the solve's end its last news may be on their way. An engine keeps them for 10 s.
 const LAST_NEWS: Duration = Duration::from_secs(3);
@@ -22,10 +23,15 @@ const LAST_NEWS: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What was collected, shared between the follower and whoever reports the outcome.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Shared(Arc<Mutex<Collected>>);
 
 impl Shared {
+    /// With what is known of the Dockerfile's stages.
+    pub(super) fn new(stages: Option<Stages>) -> Self {
+        Self(Arc::new(Mutex::new(Collected::new(stages))))
+    }
+
     /// Not to be held across an await.
     pub(super) fn lock(&self) -> MutexGuard<'_, Collected> {
         // Nothing in there is left half done by a panic.

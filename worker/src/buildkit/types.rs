@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use farm_proto::v1;
-use farm_types::spec::NamedContext;
+use farm_types::spec::{Call, NamedContext};
 use farm_types::{Digest, Failure, Platform, Provenance, PullMode, Repository, RunOptions};
 
 use super::tree::SourceTree;
@@ -52,6 +52,8 @@ pub struct Solve {
     pub logins: Vec<Login>,
     /// Keeps the build out of the engine's history.
     pub internal: bool,
+    /// The frontend is asked this, and nothing is built.
+    pub call: Option<Call>,
 }
 
 impl fmt::Debug for Solve {
@@ -114,6 +116,8 @@ pub struct Solved {
     pub step_timings: Vec<v1::StepTiming>,
     /// The frontend image that the Dockerfile's `# syntax=` line names, when the engine's own took its place.
     pub syntax_replaced: Option<String>,
+    /// What the frontend answered, when it was asked.
+    pub answer: Option<v1::CallAnswer>,
 }
 
 /// Why a solve gave nothing.

@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking, in their helpers too")]
 
+mod calls;
 mod failures;
 mod source;
 
@@ -80,6 +81,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         export: None,
         logins: Vec::new(),
         internal: false,
+        call: None,
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Every function here is pure. Lines never are wider than the terminal, and there are never more than it is high.
 
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::view::{Row, Run, State, View};
-use crate::output::text::{bytes, span};
+use crate::output::text::{bytes, fit, span};
 
 /// The bar's width, characters.
 const BAR: usize = 14;
@@ -280,25 +280,6 @@ fn pad(text: &str, width: usize) -> String {
 
 fn line(tone: Tone, text: &str, width: usize) -> Line {
     Line { tone, text: fit(&text.replace('\t', "    "), width) }
-}
-
-/// The text in at most `width` columns, with an ellipsis where something is missing.
-pub fn fit(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let mut left = width.saturating_sub(1);
-    let mut kept = String::new();
-    for c in text.chars() {
-        let wide = c.width().unwrap_or(0);
-        if wide > left {
-            break;
-        }
-        left -= wide;
-        kept.push(c);
-    }
-    kept.push('…');
-    kept
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use self::frame::{Size, frame};
 use self::screen::Screen;
 use self::view::View;
 use super::progress::SeenWarning;
+use super::window;
 
 /// How often it is drawn.
 pub const EVERY: Duration = Duration::from_millis(100);
@@ -48,12 +49,8 @@ impl Live {
     pub fn on(file: impl Write + std::os::fd::AsFd + Send + 'static, colours: bool) -> Self {
         let fd = file.as_fd().try_clone_to_owned().ok();
         let size = move || {
-            let size = fd.as_ref().and_then(|fd| rustix::termios::tcgetwinsize(fd).ok());
-            let known = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
-            known.map_or(Size { width: 80, height: 24 }, |size| Size {
-                width: size.ws_col.into(),
-                height: size.ws_row.into(),
-            })
+            let known = fd.as_ref().and_then(window);
+            known.map_or(Size { width: 80, height: 24 }, |(width, height)| Size { width, height })
         };
         Self::new(Box::new(file), colours, Box::new(size))
     }

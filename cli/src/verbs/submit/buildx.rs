@@ -16,12 +16,8 @@ pub struct Others {
     cache_from: Vec<String>,
     #[arg(long, hide = true, value_name = "DESTINATION")]
     cache_to: Vec<String>,
-    #[arg(long, hide = true, value_name = "METHOD")]
-    call: Option<String>,
     #[arg(long, hide = true, value_name = "GROUP")]
     cgroup_parent: Option<String>,
-    #[arg(long, hide = true)]
-    check: bool,
     #[arg(short = 'D', long, hide = true)]
     debug: bool,
     #[arg(long, hide = true)]
@@ -46,7 +42,6 @@ impl Others {
         let given = |is: bool| is.then(String::new);
         // What asks for nothing is granted.
         let off = |value: &&String| !matches!(value.as_str(), "false" | "0");
-        let call = self.call.as_ref().filter(|method| *method != "build");
         let output =
             self.output.iter().find(|output| *output != "type=registry" && *output != "type=image,push=true");
         let refused = [
@@ -59,9 +54,7 @@ impl Others {
             ("--builder", self.builder.clone(), "the farm chooses; which farm is said by --url or FARM_URL"),
             ("--cache-from", first(&self.cache_from), "not yet; workers keep their own cache between builds"),
             ("--cache-to", first(&self.cache_to), "not yet; workers keep their own cache between builds"),
-            ("--call", call.cloned(), "not yet; warnings are shown with each build"),
             ("--cgroup-parent", self.cgroup_parent.clone(), "the worker's engine decides; leave it out"),
-            ("--check", given(self.check), "not yet; warnings are shown with each build"),
             (
                 "--debug",
                 given(self.debug),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use farm_proto::convert::{check_build_arg, check_stage};
 use farm_types::run_options::parse_bytes;
-use farm_types::spec::NamedContext;
+use farm_types::spec::{NamedContext, Purpose};
 use farm_types::{
     BuildSpec, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, RunOptions, SnapshotRef,
 };
@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::Args;
 use super::buildx::attest;
+use super::call::Asked;
 use super::results::ResultFiles;
 use crate::context::Location;
 use crate::context::stdin::{self, Came};
@@ -43,6 +44,8 @@ pub(super) struct Plan {
     provenance: Provenance,
     named_contexts: BTreeMap<String, NamedContext>,
     emulation: Emulation,
+    /// The frontend is asked, and nothing is built.
+    pub(super) asked: Option<Asked>,
 }
 
 impl Plan {
@@ -57,6 +60,7 @@ impl Plan {
         input: impl Read,
     ) -> Result<Self> {
         args.others.check()?;
+        let asked = Asked::new(args.check, args.call.as_deref())?;
         let mut platforms = Vec::new();
         for list in &args.platform {
             for platform in Platform::parse_list(list).map_err(|e| flag("--platform", e))? {
@@ -121,7 +125,11 @@ impl Plan {
             no_cache_stages.push(name.to_ascii_lowercase());
         }
         let run = run_options(&args)?;
-        let result_files = ResultFiles { iidfile: args.iidfile, metadata_file: args.metadata_file };
+        let result_files = if args.dry_run {
+            ResultFiles::default()
+        } else {
+            ResultFiles { iidfile: args.iidfile, metadata_file: args.metadata_file }
+        };
         result_files.check(!tags.is_empty())?;
         let emulation = match &args.emulation {
             Some(text) => text.parse().map_err(|e| flag("--emulation", e))?,
@@ -160,6 +168,7 @@ impl Plan {
             provenance,
             named_contexts,
             emulation,
+            asked,
         })
     }
 
@@ -168,7 +177,8 @@ impl Plan {
         BuildSpec {
             snapshot,
             platforms,
-            tags: self.tags.clone(),
+            // As with buildx, a question has no use for them.
+            tags: if self.asked.is_some() { Vec::new() } else { self.tags.clone() },
             dockerfile: self.location.dockerfile_name.clone(),
             target: self.target.clone(),
             build_args: self.build_args.clone(),
@@ -180,6 +190,7 @@ impl Plan {
             provenance: self.provenance,
             named_contexts: self.named_contexts.clone(),
             emulation: self.emulation,
+            purpose: self.asked.map_or(Purpose::Image, |asked| Purpose::Call(asked.call)),
         }
     }
 }
@@ -209,6 +220,7 @@ fn run_options(args: &Args) -> Result<RunOptions, Invalid> {
             .map(|text| text.parse())
             .collect::<Result<_, _>>()
             .map_err(|e| flag("--ulimit", e))?,
+        hostname: None,
     })
 }
 

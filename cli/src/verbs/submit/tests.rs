@@ -1,5 +1,5 @@
 use clap::Parser;
-use farm_types::Digest;
+use farm_types::{Digest, SnapshotRef};
 
 use super::*;
 

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use farm_proto::v1::Build;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::cancel;
+use crate::calls::cancel;
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
 use crate::follow::follow;

@@ -10,7 +10,7 @@ use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_store::StoreError;
 use farm_store::attempts::Lease;
 use farm_store::finish::{Outcome, PublishLimit, Step};
-use farm_store::record::JobResult;
+use farm_store::record::{self, JobResult};
 use farm_store::workers::Registration;
 use farm_types::ids::check_worker_name;
 use farm_types::{BootId, Cause, Failure, Offer, WorkerId};
@@ -264,6 +264,10 @@ impl Desk {
             engine: without_nul(result.engine),
             syntax_replaced: (!result.syntax_replaced.is_empty())
                 .then(|| without_nul(result.syntax_replaced)),
+            answer: result.answer.map(|answer| record::Answer {
+                text: without_nul(answer.text),
+                json: without_nul(answer.json),
+            }),
         };
         Ok(Outcome::Succeeded { result, repositories, steps })
     }

@@ -1,0 +1,232 @@
+//! What a person has set once: farms by name (contexts), and defaults of flags.
+//!
+//! The file is `$FARM_CONFIG`, or `config.toml` in `$XDG_CONFIG_HOME/farm` or `~/.config/farm`. `farm config` writes it
+//! ([`edit`]) and keeps its comments; it may as well be written by hand.
+//!
+//! Invariant: a token is sent only to the address that it was given for. So the token file of a context goes with that
+//! context, and not with an address from `--url` or FARM_URL.
+
+pub mod edit;
+mod setup;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use farm_types::suggest::nearest;
+use farm_types::{Emulation, Invalid, Platform};
+use serde::Deserialize;
+
+use crate::error::{Error, Result, io_in_short};
+use crate::output::display::Mode;
+pub use setup::{Address, Setup, Source};
+
+/// The name that stands for the farm on this machine, and can't be given to another.
+pub const LOCAL: &str = "local";
+
+/// What the file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The context that is used when nothing else is said.
+    pub context: Option<String>,
+    /// Farms by name.
+    #[serde(default)]
+    pub contexts: BTreeMap<String, Context>,
+    /// Values of flags that are not given.
+    #[serde(default)]
+    pub defaults: Defaults,
+}
+
+/// A farm.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    /// Where it is.
+    pub url: String,
+    /// The file with the token for it; `None`: found as without a context.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Values of flags that are not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// `--platform` of `farm submit` and `farm check`.
+    pub platform: Option<String>,
+    /// `--emulation` of `farm submit`, `farm run` and `farm test`.
+    pub emulation: Option<String>,
+    /// `--progress` of `farm submit`.
+    pub progress: Option<String>,
+}
+
+/// The flags that have defaults.
+pub const KEYS: [&str; 3] = ["platform", "emulation", "progress"];
+
+impl Defaults {
+    /// The value of one of [`KEYS`].
+    pub fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            "platform" => self.platform.as_deref(),
+            "emulation" => self.emulation.as_deref(),
+            "progress" => self.progress.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// How progress is shown.
+    ///
+    /// # Errors
+    /// The value is no way to show it.
+    pub fn progress(&self) -> Result<Option<Mode>, Invalid> {
+        self.progress.as_deref().map(progress).transpose()
+    }
+}
+
+/// Whether a default can be taken.
+///
+/// # Errors
+/// There is no such key, or its flag doesn't take this value.
+pub fn check_default(key: &str, value: &str) -> Result<(), Invalid> {
+    match key {
+        "platform" => Platform::parse_list(value).map(drop),
+        "emulation" => value.parse::<Emulation>().map(drop),
+        "progress" => progress(value).map(drop),
+        _ => Err(unknown_key(key)),
+    }
+}
+
+/// What is said of a key that there is not.
+pub fn unknown_key(key: &str) -> Invalid {
+    let meant = nearest(key, KEYS).map(|near| format!("did you mean {near}? ")).unwrap_or_default();
+    Invalid::new("key", key, format!("{meant}there are {}", KEYS.join(", ")))
+}
+
+fn progress(value: &str) -> Result<Mode, Invalid> {
+    use clap::ValueEnum as _;
+    Mode::from_str(value, false)
+        .map_err(|_| Invalid::new("progress", value, "write auto, tty, plain, json or quiet"))
+}
+
+impl Config {
+    /// Reads the file; one that is not there says nothing.
+    ///
+    /// # Errors
+    /// It can't be read, or has something in it that farm doesn't know.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => {
+                let why = io_in_short(&e);
+                return Err(Error::Usage(format!("can't read the configuration {} ({why})", path.display())));
+            }
+        };
+        Self::parse(&text).map_err(|why| {
+            Error::Usage(format!("the configuration {}: {why}; mend it, or remove the file", path.display()))
+        })
+    }
+
+    /// Understands the file's text.
+    ///
+    /// # Errors
+    /// What can't be taken, and in which line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml_edit::de::from_str(text).map_err(|e| {
+            let line = e.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let at = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            format!("{at}{}", e.message().lines().next().unwrap_or_default())
+        })?;
+        for key in KEYS {
+            if let Some(value) = config.defaults.get(key) {
+                check_default(key, value).map_err(|e| format!("defaults: {e}"))?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// The context of this name.
+    ///
+    /// # Errors
+    /// There is none; `from` says who named it.
+    pub fn context(&self, name: &str, from: &str) -> Result<&Context, Invalid> {
+        let names = || self.contexts.keys().map(String::as_str).chain([LOCAL]);
+        self.contexts.get(name).ok_or_else(|| {
+            let meant =
+                nearest(name, names()).map(|near| format!("did you mean {near}? ")).unwrap_or_default();
+            let known: Vec<&str> = names().collect();
+            Invalid::new(
+                from,
+                name,
+                format!("{meant}known are {}; `farm config add NAME ADDRESS` adds one", known.join(", ")),
+            )
+        })
+    }
+}
+
+/// Where the file is, whether it is there or not.
+///
+/// # Errors
+/// There is no home folder.
+pub fn path() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = set("FARM_CONFIG") {
+        return Ok(path);
+    }
+    folder().map(|folder| folder.join("config.toml")).ok_or_else(|| {
+        Error::Usage(
+            "neither HOME nor XDG_CONFIG_HOME is set; say with FARM_CONFIG where the configuration is"
+                .to_owned(),
+        )
+    })
+}
+
+/// Where farm keeps what a person has set: `$XDG_CONFIG_HOME/farm` or `~/.config/farm`.
+pub fn folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")))?;
+    Some(config.join("farm"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_understood() {
+        let config = Config::parse(
+            "context = \"team\"\n[contexts.team]\nurl = \"https://farm.example\"\ntoken_file = \"/t\"\n\
+             [defaults]\nplatform = \"linux/amd64,arm64\"\nemulation = \"never\"\nprogress = \"plain\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.context.as_deref(), Some("team"));
+        assert_eq!(config.context("team", "--context").unwrap().url, "https://farm.example");
+        assert_eq!(config.defaults.progress(), Ok(Some(Mode::Plain)));
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_line() {
+        let error = |text: &str| Config::parse(text).unwrap_err();
+        assert!(error("a = 1\n").starts_with("line 1: unknown field `a`"), "{}", error("a = 1\n"));
+        assert!(error("context = \"x\"\n\n[contexts.x]\nurl = 3\n").starts_with("line 4: "));
+        assert!(error("[defaults]\nemulation = \"nver\"\n").contains("nver"));
+        assert!(error("[defaults\n").starts_with("line 1: "));
+        let none = Config::parse("[contexts.team]\nurl = \"http://x\"\n").unwrap();
+        let unknown = none.context("taem", "--context").unwrap_err().to_string();
+        assert!(unknown.contains("did you mean team?"), "{unknown}");
+    }
+
+    #[test]
+    fn defaults_are_what_their_flags_take() {
+        for (key, value) in
+            [("platform", "linux/amd64,linux/arm64"), ("emulation", "fallback=10m"), ("progress", "tty")]
+        {
+            assert_eq!(check_default(key, value), Ok(()), "{key}");
+        }
+        for (key, value) in
+            [("platform", "linux/arm46"), ("emulation", "maybe"), ("progress", "loud"), ("plaform", "x")]
+        {
+            assert!(check_default(key, value).is_err(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Which farm a command means, and which defaults it has: the command line, the environment and the configuration
+//! together.
+
+use std::path::PathBuf;
+
+use super::{Config, Defaults, LOCAL, path};
+use crate::connect::DEFAULT_URL;
+use crate::error::Result;
+
+/// Where a command goes, and what it takes for granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setup {
+    /// The farm.
+    pub address: Address,
+    /// Values of flags that are not given.
+    pub defaults: Defaults,
+}
+
+/// A farm's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// `http://HOST:PORT` or `https://HOST[:PORT]`.
+    pub url: String,
+    /// The file with the token for it, if the context names one.
+    pub token_file: Option<PathBuf>,
+    /// Who says so.
+    pub source: Source,
+}
+
+/// Who says which farm it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `--url`.
+    Flag,
+    /// FARM_URL.
+    Environment,
+    /// A context, with its name, and who named it: `--context`, FARM_CONTEXT or the configuration.
+    Context(String, &'static str),
+    /// Nobody: it is the farm on this machine.
+    Nobody,
+}
+
+impl Setup {
+    /// What holds for this command. The first of these counts: `--url`, `--context`, FARM_URL, FARM_CONTEXT, the
+    /// configuration's `context`, the farm on this machine.
+    ///
+    /// # Errors
+    /// The configuration can't be taken, or there is no context of the name.
+    pub fn find(url: Option<&str>, context: Option<&str>) -> Result<Self> {
+        let config = Config::load(&path()?)?;
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let mut defaults = config.defaults.clone();
+        if let Some(progress) = set("FARM_PROGRESS") {
+            defaults.progress = Some(progress);
+        }
+        Ok(Self { address: Address::choose(url, context, set, &config)?, defaults })
+    }
+}
+
+impl Address {
+    /// ` (team)`, where a context has the address from; for messages.
+    pub fn named(&self) -> String {
+        match &self.source {
+            Source::Context(name, _) => format!(" ({name})"),
+            _ => String::new(),
+        }
+    }
+
+    fn choose(
+        url: Option<&str>,
+        context: Option<&str>,
+        environment: impl Fn(&str) -> Option<String>,
+        config: &Config,
+    ) -> Result<Self> {
+        // FARM_URL= is as good as none.
+        let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let at = |url: String, source| Self { url, token_file: None, source };
+        if let Some(url) = url.filter(|url| !url.is_empty()) {
+            return Ok(at(url.to_owned(), Source::Flag));
+        }
+        if let (None, Some(url)) = (context, set("FARM_URL")) {
+            return Ok(at(url, Source::Environment));
+        }
+        let named = context
+            .map(|name| (name.to_owned(), "--context"))
+            .or_else(|| set("FARM_CONTEXT").map(|name| (name, "FARM_CONTEXT")))
+            .or_else(|| config.context.clone().map(|name| (name, "the configuration's context")));
+        match named {
+            None => Ok(at(DEFAULT_URL.to_owned(), Source::Nobody)),
+            Some((name, from)) if name == LOCAL => {
+                Ok(at(DEFAULT_URL.to_owned(), Source::Context(name, from)))
+            }
+            Some((name, from)) => {
+                let context = config.context(&name, from)?;
+                Ok(Self {
+                    url: context.url.clone(),
+                    token_file: context.token_file.clone(),
+                    source: Source::Context(name, from),
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config::parse(
+            "context = \"team\"\n[contexts.team]\nurl = \"http://team\"\ntoken_file = \"/t\"\n\
+             [contexts.other]\nurl = \"http://other\"\n",
+        )
+        .unwrap()
+    }
+
+    fn chosen(url: Option<&str>, context: Option<&str>, set: &[(&str, &str)]) -> (String, bool) {
+        let environment =
+            |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        let address = Address::choose(url, context, environment, &config()).unwrap();
+        (address.url, address.token_file.is_some())
+    }
+
+    #[test]
+    fn the_nearest_word_counts_and_a_token_goes_only_with_its_context() {
+        let both = [("FARM_URL", "http://env"), ("FARM_CONTEXT", "other")];
+        assert_eq!(chosen(None, None, &[]), ("http://team".into(), true));
+        assert_eq!(chosen(None, None, &both[1..]), ("http://other".into(), false));
+        assert_eq!(chosen(None, None, &both), ("http://env".into(), false));
+        assert_eq!(chosen(None, Some("team"), &both), ("http://team".into(), true));
+        assert_eq!(chosen(None, Some("local"), &both), (DEFAULT_URL.into(), false));
+        assert_eq!(chosen(Some("http://flag"), None, &both), ("http://flag".into(), false));
+        assert_eq!(
+            chosen(None, None, &[("FARM_URL", ""), ("FARM_CONTEXT", "")]),
+            ("http://team".into(), true)
+        );
+    }
+
+    #[test]
+    fn a_context_that_there_is_not_is_told_with_who_named_it() {
+        let environment = |name: &str| (name == "FARM_CONTEXT").then(|| "tema".to_owned());
+        let error = Address::choose(None, None, environment, &config()).unwrap_err().to_string();
+        assert!(error.starts_with("FARM_CONTEXT \"tema\": did you mean team?"), "{error}");
+    }
+}

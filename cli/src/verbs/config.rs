@@ -1,0 +1,250 @@
+//! `farm config`: farms by name, and defaults of flags.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use farm_types::Invalid;
+use serde_json::{Value, json};
+
+use crate::config::edit::{Edit, write_private};
+use crate::config::{KEYS, LOCAL, Setup, Source, folder, path};
+use crate::connect::DEFAULT_URL;
+use crate::error::{Error, Exit, Result, io_in_short};
+use crate::output::text::{columns, harmless};
+use crate::output::{Out, json};
+
+/// Arguments of `farm config`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
+pub struct Args {
+    /// What to change; without it what is set is shown
+    #[command(subcommand)]
+    change: Option<Change>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `farm config` can change.
+#[derive(Debug, clap::Subcommand)]
+enum Change {
+    /// Add a farm by a name of your choice
+    Add(Add),
+    /// Use this farm when nothing else is said; local is the one on this machine
+    Use {
+        /// A name that was added, or local
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Forget a farm
+    Remove {
+        /// A name that was added
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Set what a flag means when it isn't given: platform, emulation or progress
+    Set {
+        /// platform, emulation or progress
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// What the flag takes
+        #[arg(value_name = "VALUE")]
+        value: String,
+    },
+    /// Take a default back
+    Unset {
+        /// platform, emulation or progress
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Add {
+    /// Letters, digits, dots, hyphens and underscores
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// Where the farm is: http://HOST:PORT or https://HOST
+    #[arg(value_name = "ADDRESS")]
+    address: String,
+
+    /// The file with the token for it; it is read anew each time
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// Read the token from standard input and keep it in a file that is yours only
+    #[arg(long, conflicts_with = "token_file")]
+    token_stdin: bool,
+
+    /// Change a farm that is there already
+    #[arg(long)]
+    replace: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  farm config
+  farm config add team https://farm.example --token-stdin <token
+  farm config use team
+  farm builds --context team
+  farm config set platform linux/amd64,linux/arm64
+
+Which farm is meant is said by the first of: --url, --context, FARM_URL, FARM_CONTEXT, `farm config use`; else it is the
+one on this machine. FARM_TOKEN and FARM_TOKEN_FILE count before a context's own token; a context's token goes nowhere
+else. It all stands in ~/.config/farm/config.toml (FARM_CONFIG names another file), which may be edited by hand.";
+
+/// Shows or changes what is set.
+///
+/// # Errors
+/// A name or a value can't be taken, or the file can't be read or written.
+pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit> {
+    let file = path()?;
+    let mut out = Out::stdout();
+    let Some(change) = args.change else {
+        show(&mut out, args.json, url, context)?;
+        return Ok(Exit::Done);
+    };
+    let mut edit = Edit::open(file.clone())?;
+    let said = match change {
+        Change::Add(add) => self::add(&mut edit, add)?,
+        Change::Use { name } => {
+            edit.choose(&name)?;
+            let url = edit.config().contexts.get(&name).map_or(DEFAULT_URL, |context| context.url.as_str());
+            format!("{name} ({}) is used from now on", harmless(url))
+        }
+        Change::Remove { name } => {
+            edit.remove(&name)?;
+            let was = edit.config().context.as_deref() == Some(name.as_str());
+            let now = if was { "; what is used now is the farm on this machine" } else { "" };
+            format!("{name} is forgotten{now}")
+        }
+        Change::Set { key, value } => {
+            edit.set(&key, Some(&value))?;
+            format!("--{key} is {value} where it isn't given")
+        }
+        Change::Unset { key } => {
+            edit.set(&key, None)?;
+            format!("--{key} has no default of yours any more")
+        }
+    };
+    edit.save()?;
+    out.line(&said);
+    Ok(Exit::Done)
+}
+
+fn add(edit: &mut Edit, add: Add) -> Result<String> {
+    let Add { name, address, token_file, token_stdin, replace } = add;
+    let url = address.trim_end_matches('/');
+    let token_file = match token_file {
+        Some(file) => Some(std::path::absolute(&file).map_err(|e| {
+            Invalid::new(
+                "--token-file",
+                file.display().to_string(),
+                format!("it has no place ({})", io_in_short(&e)),
+            )
+        })?),
+        None if token_stdin => Some(kept_token_file(&name)?),
+        None => None,
+    };
+    // All is checked before a token is written.
+    edit.add(&name, url, token_file.as_deref(), replace)?;
+    if let (true, Some(file)) = (token_stdin, &token_file) {
+        write_private(file, token_of(std::io::stdin())?.as_bytes())?;
+    }
+    let file = token_file.map(|file| format!(", its token in {}", file.display())).unwrap_or_default();
+    Ok(format!("{name} is {}{file}; `farm config use {name}` makes it the usual one", harmless(url)))
+}
+
+fn kept_token_file(name: &str) -> Result<PathBuf> {
+    let folder =
+        folder().ok_or_else(|| Error::Usage("HOME isn't set; give the token by --token-file".to_owned()))?;
+    Ok(folder.join(format!("{name}.token")))
+}
+
+fn token_of(input: impl std::io::Read) -> Result<String> {
+    let mut token = String::new();
+    input
+        .take(64 * 1024)
+        .read_to_string(&mut token)
+        .map_err(|e| Error::Usage(format!("standard input can't be read ({})", io_in_short(&e))))?;
+    match token.trim() {
+        "" => Err(Error::Usage(
+            "--token-stdin: standard input is empty; the token is expected there".to_owned(),
+        )),
+        token => Ok(format!("{token}\n")),
+    }
+}
+
+fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) -> Result<()> {
+    let file = path()?;
+    let config = Edit::open(file.clone())?.config().clone();
+    let setup = Setup::find(url, context)?;
+    let used = match &setup.address.source {
+        Source::Context(name, _) => name.as_str(),
+        Source::Nobody => LOCAL,
+        Source::Flag | Source::Environment => "",
+    };
+    if as_json {
+        let contexts: Vec<Value> = config
+            .contexts
+            .iter()
+            .map(
+                |(name, context)| json!({"name": name, "url": context.url, "token_file": context.token_file}),
+            )
+            .collect();
+        let defaults: serde_json::Map<String, Value> =
+            KEYS.iter().map(|key| ((*key).to_owned(), config.defaults.get(key).into())).collect();
+        let source = match &setup.address.source {
+            Source::Flag => "--url",
+            Source::Environment => "FARM_URL",
+            Source::Context(_, "--context") => "--context",
+            Source::Context(_, "FARM_CONTEXT") => "FARM_CONTEXT",
+            Source::Context(..) => "configuration",
+            Source::Nobody => "default",
+        };
+        out.line(&json::text(&json!({
+            "file": file, "contexts": contexts, "defaults": defaults,
+            "used": {"context": Some(used).filter(|name| !name.is_empty()), "url": setup.address.url, "from": source},
+        })));
+        return Ok(());
+    }
+    let mut rows = vec![["", "FARM", "ADDRESS", "TOKEN"].map(ToOwned::to_owned).to_vec()];
+    let mark = |name: &str| if name == used { "*" } else { "" }.to_owned();
+    rows.push(vec![mark(LOCAL), LOCAL.to_owned(), DEFAULT_URL.to_owned(), "(this machine's)".to_owned()]);
+    for (name, context) in &config.contexts {
+        let token = match &context.token_file {
+            Some(file) => harmless(&file.display().to_string()),
+            None => "(as for any farm)".to_owned(),
+        };
+        rows.push(vec![mark(name), harmless(name), harmless(&context.url), token]);
+    }
+    out.lines(columns(&rows));
+    for key in KEYS {
+        if let Some(value) = config.defaults.get(key) {
+            out.line(&format!("--{key}  {}", harmless(value)));
+        }
+    }
+    let there = if file.exists() { "" } else { ", which isn't there yet" };
+    out.line(&format!("file  {}{there}", file.display()));
+    let url = harmless(&setup.address.url);
+    out.line(&match setup.address.source {
+        Source::Flag => format!("used  {url}, from --url"),
+        Source::Environment => format!("used  {url}, from FARM_URL"),
+        Source::Context(name, from) => format!("used  {} ({url}), from {from}", harmless(&name)),
+        Source::Nobody => format!("used  {url}, since nothing else is set"),
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_one_word_and_never_nothing() {
+        assert_eq!(token_of(&b" farm_abc\n"[..]).unwrap(), "farm_abc\n");
+        assert!(token_of(&b"\n"[..]).unwrap_err().to_string().contains("--token-stdin"));
+    }
+}

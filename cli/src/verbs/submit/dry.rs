@@ -1,0 +1,176 @@
+//! `--dry-run`: what would be read, built and published, and by whom; nothing is sent.
+
+use farm_proto::v1::{ListWorkersRequest, Worker};
+use farm_types::{BuildSpec, Emulation, Platform, SnapshotRef};
+use serde::Serialize;
+
+use super::native;
+use super::plan::Plan;
+use crate::config::Address;
+use crate::connect::Farm;
+use crate::context::Source;
+use crate::error::Result;
+use crate::output::text::{bytes, columns, count, harmless};
+use crate::source;
+use farm_proto::v1::GetFarmRequest;
+
+/// What would be done.
+#[derive(Debug, Serialize)]
+pub(super) struct DryRun {
+    /// As it was named.
+    context: String,
+    files: usize,
+    /// Of the files, each once.
+    bytes: u64,
+    /// The digest of the source; the same as that of a build of it.
+    tree_id: String,
+    dockerfile: String,
+    target: Option<String>,
+    platforms: Vec<Part>,
+    tags: Vec<String>,
+    /// Their names; values may be nobody's business.
+    build_args: Vec<String>,
+    /// What was left out of the source though no pattern says so.
+    warnings: Vec<String>,
+}
+
+/// A platform, and who would build it as things are now.
+#[derive(Debug, Serialize)]
+struct Part {
+    platform: String,
+    /// native or emulated; null: nobody, it would wait.
+    support: Option<&'static str>,
+    workers: Vec<String>,
+    /// Why it is emulated, or would wait.
+    reason: Option<String>,
+}
+
+impl DryRun {
+    /// Reads the source and asks the farm for its workers.
+    ///
+    /// # Errors
+    /// The source can't be read, or the farm can't be asked.
+    pub(super) async fn new(plan: &Plan, address: &Address) -> Result<Self> {
+        let farm = Farm::connect(address).await?;
+        let answer = farm.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| farm.error(&e))?;
+        let workers = answer.into_inner().workers;
+        let platforms = if plan.platforms.is_empty() {
+            let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?;
+            native(&about.into_inner().native_platforms)?
+        } else {
+            plan.platforms.clone()
+        };
+        let source = source::read(&plan.location, plan.temporary.is_some()).await?;
+        Ok(Self::of(plan, &source, platforms, &workers))
+    }
+
+    fn of(plan: &Plan, source: &Source, platforms: Vec<Platform>, workers: &[Worker]) -> Self {
+        let (tree_id, content_key) = source.names();
+        let spec = plan.spec(SnapshotRef { tree_id, content_key }, platforms);
+        let BuildSpec { platforms, tags, target, build_args, emulation, dockerfile, .. } = spec;
+        Self {
+            context: plan.location.shown.clone(),
+            files: source.files,
+            bytes: source.file_bytes(),
+            tree_id: tree_id.to_string(),
+            dockerfile,
+            target,
+            platforms: platforms.iter().map(|platform| part(platform, emulation, workers)).collect(),
+            tags: tags.iter().map(ToString::to_string).collect(),
+            build_args: build_args.into_keys().collect(),
+            warnings: source.warnings.clone(),
+        }
+    }
+
+    /// For people.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let target = self.target.as_ref().map(|target| format!(", stage {target}")).unwrap_or_default();
+        let mut out = vec![format!(
+            "would build {}  {}, {}  {}{target}",
+            harmless(&self.context),
+            count(self.files, "file"),
+            bytes(self.bytes),
+            harmless(&self.dockerfile)
+        )];
+        out.extend(self.warnings.iter().map(|warning| format!("warning  {warning}")));
+        let rows: Vec<Vec<String>> = self
+            .platforms
+            .iter()
+            .map(|part| {
+                let workers = harmless(&part.workers.join(", "));
+                let how =
+                    part.support.map_or("would wait".to_owned(), |support| format!("{support} on {workers}"));
+                let reason = part.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                vec![part.platform.clone(), format!("{how}{reason}")]
+            })
+            .collect();
+        out.extend(columns(&rows));
+        out.extend(self.tags.iter().map(|tag| format!("would publish {tag}")));
+        if self.tags.is_empty() {
+            out.push("would publish nothing, since no tag was given (-t)".to_owned());
+        }
+        out.push("dry run: nothing was sent".to_owned());
+        out
+    }
+}
+
+/// Who would build this platform: the rules of the scheduler, as far as they show without a queue.
+fn part(platform: &Platform, emulation: Emulation, workers: &[Worker]) -> Part {
+    let name = platform.to_string();
+    let offering = |wanted: &str| -> Vec<String> {
+        let online = workers.iter().filter(|worker| worker.state == "online");
+        let offers = |worker: &&Worker| {
+            worker.platforms.iter().any(|offer| offer.platform == name && offer.support == wanted)
+        };
+        online.filter(offers).map(|worker| worker.name.clone()).collect()
+    };
+    let (native, emulating) = (offering("native"), offering("emulated"));
+    let (support, workers, reason) = if !native.is_empty() {
+        (Some("native"), native, None)
+    } else if emulation == Emulation::Never {
+        (None, Vec::new(), Some(format!("no native {name} worker is connected, and the policy is never")))
+    } else if emulating.is_empty() {
+        (None, Vec::new(), Some(format!("no worker for {name} is connected")))
+    } else {
+        let why = format!("no native {name} worker is connected; policy {emulation}");
+        (Some("emulated"), emulating, Some(why))
+    };
+    Part { platform: name, support, workers, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use farm_proto::v1::PlatformOffer;
+
+    use super::*;
+
+    fn worker(name: &str, state: &str, offers: &[(&str, &str)]) -> Worker {
+        let platforms = offers.iter().map(|(platform, support)| PlatformOffer {
+            platform: (*platform).to_owned(),
+            support: (*support).to_owned(),
+            told: false,
+        });
+        Worker {
+            name: name.into(),
+            state: state.into(),
+            platforms: platforms.collect(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn native_comes_before_emulated_and_the_policy_decides_between_that_and_waiting() {
+        let workers = [
+            worker("a", "online", &[("linux/amd64", "native"), ("linux/arm64", "emulated")]),
+            worker("b", "offline", &[("linux/arm64", "native")]),
+        ];
+        let support = |platform: &str, policy: &str| {
+            let part = part(&platform.parse().unwrap(), policy.parse().unwrap(), &workers);
+            (part.support, part.workers.join(","))
+        };
+        assert_eq!(support("linux/amd64", "never"), (Some("native"), "a".into()));
+        assert_eq!(support("linux/arm64", "fallback"), (Some("emulated"), "a".into()));
+        assert_eq!(support("linux/arm64", "never"), (None, String::new()));
+        assert_eq!(support("linux/s390x", "allow"), (None, String::new()));
+    }
+}

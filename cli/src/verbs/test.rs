@@ -1,0 +1,159 @@
+//! `farm test`: every variant of an image, side by side.
+
+use farm_types::{ImageRef, Platform};
+use futures::future::join_all;
+
+use super::inspect::inspect;
+use super::run::{Checked, How};
+use crate::calls;
+use crate::config::Setup;
+use crate::connect::Farm;
+use crate::error::{Error, Exit, Result};
+use crate::image::Image;
+use crate::interrupt::Interrupts;
+use crate::output::lines::Lines;
+use crate::output::text::harmless;
+use crate::output::{Out, json, window};
+use crate::running::compare::{Ran, TestJson, side_by_side, verdict};
+use crate::running::{Ended, Told, watch};
+
+/// The width where the output is no terminal.
+const WIDTH: usize = 120;
+
+/// Arguments of `farm test`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// REGISTRY/REPO[:TAG][@DIGEST]
+    #[arg(value_name = "IMAGE")]
+    image: String,
+
+    /// These of the image's platforms, separated by commas [default: all]
+    #[arg(long, value_name = "OS/ARCH,…")]
+    platform: Vec<String>,
+
+    #[command(flatten)]
+    how: How,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Run this in place of the image's default arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  farm test localhost:5002/app:latest
+  farm test localhost:5002/app:latest -- --version
+  farm test localhost:5002/app:latest --entrypoint /bin/sh -- -c './app.py && ./selfcheck'
+
+Runs every platform of the image as `farm run` does (see there what a run has and what it has not), each on a worker
+of that platform, and shows what they wrote side by side. Lines with a bar between them are not the same.
+
+Exit codes:
+  0    every platform ended with exit code 0
+  1    one did not, or could not be run
+  2    the command or a value can't be taken
+  3    no farm answers, or it refuses the token
+  130  cancelled (Ctrl-C)";
+
+/// Runs all variants of an image.
+///
+/// # Errors
+/// The image can't be read, or it hasn't got a platform that was named.
+pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+    let reference: ImageRef = args.image.parse()?;
+    let how = args.how.check(&setup.defaults)?;
+    let mut chosen: Vec<Platform> = Vec::new();
+    for list in &args.platform {
+        chosen.extend(Platform::parse_list(list)?);
+    }
+    let mut interrupts = Interrupts::listen();
+    let farm = Farm::connect(&setup.address).await?;
+    let image = inspect(&farm, &reference).await?;
+    let mut notes = Out::stderr();
+    if chosen.is_empty() {
+        for variant in &image.variants {
+            match variant.raw.platform.parse() {
+                Ok(platform) => chosen.push(platform),
+                Err(_) => notes
+                    .line(&format!("{} is left out: farm runs Linux only", harmless(&variant.raw.platform))),
+            }
+        }
+    }
+    chosen.dedup();
+    if chosen.is_empty() {
+        return Err(Error::Usage(format!("{reference} has no platform that farm runs")));
+    }
+    let test =
+        Test { farm: &farm, how: &how, image: &image, reference: &reference, arguments: &args.command };
+    // Before anything runs it is seen whether all can.
+    for platform in &chosen {
+        how.order(&image, &reference, platform, &args.command)?;
+    }
+    let begun = std::sync::Mutex::new(Vec::new());
+    let all = join_all(chosen.iter().map(|platform| test.one(platform, &begun)));
+    let runs: Vec<Ran> = tokio::select! {
+        runs = all => runs.into_iter().collect::<Result<_>>()?,
+        () = interrupts.press(1) => {
+            let begun = begun.lock().map(|ids| ids.clone()).unwrap_or_default();
+            tokio::select! {
+                _ = join_all(begun.iter().map(|id| calls::cancel(&farm, id))) => {}
+                () = interrupts.press(2) => {}
+            }
+            return Err(Error::Cancelled("cancelled".to_owned()));
+        }
+    };
+    let mut out = Out::stdout();
+    if args.json {
+        out.line(&json::text(&TestJson::new(&image.reference, &runs)));
+    } else {
+        let width = window(std::io::stdout()).map_or(WIDTH, |(columns, _)| columns);
+        out.lines(side_by_side(&runs, width));
+        out.lines(verdict(&image.reference, &runs));
+    }
+    Ok(if runs.iter().all(Ran::is_good) { Exit::Done } else { Exit::BuildFailed })
+}
+
+struct Test<'a> {
+    farm: &'a Farm,
+    how: &'a Checked,
+    image: &'a Image,
+    reference: &'a ImageRef,
+    arguments: &'a [String],
+}
+
+impl Test<'_> {
+    async fn one(&self, platform: &Platform, begun: &std::sync::Mutex<Vec<String>>) -> Result<Ran> {
+        let order = self.how.order(self.image, self.reference, platform, self.arguments)?;
+        let build = order.start(self.farm).await?;
+        if let Ok(mut begun) = begun.lock() {
+            begun.push(build.id.clone());
+        }
+        let mut ran = Ran {
+            platform: platform.clone(),
+            build: build.id.clone(),
+            on: String::new(),
+            lines: Vec::new(),
+            ended: Ended::Cancelled,
+        };
+        let mut streams = [Lines::default(), Lines::default()];
+        let (on, lines) = (&mut ran.on, &mut ran.lines);
+        let ended = watch(self.farm, &build.id, self.how.limit, |told| match told {
+            Told::Started { on: where_it_is, .. } => *on = where_it_is,
+            Told::Note(_) => {}
+            Told::Anew => lines.clear(),
+            Told::Output(log) => {
+                let new = streams[usize::from(log.stream == 2)].push(&log.data);
+                lines.extend(new.into_iter().map(|line| line.replace('\t', "    ")));
+            }
+        })
+        .await?;
+        ran.lines.extend(streams.iter_mut().filter_map(Lines::finish));
+        ran.ended = ended;
+        Ok(ran)
+    }
+}

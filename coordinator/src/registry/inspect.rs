@@ -1,0 +1,286 @@
+//! An image read as a whole: the index, each variant's manifest and config, and what attests it.
+//!
+//! Formats: OCI image-spec v1.1 (`image-index.md`, `manifest.md`, `config.md`) and Docker's schema 2; attestation
+//! manifests as BuildKit lays them beside an image (`docs/attestations/attestation-storage.md`).
+//!
+//! Invariant: an image that is there is shown, however odd; what can't be read of it is said in its place.
+
+use std::collections::BTreeMap;
+
+use farm_core::index::{
+    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, IndexDocument, OCI_INDEX, OCI_MANIFEST, REFERENCE_DIGEST,
+    is_attestation,
+};
+use farm_types::suggest::nearest;
+use farm_types::{Digest, ImageRef, Platform, Repository};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Deserialize;
+
+use super::image::{ImageConfig, ImageManifest};
+use super::{Manifest, Registries, RegistryError};
+
+/// The longest config that is read, bytes. All that is read of an image must fit into one answer.
+const MAX_CONFIG: u64 = 1024 * 1024;
+/// The most bytes of manifests and configs in all.
+const MAX_ALL: usize = 6 * 1024 * 1024;
+/// How many manifests are read at once.
+const AT_ONCE: usize = 4;
+/// How many tags are looked through for one that was meant.
+const TAGS: usize = 1000;
+/// How many tags are named in a sentence.
+const FEW_TAGS: usize = 6;
+/// The annotation of an attestation manifest's layer that says what it attests.
+const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
+
+/// An image as its registry holds it.
+#[derive(Debug)]
+pub struct Inspected {
+    /// Of the manifest's bytes.
+    pub digest: Digest,
+    /// The index, or the image's own manifest.
+    pub manifest: Manifest,
+    /// Each image of the index, in its order; or the image itself.
+    pub variants: Vec<Variant>,
+}
+
+/// An image for one platform.
+#[derive(Debug, Default)]
+pub struct Variant {
+    /// As the index says, or else as the config does.
+    pub platform: String,
+    /// Of the manifest.
+    pub digest: String,
+    /// Of the manifest.
+    pub media_type: String,
+    /// Empty when it couldn't be read.
+    pub manifest: Vec<u8>,
+    /// Empty when it couldn't be read.
+    pub config: Vec<u8>,
+    /// What the config says, where that differs from `platform`.
+    pub config_platform: String,
+    /// Bytes of config and layers, compressed.
+    pub image_bytes: u64,
+    /// What lies beside it.
+    pub attestations: Vec<Attestation>,
+    /// Why something is missing.
+    pub problem: String,
+}
+
+/// An attestation manifest.
+#[derive(Debug)]
+pub struct Attestation {
+    /// Of the manifest.
+    pub digest: Digest,
+    /// What its statements are about.
+    pub predicate_types: Vec<String>,
+    /// Bytes of its statements.
+    pub size: u64,
+}
+
+/// The part of an attestation manifest that is read.
+#[derive(Deserialize)]
+struct Statements {
+    #[serde(default)]
+    layers: Vec<Statement>,
+}
+
+#[derive(Deserialize)]
+struct Statement {
+    size: u64,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+impl Registries {
+    /// The image; `None` when there is none under this tag or digest.
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached, or what is there is no image's manifest.
+    pub async fn inspect(&self, image: &ImageRef) -> Result<Option<Inspected>, RegistryError> {
+        let repository = &image.repository;
+        let Some(manifest) = self.manifest(repository, &image.at()).await? else { return Ok(None) };
+        let rejected = |why: &str| Err(RegistryError::unusable(repository, &format!("{image}: {why}")));
+        let digest = Digest::of(&manifest.bytes);
+        if image.digest.is_some_and(|asked| asked != digest) {
+            return rejected("the registry gives other bytes for this digest");
+        }
+        let variants = match manifest.media_type.as_str() {
+            OCI_INDEX | DOCKER_LIST => {
+                let Ok(index) = serde_json::from_slice::<IndexDocument>(&manifest.bytes) else {
+                    return rejected("its index can't be read");
+                };
+                self.variants(repository, index).await?
+            }
+            OCI_MANIFEST | DOCKER_MANIFEST => {
+                let mut variant = Variant { digest: digest.to_string(), ..Variant::default() };
+                self.fill(repository, &mut variant, manifest.clone()).await?;
+                vec![variant]
+            }
+            other => return rejected(&format!("it is a {other}, which farm can't read")),
+        };
+        Ok(Some(Inspected { digest, manifest, variants }))
+    }
+
+    /// A sentence about the tag of the repository that was perhaps meant, or about those that there are; empty when the
+    /// registry says nothing.
+    pub async fn instead_of(&self, repository: &Repository, written: &str) -> String {
+        let Ok(mut tags) = self.tags(repository, TAGS).await else { return String::new() };
+        if let Some(near) = nearest(written, tags.iter().map(String::as_str)) {
+            return format!("; did you mean {repository}:{near}?");
+        }
+        tags.sort();
+        match tags.as_slice() {
+            [] => String::new(),
+            [one] => format!("; its only tag is {one}"),
+            few if few.len() <= FEW_TAGS => format!("; its tags are {}", few.join(", ")),
+            many => {
+                format!("; it has {} tags, such as {}", many.len(), many[many.len() - FEW_TAGS..].join(", "))
+            }
+        }
+    }
+
+    async fn variants(
+        &self,
+        repository: &Repository,
+        index: IndexDocument,
+    ) -> Result<Vec<Variant>, RegistryError> {
+        let (attestations, images): (Vec<_>, Vec<_>) = index.manifests.into_iter().partition(is_attestation);
+        let about = |d: &Descriptor| d.annotations.get(REFERENCE_DIGEST).cloned().unwrap_or_default();
+        let mut variants: Vec<Variant> = stream::iter(images)
+            .map(|descriptor| self.variant(repository, descriptor))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let read = stream::iter(attestations)
+            .map(async |d: Descriptor| (about(&d), self.attestation(repository, d.digest).await))
+            .buffered(AT_ONCE);
+        let read: Vec<_> = read.collect().await;
+        for (about, attestation) in read {
+            if let Some(variant) = variants.iter_mut().find(|variant| variant.digest == about) {
+                variant.attestations.push(attestation?);
+            }
+        }
+        let mut left = MAX_ALL;
+        for variant in &mut variants {
+            match left.checked_sub(variant.manifest.len() + variant.config.len()) {
+                Some(rest) => left = rest,
+                None => {
+                    variant.config = Vec::new();
+                    variant.manifest = Vec::new();
+                    "the index is too long to show all of it; ask for this manifest by its digest"
+                        .clone_into(&mut variant.problem);
+                }
+            }
+        }
+        Ok(variants)
+    }
+
+    async fn variant(
+        &self,
+        repository: &Repository,
+        descriptor: Descriptor,
+    ) -> Result<Variant, RegistryError> {
+        let platform = descriptor.platform.as_ref();
+        let mut variant = Variant {
+            platform: platform
+                .map(|p| spelled(&p.os, &p.architecture, p.variant.as_deref().unwrap_or_default()))
+                .unwrap_or_default(),
+            digest: descriptor.digest.to_string(),
+            media_type: descriptor.media_type,
+            ..Variant::default()
+        };
+        match self.manifest(repository, &variant.digest).await? {
+            None => "the registry hasn't got this manifest".clone_into(&mut variant.problem),
+            Some(manifest) if Digest::of(&manifest.bytes) != descriptor.digest => {
+                "the registry gives other bytes for this digest".clone_into(&mut variant.problem);
+            }
+            Some(manifest) => self.fill(repository, &mut variant, manifest).await?,
+        }
+        Ok(variant)
+    }
+
+    /// Takes over what the manifest says, and its config.
+    async fn fill(
+        &self,
+        repository: &Repository,
+        variant: &mut Variant,
+        manifest: Manifest,
+    ) -> Result<(), RegistryError> {
+        variant.media_type = manifest.media_type;
+        variant.manifest = manifest.bytes;
+        let Ok(image) = serde_json::from_slice::<ImageManifest>(&variant.manifest) else {
+            "this is no image's manifest".clone_into(&mut variant.problem);
+            return Ok(());
+        };
+        let sizes = image.layers.iter().flatten().map(|layer| layer.size);
+        variant.image_bytes = sizes.fold(image.config.size, u64::saturating_add);
+        if !image.config.is_image_config() {
+            return Ok(()); // Some other thing that registries hold: a chart, a signature.
+        }
+        if image.config.size > MAX_CONFIG {
+            "its config is too long to be shown".clone_into(&mut variant.problem);
+            return Ok(());
+        }
+        match self.blob(repository, image.config.digest, MAX_CONFIG).await {
+            Ok(config) => variant.config = config,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => {
+                "the registry hasn't got its config".clone_into(&mut variant.problem);
+                return Ok(());
+            }
+        }
+        if let Ok(config) = serde_json::from_slice::<ImageConfig>(&variant.config) {
+            let says = spelled(&config.os, &config.architecture, &config.variant);
+            if variant.platform.is_empty() {
+                variant.platform = says;
+            } else if variant.platform != says {
+                variant.config_platform = says;
+            }
+        }
+        Ok(())
+    }
+
+    async fn attestation(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+    ) -> Result<Attestation, RegistryError> {
+        let manifest = self.manifest(repository, &digest.to_string()).await?;
+        let statements = manifest.and_then(|m| serde_json::from_slice::<Statements>(&m.bytes).ok());
+        let layers = statements.map(|statements| statements.layers).unwrap_or_default();
+        Ok(Attestation {
+            digest,
+            size: layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size)),
+            predicate_types: layers
+                .into_iter()
+                .filter_map(|mut layer| layer.annotations.remove(PREDICATE_TYPE))
+                .collect(),
+        })
+    }
+}
+
+/// A platform in its normal form, or as it is written when it has none (farm builds for Linux only, but shows all).
+fn spelled(os: &str, architecture: &str, variant: &str) -> String {
+    Platform::from_parts(os, architecture, variant).map_or_else(
+        |_| {
+            [os, architecture, variant]
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join("/")
+        },
+        |platform| platform.to_string(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_spelled_in_their_normal_form_or_as_they_are() {
+        assert_eq!(spelled("linux", "arm64", "v8"), "linux/arm64");
+        assert_eq!(spelled("windows", "amd64", ""), "windows/amd64");
+        assert_eq!(spelled("", "", ""), "");
+    }
+}

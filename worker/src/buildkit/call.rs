@@ -1,0 +1,285 @@
+//! Asking a Dockerfile's frontend instead of building: BuildKit's subrequests (`frontend/subrequests/{lint,outline,targets}`).
+//!
+//! A frontend's answer does not come with a plain solve. So the solve is opened without a frontend, which makes the engine
+//! wait for what a client does on its behalf over the gateway (`frontend/gateway/pb/gateway.proto`, as buildx does it for
+//! every build): there the frontend is run, and what it answers is at hand.
+//!
+//! A check is two questions. The lint request looks at all stages, but takes the engine's own platform for the target. So
+//! the frontend is also run as for a build of the job's platform, up to where steps would run: what it warns of then comes
+//! with the status, as that of a build.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use bollard_buildkit_proto::moby::buildkit::v1::SolveRequest;
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
+use farm_proto::v1::attempt_event::Event;
+use farm_proto::v1::{AttemptEvent, CallAnswer, Warning};
+use farm_types::spec::Call;
+use farm_types::{Cause, Failure, Platform};
+use serde::Deserialize;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use super::connect::MAX_MESSAGE_BYTES;
+
+/// The metadata that names the solve on whose behalf a gateway's call is made (BuildKit, `client/buildid`).
+const BUILD_ID: &str = "buildkit-controlapi-buildid";
+
+/// The frontend's name of a request.
+fn request_id(call: Call) -> &'static str {
+    match call {
+        Call::Check => "frontend.lint",
+        Call::Outline => "frontend.outline",
+        Call::Targets => "frontend.targets",
+    }
+}
+
+/// Asks; `solve` is the request as it would be made for a build.
+///
+/// # Errors
+/// The frontend's own, as it would come of a build; `UNIMPLEMENTED` when it does not know the request.
+pub(super) async fn ask(channel: Channel, solve: SolveRequest, call: Call) -> Result<CallAnswer, Status> {
+    let opened = SolveRequest {
+        r#ref: solve.r#ref.clone(),
+        session: solve.session.clone(),
+        internal: true,
+        ..SolveRequest::default()
+    };
+    let reference = solve.r#ref.clone();
+    let mut control = ControlClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut bridge = LlbBridgeClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let asked = async {
+        // The engine waits some seconds for the solve that this is part of.
+        bridge.ping(within(&reference, frontend::PingRequest {})?).await?;
+        let frontend_options: HashMap<String, String> = solve.frontend_attrs;
+        let mut options = frontend_options.clone();
+        options.insert("requestid".to_owned(), request_id(call).to_owned());
+        options.insert("frontend.caps".to_owned(), "moby.buildkit.frontend.subrequests".to_owned());
+        let request = frontend::SolveRequest {
+            frontend: solve.frontend,
+            frontend_opt: options,
+            allow_result_return: true,
+            allow_result_array_ref: true,
+            ..Default::default()
+        };
+        let build = frontend::SolveRequest {
+            frontend_opt: frontend_options,
+            frontend: request.frontend.clone(),
+            allow_result_return: true,
+            allow_result_array_ref: true,
+            ..Default::default()
+        };
+        let mut answer = bridge.solve(within(&reference, request)?).await;
+        if call == Call::Check && answer.is_ok() {
+            // Nothing asks for the result's files, so no step runs.
+            let built = bridge.solve(within(&reference, build)?).await;
+            answer = answer.and_then(|answer| built.map(|_| answer));
+        }
+        let end = frontend::ReturnRequest { result: Some(frontend::Result::default()), error: None };
+        let answer = answer?;
+        bridge.r#return(within(&reference, end)?).await?;
+        Ok::<_, Status>(answer.into_inner())
+    };
+    let solving = control.solve(opened);
+    tokio::pin!(asked, solving);
+    // Dropping the solve ends it in the engine.
+    let asked = tokio::select! {
+        biased;
+        asked = &mut asked => asked,
+        solved = &mut solving => match solved {
+            Ok(_) => asked.await,
+            Err(status) => Err(status),
+        },
+    };
+    let answer = asked.map_err(|status| match status.message() {
+        message if message.contains("unsupported request") => Status::unimplemented(message),
+        _ => status,
+    })?;
+    let mut metadata = answer.result.map(|result| result.metadata).unwrap_or_default();
+    let mut text = |key: &str| {
+        let bytes = metadata.remove(key).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Ok(CallAnswer { text: text("result.txt"), json: text("result.json") })
+}
+
+fn within<T>(reference: &str, message: T) -> Result<Request<T>, Status> {
+    let mut request = Request::new(message);
+    let value = reference.parse().map_err(|_| Status::internal("the solve's name is no header"))?;
+    request.metadata_mut().insert(BUILD_ID, value);
+    Ok(request)
+}
+
+/// What a frontend that does not know the request makes of the job.
+pub(super) fn unsupported(call: Call, engine: &str) -> Failure {
+    let what = match call {
+        Call::Check => "check Dockerfiles: that came with BuildKit 0.14 (Docker 27)".to_owned(),
+        other => format!("answer --call {}", other.as_str()),
+    };
+    let message =
+        format!("{engine} can't {what}; update it, or ask for a platform whose worker has a newer one");
+    Failure::new(Cause::User, "call_unsupported", message)
+}
+
+/// What the rules found (BuildKit, `frontend/subrequests/lint`).
+#[derive(Debug, Default, Deserialize)]
+struct LintResults {
+    #[serde(default)]
+    warnings: Option<Vec<LintWarning>>,
+    #[serde(default)]
+    sources: Option<Vec<Source>>,
+    #[serde(default, rename = "buildError")]
+    error: Option<BuildError>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LintWarning {
+    rule_name: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    url: String,
+    #[serde(default)]
+    detail: String,
+    location: Option<Location>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BuildError {
+    message: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Location {
+    source_index: usize,
+    ranges: Vec<Range>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Range {
+    start: Position,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Position {
+    line: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Source {
+    filename: String,
+    /// Base64.
+    data: String,
+}
+
+/// The findings of a check as the events that a build gives for them, and what keeps the file from being built.
+///
+/// # Errors
+/// The answer is not what a check answers: [`Cause::Bug`].
+pub(super) fn findings(
+    answer: &CallAnswer,
+    at_ms: i64,
+    platform: &Platform,
+    is_unused: impl Fn(u32) -> bool,
+) -> Result<(Vec<AttemptEvent>, Option<Failure>), Failure> {
+    let results: LintResults = serde_json::from_str(&answer.json).map_err(|error| {
+        Failure::new(Cause::Bug, "engine_error", format!("the engine's check can't be read: {error}"))
+    })?;
+    let sources = results.sources.unwrap_or_default();
+    // Of another platform than the job's: the engine's own.
+    let expected = format!("expected \"{platform}\"");
+    let is_ours = |found: &LintWarning| {
+        found.rule_name != "InvalidBaseImagePlatform" || found.detail.contains(&expected)
+    };
+    let found = results.warnings.unwrap_or_default().into_iter().filter(is_ours);
+    let events = found.map(|found| {
+        let location = found.location.unwrap_or_default();
+        let line = location.ranges.first().map_or(0, |range| range.start.line);
+        let source = sources.get(location.source_index);
+        let warning = Warning {
+            rule: found.rule_name,
+            message: found.detail,
+            detail: vec![found.description],
+            url: found.url,
+            file: source.map(|source| source.filename.clone()).unwrap_or_default(),
+            line,
+            stage_unused: is_unused(line),
+            source_line: source.and_then(|source| source.line(line)).unwrap_or_default(),
+        };
+        AttemptEvent { at_ms, event: Some(Event::Warning(warning)) }
+    });
+    let error = results.error.map(|error| Failure::new(Cause::User, "dockerfile_syntax", error.message));
+    Ok((events.collect(), error))
+}
+
+impl Source {
+    /// A line, from 1.
+    fn line(&self, number: u32) -> Option<String> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
+        let data = base64::engine::general_purpose::STANDARD.decode(&self.data).ok()?;
+        let text = String::from_utf8_lossy(&data);
+        text.lines().nth(index).map(str::to_owned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arm() -> Platform {
+        "linux/arm64".parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_found_for_another_platform_is_left_out() {
+        let found = |expected: &str| {
+            let detail = format!(
+                "Base image x was pulled with platform \"linux/386\", expected \"{expected}\" for current build"
+            );
+            let warning = serde_json::json!({"ruleName": "InvalidBaseImagePlatform", "detail": detail, "location": null});
+            let json = serde_json::json!({"warnings": [warning]}).to_string();
+            findings(&CallAnswer { text: String::new(), json }, 0, &arm(), |_| false).unwrap().0.len()
+        };
+        assert_eq!((found("linux/arm64"), found("linux/amd64")), (1, 0));
+    }
+
+    #[test]
+    fn findings_are_warnings_with_their_line() {
+        let data = base64::engine::general_purpose::STANDARD.encode("FROM x\nMAINTAINER me\n");
+        let json = serde_json::json!({
+            "warnings": [{
+                "ruleName": "MaintainerDeprecated", "description": "use a label", "url": "https://u", "detail": "deprecated",
+                "location": {"ranges": [{"start": {"line": 2}, "end": {"line": 2}}]},
+            }],
+            "sources": [{"filename": "Dockerfile", "data": data}],
+            "buildError": {"message": "no such stage"},
+        });
+        let answer = CallAnswer { text: String::new(), json: json.to_string() };
+        let (events, error) = findings(&answer, 7, &arm(), |line| line == 2).unwrap();
+        let Some(Event::Warning(warning)) = &events[0].event else { panic!("{events:?}") };
+        assert_eq!((warning.rule.as_str(), warning.line), ("MaintainerDeprecated", 2));
+        assert_eq!((warning.file.as_str(), warning.source_line.as_str()), ("Dockerfile", "MAINTAINER me"));
+        assert!(warning.stage_unused);
+        assert_eq!(error.unwrap().message, "no such stage");
+    }
+
+    #[test]
+    fn nothing_found_is_no_finding_and_nonsense_is_a_bug() {
+        let answer = |json: &str| CallAnswer { text: String::new(), json: json.to_owned() };
+        assert!(
+            findings(&answer(r#"{"warnings":null,"sources":null}"#), 0, &arm(), |_| false)
+                .unwrap()
+                .0
+                .is_empty()
+        );
+        assert_eq!(findings(&answer(""), 0, &arm(), |_| false).unwrap_err().cause, Cause::Bug);
+    }
+}

@@ -1,0 +1,48 @@
+//! The Dockerfile's frontend is asked, and nothing is built.
+
+use farm_types::spec::Call;
+
+use super::*;
+
+fn asking(call: Call, dockerfile: &str) -> Solve {
+    Solve { call: Some(call), ..solve(dockerfile, memory([])) }
+}
+
+#[tokio::test]
+async fn a_check_gives_what_the_rules_find_and_runs_nothing() {
+    let Some(address) = address() else { return };
+    let engine = connect(&address).await;
+    let text = format!("{} AS base\nmaintainer me\nRUN false {}\n", from(), fresh());
+    let (outcome, events) = run(&engine, asking(Call::Check, &text)).await;
+    let answer = outcome.unwrap().answer.unwrap();
+    assert!(answer.json.contains("MaintainerDeprecated"), "{answer:?}");
+    let found: Vec<_> = events
+        .iter()
+        .filter_map(|event| match &event.event {
+            Some(Event::Warning(warning)) => Some(warning),
+            _ => None,
+        })
+        .collect();
+    let old = found.iter().find(|warning| warning.rule == "MaintainerDeprecated").unwrap();
+    assert_eq!((old.line, old.source_line.as_str(), old.file.as_str()), (2, "maintainer me", "Dockerfile"));
+}
+
+#[tokio::test]
+async fn outline_and_targets_answer_for_people_and_for_machines() {
+    let Some(address) = address() else { return };
+    let engine = connect(&address).await;
+    let text =
+        format!("ARG VERSION=1\n{} AS base\nARG VERSION\nRUN echo $VERSION\nFROM base AS final\n", from());
+    let outline = run(&engine, asking(Call::Outline, &text)).await.0.unwrap().answer.unwrap();
+    assert!(outline.text.contains("VERSION") && outline.json.contains("\"args\""), "{outline:?}");
+    let targets = run(&engine, asking(Call::Targets, &text)).await.0.unwrap().answer.unwrap();
+    assert!(targets.text.contains("base") && targets.json.contains("final"), "{targets:?}");
+}
+
+#[tokio::test]
+async fn a_dockerfile_that_cannot_be_read_fails_as_a_build_does() {
+    let Some(address) = address() else { return };
+    let engine = connect(&address).await;
+    let failure = failure(&engine, asking(Call::Check, "FORM scratch\n")).await;
+    assert_eq!((failure.cause, failure.code.as_str()), (Cause::User, "dockerfile_syntax"));
+}

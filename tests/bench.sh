@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Measures farm beside its peers: release builds, side by side in one run, in the test bed.
 #
-#   tests/bench.sh submit [--pairs N]     `farm submit` and `docker buildx build --push`, two platforms, one engine;
-#                                         9 pairs unless said
+#   tests/bench.sh submit [--pairs N]     `farm submit` and `docker buildx build --push`, two platforms: on one engine,
+#                                         and (measure=two-…) on two, which buildx has as two nodes; 9 pairs unless said
 #
 # Each measure ends in a line `bench NAME measure=… ratio=… farm=… peer=…`: medians in seconds, the ratio (farm to peer)
 # that of the pairs. Machines are noisy: quote ratios, and have nothing else running.

@@ -29,7 +29,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts it without waiting; [`Engine::wait`] does. `mirror` stands in for Docker Hub. Without `bridge` it makes
+    /// Starts it without waiting; [`Engine::wait`] does. `mirror` stands in for Docker Hub; `change` has
+    /// the last word on `daemon.json`. Without `bridge` it makes
     /// the usual `docker0`, which only one engine of a network namespace can have.
     pub fn spawn(
         name: &str,
@@ -38,6 +39,7 @@ impl Engine {
         logs: &Path,
         mirror: &str,
         bridge: Option<String>,
+        change: impl FnOnce(&mut serde_json::Value),
     ) -> Engine {
         fs::create_dir_all(folder).unwrap();
         fs::create_dir_all(run).unwrap();
@@ -60,6 +62,7 @@ impl Engine {
             config["iptables"] = false.into();
             config["ip6tables"] = false.into();
         }
+        change(&mut config);
         fs::write(folder.join("daemon.json"), config.to_string()).unwrap();
         let mut engine = Engine {
             name: name.to_owned(),
@@ -174,13 +177,25 @@ pub struct PrivateEngine {
 
 impl PrivateEngine {
     pub fn start() -> PrivateEngine {
+        PrivateEngine::start_with(|_| ())
+    }
+
+    /// The same, its `daemon.json` changed.
+    pub fn start_with(change: impl FnOnce(&mut serde_json::Value)) -> PrivateEngine {
         let bed = Bed::from_env();
         let (bridge, number) = make_bridge();
         let name = format!("{}-{number}", group_of(&bed.state));
         let folders = (bed.folder("engine"), bed.short_folder("engine"));
         let logs = bed.test_folder().join("private");
-        let mut engine =
-            Engine::spawn(&name, folders.0.path(), folders.1.path(), &logs, &bed.registry, Some(bridge));
+        let mut engine = Engine::spawn(
+            &name,
+            folders.0.path(),
+            folders.1.path(),
+            &logs,
+            &bed.registry,
+            Some(bridge),
+            change,
+        );
         engine.wait();
         PrivateEngine { engine, _folders: folders }
     }

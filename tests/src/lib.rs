@@ -15,6 +15,7 @@
 )]
 
 pub mod bed;
+pub mod bridge;
 pub mod database;
 pub mod engine;
 pub mod farm;

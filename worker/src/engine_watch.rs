@@ -27,6 +27,8 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// When what runs on an engine that is away, and has not failed by itself, is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
+/// The oldest Docker engine with a containerd image store that is no experiment.
+const OLDEST_DOCKER: u32 = 24;
 
 /// An engine that can be built with.
 #[derive(Clone)]
@@ -56,6 +58,11 @@ pub enum NotReady {
          put \"features\": {{\"containerd-snapshotter\": true}} into its daemon.json and restart it"
     )]
     OldStore(EngineAddress),
+    /// A Docker engine of another time.
+    #[error(
+        "engine {0} is Docker {1}; farm needs {OLDEST_DOCKER} or newer: update it, or name another engine with --engine"
+    )]
+    TooOld(EngineAddress, String),
     /// Not even its own platform runs.
     #[error(
         "engine {0} runs no platform: every probe build failed (the log says how); \
@@ -78,6 +85,9 @@ impl NotReady {
 pub async fn ready(address: &EngineAddress, choice: &Choice) -> Result<Ready, NotReady> {
     let engine = Engine::connect(address.clone()).await?;
     let description = engine.describe().await?;
+    if description.kind == EngineKind::Docker && is_too_old(&description.version) {
+        return Err(NotReady::TooOld(address.clone(), description.version));
+    }
     if description.kind == EngineKind::Docker && !description.containerd_store {
         return Err(NotReady::OldStore(address.clone()));
     }
@@ -91,6 +101,12 @@ pub async fn ready(address: &EngineAddress, choice: &Choice) -> Result<Ready, No
         version: description.version,
     };
     Ok(Ready { engine, identity: Identity { engine: engine_identity, offers } })
+}
+
+/// Whether this is a Docker version that farm can't build with; one that can't be read is tried.
+fn is_too_old(version: &str) -> bool {
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    major.is_some_and(|major| major < OLDEST_DOCKER)
 }
 
 /// As [`ready`], trying for ten seconds while nothing answers.
@@ -204,5 +220,16 @@ impl EngineWatch {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockers_of_another_time_are_told_apart() {
+        assert!(["20.10.24+dfsg1", "23.0.6", "1.13.1"].iter().all(|version| is_too_old(version)));
+        assert!(!["24.0.0", "26.1.5+dfsg1", "28.5.2", "dev", ""].iter().any(|version| is_too_old(version)));
     }
 }

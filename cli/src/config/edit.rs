@@ -57,7 +57,7 @@ impl Edit {
         if self.config.contexts.contains_key(name) && !replace {
             return Err(Invalid::new("context", name, "there is one already; --replace changes it").into());
         }
-        endpoint(url)?;
+        endpoint(url).map_err(|_| Invalid::new("address", url, "write http://HOST:PORT or https://HOST"))?;
         let contexts = table(&mut self.document, "contexts")?;
         contexts.set_implicit(true);
         let mut entry = Table::new();

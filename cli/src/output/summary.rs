@@ -255,6 +255,8 @@ fn ending(build: &Build) -> Vec<String> {
     };
     match build.state.as_str() {
         "succeeded" if done != "built" => vec![format!("{done} in {time}   {show}")],
+        // There was nothing to be published.
+        "failed" if done != "built" => vec![format!("failed after {time}   {show}")],
         "succeeded" => {
             let nowhere =
                 tags.is_empty().then(|| "nothing was published, since no tag was given (-t)".to_owned());

@@ -40,9 +40,9 @@ Examples:
   farm check
   farm check web -f docker/web.Dockerfile --platform linux/amd64,linux/arm64
 
-The rules are those of the engine's BuildKit (0.14 and later; an older one can't check, and it is said so). A worker of
-each platform is asked; no step is run. A finding is shown once, with its line, whether it matters to the image, and the
-cure. `farm submit --check` is the same with all of
+The rules are those of the engine's BuildKit (0.14 and later; an older one can't check, and it is
+said so). A worker of each platform is asked; no step is run. A finding is shown once, with its
+line, whether it matters to the image, and the cure. `farm submit --check` is the same with all of
 submit's flags.
 
 Exit codes:

@@ -91,9 +91,10 @@ Examples:
   farm builds --context team
   farm config set platform linux/amd64,linux/arm64
 
-Which farm is meant is said by the first of: --url, --context, FARM_URL, FARM_CONTEXT, `farm config use`; else it is the
-one on this machine. FARM_TOKEN and FARM_TOKEN_FILE count before a context's own token; a context's token goes nowhere
-else. It all stands in ~/.config/farm/config.toml (FARM_CONFIG names another file), which may be edited by hand.";
+Which farm is meant is said by the first of: --url, --context, FARM_URL, FARM_CONTEXT, `farm
+config use`; else it is the one on this machine. FARM_TOKEN and FARM_TOKEN_FILE count before a
+context's own token; a context's token goes nowhere else. It all stands in
+~/.config/farm/config.toml (FARM_CONFIG names another file), which may be edited by hand.";
 
 /// Shows or changes what is set.
 ///

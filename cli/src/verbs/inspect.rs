@@ -53,8 +53,8 @@ Examples:
   farm inspect localhost:5002/app:latest --platform linux/arm64
   farm inspect registry.example/app@sha256:… --json
 
-It is the farm that asks the registry, with its own credentials: the image is looked for where the farm is
-(localhost is the farm's machine), and this machine needs neither a login nor a way there.";
+It is the farm that asks the registry, with its own credentials: the image is looked for where the
+farm is (localhost is the farm's machine), and this machine needs neither a login nor a way there.";
 
 /// Shows an image.
 ///

@@ -78,9 +78,10 @@ Examples:
   farm run localhost:5002/app:latest --platform linux/arm64 -- --version
   farm run python:3.11-slim --platform linux/amd64 --entrypoint python3 -- -c 'print(1)'
 
-What runs is a step of a build: the image's environment, user and folder, a copy of its files that is dropped at the
-end, the engine's network. There is no terminal, no standard input, no port and no volume; the engine may cut what is
-written after 2 MiB. Nothing is taken from a cache. A worker that is lost has its run begun anew on another.
+What runs is a step of a build: the image's environment, user and folder, a copy of its files that
+is dropped at the end, the engine's network. There is no terminal, no standard input, no port and
+no volume; the engine may cut what is written after 2 MiB. Nothing is taken from a cache. A worker
+that is lost has its run begun anew on another.
 
 Exit codes:
   N    what the program ended with

@@ -50,8 +50,9 @@ Examples:
   farm test localhost:5002/app:latest -- --version
   farm test localhost:5002/app:latest --entrypoint /bin/sh -- -c './app.py && ./selfcheck'
 
-Runs every platform of the image as `farm run` does (see there what a run has and what it has not), each on a worker
-of that platform, and shows what they wrote side by side. Lines with a bar between them are not the same.
+Runs every platform of the image as `farm run` does (see there what a run has and what it has
+not), each on a worker of that platform, and shows what they wrote side by side. Lines with a bar
+between them are not the same.
 
 Exit codes:
   0    every platform ended with exit code 0

@@ -164,7 +164,9 @@ impl Waiting {
                 format!("all {support} slots are in use ({used} of {total})")
             }
             Self::NoWorker { platform, emulated_refused: false } => {
-                format!("no worker for {platform} is connected; start one with `farm-worker`")
+                format!(
+                    "no worker for {platform} takes jobs now: see `farm workers`, or start one with `farm-worker`"
+                )
             }
             Self::NoWorker { platform, emulated_refused: true } => {
                 format!(

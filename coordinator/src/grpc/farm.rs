@@ -85,7 +85,7 @@ impl FarmService for Farm {
                     (false, _) => "offline",
                     (true, true) => "suspect",
                     // It leaves, or its engine is away: it takes nothing new.
-                    (true, false) if worker.draining || worker.withdrawn_at.is_some() => "draining",
+                    (true, false) if worker.draining => "draining",
                     (true, false) if worker.withdrawn_at.is_some() => "withdrawn",
                     (true, false) => "online",
                 };

@@ -127,10 +127,12 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-        // In words, without the number that the system has for it.
-        Some(kind) if kind != std::io::ErrorKind::Other => kind.to_string(),
-        _ => error.to_string(),
+    let Some(error) = error.downcast_ref::<std::io::Error>() else { return error.to_string() };
+    // In words, without the number that the system has for it, where there is a word.
+    match error.kind() {
+        std::io::ErrorKind::Other => error.to_string(),
+        kind if format!("{kind:?}") == "Uncategorized" => error.to_string(),
+        kind => kind.to_string(),
     }
 }
 
@@ -148,5 +150,7 @@ mod tests {
         let refused = std::io::Error::from_raw_os_error(111);
         assert_eq!(innermost(&refused), "connection refused");
         assert_eq!(innermost(&std::io::Error::other("just so")), "just so");
+        // An error number that Rust has no kind for.
+        assert!(innermost(&std::io::Error::from_raw_os_error(92)).contains("92"));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Runs in the test bed. Farm and peer take turns, so that what slows the machine slows both; what counts is the ratio
 //! within each pair, and of all pairs the median. Each measure ends in a line `bench NAME measure=… ratio=… farm=… peer=…`
-//! (seconds).
+//! (seconds). How many requests the registry got for a build is counted from its log.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the report")]
 
 use std::fs;
@@ -11,6 +11,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use farm_tests::bed::Bed;
+use farm_tests::bridge::Bridge;
+use farm_tests::engine::PrivateEngine;
 use farm_tests::farm::{Farm, WorkerSpec, output};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -33,22 +35,86 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `farm submit` against `docker buildx build --push`: two platforms, one engine, one registry.
+/// `farm submit` against `docker buildx build --push`: two platforms and one registry; on one engine, and on two, each for
+/// one platform.
 fn submit(pairs: usize) {
-    let farm = Farm::builder()
-        .worker(WorkerSpec::new("w-native").platforms("linux/amd64").slots(2))
-        .worker(WorkerSpec::new("w-qemu").platforms("linux/arm64=emulated").slots(2))
-        .start();
+    let bed = Bed::from_env();
+    let second = PrivateEngine::start();
+    let workers = |second: &str| {
+        Farm::builder()
+            .worker(WorkerSpec::new("w-native").platforms("linux/amd64").slots(2))
+            .worker(WorkerSpec::new("w-qemu").engine(second).platforms("linux/arm64=emulated").slots(2))
+            .start()
+    };
+    {
+        let one = Sides { farm: workers(&bed.engine), peer: Peer::Engine, name: "" };
+        compare_all(&one, pairs);
+    }
+    let doors = [Bridge::socket(bed.engine_socket()), Bridge::socket(&second.socket())];
+    let two = Sides { farm: workers(&second.url()), peer: Peer::nodes(&doors), name: "two-" };
+    compare_all(&two, pairs);
+}
+
+/// What is compared.
+struct Sides {
+    farm: Farm,
+    peer: Peer,
+    /// In front of the measures' names.
+    name: &'static str,
+}
+
+enum Peer {
+    /// buildx on the bed's engine.
+    Engine,
+    /// buildx with two nodes; the folder is its configuration.
+    Nodes(TempDir),
+}
+
+impl Peer {
+    fn nodes(doors: &[Bridge; 2]) -> Peer {
+        let folder = Bed::from_env().folder("buildx");
+        for (door, platform) in doors.iter().zip(PLATFORMS.split(',')) {
+            let mut command = Command::new("docker");
+            command
+                .env("BUILDX_CONFIG", folder.path())
+                .args(["buildx", "create", "--name", "nodes", "--driver", "remote"]);
+            command.args(["--node", &platform.replace('/', "-"), "--platform", platform]);
+            if platform != "linux/amd64" {
+                command.arg("--append");
+            }
+            let out = output(command.arg(door.address()));
+            assert_eq!(out.status, 0, "{out:?}");
+        }
+        Peer::Nodes(folder)
+    }
+
+    fn build(&self, context: &Path, tag: &str) -> f64 {
+        let mut command = Command::new("docker");
+        command.args(["buildx", "build", "--push", "--provenance=false", "--sbom=false", "--progress=plain"]);
+        if let Peer::Nodes(folder) = self {
+            command.env("BUILDX_CONFIG", folder.path()).args(["--builder", "nodes"]);
+        }
+        command.args(["--platform", PLATFORMS, "-t", tag]).arg(context).stdin(Stdio::null());
+        let begin = Instant::now();
+        let out = output(&mut command);
+        let whole = begin.elapsed().as_secs_f64();
+        assert_eq!(out.status, 0, "{out:?}");
+        whole
+    }
+}
+
+fn compare_all(sides: &Sides, pairs: usize) {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("examples").join("multiarch");
     let unchanged = [example.clone(), example];
-    compare("submit", "warm", &farm, pairs, |_, turn| unchanged[turn].clone());
+    compare("warm", sides, pairs, |_, turn| unchanged[turn].clone());
 
     // Of what is built both keep nothing for each other: every context has a text of its own in it.
     let steps = [Folder::new(), Folder::new()];
-    compare("submit", "steps", &farm, pairs, |round, turn| {
+    compare("steps", sides, pairs, |round, turn| {
         let dockerfile = format!(
-            "FROM localhost:5002/python:3.11-slim\nCOPY . /src\nRUN : {turn} {round} {}; python3 -c 'print(sum(range(2000000)))'\n\
+            "FROM localhost:5002/python:3.11-slim\nCOPY . /src\nRUN : {turn} {round} {}{}; python3 -c 'print(sum(range(2000000)))'\n\
              RUN cp -r /src /dst\n",
+            sides.name,
             std::process::id()
         );
         steps[turn].write("Dockerfile", &dockerfile);
@@ -61,10 +127,35 @@ fn submit(pairs: usize) {
             folder.write(&format!("src/d{}/f{n}.py", n % 20), &format!("# {n}\n{}", "x = 1\n".repeat(200)));
         }
     }
-    compare("submit", "edit", &farm, pairs, |round, turn| {
-        edited[turn].write("src/d1/f1.py", &format!("# {turn} {round} {}\n", std::process::id()));
+    compare("edit", sides, pairs, |round, turn| {
+        edited[turn]
+            .write("src/d1/f1.py", &format!("# {turn} {round} {}{}\n", sides.name, std::process::id()));
         edited[turn].path()
     });
+}
+
+/// The requests that the registry has answered, in the order in which it did: `GET manifests`.
+fn requests() -> Vec<String> {
+    let log = Bed::from_env().state.join("logs").join("registry.log");
+    let text = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
+    let value = |line: &str, key: &str| {
+        let rest = line.split_once(key)?.1;
+        Some(rest.trim_start_matches('"').split(['"', ' ']).next()?.to_owned())
+    };
+    let one = |line: &str| {
+        let (method, uri) = (value(line, "http.request.method=")?, value(line, "http.request.uri=")?);
+        let kinds = ["manifests", "blobs/uploads", "blobs", "tags"];
+        let kind = kinds.into_iter().find(|kind| uri.contains(&format!("/{kind}/"))).unwrap_or("v2");
+        Some(format!("{method} {kind}"))
+    };
+    text.lines().filter(|line| line.contains("response completed")).filter_map(one).collect()
+}
+
+/// `3 GET manifests, 1 HEAD blobs`.
+fn counted(requests: &[String]) -> String {
+    let mut kinds = std::collections::BTreeMap::new();
+    requests.iter().for_each(|request| *kinds.entry(request.as_str()).or_insert(0) += 1);
+    kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
 }
 
 struct Folder(TempDir);
@@ -96,9 +187,11 @@ struct Parts {
     whole: f64,
 }
 
-fn compare(name: &str, measure: &str, farm: &Farm, pairs: usize, context: impl Fn(usize, usize) -> PathBuf) {
+fn compare(measure: &str, sides: &Sides, pairs: usize, context: impl Fn(usize, usize) -> PathBuf) {
     let registry = Bed::from_env().registry;
+    let measure = format!("{}{measure}", sides.name);
     let (mut ours, mut theirs, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut asked = [Vec::new(), Vec::new()];
     // The first round only warms up.
     for round in 0..=pairs {
         // Who is first changes from pair to pair.
@@ -107,15 +200,17 @@ fn compare(name: &str, measure: &str, farm: &Farm, pairs: usize, context: impl F
         for turn in turns {
             let context = context(round, turn);
             let tag = format!("{registry}/measure/{measure}-{turn}:1");
+            let before = requests().len();
             let seconds = if turn == 0 {
-                let one = by_farm(farm, &context, &tag);
+                let one = by_farm(&sides.farm, &context, &tag);
                 if round > 0 {
                     parts.push(one);
                 }
                 one.whole
             } else {
-                by_buildx(&context, &tag)
+                sides.peer.build(&context, &tag)
             };
+            asked[turn] = requests().split_off(before);
             if round > 0 {
                 if turn == 0 { &mut ours } else { &mut theirs }.push(seconds);
             }
@@ -124,7 +219,7 @@ fn compare(name: &str, measure: &str, farm: &Farm, pairs: usize, context: impl F
     let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(farm, peer)| farm / peer).collect();
     let of = |part: fn(&Parts) -> f64| median(&parts.iter().map(part).collect::<Vec<_>>());
     println!(
-        "{name} {measure}, {pairs} pairs, medians in seconds: client and upload {:.3}, queue {:.3}, dispatch {:.3}, \
+        "submit {measure}, {pairs} pairs, medians in seconds: client and upload {:.3}, queue {:.3}, dispatch {:.3}, \
          solve and push {:.3}, publish {:.3}; ratios {:.2} to {:.2}",
         of(|p| p.client),
         of(|p| p.queue),
@@ -134,8 +229,15 @@ fn compare(name: &str, measure: &str, farm: &Farm, pairs: usize, context: impl F
         ratios.iter().copied().fold(f64::INFINITY, f64::min),
         ratios.iter().copied().fold(0.0, f64::max),
     );
+    for (who, asked) in ["farm", "buildx"].iter().zip(&asked) {
+        println!(
+            "submit {measure}, requests to the registry of the last build, {who}: {} ({})",
+            asked.len(),
+            counted(asked)
+        );
+    }
     println!(
-        "bench {name} measure={measure} ratio={:.2} farm={:.3} peer={:.3}",
+        "bench submit measure={measure} ratio={:.2} farm={:.3} peer={:.3}",
         median(&ratios),
         median(&ours),
         median(&theirs)
@@ -167,17 +269,6 @@ fn by_farm(farm: &Farm, context: &Path, tag: &str) -> Parts {
         publish: between(last("finished"), finished),
         whole,
     }
-}
-
-fn by_buildx(context: &Path, tag: &str) -> f64 {
-    let mut command = Command::new("docker");
-    command.args(["buildx", "build", "--push", "--provenance=false", "--sbom=false", "--progress=plain"]);
-    command.args(["--platform", PLATFORMS, "-t", tag]).arg(context).stdin(Stdio::null());
-    let begin = Instant::now();
-    let out = output(&mut command);
-    let whole = begin.elapsed().as_secs_f64();
-    assert_eq!(out.status, 0, "{out:?}");
-    whole
 }
 
 fn median(values: &[f64]) -> f64 {

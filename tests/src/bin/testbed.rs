@@ -158,6 +158,7 @@ fn start(options: &Options, run: &Path) -> Parts {
         &logs,
         &registry_address,
         None,
+        |_| (),
     );
     let mut registry = Registry::spawn("registry", &state.join("registry"), &logs, REGISTRY_PORT, None);
     let login = Login { user: USER, password: &password };

@@ -41,7 +41,7 @@ fn a_build_that_nobody_can_take_ends_at_its_deadline() {
     says(
         &result.stdout,
         &[
-            "linux/riscv64  waiting  no worker for linux/riscv64 is connected",
+            "linux/riscv64  waiting  no worker for linux/riscv64 takes jobs now",
             "linux/riscv64 failed",
             "linux/amd64 was built; nothing was published, tags are as before.",
         ],
@@ -50,7 +50,7 @@ fn a_build_that_nobody_can_take_ends_at_its_deadline() {
     assert_eq!(record["failure"]["cause"], "deadline", "{record:#}");
     // What it waited for all the time is in the reason.
     let message = record["failure"]["message"].as_str().unwrap();
-    says(message, &["queue deadline", "no worker for linux/riscv64 is connected"]);
+    says(message, &["queue deadline", "no worker for linux/riscv64 takes jobs now"]);
     assert_eq!(record["platforms"][1]["attempts"], 0);
     assert_eq!(raw(&tag), None);
 }

@@ -85,6 +85,16 @@ impl FromStr for EngineAddress {
     }
 }
 
+impl EngineAddress {
+    /// Without the files of keys: for users, whom they don't concern.
+    pub(super) fn short(&self) -> String {
+        match &self.0 {
+            Place::Unix(_) => self.to_string(),
+            Place::Tcp { authority, .. } => format!("tcp://{authority}"),
+        }
+    }
+}
+
 impl fmt::Display for EngineAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -111,6 +121,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<EngineAddress>().unwrap().to_string(), text);
         }
+        let short = |text: &str| text.parse::<EngineAddress>().unwrap().short();
+        assert_eq!(short("tcp://b:1234?ca=/c&cert=/d&key=/e"), "tcp://b:1234");
+        assert_eq!(short("unix:///run/docker.sock"), "unix:///run/docker.sock");
     }
 
     #[test]

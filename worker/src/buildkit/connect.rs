@@ -13,6 +13,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::address::{EngineAddress, Place};
 use super::engine::{EngineError, EngineKind};
+use super::failure::innermost;
 
 /// HTTP/2 windows of streams and of connections, bytes.
 pub(super) const WINDOW_BYTES: u32 = 8 << 20;
@@ -66,7 +67,7 @@ impl Dialer {
                 let endpoint = Endpoint::from_shared(format!("https://{authority}"))
                     .and_then(|endpoint| endpoint.tls_config(tls))
                     .map_err(|error| {
-                        unusable(error.to_string(), "see that ca, cert and key are PEM files that fit")
+                        unusable(innermost(&error), "see that ca, cert and key are PEM files that fit")
                     })?;
                 Way::Tls(Box::new(tuned(endpoint)))
             }

@@ -14,7 +14,6 @@ use farm_types::cause::SourceExcerpt;
 use farm_types::{Cause, Failure, Platform};
 use tonic::{Code, Status};
 
-use super::address::EngineAddress;
 use super::cases::CASES;
 use super::collected::Collected;
 use super::details::{Details, Source};
@@ -81,7 +80,7 @@ pub(super) fn classify(status: &Status, circumstances: &Circumstances<'_>) -> Fa
 }
 
 /// A session that ended while the solve went on.
-pub(super) fn session_lost(engine: &EngineAddress) -> Failure {
+pub(super) fn session_lost(engine: &str) -> Failure {
     let message =
         format!("the engine at {engine} dropped the session that gives it the source; its solve was ended");
     Failure::new(Cause::Infrastructure, "session_lost", message)

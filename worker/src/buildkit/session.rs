@@ -37,7 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Server};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 use super::connect::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use super::filesync::Files;
@@ -59,6 +59,8 @@ pub(super) struct Session {
     id: String,
     lost: CancellationToken,
     _server: AbortOnDropHandle<()>,
+    /// Ends the inner connection, which tonic serves in a task that nobody else can reach.
+    _ended: DropGuard,
 }
 
 impl Session {
@@ -90,9 +92,9 @@ impl Session {
             .session(request)
             .await?
             .into_inner();
-        let lost = CancellationToken::new();
+        let (lost, ended) = (CancellationToken::new(), CancellationToken::new());
         let carrier = Carrier {
-            incoming,
+            incoming: Box::pin(incoming.take_until(ended.clone().cancelled_owned())),
             rest: Bytes::new(),
             outgoing: PollSender::new(outgoing),
             _gone: lost.clone().drop_guard(),
@@ -110,7 +112,7 @@ impl Session {
                 tracing::debug!(%error, "the session's server ended");
             }
         });
-        Ok(Self { id, lost, _server: AbortOnDropHandle::new(server) })
+        Ok(Self { id, lost, _server: AbortOnDropHandle::new(server), _ended: ended.drop_guard() })
     }
 
     /// What a solve names it by.
@@ -126,7 +128,7 @@ impl Session {
 
 /// The inner connection: bytes in messages, both ways.
 struct Carrier {
-    incoming: Streaming<BytesMessage>,
+    incoming: Pin<Box<dyn Stream<Item = Result<BytesMessage, Status>> + Send>>,
     rest: Bytes,
     outgoing: PollSender<BytesMessage>,
     _gone: DropGuard,

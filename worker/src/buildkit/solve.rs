@@ -55,7 +55,11 @@ impl Engine {
         let solve = Arc::new(solve);
         let dockerfile = check(Arc::clone(&solve)).await?;
         let lost = |why: String| {
-            Failure::new(Cause::Infrastructure, "engine_lost", format!("engine {}: {why}", self.address()))
+            Failure::new(
+                Cause::Infrastructure,
+                "engine_lost",
+                format!("engine {}: {why}", self.address().short()),
+            )
         };
         let channel =
             unless(&stop, self.dialer().dial()).await?.map_err(|error| lost(failure::innermost(&error)))?;
@@ -104,7 +108,7 @@ impl Engine {
         let collected = collected.lock();
         match outcome {
             Outcome::Stopped => Err(SolveError::Stopped),
-            Outcome::SessionLost => Err(failure::session_lost(self.address()).into()),
+            Outcome::SessionLost => Err(failure::session_lost(&self.address().short()).into()),
             Outcome::Answer(Ok(Given::Built(answer))) => {
                 Ok(request::solved(&solve, &dockerfile, &answer, collected.timings())?)
             }
@@ -116,7 +120,7 @@ impl Engine {
             // What is left of a build that was stopped while it failed.
             Outcome::Answer(Err(_)) if stop.is_cancelled() => Err(SolveError::Stopped),
             Outcome::Answer(Err(status)) if status.code() == Code::Unimplemented => match solve.call {
-                Some(call) => Err(call::unsupported(call, &self.address().to_string()).into()),
+                Some(call) => Err(call::unsupported(call, &self.address().short()).into()),
                 None => Err(lost(reason(&status)).into()),
             },
             Outcome::Answer(Err(status)) => {
@@ -125,7 +129,7 @@ impl Engine {
                     dockerfile: &dockerfile,
                     platform: &solve.platform,
                     target: solve.target.as_deref(),
-                    engine: self.address().to_string(),
+                    engine: self.address().short(),
                 };
                 let mut failure = failure::classify(&status, &circumstances);
                 if let Some(syntax) = &dockerfile.syntax {

@@ -1,5 +1,7 @@
 //! What goes wrong, and how it is told.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 #[tokio::test]
@@ -73,6 +75,8 @@ async fn a_killed_run_is_told_apart() {
 struct Detour {
     address: String,
     cut: CancellationToken,
+    /// How many connections go through it now.
+    open: Arc<AtomicUsize>,
     _folder: tempfile::TempDir,
 }
 
@@ -82,17 +86,20 @@ fn detour(address: &str) -> Detour {
     let real = PathBuf::from(address.strip_prefix("unix://").unwrap());
     let listener = UnixListener::bind(&path).unwrap();
     let cut = CancellationToken::new();
-    let token = cut.clone();
+    let open = Arc::new(AtomicUsize::new(0));
+    let (token, counted) = (cut.clone(), Arc::clone(&open));
     tokio::spawn(token.clone().run_until_cancelled_owned(async move {
         while let Ok((mut near, _)) = listener.accept().await {
-            let (real, token) = (real.clone(), token.clone());
+            let (real, token, counted) = (real.clone(), token.clone(), Arc::clone(&counted));
             tokio::spawn(token.run_until_cancelled_owned(async move {
                 let mut far = UnixStream::connect(real).await.unwrap();
+                counted.fetch_add(1, Ordering::SeqCst);
                 let _ = copy_bidirectional(&mut near, &mut far).await;
+                counted.fetch_sub(1, Ordering::SeqCst);
             }));
         }
     }));
-    Detour { address: format!("unix://{}", path.display()), cut, _folder: folder }
+    Detour { address: format!("unix://{}", path.display()), cut, open, _folder: folder }
 }
 
 #[tokio::test]
@@ -119,6 +126,51 @@ async fn an_engine_that_vanishes_is_infrastructure() {
     assert_eq!((failure.cause, failure.code.as_str()), (Cause::Infrastructure, "engine_lost"));
     assert!(started.elapsed() < Duration::from_secs(5));
     engine.health().await.unwrap_err();
+}
+
+/// Its session, too: what is left would be held by worker and engine for good, and keep a buildkitd from stopping.
+#[tokio::test]
+async fn a_solve_leaves_no_connection_behind_however_it_ends() {
+    let Some(address) = address() else { return };
+    let detour = detour(&address);
+    let engine = connect(&detour.address).await;
+    let settled = async |what: &str, at_most: usize| {
+        let begin = Instant::now();
+        while detour.open.load(Ordering::SeqCst) > at_most {
+            let open = detour.open.load(Ordering::SeqCst);
+            assert!(begin.elapsed() < Duration::from_secs(10), "{what}: {open} connections, not {at_most}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // The one that the engine is asked over how it is.
+    settled("at first", 1).await;
+    for _ in 0..3 {
+        let text = format!("{}\nRUN echo {}\n", from(), fresh());
+        run(&engine, solve(&text, MemoryTree::default())).await.0.unwrap();
+        let text = format!("{}\nRUN exit 1 # {}\n", from(), fresh());
+        failure(&engine, solve(&text, MemoryTree::default())).await;
+    }
+    settled("after solves", 1).await;
+    let text = format!("{}\nRUN echo {}; sleep 600\n", from(), fresh());
+    let begun = async |stop: CancellationToken| {
+        let (sender, mut events) = mpsc::channel(100);
+        let (engine, solve) = (engine.clone(), solve(&text, MemoryTree::default()));
+        let building = tokio::spawn(async move { engine.solve(solve, sender, stop).await });
+        while let Some(event) = events.recv().await {
+            if matches!(event.event, Some(Event::Log(_))) {
+                break;
+            }
+        }
+        (building, events)
+    };
+    let stop = CancellationToken::new();
+    let (building, _events) = begun(stop.clone()).await;
+    stop.cancel();
+    assert!(matches!(building.await.unwrap(), Err(SolveError::Stopped)));
+    settled("after a stopped one", 1).await;
+    let (building, _events) = begun(CancellationToken::new()).await;
+    building.abort();
+    settled("after a dropped one", 1).await;
 }
 
 /// Gives less than it promised.

@@ -1,0 +1,91 @@
+//! What `--json` prints fits `docs/reference/json-schema.json`, and has nothing in it that isn't written down there.
+
+use farm_tests::bed::Bed;
+use farm_tests::farm::output;
+use jsonschema::Validator;
+use serde_json::Value;
+
+use crate::support::*;
+
+/// The schema of one definition, strict: what is not named is an error.
+fn schema(name: &str) -> Validator {
+    let text = include_str!("../../../docs/reference/json-schema.json");
+    let mut whole: Value = serde_json::from_str(text).unwrap();
+    close(&mut whole["$defs"]);
+    whole["$ref"] = format!("#/$defs/{name}").into();
+    jsonschema::validator_for(&whole).unwrap()
+}
+
+fn close(part: &mut Value) {
+    if let Value::Object(object) = part {
+        if object.contains_key("properties") && !object.contains_key("additionalProperties") {
+            object.insert("additionalProperties".to_owned(), false.into());
+        }
+        object.values_mut().for_each(close);
+    } else if let Value::Array(list) = part {
+        list.iter_mut().for_each(close);
+    }
+}
+
+#[track_caller]
+fn fits(name: &str, text: &str) {
+    let schema = schema(name);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(!lines.is_empty(), "{name}: nothing was printed");
+    for line in lines {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{name}: {e}: {line}"));
+        let wrong: Vec<String> = schema
+            .iter_errors(&value)
+            .map(|error| format!("{} at {}", error, error.instance_path()))
+            .collect();
+        assert!(wrong.is_empty(), "{name}: {}\n{value:#}", wrong.join("\n"));
+    }
+}
+
+#[test]
+fn what_json_prints_is_what_the_schema_says() {
+    let farm = small_farm();
+    let context = Context::new(&format!("FROM {BASE} as base\nRUN echo {}\n", nonce()));
+    let tag = format!("{}:1", repository("schemas"));
+    let both = ["-t", &tag, "--platform", "linux/amd64,linux/arm64", "--provenance"];
+    let with = |more: &[&'static str]| [&both[..], more].concat();
+    fits("build", &submit(&farm, &context, &with(&["--json"])).ok());
+    fits("build", &submit(&farm, &context, &with(&["--json", "--detach"])).ok());
+    fits("event", &submit(&farm, &context, &with(&["--progress", "json", "--no-cache"])).ok());
+    fits("dry-run", &submit(&farm, &context, &with(&["--dry-run", "--json"])).ok());
+    let broken = Context::new(&format!("FROM {BASE}\nRUN echo {}; exit 3\n", nonce()));
+    let failed = submit(&farm, &broken, &["--json", "--platform", "linux/amd64"]);
+    fits("build", &failed.stdout);
+    let failed: Value = serde_json::from_str(&failed.stdout).unwrap();
+    let id = failed["id"].as_str().unwrap();
+    fits("build", &farm.cli(&["show", id, "--json"]).ok());
+    fits("log", &farm.cli(&["logs", id, "--json"]).ok());
+    let events = submit(&farm, &broken, &["--progress", "json", "--platform", "linux/amd64"]);
+    fits("event", &events.stdout);
+    fits("build", &farm.cli(&["check", context.text(), "--json", "--platform", "linux/arm64"]).stdout);
+    fits("builds", &farm.cli(&["builds", "--json"]).ok());
+    fits("workers", &farm.cli(&["workers", "--json"]).ok());
+    fits("image", &farm.cli(&["inspect", &tag, "--json"]).ok());
+    fits("image", &farm.cli(&["inspect", BASE, "--json"]).ok());
+    fits("test", &farm.cli(&["test", &tag, "--json"]).stdout);
+    fits("test", &farm.cli(&["test", &tag, "--json", "--entrypoint", "/nope"]).stdout);
+    fits("config", &farm.cli(&["config", "--json"]).ok());
+}
+
+#[test]
+fn the_status_of_a_farm_on_this_machine_fits_its_schema() {
+    let bed = Bed::from_env();
+    let folder = bed.short_folder("status");
+    let engine = bed.engine.clone();
+    let ports = [farm_tests::ports::free_port(), farm_tests::ports::free_port()].map(|port| port.to_string());
+    let farm = |args: &[&str]| {
+        let mut command = std::process::Command::new(farm_tests::farm::binary("farm"));
+        command.args(args).arg("--state-dir").arg(folder.path().join("farm"));
+        output(&mut command)
+    };
+    farm(&["up", "--engine", &engine, "--no-emulation", "--port", &ports[0], "--registry-port", &ports[1]])
+        .ok();
+    let status = farm(&["status", "--json"]);
+    farm(&["down", "--purge", "--yes"]).ok();
+    fits("status", &status.ok());
+}

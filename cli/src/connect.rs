@@ -84,7 +84,10 @@ impl Farm {
         })?;
         Ok(Self {
             url: url.to_owned(),
-            channel: InterceptedService::new(channel, find_token(address.token_file.clone())?),
+            channel: InterceptedService::new(
+                channel,
+                find_token(address.token_file.clone(), is_this_machine(url))?,
+            ),
         })
     }
 
@@ -160,9 +163,9 @@ pub fn endpoint(url: &str) -> Result<Endpoint> {
         .map_err(|e| Error::Farm(format!("can't set up TLS for {url}: {}", in_short(&e))))
 }
 
-/// FARM_TOKEN, else the file FARM_TOKEN_FILE, else the context's, else `~/.config/farm/token`, else that of a farm on
-/// this machine: the user's own, or root's.
-fn find_token(of_context: Option<PathBuf>) -> Result<Bearer> {
+/// FARM_TOKEN, else the file FARM_TOKEN_FILE, else the context's, else `~/.config/farm/token`, else, for an address of this
+/// machine, that of a farm here: the user's own, or root's.
+fn find_token(of_context: Option<PathBuf>, is_local: bool) -> Result<Bearer> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(token) = set("FARM_TOKEN") {
         return Bearer::new(&token.to_string_lossy(), "FARM_TOKEN");
@@ -174,7 +177,16 @@ fn find_token(of_context: Option<PathBuf>) -> Result<Bearer> {
         .map(PathBuf::from)
         .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/state")));
     let own = state.map(|state| state.join("farm").join("token"));
-    first_token(named, usual.into_iter().chain(own).chain([PathBuf::from(LOCAL_TOKEN_FILE)]))
+    // They make whoever has them the farm's admin: they go to no other machine.
+    let of_this_machine = own.into_iter().chain([PathBuf::from(LOCAL_TOKEN_FILE)]).filter(|_| is_local);
+    first_token(named, usual.into_iter().chain(of_this_machine))
+}
+
+/// Whether an address leads to nowhere but this machine.
+fn is_this_machine(url: &str) -> bool {
+    let uri: Option<Uri> = url.parse().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 fn first_token(named: Option<(PathBuf, &str)>, usual: impl Iterator<Item = PathBuf>) -> Result<Bearer> {
@@ -223,6 +235,19 @@ mod tests {
             assert!(error.to_string().contains("http://HOST:PORT"), "{error}");
         }
         assert!(endpoint("http://127.0.0.1:7070").is_ok());
+    }
+
+    #[test]
+    fn the_token_of_this_machines_farm_stays_here() {
+        for (url, here) in [
+            ("http://127.0.0.1:7070", true),
+            ("http://localhost:7070", true),
+            ("http://[::1]:7070", true),
+            ("http://10.0.0.9:7070", false),
+            ("https://localhost.example", false),
+        ] {
+            assert_eq!(is_this_machine(url), here, "{url}");
+        }
     }
 
     #[test]

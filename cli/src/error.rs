@@ -26,6 +26,15 @@ pub enum Error {
     Cancelled(String),
 }
 
+impl Error {
+    /// As it is printed: `error: …`, without what could move a terminal's cursor; some of its words are others'.
+    pub fn shown(&self) -> String {
+        let text = self.to_string();
+        let lines: Vec<String> = text.lines().map(crate::output::text::harmless).collect();
+        format!("error: {}", lines.join("\n"))
+    }
+}
+
 /// The result of a command.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

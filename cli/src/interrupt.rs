@@ -7,6 +7,23 @@ use tokio::sync::watch;
 pub struct Interrupts(watch::Receiver<u32>);
 
 impl Interrupts {
+    /// The same, and what ends a command otherwise (SIGTERM, and SIGHUP when its terminal goes) counts as a press.
+    pub fn listen_to_all() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (sender, receiver) = watch::channel(0);
+        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            let sender = sender.clone();
+            // One that can't be heard does what it does by itself.
+            let Ok(mut signals) = signal(kind) else { continue };
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() {
+                    sender.send_modify(|presses| *presses += 1);
+                }
+            });
+        }
+        Self(receiver)
+    }
+
     /// Takes Ctrl-C over from the system, from now on and to the end of the process.
     pub fn listen() -> Self {
         let (sender, receiver) = watch::channel(0);

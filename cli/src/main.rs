@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         }
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("{}", error.shown());
             error.exit().into()
         }
     }

@@ -290,6 +290,7 @@ impl Order {
             export,
             logins,
             internal: false,
+            is_run: matches!(self.spec.purpose, Purpose::Run(_)),
             call: match self.spec.purpose {
                 Purpose::Call(call) => Some(call),
                 _ => None,

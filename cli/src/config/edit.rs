@@ -1,6 +1,8 @@
 //! Changes of the configuration file. What they don't concern, comments and order too, stays as it is.
 
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, Item, Table, value};
@@ -97,10 +99,10 @@ impl Edit {
         }
         self.config.context(name, "context")?;
         if self.document.contains_key("context") {
-            self.document["context"] = value(name);
+            set(&mut self.document["context"], name);
             return Ok(());
         }
-        // Above all tables, or it would belong to the last of them; and below the comment at the top, if there is one.
+        // Above all tables, or it would belong to the last of them.
         let rest = std::mem::take(&mut self.document).to_string();
         let gap = if rest.is_empty() || rest.starts_with('\n') { "" } else { "\n" };
         let text = format!("context = {}\n{gap}{rest}", value(name).to_string().trim());
@@ -121,7 +123,7 @@ impl Edit {
         }
         let defaults = table(&mut self.document, "defaults")?;
         match new {
-            Some(new) => defaults[key] = value(new),
+            Some(new) => set(&mut defaults[key], new),
             None => drop(defaults.remove(key)),
         }
         Ok(())
@@ -141,7 +143,9 @@ impl Edit {
         // Nothing is written that could not be read again.
         Config::parse(&text)
             .map_err(|why| Error::Usage(format!("the configuration can't be changed so: {why}")))?;
-        write_private(&self.path, text.as_bytes())
+        // It holds no secret, and may be there for others as well.
+        let as_before = std::fs::metadata(&self.path).map(|known| known.permissions());
+        write(&self.path, text.as_bytes(), as_before.unwrap_or_else(|_| Permissions::from_mode(0o644)))
     }
 }
 
@@ -150,16 +154,36 @@ impl Edit {
 /// # Errors
 /// It can't be written.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, bytes, Permissions::from_mode(0o600))
+}
+
+fn write(path: &Path, bytes: &[u8], permissions: Permissions) -> Result<()> {
     let failed =
         |e: &std::io::Error| Error::Usage(format!("can't write {} ({})", path.display(), io_in_short(e)));
     // A link stays a link, to what is changed.
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = match std::fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(e) if path.is_symlink() => return Err(failed(&e)),
+        Err(_) => path.to_owned(),
+    };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| failed(&e))?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| failed(&e))?;
     file.write_all(bytes).map_err(|e| failed(&e))?;
+    file.as_file().set_permissions(permissions).map_err(|e| failed(&e))?;
+    // A name that comes to the disk before its content would be an empty file after a power cut.
+    file.as_file().sync_all().map_err(|e| failed(&e))?;
     file.persist(&path).map_err(|e| failed(&e.error))?;
     Ok(())
+}
+
+/// Sets a value, and keeps the comment behind the one that was there.
+fn set(item: &mut Item, new: &str) {
+    let decor = item.as_value().map(|value| value.decor().clone());
+    *item = value(new);
+    if let (Some(decor), Some(value)) = (decor, item.as_value_mut()) {
+        *value.decor_mut() = decor;
+    }
 }
 
 fn table<'a>(document: &'a mut DocumentMut, name: &str) -> Result<&'a mut Table> {
@@ -220,6 +244,25 @@ mod tests {
         }
         let config = Config::parse(&changed).unwrap();
         assert_eq!(config.contexts.keys().map(String::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_value_that_is_changed_keeps_its_comment_and_the_file_its_mode() {
+        let text = "context = \"a\" # prod\n[contexts.a]\nurl = \"http://a\"\n[contexts.b]\nurl = \"http://b\"\n[defaults]\nplatform = \"linux/amd64\" # all\n";
+        let changed = edited(text, |edit| {
+            std::fs::set_permissions(&edit.path, Permissions::from_mode(0o644)).unwrap();
+            edit.choose("b")?;
+            edit.set("platform", Some("linux/arm64"))
+        })
+        .unwrap();
+        assert_eq!(changed, text.replace("context = \"a\"", "context = \"b\"").replace("amd64", "arm64"));
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("config.toml");
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).unwrap();
+        assert!(write(&link, b"x", Permissions::from_mode(0o644)).is_err() && link.is_symlink());
+        write_private(&folder.path().join("token"), b"t").unwrap();
+        let mode = std::fs::metadata(folder.path().join("token")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

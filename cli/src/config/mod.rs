@@ -3,8 +3,8 @@
 //! The file is `$FARM_CONFIG`, or `config.toml` in `$XDG_CONFIG_HOME/farm` or `~/.config/farm`. `farm config` writes it
 //! ([`edit`]) and keeps its comments; it may as well be written by hand.
 //!
-//! Invariant: a token is sent only to the address that it was given for. So the token file of a context goes with that
-//! context, and not with an address from `--url` or FARM_URL.
+//! Invariant: a context's token is sent to its own address only, not to one from `--url` or FARM_URL; and that of a farm on
+//! this machine to no other machine.
 
 pub mod edit;
 mod setup;

@@ -107,7 +107,8 @@ pub fn verdict(image: &str, runs: &[Ran]) -> Vec<String> {
     let same_output = runs.iter().all(|run| run.lines == runs[0].lines);
     let output = if same_output { "the same output" } else { "different output (|)" };
     let image = harmless(image);
-    out.push(match (bad.len(), differ) {
+    let none = bad.len() == runs.len();
+    out.push(match (bad.len(), differ && !none) {
         (0, _) if runs.len() == 1 => format!("{image}: its only platform ended with exit code 0"),
         (0, _) if runs.len() == 2 => format!("{image}: both platforms ended with exit code 0, {output}"),
         (0, _) => format!("{image}: all {} platforms ended with exit code 0, {output}", runs.len()),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::v1::attempt_event::Event;
-use farm_proto::v1::{Build, StepLog};
+use farm_proto::v1::{Build, StepLog, SubmitBuildRequest};
 use farm_types::run_options::Network;
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Emulation, Platform, Provenance, PullMode, Repository, RunOptions};
@@ -98,6 +98,12 @@ impl Order {
             };
             return Err(Error::Usage(format!("{}: {}", harmless(&variant.raw.digest), harmless(why))));
         }
+        // A build runs these before all else, a container does not.
+        if variant.config["config"]["OnBuild"].as_array().is_some_and(|triggers| !triggers.is_empty()) {
+            return Err(Error::Usage(
+                "the image has ONBUILD instructions, which would run here too; run an image that is made from it".to_owned(),
+            ));
+        }
         let mut command = match entrypoint {
             Some(entrypoint) => vec![entrypoint.to_owned()],
             None => owned(variant.words("Entrypoint")),
@@ -116,11 +122,11 @@ impl Order {
         Ok(command)
     }
 
-    /// Brings the run to the farm; answers its build.
+    /// Brings what the run needs to the farm; nothing runs yet.
     ///
     /// # Errors
     /// The farm can't be reached, or it refuses.
-    pub async fn start(&self, farm: &Farm) -> Result<Build> {
+    pub async fn prepare(&self, farm: &Farm) -> Result<Ready> {
         let text = dockerfile::text(self);
         let folder = read_dockerfile(text.as_bytes())?;
         let path = folder.path().to_string_lossy();
@@ -149,7 +155,21 @@ impl Order {
             emulation: self.emulation,
             purpose: Purpose::Run(self.shown.clone()),
         };
-        let (build, _) = calls::submit(farm, uploaded.request(&key.to_string(), &spec)).await?;
+        Ok(Ready(uploaded.request(&key.to_string(), &spec)))
+    }
+}
+
+/// A run that only has to be asked for.
+#[derive(Debug)]
+pub struct Ready(SubmitBuildRequest);
+
+impl Ready {
+    /// Begins it; answers its build.
+    ///
+    /// # Errors
+    /// The farm can't be reached, or it refuses.
+    pub async fn start(self, farm: &Farm) -> Result<Build> {
+        let (build, _) = calls::submit(farm, self.0).await?;
         Ok(build)
     }
 }
@@ -162,7 +182,11 @@ pub async fn watch(farm: &Farm, id: &str, limit: Duration, mut tell: impl FnMut(
     let mut teller = Teller::default();
     let following = follow(farm, id, true, sleep, |seen| teller.seen(&seen, &mut tell));
     let Ok(last) = tokio::time::timeout(limit, following).await else {
-        calls::cancel(farm, id).await?;
+        if let Err(error) = calls::cancel(farm, id).await {
+            tell(Told::Note(format!(
+                "it could not be cancelled ({error}); it goes on until the farm ends it"
+            )));
+        }
         return Ok(Ended::TimedOut);
     };
     last?
@@ -177,7 +201,10 @@ fn ended(build: &Build) -> Ended {
         ("cancelled", _) => Ended::Cancelled,
         (_, Some(failure)) => {
             // What the runtime says when there is nothing that it could start; the exit code is its own then.
-            let unable = failure.log_tail.last().filter(|line| line.starts_with("runc run failed: "));
+            let unable = match failure.log_tail.as_slice() {
+                [only] if only.starts_with("runc run failed: ") => Some(only),
+                _ => None,
+            };
             match (failure.exit_code.filter(|_| failure.cause != "infrastructure"), unable) {
                 (_, Some(line)) => Ended::Failed(harmless(line)),
                 (Some(code), None) => Ended::Exited(code),
@@ -284,5 +311,7 @@ mod tests {
         let none = Order::command(&variant(serde_json::json!({"config": {}})), None, &[]).unwrap_err();
         assert!(none.to_string().contains("after --"), "{none}");
         assert!(Order::command(&variant(serde_json::Value::Null), None, &[]).is_err());
+        let trigger = variant(serde_json::json!({"config": {"Cmd": ["c"], "OnBuild": ["RUN make"]}}));
+        assert!(Order::command(&trigger, None, &[]).unwrap_err().to_string().contains("ONBUILD"));
     }
 }

@@ -109,7 +109,11 @@ pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit>
     };
     let mut edit = Edit::open(file.clone())?;
     let said = match change {
-        Change::Add(add) => self::add(&mut edit, add)?,
+        Change::Add(add) => {
+            let said = self::add(edit, add)?;
+            out.line(&said);
+            return Ok(Exit::Done);
+        }
         Change::Use { name } => {
             edit.choose(&name)?;
             let url = edit.config().contexts.get(&name).map_or(DEFAULT_URL, |context| context.url.as_str());
@@ -119,6 +123,11 @@ pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit>
             edit.remove(&name)?;
             let was = edit.config().context.as_deref() == Some(name.as_str());
             let now = if was { "; what is used now is the farm on this machine" } else { "" };
+            let kept = edit.config().contexts.get(&name).and_then(|context| context.token_file.clone());
+            if kept.is_some() && kept == kept_token_file(&name).ok() {
+                // Made by `add --token-stdin`.
+                let _ = std::fs::remove_file(kept.unwrap_or_default());
+            }
             format!("{name} is forgotten{now}")
         }
         Change::Set { key, value } => {
@@ -135,7 +144,7 @@ pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit>
     Ok(Exit::Done)
 }
 
-fn add(edit: &mut Edit, add: Add) -> Result<String> {
+fn add(mut edit: Edit, add: Add) -> Result<String> {
     let Add { name, address, token_file, token_stdin, replace } = add;
     let url = address.trim_end_matches('/');
     let token_file = match token_file {
@@ -149,10 +158,16 @@ fn add(edit: &mut Edit, add: Add) -> Result<String> {
         None if token_stdin => Some(kept_token_file(&name)?),
         None => None,
     };
-    // All is checked before a token is written.
+    // All is checked before anything is written.
     edit.add(&name, url, token_file.as_deref(), replace)?;
     if let (true, Some(file)) = (token_stdin, &token_file) {
-        write_private(file, token_of(std::io::stdin())?.as_bytes())?;
+        let token = token_of(std::io::stdin())?;
+        // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
+        let _ = std::fs::remove_file(file);
+        edit.save()?;
+        write_private(file, token.as_bytes())?;
+    } else {
+        edit.save()?;
     }
     let file = token_file.map(|file| format!(", its token in {}", file.display())).unwrap_or_default();
     Ok(format!("{name} is {}{file}; `farm config use {name}` makes it the usual one", harmless(url)))

@@ -155,7 +155,7 @@ pub async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Ex
         Ok(exit) => Ok(exit),
         Err(error @ Error::Cancelled(_)) => Err(error),
         Err(error) => {
-            notes.line(&format!("error: {error}"));
+            notes.lines(error.shown().lines());
             Ok(Exit::Of(FARM_FAILED))
         }
     }
@@ -166,18 +166,23 @@ async fn attempt(args: Args, setup: impl FnOnce() -> Result<Setup>, notes: &mut 
     let reference: ImageRef = args.image.parse()?;
     let platform = args.platform.as_deref().map(str::parse::<Platform>).transpose()?;
     let how = args.how.check(&setup.defaults)?;
-    let mut interrupts = Interrupts::listen();
-    let farm = Farm::connect(&setup.address).await?;
-    let image = inspect(&farm, &reference).await?;
-    let platform = match platform {
-        Some(platform) => platform,
-        None => only(&farm, &image).await?,
+    let mut interrupts = Interrupts::listen_to_all();
+    let prepared = async {
+        let farm = Farm::connect(&setup.address).await?;
+        let image = inspect(&farm, &reference).await?;
+        let platform = match platform {
+            Some(platform) => platform,
+            None => only(&farm, &image).await?,
+        };
+        let ready = how.order(&image, &reference, &platform, &args.command)?.prepare(&farm).await?;
+        Ok::<_, Error>((farm, platform, ready))
     };
-    let order = how.order(&image, &reference, &platform, &args.command)?;
-    let build = tokio::select! {
-        build = order.start(&farm) => build?,
+    let (farm, platform, ready) = tokio::select! {
+        prepared = prepared => prepared?,
         () = interrupts.press(1) => return Err(Error::Cancelled("cancelled; nothing was run".to_owned())),
     };
+    // Not broken off: what the farm may have accepted has to be known to be cancelled.
+    let build = ready.start(&farm).await?;
     if !args.quiet {
         notes.line(&format!("run {}  {reference}  {platform}", harmless(&build.id)));
     }
@@ -189,7 +194,11 @@ async fn attempt(args: Args, setup: impl FnOnce() -> Result<Setup>, notes: &mut 
             let why = if why.is_empty() { String::new() } else { format!(": {why}") };
             notes.line(&format!("{platform}  {on}{why}"));
         }
-        Told::Note(_) | Told::Started { .. } | Told::Anew => {}
+        Told::Anew => {
+            stdout.finish();
+            stderr.finish();
+        }
+        Told::Note(_) | Told::Started { .. } => {}
         Told::Output(log) if log.stream == 2 => stderr.take(log),
         Told::Output(log) => stdout.take(log),
     });

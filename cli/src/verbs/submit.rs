@@ -217,7 +217,11 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let mode = match args.progress {
         _ if args.quiet => Mode::Quiet,
         Some(mode) => mode,
-        None => setup.defaults.progress()?.unwrap_or_default(),
+        // Where there is no terminal a habit of tty is no mistake.
+        None => match setup.defaults.progress()?.unwrap_or_default() {
+            Mode::Tty => Mode::Auto,
+            mode => mode,
+        },
     };
     // Of an answer standard output has nothing but it.
     let asks = args.check || args.call.as_deref().is_some_and(|method| !method.starts_with("build"));

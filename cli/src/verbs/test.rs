@@ -1,7 +1,8 @@
 //! `farm test`: every variant of an image, side by side.
 
+use farm_proto::v1::Build;
 use farm_types::{ImageRef, Platform};
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 
 use super::inspect::inspect;
 use super::run::{Checked, How};
@@ -9,7 +10,6 @@ use crate::calls;
 use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
-use crate::image::Image;
 use crate::interrupt::Interrupts;
 use crate::output::lines::Lines;
 use crate::output::text::harmless;
@@ -72,9 +72,17 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     for list in &args.platform {
         chosen.extend(Platform::parse_list(list)?);
     }
-    let mut interrupts = Interrupts::listen();
-    let farm = Farm::connect(&setup.address).await?;
-    let image = inspect(&farm, &reference).await?;
+    let mut interrupts = Interrupts::listen_to_all();
+    let prepared = async {
+        let farm = Farm::connect(&setup.address).await?;
+        let image = inspect(&farm, &reference).await?;
+        Ok::<_, Error>((farm, image))
+    };
+    let cancelled = || Error::Cancelled("cancelled".to_owned());
+    let (farm, image) = tokio::select! {
+        prepared = prepared => prepared?,
+        () = interrupts.press(1) => return Err(cancelled()),
+    };
     let mut notes = Out::stderr();
     if chosen.is_empty() {
         for variant in &image.variants {
@@ -85,27 +93,32 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
             }
         }
     }
-    chosen.dedup();
+    let mut known = std::collections::BTreeSet::new();
+    chosen.retain(|platform| known.insert(platform.to_string()));
     if chosen.is_empty() {
         return Err(Error::Usage(format!("{reference} has no platform that farm runs")));
     }
-    let test =
-        Test { farm: &farm, how: &how, image: &image, reference: &reference, arguments: &args.command };
-    // Before anything runs it is seen whether all can.
-    for platform in &chosen {
-        how.order(&image, &reference, platform, &args.command)?;
-    }
-    let begun = std::sync::Mutex::new(Vec::new());
-    let all = join_all(chosen.iter().map(|platform| test.one(platform, &begun)));
+    // Before anything runs it is seen whether all can, and all that they need is brought.
+    let orders: Vec<_> = chosen
+        .iter()
+        .map(|platform| how.order(&image, &reference, platform, &args.command))
+        .collect::<Result<_>>()?;
+    let ready = tokio::select! {
+        ready = try_join_all(orders.iter().map(|order| order.prepare(&farm))) => ready?,
+        () = interrupts.press(1) => return Err(cancelled()),
+    };
+    // Not broken off: what the farm may have accepted has to be known to be cancelled.
+    let builds = try_join_all(ready.into_iter().map(|ready| ready.start(&farm))).await?;
+    let all =
+        join_all(chosen.iter().zip(&builds).map(|(platform, build)| watched(&farm, &how, platform, build)));
     let runs: Vec<Ran> = tokio::select! {
         runs = all => runs.into_iter().collect::<Result<_>>()?,
         () = interrupts.press(1) => {
-            let begun = begun.lock().map(|ids| ids.clone()).unwrap_or_default();
             tokio::select! {
-                _ = join_all(begun.iter().map(|id| calls::cancel(&farm, id))) => {}
+                _ = join_all(builds.iter().map(|build| calls::cancel(&farm, &build.id))) => {}
                 () = interrupts.press(2) => {}
             }
-            return Err(Error::Cancelled("cancelled".to_owned()));
+            return Err(cancelled());
         }
     };
     let mut out = Out::stdout();
@@ -119,42 +132,31 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     Ok(if runs.iter().all(Ran::is_good) { Exit::Done } else { Exit::BuildFailed })
 }
 
-struct Test<'a> {
-    farm: &'a Farm,
-    how: &'a Checked,
-    image: &'a Image,
-    reference: &'a ImageRef,
-    arguments: &'a [String],
-}
-
-impl Test<'_> {
-    async fn one(&self, platform: &Platform, begun: &std::sync::Mutex<Vec<String>>) -> Result<Ran> {
-        let order = self.how.order(self.image, self.reference, platform, self.arguments)?;
-        let build = order.start(self.farm).await?;
-        if let Ok(mut begun) = begun.lock() {
-            begun.push(build.id.clone());
+/// Follows one run to its end.
+async fn watched(farm: &Farm, how: &Checked, platform: &Platform, build: &Build) -> Result<Ran> {
+    let mut ran = Ran {
+        platform: platform.clone(),
+        build: build.id.clone(),
+        on: String::new(),
+        lines: Vec::new(),
+        ended: Ended::Cancelled,
+    };
+    let mut streams = [Lines::default(), Lines::default()];
+    let (on, lines) = (&mut ran.on, &mut ran.lines);
+    let ended = watch(farm, &build.id, how.limit, |told| match told {
+        Told::Started { on: where_it_is, .. } => *on = where_it_is,
+        Told::Note(_) => {}
+        Told::Anew => {
+            lines.clear();
+            streams = [Lines::default(), Lines::default()];
         }
-        let mut ran = Ran {
-            platform: platform.clone(),
-            build: build.id.clone(),
-            on: String::new(),
-            lines: Vec::new(),
-            ended: Ended::Cancelled,
-        };
-        let mut streams = [Lines::default(), Lines::default()];
-        let (on, lines) = (&mut ran.on, &mut ran.lines);
-        let ended = watch(self.farm, &build.id, self.how.limit, |told| match told {
-            Told::Started { on: where_it_is, .. } => *on = where_it_is,
-            Told::Note(_) => {}
-            Told::Anew => lines.clear(),
-            Told::Output(log) => {
-                let new = streams[usize::from(log.stream == 2)].push(&log.data);
-                lines.extend(new.into_iter().map(|line| line.replace('\t', "    ")));
-            }
-        })
-        .await?;
-        ran.lines.extend(streams.iter_mut().filter_map(Lines::finish));
-        ran.ended = ended;
-        Ok(ran)
-    }
+        Told::Output(log) => {
+            let new = streams[usize::from(log.stream == 2)].push(&log.data);
+            lines.extend(new.into_iter().map(|line| line.replace('\t', "    ")));
+        }
+    })
+    .await?;
+    ran.lines.extend(streams.iter_mut().filter_map(Lines::finish));
+    ran.ended = ended;
+    Ok(ran)
 }

@@ -161,7 +161,7 @@ impl Waiting {
         match self {
             Self::Backoff => "a moment before it is tried again".to_owned(),
             Self::Slots { support, used, total } => {
-                format!("all {support} slots are in use ({used} of {total})")
+                format!("all {support} {SLOTS_WORDS} ({used} of {total})")
             }
             Self::NoWorker { platform, emulated_refused: false } => {
                 format!(
@@ -179,6 +179,9 @@ impl Waiting {
         }
     }
 }
+
+/// What the words of a job that waits for nothing but a slot have in them: such a job has a place in the queue.
+pub const SLOTS_WORDS: &str = "slots are in use";
 
 /// What may run a job at one moment, by its policy.
 struct Choice {

@@ -41,7 +41,10 @@ fn job(job: &JobRecord) -> v1::Job {
         failure: job.failure.as_ref().map(Into::into),
         attempts: job.attempts.iter().map(attempt).collect(),
         result: job.result.as_ref().map(result),
-        waiting: job.waiting.clone(),
+        waiting: match job.place {
+            Some(place) => format!("place {place} in the queue: {}", job.waiting),
+            None => job.waiting.clone(),
+        },
     }
 }
 

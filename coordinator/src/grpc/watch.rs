@@ -70,6 +70,7 @@ pub fn watch(
     async_stream::try_stream! {
         let mut changes = context.hints.follow();
         let mut breath = BREATH;
+        let mut places = Vec::new();
         loop {
             changes.mark_unchanged();
             let before = cursor.clone();
@@ -102,7 +103,10 @@ pub fn watch(
                     }
                 }
             }
-            if version != cursor.version() {
+            // Others in front of it that are gone are no event of this build.
+            let now = context.store.places(project, build).await.map_err(status::store)?;
+            let moved = std::mem::replace(&mut places, now) != places;
+            if version != cursor.version() || (moved && !places.is_empty()) {
                 cursor.build = version.build;
                 cursor.execution = version.execution;
                 yield snapshot(&context, project, build, &mut cursor.clone()).await?;

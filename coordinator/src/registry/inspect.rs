@@ -6,6 +6,7 @@
 //! Invariant: an image that is there is shown, however odd; what can't be read of it is said in its place.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use farm_core::index::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, IndexDocument, OCI_INDEX, OCI_MANIFEST, REFERENCE_DIGEST,
@@ -22,7 +23,11 @@ use super::{Manifest, Registries, RegistryError};
 /// The longest config that is read, bytes. All that is read of an image must fit into one answer.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The most bytes of manifests and configs in all.
-const MAX_ALL: usize = 6 * 1024 * 1024;
+const MAX_ALL: usize = 3 * 1024 * 1024;
+/// The most entries of an index that are read.
+const MAX_ENTRIES: usize = 256;
+/// How long reading all of it may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 /// How many manifests are read at once.
 const AT_ONCE: usize = 4;
 /// How many tags are looked through for one that was meant.
@@ -97,6 +102,11 @@ impl Registries {
     /// # Errors
     /// The registry refuses or can't be reached, or what is there is no image's manifest.
     pub async fn inspect(&self, image: &ImageRef) -> Result<Option<Inspected>, RegistryError> {
+        let read = tokio::time::timeout(PATIENCE, self.read(image)).await;
+        read.unwrap_or_else(|_| Err(RegistryError::timeout(&image.repository, PATIENCE)))
+    }
+
+    async fn read(&self, image: &ImageRef) -> Result<Option<Inspected>, RegistryError> {
         let repository = &image.repository;
         let Some(manifest) = self.manifest(repository, &image.at()).await? else { return Ok(None) };
         let rejected = |why: &str| Err(RegistryError::unusable(repository, &format!("{image}: {why}")));
@@ -109,6 +119,12 @@ impl Registries {
                 let Ok(index) = serde_json::from_slice::<IndexDocument>(&manifest.bytes) else {
                     return rejected("its index can't be read");
                 };
+                if index.manifests.len() > MAX_ENTRIES {
+                    let count = index.manifests.len();
+                    return rejected(&format!(
+                        "its index lists {count} things, and farm reads {MAX_ENTRIES} at most"
+                    ));
+                }
                 self.variants(repository, index).await?
             }
             OCI_MANIFEST | DOCKER_MANIFEST => {
@@ -146,8 +162,10 @@ impl Registries {
     ) -> Result<Vec<Variant>, RegistryError> {
         let (attestations, images): (Vec<_>, Vec<_>) = index.manifests.into_iter().partition(is_attestation);
         let about = |d: &Descriptor| d.annotations.get(REFERENCE_DIGEST).cloned().unwrap_or_default();
+        // What is read is bounded while it is read.
+        let left = AtomicUsize::new(MAX_ALL);
         let mut variants: Vec<Variant> = stream::iter(images)
-            .map(|descriptor| self.variant(repository, descriptor))
+            .map(|descriptor| self.variant(repository, descriptor, &left))
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
@@ -160,18 +178,6 @@ impl Registries {
                 variant.attestations.push(attestation?);
             }
         }
-        let mut left = MAX_ALL;
-        for variant in &mut variants {
-            match left.checked_sub(variant.manifest.len() + variant.config.len()) {
-                Some(rest) => left = rest,
-                None => {
-                    variant.config = Vec::new();
-                    variant.manifest = Vec::new();
-                    "the index is too long to show all of it; ask for this manifest by its digest"
-                        .clone_into(&mut variant.problem);
-                }
-            }
-        }
         Ok(variants)
     }
 
@@ -179,6 +185,7 @@ impl Registries {
         &self,
         repository: &Repository,
         descriptor: Descriptor,
+        left: &AtomicUsize,
     ) -> Result<Variant, RegistryError> {
         let platform = descriptor.platform.as_ref();
         let mut variant = Variant {
@@ -189,12 +196,27 @@ impl Registries {
             media_type: descriptor.media_type,
             ..Variant::default()
         };
-        match self.manifest(repository, &variant.digest).await? {
-            None => "the registry hasn't got this manifest".clone_into(&mut variant.problem),
-            Some(manifest) if Digest::of(&manifest.bytes) != descriptor.digest => {
+        let too_long = "the index is too long to show all of it; ask for this manifest by its digest";
+        if left.load(Ordering::Relaxed) == 0 {
+            too_long.clone_into(&mut variant.problem);
+            return Ok(variant);
+        }
+        match self.manifest(repository, &variant.digest).await {
+            // An odd one keeps nobody from seeing the others.
+            Err(error) if !error.is_transient() => variant.problem = error.message,
+            Err(error) => return Err(error),
+            Ok(None) => "the registry hasn't got this manifest".clone_into(&mut variant.problem),
+            Ok(Some(manifest)) if Digest::of(&manifest.bytes) != descriptor.digest => {
                 "the registry gives other bytes for this digest".clone_into(&mut variant.problem);
             }
-            Some(manifest) => self.fill(repository, &mut variant, manifest).await?,
+            Ok(Some(manifest)) => self.fill(repository, &mut variant, manifest).await?,
+        }
+        let size = variant.manifest.len() + variant.config.len();
+        let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
+        if taken.is_err() {
+            left.store(0, Ordering::Relaxed);
+            (variant.manifest, variant.config) = (Vec::new(), Vec::new());
+            too_long.clone_into(&mut variant.problem);
         }
         Ok(variant)
     }
@@ -245,7 +267,10 @@ impl Registries {
         repository: &Repository,
         digest: Digest,
     ) -> Result<Attestation, RegistryError> {
-        let manifest = self.manifest(repository, &digest.to_string()).await?;
+        let manifest = match self.manifest(repository, &digest.to_string()).await {
+            Err(error) if error.is_transient() => return Err(error),
+            read => read.ok().flatten(),
+        };
         let statements = manifest.and_then(|m| serde_json::from_slice::<Statements>(&m.bytes).ok());
         let layers = statements.map(|statements| statements.layers).unwrap_or_default();
         Ok(Attestation {

@@ -151,5 +151,5 @@ pub(crate) async fn hold_epoch(tx: &mut crate::Tx, epoch: Epoch) -> Result<()> {
     )
     .fetch_optional(&mut **tx)
     .await?;
-    held.map(drop).ok_or(StoreError::Stale("another coordinator leads now"))
+    held.map(drop).ok_or(StoreError::Stale("this coordinator leads no more"))
 }

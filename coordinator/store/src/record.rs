@@ -1,6 +1,7 @@
 //! A build as it is shown: with its jobs, their attempts, and its publication.
 
 use chrono::{DateTime, Utc};
+use farm_core::plan::SLOTS_WORDS;
 use farm_types::state::{AttemptState, BuildState, DestinationState, JobState, PublicationState, TagState};
 use farm_types::{
     AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, JobId, Platform, ProjectId, ShortId, Support,
@@ -90,6 +91,8 @@ pub struct JobRecord {
     pub state: JobState,
     /// What it waits for, in words.
     pub waiting: String,
+    /// Its place among its project's jobs that wait for the same, from 1; while it waits for a slot.
+    pub place: Option<u64>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// What it made.
@@ -193,6 +196,27 @@ impl Store {
         Ok(build)
     }
 
+    /// The places in the queue of a build's jobs that wait for a slot.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn places(&self, project: ProjectId, build: BuildId) -> Result<Vec<u64>> {
+        let places = sqlx::query_scalar!(
+            r#"SELECT 1 + (SELECT count(*) FROM jobs before WHERE before.state = 'ready'
+                           AND before.queue_class = j.queue_class AND before.project_id = j.project_id
+                           AND (before.virtual_time, before.id) < (j.virtual_time, j.id)) AS "place!"
+               FROM builds b JOIN jobs j ON j.project_id = b.project_id AND j.execution_id = b.execution_id
+               WHERE b.project_id = $1 AND b.id = $2 AND j.state = 'ready' AND j.waiting LIKE '%' || $3 || '%'
+               ORDER BY j.id"#,
+            project.as_uuid(),
+            build.as_uuid(),
+            SLOTS_WORDS
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        places.into_iter().map(fit).collect()
+    }
+
     /// The newest build of the project that published this index or merged this manifest into one, or whose worker pushed it.
     ///
     /// # Errors
@@ -287,10 +311,16 @@ impl Store {
         spec: &BuildSpec,
     ) -> Result<Vec<JobRecord>> {
         let rows = sqlx::query!(
-            "SELECT id, kind, platform, state, waiting, failure, result FROM jobs
-             WHERE project_id = $1 AND execution_id = $2",
+            r#"SELECT id, kind, platform, state, waiting, failure, result, CASE
+                        WHEN state = 'ready' AND waiting LIKE '%' || $3 || '%' THEN 1 + (
+                            SELECT count(*) FROM jobs before WHERE before.state = 'ready'
+                            AND before.queue_class = jobs.queue_class AND before.project_id = jobs.project_id
+                            AND (before.virtual_time, before.id) < (jobs.virtual_time, jobs.id))
+                      END AS place
+               FROM jobs WHERE project_id = $1 AND execution_id = $2"#,
             project.as_uuid(),
-            execution.as_uuid()
+            execution.as_uuid(),
+            SLOTS_WORDS
         )
         .fetch_all(&self.pool)
         .await?;
@@ -314,6 +344,7 @@ impl Store {
                     platform: state(&row.platform)?,
                     state: state(&row.state)?,
                     waiting: row.waiting,
+                    place: row.place.map(fit).transpose()?,
                     failure: from_json_opt(row.failure)?,
                     result: from_json_opt(row.result)?,
                     attempts: Vec::new(),

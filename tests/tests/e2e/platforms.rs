@@ -83,3 +83,33 @@ fn two_workers_on_one_engine_share_its_slots() {
         assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
     }
 }
+
+#[test]
+fn a_job_that_waits_for_a_slot_knows_its_place_in_the_queue() {
+    let farm = Farm::builder().worker(WorkerSpec::new("w1").platforms("linux/amd64")).start();
+    let gate = crate::gate::Gate::new();
+    let context = gate.context();
+    let mut first = farm.cli_spawn("first", &["submit", context.text(), "--platform", "linux/amd64"]);
+    let step = gate.arrival();
+    let ids =
+        [(), ()].map(|()| build_id(&submit(&farm, &tiny(), &["--platform", "linux/amd64", "--detach"]).ok()));
+    for (id, place) in
+        ids.iter().zip(["place 1 in the queue: all native slots", "place 2 in the queue: all native slots"])
+    {
+        until(place, LONG, || {
+            let shown = show(&farm, id);
+            shown["platforms"][0]["waiting"].as_str()?.starts_with(place).then_some(())
+        });
+    }
+    // Who looks on is told when those in front are gone.
+    let third = tiny();
+    let mut last =
+        farm.cli_spawn("last", &["submit", third.text(), "--platform", "linux/amd64", "--progress", "json"]);
+    let waits = |cli: &farm_tests::process::Child, place: &str| cli.output().contains(place).then_some(());
+    last.wait_until("its place", LONG, |cli| waits(cli, "place 3 in the queue"));
+    farm.cli(&["cancel", &ids[0]]).ok();
+    last.wait_until("its better place", LONG, |cli| waits(cli, "place 2 in the queue"));
+    step.open();
+    assert_eq!(first.wait_exit(LONG).code(), Some(0), "{}", first.tail());
+    assert_eq!(last.wait_exit(LONG).code(), Some(0), "{}", last.tail());
+}

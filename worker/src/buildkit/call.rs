@@ -28,6 +28,11 @@ use super::connect::MAX_MESSAGE_BYTES;
 /// The metadata that names the solve on whose behalf a gateway's call is made (BuildKit, `client/buildid`).
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
 
+/// The longest answer that is passed on, bytes each of text and JSON: a build is told with those of all its platforms.
+const LONGEST: usize = 256 << 10;
+/// As many findings are passed on.
+const MOST_FINDINGS: usize = 1000;
+
 /// The frontend's name of a request.
 fn request_id(call: Call) -> &'static str {
     match call {
@@ -180,6 +185,21 @@ struct Source {
     data: String,
 }
 
+/// Bounds an answer. Of a check, whose findings go their own way, a longer one is left out.
+///
+/// # Errors
+/// It is too long.
+pub(super) fn bounded(call: Call, answer: CallAnswer) -> Result<CallAnswer, Failure> {
+    if answer.text.len().max(answer.json.len()) <= LONGEST {
+        return Ok(answer);
+    }
+    if call == Call::Check {
+        return Ok(CallAnswer::default());
+    }
+    let message = format!("the answer to --call {} is longer than {} KiB", call.as_str(), LONGEST >> 10);
+    Err(Failure::new(Cause::User, "call_unsupported", message))
+}
+
 /// The findings of a check as the events that a build gives for them, and what keeps the file from being built.
 ///
 /// # Errors
@@ -193,26 +213,33 @@ pub(super) fn findings(
     let results: LintResults = serde_json::from_str(&answer.json).map_err(|error| {
         Failure::new(Cause::Bug, "engine_error", format!("the engine's check can't be read: {error}"))
     })?;
-    let sources = results.sources.unwrap_or_default();
+    let sources: Vec<(String, String)> = results
+        .sources
+        .unwrap_or_default()
+        .into_iter()
+        .map(|source| (source.text(), source.filename))
+        .collect();
+    let texts: Vec<Vec<&str>> = sources.iter().map(|(text, _)| text.lines().collect()).collect();
     // Of another platform than the job's: the engine's own.
     let expected = format!("expected \"{platform}\"");
     let is_ours = |found: &LintWarning| {
         found.rule_name != "InvalidBaseImagePlatform" || found.detail.contains(&expected)
     };
-    let found = results.warnings.unwrap_or_default().into_iter().filter(is_ours);
+    let found = results.warnings.unwrap_or_default().into_iter().filter(is_ours).take(MOST_FINDINGS);
     let events = found.map(|found| {
         let location = found.location.unwrap_or_default();
         let line = location.ranges.first().map_or(0, |range| range.start.line);
-        let source = sources.get(location.source_index);
+        let index = usize::try_from(line).ok().and_then(|line| line.checked_sub(1));
+        let source_line = index.and_then(|index| texts.get(location.source_index)?.get(index).copied());
         let warning = Warning {
             rule: found.rule_name,
             message: found.detail,
             detail: vec![found.description],
             url: found.url,
-            file: source.map(|source| source.filename.clone()).unwrap_or_default(),
+            file: sources.get(location.source_index).map(|(_, name)| name.clone()).unwrap_or_default(),
             line,
             stage_unused: is_unused(line),
-            source_line: source.and_then(|source| source.line(line)).unwrap_or_default(),
+            source_line: source_line.unwrap_or_default().to_owned(),
         };
         AttemptEvent { at_ms, event: Some(Event::Warning(warning)) }
     });
@@ -221,12 +248,10 @@ pub(super) fn findings(
 }
 
 impl Source {
-    /// A line, from 1.
-    fn line(&self, number: u32) -> Option<String> {
-        let index = usize::try_from(number.checked_sub(1)?).ok()?;
-        let data = base64::engine::general_purpose::STANDARD.decode(&self.data).ok()?;
-        let text = String::from_utf8_lossy(&data);
-        text.lines().nth(index).map(str::to_owned)
+    /// What can't be read is as if it weren't there.
+    fn text(&self) -> String {
+        let data = base64::engine::general_purpose::STANDARD.decode(&self.data).unwrap_or_default();
+        String::from_utf8_lossy(&data).into_owned()
     }
 }
 
@@ -269,6 +294,19 @@ mod tests {
         assert_eq!((warning.file.as_str(), warning.source_line.as_str()), ("Dockerfile", "MAINTAINER me"));
         assert!(warning.stage_unused);
         assert_eq!(error.unwrap().message, "no such stage");
+    }
+
+    #[test]
+    fn long_answers_and_endless_findings_are_cut() {
+        let long = CallAnswer { text: String::new(), json: "x".repeat(LONGEST + 1) };
+        assert_eq!(bounded(Call::Check, long.clone()).unwrap(), CallAnswer::default());
+        assert_eq!(bounded(Call::Outline, long).unwrap_err().cause, Cause::User);
+        let one = serde_json::json!({"ruleName": "R", "detail": "d", "location": {"ranges": [{"start": {"line": 1}}]}});
+        let data = base64::engine::general_purpose::STANDARD.encode("FROM x\n".repeat(100_000));
+        let json =
+            serde_json::json!({"warnings": vec![one; 50_000], "sources": [{"filename": "D", "data": data}]});
+        let answer = CallAnswer { text: String::new(), json: json.to_string() };
+        assert_eq!(findings(&answer, 0, &arm(), |_| false).unwrap().0.len(), MOST_FINDINGS);
     }
 
     #[test]

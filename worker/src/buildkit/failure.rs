@@ -28,6 +28,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) platform: &'a Platform,
     pub(super) target: Option<&'a str>,
     pub(super) engine: String,
+    /// The step is an image's own program, whose words are nothing to go by.
+    pub(super) is_run: bool,
 }
 
 /// Where a step's name is cut in a message; the failure has the whole of it.
@@ -107,7 +109,8 @@ fn command(code: i32, text: &str, tail: &[String], step: &str, circumstances: &C
     };
     // Before these words the engine repeats the command, which may say anything.
     let own = text.rsplit_once("did not complete successfully").map_or("", |(_, own)| own).to_lowercase();
-    let full = own.contains("no space left on device") || tail.iter().rev().take(5).any(full);
+    let full = own.contains("no space left on device")
+        || (!circumstances.is_run && tail.iter().rev().take(5).any(full));
     let what: String = if step.is_empty() { text } else { step }.chars().take(STEP_CHARS).collect();
     let platform = circumstances.platform;
     if unstartable {
@@ -251,6 +254,10 @@ mod tests {
     use serde_json::json;
 
     fn classified(status: &Status, log: &str) -> Failure {
+        classified_of(status, log, false)
+    }
+
+    fn classified_of(status: &Status, log: &str, is_run: bool) -> Failure {
         let mut collected = Collected::default();
         let vertex = Vertex { digest: "sha256:1".into(), name: "[b 2/3] RUN x".into(), ..Vertex::default() };
         let log = VertexLog { vertex: "sha256:1".into(), stream: 1, msg: log.into(), ..VertexLog::default() };
@@ -265,6 +272,7 @@ mod tests {
                 platform: &"linux/arm64".parse().unwrap(),
                 target: Some("zzz"),
                 engine: "unix:///x".into(),
+                is_run,
             },
         )
     }
@@ -398,6 +406,10 @@ mod tests {
             classified(&failed(100), "E: write error - write (28: No space left on device)\n").code,
             "no_space"
         );
+        // An image's own program may say anything.
+        let log = "write: No space left on device\n";
+        assert_eq!(classified_of(&failed(3), log, false).cause, Cause::Infrastructure);
+        assert_eq!(classified_of(&failed(3), log, true).cause, Cause::User);
     }
 
     #[test]

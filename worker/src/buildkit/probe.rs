@@ -54,6 +54,7 @@ impl Engine {
             logins: Vec::new(),
             internal: true,
             call: None,
+            is_run: false,
         };
         // Nobody wants to see it.
         let (events, _) = mpsc::channel(1);

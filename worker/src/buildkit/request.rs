@@ -212,6 +212,7 @@ mod tests {
             logins: Vec::new(),
             internal: false,
             call: None,
+            is_run: false,
         }
     }
 

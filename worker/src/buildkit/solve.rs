@@ -119,10 +119,12 @@ impl Engine {
             }
             // What is left of a build that was stopped while it failed.
             Outcome::Answer(Err(_)) if stop.is_cancelled() => Err(SolveError::Stopped),
-            Outcome::Answer(Err(status)) if status.code() == Code::Unimplemented => match solve.call {
-                Some(call) => Err(call::unsupported(call, &self.address().short()).into()),
-                None => Err(lost(reason(&status)).into()),
-            },
+            Outcome::Answer(Err(status)) if solve.call.is_some() && status.code() == Code::Unimplemented => {
+                match solve.call {
+                    Some(call) => Err(call::unsupported(call, &self.address().short()).into()),
+                    None => Err(lost(reason(&status)).into()),
+                }
+            }
             Outcome::Answer(Err(status)) => {
                 let circumstances = Circumstances {
                     collected: &collected,
@@ -130,6 +132,7 @@ impl Engine {
                     platform: &solve.platform,
                     target: solve.target.as_deref(),
                     engine: self.address().short(),
+                    is_run: solve.is_run,
                 };
                 let mut failure = failure::classify(&status, &circumstances);
                 if let Some(syntax) = &dockerfile.syntax {
@@ -172,6 +175,7 @@ async fn answered(
             return Err(failure);
         }
     }
+    let answer = call::bounded(call, answer)?;
     Ok(Solved { answer: Some(answer), syntax_replaced: dockerfile.syntax.clone(), ..Solved::default() })
 }
 

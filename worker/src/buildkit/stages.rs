@@ -42,9 +42,12 @@ pub(super) struct Wanted<'a> {
 impl Stages {
     /// Reads a Dockerfile; `None` when it can't be told what is used.
     pub(super) fn read(text: &str, wanted: &Wanted<'_>) -> Option<Self> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut stages: Vec<Stage> = Vec::new();
         let mut globals = automatic(wanted.platform);
-        for instruction in instructions(text) {
+        // What is set by a build argument is so whether it is declared or not.
+        globals.extend(wanted.args.iter().map(|(name, value)| (name.clone(), value.clone())));
+        for instruction in instructions(text)? {
             let (word, rest) = split(&instruction.text);
             match (word.to_ascii_uppercase().as_str(), stages.last_mut()) {
                 ("ARG", None) => declare(rest, wanted.args, &mut globals),
@@ -54,12 +57,14 @@ impl Stages {
                     let (first, last) = (instruction.first, instruction.last);
                     stages.push(Stage { name, first, last, needs, is_used: false });
                 }
+                // What a stage that stands on this one will do.
+                ("ONBUILD", Some(_)) if rest.to_ascii_lowercase().contains("from=") => return None,
                 ("COPY" | "RUN" | "ADD", Some(_)) => {
-                    for source in sources(rest) {
+                    for source in sources(rest)? {
                         if source.contains('$') {
                             return None;
                         }
-                        let found = place(&stages, source, wanted);
+                        let found = place(&stages, &source, wanted);
                         let stage = stages.last_mut()?;
                         stage.needs.extend(found);
                         stage.last = instruction.last;
@@ -75,7 +80,7 @@ impl Stages {
             None => stages.len().checked_sub(1)?,
             Some(name) => stages
                 .iter()
-                .position(|stage| stage.name.eq_ignore_ascii_case(name))
+                .rposition(|stage| stage.name.eq_ignore_ascii_case(name))
                 .or_else(|| name.parse().ok().filter(|place| *place < stages.len()))?,
         };
         let mut open = vec![target];
@@ -113,7 +118,8 @@ struct Instruction {
     last: u32,
 }
 
-fn instructions(text: &str) -> Vec<Instruction> {
+/// `None` when a here-document has no end: then it was none.
+fn instructions(text: &str) -> Option<Vec<Instruction>> {
     let escape = escape(text);
     let mut out: Vec<Instruction> = Vec::new();
     let mut open: Option<Instruction> = None;
@@ -129,30 +135,33 @@ fn instructions(text: &str) -> Vec<Instruction> {
             }
             continue;
         }
-        let trimmed = line.trim();
+        let line = line.trim_end();
+        let trimmed = line.trim_start();
         if trimmed.starts_with('#') || (trimmed.is_empty() && open.is_none()) {
             continue;
         }
         let mut instruction =
             open.take().unwrap_or(Instruction { text: String::new(), first: number, last: number });
         instruction.last = number;
-        match trimmed.strip_suffix(escape) {
+        // What was begun goes on with all of the line, blanks too.
+        let line = if instruction.text.is_empty() { trimmed } else { line };
+        // An escaped escape is a character like others.
+        match line.strip_suffix(escape).filter(|part| !part.ends_with(escape)) {
             Some(part) => {
                 instruction.text.push_str(part);
-                instruction.text.push(' ');
                 open = Some(instruction);
             }
             // An empty line in a continuation is passed over.
             None if trimmed.is_empty() => open = Some(instruction),
             None => {
-                instruction.text.push_str(trimmed);
+                instruction.text.push_str(line);
                 documents = here_documents(&instruction.text);
                 out.push(instruction);
             }
         }
     }
     out.extend(open);
-    out
+    documents.is_empty().then_some(out)
 }
 
 /// The character of the directive `# escape=`.
@@ -174,13 +183,38 @@ fn here_documents(text: &str) -> Vec<(String, bool)> {
     if !["RUN", "COPY", "ADD"].iter().any(|known| known.eq_ignore_ascii_case(word)) {
         return Vec::new();
     }
-    let documents = rest.split_whitespace().filter_map(|word| {
+    // A list of strings has none.
+    if rest.starts_with('[') {
+        return Vec::new();
+    }
+    let documents = words(rest).into_iter().filter_map(|word| {
         let name = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
         let (strips, name) = name.strip_prefix('-').map_or((false, name), |name| (true, name));
         let name = unquoted(name);
         (!name.is_empty() && !name.contains('<')).then(|| (name.to_owned(), strips))
     });
     documents.collect()
+}
+
+/// Splits at blanks that stand in no quotes; quotes stay.
+fn words(text: &str) -> Vec<&str> {
+    let (mut quote, mut skip) = (None, false);
+    let is_blank = move |c: char| {
+        if std::mem::take(&mut skip) {
+            return false;
+        }
+        match (quote, c) {
+            (Some('\''), '\'') => quote = None,
+            (Some('\''), _) => {}
+            (_, '\\') => skip = true,
+            (Some(open), _) if open == c => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, _) => return c.is_whitespace(),
+            (Some(_), _) => {}
+        }
+        false
+    };
+    text.split(is_blank).filter(|word| !word.is_empty()).collect()
 }
 
 fn split(text: &str) -> (&str, &str) {
@@ -227,14 +261,27 @@ fn from(rest: &str, globals: &BTreeMap<String, String>) -> Option<(String, Strin
     Some((base, name))
 }
 
-/// What `--from=` and `--mount=…from=…` name.
-fn sources(rest: &str) -> impl Iterator<Item = &str> {
-    let flags = rest.split_whitespace().take_while(|word| word.starts_with("--"));
-    flags.flat_map(|flag| {
-        let of_mount = flag.strip_prefix("--mount=").into_iter().flat_map(|mount| mount.split(','));
-        let of_mount = of_mount.filter_map(|part| part.strip_prefix("from="));
-        flag.strip_prefix("--from=").into_iter().chain(of_mount).map(unquoted)
-    })
+/// What `--from=` and `--mount=…from=…` name; `None` when that can't be told.
+fn sources(rest: &str) -> Option<Vec<String>> {
+    let mut out = Vec::new();
+    for flag in rest.split_whitespace().take_while(|word| word.starts_with("--")) {
+        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
+        match name {
+            "--from" => out.push(unquoted(value).to_owned()),
+            // Its parts are fields of a CSV line, whose keys may be written in any case.
+            "--mount" if value.contains(['"', '\'']) => return None,
+            "--mount" => {
+                let pairs = value.split(',').filter_map(|part| part.split_once('='));
+                out.extend(
+                    pairs
+                        .filter(|(key, _)| key.eq_ignore_ascii_case("from"))
+                        .map(|(_, from)| from.to_owned()),
+                );
+            }
+            _ => {}
+        }
+    }
+    Some(out)
 }
 
 fn unquoted(text: &str) -> &str {
@@ -320,6 +367,38 @@ mod tests {
             assert_eq!(unused(text, "linux/amd64", None), [0], "{text}");
         }
         assert_eq!(unused("FROM a AS x\n", "linux/amd64", Some("nope")), [0]);
+    }
+
+    #[test]
+    fn what_looks_like_something_else_hides_no_use() {
+        let tools =
+            |use_of_it: &str| unused(&format!("FROM a AS tools\nFROM b\n{use_of_it}\n"), "linux/amd64", None);
+        for text in [
+            "RUN [\"sh\", \"-c\", \"cat <<EOF >/x\"]\nCOPY --from=tools /t /t",
+            "RUN python3 -c \"print(1 <<3)\"\nCOPY --from=tools /t /t",
+            "RUN echo \\\\\nCOPY --from=tools /t /t",
+            "RUN --mount=type=bind,\\\nfrom=tools,target=/t x",
+            "RUN --mount=type=bind,From=tools,target=/t x",
+            "COPY --from=TOOLS /t /t",
+        ] {
+            assert_eq!(tools(text), [0; 0], "{text}");
+        }
+        for text in [
+            "RUN cat <<EOF\nnever ended\nCOPY --from=tools /t /t",
+            "RUN --mount=type=bind,\"from=tools\",target=/t x",
+            "ONBUILD COPY --from=tools /t /t\nFROM c",
+        ] {
+            assert_eq!(tools(text), [0], "{text}");
+        }
+        // A mark at the beginning of the file, two stages of one name.
+        assert_eq!(unused("\u{feff}FROM a\nFROM b\nCOPY --from=0 / /\n", "linux/amd64", None), [0; 0]);
+        assert_eq!(unused("FROM a AS x\nFROM b AS x\n", "linux/amd64", Some("x")), [1]);
+        let args = BTreeMap::from([("TARGETARCH".to_owned(), "arm64".to_owned())]);
+        let platform = "linux/amd64".parse().unwrap();
+        let wanted = Wanted { target: None, args: &args, replaced: BTreeSet::new(), platform: &platform };
+        let stages =
+            Stages::read("FROM a AS x_amd64\nFROM b AS x_arm64\nFROM x_$TARGETARCH\n", &wanted).unwrap();
+        assert!(stages.is_unused(1) && !stages.is_unused(2));
     }
 
     #[test]

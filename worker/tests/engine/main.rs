@@ -82,6 +82,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         logins: Vec::new(),
         internal: false,
         call: None,
+        is_run: false,
     }
 }
 

@@ -51,7 +51,11 @@ impl Others {
                 first(&self.annotation),
                 "not yet; --label writes into the image's configuration",
             ),
-            ("--builder", self.builder.clone(), "the farm chooses; which farm is said by --url or FARM_URL"),
+            (
+                "--builder",
+                self.builder.clone(),
+                "the farm chooses; which farm is said by --context, --url or FARM_URL",
+            ),
             ("--cache-from", first(&self.cache_from), "not yet; workers keep their own cache between builds"),
             ("--cache-to", first(&self.cache_to), "not yet; workers keep their own cache between builds"),
             ("--cgroup-parent", self.cgroup_parent.clone(), "the worker's engine decides; leave it out"),

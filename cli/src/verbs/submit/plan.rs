@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use farm_proto::convert::{check_build_arg, check_stage};
 use farm_types::run_options::parse_bytes;
-use farm_types::spec::{NamedContext, Purpose};
+use farm_types::spec::{Call, NamedContext, Purpose};
 use farm_types::{
     BuildSpec, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, RunOptions, SnapshotRef,
 };
@@ -61,6 +61,12 @@ impl Plan {
     ) -> Result<Self> {
         args.others.check()?;
         let asked = Asked::new(args.check, args.call.as_deref())?;
+        if let (true, Some(asked)) = (args.json, asked)
+            && asked.call != Call::Check
+        {
+            let cure = "that is the JSON of a build, which an answer isn't; write --call METHOD,format=json";
+            return Err(Invalid::new("--json", "", cure).into());
+        }
         let mut platforms = Vec::new();
         for list in &args.platform {
             for platform in Platform::parse_list(list).map_err(|e| flag("--platform", e))? {
@@ -125,7 +131,7 @@ impl Plan {
             no_cache_stages.push(name.to_ascii_lowercase());
         }
         let run = run_options(&args)?;
-        let result_files = if args.dry_run {
+        let result_files = if args.dry_run || asked.is_some() {
             ResultFiles::default()
         } else {
             ResultFiles { iidfile: args.iidfile, metadata_file: args.metadata_file }

@@ -88,6 +88,8 @@ pub struct Identity {
     pub engine: v1::Engine,
     /// The platforms; none while nothing new is taken.
     pub offers: Vec<Offer>,
+    /// It ends when what it runs is done.
+    pub draining: bool,
 }
 
 /// The desk. See the module's text.
@@ -279,7 +281,7 @@ impl Desk {
         let is_open = state.closed.is_none() && !state.draining;
         let shown = match is_open {
             true => state.identity.clone(),
-            false => Identity { offers: Vec::new(), ..state.identity.clone() },
+            false => Identity { offers: Vec::new(), draining: state.draining, ..state.identity.clone() },
         };
         self.identity.send_if_modified(|known| {
             let is_news = *known != shown;

@@ -100,7 +100,7 @@ pub async fn ready(address: &EngineAddress, choice: &Choice) -> Result<Ready, No
         kind: description.kind.as_str().to_owned(),
         version: description.version,
     };
-    Ok(Ready { engine, identity: Identity { engine: engine_identity, offers } })
+    Ok(Ready { engine, identity: Identity { engine: engine_identity, offers, draining: false } })
 }
 
 /// Whether this is a Docker version that farm can't build with; one that can't be read is tried.

@@ -116,6 +116,13 @@ impl Config {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            // After su or setpriv HOME may still be another's: what that one has set is not for us.
+            Err(e)
+                if e.kind() == std::io::ErrorKind::PermissionDenied
+                    && std::env::var_os("FARM_CONFIG").is_none() =>
+            {
+                return Ok(Self::default());
+            }
             Err(e) => {
                 let why = io_in_short(&e);
                 return Err(Error::Usage(format!("can't read the configuration {} ({why})", path.display())));

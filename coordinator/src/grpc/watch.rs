@@ -23,9 +23,9 @@ use crate::hints::BACKSTOP;
 
 /// Chunks that are read at once.
 const CHUNKS: i64 = 32;
-/// Hints that come closer together than this are taken as one.
+/// The least time between two looks: hints that come closer together are taken as one.
 const BREATH: Duration = Duration::from_millis(50);
-/// A hint is for all followers. One for whom there was nothing takes a longer breath, up to this.
+/// A hint is for all followers. One for whom there was nothing looks less often, up to this.
 const LONG_BREATH: Duration = Duration::from_millis(250);
 
 /// How far a follower has come. Opaque on the wire.
@@ -73,6 +73,7 @@ pub fn watch(
         let mut places = Vec::new();
         loop {
             changes.mark_unchanged();
+            let looked = tokio::time::Instant::now();
             let before = cursor.clone();
             let (version, state) = context.store.version(project, build).await.map_err(status::store)?;
             if cursor == Cursor::default() && !state.is_final() {
@@ -116,7 +117,8 @@ pub fn watch(
             }
             breath = if cursor == before { (breath * 2).min(LONG_BREATH) } else { BREATH };
             tokio::select! {
-                _ = changes.changed() => tokio::time::sleep(breath).await,
+                // At once, if the last look is that long ago.
+                _ = changes.changed() => tokio::time::sleep_until(looked + breath).await,
                 () = tokio::time::sleep(BACKSTOP) => {}
                 () = shutdown.cancelled() => {}
             }

@@ -82,6 +82,8 @@ pub struct Registries {
     known: BTreeMap<String, Registry>,
     timeout: Duration,
     clients: Mutex<HashMap<String, Arc<Client>>>,
+    /// Of registries without a login: whether they let anybody in (true), or only with a token.
+    open: Mutex<HashMap<String, bool>>,
 }
 
 impl std::fmt::Debug for Registries {
@@ -96,7 +98,7 @@ impl Registries {
     /// # Errors
     /// A CA file can't be read.
     pub fn new(known: BTreeMap<String, Registry>, timeout: Duration) -> Result<Self, Invalid> {
-        let registries = Self { known, timeout, clients: Mutex::default() };
+        let registries = Self { known, timeout, clients: Mutex::default(), open: Mutex::default() };
         for host in registries.known.keys() {
             registries.client(host)?;
         }
@@ -240,6 +242,32 @@ impl Registries {
         }
     }
 
+    /// Finds out once whether a registry lets anybody in. The client would ask that before each of its calls.
+    async fn learn(&self, repository: &Repository, at: &str) -> Result<(), RegistryError> {
+        let host = repository.registry();
+        let has_login = self.known.get(host).is_some_and(|registry| !registry.username.is_empty());
+        let is_known = self.open.lock().unwrap_or_else(PoisonError::into_inner).contains_key(host);
+        if has_login || is_known {
+            return Ok(());
+        }
+        let call = self.prepare(repository, at)?;
+        let asked = call.client.auth(&call.reference, &RegistryAuth::Anonymous, RegistryOperation::Pull);
+        // What is wrong with it is told by the call that follows.
+        if let Ok(Ok(token)) = tokio::time::timeout(self.timeout, asked).await {
+            let is_open = token.is_none();
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), is_open);
+            if is_open {
+                // It has noted that it is to ask.
+                self.forget_client(host);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_client(&self, host: &str) {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
+    }
+
     /// Makes one call, bounded in time. A refused login is tried once more with a new client: the client keeps
     /// tokens until their last second, and a registry may forget them before.
     async fn call<T, F>(
@@ -251,11 +279,18 @@ impl Registries {
     where
         F: Future<Output = Result<T, RegistryError>>,
     {
+        self.learn(repository, at).await?;
         let first = self.bounded(repository, make(self.prepare(repository, at)?)).await;
         if !first.as_ref().is_err_and(|error| error.code == "registry_auth") {
             return first;
         }
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(repository.registry());
+        self.forget_client(repository.registry());
+        // One that was open may not be any more.
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(repository.registry().to_owned())
+            .and_modify(|open| *open = false);
         self.bounded(repository, make(self.prepare(repository, at)?)).await
     }
 
@@ -290,6 +325,10 @@ impl Registries {
             Some(registry) if !registry.username.is_empty() => {
                 RegistryAuth::Basic(registry.username.clone(), registry.password.clone())
             }
+            // A token of no characters, which an open registry does not look at, keeps the client from asking.
+            _ if self.open.lock().unwrap_or_else(PoisonError::into_inner).get(host) == Some(&true) => {
+                RegistryAuth::Bearer(String::new())
+            }
             _ => RegistryAuth::Anonymous,
         };
         Ok(Call { client, reference, auth })
@@ -319,5 +358,84 @@ impl Registries {
         let client = Arc::new(client);
         clients.insert(host.to_owned(), Arc::clone(&client));
         Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A registry that has nothing, and notes the first line and the login of every request. A simulation: real ones
+    /// can't be made to change their minds. `locks_after`: from then on it wants a token.
+    async fn registry(locks_after: usize) -> (String, Arc<Mutex<Vec<String>>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (noted, at) = (Arc::clone(&seen), host.clone());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (noted, at) = (Arc::clone(&noted), at.clone());
+                tokio::spawn(async move {
+                    loop {
+                        let mut head = Vec::new();
+                        while !head.ends_with(b"\r\n\r\n") {
+                            let Ok(byte) = stream.read_u8().await else { return };
+                            head.push(byte);
+                        }
+                        let head = String::from_utf8(head).unwrap();
+                        let line = head.lines().next().unwrap().to_owned();
+                        let is_token = line.starts_with("GET /token");
+                        let is_let_in = head.to_lowercase().contains("authorization: bearer t0ken");
+                        let count = {
+                            let mut noted = noted.lock().unwrap();
+                            noted.push(line.clone());
+                            noted.len()
+                        };
+                        let answer = if is_token {
+                            "HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{\"token\":\"t0ken\"}".to_owned()
+                        } else if count > locks_after && !is_let_in {
+                            format!(
+                                "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://{at}/token\",service=\"s\"\r\nContent-Length: 0\r\n\r\n"
+                            )
+                        } else if line.starts_with("GET /v2/ ") {
+                            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned()
+                        } else {
+                            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned()
+                        };
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        (host, seen)
+    }
+
+    fn asked(seen: &Mutex<Vec<String>>) -> usize {
+        seen.lock().unwrap().iter().filter(|line| line.starts_with("GET /v2/ ")).count()
+    }
+
+    #[tokio::test]
+    async fn an_open_registry_is_asked_once_whether_it_wants_a_login() {
+        let (host, seen) = registry(usize::MAX).await;
+        let registries = Registries::new(BTreeMap::new(), Duration::from_secs(10)).unwrap();
+        let repository: Repository = format!("{host}/a").parse().unwrap();
+        for tag in ["1", "2", "3"] {
+            assert_eq!(registries.head(&repository, tag).await.unwrap(), None);
+            assert!(registries.manifest(&repository, tag).await.unwrap().is_none());
+        }
+        assert_eq!(asked(&seen), 1, "{:?}", seen.lock().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_is_no_longer_open_is_logged_into() {
+        // Asked, and one call answered; then it wants a token.
+        let (host, seen) = registry(2).await;
+        let registries = Registries::new(BTreeMap::new(), Duration::from_secs(10)).unwrap();
+        let repository: Repository = format!("{host}/a").parse().unwrap();
+        assert!(registries.manifest(&repository, "1").await.unwrap().is_none());
+        assert!(registries.manifest(&repository, "2").await.unwrap().is_none());
+        assert!(seen.lock().unwrap().iter().any(|line| line.starts_with("GET /token")), "{seen:?}");
     }
 }

@@ -39,6 +39,8 @@ pub struct Registration {
     pub protocol: u32,
     /// What it can do beyond the version.
     pub features: Vec<String>,
+    /// It ends when what it runs is done.
+    pub draining: bool,
     /// Its farm version.
     pub software_version: String,
     /// Its engine's identity: workers with the same one share its slots.
@@ -112,13 +114,13 @@ impl Store {
         let protocol: i32 = fit(worker.protocol)?;
         let id = sqlx::query_scalar!(
             "INSERT INTO workers (id, name, engine_id, boot_id, coordinator_id, protocol, features,
-                                  software_version, slots, connection_id, withdrawn_at, home)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13)
+                                  software_version, slots, connection_id, withdrawn_at, home, draining)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13, $14)
              ON CONFLICT (name) DO UPDATE SET engine_id = EXCLUDED.engine_id, boot_id = EXCLUDED.boot_id,
                 coordinator_id = EXCLUDED.coordinator_id, protocol = EXCLUDED.protocol,
                 features = EXCLUDED.features, software_version = EXCLUDED.software_version,
                 slots = EXCLUDED.slots, connection_id = EXCLUDED.connection_id, home = EXCLUDED.home,
-                last_seen = farm_now(), draining = false,
+                last_seen = farm_now(), draining = EXCLUDED.draining,
                 withdrawn_at = CASE WHEN $12 THEN coalesce(workers.withdrawn_at, farm_now()) END,
                 booted_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.booted_at
                             ELSE farm_now() END
@@ -139,6 +141,7 @@ impl Store {
             worker.connection,
             worker.offers.is_empty(),
             worker.home,
+            worker.draining,
         )
         .fetch_optional(&mut *tx)
         .await?

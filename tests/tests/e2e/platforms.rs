@@ -68,7 +68,9 @@ fn two_workers_on_one_engine_share_its_slots() {
         })
         .collect();
     let running = [gate.arrival(), gate.arrival()];
-    let waits = |text: &str| text.contains("linux/amd64  waiting  all native slots are in use (2 of 2)");
+    let waits = |text: &str| {
+        text.contains("linux/amd64  waiting  place 1 in the queue: all native slots are in use (2 of 2)")
+    };
     until("a third build that waits", LONG, || clis.iter().any(|cli| waits(&cli.output())).then_some(()));
     let workers = farm.cli(&["workers", "--json"]).json();
     for worker in workers["workers"].as_array().unwrap() {

@@ -115,6 +115,7 @@ impl World {
             told: true,
         };
         Registration {
+            draining: false,
             name: name.to_owned(),
             boot_id,
             home: String::new(),

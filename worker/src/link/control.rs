@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
-use farm_proto::{WORKER_PROTOCOL, v1};
+use farm_proto::{FEATURE_DRAINING, WORKER_PROTOCOL, v1};
 use farm_types::BootId;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -173,7 +173,7 @@ impl Control {
         v1::Hello {
             min_version: WORKER_PROTOCOL,
             max_version: WORKER_PROTOCOL,
-            features: Vec::new(),
+            features: identity.draining.then(|| FEATURE_DRAINING.to_owned()).into_iter().collect(),
             name: self.name.clone(),
             boot_id: self.boot.to_string(),
             home: self.home.clone(),

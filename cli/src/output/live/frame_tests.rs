@@ -175,6 +175,14 @@ fn a_lost_worker_is_a_line_that_stays_and_its_steps_are_forgotten() {
 }
 
 #[test]
+fn an_instruction_that_the_engine_has_twice_is_one_step() {
+    let mut view = some();
+    view.events(&events("linux/amd64", vec![step("2b", "[2/4] COPY . .", false, false)]));
+    let first = texts(&view, 100, 24).remove(0);
+    assert!(first.contains(" 2/4 "), "{first}");
+}
+
+#[test]
 fn bytes_on_their_way_steps_side_by_side_and_the_ending_lines() {
     let mut view = some();
     let moved = Event::Transfer(Transfer {

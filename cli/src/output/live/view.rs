@@ -201,10 +201,14 @@ impl Run {
         self.took_ms.unwrap_or(now_ms - self.since_ms)
     }
 
-    /// Steps of the Dockerfile that have ended, and all that are known.
+    /// Steps of the Dockerfile that have ended, and all that are known. The engine may have several vertices for one
+    /// instruction (a COPY is one per way to reach its result): it is one step, and ends with the first of them.
     pub fn steps(&self) -> (usize, usize) {
-        let steps = || self.steps.iter().filter(|step| step.counts);
-        (steps().filter(|step| step.ended).count(), steps().count())
+        let mut steps: HashMap<&str, bool> = HashMap::new();
+        for step in self.steps.iter().filter(|step| step.counts) {
+            *steps.entry(&step.name).or_default() |= step.ended;
+        }
+        (steps.values().filter(|ended| **ended).count(), steps.len())
     }
 
     /// What runs now, the one that wrote last (or began last) first.

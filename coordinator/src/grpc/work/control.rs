@@ -6,7 +6,7 @@ use chrono::DateTime;
 use farm_proto::convert::without_nul;
 use farm_proto::v1::control_request::Message as Said;
 use farm_proto::v1::control_response::Message as Answer;
-use farm_proto::{WORKER_PROTOCOL, v1};
+use farm_proto::{FEATURE_DRAINING, WORKER_PROTOCOL, v1};
 use farm_store::StoreError;
 use farm_store::attempts::Lease;
 use farm_store::finish::{Outcome, PublishLimit, Step};
@@ -121,6 +121,7 @@ fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Sta
         coordinator: context.id,
         connection: Uuid::new_v4(),
         protocol: WORKER_PROTOCOL,
+        draining: hello.features.iter().any(|feature| feature == FEATURE_DRAINING),
         features: hello.features,
         software_version: hello.software_version,
         engine_key: engine.key,

@@ -4,30 +4,36 @@ use std::time::Duration;
 
 use farm_proto::v1::{Build, CancelBuildRequest, SubmitBuildRequest, SubmitBuildResponse};
 
+use tonic::{Response, Status};
+
 use crate::connect::Farm;
 use crate::error::{Error, Result, is_connection};
 
 /// How often a call is made before a broken connection is given up.
 const TRIES: u32 = 6;
 
+/// Makes a call, and makes it again after a pause that doubles while the connection breaks.
+async fn through<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
+    let mut pause = Duration::from_millis(250);
+    for _ in 1..TRIES {
+        match call().await {
+            Err(status) if is_connection(&status) => tokio::time::sleep(pause).await,
+            ended => return ended.map(Response::into_inner),
+        }
+        pause *= 2;
+    }
+    call().await.map(Response::into_inner)
+}
+
 /// Submits; answers the build, and whether its idempotency key was known.
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.
 pub async fn submit(farm: &Farm, request: SubmitBuildRequest) -> Result<(Build, bool)> {
-    let mut wait = Duration::from_millis(250);
-    for left in (0..TRIES).rev() {
-        match farm.builds().submit_build(request.clone()).await.map(tonic::Response::into_inner) {
-            Ok(SubmitBuildResponse { build: Some(build), replayed }) => return Ok((build, replayed)),
-            Ok(_) => break,
-            Err(status) if left > 0 && is_connection(&status) => {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
-            Err(status) => return Err(farm.error(&status)),
-        }
-    }
-    Err(Error::Farm(format!("the farm at {} took the build and gave none back", farm.url())))
+    let answer = through(async || farm.builds().submit_build(request.clone()).await).await;
+    let SubmitBuildResponse { build, replayed } = answer.map_err(|status| farm.error(&status))?;
+    let nothing = || Error::Farm(format!("the farm at {} took the build and gave none back", farm.url()));
+    Ok((build.ok_or_else(nothing)?, replayed))
 }
 
 /// Asks for a build's end.
@@ -35,16 +41,14 @@ pub async fn submit(farm: &Farm, request: SubmitBuildRequest) -> Result<(Build, 
 /// # Errors
 /// There is no such build, or the farm can't be reached.
 pub async fn cancel(farm: &Farm, id: &str) -> Result<()> {
-    let mut wait = Duration::from_millis(250);
-    for left in (0..TRIES).rev() {
-        match farm.builds().cancel_build(CancelBuildRequest { build_id: id.to_owned() }).await {
-            Err(status) if left > 0 && is_connection(&status) => {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
-            Err(status) => return Err(farm.error(&status)),
-            Ok(_) => break,
-        }
-    }
-    Ok(())
+    let request = CancelBuildRequest { build_id: id.to_owned() };
+    let answer = through(async || farm.builds().cancel_build(request.clone()).await).await;
+    answer.map(drop).map_err(|status| farm.error(&status))
+}
+
+/// Somebody didn't want to wait until the farm says what it accepted.
+pub fn left() -> Error {
+    Error::Cancelled(
+        "left; the farm may have accepted it: `farm builds` tells, `farm cancel` ends it".to_owned(),
+    )
 }

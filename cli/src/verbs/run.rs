@@ -181,8 +181,11 @@ async fn attempt(args: Args, setup: impl FnOnce() -> Result<Setup>, notes: &mut 
         prepared = prepared => prepared?,
         () = interrupts.press(1) => return Err(Error::Cancelled("cancelled; nothing was run".to_owned())),
     };
-    // Not broken off: what the farm may have accepted has to be known to be cancelled.
-    let build = ready.start(&farm).await?;
+    // What the farm may have accepted has to be known to be cancelled; who presses again doesn't wait for that.
+    let build = tokio::select! {
+        build = ready.start(&farm) => build?,
+        () = interrupts.press(2) => return Err(calls::left()),
+    };
     if !args.quiet {
         notes.line(&format!("run {}  {reference}  {platform}", harmless(&build.id)));
     }

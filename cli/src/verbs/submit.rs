@@ -242,7 +242,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let sending = Arc::new(Sending::default());
     let ended = tokio::select! {
         brought = bring(&plan, &setup.address, &sending) => brought,
-        () = stopped(interrupts.as_mut()) => Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
+        () = stopped(interrupts.as_mut(), 1) => Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
         () = look_on(&mut display, &plan.location.shown, &sending) => return Ok(Exit::Done), // never
     };
     display.prepare(None);
@@ -256,7 +256,14 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let Brought { farm, source, uploaded, platforms, chosen } = brought;
     let platforms_told: Vec<String> = platforms.iter().map(ToString::to_string).collect();
     let spec = plan.spec(uploaded.snapshot(), platforms);
-    let (build, replayed) = calls::submit(&farm, uploaded.request(&plan.idempotency_key, &spec)).await?;
+    let (build, replayed) = tokio::select! {
+        accepted = calls::submit(&farm, uploaded.request(&plan.idempotency_key, &spec)) => accepted?,
+        // The first press is heeded once the build is known.
+        () = stopped(interrupts.as_mut(), 2) => {
+            display.finish(None, Vec::new());
+            return Err(calls::left());
+        }
+    };
 
     let upload =
         UploadJson { files: source.files, new_files: uploaded.new_files, sent_bytes: uploaded.sent_bytes };
@@ -325,10 +332,10 @@ struct Brought {
     chosen: bool,
 }
 
-/// Until Ctrl-C, if anybody listens.
-async fn stopped(interrupts: Option<&mut Interrupts>) {
+/// Until Ctrl-C for the `nth` time, if anybody listens.
+async fn stopped(interrupts: Option<&mut Interrupts>, nth: u32) {
     match interrupts {
-        Some(interrupts) => interrupts.press(1).await,
+        Some(interrupts) => interrupts.press(nth).await,
         None => std::future::pending().await,
     }
 }

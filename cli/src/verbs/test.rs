@@ -107,8 +107,18 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         ready = try_join_all(orders.iter().map(|order| order.prepare(&farm))) => ready?,
         () = interrupts.press(1) => return Err(cancelled()),
     };
-    // Not broken off: what the farm may have accepted has to be known to be cancelled.
-    let builds = try_join_all(ready.into_iter().map(|ready| ready.start(&farm))).await?;
+    // What the farm may have accepted has to be known to be cancelled; who presses again doesn't wait for that.
+    let started = tokio::select! {
+        started = join_all(ready.into_iter().map(|ready| ready.start(&farm))) => started,
+        () = interrupts.press(2) => return Err(calls::left()),
+    };
+    let (builds, failed): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
+    let builds: Vec<Build> = builds.into_iter().flatten().collect();
+    if let Some(Err(error)) = failed.into_iter().next() {
+        // One that doesn't begin is no comparison: the others are not left running.
+        join_all(builds.iter().map(|build| calls::cancel(&farm, &build.id))).await;
+        return Err(error);
+    }
     let all =
         join_all(chosen.iter().zip(&builds).map(|(platform, build)| watched(&farm, &how, platform, build)));
     let runs: Vec<Ran> = tokio::select! {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use farm_tests::farm::Farm;
 use farm_tests::process::Child;
+use farm_tests::process::run;
 use rustix::process::Signal;
 
 use crate::gate::Gate;
@@ -86,6 +87,52 @@ fn a_build_that_waits_is_cancelled_without_ever_having_run() {
     farm.cli(&["cancel", &id]).ok();
     assert_eq!(cli.wait_exit(AT_ONCE).code(), Some(130));
     assert_eq!(show(&farm, &id)["platforms"][0]["attempts"], 0);
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_at_once_while_the_farm_has_not_said_what_it_accepted() {
+    let farm = small_farm();
+    let context = Context::new(&format!("FROM {BASE}\nENTRYPOINT [\"uname\"]\n"));
+    let tag = format!("{}:1", repository("leaving"));
+    submit(&farm, &context, &["-t", &tag, "--platform", "linux/amd64"]).ok();
+    let psql = |sql: &str| {
+        let mut command = std::process::Command::new("psql");
+        command.args(["-XAtq", "-d", farm.database_url(), "-c", sql]);
+        command
+    };
+    // Nobody can write a build while this holds.
+    let hold = psql("BEGIN; LOCK TABLE builds IN EXCLUSIVE MODE; SELECT pg_sleep(50)");
+    let mut held = farm_tests::process::Child::spawn("hold", &hold, farm.folder());
+    let locks = |sql: &str| {
+        run(&mut psql(&format!(
+            "SELECT count(*) FROM pg_locks WHERE relation = 'builds'::regclass AND {sql}"
+        )))
+    };
+    until("the lock", LONG, || (locks("mode = 'ExclusiveLock' AND granted").trim() == "1").then_some(()));
+    // Others wait for the table, too; only a submission writes a build.
+    let accepting = || -> u32 {
+        let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                     AND wait_event_type = 'Lock' AND query LIKE 'INSERT INTO builds%'";
+        run(&mut psql(count)).trim().parse().unwrap()
+    };
+    for args in
+        [vec!["submit", context.text(), "--platform", "linux/amd64"], vec!["run", &tag], vec!["test", &tag]]
+    {
+        let before = accepting();
+        let mut cli = farm.cli_spawn(args[0], &args);
+        until("it is being accepted", LONG, || (accepting() > before).then_some(()));
+        // Presses that come while one is pending are one, so it is pressed until that was heard.
+        until("it leaves", AT_ONCE, || {
+            let is_there = cli.is_running();
+            if is_there {
+                cli.signal(Signal::INT);
+            }
+            (!is_there).then_some(())
+        });
+        assert_eq!(cli.wait_exit(AT_ONCE).code(), Some(130), "{args:?}: {}", cli.tail());
+        says(&cli.output(), &["the farm may have accepted it"]);
+    }
+    held.kill9();
 }
 
 #[test]

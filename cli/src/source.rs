@@ -20,7 +20,21 @@ pub async fn bring(
     is_temporary: bool,
     sending: &Arc<Sending>,
 ) -> Result<(Arc<Source>, Uploaded)> {
-    let mut source = read(location, is_temporary).await?;
+    let source = read(location, is_temporary).await?;
+    send(farm, source, location, is_temporary, sending).await
+}
+
+/// Uploads what the farm lacks of a source that was read just now; where that has changed since, it is read once more.
+///
+/// # Errors
+/// It can't be read, changes without end, or the farm can't take it.
+pub async fn send(
+    farm: &Farm,
+    mut source: Arc<Source>,
+    location: &Location,
+    is_temporary: bool,
+    sending: &Arc<Sending>,
+) -> Result<(Arc<Source>, Uploaded)> {
     let mut result = upload(farm, &source, tokio::time::sleep, sending).await;
     if let Err(Error::Changed(_)) = result {
         // Somebody is at work in the folder: take it as it is now.

@@ -11,14 +11,14 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farm_proto::v1;
 use farm_proto::v1::upload_objects_request::Part;
 use farm_proto::v1::{
-    FilePiece, FindMissingRequest, FinishUploadRequest, ObjectKind, OpenUploadRequest, Pack, PackedObject,
-    SnapshotRoot, UploadObjectsRequest,
+    FilePiece, FindMissingRequest, FinishUploadRequest, FinishUploadResponse, ObjectKind, OpenUploadRequest,
+    Pack, PackedObject, SnapshotRoot, UploadObjectsRequest,
 };
 use farm_proto::{MAX_MESSAGE_BYTES, PIECE_BYTES};
 use farm_types::digest::Hasher;
@@ -55,6 +55,8 @@ pub struct Uploaded {
     pub new_files: usize,
     /// Bytes of all objects that were sent, over all sessions.
     pub sent_bytes: u64,
+    /// From the first question to the end.
+    pub took: Duration,
 }
 
 impl Uploaded {
@@ -126,11 +128,19 @@ pub async fn upload(
 ) -> Result<Uploaded> {
     let (mut new_files, mut sent_bytes) = (0, 0);
     let mut wait = Duration::from_millis(500);
+    let begun = Instant::now();
     for session in 1.. {
         match one_session(farm, source, &mut new_files, &mut sent_bytes, sending).await {
             Ok(upload_id) => {
                 let (tree_id, content_key) = source.names();
-                return Ok(Uploaded { upload_id, tree_id, content_key, new_files, sent_bytes });
+                return Ok(Uploaded {
+                    upload_id,
+                    tree_id,
+                    content_key,
+                    new_files,
+                    sent_bytes,
+                    took: begun.elapsed(),
+                });
             }
             Err(Broken::Local(error)) => return Err(error),
             // A session may also have expired on the way; another one goes on from there.
@@ -156,8 +166,17 @@ async fn one_session(
     sending: &Arc<Sending>,
 ) -> Result<String, Broken> {
     let mut client = farm.snapshots();
-    let session = client.open_upload(OpenUploadRequest {}).await?.into_inner();
-    let missing = find_missing(farm, source, &session.upload_id).await?;
+    let roots: Vec<SnapshotRoot> = source
+        .roots
+        .iter()
+        .map(|(name, (tree, _))| SnapshotRoot { name: name.clone(), tree: raw(tree) })
+        .collect();
+    let session = client.open_upload(OpenUploadRequest { roots: roots.clone() }).await?.into_inner();
+    if let Some(named) = session.snapshot {
+        check_names(source, &named)?;
+        return Ok(session.upload_id);
+    }
+    let missing = find_missing(farm, source, &session.upload_id, session.missing).await?;
     check_sizes(source, &missing, session.max_file_bytes)?;
     let order = from_below(source, &missing);
     let is_file = |digest: &&Digest| matches!(source.objects.get(*digest), Some(Object::File { .. }));
@@ -167,50 +186,60 @@ async fn one_session(
         sending.expect(order.iter().filter_map(|digest| source.objects.get(digest)).map(Object::size).sum());
         *sent_bytes += send(farm, source, order, &session.upload_id, sending).await?;
     }
-    let roots = source
-        .roots
-        .iter()
-        .map(|(name, (tree, _))| SnapshotRoot { name: name.clone(), tree: raw(tree) })
-        .collect();
     let finish = FinishUploadRequest { upload_id: session.upload_id.clone(), roots };
     let named = client.finish_upload(finish).await?.into_inner();
-    let (tree_id, content_key) = source.names();
-    if named.tree_id != tree_id.to_string() || named.content_key != content_key.to_string() {
-        return Err(Broken::Local(Error::Farm(format!(
-            "the farm named the snapshot {} and this command {tree_id}: they are of versions that don't go together. \
-             Use the farm command that came with the farm.",
-            named.tree_id
-        ))));
-    }
+    check_names(source, &named)?;
     Ok(session.upload_id)
+}
+
+/// Farm and command must give the snapshot the same names.
+fn check_names(source: &Source, named: &FinishUploadResponse) -> Result<()> {
+    let (tree_id, content_key) = source.names();
+    if named.tree_id == tree_id.to_string() && named.content_key == content_key.to_string() {
+        return Ok(());
+    }
+    Err(Error::Farm(format!(
+        "the farm named the snapshot {} and this command {tree_id}: they are of versions that don't go together. \
+         Use the farm command that came with the farm.",
+        named.tree_id
+    )))
 }
 
 fn raw(digest: &Digest) -> Bytes {
     Bytes::copy_from_slice(digest.as_bytes())
 }
 
-/// Asks from the roots downwards; answers what has to be sent.
-async fn find_missing(farm: &Farm, source: &Source, upload_id: &str) -> Result<HashSet<Digest>, Broken> {
+/// Asks from the roots downwards; answers what has to be sent. `roots` are those that were said to be missing when the
+/// session was opened; empty: they weren't asked for.
+async fn find_missing(
+    farm: &Farm,
+    source: &Source,
+    upload_id: &str,
+    roots: Vec<Bytes>,
+) -> Result<HashSet<Digest>, Broken> {
     let mut client = farm.snapshots();
     let mut missing = HashSet::new();
     let mut asked: HashSet<Digest> = HashSet::new();
     let mut level: Vec<Digest> = source.roots.values().map(|(tree, _)| *tree).collect();
+    let mut answered = Some(roots).filter(|roots| !roots.is_empty());
     while !level.is_empty() {
         level.retain(|digest| asked.insert(*digest));
+        let mut found = answered.take().unwrap_or_default();
+        if found.is_empty() {
+            for part in level.chunks(ASK_AT_ONCE) {
+                let digests = part.iter().map(raw).collect();
+                let request = FindMissingRequest { upload_id: upload_id.to_owned(), digests };
+                found.extend(client.find_missing(request).await?.into_inner().missing);
+            }
+        }
         let mut below = Vec::new();
-        for part in level.chunks(ASK_AT_ONCE) {
-            let request = FindMissingRequest {
-                upload_id: upload_id.to_owned(),
-                digests: part.iter().map(raw).collect(),
-            };
-            for found in client.find_missing(request).await?.into_inner().missing {
-                let digest = Digest::try_from(&found[..]).map_err(Error::from)?;
-                if let Some(object) = source.objects.get(&digest)
-                    && missing.insert(digest)
-                    && let Object::Folder { children, .. } = object
-                {
-                    below.extend(children.iter().copied());
-                }
+        for digest in found {
+            let digest = Digest::try_from(&digest[..]).map_err(Error::from)?;
+            if let Some(object) = source.objects.get(&digest)
+                && missing.insert(digest)
+                && let Object::Folder { children, .. } = object
+            {
+                below.extend(children.iter().copied());
             }
         }
         level = below;

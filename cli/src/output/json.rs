@@ -81,6 +81,8 @@ pub struct UploadJson {
     pub new_files: usize,
     /// Bytes of all that was sent.
     pub sent_bytes: u64,
+    /// How long it took to ask the farm what it lacks and to send that.
+    pub seconds: f64,
 }
 
 /// One platform of a build.

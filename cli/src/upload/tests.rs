@@ -25,7 +25,25 @@ struct Kept {
     /// The stream breaks behind so many messages, once.
     break_after: Option<usize>,
     wrong_name: bool,
+    /// It is asked for roots only when the session is there, as farms of an earlier version were.
+    ignores_roots: bool,
     max_file_bytes: u64,
+}
+
+impl Kept {
+    fn has(&self, raw: &[u8]) -> bool {
+        self.objects.contains_key(&Digest::try_from(raw).unwrap())
+    }
+
+    fn named(&self, roots: Vec<SnapshotRoot>) -> FinishUploadResponse {
+        let one = |root: SnapshotRoot| {
+            let tree = Digest::try_from(&root.tree[..]).unwrap();
+            (root.name, (tree, self.objects[&tree].1.unwrap()))
+        };
+        let (tree_id, content_key) = names(&roots.into_iter().map(one).collect::<BTreeMap<_, _>>());
+        let tree_id = if self.wrong_name { content_key } else { tree_id };
+        FinishUploadResponse { tree_id: tree_id.to_string(), content_key: content_key.to_string() }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -69,7 +87,17 @@ impl SnapshotService for Fake {
         kept.sessions += 1;
         let max_file_bytes = kept.max_file_bytes;
         let upload_id = format!("u{}", kept.sessions);
-        Ok(Response::new(OpenUploadResponse { upload_id, max_file_bytes, expires_seconds: 600 }))
+        let roots = if kept.ignores_roots { Vec::new() } else { request.into_inner().roots };
+        let trees: Vec<Bytes> = roots.iter().map(|root| root.tree.clone()).collect();
+        let missing: Vec<Bytes> = trees.into_iter().filter(|tree| !kept.has(tree)).collect();
+        let snapshot = (!roots.is_empty() && missing.is_empty()).then(|| kept.named(roots));
+        Ok(Response::new(OpenUploadResponse {
+            upload_id,
+            max_file_bytes,
+            expires_seconds: 600,
+            snapshot,
+            missing,
+        }))
     }
 
     async fn find_missing(
@@ -79,8 +107,7 @@ impl SnapshotService for Fake {
         let digests = request.into_inner().digests;
         let mut kept = self.kept();
         kept.asked.push(digests.len());
-        let there = |raw: &Bytes| kept.objects.contains_key(&Digest::try_from(&raw[..]).unwrap());
-        let missing = digests.iter().filter(|raw| !there(raw)).cloned().collect();
+        let missing = digests.iter().filter(|raw| !kept.has(raw)).cloned().collect();
         Ok(Response::new(FindMissingResponse { missing }))
     }
 
@@ -129,22 +156,7 @@ impl SnapshotService for Fake {
         &self,
         request: Request<FinishUploadRequest>,
     ) -> Result<Response<FinishUploadResponse>, Status> {
-        let kept = self.kept();
-        let roots: BTreeMap<String, (Digest, Digest)> = request
-            .into_inner()
-            .roots
-            .into_iter()
-            .map(|root| {
-                let tree = Digest::try_from(&root.tree[..]).unwrap();
-                (root.name, (tree, kept.objects[&tree].1.unwrap()))
-            })
-            .collect();
-        let (tree_id, content_key) = names(&roots);
-        let tree_id = if kept.wrong_name { content_key } else { tree_id };
-        Ok(Response::new(FinishUploadResponse {
-            tree_id: tree_id.to_string(),
-            content_key: content_key.to_string(),
-        }))
+        Ok(Response::new(self.kept().named(request.into_inner().roots)))
     }
 }
 
@@ -175,7 +187,7 @@ fn folder() -> tempfile::TempDir {
 async fn no_pause(_: Duration) {}
 
 #[tokio::test]
-async fn only_what_is_missing_is_sent_and_an_unchanged_tree_is_one_question() {
+async fn only_what_is_missing_is_sent_and_an_unchanged_tree_takes_one_call() {
     let dir = folder();
     let fake = Fake::default();
     let farm = served(&fake).await;
@@ -188,15 +200,21 @@ async fn only_what_is_missing_is_sent_and_an_unchanged_tree_is_one_question() {
     assert_eq!((done.upload_id.as_str(), done.new_files), ("u1", 3));
     let stored: usize = fake.kept().objects.values().map(|(bytes, _)| bytes.len()).sum();
     assert_eq!(u64::try_from(stored), Ok(done.sent_bytes));
-    // Two roots; then Dockerfile, a, empty; then a/b and the content of both "1"s, which is asked once.
-    assert_eq!(fake.kept().asked, [2, 3, 2]);
+    // The opening named two roots; then Dockerfile, a, empty; then a/b and the content of both "1"s, which is asked once.
+    assert_eq!(fake.kept().asked, [3, 2]);
     assert_eq!(fake.kept().messages.len(), 1);
 
     fake.kept().asked.clear();
     let again = upload(&farm, &first, no_pause, &Arc::default()).await.unwrap();
     assert_eq!((again.new_files, again.sent_bytes), (0, 0));
-    assert_eq!(fake.kept().asked, [2]);
+    assert!(fake.kept().asked.is_empty());
     assert_eq!(fake.kept().messages.len(), 1);
+
+    // A farm that wants to be asked is asked.
+    fake.kept().ignores_roots = true;
+    let asked = upload(&farm, &first, no_pause, &Arc::default()).await.unwrap();
+    assert_eq!((asked.new_files, asked.sent_bytes, fake.kept().asked.clone()), (0, 0, vec![2]));
+    fake.kept().ignores_roots = false;
 
     fs::write(dir.path().join("a/b/one"), "changed").unwrap();
     let done = upload(&farm, &source(dir.path()), no_pause, &Arc::default()).await.unwrap();

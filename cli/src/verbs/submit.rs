@@ -265,8 +265,12 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
     };
 
-    let upload =
-        UploadJson { files: source.files, new_files: uploaded.new_files, sent_bytes: uploaded.sent_bytes };
+    let upload = UploadJson {
+        files: source.files,
+        new_files: uploaded.new_files,
+        sent_bytes: uploaded.sent_bytes,
+        seconds: uploaded.took.as_secs_f64(),
+    };
     let chosen = if chosen {
         format!("  for {}, all that is native here", platforms_told.join(", "))
     } else {
@@ -361,12 +365,20 @@ async fn look_on(display: &mut Display, context: &str, sending: &Sending) {
 
 /// Finds the farm, reads the source and uploads it.
 async fn bring(plan: &Plan, address: &Address, sending: &Arc<Sending>) -> Result<Brought> {
-    let farm = Farm::connect(address).await?;
-    // Asked in any case: it tells at once whether the farm takes this token.
-    let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?.into_inner();
+    // The farm is looked for while the source is read; where it isn't, the source doesn't matter.
+    let finding = async {
+        let farm = Farm::connect(address).await?;
+        if !plan.platforms.is_empty() {
+            return Ok((farm, plan.platforms.clone()));
+        }
+        let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?.into_inner();
+        let platforms = native(&about.native_platforms)?;
+        Ok((farm, platforms))
+    };
+    let is_temporary = plan.temporary.is_some();
+    let ((farm, platforms), source) = tokio::try_join!(finding, source::read(&plan.location, is_temporary))?;
     let chosen = plan.platforms.is_empty();
-    let platforms = if chosen { native(&about.native_platforms)? } else { plan.platforms.clone() };
-    let (source, uploaded) = source::bring(&farm, &plan.location, plan.temporary.is_some(), sending).await?;
+    let (source, uploaded) = source::send(&farm, source, &plan.location, is_temporary, sending).await?;
     Ok(Brought { uploaded, farm, source, platforms, chosen })
 }
 

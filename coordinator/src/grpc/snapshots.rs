@@ -1,6 +1,6 @@
 //! How source trees come in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use farm_proto::v1::snapshot_service_server::SnapshotService;
 use farm_proto::v1::upload_objects_request::Part;
 use farm_store::snapshots::{NewObject, ObjectKind};
 use farm_types::snapshot::{Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE};
-use farm_types::{Digest, ProjectId, UploadId};
+use farm_types::{Digest, ProjectId, SnapshotRef, UploadId};
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
@@ -123,6 +123,24 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Names the snapshot of these roots, all of which must be there.
+    async fn name_snapshot(
+        &self,
+        project: ProjectId,
+        upload: UploadId,
+        roots: BTreeMap<String, Digest>,
+    ) -> Result<SnapshotRef, Status> {
+        if !roots.contains_key(ROOT_DOCKERFILE) {
+            return Err(Status::invalid_argument("a snapshot needs the root `dockerfile`"));
+        }
+        let mut read = Vec::with_capacity(roots.len());
+        for (name, tree) in roots {
+            let folder = self.folder(project, tree).await?;
+            read.push((name, tree, folder));
+        }
+        self.context.store.finish_upload(project, upload, &read).await.map_err(status::store)
+    }
+
     /// Reads a stored folder.
     async fn folder(&self, project: ProjectId, tree: Digest) -> Result<Folder, Status> {
         let found = self.context.store.locate(project, &[tree]).await.map_err(status::store)?;
@@ -159,16 +177,25 @@ impl SnapshotService for Snapshots {
         request: Request<v1::OpenUploadRequest>,
     ) -> Result<Response<v1::OpenUploadResponse>, Status> {
         let principal = self.context.tokens.require(&request, Action::Submit)?;
-        let upload = self
+        let roots = named_roots(request.into_inner().roots)?;
+        let opened = self
             .context
             .store
-            .open_upload(principal.project, &principal.name, self.lives())
+            .open_upload(principal.project, &principal.name, self.lives(), &roots)
             .await
             .map_err(status::store)?;
+        let snapshot = match opened.snapshot {
+            None if !roots.is_empty() && opened.missing.is_empty() => {
+                Some(self.name_snapshot(principal.project, opened.upload, roots).await?)
+            }
+            known => known,
+        };
         Ok(Response::new(v1::OpenUploadResponse {
-            upload_id: upload.to_string(),
+            upload_id: opened.upload.to_string(),
             max_file_bytes: self.context.config.limits.max_file_bytes,
             expires_seconds: self.context.config.limits.upload_session_seconds,
+            snapshot: snapshot.as_ref().map(finished),
+            missing: opened.missing.iter().map(|digest| digest.as_bytes().to_vec().into()).collect(),
         }))
     }
 
@@ -263,32 +290,34 @@ impl SnapshotService for Snapshots {
         let principal = self.context.tokens.require(&request, Action::Submit)?;
         let request = request.into_inner();
         let upload = self.renew(principal.project, &request.upload_id).await?;
-        if request.roots.len() > MAX_ROOTS {
-            return Err(Status::invalid_argument(format!("a snapshot has at most {MAX_ROOTS} roots")));
-        }
-        let mut roots = Vec::with_capacity(request.roots.len());
-        for root in request.roots {
-            if ![ROOT_CONTEXT, ROOT_DOCKERFILE].contains(&root.name.as_str())
-                && !root.name.starts_with("context:")
-            {
-                return Err(Status::invalid_argument(format!("{:?} is no root of a snapshot", root.name)));
-            }
-            let tree = digest(&root.tree)?;
-            let folder = self.folder(principal.project, tree).await?;
-            roots.push((root.name, tree, folder));
-        }
-        if !roots.iter().any(|root| root.0 == ROOT_DOCKERFILE) {
-            return Err(Status::invalid_argument("a snapshot needs the root `dockerfile`"));
-        }
-        let snapshot = self
-            .context
-            .store
-            .finish_upload(principal.project, upload, &roots)
-            .await
-            .map_err(status::store)?;
-        Ok(Response::new(v1::FinishUploadResponse {
-            tree_id: snapshot.tree_id.to_string(),
-            content_key: snapshot.content_key.to_string(),
-        }))
+        let roots = named_roots(request.roots)?;
+        let snapshot = self.name_snapshot(principal.project, upload, roots).await?;
+        Ok(Response::new(finished(&snapshot)))
     }
+}
+
+fn finished(snapshot: &SnapshotRef) -> v1::FinishUploadResponse {
+    v1::FinishUploadResponse {
+        tree_id: snapshot.tree_id.to_string(),
+        content_key: snapshot.content_key.to_string(),
+    }
+}
+
+/// The roots of a request by name, if a snapshot can have them.
+fn named_roots(roots: Vec<v1::SnapshotRoot>) -> Result<BTreeMap<String, Digest>, Status> {
+    if roots.len() > MAX_ROOTS {
+        return Err(Status::invalid_argument(format!("a snapshot has at most {MAX_ROOTS} roots")));
+    }
+    let mut named = BTreeMap::new();
+    for root in roots {
+        if ![ROOT_CONTEXT, ROOT_DOCKERFILE].contains(&root.name.as_str())
+            && !root.name.starts_with("context:")
+        {
+            return Err(Status::invalid_argument(format!("{:?} is no root of a snapshot", root.name)));
+        }
+        if named.insert(root.name.clone(), digest(&root.tree)?).is_some() {
+            return Err(Status::invalid_argument(format!("the root {:?} is named twice", root.name)));
+        }
+    }
+    Ok(named)
 }

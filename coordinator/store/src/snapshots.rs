@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use farm_types::snapshot::{self, Folder};
 use farm_types::{Digest, ProjectId, SnapshotRef, UploadId};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{Result, Store, StoreError, digest, fit};
@@ -54,6 +55,17 @@ pub struct Location {
     pub place: Option<(Uuid, u64)>,
 }
 
+/// A session that was opened, and what is known of the snapshot that it is for.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The session.
+    pub upload: UploadId,
+    /// Of the roots' trees those that are not there.
+    pub missing: Vec<Digest>,
+    /// The snapshot, if it was there before as a whole.
+    pub snapshot: Option<SnapshotRef>,
+}
+
 /// A root of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
@@ -64,7 +76,8 @@ pub struct Root {
 }
 
 impl Store {
-    /// Opens an upload session.
+    /// Opens an upload session for a snapshot of these roots (name, tree), which may be none. What of them is there is
+    /// pinned; a snapshot that is known as a whole is the session's at once.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -73,19 +86,47 @@ impl Store {
         project: ProjectId,
         created_by: &str,
         lives: Duration,
-    ) -> Result<UploadId> {
-        let id = UploadId::generate();
+        roots: &BTreeMap<String, Digest>,
+    ) -> Result<Opened> {
+        let upload = UploadId::generate();
+        let tree_id = snapshot::tree_id(roots);
+        let mut tx = self.begin().await?;
         sqlx::query!(
             "INSERT INTO uploads (project_id, id, created_by, expires_at)
              VALUES ($1, $2, $3, farm_now() + make_interval(secs => $4))",
             project.as_uuid(),
-            id.as_uuid(),
+            upload.as_uuid(),
             created_by,
             lives.as_secs_f64()
         )
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        Ok(id)
+        let asked: HashSet<Digest> = roots.values().copied().collect();
+        let mut opened = Opened { upload, missing: asked.iter().copied().collect(), snapshot: None };
+        if !asked.is_empty() {
+            let present = pin(&mut tx, project, upload, &opened.missing).await?;
+            opened.missing.retain(|root| !present.contains_key(root));
+            if opened.missing.is_empty() {
+                opened.snapshot = sqlx::query_scalar!(
+                    "WITH known AS (UPDATE snapshots SET last_used_at = farm_now()
+                                    WHERE project_id = $1 AND tree_id = $3 RETURNING content_key),
+                     taken AS (UPDATE uploads SET tree_id = $3
+                               WHERE project_id = $1 AND id = $2 AND EXISTS (SELECT FROM known))
+                     SELECT content_key FROM known",
+                    project.as_uuid(),
+                    upload.as_uuid(),
+                    &tree_id.as_bytes()[..]
+                )
+                .fetch_optional(&mut *tx)
+                .await?
+                .map(|content_key| {
+                    Ok::<_, StoreError>(SnapshotRef { tree_id, content_key: digest(&content_key)? })
+                })
+                .transpose()?;
+            }
+        }
+        tx.commit().await?;
+        Ok(opened)
     }
 
     /// Lengthens a live session.
@@ -115,19 +156,7 @@ impl Store {
         upload: UploadId,
         digests: &[Digest],
     ) -> Result<HashMap<Digest, i64>> {
-        let wanted: Vec<Vec<u8>> = digests.iter().map(|d| d.as_bytes().to_vec()).collect();
-        let present = sqlx::query!(
-            "WITH present AS (SELECT digest, entries FROM objects WHERE project_id = $1 AND digest = ANY($3) FOR SHARE),
-             pinned AS (INSERT INTO upload_pins (project_id, upload_id, digest)
-                        SELECT $1, $2, digest FROM present ON CONFLICT DO NOTHING)
-             SELECT digest, entries FROM present",
-            project.as_uuid(),
-            upload.as_uuid(),
-            &wanted
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        present.into_iter().map(|row| Ok((digest(&row.digest)?, row.entries))).collect()
+        pin(&mut *self.pool.acquire().await?, project, upload, digests).await
     }
 
     /// Makes written objects known, in their order, and pins them for the session.
@@ -304,4 +333,26 @@ impl Store {
         }
         rows.into_iter().map(|row| Ok(Root { name: row.name, tree: digest(&row.tree)? })).collect()
     }
+}
+
+/// Pins those of these objects that are there; answers them, and how much each unfolds to.
+async fn pin(
+    connection: &mut PgConnection,
+    project: ProjectId,
+    upload: UploadId,
+    digests: &[Digest],
+) -> Result<HashMap<Digest, i64>> {
+    let wanted: Vec<Vec<u8>> = digests.iter().map(|d| d.as_bytes().to_vec()).collect();
+    let present = sqlx::query!(
+        "WITH present AS (SELECT digest, entries FROM objects WHERE project_id = $1 AND digest = ANY($3) FOR SHARE),
+         pinned AS (INSERT INTO upload_pins (project_id, upload_id, digest)
+                    SELECT $1, $2, digest FROM present ON CONFLICT DO NOTHING)
+         SELECT digest, entries FROM present",
+        project.as_uuid(),
+        upload.as_uuid(),
+        &wanted
+    )
+    .fetch_all(connection)
+    .await?;
+    present.into_iter().map(|row| Ok((digest(&row.digest)?, row.entries))).collect()
 }

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Invalid;
+use crate::reference::{self, Reference};
 
 /// A repository in a registry, as `registry/repository`, with Docker's default registry filled in
 /// (`app` is `docker.io/library/app`).
@@ -34,10 +34,12 @@ impl FromStr for Repository {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let reference: Reference = text.parse().map_err(|_| {
-            Invalid::new("repository", text, "write REGISTRY/REPO, for example localhost:5002/app")
-        })?;
-        Ok(Self { registry: reference.registry().to_owned(), name: reference.repository().to_owned() })
+        match reference::parse(text) {
+            Some(Reference { registry, repository: name, .. }) => Ok(Self { registry, name }),
+            None => {
+                Err(Invalid::new("repository", text, "write REGISTRY/REPO, for example localhost:5002/app"))
+            }
+        }
     }
 }
 
@@ -111,16 +113,11 @@ impl FromStr for ImageTag {
         {
             return invalid(&format!("{port:?} is no port; write a number from 1 to 65535"));
         }
-        let Ok(reference) = text.parse::<Reference>() else {
+        let Some(Reference { registry, repository: name, tag }) = reference::parse(text) else {
             return invalid("write REGISTRY/REPO:TAG, for example localhost:5002/app:latest");
         };
-        Ok(Self {
-            repository: Repository {
-                registry: reference.registry().to_owned(),
-                name: reference.repository().to_owned(),
-            },
-            tag: reference.tag().unwrap_or("latest").to_owned(),
-        })
+        let tag = tag.unwrap_or_else(|| "latest".to_owned());
+        Ok(Self { repository: Repository { registry, name }, tag })
     }
 }
 

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod image;
 pub mod pattern;
 pub mod platform;
+mod reference;
 pub mod run_options;
 pub mod snapshot;
 pub mod spec;

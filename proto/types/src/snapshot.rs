@@ -155,12 +155,20 @@ impl Folder {
 ///
 /// `roots` maps a root's name to the tree digest and the content digest of its folder.
 pub fn names(roots: &BTreeMap<String, (Digest, Digest)>) -> (Digest, Digest) {
-    let name = |which: fn(&(Digest, Digest)) -> Digest| {
-        let lines: String =
-            roots.iter().map(|(root, digests)| format!("{} {root}\n", which(digests))).collect();
-        Digest::of(lines.as_bytes())
+    let of = |which: fn(&(Digest, Digest)) -> Digest| {
+        name(roots.iter().map(|(root, digests)| (root.as_str(), which(digests))))
     };
-    (name(|d| d.0), name(|d| d.1))
+    (of(|d| d.0), of(|d| d.1))
+}
+
+/// The first of [`names`], which follows from the roots' tree digests alone.
+pub fn tree_id(roots: &BTreeMap<String, Digest>) -> Digest {
+    name(roots.iter().map(|(root, tree)| (root.as_str(), *tree)))
+}
+
+fn name<'a>(roots: impl Iterator<Item = (&'a str, Digest)>) -> Digest {
+    let lines: String = roots.map(|(root, digest)| format!("{digest} {root}\n")).collect();
+    Digest::of(lines.as_bytes())
 }
 
 #[cfg(test)]

@@ -179,11 +179,19 @@ impl Folder {
 /// Where the time of a build by farm went, seconds.
 #[derive(Debug, Clone, Copy)]
 struct Parts {
+    /// The command begins, finds the farm, reads the source, and submits.
     client: f64,
+    /// The farm is asked what it lacks, and gets it.
+    upload: f64,
     queue: f64,
     dispatch: f64,
+    /// The worker fetches the source, and the engine builds.
     solve: f64,
+    /// The engine exports the image and pushes it.
+    push: f64,
     publish: f64,
+    /// From the build's end to that of the command.
+    tell: f64,
     whole: f64,
 }
 
@@ -219,13 +227,16 @@ fn compare(measure: &str, sides: &Sides, pairs: usize, context: impl Fn(usize, u
     let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(farm, peer)| farm / peer).collect();
     let of = |part: fn(&Parts) -> f64| median(&parts.iter().map(part).collect::<Vec<_>>());
     println!(
-        "submit {measure}, {pairs} pairs, medians in seconds: client and upload {:.3}, queue {:.3}, dispatch {:.3}, \
-         solve and push {:.3}, publish {:.3}; ratios {:.2} to {:.2}",
+        "submit {measure}, {pairs} pairs, medians in seconds: client {:.3}, upload {:.3}, queue {:.3}, \
+         dispatch {:.3}, solve {:.3}, push {:.3}, publish {:.3}, tell {:.3}; ratios {:.2} to {:.2}",
         of(|p| p.client),
+        of(|p| p.upload),
         of(|p| p.queue),
         of(|p| p.dispatch),
         of(|p| p.solve),
+        of(|p| p.push),
         of(|p| p.publish),
+        of(|p| p.tell),
         ratios.iter().copied().fold(f64::INFINITY, f64::min),
         ratios.iter().copied().fold(0.0, f64::max),
     );
@@ -245,30 +256,58 @@ fn compare(measure: &str, sides: &Sides, pairs: usize, context: impl Fn(usize, u
 }
 
 fn by_farm(farm: &Farm, context: &Path, tag: &str) -> Parts {
-    let mut command =
-        farm.command(&["submit", context.to_str().unwrap(), "-t", tag, "--platform", PLATFORMS, "--json"]);
-    let begin = Instant::now();
+    let mut command = farm.command(&[
+        "submit",
+        context.to_str().unwrap(),
+        "-t",
+        tag,
+        "--platform",
+        PLATFORMS,
+        "--json",
+        "--progress",
+        "json",
+    ]);
+    let (began, begin) = (chrono::Utc::now().fixed_offset(), Instant::now());
     let out = output(&mut command);
     let whole = begin.elapsed().as_secs_f64();
+    let ended = chrono::Utc::now().fixed_offset();
     assert_eq!(out.status, 0, "{out:?}");
     let build: Value = serde_json::from_str(&out.stdout).unwrap();
-    let at = |value: &Value| chrono::DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap();
     let between = |from, to: chrono::DateTime<chrono::FixedOffset>| {
         let span: chrono::TimeDelta = to - from;
         f64::from(i32::try_from(span.num_milliseconds()).unwrap()) / 1000.0
     };
-    let attempts: Vec<&Value> =
-        build["platforms"].as_array().unwrap().iter().map(|platform| &platform["history"][0]).collect();
-    let last = |field: &str| attempts.iter().map(|attempt| at(&attempt[field])).max().unwrap();
+    let at = |value: &Value| chrono::DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap();
+    // Of the platforms the one that is done last: the build waits for it.
+    let platforms = build["platforms"].as_array().unwrap().iter();
+    let slowest = platforms.max_by_key(|platform| at(&platform["history"][0]["finished"])).unwrap();
+    let part = |field: &str| at(&slowest["history"][0][field]);
     let (created, finished) = (at(&build["created"]), at(&build["finished"]));
+    let upload = build["upload"]["seconds"].as_f64().unwrap();
+    let push = export_seconds(&out.stderr, &slowest["platform"]);
     Parts {
-        client: whole - between(created, finished),
-        queue: between(created, last("offered")),
-        dispatch: between(last("offered"), last("started")),
-        solve: between(last("started"), last("finished")),
-        publish: between(last("finished"), finished),
+        client: between(began, created) - upload,
+        upload,
+        queue: between(created, part("offered")),
+        dispatch: between(part("offered"), part("started")),
+        solve: between(part("started"), part("finished")) - push,
+        push,
+        publish: between(part("finished"), finished),
+        tell: between(finished, ended),
         whole,
     }
+}
+
+/// How long the engine exported and pushed this platform's image, seconds.
+fn export_seconds(progress: &str, platform: &Value) -> f64 {
+    let events: Vec<Value> = progress.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let exports = events.iter().filter(|event| {
+        let name = event["name"].as_str().unwrap_or_default();
+        event["type"] == "step" && event["platform"] == *platform && name.starts_with("exporting to image")
+    });
+    let spans =
+        exports.filter_map(|event| Some((event["started_ms"].as_f64()?, event["finished_ms"].as_f64()?)));
+    spans.map(|(from, to)| (to - from) / 1000.0).fold(0.0, f64::max)
 }
 
 fn median(values: &[f64]) -> f64 {

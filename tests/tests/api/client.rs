@@ -65,7 +65,7 @@ impl Client {
     /// Uploads a snapshot with a Dockerfile of this content, in a folder `sub` too; gives its names.
     pub async fn upload(&mut self, content: &str) -> v1::SnapshotRef {
         let (objects, root) = tree(content);
-        let upload = self.snapshots.open_upload(v1::OpenUploadRequest {}).await.unwrap().into_inner();
+        let upload = self.snapshots.open_upload(v1::OpenUploadRequest::default()).await.unwrap().into_inner();
         let pack = v1::upload_objects_request::Part::Pack(v1::Pack { objects });
         let message = v1::UploadObjectsRequest { upload_id: upload.upload_id.clone(), part: Some(pack) };
         self.snapshots.upload_objects(tokio_stream::once(message)).await.unwrap();

@@ -21,7 +21,7 @@ async fn nothing_is_said_or_done_without_a_known_token() {
             client.builds.list_builds(v1::ListBuildsRequest::default()).await.map(drop),
             client.builds.watch_build(v1::WatchBuildRequest::default()).await.map(drop),
             client.builds.cancel_build(v1::CancelBuildRequest { build_id }).await.map(drop),
-            client.snapshots.open_upload(v1::OpenUploadRequest {}).await.map(drop),
+            client.snapshots.open_upload(v1::OpenUploadRequest::default()).await.map(drop),
             client.snapshots.find_missing(v1::FindMissingRequest::default()).await.map(drop),
             client.snapshots.upload_objects(upload).await.map(drop),
             client.snapshots.finish_upload(v1::FinishUploadRequest::default()).await.map(drop),
@@ -43,7 +43,8 @@ async fn an_object_is_what_it_says_it_is_and_a_folder_comes_after_what_it_names(
     let farm = Farm::builder().start();
     let mut client = Client::connect(&farm).await;
     let (objects, root) = tree("FROM scratch");
-    let upload = client.snapshots.open_upload(v1::OpenUploadRequest {}).await.unwrap().into_inner().upload_id;
+    let upload =
+        client.snapshots.open_upload(v1::OpenUploadRequest::default()).await.unwrap().into_inner().upload_id;
     let mut send = async |objects: Vec<v1::PackedObject>| {
         let part = Some(v1::upload_objects_request::Part::Pack(v1::Pack { objects }));
         let message = v1::UploadObjectsRequest { upload_id: upload.clone(), part };
@@ -81,11 +82,51 @@ async fn an_object_is_what_it_says_it_is_and_a_folder_comes_after_what_it_names(
 }
 
 #[tokio::test]
+async fn a_tree_that_is_there_takes_one_call() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let (objects, root) = tree("FROM scratch");
+    let open = |names: &[&str]| {
+        let one =
+            |name: &&str| v1::SnapshotRoot { name: (*name).into(), tree: root.as_bytes().to_vec().into() };
+        v1::OpenUploadRequest { roots: names.iter().map(one).collect() }
+    };
+    let mut ask = client.snapshots.clone();
+    let first = ask.open_upload(open(&["dockerfile"])).await.unwrap().into_inner();
+    assert_eq!((first.snapshot, first.missing), (None, vec![root.as_bytes().to_vec()]));
+    let part = Some(v1::upload_objects_request::Part::Pack(v1::Pack { objects }));
+    let message = v1::UploadObjectsRequest { upload_id: first.upload_id.clone(), part };
+    client.snapshots.upload_objects(tokio_stream::once(message)).await.unwrap();
+    let finish = v1::FinishUploadRequest { upload_id: first.upload_id, roots: open(&["dockerfile"]).roots };
+    let finished = client.snapshots.finish_upload(finish).await.unwrap().into_inner();
+
+    let again = ask.open_upload(open(&["dockerfile"])).await.unwrap().into_inner();
+    assert_eq!((again.snapshot, again.missing), (Some(finished), Vec::new()));
+    // A snapshot that never was, of a tree that is there, is named at once, too; and is one that is built.
+    let other = ask.open_upload(open(&["context", "dockerfile"])).await.unwrap().into_inner();
+    let named = other.snapshot.unwrap();
+    let snapshot = v1::SnapshotRef {
+        tree_id: named.tree_id,
+        content_key: named.content_key,
+        upload_id: other.upload_id,
+    };
+    client.submit(&snapshot, "one-call", &["linux/amd64"]).await;
+
+    for (names, why) in
+        [(vec!["context"], "needs the root"), (vec!["x"], "no root"), (vec!["context"; 2], "twice")]
+    {
+        let refused = ask.open_upload(open(&names)).await.unwrap_err();
+        assert!(refused.code() == Code::InvalidArgument && refused.message().contains(why), "{refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_few_folders_that_unfold_without_end_are_refused() {
     use farm_types::snapshot::{Entry, Folder, Node};
     let farm = Farm::builder().start();
     let mut client = Client::connect(&farm).await;
-    let upload = client.snapshots.open_upload(v1::OpenUploadRequest {}).await.unwrap().into_inner().upload_id;
+    let upload =
+        client.snapshots.open_upload(v1::OpenUploadRequest::default()).await.unwrap().into_inner().upload_id;
     let mut folder = Folder::default();
     let mut objects = Vec::new();
     for _ in 0..40 {
@@ -113,7 +154,8 @@ async fn a_large_file_comes_in_pieces_and_is_kept_only_when_it_is_right() {
     let mut client = Client::connect(&farm).await;
     let content: Vec<u8> = (0..10_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
     let digest = farm_types::Digest::of(&content);
-    let upload = client.snapshots.open_upload(v1::OpenUploadRequest {}).await.unwrap().into_inner().upload_id;
+    let upload =
+        client.snapshots.open_upload(v1::OpenUploadRequest::default()).await.unwrap().into_inner().upload_id;
     let pieces = |content: &[u8], size: usize| -> Vec<v1::UploadObjectsRequest> {
         let chunks: Vec<&[u8]> = content.chunks(farm_proto::PIECE_BYTES).collect();
         let count = chunks.len();

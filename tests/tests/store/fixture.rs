@@ -1,5 +1,6 @@
 //! A store with a snapshot, a leader and workers, ready for one test.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use farm_core::index::{Index, OCI_INDEX};
@@ -41,7 +42,7 @@ pub async fn world() -> World {
     let Leadership::Taken { epoch, .. } = store.lead(coordinator, LEASE, OUTAGE).await.unwrap() else {
         panic!("nobody else leads")
     };
-    let upload = store.open_upload(default_project(), "test", LEASE).await.unwrap();
+    let upload = store.open_upload(default_project(), "test", LEASE, &BTreeMap::new()).await.unwrap().upload;
     let folder = Folder::default();
     let root = NewObject {
         digest: folder.tree_digest(),

@@ -130,6 +130,7 @@ fn the_first_line_says_what_was_read_and_sent() {
         content_key: Digest::of(b"c"),
         new_files: 3,
         sent_bytes: 4_120,
+        took: std::time::Duration::ZERO,
     };
     assert_eq!(
         first_line("7f3k2m", "app", &uploaded, 12),

@@ -94,6 +94,8 @@ pub struct PlatformJson {
     pub state: String,
     /// What it waits for, in words.
     pub waiting: Option<String>,
+    /// When it is likely to start; estimated.
+    pub expected_start: Option<String>,
     /// What was pushed.
     pub digest: Option<String>,
     /// Its media type.
@@ -326,6 +328,7 @@ impl From<&farm_proto::v1::Job> for PlatformJson {
             platform: job.platform.clone(),
             state: job.state.clone(),
             waiting: known(&job.waiting),
+            expected_start: time(job.starts_ms),
             digest: result.and_then(|result| known(&result.digest)),
             media_type: result.and_then(|result| known(&result.media_type)),
             image_bytes: result.map(|result| result.image_bytes).filter(|n| *n > 0),

@@ -7,7 +7,7 @@
 use farm_proto::v1::{Attempt, Build, Failure, Job, Tag};
 
 use super::progress::SeenWarning;
-use super::text::{bytes, columns, count, first_line, harmless, short_digest, span};
+use super::text::{bytes, columns, count, first_line, harmless, short_digest, span, waiting};
 
 /// The lines about a build, final or not. `now` is in milliseconds since 1970.
 pub fn summary(build: &Build, warnings: &[SeenWarning], now: i64) -> Vec<String> {
@@ -74,7 +74,12 @@ fn platforms(build: &Build, now: i64) -> Vec<String> {
                     ]
                 }
                 ("ready" | "blocked", _) => {
-                    vec![job.platform.clone(), "waiting".to_owned(), String::new(), harmless(&job.waiting)]
+                    vec![
+                        job.platform.clone(),
+                        "waiting".to_owned(),
+                        String::new(),
+                        waiting(&harmless(&job.waiting), job.starts_ms, now),
+                    ]
                 }
                 (state, _) => vec![job.platform.clone(), harmless(state), String::new(), on, time],
             }

@@ -55,6 +55,19 @@ pub fn ago(then: i64, now: i64) -> String {
     }
 }
 
+/// What a job waits for, and when it is likely to start: `place 2 in the queue: …, starts in about 40 s`.
+pub fn waiting(why: &str, starts_ms: i64, now_ms: i64) -> String {
+    let s = (starts_ms - now_ms + 500) / 1000;
+    match s {
+        // Unknown, or it should have started by now.
+        _ if starts_ms == 0 || s <= 0 => why.to_owned(),
+        0..10 => format!("{why}, starts in some seconds"),
+        10..95 => format!("{why}, starts in about {} s", (s + 2) / 5 * 5),
+        95..5400 => format!("{why}, starts in about {} min", (s + 30) / 60),
+        _ => format!("{why}, starts in about {} h", (s + 1800) / 3600),
+    }
+}
+
 /// `1 file`, `3 files`.
 pub fn count(n: usize, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
@@ -185,6 +198,23 @@ pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_is_told_as_roughly_as_it_is_known() {
+        let told = |seconds: i64| waiting("place 1", 1_000_000 + seconds * 1000, 1_000_000);
+        for (seconds, words) in [
+            (3, "place 1, starts in some seconds"),
+            (41, "place 1, starts in about 40 s"),
+            (94, "place 1, starts in about 95 s"),
+            (200, "place 1, starts in about 3 min"),
+            (7000, "place 1, starts in about 2 h"),
+            (0, "place 1"),
+            (-60, "place 1"),
+        ] {
+            assert_eq!(told(seconds), words);
+        }
+        assert_eq!(waiting("place 1", 0, 1_000_000), "place 1");
+    }
     use proptest::prelude::*;
 
     #[test]

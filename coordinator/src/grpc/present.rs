@@ -45,6 +45,7 @@ fn job(job: &JobRecord) -> v1::Job {
             Some(place) => format!("place {place} in the queue: {}", job.waiting),
             None => job.waiting.clone(),
         },
+        starts_ms: ms_opt(job.starts_at),
     }
 }
 

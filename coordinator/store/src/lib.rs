@@ -15,6 +15,7 @@ pub mod finish;
 pub mod leader;
 pub mod lease;
 pub mod publish;
+mod queue;
 pub mod reap;
 pub mod record;
 pub mod schedule;

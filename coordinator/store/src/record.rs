@@ -1,6 +1,7 @@
 //! A build as it is shown: with its jobs, their attempts, and its publication.
 
 use chrono::{DateTime, Utc};
+use farm_core::estimate;
 use farm_core::plan::SLOTS_WORDS;
 use farm_types::state::{AttemptState, BuildState, DestinationState, JobState, PublicationState, TagState};
 use farm_types::{
@@ -93,6 +94,8 @@ pub struct JobRecord {
     pub waiting: String,
     /// Its place among its project's jobs that wait for the same, from 1; while it waits for a slot.
     pub place: Option<u64>,
+    /// When it is likely to start, if it has a place and there is enough to tell by.
+    pub starts_at: Option<DateTime<Utc>>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// What it made.
@@ -345,12 +348,22 @@ impl Store {
                     state: state(&row.state)?,
                     waiting: row.waiting,
                     place: row.place.map(fit).transpose()?,
+                    starts_at: None,
                     failure: from_json_opt(row.failure)?,
                     result: from_json_opt(row.result)?,
                     attempts: Vec::new(),
                 })
             })
             .collect::<Result<Vec<_>>>()?;
+        for job in &mut jobs {
+            let Some(place) = job.place else { continue };
+            let support = if job.waiting.contains("emulated") { Support::Emulated } else { Support::Native };
+            let queue = self.queue(project, &job.platform, support, place).await?;
+            job.starts_at = match estimate::starts_in(&queue) {
+                Some(span) => Some(self.now().await? + span),
+                None => None,
+            };
+        }
         for row in attempts {
             let attempt = AttemptRecord {
                 id: row.id.into(),

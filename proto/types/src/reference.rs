@@ -37,7 +37,8 @@ pub(crate) fn parse(text: &str) -> Option<Reference> {
         Some((first, rest)) if has_registry(first) => (first, rest),
         _ => (DEFAULT_REGISTRY, name),
     };
-    if !is_registry(registry) || !path.split('/').all(is_component) {
+    // A host with `_` in it is none by the grammar, and taken all the same as long as it has no port.
+    if !(is_registry(registry) || is_component(registry)) || !path.split('/').all(is_component) {
         return None;
     }
     let registry = if registry == LEGACY_REGISTRY { DEFAULT_REGISTRY } else { registry };

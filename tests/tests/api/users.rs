@@ -93,7 +93,7 @@ async fn a_tree_that_is_there_takes_one_call() {
     };
     let mut ask = client.snapshots.clone();
     let first = ask.open_upload(open(&["dockerfile"])).await.unwrap().into_inner();
-    assert_eq!((first.snapshot, first.missing), (None, vec![root.as_bytes().to_vec()]));
+    assert_eq!((first.snapshot, first.missing), (None, vec![root.as_bytes().to_vec().into()]));
     let part = Some(v1::upload_objects_request::Part::Pack(v1::Pack { objects }));
     let message = v1::UploadObjectsRequest { upload_id: first.upload_id.clone(), part };
     client.snapshots.upload_objects(tokio_stream::once(message)).await.unwrap();

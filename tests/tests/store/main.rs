@@ -6,5 +6,6 @@ mod ending;
 mod fixture;
 mod leading;
 mod publishing;
+mod queueing;
 mod races;
 mod streams;

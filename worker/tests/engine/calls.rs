@@ -8,10 +8,31 @@ fn asking(call: Call, dockerfile: &str) -> Solve {
     Solve { call: Some(call), ..solve(dockerfile, memory([])) }
 }
 
+/// Whether the engine knows how to check; where it doesn't (before BuildKit 0.14 and Docker 27), that it is said so.
+async fn can_check(engine: &Engine) -> bool {
+    let description = engine.describe().await.unwrap();
+    let number = |text: &str| text.trim_start_matches('v').parse().unwrap_or(0);
+    let parts: Vec<u32> = description.version.split(['.', '-', '+']).take(2).map(number).collect();
+    let since = if description.kind == EngineKind::Docker { [27, 0] } else { [0, 14] };
+    if parts.as_slice() >= since.as_slice() {
+        return true;
+    }
+    let refused = failure(engine, asking(Call::Check, &format!("{}\n", from()))).await;
+    assert_eq!(refused.code, "call_unsupported");
+    assert!(
+        refused.message.contains(&description.version) && refused.message.contains("update it"),
+        "{refused:?}"
+    );
+    false
+}
+
 #[tokio::test]
 async fn a_check_gives_what_the_rules_find_and_runs_nothing() {
     let Some(address) = address() else { return };
     let engine = connect(&address).await;
+    if !can_check(&engine).await {
+        return;
+    }
     let text = format!("{} AS base\nmaintainer me\nRUN false {}\n", from(), fresh());
     let (outcome, events) = run(&engine, asking(Call::Check, &text)).await;
     let answer = outcome.unwrap().answer.unwrap();
@@ -43,6 +64,9 @@ async fn outline_and_targets_answer_for_people_and_for_machines() {
 async fn a_dockerfile_that_cannot_be_read_fails_as_a_build_does() {
     let Some(address) = address() else { return };
     let engine = connect(&address).await;
+    if !can_check(&engine).await {
+        return;
+    }
     let failure = failure(&engine, asking(Call::Check, "FORM scratch\n")).await;
     assert_eq!((failure.cause, failure.code.as_str()), (Cause::User, "dockerfile_syntax"));
 }

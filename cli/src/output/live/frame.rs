@@ -5,7 +5,7 @@
 use unicode_width::UnicodeWidthStr as _;
 
 use super::view::{Row, Run, State, View};
-use crate::output::text::{bytes, fit, span};
+use crate::output::text::{bytes, fit, span, waiting};
 
 /// The bar's width, characters.
 const BAR: usize = 14;
@@ -78,7 +78,7 @@ fn rows(view: &View, width: usize, room: usize, now_ms: i64) -> Vec<Line> {
     if view.rows.len() > room {
         // Those that still have to do first.
         let mut order: Vec<&Row> = view.rows.iter().collect();
-        order.sort_by_key(|row| !matches!(row.state, State::Running | State::Waiting(_)));
+        order.sort_by_key(|row| !matches!(row.state, State::Running | State::Waiting { .. }));
         let shown = room.saturating_sub(1);
         let mut lines: Vec<Line> = order[..shown].iter().map(|row| columns.line(row, now_ms)).collect();
         lines.push(line(Tone::Dim, &format!("  and {} more platforms", order.len() - shown), width));
@@ -185,8 +185,8 @@ impl Columns {
         let mut text =
             format!("  {}  {}", pad(&row.platform, self.platform), pad(support(row), self.support));
         let tone = match (&row.state, &row.run) {
-            (State::Waiting(why), _) => {
-                text.push_str(&format!("  {why}"));
+            (State::Waiting { why, starts_ms }, _) => {
+                text.push_str(&format!("  {}", waiting(why, *starts_ms, now_ms)));
                 Tone::Plain
             }
             (state, Some(run)) => {
@@ -226,7 +226,7 @@ impl Columns {
 
 fn support(row: &Row) -> &str {
     match (&row.state, &row.run) {
-        (State::Waiting(_), _) => "waiting",
+        (State::Waiting { .. }, _) => "waiting",
         (_, Some(run)) => &run.support,
         _ => "",
     }
@@ -249,7 +249,7 @@ fn bar(run: &Run, state: &State) -> String {
 
 fn word(state: &State) -> (Tone, String) {
     match state {
-        State::Waiting(why) => (Tone::Plain, why.clone()),
+        State::Waiting { why, .. } => (Tone::Plain, why.clone()),
         State::Running => (Tone::Plain, String::new()),
         State::Built(digest) => (Tone::Good, format!("built {digest}")),
         State::Failed => (Tone::Bad, "failed".to_owned()),

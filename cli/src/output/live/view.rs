@@ -47,8 +47,13 @@ pub struct Row {
 /// How far a platform is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// For a worker, or for another job; in words.
-    Waiting(String),
+    /// For a worker, or for another job.
+    Waiting {
+        /// In words.
+        why: String,
+        /// When it is likely to start, milliseconds since 1970; 0 = nobody can tell.
+        starts_ms: i64,
+    },
     /// On a worker.
     Running,
     /// This was pushed.
@@ -114,7 +119,7 @@ impl View {
             let row = match self.rows.iter().position(|row| row.platform == job.platform) {
                 Some(at) => &mut self.rows[at],
                 None => {
-                    let state = State::Waiting(String::new());
+                    let state = State::Waiting { why: String::new(), starts_ms: 0 };
                     self.rows.push(Row { platform: job.platform.clone(), state, run: None });
                     // It was pushed just now.
                     let last = self.rows.len() - 1;
@@ -128,7 +133,7 @@ impl View {
                 ("failed", _) => State::Failed,
                 ("cancelled", _) => State::Cancelled,
                 ("leased" | "running", _) => State::Running,
-                _ => State::Waiting(harmless(&job.waiting)),
+                _ => State::Waiting { why: harmless(&job.waiting), starts_ms: job.starts_ms },
             };
             if let Some(attempt) = job.attempts.iter().rev().find(|attempt| attempt.started_ms > 0) {
                 row.attempt(attempt, now_ms);

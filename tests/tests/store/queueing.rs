@@ -1,0 +1,48 @@
+//! When a waiting job is likely to start.
+
+use crate::fixture::{success, world};
+
+#[tokio::test]
+async fn a_waiting_job_is_told_when_it_starts_once_three_like_it_have_run() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let begin = async |key: &str| {
+        let build = world.submit(key, "linux/amd64", &[]).await;
+        let lease = world.lease(build, 0, worker).await;
+        world.store.attempt_started(lease).await.unwrap();
+        lease
+    };
+    let seen_just_now = || world.database.psql("UPDATE workers SET last_seen = farm_now()");
+    for sample in 0..3 {
+        let lease = begin(&format!("sample {sample}")).await;
+        world.pass("60 seconds");
+        if sample == 2 {
+            // Two are no habit yet.
+            assert_eq!(expected(&world, "early", 1).await, None);
+        }
+        world.finish(lease, success("x")).await.unwrap();
+    }
+    begin("running").await;
+    world.pass("20 seconds");
+    seen_just_now();
+    // The one that runs has 40 s left; each in front takes a minute.
+    let first = expected(&world, "first", 2).await.unwrap();
+    assert!((90.0..=110.0).contains(&first), "{first}");
+    let second = expected(&world, "second", 3).await.unwrap();
+    assert!((150.0..=170.0).contains(&second), "{second}");
+    // Where nobody takes jobs nobody can tell.
+    world.pass("1 minute");
+    assert_eq!(expected(&world, "third", 4).await, None);
+}
+
+/// Submits one more, which waits for a slot as the `place`th; in how many seconds it starts.
+async fn expected(world: &crate::fixture::World, key: &str, place: u64) -> Option<f64> {
+    let build = world.submit(key, "linux/amd64", &[]).await;
+    world
+        .database
+        .psql("UPDATE jobs SET waiting = 'all native slots are in use (1 of 1)' WHERE state = 'ready'");
+    let job = world.build(build).await.jobs.remove(0);
+    assert_eq!(job.place, Some(place));
+    let now = world.store.now().await.unwrap();
+    job.starts_at.map(|at| (at - now).as_seconds_f64())
+}

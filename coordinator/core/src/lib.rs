@@ -6,6 +6,7 @@
 
 pub mod estimate;
 pub mod index;
+pub mod life;
 pub mod plan;
 pub mod retry;
 pub mod verdict;

@@ -1,5 +1,6 @@
 //! Attempts while they run: their start, their words, and why they are to stop.
 
+use farm_core::life;
 use farm_types::{AttemptId, BootId, BuildSpec, LeaseToken, ProjectId, WorkerId};
 use uuid::Uuid;
 
@@ -37,13 +38,6 @@ pub struct LiveAttempt {
     pub stop_reason: String,
 }
 
-/// The stop reason of a cancelled build.
-pub const STOP_CANCELLED: &str = "cancelled";
-/// The stop reason of an execution that failed on another job.
-pub const STOP_FAILED_ELSEWHERE: &str = "failed elsewhere";
-/// The stop reason of an attempt that takes longer than any may.
-pub const STOP_DEADLINE: &str = "deadline";
-
 impl Store {
     /// The worker says that it runs the attempt. Saying it twice is no error.
     ///
@@ -54,10 +48,12 @@ impl Store {
         let place = place(&mut tx, lease).await?;
         lock_execution(&mut tx, place.project, place.execution).await?;
         let updated = sqlx::query!(
-            "UPDATE attempts SET state = 'running', started_at = farm_now()
-             WHERE id = $1 AND lease_token = $2 AND state = 'offered'",
+            "UPDATE attempts SET state = $3, started_at = farm_now()
+             WHERE id = $1 AND lease_token = $2 AND state = ANY($4)",
             lease.attempt.as_uuid(),
-            lease.token.as_uuid()
+            lease.token.as_uuid(),
+            life::attempt::START.word(),
+            &life::attempt::START.premise()
         )
         .execute(&mut *tx)
         .await?;
@@ -72,17 +68,21 @@ impl Store {
             return running.map(drop).ok_or(StoreError::Stale("the lease has ended"));
         }
         sqlx::query!(
-            "UPDATE jobs SET state = 'running' WHERE project_id = $1 AND id = $2 AND state = 'leased'",
+            "UPDATE jobs SET state = $3 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
             place.project.as_uuid(),
-            place.job
+            place.job,
+            life::job::START.word(),
+            &life::job::START.premise()
         )
         .execute(&mut *tx)
         .await?;
         sqlx::query!(
-            "UPDATE builds SET state = 'running', started_at = farm_now()
-             WHERE project_id = $1 AND execution_id = $2 AND state = 'queued'",
+            "UPDATE builds SET state = $3, started_at = farm_now()
+             WHERE project_id = $1 AND execution_id = $2 AND state = ANY($4)",
             place.project.as_uuid(),
-            place.execution.as_uuid()
+            place.execution.as_uuid(),
+            life::build::START.word(),
+            &life::build::START.premise()
         )
         .execute(&mut *tx)
         .await?;

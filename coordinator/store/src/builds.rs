@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use farm_core::life;
+use farm_core::life::attempt::StopReason;
 use farm_types::spec::Purpose;
 use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, ProjectId, ShortId};
 
-use crate::attempts::STOP_CANCELLED;
 use crate::decide::{build_event, decide, stop_jobs};
 use crate::finish::PublishLimit;
 use crate::lease::lock_execution;
@@ -163,17 +164,18 @@ impl Store {
         .into();
         lock_execution(&mut tx, project, execution).await?;
         let asked = sqlx::query!(
-            "UPDATE builds SET state = 'cancelling'
-             WHERE project_id = $1 AND id = $2 AND state IN ('queued', 'running')",
+            "UPDATE builds SET state = $3 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
             project.as_uuid(),
-            build.as_uuid()
+            build.as_uuid(),
+            life::build::ASK_CANCEL.word(),
+            &life::build::ASK_CANCEL.premise()
         )
         .execute(&mut *tx)
         .await?;
         if asked.rows_affected() == 0 {
             return Ok(());
         }
-        build_event(&mut tx, project, build.as_uuid(), "cancelling").await?;
+        build_event(&mut tx, project, build.as_uuid(), life::build::ASK_CANCEL.word()).await?;
         let wanted = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM builds WHERE project_id = $1 AND execution_id = $2
                               AND state IN ('queued', 'running')) AS "wanted!""#,
@@ -184,16 +186,18 @@ impl Store {
         .await?;
         if wanted {
             sqlx::query!(
-                "UPDATE builds SET state = 'cancelled', finished_at = farm_now()
-                 WHERE project_id = $1 AND id = $2 AND state = 'cancelling'",
+                "UPDATE builds SET state = $3, finished_at = farm_now()
+                 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
                 project.as_uuid(),
-                build.as_uuid()
+                build.as_uuid(),
+                life::build::CANCELLED.word(),
+                &life::build::CANCELLED.premise()
             )
             .execute(&mut *tx)
             .await?;
-            build_event(&mut tx, project, build.as_uuid(), "cancelled").await?;
+            build_event(&mut tx, project, build.as_uuid(), life::build::CANCELLED.word()).await?;
         } else {
-            stop_jobs(&mut tx, project, execution, STOP_CANCELLED).await?;
+            stop_jobs(&mut tx, project, execution, StopReason::Cancelled).await?;
             decide(&mut tx, project, execution, publish).await?;
         }
         tx.commit().await?;

@@ -1,9 +1,12 @@
 //! What an execution's jobs come to, and what follows for its builds. The caller holds the execution's lock.
 
+use farm_core::life::attempt::StopReason;
+use farm_core::life::{self, Transition};
 use farm_core::verdict::{JobOutcome, Verdict, verdict};
+use farm_types::state::ExecutionState;
 use farm_types::{Cause, ExecutionId, Failure, ProjectId};
 
-use crate::attempts::{Place, STOP_FAILED_ELSEWHERE};
+use crate::attempts::Place;
 use crate::finish::{PublishLimit, end_job, event, free_slots};
 use crate::record::JobResult;
 use crate::{Result, Tx, from_json, from_json_opt, state, to_json};
@@ -42,20 +45,20 @@ pub(crate) async fn decide(
 }
 
 async fn built(tx: &mut Tx, project: ProjectId, execution: ExecutionId, publish: PublishLimit) -> Result<()> {
-    if !end_execution(tx, project, execution, "built", None).await? {
+    if !end_execution(tx, project, execution, life::execution::BUILT, None).await? {
         return Ok(());
     }
+    cancel_asked(tx, project, execution).await?;
     let builds = sqlx::query!(
-        "UPDATE builds SET
-            state = CASE WHEN state = 'cancelling' THEN 'cancelled' ELSE 'publishing' END,
-            finished_at = CASE WHEN state = 'cancelling' THEN farm_now() END,
-            started_at = coalesce(started_at, farm_now()),
+        "UPDATE builds SET state = $4, started_at = coalesce(started_at, farm_now()),
             publish_due = farm_now(), publish_deadline = farm_now() + make_interval(secs => $3)
-         WHERE project_id = $1 AND execution_id = $2 AND state IN ('queued', 'running', 'cancelling')
+         WHERE project_id = $1 AND execution_id = $2 AND state = ANY($5)
          RETURNING id, state",
         project.as_uuid(),
         execution.as_uuid(),
-        publish.0.as_secs_f64()
+        publish.0.as_secs_f64(),
+        life::build::PUBLISH.word(),
+        &life::build::PUBLISH.premise()
     )
     .fetch_all(&mut **tx)
     .await?;
@@ -72,20 +75,20 @@ pub(crate) async fn fail_execution(
     execution: ExecutionId,
     failure: &Failure,
 ) -> Result<()> {
-    if !end_execution(tx, project, execution, "failed", Some(failure)).await? {
+    if !end_execution(tx, project, execution, life::execution::FAIL, Some(failure)).await? {
         return Ok(());
     }
-    stop_jobs(tx, project, execution, STOP_FAILED_ELSEWHERE).await?;
+    stop_jobs(tx, project, execution, StopReason::FailedElsewhere).await?;
+    cancel_asked(tx, project, execution).await?;
     let builds = sqlx::query!(
-        "UPDATE builds SET
-            state = CASE WHEN state = 'cancelling' THEN 'cancelled' ELSE 'failed' END,
-            failure = CASE WHEN state = 'cancelling' THEN NULL ELSE $3::jsonb END,
-            finished_at = farm_now()
-         WHERE project_id = $1 AND execution_id = $2 AND state IN ('queued', 'running', 'cancelling')
+        "UPDATE builds SET state = $4, failure = $3, finished_at = farm_now()
+         WHERE project_id = $1 AND execution_id = $2 AND state = ANY($5)
          RETURNING id, state",
         project.as_uuid(),
         execution.as_uuid(),
-        to_json(failure)?
+        to_json(failure)?,
+        life::build::FAIL.word(),
+        &life::build::FAIL.premise()
     )
     .fetch_all(&mut **tx)
     .await?;
@@ -104,20 +107,42 @@ async fn cancelled(tx: &mut Tx, project: ProjectId, execution: ExecutionId) -> R
     )
     .fetch_one(&mut **tx)
     .await?;
-    if live || !end_execution(tx, project, execution, "cancelled", None).await? {
+    if live || !end_execution(tx, project, execution, life::execution::CANCEL, None).await? {
         return Ok(());
     }
+    cancel_asked(tx, project, execution).await?;
     let builds = sqlx::query_scalar!(
-        "UPDATE builds SET state = 'cancelled', finished_at = farm_now()
-         WHERE project_id = $1 AND execution_id = $2 AND state IN ('queued', 'running', 'cancelling')
+        "UPDATE builds SET state = $3, finished_at = farm_now()
+         WHERE project_id = $1 AND execution_id = $2 AND state = ANY($4)
          RETURNING id",
         project.as_uuid(),
-        execution.as_uuid()
+        execution.as_uuid(),
+        life::build::CANCELLED_WITH.word(),
+        &life::build::CANCELLED_WITH.premise()
     )
     .fetch_all(&mut **tx)
     .await?;
     for build in builds {
         build_event(tx, project, build, "cancelled").await?;
+    }
+    Ok(())
+}
+
+/// Ends the builds of an ended execution whose end was asked for.
+async fn cancel_asked(tx: &mut Tx, project: ProjectId, execution: ExecutionId) -> Result<()> {
+    let builds = sqlx::query_scalar!(
+        "UPDATE builds SET state = $3, finished_at = farm_now()
+         WHERE project_id = $1 AND execution_id = $2 AND state = ANY($4)
+         RETURNING id",
+        project.as_uuid(),
+        execution.as_uuid(),
+        life::build::CANCELLED.word(),
+        &life::build::CANCELLED.premise()
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    for build in builds {
+        build_event(tx, project, build, life::build::CANCELLED.word()).await?;
     }
     Ok(())
 }
@@ -130,31 +155,36 @@ pub(crate) async fn stop_jobs(
     tx: &mut Tx,
     project: ProjectId,
     execution: ExecutionId,
-    why: &str,
+    why: StopReason,
 ) -> Result<()> {
+    let withdraw = life::attempt::WITHDRAW;
     let unanswered = sqlx::query!(
-        "UPDATE attempts SET state = 'cancelled', stop_reason = $3, stop_since = farm_now(),
+        "UPDATE attempts SET state = $4, stop_reason = $3, stop_since = farm_now(),
                 finished_at = farm_now()
          FROM jobs WHERE jobs.project_id = $1 AND jobs.execution_id = $2 AND attempts.project_id = $1
-           AND attempts.job_id = jobs.id AND attempts.state = 'offered'
+           AND attempts.job_id = jobs.id AND attempts.state = ANY($5)
          RETURNING attempts.id, attempts.job_id, attempts.engine_id, attempts.weight",
         project.as_uuid(),
         execution.as_uuid(),
-        why
+        why.as_str(),
+        withdraw.word(),
+        &withdraw.premise()
     )
     .fetch_all(&mut **tx)
     .await?;
     for attempt in unanswered {
         let place = Place { project, job: attempt.job_id, execution };
-        end_job(tx, &place, "cancelled", None).await?;
+        end_job(tx, &place, life::job::STOPPED, None).await?;
         free_slots(tx, attempt.engine_id, attempt.weight).await?;
-        event(tx, &place, "attempt_ended", &attempt.id.to_string(), "cancelled").await?;
+        event(tx, &place, "attempt_ended", &attempt.id.to_string(), withdraw.word()).await?;
     }
     sqlx::query!(
-        "UPDATE jobs SET state = 'cancelled', decided_at = farm_now(), waiting = ''
-         WHERE project_id = $1 AND execution_id = $2 AND state IN ('blocked', 'ready')",
+        "UPDATE jobs SET state = $3, decided_at = farm_now(), waiting = ''
+         WHERE project_id = $1 AND execution_id = $2 AND state = ANY($4)",
         project.as_uuid(),
-        execution.as_uuid()
+        execution.as_uuid(),
+        life::job::CANCEL.word(),
+        &life::job::CANCEL.premise()
     )
     .execute(&mut **tx)
     .await?;
@@ -165,7 +195,7 @@ pub(crate) async fn stop_jobs(
            AND attempts.stop_reason = ''",
         project.as_uuid(),
         execution.as_uuid(),
-        why
+        why.as_str()
     )
     .execute(&mut **tx)
     .await?;
@@ -177,17 +207,18 @@ async fn end_execution(
     tx: &mut Tx,
     project: ProjectId,
     execution: ExecutionId,
-    word: &str,
+    transition: Transition<ExecutionState>,
     failure: Option<&Failure>,
 ) -> Result<bool> {
     let failure = failure.map(to_json).transpose()?;
     let ended = sqlx::query!(
         "UPDATE executions SET state = $3, failure = $4, decided_at = farm_now()
-         WHERE project_id = $1 AND id = $2 AND state = 'open'",
+         WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
         project.as_uuid(),
         execution.as_uuid(),
-        word,
-        failure
+        transition.word(),
+        failure,
+        &transition.premise()
     )
     .execute(&mut **tx)
     .await?;
@@ -205,15 +236,6 @@ pub(crate) async fn build_event(
         .fetch_one(&mut **tx)
         .await?;
     Ok(())
-}
-
-/// The failure of a job that took longer than any may.
-pub(crate) fn attempt_deadline() -> Failure {
-    Failure::new(
-        Cause::Deadline,
-        "attempt_deadline",
-        "it took longer than a try may (attempt_deadline_seconds in the coordinator's configuration)",
-    )
 }
 
 /// The failure of a build whose job waited too long.

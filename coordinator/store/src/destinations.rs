@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use farm_core::life::publication::{destination, tag};
 use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository};
 
 use crate::leader::{Epoch, hold_epoch};
@@ -111,13 +112,15 @@ impl Store {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         sqlx::query!(
-            "UPDATE destinations SET state = 'pushed', settled_at = farm_now(), failure = NULL
+            "UPDATE destinations SET state = $5, settled_at = farm_now(), failure = NULL
              WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
-               AND state = 'pending'",
+               AND state = ANY($6)",
             d.project.as_uuid(),
             d.publication.as_uuid(),
             d.repository.registry(),
-            d.repository.name()
+            d.repository.name(),
+            destination::PUSH.word(),
+            &destination::PUSH.premise()
         )
         .execute(&mut *tx)
         .await?;
@@ -161,27 +164,31 @@ impl Store {
             }
             None => {
                 sqlx::query!(
-                    "UPDATE destinations SET state = 'failed', tries = tries + 1, failure = $5,
+                    "UPDATE destinations SET state = $6, tries = tries + 1, failure = $5,
                             settled_at = farm_now()
                      WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
-                       AND state = 'pending'",
+                       AND state = ANY($7)",
                     project,
                     publication,
                     registry,
                     repository,
-                    failure_json
+                    failure_json,
+                    destination::FAIL.word(),
+                    &destination::FAIL.premise()
                 )
                 .execute(&mut *tx)
                 .await?;
                 sqlx::query!(
-                    "UPDATE tags SET state = 'failed', failure = $5, settled_at = farm_now()
+                    "UPDATE tags SET state = $6, failure = $5, settled_at = farm_now()
                      WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
-                       AND state IN ('wanted', 'put')",
+                       AND state = ANY($7)",
                     project,
                     publication,
                     registry,
                     repository,
-                    failure_json
+                    failure_json,
+                    tag::FAIL.word(),
+                    &tag::FAIL.premise()
                 )
                 .execute(&mut *tx)
                 .await?;
@@ -258,14 +265,16 @@ impl Store {
         let claim = if granted.rows_affected() == 1 { Claim::Granted } else { Claim::Superseded };
         if claim == Claim::Superseded {
             sqlx::query!(
-                "UPDATE tags SET state = 'superseded', settled_at = farm_now()
+                "UPDATE tags SET state = $6, settled_at = farm_now()
                  WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
-                   AND tag = $5 AND state IN ('wanted', 'put')",
+                   AND tag = $5 AND state = ANY($7)",
                 project,
                 publication,
                 registry,
                 repository,
-                tag
+                tag,
+                tag::SUPERSEDE.word(),
+                &tag::SUPERSEDE.premise()
             )
             .execute(&mut *tx)
             .await?;
@@ -283,14 +292,16 @@ impl Store {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         let noted = sqlx::query!(
-            "UPDATE tags SET state = 'put'
+            "UPDATE tags SET state = $6
              WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
-               AND state IN ('wanted', 'put')",
+               AND state = ANY($7)",
             d.project.as_uuid(),
             d.publication.as_uuid(),
             d.repository.registry(),
             d.repository.name(),
-            tag
+            tag,
+            tag::PUT.word(),
+            &tag::PUT.premise()
         )
         .execute(&mut *tx)
         .await?;
@@ -310,14 +321,16 @@ impl Store {
         hold_epoch(&mut tx, epoch).await?;
         lock_publication(&mut tx, d.project, d.publication).await?;
         sqlx::query!(
-            "UPDATE tags SET state = 'verified', settled_at = farm_now()
+            "UPDATE tags SET state = $6, settled_at = farm_now()
              WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
-               AND state = 'put'",
+               AND state = ANY($7)",
             d.project.as_uuid(),
             d.publication.as_uuid(),
             d.repository.registry(),
             d.repository.name(),
-            tag
+            tag,
+            tag::VERIFY.word(),
+            &tag::VERIFY.premise()
         )
         .execute(&mut *tx)
         .await?;

@@ -6,14 +6,17 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use farm_core::life::attempt::{Ended, JobFate, Said, StopReason};
+use farm_core::life::{self, Transition};
 use farm_core::retry::{self, Ending, History, Next};
+use farm_types::state::JobState;
 use farm_types::{Failure, Repository, WorkerId};
 
-use crate::attempts::{Lease, Place, STOP_CANCELLED, STOP_DEADLINE, STOP_FAILED_ELSEWHERE, place};
-use crate::decide::{attempt_deadline, decide};
+use crate::attempts::{Lease, Place, place};
+use crate::decide::decide;
 use crate::lease::lock_execution;
 use crate::record::JobResult;
-use crate::{Result, Store, StoreError, Tx, fit, to_json};
+use crate::{Result, Store, StoreError, Tx, fit, state, to_json};
 
 /// How an attempt ended, as its worker says.
 #[derive(Debug, Clone)]
@@ -36,6 +39,17 @@ pub enum Outcome {
         /// Its worker didn't want it.
         declined: bool,
     },
+}
+
+impl Outcome {
+    fn said(&self) -> Said {
+        match self {
+            Self::Succeeded { .. } => Said::Succeeded,
+            Self::Failed(failure) => Said::Failed(failure.clone()),
+            Self::Stopped => Said::Stopped,
+            Self::Released { declined } => Said::Released { declined: *declined },
+        }
+    }
 }
 
 /// How long one step took.
@@ -81,63 +95,40 @@ impl Store {
         )
         .fetch_one(&mut *tx)
         .await?;
-        let cancelled = before.stop_reason == STOP_CANCELLED || before.stop_reason == STOP_FAILED_ELSEWHERE;
-        let outcome = match outcome {
-            Outcome::Stopped | Outcome::Failed(_) if before.stop_reason == STOP_DEADLINE => {
-                Outcome::Failed(attempt_deadline())
-            }
-            outcome => outcome,
-        };
-        let word = match &outcome {
-            Outcome::Succeeded { .. } => "succeeded",
-            Outcome::Stopped if cancelled => "cancelled",
-            Outcome::Failed(_) if cancelled => "cancelled",
-            Outcome::Failed(_) => "failed",
-            Outcome::Stopped | Outcome::Released { .. } => "released",
-        };
+        let stop = stop_reason(&before.stop_reason)?;
+        let Ended { transition, failure, job } = life::attempt::end(stop, outcome.said());
+        let word = transition.word();
         if before.state == word {
             return Ok(());
         }
-        if !["offered", "running"].contains(&before.state.as_str()) {
+        if transition.take(state(&before.state)?).is_err() {
             return Err(StoreError::Stale("the lease has ended"));
         }
-        let (result, failure) = match &outcome {
-            Outcome::Succeeded { result, .. } => (Some(to_json(result)?), None),
-            Outcome::Failed(failure) if !cancelled => (None, Some(to_json(failure)?)),
-            _ => (None, None),
+        let result = match &outcome {
+            Outcome::Succeeded { result, .. } => Some(to_json(result)?),
+            _ => None,
         };
         let ended = sqlx::query!(
             "UPDATE attempts SET state = $3, finished_at = farm_now(), result = $4, failure = $5
-             WHERE id = $1 AND lease_token = $2 AND state IN ('offered', 'running')
+             WHERE id = $1 AND lease_token = $2 AND state = ANY($6)
              RETURNING worker_id, engine_id, weight",
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
             word,
             result,
-            failure
+            failure.as_ref().map(to_json).transpose()?,
+            &transition.premise()
         )
         .fetch_optional(&mut *tx)
         .await?
         .ok_or(StoreError::Stale("the lease has ended"))?;
         free_slots(&mut tx, ended.engine_id, ended.weight).await?;
         event(&mut tx, &place, "attempt_ended", &lease.attempt.to_string(), word).await?;
-        match outcome {
-            Outcome::Succeeded { result, repositories, steps } => {
+        match (job, outcome) {
+            (_, Outcome::Succeeded { result, repositories, steps }) => {
                 self.keep_result(&mut tx, &place, lease, &result, &repositories, &steps).await?;
             }
-            _ if cancelled => end_job(&mut tx, &place, "cancelled", None).await?,
-            Outcome::Failed(failure) => {
-                let ending = Ending::Failed(failure);
-                settle_job(&mut tx, &place, ending, ended.worker_id.into(), jitter).await?;
-            }
-            Outcome::Stopped => {
-                let ending = Ending::Released { declined: false };
-                settle_job(&mut tx, &place, ending, ended.worker_id.into(), jitter).await?;
-            }
-            Outcome::Released { declined } => {
-                let ending = Ending::Released { declined };
-                settle_job(&mut tx, &place, ending, ended.worker_id.into(), jitter).await?;
-            }
+            (fate, _) => end_as(&mut tx, &place, fate, ended.worker_id.into(), jitter).await?,
         }
         decide(&mut tx, place.project, place.execution, publish).await?;
         tx.commit().await?;
@@ -155,11 +146,13 @@ impl Store {
     ) -> Result<()> {
         let project = place.project.as_uuid();
         let updated = sqlx::query!(
-            "UPDATE jobs SET state = 'succeeded', result = $3, decided_at = farm_now()
-             WHERE project_id = $1 AND id = $2 AND state IN ('leased', 'running')",
+            "UPDATE jobs SET state = $4, result = $3, decided_at = farm_now()
+             WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
             project,
             place.job,
-            to_json(result)?
+            to_json(result)?,
+            life::job::SUCCEED.word(),
+            &life::job::SUCCEED.premise()
         )
         .execute(&mut **tx)
         .await?;
@@ -226,38 +219,59 @@ pub(crate) async fn event(tx: &mut Tx, place: &Place, kind: &str, what: &str, st
 }
 
 /// Decides a live job for good.
-pub(crate) async fn end_job(tx: &mut Tx, place: &Place, word: &str, failure: Option<&Failure>) -> Result<()> {
+pub(crate) async fn end_job(
+    tx: &mut Tx,
+    place: &Place,
+    transition: Transition<JobState>,
+    failure: Option<&Failure>,
+) -> Result<()> {
     let failure = failure.map(to_json).transpose()?;
     let updated = sqlx::query!(
         "UPDATE jobs SET state = $3, failure = $4, decided_at = farm_now(), waiting = ''
-         WHERE project_id = $1 AND id = $2 AND state IN ('ready', 'leased', 'running')",
+         WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
         place.project.as_uuid(),
         place.job,
-        word,
-        failure
+        transition.word(),
+        failure,
+        &transition.premise()
     )
     .execute(&mut **tx)
     .await?;
     if updated.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale("the job is decided")) }
 }
 
-/// Makes a job whose attempt ended without a result ready again, or fails it.
-pub(crate) async fn settle_job(
+/// Why an attempt was told to stop, from its row.
+pub(crate) fn stop_reason(word: &str) -> Result<Option<StopReason>> {
+    if word.is_empty() { Ok(None) } else { state(word).map(Some) }
+}
+
+/// Does to a job what the end of its attempt without a result means for it.
+pub(crate) async fn end_as(
     tx: &mut Tx,
     place: &Place,
-    ending: Ending,
+    fate: JobFate,
     worker: WorkerId,
     jitter: f64,
 ) -> Result<()> {
+    match fate {
+        JobFate::Result => Err(StoreError::Stale("there is no result")),
+        JobFate::Cancelled => end_job(tx, place, life::job::STOPPED, None).await,
+        JobFate::Ending(ending) => settle_job(tx, place, ending, worker, jitter).await,
+    }
+}
+
+/// Makes a job whose attempt ended without a result ready again, or fails it.
+async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId, jitter: f64) -> Result<()> {
     let released = matches!(ending, Ending::Released { .. });
     let lost = ending == Ending::Lost;
     let row = sqlx::query!(
         r#"SELECT attempt_count, lost_count,
                   (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
                    AND a.failure ->> 'cause' = 'killed') AS "killed!"
-           FROM jobs j WHERE project_id = $1 AND id = $2 AND state IN ('leased', 'running') FOR UPDATE"#,
+           FROM jobs j WHERE project_id = $1 AND id = $2 AND state = ANY($3) FOR UPDATE"#,
         place.project.as_uuid(),
-        place.job
+        place.job,
+        &life::job::AGAIN.premise()
     )
     .fetch_optional(&mut **tx)
     .await?
@@ -278,26 +292,28 @@ pub(crate) async fn settle_job(
                 .execute(&mut **tx)
                 .await?;
             }
-            end_job(tx, place, "failed", Some(&failure)).await
+            end_job(tx, place, life::job::FAIL, Some(&failure)).await
         }
         Next::Retry { after, avoid } => {
-            sqlx::query!(
-                "UPDATE jobs SET state = 'ready', ready_at = farm_now(),
+            let updated = sqlx::query!(
+                "UPDATE jobs SET state = $7, ready_at = farm_now(),
                         not_before = farm_now() + make_interval(secs => $3),
                         attempt_count = attempt_count - $4::int, lost_count = lost_count + $5::int,
                         excluded_workers = CASE WHEN $6::uuid IS NULL OR $6 = ANY(excluded_workers)
                                            THEN excluded_workers ELSE excluded_workers || $6 END
-                 WHERE project_id = $1 AND id = $2 AND state IN ('leased', 'running')",
+                 WHERE project_id = $1 AND id = $2 AND state = ANY($8)",
                 place.project.as_uuid(),
                 place.job,
                 after.as_secs_f64(),
                 i32::from(released),
                 i32::from(lost),
-                avoid.map(WorkerId::as_uuid)
+                avoid.map(WorkerId::as_uuid),
+                life::job::AGAIN.word(),
+                &life::job::AGAIN.premise()
             )
             .execute(&mut **tx)
             .await?;
-            Ok(())
+            if updated.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale("the job is decided")) }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use farm_core::life;
 use farm_types::{
     AttemptId, BuildSpec, EngineId, ExecutionId, JobId, LeaseToken, Platform, ProjectId, ShortId, Support,
     WorkerId,
@@ -72,12 +73,14 @@ impl Store {
         .ok_or(StoreError::Stale("the job is not ready"))?;
         lock_execution(&mut tx, job.project_id.into(), job.execution_id.into()).await?;
         let row = sqlx::query!(
-            "UPDATE jobs SET state = 'leased', attempt_count = attempt_count + 1, waiting = ''
-             WHERE project_id = $1 AND id = $2 AND state = 'ready'
+            "UPDATE jobs SET state = $3, attempt_count = attempt_count + 1, waiting = ''
+             WHERE project_id = $1 AND id = $2 AND state = ANY($4)
              RETURNING weight, unit_key,
                 (SELECT coalesce(max(number), 0) + 1 FROM attempts WHERE project_id = $1 AND job_id = $2) AS number",
             job.project_id,
-            assignment.job.as_uuid()
+            assignment.job.as_uuid(),
+            life::job::LEASE.word(),
+            &life::job::LEASE.premise()
         )
         .fetch_optional(&mut *tx)
         .await?

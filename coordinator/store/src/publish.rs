@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use farm_core::index::Index;
+use farm_core::life;
 use farm_types::{BuildId, BuildSpec, ExecutionId, Failure, Platform, ProjectId, PublicationId, ShortId};
 use uuid::Uuid;
 
@@ -227,9 +228,8 @@ pub(crate) async fn settle(tx: &mut Tx, project: ProjectId, publication: Publica
     let (project_id, id) = (project.as_uuid(), publication.as_uuid());
     let row = sqlx::query!(
         r#"SELECT
-            EXISTS (SELECT FROM destinations WHERE project_id = $1 AND publication_id = $2 AND state = 'pending')
-            OR EXISTS (SELECT FROM tags WHERE project_id = $1 AND publication_id = $2
-                       AND state IN ('wanted', 'put')) AS "open!",
+            ARRAY(SELECT state FROM destinations WHERE project_id = $1 AND publication_id = $2) AS "destinations!",
+            ARRAY(SELECT state FROM tags WHERE project_id = $1 AND publication_id = $2) AS "tags!",
             coalesce(
                (SELECT failure FROM destinations WHERE project_id = $1 AND publication_id = $2
                 AND state = 'failed' ORDER BY registry, repository LIMIT 1),
@@ -240,17 +240,17 @@ pub(crate) async fn settle(tx: &mut Tx, project: ProjectId, publication: Publica
     )
     .fetch_one(&mut **tx)
     .await?;
-    if row.open {
-        return Ok(());
-    }
+    let destinations = row.destinations.iter().map(|word| state(word)).collect::<Result<Vec<_>>>()?;
+    let tags = row.tags.iter().map(|word| state(word)).collect::<Result<Vec<_>>>()?;
+    let Some(transition) = life::publication::outcome(&destinations, &tags) else { return Ok(()) };
     let failure: Option<Failure> = crate::from_json_opt(row.failure)?;
-    let word = if failure.is_some() { "failed" } else { "published" };
     let build = sqlx::query_scalar!(
         "UPDATE publications SET state = $3, finished_at = farm_now()
-         WHERE project_id = $1 AND id = $2 AND state = 'pending' RETURNING build_id",
+         WHERE project_id = $1 AND id = $2 AND state = ANY($4) RETURNING build_id",
         project_id,
         id,
-        word
+        transition.word(),
+        &transition.premise()
     )
     .fetch_optional(&mut **tx)
     .await?;
@@ -261,20 +261,21 @@ pub(crate) async fn settle(tx: &mut Tx, project: ProjectId, publication: Publica
 }
 
 async fn end_build(tx: &mut Tx, project: ProjectId, build: BuildId, failure: Option<&Failure>) -> Result<()> {
-    let word = if failure.is_some() { "failed" } else { "succeeded" };
+    let transition = if failure.is_some() { life::build::UNPUBLISHED } else { life::build::PUBLISHED };
     let failure = failure.map(to_json).transpose()?;
     let ended = sqlx::query!(
         "UPDATE builds SET state = $3, failure = $4, finished_at = farm_now()
-         WHERE project_id = $1 AND id = $2 AND state = 'publishing'",
+         WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
         project.as_uuid(),
         build.as_uuid(),
-        word,
-        failure
+        transition.word(),
+        failure,
+        &transition.premise()
     )
     .execute(&mut **tx)
     .await?;
     if ended.rows_affected() != 1 {
         return Err(StoreError::Stale("the build is not publishing any more"));
     }
-    build_event(tx, project, build.as_uuid(), word).await
+    build_event(tx, project, build.as_uuid(), transition.word()).await
 }

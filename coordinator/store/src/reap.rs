@@ -1,12 +1,14 @@
 //! What only time brings about: leases that end, deadlines that pass.
 
-use farm_core::retry::Ending;
-
 use std::time::Duration;
 
-use crate::attempts::{Place, STOP_CANCELLED, STOP_DEADLINE, STOP_FAILED_ELSEWHERE};
-use crate::decide::{attempt_deadline, build_event, decide, fail_execution, queue_deadline};
-use crate::finish::{PublishLimit, end_job, event, free_slots, settle_job};
+use farm_core::life;
+use farm_core::life::attempt::{Said, StopReason};
+use farm_core::life::publication;
+
+use crate::attempts::Place;
+use crate::decide::{build_event, decide, fail_execution, queue_deadline};
+use crate::finish::{PublishLimit, end_as, end_job, event, free_slots, stop_reason};
 use crate::leader::{Epoch, hold_epoch};
 use crate::lease::lock_execution;
 use crate::{Result, Store, StoreError, fit};
@@ -72,36 +74,29 @@ impl Store {
         .await?;
         let Some(unanswered) = unanswered else { return Ok(false) };
         let ended = sqlx::query!(
-            r#"UPDATE attempts a SET state = 'lost', finished_at = farm_now(),
+            r#"UPDATE attempts a SET state = $3, finished_at = farm_now(),
                     failure = jsonb_build_object('cause', 'infrastructure', 'code', 'worker_lost', 'message',
                         CASE WHEN w.boot_id <> a.boot_id THEN 'it was restarted'
                              WHEN a.state = 'offered' THEN 'it did not answer'
                              ELSE 'no heartbeat for '
                                   || extract(epoch FROM farm_now() - w.last_seen)::int || ' s' END)
                FROM workers w
-               WHERE a.id = $1 AND w.id = a.worker_id AND a.state IN ('offered', 'running')
+               WHERE a.id = $1 AND w.id = a.worker_id AND a.state = ANY($4)
                  AND (a.lease_expires_at < farm_now()
                       OR (w.boot_id <> a.boot_id AND w.booted_at < farm_now() - make_interval(secs => $2)))
                RETURNING a.worker_id, a.engine_id, a.weight, a.stop_reason"#,
             attempt,
-            REBOOT_GRACE_SECONDS
+            REBOOT_GRACE_SECONDS,
+            life::attempt::LOSE.word(),
+            &life::attempt::LOSE.premise()
         )
         .fetch_optional(&mut *tx)
         .await?;
         let Some(ended) = ended else { return Ok(false) };
         free_slots(&mut tx, ended.engine_id, ended.weight).await?;
-        event(&mut tx, place, "attempt_ended", &attempt.to_string(), "lost").await?;
-        let ending = match ended.stop_reason.as_str() {
-            STOP_CANCELLED | STOP_FAILED_ELSEWHERE => None,
-            STOP_DEADLINE => Some(Ending::Failed(attempt_deadline())),
-            // Nothing ever ran, so no worker was lost by it.
-            _ if unanswered => Some(Ending::Released { declined: true }),
-            _ => Some(Ending::Lost),
-        };
-        match ending {
-            None => end_job(&mut tx, place, "cancelled", None).await?,
-            Some(ending) => settle_job(&mut tx, place, ending, ended.worker_id.into(), jitter).await?,
-        }
+        event(&mut tx, place, "attempt_ended", &attempt.to_string(), life::attempt::LOSE.word()).await?;
+        let said = life::attempt::end(stop_reason(&ended.stop_reason)?, Said::Silence { unanswered });
+        end_as(&mut tx, place, said.job, ended.worker_id.into(), jitter).await?;
         decide(&mut tx, place.project, place.execution, publish).await?;
         tx.commit().await?;
         Ok(true)
@@ -119,7 +114,7 @@ impl Store {
                 SELECT project_id, id FROM attempts WHERE state IN ('offered', 'running') AND stop_reason = ''
                 AND offered_at < farm_now() - make_interval(secs => $1) FOR UPDATE SKIP LOCKED)",
             limit.as_secs_f64(),
-            STOP_DEADLINE
+            StopReason::Deadline.as_str()
         )
         .execute(&mut *tx)
         .await?;
@@ -164,7 +159,7 @@ impl Store {
                 continue;
             }
             let failure = queue_deadline(&row.waiting, &row.platform);
-            end_job(&mut tx, &place, "failed", Some(&failure)).await?;
+            end_job(&mut tx, &place, life::job::EXPIRE, Some(&failure)).await?;
             fail_execution(&mut tx, place.project, place.execution, &failure).await?;
             tx.commit().await?;
             ended += 1;
@@ -180,7 +175,7 @@ impl Store {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         let builds = sqlx::query!(
-            r#"UPDATE builds b SET state = 'failed', finished_at = farm_now(),
+            r#"UPDATE builds b SET state = $1, finished_at = farm_now(),
                     failure = jsonb_build_object('cause', 'deadline', 'code', 'publish_deadline', 'message',
                         'the index could not be published in time: ' || coalesce(
                             (SELECT d.failure ->> 'message' FROM publications p
@@ -188,41 +183,49 @@ impl Store {
                              WHERE p.project_id = b.project_id AND p.build_id = b.id AND d.failure IS NOT NULL
                              ORDER BY d.registry, d.repository LIMIT 1),
                             nullif(b.publish_trouble, ''), 'the coordinator did not come to it'))
-               WHERE state = 'publishing' AND publish_deadline < farm_now()
-               RETURNING project_id, id, failure AS "failure!""#
+               WHERE state = ANY($2) AND publish_deadline < farm_now()
+               RETURNING project_id, id, failure AS "failure!""#,
+            life::build::UNPUBLISHED.word(),
+            &life::build::UNPUBLISHED.premise()
         )
         .fetch_all(&mut *tx)
         .await?;
         for build in &builds {
             sqlx::query!(
-                "UPDATE publications SET state = 'failed', finished_at = farm_now()
-                 WHERE project_id = $1 AND build_id = $2 AND state = 'pending'",
+                "UPDATE publications SET state = $3, finished_at = farm_now()
+                 WHERE project_id = $1 AND build_id = $2 AND state = ANY($4)",
                 build.project_id,
-                build.id
+                build.id,
+                publication::FAIL.word(),
+                &publication::FAIL.premise()
             )
             .execute(&mut *tx)
             .await?;
             sqlx::query!(
-                "UPDATE destinations d SET state = 'failed', settled_at = farm_now(), failure = coalesce(d.failure, $3)
+                "UPDATE destinations d SET state = $4, settled_at = farm_now(), failure = coalesce(d.failure, $3)
                  FROM publications p WHERE p.project_id = $1 AND p.build_id = $2 AND d.project_id = $1
-                   AND d.publication_id = p.id AND d.state = 'pending'",
+                   AND d.publication_id = p.id AND d.state = ANY($5)",
                 build.project_id,
                 build.id,
-                build.failure
+                build.failure,
+                publication::destination::FAIL.word(),
+                &publication::destination::FAIL.premise()
             )
             .execute(&mut *tx)
             .await?;
             sqlx::query!(
-                "UPDATE tags t SET state = 'failed', settled_at = farm_now(), failure = coalesce(t.failure, $3)
+                "UPDATE tags t SET state = $4, settled_at = farm_now(), failure = coalesce(t.failure, $3)
                  FROM publications p WHERE p.project_id = $1 AND p.build_id = $2 AND t.project_id = $1
-                   AND t.publication_id = p.id AND t.state IN ('wanted', 'put')",
+                   AND t.publication_id = p.id AND t.state = ANY($5)",
                 build.project_id,
                 build.id,
-                build.failure
+                build.failure,
+                publication::tag::FAIL.word(),
+                &publication::tag::FAIL.premise()
             )
             .execute(&mut *tx)
             .await?;
-            build_event(&mut tx, build.project_id.into(), build.id, "failed").await?;
+            build_event(&mut tx, build.project_id.into(), build.id, life::build::UNPUBLISHED.word()).await?;
         }
         tx.commit().await?;
         Ok(builds.len())

@@ -9,6 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Invalid;
 
+/// What all the states below have in common.
+pub trait State: fmt::Debug + Copy + PartialEq + 'static {
+    /// The state's one word.
+    fn word(self) -> &'static str;
+    /// Every state, in the order of a life.
+    fn all() -> &'static [Self];
+    /// The states that may follow this one.
+    fn followers(self) -> &'static [Self];
+}
+
 macro_rules! states {
     ($($(#[$doc:meta])* $name:ident, $thing:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal => [$($next:ident),*];)* })*) => {$(
         $(#[$doc])*
@@ -32,6 +42,20 @@ macro_rules! states {
             /// True when nothing may follow.
             pub fn is_final(self) -> bool {
                 self.next().is_empty()
+            }
+        }
+
+        impl State for $name {
+            fn word(self) -> &'static str {
+                self.as_str()
+            }
+
+            fn all() -> &'static [Self] {
+                Self::ALL
+            }
+
+            fn followers(self) -> &'static [Self] {
+                self.next()
             }
         }
 
@@ -144,7 +168,7 @@ states! {
         /// It ought to point to the index.
         Wanted = "wanted" => [Put, Superseded, Failed];
         /// It was put; not looked at again yet.
-        Put = "put" => [Wanted, Verified, Superseded, Failed];
+        Put = "put" => [Verified, Superseded, Failed];
         /// It was seen to point to the index.
         Verified = "verified" => [];
         /// A newer intention has the tag, or will.

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farm_core::index::{Index, IndexDocument, merge};
 use farm_core::retry::backoff;
@@ -28,6 +28,8 @@ use crate::hints::BACKSTOP;
 use crate::registry::RegistryError;
 use crate::registry::image::ChildError;
 
+/// A claim is good for that long: later the tag is claimed anew before it is put.
+const CLAIM_HOLDS: Duration = Duration::from_secs(10);
 /// What one look at the database takes.
 const BATCH: i64 = 256;
 /// Tasks that work on one registry at once.
@@ -169,7 +171,7 @@ async fn recheck_one(context: &Context, epoch: Epoch, due: Recheck, locks: &TagL
             Some(after)
         }
     };
-    context.store.rechecked(epoch, &due, again).await
+    context.store.rechecked(epoch, &due, again, after).await
 }
 
 /// Reads the children of one build back, and keeps the index that they make.
@@ -221,14 +223,23 @@ async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()>
 
 /// Brings one destination as far as it goes.
 async fn put_one(context: &Context, epoch: Epoch, due: DueDestination, locks: &TagLocks) -> Result<()> {
-    let Err(error) = put_steps(context, epoch, &due, locks).await else { return Ok(()) };
+    let ended = put_and_note(context, epoch, &due, locks).await;
+    if matches!(ended, Err(StoreError::Stale(_))) {
+        // This process may have been stopped for long and put something only now: who leads looks at those tags.
+        context.store.ask_recheck(&due).await?;
+    }
+    ended
+}
+
+async fn put_and_note(context: &Context, epoch: Epoch, due: &DueDestination, locks: &TagLocks) -> Result<()> {
+    let Err(error) = put_steps(context, epoch, due, locks).await else { return Ok(()) };
     let error = match error {
         PutError::Store(error) => return Err(error),
         PutError::Registry(error) => error,
     };
     tracing::warn!(repository = %due.repository, tries = due.tries, %error, "not published yet");
     let again = error.is_transient().then(|| backoff(due.tries + 1, rand::random::<f64>()));
-    context.store.destination_failed(epoch, &due, &error.failure(), again).await
+    context.store.destination_failed(epoch, due, &error.failure(), again).await
 }
 
 enum PutError {
@@ -275,10 +286,20 @@ async fn put_steps(
         let lock = locks.of(format!("{repository}:{tag}"));
         let _turn = lock.lock().await;
         let before = registries.head(repository, tag).await?;
+        let asked = Instant::now();
         let claim = context.store.claim_tag(epoch, due, tag, before, longest_put(context)).await?;
         if claim == Claim::Superseded {
             tracing::info!(%repository, tag, "a newer build has the tag");
             continue;
+        }
+        // Counts on while the process is stopped. What was claimed too long ago may be another's by now.
+        if asked.elapsed() > CLAIM_HOLDS {
+            return Err(PutError::Registry(RegistryError {
+                code: "registry_unavailable",
+                message: format!(
+                    "{repository}:{tag} was not put in time after it was claimed; it is claimed anew"
+                ),
+            }));
         }
         if before != Some(due.index_digest) {
             registries.put(repository, tag, &due.bytes, &due.media_type).await?;

@@ -11,6 +11,9 @@ use crate::leader::{Epoch, hold_epoch};
 use crate::publish::{lock_publication, settle};
 use crate::{Result, Store, StoreError, digest, fit, state, to_json};
 
+/// For how long a tag is looked at again whose former claim may still have its effect.
+const RECHECK_FOR: Duration = Duration::from_secs(24 * 3600);
+
 /// A destination that the index is to be put to.
 #[derive(Debug, Clone)]
 pub struct DueDestination {
@@ -240,16 +243,21 @@ impl Store {
             return Err(StoreError::Stale("the publication has ended"));
         }
         let granted = sqlx::query!(
-            "INSERT INTO tag_heads (project_id, registry, repository, tag, order_key, digest, epoch)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
+            "INSERT INTO tag_heads (project_id, registry, repository, tag, order_key, digest, epoch, closed)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, false)
              ON CONFLICT (project_id, registry, repository, tag) DO UPDATE
                 SET order_key = EXCLUDED.order_key, digest = EXCLUDED.digest, epoch = EXCLUDED.epoch,
-                    claimed_at = farm_now(),
+                    claimed_at = farm_now(), closed = false,
                     recheck_at = CASE
-                        WHEN tag_heads.claimed_at > farm_now() - make_interval(secs => $8)
+                        WHEN (NOT tag_heads.closed OR tag_heads.claimed_at > farm_now() - make_interval(secs => $8))
                              AND (tag_heads.order_key, tag_heads.epoch) <> (EXCLUDED.order_key, EXCLUDED.epoch)
                         THEN farm_now() + make_interval(secs => $8)
-                        ELSE tag_heads.recheck_at END
+                        ELSE tag_heads.recheck_at END,
+                    recheck_until = CASE
+                        WHEN NOT tag_heads.closed
+                             AND (tag_heads.order_key, tag_heads.epoch) <> (EXCLUDED.order_key, EXCLUDED.epoch)
+                        THEN farm_now() + make_interval(secs => $9)
+                        ELSE tag_heads.recheck_until END
              WHERE tag_heads.order_key <= EXCLUDED.order_key",
             project,
             registry,
@@ -258,7 +266,8 @@ impl Store {
             d.order_key,
             &d.index_digest.as_bytes()[..],
             epoch.0,
-            longest_put.as_secs_f64()
+            longest_put.as_secs_f64(),
+            RECHECK_FOR.as_secs_f64()
         )
         .execute(&mut *tx)
         .await?;
@@ -308,6 +317,18 @@ impl Store {
         if noted.rows_affected() != 1 {
             return Err(StoreError::Stale("the publication has ended"));
         }
+        sqlx::query!(
+            "UPDATE tag_heads SET closed = true
+             WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = $4 AND order_key = $5 AND epoch = $6",
+            d.project.as_uuid(),
+            d.repository.registry(),
+            d.repository.name(),
+            tag,
+            d.order_key,
+            epoch.0
+        )
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(())
     }
@@ -387,22 +408,53 @@ impl Store {
             .collect()
     }
 
-    /// Notes that a tag was looked at once more; `again` when it had to be mended and is due again after that.
+    /// Has the tags of a destination looked at soon that a newer intention has by now: somebody who doesn't lead any more has
+    /// put them, maybe too late. Says no epoch, since whoever finds out has none.
     ///
     /// # Errors
-    /// Another coordinator leads.
-    pub async fn rechecked(&self, epoch: Epoch, recheck: &Recheck, again: Option<Duration>) -> Result<()> {
+    /// The database can't be reached.
+    pub async fn ask_recheck(&self, d: &DueDestination) -> Result<()> {
+        sqlx::query!(
+            "UPDATE tag_heads SET recheck_at = farm_now()
+             WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = ANY($4) AND order_key > $5",
+            d.project.as_uuid(),
+            d.repository.registry(),
+            d.repository.name(),
+            &d.tags,
+            d.order_key
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// A tag was looked at, and is looked at again after `again`; without it only as long as a former claim may still have its
+    /// effect, and after twice the time each time, at least `longest_put`.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn rechecked(
+        &self,
+        epoch: Epoch,
+        recheck: &Recheck,
+        again: Option<Duration>,
+        longest_put: Duration,
+    ) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         sqlx::query!(
-            "UPDATE tag_heads SET recheck_at = farm_now() + make_interval(secs => $6)
+            "UPDATE tag_heads SET recheck_at = CASE
+                WHEN $6::float8 IS NOT NULL THEN farm_now() + make_interval(secs => $6)
+                WHEN recheck_until > farm_now()
+                THEN farm_now() + greatest(farm_now() - claimed_at, make_interval(secs => $7)) END
              WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = $4 AND order_key = $5",
             recheck.project.as_uuid(),
             recheck.repository.registry(),
             recheck.repository.name(),
             recheck.tag,
             recheck.order_key,
-            again.map(|after| after.as_secs_f64())
+            again.map(|after| after.as_secs_f64()),
+            longest_put.as_secs_f64()
         )
         .execute(&mut *tx)
         .await?;

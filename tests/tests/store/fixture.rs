@@ -177,9 +177,11 @@ impl World {
 
     /// Moves the farm's clock.
     pub fn pass(&self, interval: &str) {
-        self.database.psql(&format!("UPDATE farm_clock SET shift = shift + interval '{interval}'"));
         // The leader's row has grown old with the rest; its epoch still leads.
-        self.database.psql("UPDATE leader SET expires_at = farm_now() + interval '1 hour'");
+        self.database.psql(&format!(
+            "UPDATE farm_clock SET shift = shift + interval '{interval}'; \
+             UPDATE leader SET expires_at = farm_now() + interval '1 hour'"
+        ));
     }
 
     /// Slots in use, over all engines.

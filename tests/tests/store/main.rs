@@ -4,6 +4,7 @@
 mod accepting;
 mod ending;
 mod fixture;
+mod interleavings;
 mod leading;
 mod publishing;
 mod queueing;

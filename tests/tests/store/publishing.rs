@@ -10,17 +10,17 @@ use farm_types::{Cause, Digest, Failure};
 use crate::fixture::{World, index, success, world};
 
 /// A build of one platform that is built and merged, with its destinations.
-async fn merged(world: &World, key: &str, tags: &[&str]) -> (Submitted, Vec<DueDestination>) {
+pub async fn merged(world: &World, key: &str, tags: &[&str]) -> (Submitted, Vec<DueDestination>) {
     let (worker, _) = world.worker(&format!("w-{key}"), 1).await;
     let build = world.submit(key, "linux/amd64", tags).await;
     let lease = world.lease(build, 0, worker).await;
     world.finish(lease, success(key)).await.unwrap();
-    let due = world.store.due_merges(10).await.unwrap().into_iter().find(|d| d.build == build.id).unwrap();
+    let due = world.store.due_merges(1000).await.unwrap().into_iter().find(|d| d.build == build.id).unwrap();
     let sizes = [("linux/amd64".parse().unwrap(), 7)];
     world.store.keep_publication(world.epoch, &due, &index(key), &sizes).await.unwrap();
     assert!(world.store.keep_publication(world.epoch, &due, &index(key), &[]).await.is_err(), "kept twice");
     let bytes = key.as_bytes();
-    let mut destinations = world.store.due_destinations(10).await.unwrap();
+    let mut destinations = world.store.due_destinations(1000).await.unwrap();
     destinations.retain(|d| d.bytes == bytes);
     (build, destinations)
 }
@@ -30,7 +30,7 @@ async fn claim(world: &World, destination: &DueDestination, tag: &str) -> farm_s
     world.store.claim_tag(world.epoch, destination, tag, before, Duration::from_secs(60)).await
 }
 
-async fn put(world: &World, destination: &DueDestination, tag: &str) -> Claim {
+pub async fn put(world: &World, destination: &DueDestination, tag: &str) -> Claim {
     let claim = claim(world, destination, tag).await.unwrap();
     if claim == Claim::Granted {
         world.store.tag_put(world.epoch, destination, tag).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_build_succeeds_when_every_destination_has_the_index_and_every_tag_is_
         tags.iter().all(|tag| tag.state == TagState::Verified && tag.previous == Some(Digest::of(b"before")))
     );
     assert!(world.store.due_destinations(10).await.unwrap().is_empty());
-    assert!(world.store.due_merges(10).await.unwrap().is_empty());
+    assert!(world.store.due_merges(1000).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -182,9 +182,55 @@ async fn a_tag_whose_older_put_may_still_come_is_looked_at_once_more() {
     let recheck = world.store.due_rechecks(10).await.unwrap().remove(0);
     assert_eq!((recheck.digest, recheck.bytes.as_slice()), (Digest::of(b"new"), b"new".as_slice()));
     assert_eq!(recheck.older, [Digest::of(b"old")]);
-    world.store.rechecked(world.epoch, &recheck, Some(Duration::from_secs(60))).await.unwrap();
+    let longest_put = Duration::from_secs(60);
+    world.store.rechecked(world.epoch, &recheck, Some(longest_put), longest_put).await.unwrap();
     assert!(world.store.due_rechecks(10).await.unwrap().is_empty());
-    world.pass("61 s");
-    world.store.rechecked(world.epoch, &recheck, None).await.unwrap();
+    // Whether the older put is over nobody knows: it is looked at for a day, less and less often.
+    let mut looks = 0;
+    for _ in 0..16 {
+        world.pass("2 hours");
+        for recheck in world.store.due_rechecks(10).await.unwrap() {
+            looks += 1;
+            world.store.rechecked(world.epoch, &recheck, None, longest_put).await.unwrap();
+        }
+    }
+    assert!((4..=6).contains(&looks), "{looks}");
+    assert_eq!(world.database.psql("SELECT count(*) FROM tag_heads WHERE recheck_at IS NOT NULL"), "0");
+}
+
+#[tokio::test]
+async fn a_tag_whose_older_put_is_known_to_be_over_is_looked_at_once_if_at_all() {
+    let world = world().await;
+    let longest_put = Duration::from_secs(60);
+    let mut newer = Vec::new();
+    for (key, pause) in [("first", "1 s"), ("soon", "61 s"), ("late", "1 s")] {
+        let (_, destinations) = merged(&world, key, &["localhost:5002/app:1"]).await;
+        world.store.destination_pushed(world.epoch, &destinations[0]).await.unwrap();
+        put(&world, &destinations[0], "1").await;
+        let due = world.database.psql("SELECT count(*) FROM tag_heads WHERE recheck_at IS NOT NULL");
+        newer.push((key, due));
+        world.pass(pause);
+        for recheck in world.store.due_rechecks(10).await.unwrap() {
+            world.store.rechecked(world.epoch, &recheck, None, longest_put).await.unwrap();
+        }
+    }
+    assert_eq!(newer, [("first", "0".to_owned()), ("soon", "1".to_owned()), ("late", "0".to_owned())]);
+}
+
+#[tokio::test]
+async fn who_finds_that_he_leads_no_more_has_a_newer_ones_tag_looked_at_at_once() {
+    let world = world().await;
+    let (_, old) = merged(&world, "old", &["localhost:5002/app:1"]).await;
+    let (_, new) = merged(&world, "new", &["localhost:5002/app:1"]).await;
+    for destination in [&old[0], &new[0]] {
+        world.store.destination_pushed(world.epoch, destination).await.unwrap();
+    }
+    // He has it himself: there is nothing to be mended.
+    put(&world, &old[0], "1").await;
+    world.store.ask_recheck(&old[0]).await.unwrap();
     assert!(world.store.due_rechecks(10).await.unwrap().is_empty());
+    put(&world, &new[0], "1").await;
+    world.store.ask_recheck(&old[0]).await.unwrap();
+    let recheck = world.store.due_rechecks(10).await.unwrap().remove(0);
+    assert_eq!((recheck.digest, recheck.older), (Digest::of(b"new"), vec![Digest::of(b"old")]));
 }

@@ -1,0 +1,253 @@
+//! Publishing, the leader, and a registry that knows no fence: `store/src/{leader,publish,destinations}.rs`,
+//! `reconcile/publish.rs`.
+
+use farm_core::life;
+use farm_core::life::publication;
+use farm_types::state::{BuildState, DestinationState, PublicationState, TagState};
+use farm_types::{Cause, Failure};
+
+use crate::world::*;
+
+/// A claim is good for that long: later the tag is claimed anew before anything is put.
+pub const CLAIM_HOLDS: i64 = 2;
+/// For how long a tag is looked at again whose former claim may still have its effect.
+pub const RECHECK_FOR: i64 = 24 * 3600;
+
+impl World {
+    /// A coordinator renews its leadership, takes it, or learns that another leads.
+    pub fn lead(&mut self, coordinator: Row) {
+        let Leader { holder, epoch, expires, .. } = self.leader;
+        let renews = holder == Some(coordinator)
+            && self.coordinators[coordinator] == Some(epoch)
+            && expires > self.now;
+        if renews {
+            self.leader.expires = self.now + LEADER_TTL;
+            return;
+        }
+        if expires > self.now {
+            self.coordinators[coordinator] = None;
+            return;
+        }
+        let epoch = epoch + 1;
+        if expires + OUTAGE < self.now {
+            self.leader.silent_since = expires;
+            self.leader.settling_until = self.now + LEASE;
+        }
+        self.leader =
+            Leader { holder: Some(coordinator), epoch, expires: self.now + LEADER_TTL, ..self.leader };
+        self.coordinators[coordinator] = Some(epoch);
+    }
+
+    /// The publisher of a coordinator looks for what is due.
+    pub fn look(&mut self, coordinator: Row) {
+        let Some(epoch) = self.coordinators[coordinator] else { return };
+        for build in 0..self.builds.len() {
+            let row = &self.builds[build];
+            match &row.publication {
+                None if row.state == BuildState::Publishing => {
+                    self.writes.push((epoch, coordinator, Write::Merge { build }));
+                }
+                Some(of) if of.state == PublicationState::Pending => {
+                    // One task a publication, and one a tag, in a process.
+                    let busy = self.tasks.iter().any(|task| {
+                        task.coordinator == coordinator
+                            && (task.build == build || self.builds[task.build].tag == row.tag)
+                    });
+                    if !busy {
+                        let task = Task {
+                            coordinator,
+                            epoch,
+                            build,
+                            step: Step::Index,
+                            claimed_at: 0,
+                            is_there: false,
+                        };
+                        self.tasks.push(task);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let due = |head: &Head| head.recheck_at.is_some_and(|at| at <= self.now);
+        let tags: Vec<u8> = self.heads.iter().filter(|(_, head)| due(head)).map(|(tag, _)| *tag).collect();
+        for tag in tags {
+            self.recheck(epoch, tag);
+        }
+    }
+
+    /// `keep_publication`.
+    pub fn merge(&mut self, epoch: i64, build: Row) {
+        if !self.leads(epoch)
+            || self.builds[build].state != BuildState::Publishing
+            || self.builds[build].publication.is_some()
+        {
+            return;
+        }
+        let jobs = &self.executions[self.builds[build].execution].jobs;
+        assert!(
+            jobs.iter().all(|job| self.jobs[*job].result.is_some()),
+            "merged without all that is required"
+        );
+        if self.builds[build].tag.is_none() {
+            self.builds[build].state = life::build::PUBLISHED.take(BuildState::Publishing).unwrap();
+            return;
+        }
+        self.builds[build].publication = Some(Publication {
+            state: PublicationState::Pending,
+            destination: DestinationState::Pending,
+            tag: TagState::Wanted,
+        });
+    }
+
+    /// A task goes one step. Between any two it may be stopped for as long as the test likes, or for ever.
+    pub fn step(&mut self, index: usize) {
+        let task = self.tasks[index].clone();
+        let (build, epoch) = (task.build, task.epoch);
+        let tag = self.builds[build].tag.unwrap();
+        let leads = self.leads(epoch);
+        let next = match task.step {
+            Step::Index if leads => {
+                let of = self.builds[build].publication.as_mut().unwrap();
+                of.destination =
+                    publication::destination::PUSH.take(of.destination).unwrap_or(of.destination);
+                Some(Step::Look)
+            }
+            Step::Look => {
+                self.tasks[index].is_there = self.registry.get(&tag) == Some(&build);
+                Some(Step::Claim)
+            }
+            Step::Claim if leads => self.claim(epoch, build, tag).then(|| {
+                self.tasks[index].claimed_at = self.now;
+                Step::Check
+            }),
+            Step::Check if task.is_there => Some(Step::Note),
+            Step::Check if task.claimed_at + CLAIM_HOLDS < self.now => Some(Step::Look),
+            Step::Check => Some(Step::Send),
+            Step::Send => {
+                self.puts.push(Put { tag, build, sent: self.now });
+                Some(Step::Sent)
+            }
+            // Its own put is waited for; what the registry doesn't take in time is given up and tried anew.
+            Step::Sent => {
+                let flies = self.puts.iter().any(|put| put.build == build && put.tag == tag);
+                if flies { Some(Step::Sent) } else { Some(Step::Note) }
+            }
+            Step::Note if leads && self.is_open(build) => {
+                let of = self.builds[build].publication.as_mut().unwrap();
+                of.tag = publication::tag::PUT.take(of.tag).unwrap();
+                if let Some(head) = self.heads.get_mut(&tag).filter(|h| (h.build, h.epoch) == (build, epoch))
+                {
+                    head.closed = true;
+                }
+                Some(Step::Verify)
+            }
+            Step::Verify if leads && self.registry.get(&tag) == Some(&build) => {
+                let of = self.builds[build].publication.as_mut().unwrap();
+                if let Ok(verified) = publication::tag::VERIFY.take(of.tag) {
+                    of.tag = verified;
+                    self.settle(build);
+                }
+                None
+            }
+            Step::Note => Some(Step::AskRecheck),
+            Step::AskRecheck => {
+                let order = self.builds[build].order;
+                if let Some(head) = self.heads.get_mut(&tag).filter(|head| head.order > order) {
+                    head.recheck_at = Some(self.now);
+                }
+                None
+            }
+            Step::Index | Step::Claim | Step::Verify => None,
+        };
+        match next {
+            Some(step) => self.tasks[index].step = step,
+            None => drop(self.tasks.remove(index)),
+        }
+    }
+
+    fn is_open(&self, build: Row) -> bool {
+        let of = self.builds[build].publication.as_ref().unwrap();
+        matches!(of.tag, TagState::Wanted | TagState::Put)
+    }
+
+    /// `claim_tag`: true when the tag may be put.
+    fn claim(&mut self, epoch: i64, build: Row, tag: u8) -> bool {
+        if !self.is_open(build) {
+            return false;
+        }
+        let (order, now) = (self.builds[build].order, self.now);
+        if self.heads.get(&tag).is_some_and(|head| head.order > order) {
+            let of = self.builds[build].publication.as_mut().unwrap();
+            of.tag = publication::tag::SUPERSEDE.take(of.tag).unwrap();
+            self.settle(build);
+            return false;
+        }
+        let new =
+            Head { order, build, epoch, claimed_at: now, closed: false, recheck_at: None, recheck_until: 0 };
+        let head = self.heads.entry(tag).or_insert(Head { closed: true, claimed_at: i64::MIN / 2, ..new });
+        let other = (head.order, head.epoch) != (order, epoch);
+        let mut new = Head { recheck_at: head.recheck_at, recheck_until: head.recheck_until, ..new };
+        if other && (!head.closed || head.claimed_at > now - LONGEST_PUT) {
+            new.recheck_at = Some(now + LONGEST_PUT);
+        }
+        if other && !head.closed {
+            new.recheck_until = now + RECHECK_FOR;
+        }
+        *head = new;
+        true
+    }
+
+    fn settle(&mut self, build: Row) {
+        let of = self.builds[build].publication.as_mut().unwrap();
+        let Some(transition) = publication::outcome(&[of.destination], &[of.tag]) else { return };
+        let Ok(next) = transition.take(of.state) else { return };
+        of.state = next;
+        let transition = if next == PublicationState::Published {
+            life::build::PUBLISHED
+        } else {
+            life::build::UNPUBLISHED
+        };
+        self.builds[build].state = transition.take(self.builds[build].state).unwrap();
+    }
+
+    /// `recheck_one`: an older intent that overtook the newest is put back; at once, since the one who looks is not stopped
+    /// here between looking and putting (that is what [`Task`]s are for).
+    fn recheck(&mut self, epoch: i64, tag: u8) {
+        let head = self.heads[&tag];
+        let older = self.registry.get(&tag).is_some_and(|build| self.builds[*build].order < head.order);
+        if older {
+            self.registry.insert(tag, head.build);
+        }
+        if !self.leads(epoch) {
+            return;
+        }
+        let waited = (self.now - head.claimed_at).max(LONGEST_PUT);
+        let again = if older { Some(LONGEST_PUT) } else { (head.recheck_until > self.now).then_some(waited) };
+        self.heads.get_mut(&tag).unwrap().recheck_at = again.map(|after| self.now + after);
+    }
+
+    /// A put that was sent has its effect; what was sent too long ago never has.
+    pub fn land(&mut self, index: usize) {
+        let put = self.puts.remove(index);
+        if put.sent + LONGEST_PUT > self.now {
+            self.registry.insert(put.tag, put.build);
+        }
+    }
+
+    pub(crate) fn end_overdue_publications(&mut self) {
+        for build in &mut self.builds {
+            if build.publish_deadline >= self.now {
+                continue;
+            }
+            let Ok(next) = life::build::UNPUBLISHED.take(build.state) else { continue };
+            build.state = next;
+            build.failure = Some(Failure::new(Cause::Deadline, "publish_deadline", "not in time"));
+            if let Some(of) = &mut build.publication {
+                of.state = publication::FAIL.take(of.state).unwrap();
+                of.destination =
+                    publication::destination::FAIL.take(of.destination).unwrap_or(of.destination);
+                of.tag = publication::tag::FAIL.take(of.tag).unwrap_or(of.tag);
+            }
+        }
+    }
+}

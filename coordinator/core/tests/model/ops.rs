@@ -22,11 +22,16 @@ pub enum Op {
     Lead(bool),
     Plan(bool),
     House(bool),
-    Look(bool),
+    /// The publisher looks for what is due, from the `n`th build on.
+    Look(bool, u8),
+    /// It stands still, or goes on.
+    Stop(bool),
     /// It dies, and comes back with nothing in mind.
     Crash(bool),
     Write(u8),
     Step(u8),
+    /// A step that the registry answers with an error: the task is taken up anew later.
+    Trouble(u8),
     Land(u8),
     // Workers.
     Poll {
@@ -51,7 +56,7 @@ pub enum Op {
     Restart(u8),
     Disconnect(u8),
     /// A while in which all goes well with the jobs, so that there is something to publish.
-    Work,
+    Work(u8),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,10 +89,12 @@ impl Arbitrary for Op {
             8 => which().prop_map(Op::Lead),
             6 => which().prop_map(Op::Plan),
             4 => which().prop_map(Op::House),
-            6 => which().prop_map(Op::Look),
+            6 => (which(), n()).prop_map(|(which, from)| Op::Look(which, from)),
+            2 => any::<bool>().prop_map(Op::Stop),
             1 => which().prop_map(Op::Crash),
             10 => n().prop_map(Op::Write),
             20 => n().prop_map(Op::Step),
+            1 => n().prop_map(Op::Trouble),
             5 => n().prop_map(Op::Land),
             8 => (n(), prop::bool::weighted(0.8)).prop_map(|(worker, tell)| Op::Poll { worker, tell }),
             6 => n().prop_map(Op::Beat),
@@ -97,7 +104,7 @@ impl Arbitrary for Op {
             1 => (n(), any::<bool>()).prop_map(|(worker, noticed)| Op::Kill { worker, noticed }),
             2 => n().prop_map(Op::Restart),
             1 => n().prop_map(Op::Disconnect),
-            4 => Just(Op::Work),
+            4 => n().prop_map(Op::Work),
         ]
         .boxed()
     }
@@ -152,18 +159,20 @@ pub fn apply(world: &mut World, op: &Op) {
                 world.cancel(build);
             }
         }
-        Op::Pass(seconds) => world.now += seconds,
+        Op::Pass(seconds) => world.pass(seconds),
         Op::Lead(which) => world.lead(which.into()),
+        Op::Stop(which) => world.stopped[usize::from(which)] ^= true,
         Op::Plan(which) => world.propose(which.into()),
         Op::House(which) => {
             if let Some(epoch) = world.coordinators[usize::from(which)] {
                 world.keep_house(epoch);
             }
         }
-        Op::Look(which) => world.look(which.into()),
+        Op::Look(which, from) => world.look(which.into(), from.into()),
         Op::Crash(which) => {
             let which = usize::from(which);
             world.coordinators[which] = None;
+            world.stopped[which] = false;
             world.writes.retain(|write| write.1 != which);
             world.tasks.retain(|task| task.coordinator != which);
         }
@@ -173,8 +182,15 @@ pub fn apply(world: &mut World, op: &Op) {
             }
         }
         Op::Step(n) => {
-            if let Some(index) = pick(n, world.tasks.len()) {
+            if let Some(index) =
+                pick(n, world.tasks.len()).filter(|index| !world.stopped[world.tasks[*index].coordinator])
+            {
                 world.step(index);
+            }
+        }
+        Op::Trouble(n) => {
+            if let Some(index) = pick(n, world.tasks.len()) {
+                world.tasks.remove(index);
             }
         }
         Op::Land(n) => {
@@ -206,7 +222,7 @@ pub fn apply(world: &mut World, op: &Op) {
                 worker.booted_at = now;
             }
         }
-        Op::Work => world.work(),
+        Op::Work(from) => world.work(from.into()),
         Op::Disconnect(n) => world.worker(n).connected = false,
     }
 }
@@ -217,7 +233,21 @@ impl World {
         &mut self.workers[index]
     }
 
-    fn work(&mut self) {
+    /// Time passes; coordinators that don't stand still lead, or try to, twice a second.
+    fn pass(&mut self, seconds: i64) {
+        for _ in 0..seconds.min(120) {
+            self.now += 1;
+            for coordinator in 0..2 {
+                if !self.stopped[coordinator] {
+                    self.lead(coordinator);
+                }
+            }
+        }
+        // A jump of the clock, forwards or backwards.
+        self.now += seconds - seconds.clamp(0, 120);
+    }
+
+    fn work(&mut self, from: usize) {
         for coordinator in 0..2 {
             self.propose(coordinator);
         }
@@ -235,7 +265,7 @@ impl World {
             }
         }
         for coordinator in 0..2 {
-            self.look(coordinator);
+            self.look(coordinator, from);
         }
         while !self.writes.is_empty() {
             self.write(0);

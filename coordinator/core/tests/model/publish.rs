@@ -39,9 +39,9 @@ impl World {
     }
 
     /// The publisher of a coordinator looks for what is due.
-    pub fn look(&mut self, coordinator: Row) {
+    pub fn look(&mut self, coordinator: Row, from: usize) {
         let Some(epoch) = self.coordinators[coordinator] else { return };
-        for build in 0..self.builds.len() {
+        for build in (0..self.builds.len()).map(|build| (build + from) % self.builds.len()) {
             let row = &self.builds[build];
             match &row.publication {
                 None if row.state == BuildState::Publishing => {

@@ -16,6 +16,7 @@ const ROUNDS: i64 = 2_000;
 /// Something isn't as it ought to be.
 pub fn settle(world: &mut World, stopped_for: i64) {
     let epoch = world.leader.epoch;
+    world.stopped = [false; 2];
     let (mut stopped, tasks) =
         std::mem::take(&mut world.tasks).into_iter().partition(|task| task.epoch != epoch);
     world.tasks = tasks;
@@ -62,7 +63,7 @@ fn round(world: &mut World) {
             world.keep_house(epoch);
         }
         world.propose(which);
-        world.look(which);
+        world.look(which, 0);
     }
     while !world.writes.is_empty() {
         world.write(0);

@@ -178,6 +178,8 @@ pub struct World {
     pub leader: Leader,
     /// The epochs in which they think they lead.
     pub coordinators: [Option<i64>; 2],
+    /// Those that stand still: they renew nothing, and their tasks wait.
+    pub stopped: [bool; 2],
     pub writes: Vec<(i64, Row, Write)>,
     pub tasks: Vec<Task>,
     pub puts: Vec<Put>,

@@ -59,7 +59,7 @@ pub enum Verb {
     Run(verbs::run::Args),
     /// Run every platform of an image and compare
     Test(verbs::test::Args),
-    /// List the farm's workers
+    /// List the farm's workers; drain, resume or remove some
     Workers(verbs::workers::Args),
     /// Show or change which farm is used, and defaults of flags
     Config(verbs::config::Args),

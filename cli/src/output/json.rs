@@ -209,7 +209,7 @@ pub struct FailureJson {
 pub struct WorkerJson {
     /// Its name.
     pub name: String,
-    /// online, suspect, offline or draining.
+    /// online, suspect, withdrawn, draining, drained or offline.
     pub state: String,
     /// What it builds.
     pub platforms: Vec<WorkerPlatformJson>,

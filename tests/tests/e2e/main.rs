@@ -19,6 +19,7 @@ mod context;
 mod copying;
 mod crowd;
 mod dockerfile;
+mod draining;
 mod dying_coordinator;
 mod dying_database;
 mod dying_engine;

@@ -14,6 +14,7 @@
 mod gate;
 mod support;
 
+mod attaching;
 mod cancelling;
 mod context;
 mod copying;

@@ -13,7 +13,10 @@ use crate::error::{Error, Result, is_connection};
 const TRIES: u32 = 6;
 
 /// Makes a call, and makes it again after a pause that doubles while the connection breaks.
-async fn through<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
+///
+/// # Errors
+/// The farm refuses, or can't be reached.
+pub async fn through<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
     let mut pause = Duration::from_millis(250);
     for _ in 1..TRIES {
         match call().await {

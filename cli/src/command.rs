@@ -51,6 +51,8 @@ pub enum Verb {
     Show(verbs::show::Args),
     /// Print a build's output
     Logs(verbs::logs::Args),
+    /// Watch a build as farm submit does
+    Attach(verbs::attach::Args),
     /// Cancel a build
     Cancel(verbs::cancel::Args),
     /// Show an image: its platforms, what they are and where they came from
@@ -59,7 +61,7 @@ pub enum Verb {
     Run(verbs::run::Args),
     /// Run every platform of an image and compare
     Test(verbs::test::Args),
-    /// List the farm's workers
+    /// List the farm's workers; drain, resume or remove some
     Workers(verbs::workers::Args),
     /// Show or change which farm is used, and defaults of flags
     Config(verbs::config::Args),
@@ -89,6 +91,7 @@ impl Command {
             Verb::Builds(args) => verbs::builds::run(args, &setup()?).await,
             Verb::Show(args) => verbs::show::run(args, &setup()?).await,
             Verb::Logs(args) => verbs::logs::run(args, &setup()?).await,
+            Verb::Attach(args) => verbs::attach::run(args, &setup()?).await,
             Verb::Cancel(args) => verbs::cancel::run(args, &setup()?).await,
             Verb::Inspect(args) => verbs::inspect::run(args, &setup()?).await,
             Verb::Run(args) => verbs::run::run(args, setup).await,

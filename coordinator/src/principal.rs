@@ -39,6 +39,8 @@ pub enum Action {
     Cancel,
     /// See the farm and its workers.
     ReadFarm,
+    /// Drain, resume and remove workers.
+    ManageWorkers,
     /// See what a registry holds, with the farm's credentials.
     ReadImage,
     /// Take jobs.
@@ -55,6 +57,7 @@ impl Principal {
                 | Action::Read
                 | Action::Cancel
                 | Action::ReadFarm
+                | Action::ManageWorkers
                 | Action::ReadImage
                 | Action::Work,
             ) => true,

@@ -89,6 +89,13 @@ impl Display {
         }
     }
 
+    /// Tells of a build that began without us, so that what it has said already is introduced.
+    pub fn introduce(&mut self, build: &Build) {
+        if let Kind::Plain(progress) = &mut self.kind {
+            progress.introduce(build);
+        }
+    }
+
     /// What the farm tells, heard at `now_ms`.
     pub fn seen(&mut self, seen: &Seen<'_>, now_ms: i64) {
         match (&mut self.kind, seen) {

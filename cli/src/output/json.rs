@@ -3,7 +3,7 @@
 //! Names are stable: new ones may come, none goes or changes its meaning. Digests are `sha256:HEX`, times
 //! are RFC 3339 in UTC, spans are `…_seconds`, sizes are `…_bytes`. What isn't known, or not yet, is null.
 //!
-//! - `farm submit` and `farm show` give a [`BuildJson`]; `upload` is null in `show`, and so are `platforms`'
+//! - `farm submit`, `attach` and `show` give a [`BuildJson`]; `upload` is null but in `submit`, and so are `platforms`'
 //!   details while a build runs (`farm submit --detach`).
 //! - `farm builds` gives `{"builds": [BuildJson, …]}`, newest first.
 //! - `farm workers` gives `{"workers": [WorkerJson, …]}`.
@@ -209,7 +209,7 @@ pub struct FailureJson {
 pub struct WorkerJson {
     /// Its name.
     pub name: String,
-    /// online, suspect, offline or draining.
+    /// online, suspect, withdrawn, draining, drained or offline.
     pub state: String,
     /// What it builds.
     pub platforms: Vec<WorkerPlatformJson>,

@@ -222,6 +222,17 @@ impl Progress {
         out
     }
 
+    /// Takes note of a piece that isn't shown: what its steps are called, and lines whose end is still to come.
+    pub fn skip(&mut self, events: &AttemptEvents) {
+        let introduction = self.introductions.remove(&events.attempt_id);
+        self.events(events);
+        if let Some(line) = introduction {
+            self.introductions.insert(events.attempt_id.clone(), line);
+        }
+        // Whose output it is has to be said anew.
+        self.talking.remove(&events.attempt_id);
+    }
+
     fn step(&mut self, events: &AttemptEvents, step: &StepUpdate, out: &mut Vec<String>) {
         let label = self.label(&events.platform);
         let key = (events.attempt_id.clone(), step.digest.clone());

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use chrono::DateTime;
 use farm_proto::v1::attempt_event::Event;
-use farm_proto::v1::{AttemptEvents, GetBuildRequest};
-use farm_types::Platform;
+use farm_proto::v1::{AttemptEvent, AttemptEvents, GetBuildRequest};
+use farm_types::spec::parse_duration;
+use farm_types::{Invalid, Platform};
 
-use super::{build_id, local_logs};
+use super::{build_id, local_logs, now_ms};
 use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
@@ -21,7 +23,7 @@ use crate::output::text::harmless;
 /// Arguments of `farm logs`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  farm logs 7f3k2m\n  farm logs 7f3k2m -f --platform linux/arm64\n  farm logs 7f3k2m --json | jq -r .text\n  farm logs --of coordinator -f"
+    after_help = "Examples:\n  farm logs 7f3k2m\n  farm logs 7f3k2m -f --platform linux/arm64\n  farm logs 7f3k2m -f --from 10m\n  farm logs 7f3k2m --from 2026-01-31T12:00:00Z\n  farm logs 7f3k2m --json | jq -r .text\n  farm logs --of coordinator -f"
 )]
 pub struct Args {
     /// The build, as `farm builds` lists it
@@ -30,7 +32,7 @@ pub struct Args {
 
     /// What a part of the farm on this machine has written instead: supervisor, postgres, registry, engine,
     /// network, coordinator, or a worker's name
-    #[arg(long, value_name = "PART", conflicts_with_all = ["id", "platform", "json"])]
+    #[arg(long, value_name = "PART", conflicts_with_all = ["id", "platform", "json", "from"])]
     of: Option<String>,
 
     /// With --of: so many last lines
@@ -48,6 +50,11 @@ pub struct Args {
     /// Only this platform's output
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
+
+    /// Leave out what is older, by the workers' clocks: than a span like 10m or 2h, or than a time like
+    /// 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "SPAN|TIME")]
+    from: Option<String>,
 
     /// Print each line of output as a JSON object of its own
     #[arg(long)]
@@ -67,6 +74,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         Some(text) => Some(text.parse::<Platform>()?.to_string()),
         None => None,
     };
+    let from_ms = args.from.as_deref().map(|text| moment(text, now_ms())).transpose()?;
     let farm = Farm::connect(&setup.address).await?;
     let request = GetBuildRequest { build_id: id.clone() };
     let known = farm.builds().get_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
@@ -83,11 +91,21 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let following = follow(&farm, &id, args.follow, tokio::time::sleep, |seen| {
         match seen {
             Seen::Build(build) if !args.json => out.lines(progress.build(build)),
-            Seen::Attempt(events) if !args.json => out.lines(progress.events(events)),
-            Seen::Attempt(events) if only.as_ref().is_none_or(|only| *only == events.platform) => {
-                out.lines(json_lines.events(events));
+            Seen::Attempt(events) => {
+                let (older, events) = split(events, from_ms);
+                let wanted = only.as_ref().is_none_or(|only| *only == events.platform);
+                if args.json && wanted {
+                    // Of what is older only the names of steps matter, and the begun lines.
+                    json_lines.events(&older);
+                    out.lines(json_lines.events(&events));
+                } else if !args.json {
+                    progress.skip(&older);
+                    if !events.events.is_empty() {
+                        out.lines(progress.events(&events));
+                    }
+                }
             }
-            Seen::Build(_) | Seen::Attempt(_) => {}
+            Seen::Build(_) => {}
             Seen::Away(why) => eprintln!("the farm doesn't answer ({why}); trying again"),
             Seen::Back => eprintln!("the farm is back"),
         }
@@ -102,6 +120,25 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     }
     out.lines(if args.json { json_lines.finish() } else { progress.finish() });
     Ok(Exit::Done)
+}
+
+/// The moment that `--from` means, milliseconds since 1970.
+fn moment(text: &str, now_ms: i64) -> Result<i64, Invalid> {
+    if let Some(span) = parse_duration(text) {
+        let span_ms = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        return Ok(now_ms.saturating_sub(span_ms));
+    }
+    DateTime::parse_from_rfc3339(text).map(|at| at.timestamp_millis()).map_err(|_| {
+        Invalid::new("--from", text, "write a span like 90s, 10m or 2h, or a time like 2026-01-31T12:00:00Z")
+    })
+}
+
+/// A piece of a stream in two: what is older than `from_ms`, and the rest.
+fn split(events: &AttemptEvents, from_ms: Option<i64>) -> (AttemptEvents, AttemptEvents) {
+    let with = |list| AttemptEvents { events: list, ..events.clone() };
+    let is_older = |event: &AttemptEvent| from_ms.is_some_and(|from_ms| event.at_ms < from_ms);
+    let (older, rest) = events.events.iter().cloned().partition(is_older);
+    (with(older), with(rest))
 }
 
 /// Output lines as JSON objects.
@@ -154,5 +191,23 @@ impl JsonLines {
             }
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_is_a_span_or_a_time() {
+        let now_ms = 1_000_000_000;
+        assert_eq!(moment("10m", now_ms), Ok(now_ms - 600_000));
+        assert_eq!(moment("0s", now_ms), Ok(now_ms));
+        assert_eq!(moment("1970-01-01T00:00:02.500Z", now_ms), Ok(2_500));
+        assert_eq!(moment("1970-01-01T02:00:00+02:00", now_ms), Ok(0));
+        for text in ["", "10 minutes", "yesterday", "2026-01-31", "12:00"] {
+            let error = moment(text, now_ms).unwrap_err().to_string();
+            assert!(error.contains("--from") && error.contains("10m"), "{error}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The verbs, one a file: the arguments, what is checked here, and the calls.
 
+pub mod attach;
 pub mod builds;
 pub mod cancel;
 pub mod check;
@@ -15,6 +16,7 @@ pub mod status;
 pub mod submit;
 pub mod test;
 pub mod up;
+mod watch;
 pub mod workers;
 
 use chrono::Utc;

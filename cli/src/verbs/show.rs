@@ -48,7 +48,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         out.line(&json::text(&BuildJson::new(&build, None, &[])));
     } else {
         let now = now_ms();
-        out.lines(head(&build, now));
+        out.line(&head(&build, now));
         out.lines(history(&build));
         out.lines(summary(&build, &[], now));
     }
@@ -73,7 +73,8 @@ fn history(build: &Build) -> Vec<String> {
     lines
 }
 
-fn head(build: &Build, now: i64) -> Vec<String> {
+/// `build 7f3k2m  running  submitted 3 min ago by admin  snapshot sha256:9c1e…`.
+pub(super) fn head(build: &Build, now: i64) -> String {
     let by = if build.created_by.is_empty() {
         String::new()
     } else {
@@ -85,10 +86,10 @@ fn head(build: &Build, now: i64) -> Vec<String> {
         .and_then(|spec| spec.snapshot.as_ref())
         .map(|snapshot| format!("  snapshot {}", short_digest(&snapshot.tree_id)))
         .unwrap_or_default();
-    vec![format!(
+    format!(
         "build {}  {}  submitted {}{by}{source}",
         harmless(&build.id),
         harmless(&build.state),
         ago(build.created_ms, now)
-    )]
+    )
 }

@@ -1,6 +1,6 @@
 //! `farm submit`: from a folder to published tags.
 //!
-//! Check the command, find the farm, read and upload the source, submit, follow to the end ([`watch`]). Until the
+//! Check the command, find the farm, read and upload the source, submit, follow to the end ([`super::watch`]). Until the
 //! build is submitted Ctrl-C just ends the command, since nothing was begun.
 //!
 //! Invariant: one invocation makes at most one build, however often the call is repeated, because each
@@ -11,7 +11,6 @@ mod call;
 mod dry;
 mod plan;
 mod results;
-mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use farm_proto::v1::GetFarmRequest;
 use farm_types::{Invalid, Platform};
 
 use super::now_ms;
+use super::watch::{exit, left_running, mode, watch};
 use crate::calls;
 use crate::config::{Address, Defaults, Setup};
 use crate::connect::Farm;
@@ -38,7 +38,6 @@ use crate::upload::{Sending, Uploaded};
 use buildx::Others;
 use dry::DryRun;
 use plan::Plan;
-use watch::watch;
 
 /// What takes no longer needs no line of its own.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -214,15 +213,7 @@ impl Args {
 pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     args.take_defaults(&setup.defaults);
     let (detach, dry_run, as_json) = (args.detach, args.dry_run, args.json);
-    let mode = match args.progress {
-        _ if args.quiet => Mode::Quiet,
-        Some(mode) => mode,
-        // Where there is no terminal a habit of tty is no mistake.
-        None => match setup.defaults.progress()?.unwrap_or_default() {
-            Mode::Tty => Mode::Auto,
-            mode => mode,
-        },
-    };
+    let mode = mode(args.progress, args.quiet, &setup.defaults)?;
     // Of an answer standard output has nothing but it.
     let asks = args.check || args.call.as_deref().is_some_and(|method| !method.starts_with("build"));
     let mut display = Display::new(mode, as_json || asks)?;
@@ -296,7 +287,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     };
 
     let Some(last) = watch(&farm, &build.id, interrupts, &mut display).await? else {
-        display.finish(None, vec![format!("left running   farm logs {} -f", build.id)]);
+        display.finish(None, vec![left_running(&build.id)]);
         return Ok(Exit::Done);
     };
     let asked = plan.asked.filter(|_| last.state == "succeeded");
@@ -319,11 +310,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     if as_json {
         Out::stdout().line(&json::text(&BuildJson::new(&last, Some(upload), display.warnings())));
     }
-    Ok(match last.state.as_str() {
-        "succeeded" => asked.map_or(Exit::Done, |asked| asked.exit(display.warnings())),
-        "cancelled" => Exit::Cancelled,
-        _ => Exit::BuildFailed,
-    })
+    Ok(asked.map_or_else(|| exit(&last), |asked| asked.exit(display.warnings())))
 }
 
 /// What is there before the build is submitted.

@@ -1,4 +1,6 @@
-//! `farm workers`.
+//! `farm workers`: the list; what can be wished of workers is in [`wish`].
+
+mod wish;
 
 use farm_proto::v1::{ListWorkersRequest, Worker};
 use serde_json::json;
@@ -14,10 +16,12 @@ use crate::output::text::{ago, columns, harmless};
 
 /// Arguments of `farm workers`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  farm workers\n  farm workers --json\n  farm workers --format '{{ name }} {{ state }}'"
-)]
+#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// What to do with workers; without it they are listed
+    #[command(subcommand)]
+    wish: Option<wish::Wish>,
+
     /// Print one JSON object
     #[arg(long, conflicts_with = "format")]
     json: bool,
@@ -27,15 +31,27 @@ pub struct Args {
     format: Option<String>,
 }
 
-/// Lists the farm's workers, those that need somebody first.
+const AFTER_HELP: &str = "\
+Examples:
+  farm workers
+  farm workers --json
+  farm workers --format '{{ name }} {{ state }}'
+  farm workers drain w-arm1 --wait";
+
+/// Lists the farm's workers, those that need somebody first; or does what is wished of some.
 ///
 /// # Errors
-/// The farm can't be asked.
+/// The farm can't be asked, or refuses.
 pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+    if let Some(wish) = args.wish {
+        return wish::run(wish, setup).await;
+    }
     let farm = Farm::connect(&setup.address).await?;
     let answer = farm.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| farm.error(&e))?;
     let mut workers = answer.into_inner().workers;
-    let need = |state: &str| ["suspect", "offline", "draining"].iter().position(|s| *s == state).unwrap_or(3);
+    let need = |state: &str| {
+        ["suspect", "offline", "draining", "drained"].iter().position(|s| *s == state).unwrap_or(4)
+    };
     workers.sort_by(|a, b| (need(&a.state), &a.name).cmp(&(need(&b.state), &b.name)));
     let mut out = Out::stdout();
     if let Some(template) = &args.format {

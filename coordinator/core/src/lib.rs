@@ -4,6 +4,7 @@
 //! each decision can be tested by properties and replayed. The coordinator gathers the state, asks here,
 //! and writes the answer with its premise in `WHERE`.
 
+pub mod drained;
 pub mod estimate;
 pub mod index;
 pub mod life;

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, TimeDelta, Utc};
 use farm_types::{Emulation, EngineId, JobId, Offer, Platform, ProjectId, Support, WorkerId};
 
+use crate::drained::Drained;
+
 /// The numbers of the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -86,6 +88,8 @@ pub struct State {
     pub engines: HashMap<EngineId, Slots>,
     /// Per project: the slots that its running attempts hold, divided by its weight.
     pub shares: HashMap<ProjectId, f64>,
+    /// Workers that an administrator keeps from new jobs: for the words only.
+    pub drained: Vec<Drained>,
     /// While set and in the future: the farm was out, so a worker's silence means nothing yet; a native
     /// worker that was seen after `silent_since` counts as there.
     pub settling: Option<Settling>,

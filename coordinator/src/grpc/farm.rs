@@ -1,15 +1,14 @@
-//! What users ask about the farm.
+//! What users ask about the farm, and what administrators say of its workers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chrono::TimeDelta;
 use farm_proto::v1;
 use farm_proto::v1::farm_service_server::FarmService;
 use farm_types::{Offer, Support};
 use tonic::{Request, Response, Status};
 
-use super::{present, status};
+use super::{status, workers};
 use crate::context::Context;
 use crate::principal::Action;
 
@@ -54,7 +53,12 @@ impl FarmService for Farm {
         let workers = self.context.store.workers().await.map_err(status::store)?;
         let native: BTreeSet<String> = workers
             .iter()
-            .filter(|worker| worker.connected && !worker.draining && worker.withdrawn_at.is_none())
+            .filter(|worker| {
+                worker.connected
+                    && !worker.draining
+                    && worker.drained_at.is_none()
+                    && worker.withdrawn_at.is_none()
+            })
             .flat_map(|worker| worker.offers.iter().filter(|offer| is_main(offer, &worker.offers)))
             .map(|offer| offer.platform.to_string())
             .collect();
@@ -70,51 +74,47 @@ impl FarmService for Farm {
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
         self.context.tokens.require(&request, Action::ReadFarm)?;
-        let store = &self.context.store;
-        let now = store.now().await.map_err(status::store)?;
-        let suspect = TimeDelta::from_std(self.context.config.limits.suspect()).unwrap_or(TimeDelta::MAX);
-        let running = store.running_now().await.map_err(status::store)?;
-        let workers = store
-            .workers()
-            .await
-            .map_err(status::store)?
-            .into_iter()
-            .map(|worker| {
-                let silent = worker.last_seen + suspect < now;
-                let state = match (worker.connected, silent) {
-                    (false, _) => "offline",
-                    (true, true) => "suspect",
-                    // It leaves, or its engine is away: it takes nothing new.
-                    (true, false) if worker.draining => "draining",
-                    (true, false) if worker.withdrawn_at.is_some() => "withdrawn",
-                    (true, false) => "online",
-                };
-                v1::Worker {
-                    name: worker.name,
-                    state: state.to_owned(),
-                    platforms: worker
-                        .offers
-                        .iter()
-                        .map(|offer| v1::PlatformOffer {
-                            platform: offer.platform.to_string(),
-                            support: offer.support.to_string(),
-                            told: offer.told,
-                        })
-                        .collect(),
-                    slots: worker.slots,
-                    slots_free: worker.slots.saturating_sub(worker.slots_used),
-                    engine: worker.engine,
-                    last_seen_ms: present::ms(worker.last_seen),
-                    version: worker.software_version,
-                    running: running
-                        .iter()
-                        .filter(|(id, ..)| *id == worker.id)
-                        .map(|(_, build, platform)| format!("{build} {platform}"))
-                        .collect(),
-                }
-            })
-            .collect();
+        let workers = workers::list(&self.context).await?;
         Ok(Response::new(v1::ListWorkersResponse { workers }))
+    }
+
+    async fn drain_workers(
+        &self,
+        request: Request<v1::DrainWorkersRequest>,
+    ) -> Result<Response<v1::DrainWorkersResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::ManageWorkers)?;
+        let names = workers::checked(request.into_inner().names)?;
+        let done = self.context.store.drain_workers(&names).await.map_err(status::store)?;
+        workers::refused(&self.context, done).await?;
+        tracing::info!(?names, by = principal.name, "workers are drained");
+        let workers = workers::changed(&self.context, &names).await?;
+        Ok(Response::new(v1::DrainWorkersResponse { workers }))
+    }
+
+    async fn resume_workers(
+        &self,
+        request: Request<v1::ResumeWorkersRequest>,
+    ) -> Result<Response<v1::ResumeWorkersResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::ManageWorkers)?;
+        let names = workers::checked(request.into_inner().names)?;
+        let done = self.context.store.resume_workers(&names).await.map_err(status::store)?;
+        workers::refused(&self.context, done).await?;
+        tracing::info!(?names, by = principal.name, "workers are resumed");
+        let workers = workers::changed(&self.context, &names).await?;
+        Ok(Response::new(v1::ResumeWorkersResponse { workers }))
+    }
+
+    async fn remove_workers(
+        &self,
+        request: Request<v1::RemoveWorkersRequest>,
+    ) -> Result<Response<v1::RemoveWorkersResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::ManageWorkers)?;
+        let names = workers::checked(request.into_inner().names)?;
+        let done = self.context.store.remove_workers(&names).await.map_err(status::store)?;
+        workers::refused(&self.context, done).await?;
+        tracing::info!(?names, by = principal.name, "workers are removed");
+        self.context.hints.changed();
+        Ok(Response::new(v1::RemoveWorkersResponse {}))
     }
 }
 

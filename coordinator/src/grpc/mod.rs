@@ -10,6 +10,7 @@ pub mod snapshots;
 pub mod status;
 pub mod watch;
 pub mod work;
+mod workers;
 
 use std::sync::Arc;
 

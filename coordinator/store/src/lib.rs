@@ -9,6 +9,7 @@ pub mod attempts;
 pub mod builds;
 mod decide;
 pub mod destinations;
+pub mod drain;
 pub mod error;
 pub mod events;
 pub mod finish;

@@ -32,6 +32,7 @@ impl Store {
             r#"WITH able AS (
                    SELECT DISTINCT w.engine_id FROM workers w JOIN worker_platforms p ON p.worker_id = w.id
                    WHERE p.platform = $2 AND p.support = $3 AND NOT w.draining AND w.withdrawn_at IS NULL
+                     AND w.drained_at IS NULL AND w.removed_at IS NULL
                      AND w.last_seen > farm_now() - make_interval(secs => $7)),
                recent AS (
                    SELECT id, job_id, state, support, started_at, finished_at FROM attempts

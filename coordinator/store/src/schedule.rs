@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use chrono::DateTime;
+use farm_core::drained::Drained;
 use farm_core::plan::{Slots, State, WaitingJob, WorkerView};
 use farm_types::{EngineId, JobId, ProjectId, WorkerId};
 use uuid::Uuid;
@@ -57,15 +59,23 @@ impl Store {
         let records = self.workers().await?;
         let engines: HashMap<EngineId, Slots> =
             records.iter().map(|r| (r.engine_id, Slots { total: r.slots, used: r.slots_used })).collect();
+        let drained = records
+            .iter()
+            .filter(|record| record.connected && record.drained_at.is_some())
+            .map(|record| Drained { name: record.name.clone(), offers: record.offers.clone() })
+            .collect();
         let workers = records
             .into_iter()
             .map(|record| WorkerView {
                 id: record.id,
                 engine: record.engine_id,
                 offers: record.offers,
-                // One that offers nothing is as good as silent since then.
-                last_seen: record.withdrawn_at.map_or(record.last_seen, |at| at.min(record.last_seen)),
-                connected: record.connected && record.withdrawn_at.is_none(),
+                // One that offers nothing, or gets nothing, is as good as silent since then.
+                last_seen: [record.withdrawn_at, record.drained_at]
+                    .into_iter()
+                    .flatten()
+                    .fold(record.last_seen, DateTime::min),
+                connected: record.connected && record.withdrawn_at.is_none() && record.drained_at.is_none(),
                 draining: record.draining,
             })
             .collect();
@@ -77,7 +87,7 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let shares = shares.into_iter().map(|row| (ProjectId::from(row.project_id), row.share)).collect();
-        Ok(State { waiting, workers, engines, shares, settling: None })
+        Ok(State { waiting, workers, engines, shares, drained, settling: None })
     }
 
     /// Writes down what ready jobs wait for, where it changed. Gives how many changed.

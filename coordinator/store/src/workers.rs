@@ -72,8 +72,10 @@ pub struct WorkerRecord {
     pub slots_used: u32,
     /// A coordinator holds its control stream.
     pub connected: bool,
-    /// It takes no new job.
+    /// It says that it takes no new job.
     pub draining: bool,
+    /// Since when an administrator lets it take no new job.
+    pub drained_at: Option<DateTime<Utc>>,
     /// Since when it offers nothing: its engine is away, or it is about to leave.
     pub withdrawn_at: Option<DateTime<Utc>>,
     /// Its last sign.
@@ -120,7 +122,7 @@ impl Store {
                 coordinator_id = EXCLUDED.coordinator_id, protocol = EXCLUDED.protocol,
                 features = EXCLUDED.features, software_version = EXCLUDED.software_version,
                 slots = EXCLUDED.slots, connection_id = EXCLUDED.connection_id, home = EXCLUDED.home,
-                last_seen = farm_now(), draining = EXCLUDED.draining,
+                last_seen = farm_now(), draining = EXCLUDED.draining, removed_at = NULL,
                 withdrawn_at = CASE WHEN $12 THEN coalesce(workers.withdrawn_at, farm_now()) END,
                 booted_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.booted_at
                             ELSE farm_now() END
@@ -213,7 +215,7 @@ impl Store {
         let tokens: Vec<Uuid> = signs.iter().flat_map(|sign| sign.tokens.iter().copied()).collect();
         sqlx::query!(
             "WITH seen AS (
-                UPDATE workers SET last_seen = farm_now(), coordinator_id = $5
+                UPDATE workers SET last_seen = farm_now(), coordinator_id = $5, removed_at = NULL
                 FROM unnest($1::uuid[], $2::uuid[]) AS sign (worker, connection)
                 WHERE workers.id = sign.worker AND workers.connection_id = sign.connection
                 RETURNING workers.id, workers.boot_id),
@@ -238,18 +240,19 @@ impl Store {
         Ok(())
     }
 
-    /// All workers, by name.
+    /// All workers that were not removed, by name.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>> {
         let rows = sqlx::query!(
-            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, w.draining, w.withdrawn_at, w.last_seen,
+            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, w.draining, w.drained_at,
+                      w.withdrawn_at, w.last_seen,
                       w.coordinator_id IS NOT NULL AS "connected!", w.software_version,
                       coalesce((SELECT json_agg(json_build_object('platform', p.platform,
                                 'support', p.support, 'told', p.told) ORDER BY p.platform)
                                 FROM worker_platforms p WHERE p.worker_id = w.id), '[]'::json) AS "offers!"
-               FROM workers w JOIN engines e ON e.id = w.engine_id ORDER BY w.name"#
+               FROM workers w JOIN engines e ON e.id = w.engine_id WHERE w.removed_at IS NULL ORDER BY w.name"#
         )
         .fetch_all(&self.pool)
         .await?;
@@ -264,6 +267,7 @@ impl Store {
                     slots_used: fit(row.used)?,
                     connected: row.connected,
                     draining: row.draining,
+                    drained_at: row.drained_at,
                     withdrawn_at: row.withdrawn_at,
                     last_seen: row.last_seen,
                     software_version: row.software_version,

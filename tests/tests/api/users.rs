@@ -16,6 +16,9 @@ async fn nothing_is_said_or_done_without_a_known_token() {
         let codes = [
             client.farm.get_farm(v1::GetFarmRequest {}).await.map(drop),
             client.farm.list_workers(v1::ListWorkersRequest {}).await.map(drop),
+            client.farm.drain_workers(v1::DrainWorkersRequest::default()).await.map(drop),
+            client.farm.resume_workers(v1::ResumeWorkersRequest::default()).await.map(drop),
+            client.farm.remove_workers(v1::RemoveWorkersRequest::default()).await.map(drop),
             client.builds.submit_build(v1::SubmitBuildRequest::default()).await.map(drop),
             client.builds.get_build(v1::GetBuildRequest { build_id: build_id.clone() }).await.map(drop),
             client.builds.list_builds(v1::ListBuildsRequest::default()).await.map(drop),

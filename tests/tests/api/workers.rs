@@ -300,3 +300,46 @@ async fn fifty_workers_do_three_hundred_builds_each_once() {
     assert_eq!(done.len(), 300, "a job was offered twice");
     assert_eq!(done.into_iter().collect::<BTreeSet<_>>(), ids);
 }
+
+#[tokio::test]
+async fn a_drained_worker_gets_no_offer_and_a_wish_is_for_all_that_it_names_or_for_none() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let mut sim = Sim::connect(&client, hello("arm-rack", 2)).await.unwrap();
+    let drain = |names: &[&str]| v1::DrainWorkersRequest {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    for (names, code, words) in [
+        (&["arm-rack", "arm-rakc"][..], Code::NotFound, "no worker arm-rakc; did you mean arm-rack?"),
+        (&["x86"], Code::NotFound, "`farm workers` lists"),
+        (&[], Code::InvalidArgument, "name 1 to"),
+        (&["no name"], Code::InvalidArgument, "letters, digits"),
+    ] {
+        let status = client.farm.drain_workers(drain(names)).await.unwrap_err();
+        assert_eq!(status.code(), code, "{}", status.message());
+        assert!(status.message().contains(words), "{}", status.message());
+    }
+    let snapshot = client.upload("FROM scratch").await;
+    client.submit(&snapshot, "first", &["linux/amd64"]).await;
+    let lease = sim.offer().await.lease.unwrap();
+    sim.start(&lease).await;
+    let drained = client.farm.drain_workers(drain(&["arm-rack"])).await.unwrap().into_inner().workers;
+    assert_eq!((drained[0].state.as_str(), drained[0].running.len()), ("draining", 1));
+    let native = client.farm.get_farm(v1::GetFarmRequest {}).await.unwrap().into_inner().native_platforms;
+    assert!(native.is_empty(), "{native:?}");
+    let second = client.submit(&snapshot, "second", &["linux/amd64"]).await;
+    // What it runs goes on, and so do its signs.
+    assert!(sim.beat(std::slice::from_ref(&lease)).await.is_empty());
+    assert!(sim.finish(&lease, success()).await);
+    let idle = client.farm.drain_workers(drain(&["arm-rack"])).await.unwrap().into_inner().workers;
+    assert_eq!(idle[0].state, "drained");
+    let names = vec!["arm-rack".to_owned()];
+    let remove = v1::RemoveWorkersRequest { names: names.clone() };
+    let status = client.farm.remove_workers(remove).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("farm workers drain arm-rack --wait"), "{}", status.message());
+    let resume = v1::ResumeWorkersRequest { names };
+    let resumed = client.farm.resume_workers(resume).await.unwrap().into_inner().workers;
+    assert_eq!(resumed[0].state, "online");
+    assert_eq!(sim.offer().await.build_id, second.id);
+}

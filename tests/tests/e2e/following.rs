@@ -30,9 +30,18 @@ fn a_detached_build_can_be_followed_shown_and_listed() {
 
     let mut logs = farm.cli_spawn("logs", &["logs", &id, "-f"]);
     logs.wait_for_line("linux/amd64 | before", LONG);
+    let opened = chrono::Utc::now().to_rfc3339();
     step.open();
     assert_eq!(logs.wait_exit(LONG).code(), Some(0), "{}", logs.tail());
     says(&logs.output(), &["linux/amd64 | after"]);
+    // What came before the gate opened is older.
+    let recent = farm.cli(&["logs", &id, "--from", &opened]).ok();
+    assert!(recent.contains("native on w1") && recent.contains("| after"), "{recent}");
+    assert!(!recent.contains("| before"), "{recent}");
+    let recent = farm.cli(&["logs", &id, "--from", &opened, "--json"]).ok();
+    assert!(recent.contains("after") && !recent.contains("before "), "{recent}");
+    says(&farm.cli(&["logs", &id, "--from", "1h"]).ok(), &["| before", "| after"]);
+    refused(&farm.cli(&["logs", &id, "--from", "monday"]), 2, &["--from \"monday\"", "10m"]);
 
     until("end", LONG, || (show(&farm, &id)["state"] == "succeeded").then_some(()));
     let shown = farm.cli(&["show", &id]).ok();

@@ -14,11 +14,13 @@
 mod gate;
 mod support;
 
+mod attaching;
 mod cancelling;
 mod context;
 mod copying;
 mod crowd;
 mod dockerfile;
+mod draining;
 mod dying_coordinator;
 mod dying_database;
 mod dying_engine;

@@ -217,7 +217,7 @@ fn ctrl_c_asks_whether_to_leave_it_running_or_to_cancel_it() {
     terminal.shows("l leaves it running");
     terminal.press(b"l");
     assert_eq!(terminal.end(), 0);
-    terminal.shows(&format!("left running   farm logs {id} -f"));
+    terminal.shows(&format!("left running   farm attach {id}"));
     assert_eq!(show(&farm, &id)["state"], "running");
     arrival.open();
     until("it ends by itself", LONG, || (show(&farm, &id)["state"] == "succeeded").then_some(()));

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the report")]
 
 mod accepting;
+mod draining;
 mod ending;
 mod fixture;
 mod interleavings;

@@ -1,4 +1,4 @@
-//! Follows a submitted build to its end: shows it, and does what Ctrl-C asks for.
+//! Follows a build to its end: shows it, and does what Ctrl-C asks for. The same for `farm submit`, `attach` and `retry`.
 //!
 //! On a terminal the first Ctrl-C asks whether to leave the build running or to cancel it, and the second cancels it.
 //! Elsewhere nobody can be asked, so the first one cancels. One more leaves at once: the farm ends the build all the same.
@@ -9,14 +9,97 @@ use farm_proto::v1::Build;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::calls::cancel;
+use crate::config::Defaults;
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
 use crate::follow::follow;
 use crate::interrupt::Interrupts;
 use crate::keys::Keys;
-use crate::output::display::Display;
+use crate::output::Out;
+use crate::output::display::{Display, Mode};
+use crate::output::json::{self, BuildJson};
 use crate::output::live::EVERY;
+use crate::output::summary::summary;
 use crate::verbs::now_ms;
+
+/// How a build is shown; the flags of `farm attach` and `farm retry`.
+#[derive(Debug, clap::Args)]
+pub struct How {
+    /// How to show what happens [env: FARM_PROGRESS] [default: auto]
+    #[arg(long, value_enum, value_name = "HOW")]
+    progress: Option<Mode>,
+
+    /// Print only the digest of what was published
+    #[arg(short, long, conflicts_with = "progress")]
+    quiet: bool,
+
+    /// Print one JSON object at the end; what happens meanwhile goes to standard error
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl How {
+    /// The way that was asked for.
+    ///
+    /// # Errors
+    /// The environment or the settings name none that there is.
+    pub(super) fn mode(&self, defaults: &Defaults) -> Result<Mode> {
+        mode(self.progress, self.quiet, defaults)
+    }
+}
+
+/// The way that flags and settings ask for.
+///
+/// # Errors
+/// The environment or the settings name none that there is.
+pub(super) fn mode(progress: Option<Mode>, quiet: bool, defaults: &Defaults) -> Result<Mode> {
+    Ok(match progress {
+        _ if quiet => Mode::Quiet,
+        Some(mode) => mode,
+        // Where there is no terminal a habit of tty is no mistake.
+        None => match defaults.progress()?.unwrap_or_default() {
+            Mode::Tty => Mode::Auto,
+            mode => mode,
+        },
+    })
+}
+
+/// Watches a build to its end, and says how it ended: the last part of a command.
+///
+/// # Errors
+/// The farm can't be asked any more.
+pub(super) async fn see_out(
+    farm: &Farm,
+    id: &str,
+    interrupts: Interrupts,
+    mut display: Display,
+    as_json: bool,
+) -> Result<Exit> {
+    let Some(last) = watch(farm, id, interrupts, &mut display).await? else {
+        display.finish(None, vec![left_running(id)]);
+        return Ok(Exit::Done);
+    };
+    let lines = summary(&last, display.warnings(), now_ms());
+    display.finish(Some(&last), lines);
+    if as_json {
+        Out::stdout().line(&json::text(&BuildJson::new(&last, None, display.warnings())));
+    }
+    Ok(exit(&last))
+}
+
+/// The last line of a command whose user left the build running.
+pub(super) fn left_running(id: &str) -> String {
+    format!("left running   farm attach {id}")
+}
+
+/// How a command ends whose build has ended so.
+pub(super) fn exit(build: &Build) -> Exit {
+    match build.state.as_str() {
+        "succeeded" => Exit::Done,
+        "cancelled" => Exit::Cancelled,
+        _ => Exit::BuildFailed,
+    }
+}
 
 /// The build as it was at its end; `None`: the user has left it running.
 ///

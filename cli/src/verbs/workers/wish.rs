@@ -1,0 +1,175 @@
+//! `farm workers drain`, `resume`, `remove`: what an administrator says of workers.
+//!
+//! The wish stands at the farm as soon as the command has said so; `--wait` only looks on.
+
+use std::time::Duration;
+
+use farm_proto::v1::{
+    DrainWorkersRequest, ListWorkersRequest, RemoveWorkersRequest, ResumeWorkersRequest, Worker,
+};
+
+use crate::calls::through;
+use crate::config::Setup;
+use crate::connect::Farm;
+use crate::error::{Error, Exit, Result};
+use crate::output::Out;
+use crate::output::text::harmless;
+
+/// How often `--wait` looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What `farm workers` can be told to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Wish {
+    /// Give workers nothing new; what they run goes on
+    Drain(Drain),
+    /// Give drained workers jobs again
+    #[command(after_help = "Examples:\n  farm workers resume w-arm1\n  farm workers resume w-arm1 w-arm2")]
+    Resume {
+        /// The workers, as `farm workers` lists them
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Take workers that are gone from the list
+    #[command(after_help = REMOVE_HELP)]
+    Remove {
+        /// The workers, as `farm workers` lists them
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// Arguments of `farm workers drain`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = DRAIN_HELP)]
+pub struct Drain {
+    /// The workers, as `farm workers` lists them
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+
+    /// Wait until they run nothing any more; Ctrl-C ends the waiting only
+    #[arg(long)]
+    wait: bool,
+}
+
+const DRAIN_HELP: &str = "\
+Examples:
+  farm workers drain w-arm1
+  farm workers drain w-arm1 w-arm2 --wait && ssh arm1 reboot
+
+A drained worker stays so through restarts of it and of the farm, until `farm workers resume`. To
+jobs it is as if it were not there: with `--emulation fallback` they are emulated elsewhere from
+30 s later on, if no other native worker is there.";
+
+const REMOVE_HELP: &str = "\
+Examples:
+  farm workers remove w-old
+  farm workers drain w-old --wait      (then stop its farm-worker, then remove it)
+
+Only a worker that is offline can be removed. Builds that it ran go on naming it; should it come
+back, it is a new worker, and no longer drained.";
+
+/// Does what an administrator wishes.
+///
+/// # Errors
+/// There is no such worker, the farm refuses, or it can't be asked.
+pub async fn run(wish: Wish, setup: &Setup) -> Result<Exit> {
+    let farm = Farm::connect(&setup.address).await?;
+    let mut out = Out::stdout();
+    match wish {
+        Wish::Drain(Drain { names, wait }) => {
+            let request = DrainWorkersRequest { names: names.clone() };
+            let answer = farm.farm().drain_workers(request).await.map_err(|e| farm.error(&e))?.into_inner();
+            out.lines(answer.workers.iter().map(drained));
+            if wait && answer.workers.iter().any(is_busy) {
+                wait_idle(&farm, &names, &mut out).await?;
+            }
+        }
+        Wish::Resume { names } => {
+            let request = ResumeWorkersRequest { names };
+            let answer = farm.farm().resume_workers(request).await.map_err(|e| farm.error(&e))?.into_inner();
+            out.lines(answer.workers.iter().map(resumed));
+        }
+        Wish::Remove { mut names } => {
+            names.sort();
+            names.dedup();
+            let request = RemoveWorkersRequest { names: names.clone() };
+            farm.farm().remove_workers(request).await.map_err(|e| farm.error(&e))?;
+            out.lines(names.iter().map(|name| format!("{} is removed", harmless(name))));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Looks until none of these workers runs anything; says so of each.
+async fn wait_idle(farm: &Farm, names: &[String], out: &mut Out) -> Result<()> {
+    let mut busy: Vec<&String> = names.iter().collect();
+    loop {
+        let asked = through(async || farm.farm().list_workers(ListWorkersRequest {}).await).await;
+        let workers = asked.map_err(|status| farm.error(&status))?.workers;
+        let mut still = Vec::new();
+        for name in busy {
+            match workers.iter().find(|worker| worker.name == *name) {
+                Some(worker) if worker.state == "online" => {
+                    return Err(Error::Usage(format!(
+                        "worker {} takes jobs again: somebody has resumed it, so it may never be idle",
+                        harmless(name)
+                    )));
+                }
+                Some(worker) if is_busy(worker) => still.push(name),
+                _ => out.line(&format!("{} runs nothing any more", harmless(name))),
+            }
+        }
+        if still.is_empty() {
+            return Ok(());
+        }
+        busy = still;
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn is_busy(worker: &Worker) -> bool {
+    !worker.running.is_empty()
+}
+
+fn drained(worker: &Worker) -> String {
+    let name = harmless(&worker.name);
+    match worker.state.as_str() {
+        _ if is_busy(worker) => {
+            let running = harmless(&worker.running.join(", "));
+            format!("{name} is draining: it gets nothing new and still runs {running}")
+        }
+        "offline" => format!("{name} is drained: it is offline, and gets nothing when it comes back"),
+        _ => format!("{name} is drained: it runs nothing and gets nothing new"),
+    }
+}
+
+fn resumed(worker: &Worker) -> String {
+    let name = harmless(&worker.name);
+    match worker.state.as_str() {
+        "online" => format!("{name} takes jobs"),
+        "offline" => format!("{name} takes jobs when it comes back; it is offline"),
+        "draining" => format!("{name} is not kept from jobs any more, but it is about to end by itself"),
+        state => format!("{name} is not kept from jobs any more; it is {}", harmless(state)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_of_a_worker_is_told() {
+        let worker = |state: &str, running: &[&str]| Worker {
+            name: "w1".into(),
+            state: state.into(),
+            running: running.iter().map(|text| (*text).to_owned()).collect(),
+            ..Default::default()
+        };
+        assert!(drained(&worker("drained", &[])).contains("runs nothing and gets nothing new"));
+        assert!(drained(&worker("draining", &["7f3k2m linux/arm64"])).ends_with("runs 7f3k2m linux/arm64"));
+        assert!(drained(&worker("offline", &[])).contains("when it comes back"));
+        assert_eq!(resumed(&worker("online", &[])), "w1 takes jobs");
+        assert!(resumed(&worker("suspect", &[])).ends_with("it is suspect"));
+    }
+}

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{Case, Report};
+use crate::faults::Done;
 use crate::faults::builds::PLATFORMS;
-use crate::faults::door::digest_of;
+use crate::faults::door::{Put, digest_of};
 use crate::faults::facts::{Tag, fetch, fetch_json, seconds};
 use crate::faults::plan::Fault;
 
@@ -93,39 +94,52 @@ fn heads(case: &Case<'_>, report: &mut Report) {
 /// newer one was settled, unless a coordinator was stopped before it put (a registry knows no fence), and then farm has
 /// put it right ([`heads`] sees to that).
 fn history(case: &Case<'_>, report: &mut Report) {
-    for put in case.run.stage.door.puts() {
-        let is_index = put.media_type == INDEX;
-        let is_tag = !put.reference.starts_with("sha256:");
-        if !is_index && !is_tag {
-            continue;
+    let door = &case.run.stage.door;
+    for put in door.puts() {
+        match judge(&put, &door.address(), &case.tags, &case.run.done) {
+            Judgement::Good => {}
+            Judgement::Unknown => {
+                report.published_twice += 1;
+                report.violation(format!("nobody's index was put: {put:?}"));
+            }
+            Judgement::LateAfterAStop => report.late_puts += 1,
+            Judgement::Late => {
+                report.violation(format!("an older index was put after a newer one was settled: {put:?}"));
+            }
         }
-        let reference = format!("{}/{}:{}", case.run.stage.door.address(), put.repository, put.reference);
-        let known =
-            case.tags.iter().find(|tag| tag.digest == put.digest && (!is_tag || tag.reference == reference));
-        let Some(known) = known else {
-            report.published_twice += 1;
-            report.violation(format!("nobody's index was put: {put:?}"));
-            continue;
-        };
-        let begun = seconds(put.begun);
-        let newer = case.tags.iter().filter(|tag| is_tag && tag.reference == reference);
-        let passed = newer
-            .filter(|tag| tag.order_key > known.order_key && tag.state == "verified")
-            .any(|tag| tag.settled.is_some_and(|settled| settled < begun));
-        if !passed {
-            continue;
-        }
-        let stopped = case.run.done.iter().any(|done| {
-            matches!(done.fault, Fault::PauseCoordinator(_) | Fault::PausePostgres)
-                && seconds(done.begun) < begun
-                && begun < seconds(done.ended) + LATE
-        });
-        report.late_puts += 1;
-        if !stopped {
-            report.violation(format!(
-                "an older index was put after a newer one was settled: {put:?}, {known:?}"
-            ));
-        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    Good,
+    Unknown,
+    LateAfterAStop,
+    Late,
+}
+
+/// `tags` in the order of intent.
+fn judge(put: &Put, address: &str, tags: &[Tag], done: &[Done]) -> Judgement {
+    let is_tag = !put.reference.starts_with("sha256:");
+    if put.media_type != INDEX && !is_tag {
+        return Judgement::Good; // an image of a worker's, by digest
+    }
+    let reference = format!("{address}/{}:{}", put.repository, put.reference);
+    let belongs = |tag: &&Tag| tag.digest == put.digest && (!is_tag || tag.reference == reference);
+    let Some(known) = tags.iter().find(belongs) else { return Judgement::Unknown };
+    let begun = seconds(put.begun);
+    let passed = tags.iter().any(|tag| {
+        let newer = is_tag && tag.reference == reference && tag.order_key > known.order_key;
+        newer && tag.state == "verified" && tag.settled.is_some_and(|settled| settled < begun)
+    });
+    let stopped = done.iter().any(|done| {
+        let stop = matches!(done.fault, Fault::PauseCoordinator(_) | Fault::PausePostgres);
+        stop && seconds(done.begun) < begun && begun < seconds(done.ended) + LATE
+    });
+    match (passed, stopped) {
+        (false, _) => Judgement::Good,
+        (true, true) => Judgement::LateAfterAStop,
+        (true, false) => Judgement::Late,
     }
 }
 
@@ -133,4 +147,64 @@ fn history(case: &Case<'_>, report: &mut Report) {
 fn place(reference: &str) -> (&str, &str) {
     let (address, rest) = reference.split_once('/').expect("farm's references have a host");
     (address, rest.rsplit_once(':').map_or(rest, |(repository, _)| repository))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::faults::plan::Role;
+    use crate::faults::stage::Target;
+
+    fn tag(digest: &str, order_key: i64, settled: f64) -> Tag {
+        Tag {
+            build: String::new(),
+            digest: digest.to_owned(),
+            order_key,
+            reference: "localhost:1/app:1".to_owned(),
+            state: "verified".to_owned(),
+            settled: Some(settled),
+        }
+    }
+
+    fn put(digest: &str, at: u64) -> Put {
+        Put {
+            begun: UNIX_EPOCH + Duration::from_secs(at),
+            repository: "app".to_owned(),
+            reference: "1".to_owned(),
+            digest: digest.to_owned(),
+            media_type: INDEX.to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_older_index_after_a_newer_one_is_late_and_only_a_stop_excuses_it() {
+        let tags = [tag("old", 1, 100.0), tag("new", 2, 200.0)];
+        let judged = |put: Put, done: &[Done]| judge(&put, "localhost:1", &tags, done);
+        assert_eq!(judged(put("old", 99), &[]), Judgement::Good);
+        assert_eq!(judged(put("new", 300), &[]), Judgement::Good);
+        assert_eq!(judged(put("old", 201), &[]), Judgement::Late);
+        let fault = |fault, begun| Done {
+            fault,
+            target: Target::Coordinator(0),
+            begun: UNIX_EPOCH + Duration::from_secs(begun),
+            ended: UNIX_EPOCH + Duration::from_secs(begun + 8),
+        };
+        let (stop, kill) = (Fault::PauseCoordinator(Role::Leader), Fault::KillCoordinator(Role::Leader));
+        assert_eq!(judged(put("old", 201), &[fault(stop, 190)]), Judgement::LateAfterAStop);
+        assert_eq!(judged(put("old", 201), &[fault(stop, 100)]), Judgement::Late);
+        assert_eq!(judged(put("old", 201), &[fault(kill, 190)]), Judgement::Late);
+    }
+
+    #[test]
+    fn what_no_build_published_and_what_belongs_to_another_tag_is_nobodys() {
+        let tags = [tag("old", 1, 100.0)];
+        assert_eq!(judge(&put("other", 1), "localhost:1", &tags, &[]), Judgement::Unknown);
+        assert_eq!(judge(&put("old", 1), "localhost:2", &tags, &[]), Judgement::Unknown);
+        let by_digest = Put { reference: "sha256:old".to_owned(), ..put("old", 1) };
+        assert_eq!(judge(&by_digest, "localhost:1", &tags, &[]), Judgement::Good);
+        let image = Put { media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(), ..by_digest };
+        assert_eq!(judge(&image, "localhost:1", &[], &[]), Judgement::Good);
+    }
 }

@@ -19,6 +19,7 @@ pub struct Build {
     pub order_key: i64,
     pub cause: Option<String>,
     pub code: Option<String>,
+    pub message: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -51,7 +52,7 @@ pub fn builds(url: &str) -> Vec<Build> {
     rows(
         url,
         "SELECT short_id AS id, idempotency_key AS key, state, order_key, failure->>'cause' AS cause,
-                failure->>'code' AS code
+                failure->>'code' AS code, failure->>'message' AS message
          FROM builds ORDER BY order_key",
     )
 }

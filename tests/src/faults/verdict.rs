@@ -172,7 +172,7 @@ fn ends(case: &Case<'_>, report: &mut Report) {
         match unexplained(case, build) {
             None => report.given_up += 1,
             Some(why) => {
-                let failure = format!("{:?} {:?}", build.cause, build.code);
+                let failure = format!("{:?} {:?} {:?}", build.cause, build.code, build.message);
                 report.violation(format!("{id} ({kind:?}) is {}: {failure}; {why}", build.state));
                 for attempt in case.attempts.iter().filter(|attempt| attempt.build == *id) {
                     report.violation(format!("  {attempt:?}"));

@@ -11,8 +11,8 @@ use crate::faults::plan::Fault;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// A pause, and what the paused one had begun and does after it.
-const LATE: f64 = 25.0;
+/// What somebody who was stopped had in hand, he does so soon after it goes on, in seconds.
+const LATE: f64 = 3.0;
 
 pub fn check(case: &Case<'_>, report: &mut Report) {
     rows(case, report);
@@ -192,7 +192,7 @@ mod tests {
             ended: UNIX_EPOCH + Duration::from_secs(begun + 8),
         };
         let (stop, kill) = (Fault::PauseCoordinator(Role::Leader), Fault::KillCoordinator(Role::Leader));
-        assert_eq!(judged(put("old", 201), &[fault(stop, 190)]), Judgement::LateAfterAStop);
+        assert_eq!(judged(put("old", 201), &[fault(stop, 192)]), Judgement::LateAfterAStop);
         assert_eq!(judged(put("old", 201), &[fault(stop, 100)]), Judgement::Late);
         assert_eq!(judged(put("old", 201), &[fault(kill, 190)]), Judgement::Late);
     }

@@ -2,13 +2,16 @@
 # Checks and tests, from a bare Debian or Ubuntu machine with Rust to a verdict.
 #
 #   tests/run.sh [unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
+#   tests/run.sh faults [--seed N] [--faults N]
 #   tests/run.sh bed [COMMAND...] | sqlx
 #
 #   unit    lints, and the tests that need nothing but a CPU
 #   store   tests of the database layer, in the test bed
 #   api     tests of farm's processes over their interfaces, in the test bed
 #   e2e     tests with builds in a real engine, in the test bed
-#   all     every check and every test, in the test bed
+#   all     every check and every test, and a short run of `faults`, in the test bed
+#   faults  a farm whose parts are all killed and troubled while it builds, by a plan that is drawn from a seed; then a
+#           verdict on builds, tags and logs. No checks and no tests. 200 faults (about 15 minutes) unless said
 #   bed     no checks and no tests: a command (or a shell) in the test bed
 #   sqlx    no checks and no tests: writes coordinator/store/.sqlx anew after a change of queries or migrations
 #
@@ -240,7 +243,7 @@ in_bed() { # command...
 what=${1:-all}
 [ $# = 0 ] || shift
 case "$what" in
-  unit | store | api | e2e | all | bed | sqlx) ;;
+  unit | store | api | e2e | all | faults | bed | sqlx) ;;
   --first-process) first_process "$@" ;; # does not return
   --in-bed)
     inside=1 what=$1; shift
@@ -249,6 +252,8 @@ case "$what" in
       store | all) phase 'sqlx check' check_sqlx ;;
     esac
     phase 'tests' run_tests "$what" "$@"
+    # After the tests, as it leaves the machine no rest. Always the same seed: a run that passes should pass again.
+    [ "$what" != all ] || phase 'faults' target/debug/farm-faults --seed 1 --faults 25
     exit 0 ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
 esac
@@ -272,6 +277,7 @@ esac
 case "$what" in
   # What has changed in the queries may keep the rest from compiling; the test bed knows no queries.
   bed | sqlx) phase 'build' cargo build --workspace --bin farm-testbed "${locked[@]}" ;;
+  faults) phase 'build' cargo build --workspace --bins "${locked[@]}" ;;
   *) phase 'build' build ;;
 esac
 case "$what" in
@@ -282,6 +288,8 @@ case "$what" in
     if [ "$what" = bed ]; then
       [ $# -gt 0 ] || set -- bash
       in_bed "$@" || rc=$?
+    elif [ "$what" = faults ]; then
+      in_bed target/debug/farm-faults "$@" || rc=$?
     else
       in_bed bash tests/run.sh --in-bed "$what" "$@" </dev/null || rc=$?
       note_time 'test bed up and down' "$begin" $(($(noted) - before))

@@ -225,6 +225,12 @@ pub fn psql(url: &str, sql: &str) -> String {
     run(&mut psql_command(url, sql)).trim_end().to_owned()
 }
 
+/// The same, or nothing when it fails.
+pub fn try_psql(url: &str, sql: &str) -> Option<String> {
+    let output = psql_command(url, sql).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
 fn psql_command(url: &str, sql: &str) -> Command {
     let mut command = Command::new("psql");
     command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql]);

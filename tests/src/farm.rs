@@ -301,12 +301,7 @@ impl Farm {
 
     /// `farm ARGS` against this farm, with a home of its own: no settings of the user's are seen.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary("farm"));
-        command.args(args).env("FARM_URL", self.url()).env("FARM_TOKEN_FILE", self.token_file());
-        command.env("HOME", &self.folder).env_remove("XDG_CONFIG_HOME").env_remove("FARM_TOKEN");
-        command.env_remove("FARM_CONFIG").env_remove("FARM_CONTEXT").env_remove("FARM_PROGRESS");
-        command.env_remove("DOCKER_CONFIG");
-        command
+        client(&self.url(), &self.token_file(), &self.folder, args)
     }
 
     /// Runs `farm ARGS` to its end.
@@ -318,6 +313,16 @@ impl Farm {
     pub fn cli_spawn(&self, name: &str, args: &[&str]) -> Child {
         Child::spawn(name, &self.command(args), &self.folder)
     }
+}
+
+/// `farm ARGS` against a farm, with `home` as its home: no settings of the user's are seen.
+pub fn client(url: &str, token_file: &Path, home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(binary("farm"));
+    command.args(args).env("FARM_URL", url).env("FARM_TOKEN_FILE", token_file);
+    command.env("HOME", home).env_remove("XDG_CONFIG_HOME").env_remove("FARM_TOKEN");
+    command.env_remove("FARM_CONFIG").env_remove("FARM_CONTEXT").env_remove("FARM_PROGRESS");
+    command.env_remove("DOCKER_CONFIG");
+    command
 }
 
 /// Runs a command to its end without input.

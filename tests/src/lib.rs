@@ -19,6 +19,7 @@ pub mod bridge;
 pub mod database;
 pub mod engine;
 pub mod farm;
+pub mod faults;
 pub mod ports;
 pub mod process;
 pub mod registry;

@@ -111,7 +111,13 @@ impl RegistryError {
                     unavailable("it asks for fewer requests".to_owned())
                 } else {
                     let texts: Vec<&str> = envelope.errors.iter().map(|e| e.message.as_str()).collect();
-                    Self::rejected(repository, texts.join("; "))
+                    // The status is not told here: it may have been 429, and a refusal has a word of its own.
+                    let wordless = |word: &str| OciErrorCode::Other(word.to_owned());
+                    if has(&[wordless("UNKNOWN"), wordless("UNAVAILABLE")]) {
+                        unavailable(texts.join("; "))
+                    } else {
+                        Self::rejected(repository, texts.join("; "))
+                    }
                 }
             }
             OciDistributionError::RequestError(error) => unavailable(innermost(&error)),
@@ -144,6 +150,27 @@ fn first_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_that_the_registry_has_no_word_for_may_pass() {
+        let repository: Repository = "localhost:1/x".parse().unwrap();
+        let code_of = |code: &str| {
+            let body = format!(r#"{{"errors":[{{"code":"{code}","message":"no"}}]}}"#);
+            let envelope = serde_json::from_str(&body).unwrap();
+            let url = "http://localhost:1/v2/x".to_owned();
+            RegistryError::of(&repository, OciDistributionError::RegistryError { envelope, url }).code
+        };
+        for (said, code) in [
+            ("UNKNOWN", "registry_unavailable"),
+            ("UNAVAILABLE", "registry_unavailable"),
+            ("TOOMANYREQUESTS", "registry_unavailable"),
+            ("MANIFEST_INVALID", "registry_rejected"),
+            ("SOMETHING_ELSE", "registry_rejected"),
+            ("DENIED", "registry_auth"),
+        ] {
+            assert_eq!(code_of(said), code, "{said}");
+        }
+    }
 
     #[test]
     fn the_systems_errors_are_told_in_words() {

@@ -182,6 +182,14 @@ pub(super) const CASES: &[Case] = &[
         "registry_rejected",
         "",
     ),
+    // The registry's own words for trouble of its own, which come without the status (429, 500, 503).
+    case(
+        &[": unknown: ", ": unavailable: "],
+        PUSH,
+        Cause::Infrastructure,
+        "registry_unavailable",
+        "see that the registry is well",
+    ),
     case(
         &["failed to resolve source metadata", "failed to load metadata", "could not resolve image"],
         &["not found", "manifest unknown"],

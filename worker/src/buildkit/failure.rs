@@ -324,6 +324,12 @@ mod tests {
                 Infrastructure,
                 "registry_unavailable",
             ),
+            ("failed to push localhost:1/x/y: unknown: trouble", Infrastructure, "registry_unavailable"),
+            (
+                "failed to push localhost:1/x/y: name unknown: repository name not known to registry",
+                User,
+                "repository_missing",
+            ),
             (
                 "failed to push localhost:1/x/y: unexpected status from POST request to http://localhost:1/v2/x/y/blobs/uploads/: 404 Not Found",
                 User,

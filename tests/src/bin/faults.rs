@@ -1,0 +1,28 @@
+//! `farm-faults [--seed N] [--faults N]`: kills and troubles all parts of a farm while it builds, and looks at what
+//! became of the builds. Runs in the test bed: `tests/run.sh faults`.
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (mut seed, mut faults) = (None, 200);
+    for pair in args.chunks(2) {
+        let value = pair.get(1).and_then(|value| value.parse::<u32>().ok());
+        match (pair[0].as_str(), value) {
+            ("--seed", Some(value)) => seed = Some(u64::from(value)),
+            ("--faults", Some(value)) => faults = value,
+            _ => {
+                eprintln!("usage: farm-faults [--seed N] [--faults N]");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs() % 1_000_000);
+    let faults = usize::try_from(faults).unwrap_or(usize::MAX);
+    if farm_tests::faults::run(seed.unwrap_or_else(now), faults) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

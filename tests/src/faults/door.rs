@@ -1,0 +1,206 @@
+//! A door in front of a real registry that lets requests through, or troubles them, and writes down every manifest that
+//! is put: which tag pointed where, in which order.
+
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sha2::{Digest, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use super::plan::Trouble;
+use crate::ports::free_port;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Body = BoxBody<Bytes, Error>;
+
+/// A manifest that was put and taken.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// When the request had come.
+    pub begun: SystemTime,
+    pub repository: String,
+    /// A tag, or a digest.
+    pub reference: String,
+    pub digest: String,
+    pub media_type: String,
+}
+
+#[derive(Debug)]
+struct State {
+    registry: u16,
+    trouble: Mutex<Option<Trouble>>,
+    rng: Mutex<StdRng>,
+    puts: Mutex<Vec<Put>>,
+}
+
+/// Listens until it is dropped.
+#[derive(Debug)]
+pub struct Door {
+    port: u16,
+    state: Arc<State>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    /// In front of the registry on this port; `seed` decides which requests are troubled.
+    pub fn to(registry: u16, seed: u64) -> Door {
+        let port = free_port();
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let state = Arc::new(State {
+            registry,
+            trouble: Mutex::new(None),
+            rng: Mutex::new(StdRng::seed_from_u64(seed)),
+            puts: Mutex::new(Vec::new()),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let shared = state.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve(listener, shared) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Door { port, state, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// `localhost:PORT`, as image references want it.
+    pub fn address(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    pub fn set(&self, trouble: Option<Trouble>) {
+        *self.state.trouble.lock().unwrap() = trouble;
+    }
+
+    /// All manifests that were put so far, in the order in which the registry took them.
+    pub fn puts(&self) -> Vec<Put> {
+        self.state.puts.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
+    let listener = TcpListener::from_std(listener).unwrap();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let state = state.clone();
+        let service = service_fn(move |request| {
+            // A task of its own: what has begun goes on when the client hangs up, as in a real registry.
+            let answer = tokio::spawn(answer(request, state.clone()));
+            async move { answer.await? }
+        });
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+        );
+    }
+}
+
+/// An error makes the server close the connection without an answer.
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, Error> {
+    let trouble = {
+        let trouble = *state.trouble.lock().unwrap();
+        // Not everything: a half of the requests gets through, so that things break in the middle.
+        trouble.filter(|_| state.rng.lock().unwrap().random())
+    };
+    match trouble {
+        Some(Trouble::Errors) => return refusal(StatusCode::INTERNAL_SERVER_ERROR),
+        Some(Trouble::Busy) => return refusal(StatusCode::TOO_MANY_REQUESTS),
+        Some(Trouble::Slow) => {
+            let wait = state.rng.lock().unwrap().random_range(200..3_000);
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+        Some(Trouble::Truncates | Trouble::LosesAnswers) | None => {}
+    }
+    let answer = forward(request, &state).await?;
+    match trouble {
+        Some(Trouble::LosesAnswers) => Err("the answer is lost".into()),
+        Some(Trouble::Truncates) => truncated(answer).await,
+        _ => Ok(answer.map(|body| body.map_err(Into::into).boxed())),
+    }
+}
+
+async fn forward(request: Request<Incoming>, state: &State) -> Result<Response<Incoming>, Error> {
+    let begun = SystemTime::now();
+    let (head, body) = request.into_parts();
+    let place = (head.method == Method::PUT).then(|| manifest_place(head.uri.path())).flatten();
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, state.registry)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let Some((repository, reference)) = place else {
+        let body: Body = body.map_err(Into::into).boxed();
+        return Ok(sender.send_request(Request::from_parts(head, body)).await?);
+    };
+    let bytes = body.collect().await?.to_bytes();
+    let media_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let put = Put {
+        begun,
+        repository,
+        reference,
+        digest: digest_of(&bytes),
+        media_type: media_type.unwrap_or_default().to_owned(),
+    };
+    let answer = sender.send_request(Request::from_parts(head, full(bytes))).await?;
+    if answer.status().is_success() {
+        state.puts.lock().unwrap().push(put);
+    }
+    Ok(answer)
+}
+
+/// `/v2/REPOSITORY/manifests/REFERENCE`
+fn manifest_place(path: &str) -> Option<(String, String)> {
+    let (repository, reference) = path.strip_prefix("/v2/")?.rsplit_once("/manifests/")?;
+    Some((repository.to_owned(), reference.to_owned()))
+}
+
+pub fn digest_of(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
+}
+
+fn refusal(status: StatusCode) -> Result<Response<Body>, Error> {
+    let text = r#"{"errors":[{"code":"UNKNOWN","message":"trouble"}]}"#;
+    let answer = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
+    Ok(answer.body(full(Bytes::from_static(text.as_bytes())))?)
+}
+
+/// The head as it is, and a half of the body; the rest never comes.
+async fn truncated(answer: Response<Incoming>) -> Result<Response<Body>, Error> {
+    let (head, body) = answer.into_parts();
+    let bytes = body.collect().await?.to_bytes();
+    if bytes.is_empty() {
+        return Err("there is nothing to be halved".into());
+    }
+    let half = bytes.slice(..bytes.len() / 2);
+    let parts = [Ok(Frame::data(half)), Err(Error::from("the rest never comes"))];
+    Ok(Response::from_parts(head, BodyExt::boxed(StreamBody::new(tokio_stream::iter(parts)))))
+}

@@ -1,0 +1,262 @@
+//! Whatever dies, no accepted build is lost and no tag goes wrong: a whole farm of real processes, a plan of builds and
+//! faults drawn from a seed, and a verdict on what is there when all of it is over.
+//!
+//! [`plan`] says what happens, [`stage`] is the farm and what is done to it, [`builds`] its users, [`verdict`] what must
+//! hold. Here: the plan is carried out, step by step, from one thread.
+//!
+//! The verdict is the invariants' own (docs/architecture.md). A fault that it can't take is a bug of farm's, or a limit
+//! that the documentation has to name.
+
+mod builds;
+mod door;
+mod facts;
+mod link;
+mod part;
+mod plan;
+mod stage;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use builds::{Submitted, submit};
+use plan::{Act, Fault, Step};
+use stage::{Stage, Target};
+
+use crate::database::try_psql;
+
+const TICK: Duration = Duration::from_millis(50);
+/// With more builds than this open, the plan waits: else a slow machine would end with nothing but a queue.
+const OPEN_BUILDS: usize = 14;
+/// How long the plan waits for one step at most.
+const HELD_UP: Duration = Duration::from_secs(60);
+/// After the last fault, all builds must be final within this.
+const SETTLE: Duration = Duration::from_secs(240);
+
+/// A fault that was done.
+#[derive(Clone, Copy, Debug)]
+pub struct Done {
+    pub fault: Fault,
+    pub target: Target,
+    pub begun: SystemTime,
+    pub ended: SystemTime,
+}
+
+/// All that happened.
+#[derive(Debug)]
+pub struct Run {
+    pub stage: Stage,
+    pub done: Vec<Done>,
+    pub submitted: Vec<Submitted>,
+    /// From a leader's death or pause to the next leader, seconds.
+    pub leaders: Vec<f64>,
+    /// Parts that ended by themselves, and were started again.
+    pub ended: Vec<String>,
+    /// What kept it from settling.
+    pub unsettled: Option<String>,
+}
+
+/// Carries out the plan of a seed and prints the verdict; true when nothing was wrong.
+pub fn run(seed: u64, faults: usize) -> bool {
+    let steps = plan::plan(seed, faults);
+    println!("faults seed={seed} faults={faults}: starting a farm");
+    let mut driver = Driver::new(Stage::start(seed));
+    driver.carry_out(&steps);
+    let run = driver.settle();
+    let report = verdict::verdict(&run);
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for done in &run.done {
+        *kinds.entry(done.fault.kind()).or_default() += 1;
+    }
+    let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind}={count}")).collect();
+    println!("faults seed={seed} faults={} {}", run.done.len(), kinds.join(" "));
+    println!("{report}");
+    for violation in &report.violations {
+        println!("VIOLATION {violation}");
+    }
+    if !report.violations.is_empty() {
+        println!("again: tests/run.sh faults --seed {seed} --faults {faults}");
+        println!("logs: {}", run.stage.folder().display());
+    }
+    report.violations.is_empty()
+}
+
+struct Broken {
+    fault: Fault,
+    target: Target,
+    begun: SystemTime,
+    until: Instant,
+}
+
+/// A leader that was taken away, and when.
+struct Watch {
+    epoch: u64,
+    since: SystemTime,
+}
+
+struct Driver {
+    stage: Stage,
+    begin: Instant,
+    broken: Vec<Broken>,
+    done: Vec<Done>,
+    users: Vec<JoinHandle<Submitted>>,
+    watch: Option<Watch>,
+    leaders: Vec<f64>,
+    ended: Vec<String>,
+    open: usize,
+    looked: Instant,
+}
+
+impl Driver {
+    fn new(stage: Stage) -> Driver {
+        let now = Instant::now();
+        Driver {
+            stage,
+            begin: now,
+            broken: Vec::new(),
+            done: Vec::new(),
+            users: Vec::new(),
+            watch: None,
+            leaders: Vec::new(),
+            ended: Vec::new(),
+            open: 0,
+            looked: now,
+        }
+    }
+
+    fn carry_out(&mut self, steps: &[Step]) {
+        let mut held_up = Duration::ZERO;
+        for step in steps {
+            while self.begin.elapsed() < step.at + held_up {
+                self.tick();
+            }
+            let begin = Instant::now();
+            while self.open > OPEN_BUILDS && begin.elapsed() < HELD_UP {
+                self.tick();
+            }
+            held_up += begin.elapsed();
+            match step.act {
+                Act::Submit(submission) => {
+                    let number = self.users.len();
+                    self.users.push(submit(&self.stage, number, submission));
+                    self.open += 1;
+                }
+                Act::Break { fault, lasts } => self.break_it(fault, lasts),
+            }
+        }
+    }
+
+    fn break_it(&mut self, fault: Fault, lasts: Duration) {
+        let leader = if self.is_broken(Target::Postgres) { None } else { self.stage.leader() };
+        let mut target = self.stage.target(fault, leader.map(|(n, _)| n));
+        if let Target::Coordinator(n) = target
+            && self.is_broken(target)
+        {
+            target = Target::Coordinator(1 - n);
+        }
+        self.mend(|broken| broken.target == target);
+        println!(
+            "{:7.1} s  {fault}, {target:?}, {:.1} s",
+            self.begin.elapsed().as_secs_f64(),
+            lasts.as_secs_f64()
+        );
+        let begun = SystemTime::now();
+        self.stage.harm(fault, target);
+        if let (Some((n, epoch)), Target::Coordinator(harmed)) = (leader, target)
+            && n == harmed
+            && !self.broken.iter().any(|broken| matches!(broken.target, Target::Coordinator(_)))
+        {
+            self.watch = Some(Watch { epoch, since: begun });
+        }
+        self.broken.push(Broken { fault, target, begun, until: Instant::now() + lasts });
+    }
+
+    fn is_broken(&self, target: Target) -> bool {
+        self.broken.iter().any(|broken| broken.target == target)
+    }
+
+    /// A moment of attention to all that goes on by itself.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        self.mend(|broken| broken.until <= now);
+        let broken: Vec<Target> = self.broken.iter().map(|broken| broken.target).collect();
+        for ended in self.stage.keep(|target| broken.contains(&target)) {
+            println!("{:7.1} s  ended by itself: {ended}", self.begin.elapsed().as_secs_f64());
+            self.ended.push(ended);
+        }
+        if self.is_broken(Target::Postgres) {
+            // When the leader changes is no measure of leadership then.
+            self.watch = None;
+        } else {
+            self.watch_leader();
+            if self.looked.elapsed() > Duration::from_secs(1) {
+                self.look();
+            }
+        }
+        std::thread::sleep(TICK);
+    }
+
+    fn mend(&mut self, due: impl Fn(&Broken) -> bool) {
+        let (due, broken) = std::mem::take(&mut self.broken).into_iter().partition(due);
+        self.broken = broken;
+        for Broken { fault, target, begun, .. } in due {
+            self.stage.mend(fault, target);
+            self.done.push(Done { fault, target, begun, ended: SystemTime::now() });
+        }
+    }
+
+    fn watch_leader(&mut self) {
+        let Some(watch) = &self.watch else { return };
+        let sql = "SELECT epoch, extract(epoch FROM taken_at) FROM leader";
+        let Some(row) = try_psql(&self.stage.database_url(), sql) else { return };
+        let Some((epoch, taken)) = row.split_once('|') else { return };
+        if epoch.parse().is_ok_and(|epoch: u64| epoch > watch.epoch)
+            && let Ok(taken) = taken.parse::<f64>()
+        {
+            self.leaders.push(taken - facts::seconds(watch.since));
+            self.watch = None;
+        }
+    }
+
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        let url = self.stage.database_url();
+        let counted = try_psql(&url, "SELECT count(*) FROM builds WHERE finished_at IS NULL");
+        if let Some(open) = counted.and_then(|count| count.parse::<usize>().ok()) {
+            self.open = open + self.users.iter().filter(|user| !user.is_finished()).count();
+        }
+    }
+
+    /// Everything is mended; then all must come to its end by itself.
+    fn settle(mut self) -> Run {
+        self.mend(|_| true);
+        println!("{:7.1} s  all faults are over", self.begin.elapsed().as_secs_f64());
+        let begin = Instant::now();
+        while self.users.iter().any(|user| !user.is_finished()) && begin.elapsed() < SETTLE {
+            self.tick();
+        }
+        let mut said = String::new();
+        let unsettled = loop {
+            let Some(open) = facts::unsettled(&self.stage.database_url()) else { break None };
+            if begin.elapsed() > SETTLE {
+                break Some(open);
+            }
+            if said != open {
+                println!("{:7.1} s  {open}", self.begin.elapsed().as_secs_f64());
+                said = open;
+            }
+            self.tick();
+        };
+        println!("{:7.1} s  settled", self.begin.elapsed().as_secs_f64());
+        let submitted = self.users.into_iter().filter(JoinHandle::is_finished);
+        Run {
+            submitted: submitted.map(|user| user.join().expect("its panic is above")).collect(),
+            stage: self.stage,
+            done: self.done,
+            leaders: self.leaders,
+            ended: self.ended,
+            unsettled,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The farm that is troubled, all of it real processes: Postgres, a registry behind a [`Door`], two engines, two
+//! coordinators on one database, two workers on each engine. Workers and users reach the coordinators by a [`Link`].
+//!
+//! Everything is started from one thread, as processes end with the thread that started them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::door::Door;
+use super::link::{Link, Mode};
+use super::part::Part;
+use super::plan::{ENGINES, Fault, Role, WORKERS};
+use crate::bed::Bed;
+use crate::database::{PrivatePostgres, try_psql};
+use crate::engine::PrivateEngine;
+use crate::farm::{binary, client};
+use crate::ports::free_port;
+use crate::registry::PrivateRegistry;
+
+const READY: Duration = Duration::from_secs(60);
+
+/// Leases of seconds, so that a fault that outlives one is over soon; a registry that is given up soon, so that what it
+/// may still do late is over soon as well.
+const SETTINGS: &str = "[limits]\nheartbeat_milliseconds = 1000\nsuspect_seconds = 3\nlease_seconds = 6\n\
+                        native_grace_seconds = 3\nregistry_timeout_seconds = 10\n";
+
+pub const SLOTS: u32 = 3;
+
+/// What a fault is done to: there is one fault at a time for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Worker(usize),
+    Coordinator(usize),
+    Engine(usize),
+    Postgres,
+    Registry,
+    Door,
+    Link(usize),
+}
+
+/// Fields are dropped in order: those who use others first.
+#[derive(Debug)]
+pub struct Stage {
+    pub workers: Vec<Part>,
+    links: Vec<Link>,
+    front: Link,
+    pub coordinators: Vec<Part>,
+    ports: Vec<u16>,
+    engines: Vec<PrivateEngine>,
+    pub door: Door,
+    registry: PrivateRegistry,
+    postgres: PrivatePostgres,
+    folder: PathBuf,
+}
+
+impl Stage {
+    pub fn start(seed: u64) -> Stage {
+        let bed = Bed::from_env();
+        let folder = bed.test_folder();
+        let postgres = PrivatePostgres::start();
+        let registry = PrivateRegistry::start();
+        let port = registry.address().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let door = Door::to(port.expect("an address ends in a port"), seed);
+        let engines: Vec<PrivateEngine> = (0..ENGINES).map(|_| PrivateEngine::start()).collect();
+
+        std::fs::write(folder.join("coordinator.toml"), SETTINGS).unwrap();
+        let ports = vec![free_port(), free_port()];
+        let mut coordinators = Vec::new();
+        for (n, port) in ports.iter().enumerate() {
+            let mut command = Command::new(binary("farm-coordinator"));
+            command.args(["--listen", &format!("127.0.0.1:{port}"), "--database-url", &postgres.url()]);
+            command.arg("--state-dir").arg(folder.join("coordinator"));
+            command.arg("--token-file").arg(folder.join("token"));
+            command.arg("--config").arg(folder.join("coordinator.toml"));
+            let mut part = Part::start(&format!("coordinator-{n}"), command, &folder);
+            // One after the other: the first makes schema and token.
+            part.wait_for_line("farm-coordinator ready on ", READY);
+            coordinators.push(part);
+        }
+        let front = Link::to(&ports);
+        let links: Vec<Link> = (0..WORKERS).map(|_| Link::to(&ports)).collect();
+        let mut workers: Vec<Part> =
+            (0..WORKERS).map(|n| worker(n, &links[n], &engines[n % ENGINES], &folder)).collect();
+        for part in &mut workers {
+            let line = format!("farm-worker {} ready: ", part.name());
+            part.wait_for_line(&line, READY);
+        }
+        Stage { workers, links, front, coordinators, ports, engines, door, registry, postgres, folder }
+    }
+
+    /// `farm ARGS` against whichever coordinator answers.
+    pub fn command(&self, args: &[&str]) -> Command {
+        client(&self.front.url(), &self.folder.join("token"), &self.folder, args)
+    }
+
+    pub fn database_url(&self) -> String {
+        self.postgres.url()
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Which coordinator leads, and its epoch. Nothing when nobody does, or the database doesn't answer.
+    pub fn leader(&self) -> Option<(usize, u64)> {
+        let row = try_psql(
+            &self.database_url(),
+            "SELECT c.address, l.epoch FROM leader l JOIN coordinators c ON c.id = l.coordinator_id
+             WHERE l.expires_at > farm_now()",
+        )?;
+        let (address, epoch) = row.split_once('|')?;
+        let port: u16 = address.rsplit_once(':')?.1.parse().ok()?;
+        Some((self.ports.iter().position(|p| *p == port)?, epoch.parse().ok()?))
+    }
+
+    /// What a fault is done to, as things are now.
+    pub fn target(&self, fault: Fault, leader: Option<usize>) -> Target {
+        match fault {
+            Fault::KillWorker(n) | Fault::PauseWorker(n) => Target::Worker(n),
+            Fault::KillCoordinator(role) | Fault::PauseCoordinator(role) => {
+                let leader = leader.unwrap_or(0);
+                Target::Coordinator(if role == Role::Leader { leader } else { self.ports.len() - 1 - leader })
+            }
+            Fault::KillEngine(n) | Fault::PauseEngine(n) => Target::Engine(n),
+            Fault::KillPostgres | Fault::PausePostgres => Target::Postgres,
+            Fault::KillRegistry => Target::Registry,
+            Fault::Registry(_) => Target::Door,
+            Fault::CutLink(n) | Fault::FreezeLink(n) => Target::Link(n),
+        }
+    }
+
+    pub fn harm(&mut self, fault: Fault, target: Target) {
+        match (fault, target) {
+            (Fault::KillWorker(_), Target::Worker(n)) => self.workers[n].kill9(),
+            (Fault::PauseWorker(_), Target::Worker(n)) => self.workers[n].pause(),
+            (Fault::KillCoordinator(_), Target::Coordinator(n)) => self.coordinators[n].kill9(),
+            (Fault::PauseCoordinator(_), Target::Coordinator(n)) => self.coordinators[n].pause(),
+            (Fault::KillEngine(_), Target::Engine(n)) => self.engines[n].kill9(),
+            (Fault::PauseEngine(_), Target::Engine(n)) => self.engines[n].child().pause(),
+            (Fault::KillPostgres, _) => self.postgres.kill9(),
+            (Fault::PausePostgres, _) => self.signal_postgres(Signal::STOP),
+            (Fault::KillRegistry, _) => self.registry.kill9(),
+            (Fault::Registry(trouble), _) => self.door.set(Some(trouble)),
+            (Fault::CutLink(_), Target::Link(n)) => self.links[n].set(Mode::Cut),
+            (Fault::FreezeLink(_), Target::Link(n)) => self.links[n].set(Mode::Frozen),
+            (fault, target) => unreachable!("{fault} of {target:?}"),
+        }
+    }
+
+    /// Ends what [`Stage::harm`] began. Waits for what is started to answer, except for farm's own parts.
+    pub fn mend(&mut self, fault: Fault, target: Target) {
+        match (fault, target) {
+            (Fault::PauseWorker(_), Target::Worker(n)) => self.workers[n].cont(),
+            (_, Target::Worker(n)) => self.workers[n].start_again(),
+            (Fault::PauseCoordinator(_), Target::Coordinator(n)) => self.coordinators[n].cont(),
+            (_, Target::Coordinator(n)) => self.coordinators[n].start_again(),
+            (Fault::PauseEngine(_), Target::Engine(n)) => self.engines[n].child().cont(),
+            (_, Target::Engine(n)) => self.engines[n].start_again(),
+            (Fault::PausePostgres, _) => self.signal_postgres(Signal::CONT),
+            (_, Target::Postgres) => self.postgres.start(),
+            (_, Target::Registry) => self.registry.start_again(),
+            (_, Target::Door) => self.door.set(None),
+            (_, Target::Link(n)) => self.links[n].set(Mode::Open),
+        }
+    }
+
+    /// Starts again what ended by itself, as a service manager does, and says what it was. Not those that `broken`
+    /// holds: they are to be away.
+    pub fn keep(&mut self, broken: impl Fn(Target) -> bool) -> Vec<String> {
+        let mut ended = Vec::new();
+        let workers = self.workers.iter_mut().enumerate().map(|(n, part)| (Target::Worker(n), part));
+        let coordinators = self.coordinators.iter_mut().enumerate();
+        let coordinators = coordinators.map(|(n, part)| (Target::Coordinator(n), part));
+        for (target, part) in workers.chain(coordinators) {
+            if !broken(target)
+                && let Some(how) = part.keep()
+            {
+                ended.push(format!("{}: {how}", part.name()));
+            }
+        }
+        ended
+    }
+
+    /// The postmaster alone would go on serving whom it serves already.
+    fn signal_postgres(&mut self, signal: Signal) {
+        let postmaster = self.postgres.child().pid();
+        for pid in children_of(postmaster).into_iter().chain([postmaster]) {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                // One that just ended is no loss.
+                let _ = kill_process(pid, signal);
+            }
+        }
+    }
+}
+
+fn worker(number: usize, link: &Link, engine: &PrivateEngine, folder: &Path) -> Part {
+    let (kind, platforms) =
+        if number < ENGINES { ("native", "linux/amd64") } else { ("qemu", "linux/arm64=emulated") };
+    let name = format!("w{}-{kind}", number % ENGINES);
+    let mut command = Command::new(binary("farm-worker"));
+    command.args(["--coordinator", &link.url()]).arg("--token-file").arg(folder.join("token"));
+    command.args(["--name", &name, "--engine", &engine.url(), "--slots", &SLOTS.to_string()]);
+    command.args(["--platforms", platforms]).arg("--state-dir").arg(folder.join(&name));
+    Part::start(&name, command, folder)
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // "PID (NAME) STATE PPID …"; the name may hold anything.
+        let ppid = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+        ppid == Some(parent)
+    })
+    .collect()
+}

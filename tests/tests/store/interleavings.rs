@@ -184,7 +184,7 @@ async fn all_pairs(firsts: &[Event]) {
     for &first in firsts {
         for second in EVENTS {
             let pair = format!("{first:?} then {second:?}");
-            let (worker, _) = world.worker(&format!("w{}{}", first as u8, second as u8), 1).await;
+            let (worker, _) = world.worker(&format!("w-{first:?}-{second:?}"), 1).await;
             let build = world.submit(&pair, "linux/amd64", &["localhost:5002/a:1"]).await;
             let lease = world.lease_for(build, 0, worker, Duration::from_secs(1)).await;
             world.store.attempt_started(lease).await.unwrap();
@@ -254,7 +254,7 @@ async fn of_two_that_want_a_tag_the_newer_one_has_it_in_every_order() {
     for first in [PublishOlder, PublishNewer, Deadline, Cancel, Refuse] {
         for second in [PublishOlder, PublishNewer, Deadline, Cancel, Refuse] {
             let pair = format!("{first:?}-then-{second:?}");
-            let tag = format!("localhost:5002/app:{}{}", first as u8, second as u8);
+            let tag = format!("localhost:5002/app:{first:?}-{second:?}");
             let name = tag.rsplit_once(':').unwrap().1;
             // Somebody had it before, so that there is a row to wait for.
             let (_, before) = merged(&world, &format!("before-{pair}"), &[&tag]).await;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::world::*;
 
 fn id<T: From<Uuid>>(row: Row) -> T {
-    T::from(Uuid::from_u128(row as u128 + 1))
+    T::from(Uuid::from_u128(u128::try_from(row).unwrap() + 1))
 }
 
 fn row(id: Uuid) -> Row {
@@ -113,7 +113,14 @@ impl World {
             silent_since: self.time(self.leader.silent_since),
             until: self.time(self.leader.settling_until),
         });
-        let state = State { waiting, workers, engines, shares: Default::default(), settling };
+        let state = State {
+            waiting,
+            workers,
+            engines,
+            shares: Default::default(),
+            drained: Default::default(),
+            settling,
+        };
         for decision in plan(&state, Limits::default(), self.time(self.now)) {
             if let Decision::Assign { job, worker, support, .. } = decision {
                 let (job, worker) = (row(job.as_uuid()), row(worker.as_uuid()));

@@ -45,9 +45,9 @@ Examples:
   farm retry 7f3k2m --failed-only --detach
 
 It is a new build of the same source with the same flags; nothing is read from this machine. It
-keeps the old one's place in the order of builds: a tag that a newer build has, or will have, isn't
-moved. What --failed-only takes over must still be where it was pushed; a platform whose image is
-gone from the registry is built again.
+keeps the old one's place in the order of builds: a tag that a newer build has, or will have,
+isn't moved. What --failed-only takes over must still be where it was pushed; a platform whose
+image is gone from the registry is built again.
 
 Exit codes:
   0    built and published, or left running; with --detach: accepted

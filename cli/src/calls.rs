@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use farm_proto::v1::{Build, CancelBuildRequest, SubmitBuildRequest, SubmitBuildResponse};
+use farm_proto::v1::{
+    Build, CancelBuildRequest, RetryBuildRequest, RetryBuildResponse, SubmitBuildRequest, SubmitBuildResponse,
+};
 
 use tonic::{Response, Status};
 
@@ -36,6 +38,17 @@ pub async fn submit(farm: &Farm, request: SubmitBuildRequest) -> Result<(Build, 
     let answer = through(async || farm.builds().submit_build(request.clone()).await).await;
     let SubmitBuildResponse { build, replayed } = answer.map_err(|status| farm.error(&status))?;
     let nothing = || Error::Farm(format!("the farm at {} took the build and gave none back", farm.url()));
+    Ok((build.ok_or_else(nothing)?, replayed))
+}
+
+/// Retries a build; answers the new one, and whether its idempotency key was known.
+///
+/// # Errors
+/// The farm refuses, or can't be reached.
+pub async fn retry(farm: &Farm, request: RetryBuildRequest) -> Result<(Build, bool)> {
+    let answer = through(async || farm.builds().retry_build(request.clone()).await).await;
+    let RetryBuildResponse { build, replayed } = answer.map_err(|status| farm.error(&status))?;
+    let nothing = || Error::Farm(format!("the farm at {} took the retry and gave no build back", farm.url()));
     Ok((build.ok_or_else(nothing)?, replayed))
 }
 

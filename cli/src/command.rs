@@ -53,6 +53,8 @@ pub enum Verb {
     Logs(verbs::logs::Args),
     /// Watch a build as farm submit does
     Attach(verbs::attach::Args),
+    /// Build once more what has ended, or only what failed of it
+    Retry(verbs::retry::Args),
     /// Cancel a build
     Cancel(verbs::cancel::Args),
     /// Show an image: its platforms, what they are and where they came from
@@ -92,6 +94,7 @@ impl Command {
             Verb::Show(args) => verbs::show::run(args, &setup()?).await,
             Verb::Logs(args) => verbs::logs::run(args, &setup()?).await,
             Verb::Attach(args) => verbs::attach::run(args, &setup()?).await,
+            Verb::Retry(args) => verbs::retry::run(args, &setup()?).await,
             Verb::Cancel(args) => verbs::cancel::run(args, &setup()?).await,
             Verb::Inspect(args) => verbs::inspect::run(args, &setup()?).await,
             Verb::Run(args) => verbs::run::run(args, setup).await,

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use farm_proto::v1::build_service_server::{BuildService, BuildServiceServer};
 use farm_proto::v1::{
     CancelBuildRequest, CancelBuildResponse, GetBuildRequest, GetBuildResponse, ListBuildsRequest,
-    ListBuildsResponse, SubmitBuildRequest, SubmitBuildResponse, WatchBuildResponse,
+    ListBuildsResponse, RetryBuildRequest, RetryBuildResponse, SubmitBuildRequest, SubmitBuildResponse,
+    WatchBuildResponse,
 };
 use futures::Stream;
 use tonic::{Request, Response};
@@ -69,6 +70,13 @@ impl BuildService for Fake {
         &self,
         _: Request<CancelBuildRequest>,
     ) -> Result<Response<CancelBuildResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn retry_build(
+        &self,
+        _: Request<RetryBuildRequest>,
+    ) -> Result<Response<RetryBuildResponse>, Status> {
         Err(Status::unimplemented("fake"))
     }
 }

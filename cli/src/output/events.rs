@@ -45,6 +45,7 @@ impl EventLines {
                 "type": "job", "id": job.id, "platform": job.platform, "state": job.state,
                 "waiting": job.waiting, "digest": job.result.as_ref().map_or("", |result| &result.digest),
                 "failure": job.failure.as_ref().map_or("", |failure| &failure.message),
+                "taken_from": job.taken_from,
                 "failure_code": job.failure.as_ref().map_or("", |failure| &failure.code),
             });
             out.extend(self.news(&job.id, said));

@@ -3,7 +3,7 @@
 //! Names are stable: new ones may come, none goes or changes its meaning. Digests are `sha256:HEX`, times
 //! are RFC 3339 in UTC, spans are `…_seconds`, sizes are `…_bytes`. What isn't known, or not yet, is null.
 //!
-//! - `farm submit`, `attach` and `show` give a [`BuildJson`]; `upload` is null but in `submit`, and so are `platforms`'
+//! - `farm submit`, `attach`, `retry` and `show` give a [`BuildJson`]; `upload` is null but in `submit`, and so are `platforms`'
 //!   details while a build runs (`farm submit --detach`).
 //! - `farm builds` gives `{"builds": [BuildJson, …]}`, newest first.
 //! - `farm workers` gives `{"workers": [WorkerJson, …]}`.
@@ -36,6 +36,10 @@ pub struct BuildJson {
     pub total_seconds: Option<f64>,
     /// The source.
     pub snapshot: Option<SnapshotJson>,
+    /// The build that it retries.
+    pub retry_of: Option<String>,
+    /// The builds that retry it, the first first.
+    pub retried_by: Vec<String>,
     /// What this submission sent.
     pub upload: Option<UploadJson>,
     /// What was asked for.
@@ -102,6 +106,8 @@ pub struct PlatformJson {
     pub media_type: Option<String>,
     /// The image's layers and config, compressed.
     pub image_bytes: Option<u64>,
+    /// The build whose result was taken over; the attempts are its.
+    pub taken_from: Option<String>,
     /// native or emulated, of the attempt that counts.
     pub support: Option<String>,
     /// The worker of the attempt that counts.
@@ -285,6 +291,8 @@ impl BuildJson {
                 tree_id: snapshot.tree_id.clone(),
                 content_key: snapshot.content_key.clone(),
             }),
+            retry_of: known(&build.retry_of),
+            retried_by: build.retried_by.clone(),
             upload,
             platforms: platform_jobs(build).into_iter().map(PlatformJson::from).collect(),
             index_digest: publication.and_then(|publication| known(&publication.index_digest)),
@@ -331,6 +339,7 @@ impl From<&farm_proto::v1::Job> for PlatformJson {
             expected_start: time(job.starts_ms),
             digest: result.and_then(|result| known(&result.digest)),
             media_type: result.and_then(|result| known(&result.media_type)),
+            taken_from: known(&job.taken_from),
             image_bytes: result.map(|result| result.image_bytes).filter(|n| *n > 0),
             support: attempt.and_then(|attempt| known(&attempt.support)),
             worker: attempt.and_then(|attempt| known(&attempt.worker)),

@@ -104,7 +104,8 @@ impl Progress {
         if let Some(spec) = &build.spec {
             self.width = spec.platforms.iter().map(String::len).max().unwrap_or(0);
         }
-        for (job, attempt) in build.jobs.iter().flat_map(|job| job.attempts.iter().map(move |a| (job, a))) {
+        let made_here = build.jobs.iter().filter(|job| job.taken_from.is_empty());
+        for (job, attempt) in made_here.flat_map(|job| job.attempts.iter().map(move |a| (job, a))) {
             if attempt.started_ms > 0 {
                 let line = format!("{}  {}", self.label(&job.platform), start(attempt));
                 self.introductions.insert(attempt.id.clone(), line);
@@ -141,10 +142,18 @@ impl Progress {
 
     fn job(&mut self, job: &Job, out: &mut Vec<String>) {
         let decided = matches!(job.state.as_str(), "succeeded" | "failed" | "cancelled");
+        let label = self.label(&job.platform);
+        if !job.taken_from.is_empty() {
+            if !std::mem::replace(&mut self.jobs.entry(job.id.clone()).or_default().ended, true) {
+                let digest = job.result.as_ref().map(|r| short_digest(&r.digest)).unwrap_or_default();
+                let line = format!("{label}  taken over from {}  {digest}", harmless(&job.taken_from));
+                out.push(line.trim_end().to_owned());
+            }
+            return;
+        }
         for attempt in &job.attempts {
             self.attempt(job, attempt, decided, out);
         }
-        let label = self.label(&job.platform);
         let seen = self.jobs.entry(job.id.clone()).or_default();
         if job.state == "ready" {
             // Counting down isn't news.

@@ -61,6 +61,10 @@ fn platforms(build: &Build, now: i64) -> Vec<String> {
             match (job.state.as_str(), &job.result) {
                 ("succeeded", Some(result)) => {
                     let size = if result.image_bytes > 0 { bytes(result.image_bytes) } else { String::new() };
+                    if !job.taken_from.is_empty() {
+                        let from = format!("{on}, taken over from {}", harmless(&job.taken_from));
+                        return vec![job.platform.clone(), short_digest(&result.digest), size, from];
+                    }
                     let steps = match result.steps {
                         0 => String::new(),
                         n => format!("({} of {n} steps cached)", result.steps_cached),

@@ -37,7 +37,7 @@ fn job(platform: &str, worker: &str, support: &str, result: Result<(u64, u32, u3
             ..Default::default()
         }),
         waiting: String::new(),
-        starts_ms: 0,
+        ..Default::default()
     }
 }
 

@@ -29,9 +29,10 @@ Examples:
   farm attach 7f3k2m --progress plain
   farm attach 7f3k2m --json
 
-It is shown from its beginning, and the command ends with the build; of one that has ended all that
-it has said and how it ended. On a terminal Ctrl-C asks whether to leave it running or to cancel it;
-elsewhere it cancels it, as with `farm submit`. `farm logs BUILD -f` watches and touches nothing.
+It is shown from its beginning, and the command ends with the build; of one that has ended all
+that it has said and how it ended. On a terminal Ctrl-C asks whether to leave it running or to
+cancel it; elsewhere it cancels it, as with `farm submit`. `farm logs BUILD -f` watches and
+touches nothing.
 
 Exit codes:
   0    built and published, or left running

@@ -10,6 +10,7 @@ pub mod down;
 pub mod inspect;
 mod local_logs;
 pub mod logs;
+pub mod retry;
 pub mod run;
 pub mod show;
 pub mod status;

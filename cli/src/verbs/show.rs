@@ -49,16 +49,30 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     } else {
         let now = now_ms();
         out.line(&head(&build, now));
+        out.lines(links(&build));
         out.lines(history(&build));
         out.lines(summary(&build, &[], now));
     }
     Ok(Exit::Done)
 }
 
+/// The builds that it retries and that retry it.
+fn links(build: &Build) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !build.retry_of.is_empty() {
+        lines.push(format!("retry of {}", harmless(&build.retry_of)));
+    }
+    if !build.retried_by.is_empty() {
+        lines.push(format!("retried as {}", harmless(&build.retried_by.join(", "))));
+    }
+    lines
+}
+
 /// What can't be seen in the end alone: attempts that came to nothing, and why a platform was emulated.
 fn history(build: &Build) -> Vec<String> {
     let mut lines = Vec::new();
-    for job in &build.jobs {
+    // Those of a result that was taken over are shown where it was made.
+    for job in build.jobs.iter().filter(|job| job.taken_from.is_empty()) {
         for attempt in &job.attempts {
             let who =
                 format!("{}  attempt {} on {}", job.platform, attempt.number, harmless(&attempt.worker));

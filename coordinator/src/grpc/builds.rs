@@ -2,18 +2,20 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farm_proto::v1;
 use farm_proto::v1::build_service_server::BuildService;
 use farm_store::builds::NewBuild;
 use farm_store::finish::PublishLimit;
+use farm_store::retry::Retry;
 use farm_types::state::BuildState;
 use farm_types::{BuildSpec, Invalid, ProjectId, ShortId};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{present, status, watch};
+use super::{present, retry, status, watch};
 use crate::context::Context;
 use crate::principal::Action;
 
@@ -33,6 +35,14 @@ impl Builds {
     async fn present(&self, project: ProjectId, id: &ShortId) -> Result<v1::Build, Status> {
         let record = self.context.store.build(project, id).await.map_err(|e| no_build(e, id))?;
         Ok(present::build(&record))
+    }
+
+    fn queue_limit(&self) -> Duration {
+        Duration::from_secs(self.context.config.limits.queue_deadline_seconds)
+    }
+
+    fn publish_limit(&self) -> PublishLimit {
+        PublishLimit(Duration::from_secs(self.context.config.limits.publish_deadline_seconds))
     }
 
     fn check(&self, spec: &BuildSpec) -> Result<(), Invalid> {
@@ -62,6 +72,13 @@ fn no_build(error: farm_store::StoreError, id: &ShortId) -> Status {
     }
 }
 
+fn check_key(key: &str) -> Result<(), Invalid> {
+    if (1..=128).contains(&key.len()) {
+        return Ok(());
+    }
+    Err(Invalid::new("idempotency key", key, "write 1 to 128 bytes"))
+}
+
 fn short_id(text: &str) -> Result<ShortId, Status> {
     text.parse().map_err(status::invalid)
 }
@@ -76,10 +93,7 @@ impl BuildService for Builds {
     ) -> Result<Response<v1::SubmitBuildResponse>, Status> {
         let principal = self.context.tokens.require(&request, Action::Submit)?;
         let request = request.into_inner();
-        if request.idempotency_key.is_empty() || request.idempotency_key.len() > 128 {
-            let error = Invalid::new("idempotency key", request.idempotency_key, "write 1 to 128 bytes");
-            return Err(status::invalid(error));
-        }
+        check_key(&request.idempotency_key).map_err(status::invalid)?;
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
@@ -88,7 +102,7 @@ impl BuildService for Builds {
             idempotency_key: request.idempotency_key,
             spec,
             created_by: principal.name,
-            queue_limit: std::time::Duration::from_secs(self.context.config.limits.queue_deadline_seconds),
+            queue_limit: self.queue_limit(),
         };
         let submitted = self.context.store.submit(&new).await.map_err(status::store)?;
         self.context.hints.changed();
@@ -155,12 +169,45 @@ impl BuildService for Builds {
         let principal = self.context.tokens.require(&request, Action::Cancel)?;
         let id = short_id(&request.get_ref().build_id)?;
         let record = self.context.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
-        let publish =
-            PublishLimit(std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds));
+        let publish = self.publish_limit();
         self.context.store.cancel(principal.project, record.id, publish).await.map_err(status::store)?;
         self.context.hints.changed();
         tracing::info!(build.id = %id, "cancel asked for");
         let build = self.present(principal.project, &id).await?;
         Ok(Response::new(v1::CancelBuildResponse { build: Some(build) }))
+    }
+
+    async fn retry_build(
+        &self,
+        request: Request<v1::RetryBuildRequest>,
+    ) -> Result<Response<v1::RetryBuildResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let request = request.into_inner();
+        check_key(&request.idempotency_key).map_err(status::invalid)?;
+        let id = short_id(&request.build_id)?;
+        let store = &self.context.store;
+        let record = store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        retry::check(&record, request.failed_only)?;
+        let gone = match request.failed_only {
+            true => retry::gone(&self.context.registries, &record).await,
+            false => Vec::new(),
+        };
+        let new = Retry {
+            project: principal.project,
+            of: record.id,
+            idempotency_key: request.idempotency_key,
+            failed_only: request.failed_only,
+            gone,
+            created_by: principal.name,
+            queue_limit: self.queue_limit(),
+        };
+        let submitted = store.retry(&new, self.publish_limit()).await.map_err(status::store)?;
+        self.context.hints.changed();
+        let record = store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
+        tracing::info!(build.id = %record.short_id, retry_of = %id, replayed = submitted.replayed, "retry accepted");
+        Ok(Response::new(v1::RetryBuildResponse {
+            build: Some(present::build(&record)),
+            replayed: submitted.replayed,
+        }))
     }
 }

@@ -6,6 +6,7 @@ pub mod builds;
 pub mod farm;
 pub mod images;
 pub mod present;
+mod retry;
 pub mod snapshots;
 pub mod status;
 pub mod watch;

@@ -29,6 +29,8 @@ pub fn build(record: &BuildRecord) -> v1::Build {
         jobs: record.jobs.iter().map(job).collect(),
         publication: record.publication.as_ref().map(publication),
         created_by: record.created_by.clone(),
+        retry_of: record.retry_of.as_ref().map(ToString::to_string).unwrap_or_default(),
+        retried_by: record.retried_by.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -46,6 +48,7 @@ fn job(job: &JobRecord) -> v1::Job {
             None => job.waiting.clone(),
         },
         starts_ms: ms_opt(job.starts_at),
+        taken_from: job.taken_from.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

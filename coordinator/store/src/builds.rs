@@ -46,7 +46,7 @@ impl Store {
         let spec = to_json(&new.spec)?;
         let request = Digest::of(spec.to_string().as_bytes());
         let project = new.project.as_uuid();
-        if let Some(known) = self.known_build(new, request).await? {
+        if let Some(known) = self.known_build(new.project, &new.idempotency_key, request).await? {
             return Ok(known);
         }
         let tree = &new.spec.snapshot.tree_id.as_bytes()[..];
@@ -116,7 +116,7 @@ impl Store {
             // The same key came at the same moment, or the short id is taken: the caller's next call finds
             // the one, or draws another.
             tx.rollback().await?;
-            return match self.known_build(new, request).await? {
+            return match self.known_build(new.project, &new.idempotency_key, request).await? {
                 Some(known) => Ok(known),
                 None => Box::pin(self.submit(new)).await,
             };
@@ -126,11 +126,17 @@ impl Store {
         Ok(Submitted { id, replayed: false })
     }
 
-    async fn known_build(&self, new: &NewBuild, request: Digest) -> Result<Option<Submitted>> {
+    /// The build that this key made, if it was for the same request.
+    pub(crate) async fn known_build(
+        &self,
+        project: ProjectId,
+        key: &str,
+        request: Digest,
+    ) -> Result<Option<Submitted>> {
         let known = sqlx::query!(
             "SELECT id, request_digest, short_id FROM builds WHERE project_id = $1 AND idempotency_key = $2",
-            new.project.as_uuid(),
-            new.idempotency_key
+            project.as_uuid(),
+            key
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -141,7 +147,7 @@ impl Store {
             }
             Some(known) => Err(StoreError::Conflict(format!(
                 "the idempotency key {:?} was used for build {} with another request; choose a new key",
-                new.idempotency_key, known.short_id
+                key, known.short_id
             ))),
         }
     }

@@ -256,7 +256,7 @@ pub(crate) async fn results(
 ) -> Result<Vec<(farm_types::Platform, uuid::Uuid, JobResult)>> {
     let rows = sqlx::query!(
         r#"SELECT j.platform, j.result AS "result!",
-                  (SELECT a.id FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
+                  (SELECT a.id FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = coalesce(j.taken_from, j.id)
                    AND a.state = 'succeeded') AS "attempt!"
            FROM jobs j WHERE j.project_id = $1 AND j.execution_id = $2 AND j.kind = 'build'
              AND j.state = 'succeeded' ORDER BY j.platform"#,

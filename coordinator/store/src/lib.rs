@@ -19,6 +19,7 @@ pub mod publish;
 mod queue;
 pub mod reap;
 pub mod record;
+pub mod retry;
 pub mod schedule;
 pub mod snapshots;
 pub mod workers;

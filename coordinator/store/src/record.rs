@@ -73,6 +73,10 @@ pub struct BuildRecord {
     pub started_at: Option<DateTime<Utc>>,
     /// When it became final.
     pub finished_at: Option<DateTime<Utc>>,
+    /// The build that it retries.
+    pub retry_of: Option<ShortId>,
+    /// The builds that retry it, the first first.
+    pub retried_by: Vec<ShortId>,
     /// Its jobs, in the order of the request; empty in lists.
     pub jobs: Vec<JobRecord>,
     /// Its publication; `None` in lists.
@@ -100,6 +104,8 @@ pub struct JobRecord {
     pub failure: Option<Failure>,
     /// What it made.
     pub result: Option<JobResult>,
+    /// The build whose result it took over; then its tries are those of that one's job.
+    pub taken_from: Option<ShortId>,
     /// Its tries.
     pub attempts: Vec<AttemptRecord>,
 }
@@ -272,12 +278,16 @@ impl Store {
     ) -> Result<Vec<BuildRecord>> {
         let states: Vec<String> = states.iter().map(ToString::to_string).collect();
         let rows = sqlx::query!(
-            "SELECT b.id, b.short_id, b.execution_id, b.state, b.spec, b.failure, b.created_by, b.created_at,
-                    b.started_at, b.finished_at, p.name AS project_name
+            r#"SELECT b.id, b.short_id, b.execution_id, b.state, b.spec, b.failure, b.created_by, b.created_at,
+                    b.started_at, b.finished_at, p.name AS project_name,
+                    (SELECT o.short_id FROM builds o
+                     WHERE o.project_id = b.project_id AND o.id = b.retry_of) AS retry_of,
+                    ARRAY(SELECT r.short_id FROM builds r WHERE r.project_id = b.project_id AND r.retry_of = b.id
+                          ORDER BY r.id) AS "retried_by!"
              FROM builds b JOIN projects p ON p.id = b.project_id
              WHERE b.project_id = $1 AND ($2::uuid IS NULL OR b.id = $2)
                AND (cardinality($3::text[]) = 0 OR b.state = ANY($3))
-             ORDER BY b.id DESC LIMIT $4",
+             ORDER BY b.id DESC LIMIT $4"#,
             project.as_uuid(),
             id.map(BuildId::as_uuid),
             &states,
@@ -300,6 +310,8 @@ impl Store {
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
+                    retry_of: row.retry_of.as_deref().map(state).transpose()?,
+                    retried_by: row.retried_by.iter().map(|id| state(id)).collect::<Result<_>>()?,
                     jobs: Vec::new(),
                     publication: None,
                 })
@@ -319,7 +331,11 @@ impl Store {
                             SELECT count(*) FROM jobs before WHERE before.state = 'ready'
                             AND before.queue_class = jobs.queue_class AND before.project_id = jobs.project_id
                             AND (before.virtual_time, before.id) < (jobs.virtual_time, jobs.id))
-                      END AS place
+                      END AS place,
+                      (SELECT b.short_id FROM jobs t
+                       JOIN builds b ON b.project_id = t.project_id AND b.execution_id = t.execution_id
+                       WHERE t.project_id = jobs.project_id AND t.id = jobs.taken_from
+                       ORDER BY b.id LIMIT 1) AS taken_from
                FROM jobs WHERE project_id = $1 AND execution_id = $2"#,
             project.as_uuid(),
             execution.as_uuid(),
@@ -328,9 +344,9 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let attempts = sqlx::query!(
-            "SELECT a.id, a.job_id, a.number, w.name, a.state, a.support, a.support_reason, a.offered_at, a.started_at,
+            "SELECT a.id, j.id AS job_id, a.number, w.name, a.state, a.support, a.support_reason, a.offered_at, a.started_at,
                     a.finished_at, a.failure
-             FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+             FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND coalesce(j.taken_from, j.id) = a.job_id
              JOIN workers w ON w.id = a.worker_id
              WHERE a.project_id = $1 AND j.execution_id = $2 ORDER BY a.number",
             project.as_uuid(),
@@ -351,6 +367,7 @@ impl Store {
                     starts_at: None,
                     failure: from_json_opt(row.failure)?,
                     result: from_json_opt(row.result)?,
+                    taken_from: row.taken_from.as_deref().map(state).transpose()?,
                     attempts: Vec::new(),
                 })
             })

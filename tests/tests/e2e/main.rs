@@ -35,6 +35,7 @@ mod order;
 mod output;
 mod platforms;
 mod registries;
+mod retrying;
 mod schemas;
 mod terminal;
 mod transcripts;

@@ -60,6 +60,10 @@ fn what_json_prints_is_what_the_schema_says() {
     let id = failed["id"].as_str().unwrap();
     fits("build", &farm.cli(&["show", id, "--json"]).ok());
     fits("log", &farm.cli(&["logs", id, "--json"]).ok());
+    fits("build", &farm.cli(&["attach", id, "--json"]).stdout);
+    fits("build", &farm.cli(&["retry", id, "--json"]).stdout);
+    fits("build", &farm.cli(&["show", id, "--json"]).ok());
+    fits("event", &farm.cli(&["retry", id, "--failed-only", "--progress", "json"]).stdout);
     let events = submit(&farm, &broken, &["--progress", "json", "--platform", "linux/amd64"]);
     fits("event", &events.stdout);
     fits("build", &farm.cli(&["check", context.text(), "--json", "--platform", "linux/arm64"]).stdout);

@@ -10,4 +10,5 @@ mod leading;
 mod publishing;
 mod queueing;
 mod races;
+mod retrying;
 mod streams;

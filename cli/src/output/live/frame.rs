@@ -228,6 +228,7 @@ fn support(row: &Row) -> &str {
     match (&row.state, &row.run) {
         (State::Waiting { .. }, _) => "waiting",
         (_, Some(run)) => &run.support,
+        (State::Built(_), None) => "taken over",
         _ => "",
     }
 }

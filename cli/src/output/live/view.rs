@@ -135,7 +135,9 @@ impl View {
                 ("leased" | "running", _) => State::Running,
                 _ => State::Waiting { why: harmless(&job.waiting), starts_ms: job.starts_ms },
             };
-            if let Some(attempt) = job.attempts.iter().rev().find(|attempt| attempt.started_ms > 0) {
+            // What was taken over ran for another build.
+            let mut attempts = job.attempts.iter().rev().filter(|_| job.taken_from.is_empty());
+            if let Some(attempt) = attempts.find(|attempt| attempt.started_ms > 0) {
                 row.attempt(attempt, now_ms);
             }
         }
@@ -148,7 +150,7 @@ impl View {
     fn setbacks(&mut self, job: &Job) -> Vec<String> {
         let decided = matches!(job.state.as_str(), "succeeded" | "failed" | "cancelled");
         let mut out = Vec::new();
-        for attempt in &job.attempts {
+        for attempt in job.attempts.iter().filter(|_| job.taken_from.is_empty()) {
             let told = self.told.insert(attempt.id.clone(), attempt.state.clone());
             if told.as_ref() != Some(&attempt.state)
                 && let Some(text) = setback(attempt, decided)

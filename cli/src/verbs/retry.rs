@@ -1,0 +1,141 @@
+//! `farm retry`: the same build once more.
+
+use farm_proto::v1::{Build, RetryBuildRequest};
+
+use super::build_id;
+use super::watch::{How, see_out};
+use crate::calls;
+use crate::config::Setup;
+use crate::connect::Farm;
+use crate::error::{Exit, Result};
+use crate::interrupt::Interrupts;
+use crate::output::Out;
+use crate::output::display::{Display, Mode};
+use crate::output::json::{self, BuildJson};
+use crate::output::text::harmless;
+
+/// Arguments of `farm retry`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// The build, as `farm builds` lists it; it has ended
+    #[arg(value_name = "BUILD")]
+    id: String,
+
+    /// Build only the platforms that failed or were cancelled; take the others' results over
+    #[arg(long)]
+    failed_only: bool,
+
+    /// Return as soon as the build is accepted
+    #[arg(long)]
+    detach: bool,
+
+    #[command(flatten)]
+    how: How,
+
+    /// Retrying again with the same key gives the same build [default: a random one]
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  farm retry 7f3k2m
+  farm retry 7f3k2m --failed-only
+  farm retry 7f3k2m --failed-only --detach
+
+It is a new build of the same source with the same flags; nothing is read from this machine. It
+keeps the old one's place in the order of builds: a tag that a newer build has, or will have,
+isn't moved. What --failed-only takes over must still be where it was pushed; a platform whose
+image is gone from the registry is built again.
+
+Exit codes:
+  0    built and published, or left running; with --detach: accepted
+  1    the build failed
+  2    there is no such build, it can't be retried, or a value can't be taken
+  3    no farm answers, or it refuses the token
+  130  cancelled";
+
+/// Builds once more.
+///
+/// # Errors
+/// There is no such build, it has not ended, or the farm can't be asked.
+pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+    let id = build_id(&args.id)?;
+    let mode = args.how.mode(&setup.defaults)?;
+    let mut display = Display::new(mode, args.how.json)?;
+    let farm = Farm::connect(&setup.address).await?;
+    let request = RetryBuildRequest {
+        build_id: id.clone(),
+        idempotency_key: args.idempotency_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+        failed_only: args.failed_only,
+    };
+    let mut interrupts = (!args.detach).then(Interrupts::listen);
+    let pressed_twice = async {
+        match &mut interrupts {
+            // The first press is heeded once the build is known.
+            Some(interrupts) => interrupts.press(2).await,
+            None => std::future::pending().await,
+        }
+    };
+    let (build, replayed) = tokio::select! {
+        accepted = calls::retry(&farm, request) => accepted?,
+        () = pressed_twice => return Err(calls::left()),
+    };
+    display.line(&first_line(&build, &id));
+    if replayed {
+        display.line("this is the build that was made before with this idempotency key");
+    }
+    let Some(interrupts) = interrupts else {
+        display.line(&format!("submitted   farm attach {}", build.id));
+        display.finish(None, Vec::new());
+        if args.how.json {
+            Out::stdout().line(&json::text(&BuildJson::new(&build, None, &[])));
+        } else if mode == Mode::Quiet {
+            // What a script goes on with.
+            Out::stdout().line(&build.id);
+        }
+        return Ok(Exit::Done);
+    };
+    see_out(&farm, &build.id, interrupts, display, args.how.json).await
+}
+
+/// `build 9d2mxe  retry of 7f3k2m for linux/arm64; linux/amd64 is taken over`.
+fn first_line(build: &Build, of: &str) -> String {
+    let platforms = |taken: bool| -> Vec<&str> {
+        let jobs = build.jobs.iter().filter(|job| job.taken_from.is_empty() != taken);
+        jobs.map(|job| job.platform.as_str()).collect()
+    };
+    let (taken, anew) = (platforms(true), platforms(false));
+    let is = if taken.len() == 1 { "is" } else { "are" };
+    let what = match (anew.is_empty(), taken.is_empty()) {
+        (_, true) => format!("for {}", anew.join(", ")),
+        (true, false) => "to publish what it built".to_owned(),
+        (false, false) => format!("for {}; {} {is} taken over", anew.join(", "), taken.join(", ")),
+    };
+    format!("build {}  retry of {of} {}", harmless(&build.id), harmless(&what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_says_what_runs_and_what_is_taken_over() {
+        let job = |platform: &str, taken_from: &str| farm_proto::v1::Job {
+            platform: platform.into(),
+            taken_from: taken_from.into(),
+            ..Default::default()
+        };
+        let line = |jobs| first_line(&Build { id: "9d2mxe".into(), jobs, ..Default::default() }, "7f3k2m");
+        assert_eq!(
+            line(vec![job("linux/amd64", "7f3k2m"), job("linux/arm64", "")]),
+            "build 9d2mxe  retry of 7f3k2m for linux/arm64; linux/amd64 is taken over"
+        );
+        assert_eq!(
+            line(vec![job("linux/amd64", "7f3k2m"), job("linux/arm64", "7f3k2m")]),
+            "build 9d2mxe  retry of 7f3k2m to publish what it built"
+        );
+        assert_eq!(line(vec![job("linux/amd64", "")]), "build 9d2mxe  retry of 7f3k2m for linux/amd64");
+    }
+}

@@ -1,0 +1,142 @@
+//! Retries: the same intent once more, with what is there already or without.
+
+use std::time::Duration;
+
+use farm_store::builds::Submitted;
+use farm_store::destinations::Claim;
+use farm_store::finish::Outcome;
+use farm_store::retry::Retry;
+use farm_store::{StoreError, default_project};
+use farm_types::state::{BuildState, JobState};
+use farm_types::{Cause, Digest, Failure};
+
+use crate::fixture::{LEASE, PUBLISH, World, index, success, world};
+
+const TAG: &str = "localhost:5002/app:1";
+
+fn retry_of(build: Submitted, key: &str, failed_only: bool) -> Retry {
+    Retry {
+        project: default_project(),
+        of: build.id,
+        idempotency_key: key.to_owned(),
+        failed_only,
+        gone: Vec::new(),
+        created_by: "test".to_owned(),
+        queue_limit: LEASE,
+    }
+}
+
+async fn retry(world: &World, build: Submitted, key: &str, failed_only: bool) -> Submitted {
+    world.store.retry(&retry_of(build, key, failed_only), PUBLISH).await.unwrap()
+}
+
+/// A build of two platforms: the first succeeded, the second failed.
+async fn half(world: &World, key: &str) -> Submitted {
+    let (worker, _) = world.worker(&format!("w-{key}"), 2).await;
+    let build = world.submit(key, "linux/amd64,linux/arm64", &[TAG]).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, success("amd64")).await.unwrap();
+    let lease = world.lease(build, 1, worker).await;
+    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    assert_eq!(world.state(build).await, BuildState::Failed);
+    build
+}
+
+fn order_key(world: &World, build: Submitted) -> String {
+    world.database.psql(&format!("SELECT order_key FROM builds WHERE id = '{}'", build.id))
+}
+
+#[tokio::test]
+async fn a_retry_is_a_build_of_its_own_with_the_place_of_the_old_one() {
+    let world = world().await;
+    let old = half(&world, "old").await;
+    let new = retry(&world, old, "r", false).await;
+    let again = retry(&world, old, "r", false).await;
+    assert_eq!((again.id, again.replayed), (new.id, true));
+    let Err(StoreError::Conflict(why)) = world.store.retry(&retry_of(old, "r", true), PUBLISH).await else {
+        panic!("one key, two requests")
+    };
+    assert!(why.contains("\"r\""), "{why}");
+    let second = retry(&world, old, "r2", false).await;
+    let (record, before) = (world.build(new).await, world.build(old).await);
+    assert_eq!(record.retry_of, Some(before.short_id.clone()));
+    assert_eq!(before.retried_by, [record.short_id.clone(), world.build(second).await.short_id]);
+    assert_eq!((record.state, &record.spec), (BuildState::Queued, &before.spec));
+    assert!(record.jobs.iter().all(|job| job.state == JobState::Ready && job.taken_from.is_none()));
+    assert_eq!(order_key(&world, new), order_key(&world, old));
+    // One that has not ended is none to retry.
+    let refused = world.store.retry(&retry_of(new, "r3", false), PUBLISH).await;
+    assert!(matches!(refused, Err(StoreError::Stale(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_succeeded_is_taken_over_and_only_the_rest_runs() {
+    let world = world().await;
+    let old = half(&world, "old").await;
+    let id = world.build(old).await.short_id;
+    let new = retry(&world, old, "r", true).await;
+    let jobs = world.build(new).await.jobs;
+    assert_eq!((jobs[0].state, jobs[0].taken_from.as_ref()), (JobState::Succeeded, Some(&id)));
+    assert_eq!(jobs[0].result.as_ref().unwrap().digest, Some(Digest::of(b"amd64")));
+    assert_eq!(jobs[0].attempts[0].worker, "w-old");
+    assert_eq!((jobs[1].state, jobs[1].attempts.len()), (JobState::Ready, 0));
+    let (worker, _) = world.worker("w", 2).await;
+    let lease = world.lease(new, 1, worker).await;
+    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+
+    // A retry of the retry names the build that made it, and one whose result is gone runs again.
+    let third = retry(&world, new, "r2", true).await;
+    assert_eq!(world.build(third).await.jobs[0].taken_from, Some(id));
+    let gone = Retry { gone: vec!["linux/amd64".parse().unwrap()], ..retry_of(new, "r3", true) };
+    let fourth = world.store.retry(&gone, PUBLISH).await.unwrap();
+    assert!(world.build(fourth).await.jobs.iter().all(|job| job.state == JobState::Ready));
+
+    let lease = world.lease(third, 1, worker).await;
+    world.finish(lease, success("arm64")).await.unwrap();
+    assert_eq!(world.state(third).await, BuildState::Publishing);
+    let due = world.store.due_merges(10).await.unwrap().remove(0);
+    let digests: Vec<_> = due.results.iter().map(|(_, _, result)| result.digest.unwrap()).collect();
+    assert_eq!((due.build, digests), (third.id, vec![Digest::of(b"amd64"), Digest::of(b"arm64")]));
+}
+
+#[tokio::test]
+async fn a_build_that_only_could_not_be_published_is_published_once_more_and_passes_no_newer_one() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 2).await;
+    let old = world.submit("old", "linux/amd64", &[TAG]).await;
+    let lease = world.lease(old, 0, worker).await;
+    world.finish(lease, success("old")).await.unwrap();
+    let failure = Failure::new(Cause::Infrastructure, "registry_unavailable", "x");
+    world.store.fail_merge(world.epoch, default_project(), old.id, &failure).await.unwrap();
+    let newer = world.submit("newer", "linux/amd64", &[TAG]).await;
+    let lease = world.lease(newer, 0, worker).await;
+    world.finish(lease, success("newer")).await.unwrap();
+
+    let again = retry(&world, old, "r", true).await;
+    assert_eq!(world.state(again).await, BuildState::Publishing);
+    for (build, word, expected) in [(newer, "newer", Claim::Granted), (again, "old", Claim::Superseded)] {
+        let due =
+            world.store.due_merges(10).await.unwrap().into_iter().find(|d| d.build == build.id).unwrap();
+        world.store.keep_publication(world.epoch, &due, &index(word), &[]).await.unwrap();
+        let destination = world.store.due_destinations(10).await.unwrap();
+        let destination = destination.iter().find(|d| d.bytes == word.as_bytes()).unwrap();
+        world.store.destination_pushed(world.epoch, destination).await.unwrap();
+        let claim = world.store.claim_tag(world.epoch, destination, "1", None, Duration::from_secs(60)).await;
+        assert_eq!(claim.unwrap(), expected, "{word}");
+    }
+    assert_eq!(world.state(again).await, BuildState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_build_whose_source_is_gone_is_not_retried() {
+    let world = world().await;
+    let old = half(&world, "old").await;
+    world.database.psql(
+        "ALTER TABLE executions DROP CONSTRAINT executions_project_id_tree_id_fkey; DELETE FROM snapshots",
+    );
+    let Err(StoreError::Conflict(why)) = world.store.retry(&retry_of(old, "r", false), PUBLISH).await else {
+        panic!("taken")
+    };
+    assert!(why.contains("submit it again"), "{why}");
+    assert_eq!(world.database.psql("SELECT count(*) FROM builds"), "1");
+}

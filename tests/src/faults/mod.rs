@@ -249,14 +249,17 @@ impl Driver {
             self.tick();
         };
         println!("{:7.1} s  settled", self.begin.elapsed().as_secs_f64());
-        let submitted = self.users.into_iter().filter(JoinHandle::is_finished);
+        let (finished, waiting): (Vec<_>, Vec<_>) =
+            self.users.into_iter().partition(|user| user.is_finished());
+        let waiting =
+            (!waiting.is_empty()).then(|| format!("{} users still wait for an answer", waiting.len()));
         Run {
-            submitted: submitted.map(|user| user.join().expect("its panic is above")).collect(),
+            submitted: finished.into_iter().map(|user| user.join().expect("its panic is above")).collect(),
             stage: self.stage,
             done: self.done,
             leaders: self.leaders,
             ended: self.ended,
-            unsettled,
+            unsettled: unsettled.or(waiting),
         }
     }
 }

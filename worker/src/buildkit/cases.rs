@@ -211,6 +211,7 @@ pub(super) const CASES: &[Case] = &[
             "read-only file system",
             "content store",
             "snapshot does not exist",
+            "failed to stat active key",
             "failed to create lease",
             "network bridge not found",
             "transport is closing",

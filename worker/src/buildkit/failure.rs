@@ -324,6 +324,11 @@ mod tests {
                 Infrastructure,
                 "registry_unavailable",
             ),
+            (
+                "failed to commit ppu3 to dldx during finalize: failed to stat active key during commit: snapshot ppu3 does not exist: not found",
+                Infrastructure,
+                "engine_error",
+            ),
             ("failed to push localhost:1/x/y: unknown: trouble", Infrastructure, "registry_unavailable"),
             (
                 "failed to push localhost:1/x/y: name unknown: repository name not known to registry",

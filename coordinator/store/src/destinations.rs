@@ -387,6 +387,7 @@ impl Store {
                             ORDER BY t.order_key DESC LIMIT 100) AS "older!"
                FROM tag_heads h
                JOIN publications p ON p.project_id = h.project_id AND p.order_key = h.order_key
+                                   AND p.index_digest = h.digest
                WHERE h.recheck_at <= farm_now() ORDER BY h.recheck_at LIMIT $1"#,
             limit
         )

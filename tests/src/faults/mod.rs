@@ -214,7 +214,9 @@ impl Driver {
         if epoch.parse().is_ok_and(|epoch: u64| epoch > watch.epoch)
             && let Ok(taken) = taken.parse::<f64>()
         {
-            self.leaders.push(taken - facts::seconds(watch.since));
+            let after = taken - facts::seconds(watch.since);
+            println!("{:7.1} s  another leads, after {after:.1} s", self.begin.elapsed().as_secs_f64());
+            self.leaders.push(after);
             self.watch = None;
         }
     }

@@ -265,7 +265,14 @@ fn requeue(case: &Case<'_>) -> Vec<f64> {
             let same =
                 |a: &&Attempt| a.build == hit.build && a.platform == hit.platform && a.number > hit.number;
             let again = case.attempts.iter().filter(same).filter_map(|a| a.started);
-            found.extend(again.reduce(f64::min).map(|started| started - killed));
+            let Some(started) = again.reduce(f64::min) else { continue };
+            println!(
+                "{} {} runs again {:.1} s after {name} was killed",
+                hit.build,
+                hit.platform,
+                started - killed
+            );
+            found.push(started - killed);
         }
     }
     found

@@ -95,10 +95,12 @@ pub fn leftovers(url: &str) -> Vec<String> {
     rows.lines().map(str::to_owned).collect()
 }
 
-/// What is still under way; nothing when all is over. A tag that farm will look at once more counts too.
+/// What is still under way; nothing when all is over. A tag that farm will soon look at once more counts too, but not the
+/// looks after that one, which come over a day.
 pub fn unsettled(url: &str) -> Option<String> {
     let sql = "SELECT (SELECT count(*) FROM builds WHERE finished_at IS NULL) || ' builds are open, '
-                || (SELECT count(*) FROM tag_heads WHERE recheck_at IS NOT NULL) || ' tags are to be looked at, '
+                || (SELECT count(*) FROM tag_heads
+                    WHERE recheck_at <= greatest(farm_now(), claimed_at + interval '12 s')) || ' tags are to be looked at, '
                 || (SELECT count(*) FROM workers WHERE coordinator_id IS NULL OR withdrawn_at IS NOT NULL
                     OR last_seen < farm_now() - interval '3 s') || ' workers are away'";
     let said = try_psql(url, sql).unwrap_or_else(|| "the database doesn't answer".to_owned());

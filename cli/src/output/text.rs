@@ -55,16 +55,21 @@ pub fn ago(then: i64, now: i64) -> String {
     }
 }
 
-/// What a job waits for, and when it is likely to start: `place 2 in the queue: …, starts in about 40 s`.
+/// What a job waits for, and when it is likely to start: `place 2 in the queue, starts in about 40 s: all …`. The start stands
+/// in front of the reason, which may be cut off.
 pub fn waiting(why: &str, starts_ms: i64, now_ms: i64) -> String {
     let s = (starts_ms - now_ms + 500) / 1000;
-    match s {
+    let start = match s {
         // Unknown, or it should have started by now.
-        _ if starts_ms == 0 || s <= 0 => why.to_owned(),
-        0..10 => format!("{why}, starts in some seconds"),
-        10..95 => format!("{why}, starts in about {} s", (s + 2) / 5 * 5),
-        95..5400 => format!("{why}, starts in about {} min", (s + 30) / 60),
-        _ => format!("{why}, starts in about {} h", (s + 1800) / 3600),
+        _ if starts_ms == 0 || s <= 0 => return why.to_owned(),
+        0..10 => "some seconds".to_owned(),
+        10..95 => format!("about {} s", (s + 2) / 5 * 5),
+        95..5400 => format!("about {} min", (s + 30) / 60),
+        _ => format!("about {} h", (s + 1800) / 3600),
+    };
+    match why.split_once(": ") {
+        Some((place, reason)) => format!("{place}, starts in {start}: {reason}"),
+        None => format!("{why}, starts in {start}"),
     }
 }
 
@@ -214,6 +219,7 @@ mod tests {
             assert_eq!(told(seconds), words);
         }
         assert_eq!(waiting("place 1", 0, 1_000_000), "place 1");
+        assert_eq!(waiting("place 1: why", 1_020_000, 1_000_000), "place 1, starts in about 20 s: why");
     }
     use proptest::prelude::*;
 

@@ -171,7 +171,13 @@ async fn recheck_one(context: &Context, epoch: Epoch, due: Recheck, locks: &TagL
             Some(after)
         }
     };
-    context.store.rechecked(epoch, &due, again, after).await
+    let noted = context.store.rechecked(epoch, &due, again, after).await;
+    if matches!(noted, Err(StoreError::Stale(_))) {
+        // What was put back may have become the older one meanwhile.
+        let tags = [due.tag.clone()];
+        context.store.ask_recheck(due.project, repository, &tags, due.order_key).await?;
+    }
+    noted
 }
 
 /// Reads the children of one build back, and keeps the index that they make.
@@ -226,7 +232,7 @@ async fn put_one(context: &Context, epoch: Epoch, due: DueDestination, locks: &T
     let ended = put_and_note(context, epoch, &due, locks).await;
     if matches!(ended, Err(StoreError::Stale(_))) {
         // This process may have been stopped for long and put something only now: who leads looks at those tags.
-        context.store.ask_recheck(&due).await?;
+        context.store.ask_recheck(due.project, &due.repository, &due.tags, due.order_key).await?;
     }
     ended
 }

@@ -3,7 +3,7 @@
 use farm_core::life::attempt::StopReason;
 use farm_core::life::{self, Transition};
 use farm_core::verdict::{JobOutcome, Verdict, verdict};
-use farm_types::state::ExecutionState;
+use farm_types::state::{BuildState, ExecutionState};
 use farm_types::{Cause, ExecutionId, Failure, ProjectId};
 
 use crate::attempts::Place;
@@ -48,7 +48,7 @@ async fn built(tx: &mut Tx, project: ProjectId, execution: ExecutionId, publish:
     if !end_execution(tx, project, execution, life::execution::BUILT, None).await? {
         return Ok(());
     }
-    cancel_asked(tx, project, execution).await?;
+    cancel_builds(tx, project, execution, life::build::CANCELLED).await?;
     let builds = sqlx::query!(
         "UPDATE builds SET state = $4, started_at = coalesce(started_at, farm_now()),
             publish_due = farm_now(), publish_deadline = farm_now() + make_interval(secs => $3)
@@ -79,7 +79,7 @@ pub(crate) async fn fail_execution(
         return Ok(());
     }
     stop_jobs(tx, project, execution, StopReason::FailedElsewhere).await?;
-    cancel_asked(tx, project, execution).await?;
+    cancel_builds(tx, project, execution, life::build::CANCELLED).await?;
     let builds = sqlx::query!(
         "UPDATE builds SET state = $4, failure = $3, finished_at = farm_now()
          WHERE project_id = $1 AND execution_id = $2 AND state = ANY($5)
@@ -110,39 +110,30 @@ async fn cancelled(tx: &mut Tx, project: ProjectId, execution: ExecutionId) -> R
     if live || !end_execution(tx, project, execution, life::execution::CANCEL, None).await? {
         return Ok(());
     }
-    cancel_asked(tx, project, execution).await?;
-    let builds = sqlx::query_scalar!(
-        "UPDATE builds SET state = $3, finished_at = farm_now()
-         WHERE project_id = $1 AND execution_id = $2 AND state = ANY($4)
-         RETURNING id",
-        project.as_uuid(),
-        execution.as_uuid(),
-        life::build::CANCELLED_WITH.word(),
-        &life::build::CANCELLED_WITH.premise()
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    for build in builds {
-        build_event(tx, project, build, "cancelled").await?;
-    }
-    Ok(())
+    cancel_builds(tx, project, execution, life::build::CANCELLED).await?;
+    cancel_builds(tx, project, execution, life::build::CANCELLED_WITH).await
 }
 
-/// Ends the builds of an ended execution whose end was asked for.
-async fn cancel_asked(tx: &mut Tx, project: ProjectId, execution: ExecutionId) -> Result<()> {
+/// Takes the builds of an ended execution that this transition leads from to their end.
+async fn cancel_builds(
+    tx: &mut Tx,
+    project: ProjectId,
+    execution: ExecutionId,
+    transition: Transition<BuildState>,
+) -> Result<()> {
     let builds = sqlx::query_scalar!(
         "UPDATE builds SET state = $3, finished_at = farm_now()
          WHERE project_id = $1 AND execution_id = $2 AND state = ANY($4)
          RETURNING id",
         project.as_uuid(),
         execution.as_uuid(),
-        life::build::CANCELLED.word(),
-        &life::build::CANCELLED.premise()
+        transition.word(),
+        &transition.premise()
     )
     .fetch_all(&mut **tx)
     .await?;
     for build in builds {
-        build_event(tx, project, build, life::build::CANCELLED.word()).await?;
+        build_event(tx, project, build, transition.word()).await?;
     }
     Ok(())
 }

@@ -409,20 +409,26 @@ impl Store {
             .collect()
     }
 
-    /// Has the tags of a destination looked at soon that a newer intention has by now: somebody who doesn't lead any more has
-    /// put them, maybe too late. Says no epoch, since whoever finds out has none.
+    /// Has those of these tags looked at soon that an intention newer than `order_key` has by now: somebody who doesn't lead any
+    /// more has put them, maybe too late. Says no epoch, since whoever finds out has none.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn ask_recheck(&self, d: &DueDestination) -> Result<()> {
+    pub async fn ask_recheck(
+        &self,
+        project: ProjectId,
+        repository: &Repository,
+        tags: &[String],
+        order_key: i64,
+    ) -> Result<()> {
         sqlx::query!(
             "UPDATE tag_heads SET recheck_at = farm_now()
              WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = ANY($4) AND order_key > $5",
-            d.project.as_uuid(),
-            d.repository.registry(),
-            d.repository.name(),
-            &d.tags,
-            d.order_key
+            project.as_uuid(),
+            repository.registry(),
+            repository.name(),
+            tags,
+            order_key
         )
         .execute(&self.pool)
         .await?;

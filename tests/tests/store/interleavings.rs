@@ -19,6 +19,7 @@ use farm_types::{Cause, Failure, WorkerId};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
 use crate::publishing::{merged, put};
+use crate::races::fits;
 
 /// A session of its own, for SQL that answers one line.
 struct Session {
@@ -213,16 +214,7 @@ async fn check(case: &Case<'_>, first: Event, second: Event, ended: &(Result<()>
     let record = case.world.build(case.build).await;
     let job = &record.jobs[0];
     let states = format!("{pair}: {ended:?}: build {}, job {}", record.state, job.state);
-    let live = job.attempts.iter().filter(|attempt| !attempt.state.is_final()).count();
-    assert_eq!(live, usize::from(matches!(job.state, JobState::Leased | JobState::Running)), "{states}");
-    let fits = match record.state {
-        BuildState::Queued | BuildState::Running => !job.state.is_final(),
-        BuildState::Cancelling => live == 1,
-        BuildState::Publishing => job.state == JobState::Succeeded,
-        BuildState::Cancelled => job.state.is_final() && job.state != JobState::Failed,
-        BuildState::Failed | BuildState::Succeeded => false,
-    };
-    assert!(fits, "{states}");
+    let live = fits(&record, &states);
     // Who came first has decided: what was completed stays so, and what was taken away is not completed any more.
     if first == Event::Complete {
         assert_eq!(job.state, JobState::Succeeded, "{states}");

@@ -227,10 +227,14 @@ async fn who_finds_that_he_leads_no_more_has_a_newer_ones_tag_looked_at_at_once(
     }
     // He has it himself: there is nothing to be mended.
     put(&world, &old[0], "1").await;
-    world.store.ask_recheck(&old[0]).await.unwrap();
+    ask_recheck(&world, &old[0]).await;
     assert!(world.store.due_rechecks(10).await.unwrap().is_empty());
     put(&world, &new[0], "1").await;
-    world.store.ask_recheck(&old[0]).await.unwrap();
+    ask_recheck(&world, &old[0]).await;
     let recheck = world.store.due_rechecks(10).await.unwrap().remove(0);
     assert_eq!((recheck.digest, recheck.older), (Digest::of(b"new"), vec![Digest::of(b"old")]));
+}
+
+async fn ask_recheck(world: &World, d: &DueDestination) {
+    world.store.ask_recheck(d.project, &d.repository, &d.tags, d.order_key).await.unwrap();
 }

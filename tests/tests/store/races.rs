@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use farm_store::finish::Outcome;
+use farm_store::record::BuildRecord;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
 use farm_types::{Cause, Failure};
@@ -63,6 +64,22 @@ async fn happen(
     }
 }
 
+/// That a build of one job that is not published is in one of the states in which it can be; answers its live leases.
+pub fn fits(record: &BuildRecord, case: &str) -> usize {
+    let job = &record.jobs[0];
+    let live = job.attempts.iter().filter(|attempt| !attempt.state.is_final()).count();
+    assert_eq!(live, usize::from(matches!(job.state, JobState::Leased | JobState::Running)), "{case}");
+    let fits = match record.state {
+        BuildState::Queued | BuildState::Running => !job.state.is_final(),
+        BuildState::Cancelling => live == 1,
+        BuildState::Publishing => job.state == JobState::Succeeded,
+        BuildState::Cancelled => job.state.is_final() && job.state != JobState::Failed,
+        BuildState::Failed | BuildState::Succeeded => false,
+    };
+    assert!(fits, "{case}");
+    live
+}
+
 #[tokio::test]
 async fn every_pair_of_endings_at_once_leaves_one_state_and_no_slot_behind() {
     let world = world().await;
@@ -76,21 +93,8 @@ async fn every_pair_of_endings_at_once_leaves_one_state_and_no_slot_behind() {
             tokio::join!(happen(&world, first, build, lease), happen(&world, second, build, lease));
             let record = world.build(build).await;
             let job = &record.jobs[0];
-            let live = job.attempts.iter().filter(|a| !a.state.is_final()).count();
             let pair = format!("{first} and {second}: build {}, job {}", record.state, job.state);
-            assert_eq!(
-                live,
-                usize::from(matches!(job.state, JobState::Leased | JobState::Running)),
-                "{pair}"
-            );
-            let fits = match record.state {
-                BuildState::Queued | BuildState::Running => !job.state.is_final(),
-                BuildState::Cancelling => live == 1,
-                BuildState::Publishing => job.state == JobState::Succeeded,
-                BuildState::Cancelled => job.state.is_final() && job.state != JobState::Failed,
-                BuildState::Failed | BuildState::Succeeded => false,
-            };
-            assert!(fits, "{pair}");
+            fits(&record, &pair);
             // Whatever is left is ended, so that the next pair finds an empty farm.
             world.store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
             world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap();

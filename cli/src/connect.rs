@@ -6,11 +6,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use farm_proto::endpoints::Endpoints;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
+use tokio::task::JoinSet;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -26,8 +28,11 @@ pub const DEFAULT_URL: &str = "http://127.0.0.1:7070";
 /// The token that a farm on this machine leaves for its users.
 const LOCAL_TOKEN_FILE: &str = "/var/lib/farm/token";
 
+/// Of several coordinators the next one is tried when the one before has not answered for so long.
+const HEAD_START: Duration = Duration::from_millis(250);
+
 /// A channel whose calls bear the token.
-pub type AuthChannel = InterceptedService<Channel, Bearer>;
+pub type AuthChannel = InterceptedService<Endpoints, Bearer>;
 
 /// Puts `authorization: Bearer TOKEN` into each call.
 #[derive(Clone)]
@@ -68,32 +73,32 @@ pub struct Farm {
 }
 
 impl Farm {
-    /// Connects to the farm at this address, with the token that this user has.
+    /// Connects to the farm at this address, with the token that this user has. Of several coordinators the first that
+    /// answers is called; later calls move to the next when it fails.
     ///
     /// # Errors
     /// The address is none, nothing answers there within 5 s, or there is no token.
     pub async fn connect(address: &Address) -> Result<Self> {
         let url = address.url.trim_end_matches('/');
-        let channel = endpoint(url)?.connect().await.map_err(|e| {
+        let endpoints = endpoints(url)?;
+        let is_local = endpoints.iter().all(|(url, _)| is_this_machine(url));
+        let channels = first_of(endpoints).await.map_err(|failed| {
+            let failed: Vec<String> =
+                failed.iter().map(|(url, why)| format!("{url}{} ({why})", address.named())).collect();
             Error::Farm(format!(
-                "no farm at {url}{} ({}). Start one here with `farm up`, or choose another with `farm config`, FARM_URL or \
-                 --url.",
-                address.named(),
-                in_short(&e)
+                "no farm at {}. Start one here with `farm up`, or choose another with `farm config`, FARM_URL or --url.",
+                failed.join(" nor at ")
             ))
         })?;
         Ok(Self {
             url: url.to_owned(),
-            channel: InterceptedService::new(
-                channel,
-                find_token(address.token_file.clone(), is_this_machine(url))?,
-            ),
+            channel: InterceptedService::new(channels, find_token(address.token_file.clone(), is_local)?),
         })
     }
 
     /// A farm behind a channel that is there already.
     pub fn over(channel: Channel, bearer: Bearer, url: &str) -> Self {
-        Self { url: url.to_owned(), channel: InterceptedService::new(channel, bearer) }
+        Self { url: url.to_owned(), channel: InterceptedService::new(channel.into(), bearer) }
     }
 
     /// Its address, for messages.
@@ -131,11 +136,53 @@ impl Farm {
     }
 }
 
+/// Connects to the first that answers, and knows the others; else says what is wrong with each, by its address.
+async fn first_of(endpoints: Vec<(String, Endpoint)>) -> Result<Endpoints, Vec<(String, String)>> {
+    let mut connecting = JoinSet::new();
+    for (place, (_, endpoint)) in endpoints.iter().enumerate() {
+        let endpoint = endpoint.clone();
+        let head_start = HEAD_START.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
+        connecting.spawn(async move {
+            tokio::time::sleep(head_start).await;
+            (place, endpoint.connect().await)
+        });
+    }
+    let mut failed = Vec::new();
+    while let Some(Ok((place, connected))) = connecting.join_next().await {
+        match connected {
+            Ok(channel) => {
+                let later = endpoints.iter().skip(place + 1);
+                let others = later.chain(endpoints.iter().take(place));
+                return Ok(Endpoints::new(channel, others.map(|(_, endpoint)| endpoint.connect_lazy())));
+            }
+            Err(error) => failed.push((place, in_short(&error))),
+        }
+    }
+    failed.sort();
+    Err(failed.into_iter().map(|(place, why)| (endpoints[place].0.clone(), why)).collect())
+}
+
+/// The endpoints of an address, which has commas between several; none twice.
+///
+/// # Errors
+/// There is none, or one isn't as [`endpoint`] takes it.
+pub fn endpoints(urls: &str) -> Result<Vec<(String, Endpoint)>> {
+    let mut endpoints: Vec<(String, Endpoint)> = Vec::new();
+    for part in urls.split(',').map(|part| part.trim().trim_end_matches('/')) {
+        // Of an address that is empty as a whole the one part says what it should be.
+        let is_hole = part.is_empty() && !urls.trim_matches([',', ' ']).is_empty();
+        if !is_hole && endpoints.iter().all(|(url, _)| url != part) {
+            endpoints.push((part.to_owned(), endpoint(part)?));
+        }
+    }
+    Ok(endpoints)
+}
+
 /// The endpoint of an address, with the settings that bulk uploads and long watches need.
 ///
 /// # Errors
 /// The address isn't `http://HOST:PORT` or `https://HOST[:PORT]`.
-pub fn endpoint(url: &str) -> Result<Endpoint> {
+fn endpoint(url: &str) -> Result<Endpoint> {
     let invalid =
         |why: &str| Error::Usage(format!("--url {url:?}: {why}; write http://HOST:PORT or https://HOST"));
     let uri: Uri = url.parse().map_err(|_| invalid("this is no address"))?;
@@ -233,8 +280,12 @@ mod tests {
             let error = endpoint(url).unwrap_err();
             assert_eq!(error.exit().code(), 2, "{url}");
             assert!(error.to_string().contains("http://HOST:PORT"), "{error}");
+            assert!(endpoints(url).is_err(), "{url}");
         }
         assert!(endpoint("http://127.0.0.1:7070").is_ok());
+        let several = endpoints("http://a:1/, http://b:2,,http://a:1").unwrap_or_else(|e| panic!("{e}"));
+        assert!(several.iter().map(|(url, _)| url.as_str()).eq(["http://a:1", "http://b:2"]));
+        assert!(endpoints(",").is_err() && endpoints("http://a:1,b").is_err());
     }
 
     #[test]
@@ -280,6 +331,10 @@ mod tests {
         let address = Address { url, token_file: None, source: Source::Flag };
         let Err(error) = Farm::connect(&address).await else { panic!("nothing is there") };
         assert_eq!(error.exit().code(), 3);
+        let both = Address { url: format!("{},http://127.0.0.1:1", address.url), ..address.clone() };
+        let Err(none) = Farm::connect(&both).await else { panic!("nothing is there") };
+        let nor = format!("at http://127.0.0.1:{port} (connection refused) nor at http://127.0.0.1:1 (conn");
+        assert!(none.to_string().contains(&nor), "{none}");
         let text = error.to_string();
         assert!(text.contains(&format!("no farm at http://127.0.0.1:{port} (connection refused)")), "{text}");
         assert!(text.contains("FARM_URL"));

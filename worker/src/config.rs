@@ -14,7 +14,7 @@ use clap::{Parser, ValueEnum};
 use farm_types::{Invalid, Offer, Support};
 
 use crate::buildkit::EngineAddress;
-use crate::link::{CoordinatorUrl, Token};
+use crate::link::{Coordinators, Token};
 use crate::platforms::Choice;
 
 /// More at once is a slip of the finger.
@@ -24,9 +24,10 @@ const MOST_SLOTS: usize = 1024;
 #[derive(Debug, Parser)]
 #[command(name = "farm-worker", version, max_term_width = 100)]
 pub struct Flags {
-    /// Where the coordinator is: http://HOST:PORT, or https://HOST:PORT.
-    #[arg(long, env = "FARM_WORKER_COORDINATOR", value_name = "URL")]
-    coordinator: CoordinatorUrl,
+    /// Where the coordinator is: http://HOST:PORT, or https://HOST:PORT. Of a farm that has several, all of them with
+    /// commas between them: the worker holds on to one, and moves when that one fails.
+    #[arg(long, env = "FARM_WORKER_COORDINATOR", value_name = "URL[,URL...]")]
+    coordinator: Coordinators,
 
     /// A file that holds this worker's token, and nothing else. Without it, the environment variable
     /// FARM_TOKEN is the token itself.
@@ -78,8 +79,8 @@ pub struct Flags {
 /// A worker's settings, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the coordinator is.
-    pub coordinator: CoordinatorUrl,
+    /// Where the coordinators are.
+    pub coordinators: Coordinators,
     /// Who the worker is, for the coordinator.
     pub token: Token,
     /// The worker's name.
@@ -129,7 +130,7 @@ impl Flags {
         let cpus = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let slots = self.slots.map_or_else(cpus, |slots| slots.0);
         Ok(Config {
-            coordinator: self.coordinator,
+            coordinators: self.coordinator,
             token,
             name,
             engine: self.engine,

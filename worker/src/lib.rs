@@ -149,12 +149,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     }
     desk.open(first.identity.clone());
 
-    let client = link::bulk_client(&config.coordinator, &config.token)?;
+    let bulk = link::bulk(&config.coordinators)?;
+    let client = link::client(bulk.clone(), &config.token);
     let leave = CancellationToken::new();
     let welcomed = watch::Sender::new(false);
     let mut welcome = welcomed.subscribe();
     let mut control = spawn(Control {
-        url: config.coordinator.clone(),
+        coordinators: config.coordinators.clone(),
+        bulk,
         token: config.token.clone(),
         name: config.name.clone(),
         boot: BootId::generate(),

@@ -226,7 +226,7 @@ impl Fake {
 
     /// A client of it.
     pub fn client(&self) -> Client {
-        link::bulk_client(&self.url(), &token()).unwrap()
+        link::client(link::bulk(&self.url().into()).unwrap(), &token())
     }
 
     /// Looks at, or changes, the script.

@@ -45,7 +45,7 @@ async fn start(platforms: Option<Vec<farm_types::Offer>>) -> Option<Worker> {
     fake.with(|script| script.answer_finished = true);
     let state = tempfile::tempdir().unwrap();
     let config = Config {
-        coordinator: fake.url(),
+        coordinators: fake.url().into(),
         token: token(),
         name: "w".into(),
         engine: engine.parse().unwrap(),

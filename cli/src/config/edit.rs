@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use super::{Config, KEYS, LOCAL, check_default, unknown_key};
-use crate::connect::endpoint;
+use crate::connect::endpoints;
 use crate::error::{Error, Result, io_in_short};
 use farm_types::Invalid;
 
@@ -59,7 +59,10 @@ impl Edit {
         if self.config.contexts.contains_key(name) && !replace {
             return Err(Invalid::new("context", name, "there is one already; --replace changes it").into());
         }
-        endpoint(url).map_err(|_| Invalid::new("address", url, "write http://HOST:PORT or https://HOST"))?;
+        endpoints(url).map_err(|_| {
+            let cure = "write http://HOST:PORT or https://HOST; of several coordinators all, with commas between them";
+            Invalid::new("address", url, cure)
+        })?;
         let contexts = table(&mut self.document, "contexts")?;
         contexts.set_implicit(true);
         let mut entry = Table::new();

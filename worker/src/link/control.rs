@@ -1,4 +1,4 @@
-//! The control link: one stream after another, for as long as the worker lives.
+//! The control link: one stream after another, for as long as the worker lives, each to the coordinator that works.
 //!
 //! It runs on an operating system thread of its own with a runtime of its own ([`spawn`]), so that a busy
 //! build can't starve a heartbeat. A coordinator that is away stops nothing: the link tries again, forever,
@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
+use farm_proto::endpoints::Endpoints;
 use farm_proto::{FEATURE_DRAINING, WORKER_PROTOCOL, v1};
 use farm_types::BootId;
+use rand::RngExt as _;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 use super::session::{End, Session};
-use super::{Backoff, CoordinatorUrl, Token, causes, client, endpoint};
+use super::{Backoff, CoordinatorUrl, Coordinators, Token, causes, client, endpoint};
 use crate::desk::{Desk, Identity};
 
 /// Failures in a row between two log lines about the same outage.
@@ -29,8 +30,10 @@ const HELLO_BEFORE_BYE: Duration = Duration::from_secs(1);
 /// The control link's settings and what it shares with the rest.
 #[derive(Debug)]
 pub struct Control {
-    /// Where the coordinator is.
-    pub url: CoordinatorUrl,
+    /// Where the coordinators are.
+    pub coordinators: Coordinators,
+    /// The connections for bulk, in the same order: they follow to where the stream is.
+    pub bulk: Endpoints,
     /// Who we are.
     pub token: Token,
     /// The worker's name.
@@ -49,7 +52,7 @@ pub struct Control {
     pub welcomed: watch::Sender<bool>,
 }
 
-/// Why a coordinator will never take this worker as it is.
+/// Why no coordinator will ever take this worker as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
     /// No common protocol version.
@@ -100,39 +103,57 @@ pub fn spawn(control: Control) -> io::Result<oneshot::Receiver<Result<(), Contro
 }
 
 impl Control {
-    /// Keeps a stream up until the worker leaves.
+    /// Keeps a stream up until the worker leaves. It begins with any of the coordinators, so that a farm's workers
+    /// are spread over them, and goes on to the next when one fails.
     ///
     /// # Errors
-    /// The coordinator will never take us.
+    /// No coordinator will ever take us.
     pub async fn run(self) -> Result<(), ControlError> {
-        let endpoint = endpoint(&self.url)
-            .map_err(|error| ControlError::Local { url: self.url.clone(), why: causes("", Some(&error)) })?;
+        let count = self.coordinators.count();
+        let mut place = rand::rng().random_range(0..count);
         let mut backoff = Backoff::default();
         let mut failures = 0_u32;
+        // In a row: one that is being updated may refuse what another takes.
+        let mut refusals = 0;
         let mut former = None;
         loop {
+            let url = self.coordinators.at(place);
             let end = tokio::select! {
-                end = self.stream(&endpoint, former.take()) => end,
+                end = self.stream(place, former.take()) => end,
                 () = self.left_while_away() => End::Left,
             };
             match end {
                 End::Left => return Ok(()),
-                End::Refused(error) => return Err(error),
+                End::Refused(error) => {
+                    refusals += 1;
+                    if refusals >= count {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, "going on to the next coordinator");
+                }
                 End::Changed(session) => {
                     former = Some(session);
                     continue;
                 }
                 End::Lost { why, welcomed } => {
+                    refusals = 0;
                     if welcomed {
                         backoff.reset();
                         failures = 0;
                     }
                     if failures.is_multiple_of(QUIET) {
-                        tracing::warn!(coordinator = %self.url, why, "no link to the coordinator; trying again");
+                        let then = if count > 1 { "trying the next" } else { "trying again" };
+                        tracing::warn!(coordinator = %url, why, "no link to the coordinator; {then}");
                     }
                     failures = failures.saturating_add(1);
+                    // The next may be well: it is tried at once, unless all have failed in turn.
+                    if usize::try_from(failures).is_ok_and(|failures| failures % count != 0) {
+                        place += 1;
+                        continue;
+                    }
                 }
             }
+            place += 1;
             tokio::select! {
                 () = tokio::time::sleep(backoff.next_wait()) => {}
                 () = self.leave.cancelled() => return Ok(()),
@@ -140,15 +161,25 @@ impl Control {
         }
     }
 
-    /// Opens a stream and attends to it; `former` is let go when the new one is welcomed, or fails.
-    async fn stream<'a>(&'a self, endpoint: &Endpoint, former: Option<Box<Session<'a>>>) -> End<'a> {
+    /// Opens a stream to the coordinator at this place and attends to it; `former` is let go when the new one is
+    /// welcomed, or fails.
+    async fn stream<'a>(&'a self, place: usize, former: Option<Box<Session<'a>>>) -> End<'a> {
+        let url = self.coordinators.at(place);
+        let endpoint = match endpoint(url) {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                let why = causes("", Some(&error));
+                return End::Refused(ControlError::Local { url: url.clone(), why });
+            }
+        };
         let channel = match endpoint.connect().await {
             Ok(channel) => channel,
             Err(error) => return End::Lost { why: causes("", Some(&error)), welcomed: false },
         };
-        match Session::open(self, client(channel, &self.token)).await {
+        match Session::open(self, url, client(channel, &self.token)).await {
             Ok(session) => {
                 drop(former);
+                self.bulk.prefer(place);
                 self.welcomed.send_replace(true);
                 let end = session.attend().await;
                 self.welcomed.send_replace(false);

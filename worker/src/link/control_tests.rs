@@ -13,6 +13,7 @@ use crate::desk::{Chore, StopReason};
 use crate::testing::{Fake, identity, offered, token, until};
 
 struct Worker {
+    bulk: Endpoints,
     desk: Arc<Desk>,
     chores: mpsc::UnboundedReceiver<Chore>,
     leave: CancellationToken,
@@ -20,12 +21,17 @@ struct Worker {
 }
 
 fn start(fake: &Fake, slots: usize) -> Worker {
+    start_with(fake.url().into(), slots)
+}
+
+fn start_with(coordinators: Coordinators, slots: usize) -> Worker {
     let (desk, chores) = Desk::new(slots);
     desk.open(identity());
     let desk = Arc::new(desk);
     let leave = CancellationToken::new();
     let control = Control {
-        url: fake.url(),
+        bulk: crate::link::bulk(&coordinators).unwrap(),
+        coordinators,
         token: token(),
         name: "w".into(),
         boot: BootId::generate(),
@@ -35,7 +41,7 @@ fn start(fake: &Fake, slots: usize) -> Worker {
         leave: leave.clone(),
         welcomed: watch::Sender::new(false),
     };
-    Worker { desk, chores, leave, link: tokio::spawn(control.run()) }
+    Worker { bulk: control.bulk.clone(), desk, chores, leave, link: tokio::spawn(control.run()) }
 }
 
 fn heard(fake: &Fake, wanted: impl Fn(&Request) -> bool) -> usize {
@@ -126,6 +132,49 @@ async fn a_coordinator_that_is_away_stops_nothing_that_runs() {
     fake.tell(Response::HeartbeatReply(reply)).await;
     until("the lost lease counts", || worker.desk.stop_reason(id(&offer)) == Some(StopReason::Superseded))
         .await;
+}
+
+#[tokio::test]
+async fn a_worker_moves_to_the_next_coordinator_with_all_that_it_runs_and_the_bulk_follows() {
+    let (one, two) = (Fake::start().await, Fake::start().await);
+    let offer = offered();
+    for fake in [&one, &two] {
+        fake.with(|script| script.offer = vec![offer.clone()]);
+    }
+    let coordinators: Coordinators = format!("{},{}", one.url(), two.url()).parse().unwrap();
+    let worker = start_with(coordinators, 1);
+    until("it is somewhere", || hellos(&one) + hellos(&two) == 1).await;
+    // It begins with any.
+    let (mut here, mut there, mut place) = if hellos(&one) == 1 { (one, two, 0) } else { (two, one, 1) };
+    for _ in 0..2 {
+        until("it runs", || here.with(|script| script.heartbeat == vec![offer.lease.clone().unwrap()])).await;
+        assert_eq!(worker.bulk.current(), place);
+        let before = hellos(&there);
+        here = here.restart().await;
+        until("it is at the other one", || hellos(&there) > before).await;
+        std::mem::swap(&mut here, &mut there);
+        here.heartbeat().await;
+        place = 1 - place;
+    }
+    assert_eq!(worker.bulk.current(), place);
+    assert!(worker.desk.stop_reason(id(&offer)).is_none());
+    worker.leave.cancel();
+    worker.link.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn one_coordinator_that_refuses_is_passed_over_and_all_that_refuse_end_the_link() {
+    let (one, two) = (Fake::start().await, Fake::start().await);
+    let old = || Some(Status::failed_precondition("speaks 2 to 3"));
+    one.with(|script| script.refuse_hello = old());
+    let both = || format!("{},{}", one.url(), two.url()).parse::<Coordinators>().unwrap();
+    let worker = start_with(both(), 1);
+    two.heartbeat().await;
+    worker.leave.cancel();
+    worker.link.await.unwrap().unwrap();
+    two.with(|script| script.refuse_hello = old());
+    let error = start_with(both(), 1).link.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("run the farm-worker"), "{error}");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The link to the coordinator: where it is, who we are, and how we call it.
+//! The link to the coordinators: where they are, who we are, and how we call them. Each serves every call; the worker
+//! holds on to one, and moves to the next when that one fails.
 //!
 //! Two connections, so that bytes never delay a heartbeat: [`control`] has one of its own, on a thread of
 //! its own; events and source files share the other, whose windows are large. Both are dialled by the
@@ -13,6 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use farm_proto::endpoints::Endpoints;
 use farm_proto::v1::worker_service_client::WorkerServiceClient;
 use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use farm_types::Invalid;
@@ -23,10 +25,10 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
-/// A client of the coordinator that says who it is on every call.
-pub type Client = WorkerServiceClient<InterceptedService<Channel, Token>>;
+/// A client of the coordinators that says who it is on every call.
+pub type Client = WorkerServiceClient<InterceptedService<Endpoints, Token>>;
 
-/// Where the coordinator is: `http://HOST:PORT` or `https://HOST:PORT`.
+/// Where a coordinator is: `http://HOST:PORT` or `https://HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoordinatorUrl(http::Uri);
 
@@ -53,6 +55,63 @@ impl FromStr for CoordinatorUrl {
 impl fmt::Display for CoordinatorUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.to_string().trim_end_matches('/'))
+    }
+}
+
+/// Where the farm's coordinators are: at least one, none twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coordinators {
+    first: CoordinatorUrl,
+    others: Vec<CoordinatorUrl>,
+}
+
+impl Coordinators {
+    /// All of them, in the order in which they were named.
+    pub fn urls(&self) -> impl Iterator<Item = &CoordinatorUrl> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// The one at this place; after the last one comes the first again.
+    pub fn at(&self, place: usize) -> &CoordinatorUrl {
+        (place % self.count()).checked_sub(1).and_then(|i| self.others.get(i)).unwrap_or(&self.first)
+    }
+}
+
+impl From<CoordinatorUrl> for Coordinators {
+    fn from(first: CoordinatorUrl) -> Self {
+        Self { first, others: Vec::new() }
+    }
+}
+
+impl FromStr for Coordinators {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let mut urls: Vec<CoordinatorUrl> = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let url = part.parse()?;
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+        let mut urls = urls.into_iter();
+        let first = urls.next().ok_or_else(|| {
+            let cure = "write http://HOST:PORT, or several with commas between them";
+            Invalid::new("coordinator", text, cure)
+        })?;
+        Ok(Self { first, others: urls.collect() })
+    }
+}
+
+impl fmt::Display for Coordinators {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.first)?;
+        self.others.iter().try_for_each(|url| write!(f, ", {url}"))
     }
 }
 
@@ -107,21 +166,26 @@ pub fn endpoint(url: &CoordinatorUrl) -> Result<Endpoint, tonic::transport::Erro
     }
 }
 
-/// A client for bulk: it connects when it is first used, and again after an outage.
+/// Connections for bulk, in the order of the coordinators: one is opened when it is first used, and again after an
+/// outage.
 ///
 /// # Errors
 /// As [`endpoint`].
-pub fn bulk_client(url: &CoordinatorUrl, token: &Token) -> Result<Client, tonic::transport::Error> {
-    let channel = endpoint(url)?
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .connect_lazy();
-    Ok(client(channel, token))
+pub fn bulk(coordinators: &Coordinators) -> Result<Endpoints, tonic::transport::Error> {
+    let channel = |url: &CoordinatorUrl| -> Result<Channel, tonic::transport::Error> {
+        let endpoint = endpoint(url)?;
+        let wide =
+            endpoint.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+        Ok(wide.connect_lazy())
+    };
+    let others: Vec<Channel> = coordinators.others.iter().map(channel).collect::<Result<_, _>>()?;
+    Ok(Endpoints::new(channel(&coordinators.first)?, others))
 }
 
-/// A client on this connection.
-pub fn client(channel: Channel, token: &Token) -> Client {
-    WorkerServiceClient::with_interceptor(channel, token.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+/// A client on these connections.
+pub fn client(endpoints: impl Into<Endpoints>, token: &Token) -> Client {
+    WorkerServiceClient::with_interceptor(endpoints.into(), token.clone())
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 /// A text and the errors below it, in one line, each once.
@@ -207,6 +271,17 @@ mod tests {
         assert!(error("ftp://h").contains("http://"));
         assert!(error("http://h/path").contains("leave out"));
         assert!(error("http://me:x@h").contains("token"));
+    }
+
+    #[test]
+    fn coordinators_are_a_list_without_holes_and_doubles() {
+        let list: Coordinators = "http://a:1, http://b:2,,http://a:1/".parse().unwrap();
+        assert_eq!(list.to_string(), "http://a:1, http://b:2");
+        let at = |place| list.at(place).to_string();
+        assert_eq!((list.count(), at(0), at(1), at(2)), (2, "http://a:1".into(), "http://b:2".into(), at(0)));
+        let error = |text: &str| text.parse::<Coordinators>().unwrap_err().to_string();
+        assert!(error(" ,").contains("http://HOST:PORT"));
+        assert!(error("http://a:1,b:2").contains("b:2"));
     }
 
     #[test]

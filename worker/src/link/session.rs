@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::control::{Control, ControlError};
-use super::{Client, causes};
+use super::{Client, CoordinatorUrl, causes};
 use crate::desk::{Identity, StopReason};
 
 /// Messages between us and the connection; a stream that doesn't take as many is stuck.
@@ -60,7 +60,11 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// How the stream ended instead.
-    pub async fn open(control: &'a Control, mut client: Client) -> Result<Self, End<'a>> {
+    pub async fn open(
+        control: &'a Control,
+        url: &CoordinatorUrl,
+        mut client: Client,
+    ) -> Result<Self, End<'a>> {
         let (outgoing, requests) = mpsc::channel(QUEUE);
         let mut identity = control.desk.identity();
         let hello = Request::Hello(control.hello(&identity.borrow_and_update()));
@@ -73,7 +77,7 @@ impl<'a> Session<'a> {
         };
         let (first, incoming) = match timeout(WELCOME_WITHIN, opening).await {
             Ok(Ok(opened)) => opened,
-            Ok(Err(status)) => return Err(refused(control, &status)),
+            Ok(Err(status)) => return Err(refused(control, url, &status)),
             Err(_) => return Err(lost("it does not answer")),
         };
         let welcome = match first.and_then(|first| first.message) {
@@ -83,14 +87,16 @@ impl<'a> Session<'a> {
         };
         if welcome.version != WORKER_PROTOCOL {
             let why = format!("it chose protocol {}, this worker speaks {WORKER_PROTOCOL}", welcome.version);
-            return Err(End::Refused(ControlError::Protocol { url: control.url.clone(), why }));
+            return Err(End::Refused(ControlError::Protocol { url: url.clone(), why }));
         }
         let millis =
             |told: u32, default| Duration::from_millis(if told == 0 { default } else { told.into() });
         let heartbeat = millis(welcome.heartbeat_ms, 5_000);
-        let silence = millis(welcome.lease_ms, 25_000).max(heartbeat * 3);
+        // Each heartbeat is answered. Whoever doesn't is left while the lease still holds, for another may be well.
+        let lease = millis(welcome.lease_ms, 25_000);
+        let silence = lease.saturating_sub(heartbeat * 2).max(heartbeat * 2);
         tracing::info!(
-            coordinator = %control.url, version = welcome.coordinator_version, ?heartbeat, "registered"
+            coordinator = %url, version = welcome.coordinator_version, ?heartbeat, "registered"
         );
         Ok(Self { control, outgoing, incoming, identity, heartbeat, silence, told: HashMap::new() })
     }
@@ -207,8 +213,8 @@ impl<'a> Session<'a> {
 }
 
 /// What a refused Hello leads to.
-fn refused<'a>(control: &Control, status: &Status) -> End<'a> {
-    let url = control.url.clone();
+fn refused<'a>(control: &Control, url: &CoordinatorUrl, status: &Status) -> End<'a> {
+    let url = url.clone();
     let why = status.message().to_owned();
     match status.code() {
         Code::FailedPrecondition => End::Refused(ControlError::Protocol { url, why }),

@@ -25,6 +25,10 @@ pub struct Flags {
     /// Where to listen for users and workers [default: 127.0.0.1:7070].
     #[arg(long, value_name = "ADDRESS", env = "FARM_LISTEN")]
     pub listen: Option<SocketAddr>,
+    /// Where the farm's other coordinators reach this one, as http://HOST:PORT or https://HOST:PORT. Needed only where
+    /// there are several [default: what it listens on; if that is every address, this host's name].
+    #[arg(long, value_name = "URL", env = "FARM_ADVERTISE")]
+    pub advertise: Option<String>,
     /// Postgres, as postgres://USER@HOST/DB or postgres://USER@localhost/DB?host=/SOCKET/FOLDER.
     #[arg(long, value_name = "URL", env = "FARM_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
@@ -46,6 +50,8 @@ pub struct Flags {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where the other coordinators reach this one; `None`: derived from `listen`.
+    pub advertise: Option<String>,
     /// Postgres.
     pub database_url: String,
     /// Connections to Postgres.
@@ -154,6 +160,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7070)),
+            advertise: None,
             database_url: String::new(),
             database_connections: 16,
             database_wait_seconds: 30,
@@ -178,6 +185,9 @@ impl Config {
         if let Some(listen) = flags.listen {
             config.listen = listen;
         }
+        if let Some(advertise) = &flags.advertise {
+            config.advertise = Some(advertise.clone());
+        }
         if let Some(url) = &flags.database_url {
             config.database_url.clone_from(url);
         }
@@ -189,6 +199,21 @@ impl Config {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// Where the other coordinators reach this one.
+    pub fn advertised(&self) -> String {
+        if let Some(advertise) = &self.advertise {
+            return advertise.trim_end_matches('/').to_owned();
+        }
+        if !self.listen.ip().is_unspecified() {
+            return format!("http://{}", self.listen);
+        }
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        match name.trim() {
+            "" => format!("http://localhost:{}", self.listen.port()),
+            name => format!("http://{name}:{}", self.listen.port()),
+        }
     }
 
     /// The file with the local admin's token.
@@ -210,6 +235,18 @@ impl Config {
                 "name the Postgres with --database-url or `database_url` in the configuration file, for \
                  example postgres://farm@localhost/farm",
             ));
+        }
+        if let Some(advertise) = &self.advertise {
+            let uri: Option<http::Uri> = advertise.parse().ok();
+            let is_fit = uri.is_some_and(|uri| {
+                matches!(uri.scheme_str(), Some("http" | "https"))
+                    && matches!(uri.path(), "" | "/")
+                    && uri.host().is_some_and(|host| !host.is_empty())
+            });
+            if !is_fit {
+                let cure = "write http://HOST:PORT or https://HOST:PORT, as the farm's other coordinators reach this one";
+                return Err(Invalid::new("advertise", advertise, cure));
+            }
         }
         let limits = &self.limits;
         // A year is for ever here, and keeps sums of times in their range.
@@ -289,6 +326,19 @@ mod tests {
         assert_eq!(config.limits.lease_seconds, 40);
         assert_eq!(config.limits.suspect_seconds, 12);
         assert!(!format!("{config:?}").contains("\"p\""), "a password is printed");
+    }
+
+    #[test]
+    fn others_reach_it_where_it_listens_unless_told_otherwise() {
+        let advertised = |flags: &[&str]| load("database_url='x'", flags).map(|config| config.advertised());
+        assert_eq!(advertised(&["--listen", "10.0.0.1:7"]).unwrap(), "http://10.0.0.1:7");
+        let everywhere = advertised(&["--listen", "0.0.0.0:7"]).unwrap();
+        assert!(everywhere.ends_with(":7") && !everywhere.contains("0.0.0.0"), "{everywhere}");
+        assert_eq!(advertised(&["--advertise", "https://c1.example/"]).unwrap(), "https://c1.example");
+        for wrong in ["c1:7070", "http://", "http://c1/path", "ftp://c1"] {
+            let error = advertised(&["--advertise", wrong]).unwrap_err().to_string();
+            assert!(error.contains("http://HOST:PORT") && error.contains(wrong), "{error}");
+        }
     }
 
     #[test]

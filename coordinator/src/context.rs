@@ -9,6 +9,7 @@ use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::hints::Hints;
 use crate::link::Link;
+use crate::peers::Secret;
 use crate::principal::Tokens;
 use crate::registry::Registries;
 
@@ -25,6 +26,8 @@ pub struct Context {
     pub blobs: Blobs,
     /// Who may call.
     pub tokens: Tokens,
+    /// With what this coordinator calls the others.
+    pub secret: Secret,
     /// Wake-ups.
     pub hints: Arc<Hints>,
     /// The workers connected here.

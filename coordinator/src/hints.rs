@@ -1,5 +1,5 @@
-//! Wake-ups within this process. A hint is never truth: whoever waits for one also looks by itself, so a
-//! lost hint costs a second, not a build.
+//! Wake-ups within this process, and what the other coordinators hear of them. A hint is never truth: whoever waits for
+//! one also looks by itself, so a lost hint costs a second, not a build.
 
 use std::time::Duration;
 
@@ -7,6 +7,54 @@ use tokio::sync::{Notify, watch};
 
 /// How long a waiter sleeps without a hint.
 pub const BACKSTOP: Duration = Duration::from_secs(1);
+
+/// Who is to look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The leader's scheduler.
+    pub schedule: bool,
+    /// The leader's publisher.
+    pub publish: bool,
+    /// Who tells workers what they have to know.
+    pub dispatch: bool,
+    /// Followers.
+    pub follow: bool,
+}
+
+impl Look {
+    /// All of them.
+    pub const ALL: Self = Self { schedule: true, publish: true, dispatch: true, follow: true };
+    const LEASED: Self = Self { schedule: false, publish: false, ..Self::ALL };
+    const STREAMED: Self = Self { dispatch: false, ..Self::LEASED };
+}
+
+/// How often each was asked to look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    schedule: u64,
+    publish: u64,
+    dispatch: u64,
+    follow: u64,
+}
+
+impl Asked {
+    fn count(&mut self, look: Look) {
+        self.schedule += u64::from(look.schedule);
+        self.publish += u64::from(look.publish);
+        self.dispatch += u64::from(look.dispatch);
+        self.follow += u64::from(look.follow);
+    }
+
+    /// Who was asked since an earlier count.
+    pub fn since(self, earlier: Self) -> Look {
+        Look {
+            schedule: self.schedule != earlier.schedule,
+            publish: self.publish != earlier.publish,
+            dispatch: self.dispatch != earlier.dispatch,
+            follow: self.follow != earlier.follow,
+        }
+    }
+}
 
 /// The wake-ups.
 #[derive(Debug)]
@@ -18,6 +66,7 @@ pub struct Hints {
     /// Workers of this coordinator have something to be told.
     pub dispatch: Notify,
     changes: watch::Sender<u64>,
+    asked: watch::Sender<Asked>,
 }
 
 impl Default for Hints {
@@ -27,26 +76,75 @@ impl Default for Hints {
             publish: Notify::new(),
             dispatch: Notify::new(),
             changes: watch::Sender::new(0),
+            asked: watch::Sender::default(),
         }
     }
 }
 
 impl Hints {
-    /// A build, an attempt or its stream has changed: followers look, and the loops too.
+    /// A build, an attempt or its stream has changed: followers look, and the loops too, at all coordinators.
     pub fn changed(&self) {
-        self.streamed();
-        self.schedule.notify_one();
-        self.publish.notify_one();
-        self.dispatch.notify_one();
+        self.ask(Look::ALL);
     }
 
-    /// An attempt's stream has grown.
+    /// Jobs were leased: their workers are told, and followers look, at all coordinators.
+    pub fn leased(&self) {
+        self.ask(Look::LEASED);
+    }
+
+    /// Something has changed that only followers wait for, at all coordinators.
     pub fn streamed(&self) {
-        self.changes.send_modify(|n| *n = n.wrapping_add(1));
+        self.ask(Look::STREAMED);
+    }
+
+    fn ask(&self, look: Look) {
+        self.hear(look);
+        self.asked.send_modify(|asked| asked.count(look));
+    }
+
+    /// Wakes who waits in this process, and tells nobody else.
+    pub fn hear(&self, look: Look) {
+        for (asked, waiter) in
+            [(look.schedule, &self.schedule), (look.publish, &self.publish), (look.dispatch, &self.dispatch)]
+        {
+            if asked {
+                waiter.notify_one();
+            }
+        }
+        if look.follow {
+            self.changes.send_modify(|n| *n = n.wrapping_add(1));
+        }
     }
 
     /// For followers.
     pub fn follow(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// For those who tell the other coordinators: what was asked in this process, not what others told it.
+    pub fn asked(&self) -> watch::Receiver<Asked> {
+        self.asked.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_others_tell_wakes_here_and_is_told_to_nobody() {
+        let hints = Hints::default();
+        let (mut followers, asked) = (hints.follow(), hints.asked());
+        let before = *asked.borrow();
+        hints.hear(Look::ALL);
+        hints.schedule.notified().await;
+        hints.dispatch.notified().await;
+        assert!(followers.has_changed().unwrap());
+        assert_eq!(asked.borrow().since(before), Look::default());
+        followers.mark_unchanged();
+        hints.leased();
+        hints.dispatch.notified().await;
+        assert!(followers.has_changed().unwrap());
+        assert_eq!(asked.borrow().since(before), Look::LEASED);
     }
 }

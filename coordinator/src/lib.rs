@@ -9,6 +9,7 @@ pub mod context;
 pub mod grpc;
 pub mod hints;
 pub mod link;
+pub mod peers;
 pub mod principal;
 pub mod reconcile;
 pub mod registry;
@@ -63,6 +64,7 @@ pub async fn run(
         store,
         blobs,
         tokens,
+        secret: peers::Secret::generate()?,
         hints: Arc::default(),
         link: link::Link::default(),
         registries,
@@ -83,6 +85,7 @@ pub async fn run(
     spawn!("publish", reconcile::publish::run(Arc::clone(&context), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::keep_house(Arc::clone(&context), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&context), shutdown.clone()));
+    spawn!("peers", peers::run(Arc::clone(&context), shutdown.clone()));
     spawn!("beats", link::dispatch::flush_beats(Arc::clone(&context), shutdown.clone()));
     ready(address);
     let serve = grpc::serve(context, listener, shutdown.clone());

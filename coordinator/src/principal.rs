@@ -6,6 +6,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use farm_types::{Digest, ProjectId};
 use tonic::{Request, Status};
@@ -26,6 +27,8 @@ pub struct Principal {
 pub enum Role {
     /// May do everything, also work.
     Admin,
+    /// Another coordinator of this farm.
+    Coordinator,
 }
 
 /// What a handler is about to do.
@@ -45,6 +48,8 @@ pub enum Action {
     ReadImage,
     /// Take jobs.
     Work,
+    /// Make this coordinator look at the database.
+    Hint,
 }
 
 impl Principal {
@@ -59,8 +64,11 @@ impl Principal {
                 | Action::ReadFarm
                 | Action::ManageWorkers
                 | Action::ReadImage
-                | Action::Work,
-            ) => true,
+                | Action::Work
+                | Action::Hint,
+            )
+            | (Role::Coordinator, Action::Hint) => true,
+            (Role::Coordinator, _) => false,
         }
     }
 }
@@ -70,6 +78,7 @@ impl Principal {
 pub struct Tokens {
     admin: Digest,
     project: ProjectId,
+    peers: Arc<RwLock<Vec<Digest>>>,
 }
 
 impl Tokens {
@@ -110,7 +119,12 @@ impl Tokens {
         if token.is_empty() {
             return Err(std::io::Error::other("it is empty; delete it, and a new token is made"));
         }
-        Ok(Self { admin: Digest::of(token.as_bytes()), project })
+        Ok(Self { admin: Digest::of(token.as_bytes()), project, peers: Arc::default() })
+    }
+
+    /// Says by what the other coordinators are known from now on.
+    pub fn know_peers(&self, digests: Vec<Digest>) {
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = digests;
     }
 
     /// The principal who calls, if they may do this.
@@ -125,12 +139,18 @@ impl Tokens {
             .and_then(|value| value.strip_prefix("Bearer "))
             .ok_or_else(|| Status::unauthenticated("no token was sent; set FARM_TOKEN or FARM_TOKEN_FILE"))?;
         // Digests are compared, so the time tells nothing about the token.
-        if Digest::of(token.trim().as_bytes()) != self.admin {
+        let digest = Digest::of(token.trim().as_bytes());
+        let is_peer = || self.peers.read().unwrap_or_else(PoisonError::into_inner).contains(&digest);
+        let (name, role) = if digest == self.admin {
+            ("admin", Role::Admin)
+        } else if is_peer() {
+            ("coordinator", Role::Coordinator)
+        } else {
             return Err(Status::unauthenticated(
                 "the farm does not know this token; check FARM_TOKEN or FARM_TOKEN_FILE",
             ));
-        }
-        let principal = Principal { name: "admin".to_owned(), role: Role::Admin, project: self.project };
+        };
+        let principal = Principal { name: name.to_owned(), role, project: self.project };
         if principal.may(action) {
             Ok(principal)
         } else {
@@ -152,17 +172,28 @@ mod tests {
         let tokens = Tokens::from_file(&path, project).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let token = std::fs::read_to_string(&path).unwrap();
-        let call = |header: Option<String>| {
+        let may = |header: Option<String>, action| {
             let mut request = Request::new(());
             if let Some(header) = header {
                 request.metadata_mut().insert("authorization", header.parse().unwrap());
             }
-            tokens.require(&request, Action::Work).map_err(|status| status.code())
+            tokens.require(&request, action).map_err(|status| status.code())
         };
+        let call = |header| may(header, Action::Work);
         assert_eq!(call(Some(format!("Bearer {}", token.trim()))).unwrap().name, "admin");
         assert_eq!(call(None), Err(tonic::Code::Unauthenticated));
         assert_eq!(call(Some("Bearer farm_0".into())), Err(tonic::Code::Unauthenticated));
         assert_eq!(call(Some(token.trim().into())), Err(tonic::Code::Unauthenticated));
+        // Another coordinator may do what its kind does, and only as long as it is one.
+        let peer = || Some("Bearer farm_peer_1".to_owned());
+        assert_eq!(may(peer(), Action::Hint), Err(tonic::Code::Unauthenticated));
+        tokens.know_peers(vec![Digest::of(b"farm_peer_1")]);
+        assert_eq!(may(peer(), Action::Hint).unwrap().role, Role::Coordinator);
+        for action in [Action::Work, Action::Submit, Action::Read, Action::ManageWorkers] {
+            assert_eq!(may(peer(), action), Err(tonic::Code::PermissionDenied));
+        }
+        tokens.know_peers(Vec::new());
+        assert_eq!(may(peer(), Action::Hint), Err(tonic::Code::Unauthenticated));
         let again = Tokens::from_file(&path, project).unwrap();
         assert_eq!(again.admin, tokens.admin);
     }

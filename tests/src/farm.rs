@@ -22,6 +22,8 @@ pub struct WorkerSpec {
     pub slots: u32,
     /// As `--platforms` has it (`linux/amd64,linux/arm64=emulated`); what the worker finds unless set.
     pub platforms: Option<String>,
+    /// The only coordinator that it knows; all unless set.
+    pub coordinator: Option<usize>,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
 }
@@ -34,6 +36,7 @@ impl WorkerSpec {
             engine: Bed::from_env().engine,
             slots: 1,
             platforms: None,
+            coordinator: None,
             args: Vec::new(),
             env: Vec::new(),
         }
@@ -51,6 +54,12 @@ impl WorkerSpec {
 
     pub fn platforms(mut self, platforms: &str) -> WorkerSpec {
         self.platforms = Some(platforms.to_owned());
+        self
+    }
+
+    /// Knows this coordinator only (from 0).
+    pub fn coordinator(mut self, place: usize) -> WorkerSpec {
+        self.coordinator = Some(place);
         self
     }
 
@@ -72,9 +81,16 @@ pub struct FarmBuilder {
     args: Vec<String>,
     env: Vec<(String, String)>,
     workers: Vec<WorkerSpec>,
+    more_coordinators: usize,
 }
 
 impl FarmBuilder {
+    /// So many coordinators on one database and one folder, instead of one.
+    pub fn coordinators(mut self, count: usize) -> FarmBuilder {
+        self.more_coordinators = count - 1;
+        self
+    }
+
     /// Another database than a fresh one in the bed's server.
     pub fn database_url(mut self, url: &str) -> FarmBuilder {
         self.database_url = Some(url.to_owned());
@@ -111,10 +127,8 @@ impl FarmBuilder {
         std::fs::create_dir_all(&folder).unwrap();
         let database = self.database_url.is_none().then(Database::create);
         let database_url = self.database_url.unwrap_or_else(|| database.as_ref().unwrap().url().to_owned());
-        let port = free_port();
+        let ports = (0..=self.more_coordinators).map(|_| (free_port(), None)).collect();
         let mut args = vec![
-            "--listen".to_owned(),
-            format!("127.0.0.1:{port}"),
             "--database-url".to_owned(),
             database_url.clone(),
             "--state-dir".to_owned(),
@@ -130,15 +144,17 @@ impl FarmBuilder {
         args.extend(self.args);
         let mut farm = Farm {
             workers: BTreeMap::new(),
-            coordinator: None,
+            coordinators: ports,
             coordinator_args: args,
             coordinator_env: self.env,
-            port,
             folder,
             database_url,
             _database: database,
         };
-        farm.start_coordinator();
+        // One after the other: the first makes schema and token.
+        for place in 0..farm.coordinators.len() {
+            farm.start_coordinator_at(place);
+        }
         for spec in &self.workers {
             farm.spawn_worker(spec.clone());
         }
@@ -153,10 +169,10 @@ impl FarmBuilder {
 #[derive(Debug)]
 pub struct Farm {
     workers: BTreeMap<String, (WorkerSpec, Option<Child>)>,
-    coordinator: Option<Child>,
+    /// Each with its port.
+    coordinators: Vec<(u16, Option<Child>)>,
     coordinator_args: Vec<String>,
     coordinator_env: Vec<(String, String)>,
-    port: u16,
     folder: PathBuf,
     database_url: String,
     _database: Option<Database>,
@@ -191,7 +207,17 @@ impl Farm {
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.url_of(0)
+    }
+
+    /// Where a coordinator is (from 0).
+    pub fn url_of(&self, place: usize) -> String {
+        format!("http://127.0.0.1:{}", self.coordinators[place].0)
+    }
+
+    /// Where all coordinators are, with commas between them.
+    pub fn urls(&self) -> String {
+        (0..self.coordinators.len()).map(|place| self.url_of(place)).collect::<Vec<_>>().join(",")
     }
 
     pub fn token_file(&self) -> PathBuf {
@@ -216,27 +242,45 @@ impl Farm {
 
     /// Starts the coordinator (again: same port, same state) and waits until it is ready.
     pub fn start_coordinator(&mut self) {
-        assert!(self.coordinator.is_none(), "the coordinator runs already");
+        self.start_coordinator_at(0);
+    }
+
+    pub fn start_coordinator_at(&mut self, place: usize) {
+        let (port, running) = &mut self.coordinators[place];
+        assert!(running.is_none(), "the coordinator runs already");
         let mut command = Command::new(binary("farm-coordinator"));
-        command.args(&self.coordinator_args);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]).args(&self.coordinator_args);
         command.envs(self.coordinator_env.iter().map(|(key, value)| (key, value)));
-        let mut child = Child::spawn("coordinator", &command, &self.folder);
+        let name = if place == 0 { "coordinator".to_owned() } else { format!("coordinator-{place}") };
+        let mut child = Child::spawn(&name, &command, &self.folder);
         child.wait_for_line("farm-coordinator ready on ", READY);
-        self.coordinator = Some(child);
+        *running = Some(child);
     }
 
     /// The coordinator's process, for signals and its log.
     pub fn coordinator(&mut self) -> &mut Child {
-        self.coordinator.as_mut().expect("the coordinator is stopped")
+        self.coordinator_at(0)
+    }
+
+    pub fn coordinator_at(&mut self, place: usize) -> &mut Child {
+        self.coordinators[place].1.as_mut().expect("the coordinator is stopped")
     }
 
     pub fn kill_coordinator(&mut self) {
-        self.coordinator.take().expect("the coordinator is stopped").kill9();
+        self.kill_coordinator_at(0);
+    }
+
+    pub fn kill_coordinator_at(&mut self, place: usize) {
+        self.coordinators[place].1.take().expect("the coordinator is stopped").kill9();
     }
 
     /// SIGTERM, and waits for an orderly end.
     pub fn stop_coordinator(&mut self) {
-        self.coordinator.take().expect("the coordinator is stopped").stop_term(STOP);
+        self.stop_coordinator_at(0);
+    }
+
+    pub fn stop_coordinator_at(&mut self, place: usize) {
+        self.coordinators[place].1.take().expect("the coordinator is stopped").stop_term(STOP);
     }
 
     /// Adds a worker and waits until it is registered.
@@ -254,7 +298,8 @@ impl Farm {
             "worker {name} runs already"
         );
         let mut command = Command::new(binary("farm-worker"));
-        command.args(["--coordinator", &self.url()]).arg("--token-file").arg(self.token_file());
+        let coordinators = spec.coordinator.map_or_else(|| self.urls(), |place| self.url_of(place));
+        command.args(["--coordinator", &coordinators]).arg("--token-file").arg(self.token_file());
         command.args(["--name", &name, "--engine", &spec.engine, "--slots", &spec.slots.to_string()]);
         command.arg("--state-dir").arg(self.folder.join(&name));
         if let Some(platforms) = &spec.platforms {
@@ -302,6 +347,11 @@ impl Farm {
     /// `farm ARGS` against this farm, with a home of its own: no settings of the user's are seen.
     pub fn command(&self, args: &[&str]) -> Command {
         client(&self.url(), &self.token_file(), &self.folder, args)
+    }
+
+    /// `farm ARGS` by these coordinators.
+    pub fn command_by(&self, urls: &str, args: &[&str]) -> Command {
+        client(urls, &self.token_file(), &self.folder, args)
     }
 
     /// Runs `farm ARGS` to its end.

@@ -1,10 +1,12 @@
-//! The gRPC edge, cut by audience: users (`builds`, `snapshots`, `images`, `farm`) and workers (`work`).
+//! The gRPC edge, cut by audience: users (`builds`, `snapshots`, `images`, `farm`), workers (`work`) and the farm's other
+//! coordinators (`peer`).
 //!
 //! A handler says who may call it, validates, makes one call, converts. It never schedules.
 
 pub mod builds;
 pub mod farm;
 pub mod images;
+pub mod peer;
 pub mod present;
 mod retry;
 pub mod snapshots;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use farm_proto::v1::build_service_server::BuildServiceServer;
 use farm_proto::v1::farm_service_server::FarmServiceServer;
 use farm_proto::v1::image_service_server::ImageServiceServer;
+use farm_proto::v1::peer_service_server::PeerServiceServer;
 use farm_proto::v1::snapshot_service_server::SnapshotServiceServer;
 use farm_proto::v1::worker_service_server::WorkerServiceServer;
 use farm_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES, WINDOW_BYTES};
@@ -55,6 +58,7 @@ pub async fn serve(
     let work = WorkerServiceServer::new(work::Work::new(Arc::clone(&context), shutdown.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let images = ImageServiceServer::new(images::Images::new(Arc::clone(&context)));
+    let peer = PeerServiceServer::new(peer::Peer::new(Arc::clone(&context)));
     let farm = FarmServiceServer::new(farm::Farm::new(context));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = shutdown.clone();
@@ -71,6 +75,7 @@ pub async fn serve(
         .add_service(images)
         .add_service(farm)
         .add_service(work)
+        .add_service(peer)
         .serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await });
     tokio::pin!(server);
     tokio::select! {

@@ -40,14 +40,16 @@ pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, 
     let mut tick = tokio::time::interval(LEADER_TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut renewed = tokio::time::Instant::now();
-    let address = context.config.listen.to_string();
+    let address = context.config.advertised();
     while !shutdown.is_cancelled() {
         tokio::select! {
             _ = tick.tick() => {}
             () = shutdown.cancelled() => break,
         }
         // First of all, so that nobody takes this coordinator's workers for orphans.
-        if let Err(error) = context.store.register_coordinator(context.id, &address).await {
+        if let Err(error) =
+            context.store.register_coordinator(context.id, &address, context.secret.digest()).await
+        {
             tracing::warn!(%error, "the database does not answer");
         }
         let asked = tokio::time::Instant::now();
@@ -113,6 +115,9 @@ pub async fn keep_house(
             match context.store.make_log_partitions().await {
                 Ok(_) => partitions_made = Some(tokio::time::Instant::now()),
                 Err(error) => tracing::warn!(%error, "log partitions could not be made; trying again"),
+            }
+            if let Err(error) = context.store.forget_coordinators().await {
+                tracing::warn!(%error, "coordinators of former days could not be forgotten");
             }
         }
     }

@@ -79,9 +79,8 @@ async fn schedule_one(context: &Context, lead: Lead) -> farm_store::Result<Durat
     }
     let noted = store.note_waiting(lead.epoch, &reasons).await?;
     if assigned {
-        context.hints.dispatch.notify_one();
-    }
-    if assigned || noted > 0 {
+        context.hints.leased();
+    } else if noted > 0 {
         context.hints.streamed();
     }
     let until_next = next.and_then(|at| (at - now).to_std().ok()).unwrap_or(BACKSTOP);

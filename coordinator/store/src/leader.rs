@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use farm_core::plan::Settling;
+use farm_types::Digest;
 use uuid::Uuid;
 
 use crate::{Result, Store, StoreError};
@@ -10,6 +11,17 @@ use crate::{Result, Store, StoreError};
 /// The right to lead, as long as the row bears this epoch. Every write of a leader repeats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub i64);
+
+/// Another coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id, another one after each start.
+    pub id: Uuid,
+    /// Where the others call it.
+    pub address: String,
+    /// The digest of what it calls the others with.
+    pub token_digest: Digest,
+}
 
 /// When a gap between leaders was an outage of all coordinators, and what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,16 +135,50 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// Notes that this coordinator is alive.
+    /// The coordinators, except this one, that gave a sign within `silence`.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn register_coordinator(&self, id: Uuid, address: &str) -> Result<()> {
+    pub async fn peers(&self, but: Uuid, silence: Duration) -> Result<Vec<Peer>> {
+        let rows = sqlx::query!(
+            r#"SELECT id, address, token_digest AS "token_digest!" FROM coordinators
+               WHERE id <> $1 AND token_digest IS NOT NULL
+                 AND last_seen > farm_now() - make_interval(secs => $2) ORDER BY id"#,
+            but,
+            silence.as_secs_f64()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let peer =
+            |id, address, digest: Vec<u8>| Ok(Peer { id, address, token_digest: crate::digest(&digest)? });
+        rows.into_iter().map(|row| peer(row.id, row.address, row.token_digest)).collect()
+    }
+
+    /// Forgets the coordinators that gave no sign for a day.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn forget_coordinators(&self) -> Result<u64> {
+        let done = sqlx::query!(
+            "DELETE FROM coordinators c WHERE last_seen < farm_now() - interval '1 day'
+               AND NOT EXISTS (SELECT FROM workers w WHERE w.coordinator_id = c.id)"
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// Notes that this coordinator is alive, where the others call it, and by what they know it.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn register_coordinator(&self, id: Uuid, address: &str, token_digest: Digest) -> Result<()> {
         sqlx::query!(
-            "INSERT INTO coordinators (id, address) VALUES ($1, $2)
+            "INSERT INTO coordinators (id, address, token_digest) VALUES ($1, $2, $3)
              ON CONFLICT (id) DO UPDATE SET last_seen = farm_now(), address = EXCLUDED.address",
             id,
-            address
+            address,
+            token_digest.as_bytes().as_slice()
         )
         .execute(&self.vital)
         .await?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use farm_tests::farm::Farm;
+use farm_tests::farm::{Farm, WorkerSpec};
 use farm_tests::process::Child;
 use farm_tests::process::run;
 use rustix::process::Signal;
@@ -66,6 +66,15 @@ fn farm_cancel_ends_a_running_step_within_two_seconds_and_leaves_nothing() {
     // The worker is as good as before.
     let context = Context::new("FROM scratch\nCOPY Dockerfile /\n");
     submit(&farm, &context, &["--platform", "linux/amd64"]).ok();
+}
+
+#[test]
+fn a_cancel_at_another_coordinator_than_the_workers_ends_the_step_as_fast() {
+    let worker = WorkerSpec::new("w1").platforms(BOTH).slots(2).coordinator(1);
+    let farm = Farm::builder().coordinators(2).worker(worker).start();
+    cancelled_by(&farm, |id, _| {
+        farm.cli(&["cancel", id]).ok();
+    });
 }
 
 #[test]

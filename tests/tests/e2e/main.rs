@@ -37,6 +37,7 @@ mod platforms;
 mod registries;
 mod retrying;
 mod schemas;
+mod several_coordinators;
 mod terminal;
 mod transcripts;
 mod usage;

@@ -38,7 +38,7 @@ pub async fn world() -> World {
     let store = Store::open(database.url(), 8, Duration::from_secs(10)).unwrap();
     store.migrate().await.unwrap();
     let coordinator = Uuid::now_v7();
-    store.register_coordinator(coordinator, "test").await.unwrap();
+    store.register_coordinator(coordinator, "test", farm_types::Digest::of(b"secret")).await.unwrap();
     let Leadership::Taken { epoch, .. } = store.lead(coordinator, LEASE, OUTAGE).await.unwrap() else {
         panic!("nobody else leads")
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farm_store::StoreError;
-use farm_store::leader::Leadership;
+use farm_store::leader::{Leadership, Peer};
 use farm_store::workers::{Registration, Sign};
 use uuid::Uuid;
 
@@ -25,6 +25,28 @@ async fn another_coordinator_leads_only_after_the_first_was_silent_and_with_a_hi
         "{taken:?}"
     );
     assert_eq!(world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap(), Leadership::Other);
+}
+
+#[tokio::test]
+async fn coordinators_know_each_other_while_they_give_signs() {
+    let world = world().await;
+    let (other, digest) = (Uuid::now_v7(), farm_types::Digest::of(b"another secret"));
+    let silence = Duration::from_secs(5);
+    assert_eq!(world.store.peers(world.coordinator, silence).await.unwrap(), []);
+    world.store.register_coordinator(other, "http://b:7070", digest).await.unwrap();
+    let known = world.store.peers(world.coordinator, silence).await.unwrap();
+    assert_eq!(known, [Peer { id: other, address: "http://b:7070".to_owned(), token_digest: digest }]);
+    world.database.psql("UPDATE farm_clock SET shift = '6 s'");
+    assert_eq!(world.store.peers(world.coordinator, silence).await.unwrap(), []);
+    world.store.register_coordinator(other, "http://b:7070", digest).await.unwrap();
+    assert_eq!(world.store.peers(world.coordinator, silence).await.unwrap(), known);
+    world.database.psql("UPDATE farm_clock SET shift = '2 days'");
+    world
+        .store
+        .register_coordinator(world.coordinator, "test", farm_types::Digest::of(b"secret"))
+        .await
+        .unwrap();
+    assert_eq!(world.store.forget_coordinators().await.unwrap(), 1);
 }
 
 #[tokio::test]

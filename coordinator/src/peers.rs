@@ -1,0 +1,170 @@
+//! The other coordinators of the farm: who they are, and telling them to look at what was written here.
+//!
+//! Each coordinator makes a secret when it starts and shows its digest in the database; with the secret it calls the
+//! others, who know it by that digest. So they need no file in common, and the database holds no secret. There is one
+//! task for each other coordinator, so that one that hangs holds up no other; what is asked while a call is under way
+//! goes into the next one.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_proto::v1;
+use farm_proto::v1::peer_service_client::PeerServiceClient;
+use farm_store::leader::Peer;
+use farm_types::Digest;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use uuid::Uuid;
+
+use crate::context::Context;
+use crate::hints::{BACKSTOP, Look};
+
+/// A coordinator that gave no sign for so long is not told anything.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How long a call may take.
+const CALL: Duration = Duration::from_secs(2);
+/// The wait after a call that failed.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The least time from one call to the next: what comes closer together is told as one.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// What this coordinator shows to the others.
+#[derive(Clone)]
+pub struct Secret {
+    header: MetadataValue<Ascii>,
+    digest: Digest,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Secret {
+    /// A new one.
+    ///
+    /// # Errors
+    /// Never: what it consists of is fit for a header.
+    pub fn generate() -> Result<Self, tonic::metadata::errors::InvalidMetadataValue> {
+        let random: [u8; 32] = rand::random();
+        let token = format!("farm_peer_{}", Digest::from(random).hex());
+        let mut header: MetadataValue<Ascii> = format!("Bearer {token}").parse()?;
+        header.set_sensitive(true);
+        Ok(Self { header, digest: Digest::of(token.as_bytes()) })
+    }
+
+    /// What the others know it by.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+/// Keeps up with who the others are, and tells them what was asked here, until `shutdown`.
+pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    let mut told: HashMap<(Uuid, String), AbortHandle> = HashMap::new();
+    let mut tick = tokio::time::interval(BACKSTOP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !shutdown.is_cancelled() {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = shutdown.cancelled() => break,
+        }
+        let peers = match context.store.peers(context.id, SILENCE).await {
+            Ok(peers) => peers,
+            Err(error) => {
+                tracing::debug!(%error, "the other coordinators are not known");
+                continue;
+            }
+        };
+        context.tokens.know_peers(peers.iter().map(|peer| peer.token_digest).collect());
+        let there: HashSet<(Uuid, String)> =
+            peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
+        told.retain(|peer, task| {
+            let stays = there.contains(peer);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for peer in peers {
+            let key = (peer.id, peer.address.clone());
+            if let std::collections::hash_map::Entry::Vacant(new) = told.entry(key) {
+                match channel(&peer.address) {
+                    Ok(channel) => {
+                        tracing::info!(coordinator = peer.address, "another coordinator");
+                        new.insert(tasks.spawn(tell(Arc::clone(&context), peer, channel)));
+                    }
+                    Err(error) => tracing::warn!(
+                        coordinator = peer.address, %error,
+                        "another coordinator's address can't be called; it will look by itself"
+                    ),
+                }
+            }
+        }
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+fn channel(address: &str) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(address.to_owned())?
+        .user_agent(concat!("farm-coordinator/", env!("CARGO_PKG_VERSION")))?
+        .tcp_nodelay(true)
+        .connect_timeout(CALL)
+        .timeout(CALL);
+    let endpoint = match address.starts_with("https://") {
+        true => endpoint.tls_config(ClientTlsConfig::new().with_native_roots())?,
+        false => endpoint,
+    };
+    Ok(endpoint.connect_lazy())
+}
+
+/// Tells one other coordinator whatever is asked here, until it is aborted.
+async fn tell(context: Arc<Context>, peer: Peer, channel: Channel) {
+    let mut asked = context.hints.asked();
+    // What was asked before may have been while nobody knew of it.
+    let mut look = Look::ALL;
+    let mut told = *asked.borrow_and_update();
+    let mut is_away = false;
+    loop {
+        let mut request = Request::new(v1::HintRequest {
+            schedule: look.schedule,
+            publish: look.publish,
+            dispatch: look.dispatch,
+            follow: look.follow,
+        });
+        request.metadata_mut().insert("authorization", context.secret.header.clone());
+        // The endpoint's timeout ends what the connection doesn't.
+        match PeerServiceClient::new(channel.clone()).hint(request).await {
+            Ok(_) => {
+                is_away = false;
+                tokio::time::sleep(BREATH).await;
+                if asked.changed().await.is_err() {
+                    return;
+                }
+                let now = *asked.borrow_and_update();
+                look = now.since(told);
+                told = now;
+            }
+            Err(status) => {
+                // It looks by itself each second, so this makes it slow and nothing worse.
+                if !std::mem::replace(&mut is_away, true) {
+                    tracing::warn!(
+                        coordinator = peer.address,
+                        error = status.message(),
+                        "another coordinator can't be told what happens here; it looks each second. It is called at \
+                         what its --advertise says"
+                    );
+                }
+                tokio::time::sleep(AGAIN).await;
+                look = Look::ALL;
+                told = *asked.borrow_and_update();
+            }
+        }
+    }
+}

@@ -96,6 +96,9 @@ pub struct Limits {
     pub max_tags: usize,
     /// A request to a registry may take so long, seconds.
     pub registry_timeout_seconds: u64,
+    /// What was pushed for builds that failed, were cancelled or superseded stays in its registry for so long, hours;
+    /// 0: for ever.
+    pub keep_unpublished_hours: u64,
 }
 
 impl Default for Limits {
@@ -113,6 +116,7 @@ impl Default for Limits {
             max_platforms: 32,
             max_tags: 64,
             registry_timeout_seconds: 30,
+            keep_unpublished_hours: 24,
         }
     }
 }
@@ -272,6 +276,14 @@ impl Config {
                     format!("write a number from 1 to {most}"),
                 ));
             }
+        }
+        if limits.keep_unpublished_hours > YEAR / 3600 {
+            let cure = format!("write a number from 0 (for ever) to {}", YEAR / 3600);
+            return Err(Invalid::new(
+                "keep_unpublished_hours",
+                limits.keep_unpublished_hours.to_string(),
+                cure,
+            ));
         }
         if limits.lease_seconds * 1000 < limits.heartbeat_milliseconds * 3 {
             return Err(Invalid::new(

@@ -83,6 +83,7 @@ pub async fn run(
     spawn!("campaign", reconcile::campaign(Arc::clone(&context), lead, shutdown.clone()));
     spawn!("schedule", reconcile::schedule::run(Arc::clone(&context), led.clone(), shutdown.clone()));
     spawn!("publish", reconcile::publish::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!("clean", reconcile::clean::run(Arc::clone(&context), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::keep_house(Arc::clone(&context), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&context), shutdown.clone()));
     spawn!("peers", peers::run(Arc::clone(&context), shutdown.clone()));

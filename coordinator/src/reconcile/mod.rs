@@ -3,6 +3,7 @@
 //! Each loop is a one-pass function inside look-and-wait; a pass that fails is tried again, and any pass
 //! may be cut off anywhere: the next one finds what is left. A loop that panics ends the process.
 
+pub mod clean;
 pub mod publish;
 pub mod schedule;
 

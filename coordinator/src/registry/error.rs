@@ -128,7 +128,7 @@ impl RegistryError {
 }
 
 /// The cause at the bottom: "connection refused" rather than "error sending request".
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -3,6 +3,7 @@
 //! Protocol: OCI distribution-spec v1.1. Bytes are exact both ways: a digest is always that of the bytes
 //! as they came. Nothing is retried here; the publish pass does that, with its rows as memory.
 
+mod delete;
 mod error;
 pub mod image;
 pub mod inspect;
@@ -19,6 +20,7 @@ use oci_distribution::secrets::RegistryAuth;
 use oci_distribution::{Client, Reference, RegistryOperation};
 
 use crate::config::Registry;
+pub use delete::Deleted;
 pub use error::RegistryError;
 
 /// How long a connection may take to come about.
@@ -82,6 +84,7 @@ pub struct Registries {
     known: BTreeMap<String, Registry>,
     timeout: Duration,
     clients: Mutex<HashMap<String, Arc<Client>>>,
+    deleters: Mutex<HashMap<String, reqwest::Client>>,
     /// Of registries without a login: whether they let anybody in (true), or only with a token.
     open: Mutex<HashMap<String, bool>>,
 }
@@ -98,7 +101,13 @@ impl Registries {
     /// # Errors
     /// A CA file can't be read.
     pub fn new(known: BTreeMap<String, Registry>, timeout: Duration) -> Result<Self, Invalid> {
-        let registries = Self { known, timeout, clients: Mutex::default(), open: Mutex::default() };
+        let registries = Self {
+            known,
+            timeout,
+            clients: Mutex::default(),
+            deleters: Mutex::default(),
+            open: Mutex::default(),
+        };
         for host in registries.known.keys() {
             registries.client(host)?;
         }
@@ -210,6 +219,46 @@ impl Registries {
             }
         })
         .await
+    }
+
+    /// All of the repository's tags, unless there are more than `most`.
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached.
+    pub async fn all_tags(
+        &self,
+        repository: &Repository,
+        most: usize,
+    ) -> Result<Option<Vec<String>>, RegistryError> {
+        const PAGE: usize = 1000;
+        let mut all: Vec<String> = Vec::new();
+        loop {
+            let last = all.last().cloned();
+            let page = self
+                .call(repository, "latest", |call: Call| {
+                    let last = last.clone();
+                    async move {
+                        let asked =
+                            call.client.list_tags(&call.reference, &call.auth, Some(PAGE), last.as_deref());
+                        match asked.await {
+                            Ok(answer) => Ok(answer.tags),
+                            Err(error) => {
+                                RegistryError::or_absent(repository, error).map(Option::unwrap_or_default)
+                            }
+                        }
+                    }
+                })
+                .await?;
+            // A registry that knows no pages gives all at once, and the same again.
+            let new: Vec<String> = page.into_iter().filter(|tag| !all.contains(tag)).collect();
+            if new.is_empty() {
+                return Ok(Some(all));
+            }
+            all.extend(new);
+            if all.len() > most {
+                return Ok(None);
+            }
+        }
     }
 
     /// A small blob of at most `limit` bytes, such as an image's config; checked against its digest.
@@ -426,6 +475,23 @@ mod tests {
             assert!(registries.manifest(&repository, tag).await.unwrap().is_none());
         }
         assert_eq!(asked(&seen), 1, "{:?}", seen.lock().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_deleted_with_a_token_for_that_where_one_is_wanted() {
+        let gone = |at: &str| at.parse::<Repository>().unwrap();
+        let registries = Registries::new(BTreeMap::new(), Duration::from_secs(10)).unwrap();
+        for locks_after in [usize::MAX, 0] {
+            let (host, seen) = registry(locks_after).await;
+            let deleted = registries.delete(&gone(&format!("{host}/a/b")), Digest::of(b"x")).await;
+            assert_eq!(deleted.unwrap(), Deleted::Gone);
+            let seen = seen.lock().unwrap();
+            let line = format!("DELETE /v2/a/b/manifests/{} HTTP/1.1", Digest::of(b"x"));
+            assert!(seen.last().is_some_and(|last| *last == line), "{seen:?}");
+            let wants_token = locks_after == 0;
+            let token = "GET /token?service=s&scope=repository%3Aa%2Fb%3Apull%2Cdelete HTTP/1.1";
+            assert_eq!(seen.iter().any(|line| line == token), wants_token, "{seen:?}");
+        }
     }
 
     #[tokio::test]

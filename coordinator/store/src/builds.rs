@@ -68,11 +68,12 @@ impl Store {
         }
         let execution = ExecutionId::generate();
         sqlx::query!(
-            "INSERT INTO executions (project_id, id, spec, tree_id) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO executions (project_id, id, spec, tree_id, repositories) VALUES ($1, $2, $3, $4, $5)",
             project,
             execution.as_uuid(),
             spec,
-            tree
+            tree,
+            &new.spec.repositories().iter().map(ToString::to_string).collect::<Vec<_>>()
         )
         .execute(&mut *tx)
         .await?;

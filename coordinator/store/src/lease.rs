@@ -9,6 +9,7 @@ use farm_types::{
 };
 use uuid::Uuid;
 
+use crate::garbage::hold_off_cleanings;
 use crate::leader::{Epoch, hold_epoch};
 use crate::{Result, Store, StoreError, fit, from_json, state};
 
@@ -59,8 +60,8 @@ impl Store {
     /// transaction.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the job isn't ready, the worker isn't connected, or no slot is free any
-    /// more, or another coordinator leads.
+    /// [`StoreError::Stale`] when the job isn't ready, the worker isn't connected, no slot is free any more, the
+    /// repository that it would be pushed to is being cleaned, or another coordinator leads.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
@@ -72,6 +73,14 @@ impl Store {
         .await?
         .ok_or(StoreError::Stale("the job is not ready"))?;
         lock_execution(&mut tx, job.project_id.into(), job.execution_id.into()).await?;
+        let repositories = sqlx::query_scalar!(
+            "SELECT repositories FROM executions WHERE project_id = $1 AND id = $2",
+            job.project_id,
+            job.execution_id
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        hold_off_cleanings(&mut tx, &repositories).await?;
         let row = sqlx::query!(
             "UPDATE jobs SET state = $3, attempt_count = attempt_count + 1, waiting = ''
              WHERE project_id = $1 AND id = $2 AND state = ANY($4)

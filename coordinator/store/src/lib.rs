@@ -13,6 +13,7 @@ pub mod drain;
 pub mod error;
 pub mod events;
 pub mod finish;
+pub mod garbage;
 pub mod leader;
 pub mod lease;
 pub mod publish;

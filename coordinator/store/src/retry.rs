@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::builds::Submitted;
 use crate::decide::{build_event, decide};
 use crate::finish::PublishLimit;
+use crate::garbage::hold_off_cleanings;
 use crate::{Result, Store, StoreError};
 
 /// A build to make in the place of another.
@@ -48,8 +49,9 @@ impl Store {
         }
         let mut tx = self.begin().await?;
         let old = sqlx::query!(
-            "SELECT execution_id, short_id FROM builds
-             WHERE project_id = $1 AND id = $2 AND state IN ('succeeded', 'failed', 'cancelled')",
+            "SELECT b.execution_id, b.short_id, e.repositories FROM builds b
+             JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
+             WHERE b.project_id = $1 AND b.id = $2 AND b.state IN ('succeeded', 'failed', 'cancelled')",
             project,
             of
         )
@@ -71,10 +73,17 @@ impl Store {
                 old.short_id
             )));
         }
+        // What is just being taken out of its repository is built again.
+        let takes = retry.failed_only
+            && match hold_off_cleanings(&mut tx, &old.repositories).await {
+                Ok(()) => true,
+                Err(StoreError::Stale(_)) => false,
+                Err(error) => return Err(error),
+            };
         let execution = ExecutionId::generate();
         let inserted = sqlx::query!(
-            "INSERT INTO executions (project_id, id, spec, tree_id)
-             SELECT project_id, $3, spec, tree_id FROM executions WHERE project_id = $1 AND id = $2",
+            "INSERT INTO executions (project_id, id, spec, tree_id, repositories)
+             SELECT project_id, $3, spec, tree_id, repositories FROM executions WHERE project_id = $1 AND id = $2",
             project,
             old.execution_id,
             execution.as_uuid()
@@ -92,7 +101,7 @@ impl Store {
         .await?;
         for job in jobs {
             let platform: Platform = crate::state(&job.platform)?;
-            let taken = retry.failed_only && job.state == "succeeded" && !retry.gone.contains(&platform);
+            let taken = takes && job.state == "succeeded" && !retry.gone.contains(&platform);
             let inserted = sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, required, state,
                                    queue_class, virtual_time, emulation, weight, ready_at, result, decided_at,

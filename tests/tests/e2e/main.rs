@@ -16,6 +16,7 @@ mod support;
 
 mod attaching;
 mod cancelling;
+mod cleaning;
 mod context;
 mod copying;
 mod crowd;

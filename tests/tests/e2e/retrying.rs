@@ -10,20 +10,20 @@ use crate::gate::Gate;
 use crate::support::*;
 
 /// A context whose build for linux/arm64 waits at the gate.
-fn context(gate: &Gate) -> Context {
+pub fn context(gate: &Gate) -> Context {
     let dockerfile = format!("FROM {BASE}\nARG TARGETARCH\nCOPY gate.py /gate.py\n");
     let step = gate.step();
     let gated = step.lines().last().unwrap().strip_prefix("RUN ").unwrap();
     Context::new(&format!("{dockerfile}RUN if [ $TARGETARCH = arm64 ]; then {gated}; fi\n")).with_gate()
 }
 
-fn platform(record: &Value, platform: &str) -> Value {
+pub fn platform(record: &Value, platform: &str) -> Value {
     let mut platforms = record["platforms"].as_array().unwrap().iter();
     platforms.find(|p| p["platform"] == platform).unwrap().clone()
 }
 
 /// A build that was cancelled when linux/amd64 was built and linux/arm64 was not.
-fn half(farm: &Farm, context: &Context, gate: &Gate, tag: &str) -> String {
+pub fn half(farm: &Farm, context: &Context, gate: &Gate, tag: &str) -> String {
     let args = ["-t", tag, "--platform", "linux/amd64,linux/arm64", "--detach"];
     let id = build_id(&submit(farm, context, &args).ok());
     let step = gate.arrival();

@@ -5,6 +5,7 @@ mod accepting;
 mod draining;
 mod ending;
 mod fixture;
+mod garbage;
 mod interleavings;
 mod leading;
 mod publishing;

@@ -1,0 +1,188 @@
+//! What builds that came to nothing have pushed is found, once, and never what something published needs.
+
+use std::time::Duration;
+
+use farm_store::builds::Submitted;
+use farm_store::destinations::Claim;
+use farm_store::finish::Outcome;
+use farm_store::garbage::{Cleaned, Cleaning};
+use farm_store::retry::Retry;
+use farm_store::{StoreError, default_project};
+use farm_types::state::{BuildState, JobState};
+use farm_types::{Cause, Digest, Failure, Repository};
+
+use crate::fixture::{LEASE, PUBLISH, World, success, world};
+use crate::interleavings::{Session, stopped};
+use crate::publishing::{merged, put};
+
+const TAG: &str = "localhost:5002/app:1";
+const AFTER: Duration = Duration::from_secs(24 * 3600);
+const AGAIN: Duration = Duration::from_secs(900);
+
+fn app() -> Repository {
+    "localhost:5002/app".parse().unwrap()
+}
+
+/// A build of two platforms: the first pushed the digest of `what`, the second failed.
+async fn half(world: &World, what: &str) -> Submitted {
+    let (worker, _) = world.worker(&format!("w-{what}"), 2).await;
+    let build = world.submit(what, "linux/amd64,linux/arm64", &[TAG]).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, success(what)).await.unwrap();
+    let lease = world.lease(build, 1, worker).await;
+    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    assert_eq!(world.state(build).await, BuildState::Failed);
+    build
+}
+
+async fn begin(world: &World) -> Option<Cleaning> {
+    world.store.begin_cleaning(world.epoch, &app(), AFTER, LEASE, AGAIN).await.unwrap()
+}
+
+async fn end(world: &World, ended: &Cleaned) {
+    world.store.end_cleaning(world.epoch, &app(), ended, AGAIN).await.unwrap();
+}
+
+async fn due(world: &World) -> Vec<Repository> {
+    world.store.due_cleanings(AFTER, 10).await.unwrap()
+}
+
+fn digests(of: &[&str]) -> Vec<Digest> {
+    let mut digests: Vec<Digest> = of.iter().map(|what| Digest::of(what.as_bytes())).collect();
+    digests.sort();
+    digests
+}
+
+fn removed(of: &[&str]) -> Cleaned {
+    Cleaned { removed: digests(of), ..Cleaned::default() }
+}
+
+#[tokio::test]
+async fn what_a_failed_build_pushed_goes_after_its_time_and_is_found_once() {
+    let world = world().await;
+    half(&world, "failed").await;
+    assert_eq!(due(&world).await, []);
+    world.pass("23 hours");
+    assert_eq!((due(&world).await, begin(&world).await), (vec![], None));
+    world.pass("2 hours");
+    assert_eq!(due(&world).await, [app()]);
+    assert_eq!(begin(&world).await.unwrap().garbage, digests(&["failed"]));
+    assert_eq!(due(&world).await, [], "it is being cleaned");
+    end(&world, &removed(&["failed"])).await;
+    world.pass("1 day");
+    assert_eq!(due(&world).await, []);
+    // The same bytes once more, for nothing.
+    let (worker, _) = world.worker("w-again", 2).await;
+    let build = world.submit("again", "linux/amd64,linux/arm64", &[TAG]).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, success("failed")).await.unwrap();
+    let lease = world.lease(build, 1, worker).await;
+    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world.pass("25 hours");
+    assert_eq!(due(&world).await, [app()]);
+    assert_eq!(begin(&world).await.unwrap().garbage, digests(&["failed"]));
+}
+
+#[tokio::test]
+async fn what_was_published_or_is_needed_by_it_stays_and_what_came_too_late_goes() {
+    let world = world().await;
+    let (_, older) = merged(&world, "older", &[TAG]).await;
+    let (_, newer) = merged(&world, "newer", &[TAG]).await;
+    for (destination, claim) in [(&newer[0], Claim::Granted), (&older[0], Claim::Superseded)] {
+        world.store.destination_pushed(world.epoch, destination).await.unwrap();
+        assert_eq!(put(&world, destination, "1").await, claim);
+    }
+    // A build that came to nothing pushed what another one has published.
+    world.database.psql(
+        "UPDATE publications SET manifests = ARRAY[(SELECT digest FROM pushed_digests p JOIN attempts a
+             ON a.id = p.attempt_id JOIN jobs j ON j.id = a.job_id JOIN builds b ON b.execution_id = j.execution_id
+             WHERE b.id = publications.build_id)]",
+    );
+    let (worker, _) = world.worker("w", 2).await;
+    let same = world.submit("same", "linux/amd64,linux/arm64", &[TAG]).await;
+    let lease = world.lease(same, 0, worker).await;
+    world.finish(lease, success("newer")).await.unwrap();
+    let lease = world.lease(same, 1, worker).await;
+    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world.pass("25 hours");
+    // Index and image of the older one have one name here.
+    assert_eq!(begin(&world).await.unwrap().garbage, digests(&["older"]));
+    assert_eq!(world.store.needed(&app(), &digests(&["older", "newer"])).await.unwrap(), digests(&["newer"]));
+    // The registry's tags show that somebody else has put it to use.
+    end(&world, &Cleaned { needed: digests(&["older"]), ..Cleaned::default() }).await;
+    world.pass("1 day");
+    assert_eq!(due(&world).await, []);
+    assert_eq!(world.database.psql("SELECT string_agg(DISTINCT fate, ',') FROM pushed_digests"), "kept");
+}
+
+#[tokio::test]
+async fn nothing_is_cleaned_while_a_build_pushes_there_and_none_begins_while_it_is_cleaned() {
+    let world = world().await;
+    half(&world, "failed").await;
+    world.pass("25 hours");
+    let (worker, _) = world.worker("w", 2).await;
+    let build = world.submit("b", "linux/amd64", &["localhost:5002/app:2"]).await;
+    assert_eq!(begin(&world).await, None, "it may find there what would be removed");
+    assert_eq!(due(&world).await, [], "it is looked at later");
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    assert!(begin(&world).await.is_some());
+    let next = world.submit("next", "linux/amd64", &[TAG, "localhost:5002/other:1"]).await;
+    let assignment = world.assignment(next, 0, worker).await;
+    let refused = world.store.lease(world.epoch, assignment.clone(), LEASE).await;
+    assert!(matches!(refused, Err(StoreError::Stale("its repository is being cleaned"))), "{refused:?}");
+    assert_eq!(world.slots_used(), 0);
+    let elsewhere = world.submit("elsewhere", "linux/amd64", &["localhost:5002/app/below:1"]).await;
+    world.lease(elsewhere, 0, worker).await;
+    end(&world, &removed(&["failed"])).await;
+    world.store.lease(world.epoch, assignment, LEASE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cleaning_that_nobody_ends_is_over_by_itself_and_its_end_changes_nothing_then() {
+    let world = world().await;
+    half(&world, "failed").await;
+    world.pass("25 hours");
+    assert!(begin(&world).await.is_some());
+    world.pass("61 seconds");
+    let late = world.store.end_cleaning(world.epoch, &app(), &removed(&["failed"]), AGAIN).await;
+    assert!(matches!(late, Err(StoreError::Stale(_))), "{late:?}");
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("b", "linux/amd64", &[TAG]).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world.pass("15 minutes");
+    assert_eq!(due(&world).await, [app()], "it is found again");
+}
+
+#[tokio::test]
+async fn a_retry_takes_nothing_over_that_is_being_removed_and_what_it_takes_over_is_not_removed() {
+    let world = world().await;
+    let old = half(&world, "old").await;
+    let retry = |key: &str| Retry {
+        project: default_project(),
+        of: old.id,
+        idempotency_key: key.to_owned(),
+        failed_only: true,
+        gone: Vec::new(),
+        created_by: "test".to_owned(),
+        queue_limit: LEASE,
+    };
+    world.pass("25 hours");
+    // The retry stands before its last step, and the cleaning comes.
+    let mut sessions = [Session::new(&world), Session::new(&world)];
+    let hold = "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec, created_by, \
+                queue_deadline) SELECT project_id, gen_random_uuid(), 'zzzzzz', 'r', request_digest, execution_id, spec, \
+                created_by, queue_deadline FROM builds; DELETE FROM builds WHERE short_id = 'zzzzzz' RETURNING 'held'";
+    let (retried, begun) =
+        stopped(&mut sessions, hold, world.store.retry(&retry("r"), PUBLISH), begin(&world)).await;
+    let new = retried.unwrap();
+    let taken = world.build(new).await.jobs;
+    assert_eq!((taken[0].state, taken[1].state), (JobState::Succeeded, JobState::Ready));
+    assert_eq!(begun, None, "what was taken over was decided to be garbage");
+    world.store.cancel(default_project(), new.id, PUBLISH).await.unwrap();
+
+    assert_eq!(begin(&world).await.unwrap().garbage, digests(&["old"]));
+    let second = world.store.retry(&retry("r2"), PUBLISH).await.unwrap();
+    assert!(world.build(second).await.jobs.iter().all(|job| job.state == JobState::Ready));
+}

@@ -47,12 +47,19 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = shutdown.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
+        let mut signal = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        signal().await;
+        tracing::info!("stopping: nothing new is taken, streams end; a second signal ends it at once");
         stop.cancel();
+        signal().await;
+        // All state is in the database, and whoever comes next finds what is left, as after a crash.
+        tracing::warn!("ended by a second signal");
+        std::process::exit(1);
     });
     farm_coordinator::run(config, listener, shutdown, |address| {
         // Whoever started us waits for this line; a closed stdout is no reason to end.

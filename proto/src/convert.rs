@@ -6,6 +6,9 @@ use farm_types::{BuildSpec, Failure, Invalid, Offer, PullMode, RunOptions, Snaps
 
 use crate::v1;
 
+/// The longest timeout of a build: sums of times stay in their range.
+const LONGEST_TIMEOUT_MS: u64 = 30 * 24 * 3600 * 1000;
+
 /// The prefix of a named context that is an image.
 const IMAGE_SCHEME: &str = "docker-image://";
 /// The whole value of a named context that is a root of the snapshot.
@@ -40,6 +43,7 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 })
                 .collect(),
             emulation: spec.emulation.to_string(),
+            timeout_ms: spec.timeout_ms.unwrap_or_default(),
             network: spec.run.network.as_str().to_owned(),
             add_hosts: spec.run.add_hosts.iter().map(ToString::to_string).collect(),
             shm_bytes: spec.run.shm_bytes.unwrap_or(0),
@@ -108,6 +112,9 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         if let (true, Some(tag)) = (purpose != Purpose::Image, spec.tags.first()) {
             return Err(Invalid::new("tag", tag, "what runs an image or asks a frontend publishes nothing"));
         }
+        if spec.timeout_ms > LONGEST_TIMEOUT_MS {
+            return Err(Invalid::new("timeout", spec.timeout_ms.to_string(), "write at most 30 days"));
+        }
         let maps = [&spec.build_args, &spec.labels, &spec.named_contexts];
         let texts = maps.into_iter().flatten().flat_map(|(key, value)| [key, value]);
         if let Some(text) =
@@ -155,6 +162,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             },
             named_contexts,
             emulation: if spec.emulation.is_empty() { Default::default() } else { spec.emulation.parse()? },
+            timeout_ms: (spec.timeout_ms > 0).then_some(spec.timeout_ms),
             purpose,
         })
     }

@@ -153,6 +153,7 @@ impl Order {
             provenance: Provenance::Off,
             named_contexts: Default::default(),
             emulation: self.emulation,
+            timeout_ms: None,
             purpose: Purpose::Run(self.shown.clone()),
         };
         Ok(Ready(uploaded.request(&key.to_string(), &spec)))

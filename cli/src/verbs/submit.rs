@@ -118,6 +118,10 @@ pub struct Args {
     #[arg(long, value_name = "POLICY")]
     emulation: Option<String>,
 
+    /// Fail when it isn't built within this time, like 90s, 10m or 2h, waiting included
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<String>,
+
     /// Only check the Dockerfile, as farm check does
     #[arg(long)]
     pub(super) check: bool,

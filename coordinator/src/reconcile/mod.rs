@@ -140,6 +140,7 @@ async fn keep_house_one(context: &Context, lead: Lead) -> farm_store::Result<()>
         if settled { store.reap(lead.epoch, publish, rand::random::<f64>()).await } else { Ok(0) },
         store.stop_overdue_attempts(lead.epoch, Duration::from_secs(limits.attempt_deadline_seconds)).await,
         store.end_overdue_queues(lead.epoch).await,
+        store.end_overdue_builds(lead.epoch).await,
         store.end_overdue_publications(lead.epoch).await,
     ] {
         match done {

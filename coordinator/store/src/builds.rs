@@ -98,8 +98,9 @@ impl Store {
         let (id, short_id) = (BuildId::generate(), ShortId::generate());
         let inserted = sqlx::query!(
             "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
-                                 created_by, queue_deadline)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, farm_now() + make_interval(secs => $9))
+                                 created_by, queue_deadline, deadline)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, farm_now() + make_interval(secs => $9),
+                     farm_now() + make_interval(secs => ($7::jsonb ->> 'timeout_ms')::float8 / 1000))
              ON CONFLICT DO NOTHING",
             project,
             id.as_uuid(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use farm_core::life;
 use farm_core::life::attempt::{Said, StopReason};
 use farm_core::life::publication;
+use farm_types::{Cause, Failure};
 
 use crate::attempts::Place;
 use crate::decide::{build_event, decide, fail_execution, queue_deadline};
@@ -161,6 +162,49 @@ impl Store {
             let failure = queue_deadline(&row.waiting, &row.platform);
             end_job(&mut tx, &place, life::job::EXPIRE, Some(&failure)).await?;
             fail_execution(&mut tx, place.project, place.execution, &failure).await?;
+            tx.commit().await?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// Fails the builds that aren't built within their own timeout. What they alone wanted is stopped.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn end_overdue_builds(&self, epoch: Epoch) -> Result<usize> {
+        let due = sqlx::query!(
+            "SELECT DISTINCT project_id, execution_id FROM builds
+             WHERE deadline <= farm_now() AND finished_at IS NULL AND state = ANY($1) LIMIT $2",
+            &life::build::FAIL.premise(),
+            BATCH
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut ended = 0;
+        for row in due {
+            let mut tx = self.begin().await?;
+            hold_epoch(&mut tx, epoch).await?;
+            let (project, execution) = (row.project_id.into(), row.execution_id.into());
+            lock_execution(&mut tx, project, execution).await?;
+            // Only now is it certain that none of them goes on to be published.
+            let builds = sqlx::query!(
+                r#"SELECT deadline <= farm_now() AS overdue, (spec ->> 'timeout_ms')::bigint AS timeout_ms FROM builds
+                   WHERE project_id = $1 AND execution_id = $2 AND state = ANY($3)"#,
+                row.project_id,
+                row.execution_id,
+                &life::build::FAIL.premise()
+            )
+            .fetch_all(&mut *tx)
+            .await?;
+            let Some(first) = builds.first().filter(|_| builds.iter().all(|b| b.overdue == Some(true)))
+            else {
+                continue;
+            };
+            let limit = u64::try_from(first.timeout_ms.unwrap_or_default()).unwrap_or_default() / 1000;
+            let why = format!("it was not built within the {limit} s that --timeout gave it");
+            let failure = Failure::new(Cause::Deadline, "build_timeout", why);
+            fail_execution(&mut tx, project, execution, &failure).await?;
             tx.commit().await?;
             ended += 1;
         }

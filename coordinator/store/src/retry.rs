@@ -124,9 +124,10 @@ impl Store {
         let (id, short_id) = (BuildId::generate(), ShortId::generate());
         let inserted = sqlx::query!(
             "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
-                                 order_key, retry_of, created_by, queue_deadline)
+                                 order_key, retry_of, created_by, queue_deadline, deadline)
              SELECT project_id, $3, $4, $5, $6, $7, spec, order_key, id, $8,
-                    farm_now() + make_interval(secs => $9)
+                    farm_now() + make_interval(secs => $9),
+                    farm_now() + make_interval(secs => (spec ->> 'timeout_ms')::float8 / 1000)
              FROM builds WHERE project_id = $1 AND id = $2 AND state IN ('succeeded', 'failed', 'cancelled')
              ON CONFLICT DO NOTHING",
             project,

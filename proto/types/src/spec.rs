@@ -54,6 +54,9 @@ pub struct BuildSpec {
     /// `--emulation`.
     #[serde(default)]
     pub emulation: Emulation,
+    /// `--timeout`: from when the farm has accepted it until all is built, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
     /// What it is for.
     #[serde(default, skip_serializing_if = "Purpose::is_image")]
     pub purpose: Purpose,

@@ -158,3 +158,18 @@ fn a_second_ctrl_c_leaves_at_once_even_when_the_farm_does_not_answer() {
     assert_eq!(cli.wait_exit(AT_ONCE).code(), Some(130));
     farm.coordinator().cont();
 }
+
+#[test]
+fn a_build_that_takes_longer_than_its_timeout_fails_and_its_step_is_killed() {
+    let farm = small_farm();
+    let gate = Gate::new();
+    let context = gate.context();
+    let tag = format!("{}:1", repository("timeout"));
+    let args = ["submit", context.text(), "-t", &tag, "--platform", "linux/amd64", "--timeout", "5s"];
+    let mut cli = farm.cli_spawn("submit", &args);
+    gate.arrival().wait_killed(LONG);
+    assert_eq!(cli.wait_exit(LONG).code(), Some(1), "{}", cli.tail());
+    says(&cli.output(), &["it was not built within the 5 s that --timeout gave it"]);
+    assert_eq!(show(&farm, &build_id(&cli.output()))["failure"]["code"], "build_timeout");
+    assert_eq!(raw(&tag), None);
+}

@@ -40,3 +40,28 @@ fn builds_that_wait_or_are_submitted_while_it_restarts_are_built() {
     farm.add_worker(farm_tests::farm::WorkerSpec::new("w1").platforms("linux/amd64"));
     assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
 }
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut farm = small_farm();
+    // What it waits for when it stops: a database that doesn't answer.
+    let hold = "BEGIN; LOCK TABLE leader IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(50)";
+    let mut psql = std::process::Command::new("psql");
+    psql.args(["-XAtq", "-d", farm.database_url(), "-c", hold]);
+    let mut held = farm_tests::process::Child::spawn("hold", &psql, farm.folder());
+    until("the lock", LONG, || {
+        let held = "SELECT count(*) FROM pg_locks WHERE relation = 'leader'::regclass AND granted AND mode = 'AccessExclusiveLock'";
+        let mut psql = std::process::Command::new("psql");
+        (farm_tests::process::run(psql.args(["-XAtq", "-d", farm.database_url(), "-c", held])).trim() == "1")
+            .then_some(())
+    });
+    let coordinator = farm.coordinator();
+    coordinator.signal(rustix::process::Signal::TERM);
+    let told = |child: &mut farm_tests::process::Child| {
+        child.output().contains("a second signal ends it").then_some(())
+    };
+    coordinator.wait_until("word of stopping", LONG, told);
+    let ended = coordinator.stop_with(rustix::process::Signal::TERM, std::time::Duration::from_secs(2));
+    assert_eq!(ended.code(), Some(1));
+    held.kill9();
+}

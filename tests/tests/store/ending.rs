@@ -221,6 +221,49 @@ async fn a_job_that_waits_past_the_queue_deadline_fails_its_build_and_says_what_
 }
 
 #[tokio::test]
+async fn a_build_that_is_not_built_within_its_timeout_fails_and_is_stopped_and_one_that_is_goes_on() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 3).await;
+    let submit = async |key: &str| {
+        let mut new = world.new_build(key, "linux/amd64", &["localhost:5002/app:1"]);
+        new.spec.timeout_ms = Some(90_000);
+        new.queue_limit = Duration::from_secs(3600);
+        world.store.submit(&new).await.unwrap()
+    };
+    let (running, waiting, built) = (submit("r").await, submit("w").await, submit("b").await);
+    let lease = world.lease_for(running, 0, worker, Duration::from_secs(3600)).await;
+    world.store.attempt_started(lease).await.unwrap();
+    let done = world.lease(built, 0, worker).await;
+    world.finish(done, success("b")).await.unwrap();
+    world.pass("89 s");
+    assert_eq!(world.store.end_overdue_builds(world.epoch).await.unwrap(), 0);
+    world.pass("2 s");
+    assert_eq!(world.store.end_overdue_builds(world.epoch).await.unwrap(), 2);
+    for build in [running, waiting] {
+        let failure = world.build(build).await.failure.unwrap();
+        assert_eq!((failure.cause, failure.code.as_str()), (Cause::Deadline, "build_timeout"));
+        assert!(failure.message.contains("90 s"), "{}", failure.message);
+    }
+    assert_eq!(world.state(built).await, BuildState::Publishing);
+    assert_eq!(world.store.stops_via(world.coordinator).await.unwrap().len(), 1, "what runs is stopped");
+    // A retry has as long again.
+    let retry = farm_store::retry::Retry {
+        project: default_project(),
+        of: running.id,
+        idempotency_key: "again".to_owned(),
+        failed_only: false,
+        gone: Vec::new(),
+        created_by: "test".to_owned(),
+        queue_limit: Duration::from_secs(3600),
+    };
+    let again = world.store.retry(&retry, PUBLISH).await.unwrap();
+    assert_eq!(world.store.end_overdue_builds(world.epoch).await.unwrap(), 0);
+    world.pass("91 s");
+    assert_eq!(world.store.end_overdue_builds(world.epoch).await.unwrap(), 1);
+    assert_eq!(world.state(again).await, BuildState::Failed);
+}
+
+#[tokio::test]
 async fn an_offer_that_nobody_answered_has_lost_no_worker() {
     let world = world().await;
     let (worker, _) = world.worker("w", 1).await;

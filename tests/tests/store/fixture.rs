@@ -78,6 +78,7 @@ impl World {
                 provenance: Default::default(),
                 named_contexts: Default::default(),
                 emulation: Default::default(),
+                timeout_ms: None,
                 purpose: Default::default(),
             },
             created_by: "test".to_owned(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use farm_proto::convert::{check_build_arg, check_stage};
 use farm_types::run_options::parse_bytes;
-use farm_types::spec::{Call, NamedContext, Purpose};
+use farm_types::spec::{Call, NamedContext, Purpose, parse_duration};
 use farm_types::{
     BuildSpec, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, RunOptions, SnapshotRef,
 };
@@ -44,6 +44,7 @@ pub(super) struct Plan {
     provenance: Provenance,
     named_contexts: BTreeMap<String, NamedContext>,
     emulation: Emulation,
+    timeout_ms: Option<u64>,
     /// The frontend is asked, and nothing is built.
     pub(super) asked: Option<Asked>,
 }
@@ -141,6 +142,7 @@ impl Plan {
             Some(text) => text.parse().map_err(|e| flag("--emulation", e))?,
             None => Emulation::default(),
         };
+        let timeout_ms = args.timeout.as_deref().map(timeout_ms).transpose()?;
         let idempotency_key = match args.idempotency_key {
             Some(key) if key.is_empty() || key.len() > KEY_BYTES => {
                 let cure = format!("write 1 to {KEY_BYTES} bytes, for example a commit's id");
@@ -174,6 +176,7 @@ impl Plan {
             provenance,
             named_contexts,
             emulation,
+            timeout_ms,
             asked,
         })
     }
@@ -196,9 +199,17 @@ impl Plan {
             provenance: self.provenance,
             named_contexts: self.named_contexts.clone(),
             emulation: self.emulation,
+            timeout_ms: self.timeout_ms,
             purpose: self.asked.map_or(Purpose::Image, |asked| Purpose::Call(asked.call)),
         }
     }
+}
+
+/// The milliseconds of `--timeout`.
+fn timeout_ms(text: &str) -> Result<u64, Invalid> {
+    let limit = parse_duration(text).filter(|limit| !limit.is_zero());
+    let millis = limit.and_then(|limit| u64::try_from(limit.as_millis()).ok());
+    millis.ok_or_else(|| Invalid::new("--timeout", text, "write a time like 90s, 10m or 2h, at most 30 days"))
 }
 
 fn run_options(args: &Args) -> Result<RunOptions, Invalid> {

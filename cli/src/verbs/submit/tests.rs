@@ -59,6 +59,8 @@ fn flags_mean_what_they_mean_to_buildx() {
         "Base=docker-image://localhost:5002/base:1",
         "--emulation",
         "fallback=10m",
+        "--timeout",
+        "10m",
         "--target",
         "final",
         "--push",
@@ -76,6 +78,7 @@ fn flags_mean_what_they_mean_to_buildx() {
     assert!(spec.no_cache && spec.pull == farm_types::PullMode::Always);
     assert_eq!(spec.provenance, farm_types::Provenance::Min);
     assert_eq!(spec.emulation.to_string(), "fallback=600s");
+    assert_eq!(spec.timeout_ms, Some(600_000));
     assert_eq!(spec.target.as_deref(), Some("final"));
     assert!(spec.named_contexts.contains_key("base"));
     assert_eq!(spec.dockerfile, "Dockerfile");
@@ -95,6 +98,9 @@ fn a_mistake_is_answered_with_thing_value_and_cure() {
     assert!(error(&["--label", "=x"]).contains("--label"));
     assert!(error(&["--provenance=sure"]).contains("mode=max"));
     assert!(error(&["--emulation", "always"]).contains("never, fallback"));
+    for timeout in ["0", "0s", "soon", "31d", "721h", "-1s"] {
+        assert!(error(&[&format!("--timeout={timeout}")]).contains("like 90s, 10m or 2h"), "{timeout}");
+    }
     assert!(error(&["--idempotency-key", ""]).contains("--idempotency-key"));
     assert!(error(&["--idempotency-key", &"k".repeat(129)]).contains("128"));
     for context in ["x", "=x", "x=", "x=https://example.com/a.git", "x=target:y", "a b=.", "context=."] {

@@ -235,9 +235,9 @@ async fn a_build_that_is_not_built_within_its_timeout_fails_and_is_stopped_and_o
     world.store.attempt_started(lease).await.unwrap();
     let done = world.lease(built, 0, worker).await;
     world.finish(done, success("b")).await.unwrap();
-    world.pass("89 s");
+    world.pass("45 s");
     assert_eq!(world.store.end_overdue_builds(world.epoch).await.unwrap(), 0);
-    world.pass("2 s");
+    world.pass("46 s");
     assert_eq!(world.store.end_overdue_builds(world.epoch).await.unwrap(), 2);
     for build in [running, waiting] {
         let failure = world.build(build).await.failure.unwrap();

@@ -1,14 +1,17 @@
-//! The bytes of snapshots, in an object store: a local folder today.
+//! The bytes of snapshots and of sealed logs, in an object store: a local folder today.
 //!
-//! Names: `PROJECT/files/ab/HEX` for a large file's content, `PROJECT/packs/UUID` for many small objects
-//! laid end to end. Which object lies where is in the database; a blob that the database doesn't know is
-//! garbage, never the other way round: bytes are written before rows.
+//! Names: `PROJECT/packs/UUID` for objects of snapshots (one large file, or many small objects laid end to end),
+//! `PROJECT/logs/UUID` for a piece of an attempt's stream, `PROJECT/files/ab/HEX` for large files of older farms. A name is
+//! noted in the database before its bytes are written, and never used again; what lies where is noted after. So a row without
+//! its bytes doesn't occur, and bytes that no row needs are found (`farm_store::sweep`).
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use farm_store::seal::BlobKind;
 use farm_store::snapshots::Location;
+use farm_store::sweep::{Doomed, DoomedPlace};
 use farm_types::digest::Hasher;
 use farm_types::{Digest, ProjectId};
 use futures::StreamExt as _;
@@ -43,22 +46,57 @@ impl Blobs {
         Ok(Self { store: Arc::new(store) })
     }
 
-    /// Writes a pack of small objects.
+    /// Writes a blob whole.
     ///
     /// # Errors
     /// The store refuses.
-    pub async fn put_pack(&self, project: ProjectId, pack: Uuid, bytes: Bytes) -> Result<()> {
-        self.store.put(&pack_key(project, pack), PutPayload::from_bytes(bytes)).await?;
+    pub async fn put(&self, project: ProjectId, kind: BlobKind, blob: Uuid, bytes: Bytes) -> Result<()> {
+        self.store.put(&key(project, kind, blob), PutPayload::from_bytes(bytes)).await?;
         Ok(())
     }
 
-    /// Begins a large file.
+    /// Begins a large file, which becomes a pack of its own.
     ///
     /// # Errors
     /// The store refuses.
-    pub async fn begin_file(&self, project: ProjectId, digest: Digest, size: u64) -> Result<FileWriter> {
-        let upload = self.store.put_multipart(&file_key(project, digest)).await?;
-        Ok(FileWriter { upload, digest, size, written: 0, hasher: Hasher::new(), buffer: Vec::new() })
+    pub async fn begin_file(
+        &self,
+        project: ProjectId,
+        blob: Uuid,
+        digest: Digest,
+        size: u64,
+    ) -> Result<FileWriter> {
+        let upload = self.store.put_multipart(&key(project, BlobKind::Pack, blob)).await?;
+        Ok(FileWriter { upload, blob, digest, size, written: 0, hasher: Hasher::new(), buffer: Vec::new() })
+    }
+
+    /// Some bytes of a blob.
+    ///
+    /// # Errors
+    /// The blob is missing or can't be read.
+    pub async fn read_range(
+        &self,
+        project: ProjectId,
+        kind: BlobKind,
+        blob: Uuid,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes> {
+        self.store.get_range(&key(project, kind, blob), range).await
+    }
+
+    /// Removes a doomed blob's bytes. That they are gone already is no error.
+    ///
+    /// # Errors
+    /// The store refuses.
+    pub async fn bury(&self, doomed: &Doomed) -> Result<()> {
+        let key = match doomed.place {
+            DoomedPlace::Named(kind) => key(doomed.project, kind, doomed.id),
+            DoomedPlace::File(digest) => file_key(doomed.project, digest),
+        };
+        match self.store.delete(&key).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// An object's bytes, piece by piece.
@@ -75,7 +113,9 @@ impl Blobs {
             return Ok(futures::stream::empty().boxed());
         }
         let (key, range) = match location.place {
-            Some((pack, offset)) => (pack_key(project, pack), Some(offset..offset + location.size)),
+            Some((pack, offset)) => {
+                (key(project, BlobKind::Pack, pack), Some(offset..offset + location.size))
+            }
             None => (file_key(project, digest), None),
         };
         let options = GetOptions { range: range.map(GetRange::Bounded), ..Default::default() };
@@ -100,6 +140,7 @@ impl Blobs {
 #[derive(Debug)]
 pub struct FileWriter {
     upload: Box<dyn MultipartUpload>,
+    blob: Uuid,
     digest: Digest,
     size: u64,
     written: u64,
@@ -124,6 +165,11 @@ pub enum FileError {
 }
 
 impl FileWriter {
+    /// The name of its blob.
+    pub fn blob(&self) -> Uuid {
+        self.blob
+    }
+
     /// The digest that was announced.
     pub fn digest(&self) -> Digest {
         self.digest
@@ -176,8 +222,11 @@ impl FileWriter {
     }
 }
 
-fn pack_key(project: ProjectId, pack: Uuid) -> Key {
-    Key::from(format!("{project}/packs/{pack}"))
+fn key(project: ProjectId, kind: BlobKind, blob: Uuid) -> Key {
+    match kind {
+        BlobKind::Pack => Key::from(format!("{project}/packs/{blob}")),
+        BlobKind::Log => Key::from(format!("{project}/logs/{blob}")),
+    }
 }
 
 fn file_key(project: ProjectId, digest: Digest) -> Key {

@@ -4,7 +4,9 @@
 //! may be cut off anywhere: the next one finds what is left. A loop that panics ends the process.
 
 pub mod publish;
+pub mod retain;
 pub mod schedule;
+pub mod seal;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -47,9 +47,10 @@ impl Store {
             return Ok(known);
         }
         let mut tx = self.begin().await?;
+        // Held, so that it isn't removed for its age meanwhile.
         let old = sqlx::query!(
             "SELECT execution_id, short_id FROM builds
-             WHERE project_id = $1 AND id = $2 AND state IN ('succeeded', 'failed', 'cancelled')",
+             WHERE project_id = $1 AND id = $2 AND state IN ('succeeded', 'failed', 'cancelled') FOR KEY SHARE",
             project,
             of
         )

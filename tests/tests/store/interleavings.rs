@@ -22,14 +22,14 @@ use crate::publishing::{merged, put};
 use crate::races::fits;
 
 /// A session of its own, for SQL that answers one line.
-struct Session {
+pub struct Session {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl Session {
-    fn new(world: &World) -> Self {
+    pub fn new(world: &World) -> Self {
         let mut command = Command::new("psql");
         command.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", world.database.url()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -37,7 +37,7 @@ impl Session {
         Self { child, input, output }
     }
 
-    fn ask(&mut self, sql: &str) -> String {
+    pub fn ask(&mut self, sql: &str) -> String {
         writeln!(self.input, "{sql};").unwrap();
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
@@ -54,7 +54,7 @@ impl Drop for Session {
 }
 
 /// Runs both while `hold` (a `SELECT … FOR UPDATE` of one row) is held, the first one before the second.
-async fn stopped<A, B>(
+pub async fn stopped<A, B>(
     sessions: &mut [Session; 2],
     hold: &str,
     first: impl Future<Output = A>,

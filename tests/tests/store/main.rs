@@ -10,5 +10,8 @@ mod leading;
 mod publishing;
 mod queueing;
 mod races;
+mod retaining;
 mod retrying;
+mod sealing;
 mod streams;
+mod sweeping;

@@ -14,7 +14,7 @@ use crate::fixture::{LEASE, PUBLISH, World, index, success, world};
 
 const TAG: &str = "localhost:5002/app:1";
 
-fn retry_of(build: Submitted, key: &str, failed_only: bool) -> Retry {
+pub fn retry_of(build: Submitted, key: &str, failed_only: bool) -> Retry {
     Retry {
         project: default_project(),
         of: build.id,
@@ -31,7 +31,7 @@ async fn retry(world: &World, build: Submitted, key: &str, failed_only: bool) ->
 }
 
 /// A build of two platforms: the first succeeded, the second failed.
-async fn half(world: &World, key: &str) -> Submitted {
+pub async fn half(world: &World, key: &str) -> Submitted {
     let (worker, _) = world.worker(&format!("w-{key}"), 2).await;
     let build = world.submit(key, "linux/amd64,linux/arm64", &[TAG]).await;
     let lease = world.lease(build, 0, worker).await;

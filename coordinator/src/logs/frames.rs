@@ -12,6 +12,8 @@ use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 
+/// As small as the default makes it within a few per cent, in less than half the time.
+const LEVEL: u32 = 3;
 /// A frame is closed when it holds so much, bytes.
 const FRAME_BYTES: usize = 1024 * 1024;
 /// No frame unpacks to more: one that is nearly full takes one more chunk.
@@ -52,7 +54,7 @@ pub struct Packed {
 }
 
 impl Packer {
-    /// Adds chunks, which follow each other and those before. Takes about 20 ms of a CPU for a megabyte.
+    /// Adds chunks, which follow each other and those before. Takes about 25 ms of a slow CPU for a megabyte.
     ///
     /// # Errors
     /// The compression fails.
@@ -102,7 +104,7 @@ impl Packer {
 
     fn close(&mut self) -> Result<(), FrameError> {
         if !self.open.is_empty() {
-            let mut encoder = ZlibEncoder::new(&mut self.bytes, Compression::default());
+            let mut encoder = ZlibEncoder::new(&mut self.bytes, Compression::new(LEVEL));
             encoder.write_all(&self.open)?;
             encoder.finish()?;
             self.open.clear();

@@ -72,7 +72,7 @@ pub async fn run(
                     Err(error) => tracing::warn!(%error, "the sweep of sources broke off; trying again"),
                 }
             }
-            if let Err(error) = bury(&context, lead.epoch).await {
+            if let Err(error) = bury(&context).await {
                 tracing::warn!(%error, "blobs could not be removed; trying again");
             }
         };
@@ -106,7 +106,7 @@ async fn remove_old(context: &Context, epoch: Epoch) -> farm_store::Result<bool>
             tracing::info!(builds = removed, "old builds removed");
         }
     }
-    let mut freed = store.forget_uploads(GRACE).await? > 0;
+    let mut freed = store.forget_uploads(epoch, GRACE).await? > 0;
     if let Some(snapshots) = kept.snapshots() {
         while store.remove_snapshots(epoch, snapshots, BATCH).await? > 0 {
             freed = true;
@@ -115,7 +115,7 @@ async fn remove_old(context: &Context, epoch: Epoch) -> farm_store::Result<bool>
     Ok(freed)
 }
 
-/// Removes the objects that no source needs, of all projects.
+/// Removes the objects that no source needs, of all projects, and dooms the blobs that no row needs.
 async fn sweep(context: &Context, epoch: Epoch) -> Result<(), SweepError> {
     for project in context.store.projects_with_objects().await? {
         let mut walk = Walk { context, project, met: HashSet::new() };
@@ -140,6 +140,8 @@ async fn sweep(context: &Context, epoch: Epoch) -> Result<(), SweepError> {
         }
         tracing::debug!(%project, removed, kept = walk.met.len(), "sources swept");
     }
+    // What lay in packs, and what was written and never noted. All old names are looked at, so not on every pass.
+    while context.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
     Ok(())
 }
 
@@ -183,9 +185,8 @@ impl Walk<'_> {
     }
 }
 
-/// Dooms the blobs that no row needs, and removes the bytes of the doomed.
-async fn bury(context: &Context, epoch: Epoch) -> Result<(), SweepError> {
-    while context.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
+/// Removes the bytes of the doomed.
+async fn bury(context: &Context) -> Result<(), SweepError> {
     loop {
         let doomed = context.store.doomed(BATCH).await?;
         if doomed.is_empty() {

@@ -65,8 +65,9 @@ async fn seal_some(context: &Context, epoch: Epoch, shutdown: &CancellationToken
             Err(LogError::Store(StoreError::Stale(why))) => {
                 tracing::debug!(attempt = %attempt.attempt, why, "not sealed");
             }
-            // One that can't be sealed must not keep the others from it.
             Err(LogError::Store(error)) if error.is_transient() => return Err(error.into()),
+            Err(LogError::Blobs(error)) => return Err(error.into()),
+            // One that can't be sealed must not keep the others from it.
             Err(error) => tracing::error!(attempt = %attempt.attempt, %error, "a log can't be sealed"),
         }
     }

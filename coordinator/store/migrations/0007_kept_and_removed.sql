@@ -32,6 +32,7 @@ CREATE TABLE doomed_blobs (
 ALTER TABLE objects ADD FOREIGN KEY (project_id, pack) REFERENCES blobs (project_id, id);
 CREATE INDEX objects_by_pack ON objects (project_id, pack) WHERE pack IS NOT NULL;
 CREATE INDEX upload_pins_by_digest ON upload_pins (project_id, digest);
+CREATE INDEX snapshots_by_use ON snapshots (last_used_at);
 CREATE INDEX snapshot_roots_by_tree ON snapshot_roots (project_id, tree);
 -- A build that has ended outlives its source. One that hasn't keeps it: the sweep asks.
 ALTER TABLE executions DROP CONSTRAINT executions_project_id_tree_id_fkey;
@@ -108,7 +109,7 @@ CREATE INDEX jobs_by_taken_from ON jobs (project_id, taken_from) WHERE taken_fro
 -- What a worker pushed stays known when its build is removed: it is still in the registry.
 ALTER TABLE pushed_digests DROP CONSTRAINT pushed_digests_project_id_attempt_id_fkey;
 
--- The same for what farm itself put: of builds that were removed. Of others it is in publications.
+-- The same for what farm itself put, or may have put: of builds that were removed. Of others it is in publications.
 CREATE TABLE put_indexes (
     project_id uuid NOT NULL REFERENCES projects,
     registry   text NOT NULL,

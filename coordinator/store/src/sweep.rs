@@ -57,14 +57,17 @@ impl Store {
     /// Forgets upload sessions that ended longer than `grace` ago, and what they pinned. Answers how many.
     ///
     /// # Errors
-    /// The database can't be reached.
-    pub async fn forget_uploads(&self, grace: Duration) -> Result<u64> {
+    /// Another coordinator leads.
+    pub async fn forget_uploads(&self, epoch: Epoch, grace: Duration) -> Result<u64> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
         let done = sqlx::query!(
             "DELETE FROM uploads WHERE expires_at < farm_now() - make_interval(secs => $1)",
             grace.as_secs_f64()
         )
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(done.rows_affected())
     }
 
@@ -205,7 +208,7 @@ impl Store {
             .collect()
     }
 
-    /// Forgets doomed blobs whose bytes are gone.
+    /// Forgets doomed blobs whose bytes are gone. Names no epoch: it is so, whoever found it out.
     ///
     /// # Errors
     /// The database can't be reached.

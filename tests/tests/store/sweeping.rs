@@ -34,7 +34,7 @@ async fn garbage(world: &World, objects: &[NewObject]) {
     let upload = session(world).await;
     world.store.add_objects(default_project(), upload, objects).await.unwrap();
     world.pass("2 days");
-    world.store.forget_uploads(DAY).await.unwrap();
+    world.store.forget_uploads(world.epoch, DAY).await.unwrap();
     assert_eq!(world.database.psql("SELECT count(*) FROM upload_pins"), "0");
 }
 

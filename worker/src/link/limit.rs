@@ -1,4 +1,5 @@
-//! How much of what the steps write is kept: the coordinator says so with the offer.
+//! How much of what the steps write is kept: the coordinator says so with the offer. Counted as it is stored: each piece of
+//! output with its step's name and some bytes around it, or a step that writes dot by dot would take a hundred times as much.
 //!
 //! Beyond it output is dropped; a line of its own says so in each step that it hits. All else goes on as before: how the steps
 //! fare, warnings, the end.
@@ -7,6 +8,9 @@ use std::collections::HashSet;
 
 use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{AttemptEvent, StepLog};
+
+/// What is stored around a piece of output besides its step's name: its time, its stream, lengths.
+const AROUND: usize = 32;
 
 /// Counts an attempt's output.
 #[derive(Debug, Default)]
@@ -28,14 +32,17 @@ impl LogLimit {
     pub fn take(&mut self, event: AttemptEvent) -> Vec<AttemptEvent> {
         let Some(most) = self.most else { return vec![event] };
         let AttemptEvent { at_ms, event: Some(Event::Log(mut log)) } = event else { return vec![event] };
-        let left = usize::try_from(most - self.taken).unwrap_or(usize::MAX);
+        let around = log.step_digest.len() + AROUND;
+        let left = usize::try_from(most - self.taken).unwrap_or(usize::MAX).saturating_sub(around);
         let is_cut = log.data.len() > left;
         log.data.truncate(left);
-        self.taken += u64::try_from(log.data.len()).unwrap_or(u64::MAX);
+        if !log.data.is_empty() {
+            self.taken += u64::try_from(log.data.len() + around).unwrap_or(u64::MAX);
+        }
         let mut kept = Vec::new();
         if is_cut && self.cut.insert(log.step_digest.clone()) {
             let text = format!(
-                "\n[farm: cut off here. The steps have written {}, which is all that is kept of one attempt \
+                "\n[farm: cut off here. The steps have written as much as is kept of one attempt: {} \
                  (limits.log_bytes of the coordinator); the step goes on]\n",
                 amount(most)
             );
@@ -79,11 +86,11 @@ mod tests {
 
     #[test]
     fn output_beyond_it_is_dropped_and_each_step_says_so_once() {
-        let mut limit = LogLimit::of(8);
+        let mut limit = LogLimit::of(8 + 2 * 33);
         assert_eq!(texts(limit.take(log("a", "12345"))), ["12345"]);
         let cut = texts(limit.take(log("a", "67890")));
         assert_eq!((cut.len(), cut[0].as_str()), (2, "678"));
-        assert!(cut[1].starts_with("\n[farm: cut off here.") && cut[1].contains("8 bytes"), "{cut:?}");
+        assert!(cut[1].starts_with("\n[farm: cut off here.") && cut[1].contains("74 bytes"), "{cut:?}");
         assert!(limit.take(log("a", "more")).is_empty());
         assert_eq!(texts(limit.take(log("b", "other"))).len(), 1);
         assert!(limit.take(log("b", "more")).is_empty());
@@ -92,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_fits_exactly_is_not_cut_and_without_a_limit_nothing_is() {
-        let mut limit = LogLimit::of(4);
+        let mut limit = LogLimit::of(4 + 33);
         assert_eq!(texts(limit.take(log("a", "1234"))), ["1234"]);
         let mut limit = LogLimit::of(0);
         assert_eq!(texts(limit.take(log("a", "1234"))), ["1234"]);

@@ -5,7 +5,7 @@
 //! noted in the database before its bytes are written, and never used again; what lies where is noted after. So a row without
 //! its bytes doesn't occur, and bytes that no row needs are found (`farm_store::sweep`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,6 +30,8 @@ pub type Result<T> = std::result::Result<T, object_store::Error>;
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
+    /// Where the store keeps what is being written, if that is a folder.
+    folder: Option<PathBuf>,
 }
 
 impl Blobs {
@@ -43,7 +45,7 @@ impl Blobs {
             object_store::local::LocalFileSystem::new_with_prefix(folder).map_err(std::io::Error::other)?;
         // The database says that the bytes are there; so they are, also after a power cut.
         let store = store.with_fsync(true);
-        Ok(Self { store: Arc::new(store) })
+        Ok(Self { store: Arc::new(store), folder: Some(folder.to_owned()) })
     }
 
     /// Writes a blob whole.
@@ -84,7 +86,7 @@ impl Blobs {
         self.store.get_range(&key(project, kind, blob), range).await
     }
 
-    /// Removes a doomed blob's bytes. That they are gone already is no error.
+    /// Removes a doomed blob's bytes, also those of one that was never finished. That they are gone already is no error.
     ///
     /// # Errors
     /// The store refuses.
@@ -93,6 +95,16 @@ impl Blobs {
             DoomedPlace::Named(kind) => key(doomed.project, kind, doomed.id),
             DoomedPlace::File(digest) => file_key(doomed.project, digest),
         };
+        if let Some(folder) = &self.folder {
+            // The local store writes beside the place, and a process that is killed leaves that. As a name is used once, there
+            // is one such file at most, with the first of its suffixes.
+            match tokio::fs::remove_file(folder.join(format!("{key}#1"))).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(object_store::Error::Generic { store: "local", source: Box::new(error) });
+                }
+                _ => {}
+            }
+        }
         match self.store.delete(&key).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -232,4 +244,32 @@ fn key(project: ProjectId, kind: BlobKind, blob: Uuid) -> Key {
 fn file_key(project: ProjectId, digest: Digest) -> Key {
     let hex = digest.hex();
     Key::from(format!("{project}/files/{}/{hex}", &hex[..2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_killed_coordinator_was_writing_goes_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::local(folder.path()).unwrap();
+        let (project, blob) = (farm_store::default_project(), Uuid::now_v7());
+        let place = DoomedPlace::Named(BlobKind::Pack);
+        let doomed = Doomed { project, id: blob, place };
+        let packs = folder.path().join(format!("{project}/packs"));
+        let count = || std::fs::read_dir(&packs).unwrap().count();
+        let mut writer = blobs.begin_file(project, blob, Digest::of(b"x"), 20_000_000).await.unwrap();
+        writer.write(&vec![0; PART_BYTES]).await.unwrap();
+        // Nothing is tidied up after a kill.
+        std::mem::forget(writer);
+        assert_eq!(count(), 1);
+        blobs.bury(&doomed).await.unwrap();
+        assert_eq!(count(), 0);
+        blobs.put(project, BlobKind::Pack, blob, Bytes::from_static(b"bytes")).await.unwrap();
+        assert_eq!(blobs.read_range(project, BlobKind::Pack, blob, 1..3).await.unwrap(), "yt");
+        blobs.bury(&doomed).await.unwrap();
+        blobs.bury(&doomed).await.unwrap();
+        assert_eq!(count(), 0);
+    }
 }

@@ -262,19 +262,20 @@ async fn a_worker_that_knows_no_limit_is_cut_off_by_the_coordinator() {
 
 #[tokio::test]
 async fn a_coordinator_that_is_killed_while_it_seals_loses_and_doubles_nothing() {
+    const BUILDS: i64 = 12;
     let config = |seal_after: u32| format!("[retention]\nseal_after_seconds = {seal_after}\n");
     let mut farm = Farm::builder().config(&config(3600)).start();
     let mut client = Client::connect(&farm).await;
     let mut sim = Sim::connect(&client, hello("sim", 1)).await.unwrap();
     let snapshot = client.upload("FROM scratch").await;
-    let texts = output(8, 250_000);
+    let texts = output(4, 200_000);
     let numbered: Vec<(u64, &str)> = (1..).zip(texts.iter().map(String::as_str)).collect();
     let mut ids = Vec::new();
-    for n in 0..30 {
+    for n in 0..BUILDS {
         let id = client.submit(&snapshot, &format!("k{n}"), &["linux/amd64"]).await.id;
         let lease = sim.offer().await.lease.unwrap();
         sim.start(&lease).await;
-        assert_eq!(sim.log(&lease, &numbered).await.unwrap(), 8);
+        assert_eq!(sim.log(&lease, &numbered).await.unwrap(), 4);
         assert!(sim.finish(&lease, success()).await);
         sim.beat(&[]).await;
         ids.push(id);
@@ -287,10 +288,10 @@ async fn a_coordinator_that_is_killed_while_it_seals_loses_and_doubles_nothing()
         farm.start_coordinator();
         // Somewhere in the next one.
         let (sealed, names) = (count(&farm, "sealed_logs"), count(&farm, "blobs"));
-        if sealed == 30 {
+        if sealed == BUILDS {
             break;
         }
-        until("it seals", || count(&farm, "blobs") > names + 2 || count(&farm, "sealed_logs") == 30);
+        until("it seals", || count(&farm, "blobs") > names + 2 || count(&farm, "sealed_logs") == BUILDS);
         farm.kill_coordinator();
         kills += 1;
     }
@@ -303,6 +304,6 @@ async fn a_coordinator_that_is_killed_while_it_seals_loses_and_doubles_nothing()
     }
     // What was written and not noted goes, nothing else.
     pass(&farm, "26 hours");
-    until("bytes and rows agree", || files(&farm, "logs").len() == 30 && count(&farm, "doomed_blobs") == 0);
-    assert_eq!(count(&farm, "blobs WHERE kind = 'log'"), 30);
+    until("bytes and rows agree", || files(&farm, "logs").len() == 12 && count(&farm, "doomed_blobs") == 0);
+    assert_eq!(count(&farm, "blobs WHERE kind = 'log'"), BUILDS);
 }

@@ -1,14 +1,17 @@
-//! The bytes of snapshots, in an object store: a local folder today.
+//! The bytes of snapshots and of sealed logs, in an object store: a local folder today.
 //!
-//! Names: `PROJECT/files/ab/HEX` for a large file's content, `PROJECT/packs/UUID` for many small objects
-//! laid end to end. Which object lies where is in the database; a blob that the database doesn't know is
-//! garbage, never the other way round: bytes are written before rows.
+//! Names: `PROJECT/packs/UUID` for objects of snapshots (one large file, or many small objects laid end to end),
+//! `PROJECT/logs/UUID` for a piece of an attempt's stream, `PROJECT/files/ab/HEX` for large files of older farms. A name is
+//! noted in the database before its bytes are written, and never used again; what lies where is noted after. So a row without
+//! its bytes doesn't occur, and bytes that no row needs are found (`farm_store::sweep`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use farm_store::seal::BlobKind;
 use farm_store::snapshots::Location;
+use farm_store::sweep::{Doomed, DoomedPlace};
 use farm_types::digest::Hasher;
 use farm_types::{Digest, ProjectId};
 use futures::StreamExt as _;
@@ -27,6 +30,8 @@ pub type Result<T> = std::result::Result<T, object_store::Error>;
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
+    /// Where the store keeps what is being written, if that is a folder.
+    folder: Option<PathBuf>,
 }
 
 impl Blobs {
@@ -40,25 +45,70 @@ impl Blobs {
             object_store::local::LocalFileSystem::new_with_prefix(folder).map_err(std::io::Error::other)?;
         // The database says that the bytes are there; so they are, also after a power cut.
         let store = store.with_fsync(true);
-        Ok(Self { store: Arc::new(store) })
+        Ok(Self { store: Arc::new(store), folder: Some(folder.to_owned()) })
     }
 
-    /// Writes a pack of small objects.
+    /// Writes a blob whole.
     ///
     /// # Errors
     /// The store refuses.
-    pub async fn put_pack(&self, project: ProjectId, pack: Uuid, bytes: Bytes) -> Result<()> {
-        self.store.put(&pack_key(project, pack), PutPayload::from_bytes(bytes)).await?;
+    pub async fn put(&self, project: ProjectId, kind: BlobKind, blob: Uuid, bytes: Bytes) -> Result<()> {
+        self.store.put(&key(project, kind, blob), PutPayload::from_bytes(bytes)).await?;
         Ok(())
     }
 
-    /// Begins a large file.
+    /// Begins a large file, which becomes a pack of its own.
     ///
     /// # Errors
     /// The store refuses.
-    pub async fn begin_file(&self, project: ProjectId, digest: Digest, size: u64) -> Result<FileWriter> {
-        let upload = self.store.put_multipart(&file_key(project, digest)).await?;
-        Ok(FileWriter { upload, digest, size, written: 0, hasher: Hasher::new(), buffer: Vec::new() })
+    pub async fn begin_file(
+        &self,
+        project: ProjectId,
+        blob: Uuid,
+        digest: Digest,
+        size: u64,
+    ) -> Result<FileWriter> {
+        let upload = self.store.put_multipart(&key(project, BlobKind::Pack, blob)).await?;
+        Ok(FileWriter { upload, blob, digest, size, written: 0, hasher: Hasher::new(), buffer: Vec::new() })
+    }
+
+    /// Some bytes of a blob.
+    ///
+    /// # Errors
+    /// The blob is missing or can't be read.
+    pub async fn read_range(
+        &self,
+        project: ProjectId,
+        kind: BlobKind,
+        blob: Uuid,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes> {
+        self.store.get_range(&key(project, kind, blob), range).await
+    }
+
+    /// Removes a doomed blob's bytes, also those of one that was never finished. That they are gone already is no error.
+    ///
+    /// # Errors
+    /// The store refuses.
+    pub async fn bury(&self, doomed: &Doomed) -> Result<()> {
+        let key = match doomed.place {
+            DoomedPlace::Named(kind) => key(doomed.project, kind, doomed.id),
+            DoomedPlace::File(digest) => file_key(doomed.project, digest),
+        };
+        if let Some(folder) = &self.folder {
+            // The local store writes beside the place, and a process that is killed leaves that. As a name is used once, there
+            // is one such file at most, with the first of its suffixes.
+            match tokio::fs::remove_file(folder.join(format!("{key}#1"))).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(object_store::Error::Generic { store: "local", source: Box::new(error) });
+                }
+                _ => {}
+            }
+        }
+        match self.store.delete(&key).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// An object's bytes, piece by piece.
@@ -75,7 +125,9 @@ impl Blobs {
             return Ok(futures::stream::empty().boxed());
         }
         let (key, range) = match location.place {
-            Some((pack, offset)) => (pack_key(project, pack), Some(offset..offset + location.size)),
+            Some((pack, offset)) => {
+                (key(project, BlobKind::Pack, pack), Some(offset..offset + location.size))
+            }
             None => (file_key(project, digest), None),
         };
         let options = GetOptions { range: range.map(GetRange::Bounded), ..Default::default() };
@@ -100,6 +152,7 @@ impl Blobs {
 #[derive(Debug)]
 pub struct FileWriter {
     upload: Box<dyn MultipartUpload>,
+    blob: Uuid,
     digest: Digest,
     size: u64,
     written: u64,
@@ -124,6 +177,11 @@ pub enum FileError {
 }
 
 impl FileWriter {
+    /// The name of its blob.
+    pub fn blob(&self) -> Uuid {
+        self.blob
+    }
+
     /// The digest that was announced.
     pub fn digest(&self) -> Digest {
         self.digest
@@ -176,11 +234,42 @@ impl FileWriter {
     }
 }
 
-fn pack_key(project: ProjectId, pack: Uuid) -> Key {
-    Key::from(format!("{project}/packs/{pack}"))
+fn key(project: ProjectId, kind: BlobKind, blob: Uuid) -> Key {
+    match kind {
+        BlobKind::Pack => Key::from(format!("{project}/packs/{blob}")),
+        BlobKind::Log => Key::from(format!("{project}/logs/{blob}")),
+    }
 }
 
 fn file_key(project: ProjectId, digest: Digest) -> Key {
     let hex = digest.hex();
     Key::from(format!("{project}/files/{}/{hex}", &hex[..2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_killed_coordinator_was_writing_goes_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::local(folder.path()).unwrap();
+        let (project, blob) = (farm_store::default_project(), Uuid::now_v7());
+        let place = DoomedPlace::Named(BlobKind::Pack);
+        let doomed = Doomed { project, id: blob, place };
+        let packs = folder.path().join(format!("{project}/packs"));
+        let count = || std::fs::read_dir(&packs).unwrap().count();
+        let mut writer = blobs.begin_file(project, blob, Digest::of(b"x"), 20_000_000).await.unwrap();
+        writer.write(&vec![0; PART_BYTES]).await.unwrap();
+        // Nothing is tidied up after a kill.
+        std::mem::forget(writer);
+        assert_eq!(count(), 1);
+        blobs.bury(&doomed).await.unwrap();
+        assert_eq!(count(), 0);
+        blobs.put(project, BlobKind::Pack, blob, Bytes::from_static(b"bytes")).await.unwrap();
+        assert_eq!(blobs.read_range(project, BlobKind::Pack, blob, 1..3).await.unwrap(), "yt");
+        blobs.bury(&doomed).await.unwrap();
+        blobs.bury(&doomed).await.unwrap();
+        assert_eq!(count(), 0);
+    }
 }

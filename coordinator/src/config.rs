@@ -64,6 +64,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Numbers.
     pub limits: Limits,
+    /// What is kept, and for how long.
+    pub retention: Retention,
     /// Registries by host and port, as in `localhost:5002`.
     pub registries: BTreeMap<String, Registry>,
 }
@@ -96,9 +98,62 @@ pub struct Limits {
     pub max_tags: usize,
     /// A request to a registry may take so long, seconds.
     pub registry_timeout_seconds: u64,
-    /// What was pushed for builds that failed, were cancelled or superseded stays in its registry for so long, hours;
-    /// 0: for ever.
-    pub keep_unpublished_hours: u64,
+    /// What the steps of one attempt may write, bytes; the rest is cut off, and the stream says so.
+    pub log_bytes: u64,
+}
+
+/// What is kept, and for how long. Days count from a build's end or a source's last use; 0 is for ever.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Logs move from Postgres to the blobs so long after their build's end, seconds.
+    pub seal_after_seconds: u64,
+    /// Logs.
+    pub logs_days: u64,
+    /// Builds, with all that is known of them. What was published stays published.
+    pub builds_days: u64,
+    /// Sources.
+    pub snapshots_days: u64,
+    /// What was pushed to registries for builds that failed, were cancelled or superseded; hours after their end.
+    pub unpublished_hours: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            seal_after_seconds: 300,
+            logs_days: 30,
+            builds_days: 90,
+            snapshots_days: 7,
+            unpublished_hours: 24,
+        }
+    }
+}
+
+impl Retention {
+    /// `logs_days`; `None`: for ever.
+    pub fn logs(&self) -> Option<Duration> {
+        days(self.logs_days)
+    }
+
+    /// `builds_days`; `None`: for ever.
+    pub fn builds(&self) -> Option<Duration> {
+        days(self.builds_days)
+    }
+
+    /// `snapshots_days`; `None`: for ever.
+    pub fn snapshots(&self) -> Option<Duration> {
+        days(self.snapshots_days)
+    }
+
+    /// `unpublished_hours`; `None`: for ever.
+    pub fn unpublished(&self) -> Option<Duration> {
+        (self.unpublished_hours > 0).then(|| Duration::from_secs(self.unpublished_hours * 3600))
+    }
+}
+
+fn days(days: u64) -> Option<Duration> {
+    (days > 0).then(|| Duration::from_secs(days * 24 * 3600))
 }
 
 impl Default for Limits {
@@ -116,7 +171,7 @@ impl Default for Limits {
             max_platforms: 32,
             max_tags: 64,
             registry_timeout_seconds: 30,
-            keep_unpublished_hours: 24,
+            log_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -171,6 +226,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/farm"),
             token_file: None,
             limits: Limits::default(),
+            retention: Retention::default(),
             registries: BTreeMap::new(),
         }
     }
@@ -267,6 +323,7 @@ impl Config {
             ("upload_session_seconds", limits.upload_session_seconds.into(), YEAR),
             ("registry_timeout_seconds", limits.registry_timeout_seconds, 3600),
             ("max_platforms", u64::try_from(limits.max_platforms).unwrap_or(u64::MAX), 1000),
+            ("log_bytes", limits.log_bytes, 1 << 40),
             ("max_tags", u64::try_from(limits.max_tags).unwrap_or(u64::MAX), 10_000),
         ] {
             if value == 0 || value > most {
@@ -277,13 +334,22 @@ impl Config {
                 ));
             }
         }
-        if limits.keep_unpublished_hours > YEAR / 3600 {
-            let cure = format!("write a number from 0 (for ever) to {}", YEAR / 3600);
-            return Err(Invalid::new(
-                "keep_unpublished_hours",
-                limits.keep_unpublished_hours.to_string(),
-                cure,
-            ));
+        let kept = &self.retention;
+        // Days of a century; 0 has its own meaning.
+        for (name, value, most) in [
+            ("seal_after_seconds", kept.seal_after_seconds, YEAR),
+            ("logs_days", kept.logs_days, 36_500),
+            ("builds_days", kept.builds_days, 36_500),
+            ("snapshots_days", kept.snapshots_days, 36_500),
+            ("unpublished_hours", kept.unpublished_hours, 36_500 * 24),
+        ] {
+            if value > most {
+                return Err(Invalid::new(
+                    name,
+                    value.to_string(),
+                    format!("write a number up to {most}; days: 0 is for ever"),
+                ));
+            }
         }
         if limits.lease_seconds * 1000 < limits.heartbeat_milliseconds * 3 {
             return Err(Invalid::new(
@@ -362,6 +428,11 @@ mod tests {
         assert!(error.contains("three heartbeats"), "{error}");
         let error = load("database_url='x'\ndatabase_connections=0", &[]).unwrap_err().to_string();
         assert!(error.contains("from 1 to 1000"), "{error}");
+        let error = load("database_url='x'\n[retention]\nlogs_days=40000", &[]).unwrap_err().to_string();
+        assert!(error.contains("logs_days") && error.contains("0 is for ever"), "{error}");
+        let for_ever =
+            load("database_url='x'\n[retention]\nlogs_days=0\nbuilds_days=0\nsnapshots_days=0", &[]);
+        assert_eq!(for_ever.unwrap().retention.logs(), None);
         let text = "database_url='x'\n[limits]\nqueue_deadline_seconds=9223372036854775807";
         assert!(load(text, &[]).unwrap_err().to_string().contains("queue_deadline_seconds"));
     }

@@ -9,6 +9,7 @@ pub mod context;
 pub mod grpc;
 pub mod hints;
 pub mod link;
+pub mod logs;
 pub mod peers;
 pub mod principal;
 pub mod reconcile;
@@ -84,6 +85,8 @@ pub async fn run(
     spawn!("schedule", reconcile::schedule::run(Arc::clone(&context), led.clone(), shutdown.clone()));
     spawn!("publish", reconcile::publish::run(Arc::clone(&context), led.clone(), shutdown.clone()));
     spawn!("clean", reconcile::clean::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!("seal", reconcile::seal::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!("retain", reconcile::retain::run(Arc::clone(&context), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::keep_house(Arc::clone(&context), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&context), shutdown.clone()));
     spawn!("peers", peers::run(Arc::clone(&context), shutdown.clone()));

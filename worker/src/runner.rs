@@ -22,6 +22,7 @@ use crate::desk::{Accepted, Desk, Lease, StopReason};
 use crate::engine_watch::Ready;
 use crate::link::Client;
 use crate::link::events::{Ending, Events};
+use crate::link::limit::LogLimit;
 use crate::snapshot::fetch::{Fetcher, Roots};
 use crate::spool::Spool;
 
@@ -73,7 +74,8 @@ impl Runner {
             let superseded = move || {
                 desk.stop(lease.attempt, StopReason::Superseded);
             };
-            let events = Events::open(self.client.clone(), lease, superseded);
+            let events =
+                Events::open(self.client.clone(), lease, LogLimit::of(offered.log_bytes), superseded);
             let work = self.work(lease, offered, events.sender(), stop.clone());
             let outcome = supervise(work, &stop, STOP_WITHIN).await;
             let enough = async {

@@ -51,6 +51,7 @@ fn output_comes_as_whole_lines_with_where_it_is_from() {
         attempt_id: "a".into(),
         platform: "linux/amd64".into(),
         attempt_number: 1,
+        removed_ms: 0,
         events: vec![
             event(Event::Step(StepUpdate {
                 digest: "s".into(),

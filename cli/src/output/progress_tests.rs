@@ -48,6 +48,7 @@ fn events(list: Vec<Event>) -> AttemptEvents {
         attempt_id: "a".into(),
         platform: "linux/amd64".into(),
         attempt_number: 1,
+        removed_ms: 0,
         events: list.into_iter().map(|event| AttemptEvent { at_ms: 0, event: Some(event) }).collect(),
     }
 }

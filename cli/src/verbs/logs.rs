@@ -87,10 +87,16 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let mut progress = Progress::new(only.clone());
     progress.introduce(&known);
     let mut json_lines = JsonLines::default();
+    let mut removed: Option<String> = None;
     let (closed, mut reader_gone) = tokio::sync::watch::channel(false);
     let following = follow(&farm, &id, args.follow, tokio::time::sleep, |seen| {
         match seen {
             Seen::Build(build) if !args.json => out.lines(progress.build(build)),
+            Seen::Attempt(events) if events.removed_ms != 0 => {
+                if only.as_ref().is_none_or(|only| *only == events.platform) {
+                    removed.get_or_insert_with(|| removed_text(&id, events));
+                }
+            }
             Seen::Attempt(events) => {
                 let (older, events) = split(events, from_ms);
                 let wanted = only.as_ref().is_none_or(|only| *only == events.platform);
@@ -119,7 +125,17 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         Ok(_) = reader_gone.wait_for(|closed| *closed) => return Ok(Exit::Done),
     }
     out.lines(if args.json { json_lines.finish() } else { progress.finish() });
-    Ok(Exit::Done)
+    removed.map_or(Ok(Exit::Done), |why| Err(Error::Usage(why)))
+}
+
+/// Why there is nothing to print, and what can be done.
+fn removed_text(id: &str, events: &AttemptEvents) -> String {
+    let day = DateTime::from_timestamp_millis(events.removed_ms).unwrap_or_default().format("%Y-%m-%d");
+    format!(
+        "the log of build {id}, {}, was removed on {day}: the farm keeps logs for so long only (retention.logs_days of its \
+         coordinator). How the build ended: farm show {id}; to build it once more: farm retry {id}",
+        events.platform
+    )
 }
 
 /// The moment that `--from` means, milliseconds since 1970.

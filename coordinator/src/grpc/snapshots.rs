@@ -7,11 +7,11 @@ use std::time::Duration;
 use farm_proto::v1;
 use farm_proto::v1::snapshot_service_server::SnapshotService;
 use farm_proto::v1::upload_objects_request::Part;
+use farm_store::seal::BlobKind;
 use farm_store::snapshots::{NewObject, ObjectKind};
 use farm_types::snapshot::{Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE};
 use farm_types::{Digest, ProjectId, SnapshotRef, UploadId};
 use tonic::{Request, Response, Status, Streaming};
-use uuid::Uuid;
 
 use super::status;
 use crate::blobs::FileWriter;
@@ -59,7 +59,8 @@ impl Snapshots {
         upload: UploadId,
         pack: v1::Pack,
     ) -> Result<(u64, u64), Status> {
-        let id = Uuid::now_v7();
+        let store = &self.context.store;
+        let id = store.name_blob(project, BlobKind::Pack).await.map_err(status::store)?;
         let mut bytes = Vec::new();
         let mut objects = Vec::with_capacity(pack.objects.len());
         let mut folders = HashMap::new();
@@ -86,15 +87,20 @@ impl Snapshots {
             bytes.extend_from_slice(&object.data);
         }
         let sum = (length(objects.len()), length(bytes.len()));
-        self.context.blobs.put_pack(project, id, bytes.into()).await.map_err(status::blobs)?;
-        self.context.store.add_objects(project, upload, &objects).await.map_err(incomplete)?;
+        self.context.blobs.put(project, BlobKind::Pack, id, bytes.into()).await.map_err(status::blobs)?;
+        store.add_objects(project, upload, &objects).await.map_err(incomplete)?;
         Ok(sum)
     }
 
+    async fn begin_file(&self, project: ProjectId, digest: Digest, size: u64) -> Result<FileWriter, Status> {
+        let blob = self.context.store.name_blob(project, BlobKind::Pack).await.map_err(status::store)?;
+        self.context.blobs.begin_file(project, blob, digest, size).await.map_err(status::blobs)
+    }
+
     async fn keep_file(&self, project: ProjectId, upload: UploadId, file: FileWriter) -> Result<u64, Status> {
-        let (digest, size) = (file.digest(), file.size());
+        let (digest, size, place) = (file.digest(), file.size(), Some((file.blob(), 0)));
         file.finish().await.map_err(status::file)?;
-        let object = NewObject { digest, kind: ObjectKind::File, size, place: None, children: Vec::new() };
+        let object = NewObject { digest, kind: ObjectKind::File, size, place, children: Vec::new() };
         self.context.store.add_objects(project, upload, &[object]).await.map_err(incomplete)?;
         Ok(size)
     }
@@ -257,11 +263,7 @@ impl SnapshotService for Snapshots {
                                     piece.size
                                 )));
                             }
-                            self.context
-                                .blobs
-                                .begin_file(project, digest, piece.size)
-                                .await
-                                .map_err(status::blobs)?
+                            self.begin_file(project, digest, piece.size).await?
                         }
                     };
                     writer.write(&piece.data).await.map_err(status::file)?;

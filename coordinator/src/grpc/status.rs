@@ -5,6 +5,7 @@ use farm_types::Invalid;
 use tonic::Status;
 
 use crate::blobs::FileError;
+use crate::logs::LogError;
 
 /// The status of a value that can't be taken.
 pub fn invalid(error: Invalid) -> Status {
@@ -32,6 +33,20 @@ pub fn store(error: StoreError) -> Status {
 pub fn blobs(error: object_store::Error) -> Status {
     tracing::error!(%error, "the blob store fails");
     Status::unavailable("the farm's blob store does not answer; try again in a moment")
+}
+
+/// The status of a log that can't be read.
+pub fn log(error: LogError) -> Status {
+    match error {
+        LogError::Store(error) => store(error),
+        LogError::Blobs(error) => blobs(error),
+        LogError::Frame(error) => {
+            tracing::error!(%error, "a sealed log is not what it was");
+            Status::data_loss(
+                "a part of this log can't be read any more; the coordinator's log has the details",
+            )
+        }
+    }
 }
 
 /// The status of a file that was not kept.

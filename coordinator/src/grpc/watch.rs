@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use farm_proto::v1;
-use farm_store::events::Version;
+use farm_store::events::{StreamEnd, Version};
 use farm_types::{AttemptId, BuildId, ProjectId};
 use futures::Stream;
 use prost::Message as _;
@@ -20,9 +21,8 @@ use tonic::Status;
 use super::{present, status};
 use crate::context::Context;
 use crate::hints::BACKSTOP;
+use crate::logs::{self, Next};
 
-/// Chunks that are read at once.
-const CHUNKS: i64 = 32;
 /// The least time between two looks: hints that come closer together are taken as one.
 const BREATH: Duration = Duration::from_millis(50);
 /// A hint is for all followers. One for whom there was nothing looks less often, up to this.
@@ -82,8 +82,14 @@ pub fn watch(
             for stream in context.store.streams(project, build).await.map_err(status::store)? {
                 let mut sent = cursor.streams.get(&stream.attempt).copied().unwrap_or_default();
                 while sent < stream.acked_seq {
-                    let chunks =
-                        context.store.chunks(project, stream.attempt, sent, CHUNKS).await.map_err(status::store)?;
+                    let chunks = match logs::read(&context, project, stream.attempt, sent).await.map_err(status::log)? {
+                        Next::Chunks(chunks) => chunks,
+                        Next::Removed(at) => {
+                            cursor.streams.insert(stream.attempt, stream.acked_seq);
+                            yield removed(&stream, at, &cursor);
+                            break;
+                        }
+                    };
                     if chunks.is_empty() {
                         break;
                     }
@@ -92,15 +98,7 @@ pub fn watch(
                             .map_err(|_| Status::internal("a stored chunk can't be read"))?;
                         sent = chunk.seq;
                         cursor.streams.insert(stream.attempt, sent);
-                        yield v1::WatchBuildResponse {
-                            cursor: cursor.encode(),
-                            event: Some(v1::watch_build_response::Event::Attempt(v1::AttemptEvents {
-                                attempt_id: stream.attempt.to_string(),
-                                platform: stream.platform.clone(),
-                                attempt_number: stream.number,
-                                events: list.events,
-                            })),
-                        };
+                        yield attempt_events(&stream, list.events, &cursor);
                     }
                 }
             }
@@ -127,6 +125,37 @@ pub fn watch(
             }
         }
     }
+}
+
+/// A piece of a stream.
+fn attempt_events(
+    stream: &StreamEnd,
+    events: Vec<v1::AttemptEvent>,
+    cursor: &Cursor,
+) -> v1::WatchBuildResponse {
+    v1::WatchBuildResponse {
+        cursor: cursor.encode(),
+        event: Some(v1::watch_build_response::Event::Attempt(v1::AttemptEvents {
+            attempt_id: stream.attempt.to_string(),
+            platform: stream.platform.clone(),
+            attempt_number: stream.number,
+            events,
+            removed_ms: 0,
+        })),
+    }
+}
+
+/// That the rest of a stream is not there any more, also in words.
+fn removed(stream: &StreamEnd, at: DateTime<Utc>, cursor: &Cursor) -> v1::WatchBuildResponse {
+    let text =
+        format!("the log of attempt {} was removed on {}, for its age", stream.number, at.format("%Y-%m-%d"));
+    let notice = v1::attempt_event::Event::Notice(v1::Notice { text });
+    let event = v1::AttemptEvent { at_ms: at.timestamp_millis(), event: Some(notice) };
+    let mut response = attempt_events(stream, vec![event], cursor);
+    if let Some(v1::watch_build_response::Event::Attempt(events)) = &mut response.event {
+        events.removed_ms = at.timestamp_millis();
+    }
+    response
 }
 
 /// The build as it is now. The record may be newer than the cursor; then it is sent once more, never less.

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status;
 use crate::context::Context;
+use crate::logs::clip::Clip;
 use crate::principal::Action;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -69,6 +70,7 @@ impl WorkerService for Work {
         let shutdown = self.shutdown.clone();
         let mut chunks = request.into_inner();
         let answers = async_stream::try_stream! {
+            let mut clip: Option<Clip> = None;
             loop {
                 let chunk = tokio::select! {
                     chunk = chunks.message() => chunk,
@@ -79,8 +81,16 @@ impl WorkerService for Work {
                 if chunk.payload.len() > farm_proto::PIECE_BYTES {
                     Err(Status::invalid_argument(format!("a chunk has at most {} bytes", farm_proto::PIECE_BYTES)))?;
                 }
+                let clip = match &mut clip {
+                    Some(clip) => clip,
+                    None => {
+                        let stored = context.store.log_bytes(lease).await.map_err(status::store)?;
+                        clip.insert(Clip::new(context.config.limits.log_bytes, stored))
+                    }
+                };
+                let payload = clip.take(chunk.payload);
                 let acked_seq =
-                    context.store.append_chunk(lease, chunk.seq, &chunk.payload).await.map_err(status::store)?;
+                    context.store.append_chunk(lease, chunk.seq, &payload).await.map_err(status::store)?;
                 context.hints.streamed();
                 yield v1::SendEventsResponse { acked_seq };
             }

@@ -74,6 +74,7 @@ fn offer(context: &Context, offered: OfferedAttempt) -> v1::Offered {
         repositories: repositories.iter().map(ToString::to_string).collect(),
         registries: context.registries.lend(&repositories),
         roots: offered.roots,
+        log_bytes: context.config.limits.log_bytes,
         spec: Some((&offered.spec).into()),
     }
 }

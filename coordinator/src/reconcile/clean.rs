@@ -37,10 +37,7 @@ pub async fn run(
     mut lead: watch::Receiver<Option<Lead>>,
     shutdown: CancellationToken,
 ) {
-    let after = Duration::from_secs(context.config.limits.keep_unpublished_hours * 3600);
-    if after.is_zero() {
-        return shutdown.cancelled().await;
-    }
+    let Some(after) = context.config.retention.unpublished() else { return shutdown.cancelled().await };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !shutdown.is_cancelled() {

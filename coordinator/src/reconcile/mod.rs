@@ -5,7 +5,9 @@
 
 pub mod clean;
 pub mod publish;
+pub mod retain;
 pub mod schedule;
+pub mod seal;
 
 use std::sync::Arc;
 use std::time::Duration;

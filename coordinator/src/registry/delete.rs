@@ -71,7 +71,7 @@ impl Registries {
                 code: "registry_auth",
                 message: format!(
                     "{host} doesn't let farm delete in {} ({status}); give the user of [registries.\"{host}\"] the right \
-                     to delete, or set limits.keep_unpublished_hours to 0",
+                     to delete, or set retention.unpublished_hours to 0",
                     repository.name()
                 ),
             }),

@@ -26,3 +26,17 @@ CREATE TABLE cleanings (
     trouble    text NOT NULL DEFAULT '',
     PRIMARY KEY (registry, repository)
 );
+
+-- Something that farm published in the repository is this manifest, or lists it. Of builds that were removed for their age
+-- it isn't known any more whether their tags came too late: they count as published.
+CREATE INDEX put_indexes_by_repository ON put_indexes (registry, repository);
+CREATE FUNCTION farm_published(at_registry text, at_repository text, wanted bytea) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT FROM publications p JOIN destinations d ON d.project_id = p.project_id AND d.publication_id = p.id
+        WHERE d.registry = at_registry AND d.repository = at_repository AND d.fate = 'kept'
+          AND (p.index_digest = wanted OR p.manifests @> ARRAY[wanted]))
+    OR EXISTS (
+        SELECT FROM put_indexes i WHERE i.registry = at_registry AND i.repository = at_repository
+          AND (i.digest = wanted OR i.manifests @> ARRAY[wanted]))
+$$;

@@ -104,13 +104,13 @@ impl Store {
     /// attempt's end is still taken, as long as the token is the attempt's own.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the token isn't the attempt's.
+    /// [`StoreError::Stale`] when the token isn't the attempt's, or its log was removed.
     pub async fn append_chunk(&self, lease: Lease, seq: u64, payload: &[u8]) -> Result<u64> {
         let seq: i64 = fit(seq)?;
         let stored = sqlx::query_scalar!(
             "WITH next AS (
-                UPDATE attempts SET acked_seq = acked_seq + 1
-                WHERE id = $1 AND lease_token = $2 AND acked_seq = $3::bigint - 1
+                UPDATE attempts SET acked_seq = acked_seq + 1, log_open = true, log_bytes = log_bytes + length($4::bytea)
+                WHERE id = $1 AND lease_token = $2 AND acked_seq = $3::bigint - 1 AND log_removed_at IS NULL
                 RETURNING project_id, log_day, acked_seq)
              INSERT INTO attempt_chunks (log_day, project_id, attempt_id, seq, payload)
              SELECT log_day, project_id, $1, acked_seq, $4 FROM next RETURNING seq",
@@ -127,13 +127,28 @@ impl Store {
         // A statement of its own: one that waited for the same chunk on another stream would still see the
         // number from before.
         let acked = sqlx::query_scalar!(
-            "SELECT acked_seq FROM attempts WHERE id = $1 AND lease_token = $2",
+            "SELECT acked_seq FROM attempts WHERE id = $1 AND lease_token = $2 AND log_removed_at IS NULL",
             lease.attempt.as_uuid(),
             lease.token.as_uuid()
         )
         .fetch_optional(&self.pool)
         .await?;
         fit(acked.ok_or(StoreError::Stale("the lease is not this one"))?)
+    }
+
+    /// Bytes of all chunks that were stored of an attempt's stream.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the token isn't the attempt's.
+    pub async fn log_bytes(&self, lease: Lease) -> Result<u64> {
+        let bytes = sqlx::query_scalar!(
+            "SELECT log_bytes FROM attempts WHERE id = $1 AND lease_token = $2",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        fit(bytes.ok_or(StoreError::Stale("the lease is not this one"))?)
     }
 
     /// What a live lease may read.

@@ -1,7 +1,9 @@
 //! Reading what happened: for followers.
 
+use chrono::{DateTime, Utc};
 use farm_types::{AttemptId, BuildId, ProjectId};
 
+use crate::seal::{Frame, Piece};
 use crate::{Result, Store, StoreError, fit};
 
 /// How far a build has come: changes with each event of the build or of its execution.
@@ -35,6 +37,17 @@ pub struct Chunk {
     pub seq: u64,
     /// An encoded `farm.v1.AttemptEventList`.
     pub payload: Vec<u8>,
+}
+
+/// What comes next of an attempt's stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamPart {
+    /// Chunks; none: there is nothing more yet.
+    Chunks(Vec<Chunk>),
+    /// They lie in this piece.
+    Sealed(Piece),
+    /// The stream was removed, then.
+    Removed(DateTime<Utc>),
 }
 
 impl Store {
@@ -88,22 +101,32 @@ impl Store {
             .collect()
     }
 
-    /// At most `limit` chunks of an attempt's stream after the given one.
+    /// What comes after chunk `after` of an attempt's stream: at most `limit` chunks, or where they lie. One look, so that
+    /// sealing at the same moment is seen as a whole or not at all.
     ///
     /// # Errors
-    /// The database can't be reached.
-    pub async fn chunks(
+    /// There is no such attempt.
+    pub async fn stream_part(
         &self,
         project: ProjectId,
         attempt: AttemptId,
         after: u64,
         limit: i64,
-    ) -> Result<Vec<Chunk>> {
+    ) -> Result<StreamPart> {
         let after: i64 = fit(after)?;
         let rows = sqlx::query!(
-            "SELECT c.seq, c.payload FROM attempts a
-             JOIN attempt_chunks c ON c.log_day = a.log_day AND c.project_id = a.project_id AND c.attempt_id = a.id
-             WHERE a.project_id = $1 AND a.id = $2 AND c.seq > $3 ORDER BY c.seq LIMIT $4",
+            r#"SELECT a.log_removed_at, s.blob_id AS "blob?", s.last_seq AS "last_seq?",
+                      s.frame_seqs AS "frame_seqs?", s.frame_starts AS "frame_starts?", s.bytes AS "bytes?",
+                      s.raw_bytes AS "raw_bytes?", c.seq AS "seq?", c.payload AS "payload?"
+               FROM attempts a
+               LEFT JOIN sealed_logs s ON s.project_id = a.project_id AND s.attempt_id = a.id
+                    AND s.first_seq <= $3::bigint + 1 AND s.last_seq > $3
+               LEFT JOIN LATERAL (
+                   SELECT seq, payload FROM attempt_chunks
+                   WHERE s.blob_id IS NULL AND log_day = a.log_day AND project_id = a.project_id
+                     AND attempt_id = a.id AND seq > $3
+                   ORDER BY seq LIMIT $4) c ON true
+               WHERE a.project_id = $1 AND a.id = $2 ORDER BY c.seq"#,
             project.as_uuid(),
             attempt.as_uuid(),
             after,
@@ -111,6 +134,29 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter().map(|row| Ok(Chunk { seq: fit(row.seq)?, payload: row.payload })).collect()
+        let first = rows.first().ok_or(StoreError::NotFound("attempt"))?;
+        if let Some(at) = first.log_removed_at {
+            return Ok(StreamPart::Removed(at));
+        }
+        if let (Some(blob), Some(last_seq), Some(seqs), Some(starts), Some(bytes), Some(raw_bytes)) =
+            (first.blob, first.last_seq, &first.frame_seqs, &first.frame_starts, first.bytes, first.raw_bytes)
+        {
+            let frames = seqs
+                .iter()
+                .zip(starts)
+                .map(|(seq, start)| Ok(Frame { first_seq: fit(*seq)?, start: fit(*start)? }))
+                .collect::<Result<_>>()?;
+            return Ok(StreamPart::Sealed(Piece {
+                blob,
+                last_seq: fit(last_seq)?,
+                frames,
+                bytes: fit(bytes)?,
+                raw_bytes: fit(raw_bytes)?,
+            }));
+        }
+        let chunks = rows.into_iter().filter_map(|row| Some((row.seq?, row.payload?)));
+        Ok(StreamPart::Chunks(
+            chunks.map(|(seq, payload)| Ok(Chunk { seq: fit(seq)?, payload })).collect::<Result<_>>()?,
+        ))
     }
 }

@@ -129,10 +129,7 @@ impl Store {
         .await?;
         sqlx::query!(
             "UPDATE pushed_digests p SET fate = 'kept' WHERE p.registry = $1 AND p.repository = $2 AND p.fate IS NULL
-               AND (EXISTS (
-                   SELECT FROM publications u JOIN destinations d ON d.project_id = u.project_id
-                   AND d.publication_id = u.id WHERE d.registry = $1 AND d.repository = $2 AND d.fate = 'kept'
-                   AND (u.manifests @> ARRAY[p.digest] OR u.index_digest = p.digest))
+               AND (farm_published($1, $2, p.digest)
                 OR EXISTS (
                    SELECT FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
                    JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
@@ -164,10 +161,7 @@ impl Store {
                    JOIN builds b ON b.project_id = u.project_id AND b.id = u.build_id
                    WHERE d.registry = $1 AND d.repository = $2 AND d.fate IS NULL AND d.state <> 'pending'
                    AND b.finished_at < farm_now() - make_interval(secs => $3)) undecided
-               WHERE NOT EXISTS (
-                   SELECT FROM publications u JOIN destinations d ON d.project_id = u.project_id
-                   AND d.publication_id = u.id WHERE d.registry = $1 AND d.repository = $2 AND d.fate = 'kept'
-                   AND (u.index_digest = undecided.digest OR u.manifests @> ARRAY[undecided.digest]))
+               WHERE NOT farm_published($1, $2, undecided.digest)
                ORDER BY 1"#,
             at.registry(),
             at.name(),
@@ -186,10 +180,7 @@ impl Store {
         let of: Vec<Vec<u8>> = of.iter().map(|digest| digest.as_bytes().to_vec()).collect();
         let rows = sqlx::query_scalar!(
             r#"SELECT asked.digest AS "digest!" FROM unnest($3::bytea[]) AS asked (digest)
-               WHERE EXISTS (
-                   SELECT FROM publications u JOIN destinations d ON d.project_id = u.project_id
-                   AND d.publication_id = u.id WHERE d.registry = $1 AND d.repository = $2 AND d.fate = 'kept'
-                   AND (u.index_digest = asked.digest OR u.manifests @> ARRAY[asked.digest]))"#,
+               WHERE farm_published($1, $2, asked.digest)"#,
             at.registry(),
             at.name(),
             &of

@@ -20,9 +20,12 @@ pub mod publish;
 mod queue;
 pub mod reap;
 pub mod record;
+pub mod retain;
 pub mod retry;
 pub mod schedule;
+pub mod seal;
 pub mod snapshots;
+pub mod sweep;
 pub mod workers;
 
 use std::str::FromStr;

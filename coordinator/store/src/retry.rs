@@ -48,10 +48,12 @@ impl Store {
             return Ok(known);
         }
         let mut tx = self.begin().await?;
+        // Held, so that it isn't removed for its age meanwhile.
         let old = sqlx::query!(
             "SELECT b.execution_id, b.short_id, e.repositories FROM builds b
              JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
-             WHERE b.project_id = $1 AND b.id = $2 AND b.state IN ('succeeded', 'failed', 'cancelled')",
+             WHERE b.project_id = $1 AND b.id = $2 AND b.state IN ('succeeded', 'failed', 'cancelled')
+             FOR KEY SHARE OF b",
             project,
             of
         )

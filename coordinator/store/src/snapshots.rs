@@ -12,6 +12,8 @@ use crate::{Result, Store, StoreError, digest, fit};
 
 /// What one root may unfold to: a few small folders that name each other twice would unfold without end.
 const MAX_ENTRIES: i64 = 2_000_000;
+/// How often objects are inserted that are swept at the same moment.
+const TRIES: usize = 3;
 
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,41 +204,22 @@ impl Store {
             known.insert(object.digest, entries);
             unfolded.push(entries);
         }
-        let mut tx = self.begin().await?;
         // In one order, so that two uploads of the same objects never wait for each other in a circle.
         let mut rows: Vec<(&NewObject, i64)> = objects.iter().zip(unfolded).collect();
         rows.sort_by_key(|(object, _)| object.digest);
-        for (object, entries) in rows {
-            let bytes = &object.digest.as_bytes()[..];
-            let (pack, offset) = match object.place {
-                Some((pack, offset)) => (Some(pack), Some(fit::<u64, i64>(offset)?)),
-                None => (None, None),
-            };
-            sqlx::query!(
-                "INSERT INTO objects (project_id, digest, kind, size, pack, pack_offset, entries)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
-                project.as_uuid(),
-                bytes,
-                object.kind.as_str(),
-                fit::<u64, i64>(object.size)?,
-                pack,
-                offset,
-                entries
-            )
-            .execute(&mut *tx)
-            .await?;
-            sqlx::query!(
-                "INSERT INTO upload_pins (project_id, upload_id, digest) VALUES ($1, $2, $3)
-                 ON CONFLICT DO NOTHING",
-                project.as_uuid(),
-                upload.as_uuid(),
-                bytes
-            )
-            .execute(&mut *tx)
-            .await?;
+        let named: HashSet<Digest> = objects.iter().map(|object| object.digest).collect();
+        let named: Vec<Digest> = named.into_iter().collect();
+        for _ in 0..TRIES {
+            let mut tx = self.begin().await?;
+            insert(&mut tx, project, &rows).await?;
+            // An object that was there and is being swept at this moment is not inserted, and then is gone. This look waits
+            // for the sweep.
+            if pin(&mut tx, project, upload, &named).await?.len() == named.len() {
+                tx.commit().await?;
+                return Ok(());
+            }
         }
-        tx.commit().await?;
-        Ok(())
+        Err(StoreError::Stale("what was uploaded is being swept; upload it again"))
     }
 
     /// Where these objects' bytes are; what isn't there is left out.
@@ -335,6 +318,31 @@ impl Store {
     }
 }
 
+/// Inserts those of these objects that aren't there.
+async fn insert(tx: &mut crate::Tx, project: ProjectId, rows: &[(&NewObject, i64)]) -> Result<()> {
+    for (object, entries) in rows {
+        let bytes = &object.digest.as_bytes()[..];
+        let (pack, offset) = match object.place {
+            Some((pack, offset)) => (Some(pack), Some(fit::<u64, i64>(offset)?)),
+            None => (None, None),
+        };
+        sqlx::query!(
+            "INSERT INTO objects (project_id, digest, kind, size, pack, pack_offset, entries)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+            project.as_uuid(),
+            bytes,
+            object.kind.as_str(),
+            fit::<u64, i64>(object.size)?,
+            pack,
+            offset,
+            entries
+        )
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
 /// Pins those of these objects that are there; answers them, and how much each unfolds to.
 async fn pin(
     connection: &mut PgConnection,
@@ -344,7 +352,8 @@ async fn pin(
 ) -> Result<HashMap<Digest, i64>> {
     let wanted: Vec<Vec<u8>> = digests.iter().map(|d| d.as_bytes().to_vec()).collect();
     let present = sqlx::query!(
-        "WITH present AS (SELECT digest, entries FROM objects WHERE project_id = $1 AND digest = ANY($3) FOR SHARE),
+        "WITH present AS (SELECT digest, entries FROM objects WHERE project_id = $1 AND digest = ANY($3)
+                          ORDER BY digest FOR SHARE),
          pinned AS (INSERT INTO upload_pins (project_id, upload_id, digest)
                     SELECT $1, $2, digest FROM present ON CONFLICT DO NOTHING)
          SELECT digest, entries FROM present",

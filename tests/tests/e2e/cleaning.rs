@@ -71,7 +71,7 @@ fn what_nobody_needs_is_removed_and_what_a_tag_needs_stays_whoever_put_it() {
 #[test]
 fn nothing_is_removed_where_that_is_not_wanted() {
     let mut farm = Farm::builder()
-        .config("[limits]\nkeep_unpublished_hours = 0\n")
+        .config("[retention]\nunpublished_hours = 0\n")
         .worker(farm_tests::farm::WorkerSpec::new("w1").platforms(BOTH).slots(2))
         .start();
     let tag = format!("{}:1", repository("not-cleaned"));

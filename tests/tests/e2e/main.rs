@@ -31,6 +31,7 @@ mod example;
 mod following;
 mod ignoring;
 mod images;
+mod keeping;
 mod options;
 mod order;
 mod output;

@@ -104,6 +104,16 @@ async fn what_was_published_or_is_needed_by_it_stays_and_what_came_too_late_goes
     world.finish(lease, success("newer")).await.unwrap();
     let lease = world.lease(same, 1, worker).await;
     world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    // What was published by a build that is forgotten stays as well.
+    let forgotten = world.submit("forgotten", "linux/amd64,linux/arm64", &[TAG]).await;
+    let lease = world.lease(forgotten, 0, worker).await;
+    world.finish(lease, success("of a forgotten build")).await.unwrap();
+    let lease = world.lease(forgotten, 1, worker).await;
+    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world.database.psql(
+        "INSERT INTO put_indexes SELECT project_id, registry, repository, sha256('x'), media_type, ARRAY[digest], farm_now()
+         FROM pushed_digests WHERE digest = sha256('of a forgotten build')",
+    );
     world.pass("25 hours");
     // Index and image of the older one have one name here.
     assert_eq!(begin(&world).await.unwrap().garbage, digests(&["older"]));

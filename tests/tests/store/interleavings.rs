@@ -37,7 +37,7 @@ impl Session {
         Self { child, input, output }
     }
 
-    fn ask(&mut self, sql: &str) -> String {
+    pub fn ask(&mut self, sql: &str) -> String {
         writeln!(self.input, "{sql};").unwrap();
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();

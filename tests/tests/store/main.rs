@@ -11,5 +11,8 @@ mod leading;
 mod publishing;
 mod queueing;
 mod races;
+mod retaining;
 mod retrying;
+mod sealing;
 mod streams;
+mod sweeping;

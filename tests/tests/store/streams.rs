@@ -24,10 +24,10 @@ async fn chunks_are_stored_once_in_order_and_without_gaps() {
     let stranger = Lease { token: LeaseToken::generate(), ..lease };
     let refused = world.store.append_chunk(stranger, 5, b"forged").await;
     assert!(matches!(refused, Err(StoreError::Stale(_))), "{refused:?}");
-    let chunks = world.store.chunks(default_project(), lease.attempt, 0, 100).await.unwrap();
+    let chunks = world.store.open_chunks(default_project(), lease.attempt, 0, 100).await.unwrap();
     let payloads: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.payload.as_slice()).collect();
     assert_eq!(payloads, [b"one".as_slice(), b"two", b"three", b"four"]);
-    let rest = world.store.chunks(default_project(), lease.attempt, 2, 1).await.unwrap();
+    let rest = world.store.open_chunks(default_project(), lease.attempt, 2, 1).await.unwrap();
     assert_eq!(rest.iter().map(|chunk| chunk.seq).collect::<Vec<_>>(), [3]);
 }
 

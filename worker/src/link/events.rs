@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
 use super::chunks::Chunker;
+use super::limit::LogLimit;
 use super::{Backoff, Client, Refusal};
 use crate::desk::Lease;
 
@@ -53,14 +54,20 @@ pub struct Events {
 
 impl Events {
     /// Opens the stream; it connects when there is something to send. `superseded` is called at most once:
-    /// when the coordinator says that the lease is another's.
-    pub fn open(client: Client, lease: Lease, superseded: impl FnOnce() + Send + 'static) -> Self {
-        Self::open_within(client, lease, MOST_UNACKED, superseded)
+    /// when the coordinator says that the lease is another's. What goes beyond `limit` is cut off.
+    pub fn open(
+        client: Client,
+        lease: Lease,
+        limit: LogLimit,
+        superseded: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        Self::open_within(client, lease, limit, MOST_UNACKED, superseded)
     }
 
     fn open_within(
         client: Client,
         lease: Lease,
+        limit: LogLimit,
         most_unacked: usize,
         superseded: impl FnOnce() + Send + 'static,
     ) -> Self {
@@ -68,6 +75,7 @@ impl Events {
         let pump = Pump {
             client,
             lease,
+            limit,
             most_unacked,
             events,
             open: true,
@@ -117,6 +125,7 @@ impl Events {
 struct Pump {
     client: Client,
     lease: Lease,
+    limit: LogLimit,
     most_unacked: usize,
     events: mpsc::Receiver<AttemptEvent>,
     open: bool,
@@ -155,7 +164,9 @@ impl Pump {
             }
             match self.wait().await {
                 Woken::Event(Some(event)) => {
-                    let full = self.chunker.push(event);
+                    let kept = self.limit.take(event);
+                    let full: Vec<Bytes> =
+                        kept.into_iter().flat_map(|event| self.chunker.push(event)).collect();
                     full.into_iter().for_each(|chunk| self.keep(chunk));
                     self.flush_at = match self.chunker.is_empty() {
                         true => None,

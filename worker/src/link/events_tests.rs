@@ -39,7 +39,7 @@ async fn patient(events: Events) -> Ending {
 #[tokio::test]
 async fn all_is_stored_in_order_when_the_stream_ends() {
     let fake = Fake::start().await;
-    let events = Events::open(fake.client(), lease(), || panic!("nobody said so"));
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), || panic!("nobody said so"));
     for number in 0..2000 {
         events.sender().send(numbered(number)).await.unwrap();
     }
@@ -50,7 +50,7 @@ async fn all_is_stored_in_order_when_the_stream_ends() {
 #[tokio::test]
 async fn an_event_goes_out_soon_although_its_chunk_is_not_full() {
     let fake = Fake::start().await;
-    let events = Events::open(fake.client(), lease(), || {});
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), || {});
     events.sender().send(numbered(0)).await.unwrap();
     until("the first event is stored", || !stored(&fake).is_empty()).await;
     events.sender().send(numbered(1)).await.unwrap();
@@ -62,7 +62,7 @@ async fn an_event_goes_out_soon_although_its_chunk_is_not_full() {
 async fn what_was_stored_but_not_acknowledged_is_sent_again_under_its_number() {
     let fake = Fake::start().await;
     fake.with(|script| script.break_before_ack = 2);
-    let events = Events::open(fake.client(), lease(), || {});
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), || {});
     events.sender().send(numbered(0)).await.unwrap();
     until("it came twice", || fake.with(|script| script.came.len() >= 2)).await;
     events.sender().send(numbered(1)).await.unwrap();
@@ -74,7 +74,7 @@ async fn what_was_stored_but_not_acknowledged_is_sent_again_under_its_number() {
 #[tokio::test]
 async fn a_coordinator_that_restarts_gets_the_rest() {
     let fake = Fake::start().await;
-    let events = Events::open(fake.client(), lease(), || {});
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), || {});
     events.sender().send(numbered(0)).await.unwrap();
     until("the first is stored", || stored(&fake) == [0]).await;
     fake.with(|script| script.hold_acks = true);
@@ -92,7 +92,7 @@ async fn too_much_unacknowledged_makes_the_sender_wait() {
     const BOUND: usize = 1 << 20;
     let fake = Fake::start().await;
     fake.with(|script| script.hold_acks = true);
-    let events = Events::open_within(fake.client(), lease(), BOUND, || {});
+    let events = Events::open_within(fake.client(), lease(), LogLimit::default(), BOUND, || {});
     let sender = events.sender();
     let mut sent = 0;
     // Without a bound this would go on for ever.
@@ -121,7 +121,8 @@ async fn a_lost_lease_ends_the_stream_and_nobody_waits() {
     fake.with(|script| script.refuse_events = Some(Status::failed_precondition("superseded")));
     let told = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&told);
-    let events = Events::open(fake.client(), lease(), move || tell.store(true, Ordering::SeqCst));
+    let events =
+        Events::open(fake.client(), lease(), LogLimit::default(), move || tell.store(true, Ordering::SeqCst));
     let sender = events.sender();
     sender.send(numbered(0)).await.unwrap();
     until("it is told", || told.load(Ordering::SeqCst)).await;
@@ -136,9 +137,9 @@ async fn a_lost_lease_ends_the_stream_and_nobody_waits() {
 async fn a_coordinator_that_is_away_is_waited_for_only_as_long_as_wished() {
     let fake = Fake::start().await;
     fake.with(|script| script.hold_acks = true);
-    let events = Events::open(fake.client(), lease(), || {});
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), || {});
     events.sender().send(numbered(0)).await.unwrap();
     assert_eq!(events.finish(std::future::ready(())).await, Ending::GaveUp);
-    let quiet = Events::open(fake.client(), lease(), || {});
+    let quiet = Events::open(fake.client(), lease(), LogLimit::default(), || {});
     assert_eq!(patient(quiet).await, Ending::Stored, "nothing to send needs nobody");
 }

@@ -8,6 +8,7 @@
 pub mod chunks;
 pub mod control;
 pub mod events;
+pub mod limit;
 pub mod session;
 
 use std::fmt;

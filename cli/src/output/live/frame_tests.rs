@@ -44,6 +44,7 @@ fn events(platform: &str, list: Vec<Event>) -> AttemptEvents {
         attempt_id: format!("attempt of {platform}"),
         platform: platform.into(),
         attempt_number: 1,
+        removed_ms: 0,
         events: list.into_iter().map(|event| AttemptEvent { at_ms: 0, event: Some(event) }).collect(),
     }
 }

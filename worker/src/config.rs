@@ -9,8 +9,10 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use farm_types::spec::parse_duration;
 use farm_types::{Invalid, Offer, Support};
 
 use crate::buildkit::EngineAddress;
@@ -70,6 +72,11 @@ pub struct Flags {
     #[arg(long, env = "FARM_WORKER_CACHE_BYTES", value_name = "SIZE", default_value = "10GiB")]
     cache_bytes: Size,
 
+    /// How long what runs may still take after the first signal, as 90s, 10m or 2h; then it is given back, and another
+    /// worker runs it, which is no failed try of it. For machines that are taken away [default: to its end].
+    #[arg(long, env = "FARM_WORKER_RELEASE_AFTER", value_name = "DURATION", value_parser = span)]
+    release_after: Option<Duration>,
+
     /// How log lines on stderr look. RUST_LOG says which ones there are [default there: info].
     #[arg(long, env = "FARM_WORKER_LOG", value_name = "FORMAT", default_value = "plain")]
     log: LogFormat,
@@ -94,6 +101,8 @@ pub struct Config {
     pub platforms: Choice,
     /// The bound of the content cache, bytes.
     pub cache_bytes: u64,
+    /// What runs for so long after the worker was asked to end is given back.
+    pub release_after: Option<Duration>,
 }
 
 /// How log lines look.
@@ -141,6 +150,7 @@ impl Flags {
                 (None, None) => Choice::Found,
             },
             cache_bytes: self.cache_bytes.0,
+            release_after: self.release_after,
         })
     }
 }
@@ -232,6 +242,11 @@ impl FromStr for ToldPlatforms {
         }
         Ok(Self(offers))
     }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .ok_or_else(|| "write a number and a unit, like 90s, 10m or 2h; at most 30 days".to_owned())
 }
 
 /// A number of bytes.

@@ -109,7 +109,7 @@ impl Store {
         let seq: i64 = fit(seq)?;
         let stored = sqlx::query_scalar!(
             "WITH next AS (
-                UPDATE attempts SET acked_seq = acked_seq + 1
+                UPDATE attempts SET acked_seq = acked_seq + 1, progress_at = farm_now()
                 WHERE id = $1 AND lease_token = $2 AND acked_seq = $3::bigint - 1
                 RETURNING project_id, log_day, acked_seq)
              INSERT INTO attempt_chunks (log_day, project_id, attempt_id, seq, payload)

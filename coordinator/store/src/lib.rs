@@ -21,6 +21,7 @@ pub mod reap;
 pub mod record;
 pub mod retry;
 pub mod schedule;
+pub mod sick;
 pub mod snapshots;
 pub mod workers;
 

@@ -22,14 +22,14 @@ use crate::publishing::{merged, put};
 use crate::races::fits;
 
 /// A session of its own, for SQL that answers one line.
-struct Session {
+pub struct Session {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl Session {
-    fn new(world: &World) -> Self {
+    pub fn new(world: &World) -> Self {
         let mut command = Command::new("psql");
         command.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", world.database.url()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -37,7 +37,7 @@ impl Session {
         Self { child, input, output }
     }
 
-    fn ask(&mut self, sql: &str) -> String {
+    pub fn ask(&mut self, sql: &str) -> String {
         writeln!(self.input, "{sql};").unwrap();
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();

@@ -11,4 +11,5 @@ mod publishing;
 mod queueing;
 mod races;
 mod retrying;
+mod sick;
 mod streams;

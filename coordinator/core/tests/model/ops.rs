@@ -1,6 +1,6 @@
 //! What can happen, and its effect.
 
-use farm_core::life::attempt::Said;
+use farm_core::life::attempt::{Said, StopReason};
 use farm_types::state::AttemptState;
 use farm_types::{Cause, Failure, Platform, Support};
 use proptest::prelude::*;
@@ -55,6 +55,11 @@ pub enum Op {
     },
     Restart(u8),
     Disconnect(u8),
+    /// An attempt is told to stop: its worker has to leave, or nothing is heard of its progress.
+    Tell {
+        which: u8,
+        leaves: bool,
+    },
     /// A while in which all goes well with the jobs, so that there is something to publish.
     Work(u8),
 }
@@ -104,6 +109,7 @@ impl Arbitrary for Op {
             1 => (n(), any::<bool>()).prop_map(|(worker, noticed)| Op::Kill { worker, noticed }),
             2 => n().prop_map(Op::Restart),
             1 => n().prop_map(Op::Disconnect),
+            1 => (n(), any::<bool>()).prop_map(|(which, leaves)| Op::Tell { which, leaves }),
             4 => n().prop_map(Op::Work),
         ]
         .boxed()
@@ -224,6 +230,13 @@ pub fn apply(world: &mut World, op: &Op) {
         }
         Op::Work(from) => world.work(from.into()),
         Op::Disconnect(n) => world.worker(n).connected = false,
+        Op::Tell { which, leaves } => {
+            let live = world.live();
+            if let Some(index) = pick(which, live.len()) {
+                let why = if leaves { StopReason::Released } else { StopReason::NoProgress };
+                world.attempts[live[index]].stop.get_or_insert(why);
+            }
+        }
     }
 }
 

@@ -33,6 +33,7 @@ impl World {
                 attempts: 0,
                 lost: 0,
                 killed: 0,
+                given_back: 0,
                 excluded: Vec::new(),
                 not_before: self.now,
                 ready_at: self.now,
@@ -103,6 +104,7 @@ impl World {
                     last_seen: self.time(row.last_seen),
                     connected: row.connected,
                     draining: false,
+                    on_probation: false,
                 }
             })
             .collect();
@@ -118,7 +120,7 @@ impl World {
             workers,
             engines,
             shares: Default::default(),
-            drained: Default::default(),
+            aside: Default::default(),
             settling,
         };
         for decision in plan(&state, Limits::default(), self.time(self.now)) {
@@ -208,19 +210,26 @@ impl World {
     }
 
     fn settle_job(&mut self, job: Row, ending: Ending, worker: Row) {
-        let (lost, released) = (ending == Ending::Lost, matches!(ending, Ending::Released { .. }));
+        let lost = ending == Ending::Lost;
         let now = self.now;
         let row_of = &mut self.jobs[job];
         row_of.lost += u32::from(lost);
-        let history = History { attempts: row_of.attempts, lost: row_of.lost, killed: row_of.killed };
+        row_of.given_back += u32::from(ending == Ending::Released { declined: false });
+        let history = History {
+            attempts: row_of.attempts,
+            lost: row_of.lost,
+            killed: row_of.killed,
+            full: 0,
+            given_back: row_of.given_back,
+        };
         match retry::after(ending, history, id::<WorkerId>(worker), 0.5) {
             Next::GiveUp(failure) => {
                 row_of.state = life::job::FAIL.take(row_of.state).unwrap();
                 row_of.failure = Some(failure);
             }
-            Next::Retry { after, avoid } => {
+            Next::Retry { after, avoid, refund } => {
                 row_of.state = life::job::AGAIN.take(row_of.state).unwrap();
-                row_of.attempts -= u32::from(released);
+                row_of.attempts -= u32::from(refund);
                 row_of.not_before = now + i64::try_from(after.as_secs()).unwrap();
                 row_of.ready_at = now;
                 if let Some(avoid) =

@@ -61,6 +61,7 @@ pub struct Job {
     pub attempts: u32,
     pub lost: u32,
     pub killed: u32,
+    pub given_back: u32,
     pub excluded: Vec<Row>,
     pub not_before: i64,
     pub ready_at: i64,

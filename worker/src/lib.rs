@@ -10,6 +10,7 @@
 pub mod buildkit;
 pub mod config;
 pub mod desk;
+pub mod disk;
 pub mod engine_watch;
 pub mod link;
 pub mod platforms;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use config::Config;
 use desk::{Chore, Counts, Desk, StopReason};
+use disk::DiskWatch;
 use engine_watch::{EngineWatch, NotReady, ready_at_start, trial};
 use link::control::{Control, ControlError, spawn};
 use runner::Runner;
@@ -137,6 +139,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         .await
         .map_err(|_| RunError::Died("content cache"))?
         .map_err(|error| state_error(error.to_string()))?;
+    let cache = Arc::new(cache);
 
     let first = ready_at_start(&config.engine, &config.platforms).await?;
     let platforms = platforms::describe(&first.identity.offers);
@@ -168,17 +171,28 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     .map_err(RunError::Thread)?;
 
     let suspect = Arc::new(Notify::new());
+    let met_full = Arc::new(Notify::new());
     let ready = watch::Sender::new(first);
     let runner = Arc::new(Runner {
         desk: Arc::clone(&desk),
         spool: spool.clone(),
         client: client.clone(),
-        fetcher: Fetcher::new(client, Arc::new(cache)),
+        fetcher: Fetcher::new(client, Arc::clone(&cache)),
         engine: ready.subscribe(),
         suspect: Arc::clone(&suspect),
+        met_full: Arc::clone(&met_full),
     });
     let mut keepers = JoinSet::new();
     let probed = ready.subscribe();
+    let disks = DiskWatch {
+        desk: Arc::clone(&desk),
+        engine: ready.subscribe(),
+        engine_root: config.engine_root,
+        state_dir: config.state_dir,
+        cache,
+        room: config.room,
+        met_full,
+    };
     let watch = EngineWatch {
         address: config.engine,
         choice: config.platforms,
@@ -189,6 +203,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     keepers.spawn(async move {
         watch.run().await;
         "engine watch"
+    });
+    keepers.spawn(async move {
+        disks.run().await;
+        "disk watch"
     });
     let (at_desk, release_after) = (Arc::clone(&desk), config.release_after);
     keepers.spawn(async move {

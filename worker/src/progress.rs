@@ -15,7 +15,7 @@ use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{AttemptEvent, StepUpdate};
 use farm_types::{Cause, Failure};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Events between the engine and the one who listens.
 const QUEUE: usize = 16;
@@ -110,7 +110,8 @@ where
             }
             continue;
         }
-        match asks(is_over).await {
+        let answer = timeout(limit, asks(is_over)).await;
+        match answer.unwrap_or_else(|_| Err("it did not build anything else meanwhile".to_owned())) {
             Ok(()) => vouched(&vouch),
             Err(why) if is_over => return failure(limit, &why),
             Err(why) => tracing::warn!(why, "a silent job's engine did not answer"),

@@ -48,6 +48,8 @@ pub struct Runner {
     pub engine: watch::Receiver<Ready>,
     /// Told when the engine may be in trouble.
     pub suspect: Arc<Notify>,
+    /// Told when a disk was met full.
+    pub met_full: Arc<Notify>,
 }
 
 /// How an attempt's work ended.
@@ -161,6 +163,9 @@ impl Runner {
                 );
             }
             finished::Outcome::Failure(failure) => {
+                if matches!(failure.code.as_str(), "no_space" | "worker_disk") {
+                    self.met_full.notify_one();
+                }
                 tracing::info!(cause = failure.cause, code = failure.code, "failed");
             }
             finished::Outcome::Stopped(_) => tracing::info!("stopped"),

@@ -3,5 +3,6 @@
 
 mod client;
 mod processes;
+mod sick;
 mod users;
 mod workers;

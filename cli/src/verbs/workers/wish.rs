@@ -95,6 +95,10 @@ pub async fn run(wish: Wish, setup: &Setup) -> Result<Exit> {
             let request = DrainWorkersRequest { names: names.clone(), within_ms };
             let answer = farm.farm().drain_workers(request).await.map_err(|e| farm.error(&e))?.into_inner();
             out.lines(answer.workers.iter().map(drained));
+            if let Some(within) = within.filter(|_| answer.workers.iter().any(is_busy)) {
+                let seconds = within.as_secs();
+                out.line(&format!("what does not end within {seconds} s is given back, and run elsewhere"));
+            }
             if wait && answer.workers.iter().any(is_busy) {
                 wait_idle(&farm, &names, &mut out).await?;
             }

@@ -41,6 +41,8 @@ pub struct DiskWatch {
     pub engine: watch::Receiver<Ready>,
     /// Where the engine keeps all that it has, if somebody said so; else it is asked.
     pub engine_root: Option<PathBuf>,
+    /// What it said, when it was asked.
+    pub asked_root: Option<PathBuf>,
     /// The worker's own folder.
     pub state_dir: PathBuf,
     /// What is kept there of sources.
@@ -62,7 +64,7 @@ struct Found {
 
 impl DiskWatch {
     /// Watches the disks, forever.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut pruned_at: Option<Instant> = None;
         let mut told = None;
         // What is there at the start counts before the first job does.
@@ -109,12 +111,14 @@ impl DiskWatch {
         }
     }
 
-    async fn look(&self) -> Found {
-        let ready = self.engine.borrow().clone();
-        let root = match &self.engine_root {
-            Some(root) => Some(root.clone()),
-            None => ready.engine.root().await,
-        };
+    async fn look(&mut self) -> Found {
+        if self.engine_root.is_none()
+            && (self.asked_root.is_none() || self.engine.has_changed().unwrap_or(false))
+        {
+            let ready = self.engine.borrow_and_update().clone();
+            self.asked_root = ready.engine.root().await;
+        }
+        let root = self.engine_root.clone().or_else(|| self.asked_root.clone());
         let state_dir = self.state_dir.clone();
         let looked = tokio::task::spawn_blocking(move || Found {
             engine: root.and_then(|root| free(&root).ok().map(|free| (root, free))),

@@ -188,6 +188,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         desk: Arc::clone(&desk),
         engine: ready.subscribe(),
         engine_root: config.engine_root,
+        asked_root: None,
         state_dir: config.state_dir,
         cache,
         room: config.room,

@@ -191,16 +191,20 @@ impl Store {
     /// # Errors
     /// The database can't be reached.
     pub async fn probes_via(&self, coordinator: Uuid) -> Result<Vec<(WorkerId, Uuid)>> {
-        let overdue = sqlx::query!(
-            r#"SELECT id, probe_id AS "probe_id!" FROM workers WHERE coordinator_id = $1 AND probe_id IS NOT NULL
-               AND probe_asked_at < farm_now() - make_interval(secs => $2)"#,
+        let on_probation = sqlx::query!(
+            r#"SELECT id, probe_id, coalesce(probe_asked_at < farm_now() - make_interval(secs => $2), false) AS "overdue!"
+               FROM workers WHERE coordinator_id = $1 AND probation_at IS NOT NULL"#,
             coordinator,
             PROBE_WITHIN_SECONDS
         )
         .fetch_all(&self.pool)
         .await?;
-        for row in overdue {
-            match self.probe_ended(row.id.into(), row.probe_id, Err("it did not answer".to_owned())).await {
+        if on_probation.is_empty() {
+            return Ok(Vec::new());
+        }
+        for row in on_probation.into_iter().filter(|row| row.overdue) {
+            let Some(probe) = row.probe_id else { continue };
+            match self.probe_ended(row.id.into(), probe, Err("it did not answer".to_owned())).await {
                 Ok(()) | Err(StoreError::Stale(_)) => {}
                 Err(error) => return Err(error),
             }

@@ -102,7 +102,7 @@ impl World {
                     engine: id::<EngineId>(worker),
                     offers: row.offers.iter().map(offer).collect(),
                     last_seen: self.time(row.last_seen),
-                    connected: row.connected,
+                    connected: row.connected && row.quarantine.is_none(),
                     draining: false,
                     on_probation: false,
                 }
@@ -144,7 +144,8 @@ impl World {
     }
 
     pub fn lease(&mut self, epoch: i64, job: Row, worker: Row) {
-        let able = self.leads(epoch) && self.workers[worker].connected;
+        let able =
+            self.leads(epoch) && self.workers[worker].connected && self.workers[worker].quarantine.is_none();
         let free = self.workers[worker].used < self.workers[worker].slots;
         let Ok(next) = life::job::LEASE.take(self.jobs[job].state) else { return };
         if !able || !free {
@@ -159,6 +160,7 @@ impl World {
             boot: self.workers[worker].known_boot,
             state: AttemptState::Offered,
             stop: None,
+            stop_since: 0,
             lease_expires: self.now + LEASE,
             offered_at: self.now,
             ends: 0,
@@ -304,7 +306,7 @@ impl World {
                     self.workers[worker].used -= 1;
                 }
                 Err(_) => {
-                    self.attempts[attempt].stop.get_or_insert(why);
+                    self.tell_to_stop(attempt, why);
                 }
             }
         }
@@ -336,12 +338,12 @@ impl World {
             return;
         }
         if self.leader.settling_until <= self.now {
+            self.quarantine();
             self.reap();
         }
         for attempt in self.live() {
-            let row = &mut self.attempts[attempt];
-            if row.offered_at + ATTEMPT_DEADLINE < self.now {
-                row.stop.get_or_insert(StopReason::Deadline);
+            if self.attempts[attempt].offered_at + ATTEMPT_DEADLINE < self.now {
+                self.tell_to_stop(attempt, StopReason::Deadline);
             }
         }
         for job in 0..self.jobs.len() {
@@ -358,13 +360,33 @@ impl World {
         self.end_overdue_publications();
     }
 
+    /// The reason and the time stay the first ones.
+    pub fn tell_to_stop(&mut self, attempt: Row, why: StopReason) {
+        let row = &mut self.attempts[attempt];
+        if row.stop.is_none() {
+            (row.stop, row.stop_since) = (Some(why), self.now);
+        }
+    }
+
+    fn quarantine(&mut self) {
+        for attempt in self.live() {
+            let row = &self.attempts[attempt];
+            let worker = &mut self.workers[row.worker];
+            let unheeded = row.stop.is_some() && row.stop_since + STOP_WITHIN < self.now;
+            if unheeded && worker.connected && worker.known_boot == row.boot && worker.quarantine.is_none() {
+                worker.quarantine = Some(attempt);
+            }
+        }
+    }
+
     fn reap(&mut self) {
         for attempt in self.live() {
             let row = &self.attempts[attempt];
             let worker = &self.workers[row.worker];
             let reborn = worker.known_boot != row.boot && worker.booted_at < self.now - REBOOT_GRACE;
             // An earlier end in this pass may have ended it, too.
-            if !self.is_live(attempt) || !(row.lease_expires < self.now || reborn) {
+            let over = row.lease_expires < self.now || reborn || worker.quarantine.is_some();
+            if !self.is_live(attempt) || !over {
                 continue;
             }
             let ended = end(row.stop, Said::Silence { unanswered: row.state == AttemptState::Offered });

@@ -114,6 +114,25 @@ fn a_build_that_fills_the_disk_is_made_elsewhere_and_the_worker_goes_on() {
 }
 
 #[test]
+fn what_is_kept_of_former_builds_is_dropped_before_the_disk_is_full() {
+    let (engine, root) = engine_on_small_disk(400);
+    let spec = spec("w1").engine(&engine.url()).arg("--min-free=20MiB").arg("--prune-below=120MiB");
+    let mut farm = Farm::builder().worker(spec).start();
+    let context = Context::new("FROM scratch\nCOPY large /\n").file("large", vec![7; 50 << 20]);
+    submit(&farm, &context, &["--platform", "linux/amd64"]).ok();
+    // Less than wanted, more than the least.
+    let _filler = fill(&root, 60);
+    let free = || {
+        let disk = rustix::fs::statvfs(&root).unwrap();
+        (disk.f_bavail * disk.f_frsize) >> 20
+    };
+    until("room", LONG, || (free() > 100).then_some(()));
+    assert_eq!(worker(&farm, "w1")["state"], "online");
+    says(&farm.worker("w1").output(), &["there is little room: the engine's build cache was pruned"]);
+    submit(&farm, &small(), &["--platform", "linux/amd64"]).ok();
+}
+
+#[test]
 fn a_worker_without_room_takes_no_jobs_says_so_and_comes_back() {
     let (engine, root) = engine_on_small_disk(400);
     let spec = spec("w1").engine(&engine.url()).arg("--min-free=100MiB").arg("--prune-below=150MiB");

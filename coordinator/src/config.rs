@@ -86,6 +86,8 @@ pub struct Limits {
     pub queue_deadline_seconds: u64,
     /// One try of a job may take so long, seconds.
     pub attempt_deadline_seconds: u64,
+    /// A try of which nothing is heard for so long is tried elsewhere, seconds.
+    pub progress_deadline_seconds: u64,
     /// A publication may take so long, seconds.
     pub publish_deadline_seconds: u64,
     /// An upload session lives for so long after its last call, seconds.
@@ -165,6 +167,7 @@ impl Default for Limits {
             native_grace_seconds: 30,
             queue_deadline_seconds: 24 * 3600,
             attempt_deadline_seconds: 6 * 3600,
+            progress_deadline_seconds: 15 * 60,
             publish_deadline_seconds: 3600,
             upload_session_seconds: 3600,
             max_file_bytes: 8 * 1024 * 1024 * 1024,

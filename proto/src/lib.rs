@@ -24,9 +24,6 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// The protocol version between workers and coordinators that this code speaks.
 pub const WORKER_PROTOCOL: u32 = 1;
 
-/// The feature of a worker that ends when what it runs is done.
-pub const FEATURE_DRAINING: &str = "draining";
-
 /// The longest message that either side takes, bytes. Bulk travels in pieces of [`PIECE_BYTES`].
 pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 

@@ -135,6 +135,14 @@ impl Engine {
         self.child.as_mut().expect("the engine is stopped")
     }
 
+    /// The process id of its containerd.
+    pub fn containerd(&self) -> u32 {
+        let dockerd = self.child.as_ref().expect("the engine is stopped").pid();
+        let output = Command::new("pgrep").args(["-P", &dockerd.to_string(), "-x", "containerd"]).output();
+        let output = String::from_utf8(output.unwrap().stdout).unwrap();
+        output.trim().parse().unwrap_or_else(|_| panic!("dockerd {dockerd} has no containerd: {output:?}"))
+    }
+
     /// Process ids of all that this engine's builds and containers run now.
     pub fn build_processes(&self) -> Vec<u32> {
         processes_in_group(&self.name)

@@ -9,11 +9,14 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use farm_types::spec::parse_duration;
 use farm_types::{Invalid, Offer, Support};
 
 use crate::buildkit::EngineAddress;
+use crate::disk::Room;
 use crate::link::{Coordinators, Token};
 use crate::platforms::Choice;
 
@@ -71,6 +74,25 @@ pub struct Flags {
     #[arg(long, env = "FARM_WORKER_CACHE_BYTES", value_name = "SIZE", default_value = "10GiB")]
     cache_bytes: Size,
 
+    /// With less free on the disk of the engine, or of the state folder, what is kept of former builds is dropped: the
+    /// engine's build cache, the least lately used first, and source files. Bytes, or a number with a unit.
+    #[arg(long, env = "FARM_WORKER_PRUNE_BELOW", value_name = "SIZE", default_value = "5GiB")]
+    prune_below: Size,
+
+    /// With less free there, no job is taken until there is more.
+    #[arg(long, env = "FARM_WORKER_MIN_FREE", value_name = "SIZE", default_value = "1GiB")]
+    min_free: Size,
+
+    /// The folder in which the engine keeps everything, whose disk is watched [default: what a Docker engine on a
+    /// socket says, if that folder is on this machine].
+    #[arg(long, env = "FARM_WORKER_ENGINE_ROOT", value_name = "DIR")]
+    engine_root: Option<PathBuf>,
+
+    /// How long what runs may still take after the first signal, as 90s, 10m or 2h; then it is given back, and another
+    /// worker runs it, which is no failed try of it. For machines that are taken away [default: to its end].
+    #[arg(long, env = "FARM_WORKER_RELEASE_AFTER", value_name = "DURATION", value_parser = span)]
+    release_after: Option<Duration>,
+
     /// How log lines on stderr look. RUST_LOG says which ones there are [default there: info].
     #[arg(long, env = "FARM_WORKER_LOG", value_name = "FORMAT", default_value = "plain")]
     log: LogFormat,
@@ -95,6 +117,12 @@ pub struct Config {
     pub platforms: Choice,
     /// The bound of the content cache, bytes.
     pub cache_bytes: u64,
+    /// How much room there is to be on the disks.
+    pub room: Room,
+    /// Where the engine keeps everything, if it was said.
+    pub engine_root: Option<PathBuf>,
+    /// What runs for so long after the worker was asked to end is given back.
+    pub release_after: Option<Duration>,
 }
 
 /// How log lines look.
@@ -115,7 +143,7 @@ impl Flags {
     /// Fills in what was not given, and reads the token.
     ///
     /// # Errors
-    /// There is no token, or no default could be found for the name or the folder.
+    /// There is no token, no default could be found for the name or the folder, or two flags don't go together.
     pub fn into_config(self) -> Result<Config, Invalid> {
         let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let token = read_token(self.token_file, env("FARM_TOKEN"))?;
@@ -129,6 +157,19 @@ impl Flags {
         };
         let cpus = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let slots = self.slots.map_or_else(cpus, |slots| slots.0);
+        let room = Room { wanted: self.prune_below.0, least: self.min_free.0 };
+        if room.least > room.wanted {
+            let cure = format!(
+                "it would take no jobs before it prunes; write at most what --prune-below says ({} bytes)",
+                room.wanted
+            );
+            return Err(Invalid::new("--min-free", room.least.to_string(), cure));
+        }
+        if let Some(root) = self.engine_root.as_ref().filter(|root| !root.is_dir()) {
+            let cure =
+                "there is no such folder on this machine; leave the flag out where the engine is elsewhere";
+            return Err(Invalid::new("--engine-root", root.to_string_lossy(), cure));
+        }
         Ok(Config {
             coordinators: self.coordinator,
             token,
@@ -142,6 +183,9 @@ impl Flags {
                 (None, None) => Choice::Found,
             },
             cache_bytes: self.cache_bytes.0,
+            room,
+            engine_root: self.engine_root,
+            release_after: self.release_after,
         })
     }
 }
@@ -233,6 +277,11 @@ impl FromStr for ToldPlatforms {
         }
         Ok(Self(offers))
     }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .ok_or_else(|| "write a number and a unit, like 90s, 10m or 2h; at most 30 days".to_owned())
 }
 
 /// A number of bytes.

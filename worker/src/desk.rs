@@ -52,6 +52,8 @@ pub enum StopReason {
     WorkerStopped,
     /// The engine hangs; the job is to be tried elsewhere.
     EngineHangs,
+    /// This worker has to leave before it is done: another one is to run it.
+    GivenBack,
 }
 
 /// An attempt that was accepted: work for the runner. It holds lent passwords, so it can't be printed.
@@ -70,6 +72,8 @@ pub enum Chore {
     Run(Box<Accepted>),
     /// The coordinator took this attempt's end: it need not be kept on disk.
     Forget(AttemptId),
+    /// Show by a trial build that the engine builds; its end goes to [`Desk::probe_ended`].
+    Probe(String),
 }
 
 /// How much there is, for whoever waits for a change.
@@ -90,6 +94,8 @@ pub struct Identity {
     pub offers: Vec<Offer>,
     /// It ends when what it runs is done.
     pub draining: bool,
+    /// Why it offers no platform, in words; empty when it does, or drains.
+    pub withdrawn: String,
 }
 
 /// The desk. See the module's text.
@@ -110,9 +116,13 @@ struct State {
     ended: VecDeque<AttemptId>,
     /// The engine as it was last seen.
     identity: Identity,
-    /// Why nothing new is taken, if so.
+    /// Why nothing new is taken, if so: the engine is away.
     closed: Option<String>,
+    /// Why nothing new is taken, if so: there is no room on the disk.
+    full: Option<String>,
     draining: bool,
+    /// The last trial build that was asked for; with its end, when it has one.
+    probe: Option<(String, Option<Result<(), String>>)>,
 }
 
 #[derive(Debug)]
@@ -150,6 +160,37 @@ impl Desk {
         let mut state = self.lock();
         state.closed = Some(why.into());
         self.show(&state);
+    }
+
+    /// Declines all offers while there is a reason: the disk is full. What runs goes on.
+    pub fn set_full(&self, why: Option<String>) {
+        let mut state = self.lock();
+        state.full = why;
+        self.show(&state);
+    }
+
+    /// Answers a call for a trial build with its end, if it has one; it is begun when it is a new one.
+    pub fn probe(&self, id: String) -> Option<v1::Probed> {
+        let mut state = self.lock();
+        match &state.probe {
+            Some((known, end)) if *known == id => {
+                let failure = end.clone()?.err().unwrap_or_default();
+                return Some(v1::Probed { probe_id: id, failure });
+            }
+            _ => state.probe = Some((id.clone(), None)),
+        }
+        // When nobody listens any more the process is on its way out.
+        let _ = self.chores.send(Chore::Probe(id));
+        None
+    }
+
+    /// The trial build has ended; the next call for it is answered so.
+    pub fn probe_ended(&self, id: &str, end: Result<(), String>) {
+        if let Some((known, answer)) = &mut self.lock().probe
+            && known == id
+        {
+            *answer = Some(end);
+        }
     }
 
     /// Declines all offers from now on, for good.
@@ -278,10 +319,15 @@ impl Desk {
 
     /// An engine that is away, or a worker that drains, runs no platform: the coordinator need not ask.
     fn show(&self, state: &State) {
-        let is_open = state.closed.is_none() && !state.draining;
-        let shown = match is_open {
-            true => state.identity.clone(),
-            false => Identity { offers: Vec::new(), draining: state.draining, ..state.identity.clone() },
+        let why = state.closed.as_ref().or(state.full.as_ref());
+        let shown = match why {
+            None if !state.draining => state.identity.clone(),
+            _ => Identity {
+                offers: Vec::new(),
+                draining: state.draining,
+                withdrawn: why.filter(|_| !state.draining).cloned().unwrap_or_default(),
+                ..state.identity.clone()
+            },
         };
         self.identity.send_if_modified(|known| {
             let is_news = *known != shown;
@@ -305,7 +351,7 @@ impl State {
         if self.draining {
             return Some("the worker drains: it ends when what runs is done".to_owned());
         }
-        if let Some(why) = &self.closed {
+        if let Some(why) = self.closed.as_ref().or(self.full.as_ref()) {
             return Some(why.clone());
         }
         if self.running.len() >= slots {

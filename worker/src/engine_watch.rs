@@ -100,7 +100,10 @@ pub async fn ready(address: &EngineAddress, choice: &Choice) -> Result<Ready, No
         kind: description.kind.as_str().to_owned(),
         version: description.version,
     };
-    Ok(Ready { engine, identity: Identity { engine: engine_identity, offers, draining: false } })
+    Ok(Ready {
+        engine,
+        identity: Identity { engine: engine_identity, offers, draining: false, withdrawn: String::new() },
+    })
 }
 
 /// Whether this is a Docker version that farm can't build with; one that can't be read is tried.
@@ -145,6 +148,26 @@ async fn prove(ready: &Ready) -> Result<(), String> {
         }
         // A busy one takes its time.
         _ => Ok(()),
+    }
+}
+
+/// Builds something, strictly: whatever keeps it from its end within a minute is a failure, in words.
+///
+/// # Errors
+/// It failed, or took too long.
+pub async fn trial(ready: &Ready) -> Result<(), String> {
+    let offers = &ready.identity.offers;
+    let native = offers.iter().find(|offer| offer.support == Support::Native);
+    let Some(offer) = native.or(offers.first()) else { return Err("it runs no platform".to_owned()) };
+    match timeout(PROOF_WITHIN, ready.engine.probe(&offer.platform)).await {
+        Ok(Ok(())) => Ok(()),
+        // farm has no program for that platform: an answer must do.
+        Ok(Err(SolveError::Failed(failure))) if failure.code == "probe_unknown" => {
+            ready.engine.health().await.map_err(|error| error.to_string())
+        }
+        Ok(Err(SolveError::Failed(failure))) => Err(failure.message),
+        Ok(Err(SolveError::Stopped)) => Err("the trial build was stopped".to_owned()),
+        Err(_) => Err(format!("a trial build did not end within {} s", PROOF_WITHIN.as_secs())),
     }
 }
 

@@ -10,9 +10,11 @@
 pub mod buildkit;
 pub mod config;
 pub mod desk;
+pub mod disk;
 pub mod engine_watch;
 pub mod link;
 pub mod platforms;
+pub mod progress;
 pub mod runner;
 pub mod snapshot;
 pub mod spool;
@@ -31,12 +33,13 @@ use farm_types::BootId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use config::Config;
 use desk::{Chore, Counts, Desk, StopReason};
-use engine_watch::{EngineWatch, NotReady, ready_at_start};
+use disk::DiskWatch;
+use engine_watch::{EngineWatch, NotReady, ready_at_start, trial};
 use link::control::{Control, ControlError, spawn};
 use runner::Runner;
 use snapshot::cache::ContentCache;
@@ -136,6 +139,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         .await
         .map_err(|_| RunError::Died("content cache"))?
         .map_err(|error| state_error(error.to_string()))?;
+    let cache = Arc::new(cache);
 
     let first = ready_at_start(&config.engine, &config.platforms).await?;
     let platforms = platforms::describe(&first.identity.offers);
@@ -169,16 +173,29 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     .map_err(RunError::Thread)?;
 
     let suspect = Arc::new(Notify::new());
+    let met_full = Arc::new(Notify::new());
     let ready = watch::Sender::new(first);
     let runner = Arc::new(Runner {
         desk: Arc::clone(&desk),
         spool: spool.clone(),
         client: client.clone(),
-        fetcher: Fetcher::new(client, Arc::new(cache)),
+        fetcher: Fetcher::new(client, Arc::clone(&cache)),
         engine: ready.subscribe(),
         suspect: Arc::clone(&suspect),
+        met_full: Arc::clone(&met_full),
     });
     let mut keepers = JoinSet::new();
+    let probed = ready.subscribe();
+    let disks = DiskWatch {
+        desk: Arc::clone(&desk),
+        engine: ready.subscribe(),
+        engine_root: config.engine_root,
+        asked_root: None,
+        state_dir: config.state_dir,
+        cache,
+        room: config.room,
+        met_full,
+    };
     let watch = EngineWatch {
         address: config.engine,
         choice: config.platforms,
@@ -191,7 +208,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         "engine watch"
     });
     keepers.spawn(async move {
-        end_when_asked(desk, shutdown, leave).await;
+        disks.run().await;
+        "disk watch"
+    });
+    let (at_desk, release_after) = (Arc::clone(&desk), config.release_after);
+    keepers.spawn(async move {
+        end_when_asked(at_desk, shutdown, leave, release_after).await;
         // From here on it is the control link that ends the worker.
         std::future::pending().await
     });
@@ -206,6 +228,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
             Some(chore) = chores.recv() => match chore {
                 // It ends by itself, and frees its slot whatever happens.
                 Chore::Run(accepted) => drop(tokio::spawn(Arc::clone(&runner).run(*accepted))),
+                Chore::Probe(id) => {
+                    let (desk, ready) = (Arc::clone(&desk), probed.borrow().clone());
+                    drop(tokio::spawn(async move {
+                        let end = trial(&ready).await;
+                        tracing::info!(?end, "a trial build was asked for, and has ended");
+                        desk.probe_ended(&id, end);
+                    }));
+                }
                 Chore::Forget(attempt) => {
                     let spool = spool.clone();
                     drop(tokio::task::spawn_blocking(move || spool.forget(attempt)));
@@ -223,7 +253,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
 }
 
 /// Waits to be asked for the end, brings it about, and says when there is nothing left to tell.
-async fn end_when_asked(desk: Arc<Desk>, shutdown: Shutdown, leave: CancellationToken) {
+///
+/// What still runs after `release_after` is given back, to be run elsewhere.
+async fn end_when_asked(
+    desk: Arc<Desk>,
+    shutdown: Shutdown,
+    leave: CancellationToken,
+    release_after: Option<Duration>,
+) {
     tokio::select! {
         () = shutdown.drain.cancelled() => {}
         () = shutdown.abort.cancelled() => {}
@@ -232,8 +269,18 @@ async fn end_when_asked(desk: Arc<Desk>, shutdown: Shutdown, leave: Cancellation
     let counts = desk.watch();
     let running = counts.borrow().running;
     tracing::info!(running, "draining: nothing new is taken; a second signal stops what runs");
+    let give_back = async {
+        match release_after {
+            Some(after) => sleep(after).await,
+            None => std::future::pending().await,
+        }
+        tracing::warn!("time is up: what still runs is given back");
+        desk.stop_all(StopReason::GivenBack);
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         () = idle(counts.clone(), ANSWERS_WITHIN) => {}
+        () = give_back => {}
         () = async {
             shutdown.abort.cancelled().await;
             tracing::warn!("stopping what runs");

@@ -19,10 +19,11 @@ use tracing::Instrument as _;
 
 use crate::buildkit::{Export, Login, Solve, SolveError, Solved};
 use crate::desk::{Accepted, Desk, Lease, StopReason};
-use crate::engine_watch::Ready;
+use crate::engine_watch::{Ready, trial};
 use crate::link::Client;
 use crate::link::events::{Ending, Events};
 use crate::link::limit::LogLimit;
+use crate::progress;
 use crate::snapshot::fetch::{Fetcher, Roots};
 use crate::spool::Spool;
 
@@ -30,6 +31,9 @@ use crate::spool::Spool;
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// How long the events of a stopped attempt may hold up the news of its end.
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A coordinator that has no such limit: longer than any attempt.
+const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Runs attempts.
 pub struct Runner {
@@ -45,6 +49,8 @@ pub struct Runner {
     pub engine: watch::Receiver<Ready>,
     /// Told when the engine may be in trouble.
     pub suspect: Arc<Notify>,
+    /// Told when a disk was met full.
+    pub met_full: Arc<Notify>,
 }
 
 /// How an attempt's work ended.
@@ -107,14 +113,31 @@ impl Runner {
             }
         };
         let tree_id = order.spec.snapshot.tree_id;
-        let roots = match self.fetcher.fetch(lease, tree_id, &order.roots, &events, &stop).await {
+        let limit = order.progress_within;
+        let fetching = self.fetcher.fetch(lease, tree_id, &order.roots, &events, &stop);
+        let roots = match progress::vouching(limit, &events, fetching).await {
             Ok(roots) => roots,
             Err(error) => return error.into_failure().map_or(Outcome::Stopped, Outcome::from),
         };
         let ready = self.engine.borrow().clone();
         let platform = order.platform.clone();
         tracing::debug!(%platform, engine = ready.label(), "solving");
-        match ready.engine.solve(order.into_solve(roots), events, stop).await {
+        let (told, pulse, passing) = progress::listen(events.clone());
+        let solving = async {
+            let solve = ready.engine.solve(order.into_solve(roots), told, stop);
+            // Its last events are part of it.
+            tokio::join!(solve, passing).0
+        };
+        let asks = async |build: bool| match build {
+            true => trial(&ready).await,
+            false => ready.engine.health().await.map_err(|error| error.to_string()),
+        };
+        let solved = tokio::select! {
+            solved = solving => solved,
+            // The solve is dropped, which ends it in the engine.
+            failure = progress::stalled(pulse, limit, events, asks) => Err(SolveError::Failed(failure)),
+        };
+        match solved {
             Ok(solved) => Outcome::Built(Box::new(result(solved, ready.label()))),
             Err(SolveError::Stopped) => Outcome::Stopped,
             Err(SolveError::Failed(failure)) => {
@@ -142,6 +165,9 @@ impl Runner {
                 );
             }
             finished::Outcome::Failure(failure) => {
+                if matches!(failure.code.as_str(), "no_space" | "worker_disk") {
+                    self.met_full.notify_one();
+                }
                 tracing::info!(cause = failure.cause, code = failure.code, "failed");
             }
             finished::Outcome::Stopped(_) => tracing::info!("stopped"),
@@ -194,7 +220,9 @@ fn verdict(outcome: Outcome, reason: Option<StopReason>) -> Option<finished::Out
         // What was done before the stop took effect is done.
         (Outcome::Built(result), _) => finished::Outcome::Result(*result),
         // A step that dies of the cancel looks like one that failed.
-        (_, Some(StopReason::Cancelled)) => finished::Outcome::Stopped(v1::Stopped {}),
+        (_, Some(StopReason::Cancelled | StopReason::GivenBack)) => {
+            finished::Outcome::Stopped(v1::Stopped {})
+        }
         (_, Some(StopReason::WorkerStopped)) => failure(&Failure::new(
             Cause::Infrastructure,
             "worker_stopped",
@@ -238,6 +266,8 @@ struct Order {
     repositories: Vec<Repository>,
     registries: Vec<v1::Registry>,
     roots: Vec<String>,
+    /// After so long without a word it is given up.
+    progress_within: Duration,
 }
 
 impl TryFrom<v1::Offered> for Order {
@@ -252,6 +282,10 @@ impl TryFrom<v1::Offered> for Order {
             repositories: offered.repositories.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             registries: offered.registries,
             roots: offered.roots,
+            progress_within: match offered.progress_ms {
+                0 => NEVER,
+                ms => Duration::from_millis(ms),
+            },
         })
     }
 }

@@ -33,7 +33,7 @@ pub fn offers() -> Vec<Offer> {
 
 /// What a worker is in tests.
 pub fn identity() -> Identity {
-    Identity { engine: v1::Engine::default(), offers: offers(), draining: false }
+    Identity { engine: v1::Engine::default(), offers: offers(), draining: false, withdrawn: String::new() }
 }
 
 /// A new lease.

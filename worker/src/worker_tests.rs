@@ -53,6 +53,9 @@ async fn start(platforms: Option<Vec<farm_types::Offer>>) -> Option<Worker> {
         slots: 1,
         platforms: platforms.map_or(Choice::Found, Choice::Told),
         cache_bytes: 1 << 20,
+        release_after: None,
+        room: crate::disk::Room { wanted: 0, least: 0 },
+        engine_root: None,
     };
     let shutdown = Shutdown::default();
     let running = tokio::spawn(run(config, shutdown.clone()));

@@ -215,7 +215,7 @@ pub struct FailureJson {
 pub struct WorkerJson {
     /// Its name.
     pub name: String,
-    /// online, suspect, withdrawn, draining, drained or offline.
+    /// online, suspect, withdrawn, draining, drained, quarantined, probation or offline.
     pub state: String,
     /// What it builds.
     pub platforms: Vec<WorkerPlatformJson>,
@@ -231,6 +231,14 @@ pub struct WorkerJson {
     pub last_seen: Option<String>,
     /// `BUILD PLATFORM` each.
     pub running: Vec<String>,
+    /// Why it gets no ordinary jobs, where its state alone doesn't say it.
+    pub reason: Option<String>,
+    /// Since when it gets none.
+    pub since: Option<String>,
+    /// On probation: when its next trial build is due.
+    pub next_probe: Option<String>,
+    /// Drained with a limit: when what it still runs is given back.
+    pub release: Option<String>,
 }
 
 /// A platform that a worker offers.
@@ -409,6 +417,10 @@ impl From<&Worker> for WorkerJson {
             version: worker.version.clone(),
             last_seen: time(worker.last_seen_ms),
             running: worker.running.clone(),
+            reason: (!worker.reason.is_empty()).then(|| worker.reason.clone()),
+            since: time(worker.since_ms),
+            next_probe: time(worker.next_probe_ms),
+            release: time(worker.release_ms),
         }
     }
 }

@@ -50,7 +50,10 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let answer = farm.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| farm.error(&e))?;
     let mut workers = answer.into_inner().workers;
     let need = |state: &str| {
-        ["suspect", "offline", "draining", "drained"].iter().position(|s| *s == state).unwrap_or(4)
+        ["quarantined", "probation", "withdrawn", "suspect", "offline", "draining", "drained"]
+            .iter()
+            .position(|s| *s == state)
+            .unwrap_or(7)
     };
     workers.sort_by(|a, b| (need(&a.state), &a.name).cmp(&(need(&b.state), &b.name)));
     let mut out = Out::stdout();
@@ -62,7 +65,9 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     } else if workers.is_empty() {
         out.line("no worker has ever come to this farm; start one with farm-worker");
     } else {
-        out.lines(table(&workers, now_ms()));
+        let now = now_ms();
+        out.lines(table(&workers, now));
+        out.lines(reasons(&workers, now));
     }
     Ok(Exit::Done)
 }
@@ -94,9 +99,76 @@ fn table(workers: &[Worker], now: i64) -> Vec<String> {
     columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
 }
 
+/// A line for each worker that gets no ordinary jobs and has a reason that its state doesn't say.
+fn reasons(workers: &[Worker], now: i64) -> Vec<String> {
+    let wait = |until: i64| match (until - now).max(0) / 1000 {
+        0 => "now".to_owned(),
+        s @ 1..120 => format!("in {s} s"),
+        s => format!("in {} min", s / 60),
+    };
+    workers
+        .iter()
+        .filter_map(|worker| {
+            let name = harmless(&worker.name);
+            let since = if worker.since_ms > 0 {
+                format!(" (since {})", ago(worker.since_ms, now))
+            } else {
+                String::new()
+            };
+            let reason = harmless(&worker.reason);
+            match worker.state.as_str() {
+                "quarantined" => Some(format!(
+                    "{name} is quarantined{since}: {reason}; it comes back when it runs that no more, when it is started \
+                     anew, or by `farm workers resume {name}`"
+                )),
+                "probation" => Some(format!(
+                    "{name} is on probation{since}: {reason}; next trial build {}, or `farm workers resume {name}`",
+                    wait(worker.next_probe_ms)
+                )),
+                "withdrawn" if !reason.is_empty() => {
+                    Some(format!("{name} takes no jobs{since}: {reason}"))
+                }
+                "draining" if worker.release_ms > 0 && !worker.running.is_empty() => {
+                    Some(format!("{name} gives back what it still runs {}", wait(worker.release_ms)))
+                }
+                _ => None,
+            }
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_worker_gets_no_jobs_stands_below_the_list() {
+        let worker = |state: &str, reason: &str| Worker {
+            name: "w1".into(),
+            state: state.into(),
+            reason: reason.into(),
+            since_ms: 1_000,
+            next_probe_ms: 131_000,
+            ..Default::default()
+        };
+        let line = |worker: Worker| reasons(&[worker], 91_000).join("\n");
+        assert_eq!(
+            line(worker("probation", "3 jobs in a row failed there")),
+            "w1 is on probation (since 1 min ago): 3 jobs in a row failed there; next trial build in 40 s, or \
+             `farm workers resume w1`"
+        );
+        assert!(
+            line(worker("quarantined", "it did not stop"))
+                .contains("1 min ago): it did not stop; it comes back")
+        );
+        assert_eq!(
+            line(worker("withdrawn", "its disk is full")),
+            "w1 takes no jobs (since 1 min ago): its disk is full"
+        );
+        assert_eq!(line(worker("online", "")), "");
+        let leaving = Worker { release_ms: 400_000, running: vec!["x".into()], ..worker("draining", "") };
+        assert_eq!(line(leaving), "w1 gives back what it still runs in 5 min");
+    }
 
     #[test]
     fn an_emulated_platform_is_marked() {

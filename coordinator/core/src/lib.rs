@@ -4,8 +4,9 @@
 //! each decision can be tested by properties and replayed. The coordinator gathers the state, asks here,
 //! and writes the answer with its premise in `WHERE`.
 
-pub mod drained;
+pub mod aside;
 pub mod estimate;
+pub mod health;
 pub mod index;
 pub mod life;
 pub mod plan;

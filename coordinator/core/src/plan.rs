@@ -4,14 +4,15 @@
 //! holds. Its cost follows the heads of the queues and the workers it is given, never the queues' length.
 //!
 //! Order: projects by the share of slots that they hold, then jobs by virtual time. Worker: native before
-//! emulated; not one that failed the job while there is another; the freest engine; then the worker's id.
+//! emulated; not one that failed the job while there is another; the freest engine; then the worker's id. One that is on
+//! probation only when no other can come into question, and then not at once.
 
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farm_types::{Emulation, EngineId, JobId, Offer, Platform, ProjectId, Support, WorkerId};
 
-use crate::drained::Drained;
+use crate::aside::Aside;
 
 /// The numbers of the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,11 +21,17 @@ pub struct Limits {
     pub suspect_after: TimeDelta,
     /// A platform counts as natively served until so long after its last native worker's last heartbeat.
     pub native_grace: TimeDelta,
+    /// A job that nobody but workers on probation could run waits for so long before it is given to one after all.
+    pub probation_patience: TimeDelta,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { suspect_after: TimeDelta::seconds(12), native_grace: TimeDelta::seconds(30) }
+        Self {
+            suspect_after: TimeDelta::seconds(12),
+            native_grace: TimeDelta::seconds(30),
+            probation_patience: TimeDelta::seconds(60),
+        }
     }
 }
 
@@ -66,6 +73,8 @@ pub struct WorkerView {
     pub connected: bool,
     /// It takes no new job.
     pub draining: bool,
+    /// It failed several jobs for reasons of its own, and has not shown since that it can build.
+    pub on_probation: bool,
 }
 
 /// The slots of an engine.
@@ -88,8 +97,8 @@ pub struct State {
     pub engines: HashMap<EngineId, Slots>,
     /// Per project: the slots that its running attempts hold, divided by its weight.
     pub shares: HashMap<ProjectId, f64>,
-    /// Workers that an administrator keeps from new jobs: for the words only.
-    pub drained: Vec<Drained>,
+    /// Workers that get no ordinary jobs: for the words only.
+    pub aside: Vec<Aside>,
     /// While set and in the future: the farm was out, so a worker's silence means nothing yet; a native
     /// worker that was seen after `silent_since` counts as there.
     pub settling: Option<Settling>,
@@ -157,6 +166,11 @@ pub enum Waiting {
         /// The platform.
         platform: Platform,
     },
+    /// All who could run it are on probation.
+    Probation {
+        /// The platform.
+        platform: Platform,
+    },
 }
 
 impl Waiting {
@@ -179,6 +193,9 @@ impl Waiting {
             }
             Self::Silent { platform } => {
                 format!("the native workers for {platform}, silent for a moment, to come back")
+            }
+            Self::Probation { platform } => {
+                format!("a trial build for {platform} to succeed: all workers for it are on probation")
             }
         }
     }
@@ -270,33 +287,44 @@ fn choose(
         Emulation::Allow => true,
     };
     let alive = |worker: &&WorkerView| worker.connected && worker.last_seen + limits.suspect_after > now;
+    let allowed: Vec<Support> = [Support::Native, Support::Emulated]
+        .into_iter()
+        .filter(|support| *support == Support::Native || may_emulate)
+        .collect();
+    let on_probation =
+        allowed.iter().any(|support| offers(*support).filter(alive).any(|worker| worker.on_probation));
+    let patience_ends = job.ready_at + limits.probation_patience;
     let mut full: Option<(Support, u32, u32)> = None;
-    for support in [Support::Native, Support::Emulated] {
-        if support == Support::Emulated && !may_emulate {
-            continue;
+    // Those on probation come into question when there is no other, and the job has waited for their trial builds.
+    for sick in [false, true] {
+        if sick && (full.is_some() || now < patience_ends) {
+            break;
         }
-        let candidates: Vec<&WorkerView> = offers(support).filter(alive).collect();
-        let spared: Vec<&WorkerView> =
-            candidates.iter().copied().filter(|w| !job.excluded.contains(&w.id)).collect();
-        let candidates = if spared.is_empty() { candidates } else { spared };
-        let mut engines: Vec<EngineId> = candidates.iter().map(|worker| worker.engine).collect();
-        engines.sort();
-        engines.dedup();
-        let free = |engine: EngineId| slots.get(&engine).map_or(0, |s| s.total.saturating_sub(s.used));
-        let best = candidates
-            .iter()
-            .filter(|worker| free(worker.engine) >= job.weight)
-            .min_by_key(|worker| (std::cmp::Reverse(free(worker.engine)), worker.id));
-        if let Some(worker) = best {
-            let reason = match support {
-                Support::Native => String::new(),
-                Support::Emulated => why_emulated(job, native_served),
-            };
-            return Ok(Choice { support, reason, worker: worker.id, engine: worker.engine });
-        }
-        if !engines.is_empty() && full.is_none() {
-            let sum = |of: fn(&Slots) -> u32| engines.iter().filter_map(|e| slots.get(e)).map(of).sum();
-            full = Some((support, sum(|s| s.used), sum(|s| s.total)));
+        for &support in &allowed {
+            let candidates: Vec<&WorkerView> =
+                offers(support).filter(alive).filter(|worker| worker.on_probation == sick).collect();
+            let spared: Vec<&WorkerView> =
+                candidates.iter().copied().filter(|w| !job.excluded.contains(&w.id)).collect();
+            let candidates = if spared.is_empty() { candidates } else { spared };
+            let mut engines: Vec<EngineId> = candidates.iter().map(|worker| worker.engine).collect();
+            engines.sort();
+            engines.dedup();
+            let free = |engine: EngineId| slots.get(&engine).map_or(0, |s| s.total.saturating_sub(s.used));
+            let best = candidates
+                .iter()
+                .filter(|worker| free(worker.engine) >= job.weight)
+                .min_by_key(|worker| (std::cmp::Reverse(free(worker.engine)), worker.id));
+            if let Some(worker) = best {
+                let reason = match support {
+                    Support::Native => String::new(),
+                    Support::Emulated => why_emulated(job, native_served),
+                };
+                return Ok(Choice { support, reason, worker: worker.id, engine: worker.engine });
+            }
+            if !engines.is_empty() && full.is_none() {
+                let sum = |of: fn(&Slots) -> u32| engines.iter().filter_map(|e| slots.get(e)).map(of).sum();
+                full = Some((support, sum(|s| s.used), sum(|s| s.total)));
+            }
         }
     }
     let emulated_there = offers(Support::Emulated).any(|worker| alive(&worker));
@@ -310,6 +338,10 @@ fn choose(
     };
     Err(match full {
         Some((support, used, total)) => (unlocks, Waiting::Slots { support, used, total }),
+        None if on_probation => (
+            unlocks.into_iter().chain([patience_ends]).min(),
+            Waiting::Probation { platform: job.platform.clone() },
+        ),
         None if native_served => (unlocks, Waiting::Silent { platform: job.platform.clone() }),
         None => (
             unlocks,

@@ -8,6 +8,12 @@ use farm_types::{Cause, Failure, WorkerId};
 pub const MAX_ATTEMPTS: u32 = 4;
 /// A job that lost so many workers is poison.
 pub const MAX_LOST: u32 = 3;
+/// A job that found or made so many disks full is tried no more: it may be what fills them.
+pub const MAX_FULL: u32 = 3;
+/// So often a job may be given back without that counting as a try.
+pub const MAX_REFUNDS: u32 = 3;
+/// The codes of failures for want of disk space.
+pub const FULL_CODES: [&str; 2] = ["no_space", "worker_disk"];
 /// The first wait before a retry that isn't at once; it doubles up to [`MAX_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait before a retry.
@@ -30,12 +36,16 @@ pub enum Ending {
 /// What the job was through, the ended attempt included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
-    /// Attempts that count: all but released ones.
+    /// Attempts that count: all but those that were refunded.
     pub attempts: u32,
     /// Attempts that were lost.
     pub lost: u32,
     /// Attempts that ended with [`Cause::Killed`].
     pub killed: u32,
+    /// Attempts that ended for want of disk space ([`FULL_CODES`]).
+    pub full: u32,
+    /// Attempts that were begun and given back.
+    pub given_back: u32,
 }
 
 /// What happens to the job.
@@ -47,6 +57,8 @@ pub enum Next {
         after: Duration,
         /// The worker that failed it; another is taken while there is one.
         avoid: Option<WorkerId>,
+        /// The attempt doesn't count.
+        refund: bool,
     },
     /// It failed for good.
     GiveUp(Failure),
@@ -58,8 +70,24 @@ pub enum Next {
 pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) -> Next {
     match ending {
         // A moment, so that a worker that declines everything is not asked in a tight loop.
-        Ending::Released { declined } => {
-            Next::Retry { after: FIRST_BACKOFF, avoid: declined.then_some(worker) }
+        Ending::Released { declined: true } => {
+            Next::Retry { after: FIRST_BACKOFF, avoid: Some(worker), refund: true }
+        }
+        Ending::Released { declined: false } if history.given_back <= MAX_REFUNDS => {
+            Next::Retry { after: Duration::ZERO, avoid: None, refund: true }
+        }
+        Ending::Released { declined: false } if history.attempts >= MAX_ATTEMPTS => {
+            Next::GiveUp(Failure::new(
+                Cause::Infrastructure,
+                "given_back",
+                format!(
+                    "workers that had to leave gave it back {} times; run it where machines stay for longer",
+                    history.given_back
+                ),
+            ))
+        }
+        Ending::Released { declined: false } => {
+            Next::Retry { after: Duration::ZERO, avoid: None, refund: false }
         }
         Ending::Lost if history.lost >= MAX_LOST => Next::GiveUp(Failure::new(
             Cause::Infrastructure,
@@ -73,7 +101,17 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
         )),
         Ending::Lost => {
             let after = if history.lost == 1 { Duration::ZERO } else { backoff(history.attempts, jitter) };
-            Next::Retry { after, avoid: Some(worker) }
+            Next::Retry { after, avoid: Some(worker), refund: false }
+        }
+        Ending::Failed(failure)
+            if FULL_CODES.contains(&failure.code.as_str()) && history.full >= MAX_FULL =>
+        {
+            let message = format!(
+                "no disk space was left on {} tries, so it may be what fills the disks; let it write less, or give \
+                 the workers' engines more room (the last one said: {})",
+                history.full, failure.message
+            );
+            Next::GiveUp(Failure { message, ..failure })
         }
         Ending::Failed(failure) => {
             let again = match failure.cause {
@@ -82,7 +120,7 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
                 Cause::Infrastructure => history.attempts < MAX_ATTEMPTS,
             };
             if again {
-                Next::Retry { after: backoff(history.attempts, jitter), avoid: Some(worker) }
+                Next::Retry { after: backoff(history.attempts, jitter), avoid: Some(worker), refund: false }
             } else {
                 Next::GiveUp(failure)
             }
@@ -107,7 +145,8 @@ mod tests {
     }
 
     fn next(ending: Ending, attempts: u32, lost: u32, killed: u32) -> Next {
-        after(ending, History { attempts, lost, killed }, WorkerId::generate(), 1.0)
+        let history = History { attempts, lost, killed, full: 0, given_back: 0 };
+        after(ending, history, WorkerId::generate(), 1.0)
     }
 
     #[test]
@@ -132,18 +171,37 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_back_is_ready_in_a_moment_and_shuns_nobody() {
-        let given_back = next(Ending::Released { declined: false }, 9, 0, 0);
-        assert_eq!(given_back, Next::Retry { after: FIRST_BACKOFF, avoid: None });
+    fn what_was_given_back_is_ready_at_once_and_counts_from_the_fourth_time_on() {
+        let given_back = |attempts, given_back| {
+            let history = History { attempts, lost: 0, killed: 0, full: 0, given_back };
+            after(Ending::Released { declined: false }, history, WorkerId::generate(), 1.0)
+        };
+        let again = |refund| Next::Retry { after: Duration::ZERO, avoid: None, refund };
+        assert_eq!(given_back(9, 3), again(true));
+        assert_eq!(given_back(3, 4), again(false));
+        assert!(matches!(given_back(4, 7), Next::GiveUp(f) if f.code == "given_back"));
         let declined = next(Ending::Released { declined: true }, 9, 0, 0);
-        assert!(matches!(declined, Next::Retry { after: FIRST_BACKOFF, avoid: Some(_) }));
+        assert!(matches!(declined, Next::Retry { after: FIRST_BACKOFF, avoid: Some(_), refund: true }));
+    }
+
+    #[test]
+    fn what_fills_every_disk_ends_with_a_word_about_it() {
+        let full = |full| {
+            let history = History { attempts: full, lost: 0, killed: 0, full, given_back: 0 };
+            let failure = Failure::new(Cause::Infrastructure, "no_space", "[2/2] RUN x: no space left");
+            after(Ending::Failed(failure), history, WorkerId::generate(), 1.0)
+        };
+        assert!(matches!(full(2), Next::Retry { avoid: Some(_), refund: false, .. }));
+        let Next::GiveUp(failure) = full(3) else { panic!("it was tried three times") };
+        assert_eq!(failure.code, "no_space");
+        assert!(failure.message.contains("3 tries") && failure.message.contains("RUN x"), "{failure}");
     }
 
     proptest! {
         #[test]
         fn no_job_is_tried_for_ever(attempts in MAX_ATTEMPTS..100, lost in 0_u32..4, jitter in 0.0..1.0) {
             for ending in [failed(Cause::Infrastructure), failed(Cause::Killed), Ending::Lost] {
-                let history = History { attempts, lost, killed: 1 };
+                let history = History { attempts, lost, killed: 1, full: 0, given_back: 0 };
                 let next = after(ending, history, WorkerId::generate(), jitter);
                 prop_assert!(matches!(next, Next::GiveUp(_)));
             }

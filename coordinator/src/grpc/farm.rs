@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farm_proto::v1;
 use farm_proto::v1::farm_service_server::FarmService;
@@ -58,6 +59,7 @@ impl FarmService for Farm {
                     && !worker.draining
                     && worker.drained_at.is_none()
                     && worker.withdrawn_at.is_none()
+                    && worker.quarantined_at.is_none()
             })
             .flat_map(|worker| worker.offers.iter().filter(|offer| is_main(offer, &worker.offers)))
             .map(|offer| offer.platform.to_string())
@@ -83,8 +85,10 @@ impl FarmService for Farm {
         request: Request<v1::DrainWorkersRequest>,
     ) -> Result<Response<v1::DrainWorkersResponse>, Status> {
         let principal = self.context.tokens.require(&request, Action::ManageWorkers)?;
-        let names = workers::checked(request.into_inner().names)?;
-        let done = self.context.store.drain_workers(&names).await.map_err(status::store)?;
+        let request = request.into_inner();
+        let within = (request.within_ms > 0).then(|| Duration::from_millis(request.within_ms));
+        let names = workers::checked(request.names)?;
+        let done = self.context.store.drain_workers(&names, within).await.map_err(status::store)?;
         workers::refused(&self.context, done).await?;
         tracing::info!(?names, by = principal.name, "workers are drained");
         let workers = workers::changed(&self.context, &names).await?;

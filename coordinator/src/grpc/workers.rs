@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use farm_proto::v1;
 use farm_store::drain::{Done, Refusal};
+use farm_store::sick::QUARANTINE_WORDS;
 use farm_store::workers::WorkerRecord;
 use farm_types::ids::check_worker_name;
 use farm_types::suggest;
@@ -37,12 +38,22 @@ fn show(worker: WorkerRecord, silent: bool, running: Vec<String>) -> v1::Worker 
     let state = match (worker.connected, silent) {
         (false, _) => "offline",
         (true, true) => "suspect",
+        (true, false) if worker.quarantined_at.is_some() => "quarantined",
         // It leaves, it was drained, or its engine is away: it takes nothing new.
         (true, false) if worker.draining => "draining",
         (true, false) if worker.drained_at.is_some() && running.is_empty() => "drained",
         (true, false) if worker.drained_at.is_some() => "draining",
         (true, false) if worker.withdrawn_at.is_some() => "withdrawn",
+        (true, false) if worker.probation_at.is_some() => "probation",
         (true, false) => "online",
+    };
+    let (since, reason) = match state {
+        "quarantined" => (worker.quarantined_at, QUARANTINE_WORDS.to_owned()),
+        "draining" | "drained" => (worker.drained_at, String::new()),
+        "withdrawn" => (worker.withdrawn_at, worker.withdrawn_why),
+        "probation" => (worker.probation_at, worker.probation_why),
+        "suspect" | "offline" => (Some(worker.last_seen), String::new()),
+        _ => (None, String::new()),
     };
     v1::Worker {
         name: worker.name,
@@ -62,6 +73,10 @@ fn show(worker: WorkerRecord, silent: bool, running: Vec<String>) -> v1::Worker 
         last_seen_ms: present::ms(worker.last_seen),
         version: worker.software_version,
         running,
+        reason,
+        since_ms: since.map_or(0, present::ms),
+        next_probe_ms: worker.probe_at.map_or(0, present::ms),
+        release_ms: worker.release_at.map_or(0, present::ms),
     }
 }
 

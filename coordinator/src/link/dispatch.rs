@@ -29,6 +29,11 @@ async fn dispatch_one(context: &Context) -> farm_store::Result<()> {
             v1::control_response::Message::Stop(v1::Stop { attempt_id: attempt.to_string(), reason })
         });
     }
+    for (worker, probe) in context.store.probes_via(context.id).await? {
+        context.link.say(worker, (probe.into(), true), || {
+            v1::control_response::Message::Probe(v1::Probe { probe_id: probe.to_string() })
+        });
+    }
     for offered in context.store.offered_via(context.id).await? {
         let worker = offered.worker;
         context.link.say(worker, (offered.attempt, true), || {
@@ -75,6 +80,7 @@ fn offer(context: &Context, offered: OfferedAttempt) -> v1::Offered {
         registries: context.registries.lend(&repositories),
         roots: offered.roots,
         log_bytes: context.config.limits.log_bytes,
+        progress_ms: context.config.limits.progress_deadline_seconds.saturating_mul(1000),
         spec: Some((&offered.spec).into()),
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::plan::Settling;
+use farm_store::Store;
 use farm_store::leader::{Epoch, Leadership, Outage};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ const LEADER_TTL: Duration = Duration::from_secs(2);
 const LEADER_TICK: Duration = Duration::from_millis(500);
 /// A gap between leaders that is longer than this was an outage of all coordinators.
 const OUTAGE: Duration = Duration::from_secs(3);
+/// How long a worker may take, beyond the deadline, to say itself that an attempt makes no progress.
+const PROGRESS_GRACE: Duration = Duration::from_secs(60);
 /// A coordinator that was silent for so long holds no workers.
 const COORDINATOR_SILENCE: Duration = Duration::from_secs(5);
 
@@ -135,12 +138,17 @@ async fn keep_house_one(context: &Context, lead: Lead) -> farm_store::Result<()>
         Some(settling) => store.now().await? >= settling.until,
         None => true,
     };
+    let progress = Duration::from_secs(limits.progress_deadline_seconds).saturating_add(PROGRESS_GRACE);
     let mut changed = 0;
     // What one of them can't do must not keep the others from theirs.
     for done in [
         store.disown_workers(COORDINATOR_SILENCE).await.map(|_| 0),
+        if settled { quarantine(store, lead.epoch).await } else { Ok(0) },
         if settled { store.reap(lead.epoch, publish, rand::random::<f64>()).await } else { Ok(0) },
         store.stop_overdue_attempts(lead.epoch, Duration::from_secs(limits.attempt_deadline_seconds)).await,
+        if settled { store.stop_stalled_attempts(lead.epoch, progress).await } else { Ok(0) },
+        store.release_overdue_attempts(lead.epoch).await,
+        if settled { judge(store, lead.epoch).await } else { Ok(0) },
         store.end_overdue_queues(lead.epoch).await,
         store.end_overdue_builds(lead.epoch).await,
         store.end_overdue_publications(lead.epoch).await,
@@ -154,4 +162,20 @@ async fn keep_house_one(context: &Context, lead: Lead) -> farm_store::Result<()>
         context.hints.changed();
     }
     Ok(())
+}
+
+async fn quarantine(store: &Store, epoch: Epoch) -> farm_store::Result<usize> {
+    let names = store.quarantine_unheeding(epoch).await?;
+    for name in &names {
+        tracing::warn!(worker.name = name, "quarantined: it did not stop what it was told to");
+    }
+    Ok(names.len())
+}
+
+async fn judge(store: &Store, epoch: Epoch) -> farm_store::Result<usize> {
+    let changed = store.judge_workers(epoch).await?;
+    for change in &changed {
+        tracing::warn!("worker {change}");
+    }
+    Ok(changed.len())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use farm_core::drained;
+use farm_core::aside;
 use farm_core::plan::{Decision, Limits, plan};
 use farm_store::StoreError;
 use farm_store::lease::Assignment;
@@ -73,7 +73,7 @@ async fn schedule_one(context: &Context, lead: Lead) -> farm_store::Result<Durat
             }
             Decision::Hold { job, until, why } => {
                 next = next.into_iter().chain(until).min();
-                reasons.push((job, drained::words(&why, &state.drained)));
+                reasons.push((job, aside::words(&why, &state.aside)));
             }
         }
     }
@@ -94,5 +94,6 @@ fn limits(context: &Context) -> Limits {
     Limits {
         suspect_after: seconds(limits.suspect_seconds),
         native_grace: seconds(limits.native_grace_seconds),
+        ..Limits::default()
     }
 }

@@ -109,7 +109,8 @@ impl Store {
         let seq: i64 = fit(seq)?;
         let stored = sqlx::query_scalar!(
             "WITH next AS (
-                UPDATE attempts SET acked_seq = acked_seq + 1, log_open = true, log_bytes = log_bytes + length($4::bytea)
+                UPDATE attempts SET acked_seq = acked_seq + 1, log_open = true, log_bytes = log_bytes + length($4::bytea),
+                       progress_at = farm_now()
                 WHERE id = $1 AND lease_token = $2 AND acked_seq = $3::bigint - 1 AND log_removed_at IS NULL
                 RETURNING project_id, log_day, acked_seq)
              INSERT INTO attempt_chunks (log_day, project_id, attempt_id, seq, payload)

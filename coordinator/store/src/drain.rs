@@ -4,6 +4,7 @@
 //! column of its own beside the worker's word `draining`, so that no `Hello` takes it back.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -32,11 +33,12 @@ struct Named {
 }
 
 impl Store {
-    /// Drains workers: they get nothing new until they are resumed. Draining again changes nothing.
+    /// Drains workers: they get nothing new until they are resumed. What they still run after `within`, if that is
+    /// said, is given back. Draining again changes nothing but this limit.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn drain_workers(&self, names: &[String]) -> Result<Done> {
+    pub async fn drain_workers(&self, names: &[String], within: Option<Duration>) -> Result<Done> {
         let mut tx = self.begin().await?;
         let named = match named(&mut tx, names).await? {
             Ok(named) => named,
@@ -44,9 +46,11 @@ impl Store {
         };
         let ids: Vec<Uuid> = named.iter().map(|worker| worker.id).collect();
         let drained = sqlx::query!(
-            "UPDATE workers SET drained_at = coalesce(drained_at, farm_now())
+            "UPDATE workers SET drained_at = coalesce(drained_at, farm_now()),
+                    release_at = coalesce(farm_now() + make_interval(secs => $2), release_at)
              WHERE id = ANY($1) AND removed_at IS NULL",
-            &ids
+            &ids,
+            within.map(|within| within.as_secs_f64())
         )
         .execute(&mut *tx)
         .await?;
@@ -55,7 +59,7 @@ impl Store {
         Ok(Ok(()))
     }
 
-    /// Takes a drain back. One that wasn't drained stays as it is.
+    /// Takes a drain, a quarantine and a probation back. One that had none stays as it is.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -67,7 +71,11 @@ impl Store {
         };
         let ids: Vec<Uuid> = named.iter().map(|worker| worker.id).collect();
         let resumed = sqlx::query!(
-            "UPDATE workers SET drained_at = NULL WHERE id = ANY($1) AND removed_at IS NULL",
+            "UPDATE workers SET drained_at = NULL, release_at = NULL, quarantined_at = NULL,
+                    quarantine_token = NULL, probation_at = NULL, probation_why = '', probe_at = NULL,
+                    probe_id = NULL, probe_asked_at = NULL, probe_failures = 0, probations = 0,
+                    trusted_at = farm_now()
+             WHERE id = ANY($1) AND removed_at IS NULL",
             &ids
         )
         .execute(&mut *tx)
@@ -96,7 +104,7 @@ impl Store {
         }
         let ids: Vec<Uuid> = named.iter().map(|worker| worker.id).collect();
         let removed = sqlx::query!(
-            "UPDATE workers SET removed_at = farm_now(), drained_at = NULL
+            "UPDATE workers SET removed_at = farm_now(), drained_at = NULL, release_at = NULL
              WHERE id = ANY($1) AND removed_at IS NULL AND coordinator_id IS NULL
                AND NOT EXISTS (SELECT FROM attempts a WHERE a.worker_id = workers.id
                                AND a.state IN ('offered', 'running'))",

@@ -262,16 +262,22 @@ pub(crate) async fn end_as(
 
 /// Makes a job whose attempt ended without a result ready again, or fails it.
 async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId, jitter: f64) -> Result<()> {
-    let released = matches!(ending, Ending::Released { .. });
     let lost = ending == Ending::Lost;
     let row = sqlx::query!(
         r#"SELECT attempt_count, lost_count,
                   (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
-                   AND a.failure ->> 'cause' = 'killed') AS "killed!"
+                   AND a.failure ->> 'cause' = 'killed') AS "killed!",
+                  (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
+                   AND a.failure ->> 'code' = ANY($4)) AS "full!",
+                  (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
+                   AND a.started_at IS NOT NULL
+                   AND (a.state = 'released' OR a.state = 'lost' AND a.stop_reason = $5)) AS "given_back!"
            FROM jobs j WHERE project_id = $1 AND id = $2 AND state = ANY($3) FOR UPDATE"#,
         place.project.as_uuid(),
         place.job,
-        &life::job::AGAIN.premise()
+        &life::job::AGAIN.premise(),
+        &retry::FULL_CODES.map(str::to_owned),
+        StopReason::Released.as_str()
     )
     .fetch_optional(&mut **tx)
     .await?
@@ -280,6 +286,8 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
         attempts: fit(row.attempt_count)?,
         lost: fit(row.lost_count + i32::from(lost))?,
         killed: fit(row.killed)?,
+        full: fit(row.full)?,
+        given_back: fit(row.given_back)?,
     };
     match retry::after(ending, history, worker, jitter) {
         Next::GiveUp(failure) => {
@@ -294,7 +302,7 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
             }
             end_job(tx, place, life::job::FAIL, Some(&failure)).await
         }
-        Next::Retry { after, avoid } => {
+        Next::Retry { after, avoid, refund } => {
             let updated = sqlx::query!(
                 "UPDATE jobs SET state = $7, ready_at = farm_now(),
                         not_before = farm_now() + make_interval(secs => $3),
@@ -305,7 +313,7 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
                 place.project.as_uuid(),
                 place.job,
                 after.as_secs_f64(),
-                i32::from(released),
+                i32::from(refund),
                 i32::from(lost),
                 avoid.map(WorkerId::as_uuid),
                 life::job::AGAIN.word(),

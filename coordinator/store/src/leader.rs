@@ -32,6 +32,9 @@ pub struct Outage {
     pub settles_within: Duration,
 }
 
+/// How long a transaction of a leader's may do nothing, or wait for a lock: less than a leadership lasts without renewal.
+const LEADER_PATIENCE: &str = "1500ms";
+
 /// What [`Store::lead`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leadership {
@@ -72,7 +75,8 @@ impl Store {
             return Ok(Leadership::Kept { epoch: Epoch(epoch), settling: self.settling().await? });
         }
         let taken = sqlx::query_scalar!(
-            "WITH before AS (SELECT epoch, expires_at FROM leader FOR UPDATE)
+            // One that still leads is not waited for. FOR UPDATE waits for all that hold its epoch.
+            "WITH before AS (SELECT epoch, expires_at FROM leader WHERE expires_at <= farm_now() FOR UPDATE)
              UPDATE leader SET epoch = leader.epoch + 1, coordinator_id = $1, taken_at = farm_now(),
                     expires_at = farm_now() + make_interval(secs => $2),
                     silent_since = CASE
@@ -190,10 +194,17 @@ impl Store {
 ///
 /// A leader whose time is over leads no more, even if nobody has taken over: where the database was away, what it
 /// holds of workers' signs is as old as that, and only the next epoch knows that there was an outage.
+///
+/// Who takes over waits for what holds the row (renewing it waits for nobody). So that a leader that was stopped in the
+/// middle can't make it wait for long, the database ends a transaction of a leader's that does nothing, or waits for a
+/// lock, for [`LEADER_PATIENCE`].
 pub(crate) async fn hold_epoch(tx: &mut crate::Tx, epoch: Epoch) -> Result<()> {
-    let held = sqlx::query_scalar!(
-        "SELECT epoch FROM leader WHERE epoch = $1 AND expires_at > farm_now() FOR SHARE",
-        epoch.0
+    let held = sqlx::query!(
+        "SELECT set_config('idle_in_transaction_session_timeout', $2, true) AS idle,
+                set_config('lock_timeout', $2, true) AS lock
+         FROM leader WHERE epoch = $1 AND expires_at > farm_now() FOR KEY SHARE",
+        epoch.0,
+        LEADER_PATIENCE
     )
     .fetch_optional(&mut **tx)
     .await?;

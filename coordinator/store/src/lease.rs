@@ -97,7 +97,7 @@ impl Store {
         let worker = sqlx::query!(
             "SELECT name, boot_id FROM workers
              WHERE id = $1 AND engine_id = $2 AND coordinator_id IS NOT NULL AND NOT draining AND withdrawn_at IS NULL
-               AND drained_at IS NULL
+               AND drained_at IS NULL AND quarantined_at IS NULL
              FOR SHARE",
             assignment.worker.as_uuid(),
             assignment.engine.as_uuid()

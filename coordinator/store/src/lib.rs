@@ -24,6 +24,7 @@ pub mod retain;
 pub mod retry;
 pub mod schedule;
 pub mod seal;
+pub mod sick;
 pub mod snapshots;
 pub mod sweep;
 pub mod workers;

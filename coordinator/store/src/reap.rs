@@ -21,7 +21,7 @@ const REBOOT_GRACE_SECONDS: f64 = 3.0;
 
 impl Store {
     /// Ends the attempts whose lease has ended, or whose worker lives another life by now and so doesn't
-    /// run them. Gives how many.
+    /// run them, or is quarantined. Gives how many.
     ///
     /// This transaction is the cut: until it commits, the worker's result still counts.
     ///
@@ -33,7 +33,7 @@ impl Store {
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN workers w ON w.id = a.worker_id
              WHERE a.state IN ('offered', 'running')
-               AND (a.lease_expires_at < farm_now()
+               AND (a.lease_expires_at < farm_now() OR w.quarantined_at IS NOT NULL
                     OR (w.boot_id <> a.boot_id AND w.booted_at < farm_now() - make_interval(secs => $2)))
              ORDER BY a.lease_expires_at LIMIT $1",
             BATCH,
@@ -76,14 +76,18 @@ impl Store {
         let Some(unanswered) = unanswered else { return Ok(false) };
         let ended = sqlx::query!(
             r#"UPDATE attempts a SET state = $3, finished_at = farm_now(),
-                    failure = jsonb_build_object('cause', 'infrastructure', 'code', 'worker_lost', 'message',
+                    failure = jsonb_build_object('cause', 'infrastructure', 'code',
+                        CASE WHEN w.boot_id = a.boot_id AND w.quarantined_at IS NOT NULL
+                             THEN 'worker_quarantined' ELSE 'worker_lost' END, 'message',
                         CASE WHEN w.boot_id <> a.boot_id THEN 'it was restarted'
+                             WHEN w.quarantined_at IS NOT NULL
+                             THEN 'it did not stop a job that it was told to stop, and was quarantined'
                              WHEN a.state = 'offered' THEN 'it did not answer'
                              ELSE 'no heartbeat for '
                                   || extract(epoch FROM farm_now() - w.last_seen)::int || ' s' END)
                FROM workers w
                WHERE a.id = $1 AND w.id = a.worker_id AND a.state = ANY($4)
-                 AND (a.lease_expires_at < farm_now()
+                 AND (a.lease_expires_at < farm_now() OR w.quarantined_at IS NOT NULL
                       OR (w.boot_id <> a.boot_id AND w.booted_at < farm_now() - make_interval(secs => $2)))
                RETURNING a.worker_id, a.engine_id, a.weight, a.stop_reason"#,
             attempt,

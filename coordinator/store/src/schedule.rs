@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use chrono::DateTime;
-use farm_core::drained::Drained;
+use farm_core::aside::{Aside, Reason};
 use farm_core::plan::{Slots, State, WaitingJob, WorkerView};
 use farm_types::{EngineId, JobId, ProjectId, WorkerId};
 use uuid::Uuid;
 
 use crate::leader::{Epoch, hold_epoch};
+use crate::sick::QUARANTINE_WORDS;
+use crate::workers::WorkerRecord;
 use crate::{Result, Store, fit, state};
 
 impl Store {
@@ -59,11 +61,7 @@ impl Store {
         let records = self.workers().await?;
         let engines: HashMap<EngineId, Slots> =
             records.iter().map(|r| (r.engine_id, Slots { total: r.slots, used: r.slots_used })).collect();
-        let drained = records
-            .iter()
-            .filter(|record| record.connected && record.drained_at.is_some())
-            .map(|record| Drained { name: record.name.clone(), offers: record.offers.clone() })
-            .collect();
+        let aside = records.iter().filter_map(aside).collect();
         let workers = records
             .into_iter()
             .map(|record| WorkerView {
@@ -71,12 +69,16 @@ impl Store {
                 engine: record.engine_id,
                 offers: record.offers,
                 // One that offers nothing, or gets nothing, is as good as silent since then.
-                last_seen: [record.withdrawn_at, record.drained_at]
+                last_seen: [record.withdrawn_at, record.drained_at, record.quarantined_at]
                     .into_iter()
                     .flatten()
                     .fold(record.last_seen, DateTime::min),
-                connected: record.connected && record.withdrawn_at.is_none() && record.drained_at.is_none(),
+                connected: record.connected
+                    && record.withdrawn_at.is_none()
+                    && record.drained_at.is_none()
+                    && record.quarantined_at.is_none(),
                 draining: record.draining,
+                on_probation: record.probation_at.is_some(),
             })
             .collect();
         let shares = sqlx::query!(
@@ -87,7 +89,7 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let shares = shares.into_iter().map(|row| (ProjectId::from(row.project_id), row.share)).collect();
-        Ok(State { waiting, workers, engines, shares, drained, settling: None })
+        Ok(State { waiting, workers, engines, shares, aside, settling: None })
     }
 
     /// Writes down what ready jobs wait for, where it changed. Gives how many changed.
@@ -126,4 +128,20 @@ impl Store {
         tx.commit().await?;
         Ok(noted.len())
     }
+}
+
+/// What keeps a connected worker from ordinary jobs, if anything does that can be told.
+fn aside(record: &WorkerRecord) -> Option<Aside> {
+    let reason = if record.quarantined_at.is_some() {
+        Reason::Quarantined(QUARANTINE_WORDS.to_owned())
+    } else if record.drained_at.is_some() {
+        Reason::Drained
+    } else if record.withdrawn_at.is_some() && !record.withdrawn_why.is_empty() {
+        Reason::Withdrawn(record.withdrawn_why.clone())
+    } else if record.probation_at.is_some() {
+        Reason::Probation(record.probation_why.clone())
+    } else {
+        return None;
+    };
+    record.connected.then(|| Aside { name: record.name.clone(), offers: record.offers.clone(), reason })
 }

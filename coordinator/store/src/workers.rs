@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{Result, Store, StoreError, fit};
 
-/// An attempt that was told to stop is renewed for so long; then its lease runs out.
-const STOP_WITHIN_SECONDS: f64 = 60.0;
+/// A worker that has not stopped within this what it was told to is quarantined; the lease is renewed no more.
+pub(crate) const STOP_WITHIN_SECONDS: f64 = 60.0;
 
 /// A worker's sign of life.
 #[derive(Debug, Clone)]
@@ -53,6 +53,8 @@ pub struct Registration {
     pub offers: Vec<Offer>,
     /// How many jobs at once.
     pub slots: u32,
+    /// Why it offers no platform, in its words; empty when it doesn't say.
+    pub withdrawn_why: String,
 }
 
 /// A worker as it stands in the list.
@@ -78,6 +80,18 @@ pub struct WorkerRecord {
     pub drained_at: Option<DateTime<Utc>>,
     /// Since when it offers nothing: its engine is away, or it is about to leave.
     pub withdrawn_at: Option<DateTime<Utc>>,
+    /// Why, in its words; may be empty.
+    pub withdrawn_why: String,
+    /// When what it still runs is given back, if it was drained with a limit.
+    pub release_at: Option<DateTime<Utc>>,
+    /// Since when it is set aside, since it did not stop what it was told to.
+    pub quarantined_at: Option<DateTime<Utc>>,
+    /// Since when it is on probation, and gets no ordinary jobs.
+    pub probation_at: Option<DateTime<Utc>>,
+    /// Why, in words; may be empty.
+    pub probation_why: String,
+    /// When its next trial build is due.
+    pub probe_at: Option<DateTime<Utc>>,
     /// Its last sign.
     pub last_seen: DateTime<Utc>,
     /// Its farm version.
@@ -116,14 +130,24 @@ impl Store {
         let protocol: i32 = fit(worker.protocol)?;
         let id = sqlx::query_scalar!(
             "INSERT INTO workers (id, name, engine_id, boot_id, coordinator_id, protocol, features,
-                                  software_version, slots, connection_id, withdrawn_at, home, draining)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13, $14)
+                                  software_version, slots, connection_id, withdrawn_at, home, draining,
+                                  withdrawn_why)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13, $14, $15)
              ON CONFLICT (name) DO UPDATE SET engine_id = EXCLUDED.engine_id, boot_id = EXCLUDED.boot_id,
                 coordinator_id = EXCLUDED.coordinator_id, protocol = EXCLUDED.protocol,
                 features = EXCLUDED.features, software_version = EXCLUDED.software_version,
                 slots = EXCLUDED.slots, connection_id = EXCLUDED.connection_id, home = EXCLUDED.home,
                 last_seen = farm_now(), draining = EXCLUDED.draining, removed_at = NULL,
                 withdrawn_at = CASE WHEN $12 THEN coalesce(workers.withdrawn_at, farm_now()) END,
+                withdrawn_why = EXCLUDED.withdrawn_why,
+                -- Another life runs nothing of the former one's, and shows at once whether it is well.
+                quarantined_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.quarantined_at END,
+                quarantine_token = CASE WHEN workers.boot_id = EXCLUDED.boot_id
+                                   THEN workers.quarantine_token END,
+                probe_id = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.probe_id END,
+                probe_asked_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.probe_asked_at END,
+                probe_at = CASE WHEN workers.probation_at IS NOT NULL AND workers.boot_id <> EXCLUDED.boot_id
+                           THEN farm_now() ELSE workers.probe_at END,
                 booted_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.booted_at
                             ELSE farm_now() END
              WHERE workers.boot_id = EXCLUDED.boot_id OR workers.coordinator_id IS NULL
@@ -144,6 +168,7 @@ impl Store {
             worker.offers.is_empty(),
             worker.home,
             worker.draining,
+            worker.withdrawn_why,
         )
         .fetch_optional(&mut *tx)
         .await?
@@ -205,7 +230,8 @@ impl Store {
     /// Notes signs of life, and renews for `lease` what the workers said that they run: all in one write.
     ///
     /// A lease is renewed only by the life of the worker that holds it, only while it is live, and not for long
-    /// once it was told to stop. A worker that gives a sign is connected to the coordinator that heard it.
+    /// once it was told to stop. A worker that gives a sign is connected to the coordinator that heard it. One that was
+    /// quarantined for what it doesn't name any more is so no longer.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -215,7 +241,9 @@ impl Store {
         let tokens: Vec<Uuid> = signs.iter().flat_map(|sign| sign.tokens.iter().copied()).collect();
         sqlx::query!(
             "WITH seen AS (
-                UPDATE workers SET last_seen = farm_now(), coordinator_id = $5, removed_at = NULL
+                UPDATE workers SET last_seen = farm_now(), coordinator_id = $5, removed_at = NULL,
+                    quarantined_at = CASE WHEN quarantine_token = ANY($3) THEN quarantined_at END,
+                    quarantine_token = CASE WHEN quarantine_token = ANY($3) THEN quarantine_token END
                 FROM unnest($1::uuid[], $2::uuid[]) AS sign (worker, connection)
                 WHERE workers.id = sign.worker AND workers.connection_id = sign.connection
                 RETURNING workers.id, workers.boot_id),
@@ -247,7 +275,8 @@ impl Store {
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>> {
         let rows = sqlx::query!(
             r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, w.draining, w.drained_at,
-                      w.withdrawn_at, w.last_seen,
+                      w.withdrawn_at, w.withdrawn_why, w.release_at, w.quarantined_at, w.probation_at,
+                      w.probation_why, w.probe_at, w.last_seen,
                       w.coordinator_id IS NOT NULL AS "connected!", w.software_version,
                       coalesce((SELECT json_agg(json_build_object('platform', p.platform,
                                 'support', p.support, 'told', p.told) ORDER BY p.platform)
@@ -269,6 +298,12 @@ impl Store {
                     draining: row.draining,
                     drained_at: row.drained_at,
                     withdrawn_at: row.withdrawn_at,
+                    withdrawn_why: row.withdrawn_why,
+                    release_at: row.release_at,
+                    quarantined_at: row.quarantined_at,
+                    probation_at: row.probation_at,
+                    probation_why: row.probation_why,
+                    probe_at: row.probe_at,
                     last_seen: row.last_seen,
                     software_version: row.software_version,
                     offers: crate::from_json(row.offers)?,

@@ -161,7 +161,7 @@ pub fn hello(name: &str, slots: u32) -> v1::Hello {
     v1::Hello {
         min_version: 1,
         max_version: 1,
-        features: Vec::new(),
+        features: vec!["progress".to_owned(), "probes".to_owned()],
         name: name.to_owned(),
         boot_id: BootId::generate().to_string(),
         software_version: "sim".to_owned(),
@@ -177,6 +177,7 @@ pub fn hello(name: &str, slots: u32) -> v1::Hello {
         }],
         slots,
         home: String::new(),
+        withdrawn_reason: String::new(),
     }
 }
 

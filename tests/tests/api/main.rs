@@ -4,5 +4,6 @@
 mod client;
 mod keeping;
 mod processes;
+mod sick;
 mod users;
 mod workers;

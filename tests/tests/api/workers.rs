@@ -308,6 +308,7 @@ async fn a_drained_worker_gets_no_offer_and_a_wish_is_for_all_that_it_names_or_f
     let mut sim = Sim::connect(&client, hello("arm-rack", 2)).await.unwrap();
     let drain = |names: &[&str]| v1::DrainWorkersRequest {
         names: names.iter().map(|name| (*name).to_owned()).collect(),
+        within_ms: 0,
     };
     for (names, code, words) in [
         (&["arm-rack", "arm-rakc"][..], Code::NotFound, "no worker arm-rakc; did you mean arm-rack?"),

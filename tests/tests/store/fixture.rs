@@ -124,13 +124,14 @@ impl World {
             coordinator: self.coordinator,
             connection: Uuid::new_v4(),
             protocol: 1,
-            features: Vec::new(),
+            features: [farm_types::FEATURE_PROGRESS, farm_types::FEATURE_PROBES].map(str::to_owned).to_vec(),
             software_version: "test".to_owned(),
             engine_key: format!("engine of {name}"),
             engine_kind: "docker".to_owned(),
             engine_version: "0".to_owned(),
             offers: vec![offer("linux/amd64"), offer("linux/arm64")],
             slots,
+            withdrawn_why: String::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One leader at a time, and nothing from an old one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farm_store::StoreError;
 use farm_store::leader::{Leadership, Peer};
@@ -201,4 +201,71 @@ async fn an_engine_has_the_slots_of_its_largest_worker_that_is_there() {
     assert_eq!(slots().await, [4, 4]);
     world.store.worker_disconnected(worker, large.connection).await.unwrap();
     assert_eq!(slots().await, [1, 1]);
+}
+
+#[tokio::test]
+async fn a_leader_that_is_stopped_in_the_middle_of_a_transaction_is_followed_within_three_seconds() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let assignment = world.assignment(build, 0, worker).await;
+    let begin = Instant::now();
+    let mut lease = std::pin::pin!(world.store.lease(world.epoch, assignment, LEASE));
+    // Nobody polls it any more once it holds the leader's row: the session is as one of a process that was stopped.
+    let holds = || {
+        world.database.psql(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND state = 'idle in transaction' AND query LIKE '%FROM leader%KEY SHARE%'",
+        ) == "1"
+    };
+    while !holds() {
+        assert!(futures::poll!(&mut lease).is_pending(), "it never came to hold the leader's row");
+        assert!(begin.elapsed() < Duration::from_secs(20), "the lease took too long");
+        tokio::task::yield_now().await;
+    }
+    // Renewed at the last moment.
+    let kept = world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap();
+    assert!(matches!(kept, Leadership::Kept { .. }), "{kept:?}");
+    let stopped_at = Instant::now();
+    let other = Uuid::now_v7();
+    let epoch = loop {
+        match world.store.lead(other, TTL, OUTAGE).await {
+            Ok(Leadership::Taken { epoch, .. }) => break epoch,
+            // As a coordinator does it: another look half a second later.
+            Ok(_) | Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(500)).await,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(stopped_at.elapsed() < Duration::from_secs(20), "nobody leads");
+    };
+    let took = stopped_at.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(epoch.0 > world.epoch.0);
+    // When it goes on, its transaction is gone.
+    assert!(lease.await.is_err());
+    assert_eq!(world.slots_used(), 0);
+}
+
+#[tokio::test]
+async fn a_leader_that_waits_for_a_lock_delays_neither_its_renewal_nor_its_successor() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let assignment = world.assignment(build, 0, worker).await;
+    let mut holder = crate::interleavings::Session::new(&world);
+    holder.ask("BEGIN; SELECT 'held' FROM executions FOR UPDATE");
+    world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap();
+    let begin = Instant::now();
+    let renewed = async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                     AND wait_event_type = 'Lock'";
+        while world.database.psql(waits) != "1" {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let kept = world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap();
+        assert!(matches!(kept, Leadership::Kept { .. }), "{kept:?}");
+        assert_eq!(world.database.psql(waits), "1", "it was renewed after the wait only");
+    };
+    let (lease, ()) = tokio::join!(world.store.lease(world.epoch, assignment, LEASE), renewed);
+    assert!(lease.is_err());
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
 }

@@ -14,5 +14,6 @@ mod races;
 mod retaining;
 mod retrying;
 mod sealing;
+mod sick;
 mod streams;
 mod sweeping;

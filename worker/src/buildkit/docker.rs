@@ -1,10 +1,11 @@
-//! The two questions that only Docker's own API answers: which version, and which engine is this.
+//! The two questions that only Docker's own API answers: which version, and which engine is this (and where it keeps
+//! what it has).
 //!
 //! Spoken as HTTP/1.0 by hand, because then an answer ends with the connection and nothing is chunked
 //! (RFC 1945, section 7.2.2). Nothing else of Docker's API is used.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -31,6 +32,8 @@ pub(super) struct Info {
     pub(super) id: String,
     #[serde(rename = "Architecture")]
     pub(super) architecture: String,
+    #[serde(rename = "DockerRootDir", default)]
+    pub(super) root: Option<PathBuf>,
     #[serde(rename = "DriverStatus", default)]
     driver_status: Option<Vec<Vec<String>>>,
 }

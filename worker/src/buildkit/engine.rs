@@ -206,7 +206,11 @@ impl Engine {
         &self.inner.dialer
     }
 
-    fn control(&self) -> ControlClient<Channel> {
+    pub(super) fn kind(&self) -> EngineKind {
+        self.inner.kind
+    }
+
+    pub(super) fn control(&self) -> ControlClient<Channel> {
         ControlClient::new(self.inner.control.clone())
     }
 
@@ -227,7 +231,7 @@ impl Engine {
         }
     }
 
-    fn unreachable(&self, reason: String) -> EngineError {
+    pub(super) fn unreachable(&self, reason: String) -> EngineError {
         let cure = match self.address().0 {
             // A refused client certificate looks just like an engine that is down.
             Place::Tcp { .. } => {

@@ -17,6 +17,7 @@ mod cases;
 mod collected;
 mod connect;
 mod details;
+mod disk;
 mod docker;
 mod elf;
 mod engine;

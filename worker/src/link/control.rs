@@ -11,8 +11,8 @@ use std::time::Duration;
 use std::{io, thread};
 
 use farm_proto::endpoints::Endpoints;
-use farm_proto::{FEATURE_DRAINING, WORKER_PROTOCOL, v1};
-use farm_types::BootId;
+use farm_proto::{WORKER_PROTOCOL, v1};
+use farm_types::{BootId, FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS};
 use rand::RngExt as _;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -204,7 +204,11 @@ impl Control {
         v1::Hello {
             min_version: WORKER_PROTOCOL,
             max_version: WORKER_PROTOCOL,
-            features: identity.draining.then(|| FEATURE_DRAINING.to_owned()).into_iter().collect(),
+            features: [FEATURE_PROGRESS, FEATURE_PROBES]
+                .into_iter()
+                .chain(identity.draining.then_some(FEATURE_DRAINING))
+                .map(str::to_owned)
+                .collect(),
             name: self.name.clone(),
             boot_id: self.boot.to_string(),
             home: self.home.clone(),
@@ -212,6 +216,7 @@ impl Control {
             engine: Some(identity.engine.clone()),
             platforms: identity.offers.iter().map(Into::into).collect(),
             slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
+            withdrawn_reason: identity.withdrawn.clone(),
         }
     }
 }

@@ -163,6 +163,12 @@ impl<'a> Session<'a> {
                 }
                 Err(error) => tracing::warn!(%error, "an answer names no attempt"),
             },
+            Some(Response::Probe(probe)) => {
+                if let Some(probed) = desk.probe(probe.probe_id) {
+                    // One that gets lost is asked for again.
+                    let _ = self.tell(Request::Probed(probed));
+                }
+            }
             Some(Response::Welcome(_)) => tracing::warn!("a second Welcome; ignored"),
             // A newer coordinator may say more than we know.
             None => {}

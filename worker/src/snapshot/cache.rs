@@ -137,6 +137,14 @@ impl ContentCache {
         (Pins { cache: Arc::clone(self), held }, missing)
     }
 
+    /// Drops all that nobody holds. Gives how many bytes that were.
+    pub fn drop_idle(&self) -> u64 {
+        let mut state = self.lock();
+        let before = state.bytes;
+        self.evict_to(&mut state, 0);
+        before - state.bytes
+    }
+
     /// Bytes of all kept files.
     pub fn bytes(&self) -> u64 {
         self.lock().bytes
@@ -148,7 +156,11 @@ impl ContentCache {
     }
 
     fn evict(&self, state: &mut State) {
-        while state.bytes > self.bound {
+        self.evict_to(state, self.bound);
+    }
+
+    fn evict_to(&self, state: &mut State, bound: u64) {
+        while state.bytes > bound {
             let Some((_, digest)) = state.idle.pop_first() else { return };
             state.forget(&digest);
             if let Err(error) = fs::remove_file(self.path(&digest)) {

@@ -137,7 +137,7 @@ impl Plan {
         } else {
             ResultFiles { iidfile: args.iidfile, metadata_file: args.metadata_file }
         };
-        result_files.check(!tags.is_empty())?;
+        result_files.check(!tags.is_empty(), args.detach)?;
         let emulation = match &args.emulation {
             Some(text) => text.parse().map_err(|e| flag("--emulation", e))?,
             None => Emulation::default(),

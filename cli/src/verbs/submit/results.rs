@@ -22,11 +22,17 @@ impl ResultFiles {
     /// file (as with Docker).
     ///
     /// # Errors
-    /// A file can't be written there, or there will be nothing to write.
-    pub(super) fn check(&self, has_tag: bool) -> Result<(), Invalid> {
+    /// A file can't be written there, or there will be nothing to write; or nobody, as the command won't wait.
+    pub(super) fn check(&self, has_tag: bool, detach: bool) -> Result<(), Invalid> {
         let files = [("--iidfile", &self.iidfile), ("--metadata-file", &self.metadata_file)];
         for (flag, path) in files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?))) {
             let invalid = |cure: &str| Invalid::new(flag, path.display().to_string(), cure);
+            if detach {
+                return Err(invalid(
+                    "with --detach nobody is there to write it when the build is done; leave --detach out, or ask later: \
+                     farm show BUILD --json",
+                ));
+            }
             if flag == "--iidfile" && !has_tag {
                 return Err(invalid(
                     "without -t nothing is published, and so there is no digest; add -t REPO:TAG",

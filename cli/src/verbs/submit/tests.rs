@@ -254,6 +254,10 @@ fn options_of_run_and_stages_without_cache_reach_the_request() {
         (&["--iidfile", "/nowhere/at/all"], "-t"),
         (&["--metadata-file", "/nowhere/at/all"], "folder isn't there"),
         (&["--metadata-file", "/"], "this is a folder"),
+        (&["--metadata-file", "x", "--detach"], "--metadata-file \"x\": with --detach nobody is there"),
+        (&["--iidfile", "x", "-t", "localhost:5002/a:1", "--detach"], "leave --detach out"),
+        (&["-o", "type=local,dest=out", "--detach"], "--output"),
+        (&["--load", "--detach"], "--load"),
     ] {
         assert!(error(line).contains(cure), "{line:?}: {}", error(line));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use farm_proto::v1::{
     DrainWorkersRequest, ListWorkersRequest, RemoveWorkersRequest, ResumeWorkersRequest, Worker,
 };
+use farm_types::spec::parse_duration;
 
 use crate::calls::through;
 use crate::config::Setup;
@@ -23,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub enum Wish {
     /// Give workers nothing new; what they run goes on
     Drain(Drain),
-    /// Give drained workers jobs again
+    /// Give workers jobs again that are drained, quarantined or on probation
     #[command(after_help = "Examples:\n  farm workers resume w-arm1\n  farm workers resume w-arm1 w-arm2")]
     Resume {
         /// The workers, as `farm workers` lists them
@@ -50,12 +51,24 @@ pub struct Drain {
     /// Wait until they run nothing any more; Ctrl-C ends the waiting only
     #[arg(long)]
     wait: bool,
+
+    /// Give back what they still run after DURATION (90s, 10m, 2h): it is run elsewhere at once, and that is no
+    /// failed try of it
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    within: Option<Duration>,
+}
+
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    parse_duration(text)
+        .filter(|within| !within.is_zero())
+        .ok_or_else(|| "write a number and a unit, like 90s, 10m or 2h; at most 30 days".to_owned())
 }
 
 const DRAIN_HELP: &str = "\
 Examples:
   farm workers drain w-arm1
   farm workers drain w-arm1 w-arm2 --wait && ssh arm1 reboot
+  farm workers drain w-spot7 --within 90s
 
 A drained worker stays so through restarts of it and of the farm, until `farm workers resume`. To
 jobs it is as if it were not there: with `--emulation fallback` they are emulated elsewhere from
@@ -77,10 +90,15 @@ pub async fn run(wish: Wish, setup: &Setup) -> Result<Exit> {
     let farm = Farm::connect(&setup.address).await?;
     let mut out = Out::stdout();
     match wish {
-        Wish::Drain(Drain { names, wait }) => {
-            let request = DrainWorkersRequest { names: names.clone() };
+        Wish::Drain(Drain { names, wait, within }) => {
+            let within_ms = within.map_or(0, |within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+            let request = DrainWorkersRequest { names: names.clone(), within_ms };
             let answer = farm.farm().drain_workers(request).await.map_err(|e| farm.error(&e))?.into_inner();
             out.lines(answer.workers.iter().map(drained));
+            if let Some(within) = within.filter(|_| answer.workers.iter().any(is_busy)) {
+                let seconds = within.as_secs();
+                out.line(&format!("what does not end within {seconds} s is given back, and run elsewhere"));
+            }
             if wait && answer.workers.iter().any(is_busy) {
                 wait_idle(&farm, &names, &mut out).await?;
             }

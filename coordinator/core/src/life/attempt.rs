@@ -34,11 +34,16 @@ pub enum StopReason {
     FailedElsewhere,
     /// It goes on for longer than a try may.
     Deadline,
+    /// Nothing was heard of its progress for too long.
+    NoProgress,
+    /// Its worker has to leave; another one is to run it.
+    Released,
 }
 
 impl StopReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Cancelled, Self::FailedElsewhere, Self::Deadline];
+    pub const ALL: [Self; 5] =
+        [Self::Cancelled, Self::FailedElsewhere, Self::Deadline, Self::NoProgress, Self::Released];
 
     /// As SQL and the wire have it.
     pub const fn as_str(self) -> &'static str {
@@ -46,6 +51,8 @@ impl StopReason {
             Self::Cancelled => "cancelled",
             Self::FailedElsewhere => "failed elsewhere",
             Self::Deadline => "deadline",
+            Self::NoProgress => "no progress",
+            Self::Released => "released",
         }
     }
 
@@ -125,29 +132,51 @@ impl JobFate {
 /// A result counts even if nobody wanted it any more: it is there. A failure doesn't, if it came of being stopped.
 pub fn end(stop: Option<StopReason>, said: Said) -> Ended {
     let unwanted = stop.is_some_and(StopReason::is_unwanted);
-    let overdue = stop == Some(StopReason::Deadline);
+    let late = match stop {
+        Some(StopReason::Deadline) => Some(deadline()),
+        Some(StopReason::NoProgress) => Some(no_progress()),
+        _ => None,
+    };
+    let given_back = stop == Some(StopReason::Released);
     let failed = |failure: Failure| Ended {
         transition: FAIL,
         failure: Some(failure.clone()),
         job: JobFate::Ending(Ending::Failed(failure)),
     };
     let ended = |transition, job| Ended { transition, failure: None, job };
-    match said {
-        Said::Succeeded => ended(SUCCEED, JobFate::Result),
-        Said::Failed(_) | Said::Stopped if unwanted => ended(CANCEL, JobFate::Cancelled),
-        Said::Failed(_) | Said::Stopped if overdue => failed(deadline()),
-        Said::Failed(failure) => failed(failure),
-        Said::Stopped => ended(RELEASE, JobFate::Ending(Ending::Released { declined: false })),
-        Said::Released { .. } if unwanted => ended(RELEASE, JobFate::Cancelled),
-        Said::Released { declined } => ended(RELEASE, JobFate::Ending(Ending::Released { declined })),
-        Said::Silence { .. } if unwanted => ended(LOSE, JobFate::Cancelled),
-        Said::Silence { .. } if overdue => ended(LOSE, JobFate::Ending(Ending::Failed(deadline()))),
+    match (said, late) {
+        (Said::Succeeded, _) => ended(SUCCEED, JobFate::Result),
+        (Said::Failed(_) | Said::Stopped, _) if unwanted => ended(CANCEL, JobFate::Cancelled),
+        (Said::Failed(_) | Said::Stopped, Some(late)) => failed(late),
+        // What dies of being stopped looks like a failure.
+        (Said::Failed(_), None) if given_back => {
+            ended(RELEASE, JobFate::Ending(Ending::Released { declined: false }))
+        }
+        (Said::Failed(failure), None) => failed(failure),
+        (Said::Stopped, None) => ended(RELEASE, JobFate::Ending(Ending::Released { declined: false })),
+        (Said::Released { .. }, _) if unwanted => ended(RELEASE, JobFate::Cancelled),
+        (Said::Released { declined }, _) => ended(RELEASE, JobFate::Ending(Ending::Released { declined })),
+        (Said::Silence { .. }, _) if unwanted => ended(LOSE, JobFate::Cancelled),
+        (Said::Silence { .. }, Some(late)) => ended(LOSE, JobFate::Ending(Ending::Failed(late))),
         // Nothing ever ran, so no worker was lost by it.
-        Said::Silence { unanswered: true } => {
+        (Said::Silence { unanswered: true }, None) => {
             ended(LOSE, JobFate::Ending(Ending::Released { declined: true }))
         }
-        Said::Silence { unanswered: false } => ended(LOSE, JobFate::Ending(Ending::Lost)),
+        // It was to leave, and has left.
+        (Said::Silence { .. }, None) if given_back => {
+            ended(LOSE, JobFate::Ending(Ending::Released { declined: false }))
+        }
+        (Said::Silence { unanswered: false }, None) => ended(LOSE, JobFate::Ending(Ending::Lost)),
     }
+}
+
+/// Nothing was heard of it.
+fn no_progress() -> Failure {
+    Failure::new(
+        Cause::Infrastructure,
+        "no_progress",
+        "nothing was heard of its progress for too long (progress_deadline_seconds in the coordinator's configuration)",
+    )
 }
 
 /// It took longer than a try may.

@@ -21,7 +21,15 @@ fn worker(state: &mut State, offers: &[(&str, Support)], slots: u32) -> WorkerId
         })
         .collect();
     state.engines.insert(engine, Slots { total: slots, used: 0 });
-    state.workers.push(WorkerView { id, engine, offers, last_seen: at(0), connected: true, draining: false });
+    state.workers.push(WorkerView {
+        id,
+        engine,
+        offers,
+        last_seen: at(0),
+        connected: true,
+        draining: false,
+        on_probation: false,
+    });
     id
 }
 
@@ -237,4 +245,30 @@ fn durations_too_long_for_a_clock_do_not_panic() {
     job(&mut state, "linux/arm64", "fallback");
     state.waiting[0].emulation = Emulation::FallbackAfter(Duration::MAX);
     assert!(matches!(held(&state, 1).1, Waiting::NoWorker { .. }));
+}
+
+#[test]
+fn a_worker_on_probation_is_taken_when_there_is_no_other_and_not_at_once() {
+    let mut state = State::default();
+    let sick = worker(&mut state, &[("linux/arm64", Native)], 1);
+    state.workers[0].on_probation = true;
+    let waiting = job(&mut state, "linux/arm64", "fallback");
+    let arm64 = "linux/arm64".parse().unwrap();
+    assert_eq!(held(&state, 5), (Some(at(30)), Waiting::Probation { platform: arm64 }));
+    state.workers[0].last_seen = at(60);
+    assert_eq!(assigned(&state, 60), [(waiting, sick, Native)]);
+    // Probation unlocks no emulation, as long as the policy wants none beside a native worker.
+    let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
+    state.workers[1].last_seen = at(50);
+    assert!(assigned(&state, 50).is_empty());
+    state.waiting[0].emulation = "allow".parse().unwrap();
+    assert_eq!(assigned(&state, 50), [(waiting, emulating, Emulated)]);
+    // One that is well is waited for, however long.
+    state.waiting[0].emulation = "fallback".parse().unwrap();
+    let sound = worker(&mut state, &[("linux/arm64", Native)], 1);
+    state.workers.iter_mut().for_each(|worker| worker.last_seen = at(1000));
+    assert_eq!(assigned(&state, 1000), [(waiting, sound, Native)]);
+    let engine = state.workers[2].engine;
+    state.engines.get_mut(&engine).unwrap().used = 1;
+    assert!(matches!(held(&state, 1000).1, Waiting::Slots { used: 1, total: 1, .. }));
 }

@@ -1,6 +1,6 @@
 //! What can happen, and its effect.
 
-use farm_core::life::attempt::Said;
+use farm_core::life::attempt::{Said, StopReason};
 use farm_types::state::AttemptState;
 use farm_types::{Cause, Failure, Platform, Support};
 use proptest::prelude::*;
@@ -55,6 +55,13 @@ pub enum Op {
     },
     Restart(u8),
     Disconnect(u8),
+    /// An attempt is told to stop: its worker has to leave, or nothing is heard of its progress.
+    Tell {
+        which: u8,
+        leaves: bool,
+    },
+    /// A worker does no longer what it is told to, or does it again.
+    Deaf(u8),
     /// A while in which all goes well with the jobs, so that there is something to publish.
     Work(u8),
 }
@@ -104,6 +111,8 @@ impl Arbitrary for Op {
             1 => (n(), any::<bool>()).prop_map(|(worker, noticed)| Op::Kill { worker, noticed }),
             2 => n().prop_map(Op::Restart),
             1 => n().prop_map(Op::Disconnect),
+            1 => (n(), any::<bool>()).prop_map(|(which, leaves)| Op::Tell { which, leaves }),
+            1 => n().prop_map(Op::Deaf),
             4 => n().prop_map(Op::Work),
         ]
         .boxed()
@@ -128,6 +137,8 @@ pub fn start() -> World {
             last_seen: 0,
             known_boot: 0,
             booted_at: 0,
+            quarantine: None,
+            deaf: false,
             alive: true,
             boot: 0,
             running: Vec::new(),
@@ -218,12 +229,22 @@ pub fn apply(world: &mut World, op: &Op) {
             worker.connected = true;
             worker.last_seen = now;
             if worker.known_boot != worker.boot {
+                worker.quarantine = None;
+                worker.deaf = false;
                 worker.known_boot = worker.boot;
                 worker.booted_at = now;
             }
         }
         Op::Work(from) => world.work(from.into()),
         Op::Disconnect(n) => world.worker(n).connected = false,
+        Op::Deaf(n) => world.worker(n).deaf ^= true,
+        Op::Tell { which, leaves } => {
+            let live = world.live();
+            if let Some(index) = pick(which, live.len()) {
+                let why = if leaves { StopReason::Released } else { StopReason::NoProgress };
+                world.tell_to_stop(live[index], why);
+            }
+        }
     }
 }
 
@@ -316,15 +337,21 @@ impl World {
         worker.last_seen = now;
         let named: Vec<Row> =
             worker.running.iter().copied().chain(worker.spool.iter().map(|(a, _)| *a)).collect();
+        if self.workers[index].quarantine.is_some_and(|unheeded| !named.contains(&unheeded)) {
+            self.workers[index].quarantine = None;
+        }
         for attempt in named {
             if !self.is_live(attempt) {
-                self.workers[index].running.retain(|running| *running != attempt);
+                // Superseded.
+                if !self.workers[index].deaf {
+                    self.workers[index].running.retain(|running| *running != attempt);
+                }
                 continue;
             }
             self.attempts[attempt].lease_expires = now + LEASE;
             let stop = self.attempts[attempt].stop.is_some();
             let worker = &mut self.workers[index];
-            if stop && worker.running.contains(&attempt) {
+            if stop && !worker.deaf && worker.running.contains(&attempt) {
                 worker.running.retain(|running| *running != attempt);
                 worker.spool.push((attempt, Said::Stopped));
             }

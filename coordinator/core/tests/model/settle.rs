@@ -17,6 +17,7 @@ const ROUNDS: i64 = 2_000;
 pub fn settle(world: &mut World, stopped_for: i64) {
     let epoch = world.leader.epoch;
     world.stopped = [false; 2];
+    world.workers.iter_mut().for_each(|worker| worker.deaf = false);
     let (mut stopped, tasks) =
         std::mem::take(&mut world.tasks).into_iter().partition(|task| task.epoch != epoch);
     world.tasks = tasks;

@@ -33,6 +33,7 @@ impl World {
                 attempts: 0,
                 lost: 0,
                 killed: 0,
+                given_back: 0,
                 excluded: Vec::new(),
                 not_before: self.now,
                 ready_at: self.now,
@@ -101,8 +102,9 @@ impl World {
                     engine: id::<EngineId>(worker),
                     offers: row.offers.iter().map(offer).collect(),
                     last_seen: self.time(row.last_seen),
-                    connected: row.connected,
+                    connected: row.connected && row.quarantine.is_none(),
                     draining: false,
+                    on_probation: false,
                 }
             })
             .collect();
@@ -118,7 +120,7 @@ impl World {
             workers,
             engines,
             shares: Default::default(),
-            drained: Default::default(),
+            aside: Default::default(),
             settling,
         };
         for decision in plan(&state, Limits::default(), self.time(self.now)) {
@@ -142,7 +144,8 @@ impl World {
     }
 
     pub fn lease(&mut self, epoch: i64, job: Row, worker: Row) {
-        let able = self.leads(epoch) && self.workers[worker].connected;
+        let able =
+            self.leads(epoch) && self.workers[worker].connected && self.workers[worker].quarantine.is_none();
         let free = self.workers[worker].used < self.workers[worker].slots;
         let Ok(next) = life::job::LEASE.take(self.jobs[job].state) else { return };
         if !able || !free {
@@ -157,6 +160,7 @@ impl World {
             boot: self.workers[worker].known_boot,
             state: AttemptState::Offered,
             stop: None,
+            stop_since: 0,
             lease_expires: self.now + LEASE,
             offered_at: self.now,
             ends: 0,
@@ -208,19 +212,26 @@ impl World {
     }
 
     fn settle_job(&mut self, job: Row, ending: Ending, worker: Row) {
-        let (lost, released) = (ending == Ending::Lost, matches!(ending, Ending::Released { .. }));
+        let lost = ending == Ending::Lost;
         let now = self.now;
         let row_of = &mut self.jobs[job];
         row_of.lost += u32::from(lost);
-        let history = History { attempts: row_of.attempts, lost: row_of.lost, killed: row_of.killed };
+        row_of.given_back += u32::from(ending == Ending::Released { declined: false });
+        let history = History {
+            attempts: row_of.attempts,
+            lost: row_of.lost,
+            killed: row_of.killed,
+            full: 0,
+            given_back: row_of.given_back,
+        };
         match retry::after(ending, history, id::<WorkerId>(worker), 0.5) {
             Next::GiveUp(failure) => {
                 row_of.state = life::job::FAIL.take(row_of.state).unwrap();
                 row_of.failure = Some(failure);
             }
-            Next::Retry { after, avoid } => {
+            Next::Retry { after, avoid, refund } => {
                 row_of.state = life::job::AGAIN.take(row_of.state).unwrap();
-                row_of.attempts -= u32::from(released);
+                row_of.attempts -= u32::from(refund);
                 row_of.not_before = now + i64::try_from(after.as_secs()).unwrap();
                 row_of.ready_at = now;
                 if let Some(avoid) =
@@ -295,7 +306,7 @@ impl World {
                     self.workers[worker].used -= 1;
                 }
                 Err(_) => {
-                    self.attempts[attempt].stop.get_or_insert(why);
+                    self.tell_to_stop(attempt, why);
                 }
             }
         }
@@ -327,12 +338,12 @@ impl World {
             return;
         }
         if self.leader.settling_until <= self.now {
+            self.quarantine();
             self.reap();
         }
         for attempt in self.live() {
-            let row = &mut self.attempts[attempt];
-            if row.offered_at + ATTEMPT_DEADLINE < self.now {
-                row.stop.get_or_insert(StopReason::Deadline);
+            if self.attempts[attempt].offered_at + ATTEMPT_DEADLINE < self.now {
+                self.tell_to_stop(attempt, StopReason::Deadline);
             }
         }
         for job in 0..self.jobs.len() {
@@ -349,13 +360,33 @@ impl World {
         self.end_overdue_publications();
     }
 
+    /// The reason and the time stay the first ones.
+    pub fn tell_to_stop(&mut self, attempt: Row, why: StopReason) {
+        let row = &mut self.attempts[attempt];
+        if row.stop.is_none() {
+            (row.stop, row.stop_since) = (Some(why), self.now);
+        }
+    }
+
+    fn quarantine(&mut self) {
+        for attempt in self.live() {
+            let row = &self.attempts[attempt];
+            let worker = &mut self.workers[row.worker];
+            let unheeded = row.stop.is_some() && row.stop_since + STOP_WITHIN < self.now;
+            if unheeded && worker.connected && worker.known_boot == row.boot && worker.quarantine.is_none() {
+                worker.quarantine = Some(attempt);
+            }
+        }
+    }
+
     fn reap(&mut self) {
         for attempt in self.live() {
             let row = &self.attempts[attempt];
             let worker = &self.workers[row.worker];
             let reborn = worker.known_boot != row.boot && worker.booted_at < self.now - REBOOT_GRACE;
             // An earlier end in this pass may have ended it, too.
-            if !self.is_live(attempt) || !(row.lease_expires < self.now || reborn) {
+            let over = row.lease_expires < self.now || reborn || worker.quarantine.is_some();
+            if !self.is_live(attempt) || !over {
                 continue;
             }
             let ended = end(row.stop, Said::Silence { unanswered: row.state == AttemptState::Offered });

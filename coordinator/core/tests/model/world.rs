@@ -18,6 +18,7 @@ pub const LEASE: i64 = 25;
 pub const LEADER_TTL: i64 = 2;
 pub const OUTAGE: i64 = 3;
 pub const REBOOT_GRACE: i64 = 3;
+pub const STOP_WITHIN: i64 = 60;
 pub const ATTEMPT_DEADLINE: i64 = 2 * 3600;
 pub const QUEUE_DEADLINE: i64 = 24 * 3600;
 pub const PUBLISH_DEADLINE: i64 = 3600;
@@ -61,6 +62,7 @@ pub struct Job {
     pub attempts: u32,
     pub lost: u32,
     pub killed: u32,
+    pub given_back: u32,
     pub excluded: Vec<Row>,
     pub not_before: i64,
     pub ready_at: i64,
@@ -76,6 +78,7 @@ pub struct Attempt {
     pub boot: u32,
     pub state: AttemptState,
     pub stop: Option<StopReason>,
+    pub stop_since: i64,
     pub lease_expires: i64,
     pub offered_at: i64,
     /// How often its end was written.
@@ -92,10 +95,14 @@ pub struct Worker {
     pub last_seen: i64,
     pub known_boot: u32,
     pub booted_at: i64,
+    /// The attempt that it did not stop.
+    pub quarantine: Option<Row>,
     // From here on: the process.
     pub alive: bool,
     pub boot: u32,
     pub running: Vec<Row>,
+    /// It does not do what it is told to.
+    pub deaf: bool,
     /// Ends that are on its disk until they are acknowledged.
     pub spool: Vec<(Row, Said)>,
 }

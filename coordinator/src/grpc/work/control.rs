@@ -6,14 +6,14 @@ use chrono::DateTime;
 use farm_proto::convert::without_nul;
 use farm_proto::v1::control_request::Message as Said;
 use farm_proto::v1::control_response::Message as Answer;
-use farm_proto::{FEATURE_DRAINING, WORKER_PROTOCOL, v1};
+use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_store::StoreError;
 use farm_store::attempts::Lease;
 use farm_store::finish::{Outcome, PublishLimit, Step};
 use farm_store::record::{self, JobResult};
 use farm_store::workers::Registration;
 use farm_types::ids::check_worker_name;
-use farm_types::{BootId, Cause, Failure, Offer, WorkerId};
+use farm_types::{BootId, Cause, FEATURE_DRAINING, Failure, Offer, WorkerId};
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,6 +25,8 @@ use super::{lease, status};
 use crate::context::Context;
 use crate::link::Beat;
 
+/// As much of a worker's reason for taking no jobs as is kept, characters.
+const LONGEST_REASON: usize = 300;
 /// Messages on their way to a worker.
 const OUTBOX: usize = 256;
 /// How long a worker may take to say who it is.
@@ -129,6 +131,7 @@ fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Sta
         engine_version: engine.version,
         offers,
         slots: hello.slots,
+        withdrawn_why: without_nul(hello.withdrawn_reason).chars().take(LONGEST_REASON).collect(),
     })
 }
 
@@ -153,6 +156,7 @@ impl Desk {
                     tracing::info!(attempt = %lease.attempt, reason = declined.reason, "declined");
                     self.finish(lease, Outcome::Released { declined: true }).await?;
                 }
+                Some(Said::Probed(probed)) => self.probed(probed).await?,
                 Some(Said::Bye(_)) => {
                     tracing::info!(worker.id = %self.worker, "the worker says goodbye");
                     self.release_all().await?;
@@ -230,6 +234,23 @@ impl Desk {
         };
         let attempt_id = lease.attempt.to_string();
         self.answer(Answer::FinishedReply(v1::FinishedReply { attempt_id, accepted })).await
+    }
+
+    /// The end of a trial build; one that nobody waits for any more changes nothing.
+    async fn probed(&self, probed: v1::Probed) -> Result<(), Status> {
+        let probe: Uuid =
+            probed.probe_id.parse().map_err(|_| Status::invalid_argument("Probed names no probe"))?;
+        let failure = without_nul(probed.failure);
+        let end = if failure.is_empty() { Ok(()) } else { Err(failure) };
+        match self.context.store.probe_ended(self.worker, probe, end.clone()).await {
+            Ok(()) => {
+                tracing::info!(worker.id = %self.worker, ?end, "a trial build has ended");
+                self.context.hints.changed();
+                Ok(())
+            }
+            Err(StoreError::Stale(_)) => Ok(()),
+            Err(error) => Err(status::store(error)),
+        }
     }
 
     async fn success(&self, lease: Lease, result: v1::JobResult) -> Result<Outcome, Status> {

@@ -1,0 +1,10 @@
+//! What a worker can say of itself in its Hello beyond the protocol's version. To add one: a word here, and who says it.
+
+/// It ends when what it runs is done.
+pub const FEATURE_DRAINING: &str = "draining";
+
+/// It vouches for an attempt that is silent and goes on, so that silence means trouble.
+pub const FEATURE_PROGRESS: &str = "progress";
+
+/// It answers trial builds.
+pub const FEATURE_PROBES: &str = "probes";

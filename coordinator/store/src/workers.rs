@@ -140,13 +140,16 @@ impl Store {
                 last_seen = farm_now(), draining = EXCLUDED.draining, removed_at = NULL,
                 withdrawn_at = CASE WHEN $12 THEN coalesce(workers.withdrawn_at, farm_now()) END,
                 withdrawn_why = EXCLUDED.withdrawn_why,
-                -- Another life runs nothing of the former one's, and shows at once whether it is well.
+                -- Another life runs nothing of the former one's. It shows at once whether it is well, and so does one
+                -- whose engine is back.
                 quarantined_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.quarantined_at END,
                 quarantine_token = CASE WHEN workers.boot_id = EXCLUDED.boot_id
                                    THEN workers.quarantine_token END,
                 probe_id = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.probe_id END,
                 probe_asked_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.probe_asked_at END,
-                probe_at = CASE WHEN workers.probation_at IS NOT NULL AND workers.boot_id <> EXCLUDED.boot_id
+                probe_at = CASE WHEN workers.probation_at IS NOT NULL
+                                  AND (workers.boot_id <> EXCLUDED.boot_id
+                                       OR (workers.withdrawn_at IS NOT NULL AND NOT $12))
                            THEN farm_now() ELSE workers.probe_at END,
                 booted_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.booted_at
                             ELSE farm_now() END

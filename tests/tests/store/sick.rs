@@ -195,6 +195,15 @@ async fn another_life_is_tried_at_once_and_a_finished_job_or_an_administrator_en
     let life = world.registration("w", BootId::generate(), 1);
     world.store.register_worker(&life, Duration::ZERO).await.unwrap();
     assert!(record(&world, worker).await.probation_at.is_some());
+    let asked = world.store.probes_via(world.coordinator).await.unwrap();
+    world.store.probe_ended(worker, asked[0].1, Err("x".to_owned())).await.unwrap();
+    assert!(world.store.probes_via(world.coordinator).await.unwrap().is_empty());
+    // So is one whose engine is back.
+    let mut away = life.clone();
+    away.offers.clear();
+    for hello in [&away, &life] {
+        world.store.register_worker(hello, SUSPECT).await.unwrap();
+    }
     assert_eq!(world.store.probes_via(world.coordinator).await.unwrap().len(), 1);
     // An ordinary job that was given to it after all.
     let (_, lease) = running(&world, "last resort", worker).await;

@@ -263,7 +263,11 @@ async fn fifty_workers_do_three_hundred_builds_each_once() {
                 let message = tokio::select! {
                     message = sim.hear.message() => message,
                     _ = beat.tick() => {
-                        sim.tell(Say::Heartbeat(v1::Heartbeat::default())).await;
+                        // The end of the stream may be seen here first.
+                        let sign = v1::ControlRequest { message: Some(Say::Heartbeat(v1::Heartbeat::default())) };
+                        if sim.say.send(sign).await.is_err() {
+                            break;
+                        }
                         continue;
                     }
                 };

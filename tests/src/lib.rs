@@ -23,3 +23,4 @@ pub mod faults;
 pub mod ports;
 pub mod process;
 pub mod registry;
+pub mod session;

@@ -36,17 +36,20 @@ pub struct DueMerge {
 }
 
 impl Store {
-    /// Builds that are due to be merged.
+    /// Builds that are due to be merged; at most `limit` of each registry, or those of one that is down would hide the others.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn due_merges(&self, limit: i64) -> Result<Vec<DueMerge>> {
         let mut tx = self.begin().await?;
         let rows = sqlx::query!(
-            "SELECT project_id, id, short_id, execution_id, spec, publish_tries FROM builds b
-             WHERE state = 'publishing' AND publish_due <= farm_now() AND NOT EXISTS (
-                SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)
-             ORDER BY publish_due LIMIT $1",
+            "SELECT project_id, id, short_id, execution_id, spec, publish_tries FROM (
+                SELECT b.*, row_number() OVER (
+                    PARTITION BY split_part(spec->'tags'->>0, '/', 1) ORDER BY publish_due) AS place
+                FROM builds b WHERE state = 'publishing' AND publish_due <= farm_now() AND NOT EXISTS (
+                    SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)
+             ) b
+             WHERE place <= $1 ORDER BY publish_due",
             limit
         )
         .fetch_all(&mut *tx)

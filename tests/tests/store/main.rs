@@ -10,5 +10,7 @@ mod leading;
 mod publishing;
 mod queueing;
 mod races;
+mod rechecking;
+mod retries_interleaved;
 mod retrying;
 mod streams;

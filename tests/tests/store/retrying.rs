@@ -14,7 +14,7 @@ use crate::fixture::{LEASE, PUBLISH, World, index, success, world};
 
 const TAG: &str = "localhost:5002/app:1";
 
-fn retry_of(build: Submitted, key: &str, failed_only: bool) -> Retry {
+pub fn retry_of(build: Submitted, key: &str, failed_only: bool) -> Retry {
     Retry {
         project: default_project(),
         of: build.id,

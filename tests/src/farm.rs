@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bed::Bed;
 use crate::database::Database;
+use crate::network::Network;
 use crate::ports::free_port;
 use crate::process::Child;
 
@@ -24,6 +26,7 @@ pub struct WorkerSpec {
     pub platforms: Option<String>,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
+    network: Option<Arc<Network>>,
 }
 
 impl WorkerSpec {
@@ -36,7 +39,14 @@ impl WorkerSpec {
             platforms: None,
             args: Vec::new(),
             env: Vec::new(),
+            network: None,
         }
+    }
+
+    /// In a network of its own.
+    pub fn behind(mut self, network: &Arc<Network>) -> WorkerSpec {
+        self.network = Some(network.clone());
+        self
     }
 
     pub fn engine(mut self, url: &str) -> WorkerSpec {
@@ -253,8 +263,14 @@ impl Farm {
             self.workers.get(&name).is_none_or(|(_, child)| child.is_none()),
             "worker {name} runs already"
         );
-        let mut command = Command::new(binary("farm-worker"));
-        command.args(["--coordinator", &self.url()]).arg("--token-file").arg(self.token_file());
+        let (mut command, url) = match &spec.network {
+            None => (Command::new(binary("farm-worker")), self.url()),
+            Some(network) => {
+                let url = format!("http://{}:{}", network.gateway(), self.port);
+                (network.command(&binary("farm-worker")), url)
+            }
+        };
+        command.args(["--coordinator", &url]).arg("--token-file").arg(self.token_file());
         command.args(["--name", &name, "--engine", &spec.engine, "--slots", &spec.slots.to_string()]);
         command.arg("--state-dir").arg(self.folder.join(&name));
         if let Some(platforms) = &spec.platforms {

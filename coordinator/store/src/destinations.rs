@@ -7,6 +7,7 @@ use std::time::Duration;
 use farm_core::life::publication::{destination, tag};
 use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository};
 
+use crate::decide::build_event;
 use crate::leader::{Epoch, hold_epoch};
 use crate::publish::{lock_publication, settle};
 use crate::{Result, Store, StoreError, digest, fit, state, to_json};
@@ -166,7 +167,21 @@ impl Store {
         let (registry, repository) = (d.repository.registry(), d.repository.name());
         match again_after {
             Some(after) => {
-                sqlx::query!(
+                // The publication's lock keeps what was told before as it is read here.
+                let told = sqlx::query_scalar!(
+                    r#"SELECT p.build_id FROM publications p JOIN destinations d
+                            ON d.project_id = p.project_id AND d.publication_id = p.id
+                       WHERE p.project_id = $1 AND p.id = $2 AND d.registry = $3 AND d.repository = $4
+                         AND d.failure->>'message' IS DISTINCT FROM $5"#,
+                    project,
+                    publication,
+                    registry,
+                    repository,
+                    failure.message
+                )
+                .fetch_optional(&mut *tx)
+                .await?;
+                let put_off = sqlx::query!(
                     "UPDATE destinations SET tries = tries + 1, failure = $5,
                             next_try_at = farm_now() + make_interval(secs => $6)
                      WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
@@ -180,6 +195,10 @@ impl Store {
                 )
                 .execute(&mut *tx)
                 .await?;
+                // Whoever watches is told once, not at each try.
+                if let Some(build) = told.filter(|_| put_off.rows_affected() == 1) {
+                    build_event(&mut tx, d.project, build, "put_off").await?;
+                }
             }
             None => {
                 sqlx::query!(

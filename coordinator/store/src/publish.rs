@@ -175,17 +175,23 @@ impl Store {
     ) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
-        sqlx::query!(
-            "UPDATE builds SET publish_tries = publish_tries + 1, publish_trouble = $4,
+        let is_news = sqlx::query_scalar!(
+            r#"UPDATE builds SET publish_tries = builds.publish_tries + 1, publish_trouble = $4,
                     publish_due = farm_now() + make_interval(secs => $3)
-             WHERE project_id = $1 AND id = $2 AND state = 'publishing'",
+             FROM (SELECT publish_trouble FROM builds WHERE project_id = $1 AND id = $2 FOR UPDATE) before
+             WHERE builds.project_id = $1 AND builds.id = $2 AND builds.state = 'publishing'
+             RETURNING before.publish_trouble IS DISTINCT FROM $4 AS "is_news!""#,
             project.as_uuid(),
             build.as_uuid(),
             after.as_secs_f64(),
             why
         )
-        .execute(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
+        // Whoever watches is told once, not at each try.
+        if is_news.ok_or(StoreError::Stale("the build is not publishing any more"))? {
+            build_event(&mut tx, project, build.as_uuid(), "put_off").await?;
+        }
         tx.commit().await?;
         Ok(())
     }

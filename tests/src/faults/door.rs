@@ -142,7 +142,7 @@ impl Door {
 
     /// What met the trap, if something did.
     pub fn sprung(&self) -> Option<Sprung> {
-        self.state.sprung.lock().unwrap().clone()
+        *self.state.sprung.lock().unwrap()
     }
 
     /// Takes the trap away, if nothing has met it, and lets go what it holds.

@@ -11,6 +11,8 @@ use crate::session::Session;
 
 /// So long somebody has to come to a step.
 const COMES_WITHIN: Duration = Duration::from_secs(20);
+/// So long a tag may not be looked at that was overtaken: its looks come after twice the time each time.
+const LOOKED_WITHIN: Duration = Duration::from_secs(60);
 /// So long what has come to its transaction has to wait for the row.
 const WAITS_WITHIN: Duration = Duration::from_secs(3);
 /// So long the walk waits for builds and leaders.
@@ -26,7 +28,7 @@ impl Driver {
     pub(super) fn break_at_step(&mut self, point: Point, how: How, lasts: Duration) {
         let tag = self.users.len() % TAGS;
         self.submit(Submission { kind: Kind::Copies, tag });
-        let Some(n) = self.meet(point, how, tag) else {
+        let Some(n) = self.meet(point, how, tag, COMES_WITHIN) else {
             println!("{:7.1} s  nobody came to {point}", self.begin.elapsed().as_secs_f64());
             self.unmet += 1;
             return;
@@ -48,7 +50,7 @@ impl Driver {
     }
 
     /// Waits for a coordinator at this step of a publication to a tag, and does it to it. Gives which it was.
-    fn meet(&mut self, point: Point, how: How, tag: usize) -> Option<usize> {
+    fn meet(&mut self, point: Point, how: How, tag: usize, within: Duration) -> Option<usize> {
         let (asked, when) = point.request();
         let name = format!("t{tag}");
         let rows = point.rows(&name);
@@ -63,7 +65,7 @@ impl Driver {
             if let Some(sprung) = self.stage.door.sprung() {
                 break sprung;
             }
-            if begin.elapsed() > COMES_WITHIN {
+            if begin.elapsed() > within {
                 self.stage.door.let_go();
                 return None;
             }
@@ -126,7 +128,7 @@ impl Driver {
     /// A build whose publication is met at this point, and for a stop a newer one, are waited for.
     fn pass(&mut self, point: Point, how: How, tag: usize) -> bool {
         let mut builds = vec![self.submit(Submission { kind: Kind::Copies, tag })];
-        let met = self.meet(point, how, tag);
+        let met = self.meet(point, how, tag, COMES_WITHIN);
         if let Some(n) = met {
             self.hit(point, how, n, WALK_WAITS);
         }
@@ -144,12 +146,12 @@ impl Driver {
     fn overtake(&mut self, point: Point, how: How, tag: usize) -> bool {
         let late = Point { step: Step::PutTag, when: When::Before };
         let older = self.submit(Submission { kind: Kind::Copies, tag });
-        let Some(first) = self.meet(late, How::Stop, tag) else { return false };
+        let Some(first) = self.meet(late, How::Stop, tag, COMES_WITHIN) else { return false };
         self.hit(late, How::Stop, first, 3 * WALK_WAITS);
         let newer = self.submit(Submission { kind: Kind::Copies, tag });
         self.wait_for_end_of(&[newer]);
         // The old put gets there, as the next trap lets it go. Who sent it stands still until the other one was met.
-        let met = self.meet(point, how, tag);
+        let met = self.meet(point, how, tag, LOOKED_WITHIN);
         if let Some(n) = met {
             self.hit(point, how, n, SHORT_STOP);
         }

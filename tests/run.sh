@@ -2,7 +2,7 @@
 # Checks and tests, from a bare Debian or Ubuntu machine with Rust to a verdict.
 #
 #   tests/run.sh [unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
-#   tests/run.sh faults [--seed N] [--faults N]
+#   tests/run.sh faults [--seed N] [--faults N] | --steps | --pressure SECONDS
 #   tests/run.sh bed [COMMAND...] | sqlx
 #
 #   unit    lints, and the tests that need nothing but a CPU
@@ -11,7 +11,9 @@
 #   e2e     tests with builds in a real engine, in the test bed
 #   all     every check and every test, and a short run of `faults`, in the test bed
 #   faults  a farm whose parts are all killed and troubled while it builds, by a plan that is drawn from a seed; then a
-#           verdict on builds, tags and logs. No checks and no tests. 200 faults (about 15 minutes) unless said
+#           verdict on builds, tags and logs. No checks and no tests. 200 faults (about 15 minutes) unless said.
+#           --steps: a coordinator killed and stopped at each step of publishing (about 15 minutes).
+#           --pressure: a build that takes all of the machine for so long, beside which its worker must stay alive
 #   bed     no checks and no tests: a command (or a shell) in the test bed
 #   sqlx    no checks and no tests: writes coordinator/store/.sqlx anew after a change of queries or migrations
 #

@@ -103,6 +103,13 @@ impl Server {
         }
     }
 
+    /// Asks it to end and doesn't wait: TERM (smart), INT (fast) or QUIT (immediate).
+    pub fn ask_to_end(&mut self, signal: Signal) {
+        if let Some(child) = &mut self.child {
+            child.signal(signal);
+        }
+    }
+
     /// A crash of the postmaster.
     pub fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {

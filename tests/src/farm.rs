@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bed::Bed;
 use crate::database::Database;
+use crate::network::Network;
 use crate::ports::free_port;
 use crate::process::Child;
 
@@ -26,6 +28,7 @@ pub struct WorkerSpec {
     pub coordinator: Option<usize>,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
+    network: Option<Arc<Network>>,
 }
 
 impl WorkerSpec {
@@ -39,7 +42,14 @@ impl WorkerSpec {
             coordinator: None,
             args: Vec::new(),
             env: Vec::new(),
+            network: None,
         }
+    }
+
+    /// In a network of its own.
+    pub fn behind(mut self, network: &Arc<Network>) -> WorkerSpec {
+        self.network = Some(network.clone());
+        self
     }
 
     pub fn engine(mut self, url: &str) -> WorkerSpec {
@@ -297,9 +307,17 @@ impl Farm {
             self.workers.get(&name).is_none_or(|(_, child)| child.is_none()),
             "worker {name} runs already"
         );
-        let mut command = Command::new(binary("farm-worker"));
-        let coordinators = spec.coordinator.map_or_else(|| self.urls(), |place| self.url_of(place));
-        command.args(["--coordinator", &coordinators]).arg("--token-file").arg(self.token_file());
+        let (mut command, urls) = match &spec.network {
+            None => {
+                let urls = spec.coordinator.map_or_else(|| self.urls(), |place| self.url_of(place));
+                (Command::new(binary("farm-worker")), urls)
+            }
+            Some(network) => {
+                let urls = format!("http://{}:{}", network.gateway(), self.coordinators[0].0);
+                (network.command(&binary("farm-worker")), urls)
+            }
+        };
+        command.args(["--coordinator", &urls]).arg("--token-file").arg(self.token_file());
         command.args(["--name", &name, "--engine", &spec.engine, "--slots", &spec.slots.to_string()]);
         command.arg("--state-dir").arg(self.folder.join(&name));
         if let Some(platforms) = &spec.platforms {

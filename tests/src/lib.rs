@@ -17,9 +17,12 @@
 pub mod bed;
 pub mod bridge;
 pub mod database;
+pub mod disk;
 pub mod engine;
 pub mod farm;
 pub mod faults;
+pub mod network;
 pub mod ports;
 pub mod process;
 pub mod registry;
+pub mod session;

@@ -97,6 +97,10 @@ impl Registry {
         self.child.as_mut().expect("the registry is stopped")
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `localhost:PORT`, as image references want it.
     pub fn address(&self) -> String {
         format!("localhost:{}", self.port)

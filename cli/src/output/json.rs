@@ -56,6 +56,8 @@ pub struct BuildJson {
     pub warnings: Vec<WarningJson>,
     /// Why it failed.
     pub failure: Option<FailureJson>,
+    /// Why it isn't published yet, while that is tried again.
+    pub publish_trouble: Option<String>,
 }
 
 /// What a build was asked to make.
@@ -301,6 +303,7 @@ impl BuildJson {
             }),
             retry_of: known(&build.retry_of),
             retried_by: build.retried_by.clone(),
+            publish_trouble: (!build.publish_trouble.is_empty()).then(|| build.publish_trouble.clone()),
             upload,
             platforms: platform_jobs(build).into_iter().map(PlatformJson::from).collect(),
             index_digest: publication.and_then(|publication| known(&publication.index_digest)),

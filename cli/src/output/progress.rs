@@ -27,6 +27,8 @@ pub struct Progress {
     only: Option<String>,
     width: usize,
     build_state: String,
+    /// Why it isn't published yet, as it was last told.
+    trouble: String,
     jobs: HashMap<String, SeenJob>,
     /// The state that was last told, by attempt.
     attempts: HashMap<String, String>,
@@ -131,6 +133,12 @@ impl Progress {
                 if !tags.is_empty() {
                     out.push(format!("publishing {tags}"));
                 }
+            }
+        }
+        if build.publish_trouble != self.trouble && self.only.is_none() {
+            self.trouble.clone_from(&build.publish_trouble);
+            if !self.trouble.is_empty() {
+                out.push(format!("not published yet: {}; trying again", first_line(&self.trouble, 300)));
             }
         }
         out

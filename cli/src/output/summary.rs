@@ -121,8 +121,20 @@ pub fn warning(seen: &SeenWarning, build: &Build) -> Vec<String> {
     out
 }
 
+fn to_publish(reference: String, waits: Option<&str>) -> Vec<String> {
+    let why = waits.map(|why| format!("{why}; trying again"));
+    ["to publish".to_owned(), reference].into_iter().chain(why).collect()
+}
+
 fn publication(build: &Build) -> Vec<String> {
-    let Some(publication) = &build.publication else { return Vec::new() };
+    // Why it waits, while it does.
+    let waits = || (!build.publish_trouble.is_empty()).then(|| first_line(&build.publish_trouble, 300));
+    let Some(publication) = &build.publication else {
+        let tags = build.spec.as_ref().map(|spec| spec.tags.as_slice()).unwrap_or_default();
+        let Some(why) = waits() else { return Vec::new() };
+        let rows: Vec<_> = tags.iter().map(|tag| to_publish(harmless(tag), Some(&why))).collect();
+        return columns(&rows);
+    };
     let platforms = count(build.spec.as_ref().map_or(0, |spec| spec.platforms.len()), "platform");
     let digest = short_digest(&publication.index_digest);
     let reason = |failure: &Option<Failure>| match failure {
@@ -153,7 +165,7 @@ fn publication(build: &Build) -> Vec<String> {
                 "failed" => vec!["not published".to_owned(), reference, reason(failure)],
                 // Nothing more will happen to it when the build is over.
                 _ if build.finished_ms > 0 => vec!["not published".to_owned(), reference, reason(failure)],
-                _ => vec!["to publish".to_owned(), reference],
+                _ => to_publish(reference, waits().as_deref()),
             });
         }
         if destination.tags.is_empty() && destination.state == "failed" {

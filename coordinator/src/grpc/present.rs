@@ -5,6 +5,7 @@ use farm_proto::v1;
 use farm_store::record::{
     AttemptRecord, BuildRecord, DestinationRecord, JobRecord, JobResult, PublicationRecord,
 };
+use farm_types::state::BuildState;
 
 /// Milliseconds since 1970.
 pub fn ms(at: DateTime<Utc>) -> i64 {
@@ -31,6 +32,21 @@ pub fn build(record: &BuildRecord) -> v1::Build {
         created_by: record.created_by.clone(),
         retry_of: record.retry_of.as_ref().map(ToString::to_string).unwrap_or_default(),
         retried_by: record.retried_by.iter().map(ToString::to_string).collect(),
+        publish_trouble: publish_trouble(record).unwrap_or_default().to_owned(),
+    }
+}
+
+/// What a build that is publishing waits for, if something went wrong.
+fn publish_trouble(record: &BuildRecord) -> Option<&str> {
+    if record.state != BuildState::Publishing {
+        return None;
+    }
+    match &record.publication {
+        None => Some(&record.merge_trouble),
+        Some(publication) => {
+            let failures = publication.destinations.iter().filter_map(|d| d.failure.as_ref());
+            failures.map(|failure| failure.message.as_str()).next()
+        }
     }
 }
 

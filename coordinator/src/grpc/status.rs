@@ -32,6 +32,12 @@ pub fn store(error: StoreError) -> Status {
 /// The status of a blob store's error.
 pub fn blobs(error: object_store::Error) -> Status {
     tracing::error!(%error, "the blob store fails");
+    if is_full(&error) {
+        return Status::unavailable(
+            "there is no space left where it keeps sources; free some on the disk of the coordinator's state folder \
+             and submit again",
+        );
+    }
     Status::unavailable("the farm's blob store does not answer; try again in a moment")
 }
 
@@ -55,4 +61,19 @@ pub fn file(error: FileError) -> Status {
         FileError::Wrong { .. } => Status::invalid_argument(error.to_string()),
         FileError::Store(error) => blobs(error),
     }
+}
+
+/// Whether a disk, or somebody's share of it, is full.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut below = Some(error);
+    while let Some(error) = below {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(
+                error.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            );
+        }
+        below = error.source();
+    }
+    false
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use farm_core::index::{Index, IndexDocument, merge};
 use farm_core::retry::backoff;
-use farm_store::destinations::{Claim, DueDestination, Recheck};
+use farm_store::destinations::{Claim, DueDestination, Recheck, Wanted};
 use farm_store::leader::Epoch;
 use farm_store::publish::DueMerge;
 use farm_store::{Result, StoreError};
@@ -30,8 +30,9 @@ use crate::registry::image::ChildError;
 
 /// A claim is good for that long: later the tag is claimed anew before it is put.
 const CLAIM_HOLDS: Duration = Duration::from_secs(10);
-/// What one look at the database takes.
-const BATCH: i64 = 256;
+/// What one look at the database takes of each kind and registry: more than may be under way, so that there is always one
+/// to begin with.
+const BATCH: i64 = 32;
 /// Tasks that work on one registry at once.
 const PER_REGISTRY: usize = 8;
 /// What was just pushed may not be seen at once by a registry of many machines: so often it is looked for
@@ -157,27 +158,45 @@ async fn recheck_one(context: &Context, epoch: Epoch, due: Recheck, locks: &TagL
     let lock = locks.of(format!("{repository}:{tag}"));
     let _turn = lock.lock().await;
     let after = longest_put(context);
-    let again = match context.registries.head(repository, tag).await {
-        Ok(Some(found)) if found != due.digest && due.older.contains(&found) => {
+    let noted = match (context.registries.head(repository, tag).await, &due.wanted) {
+        (Ok(Some(found)), Some(wanted)) if found != wanted.digest && due.older.contains(&found) => {
             tracing::warn!(%repository, tag, %found, "an older put came late; the tag is put back");
-            if let Err(error) = context.registries.put(repository, tag, &due.bytes, &due.media_type).await {
-                tracing::warn!(%repository, tag, %error, "the tag could not be put back; trying again");
-            }
-            Some(after)
+            put_back(context, epoch, &due, wanted, after).await
         }
-        Ok(_) => None,
-        Err(error) => {
+        (Ok(_), _) => context.store.rechecked(epoch, &due, false, None, after).await,
+        (Err(error), _) => {
             tracing::warn!(%repository, tag, %error, "the tag can't be looked at; trying again");
-            Some(after)
+            context.store.rechecked(epoch, &due, false, Some(after), after).await
         }
     };
-    let noted = context.store.rechecked(epoch, &due, again, after).await;
     if matches!(noted, Err(StoreError::Stale(_))) {
         // What was put back may have become the older one meanwhile.
         let tags = [due.tag.clone()];
-        context.store.ask_recheck(due.project, repository, &tags, due.order_key).await?;
+        context.store.ask_recheck(due.project, repository, &tags, due.order_key, due.digest).await?;
     }
     noted
+}
+
+/// Puts a tag back. It is claimed before, as for every other put: this one may come late as well.
+async fn put_back(
+    context: &Context,
+    epoch: Epoch,
+    due: &Recheck,
+    wanted: &Wanted,
+    after: Duration,
+) -> Result<()> {
+    let (repository, tag) = (&due.repository, due.tag.as_str());
+    let asked = Instant::now();
+    context.store.claim_back(epoch, due, after).await?;
+    if asked.elapsed() > CLAIM_HOLDS {
+        tracing::warn!(%repository, tag, "the tag was not put back in time after it was claimed; trying again");
+        return context.store.rechecked(epoch, due, false, Some(after), after).await;
+    }
+    let put = context.registries.put(repository, tag, &wanted.bytes, &wanted.media_type).await;
+    if let Err(error) = &put {
+        tracing::warn!(%repository, tag, %error, "the tag could not be put back; trying again");
+    }
+    context.store.rechecked(epoch, due, put.is_ok(), Some(after), after).await
 }
 
 /// Reads the children of one build back, and keeps the index that they make.
@@ -232,7 +251,8 @@ async fn put_one(context: &Context, epoch: Epoch, due: DueDestination, locks: &T
     let ended = put_and_note(context, epoch, &due, locks).await;
     if matches!(ended, Err(StoreError::Stale(_))) {
         // This process may have been stopped for long and put something only now: who leads looks at those tags.
-        context.store.ask_recheck(due.project, &due.repository, &due.tags, due.order_key).await?;
+        let (repository, tags) = (&due.repository, &due.tags);
+        context.store.ask_recheck(due.project, repository, tags, due.order_key, due.index_digest).await?;
     }
     ended
 }

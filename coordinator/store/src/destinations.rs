@@ -7,6 +7,7 @@ use std::time::Duration;
 use farm_core::life::publication::{destination, tag};
 use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository};
 
+use crate::decide::build_event;
 use crate::leader::{Epoch, hold_epoch};
 use crate::publish::{lock_publication, settle};
 use crate::{Result, Store, StoreError, digest, fit, state, to_json};
@@ -46,16 +47,25 @@ pub struct Recheck {
     pub repository: Repository,
     /// Which.
     pub tag: String,
-    /// The newest intention.
+    /// The intention that has it.
     pub order_key: i64,
-    /// What it ought to point to.
+    /// And its index.
+    pub digest: Digest,
+    /// What it ought to point to: that index, or if its build has failed, the newest one that was verified before.
+    pub wanted: Option<Wanted>,
+    /// What other intentions of farm wanted, none of them newer: if it points to one of these, it was overtaken.
+    pub older: Vec<Digest>,
+}
+
+/// An index that a tag ought to point to.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Which.
     pub digest: Digest,
     /// Of which type.
     pub media_type: String,
     /// Exactly these bytes.
     pub bytes: Vec<u8>,
-    /// What older intentions of farm wanted: if it points to one of these, it was overtaken.
-    pub older: Vec<Digest>,
 }
 
 /// What became of the wish to move a tag.
@@ -68,7 +78,8 @@ pub enum Claim {
 }
 
 impl Store {
-    /// Destinations that are due, with their unsettled tags.
+    /// Destinations that are due, with their unsettled tags; at most `limit` of each registry, or those of one that is down
+    /// would hide the others.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -80,12 +91,18 @@ impl Store {
                             AND t.publication_id = d.publication_id AND t.registry = d.registry
                             AND t.repository = d.repository AND t.state IN ('wanted', 'put')
                             ORDER BY t.tag) AS "tags!"
-               FROM destinations d JOIN publications p ON p.project_id = d.project_id AND p.id = d.publication_id
-               WHERE p.state = 'pending' AND d.state <> 'failed' AND d.next_try_at <= farm_now()
-                 AND (d.state = 'pending' OR EXISTS (
-                    SELECT FROM tags t WHERE t.project_id = d.project_id AND t.publication_id = d.publication_id
-                    AND t.registry = d.registry AND t.repository = d.repository AND t.state IN ('wanted', 'put')))
-               ORDER BY d.next_try_at, p.order_key LIMIT $1"#,
+               FROM (
+                    SELECT d.project_id, d.publication_id, d.registry, d.repository, d.tries, d.next_try_at,
+                           row_number() OVER (PARTITION BY d.registry ORDER BY d.next_try_at, p.order_key) AS place
+                    FROM destinations d
+                    JOIN publications p ON p.project_id = d.project_id AND p.id = d.publication_id
+                    WHERE p.state = 'pending' AND d.state <> 'failed' AND d.next_try_at <= farm_now()
+                      AND (d.state = 'pending' OR EXISTS (
+                        SELECT FROM tags t WHERE t.project_id = d.project_id AND t.publication_id = d.publication_id
+                        AND t.registry = d.registry AND t.repository = d.repository AND t.state IN ('wanted', 'put')))
+               ) d
+               JOIN publications p ON p.project_id = d.project_id AND p.id = d.publication_id
+               WHERE d.place <= $1 ORDER BY d.next_try_at, p.order_key"#,
             limit
         )
         .fetch_all(&self.pool)
@@ -150,7 +167,21 @@ impl Store {
         let (registry, repository) = (d.repository.registry(), d.repository.name());
         match again_after {
             Some(after) => {
-                sqlx::query!(
+                // The publication's lock keeps what was told before as it is read here.
+                let told = sqlx::query_scalar!(
+                    r#"SELECT p.build_id FROM publications p JOIN destinations d
+                            ON d.project_id = p.project_id AND d.publication_id = p.id
+                       WHERE p.project_id = $1 AND p.id = $2 AND d.registry = $3 AND d.repository = $4
+                         AND d.failure->>'message' IS DISTINCT FROM $5"#,
+                    project,
+                    publication,
+                    registry,
+                    repository,
+                    failure.message
+                )
+                .fetch_optional(&mut *tx)
+                .await?;
+                let put_off = sqlx::query!(
                     "UPDATE destinations SET tries = tries + 1, failure = $5,
                             next_try_at = farm_now() + make_interval(secs => $6)
                      WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
@@ -164,6 +195,10 @@ impl Store {
                 )
                 .execute(&mut *tx)
                 .await?;
+                // Whoever watches is told once, not at each try.
+                if let Some(build) = told.filter(|_| put_off.rows_affected() == 1) {
+                    build_event(&mut tx, d.project, build, "put_off").await?;
+                }
             }
             None => {
                 sqlx::query!(
@@ -205,8 +240,9 @@ impl Store {
     /// Claims a tag for this publication before it is put: the newest intention wins, for ever. `before` is what
     /// the tag points to now.
     ///
-    /// If an older intention was claimed less than `longest_put` ago, its put may still be on its way: then the
-    /// tag is looked at once more when that must be over ([`Store::due_rechecks`]).
+    /// If another one was claimed less than `longest_put` ago, its put may still be on its way: then the tag is looked at
+    /// once more when that must be over ([`Store::due_rechecks`]). Another one is an older intention, but also the same
+    /// one with another index: that of the build whose retry this is.
     ///
     /// # Errors
     /// Another coordinator leads.
@@ -250,12 +286,14 @@ impl Store {
                     claimed_at = farm_now(), closed = false,
                     recheck_at = CASE
                         WHEN (NOT tag_heads.closed OR tag_heads.claimed_at > farm_now() - make_interval(secs => $8))
-                             AND (tag_heads.order_key, tag_heads.epoch) <> (EXCLUDED.order_key, EXCLUDED.epoch)
+                             AND (tag_heads.order_key, tag_heads.digest, tag_heads.epoch)
+                                 <> (EXCLUDED.order_key, EXCLUDED.digest, EXCLUDED.epoch)
                         THEN farm_now() + make_interval(secs => $8)
                         ELSE tag_heads.recheck_at END,
                     recheck_until = CASE
                         WHEN NOT tag_heads.closed
-                             AND (tag_heads.order_key, tag_heads.epoch) <> (EXCLUDED.order_key, EXCLUDED.epoch)
+                             AND (tag_heads.order_key, tag_heads.digest, tag_heads.epoch)
+                                 <> (EXCLUDED.order_key, EXCLUDED.digest, EXCLUDED.epoch)
                         THEN farm_now() + make_interval(secs => $9)
                         ELSE tag_heads.recheck_until END
              WHERE tag_heads.order_key <= EXCLUDED.order_key",
@@ -319,12 +357,14 @@ impl Store {
         }
         sqlx::query!(
             "UPDATE tag_heads SET closed = true
-             WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = $4 AND order_key = $5 AND epoch = $6",
+             WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = $4 AND order_key = $5
+               AND digest = $6 AND epoch = $7",
             d.project.as_uuid(),
             d.repository.registry(),
             d.repository.name(),
             tag,
             d.order_key,
+            &d.index_digest.as_bytes()[..],
             epoch.0
         )
         .execute(&mut *tx)
@@ -372,23 +412,35 @@ impl Store {
         Ok(())
     }
 
-    /// Tags that have to be looked at once more, with the bytes that they ought to point to.
+    /// Tags that have to be looked at once more, with what they ought to point to; at most `limit` of each registry.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn due_rechecks(&self, limit: i64) -> Result<Vec<Recheck>> {
         let rows = sqlx::query!(
-            r#"SELECT h.project_id, h.registry, h.repository, h.tag, h.order_key, h.digest, p.index_bytes,
-                      p.index_media_type,
+            r#"SELECT h.project_id, h.registry, h.repository, h.tag, h.order_key, h.digest,
+                      p.index_digest AS "index_digest?", p.index_bytes AS "index_bytes?",
+                      p.index_media_type AS "index_media_type?",
                       ARRAY(SELECT older.index_digest FROM tags t
                             JOIN publications older ON older.project_id = t.project_id AND older.id = t.publication_id
                             WHERE t.project_id = h.project_id AND t.registry = h.registry
-                              AND t.repository = h.repository AND t.tag = h.tag AND t.order_key < h.order_key
+                              AND t.repository = h.repository AND t.tag = h.tag AND t.order_key <= h.order_key
+                              AND older.index_digest <> p.index_digest
                             ORDER BY t.order_key DESC LIMIT 100) AS "older!"
-               FROM tag_heads h
-               JOIN publications p ON p.project_id = h.project_id AND p.order_key = h.order_key
-                                   AND p.index_digest = h.digest
-               WHERE h.recheck_at <= farm_now() ORDER BY h.recheck_at LIMIT $1"#,
+               FROM (
+                    SELECT *, row_number() OVER (PARTITION BY registry ORDER BY recheck_at) AS place
+                    FROM tag_heads WHERE recheck_at <= farm_now()
+               ) h
+               LEFT JOIN LATERAL (
+                    SELECT p.index_digest, p.index_bytes, p.index_media_type
+                    FROM tags t JOIN publications p ON p.project_id = t.project_id AND p.id = t.publication_id
+                    WHERE t.project_id = h.project_id AND t.registry = h.registry AND t.repository = h.repository
+                      AND t.tag = h.tag AND t.order_key <= h.order_key
+                      AND (t.state = 'verified' OR t.state IN ('wanted', 'put')
+                           AND t.order_key = h.order_key AND p.index_digest = h.digest)
+                    ORDER BY t.order_key DESC, p.index_digest = h.digest DESC, p.created_at DESC LIMIT 1
+               ) p ON true
+               WHERE h.place <= $1 ORDER BY h.recheck_at"#,
             limit
         )
         .fetch_all(&self.pool)
@@ -401,16 +453,20 @@ impl Store {
                     tag: row.tag,
                     order_key: row.order_key,
                     digest: digest(&row.digest)?,
-                    media_type: row.index_media_type,
-                    bytes: row.index_bytes,
+                    wanted: match (row.index_digest, row.index_media_type, row.index_bytes) {
+                        (Some(index), Some(media_type), Some(bytes)) => {
+                            Some(Wanted { digest: digest(&index)?, media_type, bytes })
+                        }
+                        _ => None,
+                    },
                     older: row.older.iter().map(|bytes| digest(bytes)).collect::<Result<_>>()?,
                 })
             })
             .collect()
     }
 
-    /// Has those of these tags looked at soon that an intention newer than `order_key` has by now: somebody who doesn't lead any
-    /// more has put them, maybe too late. Says no epoch, since whoever finds out has none.
+    /// Has those of these tags looked at soon that another intention has by now which is no older than `order_key`: somebody
+    /// who doesn't lead any more has put `put` there, maybe too late. Says no epoch, since whoever finds out has none.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -420,51 +476,95 @@ impl Store {
         repository: &Repository,
         tags: &[String],
         order_key: i64,
+        put: Digest,
     ) -> Result<()> {
         sqlx::query!(
             "UPDATE tag_heads SET recheck_at = farm_now()
-             WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = ANY($4) AND order_key > $5",
+             WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = ANY($4) AND order_key >= $5
+               AND digest <> $6",
             project.as_uuid(),
             repository.registry(),
             repository.name(),
             tags,
-            order_key
+            order_key,
+            &put.as_bytes()[..]
         )
         .execute(&self.pool)
         .await?;
         Ok(())
     }
 
-    /// A tag was looked at, and is looked at again after `again`; without it only as long as a former claim may still have its
-    /// effect, and after twice the time each time, at least `longest_put`.
+    /// Claims a tag anew for the one that has it, before it is put back: whoever takes it over from here on knows that such a
+    /// put may be on its way.
     ///
     /// # Errors
-    /// Another coordinator leads, or the database can't be reached.
-    pub async fn rechecked(
-        &self,
-        epoch: Epoch,
-        recheck: &Recheck,
-        again: Option<Duration>,
-        longest_put: Duration,
-    ) -> Result<()> {
+    /// [`StoreError::Stale`] when the tag is another's by now, or another coordinator leads.
+    pub async fn claim_back(&self, epoch: Epoch, recheck: &Recheck, longest_put: Duration) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
-        sqlx::query!(
-            "UPDATE tag_heads SET recheck_at = CASE
-                WHEN $6::float8 IS NOT NULL THEN farm_now() + make_interval(secs => $6)
-                WHEN recheck_until > farm_now()
-                THEN farm_now() + greatest(farm_now() - claimed_at, make_interval(secs => $7)) END
-             WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = $4 AND order_key = $5",
+        let claimed = sqlx::query!(
+            "UPDATE tag_heads SET epoch = $7, claimed_at = farm_now(), closed = false,
+                    recheck_at = farm_now() + make_interval(secs => $8),
+                    recheck_until = CASE WHEN NOT closed AND epoch <> $7
+                        THEN farm_now() + make_interval(secs => $9) ELSE recheck_until END
+             WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = $4 AND order_key = $5
+               AND digest = $6",
             recheck.project.as_uuid(),
             recheck.repository.registry(),
             recheck.repository.name(),
             recheck.tag,
             recheck.order_key,
-            again.map(|after| after.as_secs_f64()),
-            longest_put.as_secs_f64()
+            &recheck.digest.as_bytes()[..],
+            epoch.0,
+            longest_put.as_secs_f64(),
+            RECHECK_FOR.as_secs_f64()
         )
         .execute(&mut *tx)
         .await?;
+        if claimed.rows_affected() != 1 {
+            return Err(StoreError::Stale("the tag is another's by now"));
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// A tag was looked at, and `is_put` says whether it was put back. It is looked at again after `again`; without it only
+    /// as long as a former claim may still have its effect, and after twice the time each time, at least `longest_put`.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the tag is another's by now, or another coordinator leads.
+    pub async fn rechecked(
+        &self,
+        epoch: Epoch,
+        recheck: &Recheck,
+        is_put: bool,
+        again: Option<Duration>,
+        longest_put: Duration,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let noted = sqlx::query!(
+            "UPDATE tag_heads SET closed = closed OR $9, recheck_at = CASE
+                WHEN $7::float8 IS NOT NULL THEN farm_now() + make_interval(secs => $7)
+                WHEN recheck_until > farm_now()
+                THEN farm_now() + greatest(farm_now() - claimed_at, make_interval(secs => $8)) END
+             WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = $4 AND order_key = $5
+               AND digest = $6",
+            recheck.project.as_uuid(),
+            recheck.repository.registry(),
+            recheck.repository.name(),
+            recheck.tag,
+            recheck.order_key,
+            &recheck.digest.as_bytes()[..],
+            again.map(|after| after.as_secs_f64()),
+            longest_put.as_secs_f64(),
+            is_put
+        )
+        .execute(&mut *tx)
+        .await?;
+        if noted.rows_affected() != 1 {
+            return Err(StoreError::Stale("the tag is another's by now"));
+        }
         tx.commit().await?;
         Ok(())
     }

@@ -36,17 +36,20 @@ pub struct DueMerge {
 }
 
 impl Store {
-    /// Builds that are due to be merged.
+    /// Builds that are due to be merged; at most `limit` of each registry, or those of one that is down would hide the others.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn due_merges(&self, limit: i64) -> Result<Vec<DueMerge>> {
         let mut tx = self.begin().await?;
         let rows = sqlx::query!(
-            "SELECT project_id, id, short_id, execution_id, spec, publish_tries FROM builds b
-             WHERE state = 'publishing' AND publish_due <= farm_now() AND NOT EXISTS (
-                SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)
-             ORDER BY publish_due LIMIT $1",
+            "SELECT project_id, id, short_id, execution_id, spec, publish_tries FROM (
+                SELECT b.*, row_number() OVER (
+                    PARTITION BY split_part(spec->'tags'->>0, '/', 1) ORDER BY publish_due) AS place
+                FROM builds b WHERE state = 'publishing' AND publish_due <= farm_now() AND NOT EXISTS (
+                    SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)
+             ) b
+             WHERE place <= $1 ORDER BY publish_due",
             limit
         )
         .fetch_all(&mut *tx)
@@ -172,17 +175,23 @@ impl Store {
     ) -> Result<()> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
-        sqlx::query!(
-            "UPDATE builds SET publish_tries = publish_tries + 1, publish_trouble = $4,
+        let is_news = sqlx::query_scalar!(
+            r#"UPDATE builds SET publish_tries = builds.publish_tries + 1, publish_trouble = $4,
                     publish_due = farm_now() + make_interval(secs => $3)
-             WHERE project_id = $1 AND id = $2 AND state = 'publishing'",
+             FROM (SELECT publish_trouble FROM builds WHERE project_id = $1 AND id = $2 FOR UPDATE) before
+             WHERE builds.project_id = $1 AND builds.id = $2 AND builds.state = 'publishing'
+             RETURNING before.publish_trouble IS DISTINCT FROM $4 AS "is_news!""#,
             project.as_uuid(),
             build.as_uuid(),
             after.as_secs_f64(),
             why
         )
-        .execute(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
+        // Whoever watches is told once, not at each try.
+        if is_news.ok_or(StoreError::Stale("the build is not publishing any more"))? {
+            build_event(&mut tx, project, build.as_uuid(), "put_off").await?;
+        }
         tx.commit().await?;
         Ok(())
     }

@@ -77,6 +77,8 @@ pub struct BuildRecord {
     pub retry_of: Option<ShortId>,
     /// The builds that retry it, the first first.
     pub retried_by: Vec<ShortId>,
+    /// While its images are to be merged: why that went wrong the last time.
+    pub merge_trouble: String,
     /// Its jobs, in the order of the request; empty in lists.
     pub jobs: Vec<JobRecord>,
     /// Its publication; `None` in lists.
@@ -283,7 +285,9 @@ impl Store {
                     (SELECT o.short_id FROM builds o
                      WHERE o.project_id = b.project_id AND o.id = b.retry_of) AS retry_of,
                     ARRAY(SELECT r.short_id FROM builds r WHERE r.project_id = b.project_id AND r.retry_of = b.id
-                          ORDER BY r.id) AS "retried_by!"
+                          ORDER BY r.id) AS "retried_by!",
+                    CASE WHEN EXISTS (SELECT FROM publications m WHERE m.project_id = b.project_id AND m.build_id = b.id)
+                        THEN '' ELSE b.publish_trouble END AS "merge_trouble!"
              FROM builds b JOIN projects p ON p.id = b.project_id
              WHERE b.project_id = $1 AND ($2::uuid IS NULL OR b.id = $2)
                AND (cardinality($3::text[]) = 0 OR b.state = ANY($3))
@@ -312,6 +316,7 @@ impl Store {
                     finished_at: row.finished_at,
                     retry_of: row.retry_of.as_deref().map(state).transpose()?,
                     retried_by: row.retried_by.iter().map(|id| state(id)).collect::<Result<_>>()?,
+                    merge_trouble: row.merge_trouble,
                     jobs: Vec::new(),
                     publication: None,
                 })

@@ -1,11 +1,26 @@
 //! `farm-faults [--seed N] [--faults N]`: kills and troubles all parts of a farm while it builds, and looks at what
-//! became of the builds. Runs in the test bed: `tests/run.sh faults`.
+//! became of the builds. `farm-faults --steps`: kills and stops a coordinator at each step of its publish pass.
+//! `farm-faults --pressure SECONDS`: a build that takes all of the machine for so long. Runs in the test bed:
+//! `tests/run.sh faults`.
 
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, seconds] = args.as_slice()
+        && flag == "--pressure"
+        && let Ok(seconds) = seconds.parse()
+    {
+        return if farm_tests::faults::pressure::pressure(seconds) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    }
+    if args == ["--steps"] {
+        return if farm_tests::faults::walk(true) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let (mut seed, mut faults) = (None, 200);
     for pair in args.chunks(2) {
         let value = pair.get(1).and_then(|value| value.parse::<u32>().ok());
@@ -13,7 +28,7 @@ fn main() -> ExitCode {
             ("--seed", Some(value)) => seed = Some(u64::from(value)),
             ("--faults", Some(value)) => faults = value,
             _ => {
-                eprintln!("usage: farm-faults [--seed N] [--faults N]");
+                eprintln!("usage: farm-faults [--seed N] [--faults N] | --steps | --pressure SECONDS");
                 return ExitCode::from(2);
             }
         }

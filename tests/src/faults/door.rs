@@ -1,6 +1,8 @@
 //! A door in front of a real registry that lets requests through, or troubles them, and writes down every manifest that
-//! is put: which tag pointed where, in which order.
+//! is put: which tag pointed where, in which order. It knows a coordinator's requests from an engine's by the process that
+//! the connection belongs to, and can meet one at a step of its publish pass ([`super::trap`]).
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -18,9 +20,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::plan::Trouble;
+use super::trap::{self, Action, Asked, How, Sprung, Trap, When};
 use crate::ports::free_port;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -36,14 +39,36 @@ pub struct Put {
     pub reference: String,
     pub digest: String,
     pub media_type: String,
+    /// Else an engine put it.
+    pub is_coordinators: bool,
 }
 
 #[derive(Debug)]
 struct State {
     registry: u16,
+    door: u16,
     trouble: Mutex<Option<Trouble>>,
     rng: Mutex<StdRng>,
     puts: Mutex<Vec<Put>>,
+    /// Processes of coordinators.
+    coordinators: Mutex<Vec<u32>>,
+    /// Only coordinators: as if the registry were down, or silent, for them.
+    shut: watch::Sender<Option<Shut>>,
+    /// Tags that a process has put and not looked at since.
+    just_put: Mutex<HashSet<(u32, String, String)>>,
+    trap: Mutex<Option<Trap>>,
+    sprung: Mutex<Option<Sprung>>,
+    /// Whether what the last trap holds goes on.
+    goes_on: Mutex<watch::Sender<bool>>,
+}
+
+/// What a registry that is away does to those who come to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shut {
+    /// Breaks every connection off.
+    Refuses,
+    /// Takes requests and never answers.
+    Hangs,
 }
 
 /// Listens until it is dropped.
@@ -63,9 +88,16 @@ impl Door {
         listener.set_nonblocking(true).unwrap();
         let state = Arc::new(State {
             registry,
+            door: port,
             trouble: Mutex::new(None),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             puts: Mutex::new(Vec::new()),
+            coordinators: Mutex::default(),
+            shut: watch::Sender::default(),
+            just_put: Mutex::default(),
+            trap: Mutex::default(),
+            sprung: Mutex::default(),
+            goes_on: Mutex::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let shared = state.clone();
@@ -90,6 +122,35 @@ impl Door {
         *self.state.trouble.lock().unwrap() = trouble;
     }
 
+    /// Which processes are coordinators. To be said before such a process has made its first request.
+    pub fn know_coordinators(&self, pids: Vec<u32>) {
+        *self.state.coordinators.lock().unwrap() = pids;
+    }
+
+    /// Is away for coordinators; others come through.
+    pub fn shut(&self, shut: Option<Shut>) {
+        self.state.shut.send_replace(shut);
+    }
+
+    /// Sets a trap; the one before is forgotten, and lets go what it holds.
+    pub fn arm(&self, trap: Trap) {
+        self.let_go();
+        *self.state.goes_on.lock().unwrap() = watch::Sender::default();
+        *self.state.sprung.lock().unwrap() = None;
+        *self.state.trap.lock().unwrap() = Some(trap);
+    }
+
+    /// What met the trap, if something did.
+    pub fn sprung(&self) -> Option<Sprung> {
+        *self.state.sprung.lock().unwrap()
+    }
+
+    /// Takes the trap away, if nothing has met it, and lets go what it holds.
+    pub fn let_go(&self) {
+        *self.state.trap.lock().unwrap() = None;
+        self.state.goes_on.lock().unwrap().send_replace(true);
+    }
+
     /// All manifests that were put so far, in the order in which the registry took them.
     pub fn puts(&self) -> Vec<Put> {
         self.state.puts.lock().unwrap().clone()
@@ -108,11 +169,13 @@ impl Drop for Door {
 async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
     let listener = TcpListener::from_std(listener).unwrap();
     loop {
-        let (stream, _) = listener.accept().await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
         let state = state.clone();
+        let pids = state.coordinators.lock().unwrap().clone();
+        let coordinator = trap::owner(&pids, peer.port(), state.door);
         let service = service_fn(move |request| {
             // A task of its own: what has begun goes on when the client hangs up, as in a real registry.
-            let answer = tokio::spawn(answer(request, state.clone()));
+            let answer = tokio::spawn(met(request, coordinator, state.clone()));
             async move { answer.await? }
         });
         tokio::spawn(
@@ -121,8 +184,97 @@ async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
     }
 }
 
+/// A coordinator's request may meet a trap, or a registry that is away for it.
+async fn met(
+    request: Request<Incoming>,
+    coordinator: Option<u32>,
+    state: Arc<State>,
+) -> Result<Response<Body>, Error> {
+    let Some(pid) = coordinator else { return answer(request, false, state).await };
+    let shut = *state.shut.borrow();
+    match shut {
+        None => {}
+        Some(Shut::Refuses) => return Err("the registry is away".into()),
+        Some(Shut::Hangs) => {
+            let _ = state.shut.subscribe().wait_for(|shut| *shut != Some(Shut::Hangs)).await;
+            return Err("it has hung".into());
+        }
+    }
+    let place = manifest_place(request.uri().path());
+    let asked = place.as_ref().and_then(|place| asked(request.method(), pid, place, &state));
+    let trap = asked.and_then(|asked| {
+        let mut armed = state.trap.lock().unwrap();
+        let fits = |trap: &mut Trap| {
+            let is_tag = |tag: &str| place.as_ref().is_some_and(|(_, reference)| reference == tag);
+            trap.asked == asked && trap.tag.as_deref().is_none_or(is_tag)
+        };
+        armed.take_if(fits)
+    });
+    let Some(trap) = trap else { return answer(request, true, state).await };
+    if trap.when == When::Before {
+        spring(&trap, pid, &state).await?;
+        return answer(request, true, state).await;
+    }
+    let answer = answer(request, true, state.clone()).await;
+    spring(&trap, pid, &state).await?;
+    answer
+}
+
+/// Does to the coordinator what the trap is for. An error: it is dead, and what it asked for never came.
+async fn spring(trap: &Trap, pid: u32, state: &State) -> Result<(), Error> {
+    let mut goes_on = state.goes_on.lock().unwrap().subscribe();
+    *state.sprung.lock().unwrap() = Some(Sprung { pid });
+    if let Action::Does(how) = trap.action {
+        trap::signal(pid, how);
+    }
+    if trap.action == Action::Does(How::Kill) {
+        return Err("who asked is dead".into());
+    }
+    // Whoever goes away without a word lets it go as well.
+    let _ = goes_on.wait_for(|goes_on| *goes_on).await;
+    Ok(())
+}
+
+/// What a coordinator's request for a manifest is to its publish pass.
+fn asked(
+    method: &Method,
+    pid: u32,
+    (repository, reference): &(String, String),
+    state: &State,
+) -> Option<Asked> {
+    if !reference.starts_with("sha256:") {
+        let tag = (pid, repository.clone(), reference.clone());
+        let mut just_put = state.just_put.lock().unwrap();
+        return match *method {
+            Method::HEAD if just_put.remove(&tag) => Some(Asked::Verifies),
+            Method::HEAD => Some(Asked::LooksAtTag),
+            Method::PUT => {
+                just_put.insert(tag);
+                Some(Asked::PutsTag)
+            }
+            _ => None,
+        };
+    }
+    // An engine has put the images, and nobody but a coordinator an index.
+    let image = || {
+        let puts = state.puts.lock().unwrap();
+        puts.iter().any(|put| !put.is_coordinators && put.digest == *reference)
+    };
+    match *method {
+        Method::GET => Some(Asked::ReadsChild),
+        Method::HEAD if image() => Some(Asked::LooksForChild),
+        Method::HEAD => Some(Asked::LooksForIndex),
+        Method::PUT => Some(Asked::PutsIndex),
+        _ => None,
+    }
+}
+
 /// An error makes the server close the connection without an answer.
-async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, Error> {
+async fn answer(
+    request: Request<Incoming>,
+    is_coordinators: bool,
+    state: Arc<State>,
+) -> Result<Response<Body>, Error> {
     let trouble = {
         let trouble = *state.trouble.lock().unwrap();
         // Not everything: a half of the requests gets through, so that things break in the middle.
@@ -137,7 +289,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         }
         Some(Trouble::Truncates | Trouble::LosesAnswers) | None => {}
     }
-    let answer = forward(request, &state).await?;
+    let answer = forward(request, is_coordinators, &state).await?;
     match trouble {
         Some(Trouble::LosesAnswers) => Err("the answer is lost".into()),
         Some(Trouble::Truncates) => truncated(answer).await,
@@ -145,7 +297,11 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
     }
 }
 
-async fn forward(request: Request<Incoming>, state: &State) -> Result<Response<Incoming>, Error> {
+async fn forward(
+    request: Request<Incoming>,
+    is_coordinators: bool,
+    state: &State,
+) -> Result<Response<Incoming>, Error> {
     let begun = SystemTime::now();
     let (head, body) = request.into_parts();
     let place = (head.method == Method::PUT).then(|| manifest_place(head.uri.path())).flatten();
@@ -164,6 +320,7 @@ async fn forward(request: Request<Incoming>, state: &State) -> Result<Response<I
         reference,
         digest: digest_of(&bytes),
         media_type: media_type.unwrap_or_default().to_owned(),
+        is_coordinators,
     };
     let answer = sender.send_request(Request::from_parts(head, full(bytes))).await?;
     if answer.status().is_success() {

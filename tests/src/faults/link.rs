@@ -55,6 +55,11 @@ impl Link {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The same, for somebody to whom this machine has that address.
+    pub fn url_at(&self, address: &str) -> String {
+        format!("http://{address}:{}", self.port)
+    }
+
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }

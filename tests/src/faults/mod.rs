@@ -1,19 +1,22 @@
 //! Whatever dies, no accepted build is lost and no tag goes wrong: a whole farm of real processes, a plan of builds and
 //! faults drawn from a seed, and a verdict on what is there when all of it is over.
 //!
-//! [`plan`] says what happens, [`stage`] is the farm and what is done to it, [`builds`] its users, [`verdict`] what must
-//! hold. Here: the plan is carried out, step by step, from one thread.
+//! [`plan`] says what happens, [`stage`] is the farm and what is done to it, [`builds`] its users, [`steps`] meets a
+//! coordinator at a step of its publish pass, [`verdict`] is what must hold. Here: the plan is carried out, step by step, from one thread.
 //!
 //! The verdict is the invariants' own (docs/architecture.md). A fault that it can't take is a bug of farm's, or a limit
 //! that the documentation has to name.
 
 mod builds;
-mod door;
+pub mod door;
 mod facts;
 mod link;
 mod part;
-mod plan;
+pub mod plan;
+pub mod pressure;
 mod stage;
+mod steps;
+pub mod trap;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -21,7 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use builds::{Submitted, submit};
-use plan::{Act, Fault, Step};
+use plan::{Act, Fault, Step, Submission};
 use stage::{Stage, Target};
 
 use crate::database::try_psql;
@@ -48,6 +51,8 @@ pub struct Done {
 pub struct Run {
     pub stage: Stage,
     pub done: Vec<Done>,
+    /// Faults at a step that nobody came to.
+    pub unmet: usize,
     pub submitted: Vec<Submitted>,
     /// From a leader's death or pause to the next leader, seconds.
     pub leaders: Vec<f64>,
@@ -63,6 +68,23 @@ pub fn run(seed: u64, faults: usize) -> bool {
     println!("faults seed={seed} faults={faults}: starting a farm");
     let mut driver = Driver::new(Stage::start(seed));
     driver.carry_out(&steps);
+    judge(driver, seed, &format!("--seed {seed} --faults {faults}"))
+}
+
+/// Goes through the steps of the publish pass, kills a coordinator at each, and stops one at each while another publishes a
+/// newer build to the same tag; without `all` only kills, where most is at stake. Prints the verdict; true when nothing was
+/// wrong.
+pub fn walk(all: bool) -> bool {
+    println!("faults at each step of the publish pass: starting a farm");
+    let mut driver = Driver::new(Stage::start(1));
+    let unmet = driver.walk(all);
+    for point in &unmet {
+        println!("VIOLATION nobody came to {point}");
+    }
+    judge(driver, 1, "--steps") && unmet.is_empty()
+}
+
+fn judge(driver: Driver, seed: u64, again: &str) -> bool {
     let run = driver.settle();
     let report = verdict::verdict(&run);
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
@@ -70,13 +92,13 @@ pub fn run(seed: u64, faults: usize) -> bool {
         *kinds.entry(done.fault.kind()).or_default() += 1;
     }
     let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind}={count}")).collect();
-    println!("faults seed={seed} faults={} {}", run.done.len(), kinds.join(" "));
+    println!("faults seed={seed} faults={} {} steps_unmet={}", run.done.len(), kinds.join(" "), run.unmet);
     println!("{report}");
     for violation in &report.violations {
         println!("VIOLATION {violation}");
     }
     if !report.violations.is_empty() {
-        println!("again: tests/run.sh faults --seed {seed} --faults {faults}");
+        println!("again: tests/run.sh faults {again}");
         println!("logs: {}", run.stage.folder().display());
     }
     report.violations.is_empty()
@@ -106,6 +128,8 @@ struct Driver {
     ended: Vec<String>,
     open: usize,
     looked: Instant,
+    /// Faults at a step that nobody came to in time.
+    unmet: usize,
 }
 
 impl Driver {
@@ -122,6 +146,7 @@ impl Driver {
             ended: Vec::new(),
             open: 0,
             looked: now,
+            unmet: 0,
         }
     }
 
@@ -137,14 +162,23 @@ impl Driver {
             }
             held_up += begin.elapsed();
             match step.act {
-                Act::Submit(submission) => {
-                    let number = self.users.len();
-                    self.users.push(submit(&self.stage, number, submission));
-                    self.open += 1;
+                Act::Submit(submission) => drop(self.submit(submission)),
+                Act::Break { fault: Fault::AtStep(point, how), lasts } => {
+                    let begin = Instant::now();
+                    self.break_at_step(point, how, lasts);
+                    held_up += begin.elapsed();
                 }
                 Act::Break { fault, lasts } => self.break_it(fault, lasts),
             }
         }
+    }
+
+    /// Gives its number.
+    fn submit(&mut self, submission: Submission) -> usize {
+        let number = self.users.len();
+        self.users.push(submit(&self.stage, number, submission));
+        self.open += 1;
+        number
     }
 
     fn break_it(&mut self, fault: Fault, lasts: Duration) {
@@ -259,6 +293,7 @@ impl Driver {
             submitted: finished.into_iter().map(|user| user.join().expect("its panic is above")).collect(),
             stage: self.stage,
             done: self.done,
+            unmet: self.unmet,
             leaders: self.leaders,
             ended: self.ended,
             unsettled: unsettled.or(waiting),

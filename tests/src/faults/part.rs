@@ -34,6 +34,11 @@ impl Part {
         &self.name
     }
 
+    /// Of its process, which may be dead.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::pid)
+    }
+
     pub fn log_path(&self) -> PathBuf {
         self.logs.join(format!("{}.log", self.name))
     }

@@ -9,9 +9,14 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::trap::{How, Point};
+use crate::network::Weather;
+
 pub const ENGINES: usize = 2;
 /// Two on each engine, the native ones first: `Worker(n)` is on engine `n % ENGINES`.
 pub const WORKERS: usize = 2 * ENGINES;
+/// The one in a network of its own.
+pub const FAR: usize = WORKERS - 1;
 /// Few, so that builds meet on them.
 pub const TAGS: usize = 6;
 
@@ -57,6 +62,17 @@ pub enum Trouble {
     LosesAnswers,
 }
 
+/// The three ways in which Postgres is asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Nobody new is let in, and it ends when all have left: which a coordinator's connections don't by themselves.
+    Smart,
+    /// Sessions are rolled back and told.
+    Fast,
+    /// As a crash, but said.
+    Immediate,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     KillWorker(usize),
@@ -67,12 +83,18 @@ pub enum Fault {
     PauseEngine(usize),
     KillPostgres,
     PausePostgres,
+    /// An administrator's shutdown.
+    ShutPostgres(Shutdown),
+    /// At a step of a publish pass, the coordinator that is at it.
+    AtStep(Point, How),
     KillRegistry,
     Registry(Trouble),
     /// Connections of a worker are cut, and new ones refused.
     CutLink(usize),
     /// Nothing comes through any more, in either direction, and nobody is told.
     FreezeLink(usize),
+    /// Of the worker that has a network of its own.
+    Network(Weather),
 }
 
 impl Fault {
@@ -80,12 +102,13 @@ impl Fault {
     fn place(self) -> (u8, usize) {
         match self {
             Fault::KillWorker(n) | Fault::PauseWorker(n) => (0, n),
-            Fault::KillCoordinator(_) | Fault::PauseCoordinator(_) => (1, 0),
+            Fault::KillCoordinator(_) | Fault::PauseCoordinator(_) | Fault::AtStep(..) => (1, 0),
             Fault::KillEngine(n) | Fault::PauseEngine(n) => (2, n),
-            Fault::KillPostgres | Fault::PausePostgres => (3, 0),
+            Fault::KillPostgres | Fault::PausePostgres | Fault::ShutPostgres(_) => (3, 0),
             Fault::KillRegistry => (4, 0),
             Fault::Registry(_) => (5, 0),
             Fault::CutLink(n) | Fault::FreezeLink(n) => (6, n),
+            Fault::Network(_) => (7, 0),
         }
     }
 
@@ -100,6 +123,11 @@ impl Fault {
             Fault::PauseEngine(_) => "engine_pause",
             Fault::KillPostgres => "postgres_kill",
             Fault::PausePostgres => "postgres_pause",
+            Fault::ShutPostgres(Shutdown::Smart) => "postgres_smart",
+            Fault::ShutPostgres(Shutdown::Fast) => "postgres_fast",
+            Fault::ShutPostgres(Shutdown::Immediate) => "postgres_immediate",
+            Fault::AtStep(_, How::Kill) => "step_kill",
+            Fault::AtStep(_, How::Stop) => "step_stop",
             Fault::KillRegistry => "registry_kill",
             Fault::Registry(Trouble::Errors) => "registry_500",
             Fault::Registry(Trouble::Busy) => "registry_429",
@@ -108,6 +136,10 @@ impl Fault {
             Fault::Registry(Trouble::LosesAnswers) => "registry_answer_lost",
             Fault::CutLink(_) => "link_cut",
             Fault::FreezeLink(_) => "link_frozen",
+            Fault::Network(Weather::Lossy) => "network_lossy",
+            Fault::Network(Weather::HalfOpen) => "network_half_open",
+            Fault::Network(Weather::Down) => "network_down",
+            Fault::Network(Weather::Silent | Weather::Fair) => "network_silent",
         }
     }
 }
@@ -124,6 +156,7 @@ impl fmt::Display for Fault {
             Fault::KillCoordinator(role) | Fault::PauseCoordinator(role) => {
                 write!(out, "{} {role:?}", self.kind())
             }
+            Fault::AtStep(point, _) => write!(out, "{} {point}", self.kind()),
             _ => out.write_str(self.kind()),
         }
     }
@@ -190,6 +223,11 @@ fn draw_possible(rng: &mut StdRng, broken: &[(Fault, Duration)]) -> (Fault, Dura
         let meets = broken.iter().filter(|(other, _)| other.place() == fault.place()).count();
         let room =
             if matches!(fault, Fault::KillCoordinator(_) | Fault::PauseCoordinator(_)) { 2 } else { 1 };
+        // Nobody comes to a step while the database or the registry is away.
+        let away = |other: Fault| matches!(other.place().0, 1 | 3 | 4 | 5);
+        if matches!(fault, Fault::AtStep(..)) && broken.iter().any(|(other, _)| away(*other)) {
+            continue;
+        }
         if meets < room {
             return (fault, lasts);
         }
@@ -205,7 +243,9 @@ fn draw_fault(rng: &mut StdRng) -> (Fault, Duration) {
     let role = if rng.random_range(0..3) < 2 { Role::Leader } else { Role::Other };
     let short = milliseconds(rng, 300..4_000);
     let long = milliseconds(rng, 7_000..12_000);
-    match rng.random_range(0..100) {
+    let point = Point::PASS[rng.random_range(0..Point::PASS.len())];
+    let weather = [Weather::Lossy, Weather::Silent, Weather::HalfOpen, Weather::Down][rng.random_range(0..4)];
+    match rng.random_range(0..127) {
         0..18 => (Fault::KillWorker(worker), short),
         18..26 => (Fault::PauseWorker(worker), long),
         26..42 => (Fault::KillCoordinator(role), short),
@@ -221,7 +261,13 @@ fn draw_fault(rng: &mut StdRng) -> (Fault, Duration) {
         82..84 => (Fault::Registry(Trouble::Truncates), short),
         84..86 => (Fault::Registry(Trouble::LosesAnswers), short),
         86..94 => (Fault::CutLink(worker), short / 2),
-        _ => (Fault::FreezeLink(worker), long),
+        94..100 => (Fault::FreezeLink(worker), long),
+        100..102 => (Fault::ShutPostgres(Shutdown::Smart), short),
+        102..105 => (Fault::ShutPostgres(Shutdown::Fast), short),
+        105..107 => (Fault::ShutPostgres(Shutdown::Immediate), short),
+        107..114 => (Fault::AtStep(point, How::Kill), short),
+        114..120 => (Fault::AtStep(point, How::Stop), long),
+        _ => (Fault::Network(weather), long),
     }
 }
 

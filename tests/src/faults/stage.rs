@@ -12,11 +12,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::door::Door;
 use super::link::{Link, Mode};
 use super::part::Part;
-use super::plan::{ENGINES, Fault, Role, WORKERS};
+use super::plan::{ENGINES, FAR, Fault, Role, Shutdown, WORKERS};
+use super::trap::How;
 use crate::bed::Bed;
 use crate::database::{PrivatePostgres, try_psql};
 use crate::engine::PrivateEngine;
 use crate::farm::{binary, client};
+use crate::network::{Network, Weather};
 use crate::ports::free_port;
 use crate::registry::PrivateRegistry;
 
@@ -40,6 +42,7 @@ pub enum Target {
     Registry,
     Door,
     Link(usize),
+    Network,
 }
 
 /// Fields are dropped in order: those who use others first.
@@ -47,6 +50,7 @@ pub enum Target {
 pub struct Stage {
     pub workers: Vec<Part>,
     links: Vec<Link>,
+    network: Network,
     front: Link,
     pub coordinators: Vec<Part>,
     ports: Vec<u16>,
@@ -63,8 +67,7 @@ impl Stage {
         let folder = bed.test_folder();
         let postgres = PrivatePostgres::start();
         let registry = PrivateRegistry::start();
-        let port = registry.address().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-        let door = Door::to(port.expect("an address ends in a port"), seed);
+        let door = Door::to(registry.port(), seed);
         let engines: Vec<PrivateEngine> = (0..ENGINES).map(|_| PrivateEngine::start()).collect();
 
         std::fs::write(folder.join("coordinator.toml"), SETTINGS).unwrap();
@@ -81,15 +84,30 @@ impl Stage {
             part.wait_for_line("farm-coordinator ready on ", READY);
             coordinators.push(part);
         }
+        door.know_coordinators(coordinators.iter().filter_map(Part::pid).collect());
         let front = Link::to(&ports);
         let links: Vec<Link> = (0..WORKERS).map(|_| Link::to(&ports)).collect();
-        let mut workers: Vec<Part> =
-            (0..WORKERS).map(|n| worker(n, &links[n], &engines[n % ENGINES], &folder)).collect();
+        let network = Network::make();
+        let start =
+            |n: usize| worker(n, &links[n], &engines[n % ENGINES], &folder, (n == FAR).then_some(&network));
+        let mut workers: Vec<Part> = (0..WORKERS).map(start).collect();
         for part in &mut workers {
             let line = format!("farm-worker {} ready: ", part.name());
             part.wait_for_line(&line, READY);
         }
-        Stage { workers, links, front, coordinators, ports, engines, door, registry, postgres, folder }
+        Stage {
+            workers,
+            links,
+            network,
+            front,
+            coordinators,
+            ports,
+            engines,
+            door,
+            registry,
+            postgres,
+            folder,
+        }
     }
 
     /// `farm ARGS` against whichever coordinator answers.
@@ -126,10 +144,12 @@ impl Stage {
                 Target::Coordinator(if role == Role::Leader { leader } else { self.ports.len() - 1 - leader })
             }
             Fault::KillEngine(n) | Fault::PauseEngine(n) => Target::Engine(n),
-            Fault::KillPostgres | Fault::PausePostgres => Target::Postgres,
+            Fault::KillPostgres | Fault::PausePostgres | Fault::ShutPostgres(_) => Target::Postgres,
+            Fault::AtStep(..) => unreachable!("who comes to the step is the target"),
             Fault::KillRegistry => Target::Registry,
             Fault::Registry(_) => Target::Door,
             Fault::CutLink(n) | Fault::FreezeLink(n) => Target::Link(n),
+            Fault::Network(_) => Target::Network,
         }
     }
 
@@ -143,10 +163,18 @@ impl Stage {
             (Fault::PauseEngine(_), Target::Engine(n)) => self.engines[n].child().pause(),
             (Fault::KillPostgres, _) => self.postgres.kill9(),
             (Fault::PausePostgres, _) => self.signal_postgres(Signal::STOP),
+            (Fault::ShutPostgres(how), _) => self.postgres.ask_to_end(match how {
+                Shutdown::Smart => Signal::TERM,
+                Shutdown::Fast => Signal::INT,
+                Shutdown::Immediate => Signal::QUIT,
+            }),
+            (Fault::AtStep(_, How::Kill), Target::Coordinator(n)) => self.coordinators[n].kill9(),
+            (Fault::AtStep(_, How::Stop), Target::Coordinator(n)) => self.coordinators[n].pause(),
             (Fault::KillRegistry, _) => self.registry.kill9(),
             (Fault::Registry(trouble), _) => self.door.set(Some(trouble)),
             (Fault::CutLink(_), Target::Link(n)) => self.links[n].set(Mode::Cut),
             (Fault::FreezeLink(_), Target::Link(n)) => self.links[n].set(Mode::Frozen),
+            (Fault::Network(weather), _) => self.network.set(weather),
             (fault, target) => unreachable!("{fault} of {target:?}"),
         }
     }
@@ -156,15 +184,26 @@ impl Stage {
         match (fault, target) {
             (Fault::PauseWorker(_), Target::Worker(n)) => self.workers[n].cont(),
             (_, Target::Worker(n)) => self.workers[n].start_again(),
+            (Fault::AtStep(_, How::Stop), Target::Coordinator(n)) => {
+                // What it had sent gets there while it still stands; then it goes on.
+                self.door.let_go();
+                self.coordinators[n].cont();
+            }
             (Fault::PauseCoordinator(_), Target::Coordinator(n)) => self.coordinators[n].cont(),
-            (_, Target::Coordinator(n)) => self.coordinators[n].start_again(),
+            (_, Target::Coordinator(n)) => self.start_coordinator(n),
             (Fault::PauseEngine(_), Target::Engine(n)) => self.engines[n].child().cont(),
             (_, Target::Engine(n)) => self.engines[n].start_again(),
             (Fault::PausePostgres, _) => self.signal_postgres(Signal::CONT),
+            (Fault::ShutPostgres(_), _) => {
+                // A smart one waits for those who are connected, until somebody has enough.
+                self.postgres.stop();
+                self.postgres.start();
+            }
             (_, Target::Postgres) => self.postgres.start(),
             (_, Target::Registry) => self.registry.start_again(),
             (_, Target::Door) => self.door.set(None),
             (_, Target::Link(n)) => self.links[n].set(Mode::Open),
+            (_, Target::Network) => self.network.set(Weather::Fair),
         }
     }
 
@@ -182,7 +221,22 @@ impl Stage {
                 ended.push(format!("{}: {how}", part.name()));
             }
         }
+        self.know_coordinators();
         ended
+    }
+
+    fn start_coordinator(&mut self, n: usize) {
+        self.coordinators[n].start_again();
+        self.know_coordinators();
+    }
+
+    fn know_coordinators(&self) {
+        self.door.know_coordinators(self.coordinators.iter().filter_map(Part::pid).collect());
+    }
+
+    /// Which coordinator has this process.
+    pub fn coordinator_of(&self, pid: u32) -> Option<usize> {
+        self.coordinators.iter().position(|part| part.pid() == Some(pid))
     }
 
     /// The postmaster alone would go on serving whom it serves already.
@@ -197,12 +251,21 @@ impl Stage {
     }
 }
 
-fn worker(number: usize, link: &Link, engine: &PrivateEngine, folder: &Path) -> Part {
+fn worker(
+    number: usize,
+    link: &Link,
+    engine: &PrivateEngine,
+    folder: &Path,
+    network: Option<&Network>,
+) -> Part {
     let (kind, platforms) =
         if number < ENGINES { ("native", "linux/amd64") } else { ("qemu", "linux/arm64=emulated") };
     let name = format!("w{}-{kind}", number % ENGINES);
-    let mut command = Command::new(binary("farm-worker"));
-    command.args(["--coordinator", &link.url()]).arg("--token-file").arg(folder.join("token"));
+    let (mut command, url) = match network {
+        None => (Command::new(binary("farm-worker")), link.url()),
+        Some(network) => (network.command(&binary("farm-worker")), link.url_at(&network.gateway())),
+    };
+    command.args(["--coordinator", &url]).arg("--token-file").arg(folder.join("token"));
     command.args(["--name", &name, "--engine", &engine.url(), "--slots", &SLOTS.to_string()]);
     command.args(["--platforms", platforms]).arg("--state-dir").arg(folder.join(&name));
     Part::start(&name, command, folder)

@@ -221,7 +221,10 @@ fn explains(done: &Done, attempt: &Attempt) -> bool {
             !matches!(done.target, Target::Registry | Target::Door | Target::Engine(_))
         }
         Some("source_unreachable" | "source_missing") => {
-            matches!(done.target, Target::Coordinator(_) | Target::Postgres | Target::Link(_))
+            matches!(
+                done.target,
+                Target::Coordinator(_) | Target::Postgres | Target::Link(_) | Target::Network
+            )
         }
         _ => matches!(done.target, Target::Engine(_)),
     }

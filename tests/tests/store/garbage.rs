@@ -12,8 +12,9 @@ use farm_types::state::{BuildState, JobState};
 use farm_types::{Cause, Digest, Failure, Repository};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
-use crate::interleavings::{Session, stopped};
+use crate::interleavings::stopped;
 use crate::publishing::{merged, put};
+use farm_tests::session::Session;
 
 const TAG: &str = "localhost:5002/app:1";
 const AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -180,7 +181,7 @@ async fn a_retry_takes_nothing_over_that_is_being_removed_and_what_it_takes_over
     };
     world.pass("25 hours");
     // The retry stands before its last step, and the cleaning comes.
-    let mut sessions = [Session::new(&world), Session::new(&world)];
+    let mut sessions = [Session::open(world.database.url()), Session::open(world.database.url())];
     let hold = "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec, created_by, \
                 queue_deadline) SELECT project_id, gen_random_uuid(), 'zzzzzz', 'r', request_digest, execution_id, spec, \
                 created_by, queue_deadline FROM builds; DELETE FROM builds WHERE short_id = 'zzzzzz' RETURNING 'held'";

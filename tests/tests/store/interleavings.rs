@@ -4,8 +4,6 @@
 //! A third session holds the row that both come to after they have read. Both are seen to wait for it, in the order in which
 //! they came; then it is let go.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use farm_store::attempts::Lease;
@@ -14,44 +12,14 @@ use farm_store::destinations::Claim;
 use farm_store::finish::Outcome;
 use farm_store::workers::Sign;
 use farm_store::{Result, StoreError, default_project};
+use farm_tests::session::Session;
 use farm_types::state::{BuildState, JobState, TagState};
 use farm_types::{Cause, Failure, WorkerId};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
 use crate::publishing::{merged, put};
 use crate::races::fits;
-
-/// A session of its own, for SQL that answers one line.
-pub struct Session {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Session {
-    pub fn new(world: &World) -> Self {
-        let mut command = Command::new("psql");
-        command.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", world.database.url()]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Self { child, input, output }
-    }
-
-    pub fn ask(&mut self, sql: &str) -> String {
-        writeln!(self.input, "{sql};").unwrap();
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "psql ended: {sql}");
-        line.trim_end().to_owned()
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
+use crate::retrying::retry_of;
 
 /// Runs both while `hold` (a `SELECT … FOR UPDATE` of one row) is held, the first one before the second.
 pub async fn stopped<A, B>(
@@ -118,9 +86,11 @@ enum Event {
     Cancel,
     Reassign,
     QueueDeadline,
+    /// Of the build, which may just have ended.
+    Retry,
 }
 
-const EVENTS: [Event; 10] = [
+const EVENTS: [Event; 11] = [
     Event::Complete,
     Event::Fail,
     Event::Stop,
@@ -131,6 +101,7 @@ const EVENTS: [Event; 10] = [
     Event::Cancel,
     Event::Reassign,
     Event::QueueDeadline,
+    Event::Retry,
 ];
 
 struct Case<'a> {
@@ -163,24 +134,34 @@ impl Case<'_> {
                 store.lease(self.world.epoch, assignment, LEASE).await.map(drop)
             }
             Event::QueueDeadline => store.end_overdue_queues(self.world.epoch).await.map(drop),
+            Event::Retry => {
+                // Two of them are two wishes.
+                let key = format!("retry of {} {}", self.build.id, uuid::Uuid::new_v4());
+                store.retry(&retry_of(self.build, &key, true), PUBLISH).await.map(drop)
+            }
         }
     }
 }
 
 #[tokio::test]
 async fn pairs_that_were_stopped_between_reading_and_writing_leave_one_state() {
-    all_pairs(&EVENTS[..5]).await;
+    all_pairs(&EVENTS[..4]).await;
 }
 
 #[tokio::test]
 async fn further_pairs_that_were_stopped_between_reading_and_writing_leave_one_state() {
-    all_pairs(&EVENTS[5..]).await;
+    all_pairs(&EVENTS[4..8]).await;
+}
+
+#[tokio::test]
+async fn the_last_pairs_that_were_stopped_between_reading_and_writing_leave_one_state() {
+    all_pairs(&EVENTS[8..]).await;
 }
 
 /// Each of these first, with every one after it.
 async fn all_pairs(firsts: &[Event]) {
     let world = world().await;
-    let mut sessions = [Session::new(&world), Session::new(&world)];
+    let mut sessions = [Session::open(world.database.url()), Session::open(world.database.url())];
     let (other, _) = world.worker("other", 100).await;
     for &first in firsts {
         for second in EVENTS {
@@ -202,6 +183,7 @@ async fn all_pairs(firsts: &[Event]) {
                 assert!(bearable, "{pair}: {result:?}");
             }
             check(&case, first, second, &ended, &pair).await;
+            retries(&case, first, second, &ended, &pair).await;
             world.store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
             world.pass("2 minutes");
             world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap();
@@ -228,6 +210,26 @@ async fn check(case: &Case<'_>, first: Event, second: Event, ended: &(Result<()>
     }
 }
 
+/// A build that has ended can be retried, and what was retried before it had ended was not.
+async fn retries(case: &Case<'_>, first: Event, second: Event, ended: &(Result<()>, Result<()>), pair: &str) {
+    let record = case.world.build(case.build).await;
+    for (event, result) in [(first, &ended.0), (second, &ended.1)] {
+        if event == Event::Retry && result.is_ok() {
+            assert!(record.state.is_final(), "{pair}: {}", record.state);
+        }
+    }
+    let good = [(first, &ended.0), (second, &ended.1)];
+    let good = good.iter().filter(|(event, result)| *event == Event::Retry && result.is_ok()).count();
+    assert_eq!(record.retried_by.len(), good, "{pair}: {ended:?}");
+    for id in &record.retried_by {
+        let state = case.world.database.psql(&format!(
+            "SELECT b.state || ' ' || j.state FROM builds b JOIN jobs j ON j.execution_id = b.execution_id
+             WHERE b.short_id = '{id}'"
+        ));
+        assert!(["queued ready", "publishing succeeded"].contains(&state.as_str()), "{pair}: {state}");
+    }
+}
+
 /// What can happen to a publication that was put by its digest, while another one wants the same tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -242,7 +244,7 @@ enum Step {
 async fn of_two_that_want_a_tag_the_newer_one_has_it_in_every_order() {
     use Step::{Cancel, Deadline, PublishNewer, PublishOlder, Refuse};
     let world = world().await;
-    let mut sessions = [Session::new(&world), Session::new(&world)];
+    let mut sessions = [Session::open(world.database.url()), Session::open(world.database.url())];
     for first in [PublishOlder, PublishNewer, Deadline, Cancel, Refuse] {
         for second in [PublishOlder, PublishNewer, Deadline, Cancel, Refuse] {
             let pair = format!("{first:?}-then-{second:?}");
@@ -308,7 +310,7 @@ async fn of_two_that_want_a_tag_the_newer_one_has_it_in_every_order() {
 }
 
 /// Claims, puts and verifies, as the publish pass does.
-async fn publish(
+pub async fn publish(
     world: &World,
     destination: &farm_store::destinations::DueDestination,
     tag: &str,

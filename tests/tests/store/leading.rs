@@ -213,7 +213,7 @@ async fn a_leader_that_is_stopped_in_the_middle_of_a_transaction_is_followed_wit
     let mut lease = std::pin::pin!(world.store.lease(world.epoch, assignment, LEASE));
     // Nobody polls it any more once it holds the leader's row: the session is as one of a process that was stopped.
     // A session of its own looks faster than the database ends what does nothing.
-    let mut looker = crate::interleavings::Session::new(&world);
+    let mut looker = farm_tests::session::Session::open(world.database.url());
     let mut count = |sql: &str| looker.ask(&format!("SELECT count(*) FROM ({sql}) AS found")) != "0";
     let works = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
                  AND pid <> pg_backend_pid()";
@@ -254,9 +254,9 @@ async fn a_leader_that_waits_for_a_lock_delays_neither_its_renewal_nor_its_succe
     let (worker, _) = world.worker("w", 1).await;
     let build = world.submit("k", "linux/amd64", &[]).await;
     let assignment = world.assignment(build, 0, worker).await;
-    let mut holder = crate::interleavings::Session::new(&world);
+    let mut holder = farm_tests::session::Session::open(world.database.url());
     holder.ask("BEGIN; SELECT 'held' FROM executions FOR UPDATE");
-    let mut looker = crate::interleavings::Session::new(&world);
+    let mut looker = farm_tests::session::Session::open(world.database.url());
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let seen = std::cell::Cell::new(Instant::now());
     let renewed = async {

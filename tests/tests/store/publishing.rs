@@ -11,8 +11,13 @@ use crate::fixture::{World, index, success, world};
 
 /// A build of one platform that is built and merged, with its destinations.
 pub async fn merged(world: &World, key: &str, tags: &[&str]) -> (Submitted, Vec<DueDestination>) {
-    let (worker, _) = world.worker(&format!("w-{key}"), 1).await;
     let build = world.submit(key, "linux/amd64", tags).await;
+    built(world, build, key).await
+}
+
+/// An accepted build of one platform, built and merged as `key`.
+pub async fn built(world: &World, build: Submitted, key: &str) -> (Submitted, Vec<DueDestination>) {
+    let (worker, _) = world.worker(&format!("w-{key}"), 1).await;
     let lease = world.lease(build, 0, worker).await;
     world.finish(lease, success(key)).await.unwrap();
     let due = world.store.due_merges(1000).await.unwrap().into_iter().find(|d| d.build == build.id).unwrap();
@@ -180,10 +185,11 @@ async fn a_tag_whose_older_put_may_still_come_is_looked_at_once_more() {
     assert!(world.store.due_rechecks(10).await.unwrap().is_empty());
     world.pass("61 s");
     let recheck = world.store.due_rechecks(10).await.unwrap().remove(0);
-    assert_eq!((recheck.digest, recheck.bytes.as_slice()), (Digest::of(b"new"), b"new".as_slice()));
+    let wanted = recheck.wanted.clone().unwrap();
+    assert_eq!((wanted.digest, wanted.bytes.as_slice()), (Digest::of(b"new"), b"new".as_slice()));
     assert_eq!(recheck.older, [Digest::of(b"old")]);
     let longest_put = Duration::from_secs(60);
-    world.store.rechecked(world.epoch, &recheck, Some(longest_put), longest_put).await.unwrap();
+    world.store.rechecked(world.epoch, &recheck, true, Some(longest_put), longest_put).await.unwrap();
     assert!(world.store.due_rechecks(10).await.unwrap().is_empty());
     // Whether the older put is over nobody knows: it is looked at for a day, less and less often.
     let mut looks = 0;
@@ -191,7 +197,7 @@ async fn a_tag_whose_older_put_may_still_come_is_looked_at_once_more() {
         world.pass("2 hours");
         for recheck in world.store.due_rechecks(10).await.unwrap() {
             looks += 1;
-            world.store.rechecked(world.epoch, &recheck, None, longest_put).await.unwrap();
+            world.store.rechecked(world.epoch, &recheck, false, None, longest_put).await.unwrap();
         }
     }
     assert!((4..=6).contains(&looks), "{looks}");
@@ -211,7 +217,7 @@ async fn a_tag_whose_older_put_is_known_to_be_over_is_looked_at_once_if_at_all()
         newer.push((key, due));
         world.pass(pause);
         for recheck in world.store.due_rechecks(10).await.unwrap() {
-            world.store.rechecked(world.epoch, &recheck, None, longest_put).await.unwrap();
+            world.store.rechecked(world.epoch, &recheck, false, None, longest_put).await.unwrap();
         }
     }
     assert_eq!(newer, [("first", "0".to_owned()), ("soon", "1".to_owned()), ("late", "0".to_owned())]);
@@ -236,5 +242,5 @@ async fn who_finds_that_he_leads_no_more_has_a_newer_ones_tag_looked_at_at_once(
 }
 
 async fn ask_recheck(world: &World, d: &DueDestination) {
-    world.store.ask_recheck(d.project, &d.repository, &d.tags, d.order_key).await.unwrap();
+    world.store.ask_recheck(d.project, &d.repository, &d.tags, d.order_key, d.index_digest).await.unwrap();
 }

@@ -9,10 +9,11 @@ use farm_store::{StoreError, default_project};
 use farm_types::state::BuildState;
 
 use crate::fixture::{PUBLISH, World, index, world};
-use crate::interleavings::{Session, stopped};
+use crate::interleavings::stopped;
 use crate::publishing::{merged, put};
 use crate::retrying::{half, retry_of};
 use crate::sealing::{ended, piece};
+use farm_tests::session::Session;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -127,7 +128,7 @@ async fn a_build_stays_while_a_retry_of_it_is_there_or_a_tag_has_to_be_looked_at
 #[tokio::test]
 async fn a_retry_and_the_removal_of_its_build_at_the_same_moment_leave_no_half() {
     let world = world().await;
-    let mut sessions = [Session::new(&world), Session::new(&world)];
+    let mut sessions = [Session::open(world.database.url()), Session::open(world.database.url())];
     for retry_first in [true, false] {
         let key = format!("old-{retry_first}");
         let old = half(&world, &key).await;
@@ -181,7 +182,7 @@ async fn a_source_stays_while_a_build_or_an_upload_wants_it_and_a_retry_without_
 #[tokio::test]
 async fn a_submission_and_the_removal_of_its_source_at_the_same_moment_leave_no_build_without_one() {
     let world = world().await;
-    let mut sessions = [Session::new(&world), Session::new(&world)];
+    let mut sessions = [Session::open(world.database.url()), Session::open(world.database.url())];
     for submit_first in [true, false] {
         world.pass("25 hours");
         world.database.psql("DELETE FROM uploads");

@@ -153,7 +153,7 @@ async fn partitions_are_dropped_when_they_lie_behind_and_all_in_them_is_sealed()
     }
     assert_eq!(unsealed(&world).await, []);
     // Somebody who writes chunks is not waited for, and does not wait for long.
-    let mut writer = crate::interleavings::Session::new(&world);
+    let mut writer = farm_tests::session::Session::open(world.database.url());
     writer.ask("BEGIN; LOCK TABLE attempt_chunks IN ROW EXCLUSIVE MODE; SELECT 'held'");
     let begin = std::time::Instant::now();
     assert!(!drop().await, "it is being written to");

@@ -10,7 +10,8 @@ use farm_store::{StoreError, default_project};
 use farm_types::{Digest, UploadId};
 
 use crate::fixture::{LEASE, World, world};
-use crate::interleavings::{Session, stopped};
+use crate::interleavings::stopped;
+use farm_tests::session::Session;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -87,7 +88,7 @@ async fn a_folder_that_a_session_was_told_of_is_seen_before_anything_below_it_go
 #[tokio::test]
 async fn whoever_is_told_that_it_is_there_while_it_is_swept_finds_it() {
     let world = world().await;
-    let mut sessions = [Session::new(&world), Session::new(&world)];
+    let mut sessions = [Session::open(world.database.url()), Session::open(world.database.url())];
     for told_first in [true, false] {
         let object = file(&format!("o-{told_first}"), None);
         garbage(&world, std::slice::from_ref(&object)).await;
@@ -119,7 +120,7 @@ async fn whoever_is_told_that_it_is_there_while_it_is_swept_finds_it() {
 #[tokio::test]
 async fn whoever_uploads_what_is_swept_at_that_moment_finds_it_there() {
     let world = world().await;
-    let mut sessions = [Session::new(&world), Session::new(&world)];
+    let mut sessions = [Session::open(world.database.url()), Session::open(world.database.url())];
     for sweep_first in [true, false] {
         let object = file(&format!("o-{sweep_first}"), None);
         garbage(&world, std::slice::from_ref(&object)).await;
@@ -167,7 +168,7 @@ async fn a_blob_goes_when_no_row_needs_it_and_never_under_a_row() {
     let lost = world.store.add_objects(default_project(), upload, &[file("lost", Some((late, 0)))]).await;
     assert!(lost.is_err(), "{lost:?}");
     // A row and the sweep at the same moment: whoever comes first has it.
-    let mut sessions = [Session::new(&world), Session::new(&world)];
+    let mut sessions = [Session::open(world.database.url()), Session::open(world.database.url())];
     for row_first in [true, false] {
         let blob = world.store.name_blob(default_project(), BlobKind::Pack).await.unwrap();
         world.pass("25 hours");

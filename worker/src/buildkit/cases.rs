@@ -182,6 +182,19 @@ pub(super) const CASES: &[Case] = &[
         "registry_rejected",
         "",
     ),
+    // What was sent got lost, on its way or in the registry: bytes are the engine's own, and right.
+    case(
+        &[
+            "provided digest did not match",
+            "blob unknown to registry",
+            "blob upload unknown",
+            "blob upload invalid",
+        ],
+        PUSH,
+        Cause::Infrastructure,
+        "registry_unavailable",
+        "see that the registry is well",
+    ),
     // The registry's own words for trouble of its own, which come without the status (429, 500, 503).
     case(
         &[": unknown: ", ": unavailable: "],

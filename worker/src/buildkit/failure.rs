@@ -331,6 +331,11 @@ mod tests {
             ),
             ("failed to push localhost:1/x/y: unknown: trouble", Infrastructure, "registry_unavailable"),
             (
+                "failed to push localhost:1/x/y: errors:\nunknown: provided digest did not match uploaded content\nunknown: blob unknown to registry - sha256:e0",
+                Infrastructure,
+                "registry_unavailable",
+            ),
+            (
                 "failed to push localhost:1/x/y: name unknown: repository name not known to registry",
                 User,
                 "repository_missing",

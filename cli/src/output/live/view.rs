@@ -10,7 +10,7 @@ use farm_proto::v1::{Attempt, AttemptEvents, Build, Job, StepLog, StepUpdate, Tr
 use crate::output::lines::Lines;
 use crate::output::progress::{SeenWarning, note, setback};
 use crate::output::summary::platform_jobs;
-use crate::output::text::{harmless, short_digest};
+use crate::output::text::{first_line, harmless, short_digest};
 
 /// Lines of output that are kept of each step.
 const TAIL: usize = 4;
@@ -143,7 +143,11 @@ impl View {
         }
         self.publishing = (build.state == "publishing")
             .then(|| build.spec.as_ref().map(|spec| spec.tags.join(", ")).unwrap_or_default())
-            .filter(|tags| !tags.is_empty());
+            .filter(|tags| !tags.is_empty())
+            .map(|tags| match build.publish_trouble.as_str() {
+                "" => tags,
+                trouble => format!("{tags}: {}; trying again", first_line(trouble, 300)),
+            });
         out
     }
 

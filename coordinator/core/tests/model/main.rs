@@ -93,3 +93,71 @@ fn a_put_that_was_stopped_for_an_hour_does_not_have_the_last_word() {
     settle::settle(&mut world, 0);
     assert_eq!(world.registry[&0], 1, "and was put back");
 }
+
+/// A put that the registry finishes after the build was given up and retried: what the retry made has the last word, though both
+/// have one place in the order of intent.
+#[test]
+fn a_late_put_of_what_was_retried_does_not_have_the_last_word() {
+    use Op::{House, Land, Lead, Look, Pass, Retry, Step, Submit, Trouble, Work};
+    let mut world = start();
+    let go = |world: &mut world::World, ops: &[Op]| ops.iter().for_each(|op| apply(world, op));
+    go(&mut world, &[Submit { platforms: 1, tag: Some(0) }, Lead(false), Work(0), Pass(3598), Lead(false)]);
+    go(&mut world, &[Look(false, 0)]);
+    // Index, look, claim, check, send; its answer doesn't come, and the build's time is over.
+    (0..5).for_each(|_| go(&mut world, &[Step(0)]));
+    assert_eq!(world.puts.len(), 1);
+    go(&mut world, &[Trouble(0), Pass(5), House(false)]);
+    assert_eq!(world.builds[0].state, farm_types::state::BuildState::Failed);
+    go(&mut world, &[Retry(0), Work(0), Work(0), Look(false, 0), Look(false, 0)]);
+    (0..5).for_each(|_| go(&mut world, &[Step(0)]));
+    // The second put overtakes the first.
+    go(&mut world, &[Land(1), Step(0), Step(0), Step(0), Land(0)]);
+    assert_eq!((world.registry[&0], world.tasks.len()), (0, 0), "it came late");
+    settle::settle(&mut world, 0);
+    assert_eq!(world.registry[&0], 1, "and what the retry made was put back");
+}
+
+/// The leader is stopped when it is about to put a tag back, and goes on long after a newer build has published under another
+/// leader, dying before it can tell.
+#[test]
+fn a_put_back_that_was_stopped_for_an_hour_does_not_have_the_last_word() {
+    use Op::{Crash, Land, Lead, Look, Pass, Step, Stop, Submit, Trouble, Work};
+    let mut world = start();
+    let go = |world: &mut world::World, ops: &[Op]| ops.iter().for_each(|op| apply(world, op));
+    go(&mut world, &[Submit { platforms: 1, tag: Some(0) }, Lead(false), Work(0), Work(0), Look(false, 0)]);
+    // The first put of the first build is not answered; it is put once more.
+    (0..5).for_each(|_| go(&mut world, &[Step(0)]));
+    go(&mut world, &[Trouble(0), Look(false, 0)]);
+    (0..5).for_each(|_| go(&mut world, &[Step(0)]));
+    go(&mut world, &[Land(1), Step(0), Step(0), Step(0)]);
+    // A newer one soon after it; then that first put comes after all.
+    go(&mut world, &[Submit { platforms: 1, tag: Some(0) }, Work(0), Work(0), Look(false, 0)]);
+    (0..5).for_each(|_| go(&mut world, &[Step(0)]));
+    go(&mut world, &[Land(1), Step(0), Step(0), Step(0), Land(0)]);
+    assert_eq!((world.registry[&0], world.tasks.len()), (0, 0), "it came late");
+    // Which is seen: look again, claim, check.
+    go(&mut world, &[Pass(61), Look(false, 0)]);
+    (0..3).for_each(|_| go(&mut world, &[Step(0)]));
+    let stopped = world.tasks.remove(0);
+    assert_eq!(stopped.step, world::Step::SendBack);
+    go(&mut world, &[Crash(false), Stop(false), Pass(100), Lead(true)]);
+    // The next leader puts it back as well, and a newest build publishes.
+    for _ in 0..3 {
+        go(&mut world, &[Pass(61), Look(true, 0)]);
+        (0..6).for_each(|_| go(&mut world, &[Land(0), Step(0)]));
+    }
+    assert_eq!(world.registry[&0], 1);
+    go(&mut world, &[Pass(100), Submit { platforms: 1, tag: Some(0) }, Work(0), Work(0), Look(true, 0)]);
+    for _ in 0..3 {
+        (0..6).for_each(|_| go(&mut world, &[Land(0), Step(0)]));
+        go(&mut world, &[Pass(61), Look(true, 0)]);
+    }
+    assert_eq!((world.registry[&0], world.tasks.len()), (2, 0));
+    go(&mut world, &[Pass(3600), Stop(false)]);
+    world.tasks.push(stopped);
+    go(&mut world, &[Step(0), Land(0)]);
+    assert_eq!(world.registry[&0], 1, "it came late");
+    world.tasks.clear();
+    settle::settle(&mut world, 0);
+    assert_eq!(world.registry[&0], 2, "and was put back");
+}

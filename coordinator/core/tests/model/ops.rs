@@ -17,6 +17,8 @@ pub enum Op {
     /// The same work for one more caller.
     Join(u8),
     Cancel(u8),
+    /// One that has ended is built once more.
+    Retry(u8),
     Pass(i64),
     // Coordinators.
     Lead(bool),
@@ -92,6 +94,7 @@ impl Arbitrary for Op {
             6 => (1..4_u8, prop::option::weighted(0.8, 0..2_u8)).prop_map(|(platforms, tag)| Op::Submit { platforms, tag }),
             1 => n().prop_map(Op::Join),
             1 => n().prop_map(Op::Cancel),
+            1 => n().prop_map(Op::Retry),
             8 => seconds.prop_map(Op::Pass),
             8 => which().prop_map(Op::Lead),
             6 => which().prop_map(Op::Plan),
@@ -168,6 +171,11 @@ pub fn apply(world: &mut World, op: &Op) {
         Op::Cancel(n) => {
             if let Some(build) = pick(n, world.builds.len()) {
                 world.cancel(build);
+            }
+        }
+        Op::Retry(n) => {
+            if let Some(build) = pick(n, world.builds.len()) {
+                world.retry(build);
             }
         }
         Op::Pass(seconds) => world.pass(seconds),

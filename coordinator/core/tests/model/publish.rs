@@ -61,6 +61,8 @@ impl World {
                             step: Step::Index,
                             claimed_at: 0,
                             is_there: false,
+                            put: 0,
+                            looks_for: None,
                         };
                         self.tasks.push(task);
                     }
@@ -71,8 +73,37 @@ impl World {
         let due = |head: &Head| head.recheck_at.is_some_and(|at| at <= self.now);
         let tags: Vec<u8> = self.heads.iter().filter(|(_, head)| due(head)).map(|(tag, _)| *tag).collect();
         for tag in tags {
-            self.recheck(epoch, tag);
+            let is_this = |build: Row| self.builds[build].tag == Some(tag);
+            let busy = |task: &Task| task.coordinator == coordinator && is_this(task.build);
+            if self.tasks.iter().any(busy) {
+                continue;
+            }
+            let head = self.heads[&tag];
+            let task = Task {
+                coordinator,
+                epoch,
+                build: self.wanted(tag).unwrap_or(head.build),
+                step: Step::LookAgain,
+                claimed_at: 0,
+                is_there: false,
+                put: 0,
+                looks_for: Some(head.build),
+            };
+            self.tasks.push(task);
         }
+    }
+
+    /// `due_rechecks`: what a tag ought to point to. Whoever has it, unless its build failed; then the newest verified one.
+    fn wanted(&self, tag: u8) -> Option<Row> {
+        let head = self.heads[&tag];
+        let rows = (0..self.builds.len()).filter(|row| {
+            let build = &self.builds[*row];
+            let state = build.publication.as_ref().map(|of| of.tag);
+            let counts = state == Some(TagState::Verified)
+                || (*row == head.build && matches!(state, Some(TagState::Wanted | TagState::Put)));
+            build.tag == Some(tag) && build.order <= head.order && counts
+        });
+        rows.max_by_key(|row| (self.builds[*row].order, *row == head.build, *row))
     }
 
     /// `keep_publication`.
@@ -124,14 +155,12 @@ impl World {
             Step::Check if task.claimed_at + CLAIM_HOLDS < self.now => Some(Step::Look),
             Step::Check => Some(Step::Send),
             Step::Send => {
-                self.puts.push(Put { tag, build, sent: self.now });
+                self.send(index, tag);
                 Some(Step::Sent)
             }
             // Its own put is waited for; what the registry doesn't take in time is given up and tried anew.
-            Step::Sent => {
-                let flies = self.puts.iter().any(|put| put.build == build && put.tag == tag);
-                if flies { Some(Step::Sent) } else { Some(Step::Note) }
-            }
+            Step::Sent if self.flies(task.put) => Some(Step::Sent),
+            Step::Sent => Some(Step::Note),
             Step::Note if leads && self.is_open(build) => {
                 let of = self.builds[build].publication.as_mut().unwrap();
                 of.tag = publication::tag::PUT.take(of.tag).unwrap();
@@ -151,18 +180,37 @@ impl World {
             }
             Step::Note => Some(Step::AskRecheck),
             Step::AskRecheck => {
-                let order = self.builds[build].order;
-                if let Some(head) = self.heads.get_mut(&tag).filter(|head| head.order > order) {
+                let of = task.looks_for.unwrap_or(build);
+                let order = self.builds[of].order;
+                let another = |head: &&mut Head| head.order >= order && head.build != of;
+                if let Some(head) = self.heads.get_mut(&tag).filter(another) {
                     head.recheck_at = Some(self.now);
                 }
                 None
             }
             Step::Index | Step::Claim | Step::Verify => None,
+            Step::LookAgain
+            | Step::ClaimBack
+            | Step::CheckBack
+            | Step::SendBack
+            | Step::SentBack
+            | Step::NoteLook { .. } => self.step_back(index),
         };
         match next {
             Some(step) => self.tasks[index].step = step,
             None => drop(self.tasks.remove(index)),
         }
+    }
+
+    fn send(&mut self, task: usize, tag: u8) {
+        let task = &mut self.tasks[task];
+        task.put = self.sent;
+        self.puts.push(Put { number: self.sent, tag, build: task.build, sent: self.now });
+        self.sent += 1;
+    }
+
+    fn flies(&self, number: usize) -> bool {
+        self.puts.iter().any(|put| put.number == number)
     }
 
     fn is_open(&self, build: Row) -> bool {
@@ -185,7 +233,7 @@ impl World {
         let new =
             Head { order, build, epoch, claimed_at: now, closed: false, recheck_at: None, recheck_until: 0 };
         let head = self.heads.entry(tag).or_insert(Head { closed: true, claimed_at: i64::MIN / 2, ..new });
-        let other = (head.order, head.epoch) != (order, epoch);
+        let other = (head.order, head.build, head.epoch) != (order, build, epoch);
         let mut new = Head { recheck_at: head.recheck_at, recheck_until: head.recheck_until, ..new };
         if other && (!head.closed || head.claimed_at > now - LONGEST_PUT) {
             new.recheck_at = Some(now + LONGEST_PUT);
@@ -210,20 +258,55 @@ impl World {
         self.builds[build].state = transition.take(self.builds[build].state).unwrap();
     }
 
-    /// `recheck_one`: an older intent that overtook the newest is put back; at once, since the one who looks is not stopped
-    /// here between looking and putting (that is what [`Task`]s are for).
-    fn recheck(&mut self, epoch: i64, tag: u8) {
-        let head = self.heads[&tag];
-        let older = self.registry.get(&tag).is_some_and(|build| self.builds[*build].order < head.order);
-        if older {
-            self.registry.insert(tag, head.build);
-        }
-        if !self.leads(epoch) {
-            return;
-        }
-        let waited = (self.now - head.claimed_at).max(LONGEST_PUT);
-        let again = if older { Some(LONGEST_PUT) } else { (head.recheck_until > self.now).then_some(waited) };
-        self.heads.get_mut(&tag).unwrap().recheck_at = again.map(|after| self.now + after);
+    /// `recheck_one`: what an older intention overtook is claimed once more and put back, and that is noted.
+    fn step_back(&mut self, index: usize) -> Option<Step> {
+        let Task { build, epoch, claimed_at, put, looks_for, .. } = self.tasks[index].clone();
+        let (tag, had) = (self.builds[build].tag.unwrap(), looks_for.unwrap());
+        let (leads, now) = (self.leads(epoch), self.now);
+        // The premise of both writes.
+        let has_it = leads && self.heads[&tag].build == had;
+        Some(match self.tasks[index].step {
+            Step::LookAgain => {
+                let found = self.registry.get(&tag).copied();
+                let order = self.builds[had].order;
+                let is_older = found.is_some_and(|found| found != build && self.builds[found].order <= order);
+                if is_older && self.wanted(tag) == Some(build) {
+                    Step::ClaimBack
+                } else {
+                    Step::NoteLook { is_put: false, again: false }
+                }
+            }
+            Step::ClaimBack if has_it => {
+                self.tasks[index].claimed_at = now;
+                let head = self.heads.get_mut(&tag).unwrap();
+                if !head.closed && head.epoch != epoch {
+                    head.recheck_until = now + RECHECK_FOR;
+                }
+                let recheck_at = Some(now + LONGEST_PUT);
+                *head = Head { epoch, claimed_at: now, closed: false, recheck_at, ..*head };
+                Step::CheckBack
+            }
+            Step::CheckBack if claimed_at + CLAIM_HOLDS < now => {
+                Step::NoteLook { is_put: false, again: true }
+            }
+            Step::CheckBack => Step::SendBack,
+            Step::SendBack => {
+                self.send(index, tag);
+                Step::SentBack
+            }
+            Step::SentBack if self.flies(put) => Step::SentBack,
+            Step::SentBack => Step::NoteLook { is_put: true, again: true },
+            Step::NoteLook { is_put, again } if has_it => {
+                let head = self.heads.get_mut(&tag).unwrap();
+                head.closed |= is_put;
+                let waited = (now - head.claimed_at).max(LONGEST_PUT);
+                let again =
+                    if again { Some(LONGEST_PUT) } else { (head.recheck_until > now).then_some(waited) };
+                head.recheck_at = again.map(|after| now + after);
+                return None;
+            }
+            _ => Step::AskRecheck,
+        })
     }
 
     /// A put that was sent has its effect; what was sent too long ago never has.

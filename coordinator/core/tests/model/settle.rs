@@ -102,6 +102,11 @@ fn check(world: &World) {
             .filter(|build| build.publication.as_ref().is_some_and(|of| of.tag == TagState::Verified))
             .map(|build| build.order)
             .max();
+        let has_it = &world.builds[head.build];
+        if has_it.publication.as_ref().is_some_and(|of| of.tag == TagState::Verified) {
+            // Not another one's of the same intent either: what was retried is not what the retry made.
+            assert_eq!(world.registry.get(tag), Some(&head.build), "tag {tag}: {head:?}");
+        }
         let shown = world.registry.get(tag).map(|build| world.builds[*build].order);
         // Who claimed last may have failed at its deadline; then it is there, or the newest before it.
         assert!(shown >= newest, "tag {tag} shows {shown:?} of {newest:?}: {head:?}");

@@ -69,6 +69,21 @@ impl World {
         self.builds.push(Build { state, order, queue_deadline, ..self.builds[build].clone() });
     }
 
+    /// A build that has ended, once more: a build of its own, with the place of the old one.
+    pub fn retry(&mut self, build: Row) {
+        let old = &self.builds[build];
+        if !old.state.is_final() {
+            return;
+        }
+        let (tag, order) = (old.tag, old.order);
+        let jobs = &self.executions[old.execution].jobs;
+        let platforms: Vec<Platform> = jobs.iter().map(|job| self.jobs[*job].platform.clone()).collect();
+        self.submit(&platforms, tag);
+        if let Some(new) = self.builds.last_mut() {
+            new.order = order;
+        }
+    }
+
     /// What the scheduler of a coordinator would do now.
     pub fn propose(&mut self, coordinator: Row) {
         let Some(epoch) = self.coordinators[coordinator] else { return };

@@ -134,6 +134,10 @@ pub struct Task {
     pub claimed_at: i64,
     /// The tag was as it should be when it was looked at.
     pub is_there: bool,
+    /// Its put that is waited for.
+    pub put: usize,
+    /// The build that has the tag, of a later look at it; `build` is then the one that it ought to point to.
+    pub looks_for: Option<Row>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,11 +155,22 @@ pub enum Step {
     Verify,
     /// It learnt that it leads no more after it had sent something.
     AskRecheck,
+    // A later look at a tag: it is claimed and put back if an older one is there.
+    LookAgain,
+    ClaimBack,
+    CheckBack,
+    SendBack,
+    SentBack,
+    NoteLook {
+        is_put: bool,
+        again: bool,
+    },
 }
 
 /// A put on its way to the registry.
 #[derive(Debug, Clone, Copy)]
 pub struct Put {
+    pub number: usize,
     pub tag: u8,
     pub build: Row,
     pub sent: i64,
@@ -190,6 +205,8 @@ pub struct World {
     pub writes: Vec<(i64, Row, Write)>,
     pub tasks: Vec<Task>,
     pub puts: Vec<Put>,
+    /// How many were ever sent.
+    pub sent: usize,
     pub heads: BTreeMap<u8, Head>,
     /// What the registry answers: the build whose index the tag points to.
     pub registry: BTreeMap<u8, Row>,

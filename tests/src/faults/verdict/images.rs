@@ -8,6 +8,7 @@ use crate::faults::builds::PLATFORMS;
 use crate::faults::door::{Put, digest_of};
 use crate::faults::facts::{Tag, fetch, fetch_json, seconds};
 use crate::faults::plan::Fault;
+use crate::faults::trap::How;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -133,7 +134,10 @@ fn judge(put: &Put, address: &str, tags: &[Tag], done: &[Done]) -> Judgement {
         newer && tag.state == "verified" && tag.settled.is_some_and(|settled| settled < begun)
     });
     let stopped = done.iter().any(|done| {
-        let stop = matches!(done.fault, Fault::PauseCoordinator(_) | Fault::PausePostgres);
+        let stop = matches!(
+            done.fault,
+            Fault::PauseCoordinator(_) | Fault::PausePostgres | Fault::AtStep(_, How::Stop)
+        );
         stop && seconds(done.begun) < begun && begun < seconds(done.ended) + LATE
     });
     match (passed, stopped) {
@@ -175,6 +179,7 @@ mod tests {
             reference: "1".to_owned(),
             digest: digest.to_owned(),
             media_type: INDEX.to_owned(),
+            is_coordinators: true,
         }
     }
 

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use farm_core::index::{Index, IndexDocument, merge};
 use farm_core::retry::backoff;
-use farm_store::destinations::{Claim, DueDestination, Recheck, Wanted};
+use farm_store::destinations::{Claim, DueDestination};
 use farm_store::leader::Epoch;
 use farm_store::publish::DueMerge;
+use farm_store::rechecks::{Recheck, Wanted};
 use farm_store::{Result, StoreError};
 use farm_types::{BuildId, Cause, Failure, PublicationId, Repository};
 use tokio::sync::watch;

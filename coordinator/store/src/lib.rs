@@ -19,6 +19,7 @@ pub mod lease;
 pub mod publish;
 mod queue;
 pub mod reap;
+pub mod rechecks;
 pub mod record;
 pub mod retain;
 pub mod retry;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::desk::Desk;
 use crate::engine_watch::Ready;
@@ -33,6 +33,15 @@ pub struct Room {
     pub least: u64,
 }
 
+/// Told when a job met a full disk.
+#[derive(Debug, Default)]
+pub struct MetFull {
+    /// The engine's.
+    pub engine: Notify,
+    /// The worker's own.
+    pub own: Notify,
+}
+
 /// The keeper of the disks.
 pub struct DiskWatch {
     /// Closed while there is too little room.
@@ -50,7 +59,7 @@ pub struct DiskWatch {
     /// How much room there is to be.
     pub room: Room,
     /// Told when a job met a full disk.
-    pub met_full: Arc<Notify>,
+    pub met_full: Arc<MetFull>,
 }
 
 /// What a look at the disks found.
@@ -68,12 +77,12 @@ impl DiskWatch {
         let mut pruned_at: Option<Instant> = None;
         let mut told = None;
         // What is there at the start counts before the first job does.
-        let mut pressed = false;
+        let (mut engine_full, mut own_full) = (false, false);
         loop {
             let found = self.look().await;
             self.tell(&mut told, &found);
             let short = |free: u64| free < self.room.wanted;
-            if pressed || found.own.is_some_and(short) {
+            if engine_full || own_full || found.own.is_some_and(short) {
                 let cache = Arc::clone(&self.cache);
                 let freed = tokio::task::spawn_blocking(move || cache.drop_idle()).await.unwrap_or_default();
                 if freed > 0 {
@@ -85,15 +94,19 @@ impl DiskWatch {
             }
             let engine_short = found.engine.as_ref().is_some_and(|(_, free)| short(*free));
             let again = pruned_at.is_none_or(|at| at.elapsed() >= PRUNE_PAUSE);
-            if pressed || (engine_short && again) {
+            if engine_full || (engine_short && again) {
                 pruned_at = Some(Instant::now());
                 let missing =
                     found.engine.as_ref().map_or(0, |(_, free)| self.room.wanted.saturating_sub(*free));
-                self.prune(missing, pressed).await;
+                self.prune(missing, engine_full).await;
                 let found = self.look().await;
                 self.tell(&mut told, &found);
             }
-            pressed = timeout(CHECK_EVERY, self.met_full.notified()).await.is_ok();
+            (engine_full, own_full) = tokio::select! {
+                () = self.met_full.engine.notified() => (true, false),
+                () = self.met_full.own.notified() => (false, true),
+                () = tokio::time::sleep(CHECK_EVERY) => (false, false),
+            };
         }
     }
 

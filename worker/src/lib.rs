@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use config::Config;
 use desk::{Chore, Counts, Desk, StopReason};
-use disk::DiskWatch;
+use disk::{DiskWatch, MetFull};
 use engine_watch::{EngineWatch, NotReady, ready_at_start, trial};
 use link::control::{Control, ControlError, spawn};
 use runner::Runner;
@@ -173,7 +173,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     .map_err(RunError::Thread)?;
 
     let suspect = Arc::new(Notify::new());
-    let met_full = Arc::new(Notify::new());
+    let met_full = Arc::new(MetFull::default());
     let ready = watch::Sender::new(first);
     let runner = Arc::new(Runner {
         desk: Arc::clone(&desk),

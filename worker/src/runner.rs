@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 
 use crate::buildkit::{Export, Login, Solve, SolveError, Solved};
 use crate::desk::{Accepted, Desk, Lease, StopReason};
+use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
 use crate::link::Client;
 use crate::link::events::{Ending, Events};
@@ -50,7 +51,7 @@ pub struct Runner {
     /// Told when the engine may be in trouble.
     pub suspect: Arc<Notify>,
     /// Told when a disk was met full.
-    pub met_full: Arc<Notify>,
+    pub met_full: Arc<MetFull>,
 }
 
 /// How an attempt's work ended.
@@ -165,8 +166,10 @@ impl Runner {
                 );
             }
             finished::Outcome::Failure(failure) => {
-                if matches!(failure.code.as_str(), "no_space" | "worker_disk") {
-                    self.met_full.notify_one();
+                match failure.code.as_str() {
+                    "no_space" => self.met_full.engine.notify_one(),
+                    "worker_disk" => self.met_full.own.notify_one(),
+                    _ => {}
                 }
                 tracing::info!(cause = failure.cause, code = failure.code, "failed");
             }

@@ -89,7 +89,10 @@ fn heavy_bytes(of: &Context, part: usize) -> Vec<u8> {
 
 #[test]
 fn a_worker_whose_disk_is_full_loses_no_result_and_works_on_when_there_is_space() {
-    let mut farm = small_farm();
+    // A worker that has too little room takes no jobs; this one is to be surprised.
+    let worker = farm_tests::farm::WorkerSpec::new("w1").platforms(BOTH).slots(2);
+    let worker = worker.arg("--min-free=0").arg("--prune-below=0");
+    let mut farm = farm_tests::farm::Farm::builder().worker(worker).start();
     farm.stop_worker("w1");
     let disk = SmallDisk::mount(&farm.folder().join("w1"), "16m");
     farm.start_worker("w1");

@@ -28,6 +28,8 @@ const BATCH: i64 = 16;
 const AGAIN: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::from_secs(24 * 3600));
 /// A repository with more tags is not cleaned: to ask for all of them would be a burden.
 const MOST_TAGS: usize = 5_000;
+/// What is removed at most in one cleaning: the rest waits for the next, so that no build waits long for this one.
+const MOST_GARBAGE: usize = 200;
 /// Requests at once.
 const AT_ONCE: usize = 8;
 
@@ -111,7 +113,7 @@ async fn remove(
     let words = |error: RegistryError| error.message;
     // What a garbage index lists is garbage too, unless it is needed.
     let mut garbage: Vec<Digest> = Vec::new();
-    for digest in &cleaning.garbage {
+    for digest in cleaning.garbage.iter().take(MOST_GARBAGE) {
         garbage.push(*digest);
         garbage.extend(children(context, at, *digest).await.map_err(words)?);
     }

@@ -69,7 +69,12 @@ async fn clean_due(context: &Context, lead: Lead, after: Duration) -> farm_store
         let lasts = lasts(context);
         let begun = context.store.begin_cleaning(lead.epoch, &repository, after, lasts, AGAIN.0).await?;
         let Some(cleaning) = begun else { continue };
-        let ended = clean_one(context, &cleaning, asked).await;
+        let (ended, is_over) = clean_one(context, &cleaning, asked).await;
+        if !is_over {
+            // A deletion may still have its effect: the cleaning ends by its time, and what is left is found again.
+            tracing::warn!(%repository, trouble = ended.trouble, "not cleaned to the end; trying again");
+            continue;
+        }
         let again = if ended.trouble.is_empty() { AGAIN.0 } else { AGAIN.1 };
         tracing::info!(
             %repository, removed = ended.removed.len(), needed = ended.needed.len(), trouble = ended.trouble,
@@ -94,13 +99,14 @@ fn longest_request(context: &Context) -> Duration {
     Duration::from_secs(context.config.limits.registry_timeout_seconds) * 2
 }
 
-/// Removes what nothing needs.
-async fn clean_one(context: &Context, cleaning: &Cleaning, begun: Instant) -> Cleaned {
+/// Removes what nothing needs; false when a deletion was sent of which it isn't known that it is over.
+async fn clean_one(context: &Context, cleaning: &Cleaning, begun: Instant) -> (Cleaned, bool) {
     let mut ended = Cleaned::default();
-    if let Err(error) = remove(context, cleaning, begun, &mut ended).await {
+    let mut is_over = true;
+    if let Err(error) = remove(context, cleaning, begun, &mut ended, &mut is_over).await {
         ended.trouble = error;
     }
-    ended
+    (ended, is_over)
 }
 
 async fn remove(
@@ -108,6 +114,7 @@ async fn remove(
     cleaning: &Cleaning,
     begun: Instant,
     ended: &mut Cleaned,
+    is_over: &mut bool,
 ) -> Result<(), String> {
     let at = &cleaning.repository;
     let words = |error: RegistryError| error.message;
@@ -154,7 +161,9 @@ async fn remove(
             // The rest is for the next time.
             return Ok(());
         }
-        match context.registries.delete(at, digest).await.map_err(words)? {
+        let deleted = context.registries.delete(at, digest).await;
+        *is_over = !deleted.as_ref().is_err_and(RegistryError::is_transient);
+        match deleted.map_err(words)? {
             Deleted::Gone => ended.removed.push(digest),
             Deleted::NotAllowed => {
                 return Err(format!(

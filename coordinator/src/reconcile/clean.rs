@@ -16,7 +16,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Lead, leading};
+use super::{Lead, turn};
 use crate::context::Context;
 use crate::registry::{Deleted, RegistryError};
 
@@ -42,16 +42,7 @@ pub async fn run(
     let Some(after) = context.config.retention.unpublished() else { return shutdown.cancelled().await };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while !shutdown.is_cancelled() {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = shutdown.cancelled() => break,
-        }
-        let lead = tokio::select! {
-            lead = leading(&mut lead) => lead,
-            () = shutdown.cancelled() => break,
-        };
-        let Some(lead) = lead else { break };
+    while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
         tokio::select! {
             done = clean_due(&context, lead, after) => match done {
                 Ok(()) | Err(StoreError::Stale(_)) => {}

@@ -95,6 +95,23 @@ pub(crate) async fn leading(lead: &mut watch::Receiver<Option<Lead>>) -> Option<
     lead.wait_for(Option::is_some).await.ok().and_then(|lead| *lead)
 }
 
+/// Waits for the next tick and for the leadership; `None` at the shutdown, or when nobody will tell any more.
+pub(crate) async fn turn(
+    tick: &mut tokio::time::Interval,
+    lead: &mut watch::Receiver<Option<Lead>>,
+    shutdown: &CancellationToken,
+) -> Option<Lead> {
+    let next = async {
+        tick.tick().await;
+        leading(lead).await
+    };
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => None,
+        lead = next => lead,
+    }
+}
+
 /// What only time brings about, each second while leading, until `shutdown`.
 pub async fn keep_house(
     context: Arc<Context>,
@@ -104,16 +121,7 @@ pub async fn keep_house(
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut partitions_made: Option<tokio::time::Instant> = None;
-    while !shutdown.is_cancelled() {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = shutdown.cancelled() => break,
-        }
-        let lead = tokio::select! {
-            lead = leading(&mut lead) => lead,
-            () = shutdown.cancelled() => break,
-        };
-        let Some(lead) = lead else { break };
+    while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
         if let Err(error) = keep_house_one(&context, lead).await {
             tracing::warn!(%error, "housekeeping failed; trying again");
         }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Lead, leading};
+use super::{Lead, turn};
 use crate::context::Context;
 
 /// How often a pass begins.
@@ -50,16 +50,7 @@ pub async fn run(
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept: Option<Instant> = None;
-    while !shutdown.is_cancelled() {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = shutdown.cancelled() => break,
-        }
-        let lead = tokio::select! {
-            lead = leading(&mut lead) => lead,
-            () = shutdown.cancelled() => break,
-        };
-        let Some(lead) = lead else { break };
+    while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
         let pass = async {
             match remove_old(&context, lead.epoch).await {
                 Ok(true) => swept = None,

@@ -12,7 +12,7 @@ use farm_store::seal::{BlobKind, Piece, Unsealed};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Lead, leading};
+use super::{Lead, turn};
 use crate::context::Context;
 use crate::logs::LogError;
 use crate::logs::frames::{FrameError, Packer};
@@ -34,16 +34,7 @@ pub async fn run(
 ) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while !shutdown.is_cancelled() {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = shutdown.cancelled() => break,
-        }
-        let lead = tokio::select! {
-            lead = leading(&mut lead) => lead,
-            () = shutdown.cancelled() => break,
-        };
-        let Some(lead) = lead else { break };
+    while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
         if let Err(error) = seal_some(&context, lead.epoch, &shutdown).await {
             tracing::warn!(%error, "logs could not be sealed; trying again");
         }

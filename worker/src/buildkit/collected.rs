@@ -10,10 +10,10 @@ use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::{
     StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning,
 };
+use farm_dockerfile::Stages;
 use farm_proto::v1;
 use farm_proto::v1::attempt_event::Event;
 
-use super::stages::Stages;
 use super::stepname::{self, StepName};
 
 /// How many last lines of a step's output a failure carries.

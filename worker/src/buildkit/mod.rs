@@ -28,7 +28,6 @@ mod probe;
 mod request;
 mod session;
 mod solve;
-mod stages;
 mod status;
 mod stepname;
 mod syntax;

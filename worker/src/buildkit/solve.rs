@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1::SolveResponse;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use farm_dockerfile::{Build, Stages};
 use farm_proto::v1::{AttemptEvent, CallAnswer};
 use farm_types::spec::Call;
 use farm_types::{Cause, Failure, Platform};
@@ -23,7 +24,6 @@ use super::failure::{self, Circumstances};
 use super::filesync::{Files, Times};
 use super::request;
 use super::session::Session;
-use super::stages::{Stages, Wanted};
 use super::status::{self, Shared};
 use super::syntax::{self, Dockerfile};
 use super::types::{Solve, SolveError, Solved};
@@ -147,13 +147,13 @@ impl Engine {
 }
 
 fn stages(solve: &Solve, dockerfile: &Dockerfile) -> Option<Stages> {
-    let wanted = Wanted {
+    let build = Build {
         target: solve.target.as_deref(),
         args: &solve.build_args,
-        replaced: solve.named_contexts.keys().map(String::as_str).collect(),
+        contexts: &solve.named_contexts,
         platform: &solve.platform,
     };
-    Stages::read(&dockerfile.text, &wanted)
+    Stages::of(&farm_dockerfile::Dockerfile::parse(dockerfile.text.as_bytes()), &build)
 }
 
 /// What a frontend answered, with what follows from it.

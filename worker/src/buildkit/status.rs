@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1::StatusRequest;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use farm_dockerfile::Stages;
 use farm_proto::v1::AttemptEvent;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,6 @@ use tonic::transport::Channel;
 
 use super::collected::Collected;
 use super::connect::MAX_MESSAGE_BYTES;
-use super::stages::Stages;
 
 /// How long after the solve's end its last news may be on their way. An engine keeps them for 10 s.
 const LAST_NEWS: Duration = Duration::from_secs(3);

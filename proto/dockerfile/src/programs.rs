@@ -1,0 +1,80 @@
+//! Whose programs a build runs.
+//!
+//! A stage without RUN only moves files: an image for a machine that nobody has can be built anywhere, when it is made of such
+//! stages, and of those that run on the engine's own platform (`FROM --platform=$BUILDPLATFORM`), which cross-compile.
+
+use std::collections::BTreeSet;
+
+use farm_types::Platform;
+
+use crate::Dockerfile;
+use crate::build::{self, Build, StagePlatform};
+
+/// Whose programs run, besides the engine's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Programs {
+    /// Those of the platform that is built for.
+    pub of_target: bool,
+    /// Those of others that the file names (`FROM --platform=linux/amd64`).
+    pub of_others: BTreeSet<Platform>,
+}
+
+impl Programs {
+    /// Finds out; `None` when it can't be told. What a base image brings along by `ONBUILD RUN` isn't known here.
+    pub fn of(file: &Dockerfile, build: &Build<'_>) -> Option<Self> {
+        if file.directives.is_foreign() {
+            return None;
+        }
+        let mut found = Self::default();
+        for stage in build::stages(file, build)?.into_iter().filter(|stage| stage.is_used && stage.has_run) {
+            match stage.platform {
+                StagePlatform::Target => found.of_target = true,
+                StagePlatform::Engine => {}
+                StagePlatform::Fixed(platform) => drop(found.of_others.insert(platform)),
+                StagePlatform::Unknown => return None,
+            }
+        }
+        Some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn programs(text: &str) -> Option<(bool, Vec<String>)> {
+        let platform = "linux/s390x".parse().unwrap();
+        let (args, contexts) = (BTreeMap::new(), BTreeMap::new());
+        let build = Build { target: None, args: &args, contexts: &contexts, platform: &platform };
+        let found = Programs::of(&Dockerfile::parse(text.as_bytes()), &build)?;
+        Some((found.of_target, found.of_others.iter().map(ToString::to_string).collect()))
+    }
+
+    #[test]
+    fn only_what_runs_in_a_needed_stage_counts() {
+        for (text, of_target) in [
+            ("FROM scratch\nCOPY a /", false),
+            ("FROM x\nCOPY a /\nWORKDIR /w\nUSER 1", false),
+            ("FROM x\nRUN y", true),
+            ("FROM --platform=$BUILDPLATFORM x AS b\nRUN y\nFROM x\nCOPY --from=b / /", false),
+            ("FROM --platform=${BUILDPLATFORM} x AS b\nRUN y\nFROM b\nRUN z", false),
+            ("FROM --platform=linux/$BUILDARCH x AS b\nRUN y\nFROM scratch\nCOPY --from=b / /", false),
+            ("FROM --platform=$TARGETPLATFORM x\nRUN y", true),
+            ("FROM --platform=linux/s390x x\nRUN y", true),
+            ("FROM x AS b\nRUN y\nFROM x\nCOPY a /", false),
+            ("FROM x AS b\nONBUILD RUN y\nFROM b\nCOPY a /", true),
+        ] {
+            assert_eq!(programs(text), Some((of_target, Vec::new())), "{text}");
+        }
+        let other = "FROM --platform=linux/amd64 x AS b\nRUN y\nFROM x\nCOPY --from=b / /";
+        assert_eq!(programs(other), Some((false, vec!["linux/amd64".into()])));
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_not_told() {
+        for text in ["FROM --platform=$X-y x\nRUN y", "# syntax=some/frontend\nFROM x", "RUN y"] {
+            assert_eq!(programs(text), None, "{text}");
+        }
+    }
+}

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use farm_proto::v1::{
-    Build, CancelBuildRequest, RetryBuildRequest, RetryBuildResponse, SubmitBuildRequest, SubmitBuildResponse,
+    Build, CancelBuildRequest, ProvideSourceRequest, RetryBuildRequest, RetryBuildResponse,
+    SubmitBuildRequest, SubmitBuildResponse,
 };
 
 use tonic::{Response, Status};
 
 use crate::connect::Farm;
 use crate::error::{Error, Result, is_connection};
+use crate::upload::Uploaded;
 
 /// How often a call is made before a broken connection is given up.
 const TRIES: u32 = 6;
@@ -50,6 +52,16 @@ pub async fn retry(farm: &Farm, request: RetryBuildRequest) -> Result<(Build, bo
     let RetryBuildResponse { build, replayed } = answer.map_err(|status| farm.error(&status))?;
     let nothing = || Error::Farm(format!("the farm at {} took the retry and gave no build back", farm.url()));
     Ok((build.ok_or_else(nothing)?, replayed))
+}
+
+/// Gives a build the whole of its source, which was uploaded.
+///
+/// # Errors
+/// The farm refuses, or can't be reached.
+pub async fn provide_source(farm: &Farm, id: &str, uploaded: &Uploaded) -> Result<()> {
+    let request = ProvideSourceRequest { build_id: id.to_owned(), snapshot: Some(uploaded.reference()) };
+    let answer = through(async || farm.builds().provide_source(request.clone()).await).await;
+    answer.map(drop).map_err(|status| farm.error(&status))
 }
 
 /// Asks for a build's end.

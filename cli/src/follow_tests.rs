@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use farm_proto::v1::build_service_server::{BuildService, BuildServiceServer};
 use farm_proto::v1::{
     CancelBuildRequest, CancelBuildResponse, GetBuildRequest, GetBuildResponse, ListBuildsRequest,
-    ListBuildsResponse, RetryBuildRequest, RetryBuildResponse, SubmitBuildRequest, SubmitBuildResponse,
-    WatchBuildResponse,
+    ListBuildsResponse, ProvideSourceRequest, ProvideSourceResponse, RetryBuildRequest, RetryBuildResponse,
+    SubmitBuildRequest, SubmitBuildResponse, WatchBuildResponse,
 };
 use futures::Stream;
 use tonic::{Request, Response};
@@ -77,6 +77,13 @@ impl BuildService for Fake {
         &self,
         _: Request<RetryBuildRequest>,
     ) -> Result<Response<RetryBuildResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn provide_source(
+        &self,
+        _: Request<ProvideSourceRequest>,
+    ) -> Result<Response<ProvideSourceResponse>, Status> {
         Err(Status::unimplemented("fake"))
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use chrono::Utc;
+use farm_dockerfile::Sources;
 
+use crate::calls;
 use crate::connect::Farm;
 use crate::context::{self, Disk, Location, Source, Surroundings, cache_folder};
 use crate::error::{Error, Result};
@@ -20,8 +22,8 @@ pub async fn bring(
     is_temporary: bool,
     sending: &Arc<Sending>,
 ) -> Result<(Arc<Source>, Uploaded)> {
-    let source = read(location, is_temporary).await?;
-    send(farm, source, location, is_temporary, sending).await
+    let source = read(location, is_temporary, None).await?;
+    send(farm, source, location, (is_temporary, None), sending).await
 }
 
 /// Uploads what the farm lacks of a source that was read just now; where that has changed since, it is read once more.
@@ -32,29 +34,51 @@ pub async fn send(
     farm: &Farm,
     mut source: Arc<Source>,
     location: &Location,
-    is_temporary: bool,
+    (is_temporary, meant): (bool, Option<&Sources>),
     sending: &Arc<Sending>,
 ) -> Result<(Arc<Source>, Uploaded)> {
     let mut result = upload(farm, &source, tokio::time::sleep, sending).await;
     if let Err(Error::Changed(_)) = result {
         // Somebody is at work in the folder: take it as it is now.
-        source = read(location, is_temporary).await?;
+        source = read(location, is_temporary, meant).await?;
         result = upload(farm, &source, tokio::time::sleep, sending).await;
     }
     Ok((source, result?))
 }
 
-/// Reads what lies there.
+/// Reads what lies there, or what is meant of it.
 ///
 /// # Errors
 /// It can't be read.
-pub async fn read(location: &Location, is_temporary: bool) -> Result<Arc<Source>> {
-    let location = location.clone();
+pub async fn read(location: &Location, is_temporary: bool, meant: Option<&Sources>) -> Result<Arc<Source>> {
+    let (location, meant) = (location.clone(), meant.cloned());
     let reading = tokio::task::spawn_blocking(move || {
         let now_ns = Utc::now().timestamp_nanos_opt().unwrap_or_default();
         let cache = if is_temporary { None } else { cache_folder() };
-        context::read(&location, &Surroundings { cache, now_ns, files: &Disk })
+        context::read(&location, &Surroundings { cache, now_ns, files: &Disk, meant: meant.as_ref() })
     });
     let source = reading.await.map_err(|e| Error::Usage(format!("reading the context failed: {e}")))??;
     Ok(Arc::new(source))
+}
+
+/// The whole of a source of which a part was sent, for when it turns out not to be enough.
+#[derive(Debug, Clone, Copy)]
+pub struct Rest<'a> {
+    /// Where it lies.
+    pub location: &'a Location,
+    /// It will not be there another time.
+    pub is_temporary: bool,
+}
+
+impl Rest<'_> {
+    /// Sends all of it to a build that waits for that.
+    ///
+    /// # Errors
+    /// It can't be read, or the farm can't take it.
+    pub async fn send(&self, farm: &Farm, build: &str) -> Result<Uploaded> {
+        let (_, uploaded) =
+            bring(farm, self.location, self.is_temporary, &Arc::new(Sending::default())).await?;
+        calls::provide_source(farm, build, &uploaded).await?;
+        Ok(uploaded)
+    }
 }

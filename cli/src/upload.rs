@@ -65,6 +65,15 @@ impl Uploaded {
         SnapshotRef { tree_id: self.tree_id, content_key: self.content_key }
     }
 
+    /// The same on the wire, with the session that keeps it in place.
+    pub fn reference(&self) -> v1::SnapshotRef {
+        v1::SnapshotRef {
+            tree_id: self.tree_id.to_string(),
+            content_key: self.content_key.to_string(),
+            upload_id: self.upload_id.clone(),
+        }
+    }
+
     /// What asks for this build, whose source this is.
     pub fn request(&self, idempotency_key: &str, spec: &BuildSpec) -> v1::SubmitBuildRequest {
         let mut spec = v1::BuildSpec::from(spec);

@@ -58,6 +58,11 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 Purpose::Call(call) => call.as_str().to_owned(),
                 _ => String::new(),
             },
+            partial: spec
+                .partial
+                .iter()
+                .map(|(root, patterns)| (root.clone(), v1::Patterns { patterns: patterns.clone() }))
+                .collect(),
         }
     }
 }
@@ -117,6 +122,8 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         }
         let maps = [&spec.build_args, &spec.labels, &spec.named_contexts];
         let texts = maps.into_iter().flatten().flat_map(|(key, value)| [key, value]);
+        let partial = spec.partial.iter().flat_map(|(root, all)| all.patterns.iter().chain([root]));
+        let texts = texts.chain(partial);
         if let Some(text) =
             texts.chain([&dockerfile, &spec.target, &spec.run_image]).find(|text| text.contains('\0'))
         {
@@ -164,6 +171,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             emulation: if spec.emulation.is_empty() { Default::default() } else { spec.emulation.parse()? },
             timeout_ms: (spec.timeout_ms > 0).then_some(spec.timeout_ms),
             purpose,
+            partial: spec.partial.into_iter().map(|(root, all)| (root, all.patterns)).collect(),
         })
     }
 }
@@ -277,6 +285,7 @@ mod tests {
             .into(),
             provenance: "max".into(),
             emulation: "fallback=90s".into(),
+            partial: [("context".to_owned(), v1::Patterns { patterns: vec!["src/*.c".into()] })].into(),
             ..Default::default()
         }
     }

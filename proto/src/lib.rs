@@ -22,7 +22,7 @@ pub mod endpoints;
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The protocol version between workers and coordinators that this code speaks.
-pub const WORKER_PROTOCOL: u32 = 1;
+pub const WORKER_PROTOCOL: u32 = 2;
 
 /// The longest message that either side takes, bytes. Bulk travels in pieces of [`PIECE_BYTES`].
 pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;

@@ -167,6 +167,8 @@ pub async fn trial(ready: &Ready) -> Result<(), String> {
         }
         Ok(Err(SolveError::Failed(failure))) => Err(failure.message),
         Ok(Err(SolveError::Stopped)) => Err("the trial build was stopped".to_owned()),
+        // It has no part of anything.
+        Ok(Err(error @ SolveError::SourceIncomplete(_))) => Err(error.to_string()),
         Err(_) => Err(format!("a trial build did not end within {} s", PROOF_WITHIN.as_secs())),
     }
 }

@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farm_dockerfile::Selection;
 use farm_proto::v1::{self, AttemptEvent, finished};
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Cause, Digest, Failure, Invalid, Platform, Repository};
@@ -17,7 +18,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::buildkit::{Export, Login, Solve, SolveError, Solved};
+use crate::buildkit::{Export, Login, Missing, Solve, SolveError, Solved};
 use crate::desk::{Accepted, Desk, Lease, StopReason};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
@@ -59,6 +60,8 @@ pub struct Runner {
 pub(crate) enum Outcome {
     Built(Box<v1::JobResult>),
     Failed(Box<Failure>),
+    /// What is there of the source isn't enough.
+    SourceIncomplete(Missing),
     Stopped,
 }
 
@@ -141,6 +144,7 @@ impl Runner {
         match solved {
             Ok(solved) => Outcome::Built(Box::new(result(solved, ready.label()))),
             Err(SolveError::Stopped) => Outcome::Stopped,
+            Err(SolveError::SourceIncomplete(missing)) => Outcome::SourceIncomplete(missing),
             Err(SolveError::Failed(failure)) => {
                 if failure.cause == Cause::Infrastructure {
                     self.suspect.notify_one();
@@ -174,6 +178,9 @@ impl Runner {
                 tracing::info!(cause = failure.cause, code = failure.code, "failed");
             }
             finished::Outcome::Stopped(_) => tracing::info!("stopped"),
+            finished::Outcome::SourceIncomplete(missing) => {
+                tracing::info!(missing.root, missing.asked, "the source is incomplete");
+            }
         }
         let finished = v1::Finished { lease: Some(lease.into()), outcome: Some(outcome) };
         let (spool, kept) = (self.spool.clone(), finished.clone());
@@ -237,6 +244,9 @@ fn verdict(outcome: Outcome, reason: Option<StopReason>) -> Option<finished::Out
             "the engine stopped answering while it ran this job",
         )),
         (Outcome::Failed(why), None) => failure(&why),
+        (Outcome::SourceIncomplete(Missing { root, asked }), None) => {
+            finished::Outcome::SourceIncomplete(v1::SourceIncomplete { root, asked })
+        }
         (Outcome::Stopped, None) => failure(&Failure::new(
             Cause::Infrastructure,
             "stopped_unasked",
@@ -321,6 +331,7 @@ impl Order {
             pull: self.spec.pull,
             provenance: self.spec.provenance,
             named_contexts: self.spec.named_contexts,
+            partial: self.spec.partial.iter().map(|(root, all)| (root.clone(), Selection::of(all))).collect(),
             roots,
             shared_key: Digest::of(key.as_bytes()).hex(),
             // Workers that take jobs of untrusted builds get another word here.

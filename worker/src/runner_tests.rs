@@ -49,6 +49,7 @@ fn the_coordinator_is_told_what_it_can_use() {
         Some(finished::Outcome::Result(_)) => "result".to_owned(),
         Some(finished::Outcome::Stopped(_)) => "stopped".to_owned(),
         Some(finished::Outcome::Failure(failure)) => format!("{} {}", failure.cause, failure.code),
+        Some(finished::Outcome::SourceIncomplete(missing)) => format!("incomplete {}", missing.asked),
     };
     use StopReason::{Cancelled, Superseded, WorkerStopped};
     assert_eq!(code(built(), None), "result");

@@ -275,7 +275,12 @@ impl WorkerService for Fake {
             }
         })?;
         let (answers, stream) = mpsc::channel(64);
-        let welcome = v1::Welcome { version: 1, heartbeat_ms: 50, lease_ms: 1_000, ..Default::default() };
+        let welcome = v1::Welcome {
+            version: farm_proto::WORKER_PROTOCOL,
+            heartbeat_ms: 50,
+            lease_ms: 1_000,
+            ..Default::default()
+        };
         let mut first = vec![control_response::Message::Welcome(welcome)];
         first.extend(offers.into_iter().map(control_response::Message::Offered));
         for message in first {

@@ -1,6 +1,6 @@
 //! What is known of files that were read before: a file whose stat is as it was need not be read again.
 //!
-//! One index per context folder, in the user's cache folder, replaced as a whole by a rename. It is a cache
+//! One index per context folder (and per what is meant of it), in the user's cache folder, replaced as a whole by a rename. It is a cache
 //! and never more: one that is missing, damaged or of another version is as good as empty, and one that
 //! can't be written costs time only.
 //!
@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use farm_dockerfile::Selection;
 use farm_types::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -38,11 +39,16 @@ struct Stored {
 }
 
 impl Index {
-    /// Reads the index of the context at `root` (absolute, without links) from the folder `cache`; an empty
-    /// one when there is none to be read.
-    pub fn load(cache: Option<&Path>, root: &Path) -> Self {
+    /// Reads the index of what is meant of the context at `root` (absolute, without links) from the folder `cache`; an
+    /// empty one when there is none to be read.
+    pub fn load(cache: Option<&Path>, root: &Path, selection: &Selection) -> Self {
         let Some(cache) = cache else { return Self::default() };
-        let name = Digest::of(root.as_os_str().as_encoded_bytes()).hex();
+        let mut key = root.as_os_str().as_encoded_bytes().to_vec();
+        for pattern in selection.texts().into_iter().flatten() {
+            key.push(0);
+            key.extend_from_slice(pattern.as_bytes());
+        }
+        let name = Digest::of(&key).hex();
         let file = cache.join(format!("{}.json", &name[..32]));
         let known = std::fs::read(&file)
             .ok()
@@ -113,7 +119,7 @@ mod tests {
     #[test]
     fn a_file_is_known_as_long_as_nothing_of_its_stat_changes() {
         let cache = tempfile::tempdir().unwrap();
-        let load = || Index::load(Some(cache.path()), Path::new("/c"));
+        let load = || Index::load(Some(cache.path()), Path::new("/c"), &Selection::All);
         write(&load(), RACY_NS + 20);
         assert_eq!(load().get("a", &STAT), Some(Digest::of(b"abc")));
         assert_eq!(load().get("b", &STAT), None);
@@ -126,20 +132,20 @@ mod tests {
         ] {
             assert_eq!(load().get("a", &changed), None);
         }
-        assert_eq!(Index::load(Some(cache.path()), Path::new("/d")).get("a", &STAT), None);
+        assert_eq!(Index::load(Some(cache.path()), Path::new("/d"), &Selection::All).get("a", &STAT), None);
     }
 
     #[test]
     fn a_file_that_changed_just_before_the_scan_is_not_trusted() {
         let cache = tempfile::tempdir().unwrap();
-        write(&Index::load(Some(cache.path()), Path::new("/c")), RACY_NS + 19);
-        assert_eq!(Index::load(Some(cache.path()), Path::new("/c")).get("a", &STAT), None);
+        write(&Index::load(Some(cache.path()), Path::new("/c"), &Selection::All), RACY_NS + 19);
+        assert_eq!(Index::load(Some(cache.path()), Path::new("/c"), &Selection::All).get("a", &STAT), None);
     }
 
     #[test]
     fn a_damaged_index_is_an_empty_one_and_is_mended() {
         let cache = tempfile::tempdir().unwrap();
-        let load = || Index::load(Some(cache.path()), Path::new("/c"));
+        let load = || Index::load(Some(cache.path()), Path::new("/c"), &Selection::All);
         let file = load().file.unwrap();
         for damage in ["", "{", "{\"version\":1}", "{\"version\":99,\"root\":\"/c\",\"entries\":[]}"] {
             std::fs::write(&file, damage).unwrap();

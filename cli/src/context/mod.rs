@@ -14,6 +14,7 @@ mod files;
 mod ignore;
 mod index;
 mod location;
+mod meant;
 pub mod stdin;
 mod walk;
 
@@ -22,7 +23,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use farm_dockerfile::{Selection, Sources};
 use farm_types::Digest;
+use farm_types::pattern::PatternSet;
 use farm_types::snapshot::{Entry, Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE, named_root, names};
 
 pub use files::{Disk, Files, OpenFile, Stat};
@@ -30,8 +33,6 @@ pub use index::{Index, cache_folder};
 pub use location::Location;
 
 pub(crate) use files::open as open_file;
-
-use walk::Scan;
 
 /// Why a source can't be read; each text names the file and the cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -152,6 +153,8 @@ pub struct Surroundings<'a> {
     pub now_ns: i64,
     /// How files are opened.
     pub files: &'a dyn Files,
+    /// What of the contexts is meant; `None`: all.
+    pub meant: Option<&'a Sources>,
 }
 
 /// Walks and hashes all roots. Takes as many threads as there are CPUs; blocks.
@@ -161,29 +164,32 @@ pub struct Surroundings<'a> {
 pub fn read(location: &Location, around: &Surroundings<'_>) -> Result<Source, ContextError> {
     let mut source = Source::default();
     let mut seen = HashSet::new();
+    let all = Selection::All;
     let patterns = ignore::load(&location.root, Some(&location.dockerfile))?;
-    let scan = walk::scan(&location.root, &patterns)?;
-    source.add_scan(ROOT_CONTEXT.to_owned(), &location.root, scan, around, &mut seen)?;
+    let meant = around.meant.map_or(&all, |meant| &meant.context);
+    source.add(ROOT_CONTEXT.to_owned(), &location.root, (&patterns, meant), around, &mut seen)?;
     source.add_dockerfile(location, around, &mut seen)?;
     for (name, root) in &location.named {
         let patterns = ignore::load(root, None)?;
-        let scan = walk::scan(root, &patterns)?;
-        source.add_scan(named_root(name), root, scan, around, &mut seen)?;
+        let meant = around.meant.and_then(|meant| meant.named.get(name)).unwrap_or(&all);
+        source.add(named_root(name), root, (&patterns, meant), around, &mut seen)?;
     }
     source.files = seen.len();
     Ok(source)
 }
 
 impl Source {
-    fn add_scan(
+    /// Takes in a folder, but for what its patterns leave out and what isn't meant.
+    fn add(
         &mut self,
         root_name: String,
         root: &Path,
-        scan: Scan,
+        (patterns, selection): (&PatternSet, &Selection),
         around: &Surroundings<'_>,
         seen: &mut HashSet<PathBuf>,
     ) -> Result<(), ContextError> {
-        let index = Index::load(around.cache.as_deref(), root);
+        let scan = walk::scan(root, patterns, meant::find(root, selection)?)?;
+        let index = Index::load(around.cache.as_deref(), root, selection);
         let digests = files::in_parallel(scan.files.len(), |i, buffer| {
             let file = &scan.files[i];
             match index.get(&file.name, &file.stat) {

@@ -43,7 +43,12 @@ impl Bed {
 fn around<'a>(files: &'a dyn Files, cache: Option<&Path>) -> Surroundings<'a> {
     let in_a_minute = SystemTime::now() + Duration::from_secs(60);
     let now_ns = in_a_minute.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
-    Surroundings { cache: cache.map(Path::to_owned), now_ns: i64::try_from(now_ns).unwrap(), files }
+    Surroundings {
+        cache: cache.map(Path::to_owned),
+        now_ns: i64::try_from(now_ns).unwrap(),
+        files,
+        meant: None,
+    }
 }
 
 /// All paths of a root, folders with a / at their end, links with their target.
@@ -361,4 +366,77 @@ fn what_is_no_context_or_no_dockerfile_is_said_with_the_cure() {
         assert!(text.contains("yet") && text.contains("farm submit ."), "{text}");
     }
     assert!(error("c", Some("-")).contains("no Dockerfile"));
+}
+
+/// The paths of the context that a build of this Dockerfile can name.
+fn meant_paths(bed: &Bed, dockerfile: &str) -> Vec<String> {
+    fs::write(bed.path("Dockerfile"), dockerfile).unwrap();
+    let platforms = ["linux/amd64".parse().unwrap()];
+    let (args, contexts) = (BTreeMap::new(), BTreeMap::new());
+    let build =
+        farm_dockerfile::Build { target: None, args: &args, contexts: &contexts, platform: &platforms[0] };
+    let meant =
+        Sources::of(&farm_dockerfile::Dockerfile::parse(dockerfile.as_bytes()), &build, &platforms).unwrap();
+    let around = Surroundings { meant: Some(&meant), ..around(&Disk, None) };
+    paths(&read(&bed.locate("", None).unwrap(), &around).unwrap(), ROOT_CONTEXT)
+}
+
+#[test]
+fn only_what_is_named_is_read_with_the_folders_and_links_on_the_way() {
+    let bed = Bed::new(&[
+        (".dockerignore", "**/*.log\nlib/private\n"),
+        ("src/a.c", "1"),
+        ("src/deep/b.c", "2"),
+        ("src/x.log", "3"),
+        ("lib/v1/f", "4"),
+        ("lib/private/key", "5"),
+        ("other/big", "6"),
+        ("a[b]", "7"),
+    ]);
+    symlink("lib/v1", bed.path("current")).unwrap();
+    symlink("/src/deep", bed.path("absolute")).unwrap();
+    symlink("../../../etc", bed.path("out")).unwrap();
+    let meant = |copy: &str| meant_paths(&bed, &format!("FROM scratch\n{copy}\n"));
+    assert_eq!(meant(""), [".dockerignore"]);
+    assert_eq!(meant("COPY src/*.c /"), [".dockerignore", "src/", "src/a.c"]);
+    assert_eq!(meant("COPY src /"), [".dockerignore", "src/", "src/a.c", "src/deep/", "src/deep/b.c"]);
+    assert_eq!(
+        meant("COPY current/f /"),
+        [".dockerignore", "current -> lib/v1", "lib/", "lib/v1/", "lib/v1/f"]
+    );
+    assert_eq!(
+        meant("COPY absolute /"),
+        [".dockerignore", "absolute -> /src/deep", "src/", "src/deep/", "src/deep/b.c"]
+    );
+    assert_eq!(meant("COPY out /"), [".dockerignore", "out -> ../../../etc"]);
+    assert_eq!(meant("COPY lib /"), [".dockerignore", "lib/", "lib/v1/", "lib/v1/f"]);
+    assert_eq!(meant("COPY lib/private/key /"), [".dockerignore", "lib/"]);
+    assert_eq!(meant("COPY a[[]b] nope /x/"), [".dockerignore", "a[b]"]);
+    // A wildcard names links, too, whatever they lead to.
+    assert_eq!(meant("COPY s*/deep/b.? /x/"), [".dockerignore", "src/", "src/deep/", "src/deep/b.c"]);
+    assert!(meant("COPY */deep/b.? /x/").contains(&"current -> lib/v1".to_owned()));
+    assert_eq!(meant("COPY . /").len(), 15);
+}
+
+#[test]
+fn what_nothing_names_may_be_unreadable_oddly_called_or_growing() {
+    let bed = Bed::new(&[("a", "1"), ("closed/x", "2")]);
+    fs::write(bed.path("").join(std::ffi::OsStr::from_bytes(b"latin-\xe9")), "3").unwrap();
+    symlink(std::ffi::OsStr::from_bytes(b"\xe9"), bed.path("odd")).unwrap();
+    // For root every file is readable, and what changes all the time is not.
+    struct Others;
+    impl Files for Others {
+        fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
+            assert!(["a", "Dockerfile"].contains(&path.file_name().unwrap().to_str().unwrap()), "{path:?}");
+            Disk.open(path)
+        }
+    }
+    assert_eq!(meant_paths(&bed, "FROM scratch\nCOPY a /\n"), ["a"]);
+    let meant = Sources { context: Selection::of(["a"]), named: BTreeMap::new() };
+    let around = Surroundings { meant: Some(&meant), ..around(&Others, None) };
+    assert_eq!(paths(&read(&bed.locate("", None).unwrap(), &around).unwrap(), ROOT_CONTEXT), ["a"]);
+    // What a wildcard names, it names.
+    let meant = Sources { context: Selection::of(["lat*"]), named: BTreeMap::new() };
+    let around = Surroundings { meant: Some(&meant), ..around };
+    assert!(matches!(read(&bed.locate("", None).unwrap(), &around), Err(ContextError::Name(_))));
 }

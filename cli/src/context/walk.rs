@@ -3,6 +3,7 @@
 //! Invariant: a folder that patterns leave out is in the result only if something below it is (brought back
 //! by a `!` pattern), as Docker has it.
 
+use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -14,6 +15,7 @@ use farm_types::snapshot::{Entry, Folder, Node};
 
 use super::ContextError;
 use super::files::Stat;
+use super::meant::Meant;
 
 /// At most so many things that were left out are told one by one.
 const TOLD: usize = 10;
@@ -45,6 +47,7 @@ struct Dir {
     /// A pattern leaves it out; it stays only for what is below it.
     excluded: bool,
     verdicts: Verdicts,
+    meant: Meant,
 }
 
 #[derive(Debug)]
@@ -70,15 +73,19 @@ pub(super) fn mode(metadata: &Metadata) -> u32 {
     metadata.mode() & 0o7777
 }
 
-/// Walks the folder at `root`.
+/// Walks the folder at `root`, or what is meant of it.
 ///
 /// # Errors
 /// Something that isn't left out can't be listed or has a name that isn't UTF-8.
-pub(super) fn scan(root: &Path, patterns: &PatternSet) -> Result<Scan, ContextError> {
+pub(super) fn scan(root: &Path, patterns: &PatternSet, meant: Meant) -> Result<Scan, ContextError> {
     let mut scan = Scan::default();
-    let top =
-        Dir { path: String::new(), entries: Vec::new(), excluded: false, verdicts: Verdicts::default() };
-    scan.dirs.push(top);
+    scan.dirs.push(Dir {
+        path: String::new(),
+        entries: Vec::new(),
+        excluded: false,
+        verdicts: Verdicts::default(),
+        meant,
+    });
     let mut odd = 0;
     let mut at = 0;
     while at < scan.dirs.len() {
@@ -89,6 +96,11 @@ pub(super) fn scan(root: &Path, patterns: &PatternSet) -> Result<Scan, ContextEr
         scan.left_out.push(format!("and {} more sockets and devices are left out", odd - TOLD));
     }
     Ok(scan)
+}
+
+/// What is in a folder, in whatever order.
+fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
 }
 
 impl Scan {
@@ -102,18 +114,23 @@ impl Scan {
         let path = self.dirs[at].path.clone();
         let excluded = self.dirs[at].excluded;
         let verdicts = std::mem::take(&mut self.dirs[at].verdicts);
+        let mut meant = std::mem::take(&mut self.dirs[at].meant);
         let shown = if path.is_empty() { root.display().to_string() } else { path.clone() };
-        let listing = match std::fs::read_dir(root.join(&path)) {
-            Ok(listing) => listing,
-            // What was left out may be closed, and what is gone since its parent was listed is gone.
-            Err(e) if excluded && e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
-            Err(e) if !path.is_empty() && e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(ContextError::unreadable(&shown, &e)),
+        let names = if meant.is_whole {
+            match names(&root.join(&path)) {
+                Ok(names) => names,
+                // What was left out may be closed, and what is gone since its parent was listed is gone.
+                Err(e) if excluded && e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+                Err(e) if !path.is_empty() && e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(e) => return Err(ContextError::unreadable(&shown, &e)),
+            }
+        } else {
+            // Nobody looks at what isn't meant.
+            meant.children.keys().cloned().collect()
         };
         let mut entries = Vec::new();
-        for entry in listing {
-            let entry = entry.map_err(|e| ContextError::unreadable(&shown, &e))?;
-            let os_name = entry.file_name();
+        for os_name in names {
+            let place = root.join(&path).join(&os_name);
             let lossy = os_name.to_string_lossy();
             let entry_path =
                 if path.is_empty() { lossy.clone().into_owned() } else { format!("{path}/{lossy}") };
@@ -121,7 +138,7 @@ impl Scan {
             if out && !patterns.may_reinclude_below(&entry_path) {
                 continue;
             }
-            let metadata = match entry.path().symlink_metadata() {
+            let metadata = match place.symlink_metadata() {
                 Ok(metadata) => metadata,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(ContextError::unreadable(&entry_path, &e)),
@@ -136,13 +153,24 @@ impl Scan {
             let stat = Stat::from(&metadata);
             let what = if kind.is_dir() {
                 let (excluded, verdicts) = (out, entry_verdicts);
-                self.dirs.push(Dir { path: entry_path, entries: Vec::new(), excluded, verdicts });
+                let below = if meant.is_whole {
+                    Meant { is_whole: true, ..Meant::default() }
+                } else {
+                    meant.children.remove(&os_name).unwrap_or_default()
+                };
+                self.dirs.push(Dir {
+                    path: entry_path,
+                    entries: Vec::new(),
+                    excluded,
+                    verdicts,
+                    meant: below,
+                });
                 What::Dir(self.dirs.len() - 1)
             } else if kind.is_file() {
                 self.files.push(FoundFile { name: entry_path, stat });
                 What::File(self.files.len() - 1)
             } else if kind.is_symlink() {
-                let target = match std::fs::read_link(entry.path()) {
+                let target = match std::fs::read_link(&place) {
                     Ok(target) => target,
                     Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                     Err(e) => return Err(ContextError::unreadable(&entry_path, &e)),

@@ -155,6 +155,7 @@ impl Order {
             emulation: self.emulation,
             timeout_ms: None,
             purpose: Purpose::Run(self.shown.clone()),
+            partial: Default::default(),
         };
         Ok(Ready(uploaded.request(&key.to_string(), &spec)))
     }

@@ -171,7 +171,7 @@ async fn served(fake: &Fake) -> Farm {
 
 fn source(dir: &Path) -> Arc<Source> {
     let location = Location::find(dir.to_str().unwrap(), None, &BTreeMap::new()).unwrap();
-    Arc::new(read(&location, &Surroundings { cache: None, now_ns: 0, files: &Disk }).unwrap())
+    Arc::new(read(&location, &Surroundings { cache: None, now_ns: 0, files: &Disk, meant: None }).unwrap())
 }
 
 fn folder() -> tempfile::TempDir {

@@ -12,12 +12,15 @@ mod dry;
 mod plan;
 mod results;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farm_dockerfile::Sources;
 use farm_proto::v1::GetFarmRequest;
-use farm_types::{Invalid, Platform};
+use farm_types::snapshot::{ROOT_CONTEXT, named_root};
+use farm_types::{BuildSpec, Invalid, Platform};
 
 use super::now_ms;
 use super::watch::{exit, left_running, mode, watch};
@@ -33,7 +36,7 @@ use crate::output::json::{self, BuildJson, UploadJson};
 use crate::output::live::EVERY;
 use crate::output::summary::summary;
 use crate::output::text::{bytes, count, harmless};
-use crate::source;
+use crate::source::{self, Rest};
 use crate::upload::{Sending, Uploaded};
 use buildx::Others;
 use dry::DryRun;
@@ -248,9 +251,12 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
             return Err(error);
         }
     };
-    let Brought { farm, source, uploaded, platforms, chosen } = brought;
+    let Brought { farm, source, uploaded, platforms, chosen, meant } = brought;
     let platforms_told: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-    let spec = plan.spec(uploaded.snapshot(), platforms);
+    let partial = meant.as_ref().map(partial).unwrap_or_default();
+    let rest = Rest { location: &plan.location, is_temporary: plan.temporary.is_some() };
+    let rest = (!partial.is_empty()).then_some(rest);
+    let spec = BuildSpec { partial, ..plan.spec(uploaded.snapshot(), platforms) };
     let (build, replayed) = tokio::select! {
         accepted = calls::submit(&farm, uploaded.request(&plan.idempotency_key, &spec)) => accepted?,
         // The first press is heeded once the build is known.
@@ -290,7 +296,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         return Ok(Exit::Done);
     };
 
-    let Some(last) = watch(&farm, &build.id, interrupts, &mut display).await? else {
+    let Some(last) = watch(&farm, &build.id, interrupts, &mut display, rest).await? else {
         display.finish(None, vec![left_running(&build.id)]);
         return Ok(Exit::Done);
     };
@@ -325,6 +331,8 @@ struct Brought {
     platforms: Vec<Platform>,
     /// The platforms were chosen by the farm.
     chosen: bool,
+    /// What of the contexts was read; `None`: all.
+    meant: Option<Sources>,
 }
 
 /// Until Ctrl-C for the `nth` time, if anybody listens.
@@ -367,10 +375,28 @@ async fn bring(plan: &Plan, address: &Address, sending: &Arc<Sending>) -> Result
         Ok((farm, platforms))
     };
     let is_temporary = plan.temporary.is_some();
-    let ((farm, platforms), source) = tokio::try_join!(finding, source::read(&plan.location, is_temporary))?;
     let chosen = plan.platforms.is_empty();
-    let (source, uploaded) = source::send(&farm, source, &plan.location, is_temporary, sending).await?;
-    Ok(Brought { uploaded, farm, source, platforms, chosen })
+    let (farm, platforms, source, meant) = if chosen {
+        // What is meant may depend on the platforms.
+        let (farm, platforms) = finding.await?;
+        let meant = plan.meant(&platforms)?;
+        (farm, platforms, source::read(&plan.location, is_temporary, meant.as_ref()).await?, meant)
+    } else {
+        let meant = plan.meant(&plan.platforms)?;
+        let reading = source::read(&plan.location, is_temporary, meant.as_ref());
+        let ((farm, platforms), source) = tokio::try_join!(finding, reading)?;
+        (farm, platforms, source, meant)
+    };
+    let (source, uploaded) =
+        source::send(&farm, source, &plan.location, (is_temporary, meant.as_ref()), sending).await?;
+    Ok(Brought { uploaded, farm, source, platforms, chosen, meant })
+}
+
+/// The roots of which a part was read, and of what, as a build names them.
+fn partial(meant: &Sources) -> BTreeMap<String, Vec<String>> {
+    let named = meant.named.iter().map(|(name, selection)| (named_root(name), selection));
+    let all = named.chain([(ROOT_CONTEXT.to_owned(), &meant.context)]);
+    all.filter_map(|(root, selection)| Some((root, selection.texts()?))).collect()
 }
 
 fn native(platforms: &[String]) -> Result<Vec<Platform>> {

@@ -12,7 +12,7 @@ use crate::calls::cancel;
 use crate::config::Defaults;
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
-use crate::follow::follow;
+use crate::follow::{Seen, follow};
 use crate::interrupt::Interrupts;
 use crate::keys::Keys;
 use crate::output::Out;
@@ -20,6 +20,8 @@ use crate::output::display::{Display, Mode};
 use crate::output::json::{self, BuildJson};
 use crate::output::live::EVERY;
 use crate::output::summary::summary;
+use crate::output::text::bytes;
+use crate::source::Rest;
 use crate::verbs::now_ms;
 
 /// How a build is shown; the flags of `farm attach` and `farm retry`.
@@ -75,7 +77,7 @@ pub(super) async fn see_out(
     mut display: Display,
     as_json: bool,
 ) -> Result<Exit> {
-    let Some(last) = watch(farm, id, interrupts, &mut display).await? else {
+    let Some(last) = watch(farm, id, interrupts, &mut display, None).await? else {
         display.finish(None, vec![left_running(id)]);
         return Ok(Exit::Done);
     };
@@ -101,19 +103,27 @@ pub(super) fn exit(build: &Build) -> Exit {
     }
 }
 
-/// The build as it was at its end; `None`: the user has left it running.
+/// The build as it was at its end; `None`: the user has left it running. `rest` is the whole of a source of which a part was
+/// sent.
 ///
 /// # Errors
-/// The farm can't be asked any more.
+/// The farm can't be asked any more, or the rest of the source can't be sent; then the build is cancelled.
 pub(super) async fn watch(
     farm: &Farm,
     id: &str,
     interrupts: Interrupts,
     display: &mut Display,
+    rest: Option<Rest<'_>>,
 ) -> Result<Option<Build>> {
     let display = RefCell::new(display);
     let is_live = display.borrow().is_live();
-    let following = follow(farm, id, true, sleep, |seen| display.borrow_mut().seen(&seen, now_ms()));
+    let (want, wanted) = tokio::sync::watch::channel(false);
+    let following = follow(farm, id, true, sleep, |seen| {
+        if let Seen::Build(build) = &seen {
+            want.send_replace(build.source_is_wanted);
+        }
+        display.borrow_mut().seen(&seen, now_ms());
+    });
     let drawing = async {
         let mut rounds = interval(EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -125,10 +135,43 @@ pub(super) async fn watch(
     let last = tokio::select! {
         last = following => last?,
         () = heed(farm, id, interrupts, &display) => return Ok(None),
+        error = complete(farm, id, rest, wanted, &display) => {
+            cancel(farm, id).await?;
+            return Err(error);
+        }
         () = drawing, if is_live => None,
     };
     let nothing = || Error::Farm(format!("the farm at {} told nothing of build {id}", farm.url()));
     last.map(Some).ok_or_else(nothing)
+}
+
+/// Sends the whole source whenever the build wants it. Returns only when that can't be done.
+async fn complete(
+    farm: &Farm,
+    id: &str,
+    rest: Option<Rest<'_>>,
+    mut wanted: tokio::sync::watch::Receiver<bool>,
+    display: &RefCell<&mut Display>,
+) -> Error {
+    let Some(rest) = rest else { return std::future::pending().await };
+    loop {
+        if wanted.wait_for(|wanted| *wanted).await.is_err() {
+            return std::future::pending().await;
+        }
+        display
+            .borrow_mut()
+            .line("the build needs more of its source than the Dockerfile names: sending all of it");
+        match rest.send(farm, id).await {
+            Ok(uploaded) => {
+                let sent = bytes(uploaded.sent_bytes);
+                display.borrow_mut().line(&format!("all of the source is there ({sent} sent)"));
+            }
+            Err(error) => return error,
+        }
+        if wanted.wait_for(|wanted| !*wanted).await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// Does what Ctrl-C asks for; returns when the user leaves the build running.

@@ -10,7 +10,7 @@ use farm_store::builds::NewBuild;
 use farm_store::finish::PublishLimit;
 use farm_store::retry::Retry;
 use farm_types::state::BuildState;
-use farm_types::{BuildSpec, Invalid, ProjectId, ShortId};
+use farm_types::{BuildSpec, Invalid, ProjectId, ShortId, SnapshotRef};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -175,6 +175,32 @@ impl BuildService for Builds {
         tracing::info!(build.id = %id, "cancel asked for");
         let build = self.present(principal.project, &id).await?;
         Ok(Response::new(v1::CancelBuildResponse { build: Some(build) }))
+    }
+
+    async fn provide_source(
+        &self,
+        request: Request<v1::ProvideSourceRequest>,
+    ) -> Result<Response<v1::ProvideSourceResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let request = request.into_inner();
+        let id = short_id(&request.build_id)?;
+        let snapshot =
+            request.snapshot.ok_or_else(|| Status::invalid_argument("the request has no snapshot"))?;
+        let snapshot = SnapshotRef {
+            tree_id: snapshot.tree_id.parse().map_err(status::invalid)?,
+            content_key: snapshot.content_key.parse().map_err(status::invalid)?,
+        };
+        let store = &self.context.store;
+        let record = store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let limit = self.queue_limit();
+        let taken = store
+            .provide_source(principal.project, record.id, &snapshot, limit)
+            .await
+            .map_err(status::store)?;
+        self.context.hints.changed();
+        tracing::info!(build.id = %id, taken, "the rest of its source was sent");
+        let build = self.present(principal.project, &id).await?;
+        Ok(Response::new(v1::ProvideSourceResponse { build: Some(build) }))
     }
 
     async fn retry_build(

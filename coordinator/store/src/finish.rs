@@ -16,6 +16,7 @@ use crate::attempts::{Lease, Place, place};
 use crate::decide::decide;
 use crate::lease::lock_execution;
 use crate::record::JobResult;
+use crate::sources::{Missing, Remedy, remedy, wait_for_source};
 use crate::{Result, Store, StoreError, Tx, fit, state, to_json};
 
 /// How an attempt ended, as its worker says.
@@ -34,6 +35,8 @@ pub enum Outcome {
     Failed(Failure),
     /// It was stopped because it was told to.
     Stopped,
+    /// What was sent of its source isn't enough.
+    SourceIncomplete(Missing),
     /// It was not begun.
     Released {
         /// Its worker didn't want it.
@@ -47,6 +50,7 @@ impl Outcome {
             Self::Succeeded { .. } => Said::Succeeded,
             Self::Failed(failure) => Said::Failed(failure.clone()),
             Self::Stopped => Said::Stopped,
+            Self::SourceIncomplete(_) => Said::Released { declined: false },
             Self::Released { declined } => Said::Released { declined: *declined },
         }
     }
@@ -96,6 +100,13 @@ impl Store {
         .fetch_one(&mut *tx)
         .await?;
         let stop = stop_reason(&before.stop_reason)?;
+        let (outcome, remedy) = match outcome {
+            Outcome::SourceIncomplete(missing) => match remedy(&mut tx, &place).await? {
+                Remedy::Fail => (Outcome::Failed(missing.failure()), None),
+                remedy => (Outcome::SourceIncomplete(missing), Some(remedy)),
+            },
+            outcome => (outcome, None),
+        };
         let Ended { transition, failure, job } = life::attempt::end(stop, outcome.said());
         let word = transition.word();
         if before.state == word {
@@ -129,6 +140,9 @@ impl Store {
                 self.keep_result(&mut tx, &place, lease, &result, &repositories, &steps).await?;
             }
             (fate, _) => end_as(&mut tx, &place, fate, ended.worker_id.into(), jitter).await?,
+        }
+        if remedy == Some(Remedy::Wait) {
+            wait_for_source(&mut tx, &place).await?;
         }
         decide(&mut tx, place.project, place.execution, publish).await?;
         tx.commit().await?;

@@ -27,6 +27,7 @@ pub mod schedule;
 pub mod seal;
 pub mod sick;
 pub mod snapshots;
+pub mod sources;
 pub mod sweep;
 pub mod workers;
 

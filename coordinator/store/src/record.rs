@@ -79,6 +79,8 @@ pub struct BuildRecord {
     pub retried_by: Vec<ShortId>,
     /// While its images are to be merged: why that went wrong the last time.
     pub merge_trouble: String,
+    /// It waits for the rest of its source.
+    pub source_is_wanted: bool,
     /// Its jobs, in the order of the request; empty in lists.
     pub jobs: Vec<JobRecord>,
     /// Its publication; `None` in lists.
@@ -287,7 +289,9 @@ impl Store {
                     ARRAY(SELECT r.short_id FROM builds r WHERE r.project_id = b.project_id AND r.retry_of = b.id
                           ORDER BY r.id) AS "retried_by!",
                     CASE WHEN EXISTS (SELECT FROM publications m WHERE m.project_id = b.project_id AND m.build_id = b.id)
-                        THEN '' ELSE b.publish_trouble END AS "merge_trouble!"
+                        THEN '' ELSE b.publish_trouble END AS "merge_trouble!",
+                    b.finished_at IS NULL AND EXISTS (SELECT FROM executions e WHERE e.project_id = b.project_id
+                        AND e.id = b.execution_id AND e.source_wanted_at IS NOT NULL) AS "source_is_wanted!"
              FROM builds b JOIN projects p ON p.id = b.project_id
              WHERE b.project_id = $1 AND ($2::uuid IS NULL OR b.id = $2)
                AND (cardinality($3::text[]) = 0 OR b.state = ANY($3))
@@ -317,6 +321,7 @@ impl Store {
                     retry_of: row.retry_of.as_deref().map(state).transpose()?,
                     retried_by: row.retried_by.iter().map(|id| state(id)).collect::<Result<_>>()?,
                     merge_trouble: row.merge_trouble,
+                    source_is_wanted: row.source_is_wanted,
                     jobs: Vec::new(),
                     publication: None,
                 })

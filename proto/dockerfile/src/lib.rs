@@ -31,7 +31,7 @@ pub use build::Build;
 pub use directives::Directives;
 pub use instruction::{CopyArgs, FromArgs, Instruction, Kind, Mount, MountType};
 pub use programs::Programs;
-pub use selection::{Pattern, Selection};
+pub use selection::{Pattern, Selection, exact, matches};
 pub use sources::{CONTEXT, Sources};
 pub use stages::Stages;
 

@@ -60,6 +60,10 @@ pub struct BuildSpec {
     /// What it is for.
     #[serde(default, skip_serializing_if = "Purpose::is_image")]
     pub purpose: Purpose,
+    /// The roots of the source that hold a part of their folder only: what one of these patterns names (as in COPY). The
+    /// others hold all of theirs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub partial: BTreeMap<String, Vec<String>>,
 }
 
 /// What a build is for.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use farm_proto::WORKER_PROTOCOL;
 use farm_proto::v1;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
@@ -159,8 +160,8 @@ pub struct Sim {
 
 pub fn hello(name: &str, slots: u32) -> v1::Hello {
     v1::Hello {
-        min_version: 1,
-        max_version: 1,
+        min_version: WORKER_PROTOCOL,
+        max_version: WORKER_PROTOCOL,
         features: vec!["progress".to_owned(), "probes".to_owned()],
         name: name.to_owned(),
         boot_id: BootId::generate().to_string(),
@@ -190,7 +191,7 @@ impl Sim {
         let hear = work.control(ReceiverStream::new(said)).await?.into_inner();
         let mut sim = Self { say, hear, work };
         match sim.next().await? {
-            v1::control_response::Message::Welcome(welcome) => assert_eq!(welcome.version, 1),
+            v1::control_response::Message::Welcome(welcome) => assert_eq!(welcome.version, WORKER_PROTOCOL),
             other => panic!("{other:?} before Welcome"),
         }
         Ok(sim)

@@ -5,5 +5,6 @@ mod client;
 mod keeping;
 mod processes;
 mod sick;
+mod sources;
 mod users;
 mod workers;

@@ -25,6 +25,7 @@ async fn nothing_is_said_or_done_without_a_known_token() {
             client.builds.watch_build(v1::WatchBuildRequest::default()).await.map(drop),
             client.builds.cancel_build(v1::CancelBuildRequest { build_id }).await.map(drop),
             client.builds.retry_build(v1::RetryBuildRequest::default()).await.map(drop),
+            client.builds.provide_source(v1::ProvideSourceRequest::default()).await.map(drop),
             client.snapshots.open_upload(v1::OpenUploadRequest::default()).await.map(drop),
             client.snapshots.find_missing(v1::FindMissingRequest::default()).await.map(drop),
             client.snapshots.upload_objects(upload).await.map(drop),

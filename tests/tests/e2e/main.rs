@@ -35,6 +35,7 @@ mod ignoring;
 mod images;
 mod keeping;
 mod leaving;
+mod naming;
 mod networks;
 mod options;
 mod order;

@@ -80,6 +80,7 @@ impl World {
                 emulation: Default::default(),
                 timeout_ms: None,
                 purpose: Default::default(),
+                partial: Default::default(),
             },
             created_by: "test".to_owned(),
             queue_limit: LEASE,

@@ -7,7 +7,8 @@
 //!
 //! The exclude patterns that an engine sends are the `.dockerignore` that a snapshot was already made with,
 //! and include patterns only ask for less than is allowed to be sent; so neither is applied here. Of what the
-//! engine names in `followpaths` only that is sent. See [`super::follow`].
+//! engine names in `followpaths` only that is sent. See [`super::follow`]. Where a tree holds only a part of its folder, what
+//! the engine asks for beyond that ends the transfer, and the solve with it: an image never lacks what was left out.
 //!
 //! Invariants: a file that can't be read, or is not as long as its entry says, ends the transfer with a text
 //! that begins with [`SOURCE_FAULT`]. An image never gets other bytes than the snapshot's: the engine tells
@@ -17,11 +18,12 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSync;
+use farm_dockerfile::Selection;
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,6 +33,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::follow;
 use super::times::Served;
 use super::tree::{SourceTree, TreeEntry, TreeKind};
+use super::types::Missing;
 
 /// How the text of a failure begins that is ours, not the engine's or the user's.
 pub(super) const SOURCE_FAULT: &str = "farm cannot serve the source:";
@@ -50,7 +53,17 @@ const GO_STICKY: u32 = 1 << 20;
 /// The trees that are served, by the names that a solve gives them.
 pub(super) struct Files {
     trees: BTreeMap<String, Arc<dyn SourceTree>>,
+    parts: BTreeMap<String, Part>,
+    missing: Arc<OnceLock<Missing>>,
     times: Times,
+}
+
+/// A tree that holds a part of its folder only.
+pub(super) struct Part {
+    /// The snapshot's root.
+    pub(super) root: String,
+    /// What is in it.
+    pub(super) selection: Selection,
 }
 
 /// Under which times files are served.
@@ -61,8 +74,29 @@ pub(super) struct Times {
 }
 
 impl Files {
-    pub(super) fn new(trees: BTreeMap<String, Arc<dyn SourceTree>>, times: Times) -> Self {
-        Self { trees, times }
+    pub(super) fn new(
+        trees: BTreeMap<String, Arc<dyn SourceTree>>,
+        parts: BTreeMap<String, Part>,
+        times: Times,
+    ) -> Self {
+        Self { trees, parts, missing: Arc::default(), times }
+    }
+
+    /// Where the first thing is noted that the engine asks for and that isn't there.
+    pub(super) fn missing(&self) -> Arc<OnceLock<Missing>> {
+        Arc::clone(&self.missing)
+    }
+
+    /// Compares what is asked for with what there is; notes what is missing.
+    fn covers(&self, name: &str, paths: &[String]) -> bool {
+        let Some(Part { root, selection }) = self.parts.get(name) else { return true };
+        let asked = if paths.is_empty() { Some("") } else { None };
+        let asked = asked.or_else(|| paths.iter().map(String::as_str).find(|path| !selection.covers(path)));
+        let Some(asked) = asked else { return true };
+        let missing = Missing { root: root.clone(), asked: asked.to_owned() };
+        tracing::info!(?missing, "the engine needs more of the source");
+        let _ = self.missing.set(missing);
+        false
     }
 }
 
@@ -78,6 +112,9 @@ impl FileSync for Files {
         let tree = self.trees.get(&name).cloned();
         let tree = tree.ok_or_else(|| Status::not_found(format!("no access allowed to dir {name:?}")))?;
         let paths = values(request.metadata(), "followpaths");
+        if !self.covers(&name, &paths) {
+            return Err(Status::aborted("the source is incomplete"));
+        }
         let mut times = self.times.clone();
         // Each of the names is a tree of its own to the engine.
         times.shared_key.push_str(&format!(" {name}"));
@@ -312,6 +349,23 @@ mod tests {
         let tree = MemoryTree::new([("a/x", 0o644, vec![])]);
         assert!(transfer(&tree, &[], &[0]).1.unwrap().contains("not a file"));
         assert!(transfer(&tree, &[], &[9]).1.unwrap().contains("not a file"));
+    }
+
+    #[test]
+    fn what_was_left_out_is_missing_only_when_it_is_asked_for() {
+        let times = Times { served: Arc::default(), shared_key: String::new() };
+        let part = Part { root: "context".into(), selection: Selection::of(["a", "*.c", ".dockerignore"]) };
+        let files = Files::new(BTreeMap::new(), [("context".to_owned(), part)].into(), times);
+        let asked = |name: &str, paths: &[&str]| {
+            files.covers(name, &paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>())
+        };
+        assert!(
+            asked("context", &[".dockerignore"]) && asked("context", &["a/b", "*.c"]) && asked("other", &[])
+        );
+        assert_eq!(files.missing().get(), None);
+        assert!(!asked("context", &["a", "b"]) && !asked("context", &[]));
+        let first = Missing { root: "context".into(), asked: "b".into() };
+        assert_eq!(files.missing().get(), Some(&first));
     }
 
     #[test]

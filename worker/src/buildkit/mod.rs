@@ -39,4 +39,4 @@ pub use address::EngineAddress;
 pub use elf::probe_executable;
 pub use engine::{Engine, EngineDescription, EngineError, EngineKind};
 pub use tree::{MemoryTree, SourceTree, TreeEntry, TreeKind, path_order};
-pub use types::{Export, Login, Solve, SolveError, Solved};
+pub use types::{Export, Login, Missing, Solve, SolveError, Solved};

@@ -47,6 +47,7 @@ impl Engine {
             pull: PullMode::Default,
             provenance: Provenance::Off,
             named_contexts: BTreeMap::new(),
+            partial: BTreeMap::new(),
             roots: [("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)].into(),
             shared_key: format!("farm-probe {platform}"),
             cache_mount_namespace: "farm-probe".to_owned(),

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
+use farm_dockerfile::Selection;
 use farm_proto::v1;
 use farm_types::run_options::Network;
 use farm_types::spec::NamedContext;
 use farm_types::{Cause, Digest, Failure, Provenance, PullMode};
 use serde::Deserialize;
 
+use super::filesync::Part;
 use super::syntax::Dockerfile;
 use super::tree::SourceTree;
 use super::types::{Solve, Solved};
@@ -41,6 +43,15 @@ pub(super) fn served(solve: &Solve) -> BTreeMap<String, Arc<dyn SourceTree>> {
         }
     }
     trees
+}
+
+/// What the trees are parts of that aren't whole, by the same names.
+pub(super) fn parts(solve: &Solve) -> BTreeMap<String, Part> {
+    let part = |(root, selection): (&String, &Selection)| {
+        let name = root.strip_prefix("context:").map_or_else(|| root.clone(), served_name);
+        (name, Part { root: root.clone(), selection: selection.clone() })
+    };
+    solve.partial.iter().map(part).collect()
 }
 
 /// The request. `reference` names the solve, `session` who serves its files.
@@ -197,6 +208,7 @@ mod tests {
             named_contexts: [("context", NamedContext::Local), ("base", NamedContext::Image("r/x:1".into()))]
                 .map(|(name, context)| (name.to_owned(), context))
                 .into(),
+            partial: BTreeMap::new(),
             roots: ["context", "context:context"]
                 .map(|name| {
                     let tree: Arc<dyn SourceTree> = Arc::new(MemoryTree::default());

@@ -65,7 +65,8 @@ impl Engine {
             unless(&stop, self.dialer().dial()).await?.map_err(|error| lost(failure::innermost(&error)))?;
         let shared_key = self.served().shared_key(&solve.shared_key);
         let times = Times { served: Arc::clone(self.served()), shared_key: shared_key.clone() };
-        let files = Files::new(request::served(&solve), times);
+        let files = Files::new(request::served(&solve), request::parts(&solve), times);
+        let missing = files.missing();
         let opening = Session::open(channel.clone(), &shared_key, files, solve.logins.clone());
         let session = unless(&stop, tokio::time::timeout(SESSION_TIMEOUT, opening))
             .await?
@@ -105,6 +106,11 @@ impl Engine {
             Outcome::Stopped | Outcome::SessionLost => drop(tokio::time::timeout(GONE, &mut following).await),
         }
         drop(session);
+        if let (Outcome::Answer(Err(_)), Some(missing), false) =
+            (&outcome, missing.get(), stop.is_cancelled())
+        {
+            return Err(SolveError::SourceIncomplete(missing.clone()));
+        }
         let collected = collected.lock();
         match outcome {
             Outcome::Stopped => Err(SolveError::Stopped),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use farm_dockerfile::Selection;
 use farm_proto::v1;
 use farm_types::spec::{Call, NamedContext};
 use farm_types::{Digest, Failure, Platform, Provenance, PullMode, Repository, RunOptions};
@@ -41,6 +42,8 @@ pub struct Solve {
     /// The source by the names of a snapshot's roots: `context`, `dockerfile`, `context:NAME`. Without
     /// `dockerfile`, the Dockerfile is looked up in `context`.
     pub roots: BTreeMap<String, Arc<dyn SourceTree>>,
+    /// Of the roots those that hold a part of their folder only, and of what.
+    pub partial: BTreeMap<String, Selection>,
     /// Trees of the same key are synchronised: the engine asks only for what changed since the last one.
     /// The same for all builds of one project and context, another one for others.
     pub shared_key: String,
@@ -131,6 +134,18 @@ pub enum SolveError {
     /// Failed; what follows is in the failure's cause.
     #[error("{0}")]
     Failed(Failure),
+    /// The engine needs more of the source than is there of it.
+    #[error("the source is incomplete: {0:?}")]
+    SourceIncomplete(Missing),
+}
+
+/// What the engine asked for that is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The root of the snapshot.
+    pub root: String,
+    /// As the engine named it; empty: all.
+    pub asked: String,
 }
 
 impl From<Failure> for SolveError {

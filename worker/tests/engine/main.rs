@@ -75,6 +75,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         pull: PullMode::Default,
         provenance: Provenance::Off,
         named_contexts: BTreeMap::new(),
+        partial: BTreeMap::new(),
         roots: [("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)].into(),
         shared_key: fresh(),
         cache_mount_namespace: "test".to_owned(),

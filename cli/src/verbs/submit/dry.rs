@@ -1,11 +1,13 @@
 //! `--dry-run`: what would be read, built and published, and by whom; nothing is sent.
 
+use std::collections::BTreeMap;
+
 use farm_proto::v1::{ListWorkersRequest, Worker};
 use farm_types::{BuildSpec, Emulation, Platform, SnapshotRef};
 use serde::Serialize;
 
-use super::native;
 use super::plan::Plan;
+use super::{native, partial};
 use crate::config::Address;
 use crate::connect::Farm;
 use crate::context::Source;
@@ -22,6 +24,8 @@ pub(super) struct DryRun {
     files: usize,
     /// Of the files, each once.
     bytes: u64,
+    /// What is read, by context, where that isn't all: what the Dockerfile names.
+    reads: BTreeMap<String, Vec<String>>,
     /// The digest of the source; the same as that of a build of it.
     tree_id: String,
     dockerfile: String,
@@ -60,8 +64,12 @@ impl DryRun {
         } else {
             plan.platforms.clone()
         };
-        let source = source::read(&plan.location, plan.temporary.is_some()).await?;
-        Ok(Self::of(plan, &source, platforms, &workers))
+        let meant = plan.meant(&platforms)?;
+        let source = source::read(&plan.location, plan.temporary.is_some(), meant.as_ref()).await?;
+        Ok(Self {
+            reads: meant.as_ref().map(partial).unwrap_or_default(),
+            ..Self::of(plan, &source, platforms, &workers)
+        })
     }
 
     fn of(plan: &Plan, source: &Source, platforms: Vec<Platform>, workers: &[Worker]) -> Self {
@@ -72,6 +80,7 @@ impl DryRun {
             context: plan.location.shown.clone(),
             files: source.files,
             bytes: source.file_bytes(),
+            reads: BTreeMap::new(),
             tree_id: tree_id.to_string(),
             dockerfile,
             target,
@@ -92,6 +101,7 @@ impl DryRun {
             bytes(self.bytes),
             harmless(&self.dockerfile)
         )];
+        out.extend(self.reads.iter().map(|(root, patterns)| reads(root, patterns)));
         out.extend(self.warnings.iter().map(|warning| format!("warning  {warning}")));
         let rows: Vec<Vec<String>> = self
             .platforms
@@ -112,6 +122,21 @@ impl DryRun {
         out.push("dry run: nothing was sent".to_owned());
         out
     }
+}
+
+/// `reads only src, *.c of the context: the Dockerfile names nothing else`.
+fn reads(root: &str, patterns: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let root = root.replace(':', " ");
+    let own: Vec<&String> = patterns.iter().filter(|pattern| *pattern != ".dockerignore").collect();
+    if own.is_empty() {
+        return format!("reads nothing of the {}: the Dockerfile names none of it", harmless(&root));
+    }
+    let mut list: Vec<String> = own.iter().take(SHOWN).map(|pattern| harmless(pattern)).collect();
+    if own.len() > SHOWN {
+        list.push(format!("and {} more", own.len() - SHOWN));
+    }
+    format!("reads only {} of the {}: the Dockerfile names nothing else", list.join(", "), harmless(&root))
 }
 
 /// Who would build this platform: the rules of the scheduler, as far as they show without a queue.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use farm_dockerfile::{Build, Dockerfile, Sources};
 use farm_proto::convert::{check_build_arg, check_stage};
 use farm_types::run_options::parse_bytes;
 use farm_types::spec::{Call, NamedContext, Purpose, parse_duration};
@@ -45,6 +46,8 @@ pub(super) struct Plan {
     named_contexts: BTreeMap<String, NamedContext>,
     emulation: Emulation,
     timeout_ms: Option<u64>,
+    /// Nobody waits for its end.
+    is_detached: bool,
     /// The frontend is asked, and nothing is built.
     pub(super) asked: Option<Asked>,
 }
@@ -177,6 +180,7 @@ impl Plan {
             named_contexts,
             emulation,
             timeout_ms,
+            is_detached: args.detach,
             asked,
         })
     }
@@ -201,7 +205,33 @@ impl Plan {
             emulation: self.emulation,
             timeout_ms: self.timeout_ms,
             purpose: self.asked.map_or(Purpose::Image, |asked| Purpose::Call(asked.call)),
+            partial: BTreeMap::new(),
         }
+    }
+
+    /// What of the contexts the build can name on these platforms; `None`: all is read and sent. When that turns out not to
+    /// be enough the rest is sent, so where nobody is there to do that, all of it is sent at first.
+    ///
+    /// # Errors
+    /// The Dockerfile can't be read.
+    pub(super) fn meant(&self, platforms: &[Platform]) -> Result<Option<Sources>> {
+        let Some(platform) = platforms.first().filter(|_| !self.is_detached) else { return Ok(None) };
+        let path = &self.location.dockerfile;
+        let bytes = std::fs::read(path).map_err(|error| {
+            let why = crate::error::io_in_short(&error);
+            Error::Usage(format!("can't read the Dockerfile {} ({why})", path.display()))
+        })?;
+        let file = Dockerfile::parse(&bytes);
+        if self.asked.is_some() && !file.directives.is_foreign() {
+            return Ok(Some(Sources::of_a_question(&self.named_contexts)));
+        }
+        let build = Build {
+            target: self.target.as_deref(),
+            args: &self.build_args,
+            contexts: &self.named_contexts,
+            platform,
+        };
+        Ok(Sources::of(&file, &build, platforms).filter(|sources| !sources.are_all()))
     }
 }
 

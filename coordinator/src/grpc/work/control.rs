@@ -11,6 +11,7 @@ use farm_store::StoreError;
 use farm_store::attempts::Lease;
 use farm_store::finish::{Outcome, PublishLimit, Step};
 use farm_store::record::{self, JobResult};
+use farm_store::sources::Missing;
 use farm_store::workers::Registration;
 use farm_types::ids::check_worker_name;
 use farm_types::{BootId, Cause, FEATURE_DRAINING, Failure, Offer, WorkerId};
@@ -221,6 +222,9 @@ impl Desk {
                 Outcome::Failed(Failure::try_from(failure).map_err(status::invalid)?)
             }
             Some(v1::finished::Outcome::Stopped(_)) => Outcome::Stopped,
+            Some(v1::finished::Outcome::SourceIncomplete(missing)) => {
+                Outcome::SourceIncomplete(Missing { root: missing.root, asked: missing.asked })
+            }
             None => return Err(Status::invalid_argument("Finished has no outcome")),
         };
         let accepted = match self.finish(lease, outcome).await {

@@ -66,6 +66,11 @@ pub(crate) enum StagePlatform {
     Unknown,
 }
 
+/// A longer file isn't gone through: that costs stages times variables.
+const MOST_INSTRUCTIONS: usize = 10_000;
+/// The same.
+const MOST_STAGES: usize = 500;
+
 /// Where a name leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
@@ -76,7 +81,7 @@ enum Place {
 
 /// The stages, those that are needed marked; `None` when that can't be told.
 pub(crate) fn stages(file: &Dockerfile, build: &Build<'_>) -> Option<Vec<Stage>> {
-    if file.is_unterminated {
+    if file.is_unterminated || file.instructions.len() > MOST_INSTRUCTIONS {
         return None;
     }
     let mut reader = Reader {
@@ -196,6 +201,9 @@ impl Reader<'_> {
     }
 
     fn begin(&mut self, from: &FromArgs, instruction: &Instruction) -> Option<()> {
+        if self.stages.len() >= MOST_STAGES {
+            return None;
+        }
         let base = expand(&from.base, &self.globals, self.escape)?;
         let place = self.place(&base);
         let own = match &from.platform {

@@ -56,6 +56,10 @@ impl Variables {
 
 /// Forms within one another are followed so deep.
 const DEEPEST: u8 = 20;
+/// A longer value isn't told, bytes: variables that name one another double.
+const LONGEST: usize = 64 << 10;
+/// Patterns are looked for in values up to this length, bytes.
+const LONGEST_SEARCHED: usize = 1 << 10;
 
 /// The word with its variables replaced and without quotes; `None` when that depends on what isn't known.
 pub(crate) fn expand(word: &str, variables: &Variables, escape: char) -> Option<String> {
@@ -79,6 +83,9 @@ impl Lexer<'_> {
             if Some(c) == stop {
                 return Some(out);
             }
+            if out.len() > LONGEST {
+                return None;
+            }
             self.rest.next();
             match c {
                 '\'' => loop {
@@ -98,6 +105,9 @@ impl Lexer<'_> {
 
     fn double_quoted(&mut self, out: &mut String) -> Option<()> {
         loop {
+            if out.len() > LONGEST {
+                return None;
+            }
             match self.rest.next()? {
                 '"' => return Some(()),
                 '$' => out.push_str(&self.dollar()?),
@@ -172,6 +182,10 @@ impl Lexer<'_> {
 
     /// `${X#PATTERN}`, `##`, `%`, `%%`, `${X/PATTERN/WORD}`, `//`.
     fn substitution(&mut self, form: char, value: Value<'_>) -> Option<String> {
+        let value = match value {
+            Value::Known(value) if value.len() > LONGEST_SEARCHED => Value::Unknown,
+            value => value,
+        };
         let is_doubled = self.rest.next_if_eq(&form).is_some();
         if form == '/' {
             let pattern = self.until(Some('/'))?;
@@ -339,6 +353,19 @@ mod tests {
         assert_eq!(expand("${N:-x}", &with(true), '\\'), None);
         assert_eq!(expand("$A", &with(true), '\\').as_deref(), Some("one"));
         assert_eq!(expand("a`$b", &with(true), '`').as_deref(), Some("a$b"));
+    }
+
+    #[test]
+    fn values_that_grow_without_end_are_not_told() {
+        let mut known = Variables::closed();
+        known.set("A", Some("x".to_owned()));
+        for _ in 0..60 {
+            let value = expand("$A\"$A\"", &known, '\\');
+            known.set("A", value);
+        }
+        assert_eq!(known.value("A"), Some(None));
+        known.set("B", Some("y".repeat(2000)));
+        assert_eq!(expand("${B//y/z}", &known, '\\'), None);
     }
 
     proptest! {

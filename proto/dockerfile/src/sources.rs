@@ -79,6 +79,7 @@ fn folders(contexts: &BTreeMap<String, NamedContext>) -> impl Iterator<Item = &S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn sources(text: &str, args: &[(&str, &str)], contexts: &[&str]) -> Option<Sources> {
         let args = args.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -159,5 +160,36 @@ mod tests {
         assert_eq!(found.context.texts().unwrap(), [".dockerignore", "d"]);
         let found = sources("FROM golden:latest\nCOPY d /", &[], &["golden"]).unwrap();
         assert_eq!(found.named["golden"], Selection::All);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_and_asks_for_more_rather_than_less(
+            lines in proptest::collection::vec(
+                prop_oneof![
+                    "(FROM|ARG|ENV|COPY|ADD|RUN|ONBUILD|from|#|USER)? ?[-a-c $={}:/.*<\\[\\]\"'\\\\,]{0,24}",
+                    "(FROM a( AS [a-c])?|COPY (--from=[a-c0-2] )?[a-c] /x|ARG A=[a-c]|RUN --mount=from=[a-c],target=/x y)",
+                ],
+                0..12,
+            )
+        ) {
+            let text = lines.join("\n");
+            let file = Dockerfile::parse(text.as_bytes());
+            let count = u32::try_from(lines.len()).unwrap();
+            prop_assert!(file.instructions.iter().all(|line| line.first <= line.last && line.last <= count));
+            let platform: Platform = "linux/amd64".parse().unwrap();
+            let (args, contexts) = (BTreeMap::new(), BTreeMap::new());
+            let build = Build { target: None, args: &args, contexts: &contexts, platform: &platform };
+            let _ = crate::Programs::of(&file, &build);
+            let _ = crate::Stages::of(&file, &build);
+            // An instruction more in the last stage means as much or more.
+            if let Some(before) = Sources::of(&file, &build, std::slice::from_ref(&platform)) {
+                let more = Dockerfile::parse(format!("{text}\nCOPY added /x\n").as_bytes());
+                if let Some(after) = Sources::of(&more, &build, std::slice::from_ref(&platform)) {
+                    let texts = before.context.texts().unwrap_or_default();
+                    prop_assert!(texts.iter().all(|text| after.context.covers(text)), "{text}");
+                }
+            }
+        }
     }
 }

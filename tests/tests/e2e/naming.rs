@@ -37,6 +37,7 @@ fn what_nothing_names_is_no_matter_and_is_not_sent() {
     says(&dry, &["2 files", "reads only wanted of the context: the Dockerfile names nothing else"]);
     let record = submit(&farm, &context, &["--platform", "linux/amd64", "--json"]).json();
     assert!(sent(&record) < 2000, "{record}");
+    assert_eq!(record["platforms"][0]["attempts"], 1, "the rest was asked for: {record}");
     // Named, it is.
     let all =
         Context::new("FROM scratch\nCOPY big /\n").file("big", std::fs::read(path.join("big")).unwrap());
@@ -112,5 +113,7 @@ fn mounts_arguments_wildcards_and_named_contexts_find_what_they_name() {
     let result = submit(&farm, &context, &args);
     let log = result.stderr.clone();
     says(&log, &["| of-script", "| of-a", "| of-lib"]);
-    assert!(sent(&result.json()) < 20_000);
+    let record = result.json();
+    assert!(sent(&record) < 20_000, "{record}");
+    assert_eq!(record["platforms"][0]["attempts"], 1, "the rest was asked for: {record}");
 }

@@ -36,7 +36,8 @@ Exit codes:
   1    the build failed
   2    the command, a value or a file can't be taken
   3    no farm answers, or it refuses the token
-  130  cancelled";
+  130  cancelled, also by SIGTERM, and by SIGHUP where there is no terminal
+  129, 143  ended by a signal while the build goes on";
 
 /// What `farm` can be told to do.
 #[derive(Debug, Subcommand)]

@@ -19,7 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 use tonic::{Request, Status};
 
-use crate::config::{Address, folder};
+use crate::config::{Address, folder, is_absent, user_folder};
 use crate::error::{Error, Result, in_short, io_in_short};
 
 /// Where a farm is looked for when neither `--url` nor FARM_URL says.
@@ -220,10 +220,7 @@ fn find_token(of_context: Option<PathBuf>, is_local: bool) -> Result<Bearer> {
     let named = set("FARM_TOKEN_FILE").map(|path| (PathBuf::from(path), "FARM_TOKEN_FILE"));
     let named = named.or_else(|| of_context.map(|path| (path, "the context")));
     let usual = folder().map(|config| config.join("token"));
-    let state = set("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/state")));
-    let own = state.map(|state| state.join("farm").join("token"));
+    let own = user_folder("XDG_STATE_HOME", ".local/state").map(|state| state.join("farm").join("token"));
     // They make whoever has them the farm's admin: they go to no other machine.
     let of_this_machine = own.into_iter().chain([PathBuf::from(LOCAL_TOKEN_FILE)]).filter(|_| is_local);
     first_token(named, usual.into_iter().chain(of_this_machine))
@@ -247,26 +244,35 @@ fn first_token(named: Option<(PathBuf, &str)>, usual: impl Iterator<Item = PathB
     if let Some((path, by)) = named {
         return match std::fs::read_to_string(&path) {
             Ok(token) => Bearer::new(&token, &path.display().to_string()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::Farm(format!(
+            Err(e) if is_absent(&e) => Err(Error::Farm(format!(
                 "{by} names {}, and there is no such file; put the farm's token there, or name another",
                 path.display()
             ))),
             Err(e) => Err(unreadable(&path, &e)),
         };
     }
-    let mut looked = Vec::new();
+    let (mut looked, mut failed) = (Vec::new(), None);
     for path in usual {
         match std::fs::read_to_string(&path) {
             Ok(token) => return Bearer::new(&token, &path.display().to_string()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => looked.push(path.display().to_string()),
-            Err(e) => return Err(unreadable(&path, &e)),
+            Err(e) if is_absent(&e) => looked.push(path.display().to_string()),
+            // One that is another's (after su HOME may be) doesn't hide the next.
+            Err(e) => failed = failed.or_else(|| Some(unreadable(&path, &e))),
         }
     }
-    Err(Error::Farm(format!(
-        "no token for the farm: FARM_TOKEN isn't set, and there is no {}. Put the token that the farm's owner gave you \
-         into the first of these files, or set FARM_TOKEN.",
-        looked.join(" and no ")
-    )))
+    Err(failed.unwrap_or_else(|| {
+        Error::Farm(if looked.is_empty() {
+            "no token for the farm: FARM_TOKEN isn't set, and HOME names no folder that is there. Set FARM_TOKEN to the token that the \
+             farm's owner gave you, or FARM_TOKEN_FILE to a file with it."
+                .to_owned()
+        } else {
+            format!(
+                "no token for the farm: FARM_TOKEN isn't set, and there is no {}. Put the token that the farm's owner \
+                 gave you into the first of these files, or set FARM_TOKEN.",
+                looked.join(" and no ")
+            )
+        })
+    }))
 }
 
 #[cfg(test)]
@@ -319,6 +325,14 @@ mod tests {
         assert!(code == 3 && text.contains("FARM_TOKEN") && text.contains("three"), "{text}");
         let (_, text) = none(Some((path("named"), "FARM_TOKEN_FILE")), vec![path("two")]);
         assert!(text.contains("FARM_TOKEN_FILE names"), "{text}");
+        let (_, text) = none(None, Vec::new());
+        assert!(text.contains("FARM_TOKEN_FILE") && !text.contains("these files"), "{text}");
+        // A folder can't be read as a file, whoever one is.
+        let past = first_token(None, [dir.path().to_owned(), path("two")].into_iter())
+            .unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(past.0.to_str().unwrap(), "Bearer s3cret");
+        let (_, text) = none(None, vec![path("two/below"), dir.path().to_owned()]);
+        assert!(text.contains("can't read the token file"), "{text}");
         std::fs::write(path("empty"), "\n").unwrap();
         let (_, text) = none(None, vec![path("empty")]);
         assert!(text.contains("is empty"), "{text}");

@@ -51,6 +51,10 @@ pub enum Exit {
     Farm,
     /// 130: cancelled.
     Cancelled,
+    /// 129: the terminal went away (SIGHUP); the build goes on.
+    HungUp,
+    /// 143: told to end (SIGTERM) while it looked on; the build goes on.
+    Terminated,
     /// What the program that was run ended with.
     Of(u8),
 }
@@ -64,6 +68,9 @@ impl Exit {
             Self::Usage => 2,
             Self::Farm => 3,
             Self::Cancelled => 130,
+            // As a shell tells that a signal ended it.
+            Self::HungUp => 129,
+            Self::Terminated => 143,
             Self::Of(code) => code,
         }
     }

@@ -15,6 +15,7 @@ pub mod image;
 pub mod interrupt;
 pub mod keys;
 pub mod output;
+pub mod place;
 pub mod running;
 pub mod source;
 pub mod upload;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use farm::command::Command;
 use farm::error::Exit;
+use farm::output::Out;
 
 fn main() -> ExitCode {
     let command = Command::parse();
@@ -13,7 +14,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("error: can't start: {e}");
+            Out::stderr().line(&format!("error: can't start: {e}"));
             return Exit::Usage.into();
         }
     };
@@ -22,12 +23,13 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match result {
         Ok(Exit::Done) if let Some(why) = farm::output::lost() => {
-            eprintln!("error: the output could not be written: {why}");
+            Out::stderr().line(&format!("error: the output could not be written: {why}"));
             Exit::BuildFailed.into()
         }
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("{}", error.shown());
+            // Nobody may be there to read it any more, which is no reason to panic.
+            Out::stderr().line(&error.shown());
             error.exit().into()
         }
     }

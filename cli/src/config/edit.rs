@@ -1,15 +1,13 @@
 //! Changes of the configuration file. What they don't concern, comments and order too, stays as it is.
 
-use std::fs::Permissions;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use super::{Config, KEYS, LOCAL, check_default, unknown_key};
 use crate::connect::endpoints;
-use crate::error::{Error, Result, io_in_short};
+use crate::error::{Error, Result};
+use crate::place::{Mode, replace};
 use farm_types::Invalid;
 
 /// The file, in memory.
@@ -147,8 +145,7 @@ impl Edit {
         Config::parse(&text)
             .map_err(|why| Error::Usage(format!("the configuration can't be changed so: {why}")))?;
         // It holds no secret, and may be there for others as well.
-        let as_before = std::fs::metadata(&self.path).map(|known| known.permissions());
-        write(&self.path, text.as_bytes(), as_before.unwrap_or_else(|_| Permissions::from_mode(0o644)))
+        write(&self.path, text.as_bytes(), Mode::Kept(0o644))
     }
 }
 
@@ -157,27 +154,11 @@ impl Edit {
 /// # Errors
 /// It can't be written.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    write(path, bytes, Permissions::from_mode(0o600))
+    write(path, bytes, Mode::Always(0o600))
 }
 
-fn write(path: &Path, bytes: &[u8], permissions: Permissions) -> Result<()> {
-    let failed =
-        |e: &std::io::Error| Error::Usage(format!("can't write {} ({})", path.display(), io_in_short(e)));
-    // A link stays a link, to what is changed.
-    let path = match std::fs::canonicalize(path) {
-        Ok(real) => real,
-        Err(e) if path.is_symlink() => return Err(failed(&e)),
-        Err(_) => path.to_owned(),
-    };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|e| failed(&e))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| failed(&e))?;
-    file.write_all(bytes).map_err(|e| failed(&e))?;
-    file.as_file().set_permissions(permissions).map_err(|e| failed(&e))?;
-    // A name that comes to the disk before its content would be an empty file after a power cut.
-    file.as_file().sync_all().map_err(|e| failed(&e))?;
-    file.persist(&path).map_err(|e| failed(&e.error))?;
-    Ok(())
+fn write(path: &Path, bytes: &[u8], mode: Mode) -> Result<()> {
+    replace(path, bytes, mode).map_err(|why| Error::Usage(format!("can't write {}: {why}", path.display())))
 }
 
 /// Sets a value, and keeps the comment behind the one that was there.
@@ -250,21 +231,18 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_changed_keeps_its_comment_and_the_file_its_mode() {
+    fn a_value_that_is_changed_keeps_its_comment_and_a_token_is_nobody_elses() {
         let text = "context = \"a\" # prod\n[contexts.a]\nurl = \"http://a\"\n[contexts.b]\nurl = \"http://b\"\n[defaults]\nplatform = \"linux/amd64\" # all\n";
         let changed = edited(text, |edit| {
-            std::fs::set_permissions(&edit.path, Permissions::from_mode(0o644)).unwrap();
             edit.choose("b")?;
             edit.set("platform", Some("linux/arm64"))
         })
         .unwrap();
         assert_eq!(changed, text.replace("context = \"a\"", "context = \"b\"").replace("amd64", "arm64"));
         let folder = tempfile::tempdir().unwrap();
-        let link = folder.path().join("config.toml");
-        std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).unwrap();
-        assert!(write(&link, b"x", Permissions::from_mode(0o644)).is_err() && link.is_symlink());
         write_private(&folder.path().join("token"), b"t").unwrap();
-        let mode = std::fs::metadata(folder.path().join("token")).unwrap().permissions().mode();
+        use std::os::unix::fs::MetadataExt as _;
+        let mode = std::fs::metadata(folder.path().join("token")).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 

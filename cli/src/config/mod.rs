@@ -10,6 +10,7 @@ pub mod edit;
 mod setup;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use farm_types::suggest::nearest;
@@ -115,7 +116,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) if is_absent(&e) => return Ok(Self::default()),
             // After su or setpriv HOME may still be another's: what that one has set is not for us.
             Err(e)
                 if e.kind() == std::io::ErrorKind::PermissionDenied
@@ -170,28 +171,37 @@ impl Config {
     }
 }
 
-/// Where the file is, whether it is there or not.
-///
-/// # Errors
-/// There is no home folder.
-pub fn path() -> Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(path) = set("FARM_CONFIG") {
-        return Ok(path);
-    }
-    folder().map(|folder| folder.join("config.toml")).ok_or_else(|| {
-        Error::Usage(
-            "neither HOME nor XDG_CONFIG_HOME is set; say with FARM_CONFIG where the configuration is"
-                .to_owned(),
-        )
-    })
+/// Whether the system says so of a file that is not there; below a HOME like /dev/null nothing is.
+pub fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+/// Where the file is, whether it is there or not; `None`: this user has no place for one.
+pub fn path() -> Option<PathBuf> {
+    let named = std::env::var_os("FARM_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
+    named.or_else(|| folder().map(|folder| folder.join("config.toml")))
 }
 
 /// Where farm keeps what a person has set: `$XDG_CONFIG_HOME/farm` or `~/.config/farm`.
 pub fn folder() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let config = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")))?;
-    Some(config.join("farm"))
+    Some(user_folder("XDG_CONFIG_HOME", ".config")?.join("farm"))
+}
+
+/// What this variable says, or else this folder in the user's home; `None` where neither is known. A home that isn't there
+/// is none: nobody makes one by the way.
+pub fn user_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let is_there = |name: &str, path: &OsString| name != "HOME" || Path::new(path).is_dir();
+    user_folder_of(|name| std::env::var_os(name).filter(|path| is_there(name, path)), variable, below_home)
+}
+
+/// A relative path is as good as none (XDG Base Directory Specification): it would mean another place in each folder.
+fn user_folder_of(
+    environment: impl Fn(&str) -> Option<OsString>,
+    variable: &str,
+    below_home: &str,
+) -> Option<PathBuf> {
+    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))
 }
 
 #[cfg(test)]
@@ -209,6 +219,21 @@ mod tests {
         assert_eq!(config.context("team", "--context").unwrap().url, "https://farm.example");
         assert_eq!(config.defaults.progress(), Ok(Some(Mode::Plain)));
         assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_folder_of_the_user_is_absolute_or_none() {
+        let found = |set: &[(&str, &str)]| {
+            let environment =
+                |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value));
+            user_folder_of(environment, "XDG_CACHE_HOME", ".cache").map(|path| path.display().to_string())
+        };
+        assert_eq!(found(&[]), None);
+        assert_eq!(found(&[("HOME", ""), ("XDG_CACHE_HOME", "")]), None);
+        assert_eq!(found(&[("HOME", "."), ("XDG_CACHE_HOME", "cache")]), None);
+        assert_eq!(found(&[("HOME", "/h"), ("XDG_CACHE_HOME", "cache")]).as_deref(), Some("/h/.cache"));
+        assert_eq!(found(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]).as_deref(), Some("/c"));
+        assert_eq!(found(&[("XDG_CACHE_HOME", "/c")]).as_deref(), Some("/c"));
     }
 
     #[test]

@@ -47,7 +47,8 @@ impl Setup {
     /// # Errors
     /// The configuration can't be taken, or there is no context of the name.
     pub fn find(url: Option<&str>, context: Option<&str>) -> Result<Self> {
-        let config = Config::load(&path()?)?;
+        // Who has no home has set nothing.
+        let config = path().map(|path| Config::load(&path)).transpose()?.unwrap_or_default();
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let mut defaults = config.defaults.clone();
         if let Some(progress) = set("FARM_PROGRESS") {

@@ -17,6 +17,7 @@ use farm_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::files::Stat;
+use crate::config::user_folder;
 
 /// How long before a scan a file must have been left alone to be trusted, nanoseconds.
 const RACY_NS: i64 = 2_000_000_000;
@@ -101,9 +102,7 @@ impl Index {
 
 /// Where indexes are kept: `$XDG_CACHE_HOME/farm/index`, else `~/.cache/farm/index`; none without a home.
 pub fn cache_folder() -> Option<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
-    Some(cache.join("farm").join("index"))
+    Some(user_folder("XDG_CACHE_HOME", ".cache")?.join("farm").join("index"))
 }
 
 #[cfg(test)]

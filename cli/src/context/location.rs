@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::ContextError;
+use super::{Address, ContextError};
 
 /// Where a build's source lies. All of it was there and readable when it was looked at.
 #[derive(Debug, Clone)]
@@ -32,11 +32,22 @@ impl Location {
         file: Option<&Path>,
         named: &BTreeMap<String, PathBuf>,
     ) -> Result<Self, ContextError> {
-        let remote =
-            context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/");
-        if remote {
+        // A folder that is there is one, whatever it looks like.
+        if let Some(address) = Address::of(context)
+            && !Path::new(context).is_dir()
+        {
             return Err(ContextError::Location(format!(
-                "context {context:?}: farm can't take an address as a context yet; name a folder, for example: farm submit ."
+                "context {context:?}: farm fetches no contexts from addresses yet; {}",
+                address.instead_of_context(context)
+            )));
+        }
+        if let Some(text) = file.and_then(Path::to_str)
+            && let Some(address) = Address::of(text)
+            && !Path::new(text).is_file()
+        {
+            return Err(ContextError::Location(format!(
+                "-f {text:?}: farm fetches no Dockerfiles from addresses yet; {}",
+                address.instead_of_dockerfile(text)
             )));
         }
         let root = folder("context", context, Path::new(context))?;

@@ -10,6 +10,7 @@
 //!
 //! Invariant: links are kept as links and never followed, but for the Dockerfile's own.
 
+mod address;
 mod files;
 mod ignore;
 mod index;
@@ -28,6 +29,7 @@ use farm_types::Digest;
 use farm_types::pattern::PatternSet;
 use farm_types::snapshot::{Entry, Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE, named_root, names};
 
+pub use address::Address;
 pub use files::{Disk, Files, OpenFile, Stat};
 pub use index::{Index, cache_folder};
 pub use location::Location;

@@ -361,10 +361,20 @@ fn what_is_no_context_or_no_dockerfile_is_said_with_the_cure() {
     assert!(error("e", None).contains("is empty"));
     assert!(error("c", Some("d")).contains("this is a folder"));
     assert_eq!(bed.locate("l", None).unwrap().dockerfile_name, "dockerfile");
-    for context in ["https://example.com/a.git", "git@example.com:a.git", "github.com/a/b"] {
+    for (context, cure) in [
+        ("https://example.com/a.git", "git clone https://example.com/a.git"),
+        ("git@example.com:a.git", "git clone git@example.com:a.git"),
+        ("github.com/a/b", "git clone https://github.com/a/b"),
+        ("https://example.com/a.tgz", "curl -fsSL https://example.com/a.tgz | farm submit -"),
+        ("ftp://example.com/a", "farm submit ."),
+    ] {
         let text = Location::find(context, None, &BTreeMap::new()).unwrap_err().to_string();
-        assert!(text.contains("yet") && text.contains("farm submit ."), "{text}");
+        assert!(text.contains("yet") && text.contains(cure), "{text}");
     }
+    let context = bed.path("c");
+    let file = Some(Path::new("https://x.example/D"));
+    let text = Location::find(context.to_str().unwrap(), file, &BTreeMap::new()).unwrap_err().to_string();
+    assert!(text.contains("curl -fsSL https://x.example/D | farm submit CONTEXT -f -"), "{text}");
     assert!(error("c", Some("-")).contains("no Dockerfile"));
 }
 

@@ -21,16 +21,28 @@ pub struct ImageJson<'a> {
     size_bytes: usize,
     /// Likewise.
     annotations: &'a BTreeMap<String, String>,
-    /// In the index's order.
+    /// index, image or artifact.
+    kind: &'static str,
+    /// What an artifact is, or what an index says of itself; else null.
+    artifact_type: Option<&'a str>,
+    /// The images, in the index's order.
     platforms: Vec<VariantJson<'a>>,
+    /// What is no image, likewise.
+    artifacts: Vec<VariantJson<'a>>,
     /// The build of this farm that made it; null when it isn't this farm's.
     build: Option<BuildJson>,
 }
 
-/// An image for one platform.
+/// An image for one platform, or another thing in its place.
 #[derive(Debug, Serialize)]
 struct VariantJson<'a> {
     platform: &'a str,
+    /// What it is, when it is no image; else null.
+    artifact_type: Option<&'a str>,
+    /// The same for people: Helm chart; else null.
+    artifact: Option<String>,
+    /// The digest of what it is about (signs, attests); else null.
+    subject: Option<&'a str>,
     digest: &'a str,
     media_type: &'a str,
     /// Of the manifest.
@@ -74,13 +86,26 @@ struct AttestationJson<'a> {
 impl<'a> ImageJson<'a> {
     /// The image, with these of its variants.
     pub fn new(image: &'a Image, variants: &[&'a Variant]) -> Self {
+        let (artifacts, images): (Vec<&Variant>, _) =
+            variants.iter().copied().partition(|variant| variant.is_artifact());
+        let all = |variants: Vec<&'a Variant>| {
+            variants.into_iter().map(|variant| VariantJson::new(image, variant)).collect()
+        };
+        let lone = artifacts.first().filter(|_| !image.is_index());
         Self {
             reference: &image.reference,
             digest: &image.digest,
             media_type: &image.media_type,
             size_bytes: image.manifest.len(),
             annotations: &image.annotations,
-            platforms: variants.iter().map(|variant| VariantJson::new(image, variant)).collect(),
+            kind: match lone {
+                _ if image.is_index() => "index",
+                Some(_) => "artifact",
+                None => "image",
+            },
+            artifact_type: image.index_type.as_deref().or(lone.and_then(|lone| lone.what.artifact_type())),
+            platforms: all(images),
+            artifacts: all(artifacts),
             build: image.build.as_ref().map(|build| BuildJson::new(build, None, &[])),
         }
     }
@@ -92,6 +117,9 @@ impl<'a> VariantJson<'a> {
         let some = |text: &'a String| Some(text.as_str()).filter(|text| !text.is_empty());
         Self {
             platform: &variant.raw.platform,
+            artifact_type: variant.what.artifact_type(),
+            artifact: variant.is_artifact().then(|| variant.what.words()),
+            subject: variant.manifest.subject.as_ref().map(|subject| subject.digest.as_str()),
             digest: &variant.raw.digest,
             media_type: &variant.raw.media_type,
             size_bytes: variant.raw.manifest.len(),

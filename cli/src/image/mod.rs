@@ -5,6 +5,7 @@
 
 pub mod json;
 pub mod tree;
+mod what;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,10 @@ use farm_types::Platform;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::error::Error;
 use crate::output::summary::{deciding_attempt, platform_jobs};
+use crate::output::text::harmless;
+pub use what::What;
 
 /// An image, or several under one index.
 #[derive(Debug)]
@@ -28,15 +32,19 @@ pub struct Image {
     pub manifest: Vec<u8>,
     /// Of the index or manifest.
     pub annotations: BTreeMap<String, String>,
-    /// In the index's order; of a lone image itself.
+    /// What the index says that it is, if it is one and says it.
+    pub index_type: Option<String>,
+    /// In the index's order, images and other things; of a lone image itself.
     pub variants: Vec<Variant>,
     /// The build of this farm that made it.
     pub build: Option<Build>,
 }
 
-/// An image for one platform.
+/// An image for one platform, or another thing that the registry holds in its place.
 #[derive(Debug)]
 pub struct Variant {
+    /// Which of these it is.
+    pub what: What,
     /// What was read.
     pub raw: ImageVariant,
     /// The manifest, as far as it is understood.
@@ -61,6 +69,8 @@ pub struct ManifestDocument {
     pub annotations: BTreeMap<String, String>,
     /// What it is, when it is no image.
     pub artifact_type: Option<String>,
+    /// What it is about: the manifest that is signed, attested, and so on.
+    pub subject: Option<Blob>,
 }
 
 /// A descriptor.
@@ -73,6 +83,8 @@ pub struct Blob {
     pub digest: String,
     /// Bytes.
     pub size: u64,
+    /// What is said of it.
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -85,11 +97,14 @@ struct Entry {
 impl From<InspectImageResponse> for Image {
     fn from(answer: InspectImageResponse) -> Self {
         let document = read(&answer.manifest);
+        let has_entries = document.manifests.is_some();
         let entries = document.manifests.unwrap_or_default();
         let variants = answer.variants.into_iter().map(|raw| {
             let entry = entries.iter().find(|entry| entry.digest == raw.digest);
+            let manifest = read(&raw.manifest);
             Variant {
-                manifest: read(&raw.manifest),
+                what: What::of(&raw.media_type, !raw.manifest.is_empty(), &manifest),
+                manifest,
                 config: serde_json::from_slice(&raw.config).unwrap_or_default(),
                 entry_annotations: entry.map(|entry| entry.annotations.clone()).unwrap_or_default(),
                 raw,
@@ -102,6 +117,8 @@ impl From<InspectImageResponse> for Image {
             media_type: answer.media_type,
             manifest: answer.manifest.into(),
             annotations: document.annotations,
+            // Of a lone one it is the variant's.
+            index_type: document.artifact_type.filter(|_| has_entries),
             build: answer.build,
         }
     }
@@ -121,12 +138,37 @@ impl Image {
     /// The variant of this platform.
     pub fn variant(&self, platform: &Platform) -> Option<&Variant> {
         let wanted = platform.to_string();
-        self.variants.iter().find(|variant| variant.raw.platform == wanted)
+        self.images().find(|variant| variant.raw.platform == wanted)
+    }
+
+    /// Those of its variants that are images, as far as can be told.
+    pub fn images(&self) -> impl Iterator<Item = &Variant> {
+        self.variants.iter().filter(|variant| !variant.is_artifact())
+    }
+
+    /// Those that are something else.
+    pub fn artifacts(&self) -> impl Iterator<Item = &Variant> {
+        self.variants.iter().filter(|variant| variant.is_artifact())
+    }
+
+    /// That it is an image, or has some.
+    ///
+    /// # Errors
+    /// It is something else, and what.
+    pub fn require_images(&self) -> Result<(), Error> {
+        let Some(other) = self.variants.first().filter(|_| self.images().next().is_none()) else {
+            return Ok(());
+        };
+        let name = harmless(&self.reference);
+        Err(Error::Usage(format!(
+            "{name}: this is no image but something else ({}), and has no platforms",
+            other.what.words()
+        )))
     }
 
     /// Its platforms, in the index's order, separated by commas.
     pub fn platforms(&self) -> String {
-        let names: Vec<&str> = self.variants.iter().map(|variant| variant.raw.platform.as_str()).collect();
+        let names: Vec<&str> = self.images().map(|variant| variant.raw.platform.as_str()).collect();
         names.join(", ")
     }
 

@@ -3,12 +3,14 @@
 use farm_proto::v1::Build;
 use serde_json::Value;
 
-use super::{Blob, Image, Variant, attested};
+use super::{Blob, Image, Variant, What, attested};
 use crate::output::summary::attempt_ms;
 use crate::output::text::{ago, bytes, columns, count, first_line, harmless, short_digest, span};
 
 /// The most that is shown of a command in a line of its own image.
 const COMMAND_WIDTH: usize = 40;
+/// The annotation of an attestation's layer that says what it attests (in-toto).
+const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 /// The most that is shown of how a layer was made.
 const MADE_BY_WIDTH: usize = 60;
 
@@ -37,14 +39,22 @@ pub fn details(image: &Image, variants: &[&Variant], now: i64) -> Vec<String> {
 }
 
 fn head(image: &Image, now: i64) -> Vec<String> {
-    let kind = kind(&image.media_type);
-    let of = if image.is_index() {
-        format!(", {}", count(image.variants.len(), "platform"))
-    } else {
-        String::new()
+    let (kind, of) = match image.variants.first() {
+        Some(only) if !image.is_index() && only.is_artifact() => (only.what.words(), String::new()),
+        _ if !image.is_index() => (kind(&image.media_type), String::new()),
+        _ => (kind(&image.media_type), held(image)),
     };
     let built = image.build.as_ref().map(|build| built(build, now)).unwrap_or_default();
     vec![format!("{}  {kind}{of}", harmless(&image.reference)), format!("{}{built}", harmless(&image.digest))]
+}
+
+/// `, 2 platforms, 1 artifact`.
+fn held(image: &Image) -> String {
+    let (images, others) = (image.images().count(), image.artifacts().count());
+    let own = image.index_type.as_ref().map(|own| What::Artifact(own.clone()).words());
+    let images = (images > 0 || others == 0).then(|| count(images, "platform"));
+    let others = (others > 0).then(|| count(others, "artifact"));
+    own.into_iter().chain(images).chain(others).map(|part| format!(", {part}")).collect()
 }
 
 fn built(build: &Build, now: i64) -> String {
@@ -66,30 +76,39 @@ fn kind(media_type: &str) -> String {
 fn row(image: &Image, variant: &Variant) -> Vec<String> {
     let raw = &variant.raw;
     let attested: Vec<&str> = raw.attestations.iter().flat_map(attested).collect();
-    let what = match &variant.manifest.artifact_type {
-        Some(artifact) => harmless(artifact),
-        None => first_line(&variant.command().join(" "), COMMAND_WIDTH),
-    };
+    let command = first_line(&variant.command().join(" "), COMMAND_WIDTH);
     let made = image.made_by(variant);
     vec![
-        if raw.platform.is_empty() { "no platform".to_owned() } else { harmless(&raw.platform) },
+        title(variant),
         short_digest(&raw.digest),
         if raw.manifest.is_empty() { String::new() } else { bytes(raw.image_bytes) },
         match variant.layers().len() {
             0 => String::new(),
             layers => count(layers, "layer"),
         },
-        what,
+        command,
         attested.join(", "),
         made.map(|attempt| format!("{} on {}", harmless(&attempt.support), harmless(&attempt.worker)))
             .unwrap_or_default(),
     ]
 }
 
+/// What it is called in a list: its platform, or what it is in place of an image.
+fn title(variant: &Variant) -> String {
+    let platform = match variant.raw.platform.as_str() {
+        "" | "unknown/unknown" => None,
+        platform => Some(harmless(platform)),
+    };
+    if variant.is_artifact() {
+        return variant.what.words() + &platform.map(|platform| format!(" {platform}")).unwrap_or_default();
+    }
+    platform.unwrap_or_else(|| "no platform".to_owned())
+}
+
 /// What makes the variant something else than it should be.
 fn doubts(variant: &Variant) -> Vec<String> {
     let raw = &variant.raw;
-    let wrong = (!raw.config_platform.is_empty()).then(|| {
+    let wrong = (!raw.config_platform.is_empty() && !variant.is_artifact()).then(|| {
         format!(
             "it is not what the index says: its config says {}, so it runs there or nowhere",
             harmless(&raw.config_platform)
@@ -103,12 +122,20 @@ fn full(image: &Image, variant: &Variant, now: i64) -> Vec<String> {
     let raw = &variant.raw;
     let mut rows: Vec<(&str, String)> = Vec::new();
     let mut row = |name, text: String| rows.push((name, text));
-    row("manifest", format!("{}  {}", harmless(&raw.digest), kind(&raw.media_type)));
+    // Which has the form of an image's, whatever it is of.
+    let form = if variant.is_artifact() { harmless(&raw.media_type) } else { kind(&raw.media_type) };
+    row("manifest", format!("{}  {form}", harmless(&raw.digest)));
     if let Some(config) = &variant.manifest.config {
         row("config", blob(config));
     }
-    if let Some(artifact) = &variant.manifest.artifact_type {
-        row("artifact", harmless(artifact));
+    if let Some(artifact) = variant.what.artifact_type().filter(|artifact| !artifact.is_empty()) {
+        row("type", harmless(artifact));
+    }
+    if let Some(subject) = &variant.manifest.subject {
+        row("about", format!("{}  {}", harmless(&subject.digest), kind(&subject.media_type)));
+    }
+    for predicate in variant.layers().iter().filter_map(|layer| layer.annotations.get(PREDICATE_TYPE)) {
+        row("attests", harmless(predicate));
     }
     if let Some(attempt) = image.made_by(variant) {
         let text = format!(
@@ -146,7 +173,11 @@ fn full(image: &Image, variant: &Variant, now: i64) -> Vec<String> {
     }
     let made: Vec<&str> = layer_history(&variant.config);
     for (i, layer) in variant.layers().iter().enumerate() {
-        let by = made.get(i).map(|by| first_line(by, MADE_BY_WIDTH)).unwrap_or_default();
+        let by = match made.get(i) {
+            Some(by) => first_line(by, MADE_BY_WIDTH),
+            None if variant.is_artifact() => harmless(&layer.media_type),
+            None => String::new(),
+        };
         row("layer", [blob(layer), by].join("  ").trim_end().to_owned());
     }
     if !variant.layers().is_empty() {
@@ -162,10 +193,7 @@ fn full(image: &Image, variant: &Variant, now: i64) -> Vec<String> {
             format!("{}  {}  {}", harmless(&attestation.digest), bytes(attestation.size), harmless(&types)),
         );
     }
-    let mut lines = vec![match raw.platform.as_str() {
-        "" => "no platform".to_owned(),
-        platform => harmless(platform),
-    }];
+    let mut lines = vec![title(variant)];
     lines.extend(doubts(variant).into_iter().map(|doubt| format!("  {doubt}")));
     // Of several rows with one name the name stands in the first.
     let mut before = "";

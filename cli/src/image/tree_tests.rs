@@ -117,3 +117,70 @@ fn json_has_it_all() {
     assert_eq!(object["platforms"][2]["config"], Value::Null);
     assert_eq!(object["build"]["id"], "7f3k2m");
 }
+
+/// A manifest of something that is no image.
+fn artifact(manifest: &Value) -> ImageVariant {
+    ImageVariant {
+        digest: Digest::of(manifest.to_string().as_bytes()).to_string(),
+        media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+        manifest: manifest.to_string().into(),
+        image_bytes: 1212,
+        ..Default::default()
+    }
+}
+
+fn chart() -> Value {
+    json!({
+        "config": {"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": "sha256:c", "size": 12},
+        "layers": [{"mediaType": "application/vnd.cncf.helm.chart.content.v1.tar+gzip", "digest": "sha256:1", "size": 1200}],
+        "subject": {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": "sha256:5", "size": 1},
+        "annotations": {"org.opencontainers.image.title": "web"},
+    })
+}
+
+#[test]
+fn what_is_no_image_is_called_by_its_name_and_is_no_platform() {
+    let chart = artifact(&chart());
+    let lone: Image = InspectImageResponse {
+        reference: "r.example/chart:1".into(),
+        digest: chart.digest.clone(),
+        media_type: chart.media_type.clone(),
+        manifest: chart.manifest.clone(),
+        variants: vec![chart.clone()],
+        build: None,
+    }
+    .into();
+    let all: Vec<&Variant> = lone.variants.iter().collect();
+    let lines = details(&lone, &all, 0);
+    assert_eq!(lines[0], "r.example/chart:1  Helm chart");
+    for line in [
+        "Helm chart",
+        "  type         application/vnd.cncf.helm.config.v1+json",
+        "  about        sha256:5  OCI image",
+        "  layer        sha256:1  1.2 kB  gzip  application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+        "  annotation   org.opencontainers.image.title=web",
+    ] {
+        assert!(lines.iter().any(|l| l == line), "{line:?} is not in {lines:#?}");
+    }
+    assert!(!lines.join("\n").contains("platform"), "{lines:#?}");
+    assert!(lone.require_images().unwrap_err().to_string().contains("something else (Helm chart)"));
+    let object = serde_json::to_value(ImageJson::new(&lone, &all)).unwrap();
+    assert_eq!((&object["kind"], &object["platforms"]), (&"artifact".into(), &json!([])));
+    assert_eq!(object["artifact_type"], "application/vnd.cncf.helm.config.v1+json");
+    assert_eq!(object["artifacts"][0]["artifact"], "Helm chart");
+    assert_eq!(object["artifacts"][0]["subject"], "sha256:5");
+
+    // In an index beside images.
+    let mut with = image();
+    let count = with.variants.len();
+    with.variants.extend(lone.variants);
+    let lines = overview(&with, 0);
+    assert_eq!(lines[0], format!("r.example/app:1  OCI index, {count} platforms, 1 artifact"));
+    assert!(lines.iter().any(|line| line.starts_with("└─ Helm chart ")), "{lines:#?}");
+    assert_eq!(with.platforms(), "linux/amd64, linux/arm64, linux/s390x");
+    let all: Vec<&Variant> = with.variants.iter().collect();
+    let object = serde_json::to_value(ImageJson::new(&with, &all)).unwrap();
+    assert_eq!((&object["kind"], &object["artifact_type"]), (&"index".into(), &Value::Null));
+    assert_eq!(object["platforms"].as_array().unwrap().len(), count);
+    assert_eq!(object["artifacts"].as_array().unwrap().len(), 1);
+}

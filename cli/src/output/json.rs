@@ -14,8 +14,8 @@ use farm_proto::v1::{Build, Failure, Worker};
 use serde::Serialize;
 
 use super::progress::SeenWarning;
-use super::rules::Weight;
-use super::summary::{attempt_ms, deciding_attempt, platform_jobs, tag_reference};
+use super::rules::{self, Weight};
+use super::summary::{attempt_ms, deciding_attempt, platform_jobs, rules_are_errors, tag_reference};
 
 /// A build.
 #[derive(Debug, Serialize)]
@@ -179,7 +179,8 @@ pub struct WarningJson {
     pub line: Option<u32>,
     /// The line itself.
     pub source_line: Option<String>,
-    /// harmless, or look: somebody should; null for a rule that farm doesn't know.
+    /// harmless, or look: somebody should; error: it fails the build (check=error=true); null for a rule that farm
+    /// doesn't know.
     pub weight: Option<&'static str>,
     /// What to do about it.
     pub cure: Option<String>,
@@ -318,7 +319,7 @@ impl BuildJson {
                     failure: tag.failure.as_ref().or(destination.failure.as_ref()).map(FailureJson::from),
                 })
                 .collect(),
-            warnings: warnings.iter().map(WarningJson::from).collect(),
+            warnings: warnings.iter().map(|seen| WarningJson::of(seen, rules_are_errors(build))).collect(),
             failure: build.failure.as_ref().map(FailureJson::from),
         }
     }
@@ -382,6 +383,18 @@ impl From<&SeenWarning> for WarningJson {
             platforms: seen.platforms.clone(),
             unused_by: seen.platforms.iter().filter(|p| !seen.of_use.contains(p)).cloned().collect(),
         }
+    }
+}
+
+impl WarningJson {
+    /// A warning of a build whose rules may be errors: then each of them matters, and the rule's own cure is what helps.
+    fn of(seen: &SeenWarning, is_error: bool) -> Self {
+        let own = Self::from(seen);
+        if !is_error {
+            return own;
+        }
+        let cure = rules::advice(&seen.warning.rule).map(|(_, cure)| cure.to_owned());
+        Self { weight: Some("error"), cure: cure.or(own.cure.clone()), ..own }
     }
 }
 

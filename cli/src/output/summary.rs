@@ -7,6 +7,7 @@
 use farm_proto::v1::{Attempt, Build, Failure, Job, Tag};
 
 use super::progress::SeenWarning;
+use super::rules;
 use super::text::{bytes, columns, count, first_line, harmless, short_digest, span, waiting};
 
 /// The lines about a build, final or not. `now` is in milliseconds since 1970.
@@ -109,16 +110,34 @@ pub fn warning(seen: &SeenWarning, build: &Build) -> Vec<String> {
     let place =
         if warning.line > 0 { format!("  {}:{}", harmless(file), warning.line) } else { String::new() };
     let rule = if warning.rule.is_empty() { String::new() } else { format!("{}: ", harmless(&warning.rule)) };
-    let all = build.spec.as_ref().is_some_and(|spec| spec.platforms.len() == seen.concerned().len());
-    let of = if all { String::new() } else { format!(" ({})", seen.concerned().join(", ")) };
-    let mut out = vec![format!("warning{place}  {rule}{}{of}", first_line(&warning.message, 200))];
+    let fails = rules_are_errors(build);
+    let concerned = if fails { &seen.platforms } else { seen.concerned() };
+    let all = build.spec.as_ref().is_some_and(|spec| spec.platforms.len() == concerned.len());
+    let of = if all { String::new() } else { format!(" ({})", concerned.join(", ")) };
+    let what = if fails { "error" } else { "warning" };
+    let mut out = vec![format!("{what}{place}  {rule}{}{of}", first_line(&warning.message, 200))];
     if !warning.source_line.trim().is_empty() {
         out.push(format!(" > {:>2} | {}", warning.line, first_line(&warning.source_line, 160)));
     }
-    if let (Some(weight), cure) = seen.advice() {
-        out.push(format!("  {}: {cure}", weight.as_str()));
+    match (fails, rules::advice(&warning.rule), seen.advice()) {
+        (true, Some((_, cure)), _) => out.push(format!("  fails the build: {cure}")),
+        (true, None, _) => out.push("  fails the build".to_owned()),
+        (false, _, (Some(weight), cure)) => out.push(format!("  {}: {cure}", weight.as_str())),
+        (false, ..) => {}
     }
     out
+}
+
+/// Whether the Dockerfile's rules are set to be errors (check=error=true), and some were broken.
+pub fn rules_are_errors(build: &Build) -> bool {
+    build.jobs.iter().any(|job| {
+        job.failure.as_ref().is_some_and(|failure| failure.code == "dockerfile_check")
+            || job
+                .result
+                .as_ref()
+                .and_then(|result| result.answer.as_ref())
+                .is_some_and(|answer| !answer.violation.is_empty())
+    })
 }
 
 fn to_publish(reference: String, waits: Option<&str>) -> Vec<String> {

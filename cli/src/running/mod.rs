@@ -296,6 +296,7 @@ mod tests {
     #[test]
     fn the_command_is_the_images_or_what_is_put_in_its_place() {
         let variant = |config: serde_json::Value| Variant {
+            what: crate::image::What::Image,
             raw: Default::default(),
             manifest: Default::default(),
             config,

@@ -8,7 +8,7 @@ use super::{build_id, now_ms};
 use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
-use crate::interrupt::Interrupts;
+use crate::interrupt::{Interrupts, Role};
 use crate::output::display::Display;
 
 /// Arguments of `farm attach`.
@@ -31,15 +31,16 @@ Examples:
 
 It is shown from its beginning, and the command ends with the build; of one that has ended all
 that it has said and how it ended. On a terminal Ctrl-C asks whether to leave it running or to
-cancel it; elsewhere it cancels it, as with `farm submit`. `farm logs BUILD -f` watches and
-touches nothing.
+cancel it; elsewhere it cancels it, as with `farm submit`. Other signals (SIGTERM, SIGHUP) end
+only the watching. `farm logs BUILD -f` watches and touches nothing.
 
 Exit codes:
   0    built and published, or left running
   1    the build failed
   2    there is no such build, or a value can't be taken
   3    no farm answers, or it refuses the token
-  130  cancelled";
+  130  cancelled
+  129, 143  ended by SIGHUP or SIGTERM; the build goes on";
 
 /// Watches a build to its end.
 ///
@@ -53,7 +54,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let answer = farm.builds().get_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
     let build = answer.build.ok_or_else(|| Error::Farm(format!("the farm gave no build for {id}")))?;
     // From here on Ctrl-C is about the build.
-    let interrupts = Interrupts::listen();
+    let interrupts = Interrupts::listen(Role::Viewer);
     display.line(&head(&build, now_ms()));
     display.introduce(&build);
     see_out(&farm, &id, interrupts, display, args.how.json).await

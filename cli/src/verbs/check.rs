@@ -45,12 +45,15 @@ said so). A worker of each platform is asked; no step is run. A finding is shown
 line, whether it matters to the image, and the cure. `farm submit --check` is the same with all of
 submit's flags.
 
+With `# check=error=true` in the Dockerfile, or --build-arg BUILDKIT_DOCKERFILE_CHECK=error=true,
+all that is found fails the build, wherever it stands.
+
 Exit codes:
   0    nothing found, or only in stages that no image is made of
   1    something found, or the Dockerfile can't be built from
   2    the command, a value or a file can't be taken
   3    no farm answers, or it refuses the token
-  130  cancelled";
+  130  cancelled (Ctrl-C, SIGTERM, SIGHUP)";
 
 /// Checks.
 ///

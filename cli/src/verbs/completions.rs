@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::command::Command;
 use crate::error::{Error, Exit, Result, io_in_short};
 use crate::output::Out;
+use crate::place::Place;
 
 /// Arguments of `farm completions`.
 #[derive(Debug, clap::Args)]
@@ -62,7 +63,8 @@ pub fn man(args: &ManArgs) -> Result<Exit> {
         let mut text = Vec::new();
         let page = clap_mangen::Man::new(page.clone()).title(name);
         page.render(&mut text).map_err(|e| at(&path, &e))?;
-        std::fs::write(&path, text).map_err(|e| at(&path, &e))?;
+        let place = Place::find(&path).map_err(|why| Error::Usage(format!("{}: {why}", path.display())))?;
+        place.write(&text).map_err(|e| at(&path, &e))?;
     }
     Out::stdout().line(&format!("{} pages in {}", pages.len(), args.folder.display()));
     Ok(Exit::Done)

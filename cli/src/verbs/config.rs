@@ -1,17 +1,18 @@
 //! `farm config`: farms by name, and defaults of flags.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use farm_types::Invalid;
 use serde_json::{Value, json};
 
 use crate::config::edit::{Edit, write_private};
-use crate::config::{KEYS, LOCAL, Setup, Source, folder, path};
+use crate::config::{Config, KEYS, LOCAL, Setup, Source, folder, path};
 use crate::connect::DEFAULT_URL;
 use crate::error::{Error, Exit, Result, io_in_short};
 use crate::output::text::{columns, harmless};
 use crate::output::{Out, json};
+use crate::place::Place;
 
 /// Arguments of `farm config`.
 #[derive(Debug, clap::Args)]
@@ -101,13 +102,12 @@ context's own token; a context's token goes nowhere else. It all stands in
 /// # Errors
 /// A name or a value can't be taken, or the file can't be read or written.
 pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit> {
-    let file = path()?;
     let mut out = Out::stdout();
     let Some(change) = args.change else {
         show(&mut out, args.json, url, context)?;
         return Ok(Exit::Done);
     };
-    let mut edit = Edit::open(file.clone())?;
+    let mut edit = Edit::open(path().ok_or_else(homeless)?)?;
     let said = match change {
         Change::Add(add) => {
             let said = self::add(edit, add)?;
@@ -126,7 +126,7 @@ pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit>
             let kept = edit.config().contexts.get(&name).and_then(|context| context.token_file.clone());
             if kept.is_some() && kept == kept_token_file(&name).ok() {
                 // Made by `add --token-stdin`.
-                let _ = std::fs::remove_file(kept.unwrap_or_default());
+                forget_token(&kept.unwrap_or_default())?;
             }
             format!("{name} is forgotten{now}")
         }
@@ -163,7 +163,7 @@ fn add(mut edit: Edit, add: Add) -> Result<String> {
     if let (true, Some(file)) = (token_stdin, &token_file) {
         let token = token_of(std::io::stdin())?;
         // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
-        let _ = std::fs::remove_file(file);
+        forget_token(file)?;
         edit.save()?;
         write_private(file, token.as_bytes())?;
     } else {
@@ -173,10 +173,34 @@ fn add(mut edit: Edit, add: Add) -> Result<String> {
     Ok(format!("{name} is {}{file}; `farm config use {name}` makes it the usual one", harmless(url)))
 }
 
+/// Who has no place for a configuration can't change it.
+fn homeless() -> Error {
+    Error::Usage(
+        "neither HOME nor XDG_CONFIG_HOME names a folder that is there; say with FARM_CONFIG where the configuration is to be"
+            .to_owned(),
+    )
+}
+
 fn kept_token_file(name: &str) -> Result<PathBuf> {
-    let folder =
-        folder().ok_or_else(|| Error::Usage("HOME isn't set; give the token by --token-file".to_owned()))?;
+    let folder = folder().ok_or_else(|| {
+        Error::Usage("HOME names no folder that is there; give the token by --token-file".to_owned())
+    })?;
     Ok(folder.join(format!("{name}.token")))
+}
+
+/// Takes a token out of its file, and the file away. What a link leads to is emptied, and the link stays.
+fn forget_token(file: &Path) -> Result<()> {
+    if !file.parent().is_some_and(Path::is_dir) {
+        return Ok(());
+    }
+    let failed = |why: String| Error::Usage(format!("the token file {}: {why}", file.display()));
+    let place = Place::find(file).map_err(failed)?;
+    if !place.is_regular() {
+        return Err(failed("this is no regular file; name one with --token-file".to_owned()));
+    }
+    place.clear().map_err(|e| failed(io_in_short(&e)))?;
+    place.give_up();
+    Ok(())
 }
 
 fn token_of(input: impl std::io::Read) -> Result<String> {
@@ -194,8 +218,8 @@ fn token_of(input: impl std::io::Read) -> Result<String> {
 }
 
 fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) -> Result<()> {
-    let file = path()?;
-    let config = Edit::open(file.clone())?.config().clone();
+    let file = path();
+    let config = file.as_deref().map(Config::load).transpose()?.unwrap_or_default();
     let setup = Setup::find(url, context)?;
     let used = match &setup.address.source {
         Source::Context(name, _) => name.as_str(),
@@ -242,8 +266,11 @@ fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) 
             out.line(&format!("--{key}  {}", harmless(value)));
         }
     }
-    let there = if file.exists() { "" } else { ", which isn't there yet" };
-    out.line(&format!("file  {}{there}", file.display()));
+    out.line(&match file {
+        Some(file) if file.exists() => format!("file  {}", file.display()),
+        Some(file) => format!("file  {}, which isn't there yet", file.display()),
+        None => "file  none, since neither HOME nor XDG_CONFIG_HOME names a folder".to_owned(),
+    });
     let url = harmless(&setup.address.url);
     out.line(&match setup.address.source {
         Source::Flag => format!("used  {url}, from --url"),

@@ -53,6 +53,8 @@ Examples:
   farm inspect localhost:5002/app:latest --platform linux/arm64
   farm inspect registry.example/app@sha256:… --json
 
+What is no image (a chart, a signature, a module, …) is called what it is.
+
 It is the farm that asks the registry, with its own credentials: the image is looked for where the
 farm is (localhost is the farm's machine), and this machine needs neither a login nor a way there.";
 
@@ -77,10 +79,14 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     if args.raw {
         let bytes = chosen.map_or(image.manifest.as_slice(), |variant| &variant.raw.manifest);
         let mut stdout = std::io::stdout().lock();
-        stdout
-            .write_all(bytes)
-            .and_then(|()| stdout.flush())
-            .map_err(|e| Error::Usage(format!("standard output can't be written ({})", io_in_short(&e))))?;
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            // A reader that went away had enough.
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+                let why = format!("standard output can't be written ({})", io_in_short(&e));
+                return Err(Error::Usage(why));
+            }
+            _ => {}
+        }
     } else if args.quiet {
         out.line(chosen.map_or(image.digest.as_str(), |variant| &variant.raw.digest));
     } else if let Some(template) = &args.format {
@@ -110,6 +116,7 @@ pub async fn inspect(farm: &Farm, image: &ImageRef) -> Result<Image> {
 /// # Errors
 /// There is none.
 pub fn of_platform<'a>(image: &'a Image, platform: &Platform) -> Result<&'a Variant> {
+    image.require_images()?;
     let cure = || format!("{} has {}", image.reference, image.platforms());
     image.variant(platform).ok_or_else(|| Invalid::new("--platform", platform.to_string(), cure()).into())
 }

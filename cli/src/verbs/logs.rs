@@ -83,7 +83,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     if let Some(only) = only.as_ref().filter(|only| !platforms.contains(only)) {
         return Err(Error::Usage(format!("--platform {only}: build {id} has {}", platforms.join(", "))));
     }
-    let mut out = Out::stdout();
+    let (mut out, mut notes) = (Out::stdout(), Out::stderr());
     let mut progress = Progress::new(only.clone());
     progress.introduce(&known);
     let mut json_lines = JsonLines::default();
@@ -112,8 +112,8 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
                 }
             }
             Seen::Build(_) => {}
-            Seen::Away(why) => eprintln!("the farm doesn't answer ({why}); trying again"),
-            Seen::Back => eprintln!("the farm is back"),
+            Seen::Away(why) => notes.line(&format!("the farm doesn't answer ({why}); trying again")),
+            Seen::Back => notes.line("the farm is back"),
         }
         if out.is_closed() {
             closed.send_replace(true);

@@ -8,7 +8,7 @@ use crate::calls;
 use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Exit, Result};
-use crate::interrupt::Interrupts;
+use crate::interrupt::{Interrupts, Role};
 use crate::output::Out;
 use crate::output::display::{Display, Mode};
 use crate::output::json::{self, BuildJson};
@@ -54,7 +54,8 @@ Exit codes:
   1    the build failed
   2    there is no such build, it can't be retried, or a value can't be taken
   3    no farm answers, or it refuses the token
-  130  cancelled";
+  129  the terminal went away; the build goes on
+  130  cancelled, also by SIGTERM";
 
 /// Builds once more.
 ///
@@ -70,7 +71,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         idempotency_key: args.idempotency_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
         failed_only: args.failed_only,
     };
-    let mut interrupts = (!args.detach).then(Interrupts::listen);
+    let mut interrupts = (!args.detach).then(|| Interrupts::listen(Role::Owner));
     let pressed_twice = async {
         match &mut interrupts {
             // The first press is heeded once the build is known.

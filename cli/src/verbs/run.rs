@@ -14,7 +14,7 @@ use crate::config::{Defaults, Setup};
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
 use crate::image::Image;
-use crate::interrupt::Interrupts;
+use crate::interrupt::{Interrupts, Role};
 use crate::output::Out;
 use crate::output::lines::Lines;
 use crate::output::text::harmless;
@@ -87,7 +87,7 @@ Exit codes:
   N    what the program ended with
   124  it took longer than --timeout
   125  it could not be run; why stands on standard error
-  130  cancelled (Ctrl-C)";
+  130  cancelled (Ctrl-C, SIGTERM, SIGHUP)";
 
 impl How {
     /// Checks all that can be checked here.
@@ -166,7 +166,7 @@ async fn attempt(args: Args, setup: impl FnOnce() -> Result<Setup>, notes: &mut 
     let reference: ImageRef = args.image.parse()?;
     let platform = args.platform.as_deref().map(str::parse::<Platform>).transpose()?;
     let how = args.how.check(&setup.defaults)?;
-    let mut interrupts = Interrupts::listen_to_all();
+    let mut interrupts = Interrupts::listen(Role::Purpose);
     let prepared = async {
         let farm = Farm::connect(&setup.address).await?;
         let image = inspect(&farm, &reference).await?;
@@ -237,7 +237,8 @@ async fn attempt(args: Args, setup: impl FnOnce() -> Result<Setup>, notes: &mut 
 
 /// The platform that is meant when none is named.
 async fn only(farm: &Farm, image: &Image) -> Result<Platform> {
-    let there: Vec<Platform> = image.variants.iter().filter_map(|v| v.raw.platform.parse().ok()).collect();
+    image.require_images()?;
+    let there: Vec<Platform> = image.images().filter_map(|v| v.raw.platform.parse().ok()).collect();
     if let [one] = &there[..] {
         return Ok(one.clone());
     }

@@ -1,7 +1,7 @@
 //! `farm submit`: from a folder to published tags.
 //!
 //! Check the command, find the farm, read and upload the source, submit, follow to the end ([`super::watch`]). Until the
-//! build is submitted Ctrl-C just ends the command, since nothing was begun.
+//! build is submitted Ctrl-C and signals just end the command, since nothing was begun.
 //!
 //! Invariant: one invocation makes at most one build, however often the call is repeated, because each
 //! repetition bears the same idempotency key and the same body.
@@ -23,13 +23,13 @@ use farm_types::snapshot::{ROOT_CONTEXT, named_root};
 use farm_types::{BuildSpec, Invalid, Platform};
 
 use super::now_ms;
-use super::watch::{exit, left_running, mode, watch};
+use super::watch::{Watched, exit, left_running, mode, watch};
 use crate::calls;
 use crate::config::{Address, Defaults, Setup};
 use crate::connect::Farm;
 use crate::context::Source;
 use crate::error::{Error, Exit, Result};
-use crate::interrupt::Interrupts;
+use crate::interrupt::{Interrupts, Role};
 use crate::output::Out;
 use crate::output::display::{Display, Mode};
 use crate::output::json::{self, BuildJson, UploadJson};
@@ -199,7 +199,8 @@ Exit codes:
   1    the build failed
   2    the command, a value or a file can't be taken
   3    no farm answers, or it refuses the token
-  130  cancelled";
+  129  the terminal went away (SIGHUP); the build goes on: farm attach BUILD
+  130  cancelled: by Ctrl-C, by SIGTERM, by SIGHUP where there is no terminal, or by farm cancel";
 
 impl Args {
     /// Puts a person's defaults in the place of flags that are not given.
@@ -224,7 +225,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     // Of an answer standard output has nothing but it.
     let asks = args.check || args.call.as_deref().is_some_and(|method| !method.starts_with("build"));
     let mut display = Display::new(mode, as_json || asks)?;
-    let plan = Plan::new(args, environment, std::io::stdin())?;
+    let mut plan = Plan::new(args, environment, std::io::stdin())?;
     if dry_run {
         let dry = DryRun::new(&plan, &setup.address).await?;
         let mut out = Out::stdout();
@@ -236,11 +237,14 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     // A detached command that is ended ends as any other: it leaves no build to be cancelled.
-    let mut interrupts = (!detach).then(Interrupts::listen);
+    // Nobody but who waits here has a use for an answer.
+    let role = if plan.asked.is_some() { Role::Purpose } else { Role::Owner };
+    let mut interrupts = (!detach).then(|| Interrupts::listen(role));
+    plan.result_files.clear()?;
     let sending = Arc::new(Sending::default());
     let ended = tokio::select! {
         brought = bring(&plan, &setup.address, &sending) => brought,
-        () = stopped(interrupts.as_mut(), 1) => Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
+        () = told_to_end(interrupts.as_mut()) => Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
         () = look_on(&mut display, &plan.location.shown, &sending) => return Ok(Exit::Done), // never
     };
     display.prepare(None);
@@ -259,8 +263,8 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let spec = BuildSpec { partial, ..plan.spec(uploaded.snapshot(), platforms) };
     let (build, replayed) = tokio::select! {
         accepted = calls::submit(&farm, uploaded.request(&plan.idempotency_key, &spec)) => accepted?,
-        // The first press is heeded once the build is known.
-        () = stopped(interrupts.as_mut(), 2) => {
+        // The first press, or signal, is heeded once the build is known.
+        () = pressed_twice(interrupts.as_mut()) => {
             display.finish(None, Vec::new());
             return Err(calls::left());
         }
@@ -284,7 +288,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     }
     source.warnings.iter().for_each(|warning| display.line(&format!("warning  {warning}")));
     drop(source);
-    let Some(interrupts) = interrupts else {
+    let Some(mut interrupts) = interrupts else {
         display.line(&format!("submitted   farm logs {} -f", build.id));
         display.finish(None, Vec::new());
         if as_json {
@@ -296,9 +300,12 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         return Ok(Exit::Done);
     };
 
-    let Some(last) = watch(&farm, &build.id, interrupts, &mut display, rest).await? else {
-        display.finish(None, vec![left_running(&build.id)]);
-        return Ok(Exit::Done);
+    let last = match watch(&farm, &build.id, &mut interrupts, &mut display, rest).await? {
+        Watched::Ended(build) => *build,
+        Watched::Left(exit) => {
+            display.finish(None, vec![left_running(&build.id)]);
+            return Ok(exit);
+        }
     };
     let asked = plan.asked.filter(|_| last.state == "succeeded");
     match asked {
@@ -315,12 +322,20 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
     }
     if last.state == "succeeded" {
-        plan.result_files.write(&last)?;
+        let files = std::mem::take(&mut plan.result_files);
+        let more = interrupts.wishes() + 1;
+        tokio::select! {
+            written = files.write(&last, |note| Out::stderr().line(note)) => written?,
+            () = interrupts.press(more) => {
+                let text = "left; the build is done, but not all that was to be written of it was";
+                return Err(Error::Cancelled(text.to_owned()));
+            }
+        }
     }
     if as_json {
         Out::stdout().line(&json::text(&BuildJson::new(&last, Some(upload), display.warnings())));
     }
-    Ok(asked.map_or_else(|| exit(&last), |asked| asked.exit(display.warnings())))
+    Ok(asked.map_or_else(|| exit(&last), |asked| asked.exit(&last, display.warnings())))
 }
 
 /// What is there before the build is submitted.
@@ -335,10 +350,18 @@ struct Brought {
     meant: Option<Sources>,
 }
 
-/// Until Ctrl-C for the `nth` time, if anybody listens.
-async fn stopped(interrupts: Option<&mut Interrupts>, nth: u32) {
+/// Until the command is to end, if anybody listens.
+async fn told_to_end(interrupts: Option<&mut Interrupts>) {
     match interrupts {
-        Some(interrupts) => interrupts.press(nth).await,
+        Some(interrupts) => interrupts.any().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Until the end was asked for twice, if anybody listens.
+async fn pressed_twice(interrupts: Option<&mut Interrupts>) {
+    match interrupts {
+        Some(interrupts) => interrupts.press(2).await,
         None => std::future::pending().await,
     }
 }

@@ -10,7 +10,7 @@ use crate::calls;
 use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Error, Exit, Result};
-use crate::interrupt::Interrupts;
+use crate::interrupt::{Interrupts, Role};
 use crate::output::lines::Lines;
 use crate::output::text::harmless;
 use crate::output::{Out, json, window};
@@ -59,7 +59,7 @@ Exit codes:
   1    one did not, or could not be run
   2    the command or a value can't be taken
   3    no farm answers, or it refuses the token
-  130  cancelled (Ctrl-C)";
+  130  cancelled (Ctrl-C, SIGTERM, SIGHUP)";
 
 /// Runs all variants of an image.
 ///
@@ -72,7 +72,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     for list in &args.platform {
         chosen.extend(Platform::parse_list(list)?);
     }
-    let mut interrupts = Interrupts::listen_to_all();
+    let mut interrupts = Interrupts::listen(Role::Purpose);
     let prepared = async {
         let farm = Farm::connect(&setup.address).await?;
         let image = inspect(&farm, &reference).await?;
@@ -84,8 +84,9 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         () = interrupts.press(1) => return Err(cancelled()),
     };
     let mut notes = Out::stderr();
+    image.require_images()?;
     if chosen.is_empty() {
-        for variant in &image.variants {
+        for variant in image.images() {
             match variant.raw.platform.parse() {
                 Ok(platform) => chosen.push(platform),
                 Err(_) => notes

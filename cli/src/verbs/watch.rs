@@ -1,7 +1,9 @@
-//! Follows a build to its end: shows it, and does what Ctrl-C asks for. The same for `farm submit`, `attach` and `retry`.
+//! Follows a build to its end: shows it, and does what Ctrl-C and signals ask for. The same for `farm submit`, `attach` and
+//! `retry`.
 //!
 //! On a terminal the first Ctrl-C asks whether to leave the build running or to cancel it, and the second cancels it.
-//! Elsewhere nobody can be asked, so the first one cancels. One more leaves at once: the farm ends the build all the same.
+//! Elsewhere nobody can be asked, so the first one cancels; so does a signal that means the build
+//! ([`crate::interrupt`]). One more leaves at once: the farm ends the build all the same.
 
 use std::cell::RefCell;
 
@@ -73,13 +75,16 @@ pub(super) fn mode(progress: Option<Mode>, quiet: bool, defaults: &Defaults) -> 
 pub(super) async fn see_out(
     farm: &Farm,
     id: &str,
-    interrupts: Interrupts,
+    mut interrupts: Interrupts,
     mut display: Display,
     as_json: bool,
 ) -> Result<Exit> {
-    let Some(last) = watch(farm, id, interrupts, &mut display, None).await? else {
-        display.finish(None, vec![left_running(id)]);
-        return Ok(Exit::Done);
+    let last = match watch(farm, id, &mut interrupts, &mut display, None).await? {
+        Watched::Ended(build) => *build,
+        Watched::Left(exit) => {
+            display.finish(None, vec![left_running(id)]);
+            return Ok(exit);
+        }
     };
     let lines = summary(&last, display.warnings(), now_ms());
     display.finish(Some(&last), lines);
@@ -103,18 +108,26 @@ pub(super) fn exit(build: &Build) -> Exit {
     }
 }
 
-/// The build as it was at its end; `None`: the user has left it running. `rest` is the whole of a source of which a part was
-/// sent.
+/// How the watching ended.
+#[derive(Debug)]
+pub(super) enum Watched {
+    /// With the build, which is final.
+    Ended(Box<Build>),
+    /// The build goes on; so the command ends.
+    Left(Exit),
+}
+
+/// Watches until the build has ended, or is left running. `rest` is the whole of a source of which a part was sent.
 ///
 /// # Errors
 /// The farm can't be asked any more, or the rest of the source can't be sent; then the build is cancelled.
 pub(super) async fn watch(
     farm: &Farm,
     id: &str,
-    interrupts: Interrupts,
+    interrupts: &mut Interrupts,
     display: &mut Display,
     rest: Option<Rest<'_>>,
-) -> Result<Option<Build>> {
+) -> Result<Watched> {
     let display = RefCell::new(display);
     let is_live = display.borrow().is_live();
     let (want, wanted) = tokio::sync::watch::channel(false);
@@ -132,9 +145,11 @@ pub(super) async fn watch(
             display.borrow_mut().draw(now_ms());
         }
     };
+    let mut leaving = interrupts.clone();
     let last = tokio::select! {
         last = following => last?,
-        () = heed(farm, id, interrupts, &display) => return Ok(None),
+        () = heed(farm, id, interrupts, &display) => return Ok(Watched::Left(Exit::Done)),
+        exit = leaving.leaving() => return Ok(Watched::Left(exit)),
         error = complete(farm, id, rest, wanted, &display) => {
             cancel(farm, id).await?;
             return Err(error);
@@ -142,7 +157,7 @@ pub(super) async fn watch(
         () = drawing, if is_live => None,
     };
     let nothing = || Error::Farm(format!("the farm at {} told nothing of build {id}", farm.url()));
-    last.map(Some).ok_or_else(nothing)
+    last.map(|build| Watched::Ended(Box::new(build))).ok_or_else(nothing)
 }
 
 /// Sends the whole source whenever the build wants it. Returns only when that can't be done.
@@ -174,13 +189,13 @@ async fn complete(
     }
 }
 
-/// Does what Ctrl-C asks for; returns when the user leaves the build running.
-async fn heed(farm: &Farm, id: &str, mut interrupts: Interrupts, display: &RefCell<&mut Display>) {
+/// Does what is asked for; returns when the user leaves the build running.
+async fn heed(farm: &Farm, id: &str, interrupts: &mut Interrupts, display: &RefCell<&mut Display>) {
     let can_ask = display.borrow().is_live() && Keys::can_be_read();
     let mut presses = 1;
     interrupts.press(presses).await;
     loop {
-        if !can_ask {
+        if !can_ask || interrupts.is_told() {
             break;
         }
         let question =
@@ -202,7 +217,7 @@ async fn heed(farm: &Farm, id: &str, mut interrupts: Interrupts, display: &RefCe
     }
     display.borrow_mut().line(&format!("cancelling build {id}; Ctrl-C again to leave at once"));
     // A farm that doesn't answer must not keep the next one from being heard.
-    let leave = interrupts.presses() + 1;
+    let leave = interrupts.wishes() + 1;
     tokio::select! {
         cancelled = cancel(farm, id) => {
             if let Err(error) = cancelled {

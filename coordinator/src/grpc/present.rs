@@ -95,10 +95,11 @@ fn result(result: &JobResult) -> v1::JobResult {
         engine: result.engine.clone(),
         syntax_replaced: result.syntax_replaced.clone().unwrap_or_default(),
         step_timings: Vec::new(),
-        answer: result
-            .answer
-            .as_ref()
-            .map(|answer| v1::CallAnswer { text: answer.text.clone(), json: answer.json.clone() }),
+        answer: result.answer.as_ref().map(|answer| v1::CallAnswer {
+            text: answer.text.clone(),
+            json: answer.json.clone(),
+            violation: answer.violation.clone(),
+        }),
     }
 }
 

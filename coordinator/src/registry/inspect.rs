@@ -5,7 +5,7 @@
 //!
 //! Invariant: an image that is there is shown, however odd; what can't be read of it is said in its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use farm_core::index::{
@@ -160,7 +160,13 @@ impl Registries {
         repository: &Repository,
         index: IndexDocument,
     ) -> Result<Vec<Variant>, RegistryError> {
-        let (attestations, images): (Vec<_>, Vec<_>) = index.manifests.into_iter().partition(is_attestation);
+        // One about an image that isn't listed is shown by itself.
+        let listed: BTreeSet<String> =
+            index.manifests.iter().filter(|d| !is_attestation(d)).map(|d| d.digest.to_string()).collect();
+        let is_beside = |d: &Descriptor| {
+            is_attestation(d) && d.annotations.get(REFERENCE_DIGEST).is_some_and(|of| listed.contains(of))
+        };
+        let (attestations, images): (Vec<_>, Vec<_>) = index.manifests.into_iter().partition(is_beside);
         let about = |d: &Descriptor| d.annotations.get(REFERENCE_DIGEST).cloned().unwrap_or_default();
         // What is read is bounded while it is read.
         let left = AtomicUsize::new(MAX_ALL);
@@ -196,6 +202,18 @@ impl Registries {
             media_type: descriptor.media_type,
             ..Variant::default()
         };
+        match variant.media_type.as_str() {
+            OCI_MANIFEST | DOCKER_MANIFEST => {}
+            OCI_INDEX | DOCKER_LIST => {
+                "this is an index of its own; ask for it by its digest".clone_into(&mut variant.problem);
+                return Ok(variant);
+            }
+            // Something that the index lists as it is, a build cache for example.
+            _ => {
+                variant.image_bytes = descriptor.size;
+                return Ok(variant);
+            }
+        }
         let too_long = "the index is too long to show all of it; ask for this manifest by its digest";
         if left.load(Ordering::Relaxed) == 0 {
             too_long.clone_into(&mut variant.problem);

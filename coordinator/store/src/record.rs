@@ -44,6 +44,9 @@ pub struct Answer {
     pub text: String,
     /// For machines; its form is the frontend's.
     pub json: String,
+    /// Of a check whose rules are errors: which were broken.
+    #[serde(default)]
+    pub violation: String,
 }
 
 /// A build.

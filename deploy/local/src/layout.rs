@@ -314,7 +314,8 @@ fn usual() -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from(ROOT_STATE));
     }
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // A relative path is as good as none: it would mean another place in each folder.
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let own = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
     let own = own.map(|base| base.join("farm"));
     // Root's farm is the one that is meant where the user has none.
@@ -322,7 +323,9 @@ fn usual() -> Result<PathBuf> {
     if has_none && Path::new(ROOT_STATE).join(MARKER).exists() {
         return Ok(PathBuf::from(ROOT_STATE));
     }
-    own.ok_or_else(|| Error::Usage("HOME is not set; say where with --state-dir DIR".to_owned()))
+    own.ok_or_else(|| {
+        Error::Usage("HOME is not set to an absolute path; say where with --state-dir DIR".to_owned())
+    })
 }
 
 fn resolve(path: &Path) -> PathBuf {

@@ -87,6 +87,17 @@ fn ctrl_c_cancels_the_build_and_waits_for_its_end() {
 }
 
 #[test]
+fn sigterm_cancels_the_build_and_so_does_sighup_where_there_is_no_terminal() {
+    let farm = small_farm();
+    for signal in [Signal::TERM, Signal::HUP] {
+        cancelled_by(&farm, |id, cli| {
+            cli.signal(signal);
+            cli.wait_for_line(&format!("cancelling build {id}"), AT_ONCE);
+        });
+    }
+}
+
+#[test]
 fn a_build_that_waits_is_cancelled_without_ever_having_run() {
     let farm = Farm::builder().start();
     let context = Context::new("FROM scratch\nCOPY Dockerfile /\n");

@@ -220,6 +220,59 @@ fn a_warning_about_a_stage_that_the_platform_does_not_use_is_told_to_be_harmless
 }
 
 #[test]
+fn rules_that_are_errors_are_found_by_a_check_and_fail_a_build() {
+    let farm = small_farm();
+    let amd64 = ["--platform", "linux/amd64"];
+    let by_arg = ["--build-arg", "BUILDKIT_DOCKERFILE_CHECK=error=true"];
+    let plain = format!("FROM {BASE} as base\nRUN exit 1\nMAINTAINER me\n");
+    for (text, args, rules) in [
+        (format!("# check=error=true\n{plain}"), &[][..], &["FromAsCasing", "MaintainerDeprecated"][..]),
+        (format!("# check=skip=FromAsCasing;error=true\n{plain}"), &[], &["MaintainerDeprecated"]),
+        (plain, &by_arg, &["FromAsCasing", "MaintainerDeprecated"]),
+        // What is found in a stage that isn't used keeps the image from being made, too.
+        (
+            format!("# check=error=true\nFROM {BASE} as unused\nFROM {BASE}\nRUN true\n"),
+            &[],
+            &["FromAsCasing"],
+        ),
+    ] {
+        let context = Context::new(&text);
+        let checked = farm.cli(&[&["check", context.text()], &amd64[..], args].concat());
+        let mut buildx = Command::new("docker");
+        buildx.args(["buildx", "build", "--check"]).args(args).arg(context.path());
+        let theirs = farm_tests::farm::output(&mut buildx);
+        assert_eq!((checked.status, theirs.status), (1, 1), "{checked:?} {theirs:?}");
+        for rule in rules {
+            assert!(theirs.stdout.contains(rule), "{theirs:?}");
+            says(&checked.stdout, &[&format!("  {rule}: "), "error  Dockerfile:", "fails the build"]);
+        }
+        assert_eq!(checked.stdout.matches("fails the build: ").count(), rules.len(), "{checked:?}");
+        assert!(!checked.stdout.contains("harmless"), "{checked:?}");
+        says(&checked.stdout, &["check=error=true", "checked in "]);
+
+        let built = submit(&farm, &context, &[&amd64[..], args].concat());
+        assert_eq!(built.status, 1, "{built:?}");
+        let sentence = format!("lint violation found for rules: {}", rules.join(", "));
+        says(&built.stdout, &[&sentence, "take error=true out", "fails the build"]);
+        assert!(!built.stdout.contains("harmless"), "{built:?}");
+        let failure = &show(&farm, &build_id(&built.stdout))["failure"];
+        assert_eq!((&failure["code"], &failure["cause"]), (&"dockerfile_check".into(), &"user".into()));
+    }
+    // For machines: what the frontend says, with the same end.
+    let context = Context::new(&format!("# check=error=true\nFROM {BASE}\nMAINTAINER me\n"));
+    let json = submit(&farm, &context, &[&amd64[..], &["--call", "check,format=json"]].concat());
+    let object: serde_json::Value = serde_json::from_str(&json.stdout).unwrap_or_else(|_| panic!("{json:?}"));
+    assert_eq!((json.status, &object["warnings"][0]["ruleName"]), (1, &"MaintainerDeprecated".into()));
+    let json = farm.cli(&["check", context.text(), "--json", "--platform", "linux/amd64,linux/arm64"]);
+    let object: serde_json::Value = serde_json::from_str(&json.stdout).unwrap_or_else(|_| panic!("{json:?}"));
+    assert_eq!((json.status, &object["warnings"][0]["weight"]), (1, &"error".into()), "{object:#}");
+    // Nothing found: no error.
+    let clean = Context::new(&format!("# check=error=true\nFROM {BASE}\nRUN true\n"));
+    says(&farm.cli(&["check", clean.text(), "--platform", "linux/amd64"]).ok(), &["nothing found"]);
+    submit(&farm, &clean, &amd64).ok();
+}
+
+#[test]
 fn the_frontend_answers_what_can_be_set_and_what_can_be_built() {
     let farm = small_farm();
     let context = Context::new(&format!(

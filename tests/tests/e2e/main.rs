@@ -14,6 +14,7 @@
 mod gate;
 mod support;
 
+mod artifacts;
 mod attaching;
 mod cancelling;
 mod cleaning;
@@ -31,6 +32,7 @@ mod engines;
 mod example;
 mod following;
 mod full_disk;
+mod homeless;
 mod ignoring;
 mod images;
 mod keeping;
@@ -44,10 +46,12 @@ mod platforms;
 mod pressed;
 mod publish_steps;
 mod registries;
+mod results;
 mod retrying;
 mod schemas;
 mod several_coordinators;
 mod sick;
+mod signals;
 mod terminal;
 mod transcripts;
 mod usage;

@@ -28,7 +28,7 @@ fn close(part: &mut Value) {
 }
 
 #[track_caller]
-fn fits(name: &str, text: &str) {
+pub fn fits(name: &str, text: &str) {
     let schema = schema(name);
     let lines: Vec<&str> = text.lines().collect();
     assert!(!lines.is_empty(), "{name}: nothing was printed");

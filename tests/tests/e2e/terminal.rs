@@ -236,6 +236,23 @@ fn ctrl_c_asks_whether_to_leave_it_running_or_to_cancel_it() {
 }
 
 #[test]
+fn sigterm_cancels_without_a_question() {
+    let farm = small_farm();
+    let gate = Gate::new();
+    let context = gate.context();
+    let args = ["submit", context.text(), "--platform", "linux/amd64"];
+    let mut terminal = Terminal::run(&farm, 100, 24, &args, &[]);
+    let _arrival = gate.arrival();
+    let id = build_id(&terminal.shows("build ").join("\n"));
+    let pid = terminal.child.process_id().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid.and_then(rustix::process::Pid::from_raw).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let lines = terminal.shows("cancelled after");
+    assert_eq!((terminal.end(), count(&lines, "c cancels it")), (130, 0), "{lines:?}");
+    assert_eq!(show(&farm, &id)["state"], "cancelled");
+}
+
+#[test]
 fn colours_are_only_where_they_are_wanted() {
     let farm = small_farm();
     let context = Context::new(&format!("FROM {BASE}\nRUN echo {}; sleep 0.5; false\n", nonce()));

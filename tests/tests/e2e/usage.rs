@@ -43,6 +43,37 @@ fn a_mistake_in_the_command_is_told_with_its_cure_and_makes_no_build() {
     let empty = Context::new("");
     submit_folder(empty.text(), &[empty.text(), "is empty", "FROM"]);
 
+    submit_folder(
+        "https://github.com/moby/buildkit.git#v1",
+        &[
+            "https://github.com/moby/buildkit.git#v1",
+            "git clone --branch v1 https://github.com/moby/buildkit.git",
+        ],
+    );
+    submit_folder(
+        "git@github.com:moby/buildkit",
+        &["git@github.com", "git clone git@github.com:moby/buildkit"],
+    );
+    let web = "https://example.com/context.tar.gz";
+    submit_folder(web, &[web, &format!("curl -fsSL {web} | farm submit -")]);
+    refuses(
+        &["-f", "http://example.com/Dockerfile"],
+        &[
+            "-f \"http://example.com/Dockerfile\"",
+            "no Dockerfiles from addresses",
+            "farm submit CONTEXT -f -",
+        ],
+    );
+    refuses(
+        &["--build-context", "x=https://example.com/x.tgz"],
+        &["x=https://example.com", "tar -xz -C NAME"],
+    );
+    refuses(&["--build-context", "x=git@example.com:a/b"], &["git clone git@example.com:a/b"]);
+    // What is there is no address, whatever it looks like.
+    let odd = Context::empty().file("github.com/x/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let mut command = farm.command(&["submit", "github.com/x", "--platform", "linux/amd64", "--dry-run"]);
+    says(&output(command.current_dir(odd.path())).ok(), &["would build github.com/x"]);
+
     for verb in ["show", "logs", "cancel"] {
         refused(&farm.cli(&[verb, "zzzzzz"]), 2, &["zzzzzz", "farm builds"]);
     }

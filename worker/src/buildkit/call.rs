@@ -6,7 +6,8 @@
 //!
 //! A check is two questions. The lint request looks at all stages, but takes the engine's own platform for the target. So
 //! the frontend is also run as for a build of the job's platform, up to where steps would run: what it warns of then comes
-//! with the status, as that of a build.
+//! with the status, as that of a build. Where the file's rules are errors ([`super::violation`]) this one is refused; what
+//! was found is an answer all the same.
 
 use std::collections::HashMap;
 
@@ -24,6 +25,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::connect::MAX_MESSAGE_BYTES;
+use super::violation;
 
 /// The metadata that names the solve on whose behalf a gateway's call is made (BuildKit, `client/buildid`).
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -77,16 +79,18 @@ pub(super) async fn ask(channel: Channel, solve: SolveRequest, call: Call) -> Re
             allow_result_array_ref: true,
             ..Default::default()
         };
-        let mut answer = bridge.solve(within(&reference, request)?).await;
-        if call == Call::Check && answer.is_ok() {
+        let answer = bridge.solve(within(&reference, request)?).await?;
+        let mut violation = None;
+        if call == Call::Check {
             // Nothing asks for the result's files, so no step runs.
             let built = bridge.solve(within(&reference, build)?).await;
-            answer = answer.and_then(|answer| built.map(|_| answer));
+            if let Err(status) = built {
+                violation = Some(violation::sentence(status.message()).ok_or(status)?);
+            }
         }
         let end = frontend::ReturnRequest { result: Some(frontend::Result::default()), error: None };
-        let answer = answer?;
         bridge.r#return(within(&reference, end)?).await?;
-        Ok::<_, Status>(answer.into_inner())
+        Ok::<_, Status>((answer.into_inner(), violation.unwrap_or_default()))
     };
     let solving = control.solve(opened);
     tokio::pin!(asked, solving);
@@ -99,7 +103,7 @@ pub(super) async fn ask(channel: Channel, solve: SolveRequest, call: Call) -> Re
             Err(status) => Err(status),
         },
     };
-    let answer = asked.map_err(|status| match status.message() {
+    let (answer, violation) = asked.map_err(|status| match status.message() {
         message if message.contains("unsupported request") => Status::unimplemented(message),
         _ => status,
     })?;
@@ -108,7 +112,7 @@ pub(super) async fn ask(channel: Channel, solve: SolveRequest, call: Call) -> Re
         let bytes = metadata.remove(key).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    Ok(CallAnswer { text: text("result.txt"), json: text("result.json") })
+    Ok(CallAnswer { text: text("result.txt"), json: text("result.json"), violation })
 }
 
 fn within<T>(reference: &str, message: T) -> Result<Request<T>, Status> {
@@ -194,7 +198,7 @@ pub(super) fn bounded(call: Call, answer: CallAnswer) -> Result<CallAnswer, Fail
         return Ok(answer);
     }
     if call == Call::Check {
-        return Ok(CallAnswer::default());
+        return Ok(CallAnswer { violation: answer.violation, ..CallAnswer::default() });
     }
     let message = format!("the answer to --call {} is longer than {} KiB", call.as_str(), LONGEST >> 10);
     Err(Failure::new(Cause::User, "call_unsupported", message))
@@ -243,7 +247,9 @@ pub(super) fn findings(
         };
         AttemptEvent { at_ms, event: Some(Event::Warning(warning)) }
     });
-    let error = results.error.map(|error| Failure::new(Cause::User, "dockerfile_syntax", error.message));
+    // That the rules found something is said by the findings.
+    let error = results.error.filter(|error| violation::sentence(&error.message).is_none());
+    let error = error.map(|error| Failure::new(Cause::User, "dockerfile_syntax", error.message));
     Ok((events.collect(), error))
 }
 
@@ -271,7 +277,7 @@ mod tests {
             );
             let warning = serde_json::json!({"ruleName": "InvalidBaseImagePlatform", "detail": detail, "location": null});
             let json = serde_json::json!({"warnings": [warning]}).to_string();
-            findings(&CallAnswer { text: String::new(), json }, 0, &arm(), |_| false).unwrap().0.len()
+            findings(&CallAnswer { json, ..CallAnswer::default() }, 0, &arm(), |_| false).unwrap().0.len()
         };
         assert_eq!((found("linux/arm64"), found("linux/amd64")), (1, 0));
     }
@@ -287,31 +293,37 @@ mod tests {
             "sources": [{"filename": "Dockerfile", "data": data}],
             "buildError": {"message": "no such stage"},
         });
-        let answer = CallAnswer { text: String::new(), json: json.to_string() };
+        let answer = CallAnswer { json: json.to_string(), ..CallAnswer::default() };
         let (events, error) = findings(&answer, 7, &arm(), |line| line == 2).unwrap();
         let Some(Event::Warning(warning)) = &events[0].event else { panic!("{events:?}") };
         assert_eq!((warning.rule.as_str(), warning.line), ("MaintainerDeprecated", 2));
         assert_eq!((warning.file.as_str(), warning.source_line.as_str()), ("Dockerfile", "MAINTAINER me"));
         assert!(warning.stage_unused);
         assert_eq!(error.unwrap().message, "no such stage");
+        // That there are findings is no error beside them.
+        let json = r#"{"buildError": {"message": "lint violation found for rules: MaintainerDeprecated"}}"#;
+        let answer = CallAnswer { json: json.to_owned(), ..CallAnswer::default() };
+        assert_eq!(findings(&answer, 7, &arm(), |_| false).unwrap().1, None);
     }
 
     #[test]
     fn long_answers_and_endless_findings_are_cut() {
-        let long = CallAnswer { text: String::new(), json: "x".repeat(LONGEST + 1) };
-        assert_eq!(bounded(Call::Check, long.clone()).unwrap(), CallAnswer::default());
+        let violation = "lint violation found for rules: R".to_owned();
+        let long = CallAnswer { json: "x".repeat(LONGEST + 1), violation, ..CallAnswer::default() };
+        let short = CallAnswer { json: String::new(), ..long.clone() };
+        assert_eq!(bounded(Call::Check, long.clone()).unwrap(), short);
         assert_eq!(bounded(Call::Outline, long).unwrap_err().cause, Cause::User);
         let one = serde_json::json!({"ruleName": "R", "detail": "d", "location": {"ranges": [{"start": {"line": 1}}]}});
         let data = base64::engine::general_purpose::STANDARD.encode("FROM x\n".repeat(100_000));
         let json =
             serde_json::json!({"warnings": vec![one; 50_000], "sources": [{"filename": "D", "data": data}]});
-        let answer = CallAnswer { text: String::new(), json: json.to_string() };
+        let answer = CallAnswer { json: json.to_string(), ..CallAnswer::default() };
         assert_eq!(findings(&answer, 0, &arm(), |_| false).unwrap().0.len(), MOST_FINDINGS);
     }
 
     #[test]
     fn nothing_found_is_no_finding_and_nonsense_is_a_bug() {
-        let answer = |json: &str| CallAnswer { text: String::new(), json: json.to_owned() };
+        let answer = |json: &str| CallAnswer { json: json.to_owned(), ..CallAnswer::default() };
         assert!(
             findings(&answer(r#"{"warnings":null,"sources":null}"#), 0, &arm(), |_| false)
                 .unwrap()

@@ -20,6 +20,7 @@ use super::details::{Details, Source};
 use super::engine::reason;
 use super::filesync::SOURCE_FAULT;
 use super::syntax::Dockerfile;
+use super::violation;
 
 /// What was going on when it failed.
 pub(super) struct Circumstances<'a> {
@@ -47,6 +48,9 @@ pub(super) fn classify(status: &Status, circumstances: &Circumstances<'_>) -> Fa
     }
     let details = Details::of(status);
     let text = tidy(status.message());
+    if let Some(failure) = violation::failure(&text) {
+        return failure;
+    }
     let step = match &details.vertex {
         Some(digest) => circumstances.collected.step(digest),
         // Others were only ended along with it.
@@ -379,6 +383,7 @@ mod tests {
                 Infrastructure,
                 "source_unreadable",
             ),
+            ("lint violation found for rules: FromAsCasing, StageNameCasing", User, "dockerfile_check"),
             ("something that nobody knows", User, "engine_error"),
         ] {
             let failure = classified(&Status::unknown(text), "");

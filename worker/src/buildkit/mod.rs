@@ -34,6 +34,7 @@ mod syntax;
 mod times;
 mod tree;
 mod types;
+mod violation;
 
 pub use address::EngineAddress;
 pub use elf::probe_executable;

@@ -49,6 +49,28 @@ async fn a_check_gives_what_the_rules_find_and_runs_nothing() {
 }
 
 #[tokio::test]
+async fn rules_that_are_errors_are_an_answer_of_a_check_and_the_failure_of_a_build() {
+    let Some(address) = address() else { return };
+    let engine = connect(&address).await;
+    if !can_check(&engine).await {
+        return;
+    }
+    let text = format!("# check=error=true\n{} as base\nmaintainer me\nRUN false {}\n", from(), fresh());
+    let (outcome, events) = run(&engine, asking(Call::Check, &text)).await;
+    let answer = outcome.unwrap().answer.unwrap();
+    let found = |rule: &str| {
+        let warnings = events.iter().filter_map(|event| event.event.as_ref());
+        warnings.filter(|event| matches!(event, Event::Warning(warning) if warning.rule == rule)).count()
+    };
+    for rule in ["FromAsCasing", "MaintainerDeprecated"] {
+        assert!(found(rule) > 0 && answer.violation.contains(rule), "{answer:?}");
+    }
+    let failure = failure(&engine, solve(&text, memory([]))).await;
+    assert_eq!((failure.cause, failure.code.as_str()), (Cause::User, "dockerfile_check"), "{failure:?}");
+    assert!(failure.message.starts_with(&answer.violation), "{failure:?}");
+}
+
+#[tokio::test]
 async fn outline_and_targets_answer_for_people_and_for_machines() {
     let Some(address) = address() else { return };
     let engine = connect(&address).await;

@@ -7,7 +7,7 @@ use farm_types::spec::Call;
 use crate::error::Exit;
 use crate::output::progress::SeenWarning;
 use crate::output::rules::Weight;
-use crate::output::summary::{platform_jobs, warning};
+use crate::output::summary::{platform_jobs, rules_are_errors, warning};
 use crate::output::text::{count, harmless, span};
 
 /// What is asked, and how the answer is shown.
@@ -68,8 +68,9 @@ impl Asked {
     }
 
     /// How the command ends when the frontend answered. What is found in a stage that no image is made of is no matter.
-    pub(super) fn exit(self, warnings: &[SeenWarning]) -> Exit {
-        let found = warnings.iter().any(|seen| !seen.is_void());
+    /// Unless the file's rules are errors: then no image is made at all.
+    pub(super) fn exit(self, build: &Build, warnings: &[SeenWarning]) -> Exit {
+        let found = rules_are_errors(build) || warnings.iter().any(|seen| !seen.is_void());
         if self.call == Call::Check && found { Exit::BuildFailed } else { Exit::Done }
     }
 }
@@ -78,6 +79,10 @@ fn checked(build: &Build, warnings: &[SeenWarning]) -> Vec<String> {
     let mut out: Vec<String> = warnings.iter().flat_map(|seen| warning(seen, build)).collect();
     let harmless_ones = warnings.iter().filter(|seen| seen.advice().0 == Some(Weight::Harmless)).count();
     let found = match (warnings.len(), harmless_ones) {
+        (n, _) if rules_are_errors(build) => {
+            let which = if n == 1 { "which fails" } else { "which fail" };
+            format!("{}, {which} the build (check=error=true)", count(n, "error"))
+        }
         (0, _) => "nothing found".to_owned(),
         (n, 0) => count(n, "warning"),
         (n, h) if n == h => format!("{}, harmless", count(n, "warning")),

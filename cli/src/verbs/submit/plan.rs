@@ -17,8 +17,8 @@ use super::Args;
 use super::buildx::attest;
 use super::call::Asked;
 use super::results::ResultFiles;
-use crate::context::Location;
 use crate::context::stdin::{self, Came};
+use crate::context::{Address, Location};
 use crate::error::{Error, Result};
 
 /// The longest idempotency key, bytes.
@@ -138,9 +138,8 @@ impl Plan {
         let result_files = if args.dry_run || asked.is_some() {
             ResultFiles::default()
         } else {
-            ResultFiles { iidfile: args.iidfile, metadata_file: args.metadata_file }
+            ResultFiles::check(args.iidfile, args.metadata_file, !tags.is_empty(), args.detach)?
         };
-        result_files.check(!tags.is_empty(), args.detach)?;
         let emulation = match &args.emulation {
             Some(text) => text.parse().map_err(|e| flag("--emulation", e))?,
             None => Emulation::default(),
@@ -162,6 +161,7 @@ impl Plan {
         {
             "standard input".clone_into(&mut location.shown);
         }
+        result_files.spare(&location.dockerfile)?;
         Ok(Self {
             location,
             no_cache_stages,
@@ -293,7 +293,8 @@ fn stand_in(
                 )));
             }
             // Within an archive, as Docker takes it.
-            let file = file.map(|file| folder.path().join(file));
+            let is_address = |file: &Path| file.to_str().and_then(Address::of).is_some();
+            let file = file.map(|file| if is_address(&file) { file } else { folder.path().join(file) });
             Ok((path, file, Some(folder)))
         }
         (_, true) => {
@@ -340,7 +341,13 @@ fn named_context(text: &str) -> Result<(String, Context), Invalid> {
             image => Ok((name, Context::Image(image.to_owned()))),
         };
     }
-    if value.contains("://") || value.starts_with("git@") || value.starts_with("target:") || value == "-" {
+    if let Some(address) = Address::of(value)
+        && !Path::new(value).is_dir()
+    {
+        let cure = address.instead_of_named_context(value);
+        return invalid(&format!("farm fetches no contexts from addresses yet; {cure}"));
+    }
+    if value.starts_with("target:") || value == "-" {
         return invalid("farm takes a folder or docker-image://IMAGE, and nothing else yet");
     }
     Ok((name, Context::Folder(value.into())))

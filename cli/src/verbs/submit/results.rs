@@ -1,7 +1,10 @@
 //! `--iidfile` and `--metadata-file`: what other tools read of a build that was published.
+//!
+//! All is checked before the build begins and written when it is done. When the build fails there is no file, as with
+//! Docker; whatever else there was (a device, a pipe) stays as it is.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use farm_proto::v1::Build;
 use farm_types::Invalid;
@@ -9,23 +12,41 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result, io_in_short};
 use crate::output::summary::tag_reference;
+use crate::place::Place;
+
+/// What takes longer waits for somebody: a pipe has no reader.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What goes into a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Digest,
+    Metadata,
+}
 
 /// Where they go.
 #[derive(Debug, Default)]
 pub(super) struct ResultFiles {
-    pub(super) iidfile: Option<PathBuf>,
-    pub(super) metadata_file: Option<PathBuf>,
+    files: Vec<(What, Place)>,
+    is_cleared: bool,
 }
 
 impl ResultFiles {
-    /// Sees now what would be a pity later, and removes what an earlier build has left: when this one fails there is no
-    /// file (as with Docker).
+    /// Sees now what would be a pity later. Changes nothing.
     ///
     /// # Errors
     /// A file can't be written there, or there will be nothing to write; or nobody, as the command won't wait.
-    pub(super) fn check(&self, has_tag: bool, detach: bool) -> Result<(), Invalid> {
-        let files = [("--iidfile", &self.iidfile), ("--metadata-file", &self.metadata_file)];
-        for (flag, path) in files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?))) {
+    pub(super) fn check(
+        iidfile: Option<PathBuf>,
+        metadata_file: Option<PathBuf>,
+        has_tag: bool,
+        detach: bool,
+    ) -> Result<Self, Invalid> {
+        let mut files: Vec<(What, Place)> = Vec::new();
+        let asked =
+            [("--iidfile", What::Digest, iidfile), ("--metadata-file", What::Metadata, metadata_file)];
+        for (flag, what, path) in asked.into_iter().filter_map(|(flag, what, path)| Some((flag, what, path?)))
+        {
             let invalid = |cure: &str| Invalid::new(flag, path.display().to_string(), cure);
             if detach {
                 return Err(invalid(
@@ -33,51 +54,97 @@ impl ResultFiles {
                      farm show BUILD --json",
                 ));
             }
-            if flag == "--iidfile" && !has_tag {
+            if what == What::Digest && !has_tag {
                 return Err(invalid(
                     "without -t nothing is published, and so there is no digest; add -t REPO:TAG",
                 ));
             }
-            let folder =
-                path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if !folder.is_dir() {
-                return Err(invalid("its folder isn't there; make it first"));
+            let place = Place::find(&path).map_err(|why| invalid(&why))?;
+            if files.iter().any(|(_, other)| other.is_same(&place)) {
+                return Err(invalid("--iidfile names the same file; name two"));
             }
-            if path.is_dir() {
-                return Err(invalid("this is a folder; name a file"));
+            files.push((what, place));
+        }
+        Ok(Self { files, is_cleared: false })
+    }
+
+    /// Sees that none of them is a file that the build begins with.
+    ///
+    /// # Errors
+    /// One is.
+    pub(super) fn spare(&self, dockerfile: &Path) -> Result<(), Invalid> {
+        match self.files.iter().find(|(_, place)| place.is_file(dockerfile)) {
+            None => Ok(()),
+            Some((what, place)) => {
+                let cure = "this is the Dockerfile, and would be lost; name another file";
+                Err(Invalid::new(what.flag(), place.named().display().to_string(), cure))
             }
-            if let Err(e) = fs::remove_file(path)
-                && e.kind() != std::io::ErrorKind::NotFound
-            {
-                return Err(invalid(&format!("it can't be written ({})", io_in_short(&e))));
-            }
+        }
+    }
+
+    /// Takes out what an earlier build has left.
+    ///
+    /// # Errors
+    /// It can't be done.
+    pub(super) fn clear(&mut self) -> Result<(), Invalid> {
+        self.is_cleared = true;
+        for (what, place) in &self.files {
+            place.clear().map_err(|e| {
+                let why = format!("it can't be written ({}); name another file", io_in_short(&e));
+                Invalid::new(what.flag(), place.named().display().to_string(), why)
+            })?;
         }
         Ok(())
     }
 
-    /// Writes them.
+    /// Writes them. A pipe waits for its reader; `told` is told so when that takes a while. Dropping the future leaves it.
     ///
     /// # Errors
     /// They can't be written.
-    pub(super) fn write(&self, build: &Build) -> Result<()> {
-        let write = |path: &Path, text: &str| {
-            fs::write(path, text).map_err(|e| {
-                Error::Usage(format!(
-                    "{} can't be written ({}); the build is done",
-                    path.display(),
-                    io_in_short(&e)
-                ))
-            })
-        };
+    pub(super) async fn write(mut self, build: &Build, mut told: impl FnMut(&str)) -> Result<()> {
         let digest = build.publication.as_ref().map_or("", |publication| publication.index_digest.as_str());
-        if let Some(path) = self.iidfile.as_ref().filter(|_| !digest.is_empty()) {
-            write(path, digest)?;
+        for (what, place) in &self.files {
+            let text = match what {
+                What::Digest if digest.is_empty() => continue,
+                What::Digest => digest.to_owned(),
+                What::Metadata => {
+                    format!("{}\n", serde_json::to_string_pretty(&metadata(build)).unwrap_or_default())
+                }
+            };
+            let named = place.named().display();
+            let into = place.clone();
+            let mut writing = tokio::task::spawn_blocking(move || into.write(text.as_bytes()));
+            let written = match tokio::time::timeout(SOON, &mut writing).await {
+                Ok(written) => written,
+                Err(_) => {
+                    told(&format!("waiting until somebody reads {named}"));
+                    writing.await
+                }
+            };
+            written.unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(|e| {
+                Error::Usage(format!("{named} can't be written ({}); the build is done", io_in_short(&e)))
+            })?;
         }
-        if let Some(path) = &self.metadata_file {
-            let text = serde_json::to_string_pretty(&metadata(build)).unwrap_or_default();
-            write(path, &format!("{text}\n"))?;
-        }
+        self.is_cleared = false;
         Ok(())
+    }
+}
+
+impl What {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Digest => "--iidfile",
+            Self::Metadata => "--metadata-file",
+        }
+    }
+}
+
+impl Drop for ResultFiles {
+    /// Where nothing was written nothing is left; what was written stays.
+    fn drop(&mut self) {
+        for (_, place) in self.files.iter().filter(|_| self.is_cleared) {
+            place.give_up();
+        }
     }
 }
 

@@ -293,6 +293,7 @@ impl Desk {
             answer: result.answer.map(|answer| record::Answer {
                 text: without_nul(answer.text),
                 json: without_nul(answer.json),
+                violation: without_nul(answer.violation),
             }),
         };
         Ok(Outcome::Succeeded { result, repositories, steps })

@@ -15,6 +15,9 @@
 #   --port PORT            the coordinator's port on 127.0.0.1 (default: 7070)
 #   --no-space-check       go on with little free space
 set -euo pipefail
+# Whoever calls this: what is made is for all to read, and `cd` says nothing.
+umask 022
+unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]:-.}")/.." && pwd)
 for name in deploy/lib/apt.sh deploy/base-images.sh Cargo.toml examples/multiarch/Dockerfile; do
   if [ ! -r "$root/$name" ]; then
@@ -303,7 +306,7 @@ push_base_images() {
 
 # As whoever called, who is to go on with it.
 farm_as_caller() {
-  as_user "$caller" env -u FARM_TOKEN "FARM_URL=http://127.0.0.1:$port" "FARM_TOKEN_FILE=$state/token" \
+  as_user "$caller" env -u FARM_TOKEN -u FARM_CONTEXT -u FARM_PROGRESS "FARM_URL=http://127.0.0.1:$port" "FARM_TOKEN_FILE=$state/token" \
     "$prefix/bin/farm" "$@"
 }
 

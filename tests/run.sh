@@ -3,7 +3,7 @@
 #
 #   tests/run.sh [unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
 #   tests/run.sh faults [--seed N] [--faults N] | --steps | --pressure SECONDS
-#   tests/run.sh bed [COMMAND...] | sqlx
+#   tests/run.sh bed [COMMAND...] | env [COMMAND...] | sqlx
 #
 #   unit    lints, and the tests that need nothing but a CPU
 #   store   tests of the database layer, in the test bed
@@ -15,23 +15,85 @@
 #           --steps: a coordinator killed and stopped at each step of publishing (about 15 minutes).
 #           --pressure: a build that takes all of the machine for so long, beside which its worker must stay alive
 #   bed     no checks and no tests: a command (or a shell) in the test bed
+#   env     no checks and no tests: a command in the environment of those tests that need no test bed; without a command
+#           the environment itself
 #   sqlx    no checks and no tests: writes coordinator/store/.sqlx anew after a change of queries or migrations
 #
 # The test bed (src/bin/testbed.rs) is Postgres, two registries and a Docker engine in namespaces of their own: it meets
 # nothing else on the machine, and dies as a whole, even by kill -9 of this script. It needs root, by sudo if need be.
 #
+# No test sees what is on the machine: its environment is made anew (`isolated` below, src/environment.rs), and in the bed
+# a farm's state folder, /run and other tools' settings are hidden (`hide_machine`). Of the caller's environment only these
+# variables count, a proxy for what has to be downloaded, and where Rust is:
+#
 # FARM_INSTALL_DENY=1   build cargo-deny when it is missing (takes minutes; without it that check is skipped)
 # FARM_SKIP_LINT=1      no fmt, clippy and deny: for a quick look at tests only
 # FARM_KEEP=1           leave the test bed's folder as it is at the end
 # FARM_TEST_BED=DIR     another folder for the test bed, so that two can run at once
+# FARM_LOCKED=1         a lock file that does not fit is an error
+# TRYCMD=overwrite      write tests/transcripts anew
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")/.."
-. deploy/lib/apt.sh
+umask 022
 
-# Whoever calls this, with whatever in the environment: sqlx takes its queries from the files that are committed, unless
-# check_sqlx says otherwise.
-export CI=${CI:-true} SQLX_OFFLINE=true
-unset DATABASE_URL
+# ---- whoever calls this, with whatever in the environment
+
+options=(FARM_INSTALL_DENY FARM_SKIP_LINT FARM_KEEP FARM_TEST_BED FARM_LOCKED TRYCMD TERM)
+network=(http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR)
+
+# This script anew with nothing in its environment but what is named here. HOME is that of the user database, as another
+# user's may have come along, and PATH the system's, so that it is the system's engine that is tested.
+sweep() {
+  local name home path cargo kept=()
+  home=$(getent passwd "$(id -u)" | cut -d: -f6)
+  home=${home:-${HOME:-/}}
+  for name in "${options[@]}" "${network[@]}"; do
+    [ -z "${!name:-}" ] || kept+=("$name=${!name}")
+  done
+  [ "${CARGO_NET_OFFLINE:-}" != true ] || kept+=(CARGO_NET_OFFLINE=true)
+  CARGO_HOME=$(rust_folder "${CARGO_HOME:-}" "$home" .cargo) RUSTUP_HOME=$(rust_folder "${RUSTUP_HOME:-}" "$home" .rustup)
+  if [ -n "${RUSTUP_TOOLCHAIN:-}" ] && compgen -G "$RUSTUP_HOME/toolchains/$RUSTUP_TOOLCHAIN*" >/dev/null; then
+    kept+=("RUSTUP_TOOLCHAIN=$RUSTUP_TOOLCHAIN")
+  fi
+  path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+  cargo=$(command -v cargo || PATH=$path:$CARGO_HOME/bin command -v cargo || true)
+  case ":$path:$cargo" in
+    *":${cargo%/cargo}:"* | *:) ;;
+    *:/*) path=${cargo%/cargo}:$path ;;
+  esac
+  # sqlx takes its queries from the files that are committed, unless check_sqlx says otherwise; an own target folder or
+  # flags from a configuration of cargo's would put programs where nobody looks for them.
+  PATH=$path exec env -i "${kept[@]}" "PATH=$path" "HOME=$home" LANG=C.UTF-8 TZ=UTC CI=true SQLX_OFFLINE=true \
+    "CARGO_HOME=$CARGO_HOME" "RUSTUP_HOME=$RUSTUP_HOME" "CARGO_TARGET_DIR=$PWD/target" bash tests/run.sh --swept "$@"
+}
+
+# Where cargo or rustup keep what they have: as the caller's variable says, in the caller's HOME if it is the caller's, or
+# at home.
+rust_folder() { # the variable's value, home, name in a home
+  if [[ $1 == /* && -d $1 && -r $1 ]]; then echo "$1"
+  elif [ -O "${HOME:-}/$3" ]; then echo "$HOME/$3"
+  else echo "$2/$3"; fi
+}
+
+# Sets `isolated` to the words in front of a command that give it the environment of all tests: what is in it here, and
+# what nextest and the test bed add, is known to src/environment.rs.
+isolate() { # HOME
+  local name
+  isolated=(env -i "PATH=$PATH" "HOME=$1" LANG=C.UTF-8 TZ=UTC CI=true SQLX_OFFLINE=true
+    "CARGO_HOME=$CARGO_HOME" "RUSTUP_HOME=$RUSTUP_HOME")
+  for name in TERM TRYCMD RUSTUP_TOOLCHAIN; do
+    [ -z "${!name:-}" ] || isolated+=("$name=${!name}")
+  done
+}
+
+case "${1:-}" in
+  --swept) shift ;;
+  --first-process | --inside) ;; # by this script
+  *) sweep "$@" ;; # does not return
+esac
+
+. deploy/lib/apt.sh
 
 state=${FARM_TEST_BED:-target/farm-testbed}
 cache=target/base-images
@@ -40,6 +102,8 @@ metadata=target/nextest-metadata.json
 log=target/nextest-output.log
 times=target/run-times
 store=coordinator/store
+farm_state=/var/lib/farm       # where a farm of the machine is
+bed_home=/run/farm-test-home   # HOME in the test bed
 fresh_sqlx=$PWD/target/sqlx-fresh
 
 # ---- phases and their times
@@ -127,7 +191,7 @@ deny() {
 filter_of() {
   local needs_bed='package(farm-store) | package(farm-tests) | (package(farm-worker) & kind(test))'
   case "$1" in
-    unit) echo "not ($needs_bed) | (package(farm-tests) & binary(layering))" ;;
+    unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering)))" ;;
     store) echo 'package(farm-store) | (package(farm-tests) & binary(store))' ;;
     api) echo 'package(farm-tests) & binary(api)' ;;
     e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
@@ -141,6 +205,16 @@ run_tests() { # what, nextest arguments...
   [ ! -t 1 ] || color=always
   cargo nextest run --binaries-metadata "$binaries" --cargo-metadata "$metadata" --no-tests warn --color "$color" \
     -E "$(filter_of "$what")" "$@" 2>&1 | tee "$log"
+}
+
+# Without a bed: in an environment of its own, with an empty home.
+alone() { # command...
+  local home rc=0
+  home=$(mktemp -d /tmp/farm-test-home-XXXXXX)
+  isolate "$home"
+  "${isolated[@]}" "$@" || rc=$?
+  rm -rf "$home"
+  return "$rc"
 }
 
 # In the test bed: writes what the macros of sqlx make of the present queries and migrations to target/sqlx-fresh.
@@ -158,7 +232,7 @@ generate_sqlx() {
   before=$(mktemp) said=$(mktemp)
   cp -p "$lib" "$before"
   touch "$lib"
-  SQLX_OFFLINE=false SQLX_OFFLINE_DIR=$fresh_sqlx DATABASE_URL=$url \
+  SQLX_OFFLINE=false SQLX_OFFLINE_DIR=$fresh_sqlx DATABASE_URL=$url CARGO_TARGET_DIR=$PWD/target \
     cargo check --workspace --all-targets --offline --quiet --keep-going 2>"$said" || rc=$?
   if cmp -s "$before" "$lib"; then touch -r "$before" "$lib"; fi
   # Other packages may be in the middle of a change; the queries are all in this one.
@@ -198,11 +272,13 @@ refresh_sqlx() {
 # Runs a command in fresh network, mount and PID namespaces. Whatever kills this script kills `unshare` with it, its
 # child with that, and being the first process of its PID namespace, that child takes all the others along.
 in_namespaces() {
-  local pid rc=0 as=()
-  if [ "$(id -u)" != 0 ]; then
-    as=(sudo env "PATH=$PATH" "HOME=$HOME" "CI=$CI" "SQLX_OFFLINE=$SQLX_OFFLINE" "CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}" "RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}")
-  fi
-  "${as[@]}" setpriv --pdeathsig KILL \
+  local pid rc=0 as=() made=''
+  [ "$(id -u)" = 0 ] || as=(sudo)
+  # There must be a folder to mount something on.
+  if [ ! -d "$farm_state" ]; then "${as[@]}" mkdir -p "$farm_state"; made=1; fi
+  isolate "$bed_home"
+  # Not before sudo, which adds variables of its own.
+  "${as[@]}" "${isolated[@]}" setpriv --pdeathsig KILL \
     unshare --net --mount --pid --fork --kill-child=SIGKILL --mount-proc bash tests/run.sh --first-process "$@" <&0 &
   pid=$!
   # unshare itself lets signals pass; its child hands them on.
@@ -210,10 +286,36 @@ in_namespaces() {
   wait_for "$pid" || rc=$?
   trap - INT TERM
   [ ${#as[@]} = 0 ] || sudo chown -R "$(id -u):$(id -g)" target
+  # Not while it is hidden in another bed: the kernel would take that away with it.
+  [ -z "$made" ] || "${as[@]}" flock -xn "$farm_state" rmdir --ignore-fail-on-non-empty "$farm_state" || true
   return "$rc"
 }
 
+# In mount namespaces of its own: what farm and its tools look at by themselves is that of no machine. There is an empty
+# /run, so that no engine's socket is found, and the home of tests lies in it.
+hide_machine() {
+  local folder held resolv names=''
+  case $PWD/ in /run/* | "$farm_state"/*) farm_die "$PWD is hidden in the test bed: clone the repository elsewhere" ;; esac
+  resolv=$(readlink -f /etc/resolv.conf || true)
+  case $resolv in /run/*) names=$(cat "$resolv" || true) ;; esac
+  exec {held}<"$farm_state"
+  flock -s "$held"
+  for folder in /run "$farm_state" /etc/docker /etc/containers; do
+    [ ! -d "$folder" ] || mount -t tmpfs -o mode=755 farm-test "$folder"
+  done
+  [ ! -e /etc/gitconfig ] || mount --bind /dev/null /etc/gitconfig
+  mkdir -m 1777 /run/lock
+  mkdir "$bed_home"
+  if [ -n "$names" ]; then
+    mkdir -p "${resolv%/*}"
+    printf '%s\n' "$names" >"$resolv"
+  fi
+  # skopeo wants to be told whom to trust.
+  [ ! -d /etc/containers ] || echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
+}
+
 first_process() {
+  hide_machine
   ip link set lo up
   mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
   export FARM_TEST_NAMESPACE=1
@@ -246,8 +348,9 @@ what=${1:-all}
 [ $# = 0 ] || shift
 case "$what" in
   unit | store | api | e2e | all | faults | bed | sqlx) ;;
+  env) alone "${@:-env}"; exit ;;
   --first-process) first_process "$@" ;; # does not return
-  --in-bed)
+  --inside)
     inside=1 what=$1; shift
     case "$what" in
       sqlx) phase 'queries' refresh_sqlx; exit 0 ;;
@@ -283,7 +386,10 @@ case "$what" in
   *) phase 'build' build ;;
 esac
 case "$what" in
-  unit) phase 'tests' run_tests unit "$@" ;;
+  unit)
+    rc=0
+    alone bash tests/run.sh --inside unit "$@" || rc=$?
+    finish "$rc" ;;
   *)
     wait_base_images
     begin=${EPOCHREALTIME/[.,]/} rc=0 before=$(noted)
@@ -293,7 +399,7 @@ case "$what" in
     elif [ "$what" = faults ]; then
       in_bed target/debug/farm-faults "$@" || rc=$?
     else
-      in_bed bash tests/run.sh --in-bed "$what" "$@" </dev/null || rc=$?
+      in_bed bash tests/run.sh --inside "$what" "$@" </dev/null || rc=$?
       note_time 'test bed up and down' "$begin" $(($(noted) - before))
     fi
     finish "$rc" ;;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::bed::Bed;
 use crate::database::Database;
+use crate::environment;
 use crate::network::Network;
 use crate::ports::free_port;
 use crate::process::Child;
@@ -258,7 +259,7 @@ impl Farm {
     pub fn start_coordinator_at(&mut self, place: usize) {
         let (port, running) = &mut self.coordinators[place];
         assert!(running.is_none(), "the coordinator runs already");
-        let mut command = Command::new(binary("farm-coordinator"));
+        let mut command = program("farm-coordinator");
         command.args(["--listen", &format!("127.0.0.1:{port}")]).args(&self.coordinator_args);
         command.envs(self.coordinator_env.iter().map(|(key, value)| (key, value)));
         let name = if place == 0 { "coordinator".to_owned() } else { format!("coordinator-{place}") };
@@ -310,7 +311,7 @@ impl Farm {
         let (mut command, urls) = match &spec.network {
             None => {
                 let urls = spec.coordinator.map_or_else(|| self.urls(), |place| self.url_of(place));
-                (Command::new(binary("farm-worker")), urls)
+                (program("farm-worker"), urls)
             }
             Some(network) => {
                 let urls = format!("http://{}:{}", network.gateway(), self.coordinators[0].0);
@@ -385,10 +386,8 @@ impl Farm {
 
 /// `farm ARGS` against a farm, with `home` as its home: no settings of the user's are seen.
 pub fn client(url: &str, token_file: &Path, home: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(binary("farm"));
-    command.args(args).env("FARM_URL", url).env("FARM_TOKEN_FILE", token_file);
-    command.env("HOME", home).env_remove("XDG_CONFIG_HOME").env_remove("FARM_TOKEN");
-    command.env_remove("FARM_CONFIG").env_remove("FARM_CONTEXT").env_remove("FARM_PROGRESS");
+    let mut command = program("farm");
+    command.args(args).env("FARM_URL", url).env("FARM_TOKEN_FILE", token_file).env("HOME", home);
     command.env_remove("DOCKER_CONFIG");
     command
 }
@@ -403,6 +402,11 @@ pub fn output(command: &mut Command) -> Output {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// A command of a program of this workspace; of the test's environment it gets little ([`environment`]).
+pub fn program(name: &str) -> Command {
+    environment::command(binary(name))
 }
 
 /// A program of this workspace, in the build that this test belongs to.

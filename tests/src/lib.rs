@@ -4,6 +4,9 @@
 //! them. A test that takes a part down starts one of its own: [`database::PrivatePostgres`],
 //! [`registry::PrivateRegistry`], [`engine::PrivateEngine`]. [`farm::Farm`] runs a coordinator and workers.
 //!
+//! No process of a test sees what is on the machine: the environment of all is [`environment`]'s, and the bed hides the
+//! rest (tests/run.sh, `hide_machine`).
+//!
 //! Everything blocks and panics: a panic is the report. Every process ends with the *thread* that started it, so start
 //! parts from the test's own thread, not from a pool's. To add a part: a module with a `start` that returns when the
 //! part answers, holding a [`process::Child`], which cleans up when dropped.
@@ -19,6 +22,7 @@ pub mod bridge;
 pub mod database;
 pub mod disk;
 pub mod engine;
+pub mod environment;
 pub mod farm;
 pub mod faults;
 pub mod network;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::environment;
+
 const POLL: Duration = Duration::from_millis(10);
 const TAIL_LINES: usize = 40;
 
@@ -197,9 +199,10 @@ impl Drop for Child {
 }
 
 /// `command` as a child that the kernel kills when the thread that starts it ends. `setpriv` does it between fork and
-/// exec, where Rust would need unsafe code; the process id stays the same.
+/// exec, where Rust would need unsafe code; the process id stays the same. Its environment is [`environment`]'s with what
+/// is set for `command`.
 pub fn dying_with_parent(command: &Command, user: Option<RunAs>) -> Command {
-    let mut wrapped = Command::new("setpriv");
+    let mut wrapped = environment::command("setpriv");
     wrapped.args(["--pdeathsig", "KILL"]);
     if let Some(RunAs { uid, gid }) = user {
         wrapped.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups"]);

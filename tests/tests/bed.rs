@@ -7,6 +7,7 @@ use std::time::Duration;
 use farm_tests::bed::Bed;
 use farm_tests::database::{Database, PrivatePostgres, psql};
 use farm_tests::engine::PrivateEngine;
+use farm_tests::environment::is_allowed;
 use farm_tests::ports::http_status;
 use farm_tests::process::{Child, run};
 use farm_tests::registry::{Login, PrivateRegistry};
@@ -36,6 +37,37 @@ fn the_base_images_are_there_as_the_example_names_them() {
         let image = format!("docker://{}/{repository}:{tag}", bed.registry);
         run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &image]));
     }
+}
+
+#[test]
+fn nothing_of_the_machines_environment_gets_here() {
+    let foreign: Vec<String> =
+        std::env::vars().map(|(name, _)| name).filter(|name| !is_allowed(name)).collect();
+    assert_eq!(foreign, [""; 0]);
+    assert_eq!(std::env::var("HOME").unwrap(), "/run/farm-test-home");
+    assert_eq!(std::env::var("DOCKER_HOST").unwrap(), Bed::from_env().engine);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap();
+    assert_eq!(umask.trim(), "0022");
+}
+
+/// What farm, Docker and skopeo look at by themselves is a file system of the bed's own, whatever the machine has there;
+/// a farm's state folder even where it has none.
+#[test]
+fn what_is_on_the_machine_is_hidden() {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let own = |path: &str| {
+        let last = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some(path));
+        last.is_some_and(|line| line.contains(" - tmpfs farm-test "))
+    };
+    for path in ["/run", "/var/lib/farm"] {
+        assert!(own(path), "{path} is the machine's:\n{mounts}");
+    }
+    for path in ["/etc/docker", "/etc/containers"] {
+        assert!(own(path) || !std::path::Path::new(path).exists(), "{path} is the machine's:\n{mounts}");
+    }
+    assert!(!std::path::Path::new("/run/docker.sock").exists());
+    assert_eq!(std::fs::read("/etc/gitconfig").unwrap_or_default(), b"");
 }
 
 #[test]

@@ -205,7 +205,8 @@ fn load_base_images(cache: &Path, registry: &str, logs: &Path) -> Child {
 /// Runs COMMAND to its end, or to its end after a signal.
 async fn attend(options: &Options, parts: &Parts) -> ExitStatus {
     let mut command = Command::new(&options.command[0]);
-    command.args(&options.command[1..]).envs(parts.bed.to_env());
+    // tests/run.sh has left nothing in there but what tests may see.
+    command.args(&options.command[1..]).envs(std::env::vars_os()).envs(parts.bed.to_env());
     command.env("DATABASE_URL", &parts.bed.database_url); // what #[sqlx::test] reads
     command.env("DOCKER_HOST", &parts.bed.engine);
     command.env("DOCKER_CONFIG", parts.bed.state.join("docker-config"));

@@ -17,7 +17,7 @@ use super::trap::How;
 use crate::bed::Bed;
 use crate::database::{PrivatePostgres, try_psql};
 use crate::engine::PrivateEngine;
-use crate::farm::{binary, client};
+use crate::farm::{binary, client, program};
 use crate::network::{Network, Weather};
 use crate::ports::free_port;
 use crate::registry::PrivateRegistry;
@@ -74,7 +74,7 @@ impl Stage {
         let ports = vec![free_port(), free_port()];
         let mut coordinators = Vec::new();
         for (n, port) in ports.iter().enumerate() {
-            let mut command = Command::new(binary("farm-coordinator"));
+            let mut command = program("farm-coordinator");
             command.args(["--listen", &format!("127.0.0.1:{port}"), "--database-url", &postgres.url()]);
             command.arg("--state-dir").arg(folder.join("coordinator"));
             command.arg("--token-file").arg(folder.join("token"));
@@ -262,7 +262,7 @@ fn worker(
         if number < ENGINES { ("native", "linux/amd64") } else { ("qemu", "linux/arm64=emulated") };
     let name = format!("w{}-{kind}", number % ENGINES);
     let (mut command, url) = match network {
-        None => (Command::new(binary("farm-worker")), link.url()),
+        None => (program("farm-worker"), link.url()),
         Some(network) => (network.command(&binary("farm-worker")), link.url_at(&network.gateway())),
     };
     command.args(["--coordinator", &url]).arg("--token-file").arg(folder.join("token"));

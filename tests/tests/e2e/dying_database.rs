@@ -1,11 +1,10 @@
 //! Postgres may go away: nothing is lost, and a coordinator that finds none says so.
 
-use std::process::Command;
 use std::time::Duration;
 
 use farm_tests::bed::Bed;
 use farm_tests::database::{PrivatePostgres, psql};
-use farm_tests::farm::{Farm, WorkerSpec, binary, output};
+use farm_tests::farm::{Farm, WorkerSpec, output, program};
 use rustix::process::Signal;
 
 use crate::gate::Gate;
@@ -101,7 +100,7 @@ fn a_coordinator_without_postgres_says_so_and_ends() {
     let folder = bed.test_folder();
     std::fs::write(folder.join("farm.toml"), "database_wait_seconds = 1\n").unwrap();
     let nowhere = "postgres://farm@localhost/farm?host=/nowhere";
-    let mut command = Command::new(binary("farm-coordinator"));
+    let mut command = program("farm-coordinator");
     command.args(["--listen", "127.0.0.1:0", "--database-url", nowhere]);
     command.arg("--config").arg(folder.join("farm.toml")).arg("--state-dir").arg(&folder);
     let begin = std::time::Instant::now();
@@ -112,7 +111,7 @@ fn a_coordinator_without_postgres_says_so_and_ends() {
     let last = result.stderr.lines().last().unwrap();
     assert!(last.starts_with("error: "), "{last}");
 
-    let result = output(Command::new(binary("farm-coordinator")).args(["--state-dir"]).arg(&folder));
+    let result = output(program("farm-coordinator").args(["--state-dir"]).arg(&folder));
     assert_eq!(result.status, 2, "{result:?}");
     says(&result.stderr, &["error: ", "--database-url", "postgres://"]);
 }

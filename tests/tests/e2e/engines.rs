@@ -6,7 +6,7 @@ use std::time::Duration;
 use farm_tests::bed::Bed;
 use farm_tests::bridge::Bridge;
 use farm_tests::engine::PrivateEngine;
-use farm_tests::farm::{Farm, WorkerSpec, binary};
+use farm_tests::farm::{Farm, WorkerSpec, program};
 use farm_tests::process::Child;
 
 use crate::support::*;
@@ -14,7 +14,7 @@ use crate::support::*;
 /// What a worker says that doesn't come up, and its exit code.
 fn refused_worker(farm: &Farm, engine: &str, more: &[&str]) -> (Option<i32>, String) {
     let folder = Bed::from_env().folder("refused");
-    let mut command = std::process::Command::new(binary("farm-worker"));
+    let mut command = program("farm-worker");
     command.args(["--coordinator", &farm.url(), "--name", "w-no", "--engine", engine]);
     command.arg("--token-file").arg(farm.token_file()).arg("--state-dir").arg(folder.path()).args(more);
     let mut child = Child::spawn("refused", &command, &Bed::from_env().test_folder());

@@ -1,8 +1,10 @@
 //! Builds that nobody watches: submitted, looked at later, in words and in JSON.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::gate::Gate;
+use farm_tests::farm::program;
+
 use crate::support::*;
 
 #[test]
@@ -91,7 +93,7 @@ fn json_is_one_object_on_standard_output_whatever_becomes_of_the_build() {
     let detached = submit(&farm, &good, &["--platform", "linux/amd64", "--json", "--detach"]).json();
     let id = detached["id"].as_str().unwrap().to_owned();
     until("end", LONG, || (show(&farm, &id)["state"] == "succeeded").then_some(()));
-    let help = Command::new(farm_tests::farm::binary("farm")).args(["submit", "--help"]).output().unwrap();
+    let help = program("farm").args(["submit", "--help"]).output().unwrap();
     says(
         &String::from_utf8(help.stdout).unwrap(),
         &["Exit codes:", "Examples:", "Provenance is attached only"],

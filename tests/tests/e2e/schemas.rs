@@ -1,7 +1,7 @@
 //! What `--json` prints fits `docs/reference/json-schema.json`, and has nothing in it that isn't written down there.
 
 use farm_tests::bed::Bed;
-use farm_tests::farm::output;
+use farm_tests::farm::{output, program};
 use jsonschema::Validator;
 use serde_json::Value;
 
@@ -83,7 +83,7 @@ fn the_status_of_a_farm_on_this_machine_fits_its_schema() {
     let engine = bed.engine.clone();
     let ports = [farm_tests::ports::free_port(), farm_tests::ports::free_port()].map(|port| port.to_string());
     let farm = |args: &[&str]| {
-        let mut command = std::process::Command::new(farm_tests::farm::binary("farm"));
+        let mut command = program("farm");
         command.args(args).arg("--state-dir").arg(folder.path().join("farm"));
         output(&mut command)
     };

@@ -31,12 +31,12 @@ impl Terminal {
         let pair = native_pty_system().openpty(size(cols, rows)).unwrap();
         let like = farm.command(args);
         let mut command = CommandBuilder::new(like.get_program());
+        command.env_clear();
         command.args(like.get_args());
         for (name, value) in like.get_envs() {
             command.env(name, value.unwrap_or_default());
         }
         command.env("TERM", "xterm-256color");
-        command.env_remove("NO_COLOR");
         for (name, value) in env {
             command.env(name, value);
         }

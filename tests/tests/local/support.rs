@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use farm_tests::bed::Bed;
-use farm_tests::farm::{Output, binary, output};
+use farm_tests::farm::{Output, output, program};
 use farm_tests::ports::free_port;
 use farm_tests::process::run;
 use serde_json::Value;
@@ -42,7 +42,7 @@ impl Local {
 
     /// The `farm` command in the environment that `farm up` tells people to set.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary("farm"));
+        let mut command = program("farm");
         command.args(args).stdin(Stdio::null());
         command.env("FARM_LOCAL_STATE_DIR", self.state());
         command.env("FARM_URL", format!("http://127.0.0.1:{}", self.port));

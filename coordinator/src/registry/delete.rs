@@ -127,6 +127,9 @@ async fn send(repository: &Repository, request: RequestBuilder) -> Result<Respon
 
 fn unreachable(repository: &Repository, error: &reqwest::Error) -> RegistryError {
     let why = super::error::innermost(error);
+    if error.is_builder() {
+        return RegistryError::rejected(repository, format!("no request can be sent to it: {why}"));
+    }
     let message = format!("{} can't be reached or has trouble: {why}", repository.registry());
     RegistryError { code: "registry_unavailable", message }
 }

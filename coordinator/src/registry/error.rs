@@ -120,6 +120,10 @@ impl RegistryError {
                     }
                 }
             }
+            // No request could be made of it, and none ever will.
+            OciDistributionError::RequestError(error) if error.is_builder() => {
+                Self::rejected(repository, format!("no request can be sent to it: {}", innermost(&error)))
+            }
             OciDistributionError::RequestError(error) => unavailable(innermost(&error)),
             OciDistributionError::IoError(error) => unavailable(error.to_string()),
             other => Self::rejected(repository, other.to_string()),

@@ -78,7 +78,11 @@ impl Plan {
         }
         let mut tags: Vec<ImageTag> = Vec::new();
         for text in &args.tag {
-            let tag = text.parse().map_err(|e| flag("-t", e))?;
+            let tag: ImageTag = text.parse().map_err(|e| flag("-t", e))?;
+            tag.repository
+                .host()
+                .check()
+                .map_err(|e| Invalid::new("-t", text, format!("its registry: {}", e.cure)))?;
             if !tags.contains(&tag) {
                 tags.push(tag);
             }

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod output;
 pub mod running;
 pub mod source;
+pub mod switches;
 pub mod upload;
 pub mod verbs;
 

@@ -33,4 +33,4 @@ pub use ids::{
 pub use image::{ImageRef, ImageTag, Repository};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;
-pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SnapshotRef};
+pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SinglePlatform, SnapshotRef};

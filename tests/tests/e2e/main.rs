@@ -42,6 +42,7 @@ mod output;
 mod platforms;
 mod pressed;
 mod publish_steps;
+mod references;
 mod registries;
 mod retrying;
 mod schemas;

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use farm_proto::v1::GetFarmRequest;
 use farm_types::{Invalid, Platform};
 
@@ -64,7 +65,7 @@ pub struct Args {
     pub(super) platform: Vec<String>,
 
     /// The Dockerfile [default: CONTEXT/Dockerfile]; -: from standard input
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = path_or_none())]
     pub(super) file: Option<PathBuf>,
 
     /// The stage to build [default: the last]
@@ -198,8 +199,8 @@ Flags mean what they mean to `docker buildx build`. What differs:
   --build-arg BUILDKIT_SYNTAX and BUILDKIT_CACHE_MOUNT_NS are refused: farm sets them.
   What buildx has besides (--secret, --cache-to, --output, …) is refused with what to do instead.
 
-SOURCE_DATE_EPOCH and DOCKER_DEFAULT_PLATFORM in the environment count as with buildx; all variables:
-docs/reference/buildx-flags.md.
+SOURCE_DATE_EPOCH, DOCKER_DEFAULT_PLATFORM and BUILDKIT_PROGRESS of the environment count as with
+buildx; docs/reference/buildx-flags.md lists all variables, and all that differs.
 
 Emulation policies:
   never         wait for a native worker
@@ -421,6 +422,11 @@ fn first_line(id: &str, context: &str, uploaded: &Uploaded, files: usize) -> Str
         &uploaded.tree_id.hex()[..4],
         count(files, "file")
     )
+}
+
+/// A path, or nothing, which is as good as no flag.
+pub(super) fn path_or_none() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// What a switch of buildx can be.

@@ -130,6 +130,9 @@ fn unreachable(repository: &Repository, error: &reqwest::Error) -> RegistryError
     if error.is_builder() {
         return RegistryError::rejected(repository, format!("no request can be sent to it: {why}"));
     }
+    if let Some(why) = super::error::tls_trouble(error) {
+        return RegistryError::no_tls(repository, &why);
+    }
     let message = format!("{} can't be reached or has trouble: {why}", repository.registry());
     RegistryError { code: "registry_unavailable", message }
 }

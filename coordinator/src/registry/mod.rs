@@ -515,6 +515,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_registry_without_tls_is_told_at_once_from_one_that_is_away() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        // What a server without TLS answers to somebody who begins it.
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+            }
+        });
+        let tls = Registry { plain_http: Some(false), ..Registry::default() };
+        let registries =
+            Registries::new([(host.clone(), tls.clone())].into(), Duration::from_secs(10)).unwrap();
+        let repository: Repository = format!("{host}/a").parse().unwrap();
+        let error = registries.head(&repository, "1").await.unwrap_err();
+        assert_eq!(error.code, "registry_rejected", "{error}");
+        assert!(error.message.contains("by TLS") && error.message.contains("plain_http"), "{error}");
+        let deleted = registries.delete(&repository, Digest::of(b"x")).await.unwrap_err();
+        assert_eq!(deleted.code, "registry_rejected", "{deleted}");
+        // Nobody is there at all.
+        let away = "127.0.0.1:1".to_owned();
+        let registries = Registries::new([(away.clone(), tls)].into(), Duration::from_secs(10)).unwrap();
+        let error = registries.head(&format!("{away}/a").parse().unwrap(), "1").await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+    }
+
+    #[tokio::test]
     async fn an_open_registry_is_asked_once_whether_it_wants_a_login() {
         let (host, seen) = registry(usize::MAX).await;
         let registries = Registries::new(BTreeMap::new(), Duration::from_secs(10)).unwrap();

@@ -151,7 +151,7 @@ fn a_build_whose_registry_is_away_can_be_cancelled_while_nothing_is_merged() {
     let mut farm = with_worker(Farm::builder());
     let tag = format!("{}/away:1", registry.address());
     let mut cli = pushed_only(&mut farm, &mut registry, &tag, |registry| registry.stop());
-    cli.wait_for_line("connection refused", LONG);
+    cli.wait_for_line("not published yet: ", LONG);
     let id = build_id(&cli.output());
     says(&farm.cli(&["cancel", &id]).ok(), &[&format!("build {id} is cancelled")]);
     assert_eq!(cli.wait_exit(LONG).code(), Some(130), "{}", cli.tail());

@@ -149,15 +149,18 @@ impl RegistryError {
 pub(super) fn tls_trouble(error: &reqwest::Error) -> Option<String> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        // An error of the system's doesn't give what it holds as its source.
-        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let held = held.and_then(|held| held.downcast_ref::<rustls::Error>());
-        if let Some(tls) = error.downcast_ref::<rustls::Error>().or(held) {
+        if let Some(tls) = tls_within(error) {
             return Some(tls.to_string());
         }
         cause = error.source();
     }
     None
+}
+
+/// The system's errors don't give what they hold as their source, and hold each other.
+fn tls_within<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let held = || tls_within(error.downcast_ref::<std::io::Error>()?.get_ref()?);
+    error.downcast_ref().or_else(held)
 }
 
 /// The cause at the bottom: "connection refused" rather than "error sending request".

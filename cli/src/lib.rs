@@ -18,6 +18,7 @@ pub mod output;
 pub mod place;
 pub mod running;
 pub mod source;
+pub mod switches;
 pub mod upload;
 pub mod verbs;
 

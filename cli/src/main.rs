@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser as _};
 use farm::command::Command;
 use farm::error::Exit;
 use farm::output::Out;
+use farm::switches;
 
 fn main() -> ExitCode {
-    let command = Command::parse();
+    let command = Command::parse_from(switches::plain(std::env::args_os(), &Command::command()));
     // Fails only when one is installed already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Runtime::new() {

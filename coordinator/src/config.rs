@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use farm_types::Invalid;
+use farm_types::{Invalid, RegistryHost};
 use serde::Deserialize;
 
 /// What the command line takes.
@@ -66,7 +66,7 @@ pub struct Config {
     pub limits: Limits,
     /// What is kept, and for how long.
     pub retention: Retention,
-    /// Registries by host and port, as in `localhost:5002`.
+    /// Registries by host and port, as in `localhost:5002`; once read in the form in which references name them.
     pub registries: BTreeMap<String, Registry>,
 }
 
@@ -361,14 +361,13 @@ impl Config {
                 "it must be at least three heartbeats",
             ));
         }
-        for (host, registry) in &mut self.registries {
-            if host.contains('/') {
-                return Err(Invalid::new(
-                    "registry",
-                    host,
-                    "name the host and port only, for example localhost:5002",
-                ));
-            }
+        for (written, mut registry) in std::mem::take(&mut self.registries) {
+            let host =
+                RegistryHost::of_login(&written).and_then(|host| host.check().map(|()| host.to_string()));
+            let host = host.map_err(|_| {
+                let cure = "name the host and port only, for example localhost:5002";
+                Invalid::new("registry", &written, cure)
+            })?;
             if let Some(file) = &registry.password_file {
                 let read = std::fs::read_to_string(file).map_err(|e| {
                     Invalid::new(
@@ -378,6 +377,10 @@ impl Config {
                     )
                 })?;
                 registry.password = read.trim_end().to_owned();
+            }
+            if self.registries.insert(host.clone(), registry).is_some() {
+                let cure = format!("this registry stands twice, each time as {host}; keep one");
+                return Err(Invalid::new("registry", written, cure));
             }
         }
         Ok(())
@@ -423,8 +426,30 @@ mod tests {
     }
 
     #[test]
+    fn registries_are_kept_as_references_name_them() {
+        for (written, kept) in [
+            ("LOCALHOST:5002", "localhost:5002"),
+            ("[FD00::7]:5000", "[fd00::7]:5000"),
+            ("index.docker.io", "docker.io"),
+            ("https://index.docker.io/v1/", "docker.io"),
+            ("registry-1.docker.io", "docker.io"),
+        ] {
+            let config =
+                load(&format!("database_url='x'\n[registries.'{written}']\nusername='u'"), &[]).unwrap();
+            assert_eq!(config.registries[kept].username, "u", "{written}");
+        }
+    }
+
+    #[test]
     fn mistakes_name_the_thing_and_the_cure() {
         assert!(load("", &[]).unwrap_err().to_string().contains("--database-url"));
+        let registry = |key: &str| load(&format!("database_url='x'\n[registries.'{key}']"), &[]);
+        for wrong in ["r.example/app", "https://r.example", "localhost:99999"] {
+            let error = registry(wrong).unwrap_err().to_string();
+            assert!(error.contains(wrong) && error.contains("host and port only"), "{error}");
+        }
+        let twice = "database_url='x'\n[registries.'R.example']\n[registries.'r.example']";
+        assert!(load(twice, &[]).unwrap_err().to_string().contains("stands twice"));
         let error = load("database_url='x'\nlisten_adress='y'", &[]).unwrap_err().to_string();
         assert!(error.contains("listen_adress"), "{error}");
         let error = load("database_url='x'\n[limits]\nlease_seconds=5", &[]).unwrap_err().to_string();

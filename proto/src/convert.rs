@@ -2,7 +2,7 @@
 
 use farm_types::cause::SourceExcerpt;
 use farm_types::spec::{NamedContext, Purpose};
-use farm_types::{BuildSpec, Failure, Invalid, Offer, PullMode, RunOptions, SnapshotRef};
+use farm_types::{BuildSpec, Failure, Invalid, Offer, PullMode, RunOptions, SinglePlatform, SnapshotRef};
 
 use crate::v1;
 
@@ -42,6 +42,7 @@ impl From<&BuildSpec> for v1::BuildSpec {
                     (name.clone(), value)
                 })
                 .collect(),
+            single_platform: spec.single_platform.as_str().to_owned(),
             emulation: spec.emulation.to_string(),
             timeout_ms: spec.timeout_ms.unwrap_or_default(),
             network: spec.run.network.as_str().to_owned(),
@@ -117,6 +118,14 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         if let (true, Some(tag)) = (purpose != Purpose::Image, spec.tags.first()) {
             return Err(Invalid::new("tag", tag, "what runs an image or asks a frontend publishes nothing"));
         }
+        let provenance =
+            if spec.provenance.is_empty() { Default::default() } else { spec.provenance.parse()? };
+        let single_platform: SinglePlatform = if spec.single_platform.is_empty() {
+            Default::default()
+        } else {
+            spec.single_platform.parse()?
+        };
+        single_platform.check(platforms.len(), provenance)?;
         if spec.timeout_ms > LONGEST_TIMEOUT_MS {
             return Err(Invalid::new("timeout", spec.timeout_ms.to_string(), "write at most 30 days"));
         }
@@ -162,11 +171,8 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             no_cache_stages: spec.no_cache_stages,
             run,
             pull: if spec.pull { PullMode::Always } else { PullMode::Default },
-            provenance: if spec.provenance.is_empty() {
-                Default::default()
-            } else {
-                spec.provenance.parse()?
-            },
+            provenance,
+            single_platform,
             named_contexts,
             emulation: if spec.emulation.is_empty() { Default::default() } else { spec.emulation.parse()? },
             timeout_ms: (spec.timeout_ms > 0).then_some(spec.timeout_ms),
@@ -296,6 +302,17 @@ mod tests {
         assert_eq!(spec.platforms.len(), 2);
         assert_eq!(spec.dockerfile, "Dockerfile");
         assert_eq!(BuildSpec::try_from(v1::BuildSpec::from(&spec)).unwrap(), spec);
+        let alone = v1::BuildSpec {
+            platforms: vec!["linux/amd64".into()],
+            tags: vec!["LOCALHOST:5002/app".into()],
+            provenance: String::new(),
+            single_platform: "manifest".into(),
+            ..wire()
+        };
+        let spec = BuildSpec::try_from(alone).unwrap();
+        assert_eq!(spec.single_platform, SinglePlatform::Manifest);
+        assert_eq!(spec.tags[0].to_string(), "localhost:5002/app:latest");
+        assert_eq!(BuildSpec::try_from(v1::BuildSpec::from(&spec)).unwrap(), spec);
     }
 
     #[test]
@@ -308,6 +325,8 @@ mod tests {
         assert!(refused(|s| s.dockerfile = "../Dockerfile".into()).contains("within"));
         assert!(refused(|s| s.platforms.clear()).contains("at least one"));
         assert!(refused(|s| s.snapshot = None).contains("source"));
+        assert!(refused(|s| s.single_platform = "manifest".into()).contains("2 platforms"));
+        assert!(refused(|s| s.single_platform = "list".into()).contains("index or manifest"));
         let syntax = |s: &mut v1::BuildSpec| drop(s.build_args.insert("BUILDKIT_SYNTAX".into(), "x".into()));
         assert!(refused(syntax).contains("farm sets"));
         let git = |s: &mut v1::BuildSpec| drop(s.named_contexts.insert("g".into(), "https://x/y.git".into()));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use farm_dockerfile::Selection;
 use farm_proto::v1::{self, AttemptEvent, finished};
 use farm_types::spec::Purpose;
-use farm_types::{BuildSpec, Cause, Digest, Failure, Invalid, Platform, Repository};
+use farm_types::{BuildSpec, Cause, Digest, Failure, Invalid, Platform, RegistryHost, Repository};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
@@ -349,10 +349,10 @@ impl Order {
     }
 
     fn is_plain(&self, repository: &Repository) -> bool {
-        let host = repository.registry();
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        matches!(name, "localhost" | "127.0.0.1" | "[::1]")
-            || self.registries.iter().any(|registry| registry.host == host && registry.plain_http)
+        let host = repository.host();
+        let lent =
+            |registry: &v1::Registry| registry.host.parse().is_ok_and(|named: RegistryHost| named == *host);
+        host.is_loopback() || self.registries.iter().any(|registry| registry.plain_http && lent(registry))
     }
 }
 

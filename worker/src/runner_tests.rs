@@ -88,5 +88,12 @@ fn plain_http_is_for_loopback_and_for_those_that_say_so() {
     order.registries = vec![registry("plain.example", "", true), registry("tls.example", "", false)];
     let plain = |repository: &str| order.is_plain(&repository.parse().unwrap());
     assert!(plain("localhost:5002/app") && plain("127.0.0.1:5002/app") && plain("plain.example/app"));
+    assert!(
+        plain("LOCALHOST:5002/app")
+            && plain("[::1]:5002/app")
+            && plain("[::1]/app")
+            && plain("Plain.example/app")
+    );
+    assert!(!plain("127.tls.example/app") && !plain("[fd00::1]:5002/app"));
     assert!(!plain("tls.example/app") && !plain("docker.io/app") && !plain("localhost.example/app"));
 }

@@ -7,6 +7,9 @@ use super::{Config, Defaults, LOCAL, path};
 use crate::connect::DEFAULT_URL;
 use crate::error::Result;
 
+/// Ways to show a build that buildx has and farm has too.
+const BUILDX_PROGRESS: [&str; 5] = ["auto", "tty", "plain", "quiet", "none"];
+
 /// Where a command goes, and what it takes for granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
@@ -54,6 +57,9 @@ impl Setup {
         if let Some(progress) = set("FARM_PROGRESS") {
             defaults.progress = Some(progress);
         }
+        // Docker's own variable, where nobody has said it to farm. What only buildx has (rawjson) is passed over.
+        let docker = set("BUILDKIT_PROGRESS").filter(|mode| BUILDX_PROGRESS.contains(&mode.as_str()));
+        defaults.progress = defaults.progress.or(docker);
         Ok(Self { address: Address::choose(url, context, set, &config)?, defaults })
     }
 }

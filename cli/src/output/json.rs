@@ -47,8 +47,10 @@ pub struct BuildJson {
     /// In the order in which they were asked for; left out in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<PlatformJson>,
-    /// The index of all platforms.
+    /// The index of all platforms, or the manifest in its place.
     pub index_digest: Option<String>,
+    /// Its media type.
+    pub index_media_type: Option<String>,
     /// The tags, with what became of each; left out in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<TagJson>,
@@ -308,6 +310,7 @@ impl BuildJson {
             upload,
             platforms: platform_jobs(build).into_iter().map(PlatformJson::from).collect(),
             index_digest: publication.and_then(|publication| known(&publication.index_digest)),
+            index_media_type: publication.and_then(|publication| known(&publication.index_media_type)),
             tags: publication
                 .iter()
                 .flat_map(|publication| &publication.destinations)

@@ -145,6 +145,11 @@ fn to_publish(reference: String, waits: Option<&str>) -> Vec<String> {
     ["to publish".to_owned(), reference].into_iter().chain(why).collect()
 }
 
+/// Whether the tags point to the image itself. An older farm says no type.
+fn is_plain_manifest(media_type: &str) -> bool {
+    !media_type.is_empty() && !media_type.contains("index") && !media_type.contains("manifest.list")
+}
+
 fn publication(build: &Build) -> Vec<String> {
     // Why it waits, while it does.
     let waits = || (!build.publish_trouble.is_empty()).then(|| first_line(&build.publish_trouble, 300));
@@ -154,7 +159,10 @@ fn publication(build: &Build) -> Vec<String> {
         let rows: Vec<_> = tags.iter().map(|tag| to_publish(harmless(tag), Some(&why))).collect();
         return columns(&rows);
     };
-    let platforms = count(build.spec.as_ref().map_or(0, |spec| spec.platforms.len()), "platform");
+    let mut platforms = count(build.spec.as_ref().map_or(0, |spec| spec.platforms.len()), "platform");
+    if is_plain_manifest(&publication.index_media_type) {
+        platforms.push_str(", a plain manifest");
+    }
     let digest = short_digest(&publication.index_digest);
     let reason = |failure: &Option<Failure>| match failure {
         Some(failure) => first_line(&failure.message, 300),

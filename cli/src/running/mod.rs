@@ -151,6 +151,7 @@ impl Order {
             },
             pull: PullMode::Default,
             provenance: Provenance::Off,
+            single_platform: Default::default(),
             named_contexts: Default::default(),
             emulation: self.emulation,
             timeout_ms: None,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::submit;
+use super::submit::{self, path_or_none};
 use crate::config::Setup;
 use crate::error::{Exit, Result};
 
@@ -15,7 +15,7 @@ pub struct Args {
     context: String,
 
     /// The Dockerfile [default: CONTEXT/Dockerfile]; -: from standard input
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = path_or_none())]
     file: Option<PathBuf>,
 
     /// The platforms, separated by commas [default: all that the farm has native workers for]

@@ -9,6 +9,8 @@
 mod buildx;
 mod call;
 mod dry;
+mod environment;
+mod ignored;
 mod plan;
 mod results;
 
@@ -17,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use farm_dockerfile::Sources;
 use farm_proto::v1::GetFarmRequest;
 use farm_types::snapshot::{ROOT_CONTEXT, named_root};
@@ -37,9 +40,11 @@ use crate::output::live::EVERY;
 use crate::output::summary::summary;
 use crate::output::text::{bytes, count, harmless};
 use crate::source::{self, Rest};
+use crate::switches;
 use crate::upload::{Sending, Uploaded};
 use buildx::Others;
 use dry::DryRun;
+use ignored::Ignored;
 use plan::Plan;
 
 /// What takes no longer needs no line of its own.
@@ -47,7 +52,8 @@ const MOMENT: Duration = Duration::from_millis(300);
 
 /// Arguments of `farm submit`.
 #[derive(Debug, Default, clap::Args)]
-#[command(after_help = AFTER_HELP)]
+// As with buildx: of a flag that has one value the last one counts.
+#[command(after_help = AFTER_HELP, args_override_self = true)]
 pub struct Args {
     /// The folder that COPY and ADD read from; -: an archive, or a Dockerfile, from standard input
     #[arg(default_value = ".", value_name = "CONTEXT")]
@@ -62,7 +68,7 @@ pub struct Args {
     pub(super) platform: Vec<String>,
 
     /// The Dockerfile [default: CONTEXT/Dockerfile]; -: from standard input
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = path_or_none())]
     pub(super) file: Option<PathBuf>,
 
     /// The stage to build [default: the last]
@@ -112,6 +118,10 @@ pub struct Args {
     /// The same: type=provenance,mode=max
     #[arg(long, value_name = "PARAMETERS")]
     attest: Vec<String>,
+
+    /// What the tags of a build for one platform point to: an index, or the image's manifest itself [default: index]
+    #[arg(long, value_name = "index|manifest")]
+    single_platform: Option<String>,
 
     /// Give COPY --from=NAME and FROM NAME another source
     #[arg(long, value_name = "NAME=FOLDER|docker-image://IMAGE")]
@@ -166,11 +176,14 @@ pub struct Args {
     idempotency_key: Option<String>,
 
     /// Accepted for the sake of habits: results are always pushed
-    #[arg(long, hide = true)]
-    push: bool,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    push: Option<bool>,
 
     #[command(flatten)]
     others: Others,
+
+    #[command(flatten)]
+    ignored: Ignored,
 }
 
 const AFTER_HELP: &str = "\
@@ -185,8 +198,12 @@ Flags mean what they mean to `docker buildx build`. What differs:
   Without -t the build shows only that it can be built.
   Provenance is attached only when it is asked for (buildx attaches mode=min).
   Without --platform it is built for all platforms that the farm has native workers for.
+  A tag points to an index also of one platform; --single-platform manifest changes that.
   --build-arg BUILDKIT_SYNTAX and BUILDKIT_CACHE_MOUNT_NS are refused: farm sets them.
   What buildx has besides (--secret, --cache-to, --output, …) is refused with what to do instead.
+
+SOURCE_DATE_EPOCH, DOCKER_DEFAULT_PLATFORM and BUILDKIT_PROGRESS of the environment count as with
+buildx; docs/reference/buildx-flags.md lists all variables, and all that differs.
 
 Emulation policies:
   never         wait for a native worker
@@ -276,17 +293,20 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         sent_bytes: uploaded.sent_bytes,
         seconds: uploaded.took.as_secs_f64(),
     };
-    let chosen = if chosen {
-        format!("  for {}, all that is native here", platforms_told.join(", "))
-    } else {
-        String::new()
+    let chosen = match plan.platforms_from {
+        _ if chosen => format!("  for {}, all that is native here", platforms_told.join(", ")),
+        Some(variable) => format!("  for {}, by {variable}", platforms_told.join(", ")),
+        None => String::new(),
     };
     display
         .line(&format!("{}{chosen}", first_line(&build.id, &plan.location.shown, &uploaded, source.files)));
     if replayed {
         display.line("this is the build that was submitted before with this idempotency key");
     }
-    source.warnings.iter().for_each(|warning| display.line(&format!("warning  {warning}")));
+    plan.warnings
+        .iter()
+        .chain(&source.warnings)
+        .for_each(|warning| display.line(&format!("warning  {warning}")));
     drop(source);
     let Some(mut interrupts) = interrupts else {
         display.line(&format!("submitted   farm logs {} -f", build.id));
@@ -395,6 +415,11 @@ async fn bring(plan: &Plan, address: &Address, sending: &Arc<Sending>) -> Result
         }
         let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?.into_inner();
         let platforms = native(&about.native_platforms)?;
+        let single = plan.single_platform.check(platforms.len(), plan.provenance);
+        single.map_err(|mut e| {
+            "--single-platform".clone_into(&mut e.thing);
+            e
+        })?;
         Ok((farm, platforms))
     };
     let is_temporary = plan.temporary.is_some();
@@ -448,14 +473,24 @@ fn first_line(id: &str, context: &str, uploaded: &Uploaded, files: usize) -> Str
     )
 }
 
-/// A variable's value for `--build-arg NAME`.
+/// A path, or nothing, which is as good as no flag.
+pub(super) fn path_or_none() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// What a switch of buildx can be.
+fn go_bool(text: &str) -> std::result::Result<bool, &'static str> {
+    switches::go_bool(text).ok_or("write true or false")
+}
+
+/// A variable's value: of `--build-arg NAME`, and of those in [`environment`](mod@environment).
 fn environment(name: &str) -> std::result::Result<Option<String>, Invalid> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value)),
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => {
             let cure = "its value in the environment is not UTF-8; give it as NAME=VALUE, or change it";
-            Err(Invalid::new("build argument", name, cure))
+            Err(Invalid::new("variable", name, cure))
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Formats: OCI image-spec v1.1 (`image-index.md`) and Docker's manifest list (distribution spec, "Image
 //! Manifest V 2, Schema 2"). The bytes depend on the children only: platforms in the order of their text,
 //! then attestations in the same order, fields in a fixed order. So the same build, merged twice, has one
-//! digest, and a repeated put is no change.
+//! digest, and a repeated put is no change. A build of one platform may ask for its manifest in the place of an index
+//! ([`alone`]): then these are the bytes that its worker pushed.
 
 use std::collections::BTreeMap;
 
@@ -87,17 +88,22 @@ pub struct Child {
     pub attestations: Vec<Descriptor>,
 }
 
-/// The merged index.
+/// The merged index, or the manifest that stands in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
     /// Exactly what is put.
     pub bytes: Vec<u8>,
     /// The digest of the bytes.
     pub digest: Digest,
-    /// [`OCI_INDEX`], or [`DOCKER_LIST`] when every child is Docker's.
+    /// [`OCI_INDEX`], or [`DOCKER_LIST`] when every child is Docker's; of a manifest alone its own.
     pub media_type: &'static str,
-    /// The digests of what it lists, attestations too.
+    /// The digests of what it lists, attestations too; nothing of a manifest alone.
     pub manifests: Vec<Digest>,
+}
+
+/// Whether this is the type of something that lists manifests.
+pub fn is_index(media_type: &str) -> bool {
+    [OCI_INDEX, DOCKER_LIST].contains(&media_type)
 }
 
 /// Whether an index's entry is not an image but what attests one.
@@ -188,6 +194,29 @@ pub fn merge(children: &[Child]) -> Result<Index, Invalid> {
     Ok(Index { digest: Digest::of(&bytes), bytes, media_type, manifests })
 }
 
+/// The manifest of the only child in the place of an index. `bytes` are those that the registry gave for it.
+///
+/// # Errors
+/// There are more children, or attestations, which would be lost; or the bytes are others, or no image's.
+pub fn alone(children: &[Child], bytes: Vec<u8>) -> Result<Index, Invalid> {
+    let [Child { platform, manifest, attestations }] = children else {
+        let cure = "only an index holds more than one platform";
+        return Err(Invalid::new("manifest", children.len().to_string(), cure));
+    };
+    let digest = manifest.digest;
+    let invalid = |why: &str| Invalid::new("manifest", digest.to_string(), why);
+    if !attestations.is_empty() {
+        return Err(invalid(&format!("{platform} has attestations, which only an index holds")));
+    }
+    if Digest::of(&bytes) != digest {
+        return Err(invalid("its bytes are others"));
+    }
+    let media_type = [OCI_MANIFEST, DOCKER_MANIFEST].into_iter().find(|known| *known == manifest.media_type);
+    let media_type =
+        media_type.ok_or_else(|| invalid(&format!("{:?} is no image's type", manifest.media_type)))?;
+    Ok(Index { bytes, digest, media_type, manifests: Vec::new() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,6 +304,25 @@ mod tests {
         assert!(split(whole.platform.clone(), document(two)).is_err());
         let foreign = vec![child("linux/arm64", OCI_MANIFEST).manifest, whole.attestations[0].clone()];
         assert!(split(whole.platform.clone(), document(foreign)).is_err());
+    }
+
+    #[test]
+    fn a_manifest_alone_is_exactly_what_was_pushed() {
+        let bytes = br#"{"schemaVersion":2,  "config":{}}"#.to_vec();
+        let mut only = child("linux/amd64", DOCKER_MANIFEST);
+        only.manifest.digest = Digest::of(&bytes);
+        let kept = alone(std::slice::from_ref(&only), bytes.clone()).unwrap();
+        assert_eq!((kept.bytes.as_slice(), kept.digest), (bytes.as_slice(), Digest::of(&bytes)));
+        assert_eq!((kept.media_type, kept.manifests.len()), (DOCKER_MANIFEST, 0));
+        assert!(!is_index(kept.media_type) && is_index(OCI_INDEX) && is_index(DOCKER_LIST));
+        assert!(alone(std::slice::from_ref(&only), b"other".to_vec()).is_err());
+        assert!(alone(&[only.clone(), child("linux/arm64", OCI_MANIFEST)], bytes.clone()).is_err());
+        assert!(alone(&[], bytes.clone()).is_err());
+        let mut attested = attested("linux/amd64");
+        attested.manifest.digest = Digest::of(&bytes);
+        assert!(alone(&[attested], bytes.clone()).unwrap_err().to_string().contains("attestations"));
+        only.manifest.media_type = "application/json".to_owned();
+        assert!(alone(&[only], bytes).is_err());
     }
 
     #[test]

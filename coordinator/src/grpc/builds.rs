@@ -59,7 +59,7 @@ impl Builds {
             let count = spec.tags.len().to_string();
             return Err(Invalid::new("tags", count, format!("a build has at most {}", limits.max_tags)));
         }
-        Ok(())
+        spec.repositories().iter().try_for_each(|repository| self.context.registries.check(repository))
     }
 }
 

@@ -11,14 +11,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use farm_core::index::{Index, IndexDocument, merge};
+use farm_core::index::{Index, IndexDocument, alone, is_index, merge};
 use farm_core::retry::backoff;
 use farm_store::destinations::{Claim, DueDestination};
 use farm_store::leader::Epoch;
 use farm_store::publish::DueMerge;
 use farm_store::rechecks::{Recheck, Wanted};
 use farm_store::{Result, StoreError};
-use farm_types::{BuildId, Cause, Failure, PublicationId, Repository};
+use farm_types::{BuildId, Cause, Digest, Failure, PublicationId, Repository, SinglePlatform};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -207,6 +207,7 @@ async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()>
     };
     let mut children = Vec::with_capacity(due.results.len());
     let mut sizes = Vec::with_capacity(due.results.len());
+    let mut images = Vec::with_capacity(due.results.len());
     for (platform, _, result) in &due.results {
         let Some(digest) = result.digest else {
             let why = format!("the worker pushed nothing for {platform}");
@@ -214,9 +215,10 @@ async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()>
             return context.store.fail_merge(epoch, due.project, due.build, &failure).await;
         };
         match context.registries.child(&repository, digest, platform).await {
-            Ok((child, bytes)) => {
-                children.push(child);
-                sizes.push((platform.clone(), bytes));
+            Ok(pushed) => {
+                children.push(pushed.child);
+                sizes.push((platform.clone(), pushed.bytes));
+                images.push(pushed.image.bytes);
             }
             Err(ChildError::Registry(error)) if error.is_transient() => {
                 tracing::warn!(build.id = %due.short_id, %error, "children can't be read; trying again");
@@ -236,7 +238,11 @@ async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()>
             }
         }
     }
-    let index: Index = match merge(&children) {
+    let merged = match (due.spec.single_platform, images.pop()) {
+        (SinglePlatform::Manifest, Some(image)) => alone(&children, image),
+        _ => merge(&children),
+    };
+    let index: Index = match merged {
         Ok(index) => index,
         Err(error) => {
             let failure = Failure::new(Cause::User, "index_impossible", error.to_string());
@@ -295,10 +301,9 @@ async fn put_steps(
     let (registries, repository) = (&context.registries, &due.repository);
     let by_digest = due.index_digest.to_string();
     if registries.head(repository, &by_digest).await? != Some(due.index_digest) {
-        let document: IndexDocument = serde_json::from_slice(&due.bytes).map_err(StoreError::corrupt)?;
-        for child in document.manifests {
-            if registries.head(repository, &child.digest.to_string()).await?.is_none() {
-                let why = format!("the image {} that the index needs is not there", child.digest);
+        for image in needed(due)? {
+            if registries.head(repository, &image.to_string()).await?.is_none() {
+                let why = format!("the image {image} that the tags need is not there");
                 let mut error = RegistryError::rejected(repository, why);
                 if due.tries < LOOKS {
                     error.code = "registry_unavailable";
@@ -342,6 +347,15 @@ async fn put_steps(
         tracing::info!(%repository, tag, index = %due.index_digest, "published");
     }
     Ok(())
+}
+
+/// What a worker has to have pushed before the index, or the manifest in its place, can be put.
+fn needed(due: &DueDestination) -> Result<Vec<Digest>> {
+    if !is_index(&due.media_type) {
+        return Ok(vec![due.index_digest]);
+    }
+    let document: IndexDocument = serde_json::from_slice(&due.bytes).map_err(StoreError::corrupt)?;
+    Ok(document.manifests.into_iter().map(|child| child.digest).collect())
 }
 
 /// One lock per tag that somebody works on.

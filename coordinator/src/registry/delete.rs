@@ -127,6 +127,12 @@ async fn send(repository: &Repository, request: RequestBuilder) -> Result<Respon
 
 fn unreachable(repository: &Repository, error: &reqwest::Error) -> RegistryError {
     let why = super::error::innermost(error);
+    if error.is_builder() {
+        return RegistryError::rejected(repository, format!("no request can be sent to it: {why}"));
+    }
+    if let Some(why) = super::error::tls_trouble(error) {
+        return RegistryError::no_tls(repository, &why);
+    }
     let message = format!("{} can't be reached or has trouble: {why}", repository.registry());
     RegistryError { code: "registry_unavailable", message }
 }

@@ -32,6 +32,17 @@ impl RegistryError {
         Self { code: "registry_unavailable", message }
     }
 
+    /// The registry and farm don't come to TLS with each other, which waiting doesn't mend.
+    pub(super) fn no_tls(repository: &Repository, why: &str) -> Self {
+        let registry = repository.registry();
+        let message = format!(
+            "{registry} can't be asked by TLS ({why}); if it has none, set plain_http = true for \
+             [registries.\"{registry}\"] in the coordinator's configuration, and if its certificate is of a CA of its own, \
+             ca_file"
+        );
+        Self { code: "registry_rejected", message }
+    }
+
     /// True when it may pass by itself.
     pub fn is_transient(&self) -> bool {
         self.code == "registry_unavailable"
@@ -120,11 +131,36 @@ impl RegistryError {
                     }
                 }
             }
-            OciDistributionError::RequestError(error) => unavailable(innermost(&error)),
+            // No request could be made of it, and none ever will.
+            OciDistributionError::RequestError(error) if error.is_builder() => {
+                Self::rejected(repository, format!("no request can be sent to it: {}", innermost(&error)))
+            }
+            OciDistributionError::RequestError(error) => match tls_trouble(&error) {
+                Some(why) => Self::no_tls(repository, &why),
+                None => unavailable(innermost(&error)),
+            },
             OciDistributionError::IoError(error) => unavailable(error.to_string()),
             other => Self::rejected(repository, other.to_string()),
         }
     }
+}
+
+/// What TLS has against the other side, if that is what went wrong.
+pub(super) fn tls_trouble(error: &reqwest::Error) -> Option<String> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(tls) = tls_within(error) {
+            return Some(tls.to_string());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// The system's errors don't give what they hold as their source, and hold each other.
+fn tls_within<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let held = || tls_within(error.downcast_ref::<std::io::Error>()?.get_ref()?);
+    error.downcast_ref().or_else(held)
 }
 
 /// The cause at the bottom: "connection refused" rather than "error sending request".

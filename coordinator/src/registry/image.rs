@@ -1,6 +1,6 @@
 //! What farm understands of an image: enough to know that it is the platform that it should be.
 
-use farm_core::index::{Child, DOCKER_LIST, Descriptor, IndexDocument, OCI_INDEX, split};
+use farm_core::index::{Child, Descriptor, IndexDocument, OCI_INDEX, is_index, split};
 use farm_types::{Cause, Digest, Failure, Platform, Repository};
 use serde::Deserialize;
 
@@ -44,6 +44,17 @@ pub(super) struct ImageConfig {
     pub(super) variant: String,
 }
 
+/// What a job pushed, as it was read back.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// As it is merged.
+    pub child: Child,
+    /// The image's manifest, exactly.
+    pub image: Manifest,
+    /// Of its config and layers.
+    pub bytes: u64,
+}
+
 /// Why a child can't be merged.
 #[derive(Debug)]
 pub enum ChildError {
@@ -82,7 +93,7 @@ pub fn media_type(bytes: &[u8]) -> Result<String, String> {
 
 impl Registries {
     /// Reads back what a job pushed, checks that it is an image of that platform, and takes its attestations
-    /// along. Gives also the bytes of its config and layers.
+    /// along.
     ///
     /// # Errors
     /// The registry; or the image is gone or another platform's.
@@ -91,9 +102,9 @@ impl Registries {
         repository: &Repository,
         digest: Digest,
         platform: &Platform,
-    ) -> Result<(Child, u64), ChildError> {
+    ) -> Result<Pushed, ChildError> {
         let pushed = self.exact(repository, digest).await?;
-        let child = if [OCI_INDEX, DOCKER_LIST].contains(&pushed.media_type.as_str()) {
+        let child = if is_index(&pushed.media_type) {
             let document: IndexDocument = serde_json::from_slice(&pushed.bytes)
                 .map_err(|e| wrong(repository, digest, &e.to_string()))?;
             split(platform.clone(), document).map_err(|e| wrong(repository, digest, &e.to_string()))?
@@ -138,7 +149,7 @@ impl Registries {
         }
         let bytes =
             manifest.layers.iter().flatten().map(|layer| layer.size).sum::<u64>() + manifest.config.size;
-        Ok((child, bytes))
+        Ok(Pushed { child, image, bytes })
     }
 
     async fn exact(&self, repository: &Repository, digest: Digest) -> Result<Manifest, ChildError> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use farm_core::index::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use farm_proto::v1;
-use farm_types::{Digest, Invalid, Repository};
+use farm_types::{Digest, Invalid, RegistryHost, Repository};
 use oci_distribution::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_distribution::secrets::RegistryAuth;
 use oci_distribution::{Client, Reference, RegistryOperation};
@@ -355,9 +355,25 @@ impl Registries {
 
     /// Registries on this machine's loopback are taken for plain HTTP, as Docker does, unless configured.
     fn plain_http(&self, host: &str) -> bool {
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        let local = name == "localhost" || name.starts_with("127.") || name == "[::1]";
+        let local = host.parse().is_ok_and(|host: RegistryHost| host.is_loopback());
         self.known.get(host).and_then(|registry| registry.plain_http).unwrap_or(local)
+    }
+
+    /// Refuses a repository that no request could be sent to, whoever would be asked.
+    ///
+    /// # Errors
+    /// Its host makes no address.
+    pub fn check(&self, repository: &Repository) -> Result<(), Invalid> {
+        let host = repository.registry();
+        repository.host().check().map_err(|e| Invalid::new("tag", repository.to_string(), e.cure))?;
+        reqwest::Url::parse(&format!("https://{host}/v2/{}/tags/list", repository.name())).map(drop).map_err(
+            |why| {
+                let cure = format!(
+                    "no request can be sent to its registry {host:?} ({why}); write REGISTRY/REPO:TAG"
+                );
+                Invalid::new("tag", repository.to_string(), cure)
+            },
+        )
     }
 
     fn prepare(&self, repository: &Repository, at: &str) -> Result<Call, RegistryError> {
@@ -463,6 +479,67 @@ mod tests {
 
     fn asked(seen: &Mutex<Vec<String>>) -> usize {
         seen.lock().unwrap().iter().filter(|line| line.starts_with("GET /v2/ ")).count()
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine_and_for_those_that_say_so() {
+        let known =
+            [("r.example".to_owned(), Registry { plain_http: Some(true), ..Registry::default() })].into();
+        let registries = Registries::new(known, Duration::from_secs(1)).unwrap();
+        for host in ["localhost:5002", "127.0.0.1", "[::1]:5002", "[::1]", "r.example"] {
+            assert!(registries.plain_http(host), "{host}");
+        }
+        for host in ["127.evil.example", "[fd00::1]:5002", "docker.io", "localhost.example"] {
+            assert!(!registries.plain_http(host), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_no_request_can_be_sent_to_is_refused_at_once() {
+        let registries = Registries::new(BTreeMap::new(), Duration::from_secs(1)).unwrap();
+        // A name of letters and hyphens that stands for no letters of another script (RFC 3492).
+        let bad: Repository = "xn--a.example/app".parse().unwrap();
+        let error = registries.check(&bad).unwrap_err().to_string();
+        assert!(error.contains("xn--a.example"), "{error}");
+        let error = registries.head(&bad, "1").await.unwrap_err();
+        assert!(!error.is_transient(), "{error:?}");
+        for text in [
+            "localhost:5002/app",
+            "[::1]:5002/a/b",
+            "docker.io/app",
+            "a_b.example/c",
+            "xn--bcher-kva.example/a",
+        ] {
+            registries.check(&text.parse().unwrap()).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_registry_without_tls_is_told_at_once_from_one_that_is_away() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        // What a server without TLS answers to somebody who begins it.
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+            }
+        });
+        let tls = Registry { plain_http: Some(false), ..Registry::default() };
+        let registries =
+            Registries::new([(host.clone(), tls.clone())].into(), Duration::from_secs(10)).unwrap();
+        let repository: Repository = format!("{host}/a").parse().unwrap();
+        let error = registries.head(&repository, "1").await.unwrap_err();
+        assert_eq!(error.code, "registry_rejected", "{error}");
+        assert!(error.message.contains("by TLS") && error.message.contains("plain_http"), "{error}");
+        let deleted = registries.delete(&repository, Digest::of(b"x")).await.unwrap_err();
+        assert_eq!(deleted.code, "registry_rejected", "{deleted}");
+        // Nobody is there at all.
+        let away = "127.0.0.1:1".to_owned();
+        let registries = Registries::new([(away.clone(), tls)].into(), Duration::from_secs(10)).unwrap();
+        let error = registries.head(&format!("{away}/a").parse().unwrap(), "1").await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
     }
 
     #[tokio::test]

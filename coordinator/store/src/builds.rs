@@ -154,8 +154,8 @@ impl Store {
         }
     }
 
-    /// Asks for the end of a build. One that is final or publishing stays as it is. The execution is stopped
-    /// when no other build wants it.
+    /// Asks for the end of a build. One that is final stays as it is, and so does one that is publishing, once there is
+    /// something to publish. The execution is stopped when no other build wants it.
     ///
     /// # Errors
     /// There is no such build.
@@ -181,6 +181,8 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         if asked.rows_affected() == 0 {
+            call_off(&mut tx, project, build).await?;
+            tx.commit().await?;
             return Ok(());
         }
         build_event(&mut tx, project, build.as_uuid(), life::build::ASK_CANCEL.word()).await?;
@@ -211,4 +213,32 @@ impl Store {
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// Cancels a build that is publishing and has nothing to publish yet: as long as its results can't be merged, no tag can have
+/// been touched.
+async fn call_off(tx: &mut crate::Tx, project: ProjectId, build: BuildId) -> Result<()> {
+    // Whoever keeps what was merged holds this row as well; the statement after sees what that one has written.
+    sqlx::query_scalar!(
+        "SELECT id FROM builds WHERE project_id = $1 AND id = $2 FOR UPDATE",
+        project.as_uuid(),
+        build.as_uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    let called_off = sqlx::query!(
+        "UPDATE builds b SET state = $3, finished_at = farm_now()
+         WHERE project_id = $1 AND id = $2 AND state = ANY($4)
+           AND NOT EXISTS (SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)",
+        project.as_uuid(),
+        build.as_uuid(),
+        life::build::CALL_OFF.word(),
+        &life::build::CALL_OFF.premise()
+    )
+    .execute(&mut **tx)
+    .await?;
+    if called_off.rows_affected() == 1 {
+        build_event(tx, project, build.as_uuid(), life::build::CALL_OFF.word()).await?;
+    }
+    Ok(())
 }

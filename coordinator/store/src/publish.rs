@@ -86,6 +86,15 @@ impl Store {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         let project = merge.project.as_uuid();
+        // Else a cancel at the same moment would find nothing to publish yet.
+        let held = sqlx::query_scalar!(
+            "SELECT id FROM builds WHERE project_id = $1 AND id = $2 AND state = 'publishing' FOR UPDATE",
+            project,
+            merge.build.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        held.ok_or(StoreError::Stale("the build is published already, or not any more"))?;
         for (platform, bytes) in sizes {
             sqlx::query!(
                 "UPDATE jobs SET result = jsonb_set(result, '{image_bytes}', to_jsonb($4::bigint))

@@ -7,20 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Invalid;
+use crate::host::RegistryHost;
 use crate::reference::{self, Reference};
 
 /// A repository in a registry, as `registry/repository`, with Docker's default registry filled in
-/// (`app` is `docker.io/library/app`).
+/// (`app` is `docker.io/library/app`) and the host in small letters: one text for each.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Repository {
-    registry: String,
+    registry: RegistryHost,
     name: String,
 }
 
 impl Repository {
     /// The registry's host and port, for example `localhost:5002`.
     pub fn registry(&self) -> &str {
+        self.registry.as_str()
+    }
+
+    /// The same, as what it is.
+    pub fn host(&self) -> &RegistryHost {
         &self.registry
     }
 
@@ -35,10 +41,9 @@ impl FromStr for Repository {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         match reference::parse(text) {
-            Some(Reference { registry, repository: name, .. }) => Ok(Self { registry, name }),
-            None => {
-                Err(Invalid::new("repository", text, "write REGISTRY/REPO, for example localhost:5002/app"))
-            }
+            Ok(Reference { registry, repository: name, tag: None }) => Ok(Self { registry, name }),
+            Ok(_) => Err(Invalid::new("repository", text, "leave the tag out; write REGISTRY/REPO")),
+            Err(cure) => Err(Invalid::new("repository", text, cure)),
         }
     }
 }
@@ -83,39 +88,18 @@ impl FromStr for ImageTag {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid = |cure: &str| Err(Invalid::new("tag", text, cure));
-        if text.contains("://") {
-            return invalid(
-                "leave the scheme out; write REGISTRY/REPO:TAG, for example localhost:5002/app:latest",
-            );
+        let invalid = |cure: String| Invalid::new("tag", text, cure);
+        if text.contains('@') && !text.contains("://") {
+            return Err(invalid("a tag can't hold a digest; write REGISTRY/REPO:TAG".to_owned()));
         }
-        if text.contains('@') {
-            return invalid("a tag can't hold a digest; write REGISTRY/REPO:TAG");
-        }
-        let name = text.rsplit_once('/').map_or(text, |(_, name)| name);
-        let path = text.split_once('/').map_or(text, |(_, path)| path);
-        if name.is_empty() || name.starts_with(':') || (text == name && name == "latest") {
-            return invalid(
-                "it has no repository; write REGISTRY/REPO:TAG, for example localhost:5002/app:latest",
-            );
-        }
-        // The host and the tag may have capitals, the repository may not.
-        let repository_part = path.rsplit_once(':').map_or(path, |(repository, _)| repository);
-        if repository_part.bytes().any(|b| b.is_ascii_uppercase()) {
-            return invalid(&format!(
-                "a repository has no capital letters; write {:?}",
-                text.replacen(repository_part, &repository_part.to_ascii_lowercase(), 1)
+        // Docker would take it for a repository, and push that to its own registry.
+        if text == "latest" {
+            return Err(invalid(
+                "it has no repository; write REGISTRY/REPO:TAG, for example localhost:5002/app:latest"
+                    .to_owned(),
             ));
         }
-        let host = text.split('/').next().unwrap_or_default();
-        if let (true, Some((_, port))) = (text.contains('/'), host.rsplit_once(':'))
-            && port.parse::<u16>().is_err()
-        {
-            return invalid(&format!("{port:?} is no port; write a number from 1 to 65535"));
-        }
-        let Some(Reference { registry, repository: name, tag }) = reference::parse(text) else {
-            return invalid("write REGISTRY/REPO:TAG, for example localhost:5002/app:latest");
-        };
+        let Reference { registry, repository: name, tag } = reference::parse(text).map_err(invalid)?;
         let tag = tag.unwrap_or_else(|| "latest".to_owned());
         Ok(Self { repository: Repository { registry, name }, tag })
     }
@@ -238,7 +222,15 @@ mod tests {
             ("localhost:5002/team/app:v1", "localhost:5002/team/app:v1"),
             ("app:V1", "docker.io/library/app:V1"),
             ("team/app", "docker.io/team/app:latest"),
-            ("Registry.example/app:1", "Registry.example/app:1"),
+            ("Registry.example/app:1", "registry.example/app:1"),
+            ("LOCALHOST:5002/x:1", "localhost:5002/x:1"),
+            ("LOCALHOST/x", "localhost/x:latest"),
+            ("[::1]:5002/x", "[::1]:5002/x:latest"),
+            ("[FD00::7]/a/b:1", "[fd00::7]/a/b:1"),
+            ("10.0.0.7:5000/x", "10.0.0.7:5000/x:latest"),
+            ("index.docker.io/app", "docker.io/library/app:latest"),
+            ("Index.Docker.IO/a/b", "docker.io/a/b:latest"),
+            ("docker.io/app:1", "docker.io/library/app:1"),
         ] {
             assert_eq!(written.parse::<ImageTag>().unwrap().to_string(), full, "{written}");
         }
@@ -258,7 +250,14 @@ mod tests {
         assert!(error("https://localhost:5002/app").contains("scheme"));
         assert!(error("localhost:5002/app@sha256:00").contains("digest"));
         assert!(error("localhost:5002/a b").contains("REGISTRY/REPO:TAG"));
-        assert!(error("localhost:99999/app:1").contains("no port"));
+        assert!(error("localhost:x/app:1").contains("no port"));
+        assert!(error("::1/app:1").contains("in brackets"), "{}", error("::1/app:1"));
+        assert!(
+            error("Team/app").contains("write \"team/app\"; if Team is a registry"),
+            "{}",
+            error("Team/app")
+        );
+        assert!(error("").contains("no repository"));
         assert!(error("localhost:5002/app:").contains("REGISTRY/REPO:TAG"));
     }
 }

@@ -9,6 +9,7 @@ pub mod cause;
 pub mod digest;
 pub mod error;
 pub mod feature;
+pub mod host;
 pub mod ids;
 pub mod image;
 pub mod pattern;
@@ -24,6 +25,7 @@ pub use cause::{Cause, Failure};
 pub use digest::Digest;
 pub use error::Invalid;
 pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS};
+pub use host::RegistryHost;
 pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, ProjectId, PublicationId, ShortId,
     UploadId, WorkerId,
@@ -31,4 +33,4 @@ pub use ids::{
 pub use image::{ImageRef, ImageTag, Repository};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;
-pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SnapshotRef};
+pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SinglePlatform, SnapshotRef};

@@ -133,8 +133,9 @@ impl FromStr for AddHost {
                 "farm's builds run on many machines, and none of them is your host; write an address",
             ));
         }
-        let address = address.trim_start_matches('[').trim_end_matches(']');
-        Ok(Self { host: host.to_owned(), address: address.parse().map_err(|_| invalid(shape))? })
+        // One pair of brackets, around addresses of both kinds.
+        let bare = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
+        Ok(Self { host: host.to_owned(), address: bare.parse().map_err(|_| invalid(shape))? })
     }
 }
 
@@ -195,6 +196,13 @@ impl FromStr for Ulimit {
     }
 }
 
+impl Ulimit {
+    /// Which limit.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl fmt::Display for Ulimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}:{}", self.name, self.soft, self.hard)
@@ -222,25 +230,39 @@ macro_rules! as_text {
 as_text!(AddHost);
 as_text!(Ulimit);
 
-/// Reads `64m`, `1g`, `512kb`, `1048576`: powers of 1024, as `--shm-size` does.
+/// Reads `64m`, `1.5g`, `512kB`, `64 MiB`, `1048576`: powers of 1024, as `--shm-size` does (docker/go-units, `RAMInBytes`).
 ///
 /// # Errors
-/// It is no such text, or nothing.
+/// It is no such text.
 pub fn parse_bytes(text: &str) -> Result<u64, Invalid> {
+    let invalid = || Invalid::new("size", text, "write bytes, or 64m, 1.5g; the units are b, k, m, g, t, p");
     let lower = text.to_ascii_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(digits);
-    let power = match unit {
-        "" | "b" => Some(0),
-        "k" | "kb" | "kib" => Some(1),
-        "m" | "mb" | "mib" => Some(2),
-        "g" | "gb" | "gib" => Some(3),
+    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(end);
+    let power = match unit.strip_prefix(' ').unwrap_or(unit) {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        "p" | "pb" | "pib" => 5,
+        _ => return Err(invalid()),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| match text {
+        "" => Some(0),
+        text if text.bytes().all(|b| b.is_ascii_digit()) => text.parse::<u128>().ok(),
         _ => None,
     };
-    let bytes = power.and_then(|power| number.parse::<u64>().ok()?.checked_mul(1024_u64.pow(power)));
-    bytes
-        .filter(|bytes| *bytes > 0 && *bytes <= 1 << 40)
-        .ok_or_else(|| Invalid::new("size", text, "write bytes, or 64m, 1g: at most 1024g"))
+    let of = 1024_u128.pow(power);
+    let bytes = || {
+        let parts = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+        let part = digits(fraction)?.checked_mul(of)? / parts;
+        u64::try_from(digits(whole)?.checked_mul(of)?.checked_add(part)?).ok()
+    };
+    // The engine counts in signed numbers.
+    let is_number = !whole.is_empty() || !fraction.is_empty();
+    bytes().filter(|bytes| is_number && i64::try_from(*bytes).is_ok()).ok_or_else(invalid)
 }
 
 #[cfg(test)]
@@ -254,12 +276,23 @@ mod tests {
             ("db:10.0.0.7", "db=10.0.0.7"),
             ("a.b-c_d:fd00::7", "a.b-c_d=fd00::7"),
             ("db=[fd00::7]", "db=fd00::7"),
+            ("db:[::1]", "db=::1"),
+            ("db=[10.0.0.7]", "db=10.0.0.7"),
         ] {
             assert_eq!(text.parse::<AddHost>().unwrap().to_string(), read);
         }
-        for text in
-            ["", "db", "db=", "=10.0.0.7", "db=x", "d,b=10.0.0.7", "d b=10.0.0.7", "db=10.0.0.7,x=10.0.0.8"]
-        {
+        for text in [
+            "",
+            "db",
+            "db=",
+            "=10.0.0.7",
+            "db=x",
+            "d,b=10.0.0.7",
+            "d b=10.0.0.7",
+            "db=10.0.0.7,x=10.0.0.8",
+            "db=[[::1]]",
+            "db=[::1",
+        ] {
             assert!(text.parse::<AddHost>().is_err(), "{text}");
         }
         let error = "db:host-gateway".parse::<AddHost>().unwrap_err().to_string();
@@ -280,12 +313,38 @@ mod tests {
         {
             assert!(text.parse::<Ulimit>().is_err(), "{text}");
         }
-        for (text, bytes) in
-            [("64m", 64 << 20), ("1G", 1 << 30), ("512kb", 512 << 10), ("1048576", 1 << 20), ("7b", 7)]
-        {
+        for (text, bytes) in [
+            ("64m", 64 << 20),
+            ("1G", 1 << 30),
+            ("512kb", 512 << 10),
+            ("1048576", 1 << 20),
+            ("7b", 7),
+            ("0", 0),
+            ("64MiB", 64 << 20),
+            ("64 m", 64 << 20),
+            ("1.5m", 3 << 19),
+            (".5g", 1 << 29),
+            ("1.g", 1 << 30),
+            ("1t", 1 << 40),
+            ("0.0001k", 0),
+        ] {
             assert_eq!(parse_bytes(text).unwrap(), bytes);
         }
-        for text in ["", "0", "m", "-1", "1t", "1.5g", "99999999999999999999"] {
+        for text in [
+            "",
+            "m",
+            "-1",
+            "1e",
+            "1.5.1g",
+            ".",
+            ".m",
+            "64mm",
+            "64mi",
+            "64bb",
+            "64  m",
+            "99999999999999999999",
+            "9000p",
+        ] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
     }

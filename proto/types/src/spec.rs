@@ -48,6 +48,9 @@ pub struct BuildSpec {
     /// `--provenance`.
     #[serde(default)]
     pub provenance: Provenance,
+    /// `--single-platform`.
+    #[serde(default, skip_serializing_if = "SinglePlatform::is_index")]
+    pub single_platform: SinglePlatform,
     /// `--build-context`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub named_contexts: BTreeMap<String, NamedContext>,
@@ -201,6 +204,61 @@ impl FromStr for Provenance {
     }
 }
 
+/// What the tags of a build for one platform point to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinglePlatform {
+    /// An index that lists that one, so that every tag of farm's has the same form.
+    #[default]
+    Index,
+    /// The image's manifest itself, for those who take no index.
+    Manifest,
+}
+
+impl SinglePlatform {
+    /// The word that stands for it: `index` or `manifest`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Manifest => "manifest",
+        }
+    }
+
+    fn is_index(&self) -> bool {
+        *self == Self::Index
+    }
+
+    /// Refuses what a manifest alone can't hold.
+    ///
+    /// # Errors
+    /// There are several platforms, or an attestation is wanted, which has its place in an index.
+    pub fn check(self, platforms: usize, provenance: Provenance) -> Result<(), Invalid> {
+        let invalid = |cure: &str| Err(Invalid::new("single platform", self.as_str(), cure));
+        match self {
+            Self::Manifest if platforms > 1 => invalid(&format!(
+                "the build is for {platforms} platforms, and only an index holds several; name one platform, or leave this \
+                 out"
+            )),
+            Self::Manifest if provenance != Provenance::Off => invalid(
+                "a provenance attestation stands beside the image in an index; leave one of the two out",
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FromStr for SinglePlatform {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "index" => Ok(Self::Index),
+            "manifest" => Ok(Self::Manifest),
+            _ => Err(Invalid::new("single platform", text, "write index or manifest")),
+        }
+    }
+}
+
 /// When a platform may be emulated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -279,6 +337,16 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manifest_alone_is_for_one_platform_without_attestations() {
+        let manifest: SinglePlatform = "manifest".parse().unwrap();
+        assert_eq!(manifest.check(1, Provenance::Off), Ok(()));
+        assert!(manifest.check(2, Provenance::Off).unwrap_err().to_string().contains("for 2 platforms"));
+        assert!(manifest.check(1, Provenance::Min).unwrap_err().to_string().contains("attestation"));
+        assert_eq!(SinglePlatform::Index.check(3, Provenance::Max), Ok(()));
+        assert!("list".parse::<SinglePlatform>().is_err());
+    }
 
     #[test]
     fn the_emulation_policy_reads_back() {

@@ -84,7 +84,7 @@ states! {
         /// At least one of its jobs was started.
         Running = "running" => [Publishing, Cancelling, Failed, Cancelled];
         /// Every required platform is built; the index is on its way.
-        Publishing = "publishing" => [Succeeded, Failed];
+        Publishing = "publishing" => [Succeeded, Failed, Cancelled];
         /// A cancel was asked for; attempts are being stopped.
         Cancelling = "cancelling" => [Cancelled];
         /// Published.

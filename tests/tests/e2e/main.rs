@@ -45,6 +45,7 @@ mod output;
 mod platforms;
 mod pressed;
 mod publish_steps;
+mod references;
 mod registries;
 mod results;
 mod retrying;

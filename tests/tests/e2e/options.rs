@@ -232,6 +232,252 @@ fn what_was_published_is_written_for_other_tools() {
     assert!(!iid.exists() && !metadata.exists());
 }
 
+/// A tag is an index or, when that was asked for, exactly the manifest that the worker pushed.
+#[test]
+fn one_platform_is_a_plain_manifest_on_request() {
+    let farm = small_farm();
+    let repository = repository("plain");
+    let context = Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile /\n", nonce()));
+    let (tag, other) = (format!("{repository}:1"), format!("{repository}/other:1"));
+    let metadata = context.path().join("metadata.json");
+    std::fs::write(context.path().join(".dockerignore"), "*.json\n").unwrap();
+    let plain = ["--single-platform", "manifest"];
+    let files = ["-t", &tag, "-t", &other, "--metadata-file", metadata.to_str().unwrap()];
+    let stdout = submit(&farm, &context, &[&AMD64[..], &plain, &files].concat()).ok();
+    says(&stdout, &[&format!("published  {tag}"), "(1 platform, a plain manifest)"]);
+    let manifest = index(&tag);
+    assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json", "{manifest:#}");
+    assert!(manifest["config"]["digest"].is_string(), "{manifest:#}");
+    let id = build_id(&stdout);
+    let record = show(&farm, &id);
+    let digest = digest_of(&raw(&tag).unwrap());
+    assert_eq!(digest, digest_of(&raw(&other).unwrap()));
+    assert_eq!(
+        (&record["index_digest"], &record["index_media_type"]),
+        (&digest.as_str().into(), &manifest["mediaType"])
+    );
+    assert_eq!(record["platforms"][0]["digest"], digest.as_str());
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).unwrap();
+    assert_eq!(written["containerimage.descriptor"]["mediaType"], manifest["mediaType"]);
+    assert_eq!(written["containerimage.digest"], digest.as_str());
+    let shown = farm.cli(&["inspect", &tag]).ok();
+    says(&shown, &["OCI image", "linux/amd64", "built here", &id]);
+    // buildx without attestations makes a manifest of one platform, too.
+    let theirs = format!("{repository}:theirs");
+    let mut buildx = Command::new("docker");
+    buildx.args(["buildx", "build", "--push", "--provenance=false", "-t", &theirs, context.text()]);
+    output(&mut buildx).ok();
+    assert!(index(&theirs)["config"]["digest"].is_string(), "{:#}", index(&theirs));
+
+    // A newer index takes the tag, and a retry of the older one doesn't take it back.
+    submit(&farm, &context, &[&AMD64[..], &["-t", &tag]].concat()).ok();
+    assert_eq!(index(&tag)["manifests"][0]["digest"], digest.as_str());
+    let again = farm.cli(&["retry", &id]).ok();
+    says(&again, &["not moved", &format!("published  {other}"), "a plain manifest"]);
+    assert_eq!(index(&tag)["manifests"][0]["digest"], digest.as_str());
+    assert_eq!(digest_of(&raw(&other).unwrap()), digest);
+
+    for (args, cure) in [
+        (&["--platform", "linux/amd64,linux/arm64"][..], "only an index holds several"),
+        (&["--platform", "linux/amd64", "--provenance"], "leave one of the two out"),
+    ] {
+        let out = submit(&farm, &context, &[args, &plain].concat());
+        refused(&out, 2, &["--single-platform", cure]);
+    }
+}
+
+/// What `docker buildx build` makes of the same.
+fn buildx(context: &Context, environment: &[(&str, &str)], args: &[&str]) -> farm_tests::farm::Output {
+    let mut command = Command::new("docker");
+    command.args(["buildx", "build", "--progress", "plain"]).args(args).arg(context.text());
+    output(command.envs(environment.iter().copied()))
+}
+
+#[test]
+fn the_source_date_of_the_environment_is_that_of_the_image() {
+    let farm = small_farm();
+    let dockerfile = format!(
+        "FROM {BASE}\nARG SOURCE_DATE_EPOCH\nRUN echo {} $SOURCE_DATE_EPOCH >/epoch\nLABEL a=1\n",
+        nonce()
+    );
+    let context = Context::new(&dockerfile);
+    let repository = repository("dated");
+    let times = |tag: &str| {
+        let config = config(tag, "amd64");
+        let history = config["history"].as_array().unwrap().iter().map(|step| step["created"].clone());
+        (config["created"].clone(), history.collect::<Vec<_>>())
+    };
+    for (n, (epoch, args, created)) in [
+        ("1000000000", &[][..], "2001-09-09T01:46:40Z"),
+        ("-5", &[], "1969-12-31T23:59:55Z"),
+        ("5", &["--build-arg", "SOURCE_DATE_EPOCH=1000000001"], "2001-09-09T01:46:41Z"),
+        ("1000000002", &["--build-arg", "SOURCE_DATE_EPOCH"], "2001-09-09T01:46:42Z"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (ours, theirs) = (format!("{repository}:{n}"), format!("{repository}:{n}-theirs"));
+        let mut all = vec!["submit", context.text(), "-t", &ours];
+        all.extend(AMD64.iter().chain(args));
+        output(farm.command(&all).env("SOURCE_DATE_EPOCH", epoch)).ok();
+        buildx(&context, &[("SOURCE_DATE_EPOCH", epoch)], &[args, &["--push", "-t", &theirs]].concat()).ok();
+        assert_eq!(times(&ours).0, created);
+        assert_eq!(times(&ours), times(&theirs), "{epoch} {args:?}");
+    }
+    // Empty is none, for both; and what is no number is refused by both.
+    let now = format!("{repository}:now");
+    let empty = |args: &[&str]| output(farm.command(args).env("SOURCE_DATE_EPOCH", ""));
+    empty(&["submit", context.text(), "-t", &now, "--platform", "linux/amd64"]).ok();
+    assert!(times(&now).0.as_str().unwrap() > "2020", "{:?}", times(&now));
+    for wrong in ["abc", "1.5", "1000000000 "] {
+        let args = ["submit", context.text(), "--platform", "linux/amd64"];
+        let out = output(farm.command(&args).env("SOURCE_DATE_EPOCH", wrong));
+        refused(&out, 2, &["SOURCE_DATE_EPOCH", wrong, "seconds since 1970"]);
+        assert_eq!(buildx(&context, &[("SOURCE_DATE_EPOCH", wrong)], &[]).status, 1);
+    }
+}
+
+/// Flags of which the table says that they are the same, in the forms that buildx takes: a step sees the same.
+#[test]
+fn every_form_of_a_flag_has_the_effect_that_it_has_with_buildx() {
+    let farm = small_farm();
+    let dockerfile = format!(
+        "FROM {BASE} AS build\nARG A=none\nARG B=none\nRUN : {}; echo A=[$A] B=[$B]; tail -n +3 /etc/hosts; \
+         df -k /dev/shm | tail -n 1; ulimit -n; ulimit -Hn; ulimit -c\nFROM build AS final\nLABEL a=1\n",
+        nonce()
+    );
+    let context = Context::new(&dockerfile);
+    let of = |text: &str, is_ours: bool| {
+        let step = |line: &str| {
+            if is_ours {
+                return line.strip_prefix("linux/amd64 | ").map(str::to_owned);
+            }
+            // #7 0.123 what was written
+            let (time, rest) = line.strip_prefix('#')?.split_once(' ')?.1.split_once(' ')?;
+            time.parse::<f64>().is_ok().then(|| rest.to_owned())
+        };
+        let blanks = |line: String| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines().filter_map(step).map(blanks).collect::<Vec<_>>()
+    };
+    // Several to a build, since each takes its time twice.
+    for args in [
+        &["--add-host", "db:10.0.0.7", "--add-host=db=10.0.0.8", "--build-arg", "A", "--build-arg", "B"][..],
+        &[
+            "--add-host",
+            "db=[::1],x=[10.0.0.9]",
+            "--add-host",
+            "y:::1",
+            "--add-host",
+            "",
+            "--shm-size",
+            "64M",
+        ],
+        &[
+            "--build-arg",
+            "A=",
+            "--build-arg=B=a=b",
+            "--shm-size",
+            "1.5m",
+            "--ulimit",
+            "nofile=1024",
+            "--target",
+            "",
+        ],
+        &[
+            "--shm-size=32 MiB",
+            "--ulimit",
+            "nofile=512:1024",
+            "--ulimit",
+            "core=0",
+            "--target",
+            "final",
+            "--target=BUILD",
+        ],
+        &[
+            "--build-arg",
+            "A=1",
+            "--build-arg",
+            "A=2",
+            "--ulimit",
+            "nofile=512",
+            "--ulimit",
+            "nofile=600",
+            "--shm-size",
+            "0",
+        ],
+        &[
+            "--shm-size",
+            "65536k",
+            "--pull=false",
+            "--quiet=false",
+            "--load=false",
+            "--push=false",
+            "--network",
+            "",
+        ],
+        &["--shm-size", "7340032b", "--no-cache=false", "--no-cache-filter", "build", "-f", ""],
+        &[
+            "--shm-size",
+            "1m",
+            "--shm-size",
+            "2m",
+            "--platform",
+            "local",
+            "--rm",
+            "--force-rm=true",
+            "--compress",
+            "-m",
+            "1g",
+        ],
+    ] {
+        let mut all = vec!["submit", context.text(), "--no-cache"];
+        all.extend(if args.contains(&"local") { &[][..] } else { &AMD64 });
+        all.extend(args);
+        let ours = output(farm.command(&all).env("B", "of the environment").env_remove("A")).ok();
+        let theirs = buildx(&context, &[("B", "of the environment")], &[&["--no-cache"], args].concat());
+        assert_eq!(theirs.status, 0, "{args:?}: {theirs:?}");
+        let (ours, theirs) = (of(&ours, true), of(&theirs.stderr, false));
+        assert!(ours.len() >= 5, "{args:?}: {ours:?}");
+        assert_eq!(ours, theirs, "{args:?}");
+    }
+    // What buildx refuses is refused.
+    for args in [
+        &["--add-host", "db"][..],
+        &["--add-host", "a,b=1.2.3.4"],
+        &["--add-host", "db=[[::1]]"],
+        &["--build-arg", "=x"],
+        &["--build-arg", ""],
+        &["--label", "=x"],
+        &["--shm-size", ""],
+        &["--shm-size", "64mm"],
+        &["--ulimit", "files=1"],
+        &["--ulimit", "nofile=2:1"],
+        &["--no-cache=yes"],
+        &["-t", ""],
+        &["--platform", "nonsense"],
+    ] {
+        assert_ne!(submit(&farm, &context, args).status, 0, "{args:?}");
+        assert_ne!(buildx(&context, &[], args).status, 0, "{args:?}");
+    }
+}
+
+#[test]
+fn the_default_platform_of_docker_counts_where_nothing_else_is_said() {
+    let farm = small_farm();
+    let context = Context::new(&format!("FROM {BASE}\nRUN : {}; uname -m\n", nonce()));
+    let run = |args: &[&str]| {
+        let all = [&["submit", context.text()], args].concat();
+        output(farm.command(&all).env("DOCKER_DEFAULT_PLATFORM", "linux/arm64"))
+    };
+    let stdout = run(&[]).ok();
+    says(&stdout, &["for linux/arm64, by DOCKER_DEFAULT_PLATFORM", "linux/arm64 | aarch64"]);
+    assert!(!stdout.contains("linux/amd64 |"), "{stdout}");
+    says(&run(&AMD64).ok(), &["linux/amd64 | x86_64"]);
+    let args = ["submit", context.text()];
+    let wrong = output(farm.command(&args).env("DOCKER_DEFAULT_PLATFORM", "nonsense"));
+    refused(&wrong, 2, &["DOCKER_DEFAULT_PLATFORM", "nonsense"]);
+}
+
 #[test]
 fn the_table_of_flags_is_that_of_the_buildx_that_is_installed() {
     let help = output(Command::new("docker").args(["buildx", "build", "--help"])).ok();

@@ -146,6 +146,23 @@ fn a_registry_that_goes_down_between_building_and_publishing_is_waited_for_until
 }
 
 #[test]
+fn a_build_whose_registry_is_away_can_be_cancelled_while_nothing_is_merged() {
+    let mut registry = PrivateRegistry::start();
+    let mut farm = with_worker(Farm::builder());
+    let tag = format!("{}/away:1", registry.address());
+    let mut cli = pushed_only(&mut farm, &mut registry, &tag, |registry| registry.stop());
+    cli.wait_for_line("not published yet: ", LONG);
+    let id = build_id(&cli.output());
+    says(&farm.cli(&["cancel", &id]).ok(), &[&format!("build {id} is cancelled")]);
+    assert_eq!(cli.wait_exit(LONG).code(), Some(130), "{}", cli.tail());
+    assert_eq!(show(&farm, &id)["state"], "cancelled");
+    registry.start_again();
+    // A newer one has the tag to itself.
+    submit(&farm, &tiny(), &["-t", &tag, "--platform", "linux/amd64"]).ok();
+    assert_eq!(show(&farm, &id)["state"], "cancelled");
+}
+
+#[test]
 fn a_registry_that_hangs_holds_up_its_own_images_only() {
     let mut hanging = PrivateRegistry::start();
     let mut farm = with_worker(Farm::builder());

@@ -76,6 +76,7 @@ impl World {
                 run: farm_types::RunOptions::default(),
                 pull: Default::default(),
                 provenance: Default::default(),
+                single_platform: Default::default(),
                 named_contexts: Default::default(),
                 emulation: Default::default(),
                 timeout_ms: None,

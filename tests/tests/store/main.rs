@@ -6,6 +6,7 @@ mod draining;
 mod ending;
 mod fixture;
 mod garbage;
+mod hosts;
 mod interleavings;
 mod leading;
 mod publishing;

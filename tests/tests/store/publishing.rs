@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use farm_store::builds::Submitted;
 use farm_store::destinations::{Claim, DueDestination};
+use farm_store::publish::DueMerge;
+use farm_store::{StoreError, default_project};
+use farm_tests::session::Session;
 use farm_types::state::{BuildState, TagState};
 use farm_types::{Cause, Digest, Failure};
 
-use crate::fixture::{World, index, success, world};
+use crate::fixture::{PUBLISH, World, index, success, world};
+use crate::interleavings::stopped;
 
 /// A build of one platform that is built and merged, with its destinations.
 pub async fn merged(world: &World, key: &str, tags: &[&str]) -> (Submitted, Vec<DueDestination>) {
@@ -243,4 +247,62 @@ async fn who_finds_that_he_leads_no_more_has_a_newer_ones_tag_looked_at_at_once(
 
 async fn ask_recheck(world: &World, d: &DueDestination) {
     world.store.ask_recheck(d.project, &d.repository, &d.tags, d.order_key, d.index_digest).await.unwrap();
+}
+
+/// A build whose results can't be merged yet.
+async fn unmerged(world: &World, key: &str) -> (Submitted, DueMerge) {
+    let build = world.submit(key, "linux/amd64", &["localhost:5002/app:1"]).await;
+    let (worker, _) = world.worker(&format!("w-{key}"), 1).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, success(key)).await.unwrap();
+    assert_eq!(world.state(build).await, BuildState::Publishing);
+    let due = world.store.due_merges(1000).await.unwrap().into_iter().find(|d| d.build == build.id).unwrap();
+    (build, due)
+}
+
+#[tokio::test]
+async fn a_build_can_be_cancelled_as_long_as_there_is_nothing_to_publish() {
+    let world = world().await;
+    let (build, due) = unmerged(&world, "k").await;
+    let store = &world.store;
+    store.retry_merge(world.epoch, due.project, build.id, "it is away", Duration::ZERO).await.unwrap();
+    store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
+    assert_eq!(world.state(build).await, BuildState::Cancelled);
+    assert!(store.due_merges(1000).await.unwrap().is_empty());
+    // Whoever was about to merge it learns that.
+    let kept = store.keep_publication(world.epoch, &due, &index("k"), &[]).await;
+    assert!(matches!(kept, Err(StoreError::Stale(_))), "{kept:?}");
+    let put_off = store.retry_merge(world.epoch, due.project, build.id, "again", Duration::ZERO).await;
+    assert!(matches!(put_off, Err(StoreError::Stale(_))), "{put_off:?}");
+    // One that was merged may have moved a tag.
+    let (merged, destinations) = merged(&world, "m", &["localhost:5002/app:1"]).await;
+    store.cancel(default_project(), merged.id, PUBLISH).await.unwrap();
+    assert_eq!(world.state(merged).await, BuildState::Publishing);
+    store.destination_pushed(world.epoch, &destinations[0]).await.unwrap();
+    assert_eq!(put(&world, &destinations[0], "1").await, Claim::Granted);
+    assert_eq!(world.state(merged).await, BuildState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_cancel_and_a_merge_at_once_have_one_winner() {
+    let world = world().await;
+    let mut sessions = [(); 2].map(|()| Session::open(world.database.url()));
+    for cancel_first in [true, false] {
+        let key = if cancel_first { "a" } else { "b" };
+        let (build, due) = unmerged(&world, key).await;
+        let hold = format!("SELECT 'held' FROM builds WHERE id = '{}' FOR UPDATE", build.id.as_uuid());
+        let made = index(key);
+        let cancel = world.store.cancel(default_project(), build.id, PUBLISH);
+        let keep = world.store.keep_publication(world.epoch, &due, &made, &[]);
+        let (cancelled, kept) = if cancel_first {
+            stopped(&mut sessions, &hold, cancel, keep).await
+        } else {
+            let (kept, cancelled) = stopped(&mut sessions, &hold, keep, cancel).await;
+            (cancelled, kept)
+        };
+        cancelled.unwrap();
+        let state = if cancel_first { BuildState::Cancelled } else { BuildState::Publishing };
+        assert_eq!((world.state(build).await, kept.is_ok()), (state, !cancel_first));
+        assert_eq!(world.build(build).await.publication.is_some(), !cancel_first);
+    }
 }

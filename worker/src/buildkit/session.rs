@@ -26,7 +26,7 @@ use bollard_buildkit_proto::moby::filesync::v1::{
     GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
 };
 use bytes::{Buf, Bytes};
-use farm_types::Digest;
+use farm_types::{Digest, RegistryHost};
 use futures::StreamExt;
 use futures::stream::{self, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -205,14 +205,9 @@ struct Credentials {
     logins: Vec<Login>,
 }
 
-/// The name that all names of Docker Hub come down to.
-fn host_key(host: &str) -> &str {
-    match host {
-        "registry-1.docker.io" | "index.docker.io" | "https://index.docker.io/v1/" | "docker.io" => {
-            "docker.io"
-        }
-        _ => host,
-    }
+/// The one text of a host, whatever its name is written like: Docker Hub has several, and capitals don't matter.
+fn host_key(host: &str) -> String {
+    RegistryHost::of_login(host).map_or_else(|_| host.to_owned(), |host| host.to_string())
 }
 
 #[tonic::async_trait]
@@ -222,7 +217,8 @@ impl Auth for Credentials {
         request: Request<CredentialsRequest>,
     ) -> Result<Response<CredentialsResponse>, Status> {
         let host = request.into_inner().host;
-        let login = self.logins.iter().find(|login| host_key(&login.host) == host_key(&host));
+        let asked = host_key(&host);
+        let login = self.logins.iter().find(|login| host_key(&login.host) == asked);
         // An empty name means anonymous.
         Ok(Response::new(login.map_or_else(CredentialsResponse::default, |login| CredentialsResponse {
             username: login.username.clone(),
@@ -264,9 +260,12 @@ mod tests {
             password: "p".into(),
         };
         let auth = Credentials { logins: vec![login("docker.io", "hub"), login("localhost:5002", "local")] };
-        for (asked, name) in
-            [("registry-1.docker.io", "hub"), ("localhost:5002", "local"), ("localhost:5003", "")]
-        {
+        for (asked, name) in [
+            ("registry-1.docker.io", "hub"),
+            ("LOCALHOST:5002", "local"),
+            ("localhost:5002", "local"),
+            ("localhost:5003", ""),
+        ] {
             let request = Request::new(CredentialsRequest { host: asked.into() });
             assert_eq!(auth.credentials(request).await.unwrap().into_inner().username, name);
         }

@@ -32,6 +32,8 @@ pub(super) struct DryRun {
     target: Option<String>,
     platforms: Vec<Part>,
     tags: Vec<String>,
+    /// What the tags would point to if there is one platform: index or manifest.
+    single_platform: &'static str,
     /// Their names; values may be nobody's business.
     build_args: Vec<String>,
     /// What was left out of the source though no pattern says so.
@@ -75,7 +77,8 @@ impl DryRun {
     fn of(plan: &Plan, source: &Source, platforms: Vec<Platform>, workers: &[Worker]) -> Self {
         let (tree_id, content_key) = source.names();
         let spec = plan.spec(SnapshotRef { tree_id, content_key }, platforms);
-        let BuildSpec { platforms, tags, target, build_args, emulation, dockerfile, .. } = spec;
+        let BuildSpec { platforms, tags, target, build_args, emulation, dockerfile, single_platform, .. } =
+            spec;
         Self {
             context: plan.location.shown.clone(),
             files: source.files,
@@ -86,8 +89,9 @@ impl DryRun {
             target,
             platforms: platforms.iter().map(|platform| part(platform, emulation, workers)).collect(),
             tags: tags.iter().map(ToString::to_string).collect(),
+            single_platform: single_platform.as_str(),
             build_args: build_args.into_keys().collect(),
-            warnings: source.warnings.clone(),
+            warnings: plan.warnings.iter().chain(&source.warnings).cloned().collect(),
         }
     }
 
@@ -115,7 +119,8 @@ impl DryRun {
             })
             .collect();
         out.extend(columns(&rows));
-        out.extend(self.tags.iter().map(|tag| format!("would publish {tag}")));
+        let form = if self.single_platform == "manifest" { "  as a plain manifest" } else { "" };
+        out.extend(self.tags.iter().map(|tag| format!("would publish {tag}{form}")));
         if self.tags.is_empty() {
             out.push("would publish nothing, since no tag was given (-t)".to_owned());
         }

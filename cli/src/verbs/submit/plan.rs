@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 
 use farm_dockerfile::{Build, Dockerfile, Sources};
 use farm_proto::convert::{check_build_arg, check_stage};
-use farm_types::run_options::parse_bytes;
+use farm_types::run_options::{Ulimit, parse_bytes};
 use farm_types::spec::{Call, NamedContext, Purpose, parse_duration};
 use farm_types::{
-    BuildSpec, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, RunOptions, SnapshotRef,
+    BuildSpec, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, RunOptions, SinglePlatform,
+    SnapshotRef,
 };
 use tempfile::TempDir;
 
 use super::Args;
 use super::buildx::attest;
 use super::call::Asked;
+use super::environment;
 use super::results::ResultFiles;
 use crate::context::stdin::{self, Came};
 use crate::context::{Address, Location};
@@ -30,10 +32,14 @@ pub(super) struct Plan {
     pub(super) location: Location,
     /// Empty: all that the farm builds natively.
     pub(super) platforms: Vec<Platform>,
+    /// The variable that named them, if no flag did.
+    pub(super) platforms_from: Option<&'static str>,
+    /// What was asked for and has no effect.
+    pub(super) warnings: Vec<String>,
     pub(super) idempotency_key: String,
     tags: Vec<ImageTag>,
     target: Option<String>,
-    build_args: BTreeMap<String, String>,
+    pub(super) build_args: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
     no_cache: bool,
     no_cache_stages: Vec<String>,
@@ -42,7 +48,8 @@ pub(super) struct Plan {
     pub(super) result_files: ResultFiles,
     /// What came from standard input; goes with the plan.
     pub(super) temporary: Option<TempDir>,
-    provenance: Provenance,
+    pub(super) provenance: Provenance,
+    pub(super) single_platform: SinglePlatform,
     named_contexts: BTreeMap<String, NamedContext>,
     emulation: Emulation,
     timeout_ms: Option<u64>,
@@ -53,17 +60,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Checks all that can be checked here. `environment` gives the values of `--build-arg NAME`, `input` what `-` stands
-    /// for.
+    /// Checks all that can be checked here. `variable` gives the environment's values, `input` what `-` stands for.
     ///
     /// # Errors
     /// The first thing that can't be taken, with its cure.
     pub(super) fn new(
         args: Args,
-        environment: impl Fn(&str) -> std::result::Result<Option<String>, Invalid>,
+        variable: impl Fn(&str) -> std::result::Result<Option<String>, Invalid>,
         input: impl Read,
     ) -> Result<Self> {
         args.others.check()?;
+        let mut platforms_from = None;
         let asked = Asked::new(args.check, args.call.as_deref())?;
         if let (true, Some(asked)) = (args.json, asked)
             && asked.call != Call::Check
@@ -71,17 +78,19 @@ impl Plan {
             let cure = "that is the JSON of a build, which an answer isn't; write --call METHOD,format=json";
             return Err(Invalid::new("--json", "", cure).into());
         }
-        let mut platforms = Vec::new();
-        for list in &args.platform {
-            for platform in Platform::parse_list(list).map_err(|e| flag("--platform", e))? {
-                if !platforms.contains(&platform) {
-                    platforms.push(platform);
-                }
-            }
+        let mut platforms = environment::platforms(&args.platform).map_err(|e| flag("--platform", e))?;
+        let from_environment = if platforms.is_empty() { variable(environment::PLATFORM)? } else { None };
+        if let Some(list) = from_environment.filter(|list| !list.is_empty()) {
+            platforms = environment::platforms([&list]).map_err(|e| flag("DOCKER_DEFAULT_PLATFORM", e))?;
+            platforms_from = Some(environment::PLATFORM);
         }
         let mut tags: Vec<ImageTag> = Vec::new();
         for text in &args.tag {
-            let tag = text.parse().map_err(|e| flag("-t", e))?;
+            let tag: ImageTag = text.parse().map_err(|e| flag("-t", e))?;
+            tag.repository
+                .host()
+                .check()
+                .map_err(|e| Invalid::new("-t", text, format!("its registry: {}", e.cure)))?;
             if !tags.contains(&tag) {
                 tags.push(tag);
             }
@@ -91,13 +100,14 @@ impl Plan {
             let (name, value) = match text.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 // As with Docker: what the environment hasn't got isn't passed on.
-                None => (text.as_str(), environment(text).map_err(|e| flag("--build-arg", e))?),
+                None => (text.as_str(), variable(text).map_err(|e| flag("--build-arg", e))?),
             };
             check_build_arg(name).map_err(|e| flag("--build-arg", e))?;
             if let Some(value) = value {
                 build_args.insert(name.to_owned(), value);
             }
         }
+        environment::source_date_epoch(&mut build_args, &variable)?;
         let mut labels = BTreeMap::new();
         for text in &args.label {
             let (name, value) = text.split_once('=').unwrap_or((text, ""));
@@ -127,6 +137,16 @@ impl Plan {
         };
         for text in &args.attest {
             provenance = attest(text)?.unwrap_or(provenance);
+        }
+        let single_platform: SinglePlatform = match &args.single_platform {
+            Some(text) => text.parse().map_err(|e| flag("--single-platform", e))?,
+            None => SinglePlatform::default(),
+        };
+        // Which they are when none were named, the farm says.
+        single_platform.check(platforms.len(), provenance).map_err(|e| flag("--single-platform", e))?;
+        if let (Some(false), Some(tag)) = (args.push, args.tag.first()) {
+            let cure = "results are always pushed to the registries of the tags; leave -t out to see only whether it builds";
+            return Err(Invalid::new("--push=false", tag, cure).into());
         }
         let mut no_cache_stages = Vec::new();
         for name in args.no_cache_filter.iter().flat_map(|list| list.split(',')) {
@@ -169,6 +189,8 @@ impl Plan {
             result_files,
             temporary,
             platforms,
+            platforms_from,
+            warnings: args.ignored.warnings(),
             idempotency_key,
             tags,
             target: args.target.filter(|target| !target.is_empty()),
@@ -177,6 +199,7 @@ impl Plan {
             no_cache: args.no_cache,
             pull: args.pull,
             provenance,
+            single_platform,
             named_contexts,
             emulation,
             timeout_ms,
@@ -201,6 +224,7 @@ impl Plan {
             run: self.run.clone(),
             pull: if self.pull { PullMode::Always } else { PullMode::Default },
             provenance: self.provenance,
+            single_platform: self.single_platform,
             named_contexts: self.named_contexts.clone(),
             emulation: self.emulation,
             timeout_ms: self.timeout_ms,
@@ -242,14 +266,22 @@ fn timeout_ms(text: &str) -> Result<u64, Invalid> {
     millis.ok_or_else(|| Invalid::new("--timeout", text, "write a time like 90s, 10m or 2h, at most 30 days"))
 }
 
+/// The parts of lists; an empty one has none.
+fn list(texts: &[String]) -> Vec<&str> {
+    texts.iter().filter(|text| !text.is_empty()).flat_map(|text| text.split(',')).collect()
+}
+
 fn run_options(args: &Args) -> Result<RunOptions, Invalid> {
-    let list = |texts: &[String]| {
-        texts.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect::<Vec<_>>()
-    };
     let hosts = list(&args.add_host);
-    let ulimits = list(&args.ulimit);
+    let mut ulimits: Vec<Ulimit> = Vec::new();
+    for text in list(&args.ulimit) {
+        let ulimit: Ulimit = text.parse().map_err(|e| flag("--ulimit", e))?;
+        // Of each kind there is one, and the last one counts.
+        ulimits.retain(|known| known.name() != ulimit.name());
+        ulimits.push(ulimit);
+    }
     Ok(RunOptions {
-        network: match &args.network {
+        network: match args.network.as_deref().filter(|text| !text.is_empty()) {
             Some(text) => text.parse().map_err(|e| flag("--network", e))?,
             None => Default::default(),
         },
@@ -259,14 +291,13 @@ fn run_options(args: &Args) -> Result<RunOptions, Invalid> {
             .collect::<Result<_, _>>()
             .map_err(|e| flag("--add-host", e))?,
         shm_bytes: match &args.shm_size {
-            Some(text) => Some(parse_bytes(text).map_err(|e| flag("--shm-size", e))?),
+            // 0 is the engine's own, as with Docker.
+            Some(text) => {
+                Some(parse_bytes(text).map_err(|e| flag("--shm-size", e))?).filter(|bytes| *bytes > 0)
+            }
             None => None,
         },
-        ulimits: ulimits
-            .iter()
-            .map(|text| text.parse())
-            .collect::<Result<_, _>>()
-            .map_err(|e| flag("--ulimit", e))?,
+        ulimits,
         hostname: None,
     })
 }
@@ -277,7 +308,13 @@ fn stand_in(
     file: Option<PathBuf>,
     input: impl Read,
 ) -> Result<(String, Option<PathBuf>, Option<TempDir>)> {
+    let file = file.filter(|file| !file.as_os_str().is_empty());
     let from_input = file.as_deref() == Some(Path::new("-"));
+    if let Some(file) = file.as_ref().and_then(|file| file.to_str()).filter(|file| file.contains("://")) {
+        let cure =
+            format!("farm takes no address here yet; write curl -fsSL {file} | farm submit -f - CONTEXT");
+        return Err(Invalid::new("-f", file, cure).into());
+    }
     match (context.as_str(), from_input) {
         ("-", true) => Err(Error::Usage(
             "- -f -: context and Dockerfile can't both come from standard input; name a file, or a folder"

@@ -11,12 +11,17 @@ struct Line {
 
 /// A plan for a context with a Dockerfile, from a command line.
 fn plan(line: &[&str]) -> Result<Plan> {
+    plan_with(line, |name| (name == "HOME_MADE").then(|| "yes".to_owned()))
+}
+
+/// The same with this environment.
+fn plan_with(line: &[&str], variable: impl Fn(&str) -> Option<String>) -> Result<Plan> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("Dockerfile"), "FROM x").unwrap();
     let context = dir.path().to_str().unwrap();
     let args =
         Line::try_parse_from(["submit", context].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).args;
-    Plan::new(args, |name| Ok((name == "HOME_MADE").then(|| "yes".to_owned())), std::io::empty())
+    Plan::new(args, |name| Ok(variable(name)), std::io::empty())
 }
 
 fn spec(line: &[&str]) -> farm_types::BuildSpec {
@@ -84,6 +89,119 @@ fn flags_mean_what_they_mean_to_buildx() {
     assert_eq!(spec.dockerfile, "Dockerfile");
     assert_eq!(self::spec(&["--provenance=mode=max"]).provenance, farm_types::Provenance::Max);
     assert_eq!(self::spec(&[]).provenance, farm_types::Provenance::Off);
+}
+
+/// Forms of flags that buildx takes, and what the request has of them.
+#[test]
+fn flags_are_taken_in_the_forms_of_buildx() {
+    let tags = |line: &[&str]| spec(line).tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    for line in [
+        &["-tr.example/a"][..],
+        &["-t=r.example/a"],
+        &["--tag=r.example/a"],
+        &["-t", "r.example/a", "-t=R.EXAMPLE/a:latest"],
+    ] {
+        assert_eq!(tags(line), "r.example/a:latest", "{line:?}");
+    }
+    assert_eq!(tags(&["-tr.example/a", "-t", "r.example/b:1"]), "r.example/a:latest r.example/b:1");
+    let hosts = |line: &[&str]| {
+        spec(line).run.add_hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        hosts(&["--add-host", "a:10.0.0.7", "--add-host=b=10.0.0.8,c=[::1]", "--add-host="]),
+        "a=10.0.0.7 b=10.0.0.8 c=::1"
+    );
+    let shm = |size: &str| spec(&["--shm-size", size]).run.shm_bytes;
+    for (size, bytes) in [
+        ("64m", 64 << 20),
+        ("64MB", 64 << 20),
+        ("1.5G", 3 << 29),
+        ("7b", 7),
+        ("512KiB", 512 << 10),
+        ("1 k", 1024),
+    ] {
+        assert_eq!(shm(size), Some(bytes), "{size}");
+    }
+    assert_eq!(shm("0"), None);
+    let ulimits =
+        |line: &[&str]| spec(line).run.ulimits.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        ulimits(&["--ulimit=nofile=1", "--ulimit", "core=-1", "--ulimit", "nofile=2:3"]),
+        "core=-1:-1 nofile=2:3"
+    );
+    let labels = spec(&["--label", "a", "--label=b=", "--label", "c=d=e", "--label", "c=f"]).labels;
+    assert_eq!(labels.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(), ["a=", "b=", "c=f"]);
+    let platforms = |line: &[&str]| spec(line).platforms.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        platforms(&["--platform=linux/arm64/v8, amd64,", "--platform", "linux/x86_64"]),
+        ["linux/arm64", "linux/amd64"]
+    );
+    let here: Platform = std::env::consts::ARCH.parse().unwrap();
+    assert_eq!(platforms(&["--platform", "local"]), [here.to_string()]);
+    assert_eq!(spec(&["--target", "a", "--target=b"]).target.as_deref(), Some("b"));
+    assert_eq!(spec(&["--target="]).target, None);
+    assert_eq!(spec(&["--network="]).run.network, farm_types::run_options::Network::Default);
+    let both = spec(&["--no-cache", "--no-cache-filter", "a", "--no-cache-filter=b,c"]);
+    assert!(both.no_cache && both.no_cache_stages == ["a", "b", "c"]);
+    assert!(plan(&["--push=true", "-tr.example/a"]).is_ok() && plan(&["--push=false"]).is_ok());
+    assert!(plan(&["-f", ""]).is_ok());
+    for (line, cure) in [
+        (&["--push=false", "-tr.example/a"][..], "leave -t out"),
+        (&["-f", "http://h/Dockerfile"], "curl -fsSL http://h/Dockerfile | farm submit -f -"),
+        (&["-t", "r.example:70000/a"], "no port"),
+        (
+            &["--single-platform", "manifest", "--platform", "amd64,arm64"],
+            "--single-platform \"manifest\": the build is for 2 platforms",
+        ),
+        (&["--single-platform", "manifest", "--attest", "type=provenance"], "leave one of the two out"),
+        (&["--single-platform", "list"], "write index or manifest"),
+    ] {
+        assert!(error(line).contains(cure), "{line:?}: {}", error(line));
+    }
+    let ignored = plan(&["--rm", "--compress", "-m", "1g", "-c", "5", "--memory-swap", "-1"])
+        .unwrap_or_else(|e| panic!("{e}"));
+    let said = ignored.warnings.join("\n");
+    assert!(
+        said.contains("--memory has no effect") && said.contains("--cpu-shares") && !said.contains("--rm"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_environment_counts_as_with_buildx() {
+    let set = |name: &'static str, value: &'static str| {
+        move |asked: &str| (asked == name).then(|| value.to_owned())
+    };
+    let args = |line: &[&str], epoch: &'static str| {
+        plan_with(line, set("SOURCE_DATE_EPOCH", epoch))
+            .map(|plan| plan.build_args.into_iter().collect::<Vec<_>>())
+    };
+    let epoch = |value: &str| [("SOURCE_DATE_EPOCH".to_owned(), value.to_owned())];
+    assert_eq!(args(&[], "1000000000").unwrap(), epoch("1000000000"));
+    assert_eq!(args(&["--build-arg", "SOURCE_DATE_EPOCH=5"], "1000000000").unwrap(), epoch("5"));
+    assert_eq!(args(&["--build-arg", "SOURCE_DATE_EPOCH"], "7").unwrap(), epoch("7"));
+    // Given as empty, it is none, whatever the environment says.
+    assert_eq!(args(&["--build-arg", "SOURCE_DATE_EPOCH="], "7").unwrap(), epoch(""));
+    assert_eq!(args(&[], "").unwrap(), []);
+    for wrong in ["abc", "1.5", " 1", "253402300800"] {
+        let error = args(&[], wrong).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("SOURCE_DATE_EPOCH {wrong:?}: write seconds since 1970")),
+            "{error}"
+        );
+    }
+    let error = error(&["--build-arg", "SOURCE_DATE_EPOCH=soon"]);
+    assert!(error.starts_with("--build-arg SOURCE_DATE_EPOCH \"soon\""), "{error}");
+    let platforms = |line: &[&str], value: &'static str| {
+        plan_with(line, set("DOCKER_DEFAULT_PLATFORM", value))
+            .map(|plan| (plan.platforms, plan.platforms_from))
+    };
+    let arm: Platform = "linux/arm64".parse().unwrap();
+    assert_eq!(platforms(&[], "linux/arm64").unwrap(), (vec![arm.clone()], Some("DOCKER_DEFAULT_PLATFORM")));
+    assert_eq!(platforms(&["--platform", "arm64"], "linux/amd64").unwrap(), (vec![arm], None));
+    assert_eq!(platforms(&[], "").unwrap(), (vec![], None));
+    let error = platforms(&[], "linux/arm46").unwrap_err().to_string();
+    assert!(error.starts_with("DOCKER_DEFAULT_PLATFORM \"linux/arm46\""), "{error}");
 }
 
 #[test]

@@ -17,6 +17,8 @@ transitions! { BuildState:
     CANCELLED = Cancelling => Cancelled;
     /// Its execution was cancelled, though nobody asked for the end of this build.
     CANCELLED_WITH = Queued | Running => Cancelled;
+    /// Its end was asked for before anything was merged: no tag can have been touched.
+    CALL_OFF = Publishing => Cancelled;
     /// Its index is where it should be.
     PUBLISHED = Publishing => Succeeded;
     /// Its index could not be made, put or tagged (in time).

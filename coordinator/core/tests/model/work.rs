@@ -332,7 +332,14 @@ impl World {
     }
 
     pub fn cancel(&mut self, build: Row) {
-        let Ok(next) = life::build::ASK_CANCEL.take(self.builds[build].state) else { return };
+        let Ok(next) = life::build::ASK_CANCEL.take(self.builds[build].state) else {
+            // `call_off`: what is merged may have moved a tag.
+            let row = &mut self.builds[build];
+            if row.publication.is_none() {
+                row.state = life::build::CALL_OFF.take(row.state).unwrap_or(row.state);
+            }
+            return;
+        };
         self.builds[build].state = next;
         let execution = self.builds[build].execution;
         let wanted = self

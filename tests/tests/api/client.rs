@@ -234,7 +234,7 @@ impl Sim {
 
     /// Says the end of an attempt, and hears whether it was accepted.
     pub async fn finish(&mut self, lease: &v1::Lease, outcome: v1::finished::Outcome) -> bool {
-        let finished = v1::Finished { lease: Some(lease.clone()), outcome: Some(outcome) };
+        let finished = v1::Finished { lease: Some(lease.clone()), outcome: Some(outcome), self_check: None };
         self.tell(v1::control_request::Message::Finished(finished)).await;
         loop {
             if let v1::control_response::Message::FinishedReply(reply) = self.next().await.unwrap()

@@ -23,6 +23,7 @@ use super::engine::{Engine, reason};
 use super::failure::{self, Circumstances};
 use super::filesync::{Files, Times};
 use super::request;
+use super::said::Named;
 use super::session::Session;
 use super::status::{self, Shared};
 use super::syntax::{self, Dockerfile};
@@ -32,6 +33,8 @@ use super::types::{Solve, SolveError, Solved};
 const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the Solve call may outlive its session, to say itself what happened.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long an engine may take to say again what became of a solve whose answer could not be read.
+const SAID_AGAIN: Duration = Duration::from_secs(3);
 /// How long an ended solve may take to be gone in the engine.
 const GONE: Duration = Duration::from_secs(5);
 
@@ -78,7 +81,8 @@ impl Engine {
         let collected = Shared::new(stages(&solve, &dockerfile));
         let ended = CancellationToken::new();
         let told = events.clone();
-        let following = status::follow(channel.clone(), reference, collected.clone(), told, ended.clone());
+        let following =
+            status::follow(channel.clone(), reference.clone(), collected.clone(), told, ended.clone());
         let mut following = AbortOnDropHandle::new(tokio::spawn(following));
 
         let given = async {
@@ -104,6 +108,18 @@ impl Engine {
             }
             // The status ends when the engine has let go of the solve.
             Outcome::Stopped | Outcome::SessionLost => drop(tokio::time::timeout(GONE, &mut following).await),
+        }
+        if matches!(&outcome, Outcome::Answer(Err(status)) if failure::is_broken(status)) {
+            // What came was no answer. If the engine is there, its status says what became of the steps.
+            let asking = async {
+                if let Ok(channel) = self.dialer().dial().await {
+                    status::follow(channel, reference, collected.clone(), events.clone(), ended).await;
+                }
+            };
+            tokio::select! {
+                _ = tokio::time::timeout(SAID_AGAIN, asking) => {}
+                () = stop.cancelled() => {}
+            }
         }
         drop(session);
         if let (Outcome::Answer(Err(_)), Some(missing), false) =
@@ -138,7 +154,7 @@ impl Engine {
                     platform: &solve.platform,
                     target: solve.target.as_deref(),
                     engine: self.address().short(),
-                    is_run: solve.is_run,
+                    named: Named::of(&solve, &dockerfile),
                 };
                 let mut failure = failure::classify(&status, &circumstances);
                 if let Some(syntax) = &dockerfile.syntax {

@@ -11,6 +11,7 @@
 mod calls;
 mod failures;
 mod source;
+mod untouched;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -83,7 +84,6 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         logins: Vec::new(),
         internal: false,
         call: None,
-        is_run: false,
     }
 }
 

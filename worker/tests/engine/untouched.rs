@@ -1,0 +1,163 @@
+//! A failure is told alike however long what failed is, and whatever words a user put into it.
+//!
+//! To add a row: a [`Row`] in one of the tables; each is one build of the real engine.
+
+use super::*;
+
+/// What follows from a failed build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    cause: Cause,
+    code: &'static str,
+    exit_code: Option<i32>,
+    /// The first line of the Dockerfile that is marked; 0 for none.
+    line: u32,
+}
+
+/// A failing build, and what is to be told of it.
+struct Row {
+    what: String,
+    solve: Solve,
+    told: Told,
+    /// The last line of output that the failure shows.
+    last: Option<String>,
+}
+
+impl Row {
+    fn new(what: impl Into<String>, solve: Solve, told: Told) -> Self {
+        Self { what: what.into(), solve, told, last: None }
+    }
+
+    fn last(self, line: impl Into<String>) -> Self {
+        Self { last: Some(line.into()), ..self }
+    }
+}
+
+fn run_failed(exit_code: i32, line: u32) -> Told {
+    Told { cause: Cause::User, code: "run_failed", exit_code: Some(exit_code), line }
+}
+
+fn user(code: &'static str, line: u32) -> Told {
+    Told { cause: Cause::User, code, exit_code: None, line }
+}
+
+/// Builds each; says all that is wrong at the end.
+async fn hold(engine: &Engine, rows: Vec<Row>) {
+    let mut wrong = Vec::new();
+    for row in rows {
+        let started = Instant::now();
+        let (outcome, _) = run(engine, row.solve).await;
+        let Err(SolveError::Failed(failure)) = outcome else {
+            wrong.push(format!("{}: {outcome:?}", row.what));
+            continue;
+        };
+        let short: String = failure.message.chars().take(300).collect();
+        eprintln!("{} ({:?}): {} {}", row.what, started.elapsed(), failure.code, short);
+        let line = failure.source.as_ref().map_or(0, |source| source.marked.0);
+        let found = (failure.cause, failure.code.as_str(), failure.exit_code, line);
+        let told = row.told;
+        if found != (told.cause, told.code, told.exit_code, told.line) {
+            wrong.push(format!("{}: {found:?} and not {told:?}: {short}", row.what));
+        }
+        let last = failure.log_tail.last();
+        if row.last.is_some() && last != row.last.as_ref() {
+            wrong.push(format!("{}: the last output is {last:?} and not {:?}", row.what, row.last));
+        }
+        if told.exit_code.is_some() && failure.step.is_none() {
+            wrong.push(format!("{}: no step", row.what));
+        }
+        // Also where it repeats what the user wrote.
+        if failure.message.chars().count() > 2500 {
+            wrong.push(format!("{}: a message of {} bytes", row.what, failure.message.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn file(text: &str) -> Solve {
+    solve(text, MemoryTree::default())
+}
+
+/// A command of so many lines.
+fn lines(count: usize, end: &str) -> String {
+    let line = |n| format!("echo line {n} {} && \\\n  ", fresh());
+    (0..count).map(line).chain([end.to_owned()]).collect()
+}
+
+#[tokio::test]
+async fn however_long_the_dockerfile_or_the_command_is() {
+    let Some(address) = address() else { return };
+    let engine = connect(&address).await;
+    let base = from();
+    let mut rows = Vec::new();
+    for count in [5, 40, 70, 200] {
+        let text = format!("{base}\nRUN {}\n", lines(count, "echo last && exit 3"));
+        rows.push(Row::new(format!("a command of {count} lines"), file(&text), run_failed(3, 2)).last("last"));
+    }
+    for size in [6_000, 20_000, 35_000, 400_000, 4_000_000] {
+        let comment = format!("# {}\n", "x".repeat(76)).repeat(size / 79);
+        let text = format!("{base}\n{comment}RUN echo {} && exit 3\n", fresh());
+        let line = u32::try_from(text.lines().count()).unwrap();
+        rows.push(Row::new(format!("a Dockerfile of {size} bytes"), file(&text), run_failed(3, line)));
+    }
+    for size in [16_000, 100_000, 120_000] {
+        let script = format!(": {}\n", "y".repeat(77)).repeat(size / 80);
+        let text = format!("{base}\nRUN <<EOF\n{script}echo {}\nexit 3\nEOF\n", fresh());
+        rows.push(Row::new(format!("a script of {size} bytes"), file(&text), run_failed(3, 2)));
+        let text = format!("{base}\nRUN <<EOF\n#!/bin/sh\n{script}echo {}\nexit 3\nEOF\n", fresh());
+        rows.push(Row::new(format!("a program of {size} bytes"), file(&text), run_failed(3, 2)));
+    }
+    let script = format!(": {}\n", "y".repeat(77)).repeat(400_000 / 80);
+    let text = format!("{base}\nRUN <<EOF\n#!/bin/sh\n{script}echo {}\nexit 3\nEOF\n", fresh());
+    rows.push(Row::new("a program of 400 kB", file(&text), run_failed(3, 2)));
+    // More than the system takes as one argument.
+    let text = format!("{base}\nRUN {}\n", lines(4000, "exit 3"));
+    rows.push(
+        Row::new("a command that is too long to be run", file(&text), run_failed(1, 2))
+            .last("exec /bin/sh: argument list too long"),
+    );
+    let text = format!("{base}\nRUN echo {}\n", "z".repeat(70_000));
+    rows.push(Row::new("a line of 70 kB", file(&text), user("dockerfile_syntax", 1)));
+    let text = format!("{base}\nRUN {}\n", lines(100, "sh -c 'kill -9 $$'"));
+    let killed = Told { cause: Cause::Killed, code: "run_killed", exit_code: Some(137), line: 2 };
+    rows.push(Row::new("a long command that is killed", file(&text), killed));
+    hold(&engine, rows).await;
+}
+
+#[tokio::test]
+async fn however_much_else_there_is() {
+    let Some(address) = address() else { return };
+    let engine = connect(&address).await;
+    let base = from();
+    let failing = format!("RUN echo {} && exit 3\n", fresh());
+    let many = |instruction: &str, count: usize, size: usize| -> String {
+        (0..count).map(|n| format!("{instruction} V{n}={}\n", "v".repeat(size))).collect()
+    };
+    let mut rows = Vec::new();
+    for (instruction, count, size) in [("ENV", 1, 60_000), ("ENV", 20, 40_000), ("LABEL", 30, 60_000)] {
+        let text = format!("{base}\n{}{failing}", many(instruction, count, size));
+        let line = u32::try_from(text.lines().count()).unwrap();
+        rows.push(Row::new(
+            format!("{count} of {instruction} with {size} bytes each"),
+            file(&text),
+            run_failed(3, line),
+        ));
+    }
+    let mut labelled = file(&format!("{base}\n{failing}"));
+    labelled.labels = (0..20).map(|n| (format!("l{n}"), "v".repeat(100_000))).collect();
+    rows.push(Row::new("labels of 2 MB", labelled, run_failed(3, 2)));
+    let mut many_args = file(&format!("{base}\n{}{failing}", "ARG A=1\n".repeat(20)));
+    many_args.build_args = (0..5000).map(|n| (format!("A{n}"), "v".repeat(200))).collect();
+    rows.push(Row::new("5000 arguments", many_args, run_failed(3, 22)));
+    let mut long_arg = file(&format!("{base}\nARG LONG\n{failing}"));
+    long_arg.build_args = [("LONG".to_owned(), "v".repeat(100_000))].into();
+    rows.push(Row::new("an argument of 100 kB", long_arg, run_failed(3, 3)));
+    // Which files are wanted stands in the headers of the engine's own requests.
+    let names: Vec<String> = (0..6000).map(|n| format!("folder-with-a-name/another-one/file-{n}")).collect();
+    let copies: String = names.iter().map(|name| format!("COPY {name} /\n")).collect();
+    let tree = memory(names.iter().map(|name| (name.as_str(), "")));
+    let text = format!("{base} AS files\n{copies}{base}\nCOPY folder-with-a-name /\n{failing}");
+    let line = u32::try_from(text.lines().count()).unwrap();
+    rows.push(Row::new("6000 files by name", solve(&text, tree), run_failed(3, line)));
+    hold(&engine, rows).await;
+}

@@ -50,4 +50,5 @@ mod several_coordinators;
 mod sick;
 mod terminal;
 mod transcripts;
+mod untouched;
 mod usage;

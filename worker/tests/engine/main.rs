@@ -10,6 +10,7 @@
 
 mod calls;
 mod failures;
+mod measured;
 mod source;
 mod untouched;
 

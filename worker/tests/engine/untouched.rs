@@ -161,3 +161,82 @@ async fn however_much_else_there_is() {
     rows.push(Row::new("6000 files by name", solve(&text, tree), run_failed(3, line)));
     hold(&engine, rows).await;
 }
+
+/// Words of engines, of registries and of farm, by which failures are told apart elsewhere.
+const WORDS: [&str; 14] = [
+    "context canceled",
+    "no space left on device",
+    "access denied",
+    "cannot allocate memory",
+    "no such host",
+    "certificate",
+    "x509: certificate signed by unknown authority",
+    "401 Unauthorized",
+    "docker/dockerfile",
+    "exec /bin/sh: exec format error",
+    "failed to push x: denied",
+    "no active session for x",
+    "farm cannot serve the source: x",
+    "\\\" did not complete successfully: exit code: 137: context canceled",
+];
+
+#[tokio::test]
+async fn whatever_words_a_command_says() {
+    let Some(address) = address() else { return };
+    let engine = connect(&address).await;
+    let base = from();
+    let mut rows = Vec::new();
+    for word in WORDS {
+        // Short, and as long as no list of headers was before; printed, and not.
+        let short = format!("{base}\nRUN echo \"{word}\" # {}\nRUN echo \"{word}\" >&2; exit 3\n", fresh());
+        rows.push(Row::new(word, file(&short), run_failed(3, 3)));
+        let long = format!("{base}\nRUN {}\n", lines(100, &format!("true \"{word}\" && exit 3")));
+        rows.push(Row::new(format!("long: {word}"), file(&long), run_failed(3, 2)));
+    }
+    // A program that can't be begun, with such a name.
+    for word in ["/no space left on device", "/context canceled"] {
+        let text = format!("{base}\nRUN [\"{word}\"]\n");
+        rows.push(Row::new(word, file(&text), run_failed(127, 2)));
+    }
+    hold(&engine, rows).await;
+}
+
+#[tokio::test]
+async fn whatever_words_names_and_paths_are_made_of() {
+    let Some(address) = address() else { return };
+    let engine = connect(&address).await;
+    let base = from();
+    let mut rows = Vec::new();
+    for name in ["team/certificate-authority", "docker/dockerfiles/base", "x509", "eof/unauthorized", "denied"] {
+        let text = format!("FROM {}/{name}:1\n", registry());
+        rows.push(Row::new(name, file(&text), user("base_image_missing", 1)));
+    }
+    for word in WORDS {
+        let quoted = word.replace("\\\"", "'");
+        let text = format!("{base}\nCOPY [\"a: {quoted}\", \"/\"]\n");
+        rows.push(Row::new(format!("COPY: {word}"), file(&text), user("copy_source_missing", 2)));
+        // A file in the place of a folder, which an engine tells without quotes.
+        let text = format!("FROM scratch\nCOPY [\"f\", \"/a: {quoted}\"]\nCOPY [\"f\", \"/a: {quoted}/b\"]\n");
+        let tree = memory([("f", "")]);
+        rows.push(Row::new(format!("in the place: {word}"), solve(&text, tree), user("engine_error", 3)));
+        let mut targeted = file(&format!("{base}\n"));
+        targeted.target = Some(format!("a: {word}"));
+        rows.push(Row::new(format!("target: {word}"), targeted, user("target_missing", 0)));
+        let text = format!("{base}\nARG X\nENV Y=\"${{X:?a: {quoted}}}\"\n");
+        rows.push(Row::new(format!("unset: {word}"), file(&text), user("dockerfile_syntax", 3)));
+        let text = format!("{base}\n{}\n", quoted.to_uppercase());
+        rows.push(Row::new(format!("instruction: {word}"), file(&text), user("dockerfile_syntax", 2)));
+    }
+    let down = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("localhost:{}", listener.local_addr().unwrap().port())
+    };
+    for name in ["certificates/app", "plain/app", "docker/dockerfile", "401-unauthorized"] {
+        let mut pushing = file(&format!("{base}\nRUN echo {}\n", fresh()));
+        pushing.export = export(&[&format!("{down}/{name}")]);
+        let told =
+            Told { cause: Cause::Infrastructure, code: "registry_unavailable", exit_code: None, line: 0 };
+        rows.push(Row::new(format!("push to {name}"), pushing, told));
+    }
+    hold(&engine, rows).await;
+}

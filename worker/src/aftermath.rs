@@ -39,9 +39,12 @@ pub async fn measured(
         // Whoever printed it: can programs of the platform be run here?
         let probed = timeout(TRIAL_WITHIN, ready.engine.probe(platform)).await;
         return match probed {
-            Ok(Err(SolveError::Failed(probed))) if probed.code == "emulator_missing" => {
-                Failure { cause: Cause::Infrastructure, code: probed.code, message: probed.message, ..failure }
-            }
+            Ok(Err(SolveError::Failed(probed))) if probed.code == "emulator_missing" => Failure {
+                cause: Cause::Infrastructure,
+                code: probed.code,
+                message: probed.message,
+                ..failure
+            },
             _ => failure,
         };
     }

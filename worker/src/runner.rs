@@ -18,10 +18,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::aftermath;
 use crate::buildkit::{Export, Login, Missing, Solve, SolveError, Solved};
 use crate::desk::{Accepted, Desk, Lease, StopReason};
 use crate::disk::MetFull;
-use crate::aftermath;
 use crate::engine_watch::{Ready, trial};
 use crate::gauge::{Disks, Gauge};
 use crate::link::Client;
@@ -153,8 +153,7 @@ impl Runner {
             Err(SolveError::SourceIncomplete(missing)) => Outcome::SourceIncomplete(missing),
             Err(SolveError::Failed(failure)) => {
                 let lately = gauge.lately();
-                let failure =
-                    aftermath::measured(failure, &ready, &platform, lately, is_program).await;
+                let failure = aftermath::measured(failure, &ready, &platform, lately, is_program).await;
                 if failure.cause == Cause::Infrastructure {
                     self.suspect.notify_one();
                 }

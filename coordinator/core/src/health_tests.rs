@@ -57,8 +57,18 @@ fn several_jobs_in_a_row_that_failed_for_the_machines_reasons_are_needed() {
 fn a_failures_code_is_held_against_no_worker_that_found_itself_well() {
     let sound = Record { succeeded_at: Some(at(2)), ..record() };
     let codes = [
-        "engine_lost", "session_lost", "engine_error", "no_space", "worker_disk", "source_unreadable",
-        "registry_unavailable", "emulator_missing", "worker_stopped", "run_killed", "run_failed", "words of a user",
+        "engine_lost",
+        "session_lost",
+        "engine_error",
+        "no_space",
+        "worker_disk",
+        "source_unreadable",
+        "registry_unavailable",
+        "emulator_missing",
+        "worker_stopped",
+        "run_killed",
+        "run_failed",
+        "words of a user",
     ];
     for code in codes {
         for passed in [SelfCheck::Passed, SelfCheck::Missing] {

@@ -43,7 +43,8 @@ fn a_failing_command_is_tried_once_however_long_it_is_and_whatever_it_says() {
     let farm = small_farm();
     let padding = format!("# {}\n", "x".repeat(97)).repeat(350);
     let script = format!(": {}\n", "y".repeat(97)).repeat(160);
-    let words = "access denied: no space left on device: cannot allocate memory: context canceled: no such host";
+    let words =
+        "access denied: no space left on device: cannot allocate memory: context canceled: no such host";
     let mut rows = vec![
         ("a command of 70 lines", format!("RUN {}\n", long(70, "exit 3")), 3),
         ("a Dockerfile of 35 kB", format!("{padding}RUN echo {} && exit 3\n", nonce()), 3),
@@ -63,8 +64,7 @@ fn a_failing_command_is_tried_once_however_long_it_is_and_whatever_it_says() {
         assert_eq!(told(&record), run_failed(exit_code), "{what}: {:#}", record["failure"]);
         let failure = &record["failure"];
         assert!(failure["step"].as_str().unwrap().starts_with("[2/2] RUN "), "{what}");
-        let marked = failure["source"]["marked"].as_array().or(failure["source"]["lines"].as_array());
-        assert!(marked.is_some_and(|lines| !lines.is_empty()), "{what}: {failure:#}");
+        assert!(failure["line"].as_u64() >= Some(2), "{what}: {failure:#}");
     }
     // A killed one gets its one more try.
     let killed = failed(&farm, &format!("FROM {BASE}\nRUN {}\n", long(200, "sh -c 'kill -9 $$'")), &[]);
@@ -75,20 +75,34 @@ fn a_failing_command_is_tried_once_however_long_it_is_and_whatever_it_says() {
 #[test]
 fn names_of_images_say_nothing_and_a_worker_is_on_probation_for_none_of_all_that() {
     let farm = Farm::builder().worker(WorkerSpec::new("w1").platforms("linux/amd64").slots(2)).start();
-    for name in ["team/certificate-authority", "docker/dockerfiles/base", "unauthorized/access-denied", "denied"] {
+    for name in
+        ["team/certificate-authority", "docker/dockerfiles/base", "unauthorized/access-denied", "denied"]
+    {
         let record = failed(&farm, &format!("FROM localhost:5002/{name}:1\nRUN true\n"), &[]);
-        assert_eq!(told(&record), ("user".into(), "base_image_missing".into(), None, 1), "{name}: {record:#}");
+        assert_eq!(
+            told(&record),
+            ("user".into(), "base_image_missing".into(), None, 1),
+            "{name}: {record:#}"
+        );
         let message = record["failure"]["message"].as_str().unwrap();
-        assert!(message.contains(name) && !message.contains("trust") && !message.contains("syntax"), "{message}");
+        assert!(
+            message.contains(name) && !message.contains("trust") && !message.contains("syntax"),
+            "{message}"
+        );
     }
     for name in ["certificates/app", "plain/app", "unauthorized/denied"] {
         let dockerfile = format!("FROM scratch\nCOPY Dockerfile /{}\n", nonce());
         let record = failed(&farm, &dockerfile, &["-t", &format!("localhost:5999/{name}:1")]);
         let told = told(&record);
-        assert_eq!(told, ("infrastructure".into(), "registry_unavailable".into(), None, 4), "{name}: {record:#}");
+        assert_eq!(
+            told,
+            ("infrastructure".into(), "registry_unavailable".into(), None, 4),
+            "{name}: {record:#}"
+        );
     }
     // Twelve attempts failed there for reasons of infrastructure, and each time it found itself well.
-    let found = "SELECT count(*) FROM attempts WHERE failure ->> 'cause' = 'infrastructure' AND self_check = ''";
+    let found =
+        "SELECT count(*) FROM attempts WHERE failure ->> 'cause' = 'infrastructure' AND self_check = ''";
     assert_eq!(database::psql(farm.database_url(), found), "12");
     assert_well(&farm);
 }
@@ -99,7 +113,10 @@ fn a_program_is_run_once_and_its_exit_code_is_the_commands() {
     let tag = format!("{}:1", repository("runs"));
     let context = Context::new(&format!("FROM {BASE}\nCOPY Dockerfile /{}\n", nonce()));
     submit(&farm, &context, &["-t", &tag, "--platform", "linux/amd64"]).ok();
-    let program = format!("import sys\ntext = '{}'\nprint(len(text), 'no space left on device')\nsys.exit(7)", "z".repeat(40_000));
+    let program = format!(
+        "import sys\ntext = '{}'\nprint(len(text), 'no space left on device')\nsys.exit(7)",
+        "z".repeat(40_000)
+    );
     let ran = farm.cli(&["run", &tag, "-q", "--entrypoint", "python3", "--", "-c", &program]);
     assert_eq!((ran.status, ran.stdout.as_str()), (7, "40000 no space left on device\n"), "{}", ran.stderr);
     let attempts = "SELECT count(*) FROM attempts WHERE state = 'failed'";

@@ -1,6 +1,6 @@
 //! What engines say when a build fails, and what it means: the rules that [`super::failure`] goes through.
 //!
-//! The texts are those of BuildKit, containerd, runc and registries. Those in the tests of [`super::failure`] came
+//! The texts are those of BuildKit, containerd, runc and registries. Those in `failure_tests.rs` came
 //! from engines of versions 0.13 to 0.32; the others are how these programs are known to put it. The order matters:
 //! the first rule that matches wins, so the more telling texts stand first.
 //!

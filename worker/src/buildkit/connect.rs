@@ -19,8 +19,8 @@ use super::failure::innermost;
 
 /// HTTP/2 windows of streams and of connections, bytes.
 pub(super) const WINDOW_BYTES: u32 = 8 << 20;
-/// The longest message that is taken from an engine: a status can carry a whole Dockerfile many times.
-pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// The longest message that is taken from an engine: a status carries the whole Dockerfile with each warning.
+pub(super) const MAX_MESSAGE_BYTES: usize = 256 << 20;
 /// The longest list of headers that is taken from an engine, bytes. Beyond hyper's 16 KiB the details of a failure would
 /// be dropped without a word, and beyond some more the connection be broken off.
 pub(super) const MAX_HEADERS_BYTES: u32 = 256 << 20;

@@ -10,7 +10,7 @@
 //! Invariant: nothing that a user writes (commands, names, paths, targets, arguments) or prints chooses a failure's
 //! cause, code or exit code. Nothing is looked for in a text that was cut.
 //!
-//! To add a kind: a rule there, a line in the test here, and its code in `docs/`.
+//! To add a kind: a rule there, a line in `failure_tests.rs`, and its code in `docs/`.
 
 use std::error::Error;
 
@@ -62,7 +62,11 @@ pub(super) fn classify(status: &Status, circumstances: &Circumstances<'_>) -> Fa
     // Without details, the engine's status has told it as well.
     let own = said::of_command(text).or_else(|| step.and_then(|step| said::of_command(tidy(&step.error))));
     let exit_code = details.exit_code.or_else(|| own.and_then(said::exit_code));
-    let failed = Failed { own: own.unwrap_or_default(), name: step.map_or("", |step| &step.name) };
+    let failed = Failed {
+        own: own.unwrap_or_default(),
+        name: step.map_or("", |step| &step.name),
+        is_cancelled: status.code() == Code::Cancelled,
+    };
     let mut failure = match exit_code {
         Some(code) if !(broken && failed.was_ended()) => command(code, &failed),
         None if own.is_some() && !broken => unfinished(status.code(), &failed, circumstances),
@@ -105,11 +109,16 @@ pub(super) fn emulator_missing(failure: Failure, platform: &Platform) -> Failure
     Failure { cause: Cause::Infrastructure, code: "emulator_missing".to_owned(), message, ..failure }
 }
 
-/// A session that ended while the solve went on.
-pub(super) fn session_lost(engine: &str) -> Failure {
+/// A session that ended while the solve went on. If a command had failed before, it is that.
+pub(super) fn session_lost(circumstances: &Circumstances<'_>) -> Failure {
+    let failure = classify(&Status::unavailable("its session is lost"), circumstances);
+    if failure.code != "engine_lost" {
+        return failure;
+    }
+    let engine = &circumstances.engine;
     let message =
         format!("the engine at {engine} dropped the session that gives it the source; its solve was ended");
-    Failure::new(Cause::Infrastructure, "session_lost", message)
+    Failure { code: "session_lost".to_owned(), message, ..failure }
 }
 
 /// The error at the bottom: what the operating system said.
@@ -127,6 +136,8 @@ struct Failed<'a> {
     own: &'a str,
     /// Its step's name.
     name: &'a str,
+    /// The answer's code says that the engine ended the build.
+    is_cancelled: bool,
 }
 
 impl Failed<'_> {
@@ -136,11 +147,15 @@ impl Failed<'_> {
 
     /// The engine broke it off.
     fn was_ended(&self) -> bool {
-        self.said().holds(Last("context canceled"))
+        self.is_cancelled || self.said().holds(Last("context canceled"))
     }
 
     fn what(&self) -> String {
-        if self.name.is_empty() { "a command".to_owned() } else { self.name.chars().take(STEP_CHARS).collect() }
+        if self.name.is_empty() {
+            "a command".to_owned()
+        } else {
+            self.name.chars().take(STEP_CHARS).collect()
+        }
     }
 }
 
@@ -186,7 +201,8 @@ fn from_text(code: Code, text: &str, of_file: bool, circumstances: &Circumstance
         return Failure::new(Cause::User, "dockerfile_syntax", shortened(text));
     }
     if said.holds(Begin(SOURCE_FAULT)) {
-        let what = text.split_once(SOURCE_FAULT).map_or(text, |(_, what)| what.trim_start_matches([':', ' ']));
+        let what =
+            text.split_once(SOURCE_FAULT).map_or(text, |(_, what)| what.trim_start_matches([':', ' ']));
         let message = format!("the source could not be served to the engine: {}", shortened(what));
         return Failure::new(Cause::Infrastructure, "source_unreadable", message);
     }

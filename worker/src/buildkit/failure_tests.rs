@@ -46,6 +46,10 @@ impl Default for Build {
 
 impl Build {
     fn classified(&self, status: &Status) -> Failure {
+        self.told(|circumstances| classify(status, circumstances))
+    }
+
+    fn told(&self, tell: impl Fn(&Circumstances<'_>) -> Failure) -> Failure {
         let mut collected = Collected::default();
         let vertex = Vertex {
             digest: "sha256:1".into(),
@@ -86,7 +90,7 @@ impl Build {
             engine: "unix:///x".into(),
             named: Named::of(&solve, &dockerfile),
         };
-        classify(status, &circumstances)
+        tell(&circumstances)
     }
 }
 
@@ -258,7 +262,12 @@ fn a_broken_way_is_a_lost_engine_and_a_text_alone_still_has_its_line() {
 fn without_details_the_status_tells_of_the_step() {
     let command = format!("echo {} && exit 3", "x".repeat(100_000));
     let error = format!("process {} did not complete successfully: exit code: 3", quote(&command));
-    let build = Build { step: format!("[2/2] RUN {command}"), error: error.clone(), log: "last\n".into(), ..Build::default() };
+    let build = Build {
+        step: format!("[2/2] RUN {command}"),
+        error: error.clone(),
+        log: "last\n".into(),
+        ..Build::default()
+    };
     // Nothing was attached; the answer could not be read; the connection broke after the step had.
     let reset = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
     for status in [Status::unknown(&error), reset, Status::unavailable("gone")] {
@@ -273,9 +282,14 @@ fn without_details_the_status_tells_of_the_step() {
         assert!(failure.message.len() < 500);
     }
     // One that the engine ended, when it went.
-    let ended = Build { error: error.replace("exit code: 3", "exit code: 137: context canceled"), ..build };
+    let error = error.replace("exit code: 3", "exit code: 137: context canceled");
+    let ended = Build { error, ..build.clone() };
     let failure = ended.classified(&Status::unavailable("gone"));
     assert_eq!((failure.code.as_str(), failure.exit_code), ("engine_lost", None));
+    // Likewise when it was the session that ended.
+    assert_eq!(build.told(session_lost).code, "run_failed");
+    assert_eq!(ended.told(session_lost).code, "session_lost");
+    assert_eq!(Build::default().told(session_lost).code, "session_lost");
 }
 
 /// Go's `%q`.
@@ -330,11 +344,13 @@ fn text() -> impl Strategy<Value = String> {
 /// The same as a name: a repository's, without spaces.
 fn name() -> impl Strategy<Value = String> {
     let slug = |word: &str| {
-        let allowed = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/') { c } else { '-' };
+        let allowed =
+            |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/') { c } else { '-' };
         let slug: String = word.to_lowercase().chars().map(allowed).collect();
         slug.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
     };
-    let names: Vec<String> = words().into_iter().map(slug).chain(["docker/dockerfiles/base".into()]).collect();
+    let names: Vec<String> =
+        words().into_iter().map(slug).chain(["docker/dockerfiles/base".into()]).collect();
     let host = prop::sample::select(vec!["", "localhost:5999/", "registry.example/team/"]);
     let more = prop::sample::select(vec!["", "/app", "-x", "/docker/dockerfile"]);
     (host, prop::sample::select(names), more).prop_map(|(host, name, more)| format!("{host}{name}{more}"))

@@ -38,7 +38,7 @@ mod types;
 
 pub use address::EngineAddress;
 pub use elf::probe_executable;
-pub use failure::is_unstartable;
 pub use engine::{Engine, EngineDescription, EngineError, EngineKind};
+pub use failure::is_unstartable;
 pub use tree::{MemoryTree, SourceTree, TreeEntry, TreeKind, path_order};
 pub use types::{Export, Login, Missing, Solve, SolveError, Solved};

@@ -75,9 +75,9 @@ impl Said {
     /// Whether all of it, but for what was to be looked for, is about this: `NAME: WORDS …`.
     pub(super) fn is_of_something(&self, words: &[Words]) -> bool {
         let links = self.lines.iter().take(1).flatten().take(2);
-        links.into_iter().any(|link| {
-            words.iter().any(|words| matches!(words, Words::Begin(words) if begins(link, words)))
-        })
+        links
+            .into_iter()
+            .any(|link| words.iter().any(|words| matches!(words, Words::Begin(words) if begins(link, words))))
     }
 }
 
@@ -210,9 +210,8 @@ impl Named {
 
 /// What stands between quotes on the lines of a Dockerfile: the words that may hold spaces.
 fn in_quotes(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().flat_map(|line| {
-        ['"', '\''].into_iter().flat_map(move |quote| line.split(quote).skip(1).step_by(2))
-    })
+    text.lines()
+        .flat_map(|line| ['"', '\''].into_iter().flat_map(move |quote| line.split(quote).skip(1).step_by(2)))
 }
 
 #[cfg(test)]
@@ -228,7 +227,9 @@ mod tests {
     fn words_are_found_where_the_engine_speaks() {
         let text = "failed to push r/x: failed to do request: Head \"https://r/v2\": dial tcp 1.2.3.4:443: connect: connection refused";
         assert!(said(text).is_about("failed to push"));
-        assert!(said(text).holds(Begin("connection refused")) && said(text).holds(Last("connection refused")));
+        assert!(
+            said(text).holds(Begin("connection refused")) && said(text).holds(Last("connection refused"))
+        );
         let text = "a: rpc error: code = Unavailable desc = connection error: desc = \"transport: Error: dial unix /x/containerd.sock: \\\"y\\\": no\"";
         assert!(said(text).holds(Begin("transport")) && said(text).holds(Last("no")));
         assert!(said("write /x: no space left on device: unknown").holds(Last("no space left on device")));
@@ -253,7 +254,10 @@ mod tests {
     #[test]
     fn a_command_ends_where_its_quote_does() {
         let own = |text| of_command(text);
-        assert_eq!(own(r#"process "/bin/sh -c x" did not complete successfully: exit code: 3"#), Some("exit code: 3"));
+        assert_eq!(
+            own(r#"process "/bin/sh -c x" did not complete successfully: exit code: 3"#),
+            Some("exit code: 3")
+        );
         let text = r#"process "sh -c \"y\\\" did not complete successfully: exit code: 9" did not complete successfully: exit code: 137: context canceled"#;
         assert_eq!(own(text), Some("exit code: 137: context canceled"));
         assert_eq!(own(text).and_then(exit_code), Some(137));

@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
 use super::call;
+use super::collected::Collected;
 use super::connect::MAX_MESSAGE_BYTES;
 use super::engine::{Engine, reason};
 use super::failure::{self, Circumstances};
@@ -130,7 +131,9 @@ impl Engine {
         let collected = collected.lock();
         match outcome {
             Outcome::Stopped => Err(SolveError::Stopped),
-            Outcome::SessionLost => Err(failure::session_lost(&self.address().short()).into()),
+            Outcome::SessionLost => {
+                Err(failure::session_lost(&self.circumstances(&solve, &dockerfile, &collected)).into())
+            }
             Outcome::Answer(Ok(Given::Built(answer))) => {
                 Ok(request::solved(&solve, &dockerfile, &answer, collected.timings())?)
             }
@@ -148,15 +151,8 @@ impl Engine {
                 }
             }
             Outcome::Answer(Err(status)) => {
-                let circumstances = Circumstances {
-                    collected: &collected,
-                    dockerfile: &dockerfile,
-                    platform: &solve.platform,
-                    target: solve.target.as_deref(),
-                    engine: self.address().short(),
-                    named: Named::of(&solve, &dockerfile),
-                };
-                let mut failure = failure::classify(&status, &circumstances);
+                let mut failure =
+                    failure::classify(&status, &self.circumstances(&solve, &dockerfile, &collected));
                 if let Some(syntax) = &dockerfile.syntax {
                     failure.message.push_str(&format!(
                         " (the Dockerfile asks for # syntax={syntax}, in whose place the engine's own frontend was used)"
@@ -164,6 +160,23 @@ impl Engine {
                 }
                 Err(failure.into())
             }
+        }
+    }
+
+    /// What was going on when a solve failed.
+    fn circumstances<'a>(
+        &self,
+        solve: &'a Solve,
+        dockerfile: &'a Dockerfile,
+        collected: &'a Collected,
+    ) -> Circumstances<'a> {
+        Circumstances {
+            collected,
+            dockerfile,
+            platform: &solve.platform,
+            target: solve.target.as_deref(),
+            engine: self.address().short(),
+            named: Named::of(solve, dockerfile),
         }
     }
 }

@@ -92,7 +92,9 @@ async fn however_long_the_dockerfile_or_the_command_is() {
     let mut rows = Vec::new();
     for count in [5, 40, 70, 200] {
         let text = format!("{base}\nRUN {}\n", lines(count, "echo last && exit 3"));
-        rows.push(Row::new(format!("a command of {count} lines"), file(&text), run_failed(3, 2)).last("last"));
+        rows.push(
+            Row::new(format!("a command of {count} lines"), file(&text), run_failed(3, 2)).last("last"),
+        );
     }
     for size in [6_000, 20_000, 35_000, 400_000, 4_000_000] {
         let comment = format!("# {}\n", "x".repeat(76)).repeat(size / 79);
@@ -152,6 +154,14 @@ async fn however_much_else_there_is() {
     let mut long_arg = file(&format!("{base}\nARG LONG\n{failing}"));
     long_arg.build_args = [("LONG".to_owned(), "v".repeat(100_000))].into();
     rows.push(Row::new("an argument of 100 kB", long_arg, run_failed(3, 3)));
+    // Each warning carries the whole file.
+    let warned = format!(
+        "{}{base}\n{}{failing}",
+        format!("# {}\n", "x".repeat(97)).repeat(10_000),
+        "env A 1\n".repeat(100)
+    );
+    let line = u32::try_from(warned.lines().count()).unwrap();
+    rows.push(Row::new("100 warnings about a file of 1 MB", file(&warned), run_failed(3, line)));
     // Which files are wanted stands in the headers of the engine's own requests.
     let names: Vec<String> = (0..6000).map(|n| format!("folder-with-a-name/another-one/file-{n}")).collect();
     let copies: String = names.iter().map(|name| format!("COPY {name} /\n")).collect();
@@ -196,7 +206,7 @@ async fn whatever_words_a_command_says() {
     // A program that can't be begun, with such a name.
     for word in ["/no space left on device", "/context canceled"] {
         let text = format!("{base}\nRUN [\"{word}\"]\n");
-        rows.push(Row::new(word, file(&text), run_failed(127, 2)));
+        rows.push(Row::new(word, file(&text), run_failed(1, 2)));
     }
     hold(&engine, rows).await;
 }
@@ -207,16 +217,19 @@ async fn whatever_words_names_and_paths_are_made_of() {
     let engine = connect(&address).await;
     let base = from();
     let mut rows = Vec::new();
-    for name in ["team/certificate-authority", "docker/dockerfiles/base", "x509", "eof/unauthorized", "denied"] {
+    for name in
+        ["team/certificate-authority", "docker/dockerfiles/base", "x509", "eof/unauthorized", "denied"]
+    {
         let text = format!("FROM {}/{name}:1\n", registry());
         rows.push(Row::new(name, file(&text), user("base_image_missing", 1)));
     }
     for word in WORDS {
-        let quoted = word.replace("\\\"", "'");
+        let quoted = word.trim_start_matches("\\\" ");
         let text = format!("{base}\nCOPY [\"a: {quoted}\", \"/\"]\n");
         rows.push(Row::new(format!("COPY: {word}"), file(&text), user("copy_source_missing", 2)));
         // A file in the place of a folder, which an engine tells without quotes.
-        let text = format!("FROM scratch\nCOPY [\"f\", \"/a: {quoted}\"]\nCOPY [\"f\", \"/a: {quoted}/b\"]\n");
+        let text =
+            format!("FROM scratch\nCOPY [\"f\", \"/a: {quoted}\"]\nCOPY [\"f\", \"/a: {quoted}/b\"]\n");
         let tree = memory([("f", "")]);
         rows.push(Row::new(format!("in the place: {word}"), solve(&text, tree), user("engine_error", 3)));
         let mut targeted = file(&format!("{base}\n"));
@@ -239,4 +252,78 @@ async fn whatever_words_names_and_paths_are_made_of() {
         rows.push(Row::new(format!("push to {name}"), pushing, told));
     }
     hold(&engine, rows).await;
+}
+
+/// A way to the engine on which, once it is told to, answers stay behind; then it can be broken, for a new one.
+struct Lossy {
+    address: String,
+    held: CancellationToken,
+    broken: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+fn lossy(address: &str) -> Lossy {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("docker.sock");
+    let real = PathBuf::from(address.strip_prefix("unix://").unwrap());
+    let listener = UnixListener::bind(&path).unwrap();
+    let (held, broken) = (CancellationToken::new(), CancellationToken::new());
+    let (holding, breaking) = (held.clone(), broken.clone());
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = UnixStream::connect(&real).await.unwrap();
+            let (mut near_in, mut near_out) = near.into_split();
+            let (mut far_in, mut far_out) = far.into_split();
+            // What comes after the break is a way like any other.
+            let is_old = !breaking.is_cancelled();
+            let (holding, breaking) = (holding.clone(), breaking.clone());
+            tokio::spawn(async move {
+                let there = async { drop(tokio::io::copy(&mut near_in, &mut far_out).await) };
+                let back = async {
+                    let copying = async { drop(tokio::io::copy(&mut far_in, &mut near_out).await) };
+                    tokio::select! {
+                        () = copying => {}
+                        () = holding.cancelled(), if is_old => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    _ = async { tokio::join!(there, back) } => {}
+                    () = breaking.cancelled(), if is_old => {}
+                }
+            });
+        }
+    });
+    Lossy { address: format!("unix://{}", path.display()), held, broken, _folder: folder }
+}
+
+/// The step's end and the answer are lost with the way, which is a moment later another one: the engine has it all.
+#[tokio::test]
+async fn an_answer_that_got_lost_is_read_from_the_status() {
+    let Some(address) = address() else { return };
+    let lossy = lossy(&address);
+    let engine = connect(&lossy.address).await;
+    // The step waits here, so that nothing depends on time. It comes from the engine's bridge.
+    let gate = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = gate.local_addr().unwrap().port();
+    let tree = memory([("gate.py", include_str!("gate.py"))]);
+    let solve =
+        solve(&format!("{}\nCOPY gate.py /\nRUN python3 /gate.py {port} {}\n", from(), fresh()), tree);
+    let (sender, mut events) = mpsc::channel(100);
+    let building = tokio::spawn(async move { engine.solve(solve, sender, CancellationToken::new()).await });
+    let (mut step, _) = gate.accept().await.unwrap();
+    lossy.held.cancel();
+    step.write_all(b"x").await.unwrap();
+    // Its end: the step is gone.
+    assert_eq!(step.read(&mut [0]).await.unwrap_or(0), 0);
+    let direct = connect(&address).await;
+    direct.probe(&"linux/amd64".parse().unwrap()).await.unwrap();
+    lossy.broken.cancel();
+    while events.recv().await.is_some() {}
+    let Err(SolveError::Failed(failure)) = building.await.unwrap() else { panic!() };
+    assert_eq!(
+        (failure.cause, failure.code.as_str(), failure.exit_code),
+        (Cause::User, "run_failed", Some(9)),
+        "{failure:#?}"
+    );
+    assert_eq!(failure.log_tail.last().map(String::as_str), Some("through"));
 }

@@ -301,12 +301,7 @@ impl Desk {
     }
 
     /// Ends an attempt; false when the lease was not live any more.
-    async fn finish(
-        &self,
-        lease: Lease,
-        outcome: Outcome,
-        self_check: Option<&str>,
-    ) -> Result<bool, Status> {
+    async fn finish(&self, lease: Lease, outcome: Outcome, self_check: Option<&str>) -> Result<bool, Status> {
         let publish =
             PublishLimit(std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds));
         let store = &self.context.store;

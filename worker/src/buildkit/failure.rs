@@ -62,11 +62,20 @@ pub(super) fn classify(status: &Status, circumstances: &Circumstances<'_>) -> Fa
     // Without details, the engine's status has told it as well.
     let own = said::of_command(text).or_else(|| step.and_then(|step| said::of_command(tidy(&step.error))));
     let exit_code = details.exit_code.or_else(|| own.and_then(said::exit_code));
-    let failed = Failed {
-        own: own.unwrap_or_default(),
-        name: step.map_or("", |step| &step.name),
-        is_cancelled: status.code() == Code::Cancelled,
+    let in_text = || {
+        Some(Source {
+            file: circumstances.dockerfile.path.clone(),
+            text: circumstances.dockerfile.text.clone(),
+            lines: line_in(text).map(|line| (line, line))?,
+        })
     };
+    let of_file = details.source.is_some() && details.vertex.is_none() && step.is_none();
+    let source = details.source.or_else(in_text);
+    // A step that the status could not tell of still has its place.
+    let written = || source.as_ref().filter(|_| exit_code.is_some())?.first_line();
+    let name = step.map(|step| step.name.as_str()).or_else(written).unwrap_or_default();
+    let failed =
+        Failed { own: own.unwrap_or_default(), name, is_cancelled: status.code() == Code::Cancelled };
     let mut failure = match exit_code {
         Some(code) if !(broken && failed.was_ended()) => command(code, &failed),
         None if own.is_some() && !broken => unfinished(status.code(), &failed, circumstances),
@@ -75,23 +84,12 @@ pub(super) fn classify(status: &Status, circumstances: &Circumstances<'_>) -> Fa
             let message = format!("the engine at {} went away during the build: {why}", circumstances.engine);
             Failure::new(Cause::Infrastructure, "engine_lost", message)
         }
-        _ => {
-            let of_file = details.source.is_some() && details.vertex.is_none() && step.is_none();
-            from_text(status.code(), text, of_file, circumstances)
-        }
+        _ => from_text(status.code(), text, of_file, circumstances),
     };
     failure.exit_code = exit_code.filter(|_| failure.code != "engine_lost");
-    failure.step = step.map(|step| shortened(&step.name)).filter(|name| !name.is_empty());
+    failure.step = Some(shortened(name)).filter(|name| !name.is_empty());
     failure.log_tail = step.map(Step::tail).unwrap_or_default();
-    let in_text = || {
-        Some(Source {
-            file: circumstances.dockerfile.path.clone(),
-            text: circumstances.dockerfile.text.clone(),
-            lines: line_in(text).map(|line| (line, line))?,
-        })
-    };
-    failure.source =
-        details.source.or_else(in_text).and_then(|source| excerpt(source, circumstances.dockerfile));
+    failure.source = source.and_then(|source| excerpt(source, circumstances.dockerfile));
     failure
 }
 

@@ -286,6 +286,17 @@ fn without_details_the_status_tells_of_the_step() {
     let ended = Build { error, ..build.clone() };
     let failure = ended.classified(&Status::unavailable("gone"));
     assert_eq!((failure.code.as_str(), failure.exit_code), ("engine_lost", None));
+    // One that the status could not tell of is named by its place.
+    let data = "YQpSVU4gYgo=";
+    let place = json!({"info": {"filename": "D", "data": data}, "ranges": [{"start": {"line": 2}}]});
+    let details = [
+        ("errdefs.Vertex", json!({"digest": "sha256:2"})),
+        ("errdefs.Source", place),
+        ("gatewayapi.ExitMessage", json!({"Code": 3})),
+    ];
+    let failure =
+        build.classified(&status("process \"b\" did not complete successfully: exit code: 3", &details));
+    assert_eq!((failure.step.as_deref(), failure.message.as_str()), (Some("RUN b"), "RUN b: exit code 3"));
     // Likewise when it was the session that ended.
     assert_eq!(build.told(session_lost).code, "run_failed");
     assert_eq!(ended.told(session_lost).code, "session_lost");

@@ -96,13 +96,17 @@ fn begins(link: &str, words: &str) -> bool {
     link.strip_prefix(words).is_some_and(|rest| rest.chars().next().is_none_or(ends))
 }
 
-/// Takes out the links that are an image's name, as its user has it or as the engine has it. Gives the latter.
+/// Takes out the links around a look for an image that are its name, as its user has it before and as the engine has it
+/// behind. Gives the latter.
 fn take_images(links: &mut [String]) -> Option<String> {
     const ABOUT: &str = "failed to resolve source metadata for ";
     let at = links.iter().position(|link| link.starts_with(ABOUT))?;
     let image = links[at].strip_prefix(ABOUT)?.to_owned();
-    let written = at.checked_sub(1).map(|before| links[before].clone()).filter(|name| !name.contains(' '));
-    for link in links.iter_mut().filter(|link| **link == image || written.as_ref() == Some(&**link)) {
+    if let Some(link) = at.checked_sub(1).and_then(|at| links.get_mut(at)).filter(|link| !link.contains(' '))
+    {
+        TAKEN.clone_into(link);
+    }
+    if let Some(link) = links.get_mut(at + 1).filter(|link| **link == image) {
         TAKEN.clone_into(link);
     }
     Some(image)
@@ -162,7 +166,7 @@ pub(super) fn exit_code(own: &str) -> Option<i32> {
 /// chain of errors.
 #[derive(Debug, Default)]
 pub(super) struct Named {
-    /// Stand anywhere in a message.
+    /// Stand behind a space.
     names: Vec<String>,
     /// Stand behind a slash.
     paths: Vec<String>,
@@ -173,13 +177,10 @@ impl Named {
     pub(super) fn of(solve: &Solve, dockerfile: &Dockerfile) -> Self {
         let chained = |text: &&str| text.contains(LINK) || text.contains('\n');
         let owned = |text: &str| text.trim_start_matches(['/', '.']).to_owned();
-        let mut names: Vec<String> = [Some(solve.dockerfile.as_str()), solve.target.as_deref()]
-            .into_iter()
-            .flatten()
-            .chain(solve.named_contexts.keys().map(String::as_str))
-            .filter(chained)
-            .map(str::to_owned)
-            .collect();
+        // A target is always told between quotes.
+        let names =
+            [solve.dockerfile.as_str()].into_iter().chain(solve.named_contexts.keys().map(String::as_str));
+        let mut names: Vec<String> = names.filter(chained).map(str::to_owned).collect();
         let files = solve.roots.values().flat_map(|tree| tree.entries()).map(|entry| entry.path.as_str());
         let mut paths: Vec<String> = files
             .chain(solve.build_args.values().map(String::as_str))
@@ -199,7 +200,7 @@ impl Named {
     fn without(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for name in &self.names {
-            text = text.replace(name.as_str(), TAKEN);
+            text = text.replace(&format!(" {name}"), &format!(" {TAKEN}"));
         }
         for path in &self.paths {
             text = text.replace(&format!("/{path}"), &format!("/{TAKEN}"));

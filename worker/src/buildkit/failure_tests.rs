@@ -75,6 +75,7 @@ impl Build {
             provenance: Provenance::Off,
             named_contexts: BTreeMap::new(),
             roots: [("context".to_owned(), tree)].into(),
+            partial: BTreeMap::new(),
             shared_key: String::new(),
             cache_mount_namespace: String::new(),
             export: None,

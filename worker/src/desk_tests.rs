@@ -55,7 +55,7 @@ fn an_attempt_that_ended_is_told_until_answered_and_never_started_again() {
     let offer = offered();
     desk.offer(offer.clone());
     let lease = Lease::try_from(offer.lease.as_ref().unwrap()).unwrap();
-    desk.finish(lease.attempt, v1::Finished { lease: offer.lease.clone(), outcome: None });
+    desk.finish(lease.attempt, v1::Finished { lease: offer.lease.clone(), outcome: None, self_check: None });
     assert_eq!(*desk.watch().borrow(), Counts { running: 0, unanswered: 1 });
     assert_eq!(desk.leases().len(), 1);
     assert!(matches!(desk.offer(offer.clone())[..], [Message::Started(_), Message::Finished(_)]));

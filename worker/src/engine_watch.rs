@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::v1;
-use farm_types::{Cause, Support};
+use farm_types::{Cause, Failure, Support};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -151,25 +151,28 @@ async fn prove(ready: &Ready) -> Result<(), String> {
     }
 }
 
-/// Builds something, strictly: whatever keeps it from its end within a minute is a failure, in words.
+/// Builds something, strictly: whatever keeps it from its end within a minute is a failure.
 ///
 /// # Errors
 /// It failed, or took too long.
-pub async fn trial(ready: &Ready) -> Result<(), String> {
+pub async fn trial(ready: &Ready) -> Result<(), Failure> {
+    let failed = |why: String| Failure::new(Cause::Infrastructure, "engine_error", why);
     let offers = &ready.identity.offers;
     let native = offers.iter().find(|offer| offer.support == Support::Native);
-    let Some(offer) = native.or(offers.first()) else { return Err("it runs no platform".to_owned()) };
+    let Some(offer) = native.or(offers.first()) else {
+        return Err(failed("it runs no platform".to_owned()));
+    };
     match timeout(PROOF_WITHIN, ready.engine.probe(&offer.platform)).await {
         Ok(Ok(())) => Ok(()),
         // farm has no program for that platform: an answer must do.
         Ok(Err(SolveError::Failed(failure))) if failure.code == "probe_unknown" => {
-            ready.engine.health().await.map_err(|error| error.to_string())
+            ready.engine.health().await.map_err(|error| failed(error.to_string()))
         }
-        Ok(Err(SolveError::Failed(failure))) => Err(failure.message),
-        Ok(Err(SolveError::Stopped)) => Err("the trial build was stopped".to_owned()),
+        Ok(Err(SolveError::Failed(failure))) => Err(failure),
+        Ok(Err(SolveError::Stopped)) => Err(failed("the trial build was stopped".to_owned())),
         // It has no part of anything.
-        Ok(Err(error @ SolveError::SourceIncomplete(_))) => Err(error.to_string()),
-        Err(_) => Err(format!("a trial build did not end within {} s", PROOF_WITHIN.as_secs())),
+        Ok(Err(error @ SolveError::SourceIncomplete(_))) => Err(failed(error.to_string())),
+        Err(_) => Err(failed(format!("a trial build did not end within {} s", PROOF_WITHIN.as_secs()))),
     }
 }
 

@@ -7,11 +7,13 @@
 //! Invariant: neither an outage of the coordinator nor the end of a stream stops what runs; only a stop that
 //! the coordinator asks for, a second signal, or the engine does.
 
+pub mod aftermath;
 pub mod buildkit;
 pub mod config;
 pub mod desk;
 pub mod disk;
 pub mod engine_watch;
+pub mod gauge;
 pub mod link;
 pub mod platforms;
 pub mod progress;
@@ -40,6 +42,7 @@ use config::Config;
 use desk::{Chore, Counts, Desk, StopReason};
 use disk::{DiskWatch, MetFull};
 use engine_watch::{EngineWatch, NotReady, ready_at_start, trial};
+use gauge::Disks;
 use link::control::{Control, ControlError, spawn};
 use runner::Runner;
 use snapshot::cache::ContentCache;
@@ -174,6 +177,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
 
     let suspect = Arc::new(Notify::new());
     let met_full = Arc::new(MetFull::default());
+    let places = Disks { engine_root: config.engine_root.clone(), state_dir: config.state_dir.clone() };
     let ready = watch::Sender::new(first);
     let runner = Arc::new(Runner {
         desk: Arc::clone(&desk),
@@ -183,6 +187,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         engine: ready.subscribe(),
         suspect: Arc::clone(&suspect),
         met_full: Arc::clone(&met_full),
+        disks: places,
     });
     let mut keepers = JoinSet::new();
     let probed = ready.subscribe();
@@ -231,7 +236,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
                 Chore::Probe(id) => {
                     let (desk, ready) = (Arc::clone(&desk), probed.borrow().clone());
                     drop(tokio::spawn(async move {
-                        let end = trial(&ready).await;
+                        let end = trial(&ready).await.map_err(|failed| failed.message);
                         tracing::info!(?end, "a trial build was asked for, and has ended");
                         desk.probe_ended(&id, end);
                     }));

@@ -18,10 +18,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::aftermath;
 use crate::buildkit::{Export, Login, Missing, Solve, SolveError, Solved};
 use crate::desk::{Accepted, Desk, Lease, StopReason};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
+use crate::gauge::{Disks, Gauge};
 use crate::link::Client;
 use crate::link::events::{Ending, Events};
 use crate::link::limit::LogLimit;
@@ -53,6 +55,8 @@ pub struct Runner {
     pub suspect: Arc<Notify>,
     /// Told when a disk was met full.
     pub met_full: Arc<MetFull>,
+    /// The disks that are looked at when something failed.
+    pub disks: Disks,
 }
 
 /// How an attempt's work ended.
@@ -92,11 +96,11 @@ impl Runner {
                 stop.cancelled().await;
                 sleep(LAST_EVENTS_WITHIN).await;
             };
-            let ending = events.finish(enough).await;
+            let (ending, checked) = tokio::join!(events.finish(enough), self.self_check(&outcome, &stop));
             if ending == Ending::GaveUp {
                 tracing::warn!("the last events could not be stored");
             }
-            self.end(lease, outcome).await;
+            self.end(lease, outcome, checked).await;
         }
         .instrument(span)
         .await;
@@ -125,6 +129,8 @@ impl Runner {
         };
         let ready = self.engine.borrow().clone();
         let platform = order.platform.clone();
+        let is_program = matches!(order.spec.purpose, Purpose::Run(_));
+        let gauge = Gauge::start(self.disks.clone(), ready.clone());
         tracing::debug!(%platform, engine = ready.label(), "solving");
         let (told, pulse, passing) = progress::listen(events.clone());
         let solving = async {
@@ -133,7 +139,7 @@ impl Runner {
             tokio::join!(solve, passing).0
         };
         let asks = async |build: bool| match build {
-            true => trial(&ready).await,
+            true => trial(&ready).await.map_err(|failed| failed.message),
             false => ready.engine.health().await.map_err(|error| error.to_string()),
         };
         let solved = tokio::select! {
@@ -146,6 +152,8 @@ impl Runner {
             Err(SolveError::Stopped) => Outcome::Stopped,
             Err(SolveError::SourceIncomplete(missing)) => Outcome::SourceIncomplete(missing),
             Err(SolveError::Failed(failure)) => {
+                let lately = gauge.lately();
+                let failure = aftermath::measured(failure, &ready, &platform, lately, is_program).await;
                 if failure.cause == Cause::Infrastructure {
                     self.suspect.notify_one();
                 }
@@ -154,8 +162,33 @@ impl Runner {
         }
     }
 
-    async fn end(&self, lease: Lease, outcome: Outcome) {
-        let Some(outcome) = verdict(outcome, self.desk.stop_reason(lease.attempt)) else {
+    /// After a failure that may be the machine's: what the worker finds when it looks at itself, in words; empty when it
+    /// finds nothing. A failure's own words are none against the machine.
+    async fn self_check(&self, outcome: &Outcome, stop: &CancellationToken) -> Option<String> {
+        let Outcome::Failed(failure) = outcome else { return None };
+        if failure.cause != Cause::Infrastructure {
+            return None;
+        }
+        if failure.code == "no_progress" {
+            // That was measured, and what hangs would hang again.
+            return Some(failure.message.clone());
+        }
+        let ready = self.engine.borrow().clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            found = aftermath::check(&ready, &self.disks) => Some(found.err().unwrap_or_default()),
+        }
+    }
+
+    async fn end(&self, lease: Lease, outcome: Outcome, checked: Option<String>) {
+        let reason = self.desk.stop_reason(lease.attempt);
+        let checked = match reason {
+            None => checked,
+            Some(StopReason::EngineHangs) => Some("its engine stopped answering".to_owned()),
+            Some(_) => None,
+        };
+        let Some(outcome) = verdict(outcome, reason) else {
             tracing::info!("ended without a result: the lease was lost");
             self.desk.release(lease.attempt);
             return;
@@ -182,7 +215,11 @@ impl Runner {
                 tracing::info!(missing.root, missing.asked, "the source is incomplete");
             }
         }
-        let finished = v1::Finished { lease: Some(lease.into()), outcome: Some(outcome) };
+        if let Some(found) = checked.as_ref().filter(|found| !found.is_empty()) {
+            tracing::warn!(found, "the worker looked at itself after the failure");
+        }
+        let self_check = checked.map(|failure| v1::SelfCheck { failure });
+        let finished = v1::Finished { lease: Some(lease.into()), outcome: Some(outcome), self_check };
         let (spool, kept) = (self.spool.clone(), finished.clone());
         let keep = tokio::task::spawn_blocking(move || spool.keep(lease.attempt, &kept)).await;
         if !matches!(keep, Ok(Ok(()))) {
@@ -340,7 +377,6 @@ impl Order {
             export,
             logins,
             internal: false,
-            is_run: matches!(self.spec.purpose, Purpose::Run(_)),
             call: match self.spec.purpose {
                 Purpose::Call(call) => Some(call),
                 _ => None,

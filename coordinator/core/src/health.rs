@@ -1,11 +1,13 @@
 //! Whether a worker is sick: it fails several jobs in a row for reasons of its own, while others don't.
 //!
 //! A worker that is found sick goes **on probation**: it gets no ordinary jobs, only trial builds of its own (probes),
-//! until one succeeds. The evidence is what ended on it lately. Pure; the store brings the records and keeps what is
-//! decided.
+//! until one succeeds. The evidence is what ended on it lately, and was found to be its fault: by its own look at itself
+//! after the failure ([`SelfCheck`]), or by the coordinator, which heard nothing of it. Pure; the store brings the records
+//! and keeps what is decided.
 //!
-//! Invariants: one job alone puts nobody on probation, however often it fails; a failure that its user made counts for
-//! nothing; what all engines suffer alike is held against none. To add a code that is evidence: a word in [`blame`].
+//! Invariants: a failure's code alone is no evidence, as what a user builds has its part in it; one job alone puts nobody
+//! on probation, however often it fails; what all engines suffer alike is held against none. To add a measurement: of
+//! the worker's in its `aftermath`; of the coordinator's in [`evidence`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,24 +24,37 @@ const FIRST_PROBE_WAIT: Duration = Duration::from_secs(10);
 /// The longest wait between probes.
 const MAX_PROBE_WAIT: Duration = Duration::from_secs(600);
 
-/// Whose fault a failure looks like.
+/// What a worker found when it looked at itself after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
-    /// The machine's, or its engine's.
-    Machine,
-    /// The way from there to somewhere else: only if others have it better.
-    Way,
-    /// Nobody's whom it would help to spare.
-    Nobody,
+pub enum SelfCheck {
+    /// It did not look: an older worker, or one that was lost.
+    Missing,
+    /// Nothing: its engine builds, its disks have room.
+    Passed,
+    /// Something that would fail other jobs as well.
+    Failed,
 }
 
-/// Whose fault the failure of this code looks like.
-pub fn blame(code: &str) -> Blame {
-    match code {
-        "engine_lost" | "session_lost" | "engine_error" | "no_space" | "worker_disk" | "worker_lost"
-        | "no_progress" | "source_unreadable" | "stopped_unasked" => Blame::Machine,
-        "registry_unavailable" | "source_unreachable" => Blame::Way,
-        _ => Blame::Nobody,
+/// What a failure says about the worker that it happened on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// It, or its engine, is in trouble.
+    Machine,
+    /// Its way to the coordinator is: only if others have it better.
+    Way,
+    /// Nothing.
+    None,
+}
+
+/// What a failure of this code says, with what the worker then found.
+pub fn evidence(code: &str, found: SelfCheck) -> Evidence {
+    match (code, found) {
+        (_, SelfCheck::Failed) => Evidence::Machine,
+        // No job can make these up: nothing was heard of the worker, or of the job; or the worker lost it by itself.
+        ("worker_lost" | "no_progress" | "stopped_unasked", _) => Evidence::Machine,
+        // The worker's own connection.
+        ("source_unreachable", _) => Evidence::Way,
+        _ => Evidence::None,
     }
 }
 
@@ -52,6 +67,8 @@ pub struct Failed {
     pub at: DateTime<Utc>,
     /// The failure's code.
     pub code: String,
+    /// What the worker then found.
+    pub found: SelfCheck,
 }
 
 /// What ended on a worker lately.
@@ -114,11 +131,11 @@ fn suspicion(record: &Record, all: &[Record], now: DateTime<Utc>) -> Option<Stri
     let evidence: Vec<&Failed> = recent
         .iter()
         .copied()
-        .filter(|failed| match blame(&failed.code) {
-            Blame::Machine => true,
+        .filter(|failed| match evidence(&failed.code, failed.found) {
+            Evidence::Machine => true,
             // Somebody else's way was open after that.
-            Blame::Way => others.iter().any(|o| o.succeeded_at.is_some_and(|at| at > failed.at)),
-            Blame::Nobody => false,
+            Evidence::Way => others.iter().any(|o| o.succeeded_at.is_some_and(|at| at > failed.at)),
+            Evidence::None => false,
         })
         .collect();
     let jobs: BTreeSet<JobId> = evidence.iter().map(|failed| failed.job).collect();
@@ -156,7 +173,9 @@ fn fares(other: &Record, first: DateTime<Utc>, codes: &BTreeSet<&str>, now: Date
     if other.succeeded_at.is_some_and(|at| at >= first) {
         return Some(true);
     }
-    let alike = recent(other, now).iter().any(|failed| codes.contains(failed.code.as_str()));
+    let alike = recent(other, now).iter().any(|failed| {
+        codes.contains(failed.code.as_str()) && evidence(&failed.code, failed.found) != Evidence::None
+    });
     alike.then_some(false)
 }
 

@@ -18,7 +18,12 @@ fn record() -> Record {
 }
 
 fn failing(codes: &[&str]) -> Record {
-    let failed = |(n, code): (i64, &&str)| Failed { job: JobId::generate(), at: at(n), code: (*code).into() };
+    found(codes, SelfCheck::Failed)
+}
+
+fn found(codes: &[&str], found: SelfCheck) -> Record {
+    let failed =
+        |(n, code): (i64, &&str)| Failed { job: JobId::generate(), at: at(n), code: (*code).into(), found };
     Record { failures: (0..).zip(codes).map(failed).collect(), ..record() }
 }
 
@@ -46,8 +51,37 @@ fn several_jobs_in_a_row_that_failed_for_the_machines_reasons_are_needed() {
     let job = JobId::generate();
     poison.failures.iter_mut().for_each(|failed| failed.job = job);
     assert!(sick(&[poison, sound.clone()], 10).is_empty());
-    // Nobody is blamed for what a user, an administrator or a base image did.
-    assert!(sick(&[failing(&["worker_stopped", "emulator_missing", "run_killed"]), sound], 10).is_empty());
+}
+
+#[test]
+fn a_failures_code_is_held_against_no_worker_that_found_itself_well() {
+    let sound = Record { succeeded_at: Some(at(2)), ..record() };
+    let codes = [
+        "engine_lost",
+        "session_lost",
+        "engine_error",
+        "no_space",
+        "worker_disk",
+        "source_unreadable",
+        "registry_unavailable",
+        "emulator_missing",
+        "worker_stopped",
+        "run_killed",
+        "run_failed",
+        "words of a user",
+    ];
+    for code in codes {
+        for passed in [SelfCheck::Passed, SelfCheck::Missing] {
+            assert!(sick(&[found(&[code; 9], passed), sound.clone()], 10).is_empty(), "{code} {passed:?}");
+        }
+        let worker = failing(&[code; 3]);
+        assert_eq!(sick(&[worker.clone(), sound.clone()], 10), [worker.worker], "{code}");
+    }
+    // What the coordinator measures, or no job can bring about.
+    for code in ["worker_lost", "no_progress", "stopped_unasked"] {
+        let worker = found(&[code; 3], SelfCheck::Missing);
+        assert_eq!(sick(&[worker.clone(), sound.clone()], 10), [worker.worker], "{code}");
+    }
 }
 
 #[test]
@@ -74,8 +108,8 @@ fn what_all_engines_suffer_alike_is_held_against_none() {
 }
 
 #[test]
-fn a_registry_that_is_down_is_the_workers_fault_only_where_others_reach_it() {
-    let cut_off = failing(&["registry_unavailable"; 3]);
+fn a_coordinator_that_gives_nothing_is_the_workers_fault_only_where_others_reach_it() {
+    let cut_off = found(&["source_unreachable"; 3], SelfCheck::Passed);
     assert!(sick(&[cut_off.clone(), record()], 10).is_empty());
     let before = Record { succeeded_at: Some(at(-5)), ..record() };
     assert!(sick(&[cut_off.clone(), before], 10).is_empty());
@@ -111,8 +145,18 @@ proptest! {
             let job = JobId::from(uuid::Uuid::from_u128(*job));
             match what {
                 0 => record.succeeded_at = record.succeeded_at.max(Some(at(*when))),
-                1 => record.failures.push(Failed { job, at: at(*when), code: "engine_lost".into() }),
-                _ => record.failures.push(Failed { job, at: at(*when), code: "registry_unavailable".into() }),
+                1 => record.failures.push(Failed {
+                    job,
+                    at: at(*when),
+                    code: "engine_lost".into(),
+                    found: SelfCheck::Failed,
+                }),
+                _ => record.failures.push(Failed {
+                    job,
+                    at: at(*when),
+                    code: "source_unreachable".into(),
+                    found: SelfCheck::Passed,
+                }),
             }
         }
         for worker in sick(&records, now) {

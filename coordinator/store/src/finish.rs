@@ -78,7 +78,8 @@ pub struct PublishLimit(pub Duration);
 impl Store {
     /// Ends an attempt as its worker says, and settles what follows. The same end said again is no error.
     ///
-    /// `jitter` in 0..1 spreads retries.
+    /// `self_check` is what the worker found when it looked at itself after a failure, in words: empty for nothing, none if
+    /// it did not look. `jitter` in 0..1 spreads retries.
     ///
     /// # Errors
     /// [`StoreError::Stale`] when the lease isn't live and didn't end so.
@@ -86,6 +87,7 @@ impl Store {
         &self,
         lease: Lease,
         outcome: Outcome,
+        self_check: Option<&str>,
         publish: PublishLimit,
         jitter: f64,
     ) -> Result<()> {
@@ -120,7 +122,8 @@ impl Store {
             _ => None,
         };
         let ended = sqlx::query!(
-            "UPDATE attempts SET state = $3, finished_at = farm_now(), result = $4, failure = $5
+            "UPDATE attempts SET state = $3, finished_at = farm_now(), result = $4, failure = $5,
+                    self_check = $7
              WHERE id = $1 AND lease_token = $2 AND state = ANY($6)
              RETURNING worker_id, engine_id, weight",
             lease.attempt.as_uuid(),
@@ -128,7 +131,8 @@ impl Store {
             word,
             result,
             failure.as_ref().map(to_json).transpose()?,
-            &transition.premise()
+            &transition.premise(),
+            self_check
         )
         .fetch_optional(&mut *tx)
         .await?

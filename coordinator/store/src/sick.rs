@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use farm_core::health::{Failed, Record, SEVERAL, Verdict, WINDOW, judge, probe_wait};
+use farm_core::health::{Failed, Record, SEVERAL, SelfCheck, Verdict, WINDOW, judge, probe_wait};
 use farm_core::life::attempt::StopReason;
 use farm_types::WorkerId;
 use uuid::Uuid;
@@ -149,7 +149,8 @@ impl Store {
     async fn health_records(&self) -> Result<Vec<Record>> {
         let window = WINDOW.as_seconds_f64();
         let failures = sqlx::query!(
-            r#"SELECT worker_id, job_id, finished_at AS "finished_at!", failure ->> 'code' AS "code!"
+            r#"SELECT worker_id, job_id, finished_at AS "finished_at!", failure ->> 'code' AS "code!",
+                      self_check
                FROM attempts WHERE state IN ('failed', 'lost') AND failure ->> 'cause' = 'infrastructure'
                  AND finished_at > farm_now() - make_interval(secs => $1)"#,
             window
@@ -158,7 +159,12 @@ impl Store {
         .await?;
         let mut failed: HashMap<Uuid, Vec<Failed>> = HashMap::new();
         for row in failures {
-            let failure = Failed { job: row.job_id.into(), at: row.finished_at, code: row.code };
+            let found = match row.self_check.as_deref() {
+                None => SelfCheck::Missing,
+                Some("") => SelfCheck::Passed,
+                Some(_) => SelfCheck::Failed,
+            };
+            let failure = Failed { job: row.job_id.into(), at: row.finished_at, code: row.code, found };
             failed.entry(row.worker_id).or_default().push(failure);
         }
         let workers = sqlx::query!(

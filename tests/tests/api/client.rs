@@ -234,7 +234,18 @@ impl Sim {
 
     /// Says the end of an attempt, and hears whether it was accepted.
     pub async fn finish(&mut self, lease: &v1::Lease, outcome: v1::finished::Outcome) -> bool {
-        let finished = v1::Finished { lease: Some(lease.clone()), outcome: Some(outcome) };
+        self.finish_checked(lease, outcome, None).await
+    }
+
+    /// The same, with what the worker found when it looked at itself.
+    pub async fn finish_checked(
+        &mut self,
+        lease: &v1::Lease,
+        outcome: v1::finished::Outcome,
+        found: Option<&str>,
+    ) -> bool {
+        let self_check = found.map(|failure| v1::SelfCheck { failure: failure.to_owned() });
+        let finished = v1::Finished { lease: Some(lease.clone()), outcome: Some(outcome), self_check };
         self.tell(v1::control_request::Message::Finished(finished)).await;
         loop {
             if let v1::control_response::Message::FinishedReply(reply) = self.next().await.unwrap()

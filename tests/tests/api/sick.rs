@@ -105,7 +105,8 @@ async fn a_worker_on_probation_gets_trial_builds_only_and_then_jobs_again() {
             message: "it went away".to_owned(),
             ..Default::default()
         };
-        assert!(sim.finish(lease, v1::finished::Outcome::Failure(failure)).await);
+        let outcome = v1::finished::Outcome::Failure(failure);
+        assert!(sim.finish_checked(lease, outcome, Some("its engine builds nothing")).await);
     }
     // Said again until it is answered; jobs wait meanwhile, and say for what.
     let mut asked = Vec::new();

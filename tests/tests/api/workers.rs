@@ -279,7 +279,7 @@ async fn fifty_workers_do_three_hundred_builds_each_once() {
                     continue;
                 }
                 sim.start(&lease).await;
-                let finished = v1::Finished { lease: Some(lease), outcome: Some(success()) };
+                let finished = v1::Finished { lease: Some(lease), outcome: Some(success()), self_check: None };
                 sim.tell(Say::Finished(finished)).await;
                 done.push(offered.build_id);
             }

@@ -55,4 +55,5 @@ mod sick;
 mod signals;
 mod terminal;
 mod transcripts;
+mod untouched;
 mod usage;

@@ -176,7 +176,17 @@ impl World {
     }
 
     pub async fn finish(&self, lease: Lease, outcome: Outcome) -> farm_store::Result<()> {
-        self.store.finish_attempt(lease, outcome, PUBLISH, 0.0).await
+        self.finish_checked(lease, outcome, None).await
+    }
+
+    /// The same, with what the worker found when it looked at itself.
+    pub async fn finish_checked(
+        &self,
+        lease: Lease,
+        outcome: Outcome,
+        self_check: Option<&str>,
+    ) -> farm_store::Result<()> {
+        self.store.finish_attempt(lease, outcome, self_check, PUBLISH, 0.0).await
     }
 
     /// Moves the farm's clock.

@@ -38,11 +38,16 @@ fn trouble(code: &str) -> Outcome {
     Outcome::Failed(Failure::new(Cause::Infrastructure, code, "something broke"))
 }
 
-/// One job after the other that fails there so.
+/// One job after the other that fails there so, by the worker's own fault.
 async fn fail_some(world: &World, prefix: &str, worker: WorkerId, codes: &[&str]) {
+    fail_checked(world, prefix, worker, codes, Some("no runc")).await;
+}
+
+/// One job after the other that fails there so; what the worker then found.
+async fn fail_checked(world: &World, prefix: &str, worker: WorkerId, codes: &[&str], found: Option<&str>) {
     for (n, code) in codes.iter().enumerate() {
         let (_, lease) = running(world, &format!("{prefix}{n}"), worker).await;
-        world.finish(lease, trouble(code)).await.unwrap();
+        world.finish_checked(lease, trouble(code), found).await.unwrap();
     }
 }
 
@@ -134,6 +139,19 @@ async fn an_attempt_of_which_nothing_is_heard_is_told_to_stop_and_is_tried_elsew
         (JobState::Ready, "no_progress")
     );
     assert_eq!(world.build(talking).await.jobs[0].state, JobState::Running);
+}
+
+#[tokio::test]
+async fn what_fails_on_a_worker_that_found_itself_well_or_did_not_look_is_not_held_against_it() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let codes = ["engine_lost", "session_lost", "no_space", "registry_unavailable", "engine_error"];
+    for (prefix, found) in [("well", Some("")), ("older", None)] {
+        fail_checked(&world, prefix, worker, &codes, found).await;
+        assert!(world.store.judge_workers(world.epoch).await.unwrap().is_empty(), "{prefix}");
+    }
+    fail_checked(&world, "sick", worker, &["session_lost"; 3], Some("its engine's disk is full")).await;
+    assert_eq!(world.store.judge_workers(world.epoch).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

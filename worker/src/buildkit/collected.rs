@@ -198,7 +198,8 @@ impl Collected {
     pub(super) fn failed(&self) -> Option<&Step> {
         // One that failed by itself, before those that were only ended with it.
         let failed = self.steps.values().filter(|step| !step.error.is_empty());
-        failed.min_by_key(|step| (step.error.contains("context canceled"), step.finished_ms()))
+        // The end of an error is the engine's own; what is before may repeat a command.
+        failed.min_by_key(|step| (step.error.ends_with("context canceled"), step.finished_ms()))
     }
 
     /// The Dockerfile's steps that ran or were answered from the cache, in the order of their start.

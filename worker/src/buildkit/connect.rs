@@ -1,6 +1,8 @@
 //! Dialling an engine: Docker's upgrade of an HTTP/1.1 connection, a buildkitd's socket, or mutual TLS.
 //!
-//! Invariant: windows are 8 MiB. With the default of 64 KiB the transfer of a large context reliably fails.
+//! Invariants: windows are 8 MiB. With the default of 64 KiB the transfer of a large context reliably fails. Lists of
+//! headers may be as long as messages: an engine tells why a build failed in a trailer, and with it, several times over,
+//! the whole Dockerfile and the step's command.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,8 +19,11 @@ use super::failure::innermost;
 
 /// HTTP/2 windows of streams and of connections, bytes.
 pub(super) const WINDOW_BYTES: u32 = 8 << 20;
-/// The longest message that is taken from an engine: a status can carry a whole Dockerfile many times.
-pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// The longest message that is taken from an engine: a status carries the whole Dockerfile with each warning.
+pub(super) const MAX_MESSAGE_BYTES: usize = 256 << 20;
+/// The longest list of headers that is taken from an engine, bytes. Beyond hyper's 16 KiB the details of a failure would
+/// be dropped without a word, and beyond some more the connection be broken off.
+pub(super) const MAX_HEADERS_BYTES: u32 = 256 << 20;
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer behind a network may vanish without a word: it is asked this often while a solve runs. Not less:
@@ -112,6 +117,7 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
+        .http2_max_header_list_size(MAX_HEADERS_BYTES)
 }
 
 fn connector(

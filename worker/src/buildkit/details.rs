@@ -29,6 +29,14 @@ pub(super) struct Source {
     pub(super) lines: (u32, u32),
 }
 
+impl Source {
+    /// The text of its first line.
+    pub(super) fn first_line(&self) -> Option<&str> {
+        let skip = usize::try_from(self.lines.0).ok()?.checked_sub(1)?;
+        self.text.lines().nth(skip)
+    }
+}
+
 #[derive(Deserialize)]
 struct Vertex {
     digest: String,

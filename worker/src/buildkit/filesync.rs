@@ -36,7 +36,7 @@ use super::tree::{SourceTree, TreeEntry, TreeKind};
 use super::types::Missing;
 
 /// How the text of a failure begins that is ours, not the engine's or the user's.
-pub(super) const SOURCE_FAULT: &str = "farm cannot serve the source:";
+pub(super) const SOURCE_FAULT: &str = "farm cannot serve the source";
 /// How contents are cut, bytes. Larger pieces are not faster.
 const PIECE: usize = 32 << 10;
 /// How many packets may wait for the connection: 2 MiB of content.
@@ -183,7 +183,7 @@ fn send_tree(
             PacketType::PacketReq => {
                 let entry = usize::try_from(packet.id).ok().and_then(|id| listed.get(id));
                 let Some(TreeEntry { path, kind: TreeKind::File { size, .. }, .. }) = entry else {
-                    return Err(Ended::Fault(format!("{SOURCE_FAULT} entry {} is not a file", packet.id)));
+                    return Err(Ended::Fault(format!("{SOURCE_FAULT}: entry {} is not a file", packet.id)));
                 };
                 send_file(tree, path, *size, packet.id, &send)?;
             }
@@ -207,7 +207,7 @@ fn send_file(
     id: u32,
     send: &dyn Fn(Packet) -> Result<(), Ended>,
 ) -> Result<(), Ended> {
-    let fault = |what: String| Ended::Fault(format!("{SOURCE_FAULT} {path}: {what}"));
+    let fault = |what: String| Ended::Fault(format!("{SOURCE_FAULT}: {path}: {what}"));
     let data = |data| Packet { r#type: PacketType::PacketData.into(), id, data, ..Packet::default() };
     // One byte more than there should be, to notice it.
     let mut file = tree.open(path).map_err(|error| fault(error.to_string()))?.take(size.saturating_add(1));

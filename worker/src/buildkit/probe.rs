@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::elf::probe_executable;
 use super::engine::Engine;
+use super::failure::{emulator_missing, is_unstartable};
 use super::tree::{MemoryTree, SourceTree};
 use super::types::{Solve, SolveError};
 
@@ -55,10 +56,15 @@ impl Engine {
             logins: Vec::new(),
             internal: true,
             call: None,
-            is_run: false,
         };
         // Nobody wants to see it.
         let (events, _) = mpsc::channel(1);
-        self.solve(solve, events, CancellationToken::new()).await.map(drop)
+        match self.solve(solve, events, CancellationToken::new()).await {
+            // The program is farm's own, and right.
+            Err(SolveError::Failed(failure)) if is_unstartable(&failure) => {
+                Err(emulator_missing(failure, platform).into())
+            }
+            end => end.map(drop),
+        }
     }
 }

@@ -224,7 +224,6 @@ mod tests {
             logins: Vec::new(),
             internal: false,
             call: None,
-            is_run: false,
         }
     }
 

@@ -39,7 +39,7 @@ use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
-use super::connect::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
+use super::connect::{MAX_HEADERS_BYTES, MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use super::filesync::Files;
 use super::types::Login;
 
@@ -102,6 +102,8 @@ impl Session {
         let serving = Server::builder()
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
+            // Which files it wants stands in a request's headers: every source of every COPY.
+            .http2_max_header_list_size(MAX_HEADERS_BYTES)
             .add_service(HealthServer::new(Healthy))
             .add_service(FileSyncServer::new(files))
             .add_service(AuthServer::new(Credentials { logins }))

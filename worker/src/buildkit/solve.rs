@@ -18,11 +18,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
 use super::call;
+use super::collected::Collected;
 use super::connect::MAX_MESSAGE_BYTES;
 use super::engine::{Engine, reason};
 use super::failure::{self, Circumstances};
 use super::filesync::{Files, Times};
 use super::request;
+use super::said::Named;
 use super::session::Session;
 use super::status::{self, Shared};
 use super::syntax::{self, Dockerfile};
@@ -32,6 +34,8 @@ use super::types::{Solve, SolveError, Solved};
 const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the Solve call may outlive its session, to say itself what happened.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long an engine may take to say again what became of a solve whose answer could not be read.
+const SAID_AGAIN: Duration = Duration::from_secs(3);
 /// How long an ended solve may take to be gone in the engine.
 const GONE: Duration = Duration::from_secs(5);
 
@@ -78,7 +82,8 @@ impl Engine {
         let collected = Shared::new(stages(&solve, &dockerfile));
         let ended = CancellationToken::new();
         let told = events.clone();
-        let following = status::follow(channel.clone(), reference, collected.clone(), told, ended.clone());
+        let following =
+            status::follow(channel.clone(), reference.clone(), collected.clone(), told, ended.clone());
         let mut following = AbortOnDropHandle::new(tokio::spawn(following));
 
         let given = async {
@@ -105,6 +110,18 @@ impl Engine {
             // The status ends when the engine has let go of the solve.
             Outcome::Stopped | Outcome::SessionLost => drop(tokio::time::timeout(GONE, &mut following).await),
         }
+        if matches!(&outcome, Outcome::Answer(Err(status)) if failure::is_broken(status)) {
+            // What came was no answer. If the engine is there, its status says what became of the steps.
+            let asking = async {
+                if let Ok(channel) = self.dialer().dial().await {
+                    status::follow(channel, reference, collected.clone(), events.clone(), ended).await;
+                }
+            };
+            tokio::select! {
+                _ = tokio::time::timeout(SAID_AGAIN, asking) => {}
+                () = stop.cancelled() => {}
+            }
+        }
         drop(session);
         if let (Outcome::Answer(Err(_)), Some(missing), false) =
             (&outcome, missing.get(), stop.is_cancelled())
@@ -114,7 +131,9 @@ impl Engine {
         let collected = collected.lock();
         match outcome {
             Outcome::Stopped => Err(SolveError::Stopped),
-            Outcome::SessionLost => Err(failure::session_lost(&self.address().short()).into()),
+            Outcome::SessionLost => {
+                Err(failure::session_lost(&self.circumstances(&solve, &dockerfile, &collected)).into())
+            }
             Outcome::Answer(Ok(Given::Built(answer))) => {
                 Ok(request::solved(&solve, &dockerfile, &answer, collected.timings())?)
             }
@@ -132,15 +151,8 @@ impl Engine {
                 }
             }
             Outcome::Answer(Err(status)) => {
-                let circumstances = Circumstances {
-                    collected: &collected,
-                    dockerfile: &dockerfile,
-                    platform: &solve.platform,
-                    target: solve.target.as_deref(),
-                    engine: self.address().short(),
-                    is_run: solve.is_run,
-                };
-                let mut failure = failure::classify(&status, &circumstances);
+                let mut failure =
+                    failure::classify(&status, &self.circumstances(&solve, &dockerfile, &collected));
                 if let Some(syntax) = &dockerfile.syntax {
                     failure.message.push_str(&format!(
                         " (the Dockerfile asks for # syntax={syntax}, in whose place the engine's own frontend was used)"
@@ -148,6 +160,23 @@ impl Engine {
                 }
                 Err(failure.into())
             }
+        }
+    }
+
+    /// What was going on when a solve failed.
+    fn circumstances<'a>(
+        &self,
+        solve: &'a Solve,
+        dockerfile: &'a Dockerfile,
+        collected: &'a Collected,
+    ) -> Circumstances<'a> {
+        Circumstances {
+            collected,
+            dockerfile,
+            platform: &solve.platform,
+            target: solve.target.as_deref(),
+            engine: self.address().short(),
+            named: Named::of(solve, dockerfile),
         }
     }
 }

@@ -12,6 +12,7 @@ use farm_dockerfile::Stages;
 use farm_proto::v1::AttemptEvent;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use super::collected::Collected;
@@ -74,6 +75,11 @@ pub(super) async fn follow(
                 }
             }
         };
+        if error.code() == Code::OutOfRange {
+            // Longer than is taken, as it would be each time. The answer tells how the build ended all the same.
+            tracing::warn!(error = error.message(), "the engine's status is too long to be followed");
+            return;
+        }
         if ended.is_cancelled() {
             return;
         }

@@ -57,8 +57,6 @@ pub struct Solve {
     pub internal: bool,
     /// The frontend is asked this, and nothing is built.
     pub call: Option<Call>,
-    /// The step is an image's own program: what it prints says nothing about the machine.
-    pub is_run: bool,
 }
 
 impl fmt::Debug for Solve {

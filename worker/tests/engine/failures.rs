@@ -72,15 +72,15 @@ async fn a_killed_run_is_told_apart() {
 }
 
 /// A way to the engine that can be cut.
-struct Detour {
-    address: String,
-    cut: CancellationToken,
+pub(crate) struct Detour {
+    pub(crate) address: String,
+    pub(crate) cut: CancellationToken,
     /// How many connections go through it now.
     open: Arc<AtomicUsize>,
     _folder: tempfile::TempDir,
 }
 
-fn detour(address: &str) -> Detour {
+pub(crate) fn detour(address: &str) -> Detour {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("docker.sock");
     let real = PathBuf::from(address.strip_prefix("unix://").unwrap());

@@ -10,7 +10,9 @@
 
 mod calls;
 mod failures;
+mod measured;
 mod source;
+mod untouched;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -83,7 +85,6 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         logins: Vec::new(),
         internal: false,
         call: None,
-        is_run: false,
     }
 }
 

@@ -155,7 +155,7 @@ impl Desk {
                 Some(Said::Declined(declined)) => {
                     let lease = lease(declined.lease)?;
                     tracing::info!(attempt = %lease.attempt, reason = declined.reason, "declined");
-                    self.finish(lease, Outcome::Released { declined: true }).await?;
+                    self.finish(lease, Outcome::Released { declined: true }, None).await?;
                 }
                 Some(Said::Probed(probed)) => self.probed(probed).await?,
                 Some(Said::Bye(_)) => {
@@ -227,12 +227,14 @@ impl Desk {
             }
             None => return Err(Status::invalid_argument("Finished has no outcome")),
         };
-        let accepted = match self.finish(lease, outcome).await {
+        let self_check = finished.self_check.map(|check| without_nul(check.failure));
+        let self_check = self_check.as_deref();
+        let accepted = match self.finish(lease, outcome, self_check).await {
             // What can't be written ends this attempt, not the stream: the worker's others have done no wrong.
             Err(status) if status.code() == tonic::Code::Internal => {
                 let why = "the worker told its end in a way that could not be written down";
                 let failure = Failure::new(Cause::Bug, "unwritable_end", why);
-                self.finish(lease, Outcome::Failed(failure)).await?
+                self.finish(lease, Outcome::Failed(failure), self_check).await?
             }
             answer => answer?,
         };
@@ -300,18 +302,19 @@ impl Desk {
     }
 
     /// Ends an attempt; false when the lease was not live any more.
-    async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<bool, Status> {
+    async fn finish(&self, lease: Lease, outcome: Outcome, self_check: Option<&str>) -> Result<bool, Status> {
         let publish =
             PublishLimit(std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds));
         let store = &self.context.store;
-        let mut ended = store.finish_attempt(lease, outcome.clone(), publish, rand::random::<f64>()).await;
+        let end = || store.finish_attempt(lease, outcome.clone(), self_check, publish, rand::random::<f64>());
+        let mut ended = end().await;
         for _ in 0..TRIES {
             // A tie that the database broke against us, most likely: not worth a stream's end.
             if !ended.as_ref().is_err_and(StoreError::is_transient) {
                 break;
             }
             tokio::time::sleep(BETWEEN_TRIES).await;
-            ended = store.finish_attempt(lease, outcome.clone(), publish, rand::random::<f64>()).await;
+            ended = end().await;
         }
         match ended {
             Ok(()) => {
@@ -330,7 +333,7 @@ impl Desk {
     async fn release_all(&self) -> Result<(), Status> {
         for live in self.context.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
             let lease = Lease { attempt: live.attempt, token: live.token };
-            self.finish(lease, Outcome::Released { declined: false }).await?;
+            self.finish(lease, Outcome::Released { declined: false }, None).await?;
         }
         Ok(())
     }

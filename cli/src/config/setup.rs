@@ -54,6 +54,9 @@ impl Setup {
         if let Some(progress) = set("FARM_PROGRESS") {
             defaults.progress = Some(progress);
         }
+        if let Some(links) = set("FARM_CONTEXT_LINKS") {
+            defaults.context_links = Some(links);
+        }
         Ok(Self { address: Address::choose(url, context, set, &config)?, defaults })
     }
 }

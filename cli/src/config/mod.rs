@@ -17,6 +17,7 @@ use farm_types::suggest::nearest;
 use farm_types::{Emulation, Invalid, Platform};
 use serde::Deserialize;
 
+use crate::context::Links;
 use crate::error::{Error, Result, io_in_short};
 use crate::output::display::Mode;
 pub use setup::{Address, Setup, Source};
@@ -58,10 +59,13 @@ pub struct Defaults {
     pub emulation: Option<String>,
     /// `--progress` of `farm submit`.
     pub progress: Option<String>,
+    /// `--context-links` of `farm submit` and `farm check`.
+    #[serde(rename = "context-links")]
+    pub context_links: Option<String>,
 }
 
 /// The flags that have defaults.
-pub const KEYS: [&str; 3] = ["platform", "emulation", "progress"];
+pub const KEYS: [&str; 4] = ["platform", "emulation", "progress", "context-links"];
 
 impl Defaults {
     /// The value of one of [`KEYS`].
@@ -70,6 +74,7 @@ impl Defaults {
             "platform" => self.platform.as_deref(),
             "emulation" => self.emulation.as_deref(),
             "progress" => self.progress.as_deref(),
+            "context-links" => self.context_links.as_deref(),
             _ => None,
         }
     }
@@ -92,6 +97,7 @@ pub fn check_default(key: &str, value: &str) -> Result<(), Invalid> {
         "platform" => Platform::parse_list(value).map(drop),
         "emulation" => value.parse::<Emulation>().map(drop),
         "progress" => progress(value).map(drop),
+        "context-links" => value.parse::<Links>().map(drop),
         _ => Err(unknown_key(key)),
     }
 }

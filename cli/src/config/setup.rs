@@ -60,6 +60,9 @@ impl Setup {
         // Docker's own variable, where nobody has said it to farm. What only buildx has (rawjson) is passed over.
         let docker = set("BUILDKIT_PROGRESS").filter(|mode| BUILDX_PROGRESS.contains(&mode.as_str()));
         defaults.progress = defaults.progress.or(docker);
+        if let Some(links) = set("FARM_CONTEXT_LINKS") {
+            defaults.context_links = Some(links);
+        }
         Ok(Self { address: Address::choose(url, context, set, &config)?, defaults })
     }
 }

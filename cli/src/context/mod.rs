@@ -8,18 +8,23 @@
 //! isn't either: an engine then finds none and leaves nothing out, which is right, since it was done here.
 //! The Dockerfile is always in the root `dockerfile`, whatever the patterns say of it.
 //!
-//! Invariant: links are kept as links and never followed, but for the Dockerfile's own.
+//! Invariant: links are kept as links and never followed, but for those of the Dockerfile and of ignore files, and these
+//! never out of their folder or archive.
 
 mod address;
+mod archive;
 mod files;
 mod ignore;
 mod index;
 mod location;
 mod meant;
 pub mod stdin;
+mod unpack;
 mod walk;
+mod within;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +37,8 @@ use farm_types::snapshot::{Entry, Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE, n
 pub use address::Address;
 pub use files::{Disk, Files, OpenFile, Stat};
 pub use index::{Index, cache_folder};
-pub use location::Location;
+pub use location::{Links, Location, Wanted};
+pub use unpack::{Recorded, Stamp, Unpacked};
 
 pub(crate) use files::open as open_file;
 
@@ -167,14 +173,17 @@ pub fn read(location: &Location, around: &Surroundings<'_>) -> Result<Source, Co
     let mut source = Source::default();
     let mut seen = HashSet::new();
     let all = Selection::All;
-    let patterns = ignore::load(&location.root, Some(&location.dockerfile))?;
+    source.warnings.clone_from(&location.left_out);
+    let patterns = ignore::load(location, &mut source.warnings)?;
     let meant = around.meant.map_or(&all, |meant| &meant.context);
-    source.add(ROOT_CONTEXT.to_owned(), &location.root, (&patterns, meant), around, &mut seen)?;
+    let what = (&patterns, meant, location.recorded.as_ref());
+    source.add(ROOT_CONTEXT.to_owned(), &location.root, what, around, &mut seen)?;
     source.add_dockerfile(location, around, &mut seen)?;
     for (name, root) in &location.named {
-        let patterns = ignore::load(root, None)?;
+        let patterns = ignore::load_named(root, location.links, &mut source.warnings)?;
         let meant = around.meant.and_then(|meant| meant.named.get(name)).unwrap_or(&all);
-        source.add(named_root(name), root, (&patterns, meant), around, &mut seen)?;
+        let what = (&patterns, meant, &Recorded::default());
+        source.add(named_root(name), root, what, around, &mut seen)?;
     }
     source.files = seen.len();
     Ok(source)
@@ -186,11 +195,11 @@ impl Source {
         &mut self,
         root_name: String,
         root: &Path,
-        (patterns, selection): (&PatternSet, &Selection),
+        (patterns, selection, recorded): (&PatternSet, &Selection, &Recorded),
         around: &Surroundings<'_>,
         seen: &mut HashSet<PathBuf>,
     ) -> Result<(), ContextError> {
-        let scan = walk::scan(root, patterns, meant::find(root, selection)?)?;
+        let scan = walk::scan(root, patterns, meant::find(root, selection)?, recorded)?;
         let index = Index::load(around.cache.as_deref(), root, selection);
         let digests = files::in_parallel(scan.files.len(), |i, buffer| {
             let file = &scan.files[i];
@@ -244,20 +253,22 @@ impl Source {
         let mut entries = Vec::new();
         let ignore = format!("{}.dockerignore", location.dockerfile_name);
         for name in [location.dockerfile_name.clone(), ignore] {
-            let shown = location.dockerfile.with_file_name(&name);
-            // Here links are followed: `-f Dockerfile` that is a link means the file behind it.
-            let path = match shown.canonicalize() {
-                Ok(path) => path,
-                Err(e) if e.kind() == io::ErrorKind::NotFound && name != location.dockerfile_name => continue,
-                Err(e) => return Err(ContextError::unreadable(&shown.display().to_string(), &e)),
+            let shown = location.in_short(&location.dockerfile.with_file_name(&name));
+            let Some(path) = location.beside(OsStr::new(&name))? else {
+                if name == location.dockerfile_name {
+                    return Err(ContextError::Changed(shown));
+                }
+                continue;
             };
-            let shown = shown.display().to_string();
             let metadata = path.metadata().map_err(|e| ContextError::unreadable(&shown, &e))?;
             let (digest, stat) = files::digest(around.files, &path, &shown, &mut buffer)?
                 .ok_or_else(|| ContextError::Changed(shown.clone()))?;
             seen.insert(path.clone());
             let node = Node::File { size: stat.size, digest };
-            entries.push(Entry { name, mode: walk::mode(&metadata), mtime: stat.mtime, node });
+            let recorded = path.strip_prefix(&location.root).ok().and_then(|path| location.recorded.of(path));
+            let Stamp { mode, mtime } =
+                recorded.unwrap_or(Stamp { mode: walk::mode(&metadata), mtime: stat.mtime });
+            entries.push(Entry { name, mode, mtime, node });
             self.objects.entry(digest).or_insert(Object::File { path, size: stat.size, name: shown });
         }
         let folder = Folder::new(entries).map_err(|e| ContextError::Location(e.to_string()))?;
@@ -267,5 +278,9 @@ impl Source {
     }
 }
 
+#[cfg(test)]
+mod archive_tests;
+#[cfg(test)]
+mod link_tests;
 #[cfg(test)]
 mod tests;

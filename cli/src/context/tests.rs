@@ -11,12 +11,12 @@ use tempfile::TempDir;
 use super::*;
 
 /// A context in a folder of its own.
-struct Bed {
-    dir: TempDir,
+pub(super) struct Bed {
+    pub(super) dir: TempDir,
 }
 
 impl Bed {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub(super) fn new(files: &[(&str, &str)]) -> Self {
         let bed = Self { dir: tempfile::tempdir().unwrap() };
         for (name, text) in files {
             let path = bed.path(name);
@@ -26,21 +26,21 @@ impl Bed {
         bed
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn locate(&self, context: &str, file: Option<&str>) -> Result<Location, ContextError> {
+    pub(super) fn locate(&self, context: &str, file: Option<&str>) -> Result<Location, ContextError> {
         let file = file.map(|file| self.path(file));
         Location::find(self.path(context).to_str().unwrap(), file.as_deref(), &BTreeMap::new())
     }
 
-    fn read(&self, context: &str, file: Option<&str>) -> Result<Source, ContextError> {
+    pub(super) fn read(&self, context: &str, file: Option<&str>) -> Result<Source, ContextError> {
         read(&self.locate(context, file)?, &around(&Disk, None))
     }
 }
 
-fn around<'a>(files: &'a dyn Files, cache: Option<&Path>) -> Surroundings<'a> {
+pub(super) fn around<'a>(files: &'a dyn Files, cache: Option<&Path>) -> Surroundings<'a> {
     let in_a_minute = SystemTime::now() + Duration::from_secs(60);
     let now_ns = in_a_minute.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     Surroundings {
@@ -52,7 +52,7 @@ fn around<'a>(files: &'a dyn Files, cache: Option<&Path>) -> Surroundings<'a> {
 }
 
 /// All paths of a root, folders with a / at their end, links with their target.
-fn paths(source: &Source, root: &str) -> Vec<String> {
+pub(super) fn paths(source: &Source, root: &str) -> Vec<String> {
     fn walk(source: &Source, tree: Digest, above: &str, out: &mut Vec<String>) {
         let Some(Object::Folder { bytes, .. }) = source.objects.get(&tree) else {
             panic!("{tree} is missing")

@@ -16,9 +16,10 @@ use farm_types::snapshot::{Entry, Folder, Node};
 use super::ContextError;
 use super::files::Stat;
 use super::meant::Meant;
+use super::unpack::{Recorded, Stamp};
 
 /// At most so many things that were left out are told one by one.
-const TOLD: usize = 10;
+pub(super) const TOLD: usize = 10;
 
 /// What a walk found.
 #[derive(Debug, Default)]
@@ -55,6 +56,8 @@ struct Found {
     name: String,
     mode: u32,
     mtime: i64,
+    /// Mode and time are those of an archive, whatever the disk says.
+    is_recorded: bool,
     what: What,
 }
 
@@ -73,11 +76,16 @@ pub(super) fn mode(metadata: &Metadata) -> u32 {
     metadata.mode() & 0o7777
 }
 
-/// Walks the folder at `root`, or what is meant of it.
+/// Walks the folder at `root`, or what is meant of it. What is in `recorded` has its modes and times from there.
 ///
 /// # Errors
 /// Something that isn't left out can't be listed or has a name that isn't UTF-8.
-pub(super) fn scan(root: &Path, patterns: &PatternSet, meant: Meant) -> Result<Scan, ContextError> {
+pub(super) fn scan(
+    root: &Path,
+    patterns: &PatternSet,
+    meant: Meant,
+    recorded: &Recorded,
+) -> Result<Scan, ContextError> {
     let mut scan = Scan::default();
     scan.dirs.push(Dir {
         path: String::new(),
@@ -89,7 +97,7 @@ pub(super) fn scan(root: &Path, patterns: &PatternSet, meant: Meant) -> Result<S
     let mut odd = 0;
     let mut at = 0;
     while at < scan.dirs.len() {
-        scan.list(at, root, patterns, &mut odd)?;
+        scan.list(at, root, patterns, recorded, &mut odd)?;
         at += 1;
     }
     if odd > TOLD {
@@ -109,6 +117,7 @@ impl Scan {
         at: usize,
         root: &Path,
         patterns: &PatternSet,
+        recorded: &Recorded,
         odd: &mut usize,
     ) -> Result<(), ContextError> {
         let path = self.dirs[at].path.clone();
@@ -151,6 +160,7 @@ impl Scan {
             };
             let kind = metadata.file_type();
             let stat = Stat::from(&metadata);
+            let stamp = recorded.of(Path::new(&entry_path));
             let what = if kind.is_dir() {
                 let (excluded, verdicts) = (out, entry_verdicts);
                 let below = if meant.is_whole {
@@ -191,7 +201,8 @@ impl Scan {
                 }
                 continue;
             };
-            entries.push(Found { name: name.to_owned(), mode: mode(&metadata), mtime: stat.mtime, what });
+            let Stamp { mode, mtime } = stamp.unwrap_or(Stamp { mode: mode(&metadata), mtime: stat.mtime });
+            entries.push(Found { name: name.to_owned(), mode, mtime, is_recorded: stamp.is_some(), what });
         }
         self.dirs[at].entries = entries;
         Ok(())
@@ -213,7 +224,10 @@ impl Scan {
             for found in &dir.entries {
                 let (mtime, node) = match &found.what {
                     What::File(file) => match digests[*file] {
-                        Some((digest, stat)) => (stat.mtime, Node::File { size: stat.size, digest }),
+                        Some((digest, stat)) => {
+                            let mtime = if found.is_recorded { found.mtime } else { stat.mtime };
+                            (mtime, Node::File { size: stat.size, digest })
+                        }
                         None => continue,
                     },
                     What::Dir(below) => match made[*below] {

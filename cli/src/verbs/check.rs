@@ -30,6 +30,11 @@ pub struct Args {
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
 
+    /// Where links may lead to the Dockerfile and .dockerignore: buildx (as with buildx), or inside: nowhere out of the context
+    /// [env: FARM_CONTEXT_LINKS] [default: buildx]
+    #[arg(long, value_name = "WHERE")]
+    context_links: Option<String>,
+
     /// Print one JSON object at the end; what happens meanwhile goes to standard error
     #[arg(long)]
     json: bool,
@@ -60,10 +65,11 @@ Exit codes:
 /// # Errors
 /// Something that was asked for can't be taken, or the farm doesn't answer.
 pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
-    let Args { context, file, platform, target, build_arg, json } = args;
+    let Args { context, file, platform, target, build_arg, context_links, json } = args;
     let mut asked = submit::Args::default();
     (asked.context, asked.file, asked.platform) = (context, file, platform);
     (asked.target, asked.build_arg, asked.json) = (target, build_arg, json);
+    asked.context_links = context_links;
     asked.check = true;
     submit::run(asked, setup).await
 }

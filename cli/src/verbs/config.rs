@@ -44,9 +44,9 @@ enum Change {
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Set what a flag means when it isn't given: platform, emulation or progress
+    /// Set what a flag means when it isn't given: platform, emulation, progress or context-links
     Set {
-        /// platform, emulation or progress
+        /// platform, emulation, progress or context-links
         #[arg(value_name = "KEY")]
         key: String,
         /// What the flag takes
@@ -55,7 +55,7 @@ enum Change {
     },
     /// Take a default back
     Unset {
-        /// platform, emulation or progress
+        /// platform, emulation, progress or context-links
         #[arg(value_name = "KEY")]
         key: String,
     },

@@ -127,6 +127,11 @@ pub struct Args {
     #[arg(long, value_name = "NAME=FOLDER|docker-image://IMAGE")]
     build_context: Vec<String>,
 
+    /// Where links may lead to the Dockerfile and .dockerignore: buildx (as with buildx), or inside: nowhere out of the context
+    /// [env: FARM_CONTEXT_LINKS] [default: buildx]
+    #[arg(long, value_name = "WHERE")]
+    pub(super) context_links: Option<String>,
+
     /// When a platform may be emulated: never, fallback, fallback=DURATION or allow [default: fallback]
     #[arg(long, value_name = "POLICY")]
     emulation: Option<String>,
@@ -227,6 +232,9 @@ impl Args {
         }
         if self.emulation.is_none() {
             self.emulation.clone_from(&defaults.emulation);
+        }
+        if self.context_links.is_none() {
+            self.context_links.clone_from(&defaults.context_links);
         }
     }
 }

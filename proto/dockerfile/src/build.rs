@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farm_types::Platform;
 use farm_types::spec::NamedContext;
+use farm_types::{ContextName, Platform};
 
 use crate::Dockerfile;
 use crate::expand::{Variables, expand};
@@ -149,14 +149,6 @@ fn named(stages: &[Stage], name: &str) -> Option<usize> {
     stages.iter().rposition(is_it).or_else(number)
 }
 
-/// An image's name as people write it, which is how named contexts are looked for.
-fn familiar(name: &str) -> &str {
-    let name =
-        ["index.docker.io/", "docker.io/"].iter().find_map(|host| name.strip_prefix(host)).unwrap_or(name);
-    let name = name.strip_prefix("library/").unwrap_or(name);
-    name.strip_suffix(":latest").unwrap_or(name)
-}
-
 struct Reader<'a> {
     build: &'a Build<'a>,
     escape: char,
@@ -260,8 +252,9 @@ impl Reader<'_> {
 
     /// The named context that a name means.
     fn context(&self, name: &str) -> Option<String> {
-        let own = |key: &&String| familiar(key).eq_ignore_ascii_case(familiar(name));
-        self.build.contexts.keys().find(own).cloned()
+        let name: ContextName = name.parse().ok()?;
+        let is_it = |key: &&String| key.parse().is_ok_and(|key: ContextName| key == name);
+        self.build.contexts.keys().find(is_it).cloned()
     }
 
     fn place(&self, name: &str) -> Place {

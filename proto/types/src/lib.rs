@@ -6,6 +6,7 @@
 //! To add a word: one file, a newtype with `FromStr`, its error in [`error`], and its line in `docs/`.
 
 pub mod cause;
+mod context_name;
 pub mod digest;
 pub mod error;
 pub mod feature;
@@ -22,6 +23,7 @@ pub mod state;
 pub mod suggest;
 
 pub use cause::{Cause, Failure};
+pub use context_name::ContextName;
 pub use digest::Digest;
 pub use error::Invalid;
 pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS};

@@ -14,6 +14,7 @@
 mod gate;
 mod support;
 
+mod archives;
 mod artifacts;
 mod attaching;
 mod cancelling;

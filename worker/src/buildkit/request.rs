@@ -13,7 +13,7 @@ use farm_dockerfile::Selection;
 use farm_proto::v1;
 use farm_types::run_options::Network;
 use farm_types::spec::NamedContext;
-use farm_types::{Cause, Digest, Failure, Provenance, PullMode};
+use farm_types::{Cause, ContextName, Digest, Failure, Provenance, PullMode};
 use serde::Deserialize;
 
 use super::filesync::Part;
@@ -104,7 +104,9 @@ pub(super) fn build(solve: &Solve, dockerfile: &Dockerfile, reference: &str, ses
             NamedContext::Image(image) => format!("docker-image://{image}"),
             NamedContext::Local => format!("local:{}", served_name(name)),
         };
-        set(&format!("context:{name}"), &value);
+        // Commands of before keyed them as they were written, and an engine looks for one form only.
+        let key = name.parse::<ContextName>().map_or_else(|_| name.clone(), |key| key.to_string());
+        set(&format!("context:{key}"), &value);
     }
     if !solve.cache_mount_namespace.is_empty() {
         // Hashed, because a provenance attestation shows it to whoever may pull the image.
@@ -205,9 +207,13 @@ mod tests {
             run: RunOptions::default(),
             pull: PullMode::Always,
             provenance: Provenance::Min,
-            named_contexts: [("context", NamedContext::Local), ("base", NamedContext::Image("r/x:1".into()))]
-                .map(|(name, context)| (name.to_owned(), context))
-                .into(),
+            named_contexts: [
+                ("context", NamedContext::Local),
+                ("base", NamedContext::Image("r/x:1".into())),
+                ("docker.io/library/golden:latest", NamedContext::Image("r/y:1".into())),
+            ]
+            .map(|(name, context)| (name.to_owned(), context))
+            .into(),
             partial: BTreeMap::new(),
             roots: ["context", "context:context"]
                 .map(|name| {
@@ -238,6 +244,7 @@ mod tests {
         assert_eq!(attr("no-cache"), Some(""));
         assert_eq!(attr("context:context"), Some("local:named-context"));
         assert_eq!(attr("context:base"), Some("docker-image://r/x:1"));
+        assert_eq!(attr("context:golden"), Some("docker-image://r/y:1"));
         assert!(attr("cmdline").is_some());
         let exporter = &request.exporter_attrs_deprecated;
         assert_eq!(exporter["name"], "localhost:5002/a,localhost:5003/b");

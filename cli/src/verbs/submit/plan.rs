@@ -9,8 +9,8 @@ use farm_proto::convert::{check_build_arg, check_stage};
 use farm_types::run_options::{Ulimit, parse_bytes};
 use farm_types::spec::{Call, NamedContext, Purpose, parse_duration};
 use farm_types::{
-    BuildSpec, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, RunOptions, SinglePlatform,
-    SnapshotRef,
+    BuildSpec, ContextName, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, RunOptions,
+    SinglePlatform, SnapshotRef,
 };
 use tempfile::TempDir;
 
@@ -20,7 +20,7 @@ use super::call::Asked;
 use super::environment;
 use super::results::ResultFiles;
 use crate::context::stdin::{self, Came};
-use crate::context::{Address, Location};
+use crate::context::{Address, Links, Location, Wanted};
 use crate::error::{Error, Result};
 
 /// The longest idempotency key, bytes.
@@ -116,21 +116,7 @@ impl Plan {
             }
             labels.insert(name.to_owned(), value.to_owned());
         }
-        let mut named_contexts = BTreeMap::new();
-        let mut folders = BTreeMap::new();
-        for text in &args.build_context {
-            let (name, context) = named_context(text)?;
-            if let Context::Folder(path) = &context {
-                folders.insert(name.clone(), path.clone());
-            }
-            let context = match context {
-                Context::Folder(_) => NamedContext::Local,
-                Context::Image(image) => NamedContext::Image(image),
-            };
-            if named_contexts.insert(name, context).is_some() {
-                return Err(Invalid::new("--build-context", text, "this name stands twice; keep one").into());
-            }
-        }
+        let NamedContexts { named: named_contexts, folders } = NamedContexts::parse(&args.build_context)?;
         let mut provenance = match &args.provenance {
             Some(text) => text.parse().map_err(|e| flag("--provenance", e))?,
             None => Provenance::Off,
@@ -174,13 +160,11 @@ impl Plan {
             None => uuid::Uuid::new_v4().to_string(),
         };
         // Last, since it touches the disk.
-        let (context, file, temporary) = stand_in(args.context, args.file, input)?;
-        let mut location = Location::find(&context, file.as_deref(), &folders)?;
-        if let Some(folder) = &temporary
-            && context == folder.path().to_string_lossy()
-        {
-            "standard input".clone_into(&mut location.shown);
-        }
+        let links = match &args.context_links {
+            Some(text) => text.parse()?,
+            None => Links::default(),
+        };
+        let (location, temporary) = locate(&args.context, args.file.as_deref(), &folders, links, input)?;
         result_files.spare(&location.dockerfile)?;
         Ok(Self {
             location,
@@ -240,8 +224,8 @@ impl Plan {
     /// The Dockerfile can't be read.
     pub(super) fn meant(&self, platforms: &[Platform]) -> Result<Option<Sources>> {
         let Some(platform) = platforms.first().filter(|_| !self.is_detached) else { return Ok(None) };
-        let path = &self.location.dockerfile;
-        let bytes = std::fs::read(path).map_err(|error| {
+        let path = self.location.dockerfile_without_links()?;
+        let bytes = std::fs::read(&path).map_err(|error| {
             let why = crate::error::io_in_short(&error);
             Error::Usage(format!("can't read the Dockerfile {} ({why})", path.display()))
         })?;
@@ -302,44 +286,43 @@ fn run_options(args: &Args) -> Result<RunOptions, Invalid> {
     })
 }
 
-/// The context and the Dockerfile, with a folder that holds what `-` stands for.
-fn stand_in(
-    context: String,
-    file: Option<PathBuf>,
+/// Where the source lies, with a folder that holds what `-` stands for.
+fn locate(
+    context: &str,
+    file: Option<&Path>,
+    named: &BTreeMap<String, PathBuf>,
+    links: Links,
     input: impl Read,
-) -> Result<(String, Option<PathBuf>, Option<TempDir>)> {
+) -> Result<(Location, Option<TempDir>)> {
     let file = file.filter(|file| !file.as_os_str().is_empty());
-    let from_input = file.as_deref() == Some(Path::new("-"));
-    if let Some(file) = file.as_ref().and_then(|file| file.to_str()).filter(|file| file.contains("://")) {
-        let cure =
-            format!("farm takes no address here yet; write curl -fsSL {file} | farm submit -f - CONTEXT");
-        return Err(Invalid::new("-f", file, cure).into());
-    }
-    match (context.as_str(), from_input) {
+    let wanted = Wanted { file, is_own_file: false, named, links };
+    match (context, file == Some(Path::new("-"))) {
         ("-", true) => Err(Error::Usage(
             "- -f -: context and Dockerfile can't both come from standard input; name a file, or a folder"
                 .to_owned(),
         )),
-        ("-", false) => {
-            let (folder, came) = stdin::read(input)?;
-            let path = folder.path().to_string_lossy().into_owned();
-            if let (Came::Dockerfile, Some(file)) = (came, &file) {
-                return Err(Error::Usage(format!(
-                    "-f {}: standard input is a Dockerfile itself, not an archive; leave -f out",
-                    file.display()
-                )));
+        ("-", false) => match (stdin::read(input)?, file) {
+            (Came::Context(unpacked), _) => {
+                let (location, folder) = Location::in_archive(unpacked, &wanted)?;
+                Ok((location, Some(folder)))
             }
-            // Within an archive, as Docker takes it.
-            let is_address = |file: &Path| file.to_str().and_then(Address::of).is_some();
-            let file = file.map(|file| if is_address(&file) { file } else { folder.path().join(file) });
-            Ok((path, file, Some(folder)))
-        }
+            (Came::Dockerfile(_), Some(file)) => Err(Error::Usage(format!(
+                "-f {}: standard input is a Dockerfile itself, not an archive; leave -f out",
+                file.display()
+            ))),
+            (Came::Dockerfile(folder), None) => {
+                let mut location = Location::look(&folder.path().to_string_lossy(), &wanted)?;
+                "standard input".clone_into(&mut location.shown);
+                Ok((location, Some(folder)))
+            }
+        },
         (_, true) => {
             let folder = stdin::read_dockerfile(input)?;
             let file = folder.path().join("Dockerfile");
-            Ok((context, Some(file), Some(folder)))
+            let wanted = Wanted { file: Some(&file), is_own_file: true, ..wanted };
+            Ok((Location::look(context, &wanted)?, Some(folder)))
         }
-        _ => Ok((context, file, None)),
+        _ => Ok((Location::look(context, &wanted)?, None)),
     }
 }
 
@@ -351,41 +334,61 @@ fn flag(name: &str, mut error: Invalid) -> Invalid {
     error
 }
 
-enum Context {
-    Folder(PathBuf),
-    Image(String),
+/// What `--build-context` names.
+#[derive(Default)]
+struct NamedContexts {
+    named: BTreeMap<String, NamedContext>,
+    /// Of those that are folders.
+    folders: BTreeMap<String, PathBuf>,
 }
 
-fn named_context(text: &str) -> Result<(String, Context), Invalid> {
-    let invalid = |cure: &str| Err(Invalid::new("--build-context", text, cure));
-    let Some((name, value)) = text.split_once('=') else {
-        return invalid("write NAME=FOLDER or NAME=docker-image://IMAGE");
-    };
-    // In a Dockerfile stages' names are compared without regard to capitals, and buildx writes them small.
-    let name = name.to_ascii_lowercase();
-    if name.is_empty() || value.is_empty() {
-        return invalid("write NAME=FOLDER or NAME=docker-image://IMAGE");
+impl NamedContexts {
+    fn parse(texts: &[String]) -> Result<Self, Invalid> {
+        let mut contexts = Self::default();
+        let mut written: BTreeMap<ContextName, &str> = BTreeMap::new();
+        for text in texts {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            if let (Ok(key), false) = (name.parse::<ContextName>(), value.is_empty())
+                && let Some(other) = written.insert(key.clone(), name)
+            {
+                let cure = match other == name {
+                    true => "this name stands twice; keep one".to_owned(),
+                    false => format!("{other} and {name} are both names of {key}; keep one"),
+                };
+                return Err(Invalid::new("--build-context", text, cure));
+            }
+            contexts.add(text)?;
+        }
+        Ok(contexts)
     }
-    if name.contains(char::is_whitespace) || name.chars().any(char::is_control) {
-        return invalid("a name has no blanks");
-    }
-    if ["context", "dockerfile"].contains(&name.as_str()) {
-        return invalid("the builder has this name for itself; choose another");
-    }
-    if let Some(image) = value.strip_prefix("docker-image://") {
-        return match image {
-            "" => invalid("name the image, for example docker-image://localhost:5002/base:1"),
-            image => Ok((name, Context::Image(image.to_owned()))),
+
+    fn add(&mut self, text: &str) -> Result<(), Invalid> {
+        let invalid = |cure: &str| Err(Invalid::new("--build-context", text, cure));
+        let Some((name, value)) = text.split_once('=') else {
+            return invalid("write NAME=FOLDER or NAME=docker-image://IMAGE");
         };
+        if name.is_empty() || value.is_empty() {
+            return invalid("write NAME=FOLDER or NAME=docker-image://IMAGE");
+        }
+        let name = name.parse::<ContextName>()?.to_string();
+        if let Some(image) = value.strip_prefix("docker-image://") {
+            if image.is_empty() {
+                return invalid("name the image, for example docker-image://localhost:5002/base:1");
+            }
+            self.named.insert(name, NamedContext::Image(image.to_owned()));
+            return Ok(());
+        }
+        if let Some(address) = Address::of(value)
+            && !Path::new(value).is_dir()
+        {
+            let cure = address.instead_of_named_context(value);
+            return invalid(&format!("farm fetches no contexts from addresses yet; {cure}"));
+        }
+        if value.starts_with("target:") || value == "-" {
+            return invalid("farm takes a folder or docker-image://IMAGE, and nothing else yet");
+        }
+        self.named.insert(name.clone(), NamedContext::Local);
+        self.folders.insert(name, value.into());
+        Ok(())
     }
-    if let Some(address) = Address::of(value)
-        && !Path::new(value).is_dir()
-    {
-        let cure = address.instead_of_named_context(value);
-        return invalid(&format!("farm fetches no contexts from addresses yet; {cure}"));
-    }
-    if value.starts_with("target:") || value == "-" {
-        return invalid("farm takes a folder or docker-image://IMAGE, and nothing else yet");
-    }
-    Ok((name, Context::Folder(value.into())))
 }

@@ -221,13 +221,19 @@ fn a_mistake_is_answered_with_thing_value_and_cure() {
     }
     assert!(error(&["--idempotency-key", ""]).contains("--idempotency-key"));
     assert!(error(&["--idempotency-key", &"k".repeat(129)]).contains("128"));
-    for context in ["x", "=x", "x=", "x=https://example.com/a.git", "x=target:y", "a b=.", "context=."] {
+    for context in ["x", "=x", "x=", "x=https://example.com/a.git", "x=target:y", "a b=.", "a..b=."] {
         assert!(error(&["--build-context", context]).contains("--build-context"), "{context}");
     }
+    let both = |a: &str, b: &str| {
+        error(&["--build-context", &format!("{a}=."), "--build-context", &format!("{b}=.")])
+    };
+    let text = both("golden:latest", "docker.io/library/golden");
+    assert!(text.contains("golden:latest and docker.io/library/golden are both names of golden"), "{text}");
+    assert!(error(&["--context-links", "outside"]).contains("write inside, or buildx"));
     assert!(error(&["--build-context", "x=/nowhere/at/all"]).contains("no such folder"));
     assert!(
         error(&["--build-context", "x=docker-image://a", "--build-context", "X=docker-image://b"])
-            .contains("twice")
+            .contains("x and X are both names of x")
     );
     assert!(error(&["-f", "/nowhere/Dockerfile"]).contains("-f FILE"));
 }
@@ -386,6 +392,17 @@ fn options_of_run_and_stages_without_cache_reach_the_request() {
 }
 
 #[test]
+fn a_named_context_has_the_name_that_engines_look_for() {
+    let written =
+        ["golden:latest=docker-image://a", "library/other=.", "localhost:5002/App:V1=.", "context=."];
+    let written = written.map(|text| text.replace("App", "app"));
+    let flags: Vec<&str> = written.iter().flat_map(|text| ["--build-context", text]).collect();
+    let spec = spec(&flags);
+    let names: Vec<_> = spec.named_contexts.keys().map(String::as_str).collect();
+    assert_eq!(names, ["context", "golden", "localhost:5002/app:V1", "other"]);
+}
+
+#[test]
 fn a_context_or_a_dockerfile_comes_from_standard_input() {
     let with = |line: &[&str], input: &[u8]| {
         let args = Line::try_parse_from(["submit"].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).args;
@@ -403,11 +420,10 @@ fn a_context_or_a_dockerfile_comes_from_standard_input() {
     let place = beside.location.dockerfile.clone();
     drop(beside);
     assert!(!place.exists());
-    let mut builder = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(13);
-    builder.append_data(&mut header, "docker/x.Dockerfile", &b"FROM scratch\n"[..]).unwrap();
-    let archive = builder.into_inner().unwrap();
+    std::fs::create_dir(folder.path().join("docker")).unwrap();
+    std::fs::write(folder.path().join("docker/x.Dockerfile"), "FROM scratch\n").unwrap();
+    let mut tar = std::process::Command::new("tar");
+    let archive = tar.arg("-C").arg(folder.path()).args(["-c", "."]).output().unwrap().stdout;
     let within = with(&["-", "-f", "docker/x.Dockerfile"], &archive).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(within.location.dockerfile_name, "x.Dockerfile");
     let error = |line: &[&str], input: &[u8]| with(line, input).err().unwrap().to_string();

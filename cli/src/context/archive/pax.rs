@@ -1,0 +1,137 @@
+//! The records of pax headers: `LENGTH KEY=VALUE\n`, where the length counts all of it.
+//!
+//! Source: POSIX.1-2017, `pax`, "pax Extended Header". A value may hold anything, line breaks too; an empty one takes
+//! back what was said before.
+
+use super::ArchiveError;
+
+/// Records in the order in which they were written: in some the order matters.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Records(Vec<(Vec<u8>, Vec<u8>)>);
+
+impl Records {
+    /// Reads a header's contents. `name` is for messages.
+    ///
+    /// # Errors
+    /// A record is none.
+    pub(super) fn parse(mut bytes: &[u8], name: &[u8]) -> Result<Self, ArchiveError> {
+        let mut records = Vec::new();
+        while !bytes.is_empty() {
+            // Some programs fill the rest up.
+            if bytes.iter().all(|byte| *byte == 0) {
+                break;
+            }
+            let (key, value, rest) = record(bytes)
+                .ok_or_else(|| ArchiveError::damaged(name, "a record of its pax header is none"))?;
+            records.push((key.to_vec(), value.to_vec()));
+            bytes = rest;
+        }
+        Ok(Self(records))
+    }
+
+    /// These, and behind them others, which win.
+    pub(super) fn with(&self, others: Self) -> Self {
+        Self(self.0.iter().cloned().chain(others.0).collect())
+    }
+
+    /// The last value of a key, unless that is empty.
+    pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
+        let found = self.0.iter().rev().find(|(known, _)| known == key.as_bytes());
+        found.map(|(_, value)| value.as_slice()).filter(|value| !value.is_empty())
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.iter().map(|(key, value)| (key.as_slice(), value.as_slice()))
+    }
+
+    /// The number that is the value of a key.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(super) fn number(&self, key: &str, name: &[u8]) -> Result<Option<u64>, ArchiveError> {
+        self.get(key).map(|value| decimal(value).ok_or_else(|| not_understood(key, value, name))).transpose()
+    }
+
+    /// `mtime`: nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// It is no time.
+    pub(super) fn mtime(&self, name: &[u8]) -> Result<Option<i64>, ArchiveError> {
+        self.get("mtime")
+            .map(|value| time(value).ok_or_else(|| not_understood("mtime", value, name)))
+            .transpose()
+    }
+}
+
+fn not_understood(key: &str, value: &[u8], name: &[u8]) -> ArchiveError {
+    let value = String::from_utf8_lossy(value).into_owned();
+    ArchiveError::damaged(name, &format!("its pax header says {key}={value:?}"))
+}
+
+/// The first record's key and value, and what follows.
+fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let blank = bytes.iter().position(|byte| *byte == b' ')?;
+    let length = usize::try_from(decimal(&bytes[..blank])?).ok()?;
+    let (record, rest) = bytes.split_at_checked(length)?;
+    let pair = record.get(blank + 1..)?.strip_suffix(b"\n")?;
+    let equals = pair.iter().position(|byte| *byte == b'=')?;
+    Some((&pair[..equals], &pair[equals + 1..], rest))
+}
+
+/// Digits and nothing else.
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
+    digits.parse().ok()
+}
+
+/// `[-]SECONDS[.FRACTION]` in nanoseconds; a time so far away that they don't fit is the farthest that does.
+fn time(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (is_before, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if whole.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let seconds = i64::try_from(decimal(whole.as_bytes())?).unwrap_or(i64::MAX);
+    let nanos: i64 = format!("{fraction:0<9.9}").parse().ok()?;
+    let since = seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
+    Some(if is_before { -since } else { since })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_may_hold_anything_and_the_last_one_counts() {
+        let records = Records::parse(b"12 path=a\nb\n7 a==b\n9 path=c\n", b"x").unwrap();
+        assert_eq!(records.get("path"), Some(&b"c"[..]));
+        assert_eq!(records.get("a"), Some(&b"=b"[..]));
+        assert_eq!(records.iter().next().unwrap(), (&b"path"[..], &b"a\nb"[..]));
+        let taken_back = records.with(Records::parse(b"8 path=\n", b"x").unwrap());
+        assert_eq!(taken_back.get("path"), None);
+        for broken in [&b"path=a\n"[..], b"8 path=a\n", b"99 path=a\n", b"9 pathaaa\n", b" path=a\n"] {
+            assert!(Records::parse(broken, b"x").is_err(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_fractions_and_may_lie_before_1970() {
+        for (text, nanos) in [
+            ("1", Some(1_000_000_000)),
+            ("1.5", Some(1_500_000_000)),
+            ("1600000000.123456789", Some(1_600_000_000_123_456_789)),
+            ("0.0000000019", Some(1)),
+            ("-1.25", Some(-1_250_000_000)),
+            ("1.", Some(1_000_000_000)),
+            ("99999999999999", Some(i64::MAX)),
+            ("", None),
+            (".5", None),
+            ("1.x", None),
+            ("--1", None),
+        ] {
+            assert_eq!(time(text.as_bytes()), nanos, "{text}");
+        }
+    }
+}

@@ -148,7 +148,9 @@ fn report(finding: &Finding) {
     if differences.iter().any(|difference| decided(case, difference, farm, buildx).is_none()) {
         text += &format!("  again: {}\n", case.again());
     }
-    print!("{text}");
+    // What builders say of odd files has odd bytes in it.
+    let shown: String = text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
+    print!("{shown}");
 }
 
 fn summary(options: &Options, findings: &[Finding]) -> bool {

@@ -105,7 +105,10 @@ impl Draft {
         // Whatever it is about, it may come as an archive; folders come more often.
         let form = self.form.unwrap_or_else(|| {
             if self.chance(5) {
-                let format = self.pick(&["gnu", "posix", "ustar"]);
+                // A ustar archive has no room for long names.
+                let is_short = self.context.iter().all(|node| node.path.len() < 100);
+                let formats = if is_short { ["gnu", "posix", "ustar"] } else { ["gnu", "posix", "gnu"] };
+                let format = self.pick(&formats);
                 // buildx knows a pax archive only when it is compressed; one theme has it the other way.
                 Form::Archive { format, compress: format == "posix" || self.chance(2) }
             } else {

@@ -3,17 +3,21 @@
 #
 #   tests/run.sh [unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
 #   tests/run.sh faults [--seed N] [--faults N] | --steps | --pressure SECONDS
+#   tests/run.sh differential [--seed N] [--cases N | --case K] [--keep DIR]
 #   tests/run.sh bed [COMMAND...] | env [COMMAND...] | sqlx
 #
 #   unit    lints, and the tests that need nothing but a CPU
 #   store   tests of the database layer, in the test bed
 #   api     tests of farm's processes over their interfaces, in the test bed
 #   e2e     tests with builds in a real engine, in the test bed
-#   all     every check and every test, and a short run of `faults`, in the test bed
+#   all     every check and every test, and short runs of `differential` and `faults`, in the test bed
 #   faults  a farm whose parts are all killed and troubled while it builds, by a plan that is drawn from a seed; then a
 #           verdict on builds, tags and logs. No checks and no tests. 200 faults (about 15 minutes) unless said.
 #           --steps: a coordinator killed and stopped at each step of publishing (about 15 minutes).
 #           --pressure: a build that takes all of the machine for so long, beside which its worker must stay alive
+#   differential  drawn Dockerfiles and contexts, built by farm and by buildx on one engine: files, settings, exit and
+#           failing line must be the same. No checks and no tests. Seed 1 and 150 cases (some 10 minutes) unless said.
+#           --case: one of them alone. --keep: leaves the Dockerfiles and contexts in a folder
 #   bed     no checks and no tests: a command (or a shell) in the test bed
 #   env     no checks and no tests: a command in the environment of those tests that need no test bed; without a command
 #           the environment itself
@@ -347,7 +351,7 @@ in_bed() { # command...
 what=${1:-all}
 [ $# = 0 ] || shift
 case "$what" in
-  unit | store | api | e2e | all | faults | bed | sqlx) ;;
+  unit | store | api | e2e | all | faults | differential | bed | sqlx) ;;
   env) alone "${@:-env}"; exit ;;
   --first-process) first_process "$@" ;; # does not return
   --inside)
@@ -357,8 +361,11 @@ case "$what" in
       store | all) phase 'sqlx check' check_sqlx ;;
     esac
     phase 'tests' run_tests "$what" "$@"
-    # After the tests, as it leaves the machine no rest. Always the same seed: a run that passes should pass again.
-    [ "$what" != all ] || phase 'faults' target/debug/farm-faults --seed 1 --faults 25
+    # Always the same seeds: a run that passes should pass again. The faults come last, as they leave the machine no rest.
+    if [ "$what" = all ]; then
+      phase 'differential' target/debug/farm-differential --seed 1 --cases 20
+      phase 'faults' target/debug/farm-faults --seed 1 --faults 25
+    fi
     exit 0 ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
 esac
@@ -396,8 +403,8 @@ case "$what" in
     if [ "$what" = bed ]; then
       [ $# -gt 0 ] || set -- bash
       in_bed "$@" || rc=$?
-    elif [ "$what" = faults ]; then
-      in_bed target/debug/farm-faults "$@" || rc=$?
+    elif [ "$what" = faults ] || [ "$what" = differential ]; then
+      in_bed "target/debug/farm-$what" "$@" || rc=$?
     else
       in_bed bash tests/run.sh --inside "$what" "$@" </dev/null || rc=$?
       note_time 'test bed up and down' "$begin" $(($(noted) - before))

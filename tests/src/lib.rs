@@ -20,6 +20,7 @@
 pub mod bed;
 pub mod bridge;
 pub mod database;
+pub mod differential;
 pub mod disk;
 pub mod engine;
 pub mod environment;

@@ -15,6 +15,7 @@ pub mod pattern;
 pub mod platform;
 mod reference;
 pub mod run_options;
+pub mod runs;
 pub mod snapshot;
 pub mod spec;
 pub mod state;
@@ -23,7 +24,7 @@ pub mod suggest;
 pub use cause::{Cause, Failure};
 pub use digest::Digest;
 pub use error::Invalid;
-pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS};
+pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, ProjectId, PublicationId, ShortId,
     UploadId, WorkerId,
@@ -31,4 +32,5 @@ pub use ids::{
 pub use image::{ImageRef, ImageTag, Repository};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;
+pub use runs::{RunMode, Runs};
 pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SnapshotRef};

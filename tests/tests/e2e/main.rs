@@ -44,6 +44,7 @@ mod order;
 mod output;
 mod platforms;
 mod pressed;
+mod programs;
 mod publish_steps;
 mod registries;
 mod results;

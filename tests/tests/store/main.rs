@@ -8,6 +8,7 @@ mod fixture;
 mod garbage;
 mod interleavings;
 mod leading;
+mod programs;
 mod publishing;
 mod queueing;
 mod races;

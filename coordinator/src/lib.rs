@@ -6,6 +6,7 @@
 pub mod blobs;
 pub mod config;
 pub mod context;
+mod dockerfile;
 pub mod grpc;
 pub mod hints;
 pub mod link;

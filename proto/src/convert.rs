@@ -269,6 +269,14 @@ impl TryFrom<v1::OfferedPlatform> for Offer {
     }
 }
 
+impl TryFrom<&v1::PlatformOffer> for Offer {
+    type Error = Invalid;
+
+    fn try_from(offer: &v1::PlatformOffer) -> Result<Self, Invalid> {
+        Ok(Self { platform: offer.platform.parse()?, support: offer.support.parse()?, told: offer.told })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

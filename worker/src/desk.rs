@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farm_proto::v1;
-use farm_types::{AttemptId, Invalid, LeaseToken, Offer};
+use farm_types::{AttemptId, Invalid, LeaseToken, Offer, Runs};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -360,7 +360,9 @@ impl State {
         let is_offered = |offer: &Offer| {
             offer.platform.to_string() == offered.platform && offer.support.as_str() == offered.support
         };
-        if !self.identity.offers.iter().any(is_offered) {
+        // Without programs of the platform it doesn't matter.
+        let runs_target = offered.runs.parse::<Runs>().unwrap_or_default() == Runs::Target;
+        if runs_target && !self.identity.offers.iter().any(is_offered) {
             return Some(format!("{} is not offered here as {}", offered.platform, offered.support));
         }
         None

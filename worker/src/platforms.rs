@@ -64,20 +64,44 @@ pub async fn find(engine: &Engine, description: &EngineDescription, choice: &Cho
     let emulators = if is_here { emulators(Path::new(BINFMT)) } else { BTreeSet::new() };
     let candidates = candidates(description, &emulators, is_here);
     let candidates = candidates.into_iter().filter(|(_, support)| choice.takes(*support));
-    let proofs = candidates.map(|(platform, support)| async move {
-        match tokio::time::timeout(PROOF_WITHIN, engine.probe(&platform)).await {
-            Ok(Ok(())) => Some(Offer { platform, support, told: false }),
-            Ok(Err(error)) => {
-                tracing::info!(%platform, %support, %error, "not offered: the probe build failed");
-                None
-            }
-            Err(_) => {
-                tracing::info!(%platform, %support, "not offered: the probe build took longer than {PROOF_WITHIN:?}");
-                None
-            }
+    let (levels, others): (Vec<_>, Vec<_>) =
+        candidates.partition(|(platform, support)| *support == Support::Native && is_level(platform));
+    let others = others.into_iter().map(|candidate| prove(engine, candidate));
+    let (others, levels) =
+        futures::future::join(futures::future::join_all(others), prove_highest(engine, levels)).await;
+    others.into_iter().flatten().chain(levels).collect()
+}
+
+/// Whether a platform is a feature level of its architecture: each has all that those below it have.
+fn is_level(platform: &Platform) -> bool {
+    platform.architecture() == "amd64" && !platform.variant().is_empty()
+}
+
+/// Proves the highest of these levels that runs, and offers it with those below.
+async fn prove_highest(engine: &Engine, mut levels: Vec<(Platform, Support)>) -> Vec<Offer> {
+    levels.sort();
+    while let Some(highest) = levels.pop() {
+        if let Some(proved) = prove(engine, highest).await {
+            let below =
+                levels.into_iter().map(|(platform, support)| Offer { platform, support, told: false });
+            return below.chain([proved]).collect();
         }
-    });
-    futures::future::join_all(proofs).await.into_iter().flatten().collect()
+    }
+    Vec::new()
+}
+
+async fn prove(engine: &Engine, (platform, support): (Platform, Support)) -> Option<Offer> {
+    match tokio::time::timeout(PROOF_WITHIN, engine.probe(&platform)).await {
+        Ok(Ok(())) => Some(Offer { platform, support, told: false }),
+        Ok(Err(error)) => {
+            tracing::info!(%platform, %support, %error, "not offered: the probe build failed");
+            None
+        }
+        Err(_) => {
+            tracing::info!(%platform, %support, "not offered: the probe build took longer than {PROOF_WITHIN:?}");
+            None
+        }
+    }
 }
 
 /// True when the engine runs on this machine's kernel, as far as that can be told.
@@ -122,9 +146,11 @@ fn candidates(
             add(architecture, "v6", Support::Emulated);
         }
     }
-    // Finer variants of its own architecture are not offered: linux/amd64 runs what asks for no more.
-    for platform in description.platforms.iter().filter(|platform| platform.architecture() != own) {
-        add(platform.architecture(), platform.variant(), Support::Emulated);
+    for platform in &description.platforms {
+        // Finer variants of its own architecture are what its CPU can do besides.
+        let is_own = platform.architecture() == own;
+        let support = if is_own { Support::Native } else { Support::Emulated };
+        add(platform.architecture(), platform.variant(), support);
     }
     found
 }
@@ -142,9 +168,15 @@ fn emulators(folder: &Path) -> BTreeSet<&'static str> {
     EMULATORS.iter().filter(|(name, _)| is_on && works(name)).map(|(_, architecture)| *architecture).collect()
 }
 
-/// The platforms for people: `linux/amd64 native, linux/arm64 emulated`.
+/// The platforms for people: `linux/amd64 (v2, v3) native, linux/arm64 emulated`.
 pub fn describe(offers: &[Offer]) -> String {
-    let words: Vec<_> = offers.iter().map(|offer| format!("{} {}", offer.platform, offer.support)).collect();
+    let words: Vec<_> = Offer::grouped(offers)
+        .into_iter()
+        .map(|(offer, variants)| match variants.is_empty() {
+            true => format!("{} {}", offer.platform, offer.support),
+            false => format!("{} ({}) {}", offer.platform, variants.join(", "), offer.support),
+        })
+        .collect();
     words.join(", ")
 }
 
@@ -172,10 +204,10 @@ mod tests {
 
     #[test]
     fn an_engine_here_is_native_for_its_cpu_and_emulates_what_the_kernel_knows() {
-        let listed = ["linux/amd64", "linux/amd64/v2", "linux/arm64"];
+        let listed = ["linux/amd64", "linux/amd64/v2", "linux/arm64", "linux/amd64/v3"];
         assert_eq!(
             found("amd64", &listed, &["arm64"], true),
-            "linux/amd64 native, linux/386 native, linux/arm64 emulated"
+            "linux/amd64 (v2, v3) native, linux/386 native, linux/arm64 emulated"
         );
         // Not in the engine's list, but registered.
         assert_eq!(

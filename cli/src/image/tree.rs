@@ -4,7 +4,7 @@ use farm_proto::v1::Build;
 use serde_json::Value;
 
 use super::{Blob, Image, Variant, What, attested};
-use crate::output::summary::attempt_ms;
+use crate::output::summary::{attempt_ms, made_on};
 use crate::output::text::{ago, bytes, columns, count, first_line, harmless, short_digest, span};
 
 /// The most that is shown of a command in a line of its own image.
@@ -88,8 +88,7 @@ fn row(image: &Image, variant: &Variant) -> Vec<String> {
         },
         command,
         attested.join(", "),
-        made.map(|attempt| format!("{} on {}", harmless(&attempt.support), harmless(&attempt.worker)))
-            .unwrap_or_default(),
+        made.map(|attempt| made_on(attempt, &variant.raw.platform)).unwrap_or_default(),
     ]
 }
 
@@ -138,12 +137,8 @@ fn full(image: &Image, variant: &Variant, now: i64) -> Vec<String> {
         row("attests", harmless(predicate));
     }
     if let Some(attempt) = image.made_by(variant) {
-        let text = format!(
-            "{} on {} in {}",
-            harmless(&attempt.support),
-            harmless(&attempt.worker),
-            span(attempt_ms(attempt, now))
-        );
+        let text =
+            format!("{} in {}", made_on(attempt, &variant.raw.platform), span(attempt_ms(attempt, now)));
         row("built", text);
     }
     if let Some(created) = variant.config["created"].as_str() {

@@ -12,6 +12,7 @@ use farm_proto::v1::{Attempt, AttemptEvents, Build, Job, StepLog, StepUpdate, Wa
 
 use super::lines::Lines;
 use super::rules::{Weight, advice};
+use super::summary::UNNEEDED;
 use super::text::{first_line, harmless, short_digest, span};
 
 /// A step's name is shown up to so many characters.
@@ -366,8 +367,10 @@ fn start(attempt: &Attempt) -> String {
         "" => String::new(),
         reason => format!(": {}", harmless(reason)),
     };
-    match number {
-        0 | 1 => format!("{support} on {worker} (attempt {number}){why}"),
+    match (number, support.as_str()) {
+        (0 | 1, UNNEEDED) => format!("on {worker} (attempt {number}){why}"),
+        (_, UNNEEDED) => format!("running again on {worker} (attempt {number}){why}"),
+        (0 | 1, _) => format!("{support} on {worker} (attempt {number}){why}"),
         _ => format!("running again on {worker}, {support} (attempt {number}){why}"),
     }
 }

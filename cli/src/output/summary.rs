@@ -37,6 +37,18 @@ pub fn deciding_attempt(job: &Job) -> Option<&Attempt> {
     job.attempts.iter().find(|attempt| attempt.state == "succeeded").or_else(|| job.attempts.last())
 }
 
+/// What an attempt's `support` says of one that no program of the platform ran in, away from native workers.
+pub const UNNEEDED: &str = "unneeded";
+
+/// How and where an attempt ran: `native on w1`.
+pub fn made_on(attempt: &Attempt, platform: &str) -> String {
+    let worker = harmless(&attempt.worker);
+    match attempt.support.as_str() {
+        UNNEEDED => format!("on {worker}, no program of {} ran", harmless(platform)),
+        support => format!("{} on {worker}", harmless(support)),
+    }
+}
+
 /// How long an attempt took, or has taken, milliseconds.
 pub fn attempt_ms(attempt: &Attempt, now: i64) -> i64 {
     let from = if attempt.started_ms > 0 { attempt.started_ms } else { attempt.offered_ms };
@@ -57,7 +69,7 @@ fn platforms(build: &Build, now: i64) -> Vec<String> {
         .filter(|job| !final_failure || job.state == "succeeded")
         .map(|job| {
             let attempt = deciding_attempt(job);
-            let on = attempt.map(|a| format!("{} on {}", a.support, harmless(&a.worker))).unwrap_or_default();
+            let on = attempt.map(|a| made_on(a, &job.platform)).unwrap_or_default();
             let time = attempt.map(|a| span(attempt_ms(a, now))).unwrap_or_default();
             match (job.state.as_str(), &job.result) {
                 ("succeeded", Some(result)) => {

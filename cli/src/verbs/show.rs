@@ -9,7 +9,7 @@ use crate::error::{Error, Exit, Result};
 use crate::output::Out;
 use crate::output::format;
 use crate::output::json::{self, BuildJson};
-use crate::output::summary::summary;
+use crate::output::summary::{UNNEEDED, summary};
 use crate::output::text::{ago, harmless, short_digest};
 
 /// Arguments of `farm show`.
@@ -80,7 +80,8 @@ fn history(build: &Build) -> Vec<String> {
                 lines.push(format!("{who} {}: {}", harmless(&attempt.state), harmless(&failure.message)));
             }
             if !attempt.support_reason.is_empty() {
-                lines.push(format!("{who} emulated: {}", harmless(&attempt.support_reason)));
+                let how = if attempt.support == UNNEEDED { "" } else { " emulated" };
+                lines.push(format!("{who}{how}: {}", harmless(&attempt.support_reason)));
             }
         }
     }

@@ -3,6 +3,7 @@
 mod wish;
 
 use farm_proto::v1::{ListWorkersRequest, Worker};
+use farm_types::{Offer, Support};
 use serde_json::json;
 
 use super::now_ms;
@@ -77,14 +78,7 @@ fn table(workers: &[Worker], now: i64) -> Vec<String> {
         .map(ToOwned::to_owned)
         .to_vec();
     let rows = workers.iter().map(|worker| {
-        let platforms: Vec<String> = worker
-            .platforms
-            .iter()
-            .map(|offer| match offer.support.as_str() {
-                "native" => harmless(&offer.platform),
-                support => format!("{} ({})", harmless(&offer.platform), harmless(support)),
-            })
-            .collect();
+        let platforms = platforms(worker);
         let heard = if worker.last_seen_ms > 0 { ago(worker.last_seen_ms, now) } else { "never".to_owned() };
         vec![
             harmless(&worker.name),
@@ -97,6 +91,27 @@ fn table(workers: &[Worker], now: i64) -> Vec<String> {
         ]
     });
     columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+/// What a worker offers: variants with their platform, and whether they are emulated.
+fn platforms(worker: &Worker) -> Vec<String> {
+    let known: Vec<Offer> = worker.platforms.iter().filter_map(|offer| offer.try_into().ok()).collect();
+    if known.len() < worker.platforms.len() {
+        // A newer farm's words.
+        return worker.platforms.iter().map(|offer| harmless(&offer.platform)).collect();
+    }
+    let grouped = Offer::grouped(&known).into_iter();
+    grouped
+        .map(|(offer, mut more)| {
+            if offer.support == Support::Emulated {
+                more.push(offer.support.as_str());
+            }
+            if more.is_empty() {
+                return offer.platform.to_string();
+            }
+            format!("{} ({})", offer.platform, more.join(", "))
+        })
+        .collect()
 }
 
 /// A line for each worker that gets no ordinary jobs and has a reason that its state doesn't say.
@@ -168,6 +183,27 @@ mod tests {
         assert_eq!(line(worker("online", "")), "");
         let leaving = Worker { release_ms: 400_000, running: vec!["x".into()], ..worker("draining", "") };
         assert_eq!(line(leaving), "w1 gives back what it still runs in 5 min");
+    }
+
+    #[test]
+    fn variants_of_a_cpu_stand_with_their_platform() {
+        let offer = |platform: &str, support: &str| farm_proto::v1::PlatformOffer {
+            platform: platform.into(),
+            support: support.into(),
+            told: false,
+        };
+        let offers = [
+            offer("linux/386", "native"),
+            offer("linux/amd64", "native"),
+            offer("linux/amd64/v2", "native"),
+            offer("linux/amd64/v3", "native"),
+            offer("linux/arm/v7", "emulated"),
+        ];
+        let mut worker = Worker { platforms: offers.to_vec(), ..Default::default() };
+        let shown = platforms(&worker).join(", ");
+        assert_eq!(shown, "linux/386, linux/amd64 (v2, v3), linux/arm/v7 (emulated)");
+        worker.platforms.push(offer("linux/mips128", "native"));
+        assert_eq!(platforms(&worker).len(), 6);
     }
 
     #[test]

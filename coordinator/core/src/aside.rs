@@ -3,9 +3,9 @@
 //! [`plan`](crate::plan) sees most of these workers as silent since then, so what it says to do is right; but to the
 //! job's owner "silent" would be a riddle, and the cure is another one.
 
-use farm_types::{Offer, Platform, Support};
+use farm_types::{Offer, Support};
 
-use crate::plan::Waiting;
+use crate::plan::{Waiting, Wanted};
 
 /// A connected worker that gets no ordinary jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,27 +36,37 @@ pub enum Reason {
 pub fn words(why: &Waiting, aside: &[Aside]) -> String {
     let told = match why {
         Waiting::Backoff | Waiting::Slots { .. } => None,
-        Waiting::NoWorker { platform, emulated_refused: false } => able(aside, platform, false)
-            .map(|able| format!("no worker for {platform} takes jobs now: {able}")),
-        Waiting::NoWorker { platform, emulated_refused: true } => able(aside, platform, true).map(|able| {
-            format!("no native worker for {platform} takes jobs now, and the policy does not allow emulation: {able}")
+        Waiting::NoWorker { wanted, emulated_refused: false } => {
+            able(aside, wanted, false).map(|able| format!("no worker{wanted} takes jobs now: {able}"))
+        }
+        Waiting::NoWorker { wanted, emulated_refused: true } => able(aside, wanted, true).map(|able| {
+            format!(
+                "no native worker{wanted} takes jobs now, and the policy does not allow emulation: {able}"
+            )
         }),
-        Waiting::Silent { platform } => able(aside, platform, true)
-            .map(|able| format!("no native worker for {platform} takes jobs now: {able}")),
-        Waiting::Probation { platform } => {
-            able(aside, platform, false).map(|able| format!("a trial build for {platform} to succeed: {able}"))
+        Waiting::Silent { wanted: Wanted::Any } => {
+            able(aside, &Wanted::Any, true).map(|able| format!("no worker takes jobs now: {able}"))
+        }
+        Waiting::Silent { wanted } => {
+            able(aside, wanted, true).map(|able| format!("no native worker{wanted} takes jobs now: {able}"))
+        }
+        Waiting::Probation { wanted } => {
+            able(aside, wanted, false).map(|able| format!("a trial build{wanted} to succeed: {able}"))
         }
     };
     told.unwrap_or_else(|| why.words())
 }
 
-/// Those that could run the platform, and what keeps each from it.
-fn able(aside: &[Aside], platform: &Platform, only_native: bool) -> Option<String> {
+/// Those that could run what is wanted, and what keeps each from it.
+fn able(aside: &[Aside], wanted: &Wanted, only_native: bool) -> Option<String> {
+    let is_wanted = |offer: &Offer| match wanted {
+        Wanted::Platform(platform) => offer.platform == *platform,
+        Wanted::Programs(platforms) => platforms.contains(&offer.platform),
+        Wanted::Any => true,
+    };
     let offers = |worker: &&Aside| {
-        worker
-            .offers
-            .iter()
-            .any(|offer| offer.platform == *platform && (offer.support == Support::Native || !only_native))
+        let may = |offer: &Offer| offer.support == Support::Native || !only_native || *wanted == Wanted::Any;
+        worker.offers.iter().any(|offer| is_wanted(offer) && may(offer))
     };
     let able: Vec<&Aside> = aside.iter().filter(offers).collect();
     let drained: Vec<&str> = able
@@ -93,8 +103,12 @@ mod tests {
         Aside { name: name.to_owned(), offers, reason }
     }
 
+    fn wanted(platform: &str) -> Wanted {
+        Wanted::Platform(platform.parse().unwrap())
+    }
+
     fn nobody(platform: &str, emulated_refused: bool) -> Waiting {
-        Waiting::NoWorker { platform: platform.parse().unwrap(), emulated_refused }
+        Waiting::NoWorker { wanted: wanted(platform), emulated_refused }
     }
 
     #[test]
@@ -103,13 +117,22 @@ mod tests {
         let said = words(&nobody("linux/arm64", false), &drained);
         assert!(said.contains("w1 is drained; `farm workers resume w1`"), "{said}");
         assert!(words(&nobody("linux/amd64", false), &drained).contains("w1 is drained"));
-        let silent = Waiting::Silent { platform: "linux/arm64".parse().unwrap() };
+        let silent = Waiting::Silent { wanted: wanted("linux/arm64") };
         assert!(words(&silent, &drained).contains("w1 is drained"));
         // It would emulate there, which is not what the job waits for.
         let refused = nobody("linux/amd64", true);
         assert_eq!(words(&refused, &drained), refused.words());
         let other = nobody("linux/s390x", false);
         assert_eq!(words(&other, &drained), other.words());
+        // Who waits for anybody waits for this one, too.
+        let any = Waiting::NoWorker { wanted: Wanted::Any, emulated_refused: false };
+        assert!(words(&any, &drained).starts_with("no worker takes jobs now: w1 is drained"));
+        let programs = Wanted::Programs(vec!["linux/arm64".parse().unwrap()]);
+        let said = words(&Waiting::NoWorker { wanted: programs, emulated_refused: false }, &drained);
+        assert!(
+            said.starts_with("no worker for linux/arm64 (programs of which the build runs) takes"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -125,7 +148,7 @@ mod tests {
             "no worker for linux/arm64 takes jobs now: w1, w4 are drained; `farm workers resume w1 w4` takes that \
              back; w2 is quarantined: it did not stop; w3 has withdrawn: its disk is full"
         );
-        let probation = Waiting::Probation { platform: "linux/arm64".parse().unwrap() };
+        let probation = Waiting::Probation { wanted: wanted("linux/arm64") };
         let said = words(&probation, &[aside("w5", Reason::Probation("it failed 3 jobs".to_owned()))]);
         assert_eq!(said, "a trial build for linux/arm64 to succeed: w5 is on probation: it failed 3 jobs");
     }

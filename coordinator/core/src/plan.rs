@@ -6,12 +6,21 @@
 //! Order: projects by the share of slots that they hold, then jobs by virtual time. Worker: native before
 //! emulated; not one that failed the job while there is another; the freest engine; then the worker's id. One that is on
 //! probation only when no other can come into question, and then not at once.
+//!
+//! A job that runs no program of its platform ([`Runs`]) goes to any worker, to one that offers the platform natively before
+//! others; if it runs programs of the engine's own platform, which that may be taken from, it is as particular about that as
+//! its policy is about emulation.
+
+mod able;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use farm_types::{Emulation, EngineId, JobId, Offer, Platform, ProjectId, Support, WorkerId};
+use farm_types::{Emulation, EngineId, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, WorkerId};
 
+use self::able::{Able, able};
+pub use self::waiting::{SLOTS_WORDS, Waiting, Wanted};
 use crate::aside::Aside;
 
 /// The numbers of the scheduler.
@@ -44,6 +53,8 @@ pub struct WaitingJob {
     pub project: ProjectId,
     /// What it is built for.
     pub platform: Platform,
+    /// Whose programs run in it.
+    pub runs: Runs,
     /// When it may be emulated.
     pub emulation: Emulation,
     /// Slots that it takes.
@@ -73,6 +84,8 @@ pub struct WorkerView {
     pub connected: bool,
     /// It takes no new job.
     pub draining: bool,
+    /// It takes jobs for platforms that it doesn't offer, if they run no program of them.
+    pub takes_unneeded: bool,
     /// It failed several jobs for reasons of its own, and has not shown since that it can build.
     pub on_probation: bool,
 }
@@ -124,9 +137,9 @@ pub enum Decision {
         worker: WorkerId,
         /// On whose slots.
         engine: EngineId,
-        /// How the worker supports the platform.
-        support: Support,
-        /// Why the platform is emulated, in words; empty when it isn't.
+        /// How the worker runs the programs.
+        support: RunMode,
+        /// Why it isn't native, in words; empty when it is.
         reason: String,
     },
     /// Leave it where it is.
@@ -140,73 +153,9 @@ pub enum Decision {
     },
 }
 
-/// What a job waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Waiting {
-    /// Its turn to be tried again.
-    Backoff,
-    /// All slots of the workers that could run it are taken.
-    Slots {
-        /// What runs it there.
-        support: Support,
-        /// Taken slots.
-        used: u32,
-        /// All slots.
-        total: u32,
-    },
-    /// Nobody offers the platform in a way that its policy allows.
-    NoWorker {
-        /// The platform.
-        platform: Platform,
-        /// An emulating worker is there, but the policy doesn't allow it (yet).
-        emulated_refused: bool,
-    },
-    /// Its native workers are silent; they may come back.
-    Silent {
-        /// The platform.
-        platform: Platform,
-    },
-    /// All who could run it are on probation.
-    Probation {
-        /// The platform.
-        platform: Platform,
-    },
-}
-
-impl Waiting {
-    /// The reason in words, for the job's owner.
-    pub fn words(&self) -> String {
-        match self {
-            Self::Backoff => "a moment before it is tried again".to_owned(),
-            Self::Slots { support, used, total } => {
-                format!("all {support} {SLOTS_WORDS} ({used} of {total})")
-            }
-            Self::NoWorker { platform, emulated_refused: false } => {
-                format!(
-                    "no worker for {platform} takes jobs now: see `farm workers`, or start one with `farm-worker`"
-                )
-            }
-            Self::NoWorker { platform, emulated_refused: true } => {
-                format!(
-                    "no native worker for {platform} is connected, and the policy does not allow emulation"
-                )
-            }
-            Self::Silent { platform } => {
-                format!("the native workers for {platform}, silent for a moment, to come back")
-            }
-            Self::Probation { platform } => {
-                format!("a trial build for {platform} to succeed: all workers for it are on probation")
-            }
-        }
-    }
-}
-
-/// What the words of a job that waits for nothing but a slot have in them: such a job has a place in the queue.
-pub const SLOTS_WORDS: &str = "slots are in use";
-
 /// What may run a job at one moment, by its policy.
 struct Choice {
-    support: Support,
+    support: RunMode,
     reason: String,
     worker: WorkerId,
     engine: EngineId,
@@ -259,21 +208,15 @@ fn choose(
         return Err((Some(job.not_before), Waiting::Backoff));
     }
     let settling = state.settling.filter(|settling| settling.until > now);
-    let offers = |support: Support| {
-        state.workers.iter().filter(move |worker| {
-            !worker.draining
-                && worker.offers.iter().any(|o| o.platform == job.platform && o.support == support)
-        })
-    };
+    let is_alive = |worker: &WorkerView| worker.connected && worker.last_seen + limits.suspect_after > now;
+    let able = able(job, state, &is_alive);
     // A native worker counts as there for a while after its last sign.
-    let native_until = offers(Support::Native)
-        .map(|worker| match settling {
-            Some(settling) if worker.last_seen + limits.native_grace >= settling.silent_since => {
-                settling.until
-            }
-            _ => worker.last_seen + limits.native_grace,
-        })
-        .max();
+    let there_until = |worker: &WorkerView| match settling {
+        Some(settling) if worker.last_seen + limits.native_grace >= settling.silent_since => settling.until,
+        _ => worker.last_seen + limits.native_grace,
+    };
+    let native = able.iter().filter(|able| able.support == Support::Native);
+    let native_until = native.map(|able| there_until(able.worker)).max();
     let native_served = native_until.is_some_and(|until| until > now);
     let waited_enough = match job.emulation {
         Emulation::FallbackAfter(wait) => {
@@ -286,80 +229,110 @@ fn choose(
         Emulation::Fallback | Emulation::FallbackAfter(_) => !native_served || waited_enough,
         Emulation::Allow => true,
     };
-    let alive = |worker: &&WorkerView| worker.connected && worker.last_seen + limits.suspect_after > now;
+    // What programs of the engine's own platform make may depend on which that is.
+    let home_until = match &job.runs {
+        Runs::Others { engine: true, .. } => {
+            let home = able.iter().filter(|able| able.is_home);
+            home.map(|able| there_until(able.worker)).max().filter(|until| *until > now)
+        }
+        _ => None,
+    };
+    let stays_home = home_until.is_some() && !waited_enough && job.emulation != Emulation::Allow;
+    let comes_into_question = |able: &&Able<'_>| is_alive(able.worker) && (able.is_home || !stays_home);
     let allowed: Vec<Support> = [Support::Native, Support::Emulated]
         .into_iter()
         .filter(|support| *support == Support::Native || may_emulate)
         .collect();
-    let on_probation =
-        allowed.iter().any(|support| offers(*support).filter(alive).any(|worker| worker.on_probation));
+    let on_probation = able
+        .iter()
+        .filter(comes_into_question)
+        .any(|able| able.worker.on_probation && allowed.contains(&able.support));
     let patience_ends = job.ready_at + limits.probation_patience;
-    let mut full: Option<(Support, u32, u32)> = None;
+    let mut full: Option<(RunMode, u32, u32)> = None;
     // Those on probation come into question when there is no other, and the job has waited for their trial builds.
     for sick in [false, true] {
         if sick && (full.is_some() || now < patience_ends) {
             break;
         }
         for &support in &allowed {
-            let candidates: Vec<&WorkerView> =
-                offers(support).filter(alive).filter(|worker| worker.on_probation == sick).collect();
-            let spared: Vec<&WorkerView> =
-                candidates.iter().copied().filter(|w| !job.excluded.contains(&w.id)).collect();
+            let candidates: Vec<&Able<'_>> = able
+                .iter()
+                .filter(comes_into_question)
+                .filter(|able| able.support == support && able.worker.on_probation == sick)
+                .collect();
+            let spared: Vec<&Able<'_>> =
+                candidates.iter().copied().filter(|able| !job.excluded.contains(&able.worker.id)).collect();
             let candidates = if spared.is_empty() { candidates } else { spared };
-            let mut engines: Vec<EngineId> = candidates.iter().map(|worker| worker.engine).collect();
+            let mut engines: Vec<EngineId> = candidates.iter().map(|able| able.worker.engine).collect();
             engines.sort();
             engines.dedup();
             let free = |engine: EngineId| slots.get(&engine).map_or(0, |s| s.total.saturating_sub(s.used));
-            let best = candidates
-                .iter()
-                .filter(|worker| free(worker.engine) >= job.weight)
-                .min_by_key(|worker| (std::cmp::Reverse(free(worker.engine)), worker.id));
-            if let Some(worker) = best {
-                let reason = match support {
-                    Support::Native => String::new(),
-                    Support::Emulated => why_emulated(job, native_served),
+            let best =
+                candidates.iter().filter(|able| free(able.worker.engine) >= job.weight).min_by_key(|able| {
+                    (!able.is_home, std::cmp::Reverse(free(able.worker.engine)), able.worker.id)
+                });
+            if let Some(able) = best {
+                let (support, worker) = (able.mode(), able.worker);
+                let reason = match (support, able.emulated) {
+                    (RunMode::Emulated, Some(platform)) => why_emulated(job, platform, native_served),
+                    (RunMode::Unneeded, _) => format!("no program of {} runs", job.platform),
+                    _ => String::new(),
                 };
                 return Ok(Choice { support, reason, worker: worker.id, engine: worker.engine });
             }
             if !engines.is_empty() && full.is_none() {
                 let sum = |of: fn(&Slots) -> u32| engines.iter().filter_map(|e| slots.get(e)).map(of).sum();
-                full = Some((support, sum(|s| s.used), sum(|s| s.total)));
+                let all_alike = candidates.iter().all(|able| able.is_home) || support == Support::Emulated;
+                let mode = if all_alike { support.into() } else { RunMode::Unneeded };
+                full = Some((mode, sum(|s| s.used), sum(|s| s.total)));
             }
         }
     }
-    let emulated_there = offers(Support::Emulated).any(|worker| alive(&worker));
-    let unlocks = match job.emulation {
+    let emulated_there = able.iter().any(|able| able.support == Support::Emulated && is_alive(able.worker));
+    let waited = match job.emulation {
         Emulation::FallbackAfter(wait) if !waited_enough => {
-            let waited = TimeDelta::from_std(wait).ok().map(|wait| job.ready_at + wait);
+            TimeDelta::from_std(wait).ok().map(|wait| job.ready_at + wait)
+        }
+        _ => None,
+    };
+    let unlocks = match job.emulation {
+        Emulation::FallbackAfter(_) if !waited_enough => {
             waited.into_iter().chain(native_until.filter(|_| native_served)).min()
         }
         Emulation::Fallback => native_until.filter(|_| native_served),
         _ => None,
     };
+    let leaves = home_until.filter(|_| stays_home).into_iter().chain(waited.filter(|_| stays_home)).min();
+    let unlocks = unlocks.into_iter().chain(leaves).min();
+    let wanted = match &job.runs {
+        Runs::Others { platforms, .. } if !stays_home => {
+            let platforms: Vec<Platform> = platforms.iter().cloned().collect();
+            if platforms.is_empty() { Wanted::Any } else { Wanted::Programs(platforms) }
+        }
+        Runs::Others { .. } | Runs::Target => Wanted::Platform(job.platform.clone()),
+    };
     Err(match full {
         Some((support, used, total)) => (unlocks, Waiting::Slots { support, used, total }),
-        None if on_probation => (
-            unlocks.into_iter().chain([patience_ends]).min(),
-            Waiting::Probation { platform: job.platform.clone() },
-        ),
-        None if native_served => (unlocks, Waiting::Silent { platform: job.platform.clone() }),
-        None => (
-            unlocks,
-            Waiting::NoWorker {
-                platform: job.platform.clone(),
-                emulated_refused: emulated_there && !may_emulate,
-            },
-        ),
+        None if on_probation => {
+            (unlocks.into_iter().chain([patience_ends]).min(), Waiting::Probation { wanted })
+        }
+        None if native_served => (unlocks, Waiting::Silent { wanted }),
+        None => (unlocks, Waiting::NoWorker { wanted, emulated_refused: emulated_there && !may_emulate }),
     })
 }
 
-/// Why a job is emulated, for the record.
-fn why_emulated(job: &WaitingJob, native_served: bool) -> String {
-    let (platform, policy) = (&job.platform, job.emulation);
-    if native_served {
-        format!("no native {platform} worker had a free slot; policy {policy}")
+/// Why this platform is emulated, for the record.
+fn why_emulated(job: &WaitingJob, platform: &Platform, native_served: bool) -> String {
+    let policy = job.emulation;
+    let programs = if *platform == job.platform {
+        String::new()
     } else {
-        format!("no native {platform} worker is connected; policy {policy}")
+        format!("programs of {platform} run in the build, and ")
+    };
+    if native_served {
+        format!("{programs}no native {platform} worker had a free slot; policy {policy}")
+    } else {
+        format!("{programs}no native {platform} worker is connected; policy {policy}")
     }
 }
 

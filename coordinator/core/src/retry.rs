@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farm_types::{Cause, Failure, WorkerId};
+use farm_types::{Cause, Failure, Runs, WorkerId};
 
 /// How often a job may be tried for reasons that are not its own.
 pub const MAX_ATTEMPTS: u32 = 4;
@@ -14,6 +14,8 @@ pub const MAX_FULL: u32 = 3;
 pub const MAX_REFUNDS: u32 = 3;
 /// The codes of failures for want of disk space.
 pub const FULL_CODES: [&str; 2] = ["no_space", "worker_disk"];
+/// The code of a failure by which a machine shows that it doesn't run a program's platform.
+const FOREIGN_PROGRAM: &str = "emulator_missing";
 /// The first wait before a retry that isn't at once; it doubles up to [`MAX_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait before a retry.
@@ -62,6 +64,20 @@ pub enum Next {
     },
     /// It failed for good.
     GiveUp(Failure),
+}
+
+/// Whether the attempt failed at a program of the job's platform, of which its Dockerfile says nothing: its base image
+/// brings it along (`ONBUILD RUN`). Then the job [runs](Runs) its target's programs, and this try counts for nothing.
+pub fn runs_after_all(ending: &Ending, runs: &Runs) -> bool {
+    let (Ending::Failed(failure), Runs::Others { engine, platforms }) = (ending, runs) else { return false };
+    // Where others' programs run, one of them may have been the one.
+    let is_sure = !engine && platforms.is_empty();
+    failure.code == FOREIGN_PROGRAM && (is_sure || failure.step.as_deref().is_some_and(is_trigger))
+}
+
+/// Whether a step, as BuildKit names it (`[stage 2/4] ONBUILD RUN …`), comes from a base image.
+fn is_trigger(step: &str) -> bool {
+    step.split_once("] ").is_some_and(|(_, instruction)| instruction.starts_with("ONBUILD "))
 }
 
 /// Decides what happens to a job whose attempt on `worker` ended so.
@@ -195,6 +211,29 @@ mod tests {
         let Next::GiveUp(failure) = full(3) else { panic!("it was tried three times") };
         assert_eq!(failure.code, "no_space");
         assert!(failure.message.contains("3 tries") && failure.message.contains("RUN x"), "{failure}");
+    }
+
+    #[test]
+    fn a_program_that_only_the_base_image_knew_of_corrects_what_is_known() {
+        let ending = |code: &str, step: &str| {
+            let failure = Failure::new(Cause::Infrastructure, code, "exec format error");
+            Ending::Failed(Failure { step: Some(step.to_owned()), ..failure })
+        };
+        let onbuild = ending("emulator_missing", "[stage-1 2/4] ONBUILD RUN [\"/x\"]");
+        let own = ending("emulator_missing", "[b 2/2] RUN echo '] ONBUILD RUN x'");
+        for (runs, by_onbuild, by_own) in [
+            ("none", true, true),
+            // A cross-compiling stage that runs what it has just made.
+            ("engine", true, false),
+            ("linux/amd64", true, false),
+            ("target", false, false),
+        ] {
+            let runs: Runs = runs.parse().unwrap();
+            assert_eq!(runs_after_all(&onbuild, &runs), by_onbuild, "{runs}");
+            assert_eq!(runs_after_all(&own, &runs), by_own, "{runs}");
+            assert!(!runs_after_all(&ending("run_failed", "[2/4] ONBUILD RUN x"), &runs));
+            assert!(!runs_after_all(&Ending::Lost, &runs));
+        }
     }
 
     proptest! {

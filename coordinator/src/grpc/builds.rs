@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{present, retry, status, watch};
 use crate::context::Context;
+use crate::dockerfile;
 use crate::principal::Action;
 
 /// The service.
@@ -97,10 +98,12 @@ impl BuildService for Builds {
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
+        let runs = dockerfile::runs(&self.context, principal.project, &spec).await;
         let new = NewBuild {
             project: principal.project,
             idempotency_key: request.idempotency_key,
             spec,
+            runs,
             created_by: principal.name,
             queue_limit: self.queue_limit(),
         };

@@ -75,6 +75,7 @@ fn offer(context: &Context, offered: OfferedAttempt) -> v1::Offered {
         project: offered.project_name,
         platform: offered.platform.to_string(),
         support: offered.support.to_string(),
+        runs: offered.runs.to_string(),
         attempt_number: offered.number,
         repositories: repositories.iter().map(ToString::to_string).collect(),
         registries: context.registries.lend(&repositories),

@@ -1,11 +1,12 @@
 //! Accepting builds, and cancelling them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use farm_core::life;
 use farm_core::life::attempt::StopReason;
 use farm_types::spec::Purpose;
-use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, ProjectId, ShortId};
+use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId};
 
 use crate::decide::{build_event, decide, stop_jobs};
 use crate::finish::PublishLimit;
@@ -21,6 +22,8 @@ pub struct NewBuild {
     pub idempotency_key: String,
     /// What is asked for.
     pub spec: BuildSpec,
+    /// Whose programs run, per platform; of those that are not named it isn't known.
+    pub runs: BTreeMap<Platform, Runs>,
     /// Who asks.
     pub created_by: String,
     /// How long its jobs may wait for a worker.
@@ -34,6 +37,12 @@ pub struct Submitted {
     pub id: BuildId,
     /// The key was known: nothing new was made.
     pub replayed: bool,
+}
+
+/// Jobs of one class can be run by the same workers.
+pub(crate) fn queue_class(platform: &str, emulation: &str, runs: &Runs) -> String {
+    let runs = if *runs == Runs::Target { String::new() } else { format!(" runs={runs}") };
+    format!("{platform} {emulation}{runs} size=1 trust=trusted")
 }
 
 impl Store {
@@ -80,17 +89,19 @@ impl Store {
         let kind = if matches!(new.spec.purpose, Purpose::Run(_)) { "run" } else { "build" };
         for platform in &new.spec.platforms {
             let emulation = new.spec.emulation.to_string();
+            let runs = new.runs.get(platform).cloned().unwrap_or_default();
             sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, state, queue_class,
-                                   virtual_time, emulation, ready_at)
-                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now())",
+                                   virtual_time, emulation, ready_at, runs)
+                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8)",
                 project,
                 JobId::generate().as_uuid(),
                 execution.as_uuid(),
                 platform.to_string(),
-                format!("{platform} {emulation} size=1 trust=trusted"),
+                queue_class(&platform.to_string(), &emulation, &runs),
                 emulation,
-                kind
+                kind,
+                runs.to_string()
             )
             .execute(&mut *tx)
             .await?;

@@ -10,9 +10,10 @@ use farm_core::life::attempt::{Ended, JobFate, Said, StopReason};
 use farm_core::life::{self, Transition};
 use farm_core::retry::{self, Ending, History, Next};
 use farm_types::state::JobState;
-use farm_types::{Failure, Repository, WorkerId};
+use farm_types::{Failure, Repository, Runs, WorkerId};
 
 use crate::attempts::{Lease, Place, place};
+use crate::builds::queue_class;
 use crate::decide::decide;
 use crate::lease::lock_execution;
 use crate::record::JobResult;
@@ -282,7 +283,7 @@ pub(crate) async fn end_as(
 async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId, jitter: f64) -> Result<()> {
     let lost = ending == Ending::Lost;
     let row = sqlx::query!(
-        r#"SELECT attempt_count, lost_count,
+        r#"SELECT attempt_count, lost_count, platform, emulation, runs,
                   (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
                    AND a.failure ->> 'cause' = 'killed') AS "killed!",
                   (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
@@ -307,7 +308,14 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
         full: fit(row.full)?,
         given_back: fit(row.given_back)?,
     };
-    match retry::after(ending, history, worker, jitter) {
+    let mut runs: Runs = state(&row.runs)?;
+    let next = if retry::runs_after_all(&ending, &runs) {
+        runs = Runs::Target;
+        Next::Retry { after: Duration::ZERO, avoid: None, refund: true }
+    } else {
+        retry::after(ending, history, worker, jitter)
+    };
+    match next {
         Next::GiveUp(failure) => {
             if lost {
                 sqlx::query!(
@@ -325,6 +333,7 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
                 "UPDATE jobs SET state = $7, ready_at = farm_now(),
                         not_before = farm_now() + make_interval(secs => $3),
                         attempt_count = attempt_count - $4::int, lost_count = lost_count + $5::int,
+                        runs = $9, queue_class = $10,
                         excluded_workers = CASE WHEN $6::uuid IS NULL OR $6 = ANY(excluded_workers)
                                            THEN excluded_workers ELSE excluded_workers || $6 END
                  WHERE project_id = $1 AND id = $2 AND state = ANY($8)",
@@ -335,7 +344,9 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
                 i32::from(lost),
                 avoid.map(WorkerId::as_uuid),
                 life::job::AGAIN.word(),
-                &life::job::AGAIN.premise()
+                &life::job::AGAIN.premise(),
+                runs.to_string(),
+                queue_class(&row.platform, &row.emulation, &runs)
             )
             .execute(&mut **tx)
             .await?;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use farm_core::life;
 use farm_types::{
-    AttemptId, BuildSpec, EngineId, ExecutionId, JobId, LeaseToken, Platform, ProjectId, ShortId, Support,
-    WorkerId,
+    AttemptId, BuildSpec, EngineId, ExecutionId, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs,
+    ShortId, WorkerId,
 };
 use uuid::Uuid;
 
@@ -23,8 +23,8 @@ pub struct Assignment {
     /// On whose slots.
     pub engine: EngineId,
     /// How.
-    pub support: Support,
-    /// Why it is emulated, in words; empty when it isn't.
+    pub support: RunMode,
+    /// Why it isn't native, in words; empty when it is.
     pub reason: String,
 }
 
@@ -48,7 +48,9 @@ pub struct OfferedAttempt {
     /// What it is built for.
     pub platform: Platform,
     /// How.
-    pub support: Support,
+    pub support: RunMode,
+    /// Whose programs run.
+    pub runs: Runs,
     /// What is asked for.
     pub spec: BuildSpec,
     /// The names of the snapshot's roots.
@@ -160,7 +162,7 @@ impl Store {
     pub async fn offered_via(&self, coordinator: Uuid) -> Result<Vec<OfferedAttempt>> {
         let rows = sqlx::query!(
             r#"SELECT a.worker_id, a.project_id, p.name AS project_name, a.id, a.lease_token, a.number, a.support,
-                      j.platform, e.spec,
+                      j.platform, j.runs, e.spec,
                       (SELECT b.short_id FROM builds b WHERE b.project_id = e.project_id
                        AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1) AS "short_id!",
                       ARRAY(SELECT r.name FROM snapshot_roots r WHERE r.project_id = e.project_id
@@ -188,6 +190,7 @@ impl Store {
                     build: state(&row.short_id)?,
                     platform: state(&row.platform)?,
                     support: state(&row.support)?,
+                    runs: state(&row.runs)?,
                     spec: from_json(row.spec)?,
                     roots: row.roots,
                 })

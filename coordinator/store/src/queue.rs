@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use farm_core::estimate::Queue;
-use farm_types::{Platform, ProjectId, Support};
+use farm_types::{ProjectId, RunMode, Runs};
 
+use crate::record::JobRecord;
 use crate::{Result, Store, fit};
 
 /// Ends of which the usual time is the middle one, and how far back they are looked for.
@@ -15,23 +16,46 @@ const FEWEST_SAMPLES: i64 = 3;
 /// Workers that were silent for longer take no jobs.
 const SILENT: Duration = Duration::from_secs(12);
 
+/// The slots that a job waits for.
+pub(crate) struct Slots {
+    /// What it is built for.
+    platform: String,
+    /// What must run there.
+    needed: Vec<String>,
+    /// How.
+    support: RunMode,
+}
+
+impl Slots {
+    /// Those that this job waits for, as its reason says.
+    pub(crate) fn of(job: &JobRecord, runs: &Runs) -> Self {
+        let mut named = [RunMode::Native, RunMode::Emulated].into_iter();
+        let support = named.find(|mode| job.waiting.contains(mode.as_str())).unwrap_or(RunMode::Unneeded);
+        let needed = match support {
+            // Those of the platform's own machines, also when its programs may run elsewhere.
+            RunMode::Native => vec![&job.platform],
+            RunMode::Emulated | RunMode::Unneeded => runs.needed(&job.platform),
+        };
+        let needed = needed.iter().map(ToString::to_string).collect();
+        Self { platform: job.platform.to_string(), needed, support }
+    }
+}
+
 impl Store {
-    /// What the job at this place waits behind, of those that want slots of this kind for this platform. Reckoned with the
+    /// What the job at this place waits behind, of those that want these slots. Reckoned with the
     /// project's own history; other projects' jobs count while they run.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub(crate) async fn queue(
-        &self,
-        project: ProjectId,
-        platform: &Platform,
-        support: Support,
-        place: u64,
-    ) -> Result<Queue> {
+    pub(crate) async fn queue(&self, project: ProjectId, slots: &Slots, place: u64) -> Result<Queue> {
         let row = sqlx::query!(
             r#"WITH able AS (
-                   SELECT DISTINCT w.engine_id FROM workers w JOIN worker_platforms p ON p.worker_id = w.id
-                   WHERE p.platform = $2 AND p.support = $3 AND NOT w.draining AND w.withdrawn_at IS NULL
+                   SELECT DISTINCT w.engine_id FROM workers w
+                   WHERE NOT EXISTS (
+                         SELECT FROM unnest($8::text[]) AS needed (platform) WHERE NOT EXISTS (
+                             SELECT FROM worker_platforms p WHERE p.worker_id = w.id AND p.platform = needed.platform
+                             AND ($3 = 'unneeded' OR p.support = $3)))
+                     AND NOT w.draining AND w.withdrawn_at IS NULL
                      AND w.drained_at IS NULL AND w.removed_at IS NULL
                      AND w.last_seen > farm_now() - make_interval(secs => $7)),
                recent AS (
@@ -49,12 +73,13 @@ impl Store {
                       (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY took) FROM ended
                        HAVING count(*) >= $6) AS usual"#,
             project.as_uuid(),
-            platform.to_string(),
-            support.as_str(),
+            slots.platform,
+            slots.support.as_str(),
             SAMPLES,
             LOOK_BACK,
             FEWEST_SAMPLES,
-            SILENT.as_secs_f64()
+            SILENT.as_secs_f64(),
+            &slots.needed
         )
         .fetch_one(&self.pool)
         .await?;

@@ -5,10 +5,12 @@ use farm_core::estimate;
 use farm_core::plan::SLOTS_WORDS;
 use farm_types::state::{AttemptState, BuildState, DestinationState, JobState, PublicationState, TagState};
 use farm_types::{
-    AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, JobId, Platform, ProjectId, ShortId, Support,
+    AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, JobId, Platform, ProjectId, RunMode, Runs,
+    ShortId,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::queue::Slots;
 use crate::{Result, Store, StoreError, digest, fit, from_json, from_json_opt, state};
 
 /// What a job has made.
@@ -128,9 +130,9 @@ pub struct AttemptRecord {
     pub worker: String,
     /// Where it stands.
     pub state: AttemptState,
-    /// How the platform was run.
-    pub support: Support,
-    /// Why it was emulated, in words; empty when it wasn't.
+    /// How its programs were run.
+    pub support: RunMode,
+    /// Why that wasn't native, in words; empty when it was.
     pub support_reason: String,
     /// When its worker was chosen.
     pub offered_at: DateTime<Utc>,
@@ -339,7 +341,7 @@ impl Store {
         spec: &BuildSpec,
     ) -> Result<Vec<JobRecord>> {
         let rows = sqlx::query!(
-            r#"SELECT id, kind, platform, state, waiting, failure, result, CASE
+            r#"SELECT id, kind, platform, runs, state, waiting, failure, result, CASE
                         WHEN state = 'ready' AND waiting LIKE '%' || $3 || '%' THEN 1 + (
                             SELECT count(*) FROM jobs before WHERE before.state = 'ready'
                             AND before.queue_class = jobs.queue_class AND before.project_id = jobs.project_id
@@ -367,9 +369,11 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
+        let mut runs: Vec<Runs> = Vec::with_capacity(rows.len());
         let mut jobs = rows
             .into_iter()
             .map(|row| {
+                runs.push(state(&row.runs)?);
                 Ok(JobRecord {
                     id: row.id.into(),
                     kind: row.kind,
@@ -385,10 +389,9 @@ impl Store {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        for job in &mut jobs {
+        for (job, runs) in jobs.iter_mut().zip(&runs) {
             let Some(place) = job.place else { continue };
-            let support = if job.waiting.contains("emulated") { Support::Emulated } else { Support::Native };
-            let queue = self.queue(project, &job.platform, support, place).await?;
+            let queue = self.queue(project, &Slots::of(job, runs), place).await?;
             job.starts_at = match estimate::starts_in(&queue) {
                 Some(span) => Some(self.now().await? + span),
                 None => None,

@@ -106,10 +106,10 @@ impl Store {
             let taken = takes && job.state == "succeeded" && !retry.gone.contains(&platform);
             let inserted = sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, required, state,
-                                   queue_class, virtual_time, emulation, weight, ready_at, result, decided_at,
+                                   queue_class, virtual_time, emulation, runs, weight, ready_at, result, decided_at,
                                    taken_from)
                  SELECT project_id, $3, $4, kind, unit_key, platform, required,
-                        CASE WHEN $5 THEN 'succeeded' ELSE 'ready' END, queue_class, farm_now(), emulation, weight,
+                        CASE WHEN $5 THEN 'succeeded' ELSE 'ready' END, queue_class, farm_now(), emulation, runs, weight,
                         farm_now(), CASE WHEN $5 THEN result END, CASE WHEN $5 THEN farm_now() END,
                         CASE WHEN $5 THEN coalesce(taken_from, id) END
                  FROM jobs WHERE project_id = $1 AND id = $2 AND (state = 'succeeded' OR NOT $5)",

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::DateTime;
 use farm_core::aside::{Aside, Reason};
 use farm_core::plan::{Slots, State, WaitingJob, WorkerView};
-use farm_types::{EngineId, JobId, ProjectId, WorkerId};
+use farm_types::{EngineId, FEATURE_UNNEEDED, JobId, ProjectId, WorkerId};
 use uuid::Uuid;
 
 use crate::leader::{Epoch, hold_epoch};
@@ -32,7 +32,7 @@ impl Store {
                          AND (j.queue_class, j.project_id) > (queues.queue_class, queues.project_id)
                          ORDER BY j.queue_class, j.project_id LIMIT 1) AS next)
                SELECT head.id AS "id!", head.project_id AS "project_id!", head.platform AS "platform!",
-                      head.emulation AS "emulation!", head.weight AS "weight!",
+                      head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!",
                       head.virtual_time AS "virtual_time!", head.ready_at AS "ready_at!",
                       head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!"
                FROM queues, LATERAL (
@@ -49,6 +49,7 @@ impl Store {
                     job: row.id.into(),
                     project: row.project_id.into(),
                     platform: state(&row.platform)?,
+                    runs: state(&row.runs)?,
                     emulation: state(&row.emulation)?,
                     weight: fit(row.weight)?,
                     virtual_time: row.virtual_time,
@@ -78,6 +79,7 @@ impl Store {
                     && record.drained_at.is_none()
                     && record.quarantined_at.is_none(),
                 draining: record.draining,
+                takes_unneeded: record.features.iter().any(|feature| feature == FEATURE_UNNEEDED),
                 on_probation: record.probation_at.is_some(),
             })
             .collect();

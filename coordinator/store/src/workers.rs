@@ -96,6 +96,8 @@ pub struct WorkerRecord {
     pub last_seen: DateTime<Utc>,
     /// Its farm version.
     pub software_version: String,
+    /// What it can beyond the protocol's version.
+    pub features: Vec<String>,
     /// What it runs.
     pub offers: Vec<Offer>,
 }
@@ -279,7 +281,7 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, w.draining, w.drained_at,
                       w.withdrawn_at, w.withdrawn_why, w.release_at, w.quarantined_at, w.probation_at,
-                      w.probation_why, w.probe_at, w.last_seen,
+                      w.probation_why, w.probe_at, w.last_seen, w.features,
                       w.coordinator_id IS NOT NULL AS "connected!", w.software_version,
                       coalesce((SELECT json_agg(json_build_object('platform', p.platform,
                                 'support', p.support, 'told', p.told) ORDER BY p.platform)
@@ -309,6 +311,7 @@ impl Store {
                     probe_at: row.probe_at,
                     last_seen: row.last_seen,
                     software_version: row.software_version,
+                    features: row.features,
                     offers: crate::from_json(row.offers)?,
                 })
             })

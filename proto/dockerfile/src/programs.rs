@@ -5,16 +5,18 @@
 
 use std::collections::BTreeSet;
 
-use farm_types::Platform;
+use farm_types::{Platform, Runs};
 
 use crate::Dockerfile;
 use crate::build::{self, Build, StagePlatform};
 
-/// Whose programs run, besides the engine's own.
+/// Whose programs run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Programs {
     /// Those of the platform that is built for.
     pub of_target: bool,
+    /// Those of the engine's own platform, whichever that is (`FROM --platform=$BUILDPLATFORM`).
+    pub of_engine: bool,
     /// Those of others that the file names (`FROM --platform=linux/amd64`).
     pub of_others: BTreeSet<Platform>,
 }
@@ -29,7 +31,7 @@ impl Programs {
         for stage in build::stages(file, build)?.into_iter().filter(|stage| stage.is_used && stage.has_run) {
             match stage.platform {
                 StagePlatform::Target => found.of_target = true,
-                StagePlatform::Engine => {}
+                StagePlatform::Engine => found.of_engine = true,
                 StagePlatform::Fixed(platform) => drop(found.of_others.insert(platform)),
                 StagePlatform::Unknown => return None,
             }
@@ -38,37 +40,46 @@ impl Programs {
     }
 }
 
+impl From<Programs> for Runs {
+    fn from(found: Programs) -> Self {
+        if found.of_target {
+            return Self::Target;
+        }
+        Self::Others { engine: found.of_engine, platforms: found.of_others }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn programs(text: &str) -> Option<(bool, Vec<String>)> {
+    fn programs(text: &str) -> Option<String> {
         let platform = "linux/s390x".parse().unwrap();
         let (args, contexts) = (BTreeMap::new(), BTreeMap::new());
         let build = Build { target: None, args: &args, contexts: &contexts, platform: &platform };
         let found = Programs::of(&Dockerfile::parse(text.as_bytes()), &build)?;
-        Some((found.of_target, found.of_others.iter().map(ToString::to_string).collect()))
+        Some(Runs::from(found).to_string())
     }
 
     #[test]
     fn only_what_runs_in_a_needed_stage_counts() {
-        for (text, of_target) in [
-            ("FROM scratch\nCOPY a /", false),
-            ("FROM x\nCOPY a /\nWORKDIR /w\nUSER 1", false),
-            ("FROM x\nRUN y", true),
-            ("FROM --platform=$BUILDPLATFORM x AS b\nRUN y\nFROM x\nCOPY --from=b / /", false),
-            ("FROM --platform=${BUILDPLATFORM} x AS b\nRUN y\nFROM b\nRUN z", false),
-            ("FROM --platform=linux/$BUILDARCH x AS b\nRUN y\nFROM scratch\nCOPY --from=b / /", false),
-            ("FROM --platform=$TARGETPLATFORM x\nRUN y", true),
-            ("FROM --platform=linux/s390x x\nRUN y", true),
-            ("FROM x AS b\nRUN y\nFROM x\nCOPY a /", false),
-            ("FROM x AS b\nONBUILD RUN y\nFROM b\nCOPY a /", true),
+        for (text, runs) in [
+            ("FROM scratch\nCOPY a /", "none"),
+            ("FROM x\nCOPY a /\nWORKDIR /w\nUSER 1", "none"),
+            ("FROM x\nRUN y", "target"),
+            ("FROM --platform=$BUILDPLATFORM x AS b\nRUN y\nFROM x\nCOPY --from=b / /", "engine"),
+            ("FROM --platform=${BUILDPLATFORM} x AS b\nRUN y\nFROM b\nRUN z", "engine"),
+            ("FROM --platform=linux/$BUILDARCH x AS b\nRUN y\nFROM scratch\nCOPY --from=b / /", "engine"),
+            ("FROM --platform=$BUILDPLATFORM x AS b\nRUN y\nFROM x\nRUN z\nCOPY --from=b / /", "target"),
+            ("FROM --platform=$TARGETPLATFORM x\nRUN y", "target"),
+            ("FROM --platform=linux/s390x x\nRUN y", "target"),
+            ("FROM x AS b\nRUN y\nFROM x\nCOPY a /", "none"),
+            ("FROM x AS b\nONBUILD RUN y\nFROM b\nCOPY a /", "target"),
+            ("FROM --platform=linux/amd64 x AS b\nRUN y\nFROM x\nCOPY --from=b / /", "linux/amd64"),
         ] {
-            assert_eq!(programs(text), Some((of_target, Vec::new())), "{text}");
+            assert_eq!(programs(text).as_deref(), Some(runs), "{text}");
         }
-        let other = "FROM --platform=linux/amd64 x AS b\nRUN y\nFROM x\nCOPY --from=b / /";
-        assert_eq!(programs(other), Some((false, vec!["linux/amd64".into()])));
     }
 
     #[test]

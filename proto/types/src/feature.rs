@@ -8,3 +8,6 @@ pub const FEATURE_PROGRESS: &str = "progress";
 
 /// It answers trial builds.
 pub const FEATURE_PROBES: &str = "probes";
+
+/// It takes jobs for platforms that it doesn't offer, if they run no program of them.
+pub const FEATURE_UNNEEDED: &str = "unneeded";

@@ -17,6 +17,7 @@ pub mod pattern;
 pub mod platform;
 mod reference;
 pub mod run_options;
+pub mod runs;
 pub mod snapshot;
 pub mod spec;
 pub mod state;
@@ -26,7 +27,7 @@ pub use cause::{Cause, Failure};
 pub use context_name::ContextName;
 pub use digest::Digest;
 pub use error::Invalid;
-pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS};
+pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 pub use host::RegistryHost;
 pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, ProjectId, PublicationId, ShortId,
@@ -35,4 +36,5 @@ pub use ids::{
 pub use image::{ImageRef, ImageTag, Repository};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;
+pub use runs::{RunMode, Runs};
 pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SinglePlatform, SnapshotRef};

@@ -226,6 +226,31 @@ pub struct Offer {
     pub told: bool,
 }
 
+impl Offer {
+    /// The offers for people: those of an architecture's variants (`v2`, `v3` of amd64) with the plain one, if there is one of
+    /// the same support.
+    pub fn grouped(offers: &[Self]) -> Vec<(&Self, Vec<&str>)> {
+        let plain = |offer: &Self, other: &Self| {
+            let (a, b) = (&offer.platform, &other.platform);
+            a.variant.is_empty()
+                && (&a.os, &a.architecture) == (&b.os, &b.architecture)
+                && offer.support == other.support
+        };
+        let is_below = |offer: &&Self| {
+            !offer.platform.variant.is_empty() && offers.iter().any(|other| plain(other, offer))
+        };
+        let heads = offers.iter().filter(|offer| !is_below(offer));
+        heads
+            .map(|head| {
+                let below = offers.iter().filter(is_below).filter(|offer| plain(head, offer));
+                let mut variants: Vec<&str> = below.map(|offer| offer.platform.variant()).collect();
+                variants.sort_unstable();
+                (head, variants)
+            })
+            .collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,6 +289,39 @@ mod tests {
         assert!(error("linux/amd64/v9").contains("no variant"));
         assert!(error("linux").contains("os/architecture"));
         assert!(error("a/b/c/d").contains("[/variant]"));
+    }
+
+    #[test]
+    fn variants_stand_with_the_plain_platform_where_that_is_offered_alike() {
+        let offer = |(platform, support): &(&str, Support)| {
+            let platform = platform.parse().unwrap();
+            Offer { platform, support: *support, told: false }
+        };
+        let shown = |offers: &[(&str, Support)]| {
+            let offers: Vec<Offer> = offers.iter().map(offer).collect();
+            let groups = Offer::grouped(&offers).into_iter();
+            groups
+                .map(|(head, variants)| format!("{} {}", head.platform, variants.join("+")))
+                .collect::<Vec<_>>()
+        };
+        use Support::{Emulated, Native};
+        assert_eq!(
+            shown(&[
+                ("linux/386", Native),
+                ("linux/amd64/v3", Native),
+                ("linux/amd64", Native),
+                ("linux/amd64/v2", Native)
+            ]),
+            ["linux/386 ", "linux/amd64 v2+v3"]
+        );
+        assert_eq!(
+            shown(&[("linux/arm/v7", Native), ("linux/arm/v6", Native), ("linux/amd64", Native)]),
+            ["linux/arm/v7 ", "linux/arm/v6 ", "linux/amd64 "]
+        );
+        assert_eq!(
+            shown(&[("linux/amd64", Emulated), ("linux/amd64/v2", Native)]),
+            ["linux/amd64 ", "linux/amd64/v2 "]
+        );
     }
 
     #[test]

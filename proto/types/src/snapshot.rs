@@ -74,6 +74,23 @@ pub enum Node {
     Fifo,
 }
 
+/// The path that a symbolic link at `path` leads to within its root; `None` for an absolute one.
+pub fn follow(path: &str, target: &str) -> Option<String> {
+    if target.starts_with('/') {
+        return None;
+    }
+    let mut names: Vec<&str> = path.split('/').collect();
+    names.pop();
+    for name in target.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            _ => names.push(name),
+        }
+    }
+    Some(names.join("/"))
+}
+
 impl Folder {
     /// Makes a folder of entries in any order.
     ///

@@ -29,14 +29,15 @@ fn an_image_is_shown_with_its_platforms_and_where_they_came_from() {
     let tag = published(&farm, &["--provenance"]);
     let shown = farm.cli(&["inspect", &tag]).ok();
     says(&shown, &["OCI index, 2 platforms", "built here", "farm show ", "├─ linux/amd64", "└─ linux/arm64"]);
-    says(&shown, &["native on w1", "emulated on w1", "provenance", "/bin/sh -c echo $GREETING"]);
+    let unneeded = "on w1, no program of linux/arm64 ran";
+    says(&shown, &["native on w1", unneeded, "provenance", "/bin/sh -c echo $GREETING"]);
 
     let index = raw(&tag).unwrap();
     assert_eq!(farm.cli(&["inspect", &tag, "--raw"]).ok(), index);
     assert_eq!(farm.cli(&["inspect", &tag, "-q"]).ok().trim(), digest_of(&index));
     let json = farm.cli(&["inspect", &tag, "--json"]).json();
     assert_eq!(json["platforms"][1]["config"]["architecture"], "arm64");
-    assert_eq!(json["platforms"][1]["support"], "emulated");
+    assert_eq!(json["platforms"][1]["support"], "unneeded");
     assert_eq!(json["platforms"][0]["config"]["config"]["Labels"]["team"], "web");
     assert!(!json["build"]["id"].as_str().unwrap().is_empty());
     assert_eq!(json["platforms"][0]["attestations"].as_array().unwrap().len(), 1);
@@ -290,7 +291,7 @@ fn the_frontend_answers_what_can_be_set_and_what_can_be_built() {
 fn a_dry_run_says_who_would_build_what_and_sends_nothing() {
     let farm =
         Farm::builder().worker(WorkerSpec::new("w1").platforms("linux/amd64,linux/arm64=emulated")).start();
-    let context = Context::new(&format!("FROM {BASE}\nCOPY a /a\n")).file("a", "12345");
+    let context = Context::new(&format!("FROM {BASE}\nCOPY a /a\nRUN true\n")).file("a", "12345");
     let tag = format!("{}:1", repository("dry"));
     let args = ["-t", &tag, "--platform", "linux/amd64,linux/arm64,linux/s390x", "--dry-run"];
     let out = submit(&farm, &context, &args).ok();
@@ -311,6 +312,11 @@ fn a_dry_run_says_who_would_build_what_and_sends_nothing() {
     )
     .json();
     assert_eq!(json["platforms"][0]["support"], serde_json::Value::Null);
+    // What runs no program of a platform needs no machine of it.
+    let copies = Context::new(&format!("FROM {BASE}\nCOPY a /a\n")).file("a", "12345");
+    let args = ["--platform", "linux/amd64,linux/s390x", "--emulation", "never", "--dry-run"];
+    let out = submit(&farm, &copies, &args).ok();
+    says(&out, &["linux/amd64  native on w1", "linux/s390x  on w1: no program of linux/s390x runs"]);
     assert_eq!(builds(&farm), 0);
 }
 

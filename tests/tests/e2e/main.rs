@@ -45,6 +45,7 @@ mod order;
 mod output;
 mod platforms;
 mod pressed;
+mod programs;
 mod publish_steps;
 mod references;
 mod registries;

@@ -9,11 +9,16 @@ fn tiny() -> Context {
     Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile /\n", nonce()))
 }
 
+/// One that runs a program of its platform.
+fn running() -> Context {
+    Context::new(&format!("FROM {BASE}\nRUN : {}\n", nonce()))
+}
+
 #[test]
 fn a_build_that_may_not_be_emulated_waits_for_a_native_worker_and_says_so() {
     let mut farm =
         Farm::builder().worker(WorkerSpec::new("w-qemu").platforms("linux/arm64=emulated")).start();
-    let context = tiny();
+    let context = running();
     let args = ["submit", context.text(), "--platform", "linux/arm64", "--emulation", "never"];
     let mut cli = farm.cli_spawn("submit", &args);
     let why = "no native worker for linux/arm64 is connected, and the policy does not allow emulation";
@@ -25,8 +30,10 @@ fn a_build_that_may_not_be_emulated_waits_for_a_native_worker_and_says_so() {
     assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
     says(&cli.output(), &["native on w-native (attempt 1)"]);
     // While it is there, it comes first, for those who would take an emulated one too.
-    let stdout = submit(&farm, &tiny(), &["--platform", "linux/arm64"]).ok();
-    says(&stdout, &["native on w-native"]);
+    for context in [running(), tiny()] {
+        let stdout = submit(&farm, &context, &["--platform", "linux/arm64"]).ok();
+        says(&stdout, &["native on w-native"]);
+    }
 }
 
 #[test]
@@ -36,7 +43,8 @@ fn a_build_that_nobody_can_take_ends_at_its_deadline() {
         .worker(WorkerSpec::new("w1").platforms("linux/amd64"))
         .start();
     let tag = format!("{}:1", repository("nobody"));
-    let result = submit(&farm, &tiny(), &["-t", &tag, "--platform", "linux/amd64,linux/riscv64"]);
+    // Nothing is asked of a registry before a worker has it, so the base needn't have the platform.
+    let result = submit(&farm, &running(), &["-t", &tag, "--platform", "linux/amd64,linux/riscv64"]);
     assert_eq!(result.status, 1, "{result:?}");
     says(
         &result.stdout,

@@ -6,7 +6,7 @@ use farm_core::aside;
 use farm_core::plan::{Decision, Limits, plan};
 use farm_store::drain::Refusal;
 use farm_store::workers::Sign;
-use farm_types::{BootId, Support};
+use farm_types::{BootId, RunMode, Support};
 
 use crate::fixture::{LEASE, World, success, world};
 
@@ -17,7 +17,7 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 /// What the scheduler proposes for the first job that waits; a hold is its reason in words.
-async fn proposed(world: &World) -> Result<Support, String> {
+async fn proposed(world: &World) -> Result<RunMode, String> {
     let state = world.store.schedule_state(10).await.unwrap();
     match plan(&state, Limits::default(), world.store.now().await.unwrap()).remove(0) {
         Decision::Assign { support, .. } => Ok(support),
@@ -50,7 +50,7 @@ async fn a_drained_worker_gets_nothing_new_through_its_restarts_and_its_job_goes
 
     world.finish(lease, success("x")).await.unwrap();
     world.store.resume_workers(&names(&["w"])).await.unwrap().unwrap();
-    assert_eq!(proposed(&world).await, Ok(Support::Native));
+    assert_eq!(proposed(&world).await, Ok(RunMode::Native));
     world.store.lease(world.epoch, assignment, LEASE).await.unwrap();
 }
 
@@ -72,10 +72,10 @@ async fn emulation_is_unlocked_thirty_seconds_after_the_drain_where_the_policy_a
     assert!(reason.contains("native is drained"), "{reason}");
     world.pass("10 seconds");
     seen_just_now();
-    assert_eq!(proposed(&world).await, Ok(Support::Emulated));
+    assert_eq!(proposed(&world).await, Ok(RunMode::Emulated));
     // Another native one keeps it locked.
     let (_, _) = world.worker("other", 1).await;
-    assert_eq!(proposed(&world).await, Ok(Support::Native));
+    assert_eq!(proposed(&world).await, Ok(RunMode::Native));
     world.store.drain_workers(&names(&["other"]), None).await.unwrap().unwrap();
     world.database.psql("UPDATE jobs SET emulation = 'never'");
     world.pass("1 minute");

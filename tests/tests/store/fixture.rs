@@ -16,7 +16,10 @@ use farm_store::{Store, default_project};
 use farm_tests::database::Database;
 use farm_types::snapshot::Folder;
 use farm_types::state::BuildState;
-use farm_types::{BootId, BuildSpec, Digest, Offer, SnapshotRef, Support, WorkerId};
+use farm_types::{
+    BootId, BuildSpec, Digest, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED, Offer, RunMode,
+    SnapshotRef, Support, WorkerId,
+};
 use uuid::Uuid;
 
 /// Long enough that nothing ends by itself.
@@ -83,6 +86,7 @@ impl World {
                 purpose: Default::default(),
                 partial: Default::default(),
             },
+            runs: Default::default(),
             created_by: "test".to_owned(),
             queue_limit: LEASE,
         }
@@ -126,7 +130,7 @@ impl World {
             coordinator: self.coordinator,
             connection: Uuid::new_v4(),
             protocol: 1,
-            features: [farm_types::FEATURE_PROGRESS, farm_types::FEATURE_PROBES].map(str::to_owned).to_vec(),
+            features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED].map(str::to_owned).to_vec(),
             software_version: "test".to_owned(),
             engine_key: format!("engine of {name}"),
             engine_kind: "docker".to_owned(),
@@ -154,7 +158,7 @@ impl World {
             job: record.jobs[job].id,
             worker,
             engine,
-            support: Support::Native,
+            support: RunMode::Native,
             reason: String::new(),
         }
     }

@@ -9,6 +9,7 @@ mod garbage;
 mod hosts;
 mod interleavings;
 mod leading;
+mod programs;
 mod publishing;
 mod queueing;
 mod races;

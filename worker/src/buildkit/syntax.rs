@@ -6,6 +6,7 @@
 
 use std::io::{self, Read};
 
+use farm_types::snapshot::follow;
 use farm_types::{Cause, Failure};
 
 use super::tree::{SourceTree, TreeKind, find};
@@ -87,18 +88,7 @@ fn locate(tree: &dyn SourceTree, path: &str) -> Option<String> {
         let entry = &tree.entries()[find(tree.entries(), &path)?];
         match &entry.kind {
             TreeKind::File { .. } => return Some(path),
-            TreeKind::Symlink { target } if !target.starts_with('/') => {
-                let mut names: Vec<&str> = path.split('/').collect();
-                names.pop();
-                for name in target.split('/') {
-                    match name {
-                        "" | "." => {}
-                        ".." => drop(names.pop()),
-                        _ => names.push(name),
-                    }
-                }
-                path = names.join("/");
-            }
+            TreeKind::Symlink { target } => path = follow(&path, target)?,
             _ => return None,
         }
     }

@@ -12,7 +12,7 @@ use std::{io, thread};
 
 use farm_proto::endpoints::Endpoints;
 use farm_proto::{WORKER_PROTOCOL, v1};
-use farm_types::{BootId, FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS};
+use farm_types::{BootId, FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 use rand::RngExt as _;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -204,7 +204,7 @@ impl Control {
         v1::Hello {
             min_version: WORKER_PROTOCOL,
             max_version: WORKER_PROTOCOL,
-            features: [FEATURE_PROGRESS, FEATURE_PROBES]
+            features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED]
                 .into_iter()
                 .chain(identity.draining.then_some(FEATURE_DRAINING))
                 .map(str::to_owned)

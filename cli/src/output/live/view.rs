@@ -9,7 +9,7 @@ use farm_proto::v1::{Attempt, AttemptEvents, Build, Job, StepLog, StepUpdate, Tr
 
 use crate::output::lines::Lines;
 use crate::output::progress::{SeenWarning, note, setback};
-use crate::output::summary::platform_jobs;
+use crate::output::summary::{UNNEEDED, platform_jobs};
 use crate::output::text::{first_line, harmless, short_digest};
 
 /// Lines of output that are kept of each step.
@@ -188,7 +188,10 @@ impl Row {
             self.run = Some(Run {
                 id: attempt.id.clone(),
                 worker: harmless(&attempt.worker),
-                support: harmless(&attempt.support),
+                support: match attempt.support.as_str() {
+                    UNNEEDED => "no program".to_owned(),
+                    support => harmless(support),
+                },
                 reason: harmless(&attempt.support_reason),
                 notice: String::new(),
                 since_ms: now_ms,

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use farm_dockerfile::{Build, Dockerfile, Programs};
 use farm_proto::v1::{ListWorkersRequest, Worker};
-use farm_types::{BuildSpec, Emulation, Platform, SnapshotRef};
+use farm_types::{BuildSpec, Emulation, Platform, Runs, SnapshotRef};
 use serde::Serialize;
 
 use super::plan::Plan;
@@ -12,6 +13,7 @@ use crate::config::Address;
 use crate::connect::Farm;
 use crate::context::Source;
 use crate::error::Result;
+use crate::output::summary::UNNEEDED;
 use crate::output::text::{bytes, columns, count, harmless};
 use crate::source;
 use farm_proto::v1::GetFarmRequest;
@@ -44,10 +46,10 @@ pub(super) struct DryRun {
 #[derive(Debug, Serialize)]
 struct Part {
     platform: String,
-    /// native or emulated; null: nobody, it would wait.
+    /// native, emulated or unneeded; null: nobody, it would wait.
     support: Option<&'static str>,
     workers: Vec<String>,
-    /// Why it is emulated, or would wait.
+    /// Why it isn't native, or would wait.
     reason: Option<String>,
 }
 
@@ -77,8 +79,14 @@ impl DryRun {
     fn of(plan: &Plan, source: &Source, platforms: Vec<Platform>, workers: &[Worker]) -> Self {
         let (tree_id, content_key) = source.names();
         let spec = plan.spec(SnapshotRef { tree_id, content_key }, platforms);
-        let BuildSpec { platforms, tags, target, build_args, emulation, dockerfile, single_platform, .. } =
-            spec;
+        // One that can't be read, or told, is taken as the farm takes it.
+        let file = std::fs::read(&plan.location.dockerfile).map(|bytes| Dockerfile::parse(&bytes));
+        let part = |platform: &Platform| {
+            let runs = file.as_ref().ok().and_then(|file| runs(file, &spec, platform)).unwrap_or_default();
+            part(platform, &runs, spec.emulation, workers)
+        };
+        let parts = spec.platforms.iter().map(part).collect();
+        let BuildSpec { tags, target, build_args, dockerfile, single_platform, .. } = spec;
         Self {
             context: plan.location.shown.clone(),
             files: source.files,
@@ -87,7 +95,7 @@ impl DryRun {
             tree_id: tree_id.to_string(),
             dockerfile,
             target,
-            platforms: platforms.iter().map(|platform| part(platform, emulation, workers)).collect(),
+            platforms: parts,
             tags: tags.iter().map(ToString::to_string).collect(),
             single_platform: single_platform.as_str(),
             build_args: build_args.into_keys().collect(),
@@ -112,8 +120,11 @@ impl DryRun {
             .iter()
             .map(|part| {
                 let workers = harmless(&part.workers.join(", "));
-                let how =
-                    part.support.map_or("would wait".to_owned(), |support| format!("{support} on {workers}"));
+                let how = match part.support {
+                    None => "would wait".to_owned(),
+                    Some(UNNEEDED) => format!("on {workers}"),
+                    Some(support) => format!("{support} on {workers}"),
+                };
                 let reason = part.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 vec![part.platform.clone(), format!("{how}{reason}")]
             })
@@ -144,26 +155,43 @@ fn reads(root: &str, patterns: &[String]) -> String {
     format!("reads only {} of the {}: the Dockerfile names nothing else", list.join(", "), harmless(&root))
 }
 
+/// Whose programs would run.
+fn runs(file: &Dockerfile, spec: &BuildSpec, platform: &Platform) -> Option<Runs> {
+    let target = spec.target.as_deref();
+    let build = Build { target, args: &spec.build_args, contexts: &spec.named_contexts, platform };
+    Some(Programs::of(file, &build)?.into())
+}
+
 /// Who would build this platform: the rules of the scheduler, as far as they show without a queue.
-fn part(platform: &Platform, emulation: Emulation, workers: &[Worker]) -> Part {
-    let name = platform.to_string();
-    let offering = |wanted: &str| -> Vec<String> {
-        let online = workers.iter().filter(|worker| worker.state == "online");
-        let offers = |worker: &&Worker| {
-            worker.platforms.iter().any(|offer| offer.platform == name && offer.support == wanted)
+fn part(platform: &Platform, runs: &Runs, emulation: Emulation, workers: &[Worker]) -> Part {
+    let online: Vec<&Worker> = workers.iter().filter(|worker| worker.state == "online").collect();
+    // Those that offer all of these, whichever way counts.
+    let offering = |wanted: &[String], supports: &[&str]| -> Vec<String> {
+        let offers = |worker: &Worker, name: &String| {
+            let mut all = worker.platforms.iter();
+            all.any(|offer| offer.platform == *name && supports.contains(&offer.support.as_str()))
         };
-        online.filter(offers).map(|worker| worker.name.clone()).collect()
+        let able = online.iter().filter(|worker| wanted.iter().all(|name| offers(worker, name)));
+        able.map(|worker| worker.name.clone()).collect()
     };
-    let (native, emulating) = (offering("native"), offering("emulated"));
-    let (support, workers, reason) = if !native.is_empty() {
-        (Some("native"), native, None)
+    let name = platform.to_string();
+    let needed: Vec<String> = runs.needed(platform).iter().map(ToString::to_string).collect();
+    let home = offering(std::slice::from_ref(&name), &["native"]);
+    let (native, able) = (offering(&needed, &["native"]), offering(&needed, &["native", "emulated"]));
+    let names = needed.join(" and ");
+    let (support, workers, reason) = if native.iter().any(|worker| home.contains(worker)) {
+        (Some("native"), native.into_iter().filter(|worker| home.contains(worker)).collect(), None)
+    } else if !native.is_empty() {
+        (Some(UNNEEDED), native, Some(format!("no program of {name} runs")))
+    } else if needed.is_empty() {
+        (None, Vec::new(), Some("no worker is connected".to_owned()))
     } else if emulation == Emulation::Never {
-        (None, Vec::new(), Some(format!("no native {name} worker is connected, and the policy is never")))
-    } else if emulating.is_empty() {
-        (None, Vec::new(), Some(format!("no worker for {name} is connected")))
+        (None, Vec::new(), Some(format!("no native {names} worker is connected, and the policy is never")))
+    } else if able.is_empty() {
+        (None, Vec::new(), Some(format!("no worker for {names} is connected")))
     } else {
-        let why = format!("no native {name} worker is connected; policy {emulation}");
-        (Some("emulated"), emulating, Some(why))
+        let why = format!("no native {names} worker is connected; policy {emulation}");
+        (Some("emulated"), able, Some(why))
     };
     Part { platform: name, support, workers, reason }
 }
@@ -195,12 +223,30 @@ mod tests {
             worker("b", "offline", &[("linux/arm64", "native")]),
         ];
         let support = |platform: &str, policy: &str| {
-            let part = part(&platform.parse().unwrap(), policy.parse().unwrap(), &workers);
+            let part = part(&platform.parse().unwrap(), &Runs::Target, policy.parse().unwrap(), &workers);
             (part.support, part.workers.join(","))
         };
         assert_eq!(support("linux/amd64", "never"), (Some("native"), "a".into()));
         assert_eq!(support("linux/arm64", "fallback"), (Some("emulated"), "a".into()));
         assert_eq!(support("linux/arm64", "never"), (None, String::new()));
         assert_eq!(support("linux/s390x", "allow"), (None, String::new()));
+    }
+
+    #[test]
+    fn what_runs_no_program_of_its_platform_is_built_by_anybody() {
+        let workers = [
+            worker("a", "online", &[("linux/amd64", "native"), ("linux/arm64", "emulated")]),
+            worker("b", "online", &[("linux/riscv64", "native")]),
+        ];
+        let support = |platform: &str, runs: &str, policy: &str| {
+            let part =
+                part(&platform.parse().unwrap(), &runs.parse().unwrap(), policy.parse().unwrap(), &workers);
+            (part.support, part.workers.join(","))
+        };
+        assert_eq!(support("linux/s390x", "none", "never"), (Some("unneeded"), "a,b".into()));
+        assert_eq!(support("linux/amd64", "engine", "never"), (Some("native"), "a".into()));
+        assert_eq!(support("linux/s390x", "linux/amd64", "never"), (Some("unneeded"), "a".into()));
+        assert_eq!(support("linux/s390x", "linux/arm64", "never"), (None, String::new()));
+        assert_eq!(support("linux/s390x", "linux/arm64", "fallback"), (Some("emulated"), "a".into()));
     }
 }

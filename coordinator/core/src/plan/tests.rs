@@ -1,4 +1,6 @@
-//! What the scheduler promises.
+//! What the scheduler promises. Of jobs that run no program of their platform: [`programs`].
+
+mod programs;
 
 use std::time::Duration;
 
@@ -10,13 +12,13 @@ fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
 }
 
-fn worker(state: &mut State, offers: &[(&str, Support)], slots: u32) -> WorkerId {
+fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId {
     let (id, engine) = (WorkerId::generate(), EngineId::generate());
     let offers = offers
         .iter()
         .map(|(platform, support)| Offer {
             platform: platform.parse().unwrap(),
-            support: *support,
+            support: support.as_str().parse().unwrap(),
             told: false,
         })
         .collect();
@@ -28,6 +30,7 @@ fn worker(state: &mut State, offers: &[(&str, Support)], slots: u32) -> WorkerId
         last_seen: at(0),
         connected: true,
         draining: false,
+        takes_unneeded: true,
         on_probation: false,
     });
     id
@@ -40,6 +43,7 @@ fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
         job,
         project: ProjectId::from(uuid(1)),
         platform: platform.parse().unwrap(),
+        runs: Runs::Target,
         emulation: emulation.parse().unwrap(),
         weight: 1,
         virtual_time: at(place),
@@ -54,7 +58,7 @@ fn uuid(n: u128) -> uuid::Uuid {
     uuid::Uuid::from_u128(n)
 }
 
-fn assigned(state: &State, now: i64) -> Vec<(JobId, WorkerId, Support)> {
+fn assigned(state: &State, now: i64) -> Vec<(JobId, WorkerId, RunMode)> {
     plan(state, Limits::default(), at(now))
         .into_iter()
         .filter_map(|decision| match decision {
@@ -71,7 +75,11 @@ fn held(state: &State, now: i64) -> (Option<DateTime<Utc>>, Waiting) {
     }
 }
 
-use Support::{Emulated, Native};
+fn wanted(platform: &str) -> Wanted {
+    Wanted::Platform(platform.parse().unwrap())
+}
+
+use RunMode::{Emulated, Native};
 
 #[test]
 fn native_goes_before_emulated() {
@@ -104,10 +112,7 @@ fn fallback_unlocks_thirty_seconds_after_the_last_native_heartbeat() {
     let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
     state.workers[0].connected = false;
     state.workers[1].last_seen = at(29);
-    assert_eq!(
-        held(&state, 29),
-        (Some(at(30)), Waiting::Silent { platform: "linux/arm64".parse().unwrap() })
-    );
+    assert_eq!(held(&state, 29), (Some(at(30)), Waiting::Silent { wanted: wanted("linux/arm64") }));
     assert_eq!(assigned(&state, 30)[0].1, emulating);
 }
 
@@ -224,11 +229,11 @@ proptest! {
             let job = state.waiting.iter().find(|j| j.job == *job).unwrap();
             let worker = state.workers.iter().find(|w| w.id == *worker).unwrap();
             prop_assert!(worker.connected && worker.last_seen + Limits::default().suspect_after > at(0));
-            prop_assert!(worker.offers.iter().any(|o| o.platform == job.platform && o.support == *support));
+            prop_assert!(worker.offers.iter().any(|o| o.platform == job.platform && RunMode::from(o.support) == *support));
             prop_assert!(*support == Native || job.emulation != Emulation::Never);
             if *support == Emulated && job.emulation == Emulation::Fallback {
                 prop_assert!(!state.workers.iter().any(|w| w.last_seen > at(-30)
-                    && w.offers.iter().any(|o| o.platform == job.platform && o.support == Native)));
+                    && w.offers.iter().any(|o| o.platform == job.platform && o.support == Support::Native)));
             }
             *used.entry(*engine).or_default() += job.weight;
         }
@@ -253,8 +258,8 @@ fn a_worker_on_probation_is_taken_when_there_is_no_other_and_not_at_once() {
     let sick = worker(&mut state, &[("linux/arm64", Native)], 1);
     state.workers[0].on_probation = true;
     let waiting = job(&mut state, "linux/arm64", "fallback");
-    let arm64 = "linux/arm64".parse().unwrap();
-    assert_eq!(held(&state, 5), (Some(at(30)), Waiting::Probation { platform: arm64 }));
+    let wanted = wanted("linux/arm64");
+    assert_eq!(held(&state, 5), (Some(at(30)), Waiting::Probation { wanted }));
     state.workers[0].last_seen = at(60);
     assert_eq!(assigned(&state, 60), [(waiting, sick, Native)]);
     // Probation unlocks no emulation, as long as the policy wants none beside a native worker.

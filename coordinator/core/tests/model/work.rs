@@ -7,7 +7,9 @@ use farm_core::plan::{Decision, Limits, Settling, Slots, State, WaitingJob, Work
 use farm_core::retry::{self, Ending, History, Next};
 use farm_core::verdict::{JobOutcome, Verdict, verdict};
 use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState};
-use farm_types::{Cause, EngineId, Failure, JobId, Offer, Platform, ProjectId, Support, WorkerId};
+use farm_types::{
+    Cause, EngineId, Failure, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, WorkerId,
+};
 use uuid::Uuid;
 
 use crate::world::*;
@@ -95,6 +97,7 @@ impl World {
                     job: id::<JobId>(job),
                     project: id::<ProjectId>(0),
                     platform: row.platform.clone(),
+                    runs: Runs::Target,
                     emulation: "fallback".parse().unwrap(),
                     weight: 1,
                     virtual_time: self.time(row.ready_at),
@@ -119,6 +122,7 @@ impl World {
                     last_seen: self.time(row.last_seen),
                     connected: row.connected && row.quarantine.is_none(),
                     draining: false,
+                    takes_unneeded: true,
                     on_probation: false,
                 }
             })
@@ -141,7 +145,7 @@ impl World {
         for decision in plan(&state, Limits::default(), self.time(self.now)) {
             if let Decision::Assign { job, worker, support, .. } = decision {
                 let (job, worker) = (row(job.as_uuid()), row(worker.as_uuid()));
-                if support == Support::Emulated {
+                if support == RunMode::Emulated {
                     self.check_emulation(job);
                 }
                 self.writes.push((epoch, coordinator, Write::Lease { job, worker }));

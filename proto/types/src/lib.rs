@@ -8,6 +8,7 @@
 pub mod cause;
 pub mod digest;
 pub mod error;
+pub mod export;
 pub mod feature;
 pub mod ids;
 pub mod image;
@@ -23,6 +24,7 @@ pub mod suggest;
 pub use cause::{Cause, Failure};
 pub use digest::Digest;
 pub use error::Invalid;
+pub use export::{Export, Form};
 pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS};
 pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, ProjectId, PublicationId, ShortId,

@@ -40,6 +40,7 @@ mod networks;
 mod options;
 mod order;
 mod output;
+mod outputs;
 mod platforms;
 mod pressed;
 mod publish_steps;

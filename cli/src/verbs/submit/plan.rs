@@ -20,6 +20,7 @@ use super::results::ResultFiles;
 use crate::context::Location;
 use crate::context::stdin::{self, Came};
 use crate::error::{Error, Result};
+use crate::outputs::wanted::Wanted;
 
 /// The longest idempotency key, bytes.
 const KEY_BYTES: usize = 128;
@@ -42,12 +43,14 @@ pub(super) struct Plan {
     pub(super) result_files: ResultFiles,
     /// What came from standard input; goes with the plan.
     pub(super) temporary: Option<TempDir>,
-    provenance: Provenance,
+    pub(super) provenance: Provenance,
     named_contexts: BTreeMap<String, NamedContext>,
     emulation: Emulation,
     timeout_ms: Option<u64>,
     /// Nobody waits for its end.
     is_detached: bool,
+    /// What is given out, and whether it is published.
+    pub(super) wanted: Wanted,
     /// The frontend is asked, and nothing is built.
     pub(super) asked: Option<Asked>,
 }
@@ -135,12 +138,20 @@ impl Plan {
             no_cache_stages.push(name.to_ascii_lowercase());
         }
         let run = run_options(&args)?;
+        // As with buildx, a question has no use for them.
+        let wanted = match asked {
+            Some(_) => Wanted::default(),
+            None => Wanted::new(&args.output, args.load, args.push)?,
+        };
+        let tags = wanted.tags(tags)?;
+        check_outputs(&args, &wanted, &tags)?;
+        wanted.check(&platforms, provenance)?;
         let result_files = if args.dry_run || asked.is_some() {
             ResultFiles::default()
         } else {
             ResultFiles { iidfile: args.iidfile, metadata_file: args.metadata_file }
         };
-        result_files.check(!tags.is_empty(), args.detach)?;
+        result_files.check(wanted.has_digest(&tags), args.detach)?;
         let emulation = match &args.emulation {
             Some(text) => text.parse().map_err(|e| flag("--emulation", e))?,
             None => Emulation::default(),
@@ -181,13 +192,17 @@ impl Plan {
             emulation,
             timeout_ms,
             is_detached: args.detach,
+            wanted,
             asked,
         })
     }
 
     /// The request for this snapshot and these platforms.
-    pub(super) fn spec(&self, snapshot: SnapshotRef, platforms: Vec<Platform>) -> BuildSpec {
-        BuildSpec {
+    ///
+    /// # Errors
+    /// An output has an attribute that isn't one.
+    pub(super) fn spec(&self, snapshot: SnapshotRef, platforms: Vec<Platform>) -> Result<BuildSpec> {
+        let mut spec = BuildSpec {
             snapshot,
             platforms,
             // As with buildx, a question has no use for them.
@@ -204,9 +219,13 @@ impl Plan {
             named_contexts: self.named_contexts.clone(),
             emulation: self.emulation,
             timeout_ms: self.timeout_ms,
+            exports: Vec::new(),
+            image_names: Vec::new(),
             purpose: self.asked.map_or(Purpose::Image, |asked| Purpose::Call(asked.call)),
             partial: BTreeMap::new(),
-        }
+        };
+        self.wanted.complete(&mut spec)?;
+        Ok(spec)
     }
 
     /// What of the contexts the build can name on these platforms; `None`: all is read and sent. When that turns out not to
@@ -233,6 +252,26 @@ impl Plan {
         };
         Ok(Sources::of(&file, &build, platforms).filter(|sources| !sources.are_all()))
     }
+}
+
+/// Sees what can't go together with outputs.
+fn check_outputs(args: &Args, wanted: &Wanted, tags: &[ImageTag]) -> Result<(), Invalid> {
+    let flag = if args.load && args.output.is_empty() { "--load" } else { "--output" };
+    let value = || args.output.first().cloned().unwrap_or_default();
+    if wanted.gives_out() && args.detach {
+        let cure = "with --detach nobody is there to receive it when the build is done; leave --detach out";
+        return Err(Invalid::new(flag, value(), cure));
+    }
+    if wanted.takes_stdout() && args.json {
+        let cure =
+            "standard output can't hold both it and --json; name a file with dest=FILE, or leave --json out";
+        return Err(Invalid::new(flag, value(), cure));
+    }
+    if wanted.is_pushed_by_wish() && tags.is_empty() {
+        let cure = "it can't be pushed without a name; add -t REGISTRY/REPO:TAG";
+        return Err(Invalid::new(if args.push { "--push" } else { flag }, value(), cure));
+    }
+    Ok(())
 }
 
 /// The milliseconds of `--timeout`.

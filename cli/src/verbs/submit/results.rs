@@ -1,4 +1,4 @@
-//! `--iidfile` and `--metadata-file`: what other tools read of a build that was published.
+//! `--iidfile` and `--metadata-file`: what other tools read of a build that was published or given out as an image.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result, io_in_short};
 use crate::output::summary::tag_reference;
+use crate::outputs::layout::Image;
 
 /// Where they go.
 #[derive(Debug, Default)]
@@ -23,7 +24,7 @@ impl ResultFiles {
     ///
     /// # Errors
     /// A file can't be written there, or there will be nothing to write; or nobody, as the command won't wait.
-    pub(super) fn check(&self, has_tag: bool, detach: bool) -> Result<(), Invalid> {
+    pub(super) fn check(&self, has_digest: bool, detach: bool) -> Result<(), Invalid> {
         let files = [("--iidfile", &self.iidfile), ("--metadata-file", &self.metadata_file)];
         for (flag, path) in files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?))) {
             let invalid = |cure: &str| Invalid::new(flag, path.display().to_string(), cure);
@@ -33,9 +34,9 @@ impl ResultFiles {
                      farm show BUILD --json",
                 ));
             }
-            if flag == "--iidfile" && !has_tag {
+            if flag == "--iidfile" && !has_digest {
                 return Err(invalid(
-                    "without -t nothing is published, and so there is no digest; add -t REPO:TAG",
+                    "nothing is published without -t, and files are no image, so there is no digest; add -t REPO:TAG, or --load",
                 ));
             }
             let folder =
@@ -55,11 +56,11 @@ impl ResultFiles {
         Ok(())
     }
 
-    /// Writes them.
+    /// Writes them. `image`: what was given out, which counts when nothing was published.
     ///
     /// # Errors
     /// They can't be written.
-    pub(super) fn write(&self, build: &Build) -> Result<()> {
+    pub(super) fn write(&self, build: &Build, image: Option<&Image>) -> Result<()> {
         let write = |path: &Path, text: &str| {
             fs::write(path, text).map_err(|e| {
                 Error::Usage(format!(
@@ -69,12 +70,14 @@ impl ResultFiles {
                 ))
             })
         };
-        let digest = build.publication.as_ref().map_or("", |publication| publication.index_digest.as_str());
-        if let Some(path) = self.iidfile.as_ref().filter(|_| !digest.is_empty()) {
-            write(path, digest)?;
+        let published = build.publication.as_ref().map(|publication| publication.index_digest.clone());
+        let digest =
+            published.filter(|digest| !digest.is_empty()).or(image.map(|image| image.id().to_string()));
+        if let (Some(path), Some(digest)) = (&self.iidfile, digest) {
+            write(path, &digest)?;
         }
         if let Some(path) = &self.metadata_file {
-            let text = serde_json::to_string_pretty(&metadata(build)).unwrap_or_default();
+            let text = serde_json::to_string_pretty(&metadata(build, image)).unwrap_or_default();
             write(path, &format!("{text}\n"))?;
         }
         Ok(())
@@ -82,7 +85,7 @@ impl ResultFiles {
 }
 
 /// The keys of buildx (its `docs/reference/buildx_build.md`, `--metadata-file`).
-fn metadata(build: &Build) -> Value {
+fn metadata(build: &Build, image: Option<&Image>) -> Value {
     let mut object = Map::new();
     object.insert("buildx.build.ref".to_owned(), json!(format!("farm/farm/{}", build.id)));
     if let Some(publication) = build.publication.as_ref().filter(|p| !p.index_digest.is_empty()) {
@@ -102,6 +105,15 @@ fn metadata(build: &Build) -> Value {
         );
         object.insert("containerimage.digest".to_owned(), json!(publication.index_digest));
         object.insert("image.name".to_owned(), json!(tags.join(",")));
+    } else if let Some(image) = image {
+        if let Some(config) = image.config {
+            object.insert("containerimage.config.digest".to_owned(), json!(config.to_string()));
+        }
+        object.insert("containerimage.descriptor".to_owned(), json!(image.descriptor));
+        object.insert("containerimage.digest".to_owned(), json!(image.descriptor.digest.to_string()));
+        if !image.names.is_empty() {
+            object.insert("image.name".to_owned(), json!(image.names.join(",")));
+        }
     }
     Value::Object(object)
 }

@@ -346,6 +346,9 @@ fn layout_folder(parts: &Parts, dest: &Path) -> io::Result<Done> {
     let image = image?;
     taken?;
     let unpacked = unpacking.finish()?;
+    // In the archive nobody may write it; in a folder of buildx's its owner may.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(dest.join("oci-layout"), mode)?;
     if let Some(old) = old {
         let place = dest.join("index.json");
         let index = layout::joined_index(Some(&old), &std::fs::read(&place)?)?;

@@ -192,14 +192,16 @@ async fn what_nobody_is_to_fetch_any_more_goes() {
     assert_eq!(stored(&farm), ("1".to_owned(), 1));
     let failure = v1::Failure { cause: "user".into(), code: "run_failed".into(), ..Default::default() };
     assert!(sim.finish(&lease, v1::finished::Outcome::Failure(failure)).await);
+    sim.tell(v1::control_request::Message::Bye(v1::Bye {})).await;
     until("the failed one's piece is gone", || stored(&farm) == ("0".to_owned(), 0));
 
-    // Of one that was received. (A simulated worker gives no signs while it is waited here; so another one.)
+    // Of one that was received. (A simulated worker gives no signs while the test waits; so each part has one of its own.)
     let mut sim = Sim::connect(&client, hello("sim-2", 1)).await.unwrap();
     let id = submit(&mut client, "received").await.id;
     let lease = sim.offer().await.lease.unwrap();
     sim.start(&lease).await;
     succeed(&mut sim, &lease).await;
+    sim.tell(v1::control_request::Message::Bye(v1::Bye {})).await;
     let (build, _) = client.follow(&id).await;
     assert_eq!(build.state, "succeeded");
     let release = v1::ReleaseOutputsRequest { build_id: id.clone() };

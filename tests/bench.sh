@@ -3,13 +3,15 @@
 #
 #   tests/bench.sh submit [--pairs N]     `farm submit` and `docker buildx build --push`, two platforms: on one engine,
 #                                         and (measure=two-…) on two, which buildx has as two nodes; 9 pairs unless said
+#   tests/bench.sh output [--pairs N]     `farm submit --output …` and `--load`, and buildx's, of an image of 70 MB that is
+#                                         built already; measure=load-remote: against a buildx builder outside of the engine
 #
 # Each measure ends in a line `bench NAME measure=… ratio=… farm=… peer=…`: medians in seconds, the ratio (farm to peer)
 # that of the pairs. Machines are noisy: quote ratios, and have nothing else running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in
-  submit) ;;
+  submit | output) ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
 esac
 export SQLX_OFFLINE=true

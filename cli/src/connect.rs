@@ -10,6 +10,7 @@ use farm_proto::endpoints::Endpoints;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
+use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use tokio::task::JoinSet;
@@ -126,6 +127,11 @@ impl Farm {
     /// Reads images in registries.
     pub fn images(&self) -> ImageServiceClient<AuthChannel> {
         ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Gives out what builds have made.
+    pub fn outputs(&self) -> OutputServiceClient<AuthChannel> {
+        OutputServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Takes sources.

@@ -1,7 +1,7 @@
 //! The `farm` command: submits builds, follows them, and tells what the farm has.
 //!
 //! The way of `farm submit`: [`verbs::submit`] checks what can be checked here, [`context`] reads the source,
-//! [`upload`] sends what the farm lacks, [`follow`] watches the build, [`output`] says what happens. Nothing
+//! [`upload`] sends what the farm lacks, [`follow`] watches the build, [`outputs`] brings its result, [`output`] says what happens. Nothing
 //! but [`output::Out`] and `main` prints.
 
 pub mod calls;
@@ -15,6 +15,7 @@ pub mod image;
 pub mod interrupt;
 pub mod keys;
 pub mod output;
+pub mod outputs;
 pub mod place;
 pub mod running;
 pub mod source;

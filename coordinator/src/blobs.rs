@@ -1,8 +1,8 @@
-//! The bytes of snapshots and of sealed logs, in an object store: a local folder today.
+//! The bytes of snapshots, of sealed logs and of outputs, in an object store: a local folder today.
 //!
 //! Names: `PROJECT/packs/UUID` for objects of snapshots (one large file, or many small objects laid end to end),
-//! `PROJECT/logs/UUID` for a piece of an attempt's stream, `PROJECT/files/ab/HEX` for large files of older farms. A name is
-//! noted in the database before its bytes are written, and never used again; what lies where is noted after. So a row without
+//! `PROJECT/logs/UUID` for a piece of an attempt's stream, `PROJECT/outputs/UUID` for a piece of what it made for the
+//! client, `PROJECT/files/ab/HEX` for large files of older farms. A name is noted in the database before its bytes are written, and never used again; what lies where is noted after. So a row without
 //! its bytes doesn't occur, and bytes that no row needs are found (`farm_store::sweep`).
 
 use std::path::{Path, PathBuf};
@@ -238,6 +238,7 @@ fn key(project: ProjectId, kind: BlobKind, blob: Uuid) -> Key {
     match kind {
         BlobKind::Pack => Key::from(format!("{project}/packs/{blob}")),
         BlobKind::Log => Key::from(format!("{project}/logs/{blob}")),
+        BlobKind::Output => Key::from(format!("{project}/outputs/{blob}")),
     }
 }
 

@@ -102,6 +102,8 @@ pub struct Limits {
     pub registry_timeout_seconds: u64,
     /// What the steps of one attempt may write, bytes; the rest is cut off, and the stream says so.
     pub log_bytes: u64,
+    /// The longest output of one platform that is given to a client (`--output`, `--load`), bytes.
+    pub output_bytes: u64,
 }
 
 /// What is kept, and for how long. Days count from a build's end or a source's last use; 0 is for ever.
@@ -118,6 +120,8 @@ pub struct Retention {
     pub snapshots_days: u64,
     /// What was pushed to registries for builds that failed, were cancelled or superseded; hours after their end.
     pub unpublished_hours: u64,
+    /// What builds made for their clients (`--output`, `--load`) and nobody has fetched; minutes after their end.
+    pub outputs_minutes: u64,
 }
 
 impl Default for Retention {
@@ -128,6 +132,7 @@ impl Default for Retention {
             builds_days: 90,
             snapshots_days: 7,
             unpublished_hours: 24,
+            outputs_minutes: 60,
         }
     }
 }
@@ -152,6 +157,11 @@ impl Retention {
     pub fn unpublished(&self) -> Option<Duration> {
         (self.unpublished_hours > 0).then(|| Duration::from_secs(self.unpublished_hours * 3600))
     }
+
+    /// `outputs_minutes`; `None`: for ever.
+    pub fn outputs(&self) -> Option<Duration> {
+        (self.outputs_minutes > 0).then(|| Duration::from_secs(self.outputs_minutes * 60))
+    }
 }
 
 fn days(days: u64) -> Option<Duration> {
@@ -175,6 +185,7 @@ impl Default for Limits {
             max_tags: 64,
             registry_timeout_seconds: 30,
             log_bytes: 64 * 1024 * 1024,
+            output_bytes: 8 * 1024 * 1024 * 1024,
         }
     }
 }
@@ -327,6 +338,7 @@ impl Config {
             ("registry_timeout_seconds", limits.registry_timeout_seconds, 3600),
             ("max_platforms", u64::try_from(limits.max_platforms).unwrap_or(u64::MAX), 1000),
             ("log_bytes", limits.log_bytes, 1 << 40),
+            ("output_bytes", limits.output_bytes, 1 << 50),
             ("max_tags", u64::try_from(limits.max_tags).unwrap_or(u64::MAX), 10_000),
         ] {
             if value == 0 || value > most {
@@ -345,6 +357,7 @@ impl Config {
             ("builds_days", kept.builds_days, 36_500),
             ("snapshots_days", kept.snapshots_days, 36_500),
             ("unpublished_hours", kept.unpublished_hours, 36_500 * 24),
+            ("outputs_minutes", kept.outputs_minutes, 36_500 * 24 * 60),
         ] {
             if value > most {
                 return Err(Invalid::new(

@@ -2,12 +2,17 @@
 
 use farm_types::cause::SourceExcerpt;
 use farm_types::spec::{NamedContext, Purpose};
-use farm_types::{BuildSpec, Failure, Invalid, Offer, PullMode, RunOptions, SinglePlatform, SnapshotRef};
+use farm_types::{
+    BuildSpec, Export, Failure, Invalid, Offer, PullMode, RunOptions, SinglePlatform, SnapshotRef,
+};
 
 use crate::v1;
 
 /// The longest timeout of a build: sums of times stay in their range.
 const LONGEST_TIMEOUT_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// Exports of one build.
+const MAX_EXPORTS: usize = 16;
 
 /// The prefix of a named context that is an image.
 const IMAGE_SCHEME: &str = "docker-image://";
@@ -45,6 +50,8 @@ impl From<&BuildSpec> for v1::BuildSpec {
             single_platform: spec.single_platform.as_str().to_owned(),
             emulation: spec.emulation.to_string(),
             timeout_ms: spec.timeout_ms.unwrap_or_default(),
+            exports: spec.exports.iter().map(Into::into).collect(),
+            image_names: spec.image_names.iter().map(ToString::to_string).collect(),
             network: spec.run.network.as_str().to_owned(),
             add_hosts: spec.run.add_hosts.iter().map(ToString::to_string).collect(),
             shm_bytes: spec.run.shm_bytes.unwrap_or(0),
@@ -126,6 +133,8 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             spec.single_platform.parse()?
         };
         single_platform.check(platforms.len(), provenance)?;
+        let exports = exports(spec.exports, &purpose)?;
+        let image_names = spec.image_names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
         if spec.timeout_ms > LONGEST_TIMEOUT_MS {
             return Err(Invalid::new("timeout", spec.timeout_ms.to_string(), "write at most 30 days"));
         }
@@ -176,9 +185,33 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             named_contexts,
             emulation: if spec.emulation.is_empty() { Default::default() } else { spec.emulation.parse()? },
             timeout_ms: (spec.timeout_ms > 0).then_some(spec.timeout_ms),
+            exports,
+            image_names,
             purpose,
             partial: spec.partial.into_iter().map(|(root, all)| (root, all.patterns)).collect(),
         })
+    }
+}
+
+/// The exports of a spec, if a build can have them.
+fn exports(exports: Vec<v1::Export>, purpose: &Purpose) -> Result<Vec<Export>, Invalid> {
+    if let (true, Some(export)) = (*purpose != Purpose::Image, exports.first()) {
+        let cure = "what runs an image or asks a frontend makes nothing that could be given out";
+        return Err(Invalid::new("export", &export.form, cure));
+    }
+    if exports.len() > MAX_EXPORTS {
+        let cure = format!("a build has at most {MAX_EXPORTS}");
+        return Err(Invalid::new("exports", exports.len().to_string(), cure));
+    }
+    exports.into_iter().map(|export| Export::new(export.form.parse()?, export.attributes)).collect()
+}
+
+impl From<&Export> for v1::Export {
+    fn from(export: &Export) -> Self {
+        Self {
+            form: export.form.as_str().to_owned(),
+            attributes: export.attributes().clone().into_iter().collect(),
+        }
     }
 }
 
@@ -300,6 +333,14 @@ mod tests {
             provenance: "max".into(),
             emulation: "fallback=90s".into(),
             partial: [("context".to_owned(), v1::Patterns { patterns: vec!["src/*.c".into()] })].into(),
+            exports: vec![
+                v1::Export { form: "files".into(), attributes: Default::default() },
+                v1::Export {
+                    form: "oci".into(),
+                    attributes: [("compression".to_owned(), "zstd".to_owned())].into(),
+                },
+            ],
+            image_names: vec!["app".into()],
             ..Default::default()
         }
     }
@@ -339,6 +380,16 @@ mod tests {
         assert!(refused(syntax).contains("farm sets"));
         let git = |s: &mut v1::BuildSpec| drop(s.named_contexts.insert("g".into(), "https://x/y.git".into()));
         assert!(refused(git).contains("docker-image://"));
+        let export = |form: &str, key: &str| v1::Export {
+            form: form.to_owned(),
+            attributes: [(key.to_owned(), "x".to_owned())].into(),
+        };
+        let mut spec = wire();
+        spec.exports = vec![export("oci", "dest")];
+        assert!(BuildSpec::try_from(spec.clone()).unwrap_err().to_string().contains("dest"));
+        spec.exports = vec![export("image", "push")];
+        assert!(BuildSpec::try_from(spec).unwrap_err().to_string().contains("files, tar, oci or docker"));
+        assert!(refused(|s| s.run_image = "app".into()).contains("nothing"));
     }
 
     #[test]

@@ -30,5 +30,8 @@ pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 /// How bulk data is cut, bytes.
 pub const PIECE_BYTES: usize = 256 * 1024;
 
+/// How an output is cut on its way from a worker, bytes. Each piece is stored by itself.
+pub const OUTPUT_PIECE_BYTES: usize = 4 * 1024 * 1024;
+
 /// The HTTP/2 window of streams and connections over which bytes flow.
 pub const WINDOW_BYTES: u32 = 8 * 1024 * 1024;

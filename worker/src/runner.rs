@@ -27,6 +27,7 @@ use crate::gauge::{Disks, Gauge};
 use crate::link::Client;
 use crate::link::events::{Ending, Events};
 use crate::link::limit::LogLimit;
+use crate::link::outputs::{self, OutputError};
 use crate::progress;
 use crate::snapshot::fetch::{Fetcher, Roots};
 use crate::spool::Spool;
@@ -132,9 +133,12 @@ impl Runner {
         let is_program = matches!(order.spec.purpose, Purpose::Run(_));
         let gauge = Gauge::start(self.disks.clone(), ready.clone());
         tracing::debug!(%platform, engine = ready.label(), "solving");
+        let (outputs, sending) = outputs::send(&self.client, lease, &order.spec.exports, order.output_bytes);
+        tokio::pin!(sending);
         let (told, pulse, passing) = progress::listen(events.clone());
         let solving = async {
-            let solve = ready.engine.solve(order.into_solve(roots), told, stop);
+            let solve = Solve { outputs, ..order.into_solve(roots) };
+            let solve = ready.engine.solve(solve, told, stop.clone());
             // Its last events are part of it.
             tokio::join!(solve, passing).0
         };
@@ -142,10 +146,34 @@ impl Runner {
             true => trial(&ready).await.map_err(|failed| failed.message),
             false => ready.engine.health().await.map_err(|error| error.to_string()),
         };
-        let solved = tokio::select! {
-            solved = solving => solved,
-            // The solve is dropped, which ends it in the engine.
-            failure = progress::stalled(pulse, limit, events, asks) => Err(SolveError::Failed(failure)),
+        let stalled = progress::stalled(pulse, limit, events.clone(), asks);
+        tokio::pin!(solving, stalled);
+        // Whoever is dropped here is the solve, which ends it in the engine.
+        let (solved, sent) = tokio::select! {
+            solved = &mut solving => (solved, None),
+            failure = &mut stalled => (Err(SolveError::Failed(failure)), None),
+            sent = &mut sending => match sent {
+                // All is stored before the engine has said its last word.
+                Ok(()) => tokio::select! {
+                    solved = &mut solving => (solved, Some(Ok(()))),
+                    failure = &mut stalled => (Err(SolveError::Failed(failure)), None),
+                },
+                // The engine says why.
+                Err(OutputError::BrokenOff) => (solving.await, Some(Err(OutputError::BrokenOff))),
+                Err(OutputError::Superseded) => (Err(SolveError::Stopped), None),
+                Err(OutputError::Failed(failure)) => (Err(SolveError::Failed(*failure)), None),
+            },
+        };
+        let solved = match (solved, sent) {
+            (Ok(solved), None) => {
+                let stored = tokio::select! {
+                    sent = progress::vouching(limit, &events, sending) => sent,
+                    () = stop.cancelled() => Err(OutputError::Superseded),
+                };
+                stored.map(|()| solved).map_err(unsent)
+            }
+            (Ok(_), Some(Err(error))) => Err(unsent(error)),
+            (solved, _) => solved,
         };
         match solved {
             Ok(solved) => Outcome::Built(Box::new(result(solved, ready.label()))),
@@ -292,6 +320,20 @@ fn verdict(outcome: Outcome, reason: Option<StopReason>) -> Option<finished::Out
     })
 }
 
+/// Why a solve that came to its end has no result after all.
+fn unsent(error: OutputError) -> SolveError {
+    match error {
+        OutputError::Superseded => SolveError::Stopped,
+        OutputError::Failed(failure) => SolveError::Failed(*failure),
+        OutputError::BrokenOff => SolveError::Failed(Failure::new(
+            Cause::User,
+            "output_unsupported",
+            "the worker's engine built it but did not make all that --output asks for; engines before BuildKit 0.13 \
+             (Docker 26) make one output of a build, so leave the others and -t out, or have the engine updated",
+        )),
+    }
+}
+
 fn result(solved: Solved, engine: String) -> v1::JobResult {
     v1::JobResult {
         digest: solved.digest.map(|digest| digest.to_string()).unwrap_or_default(),
@@ -318,6 +360,8 @@ struct Order {
     roots: Vec<String>,
     /// After so long without a word it is given up.
     progress_within: Duration,
+    /// The longest output; 0: no limit.
+    output_bytes: u64,
 }
 
 impl TryFrom<v1::Offered> for Order {
@@ -332,6 +376,7 @@ impl TryFrom<v1::Offered> for Order {
             repositories: offered.repositories.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             registries: offered.registries,
             roots: offered.roots,
+            output_bytes: offered.output_bytes,
             progress_within: match offered.progress_ms {
                 0 => NEVER,
                 ms => Duration::from_millis(ms),
@@ -375,6 +420,8 @@ impl Order {
             cache_mount_namespace: format!("{}:trusted", self.project),
             dockerfile: self.spec.dockerfile,
             export,
+            outputs: Vec::new(),
+            image_names: self.spec.image_names.iter().map(ToString::to_string).collect(),
             logins,
             internal: false,
             call: match self.spec.purpose {

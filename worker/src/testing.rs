@@ -163,6 +163,12 @@ pub struct Script {
     pub hold_acks: bool,
     /// Refuse chunks with this.
     pub refuse_events: Option<Status>,
+    /// Pieces of outputs as stored, by export and number, with the digest that came with it.
+    pub pieces: BTreeMap<(u32, u64), (bytes::Bytes, bytes::Bytes)>,
+    /// Numbers of pieces in the order in which they came.
+    pub pieces_came: Vec<u64>,
+    /// Refuse pieces with this.
+    pub refuse_pieces: Option<Status>,
     /// The source that it serves.
     pub source: Option<Source>,
     /// Break each call for files after so many files.
@@ -196,7 +202,9 @@ impl Fake {
         let address = listener.local_addr().unwrap();
         let fake = Self { script, say: watch::Sender::new(None), address, stop: CancellationToken::new() };
         let listener = listener.into_std().unwrap();
-        let (service, stop) = (WorkerServiceServer::new(fake.clone()), fake.stop.clone());
+        let service =
+            WorkerServiceServer::new(fake.clone()).max_decoding_message_size(farm_proto::MAX_MESSAGE_BYTES);
+        let stop = fake.stop.clone();
         // With its runtime all its connections end, as with a process.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -255,6 +263,7 @@ impl WorkerService for Fake {
     type SendEventsStream = Answers<v1::SendEventsResponse>;
     type FetchFoldersStream = Answers<v1::FetchFoldersResponse>;
     type FetchFilesStream = Answers<v1::FetchFilesResponse>;
+    type SendOutputStream = Answers<v1::SendOutputResponse>;
 
     async fn control(
         &self,
@@ -406,5 +415,48 @@ impl WorkerService for Fake {
             answers
         });
         Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+    }
+
+    async fn send_output(
+        &self,
+        request: Request<Streaming<v1::SendOutputRequest>>,
+    ) -> Result<Response<Self::SendOutputStream>, Status> {
+        let mut requests = request.into_inner();
+        let (answers, stream) = mpsc::channel(64);
+        let (fake, stop) = (self.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let taking = async {
+                while let Ok(Some(request)) = requests.message().await {
+                    assert!(request.data.len() <= farm_proto::OUTPUT_PIECE_BYTES);
+                    let answer = fake.with(|script| {
+                        if let Some(status) = script.refuse_pieces.clone() {
+                            return Some(Err(status));
+                        }
+                        let of = |seq| (request.export, seq);
+                        let next = script.pieces.range(of(0)..of(u64::MAX)).count();
+                        let next = u64::try_from(next).unwrap() + 1;
+                        assert!(request.seq <= next, "a gap: {} after {}", request.seq, next - 1);
+                        script.pieces_came.push(request.seq);
+                        script.pieces.entry(of(request.seq)).or_insert((request.data, request.digest));
+                        if script.break_before_ack > 0 {
+                            script.break_before_ack -= 1;
+                            return Some(Err(Status::unavailable("broken on purpose")));
+                        }
+                        let acked_seq = next.max(request.seq + 1) - 1;
+                        (!script.hold_acks).then_some(Ok(v1::SendOutputResponse { acked_seq }))
+                    });
+                    let Some(answer) = answer else { continue };
+                    let is_end = answer.is_err();
+                    if answers.send(answer).await.is_err() || is_end {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = taking => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::progress::SeenWarning;
 use super::rules::{self, Weight};
 use super::summary::{attempt_ms, deciding_attempt, platform_jobs, rules_are_errors, tag_reference};
+use crate::outputs::deliver::Delivered;
 
 /// A build.
 #[derive(Debug, Serialize)]
@@ -54,6 +55,8 @@ pub struct BuildJson {
     /// The tags, with what became of each; left out in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<TagJson>,
+    /// Where the result went besides; of `farm submit --output` and `--load` only.
+    pub outputs: Vec<Delivered>,
     /// Each once over all platforms; only in `farm submit`.
     pub warnings: Vec<WarningJson>,
     /// Why it failed.
@@ -322,6 +325,7 @@ impl BuildJson {
                     failure: tag.failure.as_ref().or(destination.failure.as_ref()).map(FailureJson::from),
                 })
                 .collect(),
+            outputs: Vec::new(),
             warnings: warnings.iter().map(|seen| WarningJson::of(seen, rules_are_errors(build))).collect(),
             failure: build.failure.as_ref().map(FailureJson::from),
         }

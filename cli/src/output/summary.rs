@@ -318,8 +318,10 @@ fn ending(build: &Build) -> Vec<String> {
         // There was nothing to be published.
         "failed" if done != "built" => vec![format!("failed after {time}   {show}")],
         "succeeded" => {
-            let nowhere =
-                tags.is_empty().then(|| "nothing was published, since no tag was given (-t)".to_owned());
+            // What was given out is said by whoever got it.
+            let gives = build.spec.as_ref().is_some_and(|spec| !spec.exports.is_empty());
+            let nowhere = (tags.is_empty() && !gives)
+                .then(|| "nothing was published, since no tag was given (-t)".to_owned());
             nowhere.into_iter().chain([format!("built in {time}   {show}")]).collect()
         }
         "failed" => {

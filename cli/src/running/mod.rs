@@ -155,6 +155,8 @@ impl Order {
             named_contexts: Default::default(),
             emulation: self.emulation,
             timeout_ms: None,
+            exports: Vec::new(),
+            image_names: Vec::new(),
             purpose: Purpose::Run(self.shown.clone()),
             partial: Default::default(),
         };

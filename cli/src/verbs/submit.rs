@@ -1,7 +1,7 @@
 //! `farm submit`: from a folder to published tags.
 //!
-//! Check the command, find the farm, read and upload the source, submit, follow to the end ([`super::watch`]). Until the
-//! build is submitted Ctrl-C and signals just end the command, since nothing was begun.
+//! Check the command, find the farm, read and upload the source, submit, follow to the end ([`super::watch`]), bring what it
+//! made ([`give`]). Until the build is submitted Ctrl-C and signals just end the command, since nothing was begun.
 //!
 //! Invariant: one invocation makes at most one build, however often the call is repeated, because each
 //! repetition bears the same idempotency key and the same body.
@@ -10,6 +10,7 @@ mod buildx;
 mod call;
 mod dry;
 mod environment;
+mod give;
 mod ignored;
 mod plan;
 mod results;
@@ -39,11 +40,13 @@ use crate::output::json::{self, BuildJson, UploadJson};
 use crate::output::live::EVERY;
 use crate::output::summary::summary;
 use crate::output::text::{bytes, count, harmless};
+use crate::outputs::deliver::Delivered;
 use crate::source::{self, Rest};
 use crate::switches;
 use crate::upload::{Sending, Uploaded};
 use buildx::Others;
 use dry::DryRun;
+use give::Giving;
 use ignored::Ignored;
 use plan::Plan;
 
@@ -180,8 +183,16 @@ pub struct Args {
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 
-    /// Accepted for the sake of habits: results are always pushed
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    /// Give the result out: a folder, - (an archive of its files), or type=local, tar, oci, docker, registry or cacheonly
+    #[arg(short, long, value_name = "FORM")]
+    output: Vec<String>,
+
+    /// Load the image into this machine's Docker engine, as --output type=docker does
+    #[arg(long)]
+    load: bool,
+
+    /// Publish to the registries of the tags, as is done when neither --output nor --load is given
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     push: Option<bool>,
 
     #[command(flatten)]
@@ -197,15 +208,17 @@ Examples:
   farm submit web -f docker/web.Dockerfile --build-arg VERSION=1.4 -t registry.example/web:1.4
   farm submit . -t registry.example/app:ci --emulation never --detach
   farm submit . -t localhost:5002/app:latest --platform linux/amd64,linux/arm64 --dry-run
+  farm submit . -t app --load
+  farm submit . --output out --target binaries
 
 Flags mean what they mean to `docker buildx build`. What differs:
-  The result is always pushed to the tags' registries; there is no --load and no --output.
-  Without -t the build shows only that it can be built.
+  Without --output, --load and --push the result is pushed to the registries of the tags.
+  Without -t and without these the build shows only that it can be built.
   Provenance is attached only when it is asked for (buildx attaches mode=min).
   Without --platform it is built for all platforms that the farm has native workers for.
   A tag points to an index also of one platform; --single-platform manifest changes that.
   --build-arg BUILDKIT_SYNTAX and BUILDKIT_CACHE_MOUNT_NS are refused: farm sets them.
-  What buildx has besides (--secret, --cache-to, --output, …) is refused with what to do instead.
+  What buildx has besides (--secret, --cache-to, …) is refused with what to do instead.
 
 SOURCE_DATE_EPOCH, DOCKER_DEFAULT_PLATFORM and BUILDKIT_PROGRESS of the environment count as with
 buildx; docs/reference/buildx-flags.md lists all variables, and all that differs.
@@ -217,7 +230,7 @@ Emulation policies:
   allow         emulate when no native slot is free
 
 Exit codes:
-  0    built and published; with --detach: accepted
+  0    built and published, or given out; with --detach: accepted
   1    the build failed
   2    the command, a value or a file can't be taken
   3    no farm answers, or it refuses the token
@@ -249,10 +262,11 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let mode = mode(args.progress, args.quiet, &setup.defaults)?;
     // Of an answer standard output has nothing but it.
     let asks = args.check || args.call.as_deref().is_some_and(|method| !method.starts_with("build"));
-    let mut display = Display::new(mode, as_json || asks)?;
     let mut plan = Plan::new(args, environment, std::io::stdin())?;
+    let mut display = Display::new(mode, as_json || asks || plan.wanted.takes_stdout())?;
+    let giving = Giving::prepare(&mut plan).await?;
     if dry_run {
-        let dry = DryRun::new(&plan, &setup.address).await?;
+        let dry = DryRun::new(&plan, &giving, &setup.address).await?;
         let mut out = Out::stdout();
         if as_json {
             out.line(&json::text(&dry))
@@ -281,11 +295,15 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
     };
     let Brought { farm, source, uploaded, platforms, chosen, meant } = brought;
+    if let Err(error) = giving.check(&plan, &platforms) {
+        display.finish(None, Vec::new());
+        return Err(error);
+    }
     let platforms_told: Vec<String> = platforms.iter().map(ToString::to_string).collect();
     let partial = meant.as_ref().map(partial).unwrap_or_default();
     let rest = Rest { location: &plan.location, is_temporary: plan.temporary.is_some() };
     let rest = (!partial.is_empty()).then_some(rest);
-    let spec = BuildSpec { partial, ..plan.spec(uploaded.snapshot(), platforms) };
+    let spec = BuildSpec { partial, ..plan.spec(uploaded.snapshot(), platforms)? };
     let (build, replayed) = tokio::select! {
         accepted = calls::submit(&farm, uploaded.request(&plan.idempotency_key, &spec)) => accepted?,
         // The first press, or signal, is heeded once the build is known.
@@ -331,9 +349,15 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let last = match watch(&farm, &build.id, &mut interrupts, &mut display, rest).await? {
         Watched::Ended(build) => *build,
         Watched::Left(exit) => {
-            display.finish(None, vec![left_running(&build.id)]);
+            let mut lines = vec![left_running(&build.id)];
+            lines.extend(plan.wanted.gives_out().then(|| give::LEFT.to_owned()));
+            display.finish(None, lines);
             return Ok(exit);
         }
+    };
+    let given = match last.state.as_str() {
+        "succeeded" => giving.give(&farm, &last, &plan.wanted, interrupts.clone(), &mut display).await,
+        _ => Ok(Vec::new()),
     };
     let asked = plan.asked.filter(|_| last.state == "succeeded");
     match asked {
@@ -345,23 +369,35 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
             }
         }
         None => {
-            let lines = summary(&last, display.warnings(), now_ms());
+            let mut lines = summary(&last, display.warnings(), now_ms());
+            // The last line is how the build ended.
+            let place = lines.len().saturating_sub(1);
+            let told = given.iter().flatten().flat_map(Delivered::lines);
+            lines.splice(place..place, told);
             display.finish(Some(&last), lines);
         }
     }
+    let given = given?;
+    let image = given.iter().find_map(|delivered| delivered.image.as_ref());
     if last.state == "succeeded" {
         let files = std::mem::take(&mut plan.result_files);
         let more = interrupts.wishes() + 1;
         tokio::select! {
-            written = files.write(&last, |note| Out::stderr().line(note)) => written?,
+            written = files.write(&last, image, |note| Out::stderr().line(note)) => written?,
             () = interrupts.press(more) => {
                 let text = "left; the build is done, but not all that was to be written of it was";
                 return Err(Error::Cancelled(text.to_owned()));
             }
         }
     }
+    if let (Mode::Quiet, false, Some(image)) = (mode, plan.wanted.pushes(), image) {
+        let mut out = if plan.wanted.takes_stdout() { Out::stderr() } else { Out::stdout() };
+        out.line(&image.id().to_string());
+    }
     if as_json {
-        Out::stdout().line(&json::text(&BuildJson::new(&last, Some(upload), display.warnings())));
+        let mut object = BuildJson::new(&last, Some(upload), display.warnings());
+        object.outputs = given;
+        Out::stdout().line(&json::text(&object));
     }
     Ok(asked.map_or_else(|| exit(&last), |asked| asked.exit(&last, display.warnings())))
 }

@@ -1,4 +1,4 @@
-//! The gRPC edge, cut by audience: users (`builds`, `snapshots`, `images`, `farm`), workers (`work`) and the farm's other
+//! The gRPC edge, cut by audience: users (`builds`, `outputs`, `snapshots`, `images`, `farm`), workers (`work`) and the farm's other
 //! coordinators (`peer`).
 //!
 //! A handler says who may call it, validates, makes one call, converts. It never schedules.
@@ -6,6 +6,7 @@
 pub mod builds;
 pub mod farm;
 pub mod images;
+pub mod outputs;
 pub mod peer;
 pub mod present;
 mod retry;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use farm_proto::v1::build_service_server::BuildServiceServer;
 use farm_proto::v1::farm_service_server::FarmServiceServer;
 use farm_proto::v1::image_service_server::ImageServiceServer;
+use farm_proto::v1::output_service_server::OutputServiceServer;
 use farm_proto::v1::peer_service_server::PeerServiceServer;
 use farm_proto::v1::snapshot_service_server::SnapshotServiceServer;
 use farm_proto::v1::worker_service_server::WorkerServiceServer;
@@ -57,6 +59,7 @@ pub async fn serve(
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let work = WorkerServiceServer::new(work::Work::new(Arc::clone(&context), shutdown.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let outputs = OutputServiceServer::new(outputs::Outputs::new(Arc::clone(&context), shutdown.clone()));
     let images = ImageServiceServer::new(images::Images::new(Arc::clone(&context)));
     let peer = PeerServiceServer::new(peer::Peer::new(Arc::clone(&context)));
     let farm = FarmServiceServer::new(farm::Farm::new(context));
@@ -73,6 +76,7 @@ pub async fn serve(
         .add_service(builds)
         .add_service(snapshots)
         .add_service(images)
+        .add_service(outputs)
         .add_service(farm)
         .add_service(work)
         .add_service(peer)

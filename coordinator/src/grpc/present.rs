@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use farm_proto::v1;
+use farm_store::outputs::OutputRecord;
 use farm_store::record::{
     AttemptRecord, BuildRecord, DestinationRecord, JobRecord, JobResult, PublicationRecord,
 };
@@ -66,6 +67,16 @@ fn job(job: &JobRecord) -> v1::Job {
         },
         starts_ms: ms_opt(job.starts_at),
         taken_from: job.taken_from.as_ref().map(ToString::to_string).unwrap_or_default(),
+        outputs: job.outputs.iter().map(output).collect(),
+    }
+}
+
+fn output(output: &OutputRecord) -> v1::Output {
+    v1::Output {
+        export: output.export,
+        bytes: output.bytes,
+        digest: output.digest.to_string(),
+        removed_ms: ms_opt(output.removed_at),
     }
 }
 

@@ -23,6 +23,10 @@ pub(super) fn check(record: &BuildRecord, failed_only: bool) -> Result<(), Statu
             "build {id} is {state}, and only one that has ended can be retried; `farm attach {id}` watches it, \
              `farm cancel {id}` ends it"
         ),
+        Purpose::Image if !record.spec.exports.is_empty() => format!(
+            "build {id} gives its result to the command that asked for it (--output, --load); give that command again, \
+             what the farm has built of it comes from the cache"
+        ),
         Purpose::Image if failed_only && state == BuildState::Succeeded => format!(
             "build {id} succeeded, so no platform of it has failed; without --failed-only all are built again"
         ),

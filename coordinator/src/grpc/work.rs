@@ -2,6 +2,7 @@
 
 mod control;
 mod fetch;
+mod receive;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ impl WorkerService for Work {
     type SendEventsStream = Answers<v1::SendEventsResponse>;
     type FetchFoldersStream = Answers<v1::FetchFoldersResponse>;
     type FetchFilesStream = Answers<v1::FetchFilesResponse>;
+    type SendOutputStream = Answers<v1::SendOutputResponse>;
 
     async fn control(
         &self,
@@ -121,5 +123,14 @@ impl WorkerService for Work {
         let lease = lease(request.lease)?;
         let tree = fetch::Tree::open(Arc::clone(&self.context), lease, &request.root).await?;
         Ok(Response::new(Box::pin(tree.files(request.paths))))
+    }
+    async fn send_output(
+        &self,
+        request: Request<Streaming<v1::SendOutputRequest>>,
+    ) -> Result<Response<Self::SendOutputStream>, Status> {
+        self.context.tokens.require(&request, Action::Work)?;
+        let pieces = request.into_inner();
+        let answers = receive::output(Arc::clone(&self.context), pieces, self.shutdown.clone());
+        Ok(Response::new(Box::pin(answers)))
     }
 }

@@ -81,6 +81,7 @@ fn offer(context: &Context, offered: OfferedAttempt) -> v1::Offered {
         registries: context.registries.lend(&repositories),
         roots: offered.roots,
         log_bytes: context.config.limits.log_bytes,
+        output_bytes: context.config.limits.output_bytes,
         progress_ms: context.config.limits.progress_deadline_seconds.saturating_mul(1000),
         spec: Some((&offered.spec).into()),
     }

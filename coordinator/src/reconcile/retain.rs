@@ -1,4 +1,4 @@
-//! Removes what is older than the configuration keeps: logs, builds, sources; then objects and blobs that nobody needs.
+//! Removes what is older than the configuration keeps: logs, outputs, builds, sources; then objects and blobs that nobody needs.
 //!
 //! In small transactions, each of which says its premise again; what a pass leaves the next one finds.
 
@@ -80,6 +80,7 @@ async fn remove_old(context: &Context, epoch: Epoch) -> farm_store::Result<bool>
     if let Some(logs) = kept.logs() {
         while store.remove_logs(epoch, logs, BATCH).await? > 0 {}
     }
+    while store.remove_outputs(epoch, kept.outputs(), BATCH).await? > 0 {}
     if let Some(builds) = kept.builds() {
         // Chains of retries go from their end.
         loop {

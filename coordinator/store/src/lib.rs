@@ -16,6 +16,7 @@ pub mod finish;
 pub mod garbage;
 pub mod leader;
 pub mod lease;
+pub mod outputs;
 pub mod publish;
 mod queue;
 pub mod reap;

@@ -10,6 +10,7 @@ use farm_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::outputs::OutputRecord;
 use crate::queue::Slots;
 use crate::{Result, Store, StoreError, digest, fit, from_json, from_json_opt, state};
 
@@ -117,6 +118,8 @@ pub struct JobRecord {
     pub taken_from: Option<ShortId>,
     /// Its tries.
     pub attempts: Vec<AttemptRecord>,
+    /// What the try that succeeded made for the client.
+    pub outputs: Vec<OutputRecord>,
 }
 
 /// An attempt.
@@ -386,6 +389,7 @@ impl Store {
                     result: from_json_opt(row.result)?,
                     taken_from: row.taken_from.as_deref().map(state).transpose()?,
                     attempts: Vec::new(),
+                    outputs: Vec::new(),
                 })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -412,6 +416,13 @@ impl Store {
             };
             if let Some(job) = jobs.iter_mut().find(|job| job.id.as_uuid() == row.job_id) {
                 job.attempts.push(attempt);
+            }
+        }
+        if !spec.exports.is_empty() {
+            for (job, output) in self.output_records(project, execution).await? {
+                if let Some(job) = jobs.iter_mut().find(|known| known.id == job) {
+                    job.outputs.push(output);
+                }
             }
         }
         jobs.sort_by_key(|job| spec.platforms.iter().position(|p| *p == job.platform));

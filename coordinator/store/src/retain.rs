@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::leader::{Epoch, hold_epoch};
 use crate::lease::lock_execution;
 use crate::sweep::doom;
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, outputs};
 
 impl Store {
     /// Removes the logs of at most `limit` attempts whose builds are all final for longer than `kept`. Answers how many.
@@ -122,6 +122,7 @@ impl Store {
             return Err(StoreError::Stale("the build is still needed"));
         }
         remove_streams(&mut tx, &attempts).await?;
+        outputs::remove(&mut tx, project_id, &attempts).await?;
         remove_publications(&mut tx, project_id, &builds).await?;
         sqlx::query!(
             "DELETE FROM step_timings WHERE project_id = $1 AND attempt_id = ANY($2)",

@@ -24,6 +24,8 @@ pub enum BlobKind {
     Pack,
     /// A piece of an attempt's stream.
     Log,
+    /// A piece of what an attempt made for the client.
+    Output,
 }
 
 impl BlobKind {
@@ -31,6 +33,7 @@ impl BlobKind {
         match self {
             Self::Pack => "pack",
             Self::Log => "log",
+            Self::Output => "output",
         }
     }
 }

@@ -224,6 +224,7 @@ impl BlobKind {
         match word {
             "pack" => Ok(Self::Pack),
             "log" => Ok(Self::Log),
+            "output" => Ok(Self::Output),
             other => Err(StoreError::corrupt(format!("a blob of the kind {other:?}"))),
         }
     }

@@ -9,6 +9,7 @@ pub mod cause;
 mod context_name;
 pub mod digest;
 pub mod error;
+pub mod export;
 pub mod feature;
 pub mod host;
 pub mod ids;
@@ -27,6 +28,7 @@ pub use cause::{Cause, Failure};
 pub use context_name::ContextName;
 pub use digest::Digest;
 pub use error::Invalid;
+pub use export::{Export, Form};
 pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 pub use host::RegistryHost;
 pub use ids::{

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Invalid;
+use crate::export::Export;
 use crate::image::{ImageTag, Repository};
 use crate::platform::Platform;
 use crate::run_options::RunOptions;
@@ -60,6 +61,12 @@ pub struct BuildSpec {
     /// `--timeout`: from when the farm has accepted it until all is built, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// `--output`: what each platform's result is made into for the client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exports: Vec<Export>,
+    /// The names that images in exports bear; published nowhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_names: Vec<ImageTag>,
     /// What it is for.
     #[serde(default, skip_serializing_if = "Purpose::is_image")]
     pub purpose: Purpose,

@@ -27,8 +27,9 @@ fn main() -> ExitCode {
     };
     match args.first().map(String::as_str) {
         Some("submit") => submit(pairs),
+        Some("output") => outputs(pairs),
         _ => {
-            eprintln!("measure submit [--pairs N]");
+            eprintln!("measure submit|output [--pairs N]");
             return ExitCode::from(2);
         }
     }
@@ -53,6 +54,85 @@ fn submit(pairs: usize) {
     let doors = [Bridge::socket(bed.engine_socket()), Bridge::socket(&second.socket())];
     let two = Sides { farm: workers(&second.url()), peer: Peer::nodes(&doors), name: "two-" };
     compare_all(&two, pairs);
+}
+
+/// `farm submit --output` and `--load` against buildx's on the same engine: an image of some 70 MB that is built already, so that
+/// what is measured is the result's way. `load` is also held against a builder that isn't the engine it loads into (`load-remote`:
+/// buildx's remote driver, behind whose door is that engine's BuildKit), since only such a builder has a way to go at all.
+fn outputs(pairs: usize) {
+    let bed = Bed::from_env();
+    let farm = Farm::builder().worker(WorkerSpec::new("w").platforms("linux/amd64").slots(2)).start();
+    let context = Folder::new();
+    context.write("Dockerfile", "FROM localhost:5002/python:3.11-slim\nWORKDIR /app\nCOPY . .\n");
+    for n in 0..500 {
+        context.write(&format!("src/d{}/f{n}.py", n % 20), &format!("# {n}\n{}", "x = 1\n".repeat(200)));
+    }
+    let door = Bridge::socket(bed.engine_socket());
+    let config = bed.folder("buildx");
+    let mut create = Command::new("docker");
+    create
+        .env("BUILDX_CONFIG", config.path())
+        .args(["buildx", "create", "--name", "far", "--driver", "remote"]);
+    let out = output(create.arg(door.address()));
+    assert_eq!(out.status, 0, "{out:?}");
+    let results = Folder::new();
+    let load = ["--load", "-t", "measure-load:1"].map(str::to_owned).to_vec();
+    let into = |form: &str, name: &str| {
+        vec!["-o".to_owned(), format!("type={form},dest={}/{name}", results.path().display())]
+    };
+    for (measure, args, is_far) in [
+        ("local", into("local", "local"), false),
+        ("tar", into("tar", "t.tar"), false),
+        ("oci", into("oci", "o.tar"), false),
+        ("load", load.clone(), false),
+        ("load-remote", load, true),
+    ] {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for round in 0..=pairs {
+            let mut turns = [0, 1];
+            turns.rotate_left(round % 2);
+            for turn in turns {
+                let mut command = match turn {
+                    0 => farm.command(&[
+                        "submit",
+                        context.path().to_str().unwrap(),
+                        "--platform",
+                        "linux/amd64",
+                    ]),
+                    _ => {
+                        let mut buildx = Command::new("docker");
+                        buildx.args([
+                            "buildx",
+                            "build",
+                            "--provenance=false",
+                            "--sbom=false",
+                            "--progress=plain",
+                        ]);
+                        if is_far {
+                            buildx.env("BUILDX_CONFIG", config.path()).args(["--builder", "far"]);
+                        }
+                        buildx.args(["--platform", "linux/amd64"]).arg(context.path());
+                        buildx
+                    }
+                };
+                command.env("DOCKER_HOST", &bed.engine).args(&args);
+                let begin = Instant::now();
+                let out = output(&mut command);
+                let seconds = begin.elapsed().as_secs_f64();
+                assert_eq!(out.status, 0, "{out:?}");
+                if round > 0 {
+                    if turn == 0 { &mut ours } else { &mut theirs }.push(seconds);
+                }
+            }
+        }
+        let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(farm, peer)| farm / peer).collect();
+        println!(
+            "bench output measure={measure} ratio={:.2} farm={:.3} peer={:.3}",
+            median(&ratios),
+            median(&ours),
+            median(&theirs)
+        );
+    }
 }
 
 /// What is compared.

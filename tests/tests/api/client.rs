@@ -10,6 +10,7 @@ use farm_proto::WORKER_PROTOCOL;
 use farm_proto::v1;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
+use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::v1::worker_service_client::WorkerServiceClient;
 use farm_tests::farm::Farm;
@@ -45,6 +46,7 @@ pub struct Client {
     pub snapshots: SnapshotServiceClient<Authorized>,
     pub farm: FarmServiceClient<Authorized>,
     pub work: WorkerServiceClient<Authorized>,
+    pub outputs: OutputServiceClient<Authorized>,
 }
 
 impl Client {
@@ -59,6 +61,7 @@ impl Client {
             builds: BuildServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             snapshots: SnapshotServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             farm: FarmServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            outputs: OutputServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             work: WorkerServiceClient::with_interceptor(channel, bearer),
         }
     }

@@ -3,6 +3,7 @@
 
 mod client;
 mod keeping;
+mod outputs;
 mod processes;
 mod sick;
 mod sources;

@@ -43,6 +43,7 @@ mod networks;
 mod options;
 mod order;
 mod output;
+mod outputs;
 mod platforms;
 mod pressed;
 mod programs;

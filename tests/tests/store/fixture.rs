@@ -83,6 +83,8 @@ impl World {
                 named_contexts: Default::default(),
                 emulation: Default::default(),
                 timeout_ms: None,
+                exports: Vec::new(),
+                image_names: Vec::new(),
                 purpose: Default::default(),
                 partial: Default::default(),
             },

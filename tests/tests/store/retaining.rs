@@ -221,6 +221,7 @@ async fn the_removal_of_a_build_knows_all_that_hangs_on_one() {
         "destinations",
         "job_dependencies",
         "jobs",
+        "outputs",
         "publications",
         "sealed_logs",
         "step_timings",

@@ -79,6 +79,8 @@ impl Build {
             shared_key: String::new(),
             cache_mount_namespace: String::new(),
             export: None,
+            outputs: Vec::new(),
+            image_names: Vec::new(),
             logins: Vec::new(),
             internal: false,
             call: None,

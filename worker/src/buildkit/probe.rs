@@ -53,6 +53,8 @@ impl Engine {
             shared_key: format!("farm-probe {platform}"),
             cache_mount_namespace: "farm-probe".to_owned(),
             export: None,
+            outputs: Vec::new(),
+            image_names: Vec::new(),
             logins: Vec::new(),
             internal: true,
             call: None,

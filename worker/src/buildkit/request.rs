@@ -1,25 +1,25 @@
 //! A [`Solve`] as BuildKit's `SolveRequest`, and its answer as a [`Solved`].
 //!
 //! Attribute names are those of BuildKit's dockerfile frontend (`frontend/dockerui/config.go`) and image
-//! exporter (`exporter/containerimage/exptypes/keys.go`). The exporter stands in the deprecated fields because
-//! engines of every version read those.
+//! exporter (`exporter/containerimage/exptypes/keys.go`). A lone exporter stands in the deprecated fields because
+//! engines of every version read those; several at once need BuildKit 0.13.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use base64::Engine as _;
-use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
+use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest, SolveResponse};
 use farm_dockerfile::Selection;
 use farm_proto::v1;
 use farm_types::run_options::Network;
 use farm_types::spec::NamedContext;
-use farm_types::{Cause, ContextName, Digest, Failure, Provenance, PullMode};
+use farm_types::{Cause, ContextName, Digest, Failure, Form, Provenance, PullMode};
 use serde::Deserialize;
 
 use super::filesync::Part;
 use super::syntax::Dockerfile;
 use super::tree::SourceTree;
-use super::types::{Solve, Solved};
+use super::types::{Export, Output, Solve, Solved};
 
 /// What a frontend is told that its user may not choose.
 const OURS: [&str; 2] = ["BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS"];
@@ -123,25 +123,60 @@ pub(super) fn build(solve: &Solve, dockerfile: &Dockerfile, reference: &str, ses
         internal: solve.internal,
         ..SolveRequest::default()
     };
-    if let Some(export) = &solve.export {
-        let names: Vec<String> = export.repositories.iter().map(ToString::to_string).collect();
-        request.exporter_deprecated = "image".to_owned();
-        request.exporter_attrs_deprecated = [
-            ("name", names.join(",").as_str()),
-            ("push", "true"),
-            ("push-by-digest", "true"),
-            ("name-canonical", "true"),
-            // Else some versions make Docker's older kinds of manifests.
-            ("oci-mediatypes", "true"),
-            // Else every build stays in the engine's list of images, for ever.
-            ("store", "false"),
-        ]
-        .into_iter()
-        .chain(export.plain_http.then_some(("registry.insecure", "true")))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect();
+    let mut exporters: Vec<Exporter> = solve.outputs.iter().map(|o| output(o, &solve.image_names)).collect();
+    // Last, as the answer's keys are those of the last one that sets them.
+    exporters.extend(solve.export.as_ref().map(push));
+    match exporters.pop() {
+        Some(only) if exporters.is_empty() => {
+            request.exporter_deprecated = only.r#type;
+            request.exporter_attrs_deprecated = only.attrs;
+        }
+        Some(last) => {
+            exporters.push(last);
+            request.exporters = exporters;
+        }
+        None => {}
     }
     request
+}
+
+fn exporter<'a>(kind: &str, attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Exporter {
+    let attrs = attributes.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Exporter { r#type: kind.to_owned(), attrs: attrs.collect() }
+}
+
+/// What makes an output. Its bytes come by the session.
+fn output(output: &Output, names: &[String]) -> Exporter {
+    let names = names.join(",");
+    let attributes = output.export.attributes().iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let name = (output.export.form.is_image() && !names.is_empty()).then_some(("name", names.as_str()));
+    let kind = match output.export.form {
+        Form::Files => "local",
+        Form::Tar => "tar",
+        Form::Oci => "oci",
+        Form::Docker => "docker",
+    };
+    exporter(kind, attributes.chain(name))
+}
+
+/// What pushes by digest.
+fn push(export: &Export) -> Exporter {
+    let names: Vec<String> = export.repositories.iter().map(ToString::to_string).collect();
+    let names = names.join(",");
+    let attributes = [
+        ("name", names.as_str()),
+        ("push", "true"),
+        ("push-by-digest", "true"),
+        ("name-canonical", "true"),
+        // Else some versions make Docker's older kinds of manifests.
+        ("oci-mediatypes", "true"),
+        // Else every build stays in the engine's list of images, for ever.
+        ("store", "false"),
+    ];
+    exporter(
+        "image",
+        attributes.into_iter().chain(export.plain_http.then_some(("registry.insecure", "true"))),
+    )
 }
 
 /// The part of `containerimage.descriptor` that is used.
@@ -191,7 +226,6 @@ pub(super) fn solved(
 #[cfg(test)]
 mod tests {
     use super::super::tree::MemoryTree;
-    use super::super::types::Export;
     use super::*;
     use farm_types::RunOptions;
 
@@ -227,6 +261,8 @@ mod tests {
                 repositories: vec!["localhost:5002/a".parse().unwrap(), "localhost:5003/b".parse().unwrap()],
                 plain_http: true,
             }),
+            outputs: Vec::new(),
+            image_names: Vec::new(),
             logins: Vec::new(),
             internal: false,
             call: None,
@@ -250,6 +286,34 @@ mod tests {
         assert_eq!(exporter["name"], "localhost:5002/a,localhost:5003/b");
         assert_eq!(exporter["registry.insecure"], "true");
         assert!(request.exporters.is_empty());
+    }
+
+    #[test]
+    fn outputs_come_before_the_push_and_only_images_have_names() {
+        let (sink, _) = tokio::sync::mpsc::channel(1);
+        let of = |form, attributes: &[(&str, &str)]| Output {
+            export: farm_types::Export::new(
+                form,
+                attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+            )
+            .unwrap(),
+            sink: sink.clone(),
+        };
+        let outputs = vec![of(Form::Files, &[]), of(Form::Oci, &[("compression", "zstd")])];
+        let names = vec!["docker.io/library/app:1".to_owned(), "r/b:2".to_owned()];
+        let solve = Solve { outputs, image_names: names, ..example() };
+        let request = build(&solve, &Dockerfile::default(), "ref", "session");
+        let kinds: Vec<&str> = request.exporters.iter().map(|e| e.r#type.as_str()).collect();
+        assert_eq!(kinds, ["local", "oci", "image"]);
+        assert!(request.exporters[0].attrs.is_empty());
+        assert_eq!(request.exporters[1].attrs["name"], "docker.io/library/app:1,r/b:2");
+        assert_eq!(request.exporters[1].attrs["compression"], "zstd");
+        assert_eq!(request.exporters[2].attrs["push"], "true");
+        assert_eq!(request.exporter_deprecated, "");
+
+        let solve = Solve { outputs: vec![of(Form::Tar, &[])], export: None, ..example() };
+        let request = build(&solve, &Dockerfile::default(), "ref", "session");
+        assert_eq!((request.exporter_deprecated.as_str(), request.exporters.len()), ("tar", 0));
     }
 
     #[test]

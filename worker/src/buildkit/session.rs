@@ -1,7 +1,8 @@
 //! The session: what the engine asks of us while it builds.
 //!
 //! A stream of byte messages (`Control.Session`) carries a second HTTP/2 connection in which *we* are the
-//! server: of the source's files, of credentials, and of the health check without which the engine gives the
+//! server: of the source's files, of credentials, of a place for what is
+//! made for the client, and of the health check without which the engine gives the
 //! session up. A method counts only if it was announced when the session was opened.
 //!
 //! Invariant: [`Session::lost`] resolves as soon as that inner connection is over, whoever ended it. Without a
@@ -40,8 +41,9 @@ use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
 use super::connect::{MAX_HEADERS_BYTES, MAX_MESSAGE_BYTES, WINDOW_BYTES};
+use super::filesend::{self, FileSend};
 use super::filesync::Files;
-use super::types::Login;
+use super::types::{Login, Output};
 
 /// What is served, and announced. To serve a further service: here, and in [`Session::open`].
 const METHODS: &[&str] = &[
@@ -49,6 +51,8 @@ const METHODS: &[&str] = &[
     "/moby.filesync.v1.FileSync/DiffCopy",
     "/moby.filesync.v1.Auth/Credentials",
 ];
+/// The window of the inner connection as a whole: outputs that nobody takes just now must leave room for health checks.
+const CONNECTION_WINDOW_BYTES: u32 = 32 * WINDOW_BYTES;
 /// How many messages may wait for the outer connection.
 const OUTGOING: usize = 64;
 /// How the inner connection's bytes are cut, bytes.
@@ -73,6 +77,7 @@ impl Session {
         shared_key: &str,
         files: Files,
         logins: Vec<Login>,
+        outputs: Vec<Output>,
     ) -> Result<Self, Status> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let (outgoing, messages) = mpsc::channel(OUTGOING);
@@ -84,7 +89,8 @@ impl Session {
         announce("x-docker-expose-session-uuid", ascii(&id)?);
         announce("x-docker-expose-session-name", MetadataValue::from_static("farm"));
         announce("x-docker-expose-session-sharedkey", ascii(&Digest::of(shared_key.as_bytes()).hex())?);
-        for method in METHODS {
+        let takes = (!outputs.is_empty()).then_some(filesend::METHOD);
+        for method in METHODS.iter().copied().chain(takes) {
             announce("x-docker-expose-session-grpc-method", MetadataValue::from_static(method));
         }
         let incoming = ControlClient::new(channel)
@@ -101,12 +107,13 @@ impl Session {
         };
         let serving = Server::builder()
             .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             // Which files it wants stands in a request's headers: every source of every COPY.
             .http2_max_header_list_size(MAX_HEADERS_BYTES)
             .add_service(HealthServer::new(Healthy))
             .add_service(FileSyncServer::new(files))
             .add_service(AuthServer::new(Credentials { logins }))
+            .add_service(FileSend::new(outputs))
             // One connection, and no end: the server would else leave while its connection lives.
             .serve_with_incoming(stream::once(async { io::Result::Ok(carrier) }).chain(stream::pending()));
         let server = tokio::spawn(async move {

@@ -71,7 +71,8 @@ impl Engine {
         let times = Times { served: Arc::clone(self.served()), shared_key: shared_key.clone() };
         let files = Files::new(request::served(&solve), request::parts(&solve), times);
         let missing = files.missing();
-        let opening = Session::open(channel.clone(), &shared_key, files, solve.logins.clone());
+        let opening =
+            Session::open(channel.clone(), &shared_key, files, solve.logins.clone(), solve.outputs.clone());
         let session = unless(&stop, tokio::time::timeout(SESSION_TIMEOUT, opening))
             .await?
             .map_err(|_| lost("it accepted no session in time".to_owned()))?

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use farm_dockerfile::Selection;
 use farm_proto::v1;
 use farm_types::spec::{Call, NamedContext};
 use farm_types::{Digest, Failure, Platform, Provenance, PullMode, Repository, RunOptions};
+
+use tokio::sync::mpsc;
 
 use super::tree::SourceTree;
 
@@ -51,6 +54,10 @@ pub struct Solve {
     pub cache_mount_namespace: String,
     /// Where the result is pushed; without, it is built and dropped.
     pub export: Option<Export>,
+    /// What is made for the client.
+    pub outputs: Vec<Output>,
+    /// The names that images among these bear.
+    pub image_names: Vec<String>,
     /// What to answer when the engine asks how to log in; other registries are asked without a name.
     pub logins: Vec<Login>,
     /// Keeps the build out of the engine's history.
@@ -68,6 +75,7 @@ impl fmt::Debug for Solve {
             .field("target", &self.target)
             .field("roots", &self.roots.keys())
             .field("export", &self.export)
+            .field("outputs", &self.outputs)
             .field("logins", &self.logins)
             .finish_non_exhaustive()
     }
@@ -80,6 +88,24 @@ pub struct Export {
     pub repositories: Vec<Repository>,
     /// The registries speak plain HTTP. Loopback registries are tried so anyway.
     pub plain_http: bool,
+}
+
+/// What a solve makes for the client.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// In which form.
+    pub export: farm_types::Export,
+    /// Where its bytes go. One that isn't there any more ends the solve.
+    pub sink: mpsc::Sender<OutputPart>,
+}
+
+/// What comes of an output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutputPart {
+    /// Its next bytes.
+    Data(Bytes),
+    /// That was all.
+    End,
 }
 
 /// How to log in at a registry.

@@ -2,13 +2,14 @@
 //! holds on to one, and moves to the next when that one fails.
 //!
 //! Two connections, so that bytes never delay a heartbeat: [`control`] has one of its own, on a thread of
-//! its own; events and source files share the other, whose windows are large. Both are dialled by the
+//! its own; events, outputs and source files share the other, whose windows are large. Both are dialled by the
 //! worker, and both come back by themselves after an outage.
 
 pub mod chunks;
 pub mod control;
 pub mod events;
 pub mod limit;
+pub mod outputs;
 pub mod session;
 
 use std::fmt;
@@ -218,7 +219,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Sorts an answer of `SendEvents`, `FetchFolders` or `FetchFiles`.
+    /// Sorts an answer of `SendEvents`, `SendOutput`, `FetchFolders` or `FetchFiles`.
     pub fn of(status: &Status) -> Self {
         match status.code() {
             Code::FailedPrecondition => Self::Superseded,

@@ -82,6 +82,8 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         shared_key: fresh(),
         cache_mount_namespace: "test".to_owned(),
         export: None,
+        outputs: Vec::new(),
+        image_names: Vec::new(),
         logins: Vec::new(),
         internal: false,
         call: None,

@@ -20,10 +20,6 @@ pub struct Others {
     cgroup_parent: Option<String>,
     #[arg(short = 'D', long, hide = true)]
     debug: bool,
-    #[arg(long, hide = true)]
-    load: bool,
-    #[arg(short, long, hide = true, value_name = "DESTINATION")]
-    output: Vec<String>,
     #[arg(long, hide = true, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sbom: Option<String>,
     #[arg(long, hide = true, value_name = "SECRET")]
@@ -42,8 +38,6 @@ impl Others {
         let given = |is: bool| is.then(String::new);
         // What asks for nothing is granted.
         let off = |value: &&String| !matches!(value.as_str(), "false" | "0");
-        let output =
-            self.output.iter().find(|output| *output != "type=registry" && *output != "type=image,push=true");
         let refused = [
             ("--allow", first(&self.allow), "builds get no entitlements on shared workers; leave it out"),
             (
@@ -63,17 +57,6 @@ impl Others {
                 "--debug",
                 given(self.debug),
                 "see what the farm's parts write: farm logs --of PART, farm logs BUILD",
-            ),
-            (
-                "--load",
-                given(self.load),
-                "results are pushed; give a tag with -t, then: docker pull REGISTRY/REPO:TAG",
-            ),
-            (
-                "--output",
-                output.cloned(),
-                "results are pushed to the registries of the tags (-t); take files out of the image with docker create \
-                 and docker cp",
             ),
             ("--sbom", self.sbom.as_ref().filter(off).cloned(), "not yet; scan the image that was pushed"),
             (

@@ -7,6 +7,7 @@ use farm_proto::v1::{ListWorkersRequest, Worker};
 use farm_types::{BuildSpec, Emulation, Platform, Runs, SnapshotRef};
 use serde::Serialize;
 
+use super::give::Giving;
 use super::plan::Plan;
 use super::{native, partial};
 use crate::config::Address;
@@ -15,6 +16,7 @@ use crate::context::Source;
 use crate::error::Result;
 use crate::output::summary::UNNEEDED;
 use crate::output::text::{bytes, columns, count, harmless};
+use crate::outputs::wanted::Sink;
 use crate::source;
 use farm_proto::v1::GetFarmRequest;
 
@@ -33,13 +35,27 @@ pub(super) struct DryRun {
     dockerfile: String,
     target: Option<String>,
     platforms: Vec<Part>,
+    /// Published; empty when nothing is.
     tags: Vec<String>,
     /// What the tags would point to if there is one platform: index or manifest.
     single_platform: &'static str,
+    /// Where the result would go besides.
+    outputs: Vec<DryOutput>,
     /// Their names; values may be nobody's business.
     build_args: Vec<String>,
     /// What was left out of the source though no pattern says so.
     warnings: Vec<String>,
+}
+
+/// A place that the result would go to.
+#[derive(Debug, Serialize)]
+struct DryOutput {
+    /// local, tar, oci or docker.
+    r#type: &'static str,
+    /// The file or folder, - for standard output; null: an engine.
+    dest: Option<String>,
+    /// The Docker engine.
+    engine: Option<String>,
 }
 
 /// A platform, and who would build it as things are now.
@@ -58,7 +74,7 @@ impl DryRun {
     ///
     /// # Errors
     /// The source can't be read, or the farm can't be asked.
-    pub(super) async fn new(plan: &Plan, address: &Address) -> Result<Self> {
+    pub(super) async fn new(plan: &Plan, giving: &Giving, address: &Address) -> Result<Self> {
         let farm = Farm::connect(address).await?;
         let answer = farm.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| farm.error(&e))?;
         let workers = answer.into_inner().workers;
@@ -68,17 +84,22 @@ impl DryRun {
         } else {
             plan.platforms.clone()
         };
+        giving.check(plan, &platforms)?;
         let meant = plan.meant(&platforms)?;
         let source = source::read(&plan.location, plan.temporary.is_some(), meant.as_ref()).await?;
-        Ok(Self {
-            reads: meant.as_ref().map(partial).unwrap_or_default(),
-            ..Self::of(plan, &source, platforms, &workers)
-        })
+        let dry = Self::of(plan, giving, &source, platforms, &workers)?;
+        Ok(Self { reads: meant.as_ref().map(partial).unwrap_or_default(), ..dry })
     }
 
-    fn of(plan: &Plan, source: &Source, platforms: Vec<Platform>, workers: &[Worker]) -> Self {
+    fn of(
+        plan: &Plan,
+        giving: &Giving,
+        source: &Source,
+        platforms: Vec<Platform>,
+        workers: &[Worker],
+    ) -> Result<Self> {
         let (tree_id, content_key) = source.names();
-        let spec = plan.spec(SnapshotRef { tree_id, content_key }, platforms);
+        let spec = plan.spec(SnapshotRef { tree_id, content_key }, platforms)?;
         // One that can't be read, or told, is taken as the farm takes it.
         let file = std::fs::read(&plan.location.dockerfile).map(|bytes| Dockerfile::parse(&bytes));
         let part = |platform: &Platform| {
@@ -87,7 +108,19 @@ impl DryRun {
         };
         let parts = spec.platforms.iter().map(part).collect();
         let BuildSpec { tags, target, build_args, dockerfile, single_platform, .. } = spec;
-        Self {
+        let mut engines = giving.engines().iter();
+        let outputs = plan.wanted.asked.iter().map(|asked| match &asked.sink {
+            Sink::Load { .. } => {
+                let engine = engines.next().map(|engine| engine.shown.clone());
+                DryOutput { r#type: asked.sink.kind(), dest: None, engine }
+            }
+            sink => {
+                let dest = sink.path().map_or_else(|| "-".to_owned(), |path| path.display().to_string());
+                DryOutput { r#type: sink.kind(), dest: Some(dest), engine: None }
+            }
+        });
+        Ok(Self {
+            outputs: outputs.collect(),
             context: plan.location.shown.clone(),
             files: source.files,
             bytes: source.file_bytes(),
@@ -100,7 +133,7 @@ impl DryRun {
             single_platform: single_platform.as_str(),
             build_args: build_args.into_keys().collect(),
             warnings: plan.warnings.iter().chain(&source.warnings).cloned().collect(),
-        }
+        })
     }
 
     /// For people.
@@ -132,7 +165,16 @@ impl DryRun {
         out.extend(columns(&rows));
         let form = if self.single_platform == "manifest" { "  as a plain manifest" } else { "" };
         out.extend(self.tags.iter().map(|tag| format!("would publish {tag}{form}")));
-        if self.tags.is_empty() {
+        out.extend(self.outputs.iter().map(|output| match (&output.dest, &output.engine) {
+            (Some(dest), _) if dest == "-" => {
+                format!("would write type={} to standard output", output.r#type)
+            }
+            (Some(dest), _) => format!("would write type={} to {}", output.r#type, harmless(dest)),
+            (None, engine) => {
+                format!("would load it into {}", harmless(engine.as_deref().unwrap_or_default()))
+            }
+        }));
+        if self.tags.is_empty() && self.outputs.is_empty() {
             out.push("would publish nothing, since no tag was given (-t)".to_owned());
         }
         out.push("dry run: nothing was sent".to_owned());

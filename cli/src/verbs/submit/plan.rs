@@ -20,8 +20,9 @@ use super::call::Asked;
 use super::environment;
 use super::results::ResultFiles;
 use crate::context::stdin::{self, Came};
-use crate::context::{Address, Links, Location, Wanted};
+use crate::context::{self, Address, Links, Location};
 use crate::error::{Error, Result};
+use crate::outputs::wanted::Wanted;
 
 /// The longest idempotency key, bytes.
 const KEY_BYTES: usize = 128;
@@ -55,6 +56,8 @@ pub(super) struct Plan {
     timeout_ms: Option<u64>,
     /// Nobody waits for its end.
     is_detached: bool,
+    /// What is given out, and whether it is published.
+    pub(super) wanted: Wanted,
     /// The frontend is asked, and nothing is built.
     pub(super) asked: Option<Asked>,
 }
@@ -130,8 +133,11 @@ impl Plan {
         };
         // Which they are when none were named, the farm says.
         single_platform.check(platforms.len(), provenance).map_err(|e| flag("--single-platform", e))?;
-        if let (Some(false), Some(tag)) = (args.push, args.tag.first()) {
-            let cure = "results are always pushed to the registries of the tags; leave -t out to see only whether it builds";
+        if let (Some(false), Some(tag), false) =
+            (args.push, args.tag.first(), args.load || !args.output.is_empty())
+        {
+            let cure = "without --output and --load results are pushed to the registries of the tags; leave -t out to see only \
+                        whether it builds";
             return Err(Invalid::new("--push=false", tag, cure).into());
         }
         let mut no_cache_stages = Vec::new();
@@ -141,10 +147,18 @@ impl Plan {
             no_cache_stages.push(name.to_ascii_lowercase());
         }
         let run = run_options(&args)?;
+        // As with buildx, a question has no use for them.
+        let wanted = match asked {
+            Some(_) => Wanted::default(),
+            None => Wanted::new(&args.output, args.load, args.push == Some(true))?,
+        };
+        let tags = wanted.tags(tags)?;
+        check_outputs(&args, &wanted, &tags)?;
+        wanted.check(&platforms, provenance)?;
         let result_files = if args.dry_run || asked.is_some() {
             ResultFiles::default()
         } else {
-            ResultFiles::check(args.iidfile, args.metadata_file, !tags.is_empty(), args.detach)?
+            ResultFiles::check(args.iidfile, args.metadata_file, wanted.has_digest(&tags), args.detach)?
         };
         let emulation = match &args.emulation {
             Some(text) => text.parse().map_err(|e| flag("--emulation", e))?,
@@ -188,13 +202,17 @@ impl Plan {
             emulation,
             timeout_ms,
             is_detached: args.detach,
+            wanted,
             asked,
         })
     }
 
     /// The request for this snapshot and these platforms.
-    pub(super) fn spec(&self, snapshot: SnapshotRef, platforms: Vec<Platform>) -> BuildSpec {
-        BuildSpec {
+    ///
+    /// # Errors
+    /// An output has an attribute that isn't one.
+    pub(super) fn spec(&self, snapshot: SnapshotRef, platforms: Vec<Platform>) -> Result<BuildSpec> {
+        let mut spec = BuildSpec {
             snapshot,
             platforms,
             // As with buildx, a question has no use for them.
@@ -212,9 +230,13 @@ impl Plan {
             named_contexts: self.named_contexts.clone(),
             emulation: self.emulation,
             timeout_ms: self.timeout_ms,
+            exports: Vec::new(),
+            image_names: Vec::new(),
             purpose: self.asked.map_or(Purpose::Image, |asked| Purpose::Call(asked.call)),
             partial: BTreeMap::new(),
-        }
+        };
+        self.wanted.complete(&mut spec)?;
+        Ok(spec)
     }
 
     /// What of the contexts the build can name on these platforms; `None`: all is read and sent. When that turns out not to
@@ -241,6 +263,26 @@ impl Plan {
         };
         Ok(Sources::of(&file, &build, platforms).filter(|sources| !sources.are_all()))
     }
+}
+
+/// Sees what can't go together with outputs.
+fn check_outputs(args: &Args, wanted: &Wanted, tags: &[ImageTag]) -> Result<(), Invalid> {
+    let flag = if args.load && args.output.is_empty() { "--load" } else { "--output" };
+    let value = || args.output.first().cloned().unwrap_or_default();
+    if wanted.gives_out() && args.detach {
+        let cure = "with --detach nobody is there to receive it when the build is done; leave --detach out";
+        return Err(Invalid::new(flag, value(), cure));
+    }
+    if wanted.takes_stdout() && args.json {
+        let cure =
+            "standard output can't hold both it and --json; name a file with dest=FILE, or leave --json out";
+        return Err(Invalid::new(flag, value(), cure));
+    }
+    if wanted.is_pushed_by_wish() && tags.is_empty() {
+        let cure = "it can't be pushed without a name; add -t REGISTRY/REPO:TAG";
+        return Err(Invalid::new(if args.push == Some(true) { "--push" } else { flag }, value(), cure));
+    }
+    Ok(())
 }
 
 /// The milliseconds of `--timeout`.
@@ -295,7 +337,7 @@ fn locate(
     input: impl Read,
 ) -> Result<(Location, Option<TempDir>)> {
     let file = file.filter(|file| !file.as_os_str().is_empty());
-    let wanted = Wanted { file, is_own_file: false, named, links };
+    let wanted = context::Wanted { file, is_own_file: false, named, links };
     match (context, file == Some(Path::new("-"))) {
         ("-", true) => Err(Error::Usage(
             "- -f -: context and Dockerfile can't both come from standard input; name a file, or a folder"
@@ -319,7 +361,7 @@ fn locate(
         (_, true) => {
             let folder = stdin::read_dockerfile(input)?;
             let file = folder.path().join("Dockerfile");
-            let wanted = Wanted { file: Some(&file), is_own_file: true, ..wanted };
+            let wanted = context::Wanted { file: Some(&file), is_own_file: true, ..wanted };
             Ok((Location::look(context, &wanted)?, Some(folder)))
         }
         _ => Ok((Location::look(context, &wanted)?, None)),

@@ -1,4 +1,4 @@
-//! `--iidfile` and `--metadata-file`: what other tools read of a build that was published.
+//! `--iidfile` and `--metadata-file`: what other tools read of a build that was published or given out as an image.
 //!
 //! All is checked before the build begins and written when it is done. When the build fails there is no file, as with
 //! Docker; whatever else there was (a device, a pipe) stays as it is.
@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result, io_in_short};
 use crate::output::summary::tag_reference;
+use crate::outputs::layout::Image;
 use crate::place::Place;
 
 /// What takes longer waits for somebody: a pipe has no reader.
@@ -39,7 +40,7 @@ impl ResultFiles {
     pub(super) fn check(
         iidfile: Option<PathBuf>,
         metadata_file: Option<PathBuf>,
-        has_tag: bool,
+        has_digest: bool,
         detach: bool,
     ) -> Result<Self, Invalid> {
         let mut files: Vec<(What, Place)> = Vec::new();
@@ -54,9 +55,9 @@ impl ResultFiles {
                      farm show BUILD --json",
                 ));
             }
-            if what == What::Digest && !has_tag {
+            if what == What::Digest && !has_digest {
                 return Err(invalid(
-                    "without -t nothing is published, and so there is no digest; add -t REPO:TAG",
+                    "nothing is published without -t, and files are no image, so there is no digest; add -t REPO:TAG, or --load",
                 ));
             }
             let place = Place::find(&path).map_err(|why| invalid(&why))?;
@@ -98,17 +99,25 @@ impl ResultFiles {
     }
 
     /// Writes them. A pipe waits for its reader; `told` is told so when that takes a while. Dropping the future leaves it.
+    /// `image`: what was given out, which counts when nothing was published.
     ///
     /// # Errors
     /// They can't be written.
-    pub(super) async fn write(mut self, build: &Build, mut told: impl FnMut(&str)) -> Result<()> {
-        let digest = build.publication.as_ref().map_or("", |publication| publication.index_digest.as_str());
+    pub(super) async fn write(
+        mut self,
+        build: &Build,
+        image: Option<&Image>,
+        mut told: impl FnMut(&str),
+    ) -> Result<()> {
+        let published = build.publication.as_ref().map(|publication| publication.index_digest.clone());
+        let digest =
+            published.filter(|digest| !digest.is_empty()).or(image.map(|image| image.id().to_string()));
         for (what, place) in &self.files {
-            let text = match what {
-                What::Digest if digest.is_empty() => continue,
-                What::Digest => digest.to_owned(),
-                What::Metadata => {
-                    format!("{}\n", serde_json::to_string_pretty(&metadata(build)).unwrap_or_default())
+            let text = match (what, &digest) {
+                (What::Digest, None) => continue,
+                (What::Digest, Some(digest)) => digest.clone(),
+                (What::Metadata, _) => {
+                    format!("{}\n", serde_json::to_string_pretty(&metadata(build, image)).unwrap_or_default())
                 }
             };
             let named = place.named().display();
@@ -149,7 +158,7 @@ impl Drop for ResultFiles {
 }
 
 /// The keys of buildx (its `docs/reference/buildx_build.md`, `--metadata-file`).
-fn metadata(build: &Build) -> Value {
+fn metadata(build: &Build, image: Option<&Image>) -> Value {
     let mut object = Map::new();
     object.insert("buildx.build.ref".to_owned(), json!(format!("farm/farm/{}", build.id)));
     if let Some(publication) = build.publication.as_ref().filter(|p| !p.index_digest.is_empty()) {
@@ -169,6 +178,15 @@ fn metadata(build: &Build) -> Value {
         );
         object.insert("containerimage.digest".to_owned(), json!(publication.index_digest));
         object.insert("image.name".to_owned(), json!(tags.join(",")));
+    } else if let Some(image) = image {
+        if let Some(config) = image.config {
+            object.insert("containerimage.config.digest".to_owned(), json!(config.to_string()));
+        }
+        object.insert("containerimage.descriptor".to_owned(), json!(image.descriptor));
+        object.insert("containerimage.digest".to_owned(), json!(image.descriptor.digest.to_string()));
+        if !image.names.is_empty() {
+            object.insert("image.name".to_owned(), json!(image.names.join(",")));
+        }
     }
     Value::Object(object)
 }

@@ -27,7 +27,7 @@ fn plan_with(line: &[&str], variable: impl Fn(&str) -> Option<String>) -> Result
 fn spec(line: &[&str]) -> farm_types::BuildSpec {
     let plan = plan(line).unwrap_or_else(|e| panic!("{e}"));
     let snapshot = SnapshotRef { tree_id: Digest::of(b"t"), content_key: Digest::of(b"c") };
-    plan.spec(snapshot, plan.platforms.clone())
+    plan.spec(snapshot, plan.platforms.clone()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn error(line: &[&str]) -> String {
@@ -328,6 +328,7 @@ fn the_table_of_buildx_flags_says_what_farm_does() {
         let sample = SAMPLES.iter().find(|(name, _)| name.split('=').next() == Some(flag));
         let line: Vec<&str> = match (flag.as_str(), sample) {
             ("--iidfile", _) => vec![flag, &file, "-t", "localhost:5002/app:1"],
+            ("--push", _) => vec![flag, "-t", "localhost:5002/app:1"],
             ("--metadata-file", _) => vec![flag, &file],
             ("--file", _) => {
                 vec![flag, concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/multiarch/Dockerfile")]
@@ -382,12 +383,26 @@ fn options_of_run_and_stages_without_cache_reach_the_request() {
         (&["--iidfile", "x", "-t", "localhost:5002/a:1", "--detach"], "leave --detach out"),
         (&["-o", "type=local,dest=out", "--detach"], "--output"),
         (&["--load", "--detach"], "--load"),
+        (&["-o", "type=tar,dest=x", "--load", "--detach"], "--output \"type=tar,dest=x\""),
+        (&["-o", "-", "--json"], "dest=FILE"),
+        (&["--push"], "-t REGISTRY/REPO:TAG"),
+        (&["-o", "type=registry"], "-t REGISTRY/REPO:TAG"),
+        (&["-o", "type=magic"], "--output \"type=magic\""),
+        (&["-o", "out", "--iidfile", "x"], "--load"),
+        (&["-o", "type=docker,dest=x", "--platform", "linux/amd64,linux/arm64"], "type=oci"),
     ] {
         assert!(error(line).contains(cure), "{line:?}: {}", error(line));
     }
     assert!(
-        plan(&["--sbom=false", "--attest", "type=sbom,disabled=true", "--call=build", "-o", "type=registry"])
-            .is_ok()
+        plan(&[
+            "--sbom=false",
+            "--attest",
+            "type=sbom,disabled=true",
+            "--call=build",
+            "-o",
+            "type=cacheonly"
+        ])
+        .is_ok()
     );
 }
 
@@ -400,6 +415,28 @@ fn a_named_context_has_the_name_that_engines_look_for() {
     let spec = spec(&flags);
     let names: Vec<_> = spec.named_contexts.keys().map(String::as_str).collect();
     assert_eq!(names, ["context", "golden", "localhost:5002/app:V1", "other"]);
+}
+
+#[test]
+fn outputs_reach_the_request_and_only_what_was_asked_for_is_published() {
+    let of = |line: &[&str]| {
+        let spec = spec(&[line, &["--platform", "linux/amd64", "-t", "localhost:5002/app:1"]].concat());
+        let forms: Vec<&str> = spec.exports.iter().map(|export| export.form.as_str()).collect();
+        (forms.join(" "), spec.tags.len(), spec.image_names.len())
+    };
+    assert_eq!(of(&[]), (String::new(), 1, 0));
+    assert_eq!(of(&["-o", "out"]), ("files".into(), 0, 0));
+    assert_eq!(of(&["-o", "out", "--push"]), ("files".into(), 1, 0));
+    assert_eq!(of(&["--load"]), ("docker".into(), 0, 1));
+    assert_eq!(of(&["--load", "-o", "type=registry", "-o", "type=oci,dest=x"]), ("oci docker".into(), 1, 1));
+    assert_eq!(of(&["-o", "type=cacheonly"]), (String::new(), 0, 0));
+    assert_eq!(of(&["--check", "--load"]), (String::new(), 0, 0));
+    // Without a name it is loaded all the same; a name without a registry is Docker's own.
+    assert!(spec(&["--load", "--platform", "linux/amd64"]).image_names.is_empty());
+    let named = spec(&["--load", "-t", "app", "--platform", "linux/amd64"]);
+    assert_eq!(named.image_names[0].to_string(), "docker.io/library/app:latest");
+    let several = spec(&["--load", "--platform", "linux/amd64,linux/arm64"]);
+    assert_eq!(several.exports[0].form, farm_types::Form::Oci);
 }
 
 #[test]

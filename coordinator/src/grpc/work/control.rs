@@ -272,12 +272,17 @@ impl Desk {
                 finished: time(step.finished_ms),
             })
             .collect();
-        let repositories = match self.context.store.leased_snapshot(lease).await {
-            Ok(leased) => leased.spec.repositories(),
+        let (repositories, exports) = match self.context.store.leased_snapshot(lease).await {
+            Ok(leased) => (leased.spec.repositories(), leased.spec.exports.len()),
             // The end says so itself.
-            Err(StoreError::Stale(_)) => Vec::new(),
+            Err(StoreError::Stale(_)) => (Vec::new(), 0),
             Err(error) => return Err(status::store(error)),
         };
+        if exports > 0 && self.context.store.complete_outputs(lease).await.map_err(status::store)? < exports {
+            let why =
+                "the worker built it and sent no output of it; it is older than this coordinator: update it";
+            return Ok(Outcome::Failed(Failure::new(Cause::Infrastructure, "output_missing", why)));
+        }
         let digest = match result.digest.as_str() {
             "" => None,
             text => Some(text.parse().map_err(status::invalid)?),

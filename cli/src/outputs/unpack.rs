@@ -1,0 +1,305 @@
+//! Files of an output into a folder, whatever the archive says.
+//!
+//! As buildx's: what is there and not in the output stays; what has the same name is replaced, a folder by a file with all
+//! that is in it; modes (setuid, too), times to the nanosecond and extended attributes are the image's, owner is whoever runs
+//! this. Devices are left out, with a word.
+//!
+//! Invariant: nothing outside the folder is touched. Every step is relative to an open folder, by one name, and follows no link:
+//! neither one that was there nor one that the archive brought. A file is written beside its place and then put there, so that
+//! no link's target, and no second name of a file, is ever written through.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, fchmod, fsetxattr, futimens, linkat,
+    mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+};
+use tar::EntryType;
+
+use super::archive::{self, Entry, joined, senseless};
+use crate::error::io_in_short;
+
+/// What was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Files, folders and links.
+    pub entries: u64,
+    /// Bytes of files.
+    pub bytes: u64,
+    /// What was left out, for people.
+    pub warnings: Vec<String>,
+}
+
+/// A folder that is being filled.
+pub struct Unpacking {
+    root: OwnedFd,
+    /// The folder that was used last, by its parts below the root.
+    last: Option<(Vec<OsString>, OwnedFd)>,
+    /// Folders of the output, whose modes and times come last: (parts, mode, time).
+    folders: Vec<(Vec<OsString>, u32, (i64, u32))>,
+    /// When outputs of several platforms go to one folder: what came from which.
+    taken: Option<HashMap<PathBuf, String>>,
+    next_part: u64,
+    done: Unpacked,
+}
+
+impl Unpacking {
+    /// Opens the folder, and makes it (0700, as buildx does) if need be.
+    ///
+    /// # Errors
+    /// It can't be made or opened.
+    pub fn open(dest: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dest)?;
+        let root = File::options().read(true).open(dest)?;
+        Ok(Self {
+            root: root.into(),
+            last: None,
+            folders: Vec::new(),
+            taken: None,
+            next_part: 0,
+            done: Unpacked::default(),
+        })
+    }
+
+    /// Outputs of several platforms share the folder: a file that two of them have is an error.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.taken = Some(HashMap::new());
+        self
+    }
+
+    /// Puts all entries into the folder, or into this sub-folder of it. `platform` is whose they are.
+    ///
+    /// # Errors
+    /// An entry can't be written, leads out of the folder, or another platform has it.
+    pub fn take(&mut self, input: impl Read, below: Option<&str>, platform: &str) -> io::Result<()> {
+        if let Some(below) = below {
+            let mode = 0o755;
+            self.folder(vec![below.into()], mode, (0, 0))?;
+        }
+        archive::each(input, |entry, content| {
+            let mut parts: Vec<OsString> = below.map(OsString::from).into_iter().collect();
+            parts.extend(entry.parts()?);
+            if parts.len() == usize::from(below.is_some()) {
+                // The root itself: it is the user's folder.
+                return Ok(());
+            }
+            if let Some(taken) = &mut self.taken
+                && entry.header.entry_type() != EntryType::Directory
+                && let Some(other) = taken.insert(joined(&parts), platform.to_owned())
+                && other != platform
+            {
+                return Err(io::Error::other(format!(
+                    "{} is in the output for {other} and in that for {platform}; leave platform-split=false out",
+                    entry.shown()
+                )));
+            }
+            // What the system says names no file.
+            self.entry(&entry, parts, below, content).map_err(|error| match error.raw_os_error() {
+                Some(_) => {
+                    io::Error::new(error.kind(), format!("{}: {}", entry.shown(), io_in_short(&error)))
+                }
+                None => error,
+            })
+        })
+    }
+
+    /// Gives folders their modes and times, which writing into them would have changed.
+    ///
+    /// # Errors
+    /// The system doesn't let us.
+    pub fn finish(mut self) -> io::Result<Unpacked> {
+        for (parts, mode, time) in std::mem::take(&mut self.folders).into_iter().rev() {
+            // One that something else took the place of has no say any more.
+            let Ok(folder) = self.open_below(&parts) else { continue };
+            fchmod(&folder, Mode::from_raw_mode(mode))?;
+            futimens(&folder, &times(time))?;
+        }
+        Ok(self.done)
+    }
+
+    fn entry(
+        &mut self,
+        entry: &Entry,
+        mut parts: Vec<OsString>,
+        below: Option<&str>,
+        content: &mut dyn Read,
+    ) -> io::Result<()> {
+        let kind = entry.header.entry_type();
+        let mode = entry.header.mode()? & 0o7777;
+        let time = entry.modified()?;
+        if kind == EntryType::Directory {
+            self.done.entries += 1;
+            return self.folder(parts, mode, time);
+        }
+        let shown = entry.shown();
+        let Some(name) = parts.pop() else { return Ok(()) };
+        let part = self.part_name();
+        let folder = self.enter(&parts)?;
+        match kind {
+            EntryType::Regular | EntryType::Continuous => {
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let mut file = File::from(openat(folder, &part, flags, Mode::from_raw_mode(0o600))?);
+                let written = io::copy(&mut content.take(entry.size), &mut file);
+                let written = written.and_then(|copied| match copied == entry.size {
+                    true => Ok(copied),
+                    false => Err(io::ErrorKind::UnexpectedEof.into()),
+                });
+                let settled = written.and_then(|copied| {
+                    attributes(file.as_fd(), entry);
+                    fchmod(&file, Mode::from_raw_mode(mode))?;
+                    futimens(&file, &times(time))?;
+                    Ok(copied)
+                });
+                match settled {
+                    Ok(copied) => self.done.bytes += copied,
+                    Err(error) => {
+                        let _ = unlinkat(self.enter(&parts)?, &part, AtFlags::empty());
+                        return Err(error);
+                    }
+                }
+            }
+            EntryType::Symlink => {
+                // From the root means from the platform's: as BuildKit has it.
+                let target = match below {
+                    Some(below) if entry.link.starts_with(b"/") => {
+                        [b"/", below.as_bytes(), &entry.link].concat()
+                    }
+                    _ => entry.link.clone(),
+                };
+                symlinkat(OsStr::new(&OsString::from_vec(target)), folder, &part)?;
+                utimensat(folder, &part, &times(time), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            EntryType::Link => {
+                let mut target: Vec<OsString> = below.map(OsString::from).into_iter().collect();
+                target.extend(archive::parts(&entry.link)?);
+                let Some(target_name) = target.pop() else { return Err(senseless("a link to nothing")) };
+                let from = self.open_below(&target)?;
+                linkat(&from, &target_name, self.enter(&parts)?, &part, AtFlags::empty())?;
+            }
+            EntryType::Fifo => {
+                mknodat(folder, &part, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+                // Opened without waiting for a writer.
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fifo = openat(folder, &part, flags, Mode::empty())?;
+                fchmod(&fifo, Mode::from_raw_mode(mode))?;
+                futimens(&fifo, &times(time))?;
+            }
+            EntryType::Char | EntryType::Block => {
+                self.done.warnings.push(format!("left out {shown}: it is a device"));
+                return Ok(());
+            }
+            other => return Err(senseless(&format!("{shown:?} is of the kind {other:?}"))),
+        }
+        self.done.entries += 1;
+        self.put(&parts, &part, &name).inspect_err(|_| {
+            if let Ok(folder) = self.enter(&parts) {
+                let _ = unlinkat(folder, &part, AtFlags::empty());
+            }
+        })
+    }
+
+    fn part_name(&mut self) -> OsString {
+        self.next_part += 1;
+        format!(".farm-{}-{}.part", std::process::id(), self.next_part).into()
+    }
+
+    /// Puts what was written beside into its place.
+    fn put(&mut self, parts: &[OsString], part: &OsStr, name: &OsStr) -> io::Result<()> {
+        let folder = self.enter(parts)?;
+        let there = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+        if there.is_ok_and(|there| FileType::from_raw_mode(there.st_mode) == FileType::Directory) {
+            remove_folder(folder, name)?;
+            self.last = None;
+        }
+        let folder = self.enter(parts)?;
+        renameat(folder, part, folder, name)?;
+        // Of two names of one file the renaming leaves both.
+        let _ = unlinkat(folder, part, AtFlags::empty());
+        Ok(())
+    }
+
+    /// A folder of the output: made, or taken as it is.
+    fn folder(&mut self, parts: Vec<OsString>, mode: u32, time: (i64, u32)) -> io::Result<()> {
+        let Some((name, above)) = parts.split_last() else { return Ok(()) };
+        let folder = self.enter(above)?;
+        match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) if FileType::from_raw_mode(there.st_mode) == FileType::Directory => {}
+            Ok(_) => {
+                unlinkat(folder, name, AtFlags::empty())?;
+                mkdirat(folder, name, Mode::from_raw_mode(0o700))?;
+            }
+            Err(_) => mkdirat(folder, name, Mode::from_raw_mode(0o700))?,
+        }
+        self.folders.push((parts, mode, time));
+        Ok(())
+    }
+
+    /// The folder of these parts, which is kept open for the next entry.
+    fn enter(&mut self, parts: &[OsString]) -> io::Result<BorrowedFd<'_>> {
+        if parts.is_empty() {
+            return Ok(self.root.as_fd());
+        }
+        if self.last.as_ref().is_none_or(|(known, _)| known != parts) {
+            let folder = self.open_below(parts)?;
+            self.last = Some((parts.to_vec(), folder));
+        }
+        self.last.as_ref().map(|(_, folder)| folder.as_fd()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Opens a folder below the root, name by name; one that isn't there is made.
+    fn open_below(&self, parts: &[OsString]) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut folder = self.root.try_clone()?;
+        for part in parts {
+            folder = match openat(&folder, part, flags, Mode::empty()) {
+                Ok(below) => below,
+                Err(rustix::io::Errno::NOENT) => {
+                    mkdirat(&folder, part, Mode::from_raw_mode(0o755))?;
+                    openat(&folder, part, flags, Mode::empty())?
+                }
+                Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => {
+                    return Err(senseless(&format!(
+                        "{:?} is no folder, and there is something in it",
+                        joined(parts)
+                    )));
+                }
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Ok(folder)
+    }
+}
+
+/// Extended attributes, as far as the file system and the kernel take them (buildx, too, asks for no more).
+fn attributes(file: BorrowedFd<'_>, entry: &Entry) {
+    use base64::Engine as _;
+    for (key, value) in &entry.records {
+        let Some(name) = key.strip_prefix("FARM.xattr.") else { continue };
+        if let Ok(value) = base64::engine::general_purpose::STANDARD.decode(value) {
+            let _ = fsetxattr(file, name, &value, XattrFlags::empty());
+        }
+    }
+}
+
+fn times((seconds, nanos): (i64, u32)) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Removes a folder with all that is in it, without following links (as the standard library does it).
+fn remove_folder(above: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    fs::remove_dir_all(Path::new("/proc/self/fd").join(above.as_raw_fd().to_string()).join(name))
+}
+
+#[cfg(test)]
+#[path = "unpack_tests.rs"]
+mod tests;

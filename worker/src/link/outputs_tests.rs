@@ -1,0 +1,107 @@
+//! Outputs against a FAKE coordinator: nothing lost, nothing doubled, the whole digest at the end.
+
+use farm_types::{Digest, Form};
+
+use super::*;
+use crate::testing::{Fake, lease, until};
+
+fn export() -> Export {
+    Export::new(Form::Tar, []).unwrap()
+}
+
+/// Bytes of which no two pieces are alike.
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|i| u8::try_from((i / 4096 + i % 251) % 256).unwrap()).collect()
+}
+
+async fn feed(output: Output, content: Vec<u8>, is_whole: bool) {
+    for piece in content.chunks(100_000) {
+        if output.sink.send(OutputPart::Data(Bytes::copy_from_slice(piece))).await.is_err() {
+            return;
+        }
+    }
+    if is_whole {
+        output.sink.send(OutputPart::End).await.unwrap();
+    }
+}
+
+fn stored(fake: &Fake, export: u32) -> (Vec<u8>, Bytes) {
+    fake.with(|script| {
+        let pieces: Vec<_> =
+            script.pieces.range((export, 0)..(export, u64::MAX)).map(|(_, piece)| piece).collect();
+        let (last, before) = pieces.split_last().unwrap();
+        assert!(before.iter().all(|(_, digest)| digest.is_empty()));
+        (pieces.iter().flat_map(|(data, _)| data.to_vec()).collect(), last.1.clone())
+    })
+}
+
+#[tokio::test]
+async fn several_outputs_arrive_whole_with_their_digests() {
+    let fake = Fake::start().await;
+    let (outputs, sending) = send(&fake.client(), lease(), &[export(), export(), export()], 0);
+    let contents = [content(9 << 20), content(OUTPUT_PIECE_BYTES), Vec::new()];
+    let feeding =
+        outputs.into_iter().zip(contents.clone()).map(|(output, content)| feed(output, content, true));
+    let (sent, _) = tokio::join!(sending, futures::future::join_all(feeding));
+    sent.unwrap();
+    for (export, content) in (0..).zip(contents) {
+        let digest = Bytes::copy_from_slice(Digest::of(&content).as_bytes());
+        assert!(stored(&fake, export) == (content, digest), "{export}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_link_loses_and_doubles_nothing() {
+    let fake = Fake::start().await;
+    fake.with(|script| script.break_before_ack = 2);
+    let (mut outputs, sending) = send(&fake.client(), lease(), &[export()], 0);
+    let whole = content(10 << 20);
+    let (sent, ()) = tokio::join!(sending, feed(outputs.remove(0), whole.clone(), true));
+    sent.unwrap();
+    assert!(stored(&fake, 0).0 == whole);
+    assert_eq!(fake.with(|script| script.pieces_came.iter().filter(|seq| **seq == 1).count()), 3);
+}
+
+#[tokio::test]
+async fn a_coordinator_that_is_replaced_gets_the_rest_and_memory_is_bounded() {
+    let fake = Fake::start().await;
+    fake.with(|script| script.hold_acks = true);
+    let (mut outputs, sending) = send(&fake.client(), lease(), &[export()], 0);
+    let sending = tokio::spawn(sending);
+    let whole = content(40 << 20);
+    let sink = outputs.remove(0);
+    let feeding = tokio::spawn(feed(sink.clone(), whole.clone(), true));
+    until("a piece came", || fake.with(|script| !script.pieces.is_empty())).await;
+    until("no more is taken", || sink.sink.capacity() == 0).await;
+    let fake = fake.restart().await;
+    fake.with(|script| script.hold_acks = false);
+    drop(sink);
+    sending.await.unwrap().unwrap();
+    feeding.await.unwrap();
+    assert!(stored(&fake, 0).0 == whole);
+}
+
+#[tokio::test]
+async fn what_is_too_long_or_not_wanted_ends_at_once() {
+    let fake = Fake::start().await;
+    let code = |error| match error {
+        OutputError::Failed(failure) => (failure.cause, failure.code),
+        other => panic!("{other:?}"),
+    };
+    let failing = async |limit| {
+        let (mut outputs, sending) = send(&fake.client(), lease(), &[export()], limit);
+        let (sent, ()) = tokio::join!(sending, feed(outputs.remove(0), content(1 << 20), false));
+        sent.unwrap_err()
+    };
+    assert_eq!(code(failing(1000).await), (Cause::User, "output_too_large".to_owned()));
+    // Nothing said that this was all.
+    assert_eq!(failing(1 << 30).await, OutputError::BrokenOff);
+    let refused = async |status: Status| {
+        fake.with(|script| script.refuse_pieces = Some(status));
+        let (mut outputs, sending) = send(&fake.client(), lease(), &[export()], 0);
+        let (sent, ()) = tokio::join!(sending, feed(outputs.remove(0), content(1 << 20), true));
+        sent.unwrap_err()
+    };
+    assert_eq!(refused(Status::failed_precondition("superseded")).await, OutputError::Superseded);
+    assert_eq!(code(refused(Status::resource_exhausted("too long")).await).1, "output_too_large");
+}

@@ -19,7 +19,8 @@ const QUICK: &str = "[limits]\nheartbeat_milliseconds = 300\nsuspect_seconds = 1
 async fn a_worker_of_an_unknown_protocol_is_told_which_side_to_update() {
     let farm = Farm::builder().start();
     let client = Client::connect(&farm).await;
-    for (min, max, side) in [(2, 9, "update the coordinator"), (0, 0, "update the worker")] {
+    let later = farm_proto::WORKER_PROTOCOL + 1;
+    for (min, max, side) in [(later, 9, "update the coordinator"), (0, 0, "update the worker")] {
         let hello = v1::Hello { min_version: min, max_version: max, ..hello("sim", 1) };
         let status = Sim::connect(&client, hello).await.err().unwrap();
         assert_eq!(status.code(), Code::FailedPrecondition);

@@ -43,8 +43,12 @@ fn a_build_that_nobody_can_take_ends_at_its_deadline() {
         .worker(WorkerSpec::new("w1").platforms("linux/amd64"))
         .start();
     let tag = format!("{}:1", repository("nobody"));
-    // Nothing is asked of a registry before a worker has it, so the base needn't have the platform.
-    let result = submit(&farm, &running(), &["-t", &tag, "--platform", "linux/amd64,linux/riscv64"]);
+    // Only for one of them does it run anything: the other is done in time.
+    let context = Context::new(
+        "ARG TARGETARCH\nFROM scratch AS for-amd64\nCOPY Dockerfile /\n\
+         FROM scratch AS for-riscv64\nCOPY Dockerfile /x\nRUN [\"/x\"]\nFROM for-$TARGETARCH\n",
+    );
+    let result = submit(&farm, &context, &["-t", &tag, "--platform", "linux/amd64,linux/riscv64"]);
     assert_eq!(result.status, 1, "{result:?}");
     says(
         &result.stdout,

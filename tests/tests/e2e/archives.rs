@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use farm_tests::environment;
 use farm_tests::farm::{Farm, Output, client, output};
 
 use crate::support::*;
@@ -25,7 +26,7 @@ for folder, folders, files in os.walk('/src'):
 /// `farm ARGS` with this archive on standard input, by way of `before`.
 fn with_input(farm: &Farm, archive: &Path, before: &str, args: &[&str]) -> Output {
     let farm = client(&farm.url(), &farm.token_file(), farm.folder(), args);
-    let mut command = Command::new("sh");
+    let mut command = environment::command("sh");
     command.arg("-c").arg(format!("{before}\nexec \"$0\" \"$@\" <'{}'", archive.display()));
     command.arg(farm.get_program()).args(farm.get_args());
     for (key, value) in farm.get_envs() {

@@ -147,7 +147,7 @@ fn flags_are_taken_in_the_forms_of_buildx() {
     assert!(plan(&["-f", ""]).is_ok());
     for (line, cure) in [
         (&["--push=false", "-tr.example/a"][..], "leave -t out"),
-        (&["-f", "http://h/Dockerfile"], "curl -fsSL http://h/Dockerfile | farm submit -f -"),
+        (&["-f", "http://h/Dockerfile"], "curl -fsSL http://h/Dockerfile | farm submit CONTEXT -f -"),
         (&["-t", "r.example:70000/a"], "no port"),
         (
             &["--single-platform", "manifest", "--platform", "amd64,arm64"],

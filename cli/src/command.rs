@@ -89,8 +89,8 @@ impl Command {
         let (url, context) = (self.url.as_deref(), self.of_context.as_deref());
         let setup = || Setup::find(url, context);
         match self.verb {
-            Verb::Submit(args) => verbs::submit::run(*args, &setup()?).await,
-            Verb::Check(args) => verbs::check::run(args, &setup()?).await,
+            Verb::Submit(args) => Box::pin(verbs::submit::run(*args, &setup()?)).await,
+            Verb::Check(args) => Box::pin(verbs::check::run(args, &setup()?)).await,
             Verb::Builds(args) => verbs::builds::run(args, &setup()?).await,
             Verb::Show(args) => verbs::show::run(args, &setup()?).await,
             Verb::Logs(args) => verbs::logs::run(args, &setup()?).await,

@@ -92,7 +92,7 @@ impl Runner {
             let events =
                 Events::open(self.client.clone(), lease, LogLimit::of(offered.log_bytes), superseded);
             let work = self.work(lease, offered, events.sender(), stop.clone());
-            let outcome = supervise(work, &stop, STOP_WITHIN).await;
+            let outcome = supervise(Box::pin(work), &stop, STOP_WITHIN).await;
             let enough = async {
                 stop.cancelled().await;
                 sleep(LAST_EVENTS_WITHIN).await;
@@ -123,7 +123,7 @@ impl Runner {
         };
         let tree_id = order.spec.snapshot.tree_id;
         let limit = order.progress_within;
-        let fetching = self.fetcher.fetch(lease, tree_id, &order.roots, &events, &stop);
+        let fetching = Box::pin(self.fetcher.fetch(lease, tree_id, &order.roots, &events, &stop));
         let roots = match progress::vouching(limit, &events, fetching).await {
             Ok(roots) => roots,
             Err(error) => return error.into_failure().map_or(Outcome::Stopped, Outcome::from),
@@ -134,7 +134,7 @@ impl Runner {
         let gauge = Gauge::start(self.disks.clone(), ready.clone());
         tracing::debug!(%platform, engine = ready.label(), "solving");
         let (outputs, sending) = outputs::send(&self.client, lease, &order.spec.exports, order.output_bytes);
-        tokio::pin!(sending);
+        let mut sending = Box::pin(sending);
         let (told, pulse, passing) = progress::listen(events.clone());
         let solving = async {
             let solve = Solve { outputs, ..order.into_solve(roots) };
@@ -146,8 +146,8 @@ impl Runner {
             true => trial(&ready).await.map_err(|failed| failed.message),
             false => ready.engine.health().await.map_err(|error| error.to_string()),
         };
-        let stalled = progress::stalled(pulse, limit, events.clone(), asks);
-        tokio::pin!(solving, stalled);
+        let (mut solving, mut stalled) =
+            (Box::pin(solving), Box::pin(progress::stalled(pulse, limit, events.clone(), asks)));
         // Whoever is dropped here is the solve, which ends it in the engine.
         let (solved, sent) = tokio::select! {
             solved = &mut solving => (solved, None),

@@ -21,6 +21,8 @@ pub struct Outcome {
     /// The exit code of the step that failed.
     pub exit_code: Option<i64>,
     pub image: Option<Image>,
+    /// How often it was tried, where that can be told.
+    pub attempts: Option<u64>,
     /// The last of what it said, for a report.
     pub said: String,
 }
@@ -58,6 +60,7 @@ pub fn farm(command: Command, case: &Case, folder: &Path, tag: &str, platform: &
         lines: line.into_iter().collect(),
         exit_code: failure["exit_code"].as_i64().filter(|_| ended != Ended::Built),
         image: None,
+        attempts: build["platforms"][0]["attempts"].as_u64(),
         said,
     }
 }
@@ -78,12 +81,13 @@ pub fn buildx(case: &Case, folder: &Path, tag: &str, platform: &str) -> Outcome 
         lines: if failed { marked_lines(&stderr) } else { Vec::new() },
         exit_code: if failed { exit_code(&stderr) } else { None },
         image: None,
+        attempts: None,
         said: last(&stderr),
     }
 }
 
 /// Runs it within the context; a build that makes no end is ended.
-fn run(command: Command, case: &Case, folder: &Path, args: &[&str]) -> (i32, String, String) {
+pub(super) fn run(command: Command, case: &Case, folder: &Path, args: &[&str]) -> (i32, String, String) {
     let mut limited = environment::command("timeout");
     limited.args(["--kill-after=5", LIMIT_SECONDS]).arg(command.get_program()).args(command.get_args());
     limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -111,7 +115,7 @@ fn exit_code(text: &str) -> Option<i64> {
     digits.parse().ok()
 }
 
-fn last(text: &str) -> String {
+pub(super) fn last(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let line = lines.rev().find(|line| !line.starts_with("View build details")).unwrap_or_default();
     line.chars().take(300).collect()

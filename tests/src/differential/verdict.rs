@@ -1,6 +1,6 @@
 //! What differs between two outcomes, and which of it is meant to.
 //!
-//! A difference has a class: `exit`, `line`, `code`, `config.FIELD`, `layers`, `file.FIELD`, `image`. What farm does
+//! A difference has a class: `exit`, `line`, `code`, `config.FIELD`, `layers`, `file.FIELD`, `image`, `reading`. What farm does
 //! differently on purpose stands in [`DECIDED`], with the reason, and in docs/development.md; everything else fails the
 //! run. One more decision: a line there, as narrow as can be.
 

@@ -56,6 +56,16 @@ impl Engine {
         events: mpsc::Sender<AttemptEvent>,
         stop: CancellationToken,
     ) -> Result<Solved, SolveError> {
+        // On the heap: it is large, and what waits for it would be several times as large on the stack.
+        Box::pin(self.solve_here(solve, events, stop)).await
+    }
+
+    async fn solve_here(
+        &self,
+        solve: Solve,
+        events: mpsc::Sender<AttemptEvent>,
+        stop: CancellationToken,
+    ) -> Result<Solved, SolveError> {
         let solve = Arc::new(solve);
         let dockerfile = check(Arc::clone(&solve)).await?;
         let lost = |why: String| {
@@ -98,7 +108,7 @@ impl Engine {
                 }
             }
         };
-        let outcome = watch(given, &session, &stop).await;
+        let outcome = Box::pin(watch(given, &session, &stop)).await;
         ended.cancel();
         match &outcome {
             Outcome::Answer(_) => {

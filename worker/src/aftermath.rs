@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use farm_types::{Cause, Failure, Platform};
+use farm_types::{Cause, Failure, Platform, Runs};
 use tokio::time::timeout;
 
 use crate::buildkit::{SolveError, is_unstartable};
@@ -23,12 +23,12 @@ const LEAST_MEMORY: u64 = 32 << 20;
 /// As much of a finding as is told, characters.
 const FINDING_CHARS: usize = 300;
 
-/// The failure of a build as the worker's own measurements show it. `is_program`: what failed is an image's own
-/// program, which is not run twice for its failure.
+/// The failure of a build for this platform, whose programs `runs` tells, as the worker's own measurements show it.
+/// `is_program`: what failed is an image's own program, which is not run twice for its failure.
 pub async fn measured(
     failure: Failure,
     ready: &Ready,
-    platform: &Platform,
+    (platform, runs): (&Platform, &Runs),
     lately: Lately,
     is_program: bool,
 ) -> Failure {
@@ -36,15 +36,35 @@ pub async fn measured(
         return failure;
     }
     if is_unstartable(&failure) {
+        // Where others' programs run it was one of those, unless the base image has brought it along.
+        let runs_others =
+            matches!(runs, Runs::Others { engine, platforms } if *engine || !platforms.is_empty());
+        if runs_others && !failure.step.as_deref().is_some_and(is_trigger) {
+            return failure;
+        }
         // Whoever printed it: can programs of the platform be run here?
-        let probed = timeout(TRIAL_WITHIN, ready.engine.probe(platform)).await;
-        return match probed {
-            Ok(Err(SolveError::Failed(probed))) if probed.code == "emulator_missing" => Failure {
+        let Ok(Err(SolveError::Failed(probed))) = timeout(TRIAL_WITHIN, ready.engine.probe(platform)).await
+        else {
+            return failure;
+        };
+        let is_offered = ready.identity.offers.iter().any(|offer| offer.platform == *platform);
+        return match probed.code.as_str() {
+            "emulator_missing" => Failure {
                 cause: Cause::Infrastructure,
                 code: probed.code,
                 message: probed.message,
                 ..failure
             },
+            // farm has no program of its own to try; who doesn't offer the platform doesn't run it.
+            "probe_unknown" if !is_offered => {
+                let message = format!("{}; programs of {platform} are not run here", failure.message);
+                Failure {
+                    cause: Cause::Infrastructure,
+                    code: "emulator_missing".to_owned(),
+                    message,
+                    ..failure
+                }
+            }
             _ => failure,
         };
     }
@@ -61,6 +81,11 @@ pub async fn measured(
     let what = failure.message.clone();
     let message = format!("{what}; the engine's disk was full while it ran");
     Failure { cause: Cause::Infrastructure, code: "no_space".to_owned(), message, ..failure }
+}
+
+/// Whether a step, as BuildKit names it (`[stage 2/4] ONBUILD RUN …`), comes from a base image.
+fn is_trigger(step: &str) -> bool {
+    step.split_once("] ").is_some_and(|(_, instruction)| instruction.starts_with("ONBUILD "))
 }
 
 /// As the C library words it. A reason to look, no evidence.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use farm_dockerfile::Selection;
 use farm_proto::v1::{self, AttemptEvent, finished};
 use farm_types::spec::Purpose;
-use farm_types::{BuildSpec, Cause, Digest, Failure, Invalid, Platform, RegistryHost, Repository};
+use farm_types::{BuildSpec, Cause, Digest, Failure, Invalid, Platform, RegistryHost, Repository, Runs};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
@@ -114,6 +114,7 @@ impl Runner {
         events: mpsc::Sender<AttemptEvent>,
         stop: CancellationToken,
     ) -> Outcome {
+        let runs: Runs = offered.runs.parse().unwrap_or_default();
         let order = match Order::try_from(offered) {
             Ok(order) => order,
             Err(error) => {
@@ -159,7 +160,10 @@ impl Runner {
                     failure = &mut stalled => (Err(SolveError::Failed(failure)), None),
                 },
                 // The engine says why.
-                Err(OutputError::BrokenOff) => (solving.await, Some(Err(OutputError::BrokenOff))),
+                Err(OutputError::BrokenOff) => tokio::select! {
+                    solved = &mut solving => (solved, Some(Err(OutputError::BrokenOff))),
+                    failure = &mut stalled => (Err(SolveError::Failed(failure)), None),
+                },
                 Err(OutputError::Superseded) => (Err(SolveError::Stopped), None),
                 Err(OutputError::Failed(failure)) => (Err(SolveError::Failed(*failure)), None),
             },
@@ -181,7 +185,8 @@ impl Runner {
             Err(SolveError::SourceIncomplete(missing)) => Outcome::SourceIncomplete(missing),
             Err(SolveError::Failed(failure)) => {
                 let lately = gauge.lately();
-                let failure = aftermath::measured(failure, &ready, &platform, lately, is_program).await;
+                let failure =
+                    aftermath::measured(failure, &ready, (&platform, &runs), lately, is_program).await;
                 if failure.cause == Cause::Infrastructure {
                     self.suspect.notify_one();
                 }

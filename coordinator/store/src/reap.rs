@@ -154,9 +154,12 @@ impl Store {
                 Place { project: row.project_id.into(), job: row.id, execution: row.execution_id.into() };
             lock_execution(&mut tx, place.project, place.execution).await?;
             let still = sqlx::query_scalar!(
-                "SELECT id FROM jobs WHERE project_id = $1 AND id = $2 AND state = 'ready' FOR UPDATE",
+                "SELECT id FROM jobs WHERE project_id = $1 AND id = $2 AND state = 'ready' AND NOT EXISTS (
+                    SELECT FROM builds b WHERE b.project_id = $1 AND b.execution_id = $3
+                    AND b.queue_deadline > farm_now()) FOR UPDATE",
                 row.project_id,
-                row.id
+                row.id,
+                row.execution_id
             )
             .fetch_optional(&mut *tx)
             .await?;

@@ -47,6 +47,8 @@ pub(crate) struct Stage {
     pub(crate) has_run: bool,
     /// Whose programs those are.
     pub(crate) platform: StagePlatform,
+    /// A named context stands in for it: none of its instructions is carried out.
+    is_replaced: bool,
     /// Set at its end.
     variables: Variables,
     /// What a stage that stands on it will do first.
@@ -212,12 +214,14 @@ impl Reader<'_> {
             named: BTreeMap::new(),
             has_run: false,
             platform: own,
+            is_replaced: false,
             variables: Variables::open(),
             triggers: Vec::new(),
         };
         let mut triggers = Vec::new();
         // What replaces the stage itself.
         let replaced = from.name.as_ref().and_then(|name| self.context(name));
+        stage.is_replaced = replaced.is_some();
         match replaced.map_or(place, Place::Named) {
             Place::Stage(below) => {
                 let base = self.stages.get(below)?;
@@ -267,6 +271,9 @@ impl Reader<'_> {
 
     /// An instruction of the stage that was begun last.
     fn within(&mut self, instruction: &Instruction) -> Option<()> {
+        if self.stages.last()?.is_replaced {
+            return Some(());
+        }
         match &instruction.kind {
             Kind::Arg(arguments) => self.arguments(arguments),
             Kind::Env(pairs) => {
@@ -369,7 +376,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether ADD fetches it instead of taking it from the context.
+/// Whether ADD fetches it without a look at the context. Of other addresses (`git://…`) the engine asks the context, too.
 fn is_address(source: &str) -> bool {
-    source.contains("://")
+    source.starts_with("http://") || source.starts_with("https://")
 }

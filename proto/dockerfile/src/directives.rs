@@ -73,9 +73,12 @@ fn syntax(text: &str) -> Option<String> {
 fn named(text: &str, comment: &str) -> Option<String> {
     for line in text.lines() {
         let (key, value) = directive(line, comment)?;
-        if key.eq_ignore_ascii_case("syntax") {
+        match key.to_ascii_lowercase().as_str() {
             // What follows a blank are arguments.
-            return value.split_whitespace().next().map(str::to_owned);
+            "syntax" => return value.split_whitespace().next().map(str::to_owned),
+            "escape" | "check" => {}
+            // It is a comment, and ends them.
+            _ => return None,
         }
     }
     None
@@ -109,6 +112,7 @@ mod tests {
             ("// syntax=a\n", Some("a")),
             ("{\"syntax\": \"a\"}", Some("a")),
             ("# a comment\n# syntax=a\n", None),
+            ("# author=me\n# syntax=a\n", None),
             ("\n# syntax=a\n", None),
             ("FROM x\n# syntax=a\n", None),
             ("# syntax=\n", None),

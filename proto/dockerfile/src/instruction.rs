@@ -175,9 +175,14 @@ fn mount(value: &str) -> Option<Mount> {
     for field in words::comma_separated(value) {
         let (key, value) = field.split_once('=').unwrap_or((&field, ""));
         match (key.to_ascii_lowercase().as_str(), value) {
-            ("type", "bind") => mount.kind = MountType::Bind,
-            ("type", "cache") => mount.kind = MountType::Cache,
-            ("type", _) => mount.kind = MountType::Sourceless,
+            ("type", value) => {
+                mount.kind = match value.to_ascii_lowercase().as_str() {
+                    "cache" => MountType::Cache,
+                    "tmpfs" | "secret" | "ssh" => MountType::Sourceless,
+                    // Also one that is a variable's: it may take something.
+                    _ => MountType::Bind,
+                }
+            }
             ("from", value) => mount.from = Some(value.to_owned()),
             ("source" | "src", value) => mount.source = Some(value.to_owned()),
             _ => {}

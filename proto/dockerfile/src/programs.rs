@@ -54,9 +54,16 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
+    use farm_types::spec::NamedContext;
+
     fn programs(text: &str) -> Option<String> {
+        programs_with(text, &[])
+    }
+
+    fn programs_with(text: &str, contexts: &[&str]) -> Option<String> {
         let platform = "linux/s390x".parse().unwrap();
-        let (args, contexts) = (BTreeMap::new(), BTreeMap::new());
+        let args = BTreeMap::new();
+        let contexts = contexts.iter().map(|name| ((*name).to_owned(), NamedContext::Local)).collect();
         let build = Build { target: None, args: &args, contexts: &contexts, platform: &platform };
         let found = Programs::of(&Dockerfile::parse(text.as_bytes()), &build)?;
         Some(Runs::from(found).to_string())
@@ -79,6 +86,27 @@ mod tests {
             ("FROM --platform=linux/amd64 x AS b\nRUN y\nFROM x\nCOPY --from=b / /", "linux/amd64"),
         ] {
             assert_eq!(programs(text).as_deref(), Some(runs), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stage_that_something_stands_in_for_runs_nothing() {
+        let text = "FROM x AS build\nCOPY . .\nRUN make\nFROM scratch\nCOPY --from=build / /";
+        assert_eq!(programs(text).as_deref(), Some("target"));
+        assert_eq!(programs_with(text, &["build"]).as_deref(), Some("none"));
+        assert_eq!(
+            programs_with(&format!("{text}\nFROM build\nRUN y"), &["build"]).as_deref(),
+            Some("target")
+        );
+    }
+
+    #[test]
+    fn mounts_bring_along_what_they_come_from() {
+        for kind in ["bind", "BIND", "$T", "cache"] {
+            let text = format!(
+                "FROM x AS a\nRUN y\nFROM --platform=$BUILDPLATFORM x\nARG T=bind\nRUN --mount=type={kind},from=a,target=/a z"
+            );
+            assert_eq!(programs(&text).as_deref(), Some("target"), "{kind}");
         }
     }
 

@@ -105,7 +105,7 @@ mod tests {
             ("FROM x\nCOPY [\"a b\", \"/c\"]", named(&["a b"])),
             ("FROM x\nCOPY . /c", None),
             ("FROM x\nCOPY ../.. /c", None),
-            ("FROM x\nADD https://h/f git@h:r a /c/", named(&["a", "git@h:r"])),
+            ("FROM x\nADD https://h/f git@h:r git://h/r a /c/", named(&["a", "git:/h/r", "git@h:r"])),
             ("FROM x\nCOPY <<E b /c/\nCOPY z /\nE", named(&["b"])),
             ("FROM x\nARG A=1 SET\nENV B=$A-$SET\nCOPY $B /c", named(&["1-given"])),
             ("ARG G=g\nFROM x\nARG G\nCOPY $G /c", named(&["g"])),

@@ -16,7 +16,7 @@ fn heavy(bytes: usize) -> Context {
     })
     .take(bytes)
     .collect();
-    Context::new("FROM scratch\nCOPY heavy /\n").file("heavy", content)
+    Context::new("FROM scratch\nCOPY . /\n").file("heavy", content)
 }
 
 /// Bytes in files below a folder.

@@ -170,6 +170,8 @@ pub(super) struct Named {
     names: Vec<String>,
     /// Stand behind a slash.
     paths: Vec<String>,
+    /// Stand behind a word of the engine's, which is part of it.
+    things: Vec<String>,
 }
 
 impl Named {
@@ -185,6 +187,7 @@ impl Named {
         let mut paths: Vec<String> = files
             .chain(solve.build_args.values().map(String::as_str))
             .chain(in_quotes(&dockerfile.text))
+            .chain(folders(&dockerfile.text))
             .filter(chained)
             .map(owned)
             .filter(|path| !path.is_empty())
@@ -194,11 +197,18 @@ impl Named {
             list.sort_by_key(|text| std::cmp::Reverse(text.len()));
             list.dedup();
         }
-        Self { names, paths }
+        // Flags with blanks stand in quotes.
+        let told = ["secret", "ssh", "platform"];
+        let things = in_quotes(&dockerfile.text).filter(chained);
+        let things = things.flat_map(|text| told.map(|word| format!("{word} {text}"))).collect();
+        Self { names, paths, things }
     }
 
     fn without(&self, text: &str) -> String {
         let mut text = text.to_owned();
+        for thing in &self.things {
+            text = text.replace(thing, TAKEN);
+        }
         for name in &self.names {
             text = text.replace(&format!(" {name}"), &format!(" {TAKEN}"));
         }
@@ -210,6 +220,19 @@ impl Named {
 }
 
 /// What stands between quotes on the lines of a Dockerfile: the words that may hold spaces.
+/// What stands in instructions that take the rest of their line.
+fn folders(text: &str) -> impl Iterator<Item = &str> {
+    let begins = |line: &&str| {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        ["WORKDIR", "USER"].iter().any(|known| known.eq_ignore_ascii_case(word))
+    };
+    text.lines()
+        .map(str::trim)
+        .filter(begins)
+        .filter_map(|line| line.split_once(char::is_whitespace))
+        .map(|(_, rest)| rest.trim())
+}
+
 fn in_quotes(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .flat_map(|line| ['"', '\''].into_iter().flat_map(move |quote| line.split(quote).skip(1).step_by(2)))

@@ -59,6 +59,13 @@ pub(super) fn read(tree: Option<&dyn SourceTree>, path: &str) -> Result<Dockerfi
     // Comments in older encodings are nobody's business.
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let read = farm_dockerfile::Dockerfile::parse(&bytes);
+    // UTF-16 without a mark: no instruction has a NUL.
+    if let Some(odd) = read.instructions.iter().find(|instruction| instruction.text.contains('\0')) {
+        return Err(user(
+            "dockerfile_syntax",
+            format!("Dockerfile {path:?} is not UTF-8 text (line {}); save it as UTF-8", odd.first),
+        ));
+    }
     if read.is_empty() && read.directives.syntax.is_none() {
         return Err(user(
             "dockerfile_empty",

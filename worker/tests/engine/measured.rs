@@ -42,14 +42,17 @@ async fn a_program_that_cannot_be_run_is_the_machines_fault_only_where_its_platf
     ] {
         let failure = failure(&ready.engine, foreign(&foreign_one, image)).await;
         assert_eq!((failure.cause, failure.code.as_str()), (Cause::User, "run_failed"));
-        let failure = measured(failure, &ready, image, Lately::Room, false).await;
+        let failure = measured(failure, &ready, (image, &Default::default()), Lately::Room, false).await;
         assert_eq!((failure.cause, failure.code.as_str()), (cause, code), "{image}");
         assert!(failure.step.is_some() && failure.source.is_some());
     }
     // Who only says so.
     let text = format!("{}\nRUN echo 'exec /bin/sh: exec format error'; : {}; exit 1\n", from(), fresh());
     let said = failure(&ready.engine, solve(&text, MemoryTree::default())).await;
-    assert_eq!(measured(said, &ready, &here, Lately::Room, false).await.code, "run_failed");
+    assert_eq!(
+        measured(said, &ready, (&here, &Default::default()), Lately::Room, false).await.code,
+        "run_failed"
+    );
 }
 
 #[tokio::test]
@@ -70,7 +73,9 @@ async fn a_full_disk_is_what_was_seen_and_not_what_was_said() {
             // The engine is asked: it builds.
             (Lately::Unseen, false, "run_failed"),
         ] {
-            let failure = measured(failing(print).await, &ready, &here, lately, is_program).await;
+            let failure =
+                measured(failing(print).await, &ready, (&here, &Default::default()), lately, is_program)
+                    .await;
             assert_eq!((failure.code.as_str(), failure.exit_code), (code, Some(3)), "{print}, {lately:?}");
         }
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use super::archive::{Writer, each};
-use super::destination::{Writing, failed};
+use super::destination::{Known, Unfinished, Writing, failed};
 use super::docker::{BodyWriter, DockerEngine};
 use super::download::{Incoming, Source};
 use super::layout::{self, Image};
@@ -86,7 +86,8 @@ impl Delivered {
     }
 }
 
-/// Brings all that was asked for where it belongs.
+/// Brings all that was asked for where it belongs. Dropping the future leaves what can't be ended (a thread that writes into a
+/// pipe which nobody reads, an engine that doesn't answer) to itself; no half file is left.
 ///
 /// # Errors
 /// An output is gone, can't be fetched or can't be written.
@@ -227,16 +228,19 @@ struct Done {
 async fn write(parts: Parts, asked: Asked) -> Result<Done> {
     let what =
         asked.sink.path().map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
+    // When nobody waits for this any more, the thread may be stuck in a pipe that nobody reads.
+    let unfinished = Unfinished::default();
+    let known = unfinished.known();
     let writing = spawn_blocking(move || match &asked.sink {
         Sink::Folder { dest, split } => folder(&parts, dest, *split),
-        Sink::Tar { dest, split } => tar(&parts, dest, *split),
+        Sink::Tar { dest, split } => tar(&parts, dest, *split, &known),
         Sink::Image { dest, .. } => {
-            let mut to = BufWriter::with_capacity(BUFFER, Writing::begin(dest)?);
+            let mut to = BufWriter::with_capacity(BUFFER, Writing::begin(dest, &known)?);
             let image = parts.image(&mut to)?;
             to.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?;
             Ok(Done { image: Some(image), unpacked: None })
         }
-        Sink::Layout { dest, .. } => layout_folder(&parts, dest),
+        Sink::Layout { dest, .. } => layout_folder(&parts, dest, &known),
         Sink::Load { .. } => Ok(Done::default()),
     });
     writing
@@ -276,10 +280,10 @@ fn sub_folder(platform: &Platform) -> String {
     platform.to_string().replace('/', "_")
 }
 
-fn tar(parts: &Parts, dest: &Place, split: Option<bool>) -> io::Result<Done> {
+fn tar(parts: &Parts, dest: &Place, split: Option<bool>, known: &Known) -> io::Result<Done> {
     let several = parts.outputs.len() > 1;
     let split = split.unwrap_or(several);
-    let mut to = BufWriter::with_capacity(BUFFER, Writing::begin(dest)?);
+    let mut to = BufWriter::with_capacity(BUFFER, Writing::begin(dest, known)?);
     if !several && !split {
         for (_, mut incoming) in parts.open() {
             io::copy(&mut incoming, &mut to)?;
@@ -331,7 +335,7 @@ fn prefix(path: &mut Vec<u8>, below: &str) {
     *path = whole;
 }
 
-fn layout_folder(parts: &Parts, dest: &Path) -> io::Result<Done> {
+fn layout_folder(parts: &Parts, dest: &Path, known: &Known) -> io::Result<Done> {
     let old = std::fs::read(dest.join("index.json")).ok();
     let mut unpacking = Unpacking::open(dest)?;
     // The archive goes through a pipe to whoever takes it apart.
@@ -352,7 +356,7 @@ fn layout_folder(parts: &Parts, dest: &Path) -> io::Result<Done> {
     if let Some(old) = old {
         let place = dest.join("index.json");
         let index = layout::joined_index(Some(&old), &std::fs::read(&place)?)?;
-        let mut to = Writing::begin(&Place::File(place))?;
+        let mut to = Writing::begin(&Place::File(place), known)?;
         io::Write::write_all(&mut to, &index)?;
         to.finish()?;
     }

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farm_types::Invalid;
 
@@ -51,6 +52,51 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// What is being written, for whoever waits for it: dropping this removes a file that isn't complete, also when the thread
+/// that writes it is stuck and nobody waits for that any more.
+#[derive(Debug, Default)]
+pub struct Unfinished(Known);
+
+/// What a [`Writing`] tells to its [`Unfinished`].
+#[derive(Debug, Clone, Default)]
+pub struct Known(Arc<Mutex<Part>>);
+
+#[derive(Debug, Default)]
+enum Part {
+    #[default]
+    None,
+    Begun(PathBuf),
+    /// Nobody waits: nothing may begin, or come into its place, any more.
+    GivenUp,
+}
+
+impl Unfinished {
+    /// To write with.
+    pub fn known(&self) -> Known {
+        self.0.clone()
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let mut part = self.0.lock();
+        if let Part::Begun(path) = &*part {
+            let _ = fs::remove_file(path);
+        }
+        *part = Part::GivenUp;
+    }
+}
+
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, Part> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn given_up() -> io::Error {
+    io::Error::other("it was given up")
+}
+
 /// A file on its way. Dropped before [`Writing::finish`] it leaves nothing.
 pub enum Writing {
     /// Standard output.
@@ -66,13 +112,15 @@ pub struct Beside {
     file: File,
     part: PathBuf,
     place: PathBuf,
-    is_done: bool,
+    known: Known,
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        if !self.is_done {
-            let _ = fs::remove_file(&self.part);
+        let mut part = self.known.lock();
+        if let Part::Begun(path) = &*part {
+            let _ = fs::remove_file(path);
+            *part = Part::None;
         }
     }
 }
@@ -81,8 +129,8 @@ impl Writing {
     /// Begins to write there.
     ///
     /// # Errors
-    /// The system doesn't let us.
-    pub fn begin(place: &Place) -> io::Result<Self> {
+    /// The system doesn't let us, or nobody waits for it any more.
+    pub fn begin(place: &Place, known: &Known) -> io::Result<Self> {
         let path = match place {
             Place::Stdout => return Ok(Self::Stdout(io::stdout())),
             Place::File(path) => path,
@@ -99,8 +147,16 @@ impl Writing {
         let place = final_place(path)?;
         let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let part = folder_of(&place).join(format!(".{name}.{}.part", uuid::Uuid::new_v4().simple()));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&part)?;
-        let beside = Beside { file, part, place, is_done: false };
+        let file = {
+            let mut begun = known.lock();
+            if matches!(*begun, Part::GivenUp) {
+                return Err(given_up());
+            }
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&part)?;
+            *begun = Part::Begun(part.clone());
+            file
+        };
+        let beside = Beside { file, part, place, known: known.clone() };
         if let Some(mode) = mode {
             beside.file.set_permissions(fs::Permissions::from_mode(mode))?;
         }
@@ -115,9 +171,13 @@ impl Writing {
         match self {
             Self::Stdout(mut stdout) => stdout.flush(),
             Self::Into(mut file) => file.flush(),
-            Self::Beside(mut beside) => {
+            Self::Beside(beside) => {
+                let mut part = beside.known.lock();
+                if matches!(*part, Part::GivenUp) {
+                    return Err(given_up());
+                }
                 fs::rename(&beside.part, &beside.place)?;
-                beside.is_done = true;
+                *part = Part::None;
                 Ok(())
             }
         }
@@ -174,7 +234,7 @@ mod tests {
         let path = folder.path().join("out.tar");
         fs::write(&path, "old").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let mut writing = Writing::begin(&place(&path)).unwrap();
+        let mut writing = Writing::begin(&place(&path), &Known::default()).unwrap();
         writing.write_all(b"half").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
         drop(writing);
@@ -182,12 +242,29 @@ mod tests {
             (fs::read(&path).unwrap(), fs::read_dir(folder.path()).unwrap().count()),
             (b"old".to_vec(), 1)
         );
-        let mut writing = Writing::begin(&place(&path)).unwrap();
+        let mut writing = Writing::begin(&place(&path), &Known::default()).unwrap();
         writing.write_all(b"new").unwrap();
         writing.finish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_there_while_its_thread_still_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.tar");
+        let count = || fs::read_dir(folder.path()).unwrap().count();
+        let unfinished = Unfinished::default();
+        let known = unfinished.known();
+        let mut writing = Writing::begin(&place(&path), &known).unwrap();
+        assert_eq!(count(), 1);
+        drop(unfinished);
+        assert_eq!(count(), 0);
+        writing.write_all(b"late").unwrap();
+        assert!(writing.finish().is_err());
+        assert!(Writing::begin(&place(&path), &known).is_err());
+        assert_eq!(count(), 0);
     }
 
     #[test]
@@ -200,14 +277,14 @@ mod tests {
             if let Some(old) = old {
                 fs::write(&target, old).unwrap();
             }
-            let mut writing = Writing::begin(&place(&link)).unwrap();
+            let mut writing = Writing::begin(&place(&link), &Known::default()).unwrap();
             writing.write_all(b"new").unwrap();
             writing.finish().unwrap();
             assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
             assert_eq!(fs::read(&target).unwrap(), b"new");
             fs::remove_file(&target).unwrap();
         }
-        let mut writing = Writing::begin(&place(Path::new("/dev/null"))).unwrap();
+        let mut writing = Writing::begin(&place(Path::new("/dev/null")), &Known::default()).unwrap();
         writing.write_all(b"x").unwrap();
         writing.finish().unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());

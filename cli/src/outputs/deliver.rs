@@ -240,7 +240,7 @@ async fn write(parts: Parts, asked: Asked) -> Result<Done> {
             to.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?;
             Ok(Done { image: Some(image), unpacked: None })
         }
-        Sink::Layout { dest, .. } => layout_folder(&parts, dest, &known),
+        Sink::Layout { dest, .. } => layout_folder(&parts, dest),
         Sink::Load { .. } => Ok(Done::default()),
     });
     writing
@@ -335,32 +335,23 @@ fn prefix(path: &mut Vec<u8>, below: &str) {
     *path = whole;
 }
 
-fn layout_folder(parts: &Parts, dest: &Path, known: &Known) -> io::Result<Done> {
-    let old = std::fs::read(dest.join("index.json")).ok();
+fn layout_folder(parts: &Parts, dest: &Path) -> io::Result<Done> {
     let mut unpacking = Unpacking::open(dest)?;
     // The archive goes through a pipe to whoever takes it apart.
     let (reader, writer) = io::pipe()?;
     let (image, taken) = std::thread::scope(|scope| {
         let making = scope.spawn(move || parts.image(BufWriter::with_capacity(BUFFER, writer)));
-        let taken = unpacking.take(reader, None, "");
+        let taken = unpacking.take_layout(reader);
         let image = making.join().unwrap_or_else(|_| Err(io::Error::other("a thread of this command died")));
         (image, taken)
     });
-    // What went wrong there is why it broke off here.
-    let image = image?;
-    taken?;
-    let unpacked = unpacking.finish()?;
-    // In the archive nobody may write it; in a folder of buildx's its owner may.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    std::fs::set_permissions(dest.join("oci-layout"), mode)?;
-    if let Some(old) = old {
-        let place = dest.join("index.json");
-        let index = layout::joined_index(Some(&old), &std::fs::read(&place)?)?;
-        let mut to = Writing::begin(&Place::File(place), known)?;
-        io::Write::write_all(&mut to, &index)?;
-        to.finish()?;
-    }
-    Ok(Done { image: Some(image), unpacked: Some(unpacked) })
+    // What went wrong on one side is why the other broke off.
+    let (image, index) = match (image, taken) {
+        (Err(error), Err(why)) if error.kind() == io::ErrorKind::BrokenPipe => return Err(why),
+        (image, taken) => (image?, taken?),
+    };
+    unpacking.join_index(&index)?;
+    Ok(Done { image: Some(image), unpacked: Some(unpacking.finish()?) })
 }
 
 async fn load(parts: Parts, engine: &DockerEngine) -> Result<(Image, Vec<String>)> {

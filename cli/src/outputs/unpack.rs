@@ -147,7 +147,17 @@ impl Unpacking {
         Ok(first?)
     }
 
-    fn entry(
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// One more file of so many bytes was written.
+    pub(super) fn count(&mut self, bytes: u64) {
+        self.done.entries += 1;
+        self.done.bytes += bytes;
+    }
+
+    pub(super) fn entry(
         &mut self,
         entry: &Entry,
         mut parts: Vec<OsString>,
@@ -229,7 +239,7 @@ impl Unpacking {
         })
     }
 
-    fn part_name(&mut self) -> OsString {
+    pub(super) fn part_name(&mut self) -> OsString {
         self.next_part += 1;
         format!(".farm-{}-{}.part", std::process::id(), self.next_part).into()
     }

@@ -3,6 +3,7 @@
 //! A regular file appears by its name when it is complete, in the place of an older one whose mode it takes over; the place
 //! that a link points to is written, not the link. What is no regular file (a device, a pipe) is written into.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -10,42 +11,121 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farm_types::Invalid;
+use rustix::fs::{Access, access};
 
+use super::layout::{INDEX_FILE, joined_index};
 use super::wanted::{Place, Sink, Wanted};
 use crate::error::io_in_short;
+use crate::place::Place as Named;
 
-/// Sees now what would be a pity later.
+/// Sees now what would be a pity later. `others`: what else the command writes, each with its flag; `dockerfile`: what it is not
+/// to lose.
 ///
 /// # Errors
-/// A place that can't be written, with the cure.
-pub fn check(wanted: &Wanted) -> Result<(), Invalid> {
+/// A place that can't be written, or that something else is written to, with the cure.
+pub fn check<'a>(
+    wanted: &Wanted,
+    others: impl Iterator<Item = (&'static str, &'a Named)>,
+    dockerfile: &Path,
+) -> Result<(), Invalid> {
+    let mut files: Vec<(&'static str, Cow<'a, Named>)> =
+        others.map(|(flag, place)| (flag, Cow::Borrowed(place))).collect();
     for asked in &wanted.asked {
-        let invalid = |value: String, cure: &str| Err(Invalid::new("--output", value, cure));
+        let invalid = |value: String, cure: &str| Invalid::new("--output", value, cure);
         match &asked.sink {
-            Sink::Folder { dest, .. } | Sink::Layout { dest, .. } => {
-                if fs::metadata(dest).is_ok_and(|metadata| !metadata.is_dir()) {
-                    return invalid(dest.display().to_string(), "this is a file; name a folder");
-                }
+            Sink::Folder { dest, .. } => {
+                folder(dest).map_err(|cure| invalid(dest.display().to_string(), &cure))?;
+            }
+            Sink::Layout { dest, .. } => {
+                folder(dest)
+                    .and_then(|()| old_index(dest))
+                    .map_err(|cure| invalid(dest.display().to_string(), &cure))?;
             }
             Sink::Tar { dest: Place::File(path), .. } | Sink::Image { dest: Place::File(path), .. } => {
-                if path.is_dir() {
-                    return invalid(path.display().to_string(), "this is a folder; name a file");
+                let invalid = |cure: &str| invalid(path.display().to_string(), cure);
+                file(path).map_err(|cure| invalid(&cure))?;
+                // What isn't known there (a disk) is none of them.
+                let Ok(place) = Named::find(path) else { continue };
+                if place.is_file(dockerfile) {
+                    return Err(invalid("this is the Dockerfile, and would be lost; name another file"));
                 }
-                let folder = folder_of(path);
-                if !folder.is_dir() {
-                    return invalid(path.display().to_string(), "its folder isn't there; make it first");
+                if let Some((flag, _)) = files.iter().find(|(_, other)| other.is_same(&place)) {
+                    return Err(invalid(&format!("{flag} names the same file; name two")));
                 }
+                files.push(("another --output", Cow::Owned(place)));
             }
             Sink::Tar { dest: Place::Stdout, .. } | Sink::Image { dest: Place::Stdout, .. } => {
                 if io::stdout().is_terminal() {
                     let cure = "standard output is a terminal, and this is no text; name a file with dest=FILE, or send it on (… | tar -t)";
-                    return invalid(format!("type={}", asked.sink.kind()), cure);
+                    return Err(invalid(format!("type={}", asked.sink.kind()), cure));
                 }
             }
             Sink::Load { .. } => {}
         }
     }
     Ok(())
+}
+
+/// Sees that a folder can be filled, or made.
+fn folder(dest: &Path) -> Result<(), String> {
+    // The next one above that is there.
+    let mut there = dest;
+    let metadata = loop {
+        match fs::metadata(there) {
+            Ok(metadata) => break metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && there != Path::new(".") => {
+                if there.is_symlink() {
+                    return Err("this is a link to what isn't there; name a folder".to_owned());
+                }
+                there = folder_of(there);
+            }
+            Err(error) => return Err(format!("it can't be looked at ({})", io_in_short(&error))),
+        }
+    };
+    match metadata.is_dir() {
+        true => may_write(there, "name another one"),
+        false if there == dest => Err("this is a file; name a folder".to_owned()),
+        false => Err(format!("{} is a file; name another folder", there.display())),
+    }
+}
+
+/// Sees that what is in a layout already can be kept.
+fn old_index(dest: &Path) -> Result<(), String> {
+    let path = dest.join(INDEX_FILE);
+    if path.is_symlink() {
+        return Err(format!("its {INDEX_FILE} is a link; name another folder"));
+    }
+    match fs::read(path) {
+        Ok(bytes) => joined_index(&bytes, br#"{"schemaVersion":2,"manifests":[]}"#).map(drop).map_err(|_| {
+            format!("its {INDEX_FILE} can't be understood, and would be lost; name another folder")
+        }),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Sees that a file can be put there, or written into.
+fn file(path: &Path) -> Result<(), String> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Err("this is a folder; name a file".to_owned()),
+        Ok(metadata) if !metadata.is_file() => return may_write(path, "name another file"),
+        _ => {}
+    }
+    let place = final_place(path).map_err(|_| "its links lead in a circle; name a file".to_owned())?;
+    let folder = folder_of(&place);
+    if !folder.is_dir() {
+        return Err("its folder isn't there; make it first".to_owned());
+    }
+    may_write(folder, "name a file in another one")
+}
+
+/// Sees that a folder, or what is written into, can be written.
+fn may_write(path: &Path, cure: &str) -> Result<(), String> {
+    let is_folder = path.is_dir();
+    let wanted = if is_folder { Access::WRITE_OK | Access::EXEC_OK } else { Access::WRITE_OK };
+    access(path, wanted).map_err(|error| {
+        let what = if is_folder { format!("the folder {}", path.display()) } else { "it".to_owned() };
+        format!("{what} can't be written ({}); {cure}", io_in_short(&error.into()))
+    })
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -290,18 +370,60 @@ mod tests {
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     }
 
+    fn told(outputs: &[String], others: &[(&'static str, &Named)], dockerfile: &Path) -> Result<(), String> {
+        let wanted = Wanted::new(outputs, false, false).unwrap();
+        check(&wanted, others.iter().copied(), dockerfile).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn what_can_not_be_written_is_told_before() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
+        fs::create_dir(folder.path().join("layout")).unwrap();
+        fs::write(folder.path().join("layout/index.json"), "mine").unwrap();
         let refused = |form: &str, name: &str| {
             let output = format!("{form},dest={}", folder.path().join(name).display());
-            check(&Wanted::new(&[output], false, false).unwrap()).map_err(|error| error.to_string())
+            told(&[output], &[], Path::new("Dockerfile"))
         };
         assert!(refused("type=local", "file").unwrap_err().contains("name a folder"));
+        assert!(refused("type=local", "file/x").is_err());
         assert!(refused("type=tar", "").unwrap_err().contains("name a file"));
         assert!(refused("type=oci", "none/x").unwrap_err().contains("make it first"));
         assert!(refused("type=local", "none/x").is_ok());
         assert!(refused("type=docker", "file").is_ok());
+        assert!(refused("type=oci,tar=false", "layout").unwrap_err().contains("would be lost"));
+        assert!(refused("type=oci,tar=false", "new").is_ok());
+        // Where nobody, or only root, may write.
+        fs::create_dir(folder.path().join("ro")).unwrap();
+        fs::set_permissions(folder.path().join("ro"), fs::Permissions::from_mode(0o555)).unwrap();
+        let may = fs::write(folder.path().join("ro/probe"), "").is_ok();
+        for form in ["type=local", "type=tar", "type=oci"] {
+            assert_eq!(refused(form, "ro/x").is_ok(), may, "{form}");
+        }
+    }
+
+    #[test]
+    fn what_two_would_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let output = |form: &str, name: &str| format!("type={form},dest={}", at(name).display());
+        fs::write(at("Dockerfile"), "FROM scratch").unwrap();
+        std::os::unix::fs::symlink("a", at("link")).unwrap();
+        let other = Named::find(&at("id")).unwrap();
+        let others = [("--iidfile", &other)];
+        let dockerfile = at("Dockerfile");
+        for (outputs, why) in [
+            (vec![output("tar", "a"), output("oci", "a")], "another --output names the same"),
+            (vec![output("tar", "a"), output("oci", "link")], "another --output names the same"),
+            (vec![output("oci", "id")], "--iidfile names the same"),
+            (vec![output("oci", "Dockerfile")], "this is the Dockerfile"),
+        ] {
+            let error = told(&outputs, &others, &dockerfile).unwrap_err();
+            assert!(error.contains(why), "{outputs:?}: {error}");
+        }
+        let null = "type=tar,dest=/dev/null".to_owned();
+        assert!(
+            told(&[output("tar", "a"), output("oci", "b"), null.clone(), null], &others, &dockerfile).is_ok()
+        );
     }
 }

@@ -44,7 +44,7 @@ impl Giving {
     /// # Errors
     /// Something can't be written, or no engine answers.
     pub(super) async fn prepare(plan: &mut Plan) -> Result<Self> {
-        destination::check(&plan.wanted)?;
+        destination::check(&plan.wanted, plan.result_files.places(), &plan.location.dockerfile)?;
         let mut engines = Vec::new();
         for context in plan.wanted.loads() {
             engines.push(DockerEngine::find(context).await?);

@@ -49,7 +49,7 @@ impl Giving {
         for context in plan.wanted.loads() {
             engines.push(DockerEngine::find(context).await?);
         }
-        if plan.platforms.is_empty() && !plan.wanted.pushes() {
+        if plan.platforms.is_empty() && plan.wanted.only_loads() {
             plan.platforms.extend(engines.iter().find_map(|engine| engine.platform.clone()));
         }
         Ok(Self { engines })

@@ -441,6 +441,32 @@ fn piece() -> impl Strategy<Value = Piece> {
     (made(), 0_usize..20, name, 0_u32..0o10000, -2_000_000_000_i64..8_000_000_000, 0_i64..1_000_000_000)
 }
 
+/// A header for all entries that says so many bytes of a key.
+fn global(key: &str, length: usize) -> Vec<u8> {
+    let value = "v".repeat(length);
+    let rest = key.len() + length + 3;
+    let total = (rest..).find(|total| rest + total.to_string().len() == *total).unwrap();
+    let record = format!("{total} {key}={value}\n");
+    let mut header = ::tar::Header::new_ustar();
+    header.set_entry_type(::tar::EntryType::XGlobalHeader);
+    header.set_size(u64::try_from(record.len()).unwrap());
+    header.set_cksum();
+    let mut bytes = [header.as_bytes().as_slice(), record.as_bytes()].concat();
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+#[test]
+fn what_is_said_of_all_entries_has_an_end() {
+    let bed = Bed::new(&[("Dockerfile", "FROM x\n")]);
+    let rest = tar(bed.dir.path(), &["--format=posix"]);
+    let half = 600 << 10;
+    let same = [global("comment", half), global("comment", half), rest.clone()].concat();
+    assert_eq!(told(&read_archive(&same).unwrap()).len(), 1);
+    let other = [global("comment", half), global("other", half), rest].concat();
+    assert!(error(&other).contains("longer than 1 MiB"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]

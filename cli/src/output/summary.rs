@@ -290,6 +290,9 @@ fn step_number(step: &str) -> Option<&str> {
     (digits(n) && digits(of)).then_some(number)
 }
 
+/// Of a build without a tag; whoever submitted it may know better.
+pub const NO_TAG: &str = "nothing was published, since no tag was given (-t)";
+
 /// What the end means, and the last line.
 fn ending(build: &Build) -> Vec<String> {
     let id = harmless(&build.id);
@@ -320,8 +323,7 @@ fn ending(build: &Build) -> Vec<String> {
         "succeeded" => {
             // What was given out is said by whoever got it.
             let gives = build.spec.as_ref().is_some_and(|spec| !spec.exports.is_empty());
-            let nowhere = (tags.is_empty() && !gives)
-                .then(|| "nothing was published, since no tag was given (-t)".to_owned());
+            let nowhere = (tags.is_empty() && !gives).then(|| NO_TAG.to_owned());
             nowhere.into_iter().chain([format!("built in {time}   {show}")]).collect()
         }
         "failed" => {

@@ -110,31 +110,43 @@ pub fn each<R: Read>(
 ) -> io::Result<()> {
     let mut archive = Archive::new(input);
     let mut records: Vec<(String, Vec<u8>)> = Vec::new();
+    // Headers may follow each other without end, too.
+    let mut before = 0_u64;
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
         let kind = entry.header().entry_type();
         let size = entry.header().entry_size()?;
+        if matches!(
+            kind,
+            EntryType::XHeader | EntryType::GNULongName | EntryType::GNULongLink | EntryType::XGlobalHeader
+        ) {
+            before = before.saturating_add(size).saturating_add(512);
+            if before > LONGEST_RECORDS {
+                return Err(senseless("endless records"));
+            }
+        }
         let name = match kind {
             EntryType::XHeader => {
-                records.extend(read_records(&small(&mut entry, size)?)?);
+                records.extend(read_records(&small(&mut entry)?)?);
                 continue;
             }
             EntryType::GNULongName => "path",
             EntryType::GNULongLink => "linkpath",
             EntryType::XGlobalHeader => {
-                small(&mut entry, size)?;
+                small(&mut entry)?;
                 continue;
             }
             _ => "",
         };
         if !name.is_empty() {
-            let mut value = small(&mut entry, size)?;
+            let mut value = small(&mut entry)?;
             while value.last() == Some(&0) {
                 value.pop();
             }
             records.push((name.to_owned(), value));
             continue;
         }
+        before = 0;
         let mut records = std::mem::take(&mut records);
         let mut take = |key: &str| {
             let place = records.iter().rposition(|(known, _)| known == key);
@@ -159,10 +171,7 @@ pub fn each<R: Read>(
     Ok(())
 }
 
-fn small(entry: &mut impl Read, size: u64) -> io::Result<Vec<u8>> {
-    if size > LONGEST_RECORDS {
-        return Err(senseless("endless records"));
-    }
+fn small(entry: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     entry.read_to_end(&mut bytes)?;
     Ok(bytes)

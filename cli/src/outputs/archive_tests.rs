@@ -48,3 +48,28 @@ fn what_leads_out_or_breaks_off_is_an_error() {
         assert!(read_records(wrong).is_err(), "{wrong:?}");
     }
 }
+
+#[test]
+fn headers_before_an_entry_do_not_pile_up_without_end() {
+    let many = |count: usize, kind: EntryType, content: &[u8]| {
+        let mut writer = Writer::new(Vec::new());
+        for _ in 0..count {
+            writer.own(kind, "x", 0o644, content).unwrap();
+        }
+        writer.own(EntryType::Regular, "a", 0o644, b"").unwrap();
+        each(&writer.end().unwrap()[..], |_, _| Ok(()))
+    };
+    let record = b"7 a=bc\n";
+    for kind in [EntryType::XHeader, EntryType::GNULongName, EntryType::GNULongLink, EntryType::XGlobalHeader]
+    {
+        assert!(many(3, kind, record).is_ok(), "{kind:?}");
+        assert!(many(2100, kind, record).unwrap_err().to_string().contains("endless"), "{kind:?}");
+    }
+    // Before many entries there may be as many.
+    let mut writer = Writer::new(Vec::new());
+    for _ in 0..2100 {
+        writer.own(EntryType::XHeader, "x", 0o644, record).unwrap();
+        writer.own(EntryType::Regular, "a", 0o644, b"").unwrap();
+    }
+    assert!(each(&writer.end().unwrap()[..], |_, _| Ok(())).is_ok());
+}

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use super::archive::{Writer, each};
-use super::destination::{Writing, failed};
+use super::destination::{Known, Unfinished, Writing, failed};
 use super::docker::{BodyWriter, DockerEngine};
 use super::download::{Incoming, Source};
 use super::layout::{self, Image};
@@ -86,7 +86,8 @@ impl Delivered {
     }
 }
 
-/// Brings all that was asked for where it belongs.
+/// Brings all that was asked for where it belongs. Dropping the future leaves what can't be ended (a thread that writes into a
+/// pipe which nobody reads, an engine that doesn't answer) to itself; no half file is left.
 ///
 /// # Errors
 /// An output is gone, can't be fetched or can't be written.
@@ -227,11 +228,14 @@ struct Done {
 async fn write(parts: Parts, asked: Asked) -> Result<Done> {
     let what =
         asked.sink.path().map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
+    // When nobody waits for this any more, the thread may be stuck in a pipe that nobody reads.
+    let unfinished = Unfinished::default();
+    let known = unfinished.known();
     let writing = spawn_blocking(move || match &asked.sink {
         Sink::Folder { dest, split } => folder(&parts, dest, *split),
-        Sink::Tar { dest, split } => tar(&parts, dest, *split),
+        Sink::Tar { dest, split } => tar(&parts, dest, *split, &known),
         Sink::Image { dest, .. } => {
-            let mut to = BufWriter::with_capacity(BUFFER, Writing::begin(dest)?);
+            let mut to = BufWriter::with_capacity(BUFFER, Writing::begin(dest, &known)?);
             let image = parts.image(&mut to)?;
             to.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?;
             Ok(Done { image: Some(image), unpacked: None })
@@ -276,10 +280,10 @@ fn sub_folder(platform: &Platform) -> String {
     platform.to_string().replace('/', "_")
 }
 
-fn tar(parts: &Parts, dest: &Place, split: Option<bool>) -> io::Result<Done> {
+fn tar(parts: &Parts, dest: &Place, split: Option<bool>, known: &Known) -> io::Result<Done> {
     let several = parts.outputs.len() > 1;
     let split = split.unwrap_or(several);
-    let mut to = BufWriter::with_capacity(BUFFER, Writing::begin(dest)?);
+    let mut to = BufWriter::with_capacity(BUFFER, Writing::begin(dest, known)?);
     if !several && !split {
         for (_, mut incoming) in parts.open() {
             io::copy(&mut incoming, &mut to)?;
@@ -332,31 +336,22 @@ fn prefix(path: &mut Vec<u8>, below: &str) {
 }
 
 fn layout_folder(parts: &Parts, dest: &Path) -> io::Result<Done> {
-    let old = std::fs::read(dest.join("index.json")).ok();
     let mut unpacking = Unpacking::open(dest)?;
     // The archive goes through a pipe to whoever takes it apart.
     let (reader, writer) = io::pipe()?;
     let (image, taken) = std::thread::scope(|scope| {
         let making = scope.spawn(move || parts.image(BufWriter::with_capacity(BUFFER, writer)));
-        let taken = unpacking.take(reader, None, "");
+        let taken = unpacking.take_layout(reader);
         let image = making.join().unwrap_or_else(|_| Err(io::Error::other("a thread of this command died")));
         (image, taken)
     });
-    // What went wrong there is why it broke off here.
-    let image = image?;
-    taken?;
-    let unpacked = unpacking.finish()?;
-    // In the archive nobody may write it; in a folder of buildx's its owner may.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    std::fs::set_permissions(dest.join("oci-layout"), mode)?;
-    if let Some(old) = old {
-        let place = dest.join("index.json");
-        let index = layout::joined_index(Some(&old), &std::fs::read(&place)?)?;
-        let mut to = Writing::begin(&Place::File(place))?;
-        io::Write::write_all(&mut to, &index)?;
-        to.finish()?;
-    }
-    Ok(Done { image: Some(image), unpacked: Some(unpacked) })
+    // What went wrong on one side is why the other broke off.
+    let (image, index) = match (image, taken) {
+        (Err(error), Err(why)) if error.kind() == io::ErrorKind::BrokenPipe => return Err(why),
+        (image, taken) => (image?, taken?),
+    };
+    unpacking.join_index(&index)?;
+    Ok(Done { image: Some(image), unpacked: Some(unpacking.finish()?) })
 }
 
 async fn load(parts: Parts, engine: &DockerEngine) -> Result<(Image, Vec<String>)> {

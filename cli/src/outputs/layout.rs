@@ -19,10 +19,11 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The annotation by which an attestation manifest names what it is.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// Manifests, configs and indexes are no longer than that, bytes.
-const LONGEST_DOCUMENT: u64 = 4 << 20;
+pub const LONGEST_DOCUMENT: u64 = 4 << 20;
 /// All that are kept of one output.
 const MOST_DOCUMENTS: u64 = 64 << 20;
-const INDEX_FILE: &str = "index.json";
+/// What names all images of a layout.
+pub const INDEX_FILE: &str = "index.json";
 
 /// A descriptor, in the order in which its fields are written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,21 +250,23 @@ fn document(manifests: Vec<Descriptor>) -> io::Result<Vec<u8>> {
     serde_json::to_vec(&index).map_err(io::Error::other)
 }
 
-/// The `index.json` of a folder that holds images already, with those of another one in the place of what has their names.
+/// The `index.json` of a folder that holds images already, with those of another one in the place of what has their names. One
+/// without a name is in the place of the same one without a name.
 ///
 /// # Errors
-/// The new one is none.
-pub fn joined_index(old: Option<&[u8]>, new: &[u8]) -> io::Result<Vec<u8>> {
+/// One of them is none.
+pub fn joined_index(old: &[u8], new: &[u8]) -> io::Result<Vec<u8>> {
     let new: Index = serde_json::from_slice(new).map_err(io::Error::other)?;
-    let old: Option<Index> = old.and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let old: Index = serde_json::from_slice(old).map_err(io::Error::other)?;
     let name = |descriptor: &Descriptor| descriptor.annotations.get(IMAGE_NAME).cloned();
     let replaced = |descriptor: &Descriptor| {
-        new.manifests.iter().any(|other| {
-            other.digest == descriptor.digest || (name(other).is_some() && name(other) == name(descriptor))
+        new.manifests.iter().any(|other| match (name(other), name(descriptor)) {
+            (None, None) => other.digest == descriptor.digest,
+            (one, other) => one == other,
         })
     };
-    let kept = old.map(|old| old.manifests).unwrap_or_default().into_iter();
-    document(kept.filter(|descriptor| !replaced(descriptor)).chain(new.manifests.clone()).collect())
+    let kept = old.manifests.into_iter().filter(|descriptor| !replaced(descriptor));
+    document(kept.chain(new.manifests.clone()).collect())
 }
 
 #[cfg(test)]

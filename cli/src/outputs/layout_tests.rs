@@ -119,10 +119,26 @@ fn a_layout_that_is_there_keeps_its_other_images() {
     let index = |archive: &[u8]| entries(archive)["index.json"].clone();
     let old = index(&layout("amd64", &[], &["r/a:1", "r/b:1"], false));
     let new = index(&layout("arm64", &[], &["r/b:1"], false));
-    let joined = joined_index(Some(old.as_bytes()), new.as_bytes()).unwrap();
+    let joined = joined_index(old.as_bytes(), new.as_bytes()).unwrap();
     let joined: Index = serde_json::from_slice(&joined).unwrap();
     let names: Vec<_> = joined.manifests.iter().map(|m| m.annotations[IMAGE_NAME].as_str()).collect();
     assert_eq!(names, ["r/a:1", "r/b:1"]);
     assert_ne!(joined.manifests[0].digest, joined.manifests[1].digest);
-    assert!(joined_index(Some(b"junk"), new.as_bytes()).is_ok());
+    assert!(joined_index(b"junk", new.as_bytes()).is_err());
+}
+
+#[test]
+fn the_same_image_may_be_there_by_several_names() {
+    let index = |names: &[&str]| entries(&layout("amd64", &[], names, false))["index.json"].clone();
+    for (old, new, joined) in [
+        (&["r/a:1"][..], &["r/a:2"][..], 2),
+        (&["r/a:1"], &["r/a:1"], 1),
+        (&["r/a:1"], &[], 2),
+        (&[], &["r/a:1"], 2),
+        (&[], &[], 1),
+    ] {
+        let both = joined_index(index(old).as_bytes(), index(new).as_bytes()).unwrap();
+        let both: Index = serde_json::from_slice(&both).unwrap();
+        assert_eq!(both.manifests.len(), joined, "{old:?} {new:?}");
+    }
 }

@@ -17,8 +17,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, fchmod, fsetxattr, futimens, linkat,
-    mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, chmod, fchmod, fsetxattr, fstat,
+    futimens, linkat, mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use tar::EntryType;
 
@@ -36,13 +36,23 @@ pub struct Unpacked {
     pub warnings: Vec<String>,
 }
 
-/// A folder that is being filled.
+/// How a folder is to be in the end. Until then its owner may read and write it.
+struct Folder {
+    parts: Vec<OsString>,
+    mode: u32,
+    /// Time and records; `None`: it is none of the output's, and keeps its own.
+    own: Option<((i64, u32), Records)>,
+}
+
+type Records = Vec<(String, Vec<u8>)>;
+
+/// A folder that is being filled. However that ends, its folders get the modes that they are to have.
 pub struct Unpacking {
     root: OwnedFd,
     /// The folder that was used last, by its parts below the root.
     last: Option<(Vec<OsString>, OwnedFd)>,
-    /// Folders of the output, whose modes and times come last: (parts, mode, time).
-    folders: Vec<(Vec<OsString>, u32, (i64, u32))>,
+    /// What comes last: modes and times of the output's folders, and modes that others had.
+    folders: Vec<Folder>,
     /// When outputs of several platforms go to one folder: what came from which.
     taken: Option<HashMap<PathBuf, String>>,
     next_part: u64,
@@ -81,8 +91,7 @@ impl Unpacking {
     /// An entry can't be written, leads out of the folder, or another platform has it.
     pub fn take(&mut self, input: impl Read, below: Option<&str>, platform: &str) -> io::Result<()> {
         if let Some(below) = below {
-            let mode = 0o755;
-            self.folder(vec![below.into()], mode, (0, 0))?;
+            self.folder(vec![below.into()], 0o755, (0, 0), Vec::new())?;
         }
         archive::each(input, |entry, content| {
             let mut parts: Vec<OsString> = below.map(OsString::from).into_iter().collect();
@@ -116,16 +125,39 @@ impl Unpacking {
     /// # Errors
     /// The system doesn't let us.
     pub fn finish(mut self) -> io::Result<Unpacked> {
-        for (parts, mode, time) in std::mem::take(&mut self.folders).into_iter().rev() {
-            // One that something else took the place of has no say any more.
-            let Ok(folder) = self.open_below(&parts) else { continue };
-            fchmod(&folder, Mode::from_raw_mode(mode))?;
-            futimens(&folder, &times(time))?;
-        }
-        Ok(self.done)
+        self.settle()?;
+        Ok(std::mem::take(&mut self.done))
     }
 
-    fn entry(
+    fn settle(&mut self) -> io::Result<()> {
+        let mut folders = std::mem::take(&mut self.folders);
+        // What is below comes first, as it may not be reached later; of one that is there twice the last one counts.
+        folders.sort_by_key(|folder| std::cmp::Reverse(folder.parts.len()));
+        let mut first = Ok(());
+        for Folder { parts, mode, own } in folders {
+            // One that something else took the place of has no say any more.
+            let Ok(folder) = self.existing(&parts) else { continue };
+            if let Some((_, records)) = &own {
+                attributes(folder.as_fd(), records);
+            }
+            let done = fchmod(&folder, Mode::from_raw_mode(mode));
+            let done = done.and_then(|()| own.map_or(Ok(()), |(time, _)| futimens(&folder, &times(time))));
+            first = first.and(done);
+        }
+        Ok(first?)
+    }
+
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// One more file of so many bytes was written.
+    pub(super) fn count(&mut self, bytes: u64) {
+        self.done.entries += 1;
+        self.done.bytes += bytes;
+    }
+
+    pub(super) fn entry(
         &mut self,
         entry: &Entry,
         mut parts: Vec<OsString>,
@@ -137,7 +169,7 @@ impl Unpacking {
         let time = entry.modified()?;
         if kind == EntryType::Directory {
             self.done.entries += 1;
-            return self.folder(parts, mode, time);
+            return self.folder(parts, mode, time, entry.records.clone());
         }
         let shown = entry.shown();
         let Some(name) = parts.pop() else { return Ok(()) };
@@ -154,7 +186,7 @@ impl Unpacking {
                     false => Err(io::ErrorKind::UnexpectedEof.into()),
                 });
                 let settled = written.and_then(|copied| {
-                    attributes(file.as_fd(), entry);
+                    attributes(file.as_fd(), &entry.records);
                     fchmod(&file, Mode::from_raw_mode(mode))?;
                     futimens(&file, &times(time))?;
                     Ok(copied)
@@ -207,7 +239,7 @@ impl Unpacking {
         })
     }
 
-    fn part_name(&mut self) -> OsString {
+    pub(super) fn part_name(&mut self) -> OsString {
         self.next_part += 1;
         format!(".farm-{}-{}.part", std::process::id(), self.next_part).into()
     }
@@ -228,18 +260,26 @@ impl Unpacking {
     }
 
     /// A folder of the output: made, or taken as it is.
-    fn folder(&mut self, parts: Vec<OsString>, mode: u32, time: (i64, u32)) -> io::Result<()> {
+    fn folder(
+        &mut self,
+        parts: Vec<OsString>,
+        mode: u32,
+        time: (i64, u32),
+        records: Records,
+    ) -> io::Result<()> {
         let Some((name, above)) = parts.split_last() else { return Ok(()) };
         let folder = self.enter(above)?;
         match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(there) if FileType::from_raw_mode(there.st_mode) == FileType::Directory => {}
+            Ok(there) if FileType::from_raw_mode(there.st_mode) == FileType::Directory => {
+                loosen(folder, name)?;
+            }
             Ok(_) => {
                 unlinkat(folder, name, AtFlags::empty())?;
                 mkdirat(folder, name, Mode::from_raw_mode(0o700))?;
             }
             Err(_) => mkdirat(folder, name, Mode::from_raw_mode(0o700))?,
         }
-        self.folders.push((parts, mode, time));
+        self.folders.push(Folder { parts, mode, own: Some((time, records)) });
         Ok(())
     }
 
@@ -255,16 +295,21 @@ impl Unpacking {
         self.last.as_ref().map(|(_, folder)| folder.as_fd()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Opens a folder below the root, name by name; one that isn't there is made.
-    fn open_below(&self, parts: &[OsString]) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    /// Opens a folder below the root, name by name; one that isn't there is made, one that its owner can't write to becomes
+    /// what it was in the end.
+    fn open_below(&mut self, parts: &[OsString]) -> io::Result<OwnedFd> {
         let mut folder = self.root.try_clone()?;
-        for part in parts {
-            folder = match openat(&folder, part, flags, Mode::empty()) {
-                Ok(below) => below,
+        for (nth, part) in parts.iter().enumerate() {
+            let parts = &parts[..=nth];
+            folder = match loosen(folder.as_fd(), part) {
+                Ok(before) => {
+                    let parts = parts.to_vec();
+                    self.folders.extend(before.map(|mode| Folder { parts, mode, own: None }));
+                    openat(&folder, part, FOLDER, Mode::empty())?
+                }
                 Err(rustix::io::Errno::NOENT) => {
                     mkdirat(&folder, part, Mode::from_raw_mode(0o755))?;
-                    openat(&folder, part, flags, Mode::empty())?
+                    openat(&folder, part, FOLDER, Mode::empty())?
                 }
                 Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => {
                     return Err(senseless(&format!(
@@ -277,12 +322,42 @@ impl Unpacking {
         }
         Ok(folder)
     }
+
+    /// The same of one that is there, as it is.
+    fn existing(&self, parts: &[OsString]) -> io::Result<OwnedFd> {
+        parts.iter().try_fold(self.root.try_clone()?, |folder, part| {
+            Ok(openat(&folder, part, FOLDER, Mode::empty())?)
+        })
+    }
+}
+
+impl Drop for Unpacking {
+    fn drop(&mut self) {
+        let _ = self.settle();
+    }
+}
+
+/// How folders are opened.
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Lets a folder's owner write to it; gives the mode that it had if it wasn't so.
+fn loosen(above: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Option<u32>> {
+    // Also of one that may not be read.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = openat(above, name, flags, Mode::empty())?;
+    let mode = fstat(&folder)?.st_mode & 0o7777;
+    if mode & 0o700 == 0o700 {
+        return Ok(None);
+    }
+    // What is another's stays as it is; whether it can be written shows soon.
+    let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    Ok(chmod(path, Mode::from_raw_mode(mode | 0o700)).is_ok().then_some(mode))
 }
 
 /// Extended attributes, as far as the file system and the kernel take them (buildx, too, asks for no more).
-fn attributes(file: BorrowedFd<'_>, entry: &Entry) {
+fn attributes(file: BorrowedFd<'_>, records: &Records) {
     use base64::Engine as _;
-    for (key, value) in &entry.records {
+    for (key, value) in records {
         let Some(name) = key.strip_prefix("FARM.xattr.") else { continue };
         if let Ok(value) = base64::engine::general_purpose::STANDARD.decode(value) {
             let _ = fsetxattr(file, name, &value, XattrFlags::empty());

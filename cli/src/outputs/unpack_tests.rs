@@ -212,3 +212,77 @@ fn platforms_have_sub_folders_or_no_file_in_common() {
     let twice = unpacking.take(&archive(&[file("d/a", "2")])[..], None, "linux/arm64");
     assert!(twice.unwrap_err().to_string().contains("linux/amd64"));
 }
+
+/// As which files in a folder of mode 0555 can't be made. Root has a thread of its own for it: capabilities are a thread's.
+fn as_anybody(test: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let run = || {
+            rustix::thread::set_capabilities(
+                None,
+                rustix::thread::CapabilitySets {
+                    effective: rustix::thread::CapabilitySet::empty(),
+                    permitted: rustix::thread::CapabilitySet::empty(),
+                    inheritable: rustix::thread::CapabilitySet::empty(),
+                },
+            )
+            .unwrap();
+            test();
+        };
+        scope.spawn(run).join().unwrap();
+    });
+}
+
+#[test]
+fn folders_that_nobody_may_write_to_are_filled_again_and_are_then_as_before() {
+    let scene = Scene::new();
+    let dest = scene.dest();
+    let mode = |name: &str| fs::metadata(dest.join(name)).unwrap().mode() & 0o7777;
+    as_anybody(|| {
+        let read_only = |path| Made { mode: 0o555, ..folder(path) };
+        let entries = [read_only("ro/"), read_only("ro/sub/"), file("ro/sub/x", "1"), file("ro/y", "1")];
+        unpack(&dest, &entries).unwrap();
+        unpack(&dest, &entries).unwrap();
+        assert_eq!((mode("ro"), mode("ro/sub")), (0o555, 0o555));
+        // Also one that the output has no entry of, and one that can't be read.
+        fs::set_permissions(dest.join("ro"), fs::Permissions::from_mode(0o050)).unwrap();
+        unpack(&dest, &[file("ro/sub/x", "2")]).unwrap();
+        assert_eq!(mode("ro"), 0o050);
+        fs::set_permissions(dest.join("ro"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!((mode("ro/sub"), fs::read(dest.join("ro/sub/x")).unwrap()), (0o555, b"2".to_vec()));
+        // Nor is anything left open when it goes wrong.
+        let broken = [read_only("ro/"), file("ro/z", "3"), file("ro/../../z", "")];
+        assert!(unpack(&dest, &broken).is_err());
+        assert_eq!(mode("ro"), 0o555);
+        fs::set_permissions(dest.join("ro"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(dest.join("ro/sub"), fs::Permissions::from_mode(0o755)).unwrap();
+    });
+}
+
+#[test]
+fn folders_have_their_attributes() {
+    let scene = Scene::new();
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::Directory);
+    header.set_mode(0o555);
+    header.set_mtime(5);
+    header.set_size(0);
+    let records = vec![("FARM.xattr.user.x".to_owned(), b"CjEgYQo=".to_vec())];
+    let entry = Entry { header, records, path: b"d/".to_vec(), link: Vec::new(), size: 0 };
+    let mut writer = Writer::new(Vec::new());
+    writer.entry(&entry, &mut &b""[..]).unwrap();
+    let mut unpacking = Unpacking::open(&scene.dest()).unwrap();
+    unpacking.take(&writer.end().unwrap()[..], None, "").unwrap();
+    unpacking.finish().unwrap();
+    let has = |path: &Path| {
+        let mut value = [0; 64];
+        rustix::fs::getxattr(path, "user.x", &mut value[..]).map(|length| value[..length].to_vec())
+    };
+    // Where the file system takes none there are none.
+    let probe = scene.dest().join("probe");
+    fs::write(&probe, "").unwrap();
+    let takes = rustix::fs::setxattr(&probe, "user.x", b"x", XattrFlags::empty()).is_ok();
+    let found = has(&scene.dest().join("d"));
+    assert_eq!(found.ok(), takes.then(|| b"\n1 a\n".to_vec()));
+    let at = fs::metadata(scene.dest().join("d")).unwrap();
+    assert_eq!((at.mode() & 0o777, at.mtime()), (0o555, 5));
+}

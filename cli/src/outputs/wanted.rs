@@ -243,6 +243,16 @@ impl Wanted {
         })
     }
 
+    /// Whether it is only loaded into Docker engines, so that nobody else needs it.
+    pub fn only_loads(&self) -> bool {
+        !self.pushes() && self.gives_out() && self.loads().count() == self.asked.len()
+    }
+
+    /// Whether nothing of it goes anywhere, because that was asked for.
+    pub fn is_only_cached(&self) -> bool {
+        !self.pushes() && !self.gives_out()
+    }
+
     /// The names that the result bears: those of `-t`, or else those that outputs give.
     ///
     /// # Errors

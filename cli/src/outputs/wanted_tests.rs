@@ -119,3 +119,26 @@ fn equal_exports_are_made_once_and_several_platforms_need_an_index() {
     assert!(check(&["type=docker,dest=x"], &one, Provenance::Off).is_ok());
     assert!(check(&["type=docker"], &two, Provenance::Off).is_ok());
 }
+
+#[test]
+fn what_is_only_loaded_or_only_cached_is_known() {
+    for (outputs, load, push, loads, caches) in [
+        (&[][..], false, false, false, false),
+        (&[], true, false, true, false),
+        (&["type=docker"], true, false, true, false),
+        (&["type=docker"], true, true, false, false),
+        (&["out"], true, false, false, false),
+        (&["out"], false, false, false, false),
+        (&["type=cacheonly"], false, false, false, true),
+        (&["type=cacheonly"], true, false, true, false),
+        (&["type=cacheonly"], false, true, false, false),
+    ] {
+        let outputs: Vec<String> = outputs.iter().map(ToString::to_string).collect();
+        let wanted = Wanted::new(&outputs, load, push).unwrap();
+        assert_eq!(
+            (wanted.only_loads(), wanted.is_only_cached()),
+            (loads, caches),
+            "{outputs:?} {load} {push}"
+        );
+    }
+}

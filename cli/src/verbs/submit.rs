@@ -38,7 +38,7 @@ use crate::output::Out;
 use crate::output::display::{Display, Mode};
 use crate::output::json::{self, BuildJson, UploadJson};
 use crate::output::live::EVERY;
-use crate::output::summary::summary;
+use crate::output::summary::{NO_TAG, summary};
 use crate::output::text::{bytes, count, harmless};
 use crate::outputs::deliver::Delivered;
 use crate::source::{self, Rest};
@@ -370,6 +370,10 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
         None => {
             let mut lines = summary(&last, display.warnings(), now_ms());
+            if plan.wanted.is_only_cached() {
+                // Tags or not, that was asked for.
+                lines.retain(|line| line != NO_TAG);
+            }
             // The last line is how the build ended.
             let place = lines.len().saturating_sub(1);
             let told = given.iter().flatten().flat_map(Delivered::lines);

@@ -23,6 +23,9 @@ pub(super) const FIRST_BYTES: usize = BLOCK;
 /// The longest header of headers (a name, or pax records), bytes; the map of a sparse file may be long.
 const LONGEST_EXTENSION: u64 = 64 << 20;
 
+/// All that may be said of every entry, bytes.
+const MOST_DEFAULTS: usize = 1 << 20;
+
 /// Why an archive can't be taken; each text is a sentence with its cure.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ArchiveError {
@@ -155,7 +158,11 @@ impl<R: Read> Archive<R> {
                     if records.get("GNU.volume.filename").is_some() {
                         return Err(volumes(&name));
                     }
-                    self.defaults = self.defaults.with(records);
+                    self.defaults = std::mem::take(&mut self.defaults).replaced(records);
+                    if self.defaults.bytes() > MOST_DEFAULTS {
+                        let what = "what is said of all entries is longer than 1 MiB";
+                        return Err(ArchiveError::damaged(&name, what));
+                    }
                 }
                 // The label of a volume is no entry.
                 b'V' => self.contents(header.size()?, &name)?,

@@ -3,6 +3,8 @@
 //! Source: POSIX.1-2017, `pax`, "pax Extended Header". A value may hold anything, line breaks too; an empty one takes
 //! back what was said before.
 
+use std::collections::HashSet;
+
 use super::ArchiveError;
 
 /// Records in the order in which they were written: in some the order matters.
@@ -32,6 +34,18 @@ impl Records {
     /// These, and behind them others, which win.
     pub(super) fn with(&self, others: Self) -> Self {
         Self(self.0.iter().cloned().chain(others.0).collect())
+    }
+
+    /// These without those that others say anew, and behind them the others.
+    pub(super) fn replaced(self, others: Self) -> Self {
+        let anew: HashSet<&[u8]> = others.iter().map(|(key, _)| key).collect();
+        let kept: Vec<_> = self.0.into_iter().filter(|(key, _)| !anew.contains(key.as_slice())).collect();
+        Self(kept.into_iter().chain(others.0).collect())
+    }
+
+    /// Bytes of all keys and values.
+    pub(super) fn bytes(&self) -> usize {
+        self.iter().map(|(key, value)| key.len() + value.len()).sum()
     }
 
     /// The last value of a key, unless that is empty.
@@ -113,6 +127,18 @@ mod tests {
         assert_eq!(taken_back.get("path"), None);
         for broken in [&b"path=a\n"[..], b"8 path=a\n", b"99 path=a\n", b"9 pathaaa\n", b" path=a\n"] {
             assert!(Records::parse(broken, b"x").is_err(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_anew_takes_the_place_of_what_was_said() {
+        let records = |bytes: &[u8]| Records::parse(bytes, b"x").unwrap();
+        let mut all = records(b"5 a=\n6 b=2\n");
+        for _ in 0..3 {
+            all = all.replaced(records(b"6 b=3\n6 c=4\n"));
+            let found: Vec<_> = all.iter().collect();
+            assert_eq!(found, [(&b"a"[..], &b""[..]), (b"b", b"3"), (b"c", b"4")]);
+            assert_eq!(all.bytes(), 5);
         }
     }
 

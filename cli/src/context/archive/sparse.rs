@@ -11,6 +11,9 @@ use super::ArchiveError;
 use super::header::{BLOCK, number};
 use super::pax::{Records, decimal};
 
+/// Of a file no more extents are taken.
+const MOST_EXTENTS: usize = 1_000_000;
+
 /// How many bytes of which place are in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::context) struct Extent {
@@ -97,8 +100,8 @@ pub(super) fn in_contents(
             let value = decimal(&std::mem::take(&mut line)).ok_or_else(broken)?;
             match wanted {
                 None => {
-                    wanted =
-                        Some(usize::try_from(value).ok().and_then(|n| n.checked_mul(2)).ok_or_else(broken)?);
+                    let extents = usize::try_from(value).ok().filter(|n| *n <= MOST_EXTENTS);
+                    wanted = Some(extents.ok_or_else(|| too_many(name))? * 2);
                 }
                 Some(_) => numbers.push(value),
             }
@@ -107,10 +110,15 @@ pub(super) fn in_contents(
     pairs(&numbers).ok_or_else(broken)
 }
 
+fn too_many(name: &[u8]) -> ArchiveError {
+    let why = format!("it has more than {MOST_EXTENTS} holes");
+    ArchiveError::unsupported(name, &why, "make the archive without -S (--sparse)")
+}
+
 /// Adds the extents of a field of GNU's, of 24 bytes each, up to the first that is unused.
 ///
 /// # Errors
-/// These are none.
+/// These are none, or there are too many.
 pub(super) fn of_field(field: &[u8], name: &[u8], map: &mut Vec<Extent>) -> Result<(), ArchiveError> {
     for pair in field.chunks_exact(24) {
         if pair[0] == 0 {
@@ -122,6 +130,9 @@ pub(super) fn of_field(field: &[u8], name: &[u8], map: &mut Vec<Extent>) -> Resu
             return Err(ArchiveError::damaged(name, "the map of its holes makes no sense"));
         };
         map.push(Extent { offset, length });
+        if map.len() > MOST_EXTENTS {
+            return Err(too_many(name));
+        }
     }
     Ok(())
 }
@@ -164,6 +175,14 @@ mod tests {
     }
 
     #[test]
+    fn a_map_of_headers_has_an_end() {
+        let mut map = vec![Extent { offset: 0, length: 0 }; MOST_EXTENTS - 1];
+        let field = [b"000000000000".as_slice(), b"000000000000"].concat();
+        assert!(of_field(&field, b"x", &mut map).is_ok());
+        assert!(of_field(&field, b"x", &mut map).unwrap_err().to_string().contains("holes"));
+    }
+
+    #[test]
     fn a_map_in_front_of_the_contents_may_take_several_blocks() {
         let text: String = "200\n".to_owned() + &(0..400).map(|n| format!("{n}\n")).collect::<String>();
         let mut bytes = text.into_bytes();
@@ -174,6 +193,9 @@ mod tests {
         assert_eq!((map.len(), map[199]), (200, Extent { offset: 398, length: 399 }));
         assert!(at.next().is_none());
         assert!(in_contents(b"x", || Ok([b'1'; BLOCK])).is_err());
+        let mut endless = [b'\n'; BLOCK];
+        endless[..7].copy_from_slice(b"1000001");
+        assert!(in_contents(b"x", || Ok(endless)).unwrap_err().to_string().contains("holes"));
         assert!(in_contents(b"x", || Ok([b'\n'; BLOCK])).is_err());
     }
 }

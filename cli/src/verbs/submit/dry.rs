@@ -41,6 +41,9 @@ pub(super) struct DryRun {
     single_platform: &'static str,
     /// Where the result would go besides.
     outputs: Vec<DryOutput>,
+    /// That it goes nowhere was asked for.
+    #[serde(skip)]
+    is_only_cached: bool,
     /// Their names; values may be nobody's business.
     build_args: Vec<String>,
     /// What was left out of the source though no pattern says so.
@@ -121,6 +124,7 @@ impl DryRun {
         });
         Ok(Self {
             outputs: outputs.collect(),
+            is_only_cached: plan.wanted.is_only_cached(),
             context: plan.location.shown.clone(),
             files: source.files,
             bytes: source.file_bytes(),
@@ -174,7 +178,7 @@ impl DryRun {
                 format!("would load it into {}", harmless(engine.as_deref().unwrap_or_default()))
             }
         }));
-        if self.tags.is_empty() && self.outputs.is_empty() {
+        if self.tags.is_empty() && self.outputs.is_empty() && !self.is_only_cached {
             out.push("would publish nothing, since no tag was given (-t)".to_owned());
         }
         out.push("dry run: nothing was sent".to_owned());

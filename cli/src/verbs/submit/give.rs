@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use farm_proto::v1::Build;
 use farm_types::{Invalid, Platform, Provenance};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::now_ms;
 use super::plan::Plan;
@@ -26,6 +27,9 @@ use crate::outputs::wanted::Wanted;
 /// What is said to whoever leaves a build that has outputs.
 pub(super) const LEFT: &str = "nobody receives its outputs then; submit it again for them";
 
+/// How long what was asked to end may take for it. Who reads from a pipe, or an engine, may never take what it is given.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Where outputs go that need more than a file.
 #[derive(Debug)]
 pub(super) struct Giving {
@@ -40,12 +44,12 @@ impl Giving {
     /// # Errors
     /// Something can't be written, or no engine answers.
     pub(super) async fn prepare(plan: &mut Plan) -> Result<Self> {
-        destination::check(&plan.wanted)?;
+        destination::check(&plan.wanted, plan.result_files.places(), &plan.location.dockerfile)?;
         let mut engines = Vec::new();
         for context in plan.wanted.loads() {
             engines.push(DockerEngine::find(context).await?);
         }
-        if plan.platforms.is_empty() && !plan.wanted.pushes() {
+        if plan.platforms.is_empty() && plan.wanted.only_loads() {
             plan.platforms.extend(engines.iter().find_map(|engine| engine.platform.clone()));
         }
         Ok(Self { engines })
@@ -98,33 +102,90 @@ impl Giving {
         let sum = total(build, wanted);
         let press = interrupts.wishes() + 1;
         let giving = deliver(&source, build, wanted, &self.engines);
-        tokio::pin!(giving);
-        let mut rounds = interval(EVERY);
-        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let is_live = display.is_live();
-        let mut is_stopped = false;
-        let given = loop {
-            tokio::select! {
-                given = &mut giving => break given,
-                () = interrupts.press(press), if !is_stopped => {
-                    is_stopped = true;
-                    stop.send_replace(true);
-                }
-                _ = rounds.tick(), if is_live => {
-                    let text = format!("receiving  {} of {}", bytes(received.load(Ordering::Relaxed)), bytes(sum));
-                    display.prepare(Some(&text));
-                    display.draw(now_ms());
-                }
+        let show = || {
+            if is_live {
+                let text =
+                    format!("receiving  {} of {}", bytes(received.load(Ordering::Relaxed)), bytes(sum));
+                display.prepare(Some(&text));
+                display.draw(now_ms());
             }
         };
+        let pressed = async |nth| interrupts.press(press + nth).await;
+        let (given, is_stopped) = attended(giving, pressed, &stop, PATIENCE, show).await;
         display.prepare(None);
         match given {
-            // It was stopped in between.
-            Err(_) if is_stopped => Err(Error::Cancelled(format!(
+            Some(given) if given.is_ok() || !is_stopped => given,
+            // It was stopped in between, or left to itself.
+            _ => Err(Error::Cancelled(format!(
                 "cancelled; build {} is done, what was not complete is not there. Submit it again for the rest",
                 build.id
             ))),
-            given => given,
         }
+    }
+}
+
+/// Waits for its end, and whether it was asked to stop. After the first press (0) it is told so, and has `patience` for what
+/// it is at, or until the second press (1): `None`.
+async fn attended<T>(
+    giving: impl Future<Output = T>,
+    mut pressed: impl AsyncFnMut(u32),
+    stop: &watch::Sender<bool>,
+    patience: Duration,
+    mut show: impl FnMut(),
+) -> (Option<T>, bool) {
+    tokio::pin!(giving);
+    let mut rounds = interval(EVERY);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut until: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            given = &mut giving => return (Some(given), until.is_some()),
+            () = pressed(u32::from(until.is_some())) => {
+                if until.is_some() {
+                    return (None, true);
+                }
+                until = Some(Instant::now() + patience);
+                stop.send_replace(true);
+            }
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return (None, true),
+            _ = rounds.tick() => show(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// Pressed so many times, and then no more.
+    fn presses(times: u32) -> impl AsyncFnMut(u32) {
+        async move |nth| {
+            if nth >= times {
+                pending::<()>().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_never_ends_is_left_after_a_while_or_at_the_second_press() {
+        for (times, patience) in [(1, Duration::from_millis(20)), (2, LONG)] {
+            let (stop, stopped) = watch::channel(false);
+            let ended = attended(pending::<()>(), presses(times), &stop, patience, || {}).await;
+            assert_eq!((ended, *stopped.borrow()), ((None, true), true), "{times}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_ends_when_it_is_asked_to_is_waited_for() {
+        let (stop, mut stopped) = watch::channel(false);
+        let giving = async { stopped.wait_for(|stop| *stop).await.is_ok() };
+        assert_eq!(attended(giving, presses(1), &stop, LONG, || {}).await, (Some(true), true));
+        let (stop, _) = watch::channel(false);
+        assert_eq!(attended(ready(1), presses(0), &stop, LONG, || {}).await, (Some(1), false));
     }
 }

@@ -69,6 +69,11 @@ impl ResultFiles {
         Ok(Self { files, is_cleared: false })
     }
 
+    /// Where they go, each with its flag.
+    pub(super) fn places(&self) -> impl Iterator<Item = (&'static str, &Place)> {
+        self.files.iter().map(|(what, place)| (what.flag(), place))
+    }
+
     /// Sees that none of them is a file that the build begins with.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 //!
 //! An output grows only while its attempt's lease lives, piece after piece without gaps, and is complete with the piece
 //! that names its digest. A client is given outputs of succeeded attempts only. Pieces go when the client has released
-//! them, a while after the end of all builds that wanted them, or when their attempt came to nothing; the row that tells how
-//! much there was stays as long as the attempt's.
+//! them, a while after the end of all builds that wanted them or after somebody last fetched, or when their attempt came to
+//! nothing; the row that tells how much there was stays as long as the attempt's.
 
 use std::time::Duration;
 
@@ -224,6 +224,21 @@ impl Store {
         pieces.collect::<Result<_>>().map(Some)
     }
 
+    /// A client fetches from a build's outputs: none of its execution counts as forgotten for a while more.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn note_fetch(&self, project: ProjectId, build: BuildId) -> Result<()> {
+        sqlx::query!(
+            "UPDATE builds SET fetched_at = farm_now() WHERE project_id = $1 AND id = $2",
+            project.as_uuid(),
+            build.as_uuid()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// The client of a build has what it wants of its outputs. Those of an execution that another build wants, too, stay.
     ///
     /// # Errors
@@ -246,7 +261,8 @@ impl Store {
     }
 
     /// Removes the pieces of at most `limit` outputs that nobody is to fetch any more: released, of an attempt that came to
-    /// nothing, or of builds that are all final for longer than `kept` (`None`: these stay). Answers how many.
+    /// nothing, or of builds that are all final, and of which nothing was fetched, for longer than `kept` (`None`: these
+    /// stay). Answers how many.
     ///
     /// # Errors
     /// Another coordinator leads.
@@ -260,7 +276,8 @@ impl Store {
              WHERE o.removed_at IS NULL AND a.finished_at IS NOT NULL AND (
                 a.state <> 'succeeded' OR o.released_at IS NOT NULL OR ($1::float8 IS NOT NULL AND NOT EXISTS (
                     SELECT FROM builds b WHERE b.project_id = j.project_id AND b.execution_id = j.execution_id
-                    AND (b.finished_at IS NULL OR b.finished_at >= farm_now() - make_interval(secs => $1)))))
+                    AND (b.finished_at IS NULL
+                         OR greatest(b.finished_at, b.fetched_at) >= farm_now() - make_interval(secs => $1)))))
              ORDER BY o.created_at LIMIT $2 FOR UPDATE OF o SKIP LOCKED",
             kept.map(|kept| kept.as_secs_f64()),
             limit

@@ -213,19 +213,30 @@ async fn what_nobody_is_to_fetch_any_more_goes() {
     assert!(build.jobs[0].outputs.iter().all(|output| output.removed_ms > 0), "{build:?}");
     assert_eq!(build.jobs[0].outputs[0].bytes, 5);
 
-    // Of one that nobody came for: not before its time.
+    // Of one that nobody came for, and of one that somebody did: not before its time.
     let mut sim = Sim::connect(&client, hello("sim-3", 1)).await.unwrap();
-    let id = submit(&mut client, "forgotten").await.id;
-    let lease = sim.offer().await.lease.unwrap();
-    sim.start(&lease).await;
-    succeed(&mut sim, &lease).await;
-    client.follow(&id).await;
+    let mut made = Vec::new();
+    for key in ["forgotten", "fetched"] {
+        let id = submit(&mut client, key).await.id;
+        let lease = sim.offer().await.lease.unwrap();
+        sim.start(&lease).await;
+        succeed(&mut sim, &lease).await;
+        client.follow(&id).await;
+        made.push(id);
+    }
+    let [forgotten, fetched] = &made[..] else { unreachable!() };
     let pass = |interval: &str| {
         psql(farm.database_url(), &format!("UPDATE farm_clock SET shift = shift + interval '{interval}'"))
     };
     pass("29 minutes");
-    assert_eq!(fetch(&mut client, &id, 0, 0).await.unwrap(), b"abcde");
+    assert_eq!(fetch(&mut client, fetched, 0, 0).await.unwrap(), b"abcde");
+    assert_eq!(stored(&farm), ("6".to_owned(), 6));
     pass("2 minutes");
-    until("the forgotten one's pieces are gone", || stored(&farm) == ("0".to_owned(), 0));
-    assert!(fetch(&mut client, &id, 0, 0).await.unwrap_err().message().contains("submit it again"));
+    until("the forgotten one's pieces are gone", || stored(&farm) == ("3".to_owned(), 3));
+    assert!(fetch(&mut client, forgotten, 0, 0).await.unwrap_err().message().contains("submit it again"));
+    // All of its outputs count as wanted: who fetches one goes on with the next.
+    assert_eq!(fetch(&mut client, fetched, 1, 0).await.unwrap(), b"");
+    assert_eq!(fetch(&mut client, fetched, 0, 2).await.unwrap(), b"cde");
+    pass("31 minutes");
+    until("the fetched one's pieces are gone", || stored(&farm) == ("0".to_owned(), 0));
 }

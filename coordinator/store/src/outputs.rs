@@ -25,6 +25,8 @@ pub struct Growing {
     pub acked_seq: u64,
     /// Bytes of these.
     pub bytes: u64,
+    /// How many outputs its attempt is to make.
+    pub exports: u64,
 }
 
 /// A piece whose bytes are stored and are to be known.
@@ -73,18 +75,27 @@ impl Store {
     /// [`StoreError::Stale`] when the lease isn't live.
     pub async fn growing_output(&self, lease: Lease, export: u32) -> Result<Growing> {
         let row = sqlx::query!(
-            r#"SELECT a.project_id, coalesce(o.acked_seq, 0) AS "acked_seq!", coalesce(o.bytes, 0) AS "bytes!"
-               FROM attempts a LEFT JOIN outputs o
-                 ON o.project_id = a.project_id AND o.attempt_id = a.id AND o.export = $3
+            r#"SELECT a.project_id, coalesce(o.acked_seq, 0) AS "acked_seq!", coalesce(o.bytes, 0) AS "bytes!",
+                      jsonb_array_length(coalesce(e.spec -> 'exports', '[]')) AS "exports!"
+               FROM attempts a
+               JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+               JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
+               LEFT JOIN outputs o
+                 ON o.project_id = a.project_id AND o.attempt_id = a.id AND o.export = $3::bigint
                WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')"#,
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
-            fit::<_, i32>(export)?
+            i64::from(export)
         )
         .fetch_optional(&self.pool)
         .await?
         .ok_or(StoreError::Stale("the lease has ended"))?;
-        Ok(Growing { project: row.project_id.into(), acked_seq: fit(row.acked_seq)?, bytes: fit(row.bytes)? })
+        Ok(Growing {
+            project: row.project_id.into(),
+            acked_seq: fit(row.acked_seq)?,
+            bytes: fit(row.bytes)?,
+            exports: fit(row.exports)?,
+        })
     }
 
     /// Makes a piece known whose bytes are stored. Answers the last one that is stored without a gap: a repeated piece is
@@ -134,17 +145,18 @@ impl Store {
         }
     }
 
-    /// How many outputs of a live attempt are complete.
+    /// How many of the first `exports` outputs of a live attempt are complete.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn complete_outputs(&self, lease: Lease) -> Result<usize> {
+    pub async fn complete_outputs(&self, lease: Lease, exports: usize) -> Result<usize> {
         let count = sqlx::query_scalar!(
             r#"SELECT count(*) AS "count!" FROM outputs o
                JOIN attempts a ON a.project_id = o.project_id AND a.id = o.attempt_id
-               WHERE a.id = $1 AND a.lease_token = $2 AND o.completed_at IS NOT NULL"#,
+               WHERE a.id = $1 AND a.lease_token = $2 AND o.completed_at IS NOT NULL AND o.export < $3::bigint"#,
             lease.attempt.as_uuid(),
-            lease.token.as_uuid()
+            lease.token.as_uuid(),
+            fit::<_, i64>(exports)?
         )
         .fetch_one(&self.pool)
         .await?;

@@ -46,8 +46,17 @@ async fn keep(context: &Context, piece: v1::SendOutputRequest) -> Result<u64, St
         [] => None,
         bytes => Some(Digest::try_from(bytes).map_err(status::invalid)?),
     };
+    if piece.data.is_empty() && digest.is_none() {
+        return Err(Status::invalid_argument("only the last piece, with the digest of all, may be empty"));
+    }
     let store = &context.store;
     let growing = store.growing_output(lease, piece.export).await.map_err(status::store)?;
+    if u64::from(piece.export) >= growing.exports {
+        return Err(Status::invalid_argument(format!(
+            "the build has {} outputs, numbered from 0: none is {}",
+            growing.exports, piece.export
+        )));
+    }
     if piece.seq != growing.acked_seq + 1 {
         // It is there already, or others are missing before it; the answer says which.
         return Ok(growing.acked_seq);

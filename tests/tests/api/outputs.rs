@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use farm_proto::v1;
 use farm_tests::database::psql;
+use farm_tests::disk::SmallDisk;
 use farm_tests::farm::Farm;
 use farm_types::Digest;
 use tonic::{Code, Status};
@@ -180,6 +181,27 @@ async fn other_tokens_and_too_much_are_refused() {
             != "0"
     });
     assert_ne!(client.build(&id).await.state, "succeeded");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_to_the_worker() {
+    let mut farm = Farm::builder().start();
+    farm.stop_coordinator();
+    let disk = SmallDisk::mount(&farm.folder().join("coordinator"), "2m");
+    farm.start_coordinator();
+    let mut client = Client::connect(&farm).await;
+    let mut sim = Sim::connect(&client, hello("sim", 1)).await.unwrap();
+    submit(&mut client, "k").await;
+    let lease = sim.offer().await.lease.unwrap();
+    sim.start(&lease).await;
+    let large = vec![0; 4 << 20];
+    let refused = send(&mut sim, vec![piece(&lease, 0, 1, &large, None)]).await.unwrap_err();
+    // Not that it is away, for which a worker waits.
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("disk of the coordinator's state folder"), "{refused}");
+    disk.resize("64m");
+    assert_eq!(send(&mut sim, vec![piece(&lease, 0, 1, &large, None)]).await.unwrap(), [1]);
+    farm.stop_coordinator();
 }
 
 #[tokio::test]

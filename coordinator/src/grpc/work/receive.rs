@@ -64,10 +64,10 @@ async fn keep(context: &Context, piece: v1::SendOutputRequest) -> Result<u64, St
     let size = u64::try_from(piece.data.len()).unwrap_or(u64::MAX);
     let limit = context.config.limits.output_bytes;
     if growing.bytes.saturating_add(size) > limit {
-        return Err(Status::resource_exhausted(format!("an output has at most {limit} bytes on this farm")));
+        return Err(Status::out_of_range(format!("an output has at most {limit} bytes on this farm")));
     }
     let blob = store.name_blob(growing.project, BlobKind::Output).await.map_err(status::store)?;
-    context.blobs.put(growing.project, BlobKind::Output, blob, piece.data).await.map_err(status::blobs)?;
+    context.blobs.put(growing.project, BlobKind::Output, blob, piece.data).await.map_err(status::outputs)?;
     let piece = NewPiece { export: piece.export, seq: piece.seq, size, blob, digest };
     store.add_output_piece(lease, piece).await.map_err(status::store)
 }

@@ -27,7 +27,7 @@ use farm_types::snapshot::{ROOT_CONTEXT, named_root};
 use farm_types::{BuildSpec, Invalid, Platform};
 
 use super::now_ms;
-use super::watch::{Watched, exit, left_running, mode, watch};
+use super::watch::{LEFT_ENDING, Watched, exit, left_running, mode, watch};
 use crate::calls;
 use crate::config::{Address, Defaults, Setup};
 use crate::connect::Farm;
@@ -353,6 +353,10 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
             lines.extend(plan.wanted.gives_out().then(|| give::LEFT.to_owned()));
             display.finish(None, lines);
             return Ok(exit);
+        }
+        Watched::Abandoned => {
+            display.finish(None, vec![LEFT_ENDING.to_owned()]);
+            return Ok(Exit::Cancelled);
         }
     };
     let given = match last.state.as_str() {

@@ -205,7 +205,7 @@ impl Store {
         export: u32,
         from: u64,
     ) -> Result<Option<Vec<Piece>>> {
-        let export: i32 = fit(export)?;
+        let Ok(export) = i32::try_from(export) else { return Ok(None) };
         let attempt = sqlx::query_scalar!(
             "SELECT o.attempt_id FROM builds b
              JOIN jobs j ON j.project_id = b.project_id AND j.execution_id = b.execution_id AND j.platform = $3
@@ -226,7 +226,7 @@ impl Store {
             project.as_uuid(),
             attempt,
             export,
-            fit::<_, i64>(from)?
+            i64::try_from(from).unwrap_or(i64::MAX)
         )
         .fetch_all(&self.pool)
         .await?;

@@ -136,7 +136,10 @@ async fn pieces_are_stored_once_and_given_out_from_any_byte_on() {
         );
     }
     assert_eq!(fetch(&mut client, &id, 1, 0).await.unwrap(), b"");
-    assert_eq!(fetch(&mut client, &id, 2, 0).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(fetch(&mut client, &id, 0, u64::MAX).await.unwrap(), b"");
+    for export in [2, u32::MAX] {
+        assert_eq!(fetch(&mut client, &id, export, 0).await.unwrap_err().code(), Code::NotFound);
+    }
     let mut stranger = Client::with_token(&farm, "farm_nobody").await;
     assert_eq!(fetch(&mut stranger, &id, 0, 0).await.unwrap_err().code(), Code::Unauthenticated);
     // No attempt of it lives, so nothing more is taken.

@@ -74,6 +74,10 @@ impl Heard {
     fn wishes(&self) -> u32 {
         self.presses + self.ends
     }
+
+    fn is_any(&self) -> bool {
+        self.wishes() > 0 || self.leaves.is_some()
+    }
 }
 
 /// Tells what the command was asked for.
@@ -132,7 +136,12 @@ impl Interrupts {
 
     /// Waits for whichever of the two comes first: while there is no build yet they are the same.
     pub async fn any(&mut self) {
-        self.until(|heard| (heard.wishes() > 0 || heard.leaves.is_some()).then_some(())).await;
+        self.until(|heard| heard.is_any().then_some(())).await;
+    }
+
+    /// The same, without waiting.
+    pub fn is_any(&self) -> bool {
+        self.0.borrow().is_any()
     }
 
     async fn until<T>(&mut self, what: impl Fn(&Heard) -> Option<T>) -> T {

@@ -12,6 +12,7 @@ pub mod context;
 pub mod error;
 pub mod follow;
 pub mod image;
+pub mod input;
 pub mod interrupt;
 pub mod keys;
 pub mod output;

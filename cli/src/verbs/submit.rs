@@ -27,12 +27,13 @@ use farm_types::snapshot::{ROOT_CONTEXT, named_root};
 use farm_types::{BuildSpec, Invalid, Platform};
 
 use super::now_ms;
-use super::watch::{Watched, exit, left_running, mode, watch};
+use super::watch::{LEFT_ENDING, Watched, exit, left_running, mode, watch};
 use crate::calls;
 use crate::config::{Address, Defaults, Setup};
 use crate::connect::Farm;
 use crate::context::Source;
 use crate::error::{Error, Exit, Result};
+use crate::input::Input;
 use crate::interrupt::{Interrupts, Role};
 use crate::output::Out;
 use crate::output::display::{Display, Mode};
@@ -45,6 +46,7 @@ use crate::source::{self, Rest};
 use crate::switches;
 use crate::upload::{Sending, Uploaded};
 use buildx::Others;
+use call::Asked;
 use dry::DryRun;
 use give::Giving;
 use ignored::Ignored;
@@ -262,11 +264,27 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let mode = mode(args.progress, args.quiet, &setup.defaults)?;
     // Of an answer standard output has nothing but it.
     let asks = args.check || args.call.as_deref().is_some_and(|method| !method.starts_with("build"));
-    let mut plan = Plan::new(args, environment, std::io::stdin())?;
+    // A detached command that is ended ends as any other: it leaves no build to be cancelled.
+    // Nobody but who waits here has a use for an answer.
+    let is_answer = Asked::new(args.check, args.call.as_deref()).is_ok_and(|asked| asked.is_some());
+    let role = if is_answer { Role::Purpose } else { Role::Owner };
+    let mut interrupts = (!detach).then(|| Interrupts::listen(role));
+    // Listened for from here on, as what came from standard input lies on the disk.
+    let plan = Plan::new(args, environment, Input::until(interrupts.clone()));
+    if interrupts.as_ref().is_some_and(Interrupts::is_any) {
+        return Err(nothing_submitted());
+    }
+    let mut plan = plan?;
     let mut display = Display::new(mode, as_json || asks || plan.wanted.takes_stdout())?;
-    let giving = Giving::prepare(&mut plan).await?;
+    let giving = tokio::select! {
+        giving = Giving::prepare(&mut plan) => giving?,
+        () = told_to_end(interrupts.as_mut()) => return Err(nothing_submitted()),
+    };
     if dry_run {
-        let dry = DryRun::new(&plan, &giving, &setup.address).await?;
+        let dry = tokio::select! {
+            dry = DryRun::new(&plan, &giving, &setup.address) => dry?,
+            () = told_to_end(interrupts.as_mut()) => return Err(nothing_submitted()),
+        };
         let mut out = Out::stdout();
         if as_json {
             out.line(&json::text(&dry))
@@ -275,15 +293,11 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    // A detached command that is ended ends as any other: it leaves no build to be cancelled.
-    // Nobody but who waits here has a use for an answer.
-    let role = if plan.asked.is_some() { Role::Purpose } else { Role::Owner };
-    let mut interrupts = (!detach).then(|| Interrupts::listen(role));
     plan.result_files.clear()?;
     let sending = Arc::new(Sending::default());
     let ended = tokio::select! {
         brought = bring(&plan, &setup.address, &sending) => brought,
-        () = told_to_end(interrupts.as_mut()) => Err(Error::Cancelled("cancelled; nothing was submitted".to_owned())),
+        () = told_to_end(interrupts.as_mut()) => Err(nothing_submitted()),
         () = look_on(&mut display, &plan.location.shown, &sending) => return Ok(Exit::Done), // never
     };
     display.prepare(None);
@@ -354,6 +368,10 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
             display.finish(None, lines);
             return Ok(exit);
         }
+        Watched::Abandoned => {
+            display.finish(None, vec![LEFT_ENDING.to_owned()]);
+            return Ok(Exit::Cancelled);
+        }
     };
     let given = match last.state.as_str() {
         "succeeded" => giving.give(&farm, &last, &plan.wanted, interrupts.clone(), &mut display).await,
@@ -416,6 +434,11 @@ struct Brought {
     chosen: bool,
     /// What of the contexts was read; `None`: all.
     meant: Option<Sources>,
+}
+
+/// How it ends when it is told to before the build is submitted.
+fn nothing_submitted() -> Error {
+    Error::Cancelled("cancelled; nothing was submitted".to_owned())
 }
 
 /// Until the command is to end, if anybody listens.

@@ -85,6 +85,10 @@ pub(super) async fn see_out(
             display.finish(None, vec![left_running(id)]);
             return Ok(exit);
         }
+        Watched::Abandoned => {
+            display.finish(None, vec![LEFT_ENDING.to_owned()]);
+            return Ok(Exit::Cancelled);
+        }
     };
     let lines = summary(&last, display.warnings(), now_ms());
     display.finish(Some(&last), lines);
@@ -93,6 +97,9 @@ pub(super) async fn see_out(
     }
     Ok(exit(&last))
 }
+
+/// The last line of a command whose user did not wait for the end of a build that was to be cancelled.
+pub(super) const LEFT_ENDING: &str = "left; the farm still ends the build";
 
 /// The last line of a command whose user left the build running.
 pub(super) fn left_running(id: &str) -> String {
@@ -115,6 +122,8 @@ pub(super) enum Watched {
     Ended(Box<Build>),
     /// The build goes on; so the command ends.
     Left(Exit),
+    /// The build was to be cancelled, which the farm does without the command.
+    Abandoned,
 }
 
 /// Watches until the build has ended, or is left running. `rest` is the whole of a source of which a part was sent.
@@ -148,7 +157,7 @@ pub(super) async fn watch(
     let mut leaving = interrupts.clone();
     let last = tokio::select! {
         last = following => last?,
-        () = heed(farm, id, interrupts, &display) => return Ok(Watched::Left(Exit::Done)),
+        left = heed(farm, id, interrupts, &display) => return Ok(left),
         exit = leaving.leaving() => return Ok(Watched::Left(exit)),
         error = complete(farm, id, rest, wanted, &display) => {
             cancel(farm, id).await?;
@@ -189,8 +198,14 @@ async fn complete(
     }
 }
 
-/// Does what is asked for; returns when the user leaves the build running.
-async fn heed(farm: &Farm, id: &str, interrupts: &mut Interrupts, display: &RefCell<&mut Display>) {
+/// Does what is asked for; returns when the user leaves the build, running or not. The command ends as any other then, so that
+/// what it has put on the disk goes.
+async fn heed(
+    farm: &Farm,
+    id: &str,
+    interrupts: &mut Interrupts,
+    display: &RefCell<&mut Display>,
+) -> Watched {
     let can_ask = display.borrow().is_live() && Keys::can_be_read();
     let mut presses = 1;
     interrupts.press(presses).await;
@@ -207,7 +222,7 @@ async fn heed(farm: &Farm, id: &str, interrupts: &mut Interrupts, display: &RefC
         };
         display.borrow_mut().ask(None);
         match answer {
-            Some(b'l' | b'L') => return,
+            Some(b'l' | b'L') => return Watched::Left(Exit::Done),
             Some(b'c' | b'C') => break,
             _ => {
                 presses += 1;
@@ -227,6 +242,5 @@ async fn heed(farm: &Farm, id: &str, interrupts: &mut Interrupts, display: &RefC
         }
         () = interrupts.press(leave) => {}
     }
-    display.borrow_mut().finish(None, vec!["left; the farm still ends the build".to_owned()]);
-    std::process::exit(Exit::Cancelled.code().into());
+    Watched::Abandoned
 }

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farm_proto::v1;
 use farm_proto::v1::output_service_server::OutputService;
@@ -10,12 +11,16 @@ use farm_store::record::BuildRecord;
 use farm_store::seal::BlobKind;
 use farm_types::{Platform, ShortId};
 use futures::Stream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::status;
 use crate::context::Context;
 use crate::principal::Action;
+
+/// How often it is noted that a client fetches. Less than the shortest time for which outputs are kept, a minute.
+const NOTE: Duration = Duration::from_secs(20);
 
 /// The service.
 #[derive(Debug)]
@@ -52,6 +57,9 @@ impl OutputService for Outputs {
         let request = request.into_inner();
         let platform: Platform = request.platform.parse().map_err(status::invalid)?;
         let context = Arc::clone(&self.context);
+        // Noted first: what is found below is then not removed in the next moment.
+        context.store.note_fetch(build.project, build.id).await.map_err(status::store)?;
+        let mut noted = Instant::now();
         let pieces = context
             .store
             .output_pieces(build.project, build.id, &platform, request.export, request.offset)
@@ -75,6 +83,13 @@ impl OutputService for Outputs {
                 while !bytes.is_empty() {
                     let data = bytes.split_to(bytes.len().min(farm_proto::PIECE_BYTES));
                     yield v1::FetchOutputResponse { data };
+                    if noted.elapsed() >= NOTE {
+                        noted = Instant::now();
+                        // What is read needs no database, so one that is away for a moment doesn't end it.
+                        if let Err(error) = context.store.note_fetch(build.project, build.id).await {
+                            tracing::warn!(%error, build.id = %build.short_id, "can't note that outputs are being fetched");
+                        }
+                    }
                 }
             }
         };

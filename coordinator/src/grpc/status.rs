@@ -41,6 +41,19 @@ pub fn blobs(error: object_store::Error) -> Status {
     Status::unavailable("the farm's blob store does not answer; try again in a moment")
 }
 
+/// The status of a blob store's error where an output was to be kept. A worker waits for a coordinator that is unavailable;
+/// for space on a disk it must not.
+pub fn outputs(error: object_store::Error) -> Status {
+    if !is_full(&error) {
+        return blobs(error);
+    }
+    tracing::error!(%error, "the blob store is full");
+    Status::resource_exhausted(
+        "there is no space left for outputs (--output, --load) on the disk of the coordinator's state folder; free some, or \
+         lower retention.outputs_minutes",
+    )
+}
+
 /// The status of a log that can't be read.
 pub fn log(error: LogError) -> Status {
     match error {

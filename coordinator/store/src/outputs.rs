@@ -2,8 +2,8 @@
 //!
 //! An output grows only while its attempt's lease lives, piece after piece without gaps, and is complete with the piece
 //! that names its digest. A client is given outputs of succeeded attempts only. Pieces go when the client has released
-//! them, a while after the end of all builds that wanted them, or when their attempt came to nothing; the row that tells how
-//! much there was stays as long as the attempt's.
+//! them, a while after the end of all builds that wanted them or after somebody last fetched, or when their attempt came to
+//! nothing; the row that tells how much there was stays as long as the attempt's.
 
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Growing {
     pub acked_seq: u64,
     /// Bytes of these.
     pub bytes: u64,
+    /// How many outputs its attempt is to make.
+    pub exports: u64,
 }
 
 /// A piece whose bytes are stored and are to be known.
@@ -73,18 +75,27 @@ impl Store {
     /// [`StoreError::Stale`] when the lease isn't live.
     pub async fn growing_output(&self, lease: Lease, export: u32) -> Result<Growing> {
         let row = sqlx::query!(
-            r#"SELECT a.project_id, coalesce(o.acked_seq, 0) AS "acked_seq!", coalesce(o.bytes, 0) AS "bytes!"
-               FROM attempts a LEFT JOIN outputs o
-                 ON o.project_id = a.project_id AND o.attempt_id = a.id AND o.export = $3
+            r#"SELECT a.project_id, coalesce(o.acked_seq, 0) AS "acked_seq!", coalesce(o.bytes, 0) AS "bytes!",
+                      jsonb_array_length(coalesce(e.spec -> 'exports', '[]')) AS "exports!"
+               FROM attempts a
+               JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+               JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
+               LEFT JOIN outputs o
+                 ON o.project_id = a.project_id AND o.attempt_id = a.id AND o.export = $3::bigint
                WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')"#,
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
-            fit::<_, i32>(export)?
+            i64::from(export)
         )
         .fetch_optional(&self.pool)
         .await?
         .ok_or(StoreError::Stale("the lease has ended"))?;
-        Ok(Growing { project: row.project_id.into(), acked_seq: fit(row.acked_seq)?, bytes: fit(row.bytes)? })
+        Ok(Growing {
+            project: row.project_id.into(),
+            acked_seq: fit(row.acked_seq)?,
+            bytes: fit(row.bytes)?,
+            exports: fit(row.exports)?,
+        })
     }
 
     /// Makes a piece known whose bytes are stored. Answers the last one that is stored without a gap: a repeated piece is
@@ -134,17 +145,18 @@ impl Store {
         }
     }
 
-    /// How many outputs of a live attempt are complete.
+    /// How many of the first `exports` outputs of a live attempt are complete.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn complete_outputs(&self, lease: Lease) -> Result<usize> {
+    pub async fn complete_outputs(&self, lease: Lease, exports: usize) -> Result<usize> {
         let count = sqlx::query_scalar!(
             r#"SELECT count(*) AS "count!" FROM outputs o
                JOIN attempts a ON a.project_id = o.project_id AND a.id = o.attempt_id
-               WHERE a.id = $1 AND a.lease_token = $2 AND o.completed_at IS NOT NULL"#,
+               WHERE a.id = $1 AND a.lease_token = $2 AND o.completed_at IS NOT NULL AND o.export < $3::bigint"#,
             lease.attempt.as_uuid(),
-            lease.token.as_uuid()
+            lease.token.as_uuid(),
+            fit::<_, i64>(exports)?
         )
         .fetch_one(&self.pool)
         .await?;
@@ -193,7 +205,7 @@ impl Store {
         export: u32,
         from: u64,
     ) -> Result<Option<Vec<Piece>>> {
-        let export: i32 = fit(export)?;
+        let Ok(export) = i32::try_from(export) else { return Ok(None) };
         let attempt = sqlx::query_scalar!(
             "SELECT o.attempt_id FROM builds b
              JOIN jobs j ON j.project_id = b.project_id AND j.execution_id = b.execution_id AND j.platform = $3
@@ -214,7 +226,7 @@ impl Store {
             project.as_uuid(),
             attempt,
             export,
-            fit::<_, i64>(from)?
+            i64::try_from(from).unwrap_or(i64::MAX)
         )
         .fetch_all(&self.pool)
         .await?;
@@ -222,6 +234,21 @@ impl Store {
             .into_iter()
             .map(|row| Ok(Piece { start: fit(row.start)?, size: fit(row.size)?, blob: row.blob_id }));
         pieces.collect::<Result<_>>().map(Some)
+    }
+
+    /// A client fetches from a build's outputs: none of its execution counts as forgotten for a while more.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn note_fetch(&self, project: ProjectId, build: BuildId) -> Result<()> {
+        sqlx::query!(
+            "UPDATE builds SET fetched_at = farm_now() WHERE project_id = $1 AND id = $2",
+            project.as_uuid(),
+            build.as_uuid()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// The client of a build has what it wants of its outputs. Those of an execution that another build wants, too, stay.
@@ -246,7 +273,8 @@ impl Store {
     }
 
     /// Removes the pieces of at most `limit` outputs that nobody is to fetch any more: released, of an attempt that came to
-    /// nothing, or of builds that are all final for longer than `kept` (`None`: these stay). Answers how many.
+    /// nothing, or of builds that are all final, and of which nothing was fetched, for longer than `kept` (`None`: these
+    /// stay). Answers how many.
     ///
     /// # Errors
     /// Another coordinator leads.
@@ -260,7 +288,8 @@ impl Store {
              WHERE o.removed_at IS NULL AND a.finished_at IS NOT NULL AND (
                 a.state <> 'succeeded' OR o.released_at IS NOT NULL OR ($1::float8 IS NOT NULL AND NOT EXISTS (
                     SELECT FROM builds b WHERE b.project_id = j.project_id AND b.execution_id = j.execution_id
-                    AND (b.finished_at IS NULL OR b.finished_at >= farm_now() - make_interval(secs => $1)))))
+                    AND (b.finished_at IS NULL
+                         OR greatest(b.finished_at, b.fetched_at) >= farm_now() - make_interval(secs => $1)))))
              ORDER BY o.created_at LIMIT $2 FOR UPDATE OF o SKIP LOCKED",
             kept.map(|kept| kept.as_secs_f64()),
             limit

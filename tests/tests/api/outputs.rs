@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use farm_proto::v1;
 use farm_tests::database::psql;
+use farm_tests::disk::SmallDisk;
 use farm_tests::farm::Farm;
 use farm_types::Digest;
 use tonic::{Code, Status};
@@ -135,7 +136,10 @@ async fn pieces_are_stored_once_and_given_out_from_any_byte_on() {
         );
     }
     assert_eq!(fetch(&mut client, &id, 1, 0).await.unwrap(), b"");
-    assert_eq!(fetch(&mut client, &id, 2, 0).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(fetch(&mut client, &id, 0, u64::MAX).await.unwrap(), b"");
+    for export in [2, u32::MAX] {
+        assert_eq!(fetch(&mut client, &id, export, 0).await.unwrap_err().code(), Code::NotFound);
+    }
     let mut stranger = Client::with_token(&farm, "farm_nobody").await;
     assert_eq!(fetch(&mut stranger, &id, 0, 0).await.unwrap_err().code(), Code::Unauthenticated);
     // No attempt of it lives, so nothing more is taken.
@@ -162,14 +166,17 @@ async fn other_tokens_and_too_much_are_refused() {
         code(send(&mut sim, vec![piece(&stranger, 0, 1, b"x", None)]).await),
         Code::FailedPrecondition
     );
-    assert_eq!(
-        code(send(&mut sim, vec![piece(&lease, 0, 1, &[0; 11], None)]).await),
-        Code::ResourceExhausted
-    );
+    assert_eq!(code(send(&mut sim, vec![piece(&lease, 0, 1, &[0; 11], None)]).await), Code::OutOfRange);
     let two = vec![piece(&lease, 0, 1, &[0; 6], None), piece(&lease, 0, 2, &[0; 5], None)];
-    assert_eq!(code(send(&mut sim, two).await), Code::ResourceExhausted);
+    assert_eq!(code(send(&mut sim, two).await), Code::OutOfRange);
     let long = vec![0; farm_proto::OUTPUT_PIECE_BYTES + 1];
     assert_eq!(code(send(&mut sim, vec![piece(&lease, 0, 2, &long, None)]).await), Code::InvalidArgument);
+    // The spec has two, and a piece without bytes says nothing but that it is the last.
+    for piece in [2, u32::MAX].map(|export| piece(&lease, export, 1, b"x", Some(b"x"))) {
+        assert_eq!(code(send(&mut sim, vec![piece]).await), Code::InvalidArgument);
+    }
+    assert_eq!(code(send(&mut sim, vec![piece(&lease, 0, 2, b"", None)]).await), Code::InvalidArgument);
+    assert_eq!(psql(farm.database_url(), "SELECT export, acked_seq FROM outputs"), "0|1");
     // A worker that sends none has not done what it was to do.
     assert!(sim.finish(&lease, success()).await);
     until("it failed", || {
@@ -177,6 +184,27 @@ async fn other_tokens_and_too_much_are_refused() {
             != "0"
     });
     assert_ne!(client.build(&id).await.state, "succeeded");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_to_the_worker() {
+    let mut farm = Farm::builder().start();
+    farm.stop_coordinator();
+    let disk = SmallDisk::mount(&farm.folder().join("coordinator"), "2m");
+    farm.start_coordinator();
+    let mut client = Client::connect(&farm).await;
+    let mut sim = Sim::connect(&client, hello("sim", 1)).await.unwrap();
+    submit(&mut client, "k").await;
+    let lease = sim.offer().await.lease.unwrap();
+    sim.start(&lease).await;
+    let large = vec![0; 4 << 20];
+    let refused = send(&mut sim, vec![piece(&lease, 0, 1, &large, None)]).await.unwrap_err();
+    // Not that it is away, for which a worker waits.
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("disk of the coordinator's state folder"), "{refused}");
+    disk.resize("64m");
+    assert_eq!(send(&mut sim, vec![piece(&lease, 0, 1, &large, None)]).await.unwrap(), [1]);
+    farm.stop_coordinator();
 }
 
 #[tokio::test]
@@ -213,19 +241,30 @@ async fn what_nobody_is_to_fetch_any_more_goes() {
     assert!(build.jobs[0].outputs.iter().all(|output| output.removed_ms > 0), "{build:?}");
     assert_eq!(build.jobs[0].outputs[0].bytes, 5);
 
-    // Of one that nobody came for: not before its time.
+    // Of one that nobody came for, and of one that somebody did: not before its time.
     let mut sim = Sim::connect(&client, hello("sim-3", 1)).await.unwrap();
-    let id = submit(&mut client, "forgotten").await.id;
-    let lease = sim.offer().await.lease.unwrap();
-    sim.start(&lease).await;
-    succeed(&mut sim, &lease).await;
-    client.follow(&id).await;
+    let mut made = Vec::new();
+    for key in ["forgotten", "fetched"] {
+        let id = submit(&mut client, key).await.id;
+        let lease = sim.offer().await.lease.unwrap();
+        sim.start(&lease).await;
+        succeed(&mut sim, &lease).await;
+        client.follow(&id).await;
+        made.push(id);
+    }
+    let [forgotten, fetched] = &made[..] else { unreachable!() };
     let pass = |interval: &str| {
         psql(farm.database_url(), &format!("UPDATE farm_clock SET shift = shift + interval '{interval}'"))
     };
     pass("29 minutes");
-    assert_eq!(fetch(&mut client, &id, 0, 0).await.unwrap(), b"abcde");
+    assert_eq!(fetch(&mut client, fetched, 0, 0).await.unwrap(), b"abcde");
+    assert_eq!(stored(&farm), ("6".to_owned(), 6));
     pass("2 minutes");
-    until("the forgotten one's pieces are gone", || stored(&farm) == ("0".to_owned(), 0));
-    assert!(fetch(&mut client, &id, 0, 0).await.unwrap_err().message().contains("submit it again"));
+    until("the forgotten one's pieces are gone", || stored(&farm) == ("3".to_owned(), 3));
+    assert!(fetch(&mut client, forgotten, 0, 0).await.unwrap_err().message().contains("submit it again"));
+    // All of its outputs count as wanted: who fetches one goes on with the next.
+    assert_eq!(fetch(&mut client, fetched, 1, 0).await.unwrap(), b"");
+    assert_eq!(fetch(&mut client, fetched, 0, 2).await.unwrap(), b"cde");
+    pass("31 minutes");
+    until("the fetched one's pieces are gone", || stored(&farm) == ("0".to_owned(), 0));
 }

@@ -159,7 +159,12 @@ fn a_second_ctrl_c_leaves_at_once_while_the_farm_has_not_said_what_it_accepted()
 fn a_second_ctrl_c_leaves_at_once_even_when_the_farm_does_not_answer() {
     let mut farm = Farm::builder().start();
     let context = Context::new("FROM scratch\nCOPY Dockerfile /\n");
-    let mut cli = farm.cli_spawn("submit", &["submit", context.text(), "--platform", "linux/amd64"]);
+    let iidfile = farm.folder().join("iid");
+    std::fs::write(&iidfile, "of an earlier build").unwrap();
+    let to = repository("second-press");
+    let iid = iidfile.to_str().unwrap();
+    let args = ["submit", context.text(), "--platform", "linux/amd64", "-t", &to, "--iidfile", iid];
+    let mut cli = farm.cli_spawn("submit", &args);
     cli.wait_for_line("linux/amd64  waiting", LONG);
     let id = build_id(&cli.output());
     farm.coordinator().pause();
@@ -167,6 +172,9 @@ fn a_second_ctrl_c_leaves_at_once_even_when_the_farm_does_not_answer() {
     cli.wait_for_line(&format!("cancelling build {id}; Ctrl-C again to leave at once"), AT_ONCE);
     cli.signal(Signal::INT);
     assert_eq!(cli.wait_exit(AT_ONCE).code(), Some(130));
+    says(&cli.output(), &["left; the farm still ends the build"]);
+    // What it had begun to write goes, as at any other end.
+    assert!(!iidfile.exists());
     farm.coordinator().cont();
 }
 

@@ -1,10 +1,11 @@
 //! What signals do to the command and to its build: a wish to end cancels it, a terminal that goes away doesn't, and who only
 //! looks on only stops looking.
 
-use std::io::Read as _;
-use std::process::Command;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use farm_tests::bed::Bed;
 use farm_tests::farm::Farm;
 use farm_tests::process::{Child, run};
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
@@ -39,6 +40,41 @@ fn a_signal_before_anything_is_submitted_leaves_no_build() {
         farm.coordinator().cont();
     }
     assert_eq!(builds(&farm), 0);
+}
+
+#[test]
+fn a_signal_while_standard_input_is_read_leaves_nothing_on_the_disk() {
+    let farm = Farm::builder().start();
+    // The begin of an archive, in the middle of a file.
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1 << 20);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "Dockerfile", std::io::repeat(b'#').take(1 << 20)).unwrap();
+    let archive = archive.into_inner().unwrap();
+    let dockerfile = b"FROM scratch\n";
+    let context = Context::new("FROM scratch\n");
+    for (args, begin) in [
+        (vec!["submit", "-", "--platform", "linux/amd64"], &archive[..100_000]),
+        (vec!["submit", "-", "--platform", "linux/amd64"], dockerfile),
+        (vec!["submit", context.text(), "-f", "-", "--platform", "linux/amd64"], dockerfile),
+    ] {
+        let folder = Bed::from_env().folder("stdin");
+        let mut command = farm.command(&args);
+        command.env("TMPDIR", folder.path()).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut cli = command.spawn().unwrap();
+        let mut input = cli.stdin.take().unwrap();
+        input.write_all(begin).unwrap();
+        let left = || std::fs::read_dir(folder.path()).unwrap().count();
+        until("it reads", LONG, || (left() > 0).then_some(()));
+        rustix::process::kill_process(rustix::process::Pid::from_child(&cli), Signal::INT).unwrap();
+        let mut said = String::new();
+        cli.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(cli.wait().unwrap().code(), Some(130), "{args:?}: {said}");
+        says(&said, &["cancelled; nothing was submitted"]);
+        assert_eq!(left(), 0, "{args:?}");
+        drop(input);
+    }
 }
 
 #[test]

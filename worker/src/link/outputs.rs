@@ -28,6 +28,8 @@ use crate::desk::Lease;
 const MOST_UNACKED: usize = 4 * OUTPUT_PIECE_BYTES;
 /// How long a coordinator may refuse all that it is sent before the output is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may answer that it can't take anything at present, like one whose database is away.
+const LONG_PATIENCE: Duration = Duration::from_secs(600);
 /// Parts between the engine and us.
 const QUEUE: usize = 16;
 /// Pieces between us and the connection.
@@ -94,6 +96,8 @@ struct Sender {
     retry_at: Option<Instant>,
     /// Since when the coordinator has answered with nothing but refusals.
     refused_since: Option<Instant>,
+    /// Since when it has answered, without a break, that it can't at present.
+    unavailable_since: Option<Instant>,
 }
 
 /// What woke it.
@@ -124,6 +128,7 @@ impl Sender {
             backoff: Backoff::default(),
             retry_at: None,
             refused_since: None,
+            unavailable_since: None,
         }
     }
 
@@ -154,20 +159,22 @@ impl Sender {
     }
 
     fn refused(&mut self, status: &Status) -> Result<(), OutputError> {
-        if status.code() == Code::ResourceExhausted {
+        if status.code() == Code::OutOfRange {
             return Err(self.too_long());
         }
-        match Refusal::of(status) {
+        let is_over = match Refusal::of(status) {
             Refusal::Superseded => return Err(OutputError::Superseded),
-            Refusal::Away => {}
-            Refusal::Missing | Refusal::Refused => {
-                let since = *self.refused_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= PATIENCE {
-                    let why = format!("the coordinator does not take what was made: {}", status.message());
-                    let failure = Failure::new(Cause::Infrastructure, "output_refused", why);
-                    return Err(OutputError::Failed(Box::new(failure)));
-                }
+            Refusal::Away if !is_answer(status) => {
+                self.unavailable_since = None;
+                false
             }
+            Refusal::Away => is_longer(&mut self.unavailable_since, LONG_PATIENCE),
+            Refusal::Missing | Refusal::Refused => is_longer(&mut self.refused_since, PATIENCE),
+        };
+        if is_over {
+            let why = format!("the coordinator does not take what was made: {}", status.message());
+            let failure = Failure::new(Cause::Infrastructure, "output_refused", why);
+            return Err(OutputError::Failed(Box::new(failure)));
         }
         self.lost();
         Ok(())
@@ -266,6 +273,7 @@ impl Sender {
     fn acknowledge(&mut self, acked: u64) {
         self.backoff.reset();
         self.refused_since = None;
+        self.unavailable_since = None;
         while self.unacked.front().is_some_and(|piece| piece.seq <= acked) {
             if let Some(piece) = self.unacked.pop_front() {
                 self.unacked_bytes -= piece.data.len();
@@ -274,6 +282,16 @@ impl Sender {
         // It may know more than this line was sent: an earlier acknowledgement got lost.
         self.sent_seq = self.sent_seq.max(acked.min(self.next_seq - 1));
     }
+}
+
+/// Whether somebody said this; else it was made here, of an error of the connection.
+fn is_answer(status: &Status) -> bool {
+    std::error::Error::source(status).is_none()
+}
+
+/// Whether this has lasted for so long; it lasts from now on if it did not yet.
+fn is_longer(since: &mut Option<Instant>, patience: Duration) -> bool {
+    since.get_or_insert_with(Instant::now).elapsed() >= patience
 }
 
 /// One stream to the coordinator.

@@ -103,5 +103,43 @@ async fn what_is_too_long_or_not_wanted_ends_at_once() {
         sent.unwrap_err()
     };
     assert_eq!(refused(Status::failed_precondition("superseded")).await, OutputError::Superseded);
-    assert_eq!(code(refused(Status::resource_exhausted("too long")).await).1, "output_too_large");
+    assert_eq!(code(refused(Status::out_of_range("too long")).await).1, "output_too_large");
+}
+
+#[tokio::test]
+async fn a_coordinator_that_answers_is_given_up_in_time_and_one_that_is_away_is_not() {
+    let fake = Fake::start().await;
+    let away = || {
+        let mut status = Status::unavailable("tcp connect error");
+        status.set_source(std::sync::Arc::new(std::io::Error::other("connection refused")));
+        status
+    };
+    let full = || Status::resource_exhausted("there is no space left");
+    let database = || Status::unavailable("the database does not answer");
+    let sender = || Sender::new(fake.client(), lease(), 0, u64::MAX, mpsc::channel(1).1);
+    // As if so much time had passed.
+    let after = |sender: &mut Sender, seconds, status: Status| {
+        for since in [&mut sender.refused_since, &mut sender.unavailable_since].into_iter().flatten() {
+            *since -= Duration::from_secs(seconds);
+        }
+        sender.refused(&status)
+    };
+    for (status, patience) in [(full(), 60), (database(), 600)] {
+        let mut sender = sender();
+        after(&mut sender, 0, status.clone()).unwrap();
+        after(&mut sender, patience - 10, status.clone()).unwrap();
+        let OutputError::Failed(failure) = after(&mut sender, 10, status.clone()).unwrap_err() else {
+            panic!("{status}")
+        };
+        assert_eq!((failure.cause, &*failure.code), (Cause::Infrastructure, "output_refused"));
+        assert!(failure.message.contains(status.message()), "{failure:?}");
+        // What is taken meanwhile begins it anew.
+        sender.acknowledge(0);
+        after(&mut sender, 1, status).unwrap();
+    }
+    // Nobody's silence is held against it, nor what it said before it.
+    let mut sender = sender();
+    for status in [database(), away(), away(), database(), away()] {
+        after(&mut sender, 700, status).unwrap();
+    }
 }

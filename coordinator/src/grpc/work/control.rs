@@ -278,7 +278,8 @@ impl Desk {
             Err(StoreError::Stale(_)) => (Vec::new(), 0),
             Err(error) => return Err(status::store(error)),
         };
-        if exports > 0 && self.context.store.complete_outputs(lease).await.map_err(status::store)? < exports {
+        let store = &self.context.store;
+        if exports > 0 && store.complete_outputs(lease, exports).await.map_err(status::store)? < exports {
             let why =
                 "the worker built it and sent no output of it; it is older than this coordinator: update it";
             return Ok(Outcome::Failed(Failure::new(Cause::Infrastructure, "output_missing", why)));

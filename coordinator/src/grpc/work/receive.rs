@@ -46,8 +46,17 @@ async fn keep(context: &Context, piece: v1::SendOutputRequest) -> Result<u64, St
         [] => None,
         bytes => Some(Digest::try_from(bytes).map_err(status::invalid)?),
     };
+    if piece.data.is_empty() && digest.is_none() {
+        return Err(Status::invalid_argument("only the last piece, with the digest of all, may be empty"));
+    }
     let store = &context.store;
     let growing = store.growing_output(lease, piece.export).await.map_err(status::store)?;
+    if u64::from(piece.export) >= growing.exports {
+        return Err(Status::invalid_argument(format!(
+            "the build has {} outputs, numbered from 0: none is {}",
+            growing.exports, piece.export
+        )));
+    }
     if piece.seq != growing.acked_seq + 1 {
         // It is there already, or others are missing before it; the answer says which.
         return Ok(growing.acked_seq);
@@ -55,10 +64,10 @@ async fn keep(context: &Context, piece: v1::SendOutputRequest) -> Result<u64, St
     let size = u64::try_from(piece.data.len()).unwrap_or(u64::MAX);
     let limit = context.config.limits.output_bytes;
     if growing.bytes.saturating_add(size) > limit {
-        return Err(Status::resource_exhausted(format!("an output has at most {limit} bytes on this farm")));
+        return Err(Status::out_of_range(format!("an output has at most {limit} bytes on this farm")));
     }
     let blob = store.name_blob(growing.project, BlobKind::Output).await.map_err(status::store)?;
-    context.blobs.put(growing.project, BlobKind::Output, blob, piece.data).await.map_err(status::blobs)?;
+    context.blobs.put(growing.project, BlobKind::Output, blob, piece.data).await.map_err(status::outputs)?;
     let piece = NewPiece { export: piece.export, seq: piece.seq, size, blob, digest };
     store.add_output_piece(lease, piece).await.map_err(status::store)
 }

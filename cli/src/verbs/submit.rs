@@ -194,7 +194,7 @@ pub struct Args {
     load: bool,
 
     /// Publish to the registries of the tags, as is done when neither --output nor --load is given
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     push: Option<bool>,
 
     #[command(flatten)]

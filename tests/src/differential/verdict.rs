@@ -75,6 +75,15 @@ pub const DECIDED: &[Decided] = &[
         },
     },
     Decided {
+        name: "the .dockerignore of an archive counts",
+        reason: "an archive and the folder that it was made of give the same image; buildx reads it in a folder only",
+        applies: |case, difference, _, _| {
+            matches!(case.form, Form::Archive { .. })
+                && difference.class == "file.missing"
+                && case.context.iter().any(|node| node.path == b".dockerignore")
+        },
+    },
+    Decided {
         name: "two names of one file are two files",
         reason: "sources are kept by content: the same bytes are sent and kept once, under any number of names",
         applies: |_, difference, _, _| {

@@ -206,26 +206,36 @@ async fn an_engine_has_the_slots_of_its_largest_worker_that_is_there() {
 #[tokio::test]
 async fn a_leader_that_is_stopped_in_the_middle_of_a_transaction_is_followed_within_three_seconds() {
     let world = world().await;
-    let (worker, _) = world.worker("w", 1).await;
-    let build = world.submit("k", "linux/amd64", &[]).await;
-    let assignment = world.assignment(build, 0, worker).await;
+    let (worker, _) = world.worker("w", 50).await;
     let begin = Instant::now();
-    let mut lease = std::pin::pin!(world.store.lease(world.epoch, assignment, LEASE));
-    // Nobody polls it any more once it holds the leader's row: the session is as one of a process that was stopped.
     // A session of its own looks faster than the database ends what does nothing.
     let mut looker = farm_tests::session::Session::open(world.database.url());
     let mut count = |sql: &str| looker.ask(&format!("SELECT count(*) FROM ({sql}) AS found")) != "0";
     let works = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
                  AND pid <> pg_backend_pid()";
-    while count("SELECT FROM leader FOR UPDATE SKIP LOCKED") {
-        assert!(futures::poll!(&mut lease).is_pending(), "it never came to hold the leader's row");
-        assert!(begin.elapsed() < Duration::from_secs(20), "the lease took too long");
-        tokio::task::yield_now().await;
-        // One answer at a time, so that it can't hold the row and be through with it between two looks.
-        while count(works) {
-            assert!(begin.elapsed() < Duration::from_secs(20), "a statement took too long");
+    let mut through = 0;
+    let lease = 'stopped: loop {
+        let build = world.submit(&format!("k{through}"), "linux/amd64", &[]).await;
+        let assignment = world.assignment(build, 0, worker).await;
+        let mut lease = Box::pin(world.store.lease(world.epoch, assignment, LEASE));
+        // Nobody polls it any more once it holds the leader's row: the session is as one of a process that was stopped.
+        loop {
+            assert!(begin.elapsed() < Duration::from_secs(20), "no lease was met holding the leader's row");
+            if futures::poll!(&mut lease).is_ready() {
+                // On a busy machine answers are there before they are waited for, and it is through at once.
+                through += 1;
+                break;
+            }
+            tokio::task::yield_now().await;
+            // One answer at a time, so that it can't hold the row and be through with it between two looks.
+            while count(works) {
+                assert!(begin.elapsed() < Duration::from_secs(20), "a statement took too long");
+            }
+            if !count("SELECT FROM leader FOR UPDATE SKIP LOCKED") {
+                break 'stopped lease;
+            }
         }
-    }
+    };
     // Renewed at the last moment.
     let kept = world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap();
     assert!(matches!(kept, Leadership::Kept { .. }), "{kept:?}");
@@ -245,7 +255,7 @@ async fn a_leader_that_is_stopped_in_the_middle_of_a_transaction_is_followed_wit
     assert!(epoch.0 > world.epoch.0);
     // When it goes on, its transaction is gone.
     assert!(lease.await.is_err());
-    assert_eq!(world.slots_used(), 0);
+    assert_eq!(world.slots_used(), through);
 }
 
 #[tokio::test]

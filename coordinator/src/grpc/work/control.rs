@@ -160,6 +160,9 @@ impl Desk {
                 Some(Said::Probed(probed)) => self.probed(probed).await?,
                 Some(Said::Bye(_)) => {
                     tracing::info!(worker.id = %self.worker, "the worker says goodbye");
+                    // First, or what it gives back might be given to it again.
+                    let left = self.context.store.worker_disconnected(self.worker, self.connection).await;
+                    left.map_err(status::store)?;
                     self.release_all().await?;
                     return Ok(());
                 }

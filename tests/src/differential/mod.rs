@@ -125,8 +125,11 @@ fn build(farm: &Farm, case: &Case, folder: &Path, platform: &str) -> Finding {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut differences = compare(&ours, &theirs, now);
     differences.extend(unread.map(|text| Difference { class: "image".to_owned(), all: vec![text] }));
-    let mut reading =
-        if theirs.ended == Ended::Built { reading::differences(case, folder) } else { Vec::new() };
+    let mut reading = if theirs.ended == Ended::Built {
+        reading::differences(case, folder, &platform.parse().unwrap())
+    } else {
+        Vec::new()
+    };
     // A base image's ONBUILD can't be known from the Dockerfile; all else can.
     let is_known = !String::from_utf8_lossy(&case.dockerfile).contains(ONBUILD_BASE);
     if ours.attempts.is_some_and(|attempts| attempts > 1) && is_known {

@@ -10,6 +10,8 @@
 
 use std::collections::HashSet;
 
+use farm_dockerfile::matches;
+
 use super::tree::{TreeEntry, TreeKind, find, subtree};
 
 /// As many links as Linux follows in one path (path_resolution(7)).
@@ -102,35 +104,6 @@ fn clean(folder: &str, path: &str) -> Vec<String> {
         }
     }
     names
-}
-
-/// Whether a name matches a pattern of `*` and `?`.
-fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    let (mut p, mut n) = (0, 0);
-    // Where to go on after a mismatch: the last star takes one character more.
-    let mut retry: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                retry = Some((p, n));
-                p += 1;
-            }
-            Some(&c) if c == '?' || c == name[n] => {
-                p += 1;
-                n += 1;
-            }
-            _ => match retry {
-                Some((star, from)) => {
-                    retry = Some((star, from + 1));
-                    p = star + 1;
-                    n = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&c| c == '*')
 }
 
 #[cfg(test)]

@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farm_proto::v1::{AttemptEvent, SendEventsRequest, SendEventsResponse};
-use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
+use tonic::Status;
 
 use super::chunks::Chunker;
 use super::limit::LogLimit;
+use super::line::{Incoming, Line, at, next_answer, room};
 use super::{Backoff, Client, Refusal};
 use crate::desk::Lease;
 
@@ -137,7 +137,7 @@ struct Pump {
     next_seq: u64,
     /// The highest number that was sent on this line.
     sent_seq: u64,
-    line: Option<Line>,
+    line: Option<Line<SendEventsRequest, SendEventsResponse>>,
     backoff: Backoff,
     retry_at: Option<Instant>,
     /// Since when the coordinator has answered with nothing but refusals.
@@ -273,47 +273,6 @@ impl Pump {
         }
         // It may know more than this line was sent: an earlier acknowledgement got lost.
         self.sent_seq = self.sent_seq.max(acked.min(self.next_seq - 1));
-    }
-}
-
-/// One stream to the coordinator.
-struct Line {
-    outgoing: mpsc::Sender<SendEventsRequest>,
-    incoming: Incoming,
-}
-
-/// The coordinator's side of it. Its head may come only after our first chunk, so we don't wait for it.
-enum Incoming {
-    Opening(BoxFuture<'static, Result<Response<Streaming<SendEventsResponse>>, Status>>),
-    Open(Box<Streaming<SendEventsResponse>>),
-}
-
-async fn next_answer(incoming: Option<&mut Incoming>) -> Result<Option<SendEventsResponse>, Status> {
-    let Some(incoming) = incoming else { return std::future::pending().await };
-    if let Incoming::Opening(opening) = incoming {
-        *incoming = Incoming::Open(Box::new(opening.await?.into_inner()));
-    }
-    match incoming {
-        Incoming::Open(stream) => stream.message().await,
-        Incoming::Opening(_) => std::future::pending().await,
-    }
-}
-
-async fn room(outgoing: Option<&mpsc::Sender<SendEventsRequest>>) {
-    match outgoing {
-        Some(outgoing) => match outgoing.reserve().await {
-            Ok(permit) => drop(permit),
-            // The line is dead; its answer tells why.
-            Err(_) => std::future::pending().await,
-        },
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -9,6 +9,7 @@ pub mod chunks;
 pub mod control;
 pub mod events;
 pub mod limit;
+mod line;
 pub mod outputs;
 pub mod session;
 

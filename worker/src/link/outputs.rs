@@ -14,12 +14,13 @@ use farm_proto::OUTPUT_PIECE_BYTES;
 use farm_proto::v1::{SendOutputRequest, SendOutputResponse};
 use farm_types::digest::Hasher;
 use farm_types::{Cause, Export, Failure};
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::try_join_all;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Response, Status, Streaming};
+use tonic::{Code, Status};
 
+use super::line::{Incoming, Line, at, next_answer, room};
 use super::{Backoff, Client, Refusal};
 use crate::buildkit::{Output, OutputPart};
 use crate::desk::Lease;
@@ -91,7 +92,7 @@ struct Sender {
     next_seq: u64,
     /// The highest number that was sent on this line.
     sent_seq: u64,
-    line: Option<Line>,
+    line: Option<Line<SendOutputRequest, SendOutputResponse>>,
     backoff: Backoff,
     retry_at: Option<Instant>,
     /// Since when the coordinator has answered with nothing but refusals.
@@ -292,47 +293,6 @@ fn is_answer(status: &Status) -> bool {
 /// Whether this has lasted for so long; it lasts from now on if it did not yet.
 fn is_longer(since: &mut Option<Instant>, patience: Duration) -> bool {
     since.get_or_insert_with(Instant::now).elapsed() >= patience
-}
-
-/// One stream to the coordinator.
-struct Line {
-    outgoing: mpsc::Sender<SendOutputRequest>,
-    incoming: Incoming,
-}
-
-/// The coordinator's side of it. Its head may come only after our first piece, so we don't wait for it.
-enum Incoming {
-    Opening(BoxFuture<'static, Result<Response<Streaming<SendOutputResponse>>, Status>>),
-    Open(Box<Streaming<SendOutputResponse>>),
-}
-
-async fn next_answer(incoming: Option<&mut Incoming>) -> Result<Option<SendOutputResponse>, Status> {
-    let Some(incoming) = incoming else { return std::future::pending().await };
-    if let Incoming::Opening(opening) = incoming {
-        *incoming = Incoming::Open(Box::new(opening.await?.into_inner()));
-    }
-    match incoming {
-        Incoming::Open(stream) => stream.message().await,
-        Incoming::Opening(_) => std::future::pending().await,
-    }
-}
-
-async fn room(outgoing: Option<&mpsc::Sender<SendOutputRequest>>) {
-    match outgoing {
-        Some(outgoing) => match outgoing.reserve().await {
-            Ok(permit) => drop(permit),
-            // The line is dead; its answer tells why.
-            Err(_) => std::future::pending().await,
-        },
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use farm_types::pattern::PatternSet;
 use serde_json::Value;
 
-use super::case::{Case, Form};
+use super::case::{Case, Form, Kind};
 use super::image::{Entry, Image, Layer};
 use super::outcome::{Ended, Outcome};
 
@@ -80,7 +81,7 @@ pub const DECIDED: &[Decided] = &[
         applies: |case, difference, _, _| {
             matches!(case.form, Form::Archive { .. })
                 && difference.class == "file.missing"
-                && case.context.iter().any(|node| node.path == b".dockerignore")
+                && difference.every(|path| is_ignored(case, path))
         },
     },
     Decided {
@@ -226,8 +227,19 @@ fn merged(layers: &[Layer]) -> BTreeMap<&[u8], &Entry> {
     layers.iter().flat_map(|layer| &layer.files).map(|(path, entry)| (path.as_slice(), entry)).collect()
 }
 
+/// Whether the case's `.dockerignore` leaves out what may have been copied to this path.
+fn is_ignored(case: &Case, path: &str) -> bool {
+    let file = case.context.iter().find(|node| node.path == b".dockerignore");
+    let Some(Kind::File(text)) = file.map(|node| &node.kind) else { return false };
+    let Ok(patterns) = PatternSet::parse(&String::from_utf8_lossy(text)) else { return false };
+    // Copied with the folders above it or without.
+    let rests = path.match_indices('/').map(|(at, _)| &path[at + 1..]);
+    std::iter::once(path).chain(rests).any(|rest| patterns.is_excluded(rest))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::case::Node;
     use super::*;
     use serde_json::json;
 
@@ -373,5 +385,21 @@ mod tests {
         let linked = with(|file| file.is_hardlink = true);
         assert!(covered(&folder, &built(), &linked));
         assert!(!covered(&folder, &linked, &built()));
+    }
+
+    #[test]
+    fn only_what_an_archives_ignore_file_names_may_be_missing() {
+        let mut case = crate::differential::generate_one(1, 1);
+        case.form = Form::Archive { format: "gnu", compress: false };
+        case.context = vec![Node::file(".dockerignore", b"*.log\n!keep.log\n")];
+        let missing = |path: &str| Difference { class: "file.missing".into(), all: vec![path.into()] };
+        let is_meant = |case: &Case, path: &str| {
+            decided(case, &missing(path), &Outcome::default(), &Outcome::default()).is_some()
+        };
+        assert!(
+            is_meant(&case, "all/c.log") && !is_meant(&case, "all/keep.log") && !is_meant(&case, "all/c.txt")
+        );
+        case.form = Form::Folder;
+        assert!(!is_meant(&case, "all/c.log"));
     }
 }

@@ -1,4 +1,4 @@
-//! What workers call.
+//! What workers call: the control stream (`control`), the source (`fetch`), events, and outputs (`receive`).
 
 mod control;
 mod fetch;

@@ -2,6 +2,9 @@
 //!
 //! Invariant: an [`Engine`] holds no state of any build. Each solve dials a connection of its own, so that
 //! what happens to one cannot hold up another, and closing it frees all that the solve had.
+//!
+//! Beside it: where it is (`address`), how it is dialled (`connect`), what only Docker answers (`docker`), what it keeps
+//! (`disk`), and the proof that it runs a platform (`probe`, by the programs of `elf`).
 
 pub(super) mod address;
 pub(super) mod connect;

@@ -1,7 +1,8 @@
 //! Follows a solve's status and sends it on as events.
 //!
 //! Invariants: a receiver that is gone holds nothing up, its events are dropped; a slow one holds up only this
-//! task. A broken status stream is opened again, and nothing is told twice (see [`collected`]).
+//! task. A broken status stream is opened again, and nothing is told twice (see [`collected`]; `stepname`
+//! reads the names of steps).
 
 pub(super) mod collected;
 mod stepname;

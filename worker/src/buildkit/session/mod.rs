@@ -8,6 +8,9 @@
 //! Invariant: [`Session::lost`] resolves as soon as that inner connection is over, whoever ended it. Without a
 //! session a running step goes on, but the solve fails only a minute later; so whoever waits for a solve
 //! watches this too.
+//!
+//! `filesync` serves the source (`followpaths`: what of it is asked for; `times`: under which times), `filesend` takes what
+//! is made, and `receive` makes an `archive` of a folder's files.
 
 mod archive;
 mod filesend;

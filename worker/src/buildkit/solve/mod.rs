@@ -2,6 +2,8 @@
 //!
 //! Invariant: whatever ends it, the order is: the Solve call, then its status, then the session, then the
 //! connection. The call's end is what kills a running step; a session that goes first would leave it running.
+//!
+//! `request` says in BuildKit's words what is asked; `call` asks a frontend something instead of building.
 
 mod call;
 mod request;

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Checks and tests, from a bare Debian or Ubuntu machine with Rust to a verdict.
 #
-#   tests/run.sh [unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
+#   tests/run.sh [quick|unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
 #   tests/run.sh faults [--seed N] [--faults N] | --steps | --pressure SECONDS
 #   tests/run.sh differential [--seed N] [--cases N | --case K] [--keep DIR]
 #   tests/run.sh bed [COMMAND...] | env [COMMAND...] | sqlx
 #
+#   quick   for in between: lints of programs and libraries, and their unit tests; some 30 seconds after a change of a line
 #   unit    lints, and the tests that need nothing but a CPU
 #   store   tests of the database layer, in the test bed
 #   api     tests of farm's processes over their interfaces, in the test bed
@@ -31,7 +32,7 @@
 # variables count, a proxy for what has to be downloaded, and where Rust is:
 #
 # FARM_INSTALL_DENY=1   build cargo-deny when it is missing (takes minutes; without it that check is skipped)
-# FARM_SKIP_LINT=1      no fmt, clippy and deny: for a quick look at tests only
+# FARM_SKIP_LINT=1      no fmt, clippy and deny; what is compiled is then what `cargo build` made
 # FARM_KEEP=1           leave the test bed's folder as it is at the end
 # FARM_TEST_BED=DIR     another folder for the test bed, so that two can run at once
 # FARM_LOCKED=1         a lock file that does not fit is an error
@@ -151,7 +152,7 @@ install_tools() {
     farm_say "building cargo-nextest, once; takes some minutes"
     cargo install --locked cargo-nextest
   fi
-  if [ "$1" != unit ]; then farm_install; fi
+  case "$1" in quick | unit) ;; *) farm_install ;; esac
 }
 
 # The base images are made while cargo compiles; the two hardly wait for each other.
@@ -169,16 +170,21 @@ wait_base_images() {
   [ "$rc" = 0 ] || { cat target/base-images.log >&2; finish "$rc"; }
 }
 
-# Everything is compiled here, once: nothing that follows calls rustc again but check_sqlx. `--workspace` always, as
-# with fewer packages the dependencies would get other features and be compiled anew.
+# Clippy's driver is a compiler as well: it lints our own packages while it compiles them, and their dependencies are
+# compiled once, by rustc. (`cargo clippy` would have all of them checked again, for two minutes and more.)
+lint_while_compiling() {
+  command -v clippy-driver >/dev/null || farm_die "clippy is missing: rustup component add clippy (or the package rust-clippy)"
+  export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
+}
+
+# Everything is compiled here, once: nothing that follows calls rustc again. `--workspace` always, as with fewer packages
+# the dependencies would get other features and be compiled anew.
 build() {
   cargo build --workspace --all-targets "${locked[@]}"
   cargo nextest list --workspace --offline --list-type binaries-only --message-format json >"$binaries"
   # Only what this machine compiles is here; the crates of other systems never were fetched.
   cargo metadata --format-version 1 --offline --filter-platform "$(rustc -vV | sed -n "s/^host: //p")" >"$metadata"
 }
-
-lint() { cargo clippy --workspace --all-targets "${locked[@]}" -- -D warnings; }
 
 deny() {
   if [ ! -e deny.toml ]; then farm_say "no deny.toml: skipped"; return 0; fi
@@ -250,17 +256,6 @@ generate_sqlx() {
   rm -f "$before" "$said"
   psql -Xq -d "$FARM_TEST_DATABASE_URL" -c "DROP DATABASE $database WITH (FORCE)"
   return "$rc"
-}
-
-# In the test bed: are the query files that are committed the ones that belong to the present queries and migrations?
-check_sqlx() {
-  if [ -z "$(find "$store/migrations" -name '*.sql' -print -quit)" ]; then farm_say "no migrations: skipped"; return 0; fi
-  generate_sqlx
-  mkdir -p "$store/.sqlx"
-  diff -rq "$store/.sqlx" "$fresh_sqlx" || {
-    farm_say "error: $store/.sqlx does not fit the queries and migrations: tests/run.sh sqlx writes it anew"
-    return 1
-  }
 }
 
 refresh_sqlx() {
@@ -351,14 +346,13 @@ in_bed() { # command...
 what=${1:-all}
 [ $# = 0 ] || shift
 case "$what" in
-  unit | store | api | e2e | all | faults | differential | bed | sqlx) ;;
+  quick | unit | store | api | e2e | all | faults | differential | bed | sqlx) ;;
   env) alone "${@:-env}"; exit ;;
   --first-process) first_process "$@" ;; # does not return
   --inside)
     inside=1 what=$1; shift
     case "$what" in
       sqlx) phase 'queries' refresh_sqlx; exit 0 ;;
-      store | all) phase 'sqlx check' check_sqlx ;;
     esac
     phase 'tests' run_tests "$what" "$@"
     # Always the same seeds: a run that passes should pass again. The faults come last, as they leave the machine no rest.
@@ -379,14 +373,22 @@ locked=()
 trap 'exit 130' INT TERM
 
 phase 'tools' install_tools "$what"
-[ "$what" = unit ] || begin_base_images
-case "$what${FARM_SKIP_LINT:+ quick}" in
-  unit | all)
-    phase 'fmt' cargo fmt --all -- --check
-    phase 'clippy' lint
-    phase 'deny' deny ;;
+case "$what" in quick | unit) ;; *) begin_base_images ;; esac
+case "$what${FARM_SKIP_LINT:+ without lints}" in
+  quick | unit | all) phase 'fmt' cargo fmt --all -- --check ;;
+esac
+case "$what${FARM_SKIP_LINT:+ without lints}" in
+  unit | all) phase 'deny' deny ;;
+esac
+case "$what${FARM_SKIP_LINT:+ without lints}" in
+  quick | unit | store | api | e2e | all | faults | differential) lint_while_compiling ;;
 esac
 case "$what" in
+  quick)
+    # One call of cargo: only what the tests need is compiled, and no test of another process.
+    phase 'lints and unit tests' alone env ${RUSTC_WORKSPACE_WRAPPER:+"RUSTC_WORKSPACE_WRAPPER=$RUSTC_WORKSPACE_WRAPPER" "CLIPPY_ARGS=$CLIPPY_ARGS"} \
+      "CARGO_TARGET_DIR=$CARGO_TARGET_DIR" cargo nextest run --workspace --lib --bins "${locked[@]}" "$@"
+    finish 0 ;;
   # What has changed in the queries may keep the rest from compiling; the test bed knows no queries.
   bed | sqlx) phase 'build' cargo build --workspace --bin farm-testbed "${locked[@]}" ;;
   faults) phase 'build' cargo build --workspace --bins "${locked[@]}" ;;

@@ -2,7 +2,7 @@
 //!
 //! The way of `farm submit`: [`verbs::submit`] checks what can be checked here, [`context`] reads the source,
 //! [`upload`] sends what the farm lacks, [`follow`] watches the build, [`outputs`] brings its result, [`output`] says what happens. Nothing
-//! but [`output::Out`] and `main` prints.
+//! but [`output::Out`] and [`process`] prints.
 
 pub mod calls;
 pub mod command;
@@ -19,6 +19,7 @@ pub mod keys;
 pub mod output;
 pub mod outputs;
 pub mod place;
+pub mod process;
 pub mod running;
 pub mod source;
 pub mod switches;

@@ -13,6 +13,7 @@ pub mod link;
 pub mod logs;
 pub mod peers;
 pub mod principal;
+pub mod process;
 pub mod reconcile;
 pub mod registry;
 

@@ -58,7 +58,7 @@ impl Bridge {
         let other = Authority::new("somebody else's CA");
         write_pair(folder.path(), "stranger", &other.issue("client", ExtendedKeyUsagePurpose::ClientAuth));
 
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.certificate.as_bytes()).unwrap()).unwrap();
         let clients =

@@ -16,6 +16,7 @@ pub mod engine_watch;
 pub mod gauge;
 pub mod link;
 pub mod platforms;
+pub mod process;
 pub mod progress;
 pub mod runner;
 pub mod snapshot;

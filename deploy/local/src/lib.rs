@@ -27,6 +27,7 @@ pub mod layout;
 pub mod logs;
 pub mod parts;
 pub mod ports;
+pub mod process;
 pub mod purge;
 pub mod relay;
 pub mod settings;

@@ -1,0 +1,82 @@
+//! The coordinator's process: flags, log, signals, exit code. It is here and not in the binary, so that what is compiled of
+//! it is compiled beside the other programs, not after them.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{Config, Flags};
+
+/// Runs a coordinator as its flags say, until it is told to stop.
+pub fn main() -> ExitCode {
+    // One provider is compiled in; a second install is no error.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let flags = Flags::parse();
+    start_log(flags.log == "json");
+    let config = match Config::load(&flags) {
+        Ok(config) => config,
+        Err(error) => return fail(2, &error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error),
+    };
+    match runtime.block_on(start(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &format!("{error:#}")),
+    }
+}
+
+fn start_log(json: bool) {
+    let filter: Targets =
+        std::env::var("RUST_LOG").ok().and_then(|said| said.parse().ok()).unwrap_or_else(|| {
+            Targets::new().with_default(tracing::Level::INFO).with_target("sqlx", tracing::Level::WARN)
+        });
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let log = tracing_subscriber::registry().with(filter);
+    if json { log.with(lines.json()).init() } else { log.with(lines).init() }
+}
+
+async fn start(config: Config) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        anyhow::anyhow!("{} can't be listened on: {error}; choose another with --listen", config.listen)
+    })?;
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        let mut signal = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        signal().await;
+        tracing::info!("stopping: nothing new is taken, streams end; a second signal ends it at once");
+        stop.cancel();
+        signal().await;
+        // All state is in the database, and whoever comes next finds what is left, as after a crash.
+        tracing::warn!("ended by a second signal");
+        std::process::exit(1);
+    });
+    crate::run(config, listener, shutdown, |address| {
+        // Whoever started us waits for this line; a closed stdout is no reason to end.
+        let _ = writeln!(std::io::stdout(), "farm-coordinator ready on http://{address}");
+    })
+    .await
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(code)
+}

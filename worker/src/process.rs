@@ -1,0 +1,65 @@
+//! The worker's process: flags, log, signals, exit code. It is here and not in the binary, so that what is compiled of it is
+//! compiled beside the other programs, not after them.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{Config, Flags, LogFormat};
+use crate::{Shutdown, run};
+
+/// Runs a worker as its flags say, until it is told to stop.
+pub fn main() -> ExitCode {
+    let flags = Flags::parse();
+    start_log(flags.log());
+    let config = match flags.into_config() {
+        Ok(config) => config,
+        Err(error) => return fail(&error, 2),
+    };
+    // Fails only when one was chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    let code = runtime.block_on(work(config));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn work(config: Config) -> ExitCode {
+    let shutdown = match Shutdown::on_signals() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return fail(&error, 1),
+    };
+    match run(config, shutdown).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, error.exit_code()),
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter: Targets = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|said| said.parse().ok())
+        .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let log = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Plain => log.with(lines).init(),
+        LogFormat::Json => log.with(lines.json()).init(),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of a process are for people, whatever the log is")]
+fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(code)
+}

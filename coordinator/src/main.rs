@@ -55,6 +55,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
         };
         signal().await;
         tracing::info!("stopping: nothing new is taken, streams end; a second signal ends it at once");
+        told(farm_proto::notify::stopping("open calls end"));
         stop.cancel();
         signal().await;
         // All state is in the database, and whoever comes next finds what is left, as after a crash.
@@ -64,8 +65,15 @@ async fn start(config: Config) -> anyhow::Result<()> {
     farm_coordinator::run(config, listener, shutdown, |address| {
         // Whoever started us waits for this line; a closed stdout is no reason to end.
         let _ = writeln!(std::io::stdout(), "farm-coordinator ready on http://{address}");
+        told(farm_proto::notify::ready(&format!("serving on http://{address}")));
     })
     .await
+}
+
+fn told(service_manager: std::io::Result<()>) {
+    if let Err(error) = service_manager {
+        tracing::warn!(%error, "the service manager in NOTIFY_SOCKET can't be told");
+    }
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {

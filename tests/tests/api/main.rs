@@ -5,6 +5,7 @@ mod client;
 mod keeping;
 mod outputs;
 mod processes;
+mod service;
 mod sick;
 mod sources;
 mod users;

@@ -4,13 +4,14 @@
 #   tests/run.sh [unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
 #   tests/run.sh faults [--seed N] [--faults N] | --steps | --pressure SECONDS
 #   tests/run.sh differential [--seed N] [--cases N | --case K] [--keep DIR]
+#   tests/run.sh package
 #   tests/run.sh bed [COMMAND...] | env [COMMAND...] | sqlx
 #
 #   unit    lints, and the tests that need nothing but a CPU
 #   store   tests of the database layer, in the test bed
 #   api     tests of farm's processes over their interfaces, in the test bed
 #   e2e     tests with builds in a real engine, in the test bed
-#   all     every check and every test, and short runs of `differential` and `faults`, in the test bed
+#   all     every check and every test, and short runs of `package`, `differential` and `faults`, in the test bed
 #   faults  a farm whose parts are all killed and troubled while it builds, by a plan that is drawn from a seed; then a
 #           verdict on builds, tags and logs. No checks and no tests. 200 faults (about 15 minutes) unless said.
 #           --steps: a coordinator killed and stopped at each step of publishing (about 15 minutes).
@@ -18,6 +19,9 @@
 #   differential  drawn Dockerfiles and contexts, built by farm and by buildx on one engine: files, settings, exit and
 #           failing line must be the same. No checks and no tests. Seed 1 and 150 cases (some 10 minutes) unless said.
 #           --case: one of them alone. --keep: leaves the Dockerfiles and contexts in a folder
+#   package the archive and the Debian package that deploy/package.sh makes of the debug programs: what is in them, the units,
+#           what is refused; made once more, the same; installed by apt in a fresh root, where both services then run.
+#           The first part of it is in `all`
 #   bed     no checks and no tests: a command (or a shell) in the test bed
 #   env     no checks and no tests: a command in the environment of those tests that need no test bed; without a command
 #           the environment itself
@@ -106,6 +110,7 @@ metadata=target/nextest-metadata.json
 log=target/nextest-output.log
 times=target/run-times
 store=coordinator/store
+packages=target/package-test
 farm_state=/var/lib/farm       # where a farm of the machine is
 bed_home=/run/farm-test-home   # HOME in the test bed
 fresh_sqlx=$PWD/target/sqlx-fresh
@@ -152,6 +157,17 @@ install_tools() {
     cargo install --locked cargo-nextest
   fi
   if [ "$1" != unit ]; then farm_install; fi
+  if [ "$1" = package ]; then install_checkers; fi
+}
+
+# What reads packages and units.
+install_checkers() {
+  local missing=()
+  command -v lintian >/dev/null || missing+=(lintian)
+  command -v systemd-analyze >/dev/null || missing+=(systemd)
+  [ ${#missing[@]} = 0 ] && return
+  farm_say "installing ${missing[*]}"
+  farm_apt_update 6 && farm_apt_install "${missing[@]}" || farm_die "apt-get install ${missing[*]} failed"
 }
 
 # The base images are made while cargo compiles; the two hardly wait for each other.
@@ -351,7 +367,7 @@ in_bed() { # command...
 what=${1:-all}
 [ $# = 0 ] || shift
 case "$what" in
-  unit | store | api | e2e | all | faults | differential | bed | sqlx) ;;
+  unit | store | api | e2e | all | faults | differential | package | bed | sqlx) ;;
   env) alone "${@:-env}"; exit ;;
   --first-process) first_process "$@" ;; # does not return
   --inside)
@@ -389,7 +405,7 @@ esac
 case "$what" in
   # What has changed in the queries may keep the rest from compiling; the test bed knows no queries.
   bed | sqlx) phase 'build' cargo build --workspace --bin farm-testbed "${locked[@]}" ;;
-  faults) phase 'build' cargo build --workspace --bins "${locked[@]}" ;;
+  faults | package) phase 'build' cargo build --workspace --bins "${locked[@]}" ;;
   *) phase 'build' build ;;
 esac
 case "$what" in
@@ -398,11 +414,24 @@ case "$what" in
     alone bash tests/run.sh --inside unit "$@" || rc=$?
     finish "$rc" ;;
   *)
+    case "$what" in
+      package | all) phase 'package' tests/package.sh files "$packages" ;;
+    esac
+    if [ "$what" = all ]; then
+      rm -rf "$packages"
+    elif [ "$what" = package ]; then
+      phase 'made once more' tests/package.sh again "$packages"
+      phase 'installed' tests/package.sh install "$packages"
+    fi
     wait_base_images
     begin=${EPOCHREALTIME/[.,]/} rc=0 before=$(noted)
     if [ "$what" = bed ]; then
       [ $# -gt 0 ] || set -- bash
       in_bed "$@" || rc=$?
+    elif [ "$what" = package ]; then
+      in_bed tests/package.sh services "$packages" || rc=$?
+      note_time 'services' "$begin" $(($(noted) - before))
+      farm_root rm -rf "$packages"
     elif [ "$what" = faults ] || [ "$what" = differential ]; then
       in_bed "target/debug/farm-$what" "$@" || rc=$?
     else

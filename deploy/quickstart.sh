@@ -73,7 +73,8 @@ compiling=''
 [ -n "$from$bin_dir" ] || compiling=1
 registry=localhost:$registry_port
 image=$registry/multiarch-example:latest
-at=(--state-dir "$state")
+at=(--state-dir "$state") elsewhere=''
+[ "$state" = /var/lib/farm ] || elsewhere=" --state-dir $state"
 
 # ---- can it work here?
 
@@ -151,9 +152,9 @@ cure() { # the step's command
     rust | packages) echo "Is apt's mirror to be reached, and no other apt at work? apt-get update says more." ;;
     compile) echo "Nothing that was compiled is lost. Without a network: are the crates here (cargo fetch)? Killed (signal 9)? Then memory was short." ;;
     install_programs) echo "May $prefix/bin be written to? --prefix DIR takes another place." ;;
-    farm_up) echo "farm status${at_usual:- ${at[*]}} and farm logs --of PART${at_usual:- ${at[*]}} say more; other ports: --port, --registry-port." ;;
+    farm_up) echo "farm status$elsewhere and farm logs --of PART$elsewhere say more; other ports: --port, --registry-port." ;;
     push_base_images) echo "How they are made: $images_log. --base hub takes the real ones from Docker Hub." ;;
-    submit | look_at_index | run_variants) echo "The farm is up: farm status${at_usual:- ${at[*]}}, farm workers and farm builds say more." ;;
+    submit | look_at_index | run_variants) echo "The farm is up: farm status$elsewhere, farm workers and farm builds say more." ;;
   esac
 }
 
@@ -210,7 +211,6 @@ compile() { farm_compile_moving "$root"; }
 
 install_programs() {
   local program changed=()
-  [ -z "$from" ] || farm_from_unpack "$from" "$work/from"
   mkdir -p "$prefix/bin"
   for program in "${programs[@]}"; do
     cmp -s "$bin_dir/$program" "$prefix/bin/$program" && continue
@@ -291,9 +291,10 @@ FARM_ONLY_RUN=1 steps=7
 if [ -n "$compiling" ]; then
   FARM_ONLY_RUN='' steps=9 bin_dir=$(farm_compiled "$root") rust_needed=$(farm_rust_needed "$root")
 fi
-[ -z "$from" ] || bin_dir=$work/from/bin
-at_usual=''
-[ "$state" != /var/lib/farm ] || at_usual=' '
+if [ -n "$from" ]; then
+  farm_from_unpack "$from" "$work/from"
+  bin_dir=$work/from/bin
+fi
 farm_as_builder mkdir -p "$root/target"
 : >"$log"
 if [ -n "$space" ]; then
@@ -324,8 +325,6 @@ step 'both variants' run_variants
 
 url=''
 [ "$port $state" = '7070 /var/lib/farm' ] || url="FARM_URL=http://127.0.0.1:$port FARM_TOKEN_FILE=$state/token "
-elsewhere=''
-[ "$state" = /var/lib/farm ] || elsewhere=" --state-dir $state"
 sudo=''
 [ "$caller" = 0 ] || sudo='sudo '
 printf '\nall of it: %d s, %s of these for packages\n\n' $((SECONDS - began)) "$(seconds_of "$apt_ms")"

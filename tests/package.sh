@@ -2,7 +2,7 @@
 # Looks at what deploy/package.sh makes of the debug programs. Called by tests/run.sh:
 #
 #   tests/package.sh files DIR      makes them in DIR; what is in them, the units, what `quickstart.sh --from` refuses
-#   tests/package.sh again DIR      are they the same, made once more?
+#   tests/package.sh again DIR      what lintian says; are they the same, made once more?
 #   tests/package.sh install DIR    a fresh root in DIR/root, into which apt installs the package; nothing may be started
 #   tests/package.sh services DIR   (in the test bed) both services run there as their units say
 set -euo pipefail
@@ -21,15 +21,11 @@ files() {
   rm -rf "$dir"
   mkdir -p "$dir"
   deploy/package.sh --quick --bin-dir target/debug --out "$dir/files"
+  dpkg-deb --extract "$(package)" "$dir/extracted"
   in_package
   in_archive
   units
   refusals
-  if command -v lintian >/dev/null; then
-    lintian --no-cfg --allow-root --fail-on error,warning "$(package)"
-  else
-    farm_say "lintian is not here: skipped (tests/run.sh package installs it)"
-  fi
 }
 
 # Mode, owner and name of all but documentation, exactly.
@@ -50,13 +46,13 @@ in_package() {
 -rw-r--r-- root/root ./usr/share/lintian/overrides/farm
 -rw-r--r-- root/root ./usr/share/zsh/vendor-completions/_farm
 LIST
-  local page depends
+  local page depends crate doc=$dir/extracted/usr/share
   for page in man1/farm.1 man1/farm-submit.1 man8/farm-coordinator.8 man8/farm-worker.8 man8/farm-local.8; do
-    dpkg-deb --fsys-tarfile "$(package)" | tar -xO "./usr/share/man/$page.gz" | gzip -t || fail "no $page"
+    zcat "$doc/man/$page.gz" | grep -q '^\.SH' || fail "no $page"
   done
   depends=$(dpkg-deb --field "$(package)" Depends)
   [[ $depends =~ ^'libc6 (>= 2.'[0-9]+'), ' ]] || fail "the C library is missing in Depends: $depends"
-  dpkg-deb --fsys-tarfile "$(package)" | tar -xO ./usr/share/doc/farm/licences.txt.gz | zcat >"$dir/licences"
+  zcat "$doc/doc/farm/licences.txt.gz" >"$dir/licences"
   for crate in tokio@ sqlx-postgres@ tonic@; do grep -q "^$crate" "$dir/licences" || fail "no licence of $crate"; done
   ! grep -qE '^(proptest|jsonschema)@' "$dir/licences" || fail "crates of tests are among the licences"
 }
@@ -78,14 +74,11 @@ in_archive() {
 
 units() {
   local unit
-  dpkg-deb --extract "$(package)" "$dir/extracted"
   if ! command -v systemd-analyze >/dev/null; then
     farm_say "systemd-analyze is not here: skipped (tests/run.sh package installs it)"
     return
   fi
-  # What it looks up beside the units: their targets, and the pages that they name.
-  ln -sf "$(realpath "$dir/extracted/usr/lib")" "$dir/extracted/lib"
-  mkdir -p "$dir/extracted/etc/systemd/system"
+  # It wants to find the programs; the pages are in no place where `man` looks.
   for unit in farm-coordinator farm-worker; do
     sed "s,^ExecStart=,&$(realpath "$dir/extracted"),; /^Documentation=/d" \
       "$dir/extracted/usr/lib/systemd/system/$unit.service" >"$dir/$unit.service"
@@ -152,6 +145,7 @@ refusals() {
 
 again() {
   local name
+  lintian --no-cfg --allow-root --fail-on error,warning "$(package)"
   # Other times, another place, another umask.
   cp target/debug/farm target/debug/farm-local target/debug/farm-coordinator target/debug/farm-worker "$dir/unpacked/"
   (umask 077; deploy/package.sh --quick --bin-dir "$dir/unpacked" --out "$dir/again")

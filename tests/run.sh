@@ -420,7 +420,7 @@ case "$what" in
     if [ "$what" = all ]; then
       rm -rf "$packages"
     elif [ "$what" = package ]; then
-      phase 'made once more' tests/package.sh again "$packages"
+      phase 'lintian, made anew' tests/package.sh again "$packages"
       phase 'installed' tests/package.sh install "$packages"
     fi
     wait_base_images

@@ -22,7 +22,8 @@ const STOP: Duration = Duration::from_secs(30);
 const SOCKETS: &str = "/run/farm-services";
 
 fn main() {
-    let root = PathBuf::from(std::env::args().nth(1).expect("usage: farm-services ROOT"));
+    let root = std::env::args().nth(1).expect("usage: farm-services ROOT");
+    let root = fs::canonicalize(root).unwrap();
     fs::create_dir_all(inside(&root, SOCKETS)).unwrap();
     let coordinator = Service::start(&root, "farm-coordinator");
     coordinator.says("READY=1\nSTATUS=serving on http://127.0.0.1:7070");

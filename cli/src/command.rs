@@ -2,7 +2,7 @@
 //!
 //! To add a verb: a file in `verbs/` with its `Args` and `run`, and its line in [`Verb`].
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Setup;
 use crate::error::{Exit, Result};
@@ -105,8 +105,8 @@ impl Command {
             Verb::Up(args) => verbs::up::run(&args),
             Verb::Down(args) => verbs::down::run(&args),
             Verb::Status(args) => verbs::status::run(&args),
-            Verb::Completions(args) => verbs::completions::completions(&args),
-            Verb::Man(args) => verbs::completions::man(&args),
+            Verb::Completions(args) => verbs::completions::completions(&args, Self::command()),
+            Verb::Man(args) => verbs::completions::man(&args, Self::command()),
         }
     }
 }
@@ -114,7 +114,6 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn a_builds_context_is_not_the_farms() {

@@ -20,11 +20,9 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 use tonic::{Request, Status};
 
-use crate::config::{Address, folder, is_absent, user_folder};
+use crate::config::{Address, folder, is_absent};
 use crate::error::{Error, Result, in_short, io_in_short};
-
-/// Where a farm is looked for when neither `--url` nor FARM_URL says.
-pub const DEFAULT_URL: &str = "http://127.0.0.1:7070";
+use crate::folders::user_folder;
 
 /// The token that a farm on this machine leaves for its users.
 const LOCAL_TOKEN_FILE: &str = "/var/lib/farm/token";

@@ -10,6 +10,7 @@ pub mod config;
 pub mod connect;
 pub mod context;
 pub mod error;
+mod folders;
 pub mod follow;
 pub mod image;
 pub mod input;

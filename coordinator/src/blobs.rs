@@ -3,15 +3,15 @@
 //! Names: `PROJECT/packs/UUID` for objects of snapshots (one large file, or many small objects laid end to end),
 //! `PROJECT/logs/UUID` for a piece of an attempt's stream, `PROJECT/outputs/UUID` for a piece of what it made for the
 //! client, `PROJECT/files/ab/HEX` for large files of older farms. A name is noted in the database before its bytes are written, and never used again; what lies where is noted after. So a row without
-//! its bytes doesn't occur, and bytes that no row needs are found (`farm_store::sweep`).
+//! its bytes doesn't occur, and bytes that no row needs are found (`farm_store::sources::sweep`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farm_store::seal::BlobKind;
-use farm_store::snapshots::Location;
-use farm_store::sweep::{Doomed, DoomedPlace};
+use farm_store::logs::seal::BlobKind;
+use farm_store::sources::snapshots::Location;
+use farm_store::sources::sweep::{Doomed, DoomedPlace};
 use farm_types::digest::Hasher;
 use farm_types::{Digest, ProjectId};
 use futures::StreamExt as _;

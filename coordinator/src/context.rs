@@ -9,8 +9,7 @@ use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::hints::Hints;
 use crate::link::Link;
-use crate::peers::Secret;
-use crate::principal::Tokens;
+use crate::principal::{Secret, Tokens};
 use crate::registry::Registries;
 
 /// The shared parts.

@@ -66,7 +66,7 @@ pub async fn run(
         store,
         blobs,
         tokens,
-        secret: peers::Secret::generate()?,
+        secret: principal::Secret::generate()?,
         hints: Arc::default(),
         link: link::Link::default(),
         registries,
@@ -82,13 +82,16 @@ pub async fn run(
             });
         }};
     }
-    spawn!("campaign", reconcile::campaign(Arc::clone(&context), lead, shutdown.clone()));
-    spawn!("schedule", reconcile::schedule::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("publish", reconcile::publish::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("clean", reconcile::clean::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("seal", reconcile::seal::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("retain", reconcile::retain::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("house", reconcile::keep_house(Arc::clone(&context), led, shutdown.clone()));
+    spawn!("campaign", reconcile::machines::campaign(Arc::clone(&context), lead, shutdown.clone()));
+    spawn!("schedule", reconcile::work::schedule::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!(
+        "publish",
+        reconcile::publish::publications::run(Arc::clone(&context), led.clone(), shutdown.clone())
+    );
+    spawn!("clean", reconcile::publish::clean::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!("seal", reconcile::logs::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!("retain", reconcile::builds::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&context), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&context), shutdown.clone()));
     spawn!("peers", peers::run(Arc::clone(&context), shutdown.clone()));
     spawn!("beats", link::dispatch::flush_beats(Arc::clone(&context), shutdown.clone()));

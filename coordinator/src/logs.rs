@@ -6,8 +6,8 @@ pub mod clip;
 pub mod frames;
 
 use chrono::{DateTime, Utc};
-use farm_store::events::{Chunk, StreamPart};
-use farm_store::seal::{BlobKind, Piece};
+use farm_store::logs::events::{Chunk, Piece, StreamPart};
+use farm_store::logs::seal::BlobKind;
 use farm_types::{AttemptId, ProjectId};
 
 use crate::context::Context;

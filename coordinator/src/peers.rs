@@ -11,12 +11,10 @@ use std::time::Duration;
 
 use farm_proto::v1;
 use farm_proto::v1::peer_service_client::PeerServiceClient;
-use farm_store::leader::Peer;
-use farm_types::Digest;
+use farm_store::machines::leader::Peer;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
-use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use uuid::Uuid;
 
@@ -31,38 +29,6 @@ const CALL: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(1);
 /// The least time from one call to the next: what comes closer together is told as one.
 const BREATH: Duration = Duration::from_millis(20);
-
-/// What this coordinator shows to the others.
-#[derive(Clone)]
-pub struct Secret {
-    header: MetadataValue<Ascii>,
-    digest: Digest,
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-impl Secret {
-    /// A new one.
-    ///
-    /// # Errors
-    /// Never: what it consists of is fit for a header.
-    pub fn generate() -> Result<Self, tonic::metadata::errors::InvalidMetadataValue> {
-        let random: [u8; 32] = rand::random();
-        let token = format!("farm_peer_{}", Digest::from(random).hex());
-        let mut header: MetadataValue<Ascii> = format!("Bearer {token}").parse()?;
-        header.set_sensitive(true);
-        Ok(Self { header, digest: Digest::of(token.as_bytes()) })
-    }
-
-    /// What the others know it by.
-    pub fn digest(&self) -> Digest {
-        self.digest
-    }
-}
 
 /// Keeps up with who the others are, and tells them what was asked here, until `shutdown`.
 pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
@@ -138,7 +104,7 @@ async fn tell(context: Arc<Context>, peer: Peer, channel: Channel) {
             dispatch: look.dispatch,
             follow: look.follow,
         });
-        request.metadata_mut().insert("authorization", context.secret.header.clone());
+        request.metadata_mut().insert("authorization", context.secret.header());
         // The endpoint's timeout ends what the connection doesn't.
         match PeerServiceClient::new(channel.clone()).hint(request).await {
             Ok(_) => {

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use farm_types::{Digest, ProjectId};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Status};
 
 /// Who calls.
@@ -156,6 +157,43 @@ impl Tokens {
         } else {
             Err(Status::permission_denied(format!("{} may not do this", principal.name)))
         }
+    }
+}
+
+/// What this coordinator shows to the other ones when it calls them.
+#[derive(Clone)]
+pub struct Secret {
+    header: MetadataValue<Ascii>,
+    digest: Digest,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Secret {
+    /// A new one.
+    ///
+    /// # Errors
+    /// Never: what it consists of is fit for a header.
+    pub fn generate() -> Result<Self, tonic::metadata::errors::InvalidMetadataValue> {
+        let random: [u8; 32] = rand::random();
+        let token = format!("farm_peer_{}", Digest::from(random).hex());
+        let mut header: MetadataValue<Ascii> = format!("Bearer {token}").parse()?;
+        header.set_sensitive(true);
+        Ok(Self { header, digest: Digest::of(token.as_bytes()) })
+    }
+
+    /// What the others know it by.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The header that shows it.
+    pub(crate) fn header(&self) -> MetadataValue<Ascii> {
+        self.header.clone()
     }
 }
 

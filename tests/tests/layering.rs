@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is the report")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each package and the farm packages that it may depend on, dev-dependencies left out.
@@ -31,14 +33,18 @@ const ONE_USER: &[(&str, &str)] = &[
 /// What must not come near the pure packages.
 const IMPURE: &[&str] = &["tokio", "tonic", "sqlx", "futures", "reqwest"];
 
-fn packages() -> BTreeMap<String, BTreeSet<String>> {
+fn metadata() -> serde_json::Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn packages() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = metadata();
     let name = |value: &serde_json::Value| value["name"].as_str().unwrap().to_owned();
     let packages = metadata["packages"].as_array().unwrap();
     packages
@@ -99,6 +105,278 @@ fn the_two_edges_never_import_each_other_and_the_clients_types_stay_in_their_fol
     assert!(oci.is_empty(), "the registry client's types are used in {oci:?}");
     let buildkit = outside(grep("bollard_buildkit_proto", "worker/src"), "worker/src/buildkit/");
     assert!(buildkit.is_empty(), "BuildKit's types are used in {buildkit:?}");
-    let schedules = grep("farm_core::plan|reconcile::", "coordinator/src/grpc");
+    let schedules = grep("farm_core::work|reconcile::", "coordinator/src/grpc");
     assert!(schedules.is_empty(), "a handler must not schedule: {schedules:?}");
+}
+
+#[test]
+fn no_files_of_a_package_import_each_other_in_a_circle() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    let targets = packages.iter().flat_map(|package| package["targets"].as_array().unwrap());
+    let libraries = targets.filter(|target| target["kind"][0] == "lib");
+    let paths: Vec<&str> = libraries.map(|target| target["src_path"].as_str().unwrap()).collect();
+    assert!(paths.len() >= ALLOWED.len(), "{paths:?}");
+    for path in paths {
+        let circle = Source::of(Path::new(path)).circle();
+        assert_eq!(circle, None, "{path}: what two files need belongs into the lower one");
+    }
+}
+
+#[test]
+fn a_circle_is_found_through_what_a_folder_hands_on_and_not_in_tests_or_texts() {
+    let b = "pub struct Other;\npub struct B(crate::a::A);\n";
+    let circle = |a: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("room")).unwrap();
+        for (name, text) in [
+            ("lib.rs", "mod a;\nmod room;\npub struct Shared;\n"),
+            ("a.rs", a),
+            (
+                "room/mod.rs",
+                "mod b;\npub mod c;\npub use b::{B, Other as Renamed};\npub mod inner { pub use super::B; }\n",
+            ),
+            ("room/b.rs", b),
+            ("room/c.rs", "pub struct C(super::Renamed);\n"),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Source::of(&folder.path().join("lib.rs")).circle()
+    };
+    let found = Some("a -> room::b -> a".to_owned());
+    assert_eq!(circle("use crate::room::B;\npub struct A;\n"), found);
+    assert_eq!(circle("use crate::{Shared, room::{self, Renamed}};\npub struct A;\n"), found);
+    assert_eq!(circle("use super::room as place;\npub struct A;\nfn f(_: place::B) {}\n"), found);
+    assert_eq!(circle("pub struct A;\nfn f<'a>(_: &'a crate::room::B, _: char = '\"') {}\n"), found);
+    assert_eq!(
+        circle("pub struct A;\n// use crate::room::B;\nconst TEXT: &str = \"crate::room::B\";\n"),
+        None
+    );
+    assert_eq!(circle("#[cfg(test)]\nmod tests {\n    use crate::room::B;\n}\npub struct A;\n"), None);
+    assert_eq!(circle("use crate::Shared;\npub struct A;\n"), None);
+    let through_c = Some("a -> room::c -> room::b -> a".to_owned());
+    assert_eq!(circle("use crate::room::c::C;\npub struct A;\n"), through_c);
+}
+
+/// A module's place: the names that lead to it from the package's root.
+type Module = Vec<String>;
+
+/// What the modules of a package name, tests left out. Read by words, so what a macro makes of them stays unseen.
+#[derive(Default)]
+struct Source {
+    /// Each module with the one whose file it is in.
+    modules: BTreeMap<Module, Module>,
+    /// The paths that a module names.
+    paths: Vec<(Module, Vec<String>)>,
+    /// What a `use` makes known in a module under a name.
+    known: BTreeMap<(Module, String), Vec<String>>,
+}
+
+impl Source {
+    fn of(lib: &Path) -> Self {
+        let mut source = Self::default();
+        source.read(&[], &[], &words(&read_to_string(lib).unwrap()), lib.parent().unwrap());
+        source
+    }
+
+    /// Notes what these words of a module name, and reads the modules that they declare.
+    fn read(&mut self, module: &[String], owner: &[String], mut words: &[String], folder: &Path) {
+        self.modules.insert(module.to_vec(), owner.to_vec());
+        loop {
+            let next: Vec<&str> = words.iter().take(5).map(String::as_str).collect();
+            let taken = match next.as_slice() {
+                [] => return,
+                ["#", "[", "cfg", "(", "test"] => item(words),
+                ["mod", name, ";", ..] => {
+                    let (child, below) = ([module, &[(*name).to_owned()]].concat(), folder.join(name));
+                    let flat = below.with_extension("rs");
+                    let file: PathBuf = if flat.exists() { flat } else { below.join("mod.rs") };
+                    self.read(&child, &child, &self::words(&read_to_string(&file).unwrap()), &below);
+                    3
+                }
+                ["mod", name, "{", ..] => {
+                    let child = [module, &[(*name).to_owned()]].concat();
+                    self.read(&child, owner, &words[3..item(words)], &folder.join(name));
+                    item(words)
+                }
+                // What a type captures.
+                ["use", "<", ..] => 1,
+                ["use", ..] => {
+                    let end = item(words);
+                    for (path, name) in imports(&[], &words[1..end - 1]) {
+                        self.known.insert((module.to_vec(), name), path.clone());
+                        self.paths.push((module.to_vec(), path));
+                    }
+                    end
+                }
+                [_, "::", ..] => {
+                    let names = 1 + words[1..].chunks(2).take_while(|pair| pair[0] == "::").count();
+                    let path = words.iter().step_by(2).take(names).cloned().collect();
+                    self.paths.push((module.to_vec(), path));
+                    2 * names - 1
+                }
+                _ => 1,
+            };
+            words = words.get(taken..).unwrap_or_default();
+        }
+    }
+
+    /// The module in which lies what a path names, if it is one of this package.
+    fn resolve(&self, module: &[String], path: &[String], depth: usize) -> Option<Module> {
+        let mut at = module.to_vec();
+        let mut rest = path;
+        match path.first()?.as_str() {
+            "crate" => (at, rest) = (Module::new(), &path[1..]),
+            "self" => rest = &path[1..],
+            "super" => {}
+            name => {
+                let is_child = self.modules.contains_key(&[module, &[name.to_owned()]].concat());
+                let is_known = self.known.contains_key(&(at.clone(), name.to_owned()));
+                // Else it is another package's. A name may be known as itself, as that of a macro is.
+                if !is_child && !is_known || depth > 8 {
+                    return None;
+                }
+            }
+        }
+        while let Some((name, behind)) = rest.split_first() {
+            let child = [&at[..], std::slice::from_ref(name)].concat();
+            if name == "super" {
+                at.pop();
+            } else if self.modules.contains_key(&child) {
+                at = child;
+            } else if let Some(known) = self.known.get(&(at.clone(), name.clone())) {
+                return self.resolve(&at, &[known, behind].concat(), depth + 1).or(Some(at));
+            } else {
+                break;
+            }
+            rest = behind;
+        }
+        Some(at)
+    }
+
+    /// A circle of files that import each other, if there is one. A file and those in its folder may know each other.
+    fn circle(&self) -> Option<String> {
+        let mut imports: BTreeMap<&Module, BTreeSet<&Module>> = BTreeMap::new();
+        for (module, path) in &self.paths {
+            let Some(target) = self.resolve(module, path, 0) else { continue };
+            let (from, to) = (&self.modules[module], &self.modules[&target]);
+            if !from.starts_with(to) && !to.starts_with(from) {
+                imports.entry(from).or_default().insert(to);
+            }
+        }
+        // Files that import nothing are in no circle. Without them others import nothing, and so on.
+        let mut count = usize::MAX;
+        while imports.len() < count {
+            count = imports.len();
+            let left: BTreeSet<&Module> = imports.keys().copied().collect();
+            imports.values_mut().for_each(|targets| targets.retain(|target| left.contains(target)));
+            imports.retain(|_, targets| !targets.is_empty());
+        }
+        // Each of the rest leads on, so the way comes back to where it was.
+        let mut way = vec![*imports.keys().next()?];
+        loop {
+            let next = *imports[way.last()?].first()?;
+            let before = way.iter().position(|file| *file == next);
+            way.push(next);
+            if let Some(start) = before {
+                return Some(
+                    way[start..].iter().map(|file| file.join("::")).collect::<Vec<_>>().join(" -> "),
+                );
+            }
+        }
+    }
+}
+
+/// Names and signs of a source text, without comments and texts.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let is_name = |c: char| c.is_alphanumeric() || c == '_';
+        let behind =
+            |from: usize, end: &str| rest[from..].find(end).map_or(rest.len(), |at| from + at + end.len());
+        let raw = rest.strip_prefix('b').unwrap_or(rest).strip_prefix('r');
+        let raw = raw.map(|raw| (raw.trim_start_matches('#'), raw));
+        let taken = if rest.starts_with("//") {
+            behind(2, "\n")
+        } else if rest.starts_with("/*") {
+            behind(2, "*/")
+        } else if let Some((inner, raw)) = raw.filter(|(inner, _)| inner.starts_with('"')) {
+            behind(rest.len() - inner.len() + 1, &format!("\"{}", "#".repeat(raw.len() - inner.len())))
+        } else if first == '"' {
+            let mut escaped = false;
+            let end = rest[1..].find(|c| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            });
+            end.map_or(rest.len(), |end| end + 2)
+        } else if first == '\'' {
+            // A character, or a lifetime.
+            let mut inner = rest[1..].chars();
+            match (inner.next(), inner.next()) {
+                (Some('\\'), _) => behind(3, "'"),
+                (Some(c), Some('\'')) => c.len_utf8() + 2,
+                _ => 1,
+            }
+        } else if is_name(first) {
+            let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
+            words.push(rest[..end].to_owned());
+            end
+        } else if rest.starts_with("::") {
+            words.push("::".to_owned());
+            2
+        } else {
+            if !first.is_whitespace() {
+                words.push(first.to_string());
+            }
+            first.len_utf8()
+        };
+        rest = &rest[taken..];
+    }
+    words
+}
+
+/// Where the item that begins here ends: behind its block, or its semicolon. Attributes in front belong to it.
+fn item(words: &[String]) -> usize {
+    let is_use = words[0] == "use";
+    let mut depth = 0_usize;
+    let end = words.iter().position(|word| {
+        match word.as_str() {
+            "{" | "(" | "[" => depth += 1,
+            "}" | ")" | "]" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && (word == ";" || word == "}" && !is_use)
+    });
+    end.map_or(words.len(), |end| end + 1)
+}
+
+/// The paths of a `use`, each with the name under which it is known then.
+fn imports(prefix: &[String], words: &[String]) -> Vec<(Vec<String>, String)> {
+    let mut found = Vec::new();
+    let mut depth = 0_usize;
+    let parts = words.split(|word| {
+        match word.as_str() {
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            _ => {}
+        }
+        depth == 0 && word == ","
+    });
+    for part in parts {
+        let is_name = |word: &&String| !matches!(word.as_str(), "::" | "{" | "as");
+        let until = part.iter().position(|word| word == "{" || word == "as").unwrap_or(part.len());
+        let mut path = [prefix, &part[..until].iter().filter(is_name).cloned().collect::<Vec<_>>()].concat();
+        if part.get(until).is_some_and(|word| word == "{") {
+            found.extend(imports(&path, &part[until + 1..part.len() - 1]));
+        } else if let Some(last) = part.last() {
+            if path.len() > 1 && path.last().is_some_and(|name| name == "self") {
+                path.pop();
+            }
+            let name = if last == "self" { path[path.len() - 1].clone() } else { last.clone() };
+            found.push((path, name));
+        }
+    }
+    found
 }

@@ -3,7 +3,7 @@
 //! A command's output and its exit code are its user's. That it failed for want of disk, or of an emulator, is believed
 //! only if the worker finds so itself: [`measured`]. And whether the machine is to blame for a failure of infrastructure
 //! says a look at itself, not the failure: [`check`]; a coordinator holds a failure against a worker only with a
-//! finding of that kind (`farm_core::health`).
+//! finding of that kind (`farm_core::machines`).
 //!
 //! To measure something more: in [`check`].
 

@@ -10,7 +10,6 @@ pub mod edit;
 mod setup;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use farm_types::suggest::nearest;
@@ -19,8 +18,9 @@ use serde::Deserialize;
 
 use crate::context::Links;
 use crate::error::{Error, Result, io_in_short};
-use crate::output::display::Mode;
-pub use setup::{Address, Setup, Source};
+use crate::folders::user_folder;
+use crate::output::Mode;
+pub use setup::{Address, DEFAULT_URL, Setup, Source};
 
 /// The name that stands for the farm on this machine, and can't be given to another.
 pub const LOCAL: &str = "local";
@@ -193,23 +193,6 @@ pub fn folder() -> Option<PathBuf> {
     Some(user_folder("XDG_CONFIG_HOME", ".config")?.join("farm"))
 }
 
-/// What this variable says, or else this folder in the user's home; `None` where neither is known. A home that isn't there
-/// is none: nobody makes one by the way.
-pub fn user_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let is_there = |name: &str, path: &OsString| name != "HOME" || Path::new(path).is_dir();
-    user_folder_of(|name| std::env::var_os(name).filter(|path| is_there(name, path)), variable, below_home)
-}
-
-/// A relative path is as good as none (XDG Base Directory Specification): it would mean another place in each folder.
-fn user_folder_of(
-    environment: impl Fn(&str) -> Option<OsString>,
-    variable: &str,
-    below_home: &str,
-) -> Option<PathBuf> {
-    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,21 +208,6 @@ mod tests {
         assert_eq!(config.context("team", "--context").unwrap().url, "https://farm.example");
         assert_eq!(config.defaults.progress(), Ok(Some(Mode::Plain)));
         assert_eq!(Config::parse("").unwrap(), Config::default());
-    }
-
-    #[test]
-    fn a_folder_of_the_user_is_absolute_or_none() {
-        let found = |set: &[(&str, &str)]| {
-            let environment =
-                |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value));
-            user_folder_of(environment, "XDG_CACHE_HOME", ".cache").map(|path| path.display().to_string())
-        };
-        assert_eq!(found(&[]), None);
-        assert_eq!(found(&[("HOME", ""), ("XDG_CACHE_HOME", "")]), None);
-        assert_eq!(found(&[("HOME", "."), ("XDG_CACHE_HOME", "cache")]), None);
-        assert_eq!(found(&[("HOME", "/h"), ("XDG_CACHE_HOME", "cache")]).as_deref(), Some("/h/.cache"));
-        assert_eq!(found(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]).as_deref(), Some("/c"));
-        assert_eq!(found(&[("XDG_CACHE_HOME", "/c")]).as_deref(), Some("/c"));
     }
 
     #[test]

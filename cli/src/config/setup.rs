@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 
 use super::{Config, Defaults, LOCAL, path};
-use crate::connect::DEFAULT_URL;
 use crate::error::Result;
+
+/// Where a farm is looked for when neither `--url` nor FARM_URL says.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:7070";
 
 /// Ways to show a build that buildx has and farm has too.
 const BUILDX_PROGRESS: [&str; 5] = ["auto", "tty", "plain", "quiet", "none"];

@@ -17,7 +17,7 @@ use farm_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::files::Stat;
-use crate::config::user_folder;
+use crate::folders::user_folder;
 
 /// How long before a scan a file must have been left alone to be trusted, nanoseconds.
 const RACY_NS: i64 = 2_000_000_000;

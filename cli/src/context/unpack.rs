@@ -21,8 +21,10 @@ use std::path::{Component, Path, PathBuf};
 use tempfile::TempDir;
 
 use super::archive::{Archive, ArchiveError, Entry, Kind};
-use super::walk::TOLD;
 use super::within::{Leads, follow};
+
+/// At most so many things that were left out are told one by one.
+pub(super) const TOLD: usize = 10;
 
 /// What an archive says of an entry, whatever the disk says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,10 +16,7 @@ use farm_types::snapshot::{Entry, Folder, Node};
 use super::ContextError;
 use super::files::Stat;
 use super::meant::Meant;
-use super::unpack::{Recorded, Stamp};
-
-/// At most so many things that were left out are told one by one.
-pub(super) const TOLD: usize = 10;
+use super::unpack::{Recorded, Stamp, TOLD};
 
 /// What a walk found.
 #[derive(Debug, Default)]

@@ -4,29 +4,12 @@ use std::io::IsTerminal as _;
 
 use farm_proto::v1::Build;
 
-use super::Out;
 use super::events::{EventLines, message};
 use super::live::Live;
 use super::progress::{Progress, SeenWarning};
+use super::{Mode, Out};
 use crate::error::{Error, Result};
 use crate::follow::Seen;
-
-/// What `--progress` can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Mode {
-    /// tty on a terminal, else plain
-    #[default]
-    Auto,
-    /// A line for each platform, drawn anew as it goes on
-    Tty,
-    /// Lines in the order in which things happen, each with its platform
-    Plain,
-    /// A JSON object a line
-    Json,
-    /// Only the digest of what was published
-    #[value(alias = "none")]
-    Quiet,
-}
 
 /// Where the progress of a build goes.
 pub struct Display {

@@ -18,6 +18,23 @@ pub mod rules;
 pub mod summary;
 pub mod text;
 
+/// What `--progress` can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Mode {
+    /// tty on a terminal, else plain
+    #[default]
+    Auto,
+    /// A line for each platform, drawn anew as it goes on
+    Tty,
+    /// Lines in the order in which things happen, each with its platform
+    Plain,
+    /// A JSON object a line
+    Json,
+    /// Only the digest of what was published
+    #[value(alias = "none")]
+    Quiet,
+}
+
 /// What kept output from being written, if anything did.
 static LOST: OnceLock<String> = OnceLock::new();
 

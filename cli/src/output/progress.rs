@@ -12,7 +12,6 @@ use farm_proto::v1::{Attempt, AttemptEvents, Build, Job, StepLog, StepUpdate, Wa
 
 use super::lines::Lines;
 use super::rules::{Weight, advice};
-use super::summary::UNNEEDED;
 use super::text::{first_line, harmless, short_digest, span};
 
 /// A step's name is shown up to so many characters.
@@ -57,6 +56,9 @@ struct SeenStep {
     took_ms: Option<i64>,
     streams: HashMap<u32, Lines>,
 }
+
+/// What an attempt's `support` says of one that no program of the platform ran in, away from native workers.
+pub const UNNEEDED: &str = "unneeded";
 
 /// A warning, once over all platforms that gave it.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@
 
 use farm_proto::v1::{Attempt, Build, Failure, Job, Tag};
 
-use super::progress::SeenWarning;
+use super::progress::{SeenWarning, UNNEEDED};
 use super::rules;
 use super::text::{bytes, columns, count, first_line, harmless, short_digest, span, waiting};
 
@@ -36,9 +36,6 @@ pub fn platform_jobs(build: &Build) -> Vec<&Job> {
 pub fn deciding_attempt(job: &Job) -> Option<&Attempt> {
     job.attempts.iter().find(|attempt| attempt.state == "succeeded").or_else(|| job.attempts.last())
 }
-
-/// What an attempt's `support` says of one that no program of the platform ran in, away from native workers.
-pub const UNNEEDED: &str = "unneeded";
 
 /// How and where an attempt ran: `native on w1`.
 pub fn made_on(attempt: &Attempt, platform: &str) -> String {

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory as _;
+use clap::Command;
 use clap_complete::Shell;
 
-use crate::command::Command;
 use crate::error::{Error, Exit, Result, io_in_short};
 use crate::output::Out;
 use crate::place::Place;
@@ -25,9 +24,9 @@ pub struct CompletionsArgs {
 ///
 /// # Errors
 /// None that isn't told elsewhere.
-pub fn completions(args: &CompletionsArgs) -> Result<Exit> {
+pub fn completions(args: &CompletionsArgs, mut farm: Command) -> Result<Exit> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Command::command(), "farm", &mut text);
+    clap_complete::generate(args.shell, &mut farm, "farm", &mut text);
     let mut out = Out::stdout();
     out.lines(String::from_utf8_lossy(&text).lines());
     Ok(Exit::Done)
@@ -46,14 +45,13 @@ pub struct ManArgs {
 ///
 /// # Errors
 /// The folder can't be made or written.
-pub fn man(args: &ManArgs) -> Result<Exit> {
+pub fn man(args: &ManArgs, mut farm: Command) -> Result<Exit> {
     let at =
         |path: &Path, e: &std::io::Error| Error::Usage(format!("{}: {}", path.display(), io_in_short(e)));
     std::fs::create_dir_all(&args.folder).map_err(|e| at(&args.folder, &e))?;
-    let mut command = Command::command();
-    command.build();
-    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help");
-    let pages: Vec<clap::Command> = verbs.cloned().chain([command.clone()]).collect();
+    farm.build();
+    let verbs = farm.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help");
+    let pages: Vec<Command> = verbs.cloned().chain([farm.clone()]).collect();
     for page in &pages {
         let name = match page.get_name() {
             "farm" => "farm".to_owned(),
@@ -74,11 +72,15 @@ pub fn man(args: &ManArgs) -> Result<Exit> {
 mod tests {
     use super::*;
 
+    fn farm() -> Command {
+        <crate::command::Command as clap::CommandFactory>::command()
+    }
+
     #[test]
     fn every_shell_gets_the_verbs_and_their_flags() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Command::command(), "farm", &mut text);
+            clap_complete::generate(shell, &mut farm(), "farm", &mut text);
             let text = String::from_utf8(text).unwrap();
             assert!(text.contains("submit") && text.contains("no-cache-filter"), "{shell}");
         }
@@ -87,7 +89,7 @@ mod tests {
     #[test]
     fn there_is_a_page_for_each_verb() {
         let folder = tempfile::tempdir().unwrap();
-        let exit = man(&ManArgs { folder: folder.path().join("man1") }).unwrap();
+        let exit = man(&ManArgs { folder: folder.path().join("man1") }, farm()).unwrap();
         assert_eq!(exit, Exit::Done);
         let page = std::fs::read_to_string(folder.path().join("man1/farm-submit.1")).unwrap();
         assert!(page.contains("Examples:") && page.contains("emulation"), "{page}");

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use farm_types::Invalid;
 use serde_json::{Value, json};
 
+use crate::config::DEFAULT_URL;
 use crate::config::edit::{Edit, write_private};
 use crate::config::{Config, KEYS, LOCAL, Setup, Source, folder, path};
-use crate::connect::DEFAULT_URL;
 use crate::error::{Error, Exit, Result, io_in_short};
 use crate::output::text::{columns, harmless};
 use crate::output::{Out, json};

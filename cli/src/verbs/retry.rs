@@ -9,8 +9,9 @@ use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Exit, Result};
 use crate::interrupt::{Interrupts, Role};
+use crate::output::Mode;
 use crate::output::Out;
-use crate::output::display::{Display, Mode};
+use crate::output::display::Display;
 use crate::output::json::{self, BuildJson};
 use crate::output::text::harmless;
 

@@ -9,7 +9,8 @@ use crate::error::{Error, Exit, Result};
 use crate::output::Out;
 use crate::output::format;
 use crate::output::json::{self, BuildJson};
-use crate::output::summary::{UNNEEDED, summary};
+use crate::output::progress::UNNEEDED;
+use crate::output::summary::summary;
 use crate::output::text::{ago, harmless, short_digest};
 
 /// Arguments of `farm show`.

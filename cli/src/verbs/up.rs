@@ -9,7 +9,7 @@ use farm_local::settings::{Flags, Settings};
 use std::path::Path;
 
 use super::status::lines as status_lines;
-use crate::connect::DEFAULT_URL;
+use crate::config::DEFAULT_URL;
 use crate::error::{Error, Exit, Result};
 use crate::output::Out;
 use crate::output::text::{harmless, span};

@@ -3,12 +3,12 @@
 //! Everything here is a function of its arguments, time included. No async, no IO, no database, so that
 //! each decision can be tested by properties and replayed. The coordinator gathers the state, asks here,
 //! and writes the answer with its premise in `WHERE`.
+//!
+//! Rooms by what is decided, with the names that the other layers have for it: [`builds`], [`work`], [`publish`] and
+//! [`machines`]; [`life`] has the legal transitions of all.
 
-pub mod aside;
-pub mod estimate;
-pub mod health;
-pub mod index;
+pub mod builds;
 pub mod life;
-pub mod plan;
-pub mod retry;
-pub mod verdict;
+pub mod machines;
+pub mod publish;
+pub mod work;

@@ -1,20 +1,15 @@
-//! The gRPC edge, cut by audience: users (`builds`, `outputs`, `snapshots`, `images`, `farm`), workers (`work`) and the farm's other
-//! coordinators (`peer`).
+//! The gRPC edge, in rooms by what a call is about: [`builds`], [`work`] (all that workers call), [`publish`] (images),
+//! [`sources`], [`logs`] (following) and [`machines`] (workers and coordinators).
 //!
 //! A handler says who may call it, validates, makes one call, converts. It never schedules.
 
 pub mod builds;
-pub mod farm;
-pub mod images;
-pub mod outputs;
-pub mod peer;
-pub mod present;
-mod retry;
-pub mod snapshots;
+pub mod logs;
+pub mod machines;
+pub mod publish;
+pub mod sources;
 pub mod status;
-pub mod watch;
 pub mod work;
-mod workers;
 
 use std::sync::Arc;
 
@@ -48,21 +43,23 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<BuildServiceServer<builds::Builds>>().await;
+    health.set_serving::<BuildServiceServer<builds::service::Builds>>().await;
     health.set_serving::<WorkerServiceServer<work::Work>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()?;
-    let builds = BuildServiceServer::new(builds::Builds::new(Arc::clone(&context), shutdown.clone()))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let snapshots = SnapshotServiceServer::new(snapshots::Snapshots::new(Arc::clone(&context)))
+    let builds =
+        BuildServiceServer::new(builds::service::Builds::new(Arc::clone(&context), shutdown.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let snapshots = SnapshotServiceServer::new(sources::Snapshots::new(Arc::clone(&context)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let work = WorkerServiceServer::new(work::Work::new(Arc::clone(&context), shutdown.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let outputs = OutputServiceServer::new(outputs::Outputs::new(Arc::clone(&context), shutdown.clone()));
-    let images = ImageServiceServer::new(images::Images::new(Arc::clone(&context)));
-    let peer = PeerServiceServer::new(peer::Peer::new(Arc::clone(&context)));
-    let farm = FarmServiceServer::new(farm::Farm::new(context));
+    let outputs =
+        OutputServiceServer::new(builds::outputs::Outputs::new(Arc::clone(&context), shutdown.clone()));
+    let images = ImageServiceServer::new(publish::Images::new(Arc::clone(&context)));
+    let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&context)));
+    let farm = FarmServiceServer::new(machines::farm::Farm::new(context));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = shutdown.clone();
     let server = Server::builder()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use farm_proto::v1;
-use farm_store::lease::OfferedAttempt;
+use farm_store::work::lease::OfferedAttempt;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;

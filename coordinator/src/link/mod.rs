@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use farm_proto::v1;
-use farm_store::workers::Sign;
+use farm_store::machines::workers::Sign;
 use farm_types::{AttemptId, WorkerId};
 use tokio::sync::mpsc;
 use uuid::Uuid;

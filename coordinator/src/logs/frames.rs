@@ -6,8 +6,7 @@
 
 use std::io::{Read, Write};
 
-use farm_store::events::Chunk;
-use farm_store::seal::Frame;
+use farm_store::logs::events::{Chunk, Frame};
 use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;

@@ -1,6 +1,6 @@
 //! What farm understands of an image: enough to know that it is the platform that it should be.
 
-use farm_core::index::{Child, Descriptor, IndexDocument, OCI_INDEX, is_index, split};
+use farm_core::publish::{Child, Descriptor, IndexDocument, OCI_INDEX, is_index, split};
 use farm_types::{Cause, Digest, Failure, Platform, Repository};
 use serde::Deserialize;
 
@@ -86,7 +86,7 @@ pub fn media_type(bytes: &[u8]) -> Result<String, String> {
     let header: Header = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     Ok(header.media_type.unwrap_or_else(|| {
         // `mediaType` may be left out of OCI manifests (image-spec, manifest.md).
-        let of = if header.manifests.is_some() { OCI_INDEX } else { farm_core::index::OCI_MANIFEST };
+        let of = if header.manifests.is_some() { OCI_INDEX } else { farm_core::publish::OCI_MANIFEST };
         of.to_owned()
     }))
 }
@@ -184,7 +184,7 @@ mod tests {
     fn a_manifests_type_is_what_it_says_or_what_it_looks_like() {
         assert_eq!(media_type(br#"{"mediaType":"x/y"}"#).unwrap(), "x/y");
         assert_eq!(media_type(br#"{"manifests":[]}"#).unwrap(), OCI_INDEX);
-        assert_eq!(media_type(br#"{"config":{}}"#).unwrap(), farm_core::index::OCI_MANIFEST);
+        assert_eq!(media_type(br#"{"config":{}}"#).unwrap(), farm_core::publish::OCI_MANIFEST);
         assert!(media_type(b"<html>").is_err());
     }
 }

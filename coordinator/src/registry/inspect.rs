@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use farm_core::index::{
+use farm_core::publish::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, IndexDocument, OCI_INDEX, OCI_MANIFEST, REFERENCE_DIGEST,
     is_attestation,
 };

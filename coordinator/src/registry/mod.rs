@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farm_core::index::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use farm_proto::v1;
 use farm_types::{Digest, Invalid, RegistryHost, Repository};
 use oci_distribution::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};

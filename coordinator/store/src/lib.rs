@@ -1,36 +1,20 @@
 //! farm's state in Postgres. The only crate that speaks SQL.
 //!
-//! One file per aggregate. Rules: every write repeats its premise in `WHERE` (state, lease token, epoch)
+//! Rooms by what a query is about: [`builds`], [`work`] (what is queued and runs), [`publish`], [`sources`], [`logs`] and
+//! [`machines`]; in each one file per aggregate. The other layers of farm have rooms of the same names.
+//!
+//! Rules: every write repeats its premise in `WHERE` (state, lease token, epoch)
 //! and looks at the row count; nothing is decided on a snapshot and written by id; time is `farm_now()`.
 //! Locks are taken in one order: execution, builds, jobs, attempts, engines. To add a query: the macro in
 //! its aggregate's file, then refresh `.sqlx` (`docs/development.md`).
 
-pub mod attempts;
 pub mod builds;
-mod decide;
-pub mod destinations;
-pub mod drain;
 pub mod error;
-pub mod events;
-pub mod finish;
-pub mod garbage;
-pub mod leader;
-pub mod lease;
-pub mod outputs;
+pub mod logs;
+pub mod machines;
 pub mod publish;
-mod queue;
-pub mod reap;
-pub mod rechecks;
-pub mod record;
-pub mod retain;
-pub mod retry;
-pub mod schedule;
-pub mod seal;
-pub mod sick;
-pub mod snapshots;
 pub mod sources;
-pub mod sweep;
-pub mod workers;
+pub mod work;
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::error::Invalid;
-use crate::reference::is_component;
 
 /// The registry of names without one.
 pub const DOCKER_HUB: &str = "docker.io";
@@ -139,6 +138,17 @@ impl fmt::Display for RegistryHost {
 
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Runs of `[a-z0-9]`, with `.`, `_`, `__` or any number of `-` between them.
+pub(crate) fn is_component(component: &str) -> bool {
+    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let separators: Vec<&str> = component.split(|c: char| u8::try_from(c).is_ok_and(is_word)).collect();
+    // The first and the last piece are in front of the first character of a word and behind the last one.
+    let [first, between @ .., last] = separators.as_slice() else { return false };
+    let is_separator =
+        |text: &&str| matches!(*text, "" | "." | "_" | "__") || text.bytes().all(|b| b == b'-');
+    first.is_empty() && last.is_empty() && between.iter().all(is_separator)
 }
 
 #[cfg(test)]

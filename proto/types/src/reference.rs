@@ -7,7 +7,7 @@
 //! Narrower than Docker: a first part that has capitals and neither a dot nor a port is refused, unless it is `localhost`:
 //! Docker would look for a host of that name, and hardly anybody means one.
 
-use crate::host::{DOCKER_HUB, RegistryHost};
+use crate::host::{DOCKER_HUB, RegistryHost, is_component};
 
 /// The folder, in the default registry, of names that are one word.
 const DEFAULT_FOLDER: &str = "library";
@@ -97,17 +97,6 @@ fn is_tag(tag: &str) -> bool {
     bytes.first().is_some_and(|b| word(*b))
         && bytes.iter().all(|b| word(*b) || matches!(b, b'.' | b'-'))
         && bytes.len() <= MAX_TAG
-}
-
-/// Runs of `[a-z0-9]`, with `.`, `_`, `__` or any number of `-` between them.
-pub(crate) fn is_component(component: &str) -> bool {
-    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let separators: Vec<&str> = component.split(|c: char| u8::try_from(c).is_ok_and(is_word)).collect();
-    // The first and the last piece are in front of the first character of a word and behind the last one.
-    let [first, between @ .., last] = separators.as_slice() else { return false };
-    let is_separator =
-        |text: &&str| matches!(*text, "" | "." | "_" | "__") || text.bytes().all(|b| b == b'-');
-    first.is_empty() && last.is_empty() && between.iter().all(is_separator)
 }
 
 #[cfg(test)]

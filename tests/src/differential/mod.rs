@@ -6,6 +6,7 @@
 //! shown what the other has made.
 
 pub mod case;
+mod draft;
 mod generate;
 pub mod image;
 pub mod outcome;
@@ -21,7 +22,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use case::Case;
-pub use generate::{BASE, ONBUILD_BASE, generate, generate_one};
+pub use draft::{BASE, ONBUILD_BASE};
+pub use generate::{generate, generate_one};
 
 use crate::bed::Bed;
 use crate::farm::{Farm, WorkerSpec};
@@ -89,7 +91,7 @@ pub fn run(options: &Options) -> bool {
 /// What ONBUILD of a base image does can be seen only with a base image.
 fn make_onbuild_base(platform: &str) {
     let folder = Bed::from_env().folder("onbuild");
-    std::fs::write(folder.path().join("Dockerfile"), generate::ONBUILD_DOCKERFILE).unwrap();
+    std::fs::write(folder.path().join("Dockerfile"), draft::ONBUILD_DOCKERFILE).unwrap();
     let mut build = environment::command("docker");
     build.args([
         "buildx",

@@ -1,7 +1,7 @@
 //! What a user writes chooses neither the class of a failure, nor how often it is tried, nor a worker's health.
 //!
 //! The forms of engines' messages, one by one, are tried in `worker/tests/engine/untouched.rs`, and all words that
-//! anything is decided by in the property tests of `worker/src/buildkit/failure_tests.rs`.
+//! anything is decided by in the property tests of `worker/src/buildkit/failure/tests.rs`.
 
 use farm_tests::database;
 use farm_tests::farm::{Farm, WorkerSpec};

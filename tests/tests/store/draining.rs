@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use farm_core::aside;
-use farm_core::plan::{Decision, Limits, plan};
-use farm_store::drain::Refusal;
-use farm_store::workers::Sign;
+use farm_core::work::aside;
+use farm_core::work::plan::{Decision, Limits, plan};
+use farm_store::machines::drain::Refusal;
+use farm_store::machines::workers::Sign;
 use farm_types::{BootId, RunMode, Support};
 
 use crate::fixture::{LEASE, World, success, world};

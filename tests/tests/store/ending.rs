@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use farm_store::finish::Outcome;
-use farm_store::workers::Sign;
+use farm_store::machines::workers::Sign;
+use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{AttemptState, BuildState, JobState};
 use farm_types::{Cause, Failure};
@@ -247,7 +247,7 @@ async fn a_build_that_is_not_built_within_its_timeout_fails_and_is_stopped_and_o
     assert_eq!(world.state(built).await, BuildState::Publishing);
     assert_eq!(world.store.stops_via(world.coordinator).await.unwrap().len(), 1, "what runs is stopped");
     // A retry has as long again.
-    let retry = farm_store::retry::Retry {
+    let retry = farm_store::builds::retry::Retry {
         project: default_project(),
         of: running.id,
         idempotency_key: "again".to_owned(),

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use farm_core::index::{Index, OCI_INDEX};
-use farm_store::attempts::Lease;
-use farm_store::builds::{NewBuild, Submitted};
-use farm_store::finish::{Outcome, PublishLimit};
-use farm_store::leader::{Epoch, Leadership, Outage};
-use farm_store::lease::Assignment;
-use farm_store::record::{BuildRecord, JobResult};
-use farm_store::snapshots::{NewObject, ObjectKind};
-use farm_store::workers::Registration;
+use farm_core::publish::{Index, OCI_INDEX};
+use farm_store::builds::record::{BuildRecord, JobResult};
+use farm_store::builds::submit::{NewBuild, Submitted};
+use farm_store::machines::leader::{Epoch, Leadership, Outage};
+use farm_store::machines::workers::Registration;
+use farm_store::sources::snapshots::{NewObject, ObjectKind};
+use farm_store::work::attempts::Lease;
+use farm_store::work::decide::PublishLimit;
+use farm_store::work::finish::Outcome;
+use farm_store::work::lease::Assignment;
 use farm_store::{Store, default_project};
 use farm_tests::database::Database;
 use farm_types::snapshot::Folder;
@@ -214,7 +215,7 @@ impl World {
 pub fn success(what: &str) -> Outcome {
     let result = JobResult {
         digest: Some(Digest::of(what.as_bytes())),
-        media_type: farm_core::index::OCI_MANIFEST.to_owned(),
+        media_type: farm_core::publish::OCI_MANIFEST.to_owned(),
         size: 1,
         image_bytes: 0,
         steps: 1,

@@ -1,6 +1,6 @@
 //! Registries that were written in capitals before there was one text for each.
 
-use farm_store::destinations::Claim;
+use farm_store::publish::destinations::Claim;
 use farm_types::state::BuildState;
 
 use crate::fixture::world;

@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use farm_store::attempts::Lease;
-use farm_store::builds::Submitted;
-use farm_store::destinations::Claim;
-use farm_store::finish::Outcome;
-use farm_store::workers::Sign;
+use farm_store::builds::submit::Submitted;
+use farm_store::machines::workers::Sign;
+use farm_store::publish::destinations::Claim;
+use farm_store::work::attempts::Lease;
+use farm_store::work::finish::Outcome;
 use farm_store::{Result, StoreError, default_project};
 use farm_tests::session::Session;
 use farm_types::state::{BuildState, JobState, TagState};
@@ -312,7 +312,7 @@ async fn of_two_that_want_a_tag_the_newer_one_has_it_in_every_order() {
 /// Claims, puts and verifies, as the publish pass does.
 pub async fn publish(
     world: &World,
-    destination: &farm_store::destinations::DueDestination,
+    destination: &farm_store::publish::destinations::DueDestination,
     tag: &str,
 ) -> Result<()> {
     let claim = world.store.claim_tag(world.epoch, destination, tag, None, Duration::from_secs(60)).await?;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use farm_store::StoreError;
-use farm_store::leader::{Leadership, Peer};
-use farm_store::workers::{Registration, Sign};
+use farm_store::machines::leader::{Leadership, Peer};
+use farm_store::machines::workers::{Registration, Sign};
 use uuid::Uuid;
 
 use crate::fixture::{LEASE, OUTAGE, PUBLISH, success, world};
@@ -82,7 +82,7 @@ async fn what_an_old_leader_decides_changes_nothing() {
     assert!(world.store.end_overdue_publications(world.epoch).await.is_err());
     let attempt = world.store.lease(epoch, assignment, LEASE).await.unwrap();
     let token = world.database.psql("SELECT lease_token FROM attempts").parse().unwrap();
-    let lease = farm_store::attempts::Lease { attempt, token };
+    let lease = farm_store::work::attempts::Lease { attempt, token };
     // Workers' words need no leader.
     world.finish(lease, success("x")).await.unwrap();
     let due = world.store.due_merges(10).await.unwrap().remove(0);

@@ -1,15 +1,15 @@
 //! What is known of the programs that a job runs: kept, inherited, corrected.
 
-use farm_core::plan::{Decision, Limits, plan};
-use farm_store::finish::Outcome;
-use farm_store::lease::Assignment;
-use farm_store::retry::Retry;
+use farm_core::work::plan::{Decision, Limits, plan};
+use farm_store::builds::retry::Retry;
+use farm_store::work::finish::Outcome;
+use farm_store::work::lease::Assignment;
 use farm_store::{StoreError, default_project};
 use farm_types::state::JobState;
 use farm_types::{Cause, Failure, RunMode, Runs};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
-use farm_store::builds::Submitted;
+use farm_store::builds::submit::Submitted;
 
 /// A build for a platform that no worker here offers.
 async fn submit(world: &World, key: &str, runs: &str) -> Submitted {
@@ -74,7 +74,7 @@ async fn a_program_of_the_base_image_corrects_what_is_known_and_counts_for_nothi
     let lease_and_end = async |step: &str| {
         let attempt = world.store.lease(world.epoch, proposed(&world).await.unwrap(), LEASE).await.unwrap();
         let token = world.database.psql(&format!("SELECT lease_token FROM attempts WHERE id = '{attempt}'"));
-        let lease = farm_store::attempts::Lease { attempt, token: token.parse().unwrap() };
+        let lease = farm_store::work::attempts::Lease { attempt, token: token.parse().unwrap() };
         world.finish(lease, foreign_program(step)).await.unwrap();
     };
     // What the build made itself, on the engine's platform, is tried as ever.
@@ -135,7 +135,7 @@ async fn one_that_waits_for_any_slot_is_told_when_it_starts_by_all_slots() {
         (assignment.support, assignment.reason) = (RunMode::Unneeded, "no program runs".to_owned());
         let attempt = world.store.lease(world.epoch, assignment, LEASE).await.unwrap();
         let token = world.database.psql(&format!("SELECT lease_token FROM attempts WHERE id = '{attempt}'"));
-        let lease = farm_store::attempts::Lease { attempt, token: token.parse().unwrap() };
+        let lease = farm_store::work::attempts::Lease { attempt, token: token.parse().unwrap() };
         world.store.attempt_started(lease).await.unwrap();
         world.pass("60 seconds");
         world.finish(lease, success("x")).await.unwrap();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use farm_store::builds::Submitted;
-use farm_store::destinations::{Claim, DueDestination};
-use farm_store::publish::DueMerge;
+use farm_store::builds::submit::Submitted;
+use farm_store::publish::destinations::{Claim, DueDestination};
+use farm_store::publish::publications::DueMerge;
 use farm_store::{StoreError, default_project};
 use farm_tests::session::Session;
 use farm_types::state::{BuildState, TagState};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use farm_store::finish::Outcome;
-use farm_store::record::BuildRecord;
+use farm_store::builds::record::BuildRecord;
+use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
 use farm_types::{Cause, Failure};
@@ -42,8 +42,8 @@ async fn an_engine_is_never_given_more_than_it_has() {
 async fn happen(
     world: &World,
     what: usize,
-    build: farm_store::builds::Submitted,
-    lease: farm_store::attempts::Lease,
+    build: farm_store::builds::submit::Submitted,
+    lease: farm_store::work::attempts::Lease,
 ) {
     let result = match what {
         0 => world.finish(lease, success("x")).await,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use farm_store::StoreError;
-use farm_store::builds::Submitted;
-use farm_store::destinations::{Claim, DueDestination};
-use farm_store::rechecks::Recheck;
+use farm_store::builds::submit::Submitted;
+use farm_store::publish::destinations::{Claim, DueDestination};
+use farm_store::publish::rechecks::Recheck;
 use farm_types::state::BuildState;
 use farm_types::{Cause, Digest, Failure};
 

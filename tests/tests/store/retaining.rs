@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use farm_store::attempts::Lease;
-use farm_store::events::StreamPart;
-use farm_store::sweep::DoomedPlace;
+use farm_store::logs::events::StreamPart;
+use farm_store::sources::sweep::DoomedPlace;
+use farm_store::work::attempts::Lease;
 use farm_store::{StoreError, default_project};
 use farm_types::state::BuildState;
 
@@ -45,7 +45,7 @@ async fn old_logs_go_sealed_or_not_and_are_known_to_be_gone() {
     assert_eq!(world.store.remove_logs(world.epoch, DAY, 10).await.unwrap(), 0, "only once");
     assert_eq!((count(&world, "attempt_chunks"), count(&world, "sealed_logs")), (0, 0));
     let doomed = world.store.doomed(10).await.unwrap();
-    let place = DoomedPlace::Named(farm_store::seal::BlobKind::Log);
+    let place = DoomedPlace::Named(farm_store::logs::seal::BlobKind::Log);
     assert_eq!(doomed.iter().map(|d| (d.id, d.place)).collect::<Vec<_>>(), [(sealed.blob, place)]);
     world.store.buried(&doomed).await.unwrap();
     assert_eq!((count(&world, "doomed_blobs"), count(&world, "blobs")), (0, 0));
@@ -60,7 +60,7 @@ async fn old_logs_go_sealed_or_not_and_are_known_to_be_gone() {
 }
 
 /// A build that is published as `localhost:5002/app:TAG`.
-async fn published(world: &World, key: &str, tag: &str) -> farm_store::builds::Submitted {
+async fn published(world: &World, key: &str, tag: &str) -> farm_store::builds::submit::Submitted {
     let (build, destinations) = merged(world, key, &[&format!("localhost:5002/app:{tag}")]).await;
     world.store.destination_pushed(world.epoch, &destinations[0]).await.unwrap();
     put(world, &destinations[0], tag).await;

@@ -2,9 +2,9 @@
 
 use farm_store::Result;
 use farm_store::StoreError;
-use farm_store::builds::Submitted;
+use farm_store::builds::submit::Submitted;
 use farm_store::default_project;
-use farm_store::destinations::DueDestination;
+use farm_store::publish::destinations::DueDestination;
 use farm_tests::session::Session;
 use farm_types::state::{BuildState, JobState, TagState};
 use farm_types::{Cause, Failure};

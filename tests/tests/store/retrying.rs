@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use farm_store::builds::Submitted;
-use farm_store::destinations::Claim;
-use farm_store::finish::Outcome;
-use farm_store::retry::Retry;
+use farm_store::builds::retry::Retry;
+use farm_store::builds::submit::Submitted;
+use farm_store::publish::destinations::Claim;
+use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
 use farm_types::{Cause, Digest, Failure};

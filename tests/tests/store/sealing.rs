@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use farm_store::attempts::Lease;
-use farm_store::events::{Chunk, StreamPart};
-use farm_store::finish::Outcome;
-use farm_store::seal::{BlobKind, Frame, Piece, Unsealed};
+use farm_store::logs::events::{Chunk, Frame, Piece, StreamPart};
+use farm_store::logs::seal::{BlobKind, Unsealed};
+use farm_store::work::attempts::Lease;
+use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::{Cause, Failure};
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use farm_core::life::attempt::StopReason;
-use farm_store::attempts::Lease;
-use farm_store::builds::Submitted;
-use farm_store::finish::Outcome;
-use farm_store::workers::{Sign, WorkerRecord};
+use farm_store::builds::submit::Submitted;
+use farm_store::machines::workers::{Sign, WorkerRecord};
+use farm_store::work::attempts::Lease;
+use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
 use farm_types::{BootId, Cause, Failure, WorkerId};

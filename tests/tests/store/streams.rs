@@ -1,6 +1,6 @@
 //! What attempts say: never lost, doubled or reordered once acknowledged.
 
-use farm_store::attempts::Lease;
+use farm_store::work::attempts::Lease;
 use farm_store::{StoreError, default_project};
 use farm_types::LeaseToken;
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use farm_store::seal::BlobKind;
-use farm_store::snapshots::{NewObject, ObjectKind};
-use farm_store::sweep::{DoomedPlace, Removal};
+use farm_store::logs::seal::BlobKind;
+use farm_store::sources::snapshots::{NewObject, ObjectKind};
+use farm_store::sources::sweep::{DoomedPlace, Removal};
 use farm_store::{StoreError, default_project};
 use farm_types::{Digest, UploadId};
 

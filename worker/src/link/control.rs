@@ -6,86 +6,20 @@
 //!
 //! Invariant: only a goodbye of ours, or a coordinator that will never take us, ends it.
 
-use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
-use farm_proto::endpoints::Endpoints;
-use farm_proto::{WORKER_PROTOCOL, v1};
-use farm_types::{BootId, FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 use rand::RngExt as _;
-use tokio::sync::{oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
 use super::session::{End, Session};
-use super::{Backoff, CoordinatorUrl, Coordinators, Token, causes, client, endpoint};
-use crate::desk::{Desk, Identity};
+use super::{Backoff, Control, ControlError, causes, client, endpoint};
 
 /// Failures in a row between two log lines about the same outage.
 const QUIET: u32 = 30;
 
 /// How long a worker that leaves waits for a stream that is just being opened.
 const HELLO_BEFORE_BYE: Duration = Duration::from_secs(1);
-
-/// The control link's settings and what it shares with the rest.
-#[derive(Debug)]
-pub struct Control {
-    /// Where the coordinators are.
-    pub coordinators: Coordinators,
-    /// The connections for bulk, in the same order: they follow to where the stream is.
-    pub bulk: Endpoints,
-    /// Who we are.
-    pub token: Token,
-    /// The worker's name.
-    pub name: String,
-    /// This life of the process.
-    pub boot: BootId,
-    /// The folder that is claimed, as [`crate::state_dir::Claim::home`] names it.
-    pub home: String,
-    /// How many attempts run at once.
-    pub slots: usize,
-    /// What runs, and what may be offered; when that changes, a new Hello tells.
-    pub desk: Arc<Desk>,
-    /// Cancelled when the worker has nothing left to tell: say Bye.
-    pub leave: CancellationToken,
-    /// Set at each Welcome.
-    pub welcomed: watch::Sender<bool>,
-}
-
-/// Why no coordinator will ever take this worker as it is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ControlError {
-    /// No common protocol version.
-    #[error(
-        "the coordinator at {url} does not speak this worker's protocol ({why}); \
-         run the farm-worker that belongs to the coordinator's version"
-    )]
-    Protocol {
-        /// Where it is.
-        url: CoordinatorUrl,
-        /// In its words.
-        why: String,
-    },
-    /// The token is not a worker's.
-    #[error(
-        "the coordinator at {url} does not know this worker's token ({why}); \
-         give the token that it was started with, by --token-file or FARM_TOKEN"
-    )]
-    Unauthenticated {
-        /// Where it is.
-        url: CoordinatorUrl,
-        /// In its words.
-        why: String,
-    },
-    /// The connection can't even be tried.
-    #[error("no connection to {url} can be tried: {why}")]
-    Local {
-        /// Where it would be.
-        url: CoordinatorUrl,
-        /// What is wrong here.
-        why: String,
-    },
-}
 
 /// Runs the link on its own thread. The receiver gets its end; it is dropped if the thread panicked.
 ///
@@ -196,27 +130,6 @@ impl Control {
         tokio::time::sleep(HELLO_BEFORE_BYE).await;
         if *self.welcomed.borrow() {
             std::future::pending::<()>().await;
-        }
-    }
-
-    /// Who we are, for a new stream.
-    pub(super) fn hello(&self, identity: &Identity) -> v1::Hello {
-        v1::Hello {
-            min_version: WORKER_PROTOCOL,
-            max_version: WORKER_PROTOCOL,
-            features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED]
-                .into_iter()
-                .chain(identity.draining.then_some(FEATURE_DRAINING))
-                .map(str::to_owned)
-                .collect(),
-            name: self.name.clone(),
-            boot_id: self.boot.to_string(),
-            home: self.home.clone(),
-            software_version: env!("CARGO_PKG_VERSION").to_owned(),
-            engine: Some(identity.engine.clone()),
-            platforms: identity.offers.iter().map(Into::into).collect(),
-            slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
-            withdrawn_reason: identity.withdrawn.clone(),
         }
     }
 }

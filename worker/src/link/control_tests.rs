@@ -2,14 +2,20 @@
 
 use super::*;
 
+use std::sync::Arc;
+
+use farm_proto::endpoints::Endpoints;
 use farm_proto::v1::control_request::Message as Request;
 use farm_proto::v1::control_response::Message as Response;
-use farm_types::AttemptId;
-use tokio::sync::mpsc;
+use farm_proto::{WORKER_PROTOCOL, v1};
+use farm_types::{AttemptId, BootId};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::desk::{Chore, StopReason};
+use crate::desk::{Chore, Desk, Identity, StopReason};
+use crate::link::Coordinators;
 use crate::testing::{Fake, identity, offered, token, until};
 
 struct Worker {

@@ -15,18 +15,23 @@ pub mod session;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::endpoints::Endpoints;
 use farm_proto::v1::worker_service_client::WorkerServiceClient;
 use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
-use farm_types::Invalid;
+use farm_types::{BootId, Invalid};
 use rand::RngExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
+
+use crate::desk::Desk;
 
 /// A client of the coordinators that says who it is on every call.
 pub type Client = WorkerServiceClient<InterceptedService<Endpoints, Token>>;
@@ -116,6 +121,66 @@ impl fmt::Display for Coordinators {
         write!(f, "{}", self.first)?;
         self.others.iter().try_for_each(|url| write!(f, ", {url}"))
     }
+}
+
+/// The control link's settings and what it shares with the rest.
+#[derive(Debug)]
+pub struct Control {
+    /// Where the coordinators are.
+    pub coordinators: Coordinators,
+    /// The connections for bulk, in the same order: they follow to where the stream is.
+    pub bulk: Endpoints,
+    /// Who we are.
+    pub token: Token,
+    /// The worker's name.
+    pub name: String,
+    /// This life of the process.
+    pub boot: BootId,
+    /// The folder that is claimed, as [`crate::state_dir::Claim::home`] names it.
+    pub home: String,
+    /// How many attempts run at once.
+    pub slots: usize,
+    /// What runs, and what may be offered; when that changes, a new Hello tells.
+    pub desk: Arc<Desk>,
+    /// Cancelled when the worker has nothing left to tell: say Bye.
+    pub leave: CancellationToken,
+    /// Set at each Welcome.
+    pub welcomed: watch::Sender<bool>,
+}
+
+/// Why no coordinator will ever take this worker as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// No common protocol version.
+    #[error(
+        "the coordinator at {url} does not speak this worker's protocol ({why}); \
+         run the farm-worker that belongs to the coordinator's version"
+    )]
+    Protocol {
+        /// Where it is.
+        url: CoordinatorUrl,
+        /// In its words.
+        why: String,
+    },
+    /// The token is not a worker's.
+    #[error(
+        "the coordinator at {url} does not know this worker's token ({why}); \
+         give the token that it was started with, by --token-file or FARM_TOKEN"
+    )]
+    Unauthenticated {
+        /// Where it is.
+        url: CoordinatorUrl,
+        /// In its words.
+        why: String,
+    },
+    /// The connection can't even be tried.
+    #[error("no connection to {url} can be tried: {why}")]
+    Local {
+        /// Where it would be.
+        url: CoordinatorUrl,
+        /// What is wrong here.
+        why: String,
+    },
 }
 
 /// A bearer token, as a header's value. It is never printed.

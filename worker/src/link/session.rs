@@ -10,14 +10,13 @@ use std::time::Duration;
 use farm_proto::v1::control_request::Message as Request;
 use farm_proto::v1::control_response::Message as Response;
 use farm_proto::{WORKER_PROTOCOL, v1};
-use farm_types::AttemptId;
+use farm_types::{AttemptId, FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::control::{Control, ControlError};
-use super::{Client, CoordinatorUrl, causes};
+use super::{Client, Control, ControlError, CoordinatorUrl, causes};
 use crate::desk::{Identity, StopReason};
 
 /// Messages between us and the connection; a stream that doesn't take as many is stuck.
@@ -67,7 +66,7 @@ impl<'a> Session<'a> {
     ) -> Result<Self, End<'a>> {
         let (outgoing, requests) = mpsc::channel(QUEUE);
         let mut identity = control.desk.identity();
-        let hello = Request::Hello(control.hello(&identity.borrow_and_update()));
+        let hello = Request::Hello(hello(control, &identity.borrow_and_update()));
         let _ = outgoing.try_send(v1::ControlRequest { message: Some(hello) });
         let lost = |why: &str| End::Lost { why: why.to_owned(), welcomed: false };
         let opening = async {
@@ -242,4 +241,25 @@ fn refused<'a>(control: &Control, url: &CoordinatorUrl, status: &Status) -> End<
 fn describe(status: &Status) -> String {
     let text = causes(status.message(), std::error::Error::source(status));
     if text.is_empty() { status.code().to_string() } else { text }
+}
+
+/// Who we are, for a new stream.
+fn hello(control: &Control, identity: &Identity) -> v1::Hello {
+    v1::Hello {
+        min_version: WORKER_PROTOCOL,
+        max_version: WORKER_PROTOCOL,
+        features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED]
+            .into_iter()
+            .chain(identity.draining.then_some(FEATURE_DRAINING))
+            .map(str::to_owned)
+            .collect(),
+        name: control.name.clone(),
+        boot_id: control.boot.to_string(),
+        home: control.home.clone(),
+        software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        engine: Some(identity.engine.clone()),
+        platforms: identity.offers.iter().map(Into::into).collect(),
+        slots: u32::try_from(control.slots).unwrap_or(u32::MAX),
+        withdrawn_reason: identity.withdrawn.clone(),
+    }
 }

@@ -8,8 +8,8 @@ use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{Attempt, AttemptEvents, Build, Job, StepLog, StepUpdate, Transfer};
 
 use crate::output::lines::Lines;
-use crate::output::progress::{SeenWarning, note, setback};
-use crate::output::summary::{UNNEEDED, platform_jobs};
+use crate::output::progress::{SeenWarning, UNNEEDED, note, setback};
+use crate::output::summary::platform_jobs;
 use crate::output::text::{first_line, harmless, short_digest};
 
 /// Lines of output that are kept of each step.

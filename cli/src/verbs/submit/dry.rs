@@ -14,7 +14,7 @@ use crate::config::Address;
 use crate::connect::Farm;
 use crate::context::Source;
 use crate::error::Result;
-use crate::output::summary::UNNEEDED;
+use crate::output::progress::UNNEEDED;
 use crate::output::text::{bytes, columns, count, harmless};
 use crate::outputs::wanted::Sink;
 use crate::source;

@@ -1,6 +1,6 @@
 //! What holds after each operation.
 
-use farm_core::retry::{MAX_ATTEMPTS, MAX_LOST};
+use farm_core::work::retry::{MAX_ATTEMPTS, MAX_LOST};
 use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState, State, TagState};
 
 use crate::world::*;

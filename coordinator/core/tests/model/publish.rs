@@ -1,5 +1,5 @@
-//! Publishing, the leader, and a registry that knows no fence: `store/src/{leader,publish,destinations}.rs`,
-//! `reconcile/publish.rs`.
+//! Publishing, the leader, and a registry that knows no fence: `store/src/publish/{publications,destinations}.rs`,
+//! `store/src/machines/leader.rs`, `reconcile/publish/publications.rs`.
 
 use farm_core::life;
 use farm_core::life::publication;

@@ -1,11 +1,11 @@
-//! Builds, jobs and attempts: `store/src/{builds,lease,finish,decide,reap}.rs`.
+//! Builds, jobs and attempts: `store/src/builds/submit.rs`, `store/src/work/{lease,finish,decide,reap}.rs`.
 
+use farm_core::builds::{JobOutcome, Verdict, verdict};
 use farm_core::life;
 use farm_core::life::attempt::{JobFate, Said, StopReason, end};
 use farm_core::life::build::{ExecutionEnd, after_execution};
-use farm_core::plan::{Decision, Limits, Settling, Slots, State, WaitingJob, WorkerView, plan};
-use farm_core::retry::{self, Ending, History, Next};
-use farm_core::verdict::{JobOutcome, Verdict, verdict};
+use farm_core::work::plan::{Decision, Limits, Settling, Slots, State, WaitingJob, WorkerView, plan};
+use farm_core::work::retry::{self, Ending, History, Next};
 use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState};
 use farm_types::{
     Cause, EngineId, Failure, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, WorkerId,

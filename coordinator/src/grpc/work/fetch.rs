@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use farm_proto::v1;
-use farm_store::attempts::Lease;
+use farm_store::work::attempts::Lease;
 use farm_types::snapshot::{Folder, Node};
 use farm_types::{Digest, ProjectId};
 use futures::{Stream, StreamExt as _};

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use farm_proto::{OUTPUT_PIECE_BYTES, v1};
-use farm_store::attempts::Lease;
-use farm_store::outputs::NewPiece;
-use farm_store::seal::BlobKind;
+use farm_store::builds::outputs::NewPiece;
+use farm_store::logs::seal::BlobKind;
+use farm_store::work::attempts::Lease;
 use farm_types::Digest;
 use futures::Stream;
 use tokio_util::sync::CancellationToken;

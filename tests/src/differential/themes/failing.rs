@@ -1,6 +1,6 @@
 //! Builds that fail: at which line, and with which exit code, is what is compared.
 
-use crate::differential::generate::{BASE, Draft};
+use crate::differential::draft::{BASE, Draft};
 
 /// Lines in front, so that the failing one is at a drawn place.
 fn lead(draft: &mut Draft, base: &str) {

@@ -1,7 +1,7 @@
 //! Contexts: names, modes, links, patterns, and the ways in which a context is given.
 
 use crate::differential::case::{Form, Kind};
-use crate::differential::generate::Draft;
+use crate::differential::draft::Draft;
 
 pub fn wildcards(draft: &mut Draft) {
     for name in ["x1", "x2", "x10", "[x]", "x-y", "x?", "-x", "X1"] {

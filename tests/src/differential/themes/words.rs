@@ -1,6 +1,6 @@
 //! Instructions and their words: expansions, quotes, forms, comments, directives.
 
-use crate::differential::generate::{BASE, Draft, ONBUILD_BASE};
+use crate::differential::draft::{BASE, Draft, ONBUILD_BASE};
 
 pub fn expansions(draft: &mut Draft) {
     let value = draft.pick(&["one.two.three", "a/b/c.tar.gz", "", "x y", "ünï", "$literal", "aXbXc"]);

@@ -1,0 +1,339 @@
+//! The scheduler: which waiting job goes to which worker now, and what the others wait for.
+//!
+//! [`plan`] proposes and has no effect; the store carries a proposal out only where its premise still
+//! holds. Its cost follows the heads of the queues and the workers it is given, never the queues' length.
+//!
+//! Order: projects by the share of slots that they hold, then jobs by virtual time. Worker: native before
+//! emulated; not one that failed the job while there is another; the freest engine; then the worker's id. One that is on
+//! probation only when no other can come into question, and then not at once.
+//!
+//! A job that runs no program of its platform ([`Runs`]) goes to any worker, to one that offers the platform natively before
+//! others; if it runs programs of the engine's own platform, which that may be taken from, it is as particular about that as
+//! its policy is about emulation.
+
+mod able;
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use farm_types::{Emulation, EngineId, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, WorkerId};
+
+use self::able::{Able, able};
+use crate::work::aside::Aside;
+use crate::work::waiting::{Waiting, Wanted};
+
+/// The numbers of the scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// A worker that was silent for so long gets no new job.
+    pub suspect_after: TimeDelta,
+    /// A platform counts as natively served until so long after its last native worker's last heartbeat.
+    pub native_grace: TimeDelta,
+    /// A job that nobody but workers on probation could run waits for so long before it is given to one after all.
+    pub probation_patience: TimeDelta,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            suspect_after: TimeDelta::seconds(12),
+            native_grace: TimeDelta::seconds(30),
+            probation_patience: TimeDelta::seconds(60),
+        }
+    }
+}
+
+/// A job at the head of its queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingJob {
+    /// Which job.
+    pub job: JobId,
+    /// Whose.
+    pub project: ProjectId,
+    /// What it is built for.
+    pub platform: Platform,
+    /// Whose programs run in it.
+    pub runs: Runs,
+    /// When it may be emulated.
+    pub emulation: Emulation,
+    /// Slots that it takes.
+    pub weight: u32,
+    /// Its place: the smaller goes first.
+    pub virtual_time: DateTime<Utc>,
+    /// Since when it waits for a worker.
+    pub ready_at: DateTime<Utc>,
+    /// It may not start before this.
+    pub not_before: DateTime<Utc>,
+    /// Workers that failed it.
+    pub excluded: Vec<WorkerId>,
+}
+
+/// A worker as the farm knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Which worker.
+    pub id: WorkerId,
+    /// Its engine, which has the slots.
+    pub engine: EngineId,
+    /// What it runs.
+    pub offers: Vec<Offer>,
+    /// When it last gave a sign.
+    pub last_seen: DateTime<Utc>,
+    /// A coordinator holds its control stream.
+    pub connected: bool,
+    /// It takes no new job.
+    pub draining: bool,
+    /// It takes jobs for platforms that it doesn't offer, if they run no program of them.
+    pub takes_unneeded: bool,
+    /// It failed several jobs for reasons of its own, and has not shown since that it can build.
+    pub on_probation: bool,
+}
+
+/// The slots of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots {
+    /// How many there are.
+    pub total: u32,
+    /// How many are taken.
+    pub used: u32,
+}
+
+/// All that a plan is made from.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// The heads of all queues.
+    pub waiting: Vec<WaitingJob>,
+    /// All workers that were not removed.
+    pub workers: Vec<WorkerView>,
+    /// Their engines.
+    pub engines: HashMap<EngineId, Slots>,
+    /// Per project: the slots that its running attempts hold, divided by its weight.
+    pub shares: HashMap<ProjectId, f64>,
+    /// Workers that get no ordinary jobs: for the words only.
+    pub aside: Vec<Aside>,
+    /// While set and in the future: the farm was out, so a worker's silence means nothing yet; a native
+    /// worker that was seen after `silent_since` counts as there.
+    pub settling: Option<Settling>,
+}
+
+/// The time after an outage of all coordinators, in which nobody's silence is held against them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settling {
+    /// When the outage began.
+    pub silent_since: DateTime<Utc>,
+    /// When silence counts again.
+    pub until: DateTime<Utc>,
+}
+
+/// What is proposed for one job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Lease it to this worker.
+    Assign {
+        /// The job.
+        job: JobId,
+        /// Who runs it.
+        worker: WorkerId,
+        /// On whose slots.
+        engine: EngineId,
+        /// How the worker runs the programs.
+        support: RunMode,
+        /// Why it isn't native, in words; empty when it is.
+        reason: String,
+    },
+    /// Leave it where it is.
+    Hold {
+        /// The job.
+        job: JobId,
+        /// Look again then at the latest, if only time can change it.
+        until: Option<DateTime<Utc>>,
+        /// What it waits for.
+        why: Waiting,
+    },
+}
+
+/// What may run a job at one moment, by its policy.
+struct Choice {
+    support: RunMode,
+    reason: String,
+    worker: WorkerId,
+    engine: EngineId,
+}
+
+/// Proposes what to do with every waiting job at `now`.
+pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> {
+    let mut slots: BTreeMap<EngineId, Slots> = state.engines.iter().map(|(&id, &s)| (id, s)).collect();
+    let mut shares = state.shares.clone();
+    let mut waiting: Vec<&WaitingJob> = state.waiting.iter().collect();
+    waiting.sort_by_key(|job| (job.virtual_time, job.job));
+    let mut decisions = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        // The next job: the oldest of the project that holds the least.
+        let share = |job: &WaitingJob| shares.get(&job.project).copied().unwrap_or(0.0);
+        let next = waiting
+            .iter()
+            .enumerate()
+            .min_by(|(i, a), (j, b)| share(a).total_cmp(&share(b)).then(i.cmp(j)))
+            .map_or(0, |(i, _)| i);
+        let job = waiting.remove(next);
+        decisions.push(match choose(job, state, &slots, limits, now) {
+            Ok(choice) => {
+                if let Some(engine) = slots.get_mut(&choice.engine) {
+                    engine.used += job.weight;
+                }
+                *shares.entry(job.project).or_default() += f64::from(job.weight);
+                Decision::Assign {
+                    job: job.job,
+                    worker: choice.worker,
+                    engine: choice.engine,
+                    support: choice.support,
+                    reason: choice.reason,
+                }
+            }
+            Err((until, why)) => Decision::Hold { job: job.job, until, why },
+        });
+    }
+    decisions
+}
+
+fn choose(
+    job: &WaitingJob,
+    state: &State,
+    slots: &BTreeMap<EngineId, Slots>,
+    limits: Limits,
+    now: DateTime<Utc>,
+) -> Result<Choice, (Option<DateTime<Utc>>, Waiting)> {
+    if job.not_before > now {
+        return Err((Some(job.not_before), Waiting::Backoff));
+    }
+    let settling = state.settling.filter(|settling| settling.until > now);
+    let is_alive = |worker: &WorkerView| worker.connected && worker.last_seen + limits.suspect_after > now;
+    let able = able(job, state, &is_alive);
+    // A native worker counts as there for a while after its last sign.
+    let there_until = |worker: &WorkerView| match settling {
+        Some(settling) if worker.last_seen + limits.native_grace >= settling.silent_since => settling.until,
+        _ => worker.last_seen + limits.native_grace,
+    };
+    let native = able.iter().filter(|able| able.support == Support::Native);
+    let native_until = native.map(|able| there_until(able.worker)).max();
+    let native_served = native_until.is_some_and(|until| until > now);
+    let waited_enough = match job.emulation {
+        Emulation::FallbackAfter(wait) => {
+            TimeDelta::from_std(wait).is_ok_and(|wait| now >= job.ready_at + wait)
+        }
+        _ => false,
+    };
+    let may_emulate = match job.emulation {
+        Emulation::Never => false,
+        Emulation::Fallback | Emulation::FallbackAfter(_) => !native_served || waited_enough,
+        Emulation::Allow => true,
+    };
+    // What programs of the engine's own platform make may depend on which that is.
+    let home_until = match &job.runs {
+        Runs::Others { engine: true, .. } => {
+            let home = able.iter().filter(|able| able.is_home);
+            home.map(|able| there_until(able.worker)).max().filter(|until| *until > now)
+        }
+        _ => None,
+    };
+    let stays_home = home_until.is_some() && !waited_enough && job.emulation != Emulation::Allow;
+    let comes_into_question = |able: &&Able<'_>| is_alive(able.worker) && (able.is_home || !stays_home);
+    let allowed: Vec<Support> = [Support::Native, Support::Emulated]
+        .into_iter()
+        .filter(|support| *support == Support::Native || may_emulate)
+        .collect();
+    let on_probation = able
+        .iter()
+        .filter(comes_into_question)
+        .any(|able| able.worker.on_probation && allowed.contains(&able.support));
+    let patience_ends = job.ready_at + limits.probation_patience;
+    let mut full: Option<(RunMode, u32, u32)> = None;
+    // Those on probation come into question when there is no other, and the job has waited for their trial builds.
+    for sick in [false, true] {
+        if sick && (full.is_some() || now < patience_ends) {
+            break;
+        }
+        for &support in &allowed {
+            let candidates: Vec<&Able<'_>> = able
+                .iter()
+                .filter(comes_into_question)
+                .filter(|able| able.support == support && able.worker.on_probation == sick)
+                .collect();
+            let spared: Vec<&Able<'_>> =
+                candidates.iter().copied().filter(|able| !job.excluded.contains(&able.worker.id)).collect();
+            let candidates = if spared.is_empty() { candidates } else { spared };
+            let mut engines: Vec<EngineId> = candidates.iter().map(|able| able.worker.engine).collect();
+            engines.sort();
+            engines.dedup();
+            let free = |engine: EngineId| slots.get(&engine).map_or(0, |s| s.total.saturating_sub(s.used));
+            let best =
+                candidates.iter().filter(|able| free(able.worker.engine) >= job.weight).min_by_key(|able| {
+                    (!able.is_home, std::cmp::Reverse(free(able.worker.engine)), able.worker.id)
+                });
+            if let Some(able) = best {
+                let (support, worker) = (able.mode(), able.worker);
+                let reason = match (support, able.emulated) {
+                    (RunMode::Emulated, Some(platform)) => why_emulated(job, platform, native_served),
+                    (RunMode::Unneeded, _) => format!("no program of {} runs", job.platform),
+                    _ => String::new(),
+                };
+                return Ok(Choice { support, reason, worker: worker.id, engine: worker.engine });
+            }
+            if !engines.is_empty() && full.is_none() {
+                let sum = |of: fn(&Slots) -> u32| engines.iter().filter_map(|e| slots.get(e)).map(of).sum();
+                let all_alike = candidates.iter().all(|able| able.is_home) || support == Support::Emulated;
+                let mode = if all_alike { support.into() } else { RunMode::Unneeded };
+                full = Some((mode, sum(|s| s.used), sum(|s| s.total)));
+            }
+        }
+    }
+    let emulated_there = able.iter().any(|able| able.support == Support::Emulated && is_alive(able.worker));
+    let waited = match job.emulation {
+        Emulation::FallbackAfter(wait) if !waited_enough => {
+            TimeDelta::from_std(wait).ok().map(|wait| job.ready_at + wait)
+        }
+        _ => None,
+    };
+    let unlocks = match job.emulation {
+        Emulation::FallbackAfter(_) if !waited_enough => {
+            waited.into_iter().chain(native_until.filter(|_| native_served)).min()
+        }
+        Emulation::Fallback => native_until.filter(|_| native_served),
+        _ => None,
+    };
+    let leaves = home_until.filter(|_| stays_home).into_iter().chain(waited.filter(|_| stays_home)).min();
+    let unlocks = unlocks.into_iter().chain(leaves).min();
+    let wanted = match &job.runs {
+        Runs::Others { platforms, .. } if !stays_home => {
+            let platforms: Vec<Platform> = platforms.iter().cloned().collect();
+            if platforms.is_empty() { Wanted::Any } else { Wanted::Programs(platforms) }
+        }
+        Runs::Others { .. } | Runs::Target => Wanted::Platform(job.platform.clone()),
+    };
+    Err(match full {
+        Some((support, used, total)) => (unlocks, Waiting::Slots { support, used, total }),
+        None if on_probation => {
+            (unlocks.into_iter().chain([patience_ends]).min(), Waiting::Probation { wanted })
+        }
+        None if native_served => (unlocks, Waiting::Silent { wanted }),
+        None => (unlocks, Waiting::NoWorker { wanted, emulated_refused: emulated_there && !may_emulate }),
+    })
+}
+
+/// Why this platform is emulated, for the record.
+fn why_emulated(job: &WaitingJob, platform: &Platform, native_served: bool) -> String {
+    let policy = job.emulation;
+    let programs = if *platform == job.platform {
+        String::new()
+    } else {
+        format!("programs of {platform} run in the build, and ")
+    };
+    if native_served {
+        format!("{programs}no native {platform} worker had a free slot; policy {policy}")
+    } else {
+        format!("{programs}no native {platform} worker is connected; policy {policy}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Records of the store, as the wire shows them.
+
+use chrono::{DateTime, Utc};
+use farm_proto::v1;
+use farm_store::builds::outputs::OutputRecord;
+use farm_store::builds::record::{
+    AttemptRecord, BuildRecord, DestinationRecord, JobRecord, JobResult, PublicationRecord,
+};
+use farm_types::state::BuildState;
+
+/// Milliseconds since 1970.
+pub fn ms(at: DateTime<Utc>) -> i64 {
+    at.timestamp_millis()
+}
+
+fn ms_opt(at: Option<DateTime<Utc>>) -> i64 {
+    at.map(ms).unwrap_or_default()
+}
+
+/// A build.
+pub fn build(record: &BuildRecord) -> v1::Build {
+    v1::Build {
+        id: record.short_id.to_string(),
+        project: record.project_name.clone(),
+        state: record.state.to_string(),
+        spec: Some((&record.spec).into()),
+        created_ms: ms(record.created_at),
+        started_ms: ms_opt(record.started_at),
+        finished_ms: ms_opt(record.finished_at),
+        failure: record.failure.as_ref().map(Into::into),
+        jobs: record.jobs.iter().map(job).collect(),
+        publication: record.publication.as_ref().map(publication),
+        created_by: record.created_by.clone(),
+        retry_of: record.retry_of.as_ref().map(ToString::to_string).unwrap_or_default(),
+        retried_by: record.retried_by.iter().map(ToString::to_string).collect(),
+        publish_trouble: publish_trouble(record).unwrap_or_default().to_owned(),
+        source_is_wanted: record.source_is_wanted,
+    }
+}
+
+/// What a build that is publishing waits for, if something went wrong.
+fn publish_trouble(record: &BuildRecord) -> Option<&str> {
+    if record.state != BuildState::Publishing {
+        return None;
+    }
+    match &record.publication {
+        None => Some(&record.merge_trouble),
+        Some(publication) => {
+            let failures = publication.destinations.iter().filter_map(|d| d.failure.as_ref());
+            failures.map(|failure| failure.message.as_str()).next()
+        }
+    }
+}
+
+fn job(job: &JobRecord) -> v1::Job {
+    v1::Job {
+        id: job.id.to_string(),
+        kind: job.kind.clone(),
+        platform: job.platform.to_string(),
+        state: job.state.to_string(),
+        failure: job.failure.as_ref().map(Into::into),
+        attempts: job.attempts.iter().map(attempt).collect(),
+        result: job.result.as_ref().map(result),
+        waiting: match job.place {
+            Some(place) => format!("place {place} in the queue: {}", job.waiting),
+            None => job.waiting.clone(),
+        },
+        starts_ms: ms_opt(job.starts_at),
+        taken_from: job.taken_from.as_ref().map(ToString::to_string).unwrap_or_default(),
+        outputs: job.outputs.iter().map(output).collect(),
+    }
+}
+
+fn output(output: &OutputRecord) -> v1::Output {
+    v1::Output {
+        export: output.export,
+        bytes: output.bytes,
+        digest: output.digest.to_string(),
+        removed_ms: ms_opt(output.removed_at),
+    }
+}
+
+fn attempt(attempt: &AttemptRecord) -> v1::Attempt {
+    v1::Attempt {
+        id: attempt.id.to_string(),
+        number: attempt.number,
+        worker: attempt.worker.clone(),
+        state: attempt.state.to_string(),
+        support: attempt.support.to_string(),
+        support_reason: attempt.support_reason.clone(),
+        offered_ms: ms(attempt.offered_at),
+        started_ms: ms_opt(attempt.started_at),
+        finished_ms: ms_opt(attempt.finished_at),
+        failure: attempt.failure.as_ref().map(Into::into),
+    }
+}
+
+fn result(result: &JobResult) -> v1::JobResult {
+    v1::JobResult {
+        digest: result.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        media_type: result.media_type.clone(),
+        size: result.size,
+        image_bytes: result.image_bytes,
+        steps: result.steps,
+        steps_cached: result.steps_cached,
+        engine: result.engine.clone(),
+        syntax_replaced: result.syntax_replaced.clone().unwrap_or_default(),
+        step_timings: Vec::new(),
+        answer: result.answer.as_ref().map(|answer| v1::CallAnswer {
+            text: answer.text.clone(),
+            json: answer.json.clone(),
+            violation: answer.violation.clone(),
+        }),
+    }
+}
+
+fn publication(publication: &PublicationRecord) -> v1::Publication {
+    v1::Publication {
+        state: publication.state.to_string(),
+        index_digest: publication.index_digest.to_string(),
+        index_media_type: publication.index_media_type.clone(),
+        index_size: publication.index_size,
+        destinations: publication.destinations.iter().map(destination).collect(),
+    }
+}
+
+fn destination(destination: &DestinationRecord) -> v1::Destination {
+    v1::Destination {
+        repository: destination.repository.clone(),
+        state: destination.state.to_string(),
+        failure: destination.failure.as_ref().map(Into::into),
+        tags: destination
+            .tags
+            .iter()
+            .map(|tag| v1::Tag {
+                tag: tag.tag.clone(),
+                state: tag.state.to_string(),
+                previous_digest: tag.previous.map(|digest| digest.to_string()).unwrap_or_default(),
+                failure: tag.failure.as_ref().map(Into::into),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,243 @@
+//! What users do with builds.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_proto::v1;
+use farm_proto::v1::build_service_server::BuildService;
+use farm_store::builds::retry::Retry;
+use farm_store::builds::submit::NewBuild;
+use farm_store::work::decide::PublishLimit;
+use farm_types::state::BuildState;
+use farm_types::{BuildSpec, Invalid, ProjectId, ShortId, SnapshotRef};
+use futures::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{present, retry};
+use crate::context::Context;
+use crate::dockerfile;
+use crate::grpc::{logs, status};
+use crate::principal::Action;
+
+/// The service.
+#[derive(Debug)]
+pub struct Builds {
+    context: Arc<Context>,
+    shutdown: CancellationToken,
+}
+
+impl Builds {
+    /// The service over these parts; its streams end with `shutdown`.
+    pub fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
+        Self { context, shutdown }
+    }
+
+    async fn present(&self, project: ProjectId, id: &ShortId) -> Result<v1::Build, Status> {
+        let record = self.context.store.build(project, id).await.map_err(|e| no_build(e, id))?;
+        Ok(present::build(&record))
+    }
+
+    fn queue_limit(&self) -> Duration {
+        Duration::from_secs(self.context.config.limits.queue_deadline_seconds)
+    }
+
+    fn publish_limit(&self) -> PublishLimit {
+        PublishLimit(Duration::from_secs(self.context.config.limits.publish_deadline_seconds))
+    }
+
+    fn check(&self, spec: &BuildSpec) -> Result<(), Invalid> {
+        let limits = &self.context.config.limits;
+        if spec.platforms.len() > limits.max_platforms {
+            let count = spec.platforms.len().to_string();
+            return Err(Invalid::new(
+                "platforms",
+                count,
+                format!("a build has at most {}", limits.max_platforms),
+            ));
+        }
+        if spec.tags.len() > limits.max_tags {
+            let count = spec.tags.len().to_string();
+            return Err(Invalid::new("tags", count, format!("a build has at most {}", limits.max_tags)));
+        }
+        spec.repositories().iter().try_for_each(|repository| self.context.registries.check(repository))
+    }
+}
+
+fn no_build(error: farm_store::StoreError, id: &ShortId) -> Status {
+    match error {
+        farm_store::StoreError::NotFound(_) => {
+            Status::not_found(format!("there is no build {id}; `farm builds` lists those that are there"))
+        }
+        other => status::store(other),
+    }
+}
+
+fn check_key(key: &str) -> Result<(), Invalid> {
+    if (1..=128).contains(&key.len()) {
+        return Ok(());
+    }
+    Err(Invalid::new("idempotency key", key, "write 1 to 128 bytes"))
+}
+
+fn short_id(text: &str) -> Result<ShortId, Status> {
+    text.parse().map_err(status::invalid)
+}
+
+#[tonic::async_trait]
+impl BuildService for Builds {
+    type WatchBuildStream = Pin<Box<dyn Stream<Item = Result<v1::WatchBuildResponse, Status>> + Send>>;
+
+    async fn submit_build(
+        &self,
+        request: Request<v1::SubmitBuildRequest>,
+    ) -> Result<Response<v1::SubmitBuildResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let request = request.into_inner();
+        check_key(&request.idempotency_key).map_err(status::invalid)?;
+        let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
+        let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
+        self.check(&spec).map_err(status::invalid)?;
+        let runs = dockerfile::runs(&self.context, principal.project, &spec).await;
+        let new = NewBuild {
+            project: principal.project,
+            idempotency_key: request.idempotency_key,
+            spec,
+            runs,
+            created_by: principal.name,
+            queue_limit: self.queue_limit(),
+        };
+        let submitted = self.context.store.submit(&new).await.map_err(status::store)?;
+        self.context.hints.changed();
+        let record =
+            self.context.store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
+        tracing::info!(build.id = %record.short_id, replayed = submitted.replayed, "build accepted");
+        Ok(Response::new(v1::SubmitBuildResponse {
+            build: Some(present::build(&record)),
+            replayed: submitted.replayed,
+        }))
+    }
+
+    async fn get_build(
+        &self,
+        request: Request<v1::GetBuildRequest>,
+    ) -> Result<Response<v1::GetBuildResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Read)?;
+        let id = short_id(&request.get_ref().build_id)?;
+        let build = self.present(principal.project, &id).await?;
+        Ok(Response::new(v1::GetBuildResponse { build: Some(build) }))
+    }
+
+    async fn list_builds(
+        &self,
+        request: Request<v1::ListBuildsRequest>,
+    ) -> Result<Response<v1::ListBuildsResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Read)?;
+        let request = request.into_inner();
+        let limit = if request.limit == 0 { 50 } else { request.limit.min(500) };
+        let states: Vec<BuildState> = request
+            .states
+            .iter()
+            .map(|state| state.parse())
+            .collect::<Result<_, _>>()
+            .map_err(status::invalid)?;
+        let records =
+            self.context.store.builds(principal.project, &states, limit).await.map_err(status::store)?;
+        Ok(Response::new(v1::ListBuildsResponse { builds: records.iter().map(present::build).collect() }))
+    }
+
+    async fn watch_build(
+        &self,
+        request: Request<v1::WatchBuildRequest>,
+    ) -> Result<Response<Self::WatchBuildStream>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Read)?;
+        let request = request.into_inner();
+        let id = short_id(&request.build_id)?;
+        let record = self.context.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let stream = logs::watch(
+            Arc::clone(&self.context),
+            principal.project,
+            record.id,
+            logs::Cursor::decode(&request.cursor)?,
+            request.follow,
+            self.shutdown.clone(),
+        );
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn cancel_build(
+        &self,
+        request: Request<v1::CancelBuildRequest>,
+    ) -> Result<Response<v1::CancelBuildResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Cancel)?;
+        let id = short_id(&request.get_ref().build_id)?;
+        let record = self.context.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let publish = self.publish_limit();
+        self.context.store.cancel(principal.project, record.id, publish).await.map_err(status::store)?;
+        self.context.hints.changed();
+        tracing::info!(build.id = %id, "cancel asked for");
+        let build = self.present(principal.project, &id).await?;
+        Ok(Response::new(v1::CancelBuildResponse { build: Some(build) }))
+    }
+
+    async fn provide_source(
+        &self,
+        request: Request<v1::ProvideSourceRequest>,
+    ) -> Result<Response<v1::ProvideSourceResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let request = request.into_inner();
+        let id = short_id(&request.build_id)?;
+        let snapshot =
+            request.snapshot.ok_or_else(|| Status::invalid_argument("the request has no snapshot"))?;
+        let snapshot = SnapshotRef {
+            tree_id: snapshot.tree_id.parse().map_err(status::invalid)?,
+            content_key: snapshot.content_key.parse().map_err(status::invalid)?,
+        };
+        let store = &self.context.store;
+        let record = store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let limit = self.queue_limit();
+        let taken = store
+            .provide_source(principal.project, record.id, &snapshot, limit)
+            .await
+            .map_err(status::store)?;
+        self.context.hints.changed();
+        tracing::info!(build.id = %id, taken, "the rest of its source was sent");
+        let build = self.present(principal.project, &id).await?;
+        Ok(Response::new(v1::ProvideSourceResponse { build: Some(build) }))
+    }
+
+    async fn retry_build(
+        &self,
+        request: Request<v1::RetryBuildRequest>,
+    ) -> Result<Response<v1::RetryBuildResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let request = request.into_inner();
+        check_key(&request.idempotency_key).map_err(status::invalid)?;
+        let id = short_id(&request.build_id)?;
+        let store = &self.context.store;
+        let record = store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        retry::check(&record, request.failed_only)?;
+        let gone = match request.failed_only {
+            true => retry::gone(&self.context.registries, &record).await,
+            false => Vec::new(),
+        };
+        let new = Retry {
+            project: principal.project,
+            of: record.id,
+            idempotency_key: request.idempotency_key,
+            failed_only: request.failed_only,
+            gone,
+            created_by: principal.name,
+            queue_limit: self.queue_limit(),
+        };
+        let submitted = store.retry(&new, self.publish_limit()).await.map_err(status::store)?;
+        self.context.hints.changed();
+        let record = store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
+        tracing::info!(build.id = %record.short_id, retry_of = %id, replayed = submitted.replayed, "retry accepted");
+        Ok(Response::new(v1::RetryBuildResponse {
+            build: Some(present::build(&record)),
+            replayed: submitted.replayed,
+        }))
+    }
+}

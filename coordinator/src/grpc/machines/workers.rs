@@ -1,0 +1,129 @@
+//! Workers as users see them, and why an administrator's wish is refused.
+
+use chrono::TimeDelta;
+use farm_proto::v1;
+use farm_store::machines::drain::{Done, Refusal};
+use farm_store::machines::sick::QUARANTINE_WORDS;
+use farm_store::machines::workers::WorkerRecord;
+use farm_types::ids::check_worker_name;
+use farm_types::suggest;
+use tonic::Status;
+
+use crate::context::Context;
+use crate::grpc::builds::present;
+use crate::grpc::status;
+
+/// So many names are no mistake.
+const MAX_NAMES: usize = 1000;
+
+/// All workers, by name.
+pub(super) async fn list(context: &Context) -> Result<Vec<v1::Worker>, Status> {
+    let store = &context.store;
+    let now = store.now().await.map_err(status::store)?;
+    let suspect = TimeDelta::from_std(context.config.limits.suspect()).unwrap_or(TimeDelta::MAX);
+    let running = store.running_now().await.map_err(status::store)?;
+    let workers = store.workers().await.map_err(status::store)?;
+    let shown = workers.into_iter().map(|worker| {
+        let silent = worker.last_seen + suspect < now;
+        let running = running
+            .iter()
+            .filter(|(id, ..)| *id == worker.id)
+            .map(|(_, build, platform)| format!("{build} {platform}"))
+            .collect();
+        show(worker, silent, running)
+    });
+    Ok(shown.collect())
+}
+
+fn show(worker: WorkerRecord, silent: bool, running: Vec<String>) -> v1::Worker {
+    let state = match (worker.connected, silent) {
+        (false, _) => "offline",
+        (true, true) => "suspect",
+        (true, false) if worker.quarantined_at.is_some() => "quarantined",
+        // It leaves, it was drained, or its engine is away: it takes nothing new.
+        (true, false) if worker.draining => "draining",
+        (true, false) if worker.drained_at.is_some() && running.is_empty() => "drained",
+        (true, false) if worker.drained_at.is_some() => "draining",
+        (true, false) if worker.withdrawn_at.is_some() => "withdrawn",
+        (true, false) if worker.probation_at.is_some() => "probation",
+        (true, false) => "online",
+    };
+    let (since, reason) = match state {
+        "quarantined" => (worker.quarantined_at, QUARANTINE_WORDS.to_owned()),
+        "draining" | "drained" => (worker.drained_at, String::new()),
+        "withdrawn" => (worker.withdrawn_at, worker.withdrawn_why),
+        "probation" => (worker.probation_at, worker.probation_why),
+        "suspect" | "offline" => (Some(worker.last_seen), String::new()),
+        _ => (None, String::new()),
+    };
+    v1::Worker {
+        name: worker.name,
+        state: state.to_owned(),
+        platforms: worker
+            .offers
+            .iter()
+            .map(|offer| v1::PlatformOffer {
+                platform: offer.platform.to_string(),
+                support: offer.support.to_string(),
+                told: offer.told,
+            })
+            .collect(),
+        slots: worker.slots,
+        slots_free: worker.slots.saturating_sub(worker.slots_used),
+        engine: worker.engine,
+        last_seen_ms: present::ms(worker.last_seen),
+        version: worker.software_version,
+        running,
+        reason,
+        since_ms: since.map_or(0, present::ms),
+        next_probe_ms: worker.probe_at.map_or(0, present::ms),
+        release_ms: worker.release_at.map_or(0, present::ms),
+    }
+}
+
+/// The names of a wish, each once.
+pub(super) fn checked(mut names: Vec<String>) -> Result<Vec<String>, Status> {
+    if names.is_empty() || names.len() > MAX_NAMES {
+        return Err(Status::invalid_argument(format!("name 1 to {MAX_NAMES} workers")));
+    }
+    for name in &names {
+        check_worker_name(name).map_err(status::invalid)?;
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// Wakes those who look at workers, and shows the ones that were named.
+pub(super) async fn changed(context: &Context, names: &[String]) -> Result<Vec<v1::Worker>, Status> {
+    context.hints.changed();
+    let mut workers = list(context).await?;
+    workers.retain(|worker| names.contains(&worker.name));
+    Ok(workers)
+}
+
+/// The status of a wish that was refused.
+pub(super) async fn refused(context: &Context, done: Done) -> Result<(), Status> {
+    let refusal = match done {
+        Ok(()) => return Ok(()),
+        Err(refusal) => refusal,
+    };
+    Err(match refusal {
+        Refusal::Unknown(name) => {
+            let workers = context.store.workers().await.map_err(status::store)?;
+            let known = workers.iter().map(|worker| worker.name.as_str());
+            let instead = match suggest::nearest(&name, known) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "`farm workers` lists those that are there".to_owned(),
+            };
+            Status::not_found(format!("there is no worker {name}; {instead}"))
+        }
+        Refusal::Connected(name) => Status::failed_precondition(format!(
+            "worker {name} is connected, and only one that is gone can be removed; first `farm workers drain {name} \
+             --wait`, then stop its farm-worker"
+        )),
+        Refusal::Leased(name) => Status::failed_precondition(format!(
+            "worker {name} went away a moment ago and may come back to what it runs; try again in half a minute"
+        )),
+    })
+}

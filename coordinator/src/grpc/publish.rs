@@ -1,0 +1,93 @@
+//! What was published: what users ask about images.
+
+use std::sync::Arc;
+
+use farm_proto::v1;
+use farm_proto::v1::image_service_server::ImageService;
+use farm_types::ImageRef;
+use tonic::{Request, Response, Status};
+
+use super::builds::present;
+use super::status;
+use crate::context::Context;
+use crate::principal::Action;
+use crate::registry::RegistryError;
+use crate::registry::inspect::{Attestation, Variant};
+
+/// The service.
+#[derive(Debug)]
+pub struct Images {
+    context: Arc<Context>,
+}
+
+impl Images {
+    /// The service over these parts.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    async fn absent(&self, image: &ImageRef) -> Status {
+        let repository = &image.repository;
+        let (None, Some(tag)) = (image.digest, image.tag.as_deref()) else {
+            return Status::not_found(format!("there is no {image}"));
+        };
+        let instead = self.context.registries.instead_of(repository, tag).await;
+        Status::not_found(format!("there is no {image}{instead}"))
+    }
+}
+
+#[tonic::async_trait]
+impl ImageService for Images {
+    async fn inspect_image(
+        &self,
+        request: Request<v1::InspectImageRequest>,
+    ) -> Result<Response<v1::InspectImageResponse>, Status> {
+        let principal = self.context.tokens.require(&request, Action::ReadImage)?;
+        let image: ImageRef = request.get_ref().reference.parse().map_err(status::invalid)?;
+        let Some(inspected) = self.context.registries.inspect(&image).await.map_err(registry)? else {
+            return Err(self.absent(&image).await);
+        };
+        let store = &self.context.store;
+        let published =
+            store.build_that_made(principal.project, inspected.digest).await.map_err(status::store)?;
+        Ok(Response::new(v1::InspectImageResponse {
+            reference: image.to_string(),
+            digest: inspected.digest.to_string(),
+            media_type: inspected.manifest.media_type,
+            manifest: inspected.manifest.bytes.into(),
+            variants: inspected.variants.into_iter().map(variant).collect(),
+            build: published.as_ref().map(present::build),
+        }))
+    }
+}
+
+/// The status of a registry's error: what may pass by itself is told apart from what won't.
+fn registry(error: RegistryError) -> Status {
+    if error.is_transient() {
+        Status::unavailable(error.message)
+    } else {
+        Status::failed_precondition(error.message)
+    }
+}
+
+fn variant(variant: Variant) -> v1::ImageVariant {
+    v1::ImageVariant {
+        platform: variant.platform,
+        digest: variant.digest,
+        media_type: variant.media_type,
+        manifest: variant.manifest.into(),
+        config: variant.config.into(),
+        config_platform: variant.config_platform,
+        image_bytes: variant.image_bytes,
+        attestations: variant.attestations.into_iter().map(attestation).collect(),
+        problem: variant.problem,
+    }
+}
+
+fn attestation(attestation: Attestation) -> v1::ImageAttestation {
+    v1::ImageAttestation {
+        digest: attestation.digest.to_string(),
+        predicate_types: attestation.predicate_types,
+        size: attestation.size,
+    }
+}

@@ -1,0 +1,136 @@
+//! What workers call: the control stream (`control`), the source (`fetch`), events, and outputs (`receive`).
+
+mod control;
+mod fetch;
+mod receive;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use farm_proto::v1;
+use farm_proto::v1::worker_service_server::WorkerService;
+use farm_store::work::attempts::Lease;
+use futures::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::status;
+use crate::context::Context;
+use crate::logs::clip::Clip;
+use crate::principal::Action;
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+#[derive(Debug)]
+pub struct Work {
+    context: Arc<Context>,
+    shutdown: CancellationToken,
+}
+
+impl Work {
+    /// The service over these parts; its streams end with `shutdown`.
+    pub fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
+        Self { context, shutdown }
+    }
+}
+
+/// A lease from the wire.
+fn lease(lease: Option<v1::Lease>) -> Result<Lease, Status> {
+    let lease = lease.ok_or_else(|| Status::invalid_argument("the message has no lease"))?;
+    Ok(Lease {
+        attempt: lease.attempt_id.parse().map_err(status::invalid)?,
+        token: lease.lease_token.parse().map_err(status::invalid)?,
+    })
+}
+
+#[tonic::async_trait]
+impl WorkerService for Work {
+    type ControlStream = Answers<v1::ControlResponse>;
+    type SendEventsStream = Answers<v1::SendEventsResponse>;
+    type FetchFoldersStream = Answers<v1::FetchFoldersResponse>;
+    type FetchFilesStream = Answers<v1::FetchFilesResponse>;
+    type SendOutputStream = Answers<v1::SendOutputResponse>;
+
+    async fn control(
+        &self,
+        request: Request<Streaming<v1::ControlRequest>>,
+    ) -> Result<Response<Self::ControlStream>, Status> {
+        let principal = self.context.tokens.require(&request, Action::Work)?;
+        tracing::debug!(principal = principal.name, "a worker dials in");
+        let answers =
+            control::open(Arc::clone(&self.context), request.into_inner(), self.shutdown.clone()).await?;
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn send_events(
+        &self,
+        request: Request<Streaming<v1::SendEventsRequest>>,
+    ) -> Result<Response<Self::SendEventsStream>, Status> {
+        self.context.tokens.require(&request, Action::Work)?;
+        let context = Arc::clone(&self.context);
+        let shutdown = self.shutdown.clone();
+        let mut chunks = request.into_inner();
+        let answers = async_stream::try_stream! {
+            let mut clip: Option<Clip> = None;
+            loop {
+                let chunk = tokio::select! {
+                    chunk = chunks.message() => chunk,
+                    () = shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; dial again")),
+                };
+                let Some(chunk) = chunk? else { break };
+                let lease = lease(chunk.lease)?;
+                if chunk.payload.len() > farm_proto::PIECE_BYTES {
+                    Err(Status::invalid_argument(format!("a chunk has at most {} bytes", farm_proto::PIECE_BYTES)))?;
+                }
+                let clip = match &mut clip {
+                    Some(clip) => clip,
+                    None => {
+                        let stored = context.store.log_bytes(lease).await.map_err(status::store)?;
+                        clip.insert(Clip::new(context.config.limits.log_bytes, stored))
+                    }
+                };
+                let payload = clip.take(chunk.payload);
+                let acked_seq =
+                    context.store.append_chunk(lease, chunk.seq, &payload).await.map_err(status::store)?;
+                context.hints.streamed();
+                yield v1::SendEventsResponse { acked_seq };
+            }
+        };
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn fetch_folders(
+        &self,
+        request: Request<v1::FetchFoldersRequest>,
+    ) -> Result<Response<Self::FetchFoldersStream>, Status> {
+        self.context.tokens.require(&request, Action::Work)?;
+        let request = request.into_inner();
+        let lease = lease(request.lease)?;
+        let tree = fetch::Tree::open(Arc::clone(&self.context), lease, &request.root).await?;
+        Ok(Response::new(Box::pin(tree.folders())))
+    }
+
+    async fn fetch_files(
+        &self,
+        request: Request<v1::FetchFilesRequest>,
+    ) -> Result<Response<Self::FetchFilesStream>, Status> {
+        self.context.tokens.require(&request, Action::Work)?;
+        let request = request.into_inner();
+        if request.paths.len() > 10_000 {
+            return Err(Status::invalid_argument("ask for at most 10000 files at once"));
+        }
+        let lease = lease(request.lease)?;
+        let tree = fetch::Tree::open(Arc::clone(&self.context), lease, &request.root).await?;
+        Ok(Response::new(Box::pin(tree.files(request.paths))))
+    }
+    async fn send_output(
+        &self,
+        request: Request<Streaming<v1::SendOutputRequest>>,
+    ) -> Result<Response<Self::SendOutputStream>, Status> {
+        self.context.tokens.require(&request, Action::Work)?;
+        let pieces = request.into_inner();
+        let answers = receive::output(Arc::clone(&self.context), pieces, self.shutdown.clone());
+        Ok(Response::new(Box::pin(answers)))
+    }
+}

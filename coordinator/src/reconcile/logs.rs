@@ -1,0 +1,112 @@
+//! Seals the streams of attempts whose builds have ended, and drops the log partitions that are empty then.
+//!
+//! Each step may be cut off anywhere: a blob that nothing names yet is swept, the chunks stay until the blob is noted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_store::StoreError;
+use farm_store::logs::events::{Chunk, Piece};
+use farm_store::logs::seal::{BlobKind, Unsealed};
+use farm_store::machines::leader::Epoch;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Lead, turn};
+use crate::context::Context;
+use crate::logs::LogError;
+use crate::logs::frames::{FrameError, Packer};
+
+/// How often a pass begins.
+const TICK: Duration = Duration::from_secs(5);
+/// Attempts of one pass.
+const BATCH: i64 = 100;
+/// Chunks that are read at once.
+const CHUNKS: i64 = 16;
+/// A piece is closed when it holds so much, bytes: it lies in memory while it is made. A longer stream becomes several.
+const PIECE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Seals while leading, until `shutdown`.
+pub async fn run(
+    context: Arc<Context>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
+        if let Err(error) = seal_some(&context, lead.epoch, &shutdown).await {
+            tracing::warn!(%error, "logs could not be sealed; trying again");
+        }
+        if let Err(error) = drop_partitions(&context, lead.epoch).await {
+            tracing::warn!(%error, "old log partitions could not be dropped; trying again");
+        }
+    }
+}
+
+async fn seal_some(context: &Context, epoch: Epoch, shutdown: &CancellationToken) -> Result<(), LogError> {
+    let settled = Duration::from_secs(context.config.retention.seal_after_seconds);
+    for attempt in context.store.unsealed(settled, BATCH).await? {
+        if shutdown.is_cancelled() {
+            break;
+        }
+        match seal_one(context, epoch, attempt).await {
+            Ok(()) => {}
+            // A chunk more, or it was removed; the next pass sees it as it is.
+            Err(LogError::Store(StoreError::Stale(why))) => {
+                tracing::debug!(attempt = %attempt.attempt, why, "not sealed");
+            }
+            Err(LogError::Store(error)) if error.is_transient() => return Err(error.into()),
+            Err(LogError::Blobs(error)) => return Err(error.into()),
+            // One that can't be sealed must not keep the others from it.
+            Err(error) => tracing::error!(attempt = %attempt.attempt, %error, "a log can't be sealed"),
+        }
+    }
+    Ok(())
+}
+
+async fn seal_one(context: &Context, epoch: Epoch, mut attempt: Unsealed) -> Result<(), LogError> {
+    loop {
+        let mut packer = Packer::default();
+        let mut after = attempt.sealed_seq;
+        while packer.raw_bytes() < PIECE_BYTES {
+            let chunks = context.store.open_chunks(attempt.project, attempt.attempt, after, CHUNKS).await?;
+            if chunks.is_empty() {
+                break;
+            }
+            packer = pack(packer, chunks).await?;
+            after = packer.last_seq();
+        }
+        if after == attempt.sealed_seq {
+            context.store.close_stream(epoch, &attempt).await?;
+            return Ok(());
+        }
+        let packed = packer.finish()?;
+        let bytes = u64::try_from(packed.bytes.len()).unwrap_or(u64::MAX);
+        let blob = context.store.name_blob(attempt.project, BlobKind::Log).await?;
+        context.blobs.put(attempt.project, BlobKind::Log, blob, packed.bytes.into()).await?;
+        let (last_seq, raw_bytes) = (packed.last_seq, packed.raw_bytes);
+        let piece = Piece { blob, last_seq, frames: packed.frames, bytes, raw_bytes };
+        let whole = context.store.seal(epoch, &attempt, &piece).await?;
+        tracing::debug!(attempt = %attempt.attempt, chunks = last_seq, raw_bytes, bytes, "log sealed");
+        if whole {
+            return Ok(());
+        }
+        attempt.sealed_seq = last_seq;
+    }
+}
+
+/// Packs off the threads that serve calls.
+async fn pack(mut packer: Packer, chunks: Vec<Chunk>) -> Result<Packer, FrameError> {
+    let packing = tokio::task::spawn_blocking(move || packer.add(chunks).map(|()| packer));
+    packing.await.map_err(std::io::Error::other)?
+}
+
+async fn drop_partitions(context: &Context, epoch: Epoch) -> farm_store::Result<()> {
+    for day in context.store.past_log_partitions().await? {
+        if context.store.drop_log_partition(epoch, day).await? {
+            tracing::info!(%day, "log partition dropped");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! The cleaning pass: takes out of registries what was pushed for builds that came to nothing.
+//!
+//! The database says what is garbage and keeps attempts from beginning meanwhile (`farm_store::publish::garbage`); the registry is
+//! asked what its tags need, as tags may be somebody else's; only then is anything deleted. A pass that is cut off leaves
+//! garbage that the next one finds again.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use farm_core::publish::IndexDocument;
+use farm_store::StoreError;
+use farm_store::publish::garbage::{Cleaned, Cleaning};
+use farm_types::{Digest, Repository};
+use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::reconcile::{Lead, turn};
+use crate::registry::{Deleted, RegistryError};
+
+/// How often it is looked whether something is due.
+const TICK: Duration = Duration::from_secs(60);
+/// Repositories that are cleaned in one look.
+const BATCH: i64 = 16;
+/// When a repository is looked at again: after it was cleaned or had a build under way, and when deleting is not allowed.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::from_secs(24 * 3600));
+/// A repository with more tags is not cleaned: to ask for all of them would be a burden.
+const MOST_TAGS: usize = 5_000;
+/// What is removed at most in one cleaning: the rest waits for the next, so that no build waits long for this one.
+const MOST_GARBAGE: usize = 200;
+/// Requests at once.
+const AT_ONCE: usize = 8;
+
+/// Cleans while leading, until `shutdown`.
+pub async fn run(
+    context: Arc<Context>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
+    let Some(after) = context.config.retention.unpublished() else { return shutdown.cancelled().await };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
+        tokio::select! {
+            done = clean_due(&context, lead, after) => match done {
+                Ok(()) | Err(StoreError::Stale(_)) => {}
+                Err(error) => tracing::warn!(%error, "registries could not be cleaned; trying again"),
+            },
+            // What was begun is over by itself.
+            () = shutdown.cancelled() => break,
+        }
+    }
+}
+
+async fn clean_due(context: &Context, lead: Lead, after: Duration) -> farm_store::Result<()> {
+    for repository in context.store.due_cleanings(after, BATCH).await? {
+        let asked = Instant::now();
+        let lasts = lasts(context);
+        let begun = context.store.begin_cleaning(lead.epoch, &repository, after, lasts, AGAIN.0).await?;
+        let Some(cleaning) = begun else { continue };
+        let (ended, is_over) = clean_one(context, &cleaning, asked).await;
+        if !is_over {
+            // A deletion may still have its effect: the cleaning ends by its time, and what is left is found again.
+            tracing::warn!(%repository, trouble = ended.trouble, "not cleaned to the end; trying again");
+            continue;
+        }
+        let again = if ended.trouble.is_empty() { AGAIN.0 } else { AGAIN.1 };
+        tracing::info!(
+            %repository, removed = ended.removed.len(), needed = ended.needed.len(), trouble = ended.trouble,
+            "cleaned of what builds that came to nothing had pushed"
+        );
+        match context.store.end_cleaning(lead.epoch, &repository, &ended, again).await {
+            Ok(()) => context.hints.changed(),
+            Err(error) => tracing::warn!(%repository, %error, "the end of a cleaning could not be written"),
+        }
+    }
+    Ok(())
+}
+
+/// How long nothing that pushes to a repository begins while it is cleaned.
+fn lasts(context: &Context) -> Duration {
+    longest_request(context) + Duration::from_secs(60)
+}
+
+/// How long a request may still have its effect: as long as farm waits for the answer, and as long again for the
+/// registry to finish what farm gave up.
+fn longest_request(context: &Context) -> Duration {
+    Duration::from_secs(context.config.limits.registry_timeout_seconds) * 2
+}
+
+/// Removes what nothing needs; false when a deletion was sent of which it isn't known that it is over.
+async fn clean_one(context: &Context, cleaning: &Cleaning, begun: Instant) -> (Cleaned, bool) {
+    let mut ended = Cleaned::default();
+    let mut is_over = true;
+    if let Err(error) = remove(context, cleaning, begun, &mut ended, &mut is_over).await {
+        ended.trouble = error;
+    }
+    (ended, is_over)
+}
+
+async fn remove(
+    context: &Context,
+    cleaning: &Cleaning,
+    begun: Instant,
+    ended: &mut Cleaned,
+    is_over: &mut bool,
+) -> Result<(), String> {
+    let at = &cleaning.repository;
+    let words = |error: RegistryError| error.message;
+    // What a garbage index lists is garbage too, unless it is needed.
+    let mut garbage: Vec<Digest> = Vec::new();
+    for digest in cleaning.garbage.iter().take(MOST_GARBAGE) {
+        garbage.push(*digest);
+        garbage.extend(children(context, at, *digest).await.map_err(words)?);
+    }
+    let mut needed: HashSet<Digest> =
+        context.store.needed(at, &garbage).await.map_err(|error| error.to_string())?.into_iter().collect();
+    let Some(tags) = context.registries.all_tags(at, MOST_TAGS).await.map_err(words)? else {
+        return Err(format!(
+            "{at} has more than {MOST_TAGS} tags; what they need can't be told in good time"
+        ));
+    };
+    let heads: HashSet<Option<Digest>> = futures::stream::iter(tags)
+        .map(|tag| async move { context.registries.head(at, &tag).await })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
+        .map_err(words)?;
+    // An index may list indexes; deeper than that nobody goes.
+    let mut level: Vec<Digest> = heads.into_iter().flatten().collect();
+    for _ in 0..3 {
+        let below: Vec<Vec<Digest>> =
+            futures::stream::iter(level.iter().copied().filter(|d| !needed.contains(d)))
+                .map(|digest| children(context, at, digest))
+                .buffer_unordered(AT_ONCE)
+                .try_collect()
+                .await
+                .map_err(words)?;
+        needed.extend(level);
+        level = below.into_iter().flatten().collect();
+    }
+    needed.extend(level);
+    for digest in garbage {
+        if needed.contains(&digest) {
+            ended.needed.push(digest);
+            continue;
+        }
+        // Counts on while the process is stopped. A request that is sent now must be over before anybody pushes there.
+        if begun.elapsed() + longest_request(context) > lasts(context) {
+            // The rest is for the next time.
+            return Ok(());
+        }
+        let deleted = context.registries.delete(at, digest).await;
+        *is_over = !deleted.as_ref().is_err_and(RegistryError::is_transient);
+        match deleted.map_err(words)? {
+            Deleted::Gone => ended.removed.push(digest),
+            Deleted::NotAllowed => {
+                return Err(format!(
+                    "{} deletes nothing; where it is the distribution registry, storage.delete.enabled allows it",
+                    at.registry()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What an index lists; nothing, if it is no index or isn't there.
+async fn children(context: &Context, at: &Repository, digest: Digest) -> Result<Vec<Digest>, RegistryError> {
+    let Some(manifest) = context.registries.manifest(at, &digest.to_string()).await? else {
+        return Ok(Vec::new());
+    };
+    // A manifest that lists nothing is an image's.
+    let document: Option<IndexDocument> = serde_json::from_slice(&manifest.bytes).ok();
+    Ok(document.map(|d| d.manifests.into_iter().map(|child| child.digest).collect()).unwrap_or_default())
+}

@@ -1,0 +1,115 @@
+//! Objects and blobs that nobody needs: finding them by a walk down from all that is needed, and removing their bytes.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use farm_store::StoreError;
+use farm_store::machines::leader::Epoch;
+use farm_store::sources::snapshots::ObjectKind;
+use farm_store::sources::sweep::{Removal, Swept};
+use farm_types::snapshot::{Folder, Node};
+use farm_types::{Digest, ProjectId};
+
+use crate::context::Context;
+
+/// Rows of one transaction.
+pub(super) const BATCH: i64 = 100;
+/// Objects of one transaction.
+const OBJECTS: usize = 500;
+/// What an ended upload session pinned stays for so long, and a blob that nothing names (yet).
+pub(super) const GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// Why a sweep ends early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the blob store: {0}")]
+    Blobs(#[from] object_store::Error),
+    #[error("the folder {0} can't be read: {1}")]
+    Folder(Digest, String),
+}
+
+/// Removes the objects that no source needs, of all projects, and dooms the blobs that no row needs.
+pub(super) async fn sweep(context: &Context, epoch: Epoch) -> Result<(), SweepError> {
+    for project in context.store.projects_with_objects().await? {
+        let mut walk = Walk { context, project, met: HashSet::new() };
+        walk.below(context.store.needed_roots(project).await?).await?;
+        let mut removed = 0;
+        // Those that unfold to most first: what names others goes before, or together with, what it names.
+        let mut rest: Vec<Swept> = context.store.all_objects(project).await?;
+        rest.retain(|object| !walk.met.contains(&object.digest));
+        while !rest.is_empty() {
+            let batch: Vec<Digest> = rest.iter().take(OBJECTS).map(|object| object.digest).collect();
+            match context.store.remove_objects(epoch, project, &batch).await? {
+                Removal::Done => {
+                    removed += batch.len();
+                    rest.drain(..batch.len());
+                }
+                // Somebody has it again, with all that is below it.
+                Removal::Wanted(roots) => {
+                    walk.below(roots).await?;
+                    rest.retain(|object| !walk.met.contains(&object.digest));
+                }
+            }
+        }
+        tracing::debug!(%project, removed, kept = walk.met.len(), "sources swept");
+    }
+    // What lay in packs, and what was written and never noted. All old names are looked at, so not on every pass.
+    while context.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
+    Ok(())
+}
+
+/// All objects that were met on the way down from some roots.
+struct Walk<'a> {
+    context: &'a Context,
+    project: ProjectId,
+    /// In memory: 32 bytes for each object that is needed.
+    met: HashSet<Digest>,
+}
+
+impl Walk<'_> {
+    /// Meets these and all below them. Ends at the first that can't be read: what is below it isn't known then.
+    async fn below(&mut self, roots: Vec<(Digest, ObjectKind)>) -> Result<(), SweepError> {
+        let mut folders = Vec::new();
+        for (digest, kind) in roots {
+            if self.met.insert(digest) && kind == ObjectKind::Folder {
+                folders.push(digest);
+            }
+        }
+        while !folders.is_empty() {
+            let some = folders.split_off(folders.len().saturating_sub(OBJECTS));
+            let places = self.context.store.locate(self.project, &some).await?;
+            for digest in some {
+                let place = places
+                    .get(&digest)
+                    .ok_or_else(|| SweepError::Folder(digest, "it has no row".to_owned()))?;
+                let bytes = self.context.blobs.read_all(self.project, digest, *place).await?;
+                let folder =
+                    Folder::decode(&bytes).map_err(|error| SweepError::Folder(digest, error.to_string()))?;
+                for entry in &folder.entries {
+                    match &entry.node {
+                        Node::Folder { tree, .. } if self.met.insert(*tree) => folders.push(*tree),
+                        Node::File { digest, .. } => drop(self.met.insert(*digest)),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes the bytes of the doomed.
+pub(super) async fn bury(context: &Context) -> Result<(), SweepError> {
+    loop {
+        let doomed = context.store.doomed(BATCH).await?;
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        for blob in &doomed {
+            context.blobs.bury(blob).await?;
+        }
+        context.store.buried(&doomed).await?;
+    }
+}

@@ -1,0 +1,77 @@
+//! What only time brings about: leases that end, deadlines that pass, silence that is too long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::reconcile::machines::{judge, quarantine};
+use crate::reconcile::{Lead, turn};
+
+/// How long a worker may take, beyond the deadline, to say itself that an attempt makes no progress.
+const PROGRESS_GRACE: Duration = Duration::from_secs(60);
+/// A coordinator that was silent for so long holds no workers.
+const COORDINATOR_SILENCE: Duration = Duration::from_secs(5);
+
+/// What only time brings about, each second while leading, until `shutdown`.
+pub async fn keep_house(
+    context: Arc<Context>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut partitions_made: Option<tokio::time::Instant> = None;
+    while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
+        if let Err(error) = keep_house_one(&context, lead).await {
+            tracing::warn!(%error, "housekeeping failed; trying again");
+        }
+        if partitions_made.is_none_or(|at| at.elapsed() > Duration::from_secs(3600)) {
+            match context.store.make_log_partitions().await {
+                Ok(_) => partitions_made = Some(tokio::time::Instant::now()),
+                Err(error) => tracing::warn!(%error, "log partitions could not be made; trying again"),
+            }
+            if let Err(error) = context.store.forget_coordinators().await {
+                tracing::warn!(%error, "coordinators of former days could not be forgotten");
+            }
+        }
+    }
+}
+
+async fn keep_house_one(context: &Context, lead: Lead) -> farm_store::Result<()> {
+    let store = &context.store;
+    let limits = &context.config.limits;
+    let publish =
+        farm_store::work::decide::PublishLimit(Duration::from_secs(limits.publish_deadline_seconds));
+    let settled = match lead.settling {
+        // After an outage of all coordinators nobody is reaped for one lease.
+        Some(settling) => store.now().await? >= settling.until,
+        None => true,
+    };
+    let progress = Duration::from_secs(limits.progress_deadline_seconds).saturating_add(PROGRESS_GRACE);
+    let mut changed = 0;
+    // What one of them can't do must not keep the others from theirs.
+    for done in [
+        store.disown_workers(COORDINATOR_SILENCE).await.map(|_| 0),
+        if settled { quarantine(store, lead.epoch).await } else { Ok(0) },
+        if settled { store.reap(lead.epoch, publish, rand::random::<f64>()).await } else { Ok(0) },
+        store.stop_overdue_attempts(lead.epoch, Duration::from_secs(limits.attempt_deadline_seconds)).await,
+        if settled { store.stop_stalled_attempts(lead.epoch, progress).await } else { Ok(0) },
+        store.release_overdue_attempts(lead.epoch).await,
+        if settled { judge(store, lead.epoch).await } else { Ok(0) },
+        store.end_overdue_queues(lead.epoch).await,
+        store.end_overdue_builds(lead.epoch).await,
+        store.end_overdue_publications(lead.epoch).await,
+    ] {
+        match done {
+            Ok(count) => changed += count,
+            Err(error) => tracing::warn!(%error, "a part of housekeeping failed; trying again"),
+        }
+    }
+    if changed > 0 {
+        context.hints.changed();
+    }
+    Ok(())
+}

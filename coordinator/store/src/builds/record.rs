@@ -1,0 +1,491 @@
+//! A build as it is shown: with its jobs, their attempts, and its publication.
+
+use chrono::{DateTime, Utc};
+use farm_core::work::estimate;
+use farm_core::work::waiting::SLOTS_WORDS;
+use farm_types::state::{AttemptState, BuildState, DestinationState, JobState, PublicationState, TagState};
+use farm_types::{
+    AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, JobId, Platform, ProjectId, RunMode, Runs,
+    ShortId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::builds::outputs::OutputRecord;
+use crate::work::queue::Slots;
+use crate::{Result, Store, StoreError, digest, fit, from_json, from_json_opt, state};
+
+/// What a job has made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// What the engine pushed; `None` when there was no tag and so no repository.
+    pub digest: Option<Digest>,
+    /// Its media type.
+    pub media_type: String,
+    /// Bytes of the manifest.
+    pub size: u64,
+    /// Bytes of the layers and the config, as the registry holds them; 0 when not known.
+    #[serde(default)]
+    pub image_bytes: u64,
+    /// Steps in all.
+    pub steps: u32,
+    /// Steps that came from the cache.
+    pub steps_cached: u32,
+    /// What ran it: `docker 28.5.2`.
+    pub engine: String,
+    /// The frontend of a `# syntax=` line in whose place the engine's own was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syntax_replaced: Option<String>,
+    /// What the Dockerfile's frontend answered, when it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+}
+
+/// A frontend's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// For people.
+    pub text: String,
+    /// For machines; its form is the frontend's.
+    pub json: String,
+    /// Of a check whose rules are errors: which were broken.
+    #[serde(default)]
+    pub violation: String,
+}
+
+/// A build.
+#[derive(Debug, Clone)]
+pub struct BuildRecord {
+    /// Whose.
+    pub project: ProjectId,
+    /// The project's name.
+    pub project_name: String,
+    /// Its id.
+    pub id: BuildId,
+    /// Its id for people.
+    pub short_id: ShortId,
+    /// The work that it waits for.
+    pub execution: ExecutionId,
+    /// Where it stands.
+    pub state: BuildState,
+    /// What it asks for.
+    pub spec: BuildSpec,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// Who asked.
+    pub created_by: String,
+    /// When.
+    pub created_at: DateTime<Utc>,
+    /// When its first job was started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it became final.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// The build that it retries.
+    pub retry_of: Option<ShortId>,
+    /// The builds that retry it, the first first.
+    pub retried_by: Vec<ShortId>,
+    /// While its images are to be merged: why that went wrong the last time.
+    pub merge_trouble: String,
+    /// It waits for the rest of its source.
+    pub source_is_wanted: bool,
+    /// Its jobs, in the order of the request; empty in lists.
+    pub jobs: Vec<JobRecord>,
+    /// Its publication; `None` in lists.
+    pub publication: Option<PublicationRecord>,
+}
+
+/// A job.
+#[derive(Debug, Clone)]
+pub struct JobRecord {
+    /// Its id.
+    pub id: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// What it is built for.
+    pub platform: Platform,
+    /// Where it stands.
+    pub state: JobState,
+    /// What it waits for, in words.
+    pub waiting: String,
+    /// Its place among its project's jobs that wait for the same, from 1; while it waits for a slot.
+    pub place: Option<u64>,
+    /// When it is likely to start, if it has a place and there is enough to tell by.
+    pub starts_at: Option<DateTime<Utc>>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// What it made.
+    pub result: Option<JobResult>,
+    /// The build whose result it took over; then its tries are those of that one's job.
+    pub taken_from: Option<ShortId>,
+    /// Its tries.
+    pub attempts: Vec<AttemptRecord>,
+    /// What the try that succeeded made for the client.
+    pub outputs: Vec<OutputRecord>,
+}
+
+/// An attempt.
+#[derive(Debug, Clone)]
+pub struct AttemptRecord {
+    /// Its id.
+    pub id: AttemptId,
+    /// Which try, from 1.
+    pub number: u32,
+    /// Its worker's name.
+    pub worker: String,
+    /// Where it stands.
+    pub state: AttemptState,
+    /// How its programs were run.
+    pub support: RunMode,
+    /// Why that wasn't native, in words; empty when it was.
+    pub support_reason: String,
+    /// When its worker was chosen.
+    pub offered_at: DateTime<Utc>,
+    /// When its worker began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Why it ended without a result.
+    pub failure: Option<Failure>,
+}
+
+/// A publication.
+#[derive(Debug, Clone)]
+pub struct PublicationRecord {
+    /// Where it stands.
+    pub state: PublicationState,
+    /// The index.
+    pub index_digest: Digest,
+    /// Its media type.
+    pub index_media_type: String,
+    /// Its length, bytes.
+    pub index_size: u64,
+    /// Where it goes.
+    pub destinations: Vec<DestinationRecord>,
+}
+
+/// A destination.
+#[derive(Debug, Clone)]
+pub struct DestinationRecord {
+    /// `registry/repository`.
+    pub repository: String,
+    /// Where it stands.
+    pub state: DestinationState,
+    /// Why the last try failed.
+    pub failure: Option<Failure>,
+    /// Its tags.
+    pub tags: Vec<TagRecord>,
+}
+
+/// A tag.
+#[derive(Debug, Clone)]
+pub struct TagRecord {
+    /// The tag.
+    pub tag: String,
+    /// Where it stands.
+    pub state: TagState,
+    /// What it pointed to before.
+    pub previous: Option<Digest>,
+    /// Why the last try failed.
+    pub failure: Option<Failure>,
+}
+
+impl Store {
+    /// The build of this short id, with everything.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn build(&self, project: ProjectId, short_id: &ShortId) -> Result<BuildRecord> {
+        let id = sqlx::query_scalar!(
+            "SELECT id FROM builds WHERE project_id = $1 AND short_id = $2",
+            project.as_uuid(),
+            short_id.as_str()
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::NotFound("build"))?;
+        self.build_by_id(project, id.into()).await
+    }
+
+    /// The build of this id, with everything.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn build_by_id(&self, project: ProjectId, id: BuildId) -> Result<BuildRecord> {
+        let mut build =
+            self.build_rows(project, Some(id), &[], 1).await?.pop().ok_or(StoreError::NotFound("build"))?;
+        build.jobs = self.job_records(project, build.execution, &build.spec).await?;
+        build.publication = self.publication_record(project, id).await?;
+        Ok(build)
+    }
+
+    /// The places in the queue of a build's jobs that wait for a slot.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn places(&self, project: ProjectId, build: BuildId) -> Result<Vec<u64>> {
+        let places = sqlx::query_scalar!(
+            r#"SELECT 1 + (SELECT count(*) FROM jobs before WHERE before.state = 'ready'
+                           AND before.queue_class = j.queue_class AND before.project_id = j.project_id
+                           AND (before.virtual_time, before.id) < (j.virtual_time, j.id)) AS "place!"
+               FROM builds b JOIN jobs j ON j.project_id = b.project_id AND j.execution_id = b.execution_id
+               WHERE b.project_id = $1 AND b.id = $2 AND j.state = 'ready' AND j.waiting LIKE '%' || $3 || '%'
+               ORDER BY j.id"#,
+            project.as_uuid(),
+            build.as_uuid(),
+            SLOTS_WORDS
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        places.into_iter().map(fit).collect()
+    }
+
+    /// The newest build of the project that published this index or merged this manifest into one, or whose worker pushed it.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn build_that_made(&self, project: ProjectId, digest: Digest) -> Result<Option<BuildRecord>> {
+        let id = sqlx::query_scalar!(
+            r#"SELECT build_id AS "id!" FROM (
+                   SELECT p.build_id, p.created_at AS at FROM publications p
+                   WHERE p.index_digest = $2 AND p.project_id = $1 AND p.state = 'published'
+                 UNION ALL
+                   SELECT p.build_id, p.created_at FROM publications p
+                   WHERE p.manifests @> ARRAY[$2::bytea] AND p.project_id = $1
+                 UNION ALL
+                   SELECT b.id, d.pushed_at FROM pushed_digests d
+                   JOIN attempts a ON a.project_id = d.project_id AND a.id = d.attempt_id
+                   JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+                   JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+                   WHERE d.digest = $2 AND d.project_id = $1) made
+               ORDER BY at DESC LIMIT 1"#,
+            project.as_uuid(),
+            &digest.as_bytes()[..]
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        match id {
+            Some(id) => self.build_by_id(project, id.into()).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The newest builds, without jobs and publication; those in `states` only, unless it is empty.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn builds(
+        &self,
+        project: ProjectId,
+        states: &[BuildState],
+        limit: u32,
+    ) -> Result<Vec<BuildRecord>> {
+        self.build_rows(project, None, states, limit).await
+    }
+
+    async fn build_rows(
+        &self,
+        project: ProjectId,
+        id: Option<BuildId>,
+        states: &[BuildState],
+        limit: u32,
+    ) -> Result<Vec<BuildRecord>> {
+        let states: Vec<String> = states.iter().map(ToString::to_string).collect();
+        let rows = sqlx::query!(
+            r#"SELECT b.id, b.short_id, b.execution_id, b.state, b.spec, b.failure, b.created_by, b.created_at,
+                    b.started_at, b.finished_at, p.name AS project_name,
+                    (SELECT o.short_id FROM builds o
+                     WHERE o.project_id = b.project_id AND o.id = b.retry_of) AS retry_of,
+                    ARRAY(SELECT r.short_id FROM builds r WHERE r.project_id = b.project_id AND r.retry_of = b.id
+                          ORDER BY r.id) AS "retried_by!",
+                    CASE WHEN EXISTS (SELECT FROM publications m WHERE m.project_id = b.project_id AND m.build_id = b.id)
+                        THEN '' ELSE b.publish_trouble END AS "merge_trouble!",
+                    b.finished_at IS NULL AND EXISTS (SELECT FROM executions e WHERE e.project_id = b.project_id
+                        AND e.id = b.execution_id AND e.source_wanted_at IS NOT NULL) AS "source_is_wanted!"
+             FROM builds b JOIN projects p ON p.id = b.project_id
+             WHERE b.project_id = $1 AND ($2::uuid IS NULL OR b.id = $2)
+               AND (cardinality($3::text[]) = 0 OR b.state = ANY($3))
+             ORDER BY b.id DESC LIMIT $4"#,
+            project.as_uuid(),
+            id.map(BuildId::as_uuid),
+            &states,
+            i64::from(limit)
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(BuildRecord {
+                    project,
+                    project_name: row.project_name,
+                    id: row.id.into(),
+                    short_id: state(&row.short_id)?,
+                    execution: row.execution_id.into(),
+                    state: state(&row.state)?,
+                    spec: from_json(row.spec)?,
+                    failure: from_json_opt(row.failure)?,
+                    created_by: row.created_by,
+                    created_at: row.created_at,
+                    started_at: row.started_at,
+                    finished_at: row.finished_at,
+                    retry_of: row.retry_of.as_deref().map(state).transpose()?,
+                    retried_by: row.retried_by.iter().map(|id| state(id)).collect::<Result<_>>()?,
+                    merge_trouble: row.merge_trouble,
+                    source_is_wanted: row.source_is_wanted,
+                    jobs: Vec::new(),
+                    publication: None,
+                })
+            })
+            .collect()
+    }
+
+    async fn job_records(
+        &self,
+        project: ProjectId,
+        execution: ExecutionId,
+        spec: &BuildSpec,
+    ) -> Result<Vec<JobRecord>> {
+        let rows = sqlx::query!(
+            r#"SELECT id, kind, platform, runs, state, waiting, failure, result, CASE
+                        WHEN state = 'ready' AND waiting LIKE '%' || $3 || '%' THEN 1 + (
+                            SELECT count(*) FROM jobs before WHERE before.state = 'ready'
+                            AND before.queue_class = jobs.queue_class AND before.project_id = jobs.project_id
+                            AND (before.virtual_time, before.id) < (jobs.virtual_time, jobs.id))
+                      END AS place,
+                      (SELECT b.short_id FROM jobs t
+                       JOIN builds b ON b.project_id = t.project_id AND b.execution_id = t.execution_id
+                       WHERE t.project_id = jobs.project_id AND t.id = jobs.taken_from
+                       ORDER BY b.id LIMIT 1) AS taken_from
+               FROM jobs WHERE project_id = $1 AND execution_id = $2"#,
+            project.as_uuid(),
+            execution.as_uuid(),
+            SLOTS_WORDS
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let attempts = sqlx::query!(
+            "SELECT a.id, j.id AS job_id, a.number, w.name, a.state, a.support, a.support_reason, a.offered_at, a.started_at,
+                    a.finished_at, a.failure
+             FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND coalesce(j.taken_from, j.id) = a.job_id
+             JOIN workers w ON w.id = a.worker_id
+             WHERE a.project_id = $1 AND j.execution_id = $2 ORDER BY a.number",
+            project.as_uuid(),
+            execution.as_uuid()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut runs: Vec<Runs> = Vec::with_capacity(rows.len());
+        let mut jobs = rows
+            .into_iter()
+            .map(|row| {
+                runs.push(state(&row.runs)?);
+                Ok(JobRecord {
+                    id: row.id.into(),
+                    kind: row.kind,
+                    platform: state(&row.platform)?,
+                    state: state(&row.state)?,
+                    waiting: row.waiting,
+                    place: row.place.map(fit).transpose()?,
+                    starts_at: None,
+                    failure: from_json_opt(row.failure)?,
+                    result: from_json_opt(row.result)?,
+                    taken_from: row.taken_from.as_deref().map(state).transpose()?,
+                    attempts: Vec::new(),
+                    outputs: Vec::new(),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for (job, runs) in jobs.iter_mut().zip(&runs) {
+            let Some(place) = job.place else { continue };
+            let queue = self.queue(project, &Slots::of(&job.platform, &job.waiting, runs), place).await?;
+            job.starts_at = match estimate::starts_in(&queue) {
+                Some(span) => Some(self.now().await? + span),
+                None => None,
+            };
+        }
+        for row in attempts {
+            let attempt = AttemptRecord {
+                id: row.id.into(),
+                number: fit(row.number)?,
+                worker: row.name,
+                state: state(&row.state)?,
+                support: state(&row.support)?,
+                support_reason: row.support_reason,
+                offered_at: row.offered_at,
+                started_at: row.started_at,
+                finished_at: row.finished_at,
+                failure: from_json_opt(row.failure)?,
+            };
+            if let Some(job) = jobs.iter_mut().find(|job| job.id.as_uuid() == row.job_id) {
+                job.attempts.push(attempt);
+            }
+        }
+        if !spec.exports.is_empty() {
+            for (job, output) in self.output_records(project, execution).await? {
+                if let Some(job) = jobs.iter_mut().find(|known| known.id == job) {
+                    job.outputs.push(output);
+                }
+            }
+        }
+        jobs.sort_by_key(|job| spec.platforms.iter().position(|p| *p == job.platform));
+        Ok(jobs)
+    }
+
+    async fn publication_record(
+        &self,
+        project: ProjectId,
+        build: BuildId,
+    ) -> Result<Option<PublicationRecord>> {
+        let row = sqlx::query!(
+            r#"SELECT id, state, index_digest, index_media_type, length(index_bytes) AS "index_size!" FROM publications
+             WHERE project_id = $1 AND build_id = $2"#,
+            project.as_uuid(),
+            build.as_uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let destinations = sqlx::query!(
+            "SELECT registry, repository, state, failure FROM destinations
+             WHERE project_id = $1 AND publication_id = $2 ORDER BY registry, repository",
+            project.as_uuid(),
+            row.id
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let tags = sqlx::query!(
+            "SELECT registry, repository, tag, state, previous_digest, failure FROM tags
+             WHERE project_id = $1 AND publication_id = $2 ORDER BY registry, repository, tag",
+            project.as_uuid(),
+            row.id
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let destinations = destinations
+            .into_iter()
+            .map(|d| {
+                let own = tags.iter().filter(|t| t.registry == d.registry && t.repository == d.repository);
+                Ok(DestinationRecord {
+                    repository: format!("{}/{}", d.registry, d.repository),
+                    state: state(&d.state)?,
+                    failure: from_json_opt(d.failure)?,
+                    tags: own
+                        .map(|t| {
+                            Ok(TagRecord {
+                                tag: t.tag.clone(),
+                                state: state(&t.state)?,
+                                previous: t.previous_digest.as_deref().map(digest).transpose()?,
+                                failure: from_json_opt(t.failure.clone())?,
+                            })
+                        })
+                        .collect::<Result<_>>()?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Some(PublicationRecord {
+            state: state(&row.state)?,
+            index_digest: digest(&row.index_digest)?,
+            index_media_type: row.index_media_type,
+            index_size: u64::try_from(row.index_size).unwrap_or_default(),
+            destinations,
+        }))
+    }
+}

@@ -1,0 +1,165 @@
+//! Retrying a build that has ended: a new build of the same source and spec.
+//!
+//! It inherits the old one's `order_key`: the intent is the same, so it never passes a newer one. Results that are
+//! taken over stay those of the job that made them (`jobs.taken_from`); no job is moved back, none runs twice.
+
+use std::time::Duration;
+
+use farm_types::{BuildId, Digest, ExecutionId, JobId, Platform, ProjectId, ShortId};
+use serde_json::json;
+
+use crate::builds::submit::Submitted;
+use crate::publish::garbage::hold_off_cleanings;
+use crate::work::decide::{PublishLimit, build_event, decide};
+use crate::{Result, Store, StoreError};
+
+/// A build to make in the place of another.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    /// Whose.
+    pub project: ProjectId,
+    /// The one that has ended.
+    pub of: BuildId,
+    /// The client's key: one per intention.
+    pub idempotency_key: String,
+    /// Results of platforms that succeeded are taken over.
+    pub failed_only: bool,
+    /// Platforms whose results are not: they aren't where they were pushed any more.
+    pub gone: Vec<Platform>,
+    /// Who asks.
+    pub created_by: String,
+    /// How long its jobs may wait for a worker.
+    pub queue_limit: Duration,
+}
+
+impl Store {
+    /// Accepts a retry: the build, its execution, its jobs and the first events, in one transaction. If there is
+    /// nothing left to run, it goes on to be published.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the old build has not ended, [`StoreError::Conflict`] when the key is known with
+    /// another body or the source is gone.
+    pub async fn retry(&self, retry: &Retry, publish: PublishLimit) -> Result<Submitted> {
+        let body = json!({ "retry_of": retry.of, "failed_only": retry.failed_only }).to_string();
+        let request = Digest::of(body.as_bytes());
+        let (project, of) = (retry.project.as_uuid(), retry.of.as_uuid());
+        if let Some(known) = self.known_build(retry.project, &retry.idempotency_key, request).await? {
+            return Ok(known);
+        }
+        let mut tx = self.begin().await?;
+        // Held, so that it isn't removed for its age meanwhile.
+        let old = sqlx::query!(
+            "SELECT b.execution_id, b.short_id, e.repositories FROM builds b
+             JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
+             WHERE b.project_id = $1 AND b.id = $2 AND b.state IN ('succeeded', 'failed', 'cancelled')
+             FOR KEY SHARE OF b",
+            project,
+            of
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::Stale("the build has not ended"))?;
+        let snapshot = sqlx::query!(
+            "UPDATE snapshots SET last_used_at = farm_now() FROM executions e
+             WHERE e.project_id = $1 AND e.id = $2
+               AND snapshots.project_id = e.project_id AND snapshots.tree_id = e.tree_id",
+            project,
+            old.execution_id
+        )
+        .execute(&mut *tx)
+        .await?;
+        if snapshot.rows_affected() != 1 {
+            return Err(StoreError::Conflict(format!(
+                "the source of build {} is not on the farm any more; submit it again from where it is",
+                old.short_id
+            )));
+        }
+        // What is just being taken out of its repository is built again.
+        let takes = retry.failed_only
+            && match hold_off_cleanings(&mut tx, &old.repositories).await {
+                Ok(()) => true,
+                Err(StoreError::Stale(_)) => false,
+                Err(error) => return Err(error),
+            };
+        let execution = ExecutionId::generate();
+        let inserted = sqlx::query!(
+            "INSERT INTO executions (project_id, id, spec, tree_id, repositories)
+             SELECT project_id, $3, spec, tree_id, repositories FROM executions WHERE project_id = $1 AND id = $2",
+            project,
+            old.execution_id,
+            execution.as_uuid()
+        )
+        .execute(&mut *tx)
+        .await?;
+        one(inserted.rows_affected())?;
+        let jobs = sqlx::query!(
+            "SELECT id, platform, state FROM jobs WHERE project_id = $1 AND execution_id = $2
+             ORDER BY created_at, id",
+            project,
+            old.execution_id
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        for job in jobs {
+            let platform: Platform = crate::state(&job.platform)?;
+            let taken = takes && job.state == "succeeded" && !retry.gone.contains(&platform);
+            let inserted = sqlx::query!(
+                "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, required, state,
+                                   queue_class, virtual_time, emulation, runs, weight, ready_at, result, decided_at,
+                                   taken_from)
+                 SELECT project_id, $3, $4, kind, unit_key, platform, required,
+                        CASE WHEN $5 THEN 'succeeded' ELSE 'ready' END, queue_class, farm_now(), emulation, runs, weight,
+                        farm_now(), CASE WHEN $5 THEN result END, CASE WHEN $5 THEN farm_now() END,
+                        CASE WHEN $5 THEN coalesce(taken_from, id) END
+                 FROM jobs WHERE project_id = $1 AND id = $2 AND (state = 'succeeded' OR NOT $5)",
+                project,
+                job.id,
+                JobId::generate().as_uuid(),
+                execution.as_uuid(),
+                taken
+            )
+            .execute(&mut *tx)
+            .await?;
+            one(inserted.rows_affected())?;
+        }
+        let (id, short_id) = (BuildId::generate(), ShortId::generate());
+        let inserted = sqlx::query!(
+            "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
+                                 order_key, retry_of, created_by, queue_deadline, deadline)
+             SELECT project_id, $3, $4, $5, $6, $7, spec, order_key, id, $8,
+                    farm_now() + make_interval(secs => $9),
+                    farm_now() + make_interval(secs => (spec ->> 'timeout_ms')::float8 / 1000)
+             FROM builds WHERE project_id = $1 AND id = $2 AND state IN ('succeeded', 'failed', 'cancelled')
+             ON CONFLICT DO NOTHING",
+            project,
+            of,
+            id.as_uuid(),
+            short_id.as_str(),
+            retry.idempotency_key,
+            &request.as_bytes()[..],
+            execution.as_uuid(),
+            retry.created_by,
+            retry.queue_limit.as_secs_f64()
+        )
+        .execute(&mut *tx)
+        .await?;
+        if inserted.rows_affected() != 1 {
+            // The same key came at the same moment, or the short id is taken: the caller's next call finds
+            // the one, or draws another.
+            tx.rollback().await?;
+            return match self.known_build(retry.project, &retry.idempotency_key, request).await? {
+                Some(known) => Ok(known),
+                None => Box::pin(self.retry(retry, publish)).await,
+            };
+        }
+        build_event(&mut tx, retry.project, id.as_uuid(), "queued").await?;
+        // Nobody else knows of the execution yet, so this transaction holds its lock.
+        decide(&mut tx, retry.project, execution, publish).await?;
+        tx.commit().await?;
+        Ok(Submitted { id, replayed: false })
+    }
+}
+
+fn one(rows: u64) -> Result<()> {
+    if rows == 1 { Ok(()) } else { Err(StoreError::Stale("the build's jobs are not what they were")) }
+}

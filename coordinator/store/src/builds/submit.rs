@@ -1,0 +1,249 @@
+//! Accepting builds, and cancelling them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use farm_core::life;
+use farm_core::life::attempt::StopReason;
+use farm_types::spec::Purpose;
+use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId};
+
+use crate::work::decide::{PublishLimit, build_event, decide, stop_jobs};
+use crate::work::lease::lock_execution;
+use crate::work::queue::queue_class;
+use crate::{Result, Store, StoreError, to_json};
+
+/// A build to accept.
+#[derive(Debug, Clone)]
+pub struct NewBuild {
+    /// Whose.
+    pub project: ProjectId,
+    /// The client's key: one per intention.
+    pub idempotency_key: String,
+    /// What is asked for.
+    pub spec: BuildSpec,
+    /// Whose programs run, per platform; of those that are not named it isn't known.
+    pub runs: BTreeMap<Platform, Runs>,
+    /// Who asks.
+    pub created_by: String,
+    /// How long its jobs may wait for a worker.
+    pub queue_limit: Duration,
+}
+
+/// What [`Store::submit`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// The build.
+    pub id: BuildId,
+    /// The key was known: nothing new was made.
+    pub replayed: bool,
+}
+
+impl Store {
+    /// Accepts a build: the build, its execution, a job per platform and the first events, in one
+    /// transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the key is known with another body, or the snapshot isn't there.
+    pub async fn submit(&self, new: &NewBuild) -> Result<Submitted> {
+        let spec = to_json(&new.spec)?;
+        let request = Digest::of(spec.to_string().as_bytes());
+        let project = new.project.as_uuid();
+        if let Some(known) = self.known_build(new.project, &new.idempotency_key, request).await? {
+            return Ok(known);
+        }
+        let tree = &new.spec.snapshot.tree_id.as_bytes()[..];
+        let mut tx = self.begin().await?;
+        let snapshot = sqlx::query!(
+            "UPDATE snapshots SET last_used_at = farm_now()
+             WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",
+            project,
+            tree,
+            &new.spec.snapshot.content_key.as_bytes()[..]
+        )
+        .execute(&mut *tx)
+        .await?;
+        if snapshot.rows_affected() != 1 {
+            return Err(StoreError::Conflict(format!(
+                "the snapshot {} is not on the farm; upload the source again",
+                new.spec.snapshot.tree_id.short()
+            )));
+        }
+        let execution = ExecutionId::generate();
+        sqlx::query!(
+            "INSERT INTO executions (project_id, id, spec, tree_id, repositories) VALUES ($1, $2, $3, $4, $5)",
+            project,
+            execution.as_uuid(),
+            spec,
+            tree,
+            &new.spec.repositories().iter().map(ToString::to_string).collect::<Vec<_>>()
+        )
+        .execute(&mut *tx)
+        .await?;
+        let kind = if matches!(new.spec.purpose, Purpose::Run(_)) { "run" } else { "build" };
+        for platform in &new.spec.platforms {
+            let emulation = new.spec.emulation.to_string();
+            let runs = new.runs.get(platform).cloned().unwrap_or_default();
+            sqlx::query!(
+                "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, state, queue_class,
+                                   virtual_time, emulation, ready_at, runs)
+                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8)",
+                project,
+                JobId::generate().as_uuid(),
+                execution.as_uuid(),
+                platform.to_string(),
+                queue_class(&platform.to_string(), &emulation, &runs),
+                emulation,
+                kind,
+                runs.to_string()
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        let (id, short_id) = (BuildId::generate(), ShortId::generate());
+        let inserted = sqlx::query!(
+            "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
+                                 created_by, queue_deadline, deadline)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, farm_now() + make_interval(secs => $9),
+                     farm_now() + make_interval(secs => ($7::jsonb ->> 'timeout_ms')::float8 / 1000))
+             ON CONFLICT DO NOTHING",
+            project,
+            id.as_uuid(),
+            short_id.as_str(),
+            new.idempotency_key,
+            &request.as_bytes()[..],
+            execution.as_uuid(),
+            spec,
+            new.created_by,
+            new.queue_limit.as_secs_f64()
+        )
+        .execute(&mut *tx)
+        .await?;
+        if inserted.rows_affected() != 1 {
+            // The same key came at the same moment, or the short id is taken: the caller's next call finds
+            // the one, or draws another.
+            tx.rollback().await?;
+            return match self.known_build(new.project, &new.idempotency_key, request).await? {
+                Some(known) => Ok(known),
+                None => Box::pin(self.submit(new)).await,
+            };
+        }
+        build_event(&mut tx, new.project, id.as_uuid(), "queued").await?;
+        tx.commit().await?;
+        Ok(Submitted { id, replayed: false })
+    }
+
+    /// The build that this key made, if it was for the same request.
+    pub(crate) async fn known_build(
+        &self,
+        project: ProjectId,
+        key: &str,
+        request: Digest,
+    ) -> Result<Option<Submitted>> {
+        let known = sqlx::query!(
+            "SELECT id, request_digest, short_id FROM builds WHERE project_id = $1 AND idempotency_key = $2",
+            project.as_uuid(),
+            key
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        match known {
+            None => Ok(None),
+            Some(known) if known.request_digest == request.as_bytes() => {
+                Ok(Some(Submitted { id: known.id.into(), replayed: true }))
+            }
+            Some(known) => Err(StoreError::Conflict(format!(
+                "the idempotency key {:?} was used for build {} with another request; choose a new key",
+                key, known.short_id
+            ))),
+        }
+    }
+
+    /// Asks for the end of a build. One that is final stays as it is, and so does one that is publishing, once there is
+    /// something to publish. The execution is stopped when no other build wants it.
+    ///
+    /// # Errors
+    /// There is no such build.
+    pub async fn cancel(&self, project: ProjectId, build: BuildId, publish: PublishLimit) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let execution: ExecutionId = sqlx::query_scalar!(
+            "SELECT execution_id FROM builds WHERE project_id = $1 AND id = $2",
+            project.as_uuid(),
+            build.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::NotFound("build"))?
+        .into();
+        lock_execution(&mut tx, project, execution).await?;
+        let asked = sqlx::query!(
+            "UPDATE builds SET state = $3 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
+            project.as_uuid(),
+            build.as_uuid(),
+            life::build::ASK_CANCEL.word(),
+            &life::build::ASK_CANCEL.premise()
+        )
+        .execute(&mut *tx)
+        .await?;
+        if asked.rows_affected() == 0 {
+            call_off(&mut tx, project, build).await?;
+            tx.commit().await?;
+            return Ok(());
+        }
+        build_event(&mut tx, project, build.as_uuid(), life::build::ASK_CANCEL.word()).await?;
+        let wanted = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM builds WHERE project_id = $1 AND execution_id = $2
+                              AND state IN ('queued', 'running')) AS "wanted!""#,
+            project.as_uuid(),
+            execution.as_uuid()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if wanted {
+            sqlx::query!(
+                "UPDATE builds SET state = $3, finished_at = farm_now()
+                 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
+                project.as_uuid(),
+                build.as_uuid(),
+                life::build::CANCELLED.word(),
+                &life::build::CANCELLED.premise()
+            )
+            .execute(&mut *tx)
+            .await?;
+            build_event(&mut tx, project, build.as_uuid(), life::build::CANCELLED.word()).await?;
+        } else {
+            stop_jobs(&mut tx, project, execution, StopReason::Cancelled).await?;
+            decide(&mut tx, project, execution, publish).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Cancels a build that is publishing and has nothing to publish yet: as long as its results can't be merged, no tag can have
+/// been touched.
+async fn call_off(tx: &mut crate::Tx, project: ProjectId, build: BuildId) -> Result<()> {
+    // Whoever keeps what was merged holds this row as well; the statement after sees what that one has written.
+    sqlx::query_scalar!(
+        "SELECT id FROM builds WHERE project_id = $1 AND id = $2 FOR UPDATE",
+        project.as_uuid(),
+        build.as_uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    let called_off = sqlx::query!(
+        "UPDATE builds b SET state = $3, finished_at = farm_now()
+         WHERE project_id = $1 AND id = $2 AND state = ANY($4)
+           AND NOT EXISTS (SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)",
+        project.as_uuid(),
+        build.as_uuid(),
+        life::build::CALL_OFF.word(),
+        &life::build::CALL_OFF.premise()
+    )
+    .execute(&mut **tx)
+    .await?;
+    if called_off.rows_affected() == 1 {
+        build_event(tx, project, build.as_uuid(), life::build::CALL_OFF.word()).await?;
+    }
+    Ok(())
+}

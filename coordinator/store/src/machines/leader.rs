@@ -1,0 +1,212 @@
+//! Who leads: one row with an epoch that rises with each change of the leader.
+
+use std::time::Duration;
+
+use farm_core::work::plan::Settling;
+use farm_types::Digest;
+use uuid::Uuid;
+
+use crate::{Result, Store, StoreError};
+
+/// The right to lead, as long as the row bears this epoch. Every write of a leader repeats it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch(pub i64);
+
+/// Another coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id, another one after each start.
+    pub id: Uuid,
+    /// Where the others call it.
+    pub address: String,
+    /// The digest of what it calls the others with.
+    pub token_digest: Digest,
+}
+
+/// When a gap between leaders was an outage of all coordinators, and what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// A gap that is longer.
+    pub longer_than: Duration,
+    /// For so long silence is held against nobody; the next leader inherits what is left of it.
+    pub settles_within: Duration,
+}
+
+/// How long a transaction of a leader's may do nothing, or wait for a lock: less than a leadership lasts without renewal.
+const LEADER_PATIENCE: &str = "1500ms";
+
+/// What [`Store::lead`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leadership {
+    /// This coordinator leads, and led before.
+    Kept {
+        /// Its epoch.
+        epoch: Epoch,
+        /// After an outage, until it has settled.
+        settling: Option<Settling>,
+    },
+    /// This coordinator leads from now on.
+    Taken {
+        /// Its epoch.
+        epoch: Epoch,
+        /// After an outage, until it has settled.
+        settling: Option<Settling>,
+    },
+    /// Another one leads.
+    Other,
+}
+
+impl Store {
+    /// Renews this coordinator's leadership for `ttl`, or takes it when nobody has it.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn lead(&self, coordinator: Uuid, ttl: Duration, outage: Outage) -> Result<Leadership> {
+        let ttl = ttl.as_secs_f64();
+        let kept = sqlx::query_scalar!(
+            "UPDATE leader SET expires_at = farm_now() + make_interval(secs => $2)
+             WHERE coordinator_id = $1 AND expires_at > farm_now() RETURNING epoch",
+            coordinator,
+            ttl
+        )
+        .fetch_optional(&self.vital)
+        .await?;
+        if let Some(epoch) = kept {
+            return Ok(Leadership::Kept { epoch: Epoch(epoch), settling: self.settling().await? });
+        }
+        let taken = sqlx::query_scalar!(
+            // One that still leads is not waited for. FOR UPDATE waits for all that hold its epoch.
+            "WITH before AS (SELECT epoch, expires_at FROM leader WHERE expires_at <= farm_now() FOR UPDATE)
+             UPDATE leader SET epoch = leader.epoch + 1, coordinator_id = $1, taken_at = farm_now(),
+                    expires_at = farm_now() + make_interval(secs => $2),
+                    silent_since = CASE
+                        WHEN NOT isfinite(before.expires_at) THEN NULL
+                        WHEN before.expires_at < farm_now() - make_interval(secs => $3) THEN before.expires_at
+                        ELSE leader.silent_since END,
+                    settled_at = CASE
+                        WHEN NOT isfinite(before.expires_at) THEN NULL
+                        WHEN before.expires_at < farm_now() - make_interval(secs => $3)
+                            THEN farm_now() + make_interval(secs => $4)
+                        ELSE leader.settled_at END
+             FROM before WHERE before.expires_at <= farm_now() AND leader.epoch = before.epoch
+             RETURNING leader.epoch",
+            coordinator,
+            ttl,
+            outage.longer_than.as_secs_f64(),
+            outage.settles_within.as_secs_f64()
+        )
+        .fetch_optional(&self.vital)
+        .await?;
+        Ok(match taken {
+            Some(epoch) => Leadership::Taken { epoch: Epoch(epoch), settling: self.settling().await? },
+            None => Leadership::Other,
+        })
+    }
+
+    async fn settling(&self) -> Result<Option<Settling>> {
+        let row = sqlx::query!("SELECT silent_since, settled_at FROM leader WHERE settled_at > farm_now()")
+            .fetch_optional(&self.vital)
+            .await?;
+        Ok(row.and_then(|row| Some(Settling { silent_since: row.silent_since?, until: row.settled_at? })))
+    }
+
+    /// Gives the leadership up, if it is still this one's.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn resign(&self, coordinator: Uuid) -> Result<()> {
+        sqlx::query!("UPDATE leader SET expires_at = farm_now() WHERE coordinator_id = $1", coordinator)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Notes that workers who were silent for `silence`, as their coordinators were, are connected to nobody. A
+    /// sign of theirs connects them again.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn disown_workers(&self, silence: Duration) -> Result<u64> {
+        let done = sqlx::query!(
+            "UPDATE workers SET coordinator_id = NULL WHERE coordinator_id IS NOT NULL
+               AND last_seen < farm_now() - make_interval(secs => $1) AND NOT EXISTS (
+                SELECT FROM coordinators c WHERE c.id = workers.coordinator_id
+                AND c.last_seen > farm_now() - make_interval(secs => $1))",
+            silence.as_secs_f64()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// The coordinators, except this one, that gave a sign within `silence`.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn peers(&self, but: Uuid, silence: Duration) -> Result<Vec<Peer>> {
+        let rows = sqlx::query!(
+            r#"SELECT id, address, token_digest AS "token_digest!" FROM coordinators
+               WHERE id <> $1 AND token_digest IS NOT NULL
+                 AND last_seen > farm_now() - make_interval(secs => $2) ORDER BY id"#,
+            but,
+            silence.as_secs_f64()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let peer =
+            |id, address, digest: Vec<u8>| Ok(Peer { id, address, token_digest: crate::digest(&digest)? });
+        rows.into_iter().map(|row| peer(row.id, row.address, row.token_digest)).collect()
+    }
+
+    /// Forgets the coordinators that gave no sign for a day.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn forget_coordinators(&self) -> Result<u64> {
+        let done = sqlx::query!(
+            "DELETE FROM coordinators c WHERE last_seen < farm_now() - interval '1 day'
+               AND NOT EXISTS (SELECT FROM workers w WHERE w.coordinator_id = c.id)"
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// Notes that this coordinator is alive, where the others call it, and by what they know it.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn register_coordinator(&self, id: Uuid, address: &str, token_digest: Digest) -> Result<()> {
+        sqlx::query!(
+            "INSERT INTO coordinators (id, address, token_digest) VALUES ($1, $2, $3)
+             ON CONFLICT (id) DO UPDATE SET last_seen = farm_now(), address = EXCLUDED.address",
+            id,
+            address,
+            token_digest.as_bytes().as_slice()
+        )
+        .execute(&self.vital)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Checks within a transaction that the epoch still leads, and keeps it so until the transaction's end.
+///
+/// A leader whose time is over leads no more, even if nobody has taken over: where the database was away, what it
+/// holds of workers' signs is as old as that, and only the next epoch knows that there was an outage.
+///
+/// Who takes over waits for what holds the row (renewing it waits for nobody). So that a leader that was stopped in the
+/// middle can't make it wait for long, the database ends a transaction of a leader's that does nothing, or waits for a
+/// lock, for [`LEADER_PATIENCE`].
+pub(crate) async fn hold_epoch(tx: &mut crate::Tx, epoch: Epoch) -> Result<()> {
+    let held = sqlx::query!(
+        "SELECT set_config('idle_in_transaction_session_timeout', $2, true) AS idle,
+                set_config('lock_timeout', $2, true) AS lock
+         FROM leader WHERE epoch = $1 AND expires_at > farm_now() FOR KEY SHARE",
+        epoch.0,
+        LEADER_PATIENCE
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    held.map(drop).ok_or(StoreError::Stale("this coordinator leads no more"))
+}

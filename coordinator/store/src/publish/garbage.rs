@@ -1,0 +1,273 @@
+//! What was pushed to registries for builds that came to nothing, and taking it out again.
+//!
+//! Garbage is what was pushed for builds that failed, were cancelled, or whose every tag in that repository was newer
+//! already, once they have been final for a while, unless something that was published needs the same bytes. What was
+//! published stays, also when its tags have moved on: people deploy by digest.
+//!
+//! Bytes are named by their digest, so a build that runs may be about to push, or find there, the very bytes that are
+//! being removed. Therefore a repository is cleaned only while no build is under way that pushes there, and none begins
+//! until that is over ([`Store::begin_cleaning`], and the lease's look at `cleanings`).
+
+use std::time::Duration;
+
+use farm_types::{Digest, Repository};
+
+use crate::machines::leader::{Epoch, hold_epoch};
+use crate::{Result, Store, StoreError, digest, state};
+
+/// A repository that is being cleaned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cleaning {
+    /// Which.
+    pub repository: Repository,
+    /// What nothing that was published needs, as far as farm knows.
+    pub garbage: Vec<Digest>,
+}
+
+/// How a cleaning ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// These are not there any more.
+    pub removed: Vec<Digest>,
+    /// These are needed by something that farm didn't know of, and stay.
+    pub needed: Vec<Digest>,
+    /// Why the rest is still there; empty when there is no rest.
+    pub trouble: String,
+}
+
+impl Store {
+    /// Repositories, at most `limit`, in which there may be garbage of builds that have been final for `after`.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn due_cleanings(&self, after: Duration, limit: i64) -> Result<Vec<Repository>> {
+        let rows = sqlx::query!(
+            r#"SELECT registry AS "registry!", repository AS "repository!" FROM (
+                   SELECT DISTINCT d.registry, d.repository FROM pushed_digests d
+                   WHERE d.fate IS NULL AND d.pushed_at < farm_now() - make_interval(secs => $1)
+                 UNION
+                   SELECT DISTINCT d.registry, d.repository FROM destinations d
+                   WHERE d.fate IS NULL AND d.settled_at < farm_now() - make_interval(secs => $1)) undecided
+               WHERE NOT EXISTS (
+                   SELECT FROM cleanings c WHERE c.registry = undecided.registry
+                   AND c.repository = undecided.repository AND c.next_at > farm_now())
+               ORDER BY 1, 2 LIMIT $2"#,
+            after.as_secs_f64(),
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|row| repository(&row.registry, &row.repository)).collect()
+    }
+
+    /// Decides what in a repository is garbage, and keeps attempts that would push there from beginning for `lasts`.
+    /// `None`: a build is under way there, or there is nothing to remove; it is looked at again after `again`.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when another coordinator leads.
+    pub async fn begin_cleaning(
+        &self,
+        epoch: Epoch,
+        at: &Repository,
+        after: Duration,
+        lasts: Duration,
+        again: Duration,
+    ) -> Result<Option<Cleaning>> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        // Whoever leases or takes results over for this repository holds it too: they are before this, and seen, or
+        // after it, and see it.
+        sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))::text", at.to_string())
+            .fetch_one(&mut *tx)
+            .await?;
+        let busy = sqlx::query_scalar!(
+            r#"SELECT EXISTS (
+                   SELECT FROM executions e WHERE e.repositories @> ARRAY[$1] AND (
+                       EXISTS (SELECT FROM builds b WHERE b.project_id = e.project_id AND b.execution_id = e.id
+                               AND b.finished_at IS NULL)
+                    OR EXISTS (SELECT FROM jobs j JOIN attempts a ON a.project_id = j.project_id AND a.job_id = j.id
+                               WHERE j.project_id = e.project_id AND j.execution_id = e.id
+                               AND a.state IN ('offered', 'running')))) AS "busy!""#,
+            at.to_string()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let mut garbage = Vec::new();
+        if !busy {
+            self.keep_published(&mut tx, at).await?;
+            garbage = self.garbage(&mut tx, at, after).await?;
+        }
+        let lasts = if garbage.is_empty() { Duration::ZERO } else { lasts };
+        sqlx::query!(
+            "INSERT INTO cleanings (registry, repository, until, next_at)
+             VALUES ($1, $2, farm_now() + make_interval(secs => $3), farm_now() + make_interval(secs => $4))
+             ON CONFLICT (registry, repository)
+             DO UPDATE SET until = EXCLUDED.until, next_at = EXCLUDED.next_at, trouble = ''",
+            at.registry(),
+            at.name(),
+            lasts.as_secs_f64(),
+            again.as_secs_f64()
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok((!garbage.is_empty()).then(|| Cleaning { repository: at.clone(), garbage }))
+    }
+
+    /// Notes of all that was published in this repository, or belongs to a build that was, that it stays.
+    async fn keep_published(&self, tx: &mut crate::Tx, at: &Repository) -> Result<()> {
+        sqlx::query!(
+            "UPDATE destinations d SET fate = 'kept' WHERE d.registry = $1 AND d.repository = $2 AND d.fate IS NULL
+               AND d.state <> 'pending' AND EXISTS (
+                   SELECT FROM tags t WHERE t.project_id = d.project_id AND t.publication_id = d.publication_id
+                   AND t.registry = d.registry AND t.repository = d.repository
+                   AND t.state IN ('wanted', 'put', 'verified'))",
+            at.registry(),
+            at.name()
+        )
+        .execute(&mut **tx)
+        .await?;
+        sqlx::query!(
+            "UPDATE pushed_digests p SET fate = 'kept' WHERE p.registry = $1 AND p.repository = $2 AND p.fate IS NULL
+               AND (farm_published($1, $2, p.digest)
+                OR EXISTS (
+                   SELECT FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+                   JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+                   JOIN publications u ON u.project_id = b.project_id AND u.build_id = b.id
+                   JOIN destinations d ON d.project_id = u.project_id AND d.publication_id = u.id
+                   WHERE a.project_id = p.project_id AND a.id = p.attempt_id
+                   AND d.registry = $1 AND d.repository = $2 AND d.fate = 'kept'))",
+            at.registry(),
+            at.name()
+        )
+        .execute(&mut **tx)
+        .await?;
+        Ok(())
+    }
+
+    /// What is undecided once the published is kept, of builds that have been final for `after`.
+    async fn garbage(&self, tx: &mut crate::Tx, at: &Repository, after: Duration) -> Result<Vec<Digest>> {
+        let rows = sqlx::query_scalar!(
+            r#"SELECT digest AS "digest!" FROM (
+                   SELECT p.digest FROM pushed_digests p
+                   WHERE p.registry = $1 AND p.repository = $2 AND p.fate IS NULL AND NOT EXISTS (
+                       SELECT FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+                       JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+                       WHERE a.project_id = p.project_id AND a.id = p.attempt_id
+                       AND (b.finished_at IS NULL OR b.finished_at > farm_now() - make_interval(secs => $3)))
+                 UNION
+                   SELECT u.index_digest FROM destinations d
+                   JOIN publications u ON u.project_id = d.project_id AND u.id = d.publication_id
+                   JOIN builds b ON b.project_id = u.project_id AND b.id = u.build_id
+                   WHERE d.registry = $1 AND d.repository = $2 AND d.fate IS NULL AND d.state <> 'pending'
+                   AND b.finished_at < farm_now() - make_interval(secs => $3)) undecided
+               WHERE NOT farm_published($1, $2, undecided.digest)
+               ORDER BY 1"#,
+            at.registry(),
+            at.name(),
+            after.as_secs_f64()
+        )
+        .fetch_all(&mut **tx)
+        .await?;
+        rows.iter().map(|bytes| digest(bytes)).collect()
+    }
+
+    /// Which of these something needs that was published in the repository, as far as farm knows.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn needed(&self, at: &Repository, of: &[Digest]) -> Result<Vec<Digest>> {
+        let of: Vec<Vec<u8>> = of.iter().map(|digest| digest.as_bytes().to_vec()).collect();
+        let rows = sqlx::query_scalar!(
+            r#"SELECT asked.digest AS "digest!" FROM unnest($3::bytea[]) AS asked (digest)
+               WHERE farm_published($1, $2, asked.digest)"#,
+            at.registry(),
+            at.name(),
+            &of
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|bytes| digest(bytes)).collect()
+    }
+
+    /// Notes how a cleaning ended; attempts that push there may begin again, and it is looked at again after `again`.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when another coordinator leads or the cleaning's time is over: then somebody decides anew.
+    pub async fn end_cleaning(
+        &self,
+        epoch: Epoch,
+        at: &Repository,
+        ended: &Cleaned,
+        again: Duration,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let over = sqlx::query!(
+            "UPDATE cleanings SET until = farm_now(), next_at = farm_now() + make_interval(secs => $3), trouble = $4
+             WHERE registry = $1 AND repository = $2 AND until > farm_now()",
+            at.registry(),
+            at.name(),
+            again.as_secs_f64(),
+            ended.trouble
+        )
+        .execute(&mut *tx)
+        .await?;
+        if over.rows_affected() != 1 {
+            return Err(StoreError::Stale("the cleaning's time is over"));
+        }
+        for (fate, digests) in [("removed", &ended.removed), ("kept", &ended.needed)] {
+            let digests: Vec<Vec<u8>> = digests.iter().map(|digest| digest.as_bytes().to_vec()).collect();
+            sqlx::query!(
+                "UPDATE pushed_digests SET fate = $4
+                 WHERE registry = $1 AND repository = $2 AND digest = ANY($3) AND fate IS NULL",
+                at.registry(),
+                at.name(),
+                &digests,
+                fate
+            )
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "UPDATE destinations d SET fate = $4 FROM publications u
+                 WHERE d.registry = $1 AND d.repository = $2 AND d.fate IS NULL AND d.state <> 'pending'
+                   AND u.project_id = d.project_id AND u.id = d.publication_id AND u.index_digest = ANY($3)",
+                at.registry(),
+                at.name(),
+                &digests,
+                fate
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Refuses while a repository of the execution is being cleaned, and keeps cleanings from beginning until the
+/// transaction's end.
+pub(crate) async fn hold_off_cleanings(tx: &mut crate::Tx, repositories: &[String]) -> Result<()> {
+    if repositories.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock_shared(hashtextextended(name, 0))::text FROM unnest($1::text[]) AS name",
+        repositories
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    // A statement of its own, so that it sees what was committed while the one before waited.
+    let cleaned = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM cleanings
+                          WHERE registry || '/' || repository = ANY($1) AND until > farm_now()) AS "cleaned!""#,
+        repositories
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    if cleaned { Err(StoreError::Stale("its repository is being cleaned")) } else { Ok(()) }
+}
+
+fn repository(registry: &str, name: &str) -> Result<Repository> {
+    state(&format!("{registry}/{name}"))
+}

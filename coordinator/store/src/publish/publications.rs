@@ -1,0 +1,299 @@
+//! Publications: intentions as rows, so that each step can be repeated after a crash.
+//!
+//! A build that is `publishing` has no publication until its children were merged; then the exact bytes
+//! of the index lie here, a row per destination, a row per tag. Every write repeats the leader's epoch and
+//! the row's state.
+
+use std::time::Duration;
+
+use farm_core::life;
+use farm_core::publish::Index;
+use farm_types::{BuildId, BuildSpec, ExecutionId, Failure, Platform, ProjectId, PublicationId, ShortId};
+use uuid::Uuid;
+
+use crate::builds::record::JobResult;
+use crate::machines::leader::{Epoch, hold_epoch};
+use crate::work::decide::{build_event, results};
+use crate::{Result, Store, StoreError, Tx, fit, from_json, state, to_json};
+
+/// A build whose children are to be merged.
+#[derive(Debug, Clone)]
+pub struct DueMerge {
+    /// Whose.
+    pub project: ProjectId,
+    /// Which.
+    pub build: BuildId,
+    /// Its id for people.
+    pub short_id: ShortId,
+    /// The work that it waited for.
+    pub execution: ExecutionId,
+    /// What it asked for.
+    pub spec: BuildSpec,
+    /// Per platform: the attempt and what it pushed.
+    pub results: Vec<(Platform, Uuid, JobResult)>,
+    /// How often it was tried.
+    pub tries: u32,
+}
+
+impl Store {
+    /// Builds that are due to be merged; at most `limit` of each registry, or those of one that is down would hide the others.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn due_merges(&self, limit: i64) -> Result<Vec<DueMerge>> {
+        let mut tx = self.begin().await?;
+        let rows = sqlx::query!(
+            "SELECT project_id, id, short_id, execution_id, spec, publish_tries FROM (
+                SELECT b.*, row_number() OVER (
+                    PARTITION BY split_part(spec->'tags'->>0, '/', 1) ORDER BY publish_due) AS place
+                FROM builds b WHERE state = 'publishing' AND publish_due <= farm_now() AND NOT EXISTS (
+                    SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)
+             ) b
+             WHERE place <= $1 ORDER BY publish_due",
+            limit
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut due = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (project, execution) = (row.project_id.into(), row.execution_id.into());
+            due.push(DueMerge {
+                project,
+                build: row.id.into(),
+                short_id: state(&row.short_id)?,
+                execution,
+                spec: from_json(row.spec)?,
+                results: results(&mut tx, project, execution).await?,
+                tries: fit(row.publish_tries)?,
+            });
+        }
+        Ok(due)
+    }
+
+    /// Keeps the merged index and the intentions that follow from it.
+    ///
+    /// `sizes`: per platform, the bytes of the image's layers and config.
+    ///
+    /// # Errors
+    /// The build isn't publishing any more, or another coordinator leads.
+    pub async fn keep_publication(
+        &self,
+        epoch: Epoch,
+        merge: &DueMerge,
+        index: &Index,
+        sizes: &[(Platform, u64)],
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let project = merge.project.as_uuid();
+        // Else a cancel at the same moment would find nothing to publish yet.
+        let held = sqlx::query_scalar!(
+            "SELECT id FROM builds WHERE project_id = $1 AND id = $2 AND state = 'publishing' FOR UPDATE",
+            project,
+            merge.build.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        held.ok_or(StoreError::Stale("the build is published already, or not any more"))?;
+        for (platform, bytes) in sizes {
+            sqlx::query!(
+                "UPDATE jobs SET result = jsonb_set(result, '{image_bytes}', to_jsonb($4::bigint))
+                 WHERE project_id = $1 AND execution_id = $2 AND platform = $3 AND state = 'succeeded'",
+                project,
+                merge.execution.as_uuid(),
+                platform.to_string(),
+                fit::<u64, i64>(*bytes)?
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        let publication = PublicationId::generate();
+        let manifests: Vec<Vec<u8>> =
+            index.manifests.iter().map(|digest| digest.as_bytes().to_vec()).collect();
+        let inserted = sqlx::query!(
+            "INSERT INTO publications (project_id, id, build_id, index_digest, index_media_type, index_bytes,
+                                       manifests, order_key, deadline)
+             SELECT project_id, $3, id, $4, $5, $6, $7, order_key, publish_deadline FROM builds
+             WHERE project_id = $1 AND id = $2 AND state = 'publishing' ON CONFLICT DO NOTHING",
+            project,
+            merge.build.as_uuid(),
+            publication.as_uuid(),
+            &index.digest.as_bytes()[..],
+            index.media_type,
+            index.bytes,
+            &manifests
+        )
+        .execute(&mut *tx)
+        .await?;
+        if inserted.rows_affected() != 1 {
+            return Err(StoreError::Stale("the build is published already, or not any more"));
+        }
+        for repository in merge.spec.repositories() {
+            sqlx::query!(
+                "INSERT INTO destinations (project_id, publication_id, registry, repository)
+                 VALUES ($1, $2, $3, $4)",
+                project,
+                publication.as_uuid(),
+                repository.registry(),
+                repository.name()
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        for tag in &merge.spec.tags {
+            sqlx::query!(
+                "INSERT INTO tags (project_id, publication_id, registry, repository, tag, order_key)
+                 SELECT $1, $2, $3, $4, $5, order_key FROM publications WHERE project_id = $1 AND id = $2",
+                project,
+                publication.as_uuid(),
+                tag.repository.registry(),
+                tag.repository.name(),
+                tag.tag
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        build_event(&mut tx, merge.project, merge.build.as_uuid(), "merged").await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Ends a build that has nothing to publish.
+    ///
+    /// # Errors
+    /// The build isn't publishing any more, or another coordinator leads.
+    pub async fn finish_unpublished(&self, epoch: Epoch, project: ProjectId, build: BuildId) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        end_build(&mut tx, project, build, None).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Puts a merge off, and notes why.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn retry_merge(
+        &self,
+        epoch: Epoch,
+        project: ProjectId,
+        build: BuildId,
+        why: &str,
+        after: Duration,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let is_news = sqlx::query_scalar!(
+            r#"UPDATE builds SET publish_tries = builds.publish_tries + 1, publish_trouble = $4,
+                    publish_due = farm_now() + make_interval(secs => $3)
+             FROM (SELECT publish_trouble FROM builds WHERE project_id = $1 AND id = $2 FOR UPDATE) before
+             WHERE builds.project_id = $1 AND builds.id = $2 AND builds.state = 'publishing'
+             RETURNING before.publish_trouble IS DISTINCT FROM $4 AS "is_news!""#,
+            project.as_uuid(),
+            build.as_uuid(),
+            after.as_secs_f64(),
+            why
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        // Whoever watches is told once, not at each try.
+        if is_news.ok_or(StoreError::Stale("the build is not publishing any more"))? {
+            build_event(&mut tx, project, build.as_uuid(), "put_off").await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Fails a build that can't be merged.
+    ///
+    /// # Errors
+    /// The build isn't publishing any more, or another coordinator leads.
+    pub async fn fail_merge(
+        &self,
+        epoch: Epoch,
+        project: ProjectId,
+        build: BuildId,
+        failure: &Failure,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        end_build(&mut tx, project, build, Some(failure)).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Takes the lock under which destinations and tags of a publication are settled: without it two that settle
+/// the last two at once would each leave the end to the other.
+pub(crate) async fn lock_publication(
+    tx: &mut Tx,
+    project: ProjectId,
+    publication: PublicationId,
+) -> Result<()> {
+    sqlx::query_scalar!(
+        "SELECT id FROM publications WHERE project_id = $1 AND id = $2 FOR UPDATE",
+        project.as_uuid(),
+        publication.as_uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Ends the publication and its build once every destination and tag is settled. The caller holds its lock.
+pub(crate) async fn settle(tx: &mut Tx, project: ProjectId, publication: PublicationId) -> Result<()> {
+    let (project_id, id) = (project.as_uuid(), publication.as_uuid());
+    let row = sqlx::query!(
+        r#"SELECT
+            ARRAY(SELECT state FROM destinations WHERE project_id = $1 AND publication_id = $2) AS "destinations!",
+            ARRAY(SELECT state FROM tags WHERE project_id = $1 AND publication_id = $2) AS "tags!",
+            coalesce(
+               (SELECT failure FROM destinations WHERE project_id = $1 AND publication_id = $2
+                AND state = 'failed' ORDER BY registry, repository LIMIT 1),
+               (SELECT failure FROM tags WHERE project_id = $1 AND publication_id = $2
+                AND state = 'failed' ORDER BY registry, repository, tag LIMIT 1)) AS failure"#,
+        project_id,
+        id
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    let destinations = row.destinations.iter().map(|word| state(word)).collect::<Result<Vec<_>>>()?;
+    let tags = row.tags.iter().map(|word| state(word)).collect::<Result<Vec<_>>>()?;
+    let Some(transition) = life::publication::outcome(&destinations, &tags) else { return Ok(()) };
+    let failure: Option<Failure> = crate::from_json_opt(row.failure)?;
+    let build = sqlx::query_scalar!(
+        "UPDATE publications SET state = $3, finished_at = farm_now()
+         WHERE project_id = $1 AND id = $2 AND state = ANY($4) RETURNING build_id",
+        project_id,
+        id,
+        transition.word(),
+        &transition.premise()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    match build {
+        Some(build) => end_build(tx, project, build.into(), failure.as_ref()).await,
+        None => Ok(()),
+    }
+}
+
+async fn end_build(tx: &mut Tx, project: ProjectId, build: BuildId, failure: Option<&Failure>) -> Result<()> {
+    let transition = if failure.is_some() { life::build::UNPUBLISHED } else { life::build::PUBLISHED };
+    let failure = failure.map(to_json).transpose()?;
+    let ended = sqlx::query!(
+        "UPDATE builds SET state = $3, failure = $4, finished_at = farm_now()
+         WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
+        project.as_uuid(),
+        build.as_uuid(),
+        transition.word(),
+        failure,
+        &transition.premise()
+    )
+    .execute(&mut **tx)
+    .await?;
+    if ended.rows_affected() != 1 {
+        return Err(StoreError::Stale("the build is not publishing any more"));
+    }
+    build_event(tx, project, build.as_uuid(), transition.word()).await
+}

@@ -1,0 +1,194 @@
+//! Builds whose source holds only what their Dockerfile names, and turns out not to be enough.
+//!
+//! The attempt that found out is given back: it counts for nobody's failure. Its job stays ready, but not before a day that
+//! nobody lives to see, until whoever submitted the build has sent the whole source ([`Store::provide_source`]); if that
+//! doesn't happen within [`WITHIN`], the queue deadline ends it. Where nobody is there to send it (a retry), it fails at
+//! once. Invariant: an execution waits for its source only while its snapshot is a partial one.
+
+use std::time::Duration;
+
+use farm_types::{BuildId, Cause, Failure, ProjectId, SnapshotRef};
+
+use crate::work::attempts::{Place, event};
+use crate::work::lease::lock_execution;
+use crate::{Result, Store, StoreError, Tx};
+
+/// How long a source is waited for: as much as it may take to send it all.
+const WITHIN: Duration = Duration::from_secs(3600);
+
+/// What such a job waits for.
+const WAITING: &str = "the rest of its source, which farm submit sends";
+
+/// What an attempt found missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The root of the snapshot.
+    pub root: String,
+    /// What the engine asked for; empty: all.
+    pub asked: String,
+}
+
+impl Missing {
+    /// The failure of a build that nobody is there to send the rest of.
+    pub(crate) fn failure(&self) -> Failure {
+        let what = if self.asked.is_empty() { "all of it".to_owned() } else { format!("{:?}", self.asked) };
+        let message = format!(
+            "the engine asked for {what} of the {}, which was not sent, since the Dockerfile doesn't name it (a base \
+             image's ONBUILD may); submit it again",
+            self.root.replace(':', " ")
+        );
+        Failure::new(Cause::User, "source_incomplete", message)
+    }
+}
+
+/// What is done about a source that isn't enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// Whoever submitted the build sends the rest.
+    Wait,
+    /// It was sent meanwhile: the job is tried again.
+    Again,
+    /// Nobody is there to send it.
+    Fail,
+}
+
+/// Finds what is to be done. The caller holds the execution's lock.
+pub(crate) async fn remedy(tx: &mut Tx, place: &Place) -> Result<Remedy> {
+    let row = sqlx::query!(
+        r#"SELECT coalesce(e.spec -> 'partial', '{}') <> '{}' AS "is_partial!",
+                  EXISTS (SELECT FROM builds b WHERE b.project_id = e.project_id AND b.execution_id = e.id
+                          AND b.retry_of IS NULL AND b.finished_at IS NULL) AS "has_sender!"
+           FROM executions e WHERE e.project_id = $1 AND e.id = $2"#,
+        place.project.as_uuid(),
+        place.execution.as_uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(match (row.is_partial, row.has_sender) {
+        (false, _) => Remedy::Again,
+        (true, true) => Remedy::Wait,
+        (true, false) => Remedy::Fail,
+    })
+}
+
+/// Has a job that was just made ready wait for the whole source. The caller holds the execution's lock.
+pub(crate) async fn wait_for_source(tx: &mut Tx, place: &Place) -> Result<()> {
+    let held = sqlx::query!(
+        "UPDATE jobs SET not_before = farm_now() + interval '100 years', waiting = $3
+         WHERE project_id = $1 AND id = $2 AND state = 'ready'",
+        place.project.as_uuid(),
+        place.job,
+        WAITING
+    )
+    .execute(&mut **tx)
+    .await?;
+    if held.rows_affected() != 1 {
+        // It was tried too often.
+        return Ok(());
+    }
+    sqlx::query!(
+        "UPDATE executions SET source_wanted_at = coalesce(source_wanted_at, farm_now())
+         WHERE project_id = $1 AND id = $2",
+        place.project.as_uuid(),
+        place.execution.as_uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE builds SET queue_deadline = least(queue_deadline, farm_now() + make_interval(secs => $3))
+         WHERE project_id = $1 AND execution_id = $2 AND finished_at IS NULL",
+        place.project.as_uuid(),
+        place.execution.as_uuid(),
+        WITHIN.as_secs_f64()
+    )
+    .execute(&mut **tx)
+    .await?;
+    event(tx, place, "source_wanted", &place.job.to_string(), "ready").await
+}
+
+impl Store {
+    /// Gives a build the whole of its source, if it waits for that, and lets its jobs go on: they may wait for a worker for
+    /// `queue_limit` from now. False: it waits for none.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the snapshot isn't there.
+    pub async fn provide_source(
+        &self,
+        project: ProjectId,
+        build: BuildId,
+        snapshot: &SnapshotRef,
+        queue_limit: Duration,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let execution = sqlx::query_scalar!(
+            "SELECT execution_id FROM builds WHERE project_id = $1 AND id = $2",
+            project.as_uuid(),
+            build.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::NotFound("build"))?;
+        lock_execution(&mut tx, project, execution.into()).await?;
+        let tree = &snapshot.tree_id.as_bytes()[..];
+        let there = sqlx::query!(
+            "UPDATE snapshots SET last_used_at = farm_now()
+             WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",
+            project.as_uuid(),
+            tree,
+            &snapshot.content_key.as_bytes()[..]
+        )
+        .execute(&mut *tx)
+        .await?;
+        if there.rows_affected() != 1 {
+            return Err(StoreError::Conflict(format!(
+                "the snapshot {} is not on the farm; upload the source again",
+                snapshot.tree_id.short()
+            )));
+        }
+        let reference = crate::to_json(snapshot)?;
+        let taken = sqlx::query!(
+            "UPDATE executions SET source_wanted_at = NULL, tree_id = $3,
+                    spec = jsonb_set(spec, '{snapshot}', $4) - 'partial'
+             WHERE project_id = $1 AND id = $2 AND state = 'open' AND source_wanted_at IS NOT NULL",
+            project.as_uuid(),
+            execution,
+            tree,
+            reference
+        )
+        .execute(&mut *tx)
+        .await?;
+        if taken.rows_affected() != 1 {
+            return Ok(false);
+        }
+        sqlx::query!(
+            "UPDATE builds SET spec = jsonb_set(spec, '{snapshot}', $3) - 'partial',
+                    queue_deadline = farm_now() + make_interval(secs => $4)
+             WHERE project_id = $1 AND execution_id = $2 AND finished_at IS NULL",
+            project.as_uuid(),
+            execution,
+            reference,
+            queue_limit.as_secs_f64()
+        )
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "UPDATE jobs SET not_before = farm_now(), ready_at = farm_now(), waiting = ''
+             WHERE project_id = $1 AND execution_id = $2 AND state = 'ready' AND waiting = $3",
+            project.as_uuid(),
+            execution,
+            WAITING
+        )
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "SELECT farm_execution_event($1, $2, 'source_provided', jsonb_build_object('tree', $3::text))",
+            project.as_uuid(),
+            execution,
+            snapshot.tree_id.to_string()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,254 @@
+//! Attempts while they run: their start, their words, and why they are to stop.
+
+use farm_core::life;
+use farm_types::{AttemptId, BootId, BuildSpec, LeaseToken, ProjectId, WorkerId};
+use uuid::Uuid;
+
+use crate::work::lease::lock_execution;
+use crate::{Result, Store, StoreError, Tx, digest, fit, from_json};
+
+/// Names an attempt and proves the right to speak for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its fencing token.
+    pub token: LeaseToken,
+}
+
+/// What a live lease gives access to.
+#[derive(Debug, Clone)]
+pub struct LeasedSnapshot {
+    /// Whose.
+    pub project: ProjectId,
+    /// The snapshot.
+    pub tree_id: farm_types::Digest,
+    /// What is built.
+    pub spec: BuildSpec,
+}
+
+/// A live attempt, as far as its worker's heartbeat asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveAttempt {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its lease.
+    pub token: LeaseToken,
+    /// Why it is to stop; empty while it may go on.
+    pub stop_reason: String,
+}
+
+impl Store {
+    /// The worker says that it runs the attempt. Saying it twice is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the lease isn't live any more.
+    pub async fn attempt_started(&self, lease: Lease) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let place = place(&mut tx, lease).await?;
+        lock_execution(&mut tx, place.project, place.execution).await?;
+        let updated = sqlx::query!(
+            "UPDATE attempts SET state = $3, started_at = farm_now()
+             WHERE id = $1 AND lease_token = $2 AND state = ANY($4)",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid(),
+            life::attempt::START.word(),
+            &life::attempt::START.premise()
+        )
+        .execute(&mut *tx)
+        .await?;
+        if updated.rows_affected() == 0 {
+            let running = sqlx::query_scalar!(
+                "SELECT state FROM attempts WHERE id = $1 AND lease_token = $2 AND state = 'running'",
+                lease.attempt.as_uuid(),
+                lease.token.as_uuid()
+            )
+            .fetch_optional(&mut *tx)
+            .await?;
+            return running.map(drop).ok_or(StoreError::Stale("the lease has ended"));
+        }
+        sqlx::query!(
+            "UPDATE jobs SET state = $3 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
+            place.project.as_uuid(),
+            place.job,
+            life::job::START.word(),
+            &life::job::START.premise()
+        )
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "UPDATE builds SET state = $3, started_at = farm_now()
+             WHERE project_id = $1 AND execution_id = $2 AND state = ANY($4)",
+            place.project.as_uuid(),
+            place.execution.as_uuid(),
+            life::build::START.word(),
+            &life::build::START.premise()
+        )
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "SELECT farm_execution_event($1, $2, 'attempt_started', jsonb_build_object('attempt', $3::text))",
+            place.project.as_uuid(),
+            place.execution.as_uuid(),
+            lease.attempt.to_string()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Stores a chunk of an attempt's stream. Gives the last sequence number that is stored without a gap.
+    ///
+    /// A repeated chunk is not stored twice; one after a gap is not stored at all. What comes after the
+    /// attempt's end is still taken, as long as the token is the attempt's own.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the token isn't the attempt's, or its log was removed.
+    pub async fn append_chunk(&self, lease: Lease, seq: u64, payload: &[u8]) -> Result<u64> {
+        let seq: i64 = fit(seq)?;
+        let stored = sqlx::query_scalar!(
+            "WITH next AS (
+                UPDATE attempts SET acked_seq = acked_seq + 1, log_open = true, log_bytes = log_bytes + length($4::bytea),
+                       progress_at = farm_now()
+                WHERE id = $1 AND lease_token = $2 AND acked_seq = $3::bigint - 1 AND log_removed_at IS NULL
+                RETURNING project_id, log_day, acked_seq)
+             INSERT INTO attempt_chunks (log_day, project_id, attempt_id, seq, payload)
+             SELECT log_day, project_id, $1, acked_seq, $4 FROM next RETURNING seq",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid(),
+            seq,
+            payload
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        if let Some(stored) = stored {
+            return fit(stored);
+        }
+        // A statement of its own: one that waited for the same chunk on another stream would still see the
+        // number from before.
+        let acked = sqlx::query_scalar!(
+            "SELECT acked_seq FROM attempts WHERE id = $1 AND lease_token = $2 AND log_removed_at IS NULL",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        fit(acked.ok_or(StoreError::Stale("the lease is not this one"))?)
+    }
+
+    /// Bytes of all chunks that were stored of an attempt's stream.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the token isn't the attempt's.
+    pub async fn log_bytes(&self, lease: Lease) -> Result<u64> {
+        let bytes = sqlx::query_scalar!(
+            "SELECT log_bytes FROM attempts WHERE id = $1 AND lease_token = $2",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        fit(bytes.ok_or(StoreError::Stale("the lease is not this one"))?)
+    }
+
+    /// What a live lease may read.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the lease isn't live.
+    pub async fn leased_snapshot(&self, lease: Lease) -> Result<LeasedSnapshot> {
+        let row = sqlx::query!(
+            "SELECT a.project_id, e.tree_id, e.spec FROM attempts a
+             JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+             JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
+             WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::Stale("the lease has ended"))?;
+        Ok(LeasedSnapshot {
+            project: row.project_id.into(),
+            tree_id: digest(&row.tree_id)?,
+            spec: from_json(row.spec)?,
+        })
+    }
+
+    /// The live attempts of this life of a worker.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn live_attempts(&self, worker: WorkerId, boot: BootId) -> Result<Vec<LiveAttempt>> {
+        let rows = sqlx::query!(
+            "SELECT id, lease_token, stop_reason FROM attempts
+             WHERE worker_id = $1 AND boot_id = $2 AND state IN ('offered', 'running')",
+            worker.as_uuid(),
+            boot.as_uuid()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| LiveAttempt {
+                attempt: row.id.into(),
+                token: row.lease_token.into(),
+                stop_reason: row.stop_reason,
+            })
+            .collect())
+    }
+
+    /// What all workers run now: (worker, build's short id, platform).
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn running_now(&self) -> Result<Vec<(WorkerId, String, String)>> {
+        let rows = sqlx::query!(
+            r#"SELECT a.worker_id, j.platform,
+                      (SELECT b.short_id FROM builds b WHERE b.project_id = j.project_id
+                       AND b.execution_id = j.execution_id ORDER BY b.order_key LIMIT 1) AS "short_id!"
+               FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+               WHERE a.state IN ('offered', 'running') ORDER BY a.offered_at"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.worker_id.into(), row.short_id, row.platform)).collect())
+    }
+}
+
+/// Where an attempt belongs: looked up without a lock, as none of it ever changes.
+pub(crate) struct Place {
+    pub project: ProjectId,
+    pub job: Uuid,
+    pub execution: farm_types::ExecutionId,
+}
+
+/// Finds the place of the attempt that this lease is, or was, for.
+pub(crate) async fn place(tx: &mut Tx, lease: Lease) -> Result<Place> {
+    let row = sqlx::query!(
+        "SELECT a.project_id, a.job_id, j.execution_id FROM attempts a
+         JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+         WHERE a.id = $1 AND a.lease_token = $2",
+        lease.attempt.as_uuid(),
+        lease.token.as_uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?
+    .ok_or(StoreError::Stale("the lease is not this one"))?;
+    Ok(Place { project: row.project_id.into(), job: row.job_id, execution: row.execution_id.into() })
+}
+
+/// Notes something that happened to one attempt or job.
+pub(crate) async fn event(tx: &mut Tx, place: &Place, kind: &str, what: &str, state: &str) -> Result<()> {
+    sqlx::query!(
+        "SELECT farm_execution_event($1, $2, $3, jsonb_build_object('id', $4::text, 'state', $5::text))",
+        place.project.as_uuid(),
+        place.execution.as_uuid(),
+        kind,
+        what,
+        state
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! The end of an attempt, and all that follows from it: the job, the execution, the builds.
+//!
+//! It happens in one transaction under the execution's lock, so an execution is decided in one serial
+//! place, whoever ends the attempt: its worker, the reaper, a cancel.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use farm_core::life;
+use farm_core::life::attempt::{Ended, JobFate, Said, StopReason};
+use farm_core::work::retry::{self, Ending, History, Next};
+use farm_types::{Failure, Repository, Runs, WorkerId};
+
+use crate::builds::record::JobResult;
+use crate::sources::partial::{Missing, Remedy, remedy, wait_for_source};
+use crate::work::attempts::{Lease, Place, event, place};
+use crate::work::decide::{PublishLimit, decide, end_job};
+use crate::work::lease::{free_slots, lock_execution};
+use crate::work::queue::queue_class;
+use crate::{Result, Store, StoreError, Tx, fit, state, to_json};
+
+/// How an attempt ended, as its worker says.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It has a result, pushed to these repositories.
+    Succeeded {
+        /// What was pushed.
+        result: JobResult,
+        /// Where to.
+        repositories: Vec<Repository>,
+        /// Per step, for estimates.
+        steps: Vec<Step>,
+    },
+    /// It failed.
+    Failed(Failure),
+    /// It was stopped because it was told to.
+    Stopped,
+    /// What was sent of its source isn't enough.
+    SourceIncomplete(Missing),
+    /// It was not begun.
+    Released {
+        /// Its worker didn't want it.
+        declined: bool,
+    },
+}
+
+impl Outcome {
+    fn said(&self) -> Said {
+        match self {
+            Self::Succeeded { .. } => Said::Succeeded,
+            Self::Failed(failure) => Said::Failed(failure.clone()),
+            Self::Stopped => Said::Stopped,
+            Self::SourceIncomplete(_) => Said::Released { declined: false },
+            Self::Released { declined } => Said::Released { declined: *declined },
+        }
+    }
+}
+
+/// How long one step took.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The stage's name, or empty.
+    pub stage: String,
+    /// The instruction.
+    pub instruction: String,
+    /// It came from the cache.
+    pub cached: bool,
+    /// From.
+    pub started: Option<DateTime<Utc>>,
+    /// To.
+    pub finished: Option<DateTime<Utc>>,
+}
+
+impl Store {
+    /// Ends an attempt as its worker says, and settles what follows. The same end said again is no error.
+    ///
+    /// `self_check` is what the worker found when it looked at itself after a failure, in words: empty for nothing, none if
+    /// it did not look. `jitter` in 0..1 spreads retries.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the lease isn't live and didn't end so.
+    pub async fn finish_attempt(
+        &self,
+        lease: Lease,
+        outcome: Outcome,
+        self_check: Option<&str>,
+        publish: PublishLimit,
+        jitter: f64,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let place = place(&mut tx, lease).await?;
+        lock_execution(&mut tx, place.project, place.execution).await?;
+        let before = sqlx::query!(
+            "SELECT state, stop_reason FROM attempts WHERE id = $1 AND lease_token = $2",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let stop = stop_reason(&before.stop_reason)?;
+        let (outcome, remedy) = match outcome {
+            Outcome::SourceIncomplete(missing) => match remedy(&mut tx, &place).await? {
+                Remedy::Fail => (Outcome::Failed(missing.failure()), None),
+                remedy => (Outcome::SourceIncomplete(missing), Some(remedy)),
+            },
+            outcome => (outcome, None),
+        };
+        let Ended { transition, failure, job } = life::attempt::end(stop, outcome.said());
+        let word = transition.word();
+        if before.state == word {
+            return Ok(());
+        }
+        if transition.take(state(&before.state)?).is_err() {
+            return Err(StoreError::Stale("the lease has ended"));
+        }
+        let result = match &outcome {
+            Outcome::Succeeded { result, .. } => Some(to_json(result)?),
+            _ => None,
+        };
+        let ended = sqlx::query!(
+            "UPDATE attempts SET state = $3, finished_at = farm_now(), result = $4, failure = $5,
+                    self_check = $7
+             WHERE id = $1 AND lease_token = $2 AND state = ANY($6)
+             RETURNING worker_id, engine_id, weight",
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid(),
+            word,
+            result,
+            failure.as_ref().map(to_json).transpose()?,
+            &transition.premise(),
+            self_check
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::Stale("the lease has ended"))?;
+        free_slots(&mut tx, ended.engine_id, ended.weight).await?;
+        event(&mut tx, &place, "attempt_ended", &lease.attempt.to_string(), word).await?;
+        match (job, outcome) {
+            (_, Outcome::Succeeded { result, repositories, steps }) => {
+                self.keep_result(&mut tx, &place, lease, &result, &repositories, &steps).await?;
+            }
+            (fate, _) => end_as(&mut tx, &place, fate, ended.worker_id.into(), jitter).await?,
+        }
+        if remedy == Some(Remedy::Wait) {
+            wait_for_source(&mut tx, &place).await?;
+        }
+        decide(&mut tx, place.project, place.execution, publish).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn keep_result(
+        &self,
+        tx: &mut Tx,
+        place: &Place,
+        lease: Lease,
+        result: &JobResult,
+        repositories: &[Repository],
+        steps: &[Step],
+    ) -> Result<()> {
+        let project = place.project.as_uuid();
+        let updated = sqlx::query!(
+            "UPDATE jobs SET state = $4, result = $3, decided_at = farm_now()
+             WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
+            project,
+            place.job,
+            to_json(result)?,
+            life::job::SUCCEED.word(),
+            &life::job::SUCCEED.premise()
+        )
+        .execute(&mut **tx)
+        .await?;
+        if updated.rows_affected() != 1 {
+            return Err(StoreError::Stale("the job is decided"));
+        }
+        for repository in repositories.iter().filter(|_| result.digest.is_some()) {
+            let Some(digest) = result.digest else { continue };
+            sqlx::query!(
+                "INSERT INTO pushed_digests (project_id, registry, repository, digest, attempt_id, media_type)
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+                project,
+                repository.registry(),
+                repository.name(),
+                &digest.as_bytes()[..],
+                lease.attempt.as_uuid(),
+                result.media_type
+            )
+            .execute(&mut **tx)
+            .await?;
+        }
+        for (position, step) in (0_i32..).zip(steps) {
+            sqlx::query!(
+                "INSERT INTO step_timings (project_id, attempt_id, position, stage, instruction, cached,
+                                           started_at, finished_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                project,
+                lease.attempt.as_uuid(),
+                position,
+                step.stage,
+                step.instruction,
+                step.cached,
+                step.started,
+                step.finished
+            )
+            .execute(&mut **tx)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an attempt was told to stop, from its row.
+pub(crate) fn stop_reason(word: &str) -> Result<Option<StopReason>> {
+    if word.is_empty() { Ok(None) } else { state(word).map(Some) }
+}
+
+/// Does to a job what the end of its attempt without a result means for it.
+pub(crate) async fn end_as(
+    tx: &mut Tx,
+    place: &Place,
+    fate: JobFate,
+    worker: WorkerId,
+    jitter: f64,
+) -> Result<()> {
+    match fate {
+        JobFate::Result => Err(StoreError::Stale("there is no result")),
+        JobFate::Cancelled => end_job(tx, place, life::job::STOPPED, None).await,
+        JobFate::Ending(ending) => settle_job(tx, place, ending, worker, jitter).await,
+    }
+}
+
+/// Makes a job whose attempt ended without a result ready again, or fails it.
+async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId, jitter: f64) -> Result<()> {
+    let lost = ending == Ending::Lost;
+    let row = sqlx::query!(
+        r#"SELECT attempt_count, lost_count, platform, emulation, runs,
+                  (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
+                   AND a.failure ->> 'cause' = 'killed') AS "killed!",
+                  (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
+                   AND a.failure ->> 'code' = ANY($4)) AS "full!",
+                  (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
+                   AND a.started_at IS NOT NULL
+                   AND (a.state = 'released' OR a.state = 'lost' AND a.stop_reason = $5)) AS "given_back!"
+           FROM jobs j WHERE project_id = $1 AND id = $2 AND state = ANY($3) FOR UPDATE"#,
+        place.project.as_uuid(),
+        place.job,
+        &life::job::AGAIN.premise(),
+        &retry::FULL_CODES.map(str::to_owned),
+        StopReason::Released.as_str()
+    )
+    .fetch_optional(&mut **tx)
+    .await?
+    .ok_or(StoreError::Stale("the job is decided"))?;
+    let history = History {
+        attempts: fit(row.attempt_count)?,
+        lost: fit(row.lost_count + i32::from(lost))?,
+        killed: fit(row.killed)?,
+        full: fit(row.full)?,
+        given_back: fit(row.given_back)?,
+    };
+    let mut runs: Runs = state(&row.runs)?;
+    let next = if retry::runs_after_all(&ending, &runs) {
+        runs = Runs::Target;
+        Next::Retry { after: Duration::ZERO, avoid: None, refund: true }
+    } else {
+        retry::after(ending, history, worker, jitter)
+    };
+    match next {
+        Next::GiveUp(failure) => {
+            if lost {
+                sqlx::query!(
+                    "UPDATE jobs SET lost_count = lost_count + 1 WHERE project_id = $1 AND id = $2",
+                    place.project.as_uuid(),
+                    place.job
+                )
+                .execute(&mut **tx)
+                .await?;
+            }
+            end_job(tx, place, life::job::FAIL, Some(&failure)).await
+        }
+        Next::Retry { after, avoid, refund } => {
+            let updated = sqlx::query!(
+                "UPDATE jobs SET state = $7, ready_at = farm_now(),
+                        not_before = farm_now() + make_interval(secs => $3),
+                        attempt_count = attempt_count - $4::int, lost_count = lost_count + $5::int,
+                        runs = $9, queue_class = $10,
+                        excluded_workers = CASE WHEN $6::uuid IS NULL OR $6 = ANY(excluded_workers)
+                                           THEN excluded_workers ELSE excluded_workers || $6 END
+                 WHERE project_id = $1 AND id = $2 AND state = ANY($8)",
+                place.project.as_uuid(),
+                place.job,
+                after.as_secs_f64(),
+                i32::from(refund),
+                i32::from(lost),
+                avoid.map(WorkerId::as_uuid),
+                life::job::AGAIN.word(),
+                &life::job::AGAIN.premise(),
+                runs.to_string(),
+                queue_class(&row.platform, &row.emulation, &runs)
+            )
+            .execute(&mut **tx)
+            .await?;
+            if updated.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale("the job is decided")) }
+        }
+    }
+}

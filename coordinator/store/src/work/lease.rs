@@ -1,0 +1,241 @@
+//! Leases: from a proposal of the scheduler to a worker that runs.
+
+use std::time::Duration;
+
+use farm_core::life;
+use farm_types::{
+    AttemptId, BuildSpec, EngineId, ExecutionId, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs,
+    ShortId, WorkerId,
+};
+use uuid::Uuid;
+
+use crate::machines::leader::{Epoch, hold_epoch};
+use crate::publish::garbage::hold_off_cleanings;
+use crate::{Result, Store, StoreError, fit, from_json, state};
+
+/// A proposal of the scheduler.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The job.
+    pub job: JobId,
+    /// Who runs it.
+    pub worker: WorkerId,
+    /// On whose slots.
+    pub engine: EngineId,
+    /// How.
+    pub support: RunMode,
+    /// Why it isn't native, in words; empty when it is.
+    pub reason: String,
+}
+
+/// An attempt that its worker has to be told of.
+#[derive(Debug, Clone)]
+pub struct OfferedAttempt {
+    /// Who is to be told.
+    pub worker: WorkerId,
+    /// Whose.
+    pub project: ProjectId,
+    /// The project's name.
+    pub project_name: String,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its lease.
+    pub token: LeaseToken,
+    /// Which try of the job, from 1.
+    pub number: u32,
+    /// A build that wants it, for people.
+    pub build: ShortId,
+    /// What it is built for.
+    pub platform: Platform,
+    /// How.
+    pub support: RunMode,
+    /// Whose programs run.
+    pub runs: Runs,
+    /// What is asked for.
+    pub spec: BuildSpec,
+    /// The names of the snapshot's roots.
+    pub roots: Vec<String>,
+}
+
+impl Store {
+    /// Leases a ready job to a worker: the attempt, the job's state and the engine's slots in one
+    /// transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the job isn't ready, the worker isn't connected, no slot is free any more, the
+    /// repository that it would be pushed to is being cleaned, or another coordinator leads.
+    pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let job = sqlx::query!(
+            "SELECT project_id, execution_id FROM jobs WHERE id = $1 AND state = 'ready'",
+            assignment.job.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::Stale("the job is not ready"))?;
+        lock_execution(&mut tx, job.project_id.into(), job.execution_id.into()).await?;
+        let repositories = sqlx::query_scalar!(
+            "SELECT repositories FROM executions WHERE project_id = $1 AND id = $2",
+            job.project_id,
+            job.execution_id
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        hold_off_cleanings(&mut tx, &repositories).await?;
+        let row = sqlx::query!(
+            "UPDATE jobs SET state = $3, attempt_count = attempt_count + 1, waiting = ''
+             WHERE project_id = $1 AND id = $2 AND state = ANY($4)
+             RETURNING weight, unit_key,
+                (SELECT coalesce(max(number), 0) + 1 FROM attempts WHERE project_id = $1 AND job_id = $2) AS number",
+            job.project_id,
+            assignment.job.as_uuid(),
+            life::job::LEASE.word(),
+            &life::job::LEASE.premise()
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::Stale("the job is not ready"))?;
+        let worker = sqlx::query!(
+            "SELECT name, boot_id FROM workers
+             WHERE id = $1 AND engine_id = $2 AND coordinator_id IS NOT NULL AND NOT draining AND withdrawn_at IS NULL
+               AND drained_at IS NULL AND quarantined_at IS NULL
+             FOR SHARE",
+            assignment.worker.as_uuid(),
+            assignment.engine.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::Stale("the worker is not connected"))?;
+        let attempt = AttemptId::generate();
+        let number = row.number.unwrap_or(1);
+        sqlx::query!(
+            "INSERT INTO attempts (project_id, id, job_id, number, worker_id, engine_id, boot_id, lease_token,
+                                   epoch, support, weight, lease_expires_at, support_reason)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, farm_now() + make_interval(secs => $12), $13)",
+            job.project_id,
+            attempt.as_uuid(),
+            assignment.job.as_uuid(),
+            number,
+            assignment.worker.as_uuid(),
+            assignment.engine.as_uuid(),
+            worker.boot_id,
+            LeaseToken::generate().as_uuid(),
+            epoch.0,
+            assignment.support.as_str(),
+            row.weight,
+            lease.as_secs_f64(),
+            assignment.reason
+        )
+        .execute(&mut *tx)
+        .await?;
+        let slots = sqlx::query!(
+            "UPDATE engines SET used = used + $2 WHERE id = $1 AND used + $2 <= slots",
+            assignment.engine.as_uuid(),
+            row.weight
+        )
+        .execute(&mut *tx)
+        .await?;
+        if slots.rows_affected() != 1 {
+            return Err(StoreError::Stale("no slot is free"));
+        }
+        sqlx::query!(
+            "SELECT farm_execution_event($1, $2, 'attempt_offered',
+                    jsonb_build_object('job', $3::text, 'attempt', $4::int, 'worker', $5::text, 'support', $6::text))",
+            job.project_id,
+            job.execution_id,
+            row.unit_key,
+            number,
+            worker.name,
+            assignment.support.as_str()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(attempt)
+    }
+
+    /// The attempts that were given to the workers connected to this coordinator, and not yet answered.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn offered_via(&self, coordinator: Uuid) -> Result<Vec<OfferedAttempt>> {
+        let rows = sqlx::query!(
+            r#"SELECT a.worker_id, a.project_id, p.name AS project_name, a.id, a.lease_token, a.number, a.support,
+                      j.platform, j.runs, e.spec,
+                      (SELECT b.short_id FROM builds b WHERE b.project_id = e.project_id
+                       AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1) AS "short_id!",
+                      ARRAY(SELECT r.name FROM snapshot_roots r WHERE r.project_id = e.project_id
+                            AND r.tree_id = e.tree_id ORDER BY r.name) AS "roots!"
+               FROM workers w
+               JOIN attempts a ON a.worker_id = w.id AND a.boot_id = w.boot_id
+               JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+               JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
+               JOIN projects p ON p.id = a.project_id
+               WHERE w.coordinator_id = $1 AND a.state = 'offered' AND a.stop_reason = ''
+               ORDER BY a.offered_at"#,
+            coordinator
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(OfferedAttempt {
+                    worker: row.worker_id.into(),
+                    project: row.project_id.into(),
+                    project_name: row.project_name,
+                    attempt: row.id.into(),
+                    token: row.lease_token.into(),
+                    number: fit(row.number)?,
+                    build: state(&row.short_id)?,
+                    platform: state(&row.platform)?,
+                    support: state(&row.support)?,
+                    runs: state(&row.runs)?,
+                    spec: from_json(row.spec)?,
+                    roots: row.roots,
+                })
+            })
+            .collect()
+    }
+
+    /// The live attempts that the workers connected to this coordinator are to stop, and why.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn stops_via(&self, coordinator: Uuid) -> Result<Vec<(WorkerId, AttemptId, String)>> {
+        let rows = sqlx::query!(
+            "SELECT a.worker_id, a.id, a.stop_reason FROM workers w
+             JOIN attempts a ON a.worker_id = w.id AND a.boot_id = w.boot_id
+             WHERE w.coordinator_id = $1 AND a.state IN ('offered', 'running') AND a.stop_reason <> ''",
+            coordinator
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.worker_id.into(), row.id.into(), row.stop_reason)).collect())
+    }
+}
+
+/// Takes the lock under which everything of an execution is written.
+pub(crate) async fn lock_execution(
+    tx: &mut crate::Tx,
+    project: ProjectId,
+    execution: ExecutionId,
+) -> Result<()> {
+    sqlx::query_scalar!(
+        "SELECT id FROM executions WHERE project_id = $1 AND id = $2 FOR UPDATE",
+        project.as_uuid(),
+        execution.as_uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?
+    .map(drop)
+    .ok_or(StoreError::NotFound("execution"))
+}
+
+/// Gives an attempt's slots back.
+pub(crate) async fn free_slots(tx: &mut crate::Tx, engine: Uuid, weight: i32) -> Result<()> {
+    sqlx::query!("UPDATE engines SET used = used - $2 WHERE id = $1", engine, weight)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}

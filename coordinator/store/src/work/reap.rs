@@ -1,0 +1,284 @@
+//! What only time brings about: leases that end, deadlines that pass.
+
+use std::time::Duration;
+
+use farm_core::life;
+use farm_core::life::attempt::{Said, StopReason};
+use farm_core::life::publication;
+use farm_types::{Cause, Failure};
+
+use crate::machines::leader::{Epoch, hold_epoch};
+use crate::work::attempts::{Place, event};
+use crate::work::decide::{PublishLimit, build_event, decide, end_job, fail_execution, queue_deadline};
+use crate::work::finish::{end_as, stop_reason};
+use crate::work::lease::{free_slots, lock_execution};
+use crate::{Result, Store, StoreError, fit};
+
+/// How many are taken at once: the rest comes with the next pass.
+const BATCH: i64 = 100;
+/// A worker that was restarted may still tell the results that its former life left on disk: so long.
+const REBOOT_GRACE_SECONDS: f64 = 3.0;
+
+impl Store {
+    /// Ends the attempts whose lease has ended, or whose worker lives another life by now and so doesn't
+    /// run them, or is quarantined. Gives how many.
+    ///
+    /// This transaction is the cut: until it commits, the worker's result still counts.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn reap(&self, epoch: Epoch, publish: PublishLimit, jitter: f64) -> Result<usize> {
+        let due = sqlx::query!(
+            "SELECT a.id, a.project_id, a.job_id, j.execution_id FROM attempts a
+             JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+             JOIN workers w ON w.id = a.worker_id
+             WHERE a.state IN ('offered', 'running')
+               AND (a.lease_expires_at < farm_now() OR w.quarantined_at IS NOT NULL
+                    OR (w.boot_id <> a.boot_id AND w.booted_at < farm_now() - make_interval(secs => $2)))
+             ORDER BY a.lease_expires_at LIMIT $1",
+            BATCH,
+            REBOOT_GRACE_SECONDS
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut reaped = 0;
+        for row in due {
+            let place =
+                Place { project: row.project_id.into(), job: row.job_id, execution: row.execution_id.into() };
+            match self.reap_one(epoch, &place, row.id, publish, jitter).await {
+                Ok(true) => reaped += 1,
+                Ok(false) => {}
+                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                // One that can't be ended must not keep the others alive.
+                Err(error) => tracing::warn!(attempt = %row.id, %error, "an attempt could not be reaped"),
+            }
+        }
+        Ok(reaped)
+    }
+
+    async fn reap_one(
+        &self,
+        epoch: Epoch,
+        place: &Place,
+        attempt: uuid::Uuid,
+        publish: PublishLimit,
+        jitter: f64,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        lock_execution(&mut tx, place.project, place.execution).await?;
+        let unanswered = sqlx::query_scalar!(
+            r#"SELECT state = 'offered' AS "unanswered!" FROM attempts WHERE id = $1 AND state IN ('offered', 'running')"#,
+            attempt
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(unanswered) = unanswered else { return Ok(false) };
+        let ended = sqlx::query!(
+            r#"UPDATE attempts a SET state = $3, finished_at = farm_now(),
+                    failure = jsonb_build_object('cause', 'infrastructure', 'code',
+                        CASE WHEN w.boot_id = a.boot_id AND w.quarantined_at IS NOT NULL
+                             THEN 'worker_quarantined' ELSE 'worker_lost' END, 'message',
+                        CASE WHEN w.boot_id <> a.boot_id THEN 'it was restarted'
+                             WHEN w.quarantined_at IS NOT NULL
+                             THEN 'it did not stop a job that it was told to stop, and was quarantined'
+                             WHEN a.state = 'offered' THEN 'it did not answer'
+                             ELSE 'no heartbeat for '
+                                  || extract(epoch FROM farm_now() - w.last_seen)::int || ' s' END)
+               FROM workers w
+               WHERE a.id = $1 AND w.id = a.worker_id AND a.state = ANY($4)
+                 AND (a.lease_expires_at < farm_now() OR w.quarantined_at IS NOT NULL
+                      OR (w.boot_id <> a.boot_id AND w.booted_at < farm_now() - make_interval(secs => $2)))
+               RETURNING a.worker_id, a.engine_id, a.weight, a.stop_reason"#,
+            attempt,
+            REBOOT_GRACE_SECONDS,
+            life::attempt::LOSE.word(),
+            &life::attempt::LOSE.premise()
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(ended) = ended else { return Ok(false) };
+        free_slots(&mut tx, ended.engine_id, ended.weight).await?;
+        event(&mut tx, place, "attempt_ended", &attempt.to_string(), life::attempt::LOSE.word()).await?;
+        let said = life::attempt::end(stop_reason(&ended.stop_reason)?, Said::Silence { unanswered });
+        end_as(&mut tx, place, said.job, ended.worker_id.into(), jitter).await?;
+        decide(&mut tx, place.project, place.execution, publish).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Tells the attempts to stop that go on for longer than `limit`.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn stop_overdue_attempts(&self, epoch: Epoch, limit: Duration) -> Result<usize> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let stopped = sqlx::query!(
+            "UPDATE attempts SET stop_reason = $2, stop_since = farm_now() WHERE (project_id, id) IN (
+                SELECT project_id, id FROM attempts WHERE state IN ('offered', 'running') AND stop_reason = ''
+                AND offered_at < farm_now() - make_interval(secs => $1) FOR UPDATE SKIP LOCKED)",
+            limit.as_secs_f64(),
+            StopReason::Deadline.as_str()
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        fit(stopped.rows_affected())
+    }
+
+    /// Fails the executions of which a job still waits after the queue deadline of all their builds.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn end_overdue_queues(&self, epoch: Epoch) -> Result<usize> {
+        let due = sqlx::query!(
+            r#"SELECT DISTINCT ON (j.project_id, j.execution_id) j.project_id, j.execution_id, j.id, j.waiting,
+                      j.platform
+               FROM builds due
+               JOIN jobs j ON j.project_id = due.project_id AND j.execution_id = due.execution_id
+                          AND j.state = 'ready'
+               WHERE due.finished_at IS NULL AND due.queue_deadline <= farm_now() AND NOT EXISTS (
+                    SELECT FROM builds b WHERE b.project_id = j.project_id AND b.execution_id = j.execution_id
+                    AND b.queue_deadline > farm_now())
+               ORDER BY j.project_id, j.execution_id, j.id LIMIT $1"#,
+            BATCH
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut ended = 0;
+        for row in due {
+            let mut tx = self.begin().await?;
+            hold_epoch(&mut tx, epoch).await?;
+            let place =
+                Place { project: row.project_id.into(), job: row.id, execution: row.execution_id.into() };
+            lock_execution(&mut tx, place.project, place.execution).await?;
+            let still = sqlx::query_scalar!(
+                "SELECT id FROM jobs WHERE project_id = $1 AND id = $2 AND state = 'ready' AND NOT EXISTS (
+                    SELECT FROM builds b WHERE b.project_id = $1 AND b.execution_id = $3
+                    AND b.queue_deadline > farm_now()) FOR UPDATE",
+                row.project_id,
+                row.id,
+                row.execution_id
+            )
+            .fetch_optional(&mut *tx)
+            .await?;
+            if still.is_none() {
+                continue;
+            }
+            let failure = queue_deadline(&row.waiting, &row.platform);
+            end_job(&mut tx, &place, life::job::EXPIRE, Some(&failure)).await?;
+            fail_execution(&mut tx, place.project, place.execution, &failure).await?;
+            tx.commit().await?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// Fails the builds that aren't built within their own timeout. What they alone wanted is stopped.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn end_overdue_builds(&self, epoch: Epoch) -> Result<usize> {
+        let due = sqlx::query!(
+            "SELECT DISTINCT project_id, execution_id FROM builds
+             WHERE deadline <= farm_now() AND finished_at IS NULL AND state = ANY($1) LIMIT $2",
+            &life::build::FAIL.premise(),
+            BATCH
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut ended = 0;
+        for row in due {
+            let mut tx = self.begin().await?;
+            hold_epoch(&mut tx, epoch).await?;
+            let (project, execution) = (row.project_id.into(), row.execution_id.into());
+            lock_execution(&mut tx, project, execution).await?;
+            // Only now is it certain that none of them goes on to be published.
+            let builds = sqlx::query!(
+                r#"SELECT deadline <= farm_now() AS overdue, (spec ->> 'timeout_ms')::bigint AS timeout_ms FROM builds
+                   WHERE project_id = $1 AND execution_id = $2 AND state = ANY($3)"#,
+                row.project_id,
+                row.execution_id,
+                &life::build::FAIL.premise()
+            )
+            .fetch_all(&mut *tx)
+            .await?;
+            let Some(first) = builds.first().filter(|_| builds.iter().all(|b| b.overdue == Some(true)))
+            else {
+                continue;
+            };
+            let limit = u64::try_from(first.timeout_ms.unwrap_or_default()).unwrap_or_default() / 1000;
+            let why = format!("it was not built within the {limit} s that --timeout gave it");
+            let failure = Failure::new(Cause::Deadline, "build_timeout", why);
+            fail_execution(&mut tx, project, execution, &failure).await?;
+            tx.commit().await?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// Fails the builds whose publication is not done by its deadline.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn end_overdue_publications(&self, epoch: Epoch) -> Result<usize> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let builds = sqlx::query!(
+            r#"UPDATE builds b SET state = $1, finished_at = farm_now(),
+                    failure = jsonb_build_object('cause', 'deadline', 'code', 'publish_deadline', 'message',
+                        'the index could not be published in time: ' || coalesce(
+                            (SELECT d.failure ->> 'message' FROM publications p
+                             JOIN destinations d ON d.project_id = p.project_id AND d.publication_id = p.id
+                             WHERE p.project_id = b.project_id AND p.build_id = b.id AND d.failure IS NOT NULL
+                             ORDER BY d.registry, d.repository LIMIT 1),
+                            nullif(b.publish_trouble, ''), 'the coordinator did not come to it'))
+               WHERE state = ANY($2) AND publish_deadline < farm_now()
+               RETURNING project_id, id, failure AS "failure!""#,
+            life::build::UNPUBLISHED.word(),
+            &life::build::UNPUBLISHED.premise()
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        for build in &builds {
+            sqlx::query!(
+                "UPDATE publications SET state = $3, finished_at = farm_now()
+                 WHERE project_id = $1 AND build_id = $2 AND state = ANY($4)",
+                build.project_id,
+                build.id,
+                publication::FAIL.word(),
+                &publication::FAIL.premise()
+            )
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "UPDATE destinations d SET state = $4, settled_at = farm_now(), failure = coalesce(d.failure, $3)
+                 FROM publications p WHERE p.project_id = $1 AND p.build_id = $2 AND d.project_id = $1
+                   AND d.publication_id = p.id AND d.state = ANY($5)",
+                build.project_id,
+                build.id,
+                build.failure,
+                publication::destination::FAIL.word(),
+                &publication::destination::FAIL.premise()
+            )
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "UPDATE tags t SET state = $4, settled_at = farm_now(), failure = coalesce(t.failure, $3)
+                 FROM publications p WHERE p.project_id = $1 AND p.build_id = $2 AND t.project_id = $1
+                   AND t.publication_id = p.id AND t.state = ANY($5)",
+                build.project_id,
+                build.id,
+                build.failure,
+                publication::tag::FAIL.word(),
+                &publication::tag::FAIL.premise()
+            )
+            .execute(&mut *tx)
+            .await?;
+            build_event(&mut tx, build.project_id.into(), build.id, life::build::UNPUBLISHED.word()).await?;
+        }
+        tx.commit().await?;
+        Ok(builds.len())
+    }
+}

@@ -1,0 +1,149 @@
+//! What the scheduler looks at, and the reasons that it leaves behind.
+
+use std::collections::HashMap;
+
+use chrono::DateTime;
+use farm_core::work::aside::{Aside, Reason};
+use farm_core::work::plan::{Slots, State, WaitingJob, WorkerView};
+use farm_types::{EngineId, FEATURE_UNNEEDED, JobId, ProjectId, WorkerId};
+use uuid::Uuid;
+
+use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::sick::QUARANTINE_WORDS;
+use crate::machines::workers::WorkerRecord;
+use crate::{Result, Store, fit, state};
+
+impl Store {
+    /// The heads of all queues (at most `heads` jobs of each class and project), all workers and engines.
+    ///
+    /// The classes are found by skipping through the index, so the cost follows their number, not the
+    /// length of the queues.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn schedule_state(&self, heads: i64) -> Result<State> {
+        let rows = sqlx::query!(
+            r#"WITH RECURSIVE queues AS (
+                (SELECT queue_class, project_id FROM jobs WHERE state = 'ready'
+                 ORDER BY queue_class, project_id LIMIT 1)
+                UNION ALL
+                SELECT next.queue_class, next.project_id FROM queues,
+                LATERAL (SELECT j.queue_class, j.project_id FROM jobs j WHERE j.state = 'ready'
+                         AND (j.queue_class, j.project_id) > (queues.queue_class, queues.project_id)
+                         ORDER BY j.queue_class, j.project_id LIMIT 1) AS next)
+               SELECT head.id AS "id!", head.project_id AS "project_id!", head.platform AS "platform!",
+                      head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!",
+                      head.virtual_time AS "virtual_time!", head.ready_at AS "ready_at!",
+                      head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!"
+               FROM queues, LATERAL (
+                    SELECT * FROM jobs j WHERE j.state = 'ready' AND j.queue_class = queues.queue_class
+                    AND j.project_id = queues.project_id AND j.not_before <= farm_now() ORDER BY j.virtual_time, j.id LIMIT $1) AS head"#,
+            heads
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let waiting = rows
+            .into_iter()
+            .map(|row| {
+                Ok(WaitingJob {
+                    job: row.id.into(),
+                    project: row.project_id.into(),
+                    platform: state(&row.platform)?,
+                    runs: state(&row.runs)?,
+                    emulation: state(&row.emulation)?,
+                    weight: fit(row.weight)?,
+                    virtual_time: row.virtual_time,
+                    ready_at: row.ready_at,
+                    not_before: row.not_before,
+                    excluded: row.excluded_workers.into_iter().map(WorkerId::from).collect(),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let records = self.workers().await?;
+        let engines: HashMap<EngineId, Slots> =
+            records.iter().map(|r| (r.engine_id, Slots { total: r.slots, used: r.slots_used })).collect();
+        let aside = records.iter().filter_map(aside).collect();
+        let workers = records
+            .into_iter()
+            .map(|record| WorkerView {
+                id: record.id,
+                engine: record.engine_id,
+                offers: record.offers,
+                // One that offers nothing, or gets nothing, is as good as silent since then.
+                last_seen: [record.withdrawn_at, record.drained_at, record.quarantined_at]
+                    .into_iter()
+                    .flatten()
+                    .fold(record.last_seen, DateTime::min),
+                connected: record.connected
+                    && record.withdrawn_at.is_none()
+                    && record.drained_at.is_none()
+                    && record.quarantined_at.is_none(),
+                draining: record.draining,
+                takes_unneeded: record.features.iter().any(|feature| feature == FEATURE_UNNEEDED),
+                on_probation: record.probation_at.is_some(),
+            })
+            .collect();
+        let shares = sqlx::query!(
+            r#"SELECT a.project_id, (sum(a.weight)::float8 / min(p.weight)) AS "share!"
+               FROM attempts a JOIN projects p ON p.id = a.project_id
+               WHERE a.state IN ('offered', 'running') GROUP BY a.project_id"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let shares = shares.into_iter().map(|row| (ProjectId::from(row.project_id), row.share)).collect();
+        Ok(State { waiting, workers, engines, shares, aside, settling: None })
+    }
+
+    /// Writes down what ready jobs wait for, where it changed. Gives how many changed.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn note_waiting(&self, epoch: Epoch, reasons: &[(JobId, String)]) -> Result<usize> {
+        if reasons.is_empty() {
+            return Ok(0);
+        }
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let jobs: Vec<Uuid> = reasons.iter().map(|r| r.0.as_uuid()).collect();
+        let words: Vec<String> = reasons.iter().map(|r| r.1.clone()).collect();
+        // Executions are locked before jobs, here as everywhere; one that is busy hears of it the next time.
+        let noted = sqlx::query!(
+            "WITH free AS (
+                SELECT e.project_id, e.id FROM executions e
+                WHERE (e.project_id, e.id) IN (
+                    SELECT j.project_id, j.execution_id FROM unnest($1::uuid[], $2::text[]) AS r (job, words)
+                    JOIN jobs j ON j.id = r.job AND j.state = 'ready' AND j.waiting <> r.words)
+                ORDER BY e.id FOR UPDATE SKIP LOCKED),
+             changed AS (
+                UPDATE jobs SET waiting = reason.words
+                FROM unnest($1::uuid[], $2::text[]) AS reason (job, words), free
+                WHERE jobs.id = reason.job AND jobs.project_id = free.project_id AND jobs.execution_id = free.id
+                  AND jobs.state = 'ready' AND jobs.waiting <> reason.words
+                RETURNING jobs.project_id, jobs.execution_id, jobs.unit_key, jobs.waiting)
+             SELECT farm_execution_event(project_id, execution_id, 'job_waits',
+                    jsonb_build_object('job', unit_key, 'waiting', waiting)) FROM changed",
+            &jobs,
+            &words
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(noted.len())
+    }
+}
+
+/// What keeps a connected worker from ordinary jobs, if anything does that can be told.
+fn aside(record: &WorkerRecord) -> Option<Aside> {
+    let reason = if record.quarantined_at.is_some() {
+        Reason::Quarantined(QUARANTINE_WORDS.to_owned())
+    } else if record.drained_at.is_some() {
+        Reason::Drained
+    } else if record.withdrawn_at.is_some() && !record.withdrawn_why.is_empty() {
+        Reason::Withdrawn(record.withdrawn_why.clone())
+    } else if record.probation_at.is_some() {
+        Reason::Probation(record.probation_why.clone())
+    } else {
+        return None;
+    };
+    record.connected.then(|| Aside { name: record.name.clone(), offers: record.offers.clone(), reason })
+}

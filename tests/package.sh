@@ -220,7 +220,7 @@ services() {
   folder=$(sed -n 's/.*[?&]host=\([^&]*\).*/\1/p' <<<"$FARM_TEST_DATABASE_URL")
   folder=${folder//%2F//}
   # What the environment files say that is to be done, as far as it isn't farm-services'.
-  mkdir -p "$root/run/postgresql" "$root/proc" "$root/dev"
+  mkdir -p "$root/run/postgresql" "$root/run/systemd/system" "$root/proc" "$root/dev"
   mount --bind "$folder" "$root/run/postgresql"
   : >"$root/run/docker.sock"
   mount --bind "$socket" "$root/run/docker.sock"

@@ -30,28 +30,17 @@ farm_compile_moving() { # root of the source
     stdbuf -oL tr '\r' '\n' | farm_compile_lines
 }
 
-# Lines of cargo's on their way into the log, without its progress. The seconds move while one crate takes long.
+# Lines of cargo's on their way into the log, without its progress.
 farm_compile_lines() {
-  local line='' part rc begin=$SECONDS far='' what=''
-  while :; do
-    rc=0
-    IFS= read -r -t 1 part || rc=$?
-    line+=$part
-    if [ "$rc" = 0 ]; then
-      line=${line//$'\e[K'/}
-      if [[ $line =~ Building\ .*\ ([0-9]+/[0-9]+)(:\ (.*))?$ ]]; then
-        far="${BASH_REMATCH[1]} crates  " what="  ${BASH_REMATCH[3]:-}"
-      elif [[ $line =~ Download(ing|ed)\ [0-9]+\ crates ]]; then
-        far='downloading crates  ' what=''
-        [[ $line != *Downloaded* ]] || printf '%s\n' "$line"
-      elif [ -n "${line// /}" ]; then
-        printf '%s\n' "$line"
-      fi
-      line=''
-    elif [ "$rc" -le 128 ]; then
-      break
+  local line
+  while IFS= read -r line || [ -n "$line" ]; do
+    line=${line//$'\e[K'/}
+    if [[ $line =~ Building\ .*\ ([0-9]+/[0-9]+)(:\ (.*))?$ ]]; then
+      moving "${BASH_REMATCH[1]} crates  ${BASH_REMATCH[3]:0:48}"
+    elif [[ $line =~ Downloading\ [0-9]+\ crates ]]; then
+      moving 'downloading crates'
+    elif [ -n "${line// /}" ]; then
+      printf '%s\n' "$line"
     fi
-    moving "$far$((SECONDS - begin)) s${what:0:48}"
   done
-  moved
 }

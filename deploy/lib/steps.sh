@@ -1,17 +1,17 @@
-# shellcheck shell=bash disable=SC2154 # log and steps are the caller's
+# shellcheck shell=bash disable=SC2154 # log, steps and work, a folder, are the caller's
 # Sourced by quickstart.sh, after apt.sh. Runs steps one after the other: each says what it is and how long it took; what
 # it writes goes into the log, `say` is for people. Whatever ends the script ends the step that runs, with all its
 # processes.
 
-number=0 apt_step=0 job='' in_step='' apt_ms=0
+number=0 apt_step=0 job='' ticks='' in_step='' apt_ms=0
 exec 3>&1 # what a step says to people; its own output goes into the log
-bold='' plain='' terminal=''
+bold='' plain='' fresh='' # fresh: what begins a line anew
 if [ -t 1 ]; then
-  terminal=1
+  fresh=$'\r\e[K'
   [ -n "${NO_COLOR:-}" ] || bold=$'\e[1m' plain=$'\e[0m'
 fi
 
-say() { printf '      %s\n' "$*" >&3; }
+say() { printf '%s      %s\n' "$fresh" "$*" >&3; }
 farm_say() {
   printf 'farm: %s\n' "$*" >&2
   case "${in_step:+x}$*" in xerror:*) ;; x*) say "$*" ;; esac # errors are shown with the end of the log
@@ -24,20 +24,30 @@ show() { # pattern of lines that are for the log only
   done
 }
 
-# What moves while a step takes long: on a terminal a line that is written over, elsewhere one every half minute.
-now_showing='' last_shown=$SECONDS
-moving() { # words
-  if [ -n "$terminal" ]; then
-    printf '\r      %s\e[K' "$*" >&3
-    now_showing=1
-  elif [ $((SECONDS - last_shown)) -ge 30 ]; then
-    say "$*"
-    last_shown=$SECONDS
-  fi
+# What moves while a step takes long: on a terminal a line that is written over each second, elsewhere one every half
+# minute. A step that knows how far it is tells it by `moving`.
+moving() { printf '%s' "$*" >"$work/moving"; }
+tick() {
+  local begun=$SECONDS every=1 far
+  [ -n "$fresh" ] || every=30
+  # No `sleep`: as a child it would outlive this, with the script's output in its hands.
+  while ! read -r -t "$every" <>"$work/never"; do
+    far=$(cat "$work/moving" 2>/dev/null || true)
+    printf '%s      %d s%s' "$fresh" $((SECONDS - begun)) "${far:+  $far}" >&3
+    [ -n "$fresh" ] || printf '\n' >&3
+  done
 }
-moved() {
-  [ -z "$now_showing" ] || printf '\r\e[K' >&3
-  now_showing='' last_shown=$SECONDS
+begin_ticks() {
+  rm -f "$work/moving"
+  [ -p "$work/never" ] || mkfifo -m 600 "$work/never"
+  tick &
+  ticks=$!
+}
+end_ticks() {
+  [ -n "$ticks" ] || return 0
+  { kill -KILL "$ticks" && wait "$ticks"; } 2>/dev/null || true
+  ticks=''
+  printf '%s' "$fresh" >&3
 }
 
 seconds_of() { printf '%d.%d s' $(($1 / 1000)) $(($1 % 1000 / 100)); } # milliseconds
@@ -53,11 +63,12 @@ step() { # title, command...; in a process group of its own, so that all of it c
   (set -e; in_step=1; trap 'exit 143' TERM; "$@") >>"$log" 2>&1 </dev/null &
   job=$!
   set +m
+  begin_ticks
   wait "$job" || rc=$?
+  end_ticks
   job=''
   local ms=$(((${EPOCHREALTIME/[.,]/} - step_begin) / 1000))
   if [ "$rc" != 0 ]; then
-    [ -z "$terminal" ] || printf '\r\e[K'
     printf '      failed after %s (exit %d); the end of what it said:\n\n' "$(seconds_of "$ms")" "$rc"
     tail -c "+$((log_from + 1))" "$log" | tail -n 20
     printf '\nAll of it: %s\n%s\nWhen the cause is mended, run this again: it goes on from there.\n' "$log" "$(cure "$1")"
@@ -87,6 +98,7 @@ group_lives() { # process group
 }
 
 end_step() { # what runs, if something does
+  end_ticks
   if [ -n "$job" ] && [ "$number" = "$apt_step" ]; then
     # The shell takes notice of it when apt has ended: an installation that is cut short is a mess.
     printf 'waiting for apt to end\n'

@@ -5,7 +5,7 @@
 # Prints name, version, licence, folder of each crate, with tabs between them; what only compiles (build scripts, macros)
 # or only tests is not among them. `programs` are the packages.
 farm_crates() { # root of the source
-  local features=(--manifest-path "$1/Cargo.toml" --locked)
+  local features=(--quiet --manifest-path "$1/Cargo.toml" --locked)
   # Crates that were compiled are here, and so no network is wanted; others are fetched.
   "$FARM_CARGO" metadata --format-version 1 --offline "${features[@]}" >/dev/null 2>&1 && features+=(--offline)
   LC_ALL=C join -t $'\t' \

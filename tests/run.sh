@@ -4,7 +4,7 @@
 #   tests/run.sh [unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
 #   tests/run.sh faults [--seed N] [--faults N] | --steps | --pressure SECONDS
 #   tests/run.sh differential [--seed N] [--cases N | --case K] [--keep DIR]
-#   tests/run.sh bed [COMMAND...] | env [COMMAND...] | sqlx
+#   tests/run.sh bed [COMMAND...] | env [COMMAND...] | sqlx | advisories
 #
 #   unit    lints, and the tests that need nothing but a CPU
 #   store   tests of the database layer, in the test bed
@@ -22,6 +22,8 @@
 #   env     no checks and no tests: a command in the environment of those tests that need no test bed; without a command
 #           the environment itself
 #   sqlx    no checks and no tests: writes coordinator/store/.sqlx anew after a change of queries or migrations
+#   advisories  is anything known against the crates that farm is made of? Needs cargo-deny and a network; all else that
+#           deny.toml says is a test (tests/deny), part of `unit` and `all`
 #
 # The test bed (src/bin/testbed.rs) is Postgres, two registries and a Docker engine in namespaces of their own: it meets
 # nothing else on the machine, and dies as a whole, even by kill -9 of this script. It needs root, by sudo if need be.
@@ -30,8 +32,8 @@
 # a farm's state folder, /run and other tools' settings are hidden (`hide_machine`). Of the caller's environment only these
 # variables count, a proxy for what has to be downloaded, and where Rust is:
 #
-# FARM_INSTALL_DENY=1   build cargo-deny when it is missing (takes minutes; without it that check is skipped)
-# FARM_SKIP_LINT=1      no fmt, clippy and deny: for a quick look at tests only
+# FARM_INSTALL_DENY=1   `advisories` builds cargo-deny when it is missing (takes minutes)
+# FARM_SKIP_LINT=1      no fmt and clippy: for a quick look at tests only
 # FARM_KEEP=1           leave the test bed's folder as it is at the end
 # FARM_TEST_BED=DIR     another folder for the test bed, so that two can run at once
 # FARM_LOCKED=1         a lock file that does not fit is an error
@@ -180,22 +182,24 @@ build() {
 
 lint() { cargo clippy --workspace --all-targets "${locked[@]}" -- -D warnings; }
 
-deny() {
-  if [ ! -e deny.toml ]; then farm_say "no deny.toml: skipped"; return 0; fi
+# The one thing in deny.toml that changes without us: so not part of a run that has to pass again.
+advisories() {
   if ! command -v cargo-deny >/dev/null; then
-    if [ -z "${FARM_INSTALL_DENY:-}" ]; then farm_say "cargo-deny is not here: skipped (FARM_INSTALL_DENY=1 builds it)"; return 0; fi
+    if [ -z "${FARM_INSTALL_DENY:-}" ]; then
+      farm_die "cargo-deny is not here, so advisories were not looked at: install it (cargo install --locked cargo-deny)," \
+        "or let this script do it (FARM_INSTALL_DENY=1 tests/run.sh advisories); it compiles for minutes"
+    fi
     cargo install --locked cargo-deny
   fi
-  # Advisories need a database from the network; they are for a job of their own.
-  # The crates of other systems were never fetched, so only what this one compiles is looked at.
-  cargo metadata --format-version 1 --filter-platform "$(rustc -vV | sed -n "s/^host: //p")" >target/deny-metadata.json
-  cargo deny --offline --metadata-path target/deny-metadata.json --workspace check bans licenses sources
+  cargo deny fetch db || farm_die "the database of advisories cannot be fetched, so they were not looked at: cargo-deny" \
+    "needs a network for it (and git's own access to where the database is: \`cargo deny fetch db\` says it)"
+  cargo deny --workspace check advisories
 }
 
 filter_of() {
   local needs_bed='package(farm-store) | package(farm-tests) | (package(farm-worker) & kind(test))'
   case "$1" in
-    unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering)))" ;;
+    unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering) | binary(deny)))" ;;
     store) echo 'package(farm-store) | (package(farm-tests) & binary(store))' ;;
     api) echo 'package(farm-tests) & binary(api)' ;;
     e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
@@ -352,6 +356,7 @@ what=${1:-all}
 [ $# = 0 ] || shift
 case "$what" in
   unit | store | api | e2e | all | faults | differential | bed | sqlx) ;;
+  advisories) advisories; exit ;;
   env) alone "${@:-env}"; exit ;;
   --first-process) first_process "$@" ;; # does not return
   --inside)
@@ -383,8 +388,7 @@ phase 'tools' install_tools "$what"
 case "$what${FARM_SKIP_LINT:+ quick}" in
   unit | all)
     phase 'fmt' cargo fmt --all -- --check
-    phase 'clippy' lint
-    phase 'deny' deny ;;
+    phase 'clippy' lint ;;
 esac
 case "$what" in
   # What has changed in the queries may keep the rest from compiling; the test bed knows no queries.

@@ -19,6 +19,7 @@
 
 pub mod bed;
 pub mod bridge;
+pub mod client;
 pub mod database;
 pub mod differential;
 pub mod disk;
@@ -30,4 +31,5 @@ pub mod network;
 pub mod ports;
 pub mod process;
 pub mod registry;
+pub mod scale;
 pub mod session;

@@ -18,8 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Starts processes and knows only their flags.
     ("farm-local", &["farm-types"]),
     ("farm", &["farm-types", "farm-dockerfile", "farm-proto", "farm-local"]),
-    // Its driver compares with what farm reads; the tests themselves see all.
-    ("farm-tests", &["farm-dockerfile", "farm-types"]),
+    // Its driver compares with what farm reads, its load generator speaks the protocol; the tests themselves see all.
+    ("farm-tests", &["farm-dockerfile", "farm-proto", "farm-types"]),
 ];
 
 /// Packages from outside that one package only may use, since their types stay there.

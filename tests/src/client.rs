@@ -1,4 +1,4 @@
-//! Clients of a farm's coordinator: users' services, and a simulated worker.
+//! Clients of a farm's coordinator without a command line: users' services, and a simulated worker.
 //!
 //! The worker here is a fake: it speaks the real protocol over a real connection to a real coordinator, but
 //! builds nothing. It is for protocol and scale; real workers are in the end-to-end tests.
@@ -13,7 +13,6 @@ use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::v1::worker_service_client::WorkerServiceClient;
-use farm_tests::farm::Farm;
 use farm_types::snapshot::{Entry, Folder, Node};
 use farm_types::{BootId, Digest};
 use tokio::sync::mpsc;
@@ -22,6 +21,8 @@ use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
+
+use crate::farm::Farm;
 
 pub type Authorized = InterceptedService<Channel, Bearer>;
 
@@ -159,6 +160,8 @@ pub struct Sim {
     pub say: mpsc::Sender<v1::ControlRequest>,
     pub hear: Streaming<v1::ControlResponse>,
     pub work: WorkerServiceClient<Authorized>,
+    /// How often the coordinator wants a sign.
+    pub heartbeat: Duration,
 }
 
 pub fn hello(name: &str, slots: u32) -> v1::Hello {
@@ -192,9 +195,12 @@ impl Sim {
         let (say, said) = mpsc::channel(1024);
         say.send(request(v1::control_request::Message::Hello(hello))).await.unwrap();
         let hear = work.control(ReceiverStream::new(said)).await?.into_inner();
-        let mut sim = Self { say, hear, work };
+        let mut sim = Self { say, hear, work, heartbeat: Duration::ZERO };
         match sim.next().await? {
-            v1::control_response::Message::Welcome(welcome) => assert_eq!(welcome.version, WORKER_PROTOCOL),
+            v1::control_response::Message::Welcome(welcome) => {
+                assert_eq!(welcome.version, WORKER_PROTOCOL);
+                sim.heartbeat = Duration::from_millis(welcome.heartbeat_ms.into());
+            }
             other => panic!("{other:?} before Welcome"),
         }
         Ok(sim)

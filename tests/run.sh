@@ -195,7 +195,7 @@ deny() {
 filter_of() {
   local needs_bed='package(farm-store) | package(farm-tests) | (package(farm-worker) & kind(test))'
   case "$1" in
-    unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering)))" ;;
+    unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering))) | (package(farm-store) & test(/^schema::rules/))" ;;
     store) echo 'package(farm-store) | (package(farm-tests) & binary(store))' ;;
     api) echo 'package(farm-tests) & binary(api)' ;;
     e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
@@ -223,11 +223,13 @@ alone() { # command...
 
 # In the test bed: writes what the macros of sqlx make of the present queries and migrations to target/sqlx-fresh.
 generate_sqlx() {
-  local database=generate_sqlx url migration lib=$store/src/lib.rs before said rc=0
+  local database=generate_sqlx url migration whole lib=$store/src/lib.rs before said rc=0
   psql -Xq -d "$FARM_TEST_DATABASE_URL" -c "CREATE DATABASE $database"
   url=${FARM_TEST_DATABASE_URL/\/postgres\?//$database?}
   for migration in "$store"/migrations/*.sql; do
-    psql -Xq -v ON_ERROR_STOP=1 --single-transaction -d "$url" -f "$migration" >/dev/null
+    whole=--single-transaction
+    [ "$(head -c 17 "$migration")" != '-- no-transaction' ] || whole=
+    psql -Xq -v ON_ERROR_STOP=1 $whole -d "$url" -f "$migration" >/dev/null
   done
   rm -rf "$fresh_sqlx"
   mkdir -p "$fresh_sqlx"

@@ -19,8 +19,11 @@ use serde::Deserialize;
     about = "The coordinator of a farm: takes builds, gives jobs to workers, publishes"
 )]
 pub struct Flags {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
     /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE", env = "FARM_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "FARM_CONFIG")]
     pub config: Option<PathBuf>,
     /// Where to listen for users and workers [default: 127.0.0.1:7070].
     #[arg(long, value_name = "ADDRESS", env = "FARM_LISTEN")]
@@ -30,7 +33,7 @@ pub struct Flags {
     #[arg(long, value_name = "URL", env = "FARM_ADVERTISE")]
     pub advertise: Option<String>,
     /// Postgres, as postgres://USER@HOST/DB or postgres://USER@localhost/DB?host=/SOCKET/FOLDER.
-    #[arg(long, value_name = "URL", env = "FARM_DATABASE_URL", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "URL", env = "FARM_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Folder for snapshots [default: /var/lib/farm].
     #[arg(long, value_name = "DIR", env = "FARM_STATE_DIR")]
@@ -40,8 +43,45 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", env = "FARM_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
     /// How the log is written: plain or json.
-    #[arg(long, value_name = "FORMAT", default_value = "plain", value_parser = ["plain", "json"])]
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "plain", value_parser = ["plain", "json"])]
     pub log: String,
+}
+
+/// What the program does besides serving.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Verb {
+    /// Bring the database's schema up to date, and end.
+    Migrate(Migrate),
+}
+
+/// What `migrate` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Migrate {
+    /// Only say what would run; exit code 3 when something would.
+    #[arg(long)]
+    pub check: bool,
+    /// One migration may take so long; then it is undone.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub limit: Duration,
+    /// A migration that gets no lock is tried again for so long.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub patience: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    farm_types::spec::parse_duration(text)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "write it as 90s, 10m or 2h, up to 720h".to_owned())
+}
+
+/// When migrations run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenToMigrate {
+    /// At each start, if any have to.
+    Start,
+    /// By `farm-coordinator migrate` only.
+    Manual,
 }
 
 /// The configuration in force.
@@ -58,6 +98,8 @@ pub struct Config {
     pub database_connections: u32,
     /// How long a start waits for Postgres, seconds.
     pub database_wait_seconds: u64,
+    /// When the schema is brought up to date.
+    pub database_migrate: WhenToMigrate,
     /// Folder for snapshots.
     pub state_dir: PathBuf,
     /// File with the local admin's token; `None`: `token` in the state folder.
@@ -237,6 +279,7 @@ impl Default for Config {
             database_url: String::new(),
             database_connections: 16,
             database_wait_seconds: 30,
+            database_migrate: WhenToMigrate::Start,
             state_dir: PathBuf::from("/var/lib/farm"),
             token_file: None,
             limits: Limits::default(),

@@ -11,6 +11,7 @@ pub mod grpc;
 pub mod hints;
 pub mod link;
 pub mod logs;
+pub mod migrate;
 pub mod peers;
 pub mod principal;
 pub mod reconcile;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use farm_store::{Store, StoreError, default_project};
+use farm_store::{Store, default_project};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -55,7 +56,7 @@ pub async fn run(
         .with_context(|| format!("state folder {:?} can't be used", config.state_dir.display()))?;
     let store = Store::open(&config.database_url, config.database_connections, ACQUIRE)?;
     tokio::select! {
-        migrated = migrate(&store, Duration::from_secs(config.database_wait_seconds)) => migrated?,
+        migrated = migrate::at_start(&store, &config) => migrated?,
         () = shutdown.cancelled() => return Ok(()),
     }
     let timeout = Duration::from_secs(config.limits.registry_timeout_seconds);
@@ -115,32 +116,4 @@ pub async fn run(
     }
     while loops.join_next().await.is_some() {}
     Ok(())
-}
-
-/// Waits for the database and brings its schema up to date.
-async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
-    let deadline = tokio::time::Instant::now() + wait;
-    let mut told = false;
-    loop {
-        let migrated = match store.reach().await {
-            Ok(()) => store.migrate().await,
-            Err(error) => Err(error),
-        };
-        match migrated {
-            Ok(()) => return Ok(()),
-            Err(StoreError::Unavailable(error)) if tokio::time::Instant::now() < deadline => {
-                if !told {
-                    tracing::warn!(%error, "the database does not answer yet; waiting");
-                    told = true;
-                }
-                tokio::time::sleep(Duration::from_millis(250)).await;
-            }
-            Err(StoreError::Unavailable(error)) => anyhow::bail!(
-                "the database did not answer within {} s: {error}; start Postgres, or name another with \
-                 --database-url",
-                wait.as_secs()
-            ),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }

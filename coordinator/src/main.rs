@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use farm_coordinator::config::{Config, Flags};
+use farm_coordinator::config::{Config, Flags, Verb};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,8 +32,14 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };
-    match runtime.block_on(start(config)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let ended = match flags.verb {
+        Some(Verb::Migrate(migrate)) => {
+            runtime.block_on(farm_coordinator::migrate::command(&config, &migrate))
+        }
+        None => runtime.block_on(start(config)).map(|()| ExitCode::SUCCESS),
+    };
+    match ended {
+        Ok(code) => code,
         Err(error) => fail(1, &format!("{error:#}")),
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farm_store::Store;
 use farm_store::machines::leader::{Epoch, Leadership, Outage};
+use farm_store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -31,10 +31,13 @@ pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, 
             () = shutdown.cancelled() => break,
         }
         // First of all, so that nobody takes this coordinator's workers for orphans.
-        if let Err(error) =
-            context.store.register_coordinator(context.id, &address, context.secret.digest()).await
-        {
-            tracing::warn!(%error, "the database does not answer");
+        match context.store.register_coordinator(context.id, &address, context.secret.digest()).await {
+            Ok(()) => {}
+            Err(error @ StoreError::Conflict(_)) => {
+                tracing::error!(%error, "this coordinator ends");
+                break;
+            }
+            Err(error) => tracing::warn!(%error, "the database does not answer"),
         }
         let asked = tokio::time::Instant::now();
         match context.store.lead(context.id, LEADER_TTL, outage).await {

@@ -64,10 +64,12 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         match error {
             sqlx::migrate::MigrateError::Execute(error) => error.into(),
-            sqlx::migrate::MigrateError::VersionMissing(version) => Self::Conflict(format!(
-                "the database was migrated to version {version} by a newer farm; run that version, or an \
-                 empty database"
-            )),
+            sqlx::migrate::MigrateError::ExecuteMigration(error, number) => match error.into() {
+                Self::Corrupt(why) => Self::Conflict(format!(
+                    "migration {number:04} did not run, and is undone: {why}; nothing newer has run either"
+                )),
+                other => other,
+            },
             other => Self::corrupt(other),
         }
     }

@@ -13,6 +13,7 @@ pub mod error;
 pub mod logs;
 pub mod machines;
 pub mod publish;
+pub mod schema;
 pub mod sources;
 pub mod work;
 
@@ -32,8 +33,6 @@ pub type Tx = sqlx::Transaction<'static, sqlx::Postgres>;
 
 /// What every call answers.
 pub type Result<T> = std::result::Result<T, StoreError>;
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// The project that is there from the start.
 pub fn default_project() -> ProjectId {
@@ -81,14 +80,6 @@ impl Store {
             Ok(connected) => Ok(connected?.close().await?),
             Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
         }
-    }
-
-    /// Brings the schema up to date; safe from several coordinators at once.
-    ///
-    /// # Errors
-    /// The database can't be reached, or was migrated by a newer farm.
-    pub async fn migrate(&self) -> Result<()> {
-        MIGRATIONS.run(&self.pool).await.map_err(StoreError::from)
     }
 
     /// The farm's time.

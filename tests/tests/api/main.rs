@@ -7,5 +7,6 @@ mod outputs;
 mod processes;
 mod sick;
 mod sources;
+mod upgrades;
 mod users;
 mod workers;

@@ -8,6 +8,7 @@ use farm_store::builds::record::{BuildRecord, JobResult};
 use farm_store::builds::submit::{NewBuild, Submitted};
 use farm_store::machines::leader::{Epoch, Leadership, Outage};
 use farm_store::machines::workers::Registration;
+use farm_store::schema::MigrationLimits;
 use farm_store::sources::snapshots::{NewObject, ObjectKind};
 use farm_store::work::attempts::Lease;
 use farm_store::work::decide::PublishLimit;
@@ -38,9 +39,13 @@ pub struct World {
 }
 
 pub async fn world() -> World {
-    let database = Database::create();
+    world_in(Database::create()).await
+}
+
+/// The same in a database that may hold something already; nobody leads there.
+pub async fn world_in(database: Database) -> World {
     let store = Store::open(database.url(), 8, Duration::from_secs(10)).unwrap();
-    store.migrate().await.unwrap();
+    store.migrate(MigrationLimits::default(), |_| {}).await.unwrap();
     let coordinator = Uuid::now_v7();
     store.register_coordinator(coordinator, "test", farm_types::Digest::of(b"secret")).await.unwrap();
     let Leadership::Taken { epoch, .. } = store.lead(coordinator, LEASE, OUTAGE).await.unwrap() else {

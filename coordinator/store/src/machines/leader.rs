@@ -6,7 +6,7 @@ use farm_core::work::plan::Settling;
 use farm_types::Digest;
 use uuid::Uuid;
 
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, schema};
 
 /// The right to lead, as long as the row bears this epoch. Every write of a leader repeats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,21 +172,24 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// Notes that this coordinator is alive, where the others call it, and by what they know it.
+    /// Notes that this coordinator is alive, where the others call it, by what they know it, and its schema.
     ///
     /// # Errors
-    /// The database can't be reached.
+    /// [`StoreError::Conflict`]: the database was migrated meanwhile to what this farm may not run into. Else it can't be
+    /// reached.
     pub async fn register_coordinator(&self, id: Uuid, address: &str, token_digest: Digest) -> Result<()> {
-        sqlx::query!(
-            "INSERT INTO coordinators (id, address, token_digest) VALUES ($1, $2, $3)
-             ON CONFLICT (id) DO UPDATE SET last_seen = farm_now(), address = EXCLUDED.address",
+        let oldest = sqlx::query_scalar!(
+            r#"INSERT INTO coordinators (id, address, token_digest, runs_schema) VALUES ($1, $2, $3, $4)
+               ON CONFLICT (id) DO UPDATE SET last_seen = farm_now(), address = EXCLUDED.address
+               RETURNING (SELECT oldest FROM schema_compat) AS "oldest!""#,
             id,
             address,
-            token_digest.as_bytes().as_slice()
+            token_digest.as_bytes().as_slice(),
+            crate::fit::<_, i32>(schema::own_schema())?
         )
-        .execute(&self.vital)
+        .fetch_one(&self.vital)
         .await?;
-        Ok(())
+        schema::may_run(oldest.into())
     }
 }
 

@@ -181,6 +181,16 @@ impl Database {
     pub fn psql(&self, sql: &str) -> String {
         psql(&self.url, sql)
     }
+
+    /// Runs files of SQL, which may hold data for COPY.
+    pub fn psql_files(&self, paths: &[PathBuf]) {
+        let mut command = Command::new("psql");
+        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &self.url]);
+        for path in paths {
+            command.arg("-f").arg(path);
+        }
+        run(&mut command);
+    }
 }
 
 impl Drop for Database {

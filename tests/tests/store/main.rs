@@ -21,3 +21,4 @@ mod sealing;
 mod sick;
 mod streams;
 mod sweeping;
+mod upgrading;

@@ -2,7 +2,7 @@
 # Checks and tests, from a bare Debian or Ubuntu machine with Rust to a verdict.
 #
 #   tests/run.sh [unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
-#   tests/run.sh faults [--seed N] [--faults N] | --steps | --pressure SECONDS
+#   tests/run.sh faults [--beside COMMIT] [--seed N] [--faults N] | --steps | --pressure SECONDS
 #   tests/run.sh differential [--seed N] [--cases N | --case K] [--keep DIR]
 #   tests/run.sh bed [COMMAND...] | env [COMMAND...] | sqlx
 #
@@ -14,7 +14,8 @@
 #   faults  a farm whose parts are all killed and troubled while it builds, by a plan that is drawn from a seed; then a
 #           verdict on builds, tags and logs. No checks and no tests. 200 faults (about 15 minutes) unless said.
 #           --steps: a coordinator killed and stopped at each step of publishing (about 15 minutes).
-#           --pressure: a build that takes all of the machine for so long, beside which its worker must stay alive
+#           --pressure: a build that takes all of the machine for so long, beside which its worker must stay alive.
+#           --beside: one of the two coordinators is that of a tag or commit, which is compiled in target/beside first
 #   differential  drawn Dockerfiles and contexts, built by farm and by buildx on one engine: files, settings, exit and
 #           failing line must be the same. No checks and no tests. Seed 1 and 150 cases (some 10 minutes) unless said.
 #           --case: one of them alone. --keep: leaves the Dockerfiles and contexts in a folder
@@ -190,6 +191,32 @@ deny() {
   # The crates of other systems were never fetched, so only what this one compiles is looked at.
   cargo metadata --format-version 1 --filter-platform "$(rustc -vV | sed -n "s/^host: //p")" >target/deny-metadata.json
   cargo deny --offline --metadata-path target/deny-metadata.json --workspace check bans licenses sources
+}
+
+check_beside() { # commit
+  git rev-parse --verify --quiet "$1^{commit}" >/dev/null ||
+    farm_die "--beside $1: no tag or commit of that name is here; \`git tag\` lists tags, \`git fetch --tags\` brings them"
+  git cat-file -e "$1:$store/migrations/0023_schema_compat.sql" 2>/dev/null ||
+    farm_die "--beside $1: that farm refuses every newer schema; name a commit that has $store/migrations/0023_schema_compat.sql"
+}
+
+# The coordinator of another commit, compiled in a work tree and a target folder that stay for the next time. The driver
+# finds it by the same name (stage.rs).
+build_beside() { # commit
+  local commit name=${1//[^A-Za-z0-9._-]/_} folder
+  commit=$(git rev-parse --verify "$1^{commit}")
+  folder=$PWD/target/beside/$name
+  git worktree prune
+  if [ -e "$folder/source/.git" ]; then
+    git -C "$folder/source" checkout --quiet --force --detach "$commit"
+  else
+    mkdir -p "$folder"
+    git worktree add --quiet --force --detach "$folder/source" "$commit"
+  fi
+  (cd "$folder/source" && CARGO_TARGET_DIR=$folder/../target SQLX_OFFLINE=true \
+    cargo build --workspace --bin farm-coordinator --offline) ||
+    farm_die "--beside $1: it does not compile; if crates are missing: cargo fetch --manifest-path $folder/source/Cargo.toml"
+  cp "$folder/../target/debug/farm-coordinator" "$folder/"
 }
 
 filter_of() {
@@ -372,6 +399,14 @@ case "$what" in
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
 esac
 
+beside=''
+if [ "$what" = faults ] && [ "${1:-}" = --beside ]; then
+  [ -n "${2:-}" ] || farm_die "--beside needs a tag or a commit"
+  beside=$2
+  shift 2
+  check_beside "$beside"
+fi
+
 mkdir -p target
 : >"$times"
 rm -f "$log"
@@ -391,7 +426,9 @@ esac
 case "$what" in
   # What has changed in the queries may keep the rest from compiling; the test bed knows no queries.
   bed | sqlx) phase 'build' cargo build --workspace --bin farm-testbed "${locked[@]}" ;;
-  faults) phase 'build' cargo build --workspace --bins "${locked[@]}" ;;
+  faults)
+    phase 'build' cargo build --workspace --bins "${locked[@]}"
+    [ -z "$beside" ] || phase "build of $beside" build_beside "$beside" ;;
   *) phase 'build' build ;;
 esac
 case "$what" in
@@ -406,7 +443,7 @@ case "$what" in
       [ $# -gt 0 ] || set -- bash
       in_bed "$@" || rc=$?
     elif [ "$what" = faults ] || [ "$what" = differential ]; then
-      in_bed "target/debug/farm-$what" "$@" || rc=$?
+      in_bed env ${beside:+"FARM_TEST_BESIDE=$beside"} "target/debug/farm-$what" "$@" || rc=$?
     else
       in_bed bash tests/run.sh --inside "$what" "$@" </dev/null || rc=$?
       note_time 'test bed up and down' "$begin" $(($(noted) - before))

@@ -98,7 +98,9 @@ fn judge(driver: Driver, seed: u64, again: &str) -> bool {
         println!("VIOLATION {violation}");
     }
     if !report.violations.is_empty() {
-        println!("again: tests/run.sh faults {again}");
+        let beside =
+            std::env::var("FARM_TEST_BESIDE").map_or_else(|_| String::new(), |it| format!("--beside {it} "));
+        println!("again: tests/run.sh faults {beside}{again}");
         println!("logs: {}", run.stage.folder().display());
     }
     report.violations.is_empty()

@@ -17,6 +17,7 @@ use super::trap::How;
 use crate::bed::Bed;
 use crate::database::{PrivatePostgres, try_psql};
 use crate::engine::PrivateEngine;
+use crate::environment;
 use crate::farm::{binary, client, program};
 use crate::network::{Network, Weather};
 use crate::ports::free_port;
@@ -74,7 +75,9 @@ impl Stage {
         let ports = vec![free_port(), free_port()];
         let mut coordinators = Vec::new();
         for (n, port) in ports.iter().enumerate() {
-            let mut command = program("farm-coordinator");
+            let older = if n == 0 { beside() } else { None };
+            let mut command =
+                older.as_ref().map_or_else(|| program("farm-coordinator"), environment::command);
             command.args(["--listen", &format!("127.0.0.1:{port}"), "--database-url", &postgres.url()]);
             command.arg("--state-dir").arg(folder.join("coordinator"));
             command.arg("--token-file").arg(folder.join("token"));
@@ -83,6 +86,12 @@ impl Stage {
             // One after the other: the first makes schema and token.
             part.wait_for_line("farm-coordinator ready on ", READY);
             coordinators.push(part);
+        }
+        if beside().is_some() {
+            // It made the schema, the newer one has migrated it meanwhile: now it has to start with that.
+            coordinators[0].kill9();
+            coordinators[0].start_again();
+            coordinators[0].wait_for_line("farm-coordinator ready on ", READY);
         }
         door.know_coordinators(coordinators.iter().filter_map(Part::pid).collect());
         let front = Link::to(&ports);
@@ -249,6 +258,15 @@ impl Stage {
             }
         }
     }
+}
+
+/// What `tests/run.sh faults --beside` has compiled: the coordinator of another commit, which is the first one then.
+fn beside() -> Option<PathBuf> {
+    let name = std::env::var("FARM_TEST_BESIDE").ok()?;
+    let name: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+    let path = PathBuf::from("target/beside").join(name).join("farm-coordinator");
+    Some(std::path::absolute(path).unwrap())
 }
 
 fn worker(

@@ -79,7 +79,7 @@ async fn what_an_old_leader_decides_changes_nothing() {
     let stale = world.store.lease(world.epoch, assignment.clone(), LEASE).await;
     assert!(matches!(stale, Err(StoreError::Stale(_))), "{stale:?}");
     assert_eq!(world.slots_used(), 0);
-    assert!(world.store.end_overdue_publications(world.epoch).await.is_err());
+    assert!(world.store.stop_overdue_attempts(world.epoch, LEASE).await.is_err());
     let attempt = world.store.lease(epoch, assignment, LEASE).await.unwrap();
     let token = world.database.psql("SELECT lease_token FROM attempts").parse().unwrap();
     let lease = farm_store::work::attempts::Lease { attempt, token };

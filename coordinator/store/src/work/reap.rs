@@ -218,67 +218,119 @@ impl Store {
         Ok(ended)
     }
 
-    /// Fails the builds whose publication is not done by its deadline.
+    /// Fails the builds whose publication is not done by its deadline. Gives how many.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn end_overdue_publications(&self, epoch: Epoch) -> Result<usize> {
+        let due = sqlx::query!(
+            "SELECT project_id, id FROM builds WHERE state = ANY($1) AND publish_deadline < farm_now()
+             ORDER BY publish_deadline, id LIMIT $2",
+            &life::build::UNPUBLISHED.premise(),
+            BATCH
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut ended = 0;
+        for row in due {
+            match self.end_overdue_publication(epoch, row.project_id, row.id).await {
+                Ok(true) => ended += 1,
+                Ok(false) => {}
+                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                // One that can't be ended must not keep the others alive.
+                Err(error) => tracing::warn!(build = %row.id, %error, "a publication could not be ended"),
+            }
+        }
+        Ok(ended)
+    }
+
+    /// One of them; false when it isn't overdue any more. The publication's lock comes before the build's, as where its
+    /// tags are settled.
+    async fn end_overdue_publication(&self, epoch: Epoch, project: uuid::Uuid, build: uuid::Uuid) -> Result<bool> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
-        let builds = sqlx::query!(
-            r#"UPDATE builds b SET state = $1, finished_at = farm_now(),
-                    failure = jsonb_build_object('cause', 'deadline', 'code', 'publish_deadline', 'message',
+        let publication = sqlx::query_scalar!(
+            "SELECT id FROM publications WHERE project_id = $1 AND build_id = $2 FOR UPDATE",
+            project,
+            build
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let failure = sqlx::query_scalar!(
+            r#"SELECT jsonb_build_object('cause', 'deadline', 'code', 'publish_deadline', 'message',
                         'the index could not be published in time: ' || coalesce(
                             (SELECT d.failure ->> 'message' FROM publications p
                              JOIN destinations d ON d.project_id = p.project_id AND d.publication_id = p.id
                              WHERE p.project_id = b.project_id AND p.build_id = b.id AND d.failure IS NOT NULL
                              ORDER BY d.registry, d.repository LIMIT 1),
-                            nullif(b.publish_trouble, ''), 'the coordinator did not come to it'))
-               WHERE state = ANY($2) AND publish_deadline < farm_now()
-               RETURNING project_id, id, failure AS "failure!""#,
-            life::build::UNPUBLISHED.word(),
+                            nullif(b.publish_trouble, ''), 'the coordinator did not come to it')) AS "failure!"
+               FROM builds b WHERE project_id = $1 AND id = $2 AND state = ANY($3) AND publish_deadline < farm_now()
+               FOR UPDATE"#,
+            project,
+            build,
             &life::build::UNPUBLISHED.premise()
         )
-        .fetch_all(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
-        for build in &builds {
+        let Some(failure) = failure else { return Ok(false) };
+        // Merged while this waited for the build: the next pass ends both.
+        let is_merged = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM publications WHERE project_id = $1 AND build_id = $2) AS "is_merged!""#,
+            project,
+            build
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if is_merged && publication.is_none() {
+            return Ok(false);
+        }
+        if let Some(publication) = publication {
             sqlx::query!(
                 "UPDATE publications SET state = $3, finished_at = farm_now()
-                 WHERE project_id = $1 AND build_id = $2 AND state = ANY($4)",
-                build.project_id,
-                build.id,
+                 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
+                project,
+                publication,
                 publication::FAIL.word(),
                 &publication::FAIL.premise()
             )
             .execute(&mut *tx)
             .await?;
             sqlx::query!(
-                "UPDATE destinations d SET state = $4, settled_at = farm_now(), failure = coalesce(d.failure, $3)
-                 FROM publications p WHERE p.project_id = $1 AND p.build_id = $2 AND d.project_id = $1
-                   AND d.publication_id = p.id AND d.state = ANY($5)",
-                build.project_id,
-                build.id,
-                build.failure,
+                "UPDATE destinations SET state = $4, settled_at = farm_now(), failure = coalesce(failure, $3)
+                 WHERE project_id = $1 AND publication_id = $2 AND state = ANY($5)",
+                project,
+                publication,
+                failure,
                 publication::destination::FAIL.word(),
                 &publication::destination::FAIL.premise()
             )
             .execute(&mut *tx)
             .await?;
             sqlx::query!(
-                "UPDATE tags t SET state = $4, settled_at = farm_now(), failure = coalesce(t.failure, $3)
-                 FROM publications p WHERE p.project_id = $1 AND p.build_id = $2 AND t.project_id = $1
-                   AND t.publication_id = p.id AND t.state = ANY($5)",
-                build.project_id,
-                build.id,
-                build.failure,
+                "UPDATE tags SET state = $4, settled_at = farm_now(), failure = coalesce(failure, $3)
+                 WHERE project_id = $1 AND publication_id = $2 AND state = ANY($5)",
+                project,
+                publication,
+                failure,
                 publication::tag::FAIL.word(),
                 &publication::tag::FAIL.premise()
             )
             .execute(&mut *tx)
             .await?;
-            build_event(&mut tx, build.project_id.into(), build.id, life::build::UNPUBLISHED.word()).await?;
         }
+        sqlx::query!(
+            "UPDATE builds SET state = $3, finished_at = farm_now(), failure = $4
+             WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
+            project,
+            build,
+            life::build::UNPUBLISHED.word(),
+            failure,
+            &life::build::UNPUBLISHED.premise()
+        )
+        .execute(&mut *tx)
+        .await?;
+        build_event(&mut tx, project.into(), build, life::build::UNPUBLISHED.word()).await?;
         tx.commit().await?;
-        Ok(builds.len())
+        Ok(true)
     }
 }

@@ -7,9 +7,10 @@ use farm_proto::v1::{
     SubmitBuildRequest, SubmitBuildResponse,
 };
 
+use tokio::time::Instant;
 use tonic::{Response, Status};
 
-use crate::connect::Farm;
+use crate::connect::{Farm, PATIENCE};
 use crate::error::{Error, Result, is_connection};
 use crate::upload::Uploaded;
 
@@ -22,9 +23,15 @@ const TRIES: u32 = 6;
 /// The farm refuses, or can't be reached.
 pub async fn through<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
     let mut pause = Duration::from_millis(250);
+    let mut failing: Option<Instant> = None;
     for _ in 1..TRIES {
         match call().await {
-            Err(status) if is_connection(&status) => tokio::time::sleep(pause).await,
+            Err(status)
+                if is_connection(&status)
+                    && failing.get_or_insert_with(Instant::now).elapsed() < PATIENCE =>
+            {
+                tokio::time::sleep(pause).await;
+            }
             ended => return ended.map(Response::into_inner),
         }
         pause *= 2;

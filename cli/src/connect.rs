@@ -30,6 +30,10 @@ const LOCAL_TOKEN_FILE: &str = "/var/lib/farm/token";
 /// Of several coordinators the next one is tried when the one before has not answered for so long.
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// When calls have failed for so long, they aren't made again: a farm that takes its time to say that it can't answer is asked
+/// once or twice, and not until nobody waits any more.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+
 /// A channel whose calls bear the token.
 pub type AuthChannel = InterceptedService<Endpoints, Bearer>;
 

@@ -64,6 +64,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Numbers.
     pub limits: Limits,
+    /// Who leads among several coordinators.
+    pub leadership: Leadership,
     /// What is kept, and for how long.
     pub retention: Retention,
     /// Registries by host and port, as in `localhost:5002`; once read in the form in which references name them.
@@ -104,6 +106,82 @@ pub struct Limits {
     pub log_bytes: u64,
     /// The longest output of one platform that is given to a client (`--output`, `--load`), bytes.
     pub output_bytes: u64,
+}
+
+/// How long a coordinator leads, and what others wait for.
+///
+/// The defaults outlive a database that stalls for ten seconds: the leader's place is kept, and once it is answered again it
+/// goes on. Those who would rather have a new leader sooner after a crash shorten the lease.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Leadership {
+    /// The place of a leader that gives no sign is kept for so long, seconds.
+    pub lease_seconds: u64,
+    /// The leader gives its sign, and the others look for it, so often, milliseconds.
+    pub renew_milliseconds: u64,
+    /// One statement of the leader's may take so long, seconds. Whoever takes over waits for what is under way.
+    pub statement_seconds: u64,
+}
+
+impl Default for Leadership {
+    fn default() -> Self {
+        Self { lease_seconds: 15, renew_milliseconds: 1_000, statement_seconds: 10 }
+    }
+}
+
+impl Leadership {
+    /// `lease_seconds`.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+
+    /// `renew_milliseconds`.
+    pub fn renew(&self) -> Duration {
+        Duration::from_millis(self.renew_milliseconds)
+    }
+
+    /// `statement_seconds`.
+    pub fn statement(&self) -> Duration {
+        Duration::from_secs(self.statement_seconds)
+    }
+
+    /// A coordinator that gave no sign for so long is away. If nobody gave one, nobody could.
+    pub fn silence(&self) -> Duration {
+        (self.renew() * 5).max(Duration::from_secs(5))
+    }
+
+    /// A leader that couldn't give its sign for so long decides nothing until it has: what it knows is too old.
+    pub fn fresh(&self) -> Duration {
+        self.silence().min(self.lease())
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        for (name, value, least, most) in [
+            ("leadership.lease_seconds", self.lease_seconds, 1, 300),
+            ("leadership.renew_milliseconds", self.renew_milliseconds, 100, 60_000),
+            ("leadership.statement_seconds", self.statement_seconds, 1, 60),
+        ] {
+            if value < least || value > most {
+                let cure = format!("write a number from {least} to {most}");
+                return Err(Invalid::new(name, value.to_string(), cure));
+            }
+        }
+        if self.lease_seconds * 1000 < self.renew_milliseconds * 3 {
+            let cure = format!(
+                "it must be at least three times renew_milliseconds, which is {}: a sign may get lost",
+                self.renew_milliseconds
+            );
+            return Err(Invalid::new("leadership.lease_seconds", self.lease_seconds.to_string(), cure));
+        }
+        if self.statement_seconds >= self.lease_seconds {
+            let cure = format!(
+                "it must be less than lease_seconds, which is {}: whoever takes over waits for the statement, too",
+                self.lease_seconds
+            );
+            return Err(Invalid::new("leadership.statement_seconds", self.statement_seconds.to_string(), cure));
+        }
+        Ok(())
+    }
 }
 
 /// What is kept, and for how long. Days count from a build's end or a source's last use; 0 is for ever.
@@ -240,6 +318,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/farm"),
             token_file: None,
             limits: Limits::default(),
+            leadership: Leadership::default(),
             retention: Retention::default(),
             registries: BTreeMap::new(),
         }
@@ -349,6 +428,7 @@ impl Config {
                 ));
             }
         }
+        self.leadership.check()?;
         let kept = &self.retention;
         // Days of a century; 0 has its own meaning.
         for (name, value, most) in [
@@ -471,6 +551,15 @@ mod tests {
         assert!(error.contains("from 1 to 1000"), "{error}");
         let error = load("database_url='x'\n[retention]\nlogs_days=40000", &[]).unwrap_err().to_string();
         assert!(error.contains("logs_days") && error.contains("0 is for ever"), "{error}");
+        for (wrong, cure) in [
+            ("lease_seconds=0", "from 1 to 300"),
+            ("renew_milliseconds=50", "from 100 to 60000"),
+            ("renew_milliseconds=6000", "at least three times renew_milliseconds, which is 6000"),
+            ("lease_seconds=8", "less than lease_seconds, which is 8"),
+        ] {
+            let error = load(&format!("database_url='x'\n[leadership]\n{wrong}"), &[]).unwrap_err().to_string();
+            assert!(error.contains("leadership.") && error.contains(cure), "{error}");
+        }
         let for_ever =
             load("database_url='x'\n[retention]\nlogs_days=0\nbuilds_days=0\nsnapshots_days=0", &[]);
         assert_eq!(for_ever.unwrap().retention.logs(), None);

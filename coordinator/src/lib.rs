@@ -35,6 +35,10 @@ use registry::Registries;
 
 /// How long a call waits for a connection to the database.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long one statement may take. A user hears within 30 s that the database doesn't answer.
+const STATEMENT: Duration = Duration::from_secs(12);
+/// The database has so much longer to say that it took too long.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Serves on the listener until `shutdown`; `ready` is called once everything answers.
 ///
@@ -53,7 +57,15 @@ pub async fn run(
         .with_context(|| format!("token file {:?} can't be used", token_file.display()))?;
     let blobs = Blobs::local(&config.state_dir.join("blobs"))
         .with_context(|| format!("state folder {:?} can't be used", config.state_dir.display()))?;
-    let store = Store::open(&config.database_url, config.database_connections, ACQUIRE)?;
+    let limits = farm_store::Limits {
+        connections: config.database_connections,
+        acquire: ACQUIRE,
+        statement: STATEMENT,
+        grace: GRACE,
+        leader_fresh: config.leadership.fresh(),
+        leader_statement: config.leadership.statement(),
+    };
+    let store = Store::open(&config.database_url, limits)?;
     tokio::select! {
         migrated = migrate(&store, Duration::from_secs(config.database_wait_seconds)) => migrated?,
         () = shutdown.cancelled() => return Ok(()),
@@ -64,6 +76,7 @@ pub async fn run(
         id: Uuid::now_v7(),
         config,
         store,
+        is_answered: watch::Sender::new(true),
         blobs,
         tokens,
         secret: principal::Secret::generate()?,

@@ -21,8 +21,6 @@ use uuid::Uuid;
 use crate::context::Context;
 use crate::hints::{BACKSTOP, Look};
 
-/// A coordinator that gave no sign for so long is not told anything.
-const SILENCE: Duration = Duration::from_secs(5);
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(2);
 /// The wait after a call that failed.
@@ -41,7 +39,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             _ = tick.tick() => {}
             () = shutdown.cancelled() => break,
         }
-        let peers = match context.store.peers(context.id, SILENCE).await {
+        let peers = match context.store.peers(context.id, context.config.leadership.silence()).await {
             Ok(peers) => peers,
             Err(error) => {
                 tracing::debug!(%error, "the other coordinators are not known");

@@ -26,6 +26,7 @@ pub mod engine;
 pub mod environment;
 pub mod farm;
 pub mod faults;
+pub mod line;
 pub mod network;
 pub mod ports;
 pub mod process;

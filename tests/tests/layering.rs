@@ -105,6 +105,10 @@ fn the_two_edges_never_import_each_other_and_the_clients_types_stay_in_their_fol
     assert!(oci.is_empty(), "the registry client's types are used in {oci:?}");
     let buildkit = outside(grep("bollard_buildkit_proto", "worker/src"), "worker/src/buildkit/");
     assert!(buildkit.is_empty(), "BuildKit's types are used in {buildkit:?}");
+    // Whoever else had connections would wait without a limit, or give one back with a transaction that is open.
+    let connections = "PgPool|PoolConnection|PgTransaction|sqlx::Transaction|PgListener|\\.begin_with\\(";
+    let pools = outside(grep(connections, "coordinator/store/src"), "coordinator/store/src/pool.rs");
+    assert!(pools.is_empty(), "sqlx's own connections are used in {pools:?}");
     let schedules = grep("farm_core::work|reconcile::", "coordinator/src/grpc");
     assert!(schedules.is_empty(), "a handler must not schedule: {schedules:?}");
 }

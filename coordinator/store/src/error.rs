@@ -42,8 +42,8 @@ impl From<sqlx::Error> for StoreError {
                 let code = database.code().unwrap_or_default();
                 // Class 08 connection, 53 resources, 57 operator (shutdown), 40 tie broken (SQLSTATE,
                 // PostgreSQL documentation, appendix A).
-                // 55P03: no lock in time.
-                if ["08", "53", "57", "40", "55P03"].iter().any(|class| code.starts_with(class)) {
+                // 55P03: no lock in time; 25P03: it did nothing within a transaction for too long.
+                if ["08", "53", "57", "40", "55P03", "25P03"].iter().any(|class| code.starts_with(class)) {
                     Self::Unavailable(error)
                 } else {
                     Self::corrupt(error)

@@ -26,7 +26,8 @@ const READY: Duration = Duration::from_secs(60);
 
 /// Leases of seconds, so that a fault that outlives one is over soon; a registry that is given up soon, so that what it
 /// may still do late is over soon as well.
-const SETTINGS: &str = "[limits]\nheartbeat_milliseconds = 1000\nsuspect_seconds = 3\nlease_seconds = 6\n\
+const SETTINGS: &str = "[leadership]\nlease_seconds = 2\nrenew_milliseconds = 500\nstatement_seconds = 1\n\
+                        [limits]\nheartbeat_milliseconds = 1000\nsuspect_seconds = 3\nlease_seconds = 6\n\
                         native_grace_seconds = 3\nregistry_timeout_seconds = 4\n\
                         [retention]\nseal_after_seconds = 2\n";
 

@@ -6,6 +6,7 @@ mod keeping;
 mod outputs;
 mod processes;
 mod sick;
+mod silence;
 mod sources;
 mod users;
 mod workers;

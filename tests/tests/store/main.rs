@@ -19,5 +19,6 @@ mod retries_interleaved;
 mod retrying;
 mod sealing;
 mod sick;
+mod silence;
 mod streams;
 mod sweeping;

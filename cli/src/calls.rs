@@ -23,13 +23,10 @@ const TRIES: u32 = 6;
 /// The farm refuses, or can't be reached.
 pub async fn through<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
     let mut pause = Duration::from_millis(250);
-    let mut failing: Option<Instant> = None;
+    let begun = Instant::now();
     for _ in 1..TRIES {
         match call().await {
-            Err(status)
-                if is_connection(&status)
-                    && failing.get_or_insert_with(Instant::now).elapsed() < PATIENCE =>
-            {
+            Err(status) if is_connection(&status) && begun.elapsed() < PATIENCE => {
                 tokio::time::sleep(pause).await;
             }
             ended => return ended.map(Response::into_inner),

@@ -140,11 +140,11 @@ pub async fn upload(
     let begun = Instant::now();
     let mut failing: Option<Instant> = None;
     for session in 1.. {
-        let before = sending.sent.load(Ordering::Relaxed);
+        let (before, mut since) = (sending.sent.load(Ordering::Relaxed), Instant::now());
         let ended = one_session(farm, source, &mut new_files, &mut sent_bytes, sending).await;
         // It got on.
         if sending.sent.load(Ordering::Relaxed) > before {
-            failing = None;
+            (failing, since) = (None, Instant::now());
         }
         match ended {
             Ok(upload_id) => {
@@ -162,7 +162,7 @@ pub async fn upload(
             // A session may also have expired on the way; another one goes on from there.
             Err(Broken::Status(status))
                 if session < SESSIONS
-                    && failing.get_or_insert_with(Instant::now).elapsed() < PATIENCE
+                    && failing.get_or_insert(since).elapsed() < PATIENCE
                     && (is_connection(&status) || status.code() == Code::FailedPrecondition) =>
             {
                 pause(wait).await;

@@ -178,7 +178,11 @@ impl Leadership {
                 "it must be less than lease_seconds, which is {}: whoever takes over waits for the statement, too",
                 self.lease_seconds
             );
-            return Err(Invalid::new("leadership.statement_seconds", self.statement_seconds.to_string(), cure));
+            return Err(Invalid::new(
+                "leadership.statement_seconds",
+                self.statement_seconds.to_string(),
+                cure,
+            ));
         }
         Ok(())
     }
@@ -557,7 +561,8 @@ mod tests {
             ("renew_milliseconds=6000", "at least three times renew_milliseconds, which is 6000"),
             ("lease_seconds=8", "less than lease_seconds, which is 8"),
         ] {
-            let error = load(&format!("database_url='x'\n[leadership]\n{wrong}"), &[]).unwrap_err().to_string();
+            let error =
+                load(&format!("database_url='x'\n[leadership]\n{wrong}"), &[]).unwrap_err().to_string();
             assert!(error.contains("leadership.") && error.contains(cure), "{error}");
         }
         let for_ever =

@@ -65,9 +65,7 @@ pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, 
         }
     }
     lead.send_replace(None);
-    if leads
-        && let Err(error) = context.store.resign(context.id).await
-    {
+    if leads && let Err(error) = context.store.resign(context.id).await {
         tracing::warn!(%error, "leadership could not be given up; it ends by itself");
     }
 }

@@ -62,7 +62,10 @@ async fn a_submission_into_silence_is_answered_in_time_and_made_once() {
         assert!(took < Duration::from_secs(30), "after {pieces}: {took:?}");
         if said.status != 0 {
             assert_eq!(said.status, 3, "after {pieces}: {said:?}");
-            let wanted = format!("the farm at {} can't answer now: the farm's database does not answer; try again", farm.url());
+            let wanted = format!(
+                "the farm at {} can't answer now: the farm's database does not answer; try again",
+                farm.url()
+            );
             assert!(said.stderr.contains(&wanted), "after {pieces}: {said:?}");
         }
         let noticed = says(&mut health, ServingStatus::NotServing).await;
@@ -71,7 +74,8 @@ async fn a_submission_into_silence_is_answered_in_time_and_made_once() {
         let back = says(&mut health, ServingStatus::Serving).await;
         assert!(back < Duration::from_secs(10), "after {pieces}: {back:?}");
         let id = submit(&key).0.ok();
-        let known = database.psql(&format!("SELECT string_agg(short_id, ' ') FROM builds WHERE idempotency_key = '{key}'"));
+        let known = database
+            .psql(&format!("SELECT string_agg(short_id, ' ') FROM builds WHERE idempotency_key = '{key}'"));
         assert!(!known.is_empty() && id.contains(&known), "after {pieces}: {id} {known}");
     }
 }

@@ -52,16 +52,17 @@ async fn a_submission_that_meets_silence_anywhere_ends_in_time_and_is_made_once(
             line.die_after(pieces);
             let begin = Instant::now();
             let first = store.submit(&build).await;
-            assert!(begin.elapsed() < ENDS + PATIENT.acquire + PATIENT.statement, "after {pieces}: {:?}", begin.elapsed());
+            assert!(
+                begin.elapsed() < ENDS + PATIENT.acquire + PATIENT.statement,
+                "after {pieces}: {:?}",
+                begin.elapsed()
+            );
             if !line.is_dead() {
                 first.unwrap();
                 return true;
             }
             // The one piece after the submission is the question whether the connection is there.
-            assert!(
-                matches!(&first, Ok(_) | Err(StoreError::Unavailable(_))),
-                "after {pieces}: {first:?}"
-            );
+            assert!(matches!(&first, Ok(_) | Err(StoreError::Unavailable(_))), "after {pieces}: {first:?}");
             line.mend(pieces % 2 == 0);
             let again = store.submit(&build).await.unwrap();
             if let Ok(first) = first {
@@ -73,7 +74,10 @@ async fn a_submission_that_meets_silence_anywhere_ends_in_time_and_is_made_once(
         }
     });
     let got_through = join_all(cases).await;
-    assert!(!got_through[0] && got_through.contains(&true), "not all of a submission was met: {got_through:?}");
+    assert!(
+        !got_through[0] && got_through.contains(&true),
+        "not all of a submission was met: {got_through:?}"
+    );
 }
 
 #[tokio::test]
@@ -220,11 +224,14 @@ async fn a_call_that_is_dropped_anywhere_leaves_no_transaction_to_the_next() {
     let (mut dropped, mut made) = (0, 0);
     for round in 0..2 {
         for times in 1.. {
-            let build = world.new_build(&format!("{round}-{times}"), "linux/amd64", &["localhost:5002/app:1"]);
+            let build =
+                world.new_build(&format!("{round}-{times}"), "linux/amd64", &["localhost:5002/app:1"]);
             let ended = polled(store.submit(&build), times).await;
             // Acknowledged, so another session sees it.
             store.renew_upload(project, upload, LEASE * u32::try_from(times + 1).unwrap()).await.unwrap();
-            let left = format!("SELECT round(extract(epoch FROM expires_at - farm_now()) / 60) FROM uploads WHERE id = '{upload}'");
+            let left = format!(
+                "SELECT round(extract(epoch FROM expires_at - farm_now()) / 60) FROM uploads WHERE id = '{upload}'"
+            );
             assert_eq!(world.database.psql(&left), (times + 1).to_string(), "{round}: {times}");
             let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                           AND state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '1 s'";

@@ -246,7 +246,12 @@ impl Store {
 
     /// One of them; false when it isn't overdue any more. The publication's lock comes before the build's, as where its
     /// tags are settled.
-    async fn end_overdue_publication(&self, epoch: Epoch, project: uuid::Uuid, build: uuid::Uuid) -> Result<bool> {
+    async fn end_overdue_publication(
+        &self,
+        epoch: Epoch,
+        project: uuid::Uuid,
+        build: uuid::Uuid,
+    ) -> Result<bool> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         let publication = sqlx::query_scalar!(

@@ -100,6 +100,8 @@ pub struct Limits {
     pub max_tags: usize,
     /// A request to a registry may take so long, seconds.
     pub registry_timeout_seconds: u64,
+    /// The blob store may take so long for one step (a write of some MiB, a read of a piece), seconds.
+    pub blob_timeout_seconds: u64,
     /// What the steps of one attempt may write, bytes; the rest is cut off, and the stream says so.
     pub log_bytes: u64,
     /// The longest output of one platform that is given to a client (`--output`, `--load`), bytes.
@@ -122,6 +124,8 @@ pub struct Retention {
     pub unpublished_hours: u64,
     /// What builds made for their clients (`--output`, `--load`) and nobody has fetched; minutes after their end.
     pub outputs_minutes: u64,
+    /// Workers that are gone, and that no administrator has drained.
+    pub workers_days: u64,
 }
 
 impl Default for Retention {
@@ -133,6 +137,7 @@ impl Default for Retention {
             snapshots_days: 7,
             unpublished_hours: 24,
             outputs_minutes: 60,
+            workers_days: 7,
         }
     }
 }
@@ -162,6 +167,11 @@ impl Retention {
     pub fn outputs(&self) -> Option<Duration> {
         (self.outputs_minutes > 0).then(|| Duration::from_secs(self.outputs_minutes * 60))
     }
+
+    /// `workers_days`; `None`: for ever.
+    pub fn workers(&self) -> Option<Duration> {
+        days(self.workers_days)
+    }
 }
 
 fn days(days: u64) -> Option<Duration> {
@@ -184,6 +194,7 @@ impl Default for Limits {
             max_platforms: 32,
             max_tags: 64,
             registry_timeout_seconds: 30,
+            blob_timeout_seconds: 30,
             log_bytes: 64 * 1024 * 1024,
             output_bytes: 8 * 1024 * 1024 * 1024,
         }
@@ -336,6 +347,7 @@ impl Config {
             ("publish_deadline_seconds", limits.publish_deadline_seconds, YEAR),
             ("upload_session_seconds", limits.upload_session_seconds.into(), YEAR),
             ("registry_timeout_seconds", limits.registry_timeout_seconds, 3600),
+            ("blob_timeout_seconds", limits.blob_timeout_seconds, 3600),
             ("max_platforms", u64::try_from(limits.max_platforms).unwrap_or(u64::MAX), 1000),
             ("log_bytes", limits.log_bytes, 1 << 40),
             ("output_bytes", limits.output_bytes, 1 << 50),
@@ -358,6 +370,7 @@ impl Config {
             ("snapshots_days", kept.snapshots_days, 36_500),
             ("unpublished_hours", kept.unpublished_hours, 36_500 * 24),
             ("outputs_minutes", kept.outputs_minutes, 36_500 * 24 * 60),
+            ("workers_days", kept.workers_days, 36_500),
         ] {
             if value > most {
                 return Err(Invalid::new(

@@ -51,7 +51,8 @@ pub async fn run(
     let token_file = config.token_file();
     let tokens = Tokens::from_file(&token_file, default_project())
         .with_context(|| format!("token file {:?} can't be used", token_file.display()))?;
-    let blobs = Blobs::local(&config.state_dir.join("blobs"))
+    let patience = Duration::from_secs(config.limits.blob_timeout_seconds);
+    let blobs = Blobs::local(&config.state_dir.join("blobs"), patience)
         .with_context(|| format!("state folder {:?} can't be used", config.state_dir.display()))?;
     let store = Store::open(&config.database_url, config.database_connections, ACQUIRE)?;
     tokio::select! {

@@ -16,12 +16,14 @@ pub struct RegistryError {
 impl RegistryError {
     /// The registry answered, and means no.
     pub fn rejected(repository: &Repository, why: impl Into<String>) -> Self {
-        let message = format!("{} did not take {}: {}", repository.registry(), repository.name(), why.into());
+        let why = said(&why.into());
+        let message = format!("{} did not take {}: {why}", repository.registry(), repository.name());
         Self { code: "registry_rejected", message }
     }
 
     /// The registry answered, with something that nobody can use.
     pub(super) fn unusable(repository: &Repository, why: &str) -> Self {
+        let why = said(why);
         let message = format!("{} has something else there than an image: {why}", repository.registry());
         Self { code: "registry_rejected", message }
     }
@@ -30,6 +32,27 @@ impl RegistryError {
     pub(super) fn timeout(repository: &Repository, limit: std::time::Duration) -> Self {
         let message = format!("{} did not answer within {} s", repository.registry(), limit.as_secs());
         Self { code: "registry_unavailable", message }
+    }
+
+    /// The registry began to answer, and took too long.
+    pub(super) fn unended(repository: &Repository, limit: std::time::Duration) -> Self {
+        let message =
+            format!("{} did not end its answer within {} s", repository.registry(), limit.as_secs());
+        Self { code: "registry_unavailable", message }
+    }
+
+    /// The registry says more than farm reads.
+    pub(super) fn too_long(repository: &Repository, most: usize) -> Self {
+        let (registry, name) = (repository.registry(), repository.name());
+        let message = format!("{registry} says too much of {name}: its answer is longer than {most} bytes");
+        Self { code: "registry_rejected", message }
+    }
+
+    /// The registry knows no such repository.
+    pub(super) fn missing(repository: &Repository) -> Self {
+        let (registry, name) = (repository.registry(), repository.name());
+        let message = format!("{registry} has no repository {name}; make it there first");
+        Self { code: "repository_missing", message }
     }
 
     /// The registry and farm don't come to TLS with each other, which waiting doesn't mend.
@@ -88,7 +111,7 @@ impl RegistryError {
         };
         let unavailable = |why: String| Self {
             code: "registry_unavailable",
-            message: format!("{registry} can't be reached or has trouble: {why}"),
+            message: format!("{registry} can't be reached or has trouble: {}", said(&why)),
         };
         match error {
             OciDistributionError::UnauthorizedError { .. } => auth("401 unauthorized".to_owned()),
@@ -107,10 +130,7 @@ impl RegistryError {
             {
                 unavailable(format!("it answered {code} {}", first_line(&message)))
             }
-            OciDistributionError::ServerError { code: 404, .. } => Self {
-                code: "repository_missing",
-                message: format!("{registry} has no repository {name}; make it there first"),
-            },
+            OciDistributionError::ServerError { code: 404, .. } => Self::missing(repository),
             OciDistributionError::ServerError { code, message, .. } => {
                 Self::rejected(repository, format!("it answered {code} {}", first_line(&message)))
             }
@@ -178,9 +198,21 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// The first line, cut, without what a terminal or a database would choke on.
+/// The first line of what a registry said.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect()
+    said(text.lines().next().unwrap_or_default())
+}
+
+/// What a registry said, cut, on one line, without what a terminal or a database would choke on.
+pub(super) fn said(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let plain = |c: char| if c.is_whitespace() { Some(' ') } else { (!c.is_control()).then_some(c) };
+    let mut plain = text.chars().filter_map(plain);
+    let mut cut: String = plain.by_ref().take(LONGEST).collect();
+    if plain.next().is_some() {
+        cut.push('…');
+    }
+    cut
 }
 
 #[cfg(test)]
@@ -205,6 +237,26 @@ mod tests {
             ("DENIED", "registry_auth"),
         ] {
             assert_eq!(code_of(said), code, "{said}");
+        }
+    }
+
+    #[test]
+    fn what_a_registry_says_fits_into_the_database_and_on_a_line() {
+        let repository: Repository = "localhost:1/x".parse().unwrap();
+        let noise = format!("a\u{0}b\n\u{1b}[2J{}", "x".repeat(100_000));
+        let body = serde_json::json!({"errors": [{"code": "MANIFEST_INVALID", "message": noise}, {"code": "X", "message": noise}]});
+        let envelope = || serde_json::from_value(body.clone()).unwrap();
+        let url = || "http://localhost:1/v2/x".to_owned();
+        for error in [
+            OciDistributionError::RegistryError { envelope: envelope(), url: url() },
+            OciDistributionError::ServerError { code: 400, url: url(), message: noise.clone() },
+            OciDistributionError::ServerError { code: 503, url: url(), message: noise.clone() },
+            OciDistributionError::AuthenticationFailure(noise.clone()),
+            OciDistributionError::SpecViolationError(noise.clone()),
+        ] {
+            let message = RegistryError::of(&repository, error).failure().message;
+            assert!(message.contains("ab") && message.len() < 600, "{message:?}");
+            assert!(!message.contains(char::is_control), "{message:?}");
         }
     }
 

@@ -28,6 +28,11 @@ impl StoreError {
         Self::Corrupt(error.to_string())
     }
 
+    /// True when the database has said something to it: then it isn't the database that is away.
+    pub fn is_answered(&self) -> bool {
+        !matches!(self, Self::Unavailable(error) if !matches!(error, sqlx::Error::Database(_)))
+    }
+
     /// True when the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))

@@ -14,6 +14,7 @@ pub mod logs;
 pub mod machines;
 pub mod publish;
 pub mod sources;
+mod unreadable;
 pub mod work;
 
 use std::str::FromStr;
@@ -111,6 +112,27 @@ impl Store {
         .fetch_one(&self.pool)
         .await?;
         Ok(made)
+    }
+
+    /// Analyses the tables of which much has changed since they last were, by what Postgres has counted: a young farm's are
+    /// planned for wrongly else until autovacuum comes to them, and that takes minutes. Gives their names.
+    ///
+    /// # Errors
+    /// The database can't be reached, or a table is held for long.
+    pub async fn analyse_what_grew(&self) -> Result<Vec<String>> {
+        let grown = sqlx::query_scalar!(
+            r#"SELECT quote_ident(c.relname) AS "name!" FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
+               WHERE s.schemaname = current_schema() AND c.relkind = 'r'
+                 AND s.n_mod_since_analyze >= greatest(200, c.reltuples / 5)
+               ORDER BY c.relname"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for table in &grown {
+            // The name comes from the catalogue, quoted.
+            sqlx::query(sqlx::AssertSqlSafe(format!("ANALYZE {table}"))).execute(&self.pool).await?;
+        }
+        Ok(grown)
     }
 
     pub(crate) async fn begin(&self) -> Result<Tx> {

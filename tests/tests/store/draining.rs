@@ -18,7 +18,7 @@ fn names(names: &[&str]) -> Vec<String> {
 
 /// What the scheduler proposes for the first job that waits; a hold is its reason in words.
 async fn proposed(world: &World) -> Result<RunMode, String> {
-    let state = world.store.schedule_state(10).await.unwrap();
+    let state = world.store.schedule_state(10, &[]).await.unwrap();
     match plan(&state, Limits::default(), world.store.now().await.unwrap()).remove(0) {
         Decision::Assign { support, .. } => Ok(support),
         Decision::Hold { why, .. } => Err(aside::words(&why, &state.aside)),

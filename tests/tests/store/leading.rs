@@ -179,7 +179,7 @@ async fn a_worker_that_offers_nothing_for_a_while_keeps_its_platforms_and_gets_n
     let record = world.store.workers().await.unwrap().remove(0);
     assert!(record.connected && record.withdrawn_at.is_some() && !record.offers.is_empty());
     let build = world.submit("k", "linux/amd64", &[]).await;
-    let view = world.store.schedule_state(10).await.unwrap().workers.remove(0);
+    let view = world.store.schedule_state(10, &[]).await.unwrap().workers.remove(0);
     assert!(!view.connected);
     let assignment = world.assignment(build, 0, worker).await;
     assert!(world.store.lease(world.epoch, assignment.clone(), LEASE).await.is_err());

@@ -20,7 +20,7 @@ async fn submit(world: &World, key: &str, runs: &str) -> Submitted {
 
 /// What the scheduler says of the only job that waits.
 async fn proposed(world: &World) -> Result<Assignment, String> {
-    let state = world.store.schedule_state(64).await.unwrap();
+    let state = world.store.schedule_state(64, &[]).await.unwrap();
     let decisions = plan(&state, Limits::default(), world.store.now().await.unwrap());
     match decisions.into_iter().next().unwrap() {
         Decision::Assign { job, worker, engine, support, reason } => {

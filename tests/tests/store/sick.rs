@@ -169,7 +169,7 @@ async fn a_worker_that_fails_several_jobs_goes_on_probation_until_a_trial_build_
         ]
     );
     assert!(world.store.judge_workers(world.epoch).await.unwrap().is_empty());
-    assert!(world.store.schedule_state(10).await.unwrap().workers[0].on_probation);
+    assert!(world.store.schedule_state(10, &[]).await.unwrap().workers[0].on_probation);
 
     // It is asked at once, once; the answer to another question is none.
     let asked = world.store.probes_via(world.coordinator).await.unwrap();

@@ -35,7 +35,7 @@ pub enum Reason {
 /// any.
 pub fn words(why: &Waiting, aside: &[Aside]) -> String {
     let told = match why {
-        Waiting::Backoff | Waiting::Slots { .. } => None,
+        Waiting::Backoff | Waiting::Cleaning | Waiting::Unreadable | Waiting::Slots { .. } => None,
         Waiting::NoWorker { wanted, emulated_refused: false } => {
             able(aside, wanted, false).map(|able| format!("no worker{wanted} takes jobs now: {able}"))
         }

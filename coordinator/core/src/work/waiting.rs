@@ -34,6 +34,10 @@ impl fmt::Display for Wanted {
 pub enum Waiting {
     /// Its turn to be tried again.
     Backoff,
+    /// What builds that came to nothing have pushed to its repository is being removed there.
+    Cleaning,
+    /// Somebody who mends its record.
+    Unreadable,
     /// All slots of the workers that could run it are taken.
     Slots {
         /// What runs it there; any of them, if that is not needed.
@@ -67,6 +71,8 @@ impl Waiting {
     pub fn words(&self) -> String {
         match self {
             Self::Backoff => "a moment before it is tried again".to_owned(),
+            Self::Cleaning => "the cleaning of the repository that it pushes to".to_owned(),
+            Self::Unreadable => "its record can't be read; tell whoever runs the farm".to_owned(),
             Self::Slots { support: RunMode::Unneeded, used, total } => {
                 format!("all {SLOTS_WORDS} ({used} of {total})")
             }

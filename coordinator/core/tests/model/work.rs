@@ -104,6 +104,7 @@ impl World {
                     ready_at: self.time(row.ready_at),
                     not_before: self.time(row.not_before),
                     excluded: row.excluded.iter().map(|worker| id::<WorkerId>(*worker)).collect(),
+                    cleaned_until: None,
                 }
             })
             .collect();
@@ -127,8 +128,11 @@ impl World {
                 }
             })
             .collect();
-        let slots =
-            |worker: Row| Slots { total: self.workers[worker].slots, used: self.workers[worker].used };
+        let slots = |worker: Row| Slots {
+            total: self.workers[worker].slots,
+            used: self.workers[worker].used,
+            leased_at: None,
+        };
         let engines = (0..self.workers.len()).map(|worker| (id::<EngineId>(worker), slots(worker))).collect();
         let settling = (self.leader.settling_until > self.now).then(|| Settling {
             silent_since: self.time(self.leader.silent_since),
@@ -136,6 +140,7 @@ impl World {
         });
         let state = State {
             waiting,
+            unreadable: Vec::new(),
             workers,
             engines,
             shares: Default::default(),

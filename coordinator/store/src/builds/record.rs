@@ -11,6 +11,7 @@ use farm_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::builds::outputs::OutputRecord;
+use crate::unreadable::tell;
 use crate::work::queue::Slots;
 use crate::{Result, Store, StoreError, digest, fit, from_json, from_json_opt, state};
 
@@ -268,7 +269,8 @@ impl Store {
         }
     }
 
-    /// The newest builds, without jobs and publication; those in `states` only, unless it is empty.
+    /// The newest builds, without jobs and publication; those in `states` only, unless it is empty. One that can't be read is
+    /// left out, and the log says which.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -311,8 +313,10 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|row| {
+        let mut records = Vec::with_capacity(rows.len());
+        for row in rows {
+            let name = row.short_id.clone();
+            let read = || {
                 Ok(BuildRecord {
                     project,
                     project_name: row.project_name,
@@ -333,8 +337,14 @@ impl Store {
                     jobs: Vec::new(),
                     publication: None,
                 })
-            })
-            .collect()
+            };
+            match (read(), id) {
+                (Ok(record), _) => records.push(record),
+                (Err(error), None) => tell("a build", name, &error),
+                (Err(error), Some(_)) => return Err(error),
+            }
+        }
+        Ok(records)
     }
 
     async fn job_records(
@@ -350,10 +360,12 @@ impl Store {
                             AND before.queue_class = jobs.queue_class AND before.project_id = jobs.project_id
                             AND (before.virtual_time, before.id) < (jobs.virtual_time, jobs.id))
                       END AS place,
-                      (SELECT b.short_id FROM jobs t
-                       JOIN builds b ON b.project_id = t.project_id AND b.execution_id = t.execution_id
-                       WHERE t.project_id = jobs.project_id AND t.id = jobs.taken_from
-                       ORDER BY b.id LIMIT 1) AS taken_from
+                      CASE WHEN taken_from IS NOT NULL THEN (
+                            SELECT b.short_id FROM jobs t
+                            JOIN builds b ON b.project_id = t.project_id AND b.execution_id = t.execution_id
+                            WHERE t.project_id = jobs.project_id AND t.id = jobs.taken_from
+                            ORDER BY b.id LIMIT 1)
+                      END AS taken_from
                FROM jobs WHERE project_id = $1 AND execution_id = $2"#,
             project.as_uuid(),
             execution.as_uuid(),

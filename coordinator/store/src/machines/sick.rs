@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::machines::leader::{Epoch, hold_epoch};
 use crate::machines::workers::STOP_WITHIN_SECONDS;
+use crate::unreadable::tell;
 use crate::{Result, Store, StoreError, fit};
 
 /// Why a worker is quarantined, for people.
@@ -212,7 +213,7 @@ impl Store {
             let Some(probe) = row.probe_id else { continue };
             match self.probe_ended(row.id.into(), probe, Err("it did not answer".to_owned())).await {
                 Ok(()) | Err(StoreError::Stale(_)) => {}
-                Err(error) => return Err(error),
+                Err(error) => tell("a trial build that is overdue", row.id, &error),
             }
         }
         sqlx::query!(

@@ -5,9 +5,10 @@ use std::time::Duration;
 use farm_core::life;
 use farm_core::life::attempt::{Said, StopReason};
 use farm_core::life::publication;
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, ExecutionId, Failure, ProjectId};
 
 use crate::machines::leader::{Epoch, hold_epoch};
+use crate::unreadable::tell;
 use crate::work::attempts::{Place, event};
 use crate::work::decide::{PublishLimit, build_event, decide, end_job, fail_execution, queue_deadline};
 use crate::work::finish::{end_as, stop_reason};
@@ -50,7 +51,7 @@ impl Store {
                 Ok(false) => {}
                 Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
                 // One that can't be ended must not keep the others alive.
-                Err(error) => tracing::warn!(attempt = %row.id, %error, "an attempt could not be reaped"),
+                Err(error) => tell("an attempt that is over", row.id, &error),
             }
         }
         Ok(reaped)
@@ -148,31 +149,46 @@ impl Store {
         .await?;
         let mut ended = 0;
         for row in due {
-            let mut tx = self.begin().await?;
-            hold_epoch(&mut tx, epoch).await?;
             let place =
                 Place { project: row.project_id.into(), job: row.id, execution: row.execution_id.into() };
-            lock_execution(&mut tx, place.project, place.execution).await?;
-            let still = sqlx::query_scalar!(
-                "SELECT id FROM jobs WHERE project_id = $1 AND id = $2 AND state = 'ready' AND NOT EXISTS (
-                    SELECT FROM builds b WHERE b.project_id = $1 AND b.execution_id = $3
-                    AND b.queue_deadline > farm_now()) FOR UPDATE",
-                row.project_id,
-                row.id,
-                row.execution_id
-            )
-            .fetch_optional(&mut *tx)
-            .await?;
-            if still.is_none() {
-                continue;
+            match self.end_overdue_queue(epoch, &place, &row.waiting, &row.platform).await {
+                Ok(done) => ended += usize::from(done),
+                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                // It goes on waiting; the others must not.
+                Err(error) => tell("a job that waited too long", row.id, &error),
             }
-            let failure = queue_deadline(&row.waiting, &row.platform);
-            end_job(&mut tx, &place, life::job::EXPIRE, Some(&failure)).await?;
-            fail_execution(&mut tx, place.project, place.execution, &failure).await?;
-            tx.commit().await?;
-            ended += 1;
         }
         Ok(ended)
+    }
+
+    async fn end_overdue_queue(
+        &self,
+        epoch: Epoch,
+        place: &Place,
+        waiting: &str,
+        platform: &str,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        lock_execution(&mut tx, place.project, place.execution).await?;
+        let still = sqlx::query_scalar!(
+            "SELECT id FROM jobs WHERE project_id = $1 AND id = $2 AND state = 'ready' AND NOT EXISTS (
+                SELECT FROM builds b WHERE b.project_id = $1 AND b.execution_id = $3
+                AND b.queue_deadline > farm_now()) FOR UPDATE",
+            place.project.as_uuid(),
+            place.job,
+            place.execution.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        if still.is_none() {
+            return Ok(false);
+        }
+        let failure = queue_deadline(waiting, platform);
+        end_job(&mut tx, place, life::job::EXPIRE, Some(&failure)).await?;
+        fail_execution(&mut tx, place.project, place.execution, &failure).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Fails the builds that aren't built within their own timeout. What they alone wanted is stopped.
@@ -190,32 +206,43 @@ impl Store {
         .await?;
         let mut ended = 0;
         for row in due {
-            let mut tx = self.begin().await?;
-            hold_epoch(&mut tx, epoch).await?;
-            let (project, execution) = (row.project_id.into(), row.execution_id.into());
-            lock_execution(&mut tx, project, execution).await?;
-            // Only now is it certain that none of them goes on to be published.
-            let builds = sqlx::query!(
-                r#"SELECT deadline <= farm_now() AS overdue, (spec ->> 'timeout_ms')::bigint AS timeout_ms FROM builds
-                   WHERE project_id = $1 AND execution_id = $2 AND state = ANY($3)"#,
-                row.project_id,
-                row.execution_id,
-                &life::build::FAIL.premise()
-            )
-            .fetch_all(&mut *tx)
-            .await?;
-            let Some(first) = builds.first().filter(|_| builds.iter().all(|b| b.overdue == Some(true)))
-            else {
-                continue;
-            };
-            let limit = u64::try_from(first.timeout_ms.unwrap_or_default()).unwrap_or_default() / 1000;
-            let why = format!("it was not built within the {limit} s that --timeout gave it");
-            let failure = Failure::new(Cause::Deadline, "build_timeout", why);
-            fail_execution(&mut tx, project, execution, &failure).await?;
-            tx.commit().await?;
-            ended += 1;
+            match self.end_overdue_build(epoch, row.project_id.into(), row.execution_id.into()).await {
+                Ok(done) => ended += usize::from(done),
+                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                Err(error) => tell("an execution whose time is up", row.execution_id, &error),
+            }
         }
         Ok(ended)
+    }
+
+    async fn end_overdue_build(
+        &self,
+        epoch: Epoch,
+        project: ProjectId,
+        execution: ExecutionId,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        lock_execution(&mut tx, project, execution).await?;
+        // Only now is it certain that none of them goes on to be published.
+        let builds = sqlx::query!(
+            r#"SELECT deadline <= farm_now() AS overdue, (spec ->> 'timeout_ms')::bigint AS timeout_ms FROM builds
+               WHERE project_id = $1 AND execution_id = $2 AND state = ANY($3)"#,
+            project.as_uuid(),
+            execution.as_uuid(),
+            &life::build::FAIL.premise()
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let Some(first) = builds.first().filter(|_| builds.iter().all(|b| b.overdue == Some(true))) else {
+            return Ok(false);
+        };
+        let limit = u64::try_from(first.timeout_ms.unwrap_or_default()).unwrap_or_default() / 1000;
+        let why = format!("it was not built within the {limit} s that --timeout gave it");
+        let failure = Failure::new(Cause::Deadline, "build_timeout", why);
+        fail_execution(&mut tx, project, execution, &failure).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Fails the builds whose publication is not done by its deadline.

@@ -11,17 +11,27 @@ use uuid::Uuid;
 use crate::machines::leader::{Epoch, hold_epoch};
 use crate::machines::sick::QUARANTINE_WORDS;
 use crate::machines::workers::WorkerRecord;
-use crate::{Result, Store, fit, state};
+use crate::unreadable::tell;
+use crate::{Result, Store, StoreError, fit, state};
 
 impl Store {
     /// The heads of all queues (at most `heads` jobs of each class and project), all workers and engines.
     ///
     /// The classes are found by skipping through the index, so the cost follows their number, not the
-    /// length of the queues.
+    /// length of the queues. Jobs whose repository is being cleaned come beside the heads, not in their place; those of
+    /// `except` don't come at all.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn schedule_state(&self, heads: i64) -> Result<State> {
+    pub async fn schedule_state(&self, heads: i64, except: &[JobId]) -> Result<State> {
+        let except: Vec<Uuid> = except.iter().map(|job| job.as_uuid()).collect();
+        let cleanings = sqlx::query!(
+            r#"SELECT registry || '/' || repository AS "name!", until FROM cleanings WHERE until > farm_now()"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let (cleaned, until): (Vec<String>, Vec<_>) =
+            cleanings.into_iter().map(|cleaning| (cleaning.name, cleaning.until)).unzip();
         let rows = sqlx::query!(
             r#"WITH RECURSIVE queues AS (
                 (SELECT queue_class, project_id FROM jobs WHERE state = 'ready'
@@ -34,17 +44,34 @@ impl Store {
                SELECT head.id AS "id!", head.project_id AS "project_id!", head.platform AS "platform!",
                       head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!",
                       head.virtual_time AS "virtual_time!", head.ready_at AS "ready_at!",
-                      head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!"
+                      head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!",
+                      head.cleaned_until
                FROM queues, LATERAL (
-                    SELECT * FROM jobs j WHERE j.state = 'ready' AND j.queue_class = queues.queue_class
-                    AND j.project_id = queues.project_id AND j.not_before <= farm_now() ORDER BY j.virtual_time, j.id LIMIT $1) AS head"#,
-            heads
+                   (SELECT j.*, NULL::timestamptz AS cleaned_until FROM jobs j
+                    WHERE j.state = 'ready' AND j.queue_class = queues.queue_class
+                      AND j.project_id = queues.project_id AND j.not_before <= farm_now() AND j.id <> ALL($2)
+                      AND (cardinality($3::text[]) = 0 OR NOT EXISTS (
+                            SELECT FROM executions e WHERE e.project_id = j.project_id AND e.id = j.execution_id
+                            AND e.repositories && $3))
+                    ORDER BY j.virtual_time, j.id LIMIT $1)
+                   UNION ALL
+                   (SELECT j.*, (SELECT max(c.until) FROM unnest($3, $4::timestamptz[]) AS c (name, until)
+                                 WHERE c.name = ANY(e.repositories))
+                    FROM jobs j JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
+                    WHERE cardinality($3) > 0 AND j.state = 'ready' AND j.queue_class = queues.queue_class
+                      AND j.project_id = queues.project_id AND j.not_before <= farm_now() AND j.id <> ALL($2)
+                      AND e.repositories && $3
+                    ORDER BY j.virtual_time, j.id LIMIT $1)) AS head"#,
+            heads,
+            &except,
+            &cleaned,
+            &until
         )
         .fetch_all(&self.pool)
         .await?;
-        let waiting = rows
-            .into_iter()
-            .map(|row| {
+        let (mut waiting, mut odd) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in rows {
+            let read = || {
                 Ok(WaitingJob {
                     job: row.id.into(),
                     project: row.project_id.into(),
@@ -55,13 +82,19 @@ impl Store {
                     virtual_time: row.virtual_time,
                     ready_at: row.ready_at,
                     not_before: row.not_before,
-                    excluded: row.excluded_workers.into_iter().map(WorkerId::from).collect(),
+                    excluded: row.excluded_workers.iter().copied().map(WorkerId::from).collect(),
+                    cleaned_until: row.cleaned_until,
                 })
-            })
-            .collect::<Result<Vec<_>>>()?;
+            };
+            match read() {
+                Ok(job) => waiting.push(job),
+                Err(error) => odd.push((row.id, error)),
+            }
+        }
+        self.tell_unreadable(&odd).await?;
+        let unreadable = odd.into_iter().map(|(id, _)| JobId::from(id)).collect();
         let records = self.workers().await?;
-        let engines: HashMap<EngineId, Slots> =
-            records.iter().map(|r| (r.engine_id, Slots { total: r.slots, used: r.slots_used })).collect();
+        let engines: HashMap<EngineId, Slots> = records.iter().map(|r| (r.engine_id, slots(r))).collect();
         let aside = records.iter().filter_map(aside).collect();
         let workers = records
             .into_iter()
@@ -91,7 +124,28 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let shares = shares.into_iter().map(|row| (ProjectId::from(row.project_id), row.share)).collect();
-        Ok(State { waiting, workers, engines, shares, aside, settling: None })
+        Ok(State { waiting, unreadable, workers, engines, shares, aside, settling: None })
+    }
+
+    /// Logs, once, which jobs can't be read, with the builds that people know them by.
+    async fn tell_unreadable(&self, odd: &[(Uuid, StoreError)]) -> Result<()> {
+        if odd.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = odd.iter().map(|(id, _)| *id).collect();
+        let builds = sqlx::query!(
+            "SELECT DISTINCT ON (j.id) j.id, b.short_id FROM jobs j
+             JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+             WHERE j.id = ANY($1) ORDER BY j.id, b.order_key",
+            &ids
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for (id, error) in odd {
+            let build = builds.iter().find(|build| build.id == *id).map_or("?", |build| &build.short_id);
+            tell("a job", format!("{id} of build {build}"), error);
+        }
+        Ok(())
     }
 
     /// Writes down what ready jobs wait for, where it changed. Gives how many changed.
@@ -130,6 +184,10 @@ impl Store {
         tx.commit().await?;
         Ok(noted.len())
     }
+}
+
+fn slots(record: &WorkerRecord) -> Slots {
+    Slots { total: record.slots, used: record.slots_used, leased_at: record.engine_leased_at }
 }
 
 /// What keeps a connected worker from ordinary jobs, if anything does that can be told.

@@ -172,7 +172,7 @@ proptest! {
             (last.engine, last.last_seen) = (engines[engine], at(seen));
             (last.connected, last.takes_unneeded) = (connected, takes);
         }
-        state.engines = engines.iter().copied().zip(slots.iter().map(|&(total, used)| Slots { total, used: used.min(total) })).collect();
+        state.engines = engines.iter().copied().zip(slots.iter().map(|&(total, used)| Slots { total, used: used.min(total), leased_at: None })).collect();
         for (platform, policy, what, weight) in jobs {
             job_that_runs(&mut state, runs[what], platforms[platform], policies[policy]);
             state.waiting.last_mut().unwrap().weight = weight;

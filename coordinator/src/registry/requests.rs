@@ -144,24 +144,28 @@ impl Registries {
             Err(_) => return Err(RegistryError::timeout(repository, self.timeout)),
         };
         let (status, headers) = (response.status(), response.headers().clone());
-        let most = if status.is_success() { asked.most } else { MAX_ERROR };
+        // A put that was led elsewhere comes back as a read.
+        let is_put = asked.method == Method::PUT;
+        let is_done =
+            status.is_success() && (!is_put || [StatusCode::CREATED, StatusCode::ACCEPTED].contains(&status));
+        let most = if is_done { asked.most } else { MAX_ERROR };
         let mut body = Vec::new();
         loop {
             match timeout_at(deadline, response.chunk()).await {
                 Ok(Ok(Some(piece))) if body.len() + piece.len() <= most => body.extend_from_slice(&piece),
-                Ok(Ok(Some(_))) if status.is_success() => {
+                Ok(Ok(Some(_))) if is_done => {
                     return Err(RegistryError::too_long(repository, most));
                 }
                 // As much of an error as was read will do, whatever comes after.
                 Ok(Ok(Some(_))) => break,
                 Ok(Ok(None)) => break,
-                Ok(Err(_)) if !status.is_success() => break,
+                Ok(Err(_)) if !is_done => break,
                 Ok(Err(error)) => return Ok(Told::Error(OciDistributionError::RequestError(error))),
-                Err(_) if !status.is_success() && !body.is_empty() => break,
+                Err(_) if !is_done && !body.is_empty() => break,
                 Err(_) => return Err(RegistryError::unended(repository, self.timeout)),
             }
         }
-        Ok(if status.is_success() {
+        Ok(if is_done {
             Told::Answer(Answer { headers, body })
         } else {
             Told::Error(refusal(status, url, &body))
@@ -290,5 +294,9 @@ mod tests {
             assert!(error.is_transient() && error.message.contains("it answered 500 xxx"), "{error}");
             assert!(error.message.len() < 1000, "{error}");
         }
+        // A put is answered by 201, or it was none.
+        let at = endless(OK, &PIECE, Duration::ZERO).await;
+        let put = registries.put(&at, "1", b"{}", media_type).await.unwrap_err();
+        assert!(!put.is_transient() && put.message.contains("it answered 200"), "{put}");
     }
 }

@@ -19,8 +19,9 @@ use crate::context::Context;
 const TICK: Duration = Duration::from_secs(10);
 /// Objects are swept so often, and sooner after sources were removed.
 const SWEEP: Duration = Duration::from_secs(24 * 3600);
-/// A sweep reads all that is needed. After one that took a second there is none for so many seconds.
+/// A sweep reads all that is needed. One that takes longer than `QUICK` is followed by a rest of so many times the excess.
 const REST: u32 = 50;
+const QUICK: Duration = Duration::from_secs(2);
 
 /// When the last sweep began, and how long it took.
 type Swept = Option<(Instant, Duration)>;
@@ -64,7 +65,7 @@ pub async fn run(
 fn is_sweep_due(swept: Swept, freed: bool, now: Instant) -> bool {
     swept.is_none_or(|(begun, took)| {
         let since = now.duration_since(begun);
-        since >= SWEEP || freed && since >= took * REST
+        since >= SWEEP || freed && since >= took.saturating_sub(QUICK) * REST
     })
 }
 

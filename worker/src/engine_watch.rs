@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::v1;
-use farm_types::{Cause, Failure, Support};
+use farm_types::{Backoff, Cause, Failure, Support};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::buildkit::{Engine, EngineAddress, EngineError, EngineKind, SolveError};
 use crate::desk::{Desk, Identity, StopReason};
-use crate::link::Backoff;
+use crate::link::WAITS;
 use crate::platforms::{self, Choice, PROOF_WITHIN};
 
 /// How long an engine may take to appear when the worker starts.
@@ -118,12 +118,13 @@ fn is_too_old(version: &str) -> bool {
 /// The last try's.
 pub async fn ready_at_start(address: &EngineAddress, choice: &Choice) -> Result<Ready, NotReady> {
     let until = Instant::now() + START_WITHIN;
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(WAITS);
     loop {
         match ready(address, choice).await {
             Err(error) if error.is_passing() && Instant::now() < until => {
                 tracing::debug!(%error, "no engine yet");
-                sleep(backoff.next_wait().min(until.saturating_duration_since(Instant::now()))).await;
+                let left = until.saturating_duration_since(Instant::now());
+                sleep(backoff.next_jittered(rand::random()).min(left)).await;
             }
             end => return end,
         }
@@ -214,7 +215,7 @@ impl EngineWatch {
     }
 
     async fn take_back(&self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(WAITS);
         let mut last = String::new();
         let give_up_at = Instant::now() + GIVE_UP_AFTER;
         loop {
@@ -244,7 +245,7 @@ impl EngineWatch {
                         tracing::warn!(error = why, "the engine can't be used yet");
                         last = why;
                     }
-                    sleep(backoff.next_wait()).await;
+                    sleep(backoff.next_jittered(rand::random())).await;
                 }
             }
         }

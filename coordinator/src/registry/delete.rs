@@ -5,6 +5,7 @@
 
 use std::sync::PoisonError;
 
+use farm_types::chain::in_short;
 use farm_types::{Digest, Repository};
 use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
@@ -126,7 +127,7 @@ async fn send(repository: &Repository, request: RequestBuilder) -> Result<Respon
 }
 
 fn unreachable(repository: &Repository, error: &reqwest::Error) -> RegistryError {
-    let why = super::error::innermost(error);
+    let why = in_short(error);
     if error.is_builder() {
         return RegistryError::rejected(repository, format!("no request can be sent to it: {why}"));
     }

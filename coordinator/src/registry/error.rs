@@ -1,5 +1,6 @@
 //! What goes wrong with a registry, by what follows from it.
 
+use farm_types::chain::{chain, in_short};
 use farm_types::{Cause, Failure, Repository};
 use oci_distribution::errors::{OciDistributionError, OciErrorCode};
 
@@ -133,11 +134,11 @@ impl RegistryError {
             }
             // No request could be made of it, and none ever will.
             OciDistributionError::RequestError(error) if error.is_builder() => {
-                Self::rejected(repository, format!("no request can be sent to it: {}", innermost(&error)))
+                Self::rejected(repository, format!("no request can be sent to it: {}", in_short(&error)))
             }
             OciDistributionError::RequestError(error) => match tls_trouble(&error) {
                 Some(why) => Self::no_tls(repository, &why),
-                None => unavailable(innermost(&error)),
+                None => unavailable(in_short(&error)),
             },
             OciDistributionError::IoError(error) => unavailable(error.to_string()),
             other => Self::rejected(repository, other.to_string()),
@@ -147,35 +148,13 @@ impl RegistryError {
 
 /// What TLS has against the other side, if that is what went wrong.
 pub(super) fn tls_trouble(error: &reqwest::Error) -> Option<String> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(tls) = tls_within(error) {
-            return Some(tls.to_string());
-        }
-        cause = error.source();
-    }
-    None
+    chain(error).find_map(tls_within).map(ToString::to_string)
 }
 
 /// The system's errors don't give what they hold as their source, and hold each other.
 fn tls_within<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let held = || tls_within(error.downcast_ref::<std::io::Error>()?.get_ref()?);
     error.downcast_ref().or_else(held)
-}
-
-/// The cause at the bottom: "connection refused" rather than "error sending request".
-pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    let Some(error) = error.downcast_ref::<std::io::Error>() else { return error.to_string() };
-    // In words, without the number that the system has for it, where there is a word.
-    match error.kind() {
-        std::io::ErrorKind::Other => error.to_string(),
-        kind if format!("{kind:?}") == "Uncategorized" => error.to_string(),
-        kind => kind.to_string(),
-    }
 }
 
 /// The first line, cut, without what a terminal or a database would choke on.
@@ -206,14 +185,5 @@ mod tests {
         ] {
             assert_eq!(code_of(said), code, "{said}");
         }
-    }
-
-    #[test]
-    fn the_systems_errors_are_told_in_words() {
-        let refused = std::io::Error::from_raw_os_error(111);
-        assert_eq!(innermost(&refused), "connection refused");
-        assert_eq!(innermost(&std::io::Error::other("just so")), "just so");
-        // An error number that Rust has no kind for.
-        assert!(innermost(&std::io::Error::from_raw_os_error(92)).contains("92"));
     }
 }

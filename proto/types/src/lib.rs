@@ -5,7 +5,9 @@
 //! of one of these types is valid: it was parsed once, at the edge, and the error named the field's cure.
 //! To add a word: one file, a newtype with `FromStr`, its error in [`error`], and its line in `docs/`.
 
+pub mod backoff;
 pub mod cause;
+pub mod chain;
 mod context_name;
 pub mod digest;
 pub mod error;
@@ -24,6 +26,7 @@ pub mod spec;
 pub mod state;
 pub mod suggest;
 
+pub use backoff::{Backoff, Waits};
 pub use cause::{Cause, Failure};
 pub use context_name::ContextName;
 pub use digest::Digest;

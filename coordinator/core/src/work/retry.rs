@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farm_types::{Cause, Failure, Runs, WorkerId};
+use farm_types::{Cause, Failure, Runs, Waits, WorkerId};
 
 /// How often a job may be tried for reasons that are not its own.
 pub const MAX_ATTEMPTS: u32 = 4;
@@ -16,10 +16,12 @@ pub const MAX_REFUNDS: u32 = 3;
 pub const FULL_CODES: [&str; 2] = ["no_space", "worker_disk"];
 /// The code of a failure by which a machine shows that it doesn't run a program's platform.
 const FOREIGN_PROGRAM: &str = "emulator_missing";
-/// The first wait before a retry that isn't at once; it doubles up to [`MAX_BACKOFF`].
+/// The first wait before a retry that isn't at once.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait before a retry.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// All of them.
+const WAITS: Waits = Waits::new(FIRST_BACKOFF, MAX_BACKOFF);
 
 /// How an attempt ended without a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,9 +148,7 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
 
 /// The wait before try number `tries + 1`: doubling from 1 s to 60 s, times 0.5 to 1.
 pub fn backoff(tries: u32, jitter: f64) -> Duration {
-    let doubled =
-        FIRST_BACKOFF.saturating_mul(1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX));
-    doubled.min(MAX_BACKOFF).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+    WAITS.jittered(tries.max(1), jitter)
 }
 
 #[cfg(test)]

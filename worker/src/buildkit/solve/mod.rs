@@ -15,6 +15,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::SolveResponse;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use farm_dockerfile::{Build, Stages};
 use farm_proto::v1::{AttemptEvent, CallAnswer};
+use farm_types::chain::innermost;
 use farm_types::spec::Call;
 use farm_types::{Cause, Failure, Platform};
 use tokio::sync::mpsc;
@@ -25,7 +26,7 @@ use tonic::{Code, Status};
 use super::dockerfile::{self, Dockerfile};
 use super::engine::Engine;
 use super::engine::connect::MAX_MESSAGE_BYTES;
-use super::engine::error::{innermost, reason};
+use super::engine::error::reason;
 use super::failure::said::Named;
 use super::failure::{self, Circumstances};
 use super::follow::collected::Collected;
@@ -79,7 +80,9 @@ impl Engine {
                 format!("engine {}: {why}", self.address().short()),
             )
         };
-        let channel = unless(&stop, self.dialer().dial()).await?.map_err(|error| lost(innermost(&error)))?;
+        let channel = unless(&stop, self.dialer().dial())
+            .await?
+            .map_err(|error| lost(innermost(&error).to_string()))?;
         let shared_key = self.served().shared_key(&solve.shared_key);
         let times = Times { served: Arc::clone(self.served()), shared_key: shared_key.clone() };
         let files = Files::new(request::served(&solve), request::parts(&solve), times);

@@ -1,6 +1,6 @@
 //! Wire to domain and back.
 
-use farm_types::cause::SourceExcerpt;
+use farm_types::failure::SourceExcerpt;
 use farm_types::spec::{NamedContext, Purpose};
 use farm_types::{
     BuildSpec, Export, Failure, Invalid, Offer, PullMode, RunOptions, SinglePlatform, SnapshotRef,
@@ -245,7 +245,7 @@ impl From<&Failure> for v1::Failure {
     fn from(failure: &Failure) -> Self {
         Self {
             cause: failure.cause.to_string(),
-            code: failure.code.clone(),
+            code: failure.code.to_string(),
             message: failure.message.clone(),
             step: failure.step.clone().unwrap_or_default(),
             exit_code: failure.exit_code,
@@ -273,7 +273,7 @@ impl TryFrom<v1::Failure> for Failure {
     fn try_from(failure: v1::Failure) -> Result<Self, Invalid> {
         Ok(Self {
             cause: failure.cause.parse()?,
-            code: without_nul(failure.code),
+            code: without_nul(failure.code).into(),
             message: without_nul(failure.message),
             step: (!failure.step.is_empty()).then_some(without_nul(failure.step)),
             exit_code: failure.exit_code,
@@ -313,7 +313,7 @@ impl TryFrom<&v1::PlatformOffer> for Offer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farm_types::{Cause, Digest};
+    use farm_types::{Cause, Digest, FailureCode};
 
     fn wire() -> v1::BuildSpec {
         v1::BuildSpec {
@@ -419,7 +419,7 @@ mod tests {
                 marked: (2, 2),
             }),
             log_tail: vec!["no".into()],
-            ..Failure::new(Cause::User, "run_failed", "exit code 1")
+            ..Failure::new(Cause::User, FailureCode::RunFailed, "exit code 1")
         };
         assert_eq!(Failure::try_from(v1::Failure::from(&failure)).unwrap(), failure);
     }

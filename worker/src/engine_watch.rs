@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::v1;
-use farm_types::{Backoff, Cause, Failure, Support};
+use farm_types::{Backoff, Cause, Failure, FailureCode, Support};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -143,7 +143,7 @@ async fn prove(ready: &Ready) -> Result<(), String> {
     match timeout(PROOF_WITHIN, ready.engine.probe(&offer.platform)).await {
         // Whether a platform that an admin has named is emulated well is not the question.
         Ok(Err(SolveError::Failed(failure)))
-            if failure.cause == Cause::Infrastructure && failure.code != "emulator_missing" =>
+            if failure.cause == Cause::Infrastructure && failure.code != FailureCode::EmulatorMissing =>
         {
             Err(failure.message)
         }
@@ -157,7 +157,7 @@ async fn prove(ready: &Ready) -> Result<(), String> {
 /// # Errors
 /// It failed, or took too long.
 pub async fn trial(ready: &Ready) -> Result<(), Failure> {
-    let failed = |why: String| Failure::new(Cause::Infrastructure, "engine_error", why);
+    let failed = |why: String| Failure::new(Cause::Infrastructure, FailureCode::EngineError, why);
     let offers = &ready.identity.offers;
     let native = offers.iter().find(|offer| offer.support == Support::Native);
     let Some(offer) = native.or(offers.first()) else {
@@ -166,7 +166,7 @@ pub async fn trial(ready: &Ready) -> Result<(), Failure> {
     match timeout(PROOF_WITHIN, ready.engine.probe(&offer.platform)).await {
         Ok(Ok(())) => Ok(()),
         // farm has no program for that platform: an answer must do.
-        Ok(Err(SolveError::Failed(failure))) if failure.code == "probe_unknown" => {
+        Ok(Err(SolveError::Failed(failure))) if failure.code == FailureCode::ProbeUnknown => {
             ready.engine.health().await.map_err(|error| failed(error.to_string()))
         }
         Ok(Err(SolveError::Failed(failure))) => Err(failure),

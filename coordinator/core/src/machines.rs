@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use farm_types::{EngineId, JobId, Waits, WorkerId};
+use farm_types::{EngineId, FailureCode, JobId, Waits, WorkerId};
 
 /// So many different jobs in a row.
 pub const SEVERAL: usize = 3;
@@ -45,13 +45,15 @@ pub enum Evidence {
 }
 
 /// What a failure of this code says, with what the worker then found.
-pub fn evidence(code: &str, found: SelfCheck) -> Evidence {
+pub fn evidence(code: &FailureCode, found: SelfCheck) -> Evidence {
     match (code, found) {
         (_, SelfCheck::Failed) => Evidence::Machine,
         // No job can make these up: nothing was heard of the worker, or of the job; or the worker lost it by itself.
-        ("worker_lost" | "no_progress" | "stopped_unasked", _) => Evidence::Machine,
+        (FailureCode::WorkerLost | FailureCode::NoProgress | FailureCode::StoppedUnasked, _) => {
+            Evidence::Machine
+        }
         // The worker's own connection.
-        ("source_unreachable", _) => Evidence::Way,
+        (FailureCode::SourceUnreachable, _) => Evidence::Way,
         _ => Evidence::None,
     }
 }
@@ -64,7 +66,7 @@ pub struct Failed {
     /// When.
     pub at: DateTime<Utc>,
     /// The failure's code.
-    pub code: String,
+    pub code: FailureCode,
     /// What the worker then found.
     pub found: SelfCheck,
 }

@@ -22,8 +22,12 @@ fn failing(codes: &[&str]) -> Record {
 }
 
 fn found(codes: &[&str], found: SelfCheck) -> Record {
-    let failed =
-        |(n, code): (i64, &&str)| Failed { job: JobId::generate(), at: at(n), code: (*code).into(), found };
+    let failed = |(n, code): (i64, &&str)| Failed {
+        job: JobId::generate(),
+        at: at(n),
+        code: code.parse().unwrap(),
+        found,
+    };
     Record { failures: (0..).zip(codes).map(failed).collect(), ..record() }
 }
 
@@ -148,13 +152,13 @@ proptest! {
                 1 => record.failures.push(Failed {
                     job,
                     at: at(*when),
-                    code: "engine_lost".into(),
+                    code: FailureCode::EngineLost,
                     found: SelfCheck::Failed,
                 }),
                 _ => record.failures.push(Failed {
                     job,
                     at: at(*when),
-                    code: "source_unreachable".into(),
+                    code: FailureCode::SourceUnreachable,
                     found: SelfCheck::Passed,
                 }),
             }

@@ -6,7 +6,7 @@
 use std::sync::PoisonError;
 
 use farm_types::chain::in_short;
-use farm_types::{Digest, Repository};
+use farm_types::{Digest, FailureCode, Repository};
 use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
@@ -69,7 +69,7 @@ impl Registries {
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => Ok(Deleted::NotAllowed),
             StatusCode::BAD_REQUEST if says_unsupported(response).await => Ok(Deleted::NotAllowed),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(RegistryError {
-                code: "registry_auth",
+                code: FailureCode::RegistryAuth,
                 message: format!(
                     "{host} doesn't let farm delete in {} ({status}); give the user of [registries.\"{host}\"] the right \
                      to delete, or set retention.unpublished_hours to 0",
@@ -78,7 +78,7 @@ impl Registries {
             }),
             _ if status.is_server_error() || [408, 425, 429].contains(&status.as_u16()) => {
                 Err(RegistryError {
-                    code: "registry_unavailable",
+                    code: FailureCode::RegistryUnavailable,
                     message: format!("{host} can't be reached or has trouble: it answered {status}"),
                 })
             }
@@ -135,7 +135,7 @@ fn unreachable(repository: &Repository, error: &reqwest::Error) -> RegistryError
         return RegistryError::no_tls(repository, &why);
     }
     let message = format!("{} can't be reached or has trouble: {why}", repository.registry());
-    RegistryError { code: "registry_unavailable", message }
+    RegistryError { code: FailureCode::RegistryUnavailable, message }
 }
 
 /// Whether a refusal says that deletion is not supported, as some registries do with 400.
@@ -193,10 +193,10 @@ mod tests {
         assert_eq!(answered("405 Method Not Allowed", unsupported).await.unwrap(), Deleted::NotAllowed);
         assert_eq!(answered("400 Bad Request", unsupported).await.unwrap(), Deleted::NotAllowed);
         let code = async |status: &str| answered(status, "").await.unwrap_err().code;
-        assert_eq!(code("400 Bad Request").await, "registry_rejected");
-        assert_eq!(code("403 Forbidden").await, "registry_auth");
-        assert_eq!(code("429 Too Many Requests").await, "registry_unavailable");
-        assert_eq!(code("503 Service Unavailable").await, "registry_unavailable");
+        assert_eq!(code("400 Bad Request").await, FailureCode::RegistryRejected);
+        assert_eq!(code("403 Forbidden").await, FailureCode::RegistryAuth);
+        assert_eq!(code("429 Too Many Requests").await, FailureCode::RegistryUnavailable);
+        assert_eq!(code("503 Service Unavailable").await, FailureCode::RegistryUnavailable);
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! What goes wrong with a registry, by what follows from it.
 
 use farm_types::chain::{chain, in_short};
-use farm_types::{Cause, Failure, Repository};
+use farm_types::{Cause, Failure, FailureCode, Repository};
 use oci_distribution::errors::{OciDistributionError, OciErrorCode};
 
 /// An error of a registry.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct RegistryError {
-    /// A stable word: `registry_auth`, `registry_rejected`, `repository_missing` or `registry_unavailable`.
-    pub code: &'static str,
+    /// What it makes of a publication: whether the registry is away, refuses, or has no such repository.
+    pub code: FailureCode,
     /// For a person.
     pub message: String,
 }
@@ -18,19 +18,19 @@ impl RegistryError {
     /// The registry answered, and means no.
     pub fn rejected(repository: &Repository, why: impl Into<String>) -> Self {
         let message = format!("{} did not take {}: {}", repository.registry(), repository.name(), why.into());
-        Self { code: "registry_rejected", message }
+        Self { code: FailureCode::RegistryRejected, message }
     }
 
     /// The registry answered, with something that nobody can use.
     pub(super) fn unusable(repository: &Repository, why: &str) -> Self {
         let message = format!("{} has something else there than an image: {why}", repository.registry());
-        Self { code: "registry_rejected", message }
+        Self { code: FailureCode::RegistryRejected, message }
     }
 
     /// The registry took too long.
     pub(super) fn timeout(repository: &Repository, limit: std::time::Duration) -> Self {
         let message = format!("{} did not answer within {} s", repository.registry(), limit.as_secs());
-        Self { code: "registry_unavailable", message }
+        Self { code: FailureCode::RegistryUnavailable, message }
     }
 
     /// The registry and farm don't come to TLS with each other, which waiting doesn't mend.
@@ -41,18 +41,18 @@ impl RegistryError {
              [registries.\"{registry}\"] in the coordinator's configuration, and if its certificate is of a CA of its own, \
              ca_file"
         );
-        Self { code: "registry_rejected", message }
+        Self { code: FailureCode::RegistryRejected, message }
     }
 
     /// True when it may pass by itself.
     pub fn is_transient(&self) -> bool {
-        self.code == "registry_unavailable"
+        self.code == FailureCode::RegistryUnavailable
     }
 
     /// The failure that it makes of a publication.
     pub fn failure(&self) -> Failure {
         let cause = if self.is_transient() { Cause::Infrastructure } else { Cause::User };
-        Failure::new(cause, self.code, self.message.clone())
+        Failure::new(cause, self.code.clone(), self.message.clone())
     }
 
     /// Absence as `None`, all else as an error.
@@ -81,14 +81,14 @@ impl RegistryError {
     pub(super) fn of(repository: &Repository, error: OciDistributionError) -> Self {
         let (registry, name) = (repository.registry(), repository.name());
         let auth = |why: String| Self {
-            code: "registry_auth",
+            code: FailureCode::RegistryAuth,
             message: format!(
                 "{registry} refuses access to {name} ({why}); set username and password for \
                  [registries.\"{registry}\"] in the coordinator's configuration"
             ),
         };
         let unavailable = |why: String| Self {
-            code: "registry_unavailable",
+            code: FailureCode::RegistryUnavailable,
             message: format!("{registry} can't be reached or has trouble: {why}"),
         };
         match error {
@@ -109,7 +109,7 @@ impl RegistryError {
                 unavailable(format!("it answered {code} {}", first_line(&message)))
             }
             OciDistributionError::ServerError { code: 404, .. } => Self {
-                code: "repository_missing",
+                code: FailureCode::RepositoryMissing,
                 message: format!("{registry} has no repository {name}; make it there first"),
             },
             OciDistributionError::ServerError { code, message, .. } => {
@@ -176,12 +176,12 @@ mod tests {
             RegistryError::of(&repository, OciDistributionError::RegistryError { envelope, url }).code
         };
         for (said, code) in [
-            ("UNKNOWN", "registry_unavailable"),
-            ("UNAVAILABLE", "registry_unavailable"),
-            ("TOOMANYREQUESTS", "registry_unavailable"),
-            ("MANIFEST_INVALID", "registry_rejected"),
-            ("SOMETHING_ELSE", "registry_rejected"),
-            ("DENIED", "registry_auth"),
+            ("UNKNOWN", FailureCode::RegistryUnavailable),
+            ("UNAVAILABLE", FailureCode::RegistryUnavailable),
+            ("TOOMANYREQUESTS", FailureCode::RegistryUnavailable),
+            ("MANIFEST_INVALID", FailureCode::RegistryRejected),
+            ("SOMETHING_ELSE", FailureCode::RegistryRejected),
+            ("DENIED", FailureCode::RegistryAuth),
         ] {
             assert_eq!(code_of(said), code, "{said}");
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use farm_proto::v1;
-use farm_types::{Digest, Invalid, RegistryHost, Repository};
+use farm_types::{Digest, FailureCode, Invalid, RegistryHost, Repository};
 use oci_distribution::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_distribution::secrets::RegistryAuth;
 use oci_distribution::{Client, Reference, RegistryOperation};
@@ -330,7 +330,7 @@ impl Registries {
     {
         self.learn(repository, at).await?;
         let first = self.bounded(repository, make(self.prepare(repository, at)?)).await;
-        if !first.as_ref().is_err_and(|error| error.code == "registry_auth") {
+        if !first.as_ref().is_err_and(|error| error.code == FailureCode::RegistryAuth) {
             return first;
         }
         self.forget_client(repository.registry());
@@ -531,10 +531,10 @@ mod tests {
             Registries::new([(host.clone(), tls.clone())].into(), Duration::from_secs(10)).unwrap();
         let repository: Repository = format!("{host}/a").parse().unwrap();
         let error = registries.head(&repository, "1").await.unwrap_err();
-        assert_eq!(error.code, "registry_rejected", "{error}");
+        assert_eq!(error.code, FailureCode::RegistryRejected, "{error}");
         assert!(error.message.contains("by TLS") && error.message.contains("plain_http"), "{error}");
         let deleted = registries.delete(&repository, Digest::of(b"x")).await.unwrap_err();
-        assert_eq!(deleted.code, "registry_rejected", "{deleted}");
+        assert_eq!(deleted.code, FailureCode::RegistryRejected, "{deleted}");
         // Nobody is there at all.
         let away = "127.0.0.1:1".to_owned();
         let registries = Registries::new([(away.clone(), tls)].into(), Duration::from_secs(10)).unwrap();

@@ -12,6 +12,8 @@ mod context_name;
 pub mod digest;
 pub mod error;
 pub mod export;
+pub mod failure;
+pub mod failure_code;
 pub mod feature;
 pub mod host;
 pub mod ids;
@@ -27,11 +29,13 @@ pub mod state;
 pub mod suggest;
 
 pub use backoff::{Backoff, Waits};
-pub use cause::{Cause, Failure};
+pub use cause::Cause;
 pub use context_name::ContextName;
 pub use digest::Digest;
 pub use error::Invalid;
 pub use export::{Export, Form};
+pub use failure::Failure;
+pub use failure_code::FailureCode;
 pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 pub use host::RegistryHost;
 pub use ids::{

@@ -6,12 +6,12 @@ use farm_store::machines::workers::Sign;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{AttemptState, BuildState, JobState};
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 
 use crate::fixture::{LEASE, PUBLISH, success, world};
 
 fn failure(cause: Cause) -> Outcome {
-    Outcome::Failed(Failure::new(cause, "x", "it broke"))
+    Outcome::Failed(Failure::new(cause, FailureCode::RunFailed, "it broke"))
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use farm_store::publish::garbage::{Cleaned, Cleaning};
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
-use farm_types::{Cause, Digest, Failure, Repository};
+use farm_types::{Cause, Digest, Failure, FailureCode, Repository};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
 use crate::interleavings::stopped;
@@ -31,7 +31,10 @@ async fn half(world: &World, what: &str) -> Submitted {
     let lease = world.lease(build, 0, worker).await;
     world.finish(lease, success(what)).await.unwrap();
     let lease = world.lease(build, 1, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     assert_eq!(world.state(build).await, BuildState::Failed);
     build
 }
@@ -78,7 +81,10 @@ async fn what_a_failed_build_pushed_goes_after_its_time_and_is_found_once() {
     let lease = world.lease(build, 0, worker).await;
     world.finish(lease, success("failed")).await.unwrap();
     let lease = world.lease(build, 1, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     world.pass("25 hours");
     assert_eq!(due(&world).await, [app()]);
     assert_eq!(begin(&world).await.unwrap().garbage, digests(&["failed"]));
@@ -104,13 +110,19 @@ async fn what_was_published_or_is_needed_by_it_stays_and_what_came_too_late_goes
     let lease = world.lease(same, 0, worker).await;
     world.finish(lease, success("newer")).await.unwrap();
     let lease = world.lease(same, 1, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     // What was published by a build that is forgotten stays as well.
     let forgotten = world.submit("forgotten", "linux/amd64,linux/arm64", &[TAG]).await;
     let lease = world.lease(forgotten, 0, worker).await;
     world.finish(lease, success("of a forgotten build")).await.unwrap();
     let lease = world.lease(forgotten, 1, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     world.database.psql(
         "INSERT INTO put_indexes SELECT project_id, registry, repository, sha256('x'), media_type, ARRAY[digest], farm_now()
          FROM pushed_digests WHERE digest = sha256('of a forgotten build')",
@@ -136,7 +148,10 @@ async fn nothing_is_cleaned_while_a_build_pushes_there_and_none_begins_while_it_
     assert_eq!(begin(&world).await, None, "it may find there what would be removed");
     assert_eq!(due(&world).await, [], "it is looked at later");
     let lease = world.lease(build, 0, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     assert!(begin(&world).await.is_some());
     let next = world.submit("next", "linux/amd64", &[TAG, "localhost:5002/other:1"]).await;
     let assignment = world.assignment(next, 0, worker).await;
@@ -161,7 +176,10 @@ async fn a_cleaning_that_nobody_ends_is_over_by_itself_and_its_end_changes_nothi
     let (worker, _) = world.worker("w", 1).await;
     let build = world.submit("b", "linux/amd64", &[TAG]).await;
     let lease = world.lease(build, 0, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     world.pass("15 minutes");
     assert_eq!(due(&world).await, [app()], "it is found again");
 }

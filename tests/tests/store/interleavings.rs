@@ -14,7 +14,7 @@ use farm_store::work::finish::Outcome;
 use farm_store::{Result, StoreError, default_project};
 use farm_tests::session::Session;
 use farm_types::state::{BuildState, JobState, TagState};
-use farm_types::{Cause, Failure, WorkerId};
+use farm_types::{Cause, Failure, FailureCode, WorkerId};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
 use crate::publishing::{merged, put};
@@ -115,7 +115,7 @@ struct Case<'a> {
 impl Case<'_> {
     async fn happen(&self, event: Event) -> Result<()> {
         let store = &self.world.store;
-        let trouble = || Outcome::Failed(Failure::new(Cause::Infrastructure, "x", "x"));
+        let trouble = || Outcome::Failed(Failure::new(Cause::Infrastructure, FailureCode::RunFailed, "x"));
         match event {
             Event::Complete => self.world.finish(self.lease, success("x")).await,
             Event::Fail => self.world.finish(self.lease, trouble()).await,
@@ -273,7 +273,7 @@ async fn of_two_that_want_a_tag_the_newer_one_has_it_in_every_order() {
                 Deadline => world.store.end_overdue_publications(world.epoch).await.map(drop),
                 Cancel => world.store.cancel(default_project(), older_build.id, PUBLISH).await,
                 Refuse => {
-                    let failure = Failure::new(Cause::User, "registry_auth", "403");
+                    let failure = Failure::new(Cause::User, FailureCode::RegistryAuth, "403");
                     world.store.destination_failed(world.epoch, &older[0], &failure, None).await
                 }
             };

@@ -6,7 +6,7 @@ use farm_store::work::finish::Outcome;
 use farm_store::work::lease::Assignment;
 use farm_store::{StoreError, default_project};
 use farm_types::state::JobState;
-use farm_types::{Cause, Failure, RunMode, Runs};
+use farm_types::{Cause, Failure, FailureCode, RunMode, Runs};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
 use farm_store::builds::submit::Submitted;
@@ -38,7 +38,7 @@ fn known(world: &World, build: Submitted) -> String {
 }
 
 fn foreign_program(step: &str) -> Outcome {
-    let failure = Failure::new(Cause::Infrastructure, "emulator_missing", "exec format error");
+    let failure = Failure::new(Cause::Infrastructure, FailureCode::EmulatorMissing, "exec format error");
     Outcome::Failed(Failure { step: Some(step.to_owned()), ..failure })
 }
 

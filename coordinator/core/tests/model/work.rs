@@ -8,7 +8,8 @@ use farm_core::work::plan::{Decision, Limits, Settling, Slots, State, WaitingJob
 use farm_core::work::retry::{self, Ending, History, Next};
 use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState};
 use farm_types::{
-    Cause, EngineId, Failure, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, WorkerId,
+    Cause, EngineId, Failure, FailureCode, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support,
+    WorkerId,
 };
 use uuid::Uuid;
 
@@ -377,7 +378,7 @@ impl World {
             let over =
                 self.builds.iter().filter(|b| b.execution == execution).all(|b| b.queue_deadline <= self.now);
             if let (true, Ok(next)) = (over, life::job::EXPIRE.take(self.jobs[job].state)) {
-                let failure = Failure::new(Cause::Deadline, "queue_deadline", "it waited too long");
+                let failure = Failure::new(Cause::Deadline, FailureCode::QueueDeadline, "it waited too long");
                 self.jobs[job].state = next;
                 self.jobs[job].failure = Some(failure.clone());
                 self.fail_execution(execution, failure);

@@ -18,7 +18,7 @@ use farm_store::publish::destinations::{Claim, DueDestination};
 use farm_store::publish::publications::DueMerge;
 use farm_store::publish::rechecks::{Recheck, Wanted};
 use farm_store::{Result, StoreError};
-use farm_types::{BuildId, Cause, Digest, Failure, PublicationId, Repository, SinglePlatform};
+use farm_types::{BuildId, Cause, Digest, Failure, FailureCode, PublicationId, Repository, SinglePlatform};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -211,7 +211,7 @@ async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()>
     for (platform, _, result) in &due.results {
         let Some(digest) = result.digest else {
             let why = format!("the worker pushed nothing for {platform}");
-            let failure = Failure::new(Cause::Bug, "nothing_pushed", why);
+            let failure = Failure::new(Cause::Bug, FailureCode::NothingPushed, why);
             return context.store.fail_merge(epoch, due.project, due.build, &failure).await;
         };
         match context.registries.child(&repository, digest, platform).await {
@@ -245,7 +245,7 @@ async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()>
     let index: Index = match merged {
         Ok(index) => index,
         Err(error) => {
-            let failure = Failure::new(Cause::User, "index_impossible", error.to_string());
+            let failure = Failure::new(Cause::User, FailureCode::IndexImpossible, error.to_string());
             return context.store.fail_merge(epoch, due.project, due.build, &failure).await;
         }
     };
@@ -306,7 +306,7 @@ async fn put_steps(
                 let why = format!("the image {image} that the tags need is not there");
                 let mut error = RegistryError::rejected(repository, why);
                 if due.tries < LOOKS {
-                    error.code = "registry_unavailable";
+                    error.code = FailureCode::RegistryUnavailable;
                 }
                 return Err(error.into());
             }
@@ -327,7 +327,7 @@ async fn put_steps(
         // Counts on while the process is stopped. What was claimed too long ago may be another's by now.
         if asked.elapsed() > CLAIM_HOLDS {
             return Err(PutError::Registry(RegistryError {
-                code: "registry_unavailable",
+                code: FailureCode::RegistryUnavailable,
                 message: format!(
                     "{repository}:{tag} was not put in time after it was claimed; it is claimed anew"
                 ),
@@ -339,7 +339,7 @@ async fn put_steps(
         context.store.tag_put(epoch, due, tag).await?;
         if registries.head(repository, tag).await? != Some(due.index_digest) {
             return Err(PutError::Registry(RegistryError {
-                code: "registry_unavailable",
+                code: FailureCode::RegistryUnavailable,
                 message: format!("{repository}:{tag} was put, but points elsewhere; it is put again"),
             }));
         }

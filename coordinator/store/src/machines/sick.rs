@@ -164,7 +164,8 @@ impl Store {
                 Some("") => SelfCheck::Passed,
                 Some(_) => SelfCheck::Failed,
             };
-            let failure = Failed { job: row.job_id.into(), at: row.finished_at, code: row.code, found };
+            let (job, code) = (row.job_id.into(), row.code.into());
+            let failure = Failed { job, at: row.finished_at, code, found };
             failed.entry(row.worker_id).or_default().push(failure);
         }
         let workers = sqlx::query!(

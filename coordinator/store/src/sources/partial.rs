@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use farm_types::{BuildId, Cause, Failure, ProjectId, SnapshotRef};
+use farm_types::{BuildId, Cause, Failure, FailureCode, ProjectId, SnapshotRef};
 
 use crate::work::attempts::{Place, event};
 use crate::work::lease::lock_execution;
@@ -37,7 +37,7 @@ impl Missing {
              image's ONBUILD may); submit it again",
             self.root.replace(':', " ")
         );
-        Failure::new(Cause::User, "source_incomplete", message)
+        Failure::new(Cause::User, FailureCode::SourceIncomplete, message)
     }
 }
 

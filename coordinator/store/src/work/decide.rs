@@ -6,7 +6,7 @@ use farm_core::builds::{JobOutcome, Verdict, verdict};
 use farm_core::life::attempt::StopReason;
 use farm_core::life::{self, Transition};
 use farm_types::state::{BuildState, ExecutionState, JobState};
-use farm_types::{Cause, ExecutionId, Failure, ProjectId};
+use farm_types::{Cause, ExecutionId, Failure, FailureCode, ProjectId};
 
 use crate::builds::record::JobResult;
 use crate::work::attempts::{Place, event};
@@ -262,7 +262,7 @@ pub(crate) fn queue_deadline(waiting: &str, platform: &str) -> Failure {
     let why = if waiting.is_empty() { "it was not started in time" } else { waiting };
     Failure::new(
         Cause::Deadline,
-        "queue_deadline",
+        FailureCode::QueueDeadline,
         format!("{platform} waited until the queue deadline: {why}"),
     )
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use farm_core::life;
 use farm_core::life::attempt::{Said, StopReason};
 use farm_core::life::publication;
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 
 use crate::machines::leader::{Epoch, hold_epoch};
 use crate::work::attempts::{Place, event};
@@ -210,7 +210,7 @@ impl Store {
             };
             let limit = u64::try_from(first.timeout_ms.unwrap_or_default()).unwrap_or_default() / 1000;
             let why = format!("it was not built within the {limit} s that --timeout gave it");
-            let failure = Failure::new(Cause::Deadline, "build_timeout", why);
+            let failure = Failure::new(Cause::Deadline, FailureCode::BuildTimeout, why);
             fail_execution(&mut tx, project, execution, &failure).await?;
             tx.commit().await?;
             ended += 1;

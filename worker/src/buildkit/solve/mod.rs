@@ -17,7 +17,7 @@ use farm_dockerfile::{Build, Stages};
 use farm_proto::v1::{AttemptEvent, CallAnswer};
 use farm_types::chain::innermost;
 use farm_types::spec::Call;
-use farm_types::{Cause, Failure, Platform};
+use farm_types::{Cause, Failure, FailureCode, Platform};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -76,7 +76,7 @@ impl Engine {
         let lost = |why: String| {
             Failure::new(
                 Cause::Infrastructure,
-                "engine_lost",
+                FailureCode::EngineLost,
                 format!("engine {}: {why}", self.address().short()),
             )
         };
@@ -279,6 +279,10 @@ async fn check(solve: Arc<Solve>) -> Result<Dockerfile, Failure> {
         dockerfile::read(tree.map(|tree| &**tree), &solve.dockerfile)
     });
     checking.await.map_err(|error| {
-        Failure::new(Cause::Bug, "engine_error", format!("reading the Dockerfile ended abnormally: {error}"))
+        Failure::new(
+            Cause::Bug,
+            FailureCode::EngineError,
+            format!("reading the Dockerfile ended abnormally: {error}"),
+        )
     })?
 }

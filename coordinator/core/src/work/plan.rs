@@ -19,7 +19,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use farm_types::{Emulation, EngineId, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, WorkerId};
 
 use self::able::{Able, able};
-use crate::work::aside::Aside;
+use crate::work::aside::{Aside, set_aside};
 use crate::work::waiting::{Waiting, Wanted};
 
 /// The numbers of the scheduler.
@@ -313,10 +313,18 @@ fn choose(
     Err(match full {
         Some((support, used, total)) => (unlocks, Waiting::Slots { support, used, total }),
         None if on_probation => {
-            (unlocks.into_iter().chain([patience_ends]).min(), Waiting::Probation { wanted })
+            let aside = set_aside(&state.aside, &wanted, false);
+            (unlocks.into_iter().chain([patience_ends]).min(), Waiting::Probation { wanted, aside })
         }
-        None if native_served => (unlocks, Waiting::Silent { wanted }),
-        None => (unlocks, Waiting::NoWorker { wanted, emulated_refused: emulated_there && !may_emulate }),
+        None if native_served => {
+            let aside = set_aside(&state.aside, &wanted, true);
+            (unlocks, Waiting::Silent { wanted, aside })
+        }
+        None => {
+            let emulated_refused = emulated_there && !may_emulate;
+            let aside = set_aside(&state.aside, &wanted, emulated_refused);
+            (unlocks, Waiting::NoWorker { wanted, emulated_refused, aside })
+        }
     })
 }
 

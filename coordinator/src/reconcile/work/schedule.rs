@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use farm_core::work::aside;
 use farm_core::work::plan::{Decision, Limits, plan};
 use farm_store::StoreError;
 use farm_store::work::lease::Assignment;
@@ -73,7 +72,7 @@ async fn schedule_one(context: &Context, lead: Lead) -> farm_store::Result<Durat
             }
             Decision::Hold { job, until, why } => {
                 next = next.into_iter().chain(until).min();
-                reasons.push((job, aside::words(&why, &state.aside)));
+                reasons.push((job, why));
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::work::attempts::{Place, event};
 use crate::work::decide::{PublishLimit, build_event, decide, end_job, fail_execution, queue_deadline};
 use crate::work::finish::{end_as, stop_reason};
 use crate::work::lease::{free_slots, lock_execution};
+use crate::work::queue::waiting;
 use crate::{Result, Store, StoreError, fit};
 
 /// How many are taken at once: the rest comes with the next pass.
@@ -133,8 +134,8 @@ impl Store {
     /// Another coordinator leads, or the database can't be reached.
     pub async fn end_overdue_queues(&self, epoch: Epoch) -> Result<usize> {
         let due = sqlx::query!(
-            r#"SELECT DISTINCT ON (j.project_id, j.execution_id) j.project_id, j.execution_id, j.id, j.waiting,
-                      j.platform
+            r#"SELECT DISTINCT ON (j.project_id, j.execution_id) j.project_id, j.execution_id, j.id, j.waits,
+                      j.waiting, j.platform
                FROM builds due
                JOIN jobs j ON j.project_id = due.project_id AND j.execution_id = due.execution_id
                           AND j.state = 'ready'
@@ -166,7 +167,7 @@ impl Store {
             if still.is_none() {
                 continue;
             }
-            let failure = queue_deadline(&row.waiting, &row.platform);
+            let failure = queue_deadline(waiting(row.waits, row.waiting), &row.platform);
             end_job(&mut tx, &place, life::job::EXPIRE, Some(&failure)).await?;
             fail_execution(&mut tx, place.project, place.execution, &failure).await?;
             tx.commit().await?;

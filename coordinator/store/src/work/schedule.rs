@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use chrono::DateTime;
-use farm_core::work::aside::{Aside, Reason};
+use farm_core::work::aside::Aside;
 use farm_core::work::plan::{Slots, State, WaitingJob, WorkerView};
+use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::{EngineId, FEATURE_UNNEEDED, JobId, ProjectId, WorkerId};
 use uuid::Uuid;
 
 use crate::machines::leader::{Epoch, hold_epoch};
 use crate::machines::sick::QUARANTINE_WORDS;
 use crate::machines::workers::WorkerRecord;
-use crate::{Result, Store, fit, state};
+use crate::{Result, Store, fit, state, to_json};
 
 impl Store {
     /// The heads of all queues (at most `heads` jobs of each class and project), all workers and engines.
@@ -94,35 +95,38 @@ impl Store {
         Ok(State { waiting, workers, engines, shares, aside, settling: None })
     }
 
-    /// Writes down what ready jobs wait for, where it changed. Gives how many changed.
+    /// Writes down what ready jobs wait for, where it changed; also in words, which is what a coordinator of the version before
+    /// reads. Gives how many changed.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
-    pub async fn note_waiting(&self, epoch: Epoch, reasons: &[(JobId, String)]) -> Result<usize> {
+    pub async fn note_waiting(&self, epoch: Epoch, reasons: &[(JobId, Waiting)]) -> Result<usize> {
         if reasons.is_empty() {
             return Ok(0);
         }
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         let jobs: Vec<Uuid> = reasons.iter().map(|r| r.0.as_uuid()).collect();
-        let words: Vec<String> = reasons.iter().map(|r| r.1.clone()).collect();
+        let waits = reasons.iter().map(|r| to_json(&r.1)).collect::<Result<Vec<_>>>()?;
+        let words: Vec<String> = reasons.iter().map(|r| r.1.words()).collect();
         // Executions are locked before jobs, here as everywhere; one that is busy hears of it the next time.
         let noted = sqlx::query!(
             "WITH free AS (
                 SELECT e.project_id, e.id FROM executions e
                 WHERE (e.project_id, e.id) IN (
-                    SELECT j.project_id, j.execution_id FROM unnest($1::uuid[], $2::text[]) AS r (job, words)
-                    JOIN jobs j ON j.id = r.job AND j.state = 'ready' AND j.waiting <> r.words)
+                    SELECT j.project_id, j.execution_id FROM unnest($1::uuid[], $2::jsonb[]) AS r (job, waits)
+                    JOIN jobs j ON j.id = r.job AND j.state = 'ready' AND j.waits IS DISTINCT FROM r.waits)
                 ORDER BY e.id FOR UPDATE SKIP LOCKED),
              changed AS (
-                UPDATE jobs SET waiting = reason.words
-                FROM unnest($1::uuid[], $2::text[]) AS reason (job, words), free
+                UPDATE jobs SET waits = reason.waits, waiting = reason.words
+                FROM unnest($1::uuid[], $2::jsonb[], $3::text[]) AS reason (job, waits, words), free
                 WHERE jobs.id = reason.job AND jobs.project_id = free.project_id AND jobs.execution_id = free.id
-                  AND jobs.state = 'ready' AND jobs.waiting <> reason.words
+                  AND jobs.state = 'ready' AND jobs.waits IS DISTINCT FROM reason.waits
                 RETURNING jobs.project_id, jobs.execution_id, jobs.unit_key, jobs.waiting)
              SELECT farm_execution_event(project_id, execution_id, 'job_waits',
                     jsonb_build_object('job', unit_key, 'waiting', waiting)) FROM changed",
             &jobs,
+            &waits,
             &words
         )
         .fetch_all(&mut *tx)

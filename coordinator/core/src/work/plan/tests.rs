@@ -112,7 +112,10 @@ fn fallback_unlocks_thirty_seconds_after_the_last_native_heartbeat() {
     let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
     state.workers[0].connected = false;
     state.workers[1].last_seen = at(29);
-    assert_eq!(held(&state, 29), (Some(at(30)), Waiting::Silent { wanted: wanted("linux/arm64") }));
+    assert_eq!(
+        held(&state, 29),
+        (Some(at(30)), Waiting::Silent { wanted: wanted("linux/arm64"), aside: vec![] })
+    );
     assert_eq!(assigned(&state, 30)[0].1, emulating);
 }
 
@@ -259,7 +262,7 @@ fn a_worker_on_probation_is_taken_when_there_is_no_other_and_not_at_once() {
     state.workers[0].on_probation = true;
     let waiting = job(&mut state, "linux/arm64", "fallback");
     let wanted = wanted("linux/arm64");
-    assert_eq!(held(&state, 5), (Some(at(30)), Waiting::Probation { wanted }));
+    assert_eq!(held(&state, 5), (Some(at(30)), Waiting::Probation { wanted, aside: vec![] }));
     state.workers[0].last_seen = at(60);
     assert_eq!(assigned(&state, 60), [(waiting, sick, Native)]);
     // Probation unlocks no emulation, as long as the policy wants none beside a native worker.

@@ -2,7 +2,7 @@
 # Checks and tests, from a bare Debian or Ubuntu machine with Rust to a verdict.
 #
 #   tests/run.sh [unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
-#   tests/run.sh faults [--seed N] [--faults N] | --steps | --pressure SECONDS
+#   tests/run.sh faults [--seed N] [--faults N] [--kinds KINDS] | --steps | --pressure SECONDS
 #   tests/run.sh differential [--seed N] [--cases N | --case K] [--keep DIR]
 #   tests/run.sh bed [COMMAND...] | env [COMMAND...] | sqlx
 #
@@ -13,6 +13,8 @@
 #   all     every check and every test, and short runs of `differential` and `faults`, in the test bed
 #   faults  a farm whose parts are all killed and troubled while it builds, by a plan that is drawn from a seed; then a
 #           verdict on builds, tags and logs. No checks and no tests. 200 faults (about 15 minutes) unless said.
+#           --kinds: old (what dies, stands still or can't be heard), new (what never ends, what can't be read), all (unless
+#           said), or names of kinds with commas between them
 #           --steps: a coordinator killed and stopped at each step of publishing (about 15 minutes).
 #           --pressure: a build that takes all of the machine for so long, beside which its worker must stay alive
 #   differential  drawn Dockerfiles and contexts, built by farm and by buildx on one engine: files, settings, exit and
@@ -109,6 +111,7 @@ store=coordinator/store
 farm_state=/var/lib/farm       # where a farm of the machine is
 bed_home=/run/farm-test-home   # HOME in the test bed
 fresh_sqlx=$PWD/target/sqlx-fresh
+fault_kinds=old                # of the short run in `all`
 
 # ---- phases and their times
 
@@ -364,7 +367,7 @@ case "$what" in
     # Always the same seeds: a run that passes should pass again. The faults come last, as they leave the machine no rest.
     if [ "$what" = all ]; then
       phase 'differential' target/debug/farm-differential --seed 1 --cases 20
-      phase 'faults' target/debug/farm-faults --seed 1 --faults 25
+      phase 'faults' target/debug/farm-faults --seed 1 --faults 25 --kinds "$fault_kinds"
     fi
     exit 0 ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;

@@ -26,6 +26,8 @@ pub mod engine;
 pub mod environment;
 pub mod farm;
 pub mod faults;
+pub mod hang;
+pub mod line;
 pub mod network;
 pub mod ports;
 pub mod process;

@@ -7,8 +7,10 @@
 #   deploy/quickstart.sh [OPTIONS]
 #
 #   --base debian|hub      where the base images come from: Debian packages (default) or Docker Hub
-#   --bin-dir DIR          don't compile: take farm's binaries from DIR (target/debug, say); only the base images that
-#                          the example needs are made then
+#   --from FILE            don't compile: take farm's programs from an archive or a Debian package that deploy/package.sh
+#                          has made (the package is read, not installed); only the base images that the example needs
+#                          are made then. In an archive that was unpacked this is what happens anyway
+#   --bin-dir DIR          the same with the programs in DIR (target/debug, say)
 #   --prefix DIR           put the binaries into DIR/bin (default: /usr/local)
 #   --state-dir DIR        the farm's data (default: /var/lib/farm)
 #   --registry-port PORT   the registry's port on localhost (default: 5002)
@@ -19,16 +21,20 @@ set -euo pipefail
 umask 022
 unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]:-.}")/.." && pwd)
-for name in deploy/lib/apt.sh deploy/base-images.sh Cargo.toml examples/multiarch/Dockerfile; do
-  if [ ! -r "$root/$name" ]; then
-    echo "farm: error: $root isn't farm's source tree: clone the repository and run deploy/quickstart.sh in it" >&2
+for name in deploy/lib/apt.sh deploy/base-images.sh examples/multiarch/Dockerfile; do
+  if [ ! -r "$root/$name" ] || { [ ! -r "$root/Cargo.toml" ] && [ ! -r "$root/REQUIRES" ]; }; then
+    echo "farm: error: $root is neither farm's source tree nor an archive of farm: clone the repository or unpack the" \
+      "archive, and run deploy/quickstart.sh in it" >&2
     exit 2
   fi
 done
 # shellcheck source=lib/apt.sh
 . "$root/deploy/lib/apt.sh"
+# shellcheck source=lib/compile.sh
+. "$root/deploy/lib/compile.sh"
+# shellcheck source=lib/from.sh
+. "$root/deploy/lib/from.sh"
 
-programs=(farm farm-local farm-coordinator farm-worker)
 platforms=(linux/amd64 linux/arm64)
 log=$root/target/quickstart.log
 images_log=$root/target/base-images.log
@@ -36,7 +42,7 @@ cache=$root/target/base-images
 
 # ---- what was asked for
 
-base='' bin_dir='' prefix=/usr/local state=${FARM_LOCAL_STATE_DIR:-/var/lib/farm} registry_port=5002 port=7070 space=1
+base='' bin_dir='' from='' prefix=/usr/local state=${FARM_LOCAL_STATE_DIR:-/var/lib/farm} registry_port=5002 port=7070 space=1
 usage() { farm_say "error: $1 (see --help)"; exit 2; }
 port_of() { # option, value
   [[ $2 =~ ^[1-9][0-9]{0,4}$ && $2 -le 65535 ]] || usage "$1 $2: write a port from 1 to 65535"
@@ -46,12 +52,13 @@ while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
     --no-space-check) space=''; shift; continue ;;
-    --base | --bin-dir | --prefix | --state-dir | --registry-port | --port)
+    --base | --from | --bin-dir | --prefix | --state-dir | --registry-port | --port)
       [ -n "${2:-}" ] || usage "$1 needs a value" ;;
     *) usage "unknown argument $1" ;;
   esac
   case "$1" in
     --base) base=$2; [[ $base =~ ^(debian|hub)$ ]] || usage "--base $base: debian and hub are known" ;;
+    --from) from=$(realpath -m "$2") ;;
     --bin-dir) bin_dir=$(cd "$2" 2>/dev/null && pwd) || usage "--bin-dir $2: no such folder" ;;
     --prefix) prefix=$(realpath -m "$2") ;;
     --state-dir) state=$(realpath -m "$2") ;;
@@ -60,9 +67,14 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
+[ -z "$from" ] || [ -z "$bin_dir" ] || usage "--from and --bin-dir both say where the programs are: one of them"
+[ -n "$from$bin_dir" ] || [ -e "$root/Cargo.toml" ] || from=$root
+compiling=''
+[ -n "$from$bin_dir" ] || compiling=1
 registry=localhost:$registry_port
 image=$registry/multiarch-example:latest
-at=(--state-dir "$state")
+at=(--state-dir "$state") elsewhere=''
+[ "$state" = /var/lib/farm ] || elsewhere=" --state-dir $state"
 
 # ---- can it work here?
 
@@ -79,6 +91,7 @@ farm_host_arch >/dev/null
 for program in "${programs[@]}"; do
   [ -z "$bin_dir" ] || [ -x "$bin_dir/$program" ] || farm_die "--bin-dir $bin_dir: there is no $program in it"
 done
+[ -z "$from" ] || farm_from_check "$from"
 
 # Root does the rest, so that sudo is asked once and not in the middle of it; the way to the caller's Rust goes along.
 if [ "$(id -u)" != 0 ]; then
@@ -103,86 +116,25 @@ as_user() { # numeric id, command...
   setpriv --reuid "$id" --regid "$(cut -d: -f4 <<<"$entry")" --init-groups \
     env "HOME=$(cut -d: -f6 <<<"$entry")" "USER=$(cut -d: -f1 <<<"$entry")" "PATH=${FARM_CALLER_PATH:-$PATH}" "$@"
 }
-owner=$(stat -c %u "$root/Cargo.toml") caller=${SUDO_UID:-0}
+owner=$(stat -c %u "$root/deploy/quickstart.sh") caller=${SUDO_UID:-0}
 farm_as_builder() { as_user "$owner" "$@"; }
 
-# ---- steps and their times
+# shellcheck source=lib/steps.sh
+. "$root/deploy/lib/steps.sh"
+# shellcheck source=lib/example.sh
+. "$root/deploy/lib/example.sh"
 
-number=0 steps=9 apt_step=0 job='' images='' began=$SECONDS in_step=''
+# ---- the end, whatever it is
+
+images='' began=$SECONDS
 work=$(mktemp -d)
-exec 3>&1 # what a step says to people; its own output goes into the log
-bold='' plain=''
-if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
-
-say() { printf '      %s\n' "$*" >&3; }
-farm_say() {
-  printf 'farm: %s\n' "$*" >&2
-  case "${in_step:+x}$*" in xerror:*) ;; x*) say "$*" ;; esac # errors are shown with the end of the log
-}
-show() { # pattern of lines that are for the log only
-  local line
-  while IFS= read -r line; do
-    printf '%s\n' "$line"
-    [[ -n ${1:-} && $line =~ $1 ]] || say "$line"
-  done
-}
-
-step() { # title, command...; in a process group of its own, so that all of it can be ended
-  local begin=${EPOCHREALTIME/[.,]/} from rc=0
-  number=$((number + 1))
-  printf '%s[%d/%d] %s%s\n' "$bold" "$number" "$steps" "$1" "$plain"
-  printf '\n=== %s\n' "$1" >>"$log"
-  from=$(stat -c %s "$log")
-  shift
-  set -m
-  (set -e; in_step=1; trap 'exit 143' TERM; "$@") >>"$log" 2>&1 </dev/null &
-  job=$!
-  set +m
-  wait "$job" || rc=$?
-  job=''
-  local ms=$(((${EPOCHREALTIME/[.,]/} - begin) / 1000))
-  if [ "$rc" != 0 ]; then
-    printf '      failed after %d.%d s (exit %d); the end of what it said:\n\n' \
-      $((ms / 1000)) $((ms % 1000 / 100)) "$rc"
-    tail -c "+$((from + 1))" "$log" | tail -n 20
-    printf '\nAll of it: %s. When the cause is mended, run this again: it goes on from there.\n' "$log"
-    exit 1
-  fi
-  printf '      %d.%d s\n' $((ms / 1000)) $((ms % 1000 / 100))
-}
-
-end_group() { # process group; half a minute for its own cleaning up
-  local tries=150
-  kill -TERM -- "-$1" 2>/dev/null || return 0
-  while group_lives "$1"; do
-    tries=$((tries - 1))
-    [ "$tries" -gt 0 ] || { kill -KILL -- "-$1" 2>/dev/null || true; return 0; }
-    sleep 0.2
-  done
-}
-
-# Those that have ended and that nobody has waited for don't count.
-group_lives() { # process group
-  if command -v ps >/dev/null; then
-    ps -eo pgid=,stat= | awk -v group="$1" '$1 == group && $2 !~ /^[ZX]/ { lives = 1 } END { exit !lives }'
-  else
-    kill -0 -- "-$1" 2>/dev/null
-  fi
-}
 
 # shellcheck disable=SC2329 # by trap
-leave() { # at the end, whatever the end is
+leave() {
   local rc=$?
   trap '' INT TERM HUP
   trap - EXIT
-  if [ -n "$job" ] && [ "$number" = "$apt_step" ]; then
-    # The shell takes notice of it when apt has ended: an installation that is cut short is a mess.
-    printf 'waiting for apt to end\n'
-    kill -TERM "$job" 2>/dev/null || true
-    wait "$job" || true
-  elif [ -n "$job" ]; then
-    end_group "$job"
-  fi
+  end_step
   [ -z "$images" ] || end_group "$images"
   farm_apt_cleanup
   rm -rf "$work"
@@ -193,6 +145,18 @@ leave() { # at the end, whatever the end is
 trap leave EXIT
 trap 'printf "\nstopped; run it again and it goes on from here\n"; exit 130' INT
 trap 'printf "\nstopped; run it again and it goes on from here\n"; exit 143' TERM HUP
+
+# What to do when a step has failed, besides what its own message says.
+cure() { # the step's command
+  case "$1" in
+    rust | packages) echo "Is apt's mirror to be reached, and no other apt at work? apt-get update says more." ;;
+    compile) echo "Nothing that was compiled is lost. Without a network: are the crates here (cargo fetch)? Killed (signal 9)? Then memory was short." ;;
+    install_programs) echo "May $prefix/bin be written to? --prefix DIR takes another place." ;;
+    farm_up) echo "farm status$elsewhere and farm logs --of PART$elsewhere say more; other ports: --port, --registry-port." ;;
+    push_base_images) echo "How they are made: $images_log. --base hub takes the real ones from Docker Hub." ;;
+    submit | look_at_index | run_variants) echo "The farm is up: farm status$elsewhere, farm workers and farm builds say more." ;;
+  esac
+}
 
 # ---- what the steps do
 
@@ -231,7 +195,7 @@ packages() {
 base_images() {
   local options=(--cache "$cache")
   [ -z "$base" ] || options+=(--base "$base")
-  [ "$steps" = 9 ] || options+=(--only python)
+  [ -n "$compiling" ] || options+=(--only python)
   "$root/deploy/base-images.sh" "${options[@]}" "$@"
 }
 
@@ -243,13 +207,7 @@ begin_base_images() {
   set +m
 }
 
-compile() {
-  farm_as_builder env -u DATABASE_URL SQLX_OFFLINE=true "RUSTC=$RUSTC" CARGO_TERM_COLOR=never \
-    "$FARM_CARGO" build --release --locked --workspace "${programs[@]/#/--bin=}" \
-    --manifest-path "$root/Cargo.toml" --target-dir "$root/target"
-  [ -x "$root/target/release/farm" ] ||
-    farm_die "cargo didn't put farm into target/release: is build.target set in a configuration of cargo's?"
-}
+compile() { farm_compile_moving "$root"; }
 
 install_programs() {
   local program changed=()
@@ -260,7 +218,7 @@ install_programs() {
     mv -f "$prefix/bin/.$program.new" "$prefix/bin/$program"
     changed+=("$program")
   done
-  say "in $prefix/bin${changed[*]:+, new: ${changed[*]}}"
+  say "${from_version:+farm $from_version }in $prefix/bin${changed[*]:+, new: ${changed[*]}}"
   [ "$(PATH=${FARM_CALLER_PATH:-$PATH} command -v farm)" = "$prefix/bin/farm" ] ||
     say "PATH doesn't lead to it: export PATH=$prefix/bin:\$PATH"
 }
@@ -294,99 +252,61 @@ push_base_images() {
   done
   [ "$(cat "$work/images")" = 0 ] || { cat "$images_log"; exit 1; }
   # Pushed by this recipe, and still there (`farm down --purge` takes them away): nothing to do.
-  mark=$(cat "$root/deploy/base-images.sh" "$root"/deploy/lib/*.sh - <<<"$base $steps" | sha256sum | cut -d ' ' -f 1)
+  mark=$(cat "$root/deploy/base-images.sh" "$root"/deploy/lib/*.sh - <<<"$base $compiling" | sha256sum | cut -d ' ' -f 1)
   mark+=" $registry $state"
   pushed=$cache/pushed
   if grep -qsxF "$mark" "$pushed" && has_tag amd64 && has_tag arm64; then say "there already"; return 0; fi
   base_images --registry "$registry"
   printf '%s\n' "$mark" >"$pushed"
-  [ "$steps" = 9 ] || what='python:3.11-slim'
+  [ -n "$compiling" ] || what='python:3.11-slim'
   say "in $registry, for amd64 and arm64: $what"
 }
 
-# As whoever called, who is to go on with it.
-farm_as_caller() {
-  as_user "$caller" env -u FARM_TOKEN -u FARM_CONTEXT -u FARM_PROGRESS "FARM_URL=http://127.0.0.1:$port" "FARM_TOKEN_FILE=$state/token" \
-    "$prefix/bin/farm" "$@"
-}
+# ---- what will be done, and how long it takes
 
-submit() {
-  local example=$root/examples/multiarch
-  if [ "$registry_port" != 5002 ]; then
-    # The example names its bases with the usual port.
-    chmod 755 "$work"
-    cp -r "$example" "$work/multiarch"
-    example=$work/multiarch
-    sed -i "s/localhost:5002/$registry/" "$example/Dockerfile"
+plan() {
+  local missing line minutes
+  mapfile -t missing < <(farm_missing_packages)
+  farm_engine_present || missing+=(docker.io)
+  printf '%sfarm%s on %s, %s, %d CPUs; it asks nothing\n' "$bold" "$plain" "$(. /etc/os-release; echo "${PRETTY_NAME:-$FARM_OS}")" \
+    "$(farm_host_arch)" "$(nproc)"
+  line='all here'
+  [ "${#missing[@]}" = 0 ] || line="${#missing[@]} by apt and what these need; about a minute, as fast as the mirror is"
+  printf '  packages   %s\n' "$line"
+  if [ -n "$compiling" ]; then
+    minutes=$((farm_compile_cpu_minutes / $(nproc) + 1))
+    line="about $minutes minutes"
+    [ ! -x "$bin_dir/farm" ] || line="what has changed since the last time; at most $minutes minutes"
+    printf '  compiling  %s\n' "$line"
+  else
+    printf '  compiling  nothing: the programs are in %s\n' "${from:-$bin_dir}"
   fi
-  # The single steps of the build are for the log; what was decided and what came of it is shown.
-  (cd "$root" && farm_as_caller submit "${example#"$root"/}" -t "$image" --platform linux/amd64,linux/arm64) 2>&1 |
-    show '^linux/[^ ]+ +([[|]|fetching |exporting )'
-}
-
-# A line for each element of the index's list: platform, digest. There may be neither jq nor Python.
-index_lines() {
-  tr -d ' \t\n' | awk '
-    function value(text, key) {
-      if (!match(text, "\"" key "\":\"[^\"]*\"")) return ""
-      text = substr(text, RSTART, RLENGTH - 1); sub(/.*"/, "", text); return text
-    }
-    { start = index($0, "\"manifests\":["); if (!start) exit
-      depth = 0; item = ""
-      for (i = start + 13; i <= length($0); i++) {
-        c = substr($0, i, 1)
-        if (c == "{") depth++
-        if (c == "]" && depth == 0) break
-        if (depth) item = item c
-        if (c == "}" && --depth == 0) {
-          variant = value(item, "variant")
-          if (variant != "") variant = "/" variant
-          print value(item, "os") "/" value(item, "architecture") variant, value(item, "digest")
-          item = ""
-        }
-      } }'
-}
-
-look_at_index() {
-  local platform digest bytes found=''
-  skopeo inspect --raw --tls-verify=false "docker://$image" >"$work/index"
-  say "$image  sha256:$(sha256sum "$work/index" | cut -d ' ' -f 1)"
-  while read -r platform digest; do
-    bytes=$(skopeo inspect --raw --tls-verify=false "docker://${image%:latest}@$digest" |
-      grep -oE '"size": *[0-9]+' | awk -F: '{ n += $2 } END { printf "%.1f", n / 1e6 }')
-    say "$(printf '%-13s %s  %5s MB' "$platform" "$digest" "$bytes")"
-    found+=" $platform"
-  done < <(index_lines <"$work/index")
-  for platform in "${platforms[@]}"; do
-    [[ "$found " == *" $platform "* ]] || farm_die "$platform isn't in the index of $image"
-  done
-}
-
-run_variants() {
-  local platform
-  # An engine of one's own has no socket here; docker knows it by itself.
-  [ ! -S "$state/run/docker.sock" ] || export DOCKER_HOST=unix://$state/run/docker.sock
-  for platform in "${platforms[@]}"; do
-    say "docker run --rm --platform $platform $image"
-    docker run --rm --pull always --quiet --platform "$platform" "$image" | sed 's/^/  /' | show
-  done
+  printf '  farm       started, then the example built for two architectures, published and run; less than a minute\n'
+  printf 'Ctrl-C stops it, and another run goes on from there. All that happens: %s\n\n' "$log"
 }
 
 # ---- main
 
-rust_needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$root/Cargo.toml")
-if [ -n "$bin_dir" ]; then steps=7; else bin_dir=$root/target/release; fi
+FARM_ONLY_RUN=1 steps=7
+if [ -n "$compiling" ]; then
+  FARM_ONLY_RUN='' steps=9 bin_dir=$(farm_compiled "$root") rust_needed=$(farm_rust_needed "$root")
+fi
+if [ -n "$from" ]; then
+  farm_from_unpack "$from" "$work/from"
+  bin_dir=$work/from/bin
+fi
 farm_as_builder mkdir -p "$root/target"
 : >"$log"
 if [ -n "$space" ]; then
   free_space < <(
     farm_engine_present || echo 1200 /usr
-    [ -x "$bin_dir/farm" ] || echo 3000 "$root/target"
+    [ -z "$compiling" ] || [ -x "$bin_dir/farm" ] || echo 3000 "$root/target"
     [ -e "$state/token" ] || echo 1800 "$state"
   )
 fi
+plan
 
-if [ "$steps" = 9 ]; then
+if [ -n "$compiling" ]; then
   apt_step=1
   step 'Rust' rust
   farm_find_rust "$rust_needed" # for this shell, too
@@ -394,7 +314,7 @@ fi
 apt_step=$((number + 1))
 step 'packages (apt)' packages
 begin_base_images
-if [ "$steps" = 9 ]; then step 'compiling (the first time takes some minutes)' compile; fi
+if [ -n "$compiling" ]; then step 'compiling' compile; fi
 step 'farm in the PATH' install_programs
 step 'farm up' farm_up
 step 'base images' push_base_images
@@ -405,11 +325,9 @@ step 'both variants' run_variants
 
 url=''
 [ "$port $state" = '7070 /var/lib/farm' ] || url="FARM_URL=http://127.0.0.1:$port FARM_TOKEN_FILE=$state/token "
-elsewhere=''
-[ "$state" = /var/lib/farm ] || elsewhere=" --state-dir $state"
 sudo=''
 [ "$caller" = 0 ] || sudo='sudo '
-printf '\nall of it: %d s\n\n' $((SECONDS - began))
+printf '\nall of it: %d s, %s of these for packages\n\n' $((SECONDS - began)) "$(seconds_of "$apt_ms")"
 printf 'next:  %sfarm submit FOLDER -t %s/NAME:latest --platform linux/amd64,linux/arm64   (farm --help)\n' \
   "$url" "$registry"
 printf 'where: programs %s/bin; data, logs, token %s; images %s; this run %s\n' "$prefix" "$state" "$registry" "$log"

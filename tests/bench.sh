@@ -5,13 +5,18 @@
 #                                         and (measure=two-…) on two, which buildx has as two nodes; 9 pairs unless said
 #   tests/bench.sh output [--pairs N]     `farm submit --output …` and `--load`, and buildx's, of an image of 70 MB that is
 #                                         built already; measure=load-remote: against a buildx builder outside of the engine
+#   tests/bench.sh scale [--workers N] [--jobs N]
+#                                         what a job costs the database: simulated workers that answer at once and a full
+#                                         queue, on a Postgres of its own that flushes to the disk; 100 and 1000 unless said
 #
-# Each measure ends in a line `bench NAME measure=… ratio=… farm=… peer=…`: medians in seconds, the ratio (farm to peer)
-# that of the pairs. Machines are noisy: quote ratios, and have nothing else running.
+# Each measure of `submit` and `output` ends in a line `bench NAME measure=… ratio=… farm=… peer=…`: medians in seconds, the
+# ratio (farm to peer) that of the pairs. Those of `scale` are lines `bench scale measure=… value=…`: statements, commits and
+# bytes of WAL for one job, which say something of farm alone, then what depends on the machine.
+# Machines are noisy: quote ratios and counts, and have nothing else running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in
-  submit | output) ;;
+  submit | output | scale) ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
 esac
 export SQLX_OFFLINE=true

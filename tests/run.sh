@@ -2,27 +2,36 @@
 # Checks and tests, from a bare Debian or Ubuntu machine with Rust to a verdict.
 #
 #   tests/run.sh [quick|unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
-#   tests/run.sh faults [--seed N] [--faults N] | --steps | --pressure SECONDS
+#   tests/run.sh faults [--beside COMMIT] [--seed N] [--faults N] [--kinds KINDS] | --steps | --pressure SECONDS
 #   tests/run.sh differential [--seed N] [--cases N | --case K] [--keep DIR]
-#   tests/run.sh bed [COMMAND...] | env [COMMAND...] | sqlx
+#   tests/run.sh package
+#   tests/run.sh bed [COMMAND...] | env [COMMAND...] | sqlx | advisories
 #
 #   quick   for in between: lints of programs and libraries, and their unit tests; some 30 seconds after a change of a line
 #   unit    lints, and the tests that need nothing but a CPU
 #   store   tests of the database layer, in the test bed
 #   api     tests of farm's processes over their interfaces, in the test bed
 #   e2e     tests with builds in a real engine, in the test bed
-#   all     every check and every test, and short runs of `differential` and `faults`, in the test bed
+#   all     every check and every test, and short runs of `package`, `differential` and `faults`, in the test bed
 #   faults  a farm whose parts are all killed and troubled while it builds, by a plan that is drawn from a seed; then a
 #           verdict on builds, tags and logs. No checks and no tests. 200 faults (about 15 minutes) unless said.
+#           --kinds: old (what dies, stands still or can't be heard), new (what never ends, what can't be read), all (unless
+#           said), or names of kinds with commas between them
 #           --steps: a coordinator killed and stopped at each step of publishing (about 15 minutes).
-#           --pressure: a build that takes all of the machine for so long, beside which its worker must stay alive
+#           --pressure: a build that takes all of the machine for so long, beside which its worker must stay alive.
+#           --beside: one of the two coordinators is that of a tag or commit, which is compiled in target/beside first
 #   differential  drawn Dockerfiles and contexts, built by farm and by buildx on one engine: files, settings, exit and
 #           failing line must be the same. No checks and no tests. Seed 1 and 150 cases (some 10 minutes) unless said.
 #           --case: one of them alone. --keep: leaves the Dockerfiles and contexts in a folder
+#   package the archive and the Debian package that deploy/package.sh makes of the debug programs: what is in them, the units,
+#           what is refused; made once more, the same; installed by apt in a fresh root, where both services then run.
+#           The first part of it is in `all`
 #   bed     no checks and no tests: a command (or a shell) in the test bed
 #   env     no checks and no tests: a command in the environment of those tests that need no test bed; without a command
 #           the environment itself
 #   sqlx    no checks and no tests: writes coordinator/store/.sqlx anew after a change of queries or migrations
+#   advisories  is anything known against the crates that farm is made of? Needs cargo-deny and a network; all else that
+#           deny.toml says is a test (tests/deny), part of `unit` and `all`
 #
 # The test bed (src/bin/testbed.rs) is Postgres, two registries and a Docker engine in namespaces of their own: it meets
 # nothing else on the machine, and dies as a whole, even by kill -9 of this script. It needs root, by sudo if need be.
@@ -31,8 +40,8 @@
 # a farm's state folder, /run and other tools' settings are hidden (`hide_machine`). Of the caller's environment only these
 # variables count, a proxy for what has to be downloaded, and where Rust is:
 #
-# FARM_INSTALL_DENY=1   build cargo-deny when it is missing (takes minutes; without it that check is skipped)
-# FARM_SKIP_LINT=1      no fmt, clippy and deny; what is compiled is then what `cargo build` made
+# FARM_INSTALL_DENY=1   `advisories` builds cargo-deny when it is missing (takes minutes)
+# FARM_SKIP_LINT=1      no fmt and clippy; what is compiled is then what `cargo build` made
 # FARM_KEEP=1           leave the test bed's folder as it is at the end
 # FARM_TEST_BED=DIR     another folder for the test bed, so that two can run at once
 # FARM_LOCKED=1         a lock file that does not fit is an error
@@ -107,9 +116,11 @@ metadata=target/nextest-metadata.json
 log=target/nextest-output.log
 times=target/run-times
 store=coordinator/store
+packages=target/package-test
 farm_state=/var/lib/farm       # where a farm of the machine is
 bed_home=/run/farm-test-home   # HOME in the test bed
 fresh_sqlx=$PWD/target/sqlx-fresh
+fault_kinds=old                # of the short run in `all`
 
 # ---- phases and their times
 
@@ -153,6 +164,17 @@ install_tools() {
     cargo install --locked cargo-nextest
   fi
   case "$1" in quick | unit) ;; *) farm_install ;; esac
+  if [ "$1" = package ]; then install_checkers; fi
+}
+
+# What reads packages and units.
+install_checkers() {
+  local missing=()
+  command -v lintian >/dev/null || missing+=(lintian)
+  command -v systemd-analyze >/dev/null || missing+=(systemd)
+  [ ${#missing[@]} = 0 ] && return
+  farm_say "installing ${missing[*]}"
+  farm_apt_update 6 && farm_apt_install "${missing[@]}" || farm_die "apt-get install ${missing[*]} failed"
 }
 
 # The base images are made while cargo compiles; the two hardly wait for each other.
@@ -186,22 +208,50 @@ build() {
   cargo metadata --format-version 1 --offline --filter-platform "$(rustc -vV | sed -n "s/^host: //p")" >"$metadata"
 }
 
-deny() {
-  if [ ! -e deny.toml ]; then farm_say "no deny.toml: skipped"; return 0; fi
+# The one thing in deny.toml that changes without us: so not part of a run that has to pass again.
+advisories() {
   if ! command -v cargo-deny >/dev/null; then
-    if [ -z "${FARM_INSTALL_DENY:-}" ]; then farm_say "cargo-deny is not here: skipped (FARM_INSTALL_DENY=1 builds it)"; return 0; fi
+    if [ -z "${FARM_INSTALL_DENY:-}" ]; then
+      farm_die "cargo-deny is not here, so advisories were not looked at: install it (cargo install --locked cargo-deny)," \
+        "or let this script do it (FARM_INSTALL_DENY=1 tests/run.sh advisories); it compiles for minutes"
+    fi
     cargo install --locked cargo-deny
   fi
-  # Advisories need a database from the network; they are for a job of their own.
-  # The crates of other systems were never fetched, so only what this one compiles is looked at.
-  cargo metadata --format-version 1 --filter-platform "$(rustc -vV | sed -n "s/^host: //p")" >target/deny-metadata.json
-  cargo deny --offline --metadata-path target/deny-metadata.json --workspace check bans licenses sources
+  cargo deny fetch db || farm_die "the database of advisories cannot be fetched, so they were not looked at: cargo-deny" \
+    "needs a network for it (and git's own access to where the database is: \`cargo deny fetch db\` says it)"
+  cargo deny --workspace check advisories
+}
+
+check_beside() { # commit
+  git rev-parse --verify --quiet "$1^{commit}" >/dev/null ||
+    farm_die "--beside $1: no tag or commit of that name is here; \`git tag\` lists tags, \`git fetch --tags\` brings them"
+  git cat-file -e "$1:$store/migrations/0023_schema_compat.sql" 2>/dev/null ||
+    farm_die "--beside $1: that farm refuses every newer schema; name a commit that has $store/migrations/0023_schema_compat.sql"
+}
+
+# The coordinator of another commit, compiled in a work tree and a target folder that stay for the next time. The driver
+# finds it by the same name (stage.rs).
+build_beside() { # commit
+  local commit name=${1//[^A-Za-z0-9._-]/_} folder
+  commit=$(git rev-parse --verify "$1^{commit}")
+  folder=$PWD/target/beside/$name
+  git worktree prune
+  if [ -e "$folder/source/.git" ]; then
+    git -C "$folder/source" checkout --quiet --force --detach "$commit"
+  else
+    mkdir -p "$folder"
+    git worktree add --quiet --force --detach "$folder/source" "$commit"
+  fi
+  (cd "$folder/source" && env -u RUSTC_WORKSPACE_WRAPPER -u CLIPPY_ARGS "CARGO_TARGET_DIR=$folder/../target" SQLX_OFFLINE=true \
+    cargo build --workspace --bin farm-coordinator --offline) ||
+    farm_die "--beside $1: it does not compile; if crates are missing: cargo fetch --manifest-path $folder/source/Cargo.toml"
+  cp "$folder/../target/debug/farm-coordinator" "$folder/"
 }
 
 filter_of() {
   local needs_bed='package(farm-store) | package(farm-tests) | (package(farm-worker) & kind(test))'
   case "$1" in
-    unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering)))" ;;
+    unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering) | binary(deny))) | (package(farm-store) & test(/^schema::rules|^a_query_file_has|^queries_are/))" ;;
     store) echo 'package(farm-store) | (package(farm-tests) & binary(store))' ;;
     api) echo 'package(farm-tests) & binary(api)' ;;
     e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
@@ -229,11 +279,13 @@ alone() { # command...
 
 # In the test bed: writes what the macros of sqlx make of the present queries and migrations to target/sqlx-fresh.
 generate_sqlx() {
-  local database=generate_sqlx url migration lib=$store/src/lib.rs before said rc=0
+  local database=generate_sqlx url migration whole lib=$store/src/lib.rs before said rc=0
   psql -Xq -d "$FARM_TEST_DATABASE_URL" -c "CREATE DATABASE $database"
   url=${FARM_TEST_DATABASE_URL/\/postgres\?//$database?}
   for migration in "$store"/migrations/*.sql; do
-    psql -Xq -v ON_ERROR_STOP=1 --single-transaction -d "$url" -f "$migration" >/dev/null
+    whole=--single-transaction
+    [ "$(head -c 17 "$migration")" != '-- no-transaction' ] || whole=
+    psql -Xq -v ON_ERROR_STOP=1 $whole -d "$url" -f "$migration" >/dev/null
   done
   rm -rf "$fresh_sqlx"
   mkdir -p "$fresh_sqlx"
@@ -346,7 +398,8 @@ in_bed() { # command...
 what=${1:-all}
 [ $# = 0 ] || shift
 case "$what" in
-  quick | unit | store | api | e2e | all | faults | differential | bed | sqlx) ;;
+  quick | unit | store | api | e2e | all | faults | differential | package | bed | sqlx) ;;
+  advisories) advisories; exit ;;
   env) alone "${@:-env}"; exit ;;
   --first-process) first_process "$@" ;; # does not return
   --inside)
@@ -358,11 +411,19 @@ case "$what" in
     # Always the same seeds: a run that passes should pass again. The faults come last, as they leave the machine no rest.
     if [ "$what" = all ]; then
       phase 'differential' target/debug/farm-differential --seed 1 --cases 20
-      phase 'faults' target/debug/farm-faults --seed 1 --faults 25
+      phase 'faults' target/debug/farm-faults --seed 1 --faults 25 --kinds "$fault_kinds"
     fi
     exit 0 ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
 esac
+
+beside=''
+if [ "$what" = faults ] && [ "${1:-}" = --beside ]; then
+  [ -n "${2:-}" ] || farm_die "--beside needs a tag or a commit"
+  beside=$2
+  shift 2
+  check_beside "$beside"
+fi
 
 mkdir -p target
 : >"$times"
@@ -378,10 +439,7 @@ case "$what${FARM_SKIP_LINT:+ without lints}" in
   quick | unit | all) phase 'fmt' cargo fmt --all -- --check ;;
 esac
 case "$what${FARM_SKIP_LINT:+ without lints}" in
-  unit | all) phase 'deny' deny ;;
-esac
-case "$what${FARM_SKIP_LINT:+ without lints}" in
-  quick | unit | store | api | e2e | all | faults | differential) lint_while_compiling ;;
+  quick | unit | store | api | e2e | all | faults | differential | package) lint_while_compiling ;;
 esac
 case "$what" in
   quick)
@@ -391,7 +449,10 @@ case "$what" in
     finish 0 ;;
   # What has changed in the queries may keep the rest from compiling; the test bed knows no queries.
   bed | sqlx) phase 'build' cargo build --workspace --bin farm-testbed "${locked[@]}" ;;
-  faults) phase 'build' cargo build --workspace --bins "${locked[@]}" ;;
+  package) phase 'build' cargo build --workspace --bins "${locked[@]}" ;;
+  faults)
+    phase 'build' cargo build --workspace --bins "${locked[@]}"
+    [ -z "$beside" ] || phase "build of $beside" build_beside "$beside" ;;
   *) phase 'build' build ;;
 esac
 case "$what" in
@@ -400,13 +461,26 @@ case "$what" in
     alone bash tests/run.sh --inside unit "$@" || rc=$?
     finish "$rc" ;;
   *)
+    case "$what" in
+      package | all) phase 'package' tests/package.sh files "$packages" ;;
+    esac
+    if [ "$what" = all ]; then
+      rm -rf "$packages"
+    elif [ "$what" = package ]; then
+      phase 'lintian, made anew' tests/package.sh again "$packages"
+      phase 'installed' tests/package.sh install "$packages"
+    fi
     wait_base_images
     begin=${EPOCHREALTIME/[.,]/} rc=0 before=$(noted)
     if [ "$what" = bed ]; then
       [ $# -gt 0 ] || set -- bash
       in_bed "$@" || rc=$?
+    elif [ "$what" = package ]; then
+      in_bed tests/package.sh services "$packages" || rc=$?
+      note_time 'services' "$begin" $(($(noted) - before))
+      farm_root rm -rf "$packages"
     elif [ "$what" = faults ] || [ "$what" = differential ]; then
-      in_bed "target/debug/farm-$what" "$@" || rc=$?
+      in_bed env ${beside:+"FARM_TEST_BESIDE=$beside"} "target/debug/farm-$what" "$@" || rc=$?
     else
       in_bed bash tests/run.sh --inside "$what" "$@" </dev/null || rc=$?
       note_time 'test bed up and down' "$begin" $(($(noted) - before))

@@ -1,15 +1,14 @@
 //! Calls that must get through: repeated while the connection breaks, which is harmless for both.
 
-use std::time::Duration;
-
 use farm_proto::v1::{
     Build, CancelBuildRequest, ProvideSourceRequest, RetryBuildRequest, RetryBuildResponse,
     SubmitBuildRequest, SubmitBuildResponse,
 };
-
+use farm_types::Backoff;
+use tokio::time::Instant;
 use tonic::{Response, Status};
 
-use crate::connect::Farm;
+use crate::connect::{Farm, PATIENCE, WAITS};
 use crate::error::{Error, Result, is_connection};
 use crate::upload::Uploaded;
 
@@ -21,13 +20,15 @@ const TRIES: u32 = 6;
 /// # Errors
 /// The farm refuses, or can't be reached.
 pub async fn through<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
-    let mut pause = Duration::from_millis(250);
+    let mut backoff = Backoff::new(WAITS);
+    let begun = Instant::now();
     for _ in 1..TRIES {
         match call().await {
-            Err(status) if is_connection(&status) => tokio::time::sleep(pause).await,
+            Err(status) if is_connection(&status) && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(backoff.next_wait()).await;
+            }
             ended => return ended.map(Response::into_inner),
         }
-        pause *= 2;
     }
     call().await.map(Response::into_inner)
 }

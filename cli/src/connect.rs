@@ -6,22 +6,22 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use farm_proto::endpoints::Endpoints;
+use farm_client::{Bearer, BearerError, Endpoints};
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
+use farm_types::Waits;
+use farm_types::chain::{in_short, io_in_short};
 use tokio::task::JoinSet;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
+use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
-use tonic::{Request, Status};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::config::{Address, folder, is_absent};
-use crate::error::{Error, Result, in_short, io_in_short};
+use crate::error::{Error, Result};
 use crate::folders::user_folder;
 
 /// The token that a farm on this machine leaves for its users.
@@ -30,38 +30,28 @@ const LOCAL_TOKEN_FILE: &str = "/var/lib/farm/token";
 /// Of several coordinators the next one is tried when the one before has not answered for so long.
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// When calls have failed for so long, they aren't made again: a farm that takes its time to say that it can't answer is asked
+/// once or twice, and not until nobody waits any more.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The pauses before a call or a stream that broke is begun again.
+pub const WAITS: Waits = Waits::new(Duration::from_millis(250), Duration::from_secs(5));
+
 /// A channel whose calls bear the token.
 pub type AuthChannel = InterceptedService<Endpoints, Bearer>;
 
-/// Puts `authorization: Bearer TOKEN` into each call.
-#[derive(Clone)]
-pub struct Bearer(MetadataValue<Ascii>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
-
-impl Bearer {
-    /// Takes a token as it stands in a file or in the environment: blanks around it are dropped.
-    ///
-    /// # Errors
-    /// It is empty or has characters that no header takes; `from` says where it came from.
-    pub fn new(token: &str, from: &str) -> Result<Self> {
-        let token = token.trim();
-        if token.is_empty() {
-            return Err(Error::Farm(format!("the token in {from} is empty; put the farm's token there")));
-        }
-        let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| {
-            Error::Farm(format!(
-                "the token in {from} has characters that no token has; put the farm's token there"
-            ))
-        })?;
-        value.set_sensitive(true);
-        Ok(Self(value))
-    }
+/// A token as it stands in a file or in the environment.
+///
+/// # Errors
+/// It is none; `from` says where it came from.
+pub fn bearer(token: &str, from: &str) -> Result<Bearer> {
+    token.parse().map_err(|e: BearerError| {
+        let is = match e {
+            BearerError::Empty => "is empty",
+            BearerError::Characters => "has characters that no token has",
+        };
+        Error::Farm(format!("the token in {from} {is}; put the farm's token there"))
+    })
 }
 
 /// A farm that answered.
@@ -190,28 +180,15 @@ fn endpoint(url: &str) -> Result<Endpoint> {
     let invalid =
         |why: &str| Error::Usage(format!("--url {url:?}: {why}; write http://HOST:PORT or https://HOST"));
     let uri: Uri = url.parse().map_err(|_| invalid("this is no address"))?;
-    let tls = match uri.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err(invalid("it needs http:// or https:// in front")),
-    };
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(invalid("it needs http:// or https:// in front"));
+    }
     if uri.host().is_none_or(str::is_empty) {
         return Err(invalid("it has no host"));
     }
-    let endpoint = Endpoint::from(uri)
-        .connect_timeout(Duration::from_secs(5))
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES);
-    if !tls {
-        return Ok(endpoint);
-    }
-    endpoint
-        .tls_config(ClientTlsConfig::new().with_native_roots())
-        .map_err(|e| Error::Farm(format!("can't set up TLS for {url}: {}", in_short(&e))))
+    let endpoint = farm_client::endpoint(uri, concat!("farm/", env!("CARGO_PKG_VERSION")))
+        .map_err(|e| Error::Farm(format!("can't set up TLS for {url}: {}", in_short(&e))))?;
+    Ok(farm_client::wide(endpoint, WINDOW_BYTES))
 }
 
 /// FARM_TOKEN, else the file FARM_TOKEN_FILE, else the context's, else `~/.config/farm/token`, else, for an address of this
@@ -219,7 +196,7 @@ fn endpoint(url: &str) -> Result<Endpoint> {
 fn find_token(of_context: Option<PathBuf>, is_local: bool) -> Result<Bearer> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(token) = set("FARM_TOKEN") {
-        return Bearer::new(&token.to_string_lossy(), "FARM_TOKEN");
+        return bearer(&token.to_string_lossy(), "FARM_TOKEN");
     }
     let named = set("FARM_TOKEN_FILE").map(|path| (PathBuf::from(path), "FARM_TOKEN_FILE"));
     let named = named.or_else(|| of_context.map(|path| (path, "the context")));
@@ -247,7 +224,7 @@ fn first_token(named: Option<(PathBuf, &str)>, usual: impl Iterator<Item = PathB
     };
     if let Some((path, by)) = named {
         return match std::fs::read_to_string(&path) {
-            Ok(token) => Bearer::new(&token, &path.display().to_string()),
+            Ok(token) => bearer(&token, &path.display().to_string()),
             Err(e) if is_absent(&e) => Err(Error::Farm(format!(
                 "{by} names {}, and there is no such file; put the farm's token there, or name another",
                 path.display()
@@ -258,7 +235,7 @@ fn first_token(named: Option<(PathBuf, &str)>, usual: impl Iterator<Item = PathB
     let (mut looked, mut failed) = (Vec::new(), None);
     for path in usual {
         match std::fs::read_to_string(&path) {
-            Ok(token) => return Bearer::new(&token, &path.display().to_string()),
+            Ok(token) => return bearer(&token, &path.display().to_string()),
             Err(e) if is_absent(&e) => looked.push(path.display().to_string()),
             // One that is another's (after su HOME may be) doesn't hide the next.
             Err(e) => failed = failed.or_else(|| Some(unreadable(&path, &e))),
@@ -281,6 +258,9 @@ fn first_token(named: Option<(PathBuf, &str)>, usual: impl Iterator<Item = PathB
 
 #[cfg(test)]
 mod tests {
+    use tonic::Request;
+    use tonic::service::Interceptor as _;
+
     use super::*;
     use crate::config::Source;
 
@@ -311,6 +291,12 @@ mod tests {
         }
     }
 
+    /// What a call has in its metadata.
+    fn token(mut bearer: Bearer) -> String {
+        let request = bearer.call(Request::new(())).unwrap();
+        request.metadata().get("authorization").unwrap().to_str().unwrap().to_owned()
+    }
+
     #[test]
     fn the_first_token_file_counts_and_a_missing_one_is_said() {
         let dir = tempfile::tempdir().unwrap();
@@ -318,7 +304,7 @@ mod tests {
         std::fs::write(path("two"), "s3cret\n").unwrap();
         let found =
             first_token(None, [path("one"), path("two")].into_iter()).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(found.0.to_str().unwrap(), "Bearer s3cret");
+        assert_eq!(token(found), "Bearer s3cret");
         let none =
             |named: Option<(PathBuf, &str)>, usual: Vec<PathBuf>| match first_token(named, usual.into_iter())
             {
@@ -334,7 +320,7 @@ mod tests {
         // A folder can't be read as a file, whoever one is.
         let past = first_token(None, [dir.path().to_owned(), path("two")].into_iter())
             .unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(past.0.to_str().unwrap(), "Bearer s3cret");
+        assert_eq!(token(past), "Bearer s3cret");
         let (_, text) = none(None, vec![path("two/below"), dir.path().to_owned()]);
         assert!(text.contains("can't read the token file"), "{text}");
         std::fs::write(path("empty"), "\n").unwrap();

@@ -7,6 +7,7 @@
 use std::process::ExitCode;
 
 use farm_types::Invalid;
+use farm_types::chain::in_short;
 use tonic::{Code, Status};
 
 /// A command's unhappy end. The text is for a person and has no `error:` in front.
@@ -148,30 +149,9 @@ pub fn is_connection(status: &Status) -> bool {
     }
 }
 
-/// The root cause of an error in a few words: `connection refused`, not the whole chain.
-pub fn in_short(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(below) = cause.source() {
-        cause = below;
-    }
-    match cause.downcast_ref::<std::io::Error>() {
-        Some(io) => io_in_short(io),
-        None => cause.to_string(),
-    }
-}
-
 /// Why a call failed, in a few words: the transport's reason when there is one, else the server's.
 pub fn status_in_short(status: &Status) -> String {
     std::error::Error::source(status).map_or_else(|| status.message().to_owned(), in_short)
-}
-
-/// An io error's kind in a few words.
-pub fn io_in_short(error: &std::io::Error) -> String {
-    // Of the operating system's errors the kind's text has no number in it.
-    match error.raw_os_error() {
-        Some(_) if !error.kind().to_string().starts_with("uncategorized") => error.kind().to_string(),
-        _ => error.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -192,7 +172,5 @@ mod tests {
         assert!(is_connection(&Status::unavailable("restarting")));
         assert!(!is_connection(&Status::internal("bug")));
         assert!(!is_connection(&Status::invalid_argument("x")));
-        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        assert_eq!(in_short(&refused), "connection refused");
     }
 }

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use farm_proto::v1::watch_build_response::Event;
 use farm_proto::v1::{AttemptEvents, Build, WatchBuildRequest};
+use farm_types::Backoff;
 use farm_types::state::BuildState;
 use tonic::Status;
 
-use crate::connect::Farm;
+use crate::connect::{Farm, WAITS};
 use crate::error::{Error, Result, is_connection, status_in_short};
 
-/// The first pause before watching again, and the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// A farm that is away for that long is given up; the build may well go on.
 const GIVE_UP: Duration = Duration::from_secs(600);
 
@@ -54,7 +53,7 @@ pub async fn follow(
     // Since the last message: how long was waited.
     let mut away = Duration::ZERO;
     let mut told_away = false;
-    let mut wait = PAUSE.0;
+    let mut backoff = Backoff::new(WAITS);
     loop {
         let request =
             WatchBuildRequest { build_id: id.to_owned(), cursor: cursor.clone(), follow: to_the_end };
@@ -64,7 +63,7 @@ pub async fn follow(
             if std::mem::take(&mut told_away) {
                 tell(Seen::Back);
             }
-            wait = PAUSE.0;
+            backoff.reset();
             match response.event {
                 Some(Event::Build(build)) => {
                     tell(Seen::Build(&build));
@@ -93,9 +92,9 @@ pub async fn follow(
         if away > Duration::ZERO && !std::mem::replace(&mut told_away, true) {
             tell(Seen::Away(&why));
         }
+        let wait = backoff.next_wait();
         pause(wait).await;
         away += wait;
-        wait = (wait * 2).min(PAUSE.1);
     }
 }
 

@@ -11,9 +11,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use farm_types::chain::io_in_short;
 use rustix::fs::{Access, access};
-
-use crate::error::io_in_short;
 
 /// As many links as the system follows (path_resolution(7)).
 const MOST_LINKS: usize = 40;

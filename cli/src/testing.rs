@@ -9,7 +9,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::server::Router;
 use tonic::transport::{Endpoint, Uri};
 
-use crate::connect::{Bearer, Farm};
+use crate::connect::{Farm, bearer};
 
 /// Serves these services and connects to them. A connection that breaks is made anew on the next call.
 pub async fn farm(router: Router) -> Farm {
@@ -25,9 +25,5 @@ pub async fn farm(router: Router) -> Farm {
         }
     });
     let channel = Endpoint::from_static("http://farm.test").connect_with_connector(connector).await.unwrap();
-    Farm::over(
-        channel,
-        Bearer::new("t0ken", "the test").unwrap_or_else(|e| panic!("{e}")),
-        "http://farm.test",
-    )
+    Farm::over(channel, bearer("t0ken", "the test").unwrap_or_else(|e| panic!("{e}")), "http://farm.test")
 }

@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use crate::connect::Farm;
+use crate::connect::{Farm, PATIENCE};
 use crate::context::{ContextError, Object, Source, open_file};
 use crate::error::{Error, Result, is_connection};
 
@@ -138,8 +138,15 @@ pub async fn upload(
     let (mut new_files, mut sent_bytes) = (0, 0);
     let mut wait = Duration::from_millis(500);
     let begun = Instant::now();
+    let mut failing: Option<Instant> = None;
     for session in 1.. {
-        match one_session(farm, source, &mut new_files, &mut sent_bytes, sending).await {
+        let (before, mut since) = (sending.sent.load(Ordering::Relaxed), Instant::now());
+        let ended = one_session(farm, source, &mut new_files, &mut sent_bytes, sending).await;
+        // It got on.
+        if sending.sent.load(Ordering::Relaxed) > before {
+            (failing, since) = (None, Instant::now());
+        }
+        match ended {
             Ok(upload_id) => {
                 let (tree_id, content_key) = source.names();
                 return Ok(Uploaded {
@@ -155,6 +162,7 @@ pub async fn upload(
             // A session may also have expired on the way; another one goes on from there.
             Err(Broken::Status(status))
                 if session < SESSIONS
+                    && failing.get_or_insert(since).elapsed() < PATIENCE
                     && (is_connection(&status) || status.code() == Code::FailedPrecondition) =>
             {
                 pause(wait).await;

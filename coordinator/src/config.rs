@@ -19,8 +19,11 @@ use serde::Deserialize;
     about = "The coordinator of a farm: takes builds, gives jobs to workers, publishes"
 )]
 pub struct Flags {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
     /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE", env = "FARM_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "FARM_CONFIG")]
     pub config: Option<PathBuf>,
     /// Where to listen for users and workers [default: 127.0.0.1:7070].
     #[arg(long, value_name = "ADDRESS", env = "FARM_LISTEN")]
@@ -30,7 +33,7 @@ pub struct Flags {
     #[arg(long, value_name = "URL", env = "FARM_ADVERTISE")]
     pub advertise: Option<String>,
     /// Postgres, as postgres://USER@HOST/DB or postgres://USER@localhost/DB?host=/SOCKET/FOLDER.
-    #[arg(long, value_name = "URL", env = "FARM_DATABASE_URL", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "URL", env = "FARM_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Folder for snapshots [default: /var/lib/farm].
     #[arg(long, value_name = "DIR", env = "FARM_STATE_DIR")]
@@ -40,8 +43,45 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", env = "FARM_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
     /// How the log is written: plain or json.
-    #[arg(long, value_name = "FORMAT", default_value = "plain", value_parser = ["plain", "json"])]
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "plain", value_parser = ["plain", "json"])]
     pub log: String,
+}
+
+/// What the program does besides serving.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Verb {
+    /// Bring the database's schema up to date, and end.
+    Migrate(Migrate),
+}
+
+/// What `migrate` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Migrate {
+    /// Only say what would run; exit code 3 when something would.
+    #[arg(long)]
+    pub check: bool,
+    /// One migration may take so long; then it is undone.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub limit: Duration,
+    /// A migration that gets no lock is tried again for so long.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub patience: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    farm_types::spec::parse_duration(text)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "write it as 90s, 10m or 2h, up to 720h".to_owned())
+}
+
+/// When migrations run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenToMigrate {
+    /// At each start, if any have to.
+    Start,
+    /// By `farm-coordinator migrate` only.
+    Manual,
 }
 
 /// The configuration in force.
@@ -58,12 +98,16 @@ pub struct Config {
     pub database_connections: u32,
     /// How long a start waits for Postgres, seconds.
     pub database_wait_seconds: u64,
+    /// When the schema is brought up to date.
+    pub database_migrate: WhenToMigrate,
     /// Folder for snapshots.
     pub state_dir: PathBuf,
     /// File with the local admin's token; `None`: `token` in the state folder.
     pub token_file: Option<PathBuf>,
     /// Numbers.
     pub limits: Limits,
+    /// Who leads among several coordinators.
+    pub leadership: Leadership,
     /// What is kept, and for how long.
     pub retention: Retention,
     /// Registries by host and port, as in `localhost:5002`; once read in the form in which references name them.
@@ -100,10 +144,92 @@ pub struct Limits {
     pub max_tags: usize,
     /// A request to a registry may take so long, seconds.
     pub registry_timeout_seconds: u64,
+    /// The blob store may take so long for one step (a write of some MiB, a read of a piece), seconds.
+    pub blob_timeout_seconds: u64,
     /// What the steps of one attempt may write, bytes; the rest is cut off, and the stream says so.
     pub log_bytes: u64,
     /// The longest output of one platform that is given to a client (`--output`, `--load`), bytes.
     pub output_bytes: u64,
+}
+
+/// How long a coordinator leads, and what others wait for.
+///
+/// The defaults outlive a database that stalls for ten seconds: the leader's place is kept, and once it is answered again it
+/// goes on. Those who would rather have a new leader sooner after a crash shorten the lease.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Leadership {
+    /// The place of a leader that gives no sign is kept for so long, seconds.
+    pub lease_seconds: u64,
+    /// The leader gives its sign, and the others look for it, so often, milliseconds.
+    pub renew_milliseconds: u64,
+    /// One statement of the leader's may take so long, seconds. Whoever takes over waits for what is under way.
+    pub statement_seconds: u64,
+}
+
+impl Default for Leadership {
+    fn default() -> Self {
+        Self { lease_seconds: 15, renew_milliseconds: 1_000, statement_seconds: 10 }
+    }
+}
+
+impl Leadership {
+    /// `lease_seconds`.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+
+    /// `renew_milliseconds`.
+    pub fn renew(&self) -> Duration {
+        Duration::from_millis(self.renew_milliseconds)
+    }
+
+    /// `statement_seconds`.
+    pub fn statement(&self) -> Duration {
+        Duration::from_secs(self.statement_seconds)
+    }
+
+    /// A coordinator that gave no sign for so long is away. If nobody gave one, nobody could.
+    pub fn silence(&self) -> Duration {
+        (self.renew() * 5).max(Duration::from_secs(5))
+    }
+
+    /// A leader that couldn't give its sign for so long decides nothing until it has: what it knows is too old.
+    pub fn fresh(&self) -> Duration {
+        self.silence().min(self.lease())
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        for (name, value, least, most) in [
+            ("leadership.lease_seconds", self.lease_seconds, 1, 300),
+            ("leadership.renew_milliseconds", self.renew_milliseconds, 100, 60_000),
+            ("leadership.statement_seconds", self.statement_seconds, 1, 60),
+        ] {
+            if value < least || value > most {
+                let cure = format!("write a number from {least} to {most}");
+                return Err(Invalid::new(name, value.to_string(), cure));
+            }
+        }
+        if self.lease_seconds * 1000 < self.renew_milliseconds * 3 {
+            let cure = format!(
+                "it must be at least three times renew_milliseconds, which is {}: a sign may get lost",
+                self.renew_milliseconds
+            );
+            return Err(Invalid::new("leadership.lease_seconds", self.lease_seconds.to_string(), cure));
+        }
+        if self.statement_seconds >= self.lease_seconds {
+            let cure = format!(
+                "it must be less than lease_seconds, which is {}: whoever takes over waits for the statement, too",
+                self.lease_seconds
+            );
+            return Err(Invalid::new(
+                "leadership.statement_seconds",
+                self.statement_seconds.to_string(),
+                cure,
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// What is kept, and for how long. Days count from a build's end or a source's last use; 0 is for ever.
@@ -122,6 +248,8 @@ pub struct Retention {
     pub unpublished_hours: u64,
     /// What builds made for their clients (`--output`, `--load`) and nobody has fetched; minutes after their end.
     pub outputs_minutes: u64,
+    /// Workers that are gone, and that no administrator has drained.
+    pub workers_days: u64,
 }
 
 impl Default for Retention {
@@ -133,6 +261,7 @@ impl Default for Retention {
             snapshots_days: 7,
             unpublished_hours: 24,
             outputs_minutes: 60,
+            workers_days: 7,
         }
     }
 }
@@ -162,6 +291,11 @@ impl Retention {
     pub fn outputs(&self) -> Option<Duration> {
         (self.outputs_minutes > 0).then(|| Duration::from_secs(self.outputs_minutes * 60))
     }
+
+    /// `workers_days`; `None`: for ever.
+    pub fn workers(&self) -> Option<Duration> {
+        days(self.workers_days)
+    }
 }
 
 fn days(days: u64) -> Option<Duration> {
@@ -184,6 +318,7 @@ impl Default for Limits {
             max_platforms: 32,
             max_tags: 64,
             registry_timeout_seconds: 30,
+            blob_timeout_seconds: 30,
             log_bytes: 64 * 1024 * 1024,
             output_bytes: 8 * 1024 * 1024 * 1024,
         }
@@ -237,9 +372,11 @@ impl Default for Config {
             database_url: String::new(),
             database_connections: 16,
             database_wait_seconds: 30,
+            database_migrate: WhenToMigrate::Start,
             state_dir: PathBuf::from("/var/lib/farm"),
             token_file: None,
             limits: Limits::default(),
+            leadership: Leadership::default(),
             retention: Retention::default(),
             registries: BTreeMap::new(),
         }
@@ -336,6 +473,7 @@ impl Config {
             ("publish_deadline_seconds", limits.publish_deadline_seconds, YEAR),
             ("upload_session_seconds", limits.upload_session_seconds.into(), YEAR),
             ("registry_timeout_seconds", limits.registry_timeout_seconds, 3600),
+            ("blob_timeout_seconds", limits.blob_timeout_seconds, 3600),
             ("max_platforms", u64::try_from(limits.max_platforms).unwrap_or(u64::MAX), 1000),
             ("log_bytes", limits.log_bytes, 1 << 40),
             ("output_bytes", limits.output_bytes, 1 << 50),
@@ -349,6 +487,7 @@ impl Config {
                 ));
             }
         }
+        self.leadership.check()?;
         let kept = &self.retention;
         // Days of a century; 0 has its own meaning.
         for (name, value, most) in [
@@ -358,6 +497,7 @@ impl Config {
             ("snapshots_days", kept.snapshots_days, 36_500),
             ("unpublished_hours", kept.unpublished_hours, 36_500 * 24),
             ("outputs_minutes", kept.outputs_minutes, 36_500 * 24 * 60),
+            ("workers_days", kept.workers_days, 36_500),
         ] {
             if value > most {
                 return Err(Invalid::new(
@@ -471,6 +611,16 @@ mod tests {
         assert!(error.contains("from 1 to 1000"), "{error}");
         let error = load("database_url='x'\n[retention]\nlogs_days=40000", &[]).unwrap_err().to_string();
         assert!(error.contains("logs_days") && error.contains("0 is for ever"), "{error}");
+        for (wrong, cure) in [
+            ("lease_seconds=0", "from 1 to 300"),
+            ("renew_milliseconds=50", "from 100 to 60000"),
+            ("renew_milliseconds=6000", "at least three times renew_milliseconds, which is 6000"),
+            ("lease_seconds=8", "less than lease_seconds, which is 8"),
+        ] {
+            let error =
+                load(&format!("database_url='x'\n[leadership]\n{wrong}"), &[]).unwrap_err().to_string();
+            assert!(error.contains("leadership.") && error.contains(cure), "{error}");
+        }
         let for_ever =
             load("database_url='x'\n[retention]\nlogs_days=0\nbuilds_days=0\nsnapshots_days=0", &[]);
         assert_eq!(for_ever.unwrap().retention.logs(), None);

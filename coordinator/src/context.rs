@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use farm_store::Store;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::blobs::Blobs;
@@ -21,6 +22,8 @@ pub struct Context {
     pub config: Config,
     /// The database.
     pub store: Store,
+    /// Whether the database answered when it was last asked.
+    pub is_answered: watch::Sender<bool>,
     /// The bytes of snapshots.
     pub blobs: Blobs,
     /// Who may call.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use farm_dockerfile::{Build, Dockerfile, Programs};
+use farm_store::StoreError;
 use farm_types::snapshot::{Folder, Node, ROOT_DOCKERFILE, follow};
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Platform, ProjectId, Runs};
@@ -20,20 +21,32 @@ const LONGEST_FOLDER: u64 = 64 << 20;
 const MAX_LINKS: usize = 10;
 
 /// Whose programs run, for each platform of the build of which that is known.
-pub async fn runs(context: &Context, project: ProjectId, spec: &BuildSpec) -> BTreeMap<Platform, Runs> {
+///
+/// # Errors
+/// The database doesn't answer: then it isn't asked for more.
+pub async fn runs(
+    context: &Context,
+    project: ProjectId,
+    spec: &BuildSpec,
+) -> Result<BTreeMap<Platform, Runs>, StoreError> {
     match spec.purpose {
         // A program of the platform is what it is all about.
-        Purpose::Run(_) => return BTreeMap::new(),
+        Purpose::Run(_) => return Ok(BTreeMap::new()),
         // A frontend is asked, which is the engine's.
         Purpose::Call(_) => {
-            return spec.platforms.iter().map(|platform| (platform.clone(), Runs::nothing())).collect();
+            return Ok(spec.platforms.iter().map(|platform| (platform.clone(), Runs::nothing())).collect());
         }
         Purpose::Image => {}
     }
-    let Some(bytes) = find(context, project, spec).await else { return BTreeMap::new() };
+    let bytes = match find(context, project, spec).await {
+        Ok(Some(bytes)) => bytes,
+        Err(error) if error.is_transient() => return Err(error),
+        Ok(None) | Err(_) => return Ok(BTreeMap::new()),
+    };
     let spec = spec.clone();
     // A long one takes a while to read.
-    tokio::task::spawn_blocking(move || told(&Dockerfile::parse(&bytes), &spec)).await.unwrap_or_default()
+    let told = tokio::task::spawn_blocking(move || told(&Dockerfile::parse(&bytes), &spec)).await;
+    Ok(told.unwrap_or_default())
 }
 
 fn told(file: &Dockerfile, spec: &BuildSpec) -> BTreeMap<Platform, Runs> {
@@ -49,16 +62,23 @@ fn told(file: &Dockerfile, spec: &BuildSpec) -> BTreeMap<Platform, Runs> {
     told.collect()
 }
 
-async fn find(context: &Context, project: ProjectId, spec: &BuildSpec) -> Option<Vec<u8>> {
-    let roots = context.store.roots(project, spec.snapshot.tree_id).await.ok()?;
-    let root = roots.into_iter().find(|root| root.name == ROOT_DOCKERFILE)?.tree;
-    let tree = Tree { context, project, root };
-    let file = match tree.locate(&spec.dockerfile).await {
+async fn find(
+    context: &Context,
+    project: ProjectId,
+    spec: &BuildSpec,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let roots = context.store.roots(project, spec.snapshot.tree_id).await?;
+    let Some(root) = roots.into_iter().find(|root| root.name == ROOT_DOCKERFILE) else { return Ok(None) };
+    let tree = Tree { context, project, root: root.tree };
+    let file = match tree.locate(&spec.dockerfile).await? {
         // BuildKit takes the lower-case name too when the usual one isn't there.
         None if spec.dockerfile == "Dockerfile" => tree.locate("dockerfile").await?,
-        found => found?,
+        found => found,
     };
-    tree.read(file, LONGEST).await
+    match file {
+        Some(file) => tree.read(file, LONGEST).await,
+        None => Ok(None),
+    }
 }
 
 /// One root of a snapshot.
@@ -70,38 +90,44 @@ struct Tree<'a> {
 
 impl Tree<'_> {
     /// An object's bytes, if it is there and no longer than this.
-    async fn read(&self, digest: Digest, longest: u64) -> Option<Vec<u8>> {
-        let found = self.context.store.locate(self.project, &[digest]).await.ok()?;
-        let location = found.get(&digest).filter(|location| location.size <= longest)?;
-        self.context.blobs.read_all(self.project, digest, *location).await.ok()
+    async fn read(&self, digest: Digest, longest: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.context.store.locate(self.project, &[digest]).await?;
+        Ok(match found.get(&digest).filter(|location| location.size <= longest) {
+            Some(location) => self.context.blobs.read_all(self.project, digest, *location).await.ok(),
+            None => None,
+        })
     }
 
     /// What lies at a path.
-    async fn node(&self, path: &str) -> Option<Node> {
+    async fn node(&self, path: &str) -> Result<Option<Node>, StoreError> {
         let mut tree = self.root;
         let mut names = path.split('/').peekable();
         while let Some(name) = names.next() {
-            let folder = Folder::decode(&self.read(tree, LONGEST_FOLDER).await?).ok()?;
-            let node = folder.entries.into_iter().find(|entry| entry.name == name)?.node;
+            let folder = self.read(tree, LONGEST_FOLDER).await?.and_then(|bytes| Folder::decode(&bytes).ok());
+            let entries = folder.into_iter().flat_map(|folder| folder.entries);
+            let node = entries.into_iter().find(|entry| entry.name == name).map(|entry| entry.node);
             match (node, names.peek()) {
-                (node, None) => return Some(node),
-                (Node::Folder { tree: below, .. }, Some(_)) => tree = below,
-                _ => return None,
+                (node, None) => return Ok(node),
+                (Some(Node::Folder { tree: below, .. }), Some(_)) => tree = below,
+                _ => return Ok(None),
             }
         }
-        None
+        Ok(None)
     }
 
     /// The regular file that this path leads to, by links within the root.
-    async fn locate(&self, path: &str) -> Option<Digest> {
+    async fn locate(&self, path: &str) -> Result<Option<Digest>, StoreError> {
         let mut path = path.to_owned();
         for _ in 0..MAX_LINKS {
             match self.node(&path).await? {
-                Node::File { digest, .. } => return Some(digest),
-                Node::Symlink { target } => path = follow(&path, &target)?,
-                Node::Folder { .. } | Node::Fifo => return None,
+                Some(Node::File { digest, .. }) => return Ok(Some(digest)),
+                Some(Node::Symlink { target }) => match follow(&path, &target) {
+                    Some(followed) => path = followed,
+                    None => return Ok(None),
+                },
+                Some(Node::Folder { .. } | Node::Fifo) | None => return Ok(None),
             }
         }
-        None
+        Ok(None)
     }
 }

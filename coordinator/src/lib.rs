@@ -11,6 +11,7 @@ pub mod grpc;
 pub mod hints;
 pub mod link;
 pub mod logs;
+pub mod migrate;
 pub mod peers;
 pub mod principal;
 pub mod process;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use farm_store::{Store, StoreError, default_project};
+use farm_store::{Store, default_project};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,6 +37,26 @@ use registry::Registries;
 
 /// How long a call waits for a connection to the database.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long one statement may take. A user hears within 30 s that the database doesn't answer.
+const STATEMENT: Duration = Duration::from_secs(12);
+/// The database has so much longer to say that it took too long.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// The database, by the configuration; nothing is connected yet.
+///
+/// # Errors
+/// The address is none of Postgres's.
+pub(crate) fn open_store(config: &Config) -> Result<Store, farm_types::Invalid> {
+    let limits = farm_store::Limits {
+        connections: config.database_connections,
+        acquire: ACQUIRE,
+        statement: STATEMENT,
+        grace: GRACE,
+        leader_fresh: config.leadership.fresh(),
+        leader_statement: config.leadership.statement(),
+    };
+    Store::open(&config.database_url, limits)
+}
 
 /// Serves on the listener until `shutdown`; `ready` is called once everything answers.
 ///
@@ -52,11 +73,12 @@ pub async fn run(
     let token_file = config.token_file();
     let tokens = Tokens::from_file(&token_file, default_project())
         .with_context(|| format!("token file {:?} can't be used", token_file.display()))?;
-    let blobs = Blobs::local(&config.state_dir.join("blobs"))
+    let patience = Duration::from_secs(config.limits.blob_timeout_seconds);
+    let blobs = Blobs::local(&config.state_dir.join("blobs"), patience)
         .with_context(|| format!("state folder {:?} can't be used", config.state_dir.display()))?;
-    let store = Store::open(&config.database_url, config.database_connections, ACQUIRE)?;
+    let store = open_store(&config)?;
     tokio::select! {
-        migrated = migrate(&store, Duration::from_secs(config.database_wait_seconds)) => migrated?,
+        migrated = migrate::at_start(&store, &config) => migrated?,
         () = shutdown.cancelled() => return Ok(()),
     }
     let timeout = Duration::from_secs(config.limits.registry_timeout_seconds);
@@ -65,6 +87,7 @@ pub async fn run(
         id: Uuid::now_v7(),
         config,
         store,
+        is_answered: watch::Sender::new(true),
         blobs,
         tokens,
         secret: principal::Secret::generate()?,
@@ -116,32 +139,4 @@ pub async fn run(
     }
     while loops.join_next().await.is_some() {}
     Ok(())
-}
-
-/// Waits for the database and brings its schema up to date.
-async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
-    let deadline = tokio::time::Instant::now() + wait;
-    let mut told = false;
-    loop {
-        let migrated = match store.reach().await {
-            Ok(()) => store.migrate().await,
-            Err(error) => Err(error),
-        };
-        match migrated {
-            Ok(()) => return Ok(()),
-            Err(StoreError::Unavailable(error)) if tokio::time::Instant::now() < deadline => {
-                if !told {
-                    tracing::warn!(%error, "the database does not answer yet; waiting");
-                    told = true;
-                }
-                tokio::time::sleep(Duration::from_millis(250)).await;
-            }
-            Err(StoreError::Unavailable(error)) => anyhow::bail!(
-                "the database did not answer within {} s: {error}; start Postgres, or name another with \
-                 --database-url",
-                wait.as_secs()
-            ),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }

@@ -15,14 +15,12 @@ use farm_store::machines::leader::Peer;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Uri};
 use uuid::Uuid;
 
 use crate::context::Context;
 use crate::hints::{BACKSTOP, Look};
 
-/// A coordinator that gave no sign for so long is not told anything.
-const SILENCE: Duration = Duration::from_secs(5);
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(2);
 /// The wait after a call that failed.
@@ -41,7 +39,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             _ = tick.tick() => {}
             () = shutdown.cancelled() => break,
         }
-        let peers = match context.store.peers(context.id, SILENCE).await {
+        let peers = match context.store.peers(context.id, context.config.leadership.silence()).await {
             Ok(peers) => peers,
             Err(error) => {
                 tracing::debug!(%error, "the other coordinators are not known");
@@ -77,36 +75,29 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     }
 }
 
-fn channel(address: &str) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(address.to_owned())?
-        .user_agent(concat!("farm-coordinator/", env!("CARGO_PKG_VERSION")))?
-        .tcp_nodelay(true)
-        .connect_timeout(CALL)
-        .timeout(CALL);
-    let endpoint = match address.starts_with("https://") {
-        true => endpoint.tls_config(ClientTlsConfig::new().with_native_roots())?,
-        false => endpoint,
-    };
-    Ok(endpoint.connect_lazy())
+fn channel(address: &str) -> anyhow::Result<Channel> {
+    let uri: Uri = address.parse()?;
+    let endpoint = farm_client::endpoint(uri, concat!("farm-coordinator/", env!("CARGO_PKG_VERSION")))?;
+    Ok(endpoint.connect_timeout(CALL).timeout(CALL).connect_lazy())
 }
 
 /// Tells one other coordinator whatever is asked here, until it is aborted.
 async fn tell(context: Arc<Context>, peer: Peer, channel: Channel) {
+    let mut client = PeerServiceClient::with_interceptor(channel, context.secret.bearer());
     let mut asked = context.hints.asked();
     // What was asked before may have been while nobody knew of it.
     let mut look = Look::ALL;
     let mut told = *asked.borrow_and_update();
     let mut is_away = false;
     loop {
-        let mut request = Request::new(v1::HintRequest {
+        let request = Request::new(v1::HintRequest {
             schedule: look.schedule,
             publish: look.publish,
             dispatch: look.dispatch,
             follow: look.follow,
         });
-        request.metadata_mut().insert("authorization", context.secret.header());
         // The endpoint's timeout ends what the connection doesn't.
-        match PeerServiceClient::new(channel.clone()).hint(request).await {
+        match client.hint(request).await {
             Ok(_) => {
                 is_away = false;
                 tokio::time::sleep(BREATH).await;

@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use farm_client::{Bearer, BearerError};
 use farm_types::{Digest, ProjectId};
-use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Status};
 
 /// Who calls.
@@ -161,16 +161,10 @@ impl Tokens {
 }
 
 /// What this coordinator shows to the other ones when it calls them.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Secret {
-    header: MetadataValue<Ascii>,
+    bearer: Bearer,
     digest: Digest,
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 impl Secret {
@@ -178,12 +172,10 @@ impl Secret {
     ///
     /// # Errors
     /// Never: what it consists of is fit for a header.
-    pub fn generate() -> Result<Self, tonic::metadata::errors::InvalidMetadataValue> {
+    pub fn generate() -> Result<Self, BearerError> {
         let random: [u8; 32] = rand::random();
         let token = format!("farm_peer_{}", Digest::from(random).hex());
-        let mut header: MetadataValue<Ascii> = format!("Bearer {token}").parse()?;
-        header.set_sensitive(true);
-        Ok(Self { header, digest: Digest::of(token.as_bytes()) })
+        Ok(Self { bearer: token.parse()?, digest: Digest::of(token.as_bytes()) })
     }
 
     /// What the others know it by.
@@ -191,9 +183,9 @@ impl Secret {
         self.digest
     }
 
-    /// The header that shows it.
-    pub(crate) fn header(&self) -> MetadataValue<Ascii> {
-        self.header.clone()
+    /// What shows it in each call.
+    pub(crate) fn bearer(&self) -> Bearer {
+        self.bearer.clone()
     }
 }
 

@@ -12,7 +12,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, Verb};
 
 /// Runs a coordinator as its flags say, until it is told to stop.
 pub fn main() -> ExitCode {
@@ -28,8 +28,12 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };
-    match runtime.block_on(start(config)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let ended = match flags.verb {
+        Some(Verb::Migrate(migrate)) => runtime.block_on(crate::migrate::command(&config, &migrate)),
+        None => runtime.block_on(start(config)).map(|()| ExitCode::SUCCESS),
+    };
+    match ended {
+        Ok(code) => code,
         Err(error) => fail(1, &format!("{error:#}")),
     }
 }
@@ -63,6 +67,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
         };
         signal().await;
         tracing::info!("stopping: nothing new is taken, streams end; a second signal ends it at once");
+        told(farm_proto::notify::stopping("open calls end"));
         stop.cancel();
         signal().await;
         // All state is in the database, and whoever comes next finds what is left, as after a crash.
@@ -72,8 +77,15 @@ async fn start(config: Config) -> anyhow::Result<()> {
     crate::run(config, listener, shutdown, |address| {
         // Whoever started us waits for this line; a closed stdout is no reason to end.
         let _ = writeln!(std::io::stdout(), "farm-coordinator ready on http://{address}");
+        told(farm_proto::notify::ready(&format!("serving on http://{address}")));
     })
     .await
+}
+
+fn told(service_manager: std::io::Result<()>) {
+    if let Err(error) = service_manager {
+        tracing::warn!(%error, "the service manager in NOTIFY_SOCKET can't be told");
+    }
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {

@@ -118,6 +118,7 @@ farm_engine_present() {
   return 1
 }
 
+# With FARM_ONLY_RUN only what a farm needs that was compiled elsewhere, and an example on it.
 farm_missing_packages() {
   local want
   farm_postgres_bin >/dev/null || echo postgresql
@@ -133,17 +134,22 @@ iptables iptables
 slirp4netns slirp4netns
 pkill procps
 unshare util-linux
+LIST
+  if ! command -v "$(farm_foreign_qemu)-static" >/dev/null && ! command -v "$(farm_foreign_qemu)" >/dev/null; then echo qemu-user-static; fi
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+  # The base images are made of Debian packages wherever this runs; by it their signatures are checked.
+  [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
+  [ -z "${FARM_ONLY_RUN:-}" ] || return 0
+  while read -r command want; do
+    command -v "$command" >/dev/null || echo "$want"
+  done <<LIST
 git git
 cc gcc
 openssl openssl
 psql postgresql-client
 LIST
-  if ! command -v "$(farm_foreign_qemu)-static" >/dev/null && ! command -v "$(farm_foreign_qemu)" >/dev/null; then echo qemu-user-static; fi
-  [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
   # gcc only recommends the headers that crates with C in them need.
   [ -e /usr/include/stdio.h ] || echo libc6-dev
-  # The base images are made of Debian packages wherever this runs; by it their signatures are checked.
-  [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
 }
 
 farm_install_packages() {

@@ -1,6 +1,6 @@
 //! Wire to domain and back.
 
-use farm_types::cause::SourceExcerpt;
+use farm_types::failure::SourceExcerpt;
 use farm_types::spec::{NamedContext, Purpose};
 use farm_types::{
     BuildSpec, Export, Failure, Invalid, Offer, PullMode, RunOptions, SinglePlatform, SnapshotRef,
@@ -245,7 +245,7 @@ impl From<&Failure> for v1::Failure {
     fn from(failure: &Failure) -> Self {
         Self {
             cause: failure.cause.to_string(),
-            code: failure.code.clone(),
+            code: failure.code.to_string(),
             message: failure.message.clone(),
             step: failure.step.clone().unwrap_or_default(),
             exit_code: failure.exit_code,
@@ -267,23 +267,40 @@ pub fn without_nul(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
+/// The longest text of a failure that is taken, characters, and the most lines of one list.
+const LONGEST_TEXT: usize = 16 * 1024;
+const MOST_LINES: usize = 200;
+
+/// A text as it may be stored, cut where it is too long.
+fn storable(text: String) -> String {
+    let text = without_nul(text);
+    match text.char_indices().nth(LONGEST_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+fn lines(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().take(MOST_LINES).map(storable).collect()
+}
+
 impl TryFrom<v1::Failure> for Failure {
     type Error = Invalid;
 
     fn try_from(failure: v1::Failure) -> Result<Self, Invalid> {
         Ok(Self {
             cause: failure.cause.parse()?,
-            code: without_nul(failure.code),
-            message: without_nul(failure.message),
-            step: (!failure.step.is_empty()).then_some(without_nul(failure.step)),
+            code: storable(failure.code).into(),
+            message: storable(failure.message),
+            step: (!failure.step.is_empty()).then_some(storable(failure.step)),
             exit_code: failure.exit_code,
             source: failure.source.map(|source| SourceExcerpt {
-                file: without_nul(source.file),
+                file: storable(source.file),
                 first_line: source.first_line,
-                lines: source.lines.into_iter().map(without_nul).collect(),
+                lines: lines(source.lines),
                 marked: (source.marked_from, source.marked_to),
             }),
-            log_tail: failure.log_tail.into_iter().map(without_nul).collect(),
+            log_tail: lines(failure.log_tail),
         })
     }
 }
@@ -313,7 +330,7 @@ impl TryFrom<&v1::PlatformOffer> for Offer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farm_types::{Cause, Digest};
+    use farm_types::{Cause, Digest, FailureCode};
 
     fn wire() -> v1::BuildSpec {
         v1::BuildSpec {
@@ -419,7 +436,7 @@ mod tests {
                 marked: (2, 2),
             }),
             log_tail: vec!["no".into()],
-            ..Failure::new(Cause::User, "run_failed", "exit code 1")
+            ..Failure::new(Cause::User, FailureCode::RunFailed, "exit code 1")
         };
         assert_eq!(Failure::try_from(v1::Failure::from(&failure)).unwrap(), failure);
     }

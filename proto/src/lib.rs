@@ -16,7 +16,7 @@ pub mod v1 {
 }
 
 pub mod convert;
-pub mod endpoints;
+pub mod notify;
 
 /// The compiled descriptors of all files, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -28,6 +28,7 @@ pub struct Server {
     folder: PathBuf,
     logs: PathBuf,
     user: Option<RunAs>,
+    settings: Vec<String>,
     child: Option<Child>,
 }
 
@@ -46,7 +47,19 @@ impl Server {
         initdb.args(["-U", "farm", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]);
         initdb.args(["--no-sync", "--no-instructions"]).current_dir("/");
         run(&mut dying_with_parent(&initdb, user));
-        Server { bin, folder: folder.to_owned(), logs: logs.to_owned(), user, child: None }
+        Server {
+            bin,
+            folder: folder.to_owned(),
+            logs: logs.to_owned(),
+            user,
+            settings: Vec::new(),
+            child: None,
+        }
+    }
+
+    /// Settings from its next start on, as `-c` has them; they come after the harness's own, and so override them.
+    pub fn set(&mut self, settings: &[&str]) {
+        self.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
     }
 
     /// Starts it and returns when it answers. After [`Server::kill9`] its old children may hold the shared memory for
@@ -66,6 +79,9 @@ impl Server {
             "shared_buffers=64MB",
             "log_min_duration_statement=1000",
         ] {
+            command.args(["-c", setting]);
+        }
+        for setting in &self.settings {
             command.args(["-c", setting]);
         }
         let begin = std::time::Instant::now();
@@ -180,6 +196,16 @@ impl Database {
     /// Runs SQL and returns its rows, one a line, columns separated by `|`.
     pub fn psql(&self, sql: &str) -> String {
         psql(&self.url, sql)
+    }
+
+    /// Runs files of SQL, which may hold data for COPY.
+    pub fn psql_files(&self, paths: &[PathBuf]) {
+        let mut command = Command::new("psql");
+        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &self.url]);
+        for path in paths {
+            command.arg("-f").arg(path);
+        }
+        run(&mut command);
     }
 }
 

@@ -19,6 +19,7 @@
 
 pub mod bed;
 pub mod bridge;
+pub mod client;
 pub mod database;
 pub mod differential;
 pub mod disk;
@@ -26,8 +27,11 @@ pub mod engine;
 pub mod environment;
 pub mod farm;
 pub mod faults;
+pub mod hang;
+pub mod line;
 pub mod network;
 pub mod ports;
 pub mod process;
 pub mod registry;
+pub mod scale;
 pub mod session;

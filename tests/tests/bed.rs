@@ -8,6 +8,7 @@ use farm_tests::bed::Bed;
 use farm_tests::database::{Database, PrivatePostgres, psql};
 use farm_tests::engine::PrivateEngine;
 use farm_tests::environment::is_allowed;
+use farm_tests::hang::HangingFolder;
 use farm_tests::ports::http_status;
 use farm_tests::process::{Child, run};
 use farm_tests::registry::{Login, PrivateRegistry};
@@ -166,4 +167,32 @@ fn a_process_can_be_paused_and_killed_and_its_output_read() {
     assert!(child.is_running());
     child.kill9();
     assert!(!child.is_running());
+}
+
+#[test]
+fn in_a_folder_that_hangs_whoever_opens_a_file_waits_until_it_goes_on() {
+    let bed = Bed::from_env();
+    let (folder, logs) = (bed.folder("hang"), bed.test_folder());
+    let mut hanging = HangingFolder::at(folder.path());
+    std::fs::write(folder.path().join("old"), "what was there").unwrap();
+    hanging.hang();
+    let mut reads = Command::new("cat");
+    reads.arg(folder.path().join("old"));
+    let mut writes = Command::new("touch");
+    writes.arg(folder.path().join("new"));
+    let mut children = [Child::spawn("reads", &reads, &logs), Child::spawn("writes", &writes, &logs)];
+    let mut waiting = Vec::new();
+    for child in &mut children {
+        // It panics when the child ends instead.
+        child.wait_until("wait for the folder", Duration::from_secs(5), |child| {
+            waiting.extend(hanging.who_waits());
+            waiting.contains(&child.pid()).then_some(())
+        });
+    }
+    assert!(children.iter_mut().all(Child::is_running));
+    hanging.go_on();
+    for child in &mut children {
+        assert!(child.wait_exit(Duration::from_secs(5)).success());
+    }
+    assert_eq!(children[0].output(), "what was there");
 }

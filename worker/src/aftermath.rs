@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use farm_types::{Cause, Failure, Platform, Runs};
+use farm_types::{Cause, Failure, FailureCode, Platform, Runs};
 use tokio::time::timeout;
 
 use crate::buildkit::{SolveError, is_unstartable};
@@ -32,7 +32,7 @@ pub async fn measured(
     lately: Lately,
     is_program: bool,
 ) -> Failure {
-    if failure.code != "run_failed" {
+    if failure.code != FailureCode::RunFailed {
         return failure;
     }
     if is_unstartable(&failure) {
@@ -48,19 +48,19 @@ pub async fn measured(
             return failure;
         };
         let is_offered = ready.identity.offers.iter().any(|offer| offer.platform == *platform);
-        return match probed.code.as_str() {
-            "emulator_missing" => Failure {
+        return match probed.code {
+            FailureCode::EmulatorMissing => Failure {
                 cause: Cause::Infrastructure,
                 code: probed.code,
                 message: probed.message,
                 ..failure
             },
             // farm has no program of its own to try; who doesn't offer the platform doesn't run it.
-            "probe_unknown" if !is_offered => {
+            FailureCode::ProbeUnknown if !is_offered => {
                 let message = format!("{}; programs of {platform} are not run here", failure.message);
                 Failure {
                     cause: Cause::Infrastructure,
-                    code: "emulator_missing".to_owned(),
+                    code: FailureCode::EmulatorMissing,
                     message,
                     ..failure
                 }
@@ -80,7 +80,7 @@ pub async fn measured(
     }
     let what = failure.message.clone();
     let message = format!("{what}; the engine's disk was full while it ran");
-    Failure { cause: Cause::Infrastructure, code: "no_space".to_owned(), message, ..failure }
+    Failure { cause: Cause::Infrastructure, code: FailureCode::NoSpace, message, ..failure }
 }
 
 /// Whether a step, as BuildKit names it (`[stage 2/4] ONBUILD RUN …`), comes from a base image.
@@ -94,7 +94,7 @@ fn says_full(failure: &Failure) -> bool {
 }
 
 async fn is_told_full(ready: &Ready) -> bool {
-    matches!(timeout(TRIAL_WITHIN, trial(ready)).await, Ok(Err(failed)) if failed.code == "no_space")
+    matches!(timeout(TRIAL_WITHIN, trial(ready)).await, Ok(Err(failed)) if failed.code == FailureCode::NoSpace)
 }
 
 /// Looks at the machine: its disks, its memory, and whether its engine still builds.

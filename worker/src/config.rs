@@ -12,12 +12,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use farm_client::{Bearer, BearerError};
 use farm_types::spec::parse_duration;
 use farm_types::{Invalid, Offer, Support};
 
 use crate::buildkit::EngineAddress;
 use crate::disk::Room;
-use crate::link::{Coordinators, Token};
+use crate::link::Coordinators;
 use crate::platforms::Choice;
 
 /// More at once is a slip of the finger.
@@ -104,7 +105,7 @@ pub struct Config {
     /// Where the coordinators are.
     pub coordinators: Coordinators,
     /// Who the worker is, for the coordinator.
-    pub token: Token,
+    pub token: Bearer,
     /// The worker's name.
     pub name: String,
     /// The engine.
@@ -190,14 +191,18 @@ impl Flags {
     }
 }
 
-fn read_token(file: Option<PathBuf>, variable: Option<OsString>) -> Result<Token, Invalid> {
+fn read_token(file: Option<PathBuf>, variable: Option<OsString>) -> Result<Bearer, Invalid> {
     match (file, variable) {
         (Some(file), _) => {
             let text = fs::read_to_string(&file)
                 .map_err(|e| Invalid::new("--token-file", file.to_string_lossy(), e.to_string()))?;
-            text.parse().map_err(|e: Invalid| Invalid::new("--token-file", file.to_string_lossy(), e.cure))
+            let wrong = |e: BearerError| Invalid::new("--token-file", file.to_string_lossy(), e.to_string());
+            text.parse().map_err(wrong)
         }
-        (None, Some(text)) => text.to_string_lossy().parse(),
+        (None, Some(text)) => {
+            let wrong = |e: BearerError| Invalid::new("FARM_TOKEN", "…", e.to_string());
+            text.to_string_lossy().parse().map_err(wrong)
+        }
         (None, None) => {
             Err(Invalid::new("token", "", "a worker needs one; give --token-file FILE, or set FARM_TOKEN"))
         }

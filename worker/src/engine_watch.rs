@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::v1;
-use farm_types::{Cause, Failure, Support};
+use farm_types::{Backoff, Cause, Failure, FailureCode, Support};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::buildkit::{Engine, EngineAddress, EngineError, EngineKind, SolveError};
 use crate::desk::{Desk, Identity, StopReason};
-use crate::link::Backoff;
+use crate::link::WAITS;
 use crate::platforms::{self, Choice, PROOF_WITHIN};
 
 /// How long an engine may take to appear when the worker starts.
@@ -118,12 +118,13 @@ fn is_too_old(version: &str) -> bool {
 /// The last try's.
 pub async fn ready_at_start(address: &EngineAddress, choice: &Choice) -> Result<Ready, NotReady> {
     let until = Instant::now() + START_WITHIN;
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(WAITS);
     loop {
         match ready(address, choice).await {
             Err(error) if error.is_passing() && Instant::now() < until => {
                 tracing::debug!(%error, "no engine yet");
-                sleep(backoff.next_wait().min(until.saturating_duration_since(Instant::now()))).await;
+                let left = until.saturating_duration_since(Instant::now());
+                sleep(backoff.next_jittered(rand::random()).min(left)).await;
             }
             end => return end,
         }
@@ -142,7 +143,7 @@ async fn prove(ready: &Ready) -> Result<(), String> {
     match timeout(PROOF_WITHIN, ready.engine.probe(&offer.platform)).await {
         // Whether a platform that an admin has named is emulated well is not the question.
         Ok(Err(SolveError::Failed(failure)))
-            if failure.cause == Cause::Infrastructure && failure.code != "emulator_missing" =>
+            if failure.cause == Cause::Infrastructure && failure.code != FailureCode::EmulatorMissing =>
         {
             Err(failure.message)
         }
@@ -156,7 +157,7 @@ async fn prove(ready: &Ready) -> Result<(), String> {
 /// # Errors
 /// It failed, or took too long.
 pub async fn trial(ready: &Ready) -> Result<(), Failure> {
-    let failed = |why: String| Failure::new(Cause::Infrastructure, "engine_error", why);
+    let failed = |why: String| Failure::new(Cause::Infrastructure, FailureCode::EngineError, why);
     let offers = &ready.identity.offers;
     let native = offers.iter().find(|offer| offer.support == Support::Native);
     let Some(offer) = native.or(offers.first()) else {
@@ -165,7 +166,7 @@ pub async fn trial(ready: &Ready) -> Result<(), Failure> {
     match timeout(PROOF_WITHIN, ready.engine.probe(&offer.platform)).await {
         Ok(Ok(())) => Ok(()),
         // farm has no program for that platform: an answer must do.
-        Ok(Err(SolveError::Failed(failure))) if failure.code == "probe_unknown" => {
+        Ok(Err(SolveError::Failed(failure))) if failure.code == FailureCode::ProbeUnknown => {
             ready.engine.health().await.map_err(|error| failed(error.to_string()))
         }
         Ok(Err(SolveError::Failed(failure))) => Err(failure),
@@ -214,7 +215,7 @@ impl EngineWatch {
     }
 
     async fn take_back(&self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(WAITS);
         let mut last = String::new();
         let give_up_at = Instant::now() + GIVE_UP_AFTER;
         loop {
@@ -244,7 +245,7 @@ impl EngineWatch {
                         tracing::warn!(error = why, "the engine can't be used yet");
                         last = why;
                     }
-                    sleep(backoff.next_wait()).await;
+                    sleep(backoff.next_jittered(rand::random())).await;
                 }
             }
         }

@@ -31,7 +31,7 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use farm_proto::v1;
+use farm_proto::{notify, v1};
 use farm_types::BootId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -57,6 +57,10 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(25);
 const STOPPED_WITHIN: Duration = Duration::from_secs(25);
 /// How long a worker that was told to stop at once waits for the answers.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A service manager that waits for the worker waits no longer than this for a coordinator: one that is away ends no
+/// worker, so it must not make its start fail either.
+const STARTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a worker ended, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -226,6 +230,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     });
 
     let mut announced = false;
+    let mut started = false;
+    let begun = sleep(STARTED_WITHIN);
+    tokio::pin!(begun);
     loop {
         tokio::select! {
             end = &mut control => return match end {
@@ -253,9 +260,21 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
                 drop(is_welcome);
                 // Nobody may be reading; that is no reason not to build.
                 let _ = writeln!(io::stdout(), "farm-worker {} ready: {platforms}", config.name);
+                told(notify::ready(&format!("in the farm: {platforms}")));
+                started = true;
+            }
+            () = &mut begun, if !started => {
+                started = true;
+                told(notify::ready("no coordinator has taken it yet; going on to ask"));
             }
             Some(dead) = keepers.join_next() => return Err(RunError::Died(dead.unwrap_or("inner task"))),
         }
+    }
+}
+
+fn told(service_manager: io::Result<()>) {
+    if let Err(error) = service_manager {
+        tracing::warn!(%error, "the service manager in NOTIFY_SOCKET can't be told");
     }
 }
 
@@ -276,6 +295,7 @@ async fn end_when_asked(
     let counts = desk.watch();
     let running = counts.borrow().running;
     tracing::info!(running, "draining: nothing new is taken; a second signal stops what runs");
+    told(notify::stopping(&format!("draining: {running} jobs run")));
     let give_back = async {
         match release_after {
             Some(after) => sleep(after).await,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{AttemptEvent, StepUpdate};
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -141,7 +141,7 @@ fn vouched(to: &mpsc::Sender<AttemptEvent>) {
 
 fn failure(limit: Duration, why: &str) -> Failure {
     let text = format!("the engine told nothing of the build for {} s, and {why}", limit.as_secs());
-    Failure::new(Cause::Infrastructure, "no_progress", text)
+    Failure::new(Cause::Infrastructure, FailureCode::NoProgress, text)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use std::cell::RefCell;
 
+use farm_types::FailureCode;
 use tokio::time::timeout;
 
 use super::*;
@@ -77,7 +78,7 @@ async fn silence_at_anything_else_means_that_it_hangs() {
     for events in [&ended[..], &[]] {
         let begin = Instant::now();
         let (failure, asked, vouched) = silence(events, LIMIT * 100, Ok(())).await;
-        assert_eq!(failure.unwrap().code, "no_progress");
+        assert_eq!(failure.unwrap().code, FailureCode::NoProgress);
         assert!(asked.is_empty() && vouched == 0);
         assert!(begin.elapsed() >= LIMIT);
     }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use farm_dockerfile::Selection;
 use farm_proto::v1::{self, AttemptEvent, finished};
 use farm_types::spec::Purpose;
-use farm_types::{BuildSpec, Cause, Digest, Failure, Invalid, Platform, RegistryHost, Repository, Runs};
+use farm_types::{
+    BuildSpec, Cause, Digest, Failure, FailureCode, Invalid, Platform, RegistryHost, Repository, Runs,
+};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
@@ -119,7 +121,7 @@ impl Runner {
             Ok(order) => order,
             Err(error) => {
                 let text = format!("the coordinator's offer can't be read: {error}");
-                return Failure::new(Cause::Bug, "offer_unreadable", text).into();
+                return Failure::new(Cause::Bug, FailureCode::OfferUnreadable, text).into();
             }
         };
         let tree_id = order.spec.snapshot.tree_id;
@@ -202,7 +204,7 @@ impl Runner {
         if failure.cause != Cause::Infrastructure {
             return None;
         }
-        if failure.code == "no_progress" {
+        if failure.code == FailureCode::NoProgress {
             // That was measured, and what hangs would hang again.
             return Some(failure.message.clone());
         }
@@ -236,9 +238,9 @@ impl Runner {
                 );
             }
             finished::Outcome::Failure(failure) => {
-                match failure.code.as_str() {
-                    "no_space" => self.met_full.engine.notify_one(),
-                    "worker_disk" => self.met_full.own.notify_one(),
+                match failure.code.parse() {
+                    Ok(FailureCode::NoSpace) => self.met_full.engine.notify_one(),
+                    Ok(FailureCode::WorkerDisk) => self.met_full.own.notify_one(),
                     _ => {}
                 }
                 tracing::info!(cause = failure.cause, code = failure.code, "failed");
@@ -283,7 +285,7 @@ async fn supervise(
                 .unwrap_or("no text");
             tracing::error!(panic = text, "an attempt's task panicked");
             let message = "the worker met a defect of its own while it ran this job; its log has the details";
-            Failure::new(Cause::Bug, "worker_bug", message).into()
+            Failure::new(Cause::Bug, FailureCode::WorkerBug, message).into()
         }),
         () = overdue => {
             tracing::warn!("the solve did not stop in time; its connections are closed");
@@ -305,12 +307,12 @@ fn verdict(outcome: Outcome, reason: Option<StopReason>) -> Option<finished::Out
         }
         (_, Some(StopReason::WorkerStopped)) => failure(&Failure::new(
             Cause::Infrastructure,
-            "worker_stopped",
+            FailureCode::WorkerStopped,
             "the worker was stopped while it ran this job",
         )),
         (_, Some(StopReason::EngineHangs)) => failure(&Failure::new(
             Cause::Infrastructure,
-            "engine_lost",
+            FailureCode::EngineLost,
             "the engine stopped answering while it ran this job",
         )),
         (Outcome::Failed(why), None) => failure(&why),
@@ -319,7 +321,7 @@ fn verdict(outcome: Outcome, reason: Option<StopReason>) -> Option<finished::Out
         }
         (Outcome::Stopped, None) => failure(&Failure::new(
             Cause::Infrastructure,
-            "stopped_unasked",
+            FailureCode::StoppedUnasked,
             "the job ended without a result, and nobody had asked for that",
         )),
     })
@@ -332,7 +334,7 @@ fn unsent(error: OutputError) -> SolveError {
         OutputError::Failed(failure) => SolveError::Failed(*failure),
         OutputError::BrokenOff => SolveError::Failed(Failure::new(
             Cause::User,
-            "output_unsupported",
+            FailureCode::OutputUnsupported,
             "the worker's engine built it but did not make all that --output asks for; engines before BuildKit 0.13 \
              (Docker 26) make one output of a build, so leave the others and -t out, or have the engine updated",
         )),

@@ -1,7 +1,7 @@
 //! How attempts end, and what an offer becomes.
 
 use super::*;
-use farm_types::Digest;
+use farm_types::{Digest, FailureCode};
 
 use crate::testing::offered;
 
@@ -43,7 +43,7 @@ async fn a_solve_that_does_not_stop_is_dropped() {
 #[test]
 fn the_coordinator_is_told_what_it_can_use() {
     let built = || Outcome::Built(Box::default());
-    let failed = || Outcome::from(Failure::new(Cause::User, "run_failed", "exit code 137"));
+    let failed = || Outcome::from(Failure::new(Cause::User, FailureCode::RunFailed, "exit code 137"));
     let code = |outcome, reason| match verdict(outcome, reason) {
         None => "nothing".to_owned(),
         Some(finished::Outcome::Result(_)) => "result".to_owned(),

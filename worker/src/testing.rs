@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use farm_client::Bearer;
 use farm_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use farm_proto::v1::{self, control_request, control_response};
 use farm_types::snapshot::{self, Entry, Folder, Node};
@@ -24,7 +25,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::desk::{Identity, Lease};
-use crate::link::{self, Client, Token};
+use crate::link::{self, Client};
 
 /// What a worker offers in tests.
 pub fn offers() -> Vec<Offer> {
@@ -53,7 +54,7 @@ pub fn offered() -> v1::Offered {
 }
 
 /// A token.
-pub fn token() -> Token {
+pub fn token() -> Bearer {
     "farm_test".parse().unwrap()
 }
 

@@ -12,12 +12,13 @@ mod setup;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use farm_types::chain::io_in_short;
 use farm_types::suggest::nearest;
 use farm_types::{Emulation, Invalid, Platform};
 use serde::Deserialize;
 
 use crate::context::Links;
-use crate::error::{Error, Result, io_in_short};
+use crate::error::{Error, Result};
 use crate::folders::user_folder;
 use crate::output::Mode;
 pub use setup::{Address, DEFAULT_URL, Setup, Source};

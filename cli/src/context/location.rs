@@ -10,11 +10,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use farm_types::Invalid;
+use farm_types::chain::io_in_short;
 
 use super::unpack::{Recorded, Unpacked};
 use super::within::{Leads, follow};
 use super::{Address, ContextError};
-use crate::error::io_in_short;
 
 /// Where a context and its Dockerfile may lead by links.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -76,7 +76,7 @@ pub enum ContextError {
 
 impl ContextError {
     fn unreadable(name: &str, error: &io::Error) -> Self {
-        Self::Unreadable { name: name.to_owned(), why: crate::error::io_in_short(error) }
+        Self::Unreadable { name: name.to_owned(), why: farm_types::chain::io_in_short(error) }
     }
 }
 

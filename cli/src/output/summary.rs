@@ -5,6 +5,7 @@
 //! Invariant: nothing is called published unless the farm has seen the tag point to the index.
 
 use farm_proto::v1::{Attempt, Build, Failure, Job, Tag};
+use farm_types::FailureCode;
 
 use super::progress::{SeenWarning, UNNEEDED};
 use super::rules;
@@ -140,7 +141,7 @@ pub fn warning(seen: &SeenWarning, build: &Build) -> Vec<String> {
 /// Whether the Dockerfile's rules are set to be errors (check=error=true), and some were broken.
 pub fn rules_are_errors(build: &Build) -> bool {
     build.jobs.iter().any(|job| {
-        job.failure.as_ref().is_some_and(|failure| failure.code == "dockerfile_check")
+        job.failure.as_ref().is_some_and(|failure| failure.code == FailureCode::DockerfileCheck.as_str())
             || job
                 .result
                 .as_ref()

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farm_types::Invalid;
+use farm_types::chain::io_in_short;
 use rustix::fs::{Access, access};
 
 use super::layout::{INDEX_FILE, joined_index};
 use super::wanted::{Place, Sink, Wanted};
-use crate::error::io_in_short;
 use crate::place::Place as Named;
 
 /// Sees now what would be a pity later. `others`: what else the command writes, each with its flag; `dockerfile`: what it is not

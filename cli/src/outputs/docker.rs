@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use farm_types::chain::{in_short, io_in_short};
 use farm_types::{Digest, Platform};
 use futures::StreamExt as _;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
@@ -21,7 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::error::{Error, Result, in_short, io_in_short};
+use crate::error::{Error, Result};
 use crate::output::text::harmless;
 
 /// Where an engine is when nobody says otherwise.

@@ -10,19 +10,17 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use farm_proto::v1::{FetchOutputRequest, Output};
-use farm_types::Digest;
 use farm_types::digest::Hasher;
+use farm_types::{Backoff, Digest};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
-use crate::connect::Farm;
+use crate::connect::{Farm, WAITS};
 use crate::error::{Error, is_connection, status_in_short};
 
 /// Pieces between the connection and the reader.
 const QUEUE: usize = 16;
-/// The first pause before asking again, and the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// A farm that is away for that long is given up.
 const GIVE_UP: Duration = Duration::from_secs(600);
 
@@ -77,7 +75,7 @@ impl Source {
         to: &mpsc::Sender<Result<Bytes, Error>>,
     ) -> Result<(), Error> {
         let mut progress = Progress { offset: 0, hasher: Hasher::new() };
-        let (mut away, mut wait) = (Duration::ZERO, PAUSE.0);
+        let (mut away, mut backoff) = (Duration::ZERO, Backoff::new(WAITS));
         loop {
             let before = progress.offset;
             let why = match self.stream(platform, output, &mut progress, to).await {
@@ -89,7 +87,8 @@ impl Source {
                 Err(status) => return Err(self.farm.error(&status)),
             };
             if progress.offset > before {
-                (away, wait) = (Duration::ZERO, PAUSE.0);
+                away = Duration::ZERO;
+                backoff.reset();
             }
             if away >= GIVE_UP {
                 return Err(Error::Farm(format!(
@@ -98,9 +97,9 @@ impl Source {
                     self.farm.url()
                 )));
             }
+            let wait = backoff.next_wait();
             tokio::time::sleep(wait).await;
             away += wait;
-            wait = (wait * 2).min(PAUSE.1);
         }
         let digest = std::mem::take(&mut progress.hasher).finish();
         if output.digest.parse::<Digest>().ok() != Some(digest) {

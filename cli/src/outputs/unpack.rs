@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use farm_types::chain::io_in_short;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, chmod, fchmod, fsetxattr, fstat,
     futimens, linkat, mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
@@ -23,7 +24,6 @@ use rustix::fs::{
 use tar::EntryType;
 
 use super::archive::{self, Entry, joined, senseless};
-use crate::error::io_in_short;
 
 /// What was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

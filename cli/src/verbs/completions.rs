@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Command;
 use clap_complete::Shell;
+use farm_types::chain::io_in_short;
 
-use crate::error::{Error, Exit, Result, io_in_short};
+use crate::error::{Error, Exit, Result};
 use crate::output::Out;
 use crate::place::Place;
 

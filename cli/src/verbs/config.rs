@@ -4,12 +4,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use farm_types::Invalid;
+use farm_types::chain::io_in_short;
 use serde_json::{Value, json};
 
 use crate::config::DEFAULT_URL;
 use crate::config::edit::{Edit, write_private};
 use crate::config::{Config, KEYS, LOCAL, Setup, Source, folder, path};
-use crate::error::{Error, Exit, Result, io_in_short};
+use crate::error::{Error, Exit, Result};
 use crate::output::text::{columns, harmless};
 use crate::output::{Out, json};
 use crate::place::Place;

@@ -6,9 +6,11 @@ use farm_proto::v1::InspectImageRequest;
 use farm_types::{ImageRef, Invalid, Platform};
 
 use super::now_ms;
+use farm_types::chain::io_in_short;
+
 use crate::config::Setup;
 use crate::connect::Farm;
-use crate::error::{Error, Exit, Result, io_in_short};
+use crate::error::{Error, Exit, Result};
 use crate::image::json::ImageJson;
 use crate::image::tree::{details, overview};
 use crate::image::{Image, Variant};

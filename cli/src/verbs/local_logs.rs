@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use farm_local::layout::Layout;
 use farm_local::logs::Tail;
+use farm_types::chain::io_in_short;
 use farm_types::suggest::nearest;
 
-use crate::error::{Error, Exit, Result, io_in_short};
+use crate::error::{Error, Exit, Result};
 use crate::output::Out;
 use crate::output::text::harmless;
 

@@ -50,10 +50,11 @@ pub fn verdict(jobs: &[JobOutcome]) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farm_types::Cause;
+    use farm_types::{Cause, FailureCode};
 
     fn job(state: JobState) -> JobOutcome {
-        let failure = (state == JobState::Failed).then(|| Failure::new(Cause::User, "x", "x"));
+        let failure =
+            (state == JobState::Failed).then(|| Failure::new(Cause::User, FailureCode::RunFailed, "x"));
         JobOutcome { state, required: true, failure }
     }
 

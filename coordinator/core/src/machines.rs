@@ -13,16 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use farm_types::{EngineId, JobId, WorkerId};
+use farm_types::{EngineId, FailureCode, JobId, Waits, WorkerId};
 
 /// So many different jobs in a row.
 pub const SEVERAL: usize = 3;
 /// What ended longer ago is forgotten.
 pub const WINDOW: TimeDelta = TimeDelta::minutes(30);
-/// The first wait after a probe that failed; it doubles up to [`MAX_PROBE_WAIT`].
-const FIRST_PROBE_WAIT: Duration = Duration::from_secs(10);
-/// The longest wait between probes.
-const MAX_PROBE_WAIT: Duration = Duration::from_secs(600);
+/// The waits after probes that failed.
+const PROBE_WAITS: Waits = Waits::new(Duration::from_secs(10), Duration::from_secs(600));
 
 /// What a worker found when it looked at itself after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +45,15 @@ pub enum Evidence {
 }
 
 /// What a failure of this code says, with what the worker then found.
-pub fn evidence(code: &str, found: SelfCheck) -> Evidence {
+pub fn evidence(code: &FailureCode, found: SelfCheck) -> Evidence {
     match (code, found) {
         (_, SelfCheck::Failed) => Evidence::Machine,
         // No job can make these up: nothing was heard of the worker, or of the job; or the worker lost it by itself.
-        ("worker_lost" | "no_progress" | "stopped_unasked", _) => Evidence::Machine,
+        (FailureCode::WorkerLost | FailureCode::NoProgress | FailureCode::StoppedUnasked, _) => {
+            Evidence::Machine
+        }
         // The worker's own connection.
-        ("source_unreachable", _) => Evidence::Way,
+        (FailureCode::SourceUnreachable, _) => Evidence::Way,
         _ => Evidence::None,
     }
 }
@@ -66,7 +66,7 @@ pub struct Failed {
     /// When.
     pub at: DateTime<Utc>,
     /// The failure's code.
-    pub code: String,
+    pub code: FailureCode,
     /// What the worker then found.
     pub found: SelfCheck,
 }
@@ -182,13 +182,7 @@ fn fares(other: &Record, first: DateTime<Utc>, codes: &BTreeSet<&str>, now: Date
 /// The wait before the next probe, after so many failed ones, or probations without a success between: 10 s, doubling to
 /// 10 min; none after none.
 pub fn probe_wait(failures: u32) -> Duration {
-    match failures.checked_sub(1) {
-        None => Duration::ZERO,
-        Some(before) => {
-            let doubled = FIRST_PROBE_WAIT.saturating_mul(1_u32.checked_shl(before).unwrap_or(u32::MAX));
-            doubled.min(MAX_PROBE_WAIT)
-        }
-    }
+    PROBE_WAITS.after(failures)
 }
 
 #[cfg(test)]

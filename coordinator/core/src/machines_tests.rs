@@ -22,8 +22,12 @@ fn failing(codes: &[&str]) -> Record {
 }
 
 fn found(codes: &[&str], found: SelfCheck) -> Record {
-    let failed =
-        |(n, code): (i64, &&str)| Failed { job: JobId::generate(), at: at(n), code: (*code).into(), found };
+    let failed = |(n, code): (i64, &&str)| Failed {
+        job: JobId::generate(),
+        at: at(n),
+        code: code.parse().unwrap(),
+        found,
+    };
     Record { failures: (0..).zip(codes).map(failed).collect(), ..record() }
 }
 
@@ -129,7 +133,7 @@ fn an_ordinary_success_ends_probation() {
 fn probes_come_at_once_then_after_growing_waits() {
     let waits: Vec<u64> = (0..9).map(|n| probe_wait(n).as_secs()).collect();
     assert_eq!(waits, [0, 10, 20, 40, 80, 160, 320, 600, 600]);
-    assert_eq!(probe_wait(u32::MAX), MAX_PROBE_WAIT);
+    assert_eq!(probe_wait(u32::MAX), Duration::from_secs(600));
 }
 
 proptest! {
@@ -148,13 +152,13 @@ proptest! {
                 1 => record.failures.push(Failed {
                     job,
                     at: at(*when),
-                    code: "engine_lost".into(),
+                    code: FailureCode::EngineLost,
                     found: SelfCheck::Failed,
                 }),
                 _ => record.failures.push(Failed {
                     job,
                     at: at(*when),
-                    code: "source_unreachable".into(),
+                    code: FailureCode::SourceUnreachable,
                     found: SelfCheck::Passed,
                 }),
             }

@@ -4,6 +4,7 @@
 //! A handler says who may call it, validates, makes one call, converts. It never schedules.
 
 pub mod builds;
+mod health;
 pub mod logs;
 pub mod machines;
 pub mod publish;
@@ -43,8 +44,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<BuildServiceServer<builds::service::Builds>>().await;
-    health.set_serving::<WorkerServiceServer<work::Work>>().await;
+    tokio::spawn(health::tell(health, context.is_answered.subscribe(), shutdown.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()?;

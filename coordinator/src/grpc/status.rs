@@ -2,6 +2,7 @@
 
 use farm_store::StoreError;
 use farm_types::Invalid;
+use farm_types::chain::chain;
 use tonic::Status;
 
 use crate::blobs::FileError;
@@ -78,15 +79,8 @@ pub fn file(error: FileError) -> Status {
 
 /// Whether a disk, or somebody's share of it, is full.
 fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut below = Some(error);
-    while let Some(error) = below {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return matches!(
-                error.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            );
-        }
-        below = error.source();
-    }
-    false
+    let io = chain(error).find_map(|error| error.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| {
+        matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    })
 }

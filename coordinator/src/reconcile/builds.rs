@@ -17,8 +17,14 @@ use crate::context::Context;
 
 /// How often a pass begins.
 const TICK: Duration = Duration::from_secs(10);
-/// Objects are swept so often, and soon after sources were removed.
+/// Objects are swept so often, and sooner after sources were removed.
 const SWEEP: Duration = Duration::from_secs(24 * 3600);
+/// A sweep reads all that is needed. One that takes longer than `QUICK` is followed by a rest of so many times the excess.
+const REST: u32 = 50;
+const QUICK: Duration = Duration::from_secs(2);
+
+/// When the last sweep began, and how long it took.
+type Swept = Option<(Instant, Duration)>;
 
 /// Removes while leading, until `shutdown`.
 pub async fn run(
@@ -28,22 +34,25 @@ pub async fn run(
 ) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut swept: Option<Instant> = None;
+    let mut swept: Swept = None;
+    let mut freed = false;
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
         let pass = async {
-            match remove_old(&context, lead.epoch).await {
-                Ok(true) => swept = None,
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "old rows could not be removed; trying again"),
-            }
-            if swept.is_none_or(|at| at.elapsed() >= SWEEP) {
+            freed |= remove_old(&context, lead.epoch).await;
+            if is_sweep_due(swept, freed, Instant::now()) {
+                let begun = Instant::now();
                 match sweep(&context, lead.epoch).await {
-                    Ok(()) => swept = Some(Instant::now()),
+                    Ok(()) => (swept, freed) = (Some((begun, begun.elapsed())), false),
                     Err(error) => tracing::warn!(%error, "the sweep of sources broke off; trying again"),
                 }
             }
             if let Err(error) = bury(&context).await {
                 tracing::warn!(%error, "blobs could not be removed; trying again");
+            }
+            match context.store.analyse_what_grew().await {
+                Ok(tables) if tables.is_empty() => {}
+                Ok(tables) => tracing::debug!(?tables, "analysed"),
+                Err(error) => tracing::warn!(%error, "tables could not be analysed; trying again"),
             }
         };
         tokio::select! {
@@ -53,35 +62,95 @@ pub async fn run(
     }
 }
 
-/// Removes rows; true when objects may have become free.
-async fn remove_old(context: &Context, epoch: Epoch) -> farm_store::Result<bool> {
+fn is_sweep_due(swept: Swept, freed: bool, now: Instant) -> bool {
+    swept.is_none_or(|(begun, took)| {
+        let since = now.duration_since(begun);
+        since >= SWEEP || freed && since >= took.saturating_sub(QUICK) * REST
+    })
+}
+
+/// Removes rows; true when a source went, and so objects may have become free.
+///
+/// What an upload session that came to nothing leaves behind isn't worth a sweep: the daily one finds it.
+async fn remove_old(context: &Context, epoch: Epoch) -> bool {
     let (store, kept) = (&context.store, &context.config.retention);
-    if let Some(logs) = kept.logs() {
-        while store.remove_logs(epoch, logs, BATCH).await? > 0 {}
+    let mut freed = false;
+    // What one of them can't do must not keep the others from theirs.
+    let logs = async {
+        if let Some(logs) = kept.logs() {
+            while store.remove_logs(epoch, logs, BATCH).await? > 0 {}
+        }
+        Ok(())
+    };
+    told("logs", logs.await);
+    let outputs = async {
+        while store.remove_outputs(epoch, kept.outputs(), BATCH).await? > 0 {}
+        Ok(())
+    };
+    told("outputs", outputs.await);
+    told("builds", remove_builds(context, epoch).await);
+    told("upload sessions", store.forget_uploads(epoch, GRACE).await.map(drop));
+    let snapshots = async {
+        if let Some(snapshots) = kept.snapshots() {
+            while store.remove_snapshots(epoch, snapshots, BATCH).await? > 0 {
+                freed = true;
+            }
+        }
+        Ok(())
+    };
+    told("sources", snapshots.await);
+    let workers = async {
+        if let Some(gone) = kept.workers() {
+            for name in store.forget_workers(epoch, gone, BATCH).await? {
+                tracing::info!(worker.name = name, "removed: it was not there for retention.workers_days");
+            }
+        }
+        Ok(())
+    };
+    told("workers", workers.await);
+    freed
+}
+
+fn told(what: &str, done: farm_store::Result<()>) {
+    if let Err(error) = done {
+        tracing::warn!(%error, "old {what} could not be removed; trying again");
     }
-    while store.remove_outputs(epoch, kept.outputs(), BATCH).await? > 0 {}
-    if let Some(builds) = kept.builds() {
-        // Chains of retries go from their end.
-        loop {
-            let mut removed = 0;
-            for (project, execution) in store.removable_executions(builds, BATCH).await? {
-                match store.remove_execution(epoch, project, execution, builds).await {
-                    Ok(count) => removed += count,
-                    Err(StoreError::Stale(why)) => tracing::debug!(%execution, why, "not removed"),
-                    Err(error) => return Err(error),
+}
+
+/// Removes builds. Chains of retries go from their end.
+async fn remove_builds(context: &Context, epoch: Epoch) -> farm_store::Result<()> {
+    let Some(kept) = context.config.retention.builds() else { return Ok(()) };
+    loop {
+        let mut removed = 0;
+        for (project, execution) in context.store.removable_executions(kept, BATCH).await? {
+            match context.store.remove_execution(epoch, project, execution, kept).await {
+                Ok(count) => removed += count,
+                Err(StoreError::Stale(why)) => tracing::debug!(%execution, why, "not removed"),
+                Err(error) => {
+                    tracing::warn!(%execution, %error, "old builds could not be removed; trying again")
                 }
             }
-            if removed == 0 {
-                break;
-            }
-            tracing::info!(builds = removed, "old builds removed");
         }
-    }
-    let mut freed = store.forget_uploads(epoch, GRACE).await? > 0;
-    if let Some(snapshots) = kept.snapshots() {
-        while store.remove_snapshots(epoch, snapshots, BATCH).await? > 0 {
-            freed = true;
+        if removed == 0 {
+            return Ok(());
         }
+        tracing::info!(builds = removed, "old builds removed");
     }
-    Ok(freed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_comes_once_a_day_and_after_sources_went_but_never_takes_much_of_the_time() {
+        let begun = Instant::now();
+        let after =
+            |swept: Swept, freed, seconds| is_sweep_due(swept, freed, begun + Duration::from_secs(seconds));
+        assert!(after(None, false, 0));
+        let quick = Some((begun, Duration::from_millis(10)));
+        assert!(!after(quick, false, 3600) && after(quick, true, 10) && after(quick, false, 24 * 3600));
+        let slow = Some((begun, Duration::from_secs(60)));
+        assert!(!after(slow, true, 1800) && after(slow, true, 3000));
+    }
 }

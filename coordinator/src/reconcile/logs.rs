@@ -21,6 +21,8 @@ use crate::logs::frames::{FrameError, Packer};
 const TICK: Duration = Duration::from_secs(5);
 /// Attempts of one pass.
 const BATCH: i64 = 100;
+/// After so many in a row that the database or the blob store had no answer to, the pass ends.
+const SILENT: usize = 3;
 /// Chunks that are read at once.
 const CHUNKS: i64 = 16;
 /// A piece is closed when it holds so much, bytes: it lies in memory while it is made. A longer stream becomes several.
@@ -46,18 +48,25 @@ pub async fn run(
 
 async fn seal_some(context: &Context, epoch: Epoch, shutdown: &CancellationToken) -> Result<(), LogError> {
     let settled = Duration::from_secs(context.config.retention.seal_after_seconds);
+    let mut in_trouble = 0;
     for attempt in context.store.unsealed(settled, BATCH).await? {
         if shutdown.is_cancelled() {
             break;
         }
         match seal_one(context, epoch, attempt).await {
-            Ok(()) => {}
+            Ok(()) => in_trouble = 0,
             // A chunk more, or it was removed; the next pass sees it as it is.
             Err(LogError::Store(StoreError::Stale(why))) => {
                 tracing::debug!(attempt = %attempt.attempt, why, "not sealed");
             }
-            Err(LogError::Store(error)) if error.is_transient() => return Err(error.into()),
-            Err(LogError::Blobs(error)) => return Err(error.into()),
+            // It may be this one's own; after a few in a row it is the database, or the blob store.
+            Err(error @ (LogError::Blobs(_) | LogError::Store(StoreError::Unavailable(_)))) => {
+                in_trouble += 1;
+                if in_trouble >= SILENT {
+                    return Err(error);
+                }
+                tracing::warn!(attempt = %attempt.attempt, %error, "a log could not be sealed; trying again");
+            }
             // One that can't be sealed must not keep the others from it.
             Err(error) => tracing::error!(attempt = %attempt.attempt, %error, "a log can't be sealed"),
         }

@@ -1,43 +1,45 @@
 //! Who leads among the coordinators, and which workers the leader sets aside.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use farm_store::Store;
 use farm_store::machines::leader::{Epoch, Leadership, Outage};
+use farm_store::{Store, StoreError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Lead;
 use crate::context::Context;
 
-/// How long leadership lasts without renewal.
-const LEADER_TTL: Duration = Duration::from_secs(2);
-/// How often it is renewed, or looked for.
-const LEADER_TICK: Duration = Duration::from_millis(500);
-/// A gap between leaders that is longer than this was an outage of all coordinators.
-const OUTAGE: Duration = Duration::from_secs(3);
-
-/// Holds the leader row while it can, and tells the loops, until `shutdown`.
+/// Holds the leader row while it can, and tells the loops, until `shutdown`. In passing it says for all whether the
+/// database answers.
 pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, shutdown: CancellationToken) {
-    let outage = Outage { longer_than: OUTAGE, settles_within: context.config.limits.lease() };
-    let mut tick = tokio::time::interval(LEADER_TICK);
+    let times = context.config.leadership;
+    let mut tick = tokio::time::interval(times.renew());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut renewed = tokio::time::Instant::now();
-    let address = context.config.advertised();
+    let (mut renewed, mut answered, mut watches) = (Instant::now(), Instant::now(), Instant::now());
+    let (mut has_come, mut leads) = (false, false);
     while !shutdown.is_cancelled() {
         tokio::select! {
             _ = tick.tick() => {}
             () = shutdown.cancelled() => break,
         }
-        // First of all, so that nobody takes this coordinator's workers for orphans.
-        if let Err(error) =
-            context.store.register_coordinator(context.id, &address, context.secret.digest()).await
-        {
-            tracing::warn!(%error, "the database does not answer");
+        let asked = Instant::now();
+        if answered.elapsed() > times.silence() {
+            watches = asked;
         }
-        let asked = tokio::time::Instant::now();
-        match context.store.lead(context.id, LEADER_TTL, outage).await {
+        let outage = Outage {
+            longer_than: times.silence(),
+            watched: watches.elapsed(),
+            settles_within: context.config.limits.lease(),
+        };
+        let found = look(&context, &mut has_come, outage).await;
+        context.is_answered.send_if_modified(|was| std::mem::replace(was, found.is_ok()) != found.is_ok());
+        if let Ok(found) = &found {
+            answered = Instant::now();
+            leads = !matches!(found, Leadership::Other);
+        }
+        match found {
             Ok(Leadership::Kept { epoch, settling }) => {
                 renewed = asked;
                 let now = Some(Lead { epoch, settling });
@@ -53,19 +55,37 @@ pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, 
                     tracing::warn!("another coordinator leads now");
                 }
             }
+            Err(error @ StoreError::Conflict(_)) => {
+                tracing::error!(%error, "this coordinator ends");
+                break;
+            }
             Err(error) => {
-                tracing::warn!(%error, "leadership could not be renewed");
-                if renewed.elapsed() > LEADER_TTL {
+                tracing::warn!(%error, "the database does not answer");
+                // The loops rest until it does.
+                if renewed.elapsed() > times.fresh() {
                     lead.send_replace(None);
                 }
             }
         }
     }
-    if lead.send_replace(None).is_some()
-        && let Err(error) = context.store.resign(context.id).await
-    {
+    lead.send_replace(None);
+    if leads && let Err(error) = context.store.resign(context.id).await {
         tracing::warn!(%error, "leadership could not be given up; it ends by itself");
     }
+}
+
+/// Gives a sign of life, and looks who leads.
+async fn look(context: &Context, has_come: &mut bool, outage: Outage) -> farm_store::Result<Leadership> {
+    let (store, address) = (&context.store, context.config.advertised());
+    // First of all, so that nobody takes this coordinator's workers for orphans.
+    store.register_coordinator(context.id, &address, context.secret.digest()).await?;
+    if !*has_come {
+        if store.succeed(context.id, &address).await? {
+            tracing::info!("the coordinator that led was here; nobody waits for it");
+        }
+        *has_come = true;
+    }
+    store.lead(context.id, context.config.leadership.lease(), outage).await
 }
 
 /// Sets workers aside that do not stop what they are told to.

@@ -10,6 +10,7 @@ pub mod builds;
 pub mod logs;
 pub mod machines;
 pub mod publish;
+mod put_off;
 mod sources;
 pub mod work;
 

@@ -10,6 +10,7 @@ use farm_store::sources::sweep::{Removal, Swept};
 use farm_types::snapshot::{Folder, Node};
 use farm_types::{Digest, ProjectId};
 
+use crate::blobs::is_unanswered;
 use crate::context::Context;
 
 /// Rows of one transaction.
@@ -33,30 +34,42 @@ pub(super) enum SweepError {
 /// Removes the objects that no source needs, of all projects, and dooms the blobs that no row needs.
 pub(super) async fn sweep(context: &Context, epoch: Epoch) -> Result<(), SweepError> {
     for project in context.store.projects_with_objects().await? {
-        let mut walk = Walk { context, project, met: HashSet::new() };
-        walk.below(context.store.needed_roots(project).await?).await?;
-        let mut removed = 0;
-        // Those that unfold to most first: what names others goes before, or together with, what it names.
-        let mut rest: Vec<Swept> = context.store.all_objects(project).await?;
-        rest.retain(|object| !walk.met.contains(&object.digest));
-        while !rest.is_empty() {
-            let batch: Vec<Digest> = rest.iter().take(OBJECTS).map(|object| object.digest).collect();
-            match context.store.remove_objects(epoch, project, &batch).await? {
-                Removal::Done => {
-                    removed += batch.len();
-                    rest.drain(..batch.len());
-                }
-                // Somebody has it again, with all that is below it.
-                Removal::Wanted(roots) => {
-                    walk.below(roots).await?;
-                    rest.retain(|object| !walk.met.contains(&object.digest));
-                }
+        match sweep_project(context, epoch, project).await {
+            Ok(()) => {}
+            // It costs this project only: what is below that folder isn't known, so nothing of it goes.
+            Err(error @ SweepError::Folder(..)) => {
+                tracing::error!(%project, %error, "the sources of a project can't be swept");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // What lay in packs, and what was written and never noted.
+    while context.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
+    Ok(())
+}
+
+async fn sweep_project(context: &Context, epoch: Epoch, project: ProjectId) -> Result<(), SweepError> {
+    let mut walk = Walk { context, project, met: HashSet::new() };
+    walk.below(context.store.needed_roots(project).await?).await?;
+    let mut removed = 0;
+    // Those that unfold to most first: what names others goes before, or together with, what it names.
+    let mut rest: Vec<Swept> = context.store.all_objects(project).await?;
+    rest.retain(|object| !walk.met.contains(&object.digest));
+    while !rest.is_empty() {
+        let batch: Vec<Digest> = rest.iter().take(OBJECTS).map(|object| object.digest).collect();
+        match context.store.remove_objects(epoch, project, &batch).await? {
+            Removal::Done => {
+                removed += batch.len();
+                rest.drain(..batch.len());
+            }
+            // Somebody has it again, with all that is below it.
+            Removal::Wanted(roots) => {
+                walk.below(roots).await?;
+                rest.retain(|object| !walk.met.contains(&object.digest));
             }
         }
-        tracing::debug!(%project, removed, kept = walk.met.len(), "sources swept");
     }
-    // What lay in packs, and what was written and never noted. All old names are looked at, so not on every pass.
-    while context.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
+    tracing::debug!(%project, removed, kept = walk.met.len(), "sources swept");
     Ok(())
 }
 
@@ -100,16 +113,25 @@ impl Walk<'_> {
     }
 }
 
-/// Removes the bytes of the doomed.
+/// Removes the bytes of the doomed. One that can't be removed keeps none of the others.
 pub(super) async fn bury(context: &Context) -> Result<(), SweepError> {
     loop {
-        let doomed = context.store.doomed(BATCH).await?;
-        if doomed.is_empty() {
-            return Ok(());
+        let (mut gone, mut trouble) = (Vec::new(), None);
+        for blob in context.store.doomed(BATCH).await? {
+            match context.blobs.bury(&blob).await {
+                Ok(()) => gone.push(blob),
+                Err(error) if is_unanswered(&error) => {
+                    trouble = Some(error);
+                    break;
+                }
+                Err(error) => trouble = Some(error),
+            }
         }
-        for blob in &doomed {
-            context.blobs.bury(blob).await?;
+        context.store.buried(&gone).await?;
+        match trouble {
+            Some(error) => return Err(error.into()),
+            None if gone.is_empty() => return Ok(()),
+            None => {}
         }
-        context.store.buried(&doomed).await?;
     }
 }

@@ -1,11 +1,12 @@
 //! Taking a manifest out of a registry (OCI distribution-spec v1.1, "Deleting Manifests").
 //!
-//! The client that farm uses for all else can't do that, so this is the one request that farm makes by itself. Tokens are
+//! The client that gets farm's other tokens knows no such scope, so this one is got here. Tokens are
 //! as the distribution project's "Token Authentication Specification" has them, with the scope `delete`.
 
 use std::sync::PoisonError;
 
-use farm_types::{Digest, Repository};
+use farm_types::chain::in_short;
+use farm_types::{Digest, FailureCode, Repository};
 use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
@@ -56,7 +57,9 @@ impl Registries {
                 client.get(&challenge.realm).query(&[("service", &challenge.service), ("scope", &scope)]);
             let answer = send(repository, self.with_login(host, asked)).await?;
             if answer.status().is_success() {
-                let token: Token = answer.json().await.map_err(|error| unreachable(repository, &error))?;
+                let body = bounded_body(answer).await.map_err(|error| unreachable(repository, &error))?;
+                let token: Token = serde_json::from_slice(&body)
+                    .map_err(|error| RegistryError::rejected(repository, format!("its token: {error}")))?;
                 let token = if token.token.is_empty() { token.access_token } else { token.token };
                 response = send(repository, client.delete(&url).bearer_auth(token)).await?;
             }
@@ -68,7 +71,7 @@ impl Registries {
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => Ok(Deleted::NotAllowed),
             StatusCode::BAD_REQUEST if says_unsupported(response).await => Ok(Deleted::NotAllowed),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(RegistryError {
-                code: "registry_auth",
+                code: FailureCode::RegistryAuth,
                 message: format!(
                     "{host} doesn't let farm delete in {} ({status}); give the user of [registries.\"{host}\"] the right \
                      to delete, or set retention.unpublished_hours to 0",
@@ -77,7 +80,7 @@ impl Registries {
             }),
             _ if status.is_server_error() || [408, 425, 429].contains(&status.as_u16()) => {
                 Err(RegistryError {
-                    code: "registry_unavailable",
+                    code: FailureCode::RegistryUnavailable,
                     message: format!("{host} can't be reached or has trouble: it answered {status}"),
                 })
             }
@@ -85,7 +88,7 @@ impl Registries {
         }
     }
 
-    fn with_login(&self, host: &str, request: RequestBuilder) -> RequestBuilder {
+    pub(super) fn with_login(&self, host: &str, request: RequestBuilder) -> RequestBuilder {
         match self.known.get(host) {
             Some(known) if !known.username.is_empty() => {
                 request.basic_auth(&known.username, Some(&known.password))
@@ -100,13 +103,24 @@ impl Registries {
         if let Some(client) = clients.get(host) {
             return Ok(client.clone());
         }
+        let client = self.http_client(repository, reqwest::redirect::Policy::none())?;
+        clients.insert(host.to_owned(), client.clone());
+        Ok(client)
+    }
+
+    /// A client for a registry, with its own CA if it has one.
+    pub(super) fn http_client(
+        &self,
+        repository: &Repository,
+        redirects: reqwest::redirect::Policy,
+    ) -> Result<Client, RegistryError> {
         let rejected = |why: String| RegistryError::rejected(repository, why);
         let mut builder = Client::builder()
             .connect_timeout(CONNECT)
-            .timeout(self.timeout)
-            .redirect(reqwest::redirect::Policy::none())
+            .redirect(redirects)
             .user_agent(concat!("farm/", env!("CARGO_PKG_VERSION")));
-        if let Some(file) = self.known.get(host).and_then(|registry| registry.ca_file.as_ref()) {
+        let known = self.known.get(repository.registry());
+        if let Some(file) = known.and_then(|registry| registry.ca_file.as_ref()) {
             let pem = std::fs::read(file)
                 .map_err(|error| rejected(format!("CA file {:?}: {error}", file.display())))?;
             for certificate in
@@ -115,9 +129,7 @@ impl Registries {
                 builder = builder.add_root_certificate(certificate);
             }
         }
-        let client = builder.build().map_err(|error| rejected(error.to_string()))?;
-        clients.insert(host.to_owned(), client.clone());
-        Ok(client)
+        builder.build().map_err(|error| rejected(error.to_string()))
     }
 }
 
@@ -126,7 +138,7 @@ async fn send(repository: &Repository, request: RequestBuilder) -> Result<Respon
 }
 
 fn unreachable(repository: &Repository, error: &reqwest::Error) -> RegistryError {
-    let why = super::error::innermost(error);
+    let why = in_short(error);
     if error.is_builder() {
         return RegistryError::rejected(repository, format!("no request can be sent to it: {why}"));
     }
@@ -134,12 +146,27 @@ fn unreachable(repository: &Repository, error: &reqwest::Error) -> RegistryError
         return RegistryError::no_tls(repository, &why);
     }
     let message = format!("{} can't be reached or has trouble: {why}", repository.registry());
-    RegistryError { code: "registry_unavailable", message }
+    RegistryError { code: FailureCode::RegistryUnavailable, message }
+}
+
+/// The beginning of an answer: tokens and refusals are short.
+async fn bounded_body(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
+    const MOST: usize = 64 * 1024;
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        let room = MOST - body.len();
+        body.extend_from_slice(&piece[..piece.len().min(room)]);
+        if body.len() >= MOST {
+            break;
+        }
+    }
+    Ok(body)
 }
 
 /// Whether a refusal says that deletion is not supported, as some registries do with 400.
 async fn says_unsupported(response: Response) -> bool {
-    response.text().await.is_ok_and(|text| text.contains("UNSUPPORTED"))
+    let body = bounded_body(response).await.unwrap_or_default();
+    String::from_utf8_lossy(&body).contains("UNSUPPORTED")
 }
 
 /// Where to get a token (RFC 6750, section 3).
@@ -192,10 +219,10 @@ mod tests {
         assert_eq!(answered("405 Method Not Allowed", unsupported).await.unwrap(), Deleted::NotAllowed);
         assert_eq!(answered("400 Bad Request", unsupported).await.unwrap(), Deleted::NotAllowed);
         let code = async |status: &str| answered(status, "").await.unwrap_err().code;
-        assert_eq!(code("400 Bad Request").await, "registry_rejected");
-        assert_eq!(code("403 Forbidden").await, "registry_auth");
-        assert_eq!(code("429 Too Many Requests").await, "registry_unavailable");
-        assert_eq!(code("503 Service Unavailable").await, "registry_unavailable");
+        assert_eq!(code("400 Bad Request").await, FailureCode::RegistryRejected);
+        assert_eq!(code("403 Forbidden").await, FailureCode::RegistryAuth);
+        assert_eq!(code("429 Too Many Requests").await, FailureCode::RegistryUnavailable);
+        assert_eq!(code("503 Service Unavailable").await, FailureCode::RegistryUnavailable);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! What goes wrong with a registry, by what follows from it.
 
-use farm_types::{Cause, Failure, Repository};
+use farm_types::chain::{chain, in_short};
+use farm_types::{Cause, Failure, FailureCode, Repository};
 use oci_distribution::errors::{OciDistributionError, OciErrorCode};
 
 /// An error of a registry.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct RegistryError {
-    /// A stable word: `registry_auth`, `registry_rejected`, `repository_missing` or `registry_unavailable`.
-    pub code: &'static str,
+    /// What it makes of a publication: whether the registry is away, refuses, or has no such repository.
+    pub code: FailureCode,
     /// For a person.
     pub message: String,
 }
@@ -16,20 +17,44 @@ pub struct RegistryError {
 impl RegistryError {
     /// The registry answered, and means no.
     pub fn rejected(repository: &Repository, why: impl Into<String>) -> Self {
-        let message = format!("{} did not take {}: {}", repository.registry(), repository.name(), why.into());
-        Self { code: "registry_rejected", message }
+        let why = said(&why.into());
+        let message = format!("{} did not take {}: {why}", repository.registry(), repository.name());
+        Self { code: FailureCode::RegistryRejected, message }
     }
 
     /// The registry answered, with something that nobody can use.
     pub(super) fn unusable(repository: &Repository, why: &str) -> Self {
+        let why = said(why);
         let message = format!("{} has something else there than an image: {why}", repository.registry());
-        Self { code: "registry_rejected", message }
+        Self { code: FailureCode::RegistryRejected, message }
     }
 
     /// The registry took too long.
     pub(super) fn timeout(repository: &Repository, limit: std::time::Duration) -> Self {
         let message = format!("{} did not answer within {} s", repository.registry(), limit.as_secs());
-        Self { code: "registry_unavailable", message }
+        Self { code: FailureCode::RegistryUnavailable, message }
+    }
+
+    /// The registry began to answer, and took too long.
+    pub(super) fn unended(repository: &Repository, limit: std::time::Duration) -> Self {
+        let message =
+            format!("{} did not end its answer within {} s", repository.registry(), limit.as_secs());
+        Self { code: FailureCode::RegistryUnavailable, message }
+    }
+
+    /// The registry says more than farm reads. That may pass: what goes wrong between farm and a registry can send
+    /// anything, and a build is not to fail as its user's mistake by it.
+    pub(super) fn too_long(repository: &Repository, most: usize) -> Self {
+        let (registry, name) = (repository.registry(), repository.name());
+        let message = format!("{registry} says too much of {name}: its answer is longer than {most} bytes");
+        Self { code: FailureCode::RegistryUnavailable, message }
+    }
+
+    /// The registry knows no such repository.
+    pub(super) fn missing(repository: &Repository) -> Self {
+        let (registry, name) = (repository.registry(), repository.name());
+        let message = format!("{registry} has no repository {name}; make it there first");
+        Self { code: FailureCode::RepositoryMissing, message }
     }
 
     /// The registry and farm don't come to TLS with each other, which waiting doesn't mend.
@@ -40,18 +65,18 @@ impl RegistryError {
              [registries.\"{registry}\"] in the coordinator's configuration, and if its certificate is of a CA of its own, \
              ca_file"
         );
-        Self { code: "registry_rejected", message }
+        Self { code: FailureCode::RegistryRejected, message }
     }
 
     /// True when it may pass by itself.
     pub fn is_transient(&self) -> bool {
-        self.code == "registry_unavailable"
+        self.code == FailureCode::RegistryUnavailable
     }
 
     /// The failure that it makes of a publication.
     pub fn failure(&self) -> Failure {
         let cause = if self.is_transient() { Cause::Infrastructure } else { Cause::User };
-        Failure::new(cause, self.code, self.message.clone())
+        Failure::new(cause, self.code.clone(), self.message.clone())
     }
 
     /// Absence as `None`, all else as an error.
@@ -80,15 +105,15 @@ impl RegistryError {
     pub(super) fn of(repository: &Repository, error: OciDistributionError) -> Self {
         let (registry, name) = (repository.registry(), repository.name());
         let auth = |why: String| Self {
-            code: "registry_auth",
+            code: FailureCode::RegistryAuth,
             message: format!(
                 "{registry} refuses access to {name} ({why}); set username and password for \
                  [registries.\"{registry}\"] in the coordinator's configuration"
             ),
         };
         let unavailable = |why: String| Self {
-            code: "registry_unavailable",
-            message: format!("{registry} can't be reached or has trouble: {why}"),
+            code: FailureCode::RegistryUnavailable,
+            message: format!("{registry} can't be reached or has trouble: {}", said(&why)),
         };
         match error {
             OciDistributionError::UnauthorizedError { .. } => auth("401 unauthorized".to_owned()),
@@ -107,10 +132,7 @@ impl RegistryError {
             {
                 unavailable(format!("it answered {code} {}", first_line(&message)))
             }
-            OciDistributionError::ServerError { code: 404, .. } => Self {
-                code: "repository_missing",
-                message: format!("{registry} has no repository {name}; make it there first"),
-            },
+            OciDistributionError::ServerError { code: 404, .. } => Self::missing(repository),
             OciDistributionError::ServerError { code, message, .. } => {
                 Self::rejected(repository, format!("it answered {code} {}", first_line(&message)))
             }
@@ -133,11 +155,11 @@ impl RegistryError {
             }
             // No request could be made of it, and none ever will.
             OciDistributionError::RequestError(error) if error.is_builder() => {
-                Self::rejected(repository, format!("no request can be sent to it: {}", innermost(&error)))
+                Self::rejected(repository, format!("no request can be sent to it: {}", in_short(&error)))
             }
             OciDistributionError::RequestError(error) => match tls_trouble(&error) {
                 Some(why) => Self::no_tls(repository, &why),
-                None => unavailable(innermost(&error)),
+                None => unavailable(in_short(&error)),
             },
             OciDistributionError::IoError(error) => unavailable(error.to_string()),
             other => Self::rejected(repository, other.to_string()),
@@ -147,14 +169,7 @@ impl RegistryError {
 
 /// What TLS has against the other side, if that is what went wrong.
 pub(super) fn tls_trouble(error: &reqwest::Error) -> Option<String> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(tls) = tls_within(error) {
-            return Some(tls.to_string());
-        }
-        cause = error.source();
-    }
-    None
+    chain(error).find_map(tls_within).map(ToString::to_string)
 }
 
 /// The system's errors don't give what they hold as their source, and hold each other.
@@ -163,24 +178,21 @@ fn tls_within<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a ru
     error.downcast_ref().or_else(held)
 }
 
-/// The cause at the bottom: "connection refused" rather than "error sending request".
-pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    let Some(error) = error.downcast_ref::<std::io::Error>() else { return error.to_string() };
-    // In words, without the number that the system has for it, where there is a word.
-    match error.kind() {
-        std::io::ErrorKind::Other => error.to_string(),
-        kind if format!("{kind:?}") == "Uncategorized" => error.to_string(),
-        kind => kind.to_string(),
-    }
+/// The first line of what a registry said.
+fn first_line(text: &str) -> String {
+    said(text.lines().next().unwrap_or_default())
 }
 
-/// The first line, cut, without what a terminal or a database would choke on.
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect()
+/// What a registry said, cut, on one line, without what a terminal or a database would choke on.
+pub(super) fn said(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let plain = |c: char| if c.is_whitespace() { Some(' ') } else { (!c.is_control()).then_some(c) };
+    let mut plain = text.chars().filter_map(plain);
+    let mut cut: String = plain.by_ref().take(LONGEST).collect();
+    if plain.next().is_some() {
+        cut.push('…');
+    }
+    cut
 }
 
 #[cfg(test)]
@@ -197,23 +209,34 @@ mod tests {
             RegistryError::of(&repository, OciDistributionError::RegistryError { envelope, url }).code
         };
         for (said, code) in [
-            ("UNKNOWN", "registry_unavailable"),
-            ("UNAVAILABLE", "registry_unavailable"),
-            ("TOOMANYREQUESTS", "registry_unavailable"),
-            ("MANIFEST_INVALID", "registry_rejected"),
-            ("SOMETHING_ELSE", "registry_rejected"),
-            ("DENIED", "registry_auth"),
+            ("UNKNOWN", FailureCode::RegistryUnavailable),
+            ("UNAVAILABLE", FailureCode::RegistryUnavailable),
+            ("TOOMANYREQUESTS", FailureCode::RegistryUnavailable),
+            ("MANIFEST_INVALID", FailureCode::RegistryRejected),
+            ("SOMETHING_ELSE", FailureCode::RegistryRejected),
+            ("DENIED", FailureCode::RegistryAuth),
         ] {
             assert_eq!(code_of(said), code, "{said}");
         }
     }
 
     #[test]
-    fn the_systems_errors_are_told_in_words() {
-        let refused = std::io::Error::from_raw_os_error(111);
-        assert_eq!(innermost(&refused), "connection refused");
-        assert_eq!(innermost(&std::io::Error::other("just so")), "just so");
-        // An error number that Rust has no kind for.
-        assert!(innermost(&std::io::Error::from_raw_os_error(92)).contains("92"));
+    fn what_a_registry_says_fits_into_the_database_and_on_a_line() {
+        let repository: Repository = "localhost:1/x".parse().unwrap();
+        let noise = format!("a\u{0}b\n\u{1b}[2J{}", "x".repeat(100_000));
+        let body = serde_json::json!({"errors": [{"code": "MANIFEST_INVALID", "message": noise}, {"code": "X", "message": noise}]});
+        let envelope = || serde_json::from_value(body.clone()).unwrap();
+        let url = || "http://localhost:1/v2/x".to_owned();
+        for error in [
+            OciDistributionError::RegistryError { envelope: envelope(), url: url() },
+            OciDistributionError::ServerError { code: 400, url: url(), message: noise.clone() },
+            OciDistributionError::ServerError { code: 503, url: url(), message: noise.clone() },
+            OciDistributionError::AuthenticationFailure(noise.clone()),
+            OciDistributionError::SpecViolationError(noise.clone()),
+        ] {
+            let message = RegistryError::of(&repository, error).failure().message;
+            assert!(message.contains("ab") && message.len() < 600, "{message:?}");
+            assert!(!message.contains(char::is_control), "{message:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What farm understands of an image: enough to know that it is the platform that it should be.
 
 use farm_core::publish::{Child, Descriptor, IndexDocument, OCI_INDEX, is_index, split};
-use farm_types::{Cause, Digest, Failure, Platform, Repository};
+use farm_types::{Cause, Digest, Failure, FailureCode, Platform, Repository};
 use serde::Deserialize;
 
 use super::{Manifest, Registries, RegistryError};
@@ -140,7 +140,7 @@ impl Registries {
         if found != *platform {
             return Err(ChildError::Wrong(Failure::new(
                 Cause::User,
-                "wrong_platform",
+                FailureCode::WrongPlatform,
                 format!(
                     "the image built for {platform} says that it is {found}: a base image in the Dockerfile \
                      has that platform only; name one that has {platform}"
@@ -156,7 +156,7 @@ impl Registries {
         let manifest = self.manifest(repository, &digest.to_string()).await?.ok_or_else(|| {
             ChildError::Missing(Failure::new(
                 Cause::Infrastructure,
-                "pushed_image_missing",
+                FailureCode::PushedImageMissing,
                 format!("{repository}@{digest} was pushed but is not there any more; submit the build again"),
             ))
         })?;
@@ -171,7 +171,7 @@ impl Registries {
 fn wrong(repository: &Repository, digest: Digest, why: &str) -> ChildError {
     ChildError::Wrong(Failure::new(
         Cause::Bug,
-        "pushed_image_wrong",
+        FailureCode::PushedImageWrong,
         format!("{repository}@{digest} can't be merged: {why}"),
     ))
 }

@@ -7,8 +7,9 @@ mod delete;
 mod error;
 pub mod image;
 pub mod inspect;
+mod requests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use farm_types::{Digest, Invalid, RegistryHost, Repository};
 use oci_distribution::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_distribution::secrets::RegistryAuth;
 use oci_distribution::{Client, Reference, RegistryOperation};
+use reqwest::Method;
 
+use self::requests::{Asked, Grants, MAX_MANIFEST, MAX_TAGS};
 use crate::config::Registry;
 pub use delete::Deleted;
 pub use error::RegistryError;
@@ -27,6 +30,16 @@ pub use error::RegistryError;
 const CONNECT: Duration = Duration::from_secs(10);
 /// What farm reads.
 const ACCEPTED: &[&str] = &[OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
+
+/// The pages of one list of tags may take so many times as long as one request.
+const LISTING: u32 = 4;
+
+/// A page of tags.
+#[derive(serde::Deserialize)]
+struct Tags {
+    /// Some registries write null for none.
+    tags: Option<Vec<String>>,
+}
 
 /// A manifest as it came.
 #[derive(Debug, Clone)]
@@ -44,47 +57,14 @@ struct Call {
     auth: RegistryAuth,
 }
 
-/// Takes bytes up to a limit.
-struct Bounded {
-    bytes: Vec<u8>,
-    limit: u64,
-}
-
-impl tokio::io::AsyncWrite for Bounded {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-        more: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        let sum = u64::try_from(self.bytes.len() + more.len()).unwrap_or(u64::MAX);
-        if sum > self.limit {
-            return std::task::Poll::Ready(Err(std::io::Error::other("it is longer than it may be")));
-        }
-        self.bytes.extend_from_slice(more);
-        std::task::Poll::Ready(Ok(more.len()))
-    }
-
-    fn poll_flush(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-}
-
 /// The registries that farm talks to, each with its credentials.
 pub struct Registries {
     known: BTreeMap<String, Registry>,
     timeout: Duration,
     clients: Mutex<HashMap<String, Arc<Client>>>,
     deleters: Mutex<HashMap<String, reqwest::Client>>,
+    readers: Mutex<HashMap<String, reqwest::Client>>,
+    grants: Mutex<Grants>,
     /// Of registries without a login: whether they let anybody in (true), or only with a token.
     open: Mutex<HashMap<String, bool>>,
 }
@@ -101,11 +81,15 @@ impl Registries {
     /// # Errors
     /// A CA file can't be read.
     pub fn new(known: BTreeMap<String, Registry>, timeout: Duration) -> Result<Self, Invalid> {
+        // What makes clients here takes the process's provider, and in tests nobody has chosen one before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let registries = Self {
             known,
             timeout,
             clients: Mutex::default(),
             deleters: Mutex::default(),
+            readers: Mutex::default(),
+            grants: Mutex::default(),
             open: Mutex::default(),
         };
         for host in registries.known.keys() {
@@ -145,18 +129,17 @@ impl Registries {
         repository: &Repository,
         at: &str,
     ) -> Result<Option<Manifest>, RegistryError> {
-        self.call(repository, at, |call: Call| async move {
-            match call.client.pull_manifest_raw(&call.reference, &call.auth, ACCEPTED).await {
-                Ok((bytes, _digest)) => {
-                    let media_type = image::media_type(&bytes).map_err(|why| {
-                        RegistryError::rejected(repository, format!("{at} is no manifest: {why}"))
-                    })?;
-                    Ok(Some(Manifest { bytes: bytes.to_vec(), media_type }))
-                }
-                Err(error) => RegistryError::or_absent(repository, error),
-            }
-        })
-        .await
+        let path = format!("manifests/{at}");
+        let asked = Asked { accept: ACCEPTED, ..Asked::get(&path, MAX_MANIFEST) };
+        let Some(answer) = self.ask(repository, &asked).await? else { return Ok(None) };
+        let rejected = |why: String| RegistryError::rejected(repository, why);
+        let media_type =
+            image::media_type(&answer.body).map_err(|why| rejected(format!("{at} is no manifest: {why}")))?;
+        let is_other = |digest: Digest| Digest::of(&answer.body) != digest;
+        if at.parse().is_ok_and(is_other) {
+            return Err(rejected(format!("it gives other bytes for {at}")));
+        }
+        Ok(Some(Manifest { bytes: answer.body, media_type }))
     }
 
     /// What a tag or digest points to; `None` when it isn't there.
@@ -164,16 +147,16 @@ impl Registries {
     /// # Errors
     /// The registry refuses or can't be reached.
     pub async fn head(&self, repository: &Repository, at: &str) -> Result<Option<Digest>, RegistryError> {
-        self.call(repository, at, |call: Call| async move {
-            match call.client.fetch_manifest_digest(&call.reference, &call.auth).await {
-                Ok(digest) => digest
-                    .parse()
-                    .map(Some)
-                    .map_err(|e: Invalid| RegistryError::rejected(repository, e.to_string())),
-                Err(error) => RegistryError::or_absent(repository, error),
-            }
-        })
-        .await
+        let path = format!("manifests/{at}");
+        let asked = Asked { method: Method::HEAD, accept: ACCEPTED, ..Asked::get(&path, MAX_MANIFEST) };
+        let Some(answer) = self.ask(repository, &asked).await? else { return Ok(None) };
+        let Some(digest) = answer.headers.get("Docker-Content-Digest") else {
+            // It need not say it.
+            let manifest = self.manifest(repository, at).await?;
+            return Ok(manifest.map(|manifest| Digest::of(&manifest.bytes)));
+        };
+        let digest = digest.to_str().unwrap_or_default();
+        digest.parse().map(Some).map_err(|e: Invalid| RegistryError::rejected(repository, e.to_string()))
     }
 
     /// Puts a manifest under a digest or tag.
@@ -189,22 +172,13 @@ impl Registries {
     ) -> Result<(), RegistryError> {
         let media_type = http::HeaderValue::from_str(media_type)
             .map_err(|e| RegistryError::rejected(repository, e.to_string()))?;
-        self.call(repository, at, |call: Call| {
-            let media_type = media_type.clone();
-            async move {
-                call.client.store_auth_if_needed(call.reference.resolve_registry(), &call.auth).await;
-                call.client
-                    .auth(&call.reference, &call.auth, RegistryOperation::Push)
-                    .await
-                    .map_err(|error| RegistryError::of(repository, error))?;
-                call.client
-                    .push_manifest_raw(&call.reference, bytes.to_vec(), media_type)
-                    .await
-                    .map(drop)
-                    .map_err(|error| RegistryError::of(repository, error))
-            }
-        })
-        .await
+        let path = format!("manifests/{at}");
+        let body = Some((bytes.to_vec(), media_type));
+        let asked = Asked { method: Method::PUT, body, ..Asked::get(&path, MAX_TAGS) };
+        match self.ask(repository, &asked).await? {
+            Some(_) => Ok(()),
+            None => Err(RegistryError::missing(repository)),
+        }
     }
 
     /// Some of the repository's tags, at most `limit`, as its registry orders them.
@@ -212,13 +186,24 @@ impl Registries {
     /// # Errors
     /// The registry refuses or can't be reached.
     pub async fn tags(&self, repository: &Repository, limit: usize) -> Result<Vec<String>, RegistryError> {
-        self.call(repository, "latest", |call: Call| async move {
-            match call.client.list_tags(&call.reference, &call.auth, Some(limit), None).await {
-                Ok(answer) => Ok(answer.tags),
-                Err(error) => RegistryError::or_absent(repository, error).map(Option::unwrap_or_default),
-            }
-        })
-        .await
+        self.page(repository, limit, None).await
+    }
+
+    /// A page of the repository's tags (distribution-spec v1.1, "Listing Tags").
+    async fn page(
+        &self,
+        repository: &Repository,
+        limit: usize,
+        last: Option<&str>,
+    ) -> Result<Vec<String>, RegistryError> {
+        let limit = limit.to_string();
+        let mut query = vec![("n", limit.as_str())];
+        query.extend(last.map(|last| ("last", last)));
+        let asked = Asked { query: &query, ..Asked::get("tags/list", MAX_TAGS) };
+        let Some(answer) = self.ask(repository, &asked).await? else { return Ok(Vec::new()) };
+        let page: Tags = serde_json::from_slice(&answer.body)
+            .map_err(|error| RegistryError::rejected(repository, format!("its list of tags: {error}")))?;
+        Ok(page.tags.unwrap_or_default())
     }
 
     /// All of the repository's tags, unless there are more than `most`.
@@ -230,31 +215,25 @@ impl Registries {
         repository: &Repository,
         most: usize,
     ) -> Result<Option<Vec<String>>, RegistryError> {
+        let listed = tokio::time::timeout(self.timeout * LISTING, self.pages(repository, most)).await;
+        listed.unwrap_or_else(|_| Err(RegistryError::unended(repository, self.timeout * LISTING)))
+    }
+
+    async fn pages(
+        &self,
+        repository: &Repository,
+        most: usize,
+    ) -> Result<Option<Vec<String>>, RegistryError> {
         const PAGE: usize = 1000;
-        let mut all: Vec<String> = Vec::new();
+        let (mut all, mut known) = (Vec::<String>::new(), HashSet::<String>::new());
         loop {
-            let last = all.last().cloned();
-            let page = self
-                .call(repository, "latest", |call: Call| {
-                    let last = last.clone();
-                    async move {
-                        let asked =
-                            call.client.list_tags(&call.reference, &call.auth, Some(PAGE), last.as_deref());
-                        match asked.await {
-                            Ok(answer) => Ok(answer.tags),
-                            Err(error) => {
-                                RegistryError::or_absent(repository, error).map(Option::unwrap_or_default)
-                            }
-                        }
-                    }
-                })
-                .await?;
+            let page = self.page(repository, PAGE, all.last().map(String::as_str)).await?;
             // A registry that knows no pages gives all at once, and the same again.
-            let new: Vec<String> = page.into_iter().filter(|tag| !all.contains(tag)).collect();
-            if new.is_empty() {
+            let before = all.len();
+            all.extend(page.into_iter().filter(|tag| known.insert(tag.clone())));
+            if all.len() == before {
                 return Ok(Some(all));
             }
-            all.extend(new);
             if all.len() > most {
                 return Ok(None);
             }
@@ -271,19 +250,12 @@ impl Registries {
         digest: Digest,
         limit: u64,
     ) -> Result<Vec<u8>, RegistryError> {
-        let at = digest.to_string();
-        let at = at.as_str();
-        let bytes = self
-            .call(repository, at, |call: Call| async move {
-                call.client.store_auth_if_needed(call.reference.resolve_registry(), &call.auth).await;
-                let mut bytes = Bounded { bytes: Vec::new(), limit };
-                call.client
-                    .pull_blob(&call.reference, at, &mut bytes)
-                    .await
-                    .map_err(|error| RegistryError::of(repository, error))?;
-                Ok(bytes.bytes)
-            })
-            .await?;
+        let path = format!("blobs/{digest}");
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let answer = self.ask(repository, &Asked::get(&path, most)).await?;
+        let bytes = answer
+            .ok_or_else(|| RegistryError::rejected(repository, format!("it has no blob {digest}")))?
+            .body;
         if Digest::of(&bytes) == digest {
             Ok(bytes)
         } else {
@@ -315,32 +287,6 @@ impl Registries {
 
     fn forget_client(&self, host: &str) {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
-    }
-
-    /// Makes one call, bounded in time. A refused login is tried once more with a new client: the client keeps
-    /// tokens until their last second, and a registry may forget them before.
-    async fn call<T, F>(
-        &self,
-        repository: &Repository,
-        at: &str,
-        make: impl Fn(Call) -> F,
-    ) -> Result<T, RegistryError>
-    where
-        F: Future<Output = Result<T, RegistryError>>,
-    {
-        self.learn(repository, at).await?;
-        let first = self.bounded(repository, make(self.prepare(repository, at)?)).await;
-        if !first.as_ref().is_err_and(|error| error.code == "registry_auth") {
-            return first;
-        }
-        self.forget_client(repository.registry());
-        // One that was open may not be any more.
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(repository.registry().to_owned())
-            .and_modify(|open| *open = false);
-        self.bounded(repository, make(self.prepare(repository, at)?)).await
     }
 
     async fn bounded<T>(
@@ -428,6 +374,7 @@ impl Registries {
 
 #[cfg(test)]
 mod tests {
+    use farm_types::FailureCode;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -531,10 +478,10 @@ mod tests {
             Registries::new([(host.clone(), tls.clone())].into(), Duration::from_secs(10)).unwrap();
         let repository: Repository = format!("{host}/a").parse().unwrap();
         let error = registries.head(&repository, "1").await.unwrap_err();
-        assert_eq!(error.code, "registry_rejected", "{error}");
+        assert_eq!(error.code, FailureCode::RegistryRejected, "{error}");
         assert!(error.message.contains("by TLS") && error.message.contains("plain_http"), "{error}");
         let deleted = registries.delete(&repository, Digest::of(b"x")).await.unwrap_err();
-        assert_eq!(deleted.code, "registry_rejected", "{deleted}");
+        assert_eq!(deleted.code, FailureCode::RegistryRejected, "{deleted}");
         // Nobody is there at all.
         let away = "127.0.0.1:1".to_owned();
         let registries = Registries::new([(away.clone(), tls)].into(), Duration::from_secs(10)).unwrap();

@@ -28,6 +28,11 @@ impl StoreError {
         Self::Corrupt(error.to_string())
     }
 
+    /// True when the database has said something to it: then it isn't the database that is away.
+    pub fn is_answered(&self) -> bool {
+        !matches!(self, Self::Unavailable(error) if !matches!(error, sqlx::Error::Database(_)))
+    }
+
     /// True when the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
@@ -42,8 +47,8 @@ impl From<sqlx::Error> for StoreError {
                 let code = database.code().unwrap_or_default();
                 // Class 08 connection, 53 resources, 57 operator (shutdown), 40 tie broken (SQLSTATE,
                 // PostgreSQL documentation, appendix A).
-                // 55P03: no lock in time.
-                if ["08", "53", "57", "40", "55P03"].iter().any(|class| code.starts_with(class)) {
+                // 55P03: no lock in time; 25P03: it did nothing within a transaction for too long.
+                if ["08", "53", "57", "40", "55P03", "25P03"].iter().any(|class| code.starts_with(class)) {
                     Self::Unavailable(error)
                 } else {
                     Self::corrupt(error)
@@ -64,10 +69,12 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         match error {
             sqlx::migrate::MigrateError::Execute(error) => error.into(),
-            sqlx::migrate::MigrateError::VersionMissing(version) => Self::Conflict(format!(
-                "the database was migrated to version {version} by a newer farm; run that version, or an \
-                 empty database"
-            )),
+            sqlx::migrate::MigrateError::ExecuteMigration(error, number) => match error.into() {
+                Self::Corrupt(why) => Self::Conflict(format!(
+                    "migration {number:04} did not run, and is undone: {why}; nothing newer has run either"
+                )),
+                other => other,
+            },
             other => Self::corrupt(other),
         }
     }

@@ -5,15 +5,19 @@
 //!
 //! Rules: every write repeats its premise in `WHERE` (state, lease token, epoch)
 //! and looks at the row count; nothing is decided on a snapshot and written by id; time is `farm_now()`.
-//! Locks are taken in one order: execution, builds, jobs, attempts, engines. To add a query: the macro in
+//! Locks are taken in one order: execution, publication, builds, jobs, attempts, engines. Every call has a limit ([`pool`]).
+//! To add a query: the macro in
 //! its aggregate's file, then refresh `.sqlx` (`docs/development.md`).
 
 pub mod builds;
 pub mod error;
 pub mod logs;
 pub mod machines;
+mod pool;
 pub mod publish;
+pub mod schema;
 pub mod sources;
+mod unreadable;
 pub mod work;
 
 use std::str::FromStr;
@@ -22,53 +26,91 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use farm_types::{Digest, Invalid, ProjectId};
 use sqlx::Connection as _;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 pub use error::StoreError;
-
-/// A transaction.
-pub type Tx = sqlx::Transaction<'static, sqlx::Postgres>;
+pub use pool::Tx;
+use pool::{Bounds, Leader, Pool};
 
 /// What every call answers.
 pub type Result<T> = std::result::Result<T, StoreError>;
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// The project that is there from the start.
 pub fn default_project() -> ProjectId {
     ProjectId::from(Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001))
 }
 
+/// How long the store may take and how much it may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once, two of its own for leadership and signs of life left out.
+    pub connections: u32,
+    /// A call waits so long for a connection.
+    pub acquire: Duration,
+    /// Postgres gives one statement up after so long.
+    pub statement: Duration,
+    /// It has so much longer to say so; after that it counts as silent.
+    pub grace: Duration,
+    /// A leader that couldn't renew its leadership for so long decides nothing until it has.
+    pub leader_fresh: Duration,
+    /// One statement of a leader's transaction may take so long. What a leader that died was in the middle of holds the
+    /// next one up for no longer.
+    pub leader_statement: Duration,
+}
+
+/// Of leadership and signs of life one statement may take so long.
+const VITAL: Duration = Duration::from_secs(2);
+/// One connection is made within this time.
+const CONNECT: Duration = Duration::from_secs(5);
+
 /// The database. Cheap to clone; all clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PgPool,
+    pool: Pool,
     /// For leadership and signs of life, which wait behind nobody's queries.
-    vital: PgPool,
+    vital: Pool,
     options: PgConnectOptions,
 }
 
 impl Store {
-    /// Makes the pool; connects when first used. `acquire` bounds the wait for a connection.
+    /// Makes the pools; connects when first used.
     ///
     /// # Errors
     /// The URL is no Postgres URL.
-    pub fn open(url: &str, connections: u32, acquire: Duration) -> std::result::Result<Self, Invalid> {
+    pub fn open(url: &str, limits: Limits) -> std::result::Result<Self, Invalid> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|e| Invalid::new("database URL", "…", format!("{e}; write postgres://USER@HOST/DB")))?
             .application_name("farm-coordinator")
             .options([
                 // Whoever stops in the middle of a transaction must not hold the others up.
                 ("idle_in_transaction_session_timeout", "3s"),
-                ("lock_timeout", "5s"),
-                ("statement_timeout", "60s"),
+                // A process that has died wants no answer any more.
+                ("client_connection_check_interval", "1s"),
+                // Nor does a machine; of that the server hears nothing.
+                ("tcp_keepalives_idle", "10"),
+                ("tcp_keepalives_interval", "5"),
+                ("tcp_keepalives_count", "3"),
+                ("tcp_user_timeout", "20s"),
             ]);
-        let pool = |size: u32, options: PgConnectOptions| {
-            PgPoolOptions::new().max_connections(size).acquire_timeout(acquire).connect_lazy_with(options)
+        let pool = Bounds {
+            connections: limits.connections,
+            acquire: limits.acquire,
+            lock: Duration::from_secs(5),
+            statement: limits.statement,
+            answer: limits.statement + limits.grace,
+            leader: Leader { fresh: limits.leader_fresh, statement: limits.leader_statement },
         };
-        let vital = pool(2, options.clone().options([("statement_timeout", "5s"), ("lock_timeout", "1s")]));
-        Ok(Self { pool: pool(connections, options.clone()), vital, options })
+        let vital = Bounds {
+            connections: 2,
+            acquire: limits.acquire.min(VITAL),
+            lock: Duration::from_secs(1),
+            statement: limits.statement.min(VITAL),
+            answer: limits.statement.min(VITAL) + limits.grace.min(Duration::from_secs(1)),
+            ..pool
+        };
+        Ok(Self { pool: Pool::new(&options, pool), vital: Pool::new(&options, vital), options })
     }
 
     /// Tries one connection, and tells what is in its way: a pool would only say that none came in time.
@@ -76,19 +118,11 @@ impl Store {
     /// # Errors
     /// The database can't be reached.
     pub async fn reach(&self) -> Result<()> {
-        let connecting = sqlx::PgConnection::connect_with(&self.options);
-        match tokio::time::timeout(Duration::from_secs(5), connecting).await {
-            Ok(connected) => Ok(connected?.close().await?),
+        let reached = async { sqlx::PgConnection::connect_with(&self.options).await?.close().await };
+        match timeout(CONNECT, reached).await {
+            Ok(reached) => Ok(reached?),
             Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
         }
-    }
-
-    /// Brings the schema up to date; safe from several coordinators at once.
-    ///
-    /// # Errors
-    /// The database can't be reached, or was migrated by a newer farm.
-    pub async fn migrate(&self) -> Result<()> {
-        MIGRATIONS.run(&self.pool).await.map_err(StoreError::from)
     }
 
     /// The farm's time.
@@ -111,6 +145,27 @@ impl Store {
         .fetch_one(&self.pool)
         .await?;
         Ok(made)
+    }
+
+    /// Analyses the tables of which much has changed since they last were, by what Postgres has counted: a young farm's are
+    /// planned for wrongly else until autovacuum comes to them, and that takes minutes. Gives their names.
+    ///
+    /// # Errors
+    /// The database can't be reached, or a table is held for long.
+    pub async fn analyse_what_grew(&self) -> Result<Vec<String>> {
+        let grown = sqlx::query_scalar!(
+            r#"SELECT quote_ident(c.relname) AS "name!" FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
+               WHERE s.schemaname = current_schema() AND c.relkind = 'r'
+                 AND s.n_mod_since_analyze >= greatest(200, c.reltuples / 5)
+               ORDER BY c.relname"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for table in &grown {
+            // The name comes from the catalogue, quoted.
+            sqlx::query(sqlx::AssertSqlSafe(format!("ANALYZE {table}"))).execute(&self.pool).await?;
+        }
+        Ok(grown)
     }
 
     pub(crate) async fn begin(&self) -> Result<Tx> {

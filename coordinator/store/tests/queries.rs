@@ -60,6 +60,7 @@ fn queries_are_found_in_a_source() {
     let source = r####"
         sqlx::query!("SELECT 1");
         let n = sqlx::query_scalar!(
+            // Why.
             r#"SELECT "a" FROM b"#, n);
         sqlx::query_as!(Row, "SELECT \"x\" \
             FROM y" + " WHERE z");
@@ -107,6 +108,9 @@ fn queries(source: &str) -> Vec<String> {
         let mut text = String::new();
         loop {
             rest = rest.trim_start();
+            while rest.starts_with("//") {
+                rest = rest.split_once('\n').unwrap().1.trim_start();
+            }
             rest = if let Some(raw) = rest.strip_prefix("r#\"") {
                 let (literal, after) = raw.split_once("\"#").unwrap();
                 text.push_str(literal);

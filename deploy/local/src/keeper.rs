@@ -4,6 +4,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use farm_types::{Backoff, Waits};
 use tokio::sync::oneshot;
 use tokio::time::{Instant as Tick, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -11,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::control::{PartState, PartStatus};
 use crate::parts::{Part, Started};
 
-/// The first wait before a dead part is started again, and the longest.
-const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// The waits before a dead part is started again.
+const WAITS: Waits = Waits::new(Duration::from_millis(100), Duration::from_secs(10));
 /// A part that ran for so long begins with short waits again.
 const STEADY: Duration = Duration::from_secs(30);
 /// How often a running part is asked whether it is well, and how long it may take to answer.
@@ -66,7 +67,7 @@ pub async fn keep(part: Arc<dyn Part>, board: Board, first: oneshot::Sender<Firs
     let name = part.name().to_owned();
     let begin = Instant::now();
     let mut first = Some(first);
-    let mut wait = WAIT.0;
+    let mut backoff = Backoff::new(WAITS);
     loop {
         let started = tokio::select! {
             started = part.start() => started,
@@ -85,7 +86,7 @@ pub async fn keep(part: Arc<dyn Part>, board: Board, first: oneshot::Sender<Firs
                 }
                 let Some(why) = attend(started, part.as_ref(), &board, &stop).await else { break };
                 if up.elapsed() > STEADY {
-                    wait = WAIT.0;
+                    backoff.reset();
                 }
                 why
             }
@@ -100,6 +101,7 @@ pub async fn keep(part: Arc<dyn Part>, board: Board, first: oneshot::Sender<Firs
                 why
             }
         };
+        let wait = backoff.next_wait();
         eprintln!("{name}: {why}; starting it again in {} ms", wait.as_millis());
         board.set(&name, |it| {
             it.state = PartState::Restarting;
@@ -111,7 +113,6 @@ pub async fn keep(part: Arc<dyn Part>, board: Board, first: oneshot::Sender<Firs
             () = sleep(wait) => {}
             () = stop.cancelled() => break,
         }
-        wait = (wait * 2).min(WAIT.1);
     }
     board.set(&name, |it| {
         it.state = PartState::Stopped;

@@ -5,11 +5,15 @@
 //! of one of these types is valid: it was parsed once, at the edge, and the error named the field's cure.
 //! To add a word: one file, a newtype with `FromStr`, its error in [`error`], and its line in `docs/`.
 
+pub mod backoff;
 pub mod cause;
+pub mod chain;
 mod context_name;
 pub mod digest;
 pub mod error;
 pub mod export;
+pub mod failure;
+pub mod failure_code;
 pub mod feature;
 pub mod host;
 pub mod ids;
@@ -24,11 +28,14 @@ pub mod spec;
 pub mod state;
 pub mod suggest;
 
-pub use cause::{Cause, Failure};
+pub use backoff::{Backoff, Waits};
+pub use cause::Cause;
 pub use context_name::ContextName;
 pub use digest::Digest;
 pub use error::Invalid;
 pub use export::{Export, Form};
+pub use failure::Failure;
+pub use failure_code::FailureCode;
 pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 pub use host::RegistryHost;
 pub use ids::{

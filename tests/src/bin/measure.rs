@@ -14,6 +14,7 @@ use farm_tests::bed::Bed;
 use farm_tests::bridge::Bridge;
 use farm_tests::engine::PrivateEngine;
 use farm_tests::farm::{Farm, WorkerSpec, output};
+use farm_tests::scale::{self, Form};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -21,19 +22,56 @@ const PLATFORMS: &str = "linux/amd64,linux/arm64";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let pairs = match args.iter().position(|arg| arg == "--pairs").map(|at| args.get(at + 1)) {
-        None => 9,
-        Some(number) => number.and_then(|n| n.parse().ok()).filter(|n| *n > 0).expect("--pairs N"),
+    let number = |option: &str, unless_said: usize| match args.iter().position(|arg| arg == option) {
+        None => unless_said,
+        Some(at) => {
+            let number = args.get(at + 1).and_then(|number| number.parse().ok());
+            number.filter(|number| *number > 0).unwrap_or_else(|| panic!("{option} takes a number above 0"))
+        }
     };
     match args.first().map(String::as_str) {
-        Some("submit") => submit(pairs),
-        Some("output") => outputs(pairs),
+        Some("submit") => submit(number("--pairs", 9)),
+        Some("output") => outputs(number("--pairs", 9)),
+        Some("scale") => {
+            scale(Form { workers: number("--workers", 100), jobs: number("--jobs", 1000), on_disk: true })
+        }
         _ => {
-            eprintln!("measure submit|output [--pairs N]");
+            eprintln!("measure submit|output [--pairs N] | scale [--workers N] [--jobs N]");
             return ExitCode::from(2);
         }
     }
     ExitCode::SUCCESS
+}
+
+/// What a job costs the database, and how fast jobs go through.
+fn scale(form: Form) {
+    // One thread for all: what is started here dies with the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let figures = runtime.block_on(scale::run(form));
+    println!(
+        "scale {} workers, {} jobs in {:.1} s; by the clock, in a second: {:.1} statements, {:.1} commits, {:.1} kB of WAL",
+        form.workers,
+        form.jobs,
+        figures.seconds,
+        figures.idle.statements,
+        figures.idle.commits,
+        figures.idle.wal_bytes / 1000.0
+    );
+    for (measure, value) in [
+        ("cycles_per_second", figures.cycles_per_second),
+        ("offer_p50_milliseconds", figures.offer_p50),
+        ("offer_p99_milliseconds", figures.offer_p99),
+        ("results_read", figures.per_job.results),
+        ("statements_once", figures.per_job.statements_once()),
+        ("statements", figures.per_job.statements),
+        ("commits", figures.per_job.commits),
+        ("wal_bytes", figures.per_job.wal_bytes),
+    ] {
+        println!(
+            "bench scale measure={measure} value={value:.1} workers={} jobs={}",
+            form.workers, form.jobs
+        );
+    }
 }
 
 /// `farm submit` against `docker buildx build --push`: two platforms and one registry; on one engine, and on two, each for

@@ -66,6 +66,11 @@ impl Submitted {
         }
     }
 
+    /// Whether one of its rows is made unreadable.
+    pub fn is_spoiled(&self) -> bool {
+        self.submission.is_spoiled()
+    }
+
     /// The number of a line of its log; nothing for a line that it never wrote.
     pub fn line_number(&self, text: &str) -> Option<u32> {
         let rest = text.strip_prefix(&format!("{} line ", self.name()))?;
@@ -122,7 +127,8 @@ fn insist(command: &mut Command, submitted: &mut Submitted, good: impl Fn(&mut S
             return good(submitted, &answer.stdout);
         }
         submitted.trouble = format!("exit {}: {}", answer.status, answer.stderr.trim());
-        if answer.status != NO_ANSWER {
+        // Of an unreadable row more can't be told than that.
+        if answer.status != NO_ANSWER && !submitted.is_spoiled() {
             return;
         }
         std::thread::sleep(PAUSE);

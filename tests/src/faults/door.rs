@@ -1,18 +1,17 @@
 //! A door in front of a real registry that lets requests through, or troubles them, and writes down every manifest that
 //! is put: which tag pointed where, in which order. It knows a coordinator's requests from an engine's by the process that
-//! the connection belongs to, and can meet one at a step of its publish pass ([`super::trap`]).
+//! the connection belongs to, and can meet one at a step of its publish pass ([`super::trap`]). An answer that it doesn't
+//! end, it never ends for a coordinator; for an engine it breaks off when the trouble is over.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
@@ -22,12 +21,10 @@ use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
-use super::plan::Trouble;
+use super::answers::{Body, Error, endless, full, truncated};
+use super::fault::Trouble;
 use super::trap::{self, Action, Asked, How, Sprung, Trap, When};
 use crate::ports::free_port;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
-type Body = BoxBody<Bytes, Error>;
 
 /// A manifest that was put and taken.
 #[derive(Clone, Debug)]
@@ -47,7 +44,7 @@ pub struct Put {
 struct State {
     registry: u16,
     door: u16,
-    trouble: Mutex<Option<Trouble>>,
+    trouble: watch::Sender<Option<Trouble>>,
     rng: Mutex<StdRng>,
     puts: Mutex<Vec<Put>>,
     /// Processes of coordinators.
@@ -89,7 +86,7 @@ impl Door {
         let state = Arc::new(State {
             registry,
             door: port,
-            trouble: Mutex::new(None),
+            trouble: watch::Sender::default(),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             puts: Mutex::new(Vec::new()),
             coordinators: Mutex::default(),
@@ -119,7 +116,7 @@ impl Door {
     }
 
     pub fn set(&self, trouble: Option<Trouble>) {
-        *self.state.trouble.lock().unwrap() = trouble;
+        self.state.trouble.send_replace(trouble);
     }
 
     /// Which processes are coordinators. To be said before such a process has made its first request.
@@ -276,7 +273,7 @@ async fn answer(
     state: Arc<State>,
 ) -> Result<Response<Body>, Error> {
     let trouble = {
-        let trouble = *state.trouble.lock().unwrap();
+        let trouble = *state.trouble.borrow();
         // Not everything: a half of the requests gets through, so that things break in the middle.
         trouble.filter(|_| state.rng.lock().unwrap().random())
     };
@@ -287,12 +284,17 @@ async fn answer(
             let wait = state.rng.lock().unwrap().random_range(200..3_000);
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
-        Some(Trouble::Truncates | Trouble::LosesAnswers) | None => {}
+        Some(Trouble::Truncates | Trouble::LosesAnswers | Trouble::Endless) | None => {}
     }
     let answer = forward(request, is_coordinators, &state).await?;
     match trouble {
         Some(Trouble::LosesAnswers) => Err("the answer is lost".into()),
         Some(Trouble::Truncates) => truncated(answer).await,
+        Some(Trouble::Endless) => {
+            let how = state.rng.lock().unwrap().random();
+            let over = (!is_coordinators).then(|| state.trouble.subscribe());
+            endless(answer, how, over).await
+        }
         _ => Ok(answer.map(|body| body.map_err(Into::into).boxed())),
     }
 }
@@ -340,24 +342,8 @@ pub fn digest_of(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-fn full(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
-}
-
 fn refusal(status: StatusCode) -> Result<Response<Body>, Error> {
     let text = r#"{"errors":[{"code":"UNKNOWN","message":"trouble"}]}"#;
     let answer = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
     Ok(answer.body(full(Bytes::from_static(text.as_bytes())))?)
-}
-
-/// The head as it is, and a half of the body; the rest never comes.
-async fn truncated(answer: Response<Incoming>) -> Result<Response<Body>, Error> {
-    let (head, body) = answer.into_parts();
-    let bytes = body.collect().await?.to_bytes();
-    if bytes.is_empty() {
-        return Err("there is nothing to be halved".into());
-    }
-    let half = bytes.slice(..bytes.len() / 2);
-    let parts = [Ok(Frame::data(half)), Err(Error::from("the rest never comes"))];
-    Ok(Response::from_parts(head, BodyExt::boxed(StreamBody::new(tokio_stream::iter(parts)))))
 }

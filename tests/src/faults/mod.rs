@@ -2,18 +2,25 @@
 //! faults drawn from a seed, and a verdict on what is there when all of it is over.
 //!
 //! [`plan`] says what happens, [`stage`] is the farm and what is done to it, [`builds`] its users, [`steps`] meets a
-//! coordinator at a step of its publish pass, [`verdict`] is what must hold. Here: the plan is carried out, step by step, from one thread.
+//! coordinator at a step of its publish pass, [`spoil`] makes rows unreadable, [`recovery`] measures how soon the farm is
+//! well again, [`verdict`] is what must hold. Here: the plan is carried out, step by step, from one thread.
 //!
 //! The verdict is the invariants' own (docs/architecture.md). A fault that it can't take is a bug of farm's, or a limit
 //! that the documentation has to name.
 
+mod answers;
 mod builds;
 pub mod door;
 mod facts;
+pub mod fault;
+pub mod kinds;
 mod link;
 mod part;
 pub mod plan;
 pub mod pressure;
+mod recovery;
+mod rows;
+mod spoil;
 mod stage;
 mod steps;
 pub mod trap;
@@ -24,7 +31,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use builds::{Submitted, submit};
-use plan::{Act, Fault, Step, Submission};
+use fault::Fault;
+use kinds::Kinds;
+use plan::{Act, Step, Submission};
+use recovery::Recovery;
+use spoil::Canary;
 use stage::{Stage, Target};
 
 use crate::database::try_psql;
@@ -51,8 +62,13 @@ pub struct Done {
 pub struct Run {
     pub stage: Stage,
     pub done: Vec<Done>,
-    /// Faults at a step that nobody came to.
+    /// Faults that could not be done, as nobody came to their step, or no lock could be had.
     pub unmet: usize,
+    pub recovery: Recovery,
+    /// Builds that had to end while a row of another one was unreadable.
+    pub canaries: usize,
+    /// Those of them that did not.
+    pub stood_still: Vec<String>,
     pub submitted: Vec<Submitted>,
     /// From a leader's death or pause to the next leader, seconds.
     pub leaders: Vec<f64>,
@@ -62,13 +78,14 @@ pub struct Run {
     pub unsettled: Option<String>,
 }
 
-/// Carries out the plan of a seed and prints the verdict; true when nothing was wrong.
-pub fn run(seed: u64, faults: usize) -> bool {
-    let steps = plan::plan(seed, faults);
+/// Carries out the plan of a seed and prints the verdict; true when nothing was wrong. `named` is what the kinds were
+/// called.
+pub fn run(seed: u64, faults: usize, kinds: &Kinds, named: &str) -> bool {
+    let steps = plan::plan(seed, faults, kinds);
     println!("faults seed={seed} faults={faults}: starting a farm");
     let mut driver = Driver::new(Stage::start(seed));
     driver.carry_out(&steps);
-    judge(driver, seed, &format!("--seed {seed} --faults {faults}"))
+    judge(driver, seed, &format!("--seed {seed} --faults {faults} --kinds {named}"))
 }
 
 /// Goes through the steps of the publish pass, kills a coordinator at each, and stops one at each while another publishes a
@@ -92,13 +109,15 @@ fn judge(driver: Driver, seed: u64, again: &str) -> bool {
         *kinds.entry(done.fault.kind()).or_default() += 1;
     }
     let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind}={count}")).collect();
-    println!("faults seed={seed} faults={} {} steps_unmet={}", run.done.len(), kinds.join(" "), run.unmet);
+    println!("faults seed={seed} faults={} {} unmet={}", run.done.len(), kinds.join(" "), run.unmet);
     println!("{report}");
     for violation in &report.violations {
         println!("VIOLATION {violation}");
     }
     if !report.violations.is_empty() {
-        println!("again: tests/run.sh faults {again}");
+        let beside =
+            std::env::var("FARM_TEST_BESIDE").map_or_else(|_| String::new(), |it| format!("--beside {it} "));
+        println!("again: tests/run.sh faults {beside}{again}");
         println!("logs: {}", run.stage.folder().display());
     }
     report.violations.is_empty()
@@ -128,8 +147,12 @@ struct Driver {
     ended: Vec<String>,
     open: usize,
     looked: Instant,
-    /// Faults at a step that nobody came to in time.
+    /// Faults at a step that nobody came to in time, and locks that could not be had.
     unmet: usize,
+    recovery: Recovery,
+    canary: Option<Canary>,
+    canaries: usize,
+    stood_still: Vec<String>,
 }
 
 impl Driver {
@@ -147,6 +170,10 @@ impl Driver {
             open: 0,
             looked: now,
             unmet: 0,
+            recovery: Recovery::default(),
+            canary: None,
+            canaries: 0,
+            stood_still: Vec::new(),
         }
     }
 
@@ -168,6 +195,11 @@ impl Driver {
                     self.break_at_step(point, how, lasts);
                     held_up += begin.elapsed();
                 }
+                Act::Break { fault: Fault::SpoilRow(row), lasts } => {
+                    let begin = Instant::now();
+                    self.spoil_row(row, lasts);
+                    held_up += begin.elapsed();
+                }
                 Act::Break { fault, lasts } => self.break_it(fault, lasts),
             }
         }
@@ -182,7 +214,7 @@ impl Driver {
     }
 
     fn break_it(&mut self, fault: Fault, lasts: Duration) {
-        let leader = if self.is_broken(Target::Postgres) { None } else { self.stage.leader() };
+        let leader = if self.database_is_away() { None } else { self.stage.leader() };
         let mut target = self.stage.target(fault, leader.map(|(n, _)| n));
         if let Target::Coordinator(n) = target
             && self.is_broken(target)
@@ -196,7 +228,14 @@ impl Driver {
             lasts.as_secs_f64()
         );
         let begun = SystemTime::now();
-        self.stage.harm(fault, target);
+        if !self.stage.harm(fault, target) {
+            println!("{:7.1} s  it could not be done", self.begin.elapsed().as_secs_f64());
+            self.unmet += 1;
+            return;
+        }
+        if let Some(canary) = &mut self.canary {
+            canary.calm = false;
+        }
         if let (Some((n, epoch)), Target::Coordinator(harmed)) = (leader, target)
             && n == harmed
             && !self.broken.iter().any(|broken| matches!(broken.target, Target::Coordinator(_)))
@@ -210,6 +249,11 @@ impl Driver {
         self.broken.iter().any(|broken| broken.target == target)
     }
 
+    /// The driver's own questions would not be answered.
+    fn database_is_away(&self) -> bool {
+        self.is_broken(Target::Postgres) || self.is_broken(Target::Statement)
+    }
+
     /// A moment of attention to all that goes on by itself.
     fn tick(&mut self) {
         let now = Instant::now();
@@ -219,7 +263,8 @@ impl Driver {
             println!("{:7.1} s  ended by itself: {ended}", self.begin.elapsed().as_secs_f64());
             self.ended.push(ended);
         }
-        if self.is_broken(Target::Postgres) {
+        self.watch_recovery();
+        if self.database_is_away() {
             // When the leader changes is no measure of leadership then.
             self.watch = None;
         } else {
@@ -232,10 +277,22 @@ impl Driver {
     }
 
     fn mend(&mut self, due: impl Fn(&Broken) -> bool) {
-        let (due, broken) = std::mem::take(&mut self.broken).into_iter().partition(due);
+        let (due, broken): (Vec<_>, Vec<_>) = std::mem::take(&mut self.broken).into_iter().partition(due);
         self.broken = broken;
-        for Broken { fault, target, begun, .. } in due {
-            self.stage.mend(fault, target);
+        // A row can be put back when Postgres is there again.
+        let (rows, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| due.target == Target::Row);
+        for Broken { fault, target, begun, until } in others.into_iter().chain(rows) {
+            match fault {
+                Fault::SpoilRow(row) if !self.put_row_back(row) => {
+                    self.broken.push(Broken { fault, target, begun, until });
+                    continue;
+                }
+                Fault::SpoilRow(_) => {}
+                _ => self.stage.mend(fault, target),
+            }
+            if kinds::is_new(fault.kind()) {
+                self.recovers_from(fault);
+            }
             self.done.push(Done { fault, target, begun, ended: SystemTime::now() });
         }
     }
@@ -266,10 +323,18 @@ impl Driver {
 
     /// Everything is mended; then all must come to its end by itself.
     fn settle(mut self) -> Run {
+        // An unreadable row is looked at in its whole time: that it stops nobody else.
+        while self.is_broken(Target::Row) {
+            self.tick();
+        }
         self.mend(|_| true);
         println!("{:7.1} s  all faults are over", self.begin.elapsed().as_secs_f64());
         let begin = Instant::now();
         while self.users.iter().any(|user| !user.is_finished()) && begin.elapsed() < SETTLE {
+            self.tick();
+        }
+        // It takes no longer than its bound.
+        while !self.recovery.is_over() {
             self.tick();
         }
         let mut said = String::new();
@@ -294,6 +359,9 @@ impl Driver {
             stage: self.stage,
             done: self.done,
             unmet: self.unmet,
+            recovery: self.recovery,
+            canaries: self.canaries,
+            stood_still: self.stood_still,
             leaders: self.leaders,
             ended: self.ended,
             unsettled: unsettled.or(waiting),

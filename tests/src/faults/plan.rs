@@ -1,15 +1,19 @@
 //! What is built and what is broken, and when: all of it drawn from one seed, before anything starts.
 //!
 //! The same seed gives the same plan. When a step comes is a wish: the driver holds the plan up while the farm has too
-//! much to do. One more kind of fault: a case of [`Fault`], a weight in [`draw_fault`], and what it does in `stage.rs`.
+//! much to do. One more kind of fault: a case of [`Fault`], its name in `kinds.rs`, a weight in [`draw_new`], and what it
+//! does in `stage.rs`.
 
-use std::fmt;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::fault::{Fault, Role, Shutdown, Trouble, Whose};
+use super::kinds::{self, Kinds};
+use super::rows::{Held, Row};
 use super::trap::{How, Point};
+use crate::line::{Way, Wrong};
 use crate::network::Weather;
 
 pub const ENGINES: usize = 2;
@@ -19,6 +23,8 @@ pub const WORKERS: usize = 2 * ENGINES;
 pub const FAR: usize = WORKERS - 1;
 /// Few, so that builds meet on them.
 pub const TAGS: usize = 6;
+/// Tags of builds whose rows are made unreadable begin here, one each.
+pub const SPOILED_TAG: usize = 200;
 
 /// A build: what its Dockerfile does, and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,129 +42,14 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub struct Submission {
     pub kind: Kind,
-    /// Which of [`TAGS`].
+    /// Which of [`TAGS`], or one of a build's own.
     pub tag: usize,
 }
 
-/// Which of the coordinators, as things are when the fault comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Leader,
-    Other,
-}
-
-/// How the door of the registry misbehaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Answers 500.
-    Errors,
-    /// Answers 429.
-    Busy,
-    /// Holds each request up.
-    Slow,
-    /// Breaks answers off in the middle.
-    Truncates,
-    /// The registry does as it is told, and the answer is lost.
-    LosesAnswers,
-}
-
-/// The three ways in which Postgres is asked to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shutdown {
-    /// Nobody new is let in, and it ends when all have left: which a coordinator's connections don't by themselves.
-    Smart,
-    /// Sessions are rolled back and told.
-    Fast,
-    /// As a crash, but said.
-    Immediate,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    KillWorker(usize),
-    PauseWorker(usize),
-    KillCoordinator(Role),
-    PauseCoordinator(Role),
-    KillEngine(usize),
-    PauseEngine(usize),
-    KillPostgres,
-    PausePostgres,
-    /// An administrator's shutdown.
-    ShutPostgres(Shutdown),
-    /// At a step of a publish pass, the coordinator that is at it.
-    AtStep(Point, How),
-    KillRegistry,
-    Registry(Trouble),
-    /// Connections of a worker are cut, and new ones refused.
-    CutLink(usize),
-    /// Nothing comes through any more, in either direction, and nobody is told.
-    FreezeLink(usize),
-    /// Of the worker that has a network of its own.
-    Network(Weather),
-}
-
-impl Fault {
-    /// What it is done to: which kind of part, and which of them.
-    fn place(self) -> (u8, usize) {
-        match self {
-            Fault::KillWorker(n) | Fault::PauseWorker(n) => (0, n),
-            Fault::KillCoordinator(_) | Fault::PauseCoordinator(_) | Fault::AtStep(..) => (1, 0),
-            Fault::KillEngine(n) | Fault::PauseEngine(n) => (2, n),
-            Fault::KillPostgres | Fault::PausePostgres | Fault::ShutPostgres(_) => (3, 0),
-            Fault::KillRegistry => (4, 0),
-            Fault::Registry(_) => (5, 0),
-            Fault::CutLink(n) | Fault::FreezeLink(n) => (6, n),
-            Fault::Network(_) => (7, 0),
-        }
-    }
-
-    /// Its kind, for counting.
-    pub fn kind(self) -> &'static str {
-        match self {
-            Fault::KillWorker(_) => "worker_kill",
-            Fault::PauseWorker(_) => "worker_pause",
-            Fault::KillCoordinator(_) => "coordinator_kill",
-            Fault::PauseCoordinator(_) => "coordinator_pause",
-            Fault::KillEngine(_) => "engine_kill",
-            Fault::PauseEngine(_) => "engine_pause",
-            Fault::KillPostgres => "postgres_kill",
-            Fault::PausePostgres => "postgres_pause",
-            Fault::ShutPostgres(Shutdown::Smart) => "postgres_smart",
-            Fault::ShutPostgres(Shutdown::Fast) => "postgres_fast",
-            Fault::ShutPostgres(Shutdown::Immediate) => "postgres_immediate",
-            Fault::AtStep(_, How::Kill) => "step_kill",
-            Fault::AtStep(_, How::Stop) => "step_stop",
-            Fault::KillRegistry => "registry_kill",
-            Fault::Registry(Trouble::Errors) => "registry_500",
-            Fault::Registry(Trouble::Busy) => "registry_429",
-            Fault::Registry(Trouble::Slow) => "registry_slow",
-            Fault::Registry(Trouble::Truncates) => "registry_truncated",
-            Fault::Registry(Trouble::LosesAnswers) => "registry_answer_lost",
-            Fault::CutLink(_) => "link_cut",
-            Fault::FreezeLink(_) => "link_frozen",
-            Fault::Network(Weather::Lossy) => "network_lossy",
-            Fault::Network(Weather::HalfOpen) => "network_half_open",
-            Fault::Network(Weather::Down) => "network_down",
-            Fault::Network(Weather::Silent | Weather::Fair) => "network_silent",
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::KillWorker(n)
-            | Fault::PauseWorker(n)
-            | Fault::KillEngine(n)
-            | Fault::PauseEngine(n)
-            | Fault::CutLink(n)
-            | Fault::FreezeLink(n) => write!(out, "{} {n}", self.kind()),
-            Fault::KillCoordinator(role) | Fault::PauseCoordinator(role) => {
-                write!(out, "{} {role:?}", self.kind())
-            }
-            Fault::AtStep(point, _) => write!(out, "{} {point}", self.kind()),
-            _ => out.write_str(self.kind()),
-        }
+impl Submission {
+    /// Whether one of its rows is made unreadable.
+    pub fn is_spoiled(self) -> bool {
+        self.tag >= SPOILED_TAG
     }
 }
 
@@ -179,8 +70,8 @@ pub struct Step {
     pub act: Act,
 }
 
-/// The plan of a seed: `faults` faults, and builds before, between and after them.
-pub fn plan(seed: u64, faults: usize) -> Vec<Step> {
+/// The plan of a seed: `faults` faults of these kinds, and builds before, between and after them.
+pub fn plan(seed: u64, faults: usize, kinds: &Kinds) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut steps = Vec::new();
     // Something to do before the first fault.
@@ -192,14 +83,25 @@ pub fn plan(seed: u64, faults: usize) -> Vec<Step> {
     let mut broken: Vec<(Fault, Duration)> = Vec::new();
     for _ in 0..faults {
         broken.retain(|(_, until)| *until > at);
-        let (fault, lasts) = draw_possible(&mut rng, &broken);
+        let (fault, lasts) = draw_possible(&mut rng, &broken, kinds);
+        if matches!(fault, Fault::SpoilRow(_)) {
+            // What else stands still meanwhile is to be laid to nothing but the row.
+            at = broken.iter().map(|(_, until)| *until).fold(at, Duration::max);
+        }
         broken.push((fault, at + lasts));
         steps.push(Step { at, act: Act::Break { fault, lasts } });
         for _ in 0..rng.random_range(1..=2) {
             let after = at + milliseconds(&mut rng, 0..2_500);
             steps.push(Step { at: after, act: Act::Submit(draw_submission(&mut rng)) });
         }
-        at += milliseconds(&mut rng, 1_000..4_500);
+        at += match fault {
+            Fault::SpoilRow(_) => lasts + milliseconds(&mut rng, 500..2_000),
+            // A third of them end before the next one, so that it is seen how soon the farm is well again.
+            _ if kinds::is_new(fault.kind()) && rng.random_range(0..3) == 0 => {
+                lasts + milliseconds(&mut rng, 500..4_000)
+            }
+            _ => milliseconds(&mut rng, 1_000..4_500),
+        };
     }
     // Stable: what falls together stays in the order of drawing.
     steps.sort_by_key(|step| step.at);
@@ -217,23 +119,66 @@ fn draw_submission(rng: &mut StdRng) -> Submission {
 }
 
 /// One of something that isn't broken at that moment. (The coordinators may be so both.)
-fn draw_possible(rng: &mut StdRng, broken: &[(Fault, Duration)]) -> (Fault, Duration) {
+fn draw_possible(rng: &mut StdRng, broken: &[(Fault, Duration)], kinds: &Kinds) -> (Fault, Duration) {
     for _ in 0..50 {
-        let (fault, lasts) = draw_fault(rng);
+        let (fault, lasts) = draw_kind(rng, kinds);
         let meets = broken.iter().filter(|(other, _)| other.place() == fault.place()).count();
         let room =
             if matches!(fault, Fault::KillCoordinator(_) | Fault::PauseCoordinator(_)) { 2 } else { 1 };
-        // Nobody comes to a step while the database or the registry is away.
-        let away = |other: Fault| matches!(other.place().0, 1 | 3 | 4 | 5);
-        if matches!(fault, Fault::AtStep(..)) && broken.iter().any(|(other, _)| away(*other)) {
+        // Nobody comes to a step, or to a table, while the database or the registry is away.
+        let away = |other: Fault| matches!(other.place().0, 1 | 3 | 4 | 5 | 8 | 9);
+        let waits = matches!(fault, Fault::AtStep(..) | Fault::HangStatement(_));
+        if waits && broken.iter().any(|(other, _)| away(*other)) {
             continue;
         }
         if meets < room {
             return (fault, lasts);
         }
     }
-    draw_fault(rng) // so much is never broken at once; and the driver mends first what is
+    draw_kind(rng, kinds) // so much is never broken at once; and the driver mends first what is
 }
+
+/// One of these kinds.
+fn draw_kind(rng: &mut StdRng, kinds: &Kinds) -> (Fault, Duration) {
+    loop {
+        let is_new = match kinds {
+            Kinds::Old => false,
+            Kinds::New => true,
+            Kinds::All | Kinds::Named(_) => rng.random_range(0..WEIGHT + NEW_WEIGHT) >= WEIGHT,
+        };
+        let (fault, lasts) = if is_new { draw_new(rng) } else { draw_fault(rng) };
+        if kinds.has(fault.kind()) {
+            return (fault, lasts);
+        }
+    }
+}
+
+/// Hangs and silences are longer than a lease. Half of the silences are of one coordinator's link alone, so that the
+/// other one has to take over.
+fn draw_new(rng: &mut StdRng) -> (Fault, Duration) {
+    let long = milliseconds(rng, 7_000..11_000);
+    let role = if rng.random_range(0..3) < 2 { Role::Leader } else { Role::Other };
+    let whose = if rng.random_range(0..4) == 0 { Whose::Both } else { Whose::One(role) };
+    let way = if rng.random() { Way::There } else { Way::Back };
+    let forgets = rng.random();
+    let held = Held::ALL[rng.random_range(0..Held::ALL.len())];
+    let row = Row::ALL[rng.random_range(0..Row::ALL.len())];
+    let link = |wrong| Fault::PostgresLink { wrong, whose, forgets };
+    match rng.random_range(0..NEW_WEIGHT) {
+        0..6 => (link(Wrong::Silent), long),
+        6..12 => (link(Wrong::HalfOpen(way)), long),
+        12..16 => (link(Wrong::Slow), long),
+        16..22 => (Fault::HangStatement(held), long * 2 / 3),
+        22..24 => (Fault::SpoilRow(row), long),
+        24..30 => (Fault::HangBlobs, long),
+        _ => (Fault::Registry(Trouble::Endless), long * 2 / 3),
+    }
+}
+
+/// What the weights below come to.
+const WEIGHT: u32 = 127;
+/// Those of [`draw_new`].
+const NEW_WEIGHT: u32 = 35;
 
 /// Pauses are longer than a lease, or they would be no more than a slow moment. Outages of the registry are shorter
 /// than four attempts of a job take, for the most part.
@@ -245,7 +190,7 @@ fn draw_fault(rng: &mut StdRng) -> (Fault, Duration) {
     let long = milliseconds(rng, 7_000..12_000);
     let point = Point::PASS[rng.random_range(0..Point::PASS.len())];
     let weather = [Weather::Lossy, Weather::Silent, Weather::HalfOpen, Weather::Down][rng.random_range(0..4)];
-    match rng.random_range(0..127) {
+    match rng.random_range(0..WEIGHT) {
         0..18 => (Fault::KillWorker(worker), short),
         18..26 => (Fault::PauseWorker(worker), long),
         26..42 => (Fault::KillCoordinator(role), short),
@@ -277,18 +222,59 @@ fn milliseconds(rng: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn a_seed_has_one_plan_and_another_seed_another() {
-        let text = |seed| format!("{:?}", plan(seed, 50));
-        assert_eq!(text(7), text(7));
-        assert_ne!(text(7), text(8));
+        for kinds in [Kinds::Old, Kinds::New, Kinds::All] {
+            let text = |seed| format!("{:?}", plan(seed, 50, &kinds));
+            assert_eq!(text(7), text(7));
+            assert_ne!(text(7), text(8));
+        }
     }
 
     #[test]
     fn a_plan_has_the_faults_that_were_asked_for() {
-        let faults = plan(1, 30).iter().filter(|step| matches!(step.act, Act::Break { .. })).count();
-        assert_eq!(faults, 30);
+        assert_eq!(drawn(1, 30, &Kinds::Old).len(), 30);
+        assert_eq!(drawn(1, 30, &Kinds::All).len(), 30);
+    }
+
+    #[test]
+    fn every_kind_is_drawn_and_none_that_was_not_asked_for() {
+        let of = |kinds: &Kinds| drawn(1, 600, kinds).into_iter().collect::<BTreeSet<_>>();
+        let set = |names: &[&'static str]| names.iter().copied().collect::<BTreeSet<_>>();
+        let (old, new) = (set(kinds::OLD), set(kinds::NEW));
+        assert_eq!(of(&Kinds::Old), old);
+        assert_eq!(of(&Kinds::New), new);
+        assert_eq!(of(&Kinds::All), &old | &new);
+        let two: Kinds = "blob_hang,worker_kill".parse().unwrap();
+        assert_eq!(of(&two), set(&["blob_hang", "worker_kill"]));
+    }
+
+    #[test]
+    fn nothing_else_is_broken_while_a_row_is_unreadable() {
+        let mut over = Duration::ZERO;
+        let mut row_until = Duration::ZERO;
+        for step in plan(3, 300, &Kinds::New) {
+            let Act::Break { fault, lasts } = step.act else { continue };
+            assert!(step.at >= row_until, "{fault} at {:?}", step.at);
+            if matches!(fault, Fault::SpoilRow(_)) {
+                assert!(step.at >= over, "{fault} at {:?}", step.at);
+                row_until = step.at + lasts;
+            }
+            over = over.max(step.at + lasts);
+        }
+        assert_ne!(row_until, Duration::ZERO);
+    }
+
+    fn drawn(seed: u64, faults: usize, kinds: &Kinds) -> Vec<&'static str> {
+        let steps = plan(seed, faults, kinds).into_iter();
+        let kind = |step: Step| match step.act {
+            Act::Break { fault, .. } => Some(fault.kind()),
+            Act::Submit(_) => None,
+        };
+        steps.filter_map(kind).collect()
     }
 }

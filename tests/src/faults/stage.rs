@@ -1,5 +1,6 @@
 //! The farm that is troubled, all of it real processes: Postgres, a registry behind a [`Door`], two engines, two
-//! coordinators on one database, two workers on each engine. Workers and users reach the coordinators by a [`Link`].
+//! coordinators on one database, two workers on each engine. Workers and users reach the coordinators by a [`Link`], and
+//! they Postgres by a [`Line`] each.
 //!
 //! Everything is started from one thread, as processes end with the thread that started them.
 
@@ -10,23 +11,30 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::door::Door;
+use super::fault::{Fault, Role, Shutdown, Whose};
 use super::link::{Link, Mode};
 use super::part::Part;
-use super::plan::{ENGINES, FAR, Fault, Role, Shutdown, WORKERS};
+use super::plan::{ENGINES, FAR, SPOILED_TAG, WORKERS};
+use super::rows;
 use super::trap::How;
 use crate::bed::Bed;
 use crate::database::{PrivatePostgres, try_psql};
 use crate::engine::PrivateEngine;
+use crate::environment;
 use crate::farm::{binary, client, program};
+use crate::hang::HangingFolder;
+use crate::line::Line;
 use crate::network::{Network, Weather};
 use crate::ports::free_port;
 use crate::registry::PrivateRegistry;
+use crate::session::Session;
 
 const READY: Duration = Duration::from_secs(60);
 
 /// Leases of seconds, so that a fault that outlives one is over soon; a registry that is given up soon, so that what it
 /// may still do late is over soon as well.
-const SETTINGS: &str = "[limits]\nheartbeat_milliseconds = 1000\nsuspect_seconds = 3\nlease_seconds = 6\n\
+const SETTINGS: &str = "[leadership]\nlease_seconds = 2\nrenew_milliseconds = 500\nstatement_seconds = 1\n\
+                        [limits]\nheartbeat_milliseconds = 1000\nsuspect_seconds = 3\nlease_seconds = 6\n\
                         native_grace_seconds = 3\nregistry_timeout_seconds = 4\n\
                         [retention]\nseal_after_seconds = 2\n";
 
@@ -43,6 +51,12 @@ pub enum Target {
     Door,
     Link(usize),
     Network,
+    /// What lies between a coordinator and Postgres.
+    Line(usize),
+    Lines,
+    Statement,
+    Row,
+    Blobs,
 }
 
 /// Fields are dropped in order: those who use others first.
@@ -54,9 +68,13 @@ pub struct Stage {
     front: Link,
     pub coordinators: Vec<Part>,
     ports: Vec<u16>,
+    blobs: HangingFolder,
+    lines: Vec<Line>,
     engines: Vec<PrivateEngine>,
     pub door: Door,
     registry: PrivateRegistry,
+    /// Holds what a statement hangs on.
+    holder: Option<Session>,
     postgres: PrivatePostgres,
     folder: PathBuf,
 }
@@ -72,10 +90,19 @@ impl Stage {
 
         std::fs::write(folder.join("coordinator.toml"), SETTINGS).unwrap();
         let ports = vec![free_port(), free_port()];
+        let blobs = HangingFolder::at(&folder.join("coordinator/blobs"));
+        let lines: Vec<Line> = ports.iter().map(|_| Line::to(&postgres.url())).collect();
         let mut coordinators = Vec::new();
         for (n, port) in ports.iter().enumerate() {
-            let mut command = program("farm-coordinator");
-            command.args(["--listen", &format!("127.0.0.1:{port}"), "--database-url", &postgres.url()]);
+            let older = if n == 0 { beside() } else { None };
+            let mut command =
+                older.as_ref().map_or_else(|| program("farm-coordinator"), environment::command);
+            command.args([
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--database-url",
+                &lines[n].url(&postgres.url()),
+            ]);
             command.arg("--state-dir").arg(folder.join("coordinator"));
             command.arg("--token-file").arg(folder.join("token"));
             command.arg("--config").arg(folder.join("coordinator.toml"));
@@ -84,6 +111,13 @@ impl Stage {
             part.wait_for_line("farm-coordinator ready on ", READY);
             coordinators.push(part);
         }
+        if beside().is_some() {
+            // It made the schema, the newer one has migrated it meanwhile: now it has to start with that.
+            coordinators[0].kill9();
+            coordinators[0].start_again();
+            coordinators[0].wait_for_line("farm-coordinator ready on ", READY);
+        }
+        rows::prepare(&postgres.url(), SPOILED_TAG);
         door.know_coordinators(coordinators.iter().filter_map(Part::pid).collect());
         let front = Link::to(&ports);
         let links: Vec<Link> = (0..WORKERS).map(|_| Link::to(&ports)).collect();
@@ -102,9 +136,12 @@ impl Stage {
             front,
             coordinators,
             ports,
+            blobs,
+            lines,
             engines,
             door,
             registry,
+            holder: None,
             postgres,
             folder,
         }
@@ -113,6 +150,12 @@ impl Stage {
     /// `farm ARGS` against whichever coordinator answers.
     pub fn command(&self, args: &[&str]) -> Command {
         client(&self.front.url(), &self.folder.join("token"), &self.folder, args)
+    }
+
+    /// `farm ARGS` against one coordinator.
+    pub fn command_of(&self, n: usize, args: &[&str]) -> Command {
+        let url = format!("http://127.0.0.1:{}", self.ports[n]);
+        client(&url, &self.folder.join("token"), &self.folder, args)
     }
 
     pub fn database_url(&self) -> String {
@@ -137,11 +180,14 @@ impl Stage {
 
     /// What a fault is done to, as things are now.
     pub fn target(&self, fault: Fault, leader: Option<usize>) -> Target {
+        let coordinator = |role| {
+            let leader = leader.unwrap_or(0);
+            if role == Role::Leader { leader } else { self.ports.len() - 1 - leader }
+        };
         match fault {
             Fault::KillWorker(n) | Fault::PauseWorker(n) => Target::Worker(n),
             Fault::KillCoordinator(role) | Fault::PauseCoordinator(role) => {
-                let leader = leader.unwrap_or(0);
-                Target::Coordinator(if role == Role::Leader { leader } else { self.ports.len() - 1 - leader })
+                Target::Coordinator(coordinator(role))
             }
             Fault::KillEngine(n) | Fault::PauseEngine(n) => Target::Engine(n),
             Fault::KillPostgres | Fault::PausePostgres | Fault::ShutPostgres(_) => Target::Postgres,
@@ -150,10 +196,16 @@ impl Stage {
             Fault::Registry(_) => Target::Door,
             Fault::CutLink(n) | Fault::FreezeLink(n) => Target::Link(n),
             Fault::Network(_) => Target::Network,
+            Fault::PostgresLink { whose: Whose::One(role), .. } => Target::Line(coordinator(role)),
+            Fault::PostgresLink { whose: Whose::Both, .. } => Target::Lines,
+            Fault::HangStatement(_) => Target::Statement,
+            Fault::SpoilRow(_) => Target::Row,
+            Fault::HangBlobs => Target::Blobs,
         }
     }
 
-    pub fn harm(&mut self, fault: Fault, target: Target) {
+    /// False: it could not be done.
+    pub fn harm(&mut self, fault: Fault, target: Target) -> bool {
         match (fault, target) {
             (Fault::KillWorker(_), Target::Worker(n)) => self.workers[n].kill9(),
             (Fault::PauseWorker(_), Target::Worker(n)) => self.workers[n].pause(),
@@ -175,8 +227,22 @@ impl Stage {
             (Fault::CutLink(_), Target::Link(n)) => self.links[n].set(Mode::Cut),
             (Fault::FreezeLink(_), Target::Link(n)) => self.links[n].set(Mode::Frozen),
             (Fault::Network(weather), _) => self.network.set(weather),
+            (Fault::PostgresLink { wrong, .. }, target) => {
+                self.lines_of(target).for_each(|line| line.harm(wrong));
+            }
+            (Fault::HangStatement(held), _) => {
+                self.holder = held.hold(&self.postgres.url());
+                return self.holder.is_some();
+            }
+            (Fault::HangBlobs, _) => self.blobs.hang(),
             (fault, target) => unreachable!("{fault} of {target:?}"),
         }
+        true
+    }
+
+    fn lines_of(&self, target: Target) -> impl Iterator<Item = &Line> {
+        let is_it = move |n| target == Target::Lines || target == Target::Line(n);
+        self.lines.iter().enumerate().filter(move |(n, _)| is_it(*n)).map(|(_, line)| line)
     }
 
     /// Ends what [`Stage::harm`] began. Waits for what is started to answer, except for farm's own parts.
@@ -204,6 +270,12 @@ impl Stage {
             (_, Target::Door) => self.door.set(None),
             (_, Target::Link(n)) => self.links[n].set(Mode::Open),
             (_, Target::Network) => self.network.set(Weather::Fair),
+            (Fault::PostgresLink { forgets, .. }, target) => {
+                self.lines_of(target).for_each(|line| line.mend(forgets));
+            }
+            (_, Target::Statement) => self.holder = None,
+            (_, Target::Blobs) => self.blobs.go_on(),
+            (fault, Target::Row | Target::Line(_) | Target::Lines) => unreachable!("{fault} of {target:?}"),
         }
     }
 
@@ -249,6 +321,15 @@ impl Stage {
             }
         }
     }
+}
+
+/// What `tests/run.sh faults --beside` has compiled: the coordinator of another commit, which is the first one then.
+fn beside() -> Option<PathBuf> {
+    let name = std::env::var("FARM_TEST_BESIDE").ok()?;
+    let name: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+    let path = PathBuf::from("target/beside").join(name).join("farm-coordinator");
+    Some(std::path::absolute(path).unwrap())
 }
 
 fn worker(

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::plan::{Fault, Kind, Submission, TAGS};
+use super::fault::Fault;
+use super::plan::{Kind, Submission, TAGS};
 use super::stage::Target;
 use super::trap::{Action, How, Point, Sprung, Step, Trap, When};
 use super::{Broken, Driver, TICK, Watch};

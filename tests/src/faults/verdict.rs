@@ -8,7 +8,8 @@ use std::fmt;
 
 use super::builds::Submitted;
 use super::facts::{self, Attempt, Build, seconds};
-use super::plan::{Fault, Kind};
+use super::fault::Fault;
+use super::plan::Kind;
 use super::stage::{SLOTS, Target};
 use super::{Done, Run};
 use crate::farm::output;
@@ -43,6 +44,10 @@ pub struct Report {
     requeue: Vec<f64>,
     leader: Vec<f64>,
     ended_by_themselves: usize,
+    /// Builds one of whose rows was unreadable for a while; they count here only. And those of them that succeeded.
+    spoiled: (usize, usize),
+    canaries: usize,
+    recovery: Vec<f64>,
     pub violations: Vec<String>,
 }
 
@@ -59,7 +64,7 @@ impl fmt::Display for Report {
         write!(
             out,
             "builds={} ({}, given_up={}), lost={}, published_twice={}, stale_tags={}, log_bytes_wrong={} of {} lines, \
-             late_puts_mended={}, parts_ended_by_themselves={}, requeue {}, leader {}",
+             late_puts_mended={}, parts_ended_by_themselves={}, spoiled={} (succeeded={}), canaries={}, requeue {}, leader {}, recovery {}",
             self.builds,
             states.join(" "),
             self.given_up,
@@ -70,8 +75,12 @@ impl fmt::Display for Report {
             self.log_lines,
             self.late_puts,
             self.ended_by_themselves,
+            self.spoiled.0,
+            self.spoiled.1,
+            self.canaries,
             median_and_worst(&self.requeue),
             median_and_worst(&self.leader),
+            median_and_worst(&self.recovery),
         )
     }
 }
@@ -89,6 +98,10 @@ pub fn verdict(run: &Run) -> Report {
     let url = run.stage.database_url();
     let mut report = Report { leader: run.leaders.clone(), ..Report::default() };
     report.ended_by_themselves = run.ended.len();
+    report.canaries = run.canaries;
+    report.recovery.clone_from(&run.recovery.took);
+    report.violations.extend(run.recovery.failed.iter().map(|failed| format!("not well: {failed}")));
+    report.violations.extend(run.stood_still.iter().cloned());
     if let Some(open) = &run.unsettled {
         report.violation(format!("it did not settle: {open}"));
     }
@@ -110,7 +123,7 @@ pub fn verdict(run: &Run) -> Report {
 
 /// Nobody was refused; each submission is one build, and none is lost.
 fn accepted(case: &Case<'_>, report: &mut Report) {
-    report.builds = case.submitted.len();
+    report.builds = case.submitted.values().filter(|user| !user.is_spoiled()).count();
     for user in &case.run.submitted {
         if !user.trouble.is_empty() {
             report.violation(format!(
@@ -154,8 +167,18 @@ fn by_tag<'a>(case: &'a Case<'a>) -> BTreeMap<&'a str, Vec<(&'a Submitted, &'a B
 /// Every build is final, and ended as it had to.
 fn ends(case: &Case<'_>, report: &mut Report) {
     for (id, build) in &case.builds {
+        let user = case.submitted.get(id);
+        if user.is_some_and(|user| user.is_spoiled()) {
+            report.spoiled.0 += 1;
+            report.spoiled.1 += usize::from(build.state == "succeeded");
+            if !matches!(build.state.as_str(), "succeeded" | "failed") {
+                report.lost += 1;
+                report.violation(format!("{id}, of which a row was unreadable, is {}", build.state));
+            }
+            continue;
+        }
         *report.states.entry(build.state.clone()).or_default() += 1;
-        let Some(user) = case.submitted.get(id) else { continue };
+        let Some(user) = user else { continue };
         let kind = user.submission.kind;
         let good = match build.state.as_str() {
             "succeeded" => !matches!(kind, Kind::Fails { .. }),
@@ -217,13 +240,21 @@ fn explains(done: &Done, attempt: &Attempt) -> bool {
     match attempt.code.as_deref() {
         Some("registry_unavailable") => matches!(done.target, Target::Registry | Target::Door),
         // Whoever can't be heard of is lost.
-        Some("worker_lost" | "poison") => {
-            !matches!(done.target, Target::Registry | Target::Door | Target::Engine(_))
-        }
+        Some("worker_lost" | "poison") => !matches!(
+            done.target,
+            Target::Registry | Target::Door | Target::Engine(_) | Target::Row | Target::Blobs
+        ),
         Some("source_unreachable" | "source_missing") => {
             matches!(
                 done.target,
-                Target::Coordinator(_) | Target::Postgres | Target::Link(_) | Target::Network
+                Target::Coordinator(_)
+                    | Target::Postgres
+                    | Target::Link(_)
+                    | Target::Network
+                    | Target::Line(_)
+                    | Target::Lines
+                    | Target::Statement
+                    | Target::Blobs
             )
         }
         _ => matches!(done.target, Target::Engine(_)),

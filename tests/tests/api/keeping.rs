@@ -231,6 +231,33 @@ async fn a_source_that_nobody_uses_goes_and_one_that_a_build_waits_for_is_whole(
 }
 
 #[tokio::test]
+async fn an_upload_that_came_to_nothing_brings_on_no_sweep_of_all_sources() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    // The pass that comes first sweeps. What is doomed goes at the end of a pass, after the sweep.
+    let doom = || {
+        let doom = "INSERT INTO doomed_blobs (project_id, id, kind) SELECT id, gen_random_uuid(), 'log' FROM projects";
+        psql(farm.database_url(), doom);
+        until("a pass has ended", || count(&farm, "doomed_blobs") == 0);
+    };
+    doom();
+    let (objects, _) = crate::client::tree("FROM scratch");
+    let upload = client.snapshots.open_upload(v1::OpenUploadRequest::default()).await.unwrap().into_inner();
+    let part = Some(v1::upload_objects_request::Part::Pack(v1::Pack { objects }));
+    let message = v1::UploadObjectsRequest { upload_id: upload.upload_id, part };
+    client.snapshots.upload_objects(tokio_stream::once(message)).await.unwrap();
+    let sent = count(&farm, "objects");
+    pass(&farm, "3 days");
+    until("the session is forgotten", || count(&farm, "uploads") == 0);
+    doom();
+    assert_eq!(
+        (count(&farm, "upload_pins"), count(&farm, "objects")),
+        (0, sent),
+        "the daily sweep is for these"
+    );
+}
+
+#[tokio::test]
 async fn a_worker_that_knows_no_limit_is_cut_off_by_the_coordinator() {
     let farm = Farm::builder().config("[limits]\nlog_bytes = 100000\n").start();
     let mut client = Client::connect(&farm).await;

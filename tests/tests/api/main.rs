@@ -1,11 +1,16 @@
 //! Tests of the coordinator, the worker and the command line over their interfaces, without builds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the report")]
 
-mod client;
 mod keeping;
 mod outputs;
 mod processes;
+mod scale;
+mod service;
 mod sick;
+mod silence;
 mod sources;
+mod upgrades;
 mod users;
 mod workers;
+
+use farm_tests::client;

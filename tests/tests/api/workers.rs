@@ -116,6 +116,41 @@ async fn a_lease_gives_access_to_its_snapshot_by_path_and_ends_with_the_attempt(
 }
 
 #[tokio::test]
+async fn a_job_that_cant_be_leased_costs_itself_only() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let snapshot = client.upload("FROM scratch").await;
+    let held = client.submit(&snapshot, "held", &["linux/amd64"]).await.id;
+    let odd = client.submit(&snapshot, "odd", &["linux/amd64"]).await.id;
+    let good = client.submit(&snapshot, "good", &["linux/amd64"]).await.id;
+    let execution = |id: &str| format!("(SELECT execution_id FROM builds WHERE short_id = '{id}')");
+    // Somebody holds what the first one's lease needs for as long as he likes; the second can't be written.
+    let mut session = farm_tests::session::Session::open(farm.database_url());
+    session.ask(&format!("BEGIN; SELECT 1 FROM executions WHERE id = {} FOR UPDATE", execution(&held)));
+    farm_tests::database::psql(
+        farm.database_url(),
+        &format!(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN IF old.execution_id = {} AND new.state = 'leased' THEN RAISE EXCEPTION 'refused'; END IF;
+                   RETURN new; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION refuse()",
+            execution(&odd)
+        ),
+    );
+    let mut sim = Sim::connect(&client, hello("sim", 3)).await.unwrap();
+    let offered = sim.offer().await;
+    assert_eq!(offered.build_id, good, "neither the first nor the second can be leased");
+    // Both go on once they can.
+    session.ask("ROLLBACK; SELECT 1");
+    farm_tests::database::psql(farm.database_url(), "DROP TRIGGER refuse ON jobs");
+    let mut rest = vec![sim.offer().await.build_id, sim.offer().await.build_id];
+    rest.sort();
+    let mut both = vec![held, odd];
+    both.sort();
+    assert_eq!(rest, both);
+}
+
+#[tokio::test]
 async fn a_silent_worker_loses_its_job_to_another_and_its_late_words_change_nothing() {
     let farm = Farm::builder().config(QUICK).start();
     let mut client = Client::connect(&farm).await;

@@ -138,9 +138,10 @@ fn a_second_ctrl_c_leaves_at_once_while_the_farm_has_not_said_what_it_accepted()
     for args in
         [vec!["submit", context.text(), "--platform", "linux/amd64"], vec!["run", &tag], vec!["test", &tag]]
     {
-        let before = accepting();
+        // The one before goes on at the coordinator, until it is told that there is no lock to be had.
+        until("nothing is being accepted", LONG, || (accepting() == 0).then_some(()));
         let mut cli = farm.cli_spawn(args[0], &args);
-        until("it is being accepted", LONG, || (accepting() > before).then_some(()));
+        until("it is being accepted", LONG, || (accepting() > 0).then_some(()));
         // Presses that come while one is pending are one, so it is pressed until that was heard.
         until("it leaves", AT_ONCE, || {
             let is_there = cli.is_running();

@@ -22,7 +22,8 @@ pub const BOTH: &str = "linux/amd64,linux/arm64=emulated";
 pub const LONG: Duration = Duration::from_secs(60);
 
 /// A lost worker is noticed within seconds.
-pub const QUICK_LEASES: &str = "[limits]\nheartbeat_milliseconds = 1000\nsuspect_seconds = 3\nlease_seconds = 6\nnative_grace_seconds = 3\n";
+pub const QUICK_LEASES: &str = "[leadership]\nlease_seconds = 2\nrenew_milliseconds = 500\nstatement_seconds = 1\n\
+                                [limits]\nheartbeat_milliseconds = 1000\nsuspect_seconds = 3\nlease_seconds = 6\nnative_grace_seconds = 3\n";
 
 /// A few random digits of hexadecimal.
 pub fn nonce() -> String {

@@ -70,7 +70,7 @@ async fn only_the_heads_of_the_queues_are_looked_at() {
     for i in 0..10 {
         world.submit(&format!("{i}"), "linux/amd64,linux/arm64", &[]).await;
     }
-    let state = world.store.schedule_state(3).await.unwrap();
+    let state = world.store.schedule_state(3, &[]).await.unwrap();
     let of = |platform: &str| state.waiting.iter().filter(|j| j.platform.to_string() == platform).count();
     assert_eq!((of("linux/amd64"), of("linux/arm64"), state.waiting.len()), (3, 3, 6));
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use farm_core::work::aside;
 use farm_core::work::plan::{Decision, Limits, plan};
 use farm_store::machines::drain::Refusal;
 use farm_store::machines::workers::Sign;
@@ -18,10 +17,10 @@ fn names(names: &[&str]) -> Vec<String> {
 
 /// What the scheduler proposes for the first job that waits; a hold is its reason in words.
 async fn proposed(world: &World) -> Result<RunMode, String> {
-    let state = world.store.schedule_state(10).await.unwrap();
+    let state = world.store.schedule_state(10, &[]).await.unwrap();
     match plan(&state, Limits::default(), world.store.now().await.unwrap()).remove(0) {
         Decision::Assign { support, .. } => Ok(support),
-        Decision::Hold { why, .. } => Err(aside::words(&why, &state.aside)),
+        Decision::Hold { why, .. } => Err(why.words()),
     }
 }
 

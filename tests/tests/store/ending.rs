@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
+use farm_core::work::waiting::{Waiting, Wanted};
 use farm_store::machines::workers::Sign;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{AttemptState, BuildState, JobState};
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 
 use crate::fixture::{LEASE, PUBLISH, success, world};
 
 fn failure(cause: Cause) -> Outcome {
-    Outcome::Failed(Failure::new(cause, "x", "it broke"))
+    Outcome::Failed(Failure::new(cause, FailureCode::RunFailed, "it broke"))
 }
 
 #[tokio::test]
@@ -211,7 +212,9 @@ async fn a_job_that_waits_past_the_queue_deadline_fails_its_build_and_says_what_
     let world = world().await;
     let build = world.submit("k", "linux/amd64", &[]).await;
     let job = world.build(build).await.jobs[0].id;
-    world.store.note_waiting(world.epoch, &[(job, "no worker for linux/amd64".to_owned())]).await.unwrap();
+    let wanted = Wanted::Platform("linux/amd64".parse().unwrap());
+    let nobody = Waiting::NoWorker { wanted, emulated_refused: false, aside: vec![] };
+    world.store.note_waiting(world.epoch, &[(job, nobody)]).await.unwrap();
     assert_eq!(world.store.end_overdue_queues(world.epoch).await.unwrap(), 0);
     world.pass("61 s");
     assert_eq!(world.store.end_overdue_queues(world.epoch).await.unwrap(), 1);

@@ -8,12 +8,13 @@ use farm_store::builds::record::{BuildRecord, JobResult};
 use farm_store::builds::submit::{NewBuild, Submitted};
 use farm_store::machines::leader::{Epoch, Leadership, Outage};
 use farm_store::machines::workers::Registration;
+use farm_store::schema::MigrationLimits;
 use farm_store::sources::snapshots::{NewObject, ObjectKind};
 use farm_store::work::attempts::Lease;
 use farm_store::work::decide::PublishLimit;
 use farm_store::work::finish::Outcome;
 use farm_store::work::lease::Assignment;
-use farm_store::{Store, default_project};
+use farm_store::{Limits, Store, default_project};
 use farm_tests::database::Database;
 use farm_types::snapshot::Folder;
 use farm_types::state::BuildState;
@@ -25,8 +26,20 @@ use uuid::Uuid;
 
 /// Long enough that nothing ends by itself.
 pub const LEASE: Duration = Duration::from_secs(60);
-pub const OUTAGE: Outage =
-    Outage { longer_than: Duration::from_secs(3), settles_within: Duration::from_secs(25) };
+pub const OUTAGE: Outage = Outage {
+    longer_than: Duration::from_secs(5),
+    watched: Duration::ZERO,
+    settles_within: Duration::from_secs(25),
+};
+pub const LIMITS: Limits = Limits {
+    connections: 8,
+    acquire: Duration::from_secs(10),
+    statement: Duration::from_secs(15),
+    grace: Duration::from_secs(5),
+    // As long as the lease, so that a test need not renew it.
+    leader_fresh: LEASE,
+    leader_statement: Duration::from_secs(10),
+};
 pub const PUBLISH: PublishLimit = PublishLimit(Duration::from_secs(60));
 
 pub struct World {
@@ -38,27 +51,35 @@ pub struct World {
 }
 
 pub async fn world() -> World {
-    let database = Database::create();
-    let store = Store::open(database.url(), 8, Duration::from_secs(10)).unwrap();
-    store.migrate().await.unwrap();
+    world_in(Database::create()).await
+}
+
+/// The same in a database that may hold something already; nobody leads there.
+pub async fn world_in(database: Database) -> World {
+    let store = Store::open(database.url(), LIMITS).unwrap();
+    store.migrate(MigrationLimits::default(), |_| {}).await.unwrap();
     let coordinator = Uuid::now_v7();
     store.register_coordinator(coordinator, "test", farm_types::Digest::of(b"secret")).await.unwrap();
     let Leadership::Taken { epoch, .. } = store.lead(coordinator, LEASE, OUTAGE).await.unwrap() else {
         panic!("nobody else leads")
     };
+    let snapshot = upload(&store, Folder::default()).await;
+    World { store, epoch, coordinator, snapshot, database }
+}
+
+/// Uploads a source that is this folder.
+pub async fn upload(store: &Store, folder: Folder) -> SnapshotRef {
     let upload = store.open_upload(default_project(), "test", LEASE, &BTreeMap::new()).await.unwrap().upload;
-    let folder = Folder::default();
     let root = NewObject {
         digest: folder.tree_digest(),
         kind: ObjectKind::Folder,
-        size: 14,
+        size: folder.encode().len().try_into().unwrap(),
         place: None,
         children: Vec::new(),
     };
     store.add_objects(default_project(), upload, std::slice::from_ref(&root)).await.unwrap();
     let roots = [("dockerfile".to_owned(), root.digest, folder)];
-    let snapshot = store.finish_upload(default_project(), upload, &roots).await.unwrap();
-    World { store, epoch, coordinator, snapshot, database }
+    store.finish_upload(default_project(), upload, &roots).await.unwrap()
 }
 
 impl World {
@@ -201,7 +222,7 @@ impl World {
         // The leader's row has grown old with the rest; its epoch still leads.
         self.database.psql(&format!(
             "UPDATE farm_clock SET shift = shift + interval '{interval}'; \
-             UPDATE leader SET expires_at = farm_now() + interval '1 hour'"
+             UPDATE leader SET expires_at = farm_now() + interval '1 hour', renewed_at = farm_now()"
         ));
     }
 

@@ -9,7 +9,7 @@ use farm_store::publish::garbage::{Cleaned, Cleaning};
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
-use farm_types::{Cause, Digest, Failure, Repository};
+use farm_types::{Cause, Digest, Failure, FailureCode, Repository};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
 use crate::interleavings::stopped;
@@ -31,7 +31,10 @@ async fn half(world: &World, what: &str) -> Submitted {
     let lease = world.lease(build, 0, worker).await;
     world.finish(lease, success(what)).await.unwrap();
     let lease = world.lease(build, 1, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     assert_eq!(world.state(build).await, BuildState::Failed);
     build
 }
@@ -78,7 +81,10 @@ async fn what_a_failed_build_pushed_goes_after_its_time_and_is_found_once() {
     let lease = world.lease(build, 0, worker).await;
     world.finish(lease, success("failed")).await.unwrap();
     let lease = world.lease(build, 1, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     world.pass("25 hours");
     assert_eq!(due(&world).await, [app()]);
     assert_eq!(begin(&world).await.unwrap().garbage, digests(&["failed"]));
@@ -104,13 +110,19 @@ async fn what_was_published_or_is_needed_by_it_stays_and_what_came_too_late_goes
     let lease = world.lease(same, 0, worker).await;
     world.finish(lease, success("newer")).await.unwrap();
     let lease = world.lease(same, 1, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     // What was published by a build that is forgotten stays as well.
     let forgotten = world.submit("forgotten", "linux/amd64,linux/arm64", &[TAG]).await;
     let lease = world.lease(forgotten, 0, worker).await;
     world.finish(lease, success("of a forgotten build")).await.unwrap();
     let lease = world.lease(forgotten, 1, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     world.database.psql(
         "INSERT INTO put_indexes SELECT project_id, registry, repository, sha256('x'), media_type, ARRAY[digest], farm_now()
          FROM pushed_digests WHERE digest = sha256('of a forgotten build')",
@@ -133,10 +145,13 @@ async fn nothing_is_cleaned_while_a_build_pushes_there_and_none_begins_while_it_
     world.pass("25 hours");
     let (worker, _) = world.worker("w", 2).await;
     let build = world.submit("b", "linux/amd64", &["localhost:5002/app:2"]).await;
+    let lease = world.lease(build, 0, worker).await;
     assert_eq!(begin(&world).await, None, "it may find there what would be removed");
     assert_eq!(due(&world).await, [], "it is looked at later");
-    let lease = world.lease(build, 0, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     assert!(begin(&world).await.is_some());
     let next = world.submit("next", "linux/amd64", &[TAG, "localhost:5002/other:1"]).await;
     let assignment = world.assignment(next, 0, worker).await;
@@ -147,6 +162,95 @@ async fn nothing_is_cleaned_while_a_build_pushes_there_and_none_begins_while_it_
     world.lease(elsewhere, 0, worker).await;
     end(&world, &removed(&["failed"])).await;
     world.store.lease(world.epoch, assignment, LEASE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_repository_with_builds_that_wait_is_cleaned_and_what_they_have_pushed_stays() {
+    let world = world().await;
+    half(&world, "failed").await;
+    half(&world, "shared").await;
+    world.pass("25 hours");
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("b", "linux/amd64,linux/arm64", &[TAG]).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, success("shared")).await.unwrap();
+    // Its other platform waits, for days perhaps.
+    let cleaning = begin(&world).await.unwrap();
+    assert_eq!((cleaning.garbage, cleaning.in_use), (digests(&["failed"]), digests(&["shared"])));
+    // The scheduler knows: the job takes no slot, and whoever stands behind it gets it.
+    let behind = world.submit("behind", "linux/amd64", &["localhost:5002/other:1"]).await;
+    let state = world.store.schedule_state(1, &[]).await.unwrap();
+    let held = |build| {
+        state.waiting.iter().filter(move |job| job.job == build).map(|job| job.cleaned_until.is_some())
+    };
+    let jobs = (world.build(build).await.jobs[1].id, world.build(behind).await.jobs[0].id);
+    assert_eq!(
+        (held(jobs.0).collect::<Vec<_>>(), held(jobs.1).collect::<Vec<_>>()),
+        (vec![true], vec![false])
+    );
+    end(&world, &removed(&["failed"])).await;
+    let state = world.store.schedule_state(1, &[]).await.unwrap();
+    assert!(state.waiting.iter().all(|job| job.cleaned_until.is_none()));
+}
+
+#[tokio::test]
+async fn a_repository_that_is_never_without_a_build_gets_none_for_a_while_and_is_cleaned() {
+    let world = world().await;
+    half(&world, "failed").await;
+    world.pass("25 hours");
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("b", "linux/amd64,linux/arm64", &[TAG]).await;
+    let lease = world.lease(build, 0, worker).await;
+    let closed = || world.database.psql("SELECT count(*) FROM cleanings WHERE until > farm_now()") == "1";
+    for _ in 0..6 {
+        assert_eq!((begin(&world).await, closed()), (None, false));
+        world.pass("70 minutes");
+    }
+    assert_eq!((begin(&world).await, closed()), (None, true), "those that run come to their end");
+    // It takes too long: the others go on, and after a while there is another try.
+    world.pass("16 minutes");
+    assert_eq!((begin(&world).await, closed()), (None, false));
+    world.pass("7 hours");
+    assert_eq!((begin(&world).await, closed()), (None, true));
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::Infrastructure, FailureCode::EngineLost, "x")))
+        .await
+        .unwrap();
+    world.pass("40 seconds");
+    assert_eq!(due(&world).await, [app()], "it is looked at again soon");
+    assert_eq!(begin(&world).await.unwrap().garbage, digests(&["failed"]));
+    end(&world, &removed(&["failed"])).await;
+    assert!(!closed());
+}
+
+#[tokio::test]
+async fn a_lease_waits_for_no_look_for_garbage() {
+    let world = world().await;
+    half(&world, "failed").await;
+    world.pass("25 hours");
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("b", "linux/amd64", &["localhost:5002/app:2"]).await;
+    let assignment = world.assignment(build, 0, worker).await;
+    // The look for garbage stands before a row that it writes.
+    let mut session = Session::open(world.database.url());
+    session.ask("BEGIN; SELECT count(*) FROM (SELECT 1 FROM pushed_digests FOR UPDATE) held");
+    let begun = begin(&world);
+    tokio::pin!(begun);
+    let lease = async {
+        // It has begun when its door is closed.
+        while world.database.psql("SELECT count(*) FROM cleanings WHERE until > farm_now()") != "1" {
+            tokio::task::yield_now().await;
+        }
+        world.store.lease(world.epoch, assignment, LEASE).await
+    };
+    tokio::select! {
+        leased = lease => {
+            assert!(matches!(leased, Err(StoreError::Stale("its repository is being cleaned"))), "{leased:?}");
+        }
+        begun = &mut begun => panic!("it did not wait: {begun:?}"),
+    }
+    session.ask("ROLLBACK; SELECT 1");
+    begun.await;
 }
 
 #[tokio::test]
@@ -161,7 +265,10 @@ async fn a_cleaning_that_nobody_ends_is_over_by_itself_and_its_end_changes_nothi
     let (worker, _) = world.worker("w", 1).await;
     let build = world.submit("b", "linux/amd64", &[TAG]).await;
     let lease = world.lease(build, 0, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     world.pass("15 minutes");
     assert_eq!(due(&world).await, [app()], "it is found again");
 }

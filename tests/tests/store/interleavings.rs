@@ -14,7 +14,7 @@ use farm_store::work::finish::Outcome;
 use farm_store::{Result, StoreError, default_project};
 use farm_tests::session::Session;
 use farm_types::state::{BuildState, JobState, TagState};
-use farm_types::{Cause, Failure, WorkerId};
+use farm_types::{Cause, Failure, FailureCode, WorkerId};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
 use crate::publishing::{merged, put};
@@ -115,7 +115,7 @@ struct Case<'a> {
 impl Case<'_> {
     async fn happen(&self, event: Event) -> Result<()> {
         let store = &self.world.store;
-        let trouble = || Outcome::Failed(Failure::new(Cause::Infrastructure, "x", "x"));
+        let trouble = || Outcome::Failed(Failure::new(Cause::Infrastructure, FailureCode::RunFailed, "x"));
         match event {
             Event::Complete => self.world.finish(self.lease, success("x")).await,
             Event::Fail => self.world.finish(self.lease, trouble()).await,
@@ -273,7 +273,7 @@ async fn of_two_that_want_a_tag_the_newer_one_has_it_in_every_order() {
                 Deadline => world.store.end_overdue_publications(world.epoch).await.map(drop),
                 Cancel => world.store.cancel(default_project(), older_build.id, PUBLISH).await,
                 Refuse => {
-                    let failure = Failure::new(Cause::User, "registry_auth", "403");
+                    let failure = Failure::new(Cause::User, FailureCode::RegistryAuth, "403");
                     world.store.destination_failed(world.epoch, &older[0], &failure, None).await
                 }
             };
@@ -306,6 +306,43 @@ async fn of_two_that_want_a_tag_the_newer_one_has_it_in_every_order() {
             };
             assert!(fits, "{states}: {tag}, {}", record.state);
         }
+    }
+}
+
+/// Both come to the publication and to the build. If one took them the other way round, each would hold what the other one
+/// waits for, and the database would end one of them.
+#[tokio::test]
+async fn a_deadline_and_the_last_tag_take_their_locks_in_one_order() {
+    let world = world().await;
+    let mut sessions = [Session::open(world.database.url()), Session::open(world.database.url())];
+    for deadline_first in [false, true] {
+        let key = format!("{deadline_first}");
+        let (build, due) = merged(&world, &key, &["localhost:5002/app:1"]).await;
+        world.store.destination_pushed(world.epoch, &due[0]).await.unwrap();
+        let claim = world.store.claim_tag(world.epoch, &due[0], "1", None, Duration::from_secs(60)).await;
+        assert_eq!(claim.unwrap(), Claim::Granted);
+        world.store.tag_put(world.epoch, &due[0], "1").await.unwrap();
+        world.database.psql(&format!(
+            "UPDATE builds SET publish_deadline = farm_now() - interval '1 s' WHERE id = '{}'",
+            build.id
+        ));
+        let hold = format!(
+            "SELECT 1 FROM tags WHERE publication_id = (SELECT id FROM publications WHERE build_id = '{}') FOR UPDATE",
+            build.id
+        );
+        let verify = async { world.store.tag_verified(world.epoch, &due[0], "1").await.map(|()| 0) };
+        let expire = async { world.store.end_overdue_publications(world.epoch).await };
+        let (first, second) = if deadline_first {
+            stopped(&mut sessions, &hold, expire, verify).await
+        } else {
+            stopped(&mut sessions, &hold, verify, expire).await
+        };
+        assert!(first.is_ok() && second.is_ok(), "{deadline_first}: {first:?}, {second:?}");
+        let wanted = if deadline_first { BuildState::Failed } else { BuildState::Succeeded };
+        assert_eq!(world.state(build).await, wanted, "{deadline_first}");
+        // The one that came first ended it.
+        assert_eq!((first.unwrap(), second.unwrap()), (usize::from(deadline_first), 0));
+        assert_eq!(world.database.psql("SELECT count(*) FROM publications WHERE state = 'pending'"), "0");
     }
 }
 

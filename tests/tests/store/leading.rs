@@ -79,7 +79,7 @@ async fn what_an_old_leader_decides_changes_nothing() {
     let stale = world.store.lease(world.epoch, assignment.clone(), LEASE).await;
     assert!(matches!(stale, Err(StoreError::Stale(_))), "{stale:?}");
     assert_eq!(world.slots_used(), 0);
-    assert!(world.store.end_overdue_publications(world.epoch).await.is_err());
+    assert!(world.store.stop_overdue_attempts(world.epoch, LEASE).await.is_err());
     let attempt = world.store.lease(epoch, assignment, LEASE).await.unwrap();
     let token = world.database.psql("SELECT lease_token FROM attempts").parse().unwrap();
     let lease = farm_store::work::attempts::Lease { attempt, token };
@@ -179,7 +179,7 @@ async fn a_worker_that_offers_nothing_for_a_while_keeps_its_platforms_and_gets_n
     let record = world.store.workers().await.unwrap().remove(0);
     assert!(record.connected && record.withdrawn_at.is_some() && !record.offers.is_empty());
     let build = world.submit("k", "linux/amd64", &[]).await;
-    let view = world.store.schedule_state(10).await.unwrap().workers.remove(0);
+    let view = world.store.schedule_state(10, &[]).await.unwrap().workers.remove(0);
     assert!(!view.connected);
     let assignment = world.assignment(build, 0, worker).await;
     assert!(world.store.lease(world.epoch, assignment.clone(), LEASE).await.is_err());

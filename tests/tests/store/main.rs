@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the report")]
 
 mod accepting;
+mod costs;
 mod draining;
 mod ending;
 mod fixture;
@@ -9,6 +10,7 @@ mod garbage;
 mod hosts;
 mod interleavings;
 mod leading;
+mod one_bad;
 mod programs;
 mod publishing;
 mod queueing;
@@ -19,5 +21,7 @@ mod retries_interleaved;
 mod retrying;
 mod sealing;
 mod sick;
+mod silence;
 mod streams;
 mod sweeping;
+mod upgrading;

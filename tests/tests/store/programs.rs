@@ -1,12 +1,13 @@
 //! What is known of the programs that a job runs: kept, inherited, corrected.
 
 use farm_core::work::plan::{Decision, Limits, plan};
+use farm_core::work::waiting::Waiting;
 use farm_store::builds::retry::Retry;
 use farm_store::work::finish::Outcome;
 use farm_store::work::lease::Assignment;
 use farm_store::{StoreError, default_project};
 use farm_types::state::JobState;
-use farm_types::{Cause, Failure, RunMode, Runs};
+use farm_types::{Cause, Failure, FailureCode, RunMode, Runs};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
 use farm_store::builds::submit::Submitted;
@@ -20,7 +21,7 @@ async fn submit(world: &World, key: &str, runs: &str) -> Submitted {
 
 /// What the scheduler says of the only job that waits.
 async fn proposed(world: &World) -> Result<Assignment, String> {
-    let state = world.store.schedule_state(64).await.unwrap();
+    let state = world.store.schedule_state(64, &[]).await.unwrap();
     let decisions = plan(&state, Limits::default(), world.store.now().await.unwrap());
     match decisions.into_iter().next().unwrap() {
         Decision::Assign { job, worker, engine, support, reason } => {
@@ -38,7 +39,7 @@ fn known(world: &World, build: Submitted) -> String {
 }
 
 fn foreign_program(step: &str) -> Outcome {
-    let failure = Failure::new(Cause::Infrastructure, "emulator_missing", "exec format error");
+    let failure = Failure::new(Cause::Infrastructure, FailureCode::EmulatorMissing, "exec format error");
     Outcome::Failed(Failure { step: Some(step.to_owned()), ..failure })
 }
 
@@ -142,7 +143,12 @@ async fn one_that_waits_for_any_slot_is_told_when_it_starts_by_all_slots() {
     }
     world.database.psql("UPDATE workers SET last_seen = farm_now()");
     let build = submit(&world, "waits", "none").await;
-    world.database.psql("UPDATE jobs SET waiting = 'all slots are in use (2 of 2)' WHERE state = 'ready'");
+    let waits = async |build| {
+        let job = world.build(build).await.jobs[0].id;
+        let full = Waiting::Slots { support: RunMode::Unneeded, used: 2, total: 2 };
+        world.store.note_waiting(world.epoch, &[(job, full)]).await.unwrap();
+    };
+    waits(build).await;
     let job = world.build(build).await.jobs.remove(0);
     assert_eq!(job.place, Some(1));
     // Both slots are free, in truth.
@@ -150,6 +156,6 @@ async fn one_that_waits_for_any_slot_is_told_when_it_starts_by_all_slots() {
     assert!((job.starts_at.unwrap() - now).num_seconds() <= 1, "{job:?}");
     // A job that needs what nobody there runs waits for nobody's slot.
     let other = submit(&world, "other", "linux/riscv64").await;
-    world.database.psql("UPDATE jobs SET waiting = 'all slots are in use (2 of 2)' WHERE state = 'ready'");
+    waits(other).await;
     assert_eq!(world.build(other).await.jobs[0].starts_at, None);
 }

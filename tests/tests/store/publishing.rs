@@ -8,7 +8,7 @@ use farm_store::publish::publications::DueMerge;
 use farm_store::{StoreError, default_project};
 use farm_tests::session::Session;
 use farm_types::state::{BuildState, TagState};
-use farm_types::{Cause, Digest, Failure};
+use farm_types::{Cause, Digest, Failure, FailureCode};
 
 use crate::fixture::{PUBLISH, World, index, success, world};
 use crate::interleavings::stopped;
@@ -97,7 +97,7 @@ async fn a_destination_that_is_down_is_tried_again_and_one_that_refuses_fails_th
     let world = world().await;
     let tags = ["localhost:5002/app:1", "localhost:5002/other:1"];
     let (build, destinations) = merged(&world, "k", &tags).await;
-    let failure = Failure::new(Cause::Infrastructure, "registry_unavailable", "down");
+    let failure = Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, "down");
     let later = Some(Duration::from_secs(9));
     world.store.destination_failed(world.epoch, &destinations[0], &failure, later).await.unwrap();
     assert_eq!(world.store.due_destinations(10).await.unwrap().len(), 1, "the other goes on");
@@ -105,7 +105,7 @@ async fn a_destination_that_is_down_is_tried_again_and_one_that_refuses_fails_th
     assert_eq!(world.store.due_destinations(10).await.unwrap().len(), 2);
     world.store.destination_pushed(world.epoch, &destinations[0]).await.unwrap();
     assert_eq!(put(&world, &destinations[0], "1").await, Claim::Granted);
-    let refused = Failure::new(Cause::User, "registry_auth", "401");
+    let refused = Failure::new(Cause::User, FailureCode::RegistryAuth, "401");
     world.store.destination_failed(world.epoch, &destinations[1], &refused, None).await.unwrap();
     let record = world.build(build).await;
     assert_eq!((record.state, record.failure.unwrap().code.as_str()), (BuildState::Failed, "registry_auth"));
@@ -144,7 +144,7 @@ async fn a_tag_that_is_refused_after_the_index_was_taken_fails_the_build() {
     let destination = &destinations[0];
     world.store.destination_pushed(world.epoch, destination).await.unwrap();
     assert_eq!(put(&world, destination, "1").await, Claim::Granted);
-    let refused = Failure::new(Cause::User, "registry_auth", "403");
+    let refused = Failure::new(Cause::User, FailureCode::RegistryAuth, "403");
     world.store.destination_failed(world.epoch, destination, &refused, None).await.unwrap();
     let record = world.build(build).await;
     assert_eq!((record.state, record.failure.unwrap().code.as_str()), (BuildState::Failed, "registry_auth"));

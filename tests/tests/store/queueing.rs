@@ -1,5 +1,8 @@
 //! When a waiting job is likely to start.
 
+use farm_core::work::waiting::Waiting;
+use farm_types::RunMode;
+
 use crate::fixture::{success, world};
 
 #[tokio::test]
@@ -35,12 +38,37 @@ async fn a_waiting_job_is_told_when_it_starts_once_three_like_it_have_run() {
     assert_eq!(expected(&world, "third", 4).await, None);
 }
 
+#[tokio::test]
+async fn what_a_coordinator_of_the_version_before_writes_is_told_in_its_words() {
+    let world = world().await;
+    let build = world.submit("k", "linux/amd64", &[]).await;
+    let job = async || world.build(build).await.jobs.remove(0);
+    let id = job().await.id;
+    let note =
+        async |waiting: Waiting| world.store.note_waiting(world.epoch, &[(id, waiting)]).await.unwrap();
+    assert_eq!((note(full()).await, note(full()).await), (1, 0));
+    let told = job().await;
+    assert_eq!((told.waiting, told.place), (Some(full()), Some(1)));
+    let others = "all native slots are in use (2 of 2)";
+    world.database.psql(&format!("UPDATE jobs SET waiting = '{others}'"));
+    let told = job().await;
+    assert_eq!((told.waiting, told.place), (Some(Waiting::Told(others.to_owned())), None));
+    // It, too, reads what this one writes.
+    assert_eq!(note(full()).await, 1);
+    assert_eq!(world.database.psql("SELECT waiting FROM jobs").trim(), full().words());
+    world.database.psql("UPDATE jobs SET waiting = ''");
+    assert_eq!(job().await.waiting, None);
+}
+
+fn full() -> Waiting {
+    Waiting::Slots { support: RunMode::Native, used: 1, total: 1 }
+}
+
 /// Submits one more, which waits for a slot as the `place`th; in how many seconds it starts.
 async fn expected(world: &crate::fixture::World, key: &str, place: u64) -> Option<f64> {
     let build = world.submit(key, "linux/amd64", &[]).await;
-    world
-        .database
-        .psql("UPDATE jobs SET waiting = 'all native slots are in use (1 of 1)' WHERE state = 'ready'");
+    let id = world.build(build).await.jobs[0].id;
+    world.store.note_waiting(world.epoch, &[(id, full())]).await.unwrap();
     let job = world.build(build).await.jobs.remove(0);
     assert_eq!(job.place, Some(place));
     let now = world.store.now().await.unwrap();

@@ -6,7 +6,7 @@ use farm_store::builds::record::BuildRecord;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
 
@@ -48,7 +48,7 @@ async fn happen(
     let result = match what {
         0 => world.finish(lease, success("x")).await,
         1 => {
-            let failure = Failure::new(Cause::Infrastructure, "x", "x");
+            let failure = Failure::new(Cause::Infrastructure, FailureCode::RunFailed, "x");
             world.finish(lease, Outcome::Failed(failure)).await
         }
         2 => world.store.reap(world.epoch, PUBLISH, 0.0).await.map(drop),

@@ -7,7 +7,7 @@ use farm_store::builds::submit::Submitted;
 use farm_store::publish::destinations::{Claim, DueDestination};
 use farm_store::publish::rechecks::Recheck;
 use farm_types::state::BuildState;
-use farm_types::{Cause, Digest, Failure};
+use farm_types::{Cause, Digest, Failure, FailureCode};
 
 use crate::fixture::{PUBLISH, World, world};
 use crate::publishing::{built, merged, put};
@@ -48,7 +48,7 @@ async fn a_late_put_of_the_build_that_was_retried_is_seen() {
     let (old_build, old) = merged(&world, "old", &[TAG]).await;
     claim(&world, &old[0]).await;
     // Given up, and the user is told so; but what was sent may still come.
-    let failure = Failure::new(Cause::User, "registry_auth", "403");
+    let failure = Failure::new(Cause::User, FailureCode::RegistryAuth, "403");
     world.store.destination_failed(world.epoch, &old[0], &failure, None).await.unwrap();
     let (new_build, new) = retried(&world, old_build, "new").await;
     publish(&world, &new[0]).await;
@@ -62,7 +62,7 @@ async fn a_late_put_of_the_build_that_was_retried_is_seen() {
 async fn who_leads_no_more_has_the_tag_of_his_builds_retry_looked_at() {
     let world = world().await;
     let (old_build, old) = merged(&world, "old", &[TAG]).await;
-    let failure = Failure::new(Cause::User, "registry_auth", "403");
+    let failure = Failure::new(Cause::User, FailureCode::RegistryAuth, "403");
     world.store.destination_failed(world.epoch, &old[0], &failure, None).await.unwrap();
     let (_, new) = retried(&world, old_build, "new").await;
     publish(&world, &new[0]).await;
@@ -108,7 +108,7 @@ async fn a_tag_is_not_put_to_the_index_of_a_build_that_failed() {
     publish(&world, &first[0]).await;
     publish(&world, &second[0]).await;
     claim(&world, &third[0]).await;
-    let failure = Failure::new(Cause::User, "registry_auth", "403");
+    let failure = Failure::new(Cause::User, FailureCode::RegistryAuth, "403");
     world.store.destination_failed(world.epoch, &third[0], &failure, None).await.unwrap();
     assert_eq!(world.state(third_build).await, BuildState::Failed);
     world.pass("61 s");
@@ -155,7 +155,7 @@ async fn those_who_wait_for_one_registry_hide_nobody_elses() {
 /// Its destination refuses it: it has ended.
 async fn ended(world: &World, build: Submitted) -> Submitted {
     let due = world.store.due_destinations(1000).await.unwrap();
-    let failure = Failure::new(Cause::User, "registry_auth", "403");
+    let failure = Failure::new(Cause::User, FailureCode::RegistryAuth, "403");
     for destination in due.iter().filter(|d| d.repository.registry() == "localhost:5002") {
         world.store.destination_failed(world.epoch, destination, &failure, None).await.unwrap();
     }

@@ -7,7 +7,7 @@ use farm_store::default_project;
 use farm_store::publish::destinations::DueDestination;
 use farm_tests::session::Session;
 use farm_types::state::{BuildState, JobState, TagState};
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 
 use crate::fixture::{PUBLISH, World, world};
 use crate::interleavings::{publish, stopped};
@@ -22,7 +22,7 @@ fn known(world: &World, keys: &str) -> String {
 /// A build that was built, and refused by its registry.
 async fn refused(world: &World, key: &str, tag: &str) -> (Submitted, DueDestination) {
     let (build, mut destinations) = merged(world, key, &[tag]).await;
-    let failure = Failure::new(Cause::User, "registry_auth", "403");
+    let failure = Failure::new(Cause::User, FailureCode::RegistryAuth, "403");
     world.store.destination_failed(world.epoch, &destinations[0], &failure, None).await.unwrap();
     assert_eq!(world.state(build).await, BuildState::Failed);
     (build, destinations.remove(0))

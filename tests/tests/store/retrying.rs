@@ -8,7 +8,7 @@ use farm_store::publish::destinations::Claim;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
-use farm_types::{Cause, Digest, Failure};
+use farm_types::{Cause, Digest, Failure, FailureCode};
 
 use crate::fixture::{LEASE, PUBLISH, World, index, success, world};
 
@@ -37,7 +37,10 @@ pub async fn half(world: &World, key: &str) -> Submitted {
     let lease = world.lease(build, 0, worker).await;
     world.finish(lease, success("amd64")).await.unwrap();
     let lease = world.lease(build, 1, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     assert_eq!(world.state(build).await, BuildState::Failed);
     build
 }
@@ -82,7 +85,10 @@ async fn what_succeeded_is_taken_over_and_only_the_rest_runs() {
     assert_eq!((jobs[1].state, jobs[1].attempts.len()), (JobState::Ready, 0));
     let (worker, _) = world.worker("w", 2).await;
     let lease = world.lease(new, 1, worker).await;
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
 
     // A retry of the retry names the build that made it, and one whose result is gone runs again.
     let third = retry(&world, new, "r2", true).await;
@@ -106,7 +112,7 @@ async fn a_build_that_only_could_not_be_published_is_published_once_more_and_pas
     let old = world.submit("old", "linux/amd64", &[TAG]).await;
     let lease = world.lease(old, 0, worker).await;
     world.finish(lease, success("old")).await.unwrap();
-    let failure = Failure::new(Cause::Infrastructure, "registry_unavailable", "x");
+    let failure = Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, "x");
     world.store.fail_merge(world.epoch, default_project(), old.id, &failure).await.unwrap();
     let newer = world.submit("newer", "linux/amd64", &[TAG]).await;
     let lease = world.lease(newer, 0, worker).await;

@@ -7,7 +7,7 @@ use farm_store::logs::seal::{BlobKind, Unsealed};
 use farm_store::work::attempts::Lease;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 
 use crate::fixture::{World, world};
 
@@ -22,7 +22,10 @@ pub async fn ended(world: &World, key: &str, chunks: &[&'static [u8]]) -> Lease 
     for (seq, chunk) in (1..).zip(chunks) {
         world.store.append_chunk(lease, seq, chunk).await.unwrap();
     }
-    world.finish(lease, Outcome::Failed(Failure::new(Cause::User, "x", "x"))).await.unwrap();
+    world
+        .finish(lease, Outcome::Failed(Failure::new(Cause::User, FailureCode::RunFailed, "x")))
+        .await
+        .unwrap();
     assert!(world.state(build).await.is_final());
     lease
 }

@@ -9,7 +9,7 @@ use farm_store::work::attempts::Lease;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
-use farm_types::{BootId, Cause, Failure, WorkerId};
+use farm_types::{BootId, Cause, Failure, FailureCode, WorkerId};
 use uuid::Uuid;
 
 use crate::fixture::{LEASE, PUBLISH, World, success, world};
@@ -35,7 +35,7 @@ async fn beat(world: &World, worker: WorkerId, leases: &[Lease]) {
 }
 
 fn trouble(code: &str) -> Outcome {
-    Outcome::Failed(Failure::new(Cause::Infrastructure, code, "something broke"))
+    Outcome::Failed(Failure::new(Cause::Infrastructure, code.parse().unwrap(), "something broke"))
 }
 
 /// One job after the other that fails there so, by the worker's own fault.
@@ -72,7 +72,7 @@ async fn a_worker_that_does_not_stop_is_quarantined_and_what_it_runs_is_anothers
     assert_eq!(world.state(unwanted).await, BuildState::Cancelled);
     let job = &world.build(wanted).await.jobs[0];
     assert_eq!(job.state, JobState::Ready);
-    assert_eq!(job.attempts[0].failure.as_ref().unwrap().code, "worker_quarantined");
+    assert_eq!(job.attempts[0].failure.as_ref().unwrap().code, FailureCode::WorkerQuarantined);
     assert_eq!(world.slots_used(), 0);
     let assignment = world.assignment(wanted, 0, worker).await;
     assert!(world.store.lease(world.epoch, assignment, LEASE).await.is_err());
@@ -169,7 +169,7 @@ async fn a_worker_that_fails_several_jobs_goes_on_probation_until_a_trial_build_
         ]
     );
     assert!(world.store.judge_workers(world.epoch).await.unwrap().is_empty());
-    assert!(world.store.schedule_state(10).await.unwrap().workers[0].on_probation);
+    assert!(world.store.schedule_state(10, &[]).await.unwrap().workers[0].on_probation);
 
     // It is asked at once, once; the answer to another question is none.
     let asked = world.store.probes_via(world.coordinator).await.unwrap();
@@ -266,7 +266,7 @@ async fn what_a_leaving_worker_gives_back_keeps_its_place_and_costs_no_try_at_fi
         world.finish(lease, Outcome::Stopped).await.unwrap();
         let job = world.build(build).await.jobs.remove(0);
         if round == 7 {
-            assert_eq!(job.failure.unwrap().code, "given_back");
+            assert_eq!(job.failure.unwrap().code, FailureCode::GivenBack);
             return;
         }
         assert_eq!((job.state, place()), (JobState::Ready, before.clone()));
@@ -287,6 +287,6 @@ async fn a_job_that_fills_every_disk_ends_after_three_of_them() {
         world.finish(lease, trouble(code)).await.unwrap();
     }
     let failure = world.build(build).await.failure.unwrap();
-    assert_eq!(failure.code, "no_space");
+    assert_eq!(failure.code, FailureCode::NoSpace);
     assert!(failure.message.contains("on 3 tries"), "{failure}");
 }

@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 
 use farm_types::snapshot::follow;
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 
 use super::tree::{SourceTree, TreeKind, find};
 
@@ -31,10 +31,10 @@ pub(super) struct Dockerfile {
 
 /// Reads and checks the Dockerfile. Blocks.
 pub(super) fn read(tree: Option<&dyn SourceTree>, path: &str) -> Result<Dockerfile, Failure> {
-    let user = |code: &str, message: String| Failure::new(Cause::User, code, message);
+    let user = |code, message: String| Failure::new(Cause::User, code, message);
     let missing = || {
         user(
-            "dockerfile_missing",
+            FailureCode::DockerfileMissing,
             format!("Dockerfile {path:?}: there is no such file in the source; name it with -f"),
         )
     };
@@ -46,13 +46,13 @@ pub(super) fn read(tree: Option<&dyn SourceTree>, path: &str) -> Result<Dockerfi
     let bytes = content(tree, &place).map_err(|error| {
         Failure::new(
             Cause::Infrastructure,
-            "source_unreadable",
+            FailureCode::SourceUnreadable,
             format!("Dockerfile {path:?} cannot be read: {error}"),
         )
     })?;
     if UTF_16.iter().any(|mark| bytes.starts_with(mark)) {
         return Err(user(
-            "dockerfile_syntax",
+            FailureCode::DockerfileSyntax,
             format!("Dockerfile {path:?} is UTF-16 text, which no frontend reads; save it as UTF-8"),
         ));
     }
@@ -62,13 +62,13 @@ pub(super) fn read(tree: Option<&dyn SourceTree>, path: &str) -> Result<Dockerfi
     // UTF-16 without a mark: no instruction has a NUL.
     if let Some(odd) = read.instructions.iter().find(|instruction| instruction.text.contains('\0')) {
         return Err(user(
-            "dockerfile_syntax",
+            FailureCode::DockerfileSyntax,
             format!("Dockerfile {path:?} is not UTF-8 text (line {}); save it as UTF-8", odd.first),
         ));
     }
     if read.is_empty() && read.directives.syntax.is_none() {
         return Err(user(
-            "dockerfile_empty",
+            FailureCode::DockerfileEmpty,
             format!("Dockerfile {path:?} has no instruction; begin with FROM IMAGE"),
         ));
     }
@@ -78,7 +78,7 @@ pub(super) fn read(tree: Option<&dyn SourceTree>, path: &str) -> Result<Dockerfi
         && is_foreign
     {
         return Err(user(
-            "frontend_refused",
+            FailureCode::FrontendRefused,
             format!(
                 "Dockerfile {path:?} asks for the frontend {frontend:?}; farm runs none but docker/dockerfile: \
                  change or remove its syntax line"
@@ -113,7 +113,7 @@ mod tests {
     use super::super::tree::{MemoryTree, TreeEntry};
     use super::*;
 
-    fn outcome(path: &str, text: &str) -> Result<Option<String>, String> {
+    fn outcome(path: &str, text: &str) -> Result<Option<String>, FailureCode> {
         let tree = MemoryTree::new([("sub/Dockerfile", 0o644, text.as_bytes().to_vec())]);
         read(Some(&tree), path).map(|dockerfile| dockerfile.syntax).map_err(|failure| failure.code)
     }
@@ -125,11 +125,14 @@ mod tests {
             outcome("sub/Dockerfile", "# syntax=docker/dockerfile:1\nFROM x"),
             Ok(Some("docker/dockerfile:1".into()))
         );
-        assert_eq!(outcome("Dockerfile", "FROM x"), Err("dockerfile_missing".into()));
-        assert_eq!(outcome("sub", "FROM x"), Err("dockerfile_missing".into()));
-        assert_eq!(outcome("sub/Dockerfile", " \n# only a comment\n"), Err("dockerfile_empty".into()));
-        assert_eq!(outcome("sub/Dockerfile", "#syntax=tonistiigi/llb\n{}"), Err("frontend_refused".into()));
-        assert_eq!(read(None, "x").unwrap_err().code, "dockerfile_missing");
+        assert_eq!(outcome("Dockerfile", "FROM x"), Err(FailureCode::DockerfileMissing));
+        assert_eq!(outcome("sub", "FROM x"), Err(FailureCode::DockerfileMissing));
+        assert_eq!(outcome("sub/Dockerfile", " \n# only a comment\n"), Err(FailureCode::DockerfileEmpty));
+        assert_eq!(
+            outcome("sub/Dockerfile", "#syntax=tonistiigi/llb\n{}"),
+            Err(FailureCode::FrontendRefused)
+        );
+        assert_eq!(read(None, "x").unwrap_err().code, FailureCode::DockerfileMissing);
         assert_eq!(
             outcome("sub/Dockerfile", "# syntax=docker/dockerfile:1\n"),
             Ok(Some("docker/dockerfile:1".into()))

@@ -9,11 +9,13 @@
 use std::time::Duration;
 use std::{io, thread};
 
+use farm_types::Backoff;
+use farm_types::chain::with_causes;
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
 use super::session::{End, Session};
-use super::{Backoff, Control, ControlError, causes, client, endpoint};
+use super::{Control, ControlError, WAITS, client, endpoint};
 
 /// Failures in a row between two log lines about the same outage.
 const QUIET: u32 = 30;
@@ -45,7 +47,7 @@ impl Control {
     pub async fn run(self) -> Result<(), ControlError> {
         let count = self.coordinators.count();
         let mut place = rand::rng().random_range(0..count);
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(WAITS);
         let mut failures = 0_u32;
         // In a row: one that is being updated may refuse what another takes.
         let mut refusals = 0;
@@ -89,7 +91,7 @@ impl Control {
             }
             place += 1;
             tokio::select! {
-                () = tokio::time::sleep(backoff.next_wait()) => {}
+                () = tokio::time::sleep(backoff.next_jittered(rand::random())) => {}
                 () = self.leave.cancelled() => return Ok(()),
             }
         }
@@ -102,13 +104,13 @@ impl Control {
         let endpoint = match endpoint(url) {
             Ok(endpoint) => endpoint,
             Err(error) => {
-                let why = causes("", Some(&error));
+                let why = with_causes("", Some(&error));
                 return End::Refused(ControlError::Local { url: url.clone(), why });
             }
         };
         let channel = match endpoint.connect().await {
             Ok(channel) => channel,
-            Err(error) => return End::Lost { why: causes("", Some(&error)), welcomed: false },
+            Err(error) => return End::Lost { why: with_causes("", Some(&error)), welcomed: false },
         };
         match Session::open(self, url, client(channel, &self.token)).await {
             Ok(session) => {

@@ -4,7 +4,7 @@ use super::*;
 
 use std::sync::Arc;
 
-use farm_proto::endpoints::Endpoints;
+use farm_client::Endpoints;
 use farm_proto::v1::control_request::Message as Request;
 use farm_proto::v1::control_response::Message as Response;
 use farm_proto::{WORKER_PROTOCOL, v1};

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farm_proto::v1::{AttemptEvent, SendEventsRequest, SendEventsResponse};
+use farm_types::Backoff;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use tonic::Status;
 use super::chunks::Chunker;
 use super::limit::LogLimit;
 use super::line::{Incoming, Line, at, next_answer, room};
-use super::{Backoff, Client, Refusal};
+use super::{Client, Refusal, WAITS};
 use crate::desk::Lease;
 
 /// How much may wait for an acknowledgement, bytes.
@@ -86,7 +87,7 @@ impl Events {
             next_seq: 1,
             sent_seq: 0,
             line: None,
-            backoff: Backoff::default(),
+            backoff: Backoff::new(WAITS),
             retry_at: None,
             refused_since: None,
         };
@@ -230,7 +231,7 @@ impl Pump {
 
     fn lost(&mut self) {
         self.line = None;
-        self.retry_at = Some(Instant::now() + self.backoff.next_wait());
+        self.retry_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
     }
 
     fn flush(&mut self) {

@@ -18,23 +18,23 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farm_proto::endpoints::Endpoints;
+use farm_client::{Bearer, Endpoints};
 use farm_proto::v1::worker_service_client::WorkerServiceClient;
 use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
-use farm_types::{BootId, Invalid};
-use rand::RngExt;
+use farm_types::{BootId, Invalid, Waits};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 use crate::desk::Desk;
 
+/// The waits between tries. Each is shortened by chance, so that a farm's workers don't come back all at once.
+pub const WAITS: Waits = Waits::new(Duration::from_millis(200), Duration::from_secs(5));
+
 /// A client of the coordinators that says who it is on every call.
-pub type Client = WorkerServiceClient<InterceptedService<Endpoints, Token>>;
+pub type Client = WorkerServiceClient<InterceptedService<Endpoints, Bearer>>;
 
 /// Where a coordinator is: `http://HOST:PORT` or `https://HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +131,7 @@ pub struct Control {
     /// The connections for bulk, in the same order: they follow to where the stream is.
     pub bulk: Endpoints,
     /// Who we are.
-    pub token: Token,
+    pub token: Bearer,
     /// The worker's name.
     pub name: String,
     /// This life of the process.
@@ -183,55 +183,12 @@ pub enum ControlError {
     },
 }
 
-/// A bearer token, as a header's value. It is never printed.
-#[derive(Clone)]
-pub struct Token(MetadataValue<Ascii>);
-
-impl FromStr for Token {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Err(Invalid::new("token", "", "it is empty"));
-        }
-        let mut value: MetadataValue<Ascii> = format!("Bearer {text}")
-            .parse()
-            .map_err(|_| Invalid::new("token", "…", "it holds characters that no token has"))?;
-        value.set_sensitive(true);
-        Ok(Self(value))
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
-impl Interceptor for Token {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
-
-/// The endpoint of a connection for small messages: a dead peer is noticed within 20 s.
+/// The endpoint of a connection for small messages.
 ///
 /// # Errors
 /// The system's root certificates can't be read (https only).
 pub fn endpoint(url: &CoordinatorUrl) -> Result<Endpoint, tonic::transport::Error> {
-    let endpoint = Endpoint::from(url.0.clone())
-        .user_agent(concat!("farm-worker/", env!("CARGO_PKG_VERSION")))?
-        .tcp_nodelay(true)
-        .connect_timeout(Duration::from_secs(5))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true);
-    match url.0.scheme_str() {
-        Some("https") => endpoint.tls_config(ClientTlsConfig::new().with_native_roots()),
-        _ => Ok(endpoint),
-    }
+    farm_client::endpoint(url.0.clone(), concat!("farm-worker/", env!("CARGO_PKG_VERSION")))
 }
 
 /// Connections for bulk, in the order of the coordinators: one is opened when it is first used, and again after an
@@ -241,34 +198,16 @@ pub fn endpoint(url: &CoordinatorUrl) -> Result<Endpoint, tonic::transport::Erro
 /// As [`endpoint`].
 pub fn bulk(coordinators: &Coordinators) -> Result<Endpoints, tonic::transport::Error> {
     let channel = |url: &CoordinatorUrl| -> Result<Channel, tonic::transport::Error> {
-        let endpoint = endpoint(url)?;
-        let wide =
-            endpoint.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
-        Ok(wide.connect_lazy())
+        Ok(farm_client::wide(endpoint(url)?, WINDOW_BYTES).connect_lazy())
     };
     let others: Vec<Channel> = coordinators.others.iter().map(channel).collect::<Result<_, _>>()?;
     Ok(Endpoints::new(channel(&coordinators.first)?, others))
 }
 
 /// A client on these connections.
-pub fn client(endpoints: impl Into<Endpoints>, token: &Token) -> Client {
+pub fn client(endpoints: impl Into<Endpoints>, token: &Bearer) -> Client {
     WorkerServiceClient::with_interceptor(endpoints.into(), token.clone())
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
-}
-
-/// A text and the errors below it, in one line, each once.
-pub(crate) fn causes(text: &str, mut source: Option<&(dyn std::error::Error + 'static)>) -> String {
-    let mut text = text.to_owned();
-    while let Some(error) = source {
-        let below = error.to_string();
-        if text.is_empty() {
-            text = below;
-        } else if !text.contains(&below) {
-            text = format!("{text}: {below}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// What a call's failure leads to.
@@ -302,30 +241,6 @@ impl Refusal {
     }
 }
 
-/// Waits between tries: 0.2 s, doubled each time up to 5 s, each with jitter of a half, so that a farm's
-/// workers don't come back all at once.
-#[derive(Debug, Clone, Default)]
-pub struct Backoff {
-    tries: u32,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(200);
-    const LAST: Duration = Duration::from_secs(5);
-
-    /// The wait before the next try.
-    pub fn next_wait(&mut self) -> Duration {
-        let wait = Self::FIRST.saturating_mul(1 << self.tries.min(8)).min(Self::LAST);
-        self.tries = self.tries.saturating_add(1);
-        wait.mul_f64(rand::rng().random_range(0.5..=1.0))
-    }
-
-    /// Starts over: something worked.
-    pub fn reset(&mut self) {
-        self.tries = 0;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,25 +265,5 @@ mod tests {
         let error = |text: &str| text.parse::<Coordinators>().unwrap_err().to_string();
         assert!(error(" ,").contains("http://HOST:PORT"));
         assert!(error("http://a:1,b:2").contains("b:2"));
-    }
-
-    #[test]
-    fn a_token_is_not_printed() {
-        let token: Token = " farm_secret\n".parse().unwrap();
-        assert!(!format!("{token:?}").contains("secret"));
-        assert!("".parse::<Token>().is_err());
-        assert!("a\u{7}b".parse::<Token>().is_err());
-    }
-
-    #[test]
-    fn waits_grow_to_five_seconds_and_start_over() {
-        let mut backoff = Backoff::default();
-        assert!(backoff.next_wait() <= Duration::from_millis(200));
-        for _ in 0..40 {
-            assert!(backoff.next_wait() <= Duration::from_secs(5));
-        }
-        assert!(backoff.next_wait() >= Duration::from_millis(2500));
-        backoff.reset();
-        assert!(backoff.next_wait() <= Duration::from_millis(200));
     }
 }

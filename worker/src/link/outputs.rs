@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use farm_proto::OUTPUT_PIECE_BYTES;
 use farm_proto::v1::{SendOutputRequest, SendOutputResponse};
 use farm_types::digest::Hasher;
-use farm_types::{Cause, Export, Failure};
+use farm_types::{Backoff, Cause, Export, Failure, FailureCode};
 use futures::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use super::line::{Incoming, Line, at, next_answer, room};
-use super::{Backoff, Client, Refusal};
+use super::{Client, Refusal, WAITS};
 use crate::buildkit::{Output, OutputPart};
 use crate::desk::Lease;
 
@@ -126,7 +126,7 @@ impl Sender {
             next_seq: 1,
             sent_seq: 0,
             line: None,
-            backoff: Backoff::default(),
+            backoff: Backoff::new(WAITS),
             retry_at: None,
             refused_since: None,
             unavailable_since: None,
@@ -174,7 +174,7 @@ impl Sender {
         };
         if is_over {
             let why = format!("the coordinator does not take what was made: {}", status.message());
-            let failure = Failure::new(Cause::Infrastructure, "output_refused", why);
+            let failure = Failure::new(Cause::Infrastructure, FailureCode::OutputRefused, why);
             return Err(OutputError::Failed(Box::new(failure)));
         }
         self.lost();
@@ -187,7 +187,7 @@ impl Sender {
              or have limits.output_bytes of the coordinator raised",
             self.limit
         );
-        OutputError::Failed(Box::new(Failure::new(Cause::User, "output_too_large", why)))
+        OutputError::Failed(Box::new(Failure::new(Cause::User, FailureCode::OutputTooLarge, why)))
     }
 
     /// Waits for whatever comes first. Nothing is lost when another branch wins: each is safe to cancel.
@@ -244,7 +244,7 @@ impl Sender {
 
     fn lost(&mut self) {
         self.line = None;
-        self.retry_at = Some(Instant::now() + self.backoff.next_wait());
+        self.retry_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
     }
 
     /// The next piece that was not sent on this line.

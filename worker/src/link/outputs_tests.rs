@@ -1,6 +1,6 @@
 //! Outputs against a FAKE coordinator: nothing lost, nothing doubled, the whole digest at the end.
 
-use farm_types::{Digest, Form};
+use farm_types::{Digest, FailureCode, Form};
 
 use super::*;
 use crate::testing::{Fake, lease, until};
@@ -93,7 +93,7 @@ async fn what_is_too_long_or_not_wanted_ends_at_once() {
         let (sent, ()) = tokio::join!(sending, feed(outputs.remove(0), content(1 << 20), false));
         sent.unwrap_err()
     };
-    assert_eq!(code(failing(1000).await), (Cause::User, "output_too_large".to_owned()));
+    assert_eq!(code(failing(1000).await), (Cause::User, FailureCode::OutputTooLarge));
     // Nothing said that this was all.
     assert_eq!(failing(1 << 30).await, OutputError::BrokenOff);
     let refused = async |status: Status| {
@@ -103,7 +103,7 @@ async fn what_is_too_long_or_not_wanted_ends_at_once() {
         sent.unwrap_err()
     };
     assert_eq!(refused(Status::failed_precondition("superseded")).await, OutputError::Superseded);
-    assert_eq!(code(refused(Status::out_of_range("too long")).await).1, "output_too_large");
+    assert_eq!(code(refused(Status::out_of_range("too long")).await).1, FailureCode::OutputTooLarge);
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_coordinator_that_answers_is_given_up_in_time_and_one_that_is_away_is_
         let OutputError::Failed(failure) = after(&mut sender, 10, status.clone()).unwrap_err() else {
             panic!("{status}")
         };
-        assert_eq!((failure.cause, &*failure.code), (Cause::Infrastructure, "output_refused"));
+        assert_eq!((failure.cause, failure.code.as_str()), (Cause::Infrastructure, "output_refused"));
         assert!(failure.message.contains(status.message()), "{failure:?}");
         // What is taken meanwhile begins it anew.
         sender.acknowledge(0);

@@ -10,13 +10,14 @@ use std::time::Duration;
 use farm_proto::v1::control_request::Message as Request;
 use farm_proto::v1::control_response::Message as Response;
 use farm_proto::{WORKER_PROTOCOL, v1};
+use farm_types::chain::with_causes;
 use farm_types::{AttemptId, FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::{Client, Control, ControlError, CoordinatorUrl, causes};
+use super::{Client, Control, ControlError, CoordinatorUrl};
 use crate::desk::{Identity, StopReason};
 
 /// Messages between us and the connection; a stream that doesn't take as many is stuck.
@@ -239,7 +240,7 @@ fn refused<'a>(control: &Control, url: &CoordinatorUrl, status: &Status) -> End<
 
 /// A status with what lies below it.
 fn describe(status: &Status) -> String {
-    let text = causes(status.message(), std::error::Error::source(status));
+    let text = with_causes(status.message(), std::error::Error::source(status));
     if text.is_empty() { status.code().to_string() } else { text }
 }
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use farm_proto::v1::{AttemptEvent, FetchFilesRequest, FetchFilesResponse, FetchFoldersRequest};
-use farm_types::{Digest, snapshot};
+use farm_types::chain::with_causes;
+use farm_types::{Backoff, Digest, snapshot};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use super::folders::{Collector, Folders};
 use super::tree::{FileAt, SnapshotTree, files};
 use crate::buildkit::SourceTree;
 use crate::desk::Lease;
-use crate::link::{Backoff, Client, Refusal, causes};
+use crate::link::{Client, Refusal, WAITS};
 use crate::notice;
 
 /// How long nothing may come before the attempt is given up.
@@ -285,11 +286,11 @@ struct Patience {
 
 impl Patience {
     fn new() -> Self {
-        Self { since: Instant::now(), backoff: Backoff::default() }
+        Self { since: Instant::now(), backoff: Backoff::new(WAITS) }
     }
 
     async fn after(&mut self, status: Status) -> Result<(), SnapshotError> {
-        let why = || causes(status.message(), std::error::Error::source(&status));
+        let why = || with_causes(status.message(), std::error::Error::source(&status));
         match Refusal::of(&status) {
             Refusal::Superseded => return Err(SnapshotError::Superseded),
             Refusal::Missing => return Err(SnapshotError::Missing(why())),
@@ -302,7 +303,7 @@ impl Patience {
         if self.since.elapsed() >= PATIENCE {
             return Err(SnapshotError::Unreachable(why()));
         }
-        tokio::time::sleep(self.backoff.next_wait()).await;
+        tokio::time::sleep(self.backoff.next_jittered(rand::random())).await;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ pub mod fetch;
 pub mod folders;
 pub mod tree;
 
-use farm_types::{Cause, Failure, Invalid};
+use farm_types::{Cause, Failure, FailureCode, Invalid};
 
 /// Why a snapshot could not be brought here.
 #[derive(Debug, thiserror::Error)]
@@ -47,10 +47,10 @@ impl SnapshotError {
     pub fn into_failure(self) -> Option<Failure> {
         let code = match self {
             Self::Stopped | Self::Superseded => return None,
-            Self::Missing(_) => "source_missing",
-            Self::Damaged(_) => "source_damaged",
-            Self::Unreachable(_) => "source_unreachable",
-            Self::Disk(_) => "worker_disk",
+            Self::Missing(_) => FailureCode::SourceMissing,
+            Self::Damaged(_) => FailureCode::SourceDamaged,
+            Self::Unreachable(_) => FailureCode::SourceUnreachable,
+            Self::Disk(_) => FailureCode::WorkerDisk,
         };
         Some(Failure::new(Cause::Infrastructure, code, self.to_string()))
     }

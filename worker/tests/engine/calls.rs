@@ -18,7 +18,7 @@ async fn can_check(engine: &Engine) -> bool {
         return true;
     }
     let refused = failure(engine, asking(Call::Check, &format!("{}\n", from()))).await;
-    assert_eq!(refused.code, "call_unsupported");
+    assert_eq!(refused.code.as_str(), "call_unsupported");
     assert!(
         refused.message.contains(&description.version) && refused.message.contains("update it"),
         "{refused:?}"

@@ -336,5 +336,5 @@ async fn a_registry_that_wants_a_login_takes_the_right_one_only() {
     // And one base image that is there only for those who log in.
     let mut pulling = solve(&format!("FROM {host}/farm/private:none\n"), MemoryTree::default());
     pulling.logins.push(login);
-    assert_eq!(failure(&engine, pulling).await.code, "base_image_missing");
+    assert_eq!(failure(&engine, pulling).await.code.as_str(), "base_image_missing");
 }

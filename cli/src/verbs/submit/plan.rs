@@ -248,7 +248,7 @@ impl Plan {
         let Some(platform) = platforms.first().filter(|_| !self.is_detached) else { return Ok(None) };
         let path = self.location.dockerfile_without_links()?;
         let bytes = std::fs::read(&path).map_err(|error| {
-            let why = crate::error::io_in_short(&error);
+            let why = farm_types::chain::io_in_short(&error);
             Error::Usage(format!("can't read the Dockerfile {} ({why})", path.display()))
         })?;
         let file = Dockerfile::parse(&bytes);

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use farm_proto::v1::Build;
 use farm_types::Invalid;
+use farm_types::chain::io_in_short;
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result, io_in_short};
+use crate::error::{Error, Result};
 use crate::output::summary::tag_reference;
 use crate::outputs::layout::Image;
 use crate::place::Place;

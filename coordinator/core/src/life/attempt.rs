@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use farm_types::state::{AttemptState, JobState};
-use farm_types::{Cause, Failure, Invalid};
+use farm_types::{Cause, Failure, FailureCode, Invalid};
 
 use super::{Transition, job, transitions};
 use crate::work::retry::Ending;
@@ -174,7 +174,7 @@ pub fn end(stop: Option<StopReason>, said: Said) -> Ended {
 fn no_progress() -> Failure {
     Failure::new(
         Cause::Infrastructure,
-        "no_progress",
+        FailureCode::NoProgress,
         "nothing was heard of its progress for too long (progress_deadline_seconds in the coordinator's configuration)",
     )
 }
@@ -183,7 +183,7 @@ fn no_progress() -> Failure {
 fn deadline() -> Failure {
     Failure::new(
         Cause::Deadline,
-        "attempt_deadline",
+        FailureCode::AttemptDeadline,
         "it took longer than a try may (attempt_deadline_seconds in the coordinator's configuration)",
     )
 }

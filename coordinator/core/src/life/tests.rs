@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use farm_types::state::{
     AttemptState, BuildState, DestinationState, ExecutionState, JobState, PublicationState, TagState,
 };
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 
 use super::attempt::{JobFate, Said, StopReason, end};
 use super::build::{ExecutionEnd, after_execution};
@@ -75,7 +75,7 @@ fn steps_words_and_diagrams_say_the_same() {
 
 #[test]
 fn whatever_is_heard_of_an_attempt_its_end_is_legal_and_says_what_it_means() {
-    let failure = || Failure::new(Cause::User, "run_failed", "exit code 1");
+    let failure = || Failure::new(Cause::User, FailureCode::RunFailed, "exit code 1");
     let said = [
         Said::Succeeded,
         Said::Failed(failure()),

@@ -4,8 +4,9 @@
 //! holds. Its cost follows the heads of the queues and the workers it is given, never the queues' length.
 //!
 //! Order: projects by the share of slots that they hold, then jobs by virtual time. Worker: native before
-//! emulated; not one that failed the job while there is another; the freest engine; then the worker's id. One that is on
-//! probation only when no other can come into question, and then not at once.
+//! emulated; not one that failed the job while there is another; the freest engine, of equally free ones the one whose last
+//! lease is longest ago; then the worker's id. One that is on probation only when no other can come into question, and then
+//! not at once. A job of which it is known that no lease will be given takes no slot and no place.
 //!
 //! A job that runs no program of its platform ([`Runs`]) goes to any worker, to one that offers the platform natively before
 //! others; if it runs programs of the engine's own platform, which that may be taken from, it is as particular about that as
@@ -19,7 +20,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use farm_types::{Emulation, EngineId, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, WorkerId};
 
 use self::able::{Able, able};
-use crate::work::aside::Aside;
+use crate::work::aside::{Aside, set_aside};
 use crate::work::waiting::{Waiting, Wanted};
 
 /// The numbers of the scheduler.
@@ -66,6 +67,8 @@ pub struct WaitingJob {
     pub not_before: DateTime<Utc>,
     /// Workers that failed it.
     pub excluded: Vec<WorkerId>,
+    /// Where it pushes to is being cleaned until then: nobody gets it before, unless the cleaning ends earlier.
+    pub cleaned_until: Option<DateTime<Utc>>,
 }
 
 /// A worker as the farm knows it.
@@ -90,12 +93,14 @@ pub struct WorkerView {
 }
 
 /// The slots of an engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Slots {
     /// How many there are.
     pub total: u32,
     /// How many are taken.
     pub used: u32,
+    /// When some were last taken; never, on a new engine.
+    pub leased_at: Option<DateTime<Utc>>,
 }
 
 /// All that a plan is made from.
@@ -103,6 +108,8 @@ pub struct Slots {
 pub struct State {
     /// The heads of all queues.
     pub waiting: Vec<WaitingJob>,
+    /// Jobs of which the record can't be read: they wait for somebody who mends it, and hold up nobody.
+    pub unreadable: Vec<JobId>,
     /// All workers that were not removed.
     pub workers: Vec<WorkerView>,
     /// Their engines.
@@ -167,6 +174,8 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
     let mut waiting: Vec<&WaitingJob> = state.waiting.iter().collect();
     waiting.sort_by_key(|job| (job.virtual_time, job.job));
     let mut decisions = Vec::with_capacity(waiting.len());
+    // Who got something in this very plan comes after all whose last lease is older, in the order of this plan.
+    let mut turns: BTreeMap<EngineId, usize> = BTreeMap::new();
     while !waiting.is_empty() {
         // The next job: the oldest of the project that holds the least.
         let share = |job: &WaitingJob| shares.get(&job.project).copied().unwrap_or(0.0);
@@ -176,8 +185,9 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
             .min_by(|(i, a), (j, b)| share(a).total_cmp(&share(b)).then(i.cmp(j)))
             .map_or(0, |(i, _)| i);
         let job = waiting.remove(next);
-        decisions.push(match choose(job, state, &slots, limits, now) {
+        decisions.push(match choose(job, state, &slots, &turns, limits, now) {
             Ok(choice) => {
+                turns.insert(choice.engine, decisions.len());
                 if let Some(engine) = slots.get_mut(&choice.engine) {
                     engine.used += job.weight;
                 }
@@ -193,6 +203,8 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
             Err((until, why)) => Decision::Hold { job: job.job, until, why },
         });
     }
+    let unreadable = |&job| Decision::Hold { job, until: None, why: Waiting::Unreadable };
+    decisions.extend(state.unreadable.iter().map(unreadable));
     decisions
 }
 
@@ -200,11 +212,15 @@ fn choose(
     job: &WaitingJob,
     state: &State,
     slots: &BTreeMap<EngineId, Slots>,
+    turns: &BTreeMap<EngineId, usize>,
     limits: Limits,
     now: DateTime<Utc>,
 ) -> Result<Choice, (Option<DateTime<Utc>>, Waiting)> {
     if job.not_before > now {
         return Err((Some(job.not_before), Waiting::Backoff));
+    }
+    if let Some(until) = job.cleaned_until.filter(|until| *until > now) {
+        return Err((Some(until), Waiting::Cleaning));
     }
     let settling = state.settling.filter(|settling| settling.until > now);
     let is_alive = |worker: &WorkerView| worker.connected && worker.last_seen + limits.suspect_after > now;
@@ -268,7 +284,11 @@ fn choose(
             let free = |engine: EngineId| slots.get(&engine).map_or(0, |s| s.total.saturating_sub(s.used));
             let best =
                 candidates.iter().filter(|able| free(able.worker.engine) >= job.weight).min_by_key(|able| {
-                    (!able.is_home, std::cmp::Reverse(free(able.worker.engine)), able.worker.id)
+                    let engine = able.worker.engine;
+                    let leased_at = slots.get(&engine).and_then(|slots| slots.leased_at);
+                    // `None` comes first: one that never had a lease, and one that got none in this plan.
+                    let turn = (turns.get(&engine), leased_at);
+                    (!able.is_home, std::cmp::Reverse(free(engine)), turn, able.worker.id)
                 });
             if let Some(able) = best {
                 let (support, worker) = (able.mode(), able.worker);
@@ -313,10 +333,18 @@ fn choose(
     Err(match full {
         Some((support, used, total)) => (unlocks, Waiting::Slots { support, used, total }),
         None if on_probation => {
-            (unlocks.into_iter().chain([patience_ends]).min(), Waiting::Probation { wanted })
+            let aside = set_aside(&state.aside, &wanted, false);
+            (unlocks.into_iter().chain([patience_ends]).min(), Waiting::Probation { wanted, aside })
         }
-        None if native_served => (unlocks, Waiting::Silent { wanted }),
-        None => (unlocks, Waiting::NoWorker { wanted, emulated_refused: emulated_there && !may_emulate }),
+        None if native_served => {
+            let aside = set_aside(&state.aside, &wanted, true);
+            (unlocks, Waiting::Silent { wanted, aside })
+        }
+        None => {
+            let emulated_refused = emulated_there && !may_emulate;
+            let aside = set_aside(&state.aside, &wanted, emulated_refused);
+            (unlocks, Waiting::NoWorker { wanted, emulated_refused, aside })
+        }
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farm_types::{Cause, Failure, Runs, WorkerId};
+use farm_types::{Cause, Failure, FailureCode, Runs, Waits, WorkerId};
 
 /// How often a job may be tried for reasons that are not its own.
 pub const MAX_ATTEMPTS: u32 = 4;
@@ -13,13 +13,15 @@ pub const MAX_FULL: u32 = 3;
 /// So often a job may be given back without that counting as a try.
 pub const MAX_REFUNDS: u32 = 3;
 /// The codes of failures for want of disk space.
-pub const FULL_CODES: [&str; 2] = ["no_space", "worker_disk"];
+pub const FULL_CODES: [FailureCode; 2] = [FailureCode::NoSpace, FailureCode::WorkerDisk];
 /// The code of a failure by which a machine shows that it doesn't run a program's platform.
-const FOREIGN_PROGRAM: &str = "emulator_missing";
-/// The first wait before a retry that isn't at once; it doubles up to [`MAX_BACKOFF`].
+const FOREIGN_PROGRAM: FailureCode = FailureCode::EmulatorMissing;
+/// The first wait before a retry that isn't at once.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait before a retry.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// All of them.
+const WAITS: Waits = Waits::new(FIRST_BACKOFF, MAX_BACKOFF);
 
 /// How an attempt ended without a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +97,7 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
         Ending::Released { declined: false } if history.attempts >= MAX_ATTEMPTS => {
             Next::GiveUp(Failure::new(
                 Cause::Infrastructure,
-                "given_back",
+                FailureCode::GivenBack,
                 format!(
                     "workers that had to leave gave it back {} times; run it where machines stay for longer",
                     history.given_back
@@ -107,21 +109,19 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
         }
         Ending::Lost if history.lost >= MAX_LOST => Next::GiveUp(Failure::new(
             Cause::Infrastructure,
-            "poison",
+            FailureCode::Poison,
             format!("{} workers were lost while they ran this; it isn't tried again", history.lost),
         )),
         Ending::Lost if history.attempts >= MAX_ATTEMPTS => Next::GiveUp(Failure::new(
             Cause::Infrastructure,
-            "worker_lost",
+            FailureCode::WorkerLost,
             format!("its worker was lost, and it was tried {} times", history.attempts),
         )),
         Ending::Lost => {
             let after = if history.lost == 1 { Duration::ZERO } else { backoff(history.attempts, jitter) };
             Next::Retry { after, avoid: Some(worker), refund: false }
         }
-        Ending::Failed(failure)
-            if FULL_CODES.contains(&failure.code.as_str()) && history.full >= MAX_FULL =>
-        {
+        Ending::Failed(failure) if FULL_CODES.contains(&failure.code) && history.full >= MAX_FULL => {
             let message = format!(
                 "no disk space was left on {} tries, so it may be what fills the disks; let it write less, or give \
                  the workers' engines more room (the last one said: {})",
@@ -146,9 +146,7 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
 
 /// The wait before try number `tries + 1`: doubling from 1 s to 60 s, times 0.5 to 1.
 pub fn backoff(tries: u32, jitter: f64) -> Duration {
-    let doubled =
-        FIRST_BACKOFF.saturating_mul(1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX));
-    doubled.min(MAX_BACKOFF).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+    WAITS.jittered(tries.max(1), jitter)
 }
 
 #[cfg(test)]
@@ -157,7 +155,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn failed(cause: Cause) -> Ending {
-        Ending::Failed(Failure::new(cause, "x", "x"))
+        Ending::Failed(Failure::new(cause, FailureCode::RunFailed, "x"))
     }
 
     fn next(ending: Ending, attempts: u32, lost: u32, killed: u32) -> Next {
@@ -182,8 +180,8 @@ mod tests {
     fn the_first_lost_worker_is_replaced_at_once_the_third_is_the_last() {
         assert!(matches!(next(Ending::Lost, 1, 1, 0), Next::Retry { after: Duration::ZERO, .. }));
         assert!(matches!(next(Ending::Lost, 2, 2, 0), Next::Retry { after, .. } if !after.is_zero()));
-        assert!(matches!(next(Ending::Lost, 3, 3, 0), Next::GiveUp(f) if f.code == "poison"));
-        assert!(matches!(next(Ending::Lost, 4, 2, 0), Next::GiveUp(f) if f.code == "worker_lost"));
+        assert!(matches!(next(Ending::Lost, 3, 3, 0), Next::GiveUp(f) if f.code == FailureCode::Poison));
+        assert!(matches!(next(Ending::Lost, 4, 2, 0), Next::GiveUp(f) if f.code == FailureCode::WorkerLost));
     }
 
     #[test]
@@ -195,7 +193,7 @@ mod tests {
         let again = |refund| Next::Retry { after: Duration::ZERO, avoid: None, refund };
         assert_eq!(given_back(9, 3), again(true));
         assert_eq!(given_back(3, 4), again(false));
-        assert!(matches!(given_back(4, 7), Next::GiveUp(f) if f.code == "given_back"));
+        assert!(matches!(given_back(4, 7), Next::GiveUp(f) if f.code == FailureCode::GivenBack));
         let declined = next(Ending::Released { declined: true }, 9, 0, 0);
         assert!(matches!(declined, Next::Retry { after: FIRST_BACKOFF, avoid: Some(_), refund: true }));
     }
@@ -204,23 +202,24 @@ mod tests {
     fn what_fills_every_disk_ends_with_a_word_about_it() {
         let full = |full| {
             let history = History { attempts: full, lost: 0, killed: 0, full, given_back: 0 };
-            let failure = Failure::new(Cause::Infrastructure, "no_space", "[2/2] RUN x: no space left");
+            let failure =
+                Failure::new(Cause::Infrastructure, FailureCode::NoSpace, "[2/2] RUN x: no space left");
             after(Ending::Failed(failure), history, WorkerId::generate(), 1.0)
         };
         assert!(matches!(full(2), Next::Retry { avoid: Some(_), refund: false, .. }));
         let Next::GiveUp(failure) = full(3) else { panic!("it was tried three times") };
-        assert_eq!(failure.code, "no_space");
+        assert_eq!(failure.code, FailureCode::NoSpace);
         assert!(failure.message.contains("3 tries") && failure.message.contains("RUN x"), "{failure}");
     }
 
     #[test]
     fn a_program_that_only_the_base_image_knew_of_corrects_what_is_known() {
-        let ending = |code: &str, step: &str| {
+        let ending = |code, step: &str| {
             let failure = Failure::new(Cause::Infrastructure, code, "exec format error");
             Ending::Failed(Failure { step: Some(step.to_owned()), ..failure })
         };
-        let onbuild = ending("emulator_missing", "[stage-1 2/4] ONBUILD RUN [\"/x\"]");
-        let own = ending("emulator_missing", "[b 2/2] RUN echo '] ONBUILD RUN x'");
+        let onbuild = ending(FailureCode::EmulatorMissing, "[stage-1 2/4] ONBUILD RUN [\"/x\"]");
+        let own = ending(FailureCode::EmulatorMissing, "[b 2/2] RUN echo '] ONBUILD RUN x'");
         for (runs, by_onbuild, by_own) in [
             ("none", true, true),
             // A cross-compiling stage that runs what it has just made.
@@ -231,7 +230,7 @@ mod tests {
             let runs: Runs = runs.parse().unwrap();
             assert_eq!(runs_after_all(&onbuild, &runs), by_onbuild, "{runs}");
             assert_eq!(runs_after_all(&own, &runs), by_own, "{runs}");
-            assert!(!runs_after_all(&ending("run_failed", "[2/4] ONBUILD RUN x"), &runs));
+            assert!(!runs_after_all(&ending(FailureCode::RunFailed, "[2/4] ONBUILD RUN x"), &runs));
             assert!(!runs_after_all(&Ending::Lost, &runs));
         }
     }

@@ -1,11 +1,16 @@
-//! What a job waits for, and the words for that. To add a reason: a variant, its words here and in [`aside`](super::aside).
+//! What a job waits for: a value, which is stored as it is, and the words that are made of it for people.
+//!
+//! To add a reason: a variant, its words in [`Waiting::words`], and its example in the tests, which write
+//! `docs/reference/waiting.md`.
 
 use std::fmt;
 
 use farm_types::{Platform, RunMode};
+use serde::{Deserialize, Serialize};
 
 /// For what a worker is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Wanted {
     /// The platform that is built for.
     Platform(Platform),
@@ -29,12 +34,42 @@ impl fmt::Display for Wanted {
     }
 }
 
+/// Why a worker gets no ordinary jobs; the texts are for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// An administrator said so.
+    Drained,
+    /// It did not stop what it was told to.
+    Quarantined(String),
+    /// It failed several jobs for reasons of its own.
+    Probation(String),
+    /// It says so itself: its disk is full, its engine is away.
+    Withdrawn(String),
+}
+
+/// A worker that could run the job, if it were not set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Its name.
+    pub name: String,
+    /// What keeps it from the job.
+    pub reason: Reason,
+}
+
 /// What a job waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "for", rename_all = "snake_case")]
 pub enum Waiting {
     /// Its turn to be tried again.
     Backoff,
-    /// All slots of the workers that could run it are taken.
+    /// What builds that came to nothing have pushed to its repository is being removed there.
+    Cleaning,
+    /// Somebody who mends its record.
+    Unreadable,
+    /// The rest of its source, of which only a part was sent.
+    Source,
+    /// All slots of the workers that could run it are taken. Only such a job has a place in the queue.
     Slots {
         /// What runs it there; any of them, if that is not needed.
         support: RunMode,
@@ -49,53 +84,104 @@ pub enum Waiting {
         wanted: Wanted,
         /// An emulating worker is there, but the policy doesn't allow it (yet).
         emulated_refused: bool,
+        /// Who could.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        aside: Vec<SetAside>,
     },
     /// Its native workers are silent; they may come back.
     Silent {
         /// Native for what.
         wanted: Wanted,
+        /// Who is there and could.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        aside: Vec<SetAside>,
     },
     /// All who could run it are on probation.
     Probation {
         /// What is wanted of them.
         wanted: Wanted,
+        /// Who could.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        aside: Vec<SetAside>,
     },
+    /// What a coordinator of another version wrote down, which only its own words are known of. It is never stored.
+    #[serde(skip)]
+    Told(String),
 }
 
 impl Waiting {
-    /// The reason in words, for the job's owner.
+    /// The reason in words, for the job's owner; names the workers that could run the job and are set aside, if there are
+    /// any.
     pub fn words(&self) -> String {
         match self {
             Self::Backoff => "a moment before it is tried again".to_owned(),
+            Self::Cleaning => "the cleaning of the repository that it pushes to".to_owned(),
+            Self::Unreadable => "its record can't be read; tell whoever runs the farm".to_owned(),
+            Self::Source => "the rest of its source, which farm submit sends".to_owned(),
             Self::Slots { support: RunMode::Unneeded, used, total } => {
-                format!("all {SLOTS_WORDS} ({used} of {total})")
+                format!("all slots are in use ({used} of {total})")
             }
             Self::Slots { support, used, total } => {
-                format!("all {support} {SLOTS_WORDS} ({used} of {total})")
+                format!("all {support} slots are in use ({used} of {total})")
             }
-            Self::NoWorker { wanted, emulated_refused: false } => {
-                format!(
-                    "no worker{wanted} takes jobs now: see `farm workers`, or start one with `farm-worker`"
-                )
-            }
-            Self::NoWorker { wanted, emulated_refused: true } => {
-                format!("no native worker{wanted} is connected, and the policy does not allow emulation")
-            }
-            Self::Silent { wanted: Wanted::Any } => {
-                "the workers, silent for a moment, to come back".to_owned()
-            }
-            Self::Silent { wanted } => {
-                format!("the native workers{wanted}, silent for a moment, to come back")
-            }
-            Self::Probation { wanted: Wanted::Any } => {
-                "a trial build to succeed: all workers are on probation".to_owned()
-            }
-            Self::Probation { wanted } => {
-                format!("a trial build{wanted} to succeed: all workers for it are on probation")
-            }
+            Self::NoWorker { wanted, emulated_refused, aside } => no_worker(wanted, *emulated_refused, aside),
+            Self::Silent { wanted, aside } => silent(wanted, aside),
+            Self::Probation { wanted, aside } => match keeps(aside) {
+                Some(kept) => format!("a trial build{wanted} to succeed: {kept}"),
+                None if *wanted == Wanted::Any => {
+                    "a trial build to succeed: all workers are on probation".to_owned()
+                }
+                None => format!("a trial build{wanted} to succeed: all workers for it are on probation"),
+            },
+            Self::Told(words) => words.clone(),
         }
     }
 }
 
-/// What the words of a job that waits for nothing but a slot have in them: such a job has a place in the queue.
-pub const SLOTS_WORDS: &str = "slots are in use";
+fn no_worker(wanted: &Wanted, emulated_refused: bool, aside: &[SetAside]) -> String {
+    match (emulated_refused, keeps(aside)) {
+        (false, Some(kept)) => format!("no worker{wanted} takes jobs now: {kept}"),
+        (false, None) => {
+            format!("no worker{wanted} takes jobs now: see `farm workers`, or start one with `farm-worker`")
+        }
+        (true, Some(kept)) => format!(
+            "no native worker{wanted} takes jobs now, and the policy does not allow emulation: {kept}"
+        ),
+        (true, None) => {
+            format!("no native worker{wanted} is connected, and the policy does not allow emulation")
+        }
+    }
+}
+
+/// To the owner of a job whose native workers were set aside "silent" would be a riddle, and the cure is another one.
+fn silent(wanted: &Wanted, aside: &[SetAside]) -> String {
+    match (wanted, keeps(aside)) {
+        (Wanted::Any, Some(kept)) => format!("no worker takes jobs now: {kept}"),
+        (Wanted::Any, None) => "the workers, silent for a moment, to come back".to_owned(),
+        (wanted, Some(kept)) => format!("no native worker{wanted} takes jobs now: {kept}"),
+        (wanted, None) => format!("the native workers{wanted}, silent for a moment, to come back"),
+    }
+}
+
+/// What keeps each of these from the job; `None` for none.
+fn keeps(aside: &[SetAside]) -> Option<String> {
+    let is_drained = |worker: &&SetAside| worker.reason == Reason::Drained;
+    let drained: Vec<&str> = aside.iter().filter(is_drained).map(|worker| worker.name.as_str()).collect();
+    let are = if drained.len() == 1 { "is" } else { "are" };
+    let drained = (!drained.is_empty()).then(|| {
+        let (names, same) = (drained.join(", "), drained.join(" "));
+        format!("{names} {are} drained; `farm workers resume {same}` takes that back")
+    });
+    let others = aside.iter().filter_map(|SetAside { name, reason }| match reason {
+        Reason::Drained => None,
+        Reason::Quarantined(why) => Some(format!("{name} is quarantined: {why}")),
+        Reason::Probation(why) => Some(format!("{name} is on probation: {why}")),
+        Reason::Withdrawn(why) => Some(format!("{name} has withdrawn: {why}")),
+    });
+    let all: Vec<String> = drained.into_iter().chain(others).collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+#[cfg(test)]
+#[path = "waiting_tests.rs"]
+mod tests;

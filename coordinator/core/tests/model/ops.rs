@@ -2,7 +2,7 @@
 
 use farm_core::life::attempt::{Said, StopReason};
 use farm_types::state::AttemptState;
-use farm_types::{Cause, Failure, Platform, Support};
+use farm_types::{Cause, Failure, FailureCode, Platform, Support};
 use proptest::prelude::*;
 
 use crate::world::*;
@@ -370,12 +370,12 @@ impl World {
         let worker = self.worker(n);
         let Some(index) = pick(which, worker.running.len()) else { return };
         let attempt = worker.running.remove(index);
-        let failed = |cause, code: &str| Said::Failed(Failure::new(cause, code, "it failed"));
+        let failed = |cause, code| Said::Failed(Failure::new(cause, code, "it failed"));
         let said = match how {
             How::Success => Said::Succeeded,
-            How::Mistake => failed(Cause::User, "run_failed"),
-            How::Trouble => failed(Cause::Infrastructure, "engine_lost"),
-            How::Killed => failed(Cause::Killed, "run_killed"),
+            How::Mistake => failed(Cause::User, FailureCode::RunFailed),
+            How::Trouble => failed(Cause::Infrastructure, FailureCode::EngineLost),
+            How::Killed => failed(Cause::Killed, FailureCode::RunKilled),
             How::GivenBack => Said::Released { declined: false },
             How::Declined => Said::Released { declined: true },
         };

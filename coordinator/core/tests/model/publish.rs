@@ -4,7 +4,7 @@
 use farm_core::life;
 use farm_core::life::publication;
 use farm_types::state::{BuildState, DestinationState, PublicationState, TagState};
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 
 use crate::world::*;
 
@@ -324,7 +324,7 @@ impl World {
             }
             let Ok(next) = life::build::UNPUBLISHED.take(build.state) else { continue };
             build.state = next;
-            build.failure = Some(Failure::new(Cause::Deadline, "publish_deadline", "not in time"));
+            build.failure = Some(Failure::new(Cause::Deadline, FailureCode::PublishDeadline, "not in time"));
             if let Some(of) = &mut build.publication {
                 of.state = publication::FAIL.take(of.state).unwrap();
                 of.destination =

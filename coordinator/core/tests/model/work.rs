@@ -8,7 +8,8 @@ use farm_core::work::plan::{Decision, Limits, Settling, Slots, State, WaitingJob
 use farm_core::work::retry::{self, Ending, History, Next};
 use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState};
 use farm_types::{
-    Cause, EngineId, Failure, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, WorkerId,
+    Cause, EngineId, Failure, FailureCode, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support,
+    WorkerId,
 };
 use uuid::Uuid;
 
@@ -104,6 +105,7 @@ impl World {
                     ready_at: self.time(row.ready_at),
                     not_before: self.time(row.not_before),
                     excluded: row.excluded.iter().map(|worker| id::<WorkerId>(*worker)).collect(),
+                    cleaned_until: None,
                 }
             })
             .collect();
@@ -127,8 +129,11 @@ impl World {
                 }
             })
             .collect();
-        let slots =
-            |worker: Row| Slots { total: self.workers[worker].slots, used: self.workers[worker].used };
+        let slots = |worker: Row| Slots {
+            total: self.workers[worker].slots,
+            used: self.workers[worker].used,
+            leased_at: None,
+        };
         let engines = (0..self.workers.len()).map(|worker| (id::<EngineId>(worker), slots(worker))).collect();
         let settling = (self.leader.settling_until > self.now).then(|| Settling {
             silent_since: self.time(self.leader.silent_since),
@@ -136,6 +141,7 @@ impl World {
         });
         let state = State {
             waiting,
+            unreadable: Vec::new(),
             workers,
             engines,
             shares: Default::default(),
@@ -377,7 +383,7 @@ impl World {
             let over =
                 self.builds.iter().filter(|b| b.execution == execution).all(|b| b.queue_deadline <= self.now);
             if let (true, Ok(next)) = (over, life::job::EXPIRE.take(self.jobs[job].state)) {
-                let failure = Failure::new(Cause::Deadline, "queue_deadline", "it waited too long");
+                let failure = Failure::new(Cause::Deadline, FailureCode::QueueDeadline, "it waited too long");
                 self.jobs[job].state = next;
                 self.jobs[job].failure = Some(failure.clone());
                 self.fail_execution(execution, failure);

@@ -61,9 +61,9 @@ fn job(job: &JobRecord) -> v1::Job {
         failure: job.failure.as_ref().map(Into::into),
         attempts: job.attempts.iter().map(attempt).collect(),
         result: job.result.as_ref().map(result),
-        waiting: match job.place {
-            Some(place) => format!("place {place} in the queue: {}", job.waiting),
-            None => job.waiting.clone(),
+        waiting: match (job.place, job.waiting.as_ref().map(|waiting| waiting.words()).unwrap_or_default()) {
+            (Some(place), words) => format!("place {place} in the queue: {words}"),
+            (None, words) => words,
         },
         starts_ms: ms_opt(job.starts_at),
         taken_from: job.taken_from.as_ref().map(ToString::to_string).unwrap_or_default(),

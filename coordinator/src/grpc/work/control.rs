@@ -15,7 +15,7 @@ use farm_store::work::attempts::Lease;
 use farm_store::work::decide::PublishLimit;
 use farm_store::work::finish::{Outcome, Step};
 use farm_types::ids::check_worker_name;
-use farm_types::{BootId, Cause, FEATURE_DRAINING, Failure, Offer, WorkerId};
+use farm_types::{BootId, Cause, FEATURE_DRAINING, Failure, FailureCode, Offer, WorkerId};
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -237,7 +237,7 @@ impl Desk {
             // What can't be written ends this attempt, not the stream: the worker's others have done no wrong.
             Err(status) if status.code() == tonic::Code::Internal => {
                 let why = "the worker told its end in a way that could not be written down";
-                let failure = Failure::new(Cause::Bug, "unwritable_end", why);
+                let failure = Failure::new(Cause::Bug, FailureCode::UnwritableEnd, why);
                 self.finish(lease, Outcome::Failed(failure), self_check).await?
             }
             answer => answer?,
@@ -286,7 +286,7 @@ impl Desk {
         if exports > 0 && store.complete_outputs(lease, exports).await.map_err(status::store)? < exports {
             let why =
                 "the worker built it and sent no output of it; it is older than this coordinator: update it";
-            return Ok(Outcome::Failed(Failure::new(Cause::Infrastructure, "output_missing", why)));
+            return Ok(Outcome::Failed(Failure::new(Cause::Infrastructure, FailureCode::OutputMissing, why)));
         }
         let digest = match result.digest.as_str() {
             "" => None,

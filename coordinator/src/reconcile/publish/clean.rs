@@ -58,8 +58,17 @@ async fn clean_due(context: &Context, lead: Lead, after: Duration) -> farm_store
     for repository in context.store.due_cleanings(after, BATCH).await? {
         let asked = Instant::now();
         let lasts = lasts(context);
-        let begun = context.store.begin_cleaning(lead.epoch, &repository, after, lasts, AGAIN.0).await?;
-        let Some(cleaning) = begun else { continue };
+        let begun = context.store.begin_cleaning(lead.epoch, &repository, after, lasts, AGAIN.0).await;
+        let cleaning = match begun {
+            Ok(Some(cleaning)) => cleaning,
+            Ok(None) => continue,
+            Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+            // One that can't be looked at must not keep the others from it.
+            Err(error) => {
+                tracing::warn!(%repository, %error, "a repository can't be cleaned; trying again");
+                continue;
+            }
+        };
         let (ended, is_over) = clean_one(context, &cleaning, asked).await;
         if !is_over {
             // A deletion may still have its effect: the cleaning ends by its time, and what is left is found again.
@@ -109,11 +118,20 @@ async fn remove(
 ) -> Result<(), String> {
     let at = &cleaning.repository;
     let words = |error: RegistryError| error.message;
+    let mut in_use: HashSet<Digest> = HashSet::new();
+    for digest in &cleaning.in_use {
+        in_use.insert(*digest);
+        in_use.extend(children(context, at, *digest).await.map_err(words)?);
+    }
     // What a garbage index lists is garbage too, unless it is needed.
     let mut garbage: Vec<Digest> = Vec::new();
     for digest in cleaning.garbage.iter().take(MOST_GARBAGE) {
-        garbage.push(*digest);
-        garbage.extend(children(context, at, *digest).await.map_err(words)?);
+        let below = children(context, at, *digest).await.map_err(words)?;
+        // A build under way may make the same index once more: that one is decided on when it has ended.
+        if !below.iter().any(|child| in_use.contains(child)) && !in_use.contains(digest) {
+            garbage.push(*digest);
+            garbage.extend(below);
+        }
     }
     let mut needed: HashSet<Digest> =
         context.store.needed(at, &garbage).await.map_err(|error| error.to_string())?.into_iter().collect();

@@ -18,13 +18,14 @@ use farm_store::publish::destinations::{Claim, DueDestination};
 use farm_store::publish::publications::DueMerge;
 use farm_store::publish::rechecks::{Recheck, Wanted};
 use farm_store::{Result, StoreError};
-use farm_types::{BuildId, Cause, Digest, Failure, PublicationId, Repository, SinglePlatform};
+use farm_types::{BuildId, Cause, Digest, Failure, FailureCode, PublicationId, Repository, SinglePlatform};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::hints::BACKSTOP;
+use crate::reconcile::put_off::PutOff;
 use crate::reconcile::{Lead, leading};
 use crate::registry::RegistryError;
 use crate::registry::image::ChildError;
@@ -39,6 +40,8 @@ const PER_REGISTRY: usize = 8;
 /// What was just pushed may not be seen at once by a registry of many machines: so often it is looked for
 /// again before it is missed.
 const LOOKS: u32 = 5;
+/// What is said where farm can't write down what a registry said.
+const TROUBLE: &str = "what came of it can't be written down; the coordinator's log has the details";
 
 /// What a task works on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -54,11 +57,15 @@ struct UnderWay {
     tasks: JoinSet<(Work, String, Result<()>)>,
     works: HashSet<Work>,
     registries: HashMap<String, usize>,
+    put_off: PutOff<Work>,
 }
 
 impl UnderWay {
-    /// Starts a task unless it is under way, or its registry has its share.
+    /// Starts a task unless it is under way or put off, or its registry has its share.
     fn start(&mut self, work: Work, registry: &str, task: impl Future<Output = Result<()>> + Send + 'static) {
+        if self.put_off.waits(&work, Instant::now()) {
+            return;
+        }
         let busy = self.registries.entry(registry.to_owned()).or_default();
         if *busy >= PER_REGISTRY || !self.works.insert(work.clone()) {
             return;
@@ -78,14 +85,18 @@ impl UnderWay {
                 }
                 match result {
                     // What was superseded is somebody else's now.
-                    Ok(()) | Err(StoreError::Stale(_)) => {}
-                    Err(error) => tracing::warn!(?work, %error, "not published yet; trying again"),
+                    Ok(()) | Err(StoreError::Stale(_)) => self.put_off.forget(&work),
+                    // Whatever it is: what could not be written down is remembered here, or it would begin anew at once.
+                    Err(error) => {
+                        let (tries, wait) = self.put_off.failed(work.clone(), Instant::now());
+                        tracing::warn!(?work, tries, ?wait, %error, "not published yet; trying again");
+                    }
                 }
             }
             Some(Err(error)) => {
                 // A panic lost its key: all are looked at anew.
                 tracing::error!(%error, "a publishing task died");
-                *self = Self::default();
+                *self = Self { put_off: std::mem::take(&mut self.put_off), ..Self::default() };
             }
             None => std::future::pending().await,
         }
@@ -119,6 +130,9 @@ pub async fn run(
 }
 
 /// Starts what is due.
+///
+/// What the database can't be told of one (a message that it doesn't take, say) is put off there as well, or its place among
+/// the first would stay taken.
 async fn look(
     context: &Arc<Context>,
     epoch: Epoch,
@@ -129,21 +143,53 @@ async fn look(
         let (context, work) = (Arc::clone(context), Work::Merge(due.build));
         let registry =
             due.spec.tags.first().map(|tag| tag.repository.registry().to_owned()).unwrap_or_default();
-        under_way.start(work, &registry, async move { merge_one(&context, epoch, due).await });
+        under_way.start(work, &registry, async move {
+            let merged = merge_one(&context, epoch, &due).await;
+            if let Some(after) = put_off_for(&merged, due.tries) {
+                context.store.retry_merge(epoch, due.project, due.build, TROUBLE, after).await?;
+            }
+            merged
+        });
     }
     for due in context.store.due_destinations(BATCH).await? {
         let (context, locks) = (Arc::clone(context), Arc::clone(locks));
         let (work, registry) =
             (Work::Put(due.publication, due.repository.clone()), due.repository.registry().to_owned());
-        under_way.start(work, &registry, async move { put_one(&context, epoch, due, &locks).await });
+        under_way.start(work, &registry, async move {
+            let put = put_one(&context, epoch, &due, &locks).await;
+            if let Some(after) = put_off_for(&put, due.tries) {
+                let failure = Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, TROUBLE);
+                context.store.destination_failed(epoch, &due, &failure, Some(after)).await?;
+            }
+            put
+        });
     }
     for due in context.store.due_rechecks(BATCH).await? {
         let (context, locks) = (Arc::clone(context), Arc::clone(locks));
         let (work, registry) =
             (Work::Recheck(due.repository.clone(), due.tag.clone()), due.repository.registry().to_owned());
-        under_way.start(work, &registry, async move { recheck_one(&context, epoch, due, &locks).await });
+        under_way.start(work, &registry, async move {
+            let looked = recheck_one(&context, epoch, &due, &locks).await;
+            if put_off_for(&looked, 0).is_some() {
+                let after = longest_put(&context);
+                context.store.rechecked(epoch, &due, false, Some(after), after).await?;
+            }
+            looked
+        });
     }
     Ok(())
+}
+
+/// For how long what the database did not take is put off there; nothing when all went well, or it is away: then it can be
+/// told nothing, either.
+fn put_off_for(result: &Result<()>, tries: u32) -> Option<Duration> {
+    match result {
+        Err(error @ StoreError::Corrupt(_)) => {
+            tracing::error!(%error, "what came of publishing can't be written down");
+            Some(backoff(tries + 1, rand::random::<f64>()))
+        }
+        _ => None,
+    }
 }
 
 /// How long a put that was begun may still have its effect.
@@ -154,7 +200,7 @@ fn longest_put(context: &Context) -> Duration {
 
 /// Looks at a tag once more, and mends it if an older intention of farm's overtook the newest one. What somebody
 /// else put there stays.
-async fn recheck_one(context: &Context, epoch: Epoch, due: Recheck, locks: &TagLocks) -> Result<()> {
+async fn recheck_one(context: &Context, epoch: Epoch, due: &Recheck, locks: &TagLocks) -> Result<()> {
     let (repository, tag) = (&due.repository, due.tag.as_str());
     let lock = locks.of(format!("{repository}:{tag}"));
     let _turn = lock.lock().await;
@@ -162,12 +208,12 @@ async fn recheck_one(context: &Context, epoch: Epoch, due: Recheck, locks: &TagL
     let noted = match (context.registries.head(repository, tag).await, &due.wanted) {
         (Ok(Some(found)), Some(wanted)) if found != wanted.digest && due.older.contains(&found) => {
             tracing::warn!(%repository, tag, %found, "an older put came late; the tag is put back");
-            put_back(context, epoch, &due, wanted, after).await
+            put_back(context, epoch, due, wanted, after).await
         }
-        (Ok(_), _) => context.store.rechecked(epoch, &due, false, None, after).await,
+        (Ok(_), _) => context.store.rechecked(epoch, due, false, None, after).await,
         (Err(error), _) => {
             tracing::warn!(%repository, tag, %error, "the tag can't be looked at; trying again");
-            context.store.rechecked(epoch, &due, false, Some(after), after).await
+            context.store.rechecked(epoch, due, false, Some(after), after).await
         }
     };
     if matches!(noted, Err(StoreError::Stale(_))) {
@@ -201,7 +247,7 @@ async fn put_back(
 }
 
 /// Reads the children of one build back, and keeps the index that they make.
-async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()> {
+async fn merge_one(context: &Context, epoch: Epoch, due: &DueMerge) -> Result<()> {
     let Some(repository) = due.spec.repositories().into_iter().next() else {
         return context.store.finish_unpublished(epoch, due.project, due.build).await;
     };
@@ -211,7 +257,7 @@ async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()>
     for (platform, _, result) in &due.results {
         let Some(digest) = result.digest else {
             let why = format!("the worker pushed nothing for {platform}");
-            let failure = Failure::new(Cause::Bug, "nothing_pushed", why);
+            let failure = Failure::new(Cause::Bug, FailureCode::NothingPushed, why);
             return context.store.fail_merge(epoch, due.project, due.build, &failure).await;
         };
         match context.registries.child(&repository, digest, platform).await {
@@ -245,17 +291,17 @@ async fn merge_one(context: &Context, epoch: Epoch, due: DueMerge) -> Result<()>
     let index: Index = match merged {
         Ok(index) => index,
         Err(error) => {
-            let failure = Failure::new(Cause::User, "index_impossible", error.to_string());
+            let failure = Failure::new(Cause::User, FailureCode::IndexImpossible, error.to_string());
             return context.store.fail_merge(epoch, due.project, due.build, &failure).await;
         }
     };
     tracing::info!(build.id = %due.short_id, index = %index.digest, "merged");
-    context.store.keep_publication(epoch, &due, &index, &sizes).await
+    context.store.keep_publication(epoch, due, &index, &sizes).await
 }
 
 /// Brings one destination as far as it goes.
-async fn put_one(context: &Context, epoch: Epoch, due: DueDestination, locks: &TagLocks) -> Result<()> {
-    let ended = put_and_note(context, epoch, &due, locks).await;
+async fn put_one(context: &Context, epoch: Epoch, due: &DueDestination, locks: &TagLocks) -> Result<()> {
+    let ended = put_and_note(context, epoch, due, locks).await;
     if matches!(ended, Err(StoreError::Stale(_))) {
         // This process may have been stopped for long and put something only now: who leads looks at those tags.
         let (repository, tags) = (&due.repository, &due.tags);
@@ -306,7 +352,7 @@ async fn put_steps(
                 let why = format!("the image {image} that the tags need is not there");
                 let mut error = RegistryError::rejected(repository, why);
                 if due.tries < LOOKS {
-                    error.code = "registry_unavailable";
+                    error.code = FailureCode::RegistryUnavailable;
                 }
                 return Err(error.into());
             }
@@ -327,7 +373,7 @@ async fn put_steps(
         // Counts on while the process is stopped. What was claimed too long ago may be another's by now.
         if asked.elapsed() > CLAIM_HOLDS {
             return Err(PutError::Registry(RegistryError {
-                code: "registry_unavailable",
+                code: FailureCode::RegistryUnavailable,
                 message: format!(
                     "{repository}:{tag} was not put in time after it was claimed; it is claimed anew"
                 ),
@@ -339,7 +385,7 @@ async fn put_steps(
         context.store.tag_put(epoch, due, tag).await?;
         if registries.head(repository, tag).await? != Some(due.index_digest) {
             return Err(PutError::Registry(RegistryError {
-                code: "registry_unavailable",
+                code: FailureCode::RegistryUnavailable,
                 message: format!("{repository}:{tag} was put, but points elsewhere; it is put again"),
             }));
         }
@@ -372,5 +418,39 @@ impl TagLocks {
         let lock = Arc::default();
         locks.insert(tag, Arc::downgrade(&lock));
         lock
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_database_did_not_take_is_not_begun_again_at_once_and_holds_up_nobody() {
+        let (mut under_way, begun) = (UnderWay::default(), Arc::new(AtomicUsize::new(0)));
+        let (bad, good) = (Work::Merge(BuildId::generate()), Work::Merge(BuildId::generate()));
+        for _ in 0..5 {
+            let counted = Arc::clone(&begun);
+            under_way.start(bad.clone(), "r.example", async move {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Err(StoreError::corrupt("unsupported Unicode escape sequence"))
+            });
+            if !under_way.tasks.is_empty() {
+                under_way.ended().await;
+            }
+        }
+        assert_eq!(begun.load(Ordering::Relaxed), 1);
+        under_way.start(good, "r.example", async { Ok(()) });
+        under_way.ended().await;
+        assert!(under_way.works.is_empty() && under_way.registries["r.example"] == 0);
+        // What is somebody else's now is no trouble.
+        let stale = Work::Merge(BuildId::generate());
+        for _ in 0..2 {
+            under_way.start(stale.clone(), "r.example", async { Err(StoreError::Stale("superseded")) });
+            assert_eq!(under_way.tasks.len(), 1);
+            under_way.ended().await;
+        }
     }
 }

@@ -12,8 +12,6 @@ use crate::reconcile::{Lead, turn};
 
 /// How long a worker may take, beyond the deadline, to say itself that an attempt makes no progress.
 const PROGRESS_GRACE: Duration = Duration::from_secs(60);
-/// A coordinator that was silent for so long holds no workers.
-const COORDINATOR_SILENCE: Duration = Duration::from_secs(5);
 
 /// What only time brings about, each second while leading, until `shutdown`.
 pub async fn keep_house(
@@ -54,7 +52,7 @@ async fn keep_house_one(context: &Context, lead: Lead) -> farm_store::Result<()>
     let mut changed = 0;
     // What one of them can't do must not keep the others from theirs.
     for done in [
-        store.disown_workers(COORDINATOR_SILENCE).await.map(|_| 0),
+        store.disown_workers(context.config.leadership.silence()).await.map(|_| 0),
         if settled { quarantine(store, lead.epoch).await } else { Ok(0) },
         if settled { store.reap(lead.epoch, publish, rand::random::<f64>()).await } else { Ok(0) },
         store.stop_overdue_attempts(lead.epoch, Duration::from_secs(limits.attempt_deadline_seconds)).await,

@@ -1,22 +1,26 @@
 //! The scheduler's pass around the pure `plan`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use farm_core::work::aside;
 use farm_core::work::plan::{Decision, Limits, plan};
+use farm_core::work::waiting::Waiting;
 use farm_store::StoreError;
 use farm_store::work::lease::Assignment;
+use farm_types::JobId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::hints::BACKSTOP;
+use crate::reconcile::put_off::PutOff;
 use crate::reconcile::{Lead, leading};
 
 /// Jobs of each queue that one pass looks at.
 const HEADS: i64 = 64;
+/// After so many leases in a row to which the database gave no answer at all, the pass ends: it is the database then.
+const SILENT: usize = 3;
 
 /// Gives ready jobs to workers while leading, until `shutdown`.
 pub async fn run(
@@ -24,13 +28,14 @@ pub async fn run(
     mut lead: watch::Receiver<Option<Lead>>,
     shutdown: CancellationToken,
 ) {
+    let mut put_off = PutOff::default();
     while !shutdown.is_cancelled() {
         let current = tokio::select! {
             lead = leading(&mut lead) => lead,
             () = shutdown.cancelled() => break,
         };
         let Some(current) = current else { break };
-        let wait = match schedule_one(&context, current).await {
+        let wait = match schedule_one(&context, current, &mut put_off).await {
             Ok(wait) => wait,
             Err(error) => {
                 tracing::warn!(%error, "a scheduling pass failed; trying again");
@@ -46,10 +51,15 @@ pub async fn run(
 }
 
 /// One pass. Gives how long nothing but a change can matter.
-async fn schedule_one(context: &Context, lead: Lead) -> farm_store::Result<Duration> {
+async fn schedule_one(
+    context: &Context,
+    lead: Lead,
+    put_off: &mut PutOff<JobId>,
+) -> farm_store::Result<Duration> {
     let store = &context.store;
-    let mut state = store.schedule_state(HEADS).await?;
-    if state.waiting.is_empty() {
+    let waits: Vec<JobId> = put_off.waiting(Instant::now()).copied().collect();
+    let mut state = store.schedule_state(HEADS, &waits).await?;
+    if state.waiting.is_empty() && state.unreadable.is_empty() {
         return Ok(BACKSTOP);
     }
     state.settling = lead.settling;
@@ -57,6 +67,10 @@ async fn schedule_one(context: &Context, lead: Lead) -> farm_store::Result<Durat
     let mut next: Option<DateTime<Utc>> = None;
     let mut reasons = Vec::new();
     let mut assigned = false;
+    let mut silent = 0;
+    for job in &state.unreadable {
+        put_off.failed(*job, Instant::now());
+    }
     for decision in plan(&state, limits(context), now) {
         match decision {
             Decision::Assign { job, worker, engine, support, reason } => {
@@ -64,16 +78,31 @@ async fn schedule_one(context: &Context, lead: Lead) -> farm_store::Result<Durat
                 match store.lease(lead.epoch, assignment, context.config.limits.lease()).await {
                     Ok(attempt) => {
                         tracing::info!(job.id = %job, worker.id = %worker, %attempt, %support, "leased");
+                        put_off.forget(&job);
                         assigned = true;
+                        silent = 0;
                     }
                     // Somebody was first; the next pass sees what is left.
-                    Err(StoreError::Stale(why)) => tracing::debug!(job.id = %job, why, "not leased"),
-                    Err(error) => return Err(error),
+                    Err(StoreError::Stale(why)) => {
+                        tracing::debug!(job.id = %job, why, "not leased");
+                        put_off.forget(&job);
+                        silent = 0;
+                    }
+                    // It costs this job only, whatever it is.
+                    Err(error) => {
+                        let (tries, wait) = put_off.failed(job, Instant::now());
+                        tracing::warn!(job.id = %job, tries, ?wait, %error, "a job can't be leased; it is put off");
+                        silent = if error.is_answered() { 0 } else { silent + 1 };
+                        if silent >= SILENT {
+                            return Err(error);
+                        }
+                        reasons.push((job, Waiting::Backoff));
+                    }
                 }
             }
             Decision::Hold { job, until, why } => {
                 next = next.into_iter().chain(until).min();
-                reasons.push((job, aside::words(&why, &state.aside)));
+                reasons.push((job, why));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use farm_core::work::estimate;
-use farm_core::work::waiting::SLOTS_WORDS;
+use farm_core::work::waiting::Waiting;
 use farm_types::state::{AttemptState, BuildState, DestinationState, JobState, PublicationState, TagState};
 use farm_types::{
     AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, JobId, Platform, ProjectId, RunMode, Runs,
@@ -11,7 +11,8 @@ use farm_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::builds::outputs::OutputRecord;
-use crate::work::queue::Slots;
+use crate::unreadable::tell;
+use crate::work::queue::{Slots, waiting};
 use crate::{Result, Store, StoreError, digest, fit, from_json, from_json_opt, state};
 
 /// What a job has made.
@@ -104,8 +105,8 @@ pub struct JobRecord {
     pub platform: Platform,
     /// Where it stands.
     pub state: JobState,
-    /// What it waits for, in words.
-    pub waiting: String,
+    /// What it waits for.
+    pub waiting: Option<Waiting>,
     /// Its place among its project's jobs that wait for the same, from 1; while it waits for a slot.
     pub place: Option<u64>,
     /// When it is likely to start, if it has a place and there is enough to tell by.
@@ -227,11 +228,10 @@ impl Store {
                            AND before.queue_class = j.queue_class AND before.project_id = j.project_id
                            AND (before.virtual_time, before.id) < (j.virtual_time, j.id)) AS "place!"
                FROM builds b JOIN jobs j ON j.project_id = b.project_id AND j.execution_id = b.execution_id
-               WHERE b.project_id = $1 AND b.id = $2 AND j.state = 'ready' AND j.waiting LIKE '%' || $3 || '%'
+               WHERE b.project_id = $1 AND b.id = $2 AND j.state = 'ready' AND j.waits ->> 'for' = 'slots'
                ORDER BY j.id"#,
             project.as_uuid(),
-            build.as_uuid(),
-            SLOTS_WORDS
+            build.as_uuid()
         )
         .fetch_all(&self.pool)
         .await?;
@@ -268,7 +268,8 @@ impl Store {
         }
     }
 
-    /// The newest builds, without jobs and publication; those in `states` only, unless it is empty.
+    /// The newest builds, without jobs and publication; those in `states` only, unless it is empty. One that can't be read is
+    /// left out, and the log says which.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -311,8 +312,10 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|row| {
+        let mut records = Vec::with_capacity(rows.len());
+        for row in rows {
+            let name = row.short_id.clone();
+            let read = || {
                 Ok(BuildRecord {
                     project,
                     project_name: row.project_name,
@@ -333,8 +336,14 @@ impl Store {
                     jobs: Vec::new(),
                     publication: None,
                 })
-            })
-            .collect()
+            };
+            match (read(), id) {
+                (Ok(record), _) => records.push(record),
+                (Err(error), None) => tell("a build", name, &error),
+                (Err(error), Some(_)) => return Err(error),
+            }
+        }
+        Ok(records)
     }
 
     async fn job_records(
@@ -344,20 +353,21 @@ impl Store {
         spec: &BuildSpec,
     ) -> Result<Vec<JobRecord>> {
         let rows = sqlx::query!(
-            r#"SELECT id, kind, platform, runs, state, waiting, failure, result, CASE
-                        WHEN state = 'ready' AND waiting LIKE '%' || $3 || '%' THEN 1 + (
+            r#"SELECT id, kind, platform, runs, state, waits, waiting, failure, result, CASE
+                        WHEN state = 'ready' AND waits ->> 'for' = 'slots' THEN 1 + (
                             SELECT count(*) FROM jobs before WHERE before.state = 'ready'
                             AND before.queue_class = jobs.queue_class AND before.project_id = jobs.project_id
                             AND (before.virtual_time, before.id) < (jobs.virtual_time, jobs.id))
                       END AS place,
-                      (SELECT b.short_id FROM jobs t
-                       JOIN builds b ON b.project_id = t.project_id AND b.execution_id = t.execution_id
-                       WHERE t.project_id = jobs.project_id AND t.id = jobs.taken_from
-                       ORDER BY b.id LIMIT 1) AS taken_from
+                      CASE WHEN taken_from IS NOT NULL THEN (
+                            SELECT b.short_id FROM jobs t
+                            JOIN builds b ON b.project_id = t.project_id AND b.execution_id = t.execution_id
+                            WHERE t.project_id = jobs.project_id AND t.id = jobs.taken_from
+                            ORDER BY b.id LIMIT 1)
+                      END AS taken_from
                FROM jobs WHERE project_id = $1 AND execution_id = $2"#,
             project.as_uuid(),
-            execution.as_uuid(),
-            SLOTS_WORDS
+            execution.as_uuid()
         )
         .fetch_all(&self.pool)
         .await?;
@@ -382,7 +392,7 @@ impl Store {
                     kind: row.kind,
                     platform: state(&row.platform)?,
                     state: state(&row.state)?,
-                    waiting: row.waiting,
+                    waiting: waiting(row.waits, row.waiting),
                     place: row.place.map(fit).transpose()?,
                     starts_at: None,
                     failure: from_json_opt(row.failure)?,
@@ -394,8 +404,10 @@ impl Store {
             })
             .collect::<Result<Vec<_>>>()?;
         for (job, runs) in jobs.iter_mut().zip(&runs) {
-            let Some(place) = job.place else { continue };
-            let queue = self.queue(project, &Slots::of(&job.platform, &job.waiting, runs), place).await?;
+            let (Some(place), Some(Waiting::Slots { support, .. })) = (job.place, &job.waiting) else {
+                continue;
+            };
+            let queue = self.queue(project, &Slots::of(&job.platform, *support, runs), place).await?;
             job.starts_at = match estimate::starts_in(&queue) {
                 Some(span) => Some(self.now().await? + span),
                 None => None,

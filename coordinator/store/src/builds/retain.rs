@@ -49,7 +49,7 @@ impl Store {
         Ok(removed.rows_affected())
     }
 
-    /// Executions whose builds may be removed ([`Store::remove_execution`]), the oldest first.
+    /// Executions of at most `limit` builds that may be removed ([`Store::remove_execution`]), the oldest first.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -59,16 +59,24 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<(ProjectId, ExecutionId)>> {
         let rows = sqlx::query!(
-            r#"SELECT b.project_id, b.execution_id FROM builds b
-               WHERE b.finished_at < farm_now() - make_interval(secs => $1) AND NOT farm_build_needed(
-                    b.project_id, b.execution_id, farm_now() - make_interval(secs => $1))
-               GROUP BY b.project_id, b.execution_id ORDER BY min(b.finished_at) LIMIT $2"#,
+            // In the order of the index, so that no more is looked at than is taken.
+            "SELECT b.project_id, b.execution_id FROM builds b
+             WHERE b.finished_at < farm_now() - make_interval(secs => $1) AND NOT farm_build_needed(
+                  b.project_id, b.execution_id, farm_now() - make_interval(secs => $1))
+             ORDER BY b.finished_at LIMIT $2",
             kept.as_secs_f64(),
             limit
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|row| (row.project_id.into(), row.execution_id.into())).collect())
+        let mut executions: Vec<(ProjectId, ExecutionId)> = Vec::with_capacity(rows.len());
+        for row in rows {
+            let execution = (row.project_id.into(), row.execution_id.into());
+            if !executions.contains(&execution) {
+                executions.push(execution);
+            }
+        }
+        Ok(executions)
     }
 
     /// Removes an execution and its builds with all that hangs on them, if all of them are final for longer than `kept`, no

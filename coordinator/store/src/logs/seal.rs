@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::logs::events::{Chunk, Piece};
 use crate::machines::leader::{Epoch, hold_epoch};
+use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, fit};
 
 /// A writer of chunks waits so long at most while a partition is dropped.
@@ -85,15 +86,15 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Unsealed {
-                    project: row.project_id.into(),
-                    attempt: row.id.into(),
-                    sealed_seq: fit(row.sealed_seq)?,
-                })
-            })
-            .collect()
+        let unsealed = rows.into_iter().filter_map(|row| {
+            let read = fit(row.sealed_seq).map(|sealed_seq| Unsealed {
+                project: row.project_id.into(),
+                attempt: row.id.into(),
+                sealed_seq,
+            });
+            readable("an attempt's log", row.id, read)
+        });
+        Ok(unsealed.collect())
     }
 
     /// At most `limit` chunks of an attempt's stream that lie in Postgres, after the given one.

@@ -6,7 +6,7 @@ use farm_core::work::plan::Settling;
 use farm_types::Digest;
 use uuid::Uuid;
 
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, schema};
 
 /// The right to lead, as long as the row bears this epoch. Every write of a leader repeats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,17 +23,19 @@ pub struct Peer {
     pub token_digest: Digest,
 }
 
-/// When a gap between leaders was an outage of all coordinators, and what follows.
+/// When a time without a leader's sign was an outage of all coordinators, or of the database, and what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
-    /// A gap that is longer.
+    /// A time that is longer.
     pub longer_than: Duration,
+    /// For so long this coordinator has been answered without a gap: a leader that fell silent within it did so alone.
+    pub watched: Duration,
     /// For so long silence is held against nobody; the next leader inherits what is left of it.
     pub settles_within: Duration,
 }
 
-/// How long a transaction of a leader's may do nothing, or wait for a lock: less than a leadership lasts without renewal.
-const LEADER_PATIENCE: &str = "1500ms";
+/// How long a transaction of a leader's may do nothing, or wait for a lock.
+const LEADER_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What [`Store::lead`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +64,20 @@ impl Store {
     /// # Errors
     /// The database can't be reached.
     pub async fn lead(&self, coordinator: Uuid, ttl: Duration, outage: Outage) -> Result<Leadership> {
-        let ttl = ttl.as_secs_f64();
+        let (ttl, longer_than) = (ttl.as_secs_f64(), outage.longer_than.as_secs_f64());
+        let settles_within = outage.settles_within.as_secs_f64();
+        let longer_than_watched = outage.longer_than.max(outage.watched).as_secs_f64();
         let kept = sqlx::query_scalar!(
-            "UPDATE leader SET expires_at = farm_now() + make_interval(secs => $2)
+            "UPDATE leader SET expires_at = farm_now() + make_interval(secs => $2), renewed_at = farm_now(),
+                    silent_since = CASE WHEN renewed_at < farm_now() - make_interval(secs => $3)
+                        THEN renewed_at ELSE silent_since END,
+                    settled_at = CASE WHEN renewed_at < farm_now() - make_interval(secs => $3)
+                        THEN farm_now() + make_interval(secs => $4) ELSE settled_at END
              WHERE coordinator_id = $1 AND expires_at > farm_now() RETURNING epoch",
             coordinator,
-            ttl
+            ttl,
+            longer_than,
+            settles_within
         )
         .fetch_optional(&self.vital)
         .await?;
@@ -75,25 +85,27 @@ impl Store {
             return Ok(Leadership::Kept { epoch: Epoch(epoch), settling: self.settling().await? });
         }
         let taken = sqlx::query_scalar!(
-            // One that still leads is not waited for. FOR UPDATE waits for all that hold its epoch.
-            "WITH before AS (SELECT epoch, expires_at FROM leader WHERE expires_at <= farm_now() FOR UPDATE)
+            // One that still leads is not waited for. FOR UPDATE waits for all that hold its epoch. A coordinator of a
+            // former version has left no renewed_at, or an old one.
+            "WITH before AS (SELECT epoch, expires_at, greatest(renewed_at, expires_at - make_interval(secs => $2)) AS seen
+                             FROM leader WHERE expires_at <= farm_now() FOR UPDATE)
              UPDATE leader SET epoch = leader.epoch + 1, coordinator_id = $1, taken_at = farm_now(),
-                    expires_at = farm_now() + make_interval(secs => $2),
+                    expires_at = farm_now() + make_interval(secs => $2), renewed_at = farm_now(),
                     silent_since = CASE
                         WHEN NOT isfinite(before.expires_at) THEN NULL
-                        WHEN before.expires_at < farm_now() - make_interval(secs => $3) THEN before.expires_at
+                        WHEN before.seen < farm_now() - make_interval(secs => $3) THEN before.seen
                         ELSE leader.silent_since END,
                     settled_at = CASE
                         WHEN NOT isfinite(before.expires_at) THEN NULL
-                        WHEN before.expires_at < farm_now() - make_interval(secs => $3)
+                        WHEN before.seen < farm_now() - make_interval(secs => $3)
                             THEN farm_now() + make_interval(secs => $4)
                         ELSE leader.settled_at END
              FROM before WHERE before.expires_at <= farm_now() AND leader.epoch = before.epoch
              RETURNING leader.epoch",
             coordinator,
             ttl,
-            outage.longer_than.as_secs_f64(),
-            outage.settles_within.as_secs_f64()
+            longer_than_watched,
+            settles_within
         )
         .fetch_optional(&self.vital)
         .await?;
@@ -115,10 +127,31 @@ impl Store {
     /// # Errors
     /// The database can't be reached.
     pub async fn resign(&self, coordinator: Uuid) -> Result<()> {
-        sqlx::query!("UPDATE leader SET expires_at = farm_now() WHERE coordinator_id = $1", coordinator)
-            .execute(&self.pool)
-            .await?;
+        sqlx::query!(
+            "UPDATE leader SET expires_at = farm_now(), renewed_at = farm_now() WHERE coordinator_id = $1",
+            coordinator
+        )
+        .execute(&self.vital)
+        .await?;
         Ok(())
+    }
+
+    /// Ends the leadership of a coordinator that was at this address, where another one is now: it is gone, and nobody needs
+    /// to wait until its time is over.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn succeed(&self, coordinator: Uuid, address: &str) -> Result<bool> {
+        let done = sqlx::query!(
+            "UPDATE leader SET expires_at = least(expires_at, farm_now())
+             WHERE coordinator_id IN (SELECT id FROM coordinators WHERE address = $2 AND id <> $1)
+               AND expires_at > farm_now()",
+            coordinator,
+            address
+        )
+        .execute(&self.vital)
+        .await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// Notes that workers who were silent for `silence`, as their coordinators were, are connected to nobody. A
@@ -172,39 +205,48 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// Notes that this coordinator is alive, where the others call it, and by what they know it.
+    /// Notes that this coordinator is alive, where the others call it, by what they know it, and its schema.
     ///
     /// # Errors
-    /// The database can't be reached.
+    /// [`StoreError::Conflict`]: the database was migrated meanwhile to what this farm may not run into. Else it can't be
+    /// reached.
     pub async fn register_coordinator(&self, id: Uuid, address: &str, token_digest: Digest) -> Result<()> {
-        sqlx::query!(
-            "INSERT INTO coordinators (id, address, token_digest) VALUES ($1, $2, $3)
-             ON CONFLICT (id) DO UPDATE SET last_seen = farm_now(), address = EXCLUDED.address",
+        let oldest = sqlx::query_scalar!(
+            r#"INSERT INTO coordinators (id, address, token_digest, runs_schema) VALUES ($1, $2, $3, $4)
+               ON CONFLICT (id) DO UPDATE SET last_seen = farm_now(), address = EXCLUDED.address
+               RETURNING (SELECT oldest FROM schema_compat) AS "oldest!""#,
             id,
             address,
-            token_digest.as_bytes().as_slice()
+            token_digest.as_bytes().as_slice(),
+            crate::fit::<_, i32>(schema::own_schema())?
         )
-        .execute(&self.vital)
+        .fetch_one(&self.vital)
         .await?;
-        Ok(())
+        schema::may_run(oldest.into())
     }
 }
 
 /// Checks within a transaction that the epoch still leads, and keeps it so until the transaction's end.
 ///
-/// A leader whose time is over leads no more, even if nobody has taken over: where the database was away, what it
-/// holds of workers' signs is as old as that, and only the next epoch knows that there was an outage.
+/// A leader that couldn't renew its leadership for a while decides nothing until it has, even if nobody has taken over:
+/// where the database was away, what it holds of workers' signs is as old as that, and only the renewal finds that there
+/// was an outage.
 ///
-/// Who takes over waits for what holds the row (renewing it waits for nobody). So that a leader that was stopped in the
-/// middle can't make it wait for long, the database ends a transaction of a leader's that does nothing, or waits for a
-/// lock, for [`LEADER_PATIENCE`].
+/// Who takes over waits for what holds the row (renewing it waits for nobody). So that a leader that is gone, or was stopped
+/// in the middle, can't make it wait for long, the database ends a transaction of a leader's that does nothing, or waits for a
+/// lock, for [`LEADER_PATIENCE`], and a statement that takes longer than a leader's may ([`crate::Limits`]).
 pub(crate) async fn hold_epoch(tx: &mut crate::Tx, epoch: Epoch) -> Result<()> {
+    let leader = tx.leader();
+    let milliseconds = |time: Duration| format!("{}ms", time.as_millis());
     let held = sqlx::query!(
         "SELECT set_config('idle_in_transaction_session_timeout', $2, true) AS idle,
-                set_config('lock_timeout', $2, true) AS lock
-         FROM leader WHERE epoch = $1 AND expires_at > farm_now() FOR KEY SHARE",
+                set_config('lock_timeout', $2, true) AS lock, set_config('statement_timeout', $3, true) AS statement
+         FROM leader WHERE epoch = $1 AND expires_at > farm_now()
+           AND renewed_at > farm_now() - make_interval(secs => $4) FOR KEY SHARE",
         epoch.0,
-        LEADER_PATIENCE
+        milliseconds(LEADER_PATIENCE),
+        milliseconds(leader.statement),
+        leader.fresh.as_secs_f64()
     )
     .fetch_optional(&mut **tx)
     .await?;

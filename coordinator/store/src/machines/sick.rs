@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::machines::leader::{Epoch, hold_epoch};
 use crate::machines::workers::STOP_WITHIN_SECONDS;
+use crate::unreadable::tell;
 use crate::{Result, Store, StoreError, fit};
 
 /// Why a worker is quarantined, for people.
@@ -164,7 +165,8 @@ impl Store {
                 Some("") => SelfCheck::Passed,
                 Some(_) => SelfCheck::Failed,
             };
-            let failure = Failed { job: row.job_id.into(), at: row.finished_at, code: row.code, found };
+            let (job, code) = (row.job_id.into(), row.code.into());
+            let failure = Failed { job, at: row.finished_at, code, found };
             failed.entry(row.worker_id).or_default().push(failure);
         }
         let workers = sqlx::query!(
@@ -212,7 +214,7 @@ impl Store {
             let Some(probe) = row.probe_id else { continue };
             match self.probe_ended(row.id.into(), probe, Err("it did not answer".to_owned())).await {
                 Ok(()) | Err(StoreError::Stale(_)) => {}
-                Err(error) => return Err(error),
+                Err(error) => tell("a trial build that is overdue", row.id, &error),
             }
         }
         sqlx::query!(

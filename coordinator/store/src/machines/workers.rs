@@ -6,6 +6,8 @@ use chrono::{DateTime, Utc};
 use farm_types::{BootId, EngineId, Offer, WorkerId};
 use uuid::Uuid;
 
+use crate::machines::leader::{Epoch, hold_epoch};
+use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, fit};
 
 /// A worker that has not stopped within this what it was told to is quarantined; the lease is renewed no more.
@@ -72,6 +74,8 @@ pub struct WorkerRecord {
     pub slots: u32,
     /// Taken slots of the engine.
     pub slots_used: u32,
+    /// When some of them were last taken.
+    pub engine_leased_at: Option<DateTime<Utc>>,
     /// A coordinator holds its control stream.
     pub connected: bool,
     /// It says that it takes no new job.
@@ -279,7 +283,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>> {
         let rows = sqlx::query!(
-            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, w.draining, w.drained_at,
+            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, e.leased_at, w.draining, w.drained_at,
                       w.withdrawn_at, w.withdrawn_why, w.release_at, w.quarantined_at, w.probation_at,
                       w.probation_why, w.probe_at, w.last_seen, w.features,
                       w.coordinator_id IS NOT NULL AS "connected!", w.software_version,
@@ -290,8 +294,9 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|row| {
+        let records = rows.into_iter().filter_map(|row| {
+            let name = row.name.clone();
+            let read = || {
                 Ok(WorkerRecord {
                     id: row.id.into(),
                     name: row.name,
@@ -299,6 +304,7 @@ impl Store {
                     engine: format!("{} {}", row.kind, row.version),
                     slots: fit(row.slots)?,
                     slots_used: fit(row.used)?,
+                    engine_leased_at: row.leased_at,
                     connected: row.connected,
                     draining: row.draining,
                     drained_at: row.drained_at,
@@ -314,7 +320,35 @@ impl Store {
                     features: row.features,
                     offers: crate::from_json(row.offers)?,
                 })
-            })
-            .collect()
+            };
+            readable("a worker", name, read())
+        });
+        Ok(records.collect())
+    }
+
+    /// Takes at most `limit` workers out of the farm that were not there for `kept`, as an administrator would who removes
+    /// them. A drained one stays, as that wish is not the worker's. Gives their names.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn forget_workers(&self, epoch: Epoch, kept: Duration, limit: i64) -> Result<Vec<String>> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        let names = sqlx::query_scalar!(
+            "UPDATE workers SET removed_at = farm_now() WHERE removed_at IS NULL AND id IN (
+                SELECT w.id FROM workers w
+                WHERE w.removed_at IS NULL AND w.coordinator_id IS NULL AND w.drained_at IS NULL
+                  AND w.last_seen < farm_now() - make_interval(secs => $1)
+                  AND NOT EXISTS (SELECT FROM attempts a WHERE a.worker_id = w.id
+                                  AND a.state IN ('offered', 'running'))
+                ORDER BY w.last_seen LIMIT $2 FOR UPDATE SKIP LOCKED)
+             RETURNING name",
+            kept.as_secs_f64(),
+            limit
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(names)
     }
 }

@@ -8,8 +8,9 @@ use farm_core::life::publication::{destination, tag};
 use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository};
 
 use crate::machines::leader::{Epoch, hold_epoch};
-use crate::publish::publications::{lock_publication, settle};
+use crate::publish::publications::{ODD_AGAIN_SECONDS, lock_publication, settle};
 use crate::publish::rechecks::RECHECK_FOR;
+use crate::unreadable::readable;
 use crate::work::decide::build_event;
 use crate::{Result, Store, StoreError, digest, fit, state, to_json};
 
@@ -75,8 +76,10 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|row| {
+        let (mut due, mut odd) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in rows {
+            let name = format!("{}/{} of publication {}", row.registry, row.repository, row.publication_id);
+            let read = || {
                 Ok(DueDestination {
                     project: row.project_id.into(),
                     publication: row.publication_id.into(),
@@ -88,8 +91,24 @@ impl Store {
                     tries: fit(row.tries)?,
                     tags: row.tags,
                 })
-            })
-            .collect()
+            };
+            match readable("a destination", name, read()) {
+                Some(destination) => due.push(destination),
+                None => odd.push(row.publication_id),
+            }
+        }
+        if !odd.is_empty() {
+            // They must not stand before others for ever; their deadline ends them.
+            sqlx::query!(
+                "UPDATE destinations SET next_try_at = farm_now() + make_interval(secs => $2)
+                 WHERE publication_id = ANY($1) AND next_try_at <= farm_now()",
+                &odd,
+                ODD_AGAIN_SECONDS
+            )
+            .execute(&self.pool)
+            .await?;
+        }
+        Ok(due)
     }
 
     /// Notes that the index is at a destination, by its digest.

@@ -5,14 +5,17 @@
 //! published stays, also when its tags have moved on: people deploy by digest.
 //!
 //! Bytes are named by their digest, so a build that runs may be about to push, or find there, the very bytes that are
-//! being removed. Therefore a repository is cleaned only while no build is under way that pushes there, and none begins
-//! until that is over ([`Store::begin_cleaning`], and the lease's look at `cleanings`).
+//! being removed. Therefore a repository is cleaned only while no attempt runs that pushes there, and none begins
+//! until that is over ([`Store::begin_cleaning`], the scheduler's and the lease's look at `cleanings`). What builds that are
+//! under way have pushed already, or took over, is in use ([`Cleaning::in_use`]). Where there is always an attempt, after a
+//! while none is begun any more, so that those that run come to their end ([`BUSY`], [`DRAIN`]).
 
 use std::time::Duration;
 
 use farm_types::{Digest, Repository};
 
 use crate::machines::leader::{Epoch, hold_epoch};
+use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, digest, state};
 
 /// A repository that is being cleaned.
@@ -22,7 +25,17 @@ pub struct Cleaning {
     pub repository: Repository,
     /// What nothing that was published needs, as far as farm knows.
     pub garbage: Vec<Digest>,
+    /// What builds under way have pushed there, or have put there: it stays with all that it lists, and so does what lists
+    /// one of these, as it may be put once more.
+    pub in_use: Vec<Digest>,
 }
+
+/// A repository that was never without an attempt at any look for so long is not given new ones for [`DRAIN`].
+const BUSY: Duration = Duration::from_secs(6 * 3600);
+/// So long at most; then it is for the next time.
+const DRAIN: Duration = Duration::from_secs(15 * 60);
+/// How often it is looked meanwhile whether the last attempt has ended.
+const DRAIN_LOOK: Duration = Duration::from_secs(30);
 
 /// How a cleaning ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,11 +70,15 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter().map(|row| repository(&row.registry, &row.repository)).collect()
+        let named = rows.into_iter().filter_map(|row| {
+            let read = repository(&row.registry, &row.repository);
+            readable("a repository", format!("{}/{}", row.registry, row.repository), read)
+        });
+        Ok(named.collect())
     }
 
     /// Decides what in a repository is garbage, and keeps attempts that would push there from beginning for `lasts`.
-    /// `None`: a build is under way there, or there is nothing to remove; it is looked at again after `again`.
+    /// `None`: an attempt is under way there, or there is nothing to remove; it is looked at again after `again`.
     ///
     /// # Errors
     /// [`StoreError::Stale`] when another coordinator leads.
@@ -73,45 +90,121 @@ impl Store {
         lasts: Duration,
         again: Duration,
     ) -> Result<Option<Cleaning>> {
+        if !self.close_door(epoch, at, lasts, again).await? {
+            return Ok(None);
+        }
+        // What takes long comes now: nothing waits for this transaction, and the door is closed by a row.
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        self.keep_published(&mut tx, at).await?;
+        let in_use = self.in_use(&mut tx, at).await?;
+        let mut garbage = self.garbage(&mut tx, at, after).await?;
+        garbage.retain(|digest| !in_use.contains(digest));
+        if garbage.is_empty() {
+            sqlx::query!(
+                "UPDATE cleanings SET until = farm_now() WHERE registry = $1 AND repository = $2",
+                at.registry(),
+                at.name()
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok((!garbage.is_empty()).then(|| Cleaning { repository: at.clone(), garbage, in_use }))
+    }
+
+    /// Keeps attempts that would push there from beginning, if none is under way; says whether.
+    async fn close_door(
+        &self,
+        epoch: Epoch,
+        at: &Repository,
+        lasts: Duration,
+        again: Duration,
+    ) -> Result<bool> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         // Whoever leases or takes results over for this repository holds it too: they are before this, and seen, or
-        // after it, and see it.
+        // after it, and see it. So as little as possible is asked until the end.
         sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))::text", at.to_string())
             .fetch_one(&mut *tx)
             .await?;
         let busy = sqlx::query_scalar!(
             r#"SELECT EXISTS (
-                   SELECT FROM executions e WHERE e.repositories @> ARRAY[$1] AND (
-                       EXISTS (SELECT FROM builds b WHERE b.project_id = e.project_id AND b.execution_id = e.id
-                               AND b.finished_at IS NULL)
-                    OR EXISTS (SELECT FROM jobs j JOIN attempts a ON a.project_id = j.project_id AND a.job_id = j.id
-                               WHERE j.project_id = e.project_id AND j.execution_id = e.id
-                               AND a.state IN ('offered', 'running')))) AS "busy!""#,
+                   SELECT FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+                   JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
+                   WHERE a.state IN ('offered', 'running') AND $1 = ANY(e.repositories)) AS "busy!""#,
             at.to_string()
         )
         .fetch_one(&mut *tx)
         .await?;
-        let mut garbage = Vec::new();
-        if !busy {
-            self.keep_published(&mut tx, at).await?;
-            garbage = self.garbage(&mut tx, at, after).await?;
+        if busy {
+            sqlx::query!(
+                "INSERT INTO cleanings AS c (registry, repository, until, next_at, busy_since)
+                 VALUES ($1, $2, farm_now(), farm_now() + make_interval(secs => $3), farm_now())
+                 ON CONFLICT (registry, repository) DO UPDATE SET
+                    busy_since = CASE WHEN c.drains_until <= farm_now() THEN farm_now()
+                                      ELSE coalesce(c.busy_since, farm_now()) END,
+                    drains_until = CASE
+                        WHEN c.drains_until > farm_now() THEN c.drains_until
+                        WHEN c.drains_until IS NULL AND c.busy_since < farm_now() - make_interval(secs => $4)
+                        THEN farm_now() + make_interval(secs => $5) END",
+                at.registry(),
+                at.name(),
+                again.as_secs_f64(),
+                BUSY.as_secs_f64(),
+                DRAIN.as_secs_f64()
+            )
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "UPDATE cleanings SET until = coalesce(drains_until, farm_now()), next_at = farm_now()
+                    + make_interval(secs => CASE WHEN drains_until IS NULL THEN $3::float8 ELSE $4 END)
+                 WHERE registry = $1 AND repository = $2",
+                at.registry(),
+                at.name(),
+                again.as_secs_f64(),
+                DRAIN_LOOK.as_secs_f64()
+            )
+            .execute(&mut *tx)
+            .await?;
+        } else {
+            sqlx::query!(
+                "INSERT INTO cleanings (registry, repository, until, next_at)
+                 VALUES ($1, $2, farm_now() + make_interval(secs => $3), farm_now() + make_interval(secs => $4))
+                 ON CONFLICT (registry, repository) DO UPDATE SET until = EXCLUDED.until,
+                    next_at = EXCLUDED.next_at, trouble = '', busy_since = NULL, drains_until = NULL",
+                at.registry(),
+                at.name(),
+                lasts.as_secs_f64(),
+                again.as_secs_f64()
+            )
+            .execute(&mut *tx)
+            .await?;
         }
-        let lasts = if garbage.is_empty() { Duration::ZERO } else { lasts };
-        sqlx::query!(
-            "INSERT INTO cleanings (registry, repository, until, next_at)
-             VALUES ($1, $2, farm_now() + make_interval(secs => $3), farm_now() + make_interval(secs => $4))
-             ON CONFLICT (registry, repository)
-             DO UPDATE SET until = EXCLUDED.until, next_at = EXCLUDED.next_at, trouble = ''",
-            at.registry(),
-            at.name(),
-            lasts.as_secs_f64(),
-            again.as_secs_f64()
-        )
-        .execute(&mut *tx)
-        .await?;
         tx.commit().await?;
-        Ok((!garbage.is_empty()).then(|| Cleaning { repository: at.clone(), garbage }))
+        Ok(!busy)
+    }
+
+    /// What builds that are under way need of what is in this repository: the results of their jobs, and what was merged of
+    /// them. While the door is closed no result comes in.
+    async fn in_use(&self, tx: &mut crate::Tx, at: &Repository) -> Result<Vec<Digest>> {
+        let words = sqlx::query_scalar!(
+            r#"SELECT word AS "word!" FROM (
+                   SELECT j.result ->> 'digest' AS word FROM builds b
+                   JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
+                   JOIN jobs j ON j.project_id = e.project_id AND j.execution_id = e.id
+                   WHERE b.finished_at IS NULL AND $1 = ANY(e.repositories)
+                 UNION
+                   SELECT 'sha256:' || encode(u.index_digest, 'hex') FROM builds b
+                   JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
+                   JOIN publications u ON u.project_id = b.project_id AND u.build_id = b.id
+                   WHERE b.finished_at IS NULL AND $1 = ANY(e.repositories)) used
+               WHERE word IS NOT NULL"#,
+            at.to_string()
+        )
+        .fetch_all(&mut **tx)
+        .await?;
+        words.iter().map(|word| state(word)).collect()
     }
 
     /// Notes of all that was published in this repository, or belongs to a build that was, that it stays.

@@ -13,8 +13,12 @@ use uuid::Uuid;
 
 use crate::builds::record::JobResult;
 use crate::machines::leader::{Epoch, hold_epoch};
+use crate::unreadable::readable;
 use crate::work::decide::{build_event, results};
 use crate::{Result, Store, StoreError, Tx, fit, from_json, state, to_json};
+
+/// What can't be read is looked at again after this.
+pub(crate) const ODD_AGAIN_SECONDS: f64 = 60.0;
 
 /// A build whose children are to be merged.
 #[derive(Debug, Clone)]
@@ -54,19 +58,38 @@ impl Store {
         )
         .fetch_all(&mut *tx)
         .await?;
-        let mut due = Vec::with_capacity(rows.len());
+        let (mut due, mut odd) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in rows {
             let (project, execution) = (row.project_id.into(), row.execution_id.into());
-            due.push(DueMerge {
-                project,
-                build: row.id.into(),
-                short_id: state(&row.short_id)?,
-                execution,
-                spec: from_json(row.spec)?,
-                results: results(&mut tx, project, execution).await?,
-                tries: fit(row.publish_tries)?,
-            });
+            let results = results(&mut tx, project, execution).await;
+            let read = || {
+                Ok(DueMerge {
+                    project,
+                    build: row.id.into(),
+                    short_id: state(&row.short_id)?,
+                    execution,
+                    spec: from_json(row.spec)?,
+                    results: results?,
+                    tries: fit(row.publish_tries)?,
+                })
+            };
+            match readable("a build that is to be published", &row.short_id, read()) {
+                Some(merge) => due.push(merge),
+                None => odd.push(row.id),
+            }
         }
+        if !odd.is_empty() {
+            // They must not stand before others for ever; their deadline ends them.
+            sqlx::query!(
+                "UPDATE builds SET publish_due = farm_now() + make_interval(secs => $2)
+                 WHERE id = ANY($1) AND state = 'publishing'",
+                &odd,
+                ODD_AGAIN_SECONDS
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
         Ok(due)
     }
 

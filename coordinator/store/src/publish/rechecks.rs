@@ -5,6 +5,7 @@ use std::time::Duration;
 use farm_types::{Digest, ProjectId, Repository};
 
 use crate::machines::leader::{Epoch, hold_epoch};
+use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, digest, state};
 
 /// For how long a tag is looked at again whose former claim may still have its effect.
@@ -74,8 +75,9 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|row| {
+        let due = rows.into_iter().filter_map(|row| {
+            let name = format!("{}/{}:{}", row.registry, row.repository, row.tag);
+            let read = || {
                 Ok(Recheck {
                     project: row.project_id.into(),
                     repository: state(&format!("{}/{}", row.registry, row.repository))?,
@@ -90,8 +92,10 @@ impl Store {
                     },
                     older: row.older.iter().map(|bytes| digest(bytes)).collect::<Result<_>>()?,
                 })
-            })
-            .collect()
+            };
+            readable("a tag that is to be looked at again", name, read())
+        });
+        Ok(due.collect())
     }
 
     /// Has those of these tags looked at soon that another intention has by now which is no older than `order_key`: somebody

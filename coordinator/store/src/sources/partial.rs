@@ -7,17 +7,15 @@
 
 use std::time::Duration;
 
-use farm_types::{BuildId, Cause, Failure, ProjectId, SnapshotRef};
+use farm_core::work::waiting::Waiting;
+use farm_types::{BuildId, Cause, Failure, FailureCode, ProjectId, SnapshotRef};
 
 use crate::work::attempts::{Place, event};
 use crate::work::lease::lock_execution;
-use crate::{Result, Store, StoreError, Tx};
+use crate::{Result, Store, StoreError, Tx, to_json};
 
 /// How long a source is waited for: as much as it may take to send it all.
 const WITHIN: Duration = Duration::from_secs(3600);
-
-/// What such a job waits for.
-const WAITING: &str = "the rest of its source, which farm submit sends";
 
 /// What an attempt found missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +35,7 @@ impl Missing {
              image's ONBUILD may); submit it again",
             self.root.replace(':', " ")
         );
-        Failure::new(Cause::User, "source_incomplete", message)
+        Failure::new(Cause::User, FailureCode::SourceIncomplete, message)
     }
 }
 
@@ -74,11 +72,12 @@ pub(crate) async fn remedy(tx: &mut Tx, place: &Place) -> Result<Remedy> {
 /// Has a job that was just made ready wait for the whole source. The caller holds the execution's lock.
 pub(crate) async fn wait_for_source(tx: &mut Tx, place: &Place) -> Result<()> {
     let held = sqlx::query!(
-        "UPDATE jobs SET not_before = farm_now() + interval '100 years', waiting = $3
+        "UPDATE jobs SET not_before = farm_now() + interval '100 years', waits = $3, waiting = $4
          WHERE project_id = $1 AND id = $2 AND state = 'ready'",
         place.project.as_uuid(),
         place.job,
-        WAITING
+        to_json(&Waiting::Source)?,
+        Waiting::Source.words()
     )
     .execute(&mut **tx)
     .await?;
@@ -173,10 +172,12 @@ impl Store {
         .await?;
         sqlx::query!(
             "UPDATE jobs SET not_before = farm_now(), ready_at = farm_now(), waiting = ''
-             WHERE project_id = $1 AND execution_id = $2 AND state = 'ready' AND waiting = $3",
+             WHERE project_id = $1 AND execution_id = $2 AND state = 'ready'
+               AND (waits ->> 'for' = 'source' OR waits IS NULL AND waiting = $3)",
             project.as_uuid(),
             execution,
-            WAITING
+            // As a coordinator of the version before says it.
+            Waiting::Source.words()
         )
         .execute(&mut *tx)
         .await?;

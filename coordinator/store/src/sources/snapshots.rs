@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use farm_types::snapshot::{self, Folder};
 use farm_types::{Digest, ProjectId, SnapshotRef, UploadId};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::pool::Session;
 use crate::{Result, Store, StoreError, digest, fit};
 
 /// What one root may unfold to: a few small folders that name each other twice would unfold without end.
@@ -158,7 +158,7 @@ impl Store {
         upload: UploadId,
         digests: &[Digest],
     ) -> Result<HashMap<Digest, i64>> {
-        pin(&mut *self.pool.acquire().await?, project, upload, digests).await
+        pin(&mut self.pool.acquire().await?, project, upload, digests).await
     }
 
     /// Makes written objects known, in their order, and pins them for the session.
@@ -345,7 +345,7 @@ async fn insert(tx: &mut crate::Tx, project: ProjectId, rows: &[(&NewObject, i64
 
 /// Pins those of these objects that are there; answers them, and how much each unfolds to.
 async fn pin(
-    connection: &mut PgConnection,
+    session: &mut Session,
     project: ProjectId,
     upload: UploadId,
     digests: &[Digest],
@@ -361,7 +361,7 @@ async fn pin(
         upload.as_uuid(),
         &wanted
     )
-    .fetch_all(connection)
+    .fetch_all(session)
     .await?;
     present.into_iter().map(|row| Ok((digest(&row.digest)?, row.entries))).collect()
 }

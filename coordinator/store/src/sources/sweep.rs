@@ -151,7 +151,10 @@ impl Store {
             return Ok(Removal::Wanted(wanted.collect::<Result<_>>()?));
         }
         sqlx::query!(
-            "WITH gone AS (DELETE FROM objects WHERE project_id = $1 AND digest = ANY($2) RETURNING digest, pack, size)
+            "WITH gone AS (DELETE FROM objects WHERE project_id = $1 AND digest = ANY($2) RETURNING digest, pack, size),
+             -- They may have been the last ones there.
+             looked_at AS (UPDATE blobs SET settled = false
+                           WHERE project_id = $1 AND id IN (SELECT pack FROM gone) AND settled)
              INSERT INTO doomed_blobs (project_id, id, kind, digest)
              SELECT $1, gen_random_uuid(), 'file', digest FROM gone WHERE pack IS NULL AND size > 0",
             project.as_uuid(),
@@ -165,25 +168,42 @@ impl Store {
 
     /// Dooms at most `limit` blobs that were named longer than `grace` ago and that no row needs. Answers how many.
     ///
+    /// Each blob is looked at once, and again when something that it was needed for went: so the cost follows what changed.
+    ///
     /// # Errors
     /// Another coordinator leads.
     pub async fn doom_unneeded(&self, epoch: Epoch, grace: Duration, limit: i64) -> Result<usize> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
-        let unneeded = sqlx::query!(
-            "SELECT project_id, id FROM blobs b WHERE created_at < farm_now() - make_interval(secs => $1)
-               AND NOT farm_blob_needed(project_id, id)
-             ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED",
-            grace.as_secs_f64(),
-            limit
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let (projects, blobs): (Vec<Uuid>, Vec<Uuid>) =
-            unneeded.into_iter().map(|row| (row.project_id, row.id)).unzip();
-        let doomed = doom(&mut tx, &projects, &blobs).await?;
-        tx.commit().await?;
-        Ok(doomed)
+        loop {
+            let mut tx = self.begin().await?;
+            hold_epoch(&mut tx, epoch).await?;
+            let looked_at = sqlx::query!(
+                r#"SELECT project_id, id, farm_blob_needed(project_id, id) AS "needed!" FROM blobs
+                   WHERE NOT settled AND created_at < farm_now() - make_interval(secs => $1)
+                   ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED"#,
+                grace.as_secs_f64(),
+                limit
+            )
+            .fetch_all(&mut *tx)
+            .await?;
+            let (needed, unneeded): (Vec<_>, Vec<_>) = looked_at.into_iter().partition(|row| row.needed);
+            let (projects, blobs): (Vec<Uuid>, Vec<Uuid>) =
+                unneeded.into_iter().map(|row| (row.project_id, row.id)).unzip();
+            let doomed = doom(&mut tx, &projects, &blobs).await?;
+            let (projects, blobs): (Vec<Uuid>, Vec<Uuid>) =
+                needed.into_iter().map(|row| (row.project_id, row.id)).unzip();
+            sqlx::query!(
+                "UPDATE blobs b SET settled = true FROM unnest($1::uuid[], $2::uuid[]) AS seen (project_id, id)
+                 WHERE b.project_id = seen.project_id AND b.id = seen.id AND NOT settled",
+                &projects,
+                &blobs
+            )
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            if doomed > 0 || blobs.is_empty() {
+                return Ok(doomed);
+            }
+        }
     }
 
     /// At most `limit` blobs whose bytes are to go.

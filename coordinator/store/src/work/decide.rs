@@ -5,8 +5,9 @@ use std::time::Duration;
 use farm_core::builds::{JobOutcome, Verdict, verdict};
 use farm_core::life::attempt::StopReason;
 use farm_core::life::{self, Transition};
+use farm_core::work::waiting::Waiting;
 use farm_types::state::{BuildState, ExecutionState, JobState};
-use farm_types::{Cause, ExecutionId, Failure, ProjectId};
+use farm_types::{Cause, ExecutionId, Failure, FailureCode, ProjectId};
 
 use crate::builds::record::JobResult;
 use crate::work::attempts::{Place, event};
@@ -258,11 +259,11 @@ pub(crate) async fn build_event(
 }
 
 /// The failure of a build whose job waited too long.
-pub(crate) fn queue_deadline(waiting: &str, platform: &str) -> Failure {
-    let why = if waiting.is_empty() { "it was not started in time" } else { waiting };
+pub(crate) fn queue_deadline(waiting: Option<Waiting>, platform: &str) -> Failure {
+    let why = waiting.map_or_else(|| "it was not started in time".to_owned(), |waiting| waiting.words());
     Failure::new(
         Cause::Deadline,
-        "queue_deadline",
+        FailureCode::QueueDeadline,
         format!("{platform} waited until the queue deadline: {why}"),
     )
 }

@@ -245,7 +245,7 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
         place.project.as_uuid(),
         place.job,
         &life::job::AGAIN.premise(),
-        &retry::FULL_CODES.map(str::to_owned),
+        &retry::FULL_CODES.map(String::from),
         StopReason::Released.as_str()
     )
     .fetch_optional(&mut **tx)

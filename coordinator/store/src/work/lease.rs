@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::machines::leader::{Epoch, hold_epoch};
 use crate::publish::garbage::hold_off_cleanings;
+use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, fit, from_json, state};
 
 /// A proposal of the scheduler.
@@ -130,7 +131,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         let slots = sqlx::query!(
-            "UPDATE engines SET used = used + $2 WHERE id = $1 AND used + $2 <= slots",
+            "UPDATE engines SET used = used + $2, leased_at = farm_now() WHERE id = $1 AND used + $2 <= slots",
             assignment.engine.as_uuid(),
             row.weight
         )
@@ -178,8 +179,9 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|row| {
+        let offered = rows.into_iter().filter_map(|row| {
+            let id = format!("{} of build {}", row.id, row.short_id);
+            let read = || {
                 Ok(OfferedAttempt {
                     worker: row.worker_id.into(),
                     project: row.project_id.into(),
@@ -194,8 +196,10 @@ impl Store {
                     spec: from_json(row.spec)?,
                     roots: row.roots,
                 })
-            })
-            .collect()
+            };
+            readable("an attempt", id, read())
+        });
+        Ok(offered.collect())
     }
 
     /// The live attempts that the workers connected to this coordinator are to stop, and why.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use farm_core::work::estimate::Queue;
+use farm_core::work::waiting::Waiting;
 use farm_types::{Platform, ProjectId, RunMode, Runs};
 
 use crate::{Result, Store, fit};
@@ -21,6 +22,13 @@ pub(crate) fn queue_class(platform: &str, emulation: &str, runs: &Runs) -> Strin
     format!("{platform} {emulation}{runs} size=1 trust=trusted")
 }
 
+/// What a job's row says that it waits for. A coordinator of another version may have left a value that isn't known here,
+/// or none: then its words have to do.
+pub(crate) fn waiting(waits: Option<serde_json::Value>, words: String) -> Option<Waiting> {
+    let known = waits.and_then(|waits| serde_json::from_value(waits).ok());
+    known.or_else(|| (!words.is_empty()).then_some(Waiting::Told(words)))
+}
+
 /// The slots that a job waits for.
 pub(crate) struct Slots {
     /// What it is built for.
@@ -32,10 +40,8 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Those that a job for this platform waits for, as its reason says.
-    pub(crate) fn of(platform: &Platform, waiting: &str, runs: &Runs) -> Self {
-        let mut named = [RunMode::Native, RunMode::Emulated].into_iter();
-        let support = named.find(|mode| waiting.contains(mode.as_str())).unwrap_or(RunMode::Unneeded);
+    /// Those that a job for this platform waits for, which run it so.
+    pub(crate) fn of(platform: &Platform, support: RunMode, runs: &Runs) -> Self {
         let needed = match support {
             // Those of the platform's own machines, also when its programs may run elsewhere.
             RunMode::Native => vec![platform],

@@ -5,13 +5,16 @@ use std::time::Duration;
 use farm_core::life;
 use farm_core::life::attempt::{Said, StopReason};
 use farm_core::life::publication;
-use farm_types::{Cause, Failure};
+use farm_core::work::waiting::Waiting;
+use farm_types::{Cause, ExecutionId, Failure, FailureCode, ProjectId};
 
 use crate::machines::leader::{Epoch, hold_epoch};
+use crate::unreadable::tell;
 use crate::work::attempts::{Place, event};
 use crate::work::decide::{PublishLimit, build_event, decide, end_job, fail_execution, queue_deadline};
 use crate::work::finish::{end_as, stop_reason};
 use crate::work::lease::{free_slots, lock_execution};
+use crate::work::queue::waiting;
 use crate::{Result, Store, StoreError, fit};
 
 /// How many are taken at once: the rest comes with the next pass.
@@ -50,7 +53,7 @@ impl Store {
                 Ok(false) => {}
                 Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
                 // One that can't be ended must not keep the others alive.
-                Err(error) => tracing::warn!(attempt = %row.id, %error, "an attempt could not be reaped"),
+                Err(error) => tell("an attempt that is over", row.id, &error),
             }
         }
         Ok(reaped)
@@ -133,8 +136,8 @@ impl Store {
     /// Another coordinator leads, or the database can't be reached.
     pub async fn end_overdue_queues(&self, epoch: Epoch) -> Result<usize> {
         let due = sqlx::query!(
-            r#"SELECT DISTINCT ON (j.project_id, j.execution_id) j.project_id, j.execution_id, j.id, j.waiting,
-                      j.platform
+            r#"SELECT DISTINCT ON (j.project_id, j.execution_id) j.project_id, j.execution_id, j.id, j.waits,
+                      j.waiting, j.platform
                FROM builds due
                JOIN jobs j ON j.project_id = due.project_id AND j.execution_id = due.execution_id
                           AND j.state = 'ready'
@@ -148,31 +151,47 @@ impl Store {
         .await?;
         let mut ended = 0;
         for row in due {
-            let mut tx = self.begin().await?;
-            hold_epoch(&mut tx, epoch).await?;
             let place =
                 Place { project: row.project_id.into(), job: row.id, execution: row.execution_id.into() };
-            lock_execution(&mut tx, place.project, place.execution).await?;
-            let still = sqlx::query_scalar!(
-                "SELECT id FROM jobs WHERE project_id = $1 AND id = $2 AND state = 'ready' AND NOT EXISTS (
-                    SELECT FROM builds b WHERE b.project_id = $1 AND b.execution_id = $3
-                    AND b.queue_deadline > farm_now()) FOR UPDATE",
-                row.project_id,
-                row.id,
-                row.execution_id
-            )
-            .fetch_optional(&mut *tx)
-            .await?;
-            if still.is_none() {
-                continue;
+            match self.end_overdue_queue(epoch, &place, waiting(row.waits, row.waiting), &row.platform).await
+            {
+                Ok(done) => ended += usize::from(done),
+                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                // It goes on waiting; the others must not.
+                Err(error) => tell("a job that waited too long", row.id, &error),
             }
-            let failure = queue_deadline(&row.waiting, &row.platform);
-            end_job(&mut tx, &place, life::job::EXPIRE, Some(&failure)).await?;
-            fail_execution(&mut tx, place.project, place.execution, &failure).await?;
-            tx.commit().await?;
-            ended += 1;
         }
         Ok(ended)
+    }
+
+    async fn end_overdue_queue(
+        &self,
+        epoch: Epoch,
+        place: &Place,
+        waiting: Option<Waiting>,
+        platform: &str,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        lock_execution(&mut tx, place.project, place.execution).await?;
+        let still = sqlx::query_scalar!(
+            "SELECT id FROM jobs WHERE project_id = $1 AND id = $2 AND state = 'ready' AND NOT EXISTS (
+                SELECT FROM builds b WHERE b.project_id = $1 AND b.execution_id = $3
+                AND b.queue_deadline > farm_now()) FOR UPDATE",
+            place.project.as_uuid(),
+            place.job,
+            place.execution.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        if still.is_none() {
+            return Ok(false);
+        }
+        let failure = queue_deadline(waiting, platform);
+        end_job(&mut tx, place, life::job::EXPIRE, Some(&failure)).await?;
+        fail_execution(&mut tx, place.project, place.execution, &failure).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Fails the builds that aren't built within their own timeout. What they alone wanted is stopped.
@@ -190,32 +209,43 @@ impl Store {
         .await?;
         let mut ended = 0;
         for row in due {
-            let mut tx = self.begin().await?;
-            hold_epoch(&mut tx, epoch).await?;
-            let (project, execution) = (row.project_id.into(), row.execution_id.into());
-            lock_execution(&mut tx, project, execution).await?;
-            // Only now is it certain that none of them goes on to be published.
-            let builds = sqlx::query!(
-                r#"SELECT deadline <= farm_now() AS overdue, (spec ->> 'timeout_ms')::bigint AS timeout_ms FROM builds
-                   WHERE project_id = $1 AND execution_id = $2 AND state = ANY($3)"#,
-                row.project_id,
-                row.execution_id,
-                &life::build::FAIL.premise()
-            )
-            .fetch_all(&mut *tx)
-            .await?;
-            let Some(first) = builds.first().filter(|_| builds.iter().all(|b| b.overdue == Some(true)))
-            else {
-                continue;
-            };
-            let limit = u64::try_from(first.timeout_ms.unwrap_or_default()).unwrap_or_default() / 1000;
-            let why = format!("it was not built within the {limit} s that --timeout gave it");
-            let failure = Failure::new(Cause::Deadline, "build_timeout", why);
-            fail_execution(&mut tx, project, execution, &failure).await?;
-            tx.commit().await?;
-            ended += 1;
+            match self.end_overdue_build(epoch, row.project_id.into(), row.execution_id.into()).await {
+                Ok(done) => ended += usize::from(done),
+                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                Err(error) => tell("an execution whose time is up", row.execution_id, &error),
+            }
         }
         Ok(ended)
+    }
+
+    async fn end_overdue_build(
+        &self,
+        epoch: Epoch,
+        project: ProjectId,
+        execution: ExecutionId,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        hold_epoch(&mut tx, epoch).await?;
+        lock_execution(&mut tx, project, execution).await?;
+        // Only now is it certain that none of them goes on to be published.
+        let builds = sqlx::query!(
+            r#"SELECT deadline <= farm_now() AS overdue, (spec ->> 'timeout_ms')::bigint AS timeout_ms FROM builds
+               WHERE project_id = $1 AND execution_id = $2 AND state = ANY($3)"#,
+            project.as_uuid(),
+            execution.as_uuid(),
+            &life::build::FAIL.premise()
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let Some(first) = builds.first().filter(|_| builds.iter().all(|b| b.overdue == Some(true))) else {
+            return Ok(false);
+        };
+        let limit = u64::try_from(first.timeout_ms.unwrap_or_default()).unwrap_or_default() / 1000;
+        let why = format!("it was not built within the {limit} s that --timeout gave it");
+        let failure = Failure::new(Cause::Deadline, FailureCode::BuildTimeout, why);
+        fail_execution(&mut tx, project, execution, &failure).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Fails the builds whose publication is not done by its deadline.
@@ -223,62 +253,119 @@ impl Store {
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn end_overdue_publications(&self, epoch: Epoch) -> Result<usize> {
+        let due = sqlx::query!(
+            "SELECT project_id, id FROM builds WHERE state = ANY($1) AND publish_deadline < farm_now()
+             ORDER BY publish_deadline, id LIMIT $2",
+            &life::build::UNPUBLISHED.premise(),
+            BATCH
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut ended = 0;
+        for row in due {
+            match self.end_overdue_publication(epoch, row.project_id, row.id).await {
+                Ok(true) => ended += 1,
+                Ok(false) => {}
+                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                // One that can't be ended must not keep the others alive.
+                Err(error) => tracing::warn!(build = %row.id, %error, "a publication could not be ended"),
+            }
+        }
+        Ok(ended)
+    }
+
+    /// One of them; false when it isn't overdue any more. The publication's lock comes before the build's, as where its
+    /// tags are settled.
+    async fn end_overdue_publication(
+        &self,
+        epoch: Epoch,
+        project: uuid::Uuid,
+        build: uuid::Uuid,
+    ) -> Result<bool> {
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
-        let builds = sqlx::query!(
-            r#"UPDATE builds b SET state = $1, finished_at = farm_now(),
-                    failure = jsonb_build_object('cause', 'deadline', 'code', 'publish_deadline', 'message',
+        let publication = sqlx::query_scalar!(
+            "SELECT id FROM publications WHERE project_id = $1 AND build_id = $2 FOR UPDATE",
+            project,
+            build
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let failure = sqlx::query_scalar!(
+            r#"SELECT jsonb_build_object('cause', 'deadline', 'code', 'publish_deadline', 'message',
                         'the index could not be published in time: ' || coalesce(
                             (SELECT d.failure ->> 'message' FROM publications p
                              JOIN destinations d ON d.project_id = p.project_id AND d.publication_id = p.id
                              WHERE p.project_id = b.project_id AND p.build_id = b.id AND d.failure IS NOT NULL
                              ORDER BY d.registry, d.repository LIMIT 1),
-                            nullif(b.publish_trouble, ''), 'the coordinator did not come to it'))
-               WHERE state = ANY($2) AND publish_deadline < farm_now()
-               RETURNING project_id, id, failure AS "failure!""#,
-            life::build::UNPUBLISHED.word(),
+                            nullif(b.publish_trouble, ''), 'the coordinator did not come to it')) AS "failure!"
+               FROM builds b WHERE project_id = $1 AND id = $2 AND state = ANY($3) AND publish_deadline < farm_now()
+               FOR UPDATE"#,
+            project,
+            build,
             &life::build::UNPUBLISHED.premise()
         )
-        .fetch_all(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
-        for build in &builds {
+        let Some(failure) = failure else { return Ok(false) };
+        // Merged while this waited for the build: the next pass ends both.
+        let is_merged = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM publications WHERE project_id = $1 AND build_id = $2) AS "is_merged!""#,
+            project,
+            build
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if is_merged && publication.is_none() {
+            return Ok(false);
+        }
+        if let Some(publication) = publication {
             sqlx::query!(
                 "UPDATE publications SET state = $3, finished_at = farm_now()
-                 WHERE project_id = $1 AND build_id = $2 AND state = ANY($4)",
-                build.project_id,
-                build.id,
+                 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
+                project,
+                publication,
                 publication::FAIL.word(),
                 &publication::FAIL.premise()
             )
             .execute(&mut *tx)
             .await?;
             sqlx::query!(
-                "UPDATE destinations d SET state = $4, settled_at = farm_now(), failure = coalesce(d.failure, $3)
-                 FROM publications p WHERE p.project_id = $1 AND p.build_id = $2 AND d.project_id = $1
-                   AND d.publication_id = p.id AND d.state = ANY($5)",
-                build.project_id,
-                build.id,
-                build.failure,
+                "UPDATE destinations SET state = $4, settled_at = farm_now(), failure = coalesce(failure, $3)
+                 WHERE project_id = $1 AND publication_id = $2 AND state = ANY($5)",
+                project,
+                publication,
+                failure,
                 publication::destination::FAIL.word(),
                 &publication::destination::FAIL.premise()
             )
             .execute(&mut *tx)
             .await?;
             sqlx::query!(
-                "UPDATE tags t SET state = $4, settled_at = farm_now(), failure = coalesce(t.failure, $3)
-                 FROM publications p WHERE p.project_id = $1 AND p.build_id = $2 AND t.project_id = $1
-                   AND t.publication_id = p.id AND t.state = ANY($5)",
-                build.project_id,
-                build.id,
-                build.failure,
+                "UPDATE tags SET state = $4, settled_at = farm_now(), failure = coalesce(failure, $3)
+                 WHERE project_id = $1 AND publication_id = $2 AND state = ANY($5)",
+                project,
+                publication,
+                failure,
                 publication::tag::FAIL.word(),
                 &publication::tag::FAIL.premise()
             )
             .execute(&mut *tx)
             .await?;
-            build_event(&mut tx, build.project_id.into(), build.id, life::build::UNPUBLISHED.word()).await?;
         }
+        sqlx::query!(
+            "UPDATE builds SET state = $3, finished_at = farm_now(), failure = $4
+             WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
+            project,
+            build,
+            life::build::UNPUBLISHED.word(),
+            failure,
+            &life::build::UNPUBLISHED.premise()
+        )
+        .execute(&mut *tx)
+        .await?;
+        build_event(&mut tx, project.into(), build, life::build::UNPUBLISHED.word()).await?;
         tx.commit().await?;
-        Ok(builds.len())
+        Ok(true)
     }
 }

@@ -3,25 +3,36 @@
 use std::collections::HashMap;
 
 use chrono::DateTime;
-use farm_core::work::aside::{Aside, Reason};
+use farm_core::work::aside::Aside;
 use farm_core::work::plan::{Slots, State, WaitingJob, WorkerView};
+use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::{EngineId, FEATURE_UNNEEDED, JobId, ProjectId, WorkerId};
 use uuid::Uuid;
 
 use crate::machines::leader::{Epoch, hold_epoch};
 use crate::machines::sick::QUARANTINE_WORDS;
 use crate::machines::workers::WorkerRecord;
-use crate::{Result, Store, fit, state};
+use crate::unreadable::tell;
+use crate::{Result, Store, StoreError, fit, state, to_json};
 
 impl Store {
     /// The heads of all queues (at most `heads` jobs of each class and project), all workers and engines.
     ///
     /// The classes are found by skipping through the index, so the cost follows their number, not the
-    /// length of the queues.
+    /// length of the queues. Jobs whose repository is being cleaned come beside the heads, not in their place; those of
+    /// `except` don't come at all.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn schedule_state(&self, heads: i64) -> Result<State> {
+    pub async fn schedule_state(&self, heads: i64, except: &[JobId]) -> Result<State> {
+        let except: Vec<Uuid> = except.iter().map(|job| job.as_uuid()).collect();
+        let cleanings = sqlx::query!(
+            r#"SELECT registry || '/' || repository AS "name!", until FROM cleanings WHERE until > farm_now()"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let (cleaned, until): (Vec<String>, Vec<_>) =
+            cleanings.into_iter().map(|cleaning| (cleaning.name, cleaning.until)).unzip();
         let rows = sqlx::query!(
             r#"WITH RECURSIVE queues AS (
                 (SELECT queue_class, project_id FROM jobs WHERE state = 'ready'
@@ -34,17 +45,34 @@ impl Store {
                SELECT head.id AS "id!", head.project_id AS "project_id!", head.platform AS "platform!",
                       head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!",
                       head.virtual_time AS "virtual_time!", head.ready_at AS "ready_at!",
-                      head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!"
+                      head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!",
+                      head.cleaned_until
                FROM queues, LATERAL (
-                    SELECT * FROM jobs j WHERE j.state = 'ready' AND j.queue_class = queues.queue_class
-                    AND j.project_id = queues.project_id AND j.not_before <= farm_now() ORDER BY j.virtual_time, j.id LIMIT $1) AS head"#,
-            heads
+                   (SELECT j.*, NULL::timestamptz AS cleaned_until FROM jobs j
+                    WHERE j.state = 'ready' AND j.queue_class = queues.queue_class
+                      AND j.project_id = queues.project_id AND j.not_before <= farm_now() AND j.id <> ALL($2)
+                      AND (cardinality($3::text[]) = 0 OR NOT EXISTS (
+                            SELECT FROM executions e WHERE e.project_id = j.project_id AND e.id = j.execution_id
+                            AND e.repositories && $3))
+                    ORDER BY j.virtual_time, j.id LIMIT $1)
+                   UNION ALL
+                   (SELECT j.*, (SELECT max(c.until) FROM unnest($3, $4::timestamptz[]) AS c (name, until)
+                                 WHERE c.name = ANY(e.repositories))
+                    FROM jobs j JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
+                    WHERE cardinality($3) > 0 AND j.state = 'ready' AND j.queue_class = queues.queue_class
+                      AND j.project_id = queues.project_id AND j.not_before <= farm_now() AND j.id <> ALL($2)
+                      AND e.repositories && $3
+                    ORDER BY j.virtual_time, j.id LIMIT $1)) AS head"#,
+            heads,
+            &except,
+            &cleaned,
+            &until
         )
         .fetch_all(&self.pool)
         .await?;
-        let waiting = rows
-            .into_iter()
-            .map(|row| {
+        let (mut waiting, mut odd) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in rows {
+            let read = || {
                 Ok(WaitingJob {
                     job: row.id.into(),
                     project: row.project_id.into(),
@@ -55,13 +83,19 @@ impl Store {
                     virtual_time: row.virtual_time,
                     ready_at: row.ready_at,
                     not_before: row.not_before,
-                    excluded: row.excluded_workers.into_iter().map(WorkerId::from).collect(),
+                    excluded: row.excluded_workers.iter().copied().map(WorkerId::from).collect(),
+                    cleaned_until: row.cleaned_until,
                 })
-            })
-            .collect::<Result<Vec<_>>>()?;
+            };
+            match read() {
+                Ok(job) => waiting.push(job),
+                Err(error) => odd.push((row.id, error)),
+            }
+        }
+        self.tell_unreadable(&odd).await?;
+        let unreadable = odd.into_iter().map(|(id, _)| JobId::from(id)).collect();
         let records = self.workers().await?;
-        let engines: HashMap<EngineId, Slots> =
-            records.iter().map(|r| (r.engine_id, Slots { total: r.slots, used: r.slots_used })).collect();
+        let engines: HashMap<EngineId, Slots> = records.iter().map(|r| (r.engine_id, slots(r))).collect();
         let aside = records.iter().filter_map(aside).collect();
         let workers = records
             .into_iter()
@@ -91,38 +125,62 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let shares = shares.into_iter().map(|row| (ProjectId::from(row.project_id), row.share)).collect();
-        Ok(State { waiting, workers, engines, shares, aside, settling: None })
+        Ok(State { waiting, unreadable, workers, engines, shares, aside, settling: None })
     }
 
-    /// Writes down what ready jobs wait for, where it changed. Gives how many changed.
+    /// Logs, once, which jobs can't be read, with the builds that people know them by.
+    async fn tell_unreadable(&self, odd: &[(Uuid, StoreError)]) -> Result<()> {
+        if odd.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = odd.iter().map(|(id, _)| *id).collect();
+        let builds = sqlx::query!(
+            "SELECT DISTINCT ON (j.id) j.id, b.short_id FROM jobs j
+             JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+             WHERE j.id = ANY($1) ORDER BY j.id, b.order_key",
+            &ids
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for (id, error) in odd {
+            let build = builds.iter().find(|build| build.id == *id).map_or("?", |build| &build.short_id);
+            tell("a job", format!("{id} of build {build}"), error);
+        }
+        Ok(())
+    }
+
+    /// Writes down what ready jobs wait for, where it changed; also in words, which is what a coordinator of the version before
+    /// reads. Gives how many changed.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
-    pub async fn note_waiting(&self, epoch: Epoch, reasons: &[(JobId, String)]) -> Result<usize> {
+    pub async fn note_waiting(&self, epoch: Epoch, reasons: &[(JobId, Waiting)]) -> Result<usize> {
         if reasons.is_empty() {
             return Ok(0);
         }
         let mut tx = self.begin().await?;
         hold_epoch(&mut tx, epoch).await?;
         let jobs: Vec<Uuid> = reasons.iter().map(|r| r.0.as_uuid()).collect();
-        let words: Vec<String> = reasons.iter().map(|r| r.1.clone()).collect();
+        let waits = reasons.iter().map(|r| to_json(&r.1)).collect::<Result<Vec<_>>>()?;
+        let words: Vec<String> = reasons.iter().map(|r| r.1.words()).collect();
         // Executions are locked before jobs, here as everywhere; one that is busy hears of it the next time.
         let noted = sqlx::query!(
             "WITH free AS (
                 SELECT e.project_id, e.id FROM executions e
                 WHERE (e.project_id, e.id) IN (
-                    SELECT j.project_id, j.execution_id FROM unnest($1::uuid[], $2::text[]) AS r (job, words)
-                    JOIN jobs j ON j.id = r.job AND j.state = 'ready' AND j.waiting <> r.words)
+                    SELECT j.project_id, j.execution_id FROM unnest($1::uuid[], $2::jsonb[]) AS r (job, waits)
+                    JOIN jobs j ON j.id = r.job AND j.state = 'ready' AND j.waits IS DISTINCT FROM r.waits)
                 ORDER BY e.id FOR UPDATE SKIP LOCKED),
              changed AS (
-                UPDATE jobs SET waiting = reason.words
-                FROM unnest($1::uuid[], $2::text[]) AS reason (job, words), free
+                UPDATE jobs SET waits = reason.waits, waiting = reason.words
+                FROM unnest($1::uuid[], $2::jsonb[], $3::text[]) AS reason (job, waits, words), free
                 WHERE jobs.id = reason.job AND jobs.project_id = free.project_id AND jobs.execution_id = free.id
-                  AND jobs.state = 'ready' AND jobs.waiting <> reason.words
+                  AND jobs.state = 'ready' AND jobs.waits IS DISTINCT FROM reason.waits
                 RETURNING jobs.project_id, jobs.execution_id, jobs.unit_key, jobs.waiting)
              SELECT farm_execution_event(project_id, execution_id, 'job_waits',
                     jsonb_build_object('job', unit_key, 'waiting', waiting)) FROM changed",
             &jobs,
+            &waits,
             &words
         )
         .fetch_all(&mut *tx)
@@ -130,6 +188,10 @@ impl Store {
         tx.commit().await?;
         Ok(noted.len())
     }
+}
+
+fn slots(record: &WorkerRecord) -> Slots {
+    Slots { total: record.slots, used: record.slots_used, leased_at: record.engine_leased_at }
 }
 
 /// What keeps a connected worker from ordinary jobs, if anything does that can be told.

@@ -7,7 +7,7 @@ use crate::faults::Done;
 use crate::faults::builds::PLATFORMS;
 use crate::faults::door::{Put, digest_of};
 use crate::faults::facts::{Tag, fetch, fetch_json, seconds};
-use crate::faults::plan::Fault;
+use crate::faults::fault::Fault;
 use crate::faults::trap::How;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -92,8 +92,8 @@ fn heads(case: &Case<'_>, report: &mut Report) {
 }
 
 /// What was put, in order: nothing but indexes that farm made, to the tags they belong to, and no older one after a
-/// newer one was settled, unless a coordinator was stopped before it put (a registry knows no fence), and then farm has
-/// put it right ([`heads`] sees to that).
+/// newer one was settled, unless a coordinator was stopped before it put, or got Postgres's word that it may put late (a
+/// registry knows no fence), and then farm has put it right ([`heads`] sees to that).
 fn history(case: &Case<'_>, report: &mut Report) {
     let door = &case.run.stage.door;
     for put in door.puts() {
@@ -136,7 +136,11 @@ fn judge(put: &Put, address: &str, tags: &[Tag], done: &[Done]) -> Judgement {
     let stopped = done.iter().any(|done| {
         let stop = matches!(
             done.fault,
-            Fault::PauseCoordinator(_) | Fault::PausePostgres | Fault::AtStep(_, How::Stop)
+            Fault::PauseCoordinator(_)
+                | Fault::PausePostgres
+                | Fault::AtStep(_, How::Stop)
+                | Fault::PostgresLink { .. }
+                | Fault::HangStatement(_)
         );
         stop && seconds(done.begun) < begun && begun < seconds(done.ended) + LATE
     });
@@ -158,7 +162,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::faults::plan::Role;
+    use crate::faults::fault::Role;
     use crate::faults::stage::Target;
 
     fn tag(digest: &str, order_key: i64, settled: f64) -> Tag {

@@ -8,13 +8,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use farm_types::chain::innermost;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 
 use super::address::{EngineAddress, EngineKind, Place};
-use super::error::{EngineError, innermost};
+use super::error::EngineError;
 
 /// HTTP/2 windows of streams and of connections, bytes.
 pub(crate) const WINDOW_BYTES: u32 = 8 << 20;
@@ -71,7 +72,10 @@ impl Dialer {
                 let endpoint = Endpoint::from_shared(format!("https://{authority}"))
                     .and_then(|endpoint| endpoint.tls_config(tls))
                     .map_err(|error| {
-                        unusable(innermost(&error), "see that ca, cert and key are PEM files that fit")
+                        unusable(
+                            innermost(&error).to_string(),
+                            "see that ca, cert and key are PEM files that fit",
+                        )
                     })?;
                 Way::Tls(Box::new(tuned(endpoint)))
             }

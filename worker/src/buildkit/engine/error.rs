@@ -1,6 +1,6 @@
 //! Why an engine can't be used, and the words of errors on the way to it.
 
-use std::error::Error;
+use farm_types::chain::innermost;
 
 /// Why an engine can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,24 +27,11 @@ pub enum EngineError {
     },
 }
 
-/// A status in words: its message, and the innermost of the errors that led to it, where that says more.
+/// A status in words: its message, and the cause of it below, where that says more.
 pub(crate) fn reason(status: &tonic::Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut next = std::error::Error::source(status);
-    while let Some(error) = next {
-        if error.source().is_none() && !text.contains(&error.to_string()) {
-            text = format!("{text}: {error}");
-        }
-        next = error.source();
+    let text = status.message();
+    match std::error::Error::source(status).map(|below| innermost(below).to_string()) {
+        Some(cause) if !text.contains(&cause) => format!("{text}: {cause}"),
+        _ => text.to_owned(),
     }
-    text
-}
-
-/// The error at the bottom: what the operating system said.
-pub(crate) fn innermost(error: &dyn Error) -> String {
-    let mut innermost = error;
-    while let Some(next) = innermost.source() {
-        innermost = next;
-    }
-    innermost.to_string()
 }

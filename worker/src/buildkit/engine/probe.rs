@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use farm_types::{Cause, Failure, Platform, Provenance, PullMode, RunOptions};
+use farm_types::{Cause, Failure, FailureCode, Platform, Provenance, PullMode, RunOptions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,7 @@ impl Engine {
         let program = probe_executable(platform).ok_or_else(|| {
             let message =
                 format!("{platform} cannot be probed, farm has no program for it; name it with --platforms");
-            Failure::new(Cause::User, "probe_unknown", message)
+            Failure::new(Cause::User, FailureCode::ProbeUnknown, message)
         })?;
         // Makes this run another one than all before, so that no cache answers.
         let salt = uuid::Uuid::new_v4().to_string().into_bytes();

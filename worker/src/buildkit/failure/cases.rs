@@ -7,7 +7,7 @@
 //! Words are looked for where an engine speaks, and nowhere else ([`super::said`]): a rule says whether its words begin
 //! a link of the message or are all of its last.
 
-use farm_types::Cause;
+use farm_types::{Cause, FailureCode};
 
 use super::said::Words;
 use super::said::Words::{Begin as B, Last as L};
@@ -17,7 +17,7 @@ pub(super) struct Case {
     pub(crate) any: &'static [Words],
     pub(crate) about: About,
     pub(crate) cause: Cause,
-    pub(crate) code: &'static str,
+    pub(crate) code: FailureCode,
     /// What to do about it, or nothing.
     pub(crate) cure: &'static str,
 }
@@ -35,7 +35,7 @@ const fn case(
     any: &'static [Words],
     about: About,
     cause: Cause,
-    code: &'static str,
+    code: FailureCode,
     cure: &'static str,
 ) -> Case {
     Case { any, about, cause, code, cure }
@@ -67,21 +67,21 @@ pub(super) const CASES: &[Case] = &[
         &[L("no space left on device"), L("not enough space"), L("disk quota exceeded")],
         About::Anything,
         Cause::Infrastructure,
-        "no_space",
+        FailureCode::NoSpace,
         "free some space on the worker, or lower its cache limit",
     ),
     case(
         &[B("no active session"), B("session not found")],
         About::Anything,
         Cause::Infrastructure,
-        "session_lost",
+        FailureCode::SessionLost,
         "",
     ),
     case(
         &[B("changes out of order"), B("no access allowed to dir"), B("no local sources enabled")],
         About::Anything,
         Cause::Bug,
-        "engine_error",
+        FailureCode::EngineError,
         "this is farm's own mistake, please report it",
     ),
     // What goes to an engine goes as one message, and other engines would not take it either.
@@ -93,70 +93,70 @@ pub(super) const CASES: &[Case] = &[
         ],
         About::Anything,
         Cause::User,
-        "engine_error",
+        FailureCode::EngineError,
         "the Dockerfile, its arguments or its labels are more than an engine takes at once: make them smaller",
     ),
     case(
         &[B("dockerfile parse error"), B("failed to parse dockerfile"), B("dockerfile line greater than")],
         About::Anything,
         Cause::User,
-        "dockerfile_syntax",
+        FailureCode::DockerfileSyntax,
         "",
     ),
     case(
         &[B("failed to read dockerfile")],
         About::Also(&[L("no such file or directory"), L("not found")]),
         Cause::User,
-        "dockerfile_missing",
+        FailureCode::DockerfileMissing,
         "name it with -f",
     ),
     case(
         &[B("file with no instructions"), B("the dockerfile cannot be empty")],
         About::Anything,
         Cause::User,
-        "dockerfile_empty",
+        FailureCode::DockerfileEmpty,
         "begin with FROM IMAGE",
     ),
     case(
         &[B("target stage")],
         About::Anything,
         Cause::User,
-        "target_missing",
+        FailureCode::TargetMissing,
         "name a stage of the Dockerfile (FROM … AS NAME)",
     ),
     case(
         &[B("failed to compute cache key"), B("failed to calculate checksum")],
         About::Also(&[L("not found")]),
         Cause::User,
-        "copy_source_missing",
+        FailureCode::CopySourceMissing,
         "see that it is in the context or stage, and that .dockerignore does not exclude it",
     ),
     case(
         &[B("no match for platform")],
         About::Anything,
         Cause::User,
-        "base_image_platform",
+        FailureCode::BaseImagePlatform,
         "choose a base image that has this platform, or leave the platform out",
     ),
     case(
         &[B("dial unix")],
         About::Also(&[B("connection error"), B("error while dialing")]),
         Cause::Infrastructure,
-        "engine_lost",
+        FailureCode::EngineLost,
         "",
     ),
     case(
         &[B("x509"), B("server gave http response to https client"), B("tls")],
         REGISTRY,
         Cause::User,
-        "registry_rejected",
+        FailureCode::RegistryRejected,
         "see that the engine trusts the registry's certificate, or is told that it speaks plain HTTP",
     ),
     case(
         &[B("pull access denied"), B("repository does not exist or may require")],
         About::Anything,
         Cause::User,
-        "base_image_missing",
+        FailureCode::BaseImageMissing,
         "check the image's name, or log in if it is private",
     ),
     case(
@@ -175,7 +175,7 @@ pub(super) const CASES: &[Case] = &[
         ],
         REGISTRY,
         Cause::User,
-        "registry_auth",
+        FailureCode::RegistryAuth,
         "check the username and password under [registries] in the coordinator's configuration, and what they may do there",
     ),
     case(
@@ -204,21 +204,21 @@ pub(super) const CASES: &[Case] = &[
         ],
         REGISTRY,
         Cause::Infrastructure,
-        "registry_unavailable",
+        FailureCode::RegistryUnavailable,
         "see that the registry is up, and that the worker's engine reaches it at this address",
     ),
     case(
         &[B("404 not found"), B("name_unknown"), B("name unknown"), B("repository name not known")],
         About::Push,
         Cause::User,
-        "repository_missing",
+        FailureCode::RepositoryMissing,
         "create the repository at the registry first, or check its name",
     ),
     case(
         &[B("unexpected status"), B("denied"), B("400 bad request"), B("invalid reference")],
         About::Push,
         Cause::User,
-        "registry_rejected",
+        FailureCode::RegistryRejected,
         "",
     ),
     // What was sent got lost, on its way or in the registry: bytes are the engine's own, and right.
@@ -231,7 +231,7 @@ pub(super) const CASES: &[Case] = &[
         ],
         About::Push,
         Cause::Infrastructure,
-        "registry_unavailable",
+        FailureCode::RegistryUnavailable,
         "see that the registry is well",
     ),
     // The registry's own words for trouble of its own, which come without the status (429, 500, 503).
@@ -239,18 +239,18 @@ pub(super) const CASES: &[Case] = &[
         &[B("unknown"), B("unavailable")],
         About::Push,
         Cause::Infrastructure,
-        "registry_unavailable",
+        FailureCode::RegistryUnavailable,
         "see that the registry is well",
     ),
     case(
         RESOLVING,
         About::Also(&[L("not found"), L("404 not found"), B("manifest unknown")]),
         Cause::User,
-        "base_image_missing",
+        FailureCode::BaseImageMissing,
         "check the image's name and tag, and that the worker's engine reaches its registry",
     ),
-    case(&[B("unexpected status")], REGISTRY, Cause::User, "registry_rejected", ""),
-    case(&[L("exec format error")], About::Anything, Cause::Infrastructure, "emulator_missing", ""),
+    case(&[B("unexpected status")], REGISTRY, Cause::User, FailureCode::RegistryRejected, ""),
+    case(&[L("exec format error")], About::Anything, Cause::Infrastructure, FailureCode::EmulatorMissing, ""),
     case(
         &[
             B("failed to create shim"),
@@ -270,7 +270,7 @@ pub(super) const CASES: &[Case] = &[
         ],
         About::Anything,
         Cause::Infrastructure,
-        "engine_error",
+        FailureCode::EngineError,
         "",
     ),
 ];

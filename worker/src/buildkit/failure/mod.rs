@@ -19,8 +19,8 @@ pub(super) mod violation;
 
 use std::error::Error;
 
-use farm_types::cause::SourceExcerpt;
-use farm_types::{Cause, Failure, Platform};
+use farm_types::failure::SourceExcerpt;
+use farm_types::{Cause, Failure, FailureCode, Platform};
 use tonic::{Code, Status};
 
 use self::cases::{About, CASES, PUSHING, RESOLVING};
@@ -90,11 +90,11 @@ pub(super) fn classify(status: &Status, circumstances: &Circumstances<'_>) -> Fa
         _ if broken => {
             let why = reason(status);
             let message = format!("the engine at {} went away during the build: {why}", circumstances.engine);
-            Failure::new(Cause::Infrastructure, "engine_lost", message)
+            Failure::new(Cause::Infrastructure, FailureCode::EngineLost, message)
         }
         _ => from_text(status.code(), text, of_file, circumstances),
     };
-    failure.exit_code = exit_code.filter(|_| failure.code != "engine_lost");
+    failure.exit_code = exit_code.filter(|_| failure.code != FailureCode::EngineLost);
     failure.step = Some(shortened(name)).filter(|name| !name.is_empty());
     failure.log_tail = step.map(Step::tail).unwrap_or_default();
     failure.source = source.and_then(|source| excerpt(source, circumstances.dockerfile));
@@ -105,26 +105,28 @@ pub(super) fn classify(status: &Status, circumstances: &Circumstances<'_>) -> Fa
 /// user's program may say it as well, so it is a reason to try, no proof.
 pub fn is_unstartable(failure: &Failure) -> bool {
     let unstartable = |line: &String| line.starts_with("exec /") && line.ends_with(": exec format error");
-    failure.code == "run_failed" && failure.log_tail.len() == 1 && failure.log_tail.iter().all(unstartable)
+    failure.code == FailureCode::RunFailed
+        && failure.log_tail.len() == 1
+        && failure.log_tail.iter().all(unstartable)
 }
 
 /// What [`is_unstartable`] means where it is known to be so.
 pub(super) fn emulator_missing(failure: Failure, platform: &Platform) -> Failure {
     let what: String = failure.step.as_deref().unwrap_or_default().chars().take(STEP_CHARS).collect();
     let message = format!("{what}: its program cannot be run here: no emulator for {platform}");
-    Failure { cause: Cause::Infrastructure, code: "emulator_missing".to_owned(), message, ..failure }
+    Failure { cause: Cause::Infrastructure, code: FailureCode::EmulatorMissing, message, ..failure }
 }
 
 /// A session that ended while the solve went on. If a command had failed before, it is that.
 pub(super) fn session_lost(circumstances: &Circumstances<'_>) -> Failure {
     let failure = classify(&Status::unavailable("its session is lost"), circumstances);
-    if failure.code != "engine_lost" {
+    if failure.code != FailureCode::EngineLost {
         return failure;
     }
     let engine = &circumstances.engine;
     let message =
         format!("the engine at {engine} dropped the session that gives it the source; its solve was ended");
-    Failure { code: "session_lost".to_owned(), message, ..failure }
+    Failure { code: FailureCode::SessionLost, message, ..failure }
 }
 
 /// A command of the Dockerfile that ended badly.
@@ -161,18 +163,18 @@ fn command(code: i32, failed: &Failed<'_>) -> Failure {
     let what = failed.what();
     if failed.said().holds(Last("no space left on device")) {
         let message = format!("{what}: no space left on the worker's disk (exit code {code})");
-        return Failure::new(Cause::Infrastructure, "no_space", message);
+        return Failure::new(Cause::Infrastructure, FailureCode::NoSpace, message);
     }
     if failed.was_ended() {
         // Not from here: a stop is not classified.
         let message = format!("{what}: the engine broke it off (exit code {code})");
-        return Failure::new(Cause::Infrastructure, "session_lost", message);
+        return Failure::new(Cause::Infrastructure, FailureCode::SessionLost, message);
     }
     if code == 137 {
         let message = format!("{what}: killed (exit code 137), most likely because memory ran out");
-        return Failure::new(Cause::Killed, "run_killed", message);
+        return Failure::new(Cause::Killed, FailureCode::RunKilled, message);
     }
-    Failure::new(Cause::User, "run_failed", format!("{what}: exit code {code}"))
+    Failure::new(Cause::User, FailureCode::RunFailed, format!("{what}: exit code {code}"))
 }
 
 /// A command that has no code: it could not be begun, or not be waited for.
@@ -180,7 +182,7 @@ fn unfinished(code: Code, failed: &Failed<'_>, circumstances: &Circumstances<'_>
     let failure = from_text(code, failed.own, false, circumstances);
     if failure.cause == Cause::User {
         let message = format!("{}: {}", failed.what(), shortened(failed.own));
-        return Failure::new(Cause::User, "run_failed", message);
+        return Failure::new(Cause::User, FailureCode::RunFailed, message);
     }
     failure
 }
@@ -195,19 +197,19 @@ fn from_text(code: Code, text: &str, of_file: bool, circumstances: &Circumstance
     );
     if of_file && !said.is_of_something(RESOLVING) && !is_interrupted {
         // A frontend's answer, in which anything may stand that is in the file.
-        return Failure::new(Cause::User, "dockerfile_syntax", shortened(text));
+        return Failure::new(Cause::User, FailureCode::DockerfileSyntax, shortened(text));
     }
     if said.holds(Begin(SOURCE_FAULT)) {
         let what =
             text.split_once(SOURCE_FAULT).map_or(text, |(_, what)| what.trim_start_matches([':', ' ']));
         let message = format!("the source could not be served to the engine: {}", shortened(what));
-        return Failure::new(Cause::Infrastructure, "source_unreadable", message);
+        return Failure::new(Cause::Infrastructure, FailureCode::SourceUnreadable, message);
     }
     let frontend = said.image().map(|image| image.strip_prefix("docker.io/").unwrap_or(image));
     let frontend = frontend.and_then(|image| image.strip_prefix("docker/dockerfile"));
     if !of_file && frontend.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@'])) {
         let message = format!("{}; remove the syntax line of the Dockerfile", shorter(text));
-        return Failure::new(Cause::User, "syntax_image", message);
+        return Failure::new(Cause::User, FailureCode::SyntaxImage, message);
     }
     let is_about = |about: &About| match about {
         About::Anything => true,
@@ -216,24 +218,24 @@ fn from_text(code: Code, text: &str, of_file: bool, circumstances: &Circumstance
     };
     if let Some(case) = CASES.iter().find(|case| any(case.any) && is_about(&case.about)) {
         let mut message = match case.code {
-            "target_missing" => format!(
+            FailureCode::TargetMissing => format!(
                 "target {:?}: the Dockerfile has no such stage",
                 circumstances.target.unwrap_or_default()
             ),
-            "base_image_platform" => {
+            FailureCode::BaseImagePlatform => {
                 let image = after(text, "failed to resolve source metadata for ").unwrap_or(text);
                 let platform = circumstances.platform;
                 format!(
                     "image {image} is not there for the platform that is asked of it ({platform}, unless its FROM line names one)"
                 )
             }
-            "copy_source_missing" => missing_source(text),
+            FailureCode::CopySourceMissing => missing_source(text),
             _ => shorter(text),
         };
         if !case.cure.is_empty() {
             message = format!("{message}; {}", case.cure);
         }
-        return Failure::new(case.cause, case.code, message);
+        return Failure::new(case.cause, case.code.clone(), message);
     }
     if is_interrupted
         || any(&[Begin("context canceled"), Last("context canceled"), Begin("walker is closed")])
@@ -241,11 +243,11 @@ fn from_text(code: Code, text: &str, of_file: bool, circumstances: &Circumstance
         // Nobody on this side ended it: the engine is shutting down, or the session's connection stalled.
         return Failure::new(
             Cause::Infrastructure,
-            "session_lost",
+            FailureCode::SessionLost,
             format!("the engine broke the build off: {}", shortened(text)),
         );
     }
-    Failure::new(Cause::User, "engine_error", shortened(text))
+    Failure::new(Cause::User, FailureCode::EngineError, shortened(text))
 }
 
 /// Without what only says who passed the error on.

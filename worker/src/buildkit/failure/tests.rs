@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog};
-use farm_types::{Provenance, PullMode, RunOptions};
+use farm_types::{FailureCode, Provenance, PullMode, RunOptions};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -94,6 +94,14 @@ impl Build {
             named: Named::of(&solve, &dockerfile),
         };
         tell(&circumstances)
+    }
+}
+
+#[test]
+fn what_a_rule_gives_is_documented() {
+    for case in cases::CASES {
+        let (_, meanings) = case.code.documented().unwrap();
+        assert!(meanings.iter().any(|meaning| meaning.cause == case.cause), "{} {}", case.code, case.cause);
     }
 }
 
@@ -244,7 +252,7 @@ fn a_failing_command_is_told_with_its_step_its_place_and_its_output() {
     assert_eq!(classified(&failed(137), "").cause, Cause::Killed);
     // What it printed is its user's; the worker measures.
     let unstartable = classified(&failed(1), "exec /bin/sh: exec format error\n");
-    assert_eq!(unstartable.code, "run_failed");
+    assert_eq!(unstartable.code, FailureCode::RunFailed);
     assert!(is_unstartable(&unstartable));
     let told = emulator_missing(unstartable, &"linux/arm64".parse().unwrap());
     assert_eq!((told.cause, told.code.as_str()), (Cause::Infrastructure, "emulator_missing"));
@@ -255,8 +263,8 @@ fn a_failing_command_is_told_with_its_step_its_place_and_its_output() {
 #[test]
 fn a_broken_way_is_a_lost_engine_and_a_text_alone_still_has_its_line() {
     let broken = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
-    assert_eq!(classified(&broken, "").code, "engine_lost");
-    assert_eq!(classified(&Status::cancelled("context canceled"), "").code, "session_lost");
+    assert_eq!(classified(&broken, "").code, FailureCode::EngineLost);
+    assert_eq!(classified(&Status::cancelled("context canceled"), "").code, FailureCode::SessionLost);
     let failure = classified(&Status::unknown("dockerfile parse error on line 1: x"), "");
     let source = failure.source.unwrap();
     assert_eq!((source.first_line, source.marked, source.lines.len()), (1, (1, 1), 3));
@@ -302,9 +310,9 @@ fn without_details_the_status_tells_of_the_step() {
         build.classified(&status("process \"b\" did not complete successfully: exit code: 3", &details));
     assert_eq!((failure.step.as_deref(), failure.message.as_str()), (Some("RUN b"), "RUN b: exit code 3"));
     // Likewise when it was the session that ended.
-    assert_eq!(build.told(session_lost).code, "run_failed");
-    assert_eq!(ended.told(session_lost).code, "session_lost");
-    assert_eq!(Build::default().told(session_lost).code, "session_lost");
+    assert_eq!(build.told(session_lost).code, FailureCode::RunFailed);
+    assert_eq!(ended.told(session_lost).code, FailureCode::SessionLost);
+    assert_eq!(Build::default().told(session_lost).code, FailureCode::SessionLost);
 }
 
 /// Go's `%q`.

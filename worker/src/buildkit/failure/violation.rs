@@ -4,7 +4,7 @@
 //! `frontend/dockerfile/linter`). Nothing that a user writes can make this sentence: it is taken only as a whole, and the
 //! rules' names are the engine's own.
 
-use farm_types::{Cause, Failure};
+use farm_types::{Cause, Failure, FailureCode};
 
 /// How the sentence begins.
 const BEGIN: &str = "lint violation found for rules: ";
@@ -28,7 +28,7 @@ pub(crate) fn failure(text: &str) -> Option<Failure> {
         "{}; mend what they found, or take error=true out of the Dockerfile's check line (or out of BUILDKIT_DOCKERFILE_CHECK)",
         sentence(text)?
     );
-    Some(Failure::new(Cause::User, "dockerfile_check", message))
+    Some(Failure::new(Cause::User, FailureCode::DockerfileCheck, message))
 }
 
 #[cfg(test)]

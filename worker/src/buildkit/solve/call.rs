@@ -19,7 +19,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::Llb
 use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{AttemptEvent, CallAnswer, Warning};
 use farm_types::spec::Call;
-use farm_types::{Cause, Failure, Platform};
+use farm_types::{Cause, Failure, FailureCode, Platform};
 use serde::Deserialize;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -130,7 +130,7 @@ pub(super) fn unsupported(call: Call, engine: &str) -> Failure {
     };
     let message =
         format!("{engine} can't {what}; update it, or ask for a platform whose worker has a newer one");
-    Failure::new(Cause::User, "call_unsupported", message)
+    Failure::new(Cause::User, FailureCode::CallUnsupported, message)
 }
 
 /// What the rules found (BuildKit, `frontend/subrequests/lint`).
@@ -201,7 +201,7 @@ pub(crate) fn bounded(call: Call, answer: CallAnswer) -> Result<CallAnswer, Fail
         return Ok(CallAnswer { violation: answer.violation, ..CallAnswer::default() });
     }
     let message = format!("the answer to --call {} is longer than {} KiB", call.as_str(), LONGEST >> 10);
-    Err(Failure::new(Cause::User, "call_unsupported", message))
+    Err(Failure::new(Cause::User, FailureCode::CallUnsupported, message))
 }
 
 /// The findings of a check as the events that a build gives for them, and what keeps the file from being built.
@@ -215,7 +215,11 @@ pub(crate) fn findings(
     is_unused: impl Fn(u32) -> bool,
 ) -> Result<(Vec<AttemptEvent>, Option<Failure>), Failure> {
     let results: LintResults = serde_json::from_str(&answer.json).map_err(|error| {
-        Failure::new(Cause::Bug, "engine_error", format!("the engine's check can't be read: {error}"))
+        Failure::new(
+            Cause::Bug,
+            FailureCode::EngineError,
+            format!("the engine's check can't be read: {error}"),
+        )
     })?;
     let sources: Vec<(String, String)> = results
         .sources
@@ -249,7 +253,7 @@ pub(crate) fn findings(
     });
     // That the rules found something is said by the findings.
     let error = results.error.filter(|error| violation::sentence(&error.message).is_none());
-    let error = error.map(|error| Failure::new(Cause::User, "dockerfile_syntax", error.message));
+    let error = error.map(|error| Failure::new(Cause::User, FailureCode::DockerfileSyntax, error.message));
     Ok((events.collect(), error))
 }
 

@@ -15,8 +15,9 @@ use bollard_buildkit_proto::moby::buildkit::v1::SolveResponse;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use farm_dockerfile::{Build, Stages};
 use farm_proto::v1::{AttemptEvent, CallAnswer};
+use farm_types::chain::innermost;
 use farm_types::spec::Call;
-use farm_types::{Cause, Failure, Platform};
+use farm_types::{Cause, Failure, FailureCode, Platform};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,7 +26,7 @@ use tonic::{Code, Status};
 use super::dockerfile::{self, Dockerfile};
 use super::engine::Engine;
 use super::engine::connect::MAX_MESSAGE_BYTES;
-use super::engine::error::{innermost, reason};
+use super::engine::error::reason;
 use super::failure::said::Named;
 use super::failure::{self, Circumstances};
 use super::follow::collected::Collected;
@@ -75,11 +76,13 @@ impl Engine {
         let lost = |why: String| {
             Failure::new(
                 Cause::Infrastructure,
-                "engine_lost",
+                FailureCode::EngineLost,
                 format!("engine {}: {why}", self.address().short()),
             )
         };
-        let channel = unless(&stop, self.dialer().dial()).await?.map_err(|error| lost(innermost(&error)))?;
+        let channel = unless(&stop, self.dialer().dial())
+            .await?
+            .map_err(|error| lost(innermost(&error).to_string()))?;
         let shared_key = self.served().shared_key(&solve.shared_key);
         let times = Times { served: Arc::clone(self.served()), shared_key: shared_key.clone() };
         let files = Files::new(request::served(&solve), request::parts(&solve), times);
@@ -276,6 +279,10 @@ async fn check(solve: Arc<Solve>) -> Result<Dockerfile, Failure> {
         dockerfile::read(tree.map(|tree| &**tree), &solve.dockerfile)
     });
     checking.await.map_err(|error| {
-        Failure::new(Cause::Bug, "engine_error", format!("reading the Dockerfile ended abnormally: {error}"))
+        Failure::new(
+            Cause::Bug,
+            FailureCode::EngineError,
+            format!("reading the Dockerfile ended abnormally: {error}"),
+        )
     })?
 }

@@ -13,7 +13,7 @@ use farm_dockerfile::Selection;
 use farm_proto::v1;
 use farm_types::run_options::Network;
 use farm_types::spec::NamedContext;
-use farm_types::{Cause, ContextName, Digest, Failure, Form, Provenance, PullMode};
+use farm_types::{Cause, ContextName, Digest, Failure, FailureCode, Form, Provenance, PullMode};
 use serde::Deserialize;
 
 use crate::buildkit::dockerfile::Dockerfile;
@@ -214,7 +214,7 @@ pub(super) fn solved(
             .ok_or_else(|| {
                 let keys: Vec<_> = response.exporter_response.keys().collect();
                 let message = format!("the engine pushed an image but does not say which; it says {keys:?}");
-                Failure::new(Cause::Bug, "engine_error", message)
+                Failure::new(Cause::Bug, FailureCode::EngineError, message)
             })?;
         solved.digest = Some(descriptor.digest);
         solved.media_type = descriptor.media_type;

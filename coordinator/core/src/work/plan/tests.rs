@@ -22,7 +22,7 @@ fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId
             told: false,
         })
         .collect();
-    state.engines.insert(engine, Slots { total: slots, used: 0 });
+    state.engines.insert(engine, Slots { total: slots, ..Slots::default() });
     state.workers.push(WorkerView {
         id,
         engine,
@@ -50,6 +50,7 @@ fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
         ready_at: at(0),
         not_before: at(0),
         excluded: Vec::new(),
+        cleaned_until: None,
     });
     job
 }
@@ -96,7 +97,7 @@ fn fallback_waits_for_a_busy_native_worker_and_allow_does_not() {
     job(&mut state, "linux/arm64", "fallback");
     let native = worker(&mut state, &[("linux/arm64", Native)], 1);
     let engine = state.workers[0].engine;
-    state.engines.insert(engine, Slots { total: 1, used: 1 });
+    state.engines.insert(engine, Slots { total: 1, used: 1, leased_at: None });
     let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
     assert!(matches!(held(&state, 1).1, Waiting::Slots { support: Native, used: 1, total: 1 }));
     state.waiting[0].emulation = Emulation::Allow;
@@ -112,7 +113,10 @@ fn fallback_unlocks_thirty_seconds_after_the_last_native_heartbeat() {
     let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
     state.workers[0].connected = false;
     state.workers[1].last_seen = at(29);
-    assert_eq!(held(&state, 29), (Some(at(30)), Waiting::Silent { wanted: wanted("linux/arm64") }));
+    assert_eq!(
+        held(&state, 29),
+        (Some(at(30)), Waiting::Silent { wanted: wanted("linux/arm64"), aside: vec![] })
+    );
     assert_eq!(assigned(&state, 30)[0].1, emulating);
 }
 
@@ -122,7 +126,7 @@ fn fallback_with_a_duration_unlocks_when_the_job_has_waited_that_long() {
     job(&mut state, "linux/arm64", "fallback=20s");
     worker(&mut state, &[("linux/arm64", Native)], 1);
     let engine = state.workers[0].engine;
-    state.engines.insert(engine, Slots { total: 1, used: 1 });
+    state.engines.insert(engine, Slots { total: 1, used: 1, leased_at: None });
     let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
     for worker in &mut state.workers {
         worker.last_seen = at(19);
@@ -187,6 +191,20 @@ fn after_an_outage_of_all_coordinators_silence_unlocks_nothing_until_it_counts_a
 }
 
 #[test]
+fn a_job_whose_repository_is_cleaned_takes_no_slot_and_holds_up_nobody() {
+    let mut state = State::default();
+    let held_back = job(&mut state, "linux/amd64", "fallback");
+    state.waiting[0].cleaned_until = Some(at(60));
+    let behind = job(&mut state, "linux/amd64", "fallback");
+    let only = worker(&mut state, &[("linux/amd64", Native)], 1);
+    assert_eq!(assigned(&state, 1), [(behind, only, Native)]);
+    assert_eq!(held(&state, 1), (Some(at(60)), Waiting::Cleaning));
+    // What is over doesn't count any more.
+    state.workers[0].last_seen = at(60);
+    assert_eq!(assigned(&state, 60), [(held_back, only, Native)]);
+}
+
+#[test]
 fn the_project_that_holds_least_goes_first() {
     let mut state = State::default();
     let greedy = job(&mut state, "linux/amd64", "fallback");
@@ -199,6 +217,32 @@ fn the_project_that_holds_least_goes_first() {
 }
 
 proptest! {
+    /// Among engines that are alike nobody starves, whoever's id is the lowest: each gets its share, to one job.
+    #[test]
+    fn engines_that_are_alike_take_turns(engines in 1_usize..6, slots in 1_u32..4, at_once in prop::collection::vec(1_usize..5, 1..20)) {
+        let mut state = State::default();
+        for _ in 0..engines {
+            worker(&mut state, &[("linux/amd64", Native)], slots);
+        }
+        let mut given: HashMap<EngineId, usize> = state.engines.keys().map(|engine| (*engine, 0)).collect();
+        for (second, jobs) in (0..).zip(at_once) {
+            state.waiting.clear();
+            for _ in 0..jobs {
+                job(&mut state, "linux/amd64", "never");
+            }
+            for decision in plan(&state, Limits::default(), at(1)) {
+                if let Decision::Assign { engine, .. } = decision {
+                    *given.get_mut(&engine).unwrap() += 1;
+                    // A lease after the other, each of which is over before the next pass.
+                    let order = i64::try_from(given.values().sum::<usize>()).unwrap();
+                    state.engines.get_mut(&engine).unwrap().leased_at = Some(at(second) + TimeDelta::milliseconds(order));
+                }
+            }
+        }
+        let (most, least) = (given.values().max().unwrap(), given.values().min().unwrap());
+        prop_assert!(most - least <= 1, "{:?}", given);
+    }
+
     /// Whatever the state: no engine is given more than it has, nobody gets a job that they don't offer,
     /// emulation happens only where the policy allows it, and every job gets exactly one answer.
     #[test]
@@ -214,7 +258,7 @@ proptest! {
             let last = state.workers.last_mut().unwrap();
             last.last_seen = at(seen);
             last.connected = connected;
-            state.engines.insert(last.engine, Slots { total, used });
+            state.engines.insert(last.engine, Slots { total, used, leased_at: None });
         }
         for (platform, policy, weight) in jobs {
             job(&mut state, platforms[platform], policies[policy]);
@@ -259,7 +303,7 @@ fn a_worker_on_probation_is_taken_when_there_is_no_other_and_not_at_once() {
     state.workers[0].on_probation = true;
     let waiting = job(&mut state, "linux/arm64", "fallback");
     let wanted = wanted("linux/arm64");
-    assert_eq!(held(&state, 5), (Some(at(30)), Waiting::Probation { wanted }));
+    assert_eq!(held(&state, 5), (Some(at(30)), Waiting::Probation { wanted, aside: vec![] }));
     state.workers[0].last_seen = at(60);
     assert_eq!(assigned(&state, 60), [(waiting, sick, Native)]);
     // Probation unlocks no emulation, as long as the policy wants none beside a native worker.

@@ -66,7 +66,10 @@ fn what_the_engines_own_programs_make_is_left_to_native_workers_while_there_are_
     assert_eq!(reason(&state, 1), "all native slots are in use (1 of 1)");
     // Silent ones are waited for as if the job was to be emulated; `never` forbids nothing here.
     state.workers[1].connected = false;
-    assert_eq!(held(&state, 1), (Some(at(30)), Waiting::Silent { wanted: wanted("linux/arm64") }));
+    assert_eq!(
+        held(&state, 1),
+        (Some(at(30)), Waiting::Silent { wanted: wanted("linux/arm64"), aside: vec![] })
+    );
     state.workers[0].last_seen = at(30);
     assert_eq!(assigned(&state, 30), [(job, other, Unneeded)]);
     state.workers[0].last_seen = at(1);
@@ -132,13 +135,16 @@ fn a_worker_of_before_takes_only_what_it_offers() {
 fn when_nobody_is_there_it_says_so() {
     let mut state = State::default();
     job_that_runs(&mut state, "none", "linux/s390x", "never");
-    assert!(matches!(held(&state, 1).1, Waiting::NoWorker { wanted: Wanted::Any, emulated_refused: false }));
+    assert!(matches!(
+        held(&state, 1).1,
+        Waiting::NoWorker { wanted: Wanted::Any, emulated_refused: false, .. }
+    ));
     worker(&mut state, &[("linux/amd64", Native)], 1);
     state.workers[0].connected = false;
-    assert_eq!(held(&state, 1).1, Waiting::Silent { wanted: Wanted::Any });
+    assert_eq!(held(&state, 1).1, Waiting::Silent { wanted: Wanted::Any, aside: vec![] });
     state.workers[0].connected = true;
     state.workers[0].on_probation = true;
-    assert_eq!(held(&state, 1), (Some(at(60)), Waiting::Probation { wanted: Wanted::Any }));
+    assert_eq!(held(&state, 1), (Some(at(60)), Waiting::Probation { wanted: Wanted::Any, aside: vec![] }));
     // One whose engine is away offers nothing.
     state.workers[0].offers.clear();
     assert!(matches!(held(&state, 1).1, Waiting::NoWorker { wanted: Wanted::Any, .. }));
@@ -172,7 +178,7 @@ proptest! {
             (last.engine, last.last_seen) = (engines[engine], at(seen));
             (last.connected, last.takes_unneeded) = (connected, takes);
         }
-        state.engines = engines.iter().copied().zip(slots.iter().map(|&(total, used)| Slots { total, used: used.min(total) })).collect();
+        state.engines = engines.iter().copied().zip(slots.iter().map(|&(total, used)| Slots { total, used: used.min(total), leased_at: None })).collect();
         for (platform, policy, what, weight) in jobs {
             job_that_runs(&mut state, runs[what], platforms[platform], policies[policy]);
             state.waiting.last_mut().unwrap().weight = weight;

@@ -1,0 +1,72 @@
+//! Who calls, as each call says it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+/// A token as the header `authorization: Bearer TOKEN`, which it puts into each call. It is never printed.
+#[derive(Clone)]
+pub struct Bearer(MetadataValue<Ascii>);
+
+/// Why a text is no token. It holds nothing of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BearerError {
+    /// It has blanks only.
+    #[error("it is empty")]
+    Empty,
+    /// No header takes it.
+    #[error("it holds characters that no token has")]
+    Characters,
+}
+
+impl FromStr for Bearer {
+    type Err = BearerError;
+
+    /// Takes a token as it stands in a file or in the environment: blanks around it are dropped.
+    fn from_str(text: &str) -> Result<Self, BearerError> {
+        let token = text.trim();
+        if token.is_empty() {
+            return Err(BearerError::Empty);
+        }
+        let header = format!("Bearer {token}").parse();
+        let mut header: MetadataValue<Ascii> = header.map_err(|_| BearerError::Characters)?;
+        header.set_sensitive(true);
+        Ok(Self(header))
+    }
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer(…)")
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_in_the_call_and_nowhere_else() {
+        let mut bearer: Bearer = " farm_secret\n".parse().unwrap();
+        assert!(!format!("{bearer:?}").contains("secret"));
+        let request = bearer.call(Request::new(())).unwrap();
+        assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer farm_secret");
+        assert!(!format!("{request:?}").contains("secret"), "{request:?}");
+    }
+
+    #[test]
+    fn what_no_header_takes_is_no_token() {
+        assert_eq!(" \n".parse::<Bearer>().unwrap_err(), BearerError::Empty);
+        assert_eq!("a\u{7}b".parse::<Bearer>().unwrap_err(), BearerError::Characters);
+    }
+}

@@ -1,0 +1,362 @@
+//! The stable words for what failed, each with what it means and what to do about it.
+//!
+//! `docs/reference/failures.md` lists them; its tables are made from here. To add one: its line below and the place where it
+//! arises, then `TRYCMD=overwrite` with this file's test (see `docs/development.md`).
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cause::Cause;
+
+/// Where a code's row stands in the documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chapter {
+    /// What is wrong with what was submitted.
+    Source,
+    /// Images that are built on, and where images come from and go to.
+    Registries,
+    /// Trouble of the machines.
+    Machines,
+    /// Time limits, and the merged image.
+    Publishing,
+}
+
+impl Chapter {
+    /// In the order of the documents.
+    pub const ALL: [Self; 4] = [Self::Source, Self::Registries, Self::Machines, Self::Publishing];
+
+    /// Its heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Source => "Source and Dockerfile",
+            Self::Registries => "Base images and registries",
+            Self::Machines => "Workers and engines",
+            Self::Publishing => "Waiting and publishing",
+        }
+    }
+}
+
+/// What a code means together with a cause, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meaning {
+    /// What follows from it.
+    pub cause: Cause,
+    /// What has happened.
+    pub means: &'static str,
+    /// What to do about it.
+    pub cure: &'static str,
+}
+
+/// A code of a newer farm, which this one can only hand on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UnknownCode(String);
+
+macro_rules! codes {
+    ($($variant:ident = $word:literal, $chapter:ident { $($cause:ident: $means:literal, $cure:literal;)+ })*) => {
+        /// A stable word for what failed. Unknown ones, of newer workers and coordinators, stay as they are.
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
+        pub enum FailureCode {
+            $(#[doc = concat!("`", $word, "`")] $variant,)*
+            /// None of those above.
+            Unknown(UnknownCode),
+        }
+
+        impl FailureCode {
+            /// All that are known here, in the order of the documents.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The word, as SQL, wire and people have it.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $word,)*
+                    Self::Unknown(UnknownCode(word)) => word,
+                }
+            }
+
+            /// Where it is documented, and what it means there; `None` for one that isn't known here.
+            pub fn documented(&self) -> Option<(Chapter, &'static [Meaning])> {
+                match self {
+                    $(Self::$variant => Some((
+                        Chapter::$chapter,
+                        &[$(Meaning { cause: Cause::$cause, means: $means, cure: $cure }),+],
+                    )),)*
+                    Self::Unknown(_) => None,
+                }
+            }
+
+            fn known(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    DockerfileMissing = "dockerfile_missing", Source {
+        User: "the Dockerfile isn't in the source",
+            "name it with `-f`";
+    }
+    DockerfileEmpty = "dockerfile_empty", Source {
+        User: "it has no instruction",
+            "begin with `FROM IMAGE`";
+    }
+    DockerfileSyntax = "dockerfile_syntax", Source {
+        User: "it can't be parsed, or an instruction can't be taken; the lines are shown",
+            "mend the lines";
+    }
+    SourceIncomplete = "source_incomplete", Source {
+        User: "what was sent of the source isn't enough, and nobody was there to send the rest: a retry of \
+            a build whose base image has another `ONBUILD` since",
+            "submit it again";
+    }
+    DockerfileCheck = "dockerfile_check", Source {
+        User: "BuildKit's rules found something, and `check=error=true` makes that an error",
+            "mend what is shown, or take `error=true` out of the check line";
+    }
+    CallUnsupported = "call_unsupported", Source {
+        User: "the worker's engine can't check Dockerfiles (BuildKit before 0.14), or doesn't know the \
+            `--call`",
+            "update that engine, or name a platform whose worker has a newer one";
+    }
+    FrontendRefused = "frontend_refused", Source {
+        User: "its `# syntax=` line names a frontend other than `docker/dockerfile`",
+            "change or remove the line";
+    }
+    SyntaxImage = "syntax_image", Source {
+        User: "the engine tried to pull the frontend's image and couldn't",
+            "remove the syntax line";
+    }
+    TargetMissing = "target_missing", Source {
+        User: "no stage has the name of `--target`",
+            "name one that is there";
+    }
+    CopySourceMissing = "copy_source_missing", Source {
+        User: "COPY or ADD of a file that isn't there",
+            "look at the path, and at `.dockerignore`";
+    }
+    RunFailed = "run_failed", Source {
+        User: "a command ended with an exit code other than 0",
+            "read its last output; `farm logs` has all that the engine let through (it clips at 200 KiB/s \
+                and 2 MiB a step)";
+    }
+    RunKilled = "run_killed", Source {
+        Killed: "a command ended with 137, most likely because memory ran out",
+            "give the worker more memory, or fewer slots";
+    }
+    EngineError = "engine_error", Machines {
+        User: "the engine refused in a way that farm has no code for; its text is shown. Also a \
+            Dockerfile, arguments or labels that are more than the engine takes as one message (16 MB)",
+            "read the text";
+        Infrastructure: "trouble of the engine itself: runc, mounts, storage",
+            "the engine's log";
+        Bug: "the engine and farm misunderstood each other",
+            "report it";
+    }
+    BaseImageMissing = "base_image_missing", Registries {
+        User: "no such image or tag, or it is private",
+            "check the name; configure the registry's credentials";
+    }
+    BaseImagePlatform = "base_image_platform", Registries {
+        User: "the image has no variant for the platform",
+            "another base, or leave the platform out";
+    }
+    WrongPlatform = "wrong_platform", Registries {
+        User: "what was built for a platform says that it is another's, usually because `FROM` pins one",
+            "name a base that has the platform";
+    }
+    RegistryAuth = "registry_auth", Registries {
+        User: "401 or 403",
+            "set username and password of `[registries.\"HOST\"]` at the coordinator";
+    }
+    RepositoryMissing = "repository_missing", Registries {
+        User: "the registry has no such repository and makes none by itself",
+            "make it there";
+    }
+    RegistryRejected = "registry_rejected", Registries {
+        User: "the registry said no otherwise; or TLS: its certificate isn't trusted, or it speaks plain \
+            HTTP",
+            "the sentence says which; see [coordinator.md](coordinator.md#registries-what-to-know)";
+    }
+    RegistryUnavailable = "registry_unavailable", Registries {
+        Infrastructure: "refused connection, timeout, 429, 5xx, the registry's own words `UNKNOWN` and \
+            `UNAVAILABLE`, no such host",
+            "look at registry and network; when publishing it is tried until the publish deadline";
+    }
+    WorkerLost = "worker_lost", Machines {
+        Infrastructure: "no sign for a lease (25 s), or the worker was restarted",
+            "look at the worker";
+    }
+    WorkerQuarantined = "worker_quarantined", Machines {
+        Infrastructure: "the worker did not stop another job that it was told to stop, and was set aside",
+            "look at the worker: `farm workers`";
+    }
+    GivenBack = "given_back", Machines {
+        Infrastructure: "workers that had to leave gave it back more often than a job may be tried",
+            "run it where machines stay for longer";
+    }
+    NoProgress = "no_progress", Machines {
+        Infrastructure: "nothing was heard of its progress for `progress_deadline_seconds` (15 min), and \
+            the engine wasn't merely busy with a silent command: it built nothing else, or no command \
+            ran",
+            "the engine's log; the worker's";
+    }
+    Poison = "poison", Machines {
+        Infrastructure: "three workers were lost while they ran this job",
+            "look for a step that takes machines down (memory, disk)";
+    }
+    WorkerStopped = "worker_stopped", Machines {
+        Infrastructure: "the worker was told to stop at once",
+            "nothing";
+    }
+    StoppedUnasked = "stopped_unasked", Machines {
+        Infrastructure: "the job ended without a result and nobody had asked for it",
+            "report it if it comes again";
+    }
+    EngineLost = "engine_lost", Machines {
+        Infrastructure: "the engine went away during the build",
+            "look at the engine's log";
+    }
+    SessionLost = "session_lost", Machines {
+        Infrastructure: "the engine dropped the session that gives it the source, or broke the build off",
+            "the engine's log; often a restart";
+    }
+    EmulatorMissing = "emulator_missing", Machines {
+        Infrastructure: "a step's program could not be run, and neither can one of farm's own: no emulator \
+            for the platform there. Where farm's own runs it is `run_failed` (`exec …: exec format error`: \
+            the Dockerfile copies a foreign program). A build of which no program of the platform was \
+            known (`ONBUILD RUN` in a base image) is no failure: it then waits for a worker that runs the \
+            platform",
+            "binfmt on the worker";
+    }
+    NoSpace = "no_space", Machines {
+        Infrastructure: "the engine says that it has no space left, or the worker saw the engine's disk \
+            full within the minute before a command failed; a third such try is the last",
+            "free space; let the build write less; `--prune-below`, `--min-free`";
+    }
+    WorkerDisk = "worker_disk", Machines {
+        Infrastructure: "the worker couldn't keep the source on its disk; it counts with `no_space`",
+            "look at its state folder";
+    }
+    SourceMissing = "source_missing", Machines {
+        Infrastructure: "the coordinator lacks a part of the snapshot",
+            "look at the coordinator's `blobs` folder; submit again";
+    }
+    SourceDamaged = "source_damaged", Machines {
+        Infrastructure: "the coordinator gave other bytes than the snapshot names",
+            "look at the coordinator's `blobs` folder; submit again";
+    }
+    SourceUnreachable = "source_unreachable", Machines {
+        Infrastructure: "the coordinator gave nothing for 5 minutes",
+            "network between worker and coordinator";
+    }
+    SourceUnreadable = "source_unreadable", Machines {
+        Infrastructure: "the worker couldn't read the fetched source",
+            "look at the worker's disk";
+    }
+    OutputTooLarge = "output_too_large", Machines {
+        User: "what `--output` or `--load` asks for is longer than `limits.output_bytes` of the coordinator",
+            "publish it (`-t`), or have the limit raised";
+    }
+    OutputUnsupported = "output_unsupported", Machines {
+        User: "the engine made not all outputs: one before BuildKit 0.13 (Docker 26) makes one of a build",
+            "ask for one, without `-t`; or have the engine updated";
+    }
+    OutputRefused = "output_refused", Machines {
+        Infrastructure: "the coordinator refused an output for a minute, or said for 10 minutes that it \
+            can't take it now",
+            "the message says why: often the disk of the coordinator's state folder is full; else its log";
+    }
+    OutputMissing = "output_missing", Machines {
+        Infrastructure: "the worker sent none: it is older than the coordinator",
+            "update the worker";
+    }
+    OfferUnreadable = "offer_unreadable", Machines {
+        Bug: "the worker can't read the coordinator's offer",
+            "same version on both sides? else report";
+    }
+    WorkerBug = "worker_bug", Machines {
+        Bug: "a task of the worker panicked",
+            "report it with the worker's log";
+    }
+    ProbeUnknown = "probe_unknown", Machines {
+        User: "a worker was asked to prove a platform that farm has no probe for; it occurs in the \
+            worker's log only",
+            "nothing";
+    }
+    AttemptDeadline = "attempt_deadline", Publishing {
+        Deadline: "one try took longer than `attempt_deadline_seconds` (6 h)",
+            "look for what hangs in `farm logs`; raise the limit";
+    }
+    UnwritableEnd = "unwritable_end", Publishing {
+        Bug: "the worker told its end in a way that could not be stored",
+            "report it";
+    }
+    BuildTimeout = "build_timeout", Publishing {
+        Deadline: "it was not built within `--timeout`, waiting included",
+            "a longer one; `farm show` says what it waited for";
+    }
+    QueueDeadline = "queue_deadline", Publishing {
+        Deadline: "a job found no worker within 24 h of submission; the sentence says what it waited for",
+            "start a worker, or another `--emulation`";
+    }
+    PublishDeadline = "publish_deadline", Publishing {
+        Deadline: "index or tags couldn't be put within 1 h",
+            "`farm show` names what is missing; submit again";
+    }
+    NothingPushed = "nothing_pushed", Publishing {
+        Bug: "a worker reported success without a digest",
+            "report it";
+    }
+    PushedImageMissing = "pushed_image_missing", Publishing {
+        Infrastructure: "what a worker pushed isn't in the registry any more",
+            "does the registry clean up untagged manifests? `farm retry BUILD --failed-only` builds it again";
+    }
+    PushedImageWrong = "pushed_image_wrong", Publishing {
+        Bug: "the registry gave other bytes, or what was pushed is no image",
+            "report it";
+    }
+    IndexImpossible = "index_impossible", Publishing {
+        User: "the results don't make an index: two platforms gave the same image",
+            "a Dockerfile that pins one platform in its last `FROM`";
+    }
+}
+
+impl From<String> for FailureCode {
+    fn from(word: String) -> Self {
+        Self::known(&word).unwrap_or(Self::Unknown(UnknownCode(word)))
+    }
+}
+
+impl From<FailureCode> for String {
+    fn from(code: FailureCode) -> Self {
+        match code {
+            FailureCode::Unknown(UnknownCode(word)) => word,
+            known => known.as_str().to_owned(),
+        }
+    }
+}
+
+impl FromStr for FailureCode {
+    type Err = Infallible;
+
+    fn from_str(word: &str) -> Result<Self, Infallible> {
+        Ok(Self::from(word.to_owned()))
+    }
+}
+
+impl fmt::Display for FailureCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+#[path = "failure_code_tests.rs"]
+mod tests;

@@ -23,7 +23,7 @@ farm_compile() { # root of the source, more for cargo's environment
 }
 
 # How many minutes of one CPU it takes when nothing is compiled yet; measured.
-farm_compile_cpu_minutes=8
+farm_compile_cpu_minutes=9
 
 # The same for people: how far it is, from the progress that cargo writes for terminals. `moving` is in steps.sh.
 farm_compile_moving() { # root of the source

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::sources::{BATCH, GRACE, bury, sweep};
+use super::sources::{BATCH, GRACE, bury, doom, sweep};
 use super::{Lead, turn};
 use crate::context::Context;
 
@@ -46,6 +46,7 @@ pub async fn run(
                     Err(error) => tracing::warn!(%error, "the sweep of sources broke off; trying again"),
                 }
             }
+            told("blobs", doom(&context, lead.epoch).await);
             if let Err(error) = bury(&context).await {
                 tracing::warn!(%error, "blobs could not be removed; trying again");
             }

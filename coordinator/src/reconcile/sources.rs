@@ -31,7 +31,7 @@ pub(super) enum SweepError {
     Folder(Digest, String),
 }
 
-/// Removes the objects that no source needs, of all projects, and dooms the blobs that no row needs.
+/// Removes the objects that no source needs, of all projects.
 pub(super) async fn sweep(context: &Context, epoch: Epoch) -> Result<(), SweepError> {
     for project in context.store.projects_with_objects().await? {
         match sweep_project(context, epoch, project).await {
@@ -43,7 +43,12 @@ pub(super) async fn sweep(context: &Context, epoch: Epoch) -> Result<(), SweepEr
             Err(error) => return Err(error),
         }
     }
-    // What lay in packs, and what was written and never noted.
+    Ok(())
+}
+
+/// Dooms the blobs that no row needs: what lay in packs, and what was written and never noted. It looks only at those of which
+/// something has changed, so it needs no sweep before it.
+pub(super) async fn doom(context: &Context, epoch: Epoch) -> Result<(), StoreError> {
     while context.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
     Ok(())
 }

@@ -231,9 +231,9 @@ async fn a_lease_waits_for_no_look_for_garbage() {
     let (worker, _) = world.worker("w", 1).await;
     let build = world.submit("b", "linux/amd64", &["localhost:5002/app:2"]).await;
     let assignment = world.assignment(build, 0, worker).await;
-    // The look for garbage stands before a row that it writes.
+    // The look for garbage stands before a table that it writes, and a lease doesn't.
     let mut session = Session::open(world.database.url());
-    session.ask("BEGIN; SELECT count(*) FROM (SELECT 1 FROM pushed_digests FOR UPDATE) held");
+    session.ask("BEGIN; LOCK TABLE pushed_digests IN SHARE MODE; SELECT 1");
     let begun = begin(&world);
     tokio::pin!(begun);
     let lease = async {

@@ -4,7 +4,7 @@
 # shellcheck disable=SC2034 # for the caller
 programs=(farm farm-local farm-coordinator farm-worker)
 # The profile of cargo's that they are compiled with, and the folder below target/ that it puts them into: `quickstart`
-# takes a third of the CPU time of `release`, of which packages are made.
+# takes far less CPU time than `release`, of which packages are made.
 farm_profile=quickstart farm_profile_folder=quickstart
 
 farm_rust_needed() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$1/Cargo.toml"; } # root of the source

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use farm_store::{Store, default_project};
+use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -55,7 +56,7 @@ pub(crate) fn open_store(config: &Config) -> Result<Store, farm_types::Invalid> 
         leader_fresh: config.leadership.fresh(),
         leader_statement: config.leadership.statement(),
     };
-    Store::open(&config.database_url, limits)
+    Store::open(config.database_url.expose_secret(), limits)
 }
 
 /// Serves on the listener until `shutdown`; `ready` is called once everything answers.

@@ -15,6 +15,17 @@ pub mod v1 {
     tonic::include_proto!("farm.v1");
 }
 
+impl std::fmt::Debug for v1::Registry {
+    /// Without the password: what holds it, [`v1::Offered`] for one, may be printed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("host", &self.host)
+            .field("username", &self.username)
+            .field("plain_http", &self.plain_http)
+            .finish_non_exhaustive()
+    }
+}
+
 pub mod convert;
 pub mod notify;
 
@@ -35,3 +46,17 @@ pub const OUTPUT_PIECE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The HTTP/2 window of streams and connections over which bytes flow.
 pub const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::v1;
+
+    #[test]
+    fn what_holds_a_lent_password_can_be_printed_without_it() {
+        let registry =
+            v1::Registry { host: "r.example".into(), password: "hush".into(), ..Default::default() };
+        let offered = v1::Offered { registries: vec![registry], ..Default::default() };
+        let printed = format!("{offered:?}");
+        assert!(printed.contains("r.example") && !printed.contains("hush"), "{printed}");
+    }
+}

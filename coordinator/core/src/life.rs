@@ -83,6 +83,11 @@ impl<S: State> Transition<S> {
     }
 }
 
+/// The states that one of these transitions leads to from `state`.
+pub fn next<S: State>(state: S, transitions: &[Transition<S>]) -> impl Iterator<Item = S> {
+    transitions.iter().filter_map(move |transition| transition.take(state).ok())
+}
+
 /// Declares the transitions of one life, and the list of them all.
 macro_rules! transitions {
     ($state:ident: $($(#[$doc:meta])* $name:ident = $($from:ident)|+ => $to:ident;)*) => {

@@ -9,9 +9,11 @@ use farm_types::chain::in_short;
 use farm_types::{Digest, FailureCode, Repository};
 use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
-use super::{CONNECT, Registries, RegistryError};
+use super::clients::CONNECT;
+use super::{Registries, RegistryError};
 
 /// What became of a manifest that was to be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +93,7 @@ impl Registries {
     pub(super) fn with_login(&self, host: &str, request: RequestBuilder) -> RequestBuilder {
         match self.known.get(host) {
             Some(known) if !known.username.is_empty() => {
-                request.basic_auth(&known.username, Some(&known.password))
+                request.basic_auth(&known.username, Some(known.password.expose_secret()))
             }
             _ => request,
         }

@@ -1,6 +1,6 @@
-//! The states that each thing passes through, and which may follow which.
+//! The states that each thing passes through. SQL `CHECK`s hold the same words.
 //!
-//! SQL `CHECK`s hold the same words. The steps themselves are functions of `farm-core`.
+//! Which may follow which is said in one place: the transitions of `farm_core::life`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,12 +15,20 @@ pub trait State: fmt::Debug + Copy + PartialEq + 'static {
     fn word(self) -> &'static str;
     /// Every state, in the order of a life.
     fn all() -> &'static [Self];
-    /// The states that may follow this one.
-    fn followers(self) -> &'static [Self];
+    /// True when nothing may follow.
+    fn is_final(self) -> bool;
 }
 
+/// The mark of a state after which nothing comes.
+macro_rules! is_marked {
+    (final) => {
+        true
+    };
+}
+
+/// Declares states with their words; those after which nothing comes are marked `final`.
 macro_rules! states {
-    ($($(#[$doc:meta])* $name:ident, $thing:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal => [$($next:ident),*];)* })*) => {$(
+    ($($(#[$doc:meta])* $name:ident, $thing:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal $(, $final:ident)?;)* })*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant,)* }
@@ -34,14 +42,9 @@ macro_rules! states {
                 match self { $(Self::$variant => $word),* }
             }
 
-            /// The states that may follow this one.
-            pub fn next(self) -> &'static [Self] {
-                match self { $(Self::$variant => &[$(Self::$next),*]),* }
-            }
-
             /// True when nothing may follow.
-            pub fn is_final(self) -> bool {
-                self.next().is_empty()
+            pub const fn is_final(self) -> bool {
+                match self { $(Self::$variant => false $(|| is_marked!($final))?),* }
             }
         }
 
@@ -54,8 +57,8 @@ macro_rules! states {
                 Self::ALL
             }
 
-            fn followers(self) -> &'static [Self] {
-                self.next()
+            fn is_final(self) -> bool {
+                self.is_final()
             }
         }
 
@@ -80,101 +83,101 @@ states! {
     /// The state of a build: one request.
     BuildState, "build state" {
         /// Accepted; none of its jobs was started. (A worker's end may come without its start.)
-        Queued = "queued" => [Running, Publishing, Cancelling, Failed, Cancelled];
+        Queued = "queued";
         /// At least one of its jobs was started.
-        Running = "running" => [Publishing, Cancelling, Failed, Cancelled];
+        Running = "running";
         /// Every required platform is built; the index is on its way.
-        Publishing = "publishing" => [Succeeded, Failed, Cancelled];
+        Publishing = "publishing";
         /// A cancel was asked for; attempts are being stopped.
-        Cancelling = "cancelling" => [Cancelled];
+        Cancelling = "cancelling";
         /// Published.
-        Succeeded = "succeeded" => [];
+        Succeeded = "succeeded", final;
         /// Ended with a cause.
-        Failed = "failed" => [];
+        Failed = "failed", final;
         /// Ended because somebody asked.
-        Cancelled = "cancelled" => [];
+        Cancelled = "cancelled", final;
     }
 
     /// The state of an execution: the work of one or more equal builds.
     ExecutionState, "execution state" {
         /// Some of its jobs are not decided.
-        Open = "open" => [Built, Failed, Cancelled];
+        Open = "open";
         /// Every required job succeeded.
-        Built = "built" => [];
+        Built = "built", final;
         /// A required job failed.
-        Failed = "failed" => [];
+        Failed = "failed", final;
         /// Nobody wants it any more.
-        Cancelled = "cancelled" => [];
+        Cancelled = "cancelled", final;
     }
 
     /// The state of a job: a node of an execution's graph.
     JobState, "job state" {
         /// Waits for jobs that it depends on.
-        Blocked = "blocked" => [Ready, Cancelled];
+        Blocked = "blocked";
         /// Waits for a worker.
-        Ready = "ready" => [Leased, Failed, Cancelled];
+        Ready = "ready";
         /// A worker was chosen and told.
-        Leased = "leased" => [Running, Ready, Succeeded, Failed, Cancelled];
+        Leased = "leased";
         /// A worker is at it.
-        Running = "running" => [Ready, Succeeded, Failed, Cancelled];
+        Running = "running";
         /// It has a result.
-        Succeeded = "succeeded" => [];
+        Succeeded = "succeeded", final;
         /// It has a cause.
-        Failed = "failed" => [];
+        Failed = "failed", final;
         /// Nobody wants it any more.
-        Cancelled = "cancelled" => [];
+        Cancelled = "cancelled", final;
     }
 
     /// The state of an attempt: one try of a job by one worker.
     AttemptState, "attempt state" {
         /// The worker was told, or will be.
-        Offered = "offered" => [Running, Succeeded, Failed, Lost, Released, Cancelled];
+        Offered = "offered";
         /// The worker has said that it runs.
-        Running = "running" => [Succeeded, Failed, Lost, Released, Cancelled];
+        Running = "running";
         /// It gave a result.
-        Succeeded = "succeeded" => [];
+        Succeeded = "succeeded", final;
         /// It gave a cause.
-        Failed = "failed" => [];
+        Failed = "failed", final;
         /// Its lease ended, or its worker lost it.
-        Lost = "lost" => [];
+        Lost = "lost", final;
         /// Its worker gave it back unharmed.
-        Released = "released" => [];
+        Released = "released", final;
         /// It was stopped because somebody asked.
-        Cancelled = "cancelled" => [];
+        Cancelled = "cancelled", final;
     }
 
     /// The state of a publication: an index on its way.
     PublicationState, "publication state" {
         /// Some destination is not settled.
-        Pending = "pending" => [Published, Failed];
+        Pending = "pending";
         /// Every tag is verified or superseded.
-        Published = "published" => [];
+        Published = "published", final;
         /// A destination or a tag failed.
-        Failed = "failed" => [];
+        Failed = "failed", final;
     }
 
     /// The state of a destination: the index in one repository.
     DestinationState, "destination state" {
         /// The index isn't known to be there.
-        Pending = "pending" => [Pushed, Failed];
+        Pending = "pending";
         /// The index is there, by its digest.
-        Pushed = "pushed" => [];
+        Pushed = "pushed", final;
         /// It can't be put there.
-        Failed = "failed" => [];
+        Failed = "failed", final;
     }
 
     /// The state of a tag row: one tag on its way to one index.
     TagState, "tag state" {
         /// It ought to point to the index.
-        Wanted = "wanted" => [Put, Superseded, Failed];
+        Wanted = "wanted";
         /// It was put; not looked at again yet.
-        Put = "put" => [Verified, Superseded, Failed];
+        Put = "put";
         /// It was seen to point to the index.
-        Verified = "verified" => [];
+        Verified = "verified", final;
         /// A newer intention has the tag, or will.
-        Superseded = "superseded" => [];
+        Superseded = "superseded", final;
         /// It can't be put.
-        Failed = "failed" => [];
+        Failed = "failed", final;
     }
 }
 
@@ -183,40 +186,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_reads_back_and_every_life_can_end() {
-        fn check<S: Copy + PartialEq + fmt::Debug + 'static>(
-            all: &'static [S],
-            next: fn(S) -> &'static [S],
-            reads_back: impl Fn(S) -> bool,
-        ) {
-            for &state in all {
-                assert!(reads_back(state), "{state:?}");
-                let mut reached = vec![state];
-                let mut i = 0;
-                while i < reached.len() {
-                    for &n in next(reached[i]) {
-                        if !reached.contains(&n) {
-                            reached.push(n);
-                        }
-                    }
-                    i += 1;
-                }
-                assert!(reached.iter().any(|&s| next(s).is_empty()), "{state:?} never ends");
+    fn every_word_reads_back() {
+        fn check<S: State + FromStr<Err = Invalid>>() {
+            for &state in S::all() {
+                assert_eq!(state.word().parse(), Ok(state));
             }
+            assert!("".parse::<S>().is_err());
         }
-        macro_rules! check_all {
-            ($($name:ident),*) => {$(
-                check($name::ALL, $name::next, |s| s.as_str().parse::<$name>() == Ok(s));
-            )*};
-        }
-        check_all!(
-            BuildState,
-            ExecutionState,
-            JobState,
-            AttemptState,
-            PublicationState,
-            DestinationState,
-            TagState
-        );
+        check::<BuildState>();
+        check::<ExecutionState>();
+        check::<JobState>();
+        check::<AttemptState>();
+        check::<PublicationState>();
+        check::<DestinationState>();
+        check::<TagState>();
     }
 }

@@ -1,0 +1,70 @@
+//! What the command line takes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// What the command line takes.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(
+    name = "farm-coordinator",
+    version,
+    about = "The coordinator of a farm: takes builds, gives jobs to workers, publishes"
+)]
+pub struct Flags {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+    /// Configuration file (TOML).
+    #[arg(long, global = true, value_name = "FILE", env = "FARM_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where to listen for users and workers [default: 127.0.0.1:7070].
+    #[arg(long, value_name = "ADDRESS", env = "FARM_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Where the farm's other coordinators reach this one, as http://HOST:PORT or https://HOST:PORT. Needed only where
+    /// there are several [default: what it listens on; if that is every address, this host's name].
+    #[arg(long, value_name = "URL", env = "FARM_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Postgres, as postgres://USER@HOST/DB or postgres://USER@localhost/DB?host=/SOCKET/FOLDER.
+    #[arg(long, global = true, value_name = "URL", env = "FARM_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<SecretString>,
+    /// Folder for snapshots [default: /var/lib/farm].
+    #[arg(long, value_name = "DIR", env = "FARM_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// File with the local admin's token; it is made, readable by its owner only, when it isn't there
+    /// [default: STATE_DIR/token].
+    #[arg(long, value_name = "FILE", env = "FARM_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How the log is written: plain or json.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "plain", value_parser = ["plain", "json"])]
+    pub log: String,
+}
+
+/// What the program does besides serving.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Verb {
+    /// Bring the database's schema up to date, and end.
+    Migrate(Migrate),
+}
+
+/// What `migrate` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Migrate {
+    /// Only say what would run; exit code 3 when something would.
+    #[arg(long)]
+    pub check: bool,
+    /// One migration may take so long; then it is undone.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub limit: Duration,
+    /// A migration that gets no lock is tried again for so long.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub patience: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    farm_types::spec::parse_duration(text)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "write it as 90s, 10m or 2h, up to 720h".to_owned())
+}

@@ -1,0 +1,110 @@
+//! `[limits]`: the numbers that can be turned.
+
+use std::time::Duration;
+
+use farm_types::Invalid;
+use serde::Deserialize;
+
+use super::{YEAR, in_range};
+
+/// The numbers that can be turned.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Workers give a sign so often, milliseconds.
+    pub heartbeat_milliseconds: u64,
+    /// A worker that was silent for so long gets no new job, seconds.
+    pub suspect_seconds: u64,
+    /// A lease ends so long after the last sign, seconds; at least three heartbeats.
+    pub lease_seconds: u64,
+    /// A platform counts as natively served for so long after its last native worker's sign, seconds.
+    pub native_grace_seconds: u64,
+    /// A job may wait for a worker for so long, seconds.
+    pub queue_deadline_seconds: u64,
+    /// One try of a job may take so long, seconds.
+    pub attempt_deadline_seconds: u64,
+    /// A try of which nothing is heard for so long is tried elsewhere, seconds.
+    pub progress_deadline_seconds: u64,
+    /// A publication may take so long, seconds.
+    pub publish_deadline_seconds: u64,
+    /// An upload session lives for so long after its last call, seconds.
+    pub upload_session_seconds: u32,
+    /// The longest file in a snapshot, bytes.
+    pub max_file_bytes: u64,
+    /// Platforms of one build.
+    pub max_platforms: usize,
+    /// Tags of one build.
+    pub max_tags: usize,
+    /// A request to a registry may take so long, seconds.
+    pub registry_timeout_seconds: u64,
+    /// The blob store may take so long for one step (a write of some MiB, a read of a piece), seconds.
+    pub blob_timeout_seconds: u64,
+    /// What the steps of one attempt may write, bytes; the rest is cut off, and the stream says so.
+    pub log_bytes: u64,
+    /// The longest output of one platform that is given to a client (`--output`, `--load`), bytes.
+    pub output_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            heartbeat_milliseconds: 5_000,
+            suspect_seconds: 12,
+            lease_seconds: 25,
+            native_grace_seconds: 30,
+            queue_deadline_seconds: 24 * 3600,
+            attempt_deadline_seconds: 6 * 3600,
+            progress_deadline_seconds: 15 * 60,
+            publish_deadline_seconds: 3600,
+            upload_session_seconds: 3600,
+            max_file_bytes: 8 * 1024 * 1024 * 1024,
+            max_platforms: 32,
+            max_tags: 64,
+            registry_timeout_seconds: 30,
+            blob_timeout_seconds: 30,
+            log_bytes: 64 * 1024 * 1024,
+            output_bytes: 8 * 1024 * 1024 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn check(&self) -> Result<(), Invalid> {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        for (name, value, most) in [
+            ("heartbeat_milliseconds", self.heartbeat_milliseconds, 60_000),
+            ("suspect_seconds", self.suspect_seconds, YEAR),
+            ("lease_seconds", self.lease_seconds, YEAR),
+            ("native_grace_seconds", self.native_grace_seconds, YEAR),
+            ("queue_deadline_seconds", self.queue_deadline_seconds, YEAR),
+            ("attempt_deadline_seconds", self.attempt_deadline_seconds, YEAR),
+            ("progress_deadline_seconds", self.progress_deadline_seconds, YEAR),
+            ("publish_deadline_seconds", self.publish_deadline_seconds, YEAR),
+            ("upload_session_seconds", self.upload_session_seconds.into(), YEAR),
+            ("max_file_bytes", self.max_file_bytes, 1 << 50),
+            ("registry_timeout_seconds", self.registry_timeout_seconds, 3600),
+            ("blob_timeout_seconds", self.blob_timeout_seconds, 3600),
+            ("max_platforms", count(self.max_platforms), 1000),
+            ("max_tags", count(self.max_tags), 10_000),
+            ("log_bytes", self.log_bytes, 1 << 40),
+            ("output_bytes", self.output_bytes, 1 << 50),
+        ] {
+            in_range(name, value, 1, most)?;
+        }
+        if self.lease_seconds * 1000 < self.heartbeat_milliseconds * 3 {
+            let cure = "it must be at least three heartbeats";
+            return Err(Invalid::new("lease_seconds", self.lease_seconds.to_string(), cure));
+        }
+        Ok(())
+    }
+
+    /// `lease_seconds`.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+
+    /// `suspect_seconds`.
+    pub fn suspect(&self) -> Duration {
+        Duration::from_secs(self.suspect_seconds)
+    }
+}

@@ -1,0 +1,87 @@
+//! Files, flags and mistakes in them.
+
+use super::*;
+use clap::Parser;
+
+fn load(text: &str, flags: &[&str]) -> Result<Config, Invalid> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("farm.toml");
+    std::fs::write(&path, text).unwrap();
+    let mut all = vec!["farm-coordinator", "--config", path.to_str().unwrap()];
+    all.extend(flags);
+    Config::load(&Flags::parse_from(all))
+}
+
+#[test]
+fn flags_override_the_file_and_the_rest_has_defaults() {
+    let text = "database_url = 'postgres://a:pw@b/c'\nlisten = '127.0.0.1:1'\n[limits]\nlease_seconds = 40\n\
+                [registries.'r:5000']\nusername = 'u'\npassword = 'p'\n";
+    let config = load(text, &["--listen", "127.0.0.1:2"]).unwrap();
+    assert_eq!(config.listen.port(), 2);
+    assert_eq!(config.limits.lease_seconds, 40);
+    assert_eq!(config.limits.suspect_seconds, 12);
+    let printed = format!("{config:?}");
+    assert!(!printed.contains("\"p\"") && !printed.contains("pw@"), "a password is printed: {printed}");
+}
+
+#[test]
+fn others_reach_it_where_it_listens_unless_told_otherwise() {
+    let advertised = |flags: &[&str]| load("database_url='x'", flags).map(|config| config.advertised());
+    assert_eq!(advertised(&["--listen", "10.0.0.1:7"]).unwrap(), "http://10.0.0.1:7");
+    let everywhere = advertised(&["--listen", "0.0.0.0:7"]).unwrap();
+    assert!(everywhere.ends_with(":7") && !everywhere.contains("0.0.0.0"), "{everywhere}");
+    assert_eq!(advertised(&["--advertise", "https://c1.example/"]).unwrap(), "https://c1.example");
+    for wrong in ["c1:7070", "http://", "http://c1/path", "ftp://c1"] {
+        let error = advertised(&["--advertise", wrong]).unwrap_err().to_string();
+        assert!(error.contains("http://HOST:PORT") && error.contains(wrong), "{error}");
+    }
+}
+
+#[test]
+fn registries_are_kept_as_references_name_them() {
+    for (written, kept) in [
+        ("LOCALHOST:5002", "localhost:5002"),
+        ("[FD00::7]:5000", "[fd00::7]:5000"),
+        ("index.docker.io", "docker.io"),
+        ("https://index.docker.io/v1/", "docker.io"),
+        ("registry-1.docker.io", "docker.io"),
+    ] {
+        let config = load(&format!("database_url='x'\n[registries.'{written}']\nusername='u'"), &[]).unwrap();
+        assert_eq!(config.registries[kept].username, "u", "{written}");
+    }
+}
+
+#[test]
+fn mistakes_name_the_thing_and_the_cure() {
+    assert!(load("", &[]).unwrap_err().to_string().contains("--database-url"));
+    let registry = |key: &str| load(&format!("database_url='x'\n[registries.'{key}']"), &[]);
+    for wrong in ["r.example/app", "https://r.example", "localhost:99999"] {
+        let error = registry(wrong).unwrap_err().to_string();
+        assert!(error.contains(wrong) && error.contains("host and port only"), "{error}");
+    }
+    let twice = "database_url='x'\n[registries.'R.example']\n[registries.'r.example']";
+    assert!(load(twice, &[]).unwrap_err().to_string().contains("stands twice"));
+    let error = load("database_url='x'\nlisten_adress='y'", &[]).unwrap_err().to_string();
+    assert!(error.contains("listen_adress"), "{error}");
+    let error = load("database_url='x'\n[limits]\nlease_seconds=5", &[]).unwrap_err().to_string();
+    assert!(error.contains("three heartbeats"), "{error}");
+    let error = load("database_url='x'\n[limits]\nprogress_deadline_seconds=0", &[]).unwrap_err().to_string();
+    assert!(error.contains("progress_deadline_seconds") && error.contains("from 1 to"), "{error}");
+    let error = load("database_url='x'\ndatabase_connections=0", &[]).unwrap_err().to_string();
+    assert!(error.contains("from 1 to 1000"), "{error}");
+    let error = load("database_url='x'\n[retention]\nlogs_days=40000", &[]).unwrap_err().to_string();
+    assert!(error.contains("logs_days") && error.contains("0 is for ever"), "{error}");
+    for (wrong, cure) in [
+        ("lease_seconds=0", "from 1 to 300"),
+        ("renew_milliseconds=50", "from 100 to 60000"),
+        ("renew_milliseconds=6000", "at least three times renew_milliseconds, which is 6000"),
+        ("lease_seconds=8", "less than lease_seconds, which is 8"),
+    ] {
+        let error = load(&format!("database_url='x'\n[leadership]\n{wrong}"), &[]).unwrap_err().to_string();
+        assert!(error.contains("leadership.") && error.contains(cure), "{error}");
+    }
+    let for_ever = load("database_url='x'\n[retention]\nlogs_days=0\nbuilds_days=0\nsnapshots_days=0", &[]);
+    assert_eq!(for_ever.unwrap().retention.logs(), None);
+    let text = "database_url='x'\n[limits]\nqueue_deadline_seconds=9223372036854775807";
+    assert!(load(text, &[]).unwrap_err().to_string().contains("queue_deadline_seconds"));
+}

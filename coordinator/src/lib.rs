@@ -55,6 +55,7 @@ pub(crate) fn open_store(config: &Config) -> Result<Store, farm_types::Invalid> 
         grace: GRACE,
         leader_fresh: config.leadership.fresh(),
         leader_statement: config.leadership.statement(),
+        suspect_after: config.limits.suspect(),
     };
     Store::open(config.database_url.expose_secret(), limits)
 }

@@ -58,6 +58,8 @@ pub struct Limits {
     /// One statement of a leader's transaction may take so long. What a leader that died was in the middle of holds the
     /// next one up for no longer.
     pub leader_statement: Duration,
+    /// A worker that was silent for so long takes no jobs.
+    pub suspect_after: Duration,
 }
 
 /// Of leadership and signs of life one statement may take so long.
@@ -72,6 +74,7 @@ pub struct Store {
     /// For leadership and signs of life, which wait behind nobody's queries.
     vital: Pool,
     options: PgConnectOptions,
+    suspect_after: Duration,
 }
 
 impl Store {
@@ -110,7 +113,13 @@ impl Store {
             answer: limits.statement.min(VITAL) + limits.grace.min(Duration::from_secs(1)),
             ..pool
         };
-        Ok(Self { pool: Pool::new(&options, pool), vital: Pool::new(&options, vital), options })
+        let suspect_after = limits.suspect_after;
+        Ok(Self {
+            pool: Pool::new(&options, pool),
+            vital: Pool::new(&options, vital),
+            options,
+            suspect_after,
+        })
     }
 
     /// Tries one connection, and tells what is in its way: a pool would only say that none came in time.

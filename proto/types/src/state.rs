@@ -1,4 +1,5 @@
-//! The states that each thing passes through. SQL `CHECK`s hold the same words.
+//! The states that each thing passes through. SQL `CHECK`s hold the same words; a worker's are those of the SQL function
+//! `farm_worker_state`.
 //!
 //! Which may follow which is said in one place: the transitions of `farm_core::life`.
 
@@ -179,6 +180,38 @@ states! {
         /// It can't be put.
         Failed = "failed", final;
     }
+
+    /// Whether a worker takes jobs, or what keeps it from them.
+    WorkerState, "worker state" {
+        /// It takes jobs.
+        Online = "online";
+        /// It failed several jobs for reasons of its own: it gets trial builds, and a job only as the last resort.
+        Probation = "probation";
+        /// Its engine is away, or its disk is full.
+        Withdrawn = "withdrawn";
+        /// It takes nothing new and ends, or is drained, when what it runs is done.
+        Draining = "draining";
+        /// An administrator wants it to take nothing new.
+        Drained = "drained";
+        /// It did not stop what it was told to.
+        Quarantined = "quarantined";
+        /// It is connected, but was silent for too long. Only who knows the time sees this, never the database.
+        Suspect = "suspect";
+        /// No coordinator holds its control stream.
+        Offline = "offline";
+        /// An administrator, or time, took it out of the farm.
+        Removed = "removed";
+    }
+}
+
+impl WorkerState {
+    /// Those in which a worker may be given a job at all: on probation, too, if there is nobody else.
+    pub const LEASABLE: &'static [Self] = &[Self::Online, Self::Probation];
+
+    /// Whether a worker may be given a job at all.
+    pub fn is_leasable(self) -> bool {
+        Self::LEASABLE.contains(&self)
+    }
 }
 
 #[cfg(test)]
@@ -200,5 +233,6 @@ mod tests {
         check::<PublicationState>();
         check::<DestinationState>();
         check::<TagState>();
+        check::<WorkerState>();
     }
 }

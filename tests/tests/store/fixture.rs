@@ -39,6 +39,7 @@ pub const LIMITS: Limits = Limits {
     // As long as the lease, so that a test need not renew it.
     leader_fresh: LEASE,
     leader_statement: Duration::from_secs(10),
+    suspect_after: Duration::from_secs(12),
 };
 pub const PUBLISH: PublishLimit = PublishLimit(Duration::from_secs(60));
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use farm_store::StoreError;
 use farm_store::machines::leader::{Leadership, Peer};
 use farm_store::machines::workers::{Registration, Sign};
+use farm_types::state::WorkerState;
 use uuid::Uuid;
 
 use crate::fixture::{LEASE, OUTAGE, PUBLISH, success, world};
@@ -145,9 +146,9 @@ async fn the_workers_of_a_dead_coordinator_are_connected_to_nobody_until_they_ar
     assert_eq!(world.store.disown_workers(silence).await.unwrap(), 0);
     world.pass("6 s");
     assert_eq!(world.store.disown_workers(silence).await.unwrap(), 1);
-    assert!(!world.store.workers().await.unwrap()[0].connected);
+    assert_eq!(world.store.workers().await.unwrap()[0].state, WorkerState::Offline);
     world.store.heartbeats(world.coordinator, &[sign], LEASE).await.unwrap();
-    assert!(world.store.workers().await.unwrap()[0].connected);
+    assert_eq!(world.store.workers().await.unwrap()[0].state, WorkerState::Online);
 }
 
 #[tokio::test]
@@ -160,13 +161,13 @@ async fn the_end_of_an_old_stream_does_not_undo_a_new_one() {
         world.store.register_worker(stream, Duration::from_secs(12)).await.unwrap();
     }
     world.store.worker_disconnected(worker, old.connection).await.unwrap();
-    assert!(world.store.workers().await.unwrap()[0].connected);
+    assert_eq!(world.store.workers().await.unwrap()[0].state, WorkerState::Online);
     world.store.worker_disconnected(worker, new.connection).await.unwrap();
-    assert!(!world.store.workers().await.unwrap()[0].connected);
+    assert_eq!(world.store.workers().await.unwrap()[0].state, WorkerState::Offline);
     // Nor does a sign that came by it and is written late.
     let late = Sign { worker, connection: new.connection, tokens: Vec::new() };
     world.store.heartbeats(world.coordinator, &[late], LEASE).await.unwrap();
-    assert!(!world.store.workers().await.unwrap()[0].connected);
+    assert_eq!(world.store.workers().await.unwrap()[0].state, WorkerState::Offline);
 }
 
 #[tokio::test]
@@ -177,10 +178,11 @@ async fn a_worker_that_offers_nothing_for_a_while_keeps_its_platforms_and_gets_n
     away.offers.clear();
     let worker = world.store.register_worker(&away, Duration::from_secs(12)).await.unwrap();
     let record = world.store.workers().await.unwrap().remove(0);
-    assert!(record.connected && record.withdrawn_at.is_some() && !record.offers.is_empty());
+    assert_eq!(record.state, WorkerState::Withdrawn);
+    assert!(record.withdrawn_at.is_some() && !record.offers.is_empty());
     let build = world.submit("k", "linux/amd64", &[]).await;
     let view = world.store.schedule_state(10, &[]).await.unwrap().workers.remove(0);
-    assert!(!view.connected);
+    assert_eq!(view.state, WorkerState::Withdrawn);
     let assignment = world.assignment(build, 0, worker).await;
     assert!(world.store.lease(world.epoch, assignment.clone(), LEASE).await.is_err());
     let back = world.registration("w", boot, 1);

@@ -25,3 +25,4 @@ mod silence;
 mod streams;
 mod sweeping;
 mod upgrading;
+mod worker_states;

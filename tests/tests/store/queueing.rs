@@ -34,8 +34,28 @@ async fn a_waiting_job_is_told_when_it_starts_once_three_like_it_have_run() {
     let second = expected(&world, "second", 3).await.unwrap();
     assert!((150.0..=170.0).contains(&second), "{second}");
     // Where nobody takes jobs nobody can tell.
-    world.pass("1 minute");
-    assert_eq!(expected(&world, "third", 4).await, None);
+    for (n, keep_from_jobs) in [
+        "draining = true",
+        "drained_at = farm_now()",
+        "withdrawn_at = farm_now()",
+        "quarantined_at = farm_now(), quarantine_token = gen_random_uuid()",
+        "probation_at = farm_now(), probe_at = farm_now()",
+        "coordinator_id = NULL",
+        // As long as the limit says.
+        "last_seen = farm_now() - interval '12 s'",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let before = "coordinator_id, draining, drained_at, withdrawn_at, quarantined_at, quarantine_token, \
+                      probation_at, probe_at, last_seen";
+        world.database.psql("CREATE TABLE IF NOT EXISTS as_it_was AS SELECT * FROM workers");
+        world.database.psql(&format!("UPDATE workers SET {keep_from_jobs}"));
+        let place = 4 + u64::try_from(n).unwrap();
+        assert_eq!(expected(&world, &format!("nobody {n}"), place).await, None, "{keep_from_jobs}");
+        world.database.psql(&format!("UPDATE workers SET ({before}) = (SELECT {before} FROM as_it_was)"));
+    }
+    assert!(expected(&world, "last", 11).await.is_some());
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use farm_store::machines::workers::{Sign, WorkerRecord};
 use farm_store::work::attempts::Lease;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
-use farm_types::state::{BuildState, JobState};
+use farm_types::state::{BuildState, JobState, WorkerState};
 use farm_types::{BootId, Cause, Failure, FailureCode, WorkerId};
 use uuid::Uuid;
 
@@ -169,7 +169,8 @@ async fn a_worker_that_fails_several_jobs_goes_on_probation_until_a_trial_build_
         ]
     );
     assert!(world.store.judge_workers(world.epoch).await.unwrap().is_empty());
-    assert!(world.store.schedule_state(10, &[]).await.unwrap().workers[0].on_probation);
+    let workers = world.store.schedule_state(10, &[]).await.unwrap().workers;
+    assert_eq!(workers[0].state, WorkerState::Probation);
 
     // It is asked at once, once; the answer to another question is none.
     let asked = world.store.probes_via(world.coordinator).await.unwrap();
@@ -242,6 +243,19 @@ async fn another_life_is_tried_at_once_and_a_finished_job_or_an_administrator_en
     world.store.judge_workers(world.epoch).await.unwrap();
     assert!(record(&world, older).await.probation_at.is_some());
     assert!(world.store.probes_via(world.coordinator).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_worker_that_is_to_take_nothing_new_gets_no_trial_build_either() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    fail_some(&world, "a", worker, &["worker_disk"; 3]).await;
+    assert_eq!(world.store.judge_workers(world.epoch).await.unwrap().len(), 1);
+    let drained = |word: &str| world.database.psql(&format!("UPDATE workers SET drained_at = {word}"));
+    drained("farm_now()");
+    assert_eq!(world.store.probes_via(world.coordinator).await.unwrap(), []);
+    drained("NULL");
+    assert_eq!(world.store.probes_via(world.coordinator).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use crate::fixture::{LEASE, LIMITS, OUTAGE, World, upload, world};
 
 /// Long enough for whatever a busy machine takes to answer.
 const QUICK: Limits = Limits {
+    suspect_after: Duration::from_secs(12),
     connections: 1,
     acquire: Duration::from_secs(3),
     statement: Duration::from_secs(2),

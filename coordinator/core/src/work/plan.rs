@@ -17,9 +17,11 @@ mod able;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use farm_types::state::WorkerState;
 use farm_types::{Emulation, EngineId, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, WorkerId};
 
 use self::able::{Able, able};
+use crate::machines::state::is_silent;
 use crate::work::aside::{Aside, set_aside};
 use crate::work::waiting::{Waiting, Wanted};
 
@@ -80,16 +82,12 @@ pub struct WorkerView {
     pub engine: EngineId,
     /// What it runs.
     pub offers: Vec<Offer>,
-    /// When it last gave a sign.
+    /// When it last gave a sign, or since when it gets nothing.
     pub last_seen: DateTime<Utc>,
-    /// A coordinator holds its control stream.
-    pub connected: bool,
-    /// It takes no new job.
-    pub draining: bool,
+    /// Whether it takes jobs. One that is draining by its own word doesn't count as there, not even for a while.
+    pub state: WorkerState,
     /// It takes jobs for platforms that it doesn't offer, if they run no program of them.
     pub takes_unneeded: bool,
-    /// It failed several jobs for reasons of its own, and has not shown since that it can build.
-    pub on_probation: bool,
 }
 
 /// The slots of an engine.
@@ -223,7 +221,9 @@ fn choose(
         return Err((Some(until), Waiting::Cleaning));
     }
     let settling = state.settling.filter(|settling| settling.until > now);
-    let is_alive = |worker: &WorkerView| worker.connected && worker.last_seen + limits.suspect_after > now;
+    let is_alive = |worker: &WorkerView| {
+        worker.state.is_leasable() && !is_silent(worker.last_seen, limits.suspect_after, now)
+    };
     let able = able(job, state, &is_alive);
     // A native worker counts as there for a while after its last sign.
     let there_until = |worker: &WorkerView| match settling {
@@ -261,7 +261,7 @@ fn choose(
     let on_probation = able
         .iter()
         .filter(comes_into_question)
-        .any(|able| able.worker.on_probation && allowed.contains(&able.support));
+        .any(|able| able.worker.state == WorkerState::Probation && allowed.contains(&able.support));
     let patience_ends = job.ready_at + limits.probation_patience;
     let mut full: Option<(RunMode, u32, u32)> = None;
     // Those on probation come into question when there is no other, and the job has waited for their trial builds.
@@ -273,7 +273,8 @@ fn choose(
             let candidates: Vec<&Able<'_>> = able
                 .iter()
                 .filter(comes_into_question)
-                .filter(|able| able.support == support && able.worker.on_probation == sick)
+                .filter(|able| able.support == support)
+                .filter(|able| (able.worker.state == WorkerState::Probation) == sick)
                 .collect();
             let spared: Vec<&Able<'_>> =
                 candidates.iter().copied().filter(|able| !job.excluded.contains(&able.worker.id)).collect();

@@ -6,7 +6,7 @@ use farm_core::life::attempt::{JobFate, Said, StopReason, end};
 use farm_core::life::build::{ExecutionEnd, after_execution};
 use farm_core::work::plan::{Decision, Limits, Settling, Slots, State, WaitingJob, WorkerView, plan};
 use farm_core::work::retry::{self, Ending, History, Next};
-use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState};
+use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState, WorkerState};
 use farm_types::{
     Cause, EngineId, Failure, FailureCode, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support,
     WorkerId,
@@ -122,10 +122,12 @@ impl World {
                     engine: id::<EngineId>(worker),
                     offers: row.offers.iter().map(offer).collect(),
                     last_seen: self.time(row.last_seen),
-                    connected: row.connected && row.quarantine.is_none(),
-                    draining: false,
+                    state: match (row.connected, row.quarantine) {
+                        (false, _) => WorkerState::Offline,
+                        (true, Some(_)) => WorkerState::Quarantined,
+                        (true, None) => WorkerState::Online,
+                    },
                     takes_unneeded: true,
-                    on_probation: false,
                 }
             })
             .collect();

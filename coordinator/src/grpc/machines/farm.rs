@@ -55,13 +55,8 @@ impl FarmService for Farm {
         let workers = self.context.store.workers().await.map_err(status::store)?;
         let native: BTreeSet<String> = workers
             .iter()
-            .filter(|worker| {
-                worker.connected
-                    && !worker.draining
-                    && worker.drained_at.is_none()
-                    && worker.withdrawn_at.is_none()
-                    && worker.quarantined_at.is_none()
-            })
+            // What the farm offers doesn't change when one is silent for a moment.
+            .filter(|worker| worker.state.is_leasable())
             .flat_map(|worker| worker.offers.iter().filter(|offer| is_main(offer, &worker.offers)))
             .map(|offer| offer.platform.to_string())
             .collect();

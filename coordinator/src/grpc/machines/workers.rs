@@ -1,11 +1,13 @@
 //! Workers as users see them, and why an administrator's wish is refused.
 
 use chrono::TimeDelta;
+use farm_core::machines::state::{is_silent, shown};
 use farm_proto::v1;
 use farm_store::machines::drain::{Done, Refusal};
 use farm_store::machines::sick::QUARANTINE_WORDS;
 use farm_store::machines::workers::WorkerRecord;
 use farm_types::ids::check_worker_name;
+use farm_types::state::WorkerState;
 use farm_types::suggest;
 use tonic::Status;
 
@@ -24,41 +26,30 @@ pub(super) async fn list(context: &Context) -> Result<Vec<v1::Worker>, Status> {
     let running = store.running_now().await.map_err(status::store)?;
     let workers = store.workers().await.map_err(status::store)?;
     let shown = workers.into_iter().map(|worker| {
-        let silent = worker.last_seen + suspect < now;
+        let is_silent = is_silent(worker.last_seen, suspect, now);
         let running = running
             .iter()
             .filter(|(id, ..)| *id == worker.id)
             .map(|(_, build, platform)| format!("{build} {platform}"))
             .collect();
-        show(worker, silent, running)
+        show(worker, is_silent, running)
     });
     Ok(shown.collect())
 }
 
-fn show(worker: WorkerRecord, silent: bool, running: Vec<String>) -> v1::Worker {
-    let state = match (worker.connected, silent) {
-        (false, _) => "offline",
-        (true, true) => "suspect",
-        (true, false) if worker.quarantined_at.is_some() => "quarantined",
-        // It leaves, it was drained, or its engine is away: it takes nothing new.
-        (true, false) if worker.draining => "draining",
-        (true, false) if worker.drained_at.is_some() && running.is_empty() => "drained",
-        (true, false) if worker.drained_at.is_some() => "draining",
-        (true, false) if worker.withdrawn_at.is_some() => "withdrawn",
-        (true, false) if worker.probation_at.is_some() => "probation",
-        (true, false) => "online",
-    };
+fn show(worker: WorkerRecord, is_silent: bool, running: Vec<String>) -> v1::Worker {
+    let state = shown(worker.state, is_silent, !running.is_empty());
     let (since, reason) = match state {
-        "quarantined" => (worker.quarantined_at, QUARANTINE_WORDS.to_owned()),
-        "draining" | "drained" => (worker.drained_at, String::new()),
-        "withdrawn" => (worker.withdrawn_at, worker.withdrawn_why),
-        "probation" => (worker.probation_at, worker.probation_why),
-        "suspect" | "offline" => (Some(worker.last_seen), String::new()),
-        _ => (None, String::new()),
+        WorkerState::Quarantined => (worker.quarantined_at, QUARANTINE_WORDS.to_owned()),
+        WorkerState::Draining | WorkerState::Drained => (worker.drained_at, String::new()),
+        WorkerState::Withdrawn => (worker.withdrawn_at, worker.withdrawn_why),
+        WorkerState::Probation => (worker.probation_at, worker.probation_why),
+        WorkerState::Suspect | WorkerState::Offline => (Some(worker.last_seen), String::new()),
+        WorkerState::Online | WorkerState::Removed => (None, String::new()),
     };
     v1::Worker {
         name: worker.name,
-        state: state.to_owned(),
+        state: state.to_string(),
         platforms: worker
             .offers
             .iter()

@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use farm_core::life::attempt::StopReason;
 use farm_core::machines::{Failed, Record, SEVERAL, SelfCheck, Verdict, WINDOW, judge, probe_wait};
 use farm_types::WorkerId;
+use farm_types::state::WorkerState;
 use uuid::Uuid;
 
 use crate::machines::leader::{Epoch, hold_epoch};
@@ -218,11 +219,12 @@ impl Store {
             }
         }
         sqlx::query!(
-            "UPDATE workers SET probe_id = gen_random_uuid(), probe_asked_at = farm_now()
-             WHERE coordinator_id = $1 AND probation_at IS NOT NULL AND probe_id IS NULL AND probe_at <= farm_now()
-               AND withdrawn_at IS NULL AND NOT draining AND quarantined_at IS NULL AND features @> $2",
+            "UPDATE workers w SET probe_id = gen_random_uuid(), probe_asked_at = farm_now()
+             WHERE coordinator_id = $1 AND probe_id IS NULL AND probe_at <= farm_now()
+               AND farm_worker_state(w) = $3 AND features @> $2",
             coordinator,
-            &[farm_types::FEATURE_PROBES.to_owned()]
+            &[farm_types::FEATURE_PROBES.to_owned()],
+            WorkerState::Probation.as_str()
         )
         .execute(&self.pool)
         .await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use farm_types::state::WorkerState;
 use farm_types::{BootId, EngineId, Offer, WorkerId};
 use uuid::Uuid;
 
@@ -76,10 +77,8 @@ pub struct WorkerRecord {
     pub slots_used: u32,
     /// When some of them were last taken.
     pub engine_leased_at: Option<DateTime<Utc>>,
-    /// A coordinator holds its control stream.
-    pub connected: bool,
-    /// It says that it takes no new job.
-    pub draining: bool,
+    /// Whether it takes jobs, or what keeps it from them; silence, which hangs on time, isn't in it.
+    pub state: WorkerState,
     /// Since when an administrator lets it take no new job.
     pub drained_at: Option<DateTime<Utc>>,
     /// Since when it offers nothing: its engine is away, or it is about to leave.
@@ -283,10 +282,10 @@ impl Store {
     /// The database can't be reached.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>> {
         let rows = sqlx::query!(
-            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, e.leased_at, w.draining, w.drained_at,
+            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, e.leased_at, w.drained_at,
                       w.withdrawn_at, w.withdrawn_why, w.release_at, w.quarantined_at, w.probation_at,
                       w.probation_why, w.probe_at, w.last_seen, w.features,
-                      w.coordinator_id IS NOT NULL AS "connected!", w.software_version,
+                      farm_worker_state(w) AS "state!", w.software_version,
                       coalesce((SELECT json_agg(json_build_object('platform', p.platform,
                                 'support', p.support, 'told', p.told) ORDER BY p.platform)
                                 FROM worker_platforms p WHERE p.worker_id = w.id), '[]'::json) AS "offers!"
@@ -305,8 +304,7 @@ impl Store {
                     slots: fit(row.slots)?,
                     slots_used: fit(row.used)?,
                     engine_leased_at: row.leased_at,
-                    connected: row.connected,
-                    draining: row.draining,
+                    state: crate::state(&row.state)?,
                     drained_at: row.drained_at,
                     withdrawn_at: row.withdrawn_at,
                     withdrawn_why: row.withdrawn_why,

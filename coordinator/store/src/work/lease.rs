@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use farm_core::life;
+use farm_types::state::WorkerState;
 use farm_types::{
     AttemptId, BuildSpec, EngineId, ExecutionId, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs,
     ShortId, WorkerId,
@@ -63,7 +64,7 @@ impl Store {
     /// transaction.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the job isn't ready, the worker isn't connected, no slot is free any more, the
+    /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, no slot is free any more, the
     /// repository that it would be pushed to is being cleaned, or another coordinator leads.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
         let mut tx = self.begin().await?;
@@ -98,16 +99,15 @@ impl Store {
         .await?
         .ok_or(StoreError::Stale("the job is not ready"))?;
         let worker = sqlx::query!(
-            "SELECT name, boot_id FROM workers
-             WHERE id = $1 AND engine_id = $2 AND coordinator_id IS NOT NULL AND NOT draining AND withdrawn_at IS NULL
-               AND drained_at IS NULL AND quarantined_at IS NULL
-             FOR SHARE",
+            "SELECT name, boot_id FROM workers w
+             WHERE id = $1 AND engine_id = $2 AND farm_worker_state(w) = ANY($3) FOR SHARE",
             assignment.worker.as_uuid(),
-            assignment.engine.as_uuid()
+            assignment.engine.as_uuid(),
+            &WorkerState::LEASABLE.iter().map(ToString::to_string).collect::<Vec<_>>()
         )
         .fetch_optional(&mut *tx)
         .await?
-        .ok_or(StoreError::Stale("the worker is not connected"))?;
+        .ok_or(StoreError::Stale("the worker takes no jobs now"))?;
         let attempt = AttemptId::generate();
         let number = row.number.unwrap_or(1);
         sqlx::query!(

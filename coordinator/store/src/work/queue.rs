@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use farm_core::work::estimate::Queue;
 use farm_core::work::waiting::Waiting;
+use farm_types::state::WorkerState;
 use farm_types::{Platform, ProjectId, RunMode, Runs};
 
 use crate::{Result, Store, fit};
@@ -13,8 +14,6 @@ const SAMPLES: i64 = 20;
 const LOOK_BACK: i64 = 500;
 /// With fewer nothing is usual.
 const FEWEST_SAMPLES: i64 = 3;
-/// Workers that were silent for longer take no jobs.
-const SILENT: Duration = Duration::from_secs(12);
 
 /// Jobs of one class can be run by the same workers.
 pub(crate) fn queue_class(platform: &str, emulation: &str, runs: &Runs) -> String {
@@ -54,7 +53,8 @@ impl Slots {
 
 impl Store {
     /// What the job at this place waits behind, of those that want these slots. Reckoned with the
-    /// project's own history; other projects' jobs count while they run.
+    /// project's own history; other projects' jobs count while they run. Slots of workers on probation don't count, as they
+    /// are given only when there are no others.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -66,8 +66,7 @@ impl Store {
                          SELECT FROM unnest($8::text[]) AS needed (platform) WHERE NOT EXISTS (
                              SELECT FROM worker_platforms p WHERE p.worker_id = w.id AND p.platform = needed.platform
                              AND ($3 = 'unneeded' OR p.support = $3)))
-                     AND NOT w.draining AND w.withdrawn_at IS NULL
-                     AND w.drained_at IS NULL AND w.removed_at IS NULL
+                     AND farm_worker_state(w) = $9
                      AND w.last_seen > farm_now() - make_interval(secs => $7)),
                recent AS (
                    SELECT id, job_id, state, support, started_at, finished_at FROM attempts
@@ -89,8 +88,9 @@ impl Store {
             SAMPLES,
             LOOK_BACK,
             FEWEST_SAMPLES,
-            SILENT.as_secs_f64(),
-            &slots.needed
+            self.suspect_after.as_secs_f64(),
+            &slots.needed,
+            WorkerState::Online.as_str()
         )
         .fetch_one(&self.pool)
         .await?;

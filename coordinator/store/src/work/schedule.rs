@@ -6,6 +6,7 @@ use chrono::DateTime;
 use farm_core::work::aside::Aside;
 use farm_core::work::plan::{Slots, State, WaitingJob, WorkerView};
 use farm_core::work::waiting::{Reason, Waiting};
+use farm_types::state::WorkerState;
 use farm_types::{EngineId, FEATURE_UNNEEDED, JobId, ProjectId, WorkerId};
 use uuid::Uuid;
 
@@ -108,13 +109,8 @@ impl Store {
                     .into_iter()
                     .flatten()
                     .fold(record.last_seen, DateTime::min),
-                connected: record.connected
-                    && record.withdrawn_at.is_none()
-                    && record.drained_at.is_none()
-                    && record.quarantined_at.is_none(),
-                draining: record.draining,
+                state: record.state,
                 takes_unneeded: record.features.iter().any(|feature| feature == FEATURE_UNNEEDED),
-                on_probation: record.probation_at.is_some(),
             })
             .collect();
         let shares = sqlx::query!(
@@ -194,18 +190,22 @@ fn slots(record: &WorkerRecord) -> Slots {
     Slots { total: record.slots, used: record.slots_used, leased_at: record.engine_leased_at }
 }
 
-/// What keeps a connected worker from ordinary jobs, if anything does that can be told.
+/// What keeps a connected worker from ordinary jobs, if anything does that a cure can be told for. (One that is about to
+/// end is none of those.)
 fn aside(record: &WorkerRecord) -> Option<Aside> {
-    let reason = if record.quarantined_at.is_some() {
-        Reason::Quarantined(QUARANTINE_WORDS.to_owned())
-    } else if record.drained_at.is_some() {
-        Reason::Drained
-    } else if record.withdrawn_at.is_some() && !record.withdrawn_why.is_empty() {
-        Reason::Withdrawn(record.withdrawn_why.clone())
-    } else if record.probation_at.is_some() {
-        Reason::Probation(record.probation_why.clone())
-    } else {
-        return None;
+    let reason = match record.state {
+        WorkerState::Quarantined => Reason::Quarantined(QUARANTINE_WORDS.to_owned()),
+        WorkerState::Drained => Reason::Drained,
+        WorkerState::Withdrawn if !record.withdrawn_why.is_empty() => {
+            Reason::Withdrawn(record.withdrawn_why.clone())
+        }
+        WorkerState::Probation => Reason::Probation(record.probation_why.clone()),
+        WorkerState::Withdrawn
+        | WorkerState::Online
+        | WorkerState::Draining
+        | WorkerState::Suspect
+        | WorkerState::Offline
+        | WorkerState::Removed => return None,
     };
-    record.connected.then(|| Aside { name: record.name.clone(), offers: record.offers.clone(), reason })
+    Some(Aside { name: record.name.clone(), offers: record.offers.clone(), reason })
 }

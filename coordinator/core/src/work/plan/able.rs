@@ -4,6 +4,7 @@
 //! the other platforms are run whose programs its Dockerfile names; for these the worker's engine counts, so what other
 //! workers offer on it, too.
 
+use farm_types::state::WorkerState;
 use farm_types::{Platform, RunMode, Runs, Support};
 
 use super::{State, WaitingJob, WorkerView};
@@ -35,7 +36,7 @@ pub(super) fn able<'a>(
     state: &'a State,
     is_alive: &impl Fn(&WorkerView) -> bool,
 ) -> Vec<Able<'a>> {
-    let workers = state.workers.iter().filter(|worker| !worker.draining);
+    let workers = state.workers.iter().filter(|worker| worker.state != WorkerState::Draining);
     workers.filter_map(|worker| one(job, worker, state, is_alive)).collect()
 }
 
@@ -63,7 +64,7 @@ fn one<'a>(
     let mut able = Able { worker, support: Support::Native, is_home, emulated: None };
     for platform in platforms {
         let there = offer(worker, platform).or_else(|| {
-            let mates = state.workers.iter().filter(|mate| mate.engine == worker.engine && !mate.draining);
+            let mates = state.workers.iter().filter(|mate| mate.engine == worker.engine);
             mates.filter(|mate| is_alive(mate)).filter_map(|mate| offer(mate, platform)).min()
         });
         if there? == Support::Emulated {

@@ -28,10 +28,8 @@ fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId
         engine,
         offers,
         last_seen: at(0),
-        connected: true,
-        draining: false,
+        state: WorkerState::Online,
         takes_unneeded: true,
-        on_probation: false,
     });
     id
 }
@@ -111,7 +109,7 @@ fn fallback_unlocks_thirty_seconds_after_the_last_native_heartbeat() {
     job(&mut state, "linux/arm64", "fallback");
     worker(&mut state, &[("linux/arm64", Native)], 1);
     let emulating = worker(&mut state, &[("linux/arm64", Emulated)], 1);
-    state.workers[0].connected = false;
+    state.workers[0].state = WorkerState::Offline;
     state.workers[1].last_seen = at(29);
     assert_eq!(
         held(&state, 29),
@@ -156,15 +154,18 @@ fn a_worker_that_failed_the_job_is_shunned_while_there_is_another_but_unlocks_no
 }
 
 #[test]
-fn a_suspect_a_draining_and_an_unconnected_worker_get_nothing() {
-    let spoils: [fn(&mut WorkerView); 3] =
-        [|w| w.last_seen = at(-12), |w| w.draining = true, |w| w.connected = false];
-    for spoil in spoils {
+fn a_silent_worker_and_one_whose_state_keeps_it_from_jobs_get_nothing() {
+    let there = |spoil: &dyn Fn(&mut WorkerView)| {
         let mut state = State::default();
         job(&mut state, "linux/amd64", "never");
         worker(&mut state, &[("linux/amd64", Native)], 1);
         spoil(&mut state.workers[0]);
-        assert!(assigned(&state, 0).is_empty());
+        assigned(&state, 0).len()
+    };
+    assert_eq!(there(&|w| w.last_seen = at(-12)), 0);
+    for &state in WorkerState::ALL {
+        let expected = usize::from(state == WorkerState::Online);
+        assert_eq!(there(&|w| w.state = state), expected, "{state}");
     }
 }
 
@@ -183,7 +184,7 @@ fn after_an_outage_of_all_coordinators_silence_unlocks_nothing_until_it_counts_a
     job(&mut state, "linux/arm64", "fallback");
     worker(&mut state, &[("linux/arm64", Native)], 1);
     worker(&mut state, &[("linux/arm64", Emulated)], 1);
-    state.workers[0].connected = false;
+    state.workers[0].state = WorkerState::Offline;
     state.workers[1].last_seen = at(600);
     state.settling = Some(Settling { silent_since: at(5), until: at(625) });
     assert_eq!(held(&state, 601).0, Some(at(625)));
@@ -257,7 +258,7 @@ proptest! {
             worker(&mut state, &[(platforms[platform], if native { Native } else { Emulated })], total);
             let last = state.workers.last_mut().unwrap();
             last.last_seen = at(seen);
-            last.connected = connected;
+            last.state = if connected { WorkerState::Online } else { WorkerState::Offline };
             state.engines.insert(last.engine, Slots { total, used, leased_at: None });
         }
         for (platform, policy, weight) in jobs {
@@ -272,7 +273,7 @@ proptest! {
             prop_assert_eq!(reason.is_empty(), *support == Native);
             let job = state.waiting.iter().find(|j| j.job == *job).unwrap();
             let worker = state.workers.iter().find(|w| w.id == *worker).unwrap();
-            prop_assert!(worker.connected && worker.last_seen + Limits::default().suspect_after > at(0));
+            prop_assert!(worker.state.is_leasable() && worker.last_seen + Limits::default().suspect_after > at(0));
             prop_assert!(worker.offers.iter().any(|o| o.platform == job.platform && RunMode::from(o.support) == *support));
             prop_assert!(*support == Native || job.emulation != Emulation::Never);
             if *support == Emulated && job.emulation == Emulation::Fallback {
@@ -300,7 +301,7 @@ fn durations_too_long_for_a_clock_do_not_panic() {
 fn a_worker_on_probation_is_taken_when_there_is_no_other_and_not_at_once() {
     let mut state = State::default();
     let sick = worker(&mut state, &[("linux/arm64", Native)], 1);
-    state.workers[0].on_probation = true;
+    state.workers[0].state = WorkerState::Probation;
     let waiting = job(&mut state, "linux/arm64", "fallback");
     let wanted = wanted("linux/arm64");
     assert_eq!(held(&state, 5), (Some(at(30)), Waiting::Probation { wanted, aside: vec![] }));

@@ -65,7 +65,7 @@ fn what_the_engines_own_programs_make_is_left_to_native_workers_while_there_are_
     fill(&mut state, 1);
     assert_eq!(reason(&state, 1), "all native slots are in use (1 of 1)");
     // Silent ones are waited for as if the job was to be emulated; `never` forbids nothing here.
-    state.workers[1].connected = false;
+    state.workers[1].state = WorkerState::Offline;
     assert_eq!(
         held(&state, 1),
         (Some(at(30)), Waiting::Silent { wanted: wanted("linux/arm64"), aside: vec![] })
@@ -109,7 +109,7 @@ fn what_workers_of_one_engine_offer_counts_together() {
     let [(found, _, Emulated)] = assigned(&state, 1)[..] else { panic!("{state:?}") };
     assert_eq!(found, job);
     // Nobody's offer counts whose worker is silent.
-    state.workers[1].connected = false;
+    state.workers[1].state = WorkerState::Offline;
     assert!(assigned(&state, 1).is_empty());
     state.waiting[0].runs = "linux/amd64".parse().unwrap();
     assert_eq!(assigned(&state, 1), [(job, native, Unneeded)]);
@@ -140,10 +140,9 @@ fn when_nobody_is_there_it_says_so() {
         Waiting::NoWorker { wanted: Wanted::Any, emulated_refused: false, .. }
     ));
     worker(&mut state, &[("linux/amd64", Native)], 1);
-    state.workers[0].connected = false;
+    state.workers[0].state = WorkerState::Offline;
     assert_eq!(held(&state, 1).1, Waiting::Silent { wanted: Wanted::Any, aside: vec![] });
-    state.workers[0].connected = true;
-    state.workers[0].on_probation = true;
+    state.workers[0].state = WorkerState::Probation;
     assert_eq!(held(&state, 1), (Some(at(60)), Waiting::Probation { wanted: Wanted::Any, aside: vec![] }));
     // One whose engine is away offers nothing.
     state.workers[0].offers.clear();
@@ -176,14 +175,15 @@ proptest! {
             worker(&mut state, &own, 1);
             let last = state.workers.last_mut().unwrap();
             (last.engine, last.last_seen) = (engines[engine], at(seen));
-            (last.connected, last.takes_unneeded) = (connected, takes);
+            last.state = if connected { WorkerState::Online } else { WorkerState::Offline };
+            last.takes_unneeded = takes;
         }
         state.engines = engines.iter().copied().zip(slots.iter().map(|&(total, used)| Slots { total, used: used.min(total), leased_at: None })).collect();
         for (platform, policy, what, weight) in jobs {
             job_that_runs(&mut state, runs[what], platforms[platform], policies[policy]);
             state.waiting.last_mut().unwrap().weight = weight;
         }
-        let is_alive = |w: &WorkerView| w.connected && w.last_seen + limits.suspect_after > at(0);
+        let is_alive = |w: &WorkerView| w.state.is_leasable() && w.last_seen + limits.suspect_after > at(0);
         let native = |w: &WorkerView, platform: &Platform| {
             w.offers.iter().any(|o| o.platform == *platform && o.support == Support::Native)
         };

@@ -18,6 +18,8 @@ use crate::registry::Registries;
 pub struct Context {
     /// This coordinator: another id after each start.
     pub id: Uuid,
+    /// What tells the machine that it runs on from all others; `None` where that can't be known.
+    pub machine: Option<String>,
     /// The configuration in force.
     pub config: Config,
     /// The database.

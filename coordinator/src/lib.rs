@@ -60,6 +60,12 @@ pub(crate) fn open_store(config: &Config) -> Result<Store, farm_types::Invalid> 
     Store::open(config.database_url.expose_secret(), limits)
 }
 
+/// This life of the machine's kernel, by which it is told from all other machines.
+fn machine() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
 /// Serves on the listener until `shutdown`; `ready` is called once everything answers.
 ///
 /// # Errors
@@ -87,6 +93,7 @@ pub async fn run(
     let registries = Registries::new(config.registries.clone(), timeout)?;
     let context = Arc::new(Context {
         id: Uuid::now_v7(),
+        machine: machine(),
         config,
         store,
         is_answered: watch::Sender::new(true),

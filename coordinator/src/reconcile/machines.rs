@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farm_store::machines::leader::{Epoch, Leadership, Outage};
+use farm_store::machines::leader::{Epoch, Leadership, Outage, Place};
 use farm_store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -77,10 +77,11 @@ pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, 
 /// Gives a sign of life, and looks who leads.
 async fn look(context: &Context, has_come: &mut bool, outage: Outage) -> farm_store::Result<Leadership> {
     let (store, address) = (&context.store, context.config.advertised());
+    let place = Place { address: &address, machine: context.machine.as_deref() };
     // First of all, so that nobody takes this coordinator's workers for orphans.
-    store.register_coordinator(context.id, &address, context.secret.digest()).await?;
+    store.register_coordinator(context.id, &place, context.secret.digest()).await?;
     if !*has_come {
-        if store.succeed(context.id, &address).await? {
+        if store.succeed(context.id).await? {
             tracing::info!("the coordinator that led was here; nobody waits for it");
         }
         *has_come = true;

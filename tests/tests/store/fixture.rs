@@ -6,7 +6,7 @@ use std::time::Duration;
 use farm_core::publish::{Index, OCI_INDEX};
 use farm_store::builds::record::{BuildRecord, JobResult};
 use farm_store::builds::submit::{NewBuild, Submitted};
-use farm_store::machines::leader::{Epoch, Leadership, Outage};
+use farm_store::machines::leader::{Epoch, Leadership, Outage, Place};
 use farm_store::machines::workers::Registration;
 use farm_store::schema::MigrationLimits;
 use farm_store::sources::snapshots::{NewObject, ObjectKind};
@@ -60,7 +60,8 @@ pub async fn world_in(database: Database) -> World {
     let store = Store::open(database.url(), LIMITS).unwrap();
     store.migrate(MigrationLimits::default(), |_| {}).await.unwrap();
     let coordinator = Uuid::now_v7();
-    store.register_coordinator(coordinator, "test", farm_types::Digest::of(b"secret")).await.unwrap();
+    let place = Place { address: "test", machine: None };
+    store.register_coordinator(coordinator, &place, farm_types::Digest::of(b"secret")).await.unwrap();
     let Leadership::Taken { epoch, .. } = store.lead(coordinator, LEASE, OUTAGE).await.unwrap() else {
         panic!("nobody else leads")
     };

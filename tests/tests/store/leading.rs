@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use farm_store::StoreError;
-use farm_store::machines::leader::{Leadership, Peer};
+use farm_store::machines::leader::{Leadership, Peer, Place};
 use farm_store::machines::workers::{Registration, Sign};
 use farm_types::state::WorkerState;
 use uuid::Uuid;
@@ -11,6 +11,10 @@ use uuid::Uuid;
 use crate::fixture::{LEASE, OUTAGE, PUBLISH, success, world};
 
 const TTL: Duration = Duration::from_secs(2);
+
+fn at<'a>(address: &'a str, machine: Option<&'a str>) -> Place<'a> {
+    Place { address, machine }
+}
 
 #[tokio::test]
 async fn another_coordinator_leads_only_after_the_first_was_silent_and_with_a_higher_epoch() {
@@ -34,20 +38,55 @@ async fn coordinators_know_each_other_while_they_give_signs() {
     let (other, digest) = (Uuid::now_v7(), farm_types::Digest::of(b"another secret"));
     let silence = Duration::from_secs(5);
     assert_eq!(world.store.peers(world.coordinator, silence).await.unwrap(), []);
-    world.store.register_coordinator(other, "http://b:7070", digest).await.unwrap();
+    world.store.register_coordinator(other, &at("http://b:7070", None), digest).await.unwrap();
     let known = world.store.peers(world.coordinator, silence).await.unwrap();
     assert_eq!(known, [Peer { id: other, address: "http://b:7070".to_owned(), token_digest: digest }]);
     world.database.psql("UPDATE farm_clock SET shift = '6 s'");
     assert_eq!(world.store.peers(world.coordinator, silence).await.unwrap(), []);
-    world.store.register_coordinator(other, "http://b:7070", digest).await.unwrap();
+    world.store.register_coordinator(other, &at("http://b:7070", None), digest).await.unwrap();
     assert_eq!(world.store.peers(world.coordinator, silence).await.unwrap(), known);
     world.database.psql("UPDATE farm_clock SET shift = '2 days'");
     world
         .store
-        .register_coordinator(world.coordinator, "test", farm_types::Digest::of(b"secret"))
+        .register_coordinator(world.coordinator, &at("test", None), farm_types::Digest::of(b"secret"))
         .await
         .unwrap();
     assert_eq!(world.store.forget_coordinators().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_leader_is_succeeded_at_once_by_one_at_its_own_place_only() {
+    let world = world().await;
+    let here = at("http://127.0.0.1:7070", Some("machine 1"));
+    // Who leads, who comes, whether that one need not wait.
+    for (leader, next, succeeds) in [
+        (here, here, true),
+        (here, at("http://127.0.0.1:7070", Some("machine 2")), false),
+        (here, at("http://127.0.0.1:7071", Some("machine 1")), false),
+        // One of the version before, or one that doesn't know, says no machine.
+        (at("http://127.0.0.1:7070", None), here, true),
+        (here, at("http://127.0.0.1:7070", None), true),
+        (at("http://127.0.0.1:7071", None), here, false),
+    ] {
+        world.database.psql("UPDATE leader SET expires_at = farm_now()");
+        let [old, new] = [leader, next].map(|place| (Uuid::now_v7(), place));
+        for (id, place) in [old, new] {
+            world
+                .store
+                .register_coordinator(id, &place, farm_types::Digest::of(id.as_bytes()))
+                .await
+                .unwrap();
+            if id == old.0 {
+                let led = world.store.lead(id, LEASE, OUTAGE).await.unwrap();
+                assert!(matches!(led, Leadership::Taken { .. }), "{led:?}");
+                assert!(!world.store.succeed(id).await.unwrap(), "it unseated itself");
+            }
+        }
+        assert_eq!(world.store.succeed(new.0).await.unwrap(), succeeds, "{leader:?} {next:?}");
+        let led = world.store.lead(new.0, LEASE, OUTAGE).await.unwrap();
+        assert_eq!(led != Leadership::Other, succeeds, "{leader:?} {next:?}");
+        world.database.psql("DELETE FROM coordinators WHERE address LIKE 'http://127%'");
+    }
 }
 
 #[tokio::test]

@@ -23,6 +23,15 @@ pub struct Peer {
     pub token_digest: Digest,
 }
 
+/// Where a coordinator is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// Where the others call it.
+    pub address: &'a str,
+    /// What tells its machine from all others; `None` where that can't be known.
+    pub machine: Option<&'a str>,
+}
+
 /// When a time without a leader's sign was an outage of all coordinators, or of the database, and what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
@@ -136,18 +145,22 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the leadership of a coordinator that was at this address, where another one is now: it is gone, and nobody needs
-    /// to wait until its time is over.
+    /// Ends the leadership of a coordinator that was at this address of this machine, where another one is now: it is gone, and
+    /// nobody needs to wait until its time is over. An address is one of this machine's only, as others may have a
+    /// coordinator at their `127.0.0.1:7070`, too; where one doesn't say its machine, the address has to do.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn succeed(&self, coordinator: Uuid, address: &str) -> Result<bool> {
+    pub async fn succeed(&self, coordinator: Uuid) -> Result<bool> {
         let done = sqlx::query!(
             "UPDATE leader SET expires_at = least(expires_at, farm_now())
-             WHERE coordinator_id IN (SELECT id FROM coordinators WHERE address = $2 AND id <> $1)
+             WHERE coordinator_id IN (
+                SELECT before.id FROM coordinators own JOIN coordinators before
+                  ON before.address = own.address AND before.id <> own.id
+                    AND coalesce(before.machine = own.machine, true)
+                WHERE own.id = $1)
                AND expires_at > farm_now()",
-            coordinator,
-            address
+            coordinator
         )
         .execute(&self.vital)
         .await?;
@@ -205,20 +218,26 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// Notes that this coordinator is alive, where the others call it, by what they know it, and its schema.
+    /// Notes that this coordinator is alive, where it is, by what the others know it, and its schema.
     ///
     /// # Errors
     /// [`StoreError::Conflict`]: the database was migrated meanwhile to what this farm may not run into. Else it can't be
     /// reached.
-    pub async fn register_coordinator(&self, id: Uuid, address: &str, token_digest: Digest) -> Result<()> {
+    pub async fn register_coordinator(
+        &self,
+        id: Uuid,
+        place: &Place<'_>,
+        token_digest: Digest,
+    ) -> Result<()> {
         let oldest = sqlx::query_scalar!(
-            r#"INSERT INTO coordinators (id, address, token_digest, runs_schema) VALUES ($1, $2, $3, $4)
+            r#"INSERT INTO coordinators (id, address, token_digest, runs_schema, machine) VALUES ($1, $2, $3, $4, $5)
                ON CONFLICT (id) DO UPDATE SET last_seen = farm_now(), address = EXCLUDED.address
                RETURNING (SELECT oldest FROM schema_compat) AS "oldest!""#,
             id,
-            address,
+            place.address,
             token_digest.as_bytes().as_slice(),
-            crate::fit::<_, i32>(schema::own_schema())?
+            crate::fit::<_, i32>(schema::own_schema())?,
+            place.machine
         )
         .fetch_one(&self.vital)
         .await?;

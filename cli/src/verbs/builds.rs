@@ -4,6 +4,7 @@ use farm_proto::v1::{Build, ListBuildsRequest};
 use serde_json::json;
 
 use super::now_ms;
+use crate::calls::through;
 use crate::config::Setup;
 use crate::connect::Farm;
 use crate::error::{Exit, Result};
@@ -13,15 +14,22 @@ use crate::output::json::{self, BuildJson};
 use crate::output::summary::platform_jobs;
 use crate::output::text::{ago, columns, harmless, span};
 
+/// As many as the farm gives at once.
+const PAGE: u32 = 500;
+
 /// Arguments of `farm builds`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  farm builds\n  farm builds -n 5 --json\n  farm builds --format '{{ id }} {{ state }}'"
+    after_help = "Examples:\n  farm builds\n  farm builds -n 5 --json\n  farm builds --all --format '{{ id }} {{ state }}'"
 )]
 pub struct Args {
-    /// How many to list, at most 500
-    #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500), value_name = "N")]
+    /// How many to list
+    #[arg(short = 'n', long, default_value_t = 20, value_parser = at_least_one, value_name = "N")]
     limit: u32,
+
+    /// List all of them
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
 
     /// Print one JSON object
     #[arg(long, conflicts_with = "format")]
@@ -32,14 +40,18 @@ pub struct Args {
     format: Option<String>,
 }
 
+fn at_least_one(text: &str) -> std::result::Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "write a number from 1 on; --all lists all".to_owned())
+}
+
 /// Lists builds, newest first.
 ///
 /// # Errors
 /// The farm can't be asked.
 pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let farm = Farm::connect(&setup.address).await?;
-    let request = ListBuildsRequest { limit: args.limit, states: Vec::new() };
-    let builds = farm.builds().list_builds(request).await.map_err(|e| farm.error(&e))?.into_inner().builds;
+    let builds = list(&farm, if args.all { u32::MAX } else { args.limit }).await?;
     let mut out = Out::stdout();
     let as_json = || builds.iter().map(|build| BuildJson::new(build, None, &[]));
     if let Some(template) = &args.format {
@@ -53,6 +65,26 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         out.lines(table(&builds, now_ms()));
     }
     Ok(Exit::Done)
+}
+
+/// So many builds, newest first, or as many as there are; page by page.
+async fn list(farm: &Farm, limit: u32) -> Result<Vec<Build>> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut builds: Vec<Build> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let page_size = u32::try_from(limit - builds.len()).map_or(PAGE, |wanted| wanted.min(PAGE));
+        let request = ListBuildsRequest { page_size, page_token, states: Vec::new() };
+        let asked = through(async || farm.builds().list_builds(request.clone()).await).await;
+        let page = asked.map_err(|status| farm.error(&status))?;
+        builds.extend(page.builds);
+        builds.truncate(limit);
+        // A farm from before there were pages gives no token.
+        if page.next_page_token.is_empty() || builds.len() == limit {
+            return Ok(builds);
+        }
+        page_token = page.next_page_token;
+    }
 }
 
 fn table(builds: &[Build], now: i64) -> Vec<String> {

@@ -287,3 +287,101 @@ async fn health_and_reflection_answer() {
     let status = health.check(request).await.unwrap().into_inner().status;
     assert_eq!(status, i32::from(tonic_health::pb::health_check_response::ServingStatus::Serving));
 }
+
+#[tokio::test]
+async fn a_list_of_builds_is_read_page_by_page_while_builds_come_in() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let snapshot = client.upload("FROM scratch").await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(client.submit(&snapshot, &format!("k{n}"), &["linux/amd64"]).await.id);
+    }
+    ids.reverse();
+    let ask = async |page_size, states: &[&str], page_token: &str| {
+        let states = states.iter().map(|state| (*state).to_owned()).collect();
+        let request = v1::ListBuildsRequest { page_size, states, page_token: page_token.to_owned() };
+        client.builds.clone().list_builds(request).await.map(tonic::Response::into_inner)
+    };
+    let mut found = Vec::new();
+    let mut token = String::new();
+    for (n, expected) in [2, 2, 1].into_iter().enumerate() {
+        let page = ask(2, &[], &token).await.unwrap();
+        assert_eq!((page.builds.len(), page.next_page_token.is_empty()), (expected, n == 2));
+        found.extend(page.builds.into_iter().map(|build| build.id));
+        token = page.next_page_token;
+        client.clone().submit(&snapshot, &format!("meanwhile {n}"), &["linux/amd64"]).await;
+    }
+    assert_eq!(found, ids);
+    // The last page may be full.
+    let all = ask(8, &[], "").await.unwrap();
+    assert_eq!((all.builds.len(), all.next_page_token.as_str()), (8, ""));
+
+    // A token holds for its list only.
+    let token = ask(1, &["queued", "failed"], "").await.unwrap().next_page_token;
+    assert_eq!(ask(1, &["failed", "queued"], &token).await.unwrap().builds[0].id, all.builds[1].id);
+    for (states, token) in [(&[][..], token.as_str()), (&["queued", "failed"][..], &token[1..]), (&[], "2")] {
+        let refused = ask(1, states, token).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("next_page_token"), "{}", refused.message());
+    }
+}
+
+#[tokio::test]
+async fn a_list_holds_of_a_spec_what_lists_show() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let asked = v1::BuildSpec {
+        snapshot: Some(client.upload("FROM scratch").await),
+        platforms: vec!["linux/amd64".to_owned()],
+        tags: vec!["localhost:5002/app:1".to_owned()],
+        build_args: [("KEY".to_owned(), "value".repeat(1000))].into(),
+        labels: [("label".to_owned(), "value".to_owned())].into(),
+        ..Default::default()
+    };
+    let request = v1::SubmitBuildRequest { idempotency_key: "k".to_owned(), spec: Some(asked) };
+    let whole = client.builds.submit_build(request).await.unwrap().into_inner().build.unwrap();
+    let listed = client.builds.list_builds(v1::ListBuildsRequest::default()).await.unwrap().into_inner();
+    let (whole_spec, spec) = (whole.spec.unwrap(), listed.builds[0].spec.clone().unwrap());
+    assert_eq!((whole_spec.build_args.len(), whole_spec.labels.len()), (1, 1));
+    let expected = v1::BuildSpec {
+        snapshot: whole_spec.snapshot,
+        platforms: whole_spec.platforms,
+        tags: whole_spec.tags,
+        ..Default::default()
+    };
+    assert_eq!(spec, expected);
+    // All that `farm builds --json` says of it is there.
+    let json = farm.cli(&["builds", "--json"]).json();
+    assert_eq!(json["builds"][0]["requested"]["tags"][0], "localhost:5002/app:1");
+    assert!(json["builds"][0]["snapshot"]["content_key"].as_str().unwrap().starts_with("sha256:"));
+}
+
+#[tokio::test]
+async fn the_command_lists_as_many_builds_as_it_is_told_to() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let snapshot = client.upload("FROM scratch").await;
+    let mut submitters = tokio::task::JoinSet::new();
+    for first in 0..8 {
+        let (mut client, snapshot) = (client.clone(), snapshot.clone());
+        submitters.spawn(async move {
+            for n in (first..501).step_by(8) {
+                client.submit(&snapshot, &format!("k{n}"), &["linux/amd64"]).await;
+            }
+        });
+    }
+    submitters.join_all().await;
+    let listed = |args: &[&str]| {
+        let listed = farm.cli(&[&["builds", "--format", "{{ id }}"], args].concat()).ok();
+        listed.lines().map(ToOwned::to_owned).collect::<Vec<String>>()
+    };
+    let all = listed(&["--all"]);
+    assert_eq!(all.len(), 501);
+    // More than a page, a whole one, and fewer.
+    for limit in [501, 500, 3] {
+        assert_eq!(listed(&["-n", &limit.to_string()]), all[..limit]);
+    }
+    assert_eq!(listed(&[]), all[..20]);
+    assert_eq!(listed(&["-n", "1000"]), all);
+}

@@ -2,6 +2,7 @@
 //! they made for clients.
 
 pub mod outputs;
+mod page;
 pub mod present;
 mod retry;
 pub mod service;

@@ -38,6 +38,20 @@ pub fn build(record: &BuildRecord) -> v1::Build {
     }
 }
 
+/// A build in a list: of its spec only what lists show (`ListBuildsResponse` says what that is).
+pub fn listed(record: &BuildRecord) -> v1::Build {
+    let build = build(record);
+    let spec = build.spec.map(|spec| v1::BuildSpec {
+        snapshot: spec.snapshot,
+        platforms: spec.platforms,
+        tags: spec.tags,
+        run_image: spec.run_image,
+        call: spec.call,
+        ..Default::default()
+    });
+    v1::Build { spec, ..build }
+}
+
 /// What a build that is publishing waits for, if something went wrong.
 fn publish_trouble(record: &BuildRecord) -> Option<&str> {
     if record.state != BuildState::Publishing {

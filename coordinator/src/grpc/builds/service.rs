@@ -15,6 +15,7 @@ use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::page::List;
 use super::{present, retry};
 use crate::context::Context;
 use crate::dockerfile;
@@ -135,16 +136,21 @@ impl BuildService for Builds {
     ) -> Result<Response<v1::ListBuildsResponse>, Status> {
         let principal = self.context.tokens.require(&request, Action::Read)?;
         let request = request.into_inner();
-        let limit = if request.limit == 0 { 50 } else { request.limit.min(500) };
+        let size = if request.page_size == 0 { 50 } else { request.page_size.min(500) };
         let states: Vec<BuildState> = request
             .states
             .iter()
             .map(|state| state.parse())
             .collect::<Result<_, _>>()
             .map_err(status::invalid)?;
-        let records =
-            self.context.store.builds(principal.project, &states, limit).await.map_err(status::store)?;
-        Ok(Response::new(v1::ListBuildsResponse { builds: records.iter().map(present::build).collect() }))
+        let list = List { project: principal.project, states: &states };
+        let before = list.read(&request.page_token).map_err(status::invalid)?;
+        let builds = self.context.store.builds(principal.project, &states, before, size).await;
+        let page = builds.map_err(status::store)?;
+        Ok(Response::new(v1::ListBuildsResponse {
+            builds: page.builds.iter().map(present::listed).collect(),
+            next_page_token: page.next.map(|last| list.token(last)).unwrap_or_default(),
+        }))
     }
 
     async fn watch_build(

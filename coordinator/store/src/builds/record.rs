@@ -9,9 +9,10 @@ use farm_types::{
     ShortId,
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::builds::outputs::OutputRecord;
-use crate::unreadable::tell;
+use crate::unreadable::readable;
 use crate::work::queue::{Slots, waiting};
 use crate::{Result, Store, StoreError, digest, fit, from_json, from_json_opt, state};
 
@@ -189,6 +190,22 @@ pub struct TagRecord {
     pub failure: Option<Failure>,
 }
 
+/// Some of a project's builds, newest first.
+#[derive(Debug)]
+pub struct BuildPage {
+    /// Those that can be read.
+    pub builds: Vec<BuildRecord>,
+    /// The last build that this page looked at, if others follow it: the next page's `before`.
+    pub next: Option<BuildId>,
+}
+
+/// A build's row, whether it can be read or not.
+struct BuildRow {
+    id: BuildId,
+    name: String,
+    record: Result<BuildRecord>,
+}
+
 impl Store {
     /// The build of this short id, with everything.
     ///
@@ -211,8 +228,8 @@ impl Store {
     /// # Errors
     /// There is none.
     pub async fn build_by_id(&self, project: ProjectId, id: BuildId) -> Result<BuildRecord> {
-        let mut build =
-            self.build_rows(project, Some(id), &[], 1).await?.pop().ok_or(StoreError::NotFound("build"))?;
+        let mut rows = self.build_rows(project, Some(id), &[], None, 1).await?;
+        let mut build = rows.pop().ok_or(StoreError::NotFound("build"))?.record?;
         build.jobs = self.job_records(project, build.execution, &build.spec).await?;
         build.publication = self.publication_record(project, id).await?;
         Ok(build)
@@ -268,8 +285,8 @@ impl Store {
         }
     }
 
-    /// The newest builds, without jobs and publication; those in `states` only, unless it is empty. One that can't be read is
-    /// left out, and the log says which.
+    /// A page of the builds, newest first, without jobs and publication: at most `limit` of those that came before the build
+    /// `before`; those in `states` only, unless it is empty. One that can't be read is left out, and the log says which.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -277,9 +294,17 @@ impl Store {
         &self,
         project: ProjectId,
         states: &[BuildState],
+        before: Option<BuildId>,
         limit: u32,
-    ) -> Result<Vec<BuildRecord>> {
-        self.build_rows(project, None, states, limit).await
+    ) -> Result<BuildPage> {
+        // One more says whether there is a next page.
+        let mut rows = self.build_rows(project, None, states, before, i64::from(limit) + 1).await?;
+        let limit = fit(limit)?;
+        let is_last = rows.len() <= limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| !is_last).map(|row| row.id);
+        let builds = rows.into_iter().filter_map(|row| readable("a build", row.name, row.record)).collect();
+        Ok(BuildPage { builds, next })
     }
 
     async fn build_rows(
@@ -287,8 +312,9 @@ impl Store {
         project: ProjectId,
         id: Option<BuildId>,
         states: &[BuildState],
-        limit: u32,
-    ) -> Result<Vec<BuildRecord>> {
+        before: Option<BuildId>,
+        limit: i64,
+    ) -> Result<Vec<BuildRow>> {
         let states: Vec<String> = states.iter().map(ToString::to_string).collect();
         let rows = sqlx::query!(
             r#"SELECT b.id, b.short_id, b.execution_id, b.state, b.spec, b.failure, b.created_by, b.created_at,
@@ -303,23 +329,24 @@ impl Store {
                         AND e.id = b.execution_id AND e.source_wanted_at IS NOT NULL) AS "source_is_wanted!"
              FROM builds b JOIN projects p ON p.id = b.project_id
              WHERE b.project_id = $1 AND ($2::uuid IS NULL OR b.id = $2)
-               AND (cardinality($3::text[]) = 0 OR b.state = ANY($3))
+               AND (cardinality($3::text[]) = 0 OR b.state = ANY($3)) AND b.id < $5
              ORDER BY b.id DESC LIMIT $4"#,
             project.as_uuid(),
             id.map(BuildId::as_uuid),
             &states,
-            i64::from(limit)
+            limit,
+            // Not null for none, so that the index finds the place.
+            before.map_or(Uuid::max(), BuildId::as_uuid)
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut records = Vec::with_capacity(rows.len());
-        for row in rows {
-            let name = row.short_id.clone();
-            let read = || {
+        let rows = rows.into_iter().map(|row| {
+            let (id, name) = (row.id.into(), row.short_id.clone());
+            let record = || {
                 Ok(BuildRecord {
                     project,
                     project_name: row.project_name,
-                    id: row.id.into(),
+                    id,
                     short_id: state(&row.short_id)?,
                     execution: row.execution_id.into(),
                     state: state(&row.state)?,
@@ -337,13 +364,9 @@ impl Store {
                     publication: None,
                 })
             };
-            match (read(), id) {
-                (Ok(record), _) => records.push(record),
-                (Err(error), None) => tell("a build", name, &error),
-                (Err(error), Some(_)) => return Err(error),
-            }
-        }
-        Ok(records)
+            BuildRow { id, name, record: record() }
+        });
+        Ok(rows.collect())
     }
 
     async fn job_records(

@@ -42,6 +42,28 @@ fn builds_that_wait_or_are_submitted_while_it_restarts_are_built() {
 }
 
 #[test]
+fn one_that_was_killed_leads_at_once_when_it_is_back_on_its_machine() {
+    // Nobody could wait for that.
+    let mut farm = farm_tests::farm::Farm::builder().config("[leadership]\nlease_seconds = 300\n").start();
+    let url = farm.database_url().to_owned();
+    let leader = || {
+        let leader = farm_tests::database::psql(
+            &url,
+            "SELECT l.epoch || ' ' || c.machine FROM leader l JOIN coordinators c ON c.id = l.coordinator_id
+             WHERE l.expires_at > farm_now()",
+        );
+        let (epoch, machine) = leader.split_once(' ')?;
+        Some((epoch.parse::<u64>().unwrap(), machine.to_owned()))
+    };
+    let (before, machine) = until("the first one leads", LONG, leader);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert_eq!(machine, kernel.trim());
+    farm.kill_coordinator();
+    farm.start_coordinator();
+    until("the next one leads", LONG, || leader().filter(|(epoch, _)| *epoch > before));
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     let mut farm = small_farm();
     // What it waits for when it stops: a database that doesn't answer.

@@ -61,8 +61,6 @@ fn scale(form: Form) {
         ("cycles_per_second", figures.cycles_per_second),
         ("offer_p50_milliseconds", figures.offer_p50),
         ("offer_p99_milliseconds", figures.offer_p99),
-        ("results_read", figures.per_job.results),
-        ("statements_once", figures.per_job.statements_once()),
         ("statements", figures.per_job.statements),
         ("commits", figures.per_job.commits),
         ("wal_bytes", figures.per_job.wal_bytes),

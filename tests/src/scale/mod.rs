@@ -7,8 +7,8 @@
 //!
 //! Counts are to say something of farm, not of the machine. What farm does by the clock alone (signs of workers and
 //! coordinators, looks that find nothing) is counted first while nothing can run, and then taken off for as long as the
-//! jobs took: a machine that is half as fast doesn't make a job dearer ([`Cost::statements_once`] is part of that). What
-//! remains of the machine: jobs that come in at the same time may share a pass.
+//! jobs took: a machine that is half as fast doesn't make a job dearer. What remains of the machine: jobs that come in, or
+//! end, at the same time may share a pass.
 
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(3);
 /// Nothing has ended for so long: something is wrong.
 const STUCK: Duration = Duration::from_secs(60);
+/// A statement that comes less often than that for each job isn't named.
+const SELDOM: f64 = 0.05;
 /// Builds that are submitted at once.
 const SUBMITTERS: usize = 8;
 
@@ -43,10 +45,12 @@ pub struct Form {
     pub on_disk: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Figures {
     /// For one job, without what farm does by the clock.
     pub per_job: Cost,
+    /// How often each statement was run for one job, with what farm does by the clock; the most frequent first.
+    pub statements: Vec<(f64, String)>,
     /// In a second, while no job can run.
     pub idle: Cost,
     /// From the first job to the last build's end.
@@ -60,24 +64,14 @@ pub struct Figures {
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub statements: f64,
-    /// Of these, reads of a build's results.
-    pub results: f64,
     pub commits: f64,
     pub wal_bytes: f64,
 }
 
 impl Cost {
-    /// The statements, with the results of each build read once. A look at what has to be published reads those of all builds
-    /// that wait for it, up to 32, and there is a look after each build's end: it is the slowness of the machine that says how
-    /// often a build is looked at. (To go when the look asks in one statement.)
-    pub fn statements_once(&self) -> f64 {
-        self.statements - (self.results - 1.0).max(0.0)
-    }
-
     fn between(from: &Reading, to: &Reading) -> Cost {
         Cost {
             statements: to.statements - from.statements,
-            results: to.results - from.results,
             commits: to.commits - from.commits,
             wal_bytes: to.wal_bytes - from.wal_bytes,
         }
@@ -86,7 +80,6 @@ impl Cost {
     fn map(self, other: Cost, change: impl Fn(f64, f64) -> f64) -> Cost {
         Cost {
             statements: change(self.statements, other.statements),
-            results: change(self.results, other.results),
             commits: change(self.commits, other.commits),
             wal_bytes: change(self.wal_bytes, other.wal_bytes),
         }
@@ -116,6 +109,7 @@ pub async fn run(form: Form) -> Figures {
     let begin = server.read();
     tokio::time::sleep(IDLE).await;
     let from = server.read();
+    let statements_before = server.statements();
     let idle = Cost::between(&begin, &from);
     let idle_seconds = (from.at - begin.at).as_secs_f64();
     let idle = idle.map(idle, |count, _| count / idle_seconds);
@@ -156,10 +150,18 @@ pub async fn run(form: Form) -> Figures {
     let all = Cost::between(&from, &to);
     let all = Cost { commits: all.commits - looks, ..all };
     let jobs = count(form.jobs);
+    let mut statements: Vec<(f64, String)> = server
+        .statements()
+        .into_iter()
+        .map(|(text, calls)| ((calls - statements_before.get(&text).unwrap_or(&0.0)) / jobs, text))
+        .filter(|(calls, _)| *calls >= SELDOM)
+        .collect();
+    statements.sort_by(|a, b| b.0.total_cmp(&a.0));
     offers.sort_by(f64::total_cmp);
     Figures {
         per_job: all.map(idle, |all, idle| (all - idle * counted_seconds) / jobs),
         idle,
+        statements,
         seconds,
         cycles_per_second: jobs / seconds,
         offer_p50: part(&offers, 50),

@@ -1,5 +1,6 @@
 //! A Postgres that flushes what it commits, and counts.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -35,14 +36,9 @@ pub struct Server {
 pub struct Reading {
     pub at: Instant,
     pub statements: f64,
-    /// Of these, reads of a build's results ([`RESULTS`]).
-    pub results: f64,
     pub commits: f64,
     pub wal_bytes: f64,
 }
-
-/// How the statement begins that reads the results of one build's jobs.
-const RESULTS: &str = "SELECT j.platform, j.result AS \"result!\"";
 
 impl Server {
     pub fn start(on_disk: bool) -> Server {
@@ -76,22 +72,28 @@ impl Server {
         let row = psql(
             &self.server.url("postgres"),
             &format!(
-                "SELECT s.calls, s.results, d.xact_commit, pg_current_wal_lsn() - '0/0' \
-                 FROM pg_stat_database d, LATERAL (SELECT coalesce(sum(calls), 0) AS calls, \
-                   coalesce(sum(calls) FILTER (WHERE starts_with(query, '{RESULTS}')), 0) AS results \
-                   FROM pg_stat_statements WHERE dbid = d.datid AND userid = 'farm'::regrole) s \
+                "SELECT s.calls, d.xact_commit, pg_current_wal_lsn() - '0/0' \
+                 FROM pg_stat_database d, LATERAL (SELECT coalesce(sum(calls), 0) AS calls FROM pg_stat_statements WHERE dbid = d.datid AND userid = 'farm'::regrole) s \
                  WHERE d.datname = '{name}'"
             ),
         );
         let mut values = row.split('|').map(|value| value.parse::<f64>().unwrap());
         let mut next = || values.next().unwrap();
-        Reading {
-            at: Instant::now(),
-            statements: next(),
-            results: next(),
-            commits: next(),
-            wal_bytes: next(),
+        Reading { at: Instant::now(), statements: next(), commits: next(), wal_bytes: next() }
+    }
+
+    /// Farm's statements, and how often each was run since the server's start.
+    pub fn statements(&self) -> BTreeMap<String, f64> {
+        let rows = psql(
+            &self.server.url("postgres"),
+            "SELECT sum(calls) || ' ' || left(regexp_replace(query, '\\s+', ' ', 'g'), 120) FROM pg_stat_statements \
+             WHERE userid = 'farm'::regrole GROUP BY queryid, query",
+        );
+        let mut statements = BTreeMap::new();
+        for (calls, text) in rows.lines().filter_map(|row| row.split_once(' ')) {
+            *statements.entry(text.to_owned()).or_default() += calls.parse::<f64>().unwrap();
         }
+        statements
     }
 }
 

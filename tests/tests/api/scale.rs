@@ -2,18 +2,21 @@
 
 use farm_tests::scale::{Form, run};
 
-/// A later change may only lower these. Measured were 45 to 50 statements, 9 to 11 commits and 11.4 to 12.4 kB, with 5 to 17
-/// jobs a second on a machine with much else to do; on one that is slower still, what farm does by the clock weighs more.
-const STATEMENTS: f64 = 60.0;
+/// A later change may only lower these. Measured were 42 to 49 statements, 8 to 14 commits and 10.8 to 12.2 kB, at 35 to 75 jobs
+/// a second, with and without three busy loops beside it on two cores. The spread is that of looks at the queue and at what has
+/// to be published, which jobs that come or end together share: 0.6 to 1.7 a job, of three statements each.
+const STATEMENTS: f64 = 54.0;
 const COMMITS: f64 = 15.0;
-const WAL_BYTES: f64 = 15_000.0;
+const WAL_BYTES: f64 = 13_500.0;
 
 #[tokio::test]
 async fn a_job_costs_the_database_no_more_than_before() {
     let figures = run(Form { workers: 100, jobs: 200, on_disk: false }).await;
     let job = figures.per_job;
+    // With each statement: `--success-output final` shows them.
+    println!("{figures:#?}");
     for (what, value, bound) in [
-        ("statements", job.statements_once(), STATEMENTS),
+        ("statements", job.statements, STATEMENTS),
         ("commits", job.commits, COMMITS),
         ("bytes of WAL", job.wal_bytes, WAL_BYTES),
     ] {

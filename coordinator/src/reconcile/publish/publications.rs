@@ -51,10 +51,13 @@ enum Work {
     Recheck(Repository, String),
 }
 
+/// What a task worked on, in which registry, and what came of it.
+type Ended = (Work, String, Result<()>);
+
 /// The tasks under way.
 #[derive(Default)]
 struct UnderWay {
-    tasks: JoinSet<(Work, String, Result<()>)>,
+    tasks: JoinSet<Ended>,
     works: HashSet<Work>,
     registries: HashMap<String, usize>,
     put_off: PutOff<Work>,
@@ -75,10 +78,19 @@ impl UnderWay {
         self.tasks.spawn(async move { (work, registry, task.await) });
     }
 
-    /// Waits for the end of one; for ever when there is none.
+    /// Waits for the end of one, and takes those that have ended by then with it: one look at what is due serves them all. Waits
+    /// for ever when there is none.
     async fn ended(&mut self) {
-        match self.tasks.join_next().await {
-            Some(Ok((work, registry, result))) => {
+        let Some(first) = self.tasks.join_next().await else { return std::future::pending().await };
+        self.note(first);
+        while let Some(next) = self.tasks.try_join_next() {
+            self.note(next);
+        }
+    }
+
+    fn note(&mut self, ended: std::result::Result<Ended, tokio::task::JoinError>) {
+        match ended {
+            Ok((work, registry, result)) => {
                 self.works.remove(&work);
                 if let Some(busy) = self.registries.get_mut(&registry) {
                     *busy = busy.saturating_sub(1);
@@ -93,12 +105,11 @@ impl UnderWay {
                     }
                 }
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 // A panic lost its key: all are looked at anew.
                 tracing::error!(%error, "a publishing task died");
                 *self = Self { put_off: std::mem::take(&mut self.put_off), ..Self::default() };
             }
-            None => std::future::pending().await,
         }
     }
 }

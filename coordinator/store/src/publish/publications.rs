@@ -13,8 +13,9 @@ use uuid::Uuid;
 
 use crate::builds::record::JobResult;
 use crate::machines::leader::{Epoch, hold_epoch};
+use crate::pool::Pool;
 use crate::unreadable::readable;
-use crate::work::decide::{build_event, results};
+use crate::work::decide::build_event;
 use crate::{Result, Store, StoreError, Tx, fit, from_json, state, to_json};
 
 /// What can't be read is looked at again after this.
@@ -33,7 +34,7 @@ pub struct DueMerge {
     pub execution: ExecutionId,
     /// What it asked for.
     pub spec: BuildSpec,
-    /// Per platform: the attempt and what it pushed.
+    /// Per platform: the attempt and what it pushed. Not read of a build that is published nowhere.
     pub results: Vec<(Platform, Uuid, JobResult)>,
     /// How often it was tried.
     pub tries: u32,
@@ -45,7 +46,6 @@ impl Store {
     /// # Errors
     /// The database can't be reached.
     pub async fn due_merges(&self, limit: i64) -> Result<Vec<DueMerge>> {
-        let mut tx = self.begin().await?;
         let rows = sqlx::query!(
             "SELECT project_id, id, short_id, execution_id, spec, publish_tries FROM (
                 SELECT b.*, row_number() OVER (
@@ -56,19 +56,30 @@ impl Store {
              WHERE place <= $1 ORDER BY publish_due",
             limit
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&self.pool)
         .await?;
         let (mut due, mut odd) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in rows {
             let (project, execution) = (row.project_id.into(), row.execution_id.into());
-            let results = results(&mut tx, project, execution).await;
+            let spec = from_json::<BuildSpec>(row.spec);
+            // Of one that is published nowhere nobody wants to know them: it just ends.
+            let results = match &spec {
+                Ok(spec) if !spec.repositories().is_empty() => {
+                    match results(&self.pool, project, execution).await {
+                        // No fault of the row's.
+                        Err(error) if error.is_transient() => return Err(error),
+                        read => read,
+                    }
+                }
+                _ => Ok(Vec::new()),
+            };
             let read = || {
                 Ok(DueMerge {
                     project,
                     build: row.id.into(),
                     short_id: state(&row.short_id)?,
                     execution,
-                    spec: from_json(row.spec)?,
+                    spec: spec?,
                     results: results?,
                     tries: fit(row.publish_tries)?,
                 })
@@ -86,10 +97,9 @@ impl Store {
                 &odd,
                 ODD_AGAIN_SECONDS
             )
-            .execute(&mut *tx)
+            .execute(&self.pool)
             .await?;
         }
-        tx.commit().await?;
         Ok(due)
     }
 
@@ -319,4 +329,24 @@ async fn end_build(tx: &mut Tx, project: ProjectId, build: BuildId, failure: Opt
         return Err(StoreError::Stale("the build is not publishing any more"));
     }
     build_event(tx, project, build.as_uuid(), transition.word()).await
+}
+
+/// The result of every job of an execution, by platform.
+async fn results(
+    pool: &Pool,
+    project: ProjectId,
+    execution: ExecutionId,
+) -> Result<Vec<(Platform, Uuid, JobResult)>> {
+    let rows = sqlx::query!(
+        r#"SELECT j.platform, j.result AS "result!",
+                  (SELECT a.id FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = coalesce(j.taken_from, j.id)
+                   AND a.state = 'succeeded') AS "attempt!"
+           FROM jobs j WHERE j.project_id = $1 AND j.execution_id = $2 AND j.kind = 'build'
+             AND j.state = 'succeeded' ORDER BY j.platform"#,
+        project.as_uuid(),
+        execution.as_uuid()
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(|row| Ok((state(&row.platform)?, row.attempt, from_json(row.result)?))).collect()
 }

@@ -9,10 +9,9 @@ use farm_core::work::waiting::Waiting;
 use farm_types::state::{BuildState, ExecutionState, JobState};
 use farm_types::{Cause, ExecutionId, Failure, FailureCode, ProjectId};
 
-use crate::builds::record::JobResult;
 use crate::work::attempts::{Place, event};
 use crate::work::lease::free_slots;
-use crate::{Result, StoreError, Tx, from_json, from_json_opt, state, to_json};
+use crate::{Result, StoreError, Tx, from_json_opt, state, to_json};
 
 /// How long a publication may take from the last platform's end.
 #[derive(Debug, Clone, Copy)]
@@ -266,24 +265,4 @@ pub(crate) fn queue_deadline(waiting: Option<Waiting>, platform: &str) -> Failur
         FailureCode::QueueDeadline,
         format!("{platform} waited until the queue deadline: {why}"),
     )
-}
-
-/// The result of every job of an execution, by platform.
-pub(crate) async fn results(
-    tx: &mut Tx,
-    project: ProjectId,
-    execution: ExecutionId,
-) -> Result<Vec<(farm_types::Platform, uuid::Uuid, JobResult)>> {
-    let rows = sqlx::query!(
-        r#"SELECT j.platform, j.result AS "result!",
-                  (SELECT a.id FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = coalesce(j.taken_from, j.id)
-                   AND a.state = 'succeeded') AS "attempt!"
-           FROM jobs j WHERE j.project_id = $1 AND j.execution_id = $2 AND j.kind = 'build'
-             AND j.state = 'succeeded' ORDER BY j.platform"#,
-        project.as_uuid(),
-        execution.as_uuid()
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    rows.into_iter().map(|row| Ok((state(&row.platform)?, row.attempt, from_json(row.result)?))).collect()
 }

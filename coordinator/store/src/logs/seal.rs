@@ -69,20 +69,27 @@ impl Store {
     }
 
     /// Attempts with chunks that are to be sealed: they have ended, and all builds that wanted them are final for
-    /// `settled`. The oldest first.
+    /// `settled`; without those that are put off. The oldest first.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn unsealed(&self, settled: Duration, limit: i64) -> Result<Vec<Unsealed>> {
+    pub async fn unsealed(
+        &self,
+        settled: Duration,
+        put_off: &[AttemptId],
+        limit: i64,
+    ) -> Result<Vec<Unsealed>> {
         let rows = sqlx::query!(
             "SELECT a.project_id, a.id, a.sealed_seq FROM attempts a
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
-             WHERE a.log_open AND a.finished_at <= farm_now() - make_interval(secs => $1) AND NOT EXISTS (
+             WHERE a.log_open AND a.finished_at <= farm_now() - make_interval(secs => $1) AND a.id <> ALL($3)
+               AND NOT EXISTS (
                 SELECT FROM builds b WHERE b.project_id = j.project_id AND b.execution_id = j.execution_id
                 AND (b.finished_at IS NULL OR b.finished_at > farm_now() - make_interval(secs => $1)))
              ORDER BY a.finished_at, a.id LIMIT $2",
             settled.as_secs_f64(),
-            limit
+            limit,
+            &put_off.iter().map(|id| id.as_uuid()).collect::<Vec<_>>()
         )
         .fetch_all(&self.pool)
         .await?;

@@ -250,5 +250,5 @@ pub(crate) async fn hold_epoch(tx: &mut crate::Tx, epoch: Epoch) -> Result<()> {
     )
     .fetch_optional(&mut **tx)
     .await?;
-    held.map(drop).ok_or(StoreError::Stale("this coordinator leads no more"))
+    held.map(drop).ok_or(StoreError::NotLeading)
 }

@@ -150,7 +150,7 @@ impl Store {
     async fn health_records(&self) -> Result<Vec<Record>> {
         let window = WINDOW.as_seconds_f64();
         let failures = sqlx::query!(
-            r#"SELECT worker_id, job_id, finished_at AS "finished_at!", failure ->> 'code' AS "code!",
+            r#"SELECT worker_id, job_id, finished_at AS "finished_at!", coalesce(failure ->> 'code', '') AS "code!",
                       self_check
                FROM attempts WHERE state IN ('failed', 'lost') AND failure ->> 'cause' = 'infrastructure'
                  AND finished_at > farm_now() - make_interval(secs => $1)"#,

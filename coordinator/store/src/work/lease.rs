@@ -164,8 +164,8 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT a.worker_id, a.project_id, p.name AS project_name, a.id, a.lease_token, a.number, a.support,
                       j.platform, j.runs, e.spec,
-                      (SELECT b.short_id FROM builds b WHERE b.project_id = e.project_id
-                       AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1) AS "short_id!",
+                      coalesce((SELECT b.short_id FROM builds b WHERE b.project_id = e.project_id
+                       AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1), '') AS "short_id!",
                       ARRAY(SELECT r.name FROM snapshot_roots r WHERE r.project_id = e.project_id
                             AND r.tree_id = e.tree_id ORDER BY r.name) AS "roots!"
                FROM workers w

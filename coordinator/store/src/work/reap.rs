@@ -51,7 +51,7 @@ impl Store {
             match self.reap_one(epoch, &place, row.id, publish, jitter).await {
                 Ok(true) => reaped += 1,
                 Ok(false) => {}
-                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 // One that can't be ended must not keep the others alive.
                 Err(error) => tell("an attempt that is over", row.id, &error),
             }
@@ -156,7 +156,7 @@ impl Store {
             match self.end_overdue_queue(epoch, &place, waiting(row.waits, row.waiting), &row.platform).await
             {
                 Ok(done) => ended += usize::from(done),
-                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 // It goes on waiting; the others must not.
                 Err(error) => tell("a job that waited too long", row.id, &error),
             }
@@ -211,7 +211,7 @@ impl Store {
         for row in due {
             match self.end_overdue_build(epoch, row.project_id.into(), row.execution_id.into()).await {
                 Ok(done) => ended += usize::from(done),
-                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 Err(error) => tell("an execution whose time is up", row.execution_id, &error),
             }
         }
@@ -266,7 +266,7 @@ impl Store {
             match self.end_overdue_publication(epoch, row.project_id, row.id).await {
                 Ok(true) => ended += 1,
                 Ok(false) => {}
-                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 // One that can't be ended must not keep the others alive.
                 Err(error) => tracing::warn!(build = %row.id, %error, "a publication could not be ended"),
             }

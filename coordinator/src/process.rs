@@ -82,7 +82,8 @@ async fn start(config: Config) -> anyhow::Result<()> {
     .await
 }
 
-fn told(service_manager: std::io::Result<()>) {
+/// Logs what a service manager couldn't be told.
+pub(crate) fn told(service_manager: std::io::Result<()>) {
     if let Err(error) = service_manager {
         tracing::warn!(%error, "the service manager in NOTIFY_SOCKET can't be told");
     }

@@ -25,7 +25,10 @@ pub fn store(error: StoreError) -> Status {
         StoreError::Conflict(why) => Status::already_exists(why),
         StoreError::Corrupt(why) => {
             tracing::error!(%why, "the database holds what it must not");
-            Status::internal("the farm made a mistake; its coordinator's log has the details")
+            Status::internal(
+                "what the farm's database holds of this can't be read: a bug, or somebody changed it; the coordinator's log \
+                 says what it is",
+            )
         }
     }
 }

@@ -60,7 +60,7 @@ pub(super) type Grants = std::collections::HashMap<(String, bool), Option<String
 
 impl Registries {
     /// Makes a request; `None` when what it is about isn't there. A refused login is tried once more with a new token: a
-    /// registry may forget tokens before their time.
+    /// registry may forget tokens before their time. All of it has one limit of time.
     ///
     /// # Errors
     /// The registry refuses, can't be reached, doesn't end its answer in time, or says too much.
@@ -69,10 +69,10 @@ impl Registries {
         repository: &Repository,
         asked: &Asked<'_>,
     ) -> Result<Option<Answer>, RegistryError> {
-        self.learn(repository, "latest").await?;
+        let deadline = Instant::now() + self.timeout;
+        self.learn(repository, deadline).await?;
         let key = (repository.to_string(), asked.method == Method::PUT);
         for is_last in [false, true] {
-            let deadline = Instant::now() + self.timeout;
             let granted = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
             let token = match granted {
                 Some(token) => token,
@@ -101,7 +101,7 @@ impl Registries {
         key: &(String, bool),
         deadline: Instant,
     ) -> Result<Option<String>, RegistryError> {
-        let call = self.prepare(repository, "latest")?;
+        let call = self.prepare(repository)?;
         let operation = if key.1 { RegistryOperation::Push } else { RegistryOperation::Pull };
         let asked = call.client.auth(&call.reference, &call.auth, operation);
         let Ok(answered) = timeout_at(deadline, asked).await else {

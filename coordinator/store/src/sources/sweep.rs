@@ -11,7 +11,8 @@ use farm_types::{Digest, ProjectId};
 use uuid::Uuid;
 
 use crate::logs::seal::BlobKind;
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
+use crate::pool::Session;
 use crate::sources::snapshots::ObjectKind;
 use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, digest};
@@ -63,8 +64,7 @@ impl Store {
     pub async fn forget_uploads(&self, epoch: Epoch, grace: Duration, batch: i64) -> Result<u64> {
         let mut sessions = 0;
         loop {
-            let mut tx = self.begin().await?;
-            hold_epoch(&mut tx, epoch).await?;
+            let mut tx = self.begin_leading(epoch).await?;
             let pins = sqlx::query!(
                 "DELETE FROM upload_pins WHERE (project_id, upload_id, digest) IN (
                     SELECT p.project_id, p.upload_id, p.digest FROM uploads u
@@ -148,8 +148,7 @@ impl Store {
         objects: &[Digest],
     ) -> Result<Removal> {
         let digests: Vec<Vec<u8>> = objects.iter().map(|d| d.as_bytes().to_vec()).collect();
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         // In the order in which an answer locks them.
         sqlx::query!(
             "SELECT digest FROM objects WHERE project_id = $1 AND digest = ANY($2) ORDER BY digest FOR UPDATE",
@@ -196,8 +195,7 @@ impl Store {
     /// Another coordinator leads.
     pub async fn doom_unneeded(&self, epoch: Epoch, grace: Duration, limit: i64) -> Result<usize> {
         loop {
-            let mut tx = self.begin().await?;
-            hold_epoch(&mut tx, epoch).await?;
+            let mut tx = self.begin_leading(epoch).await?;
             let looked_at = sqlx::query!(
                 r#"SELECT project_id, id, farm_blob_needed(project_id, id) AS "needed!" FROM blobs
                    WHERE NOT settled AND created_at < farm_now() - make_interval(secs => $1)
@@ -287,7 +285,7 @@ impl ObjectKind {
 }
 
 /// Dooms those of these blobs that no row needs. Answers how many.
-pub(crate) async fn doom(tx: &mut crate::Tx, projects: &[Uuid], blobs: &[Uuid]) -> Result<usize> {
+pub(crate) async fn doom(tx: &mut Session, projects: &[Uuid], blobs: &[Uuid]) -> Result<usize> {
     let doomed = sqlx::query_scalar!(
         "WITH gone AS (
             DELETE FROM blobs b USING unnest($1::uuid[], $2::uuid[]) AS named (project_id, id)
@@ -297,7 +295,7 @@ pub(crate) async fn doom(tx: &mut crate::Tx, projects: &[Uuid], blobs: &[Uuid]) 
         projects,
         blobs
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut *tx)
     .await?;
     Ok(doomed.len())
 }

@@ -17,6 +17,7 @@ pub mod principal;
 pub mod process;
 pub mod reconcile;
 pub mod registry;
+mod service_manager;
 
 use std::sync::Arc;
 use std::time::Duration;

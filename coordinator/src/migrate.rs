@@ -84,7 +84,7 @@ fn log(progress: Progress<'_>) {
         }
         Progress::Done(..) => Ok(()),
     };
-    crate::process::told(told);
+    crate::service_manager::told(told);
     match progress {
         Progress::Waits => tracing::info!("another one migrates the database; waiting for it"),
         Progress::Begins(step) => tracing::info!(migration = %step, "migration begins"),

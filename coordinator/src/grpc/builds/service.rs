@@ -99,7 +99,8 @@ impl BuildService for Builds {
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
-        let runs = dockerfile::runs(&self.context, principal.project, &spec).await.map_err(status::store)?;
+        let runs =
+            dockerfile::runs(&self.context, principal.project, &spec).await.map_err(status::dockerfile)?;
         let new = NewBuild {
             project: principal.project,
             idempotency_key: request.idempotency_key,

@@ -84,8 +84,9 @@ impl UnderWay {
                     *busy = busy.saturating_sub(1);
                 }
                 match result {
-                    // What was superseded is somebody else's now.
-                    Ok(()) | Err(StoreError::Stale(_)) => self.put_off.forget(&work),
+                    Ok(()) => self.put_off.forget(&work),
+                    // Somebody else has done it, or does it now.
+                    Err(error) if error.is_superseded() => self.put_off.forget(&work),
                     // Whatever it is: what could not be written down is remembered here, or it would begin anew at once.
                     Err(error) => {
                         let (tries, wait) = self.put_off.failed(work.clone(), Instant::now());
@@ -216,7 +217,7 @@ async fn recheck_one(context: &Context, epoch: Epoch, due: &Recheck, locks: &Tag
             context.store.rechecked(epoch, due, false, Some(after), after).await
         }
     };
-    if matches!(noted, Err(StoreError::Stale(_))) {
+    if noted.as_ref().is_err_and(StoreError::is_superseded) {
         // What was put back may have become the older one meanwhile.
         let tags = [due.tag.clone()];
         context.store.ask_recheck(due.project, repository, &tags, due.order_key, due.digest).await?;
@@ -302,7 +303,7 @@ async fn merge_one(context: &Context, epoch: Epoch, due: &DueMerge) -> Result<()
 /// Brings one destination as far as it goes.
 async fn put_one(context: &Context, epoch: Epoch, due: &DueDestination, locks: &TagLocks) -> Result<()> {
     let ended = put_and_note(context, epoch, due, locks).await;
-    if matches!(ended, Err(StoreError::Stale(_))) {
+    if ended.as_ref().is_err_and(StoreError::is_superseded) {
         // This process may have been stopped for long and put something only now: who leads looks at those tags.
         let (repository, tags) = (&due.repository, &due.tags);
         context.store.ask_recheck(due.project, repository, tags, due.order_key, due.index_digest).await?;

@@ -21,7 +21,7 @@ use tonic::codegen::{Service, http};
 /// What a coordinator needs for its database and a little more; and with what is before a call, a command into silence ends
 /// within 30 s.
 const USUAL: Duration = Duration::from_secs(25);
-/// For what asks registries, or looks at the whole of a source.
+/// For what asks registries.
 const LONG: Duration = Duration::from_secs(90);
 
 /// The limits of calls.
@@ -41,7 +41,7 @@ impl Limits {
     fn of(self, method: &str) -> Option<Duration> {
         match method {
             "WatchBuild" | "FetchOutput" | "UploadObjects" => None,
-            "InspectImage" | "RetryBuild" | "FinishUpload" => Some(self.long),
+            "InspectImage" | "RetryBuild" => Some(self.long),
             _ => Some(self.usual),
         }
     }
@@ -190,6 +190,7 @@ mod tests {
         for (method, limit) in [
             ("OpenUpload", Some(USUAL)),
             ("FindMissing", Some(USUAL)),
+            ("FinishUpload", Some(USUAL)),
             ("SubmitBuild", Some(USUAL)),
             ("RetryBuild", Some(LONG)),
             ("InspectImage", Some(LONG)),

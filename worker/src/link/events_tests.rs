@@ -91,7 +91,7 @@ async fn a_coordinator_that_restarts_gets_the_rest() {
 async fn what_is_taken_and_never_answered_goes_out_again_on_a_new_stream() {
     let fake = Fake::start().await;
     fake.with(|script| script.hold_acks = true);
-    let bounds = (MOST_UNACKED, Waits::new(Duration::from_millis(100), Duration::from_millis(100)));
+    let bounds = (MOST_UNACKED, Waits::new(Duration::from_millis(100), Duration::from_secs(10)));
     let events = Events::open_within(fake.client(), lease(), LogLimit::default(), bounds, || {});
     events.sender().send(numbered(0)).await.unwrap();
     // Connection and coordinator live: nothing but the silence says that the stream is lost.

@@ -68,7 +68,7 @@ async fn what_is_taken_and_never_answered_goes_out_again_on_a_new_stream() {
     fake.with(|script| script.hold_acks = true);
     let (sink, parts) = mpsc::channel(QUEUE);
     let mut sender = Sender::new(fake.client(), lease(), 0, u64::MAX, parts);
-    sender.silence = Silence::new(Waits::new(Duration::from_millis(200), Duration::from_millis(200)));
+    sender.silence = Silence::new(Waits::new(Duration::from_millis(200), Duration::from_secs(10)));
     let sending = tokio::spawn(sender.run());
     let whole = content(10 << 20);
     let feeding = tokio::spawn(feed(Output { export: export(), sink }, whole.clone(), true));

@@ -4,6 +4,7 @@
 //! told after all its events are stored (or can't be), and kept on disk before it is told; a lost lease is
 //! told nothing.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,6 +140,7 @@ impl Runner {
         let (outputs, sending) = outputs::send(&self.client, lease, &order.spec.exports, order.output_bytes);
         let mut sending = Box::pin(sending);
         let (told, pulse, passing) = progress::listen(events.clone());
+        let registries = order.registry_hosts();
         let solving = async {
             let solve = Solve { outputs, ..order.into_solve(roots) };
             let solve = ready.engine.solve(solve, told, stop.clone());
@@ -149,8 +151,8 @@ impl Runner {
             true => trial(&ready).await.map_err(|failed| failed.message),
             false => ready.engine.health().await.map_err(|error| error.to_string()),
         };
-        let (mut solving, mut stalled) =
-            (Box::pin(solving), Box::pin(progress::stalled(pulse, limit, events.clone(), asks)));
+        let stalled = progress::stalled(pulse, limit, &registries, events.clone(), asks);
+        let (mut solving, mut stalled) = (Box::pin(solving), Box::pin(stalled));
         // Whoever is dropped here is the solve, which ends it in the engine.
         let (solved, sent) = tokio::select! {
             solved = &mut solving => (solved, None),
@@ -393,6 +395,12 @@ impl TryFrom<v1::Offered> for Order {
 }
 
 impl Order {
+    /// Where it is pushed to, for people.
+    fn registry_hosts(&self) -> String {
+        let hosts: BTreeSet<String> = self.repositories.iter().map(|to| to.host().to_string()).collect();
+        hosts.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
     fn into_solve(self, roots: Roots) -> Solve {
         let export = (!self.repositories.is_empty()).then(|| Export {
             plain_http: self.repositories.iter().any(|repository| self.is_plain(repository)),

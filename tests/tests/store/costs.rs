@@ -91,7 +91,9 @@ async fn what_a_pass_looks_for_is_found_by_an_index() {
         let scans = explained.lines().filter(|line| line.contains("Seq Scan"));
         let of_history: Vec<&str> = scans
             .filter(|line| {
-                !["farm_clock", "uploads", "projects", "attempts"].iter().any(|small| line.contains(small))
+                !["farm_clock", "uploads", "upload_pins", "projects", "attempts"]
+                    .iter()
+                    .any(|small| line.contains(small))
             })
             .collect();
         assert!(of_history.is_empty(), "{words:?}: {of_history:?}\n{explained}");

@@ -2,7 +2,8 @@
 //!
 //! Events become numbered chunks. A chunk is dropped when it was acknowledged; after an outage all that was
 //! not is sent again, under the same numbers, so that nothing is lost and nothing stands twice. What waits
-//! is bounded: beyond [`MOST_UNACKED`] no further event is taken, and the solve waits.
+//! is bounded: beyond [`MOST_UNACKED`] no further event is taken, and the solve waits. A stream on which a chunk
+//! stays unanswered ([`ANSWER_WITHIN`]) is lost, too.
 //!
 //! Invariant: chunk N+1 is never sent before chunk N on the same stream.
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farm_proto::v1::{AttemptEvent, SendEventsRequest, SendEventsResponse};
-use farm_types::Backoff;
+use farm_types::{Backoff, Waits};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use tonic::Status;
 
 use super::chunks::Chunker;
 use super::limit::LogLimit;
-use super::line::{Incoming, Line, at, next_answer, room};
+use super::line::{ANSWER_WITHIN, Incoming, Line, Silence, at, next_answer, room};
 use super::{Client, Refusal, WAITS};
 use crate::desk::Lease;
 
@@ -62,14 +63,14 @@ impl Events {
         limit: LogLimit,
         superseded: impl FnOnce() + Send + 'static,
     ) -> Self {
-        Self::open_within(client, lease, limit, MOST_UNACKED, superseded)
+        Self::open_within(client, lease, limit, (MOST_UNACKED, ANSWER_WITHIN), superseded)
     }
 
     fn open_within(
         client: Client,
         lease: Lease,
         limit: LogLimit,
-        most_unacked: usize,
+        (most_unacked, answer_within): (usize, Waits),
         superseded: impl FnOnce() + Send + 'static,
     ) -> Self {
         let (sender, events) = mpsc::channel(QUEUE);
@@ -87,6 +88,7 @@ impl Events {
             next_seq: 1,
             sent_seq: 0,
             line: None,
+            silence: Silence::new(answer_within),
             backoff: Backoff::new(WAITS),
             retry_at: None,
             refused_since: None,
@@ -139,6 +141,7 @@ struct Pump {
     /// The highest number that was sent on this line.
     sent_seq: u64,
     line: Option<Line<SendEventsRequest, SendEventsResponse>>,
+    silence: Silence,
     backoff: Backoff,
     retry_at: Option<Instant>,
     /// Since when the coordinator has answered with nothing but refusals.
@@ -152,6 +155,8 @@ enum Woken {
     Room,
     Answer(Result<Option<SendEventsResponse>, Status>),
     Retry,
+    /// No answer came for too long.
+    Silence,
 }
 
 impl Pump {
@@ -181,6 +186,10 @@ impl Pump {
                 Woken::Flush => self.flush(),
                 Woken::Room => self.send(),
                 Woken::Retry => self.retry_at = None,
+                Woken::Silence => {
+                    tracing::warn!(attempt = %self.lease.attempt, "the coordinator does not answer events; sending them anew");
+                    self.lost();
+                }
                 Woken::Answer(Ok(Some(answer))) => self.acknowledge(answer.acked_seq),
                 Woken::Answer(Ok(None)) => self.lost(),
                 Woken::Answer(Err(status)) => match Refusal::of(&status) {
@@ -214,6 +223,7 @@ impl Pump {
         tokio::select! {
             answer = next_answer(incoming) => Woken::Answer(answer),
             () = at(self.retry_at) => Woken::Retry,
+            () = at(self.silence.over_at()) => Woken::Silence,
             () = room(outgoing), if unsent => Woken::Room,
             event = self.events.recv(), if wants_event => Woken::Event(event),
             () = at(self.flush_at) => Woken::Flush,
@@ -231,6 +241,7 @@ impl Pump {
 
     fn lost(&mut self) {
         self.line = None;
+        self.silence.lost();
         self.retry_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
     }
 
@@ -261,6 +272,7 @@ impl Pump {
         // When it is full after all, there is another chance; when it is closed, the answer says why.
         if line.outgoing.try_send(request).is_ok() {
             self.sent_seq = seq;
+            self.silence.sent();
         }
     }
 
@@ -274,6 +286,7 @@ impl Pump {
         }
         // It may know more than this line was sent: an earlier acknowledgement got lost.
         self.sent_seq = self.sent_seq.max(acked.min(self.next_seq - 1));
+        self.silence.answered(self.unacked.front().is_some_and(|(seq, _)| *seq <= self.sent_seq));
     }
 }
 

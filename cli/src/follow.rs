@@ -11,7 +11,7 @@ use farm_types::Backoff;
 use farm_types::state::BuildState;
 use tonic::Status;
 
-use crate::connect::{Farm, WAITS};
+use crate::connect::{Client, WAITS};
 use crate::error::{Error, Result, is_connection, status_in_short};
 
 /// A farm that is away for that long is given up; the build may well go on.
@@ -42,7 +42,7 @@ pub fn is_final(build: &Build) -> bool {
 /// # Errors
 /// There is no such build, the farm refuses, or it was away for ten minutes.
 pub async fn follow(
-    farm: &Farm,
+    client: &Client,
     id: &str,
     to_the_end: bool,
     pause: impl AsyncFn(Duration),
@@ -73,19 +73,19 @@ pub async fn follow(
                 None => {}
             }
         };
-        let ended = watch(farm, request, &mut heard).await;
+        let ended = watch(client, request, &mut heard).await;
         let why = match ended {
             Ok(()) if !to_the_end || last.as_ref().is_some_and(is_final) => return Ok(last),
             // A coordinator that drains ends its streams.
             Ok(()) => "the farm ended the connection".to_owned(),
             Err(status) if is_connection(&status) => status_in_short(&status),
-            Err(status) => return Err(farm.error(&status)),
+            Err(status) => return Err(client.error(&status)),
         };
         if away >= GIVE_UP {
             return Err(Error::Farm(format!(
                 "the farm at {} has been away for 10 minutes ({why}). The build goes on when the farm is back; then: \
                  farm logs {id} -f",
-                farm.url()
+                client.url()
             )));
         }
         // One connection that ends isn't news: another coordinator, or the same, may be there at once.
@@ -99,11 +99,11 @@ pub async fn follow(
 }
 
 async fn watch(
-    farm: &Farm,
+    client: &Client,
     request: WatchBuildRequest,
     heard: &mut impl FnMut(farm_proto::v1::WatchBuildResponse),
 ) -> Result<(), Status> {
-    let mut stream = farm.builds().watch_build(request).await?.into_inner();
+    let mut stream = client.builds().watch_build(request).await?.into_inner();
     while let Some(response) = stream.message().await? {
         heard(response);
     }

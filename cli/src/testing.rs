@@ -9,10 +9,10 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::server::Router;
 use tonic::transport::{Endpoint, Uri};
 
-use crate::connect::{Farm, bearer};
+use crate::connect::{Client, bearer};
 
 /// Serves these services and connects to them. A connection that breaks is made anew on the next call.
-pub async fn farm(router: Router) -> Farm {
+pub async fn client(router: Router) -> Client {
     let (sender, receiver) = mpsc::unbounded_channel::<DuplexStream>();
     let incoming = UnboundedReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);
     tokio::spawn(async move { router.serve_with_incoming(incoming).await });
@@ -25,5 +25,5 @@ pub async fn farm(router: Router) -> Farm {
         }
     });
     let channel = Endpoint::from_static("http://farm.test").connect_with_connector(connector).await.unwrap();
-    Farm::over(channel, bearer("t0ken", "the test").unwrap_or_else(|e| panic!("{e}")), "http://farm.test")
+    Client::over(channel, bearer("t0ken", "the test").unwrap_or_else(|e| panic!("{e}")), "http://farm.test")
 }

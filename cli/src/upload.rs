@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use crate::connect::{Farm, PATIENCE};
+use crate::connect::{Client, PATIENCE};
 use crate::context::{ContextError, Object, Source, open_file};
 use crate::error::{Error, Result, is_connection};
 
@@ -130,7 +130,7 @@ impl From<Error> for Broken {
 /// A file has changed since it was hashed ([`Error::Usage`]), the farm refuses, or the connection broke
 /// too often.
 pub async fn upload(
-    farm: &Farm,
+    client: &Client,
     source: &Arc<Source>,
     pause: impl AsyncFn(Duration),
     sending: &Arc<Sending>,
@@ -141,7 +141,7 @@ pub async fn upload(
     let mut failing: Option<Instant> = None;
     for session in 1.. {
         let (before, mut since) = (sending.sent.load(Ordering::Relaxed), Instant::now());
-        let ended = one_session(farm, source, &mut new_files, &mut sent_bytes, sending).await;
+        let ended = one_session(client, source, &mut new_files, &mut sent_bytes, sending).await;
         // It got on.
         if sending.sent.load(Ordering::Relaxed) > before {
             (failing, since) = (None, Instant::now());
@@ -168,7 +168,7 @@ pub async fn upload(
                 pause(wait).await;
                 wait *= 2;
             }
-            Err(Broken::Status(status)) => return Err(farm.error(&status)),
+            Err(Broken::Status(status)) => return Err(client.error(&status)),
         }
     }
     Err(Error::Farm("the upload did not end".to_owned()))
@@ -176,24 +176,24 @@ pub async fn upload(
 
 /// One session from its opening to its end; answers its id.
 async fn one_session(
-    farm: &Farm,
+    client: &Client,
     source: &Arc<Source>,
     new_files: &mut usize,
     sent_bytes: &mut u64,
     sending: &Arc<Sending>,
 ) -> Result<String, Broken> {
-    let mut client = farm.snapshots();
+    let mut snapshots = client.snapshots();
     let roots: Vec<SnapshotRoot> = source
         .roots
         .iter()
         .map(|(name, (tree, _))| SnapshotRoot { name: name.clone(), tree: raw(tree) })
         .collect();
-    let session = client.open_upload(OpenUploadRequest { roots: roots.clone() }).await?.into_inner();
+    let session = snapshots.open_upload(OpenUploadRequest { roots: roots.clone() }).await?.into_inner();
     if let Some(named) = session.snapshot {
         check_names(source, &named)?;
         return Ok(session.upload_id);
     }
-    let missing = find_missing(farm, source, &session.upload_id, session.missing).await?;
+    let missing = find_missing(client, source, &session.upload_id, session.missing).await?;
     check_sizes(source, &missing, session.max_file_bytes)?;
     let order = from_below(source, &missing);
     let is_file = |digest: &&Digest| matches!(source.objects.get(*digest), Some(Object::File { .. }));
@@ -201,10 +201,10 @@ async fn one_session(
     *new_files = (*new_files).max(order.iter().filter(is_file).count());
     if !order.is_empty() {
         sending.expect(order.iter().filter_map(|digest| source.objects.get(digest)).map(Object::size).sum());
-        *sent_bytes += send(farm, source, order, &session.upload_id, sending).await?;
+        *sent_bytes += send(client, source, order, &session.upload_id, sending).await?;
     }
     let finish = FinishUploadRequest { upload_id: session.upload_id.clone(), roots };
-    let named = client.finish_upload(finish).await?.into_inner();
+    let named = snapshots.finish_upload(finish).await?.into_inner();
     check_names(source, &named)?;
     Ok(session.upload_id)
 }
@@ -229,12 +229,12 @@ fn raw(digest: &Digest) -> Bytes {
 /// Asks from the roots downwards; answers what has to be sent. `roots` are those that were said to be missing when the
 /// session was opened; empty: they weren't asked for.
 async fn find_missing(
-    farm: &Farm,
+    client: &Client,
     source: &Source,
     upload_id: &str,
     roots: Vec<Bytes>,
 ) -> Result<HashSet<Digest>, Broken> {
-    let mut client = farm.snapshots();
+    let mut snapshots = client.snapshots();
     let mut missing = HashSet::new();
     let mut asked: HashSet<Digest> = HashSet::new();
     let mut level: Vec<Digest> = source.roots.values().map(|(tree, _)| *tree).collect();
@@ -246,7 +246,7 @@ async fn find_missing(
             for part in level.chunks(ASK_AT_ONCE) {
                 let digests = part.iter().map(raw).collect();
                 let request = FindMissingRequest { upload_id: upload_id.to_owned(), digests };
-                found.extend(client.find_missing(request).await?.into_inner().missing);
+                found.extend(snapshots.find_missing(request).await?.into_inner().missing);
             }
         }
         let mut below = Vec::new();
@@ -317,7 +317,7 @@ fn from_below(source: &Source, missing: &HashSet<Digest>) -> Vec<Digest> {
 
 /// Sends these objects in this order; answers their bytes.
 async fn send(
-    farm: &Farm,
+    client: &Client,
     source: &Arc<Source>,
     order: Vec<Digest>,
     upload_id: &str,
@@ -347,7 +347,7 @@ async fn send(
             Ok::<u64, Error>(out.sent)
         }
     });
-    let answer = farm.snapshots().upload_objects(ReceiverStream::new(receiver)).await;
+    let answer = client.snapshots().upload_objects(ReceiverStream::new(receiver)).await;
     let sent = reading.await.map_err(|e| Error::Farm(format!("reading the source failed: {e}")))?;
     // What went wrong here comes first: the farm then only saw a stream that ended early.
     let sent = sent?;

@@ -11,7 +11,7 @@ use farm_types::snapshot::{Folder, Node, ROOT_DOCKERFILE, follow};
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Platform, ProjectId, Runs};
 
-use crate::context::Context;
+use crate::shared::Shared;
 
 /// The longest Dockerfile that is read, bytes; a worker reads no more of one either.
 const LONGEST: u64 = 16 << 20;
@@ -25,7 +25,7 @@ const MAX_LINKS: usize = 10;
 /// # Errors
 /// The database doesn't answer: then it isn't asked for more.
 pub async fn runs(
-    context: &Context,
+    shared: &Shared,
     project: ProjectId,
     spec: &BuildSpec,
 ) -> Result<BTreeMap<Platform, Runs>, StoreError> {
@@ -38,7 +38,7 @@ pub async fn runs(
         }
         Purpose::Image => {}
     }
-    let bytes = match find(context, project, spec).await {
+    let bytes = match find(shared, project, spec).await {
         Ok(Some(bytes)) => bytes,
         Err(error) if error.is_transient() => return Err(error),
         Ok(None) | Err(_) => return Ok(BTreeMap::new()),
@@ -62,14 +62,10 @@ fn told(file: &Dockerfile, spec: &BuildSpec) -> BTreeMap<Platform, Runs> {
     told.collect()
 }
 
-async fn find(
-    context: &Context,
-    project: ProjectId,
-    spec: &BuildSpec,
-) -> Result<Option<Vec<u8>>, StoreError> {
-    let roots = context.store.roots(project, spec.snapshot.tree_id).await?;
+async fn find(shared: &Shared, project: ProjectId, spec: &BuildSpec) -> Result<Option<Vec<u8>>, StoreError> {
+    let roots = shared.store.roots(project, spec.snapshot.tree_id).await?;
     let Some(root) = roots.into_iter().find(|root| root.name == ROOT_DOCKERFILE) else { return Ok(None) };
-    let tree = Tree { context, project, root: root.tree };
+    let tree = Tree { shared, project, root: root.tree };
     let file = match tree.locate(&spec.dockerfile).await? {
         // BuildKit takes the lower-case name too when the usual one isn't there.
         None if spec.dockerfile == "Dockerfile" => tree.locate("dockerfile").await?,
@@ -83,7 +79,7 @@ async fn find(
 
 /// One root of a snapshot.
 struct Tree<'a> {
-    context: &'a Context,
+    shared: &'a Shared,
     project: ProjectId,
     root: Digest,
 }
@@ -91,9 +87,9 @@ struct Tree<'a> {
 impl Tree<'_> {
     /// An object's bytes, if it is there and no longer than this.
     async fn read(&self, digest: Digest, longest: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.context.store.locate(self.project, &[digest]).await?;
+        let found = self.shared.store.locate(self.project, &[digest]).await?;
         Ok(match found.get(&digest).filter(|location| location.size <= longest) {
-            Some(location) => self.context.blobs.read_all(self.project, digest, *location).await.ok(),
+            Some(location) => self.shared.blobs.read_all(self.project, digest, *location).await.ok(),
             None => None,
         })
     }

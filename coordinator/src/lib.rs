@@ -5,7 +5,6 @@
 
 pub mod blobs;
 pub mod config;
-pub mod context;
 mod dockerfile;
 pub mod grpc;
 pub mod hints;
@@ -17,6 +16,7 @@ pub mod principal;
 pub mod process;
 pub mod reconcile;
 pub mod registry;
+pub mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,9 +32,9 @@ use uuid::Uuid;
 
 use blobs::Blobs;
 use config::Config;
-use context::Context;
 use principal::Tokens;
 use registry::Registries;
+use shared::Shared;
 
 /// How long a call waits for a connection to the database.
 const ACQUIRE: Duration = Duration::from_secs(5);
@@ -84,7 +84,7 @@ pub async fn run(
     }
     let timeout = Duration::from_secs(config.limits.registry_timeout_seconds);
     let registries = Registries::new(config.registries.clone(), timeout)?;
-    let context = Arc::new(Context {
+    let shared = Arc::new(Shared {
         id: Uuid::now_v7(),
         config,
         store,
@@ -107,21 +107,21 @@ pub async fn run(
             });
         }};
     }
-    spawn!("campaign", reconcile::machines::campaign(Arc::clone(&context), lead, shutdown.clone()));
-    spawn!("schedule", reconcile::work::schedule::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!("campaign", reconcile::machines::campaign(Arc::clone(&shared), lead, shutdown.clone()));
+    spawn!("schedule", reconcile::work::schedule::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!(
         "publish",
-        reconcile::publish::publications::run(Arc::clone(&context), led.clone(), shutdown.clone())
+        reconcile::publish::publications::run(Arc::clone(&shared), led.clone(), shutdown.clone())
     );
-    spawn!("clean", reconcile::publish::clean::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("seal", reconcile::logs::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("retain", reconcile::builds::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&context), led, shutdown.clone()));
-    spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&context), shutdown.clone()));
-    spawn!("peers", peers::run(Arc::clone(&context), shutdown.clone()));
-    spawn!("beats", link::dispatch::flush_beats(Arc::clone(&context), shutdown.clone()));
+    spawn!("clean", reconcile::publish::clean::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("seal", reconcile::logs::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("retain", reconcile::builds::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
+    spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));
+    spawn!("peers", peers::run(Arc::clone(&shared), shutdown.clone()));
+    spawn!("beats", link::dispatch::flush_beats(Arc::clone(&shared), shutdown.clone()));
     ready(address);
-    let serve = grpc::serve(context, listener, shutdown.clone());
+    let serve = grpc::serve(shared, listener, shutdown.clone());
     tokio::pin!(serve);
     tokio::select! {
         served = &mut serve => {

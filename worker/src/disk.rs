@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::desk::Desk;
+use crate::attempts::Attempts;
 use crate::engine_watch::Ready;
 use crate::gauge::free;
 use crate::snapshot::cache::ContentCache;
@@ -45,7 +45,7 @@ pub struct MetFull {
 /// The keeper of the disks.
 pub struct DiskWatch {
     /// Closed while there is too little room.
-    pub desk: Arc<Desk>,
+    pub attempts: Arc<Attempts>,
     /// The engine as it was last seen.
     pub engine: watch::Receiver<Ready>,
     /// Where the engine keeps all that it has, if somebody said so; else it is asked.
@@ -119,7 +119,7 @@ impl DiskWatch {
             _ => {}
         }
         if why != *told {
-            self.desk.set_full(why.clone());
+            self.attempts.set_full(why.clone());
             *told = why;
         }
     }

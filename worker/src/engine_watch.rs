@@ -1,6 +1,6 @@
 //! Keeps an engine at hand: finds it at start, notices when it is away, and takes it back when it returns.
 //!
-//! While it is away the desk is closed: offers are declined, and what runs fails by itself and is tried
+//! While it is away offers are declined, and what runs fails by itself and is tried
 //! elsewhere; of an engine that hangs it is given up after a while, since there no connection breaks. When it is
 //! back it may be another version with other emulators, so it is described and its platforms are proved again;
 //! what changed reaches the coordinator in a new Hello.
@@ -14,8 +14,8 @@ use farm_types::{Backoff, Cause, Failure, FailureCode, Support};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::attempts::{Attempts, Identity, StopReason};
 use crate::buildkit::{Engine, EngineAddress, EngineError, EngineKind, SolveError};
-use crate::desk::{Desk, Identity, StopReason};
 use crate::link::WAITS;
 use crate::platforms::{self, Choice, PROOF_WITHIN};
 
@@ -184,7 +184,7 @@ pub struct EngineWatch {
     /// Which platforms are offered.
     pub choice: Choice,
     /// Closed while the engine is away.
-    pub desk: Arc<Desk>,
+    pub attempts: Arc<Attempts>,
     /// The engine as it was last seen.
     pub ready: watch::Sender<Ready>,
     /// Told when an attempt met trouble that the engine may be the reason of.
@@ -199,7 +199,7 @@ impl EngineWatch {
             let suspected = timeout(CHECK_EVERY, self.suspect.notified()).await.is_ok();
             let Err(error) = self.ask(suspected).await else { continue };
             tracing::warn!(error, "the engine is away; offers are declined until it is back");
-            self.desk.close(format!("the engine is away: {error}"));
+            self.attempts.close(format!("the engine is away: {error}"));
             self.take_back().await;
         }
     }
@@ -228,7 +228,7 @@ impl EngineWatch {
             let found = match timeout_at(give_up_at.max(Instant::now()), &mut found).await {
                 Ok(found) => found,
                 Err(_) => {
-                    self.desk.stop_all(StopReason::EngineHangs);
+                    self.attempts.stop_all(StopReason::EngineHangs);
                     found.await
                 }
             };
@@ -236,7 +236,7 @@ impl EngineWatch {
                 Ok(ready) => {
                     let platforms = platforms::describe(&ready.identity.offers);
                     tracing::info!(engine = ready.label(), platforms, "the engine is back");
-                    self.desk.open(ready.identity.clone());
+                    self.attempts.open(ready.identity.clone());
                     self.ready.send_replace(ready);
                     return;
                 }

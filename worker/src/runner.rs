@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::aftermath;
+use crate::attempts::{Accepted, Attempts, Lease, StopReason};
 use crate::buildkit::{Export, Login, Missing, Solve, SolveError, Solved};
-use crate::desk::{Accepted, Desk, Lease, StopReason};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
 use crate::gauge::{Disks, Gauge};
@@ -45,7 +45,7 @@ const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Runs attempts.
 pub struct Runner {
     /// What runs.
-    pub desk: Arc<Desk>,
+    pub attempts: Arc<Attempts>,
     /// Where ends are kept until they are acknowledged.
     pub spool: Spool,
     /// The connection for bytes.
@@ -87,9 +87,9 @@ impl Runner {
         );
         async {
             tracing::info!(support = offered.support, number = offered.attempt_number, "started");
-            let desk = Arc::clone(&self.desk);
+            let attempts = Arc::clone(&self.attempts);
             let superseded = move || {
-                desk.stop(lease.attempt, StopReason::Superseded);
+                attempts.stop(lease.attempt, StopReason::Superseded);
             };
             let events =
                 Events::open(self.client.clone(), lease, LogLimit::of(offered.log_bytes), superseded);
@@ -217,7 +217,7 @@ impl Runner {
     }
 
     async fn end(&self, lease: Lease, outcome: Outcome, checked: Option<String>) {
-        let reason = self.desk.stop_reason(lease.attempt);
+        let reason = self.attempts.stop_reason(lease.attempt);
         let checked = match reason {
             None => checked,
             Some(StopReason::EngineHangs) => Some("its engine stopped answering".to_owned()),
@@ -225,7 +225,7 @@ impl Runner {
         };
         let Some(outcome) = verdict(outcome, reason) else {
             tracing::info!("ended without a result: the lease was lost");
-            self.desk.release(lease.attempt);
+            self.attempts.release(lease.attempt);
             return;
         };
         match &outcome {
@@ -261,7 +261,7 @@ impl Runner {
             // It is told all the same; only a restart before the answer would lose it.
             tracing::warn!(?keep, "the result could not be kept on disk");
         }
-        self.desk.finish(lease.attempt, finished);
+        self.attempts.finish(lease.attempt, finished);
     }
 }
 

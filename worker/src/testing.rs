@@ -24,7 +24,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::desk::{Identity, Lease};
+use crate::attempts::{Identity, Lease};
 use crate::link::{self, Client};
 
 /// What a worker offers in tests.

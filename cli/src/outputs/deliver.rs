@@ -153,7 +153,7 @@ pub async fn deliver(
     }
     // They go by themselves after a while; that they may go now is a courtesy.
     let request = ReleaseOutputsRequest { build_id: source.build.clone() };
-    let _ = through(async || source.farm.outputs().release_outputs(request.clone()).await).await;
+    let _ = through(async || source.client.outputs().release_outputs(request.clone()).await).await;
     Ok(all)
 }
 

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
-use crate::connect::{Farm, WAITS};
+use crate::connect::{Client, WAITS};
 use crate::error::{Error, is_connection, status_in_short};
 
 /// Pieces between the connection and the reader.
@@ -27,8 +27,8 @@ const GIVE_UP: Duration = Duration::from_secs(600);
 /// Where outputs come from, shared by all of a build.
 #[derive(Clone)]
 pub struct Source {
-    /// The farm.
-    pub farm: Farm,
+    /// The farm that has it.
+    pub client: Client,
     /// The build's id.
     pub build: String,
     /// Bytes that came so far, of all.
@@ -84,7 +84,7 @@ impl Source {
                 Ok(true) if progress.offset == output.bytes => break,
                 Ok(true) => "the farm ended the connection".to_owned(),
                 Err(status) if is_connection(&status) => status_in_short(&status),
-                Err(status) => return Err(self.farm.error(&status)),
+                Err(status) => return Err(self.client.error(&status)),
             };
             if progress.offset > before {
                 away = Duration::ZERO;
@@ -94,7 +94,7 @@ impl Source {
                 return Err(Error::Farm(format!(
                     "the farm at {} has been away for 10 minutes ({why}) while its result was being received; submit the \
                      build again when it is back",
-                    self.farm.url()
+                    self.client.url()
                 )));
             }
             let wait = backoff.next_wait();
@@ -106,7 +106,7 @@ impl Source {
             return Err(Error::Farm(format!(
                 "what the farm at {} gave out for {platform} is not what its worker made ({digest} instead of {}); submit \
                  the build again",
-                self.farm.url(),
+                self.client.url(),
                 output.digest
             )));
         }
@@ -127,7 +127,7 @@ impl Source {
             export: output.export,
             offset: progress.offset,
         };
-        let mut stream = self.farm.outputs().fetch_output(request).await?.into_inner();
+        let mut stream = self.client.outputs().fetch_output(request).await?.into_inner();
         while let Some(response) = stream.message().await? {
             let length = u64::try_from(response.data.len()).unwrap_or(u64::MAX);
             if progress.offset.saturating_add(length) > output.bytes {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::now_ms;
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::output::format;
@@ -37,9 +37,10 @@ pub struct Args {
 /// # Errors
 /// The farm can't be asked.
 pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
-    let farm = Farm::connect(&setup.address).await?;
+    let client = Client::connect(&setup.address).await?;
     let request = ListBuildsRequest { limit: args.limit, states: Vec::new() };
-    let builds = farm.builds().list_builds(request).await.map_err(|e| farm.error(&e))?.into_inner().builds;
+    let builds =
+        client.builds().list_builds(request).await.map_err(|e| client.error(&e))?.into_inner().builds;
     let mut out = Out::stdout();
     let as_json = || builds.iter().map(|build| BuildJson::new(build, None, &[]));
     if let Some(template) = &args.format {

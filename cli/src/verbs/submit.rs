@@ -30,7 +30,7 @@ use super::now_ms;
 use super::watch::{LEFT_ENDING, Watched, exit, left_running, mode, watch};
 use crate::calls;
 use crate::config::{Address, Defaults, Setup};
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::context::Source;
 use crate::error::{Error, Exit, Result};
 use crate::input::Input;
@@ -309,7 +309,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
             return Err(error);
         }
     };
-    let Brought { farm, source, uploaded, platforms, chosen, meant } = brought;
+    let Brought { client, source, uploaded, platforms, chosen, meant } = brought;
     if let Err(error) = giving.check(&plan, &platforms) {
         display.finish(None, Vec::new());
         return Err(error);
@@ -320,7 +320,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let rest = (!partial.is_empty()).then_some(rest);
     let spec = BuildSpec { partial, ..plan.spec(uploaded.snapshot(), platforms)? };
     let (build, replayed) = tokio::select! {
-        accepted = calls::submit(&farm, uploaded.request(&plan.idempotency_key, &spec)) => accepted?,
+        accepted = calls::submit(&client, uploaded.request(&plan.idempotency_key, &spec)) => accepted?,
         // The first press, or signal, is heeded once the build is known.
         () = pressed_twice(interrupts.as_mut()) => {
             display.finish(None, Vec::new());
@@ -361,7 +361,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         return Ok(Exit::Done);
     };
 
-    let last = match watch(&farm, &build.id, &mut interrupts, &mut display, rest).await? {
+    let last = match watch(&client, &build.id, &mut interrupts, &mut display, rest).await? {
         Watched::Ended(build) => *build,
         Watched::Left(exit) => {
             let mut lines = vec![left_running(&build.id)];
@@ -375,7 +375,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
     };
     let given = match last.state.as_str() {
-        "succeeded" => giving.give(&farm, &last, &plan.wanted, interrupts.clone(), &mut display).await,
+        "succeeded" => giving.give(&client, &last, &plan.wanted, interrupts.clone(), &mut display).await,
         _ => Ok(Vec::new()),
     };
     let asked = plan.asked.filter(|_| last.state == "succeeded");
@@ -427,7 +427,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
 
 /// What is there before the build is submitted.
 struct Brought {
-    farm: Farm,
+    client: Client,
     source: Arc<Source>,
     uploaded: Uploaded,
     platforms: Vec<Platform>,
@@ -481,35 +481,36 @@ async fn look_on(display: &mut Display, context: &str, sending: &Sending) {
 async fn bring(plan: &Plan, address: &Address, sending: &Arc<Sending>) -> Result<Brought> {
     // The farm is looked for while the source is read; where it isn't, the source doesn't matter.
     let finding = async {
-        let farm = Farm::connect(address).await?;
+        let client = Client::connect(address).await?;
         if !plan.platforms.is_empty() {
-            return Ok((farm, plan.platforms.clone()));
+            return Ok((client, plan.platforms.clone()));
         }
-        let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?.into_inner();
+        let about =
+            client.farm().get_farm(GetFarmRequest {}).await.map_err(|e| client.error(&e))?.into_inner();
         let platforms = native(&about.native_platforms)?;
         let single = plan.single_platform.check(platforms.len(), plan.provenance);
         single.map_err(|mut e| {
             "--single-platform".clone_into(&mut e.thing);
             e
         })?;
-        Ok((farm, platforms))
+        Ok((client, platforms))
     };
     let is_temporary = plan.temporary.is_some();
     let chosen = plan.platforms.is_empty();
-    let (farm, platforms, source, meant) = if chosen {
+    let (client, platforms, source, meant) = if chosen {
         // What is meant may depend on the platforms.
-        let (farm, platforms) = finding.await?;
+        let (client, platforms) = finding.await?;
         let meant = plan.meant(&platforms)?;
-        (farm, platforms, source::read(&plan.location, is_temporary, meant.as_ref()).await?, meant)
+        (client, platforms, source::read(&plan.location, is_temporary, meant.as_ref()).await?, meant)
     } else {
         let meant = plan.meant(&plan.platforms)?;
         let reading = source::read(&plan.location, is_temporary, meant.as_ref());
-        let ((farm, platforms), source) = tokio::try_join!(finding, reading)?;
-        (farm, platforms, source, meant)
+        let ((client, platforms), source) = tokio::try_join!(finding, reading)?;
+        (client, platforms, source, meant)
     };
     let (source, uploaded) =
-        source::send(&farm, source, &plan.location, (is_temporary, meant.as_ref()), sending).await?;
-    Ok(Brought { uploaded, farm, source, platforms, chosen, meant })
+        source::send(&client, source, &plan.location, (is_temporary, meant.as_ref()), sending).await?;
+    Ok(Brought { uploaded, client, source, platforms, chosen, meant })
 }
 
 /// The roots of which a part was read, and of what, as a build names them.

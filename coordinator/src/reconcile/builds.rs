@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sources::{BATCH, GRACE, bury, doom, sweep};
 use super::{Lead, turn};
-use crate::context::Context;
+use crate::shared::Shared;
 
 /// How often a pass begins.
 const TICK: Duration = Duration::from_secs(10);
@@ -27,30 +27,26 @@ const QUICK: Duration = Duration::from_secs(2);
 type Swept = Option<(Instant, Duration)>;
 
 /// Removes while leading, until `shutdown`.
-pub async fn run(
-    context: Arc<Context>,
-    mut lead: watch::Receiver<Option<Lead>>,
-    shutdown: CancellationToken,
-) {
+pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept: Swept = None;
     let mut freed = false;
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
         let pass = async {
-            freed |= remove_old(&context, lead.epoch).await;
+            freed |= remove_old(&shared, lead.epoch).await;
             if is_sweep_due(swept, freed, Instant::now()) {
                 let begun = Instant::now();
-                match sweep(&context, lead.epoch).await {
+                match sweep(&shared, lead.epoch).await {
                     Ok(()) => (swept, freed) = (Some((begun, begun.elapsed())), false),
                     Err(error) => tracing::warn!(%error, "the sweep of sources broke off; trying again"),
                 }
             }
-            told("blobs", doom(&context, lead.epoch).await);
-            if let Err(error) = bury(&context).await {
+            told("blobs", doom(&shared, lead.epoch).await);
+            if let Err(error) = bury(&shared).await {
                 tracing::warn!(%error, "blobs could not be removed; trying again");
             }
-            match context.store.analyse_what_grew().await {
+            match shared.store.analyse_what_grew().await {
                 Ok(tables) if tables.is_empty() => {}
                 Ok(tables) => tracing::debug!(?tables, "analysed"),
                 Err(error) => tracing::warn!(%error, "tables could not be analysed; trying again"),
@@ -73,8 +69,8 @@ fn is_sweep_due(swept: Swept, freed: bool, now: Instant) -> bool {
 /// Removes rows; true when a source went, and so objects may have become free.
 ///
 /// What an upload session that came to nothing leaves behind isn't worth a sweep: the daily one finds it.
-async fn remove_old(context: &Context, epoch: Epoch) -> bool {
-    let (store, kept) = (&context.store, &context.config.retention);
+async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
+    let (store, kept) = (&shared.store, &shared.config.retention);
     let mut freed = false;
     // What one of them can't do must not keep the others from theirs.
     let logs = async {
@@ -89,7 +85,7 @@ async fn remove_old(context: &Context, epoch: Epoch) -> bool {
         Ok(())
     };
     told("outputs", outputs.await);
-    told("builds", remove_builds(context, epoch).await);
+    told("builds", remove_builds(shared, epoch).await);
     told("upload sessions", store.forget_uploads(epoch, GRACE).await.map(drop));
     let snapshots = async {
         if let Some(snapshots) = kept.snapshots() {
@@ -119,12 +115,12 @@ fn told(what: &str, done: farm_store::Result<()>) {
 }
 
 /// Removes builds. Chains of retries go from their end.
-async fn remove_builds(context: &Context, epoch: Epoch) -> farm_store::Result<()> {
-    let Some(kept) = context.config.retention.builds() else { return Ok(()) };
+async fn remove_builds(shared: &Shared, epoch: Epoch) -> farm_store::Result<()> {
+    let Some(kept) = shared.config.retention.builds() else { return Ok(()) };
     loop {
         let mut removed = 0;
-        for (project, execution) in context.store.removable_executions(kept, BATCH).await? {
-            match context.store.remove_execution(epoch, project, execution, kept).await {
+        for (project, execution) in shared.store.removable_executions(kept, BATCH).await? {
+            match shared.store.remove_execution(epoch, project, execution, kept).await {
                 Ok(count) => removed += count,
                 Err(StoreError::Stale(why)) => tracing::debug!(%execution, why, "not removed"),
                 Err(error) => {

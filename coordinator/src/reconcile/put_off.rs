@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use farm_core::work::retry::backoff;
+use farm_core::work::again::backoff;
 
 /// As many are remembered.
 const MOST: usize = 1024;

@@ -11,7 +11,7 @@ use farm_types::snapshot::{Folder, Node};
 use farm_types::{Digest, ProjectId};
 
 use crate::blobs::is_unanswered;
-use crate::context::Context;
+use crate::shared::Shared;
 
 /// Rows of one transaction.
 pub(super) const BATCH: i64 = 100;
@@ -32,9 +32,9 @@ pub(super) enum SweepError {
 }
 
 /// Removes the objects that no source needs, of all projects.
-pub(super) async fn sweep(context: &Context, epoch: Epoch) -> Result<(), SweepError> {
-    for project in context.store.projects_with_objects().await? {
-        match sweep_project(context, epoch, project).await {
+pub(super) async fn sweep(shared: &Shared, epoch: Epoch) -> Result<(), SweepError> {
+    for project in shared.store.projects_with_objects().await? {
+        match sweep_project(shared, epoch, project).await {
             Ok(()) => {}
             // It costs this project only: what is below that folder isn't known, so nothing of it goes.
             Err(error @ SweepError::Folder(..)) => {
@@ -48,21 +48,21 @@ pub(super) async fn sweep(context: &Context, epoch: Epoch) -> Result<(), SweepEr
 
 /// Dooms the blobs that no row needs: what lay in packs, and what was written and never noted. It looks only at those of which
 /// something has changed, so it needs no sweep before it.
-pub(super) async fn doom(context: &Context, epoch: Epoch) -> Result<(), StoreError> {
-    while context.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
+pub(super) async fn doom(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
+    while shared.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
     Ok(())
 }
 
-async fn sweep_project(context: &Context, epoch: Epoch, project: ProjectId) -> Result<(), SweepError> {
-    let mut walk = Walk { context, project, met: HashSet::new() };
-    walk.below(context.store.needed_roots(project).await?).await?;
+async fn sweep_project(shared: &Shared, epoch: Epoch, project: ProjectId) -> Result<(), SweepError> {
+    let mut walk = Walk { shared, project, met: HashSet::new() };
+    walk.below(shared.store.needed_roots(project).await?).await?;
     let mut removed = 0;
     // Those that unfold to most first: what names others goes before, or together with, what it names.
-    let mut rest: Vec<Swept> = context.store.all_objects(project).await?;
+    let mut rest: Vec<Swept> = shared.store.all_objects(project).await?;
     rest.retain(|object| !walk.met.contains(&object.digest));
     while !rest.is_empty() {
         let batch: Vec<Digest> = rest.iter().take(OBJECTS).map(|object| object.digest).collect();
-        match context.store.remove_objects(epoch, project, &batch).await? {
+        match shared.store.remove_objects(epoch, project, &batch).await? {
             Removal::Done => {
                 removed += batch.len();
                 rest.drain(..batch.len());
@@ -80,7 +80,7 @@ async fn sweep_project(context: &Context, epoch: Epoch, project: ProjectId) -> R
 
 /// All objects that were met on the way down from some roots.
 struct Walk<'a> {
-    context: &'a Context,
+    shared: &'a Shared,
     project: ProjectId,
     /// In memory: 32 bytes for each object that is needed.
     met: HashSet<Digest>,
@@ -97,12 +97,12 @@ impl Walk<'_> {
         }
         while !folders.is_empty() {
             let some = folders.split_off(folders.len().saturating_sub(OBJECTS));
-            let places = self.context.store.locate(self.project, &some).await?;
+            let places = self.shared.store.locate(self.project, &some).await?;
             for digest in some {
                 let place = places
                     .get(&digest)
                     .ok_or_else(|| SweepError::Folder(digest, "it has no row".to_owned()))?;
-                let bytes = self.context.blobs.read_all(self.project, digest, *place).await?;
+                let bytes = self.shared.blobs.read_all(self.project, digest, *place).await?;
                 let folder =
                     Folder::decode(&bytes).map_err(|error| SweepError::Folder(digest, error.to_string()))?;
                 for entry in &folder.entries {
@@ -119,11 +119,11 @@ impl Walk<'_> {
 }
 
 /// Removes the bytes of the doomed. One that can't be removed keeps none of the others.
-pub(super) async fn bury(context: &Context) -> Result<(), SweepError> {
+pub(super) async fn bury(shared: &Shared) -> Result<(), SweepError> {
     loop {
         let (mut gone, mut trouble) = (Vec::new(), None);
-        for blob in context.store.doomed(BATCH).await? {
-            match context.blobs.bury(&blob).await {
+        for blob in shared.store.doomed(BATCH).await? {
+            match shared.blobs.bury(&blob).await {
                 Ok(()) => gone.push(blob),
                 Err(error) if is_unanswered(&error) => {
                     trouble = Some(error);
@@ -132,7 +132,7 @@ pub(super) async fn bury(context: &Context) -> Result<(), SweepError> {
                 Err(error) => trouble = Some(error),
             }
         }
-        context.store.buried(&gone).await?;
+        shared.store.buried(&gone).await?;
         match trouble {
             Some(error) => return Err(error.into()),
             None if gone.is_empty() => return Ok(()),

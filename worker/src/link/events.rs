@@ -22,7 +22,7 @@ use super::chunks::Chunker;
 use super::limit::LogLimit;
 use super::line::{Incoming, Line, at, next_answer, room};
 use super::{Client, Refusal, WAITS};
-use crate::desk::Lease;
+use crate::attempts::Lease;
 
 /// How much may wait for an acknowledgement, bytes.
 pub const MOST_UNACKED: usize = 32 * 1024 * 1024;
@@ -88,7 +88,7 @@ impl Events {
             sent_seq: 0,
             line: None,
             backoff: Backoff::new(WAITS),
-            retry_at: None,
+            dial_at: None,
             refused_since: None,
         };
         let task = tokio::spawn(async move {
@@ -140,7 +140,7 @@ struct Pump {
     sent_seq: u64,
     line: Option<Line<SendEventsRequest, SendEventsResponse>>,
     backoff: Backoff,
-    retry_at: Option<Instant>,
+    dial_at: Option<Instant>,
     /// Since when the coordinator has answered with nothing but refusals.
     refused_since: Option<Instant>,
 }
@@ -151,7 +151,7 @@ enum Woken {
     Flush,
     Room,
     Answer(Result<Option<SendEventsResponse>, Status>),
-    Retry,
+    Dial,
 }
 
 impl Pump {
@@ -160,7 +160,7 @@ impl Pump {
             if !self.open && self.chunker.is_empty() && self.unacked.is_empty() {
                 break Ending::Stored;
             }
-            if self.line.is_none() && self.retry_at.is_none() && !self.unacked.is_empty() {
+            if self.line.is_none() && self.dial_at.is_none() && !self.unacked.is_empty() {
                 self.dial();
             }
             match self.wait().await {
@@ -180,7 +180,7 @@ impl Pump {
                 }
                 Woken::Flush => self.flush(),
                 Woken::Room => self.send(),
-                Woken::Retry => self.retry_at = None,
+                Woken::Dial => self.dial_at = None,
                 Woken::Answer(Ok(Some(answer))) => self.acknowledge(answer.acked_seq),
                 Woken::Answer(Ok(None)) => self.lost(),
                 Woken::Answer(Err(status)) => match Refusal::of(&status) {
@@ -213,7 +213,7 @@ impl Pump {
         };
         tokio::select! {
             answer = next_answer(incoming) => Woken::Answer(answer),
-            () = at(self.retry_at) => Woken::Retry,
+            () = at(self.dial_at) => Woken::Dial,
             () = room(outgoing), if unsent => Woken::Room,
             event = self.events.recv(), if wants_event => Woken::Event(event),
             () = at(self.flush_at) => Woken::Flush,
@@ -231,7 +231,7 @@ impl Pump {
 
     fn lost(&mut self) {
         self.line = None;
-        self.retry_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
+        self.dial_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
     }
 
     fn flush(&mut self) {

@@ -28,7 +28,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::desk::Desk;
+use crate::attempts::Attempts;
 
 /// The waits between tries. Each is shortened by chance, so that a farm's workers don't come back all at once.
 pub const WAITS: Waits = Waits::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -141,7 +141,7 @@ pub struct Control {
     /// How many attempts run at once.
     pub slots: usize,
     /// What runs, and what may be offered; when that changes, a new Hello tells.
-    pub desk: Arc<Desk>,
+    pub attempts: Arc<Attempts>,
     /// Cancelled when the worker has nothing left to tell: say Bye.
     pub leave: CancellationToken,
     /// Set at each Welcome.

@@ -22,8 +22,8 @@ use tonic::{Code, Status};
 
 use super::line::{Incoming, Line, at, next_answer, room};
 use super::{Client, Refusal, WAITS};
+use crate::attempts::Lease;
 use crate::buildkit::{Output, OutputPart};
-use crate::desk::Lease;
 
 /// How much of one output may wait for an acknowledgement, bytes.
 const MOST_UNACKED: usize = 4 * OUTPUT_PIECE_BYTES;
@@ -94,7 +94,7 @@ struct Sender {
     sent_seq: u64,
     line: Option<Line<SendOutputRequest, SendOutputResponse>>,
     backoff: Backoff,
-    retry_at: Option<Instant>,
+    dial_at: Option<Instant>,
     /// Since when the coordinator has answered with nothing but refusals.
     refused_since: Option<Instant>,
     /// Since when it has answered, without a break, that it can't at present.
@@ -106,7 +106,7 @@ enum Woken {
     Part(Option<OutputPart>),
     Room,
     Answer(Result<Option<SendOutputResponse>, Status>),
-    Retry,
+    Dial,
 }
 
 impl Sender {
@@ -127,7 +127,7 @@ impl Sender {
             sent_seq: 0,
             line: None,
             backoff: Backoff::new(WAITS),
-            retry_at: None,
+            dial_at: None,
             refused_since: None,
             unavailable_since: None,
         }
@@ -138,7 +138,7 @@ impl Sender {
             if self.ended && self.unacked.is_empty() {
                 return Ok(());
             }
-            if self.line.is_none() && self.retry_at.is_none() && !self.unacked.is_empty() {
+            if self.line.is_none() && self.dial_at.is_none() && !self.unacked.is_empty() {
                 self.dial();
             }
             match self.wait().await {
@@ -151,7 +151,7 @@ impl Sender {
                 }
                 Woken::Part(None) => return Err(OutputError::BrokenOff),
                 Woken::Room => self.send(),
-                Woken::Retry => self.retry_at = None,
+                Woken::Dial => self.dial_at = None,
                 Woken::Answer(Ok(Some(answer))) => self.acknowledge(answer.acked_seq),
                 Woken::Answer(Ok(None)) => self.lost(),
                 Woken::Answer(Err(status)) => self.refused(&status)?,
@@ -200,7 +200,7 @@ impl Sender {
         };
         tokio::select! {
             answer = next_answer(incoming) => Woken::Answer(answer),
-            () = at(self.retry_at) => Woken::Retry,
+            () = at(self.dial_at) => Woken::Dial,
             () = room(outgoing), if unsent => Woken::Room,
             part = self.parts.recv(), if wants_part => Woken::Part(part),
         }
@@ -244,7 +244,7 @@ impl Sender {
 
     fn lost(&mut self) {
         self.line = None;
-        self.retry_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
+        self.dial_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
     }
 
     /// The next piece that was not sent on this line.

@@ -20,8 +20,8 @@ use super::SnapshotError;
 use super::cache::{ContentCache, Pins};
 use super::folders::{Collector, Folders};
 use super::tree::{FileAt, SnapshotTree, files};
+use crate::attempts::Lease;
 use crate::buildkit::SourceTree;
-use crate::desk::Lease;
 use crate::link::{Client, Refusal, WAITS};
 use crate::notice;
 

@@ -11,7 +11,7 @@ use super::give::Giving;
 use super::plan::Plan;
 use super::{native, partial};
 use crate::config::Address;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::context::Source;
 use crate::error::Result;
 use crate::output::progress::UNNEEDED;
@@ -78,11 +78,11 @@ impl DryRun {
     /// # Errors
     /// The source can't be read, or the farm can't be asked.
     pub(super) async fn new(plan: &Plan, giving: &Giving, address: &Address) -> Result<Self> {
-        let farm = Farm::connect(address).await?;
-        let answer = farm.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| farm.error(&e))?;
+        let client = Client::connect(address).await?;
+        let answer = client.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| client.error(&e))?;
         let workers = answer.into_inner().workers;
         let platforms = if plan.platforms.is_empty() {
-            let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?;
+            let about = client.farm().get_farm(GetFarmRequest {}).await.map_err(|e| client.error(&e))?;
             native(&about.into_inner().native_platforms)?
         } else {
             plan.platforms.clone()

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::now_ms;
 use super::plan::Plan;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupts;
 use crate::output::display::Display;
@@ -81,7 +81,7 @@ impl Giving {
     /// It can't be fetched or written.
     pub(super) async fn give(
         &self,
-        farm: &Farm,
+        client: &Client,
         build: &Build,
         wanted: &Wanted,
         mut interrupts: Interrupts,
@@ -93,7 +93,7 @@ impl Giving {
         let received = Arc::new(AtomicU64::new(0));
         let (stop, stopped) = watch::channel(false);
         let source = Source {
-            farm: farm.clone(),
+            client: client.clone(),
             build: build.id.clone(),
             received: Arc::clone(&received),
             stop: stopped,

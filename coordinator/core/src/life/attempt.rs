@@ -6,7 +6,7 @@ use farm_types::state::{AttemptState, JobState};
 use farm_types::{Cause, Failure, FailureCode, Invalid};
 
 use super::{Transition, job, transitions};
-use crate::work::retry::Ending;
+use crate::work::again::Ending;
 
 transitions! { AttemptState:
     /// Its worker says that it runs.
@@ -112,7 +112,7 @@ pub enum JobFate {
     Result,
     /// Nobody wants it any more.
     Cancelled,
-    /// [`crate::work::retry::after`] decides.
+    /// [`crate::work::again::after`] decides.
     Ending(Ending),
 }
 

@@ -24,8 +24,8 @@ use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 use super::{lease, status};
-use crate::context::Context;
 use crate::link::Beat;
+use crate::shared::Shared;
 
 /// As much of a worker's reason for taking no jobs as is kept, characters.
 const LONGEST_REASON: usize = 300;
@@ -43,7 +43,7 @@ const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(50);
 /// # Errors
 /// The first message is no Hello, or the worker can't be taken.
 pub async fn open(
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     mut said: Streaming<v1::ControlRequest>,
     shutdown: CancellationToken,
 ) -> Result<impl Stream<Item = Result<v1::ControlResponse, Status>>, Status> {
@@ -53,16 +53,16 @@ pub async fn open(
     let Some(v1::ControlRequest { message: Some(Said::Hello(hello)) }) = first else {
         return Err(Status::failed_precondition("the first message of a control stream is Hello"));
     };
-    let registration = registration(&context, hello)?;
-    let worker = context
+    let registration = registration(&shared, hello)?;
+    let worker = shared
         .store
-        .register_worker(&registration, context.config.limits.suspect())
+        .register_worker(&registration, shared.config.limits.suspect())
         .await
         .map_err(status::store)?;
     let boot = registration.boot_id;
     tracing::info!(worker.id = %worker, worker.name = registration.name, "worker connected");
     let (outbox, answers) = mpsc::channel(OUTBOX);
-    let limits = &context.config.limits;
+    let limits = &shared.config.limits;
     let welcome = Answer::Welcome(v1::Welcome {
         version: WORKER_PROTOCOL,
         features: Vec::new(),
@@ -75,30 +75,30 @@ pub async fn open(
         .await
         .map_err(|_| Status::unavailable("the worker left"))?;
     let serial = registration.connection;
-    context.link.connect(worker, serial, outbox.clone());
-    context.hints.changed();
+    shared.link.connect(worker, serial, outbox.clone());
+    shared.hints.changed();
     tokio::spawn(async move {
-        let desk = Desk { context: Arc::clone(&context), worker, boot, connection: serial, outbox };
+        let connection = Connection { shared: Arc::clone(&shared), worker, boot, connection: serial, outbox };
         let end = tokio::select! {
-            end = desk.listen(&mut said) => end,
-            () = desk.outbox.closed() => Ok(()),
+            end = connection.listen(&mut said) => end,
+            () = connection.outbox.closed() => Ok(()),
             () = shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; dial again")),
         };
         tracing::info!(worker.id = %worker, worker.name = registration.name, ?end, "worker's control stream ended");
         if let Err(status) = end {
             // The worker may be gone already.
-            let _ = desk.outbox.send(Err(status)).await;
+            let _ = connection.outbox.send(Err(status)).await;
         }
-        context.link.disconnect(worker, serial);
-        if let Err(error) = context.store.worker_disconnected(worker, serial).await {
+        shared.link.disconnect(worker, serial);
+        if let Err(error) = shared.store.worker_disconnected(worker, serial).await {
             tracing::warn!(%error, "a worker's leave could not be written; its silence will tell");
         }
-        context.hints.changed();
+        shared.hints.changed();
     });
     Ok(ReceiverStream::new(answers))
 }
 
-fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Status> {
+fn registration(shared: &Shared, hello: v1::Hello) -> Result<Registration, Status> {
     if !(hello.min_version..=hello.max_version).contains(&WORKER_PROTOCOL) {
         return Err(Status::failed_precondition(format!(
             "the worker speaks protocol versions {} to {}, this coordinator speaks {WORKER_PROTOCOL}; update the {}",
@@ -122,7 +122,7 @@ fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Sta
         name: hello.name,
         boot_id: hello.boot_id.parse().map_err(status::invalid)?,
         home: hello.home,
-        coordinator: context.id,
+        coordinator: shared.id,
         connection: Uuid::new_v4(),
         protocol: WORKER_PROTOCOL,
         draining: hello.features.iter().any(|feature| feature == FEATURE_DRAINING),
@@ -138,15 +138,15 @@ fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Sta
 }
 
 /// Serves one worker.
-struct Desk {
-    context: Arc<Context>,
+struct Connection {
+    shared: Arc<Shared>,
     worker: WorkerId,
     boot: BootId,
     connection: Uuid,
     outbox: mpsc::Sender<Result<v1::ControlResponse, Status>>,
 }
 
-impl Desk {
+impl Connection {
     async fn listen(&self, said: &mut Streaming<v1::ControlRequest>) -> Result<(), Status> {
         while let Some(message) = said.message().await? {
             match message.message {
@@ -162,7 +162,7 @@ impl Desk {
                 Some(Said::Bye(_)) => {
                     tracing::info!(worker.id = %self.worker, "the worker says goodbye");
                     // First, or what it gives back might be given to it again.
-                    let left = self.context.store.worker_disconnected(self.worker, self.connection).await;
+                    let left = self.shared.store.worker_disconnected(self.worker, self.connection).await;
                     left.map_err(status::store)?;
                     self.release_all().await?;
                     return Ok(());
@@ -186,8 +186,8 @@ impl Desk {
     async fn heartbeat(&self, beat: v1::Heartbeat) -> Result<(), Status> {
         let named: Vec<Lease> = beat.running.into_iter().map(|l| lease(Some(l))).collect::<Result<_, _>>()?;
         let tokens = named.iter().map(|lease| lease.token.as_uuid()).collect();
-        self.context.link.beat(self.worker, Beat { connection: self.connection, tokens });
-        let live = self.context.store.live_attempts(self.worker, self.boot).await.map_err(status::store)?;
+        self.shared.link.beat(self.worker, Beat { connection: self.connection, tokens });
+        let live = self.shared.store.live_attempts(self.worker, self.boot).await.map_err(status::store)?;
         let stop = named
             .iter()
             .filter_map(|lease| {
@@ -204,9 +204,9 @@ impl Desk {
     }
 
     async fn started(&self, lease: Lease) -> Result<(), Status> {
-        match self.context.store.attempt_started(lease).await {
+        match self.shared.store.attempt_started(lease).await {
             Ok(()) => {
-                self.context.hints.changed();
+                self.shared.hints.changed();
                 Ok(())
             }
             Err(StoreError::Stale(_)) => {
@@ -252,10 +252,10 @@ impl Desk {
             probed.probe_id.parse().map_err(|_| Status::invalid_argument("Probed names no probe"))?;
         let failure = without_nul(probed.failure);
         let end = if failure.is_empty() { Ok(()) } else { Err(failure) };
-        match self.context.store.probe_ended(self.worker, probe, end.clone()).await {
+        match self.shared.store.probe_ended(self.worker, probe, end.clone()).await {
             Ok(()) => {
                 tracing::info!(worker.id = %self.worker, ?end, "a trial build has ended");
-                self.context.hints.changed();
+                self.shared.hints.changed();
                 Ok(())
             }
             Err(StoreError::Stale(_)) => Ok(()),
@@ -276,13 +276,13 @@ impl Desk {
                 finished: time(step.finished_ms),
             })
             .collect();
-        let (repositories, exports) = match self.context.store.leased_snapshot(lease).await {
+        let (repositories, exports) = match self.shared.store.leased_snapshot(lease).await {
             Ok(leased) => (leased.spec.repositories(), leased.spec.exports.len()),
             // The end says so itself.
             Err(StoreError::Stale(_)) => (Vec::new(), 0),
             Err(error) => return Err(status::store(error)),
         };
-        let store = &self.context.store;
+        let store = &self.shared.store;
         if exports > 0 && store.complete_outputs(lease, exports).await.map_err(status::store)? < exports {
             let why =
                 "the worker built it and sent no output of it; it is older than this coordinator: update it";
@@ -314,8 +314,8 @@ impl Desk {
     /// Ends an attempt; false when the lease was not live any more.
     async fn finish(&self, lease: Lease, outcome: Outcome, self_check: Option<&str>) -> Result<bool, Status> {
         let publish =
-            PublishLimit(std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds));
-        let store = &self.context.store;
+            PublishLimit(std::time::Duration::from_secs(self.shared.config.limits.publish_deadline_seconds));
+        let store = &self.shared.store;
         let end = || store.finish_attempt(lease, outcome.clone(), self_check, publish, rand::random::<f64>());
         let mut ended = end().await;
         for _ in 0..TRIES {
@@ -328,7 +328,7 @@ impl Desk {
         }
         match ended {
             Ok(()) => {
-                self.context.hints.changed();
+                self.shared.hints.changed();
                 Ok(true)
             }
             Err(StoreError::Stale(why)) => {
@@ -341,7 +341,7 @@ impl Desk {
 
     /// Gives all leases of this worker back.
     async fn release_all(&self) -> Result<(), Status> {
-        for live in self.context.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
+        for live in self.shared.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
             let lease = Lease { attempt: live.attempt, token: live.token };
             self.finish(lease, Outcome::Released { declined: false }, None).await?;
         }

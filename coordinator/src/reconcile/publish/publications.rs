@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use farm_core::publish::{Index, IndexDocument, alone, is_index, merge};
-use farm_core::work::retry::backoff;
+use farm_core::work::again::backoff;
 use farm_store::machines::leader::Epoch;
 use farm_store::publish::destinations::{Claim, DueDestination};
 use farm_store::publish::publications::DueMerge;
@@ -23,12 +23,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
 use crate::hints::BACKSTOP;
 use crate::reconcile::put_off::PutOff;
 use crate::reconcile::{Lead, leading};
 use crate::registry::RegistryError;
 use crate::registry::image::ChildError;
+use crate::shared::Shared;
 
 /// A claim is good for that long: later the tag is claimed anew before it is put.
 const CLAIM_HOLDS: Duration = Duration::from_secs(10);
@@ -104,11 +104,7 @@ impl UnderWay {
 }
 
 /// Publishes while leading, until `shutdown`.
-pub async fn run(
-    context: Arc<Context>,
-    mut lead: watch::Receiver<Option<Lead>>,
-    shutdown: CancellationToken,
-) {
+pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let locks = Arc::new(TagLocks::default());
     let mut under_way = UnderWay::default();
     while !shutdown.is_cancelled() {
@@ -117,12 +113,12 @@ pub async fn run(
             () = shutdown.cancelled() => break,
         };
         let Some(current) = current else { break };
-        if let Err(error) = look(&context, current.epoch, &locks, &mut under_way).await {
+        if let Err(error) = look(&shared, current.epoch, &locks, &mut under_way).await {
             tracing::warn!(%error, "a publish pass failed; trying again");
         }
         tokio::select! {
-            () = under_way.ended() => context.hints.streamed(),
-            () = context.hints.publish.notified() => {}
+            () = under_way.ended() => shared.hints.streamed(),
+            () = shared.hints.publish.notified() => {}
             () = tokio::time::sleep(BACKSTOP) => {}
             () = shutdown.cancelled() => {}
         }
@@ -134,45 +130,45 @@ pub async fn run(
 /// What the database can't be told of one (a message that it doesn't take, say) is put off there as well, or its place among
 /// the first would stay taken.
 async fn look(
-    context: &Arc<Context>,
+    shared: &Arc<Shared>,
     epoch: Epoch,
     locks: &Arc<TagLocks>,
     under_way: &mut UnderWay,
 ) -> Result<()> {
-    for due in context.store.due_merges(BATCH).await? {
-        let (context, work) = (Arc::clone(context), Work::Merge(due.build));
+    for due in shared.store.due_merges(BATCH).await? {
+        let (shared, work) = (Arc::clone(shared), Work::Merge(due.build));
         let registry =
             due.spec.tags.first().map(|tag| tag.repository.registry().to_owned()).unwrap_or_default();
         under_way.start(work, &registry, async move {
-            let merged = merge_one(&context, epoch, &due).await;
+            let merged = merge_one(&shared, epoch, &due).await;
             if let Some(after) = put_off_for(&merged, due.tries) {
-                context.store.retry_merge(epoch, due.project, due.build, TROUBLE, after).await?;
+                shared.store.retry_merge(epoch, due.project, due.build, TROUBLE, after).await?;
             }
             merged
         });
     }
-    for due in context.store.due_destinations(BATCH).await? {
-        let (context, locks) = (Arc::clone(context), Arc::clone(locks));
+    for due in shared.store.due_destinations(BATCH).await? {
+        let (shared, locks) = (Arc::clone(shared), Arc::clone(locks));
         let (work, registry) =
             (Work::Put(due.publication, due.repository.clone()), due.repository.registry().to_owned());
         under_way.start(work, &registry, async move {
-            let put = put_one(&context, epoch, &due, &locks).await;
+            let put = put_one(&shared, epoch, &due, &locks).await;
             if let Some(after) = put_off_for(&put, due.tries) {
                 let failure = Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, TROUBLE);
-                context.store.destination_failed(epoch, &due, &failure, Some(after)).await?;
+                shared.store.destination_failed(epoch, &due, &failure, Some(after)).await?;
             }
             put
         });
     }
-    for due in context.store.due_rechecks(BATCH).await? {
-        let (context, locks) = (Arc::clone(context), Arc::clone(locks));
+    for due in shared.store.due_rechecks(BATCH).await? {
+        let (shared, locks) = (Arc::clone(shared), Arc::clone(locks));
         let (work, registry) =
             (Work::Recheck(due.repository.clone(), due.tag.clone()), due.repository.registry().to_owned());
         under_way.start(work, &registry, async move {
-            let looked = recheck_one(&context, epoch, &due, &locks).await;
+            let looked = recheck_one(&shared, epoch, &due, &locks).await;
             if put_off_for(&looked, 0).is_some() {
-                let after = longest_put(&context);
-                context.store.rechecked(epoch, &due, false, Some(after), after).await?;
+                let after = longest_put(&shared);
+                shared.store.rechecked(epoch, &due, false, Some(after), after).await?;
             }
             looked
         });
@@ -193,40 +189,40 @@ fn put_off_for(result: &Result<()>, tries: u32) -> Option<Duration> {
 }
 
 /// How long a put that was begun may still have its effect.
-fn longest_put(context: &Context) -> Duration {
+fn longest_put(shared: &Shared) -> Duration {
     // As long as farm waits for the answer, and as long again for the registry to finish what farm gave up.
-    Duration::from_secs(context.config.limits.registry_timeout_seconds) * 2
+    Duration::from_secs(shared.config.limits.registry_timeout_seconds) * 2
 }
 
 /// Looks at a tag once more, and mends it if an older intention of farm's overtook the newest one. What somebody
 /// else put there stays.
-async fn recheck_one(context: &Context, epoch: Epoch, due: &Recheck, locks: &TagLocks) -> Result<()> {
+async fn recheck_one(shared: &Shared, epoch: Epoch, due: &Recheck, locks: &TagLocks) -> Result<()> {
     let (repository, tag) = (&due.repository, due.tag.as_str());
     let lock = locks.of(format!("{repository}:{tag}"));
     let _turn = lock.lock().await;
-    let after = longest_put(context);
-    let noted = match (context.registries.head(repository, tag).await, &due.wanted) {
+    let after = longest_put(shared);
+    let noted = match (shared.registries.head(repository, tag).await, &due.wanted) {
         (Ok(Some(found)), Some(wanted)) if found != wanted.digest && due.older.contains(&found) => {
             tracing::warn!(%repository, tag, %found, "an older put came late; the tag is put back");
-            put_back(context, epoch, due, wanted, after).await
+            put_back(shared, epoch, due, wanted, after).await
         }
-        (Ok(_), _) => context.store.rechecked(epoch, due, false, None, after).await,
+        (Ok(_), _) => shared.store.rechecked(epoch, due, false, None, after).await,
         (Err(error), _) => {
             tracing::warn!(%repository, tag, %error, "the tag can't be looked at; trying again");
-            context.store.rechecked(epoch, due, false, Some(after), after).await
+            shared.store.rechecked(epoch, due, false, Some(after), after).await
         }
     };
     if matches!(noted, Err(StoreError::Stale(_))) {
         // What was put back may have become the older one meanwhile.
         let tags = [due.tag.clone()];
-        context.store.ask_recheck(due.project, repository, &tags, due.order_key, due.digest).await?;
+        shared.store.ask_recheck(due.project, repository, &tags, due.order_key, due.digest).await?;
     }
     noted
 }
 
 /// Puts a tag back. It is claimed before, as for every other put: this one may come late as well.
 async fn put_back(
-    context: &Context,
+    shared: &Shared,
     epoch: Epoch,
     due: &Recheck,
     wanted: &Wanted,
@@ -234,22 +230,22 @@ async fn put_back(
 ) -> Result<()> {
     let (repository, tag) = (&due.repository, due.tag.as_str());
     let asked = Instant::now();
-    context.store.claim_back(epoch, due, after).await?;
+    shared.store.claim_back(epoch, due, after).await?;
     if asked.elapsed() > CLAIM_HOLDS {
         tracing::warn!(%repository, tag, "the tag was not put back in time after it was claimed; trying again");
-        return context.store.rechecked(epoch, due, false, Some(after), after).await;
+        return shared.store.rechecked(epoch, due, false, Some(after), after).await;
     }
-    let put = context.registries.put(repository, tag, &wanted.bytes, &wanted.media_type).await;
+    let put = shared.registries.put(repository, tag, &wanted.bytes, &wanted.media_type).await;
     if let Err(error) = &put {
         tracing::warn!(%repository, tag, %error, "the tag could not be put back; trying again");
     }
-    context.store.rechecked(epoch, due, put.is_ok(), Some(after), after).await
+    shared.store.rechecked(epoch, due, put.is_ok(), Some(after), after).await
 }
 
 /// Reads the children of one build back, and keeps the index that they make.
-async fn merge_one(context: &Context, epoch: Epoch, due: &DueMerge) -> Result<()> {
+async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> Result<()> {
     let Some(repository) = due.spec.repositories().into_iter().next() else {
-        return context.store.finish_unpublished(epoch, due.project, due.build).await;
+        return shared.store.finish_unpublished(epoch, due.project, due.build).await;
     };
     let mut children = Vec::with_capacity(due.results.len());
     let mut sizes = Vec::with_capacity(due.results.len());
@@ -258,9 +254,9 @@ async fn merge_one(context: &Context, epoch: Epoch, due: &DueMerge) -> Result<()
         let Some(digest) = result.digest else {
             let why = format!("the worker pushed nothing for {platform}");
             let failure = Failure::new(Cause::Bug, FailureCode::NothingPushed, why);
-            return context.store.fail_merge(epoch, due.project, due.build, &failure).await;
+            return shared.store.fail_merge(epoch, due.project, due.build, &failure).await;
         };
-        match context.registries.child(&repository, digest, platform).await {
+        match shared.registries.child(&repository, digest, platform).await {
             Ok(pushed) => {
                 children.push(pushed.child);
                 sizes.push((platform.clone(), pushed.bytes));
@@ -269,18 +265,18 @@ async fn merge_one(context: &Context, epoch: Epoch, due: &DueMerge) -> Result<()
             Err(ChildError::Registry(error)) if error.is_transient() => {
                 tracing::warn!(build.id = %due.short_id, %error, "children can't be read; trying again");
                 let after = backoff(due.tries + 1, rand::random::<f64>());
-                return context.store.retry_merge(epoch, due.project, due.build, &error.message, after).await;
+                return shared.store.retry_merge(epoch, due.project, due.build, &error.message, after).await;
             }
             Err(ChildError::Missing(failure)) if due.tries < LOOKS => {
                 let after = backoff(due.tries + 1, rand::random::<f64>());
                 let why = &failure.message;
-                return context.store.retry_merge(epoch, due.project, due.build, why, after).await;
+                return shared.store.retry_merge(epoch, due.project, due.build, why, after).await;
             }
             Err(ChildError::Registry(error)) => {
-                return context.store.fail_merge(epoch, due.project, due.build, &error.failure()).await;
+                return shared.store.fail_merge(epoch, due.project, due.build, &error.failure()).await;
             }
             Err(ChildError::Missing(failure) | ChildError::Wrong(failure)) => {
-                return context.store.fail_merge(epoch, due.project, due.build, &failure).await;
+                return shared.store.fail_merge(epoch, due.project, due.build, &failure).await;
             }
         }
     }
@@ -292,33 +288,33 @@ async fn merge_one(context: &Context, epoch: Epoch, due: &DueMerge) -> Result<()
         Ok(index) => index,
         Err(error) => {
             let failure = Failure::new(Cause::User, FailureCode::IndexImpossible, error.to_string());
-            return context.store.fail_merge(epoch, due.project, due.build, &failure).await;
+            return shared.store.fail_merge(epoch, due.project, due.build, &failure).await;
         }
     };
     tracing::info!(build.id = %due.short_id, index = %index.digest, "merged");
-    context.store.keep_publication(epoch, due, &index, &sizes).await
+    shared.store.keep_publication(epoch, due, &index, &sizes).await
 }
 
 /// Brings one destination as far as it goes.
-async fn put_one(context: &Context, epoch: Epoch, due: &DueDestination, locks: &TagLocks) -> Result<()> {
-    let ended = put_and_note(context, epoch, due, locks).await;
+async fn put_one(shared: &Shared, epoch: Epoch, due: &DueDestination, locks: &TagLocks) -> Result<()> {
+    let ended = put_and_note(shared, epoch, due, locks).await;
     if matches!(ended, Err(StoreError::Stale(_))) {
         // This process may have been stopped for long and put something only now: who leads looks at those tags.
         let (repository, tags) = (&due.repository, &due.tags);
-        context.store.ask_recheck(due.project, repository, tags, due.order_key, due.index_digest).await?;
+        shared.store.ask_recheck(due.project, repository, tags, due.order_key, due.index_digest).await?;
     }
     ended
 }
 
-async fn put_and_note(context: &Context, epoch: Epoch, due: &DueDestination, locks: &TagLocks) -> Result<()> {
-    let Err(error) = put_steps(context, epoch, due, locks).await else { return Ok(()) };
+async fn put_and_note(shared: &Shared, epoch: Epoch, due: &DueDestination, locks: &TagLocks) -> Result<()> {
+    let Err(error) = put_steps(shared, epoch, due, locks).await else { return Ok(()) };
     let error = match error {
         PutError::Store(error) => return Err(error),
         PutError::Registry(error) => error,
     };
     tracing::warn!(repository = %due.repository, tries = due.tries, %error, "not published yet");
     let again = error.is_transient().then(|| backoff(due.tries + 1, rand::random::<f64>()));
-    context.store.destination_failed(epoch, due, &error.failure(), again).await
+    shared.store.destination_failed(epoch, due, &error.failure(), again).await
 }
 
 enum PutError {
@@ -339,12 +335,12 @@ impl From<RegistryError> for PutError {
 }
 
 async fn put_steps(
-    context: &Context,
+    shared: &Shared,
     epoch: Epoch,
     due: &DueDestination,
     locks: &TagLocks,
 ) -> std::result::Result<(), PutError> {
-    let (registries, repository) = (&context.registries, &due.repository);
+    let (registries, repository) = (&shared.registries, &due.repository);
     let by_digest = due.index_digest.to_string();
     if registries.head(repository, &by_digest).await? != Some(due.index_digest) {
         for image in needed(due)? {
@@ -359,13 +355,13 @@ async fn put_steps(
         }
         registries.put(repository, &by_digest, &due.bytes, &due.media_type).await?;
     }
-    context.store.destination_pushed(epoch, due).await?;
+    shared.store.destination_pushed(epoch, due).await?;
     for tag in &due.tags {
         let lock = locks.of(format!("{repository}:{tag}"));
         let _turn = lock.lock().await;
         let before = registries.head(repository, tag).await?;
         let asked = Instant::now();
-        let claim = context.store.claim_tag(epoch, due, tag, before, longest_put(context)).await?;
+        let claim = shared.store.claim_tag(epoch, due, tag, before, longest_put(shared)).await?;
         if claim == Claim::Superseded {
             tracing::info!(%repository, tag, "a newer build has the tag");
             continue;
@@ -382,14 +378,14 @@ async fn put_steps(
         if before != Some(due.index_digest) {
             registries.put(repository, tag, &due.bytes, &due.media_type).await?;
         }
-        context.store.tag_put(epoch, due, tag).await?;
+        shared.store.tag_put(epoch, due, tag).await?;
         if registries.head(repository, tag).await? != Some(due.index_digest) {
             return Err(PutError::Registry(RegistryError {
                 code: FailureCode::RegistryUnavailable,
                 message: format!("{repository}:{tag} was put, but points elsewhere; it is put again"),
             }));
         }
-        context.store.tag_verified(epoch, due, tag).await?;
+        shared.store.tag_verified(epoch, due, tag).await?;
         tracing::info!(%repository, tag, index = %due.index_digest, "published");
     }
     Ok(())

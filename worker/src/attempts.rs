@@ -1,4 +1,4 @@
-//! The desk: what runs here, what ended and is not acknowledged yet, and whether there is room for more.
+//! The attempts of this worker: what runs here, what ended and is not acknowledged yet, and whether there is room for more.
 //!
 //! It is the one thing that the control thread and the attempts' tasks share. The control thread asks it
 //! for an answer to every offer and tells it what the coordinator said; an attempt's task tells it how it
@@ -62,7 +62,7 @@ pub struct Accepted {
     pub lease: Lease,
     /// What is to be built.
     pub offered: v1::Offered,
-    /// Cancelled when it must stop; the desk knows why.
+    /// Cancelled when it must stop; [`Attempts::stop_reason`] says why.
     pub stop: CancellationToken,
 }
 
@@ -72,7 +72,7 @@ pub enum Chore {
     Run(Box<Accepted>),
     /// The coordinator took this attempt's end: it need not be kept on disk.
     Forget(AttemptId),
-    /// Show by a trial build that the engine builds; its end goes to [`Desk::probe_ended`].
+    /// Show by a trial build that the engine builds; its end goes to [`Attempts::probe_ended`].
     Probe(String),
 }
 
@@ -98,9 +98,9 @@ pub struct Identity {
     pub withdrawn: String,
 }
 
-/// The desk. See the module's text.
+/// A worker's attempts, and whether it takes more of them.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Attempts {
     slots: usize,
     state: Mutex<State>,
     counts: watch::Sender<Counts>,
@@ -132,19 +132,19 @@ struct Running {
     reason: Option<StopReason>,
 }
 
-impl Desk {
-    /// A desk with this many slots, closed until [`Desk::open`], and where it leaves its chores.
+impl Attempts {
+    /// Takes at most `slots` at once, and none until [`Attempts::open`]. Beside it where its chores come out.
     pub fn new(slots: usize) -> (Self, mpsc::UnboundedReceiver<Chore>) {
         let (chores, todo) = mpsc::unbounded_channel();
         let state = State { closed: Some("the engine is not ready".to_owned()), ..State::default() };
-        let desk = Self {
+        let attempts = Self {
             slots,
             state: Mutex::new(state),
             counts: watch::Sender::default(),
             identity: watch::Sender::default(),
             chores,
         };
-        (desk, todo)
+        (attempts, todo)
     }
 
     /// Takes offers for this engine's platforms from now on.
@@ -155,7 +155,7 @@ impl Desk {
         self.show(&state);
     }
 
-    /// Declines all offers until [`Desk::open`]; `why` is told to the coordinator. What runs goes on.
+    /// Declines all offers until [`Attempts::open`]; `why` is told to the coordinator. What runs goes on.
     pub fn close(&self, why: impl Into<String>) {
         let mut state = self.lock();
         state.closed = Some(why.into());
@@ -377,5 +377,5 @@ impl State {
 }
 
 #[cfg(test)]
-#[path = "desk_tests.rs"]
+#[path = "attempts_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! What every part of the coordinator shares.
+//! What a coordinator's handlers and loops share: its configuration, the database, the workers connected here.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::link::Link;
 use crate::principal::{Secret, Tokens};
 use crate::registry::Registries;
 
-/// The shared parts.
+/// One for each process, behind an `Arc`.
 #[derive(Debug)]
-pub struct Context {
+pub struct Shared {
     /// This coordinator: another id after each start.
     pub id: Uuid,
     /// The configuration in force.

@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use blobs::Blobs;
@@ -98,9 +99,10 @@ pub async fn run(
     });
     let (lead, led) = watch::channel(None);
     let mut loops: JoinSet<&'static str> = JoinSet::new();
+    // What a loop logs says which loop it was: its span has the name of its pass.
     macro_rules! spawn {
         ($name:literal, $run:expr) => {{
-            let run = $run;
+            let run = $run.instrument(tracing::error_span!($name));
             loops.spawn(async move {
                 run.await;
                 $name

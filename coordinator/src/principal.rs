@@ -128,7 +128,7 @@ impl Tokens {
         *self.peers.write().unwrap_or_else(PoisonError::into_inner) = digests;
     }
 
-    /// The principal who calls, if they may do this.
+    /// The principal who calls, if they may do this. The call's span bears their name from here on.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` without a known token, `PERMISSION_DENIED` without the right.
@@ -151,6 +151,7 @@ impl Tokens {
                 "the farm does not know this token; check FARM_TOKEN or FARM_TOKEN_FILE",
             ));
         };
+        tracing::Span::current().record("who", tracing::field::display(name));
         let principal = Principal { name: name.to_owned(), role, project: self.project };
         if principal.may(action) {
             Ok(principal)

@@ -14,6 +14,7 @@ use farm_proto::v1;
 use farm_types::{AttemptId, Invalid, LeaseToken, Offer, Runs};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 /// How many ended attempts are remembered, so that an offer that comes late is known as an old one.
 const REMEMBERED: usize = 4096;
@@ -62,6 +63,8 @@ pub struct Accepted {
     pub lease: Lease,
     /// What is to be built.
     pub offered: v1::Offered,
+    /// The span of all that is logged of it.
+    pub span: Span,
     /// Cancelled when it must stop; [`Attempts::stop_reason`] says why.
     pub stop: CancellationToken,
 }
@@ -98,6 +101,12 @@ pub struct Identity {
     pub withdrawn: String,
 }
 
+/// The span of what is logged about an offered job: people know it by its build and platform, not by the attempt's id.
+pub fn job_span(offered: &v1::Offered) -> Span {
+    let v1::Offered { build_id, platform, attempt_number, .. } = offered;
+    tracing::error_span!("job", build = %build_id, %platform, "try" = attempt_number)
+}
+
 /// A worker's attempts, and whether it takes more of them.
 #[derive(Debug)]
 pub struct Attempts {
@@ -112,7 +121,7 @@ pub struct Attempts {
 #[derive(Debug, Default)]
 struct State {
     running: BTreeMap<AttemptId, Running>,
-    unanswered: BTreeMap<AttemptId, v1::Finished>,
+    unanswered: BTreeMap<AttemptId, (v1::Finished, Span)>,
     ended: VecDeque<AttemptId>,
     /// The engine as it was last seen.
     identity: Identity,
@@ -128,6 +137,7 @@ struct State {
 #[derive(Debug)]
 struct Running {
     lease: Lease,
+    span: Span,
     stop: CancellationToken,
     reason: Option<StopReason>,
 }
@@ -223,7 +233,7 @@ impl Attempts {
                 false => declined("this attempt runs here under another lease".to_owned()),
             };
         }
-        if let Some(finished) = state.unanswered.get(&lease.attempt) {
+        if let Some((finished, _)) = state.unanswered.get(&lease.attempt) {
             return vec![started(), Message::Finished(finished.clone())];
         }
         if state.ended.contains(&lease.attempt) {
@@ -233,11 +243,12 @@ impl Attempts {
             return declined(reason);
         }
         let stop = CancellationToken::new();
-        let running = Running { lease, stop: stop.clone(), reason: None };
+        let span = job_span(&offered);
+        let running = Running { lease, span: span.clone(), stop: stop.clone(), reason: None };
         state.running.insert(lease.attempt, running);
         self.publish(&state);
         drop(state);
-        if self.chores.send(Chore::Run(Box::new(Accepted { lease, offered, stop }))).is_err() {
+        if self.chores.send(Chore::Run(Box::new(Accepted { lease, offered, span, stop }))).is_err() {
             // The process is on its way out: nobody would run it.
             self.release(lease.attempt);
             return declined("the worker ends".to_owned());
@@ -256,6 +267,9 @@ impl Attempts {
             running.reason = Some(reason);
         }
         running.stop.cancel();
+        if is_news {
+            running.span.in_scope(|| tracing::info!(?reason, "asked to stop"));
+        }
         is_news
     }
 
@@ -275,8 +289,10 @@ impl Attempts {
     /// Frees the slot, and keeps the end to be told until the coordinator acknowledges it.
     pub fn finish(&self, attempt: AttemptId, finished: v1::Finished) {
         let mut state = self.lock();
-        state.running.remove(&attempt);
-        state.unanswered.insert(attempt, finished);
+        let running = state.running.remove(&attempt);
+        // Of a result of a former life no more is known.
+        let span = running.map_or_else(|| tracing::error_span!("job", %attempt), |running| running.span);
+        state.unanswered.insert(attempt, (finished, span));
         self.publish(&state);
     }
 
@@ -288,10 +304,13 @@ impl Attempts {
         self.publish(&state);
     }
 
-    /// The coordinator knows of this attempt's end.
-    pub fn answered(&self, attempt: AttemptId) {
+    /// The coordinator knows of this attempt's end; it counts if it was `accepted`.
+    pub fn answered(&self, attempt: AttemptId, accepted: bool) {
         let mut state = self.lock();
-        if state.unanswered.remove(&attempt).is_some() {
+        if let Some((_, span)) = state.unanswered.remove(&attempt) {
+            if !accepted {
+                span.in_scope(|| tracing::warn!("the result came too late: the lease was another's"));
+            }
             state.remember(attempt);
             self.publish(&state);
             // When nobody listens any more the file stays, and is told about again after the next start.
@@ -303,13 +322,13 @@ impl Attempts {
     pub fn leases(&self) -> Vec<v1::Lease> {
         let state = self.lock();
         let running = state.running.values().map(|running| running.lease.into());
-        let unanswered = state.unanswered.values().filter_map(|finished| finished.lease.clone());
+        let unanswered = state.unanswered.values().filter_map(|(finished, _)| finished.lease.clone());
         running.chain(unanswered).collect()
     }
 
     /// The ends that nobody acknowledged.
     pub fn unanswered(&self) -> Vec<(AttemptId, v1::Finished)> {
-        self.lock().unanswered.iter().map(|(attempt, finished)| (*attempt, finished.clone())).collect()
+        self.lock().unanswered.iter().map(|(attempt, (finished, _))| (*attempt, finished.clone())).collect()
     }
 
     /// Tells of every change.

@@ -60,7 +60,7 @@ fn an_attempt_that_ended_is_told_until_answered_and_never_started_again() {
     assert_eq!(*attempts.watch().borrow(), Counts { running: 0, unanswered: 1 });
     assert_eq!(attempts.leases().len(), 1);
     assert!(matches!(attempts.offer(offer.clone())[..], [Message::Started(_), Message::Finished(_)]));
-    attempts.answered(lease.attempt);
+    attempts.answered(lease.attempt, true);
     assert!(attempts.leases().is_empty());
     assert!(attempts.offer(offer).is_empty());
     assert!(matches!(chores.try_recv(), Ok(Chore::Run(_))));

@@ -81,12 +81,9 @@ impl From<Failure> for Outcome {
 impl Runner {
     /// Runs one accepted attempt to its end. Not to be dropped before that: the slot would stay taken.
     pub async fn run(self: Arc<Self>, accepted: Accepted) {
-        let Accepted { lease, offered, stop } = accepted;
-        let span = tracing::info_span!(
-            "attempt", attempt = %lease.attempt, build = offered.build_id, platform = offered.platform
-        );
+        let Accepted { lease, offered, span, stop } = accepted;
         async {
-            tracing::info!(support = offered.support, number = offered.attempt_number, "started");
+            tracing::info!(support = offered.support, "started");
             let attempts = Arc::clone(&self.attempts);
             let superseded = move || {
                 attempts.stop(lease.attempt, StopReason::Superseded);
@@ -135,7 +132,7 @@ impl Runner {
         let platform = order.platform.clone();
         let is_program = matches!(order.spec.purpose, Purpose::Run(_));
         let gauge = Gauge::start(self.disks.clone(), ready.clone());
-        tracing::debug!(%platform, engine = ready.label(), "solving");
+        tracing::debug!(engine = ready.label(), "solving");
         let (outputs, sending) = outputs::send(&self.client, lease, &order.spec.exports, order.output_bytes);
         let mut sending = Box::pin(sending);
         let (told, pulse, passing) = progress::listen(events.clone());

@@ -1,7 +1,7 @@
 //! The gRPC edge, in rooms by what a call is about: [`builds`], [`work`] (all that workers call), [`publish`] (images),
 //! [`sources`], [`logs`] (following) and [`machines`] (workers and coordinators).
 //!
-//! A handler says who may call it, validates, makes one call, converts. It never schedules.
+//! A handler says who may call it, validates, makes one call, converts. It never schedules. Each call has a span ([`spans`]).
 
 pub mod builds;
 mod health;
@@ -9,6 +9,7 @@ pub mod logs;
 pub mod machines;
 pub mod publish;
 pub mod sources;
+pub mod spans;
 pub mod status;
 pub mod work;
 
@@ -67,6 +68,7 @@ pub async fn serve(
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_concurrent_streams(1024)
+        .trace_fn(|request| spans::rpc(request.uri().path()))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(builds)

@@ -7,6 +7,7 @@ use farm_store::work::lease::OfferedAttempt;
 use tokio_util::sync::CancellationToken;
 
 use crate::hints::BACKSTOP;
+use crate::link::job::Job;
 use crate::shared::Shared;
 
 /// Tells the connected workers what they have to know, until `shutdown`.
@@ -35,10 +36,16 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         });
     }
     for offered in shared.store.offered_via(shared.id).await? {
-        let worker = offered.worker;
-        shared.link.say(worker, (offered.attempt, true), || {
-            v1::control_response::Message::Offered(offer(shared, offered))
-        });
+        let (worker, attempt, job, support) =
+            (offered.worker, offered.attempt, Job::of(&offered), offered.support);
+        let said = shared
+            .link
+            .say(worker, (attempt, true), || v1::control_response::Message::Offered(offer(shared, offered)));
+        let span = job.span();
+        // Once: it is said again until it is answered.
+        if said && let Some(worker) = shared.link.learn(worker, attempt, job) {
+            span.in_scope(|| tracing::info!(worker, %support, "offered"));
+        }
     }
     Ok(())
 }

@@ -99,7 +99,7 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
     let workers = async {
         if let Some(gone) = kept.workers() {
             for name in store.forget_workers(epoch, gone, BATCH).await? {
-                tracing::info!(worker.name = name, "removed: it was not there for retention.workers_days");
+                tracing::info!(worker = name, "removed: it was not there for retention.workers_days");
             }
         }
         Ok(())
@@ -124,7 +124,9 @@ async fn remove_builds(shared: &Shared, epoch: Epoch) -> farm_store::Result<()> 
                 Ok(count) => removed += count,
                 Err(StoreError::Stale(why)) => tracing::debug!(%execution, why, "not removed"),
                 Err(error) => {
-                    tracing::warn!(%execution, %error, "old builds could not be removed; trying again")
+                    let builds =
+                        shared.store.execution_known_as(project, execution).await.unwrap_or_default();
+                    tracing::warn!(builds, %error, "old builds could not be removed; trying again")
                 }
             }
         }

@@ -61,13 +61,23 @@ async fn seal_some(shared: &Shared, epoch: Epoch, shutdown: &CancellationToken) 
                 if in_trouble >= SILENT {
                     return Err(error);
                 }
-                tracing::warn!(attempt = %attempt.attempt, %error, "a log could not be sealed; trying again");
+                let job = known_as(shared, &attempt).await;
+                tracing::warn!(job, %error, "a log could not be sealed; trying again");
             }
             // One that can't be sealed must not keep the others from it.
-            Err(error) => tracing::error!(attempt = %attempt.attempt, %error, "a log can't be sealed"),
+            Err(error) => {
+                let job = known_as(shared, &attempt).await;
+                tracing::error!(job, %error, "a log can't be sealed");
+            }
         }
     }
     Ok(())
+}
+
+/// An attempt as people know it, if that can be found out.
+async fn known_as(shared: &Shared, attempt: &Unsealed) -> String {
+    let known_as = shared.store.attempt_known_as(attempt.project, attempt.attempt).await;
+    known_as.unwrap_or_else(|_| attempt.attempt.to_string())
 }
 
 async fn seal_one(shared: &Shared, epoch: Epoch, mut attempt: Unsealed) -> Result<(), LogError> {

@@ -92,7 +92,7 @@ async fn look(shared: &Shared, has_come: &mut bool, outage: Outage) -> farm_stor
 pub(super) async fn quarantine(store: &Store, epoch: Epoch) -> farm_store::Result<usize> {
     let names = store.quarantine_unheeding(epoch).await?;
     for name in &names {
-        tracing::warn!(worker.name = name, "quarantined: it did not stop what it was told to");
+        tracing::warn!(worker = name, "quarantined: it did not stop what it was told to");
     }
     Ok(names.len())
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use super::chunks::Chunker;
 use super::limit::LogLimit;
@@ -91,7 +92,7 @@ impl Events {
             dial_at: None,
             refused_since: None,
         };
-        let task = tokio::spawn(async move {
+        let pumping = async move {
             let (ending, mut events) = pump.run().await;
             if ending == Ending::Superseded {
                 superseded();
@@ -99,7 +100,8 @@ impl Events {
             // Whoever still sends must not wait for somebody who doesn't listen.
             while events.recv().await.is_some() {}
             ending
-        });
+        };
+        let task = tokio::spawn(pumping.in_current_span());
         Self { sender, task }
     }
 
@@ -185,14 +187,14 @@ impl Pump {
                 Woken::Answer(Ok(None)) => self.lost(),
                 Woken::Answer(Err(status)) => match Refusal::of(&status) {
                     Refusal::Superseded => {
-                        tracing::info!(attempt = %self.lease.attempt, "events are not wanted any more: the lease is another's");
+                        tracing::info!("events are not wanted any more: the lease is another's");
                         break Ending::Superseded;
                     }
                     Refusal::Away => self.lost(),
                     Refusal::Missing | Refusal::Refused => {
                         let since = *self.refused_since.get_or_insert_with(Instant::now);
                         if since.elapsed() >= PATIENCE {
-                            tracing::warn!(attempt = %self.lease.attempt, %status, "gave up sending events: they are refused");
+                            tracing::warn!(%status, "gave up sending events: they are refused");
                             break Ending::GaveUp;
                         }
                         self.lost();

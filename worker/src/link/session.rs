@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::{Client, Control, ControlError, CoordinatorUrl};
-use crate::attempts::{Identity, StopReason};
+use crate::attempts::{Identity, StopReason, job_span};
 
 /// Messages between us and the connection; a stream that doesn't take as many is stuck.
 const QUEUE: usize = 256;
@@ -142,10 +142,10 @@ impl<'a> Session<'a> {
         let attempts = &self.control.attempts;
         match message.message {
             Some(Response::Offered(offered)) => {
+                let span = job_span(&offered);
                 for answer in attempts.offer(offered) {
                     if let Request::Declined(declined) = &answer {
-                        let attempt = declined.lease.as_ref().map(|lease| lease.attempt_id.as_str());
-                        tracing::info!(attempt, reason = declined.reason, "declined an offer");
+                        span.in_scope(|| tracing::info!(reason = declined.reason, "declined an offer"));
                     }
                     // One that gets lost is asked for again.
                     let _ = self.tell(answer);
@@ -155,11 +155,8 @@ impl<'a> Session<'a> {
             Some(Response::Stop(stop)) => self.stop(&stop),
             Some(Response::FinishedReply(reply)) => match reply.attempt_id.parse::<AttemptId>() {
                 Ok(attempt) => {
-                    if !reply.accepted {
-                        tracing::warn!(%attempt, "the result came too late: the lease was another's");
-                    }
                     self.told.remove(&attempt);
-                    attempts.answered(attempt);
+                    attempts.answered(attempt, reply.accepted);
                 }
                 Err(error) => tracing::warn!(%error, "an answer names no attempt"),
             },
@@ -182,9 +179,7 @@ impl<'a> Session<'a> {
         };
         match stop.attempt_id.parse() {
             Ok(attempt) => {
-                if self.control.attempts.stop(attempt, reason) {
-                    tracing::info!(%attempt, ?reason, "asked to stop");
-                }
+                self.control.attempts.stop(attempt, reason);
             }
             Err(error) => tracing::warn!(%error, "a stop names no attempt"),
         }

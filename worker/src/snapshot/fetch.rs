@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
+use tracing::Span;
 
 use super::SnapshotError;
 use super::cache::{ContentCache, Pins};
@@ -264,7 +265,8 @@ fn store(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
 ) -> Result<T, SnapshotError> {
-    match tokio::task::spawn_blocking(work).await {
+    let span = Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,
         // Nobody aborts it, so it panicked: the attempt's task goes the same way.
         Err(error) => match error.try_into_panic() {

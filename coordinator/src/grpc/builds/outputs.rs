@@ -1,6 +1,5 @@
 //! How clients get what builds have made for them.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +9,11 @@ use farm_store::StoreError;
 use farm_store::builds::record::BuildRecord;
 use farm_store::logs::seal::BlobKind;
 use farm_types::{Platform, ShortId};
-use futures::Stream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::status;
 use crate::principal::Action;
 use crate::shared::Shared;
@@ -47,7 +46,7 @@ impl Outputs {
 
 #[tonic::async_trait]
 impl OutputService for Outputs {
-    type FetchOutputStream = Pin<Box<dyn Stream<Item = Result<v1::FetchOutputResponse, Status>> + Send>>;
+    type FetchOutputStream = Answers<v1::FetchOutputResponse>;
 
     async fn fetch_output(
         &self,
@@ -87,13 +86,13 @@ impl OutputService for Outputs {
                         noted = Instant::now();
                         // What is read needs no database, so one that is away for a moment doesn't end it.
                         if let Err(error) = shared.store.note_fetch(build.project, build.id).await {
-                            tracing::warn!(%error, build.id = %build.short_id, "can't note that outputs are being fetched");
+                            tracing::warn!(%error, build = %build.short_id, "can't note that outputs are being fetched");
                         }
                     }
                 }
             }
         };
-        Ok(Response::new(Box::pin(stream)))
+        Ok(answer_by(stream))
     }
 
     async fn release_outputs(

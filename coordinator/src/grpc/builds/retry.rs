@@ -41,7 +41,7 @@ pub(super) async fn gone(registries: &Registries, record: &BuildRecord) -> Vec<P
     let mut gone = Vec::new();
     for job in record.jobs.iter().filter(|job| job.state == JobState::Succeeded) {
         if is_gone(registries, record, job).await {
-            tracing::info!(build.id = %record.short_id, platform = %job.platform, "its result is gone; built again");
+            tracing::info!(build = %record.short_id, platform = %job.platform, "its result is gone; built again");
             gone.push(job.platform.clone());
         }
     }

@@ -1,6 +1,5 @@
 //! What users do with builds.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +10,12 @@ use farm_store::builds::submit::NewBuild;
 use farm_store::work::decide::PublishLimit;
 use farm_types::state::BuildState;
 use farm_types::{BuildSpec, Invalid, ProjectId, ShortId, SnapshotRef};
-use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{present, retry};
 use crate::dockerfile;
+use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
 use crate::principal::Action;
 use crate::shared::Shared;
@@ -87,7 +86,7 @@ fn short_id(text: &str) -> Result<ShortId, Status> {
 
 #[tonic::async_trait]
 impl BuildService for Builds {
-    type WatchBuildStream = Pin<Box<dyn Stream<Item = Result<v1::WatchBuildResponse, Status>> + Send>>;
+    type WatchBuildStream = Answers<v1::WatchBuildResponse>;
 
     async fn submit_build(
         &self,
@@ -100,19 +99,20 @@ impl BuildService for Builds {
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
         let runs = dockerfile::runs(&self.shared, principal.project, &spec).await.map_err(status::store)?;
+        let by = principal.name;
         let new = NewBuild {
             project: principal.project,
             idempotency_key: request.idempotency_key,
             spec,
             runs,
-            created_by: principal.name,
+            created_by: by.clone(),
             queue_limit: self.queue_limit(),
         };
         let submitted = self.shared.store.submit(&new).await.map_err(status::store)?;
         self.shared.hints.changed();
         let record =
             self.shared.store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
-        tracing::info!(build.id = %record.short_id, replayed = submitted.replayed, "build accepted");
+        tracing::info!(build = %record.short_id, by, replayed = submitted.replayed, "build accepted");
         Ok(Response::new(v1::SubmitBuildResponse {
             build: Some(present::build(&record)),
             replayed: submitted.replayed,
@@ -163,7 +163,7 @@ impl BuildService for Builds {
             request.follow,
             self.shutdown.clone(),
         );
-        Ok(Response::new(Box::pin(stream)))
+        Ok(answer_by(stream))
     }
 
     async fn cancel_build(
@@ -176,7 +176,7 @@ impl BuildService for Builds {
         let publish = self.publish_limit();
         self.shared.store.cancel(principal.project, record.id, publish).await.map_err(status::store)?;
         self.shared.hints.changed();
-        tracing::info!(build.id = %id, "cancel asked for");
+        tracing::info!(build = %id, by = principal.name, "cancel asked for");
         let build = self.present(principal.project, &id).await?;
         Ok(Response::new(v1::CancelBuildResponse { build: Some(build) }))
     }
@@ -202,7 +202,7 @@ impl BuildService for Builds {
             .await
             .map_err(status::store)?;
         self.shared.hints.changed();
-        tracing::info!(build.id = %id, taken, "the rest of its source was sent");
+        tracing::info!(build = %id, by = principal.name, taken, "the rest of its source was sent");
         let build = self.present(principal.project, &id).await?;
         Ok(Response::new(v1::ProvideSourceResponse { build: Some(build) }))
     }
@@ -222,19 +222,22 @@ impl BuildService for Builds {
             true => retry::gone(&self.shared.registries, &record).await,
             false => Vec::new(),
         };
+        let by = principal.name;
         let new = Retry {
             project: principal.project,
             of: record.id,
             idempotency_key: request.idempotency_key,
             failed_only: request.failed_only,
             gone,
-            created_by: principal.name,
+            created_by: by.clone(),
             queue_limit: self.queue_limit(),
         };
         let submitted = store.retry(&new, self.publish_limit()).await.map_err(status::store)?;
         self.shared.hints.changed();
         let record = store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
-        tracing::info!(build.id = %record.short_id, retry_of = %id, replayed = submitted.replayed, "retry accepted");
+        tracing::info!(
+            build = %record.short_id, by, retry_of = %id, replayed = submitted.replayed, "retry accepted"
+        );
         Ok(Response::new(v1::RetryBuildResponse {
             build: Some(present::build(&record)),
             replayed: submitted.replayed,

@@ -15,12 +15,13 @@ use farm_store::work::attempts::Lease;
 use farm_store::work::decide::PublishLimit;
 use farm_store::work::finish::{Outcome, Step};
 use farm_types::ids::check_worker_name;
-use farm_types::{BootId, Cause, FEATURE_DRAINING, Failure, FailureCode, Offer, WorkerId};
+use farm_types::{AttemptId, BootId, Cause, FEATURE_DRAINING, Failure, FailureCode, Offer, WorkerId};
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::{lease, status};
@@ -60,7 +61,8 @@ pub async fn open(
         .await
         .map_err(status::store)?;
     let boot = registration.boot_id;
-    tracing::info!(worker.id = %worker, worker.name = registration.name, "worker connected");
+    tracing::Span::current().record("worker", tracing::field::display(&registration.name));
+    tracing::info!("worker connected");
     let (outbox, answers) = mpsc::channel(OUTBOX);
     let limits = &shared.config.limits;
     let welcome = Answer::Welcome(v1::Welcome {
@@ -75,16 +77,19 @@ pub async fn open(
         .await
         .map_err(|_| Status::unavailable("the worker left"))?;
     let serial = registration.connection;
-    shared.link.connect(worker, serial, outbox.clone());
+    shared.link.connect(worker, registration.name, serial, outbox.clone());
     shared.hints.changed();
-    tokio::spawn(async move {
+    let serving = async move {
         let connection = Connection { shared: Arc::clone(&shared), worker, boot, connection: serial, outbox };
         let end = tokio::select! {
             end = connection.listen(&mut said) => end,
             () = connection.outbox.closed() => Ok(()),
             () = shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; dial again")),
         };
-        tracing::info!(worker.id = %worker, worker.name = registration.name, ?end, "worker's control stream ended");
+        match &end {
+            Ok(()) => tracing::info!("worker's control stream ended"),
+            Err(status) => tracing::info!(why = status.message(), "worker's control stream ended"),
+        }
         if let Err(status) = end {
             // The worker may be gone already.
             let _ = connection.outbox.send(Err(status)).await;
@@ -94,7 +99,8 @@ pub async fn open(
             tracing::warn!(%error, "a worker's leave could not be written; its silence will tell");
         }
         shared.hints.changed();
-    });
+    };
+    tokio::spawn(serving.in_current_span());
     Ok(ReceiverStream::new(answers))
 }
 
@@ -152,15 +158,17 @@ impl Connection {
             match message.message {
                 Some(Said::Heartbeat(beat)) => self.heartbeat(beat).await?,
                 Some(Said::Started(started)) => self.started(lease(started.lease)?).await?,
-                Some(Said::Finished(finished)) => self.finished(finished).await?,
+                Some(Said::Finished(finished)) => {
+                    let lease = lease(finished.lease.clone())?;
+                    self.finished(lease, finished).instrument(self.span(lease)).await?;
+                }
                 Some(Said::Declined(declined)) => {
                     let lease = lease(declined.lease)?;
-                    tracing::info!(attempt = %lease.attempt, reason = declined.reason, "declined");
-                    self.finish(lease, Outcome::Released { declined: true }, None).await?;
+                    self.declined(lease, &declined.reason).instrument(self.span(lease)).await?;
                 }
                 Some(Said::Probed(probed)) => self.probed(probed).await?,
                 Some(Said::Bye(_)) => {
-                    tracing::info!(worker.id = %self.worker, "the worker says goodbye");
+                    tracing::info!("the worker says goodbye");
                     // First, or what it gives back might be given to it again.
                     let left = self.shared.store.worker_disconnected(self.worker, self.connection).await;
                     left.map_err(status::store)?;
@@ -186,6 +194,8 @@ impl Connection {
     async fn heartbeat(&self, beat: v1::Heartbeat) -> Result<(), Status> {
         let named: Vec<Lease> = beat.running.into_iter().map(|l| lease(Some(l))).collect::<Result<_, _>>()?;
         let tokens = named.iter().map(|lease| lease.token.as_uuid()).collect();
+        let attempts: Vec<AttemptId> = named.iter().map(|lease| lease.attempt).collect();
+        self.shared.link.keep(self.worker, &attempts);
         self.shared.link.beat(self.worker, Beat { connection: self.connection, tokens });
         let live = self.shared.store.live_attempts(self.worker, self.boot).await.map_err(status::store)?;
         let stop = named
@@ -218,8 +228,17 @@ impl Connection {
         }
     }
 
-    async fn finished(&self, finished: v1::Finished) -> Result<(), Status> {
-        let lease = lease(finished.lease)?;
+    /// The span in which is logged what becomes of an attempt.
+    fn span(&self, lease: Lease) -> Span {
+        self.shared.link.span(self.worker, lease.attempt)
+    }
+
+    async fn declined(&self, lease: Lease, reason: &str) -> Result<(), Status> {
+        tracing::info!(reason, "declined");
+        self.finish(lease, Outcome::Released { declined: true }, None).await.map(drop)
+    }
+
+    async fn finished(&self, lease: Lease, finished: v1::Finished) -> Result<(), Status> {
         let outcome = match finished.outcome {
             Some(v1::finished::Outcome::Result(result)) => self.success(lease, result).await?,
             Some(v1::finished::Outcome::Failure(failure)) => {
@@ -230,6 +249,10 @@ impl Connection {
                 Outcome::SourceIncomplete(Missing { root: missing.root, asked: missing.asked })
             }
             None => return Err(Status::invalid_argument("Finished has no outcome")),
+        };
+        let failed = match &outcome {
+            Outcome::Failed(failure) => Some((failure.cause, failure.code.clone())),
+            _ => None,
         };
         let self_check = finished.self_check.map(|check| without_nul(check.failure));
         let self_check = self_check.as_deref();
@@ -242,6 +265,9 @@ impl Connection {
             }
             answer => answer?,
         };
+        if let (true, Some((cause, code))) = (accepted, failed) {
+            tracing::info!(%cause, %code, "failed");
+        }
         let attempt_id = lease.attempt.to_string();
         self.answer(Answer::FinishedReply(v1::FinishedReply { attempt_id, accepted })).await
     }
@@ -254,7 +280,10 @@ impl Connection {
         let end = if failure.is_empty() { Ok(()) } else { Err(failure) };
         match self.shared.store.probe_ended(self.worker, probe, end.clone()).await {
             Ok(()) => {
-                tracing::info!(worker.id = %self.worker, ?end, "a trial build has ended");
+                match &end {
+                    Ok(()) => tracing::info!("a trial build succeeded"),
+                    Err(why) => tracing::info!(why, "a trial build failed"),
+                }
                 self.shared.hints.changed();
                 Ok(())
             }
@@ -332,7 +361,7 @@ impl Connection {
                 Ok(true)
             }
             Err(StoreError::Stale(why)) => {
-                tracing::info!(attempt = %lease.attempt, why, "a late word from a worker changes nothing");
+                tracing::info!(why, "a late word from a worker changes nothing");
                 Ok(false)
             }
             Err(error) => Err(status::store(error)),
@@ -343,7 +372,8 @@ impl Connection {
     async fn release_all(&self) -> Result<(), Status> {
         for live in self.shared.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
             let lease = Lease { attempt: live.attempt, token: live.token };
-            self.finish(lease, Outcome::Released { declined: false }, None).await?;
+            let released = self.finish(lease, Outcome::Released { declined: false }, None);
+            released.instrument(self.span(lease)).await?;
         }
         Ok(())
     }

@@ -4,22 +4,19 @@ mod control;
 mod fetch;
 mod receive;
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use farm_proto::v1;
 use farm_proto::v1::worker_service_server::WorkerService;
 use farm_store::work::attempts::Lease;
-use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::spans::{Answers, answer_by};
 use super::status;
 use crate::logs::clip::Clip;
 use crate::principal::Action;
 use crate::shared::Shared;
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service.
 #[derive(Debug)]
@@ -56,11 +53,10 @@ impl WorkerService for Work {
         &self,
         request: Request<Streaming<v1::ControlRequest>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Work)?;
-        tracing::debug!(principal = principal.name, "a worker dials in");
+        self.shared.tokens.require(&request, Action::Work)?;
         let answers =
             control::open(Arc::clone(&self.shared), request.into_inner(), self.shutdown.clone()).await?;
-        Ok(Response::new(Box::pin(answers)))
+        Ok(answer_by(answers))
     }
 
     async fn send_events(
@@ -97,7 +93,7 @@ impl WorkerService for Work {
                 yield v1::SendEventsResponse { acked_seq };
             }
         };
-        Ok(Response::new(Box::pin(answers)))
+        Ok(answer_by(answers))
     }
 
     async fn fetch_folders(
@@ -108,7 +104,7 @@ impl WorkerService for Work {
         let request = request.into_inner();
         let lease = lease(request.lease)?;
         let tree = fetch::Tree::open(Arc::clone(&self.shared), lease, &request.root).await?;
-        Ok(Response::new(Box::pin(tree.folders())))
+        Ok(answer_by(tree.folders()))
     }
 
     async fn fetch_files(
@@ -122,7 +118,7 @@ impl WorkerService for Work {
         }
         let lease = lease(request.lease)?;
         let tree = fetch::Tree::open(Arc::clone(&self.shared), lease, &request.root).await?;
-        Ok(Response::new(Box::pin(tree.files(request.paths))))
+        Ok(answer_by(tree.files(request.paths)))
     }
     async fn send_output(
         &self,
@@ -131,6 +127,6 @@ impl WorkerService for Work {
         self.shared.tokens.require(&request, Action::Work)?;
         let pieces = request.into_inner();
         let answers = receive::output(Arc::clone(&self.shared), pieces, self.shutdown.clone());
-        Ok(Response::new(Box::pin(answers)))
+        Ok(answer_by(answers))
     }
 }

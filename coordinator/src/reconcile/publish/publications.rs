@@ -22,6 +22,7 @@ use farm_types::{BuildId, Cause, Digest, Failure, FailureCode, PublicationId, Re
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use crate::hints::BACKSTOP;
 use crate::reconcile::put_off::PutOff;
@@ -54,15 +55,21 @@ enum Work {
 /// The tasks under way.
 #[derive(Default)]
 struct UnderWay {
-    tasks: JoinSet<(Work, String, Result<()>)>,
+    tasks: JoinSet<(Work, String, Span, Result<()>)>,
     works: HashSet<Work>,
     registries: HashMap<String, usize>,
     put_off: PutOff<Work>,
 }
 
 impl UnderWay {
-    /// Starts a task unless it is under way or put off, or its registry has its share.
-    fn start(&mut self, work: Work, registry: &str, task: impl Future<Output = Result<()>> + Send + 'static) {
+    /// Starts a task unless it is under way or put off, or its registry has its share. What it logs is within `span`.
+    fn start(
+        &mut self,
+        work: Work,
+        registry: &str,
+        span: Span,
+        task: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
         if self.put_off.waits(&work, Instant::now()) {
             return;
         }
@@ -72,13 +79,16 @@ impl UnderWay {
         }
         *busy += 1;
         let registry = registry.to_owned();
-        self.tasks.spawn(async move { (work, registry, task.await) });
+        self.tasks.spawn(async move {
+            let ended = task.instrument(span.clone()).await;
+            (work, registry, span, ended)
+        });
     }
 
     /// Waits for the end of one; for ever when there is none.
     async fn ended(&mut self) {
         match self.tasks.join_next().await {
-            Some(Ok((work, registry, result))) => {
+            Some(Ok((work, registry, span, result))) => {
                 self.works.remove(&work);
                 if let Some(busy) = self.registries.get_mut(&registry) {
                     *busy = busy.saturating_sub(1);
@@ -88,8 +98,9 @@ impl UnderWay {
                     Ok(()) | Err(StoreError::Stale(_)) => self.put_off.forget(&work),
                     // Whatever it is: what could not be written down is remembered here, or it would begin anew at once.
                     Err(error) => {
-                        let (tries, wait) = self.put_off.failed(work.clone(), Instant::now());
-                        tracing::warn!(?work, tries, ?wait, %error, "not published yet; trying again");
+                        let (tries, wait) = self.put_off.failed(work, Instant::now());
+                        let _inside = span.enter();
+                        tracing::warn!(tries, ?wait, %error, "not published yet; trying again");
                     }
                 }
             }
@@ -139,7 +150,8 @@ async fn look(
         let (shared, work) = (Arc::clone(shared), Work::Merge(due.build));
         let registry =
             due.spec.tags.first().map(|tag| tag.repository.registry().to_owned()).unwrap_or_default();
-        under_way.start(work, &registry, async move {
+        let span = tracing::error_span!("merge", build = %due.short_id);
+        under_way.start(work, &registry, span, async move {
             let merged = merge_one(&shared, epoch, &due).await;
             if let Some(after) = put_off_for(&merged, due.tries) {
                 shared.store.retry_merge(epoch, due.project, due.build, TROUBLE, after).await?;
@@ -151,7 +163,8 @@ async fn look(
         let (shared, locks) = (Arc::clone(shared), Arc::clone(locks));
         let (work, registry) =
             (Work::Put(due.publication, due.repository.clone()), due.repository.registry().to_owned());
-        under_way.start(work, &registry, async move {
+        let span = tracing::error_span!("put", build = %due.build, repository = %due.repository);
+        under_way.start(work, &registry, span, async move {
             let put = put_one(&shared, epoch, &due, &locks).await;
             if let Some(after) = put_off_for(&put, due.tries) {
                 let failure = Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, TROUBLE);
@@ -164,7 +177,8 @@ async fn look(
         let (shared, locks) = (Arc::clone(shared), Arc::clone(locks));
         let (work, registry) =
             (Work::Recheck(due.repository.clone(), due.tag.clone()), due.repository.registry().to_owned());
-        under_way.start(work, &registry, async move {
+        let span = tracing::error_span!("look", repository = %due.repository, tag = due.tag);
+        under_way.start(work, &registry, span, async move {
             let looked = recheck_one(&shared, epoch, &due, &locks).await;
             if put_off_for(&looked, 0).is_some() {
                 let after = longest_put(&shared);
@@ -203,12 +217,12 @@ async fn recheck_one(shared: &Shared, epoch: Epoch, due: &Recheck, locks: &TagLo
     let after = longest_put(shared);
     let noted = match (shared.registries.head(repository, tag).await, &due.wanted) {
         (Ok(Some(found)), Some(wanted)) if found != wanted.digest && due.older.contains(&found) => {
-            tracing::warn!(%repository, tag, %found, "an older put came late; the tag is put back");
+            tracing::warn!(%found, "an older put came late; the tag is put back");
             put_back(shared, epoch, due, wanted, after).await
         }
         (Ok(_), _) => shared.store.rechecked(epoch, due, false, None, after).await,
         (Err(error), _) => {
-            tracing::warn!(%repository, tag, %error, "the tag can't be looked at; trying again");
+            tracing::warn!(%error, "the tag can't be looked at; trying again");
             shared.store.rechecked(epoch, due, false, Some(after), after).await
         }
     };
@@ -232,12 +246,12 @@ async fn put_back(
     let asked = Instant::now();
     shared.store.claim_back(epoch, due, after).await?;
     if asked.elapsed() > CLAIM_HOLDS {
-        tracing::warn!(%repository, tag, "the tag was not put back in time after it was claimed; trying again");
+        tracing::warn!("the tag was not put back in time after it was claimed; trying again");
         return shared.store.rechecked(epoch, due, false, Some(after), after).await;
     }
     let put = shared.registries.put(repository, tag, &wanted.bytes, &wanted.media_type).await;
     if let Err(error) = &put {
-        tracing::warn!(%repository, tag, %error, "the tag could not be put back; trying again");
+        tracing::warn!(%error, "the tag could not be put back; trying again");
     }
     shared.store.rechecked(epoch, due, put.is_ok(), Some(after), after).await
 }
@@ -263,7 +277,7 @@ async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> Result<()> 
                 images.push(pushed.image.bytes);
             }
             Err(ChildError::Registry(error)) if error.is_transient() => {
-                tracing::warn!(build.id = %due.short_id, %error, "children can't be read; trying again");
+                tracing::warn!(%error, "children can't be read; trying again");
                 let after = backoff(due.tries + 1, rand::random::<f64>());
                 return shared.store.retry_merge(epoch, due.project, due.build, &error.message, after).await;
             }
@@ -291,7 +305,7 @@ async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> Result<()> 
             return shared.store.fail_merge(epoch, due.project, due.build, &failure).await;
         }
     };
-    tracing::info!(build.id = %due.short_id, index = %index.digest, "merged");
+    tracing::info!(index = %index.digest, "merged");
     shared.store.keep_publication(epoch, due, &index, &sizes).await
 }
 
@@ -312,7 +326,7 @@ async fn put_and_note(shared: &Shared, epoch: Epoch, due: &DueDestination, locks
         PutError::Store(error) => return Err(error),
         PutError::Registry(error) => error,
     };
-    tracing::warn!(repository = %due.repository, tries = due.tries, %error, "not published yet");
+    tracing::warn!(tries = due.tries, %error, "not published yet");
     let again = error.is_transient().then(|| backoff(due.tries + 1, rand::random::<f64>()));
     shared.store.destination_failed(epoch, due, &error.failure(), again).await
 }
@@ -363,7 +377,7 @@ async fn put_steps(
         let asked = Instant::now();
         let claim = shared.store.claim_tag(epoch, due, tag, before, longest_put(shared)).await?;
         if claim == Claim::Superseded {
-            tracing::info!(%repository, tag, "a newer build has the tag");
+            tracing::info!(tag, "a newer build has the tag");
             continue;
         }
         // Counts on while the process is stopped. What was claimed too long ago may be another's by now.
@@ -386,7 +400,7 @@ async fn put_steps(
             }));
         }
         shared.store.tag_verified(epoch, due, tag).await?;
-        tracing::info!(%repository, tag, index = %due.index_digest, "published");
+        tracing::info!(tag, index = %due.index_digest, "published");
     }
     Ok(())
 }
@@ -429,7 +443,7 @@ mod tests {
         let (bad, good) = (Work::Merge(BuildId::generate()), Work::Merge(BuildId::generate()));
         for _ in 0..5 {
             let counted = Arc::clone(&begun);
-            under_way.start(bad.clone(), "r.example", async move {
+            under_way.start(bad.clone(), "r.example", Span::none(), async move {
                 counted.fetch_add(1, Ordering::Relaxed);
                 Err(StoreError::corrupt("unsupported Unicode escape sequence"))
             });
@@ -438,13 +452,15 @@ mod tests {
             }
         }
         assert_eq!(begun.load(Ordering::Relaxed), 1);
-        under_way.start(good, "r.example", async { Ok(()) });
+        under_way.start(good, "r.example", Span::none(), async { Ok(()) });
         under_way.ended().await;
         assert!(under_way.works.is_empty() && under_way.registries["r.example"] == 0);
         // What is somebody else's now is no trouble.
         let stale = Work::Merge(BuildId::generate());
         for _ in 0..2 {
-            under_way.start(stale.clone(), "r.example", async { Err(StoreError::Stale("superseded")) });
+            under_way.start(stale.clone(), "r.example", Span::none(), async {
+                Err(StoreError::Stale("superseded"))
+            });
             assert_eq!(under_way.tasks.len(), 1);
             under_way.ended().await;
         }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use farm_core::work::plan::{Decision, Limits, plan};
+use farm_core::work::plan::{Decision, Limits, State, plan};
 use farm_core::work::waiting::Waiting;
-use farm_store::StoreError;
 use farm_store::work::lease::Assignment;
+use farm_store::{Store, StoreError};
 use farm_types::JobId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +73,7 @@ async fn schedule_one(
                 let assignment = Assignment { job, worker, engine, support, reason };
                 match store.lease(lead.epoch, assignment, shared.config.limits.lease()).await {
                     Ok(attempt) => {
-                        tracing::info!(job.id = %job, worker.id = %worker, %attempt, %support, "leased");
+                        tracing::debug!(job.id = %job, worker.id = %worker, %attempt, %support, "leased");
                         put_off.forget(&job);
                         assigned = true;
                         silent = 0;
@@ -87,8 +87,10 @@ async fn schedule_one(
                     // It costs this job only, whatever it is.
                     Err(error) => {
                         let (tries, wait) = put_off.failed(job, Instant::now());
-                        tracing::warn!(job.id = %job, tries, ?wait, %error, "a job can't be leased; it is put off");
                         silent = if error.is_answered() { 0 } else { silent + 1 };
+                        let job_as =
+                            if silent == 0 { known_as(store, &state, job).await } else { job.to_string() };
+                        tracing::warn!(job = job_as, tries, ?wait, %error, "a job can't be leased; it is put off");
                         if silent >= SILENT {
                             return Err(error);
                         }
@@ -110,6 +112,15 @@ async fn schedule_one(
     }
     let until_next = next.and_then(|at| (at - now).to_std().ok()).unwrap_or(BACKSTOP);
     Ok(until_next.clamp(Duration::from_millis(10), BACKSTOP))
+}
+
+/// A job as people know it, if that can be found out.
+async fn known_as(store: &Store, state: &State, job: JobId) -> String {
+    let project = state.waiting.iter().find(|waiting| waiting.job == job).map(|waiting| waiting.project);
+    match project {
+        Some(project) => store.job_known_as(project, job).await.unwrap_or_else(|_| job.to_string()),
+        None => job.to_string(),
+    }
 }
 
 fn limits(shared: &Shared) -> Limits {

@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Span;
 
 use super::followpaths;
 use super::times::Served;
@@ -131,7 +132,9 @@ impl FileSync for Files {
             }
         });
         // The thread ends when either channel does, so at the latest with the session.
+        let span = Span::current();
         tokio::task::spawn_blocking(move || {
+            let _inside = span.enter();
             if let Err(Ended::Fault(text)) = send_tree(&*tree, &paths, &times, &packets, requests) {
                 tracing::warn!(tree = name, "{text}");
                 let _ = packets.blocking_send(Err(Status::aborted(text)));

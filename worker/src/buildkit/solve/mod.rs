@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use super::dockerfile::{self, Dockerfile};
 use super::engine::Engine;
@@ -101,7 +102,7 @@ impl Engine {
         let told = events.clone();
         let following =
             follow::follow(channel.clone(), reference.clone(), collected.clone(), told, ended.clone());
-        let mut following = AbortOnDropHandle::new(tokio::spawn(following));
+        let mut following = AbortOnDropHandle::new(tokio::spawn(following.in_current_span()));
 
         let given = async {
             match solve.call {

@@ -17,7 +17,7 @@ use crate::error::{Error, Result, is_connection, status_in_short};
 /// A farm that is away for that long is given up; the build may well go on.
 const GIVE_UP: Duration = Duration::from_secs(600);
 
-/// What a follower is told.
+/// What a follower of a build is told.
 #[derive(Debug)]
 pub enum Seen<'a> {
     /// The build as it is now.
@@ -26,7 +26,7 @@ pub enum Seen<'a> {
     Attempt(&'a AttemptEvents),
     /// The farm doesn't answer, also not when it is asked again; told once for each time away.
     Away(&'a str),
-    /// It answers again.
+    /// The farm answers again, after [`Seen::Away`].
     Back,
 }
 

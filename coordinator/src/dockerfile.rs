@@ -77,7 +77,7 @@ async fn find(shared: &Shared, project: ProjectId, spec: &BuildSpec) -> Result<O
     }
 }
 
-/// One root of a snapshot.
+/// A folder tree of a snapshot, read object by object.
 struct Tree<'a> {
     shared: &'a Shared,
     project: ProjectId,
@@ -94,7 +94,7 @@ impl Tree<'_> {
         })
     }
 
-    /// What lies at a path.
+    /// The entry at a path from the root, if there is one.
     async fn node(&self, path: &str) -> Result<Option<Node>, StoreError> {
         let mut tree = self.root;
         let mut names = path.split('/').peekable();

@@ -22,17 +22,17 @@ const TRIES: usize = 3;
 pub enum Next {
     /// Chunks; none: there is nothing more yet.
     Chunks(Vec<Chunk>),
-    /// The stream was removed, then.
+    /// The stream was removed, at this time.
     Removed(DateTime<Utc>),
 }
 
 /// Why a stream can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The database.
+    /// The database doesn't answer, or holds what it must not.
     #[error(transparent)]
     Store(#[from] farm_store::StoreError),
-    /// The object store.
+    /// The blob store doesn't answer, or lacks the blob.
     #[error("the blob store: {0}")]
     Blobs(#[from] object_store::Error),
     /// What was sealed is not what it was.

@@ -12,18 +12,18 @@ use farm_client::{Bearer, BearerError};
 use farm_types::{Digest, ProjectId};
 use tonic::{Request, Status};
 
-/// Who calls.
+/// Who calls, as the token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// The name, as records and logs show it.
     pub name: String,
-    /// What they are.
+    /// By which [`Principal::may`] decides.
     pub role: Role,
     /// The project in which they act.
     pub project: ProjectId,
 }
 
-/// What a principal is.
+/// The kinds of principals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// May do everything, also work.
@@ -169,7 +169,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// A new one.
+    /// A new one, of 32 random bytes.
     ///
     /// # Errors
     /// Never: what it consists of is fit for a header.

@@ -18,22 +18,20 @@ use crate::registry::Registries;
 pub struct Shared {
     /// This coordinator: another id after each start.
     pub id: Uuid,
-    /// The configuration in force.
     pub config: Config,
-    /// The database.
     pub store: Store,
     /// Whether the database answered when it was last asked.
     pub is_answered: watch::Sender<bool>,
-    /// The bytes of snapshots.
+    /// The bytes of snapshots, sealed logs and outputs.
     pub blobs: Blobs,
-    /// Who may call.
+    /// Tells by their tokens who may call.
     pub tokens: Tokens,
     /// With what this coordinator calls the others.
     pub secret: Secret,
-    /// Wake-ups.
+    /// Wakes the loops and followers that a change concerns.
     pub hints: Arc<Hints>,
     /// The workers connected here.
     pub link: Link,
-    /// The registries.
+    /// The registries of the configuration, with their credentials.
     pub registries: Registries,
 }

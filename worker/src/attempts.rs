@@ -22,9 +22,8 @@ const REMEMBERED: usize = 4096;
 /// The right to run an attempt, as the coordinator gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// The attempt.
     pub attempt: AttemptId,
-    /// The fencing token.
+    /// Proves the right to it; of each new lease another one.
     pub token: LeaseToken,
 }
 
@@ -45,11 +44,11 @@ impl From<Lease> for v1::Lease {
 /// Why an attempt is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Somebody asked for its end.
+    /// A person cancelled the build, or a required platform of it failed.
     Cancelled,
     /// The lease is another's now: nobody wants the result.
     Superseded,
-    /// This worker ends at once.
+    /// This worker was told to end at once.
     WorkerStopped,
     /// The engine hangs; the job is to be tried elsewhere.
     EngineHangs,
@@ -59,7 +58,7 @@ pub enum StopReason {
 
 /// An attempt that was accepted: work for the runner. It holds lent passwords, so it can't be printed.
 pub struct Accepted {
-    /// The right to run it.
+    /// The lease under which it runs.
     pub lease: Lease,
     /// What is to be built.
     pub offered: v1::Offered,
@@ -331,7 +330,7 @@ impl Attempts {
         self.lock().unanswered.iter().map(|(attempt, (finished, _))| (*attempt, finished.clone())).collect()
     }
 
-    /// Tells of every change.
+    /// The counts, and every change of them.
     pub fn watch(&self) -> watch::Receiver<Counts> {
         self.counts.subscribe()
     }

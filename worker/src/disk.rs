@@ -36,13 +36,13 @@ pub struct Room {
 /// Told when a job met a full disk.
 #[derive(Debug, Default)]
 pub struct MetFull {
-    /// The engine's.
+    /// Notified when a job met the engine's disk full.
     pub engine: Notify,
-    /// The worker's own.
+    /// Notified when a job met the worker's own disk full.
     pub own: Notify,
 }
 
-/// The keeper of the disks.
+/// Looks at the disks, makes room on them, and has offers declined while there is too little.
 pub struct DiskWatch {
     /// Closed while there is too little room.
     pub attempts: Arc<Attempts>,
@@ -67,12 +67,12 @@ pub struct DiskWatch {
 struct Found {
     /// Room of the engine's disk, bytes; none when it can't be seen.
     engine: Option<(PathBuf, u64)>,
-    /// Room of the worker's own.
+    /// Room of the worker's own disk, bytes; none when it can't be seen.
     own: Option<u64>,
 }
 
 impl DiskWatch {
-    /// Watches the disks, forever.
+    /// Watches until it is dropped.
     pub async fn run(mut self) {
         let mut pruned_at: Option<Instant> = None;
         let mut told = None;

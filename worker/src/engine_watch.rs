@@ -33,7 +33,6 @@ const OLDEST_DOCKER: u32 = 24;
 /// An engine that can be built with.
 #[derive(Clone)]
 pub struct Ready {
-    /// The engine.
     pub engine: Engine,
     /// What it is, and what it runs.
     pub identity: Identity,
@@ -115,7 +114,7 @@ fn is_too_old(version: &str) -> bool {
 /// As [`ready`], trying for ten seconds while nothing answers.
 ///
 /// # Errors
-/// The last try's.
+/// Why the last try failed.
 pub async fn ready_at_start(address: &EngineAddress, choice: &Choice) -> Result<Ready, NotReady> {
     let until = Instant::now() + START_WITHIN;
     let mut backoff = Backoff::new(WAITS);
@@ -171,17 +170,16 @@ pub async fn trial(ready: &Ready) -> Result<(), Failure> {
         }
         Ok(Err(SolveError::Failed(failure))) => Err(failure),
         Ok(Err(SolveError::Stopped)) => Err(failed("the trial build was stopped".to_owned())),
-        // It has no part of anything.
+        // Can't be: a trial build has no source of which a part could be missing.
         Ok(Err(error @ SolveError::SourceIncomplete(_))) => Err(failed(error.to_string())),
         Err(_) => Err(failed(format!("a trial build did not end within {} s", PROOF_WITHIN.as_secs()))),
     }
 }
 
-/// The engine's keeper.
+/// Watches the engine: declines offers while it is away, and proves it again when it is back.
 pub struct EngineWatch {
-    /// Where the engine is.
     pub address: EngineAddress,
-    /// Which platforms are offered.
+    /// Which platforms the flags allow to offer.
     pub choice: Choice,
     /// Closed while the engine is away.
     pub attempts: Arc<Attempts>,
@@ -192,7 +190,7 @@ pub struct EngineWatch {
 }
 
 impl EngineWatch {
-    /// Watches the engine, forever.
+    /// Watches until it is dropped.
     pub async fn run(self) {
         loop {
             // Early when somebody suspects something.

@@ -74,7 +74,6 @@ pub enum RunError {
     /// The folder for state can't be used.
     #[error("--state-dir {folder}: {why}")]
     State {
-        /// The folder.
         folder: String,
         /// What is wrong with it, and the cure.
         why: String,
@@ -85,7 +84,7 @@ pub enum RunError {
     /// A part that must live as long as the worker died.
     #[error("the worker's {0} died; please report this with the log")]
     Died(&'static str),
-    /// The system gives no thread.
+    /// The system gives no thread for the control link.
     #[error("the system has no room for a thread: {0}")]
     Thread(#[source] io::Error),
 }

@@ -42,15 +42,14 @@ const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(5);
 /// A coordinator that has no such limit: longer than any attempt.
 const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Runs attempts.
+/// Runs accepted attempts on the engine, each to its end.
 pub struct Runner {
-    /// What runs.
+    /// Where ends are left, and stops are heard of.
     pub attempts: Arc<Attempts>,
     /// Where ends are kept until they are acknowledged.
     pub spool: Spool,
-    /// The connection for bytes.
+    /// The bulk connection: events, sources, outputs.
     pub client: Client,
-    /// Brings the sources.
     pub fetcher: Fetcher,
     /// The engine as it was last seen.
     pub engine: watch::Receiver<Ready>,
@@ -148,7 +147,7 @@ impl Runner {
         };
         let (mut solving, mut stalled) =
             (Box::pin(solving), Box::pin(progress::stalled(pulse, limit, events.clone(), asks)));
-        // Whoever is dropped here is the solve, which ends it in the engine.
+        // The solve is dropped when another branch wins, and that ends it in the engine.
         let (solved, sent) = tokio::select! {
             solved = &mut solving => (solved, None),
             failure = &mut stalled => (Err(SolveError::Failed(failure)), None),
@@ -202,7 +201,7 @@ impl Runner {
             return None;
         }
         if failure.code == FailureCode::NoProgress {
-            // That was measured, and what hangs would hang again.
+            // The failure itself was such a look; and an engine that hangs would hang again.
             return Some(failure.message.clone());
         }
         let ready = self.engine.borrow().clone();

@@ -128,7 +128,7 @@ pub fn watch(
     }
 }
 
-/// A piece of a stream.
+/// The answer that gives a follower the next events of one attempt.
 fn attempt_events(
     stream: &StreamEnd,
     events: Vec<v1::AttemptEvent>,

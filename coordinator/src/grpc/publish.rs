@@ -14,14 +14,13 @@ use crate::registry::RegistryError;
 use crate::registry::inspect::{Attestation, Variant};
 use crate::shared::Shared;
 
-/// The service.
+/// Serves [`ImageService`].
 #[derive(Debug)]
 pub struct Images {
     shared: Arc<Shared>,
 }
 
 impl Images {
-    /// The service over these parts.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }

@@ -18,19 +18,18 @@ use crate::blobs::FileWriter;
 use crate::principal::Action;
 use crate::shared::Shared;
 
-/// Digests of one FindMissing.
+/// How many digests one FindMissing may name.
 const MAX_DIGESTS: usize = 10_000;
-/// Roots of one snapshot.
+/// How many roots (build contexts, Dockerfile) one snapshot may have.
 const MAX_ROOTS: usize = 64;
 
-/// The service.
+/// Serves [`SnapshotService`].
 #[derive(Debug)]
 pub struct Snapshots {
     shared: Arc<Shared>,
 }
 
 impl Snapshots {
-    /// The service over these parts.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }

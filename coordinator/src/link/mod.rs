@@ -28,7 +28,6 @@ pub type Outbox = mpsc::Sender<Result<v1::ControlResponse, tonic::Status>>;
 /// One connection of a worker.
 #[derive(Debug)]
 struct Connection {
-    /// The worker's name.
     name: String,
     /// Another one for each connection, also of the same worker.
     serial: Uuid,

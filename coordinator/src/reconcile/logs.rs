@@ -19,7 +19,7 @@ use crate::shared::Shared;
 
 /// How often a pass begins.
 const TICK: Duration = Duration::from_secs(5);
-/// Attempts of one pass.
+/// At most so many attempts are sealed in one pass.
 const BATCH: i64 = 100;
 /// After so many in a row that the database or the blob store had no answer to, the pass ends.
 const SILENT: usize = 3;

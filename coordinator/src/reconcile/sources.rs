@@ -13,9 +13,9 @@ use farm_types::{Digest, ProjectId};
 use crate::blobs::is_unanswered;
 use crate::shared::Shared;
 
-/// Rows of one transaction.
+/// How many rows one transaction changes at most.
 pub(super) const BATCH: i64 = 100;
-/// Objects of one transaction.
+/// How many objects one transaction removes at most.
 const OBJECTS: usize = 500;
 /// What an ended upload session pinned stays for so long, and a blob that nothing names (yet).
 pub(super) const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -67,7 +67,7 @@ async fn sweep_project(shared: &Shared, epoch: Epoch, project: ProjectId) -> Res
                 removed += batch.len();
                 rest.drain(..batch.len());
             }
-            // Somebody has it again, with all that is below it.
+            // A build or an upload has come to need some of them meanwhile, and so all that is below these.
             Removal::Wanted(roots) => {
                 walk.below(roots).await?;
                 rest.retain(|object| !walk.met.contains(&object.digest));

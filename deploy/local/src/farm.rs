@@ -13,11 +13,10 @@ use crate::settings::Settings;
 /// The farm of this machine, as all of a supervisor sees it. A clone is the same farm.
 #[derive(Debug, Clone)]
 pub struct LocalFarm {
-    /// Its folder.
     pub layout: Layout,
-    /// What it was told.
+    /// The flags of `farm up`, and what follows from them.
     pub settings: Settings,
-    /// Its parts.
+    /// The parts and what they are doing, as `farm status` shows them.
     pub board: Board,
     /// What is told while it starts.
     pub starting: Journal,
@@ -30,7 +29,7 @@ pub struct LocalFarm {
 }
 
 impl LocalFarm {
-    /// One that has nothing yet.
+    /// A farm of which nothing is started yet.
     pub fn new(layout: &Layout, settings: &Settings) -> Self {
         Self {
             layout: layout.clone(),

@@ -23,7 +23,7 @@ struct Kept {
     task: JoinHandle<()>,
 }
 
-/// What runs.
+/// All parts of a farm that were started, in the order of their start.
 pub struct Parts {
     farm: LocalFarm,
     kept: Vec<Kept>,
@@ -32,7 +32,7 @@ pub struct Parts {
 type Waiting = (String, oneshot::Receiver<First>);
 
 impl Parts {
-    /// None yet.
+    /// With no part started yet.
     pub fn none(farm: &LocalFarm) -> Self {
         Self { farm: farm.clone(), kept: Vec::new() }
     }

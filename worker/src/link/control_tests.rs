@@ -154,7 +154,7 @@ async fn a_worker_moves_to_the_next_coordinator_with_all_that_it_runs_and_the_bu
     let coordinators: Coordinators = format!("{},{}", one.url(), two.url()).parse().unwrap();
     let worker = start_with(coordinators, 1);
     until("it is somewhere", || hellos(&one) + hellos(&two) == 1).await;
-    // It begins with any.
+    // It may begin with either coordinator.
     let (mut here, mut there, mut place) = if hellos(&one) == 1 { (one, two, 0) } else { (two, one, 1) };
     for _ in 0..2 {
         until("it runs", || here.with(|script| script.heartbeat == vec![offer.lease.clone().unwrap()])).await;

@@ -39,7 +39,7 @@ const IN_FLIGHT: usize = 8;
 /// How an event stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// All is stored.
+    /// All of it is stored at the coordinator.
     Stored,
     /// The lease is another's: nobody wants the rest.
     Superseded,

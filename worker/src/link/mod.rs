@@ -79,7 +79,6 @@ impl Coordinators {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// How many there are.
     pub fn count(&self) -> usize {
         1 + self.others.len()
     }
@@ -130,11 +129,11 @@ pub struct Control {
     pub coordinators: Coordinators,
     /// The connections for bulk, in the same order: they follow to where the stream is.
     pub bulk: Endpoints,
-    /// Who we are.
+    /// Shows who this worker is, in each call.
     pub token: Bearer,
     /// The worker's name.
     pub name: String,
-    /// This life of the process.
+    /// Another one for each start of the process: what an earlier life ran is lost.
     pub boot: BootId,
     /// The folder that is claimed, as [`crate::state_dir::Claim::home`] names it.
     pub home: String,
@@ -144,22 +143,22 @@ pub struct Control {
     pub attempts: Arc<Attempts>,
     /// Cancelled when the worker has nothing left to tell: say Bye.
     pub leave: CancellationToken,
-    /// Set at each Welcome.
+    /// True from the first Welcome on.
     pub welcomed: watch::Sender<bool>,
 }
 
 /// Why no coordinator will ever take this worker as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// No common protocol version.
+    /// Worker and coordinator have no protocol version in common.
     #[error(
         "the coordinator at {url} does not speak this worker's protocol ({why}); \
          run the farm-worker that belongs to the coordinator's version"
     )]
     Protocol {
-        /// Where it is.
+        /// The coordinator's address.
         url: CoordinatorUrl,
-        /// In its words.
+        /// What the coordinator said.
         why: String,
     },
     /// The token is not a worker's.
@@ -168,17 +167,17 @@ pub enum ControlError {
          give the token that it was started with, by --token-file or FARM_TOKEN"
     )]
     Unauthenticated {
-        /// Where it is.
+        /// The coordinator's address.
         url: CoordinatorUrl,
-        /// In its words.
+        /// What the coordinator said.
         why: String,
     },
     /// The connection can't even be tried.
     #[error("no connection to {url} can be tried: {why}")]
     Local {
-        /// Where it would be.
+        /// The address that was to be called.
         url: CoordinatorUrl,
-        /// What is wrong here.
+        /// What is wrong on this side.
         why: String,
     },
 }

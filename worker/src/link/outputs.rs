@@ -80,7 +80,7 @@ struct Sender {
     export: u32,
     limit: u64,
     parts: mpsc::Receiver<OutputPart>,
-    /// Nothing more comes.
+    /// Whether the last part has come.
     ended: bool,
     bytes: u64,
     hasher: Hasher,
@@ -101,7 +101,7 @@ struct Sender {
     unavailable_since: Option<Instant>,
 }
 
-/// What woke it.
+/// What woke the sender.
 enum Woken {
     Part(Option<OutputPart>),
     Room,

@@ -38,7 +38,7 @@ const QUEUE: usize = 8;
 /// The roots of a snapshot, for an engine.
 pub type Roots = BTreeMap<String, Arc<dyn SourceTree>>;
 
-/// Fetches snapshots.
+/// Brings snapshots from the coordinator into the cache.
 #[derive(Debug)]
 pub struct Fetcher {
     client: Client,
@@ -116,7 +116,7 @@ impl Fetcher {
         if count > 0 {
             let bytes = lacking.values().flatten().map(|file| file.size).sum();
             let what = if count == 1 { "file" } else { "files" };
-            // Nobody listens any more only when the attempt is at its end.
+            // An error: nobody listens, which is so at the end of the attempt only.
             let _ = events.send(notice(format!("fetching {count} {what}, {}", human(bytes)))).await;
         }
         for (root, files) in lacking {

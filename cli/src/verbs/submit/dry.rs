@@ -20,13 +20,13 @@ use crate::outputs::wanted::Sink;
 use crate::source;
 use farm_proto::v1::GetFarmRequest;
 
-/// What would be done.
+/// What `farm submit --dry-run` finds that would be done.
 #[derive(Debug, Serialize)]
 pub(super) struct DryRun {
-    /// As it was named.
+    /// The context as the user named it.
     context: String,
     files: usize,
-    /// Of the files, each once.
+    /// The length of the files together, equal ones once.
     bytes: u64,
     /// What is read, by context, where that isn't all: what the Dockerfile names.
     reads: BTreeMap<String, Vec<String>>,

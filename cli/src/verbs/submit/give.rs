@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Where outputs go that need more than a file.
 #[derive(Debug)]
 pub(super) struct Giving {
-    /// One for each `--load`.
+    /// The Docker engines, one for each `--load`.
     engines: Vec<DockerEngine>,
 }
 
@@ -55,7 +55,7 @@ impl Giving {
         Ok(Self { engines })
     }
 
-    /// The engines.
+    /// The Docker engines, one for each `--load`.
     pub(super) fn engines(&self) -> &[DockerEngine] {
         &self.engines
     }
@@ -63,7 +63,7 @@ impl Giving {
     /// Sees what can't be for these platforms.
     ///
     /// # Errors
-    /// With the cure.
+    /// Something can't be; the text has the cure.
     pub(super) fn check(&self, plan: &Plan, platforms: &[Platform]) -> Result<()> {
         plan.wanted.check(platforms, plan.provenance)?;
         let is_index = platforms.len() > 1 || plan.provenance != Provenance::Off;

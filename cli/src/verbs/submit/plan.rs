@@ -380,7 +380,7 @@ fn flag(name: &str, mut error: Invalid) -> Invalid {
 #[derive(Default)]
 struct NamedContexts {
     named: BTreeMap<String, NamedContext>,
-    /// Of those that are folders.
+    /// Where those are that are folders of this machine.
     folders: BTreeMap<String, PathBuf>,
 }
 

@@ -21,7 +21,7 @@ const FOREIGN_PROGRAM: FailureCode = FailureCode::EmulatorMissing;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait before another try.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
-/// All of them.
+/// The pauses between tries, from the first to the longest.
 const WAITS: Waits = Waits::new(FIRST_BACKOFF, MAX_BACKOFF);
 
 /// How an attempt ended without a result.
@@ -43,7 +43,7 @@ pub enum Ending {
 pub struct History {
     /// Attempts that count: all but those that were refunded.
     pub attempts: u32,
-    /// Attempts that were lost.
+    /// Of these, the attempts that ended with [`Ending::Lost`].
     pub lost: u32,
     /// Attempts that ended with [`Cause::Killed`].
     pub killed: u32,
@@ -62,7 +62,7 @@ pub enum Next {
         after: Duration,
         /// The worker that failed it; another is taken while there is one.
         avoid: Option<WorkerId>,
-        /// The attempt doesn't count.
+        /// The attempt doesn't count against [`MAX_ATTEMPTS`].
         refund: bool,
     },
     /// It failed for good.

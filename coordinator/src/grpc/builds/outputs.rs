@@ -21,7 +21,7 @@ use crate::shared::Shared;
 /// How often it is noted that a client fetches. Less than the shortest time for which outputs are kept, a minute.
 const NOTE: Duration = Duration::from_secs(20);
 
-/// The service.
+/// Serves [`OutputService`].
 #[derive(Debug)]
 pub struct Outputs {
     shared: Arc<Shared>,
@@ -29,7 +29,7 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// The service over these parts; its streams end with `shutdown`.
+    /// Its streams end with `shutdown`.
     pub fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
         Self { shared, shutdown }
     }
@@ -99,7 +99,7 @@ impl OutputService for Outputs {
         &self,
         request: Request<v1::ReleaseOutputsRequest>,
     ) -> Result<Response<v1::ReleaseOutputsResponse>, Status> {
-        // Who may submit it may be done with it.
+        // Whoever may submit a build may say that its outputs were taken.
         let build = self.build(&request, &request.get_ref().build_id, Action::Submit).await?;
         self.shared.store.release_outputs(build.project, build.id).await.map_err(status::store)?;
         Ok(Response::new(v1::ReleaseOutputsResponse {}))

@@ -20,7 +20,7 @@ use crate::grpc::{logs, status};
 use crate::principal::Action;
 use crate::shared::Shared;
 
-/// The service.
+/// Serves [`BuildService`].
 #[derive(Debug)]
 pub struct Builds {
     shared: Arc<Shared>,
@@ -28,7 +28,7 @@ pub struct Builds {
 }
 
 impl Builds {
-    /// The service over these parts; its streams end with `shutdown`.
+    /// Its streams end with `shutdown`.
     pub fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
         Self { shared, shutdown }
     }

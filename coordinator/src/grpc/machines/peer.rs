@@ -10,14 +10,13 @@ use crate::hints::Look;
 use crate::principal::Action;
 use crate::shared::Shared;
 
-/// The service.
+/// Serves [`PeerService`].
 #[derive(Debug)]
 pub struct Peer {
     shared: Arc<Shared>,
 }
 
 impl Peer {
-    /// The service over these parts.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }

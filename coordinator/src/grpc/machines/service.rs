@@ -14,14 +14,13 @@ use crate::grpc::status;
 use crate::principal::Action;
 use crate::shared::Shared;
 
-/// The service.
+/// Serves [`FarmService`].
 #[derive(Debug)]
 pub struct Machines {
     shared: Arc<Shared>,
 }
 
 impl Machines {
-    /// The service over these parts.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }

@@ -36,7 +36,7 @@ const OUTBOX: usize = 256;
 const HELLO_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// How often an end is written again when the database doesn't take it, before the worker has to dial anew.
 const TRIES: usize = 3;
-/// The wait between.
+/// The wait between two of these tries.
 const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Registers the worker that the first message names, and serves its stream.
@@ -143,7 +143,7 @@ fn registration(shared: &Shared, hello: v1::Hello) -> Result<Registration, Statu
     })
 }
 
-/// Serves one worker.
+/// A worker's control stream: hears what the worker says, and answers by the outbox.
 struct Connection {
     shared: Arc<Shared>,
     worker: WorkerId,

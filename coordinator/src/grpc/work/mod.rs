@@ -18,7 +18,7 @@ use crate::logs::clip::Clip;
 use crate::principal::Action;
 use crate::shared::Shared;
 
-/// The service.
+/// Serves [`WorkerService`].
 #[derive(Debug)]
 pub struct Work {
     shared: Arc<Shared>,
@@ -26,7 +26,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// The service over these parts; its streams end with `shutdown`.
+    /// Its streams end with `shutdown`.
     pub fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
         Self { shared, shutdown }
     }

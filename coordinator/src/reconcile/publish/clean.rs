@@ -30,7 +30,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::fro
 const MOST_TAGS: usize = 5_000;
 /// What is removed at most in one cleaning: the rest waits for the next, so that no build waits long for this one.
 const MOST_GARBAGE: usize = 200;
-/// Requests at once.
+/// How many requests go to the registry at once.
 const AT_ONCE: usize = 8;
 
 /// Cleans while leading, until `shutdown`.

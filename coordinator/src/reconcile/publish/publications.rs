@@ -94,7 +94,7 @@ impl UnderWay {
                     *busy = busy.saturating_sub(1);
                 }
                 match result {
-                    // What was superseded is somebody else's now.
+                    // Superseded: another leader works on it, or a newer build has its tag.
                     Ok(()) | Err(StoreError::Stale(_)) => self.put_off.forget(&work),
                     // Whatever it is: what could not be written down is remembered here, or it would begin anew at once.
                     Err(error) => {

@@ -29,7 +29,7 @@ use super::receive::{self, Peer, unwanted};
 use crate::buildkit::engine::connect::MAX_MESSAGE_BYTES;
 use crate::buildkit::types::{Output, OutputPart};
 
-/// As it is announced.
+/// The method's path, as it is announced when the session is opened.
 pub(super) const METHOD: &str = "/moby.filesync.v1.FileSend/DiffCopy";
 /// The header that names the exporter by its place.
 const EXPORTER: &str = "buildkit-attachable-exporter-id";
@@ -74,7 +74,7 @@ impl StreamingService<Bytes> for FileSend {
         Box::pin(async move {
             let Output { export, sink } = taken?;
             let (replies, outgoing) = mpsc::channel(WAITING);
-            // It ends with the session at the latest: then its messages do.
+            // This task ends with the session at the latest, since the engine's messages do.
             let taking = async move {
                 let incoming = request.into_inner();
                 let taken = match export.form {

@@ -61,9 +61,9 @@ pub(crate) struct Files {
 
 /// A tree that holds a part of its folder only.
 pub(crate) struct Part {
-    /// The snapshot's root.
+    /// The name of the snapshot's root (`context`).
     pub(crate) root: String,
-    /// What is in it.
+    /// Which of its paths were sent.
     pub(crate) selection: Selection,
 }
 
@@ -152,7 +152,7 @@ impl FileSync for Files {
 enum Ended {
     /// The engine went away, or does not want the rest.
     Gone,
-    /// Our side can't go on.
+    /// The source can't be read, or the engine broke the protocol; the text is for the log.
     Fault(String),
 }
 

@@ -232,13 +232,13 @@ async fn answered(
     Ok(Solved { answer: Some(answer), syntax_replaced: dockerfile.syntax.clone(), ..Solved::default() })
 }
 
-/// What the engine gave.
+/// An image, or the frontend's answer to a call (`--check`, `--call`).
 enum Given {
     Built(SolveResponse),
     Answered(Call, CallAnswer),
 }
 
-/// What became of the call.
+/// How the call to the engine ended.
 enum Outcome {
     Answer(Result<Given, Status>),
     Stopped,

@@ -15,6 +15,7 @@ pub mod disk;
 pub mod engine_watch;
 pub mod gauge;
 pub mod link;
+mod order;
 pub mod platforms;
 pub mod process;
 pub mod progress;

@@ -8,12 +8,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farm_dockerfile::Selection;
 use farm_proto::v1::{self, AttemptEvent, finished};
 use farm_types::spec::Purpose;
-use farm_types::{
-    BuildSpec, Cause, Digest, Failure, FailureCode, Invalid, Platform, RegistryHost, Repository, Runs,
-};
+use farm_types::{Cause, Failure, FailureCode, Runs};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
@@ -22,7 +19,7 @@ use tracing::Instrument as _;
 
 use crate::aftermath;
 use crate::attempts::{Accepted, Attempts, Lease, StopReason};
-use crate::buildkit::{Export, Login, Missing, Solve, SolveError, Solved};
+use crate::buildkit::{Missing, Solve, SolveError, Solved};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
 use crate::gauge::{Disks, Gauge};
@@ -30,17 +27,15 @@ use crate::link::Client;
 use crate::link::events::{Ending, Events};
 use crate::link::limit::LogLimit;
 use crate::link::outputs::{self, OutputError};
+use crate::order::Order;
 use crate::progress;
-use crate::snapshot::fetch::{Fetcher, Roots};
+use crate::snapshot::fetch::Fetcher;
 use crate::spool::Spool;
 
 /// How long a solve may take to stop before its future is dropped, which closes its connections.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// How long the events of a stopped attempt may hold up the news of its end.
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(5);
-
-/// A coordinator that has no such limit: longer than any attempt.
-const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Runs accepted attempts on the engine, each to its end.
 pub struct Runner {
@@ -350,95 +345,6 @@ fn result(solved: Solved, engine: String) -> v1::JobResult {
         syntax_replaced: solved.syntax_replaced.unwrap_or_default(),
         answer: solved.answer,
         step_timings: solved.step_timings,
-    }
-}
-
-/// An offer in farm's own words.
-struct Order {
-    project: String,
-    platform: Platform,
-    spec: BuildSpec,
-    repositories: Vec<Repository>,
-    registries: Vec<v1::Registry>,
-    roots: Vec<String>,
-    /// After so long without a word it is given up.
-    progress_within: Duration,
-    /// The longest output; 0: no limit.
-    output_bytes: u64,
-}
-
-impl TryFrom<v1::Offered> for Order {
-    type Error = Invalid;
-
-    fn try_from(offered: v1::Offered) -> Result<Self, Invalid> {
-        let spec = offered.spec.ok_or_else(|| Invalid::new("spec", "", "it is not there"))?;
-        Ok(Self {
-            project: offered.project,
-            platform: offered.platform.parse()?,
-            spec: spec.try_into()?,
-            repositories: offered.repositories.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
-            registries: offered.registries,
-            roots: offered.roots,
-            output_bytes: offered.output_bytes,
-            progress_within: match offered.progress_ms {
-                0 => NEVER,
-                ms => Duration::from_millis(ms),
-            },
-        })
-    }
-}
-
-impl Order {
-    fn into_solve(self, roots: Roots) -> Solve {
-        let export = (!self.repositories.is_empty()).then(|| Export {
-            plain_http: self.repositories.iter().any(|repository| self.is_plain(repository)),
-            repositories: self.repositories.clone(),
-        });
-        let logins = self
-            .registries
-            .into_iter()
-            .filter(|registry| !registry.username.is_empty() || !registry.password.is_empty())
-            .map(|registry| Login {
-                host: registry.host,
-                username: registry.username,
-                password: registry.password,
-            })
-            .collect();
-        let key = format!("{}\n{}", self.project, self.spec.dockerfile);
-        Solve {
-            platform: self.platform,
-            target: self.spec.target,
-            build_args: self.spec.build_args,
-            labels: self.spec.labels,
-            no_cache: self.spec.no_cache,
-            no_cache_stages: self.spec.no_cache_stages,
-            run: self.spec.run,
-            pull: self.spec.pull,
-            provenance: self.spec.provenance,
-            named_contexts: self.spec.named_contexts,
-            partial: self.spec.partial.iter().map(|(root, all)| (root.clone(), Selection::of(all))).collect(),
-            roots,
-            shared_key: Digest::of(key.as_bytes()).hex(),
-            // Workers that take jobs of untrusted builds get another word here.
-            cache_mount_namespace: format!("{}:trusted", self.project),
-            dockerfile: self.spec.dockerfile,
-            export,
-            outputs: Vec::new(),
-            image_names: self.spec.image_names.iter().map(ToString::to_string).collect(),
-            logins,
-            internal: false,
-            call: match self.spec.purpose {
-                Purpose::Call(call) => Some(call),
-                _ => None,
-            },
-        }
-    }
-
-    fn is_plain(&self, repository: &Repository) -> bool {
-        let host = repository.host();
-        let lent =
-            |registry: &v1::Registry| registry.host.parse().is_ok_and(|named: RegistryHost| named == *host);
-        host.is_loopback() || self.registries.iter().any(|registry| registry.plain_http && lent(registry))
     }
 }
 

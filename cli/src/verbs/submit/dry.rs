@@ -7,9 +7,9 @@ use farm_proto::v1::{ListWorkersRequest, Worker};
 use farm_types::{BuildSpec, Emulation, Platform, Runs, SnapshotRef};
 use serde::Serialize;
 
+use super::bring::{native, partial};
 use super::give::Giving;
 use super::plan::Plan;
-use super::{native, partial};
 use crate::config::Address;
 use crate::connect::Client;
 use crate::context::Source;

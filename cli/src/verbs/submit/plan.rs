@@ -14,7 +14,7 @@ use farm_types::{
 };
 use tempfile::TempDir;
 
-use super::Args;
+use super::args::Args;
 use super::buildx::attest;
 use super::call::Asked;
 use super::environment;

@@ -1,46 +1,36 @@
 //! The publish pass: merge what the workers pushed into one index, put it by digest, then move the tags.
 //!
-//! Every step is written down and can be repeated: are the children there? is the index? what does the tag
-//! point to? put, look, record. A tag is claimed in the database before it is put, so that an older
-//! intention never follows a newer one; within this process one tag is worked on by one task at a time. A put
-//! of an older intention that the registry finishes late is found by looking at the tag once more.
+//! Every step is written down and can be repeated ([`merge`](super::merge), [`put`](super::put)): are the children there? is
+//! the index? what does the tag point to? put, look, record. A put of an older intention that the registry finishes late is
+//! found by looking at the tag once more.
 //!
 //! Each merge and each destination is a task of its own: a registry that hangs holds up its own images only.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use farm_core::publish::{Index, IndexDocument, alone, is_index, merge};
 use farm_core::work::again::backoff;
 use farm_store::machines::leader::Epoch;
-use farm_store::publish::destinations::{Claim, DueDestination};
-use farm_store::publish::publications::DueMerge;
-use farm_store::publish::rechecks::{Recheck, Wanted};
 use farm_store::{Result, StoreError};
-use farm_types::{BuildId, Cause, Digest, Failure, FailureCode, PublicationId, Repository, SinglePlatform};
+use farm_types::{BuildId, Cause, Failure, FailureCode, PublicationId, Repository};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
+use super::merge::merge_one;
+use super::put::{TagLocks, longest_put, put_one, recheck_one};
 use crate::hints::BACKSTOP;
 use crate::reconcile::put_off::PutOff;
 use crate::reconcile::{Lead, leading};
-use crate::registry::RegistryError;
-use crate::registry::image::ChildError;
 use crate::shared::Shared;
 
-/// A claim is good for that long: later the tag is claimed anew before it is put.
-const CLAIM_HOLDS: Duration = Duration::from_secs(10);
 /// What one look at the database takes of each kind and registry: more than may be under way, so that there is always one
 /// to begin with.
 const BATCH: i64 = 32;
 /// Tasks that work on one registry at once.
 const PER_REGISTRY: usize = 8;
-/// What was just pushed may not be seen at once by a registry of many machines: so often it is looked for
-/// again before it is missed.
-const LOOKS: u32 = 5;
 /// What is said where farm can't write down what a registry said.
 const TROUBLE: &str = "what came of it can't be written down; the coordinator's log has the details";
 
@@ -199,235 +189,6 @@ fn put_off_for(result: &Result<()>, tries: u32) -> Option<Duration> {
             Some(backoff(tries + 1, rand::random::<f64>()))
         }
         _ => None,
-    }
-}
-
-/// How long a put that was begun may still have its effect.
-fn longest_put(shared: &Shared) -> Duration {
-    // As long as farm waits for the answer, and as long again for the registry to finish what farm gave up.
-    Duration::from_secs(shared.config.limits.registry_timeout_seconds) * 2
-}
-
-/// Looks at a tag once more, and mends it if an older intention of farm's overtook the newest one. What somebody
-/// else put there stays.
-async fn recheck_one(shared: &Shared, epoch: Epoch, due: &Recheck, locks: &TagLocks) -> Result<()> {
-    let (repository, tag) = (&due.repository, due.tag.as_str());
-    let lock = locks.of(format!("{repository}:{tag}"));
-    let _turn = lock.lock().await;
-    let after = longest_put(shared);
-    let noted = match (shared.registries.head(repository, tag).await, &due.wanted) {
-        (Ok(Some(found)), Some(wanted)) if found != wanted.digest && due.older.contains(&found) => {
-            tracing::warn!(%found, "an older put came late; the tag is put back");
-            put_back(shared, epoch, due, wanted, after).await
-        }
-        (Ok(_), _) => shared.store.rechecked(epoch, due, false, None, after).await,
-        (Err(error), _) => {
-            tracing::warn!(%error, "the tag can't be looked at; trying again");
-            shared.store.rechecked(epoch, due, false, Some(after), after).await
-        }
-    };
-    if matches!(noted, Err(StoreError::Stale(_))) {
-        // What was put back may have become the older one meanwhile.
-        let tags = [due.tag.clone()];
-        shared.store.ask_recheck(due.project, repository, &tags, due.order_key, due.digest).await?;
-    }
-    noted
-}
-
-/// Puts a tag back. It is claimed before, as for every other put: this one may come late as well.
-async fn put_back(
-    shared: &Shared,
-    epoch: Epoch,
-    due: &Recheck,
-    wanted: &Wanted,
-    after: Duration,
-) -> Result<()> {
-    let (repository, tag) = (&due.repository, due.tag.as_str());
-    let asked = Instant::now();
-    shared.store.claim_back(epoch, due, after).await?;
-    if asked.elapsed() > CLAIM_HOLDS {
-        tracing::warn!("the tag was not put back in time after it was claimed; trying again");
-        return shared.store.rechecked(epoch, due, false, Some(after), after).await;
-    }
-    let put = shared.registries.put(repository, tag, &wanted.bytes, &wanted.media_type).await;
-    if let Err(error) = &put {
-        tracing::warn!(%error, "the tag could not be put back; trying again");
-    }
-    shared.store.rechecked(epoch, due, put.is_ok(), Some(after), after).await
-}
-
-/// Reads the children of one build back, and keeps the index that they make.
-async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> Result<()> {
-    let Some(repository) = due.spec.repositories().into_iter().next() else {
-        return shared.store.finish_unpublished(epoch, due.project, due.build).await;
-    };
-    let mut children = Vec::with_capacity(due.results.len());
-    let mut sizes = Vec::with_capacity(due.results.len());
-    let mut images = Vec::with_capacity(due.results.len());
-    for (platform, _, result) in &due.results {
-        let Some(digest) = result.digest else {
-            let why = format!("the worker pushed nothing for {platform}");
-            let failure = Failure::new(Cause::Bug, FailureCode::NothingPushed, why);
-            return shared.store.fail_merge(epoch, due.project, due.build, &failure).await;
-        };
-        match shared.registries.child(&repository, digest, platform).await {
-            Ok(pushed) => {
-                children.push(pushed.child);
-                sizes.push((platform.clone(), pushed.bytes));
-                images.push(pushed.image.bytes);
-            }
-            Err(ChildError::Registry(error)) if error.is_transient() => {
-                tracing::warn!(%error, "children can't be read; trying again");
-                let after = backoff(due.tries + 1, rand::random::<f64>());
-                return shared.store.retry_merge(epoch, due.project, due.build, &error.message, after).await;
-            }
-            Err(ChildError::Missing(failure)) if due.tries < LOOKS => {
-                let after = backoff(due.tries + 1, rand::random::<f64>());
-                let why = &failure.message;
-                return shared.store.retry_merge(epoch, due.project, due.build, why, after).await;
-            }
-            Err(ChildError::Registry(error)) => {
-                return shared.store.fail_merge(epoch, due.project, due.build, &error.failure()).await;
-            }
-            Err(ChildError::Missing(failure) | ChildError::Wrong(failure)) => {
-                return shared.store.fail_merge(epoch, due.project, due.build, &failure).await;
-            }
-        }
-    }
-    let merged = match (due.spec.single_platform, images.pop()) {
-        (SinglePlatform::Manifest, Some(image)) => alone(&children, image),
-        _ => merge(&children),
-    };
-    let index: Index = match merged {
-        Ok(index) => index,
-        Err(error) => {
-            let failure = Failure::new(Cause::User, FailureCode::IndexImpossible, error.to_string());
-            return shared.store.fail_merge(epoch, due.project, due.build, &failure).await;
-        }
-    };
-    tracing::info!(index = %index.digest, "merged");
-    shared.store.keep_publication(epoch, due, &index, &sizes).await
-}
-
-/// Brings one destination as far as it goes.
-async fn put_one(shared: &Shared, epoch: Epoch, due: &DueDestination, locks: &TagLocks) -> Result<()> {
-    let ended = put_and_note(shared, epoch, due, locks).await;
-    if matches!(ended, Err(StoreError::Stale(_))) {
-        // This process may have been stopped for long and put something only now: who leads looks at those tags.
-        let (repository, tags) = (&due.repository, &due.tags);
-        shared.store.ask_recheck(due.project, repository, tags, due.order_key, due.index_digest).await?;
-    }
-    ended
-}
-
-async fn put_and_note(shared: &Shared, epoch: Epoch, due: &DueDestination, locks: &TagLocks) -> Result<()> {
-    let Err(error) = put_steps(shared, epoch, due, locks).await else { return Ok(()) };
-    let error = match error {
-        PutError::Store(error) => return Err(error),
-        PutError::Registry(error) => error,
-    };
-    tracing::warn!(tries = due.tries, %error, "not published yet");
-    let again = error.is_transient().then(|| backoff(due.tries + 1, rand::random::<f64>()));
-    shared.store.destination_failed(epoch, due, &error.failure(), again).await
-}
-
-enum PutError {
-    Store(StoreError),
-    Registry(RegistryError),
-}
-
-impl From<StoreError> for PutError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<RegistryError> for PutError {
-    fn from(error: RegistryError) -> Self {
-        Self::Registry(error)
-    }
-}
-
-async fn put_steps(
-    shared: &Shared,
-    epoch: Epoch,
-    due: &DueDestination,
-    locks: &TagLocks,
-) -> std::result::Result<(), PutError> {
-    let (registries, repository) = (&shared.registries, &due.repository);
-    let by_digest = due.index_digest.to_string();
-    if registries.head(repository, &by_digest).await? != Some(due.index_digest) {
-        for image in needed(due)? {
-            if registries.head(repository, &image.to_string()).await?.is_none() {
-                let why = format!("the image {image} that the tags need is not there");
-                let mut error = RegistryError::rejected(repository, why);
-                if due.tries < LOOKS {
-                    error.code = FailureCode::RegistryUnavailable;
-                }
-                return Err(error.into());
-            }
-        }
-        registries.put(repository, &by_digest, &due.bytes, &due.media_type).await?;
-    }
-    shared.store.destination_pushed(epoch, due).await?;
-    for tag in &due.tags {
-        let lock = locks.of(format!("{repository}:{tag}"));
-        let _turn = lock.lock().await;
-        let before = registries.head(repository, tag).await?;
-        let asked = Instant::now();
-        let claim = shared.store.claim_tag(epoch, due, tag, before, longest_put(shared)).await?;
-        if claim == Claim::Superseded {
-            tracing::info!(tag, "a newer build has the tag");
-            continue;
-        }
-        // Counts on while the process is stopped. What was claimed too long ago may be another's by now.
-        if asked.elapsed() > CLAIM_HOLDS {
-            return Err(PutError::Registry(RegistryError {
-                code: FailureCode::RegistryUnavailable,
-                message: format!(
-                    "{repository}:{tag} was not put in time after it was claimed; it is claimed anew"
-                ),
-            }));
-        }
-        if before != Some(due.index_digest) {
-            registries.put(repository, tag, &due.bytes, &due.media_type).await?;
-        }
-        shared.store.tag_put(epoch, due, tag).await?;
-        if registries.head(repository, tag).await? != Some(due.index_digest) {
-            return Err(PutError::Registry(RegistryError {
-                code: FailureCode::RegistryUnavailable,
-                message: format!("{repository}:{tag} was put, but points elsewhere; it is put again"),
-            }));
-        }
-        shared.store.tag_verified(epoch, due, tag).await?;
-        tracing::info!(tag, index = %due.index_digest, "published");
-    }
-    Ok(())
-}
-
-/// What a worker has to have pushed before the index, or the manifest in its place, can be put.
-fn needed(due: &DueDestination) -> Result<Vec<Digest>> {
-    if !is_index(&due.media_type) {
-        return Ok(vec![due.index_digest]);
-    }
-    let document: IndexDocument = serde_json::from_slice(&due.bytes).map_err(StoreError::corrupt)?;
-    Ok(document.manifests.into_iter().map(|child| child.digest).collect())
-}
-
-/// One lock per tag that somebody works on.
-#[derive(Debug, Default)]
-struct TagLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
-
-impl TagLocks {
-    fn of(&self, tag: String) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = locks.get(&tag).and_then(Weak::upgrade) {
-            return lock;
-        }
-        let lock = Arc::default();
-        locks.insert(tag, Arc::downgrade(&lock));
-        lock
     }
 }
 

@@ -251,7 +251,7 @@ build_beside() { # commit
 filter_of() {
   local needs_bed='package(farm-store) | package(farm-tests) | (package(farm-worker) & kind(test))'
   case "$1" in
-    unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering) | binary(deny))) | (package(farm-store) & test(/^schema::rules|^a_query_file_has|^queries_are/))" ;;
+    unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering) | binary(deny))) | (package(farm-store) & test(/^schema::rules|^proof::rules|^a_query_file_has|^queries_are/))" ;;
     store) echo 'package(farm-store) | (package(farm-tests) & binary(store))' ;;
     api) echo 'package(farm-tests) & binary(api)' ;;
     e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
@@ -446,7 +446,7 @@ case "$what" in
     # One call of cargo: only what the tests need is compiled, and no test of another process.
     phase 'lints and unit tests' alone env ${RUSTC_WORKSPACE_WRAPPER:+"RUSTC_WORKSPACE_WRAPPER=$RUSTC_WORKSPACE_WRAPPER" "CLIPPY_ARGS=$CLIPPY_ARGS"} \
       "CARGO_TARGET_DIR=$CARGO_TARGET_DIR" cargo nextest run --workspace --lib --bins "${locked[@]}" \
-      -E 'not package(farm-store) | test(/^schema::rules/)' "$@"
+      -E 'not package(farm-store) | test(/^(schema|proof)::rules/)' "$@"
     finish 0 ;;
   # What has changed in the queries may keep the rest from compiling; the test bed knows no queries.
   bed | sqlx) phase 'build' cargo build --workspace --bin farm-testbed "${locked[@]}" ;;

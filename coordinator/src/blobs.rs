@@ -22,6 +22,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use patience::Patience;
@@ -54,6 +55,11 @@ impl Blobs {
         // The database says that the bytes are there; so they are, also after a power cut.
         let store = store.with_fsync(true);
         Ok(Self { store: Arc::new(store), folder: Some(folder.to_owned()), patience: Patience::new(limit) })
+    }
+
+    /// Whether the store answers, and each change of that.
+    pub fn answers(&self) -> watch::Receiver<bool> {
+        self.patience.answers()
     }
 
     /// Writes a blob whole.

@@ -11,6 +11,7 @@ use farm_types::snapshot::{Folder, Node, ROOT_DOCKERFILE, follow};
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Platform, ProjectId, Runs};
 
+use crate::blobs::is_unanswered;
 use crate::shared::Shared;
 
 /// The longest Dockerfile that is read, bytes; a worker reads no more of one either.
@@ -20,15 +21,36 @@ const LONGEST_FOLDER: u64 = 64 << 20;
 /// As many links as are followed to find it.
 const MAX_LINKS: usize = 10;
 
+/// Why a Dockerfile could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The blob store.
+    #[error("the blob store: {0}")]
+    Blobs(#[from] object_store::Error),
+}
+
+impl Unread {
+    /// Nothing is known of the file; it may be there.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_transient(),
+            Self::Blobs(error) => is_unanswered(error),
+        }
+    }
+}
+
 /// Whose programs run, for each platform of the build of which that is known.
 ///
 /// # Errors
-/// The database doesn't answer: then it isn't asked for more.
+/// The database or the blob store doesn't answer: then it isn't asked for more.
 pub async fn runs(
     shared: &Shared,
     project: ProjectId,
     spec: &BuildSpec,
-) -> Result<BTreeMap<Platform, Runs>, StoreError> {
+) -> Result<BTreeMap<Platform, Runs>, Unread> {
     match spec.purpose {
         // A program of the platform is what it is all about.
         Purpose::Run(_) => return Ok(BTreeMap::new()),
@@ -40,7 +62,7 @@ pub async fn runs(
     }
     let bytes = match find(shared, project, spec).await {
         Ok(Some(bytes)) => bytes,
-        Err(error) if error.is_transient() => return Err(error),
+        Err(error) if error.may_pass() => return Err(error),
         Ok(None) | Err(_) => return Ok(BTreeMap::new()),
     };
     let spec = spec.clone();
@@ -62,7 +84,7 @@ fn told(file: &Dockerfile, spec: &BuildSpec) -> BTreeMap<Platform, Runs> {
     told.collect()
 }
 
-async fn find(shared: &Shared, project: ProjectId, spec: &BuildSpec) -> Result<Option<Vec<u8>>, StoreError> {
+async fn find(shared: &Shared, project: ProjectId, spec: &BuildSpec) -> Result<Option<Vec<u8>>, Unread> {
     let roots = shared.store.roots(project, spec.snapshot.tree_id).await?;
     let Some(root) = roots.into_iter().find(|root| root.name == ROOT_DOCKERFILE) else { return Ok(None) };
     let tree = Tree { shared, project, root: root.tree };
@@ -86,16 +108,16 @@ struct Tree<'a> {
 
 impl Tree<'_> {
     /// An object's bytes, if it is there and no longer than this.
-    async fn read(&self, digest: Digest, longest: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn read(&self, digest: Digest, longest: u64) -> Result<Option<Vec<u8>>, Unread> {
         let found = self.shared.store.locate(self.project, &[digest]).await?;
         Ok(match found.get(&digest).filter(|location| location.size <= longest) {
-            Some(location) => self.shared.blobs.read_all(self.project, digest, *location).await.ok(),
+            Some(location) => Some(self.shared.blobs.read_all(self.project, digest, *location).await?),
             None => None,
         })
     }
 
     /// The entry at a path from the root, if there is one.
-    async fn node(&self, path: &str) -> Result<Option<Node>, StoreError> {
+    async fn node(&self, path: &str) -> Result<Option<Node>, Unread> {
         let mut tree = self.root;
         let mut names = path.split('/').peekable();
         while let Some(name) = names.next() {
@@ -112,7 +134,7 @@ impl Tree<'_> {
     }
 
     /// The regular file that this path leads to, by links within the root.
-    async fn locate(&self, path: &str) -> Result<Option<Digest>, StoreError> {
+    async fn locate(&self, path: &str) -> Result<Option<Digest>, Unread> {
         let mut path = path.to_owned();
         for _ in 0..MAX_LINKS {
             match self.node(&path).await? {

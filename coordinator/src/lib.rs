@@ -16,6 +16,7 @@ pub mod principal;
 pub mod process;
 pub mod reconcile;
 pub mod registry;
+mod service_manager;
 pub mod shared;
 
 use std::sync::Arc;

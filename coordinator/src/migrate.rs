@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use farm_proto::notify;
 use farm_store::schema::{MigrationLimits, Progress, Standing, own_schema, this_farm};
 use farm_store::{Store, StoreError};
 
@@ -73,7 +74,17 @@ pub async fn at_start(store: &Store, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Into the log, and to the service manager, which is not to end a start that migrates.
 fn log(progress: Progress<'_>) {
+    let limits = MigrationLimits::default();
+    let told = match &progress {
+        Progress::Waits => notify::starting(limits.patience, "another one migrates the database"),
+        Progress::Begins(step) | Progress::Again(step, _) => {
+            notify::starting(limits.migration + limits.patience, &format!("migration {step}"))
+        }
+        Progress::Done(..) => Ok(()),
+    };
+    crate::service_manager::told(told);
     match progress {
         Progress::Waits => tracing::info!("another one migrates the database; waiting for it"),
         Progress::Begins(step) => tracing::info!(migration = %step, "migration begins"),

@@ -3,6 +3,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use tokio::net::TcpListener;
@@ -13,6 +14,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, Flags, Verb};
+use crate::service_manager;
 
 /// Runs a coordinator as its flags say, until it is told to stop.
 pub fn main() -> ExitCode {
@@ -32,6 +34,8 @@ pub fn main() -> ExitCode {
         Some(Verb::Migrate(migrate)) => runtime.block_on(crate::migrate::command(&config, &migrate)),
         None => runtime.block_on(start(config)).map(|()| ExitCode::SUCCESS),
     };
+    // What stands in a blob folder that hangs can't be told to give up, and must not keep a process from its end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(code) => code,
         Err(error) => fail(1, &format!("{error:#}")),
@@ -67,7 +71,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
         };
         signal().await;
         tracing::info!("stopping: nothing new is taken, streams end; a second signal ends it at once");
-        told(farm_proto::notify::stopping("open calls end"));
+        service_manager::told(farm_proto::notify::stopping("open calls end"));
         stop.cancel();
         signal().await;
         // All state is in the database, and whoever comes next finds what is left, as after a crash.
@@ -77,15 +81,9 @@ async fn start(config: Config) -> anyhow::Result<()> {
     crate::run(config, listener, shutdown, |address| {
         // Whoever started us waits for this line; a closed stdout is no reason to end.
         let _ = writeln!(std::io::stdout(), "farm-coordinator ready on http://{address}");
-        told(farm_proto::notify::ready(&format!("serving on http://{address}")));
+        service_manager::told(farm_proto::notify::ready(&format!("serving on http://{address}")));
     })
     .await
-}
-
-fn told(service_manager: std::io::Result<()>) {
-    if let Err(error) = service_manager {
-        tracing::warn!(%error, "the service manager in NOTIFY_SOCKET can't be told");
-    }
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {

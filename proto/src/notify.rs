@@ -13,6 +13,14 @@ use std::time::Duration;
 /// Who started us may be slow to read, but must not hold us up.
 const TAKEN_WITHIN: Duration = Duration::from_secs(1);
 
+/// Says that the start goes on, and may take until this time from now is over, whatever limit it had; and in words with what.
+///
+/// # Errors
+/// As [`ready`].
+pub fn starting(at_most: Duration, status: &str) -> io::Result<()> {
+    tell(&format!("EXTEND_TIMEOUT_USEC={}\n{}", at_most.as_micros(), status_line(status)))
+}
+
 /// Says that the process serves, and in words how it is.
 ///
 /// # Errors

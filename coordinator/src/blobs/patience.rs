@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// Steps at once: fewer than the threads that the runtime has for what blocks, so that other files can be read meanwhile.
 const PLACES: usize = 64;
@@ -25,11 +25,19 @@ pub struct Unanswered(Duration);
 pub(super) struct Patience {
     limit: Duration,
     places: Arc<Semaphore>,
+    /// Whether the store answered when it was last asked, or has since.
+    answers: Arc<watch::Sender<bool>>,
 }
 
 impl Patience {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, places: Arc::new(Semaphore::new(PLACES)) }
+        let (places, answers) = (Arc::new(Semaphore::new(PLACES)), Arc::new(watch::Sender::new(true)));
+        Self { limit, places, answers }
+    }
+
+    /// Whether the store answers, and each change of that.
+    pub(super) fn answers(&self) -> watch::Receiver<bool> {
+        self.answers.subscribe()
     }
 
     /// Makes one step. It goes on to its end when nobody waits for it any more.
@@ -40,18 +48,23 @@ impl Patience {
         &self,
         made: impl Future<Output = Result<T, object_store::Error>> + Send + 'static,
     ) -> Result<T, object_store::Error> {
-        let places = Arc::clone(&self.places);
+        let (places, answers) = (Arc::clone(&self.places), Arc::clone(&self.answers));
         let answered = async {
             let place = places.acquire_owned().await.map_err(other)?;
             let made = tokio::spawn(async move {
                 let _place = place;
-                made.await
+                let answer = made.await;
+                note(&answers, true);
+                answer
             });
             made.await.map_err(other)?
         };
         match tokio::time::timeout(self.limit, answered).await {
             Ok(answer) => answer,
-            Err(_) => Err(other(Unanswered(self.limit))),
+            Err(_) => {
+                note(&self.answers, false);
+                Err(other(Unanswered(self.limit)))
+            }
         }
     }
 
@@ -73,6 +86,10 @@ impl Patience {
         };
         futures::stream::unfold((self, Some(stream)), next).boxed()
     }
+}
+
+fn note(answers: &watch::Sender<bool>, answered: bool) {
+    answers.send_if_modified(|before| std::mem::replace(before, answered) != answered);
 }
 
 /// Whether the store gave no answer at all, so that asking for the next thing is no use.
@@ -102,7 +119,10 @@ mod tests {
         let refused = patience.step(async { Ok(()) }).await.unwrap_err();
         assert!(is_unanswered(&refused) && refused.to_string().contains("did not answer within 0 s"));
         // The store answers again: what had waited for it gives its places back.
+        let mut answers = patience.answers();
+        assert!(!*answers.borrow_and_update());
         hang.send_replace(true);
+        answers.wait_for(|answers| *answers).await.unwrap();
         let patience = Patience { limit: Duration::from_secs(60), ..patience };
         patience.step(async { Ok(()) }).await.unwrap();
     }

@@ -45,7 +45,12 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    tokio::spawn(health::tell(health, shared.is_answered.subscribe(), shutdown.clone()));
+    tokio::spawn(health::tell(
+        health,
+        shared.is_answered.subscribe(),
+        shared.blobs.answers(),
+        shutdown.clone(),
+    ));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()?;

@@ -6,6 +6,7 @@ use farm_types::chain::chain;
 use tonic::Status;
 
 use crate::blobs::FileError;
+use crate::dockerfile::Unread;
 use crate::logs::LogError;
 
 /// The status of a value that can't be taken.
@@ -21,11 +22,15 @@ pub fn store(error: StoreError) -> Status {
             Status::unavailable("the farm's database does not answer; try again in a moment")
         }
         StoreError::NotFound(thing) => Status::not_found(format!("there is no such {thing}")),
+        StoreError::NotLeading => Status::unavailable("another coordinator leads now; try again in a moment"),
         StoreError::Stale(why) => Status::failed_precondition(format!("superseded: {why}")),
         StoreError::Conflict(why) => Status::already_exists(why),
         StoreError::Corrupt(why) => {
             tracing::error!(%why, "the database holds what it must not");
-            Status::internal("the farm made a mistake; its coordinator's log has the details")
+            Status::internal(
+                "what the farm's database holds of this can't be read: a bug, or somebody changed it; the coordinator's log \
+                 says what it is",
+            )
         }
     }
 }
@@ -53,6 +58,14 @@ pub fn outputs(error: object_store::Error) -> Status {
         "there is no space left for outputs (--output, --load) on the disk of the coordinator's state folder; free some, or \
          lower retention.outputs_minutes",
     )
+}
+
+/// The status of a Dockerfile that can't be read now.
+pub fn dockerfile(error: Unread) -> Status {
+    match error {
+        Unread::Store(error) => store(error),
+        Unread::Blobs(error) => blobs(error),
+    }
 }
 
 /// The status of a log that can't be read.

@@ -27,10 +27,13 @@ pub enum FrameError {
     /// What it unpacks to isn't a row of chunks.
     #[error("a frame does not hold what it should")]
     Other,
+    /// A chunk of the stream is missing.
+    #[error("chunk {0} is missing")]
+    Gap(u64),
 }
 
 /// Packs chunks into frames.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Packer {
     frames: Vec<Frame>,
     bytes: Vec<u8>,
@@ -53,15 +56,20 @@ pub struct Packed {
 }
 
 impl Packer {
+    /// Packs what comes after the chunk with this number; 0: from the stream's beginning.
+    pub fn after(seq: u64) -> Self {
+        Self { frames: Vec::new(), bytes: Vec::new(), raw_bytes: 0, last_seq: seq, open: Vec::new() }
+    }
+
     /// Adds chunks, which follow each other and those before. Takes about 25 ms of a slow CPU for a megabyte.
     ///
     /// # Errors
-    /// The compression fails.
+    /// The compression fails, or a chunk is missing.
     pub fn add(&mut self, chunks: Vec<Chunk>) -> Result<(), FrameError> {
         for chunk in chunks {
             let length = u32::try_from(chunk.payload.len()).map_err(|_| FrameError::Other)?;
-            if self.last_seq != 0 && chunk.seq != self.last_seq + 1 {
-                return Err(FrameError::Other);
+            if chunk.seq != self.last_seq + 1 {
+                return Err(FrameError::Gap(self.last_seq + 1));
             }
             if self.open.is_empty() {
                 self.frames.push(Frame { first_seq: chunk.seq, start: count(self.bytes.len()) });
@@ -82,7 +90,7 @@ impl Packer {
         self.raw_bytes
     }
 
-    /// The number of the last chunk so far; 0: none.
+    /// The number of the last chunk so far.
     pub fn last_seq(&self) -> u64 {
         self.last_seq
     }
@@ -160,7 +168,7 @@ mod tests {
         let lengths = [0, 1, 262_144, 262_144, 262_144, 262_144, 262_144, 5, 0, 262_144];
         let chunks: Vec<Chunk> =
             (7..).zip(lengths).map(|(seq, length)| Chunk { seq, payload: noise(length, seq) }).collect();
-        let mut packer = Packer::default();
+        let mut packer = Packer::after(6);
         packer.add(chunks[..3].to_vec()).unwrap();
         packer.add(chunks[3..].to_vec()).unwrap();
         let packed = packer.finish().unwrap();
@@ -173,7 +181,10 @@ mod tests {
 
     #[test]
     fn what_is_broken_or_has_a_gap_is_refused() {
-        let mut packer = Packer::default();
+        // The first one counts, too: else a piece would be written that can never be noted.
+        let late = vec![Chunk { seq: 5, payload: Vec::new() }];
+        assert!(matches!(Packer::after(3).add(late), Err(FrameError::Gap(4))));
+        let mut packer = Packer::after(0);
         packer.add(vec![Chunk { seq: 1, payload: noise(1000, 1) }]).unwrap();
         assert!(packer.add(vec![Chunk { seq: 3, payload: Vec::new() }]).is_err());
         let mut bytes = packer.finish().unwrap().bytes;

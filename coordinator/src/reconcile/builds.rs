@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::put_off::PutOff;
 use super::sources::{BATCH, GRACE, bury, doom, sweep};
 use super::{Lead, turn};
 use crate::shared::Shared;
@@ -19,9 +20,13 @@ use crate::shared::Shared;
 const TICK: Duration = Duration::from_secs(10);
 /// Objects are swept so often, and sooner after sources were removed.
 const SWEEP: Duration = Duration::from_secs(24 * 3600);
+/// What upload sessions pinned goes in transactions of so many rows.
+const PINS: i64 = 5_000;
 /// A sweep reads all that is needed. One that takes longer than `QUICK` is followed by a rest of so many times the excess.
 const REST: u32 = 50;
 const QUICK: Duration = Duration::from_secs(2);
+/// One that could not do all counts for at least as long, so that the next one comes after ten minutes.
+const UNSWEPT: Duration = Duration::from_secs(14);
 
 /// When the last sweep began, and how long it took.
 type Swept = Option<(Instant, Duration)>;
@@ -32,18 +37,22 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept: Swept = None;
     let mut freed = false;
+    let mut put_off = PutOff::default();
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
         let pass = async {
             freed |= remove_old(&shared, lead.epoch).await;
             if is_sweep_due(swept, freed, Instant::now()) {
                 let begun = Instant::now();
-                match sweep(&shared, lead.epoch).await {
-                    Ok(()) => (swept, freed) = (Some((begun, begun.elapsed())), false),
-                    Err(error) => tracing::warn!(%error, "the sweep of sources broke off; trying again"),
-                }
+                let whole = sweep(&shared, lead.epoch).await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "the sweep of sources broke off; trying again");
+                    false
+                });
+                // One that wasn't whole comes again, but not at once.
+                swept = Some((begun, if whole { begun.elapsed() } else { begun.elapsed().max(UNSWEPT) }));
+                freed = !whole;
             }
             told("blobs", doom(&shared, lead.epoch).await);
-            if let Err(error) = bury(&shared).await {
+            if let Err(error) = bury(&shared, &mut put_off).await {
                 tracing::warn!(%error, "blobs could not be removed; trying again");
             }
             match shared.store.analyse_what_grew().await {
@@ -86,7 +95,7 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
     };
     told("outputs", outputs.await);
     told("builds", remove_builds(shared, epoch).await);
-    told("upload sessions", store.forget_uploads(epoch, GRACE).await.map(drop));
+    told("upload sessions", store.forget_uploads(epoch, GRACE, PINS).await.map(drop));
     let snapshots = async {
         if let Some(snapshots) = kept.snapshots() {
             while store.remove_snapshots(epoch, snapshots, BATCH).await? > 0 {
@@ -123,6 +132,7 @@ async fn remove_builds(shared: &Shared, epoch: Epoch) -> farm_store::Result<()> 
             match shared.store.remove_execution(epoch, project, execution, kept).await {
                 Ok(count) => removed += count,
                 Err(StoreError::Stale(why)) => tracing::debug!(%execution, why, "not removed"),
+                Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 Err(error) => {
                     let builds =
                         shared.store.execution_known_as(project, execution).await.unwrap_or_default();

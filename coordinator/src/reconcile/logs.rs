@@ -3,15 +3,17 @@
 //! Each step may be cut off anywhere: a blob that nothing names yet is swept, the chunks stay until the blob is noted.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farm_store::StoreError;
 use farm_store::logs::events::{Chunk, Piece};
 use farm_store::logs::seal::{BlobKind, Unsealed};
 use farm_store::machines::leader::Epoch;
+use farm_types::AttemptId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::put_off::PutOff;
 use super::{Lead, turn};
 use crate::logs::LogError;
 use crate::logs::frames::{FrameError, Packer};
@@ -32,8 +34,9 @@ const PIECE_BYTES: u64 = 16 * 1024 * 1024;
 pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut put_off = PutOff::default();
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
-        if let Err(error) = seal_some(&shared, lead.epoch, &shutdown).await {
+        if let Err(error) = seal_some(&shared, lead.epoch, &mut put_off, &shutdown).await {
             tracing::warn!(%error, "logs could not be sealed; trying again");
         }
         if let Err(error) = drop_partitions(&shared, lead.epoch).await {
@@ -42,15 +45,25 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
     }
 }
 
-async fn seal_some(shared: &Shared, epoch: Epoch, shutdown: &CancellationToken) -> Result<(), LogError> {
+async fn seal_some(
+    shared: &Shared,
+    epoch: Epoch,
+    put_off: &mut PutOff<AttemptId>,
+    shutdown: &CancellationToken,
+) -> Result<(), LogError> {
     let settled = Duration::from_secs(shared.config.retention.seal_after_seconds);
     let mut in_trouble = 0;
-    for attempt in shared.store.unsealed(settled, BATCH).await? {
+    let waits: Vec<AttemptId> = put_off.waiting(Instant::now()).copied().collect();
+    for attempt in shared.store.unsealed(settled, &waits, BATCH).await? {
         if shutdown.is_cancelled() {
             break;
         }
         match seal_one(shared, epoch, attempt).await {
-            Ok(()) => in_trouble = 0,
+            Ok(()) => {
+                in_trouble = 0;
+                put_off.forget(&attempt.attempt);
+            }
+            Err(LogError::Store(StoreError::NotLeading)) => return Err(StoreError::NotLeading.into()),
             // A chunk more, or it was removed; the next pass sees it as it is.
             Err(LogError::Store(StoreError::Stale(why))) => {
                 tracing::debug!(attempt = %attempt.attempt, why, "not sealed");
@@ -66,8 +79,9 @@ async fn seal_some(shared: &Shared, epoch: Epoch, shutdown: &CancellationToken) 
             }
             // One that can't be sealed must not keep the others from it.
             Err(error) => {
+                let (tries, wait) = put_off.failed(attempt.attempt, Instant::now());
                 let job = known_as(shared, &attempt).await;
-                tracing::error!(job, %error, "a log can't be sealed");
+                tracing::error!(job, tries, ?wait, %error, "a log can't be sealed; it is put off");
             }
         }
     }
@@ -82,7 +96,7 @@ async fn known_as(shared: &Shared, attempt: &Unsealed) -> String {
 
 async fn seal_one(shared: &Shared, epoch: Epoch, mut attempt: Unsealed) -> Result<(), LogError> {
     loop {
-        let mut packer = Packer::default();
+        let mut packer = Packer::after(attempt.sealed_seq);
         let mut after = attempt.sealed_seq;
         while packer.raw_bytes() < PIECE_BYTES {
             let chunks = shared.store.open_chunks(attempt.project, attempt.attempt, after, CHUNKS).await?;

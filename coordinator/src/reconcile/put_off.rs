@@ -28,14 +28,24 @@ impl<K> Default for PutOff<K> {
 }
 
 impl<K: Clone + Eq + Hash> PutOff<K> {
-    /// It went wrong once more. Gives how often in a row, and how long it waits.
+    /// It went wrong once more. Gives how often in a row, and how long it waits: from a second up to a minute.
     pub(super) fn failed(&mut self, key: K, now: Instant) -> (u32, Duration) {
+        self.failed_by(key, now, |tries| backoff(tries, rand::random::<f64>()))
+    }
+
+    /// As [`Self::failed`], but it waits for as long as `wait` makes of how often it went wrong in a row.
+    pub(super) fn failed_by(
+        &mut self,
+        key: K,
+        now: Instant,
+        wait: impl Fn(u32) -> Duration,
+    ) -> (u32, Duration) {
         if self.0.len() >= MOST && !self.0.contains_key(&key) {
             let first = self.0.iter().min_by_key(|(_, entry)| entry.due).map(|(key, _)| key.clone());
             first.and_then(|first| self.0.remove(&first));
         }
         let tries = self.0.get(&key).map_or(0, |entry| entry.tries).saturating_add(1);
-        let wait = backoff(tries, rand::random::<f64>());
+        let wait = wait(tries);
         self.0.insert(key, Entry { tries, due: now + wait });
         (tries, wait)
     }

@@ -1,7 +1,7 @@
 //! Objects and blobs that nobody needs: finding them by a walk down from all that is needed, and removing their bytes.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farm_store::StoreError;
 use farm_store::machines::leader::Epoch;
@@ -9,7 +9,9 @@ use farm_store::sources::snapshots::ObjectKind;
 use farm_store::sources::sweep::{Removal, Swept};
 use farm_types::snapshot::{Folder, Node};
 use farm_types::{Digest, ProjectId};
+use uuid::Uuid;
 
+use super::put_off::PutOff;
 use crate::blobs::is_unanswered;
 use crate::shared::Shared;
 
@@ -19,6 +21,11 @@ pub(super) const BATCH: i64 = 100;
 const OBJECTS: usize = 500;
 /// What an ended upload session pinned stays for so long, and a blob that nothing names (yet).
 pub(super) const GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// A file that could not be removed in time is tried again after so long, and each time so much later.
+const HUNG: Duration = Duration::from_secs(3600);
+/// After so many of them in one pass it ends.
+const SILENT: usize = 2;
 
 /// Why a sweep ends early.
 #[derive(Debug, thiserror::Error)]
@@ -31,19 +38,24 @@ pub(super) enum SweepError {
     Folder(Digest, String),
 }
 
-/// Removes the objects that no source needs, of all projects.
-pub(super) async fn sweep(shared: &Shared, epoch: Epoch) -> Result<(), SweepError> {
+/// Removes the objects that no source needs, of all projects. False when those of some could not be swept.
+pub(super) async fn sweep(shared: &Shared, epoch: Epoch) -> Result<bool, SweepError> {
+    let mut whole = true;
     for project in shared.store.projects_with_objects().await? {
         match sweep_project(shared, epoch, project).await {
             Ok(()) => {}
-            // It costs this project only: what is below that folder isn't known, so nothing of it goes.
-            Err(error @ SweepError::Folder(..)) => {
-                tracing::error!(%project, %error, "the sources of a project can't be swept");
+            Err(SweepError::Blobs(error)) if is_unanswered(&error) => return Err(error.into()),
+            Err(SweepError::Store(error)) if error.is_superseded() || error.is_transient() => {
+                return Err(error.into());
             }
-            Err(error) => return Err(error),
+            // It costs this project only. What is below a folder that can't be read isn't known, so nothing goes.
+            Err(error) => {
+                tracing::error!(%project, %error, "the sources of a project can't be swept; nothing of them is removed");
+                whole = false;
+            }
         }
     }
-    Ok(())
+    Ok(whole)
 }
 
 /// Dooms the blobs that no row needs: what lay in packs, and what was written and never noted. It looks only at those of which
@@ -118,18 +130,31 @@ impl Walk<'_> {
     }
 }
 
-/// Removes the bytes of the doomed. One that can't be removed keeps none of the others.
-pub(super) async fn bury(shared: &Shared) -> Result<(), SweepError> {
+/// Removes the bytes of the doomed. One that can't be removed keeps none of the others: it is put off.
+pub(super) async fn bury(shared: &Shared, put_off: &mut PutOff<Uuid>) -> Result<(), SweepError> {
+    let mut unanswered = 0;
     loop {
-        let (mut gone, mut trouble) = (Vec::new(), None);
-        for blob in shared.store.doomed(BATCH).await? {
-            match shared.blobs.bury(&blob).await {
-                Ok(()) => gone.push(blob),
-                Err(error) if is_unanswered(&error) => {
-                    trouble = Some(error);
-                    break;
-                }
-                Err(error) => trouble = Some(error),
+        let waits: Vec<Uuid> = put_off.waiting(Instant::now()).copied().collect();
+        let mut gone = Vec::new();
+        let mut trouble = None;
+        for blob in shared.store.doomed(&waits, BATCH).await? {
+            let Err(error) = shared.blobs.bury(&blob).await else {
+                put_off.forget(&blob.id);
+                gone.push(blob);
+                continue;
+            };
+            if is_unanswered(&error) {
+                // Whoever removes it stands in the system, and keeps a place there, for as long as it hangs.
+                put_off.failed_by(blob.id, Instant::now(), |tries| HUNG * tries);
+                unanswered += 1;
+            } else {
+                put_off.failed(blob.id, Instant::now());
+            }
+            tracing::warn!(blob = %blob.id, %error, "the bytes of a blob that nobody needs can't be removed; trying again");
+            // After a few it isn't the file but the store.
+            if unanswered >= SILENT {
+                trouble = Some(error);
+                break;
             }
         }
         shared.store.buried(&gone).await?;

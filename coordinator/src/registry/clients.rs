@@ -8,6 +8,7 @@ use oci_distribution::client::{Certificate, CertificateEncoding, ClientConfig, C
 use oci_distribution::secrets::RegistryAuth;
 use oci_distribution::{Client, Reference, RegistryOperation};
 use secrecy::ExposeSecret as _;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Registries, RegistryError};
 
@@ -23,17 +24,21 @@ pub(super) struct Call {
 
 impl Registries {
     /// Finds out once whether a registry lets anybody in. The client would ask that before each of its calls.
-    pub(super) async fn learn(&self, repository: &Repository, at: &str) -> Result<(), RegistryError> {
+    pub(super) async fn learn(
+        &self,
+        repository: &Repository,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
         let host = repository.registry();
         let has_login = self.known.get(host).is_some_and(|registry| !registry.username.is_empty());
         let is_known = self.open.lock().unwrap_or_else(PoisonError::into_inner).contains_key(host);
         if has_login || is_known {
             return Ok(());
         }
-        let call = self.prepare(repository, at)?;
+        let call = self.prepare(repository)?;
         let asked = call.client.auth(&call.reference, &RegistryAuth::Anonymous, RegistryOperation::Pull);
         // What is wrong with it is told by the call that follows.
-        if let Ok(Ok(token)) = tokio::time::timeout(self.timeout, asked).await {
+        if let Ok(Ok(token)) = timeout_at(deadline, asked).await {
             let is_open = token.is_none();
             self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), is_open);
             if is_open {
@@ -54,16 +59,13 @@ impl Registries {
         self.known.get(host).and_then(|registry| registry.plain_http).unwrap_or(local)
     }
 
-    pub(super) fn prepare(&self, repository: &Repository, at: &str) -> Result<Call, RegistryError> {
+    pub(super) fn prepare(&self, repository: &Repository) -> Result<Call, RegistryError> {
         let host = repository.registry();
         let client =
             self.client(host).map_err(|error| RegistryError::rejected(repository, error.to_string()))?;
         let name = repository.name().to_owned();
-        let reference = if at.starts_with("sha256:") {
-            Reference::with_digest(host.to_owned(), name, at.to_owned())
-        } else {
-            Reference::with_tag(host.to_owned(), name, at.to_owned())
-        };
+        // Tokens are for a repository, whichever tag is named.
+        let reference = Reference::with_tag(host.to_owned(), name, "latest".to_owned());
         let auth = match self.known.get(host) {
             Some(registry) if !registry.username.is_empty() => {
                 RegistryAuth::Basic(registry.username.clone(), registry.password.expose_secret().to_owned())

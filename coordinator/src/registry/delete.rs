@@ -183,13 +183,11 @@ fn bearer(response: &Response) -> Option<Challenge> {
 }
 
 fn challenge(header: &str) -> Option<Challenge> {
-    let (scheme, parameters) = header.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
+    let challenges = http_auth::parse_challenges(header).ok()?;
+    let bearer = challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"))?;
     let value = |name: &str| {
-        let (_, rest) = parameters.split_once(&format!("{name}=\""))?;
-        rest.split_once('"').map(|(value, _)| value.to_owned())
+        let (_, value) = bearer.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        Some(value.to_unescaped())
     };
     Some(Challenge { realm: value("realm")?, service: value("service").unwrap_or_default() })
 }
@@ -231,6 +229,9 @@ mod tests {
     fn a_challenge_says_where_the_token_is() {
         let found = challenge("Bearer realm=\"https://a/token\",service=\"r.example\",scope=\"x\"").unwrap();
         assert_eq!((found.realm.as_str(), found.service.as_str()), ("https://a/token", "r.example"));
+        // A registry may offer more than one way, and need not quote.
+        let second = challenge("Basic realm=\"x\", bearer Realm=\"https://b/t\", service=r").unwrap();
+        assert_eq!((second.realm.as_str(), second.service.as_str()), ("https://b/t", "r"));
         assert!(challenge("Basic realm=\"x\"").is_none() && challenge("Bearer").is_none());
     }
 }

@@ -148,3 +148,28 @@ async fn a_registry_that_is_no_longer_open_is_logged_into() {
     assert!(registries.manifest(&repository, "2").await.unwrap().is_none());
     assert!(seen.lock().unwrap().iter().any(|line| line.starts_with("GET /token")), "{seen:?}");
 }
+
+#[tokio::test]
+async fn a_request_has_one_limit_however_often_it_is_refused() {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let repository: Repository =
+        format!("127.0.0.1:{}/a", listener.local_addr().unwrap().port()).parse().unwrap();
+    // A simulation: it refuses everything, and takes two fifths of the limit for that each time.
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                while stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+                    tokio::time::sleep(LIMIT * 4 / 10).await;
+                    let refusal = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+                    stream.write_all(refusal).await.unwrap();
+                }
+            });
+        }
+    });
+    let registries = Registries::new(BTreeMap::new(), LIMIT).unwrap();
+    // With a limit for each try it would be refused in the end, after several limits.
+    let error = registries.head(&repository, "1").await.unwrap_err();
+    assert_eq!(error.code, FailureCode::RegistryUnavailable, "{error}");
+}

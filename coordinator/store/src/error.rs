@@ -14,6 +14,9 @@ pub enum StoreError {
     /// The premise of the write doesn't hold any more: somebody else was first. Nothing was changed.
     #[error("superseded: {0}")]
     Stale(&'static str),
+    /// This coordinator leads no more, so it decides nothing. Nothing was changed.
+    #[error("superseded: this coordinator leads no more")]
+    NotLeading,
     /// What is asked for contradicts what is there; the text is for a person.
     #[error("{0}")]
     Conflict(String),
@@ -31,6 +34,11 @@ impl StoreError {
     /// True when the database has said something to it: then it isn't the database that is away.
     pub fn is_answered(&self) -> bool {
         !matches!(self, Self::Unavailable(error) if !matches!(error, sqlx::Error::Database(_)))
+    }
+
+    /// True when somebody else was first, or leads: what is there now is theirs.
+    pub fn is_superseded(&self) -> bool {
+        matches!(self, Self::Stale(_) | Self::NotLeading)
     }
 
     /// True when the same call may succeed later.

@@ -5,15 +5,16 @@
 //!
 //! Rules: every write repeats its premise in `WHERE` (state, lease token, epoch)
 //! and looks at the row count; nothing is decided on a snapshot and written by id; time is `farm_now()`.
-//! Locks are taken in one order: execution, publication, builds, jobs, attempts, engines. Every call has a limit ([`pool`]).
-//! To add a query: the macro in
-//! its aggregate's file, then refresh `.sqlx` (`docs/development.md`).
+//! What a write needs the transaction to hold (leadership, an execution's lock) is a type, and the order of locks is told with
+//! them: [`proof`]. Every call has a limit ([`pool`]). To add a query: the macro in its aggregate's file, then refresh `.sqlx`
+//! (`docs/development.md`).
 
 pub mod builds;
 pub mod error;
 pub mod logs;
 pub mod machines;
 mod pool;
+mod proof;
 pub mod publish;
 pub mod schema;
 pub mod sources;
@@ -31,7 +32,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 pub use error::StoreError;
-pub use pool::Tx;
+pub(crate) use pool::Tx;
 use pool::{Bounds, Leader, Pool};
 
 /// What every call answers.

@@ -329,16 +329,14 @@ impl TryFrom<String> for Emulation {
     }
 }
 
-/// Reads `90s`, `10m`, `2h` or a bare number of seconds; at most 30 days.
+/// Reads `90s`, `10m`, `2h`, `1h 30m`, `2d`, or a bare number of seconds; whole seconds, at most 30 days.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let (number, unit) = match text.as_bytes().last()? {
-        b's' => (&text[..text.len() - 1], 1),
-        b'm' => (&text[..text.len() - 1], 60),
-        b'h' => (&text[..text.len() - 1], 3600),
-        _ => (text, 1),
+    const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+    let duration = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(text).ok()?,
     };
-    let seconds = number.parse::<u64>().ok()?.checked_mul(unit)?;
-    (seconds <= 30 * 24 * 3600).then(|| Duration::from_secs(seconds))
+    (duration.subsec_nanos() == 0 && duration <= LONGEST).then_some(duration)
 }
 
 #[cfg(test)]
@@ -353,6 +351,18 @@ mod tests {
         assert!(manifest.check(1, Provenance::Min).unwrap_err().to_string().contains("attestation"));
         assert_eq!(SinglePlatform::Index.check(3, Provenance::Max), Ok(()));
         assert!("list".parse::<SinglePlatform>().is_err());
+    }
+
+    #[test]
+    fn durations_are_whole_seconds_of_a_month_at_most() {
+        for (text, seconds) in
+            [("90", 90), ("90s", 90), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("2d", 172_800)]
+        {
+            assert_eq!(parse_duration(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "s", "soon", "-1s", "1500ms", "31d", "721h", "1y", "99999999999999999999", "5 10"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use farm_tests::database::Database;
 use farm_tests::farm::Farm;
+use farm_tests::hang::HangingFolder;
 use farm_tests::line::Line;
 use rustix::process::Signal;
 use tonic::transport::{Channel, Endpoint};
@@ -23,8 +24,12 @@ fn of(service: &str) -> HealthCheckRequest {
 
 /// Waits until it says so of all, and gives how long that took.
 async fn says(health: &mut HealthClient<Channel>, wanted: ServingStatus) -> Duration {
+    all_say(health, &["", "farm.v1.BuildService", "farm.v1.WorkerService"], wanted).await
+}
+
+async fn all_say(health: &mut HealthClient<Channel>, services: &[&str], wanted: ServingStatus) -> Duration {
     let begin = Instant::now();
-    for service in ["", "farm.v1.BuildService", "farm.v1.WorkerService"] {
+    for service in services {
         let mut stream = health.watch(of(service)).await.unwrap().into_inner();
         let said = async {
             while let Some(HealthCheckResponse { status }) = stream.message().await.unwrap() {
@@ -91,5 +96,33 @@ async fn one_that_ends_says_so_to_whoever_watches_its_health() {
     let next = tokio::time::timeout(LONG, stream.message()).await.unwrap().unwrap().unwrap();
     assert_eq!(next.status(), ServingStatus::NotServing);
     drop((stream, health));
+    assert_eq!(farm.coordinator().wait_exit(LONG).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_folder_that_hangs_is_told_and_keeps_no_coordinator_from_its_end() {
+    const OF_BLOBS: [&str; 2] = ["farm.v1.SnapshotService", "farm.v1.OutputService"];
+    let mut farm = Farm::builder().config("[limits]\nblob_timeout_seconds = 1").start();
+    let mut blobs = HangingFolder::at(&farm.folder().join("coordinator/blobs"));
+    let mut health = health(&farm).await;
+    let context = tempfile::tempdir().unwrap();
+    std::fs::write(context.path().join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
+    let folder = context.path().to_str().unwrap().to_owned();
+    let submit = |farm: &Farm| farm.cli(&["submit", &folder, "--platform", "linux/amd64", "--detach"]);
+    submit(&farm).ok();
+    // Nothing has to be sent any more, so it is the Dockerfile that can't be read.
+    blobs.hang();
+    let said = submit(&farm);
+    assert_eq!(said.status, 3, "{said:?}");
+    assert!(said.stderr.contains("blob store does not answer"), "{said:?}");
+    all_say(&mut health, &OF_BLOBS, ServingStatus::NotServing).await;
+    says(&mut health, ServingStatus::Serving).await;
+    blobs.go_on();
+    all_say(&mut health, &OF_BLOBS, ServingStatus::Serving).await;
+    submit(&farm).ok();
+    // Whoever stands in the folder must not keep the process.
+    blobs.hang();
+    assert_eq!(submit(&farm).status, 3);
+    farm.coordinator().signal(Signal::TERM);
     assert_eq!(farm.coordinator().wait_exit(LONG).code(), Some(0));
 }

@@ -79,7 +79,8 @@ async fn what_a_pass_looks_for_is_found_by_an_index() {
         (&["a.state IN ('offered', 'running') AND $1 = ANY(e.repositories)"][..], "'r.example/app'"),
         (&["j.result ->> 'digest' AS word"][..], "'r.example/app'"),
         (&["FROM workers w JOIN engines e ON e.id = w.engine_id WHERE w.removed_at IS NULL"][..], ""),
-        (&["DELETE FROM uploads WHERE expires_at"][..], "86400"),
+        (&["DELETE FROM upload_pins"][..], "86400, 100"),
+        (&["DELETE FROM uploads WHERE"][..], "86400, 100"),
     ] {
         let query = query(words);
         let arguments = if arguments.is_empty() { String::new() } else { format!("({arguments})") };
@@ -90,7 +91,9 @@ async fn what_a_pass_looks_for_is_found_by_an_index() {
         let scans = explained.lines().filter(|line| line.contains("Seq Scan"));
         let of_history: Vec<&str> = scans
             .filter(|line| {
-                !["farm_clock", "uploads", "projects", "attempts"].iter().any(|small| line.contains(small))
+                !["farm_clock", "uploads", "upload_pins", "projects", "attempts"]
+                    .iter()
+                    .any(|small| line.contains(small))
             })
             .collect();
         assert!(of_history.is_empty(), "{words:?}: {of_history:?}\n{explained}");
@@ -118,7 +121,7 @@ async fn a_blob_is_looked_at_once_and_again_when_what_it_held_goes() {
     let (first, second) = (object("first", 0), object("second", 1));
     store.add_objects(project, upload, &[first.clone(), second.clone()]).await.unwrap();
     world.pass("3 days");
-    store.forget_uploads(world.epoch, day).await.unwrap();
+    store.forget_uploads(world.epoch, day, 100).await.unwrap();
     let unsettled = || world.database.psql("SELECT count(*) FROM blobs WHERE NOT settled");
     assert_eq!((store.doom_unneeded(world.epoch, day, 1).await.unwrap(), unsettled().as_str()), (0, "0"));
     for (object, doomed) in [(first, 0), (second, 1)] {
@@ -126,7 +129,7 @@ async fn a_blob_is_looked_at_once_and_again_when_what_it_held_goes() {
         assert_eq!(removal, Removal::Done);
         assert_eq!(store.doom_unneeded(world.epoch, day, 1).await.unwrap(), doomed);
     }
-    assert_eq!(store.doomed(10).await.unwrap()[0].id, blob);
+    assert_eq!(store.doomed(&[], 10).await.unwrap()[0].id, blob);
 }
 
 #[tokio::test]

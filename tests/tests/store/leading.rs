@@ -77,7 +77,7 @@ async fn what_an_old_leader_decides_changes_nothing() {
         panic!("the leader resigned")
     };
     let stale = world.store.lease(world.epoch, assignment.clone(), LEASE).await;
-    assert!(matches!(stale, Err(StoreError::Stale(_))), "{stale:?}");
+    assert!(matches!(stale, Err(StoreError::NotLeading)), "{stale:?}");
     assert_eq!(world.slots_used(), 0);
     assert!(world.store.stop_overdue_attempts(world.epoch, LEASE).await.is_err());
     let attempt = world.store.lease(epoch, assignment, LEASE).await.unwrap();
@@ -87,7 +87,7 @@ async fn what_an_old_leader_decides_changes_nothing() {
     world.finish(lease, success("x")).await.unwrap();
     let due = world.store.due_merges(10).await.unwrap().remove(0);
     let kept = world.store.keep_publication(world.epoch, &due, &crate::fixture::index("i"), &[]).await;
-    assert!(matches!(kept, Err(StoreError::Stale(_))), "{kept:?}");
+    assert!(matches!(kept, Err(StoreError::NotLeading)), "{kept:?}");
     assert_eq!(world.store.reap(epoch, PUBLISH, 0.0).await.unwrap(), 0);
 }
 
@@ -101,7 +101,7 @@ async fn a_leader_whose_time_is_over_holds_silence_against_nobody() {
     // The database was away: neither the leader nor the worker could give a sign, and nobody else has taken over.
     world.database.psql("UPDATE farm_clock SET shift = '2 min'");
     let reaped = world.store.reap(world.epoch, PUBLISH, 0.0).await;
-    assert!(matches!(reaped, Err(StoreError::Stale(_))), "{reaped:?}");
+    assert!(matches!(reaped, Err(StoreError::NotLeading)), "{reaped:?}");
     assert_eq!(world.database.psql("SELECT state FROM attempts"), "offered");
     let next = world.store.lead(world.coordinator, TTL, OUTAGE).await.unwrap();
     assert!(matches!(next, Leadership::Taken { settling: Some(_), .. }), "{next:?}");

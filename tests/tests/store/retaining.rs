@@ -35,7 +35,7 @@ async fn old_logs_go_sealed_or_not_and_are_known_to_be_gone() {
     let lease = ended(&world, "sealed", &[b"one", b"two"]).await;
     let open = ended(&world, "open", &[b"one"]).await;
     world.pass("6 minutes");
-    let attempts = world.store.unsealed(Duration::ZERO, 10).await.unwrap();
+    let attempts = world.store.unsealed(Duration::ZERO, &[], 10).await.unwrap();
     let attempt = *attempts.iter().find(|attempt| attempt.attempt == lease.attempt).unwrap();
     let sealed = piece(&world, 1, 1).await;
     world.store.seal(world.epoch, &attempt, &sealed).await.unwrap();
@@ -44,7 +44,7 @@ async fn old_logs_go_sealed_or_not_and_are_known_to_be_gone() {
     assert_eq!(world.store.remove_logs(world.epoch, DAY, 10).await.unwrap(), 2);
     assert_eq!(world.store.remove_logs(world.epoch, DAY, 10).await.unwrap(), 0, "only once");
     assert_eq!((count(&world, "attempt_chunks"), count(&world, "sealed_logs")), (0, 0));
-    let doomed = world.store.doomed(10).await.unwrap();
+    let doomed = world.store.doomed(&[], 10).await.unwrap();
     let place = DoomedPlace::Named(farm_store::logs::seal::BlobKind::Log);
     assert_eq!(doomed.iter().map(|d| (d.id, d.place)).collect::<Vec<_>>(), [(sealed.blob, place)]);
     world.store.buried(&doomed).await.unwrap();
@@ -56,7 +56,7 @@ async fn old_logs_go_sealed_or_not_and_are_known_to_be_gone() {
     let late = world.store.append_chunk(open, 2, b"late").await;
     assert!(matches!(late, Err(StoreError::Stale(_))), "{late:?}");
     assert!(world.store.seal(world.epoch, &attempt, &piece(&world, 2, 2).await).await.is_err());
-    assert_eq!(world.store.unsealed(Duration::ZERO, 10).await.unwrap(), []);
+    assert_eq!(world.store.unsealed(Duration::ZERO, &[], 10).await.unwrap(), []);
 }
 
 /// A build that is published as `localhost:5002/app:TAG`.

@@ -37,7 +37,7 @@ pub async fn piece(world: &World, first_seq: u64, last_seq: u64) -> Piece {
 }
 
 async fn unsealed(world: &World) -> Vec<Unsealed> {
-    world.store.unsealed(SETTLED, 10).await.unwrap()
+    world.store.unsealed(SETTLED, &[], 10).await.unwrap()
 }
 
 async fn part(world: &World, lease: Lease, after: u64) -> StreamPart {

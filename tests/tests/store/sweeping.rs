@@ -35,7 +35,7 @@ async fn garbage(world: &World, objects: &[NewObject]) {
     let upload = session(world).await;
     world.store.add_objects(default_project(), upload, objects).await.unwrap();
     world.pass("2 days");
-    world.store.forget_uploads(world.epoch, DAY).await.unwrap();
+    world.store.forget_uploads(world.epoch, DAY, 2).await.unwrap();
     assert_eq!(world.database.psql("SELECT count(*) FROM upload_pins"), "0");
 }
 
@@ -64,7 +64,7 @@ async fn what_names_others_comes_before_what_it_names() {
     assert!(!known(&world, &outer) && !known(&world, &leaf));
     // The file of an older farm lies under its content's name.
     let doomed: Vec<DoomedPlace> =
-        world.store.doomed(10).await.unwrap().iter().map(|doomed| doomed.place).collect();
+        world.store.doomed(&[], 10).await.unwrap().iter().map(|doomed| doomed.place).collect();
     assert!(doomed.contains(&DoomedPlace::File(leaf.digest)), "{doomed:?}");
 }
 
@@ -162,7 +162,7 @@ async fn a_blob_goes_when_no_row_needs_it_and_never_under_a_row() {
     assert_eq!(world.store.doom_unneeded(world.epoch, DAY, 10).await.unwrap(), 0, "it may be on its way");
     world.pass("25 hours");
     assert_eq!(world.store.doom_unneeded(world.epoch, DAY, 10).await.unwrap(), 1);
-    assert_eq!(world.store.doomed(10).await.unwrap()[0].id, late);
+    assert_eq!(world.store.doomed(&[], 10).await.unwrap()[0].id, late);
     // An upload that was stopped for a day between its bytes and its row is refused: its bytes may be gone.
     let upload = session(&world).await;
     let lost = world.store.add_objects(default_project(), upload, &[file("lost", Some((late, 0)))]).await;

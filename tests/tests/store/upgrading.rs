@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farm_store::builds::record::BuildRecord;
 use farm_store::builds::submit::Submitted;
@@ -10,11 +10,13 @@ use farm_store::logs::events::{Chunk, StreamPart};
 use farm_store::machines::workers::Sign;
 use farm_store::publish::destinations::Claim;
 use farm_store::publish::garbage::Cleaned;
-use farm_store::schema::own_schema;
+use farm_store::schema::{MigrationLimits, own_schema};
 use farm_store::work::attempts::Lease;
 use farm_store::work::finish::Outcome;
-use farm_store::{Limits, Store, default_project};
+use farm_store::{Limits, Store, StoreError, default_project};
 use farm_tests::database::Database;
+use farm_tests::line::Line;
+use farm_tests::session::Session;
 use farm_types::state::{BuildState, JobState, TagState};
 use farm_types::{Digest, WorkerId};
 
@@ -100,6 +102,37 @@ async fn publish(world: &World, key: &str, what: &str) {
             put(world, destination, tag).await;
         }
     }
+}
+
+/// Before, it was waited for as long as a migration may take: an hour.
+#[tokio::test]
+async fn a_link_that_falls_silent_within_a_migration_is_found_out_and_the_next_one_does_it() {
+    let database = old_database();
+    let mut holder = Session::open(database.url());
+    holder.ask("BEGIN; LOCK TABLE builds, jobs, attempts, executions; SELECT 1");
+    let line = Line::to(database.url());
+    let store = Store::open(&line.url(database.url()), LIMITS).unwrap();
+    let limits = MigrationLimits {
+        lock: Duration::from_secs(60),
+        look: Duration::from_millis(300),
+        ..MigrationLimits::default()
+    };
+    let migration = tokio::spawn(async move { store.migrate(limits, |_| {}).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+                 AND datname = current_database() AND application_name = 'farm-coordinator migrate'";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while database.psql(waits) == "0" {
+        assert!(Instant::now() < deadline && !migration.is_finished(), "no migration needs these tables");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    line.die_after(0);
+    line.mend(true);
+    holder.ask("COMMIT; SELECT 1");
+    let ended = tokio::time::timeout(Duration::from_secs(60), migration).await.expect("it waits on").unwrap();
+    assert!(matches!(ended, Err(StoreError::Unavailable(_))), "{ended:?}");
+    let store = Store::open(database.url(), LIMITS).unwrap();
+    let standing = store.migrate(MigrationLimits::default(), |_| {}).await.unwrap();
+    assert_eq!((standing.pending.len(), standing.schema), (0, own_schema()));
 }
 
 #[tokio::test]
@@ -240,7 +273,7 @@ async fn what_was_under_way_goes_on_and_new_work_comes_in() {
 async fn what_is_old_goes_from_an_older_database_as_from_a_new_one() {
     let world = upgraded().await;
     let (epoch, project) = (world.epoch, default_project());
-    let attempts = world.store.unsealed(Duration::ZERO, 100).await.unwrap();
+    let attempts = world.store.unsealed(Duration::ZERO, &[], 100).await.unwrap();
     let sealed = build(&world, "unsealed").await.jobs[0].attempts[0].id;
     let attempt = attempts.iter().find(|attempt| attempt.attempt == sealed).unwrap();
     world.store.seal(epoch, attempt, &piece(&world, 1, 2).await).await.unwrap();
@@ -272,14 +305,14 @@ async fn what_is_old_goes_from_an_older_database_as_from_a_new_one() {
             break;
         }
     }
-    world.store.forget_uploads(epoch, DAY).await.unwrap();
+    world.store.forget_uploads(epoch, DAY, 100).await.unwrap();
     world.store.remove_snapshots(epoch, DAY, 100).await.unwrap();
     let objects = world.store.all_objects(project).await.unwrap();
     for object in &objects {
         world.store.remove_objects(epoch, project, &[object.digest]).await.unwrap();
     }
     world.store.doom_unneeded(epoch, DAY, 100).await.unwrap();
-    let doomed = world.store.doomed(100).await.unwrap();
+    let doomed = world.store.doomed(&[], 100).await.unwrap();
     world.store.buried(&doomed).await.unwrap();
     for day in world.store.past_log_partitions().await.unwrap() {
         world.store.drop_log_partition(epoch, day).await.unwrap();

@@ -217,7 +217,7 @@ impl World {
         DateTime::from_timestamp(1_700_000_000 + at, 0).unwrap_or_default()
     }
 
-    /// `hold_epoch`: nothing of a leader whose time is over is written.
+    /// `begin_leading`: nothing of a leader whose time is over is written.
     pub fn leads(&self, epoch: i64) -> bool {
         self.leader.epoch == epoch && self.leader.expires > self.now
     }

@@ -4,7 +4,7 @@
 //! asked what its tags need, as tags may be somebody else's; only then is anything deleted. A pass that is cut off leaves
 //! garbage that the next one finds again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,9 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::fro
 const MOST_TAGS: usize = 5_000;
 /// What is removed at most in one cleaning: the rest waits for the next, so that no build waits long for this one.
 const MOST_GARBAGE: usize = 200;
-/// How many requests go to the registry at once.
+/// How many registries are cleaned at once.
+const REGISTRIES: usize = 4;
+/// How many requests go to one registry at once.
 const AT_ONCE: usize = 8;
 
 /// Cleans while leading, until `shutdown`.
@@ -41,7 +43,7 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
         tokio::select! {
             done = clean_due(&shared, lead, after) => match done {
-                Ok(()) | Err(StoreError::Stale(_)) => {}
+                Ok(()) | Err(StoreError::NotLeading) => {}
                 Err(error) => tracing::warn!(%error, "registries could not be cleaned; trying again"),
             },
             // What was begun is over by itself.
@@ -50,36 +52,58 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
     }
 }
 
+/// Cleans what is due: the repositories of one registry one after another, and several registries at once, so that one that
+/// is slow holds up no other.
 async fn clean_due(shared: &Shared, lead: Lead, after: Duration) -> farm_store::Result<()> {
+    let mut registries: BTreeMap<String, Vec<Repository>> = BTreeMap::new();
     for repository in shared.store.due_cleanings(after, BATCH).await? {
-        let asked = Instant::now();
-        let lasts = lasts(shared);
-        let begun = shared.store.begin_cleaning(lead.epoch, &repository, after, lasts, AGAIN.0).await;
-        let cleaning = match begun {
-            Ok(Some(cleaning)) => cleaning,
-            Ok(None) => continue,
-            Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
-            // One that can't be looked at must not keep the others from it.
-            Err(error) => {
-                tracing::warn!(%repository, %error, "a repository can't be cleaned; trying again");
-                continue;
+        registries.entry(repository.registry().to_owned()).or_default().push(repository);
+    }
+    futures::stream::iter(registries.into_values().map(Ok))
+        .try_for_each_concurrent(REGISTRIES, |repositories| async move {
+            for repository in &repositories {
+                clean_repository(shared, lead, after, repository).await?;
             }
-        };
-        let (ended, is_over) = clean_one(shared, &cleaning, asked).await;
-        if !is_over {
-            // A deletion may still have its effect: the cleaning ends by its time, and what is left is found again.
-            tracing::warn!(%repository, trouble = ended.trouble, "not cleaned to the end; trying again");
-            continue;
+            Ok(())
+        })
+        .await
+}
+
+/// # Errors
+/// [`StoreError::NotLeading`] only.
+async fn clean_repository(
+    shared: &Shared,
+    lead: Lead,
+    after: Duration,
+    repository: &Repository,
+) -> farm_store::Result<()> {
+    let asked = Instant::now();
+    let lasts = lasts(shared);
+    let begun = shared.store.begin_cleaning(lead.epoch, repository, after, lasts, AGAIN.0).await;
+    let cleaning = match begun {
+        Ok(Some(cleaning)) => cleaning,
+        Ok(None) => return Ok(()),
+        Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
+        // One that can't be looked at must not keep the others from it.
+        Err(error) => {
+            tracing::warn!(%repository, %error, "a repository can't be cleaned; trying again");
+            return Ok(());
         }
-        let again = if ended.trouble.is_empty() { AGAIN.0 } else { AGAIN.1 };
-        tracing::info!(
-            %repository, removed = ended.removed.len(), needed = ended.needed.len(), trouble = ended.trouble,
-            "cleaned of what builds that came to nothing had pushed"
-        );
-        match shared.store.end_cleaning(lead.epoch, &repository, &ended, again).await {
-            Ok(()) => shared.hints.changed(),
-            Err(error) => tracing::warn!(%repository, %error, "the end of a cleaning could not be written"),
-        }
+    };
+    let (ended, is_over) = clean_one(shared, &cleaning, asked).await;
+    if !is_over {
+        // A deletion may still have its effect: the cleaning ends by its time, and what is left is found again.
+        tracing::warn!(%repository, trouble = ended.trouble, "not cleaned to the end; trying again");
+        return Ok(());
+    }
+    let again = if ended.trouble.is_empty() { AGAIN.0 } else { AGAIN.1 };
+    tracing::info!(
+        %repository, removed = ended.removed.len(), needed = ended.needed.len(), trouble = ended.trouble,
+        "cleaned of what builds that came to nothing had pushed"
+    );
+    match shared.store.end_cleaning(lead.epoch, repository, &ended, again).await {
+        Ok(()) => shared.hints.changed(),
+        Err(error) => tracing::warn!(%repository, %error, "the end of a cleaning could not be written"),
     }
     Ok(())
 }
@@ -99,8 +123,17 @@ fn longest_request(shared: &Shared) -> Duration {
 async fn clean_one(shared: &Shared, cleaning: &Cleaning, begun: Instant) -> (Cleaned, bool) {
     let mut ended = Cleaned::default();
     let mut is_over = true;
-    if let Err(error) = remove(shared, cleaning, begun, &mut ended, &mut is_over).await {
-        ended.trouble = error;
+    // What is read before anything is deleted takes as long as the registry likes, up to here.
+    let removed =
+        tokio::time::timeout(lasts(shared), remove(shared, cleaning, begun, &mut ended, &mut is_over));
+    match removed.await {
+        Ok(Ok(())) => {}
+        Ok(Err(trouble)) => ended.trouble = trouble,
+        Err(_) => {
+            let registry = cleaning.repository.registry();
+            ended.trouble =
+                format!("{registry} did not answer all that has to be asked within {:?}", lasts(shared));
+        }
     }
     (ended, is_over)
 }
@@ -166,6 +199,7 @@ async fn remove(
             // The rest is for the next time.
             return Ok(());
         }
+        *is_over = false;
         let deleted = shared.registries.delete(at, digest).await;
         *is_over = !deleted.as_ref().is_err_and(RegistryError::is_transient);
         match deleted.map_err(words)? {

@@ -84,8 +84,9 @@ impl UnderWay {
                     *busy = busy.saturating_sub(1);
                 }
                 match result {
-                    // Superseded: another leader works on it, or a newer build has its tag.
-                    Ok(()) | Err(StoreError::Stale(_)) => self.put_off.forget(&work),
+                    Ok(()) => self.put_off.forget(&work),
+                    // Somebody else has done it, or does it now.
+                    Err(error) if error.is_superseded() => self.put_off.forget(&work),
                     // Whatever it is: what could not be written down is remembered here, or it would begin anew at once.
                     Err(error) => {
                         let (tries, wait) = self.put_off.failed(work, Instant::now());

@@ -36,7 +36,7 @@ pub(super) async fn put_one(
     locks: &TagLocks,
 ) -> Result<()> {
     let ended = put_and_note(shared, epoch, due, locks).await;
-    if matches!(ended, Err(StoreError::Stale(_))) {
+    if ended.as_ref().is_err_and(StoreError::is_superseded) {
         // This process may have been stopped for long and put something only now: who leads looks at those tags.
         let (repository, tags) = (&due.repository, &due.tags);
         shared.store.ask_recheck(due.project, repository, tags, due.order_key, due.index_digest).await?;
@@ -178,7 +178,7 @@ pub(super) async fn recheck_one(
             shared.store.rechecked(epoch, due, false, Some(after), after).await
         }
     };
-    if matches!(noted, Err(StoreError::Stale(_))) {
+    if noted.as_ref().is_err_and(StoreError::is_superseded) {
         // What was put back may have become the older one meanwhile.
         let tags = [due.tag.clone()];
         shared.store.ask_recheck(due.project, repository, &tags, due.order_key, due.digest).await?;

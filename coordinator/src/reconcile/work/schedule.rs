@@ -78,6 +78,7 @@ async fn schedule_one(
                         assigned = true;
                         silent = 0;
                     }
+                    Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                     // Somebody was first; the next pass sees what is left.
                     Err(StoreError::Stale(why)) => {
                         tracing::debug!(job.id = %job, why, "not leased");

@@ -11,10 +11,11 @@ use chrono::{DateTime, Utc};
 use farm_types::{BuildId, Digest, ExecutionId, JobId, Platform, ProjectId};
 use uuid::Uuid;
 
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
+use crate::pool::Session;
 use crate::sources::sweep::doom;
 use crate::work::attempts::Lease;
-use crate::{Result, Store, StoreError, Tx, digest, fit};
+use crate::{Result, Store, StoreError, digest, fit};
 
 /// How far an output has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,8 +280,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads.
     pub async fn remove_outputs(&self, epoch: Epoch, kept: Option<Duration>, limit: i64) -> Result<usize> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let old = sqlx::query!(
             "SELECT o.project_id, o.attempt_id, o.export FROM outputs o
              JOIN attempts a ON a.project_id = o.project_id AND a.id = o.attempt_id
@@ -314,15 +314,20 @@ impl Store {
 }
 
 /// Removes all that these attempts have put out, and that they did.
-pub(crate) async fn remove(tx: &mut Tx, project: Uuid, attempts: &[Uuid]) -> Result<()> {
+pub(crate) async fn remove(tx: &mut Session, project: Uuid, attempts: &[Uuid]) -> Result<()> {
     remove_pieces(tx, project, attempts, None).await?;
     sqlx::query!("DELETE FROM outputs WHERE project_id = $1 AND attempt_id = ANY($2)", project, attempts)
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
     Ok(())
 }
 
-async fn remove_pieces(tx: &mut Tx, project: Uuid, attempts: &[Uuid], export: Option<i32>) -> Result<()> {
+async fn remove_pieces(
+    tx: &mut Session,
+    project: Uuid,
+    attempts: &[Uuid],
+    export: Option<i32>,
+) -> Result<()> {
     let blobs = sqlx::query_scalar!(
         "DELETE FROM output_pieces WHERE project_id = $1 AND attempt_id = ANY($2) AND ($3::integer IS NULL OR export = $3)
          RETURNING blob_id",
@@ -330,7 +335,7 @@ async fn remove_pieces(tx: &mut Tx, project: Uuid, attempts: &[Uuid], export: Op
         attempts,
         export
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut *tx)
     .await?;
     let projects = vec![project; blobs.len()];
     let doomed = doom(tx, &projects, &blobs).await?;

@@ -9,9 +9,10 @@ use farm_types::{ExecutionId, ProjectId};
 use uuid::Uuid;
 
 use crate::builds::outputs;
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
+use crate::pool::Session;
+use crate::proof::LockedExecution;
 use crate::sources::sweep::doom;
-use crate::work::lease::lock_execution;
 use crate::{Result, Store, StoreError};
 
 impl Store {
@@ -20,8 +21,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads.
     pub async fn remove_logs(&self, epoch: Epoch, kept: Duration, limit: i64) -> Result<u64> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let old = sqlx::query_scalar!(
             "SELECT a.id FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              WHERE a.log_removed_at IS NULL AND a.finished_at < farm_now() - make_interval(secs => $1)
@@ -92,31 +92,30 @@ impl Store {
         execution: ExecutionId,
         kept: Duration,
     ) -> Result<u64> {
-        let (project_id, execution_id) = (project.as_uuid(), execution.as_uuid());
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
-        lock_execution(&mut tx, project, execution).await?;
+        let mut tx = self.begin_leading(epoch).await?;
+        let mut execution = tx.lock_execution(project, execution).await?;
+        let (project_id, execution_id) = execution.ids();
         // Against a retry at the same moment, which holds the build that it retries.
         let builds = sqlx::query_scalar!(
             "SELECT id FROM builds WHERE project_id = $1 AND execution_id = $2 ORDER BY id FOR UPDATE",
             project_id,
             execution_id
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *execution)
         .await?;
         let jobs = sqlx::query_scalar!(
             "SELECT id FROM jobs WHERE project_id = $1 AND execution_id = $2 ORDER BY id FOR UPDATE",
             project_id,
             execution_id
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *execution)
         .await?;
         let attempts = sqlx::query_scalar!(
             "SELECT id FROM attempts WHERE project_id = $1 AND job_id = ANY($2) ORDER BY id FOR UPDATE",
             project_id,
             &jobs
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *execution)
         .await?;
         // A look of its own, after all locks.
         let needed = sqlx::query_scalar!(
@@ -125,33 +124,33 @@ impl Store {
             execution_id,
             kept.as_secs_f64()
         )
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut *execution)
         .await?;
         if needed {
             return Err(StoreError::Stale("the build is still needed"));
         }
-        remove_streams(&mut tx, &attempts).await?;
-        outputs::remove(&mut tx, project_id, &attempts).await?;
-        remove_publications(&mut tx, project_id, &builds).await?;
+        remove_streams(&mut execution, &attempts).await?;
+        outputs::remove(&mut execution, project_id, &attempts).await?;
+        remove_publications(&mut execution, &builds).await?;
         sqlx::query!(
             "DELETE FROM step_timings WHERE project_id = $1 AND attempt_id = ANY($2)",
             project_id,
             &attempts
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         sqlx::query!("DELETE FROM attempts WHERE project_id = $1 AND id = ANY($2)", project_id, &attempts)
-            .execute(&mut *tx)
+            .execute(&mut *execution)
             .await?;
         sqlx::query!(
             "DELETE FROM job_dependencies WHERE project_id = $1 AND job_id = ANY($2)",
             project_id,
             &jobs
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         sqlx::query!("DELETE FROM jobs WHERE project_id = $1 AND id = ANY($2)", project_id, &jobs)
-            .execute(&mut *tx)
+            .execute(&mut *execution)
             .await?;
         sqlx::query!(
             "DELETE FROM events WHERE project_id = $1 AND (stream_id = $2 OR stream_id = ANY($3))",
@@ -159,14 +158,14 @@ impl Store {
             execution_id,
             &builds
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         let removed =
             sqlx::query!("DELETE FROM builds WHERE project_id = $1 AND id = ANY($2)", project_id, &builds)
-                .execute(&mut *tx)
+                .execute(&mut *execution)
                 .await?;
         sqlx::query!("DELETE FROM executions WHERE project_id = $1 AND id = $2", project_id, execution_id)
-            .execute(&mut *tx)
+            .execute(&mut *execution)
             .await?;
         tx.commit().await?;
         Ok(removed.rows_affected())
@@ -178,8 +177,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads.
     pub async fn remove_snapshots(&self, epoch: Epoch, kept: Duration, limit: i64) -> Result<u64> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         // Whoever submits, retries or finishes an upload holds the row first, too. One that is held is used just now.
         let old = sqlx::query!(
             "SELECT project_id, tree_id FROM snapshots WHERE last_used_at < farm_now() - make_interval(secs => $1)
@@ -209,13 +207,13 @@ impl Store {
 }
 
 /// Removes what these attempts have said, sealed or not.
-async fn remove_streams(tx: &mut crate::Tx, attempts: &[Uuid]) -> Result<()> {
+async fn remove_streams(tx: &mut Session, attempts: &[Uuid]) -> Result<()> {
     sqlx::query!(
         "DELETE FROM attempt_chunks c USING attempts a
          WHERE a.id = ANY($1) AND c.log_day = a.log_day AND c.project_id = a.project_id AND c.attempt_id = a.id",
         attempts
     )
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     let sealed = sqlx::query!(
         "DELETE FROM sealed_logs s USING attempts a
@@ -223,7 +221,7 @@ async fn remove_streams(tx: &mut crate::Tx, attempts: &[Uuid]) -> Result<()> {
          RETURNING s.project_id, s.blob_id",
         attempts
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut *tx)
     .await?;
     let (projects, blobs): (Vec<Uuid>, Vec<Uuid>) =
         sealed.into_iter().map(|row| (row.project_id, row.blob_id)).unzip();
@@ -231,8 +229,9 @@ async fn remove_streams(tx: &mut crate::Tx, attempts: &[Uuid]) -> Result<()> {
     if doomed == blobs.len() { Ok(()) } else { Err(StoreError::corrupt("a sealed piece without a blob")) }
 }
 
-/// Removes the publications of these builds; what was put stays known.
-async fn remove_publications(tx: &mut crate::Tx, project: Uuid, builds: &[Uuid]) -> Result<()> {
+/// Removes the publications of these builds of the execution, which have ended; what was put stays known.
+async fn remove_publications(execution: &mut LockedExecution<'_>, builds: &[Uuid]) -> Result<()> {
+    let (project, _) = execution.ids();
     sqlx::query!(
         "INSERT INTO put_indexes (project_id, registry, repository, digest, media_type, manifests, put_at)
          SELECT DISTINCT ON (d.registry, d.repository, p.index_digest)
@@ -246,31 +245,31 @@ async fn remove_publications(tx: &mut crate::Tx, project: Uuid, builds: &[Uuid])
         project,
         builds
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
     let publications = sqlx::query_scalar!(
         "SELECT id FROM publications WHERE project_id = $1 AND build_id = ANY($2)",
         project,
         builds
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut **execution)
     .await?;
     sqlx::query!(
         "DELETE FROM tags WHERE project_id = $1 AND publication_id = ANY($2)",
         project,
         &publications
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
     sqlx::query!(
         "DELETE FROM destinations WHERE project_id = $1 AND publication_id = ANY($2)",
         project,
         &publications
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
     sqlx::query!("DELETE FROM publications WHERE project_id = $1 AND id = ANY($2)", project, &publications)
-        .execute(&mut **tx)
+        .execute(&mut **execution)
         .await?;
     Ok(())
 }

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use farm_types::{BuildId, Digest, ExecutionId, JobId, Platform, ProjectId, ShortId};
+use farm_types::{BuildId, Digest, JobId, Platform, ProjectId, ShortId};
 use serde_json::json;
 
 use crate::builds::submit::Submitted;
+use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
 use crate::work::decide::{PublishLimit, build_event, decide};
 use crate::{Result, Store, StoreError};
@@ -81,15 +82,16 @@ impl Store {
                 Err(StoreError::Stale(_)) => false,
                 Err(error) => return Err(error),
             };
-        let execution = ExecutionId::generate();
+        let mut execution = LockedExecution::newborn(&mut tx, retry.project);
+        let (_, execution_id) = execution.ids();
         let inserted = sqlx::query!(
             "INSERT INTO executions (project_id, id, spec, tree_id, repositories)
              SELECT project_id, $3, spec, tree_id, repositories FROM executions WHERE project_id = $1 AND id = $2",
             project,
             old.execution_id,
-            execution.as_uuid()
+            execution_id
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         one(inserted.rows_affected())?;
         let jobs = sqlx::query!(
@@ -98,7 +100,7 @@ impl Store {
             project,
             old.execution_id
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *execution)
         .await?;
         for job in jobs {
             let platform: Platform = crate::state(&job.platform)?;
@@ -115,10 +117,10 @@ impl Store {
                 project,
                 job.id,
                 JobId::generate().as_uuid(),
-                execution.as_uuid(),
+                execution_id,
                 taken
             )
-            .execute(&mut *tx)
+            .execute(&mut *execution)
             .await?;
             one(inserted.rows_affected())?;
         }
@@ -137,11 +139,11 @@ impl Store {
             short_id.as_str(),
             retry.idempotency_key,
             &request.as_bytes()[..],
-            execution.as_uuid(),
+            execution_id,
             retry.created_by,
             retry.queue_limit.as_secs_f64()
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         if inserted.rows_affected() != 1 {
             // The same key came at the same moment, or the short id is taken: the caller's next call finds
@@ -152,9 +154,8 @@ impl Store {
                 None => Box::pin(self.retry(retry, publish)).await,
             };
         }
-        build_event(&mut tx, retry.project, id.as_uuid(), "queued").await?;
-        // Nobody else knows of the execution yet, so this transaction holds its lock.
-        decide(&mut tx, retry.project, execution, publish).await?;
+        build_event(&mut execution, project, id.as_uuid(), "queued").await?;
+        decide(&mut execution, publish).await?;
         tx.commit().await?;
         Ok(Submitted { id, replayed: false })
     }

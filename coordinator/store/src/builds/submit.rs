@@ -8,8 +8,8 @@ use farm_core::life::attempt::StopReason;
 use farm_types::spec::Purpose;
 use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId};
 
+use crate::proof::LockedExecution;
 use crate::work::decide::{PublishLimit, build_event, decide, stop_jobs};
-use crate::work::lease::lock_execution;
 use crate::work::queue::queue_class;
 use crate::{Result, Store, StoreError, to_json};
 
@@ -69,16 +69,17 @@ impl Store {
                 new.spec.snapshot.tree_id.short()
             )));
         }
-        let execution = ExecutionId::generate();
+        let mut execution = LockedExecution::newborn(&mut tx, new.project);
+        let (_, execution_id) = execution.ids();
         sqlx::query!(
             "INSERT INTO executions (project_id, id, spec, tree_id, repositories) VALUES ($1, $2, $3, $4, $5)",
             project,
-            execution.as_uuid(),
+            execution_id,
             spec,
             tree,
             &new.spec.repositories().iter().map(ToString::to_string).collect::<Vec<_>>()
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         let kind = if matches!(new.spec.purpose, Purpose::Run(_)) { "run" } else { "build" };
         for platform in &new.spec.platforms {
@@ -90,14 +91,14 @@ impl Store {
                  VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8)",
                 project,
                 JobId::generate().as_uuid(),
-                execution.as_uuid(),
+                execution_id,
                 platform.to_string(),
                 queue_class(&platform.to_string(), &emulation, &runs),
                 emulation,
                 kind,
                 runs.to_string()
             )
-            .execute(&mut *tx)
+            .execute(&mut *execution)
             .await?;
         }
         let (id, short_id) = (BuildId::generate(), ShortId::generate());
@@ -112,12 +113,12 @@ impl Store {
             short_id.as_str(),
             new.idempotency_key,
             &request.as_bytes()[..],
-            execution.as_uuid(),
+            execution_id,
             spec,
             new.created_by,
             new.queue_limit.as_secs_f64()
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         if inserted.rows_affected() != 1 {
             // The same key came at the same moment, or the short id is taken: the caller's next call finds
@@ -128,7 +129,7 @@ impl Store {
                 None => Box::pin(self.submit(new)).await,
             };
         }
-        build_event(&mut tx, new.project, id.as_uuid(), "queued").await?;
+        build_event(&mut execution, project, id.as_uuid(), "queued").await?;
         tx.commit().await?;
         Ok(Submitted { id, replayed: false })
     }
@@ -175,45 +176,46 @@ impl Store {
         .await?
         .ok_or(StoreError::NotFound("build"))?
         .into();
-        lock_execution(&mut tx, project, execution).await?;
+        let mut execution = tx.lock_execution(project, execution).await?;
+        let (project, execution_id) = execution.ids();
         let asked = sqlx::query!(
             "UPDATE builds SET state = $3 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
-            project.as_uuid(),
+            project,
             build.as_uuid(),
             life::build::ASK_CANCEL.word(),
             &life::build::ASK_CANCEL.premise()
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         if asked.rows_affected() == 0 {
-            call_off(&mut tx, project, build).await?;
+            call_off(&mut execution, build).await?;
             tx.commit().await?;
             return Ok(());
         }
-        build_event(&mut tx, project, build.as_uuid(), life::build::ASK_CANCEL.word()).await?;
+        build_event(&mut execution, project, build.as_uuid(), life::build::ASK_CANCEL.word()).await?;
         let wanted = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM builds WHERE project_id = $1 AND execution_id = $2
                               AND state IN ('queued', 'running')) AS "wanted!""#,
-            project.as_uuid(),
-            execution.as_uuid()
+            project,
+            execution_id
         )
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut *execution)
         .await?;
         if wanted {
             sqlx::query!(
                 "UPDATE builds SET state = $3, finished_at = farm_now()
                  WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
-                project.as_uuid(),
+                project,
                 build.as_uuid(),
                 life::build::CANCELLED.word(),
                 &life::build::CANCELLED.premise()
             )
-            .execute(&mut *tx)
+            .execute(&mut *execution)
             .await?;
-            build_event(&mut tx, project, build.as_uuid(), life::build::CANCELLED.word()).await?;
+            build_event(&mut execution, project, build.as_uuid(), life::build::CANCELLED.word()).await?;
         } else {
-            stop_jobs(&mut tx, project, execution, StopReason::Cancelled).await?;
-            decide(&mut tx, project, execution, publish).await?;
+            stop_jobs(&mut execution, StopReason::Cancelled).await?;
+            decide(&mut execution, publish).await?;
         }
         tx.commit().await?;
         Ok(())
@@ -222,28 +224,29 @@ impl Store {
 
 /// Cancels a build that is publishing and has nothing to publish yet: as long as its results can't be merged, no tag can have
 /// been touched.
-async fn call_off(tx: &mut crate::Tx, project: ProjectId, build: BuildId) -> Result<()> {
+async fn call_off(execution: &mut LockedExecution<'_>, build: BuildId) -> Result<()> {
+    let (project, _) = execution.ids();
     // Whoever keeps what was merged holds this row as well; the statement after sees what that one has written.
     sqlx::query_scalar!(
         "SELECT id FROM builds WHERE project_id = $1 AND id = $2 FOR UPDATE",
-        project.as_uuid(),
+        project,
         build.as_uuid()
     )
-    .fetch_one(&mut **tx)
+    .fetch_one(&mut **execution)
     .await?;
     let called_off = sqlx::query!(
         "UPDATE builds b SET state = $3, finished_at = farm_now()
          WHERE project_id = $1 AND id = $2 AND state = ANY($4)
            AND NOT EXISTS (SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)",
-        project.as_uuid(),
+        project,
         build.as_uuid(),
         life::build::CALL_OFF.word(),
         &life::build::CALL_OFF.premise()
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
     if called_off.rows_affected() == 1 {
-        build_event(tx, project, build.as_uuid(), life::build::CALL_OFF.word()).await?;
+        build_event(execution, project, build.as_uuid(), life::build::CALL_OFF.word()).await?;
     }
     Ok(())
 }

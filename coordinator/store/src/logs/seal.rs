@@ -11,7 +11,7 @@ use farm_types::{AttemptId, ProjectId};
 use uuid::Uuid;
 
 use crate::logs::events::{Chunk, Piece};
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
 use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, fit};
 
@@ -69,20 +69,27 @@ impl Store {
     }
 
     /// Attempts with chunks that are to be sealed: they have ended, and all builds that wanted them are final for
-    /// `settled`. The oldest first.
+    /// `settled`; without those that are put off. The oldest first.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn unsealed(&self, settled: Duration, limit: i64) -> Result<Vec<Unsealed>> {
+    pub async fn unsealed(
+        &self,
+        settled: Duration,
+        put_off: &[AttemptId],
+        limit: i64,
+    ) -> Result<Vec<Unsealed>> {
         let rows = sqlx::query!(
             "SELECT a.project_id, a.id, a.sealed_seq FROM attempts a
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
-             WHERE a.log_open AND a.finished_at <= farm_now() - make_interval(secs => $1) AND NOT EXISTS (
+             WHERE a.log_open AND a.finished_at <= farm_now() - make_interval(secs => $1) AND a.id <> ALL($3)
+               AND NOT EXISTS (
                 SELECT FROM builds b WHERE b.project_id = j.project_id AND b.execution_id = j.execution_id
                 AND (b.finished_at IS NULL OR b.finished_at > farm_now() - make_interval(secs => $1)))
              ORDER BY a.finished_at, a.id LIMIT $2",
             settled.as_secs_f64(),
-            limit
+            limit,
+            &put_off.iter().map(|id| id.as_uuid()).collect::<Vec<_>>()
         )
         .fetch_all(&self.pool)
         .await?;
@@ -125,14 +132,14 @@ impl Store {
     /// Notes a piece whose bytes are written, and removes its chunks. False when there may be more to seal.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when another coordinator leads, the piece is not the next one, or the log was removed.
+    /// [`StoreError::NotLeading`] when another coordinator leads; [`StoreError::Stale`] when the piece is not the next one, or the
+    /// log was removed.
     pub async fn seal(&self, epoch: Epoch, attempt: &Unsealed, piece: &Piece) -> Result<bool> {
         let Some(first) = piece.frames.first() else {
             return Err(StoreError::corrupt("a sealed piece without a frame"));
         };
         let (first_seq, last_seq): (i64, i64) = (fit(first.first_seq)?, fit(piece.last_seq)?);
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let sealed = sqlx::query!(
             r#"UPDATE attempts SET sealed_seq = $4, log_open = acked_seq > $4
                WHERE project_id = $1 AND id = $2 AND sealed_seq = $3::bigint - 1 AND acked_seq >= $4
@@ -187,8 +194,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads.
     pub async fn close_stream(&self, epoch: Epoch, attempt: &Unsealed) -> Result<bool> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let closed = sqlx::query!(
             "UPDATE attempts SET log_open = false
              WHERE project_id = $1 AND id = $2 AND log_open AND sealed_seq = acked_seq AND finished_at IS NOT NULL",
@@ -225,8 +231,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads.
     pub async fn drop_log_partition(&self, epoch: Epoch, day: NaiveDate) -> Result<bool> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let dropped = sqlx::query_scalar!(
             r#"SELECT farm_drop_log_partition($1, make_interval(secs => $2)) AS "dropped!""#,
             day,

@@ -6,9 +6,9 @@ use farm_core::work::plan::Settling;
 use farm_types::Digest;
 use uuid::Uuid;
 
-use crate::{Result, Store, StoreError, schema};
+use crate::{Result, Store, schema};
 
-/// The right to lead, as long as the row bears this epoch. Every write of a leader repeats it.
+/// The right to lead, as long as the row bears this epoch. Every write of a leader holds it ([`crate::proof`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub i64);
 
@@ -33,9 +33,6 @@ pub struct Outage {
     /// For so long silence is held against nobody; the next leader inherits what is left of it.
     pub settles_within: Duration,
 }
-
-/// How long a transaction of a leader's may do nothing, or wait for a lock.
-const LEADER_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What [`Store::lead`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,31 +221,4 @@ impl Store {
         .await?;
         schema::may_run(oldest.into())
     }
-}
-
-/// Checks within a transaction that the epoch still leads, and keeps it so until the transaction's end.
-///
-/// A leader that couldn't renew its leadership for a while decides nothing until it has, even if nobody has taken over:
-/// where the database was away, what it holds of workers' signs is as old as that, and only the renewal finds that there
-/// was an outage.
-///
-/// Who takes over waits for what holds the row (renewing it waits for nobody). So that a leader that is gone, or was stopped
-/// in the middle, can't make it wait for long, the database ends a transaction of a leader's that does nothing, or waits for a
-/// lock, for [`LEADER_PATIENCE`], and a statement that takes longer than a leader's may ([`crate::Limits`]).
-pub(crate) async fn hold_epoch(tx: &mut crate::Tx, epoch: Epoch) -> Result<()> {
-    let leader = tx.leader();
-    let milliseconds = |time: Duration| format!("{}ms", time.as_millis());
-    let held = sqlx::query!(
-        "SELECT set_config('idle_in_transaction_session_timeout', $2, true) AS idle,
-                set_config('lock_timeout', $2, true) AS lock, set_config('statement_timeout', $3, true) AS statement
-         FROM leader WHERE epoch = $1 AND expires_at > farm_now()
-           AND renewed_at > farm_now() - make_interval(secs => $4) FOR KEY SHARE",
-        epoch.0,
-        milliseconds(LEADER_PATIENCE),
-        milliseconds(leader.statement),
-        leader.fresh.as_secs_f64()
-    )
-    .fetch_optional(&mut **tx)
-    .await?;
-    held.map(drop).ok_or(StoreError::Stale("this coordinator leads no more"))
 }

@@ -14,7 +14,7 @@ use farm_core::machines::{Failed, Record, SEVERAL, SelfCheck, Verdict, WINDOW, j
 use farm_types::WorkerId;
 use uuid::Uuid;
 
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
 use crate::machines::workers::STOP_WITHIN_SECONDS;
 use crate::unreadable::tell;
 use crate::{Result, Store, StoreError, fit};
@@ -34,8 +34,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn stop_stalled_attempts(&self, epoch: Epoch, limit: Duration) -> Result<usize> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let stopped = sqlx::query!(
             "UPDATE attempts SET stop_reason = $2, stop_since = farm_now() WHERE (project_id, id) IN (
                 SELECT a.project_id, a.id FROM attempts a JOIN workers w ON w.id = a.worker_id
@@ -57,8 +56,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn release_overdue_attempts(&self, epoch: Epoch) -> Result<usize> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let stopped = sqlx::query!(
             "UPDATE attempts SET stop_reason = $1, stop_since = farm_now() WHERE (project_id, id) IN (
                 SELECT a.project_id, a.id FROM attempts a JOIN workers w ON w.id = a.worker_id
@@ -79,8 +77,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn quarantine_unheeding(&self, epoch: Epoch) -> Result<Vec<String>> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let names = sqlx::query_scalar!(
             "UPDATE workers w SET quarantined_at = farm_now(), quarantine_token = unheeded.lease_token
              FROM (SELECT DISTINCT ON (worker_id) worker_id, boot_id, lease_token FROM attempts
@@ -105,8 +102,7 @@ impl Store {
     pub async fn judge_workers(&self, epoch: Epoch) -> Result<Vec<String>> {
         let mut changed = Vec::new();
         for verdict in judge(&self.health_records().await?, self.now().await?) {
-            let mut tx = self.begin().await?;
-            hold_epoch(&mut tx, epoch).await?;
+            let mut tx = self.begin_leading(epoch).await?;
             let done = match &verdict {
                 Verdict::Probation { worker, why } => {
                     let before = sqlx::query_scalar!(
@@ -150,7 +146,7 @@ impl Store {
     async fn health_records(&self) -> Result<Vec<Record>> {
         let window = WINDOW.as_seconds_f64();
         let failures = sqlx::query!(
-            r#"SELECT worker_id, job_id, finished_at AS "finished_at!", failure ->> 'code' AS "code!",
+            r#"SELECT worker_id, job_id, finished_at AS "finished_at!", coalesce(failure ->> 'code', '') AS "code!",
                       self_check
                FROM attempts WHERE state IN ('failed', 'lost') AND failure ->> 'cause' = 'infrastructure'
                  AND finished_at > farm_now() - make_interval(secs => $1)"#,

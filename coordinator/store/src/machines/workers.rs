@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use farm_types::{BootId, EngineId, Offer, WorkerId};
 use uuid::Uuid;
 
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
 use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, fit};
 
@@ -332,8 +332,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn forget_workers(&self, epoch: Epoch, kept: Duration, limit: i64) -> Result<Vec<String>> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let names = sqlx::query_scalar!(
             "UPDATE workers SET removed_at = farm_now() WHERE removed_at IS NULL AND id IN (
                 SELECT w.id FROM workers w

@@ -4,11 +4,14 @@
 
 use std::time::Duration;
 
+use farm_core::life::Transition;
 use farm_core::life::publication::{destination, tag};
+use farm_types::state::TagState;
 use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository, ShortId};
 
-use crate::machines::leader::{Epoch, hold_epoch};
-use crate::publish::publications::{ODD_AGAIN_SECONDS, lock_publication, settle};
+use crate::machines::leader::Epoch;
+use crate::proof::LockedPublication;
+use crate::publish::publications::{ODD_AGAIN_SECONDS, settle};
 use crate::publish::rechecks::RECHECK_FOR;
 use crate::unreadable::readable;
 use crate::work::decide::build_event;
@@ -121,8 +124,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads.
     pub async fn destination_pushed(&self, epoch: Epoch, d: &DueDestination) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         sqlx::query!(
             "UPDATE destinations SET state = $5, settled_at = farm_now(), failure = NULL
              WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
@@ -151,11 +153,10 @@ impl Store {
         failure: &Failure,
         again_after: Option<Duration>,
     ) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
-        lock_publication(&mut tx, d.project, d.publication).await?;
+        let mut tx = self.begin_leading(epoch).await?;
+        let mut publication = tx.lock_publication(d.project, d.publication).await?;
         let failure_json = to_json(failure)?;
-        let (project, publication) = (d.project.as_uuid(), d.publication.as_uuid());
+        let (project, id) = publication.ids();
         let (registry, repository) = (d.repository.registry(), d.repository.name());
         match again_after {
             Some(after) => {
@@ -166,12 +167,12 @@ impl Store {
                        WHERE p.project_id = $1 AND p.id = $2 AND d.registry = $3 AND d.repository = $4
                          AND d.failure->>'message' IS DISTINCT FROM $5"#,
                     project,
-                    publication,
+                    id,
                     registry,
                     repository,
                     failure.message
                 )
-                .fetch_optional(&mut *tx)
+                .fetch_optional(&mut *publication)
                 .await?;
                 let put_off = sqlx::query!(
                     "UPDATE destinations SET tries = tries + 1, failure = $5,
@@ -179,17 +180,17 @@ impl Store {
                      WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
                        AND state <> 'failed'",
                     project,
-                    publication,
+                    id,
                     registry,
                     repository,
                     failure_json,
                     after.as_secs_f64()
                 )
-                .execute(&mut *tx)
+                .execute(&mut *publication)
                 .await?;
                 // Whoever watches is told once, not at each try.
                 if let Some(build) = told.filter(|_| put_off.rows_affected() == 1) {
-                    build_event(&mut tx, d.project, build, "put_off").await?;
+                    build_event(&mut publication, project, build, "put_off").await?;
                 }
             }
             None => {
@@ -199,32 +200,32 @@ impl Store {
                      WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
                        AND state = ANY($7)",
                     project,
-                    publication,
+                    id,
                     registry,
                     repository,
                     failure_json,
                     destination::FAIL.word(),
                     &destination::FAIL.premise()
                 )
-                .execute(&mut *tx)
+                .execute(&mut *publication)
                 .await?;
                 sqlx::query!(
                     "UPDATE tags SET state = $6, failure = $5, settled_at = farm_now()
                      WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
                        AND state = ANY($7)",
                     project,
-                    publication,
+                    id,
                     registry,
                     repository,
                     failure_json,
                     tag::FAIL.word(),
                     &tag::FAIL.premise()
                 )
-                .execute(&mut *tx)
+                .execute(&mut *publication)
                 .await?;
             }
         }
-        settle(&mut tx, d.project, d.publication).await?;
+        settle(&mut publication).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -246,10 +247,9 @@ impl Store {
         before: Option<Digest>,
         longest_put: Duration,
     ) -> Result<Claim> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
-        lock_publication(&mut tx, d.project, d.publication).await?;
-        let (project, publication) = (d.project.as_uuid(), d.publication.as_uuid());
+        let mut tx = self.begin_leading(epoch).await?;
+        let mut publication = tx.lock_publication(d.project, d.publication).await?;
+        let (project, id) = publication.ids();
         let (registry, repository) = (d.repository.registry(), d.repository.name());
         // What it pointed to is written down before it is put: afterwards nobody could tell.
         let before = before.map(|digest| digest.as_bytes().to_vec());
@@ -259,13 +259,13 @@ impl Store {
              WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
                AND state IN ('wanted', 'put')",
             project,
-            publication,
+            id,
             registry,
             repository,
             tag,
             before
         )
-        .execute(&mut *tx)
+        .execute(&mut *publication)
         .await?;
         if open.rows_affected() != 1 {
             return Err(StoreError::Stale("the publication has ended"));
@@ -299,25 +299,12 @@ impl Store {
             longest_put.as_secs_f64(),
             RECHECK_FOR.as_secs_f64()
         )
-        .execute(&mut *tx)
+        .execute(&mut *publication)
         .await?;
         let claim = if granted.rows_affected() == 1 { Claim::Granted } else { Claim::Superseded };
         if claim == Claim::Superseded {
-            sqlx::query!(
-                "UPDATE tags SET state = $6, settled_at = farm_now()
-                 WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
-                   AND tag = $5 AND state = ANY($7)",
-                project,
-                publication,
-                registry,
-                repository,
-                tag,
-                tag::SUPERSEDE.word(),
-                &tag::SUPERSEDE.premise()
-            )
-            .execute(&mut *tx)
-            .await?;
-            settle(&mut tx, d.project, d.publication).await?;
+            settle_tag(&mut publication, d, tag, tag::SUPERSEDE).await?;
+            settle(&mut publication).await?;
         }
         tx.commit().await?;
         Ok(claim)
@@ -328,8 +315,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads, or the publication has ended.
     pub async fn tag_put(&self, epoch: Epoch, d: &DueDestination, tag: &str) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let noted = sqlx::query!(
             "UPDATE tags SET state = $6
              WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
@@ -370,37 +356,49 @@ impl Store {
     /// # Errors
     /// Another coordinator leads.
     pub async fn tag_verified(&self, epoch: Epoch, d: &DueDestination, tag: &str) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
-        lock_publication(&mut tx, d.project, d.publication).await?;
-        sqlx::query!(
-            "UPDATE tags SET state = $6, settled_at = farm_now()
-             WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
-               AND state = ANY($7)",
-            d.project.as_uuid(),
-            d.publication.as_uuid(),
-            d.repository.registry(),
-            d.repository.name(),
-            tag,
-            tag::VERIFY.word(),
-            &tag::VERIFY.premise()
-        )
-        .execute(&mut *tx)
-        .await?;
+        let mut tx = self.begin_leading(epoch).await?;
+        let mut publication = tx.lock_publication(d.project, d.publication).await?;
+        settle_tag(&mut publication, d, tag, tag::VERIFY).await?;
+        let (project, id) = publication.ids();
         // What went wrong on the way is over.
         sqlx::query!(
             "UPDATE destinations SET failure = NULL
              WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4
                AND state = 'pushed' AND failure IS NOT NULL",
-            d.project.as_uuid(),
-            d.publication.as_uuid(),
+            project,
+            id,
             d.repository.registry(),
             d.repository.name()
         )
-        .execute(&mut *tx)
+        .execute(&mut *publication)
         .await?;
-        settle(&mut tx, d.project, d.publication).await?;
+        settle(&mut publication).await?;
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// Settles a tag of the publication; it may be settled already.
+async fn settle_tag(
+    publication: &mut LockedPublication<'_>,
+    d: &DueDestination,
+    tag: &str,
+    transition: Transition<TagState>,
+) -> Result<()> {
+    let (project, id) = publication.ids();
+    sqlx::query!(
+        "UPDATE tags SET state = $6, settled_at = farm_now()
+         WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
+           AND state = ANY($7)",
+        project,
+        id,
+        d.repository.registry(),
+        d.repository.name(),
+        tag,
+        transition.word(),
+        &transition.premise()
+    )
+    .execute(&mut **publication)
+    .await?;
+    Ok(())
 }

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use farm_types::{Digest, Repository};
 
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
+use crate::proof::LeaderTx;
 use crate::unreadable::readable;
-use crate::{Result, Store, StoreError, digest, state};
+use crate::{Result, Store, StoreError, Tx, digest, state};
 
 /// A repository that is being cleaned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +82,7 @@ impl Store {
     /// `None`: an attempt is under way there, or there is nothing to remove; it is looked at again after `again`.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when another coordinator leads.
+    /// [`StoreError::NotLeading`] when another coordinator leads.
     pub async fn begin_cleaning(
         &self,
         epoch: Epoch,
@@ -94,8 +95,7 @@ impl Store {
             return Ok(None);
         }
         // What takes long comes now: nothing waits for this transaction, and the door is closed by a row.
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         self.keep_published(&mut tx, at).await?;
         let in_use = self.in_use(&mut tx, at).await?;
         let mut garbage = self.garbage(&mut tx, at, after).await?;
@@ -121,8 +121,7 @@ impl Store {
         lasts: Duration,
         again: Duration,
     ) -> Result<bool> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         // Whoever leases or takes results over for this repository holds it too: they are before this, and seen, or
         // after it, and see it. So as little as possible is asked until the end.
         sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))::text", at.to_string())
@@ -187,7 +186,7 @@ impl Store {
 
     /// What builds that are under way need of what is in this repository: the results of their jobs, and what was merged of
     /// them. While the door is closed no result comes in.
-    async fn in_use(&self, tx: &mut crate::Tx, at: &Repository) -> Result<Vec<Digest>> {
+    async fn in_use(&self, tx: &mut LeaderTx, at: &Repository) -> Result<Vec<Digest>> {
         let words = sqlx::query_scalar!(
             r#"SELECT word AS "word!" FROM (
                    SELECT j.result ->> 'digest' AS word FROM builds b
@@ -208,7 +207,7 @@ impl Store {
     }
 
     /// Notes of all that was published in this repository, or belongs to a build that was, that it stays.
-    async fn keep_published(&self, tx: &mut crate::Tx, at: &Repository) -> Result<()> {
+    async fn keep_published(&self, tx: &mut LeaderTx, at: &Repository) -> Result<()> {
         sqlx::query!(
             "UPDATE destinations d SET fate = 'kept' WHERE d.registry = $1 AND d.repository = $2 AND d.fate IS NULL
                AND d.state <> 'pending' AND EXISTS (
@@ -239,7 +238,7 @@ impl Store {
     }
 
     /// What is undecided once the published is kept, of builds that have been final for `after`.
-    async fn garbage(&self, tx: &mut crate::Tx, at: &Repository, after: Duration) -> Result<Vec<Digest>> {
+    async fn garbage(&self, tx: &mut LeaderTx, at: &Repository, after: Duration) -> Result<Vec<Digest>> {
         let rows = sqlx::query_scalar!(
             r#"SELECT digest AS "digest!" FROM (
                    SELECT p.digest FROM pushed_digests p
@@ -286,7 +285,8 @@ impl Store {
     /// Notes how a cleaning ended; attempts that push there may begin again, and it is looked at again after `again`.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when another coordinator leads or the cleaning's time is over: then somebody decides anew.
+    /// [`StoreError::NotLeading`] when another coordinator leads; [`StoreError::Stale`] when the cleaning's time is over: then
+    /// somebody decides anew.
     pub async fn end_cleaning(
         &self,
         epoch: Epoch,
@@ -294,8 +294,7 @@ impl Store {
         ended: &Cleaned,
         again: Duration,
     ) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let over = sqlx::query!(
             "UPDATE cleanings SET until = farm_now(), next_at = farm_now() + make_interval(secs => $3), trouble = $4
              WHERE registry = $1 AND repository = $2 AND until > farm_now()",
@@ -340,7 +339,7 @@ impl Store {
 
 /// Refuses while a repository of the execution is being cleaned, and keeps cleanings from beginning until the
 /// transaction's end.
-pub(crate) async fn hold_off_cleanings(tx: &mut crate::Tx, repositories: &[String]) -> Result<()> {
+pub(crate) async fn hold_off_cleanings(tx: &mut Tx, repositories: &[String]) -> Result<()> {
     if repositories.is_empty() {
         return Ok(());
     }

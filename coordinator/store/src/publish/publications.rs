@@ -6,16 +6,18 @@
 
 use std::time::Duration;
 
-use farm_core::life;
+use farm_core::life::{self, Transition};
 use farm_core::publish::Index;
+use farm_types::state::PublicationState;
 use farm_types::{BuildId, BuildSpec, ExecutionId, Failure, Platform, ProjectId, PublicationId, ShortId};
 use uuid::Uuid;
 
 use crate::builds::record::JobResult;
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
+use crate::proof::{LeaderTx, LockedPublication};
 use crate::unreadable::readable;
 use crate::work::decide::{build_event, results};
-use crate::{Result, Store, StoreError, Tx, fit, from_json, state, to_json};
+use crate::{Result, Store, StoreError, fit, from_json, state, to_json};
 
 /// What can't be read is looked at again after this.
 pub(crate) const ODD_AGAIN_SECONDS: f64 = 60.0;
@@ -106,8 +108,7 @@ impl Store {
         index: &Index,
         sizes: &[(Platform, u64)],
     ) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let project = merge.project.as_uuid();
         // Else a cancel at the same moment would find nothing to publish yet.
         let held = sqlx::query_scalar!(
@@ -176,7 +177,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
-        build_event(&mut tx, merge.project, merge.build.as_uuid(), "merged").await?;
+        build_event(&mut tx, project, merge.build.as_uuid(), "merged").await?;
         tx.commit().await?;
         Ok(())
     }
@@ -186,8 +187,7 @@ impl Store {
     /// # Errors
     /// The build isn't publishing any more, or another coordinator leads.
     pub async fn finish_unpublished(&self, epoch: Epoch, project: ProjectId, build: BuildId) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         end_build(&mut tx, project, build, None).await?;
         tx.commit().await?;
         Ok(())
@@ -205,8 +205,7 @@ impl Store {
         why: &str,
         after: Duration,
     ) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let is_news = sqlx::query_scalar!(
             r#"UPDATE builds SET publish_tries = builds.publish_tries + 1, publish_trouble = $4,
                     publish_due = farm_now() + make_interval(secs => $3)
@@ -222,7 +221,7 @@ impl Store {
         .await?;
         // Whoever watches is told once, not at each try.
         if is_news.ok_or(StoreError::Stale("the build is not publishing any more"))? {
-            build_event(&mut tx, project, build.as_uuid(), "put_off").await?;
+            build_event(&mut tx, project.as_uuid(), build.as_uuid(), "put_off").await?;
         }
         tx.commit().await?;
         Ok(())
@@ -239,34 +238,16 @@ impl Store {
         build: BuildId,
         failure: &Failure,
     ) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         end_build(&mut tx, project, build, Some(failure)).await?;
         tx.commit().await?;
         Ok(())
     }
 }
 
-/// Takes the lock under which destinations and tags of a publication are settled: without it two that settle
-/// the last two at once would each leave the end to the other.
-pub(crate) async fn lock_publication(
-    tx: &mut Tx,
-    project: ProjectId,
-    publication: PublicationId,
-) -> Result<()> {
-    sqlx::query_scalar!(
-        "SELECT id FROM publications WHERE project_id = $1 AND id = $2 FOR UPDATE",
-        project.as_uuid(),
-        publication.as_uuid()
-    )
-    .fetch_one(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// Ends the publication and its build once every destination and tag is settled. The caller holds its lock.
-pub(crate) async fn settle(tx: &mut Tx, project: ProjectId, publication: PublicationId) -> Result<()> {
-    let (project_id, id) = (project.as_uuid(), publication.as_uuid());
+/// Ends the publication and its build once every destination and tag is settled.
+pub(crate) async fn settle(publication: &mut LockedPublication<'_>) -> Result<()> {
+    let (project, id) = publication.ids();
     let row = sqlx::query!(
         r#"SELECT
             ARRAY(SELECT state FROM destinations WHERE project_id = $1 AND publication_id = $2) AS "destinations!",
@@ -276,32 +257,47 @@ pub(crate) async fn settle(tx: &mut Tx, project: ProjectId, publication: Publica
                 AND state = 'failed' ORDER BY registry, repository LIMIT 1),
                (SELECT failure FROM tags WHERE project_id = $1 AND publication_id = $2
                 AND state = 'failed' ORDER BY registry, repository, tag LIMIT 1)) AS failure"#,
-        project_id,
+        project,
         id
     )
-    .fetch_one(&mut **tx)
+    .fetch_one(&mut **publication)
     .await?;
     let destinations = row.destinations.iter().map(|word| state(word)).collect::<Result<Vec<_>>>()?;
     let tags = row.tags.iter().map(|word| state(word)).collect::<Result<Vec<_>>>()?;
     let Some(transition) = life::publication::outcome(&destinations, &tags) else { return Ok(()) };
     let failure: Option<Failure> = crate::from_json_opt(row.failure)?;
-    let build = sqlx::query_scalar!(
-        "UPDATE publications SET state = $3, finished_at = farm_now()
-         WHERE project_id = $1 AND id = $2 AND state = ANY($4) RETURNING build_id",
-        project_id,
-        id,
-        transition.word(),
-        &transition.premise()
-    )
-    .fetch_optional(&mut **tx)
-    .await?;
-    match build {
-        Some(build) => end_build(tx, project, build.into(), failure.as_ref()).await,
+    match end_publication(publication, transition).await? {
+        Some(build) => end_build(publication.leader(), project.into(), build, failure.as_ref()).await,
         None => Ok(()),
     }
 }
 
-async fn end_build(tx: &mut Tx, project: ProjectId, build: BuildId, failure: Option<&Failure>) -> Result<()> {
+/// Ends a publication, and gives its build; `None` when it had ended.
+pub(crate) async fn end_publication(
+    publication: &mut LockedPublication<'_>,
+    transition: Transition<PublicationState>,
+) -> Result<Option<BuildId>> {
+    let (project, id) = publication.ids();
+    let build = sqlx::query_scalar!(
+        "UPDATE publications SET state = $3, finished_at = farm_now()
+         WHERE project_id = $1 AND id = $2 AND state = ANY($4) RETURNING build_id",
+        project,
+        id,
+        transition.word(),
+        &transition.premise()
+    )
+    .fetch_optional(&mut **publication)
+    .await?;
+    Ok(build.map(BuildId::from))
+}
+
+/// Ends a build that is publishing.
+pub(crate) async fn end_build(
+    tx: &mut LeaderTx,
+    project: ProjectId,
+    build: BuildId,
+    failure: Option<&Failure>,
+) -> Result<()> {
     let transition = if failure.is_some() { life::build::UNPUBLISHED } else { life::build::PUBLISHED };
     let failure = failure.map(to_json).transpose()?;
     let ended = sqlx::query!(
@@ -318,5 +314,5 @@ async fn end_build(tx: &mut Tx, project: ProjectId, build: BuildId, failure: Opt
     if ended.rows_affected() != 1 {
         return Err(StoreError::Stale("the build is not publishing any more"));
     }
-    build_event(tx, project, build.as_uuid(), transition.word()).await
+    build_event(tx, project.as_uuid(), build.as_uuid(), transition.word()).await
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use farm_types::{Digest, ProjectId, Repository};
 
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
 use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, digest, state};
 
@@ -133,8 +133,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Stale`] when the tag is another's by now, or another coordinator leads.
     pub async fn claim_back(&self, epoch: Epoch, recheck: &Recheck, longest_put: Duration) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let claimed = sqlx::query!(
             "UPDATE tag_heads SET epoch = $7, claimed_at = farm_now(), closed = false,
                     recheck_at = farm_now() + make_interval(secs => $8),
@@ -174,8 +173,7 @@ impl Store {
         again: Option<Duration>,
         longest_put: Duration,
     ) -> Result<()> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let noted = sqlx::query!(
             "UPDATE tag_heads SET closed = closed OR $9, recheck_at = CASE
                 WHEN $7::float8 IS NOT NULL THEN farm_now() + make_interval(secs => $7)

@@ -83,6 +83,8 @@ pub struct MigrationLimits {
     pub lock: Duration,
     /// All tries of one migration that gets no lock; and the wait for another one who migrates.
     pub patience: Duration,
+    /// Between two looks whether the database still works at a migration.
+    pub look: Duration,
 }
 
 impl Default for MigrationLimits {
@@ -91,6 +93,7 @@ impl Default for MigrationLimits {
             migration: Duration::from_secs(3600),
             lock: Duration::from_secs(3),
             patience: Duration::from_secs(600),
+            look: Duration::from_secs(30),
         }
     }
 }

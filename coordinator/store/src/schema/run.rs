@@ -36,13 +36,49 @@ pub(super) async fn run(
         return Ok(standing);
     }
     lock(&mut connection, limits.patience, &mut tell).await?;
-    steps(&mut connection, own, limits, &mut tell).await?;
+    let pid: i32 = within(ANSWER, async {
+        Ok(sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?)
+    })
+    .await?;
+    // A migration may take an hour; that a link has fallen silent meanwhile is found out beside it.
+    tokio::select! {
+        done = steps(&mut connection, own, limits, &mut tell) => done?,
+        error = silence(&options, pid, limits.look) => return Err(error),
+    }
     within(ANSWER, async {
         let (standing, _) = look(&mut connection, own).await?;
         connection.close().await?;
         Ok(standing)
     })
     .await
+}
+
+/// Looks from time to time, by connections of its own, whether the database still works for the session with this number.
+/// Ends when it doesn't, twice in a row, or when it can't be asked: then nobody will hear how that session's statement
+/// ended. The session is ended, so that its lock keeps nobody waiting.
+async fn silence(options: &PgConnectOptions, pid: i32, look: Duration) -> StoreError {
+    let mut misses = 0;
+    loop {
+        tokio::time::sleep(look).await;
+        let works = within(ANSWER, async {
+            let mut connection = PgConnection::connect_with(options).await?;
+            let works: bool = sqlx::query_scalar(
+                "SELECT coalesce((SELECT state = 'active' FROM pg_stat_activity WHERE pid = $1), false)",
+            )
+            .bind(pid)
+            .fetch_one(&mut connection)
+            .await?;
+            if !works && misses > 0 {
+                sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut connection).await?;
+            }
+            connection.close().await?;
+            Ok(works)
+        });
+        misses = if matches!(works.await, Ok(true)) { 0 } else { misses + 1 };
+        if misses > 1 {
+            return StoreError::Unavailable(sqlx::Error::PoolTimedOut);
+        }
+    }
 }
 
 /// A database that says nothing for so long is away. The connection is of no more use then.

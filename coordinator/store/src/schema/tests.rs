@@ -47,6 +47,7 @@ const QUICK: MigrationLimits = MigrationLimits {
     migration: Duration::from_secs(20),
     lock: Duration::from_millis(50),
     patience: Duration::from_secs(20),
+    look: Duration::from_secs(30),
 };
 
 async fn migrate(database: &PgConnectOptions, own: &Migrator) -> Result<Standing> {

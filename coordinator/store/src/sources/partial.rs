@@ -8,11 +8,11 @@
 use std::time::Duration;
 
 use farm_core::work::waiting::Waiting;
-use farm_types::{BuildId, Cause, Failure, FailureCode, ProjectId, SnapshotRef};
+use farm_types::{BuildId, Cause, Failure, FailureCode, JobId, ProjectId, SnapshotRef};
 
-use crate::work::attempts::{Place, event};
-use crate::work::lease::lock_execution;
-use crate::{Result, Store, StoreError, Tx, to_json};
+use crate::proof::LockedExecution;
+use crate::work::attempts::event;
+use crate::{Result, Store, StoreError, to_json};
 
 /// How long a source is waited for: as much as it may take to send it all.
 const WITHIN: Duration = Duration::from_secs(3600);
@@ -50,17 +50,18 @@ pub(crate) enum Remedy {
     Fail,
 }
 
-/// Finds what is to be done. The caller holds the execution's lock.
-pub(crate) async fn remedy(tx: &mut Tx, place: &Place) -> Result<Remedy> {
+/// Finds what is to be done about the source of an execution.
+pub(crate) async fn remedy(execution: &mut LockedExecution<'_>) -> Result<Remedy> {
+    let (project, id) = execution.ids();
     let row = sqlx::query!(
         r#"SELECT coalesce(e.spec -> 'partial', '{}') <> '{}' AS "is_partial!",
                   EXISTS (SELECT FROM builds b WHERE b.project_id = e.project_id AND b.execution_id = e.id
                           AND b.retry_of IS NULL AND b.finished_at IS NULL) AS "has_sender!"
            FROM executions e WHERE e.project_id = $1 AND e.id = $2"#,
-        place.project.as_uuid(),
-        place.execution.as_uuid()
+        project,
+        id
     )
-    .fetch_one(&mut **tx)
+    .fetch_one(&mut **execution)
     .await?;
     Ok(match (row.is_partial, row.has_sender) {
         (false, _) => Remedy::Again,
@@ -69,17 +70,18 @@ pub(crate) async fn remedy(tx: &mut Tx, place: &Place) -> Result<Remedy> {
     })
 }
 
-/// Has a job that was just made ready wait for the whole source. The caller holds the execution's lock.
-pub(crate) async fn wait_for_source(tx: &mut Tx, place: &Place) -> Result<()> {
+/// Has a job that was just made ready wait for the whole source.
+pub(crate) async fn wait_for_source(execution: &mut LockedExecution<'_>, job: JobId) -> Result<()> {
+    let (project, id) = execution.ids();
     let held = sqlx::query!(
         "UPDATE jobs SET not_before = farm_now() + interval '100 years', waits = $3, waiting = $4
          WHERE project_id = $1 AND id = $2 AND state = 'ready'",
-        place.project.as_uuid(),
-        place.job,
+        project,
+        job.as_uuid(),
         to_json(&Waiting::Source)?,
         Waiting::Source.words()
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
     if held.rows_affected() != 1 {
         // It was tried too often.
@@ -88,21 +90,21 @@ pub(crate) async fn wait_for_source(tx: &mut Tx, place: &Place) -> Result<()> {
     sqlx::query!(
         "UPDATE executions SET source_wanted_at = coalesce(source_wanted_at, farm_now())
          WHERE project_id = $1 AND id = $2",
-        place.project.as_uuid(),
-        place.execution.as_uuid()
+        project,
+        id
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
     sqlx::query!(
         "UPDATE builds SET queue_deadline = least(queue_deadline, farm_now() + make_interval(secs => $3))
          WHERE project_id = $1 AND execution_id = $2 AND finished_at IS NULL",
-        place.project.as_uuid(),
-        place.execution.as_uuid(),
+        project,
+        id,
         WITHIN.as_secs_f64()
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
-    event(tx, place, "source_wanted", &place.job.to_string(), "ready").await
+    event(execution, "source_wanted", &job.to_string(), "ready").await
 }
 
 impl Store {
@@ -127,16 +129,17 @@ impl Store {
         .fetch_optional(&mut *tx)
         .await?
         .ok_or(StoreError::NotFound("build"))?;
-        lock_execution(&mut tx, project, execution.into()).await?;
+        let mut execution = tx.lock_execution(project, execution.into()).await?;
+        let (project, id) = execution.ids();
         let tree = &snapshot.tree_id.as_bytes()[..];
         let there = sqlx::query!(
             "UPDATE snapshots SET last_used_at = farm_now()
              WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",
-            project.as_uuid(),
+            project,
             tree,
             &snapshot.content_key.as_bytes()[..]
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         if there.rows_affected() != 1 {
             return Err(StoreError::Conflict(format!(
@@ -149,12 +152,12 @@ impl Store {
             "UPDATE executions SET source_wanted_at = NULL, tree_id = $3,
                     spec = jsonb_set(spec, '{snapshot}', $4) - 'partial'
              WHERE project_id = $1 AND id = $2 AND state = 'open' AND source_wanted_at IS NOT NULL",
-            project.as_uuid(),
-            execution,
+            project,
+            id,
             tree,
             reference
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         if taken.rows_affected() != 1 {
             return Ok(false);
@@ -163,31 +166,31 @@ impl Store {
             "UPDATE builds SET spec = jsonb_set(spec, '{snapshot}', $3) - 'partial',
                     queue_deadline = farm_now() + make_interval(secs => $4)
              WHERE project_id = $1 AND execution_id = $2 AND finished_at IS NULL",
-            project.as_uuid(),
-            execution,
+            project,
+            id,
             reference,
             queue_limit.as_secs_f64()
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         sqlx::query!(
             "UPDATE jobs SET not_before = farm_now(), ready_at = farm_now(), waiting = ''
              WHERE project_id = $1 AND execution_id = $2 AND state = 'ready'
                AND (waits ->> 'for' = 'source' OR waits IS NULL AND waiting = $3)",
-            project.as_uuid(),
-            execution,
+            project,
+            id,
             // As a coordinator of the version before says it.
             Waiting::Source.words()
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         sqlx::query!(
             "SELECT farm_execution_event($1, $2, 'source_provided', jsonb_build_object('tree', $3::text))",
-            project.as_uuid(),
-            execution,
+            project,
+            id,
             snapshot.tree_id.to_string()
         )
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut *execution)
         .await?;
         tx.commit().await?;
         Ok(true)

@@ -11,8 +11,10 @@ use farm_types::{Digest, ProjectId};
 use uuid::Uuid;
 
 use crate::logs::seal::BlobKind;
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
+use crate::pool::Session;
 use crate::sources::snapshots::ObjectKind;
+use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, digest};
 
 /// An object, as far as the sweep asks.
@@ -54,21 +56,41 @@ pub enum DoomedPlace {
 }
 
 impl Store {
-    /// Forgets upload sessions that ended longer than `grace` ago, and what they pinned. Answers how many.
+    /// Forgets upload sessions that ended longer than `grace` ago, and what they pinned; in transactions of `batch` rows, as a
+    /// session may have pinned a million objects. Answers how many sessions.
     ///
     /// # Errors
     /// Another coordinator leads.
-    pub async fn forget_uploads(&self, epoch: Epoch, grace: Duration) -> Result<u64> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
-        let done = sqlx::query!(
-            "DELETE FROM uploads WHERE expires_at < farm_now() - make_interval(secs => $1)",
-            grace.as_secs_f64()
-        )
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(done.rows_affected())
+    pub async fn forget_uploads(&self, epoch: Epoch, grace: Duration, batch: i64) -> Result<u64> {
+        let mut sessions = 0;
+        loop {
+            let mut tx = self.begin_leading(epoch).await?;
+            let pins = sqlx::query!(
+                "DELETE FROM upload_pins WHERE (project_id, upload_id, digest) IN (
+                    SELECT p.project_id, p.upload_id, p.digest FROM uploads u
+                    JOIN upload_pins p ON p.project_id = u.project_id AND p.upload_id = u.id
+                    WHERE u.expires_at < farm_now() - make_interval(secs => $1) LIMIT $2)",
+                grace.as_secs_f64(),
+                batch
+            )
+            .execute(&mut *tx)
+            .await?;
+            let gone = sqlx::query!(
+                "DELETE FROM uploads WHERE (project_id, id) IN (
+                    SELECT project_id, id FROM uploads u WHERE expires_at < farm_now() - make_interval(secs => $1)
+                    AND NOT EXISTS (SELECT FROM upload_pins p WHERE p.project_id = u.project_id AND p.upload_id = u.id)
+                    LIMIT $2)",
+                grace.as_secs_f64(),
+                batch
+            )
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            sessions += gone.rows_affected();
+            if pins.rows_affected() == 0 && gone.rows_affected() == 0 {
+                return Ok(sessions);
+            }
+        }
     }
 
     /// The projects that have objects.
@@ -126,8 +148,7 @@ impl Store {
         objects: &[Digest],
     ) -> Result<Removal> {
         let digests: Vec<Vec<u8>> = objects.iter().map(|d| d.as_bytes().to_vec()).collect();
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         // In the order in which an answer locks them.
         sqlx::query!(
             "SELECT digest FROM objects WHERE project_id = $1 AND digest = ANY($2) ORDER BY digest FOR UPDATE",
@@ -174,8 +195,7 @@ impl Store {
     /// Another coordinator leads.
     pub async fn doom_unneeded(&self, epoch: Epoch, grace: Duration, limit: i64) -> Result<usize> {
         loop {
-            let mut tx = self.begin().await?;
-            hold_epoch(&mut tx, epoch).await?;
+            let mut tx = self.begin_leading(epoch).await?;
             let looked_at = sqlx::query!(
                 r#"SELECT project_id, id, farm_blob_needed(project_id, id) AS "needed!" FROM blobs
                    WHERE NOT settled AND created_at < farm_now() - make_interval(secs => $1)
@@ -206,26 +226,30 @@ impl Store {
         }
     }
 
-    /// At most `limit` blobs whose bytes are to go.
+    /// At most `limit` blobs whose bytes are to go, without those that are put off.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn doomed(&self, limit: i64) -> Result<Vec<Doomed>> {
+    pub async fn doomed(&self, put_off: &[Uuid], limit: i64) -> Result<Vec<Doomed>> {
         let rows = sqlx::query!(
-            "SELECT project_id, id, kind, digest FROM doomed_blobs ORDER BY doomed_at, id LIMIT $1",
-            limit
+            "SELECT project_id, id, kind, digest FROM doomed_blobs WHERE id <> ALL($2) ORDER BY doomed_at, id LIMIT $1",
+            limit,
+            put_off
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|row| {
-                let place = match (row.kind.as_str(), &row.digest) {
+        // A kind that a newer farm writes is buried by that one.
+        let doomed = rows.into_iter().filter_map(|row| {
+            let place = || {
+                Ok(match (row.kind.as_str(), &row.digest) {
                     ("file", Some(bytes)) => DoomedPlace::File(digest(bytes)?),
                     (kind, _) => DoomedPlace::Named(BlobKind::of(kind)?),
-                };
-                Ok(Doomed { project: row.project_id.into(), id: row.id, place })
-            })
-            .collect()
+                })
+            };
+            let place = readable("a blob that is to go", row.id, place())?;
+            Some(Doomed { project: row.project_id.into(), id: row.id, place })
+        });
+        Ok(doomed.collect())
     }
 
     /// Forgets doomed blobs whose bytes are gone. Names no epoch: it is so, whoever found it out.
@@ -261,7 +285,7 @@ impl ObjectKind {
 }
 
 /// Dooms those of these blobs that no row needs. Answers how many.
-pub(crate) async fn doom(tx: &mut crate::Tx, projects: &[Uuid], blobs: &[Uuid]) -> Result<usize> {
+pub(crate) async fn doom(tx: &mut Session, projects: &[Uuid], blobs: &[Uuid]) -> Result<usize> {
     let doomed = sqlx::query_scalar!(
         "WITH gone AS (
             DELETE FROM blobs b USING unnest($1::uuid[], $2::uuid[]) AS named (project_id, id)
@@ -271,7 +295,7 @@ pub(crate) async fn doom(tx: &mut crate::Tx, projects: &[Uuid], blobs: &[Uuid]) 
         projects,
         blobs
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut *tx)
     .await?;
     Ok(doomed.len())
 }

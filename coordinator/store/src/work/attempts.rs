@@ -1,10 +1,9 @@
 //! Attempts while they run: their start, their words, and why they are to stop.
 
 use farm_core::life;
-use farm_types::{AttemptId, BootId, BuildSpec, LeaseToken, ProjectId, WorkerId};
-use uuid::Uuid;
+use farm_types::{AttemptId, BootId, BuildSpec, JobId, LeaseToken, ProjectId, WorkerId};
 
-use crate::work::lease::lock_execution;
+use crate::proof::LockedExecution;
 use crate::{Result, Store, StoreError, Tx, digest, fit, from_json};
 
 /// Names an attempt and proves the right to speak for it.
@@ -45,8 +44,8 @@ impl Store {
     /// [`StoreError::Stale`] when the lease isn't live any more.
     pub async fn attempt_started(&self, lease: Lease) -> Result<()> {
         let mut tx = self.begin().await?;
-        let place = place(&mut tx, lease).await?;
-        lock_execution(&mut tx, place.project, place.execution).await?;
+        let (mut execution, job) = lock_leased(&mut tx, lease).await?;
+        let (project, id) = execution.ids();
         let updated = sqlx::query!(
             "UPDATE attempts SET state = $3, started_at = farm_now()
              WHERE id = $1 AND lease_token = $2 AND state = ANY($4)",
@@ -55,7 +54,7 @@ impl Store {
             life::attempt::START.word(),
             &life::attempt::START.premise()
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         if updated.rows_affected() == 0 {
             let running = sqlx::query_scalar!(
@@ -63,36 +62,36 @@ impl Store {
                 lease.attempt.as_uuid(),
                 lease.token.as_uuid()
             )
-            .fetch_optional(&mut *tx)
+            .fetch_optional(&mut *execution)
             .await?;
             return running.map(drop).ok_or(StoreError::Stale("the lease has ended"));
         }
         sqlx::query!(
             "UPDATE jobs SET state = $3 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
-            place.project.as_uuid(),
-            place.job,
+            project,
+            job.as_uuid(),
             life::job::START.word(),
             &life::job::START.premise()
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         sqlx::query!(
             "UPDATE builds SET state = $3, started_at = farm_now()
              WHERE project_id = $1 AND execution_id = $2 AND state = ANY($4)",
-            place.project.as_uuid(),
-            place.execution.as_uuid(),
+            project,
+            id,
             life::build::START.word(),
             &life::build::START.premise()
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         sqlx::query!(
             "SELECT farm_execution_event($1, $2, 'attempt_started', jsonb_build_object('attempt', $3::text))",
-            place.project.as_uuid(),
-            place.execution.as_uuid(),
+            project,
+            id,
             lease.attempt.to_string()
         )
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut *execution)
         .await?;
         tx.commit().await?;
         Ok(())
@@ -216,15 +215,9 @@ impl Store {
     }
 }
 
-/// Where an attempt belongs: looked up without a lock, as none of it ever changes.
-pub(crate) struct Place {
-    pub project: ProjectId,
-    pub job: Uuid,
-    pub execution: farm_types::ExecutionId,
-}
-
-/// Finds the place of the attempt that this lease is, or was, for.
-pub(crate) async fn place(tx: &mut Tx, lease: Lease) -> Result<Place> {
+/// Locks the execution of the attempt that this lease is, or was, for; gives the attempt's job as well. They are looked up without
+/// a lock, as an attempt's place never changes.
+pub(crate) async fn lock_leased(tx: &mut Tx, lease: Lease) -> Result<(LockedExecution<'_>, JobId)> {
     let row = sqlx::query!(
         "SELECT a.project_id, a.job_id, j.execution_id FROM attempts a
          JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
@@ -235,20 +228,27 @@ pub(crate) async fn place(tx: &mut Tx, lease: Lease) -> Result<Place> {
     .fetch_optional(&mut **tx)
     .await?
     .ok_or(StoreError::Stale("the lease is not this one"))?;
-    Ok(Place { project: row.project_id.into(), job: row.job_id, execution: row.execution_id.into() })
+    let execution = tx.lock_execution(row.project_id.into(), row.execution_id.into()).await?;
+    Ok((execution, row.job_id.into()))
 }
 
-/// Notes something that happened to one attempt or job.
-pub(crate) async fn event(tx: &mut Tx, place: &Place, kind: &str, what: &str, state: &str) -> Result<()> {
+/// Notes something that happened to an attempt or a job of the execution.
+pub(crate) async fn event(
+    execution: &mut LockedExecution<'_>,
+    kind: &str,
+    what: &str,
+    state: &str,
+) -> Result<()> {
+    let (project, id) = execution.ids();
     sqlx::query!(
         "SELECT farm_execution_event($1, $2, $3, jsonb_build_object('id', $4::text, 'state', $5::text))",
-        place.project.as_uuid(),
-        place.execution.as_uuid(),
+        project,
+        id,
         kind,
         what,
         state
     )
-    .fetch_one(&mut **tx)
+    .fetch_one(&mut **execution)
     .await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What an execution's jobs come to, and what follows for its builds. The caller holds the execution's lock.
+//! What an execution's jobs come to, and what follows for its builds: all of it under the execution's lock.
 
 use std::time::Duration;
 
@@ -7,10 +7,13 @@ use farm_core::life::attempt::StopReason;
 use farm_core::life::{self, Transition};
 use farm_core::work::waiting::Waiting;
 use farm_types::state::{BuildState, ExecutionState, JobState};
-use farm_types::{Cause, ExecutionId, Failure, FailureCode, ProjectId};
+use farm_types::{Cause, ExecutionId, Failure, FailureCode, JobId, ProjectId};
+use uuid::Uuid;
 
 use crate::builds::record::JobResult;
-use crate::work::attempts::{Place, event};
+use crate::pool::Session;
+use crate::proof::LockedExecution;
+use crate::work::attempts::event;
 use crate::work::lease::free_slots;
 use crate::{Result, StoreError, Tx, from_json, from_json_opt, state, to_json};
 
@@ -18,20 +21,16 @@ use crate::{Result, StoreError, Tx, from_json, from_json_opt, state, to_json};
 #[derive(Debug, Clone, Copy)]
 pub struct PublishLimit(pub Duration);
 
-/// Decides the execution if its jobs allow it, and moves its builds. The caller holds its lock.
-pub(crate) async fn decide(
-    tx: &mut Tx,
-    project: ProjectId,
-    execution: ExecutionId,
-    publish: PublishLimit,
-) -> Result<()> {
+/// Decides the execution if its jobs allow it, and moves its builds.
+pub(crate) async fn decide(execution: &mut LockedExecution<'_>, publish: PublishLimit) -> Result<()> {
+    let (project, id) = execution.ids();
     let jobs = sqlx::query!(
         "SELECT state, required, failure FROM jobs WHERE project_id = $1 AND execution_id = $2
          ORDER BY created_at, id",
-        project.as_uuid(),
-        execution.as_uuid()
+        project,
+        id
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut **execution)
     .await?;
     let jobs = jobs
         .into_iter()
@@ -45,102 +44,99 @@ pub(crate) async fn decide(
         .collect::<Result<Vec<_>>>()?;
     match verdict(&jobs) {
         Verdict::Open => Ok(()),
-        Verdict::Built => built(tx, project, execution, publish).await,
-        Verdict::Failed(failure) => fail_execution(tx, project, execution, &failure).await,
-        Verdict::Cancelled => cancelled(tx, project, execution).await,
+        Verdict::Built => built(execution, publish).await,
+        Verdict::Failed(failure) => fail_execution(execution, &failure).await,
+        Verdict::Cancelled => cancelled(execution).await,
     }
 }
 
-async fn built(tx: &mut Tx, project: ProjectId, execution: ExecutionId, publish: PublishLimit) -> Result<()> {
-    if !end_execution(tx, project, execution, life::execution::BUILT, None).await? {
+async fn built(execution: &mut LockedExecution<'_>, publish: PublishLimit) -> Result<()> {
+    if !end_execution(execution, life::execution::BUILT, None).await? {
         return Ok(());
     }
-    cancel_builds(tx, project, execution, life::build::CANCELLED).await?;
+    cancel_builds(execution, life::build::CANCELLED).await?;
+    let (project, id) = execution.ids();
     let builds = sqlx::query!(
         "UPDATE builds SET state = $4, started_at = coalesce(started_at, farm_now()),
             publish_due = farm_now(), publish_deadline = farm_now() + make_interval(secs => $3)
          WHERE project_id = $1 AND execution_id = $2 AND state = ANY($5)
          RETURNING id, state",
-        project.as_uuid(),
-        execution.as_uuid(),
+        project,
+        id,
         publish.0.as_secs_f64(),
         life::build::PUBLISH.word(),
         &life::build::PUBLISH.premise()
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut **execution)
     .await?;
     for build in builds {
-        build_event(tx, project, build.id, &build.state).await?;
+        build_event(execution, project, build.id, &build.state).await?;
     }
     Ok(())
 }
 
 /// Fails an execution and its builds: what has not begun is cancelled, what runs is told to stop.
-pub(crate) async fn fail_execution(
-    tx: &mut Tx,
-    project: ProjectId,
-    execution: ExecutionId,
-    failure: &Failure,
-) -> Result<()> {
-    if !end_execution(tx, project, execution, life::execution::FAIL, Some(failure)).await? {
+pub(crate) async fn fail_execution(execution: &mut LockedExecution<'_>, failure: &Failure) -> Result<()> {
+    if !end_execution(execution, life::execution::FAIL, Some(failure)).await? {
         return Ok(());
     }
-    stop_jobs(tx, project, execution, StopReason::FailedElsewhere).await?;
-    cancel_builds(tx, project, execution, life::build::CANCELLED).await?;
+    stop_jobs(execution, StopReason::FailedElsewhere).await?;
+    cancel_builds(execution, life::build::CANCELLED).await?;
+    let (project, id) = execution.ids();
     let builds = sqlx::query!(
         "UPDATE builds SET state = $4, failure = $3, finished_at = farm_now()
          WHERE project_id = $1 AND execution_id = $2 AND state = ANY($5)
          RETURNING id, state",
-        project.as_uuid(),
-        execution.as_uuid(),
+        project,
+        id,
         to_json(failure)?,
         life::build::FAIL.word(),
         &life::build::FAIL.premise()
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut **execution)
     .await?;
     for build in builds {
-        build_event(tx, project, build.id, &build.state).await?;
+        build_event(execution, project, build.id, &build.state).await?;
     }
     Ok(())
 }
 
-async fn cancelled(tx: &mut Tx, project: ProjectId, execution: ExecutionId) -> Result<()> {
+async fn cancelled(execution: &mut LockedExecution<'_>) -> Result<()> {
+    let (project, id) = execution.ids();
     let live = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM jobs WHERE project_id = $1 AND execution_id = $2
                           AND state IN ('leased', 'running')) AS "live!""#,
-        project.as_uuid(),
-        execution.as_uuid()
+        project,
+        id
     )
-    .fetch_one(&mut **tx)
+    .fetch_one(&mut **execution)
     .await?;
-    if live || !end_execution(tx, project, execution, life::execution::CANCEL, None).await? {
+    if live || !end_execution(execution, life::execution::CANCEL, None).await? {
         return Ok(());
     }
-    cancel_builds(tx, project, execution, life::build::CANCELLED).await?;
-    cancel_builds(tx, project, execution, life::build::CANCELLED_WITH).await
+    cancel_builds(execution, life::build::CANCELLED).await?;
+    cancel_builds(execution, life::build::CANCELLED_WITH).await
 }
 
 /// Takes the builds of an ended execution that this transition leads from to their end.
 async fn cancel_builds(
-    tx: &mut Tx,
-    project: ProjectId,
-    execution: ExecutionId,
+    execution: &mut LockedExecution<'_>,
     transition: Transition<BuildState>,
 ) -> Result<()> {
+    let (project, id) = execution.ids();
     let builds = sqlx::query_scalar!(
         "UPDATE builds SET state = $3, finished_at = farm_now()
          WHERE project_id = $1 AND execution_id = $2 AND state = ANY($4)
          RETURNING id",
-        project.as_uuid(),
-        execution.as_uuid(),
+        project,
+        id,
         transition.word(),
         &transition.premise()
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut **execution)
     .await?;
     for build in builds {
-        build_event(tx, project, build, transition.word()).await?;
+        build_event(execution, project, build, transition.word()).await?;
     }
     Ok(())
 }
@@ -149,12 +145,8 @@ async fn cancel_builds(
 ///
 /// An attempt that its worker has not answered has not begun: when the answer comes, the worker is told
 /// that it is too late.
-pub(crate) async fn stop_jobs(
-    tx: &mut Tx,
-    project: ProjectId,
-    execution: ExecutionId,
-    why: StopReason,
-) -> Result<()> {
+pub(crate) async fn stop_jobs(execution: &mut LockedExecution<'_>, why: StopReason) -> Result<()> {
+    let (project, id) = execution.ids();
     let withdraw = life::attempt::WITHDRAW;
     let unanswered = sqlx::query!(
         "UPDATE attempts SET state = $4, stop_reason = $3, stop_since = farm_now(),
@@ -162,98 +154,92 @@ pub(crate) async fn stop_jobs(
          FROM jobs WHERE jobs.project_id = $1 AND jobs.execution_id = $2 AND attempts.project_id = $1
            AND attempts.job_id = jobs.id AND attempts.state = ANY($5)
          RETURNING attempts.id, attempts.job_id, attempts.engine_id, attempts.weight",
-        project.as_uuid(),
-        execution.as_uuid(),
+        project,
+        id,
         why.as_str(),
         withdraw.word(),
         &withdraw.premise()
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut **execution)
     .await?;
     for attempt in unanswered {
-        let place = Place { project, job: attempt.job_id, execution };
-        end_job(tx, &place, life::job::STOPPED, None).await?;
-        free_slots(tx, attempt.engine_id, attempt.weight).await?;
-        event(tx, &place, "attempt_ended", &attempt.id.to_string(), withdraw.word()).await?;
+        end_job(execution, attempt.job_id.into(), life::job::STOPPED, None).await?;
+        free_slots(execution, attempt.engine_id, attempt.weight).await?;
+        event(execution, "attempt_ended", &attempt.id.to_string(), withdraw.word()).await?;
     }
     sqlx::query!(
         "UPDATE jobs SET state = $3, decided_at = farm_now(), waiting = ''
          WHERE project_id = $1 AND execution_id = $2 AND state = ANY($4)",
-        project.as_uuid(),
-        execution.as_uuid(),
+        project,
+        id,
         life::job::CANCEL.word(),
         &life::job::CANCEL.premise()
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
     sqlx::query!(
         "UPDATE attempts SET stop_reason = $3, stop_since = farm_now()
          FROM jobs WHERE jobs.project_id = $1 AND jobs.execution_id = $2 AND attempts.project_id = $1
            AND attempts.job_id = jobs.id AND attempts.state IN ('offered', 'running')
            AND attempts.stop_reason = ''",
-        project.as_uuid(),
-        execution.as_uuid(),
+        project,
+        id,
         why.as_str()
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
     Ok(())
 }
 
 /// Decides a live job for good.
 pub(crate) async fn end_job(
-    tx: &mut Tx,
-    place: &Place,
+    execution: &mut LockedExecution<'_>,
+    job: JobId,
     transition: Transition<JobState>,
     failure: Option<&Failure>,
 ) -> Result<()> {
+    let (project, _) = execution.ids();
     let failure = failure.map(to_json).transpose()?;
     let updated = sqlx::query!(
         "UPDATE jobs SET state = $3, failure = $4, decided_at = farm_now(), waiting = ''
          WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
-        place.project.as_uuid(),
-        place.job,
+        project,
+        job.as_uuid(),
         transition.word(),
         failure,
         &transition.premise()
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
     if updated.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale("the job is decided")) }
 }
 
 /// Ends an open execution; false when it was not open any more.
 async fn end_execution(
-    tx: &mut Tx,
-    project: ProjectId,
-    execution: ExecutionId,
+    execution: &mut LockedExecution<'_>,
     transition: Transition<ExecutionState>,
     failure: Option<&Failure>,
 ) -> Result<bool> {
+    let (project, id) = execution.ids();
     let failure = failure.map(to_json).transpose()?;
     let ended = sqlx::query!(
         "UPDATE executions SET state = $3, failure = $4, decided_at = farm_now()
          WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
-        project.as_uuid(),
-        execution.as_uuid(),
+        project,
+        id,
         transition.word(),
         failure,
         &transition.premise()
     )
-    .execute(&mut **tx)
+    .execute(&mut **execution)
     .await?;
     Ok(ended.rows_affected() == 1)
 }
 
 /// Notes a build's new state.
-pub(crate) async fn build_event(
-    tx: &mut Tx,
-    project: ProjectId,
-    build: uuid::Uuid,
-    word: &str,
-) -> Result<()> {
-    sqlx::query!("SELECT farm_build_event($1, $2, 'build_' || $3, '{}')", project.as_uuid(), build, word)
-        .fetch_one(&mut **tx)
+pub(crate) async fn build_event(tx: &mut Session, project: Uuid, build: Uuid, word: &str) -> Result<()> {
+    sqlx::query!("SELECT farm_build_event($1, $2, 'build_' || $3, '{}')", project, build, word)
+        .fetch_one(&mut *tx)
         .await?;
     Ok(())
 }
@@ -273,7 +259,7 @@ pub(crate) async fn results(
     tx: &mut Tx,
     project: ProjectId,
     execution: ExecutionId,
-) -> Result<Vec<(farm_types::Platform, uuid::Uuid, JobResult)>> {
+) -> Result<Vec<(farm_types::Platform, Uuid, JobResult)>> {
     let rows = sqlx::query!(
         r#"SELECT j.platform, j.result AS "result!",
                   (SELECT a.id FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = coalesce(j.taken_from, j.id)

@@ -9,15 +9,16 @@ use chrono::{DateTime, Utc};
 use farm_core::life;
 use farm_core::life::attempt::{Ended, JobFate, Said, StopReason};
 use farm_core::work::again::{self, Ending, History, Next};
-use farm_types::{Failure, Repository, Runs, WorkerId};
+use farm_types::{Failure, JobId, Repository, Runs, WorkerId};
 
 use crate::builds::record::JobResult;
+use crate::proof::LockedExecution;
 use crate::sources::partial::{Missing, Remedy, remedy, wait_for_source};
-use crate::work::attempts::{Lease, Place, event, place};
+use crate::work::attempts::{Lease, event, lock_leased};
 use crate::work::decide::{PublishLimit, decide, end_job};
-use crate::work::lease::{free_slots, lock_execution};
+use crate::work::lease::free_slots;
 use crate::work::queue::queue_class;
-use crate::{Result, Store, StoreError, Tx, fit, state, to_json};
+use crate::{Result, Store, StoreError, fit, state, to_json};
 
 /// How an attempt ended, as its worker says.
 #[derive(Debug, Clone)]
@@ -88,24 +89,23 @@ impl Store {
         jitter: f64,
     ) -> Result<()> {
         let mut tx = self.begin().await?;
-        let place = place(&mut tx, lease).await?;
-        lock_execution(&mut tx, place.project, place.execution).await?;
+        let (mut execution, job) = lock_leased(&mut tx, lease).await?;
         let before = sqlx::query!(
             "SELECT state, stop_reason FROM attempts WHERE id = $1 AND lease_token = $2",
             lease.attempt.as_uuid(),
             lease.token.as_uuid()
         )
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut *execution)
         .await?;
         let stop = stop_reason(&before.stop_reason)?;
         let (outcome, remedy) = match outcome {
-            Outcome::SourceIncomplete(missing) => match remedy(&mut tx, &place).await? {
+            Outcome::SourceIncomplete(missing) => match remedy(&mut execution).await? {
                 Remedy::Fail => (Outcome::Failed(missing.failure()), None),
                 remedy => (Outcome::SourceIncomplete(missing), Some(remedy)),
             },
             outcome => (outcome, None),
         };
-        let Ended { transition, failure, job } = life::attempt::end(stop, outcome.said());
+        let Ended { transition, failure, job: fate } = life::attempt::end(stop, outcome.said());
         let word = transition.word();
         if before.state == word {
             return Ok(());
@@ -130,83 +130,83 @@ impl Store {
             &transition.premise(),
             self_check
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut *execution)
         .await?
         .ok_or(StoreError::Stale("the lease has ended"))?;
-        free_slots(&mut tx, ended.engine_id, ended.weight).await?;
-        event(&mut tx, &place, "attempt_ended", &lease.attempt.to_string(), word).await?;
-        match (job, outcome) {
+        free_slots(&mut execution, ended.engine_id, ended.weight).await?;
+        event(&mut execution, "attempt_ended", &lease.attempt.to_string(), word).await?;
+        match (fate, outcome) {
             (_, Outcome::Succeeded { result, repositories, steps }) => {
-                self.keep_result(&mut tx, &place, lease, &result, &repositories, &steps).await?;
+                keep_result(&mut execution, job, lease, &result, &repositories, &steps).await?;
             }
-            (fate, _) => end_as(&mut tx, &place, fate, ended.worker_id.into(), jitter).await?,
+            (fate, _) => end_as(&mut execution, job, fate, ended.worker_id.into(), jitter).await?,
         }
         if remedy == Some(Remedy::Wait) {
-            wait_for_source(&mut tx, &place).await?;
+            wait_for_source(&mut execution, job).await?;
         }
-        decide(&mut tx, place.project, place.execution, publish).await?;
+        decide(&mut execution, publish).await?;
         tx.commit().await?;
         Ok(())
     }
+}
 
-    async fn keep_result(
-        &self,
-        tx: &mut Tx,
-        place: &Place,
-        lease: Lease,
-        result: &JobResult,
-        repositories: &[Repository],
-        steps: &[Step],
-    ) -> Result<()> {
-        let project = place.project.as_uuid();
-        let updated = sqlx::query!(
-            "UPDATE jobs SET state = $4, result = $3, decided_at = farm_now()
-             WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
-            project,
-            place.job,
-            to_json(result)?,
-            life::job::SUCCEED.word(),
-            &life::job::SUCCEED.premise()
-        )
-        .execute(&mut **tx)
-        .await?;
-        if updated.rows_affected() != 1 {
-            return Err(StoreError::Stale("the job is decided"));
-        }
-        for repository in repositories.iter().filter(|_| result.digest.is_some()) {
-            let Some(digest) = result.digest else { continue };
-            sqlx::query!(
-                "INSERT INTO pushed_digests (project_id, registry, repository, digest, attempt_id, media_type)
-                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-                project,
-                repository.registry(),
-                repository.name(),
-                &digest.as_bytes()[..],
-                lease.attempt.as_uuid(),
-                result.media_type
-            )
-            .execute(&mut **tx)
-            .await?;
-        }
-        for (position, step) in (0_i32..).zip(steps) {
-            sqlx::query!(
-                "INSERT INTO step_timings (project_id, attempt_id, position, stage, instruction, cached,
-                                           started_at, finished_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-                project,
-                lease.attempt.as_uuid(),
-                position,
-                step.stage,
-                step.instruction,
-                step.cached,
-                step.started,
-                step.finished
-            )
-            .execute(&mut **tx)
-            .await?;
-        }
-        Ok(())
+/// Keeps what a job has come to.
+async fn keep_result(
+    execution: &mut LockedExecution<'_>,
+    job: JobId,
+    lease: Lease,
+    result: &JobResult,
+    repositories: &[Repository],
+    steps: &[Step],
+) -> Result<()> {
+    let (project, _) = execution.ids();
+    let updated = sqlx::query!(
+        "UPDATE jobs SET state = $4, result = $3, decided_at = farm_now()
+         WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
+        project,
+        job.as_uuid(),
+        to_json(result)?,
+        life::job::SUCCEED.word(),
+        &life::job::SUCCEED.premise()
+    )
+    .execute(&mut **execution)
+    .await?;
+    if updated.rows_affected() != 1 {
+        return Err(StoreError::Stale("the job is decided"));
     }
+    for repository in repositories.iter().filter(|_| result.digest.is_some()) {
+        let Some(digest) = result.digest else { continue };
+        sqlx::query!(
+            "INSERT INTO pushed_digests (project_id, registry, repository, digest, attempt_id, media_type)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            project,
+            repository.registry(),
+            repository.name(),
+            &digest.as_bytes()[..],
+            lease.attempt.as_uuid(),
+            result.media_type
+        )
+        .execute(&mut **execution)
+        .await?;
+    }
+    for (position, step) in (0_i32..).zip(steps) {
+        sqlx::query!(
+            "INSERT INTO step_timings (project_id, attempt_id, position, stage, instruction, cached,
+                                       started_at, finished_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            project,
+            lease.attempt.as_uuid(),
+            position,
+            step.stage,
+            step.instruction,
+            step.cached,
+            step.started,
+            step.finished
+        )
+        .execute(&mut **execution)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Why an attempt was told to stop, from its row.
@@ -216,21 +216,28 @@ pub(crate) fn stop_reason(word: &str) -> Result<Option<StopReason>> {
 
 /// Does to a job what the end of its attempt without a result means for it.
 pub(crate) async fn end_as(
-    tx: &mut Tx,
-    place: &Place,
+    execution: &mut LockedExecution<'_>,
+    job: JobId,
     fate: JobFate,
     worker: WorkerId,
     jitter: f64,
 ) -> Result<()> {
     match fate {
         JobFate::Result => Err(StoreError::Stale("there is no result")),
-        JobFate::Cancelled => end_job(tx, place, life::job::STOPPED, None).await,
-        JobFate::Ending(ending) => settle_job(tx, place, ending, worker, jitter).await,
+        JobFate::Cancelled => end_job(execution, job, life::job::STOPPED, None).await,
+        JobFate::Ending(ending) => settle_job(execution, job, ending, worker, jitter).await,
     }
 }
 
 /// Makes a job whose attempt ended without a result ready again, or fails it.
-async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId, jitter: f64) -> Result<()> {
+async fn settle_job(
+    execution: &mut LockedExecution<'_>,
+    job: JobId,
+    ending: Ending,
+    worker: WorkerId,
+    jitter: f64,
+) -> Result<()> {
+    let (project, _) = execution.ids();
     let lost = ending == Ending::Lost;
     let row = sqlx::query!(
         r#"SELECT attempt_count, lost_count, platform, emulation, runs,
@@ -242,13 +249,13 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
                    AND a.started_at IS NOT NULL
                    AND (a.state = 'released' OR a.state = 'lost' AND a.stop_reason = $5)) AS "given_back!"
            FROM jobs j WHERE project_id = $1 AND id = $2 AND state = ANY($3) FOR UPDATE"#,
-        place.project.as_uuid(),
-        place.job,
+        project,
+        job.as_uuid(),
         &life::job::AGAIN.premise(),
         &again::FULL_CODES.map(String::from),
         StopReason::Released.as_str()
     )
-    .fetch_optional(&mut **tx)
+    .fetch_optional(&mut **execution)
     .await?
     .ok_or(StoreError::Stale("the job is decided"))?;
     let history = History {
@@ -270,13 +277,13 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
             if lost {
                 sqlx::query!(
                     "UPDATE jobs SET lost_count = lost_count + 1 WHERE project_id = $1 AND id = $2",
-                    place.project.as_uuid(),
-                    place.job
+                    project,
+                    job.as_uuid()
                 )
-                .execute(&mut **tx)
+                .execute(&mut **execution)
                 .await?;
             }
-            end_job(tx, place, life::job::FAIL, Some(&failure)).await
+            end_job(execution, job, life::job::FAIL, Some(&failure)).await
         }
         Next::Again { after, avoid, refund } => {
             let updated = sqlx::query!(
@@ -287,8 +294,8 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
                         excluded_workers = CASE WHEN $6::uuid IS NULL OR $6 = ANY(excluded_workers)
                                            THEN excluded_workers ELSE excluded_workers || $6 END
                  WHERE project_id = $1 AND id = $2 AND state = ANY($8)",
-                place.project.as_uuid(),
-                place.job,
+                project,
+                job.as_uuid(),
                 after.as_secs_f64(),
                 i32::from(refund),
                 i32::from(lost),
@@ -298,7 +305,7 @@ async fn settle_job(tx: &mut Tx, place: &Place, ending: Ending, worker: WorkerId
                 runs.to_string(),
                 queue_class(&row.platform, &row.emulation, &runs)
             )
-            .execute(&mut **tx)
+            .execute(&mut **execution)
             .await?;
             if updated.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale("the job is decided")) }
         }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use farm_core::life;
 use farm_types::{
-    AttemptId, BuildSpec, EngineId, ExecutionId, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs,
-    ShortId, WorkerId,
+    AttemptId, BuildSpec, EngineId, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs, ShortId, WorkerId,
 };
 use uuid::Uuid;
 
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
+use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
 use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, fit, from_json, state};
@@ -66,8 +66,7 @@ impl Store {
     /// [`StoreError::Stale`] when the job isn't ready, the worker isn't connected, no slot is free any more, the
     /// repository that it would be pushed to is being cleaned, or another coordinator leads.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let job = sqlx::query!(
             "SELECT project_id, execution_id FROM jobs WHERE id = $1 AND state = 'ready'",
             assignment.job.as_uuid()
@@ -75,26 +74,27 @@ impl Store {
         .fetch_optional(&mut *tx)
         .await?
         .ok_or(StoreError::Stale("the job is not ready"))?;
-        lock_execution(&mut tx, job.project_id.into(), job.execution_id.into()).await?;
+        let mut execution = tx.lock_execution(job.project_id.into(), job.execution_id.into()).await?;
+        let (project, id) = execution.ids();
         let repositories = sqlx::query_scalar!(
             "SELECT repositories FROM executions WHERE project_id = $1 AND id = $2",
-            job.project_id,
-            job.execution_id
+            project,
+            id
         )
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut *execution)
         .await?;
-        hold_off_cleanings(&mut tx, &repositories).await?;
+        hold_off_cleanings(execution.tx(), &repositories).await?;
         let row = sqlx::query!(
             "UPDATE jobs SET state = $3, attempt_count = attempt_count + 1, waiting = ''
              WHERE project_id = $1 AND id = $2 AND state = ANY($4)
              RETURNING weight, unit_key,
                 (SELECT coalesce(max(number), 0) + 1 FROM attempts WHERE project_id = $1 AND job_id = $2) AS number",
-            job.project_id,
+            project,
             assignment.job.as_uuid(),
             life::job::LEASE.word(),
             &life::job::LEASE.premise()
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut *execution)
         .await?
         .ok_or(StoreError::Stale("the job is not ready"))?;
         let worker = sqlx::query!(
@@ -105,7 +105,7 @@ impl Store {
             assignment.worker.as_uuid(),
             assignment.engine.as_uuid()
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut *execution)
         .await?
         .ok_or(StoreError::Stale("the worker is not connected"))?;
         let attempt = AttemptId::generate();
@@ -114,7 +114,7 @@ impl Store {
             "INSERT INTO attempts (project_id, id, job_id, number, worker_id, engine_id, boot_id, lease_token,
                                    epoch, support, weight, lease_expires_at, support_reason)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, farm_now() + make_interval(secs => $12), $13)",
-            job.project_id,
+            project,
             attempt.as_uuid(),
             assignment.job.as_uuid(),
             number,
@@ -128,14 +128,14 @@ impl Store {
             lease.as_secs_f64(),
             assignment.reason
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         let slots = sqlx::query!(
             "UPDATE engines SET used = used + $2, leased_at = farm_now() WHERE id = $1 AND used + $2 <= slots",
             assignment.engine.as_uuid(),
             row.weight
         )
-        .execute(&mut *tx)
+        .execute(&mut *execution)
         .await?;
         if slots.rows_affected() != 1 {
             return Err(StoreError::Stale("no slot is free"));
@@ -143,14 +143,14 @@ impl Store {
         sqlx::query!(
             "SELECT farm_execution_event($1, $2, 'attempt_offered',
                     jsonb_build_object('job', $3::text, 'attempt', $4::int, 'worker', $5::text, 'support', $6::text))",
-            job.project_id,
-            job.execution_id,
+            project,
+            id,
             row.unit_key,
             number,
             worker.name,
             assignment.support.as_str()
         )
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut *execution)
         .await?;
         tx.commit().await?;
         Ok(attempt)
@@ -164,8 +164,8 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT a.worker_id, a.project_id, p.name AS project_name, a.id, a.lease_token, a.number, a.support,
                       j.platform, j.runs, e.spec,
-                      (SELECT b.short_id FROM builds b WHERE b.project_id = e.project_id
-                       AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1) AS "short_id!",
+                      coalesce((SELECT b.short_id FROM builds b WHERE b.project_id = e.project_id
+                       AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1), '') AS "short_id!",
                       ARRAY(SELECT r.name FROM snapshot_roots r WHERE r.project_id = e.project_id
                             AND r.tree_id = e.tree_id ORDER BY r.name) AS "roots!"
                FROM workers w
@@ -219,27 +219,10 @@ impl Store {
     }
 }
 
-/// Takes the lock under which everything of an execution is written.
-pub(crate) async fn lock_execution(
-    tx: &mut crate::Tx,
-    project: ProjectId,
-    execution: ExecutionId,
-) -> Result<()> {
-    sqlx::query_scalar!(
-        "SELECT id FROM executions WHERE project_id = $1 AND id = $2 FOR UPDATE",
-        project.as_uuid(),
-        execution.as_uuid()
-    )
-    .fetch_optional(&mut **tx)
-    .await?
-    .map(drop)
-    .ok_or(StoreError::NotFound("execution"))
-}
-
-/// Gives an attempt's slots back.
-pub(crate) async fn free_slots(tx: &mut crate::Tx, engine: Uuid, weight: i32) -> Result<()> {
+/// Gives the slots of an attempt that has ended back.
+pub(crate) async fn free_slots(execution: &mut LockedExecution<'_>, engine: Uuid, weight: i32) -> Result<()> {
     sqlx::query!("UPDATE engines SET used = used - $2 WHERE id = $1", engine, weight)
-        .execute(&mut **tx)
+        .execute(&mut **execution)
         .await?;
     Ok(())
 }

@@ -6,16 +6,19 @@ use farm_core::life;
 use farm_core::life::attempt::{Said, StopReason};
 use farm_core::life::publication;
 use farm_core::work::waiting::Waiting;
-use farm_types::{Cause, ExecutionId, Failure, FailureCode, ProjectId};
+use farm_types::{BuildId, Cause, ExecutionId, Failure, FailureCode, JobId, ProjectId};
+use uuid::Uuid;
 
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
+use crate::proof::{LeaderTx, LockedPublication};
+use crate::publish::publications::{end_build, end_publication};
 use crate::unreadable::tell;
-use crate::work::attempts::{Place, event};
-use crate::work::decide::{PublishLimit, build_event, decide, end_job, fail_execution, queue_deadline};
+use crate::work::attempts::event;
+use crate::work::decide::{PublishLimit, decide, end_job, fail_execution, queue_deadline};
 use crate::work::finish::{end_as, stop_reason};
-use crate::work::lease::{free_slots, lock_execution};
+use crate::work::lease::free_slots;
 use crate::work::queue::waiting;
-use crate::{Result, Store, StoreError, fit};
+use crate::{Result, Store, StoreError, fit, from_json_opt, to_json};
 
 /// How many are taken at once: the rest comes with the next pass.
 const BATCH: i64 = 100;
@@ -49,9 +52,12 @@ impl Store {
         .await?;
         let mut reaped = 0;
         for row in due {
-            let place =
-                Place { project: row.project_id.into(), job: row.job_id, execution: row.execution_id.into() };
-            match self.reap_one(epoch, &place, row.id, publish, jitter).await {
+            let place = Place {
+                project: row.project_id.into(),
+                execution: row.execution_id.into(),
+                job: row.job_id.into(),
+            };
+            match self.reap_one(epoch, place, row.id, publish, jitter).await {
                 Ok(true) => {
                     reaped += 1;
                     let (build, platform, worker) = (row.build, row.platform, row.worker);
@@ -64,7 +70,7 @@ impl Store {
                     );
                 }
                 Ok(false) => {}
-                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 // One that can't be ended must not keep the others alive.
                 Err(error) => {
                     let known_as = format!("{} {} try {}", row.build, row.platform, row.number);
@@ -78,19 +84,18 @@ impl Store {
     async fn reap_one(
         &self,
         epoch: Epoch,
-        place: &Place,
-        attempt: uuid::Uuid,
+        place: Place,
+        attempt: Uuid,
         publish: PublishLimit,
         jitter: f64,
     ) -> Result<bool> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
-        lock_execution(&mut tx, place.project, place.execution).await?;
+        let mut tx = self.begin_leading(epoch).await?;
+        let mut execution = tx.lock_execution(place.project, place.execution).await?;
         let unanswered = sqlx::query_scalar!(
             r#"SELECT state = 'offered' AS "unanswered!" FROM attempts WHERE id = $1 AND state IN ('offered', 'running')"#,
             attempt
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut *execution)
         .await?;
         let Some(unanswered) = unanswered else { return Ok(false) };
         let ended = sqlx::query!(
@@ -114,14 +119,14 @@ impl Store {
             life::attempt::LOSE.word(),
             &life::attempt::LOSE.premise()
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut *execution)
         .await?;
         let Some(ended) = ended else { return Ok(false) };
-        free_slots(&mut tx, ended.engine_id, ended.weight).await?;
-        event(&mut tx, place, "attempt_ended", &attempt.to_string(), life::attempt::LOSE.word()).await?;
+        free_slots(&mut execution, ended.engine_id, ended.weight).await?;
+        event(&mut execution, "attempt_ended", &attempt.to_string(), life::attempt::LOSE.word()).await?;
         let said = life::attempt::end(stop_reason(&ended.stop_reason)?, Said::Silence { unanswered });
-        end_as(&mut tx, place, said.job, ended.worker_id.into(), jitter).await?;
-        decide(&mut tx, place.project, place.execution, publish).await?;
+        end_as(&mut execution, place.job, said.job, ended.worker_id.into(), jitter).await?;
+        decide(&mut execution, publish).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -131,8 +136,7 @@ impl Store {
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn stop_overdue_attempts(&self, epoch: Epoch, limit: Duration) -> Result<usize> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let stopped = sqlx::query!(
             "UPDATE attempts SET stop_reason = $2, stop_since = farm_now() WHERE (project_id, id) IN (
                 SELECT project_id, id FROM attempts WHERE state IN ('offered', 'running') AND stop_reason = ''
@@ -167,12 +171,14 @@ impl Store {
         .await?;
         let mut ended = 0;
         for row in due {
-            let place =
-                Place { project: row.project_id.into(), job: row.id, execution: row.execution_id.into() };
-            match self.end_overdue_queue(epoch, &place, waiting(row.waits, row.waiting), &row.platform).await
-            {
+            let place = Place {
+                project: row.project_id.into(),
+                execution: row.execution_id.into(),
+                job: row.id.into(),
+            };
+            match self.end_overdue_queue(epoch, place, waiting(row.waits, row.waiting), &row.platform).await {
                 Ok(done) => ended += usize::from(done),
-                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 // It goes on waiting; the others must not.
                 Err(error) => tell("a job that waited too long", row.id, &error),
             }
@@ -183,29 +189,29 @@ impl Store {
     async fn end_overdue_queue(
         &self,
         epoch: Epoch,
-        place: &Place,
+        place: Place,
         waiting: Option<Waiting>,
         platform: &str,
     ) -> Result<bool> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
-        lock_execution(&mut tx, place.project, place.execution).await?;
+        let mut tx = self.begin_leading(epoch).await?;
+        let mut execution = tx.lock_execution(place.project, place.execution).await?;
+        let (project, id) = execution.ids();
         let still = sqlx::query_scalar!(
             "SELECT id FROM jobs WHERE project_id = $1 AND id = $2 AND state = 'ready' AND NOT EXISTS (
                 SELECT FROM builds b WHERE b.project_id = $1 AND b.execution_id = $3
                 AND b.queue_deadline > farm_now()) FOR UPDATE",
-            place.project.as_uuid(),
-            place.job,
-            place.execution.as_uuid()
+            project,
+            place.job.as_uuid(),
+            id
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut *execution)
         .await?;
         if still.is_none() {
             return Ok(false);
         }
         let failure = queue_deadline(waiting, platform);
-        end_job(&mut tx, place, life::job::EXPIRE, Some(&failure)).await?;
-        fail_execution(&mut tx, place.project, place.execution, &failure).await?;
+        end_job(&mut execution, place.job, life::job::EXPIRE, Some(&failure)).await?;
+        fail_execution(&mut execution, &failure).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -227,7 +233,7 @@ impl Store {
         for row in due {
             match self.end_overdue_build(epoch, row.project_id.into(), row.execution_id.into()).await {
                 Ok(done) => ended += usize::from(done),
-                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 Err(error) => tell("an execution whose time is up", row.execution_id, &error),
             }
         }
@@ -240,18 +246,18 @@ impl Store {
         project: ProjectId,
         execution: ExecutionId,
     ) -> Result<bool> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
-        lock_execution(&mut tx, project, execution).await?;
+        let mut tx = self.begin_leading(epoch).await?;
+        let mut execution = tx.lock_execution(project, execution).await?;
+        let (project, id) = execution.ids();
         // Only now is it certain that none of them goes on to be published.
         let builds = sqlx::query!(
             r#"SELECT deadline <= farm_now() AS overdue, (spec ->> 'timeout_ms')::bigint AS timeout_ms FROM builds
                WHERE project_id = $1 AND execution_id = $2 AND state = ANY($3)"#,
-            project.as_uuid(),
-            execution.as_uuid(),
+            project,
+            id,
             &life::build::FAIL.premise()
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *execution)
         .await?;
         let Some(first) = builds.first().filter(|_| builds.iter().all(|b| b.overdue == Some(true))) else {
             return Ok(false);
@@ -259,7 +265,7 @@ impl Store {
         let limit = u64::try_from(first.timeout_ms.unwrap_or_default()).unwrap_or_default() / 1000;
         let why = format!("it was not built within the {limit} s that --timeout gave it");
         let failure = Failure::new(Cause::Deadline, FailureCode::BuildTimeout, why);
-        fail_execution(&mut tx, project, execution, &failure).await?;
+        fail_execution(&mut execution, &failure).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -279,10 +285,10 @@ impl Store {
         .await?;
         let mut ended = 0;
         for row in due {
-            match self.end_overdue_publication(epoch, row.project_id, row.id).await {
+            match self.end_overdue_publication(epoch, row.project_id.into(), row.id.into()).await {
                 Ok(true) => ended += 1,
                 Ok(false) => {}
-                Err(StoreError::Stale(why)) => return Err(StoreError::Stale(why)),
+                Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 // One that can't be ended must not keep the others alive.
                 Err(error) => tracing::warn!(build = %row.id, %error, "a publication could not be ended"),
             }
@@ -295,93 +301,92 @@ impl Store {
     async fn end_overdue_publication(
         &self,
         epoch: Epoch,
-        project: uuid::Uuid,
-        build: uuid::Uuid,
+        project: ProjectId,
+        build: BuildId,
     ) -> Result<bool> {
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
-        let publication = sqlx::query_scalar!(
-            "SELECT id FROM publications WHERE project_id = $1 AND build_id = $2 FOR UPDATE",
-            project,
-            build
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        let failure = sqlx::query_scalar!(
-            r#"SELECT jsonb_build_object('cause', 'deadline', 'code', 'publish_deadline', 'message',
-                        'the index could not be published in time: ' || coalesce(
-                            (SELECT d.failure ->> 'message' FROM publications p
-                             JOIN destinations d ON d.project_id = p.project_id AND d.publication_id = p.id
-                             WHERE p.project_id = b.project_id AND p.build_id = b.id AND d.failure IS NOT NULL
-                             ORDER BY d.registry, d.repository LIMIT 1),
-                            nullif(b.publish_trouble, ''), 'the coordinator did not come to it')) AS "failure!"
-               FROM builds b WHERE project_id = $1 AND id = $2 AND state = ANY($3) AND publish_deadline < farm_now()
-               FOR UPDATE"#,
-            project,
-            build,
-            &life::build::UNPUBLISHED.premise()
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(failure) = failure else { return Ok(false) };
-        // Merged while this waited for the build: the next pass ends both.
-        let is_merged = sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT FROM publications WHERE project_id = $1 AND build_id = $2) AS "is_merged!""#,
-            project,
-            build
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        if is_merged && publication.is_none() {
-            return Ok(false);
-        }
-        if let Some(publication) = publication {
-            sqlx::query!(
-                "UPDATE publications SET state = $3, finished_at = farm_now()
-                 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
-                project,
-                publication,
-                publication::FAIL.word(),
-                &publication::FAIL.premise()
+        let mut tx = self.begin_leading(epoch).await?;
+        let failure = if let Some(mut publication) = tx.lock_publication_of(project, build).await? {
+            let failure = publish_deadline(publication.leader(), project, build).await?;
+            let Some(failure) = failure else { return Ok(false) };
+            fail_publication(&mut publication, &failure).await?;
+            failure
+        } else {
+            let failure = publish_deadline(&mut tx, project, build).await?;
+            let Some(failure) = failure else { return Ok(false) };
+            let is_merged = sqlx::query_scalar!(
+                r#"SELECT EXISTS (SELECT FROM publications WHERE project_id = $1 AND build_id = $2) AS "is_merged!""#,
+                project.as_uuid(),
+                build.as_uuid()
             )
-            .execute(&mut *tx)
+            .fetch_one(&mut *tx)
             .await?;
-            sqlx::query!(
-                "UPDATE destinations SET state = $4, settled_at = farm_now(), failure = coalesce(failure, $3)
-                 WHERE project_id = $1 AND publication_id = $2 AND state = ANY($5)",
-                project,
-                publication,
-                failure,
-                publication::destination::FAIL.word(),
-                &publication::destination::FAIL.premise()
-            )
-            .execute(&mut *tx)
-            .await?;
-            sqlx::query!(
-                "UPDATE tags SET state = $4, settled_at = farm_now(), failure = coalesce(failure, $3)
-                 WHERE project_id = $1 AND publication_id = $2 AND state = ANY($5)",
-                project,
-                publication,
-                failure,
-                publication::tag::FAIL.word(),
-                &publication::tag::FAIL.premise()
-            )
-            .execute(&mut *tx)
-            .await?;
-        }
-        sqlx::query!(
-            "UPDATE builds SET state = $3, finished_at = farm_now(), failure = $4
-             WHERE project_id = $1 AND id = $2 AND state = ANY($5)",
-            project,
-            build,
-            life::build::UNPUBLISHED.word(),
-            failure,
-            &life::build::UNPUBLISHED.premise()
-        )
-        .execute(&mut *tx)
-        .await?;
-        build_event(&mut tx, project.into(), build, life::build::UNPUBLISHED.word()).await?;
+            // While this waited for the build: the next pass ends both.
+            if is_merged {
+                return Ok(false);
+            }
+            failure
+        };
+        end_build(&mut tx, project, build, Some(&failure)).await?;
         tx.commit().await?;
         Ok(true)
     }
+}
+
+/// A job that something is due for, as it was found. None of that ever changes, so it needs no lock.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    project: ProjectId,
+    execution: ExecutionId,
+    job: JobId,
+}
+
+/// The failure of a build that is publishing for too long; the build is held until the transaction's end. `None`: it isn't.
+async fn publish_deadline(tx: &mut LeaderTx, project: ProjectId, build: BuildId) -> Result<Option<Failure>> {
+    let failure = sqlx::query_scalar!(
+        r#"SELECT jsonb_build_object('cause', 'deadline', 'code', 'publish_deadline', 'message',
+                    'the index could not be published in time: ' || coalesce(
+                        (SELECT d.failure ->> 'message' FROM publications p
+                         JOIN destinations d ON d.project_id = p.project_id AND d.publication_id = p.id
+                         WHERE p.project_id = b.project_id AND p.build_id = b.id AND d.failure IS NOT NULL
+                         ORDER BY d.registry, d.repository LIMIT 1),
+                        nullif(b.publish_trouble, ''), 'the coordinator did not come to it')) AS "failure!"
+           FROM builds b WHERE project_id = $1 AND id = $2 AND state = ANY($3) AND publish_deadline < farm_now()
+           FOR UPDATE"#,
+        project.as_uuid(),
+        build.as_uuid(),
+        &life::build::UNPUBLISHED.premise()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    from_json_opt(failure)
+}
+
+/// Fails a publication with all of it that isn't settled.
+async fn fail_publication(publication: &mut LockedPublication<'_>, failure: &Failure) -> Result<()> {
+    let (project, id) = publication.ids();
+    let failure = to_json(failure)?;
+    end_publication(publication, publication::FAIL).await?;
+    sqlx::query!(
+        "UPDATE destinations SET state = $4, settled_at = farm_now(), failure = coalesce(failure, $3)
+         WHERE project_id = $1 AND publication_id = $2 AND state = ANY($5)",
+        project,
+        id,
+        failure,
+        publication::destination::FAIL.word(),
+        &publication::destination::FAIL.premise()
+    )
+    .execute(&mut **publication)
+    .await?;
+    sqlx::query!(
+        "UPDATE tags SET state = $4, settled_at = farm_now(), failure = coalesce(failure, $3)
+         WHERE project_id = $1 AND publication_id = $2 AND state = ANY($5)",
+        project,
+        id,
+        failure,
+        publication::tag::FAIL.word(),
+        &publication::tag::FAIL.premise()
+    )
+    .execute(&mut **publication)
+    .await?;
+    Ok(())
 }

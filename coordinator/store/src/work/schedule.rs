@@ -9,7 +9,7 @@ use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::{EngineId, FEATURE_UNNEEDED, JobId, ProjectId, WorkerId};
 use uuid::Uuid;
 
-use crate::machines::leader::{Epoch, hold_epoch};
+use crate::machines::leader::Epoch;
 use crate::machines::sick::QUARANTINE_WORDS;
 use crate::machines::workers::WorkerRecord;
 use crate::unreadable::tell;
@@ -158,8 +158,7 @@ impl Store {
         if reasons.is_empty() {
             return Ok(0);
         }
-        let mut tx = self.begin().await?;
-        hold_epoch(&mut tx, epoch).await?;
+        let mut tx = self.begin_leading(epoch).await?;
         let jobs: Vec<Uuid> = reasons.iter().map(|r| r.0.as_uuid()).collect();
         let waits = reasons.iter().map(|r| to_json(&r.1)).collect::<Result<Vec<_>>>()?;
         let words: Vec<String> = reasons.iter().map(|r| r.1.words()).collect();

@@ -85,7 +85,7 @@ check_libraries() { # programs
   while read -r library; do
     case "$library" in
       libc.so.6 | libm.so.6 | libpthread.so.0 | libdl.so.2 | librt.so.1 | ld-linux*.so.* | libgcc_s.so.1) ;;
-      *) farm_die "the programs need $library, and no dependency of the package is known that brings it" ;;
+      *) farm_die "the programs need $library, and no dependency of the package is known that brings it; name its package in Depends and its library in check_libraries (deploy/package.sh)" ;;
     esac
   done < <(readelf -dW "$@" | sed -n 's/.*(NEEDED).*\[\(.*\)\]$/\1/p' | sort -u)
 }
@@ -230,15 +230,15 @@ need strip binutils
 need dpkg-deb dpkg
 if [ -z "$bin_dir" ]; then
   farm_install_rust "$(farm_rust_needed "$root")"
-  farm_say "compiling farm's programs (some minutes the first time)"
+  farm_say "compiling farm's programs as for a release: about 28 minutes of one CPU when nothing is compiled yet, so some $((28 / $(nproc) + 1)) minutes here; cargo says how far it is"
   farm_compile "$root"
   bin_dir=$(farm_compiled "$root")
 else
-  farm_find_rust "$(farm_rust_needed "$root")" || farm_die "cargo is needed to list the crates that are compiled in"
+  farm_find_rust "$(farm_rust_needed "$root")" || farm_die "cargo is needed to list the crates that are compiled in, also with --bin-dir; deploy/quickstart.sh installs it, or see https://rustup.rs"
 fi
 paths=()
 for program in "${programs[@]}"; do
-  [ -x "$bin_dir/$program" ] || farm_die "$bin_dir: there is no $program in it"
+  [ -x "$bin_dir/$program" ] || farm_die "$bin_dir: there is no $program in it; --bin-dir takes the folder that cargo build --release fills, target/release"
   paths+=("$bin_dir/$program")
 done
 arch=$(arch_of "${paths[0]}")

@@ -222,6 +222,15 @@ advisories() {
   cargo deny --workspace check advisories
 }
 
+# In a run of everything it is said, where it can be found out, and fails nothing: a run that passed should pass again.
+say_advisories() {
+  if ! command -v cargo-deny >/dev/null; then
+    farm_say "advisories were not looked at: cargo-deny is not here (FARM_INSTALL_DENY=1 tests/run.sh advisories installs it)"
+  elif ! (advisories); then
+    farm_say "advisories: see above; this run goes on"
+  fi
+}
+
 check_beside() { # commit
   git rev-parse --verify --quiet "$1^{commit}" >/dev/null ||
     farm_die "--beside $1: no tag or commit of that name is here; \`git tag\` lists tags, \`git fetch --tags\` brings them"
@@ -435,6 +444,7 @@ trap 'exit 130' INT TERM
 
 phase 'tools' install_tools "$what"
 case "$what" in quick | unit) ;; *) begin_base_images ;; esac
+if [ "$what" = all ]; then phase 'advisories' say_advisories; fi
 case "$what${FARM_SKIP_LINT:+ without lints}" in
   quick | unit | all) phase 'fmt' cargo fmt --all -- --check ;;
 esac

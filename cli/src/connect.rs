@@ -23,6 +23,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::config::{Address, folder, is_absent};
 use crate::error::{Error, Result};
 use crate::folders::user_folder;
+use crate::limits::{Limited, Limits};
 
 /// The token that a farm on this machine leaves for its users.
 const LOCAL_TOKEN_FILE: &str = "/var/lib/farm/token";
@@ -37,8 +38,8 @@ pub const PATIENCE: Duration = Duration::from_secs(8);
 /// The pauses before a call or a stream that broke is begun again.
 pub const WAITS: Waits = Waits::new(Duration::from_millis(250), Duration::from_secs(5));
 
-/// A channel whose calls bear the token.
-pub type AuthChannel = InterceptedService<Endpoints, Bearer>;
+/// A channel whose calls bear the token, and end.
+pub type AuthChannel = InterceptedService<Limited, Bearer>;
 
 /// A token as it stands in a file or in the environment.
 ///
@@ -81,13 +82,13 @@ impl Client {
         })?;
         Ok(Self {
             url: url.to_owned(),
-            channel: InterceptedService::new(channels, find_token(address.token_file.clone(), is_local)?),
+            channel: limited(channels, find_token(address.token_file.clone(), is_local)?),
         })
     }
 
     /// A farm behind a channel that is there already.
     pub fn over(channel: Channel, bearer: Bearer, url: &str) -> Self {
-        Self { url: url.to_owned(), channel: InterceptedService::new(channel.into(), bearer) }
+        Self { url: url.to_owned(), channel: limited(channel.into(), bearer) }
     }
 
     /// Its address, for messages.
@@ -128,6 +129,10 @@ impl Client {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
+}
+
+fn limited(endpoints: Endpoints, bearer: Bearer) -> AuthChannel {
+    InterceptedService::new(Limited::new(endpoints, Limits::default()), bearer)
 }
 
 /// Connects to the first that answers, and knows the others; else says what is wrong with each, by its address.

@@ -115,6 +115,7 @@ impl Error {
             Code::Unavailable => {
                 Self::Farm(format!("the farm at {url} went away ({text}). Try again in a moment."))
             }
+            Code::DeadlineExceeded => Self::Farm(format!("the farm at {url} lives, but gave {text}")),
             Code::Unimplemented => {
                 Self::Farm(format!("the farm at {url} can't do this; it is older than this command ({text})"))
             }

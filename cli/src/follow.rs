@@ -9,6 +9,7 @@ use farm_proto::v1::watch_build_response::Event;
 use farm_proto::v1::{AttemptEvents, Build, WatchBuildRequest};
 use farm_types::Backoff;
 use farm_types::state::BuildState;
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::connect::{Client, WAITS};
@@ -46,12 +47,24 @@ pub async fn follow(
     id: &str,
     to_the_end: bool,
     pause: impl AsyncFn(Duration),
+    tell: impl FnMut(Seen<'_>),
+) -> Result<Option<Build>> {
+    follow_within(GIVE_UP, client, id, to_the_end, pause, tell).await
+}
+
+/// As [`follow`], of a farm that is given up when it was away for `give_up`.
+async fn follow_within(
+    give_up: Duration,
+    client: &Client,
+    id: &str,
+    to_the_end: bool,
+    pause: impl AsyncFn(Duration),
     mut tell: impl FnMut(Seen<'_>),
 ) -> Result<Option<Build>> {
     let mut cursor = bytes::Bytes::new();
     let mut last: Option<Build> = None;
-    // Since the last message: how long was waited.
-    let mut away = Duration::ZERO;
+    // Since the first connection that broke after the last message: calls that fail take their time, too.
+    let mut away_since: Option<Instant> = None;
     let mut told_away = false;
     let mut backoff = Backoff::new(WAITS);
     loop {
@@ -59,7 +72,7 @@ pub async fn follow(
             WatchBuildRequest { build_id: id.to_owned(), cursor: cursor.clone(), follow: to_the_end };
         let mut heard = |response: farm_proto::v1::WatchBuildResponse| {
             cursor = response.cursor;
-            away = Duration::ZERO;
+            away_since = None;
             if std::mem::take(&mut told_away) {
                 tell(Seen::Back);
             }
@@ -81,20 +94,19 @@ pub async fn follow(
             Err(status) if is_connection(&status) => status_in_short(&status),
             Err(status) => return Err(client.error(&status)),
         };
-        if away >= GIVE_UP {
+        // One connection that ends isn't news: another coordinator, or the same, may be there at once.
+        let is_news = away_since.is_some();
+        if away_since.get_or_insert_with(Instant::now).elapsed() >= give_up {
             return Err(Error::Farm(format!(
                 "the farm at {} has been away for 10 minutes ({why}). The build goes on when the farm is back; then: \
                  farm logs {id} -f",
                 client.url()
             )));
         }
-        // One connection that ends isn't news: another coordinator, or the same, may be there at once.
-        if away > Duration::ZERO && !std::mem::replace(&mut told_away, true) {
+        if is_news && !std::mem::replace(&mut told_away, true) {
             tell(Seen::Away(&why));
         }
-        let wait = backoff.next_wait();
-        pause(wait).await;
-        away += wait;
+        pause(backoff.next_wait()).await;
     }
 }
 

@@ -23,6 +23,8 @@ struct Fake {
     watches: Arc<Mutex<VecDeque<Watch>>>,
     /// The cursor of each watch.
     cursors: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// How long it takes until a farm that is away says so.
+    slow: Duration,
 }
 
 #[tonic::async_trait]
@@ -34,12 +36,11 @@ impl BuildService for Fake {
         request: Request<WatchBuildRequest>,
     ) -> Result<Response<Self::WatchBuildStream>, Status> {
         self.cursors.lock().unwrap().push(request.into_inner().cursor.to_vec());
-        let (messages, end) = self
-            .watches
-            .lock()
-            .unwrap()
-            .pop_front()
-            .unwrap_or((Vec::new(), Err(Status::unavailable("away"))));
+        let watch = self.watches.lock().unwrap().pop_front();
+        let Some((messages, end)) = watch else {
+            tokio::time::sleep(self.slow).await;
+            return Err(Status::unavailable("away"));
+        };
         if messages.is_empty() {
             end?;
             return Ok(Response::new(Box::pin(tokio_stream::empty())));
@@ -103,11 +104,21 @@ async fn followed(
     watches: Vec<Watch>,
     to_the_end: bool,
 ) -> (Result<Option<Build>>, Vec<String>, Vec<Vec<u8>>) {
-    let fake = Fake { watches: Arc::new(Mutex::new(watches.into())), cursors: Arc::default() };
+    followed_within(GIVE_UP, Duration::ZERO, watches, to_the_end).await
+}
+
+async fn followed_within(
+    give_up: Duration,
+    slow: Duration,
+    watches: Vec<Watch>,
+    to_the_end: bool,
+) -> (Result<Option<Build>>, Vec<String>, Vec<Vec<u8>>) {
+    let fake = Fake { watches: Arc::new(Mutex::new(watches.into())), cursors: Arc::default(), slow };
     let router = tonic::transport::Server::builder().add_service(BuildServiceServer::new(fake.clone()));
     let client = crate::testing::client(router).await;
     let mut told = Vec::new();
-    let result = follow(
+    let result = follow_within(
+        give_up,
         &client,
         "7f3k2m",
         to_the_end,
@@ -180,8 +191,12 @@ async fn a_build_that_is_not_there_and_a_farm_that_stays_away_are_errors() {
     let (result, ..) = followed(vec![(Vec::new(), Err(Status::not_found("no build 7f3k2m")))], true).await;
     let error = result.unwrap_err();
     assert_eq!((error.exit().code(), error.to_string().as_str()), (2, "no build 7f3k2m"));
-    let (result, told, _) = followed(Vec::new(), true).await;
+    let give_up = Duration::from_millis(700);
+    let (result, told, _) = followed_within(give_up, Duration::ZERO, Vec::new(), true).await;
     let error = result.unwrap_err();
     assert_eq!((error.exit().code(), told), (3, vec!["away".to_owned()]));
     assert!(error.to_string().contains("farm logs 7f3k2m -f"), "{error}");
+    // The time that calls take counts, not only that of the pauses.
+    let (result, _, cursors) = followed_within(give_up, Duration::from_millis(800), Vec::new(), true).await;
+    assert!(result.is_err() && cursors.len() <= 2, "{}", cursors.len());
 }

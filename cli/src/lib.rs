@@ -16,6 +16,7 @@ pub mod image;
 pub mod input;
 pub mod interrupt;
 pub mod keys;
+pub mod limits;
 pub mod output;
 pub mod outputs;
 pub mod place;

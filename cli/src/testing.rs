@@ -1,6 +1,7 @@
 //! A farm for unit tests, within the process: FAKE services behind a real gRPC connection over a pipe in
 //! memory. The real services are exercised end to end elsewhere.
 
+use farm_client::Endpoints;
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -13,6 +14,11 @@ use crate::connect::{Client, bearer};
 
 /// Serves these services and connects to them. A connection that breaks is made anew on the next call.
 pub async fn client(router: Router) -> Client {
+    endpoints(router).await.1
+}
+
+/// The same, with what it is reached through.
+pub async fn endpoints(router: Router) -> (Endpoints, Client) {
     let (sender, receiver) = mpsc::unbounded_channel::<DuplexStream>();
     let incoming = UnboundedReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);
     tokio::spawn(async move { router.serve_with_incoming(incoming).await });
@@ -25,5 +31,6 @@ pub async fn client(router: Router) -> Client {
         }
     });
     let channel = Endpoint::from_static("http://farm.test").connect_with_connector(connector).await.unwrap();
-    Client::over(channel, bearer("t0ken", "the test").unwrap_or_else(|e| panic!("{e}")), "http://farm.test")
+    let bearer = bearer("t0ken", "the test").unwrap_or_else(|e| panic!("{e}"));
+    (channel.clone().into(), Client::over(channel, bearer, "http://farm.test"))
 }

@@ -20,7 +20,7 @@ use farm_proto::v1;
 use farm_proto::v1::{
     FindMissingRequest, FinishUploadRequest, FinishUploadResponse, OpenUploadRequest, SnapshotRoot,
 };
-use farm_types::{BuildSpec, Digest, SnapshotRef};
+use farm_types::{Backoff, BuildSpec, Digest, SnapshotRef, Waits};
 use tonic::Code;
 
 use crate::connect::{Client, PATIENCE};
@@ -36,6 +36,8 @@ const ASK_AT_ONCE: usize = 10_000;
 const ENVELOPE_BYTES: usize = 1024;
 /// How often a session is begun before a broken connection is given up.
 const SESSIONS: u32 = 5;
+/// The pauses between them.
+const WAITS: Waits = Waits::new(Duration::from_millis(500), Duration::from_secs(5));
 
 /// An upload that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +94,7 @@ pub async fn upload(
     sending: &Arc<Sending>,
 ) -> Result<Uploaded> {
     let (mut new_files, mut sent_bytes) = (0, 0);
-    let mut wait = Duration::from_millis(500);
+    let mut backoff = Backoff::new(WAITS);
     let begun = Instant::now();
     let mut failing: Option<Instant> = None;
     for session in 1.. {
@@ -121,8 +123,7 @@ pub async fn upload(
                     && failing.get_or_insert(since).elapsed() < PATIENCE
                     && (is_connection(&status) || status.code() == Code::FailedPrecondition) =>
             {
-                pause(wait).await;
-                wait *= 2;
+                pause(backoff.next_wait()).await;
             }
             Err(Broken::Status(status)) => return Err(client.error(&status)),
         }

@@ -158,7 +158,7 @@ farm_install_packages() {
   [ "${#missing[@]}" -gt 0 ] || return 0
   farm_os
   farm_say "installing ${missing[*]}"
-  farm_apt_update 6 || farm_die "apt-get update failed"
+  farm_apt_update 6 || farm_die "apt-get update failed, six times; is apt's mirror to be reached (its words are above), and no other apt at work? Then run this again"
   if [[ " ${missing[*]} " == *" postgresql "* ]]; then
     local version
     version=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
@@ -167,7 +167,7 @@ farm_install_packages() {
       "(Ubuntu 22.04: add the PostgreSQL project's own apt repository, as the script in" \
       "/usr/share/postgresql-common/pgdg of the package postgresql-common does, then run this again)"
   fi
-  farm_apt_install "${missing[@]}" || farm_die "apt-get install ${missing[*]} failed"
+  farm_apt_install "${missing[@]}" || farm_die "apt-get install ${missing[*]} failed; apt's words are above. When it is mended, run this again: what is installed is kept"
   mapfile -t missing < <(farm_missing_packages)
   [ "${#missing[@]}" = 0 ] || farm_die "still missing after the installation: ${missing[*]}"
 }
@@ -223,7 +223,7 @@ farm_install_engine() {
     for suite in forky trixie; do [ "$suite" = "$FARM_CODENAME" ] || suites+=("$suite"); done
   fi
   suites+=("$FARM_CODENAME")
-  farm_apt_update 6 || farm_die "apt-get update failed"
+  farm_apt_update 6 || farm_die "apt-get update failed, six times; is apt's mirror to be reached (its words are above), and no other apt at work? Then run this again"
   for suite in "${suites[@]}"; do
     if [ "$suite" != "$FARM_CODENAME" ]; then
       if ! farm_source_for_suite "$suite" | farm_root tee "$FARM_SOURCE" >/dev/null; then

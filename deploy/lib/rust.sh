@@ -80,11 +80,11 @@ farm_install_rust() {
     farm_die "rustup is here without a toolchain; Rust $need or newer is needed: rustup default stable"
   fi
   farm_os
-  farm_apt_update 6 || farm_die "apt-get update failed"
+  farm_apt_update 6 || farm_die "apt-get update failed, six times; is apt's mirror to be reached (its words are above), and no other apt at work? Then run this again"
   read -r -a packages <<<"$(farm_rust_packages "$need")"
   if [ "${#packages[@]}" -gt 0 ]; then
     farm_say "installing ${packages[*]}"
-    farm_apt_install "${packages[@]}" || farm_die "apt-get install ${packages[*]} failed"
+    farm_apt_install "${packages[@]}" || farm_die "apt-get install ${packages[*]} failed; apt's words are above. When it is mended, run this again"
     farm_find_rust "$need" || farm_die "${packages[*]} were installed, but do not run: ${packages[0]} --version"
     return 0
   fi

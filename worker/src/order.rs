@@ -1,5 +1,6 @@
 //! An offer as the engine is asked for it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use farm_dockerfile::Selection;
@@ -49,6 +50,12 @@ impl TryFrom<v1::Offered> for Order {
 }
 
 impl Order {
+    /// Where it is pushed to, for people.
+    pub(crate) fn registry_hosts(&self) -> String {
+        let hosts: BTreeSet<String> = self.repositories.iter().map(|to| to.host().to_string()).collect();
+        hosts.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
     /// What the engine is asked for, with the source at these roots.
     pub(crate) fn into_solve(self, roots: Roots) -> Solve {
         let export = (!self.repositories.is_empty()).then(|| Export {

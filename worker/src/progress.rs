@@ -5,20 +5,25 @@
 //! builds something else; at anything else silence means that it hangs. For what may be silent the worker vouches, by an
 //! event that says nothing, so that the coordinator can tell a worker that hangs as well.
 //!
+//! Of a push the engine tells only that it began and that it is over, however many bytes go out in between; and one that
+//! waits for a registry's answer waits for ever. So it may be silent for [`PUSH_LIMITS`] times as long as anything else.
+//!
 //! Invariant: what waits for the coordinator to take events is never taken for a silent engine.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use farm_proto::v1::attempt_event::Event;
-use farm_proto::v1::{AttemptEvent, StepUpdate};
+use farm_proto::v1::{AttemptEvent, StepUpdate, Transfer};
 use farm_types::{Cause, Failure, FailureCode};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Events between the engine and the one who listens.
 const QUEUE: usize = 16;
+/// How many limits a push may be silent for: a layer of many gigabytes takes its time on a slow line.
+const PUSH_LIMITS: u32 = 4;
 
 /// What was heard, shared between who listens and who judges.
 #[derive(Debug, Clone)]
@@ -30,7 +35,16 @@ struct Heard {
     /// An event is on its way to the coordinator and can't go on.
     blocked: bool,
     /// Steps under way that may be silent, by their digest.
-    silent: HashSet<String>,
+    silent: HashMap<String, Silence>,
+}
+
+/// What a step does that says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    /// The engine works: as long as it does.
+    Work,
+    /// It waits for a registry.
+    Push,
 }
 
 impl Pulse {
@@ -46,15 +60,17 @@ pub fn listen(
     onward: mpsc::Sender<AttemptEvent>,
 ) -> (mpsc::Sender<AttemptEvent>, Pulse, impl Future<Output = ()> + Send) {
     let (sender, mut events) = mpsc::channel::<AttemptEvent>(QUEUE);
-    let heard = Heard { at: Instant::now(), blocked: false, silent: HashSet::new() };
+    let heard = Heard { at: Instant::now(), blocked: false, silent: HashMap::new() };
     let pulse = Pulse(Arc::new(Mutex::new(heard)));
     let ours = pulse.clone();
     let passing = async move {
         while let Some(event) = events.recv().await {
             {
                 let mut heard = ours.lock();
-                if let Some(Event::Step(step)) = &event.event {
-                    heard.note(step);
+                match &event.event {
+                    Some(Event::Step(step)) => heard.note(step),
+                    Some(Event::Transfer(transfer)) => heard.note_part(transfer),
+                    _ => {}
                 }
                 heard.blocked = true;
             }
@@ -74,18 +90,35 @@ impl Heard {
         let command = step.instruction.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("RUN "));
         // Packing layers tells of its begin and of its end only.
         if under_way && (command || step.name.starts_with("exporting ")) {
-            self.silent.insert(step.digest.clone());
+            self.silent.entry(step.digest.clone()).or_insert(Silence::Work);
         } else {
             self.silent.remove(&step.digest);
         }
     }
+
+    /// A part of a step: what began last is what it does (`pushing layers`, `pushing manifest for …`).
+    fn note_part(&mut self, part: &Transfer) {
+        if let Some(silence) = self.silent.get_mut(&part.step_digest).filter(|_| !part.done) {
+            *silence = if part.name.starts_with("pushing ") { Silence::Push } else { Silence::Work };
+        }
+    }
+
+    /// Why nothing need be heard; of several reasons the one that lasts longest.
+    fn may_be_silent(&self) -> Option<Silence> {
+        if self.blocked || self.silent.values().any(|silence| *silence == Silence::Work) {
+            return Some(Silence::Work);
+        }
+        self.silent.values().next().copied()
+    }
 }
 
 /// Ready when nothing was heard for `limit` and the engine isn't merely busy with what may be silent; then with the
-/// failure. `asks` finds out whether the engine builds at all; given true it has to build something.
+/// failure. `registries` are those that are pushed to, for people. `asks` finds out whether the engine builds at all; given
+/// true it has to build something.
 pub async fn stalled<A>(
     pulse: Pulse,
     limit: Duration,
+    registries: &str,
     vouch: mpsc::Sender<AttemptEvent>,
     asks: impl Fn(bool) -> A,
 ) -> Failure
@@ -98,17 +131,18 @@ where
         sleep_until(if over > now { over.min(now + limit / 3) } else { now + limit / 3 }).await;
         let (quiet, may_be_silent) = {
             let heard = pulse.lock();
-            (heard.at.elapsed(), heard.blocked || !heard.silent.is_empty())
+            (heard.at.elapsed(), heard.may_be_silent())
         };
         let is_over = quiet >= limit;
         if quiet < limit / 3 {
             continue;
         }
-        if !may_be_silent {
-            if is_over {
-                return failure(limit, "no command runs that could be silent");
-            }
-            continue;
+        match may_be_silent {
+            Some(Silence::Work) => {}
+            Some(Silence::Push) if quiet < limit.saturating_mul(PUSH_LIMITS) => {}
+            Some(Silence::Push) => return unanswered(quiet, registries),
+            None if is_over => return failure(limit, "no command runs that could be silent"),
+            None => continue,
         }
         let answer = timeout(limit, asks(is_over)).await;
         match answer.unwrap_or_else(|_| Err("it did not build anything else meanwhile".to_owned())) {
@@ -142,6 +176,17 @@ fn vouched(to: &mpsc::Sender<AttemptEvent>) {
 fn failure(limit: Duration, why: &str) -> Failure {
     let text = format!("the engine told nothing of the build for {} s, and {why}", limit.as_secs());
     Failure::new(Cause::Infrastructure, FailureCode::NoProgress, text)
+}
+
+/// The registry's failure, not the engine's: it is tried again, and held against no worker.
+fn unanswered(quiet: Duration, registries: &str) -> Failure {
+    let text = format!(
+        "nothing was heard for {} s of the push to {registries}: the registry took it and does not answer; look at the \
+         registry, and at what is between it and the engine. A push that takes longer needs a higher \
+         limits.progress_deadline_seconds of the coordinator (it may be silent for {PUSH_LIMITS} times that)",
+        quiet.as_secs()
+    );
+    Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, text)
 }
 
 #[cfg(test)]

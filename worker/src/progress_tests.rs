@@ -38,7 +38,7 @@ async fn silence(
         for event in events {
             sender.send(event.clone()).await.unwrap();
         }
-        timeout(quiet, stalled(pulse, LIMIT, onward, asks)).await.ok()
+        timeout(quiet, stalled(pulse, LIMIT, "localhost:5002", onward, asks)).await.ok()
     };
     tokio::pin!(passing);
     let failure = tokio::select! {
@@ -68,6 +68,36 @@ async fn a_silent_command_goes_on_as_long_as_the_engine_builds_something_else() 
     assert!(silence(&packing, LIMIT * 2, Ok(())).await.0.is_none());
 }
 
+fn part(digest: &str, name: &str, done: bool) -> AttemptEvent {
+    let part = Transfer { step_digest: digest.into(), name: name.into(), done, ..Transfer::default() };
+    AttemptEvent { at_ms: 1, event: Some(Event::Transfer(part)) }
+}
+
+#[tokio::test]
+async fn a_push_is_vouched_for_only_so_long_and_then_the_registry_is_named() {
+    let pushing = [
+        step("x", "exporting to image", "", 0),
+        part("x", "exporting layers", true),
+        part("x", "pushing layers", false),
+    ];
+    let begin = Instant::now();
+    let (failure, asked, vouched) = silence(&pushing, LIMIT * 100, Ok(())).await;
+    let failure = failure.unwrap();
+    assert_eq!((failure.code.as_str(), failure.cause), ("registry_unavailable", Cause::Infrastructure));
+    assert!(failure.message.contains("the push to localhost:5002"), "{failure}");
+    assert!(failure.message.contains("limits.progress_deadline_seconds"), "{failure}");
+    // A big layer is told of no more than that.
+    assert!(begin.elapsed() >= LIMIT * PUSH_LIMITS && vouched > 1 && vouched == asked.len(), "{vouched}");
+    // Another output that is still packed, or a command, may go on for longer.
+    let mut packs = pushing.to_vec();
+    packs.push(step("y", "exporting to client tarball", "", 0));
+    assert!(silence(&packs, LIMIT * (PUSH_LIMITS + 2), Ok(())).await.0.is_none());
+    // So may what follows a push.
+    let mut unpacks = pushing.to_vec();
+    unpacks.extend([part("x", "pushing layers", true), part("x", "unpacking to x", false)]);
+    assert!(silence(&unpacks, LIMIT * (PUSH_LIMITS + 2), Ok(())).await.0.is_none());
+}
+
 #[tokio::test]
 async fn silence_at_anything_else_means_that_it_hangs() {
     let ended = [
@@ -92,7 +122,7 @@ async fn what_waits_for_the_coordinator_is_not_silent() {
     for _ in 0..3 {
         sender.send(step("b", "x", "", 0)).await.unwrap();
     }
-    let judged = timeout(LIMIT * 3, stalled(pulse, LIMIT, onward, |_| std::future::ready(Ok(())))).await;
+    let judged = timeout(LIMIT * 3, stalled(pulse, LIMIT, "", onward, |_| std::future::ready(Ok(())))).await;
     assert!(judged.is_err(), "{judged:?}");
     drop(sender);
     while taken.recv().await.is_some_and(|event| event.event.is_some()) {}

@@ -130,6 +130,7 @@ impl Runner {
         let (outputs, sending) = outputs::send(&self.client, lease, &order.spec.exports, order.output_bytes);
         let mut sending = Box::pin(sending);
         let (told, pulse, passing) = progress::listen(events.clone());
+        let registries = order.registry_hosts();
         let solving = async {
             let solve = Solve { outputs, ..order.into_solve(roots) };
             let solve = ready.engine.solve(solve, told, stop.clone());
@@ -140,8 +141,8 @@ impl Runner {
             true => trial(&ready).await.map_err(|failed| failed.message),
             false => ready.engine.health().await.map_err(|error| error.to_string()),
         };
-        let (mut solving, mut stalled) =
-            (Box::pin(solving), Box::pin(progress::stalled(pulse, limit, events.clone(), asks)));
+        let stalled = progress::stalled(pulse, limit, &registries, events.clone(), asks);
+        let (mut solving, mut stalled) = (Box::pin(solving), Box::pin(stalled));
         // The solve is dropped when another branch wins, and that ends it in the engine.
         let (solved, sent) = tokio::select! {
             solved = &mut solving => (solved, None),

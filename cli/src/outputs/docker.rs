@@ -6,6 +6,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +20,9 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::error::{Error, Result};
@@ -29,6 +32,8 @@ use crate::output::text::harmless;
 const USUAL_SOCKET: &str = "/var/run/docker.sock";
 /// How long an engine may take to say what it is.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long it may neither take a piece of an image nor answer; unpacking a large one takes minutes, in which it says nothing.
+const IDLE: Duration = Duration::from_secs(600);
 /// The longest answer that is read, bytes.
 const LONGEST: usize = 4 << 20;
 
@@ -207,7 +212,7 @@ impl DockerEngine {
         let engine = Self { place, shown: shown.clone(), keeps_indexes: false, platform: None };
         let asking = async {
             let request = Request::get("/info").header("host", "docker").body(Empty::<Bytes>::new());
-            let answer = engine.call(request.map_err(|error| error.to_string())?).await?;
+            let (answer, _connection) = engine.call(request.map_err(|error| error.to_string())?).await?;
             let status = answer.status();
             let body = answer.into_body().collect().await.map_err(|error| in_short(&error))?.to_bytes();
             match status {
@@ -230,8 +235,35 @@ impl DockerEngine {
     /// breaks off.
     ///
     /// # Errors
-    /// What the engine, or the way to it, says.
+    /// What the engine, or the way to it, says; or that it has neither taken nor said anything for ten minutes.
     pub async fn load(&self, pieces: mpsc::Receiver<io::Result<Bytes>>) -> Result<Vec<String>> {
+        self.load_within(IDLE, pieces).await
+    }
+
+    async fn load_within(
+        &self,
+        idle: Duration,
+        pieces: mpsc::Receiver<io::Result<Bytes>>,
+    ) -> Result<Vec<String>> {
+        let turn = watch::Sender::new(Turn::Engine(Instant::now()));
+        let over = is_over(turn.subscribe(), idle);
+        tokio::select! {
+            loaded = self.send_image(turn, pieces) => loaded,
+            () = over => Err(Error::Usage(format!(
+                "the Docker engine at {} does not load it: it has neither taken nor said anything for {} minutes. Look at it \
+                 (docker info, its log), and give the command again when it answers: what the farm has built comes from its \
+                 cache. Or write -o type=docker,dest=image.tar",
+                harmless(&self.shown),
+                idle.as_secs() / 60
+            ))),
+        }
+    }
+
+    async fn send_image(
+        &self,
+        turn: watch::Sender<Turn>,
+        pieces: mpsc::Receiver<io::Result<Bytes>>,
+    ) -> Result<Vec<String>> {
         let failed = |why: &str| {
             Error::Usage(format!(
                 "the Docker engine at {} does not load it: {}",
@@ -239,18 +271,30 @@ impl DockerEngine {
                 harmless(why)
             ))
         };
-        let body = StreamBody::new(ReceiverStream::new(pieces).map(|piece| piece.map(Frame::data)));
+        let mut pieces = ReceiverStream::new(pieces);
+        let turns = turn.clone();
+        // It is asked for a piece when the engine takes one.
+        let pieces = futures::stream::poll_fn(move |cx| {
+            let piece = pieces.poll_next_unpin(cx);
+            turns.send_replace(match piece {
+                Poll::Pending => Turn::Ours,
+                Poll::Ready(_) => Turn::Engine(Instant::now()),
+            });
+            piece
+        });
+        let body = StreamBody::new(pieces.map(|piece| piece.map(Frame::data)));
         let request = Request::post("/images/load?quiet=1")
             .header("host", "docker")
             .header("content-type", "application/x-tar")
             .body(body)
             .map_err(|error| failed(&error.to_string()))?;
-        let answer = self.call(request).await.map_err(|why| failed(&why))?;
+        let (answer, _connection) = self.call(request).await.map_err(|why| failed(&why))?;
         let status = answer.status();
         let mut text = Vec::new();
         let mut body = answer.into_body();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| failed(&in_short(&error)))?;
+            turn.send_replace(Turn::Engine(Instant::now()));
             if let Some(data) = frame.data_ref()
                 && text.len() + data.len() <= LONGEST
             {
@@ -260,7 +304,7 @@ impl DockerEngine {
         loaded(status, &String::from_utf8_lossy(&text)).map_err(|why| failed(&why))
     }
 
-    async fn call<B>(&self, request: Request<B>) -> Result<Response<Incoming>, String>
+    async fn call<B>(&self, request: Request<B>) -> Result<(Response<Incoming>, Connection), String>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
     {
@@ -277,15 +321,49 @@ impl DockerEngine {
     }
 }
 
-async fn exchange<T, B>(stream: T, request: Request<B>) -> Result<Response<Incoming>, String>
+/// Whose turn it is while an image is sent.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// There is no piece yet.
+    Ours,
+    /// It has to take a piece, or to answer, since then.
+    Engine(Instant),
+}
+
+/// Ready when it was the engine's turn for so long.
+async fn is_over(mut turn: watch::Receiver<Turn>, idle: Duration) {
+    loop {
+        let now = *turn.borrow_and_update();
+        let over = async {
+            match now {
+                Turn::Ours => std::future::pending().await,
+                Turn::Engine(since) => sleep_until(since + idle).await,
+            }
+        };
+        tokio::select! {
+            () = over => return,
+            changed = turn.changed() => if changed.is_err() {
+                // All is said.
+                return std::future::pending().await;
+            },
+        }
+    }
+}
+
+/// What moves the bytes of one exchange; dropped, it lets go of the request's body and of the socket.
+type Connection = JoinSet<()>;
+
+async fn exchange<T, B>(stream: T, request: Request<B>) -> Result<(Response<Incoming>, Connection), String>
 where
     T: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| in_short(&error))?;
     // It ends with the answer, and says there what is wrong.
-    tokio::spawn(async move { drop(connection.await) });
-    sender.send_request(request).await.map_err(|error| in_short(&error))
+    let mut moving = JoinSet::new();
+    moving.spawn(async move { drop(connection.await) });
+    let answer = sender.send_request(request).await.map_err(|error| in_short(&error))?;
+    Ok((answer, moving))
 }
 
 /// What the engine says: lines of JSON, also for an error that it met on the way.

@@ -120,6 +120,52 @@ async fn an_archive_is_sent_as_it_comes() {
     assert!(said.is_err() && !seen.ends_with(b"0\r\n\r\n"));
 }
 
+/// What engines that hang do: take the connection and nothing of it, or the whole image, and never answer.
+#[tokio::test]
+async fn an_engine_that_never_answers_is_given_up_and_nobody_writes_on() {
+    const SHORT: Duration = Duration::from_millis(200);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let engine = DockerEngine {
+        place: Place::Unix(socket.clone()),
+        shown: format!("unix://{}", socket.display()),
+        keeps_indexes: true,
+        platform: None,
+    };
+    for takes_all in [false, true] {
+        let (writer, pieces) = BodyWriter::new();
+        let writing =
+            tokio::task::spawn_blocking(move || (0..64).try_for_each(|_| (&writer).write_all(&[7; 1 << 16])));
+        let hanging = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if takes_all {
+                // The rest of it is read below the limit, piece by piece.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let error = tokio::select! {
+            loaded = engine.load_within(SHORT, pieces) => loaded.unwrap_err().to_string(),
+            () = hanging => unreachable!(),
+        };
+        assert!(error.contains(&engine.shown) && error.contains("neither taken nor said"), "{error}");
+        assert!(error.contains("type=docker,dest=image.tar"), "{error}");
+        // Who makes the image does not wait for one who takes nothing.
+        assert!(writing.await.unwrap().is_err() || takes_all);
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_is_long_in_coming_is_not_held_against_the_engine() {
+    const SHORT: Duration = Duration::from_millis(100);
+    let turn = watch::Sender::new(Turn::Ours);
+    let over = is_over(turn.subscribe(), SHORT);
+    assert!(tokio::time::timeout(SHORT * 5, over).await.is_err());
+    turn.send_replace(Turn::Engine(Instant::now()));
+    is_over(turn.subscribe(), SHORT).await;
+}
+
 async fn serve_again(listener: &UnixListener) -> Vec<u8> {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut seen = Vec::new();

@@ -14,6 +14,7 @@ use farm_types::digest::Hasher;
 use farm_types::{Backoff, Digest};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::connect::{Client, WAITS};
@@ -53,7 +54,7 @@ impl Source {
         let (source, platform, output) = (self.clone(), platform.to_owned(), output.clone());
         self.runtime.spawn(async move {
             let mut stop = source.stop.clone();
-            let fetching = source.fetch(&platform, &output, &sender);
+            let fetching = source.fetch(GIVE_UP, &platform, &output, &sender);
             let ended = tokio::select! {
                 ended = fetching => ended,
                 // Whoever would say so is gone: then nobody does.
@@ -70,12 +71,14 @@ impl Source {
 
     async fn fetch(
         &self,
+        give_up: Duration,
         platform: &str,
         output: &Output,
         to: &mpsc::Sender<Result<Bytes, Error>>,
     ) -> Result<(), Error> {
         let mut progress = Progress { offset: 0, hasher: Hasher::new() };
-        let (mut away, mut backoff) = (Duration::ZERO, Backoff::new(WAITS));
+        // Since the first call that failed after the last bytes: calls that fail take their time, too.
+        let (mut away_since, mut backoff) = (None::<Instant>, Backoff::new(WAITS));
         loop {
             let before = progress.offset;
             let why = match self.stream(platform, output, &mut progress, to).await {
@@ -87,19 +90,17 @@ impl Source {
                 Err(status) => return Err(self.client.error(&status)),
             };
             if progress.offset > before {
-                away = Duration::ZERO;
+                away_since = None;
                 backoff.reset();
             }
-            if away >= GIVE_UP {
+            if away_since.get_or_insert_with(Instant::now).elapsed() >= give_up {
                 return Err(Error::Farm(format!(
                     "the farm at {} has been away for 10 minutes ({why}) while its result was being received; submit the \
                      build again when it is back",
                     self.client.url()
                 )));
             }
-            let wait = backoff.next_wait();
-            tokio::time::sleep(wait).await;
-            away += wait;
+            tokio::time::sleep(backoff.next_wait()).await;
         }
         let digest = std::mem::take(&mut progress.hasher).finish();
         if output.digest.parse::<Digest>().ok() != Some(digest) {
@@ -162,5 +163,59 @@ impl Read for Incoming {
         let length = self.rest.len().min(buffer.len());
         self.rest.copy_to_slice(&mut buffer[..length]);
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farm_proto::v1::output_service_server::{OutputService, OutputServiceServer};
+    use farm_proto::v1::{FetchOutputResponse, ReleaseOutputsRequest, ReleaseOutputsResponse};
+    use tonic::{Request, Response};
+
+    use super::*;
+
+    /// A FAKE farm that takes its time to say that it can't answer.
+    struct Away(Arc<AtomicU64>);
+
+    #[tonic::async_trait]
+    impl OutputService for Away {
+        type FetchOutputStream = tokio_stream::Empty<Result<FetchOutputResponse, Status>>;
+
+        async fn fetch_output(
+            &self,
+            _: Request<FetchOutputRequest>,
+        ) -> Result<Response<Self::FetchOutputStream>, Status> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            Err(Status::unavailable("away"))
+        }
+
+        async fn release_outputs(
+            &self,
+            _: Request<ReleaseOutputsRequest>,
+        ) -> Result<Response<ReleaseOutputsResponse>, Status> {
+            Err(Status::unimplemented("fake"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_farm_that_is_away_is_given_up_after_the_time_that_passed() {
+        let calls = Arc::new(AtomicU64::new(0));
+        let service = OutputServiceServer::new(Away(Arc::clone(&calls)));
+        let router = tonic::transport::Server::builder().add_service(service);
+        let source = Source {
+            client: crate::testing::client(router).await,
+            build: "7f3k2m".into(),
+            received: Arc::default(),
+            stop: watch::channel(false).1,
+            runtime: Handle::current(),
+        };
+        let (to, _pieces) = mpsc::channel(1);
+        let output = Output { bytes: 7, ..Output::default() };
+        let fetching = source.fetch(Duration::from_millis(700), "linux/amd64", &output, &to);
+        let error = fetching.await.unwrap_err();
+        assert!(error.to_string().contains("has been away for 10 minutes"), "{error}");
+        // The time that calls take counts, not only that of the pauses.
+        assert!(calls.load(Ordering::SeqCst) <= 2, "{calls:?}");
     }
 }

@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(moment("0s", now_ms), Ok(now_ms));
         assert_eq!(moment("1970-01-01T00:00:02.500Z", now_ms), Ok(2_500));
         assert_eq!(moment("1970-01-01T02:00:00+02:00", now_ms), Ok(0));
-        for text in ["", "10 minutes", "yesterday", "2026-01-31", "12:00"] {
+        for text in ["", "10 laps", "yesterday", "2026-01-31", "12:00"] {
             let error = moment(text, now_ms).unwrap_err().to_string();
             assert!(error.contains("--from") && error.contains("10m"), "{error}");
         }

@@ -186,7 +186,8 @@ codes! {
     }
     RegistryUnavailable = "registry_unavailable", Registries {
         Infrastructure: "refused connection, timeout, 429, 5xx, the registry's own words `UNKNOWN` and \
-            `UNAVAILABLE`, no such host",
+            `UNAVAILABLE`, no such host; nothing was heard of a push for four times \
+            `progress_deadline_seconds` (1 h)",
             "look at registry and network; when publishing it is tried until the publish deadline";
     }
     WorkerLost = "worker_lost", Machines {

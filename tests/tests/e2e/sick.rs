@@ -1,6 +1,7 @@
 //! Engines that hang, and disks that are full: what a worker does about it, and what the farm does about the worker.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -84,6 +85,42 @@ fn a_silent_command_goes_on_and_an_engine_that_hangs_behind_its_answers_is_given
     says(&cli.output(), &["attempt 1 failed on w-hung", "running again on w-sound, native (attempt 2)"]);
     let code = "SELECT failure ->> 'code' FROM attempts WHERE number = 1";
     assert_eq!(database::psql(farm.database_url(), code), "no_progress");
+}
+
+/// A registry that takes whatever it is sent, and never answers.
+fn silent_registry() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || std::io::copy(&mut stream.unwrap(), &mut std::io::sink()));
+        }
+    });
+    address
+}
+
+#[test]
+fn a_registry_that_takes_a_push_and_never_answers_is_given_up_and_named() {
+    let config = "[limits]\nprogress_deadline_seconds = 3\n";
+    let farm = Farm::builder().config(config).worker(spec("w1")).start();
+    let registry = silent_registry();
+    let tag = format!("{registry}/silent:1");
+    let context = small();
+    let mut cli =
+        farm.cli_spawn("push", &["submit", context.text(), "--platform", "linux/amd64", "-t", &tag]);
+    let failure =
+        "SELECT failure ->> 'code' || ': ' || (failure ->> 'message') FROM attempts WHERE number = 1";
+    let told = until("the push is given up", LONG, || {
+        Some(database::psql(farm.database_url(), failure)).filter(|told| !told.is_empty())
+    });
+    says(&told, &["registry_unavailable: ", &format!("the push to {registry}"), "progress_deadline_seconds"]);
+    let again = "SELECT 1 FROM attempts WHERE number = 2";
+    until("another try", LONG, || (database::psql(farm.database_url(), again) == "1").then_some(()));
+    says(&cli.output(), &["attempt 1 failed on w1", &format!("the push to {registry}")]);
+    // The machine builds: nothing is held against it.
+    let found = "SELECT self_check FROM attempts WHERE number = 1";
+    assert_eq!(database::psql(farm.database_url(), found), "");
+    cli.kill9();
 }
 
 #[test]

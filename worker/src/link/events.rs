@@ -2,7 +2,8 @@
 //!
 //! Events become numbered chunks. A chunk is dropped when it was acknowledged; after an outage all that was
 //! not is sent again, under the same numbers, so that nothing is lost and nothing stands twice. What waits
-//! is bounded: beyond [`MOST_UNACKED`] no further event is taken, and the solve waits.
+//! is bounded: beyond [`MOST_UNACKED`] no further event is taken, and the solve waits. A stream on which a chunk
+//! stays unanswered ([`ANSWER_WITHIN`]) is lost, too.
 //!
 //! Invariant: chunk N+1 is never sent before chunk N on the same stream.
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farm_proto::v1::{AttemptEvent, SendEventsRequest, SendEventsResponse};
-use farm_types::Backoff;
+use farm_types::{Backoff, Waits};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -21,7 +22,7 @@ use tracing::Instrument as _;
 
 use super::chunks::Chunker;
 use super::limit::LogLimit;
-use super::line::{Incoming, Line, at, next_answer, room};
+use super::line::{ANSWER_WITHIN, Incoming, Line, Silence, at, next_answer, room};
 use super::{Client, Refusal, WAITS};
 use crate::attempts::Lease;
 
@@ -63,14 +64,14 @@ impl Events {
         limit: LogLimit,
         superseded: impl FnOnce() + Send + 'static,
     ) -> Self {
-        Self::open_within(client, lease, limit, MOST_UNACKED, superseded)
+        Self::open_within(client, lease, limit, (MOST_UNACKED, ANSWER_WITHIN), superseded)
     }
 
     fn open_within(
         client: Client,
         lease: Lease,
         limit: LogLimit,
-        most_unacked: usize,
+        (most_unacked, answer_within): (usize, Waits),
         superseded: impl FnOnce() + Send + 'static,
     ) -> Self {
         let (sender, events) = mpsc::channel(QUEUE);
@@ -88,6 +89,7 @@ impl Events {
             next_seq: 1,
             sent_seq: 0,
             line: None,
+            silence: Silence::new(answer_within),
             backoff: Backoff::new(WAITS),
             dial_at: None,
             refused_since: None,
@@ -141,6 +143,7 @@ struct Pump {
     /// The highest number that was sent on this line.
     sent_seq: u64,
     line: Option<Line<SendEventsRequest, SendEventsResponse>>,
+    silence: Silence,
     backoff: Backoff,
     dial_at: Option<Instant>,
     /// Since when the coordinator has answered with nothing but refusals.
@@ -154,6 +157,8 @@ enum Woken {
     Room,
     Answer(Result<Option<SendEventsResponse>, Status>),
     Dial,
+    /// No answer came for too long.
+    Silence,
 }
 
 impl Pump {
@@ -183,6 +188,10 @@ impl Pump {
                 Woken::Flush => self.flush(),
                 Woken::Room => self.send(),
                 Woken::Dial => self.dial_at = None,
+                Woken::Silence => {
+                    tracing::warn!("the coordinator does not answer events; sending them anew");
+                    self.lost();
+                }
                 Woken::Answer(Ok(Some(answer))) => self.acknowledge(answer.acked_seq),
                 Woken::Answer(Ok(None)) => self.lost(),
                 Woken::Answer(Err(status)) => match Refusal::of(&status) {
@@ -216,6 +225,7 @@ impl Pump {
         tokio::select! {
             answer = next_answer(incoming) => Woken::Answer(answer),
             () = at(self.dial_at) => Woken::Dial,
+            () = at(self.silence.over_at()) => Woken::Silence,
             () = room(outgoing), if unsent => Woken::Room,
             event = self.events.recv(), if wants_event => Woken::Event(event),
             () = at(self.flush_at) => Woken::Flush,
@@ -233,6 +243,7 @@ impl Pump {
 
     fn lost(&mut self) {
         self.line = None;
+        self.silence.lost();
         self.dial_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
     }
 
@@ -263,6 +274,7 @@ impl Pump {
         // When it is full after all, there is another chance; when it is closed, the answer says why.
         if line.outgoing.try_send(request).is_ok() {
             self.sent_seq = seq;
+            self.silence.sent();
         }
     }
 
@@ -276,6 +288,7 @@ impl Pump {
         }
         // It may know more than this line was sent: an earlier acknowledgement got lost.
         self.sent_seq = self.sent_seq.max(acked.min(self.next_seq - 1));
+        self.silence.answered(self.unacked.front().is_some_and(|(seq, _)| *seq <= self.sent_seq));
     }
 }
 

@@ -88,11 +88,27 @@ async fn a_coordinator_that_restarts_gets_the_rest() {
 }
 
 #[tokio::test]
+async fn what_is_taken_and_never_answered_goes_out_again_on_a_new_stream() {
+    let fake = Fake::start().await;
+    fake.with(|script| script.hold_acks = true);
+    let bounds = (MOST_UNACKED, Waits::new(Duration::from_millis(100), Duration::from_secs(10)));
+    let events = Events::open_within(fake.client(), lease(), LogLimit::default(), bounds, || {});
+    events.sender().send(numbered(0)).await.unwrap();
+    // Connection and coordinator live: nothing but the silence says that the stream is lost.
+    until("it came three times", || fake.with(|script| script.came.len() >= 3)).await;
+    fake.with(|script| script.hold_acks = false);
+    assert_eq!(patient(events).await, Ending::Stored);
+    assert_eq!(stored(&fake), [0]);
+    assert!(fake.with(|script| script.came.iter().all(|seq| *seq == 1)));
+}
+
+#[tokio::test]
 async fn too_much_unacknowledged_makes_the_sender_wait() {
     const BOUND: usize = 1 << 20;
     let fake = Fake::start().await;
     fake.with(|script| script.hold_acks = true);
-    let events = Events::open_within(fake.client(), lease(), LogLimit::default(), BOUND, || {});
+    let bounds = (BOUND, ANSWER_WITHIN);
+    let events = Events::open_within(fake.client(), lease(), LogLimit::default(), bounds, || {});
     let sender = events.sender();
     let mut sent = 0;
     // Without a bound this would go on for ever.

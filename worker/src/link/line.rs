@@ -2,10 +2,56 @@
 //!
 //! All of it is safe to cancel: each wait is an arm of a `select!`.
 
+use std::time::Duration;
+
+use farm_types::{Backoff, Waits};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Response, Status, Streaming};
+
+/// How long a piece that went out may stay unanswered before the stream counts as lost. Longer each time in a row, for a line
+/// that takes minutes for a piece.
+pub(super) const ANSWER_WITHIN: Waits = Waits::new(Duration::from_secs(60), Duration::from_secs(600));
+
+/// How long nothing was answered while something should have been. Keep-alive notices a peer that is dead; this one a peer
+/// that lives and has forgotten the stream.
+#[derive(Debug)]
+pub(super) struct Silence {
+    patience: Backoff,
+    over_at: Option<Instant>,
+}
+
+impl Silence {
+    pub(super) fn new(waits: Waits) -> Self {
+        Self { patience: Backoff::new(waits), over_at: None }
+    }
+
+    /// When the stream counts as lost; never while no answer is due.
+    pub(super) fn over_at(&self) -> Option<Instant> {
+        self.over_at
+    }
+
+    /// Something went out.
+    pub(super) fn sent(&mut self) {
+        let patience = &mut self.patience;
+        self.over_at.get_or_insert_with(|| Instant::now() + patience.next_wait());
+    }
+
+    /// Something was answered; more of what went out is to be answered.
+    pub(super) fn answered(&mut self, more: bool) {
+        self.patience.reset();
+        self.over_at = None;
+        if more {
+            self.sent();
+        }
+    }
+
+    /// The stream is lost, for this or another reason.
+    pub(super) fn lost(&mut self) {
+        self.over_at = None;
+    }
+}
 
 /// One stream to the coordinator.
 pub(super) struct Line<R, A> {

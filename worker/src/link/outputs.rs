@@ -1,7 +1,7 @@
 //! Outputs of an attempt on their way to the coordinator: bytes from the engine, cut into numbered pieces.
 //!
 //! A piece is dropped when it was acknowledged; after an outage all that was not is sent again under the same numbers, to
-//! whichever coordinator there is. Nothing is kept on disk: while [`MOST_UNACKED`] bytes wait, no more are taken, and the
+//! whichever coordinator there is; a stream on which a piece stays unanswered ([`ANSWER_WITHIN`]) is lost, too. Nothing is kept on disk: while [`MOST_UNACKED`] bytes wait, no more are taken, and the
 //! engine waits.
 //!
 //! Invariant: piece N+1 is never sent before piece N on the same stream, and the last one bears the digest of all.
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::line::{Incoming, Line, at, next_answer, room};
+use super::line::{ANSWER_WITHIN, Incoming, Line, Silence, at, next_answer, room};
 use super::{Client, Refusal, WAITS};
 use crate::attempts::Lease;
 use crate::buildkit::{Output, OutputPart};
@@ -93,6 +93,7 @@ struct Sender {
     /// The highest number that was sent on this line.
     sent_seq: u64,
     line: Option<Line<SendOutputRequest, SendOutputResponse>>,
+    silence: Silence,
     backoff: Backoff,
     dial_at: Option<Instant>,
     /// Since when the coordinator has answered with nothing but refusals.
@@ -107,6 +108,8 @@ enum Woken {
     Room,
     Answer(Result<Option<SendOutputResponse>, Status>),
     Dial,
+    /// No answer came for too long.
+    Silence,
 }
 
 impl Sender {
@@ -126,6 +129,7 @@ impl Sender {
             next_seq: 1,
             sent_seq: 0,
             line: None,
+            silence: Silence::new(ANSWER_WITHIN),
             backoff: Backoff::new(WAITS),
             dial_at: None,
             refused_since: None,
@@ -152,6 +156,10 @@ impl Sender {
                 Woken::Part(None) => return Err(OutputError::BrokenOff),
                 Woken::Room => self.send(),
                 Woken::Dial => self.dial_at = None,
+                Woken::Silence => {
+                    tracing::warn!("the coordinator does not answer an output; sending it anew");
+                    self.lost();
+                }
                 Woken::Answer(Ok(Some(answer))) => self.acknowledge(answer.acked_seq),
                 Woken::Answer(Ok(None)) => self.lost(),
                 Woken::Answer(Err(status)) => self.refused(&status)?,
@@ -201,6 +209,7 @@ impl Sender {
         tokio::select! {
             answer = next_answer(incoming) => Woken::Answer(answer),
             () = at(self.dial_at) => Woken::Dial,
+            () = at(self.silence.over_at()) => Woken::Silence,
             () = room(outgoing), if unsent => Woken::Room,
             part = self.parts.recv(), if wants_part => Woken::Part(part),
         }
@@ -244,6 +253,7 @@ impl Sender {
 
     fn lost(&mut self) {
         self.line = None;
+        self.silence.lost();
         self.dial_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
     }
 
@@ -268,6 +278,7 @@ impl Sender {
         // When it is full after all, there is another chance; when it is closed, the answer says why.
         if line.outgoing.try_send(request).is_ok() {
             self.sent_seq = seq;
+            self.silence.sent();
         }
     }
 
@@ -282,6 +293,7 @@ impl Sender {
         }
         // It may know more than this line was sent: an earlier acknowledgement got lost.
         self.sent_seq = self.sent_seq.max(acked.min(self.next_seq - 1));
+        self.silence.answered(self.unacked.front().is_some_and(|piece| piece.seq <= self.sent_seq));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Outputs against a FAKE coordinator: nothing lost, nothing doubled, the whole digest at the end.
 
-use farm_types::{Digest, FailureCode, Form};
+use farm_types::{Digest, FailureCode, Form, Waits};
 
 use super::*;
 use crate::testing::{Fake, lease, until};
@@ -60,6 +60,24 @@ async fn a_lost_link_loses_and_doubles_nothing() {
     sent.unwrap();
     assert!(stored(&fake, 0).0 == whole);
     assert_eq!(fake.with(|script| script.pieces_came.iter().filter(|seq| **seq == 1).count()), 3);
+}
+
+#[tokio::test]
+async fn what_is_taken_and_never_answered_goes_out_again_on_a_new_stream() {
+    let fake = Fake::start().await;
+    fake.with(|script| script.hold_acks = true);
+    let (sink, parts) = mpsc::channel(QUEUE);
+    let mut sender = Sender::new(fake.client(), lease(), 0, u64::MAX, parts);
+    sender.silence = Silence::new(Waits::new(Duration::from_millis(200), Duration::from_secs(10)));
+    let sending = tokio::spawn(sender.run());
+    let whole = content(10 << 20);
+    let feeding = tokio::spawn(feed(Output { export: export(), sink }, whole.clone(), true));
+    let firsts = || fake.with(|script| script.pieces_came.iter().filter(|seq| **seq == 1).count());
+    until("the first piece came three times", || firsts() >= 3).await;
+    fake.with(|script| script.hold_acks = false);
+    sending.await.unwrap().unwrap();
+    feeding.await.unwrap();
+    assert!(stored(&fake, 0).0 == whole);
 }
 
 #[tokio::test]

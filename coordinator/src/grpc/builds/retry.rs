@@ -1,12 +1,23 @@
 //! Which builds can be retried, and which of their results are still there to be taken over.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::Duration;
+
 use farm_store::builds::record::{BuildRecord, JobRecord};
-use farm_types::Platform;
 use farm_types::spec::Purpose;
 use farm_types::state::{BuildState, JobState};
+use farm_types::{Digest, Platform, Repository};
+use futures::{StreamExt as _, stream};
+use tokio::time::timeout;
 use tonic::Status;
 
 use crate::registry::Registries;
+
+/// How long registries may take to say whether results are still there; somebody waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// So many are asked at once.
+const AT_ONCE: usize = 8;
 
 /// Refuses what there is no sense in retrying.
 ///
@@ -35,25 +46,76 @@ pub(super) fn check(record: &BuildRecord, failed_only: bool) -> Result<(), Statu
     Err(Status::failed_precondition(cure))
 }
 
-/// The platforms whose results are not where they were pushed any more. What a registry doesn't say now is left
+/// The platforms whose results are not where they were pushed any more. What registries don't say within [`PATIENCE`] is left
 /// to the publish pass, which looks at everything once more before any tag moves.
 pub(super) async fn gone(registries: &Registries, record: &BuildRecord) -> Vec<Platform> {
-    let mut gone = Vec::new();
-    for job in record.jobs.iter().filter(|job| job.state == JobState::Succeeded) {
-        if is_gone(registries, record, job).await {
-            tracing::info!(build = %record.short_id, platform = %job.platform, "its result is gone; built again");
-            gone.push(job.platform.clone());
-        }
+    let of_job = |job: &JobRecord| {
+        let digest = job.result.as_ref()?.digest?;
+        Some(record.spec.repositories().into_iter().map(move |repository| (repository, digest)))
+    };
+    let questions = record.jobs.iter().filter(|job| job.state == JobState::Succeeded).flat_map(|job| {
+        let places = of_job(job).into_iter().flatten();
+        places.map(move |(repository, digest)| (job.platform.clone(), repository, digest))
+    });
+    let gone = missing(PATIENCE, questions.collect(), async |repository, digest| {
+        matches!(registries.head(&repository, &digest.to_string()).await, Ok(None))
+    });
+    let gone = gone.await;
+    for platform in &gone {
+        tracing::info!(build = %record.short_id, %platform, "its result is gone; built again");
     }
     gone
 }
 
-async fn is_gone(registries: &Registries, record: &BuildRecord, job: &JobRecord) -> bool {
-    let Some(digest) = job.result.as_ref().and_then(|result| result.digest) else { return false };
-    for repository in record.spec.repositories() {
-        if matches!(registries.head(&repository, &digest.to_string()).await, Ok(None)) {
-            return true;
+/// Asks for all of these images, a few at a time; answers the platforms of those that `is_missing` said it of in time.
+async fn missing<A>(
+    patience: Duration,
+    questions: Vec<(Platform, Repository, Digest)>,
+    is_missing: impl Fn(Repository, Digest) -> A,
+) -> Vec<Platform>
+where
+    A: Future<Output = bool>,
+{
+    let mut gone = BTreeSet::new();
+    let answers = questions.into_iter().map(|(platform, repository, digest)| {
+        let answer = is_missing(repository, digest);
+        async move { answer.await.then_some(platform) }
+    });
+    let mut answers = pin!(stream::iter(answers).buffer_unordered(AT_ONCE));
+    let asking = async {
+        while let Some(platform) = answers.next().await {
+            gone.extend(platform);
         }
+    };
+    if timeout(patience, asking).await.is_err() {
+        tracing::warn!(
+            "a registry does not say in time whether results are still there; publishing will tell"
+        );
     }
-    false
+    gone.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_registry_that_hangs_holds_up_neither_the_retry_nor_what_others_say() {
+        let platform = |name: &str| name.parse::<Platform>().unwrap();
+        let (hangs, answers): (Repository, Repository) =
+            ("hangs.example/x".parse().unwrap(), "answers.example/x".parse().unwrap());
+        let digest = Digest::of(b"x");
+        let mut questions: Vec<_> =
+            (0..3).map(|_| (platform("linux/s390x"), hangs.clone(), digest)).collect();
+        questions.extend(
+            ["linux/arm64", "linux/amd64", "linux/arm64"].map(|p| (platform(p), answers.clone(), digest)),
+        );
+        questions.push((platform("linux/riscv64"), answers.clone(), Digest::of(b"there")));
+        let is_missing = async |repository: Repository, asked: Digest| match repository == hangs {
+            true => std::future::pending().await,
+            false => asked == digest,
+        };
+        let gone = missing(Duration::from_millis(300), questions, is_missing).await;
+        assert_eq!(gone, [platform("linux/amd64"), platform("linux/arm64")]);
+    }
 }

@@ -8,7 +8,7 @@ use farm_types::Backoff;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
-use crate::connect::{Farm, PATIENCE, WAITS};
+use crate::connect::{Client, PATIENCE, WAITS};
 use crate::error::{Error, Result, is_connection};
 use crate::upload::Uploaded;
 
@@ -37,10 +37,10 @@ pub async fn through<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Statu
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.
-pub async fn submit(farm: &Farm, request: SubmitBuildRequest) -> Result<(Build, bool)> {
-    let answer = through(async || farm.builds().submit_build(request.clone()).await).await;
-    let SubmitBuildResponse { build, replayed } = answer.map_err(|status| farm.error(&status))?;
-    let nothing = || Error::Farm(format!("the farm at {} took the build and gave none back", farm.url()));
+pub async fn submit(client: &Client, request: SubmitBuildRequest) -> Result<(Build, bool)> {
+    let answer = through(async || client.builds().submit_build(request.clone()).await).await;
+    let SubmitBuildResponse { build, replayed } = answer.map_err(|status| client.error(&status))?;
+    let nothing = || Error::Farm(format!("the farm at {} took the build and gave none back", client.url()));
     Ok((build.ok_or_else(nothing)?, replayed))
 }
 
@@ -48,10 +48,11 @@ pub async fn submit(farm: &Farm, request: SubmitBuildRequest) -> Result<(Build, 
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.
-pub async fn retry(farm: &Farm, request: RetryBuildRequest) -> Result<(Build, bool)> {
-    let answer = through(async || farm.builds().retry_build(request.clone()).await).await;
-    let RetryBuildResponse { build, replayed } = answer.map_err(|status| farm.error(&status))?;
-    let nothing = || Error::Farm(format!("the farm at {} took the retry and gave no build back", farm.url()));
+pub async fn retry(client: &Client, request: RetryBuildRequest) -> Result<(Build, bool)> {
+    let answer = through(async || client.builds().retry_build(request.clone()).await).await;
+    let RetryBuildResponse { build, replayed } = answer.map_err(|status| client.error(&status))?;
+    let nothing =
+        || Error::Farm(format!("the farm at {} took the retry and gave no build back", client.url()));
     Ok((build.ok_or_else(nothing)?, replayed))
 }
 
@@ -59,20 +60,20 @@ pub async fn retry(farm: &Farm, request: RetryBuildRequest) -> Result<(Build, bo
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.
-pub async fn provide_source(farm: &Farm, id: &str, uploaded: &Uploaded) -> Result<()> {
+pub async fn provide_source(client: &Client, id: &str, uploaded: &Uploaded) -> Result<()> {
     let request = ProvideSourceRequest { build_id: id.to_owned(), snapshot: Some(uploaded.reference()) };
-    let answer = through(async || farm.builds().provide_source(request.clone()).await).await;
-    answer.map(drop).map_err(|status| farm.error(&status))
+    let answer = through(async || client.builds().provide_source(request.clone()).await).await;
+    answer.map(drop).map_err(|status| client.error(&status))
 }
 
 /// Asks for a build's end.
 ///
 /// # Errors
 /// There is no such build, or the farm can't be reached.
-pub async fn cancel(farm: &Farm, id: &str) -> Result<()> {
+pub async fn cancel(client: &Client, id: &str) -> Result<()> {
     let request = CancelBuildRequest { build_id: id.to_owned() };
-    let answer = through(async || farm.builds().cancel_build(request.clone()).await).await;
-    answer.map(drop).map_err(|status| farm.error(&status))
+    let answer = through(async || client.builds().cancel_build(request.clone()).await).await;
+    answer.map(drop).map_err(|status| client.error(&status))
 }
 
 /// Somebody didn't want to wait until the farm says what it accepted.

@@ -81,10 +81,10 @@ pub enum Verb {
 }
 
 impl Command {
-    /// Does it.
+    /// Runs the verb.
     ///
     /// # Errors
-    /// What the verb's `run` says.
+    /// Whatever the verb's `run` fails with.
     pub async fn run(self) -> Result<Exit> {
         let (url, context) = (self.url.as_deref(), self.of_context.as_deref());
         let setup = || Setup::find(url, context);

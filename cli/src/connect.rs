@@ -55,14 +55,14 @@ pub fn bearer(token: &str, from: &str) -> Result<Bearer> {
     })
 }
 
-/// A farm that answered.
+/// A farm that answered, and may be called with the user's token.
 #[derive(Clone)]
-pub struct Farm {
+pub struct Client {
     url: String,
     channel: AuthChannel,
 }
 
-impl Farm {
+impl Client {
     /// Connects to the farm at this address, with the token that this user has. Of several coordinators the first that
     /// answers is called; later calls move to the next when it fails.
     ///
@@ -338,10 +338,10 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}/");
         let address = Address { url, token_file: None, source: Source::Flag };
-        let Err(error) = Farm::connect(&address).await else { panic!("nothing is there") };
+        let Err(error) = Client::connect(&address).await else { panic!("nothing is there") };
         assert_eq!(error.exit().code(), 3);
         let both = Address { url: format!("{},http://127.0.0.1:1", address.url), ..address.clone() };
-        let Err(none) = Farm::connect(&both).await else { panic!("nothing is there") };
+        let Err(none) = Client::connect(&both).await else { panic!("nothing is there") };
         let nor = format!("at http://127.0.0.1:{port} (connection refused) nor at http://127.0.0.1:1 (conn");
         assert!(none.to_string().contains(&nor), "{none}");
         let text = error.to_string();

@@ -12,13 +12,13 @@ use farm_types::state::BuildState;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::connect::{Farm, WAITS};
+use crate::connect::{Client, WAITS};
 use crate::error::{Error, Result, is_connection, status_in_short};
 
 /// A farm that is away for that long is given up; the build may well go on.
 const GIVE_UP: Duration = Duration::from_secs(600);
 
-/// What a follower is told.
+/// What a follower of a build is told.
 #[derive(Debug)]
 pub enum Seen<'a> {
     /// The build as it is now.
@@ -27,7 +27,7 @@ pub enum Seen<'a> {
     Attempt(&'a AttemptEvents),
     /// The farm doesn't answer, also not when it is asked again; told once for each time away.
     Away(&'a str),
-    /// It answers again.
+    /// The farm answers again, after [`Seen::Away`].
     Back,
 }
 
@@ -43,19 +43,19 @@ pub fn is_final(build: &Build) -> bool {
 /// # Errors
 /// There is no such build, the farm refuses, or it was away for ten minutes.
 pub async fn follow(
-    farm: &Farm,
+    client: &Client,
     id: &str,
     to_the_end: bool,
     pause: impl AsyncFn(Duration),
     tell: impl FnMut(Seen<'_>),
 ) -> Result<Option<Build>> {
-    follow_within(GIVE_UP, farm, id, to_the_end, pause, tell).await
+    follow_within(GIVE_UP, client, id, to_the_end, pause, tell).await
 }
 
 /// As [`follow`], of a farm that is given up when it was away for `give_up`.
 async fn follow_within(
     give_up: Duration,
-    farm: &Farm,
+    client: &Client,
     id: &str,
     to_the_end: bool,
     pause: impl AsyncFn(Duration),
@@ -86,13 +86,13 @@ async fn follow_within(
                 None => {}
             }
         };
-        let ended = watch(farm, request, &mut heard).await;
+        let ended = watch(client, request, &mut heard).await;
         let why = match ended {
             Ok(()) if !to_the_end || last.as_ref().is_some_and(is_final) => return Ok(last),
             // A coordinator that drains ends its streams.
             Ok(()) => "the farm ended the connection".to_owned(),
             Err(status) if is_connection(&status) => status_in_short(&status),
-            Err(status) => return Err(farm.error(&status)),
+            Err(status) => return Err(client.error(&status)),
         };
         // One connection that ends isn't news: another coordinator, or the same, may be there at once.
         let is_news = away_since.is_some();
@@ -100,7 +100,7 @@ async fn follow_within(
             return Err(Error::Farm(format!(
                 "the farm at {} has been away for 10 minutes ({why}). The build goes on when the farm is back; then: \
                  farm logs {id} -f",
-                farm.url()
+                client.url()
             )));
         }
         if is_news && !std::mem::replace(&mut told_away, true) {
@@ -111,11 +111,11 @@ async fn follow_within(
 }
 
 async fn watch(
-    farm: &Farm,
+    client: &Client,
     request: WatchBuildRequest,
     heard: &mut impl FnMut(farm_proto::v1::WatchBuildResponse),
 ) -> Result<(), Status> {
-    let mut stream = farm.builds().watch_build(request).await?.into_inner();
+    let mut stream = client.builds().watch_build(request).await?.into_inner();
     while let Some(response) = stream.message().await? {
         heard(response);
     }

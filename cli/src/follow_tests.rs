@@ -115,11 +115,11 @@ async fn followed_within(
 ) -> (Result<Option<Build>>, Vec<String>, Vec<Vec<u8>>) {
     let fake = Fake { watches: Arc::new(Mutex::new(watches.into())), cursors: Arc::default(), slow };
     let router = tonic::transport::Server::builder().add_service(BuildServiceServer::new(fake.clone()));
-    let farm = crate::testing::farm(router).await;
+    let client = crate::testing::client(router).await;
     let mut told = Vec::new();
     let result = follow_within(
         give_up,
-        &farm,
+        &client,
         "7f3k2m",
         to_the_end,
         async |_| {},

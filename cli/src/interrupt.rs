@@ -18,13 +18,13 @@ use crate::error::Exit;
 pub enum Role {
     /// It began the build for somebody who wants it: `farm submit`, `farm retry`.
     Owner,
-    /// It looks on: `farm attach`.
+    /// It shows somebody else's build: `farm attach`.
     Viewer,
     /// Without it the build is of no use to anybody: `farm run`, `farm test`, `farm check`.
     Purpose,
 }
 
-/// A signal that is heeded.
+/// The signals by which a command is told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heeded {
     Interrupt,
@@ -54,7 +54,7 @@ fn meaning(signal: Heeded, role: Role, has_terminal: bool) -> Meaning {
     }
 }
 
-/// What was heard so far.
+/// How often which signal came so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Heard {
     presses: u32,

@@ -21,7 +21,7 @@ const MOST_LINKS: usize = 40;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     kind: Kind,
-    /// As it was named.
+    /// The path as the user named it.
     named: PathBuf,
 }
 
@@ -156,7 +156,7 @@ fn all_of(to: &mut impl io::Write, bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes).and_then(|()| to.flush())
 }
 
-/// What is not written into.
+/// Why nothing can be written into a file of this type.
 fn refused(kind: FileType) -> Result<(), String> {
     let what = match kind {
         kind if kind.is_dir() => "a folder",

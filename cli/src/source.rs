@@ -6,7 +6,7 @@ use chrono::Utc;
 use farm_dockerfile::Sources;
 
 use crate::calls;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::context::{self, Disk, Location, Source, Surroundings, cache_folder};
 use crate::error::{Error, Result};
 use crate::upload::{Sending, Uploaded, upload};
@@ -17,13 +17,13 @@ use crate::upload::{Sending, Uploaded, upload};
 /// # Errors
 /// It can't be read, changes without end, or the farm can't take it.
 pub async fn bring(
-    farm: &Farm,
+    client: &Client,
     location: &Location,
     is_temporary: bool,
     sending: &Arc<Sending>,
 ) -> Result<(Arc<Source>, Uploaded)> {
     let source = read(location, is_temporary, None).await?;
-    send(farm, source, location, (is_temporary, None), sending).await
+    send(client, source, location, (is_temporary, None), sending).await
 }
 
 /// Uploads what the farm lacks of a source that was read just now; where that has changed since, it is read once more.
@@ -31,17 +31,17 @@ pub async fn bring(
 /// # Errors
 /// It can't be read, changes without end, or the farm can't take it.
 pub async fn send(
-    farm: &Farm,
+    client: &Client,
     mut source: Arc<Source>,
     location: &Location,
     (is_temporary, meant): (bool, Option<&Sources>),
     sending: &Arc<Sending>,
 ) -> Result<(Arc<Source>, Uploaded)> {
-    let mut result = upload(farm, &source, tokio::time::sleep, sending).await;
+    let mut result = upload(client, &source, tokio::time::sleep, sending).await;
     if let Err(Error::Changed(_)) = result {
         // Somebody is at work in the folder: take it as it is now.
         source = read(location, is_temporary, meant).await?;
-        result = upload(farm, &source, tokio::time::sleep, sending).await;
+        result = upload(client, &source, tokio::time::sleep, sending).await;
     }
     Ok((source, result?))
 }
@@ -75,10 +75,10 @@ impl Rest<'_> {
     ///
     /// # Errors
     /// It can't be read, or the farm can't take it.
-    pub async fn send(&self, farm: &Farm, build: &str) -> Result<Uploaded> {
+    pub async fn send(&self, client: &Client, build: &str) -> Result<Uploaded> {
         let (_, uploaded) =
-            bring(farm, self.location, self.is_temporary, &Arc::new(Sending::default())).await?;
-        calls::provide_source(farm, build, &uploaded).await?;
+            bring(client, self.location, self.is_temporary, &Arc::new(Sending::default())).await?;
+        calls::provide_source(client, build, &uploaded).await?;
         Ok(uploaded)
     }
 }

@@ -10,15 +10,15 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::server::Router;
 use tonic::transport::{Endpoint, Uri};
 
-use crate::connect::{Farm, bearer};
+use crate::connect::{Client, bearer};
 
 /// Serves these services and connects to them. A connection that breaks is made anew on the next call.
-pub async fn farm(router: Router) -> Farm {
+pub async fn client(router: Router) -> Client {
     endpoints(router).await.1
 }
 
 /// The same, with what it is reached through.
-pub async fn endpoints(router: Router) -> (Endpoints, Farm) {
+pub async fn endpoints(router: Router) -> (Endpoints, Client) {
     let (sender, receiver) = mpsc::unbounded_channel::<DuplexStream>();
     let incoming = UnboundedReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);
     tokio::spawn(async move { router.serve_with_incoming(incoming).await });
@@ -32,5 +32,5 @@ pub async fn endpoints(router: Router) -> (Endpoints, Farm) {
     });
     let channel = Endpoint::from_static("http://farm.test").connect_with_connector(connector).await.unwrap();
     let bearer = bearer("t0ken", "the test").unwrap_or_else(|e| panic!("{e}"));
-    (channel.clone().into(), Farm::over(channel, bearer, "http://farm.test"))
+    (channel.clone().into(), Client::over(channel, bearer, "http://farm.test"))
 }

@@ -7,36 +7,31 @@
 //! Invariant: the bytes that are sent are those that were hashed; a file that has changed since then ends
 //! the upload and is named. A broken connection starts a new session, which is told of what already came.
 
+mod sending;
+mod stream;
+
 use std::collections::HashSet;
-use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use farm_proto::MAX_MESSAGE_BYTES;
 use farm_proto::v1;
-use farm_proto::v1::upload_objects_request::Part;
 use farm_proto::v1::{
-    FilePiece, FindMissingRequest, FinishUploadRequest, FinishUploadResponse, ObjectKind, OpenUploadRequest,
-    Pack, PackedObject, SnapshotRoot, UploadObjectsRequest,
+    FindMissingRequest, FinishUploadRequest, FinishUploadResponse, OpenUploadRequest, SnapshotRoot,
 };
-use farm_proto::{MAX_MESSAGE_BYTES, PIECE_BYTES};
-use farm_types::digest::Hasher;
 use farm_types::{Backoff, BuildSpec, Digest, SnapshotRef, Waits};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::connect::{Farm, PATIENCE};
-use crate::context::{ContextError, Object, Source, open_file};
+use crate::connect::{Client, PATIENCE};
+use crate::context::{Object, Source};
 use crate::error::{Error, Result, is_connection};
+pub use sending::Sending;
+use sending::{Broken, raw};
+use stream::send;
 
 /// The most digests that one question names.
 const ASK_AT_ONCE: usize = 10_000;
-/// Objects up to this length travel in packs, bytes.
-const SMALL_BYTES: u64 = 64 * 1024;
-/// A pack is sent when it is that full, bytes.
-const PACK_BYTES: usize = 1024 * 1024;
 /// Room for the fields around an object's bytes within a message.
 const ENVELOPE_BYTES: usize = 1024;
 /// How often a session is begun before a broken connection is given up.
@@ -86,45 +81,6 @@ impl Uploaded {
     }
 }
 
-/// How far an upload is, for whoever looks on.
-#[derive(Debug, Default)]
-pub struct Sending {
-    sent: AtomicU64,
-    total: AtomicU64,
-}
-
-impl Sending {
-    /// Bytes that were sent, of so many; `None` while it isn't known how many there are.
-    pub fn bytes(&self) -> Option<(u64, u64)> {
-        let total = self.total.load(Ordering::Relaxed);
-        (total > 0).then(|| (self.sent.load(Ordering::Relaxed).min(total), total))
-    }
-
-    /// So many more are to be sent.
-    fn expect(&self, more: u64) {
-        // What a broken session has sent was not for nothing, but is sent no more.
-        self.total.store(self.sent.load(Ordering::Relaxed) + more, Ordering::Relaxed);
-    }
-}
-
-/// Why a session ended.
-enum Broken {
-    Status(Status),
-    Local(Error),
-}
-
-impl From<Status> for Broken {
-    fn from(status: Status) -> Self {
-        Self::Status(status)
-    }
-}
-
-impl From<Error> for Broken {
-    fn from(error: Error) -> Self {
-        Self::Local(error)
-    }
-}
-
 /// Uploads what the farm lacks of `source`. `pause` waits before a further try after a broken connection; `sending` is
 /// told how far it is.
 ///
@@ -132,7 +88,7 @@ impl From<Error> for Broken {
 /// A file has changed since it was hashed ([`Error::Usage`]), the farm refuses, or the connection broke
 /// too often.
 pub async fn upload(
-    farm: &Farm,
+    client: &Client,
     source: &Arc<Source>,
     pause: impl AsyncFn(Duration),
     sending: &Arc<Sending>,
@@ -142,10 +98,10 @@ pub async fn upload(
     let begun = Instant::now();
     let mut failing: Option<Instant> = None;
     for session in 1.. {
-        let (before, mut since) = (sending.sent.load(Ordering::Relaxed), Instant::now());
-        let ended = one_session(farm, source, &mut new_files, &mut sent_bytes, sending).await;
+        let (before, mut since) = (sending.so_far(), Instant::now());
+        let ended = one_session(client, source, &mut new_files, &mut sent_bytes, sending).await;
         // It got on.
-        if sending.sent.load(Ordering::Relaxed) > before {
+        if sending.so_far() > before {
             (failing, since) = (None, Instant::now());
         }
         match ended {
@@ -169,7 +125,7 @@ pub async fn upload(
             {
                 pause(backoff.next_wait()).await;
             }
-            Err(Broken::Status(status)) => return Err(farm.error(&status)),
+            Err(Broken::Status(status)) => return Err(client.error(&status)),
         }
     }
     Err(Error::Farm("the upload did not end".to_owned()))
@@ -177,24 +133,24 @@ pub async fn upload(
 
 /// One session from its opening to its end; answers its id.
 async fn one_session(
-    farm: &Farm,
+    client: &Client,
     source: &Arc<Source>,
     new_files: &mut usize,
     sent_bytes: &mut u64,
     sending: &Arc<Sending>,
 ) -> Result<String, Broken> {
-    let mut client = farm.snapshots();
+    let mut snapshots = client.snapshots();
     let roots: Vec<SnapshotRoot> = source
         .roots
         .iter()
         .map(|(name, (tree, _))| SnapshotRoot { name: name.clone(), tree: raw(tree) })
         .collect();
-    let session = client.open_upload(OpenUploadRequest { roots: roots.clone() }).await?.into_inner();
+    let session = snapshots.open_upload(OpenUploadRequest { roots: roots.clone() }).await?.into_inner();
     if let Some(named) = session.snapshot {
         check_names(source, &named)?;
         return Ok(session.upload_id);
     }
-    let missing = find_missing(farm, source, &session.upload_id, session.missing).await?;
+    let missing = find_missing(client, source, &session.upload_id, session.missing).await?;
     check_sizes(source, &missing, session.max_file_bytes)?;
     let order = from_below(source, &missing);
     let is_file = |digest: &&Digest| matches!(source.objects.get(*digest), Some(Object::File { .. }));
@@ -202,10 +158,10 @@ async fn one_session(
     *new_files = (*new_files).max(order.iter().filter(is_file).count());
     if !order.is_empty() {
         sending.expect(order.iter().filter_map(|digest| source.objects.get(digest)).map(Object::size).sum());
-        *sent_bytes += send(farm, source, order, &session.upload_id, sending).await?;
+        *sent_bytes += send(client, source, order, &session.upload_id, sending).await?;
     }
     let finish = FinishUploadRequest { upload_id: session.upload_id.clone(), roots };
-    let named = client.finish_upload(finish).await?.into_inner();
+    let named = snapshots.finish_upload(finish).await?.into_inner();
     check_names(source, &named)?;
     Ok(session.upload_id)
 }
@@ -223,19 +179,15 @@ fn check_names(source: &Source, named: &FinishUploadResponse) -> Result<()> {
     )))
 }
 
-fn raw(digest: &Digest) -> Bytes {
-    Bytes::copy_from_slice(digest.as_bytes())
-}
-
 /// Asks from the roots downwards; answers what has to be sent. `roots` are those that were said to be missing when the
 /// session was opened; empty: they weren't asked for.
 async fn find_missing(
-    farm: &Farm,
+    client: &Client,
     source: &Source,
     upload_id: &str,
     roots: Vec<Bytes>,
 ) -> Result<HashSet<Digest>, Broken> {
-    let mut client = farm.snapshots();
+    let mut snapshots = client.snapshots();
     let mut missing = HashSet::new();
     let mut asked: HashSet<Digest> = HashSet::new();
     let mut level: Vec<Digest> = source.roots.values().map(|(tree, _)| *tree).collect();
@@ -247,7 +199,7 @@ async fn find_missing(
             for part in level.chunks(ASK_AT_ONCE) {
                 let digests = part.iter().map(raw).collect();
                 let request = FindMissingRequest { upload_id: upload_id.to_owned(), digests };
-                found.extend(client.find_missing(request).await?.into_inner().missing);
+                found.extend(snapshots.find_missing(request).await?.into_inner().missing);
             }
         }
         let mut below = Vec::new();
@@ -314,158 +266,6 @@ fn from_below(source: &Source, missing: &HashSet<Digest>) -> Vec<Digest> {
     }
     files.append(&mut folders);
     files
-}
-
-/// Sends these objects in this order; answers their bytes.
-async fn send(
-    farm: &Farm,
-    source: &Arc<Source>,
-    order: Vec<Digest>,
-    upload_id: &str,
-    sending: &Arc<Sending>,
-) -> Result<u64, Broken> {
-    // At most eight messages of about a mebibyte wait in memory.
-    let (sender, receiver) = mpsc::channel(8);
-    let reading = tokio::task::spawn_blocking({
-        let (source, sending) = (Arc::clone(source), Arc::clone(sending));
-        let mut out = Out {
-            sender,
-            upload_id: upload_id.to_owned(),
-            pack: Vec::new(),
-            pack_bytes: 0,
-            sent: 0,
-            sending,
-        };
-        move || {
-            for digest in order {
-                if let Some(object) = source.objects.get(&digest)
-                    && out.object(digest, object)?.is_gone()
-                {
-                    break;
-                }
-            }
-            out.flush();
-            Ok::<u64, Error>(out.sent)
-        }
-    });
-    let answer = farm.snapshots().upload_objects(ReceiverStream::new(receiver)).await;
-    let sent = reading.await.map_err(|e| Error::Farm(format!("reading the source failed: {e}")))?;
-    // What went wrong here comes first: the farm then only saw a stream that ended early.
-    let sent = sent?;
-    answer?;
-    Ok(sent)
-}
-
-/// Whether the receiver of the stream is still there.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Receiver {
-    There,
-    Gone,
-}
-
-impl Receiver {
-    fn is_gone(self) -> bool {
-        self == Self::Gone
-    }
-}
-
-/// The sending side of one upload stream.
-struct Out {
-    sender: mpsc::Sender<UploadObjectsRequest>,
-    /// Goes out with the first message.
-    upload_id: String,
-    pack: Vec<PackedObject>,
-    pack_bytes: usize,
-    sent: u64,
-    sending: Arc<Sending>,
-}
-
-impl Out {
-    fn object(&mut self, digest: Digest, object: &Object) -> Result<Receiver> {
-        match object {
-            Object::Folder { bytes, .. } => Ok(self.packed(digest, ObjectKind::Folder, bytes.clone())),
-            Object::File { path, size, name } => {
-                let changed = || Error::from(ContextError::Changed(name.clone()));
-                let mut file = open_file(path).map_err(|_| changed())?;
-                if *size <= SMALL_BYTES {
-                    let mut data = Vec::new();
-                    // One byte more than there should be tells that it has grown.
-                    (&mut file).take(SMALL_BYTES + 1).read_to_end(&mut data).map_err(|_| changed())?;
-                    if Digest::of(&data) != digest {
-                        return Err(changed());
-                    }
-                    return Ok(self.packed(digest, ObjectKind::File, data.into()));
-                }
-                self.pieces(digest, *size, file, changed)
-            }
-        }
-    }
-
-    fn packed(&mut self, digest: Digest, kind: ObjectKind, data: Bytes) -> Receiver {
-        let length = data.len();
-        if self.pack_bytes + length > PACK_BYTES && self.flush().is_gone() {
-            return Receiver::Gone;
-        }
-        self.pack_bytes += length;
-        self.count(length);
-        self.pack.push(PackedObject { digest: raw(&digest), kind: kind.into(), data });
-        Receiver::There
-    }
-
-    fn pieces(
-        &mut self,
-        digest: Digest,
-        size: u64,
-        mut file: impl Read,
-        changed: impl Fn() -> Error,
-    ) -> Result<Receiver> {
-        if self.flush().is_gone() {
-            return Ok(Receiver::Gone);
-        }
-        let mut hasher = Hasher::new();
-        let mut left = size;
-        while left > 0 {
-            let length = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
-            let mut data = vec![0; length];
-            file.read_exact(&mut data).map_err(|_| changed())?;
-            hasher.update(&data);
-            left -= u64::try_from(length).unwrap_or(left);
-            let last = left == 0;
-            // The last piece goes out only when the whole is what was hashed.
-            if last && std::mem::take(&mut hasher).finish() != digest {
-                return Err(changed());
-            }
-            self.count(length);
-            let piece = FilePiece { digest: raw(&digest), size, data: data.into(), last };
-            if self.message(Part::Piece(piece)).is_gone() {
-                return Ok(Receiver::Gone);
-            }
-        }
-        Ok(Receiver::There)
-    }
-
-    fn count(&mut self, length: usize) {
-        let length = u64::try_from(length).unwrap_or(0);
-        self.sent += length;
-        self.sending.sent.fetch_add(length, Ordering::Relaxed);
-    }
-
-    fn flush(&mut self) -> Receiver {
-        if self.pack.is_empty() {
-            return Receiver::There;
-        }
-        self.pack_bytes = 0;
-        let objects = std::mem::take(&mut self.pack);
-        self.message(Part::Pack(Pack { objects }))
-    }
-
-    fn message(&mut self, part: Part) -> Receiver {
-        let upload_id = std::mem::take(&mut self.upload_id);
-        match self.sender.blocking_send(UploadObjectsRequest { upload_id, part: Some(part) }) {
-            Ok(()) => Receiver::There,
-            Err(_) => Receiver::Gone,
-        }
-    }
 }
 
 #[cfg(test)]

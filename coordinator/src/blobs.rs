@@ -34,7 +34,7 @@ const PART_BYTES: usize = 8 * 1024 * 1024;
 /// An error of the object store.
 pub type Result<T> = std::result::Result<T, object_store::Error>;
 
-/// Where the bytes are.
+/// The store of all bytes that aren't kept in Postgres: a folder, for now.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
@@ -202,7 +202,7 @@ pub enum FileError {
     /// Its bytes are not what was announced.
     #[error("the content of {digest} is not what was announced: {why}")]
     Wrong {
-        /// The announced digest.
+        /// The digest that the client had announced.
         digest: Digest,
         /// What differs.
         why: String,
@@ -213,7 +213,7 @@ pub enum FileError {
 }
 
 impl FileWriter {
-    /// The name of its blob.
+    /// The name of the blob that the file becomes.
     pub fn blob(&self) -> Uuid {
         self.blob
     }

@@ -12,7 +12,7 @@ use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Platform, ProjectId, Runs};
 
 use crate::blobs::is_unanswered;
-use crate::context::Context;
+use crate::shared::Shared;
 
 /// The longest Dockerfile that is read, bytes; a worker reads no more of one either.
 const LONGEST: u64 = 16 << 20;
@@ -47,7 +47,7 @@ impl Unread {
 /// # Errors
 /// The database or the blob store doesn't answer: then it isn't asked for more.
 pub async fn runs(
-    context: &Context,
+    shared: &Shared,
     project: ProjectId,
     spec: &BuildSpec,
 ) -> Result<BTreeMap<Platform, Runs>, Unread> {
@@ -60,7 +60,7 @@ pub async fn runs(
         }
         Purpose::Image => {}
     }
-    let bytes = match find(context, project, spec).await {
+    let bytes = match find(shared, project, spec).await {
         Ok(Some(bytes)) => bytes,
         Err(error) if error.may_pass() => return Err(error),
         Ok(None) | Err(_) => return Ok(BTreeMap::new()),
@@ -84,10 +84,10 @@ fn told(file: &Dockerfile, spec: &BuildSpec) -> BTreeMap<Platform, Runs> {
     told.collect()
 }
 
-async fn find(context: &Context, project: ProjectId, spec: &BuildSpec) -> Result<Option<Vec<u8>>, Unread> {
-    let roots = context.store.roots(project, spec.snapshot.tree_id).await?;
+async fn find(shared: &Shared, project: ProjectId, spec: &BuildSpec) -> Result<Option<Vec<u8>>, Unread> {
+    let roots = shared.store.roots(project, spec.snapshot.tree_id).await?;
     let Some(root) = roots.into_iter().find(|root| root.name == ROOT_DOCKERFILE) else { return Ok(None) };
-    let tree = Tree { context, project, root: root.tree };
+    let tree = Tree { shared, project, root: root.tree };
     let file = match tree.locate(&spec.dockerfile).await? {
         // BuildKit takes the lower-case name too when the usual one isn't there.
         None if spec.dockerfile == "Dockerfile" => tree.locate("dockerfile").await?,
@@ -99,9 +99,9 @@ async fn find(context: &Context, project: ProjectId, spec: &BuildSpec) -> Result
     }
 }
 
-/// One root of a snapshot.
+/// A folder tree of a snapshot, read object by object.
 struct Tree<'a> {
-    context: &'a Context,
+    shared: &'a Shared,
     project: ProjectId,
     root: Digest,
 }
@@ -109,14 +109,14 @@ struct Tree<'a> {
 impl Tree<'_> {
     /// An object's bytes, if it is there and no longer than this.
     async fn read(&self, digest: Digest, longest: u64) -> Result<Option<Vec<u8>>, Unread> {
-        let found = self.context.store.locate(self.project, &[digest]).await?;
+        let found = self.shared.store.locate(self.project, &[digest]).await?;
         Ok(match found.get(&digest).filter(|location| location.size <= longest) {
-            Some(location) => Some(self.context.blobs.read_all(self.project, digest, *location).await?),
+            Some(location) => Some(self.shared.blobs.read_all(self.project, digest, *location).await?),
             None => None,
         })
     }
 
-    /// What lies at a path.
+    /// The entry at a path from the root, if there is one.
     async fn node(&self, path: &str) -> Result<Option<Node>, Unread> {
         let mut tree = self.root;
         let mut names = path.split('/').peekable();

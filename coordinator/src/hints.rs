@@ -8,21 +8,21 @@ use tokio::sync::{Notify, watch};
 /// How long a waiter sleeps without a hint.
 pub const BACKSTOP: Duration = Duration::from_secs(1);
 
-/// Who is to look.
+/// Which loops and followers are to look at the database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Look {
     /// The leader's scheduler.
     pub schedule: bool,
     /// The leader's publisher.
     pub publish: bool,
-    /// Who tells workers what they have to know.
+    /// The loop that offers attempts to workers and tells them to stop.
     pub dispatch: bool,
-    /// Followers.
+    /// Those who follow builds (`farm attach`, `farm submit`).
     pub follow: bool,
 }
 
 impl Look {
-    /// All of them.
+    /// Everybody: what has changed isn't known.
     pub const ALL: Self = Self { schedule: true, publish: true, dispatch: true, follow: true };
     const LEASED: Self = Self { schedule: false, publish: false, ..Self::ALL };
     const STREAMED: Self = Self { dispatch: false, ..Self::LEASED };
@@ -116,7 +116,7 @@ impl Hints {
         }
     }
 
-    /// For followers.
+    /// A counter that changes whenever followers are to look.
     pub fn follow(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

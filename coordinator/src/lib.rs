@@ -5,7 +5,6 @@
 
 pub mod blobs;
 pub mod config;
-pub mod context;
 mod dockerfile;
 pub mod grpc;
 pub mod hints;
@@ -18,6 +17,7 @@ pub mod process;
 pub mod reconcile;
 pub mod registry;
 mod service_manager;
+pub mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +29,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use blobs::Blobs;
 use config::Config;
-use context::Context;
 use principal::Tokens;
 use registry::Registries;
+use shared::Shared;
 
 /// How long a call waits for a connection to the database.
 const ACQUIRE: Duration = Duration::from_secs(5);
@@ -92,7 +93,7 @@ pub async fn run(
     }
     let timeout = Duration::from_secs(config.limits.registry_timeout_seconds);
     let registries = Registries::new(config.registries.clone(), timeout)?;
-    let context = Arc::new(Context {
+    let shared = Arc::new(Shared {
         id: Uuid::now_v7(),
         machine: machine(),
         config,
@@ -107,30 +108,31 @@ pub async fn run(
     });
     let (lead, led) = watch::channel(None);
     let mut loops: JoinSet<&'static str> = JoinSet::new();
+    // What a loop logs says which loop it was: its span has the name of its pass.
     macro_rules! spawn {
         ($name:literal, $run:expr) => {{
-            let run = $run;
+            let run = $run.instrument(tracing::error_span!($name));
             loops.spawn(async move {
                 run.await;
                 $name
             });
         }};
     }
-    spawn!("campaign", reconcile::machines::campaign(Arc::clone(&context), lead, shutdown.clone()));
-    spawn!("schedule", reconcile::work::schedule::run(Arc::clone(&context), led.clone(), shutdown.clone()));
+    spawn!("campaign", reconcile::machines::campaign(Arc::clone(&shared), lead, shutdown.clone()));
+    spawn!("schedule", reconcile::work::schedule::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!(
         "publish",
-        reconcile::publish::publications::run(Arc::clone(&context), led.clone(), shutdown.clone())
+        reconcile::publish::publications::run(Arc::clone(&shared), led.clone(), shutdown.clone())
     );
-    spawn!("clean", reconcile::publish::clean::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("seal", reconcile::logs::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("retain", reconcile::builds::run(Arc::clone(&context), led.clone(), shutdown.clone()));
-    spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&context), led, shutdown.clone()));
-    spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&context), shutdown.clone()));
-    spawn!("peers", peers::run(Arc::clone(&context), shutdown.clone()));
-    spawn!("beats", link::dispatch::flush_beats(Arc::clone(&context), shutdown.clone()));
+    spawn!("clean", reconcile::publish::clean::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("seal", reconcile::logs::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("retain", reconcile::builds::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
+    spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));
+    spawn!("peers", peers::run(Arc::clone(&shared), shutdown.clone()));
+    spawn!("beats", link::dispatch::flush_beats(Arc::clone(&shared), shutdown.clone()));
     ready(address);
-    let serve = grpc::serve(context, listener, shutdown.clone());
+    let serve = grpc::serve(shared, listener, shutdown.clone());
     tokio::pin!(serve);
     tokio::select! {
         served = &mut serve => {

@@ -10,7 +10,7 @@ use farm_store::logs::events::{Chunk, Piece, StreamPart};
 use farm_store::logs::seal::BlobKind;
 use farm_types::{AttemptId, ProjectId};
 
-use crate::context::Context;
+use crate::shared::Shared;
 
 /// Chunks that are read from Postgres at once: at most 8 MiB.
 const CHUNKS: i64 = 32;
@@ -22,17 +22,17 @@ const TRIES: usize = 3;
 pub enum Next {
     /// Chunks; none: there is nothing more yet.
     Chunks(Vec<Chunk>),
-    /// The stream was removed, then.
+    /// The stream was removed, at this time.
     Removed(DateTime<Utc>),
 }
 
 /// Why a stream can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The database.
+    /// The database doesn't answer, or holds what it must not.
     #[error(transparent)]
     Store(#[from] farm_store::StoreError),
-    /// The object store.
+    /// The blob store doesn't answer, or lacks the blob.
     #[error("the blob store: {0}")]
     Blobs(#[from] object_store::Error),
     /// What was sealed is not what it was.
@@ -45,36 +45,36 @@ pub enum LogError {
 /// # Errors
 /// There is no such attempt, or what is stored can't be read.
 pub async fn read(
-    context: &Context,
+    shared: &Shared,
     project: ProjectId,
     attempt: AttemptId,
     after: u64,
 ) -> Result<Next, LogError> {
     for _ in 1..TRIES {
-        match read_once(context, project, attempt, after).await {
+        match read_once(shared, project, attempt, after).await {
             Err(LogError::Blobs(object_store::Error::NotFound { .. })) => {}
             other => return other,
         }
     }
-    read_once(context, project, attempt, after).await
+    read_once(shared, project, attempt, after).await
 }
 
 async fn read_once(
-    context: &Context,
+    shared: &Shared,
     project: ProjectId,
     attempt: AttemptId,
     after: u64,
 ) -> Result<Next, LogError> {
-    match context.store.stream_part(project, attempt, after, CHUNKS).await? {
+    match shared.store.stream_part(project, attempt, after, CHUNKS).await? {
         StreamPart::Chunks(chunks) => Ok(Next::Chunks(chunks)),
         StreamPart::Removed(at) => Ok(Next::Removed(at)),
-        StreamPart::Sealed(piece) => Ok(Next::Chunks(read_frame(context, project, &piece, after).await?)),
+        StreamPart::Sealed(piece) => Ok(Next::Chunks(read_frame(shared, project, &piece, after).await?)),
     }
 }
 
 /// The chunks after `after` of the frame that holds the next one.
 async fn read_frame(
-    context: &Context,
+    shared: &Shared,
     project: ProjectId,
     piece: &Piece,
     after: u64,
@@ -83,7 +83,7 @@ async fn read_frame(
     let frame = behind.checked_sub(1).and_then(|i| piece.frames.get(i)).ok_or(frames::FrameError::Other)?;
     let end = piece.frames.get(behind).map_or(piece.bytes, |next| next.start);
     let range = frame.start..end;
-    let bytes = context.blobs.read_range(project, BlobKind::Log, piece.blob, range).await?;
+    let bytes = shared.blobs.read_range(project, BlobKind::Log, piece.blob, range).await?;
     let mut chunks = frames::open(frame.first_seq, &bytes)?;
     chunks.retain(|chunk| chunk.seq > after);
     // A frame that hasn't what it is said to have would let its readers ask for ever.

@@ -18,8 +18,8 @@ use tonic::Request;
 use tonic::transport::{Channel, Uri};
 use uuid::Uuid;
 
-use crate::context::Context;
 use crate::hints::{BACKSTOP, Look};
+use crate::shared::Shared;
 
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const BREATH: Duration = Duration::from_millis(20);
 
 /// Keeps up with who the others are, and tells them what was asked here, until `shutdown`.
-pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     let mut told: HashMap<(Uuid, String), AbortHandle> = HashMap::new();
     let mut tick = tokio::time::interval(BACKSTOP);
@@ -39,14 +39,14 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             _ = tick.tick() => {}
             () = shutdown.cancelled() => break,
         }
-        let peers = match context.store.peers(context.id, context.config.leadership.silence()).await {
+        let peers = match shared.store.peers(shared.id, shared.config.leadership.silence()).await {
             Ok(peers) => peers,
             Err(error) => {
                 tracing::debug!(%error, "the other coordinators are not known");
                 continue;
             }
         };
-        context.tokens.know_peers(peers.iter().map(|peer| peer.token_digest).collect());
+        shared.tokens.know_peers(peers.iter().map(|peer| peer.token_digest).collect());
         let there: HashSet<(Uuid, String)> =
             peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
         told.retain(|peer, task| {
@@ -62,7 +62,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
                 match channel(&peer.address) {
                     Ok(channel) => {
                         tracing::info!(coordinator = peer.address, "another coordinator");
-                        new.insert(tasks.spawn(tell(Arc::clone(&context), peer, channel)));
+                        new.insert(tasks.spawn(tell(Arc::clone(&shared), peer, channel)));
                     }
                     Err(error) => tracing::warn!(
                         coordinator = peer.address, %error,
@@ -82,9 +82,9 @@ fn channel(address: &str) -> anyhow::Result<Channel> {
 }
 
 /// Tells one other coordinator whatever is asked here, until it is aborted.
-async fn tell(context: Arc<Context>, peer: Peer, channel: Channel) {
-    let mut client = PeerServiceClient::with_interceptor(channel, context.secret.bearer());
-    let mut asked = context.hints.asked();
+async fn tell(shared: Arc<Shared>, peer: Peer, channel: Channel) {
+    let mut client = PeerServiceClient::with_interceptor(channel, shared.secret.bearer());
+    let mut asked = shared.hints.asked();
     // What was asked before may have been while nobody knew of it.
     let mut look = Look::ALL;
     let mut told = *asked.borrow_and_update();

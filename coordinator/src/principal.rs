@@ -12,18 +12,18 @@ use farm_client::{Bearer, BearerError};
 use farm_types::{Digest, ProjectId};
 use tonic::{Request, Status};
 
-/// Who calls.
+/// Who calls, as the token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// The name, as records and logs show it.
     pub name: String,
-    /// What they are.
+    /// By which [`Principal::may`] decides.
     pub role: Role,
     /// The project in which they act.
     pub project: ProjectId,
 }
 
-/// What a principal is.
+/// The kinds of principals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// May do everything, also work.
@@ -128,7 +128,7 @@ impl Tokens {
         *self.peers.write().unwrap_or_else(PoisonError::into_inner) = digests;
     }
 
-    /// The principal who calls, if they may do this.
+    /// The principal who calls, if they may do this. The call's span bears their name from here on.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` without a known token, `PERMISSION_DENIED` without the right.
@@ -151,6 +151,7 @@ impl Tokens {
                 "the farm does not know this token; check FARM_TOKEN or FARM_TOKEN_FILE",
             ));
         };
+        tracing::Span::current().record("who", tracing::field::display(name));
         let principal = Principal { name: name.to_owned(), role, project: self.project };
         if principal.may(action) {
             Ok(principal)
@@ -168,7 +169,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// A new one.
+    /// A new one, of 32 random bytes.
     ///
     /// # Errors
     /// Never: what it consists of is fit for a header.

@@ -241,3 +241,10 @@ fn open_log(path: &Path) -> File {
         .open(path)
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
+
+/// The lines of a log that name something by an id that nobody has seen: a UUID.
+pub fn lines_with_uuids(log: &str) -> Vec<&str> {
+    let is_uuid = |word: &str| word.len() == 36 && word.parse::<farm_types::AttemptId>().is_ok();
+    let has = |line: &&str| line.split(|c: char| !c.is_ascii_hexdigit() && c != '-').any(is_uuid);
+    log.lines().filter(has).collect()
+}

@@ -102,19 +102,17 @@ pub struct Flags {
 /// A worker's settings, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the coordinators are.
     pub coordinators: Coordinators,
     /// Who the worker is, for the coordinator.
     pub token: Bearer,
     /// The worker's name.
     pub name: String,
-    /// The engine.
     pub engine: EngineAddress,
     /// The folder that is the worker's own.
     pub state_dir: PathBuf,
     /// How many attempts run at once; at least 1.
     pub slots: usize,
-    /// Which platforms are offered.
+    /// Which platforms the flags allow to offer.
     pub platforms: Choice,
     /// The bound of the content cache, bytes.
     pub cache_bytes: u64,

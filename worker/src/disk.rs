@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::desk::Desk;
+use crate::attempts::Attempts;
 use crate::engine_watch::Ready;
 use crate::gauge::free;
 use crate::snapshot::cache::ContentCache;
@@ -36,16 +36,16 @@ pub struct Room {
 /// Told when a job met a full disk.
 #[derive(Debug, Default)]
 pub struct MetFull {
-    /// The engine's.
+    /// Notified when a job met the engine's disk full.
     pub engine: Notify,
-    /// The worker's own.
+    /// Notified when a job met the worker's own disk full.
     pub own: Notify,
 }
 
-/// The keeper of the disks.
+/// Looks at the disks, makes room on them, and has offers declined while there is too little.
 pub struct DiskWatch {
     /// Closed while there is too little room.
-    pub desk: Arc<Desk>,
+    pub attempts: Arc<Attempts>,
     /// The engine as it was last seen.
     pub engine: watch::Receiver<Ready>,
     /// Where the engine keeps all that it has, if somebody said so; else it is asked.
@@ -67,12 +67,12 @@ pub struct DiskWatch {
 struct Found {
     /// Room of the engine's disk, bytes; none when it can't be seen.
     engine: Option<(PathBuf, u64)>,
-    /// Room of the worker's own.
+    /// Room of the worker's own disk, bytes; none when it can't be seen.
     own: Option<u64>,
 }
 
 impl DiskWatch {
-    /// Watches the disks, forever.
+    /// Watches until it is dropped.
     pub async fn run(mut self) {
         let mut pruned_at: Option<Instant> = None;
         let mut told = None;
@@ -119,7 +119,7 @@ impl DiskWatch {
             _ => {}
         }
         if why != *told {
-            self.desk.set_full(why.clone());
+            self.attempts.set_full(why.clone());
             *told = why;
         }
     }

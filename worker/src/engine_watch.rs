@@ -1,6 +1,6 @@
 //! Keeps an engine at hand: finds it at start, notices when it is away, and takes it back when it returns.
 //!
-//! While it is away the desk is closed: offers are declined, and what runs fails by itself and is tried
+//! While it is away offers are declined, and what runs fails by itself and is tried
 //! elsewhere; of an engine that hangs it is given up after a while, since there no connection breaks. When it is
 //! back it may be another version with other emulators, so it is described and its platforms are proved again;
 //! what changed reaches the coordinator in a new Hello.
@@ -14,8 +14,8 @@ use farm_types::{Backoff, Cause, Failure, FailureCode, Support};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::attempts::{Attempts, Identity, StopReason};
 use crate::buildkit::{Engine, EngineAddress, EngineError, EngineKind, SolveError};
-use crate::desk::{Desk, Identity, StopReason};
 use crate::link::WAITS;
 use crate::platforms::{self, Choice, PROOF_WITHIN};
 
@@ -33,7 +33,6 @@ const OLDEST_DOCKER: u32 = 24;
 /// An engine that can be built with.
 #[derive(Clone)]
 pub struct Ready {
-    /// The engine.
     pub engine: Engine,
     /// What it is, and what it runs.
     pub identity: Identity,
@@ -115,7 +114,7 @@ fn is_too_old(version: &str) -> bool {
 /// As [`ready`], trying for ten seconds while nothing answers.
 ///
 /// # Errors
-/// The last try's.
+/// Why the last try failed.
 pub async fn ready_at_start(address: &EngineAddress, choice: &Choice) -> Result<Ready, NotReady> {
     let until = Instant::now() + START_WITHIN;
     let mut backoff = Backoff::new(WAITS);
@@ -171,20 +170,19 @@ pub async fn trial(ready: &Ready) -> Result<(), Failure> {
         }
         Ok(Err(SolveError::Failed(failure))) => Err(failure),
         Ok(Err(SolveError::Stopped)) => Err(failed("the trial build was stopped".to_owned())),
-        // It has no part of anything.
+        // Can't be: a trial build has no source of which a part could be missing.
         Ok(Err(error @ SolveError::SourceIncomplete(_))) => Err(failed(error.to_string())),
         Err(_) => Err(failed(format!("a trial build did not end within {} s", PROOF_WITHIN.as_secs()))),
     }
 }
 
-/// The engine's keeper.
+/// Watches the engine: declines offers while it is away, and proves it again when it is back.
 pub struct EngineWatch {
-    /// Where the engine is.
     pub address: EngineAddress,
-    /// Which platforms are offered.
+    /// Which platforms the flags allow to offer.
     pub choice: Choice,
     /// Closed while the engine is away.
-    pub desk: Arc<Desk>,
+    pub attempts: Arc<Attempts>,
     /// The engine as it was last seen.
     pub ready: watch::Sender<Ready>,
     /// Told when an attempt met trouble that the engine may be the reason of.
@@ -192,14 +190,14 @@ pub struct EngineWatch {
 }
 
 impl EngineWatch {
-    /// Watches the engine, forever.
+    /// Watches until it is dropped.
     pub async fn run(self) {
         loop {
             // Early when somebody suspects something.
             let suspected = timeout(CHECK_EVERY, self.suspect.notified()).await.is_ok();
             let Err(error) = self.ask(suspected).await else { continue };
             tracing::warn!(error, "the engine is away; offers are declined until it is back");
-            self.desk.close(format!("the engine is away: {error}"));
+            self.attempts.close(format!("the engine is away: {error}"));
             self.take_back().await;
         }
     }
@@ -228,7 +226,7 @@ impl EngineWatch {
             let found = match timeout_at(give_up_at.max(Instant::now()), &mut found).await {
                 Ok(found) => found,
                 Err(_) => {
-                    self.desk.stop_all(StopReason::EngineHangs);
+                    self.attempts.stop_all(StopReason::EngineHangs);
                     found.await
                 }
             };
@@ -236,7 +234,7 @@ impl EngineWatch {
                 Ok(ready) => {
                     let platforms = platforms::describe(&ready.identity.offers);
                     tracing::info!(engine = ready.label(), platforms, "the engine is back");
-                    self.desk.open(ready.identity.clone());
+                    self.attempts.open(ready.identity.clone());
                     self.ready.send_replace(ready);
                     return;
                 }

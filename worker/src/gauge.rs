@@ -22,7 +22,7 @@ pub const FULL_BELOW: u64 = 8 << 20;
 const FASTEST: u64 = 4 << 30;
 /// The least time between two looks.
 const LEAST_PAUSE: Duration = Duration::from_millis(15);
-/// The longest.
+/// The longest time between two looks.
 const MOST_PAUSE: Duration = Duration::from_millis(500);
 /// A command fails soon after it met a full disk; what was before has nothing to do with it.
 const LATELY: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ pub struct Disks {
 /// What a user may still write on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Free {
-    /// Bytes.
+    /// So many bytes.
     pub bytes: u64,
     /// No more files, whatever their size.
     pub no_files: bool,
@@ -55,7 +55,7 @@ impl Free {
 /// Room of the disk that this is on (statvfs(3)). Blocks.
 ///
 /// # Errors
-/// It isn't there.
+/// There is nothing at this path.
 pub fn free(path: &Path) -> io::Result<Free> {
     let disk = rustix::fs::statvfs(path)?;
     // Some have no bound on files, and say 0 of 0.
@@ -131,7 +131,7 @@ impl Gauge {
         Self { seen, _looking: AbortOnDropHandle::new(looking) }
     }
 
-    /// What was found lately.
+    /// How the engine's disk was in the last minute.
     pub fn lately(&self) -> Lately {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).lately(Instant::now())
     }

@@ -1,20 +1,21 @@
 //! The worker: takes attempts from a coordinator, builds them on one engine, and tells how they ended.
 //!
-//! Follow one attempt: [`link::session`] hears an offer and asks the [`desk`] for a slot; [`runner`] fetches
+//! Follow one attempt: [`link::session`] hears an offer and asks [`attempts`] for a slot; [`runner`] fetches
 //! the source ([`snapshot`]), has it built ([`buildkit`]) while [`link::events`] carries what happens, and
-//! leaves the end at the desk, from which the session tells it until it is acknowledged.
+//! leaves the end there, from which the session tells it until it is acknowledged.
 //!
 //! Invariant: neither an outage of the coordinator nor the end of a stream stops what runs; only a stop that
 //! the coordinator asks for, a second signal, or the engine does.
 
 pub mod aftermath;
+pub mod attempts;
 pub mod buildkit;
 pub mod config;
-pub mod desk;
 pub mod disk;
 pub mod engine_watch;
 pub mod gauge;
 pub mod link;
+mod order;
 pub mod platforms;
 pub mod process;
 pub mod progress;
@@ -39,8 +40,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use attempts::{Attempts, Chore, Counts, StopReason};
 use config::Config;
-use desk::{Chore, Counts, Desk, StopReason};
 use disk::{DiskWatch, MetFull};
 use engine_watch::{EngineWatch, NotReady, ready_at_start, trial};
 use gauge::Disks;
@@ -74,7 +75,6 @@ pub enum RunError {
     /// The folder for state can't be used.
     #[error("--state-dir {folder}: {why}")]
     State {
-        /// The folder.
         folder: String,
         /// What is wrong with it, and the cure.
         why: String,
@@ -85,7 +85,7 @@ pub enum RunError {
     /// A part that must live as long as the worker died.
     #[error("the worker's {0} died; please report this with the log")]
     Died(&'static str),
-    /// The system gives no thread.
+    /// The system gives no thread for the control link.
     #[error("the system has no room for a thread: {0}")]
     Thread(#[source] io::Error),
 }
@@ -154,13 +154,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let platforms = platforms::describe(&first.identity.offers);
     tracing::info!(engine = first.label(), platforms, slots = config.slots, "engine found");
 
-    let (desk, mut chores) = Desk::new(config.slots);
-    let desk = Arc::new(desk);
+    let (attempts, mut chores) = Attempts::new(config.slots);
+    let attempts = Arc::new(attempts);
     for (attempt, finished) in left_over {
         tracing::info!(%attempt, "a result of a former life is told again");
-        desk.finish(attempt, finished);
+        attempts.finish(attempt, finished);
     }
-    desk.open(first.identity.clone());
+    attempts.open(first.identity.clone());
 
     let bulk = link::bulk(&config.coordinators)?;
     let client = link::client(bulk.clone(), &config.token);
@@ -175,7 +175,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         boot: BootId::generate(),
         home: claim.home(),
         slots: config.slots,
-        desk: Arc::clone(&desk),
+        attempts: Arc::clone(&attempts),
         leave: leave.clone(),
         welcomed,
     })
@@ -186,7 +186,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let places = Disks { engine_root: config.engine_root.clone(), state_dir: config.state_dir.clone() };
     let ready = watch::Sender::new(first);
     let runner = Arc::new(Runner {
-        desk: Arc::clone(&desk),
+        attempts: Arc::clone(&attempts),
         spool: spool.clone(),
         client: client.clone(),
         fetcher: Fetcher::new(client, Arc::clone(&cache)),
@@ -198,7 +198,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let mut keepers = JoinSet::new();
     let probed = ready.subscribe();
     let disks = DiskWatch {
-        desk: Arc::clone(&desk),
+        attempts: Arc::clone(&attempts),
         engine: ready.subscribe(),
         engine_root: config.engine_root,
         asked_root: None,
@@ -210,7 +210,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let watch = EngineWatch {
         address: config.engine,
         choice: config.platforms,
-        desk: Arc::clone(&desk),
+        attempts: Arc::clone(&attempts),
         ready,
         suspect,
     };
@@ -222,9 +222,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         disks.run().await;
         "disk watch"
     });
-    let (at_desk, release_after) = (Arc::clone(&desk), config.release_after);
+    let (known, release_after) = (Arc::clone(&attempts), config.release_after);
     keepers.spawn(async move {
-        end_when_asked(at_desk, shutdown, leave, release_after).await;
+        end_when_asked(known, shutdown, leave, release_after).await;
         // From here on it is the control link that ends the worker.
         std::future::pending().await
     });
@@ -243,11 +243,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
                 // It ends by itself, and frees its slot whatever happens.
                 Chore::Run(accepted) => drop(tokio::spawn(Arc::clone(&runner).run(*accepted))),
                 Chore::Probe(id) => {
-                    let (desk, ready) = (Arc::clone(&desk), probed.borrow().clone());
+                    let (attempts, ready) = (Arc::clone(&attempts), probed.borrow().clone());
                     drop(tokio::spawn(async move {
                         let end = trial(&ready).await.map_err(|failed| failed.message);
                         tracing::info!(?end, "a trial build was asked for, and has ended");
-                        desk.probe_ended(&id, end);
+                        attempts.probe_ended(&id, end);
                     }));
                 }
                 Chore::Forget(attempt) => {
@@ -282,7 +282,7 @@ fn told(service_manager: io::Result<()>) {
 ///
 /// What still runs after `release_after` is given back, to be run elsewhere.
 async fn end_when_asked(
-    desk: Arc<Desk>,
+    attempts: Arc<Attempts>,
     shutdown: Shutdown,
     leave: CancellationToken,
     release_after: Option<Duration>,
@@ -291,8 +291,8 @@ async fn end_when_asked(
         () = shutdown.drain.cancelled() => {}
         () = shutdown.abort.cancelled() => {}
     }
-    desk.drain();
-    let counts = desk.watch();
+    attempts.drain();
+    let counts = attempts.watch();
     let running = counts.borrow().running;
     tracing::info!(running, "draining: nothing new is taken; a second signal stops what runs");
     told(notify::stopping(&format!("draining: {running} jobs run")));
@@ -302,7 +302,7 @@ async fn end_when_asked(
             None => std::future::pending().await,
         }
         tracing::warn!("time is up: what still runs is given back");
-        desk.stop_all(StopReason::GivenBack);
+        attempts.stop_all(StopReason::GivenBack);
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -311,7 +311,7 @@ async fn end_when_asked(
         () = async {
             shutdown.abort.cancelled().await;
             tracing::warn!("stopping what runs");
-            desk.stop_all(StopReason::WorkerStopped);
+            attempts.stop_all(StopReason::WorkerStopped);
             let stopped = timeout(STOPPED_WITHIN, idle(counts.clone(), LAST_ANSWERS_WITHIN)).await;
             if stopped.is_err() {
                 tracing::warn!("some jobs did not stop; they end with the process");
@@ -323,7 +323,7 @@ async fn end_when_asked(
 
 /// Waits until nothing runs, and then for a while until all ends are acknowledged.
 async fn idle(mut counts: watch::Receiver<Counts>, answers_within: Duration) {
-    // The desk lives as long as we do, so the counts don't end.
+    // They live as long as we do, so the counts don't end.
     let _ = counts.wait_for(|counts| counts.running == 0).await;
     let answered = timeout(answers_within, counts.wait_for(|counts| counts.unanswered == 0)).await;
     if answered.is_err() {

@@ -4,17 +4,13 @@
 //! told after all its events are stored (or can't be), and kept on disk before it is told; a lost lease is
 //! told nothing.
 
-use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farm_dockerfile::Selection;
 use farm_proto::v1::{self, AttemptEvent, finished};
 use farm_types::spec::Purpose;
-use farm_types::{
-    BuildSpec, Cause, Digest, Failure, FailureCode, Invalid, Platform, RegistryHost, Repository, Runs,
-};
+use farm_types::{Cause, Failure, FailureCode, Runs};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
@@ -22,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::aftermath;
-use crate::buildkit::{Export, Login, Missing, Solve, SolveError, Solved};
-use crate::desk::{Accepted, Desk, Lease, StopReason};
+use crate::attempts::{Accepted, Attempts, Lease, StopReason};
+use crate::buildkit::{Missing, Solve, SolveError, Solved};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
 use crate::gauge::{Disks, Gauge};
@@ -31,8 +27,9 @@ use crate::link::Client;
 use crate::link::events::{Ending, Events};
 use crate::link::limit::LogLimit;
 use crate::link::outputs::{self, OutputError};
+use crate::order::Order;
 use crate::progress;
-use crate::snapshot::fetch::{Fetcher, Roots};
+use crate::snapshot::fetch::Fetcher;
 use crate::spool::Spool;
 
 /// How long a solve may take to stop before its future is dropped, which closes its connections.
@@ -40,18 +37,14 @@ const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// How long the events of a stopped attempt may hold up the news of its end.
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(5);
 
-/// A coordinator that has no such limit: longer than any attempt.
-const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// Runs attempts.
+/// Runs accepted attempts on the engine, each to its end.
 pub struct Runner {
-    /// What runs.
-    pub desk: Arc<Desk>,
+    /// Where ends are left, and stops are heard of.
+    pub attempts: Arc<Attempts>,
     /// Where ends are kept until they are acknowledged.
     pub spool: Spool,
-    /// The connection for bytes.
+    /// The bulk connection: events, sources, outputs.
     pub client: Client,
-    /// Brings the sources.
     pub fetcher: Fetcher,
     /// The engine as it was last seen.
     pub engine: watch::Receiver<Ready>,
@@ -82,15 +75,12 @@ impl From<Failure> for Outcome {
 impl Runner {
     /// Runs one accepted attempt to its end. Not to be dropped before that: the slot would stay taken.
     pub async fn run(self: Arc<Self>, accepted: Accepted) {
-        let Accepted { lease, offered, stop } = accepted;
-        let span = tracing::info_span!(
-            "attempt", attempt = %lease.attempt, build = offered.build_id, platform = offered.platform
-        );
+        let Accepted { lease, offered, span, stop } = accepted;
         async {
-            tracing::info!(support = offered.support, number = offered.attempt_number, "started");
-            let desk = Arc::clone(&self.desk);
+            tracing::info!(support = offered.support, "started");
+            let attempts = Arc::clone(&self.attempts);
             let superseded = move || {
-                desk.stop(lease.attempt, StopReason::Superseded);
+                attempts.stop(lease.attempt, StopReason::Superseded);
             };
             let events =
                 Events::open(self.client.clone(), lease, LogLimit::of(offered.log_bytes), superseded);
@@ -136,7 +126,7 @@ impl Runner {
         let platform = order.platform.clone();
         let is_program = matches!(order.spec.purpose, Purpose::Run(_));
         let gauge = Gauge::start(self.disks.clone(), ready.clone());
-        tracing::debug!(%platform, engine = ready.label(), "solving");
+        tracing::debug!(engine = ready.label(), "solving");
         let (outputs, sending) = outputs::send(&self.client, lease, &order.spec.exports, order.output_bytes);
         let mut sending = Box::pin(sending);
         let (told, pulse, passing) = progress::listen(events.clone());
@@ -153,7 +143,7 @@ impl Runner {
         };
         let stalled = progress::stalled(pulse, limit, &registries, events.clone(), asks);
         let (mut solving, mut stalled) = (Box::pin(solving), Box::pin(stalled));
-        // Whoever is dropped here is the solve, which ends it in the engine.
+        // The solve is dropped when another branch wins, and that ends it in the engine.
         let (solved, sent) = tokio::select! {
             solved = &mut solving => (solved, None),
             failure = &mut stalled => (Err(SolveError::Failed(failure)), None),
@@ -207,7 +197,7 @@ impl Runner {
             return None;
         }
         if failure.code == FailureCode::NoProgress {
-            // That was measured, and what hangs would hang again.
+            // The failure itself was such a look; and an engine that hangs would hang again.
             return Some(failure.message.clone());
         }
         let ready = self.engine.borrow().clone();
@@ -219,7 +209,7 @@ impl Runner {
     }
 
     async fn end(&self, lease: Lease, outcome: Outcome, checked: Option<String>) {
-        let reason = self.desk.stop_reason(lease.attempt);
+        let reason = self.attempts.stop_reason(lease.attempt);
         let checked = match reason {
             None => checked,
             Some(StopReason::EngineHangs) => Some("its engine stopped answering".to_owned()),
@@ -227,7 +217,7 @@ impl Runner {
         };
         let Some(outcome) = verdict(outcome, reason) else {
             tracing::info!("ended without a result: the lease was lost");
-            self.desk.release(lease.attempt);
+            self.attempts.release(lease.attempt);
             return;
         };
         match &outcome {
@@ -263,7 +253,7 @@ impl Runner {
             // It is told all the same; only a restart before the answer would lose it.
             tracing::warn!(?keep, "the result could not be kept on disk");
         }
-        self.desk.finish(lease.attempt, finished);
+        self.attempts.finish(lease.attempt, finished);
     }
 }
 
@@ -356,101 +346,6 @@ fn result(solved: Solved, engine: String) -> v1::JobResult {
         syntax_replaced: solved.syntax_replaced.unwrap_or_default(),
         answer: solved.answer,
         step_timings: solved.step_timings,
-    }
-}
-
-/// An offer in farm's own words.
-struct Order {
-    project: String,
-    platform: Platform,
-    spec: BuildSpec,
-    repositories: Vec<Repository>,
-    registries: Vec<v1::Registry>,
-    roots: Vec<String>,
-    /// After so long without a word it is given up.
-    progress_within: Duration,
-    /// The longest output; 0: no limit.
-    output_bytes: u64,
-}
-
-impl TryFrom<v1::Offered> for Order {
-    type Error = Invalid;
-
-    fn try_from(offered: v1::Offered) -> Result<Self, Invalid> {
-        let spec = offered.spec.ok_or_else(|| Invalid::new("spec", "", "it is not there"))?;
-        Ok(Self {
-            project: offered.project,
-            platform: offered.platform.parse()?,
-            spec: spec.try_into()?,
-            repositories: offered.repositories.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
-            registries: offered.registries,
-            roots: offered.roots,
-            output_bytes: offered.output_bytes,
-            progress_within: match offered.progress_ms {
-                0 => NEVER,
-                ms => Duration::from_millis(ms),
-            },
-        })
-    }
-}
-
-impl Order {
-    /// Where it is pushed to, for people.
-    fn registry_hosts(&self) -> String {
-        let hosts: BTreeSet<String> = self.repositories.iter().map(|to| to.host().to_string()).collect();
-        hosts.into_iter().collect::<Vec<_>>().join(", ")
-    }
-
-    fn into_solve(self, roots: Roots) -> Solve {
-        let export = (!self.repositories.is_empty()).then(|| Export {
-            plain_http: self.repositories.iter().any(|repository| self.is_plain(repository)),
-            repositories: self.repositories.clone(),
-        });
-        let logins = self
-            .registries
-            .into_iter()
-            .filter(|registry| !registry.username.is_empty() || !registry.password.is_empty())
-            .map(|registry| Login {
-                host: registry.host,
-                username: registry.username,
-                password: registry.password,
-            })
-            .collect();
-        let key = format!("{}\n{}", self.project, self.spec.dockerfile);
-        Solve {
-            platform: self.platform,
-            target: self.spec.target,
-            build_args: self.spec.build_args,
-            labels: self.spec.labels,
-            no_cache: self.spec.no_cache,
-            no_cache_stages: self.spec.no_cache_stages,
-            run: self.spec.run,
-            pull: self.spec.pull,
-            provenance: self.spec.provenance,
-            named_contexts: self.spec.named_contexts,
-            partial: self.spec.partial.iter().map(|(root, all)| (root.clone(), Selection::of(all))).collect(),
-            roots,
-            shared_key: Digest::of(key.as_bytes()).hex(),
-            // Workers that take jobs of untrusted builds get another word here.
-            cache_mount_namespace: format!("{}:trusted", self.project),
-            dockerfile: self.spec.dockerfile,
-            export,
-            outputs: Vec::new(),
-            image_names: self.spec.image_names.iter().map(ToString::to_string).collect(),
-            logins,
-            internal: false,
-            call: match self.spec.purpose {
-                Purpose::Call(call) => Some(call),
-                _ => None,
-            },
-        }
-    }
-
-    fn is_plain(&self, repository: &Repository) -> bool {
-        let host = repository.host();
-        let lent =
-            |registry: &v1::Registry| registry.host.parse().is_ok_and(|named: RegistryHost| named == *host);
-        host.is_loopback() || self.registries.iter().any(|registry| registry.plain_http && lent(registry))
     }
 }
 

@@ -18,7 +18,7 @@ const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 const SUFFIX: &str = "finished";
 
-/// The folder of unacknowledged results.
+/// The folder of results that no coordinator has acknowledged. They outlive the process.
 #[derive(Debug, Clone)]
 pub struct Spool {
     folder: PathBuf,

@@ -14,9 +14,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::attempts::Attempts;
 use crate::buildkit::EngineAddress;
 use crate::config::Config;
-use crate::desk::Desk;
 use crate::engine_watch::{EngineWatch, ready};
 use crate::platforms::Choice;
 use crate::testing::{Fake, Source, offered, offers, token, until};
@@ -222,14 +222,14 @@ async fn an_engine_that_goes_and_comes_back_is_noticed() {
     until("the door is open", || std::os::unix::net::UnixStream::connect(&place).is_ok()).await;
     let first = ready(&address, &Choice::Told(offers())).await.unwrap();
 
-    let (desk, _chores) = Desk::new(1);
-    let desk = Arc::new(desk);
-    desk.open(first.identity.clone());
+    let (attempts, _chores) = Attempts::new(1);
+    let attempts = Arc::new(attempts);
+    attempts.open(first.identity.clone());
     let suspect = Arc::new(Notify::new());
     let watch = EngineWatch {
         address,
         choice: Choice::Told(offers()),
-        desk: Arc::clone(&desk),
+        attempts: Arc::clone(&attempts),
         ready: watch::Sender::new(first.clone()),
         suspect: Arc::clone(&suspect),
     };
@@ -238,15 +238,15 @@ async fn an_engine_that_goes_and_comes_back_is_noticed() {
     assert!(first_door.await.unwrap_err().is_cancelled());
     std::fs::remove_file(&place).unwrap();
     suspect.notify_one();
-    until("it is noticed", || desk.identity().borrow().offers.is_empty()).await;
-    match &desk.offer(offered())[..] {
+    until("it is noticed", || attempts.identity().borrow().offers.is_empty()).await;
+    match &attempts.offer(offered())[..] {
         [Message::Declined(declined)] => {
             assert!(declined.reason.contains("the engine is away"), "{declined:?}")
         }
         other => panic!("{other:?}"),
     }
     let second_door = tokio::spawn(door(engine, place));
-    until("it is taken back", || *desk.identity().borrow() == first.identity).await;
+    until("it is taken back", || *attempts.identity().borrow() == first.identity).await;
     watching.abort();
     second_door.abort();
 }

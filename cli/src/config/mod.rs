@@ -34,17 +34,17 @@ pub struct Config {
     pub context: Option<String>,
     /// Farms by name.
     #[serde(default)]
-    pub contexts: BTreeMap<String, Context>,
+    pub contexts: BTreeMap<String, NamedFarm>,
     /// Values of flags that are not given.
     #[serde(default)]
     pub defaults: Defaults,
 }
 
-/// A farm.
+/// A farm that the user gave a name: what `--context` means. (The code's own `context` is what a build reads.)
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Context {
-    /// Where it is.
+pub struct NamedFarm {
+    /// Its address, or several with commas between.
     pub url: String,
     /// The file with the token for it; `None`: found as without a context.
     pub token_file: Option<PathBuf>,
@@ -163,7 +163,7 @@ impl Config {
     ///
     /// # Errors
     /// There is none; `from` says who named it.
-    pub fn context(&self, name: &str, from: &str) -> Result<&Context, Invalid> {
+    pub fn context(&self, name: &str, from: &str) -> Result<&NamedFarm, Invalid> {
         let names = || self.contexts.keys().map(String::as_str).chain([LOCAL]);
         self.contexts.get(name).ok_or_else(|| {
             let meant =

@@ -40,7 +40,7 @@ pub enum Source {
     /// FARM_URL.
     Environment,
     /// A context, with its name, and who named it: `--context`, FARM_CONTEXT or the configuration.
-    Context(String, &'static str),
+    Named(String, &'static str),
     /// Nobody: it is the farm on this machine.
     Nobody,
 }
@@ -73,7 +73,7 @@ impl Address {
     /// ` (team)`, where a context has the address from; for messages.
     pub fn named(&self) -> String {
         match &self.source {
-            Source::Context(name, _) => format!(" ({name})"),
+            Source::Named(name, _) => format!(" ({name})"),
             _ => String::new(),
         }
     }
@@ -99,15 +99,13 @@ impl Address {
             .or_else(|| config.context.clone().map(|name| (name, "the configuration's context")));
         match named {
             None => Ok(at(DEFAULT_URL.to_owned(), Source::Nobody)),
-            Some((name, from)) if name == LOCAL => {
-                Ok(at(DEFAULT_URL.to_owned(), Source::Context(name, from)))
-            }
+            Some((name, from)) if name == LOCAL => Ok(at(DEFAULT_URL.to_owned(), Source::Named(name, from))),
             Some((name, from)) => {
                 let context = config.context(&name, from)?;
                 Ok(Self {
                     url: context.url.clone(),
                     token_file: context.token_file.clone(),
-                    source: Source::Context(name, from),
+                    source: Source::Named(name, from),
                 })
             }
         }

@@ -19,9 +19,9 @@ use super::ContextError;
 /// What tells that a file is as it was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stat {
-    /// Bytes.
+    /// The length, bytes.
     pub size: u64,
-    /// Nanoseconds since 1970.
+    /// When the content changed last, nanoseconds since 1970.
     pub mtime: i64,
     /// Of the last change of contents or of the file's properties, nanoseconds since 1970.
     pub ctime: i64,

@@ -19,7 +19,7 @@ const MAX_LINKS: u8 = 40;
 /// The part of a folder that is meant.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Meant {
-    /// All that is in it.
+    /// Everything in it is meant.
     pub(super) is_whole: bool,
     /// What of it, if not all.
     pub(super) children: BTreeMap<OsString, Meant>,

@@ -56,7 +56,7 @@ pub enum ContextError {
         /// The system's reason.
         why: String,
     },
-    /// It didn't stand still.
+    /// A file that changed each time it was read.
     #[error(
         "{0} changed while it was read, twice; submit again when nothing writes to it, or leave it out with a line in .dockerignore"
     )]
@@ -94,18 +94,18 @@ impl From<ContextError> for crate::error::Error {
 pub enum Object {
     /// A folder.
     Folder {
-        /// Its canonical form.
+        /// The bytes by which a folder is stored, and of which its digest is made.
         bytes: Bytes,
-        /// What it names.
+        /// The digests of what is in it.
         children: Vec<Digest>,
         /// From the context's root, for messages.
         name: String,
     },
     /// A file's contents.
     File {
-        /// Where they are.
+        /// The file on this machine.
         path: PathBuf,
-        /// Bytes.
+        /// The length, bytes.
         size: u64,
         /// From the context's root, for messages.
         name: String,
@@ -113,7 +113,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// Bytes.
+    /// How much is sent of it, bytes.
     pub fn size(&self) -> u64 {
         match self {
             Self::Folder { bytes, .. } => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
@@ -127,7 +127,7 @@ impl Object {
 pub struct Source {
     /// Each root's tree digest and content digest.
     pub roots: BTreeMap<String, (Digest, Digest)>,
-    /// All that the roots hold.
+    /// Everything that the roots hold, by its digest.
     pub objects: HashMap<Digest, Object>,
     /// How many files it has; one that is in two roots counts once.
     pub files: usize,
@@ -157,7 +157,7 @@ impl Source {
 pub struct Surroundings<'a> {
     /// The folder of the indexes; without one every file is read.
     pub cache: Option<PathBuf>,
-    /// Nanoseconds since 1970.
+    /// The time now, nanoseconds since 1970.
     pub now_ns: i64,
     /// How files are opened.
     pub files: &'a dyn Files,

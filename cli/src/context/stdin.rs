@@ -29,10 +29,10 @@ const NOT_READ: [(&[u8], &str, &str); 6] = [
     (b"PK\x03\x04", "a zip archive", "unpack it and name the folder"),
 ];
 
-/// What came.
+/// What standard input turned out to be.
 #[derive(Debug)]
 pub enum Came {
-    /// An archive.
+    /// An archive: the context.
     Context(Unpacked),
     /// A text: the folder holds it as `Dockerfile` and nothing else.
     Dockerfile(TempDir),

@@ -31,7 +31,7 @@ pub(super) const TOLD: usize = 10;
 pub struct Stamp {
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
-    /// Nanoseconds since 1970.
+    /// When it changed last, nanoseconds since 1970.
     pub mtime: i64,
 }
 
@@ -65,7 +65,7 @@ impl Recorded {
 pub struct Unpacked {
     /// Holds its files; goes with the value.
     pub folder: TempDir,
-    /// Their modes and times.
+    /// Modes and times that the archive gives them.
     pub recorded: Recorded,
     /// Sentences on what was left out.
     pub left_out: Vec<String>,
@@ -271,7 +271,7 @@ fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// A name as a path in the folder: without `.`, `..` and a leading `/`.
 ///
 /// # Errors
-/// It leads out.
+/// The name leads out of the folder.
 fn clean(name: &[u8]) -> Result<PathBuf, ArchiveError> {
     let path = Path::new(OsStr::from_bytes(name));
     let mut clean = PathBuf::new();

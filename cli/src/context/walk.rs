@@ -18,23 +18,23 @@ use super::files::Stat;
 use super::meant::Meant;
 use super::unpack::{Recorded, Stamp, TOLD};
 
-/// What a walk found.
+/// The files and folders of a context, as they were listed.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     /// A folder stands behind the one that it lies in; the first is the root.
     dirs: Vec<Dir>,
-    /// All regular files that stay.
+    /// All regular files that are part of the source.
     pub(super) files: Vec<FoundFile>,
     /// Sentences on what was left out though no pattern says so.
     pub(super) left_out: Vec<String>,
 }
 
-/// A regular file.
+/// A regular file of the source.
 #[derive(Debug)]
 pub(super) struct FoundFile {
     /// From the root, with `/` between its parts.
     pub(super) name: String,
-    /// When it was listed.
+    /// What the file was like when it was listed; one that has changed since then is noticed by it.
     pub(super) stat: Stat,
 }
 
@@ -60,9 +60,9 @@ struct Found {
 
 #[derive(Debug)]
 enum What {
-    /// By its place in `files`.
+    /// The file's place in [`Scan::files`].
     File(usize),
-    /// By its place in `dirs`.
+    /// The folder's place in [`Scan::dirs`].
     Dir(usize),
     Symlink(String),
     Fifo,

@@ -8,18 +8,18 @@ use serde_json::Value;
 use super::{Blob, Image, Variant};
 use crate::output::json::BuildJson;
 
-/// An image.
+/// What `farm inspect --json` prints.
 #[derive(Debug, Serialize)]
 pub struct ImageJson<'a> {
     /// What was asked for, with what was left out filled in.
     reference: &'a str,
-    /// Of the index, or of the lone image's manifest.
+    /// The digest of the index, or of the lone image's manifest.
     digest: &'a str,
-    /// Likewise.
+    /// The media type of the same.
     media_type: &'a str,
-    /// Likewise.
+    /// The length of the same, bytes.
     size_bytes: usize,
-    /// Likewise.
+    /// The annotations in the same.
     annotations: &'a BTreeMap<String, String>,
     /// index, image or artifact.
     kind: &'static str,
@@ -27,7 +27,7 @@ pub struct ImageJson<'a> {
     artifact_type: Option<&'a str>,
     /// The images, in the index's order.
     platforms: Vec<VariantJson<'a>>,
-    /// What is no image, likewise.
+    /// What the index has besides images, in its order.
     artifacts: Vec<VariantJson<'a>>,
     /// The build of this farm that made it; null when it isn't this farm's.
     build: Option<BuildJson>,
@@ -45,9 +45,9 @@ struct VariantJson<'a> {
     subject: Option<&'a str>,
     digest: &'a str,
     media_type: &'a str,
-    /// Of the manifest.
+    /// The length of the manifest, bytes.
     size_bytes: usize,
-    /// Of config and layers, compressed.
+    /// The length of config and layers together, compressed, bytes.
     image_bytes: u64,
     /// What the config says that it is, where that is another platform; else null.
     config_platform: Option<&'a str>,
@@ -56,9 +56,9 @@ struct VariantJson<'a> {
     config_blob: Option<BlobJson<'a>>,
     /// The config as it stands in the registry; null when there is none.
     config: &'a Value,
-    /// Of the manifest.
+    /// What the manifest says.
     annotations: &'a BTreeMap<String, String>,
-    /// Of the index's entry.
+    /// What the index's entry for it says.
     entry_annotations: &'a BTreeMap<String, String>,
     attestations: Vec<AttestationJson<'a>>,
     /// The worker that built it, if this farm did; else null.

@@ -24,13 +24,13 @@ pub use what::What;
 pub struct Image {
     /// Registry, repository, and tag or digest.
     pub reference: String,
-    /// Of the bytes.
+    /// The digest of these bytes.
     pub digest: String,
-    /// Of the bytes.
+    /// The media type of these bytes.
     pub media_type: String,
     /// The index or manifest, byte for byte.
     pub manifest: Vec<u8>,
-    /// Of the index or manifest.
+    /// What the index or manifest says of itself.
     pub annotations: BTreeMap<String, String>,
     /// What the index says that it is, if it is one and says it.
     pub index_type: Option<String>,
@@ -43,9 +43,9 @@ pub struct Image {
 /// An image for one platform, or another thing that the registry holds in its place.
 #[derive(Debug)]
 pub struct Variant {
-    /// Which of these it is.
+    /// An image, an attestation, or what else registries hold.
     pub what: What,
-    /// What was read.
+    /// The answer of the farm, which has read it.
     pub raw: ImageVariant,
     /// The manifest, as far as it is understood.
     pub manifest: ManifestDocument,
@@ -73,17 +73,15 @@ pub struct ManifestDocument {
     pub subject: Option<Blob>,
 }
 
-/// A descriptor.
+/// A descriptor: what the registry has under a digest.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Blob {
-    /// What it is.
     pub media_type: String,
-    /// Of its bytes.
     pub digest: String,
-    /// Bytes.
+    /// The length, bytes.
     pub size: u64,
-    /// What is said of it.
+    /// What the one who refers to it says of it.
     pub annotations: BTreeMap<String, String>,
 }
 

@@ -18,10 +18,10 @@ use super::rules::{self, Weight};
 use super::summary::{attempt_ms, deciding_attempt, platform_jobs, rules_are_errors, tag_reference};
 use crate::outputs::deliver::Delivered;
 
-/// A build.
+/// A build, as `farm show --json` and the others print it.
 #[derive(Debug, Serialize)]
 pub struct BuildJson {
-    /// What `farm show` takes.
+    /// The id that `farm show` takes.
     pub id: String,
     /// queued, running, publishing, cancelling, succeeded, failed or cancelled.
     pub state: String,
@@ -50,7 +50,7 @@ pub struct BuildJson {
     pub platforms: Vec<PlatformJson>,
     /// The index of all platforms, or the manifest in its place.
     pub index_digest: Option<String>,
-    /// Its media type.
+    /// The index's media type.
     pub index_media_type: Option<String>,
     /// The tags, with what became of each; left out in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -70,16 +70,16 @@ pub struct BuildJson {
 pub struct RequestedJson {
     /// Normalised, like `linux/arm64`.
     pub platforms: Vec<String>,
-    /// With registry and repository.
+    /// The tag with its registry and repository.
     pub tags: Vec<String>,
 }
 
 /// A source.
 #[derive(Debug, Serialize)]
 pub struct SnapshotJson {
-    /// With times and modes.
+    /// Names the source with times and modes.
     pub tree_id: String,
-    /// Equal for equal content.
+    /// Names its content alone: equal for equal content.
     pub content_key: String,
 }
 
@@ -107,9 +107,9 @@ pub struct PlatformJson {
     pub waiting: Option<String>,
     /// When it is likely to start; estimated.
     pub expected_start: Option<String>,
-    /// What was pushed.
+    /// The digest of what was pushed.
     pub digest: Option<String>,
-    /// Its media type.
+    /// The media type of what was pushed.
     pub media_type: Option<String>,
     /// The image's layers and config, compressed.
     pub image_bytes: Option<u64>,
@@ -140,9 +140,9 @@ pub struct PlatformJson {
 /// One try of a platform.
 #[derive(Debug, Serialize)]
 pub struct AttemptJson {
-    /// From 1.
+    /// Which try it was, from 1.
     pub number: u32,
-    /// Who tried.
+    /// The name of the worker that tried.
     pub worker: String,
     /// offered, running, succeeded, failed, lost, released or cancelled.
     pub state: String,
@@ -161,7 +161,7 @@ pub struct AttemptJson {
 /// A tag and what became of it.
 #[derive(Debug, Serialize)]
 pub struct TagJson {
-    /// Repository and tag.
+    /// The tag with its repository.
     pub reference: String,
     /// wanted, put, verified, superseded or failed.
     pub state: String,
@@ -180,9 +180,9 @@ pub struct WarningJson {
     pub message: String,
     /// The file that it is about.
     pub file: Option<String>,
-    /// From 1.
+    /// The line in the Dockerfile, from 1.
     pub line: Option<u32>,
-    /// The line itself.
+    /// The text of that line.
     pub source_line: Option<String>,
     /// harmless, or look: somebody should; error: it fails the build (check=error=true); null for a rule that farm
     /// doesn't know.
@@ -202,13 +202,13 @@ pub struct WarningJson {
 pub struct FailureJson {
     /// user, infrastructure, killed, deadline or bug.
     pub cause: String,
-    /// A stable word.
+    /// A stable word for programs.
     pub code: String,
     /// A sentence.
     pub message: String,
     /// The step, as the engine names it.
     pub step: Option<String>,
-    /// Of the step's command.
+    /// The exit code of the step's command.
     pub exit_code: Option<i32>,
     /// The file that it is about.
     pub file: Option<String>,
@@ -252,7 +252,7 @@ pub struct WorkerJson {
 /// A platform that a worker offers.
 #[derive(Debug, Serialize)]
 pub struct WorkerPlatformJson {
-    /// Normalised.
+    /// The platform in its normal form.
     pub platform: String,
     /// native or emulated.
     pub support: String,
@@ -261,15 +261,15 @@ pub struct WorkerPlatformJson {
 /// A line of a step's output.
 #[derive(Debug, Serialize)]
 pub struct LogJson {
-    /// Normalised.
+    /// The platform in its normal form.
     pub platform: String,
-    /// From 1.
+    /// Which try of the platform it was, from 1.
     pub attempt: u32,
     /// The step, as the engine names it; empty when it isn't known.
     pub step: String,
     /// stdout or stderr.
     pub stream: &'static str,
-    /// Without control sequences.
+    /// The line, without control sequences.
     pub text: String,
 }
 

@@ -22,14 +22,14 @@ pub struct Entry {
     pub records: Vec<(String, Vec<u8>)>,
     /// Its name, bytes as they are.
     pub path: Vec<u8>,
-    /// What it links to.
+    /// Where a link points, bytes as they are.
     pub link: Vec<u8>,
-    /// Bytes of its content.
+    /// The length of its content, bytes.
     pub size: u64,
 }
 
 impl Entry {
-    /// A record's value.
+    /// The value of a pax record, if it has one of this name.
     pub fn record(&self, key: &str) -> Option<&[u8]> {
         self.records.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_slice())
     }
@@ -197,18 +197,17 @@ fn read_records(mut bytes: &[u8]) -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(out)
 }
 
-/// Writes entries.
+/// Writes an archive, entry by entry.
 pub struct Writer<W> {
     to: W,
 }
 
 impl<W: Write> Writer<W> {
-    /// Over this.
     pub fn new(to: W) -> Self {
         Self { to }
     }
 
-    /// An entry with its content.
+    /// Writes an entry with its content.
     ///
     /// # Errors
     /// It can't be read or written.
@@ -269,7 +268,7 @@ impl<W: Write> Writer<W> {
         self.entry(&entry, &mut &content[..])
     }
 
-    /// The end of the archive.
+    /// Ends the archive with two empty blocks.
     ///
     /// # Errors
     /// It can't be written.
@@ -303,7 +302,7 @@ pub struct Tee<R, W> {
 }
 
 impl<R: Read, W: Write> Tee<R, W> {
-    /// From there, and to here.
+    /// Whatever is read from `from` is written to `to` as well.
     pub fn new(from: R, to: W) -> Self {
         Self { from, to }
     }

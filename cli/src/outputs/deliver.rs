@@ -26,7 +26,7 @@ use crate::output::text::{bytes, count, harmless, short_digest};
 /// How bytes are gathered before they are written.
 const BUFFER: usize = 256 << 10;
 
-/// What became of one output.
+/// An output that was written, as the command tells and prints it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Delivered {
     /// local, tar, oci or docker, as buildx's types are called.
@@ -35,28 +35,28 @@ pub struct Delivered {
     pub dest: Option<String>,
     /// The Docker engine that has it.
     pub engine: Option<String>,
-    /// Of these platforms.
+    /// The platforms that it has.
     pub platforms: Vec<String>,
-    /// Bytes that were received.
+    /// How many bytes came from the farm.
     pub bytes: u64,
     /// Files, folders and links that were written into a folder.
     pub entries: Option<u64>,
-    /// Of the image's manifest or index.
+    /// The digest of the image's manifest or index.
     pub digest: Option<String>,
-    /// Its names there.
+    /// The names that the image bears in the archive or the engine.
     pub names: Vec<String>,
-    /// How long it took.
+    /// How long fetching and writing took.
     pub seconds: f64,
     /// The image's facts, for files of facts.
     #[serde(skip)]
     pub image: Option<Image>,
-    /// What was left out.
+    /// Sentences on what couldn't be written as it is.
     #[serde(skip)]
     pub warnings: Vec<String>,
 }
 
 impl Delivered {
-    /// For people.
+    /// The lines that say so to people.
     pub fn lines(&self) -> Vec<String> {
         let size = bytes(self.bytes);
         let of = match self.platforms.len() {
@@ -153,7 +153,7 @@ pub async fn deliver(
     }
     // They go by themselves after a while; that they may go now is a courtesy.
     let request = ReleaseOutputsRequest { build_id: source.build.clone() };
-    let _ = through(async || source.farm.outputs().release_outputs(request.clone()).await).await;
+    let _ = through(async || source.client.outputs().release_outputs(request.clone()).await).await;
     Ok(all)
 }
 
@@ -252,7 +252,7 @@ async fn write(parts: Parts, asked: Asked) -> Result<Done> {
         })
 }
 
-/// What the farm's side said.
+/// The farm's error, if it is what kept bytes from coming.
 fn inner(error: io::Error) -> Error {
     let text = error.to_string();
     match error.into_inner().and_then(|inner| inner.downcast::<Error>().ok()) {
@@ -275,7 +275,7 @@ fn folder(parts: &Parts, dest: &Path, split: Option<bool>) -> io::Result<Done> {
     Ok(Done { image: None, unpacked: Some(unpacking.finish()?) })
 }
 
-/// As BuildKit names it.
+/// The sub-folder of a platform, named as BuildKit names it.
 fn sub_folder(platform: &Platform) -> String {
     platform.to_string().replace('/', "_")
 }
@@ -295,7 +295,7 @@ fn tar(parts: &Parts, dest: &Place, split: Option<bool>, known: &Known) -> io::R
     Ok(Done::default())
 }
 
-/// One archive of several.
+/// Writes one archive that has the files of all platforms.
 fn joined(parts: &Parts, split: bool, to: impl io::Write) -> io::Result<()> {
     let mut writer = Writer::new(to);
     let mut taken: std::collections::HashMap<Vec<u8>, String> = std::collections::HashMap::new();

@@ -37,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(600);
 /// The longest answer that is read, bytes.
 const LONGEST: usize = 4 << 20;
 
-/// Where an engine is.
+/// Where a Docker engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Unix(PathBuf),
@@ -52,7 +52,7 @@ pub struct DockerEngine {
     pub shown: String,
     /// It keeps images as containerd does: also indexes.
     pub keeps_indexes: bool,
-    /// What runs there.
+    /// The platform that it runs natively, if it says so.
     pub platform: Option<Platform>,
 }
 
@@ -62,7 +62,7 @@ struct Surroundings {
     host: Option<String>,
     context: Option<String>,
     tls: bool,
-    /// The docker command's folder.
+    /// The folder with the docker command's settings (`~/.docker`).
     config: Option<PathBuf>,
 }
 

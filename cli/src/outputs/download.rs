@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::connect::{Farm, WAITS};
+use crate::connect::{Client, WAITS};
 use crate::error::{Error, is_connection, status_in_short};
 
 /// Pieces between the connection and the reader.
@@ -28,8 +28,8 @@ const GIVE_UP: Duration = Duration::from_secs(600);
 /// Where outputs come from, shared by all of a build.
 #[derive(Clone)]
 pub struct Source {
-    /// The farm.
-    pub farm: Farm,
+    /// The farm that has it.
+    pub client: Client,
     /// The build's id.
     pub build: String,
     /// Bytes that came so far, of all.
@@ -87,7 +87,7 @@ impl Source {
                 Ok(true) if progress.offset == output.bytes => break,
                 Ok(true) => "the farm ended the connection".to_owned(),
                 Err(status) if is_connection(&status) => status_in_short(&status),
-                Err(status) => return Err(self.farm.error(&status)),
+                Err(status) => return Err(self.client.error(&status)),
             };
             if progress.offset > before {
                 away_since = None;
@@ -97,7 +97,7 @@ impl Source {
                 return Err(Error::Farm(format!(
                     "the farm at {} has been away for 10 minutes ({why}) while its result was being received; submit the \
                      build again when it is back",
-                    self.farm.url()
+                    self.client.url()
                 )));
             }
             tokio::time::sleep(backoff.next_wait()).await;
@@ -107,7 +107,7 @@ impl Source {
             return Err(Error::Farm(format!(
                 "what the farm at {} gave out for {platform} is not what its worker made ({digest} instead of {}); submit \
                  the build again",
-                self.farm.url(),
+                self.client.url(),
                 output.digest
             )));
         }
@@ -128,7 +128,7 @@ impl Source {
             export: output.export,
             offset: progress.offset,
         };
-        let mut stream = self.farm.outputs().fetch_output(request).await?.into_inner();
+        let mut stream = self.client.outputs().fetch_output(request).await?.into_inner();
         while let Some(response) = stream.message().await? {
             let length = u64::try_from(response.data.len()).unwrap_or(u64::MAX);
             if progress.offset.saturating_add(length) > output.bytes {
@@ -204,7 +204,7 @@ mod tests {
         let service = OutputServiceServer::new(Away(Arc::clone(&calls)));
         let router = tonic::transport::Server::builder().add_service(service);
         let source = Source {
-            farm: crate::testing::farm(router).await,
+            client: crate::testing::client(router).await,
             build: "7f3k2m".into(),
             received: Arc::default(),
             stop: watch::channel(false).1,

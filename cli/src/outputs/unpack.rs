@@ -25,12 +25,12 @@ use tar::EntryType;
 
 use super::archive::{self, Entry, joined, senseless};
 
-/// What was written.
+/// How much was written into a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Files, folders and links.
+    /// How many files, folders and links.
     pub entries: u64,
-    /// Bytes of files.
+    /// The length of the files together, bytes.
     pub bytes: u64,
     /// What was left out, for people.
     pub warnings: Vec<String>,

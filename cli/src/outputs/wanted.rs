@@ -24,30 +24,27 @@ pub enum Place {
 pub enum Sink {
     /// `type=local`: files into a folder.
     Folder {
-        /// The folder.
+        /// The folder into which they go.
         dest: PathBuf,
         /// A sub-folder for each platform; `None`: when there are several.
         split: Option<bool>,
     },
     /// `type=tar`: files as an archive.
     Tar {
-        /// Where to.
         dest: Place,
-        /// As of a folder.
+        /// A sub-folder for each platform; `None`: when there are several.
         split: Option<bool>,
     },
     /// `type=oci` or `type=docker,dest=…`: an image as an archive.
     Image {
-        /// Where to.
         dest: Place,
-        /// With what older engines read.
+        /// Whether it has what older Docker engines read (`manifest.json`).
         docker: bool,
     },
     /// The same with `tar=false`: an image's layout as a folder.
     Layout {
-        /// The folder.
         dest: PathBuf,
-        /// With what older engines read.
+        /// Whether it has what older Docker engines read (`manifest.json`).
         docker: bool,
     },
     /// `--load`: into a Docker engine.
@@ -58,7 +55,7 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// As buildx's types are called.
+    /// The word that buildx has for it, as `type=` takes it.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Folder { .. } => "local",
@@ -256,7 +253,7 @@ impl Wanted {
     /// The names that the result bears: those of `-t`, or else those that outputs give.
     ///
     /// # Errors
-    /// An output's name is none.
+    /// A name that an output gives is no image's name.
     pub fn tags(&self, tags: Vec<ImageTag>) -> Result<Vec<ImageTag>, Invalid> {
         if !tags.is_empty() {
             return Ok(tags);
@@ -276,7 +273,7 @@ impl Wanted {
     /// Sees what can't be for so many platforms.
     ///
     /// # Errors
-    /// With the cure.
+    /// A form can't hold several platforms, or an attestation; the text has the cure.
     pub fn check(&self, platforms: &[Platform], provenance: Provenance) -> Result<(), Invalid> {
         let attested = provenance != Provenance::Off;
         for asked in &self.asked {
@@ -294,7 +291,7 @@ impl Wanted {
     /// What the farm is asked to make, and for each of [`Wanted::asked`] its place therein.
     ///
     /// # Errors
-    /// An attribute that isn't one.
+    /// An attribute of `--output` has a value that it can't have.
     pub fn exports(
         &self,
         platforms: &[Platform],
@@ -330,7 +327,7 @@ impl Wanted {
         Ok((exports, places))
     }
 
-    /// Completes a spec.
+    /// Enters into a spec what has to be made for the outputs.
     ///
     /// # Errors
     /// As [`Wanted::exports`].
@@ -353,7 +350,7 @@ fn place(dest: Option<String>) -> Place {
     }
 }
 
-/// The fields of one output.
+/// The fields of one `--output`, as they were written.
 #[derive(Default)]
 struct Fields {
     kind: Option<String>,

@@ -19,7 +19,7 @@ use farm_types::{BuildSpec, Emulation, Platform, Provenance, PullMode, Repositor
 use tokio::time::sleep;
 
 use crate::calls;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::context::Location;
 use crate::context::stdin::read_dockerfile;
 use crate::error::{Error, Result};
@@ -126,12 +126,12 @@ impl Order {
     ///
     /// # Errors
     /// The farm can't be reached, or it refuses.
-    pub async fn prepare(&self, farm: &Farm) -> Result<Ready> {
+    pub async fn prepare(&self, client: &Client) -> Result<Ready> {
         let text = dockerfile::text(self);
         let folder = read_dockerfile(text.as_bytes())?;
         let path = folder.path().to_string_lossy();
         let location = Location::find(&path, None, &Default::default())?;
-        let (_, uploaded) = source::bring(farm, &location, true, &Arc::new(Sending::default())).await?;
+        let (_, uploaded) = source::bring(client, &location, true, &Arc::new(Sending::default())).await?;
         let key = uuid::Uuid::new_v4();
         let hostname = format!("run-{}", &key.simple().to_string()[..12]);
         let spec = BuildSpec {
@@ -173,8 +173,8 @@ impl Ready {
     ///
     /// # Errors
     /// The farm can't be reached, or it refuses.
-    pub async fn start(self, farm: &Farm) -> Result<Build> {
-        let (build, _) = calls::submit(farm, self.0).await?;
+    pub async fn start(self, client: &Client) -> Result<Build> {
+        let (build, _) = calls::submit(client, self.0).await?;
         Ok(build)
     }
 }
@@ -183,11 +183,16 @@ impl Ready {
 ///
 /// # Errors
 /// The farm can't be asked any more.
-pub async fn watch(farm: &Farm, id: &str, limit: Duration, mut tell: impl FnMut(Told<'_>)) -> Result<Ended> {
+pub async fn watch(
+    client: &Client,
+    id: &str,
+    limit: Duration,
+    mut tell: impl FnMut(Told<'_>),
+) -> Result<Ended> {
     let mut teller = Teller::default();
-    let following = follow(farm, id, true, sleep, |seen| teller.seen(&seen, &mut tell));
+    let following = follow(client, id, true, sleep, |seen| teller.seen(&seen, &mut tell));
     let Ok(last) = tokio::time::timeout(limit, following).await else {
-        if let Err(error) = calls::cancel(farm, id).await {
+        if let Err(error) = calls::cancel(client, id).await {
             tell(Told::Note(format!(
                 "it could not be cancelled ({error}); it goes on until the farm ends it"
             )));
@@ -197,7 +202,7 @@ pub async fn watch(farm: &Farm, id: &str, limit: Duration, mut tell: impl FnMut(
     last?
         .filter(is_final)
         .map(|build| ended(&build))
-        .ok_or_else(|| Error::Farm(format!("the farm at {} told nothing of build {id}", farm.url())))
+        .ok_or_else(|| Error::Farm(format!("the farm at {} told nothing of build {id}", client.url())))
 }
 
 fn ended(build: &Build) -> Ended {

@@ -6,11 +6,17 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
+use farm_proto::PIECE_BYTES;
 use farm_proto::v1::snapshot_service_server::{SnapshotService, SnapshotServiceServer};
-use farm_proto::v1::{FindMissingResponse, FinishUploadResponse, OpenUploadResponse, UploadObjectsResponse};
+use farm_proto::v1::upload_objects_request::Part;
+use farm_proto::v1::{
+    FindMissingResponse, FinishUploadResponse, ObjectKind, OpenUploadResponse, UploadObjectsRequest,
+    UploadObjectsResponse,
+};
 use farm_types::snapshot::{Folder, names};
-use tonic::{Request, Response, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::stream::PACK_BYTES;
 use super::*;
 use crate::context::{Disk, Location, Surroundings, read};
 
@@ -160,8 +166,8 @@ impl SnapshotService for Fake {
     }
 }
 
-async fn served(fake: &Fake) -> Farm {
-    crate::testing::farm(
+async fn served(fake: &Fake) -> Client {
+    crate::testing::client(
         tonic::transport::Server::builder().add_service(
             SnapshotServiceServer::new(fake.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
         ),
@@ -190,11 +196,11 @@ async fn no_pause(_: Duration) {}
 async fn only_what_is_missing_is_sent_and_an_unchanged_tree_takes_one_call() {
     let dir = folder();
     let fake = Fake::default();
-    let farm = served(&fake).await;
+    let client = served(&fake).await;
     let first = source(dir.path());
     let sending = Arc::new(Sending::default());
     assert_eq!(sending.bytes(), None);
-    let done = upload(&farm, &first, no_pause, &sending).await.unwrap();
+    let done = upload(&client, &first, no_pause, &sending).await.unwrap();
     assert_eq!(sending.bytes(), Some((done.sent_bytes, done.sent_bytes)));
     assert_eq!((done.tree_id, done.content_key), first.names());
     assert_eq!((done.upload_id.as_str(), done.new_files), ("u1", 3));
@@ -205,19 +211,19 @@ async fn only_what_is_missing_is_sent_and_an_unchanged_tree_takes_one_call() {
     assert_eq!(fake.kept().messages.len(), 1);
 
     fake.kept().asked.clear();
-    let again = upload(&farm, &first, no_pause, &Arc::default()).await.unwrap();
+    let again = upload(&client, &first, no_pause, &Arc::default()).await.unwrap();
     assert_eq!((again.new_files, again.sent_bytes), (0, 0));
     assert!(fake.kept().asked.is_empty());
     assert_eq!(fake.kept().messages.len(), 1);
 
     // A farm that wants to be asked is asked.
     fake.kept().ignores_roots = true;
-    let asked = upload(&farm, &first, no_pause, &Arc::default()).await.unwrap();
+    let asked = upload(&client, &first, no_pause, &Arc::default()).await.unwrap();
     assert_eq!((asked.new_files, asked.sent_bytes, fake.kept().asked.clone()), (0, 0, vec![2]));
     fake.kept().ignores_roots = false;
 
     fs::write(dir.path().join("a/b/one"), "changed").unwrap();
-    let done = upload(&farm, &source(dir.path()), no_pause, &Arc::default()).await.unwrap();
+    let done = upload(&client, &source(dir.path()), no_pause, &Arc::default()).await.unwrap();
     assert_eq!(done.new_files, 1);
 }
 
@@ -245,10 +251,10 @@ async fn a_broken_connection_begins_a_session_that_goes_on_where_the_last_ended(
     let fake = Fake::default();
     fake.kept().break_after = Some(12);
     let waits = Mutex::new(Vec::new());
-    let farm = served(&fake).await;
+    let client = served(&fake).await;
     let sending = Arc::new(Sending::default());
     let pause = async |wait| waits.lock().unwrap().push(wait);
-    let done = upload(&farm, &source(dir.path()), pause, &sending).await.unwrap();
+    let done = upload(&client, &source(dir.path()), pause, &sending).await.unwrap();
     // What a session that broke has sent counts, too.
     let (sent, total) = sending.bytes().unwrap();
     assert!(sent == total && total >= done.sent_bytes, "{sent} of {total}, {done:?}");

@@ -6,7 +6,7 @@ use super::show::head;
 use super::watch::{How, see_out};
 use super::{build_id, now_ms};
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Error, Exit, Result};
 use crate::interrupt::{Interrupts, Role};
 use crate::output::display::Display;
@@ -49,13 +49,13 @@ Exit codes:
 pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
     let mut display = Display::new(args.how.mode(&setup.defaults)?, args.how.json)?;
-    let farm = Farm::connect(&setup.address).await?;
+    let client = Client::connect(&setup.address).await?;
     let request = GetBuildRequest { build_id: id.clone() };
-    let answer = farm.builds().get_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
+    let answer = client.builds().get_build(request).await.map_err(|e| client.error(&e))?.into_inner();
     let build = answer.build.ok_or_else(|| Error::Farm(format!("the farm gave no build for {id}")))?;
     // From here on Ctrl-C is about the build.
     let interrupts = Interrupts::listen(Role::Viewer);
     display.line(&head(&build, now_ms()));
     display.introduce(&build);
-    see_out(&farm, &id, interrupts, display, args.how.json).await
+    see_out(&client, &id, interrupts, display, args.how.json).await
 }

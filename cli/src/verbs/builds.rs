@@ -6,7 +6,7 @@ use serde_json::json;
 use super::now_ms;
 use crate::calls::through;
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::output::format;
@@ -50,8 +50,8 @@ fn at_least_one(text: &str) -> std::result::Result<u32, String> {
 /// # Errors
 /// The farm can't be asked.
 pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
-    let farm = Farm::connect(&setup.address).await?;
-    let builds = list(&farm, if args.all { u32::MAX } else { args.limit }).await?;
+    let client = Client::connect(&setup.address).await?;
+    let builds = list(&client, if args.all { u32::MAX } else { args.limit }).await?;
     let mut out = Out::stdout();
     let as_json = || builds.iter().map(|build| BuildJson::new(build, None, &[]));
     if let Some(template) = &args.format {
@@ -68,18 +68,18 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
 }
 
 /// So many builds, newest first, or as many as there are; page by page.
-async fn list(farm: &Farm, limit: u32) -> Result<Vec<Build>> {
+async fn list(client: &Client, limit: u32) -> Result<Vec<Build>> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut builds: Vec<Build> = Vec::new();
     let mut page_token = String::new();
     loop {
         let page_size = u32::try_from(limit - builds.len()).map_or(PAGE, |wanted| wanted.min(PAGE));
         let request = ListBuildsRequest { page_size, page_token, states: Vec::new() };
-        let asked = through(async || farm.builds().list_builds(request.clone()).await).await;
-        let page = asked.map_err(|status| farm.error(&status))?;
+        let asked = through(async || client.builds().list_builds(request.clone()).await).await;
+        let page = asked.map_err(|status| client.error(&status))?;
         builds.extend(page.builds);
         builds.truncate(limit);
-        // A farm from before there were pages gives no token.
+        // A client from before there were pages gives no token.
         if page.next_page_token.is_empty() || builds.len() == limit {
             return Ok(builds);
         }

@@ -4,7 +4,7 @@ use farm_proto::v1::{Build, CancelBuildRequest};
 
 use super::build_id;
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Exit, Result};
 use crate::follow::is_final;
 use crate::output::Out;
@@ -24,9 +24,9 @@ pub struct Args {
 /// There is no such build, or the farm can't be asked.
 pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
-    let farm = Farm::connect(&setup.address).await?;
+    let client = Client::connect(&setup.address).await?;
     let request = CancelBuildRequest { build_id: id };
-    let answer = farm.builds().cancel_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
+    let answer = client.builds().cancel_build(request).await.map_err(|e| client.error(&e))?.into_inner();
     Out::stdout().line(&told(&answer.build.unwrap_or_default()));
     Ok(Exit::Done)
 }

@@ -60,7 +60,7 @@ Exit codes:
   3    no farm answers, or it refuses the token
   130  cancelled (Ctrl-C, SIGTERM, SIGHUP)";
 
-/// Checks.
+/// Checks a Dockerfile by the engine's rules, and builds nothing.
 ///
 /// # Errors
 /// Something that was asked for can't be taken, or the farm doesn't answer.
@@ -71,5 +71,6 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     (asked.target, asked.build_arg, asked.json) = (target, build_arg, json);
     asked.context_links = context_links;
     asked.check = true;
-    submit::run(asked, setup).await
+    // The verb is large, and lies on the heap.
+    Box::pin(submit::run(asked, setup)).await
 }

@@ -223,7 +223,7 @@ fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) 
     let config = file.as_deref().map(Config::load).transpose()?.unwrap_or_default();
     let setup = Setup::find(url, context)?;
     let used = match &setup.address.source {
-        Source::Context(name, _) => name.as_str(),
+        Source::Named(name, _) => name.as_str(),
         Source::Nobody => LOCAL,
         Source::Flag | Source::Environment => "",
     };
@@ -240,9 +240,9 @@ fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) 
         let source = match &setup.address.source {
             Source::Flag => "--url",
             Source::Environment => "FARM_URL",
-            Source::Context(_, "--context") => "--context",
-            Source::Context(_, "FARM_CONTEXT") => "FARM_CONTEXT",
-            Source::Context(..) => "configuration",
+            Source::Named(_, "--context") => "--context",
+            Source::Named(_, "FARM_CONTEXT") => "FARM_CONTEXT",
+            Source::Named(..) => "configuration",
             Source::Nobody => "default",
         };
         out.line(&json::text(&json!({
@@ -276,7 +276,7 @@ fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) 
     out.line(&match setup.address.source {
         Source::Flag => format!("used  {url}, from --url"),
         Source::Environment => format!("used  {url}, from FARM_URL"),
-        Source::Context(name, from) => format!("used  {} ({url}), from {from}", harmless(&name)),
+        Source::Named(name, from) => format!("used  {} ({url}), from {from}", harmless(&name)),
         Source::Nobody => format!("used  {url}, since nothing else is set"),
     });
     Ok(())

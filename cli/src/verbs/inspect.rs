@@ -9,7 +9,7 @@ use super::now_ms;
 use farm_types::chain::io_in_short;
 
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Error, Exit, Result};
 use crate::image::json::ImageJson;
 use crate::image::tree::{details, overview};
@@ -70,8 +70,8 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         Some(text) => Some(text.parse::<Platform>()?),
         None => None,
     };
-    let farm = Farm::connect(&setup.address).await?;
-    let image = inspect(&farm, &image).await?;
+    let client = Client::connect(&setup.address).await?;
+    let image = inspect(&client, &image).await?;
     let chosen = match &platform {
         Some(platform) => Some(of_platform(&image, platform)?),
         None => None,
@@ -107,9 +107,9 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
 ///
 /// # Errors
 /// There is no such image, or its registry doesn't answer.
-pub async fn inspect(farm: &Farm, image: &ImageRef) -> Result<Image> {
+pub async fn inspect(client: &Client, image: &ImageRef) -> Result<Image> {
     let request = InspectImageRequest { reference: image.to_string() };
-    let answer = farm.images().inspect_image(request).await.map_err(|e| farm.error(&e))?;
+    let answer = client.images().inspect_image(request).await.map_err(|e| client.error(&e))?;
     Ok(answer.into_inner().into())
 }
 

@@ -11,7 +11,7 @@ use farm_types::{Invalid, Platform};
 
 use super::{build_id, local_logs, now_ms};
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Error, Exit, Result};
 use crate::follow::{Seen, follow};
 use crate::output::Out;
@@ -75,9 +75,9 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         None => None,
     };
     let from_ms = args.from.as_deref().map(|text| moment(text, now_ms())).transpose()?;
-    let farm = Farm::connect(&setup.address).await?;
+    let client = Client::connect(&setup.address).await?;
     let request = GetBuildRequest { build_id: id.clone() };
-    let known = farm.builds().get_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
+    let known = client.builds().get_build(request).await.map_err(|e| client.error(&e))?.into_inner();
     let known = known.build.unwrap_or_default();
     let platforms = known.spec.as_ref().map(|spec| spec.platforms.as_slice()).unwrap_or_default();
     if let Some(only) = only.as_ref().filter(|only| !platforms.contains(only)) {
@@ -89,7 +89,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let mut json_lines = JsonLines::default();
     let mut removed: Option<String> = None;
     let (closed, mut reader_gone) = tokio::sync::watch::channel(false);
-    let following = follow(&farm, &id, args.follow, tokio::time::sleep, |seen| {
+    let following = follow(&client, &id, args.follow, tokio::time::sleep, |seen| {
         match seen {
             Seen::Build(build) if !args.json => out.lines(progress.build(build)),
             Seen::Attempt(events) if events.removed_ms != 0 => {

@@ -6,7 +6,7 @@ use super::build_id;
 use super::watch::{How, see_out};
 use crate::calls;
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Exit, Result};
 use crate::interrupt::{Interrupts, Role};
 use crate::output::Mode;
@@ -66,7 +66,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
     let mode = args.how.mode(&setup.defaults)?;
     let mut display = Display::new(mode, args.how.json)?;
-    let farm = Farm::connect(&setup.address).await?;
+    let client = Client::connect(&setup.address).await?;
     let request = RetryBuildRequest {
         build_id: id.clone(),
         idempotency_key: args.idempotency_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
@@ -81,7 +81,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         }
     };
     let (build, replayed) = tokio::select! {
-        accepted = calls::retry(&farm, request) => accepted?,
+        accepted = calls::retry(&client, request) => accepted?,
         () = pressed_twice => return Err(calls::left()),
     };
     display.line(&first_line(&build, &id));
@@ -99,7 +99,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     };
-    see_out(&farm, &build.id, interrupts, display, args.how.json).await
+    see_out(&client, &build.id, interrupts, display, args.how.json).await
 }
 
 /// `build 9d2mxe  retry of 7f3k2m for linux/arm64; linux/amd64 is taken over`.

@@ -11,7 +11,7 @@ use farm_types::{Emulation, ImageRef, Invalid, Platform};
 use super::inspect::{inspect, of_platform};
 use crate::calls;
 use crate::config::{Defaults, Setup};
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Error, Exit, Result};
 use crate::image::Image;
 use crate::interrupt::{Interrupts, Role};
@@ -168,22 +168,22 @@ async fn attempt(args: Args, setup: impl FnOnce() -> Result<Setup>, notes: &mut 
     let how = args.how.check(&setup.defaults)?;
     let mut interrupts = Interrupts::listen(Role::Purpose);
     let prepared = async {
-        let farm = Farm::connect(&setup.address).await?;
-        let image = inspect(&farm, &reference).await?;
+        let client = Client::connect(&setup.address).await?;
+        let image = inspect(&client, &reference).await?;
         let platform = match platform {
             Some(platform) => platform,
-            None => only(&farm, &image).await?,
+            None => only(&client, &image).await?,
         };
-        let ready = how.order(&image, &reference, &platform, &args.command)?.prepare(&farm).await?;
-        Ok::<_, Error>((farm, platform, ready))
+        let ready = how.order(&image, &reference, &platform, &args.command)?.prepare(&client).await?;
+        Ok::<_, Error>((client, platform, ready))
     };
-    let (farm, platform, ready) = tokio::select! {
+    let (client, platform, ready) = tokio::select! {
         prepared = prepared => prepared?,
         () = interrupts.press(1) => return Err(Error::Cancelled("cancelled; nothing was run".to_owned())),
     };
     // What the farm may have accepted has to be known to be cancelled; who presses again doesn't wait for that.
     let build = tokio::select! {
-        build = ready.start(&farm) => build?,
+        build = ready.start(&client) => build?,
         () = interrupts.press(2) => return Err(calls::left()),
     };
     if !args.quiet {
@@ -191,7 +191,7 @@ async fn attempt(args: Args, setup: impl FnOnce() -> Result<Setup>, notes: &mut 
     }
     let mut stdout = Sink::new(std::io::stdout().is_terminal(), Box::new(std::io::stdout()));
     let mut stderr = Sink::new(std::io::stderr().is_terminal(), Box::new(std::io::stderr()));
-    let watching = watch(&farm, &build.id, how.limit, |told| match told {
+    let watching = watch(&client, &build.id, how.limit, |told| match told {
         Told::Note(note) if !args.quiet => notes.line(&format!("{platform}  {note}")),
         Told::Started { on, why } if !args.quiet => {
             let why = if why.is_empty() { String::new() } else { format!(": {why}") };
@@ -209,7 +209,7 @@ async fn attempt(args: Args, setup: impl FnOnce() -> Result<Setup>, notes: &mut 
         ended = watching => ended?,
         () = interrupts.press(1) => {
             tokio::select! {
-                cancelled = calls::cancel(&farm, &build.id) => cancelled?,
+                cancelled = calls::cancel(&client, &build.id) => cancelled?,
                 () = interrupts.press(2) => {}
             }
             return Err(Error::Cancelled(format!("cancelled   farm logs {}", build.id)));
@@ -236,14 +236,14 @@ async fn attempt(args: Args, setup: impl FnOnce() -> Result<Setup>, notes: &mut 
 }
 
 /// The platform that is meant when none is named.
-async fn only(farm: &Farm, image: &Image) -> Result<Platform> {
+async fn only(client: &Client, image: &Image) -> Result<Platform> {
     image.require_images()?;
     let there: Vec<Platform> = image.images().filter_map(|v| v.raw.platform.parse().ok()).collect();
     if let [one] = &there[..] {
         return Ok(one.clone());
     }
     let request = farm_proto::v1::GetFarmRequest {};
-    let about = farm.farm().get_farm(request).await.map_err(|e| farm.error(&e))?.into_inner();
+    let about = client.farm().get_farm(request).await.map_err(|e| client.error(&e))?.into_inner();
     let mut native = there.into_iter().filter(|p| about.native_platforms.contains(&p.to_string()));
     match (native.next(), native.next()) {
         (Some(one), None) => Ok(one),

@@ -4,7 +4,7 @@ use farm_proto::v1::{Build, GetBuildRequest};
 
 use super::{build_id, now_ms};
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Error, Exit, Result};
 use crate::output::Out;
 use crate::output::format;
@@ -38,9 +38,9 @@ pub struct Args {
 /// There is no such build, or the farm can't be asked.
 pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
-    let farm = Farm::connect(&setup.address).await?;
+    let client = Client::connect(&setup.address).await?;
     let request = GetBuildRequest { build_id: id.clone() };
-    let answer = farm.builds().get_build(request).await.map_err(|e| farm.error(&e))?.into_inner();
+    let answer = client.builds().get_build(request).await.map_err(|e| client.error(&e))?.into_inner();
     let build = answer.build.ok_or_else(|| Error::Farm(format!("the farm gave no build for {id}")))?;
     let mut out = Out::stdout();
     if let Some(template) = &args.format {

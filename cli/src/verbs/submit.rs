@@ -6,6 +6,8 @@
 //! Invariant: one invocation makes at most one build, however often the call is repeated, because each
 //! repetition bears the same idempotency key and the same body.
 
+mod args;
+mod bring;
 mod buildx;
 mod call;
 mod dry;
@@ -15,23 +17,14 @@ mod ignored;
 mod plan;
 mod results;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use farm_dockerfile::Sources;
-use farm_proto::v1::GetFarmRequest;
-use farm_types::snapshot::{ROOT_CONTEXT, named_root};
-use farm_types::{BuildSpec, Invalid, Platform};
+use farm_types::{BuildSpec, Invalid};
 
 use super::now_ms;
 use super::watch::{LEFT_ENDING, Watched, exit, left_running, mode, watch};
 use crate::calls;
-use crate::config::{Address, Defaults, Setup};
-use crate::connect::Farm;
-use crate::context::Source;
+use crate::config::Setup;
 use crate::error::{Error, Exit, Result};
 use crate::input::Input;
 use crate::interrupt::{Interrupts, Role};
@@ -39,221 +32,18 @@ use crate::output::Mode;
 use crate::output::Out;
 use crate::output::display::Display;
 use crate::output::json::{self, BuildJson, UploadJson};
-use crate::output::live::EVERY;
 use crate::output::summary::{NO_TAG, summary};
 use crate::output::text::{bytes, count, harmless};
 use crate::outputs::deliver::Delivered;
-use crate::source::{self, Rest};
-use crate::switches;
+use crate::source::Rest;
 use crate::upload::{Sending, Uploaded};
-use buildx::Others;
+pub use args::Args;
+pub(super) use args::path_or_none;
+use bring::{Brought, bring, look_on, partial};
 use call::Asked;
 use dry::DryRun;
 use give::Giving;
-use ignored::Ignored;
 use plan::Plan;
-
-/// What takes no longer needs no line of its own.
-const MOMENT: Duration = Duration::from_millis(300);
-
-/// Arguments of `farm submit`.
-#[derive(Debug, Default, clap::Args)]
-// As with buildx: of a flag that has one value the last one counts.
-#[command(after_help = AFTER_HELP, args_override_self = true)]
-pub struct Args {
-    /// The folder that COPY and ADD read from; -: an archive, or a Dockerfile, from standard input
-    #[arg(default_value = ".", value_name = "CONTEXT")]
-    pub(super) context: String,
-
-    /// Where to publish: REGISTRY/REPO:TAG; may be given several times
-    #[arg(short, long, value_name = "REPO:TAG")]
-    tag: Vec<String>,
-
-    /// The platforms, separated by commas [default: all that the farm has native workers for]
-    #[arg(long, value_name = "OS/ARCH,…")]
-    pub(super) platform: Vec<String>,
-
-    /// The Dockerfile [default: CONTEXT/Dockerfile]; -: from standard input
-    #[arg(short, long, value_name = "FILE", value_parser = path_or_none())]
-    pub(super) file: Option<PathBuf>,
-
-    /// The stage to build [default: the last]
-    #[arg(long, value_name = "STAGE")]
-    pub(super) target: Option<String>,
-
-    /// Set a build argument; without a value it is taken from the environment
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    pub(super) build_arg: Vec<String>,
-
-    /// Set a label of the image
-    #[arg(long, value_name = "NAME=VALUE")]
-    label: Vec<String>,
-
-    /// Use no cached results
-    #[arg(long)]
-    no_cache: bool,
-
-    /// Use no cached results of these stages
-    #[arg(long, value_name = "STAGE,…")]
-    no_cache_filter: Vec<String>,
-
-    /// The network of RUN instructions: default or none
-    #[arg(long, value_name = "NETWORK")]
-    network: Option<String>,
-
-    /// A further line of /etc/hosts for RUN instructions
-    #[arg(long, value_name = "HOST=ADDRESS")]
-    add_host: Vec<String>,
-
-    /// The size of /dev/shm for RUN instructions, like 64m
-    #[arg(long, value_name = "BYTES")]
-    shm_size: Option<String>,
-
-    /// A limit for RUN instructions, like nofile=1024:4096
-    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
-    ulimit: Vec<String>,
-
-    /// Ask the registry for every base image anew
-    #[arg(long)]
-    pull: bool,
-
-    /// Attach a provenance attestation: mode=min or mode=max [default: none]
-    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "mode=min")]
-    provenance: Option<String>,
-
-    /// The same: type=provenance,mode=max
-    #[arg(long, value_name = "PARAMETERS")]
-    attest: Vec<String>,
-
-    /// What the tags of a build for one platform point to: an index, or the image's manifest itself [default: index]
-    #[arg(long, value_name = "index|manifest")]
-    single_platform: Option<String>,
-
-    /// Give COPY --from=NAME and FROM NAME another source
-    #[arg(long, value_name = "NAME=FOLDER|docker-image://IMAGE")]
-    build_context: Vec<String>,
-
-    /// Where links may lead to the Dockerfile and .dockerignore: buildx (as with buildx), or inside: nowhere out of the context
-    /// [env: FARM_CONTEXT_LINKS] [default: buildx]
-    #[arg(long, value_name = "WHERE")]
-    pub(super) context_links: Option<String>,
-
-    /// When a platform may be emulated: never, fallback, fallback=DURATION or allow [default: fallback]
-    #[arg(long, value_name = "POLICY")]
-    emulation: Option<String>,
-
-    /// Fail when it isn't built within this time, like 90s, 10m or 2h, waiting included
-    #[arg(long, value_name = "DURATION")]
-    timeout: Option<String>,
-
-    /// Only check the Dockerfile, as farm check does
-    #[arg(long)]
-    pub(super) check: bool,
-
-    /// Ask the Dockerfile's frontend instead: build, check, outline or targets, and ,format=json
-    #[arg(long, value_name = "METHOD")]
-    call: Option<String>,
-
-    /// Show what would be read, built and published, and by whom; send nothing
-    #[arg(long, conflicts_with_all = ["detach", "quiet"])]
-    dry_run: bool,
-
-    /// Return as soon as the build is accepted
-    #[arg(long)]
-    detach: bool,
-
-    /// Write the digest of what was published to a file
-    #[arg(long, value_name = "FILE")]
-    iidfile: Option<PathBuf>,
-
-    /// Write what was published to a file, as JSON
-    #[arg(long, value_name = "FILE")]
-    metadata_file: Option<PathBuf>,
-
-    /// How to show what happens [env: FARM_PROGRESS] [default: auto]
-    #[arg(long, value_enum, value_name = "HOW")]
-    progress: Option<Mode>,
-
-    /// Print only the digest of what was published
-    #[arg(short, long, conflicts_with = "progress")]
-    quiet: bool,
-
-    /// Print one JSON object at the end; what happens meanwhile goes to standard error
-    #[arg(long)]
-    pub(super) json: bool,
-
-    /// Submitting again with the same key gives the same build [default: a random one]
-    #[arg(long, value_name = "KEY")]
-    idempotency_key: Option<String>,
-
-    /// Give the result out: a folder, - (an archive of its files), or type=local, tar, oci, docker, registry or cacheonly
-    #[arg(short, long, value_name = "FORM")]
-    output: Vec<String>,
-
-    /// Load the image into this machine's Docker engine, as --output type=docker does
-    #[arg(long)]
-    load: bool,
-
-    /// Publish to the registries of the tags, as is done when neither --output nor --load is given
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
-    push: Option<bool>,
-
-    #[command(flatten)]
-    others: Others,
-
-    #[command(flatten)]
-    ignored: Ignored,
-}
-
-const AFTER_HELP: &str = "\
-Examples:
-  farm submit . -t localhost:5002/app:latest --platform linux/amd64,linux/arm64
-  farm submit web -f docker/web.Dockerfile --build-arg VERSION=1.4 -t registry.example/web:1.4
-  farm submit . -t registry.example/app:ci --emulation never --detach
-  farm submit . -t localhost:5002/app:latest --platform linux/amd64,linux/arm64 --dry-run
-  farm submit . -t app --load
-  farm submit . --output out --target binaries
-
-Flags mean what they mean to `docker buildx build`. What differs:
-  Without --output, --load and --push the result is pushed to the registries of the tags.
-  Without -t and without these the build shows only that it can be built.
-  Provenance is attached only when it is asked for (buildx attaches mode=min).
-  Without --platform it is built for all platforms that the farm has native workers for.
-  A tag points to an index also of one platform; --single-platform manifest changes that.
-  --build-arg BUILDKIT_SYNTAX and BUILDKIT_CACHE_MOUNT_NS are refused: farm sets them.
-  What buildx has besides (--secret, --cache-to, …) is refused with what to do instead.
-
-SOURCE_DATE_EPOCH, DOCKER_DEFAULT_PLATFORM and BUILDKIT_PROGRESS of the environment count as with
-buildx; docs/reference/buildx-flags.md lists all variables, and all that differs.
-
-Emulation policies:
-  never         wait for a native worker
-  fallback      emulate when no native worker is connected
-  fallback=10m  the same, and also when the job has waited that long
-  allow         emulate when no native slot is free
-
-Exit codes:
-  0    built and published, or given out; with --detach: accepted
-  1    the build failed
-  2    the command, a value or a file can't be taken
-  3    no farm answers, or it refuses the token
-  129  the terminal went away (SIGHUP); the build goes on: farm attach BUILD
-  130  cancelled: by Ctrl-C, by SIGTERM, by SIGHUP where there is no terminal, or by farm cancel";
-
-impl Args {
-    /// Puts a person's defaults in the place of flags that are not given.
-    fn take_defaults(&mut self, defaults: &Defaults) {
-        if self.platform.is_empty() {
-            self.platform.extend(defaults.platform.clone());
-        }
-        if self.emulation.is_none() {
-            self.emulation.clone_from(&defaults.emulation);
-        }
-        if self.context_links.is_none() {
-            self.context_links.clone_from(&defaults.context_links);
-        }
-    }
-}
 
 /// Builds and publishes.
 ///
@@ -309,7 +99,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
             return Err(error);
         }
     };
-    let Brought { farm, source, uploaded, platforms, chosen, meant } = brought;
+    let Brought { client, source, uploaded, platforms, chosen, meant } = brought;
     if let Err(error) = giving.check(&plan, &platforms) {
         display.finish(None, Vec::new());
         return Err(error);
@@ -320,7 +110,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let rest = (!partial.is_empty()).then_some(rest);
     let spec = BuildSpec { partial, ..plan.spec(uploaded.snapshot(), platforms)? };
     let (build, replayed) = tokio::select! {
-        accepted = calls::submit(&farm, uploaded.request(&plan.idempotency_key, &spec)) => accepted?,
+        accepted = calls::submit(&client, uploaded.request(&plan.idempotency_key, &spec)) => accepted?,
         // The first press, or signal, is heeded once the build is known.
         () = pressed_twice(interrupts.as_mut()) => {
             display.finish(None, Vec::new());
@@ -361,7 +151,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         return Ok(Exit::Done);
     };
 
-    let last = match watch(&farm, &build.id, &mut interrupts, &mut display, rest).await? {
+    let last = match watch(&client, &build.id, &mut interrupts, &mut display, rest).await? {
         Watched::Ended(build) => *build,
         Watched::Left(exit) => {
             let mut lines = vec![left_running(&build.id)];
@@ -375,7 +165,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
     };
     let given = match last.state.as_str() {
-        "succeeded" => giving.give(&farm, &last, &plan.wanted, interrupts.clone(), &mut display).await,
+        "succeeded" => giving.give(&client, &last, &plan.wanted, interrupts.clone(), &mut display).await,
         _ => Ok(Vec::new()),
     };
     let asked = plan.asked.filter(|_| last.state == "succeeded");
@@ -425,18 +215,6 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     Ok(asked.map_or_else(|| exit(&last), |asked| asked.exit(&last, display.warnings())))
 }
 
-/// What is there before the build is submitted.
-struct Brought {
-    farm: Farm,
-    source: Arc<Source>,
-    uploaded: Uploaded,
-    platforms: Vec<Platform>,
-    /// The platforms were chosen by the farm.
-    chosen: bool,
-    /// What of the contexts was read; `None`: all.
-    meant: Option<Sources>,
-}
-
 /// How it ends when it is told to before the build is submitted.
 fn nothing_submitted() -> Error {
     Error::Cancelled("cancelled; nothing was submitted".to_owned())
@@ -458,78 +236,6 @@ async fn pressed_twice(interrupts: Option<&mut Interrupts>) {
     }
 }
 
-/// Shows that the source is read and sent, once that takes longer than a moment. Never ends.
-async fn look_on(display: &mut Display, context: &str, sending: &Sending) {
-    if !display.is_live() {
-        std::future::pending::<()>().await;
-    }
-    tokio::time::sleep(MOMENT).await;
-    loop {
-        let text = match sending.bytes() {
-            None => format!("reading {context}"),
-            Some((sent, total)) => {
-                format!("sending {}  {} of {}", harmless(context), bytes(sent), bytes(total))
-            }
-        };
-        display.prepare(Some(&text));
-        display.draw(now_ms());
-        tokio::time::sleep(EVERY).await;
-    }
-}
-
-/// Finds the farm, reads the source and uploads it.
-async fn bring(plan: &Plan, address: &Address, sending: &Arc<Sending>) -> Result<Brought> {
-    // The farm is looked for while the source is read; where it isn't, the source doesn't matter.
-    let finding = async {
-        let farm = Farm::connect(address).await?;
-        if !plan.platforms.is_empty() {
-            return Ok((farm, plan.platforms.clone()));
-        }
-        let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?.into_inner();
-        let platforms = native(&about.native_platforms)?;
-        let single = plan.single_platform.check(platforms.len(), plan.provenance);
-        single.map_err(|mut e| {
-            "--single-platform".clone_into(&mut e.thing);
-            e
-        })?;
-        Ok((farm, platforms))
-    };
-    let is_temporary = plan.temporary.is_some();
-    let chosen = plan.platforms.is_empty();
-    let (farm, platforms, source, meant) = if chosen {
-        // What is meant may depend on the platforms.
-        let (farm, platforms) = finding.await?;
-        let meant = plan.meant(&platforms)?;
-        (farm, platforms, source::read(&plan.location, is_temporary, meant.as_ref()).await?, meant)
-    } else {
-        let meant = plan.meant(&plan.platforms)?;
-        let reading = source::read(&plan.location, is_temporary, meant.as_ref());
-        let ((farm, platforms), source) = tokio::try_join!(finding, reading)?;
-        (farm, platforms, source, meant)
-    };
-    let (source, uploaded) =
-        source::send(&farm, source, &plan.location, (is_temporary, meant.as_ref()), sending).await?;
-    Ok(Brought { uploaded, farm, source, platforms, chosen, meant })
-}
-
-/// The roots of which a part was read, and of what, as a build names them.
-fn partial(meant: &Sources) -> BTreeMap<String, Vec<String>> {
-    let named = meant.named.iter().map(|(name, selection)| (named_root(name), selection));
-    let all = named.chain([(ROOT_CONTEXT.to_owned(), &meant.context)]);
-    all.filter_map(|(root, selection)| Some((root, selection.texts()?))).collect()
-}
-
-fn native(platforms: &[String]) -> Result<Vec<Platform>> {
-    if platforms.is_empty() {
-        return Err(Error::Usage(
-            "no --platform was given, and the farm has no native worker now to choose from; name platforms, for example \
-             --platform linux/amd64 (`farm workers` lists what there is)"
-                .to_owned(),
-        ));
-    }
-    Ok(platforms.iter().map(|platform| platform.parse()).collect::<Result<_, farm_types::Invalid>>()?)
-}
-
 /// `build 7f3k2m  app @ snapshot 9c1e…  12 files, 3 new (4.1 kB sent)`.
 fn first_line(id: &str, context: &str, uploaded: &Uploaded, files: usize) -> String {
     let sent = match (uploaded.new_files, uploaded.sent_bytes) {
@@ -543,16 +249,6 @@ fn first_line(id: &str, context: &str, uploaded: &Uploaded, files: usize) -> Str
         &uploaded.tree_id.hex()[..4],
         count(files, "file")
     )
-}
-
-/// A path, or nothing, which is as good as no flag.
-pub(super) fn path_or_none() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(PathBuf::from)
-}
-
-/// What a switch of buildx can be.
-fn go_bool(text: &str) -> std::result::Result<bool, &'static str> {
-    switches::go_bool(text).ok_or("write true or false")
 }
 
 /// A variable's value: of `--build-arg NAME`, and of those in [`environment`](mod@environment).

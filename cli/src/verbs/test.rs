@@ -8,7 +8,7 @@ use super::inspect::inspect;
 use super::run::{Checked, How};
 use crate::calls;
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Error, Exit, Result};
 use crate::interrupt::{Interrupts, Role};
 use crate::output::lines::Lines;
@@ -74,12 +74,12 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     }
     let mut interrupts = Interrupts::listen(Role::Purpose);
     let prepared = async {
-        let farm = Farm::connect(&setup.address).await?;
-        let image = inspect(&farm, &reference).await?;
-        Ok::<_, Error>((farm, image))
+        let client = Client::connect(&setup.address).await?;
+        let image = inspect(&client, &reference).await?;
+        Ok::<_, Error>((client, image))
     };
     let cancelled = || Error::Cancelled("cancelled".to_owned());
-    let (farm, image) = tokio::select! {
+    let (client, image) = tokio::select! {
         prepared = prepared => prepared?,
         () = interrupts.press(1) => return Err(cancelled()),
     };
@@ -105,28 +105,28 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         .map(|platform| how.order(&image, &reference, platform, &args.command))
         .collect::<Result<_>>()?;
     let ready = tokio::select! {
-        ready = try_join_all(orders.iter().map(|order| order.prepare(&farm))) => ready?,
+        ready = try_join_all(orders.iter().map(|order| order.prepare(&client))) => ready?,
         () = interrupts.press(1) => return Err(cancelled()),
     };
     // What the farm may have accepted has to be known to be cancelled; who presses again doesn't wait for that.
     let started = tokio::select! {
-        started = join_all(ready.into_iter().map(|ready| ready.start(&farm))) => started,
+        started = join_all(ready.into_iter().map(|ready| ready.start(&client))) => started,
         () = interrupts.press(2) => return Err(calls::left()),
     };
     let (builds, failed): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
     let builds: Vec<Build> = builds.into_iter().flatten().collect();
     if let Some(Err(error)) = failed.into_iter().next() {
         // One that doesn't begin is no comparison: the others are not left running.
-        join_all(builds.iter().map(|build| calls::cancel(&farm, &build.id))).await;
+        join_all(builds.iter().map(|build| calls::cancel(&client, &build.id))).await;
         return Err(error);
     }
     let all =
-        join_all(chosen.iter().zip(&builds).map(|(platform, build)| watched(&farm, &how, platform, build)));
+        join_all(chosen.iter().zip(&builds).map(|(platform, build)| watched(&client, &how, platform, build)));
     let runs: Vec<Ran> = tokio::select! {
         runs = all => runs.into_iter().collect::<Result<_>>()?,
         () = interrupts.press(1) => {
             tokio::select! {
-                _ = join_all(builds.iter().map(|build| calls::cancel(&farm, &build.id))) => {}
+                _ = join_all(builds.iter().map(|build| calls::cancel(&client, &build.id))) => {}
                 () = interrupts.press(2) => {}
             }
             return Err(cancelled());
@@ -144,7 +144,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
 }
 
 /// Follows one run to its end.
-async fn watched(farm: &Farm, how: &Checked, platform: &Platform, build: &Build) -> Result<Ran> {
+async fn watched(client: &Client, how: &Checked, platform: &Platform, build: &Build) -> Result<Ran> {
     let mut ran = Ran {
         platform: platform.clone(),
         build: build.id.clone(),
@@ -154,7 +154,7 @@ async fn watched(farm: &Farm, how: &Checked, platform: &Platform, build: &Build)
     };
     let mut streams = [Lines::default(), Lines::default()];
     let (on, lines) = (&mut ran.on, &mut ran.lines);
-    let ended = watch(farm, &build.id, how.limit, |told| match told {
+    let ended = watch(client, &build.id, how.limit, |told| match told {
         Told::Started { on: where_it_is, .. } => *on = where_it_is,
         Told::Note(_) => {}
         Told::Anew => {

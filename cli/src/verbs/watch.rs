@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::calls::cancel;
 use crate::config::Defaults;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Error, Exit, Result};
 use crate::follow::{Seen, follow};
 use crate::interrupt::Interrupts;
@@ -74,13 +74,13 @@ pub(super) fn mode(progress: Option<Mode>, quiet: bool, defaults: &Defaults) -> 
 /// # Errors
 /// The farm can't be asked any more.
 pub(super) async fn see_out(
-    farm: &Farm,
+    client: &Client,
     id: &str,
     mut interrupts: Interrupts,
     mut display: Display,
     as_json: bool,
 ) -> Result<Exit> {
-    let last = match watch(farm, id, &mut interrupts, &mut display, None).await? {
+    let last = match watch(client, id, &mut interrupts, &mut display, None).await? {
         Watched::Ended(build) => *build,
         Watched::Left(exit) => {
             display.finish(None, vec![left_running(id)]);
@@ -132,7 +132,7 @@ pub(super) enum Watched {
 /// # Errors
 /// The farm can't be asked any more, or the rest of the source can't be sent; then the build is cancelled.
 pub(super) async fn watch(
-    farm: &Farm,
+    client: &Client,
     id: &str,
     interrupts: &mut Interrupts,
     display: &mut Display,
@@ -141,7 +141,7 @@ pub(super) async fn watch(
     let display = RefCell::new(display);
     let is_live = display.borrow().is_live();
     let (want, wanted) = tokio::sync::watch::channel(false);
-    let following = follow(farm, id, true, sleep, |seen| {
+    let following = follow(client, id, true, sleep, |seen| {
         if let Seen::Build(build) = &seen {
             want.send_replace(build.source_is_wanted);
         }
@@ -158,21 +158,21 @@ pub(super) async fn watch(
     let mut leaving = interrupts.clone();
     let last = tokio::select! {
         last = following => last?,
-        left = heed(farm, id, interrupts, &display) => return Ok(left),
+        left = heed(client, id, interrupts, &display) => return Ok(left),
         exit = leaving.leaving() => return Ok(Watched::Left(exit)),
-        error = complete(farm, id, rest, wanted, &display) => {
-            cancel(farm, id).await?;
+        error = complete(client, id, rest, wanted, &display) => {
+            cancel(client, id).await?;
             return Err(error);
         }
         () = drawing, if is_live => None,
     };
-    let nothing = || Error::Farm(format!("the farm at {} told nothing of build {id}", farm.url()));
+    let nothing = || Error::Farm(format!("the farm at {} told nothing of build {id}", client.url()));
     last.map(|build| Watched::Ended(Box::new(build))).ok_or_else(nothing)
 }
 
 /// Sends the whole source whenever the build wants it. Returns only when that can't be done.
 async fn complete(
-    farm: &Farm,
+    client: &Client,
     id: &str,
     rest: Option<Rest<'_>>,
     mut wanted: tokio::sync::watch::Receiver<bool>,
@@ -186,7 +186,7 @@ async fn complete(
         display
             .borrow_mut()
             .line("the build needs more of its source than the Dockerfile names: sending all of it");
-        match rest.send(farm, id).await {
+        match rest.send(client, id).await {
             Ok(uploaded) => {
                 let sent = bytes(uploaded.sent_bytes);
                 display.borrow_mut().line(&format!("all of the source is there ({sent} sent)"));
@@ -202,7 +202,7 @@ async fn complete(
 /// Does what is asked for; returns when the user leaves the build, running or not. The command ends as any other then, so that
 /// what it has put on the disk goes.
 async fn heed(
-    farm: &Farm,
+    client: &Client,
     id: &str,
     interrupts: &mut Interrupts,
     display: &RefCell<&mut Display>,
@@ -235,7 +235,7 @@ async fn heed(
     // A farm that doesn't answer must not keep the next one from being heard.
     let leave = interrupts.wishes() + 1;
     tokio::select! {
-        cancelled = cancel(farm, id) => {
+        cancelled = cancel(client, id) => {
             if let Err(error) = cancelled {
                 display.borrow_mut().line(&format!("error: {error}"));
             }

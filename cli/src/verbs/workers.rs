@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::now_ms;
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::output::format;
@@ -47,8 +47,8 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     if let Some(wish) = args.wish {
         return wish::run(wish, setup).await;
     }
-    let farm = Farm::connect(&setup.address).await?;
-    let answer = farm.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| farm.error(&e))?;
+    let client = Client::connect(&setup.address).await?;
+    let answer = client.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| client.error(&e))?;
     let mut workers = answer.into_inner().workers;
     let need = |state: &str| {
         ["quarantined", "probation", "withdrawn", "suspect", "offline", "draining", "drained"]

@@ -6,7 +6,6 @@ use farm_types::state::JobState;
 /// One job, as far as the verdict asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobOutcome {
-    /// Where it stands.
     pub state: JobState,
     /// Whether the execution fails without it.
     pub required: bool,
@@ -17,7 +16,7 @@ pub struct JobOutcome {
 /// What the execution has come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Go on.
+    /// It isn't decided yet: jobs wait or run.
     Open,
     /// Every required job has its result, and no other is under way.
     Built,

@@ -57,7 +57,7 @@ impl<S: State> Transition<S> {
         }
     }
 
-    /// What it is called.
+    /// The transition's name, as in the diagrams of the architecture.
     pub const fn name(&self) -> &'static str {
         self.name
     }
@@ -93,7 +93,7 @@ macro_rules! transitions {
     ($state:ident: $($(#[$doc:meta])* $name:ident = $($from:ident)|+ => $to:ident;)*) => {
         $($(#[$doc])* pub const $name: Transition<$state> =
             Transition::new(stringify!($name), &[$($state::$from),+], $state::$to);)*
-        /// All of them.
+        /// Every transition of this life: what the tests and the diagrams go through.
         pub const ALL: &[Transition<$state>] = &[$($name),*];
     };
 }

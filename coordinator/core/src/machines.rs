@@ -42,7 +42,7 @@ pub enum Evidence {
     Machine,
     /// Its way to the coordinator is: only if others have it better.
     Way,
-    /// Nothing.
+    /// Nothing: it may be the user's own doing.
     None,
 }
 
@@ -63,20 +63,17 @@ pub fn evidence(code: &FailureCode, found: SelfCheck) -> Evidence {
 /// A job that failed on a worker for infrastructure's reasons, or whose worker was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
-    /// Which job.
     pub job: JobId,
-    /// When.
+    /// When the attempt ended.
     pub at: DateTime<Utc>,
-    /// The failure's code.
     pub code: FailureCode,
-    /// What the worker then found.
+    /// What the worker found when it looked at itself afterwards.
     pub found: SelfCheck,
 }
 
 /// What ended on a worker lately.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Which worker.
     pub worker: WorkerId,
     /// Workers on one engine suffer alike for its reasons.
     pub engine: EngineId,
@@ -84,27 +81,23 @@ pub struct Record {
     pub trusted_at: DateTime<Utc>,
     /// Since when it is on probation, if it is.
     pub probation_at: Option<DateTime<Utc>>,
-    /// Its last success.
+    /// When it last finished an ordinary job.
     pub succeeded_at: Option<DateTime<Utc>>,
-    /// Its failures, in any order.
+    /// What failed on it lately, in any order.
     pub failures: Vec<Failed>,
 }
 
 /// What is to be done with a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on probation.
+    /// It goes on probation: no ordinary jobs, only trial builds.
     Probation {
-        /// Which worker.
         worker: WorkerId,
         /// Why, for people.
         why: String,
     },
     /// It finished an ordinary job since it is on probation: it is well again.
-    Well {
-        /// Which worker.
-        worker: WorkerId,
-    },
+    Well { worker: WorkerId },
 }
 
 /// Looks at all workers at `now`. Gives the changes only.
@@ -135,7 +128,7 @@ fn suspicion(record: &Record, all: &[Record], now: DateTime<Utc>) -> Option<Stri
         .copied()
         .filter(|failed| match evidence(&failed.code, failed.found) {
             Evidence::Machine => true,
-            // Somebody else's way was open after that.
+            // Another worker succeeded after that: the coordinator could be reached.
             Evidence::Way => others.iter().any(|o| o.succeeded_at.is_some_and(|at| at > failed.at)),
             Evidence::None => false,
         })

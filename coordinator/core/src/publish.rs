@@ -28,16 +28,15 @@ pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What it points to is of this type.
+    /// The type of what it points to.
     pub media_type: String,
-    /// What it points to has this digest.
+    /// The digest of what it points to.
     pub digest: Digest,
-    /// And this length, bytes.
+    /// The length of what it points to, bytes.
     pub size: u64,
     /// The platform, if it is an image's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<IndexPlatform>,
-    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -45,9 +44,9 @@ pub struct Descriptor {
 /// A platform as an index spells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexPlatform {
-    /// GOARCH.
+    /// The architecture as Go names it (`amd64`).
     pub architecture: String,
-    /// GOOS.
+    /// The operating system as Go names it (`linux`).
     pub os: String,
     /// Absent where the normal form has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,12 +67,12 @@ impl From<&Platform> for IndexPlatform {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IndexDocument {
-    /// Always 2.
+    /// Always 2: the OCI image-spec keeps Docker's number.
     pub schema_version: u32,
     /// [`OCI_INDEX`] or [`DOCKER_LIST`].
     #[serde(default)]
     pub media_type: String,
-    /// The children.
+    /// Images and attestations, in the order in which they are listed.
     pub manifests: Vec<Descriptor>,
 }
 
@@ -91,9 +90,8 @@ pub struct Child {
 /// The merged index, or the manifest that stands in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
-    /// Exactly what is put.
+    /// The document exactly as it is put: its digest depends on each byte.
     pub bytes: Vec<u8>,
-    /// The digest of the bytes.
     pub digest: Digest,
     /// [`OCI_INDEX`], or [`DOCKER_LIST`] when every child is Docker's; of a manifest alone its own.
     pub media_type: &'static str,

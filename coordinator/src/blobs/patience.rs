@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(hang.receiver_count(), PLACES + 1, "more stand there than there are places");
         let refused = patience.step(async { Ok(()) }).await.unwrap_err();
         assert!(is_unanswered(&refused) && refused.to_string().contains("did not answer within 0 s"));
-        // It is back: so are the places.
+        // The store answers again: what had waited for it gives its places back.
         let mut answers = patience.answers();
         assert!(!*answers.borrow_and_update());
         hang.send_replace(true);

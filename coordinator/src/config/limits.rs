@@ -31,9 +31,9 @@ pub struct Limits {
     pub upload_session_seconds: u32,
     /// The longest file in a snapshot, bytes.
     pub max_file_bytes: u64,
-    /// Platforms of one build.
+    /// The most platforms that a build may name.
     pub max_platforms: usize,
-    /// Tags of one build.
+    /// The most tags that a build may name.
     pub max_tags: usize,
     /// A request to a registry may take so long, seconds.
     pub registry_timeout_seconds: u64,

@@ -46,17 +46,17 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Postgres; its password may stand in it.
     pub database_url: SecretString,
-    /// Connections to Postgres.
+    /// How many connections to Postgres this process opens at most.
     pub database_connections: u32,
     /// How long a start waits for Postgres, seconds.
     pub database_wait_seconds: u64,
     /// When the schema is brought up to date.
     pub database_migrate: WhenToMigrate,
-    /// Folder for snapshots.
+    /// The folder for all that isn't in Postgres: snapshots, sealed logs, outputs.
     pub state_dir: PathBuf,
     /// File with the local admin's token; `None`: `token` in the state folder.
     pub token_file: Option<PathBuf>,
-    /// Numbers.
+    /// Deadlines, sizes and counts (`[limits]`).
     pub limits: Limits,
     /// Who leads among several coordinators.
     pub leadership: Leadership,

@@ -13,11 +13,11 @@ use super::YEAR;
 pub struct Retention {
     /// Logs move from Postgres to the blobs so long after their build's end, seconds.
     pub seal_after_seconds: u64,
-    /// Logs.
+    /// Logs go so many days after their build's end.
     pub logs_days: u64,
     /// Builds, with all that is known of them. What was published stays published.
     pub builds_days: u64,
-    /// Sources.
+    /// Sources go so many days after their last use.
     pub snapshots_days: u64,
     /// What was pushed to registries for builds that failed, were cancelled or superseded; hours after their end.
     pub unpublished_hours: u64,

@@ -20,9 +20,9 @@ use tonic::Status;
 
 use super::builds::present;
 use super::status;
-use crate::context::Context;
 use crate::hints::BACKSTOP;
 use crate::logs::{self, Next};
+use crate::shared::Shared;
 
 /// The least time between two looks: hints that come closer together are taken as one.
 const BREATH: Duration = Duration::from_millis(50);
@@ -61,7 +61,7 @@ impl Cursor {
 
 /// What comes after the cursor, and with `follow` what is added until the build is final.
 pub fn watch(
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     project: ProjectId,
     build: BuildId,
     mut cursor: Cursor,
@@ -69,21 +69,21 @@ pub fn watch(
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Result<v1::WatchBuildResponse, Status>> {
     async_stream::try_stream! {
-        let mut changes = context.hints.follow();
+        let mut changes = shared.hints.follow();
         let mut breath = BREATH;
         let mut places = Vec::new();
         loop {
             changes.mark_unchanged();
             let looked = tokio::time::Instant::now();
             let before = cursor.clone();
-            let (version, state) = context.store.version(project, build).await.map_err(status::store)?;
+            let (version, state) = shared.store.version(project, build).await.map_err(status::store)?;
             if cursor == Cursor::default() && !state.is_final() {
-                yield snapshot(&context, project, build, &mut cursor).await?;
+                yield snapshot(&shared, project, build, &mut cursor).await?;
             }
-            for stream in context.store.streams(project, build).await.map_err(status::store)? {
+            for stream in shared.store.streams(project, build).await.map_err(status::store)? {
                 let mut sent = cursor.streams.get(&stream.attempt).copied().unwrap_or_default();
                 while sent < stream.acked_seq {
-                    let chunks = match logs::read(&context, project, stream.attempt, sent).await.map_err(status::log)? {
+                    let chunks = match logs::read(&shared, project, stream.attempt, sent).await.map_err(status::log)? {
                         Next::Chunks(chunks) => chunks,
                         Next::Removed(at) => {
                             cursor.streams.insert(stream.attempt, stream.acked_seq);
@@ -104,12 +104,12 @@ pub fn watch(
                 }
             }
             // Others in front of it that are gone are no event of this build.
-            let now = context.store.places(project, build).await.map_err(status::store)?;
+            let now = shared.store.places(project, build).await.map_err(status::store)?;
             let moved = std::mem::replace(&mut places, now) != places;
             if version != cursor.version() || (moved && !places.is_empty()) {
                 cursor.build = version.build;
                 cursor.execution = version.execution;
-                yield snapshot(&context, project, build, &mut cursor.clone()).await?;
+                yield snapshot(&shared, project, build, &mut cursor.clone()).await?;
             }
             if state.is_final() || !follow {
                 break;
@@ -128,7 +128,7 @@ pub fn watch(
     }
 }
 
-/// A piece of a stream.
+/// The answer that gives a follower the next events of one attempt.
 fn attempt_events(
     stream: &StreamEnd,
     events: Vec<v1::AttemptEvent>,
@@ -161,12 +161,12 @@ fn removed(stream: &StreamEnd, at: DateTime<Utc>, cursor: &Cursor) -> v1::WatchB
 
 /// The build as it is now. The record may be newer than the cursor; then it is sent once more, never less.
 async fn snapshot(
-    context: &Context,
+    shared: &Shared,
     project: ProjectId,
     build: BuildId,
     cursor: &mut Cursor,
 ) -> Result<v1::WatchBuildResponse, Status> {
-    let record = context.store.build_by_id(project, build).await.map_err(status::store)?;
+    let record = shared.store.build_by_id(project, build).await.map_err(status::store)?;
     Ok(v1::WatchBuildResponse {
         cursor: cursor.encode(),
         event: Some(v1::watch_build_response::Event::Build(present::build(&record))),

@@ -1,7 +1,7 @@
 //! The gRPC edge, in rooms by what a call is about: [`builds`], [`work`] (all that workers call), [`publish`] (images),
 //! [`sources`], [`logs`] (following) and [`machines`] (workers and coordinators).
 //!
-//! A handler says who may call it, validates, makes one call, converts. It never schedules.
+//! A handler says who may call it, validates, makes one call, converts. It never schedules. Each call has a span ([`spans`]).
 
 pub mod builds;
 mod health;
@@ -9,6 +9,7 @@ pub mod logs;
 pub mod machines;
 pub mod publish;
 pub mod sources;
+pub mod spans;
 pub mod status;
 pub mod work;
 
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use crate::context::Context;
+use crate::shared::Shared;
 
 /// How often an idle connection is asked whether it is alive, and how long the answer may take.
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -39,32 +40,31 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
 /// # Errors
 /// The transport fails.
 pub async fn serve(
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(health::tell(
         health,
-        context.is_answered.subscribe(),
-        context.blobs.answers(),
+        shared.is_answered.subscribe(),
+        shared.blobs.answers(),
         shutdown.clone(),
     ));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()?;
-    let builds =
-        BuildServiceServer::new(builds::service::Builds::new(Arc::clone(&context), shutdown.clone()))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let snapshots = SnapshotServiceServer::new(sources::Snapshots::new(Arc::clone(&context)))
+    let builds = BuildServiceServer::new(builds::service::Builds::new(Arc::clone(&shared), shutdown.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let work = WorkerServiceServer::new(work::Work::new(Arc::clone(&context), shutdown.clone()))
+    let snapshots = SnapshotServiceServer::new(sources::Snapshots::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let work = WorkerServiceServer::new(work::Work::new(Arc::clone(&shared), shutdown.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let outputs =
-        OutputServiceServer::new(builds::outputs::Outputs::new(Arc::clone(&context), shutdown.clone()));
-    let images = ImageServiceServer::new(publish::Images::new(Arc::clone(&context)));
-    let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&context)));
-    let farm = FarmServiceServer::new(machines::farm::Farm::new(context));
+        OutputServiceServer::new(builds::outputs::Outputs::new(Arc::clone(&shared), shutdown.clone()));
+    let images = ImageServiceServer::new(publish::Images::new(Arc::clone(&shared)));
+    let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&shared)));
+    let farm = FarmServiceServer::new(machines::service::Machines::new(shared));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = shutdown.clone();
     let server = Server::builder()
@@ -73,6 +73,7 @@ pub async fn serve(
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_concurrent_streams(1024)
+        .trace_fn(|request| spans::rpc(request.uri().path()))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(builds)

@@ -9,21 +9,20 @@ use tonic::{Request, Response, Status};
 
 use super::builds::present;
 use super::status;
-use crate::context::Context;
 use crate::principal::Action;
 use crate::registry::RegistryError;
 use crate::registry::inspect::{Attestation, Variant};
+use crate::shared::Shared;
 
-/// The service.
+/// Serves [`ImageService`].
 #[derive(Debug)]
 pub struct Images {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
 }
 
 impl Images {
-    /// The service over these parts.
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context }
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     async fn absent(&self, image: &ImageRef) -> Status {
@@ -31,7 +30,7 @@ impl Images {
         let (None, Some(tag)) = (image.digest, image.tag.as_deref()) else {
             return Status::not_found(format!("there is no {image}"));
         };
-        let instead = self.context.registries.instead_of(repository, tag).await;
+        let instead = self.shared.registries.instead_of(repository, tag).await;
         Status::not_found(format!("there is no {image}{instead}"))
     }
 }
@@ -42,12 +41,12 @@ impl ImageService for Images {
         &self,
         request: Request<v1::InspectImageRequest>,
     ) -> Result<Response<v1::InspectImageResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::ReadImage)?;
+        let principal = self.shared.tokens.require(&request, Action::ReadImage)?;
         let image: ImageRef = request.get_ref().reference.parse().map_err(status::invalid)?;
-        let Some(inspected) = self.context.registries.inspect(&image).await.map_err(registry)? else {
+        let Some(inspected) = self.shared.registries.inspect(&image).await.map_err(registry)? else {
             return Err(self.absent(&image).await);
         };
-        let store = &self.context.store;
+        let store = &self.shared.store;
         let published =
             store.build_that_made(principal.project, inspected.digest).await.map_err(status::store)?;
         Ok(Response::new(v1::InspectImageResponse {

@@ -15,40 +15,37 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status;
 use crate::blobs::FileWriter;
-use crate::context::Context;
 use crate::principal::Action;
+use crate::shared::Shared;
 
-/// Digests of one FindMissing.
+/// How many digests one FindMissing may name.
 const MAX_DIGESTS: usize = 10_000;
-/// Roots of one snapshot.
+/// How many roots (build contexts, Dockerfile) one snapshot may have.
 const MAX_ROOTS: usize = 64;
 
-/// The service.
+/// Serves [`SnapshotService`].
 #[derive(Debug)]
 pub struct Snapshots {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
 }
 
 impl Snapshots {
-    /// The service over these parts.
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context }
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     fn lives(&self) -> Duration {
-        Duration::from_secs(self.context.config.limits.upload_session_seconds.into())
+        Duration::from_secs(self.shared.config.limits.upload_session_seconds.into())
     }
 
     async fn renew(&self, project: ProjectId, upload: &str) -> Result<UploadId, Status> {
         let upload: UploadId = upload.parse().map_err(status::invalid)?;
-        self.context.store.renew_upload(project, upload, self.lives()).await.map_err(
-            |error| match error {
-                farm_store::StoreError::NotFound(_) => {
-                    Status::failed_precondition("the upload session has expired; open another one")
-                }
-                other => status::store(other),
-            },
-        )?;
+        self.shared.store.renew_upload(project, upload, self.lives()).await.map_err(|error| match error {
+            farm_store::StoreError::NotFound(_) => {
+                Status::failed_precondition("the upload session has expired; open another one")
+            }
+            other => status::store(other),
+        })?;
         Ok(upload)
     }
 
@@ -59,7 +56,7 @@ impl Snapshots {
         upload: UploadId,
         pack: v1::Pack,
     ) -> Result<(u64, u64), Status> {
-        let store = &self.context.store;
+        let store = &self.shared.store;
         let id = store.name_blob(project, BlobKind::Pack).await.map_err(status::store)?;
         let mut bytes = Vec::new();
         let mut objects = Vec::with_capacity(pack.objects.len());
@@ -87,21 +84,21 @@ impl Snapshots {
             bytes.extend_from_slice(&object.data);
         }
         let sum = (length(objects.len()), length(bytes.len()));
-        self.context.blobs.put(project, BlobKind::Pack, id, bytes.into()).await.map_err(status::blobs)?;
+        self.shared.blobs.put(project, BlobKind::Pack, id, bytes.into()).await.map_err(status::blobs)?;
         store.add_objects(project, upload, &objects).await.map_err(incomplete)?;
         Ok(sum)
     }
 
     async fn begin_file(&self, project: ProjectId, digest: Digest, size: u64) -> Result<FileWriter, Status> {
-        let blob = self.context.store.name_blob(project, BlobKind::Pack).await.map_err(status::store)?;
-        self.context.blobs.begin_file(project, blob, digest, size).await.map_err(status::blobs)
+        let blob = self.shared.store.name_blob(project, BlobKind::Pack).await.map_err(status::store)?;
+        self.shared.blobs.begin_file(project, blob, digest, size).await.map_err(status::blobs)
     }
 
     async fn keep_file(&self, project: ProjectId, upload: UploadId, file: FileWriter) -> Result<u64, Status> {
         let (digest, size, place) = (file.digest(), file.size(), Some((file.blob(), 0)));
         file.finish().await.map_err(status::file)?;
         let object = NewObject { digest, kind: ObjectKind::File, size, place, children: Vec::new() };
-        self.context.store.add_objects(project, upload, &[object]).await.map_err(incomplete)?;
+        self.shared.store.add_objects(project, upload, &[object]).await.map_err(incomplete)?;
         Ok(size)
     }
 
@@ -144,19 +141,19 @@ impl Snapshots {
             let folder = self.folder(project, tree).await?;
             read.push((name, tree, folder));
         }
-        self.context.store.finish_upload(project, upload, &read).await.map_err(status::store)
+        self.shared.store.finish_upload(project, upload, &read).await.map_err(status::store)
     }
 
     /// Reads a stored folder.
     async fn folder(&self, project: ProjectId, tree: Digest) -> Result<Folder, Status> {
-        let found = self.context.store.locate(project, &[tree]).await.map_err(status::store)?;
+        let found = self.shared.store.locate(project, &[tree]).await.map_err(status::store)?;
         let location = found.get(&tree).ok_or_else(|| {
             Status::failed_precondition(format!(
                 "the folder {} is not there; send children first",
                 tree.short()
             ))
         })?;
-        let bytes = self.context.blobs.read_all(project, tree, *location).await.map_err(status::blobs)?;
+        let bytes = self.shared.blobs.read_all(project, tree, *location).await.map_err(status::blobs)?;
         Folder::decode(&bytes).map_err(status::invalid)
     }
 }
@@ -182,10 +179,10 @@ impl SnapshotService for Snapshots {
         &self,
         request: Request<v1::OpenUploadRequest>,
     ) -> Result<Response<v1::OpenUploadResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let principal = self.shared.tokens.require(&request, Action::Submit)?;
         let roots = named_roots(request.into_inner().roots)?;
         let opened = self
-            .context
+            .shared
             .store
             .open_upload(principal.project, &principal.name, self.lives(), &roots)
             .await
@@ -198,8 +195,8 @@ impl SnapshotService for Snapshots {
         };
         Ok(Response::new(v1::OpenUploadResponse {
             upload_id: opened.upload.to_string(),
-            max_file_bytes: self.context.config.limits.max_file_bytes,
-            expires_seconds: self.context.config.limits.upload_session_seconds,
+            max_file_bytes: self.shared.config.limits.max_file_bytes,
+            expires_seconds: self.shared.config.limits.upload_session_seconds,
             snapshot: snapshot.as_ref().map(finished),
             missing: opened.missing.iter().map(|digest| digest.as_bytes().to_vec().into()).collect(),
         }))
@@ -209,7 +206,7 @@ impl SnapshotService for Snapshots {
         &self,
         request: Request<v1::FindMissingRequest>,
     ) -> Result<Response<v1::FindMissingResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let principal = self.shared.tokens.require(&request, Action::Submit)?;
         let request = request.into_inner();
         if request.digests.len() > MAX_DIGESTS {
             return Err(Status::invalid_argument(format!("ask for at most {MAX_DIGESTS} digests at once")));
@@ -218,7 +215,7 @@ impl SnapshotService for Snapshots {
         let asked: Vec<Digest> =
             request.digests.iter().map(|bytes| digest(bytes)).collect::<Result<_, _>>()?;
         let present =
-            self.context.store.pin_present(principal.project, upload, &asked).await.map_err(status::store)?;
+            self.shared.store.pin_present(principal.project, upload, &asked).await.map_err(status::store)?;
         let missing = asked
             .iter()
             .filter(|digest| !present.contains_key(digest))
@@ -231,7 +228,7 @@ impl SnapshotService for Snapshots {
         &self,
         request: Request<Streaming<v1::UploadObjectsRequest>>,
     ) -> Result<Response<v1::UploadObjectsResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let principal = self.shared.tokens.require(&request, Action::Submit)?;
         let project = principal.project;
         let mut stream = request.into_inner();
         let mut upload: Option<UploadId> = None;
@@ -256,7 +253,7 @@ impl SnapshotService for Snapshots {
                             return Err(Status::invalid_argument("a file's pieces must follow each other"));
                         }
                         None => {
-                            let limit = self.context.config.limits.max_file_bytes;
+                            let limit = self.shared.config.limits.max_file_bytes;
                             if piece.size > limit {
                                 return Err(Status::invalid_argument(format!(
                                     "a file of {} bytes is too long; the farm takes {limit}",
@@ -289,7 +286,7 @@ impl SnapshotService for Snapshots {
         &self,
         request: Request<v1::FinishUploadRequest>,
     ) -> Result<Response<v1::FinishUploadResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let principal = self.shared.tokens.require(&request, Action::Submit)?;
         let request = request.into_inner();
         let upload = self.renew(principal.project, &request.upload_id).await?;
         let roots = named_roots(request.roots)?;

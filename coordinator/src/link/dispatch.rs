@@ -6,45 +6,52 @@ use farm_proto::v1;
 use farm_store::work::lease::OfferedAttempt;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
 use crate::hints::BACKSTOP;
+use crate::link::job::Job;
+use crate::shared::Shared;
 
 /// Tells the connected workers what they have to know, until `shutdown`.
-pub async fn dispatch(context: Arc<Context>, shutdown: CancellationToken) {
+pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
-        if let Err(error) = dispatch_one(&context).await {
+        if let Err(error) = dispatch_one(&shared).await {
             tracing::warn!(%error, "workers could not be told; trying again");
         }
         tokio::select! {
-            () = context.hints.dispatch.notified() => {}
+            () = shared.hints.dispatch.notified() => {}
             () = tokio::time::sleep(BACKSTOP) => {}
             () = shutdown.cancelled() => {}
         }
     }
 }
 
-async fn dispatch_one(context: &Context) -> farm_store::Result<()> {
-    for (worker, attempt, reason) in context.store.stops_via(context.id).await? {
-        context.link.say(worker, (attempt, false), || {
+async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
+    for (worker, attempt, reason) in shared.store.stops_via(shared.id).await? {
+        shared.link.say(worker, (attempt, false), || {
             v1::control_response::Message::Stop(v1::Stop { attempt_id: attempt.to_string(), reason })
         });
     }
-    for (worker, probe) in context.store.probes_via(context.id).await? {
-        context.link.say(worker, (probe.into(), true), || {
+    for (worker, probe) in shared.store.probes_via(shared.id).await? {
+        shared.link.say(worker, (probe.into(), true), || {
             v1::control_response::Message::Probe(v1::Probe { probe_id: probe.to_string() })
         });
     }
-    for offered in context.store.offered_via(context.id).await? {
-        let worker = offered.worker;
-        context.link.say(worker, (offered.attempt, true), || {
-            v1::control_response::Message::Offered(offer(context, offered))
-        });
+    for offered in shared.store.offered_via(shared.id).await? {
+        let (worker, attempt, job, support) =
+            (offered.worker, offered.attempt, Job::of(&offered), offered.support);
+        let said = shared
+            .link
+            .say(worker, (attempt, true), || v1::control_response::Message::Offered(offer(shared, offered)));
+        let span = job.span();
+        // Once: it is said again until it is answered.
+        if said && let Some(worker) = shared.link.learn(worker, attempt, job) {
+            span.in_scope(|| tracing::info!(worker, %support, "offered"));
+        }
     }
     Ok(())
 }
 
 /// Writes the workers' signs to the database in one statement a second, until `shutdown`.
-pub async fn flush_beats(context: Arc<Context>, shutdown: CancellationToken) {
+pub async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut tick = tokio::time::interval(BACKSTOP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !shutdown.is_cancelled() {
@@ -52,19 +59,18 @@ pub async fn flush_beats(context: Arc<Context>, shutdown: CancellationToken) {
             _ = tick.tick() => {}
             () = shutdown.cancelled() => break,
         }
-        let beats = context.link.take_beats();
+        let beats = shared.link.take_beats();
         if beats.is_empty() {
             continue;
         }
-        if let Err(error) = context.store.heartbeats(context.id, &beats, context.config.limits.lease()).await
-        {
+        if let Err(error) = shared.store.heartbeats(shared.id, &beats, shared.config.limits.lease()).await {
             tracing::warn!(%error, "heartbeats could not be written; trying again");
-            context.link.keep_beats(beats);
+            shared.link.keep_beats(beats);
         }
     }
 }
 
-fn offer(context: &Context, offered: OfferedAttempt) -> v1::Offered {
+fn offer(shared: &Shared, offered: OfferedAttempt) -> v1::Offered {
     let repositories = offered.spec.repositories();
     v1::Offered {
         lease: Some(v1::Lease {
@@ -78,11 +84,11 @@ fn offer(context: &Context, offered: OfferedAttempt) -> v1::Offered {
         runs: offered.runs.to_string(),
         attempt_number: offered.number,
         repositories: repositories.iter().map(ToString::to_string).collect(),
-        registries: context.registries.lend(&repositories),
+        registries: shared.registries.lend(&repositories),
         roots: offered.roots,
-        log_bytes: context.config.limits.log_bytes,
-        output_bytes: context.config.limits.output_bytes,
-        progress_ms: context.config.limits.progress_deadline_seconds.saturating_mul(1000),
+        log_bytes: shared.config.limits.log_bytes,
+        output_bytes: shared.config.limits.output_bytes,
+        progress_ms: shared.config.limits.progress_deadline_seconds.saturating_mul(1000),
         spec: Some((&offered.spec).into()),
     }
 }

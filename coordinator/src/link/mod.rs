@@ -4,6 +4,7 @@
 //! hint and each second, and says again what was not answered. So nothing is lost with a stream.
 
 pub mod dispatch;
+mod job;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,10 @@ use farm_proto::v1;
 use farm_store::machines::workers::Sign;
 use farm_types::{AttemptId, WorkerId};
 use tokio::sync::mpsc;
+use tracing::Span;
 use uuid::Uuid;
+
+use job::{Job, Jobs};
 
 /// An offer or a stop that was not answered is said again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(2);
@@ -24,10 +28,12 @@ pub type Outbox = mpsc::Sender<Result<v1::ControlResponse, tonic::Status>>;
 /// One connection of a worker.
 #[derive(Debug)]
 struct Connection {
+    name: String,
     /// Another one for each connection, also of the same worker.
     serial: Uuid,
     outbox: Outbox,
     said: HashMap<(AttemptId, bool), Instant>,
+    jobs: Jobs,
 }
 
 /// What a worker gave a sign with.
@@ -52,8 +58,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     /// Takes a worker's connection in the place of its earlier one.
-    pub fn connect(&self, worker: WorkerId, serial: Uuid, outbox: Outbox) {
-        lock(&self.connections).insert(worker, Connection { serial, outbox, said: HashMap::new() });
+    pub fn connect(&self, worker: WorkerId, name: String, serial: Uuid, outbox: Outbox) {
+        let connection = Connection { name, serial, outbox, said: HashMap::new(), jobs: Jobs::default() };
+        lock(&self.connections).insert(worker, connection);
     }
 
     /// Forgets a connection, unless the worker has a newer one.
@@ -61,6 +68,26 @@ impl Link {
         let mut connections = lock(&self.connections);
         if connections.get(&worker).is_some_and(|connection| connection.serial == serial) {
             connections.remove(&worker);
+        }
+    }
+
+    /// Remembers what an offered attempt is of. When that is news, the name of the worker that it is offered to.
+    pub fn learn(&self, worker: WorkerId, attempt: AttemptId, job: Job) -> Option<String> {
+        let mut connections = lock(&self.connections);
+        let connection = connections.get_mut(&worker)?;
+        connection.jobs.learn(attempt, job).then(|| connection.name.clone())
+    }
+
+    /// The span in which is logged what happens to a worker's attempt.
+    pub fn span(&self, worker: WorkerId, attempt: AttemptId) -> Span {
+        let connections = lock(&self.connections);
+        connections.get(&worker).map_or_else(|| Jobs::default().span(attempt), |c| c.jobs.span(attempt))
+    }
+
+    /// Forgets the attempts that a worker doesn't name, unless they were offered to it a moment ago.
+    pub fn keep(&self, worker: WorkerId, named: &[AttemptId]) {
+        if let Some(Connection { jobs, said, .. }) = lock(&self.connections).get_mut(&worker) {
+            jobs.keep(|attempt| named.contains(&attempt) || said.contains_key(&(attempt, true)));
         }
     }
 
@@ -89,22 +116,24 @@ impl Link {
 
     /// Says something to a worker, unless it was said a moment ago, or the worker isn't here.
     ///
-    /// A full outbox is passed over: the next round says it again.
+    /// A full outbox is passed over: the next round says it again. True when it was said.
     pub fn say(
         &self,
         worker: WorkerId,
         key: (AttemptId, bool),
         message: impl FnOnce() -> v1::control_response::Message,
-    ) {
+    ) -> bool {
         let mut connections = lock(&self.connections);
-        let Some(connection) = connections.get_mut(&worker) else { return };
+        let Some(connection) = connections.get_mut(&worker) else { return false };
         let now = Instant::now();
         if connection.said.get(&key).is_some_and(|at| now.duration_since(*at) < SAY_AGAIN) {
-            return;
+            return false;
         }
-        if connection.outbox.try_send(Ok(v1::ControlResponse { message: Some(message()) })).is_ok() {
+        let said = connection.outbox.try_send(Ok(v1::ControlResponse { message: Some(message()) })).is_ok();
+        if said {
             connection.said.retain(|_, at| now.duration_since(*at) < SAY_AGAIN);
             connection.said.insert(key, now);
         }
+        said
     }
 }

@@ -24,7 +24,7 @@ pub enum FrameError {
     /// It can't be packed or unpacked.
     #[error("{0}")]
     Zlib(#[from] std::io::Error),
-    /// It unpacks to something else.
+    /// What it unpacks to isn't a row of chunks.
     #[error("a frame does not hold what it should")]
     Other,
     /// A chunk of the stream is missing.
@@ -42,16 +42,16 @@ pub struct Packer {
     open: Vec<u8>,
 }
 
-/// What a packer has made.
+/// A piece of a sealed stream, ready to be written as one blob.
 #[derive(Debug)]
 pub struct Packed {
-    /// The frames.
+    /// Where each frame lies in `bytes`, and which chunk it begins with.
     pub frames: Vec<Frame>,
     /// The number of the last chunk.
     pub last_seq: u64,
     /// All frames, end to end.
     pub bytes: Vec<u8>,
-    /// Bytes of the chunks.
+    /// How long the chunks were before they were packed, bytes.
     pub raw_bytes: u64,
 }
 
@@ -95,7 +95,7 @@ impl Packer {
         self.last_seq
     }
 
-    /// All of it.
+    /// Ends the last frame, and gives all of them.
     ///
     /// # Errors
     /// The compression fails.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::put_off::PutOff;
 use super::sources::{BATCH, GRACE, bury, doom, sweep};
 use super::{Lead, turn};
-use crate::context::Context;
+use crate::shared::Shared;
 
 /// How often a pass begins.
 const TICK: Duration = Duration::from_secs(10);
@@ -32,11 +32,7 @@ const UNSWEPT: Duration = Duration::from_secs(14);
 type Swept = Option<(Instant, Duration)>;
 
 /// Removes while leading, until `shutdown`.
-pub async fn run(
-    context: Arc<Context>,
-    mut lead: watch::Receiver<Option<Lead>>,
-    shutdown: CancellationToken,
-) {
+pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept: Swept = None;
@@ -44,10 +40,10 @@ pub async fn run(
     let mut put_off = PutOff::default();
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
         let pass = async {
-            freed |= remove_old(&context, lead.epoch).await;
+            freed |= remove_old(&shared, lead.epoch).await;
             if is_sweep_due(swept, freed, Instant::now()) {
                 let begun = Instant::now();
-                let whole = sweep(&context, lead.epoch).await.unwrap_or_else(|error| {
+                let whole = sweep(&shared, lead.epoch).await.unwrap_or_else(|error| {
                     tracing::warn!(%error, "the sweep of sources broke off; trying again");
                     false
                 });
@@ -55,11 +51,11 @@ pub async fn run(
                 swept = Some((begun, if whole { begun.elapsed() } else { begun.elapsed().max(UNSWEPT) }));
                 freed = !whole;
             }
-            told("blobs", doom(&context, lead.epoch).await);
-            if let Err(error) = bury(&context, &mut put_off).await {
+            told("blobs", doom(&shared, lead.epoch).await);
+            if let Err(error) = bury(&shared, &mut put_off).await {
                 tracing::warn!(%error, "blobs could not be removed; trying again");
             }
-            match context.store.analyse_what_grew().await {
+            match shared.store.analyse_what_grew().await {
                 Ok(tables) if tables.is_empty() => {}
                 Ok(tables) => tracing::debug!(?tables, "analysed"),
                 Err(error) => tracing::warn!(%error, "tables could not be analysed; trying again"),
@@ -82,8 +78,8 @@ fn is_sweep_due(swept: Swept, freed: bool, now: Instant) -> bool {
 /// Removes rows; true when a source went, and so objects may have become free.
 ///
 /// What an upload session that came to nothing leaves behind isn't worth a sweep: the daily one finds it.
-async fn remove_old(context: &Context, epoch: Epoch) -> bool {
-    let (store, kept) = (&context.store, &context.config.retention);
+async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
+    let (store, kept) = (&shared.store, &shared.config.retention);
     let mut freed = false;
     // What one of them can't do must not keep the others from theirs.
     let logs = async {
@@ -98,7 +94,7 @@ async fn remove_old(context: &Context, epoch: Epoch) -> bool {
         Ok(())
     };
     told("outputs", outputs.await);
-    told("builds", remove_builds(context, epoch).await);
+    told("builds", remove_builds(shared, epoch).await);
     told("upload sessions", store.forget_uploads(epoch, GRACE, PINS).await.map(drop));
     let snapshots = async {
         if let Some(snapshots) = kept.snapshots() {
@@ -112,7 +108,7 @@ async fn remove_old(context: &Context, epoch: Epoch) -> bool {
     let workers = async {
         if let Some(gone) = kept.workers() {
             for name in store.forget_workers(epoch, gone, BATCH).await? {
-                tracing::info!(worker.name = name, "removed: it was not there for retention.workers_days");
+                tracing::info!(worker = name, "removed: it was not there for retention.workers_days");
             }
         }
         Ok(())
@@ -128,17 +124,19 @@ fn told(what: &str, done: farm_store::Result<()>) {
 }
 
 /// Removes builds. Chains of retries go from their end.
-async fn remove_builds(context: &Context, epoch: Epoch) -> farm_store::Result<()> {
-    let Some(kept) = context.config.retention.builds() else { return Ok(()) };
+async fn remove_builds(shared: &Shared, epoch: Epoch) -> farm_store::Result<()> {
+    let Some(kept) = shared.config.retention.builds() else { return Ok(()) };
     loop {
         let mut removed = 0;
-        for (project, execution) in context.store.removable_executions(kept, BATCH).await? {
-            match context.store.remove_execution(epoch, project, execution, kept).await {
+        for (project, execution) in shared.store.removable_executions(kept, BATCH).await? {
+            match shared.store.remove_execution(epoch, project, execution, kept).await {
                 Ok(count) => removed += count,
                 Err(StoreError::Stale(why)) => tracing::debug!(%execution, why, "not removed"),
                 Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 Err(error) => {
-                    tracing::warn!(%execution, %error, "old builds could not be removed; trying again")
+                    let builds =
+                        shared.store.execution_known_as(project, execution).await.unwrap_or_default();
+                    tracing::warn!(builds, %error, "old builds could not be removed; trying again")
                 }
             }
         }

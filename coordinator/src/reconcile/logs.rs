@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::put_off::PutOff;
 use super::{Lead, turn};
-use crate::context::Context;
 use crate::logs::LogError;
 use crate::logs::frames::{FrameError, Packer};
+use crate::shared::Shared;
 
 /// How often a pass begins.
 const TICK: Duration = Duration::from_secs(5);
-/// Attempts of one pass.
+/// At most so many attempts are sealed in one pass.
 const BATCH: i64 = 100;
 /// After so many in a row that the database or the blob store had no answer to, the pass ends.
 const SILENT: usize = 3;
@@ -31,38 +31,34 @@ const CHUNKS: i64 = 16;
 const PIECE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Seals while leading, until `shutdown`.
-pub async fn run(
-    context: Arc<Context>,
-    mut lead: watch::Receiver<Option<Lead>>,
-    shutdown: CancellationToken,
-) {
+pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut put_off = PutOff::default();
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
-        if let Err(error) = seal_some(&context, lead.epoch, &mut put_off, &shutdown).await {
+        if let Err(error) = seal_some(&shared, lead.epoch, &mut put_off, &shutdown).await {
             tracing::warn!(%error, "logs could not be sealed; trying again");
         }
-        if let Err(error) = drop_partitions(&context, lead.epoch).await {
+        if let Err(error) = drop_partitions(&shared, lead.epoch).await {
             tracing::warn!(%error, "old log partitions could not be dropped; trying again");
         }
     }
 }
 
 async fn seal_some(
-    context: &Context,
+    shared: &Shared,
     epoch: Epoch,
     put_off: &mut PutOff<AttemptId>,
     shutdown: &CancellationToken,
 ) -> Result<(), LogError> {
-    let settled = Duration::from_secs(context.config.retention.seal_after_seconds);
+    let settled = Duration::from_secs(shared.config.retention.seal_after_seconds);
     let mut in_trouble = 0;
     let waits: Vec<AttemptId> = put_off.waiting(Instant::now()).copied().collect();
-    for attempt in context.store.unsealed(settled, &waits, BATCH).await? {
+    for attempt in shared.store.unsealed(settled, &waits, BATCH).await? {
         if shutdown.is_cancelled() {
             break;
         }
-        match seal_one(context, epoch, attempt).await {
+        match seal_one(shared, epoch, attempt).await {
             Ok(()) => {
                 in_trouble = 0;
                 put_off.forget(&attempt.attempt);
@@ -78,24 +74,32 @@ async fn seal_some(
                 if in_trouble >= SILENT {
                     return Err(error);
                 }
-                tracing::warn!(attempt = %attempt.attempt, %error, "a log could not be sealed; trying again");
+                let job = known_as(shared, &attempt).await;
+                tracing::warn!(job, %error, "a log could not be sealed; trying again");
             }
             // One that can't be sealed must not keep the others from it.
             Err(error) => {
                 let (tries, wait) = put_off.failed(attempt.attempt, Instant::now());
-                tracing::error!(attempt = %attempt.attempt, tries, ?wait, %error, "a log can't be sealed; it is put off");
+                let job = known_as(shared, &attempt).await;
+                tracing::error!(job, tries, ?wait, %error, "a log can't be sealed; it is put off");
             }
         }
     }
     Ok(())
 }
 
-async fn seal_one(context: &Context, epoch: Epoch, mut attempt: Unsealed) -> Result<(), LogError> {
+/// An attempt as people know it, if that can be found out.
+async fn known_as(shared: &Shared, attempt: &Unsealed) -> String {
+    let known_as = shared.store.attempt_known_as(attempt.project, attempt.attempt).await;
+    known_as.unwrap_or_else(|_| attempt.attempt.to_string())
+}
+
+async fn seal_one(shared: &Shared, epoch: Epoch, mut attempt: Unsealed) -> Result<(), LogError> {
     loop {
         let mut packer = Packer::after(attempt.sealed_seq);
         let mut after = attempt.sealed_seq;
         while packer.raw_bytes() < PIECE_BYTES {
-            let chunks = context.store.open_chunks(attempt.project, attempt.attempt, after, CHUNKS).await?;
+            let chunks = shared.store.open_chunks(attempt.project, attempt.attempt, after, CHUNKS).await?;
             if chunks.is_empty() {
                 break;
             }
@@ -103,16 +107,16 @@ async fn seal_one(context: &Context, epoch: Epoch, mut attempt: Unsealed) -> Res
             after = packer.last_seq();
         }
         if after == attempt.sealed_seq {
-            context.store.close_stream(epoch, &attempt).await?;
+            shared.store.close_stream(epoch, &attempt).await?;
             return Ok(());
         }
         let packed = packer.finish()?;
         let bytes = u64::try_from(packed.bytes.len()).unwrap_or(u64::MAX);
-        let blob = context.store.name_blob(attempt.project, BlobKind::Log).await?;
-        context.blobs.put(attempt.project, BlobKind::Log, blob, packed.bytes.into()).await?;
+        let blob = shared.store.name_blob(attempt.project, BlobKind::Log).await?;
+        shared.blobs.put(attempt.project, BlobKind::Log, blob, packed.bytes.into()).await?;
         let (last_seq, raw_bytes) = (packed.last_seq, packed.raw_bytes);
         let piece = Piece { blob, last_seq, frames: packed.frames, bytes, raw_bytes };
-        let whole = context.store.seal(epoch, &attempt, &piece).await?;
+        let whole = shared.store.seal(epoch, &attempt, &piece).await?;
         tracing::debug!(attempt = %attempt.attempt, chunks = last_seq, raw_bytes, bytes, "log sealed");
         if whole {
             return Ok(());
@@ -127,9 +131,9 @@ async fn pack(mut packer: Packer, chunks: Vec<Chunk>) -> Result<Packer, FrameErr
     packing.await.map_err(std::io::Error::other)?
 }
 
-async fn drop_partitions(context: &Context, epoch: Epoch) -> farm_store::Result<()> {
-    for day in context.store.past_log_partitions().await? {
-        if context.store.drop_log_partition(epoch, day).await? {
+async fn drop_partitions(shared: &Shared, epoch: Epoch) -> farm_store::Result<()> {
+    for day in shared.store.past_log_partitions().await? {
+        if shared.store.drop_log_partition(epoch, day).await? {
             tracing::info!(%day, "log partition dropped");
         }
     }

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Lead;
-use crate::context::Context;
+use crate::shared::Shared;
 
 /// Holds the leader row while it can, and tells the loops, until `shutdown`. In passing it says for all whether the
 /// database answers.
-pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, shutdown: CancellationToken) {
-    let times = context.config.leadership;
+pub async fn campaign(shared: Arc<Shared>, lead: watch::Sender<Option<Lead>>, shutdown: CancellationToken) {
+    let times = shared.config.leadership;
     let mut tick = tokio::time::interval(times.renew());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut renewed, mut answered, mut watches) = (Instant::now(), Instant::now(), Instant::now());
@@ -31,10 +31,10 @@ pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, 
         let outage = Outage {
             longer_than: times.silence(),
             watched: watches.elapsed(),
-            settles_within: context.config.limits.lease(),
+            settles_within: shared.config.limits.lease(),
         };
-        let found = look(&context, &mut has_come, outage).await;
-        context.is_answered.send_if_modified(|was| std::mem::replace(was, found.is_ok()) != found.is_ok());
+        let found = look(&shared, &mut has_come, outage).await;
+        shared.is_answered.send_if_modified(|was| std::mem::replace(was, found.is_ok()) != found.is_ok());
         if let Ok(found) = &found {
             answered = Instant::now();
             leads = !matches!(found, Leadership::Other);
@@ -69,31 +69,31 @@ pub async fn campaign(context: Arc<Context>, lead: watch::Sender<Option<Lead>>, 
         }
     }
     lead.send_replace(None);
-    if leads && let Err(error) = context.store.resign(context.id).await {
+    if leads && let Err(error) = shared.store.resign(shared.id).await {
         tracing::warn!(%error, "leadership could not be given up; it ends by itself");
     }
 }
 
 /// Gives a sign of life, and looks who leads.
-async fn look(context: &Context, has_come: &mut bool, outage: Outage) -> farm_store::Result<Leadership> {
-    let (store, address) = (&context.store, context.config.advertised());
-    let place = Place { address: &address, machine: context.machine.as_deref() };
+async fn look(shared: &Shared, has_come: &mut bool, outage: Outage) -> farm_store::Result<Leadership> {
+    let (store, address) = (&shared.store, shared.config.advertised());
+    let place = Place { address: &address, machine: shared.machine.as_deref() };
     // First of all, so that nobody takes this coordinator's workers for orphans.
-    store.register_coordinator(context.id, &place, context.secret.digest()).await?;
+    store.register_coordinator(shared.id, &place, shared.secret.digest()).await?;
     if !*has_come {
-        if store.succeed(context.id).await? {
+        if store.succeed(shared.id).await? {
             tracing::info!("the coordinator that led was here; nobody waits for it");
         }
         *has_come = true;
     }
-    store.lead(context.id, context.config.leadership.lease(), outage).await
+    store.lead(shared.id, shared.config.leadership.lease(), outage).await
 }
 
 /// Sets workers aside that do not stop what they are told to.
 pub(super) async fn quarantine(store: &Store, epoch: Epoch) -> farm_store::Result<usize> {
     let names = store.quarantine_unheeding(epoch).await?;
     for name in &names {
-        tracing::warn!(worker.name = name, "quarantined: it did not stop what it was told to");
+        tracing::warn!(worker = name, "quarantined: it did not stop what it was told to");
     }
     Ok(names.len())
 }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 /// What a leader works under.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Lead {
-    /// Fences its writes.
+    /// The number of this leadership. Each write of the leader names it, and is refused when another leads.
     pub epoch: Epoch,
     /// After an outage: until when silence doesn't count.
     pub settling: Option<Settling>,

@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use farm_core::work::retry::backoff;
+use farm_core::work::again::backoff;
 
-/// As many are remembered.
+/// How many things are remembered at most.
 const MOST: usize = 1024;
 
-/// What is put off.
+/// What went wrong lately, by its key, and when it is due again.
 #[derive(Debug)]
 pub(super) struct PutOff<K>(HashMap<K, Entry>);
 

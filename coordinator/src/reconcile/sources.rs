@@ -13,11 +13,11 @@ use uuid::Uuid;
 
 use super::put_off::PutOff;
 use crate::blobs::is_unanswered;
-use crate::context::Context;
+use crate::shared::Shared;
 
-/// Rows of one transaction.
+/// How many rows one transaction changes at most.
 pub(super) const BATCH: i64 = 100;
-/// Objects of one transaction.
+/// How many objects one transaction removes at most.
 const OBJECTS: usize = 500;
 /// What an ended upload session pinned stays for so long, and a blob that nothing names (yet).
 pub(super) const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -39,10 +39,10 @@ pub(super) enum SweepError {
 }
 
 /// Removes the objects that no source needs, of all projects. False when those of some could not be swept.
-pub(super) async fn sweep(context: &Context, epoch: Epoch) -> Result<bool, SweepError> {
+pub(super) async fn sweep(shared: &Shared, epoch: Epoch) -> Result<bool, SweepError> {
     let mut whole = true;
-    for project in context.store.projects_with_objects().await? {
-        match sweep_project(context, epoch, project).await {
+    for project in shared.store.projects_with_objects().await? {
+        match sweep_project(shared, epoch, project).await {
             Ok(()) => {}
             Err(SweepError::Blobs(error)) if is_unanswered(&error) => return Err(error.into()),
             Err(SweepError::Store(error)) if error.is_superseded() || error.is_transient() => {
@@ -60,26 +60,26 @@ pub(super) async fn sweep(context: &Context, epoch: Epoch) -> Result<bool, Sweep
 
 /// Dooms the blobs that no row needs: what lay in packs, and what was written and never noted. It looks only at those of which
 /// something has changed, so it needs no sweep before it.
-pub(super) async fn doom(context: &Context, epoch: Epoch) -> Result<(), StoreError> {
-    while context.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
+pub(super) async fn doom(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
+    while shared.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
     Ok(())
 }
 
-async fn sweep_project(context: &Context, epoch: Epoch, project: ProjectId) -> Result<(), SweepError> {
-    let mut walk = Walk { context, project, met: HashSet::new() };
-    walk.below(context.store.needed_roots(project).await?).await?;
+async fn sweep_project(shared: &Shared, epoch: Epoch, project: ProjectId) -> Result<(), SweepError> {
+    let mut walk = Walk { shared, project, met: HashSet::new() };
+    walk.below(shared.store.needed_roots(project).await?).await?;
     let mut removed = 0;
     // Those that unfold to most first: what names others goes before, or together with, what it names.
-    let mut rest: Vec<Swept> = context.store.all_objects(project).await?;
+    let mut rest: Vec<Swept> = shared.store.all_objects(project).await?;
     rest.retain(|object| !walk.met.contains(&object.digest));
     while !rest.is_empty() {
         let batch: Vec<Digest> = rest.iter().take(OBJECTS).map(|object| object.digest).collect();
-        match context.store.remove_objects(epoch, project, &batch).await? {
+        match shared.store.remove_objects(epoch, project, &batch).await? {
             Removal::Done => {
                 removed += batch.len();
                 rest.drain(..batch.len());
             }
-            // Somebody has it again, with all that is below it.
+            // A build or an upload has come to need some of them meanwhile, and so all that is below these.
             Removal::Wanted(roots) => {
                 walk.below(roots).await?;
                 rest.retain(|object| !walk.met.contains(&object.digest));
@@ -92,7 +92,7 @@ async fn sweep_project(context: &Context, epoch: Epoch, project: ProjectId) -> R
 
 /// All objects that were met on the way down from some roots.
 struct Walk<'a> {
-    context: &'a Context,
+    shared: &'a Shared,
     project: ProjectId,
     /// In memory: 32 bytes for each object that is needed.
     met: HashSet<Digest>,
@@ -109,12 +109,12 @@ impl Walk<'_> {
         }
         while !folders.is_empty() {
             let some = folders.split_off(folders.len().saturating_sub(OBJECTS));
-            let places = self.context.store.locate(self.project, &some).await?;
+            let places = self.shared.store.locate(self.project, &some).await?;
             for digest in some {
                 let place = places
                     .get(&digest)
                     .ok_or_else(|| SweepError::Folder(digest, "it has no row".to_owned()))?;
-                let bytes = self.context.blobs.read_all(self.project, digest, *place).await?;
+                let bytes = self.shared.blobs.read_all(self.project, digest, *place).await?;
                 let folder =
                     Folder::decode(&bytes).map_err(|error| SweepError::Folder(digest, error.to_string()))?;
                 for entry in &folder.entries {
@@ -131,14 +131,14 @@ impl Walk<'_> {
 }
 
 /// Removes the bytes of the doomed. One that can't be removed keeps none of the others: it is put off.
-pub(super) async fn bury(context: &Context, put_off: &mut PutOff<Uuid>) -> Result<(), SweepError> {
+pub(super) async fn bury(shared: &Shared, put_off: &mut PutOff<Uuid>) -> Result<(), SweepError> {
     let mut unanswered = 0;
     loop {
         let waits: Vec<Uuid> = put_off.waiting(Instant::now()).copied().collect();
         let mut gone = Vec::new();
         let mut trouble = None;
-        for blob in context.store.doomed(&waits, BATCH).await? {
-            let Err(error) = context.blobs.bury(&blob).await else {
+        for blob in shared.store.doomed(&waits, BATCH).await? {
+            let Err(error) = shared.blobs.bury(&blob).await else {
                 put_off.forget(&blob.id);
                 gone.push(blob);
                 continue;
@@ -157,7 +157,7 @@ pub(super) async fn bury(context: &Context, put_off: &mut PutOff<Uuid>) -> Resul
                 break;
             }
         }
-        context.store.buried(&gone).await?;
+        shared.store.buried(&gone).await?;
         match trouble {
             Some(error) => return Err(error.into()),
             None if gone.is_empty() => return Ok(()),

@@ -20,11 +20,11 @@ use super::{Registries, RegistryError};
 pub enum Deleted {
     /// It is gone, or wasn't there.
     Gone,
-    /// The registry deletes nothing.
+    /// The registry is configured to delete nothing.
     NotAllowed,
 }
 
-/// A token service's answer.
+/// What a token service answers with; under one of two names, by its age.
 #[derive(Deserialize)]
 struct Token {
     #[serde(default)]

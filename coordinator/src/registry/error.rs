@@ -4,13 +4,13 @@ use farm_types::chain::{chain, in_short};
 use farm_types::{Cause, Failure, FailureCode, Repository};
 use oci_distribution::errors::{OciDistributionError, OciErrorCode};
 
-/// An error of a registry.
+/// How a registry failed farm, in words for the build's owner.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct RegistryError {
     /// What it makes of a publication: whether the registry is away, refuses, or has no such repository.
     pub code: FailureCode,
-    /// For a person.
+    /// The sentence that a person reads. It names the registry.
     pub message: String,
 }
 

@@ -47,18 +47,18 @@ pub(super) struct ImageConfig {
 /// What a job pushed, as it was read back.
 #[derive(Debug, Clone)]
 pub struct Pushed {
-    /// As it is merged.
+    /// The image with its attestations, as [`farm_core::publish::merge`] takes it.
     pub child: Child,
-    /// The image's manifest, exactly.
+    /// The image's manifest, byte for byte.
     pub image: Manifest,
-    /// Of its config and layers.
+    /// The length of config and layers together, compressed.
     pub bytes: u64,
 }
 
 /// Why a child can't be merged.
 #[derive(Debug)]
 pub enum ChildError {
-    /// The registry.
+    /// The registry didn't answer, or refused.
     Registry(RegistryError),
     /// What was pushed is not seen there.
     Missing(Failure),

@@ -40,7 +40,7 @@ const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 /// An image as its registry holds it.
 #[derive(Debug)]
 pub struct Inspected {
-    /// Of the manifest's bytes.
+    /// The digest of the manifest's bytes.
     pub digest: Digest,
     /// The index, or the image's own manifest.
     pub manifest: Manifest,
@@ -53,9 +53,9 @@ pub struct Inspected {
 pub struct Variant {
     /// As the index says, or else as the config does.
     pub platform: String,
-    /// Of the manifest.
+    /// The digest of its manifest.
     pub digest: String,
-    /// Of the manifest.
+    /// The media type of its manifest.
     pub media_type: String,
     /// Empty when it couldn't be read.
     pub manifest: Vec<u8>,
@@ -65,20 +65,20 @@ pub struct Variant {
     pub config_platform: String,
     /// Bytes of config and layers, compressed.
     pub image_bytes: u64,
-    /// What lies beside it.
+    /// The attestations that lie beside it in the index.
     pub attestations: Vec<Attestation>,
-    /// Why something is missing.
+    /// Why its manifest or config couldn't be read; empty when they could.
     pub problem: String,
 }
 
 /// An attestation manifest.
 #[derive(Debug)]
 pub struct Attestation {
-    /// Of the manifest.
+    /// The digest of its manifest.
     pub digest: Digest,
-    /// What its statements are about.
+    /// The types of what its statements say (`https://slsa.dev/provenance/v1`).
     pub predicate_types: Vec<String>,
-    /// Bytes of its statements.
+    /// The length of its statements together, bytes.
     pub size: u64,
 }
 

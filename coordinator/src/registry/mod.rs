@@ -26,7 +26,7 @@ use crate::config::Registry;
 pub use delete::Deleted;
 pub use error::RegistryError;
 
-/// What farm reads.
+/// The media types that farm asks for and understands.
 const ACCEPTED: &[&str] = &[OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
 /// The pages of one list of tags may take so many times as long as one request.
@@ -39,12 +39,12 @@ struct Tags {
     tags: Option<Vec<String>>,
 }
 
-/// A manifest as it came.
+/// A manifest as the registry gave it.
 #[derive(Debug, Clone)]
 pub struct Manifest {
-    /// Exactly these bytes.
+    /// The manifest byte for byte: its digest depends on them.
     pub bytes: Vec<u8>,
-    /// What they say that they are.
+    /// The media type that these bytes declare.
     pub media_type: String,
 }
 
@@ -142,7 +142,7 @@ impl Registries {
         let asked = Asked { method: Method::HEAD, accept: ACCEPTED, ..Asked::get(&path, MAX_MANIFEST) };
         let Some(answer) = self.ask(repository, &asked).await? else { return Ok(None) };
         let Some(digest) = answer.headers.get("Docker-Content-Digest") else {
-            // It need not say it.
+            // Registries need not send this header (OCI distribution-spec); the manifest itself tells.
             let manifest = self.manifest(repository, at).await?;
             return Ok(manifest.map(|manifest| Digest::of(&manifest.bytes)));
         };

@@ -20,13 +20,13 @@ pub(super) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 pub(super) const MAX_TAGS: usize = 1024 * 1024;
 /// As much of an error's text is read.
 const MAX_ERROR: usize = 8 * 1024;
-/// Grants that are remembered.
+/// As many grants are remembered; then all are asked for anew.
 const MOST_GRANTS: usize = 1000;
 
-/// What is asked for.
+/// A request to a repository.
 pub(super) struct Asked<'a> {
     pub(super) method: Method,
-    /// What follows the repository's name.
+    /// The path behind the repository's name (`manifests/latest`).
     pub(super) path: &'a str,
     pub(super) query: &'a [(&'a str, &'a str)],
     pub(super) accept: &'a [&'a str],
@@ -49,7 +49,7 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-/// What became of one request.
+/// How a registry answered one request.
 enum Told {
     Answer(Answer),
     Error(OciDistributionError),
@@ -108,7 +108,7 @@ impl Registries {
             return Err(RegistryError::timeout(repository, self.timeout));
         };
         let token = answered.map_err(|error| RegistryError::of(repository, error))?;
-        // That of an open registry has no characters.
+        // A registry without logins gives a token of no characters.
         let token = token.filter(|token| !token.is_empty());
         let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
         if grants.len() >= MOST_GRANTS {

@@ -20,28 +20,28 @@ use crate::logs::LogFile;
 /// How a process is asked to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
-    /// The signal that asks.
+    /// The signal that asks it to end.
     pub signal: Signal,
     /// When it is asked again (for those that take the first for "finish your work").
     pub again_after: Option<Duration>,
-    /// When it is killed.
+    /// After so long it is killed.
     pub grace: Duration,
 }
 
-/// SIGTERM and ten seconds.
+/// SIGTERM; killed when that hasn't helped within ten seconds.
 pub const TERM: Stop = Stop { signal: Signal::TERM, again_after: None, grace: Duration::from_secs(10) };
 
 /// How long what was killed may take to be gone.
 const GONE: Duration = Duration::from_secs(5);
 
-/// What to start.
+/// How a part's process is started and stopped.
 #[derive(Debug)]
 pub struct Recipe {
     /// The part's name: of the log and of the record.
     pub name: String,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Further environment.
+    /// Variables besides those that all parts have.
     pub env: Vec<(String, String)>,
     /// Another user and group; only root can use it.
     pub user: Option<(u32, u32)>,
@@ -103,7 +103,7 @@ pub fn search_path() -> OsString {
 /// A running process.
 #[derive(Debug)]
 pub struct Child {
-    /// Its output.
+    /// The log that its output goes to.
     pub log: LogFile,
     name: String,
     inner: tokio::process::Child,
@@ -112,7 +112,7 @@ pub struct Child {
     target: OwnedFd,
     stop: Stop,
     record: PathBuf,
-    /// That of the other process.
+    /// The record of the process that this one is only the shell of.
     inner_record: Option<PathBuf>,
 }
 
@@ -281,21 +281,21 @@ pub fn open(pid: u32) -> io::Result<OwnedFd> {
 /// What tells a process from a later one with the same number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The part that it is.
+    /// The name of the part.
     pub part: String,
-    /// Its number.
+    /// The process id.
     pub pid: u32,
     /// Clock ticks from the machine's start to the process's.
     pub start_time: u64,
-    /// Which start of the machine.
+    /// The machine's boot id: process ids begin anew with each start.
     pub boot_id: String,
 }
 
 impl Record {
-    /// A process that runs now.
+    /// The record of a process that runs now.
     ///
     /// # Errors
-    /// It doesn't.
+    /// No such process runs.
     pub fn of(pid: u32, part: &str) -> io::Result<Self> {
         let start_time = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
         Ok(Self { part: part.to_owned(), pid, start_time, boot_id: boot_id() })

@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_millis(30);
 /// What became of a wish for a farm.
 #[derive(Debug)]
 pub enum Up {
-    /// It was up.
+    /// It was up already.
     Already(Box<Status>),
     /// It starts, begun by this call or (true) by another one.
     Starting(Box<Events>, bool),
@@ -158,7 +158,7 @@ pub fn ask(layout: &Layout, request: Request) -> Result<Option<Events>> {
     }))
 }
 
-/// What a supervisor tells.
+/// The events that a supervisor tells, one after the other.
 pub struct Events {
     lines: BufReader<Box<dyn Read>>,
     from: From,
@@ -175,7 +175,7 @@ impl std::fmt::Debug for Events {
 enum From {
     /// Its standard output, and how long its log was before.
     Child(Child, u64),
-    /// Its other handle.
+    /// The socket's other handle, of which limits can be set while it is read.
     Socket(UnixStream),
 }
 

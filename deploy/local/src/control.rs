@@ -26,7 +26,7 @@ pub enum Event {
     Step {
         /// The part.
         part: String,
-        /// What became of it.
+        /// What became of it (`stopped`, or what it says when it is ready).
         text: String,
         /// How long it took, milliseconds.
         ms: u64,
@@ -50,17 +50,17 @@ pub enum Event {
 pub struct Status {
     /// `starting`, `up` or `stopping`.
     pub state: String,
-    /// The supervisor.
+    /// The supervisor's process id.
     pub pid: u32,
     /// When it began, milliseconds since 1970.
     pub since_ms: i64,
-    /// What it was told.
+    /// The flags that `farm up` was given.
     pub settings: Settings,
-    /// Where the coordinator is.
+    /// The coordinator's address.
     pub url: String,
-    /// Where the registry is.
+    /// The registry, as tags name it (`localhost:5000`).
     pub registry: String,
-    /// Where the engine is.
+    /// The engine's address.
     pub engine: String,
     /// The state folder.
     pub state_dir: String,
@@ -79,9 +79,9 @@ pub struct PartStatus {
     pub name: String,
     /// What it is doing.
     pub state: PartState,
-    /// Since when, milliseconds since 1970.
+    /// Since when it is doing that, milliseconds since 1970.
     pub since_ms: i64,
-    /// Its process.
+    /// Its process id, while it has one.
     pub pid: Option<u32>,
     /// How often it died and was started again.
     pub restarts: u32,
@@ -93,20 +93,20 @@ pub struct PartStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartState {
-    /// For the first time.
+    /// It is started for the first time.
     Starting,
-    /// Ready.
+    /// It is ready.
     Running,
     /// Its process is there, but doesn't answer.
     Unresponsive,
     /// It died, or doesn't come up; it is tried again.
     Restarting,
-    /// Ended in order.
+    /// It was ended in order.
     Stopped,
 }
 
 impl PartState {
-    /// In one word.
+    /// The state in one word, as `farm status` shows it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -119,7 +119,7 @@ impl PartState {
 }
 
 impl Event {
-    /// Nothing follows it.
+    /// Whether it is the last one: nothing follows it.
     pub fn is_last(&self) -> bool {
         matches!(self, Self::Ready(_) | Self::Failed(..) | Self::Stopped | Self::Busy)
     }

@@ -1,229 +1,79 @@
-//! All parts of a farm: in which order they are started and stopped.
+//! What is known of the farm on this machine while its supervisor lives: settings, parts, what was told.
 
-use std::fs;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::binfmt::{self, Changes};
-use crate::control::Event;
-use crate::desk::Farm;
-use crate::keeper::{First, keep};
-use crate::parts::{Coordinator, Engine, Network, Part, Postgres, Registry, Worker};
+use crate::control::{Event, Status};
+use crate::journal::Journal;
+use crate::keeper::{Board, now_ms};
+use crate::layout::Layout;
 use crate::settings::Settings;
-use crate::{Error, Result, sweep};
 
-/// A part that is being kept.
-struct Kept {
-    name: String,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
+/// The farm of this machine, as all of a supervisor sees it. A clone is the same farm.
+#[derive(Debug, Clone)]
+pub struct LocalFarm {
+    pub layout: Layout,
+    /// The flags of `farm up`, and what follows from them.
+    pub settings: Settings,
+    /// The parts and what they are doing, as `farm status` shows them.
+    pub board: Board,
+    /// What is told while it starts.
+    pub starting: Journal,
+    /// What is told while it stops.
+    pub stopping: Journal,
+    /// Stops it, also while it starts.
+    pub stop: CancellationToken,
+    notices: Arc<Mutex<Vec<String>>>,
+    since_ms: i64,
 }
 
-/// What runs.
-pub struct Parts {
-    farm: Farm,
-    kept: Vec<Kept>,
-}
-
-type Waiting = (String, oneshot::Receiver<First>);
-
-impl Parts {
-    /// None yet.
-    pub fn none(farm: &Farm) -> Self {
-        Self { farm: farm.clone(), kept: Vec::new() }
+impl LocalFarm {
+    /// A farm of which nothing is started yet.
+    pub fn new(layout: &Layout, settings: &Settings) -> Self {
+        Self {
+            layout: layout.clone(),
+            settings: settings.clone(),
+            board: Board::default(),
+            starting: Journal::default(),
+            stopping: Journal::default(),
+            stop: CancellationToken::new(),
+            notices: Arc::default(),
+            since_ms: now_ms(),
+        }
     }
 
-    /// Starts them in order, and tells of each. Ends early when the farm is told to stop.
-    ///
-    /// # Errors
-    /// One can't be started, or the farm was told to stop. What was started by then still runs.
-    pub async fn start(&mut self) -> Result<()> {
-        let (layout, settings) = (self.farm.layout.clone(), self.farm.settings.clone());
-        // First what the others need. The engine takes longest and goes first.
-        let mut first = Vec::new();
-        if settings.engine.is_none() {
-            let engine = Engine::prepare(&layout, settings.registry_port)?;
-            let inside = engine.inside();
-            let has_network = engine.can_have_network();
-            first.push(self.keep(Arc::new(engine)));
-            if has_network {
-                first.push(self.keep(Arc::new(Network::new(&layout, inside))));
-            } else {
-                self.farm.notice(
-                    "builds reach no other network: slirp4netns or /dev/net/tun is missing \
-                     (sudo apt-get install slirp4netns), then farm down and farm up",
-                );
-            }
-        }
-        let registry = Registry::prepare(&layout, settings.registry_port)?;
-        first.push(self.keep(Arc::new(registry)));
-        let at = layout.clone();
-        let postgres = tokio::task::spawn_blocking(move || Postgres::prepare(&at));
-        let postgres = postgres.await.map_err(|e| Error::Failed(e.to_string()))??;
-        // The coordinator needs Postgres only; what fails first is told first.
-        let postgres = vec![self.keep(Arc::new(postgres))];
-        self.all_up(postgres).await?;
-        first.push(self.keep(Arc::new(Coordinator::new(&layout, &settings))));
-        self.all_up(first).await?;
-        let workers = self.workers();
-        if workers.is_empty() {
-            return Err(Error::Usage(format!(
-                "none of --platforms {} can be built for on this machine; see the notes above, or leave it out",
-                settings.platforms.join(",")
-            )));
-        }
-        let workers = workers.into_iter().map(|worker| self.keep(Arc::new(worker))).collect();
-        self.all_up(workers).await
+    /// Something that a person should know as long as the farm is up.
+    pub fn notice(&self, text: &str) {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+        self.starting.add(Event::Notice(text.to_owned()));
     }
 
-    /// One for what is native here, and one for what is emulated. Both are on one engine and share its slots.
-    fn workers(&self) -> Vec<Worker> {
-        let settings = &self.farm.settings;
-        let own = format!("unix://{}", self.farm.layout.engine_socket().display());
-        let engine = settings.engine.clone().unwrap_or(own);
-        let is_here = engine.starts_with("unix://");
-        let (native, emulated) = settings.split();
-        let mut wanted: Vec<String> = emulated.iter().map(|platform| (*platform).to_owned()).collect();
-        let mut may_emulate = settings.emulation && (settings.platforms.is_empty() || !wanted.is_empty());
-        if may_emulate && is_here {
-            if settings.platforms.is_empty() {
-                let other = if Settings::own_architecture() == "amd64" { "arm64" } else { "amd64" };
-                may_emulate = self.emulator(&format!("linux/{other}")) || emulates_anything();
-            } else {
-                wanted.retain(|platform| self.emulator(platform));
-                may_emulate = !wanted.is_empty();
-            }
-        }
-        let worker = |name: &str, offers: Vec<String>| Worker {
-            layout: self.farm.layout.clone(),
-            name: name.to_owned(),
-            engine: engine.clone(),
-            port: settings.port,
-            slots: settings.slots(),
-            offers,
+    /// How it is at the moment when its last part is ready.
+    pub fn status_when_up(&self) -> Status {
+        Status { state: "up".to_owned(), ..self.status() }
+    }
+
+    /// How it is now.
+    pub fn status(&self) -> Status {
+        let own = format!("unix://{}", self.layout.engine_socket().display());
+        let state = match (self.stop.is_cancelled(), self.starting.is_over()) {
+            (true, _) => "stopping",
+            (false, true) => "up",
+            (false, false) => "starting",
         };
-        let only = |what: &str| vec!["--only".to_owned(), what.to_owned()];
-        let told = |list: String| vec!["--platforms".to_owned(), list];
-        let mut workers = Vec::new();
-        let name = format!("w-{}", Settings::own_architecture());
-        if settings.platforms.is_empty() {
-            workers.push(worker(&name, only("native")));
-        } else if !native.is_empty() {
-            workers.push(worker(&name, told(native.join(","))));
-        }
-        if may_emulate {
-            let offers = match settings.platforms.is_empty() {
-                true => only("emulated"),
-                false => told(wanted.iter().map(|p| format!("{p}=emulated")).collect::<Vec<_>>().join(",")),
-            };
-            workers.push(worker("w-qemu", offers));
-        }
-        workers
-    }
-
-    fn emulator(&self, platform: &str) -> bool {
-        match binfmt::enable(platform.split('/').nth(1).unwrap_or_default(), &self.farm.layout) {
-            Ok(None) => true,
-            Ok(Some(name)) => {
-                self.farm
-                    .notice(&format!("registered {name} in this kernel; farm down --purge takes it back"));
-                true
-            }
-            Err(why) => {
-                self.farm.notice(&format!("{platform} is not offered: {why}"));
-                false
-            }
+        Status {
+            state: state.to_owned(),
+            pid: std::process::id(),
+            since_ms: self.since_ms,
+            settings: self.settings.clone(),
+            url: format!("http://127.0.0.1:{}", self.settings.port),
+            registry: format!("localhost:{}", self.settings.registry_port),
+            engine: self.settings.engine.clone().unwrap_or(own),
+            state_dir: self.layout.root().display().to_string(),
+            token_file: self.layout.token().display().to_string(),
+            notices: self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            parts: self.board.parts(),
         }
     }
-
-    fn keep(&mut self, part: Arc<dyn Part>) -> Waiting {
-        let (sender, first) = oneshot::channel();
-        let name = part.name().to_owned();
-        self.farm.board.add(&name);
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(keep(part, self.farm.board.clone(), sender, stop.clone()));
-        self.kept.push(Kept { name: name.clone(), stop, task });
-        (name, first)
-    }
-
-    async fn all_up(&self, parts: Vec<Waiting>) -> Result<()> {
-        let (sender, mut ends) = mpsc::channel(parts.len().max(1));
-        for (name, first) in parts {
-            let sender = sender.clone();
-            tokio::spawn(async move { drop(sender.send((name, first.await)).await) });
-        }
-        drop(sender);
-        loop {
-            let end = tokio::select! {
-                end = ends.recv() => end,
-                () = self.farm.stop.cancelled() => {
-                    return Err(Error::Failed("it was told to stop while it started".to_owned()));
-                }
-            };
-            match end {
-                None => return Ok(()),
-                Some((part, Ok(Ok((text, took))))) => {
-                    let ms = u64::try_from(took.as_millis()).unwrap_or_default();
-                    self.farm.starting.add(Event::Step { part, text, ms });
-                }
-                Some((part, Ok(Err(why)))) => {
-                    let log = self.farm.layout.log(&part);
-                    return Err(Error::Failed(format!(
-                        "{part} doesn't start: {why}\n(all of it: {})",
-                        log.display()
-                    )));
-                }
-                Some((part, Err(_))) => return Err(Error::Failed(format!("{part}: its keeper died"))),
-            }
-        }
-    }
-
-    /// Workers first: they abort their solves and give their jobs back. Then the engine, the coordinator, and what
-    /// both need. Returns when all have ended.
-    pub async fn stop(&mut self) {
-        let rank = |name: &str| match name {
-            "postgres" => 5,
-            "registry" => 4,
-            "coordinator" => 3,
-            "engine" => 2,
-            "network" => 1,
-            _ => 0,
-        };
-        for round in 0..=5 {
-            let (now, later): (Vec<Kept>, Vec<Kept>) =
-                self.kept.drain(..).partition(|kept| rank(&kept.name) == round);
-            self.kept = later;
-            let begin = Instant::now();
-            now.iter().for_each(|kept| kept.stop.cancel());
-            for kept in now {
-                let _ = kept.task.await;
-                let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or_default();
-                self.farm.stopping.add(Event::Step { part: kept.name, text: "stopped".to_owned(), ms });
-            }
-        }
-        // What a killed part leaves is gone with its namespaces; its empty groups are ours to remove.
-        let layout = self.farm.layout.clone();
-        let _ = tokio::task::spawn_blocking(move || {
-            sweep::group(&layout.group());
-            let _ = fs::remove_file(layout.engine_socket());
-            Changes::load(&layout).unmount(&layout);
-        })
-        .await;
-    }
-}
-
-/// Does the kernel know any emulator that works in containers?
-fn emulates_anything() -> bool {
-    let entries = fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| {
-        entry.file_name().to_string_lossy().starts_with("qemu-")
-            && fs::read_to_string(entry.path()).is_ok_and(|text| {
-                text.starts_with("enabled")
-                    && text.lines().any(|l| l.starts_with("flags:") && l.contains('F'))
-            })
-    })
 }

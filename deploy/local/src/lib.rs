@@ -1,8 +1,8 @@
 //! A whole farm on one machine: what stands behind `farm up`, `farm down`, `farm status` and `farm logs --of`.
 //!
 //! `farm up` starts the binary `farm-local` as the leader of a session of its own ([`supervisor`]). It holds the
-//! folder's lock, starts the [`parts`] in order ([`farm`]), starts again what dies ([`keeper`]), and answers on a
-//! socket ([`desk`], [`control`]). It is a starter of processes and knows only their flags: no protocol of farm's is spoken here.
+//! folder's lock, starts the [`parts`] in order ([`order`]), starts again what dies ([`keeper`]), and answers on a
+//! socket ([`socket`], [`control`]). It is a starter of processes and knows only their flags: no protocol of farm's is spoken here.
 //!
 //! Invariants:
 //! - A process is known by its pidfd, and across supervisors by pid, start time and boot ([`child`]); never by name.
@@ -11,26 +11,27 @@
 //!   and by the engine's own control group ([`sweep`]).
 //! - Only what farm made is removed ([`purge`]).
 //!
-//! To add a part: a file in `parts/`, and its place in the orders of [`farm`].
+//! To add a part: a file in `parts/`, and its place in the orders of [`order`].
 
 pub mod binfmt;
 pub mod checks;
 pub mod child;
 pub mod client;
 pub mod control;
-pub mod desk;
 pub mod engine_init;
 pub mod farm;
 pub mod journal;
 pub mod keeper;
 pub mod layout;
 pub mod logs;
+pub mod order;
 pub mod parts;
 pub mod ports;
 pub mod process;
 pub mod purge;
 pub mod relay;
 pub mod settings;
+pub mod socket;
 pub mod supervisor;
 pub mod sweep;
 

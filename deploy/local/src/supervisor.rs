@@ -10,10 +10,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Event;
-use crate::desk::{Desk, Farm};
-use crate::farm::Parts;
+use crate::farm::LocalFarm;
 use crate::layout::Layout;
+use crate::order::Parts;
 use crate::settings::Settings;
+use crate::socket::ControlSocket;
 use crate::{Error, Result, checks, failed, logs, sweep};
 
 /// How often logs are looked at: a part that does nothing but write must not fill the disk.
@@ -25,7 +26,7 @@ const ROUND: Duration = Duration::from_secs(1);
 /// # Errors
 /// It can't be started; nothing is left running then. The error was told already.
 pub async fn run(layout: Layout, settings: Settings) -> Result<()> {
-    let farm = Farm::new(&layout, &settings);
+    let farm = LocalFarm::new(&layout, &settings);
     stop_on_signals(&farm.stop)?;
     let told = tokio::spawn(farm.starting.clone().play(tokio::io::stdout()));
     let end = live(&farm).await;
@@ -50,14 +51,14 @@ fn stop_on_signals(stop: &CancellationToken) -> Result<()> {
     Ok(())
 }
 
-async fn live(farm: &Farm) -> Result<()> {
+async fn live(farm: &LocalFarm) -> Result<()> {
     let (layout, settings) = (&farm.layout, &farm.settings);
     let Some(lock) = lock(layout).await? else {
         farm.starting.add(Event::Busy);
         return Ok(());
     };
     layout.prepare()?;
-    let desk = Desk::open(farm)?;
+    let socket = ControlSocket::open(farm)?;
     let mut parts = Parts::none(farm);
     let started = match prepare(farm).await {
         Ok(()) => parts.start().await,
@@ -74,7 +75,7 @@ async fn live(farm: &Farm) -> Result<()> {
         farm.starting.add(Event::Failed(error.to_string(), matches!(error, Error::Usage(_))));
     }
     // In this order: who hears that it has stopped can start it at once, and then has a socket of its own.
-    let callers = desk.shut();
+    let callers = socket.shut();
     drop(lock);
     farm.stopping.add(Event::Stopped);
     callers.leave().await;
@@ -93,7 +94,7 @@ async fn lock(layout: &Layout) -> Result<Option<std::fs::File>> {
 }
 
 /// Ends what a killed farm has left, and sees whether this one can be.
-async fn prepare(farm: &Farm) -> Result<()> {
+async fn prepare(farm: &LocalFarm) -> Result<()> {
     let (layout, settings, starting) = (farm.layout.clone(), farm.settings.clone(), farm.starting.clone());
     let prepared = spawn_blocking(move || {
         let found = sweep::sweep(&layout);
@@ -108,7 +109,7 @@ async fn prepare(farm: &Farm) -> Result<()> {
 }
 
 /// Until it is told to stop.
-async fn serve(farm: &Farm) {
+async fn serve(farm: &LocalFarm) {
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

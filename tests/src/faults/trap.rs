@@ -1,6 +1,6 @@
 //! Where a coordinator is stopped or killed: at a step of its publish pass, exactly.
 //!
-//! The steps are those of `reconcile/publish/publications.rs`. Those that are requests to the registry are met at its [`Door`], before
+//! The steps are those of `reconcile/publish/put.rs`. Those that are requests to the registry are met at its [`Door`], before
 //! the registry gets to know of it, or when it has done its part and the answer is still on its way. Those that write to
 //! the database are met in the middle of their transaction: it waits for a row that another session holds. Nothing in
 //! farm knows of it.

@@ -38,6 +38,7 @@ mod ignoring;
 mod images;
 mod keeping;
 mod leaving;
+mod logging;
 mod naming;
 mod networks;
 mod options;

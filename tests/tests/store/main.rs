@@ -1,5 +1,6 @@
 //! What the database layer promises, on a real Postgres: one database per test.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the report")]
+#![allow(clippy::large_futures, reason = "a test's futures are polled on a stack of their own")]
 
 mod accepting;
 mod costs;

@@ -31,16 +31,14 @@ pub struct TreeEntry {
     pub mode: u32,
     /// Modification time, nanoseconds since 1970.
     pub mtime: i64,
-    /// What it is.
     pub kind: TreeKind,
 }
 
-/// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TreeKind {
     /// A regular file.
     File {
-        /// Bytes.
+        /// The length of its content, bytes.
         size: u64,
         /// The digest of its content. An engine asks only for files that changed since it last saw the tree,
         /// and it knows them by their metadata; so this is made part of what it sees.

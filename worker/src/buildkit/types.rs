@@ -30,11 +30,11 @@ pub struct Solve {
     pub build_args: BTreeMap<String, String>,
     /// `--label`.
     pub labels: BTreeMap<String, String>,
-    /// Runs every step again.
+    /// Runs every step again, instead of taking results from the engine's cache.
     pub no_cache: bool,
     /// Stages of which every step runs again.
     pub no_cache_stages: Vec<String>,
-    /// How RUN instructions run.
+    /// Network, entitlements and other options of RUN instructions.
     pub run: RunOptions,
     /// Whether base images are resolved anew.
     pub pull: PullMode,
@@ -84,7 +84,7 @@ impl fmt::Debug for Solve {
 /// A push by digest, without a tag, to each of the repositories.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Export {
-    /// Where to; never empty.
+    /// Where the result is pushed; never empty.
     pub repositories: Vec<Repository>,
     /// The registries speak plain HTTP. Loopback registries are tried so anyway.
     pub plain_http: bool,
@@ -93,18 +93,18 @@ pub struct Export {
 /// What a solve makes for the client.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// In which form.
+    /// As files, or as which kind of archive.
     pub export: farm_types::Export,
     /// Where its bytes go. One that isn't there any more ends the solve.
     pub sink: mpsc::Sender<OutputPart>,
 }
 
-/// What comes of an output.
+/// A part of an output's bytes, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputPart {
-    /// Its next bytes.
+    /// The next bytes.
     Data(Bytes),
-    /// That was all.
+    /// The output is complete.
     End,
 }
 
@@ -113,7 +113,6 @@ pub enum OutputPart {
 pub struct Login {
     /// Host and port as an image's name has them: `localhost:5002`, `docker.io`.
     pub host: String,
-    /// The name.
     pub username: String,
     /// The password or token.
     pub password: String,
@@ -166,9 +165,9 @@ pub enum SolveError {
 /// What the engine asked for that is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// The root of the snapshot.
+    /// The name of the snapshot's root (`context`).
     pub root: String,
-    /// As the engine named it; empty: all.
+    /// The path as the engine named it; empty: the whole root.
     pub asked: String,
 }
 

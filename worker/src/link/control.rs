@@ -32,7 +32,7 @@ pub fn spawn(control: Control) -> io::Result<oneshot::Receiver<Result<(), Contro
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("farm-control".to_owned()).spawn(move || {
         let result = runtime.block_on(control.run());
-        // Nobody waits for it when the process ends already.
+        // An error: the process ends already, and nobody waits for the result.
         let _ = tell.send(result);
     })?;
     Ok(end)

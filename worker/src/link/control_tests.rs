@@ -14,13 +14,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::desk::{Chore, Desk, Identity, StopReason};
+use crate::attempts::{Attempts, Chore, Identity, StopReason};
 use crate::link::Coordinators;
 use crate::testing::{Fake, identity, offered, token, until};
 
 struct Worker {
     bulk: Endpoints,
-    desk: Arc<Desk>,
+    attempts: Arc<Attempts>,
     chores: mpsc::UnboundedReceiver<Chore>,
     leave: CancellationToken,
     link: JoinHandle<Result<(), ControlError>>,
@@ -31,9 +31,9 @@ fn start(fake: &Fake, slots: usize) -> Worker {
 }
 
 fn start_with(coordinators: Coordinators, slots: usize) -> Worker {
-    let (desk, chores) = Desk::new(slots);
-    desk.open(identity());
-    let desk = Arc::new(desk);
+    let (attempts, chores) = Attempts::new(slots);
+    attempts.open(identity());
+    let attempts = Arc::new(attempts);
     let leave = CancellationToken::new();
     let control = Control {
         bulk: crate::link::bulk(&coordinators).unwrap(),
@@ -43,11 +43,11 @@ fn start_with(coordinators: Coordinators, slots: usize) -> Worker {
         boot: BootId::generate(),
         home: "here".into(),
         slots,
-        desk: Arc::clone(&desk),
+        attempts: Arc::clone(&attempts),
         leave: leave.clone(),
         welcomed: watch::Sender::new(false),
     };
-    Worker { bulk: control.bulk.clone(), desk, chores, leave, link: tokio::spawn(control.run()) }
+    Worker { bulk: control.bulk.clone(), attempts, chores, leave, link: tokio::spawn(control.run()) }
 }
 
 fn heard(fake: &Fake, wanted: impl Fn(&Request) -> bool) -> usize {
@@ -102,7 +102,9 @@ async fn an_end_is_told_on_every_stream_until_it_is_answered() {
     let mut worker = start(&fake, 1);
     until("it started", || heard(&fake, |message| matches!(message, Request::Started(_))) == 1).await;
     let outcome = Some(v1::finished::Outcome::Stopped(v1::Stopped {}));
-    worker.desk.finish(id(&offer), v1::Finished { lease: offer.lease.clone(), outcome, self_check: None });
+    worker
+        .attempts
+        .finish(id(&offer), v1::Finished { lease: offer.lease.clone(), outcome, self_check: None });
     let finished = |message: &Request| matches!(message, Request::Finished(_));
     until("the end is told", || heard(&fake, finished) == 1).await;
     until("and its lease is held", || fake.with(|script| script.heartbeat.len() == 1)).await;
@@ -112,7 +114,7 @@ async fn an_end_is_told_on_every_stream_until_it_is_answered() {
     until("it is told again", || heard(&fake, finished) == 2).await;
     fake.with(|script| script.answer_finished = true);
     let fake = fake.restart().await;
-    until("it is answered", || worker.desk.unanswered().is_empty()).await;
+    until("it is answered", || worker.attempts.unanswered().is_empty()).await;
     until("and its lease is given up", || fake.with(|script| script.heartbeat.is_empty())).await;
     assert!(matches!(worker.chores.recv().await, Some(Chore::Run(_))));
     assert!(matches!(worker.chores.recv().await, Some(Chore::Forget(attempt)) if attempt == id(&offer)));
@@ -133,11 +135,13 @@ async fn a_coordinator_that_is_away_stops_nothing_that_runs() {
     let stop = |reason: &str| v1::Stop { attempt_id: id(&offer).to_string(), reason: reason.into() };
     fake.tell(Response::Stop(stop("cancelled"))).await;
     accepted.stop.cancelled().await;
-    assert_eq!(worker.desk.stop_reason(id(&offer)), Some(StopReason::Cancelled));
+    assert_eq!(worker.attempts.stop_reason(id(&offer)), Some(StopReason::Cancelled));
     let reply = v1::HeartbeatReply { stop: vec![stop("superseded")] };
     fake.tell(Response::HeartbeatReply(reply)).await;
-    until("the lost lease counts", || worker.desk.stop_reason(id(&offer)) == Some(StopReason::Superseded))
-        .await;
+    until("the lost lease counts", || {
+        worker.attempts.stop_reason(id(&offer)) == Some(StopReason::Superseded)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -150,7 +154,7 @@ async fn a_worker_moves_to_the_next_coordinator_with_all_that_it_runs_and_the_bu
     let coordinators: Coordinators = format!("{},{}", one.url(), two.url()).parse().unwrap();
     let worker = start_with(coordinators, 1);
     until("it is somewhere", || hellos(&one) + hellos(&two) == 1).await;
-    // It begins with any.
+    // It may begin with either coordinator.
     let (mut here, mut there, mut place) = if hellos(&one) == 1 { (one, two, 0) } else { (two, one, 1) };
     for _ in 0..2 {
         until("it runs", || here.with(|script| script.heartbeat == vec![offer.lease.clone().unwrap()])).await;
@@ -163,7 +167,7 @@ async fn a_worker_moves_to_the_next_coordinator_with_all_that_it_runs_and_the_bu
         place = 1 - place;
     }
     assert_eq!(worker.bulk.current(), place);
-    assert!(worker.desk.stop_reason(id(&offer)).is_none());
+    assert!(worker.attempts.stop_reason(id(&offer)).is_none());
     worker.leave.cancel();
     worker.link.await.unwrap().unwrap();
 }
@@ -189,10 +193,10 @@ async fn another_engine_means_another_hello_and_so_does_none() {
     let worker = start(&fake, 1);
     fake.heartbeat().await;
     let engine = v1::Engine { version: "2".into(), ..v1::Engine::default() };
-    worker.desk.open(Identity { engine: engine.clone(), ..identity() });
+    worker.attempts.open(Identity { engine: engine.clone(), ..identity() });
     until("another Hello", || hellos(&fake) == 2).await;
-    worker.desk.open(Identity { engine, ..identity() });
-    worker.desk.close("away");
+    worker.attempts.open(Identity { engine, ..identity() });
+    worker.attempts.close("away");
     until("a third Hello", || hellos(&fake) == 3).await;
     let said: Vec<_> = fake.with(|script| {
         let hellos = script.heard.iter().filter_map(|message| match message {

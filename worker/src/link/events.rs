@@ -18,12 +18,13 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use super::chunks::Chunker;
 use super::limit::LogLimit;
 use super::line::{ANSWER_WITHIN, Incoming, Line, Silence, at, next_answer, room};
 use super::{Client, Refusal, WAITS};
-use crate::desk::Lease;
+use crate::attempts::Lease;
 
 /// How much may wait for an acknowledgement, bytes.
 pub const MOST_UNACKED: usize = 32 * 1024 * 1024;
@@ -39,7 +40,7 @@ const IN_FLIGHT: usize = 8;
 /// How an event stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// All is stored.
+    /// All of it is stored at the coordinator.
     Stored,
     /// The lease is another's: nobody wants the rest.
     Superseded,
@@ -90,10 +91,10 @@ impl Events {
             line: None,
             silence: Silence::new(answer_within),
             backoff: Backoff::new(WAITS),
-            retry_at: None,
+            dial_at: None,
             refused_since: None,
         };
-        let task = tokio::spawn(async move {
+        let pumping = async move {
             let (ending, mut events) = pump.run().await;
             if ending == Ending::Superseded {
                 superseded();
@@ -101,7 +102,8 @@ impl Events {
             // Whoever still sends must not wait for somebody who doesn't listen.
             while events.recv().await.is_some() {}
             ending
-        });
+        };
+        let task = tokio::spawn(pumping.in_current_span());
         Self { sender, task }
     }
 
@@ -143,7 +145,7 @@ struct Pump {
     line: Option<Line<SendEventsRequest, SendEventsResponse>>,
     silence: Silence,
     backoff: Backoff,
-    retry_at: Option<Instant>,
+    dial_at: Option<Instant>,
     /// Since when the coordinator has answered with nothing but refusals.
     refused_since: Option<Instant>,
 }
@@ -154,7 +156,7 @@ enum Woken {
     Flush,
     Room,
     Answer(Result<Option<SendEventsResponse>, Status>),
-    Retry,
+    Dial,
     /// No answer came for too long.
     Silence,
 }
@@ -165,7 +167,7 @@ impl Pump {
             if !self.open && self.chunker.is_empty() && self.unacked.is_empty() {
                 break Ending::Stored;
             }
-            if self.line.is_none() && self.retry_at.is_none() && !self.unacked.is_empty() {
+            if self.line.is_none() && self.dial_at.is_none() && !self.unacked.is_empty() {
                 self.dial();
             }
             match self.wait().await {
@@ -185,23 +187,23 @@ impl Pump {
                 }
                 Woken::Flush => self.flush(),
                 Woken::Room => self.send(),
-                Woken::Retry => self.retry_at = None,
+                Woken::Dial => self.dial_at = None,
                 Woken::Silence => {
-                    tracing::warn!(attempt = %self.lease.attempt, "the coordinator does not answer events; sending them anew");
+                    tracing::warn!("the coordinator does not answer events; sending them anew");
                     self.lost();
                 }
                 Woken::Answer(Ok(Some(answer))) => self.acknowledge(answer.acked_seq),
                 Woken::Answer(Ok(None)) => self.lost(),
                 Woken::Answer(Err(status)) => match Refusal::of(&status) {
                     Refusal::Superseded => {
-                        tracing::info!(attempt = %self.lease.attempt, "events are not wanted any more: the lease is another's");
+                        tracing::info!("events are not wanted any more: the lease is another's");
                         break Ending::Superseded;
                     }
                     Refusal::Away => self.lost(),
                     Refusal::Missing | Refusal::Refused => {
                         let since = *self.refused_since.get_or_insert_with(Instant::now);
                         if since.elapsed() >= PATIENCE {
-                            tracing::warn!(attempt = %self.lease.attempt, %status, "gave up sending events: they are refused");
+                            tracing::warn!(%status, "gave up sending events: they are refused");
                             break Ending::GaveUp;
                         }
                         self.lost();
@@ -222,7 +224,7 @@ impl Pump {
         };
         tokio::select! {
             answer = next_answer(incoming) => Woken::Answer(answer),
-            () = at(self.retry_at) => Woken::Retry,
+            () = at(self.dial_at) => Woken::Dial,
             () = at(self.silence.over_at()) => Woken::Silence,
             () = room(outgoing), if unsent => Woken::Room,
             event = self.events.recv(), if wants_event => Woken::Event(event),
@@ -242,7 +244,7 @@ impl Pump {
     fn lost(&mut self) {
         self.line = None;
         self.silence.lost();
-        self.retry_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
+        self.dial_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
     }
 
     fn flush(&mut self) {

@@ -12,13 +12,13 @@ use farm_proto::v1::{AttemptEvent, StepLog};
 /// What is stored around a piece of output besides its step's name: its time, its stream, lengths.
 const AROUND: usize = 32;
 
-/// Counts an attempt's output.
+/// Cuts off what an attempt's steps write beyond the limit, and says so once for each step.
 #[derive(Debug, Default)]
 pub struct LogLimit {
     /// Bytes; `None`: no limit.
     most: Option<u64>,
     taken: u64,
-    /// Steps that were told.
+    /// The steps whose output was cut off, and which were told so.
     cut: HashSet<String>,
 }
 

@@ -28,7 +28,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::desk::Desk;
+use crate::attempts::Attempts;
 
 /// The waits between tries. Each is shortened by chance, so that a farm's workers don't come back all at once.
 pub const WAITS: Waits = Waits::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -79,7 +79,6 @@ impl Coordinators {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// How many there are.
     pub fn count(&self) -> usize {
         1 + self.others.len()
     }
@@ -130,36 +129,36 @@ pub struct Control {
     pub coordinators: Coordinators,
     /// The connections for bulk, in the same order: they follow to where the stream is.
     pub bulk: Endpoints,
-    /// Who we are.
+    /// Shows who this worker is, in each call.
     pub token: Bearer,
     /// The worker's name.
     pub name: String,
-    /// This life of the process.
+    /// Another one for each start of the process: what an earlier life ran is lost.
     pub boot: BootId,
     /// The folder that is claimed, as [`crate::state_dir::Claim::home`] names it.
     pub home: String,
     /// How many attempts run at once.
     pub slots: usize,
     /// What runs, and what may be offered; when that changes, a new Hello tells.
-    pub desk: Arc<Desk>,
+    pub attempts: Arc<Attempts>,
     /// Cancelled when the worker has nothing left to tell: say Bye.
     pub leave: CancellationToken,
-    /// Set at each Welcome.
+    /// True from the first Welcome on.
     pub welcomed: watch::Sender<bool>,
 }
 
 /// Why no coordinator will ever take this worker as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// No common protocol version.
+    /// Worker and coordinator have no protocol version in common.
     #[error(
         "the coordinator at {url} does not speak this worker's protocol ({why}); \
          run the farm-worker that belongs to the coordinator's version"
     )]
     Protocol {
-        /// Where it is.
+        /// The coordinator's address.
         url: CoordinatorUrl,
-        /// In its words.
+        /// What the coordinator said.
         why: String,
     },
     /// The token is not a worker's.
@@ -168,17 +167,17 @@ pub enum ControlError {
          give the token that it was started with, by --token-file or FARM_TOKEN"
     )]
     Unauthenticated {
-        /// Where it is.
+        /// The coordinator's address.
         url: CoordinatorUrl,
-        /// In its words.
+        /// What the coordinator said.
         why: String,
     },
     /// The connection can't even be tried.
     #[error("no connection to {url} can be tried: {why}")]
     Local {
-        /// Where it would be.
+        /// The address that was to be called.
         url: CoordinatorUrl,
-        /// What is wrong here.
+        /// What is wrong on this side.
         why: String,
     },
 }

@@ -22,8 +22,8 @@ use tonic::{Code, Status};
 
 use super::line::{ANSWER_WITHIN, Incoming, Line, Silence, at, next_answer, room};
 use super::{Client, Refusal, WAITS};
+use crate::attempts::Lease;
 use crate::buildkit::{Output, OutputPart};
-use crate::desk::Lease;
 
 /// How much of one output may wait for an acknowledgement, bytes.
 const MOST_UNACKED: usize = 4 * OUTPUT_PIECE_BYTES;
@@ -80,7 +80,7 @@ struct Sender {
     export: u32,
     limit: u64,
     parts: mpsc::Receiver<OutputPart>,
-    /// Nothing more comes.
+    /// Whether the last part has come.
     ended: bool,
     bytes: u64,
     hasher: Hasher,
@@ -95,19 +95,19 @@ struct Sender {
     line: Option<Line<SendOutputRequest, SendOutputResponse>>,
     silence: Silence,
     backoff: Backoff,
-    retry_at: Option<Instant>,
+    dial_at: Option<Instant>,
     /// Since when the coordinator has answered with nothing but refusals.
     refused_since: Option<Instant>,
     /// Since when it has answered, without a break, that it can't at present.
     unavailable_since: Option<Instant>,
 }
 
-/// What woke it.
+/// What woke the sender.
 enum Woken {
     Part(Option<OutputPart>),
     Room,
     Answer(Result<Option<SendOutputResponse>, Status>),
-    Retry,
+    Dial,
     /// No answer came for too long.
     Silence,
 }
@@ -131,7 +131,7 @@ impl Sender {
             line: None,
             silence: Silence::new(ANSWER_WITHIN),
             backoff: Backoff::new(WAITS),
-            retry_at: None,
+            dial_at: None,
             refused_since: None,
             unavailable_since: None,
         }
@@ -142,7 +142,7 @@ impl Sender {
             if self.ended && self.unacked.is_empty() {
                 return Ok(());
             }
-            if self.line.is_none() && self.retry_at.is_none() && !self.unacked.is_empty() {
+            if self.line.is_none() && self.dial_at.is_none() && !self.unacked.is_empty() {
                 self.dial();
             }
             match self.wait().await {
@@ -155,9 +155,9 @@ impl Sender {
                 }
                 Woken::Part(None) => return Err(OutputError::BrokenOff),
                 Woken::Room => self.send(),
-                Woken::Retry => self.retry_at = None,
+                Woken::Dial => self.dial_at = None,
                 Woken::Silence => {
-                    tracing::warn!(attempt = %self.lease.attempt, "the coordinator does not answer an output; sending it anew");
+                    tracing::warn!("the coordinator does not answer an output; sending it anew");
                     self.lost();
                 }
                 Woken::Answer(Ok(Some(answer))) => self.acknowledge(answer.acked_seq),
@@ -208,7 +208,7 @@ impl Sender {
         };
         tokio::select! {
             answer = next_answer(incoming) => Woken::Answer(answer),
-            () = at(self.retry_at) => Woken::Retry,
+            () = at(self.dial_at) => Woken::Dial,
             () = at(self.silence.over_at()) => Woken::Silence,
             () = room(outgoing), if unsent => Woken::Room,
             part = self.parts.recv(), if wants_part => Woken::Part(part),
@@ -254,7 +254,7 @@ impl Sender {
     fn lost(&mut self) {
         self.line = None;
         self.silence.lost();
-        self.retry_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
+        self.dial_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
     }
 
     /// The next piece that was not sent on this line.

@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::{Client, Control, ControlError, CoordinatorUrl};
-use crate::desk::{Identity, StopReason};
+use crate::attempts::{Identity, StopReason, job_span};
 
 /// Messages between us and the connection; a stream that doesn't take as many is stuck.
 const QUEUE: usize = 256;
@@ -66,7 +66,7 @@ impl<'a> Session<'a> {
         mut client: Client,
     ) -> Result<Self, End<'a>> {
         let (outgoing, requests) = mpsc::channel(QUEUE);
-        let mut identity = control.desk.identity();
+        let mut identity = control.attempts.identity();
         let hello = Request::Hello(hello(control, &identity.borrow_and_update()));
         let _ = outgoing.try_send(v1::ControlRequest { message: Some(hello) });
         let lost = |why: &str| End::Lost { why: why.to_owned(), welcomed: false };
@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
     /// Attends to the stream until it ends.
     pub async fn attend(mut self) -> End<'a> {
         let control = self.control;
-        let mut counts = control.desk.watch();
+        let mut counts = control.attempts.watch();
         let mut beat = interval(self.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
@@ -125,7 +125,7 @@ impl<'a> Session<'a> {
                     if heard.elapsed() > self.silence {
                         return lost("it was silent for too long");
                     }
-                    let running = control.desk.leases();
+                    let running = control.attempts.leases();
                     if self.tell(Request::Heartbeat(v1::Heartbeat { running })).is_err() {
                         return lost("the connection is stuck");
                     }
@@ -139,13 +139,13 @@ impl<'a> Session<'a> {
     }
 
     fn hear(&mut self, message: v1::ControlResponse) {
-        let desk = &self.control.desk;
+        let attempts = &self.control.attempts;
         match message.message {
             Some(Response::Offered(offered)) => {
-                for answer in desk.offer(offered) {
+                let span = job_span(&offered);
+                for answer in attempts.offer(offered) {
                     if let Request::Declined(declined) = &answer {
-                        let attempt = declined.lease.as_ref().map(|lease| lease.attempt_id.as_str());
-                        tracing::info!(attempt, reason = declined.reason, "declined an offer");
+                        span.in_scope(|| tracing::info!(reason = declined.reason, "declined an offer"));
                     }
                     // One that gets lost is asked for again.
                     let _ = self.tell(answer);
@@ -155,16 +155,13 @@ impl<'a> Session<'a> {
             Some(Response::Stop(stop)) => self.stop(&stop),
             Some(Response::FinishedReply(reply)) => match reply.attempt_id.parse::<AttemptId>() {
                 Ok(attempt) => {
-                    if !reply.accepted {
-                        tracing::warn!(%attempt, "the result came too late: the lease was another's");
-                    }
                     self.told.remove(&attempt);
-                    desk.answered(attempt);
+                    attempts.answered(attempt, reply.accepted);
                 }
                 Err(error) => tracing::warn!(%error, "an answer names no attempt"),
             },
             Some(Response::Probe(probe)) => {
-                if let Some(probed) = desk.probe(probe.probe_id) {
+                if let Some(probed) = attempts.probe(probe.probe_id) {
                     // One that gets lost is asked for again.
                     let _ = self.tell(Request::Probed(probed));
                 }
@@ -182,9 +179,7 @@ impl<'a> Session<'a> {
         };
         match stop.attempt_id.parse() {
             Ok(attempt) => {
-                if self.control.desk.stop(attempt, reason) {
-                    tracing::info!(%attempt, ?reason, "asked to stop");
-                }
+                self.control.attempts.stop(attempt, reason);
             }
             Err(error) => tracing::warn!(%error, "a stop names no attempt"),
         }
@@ -192,7 +187,7 @@ impl<'a> Session<'a> {
 
     /// Tells the ends that were not told on this stream, or not answered for a while.
     fn tell_ends(&mut self) {
-        for (attempt, finished) in self.control.desk.unanswered() {
+        for (attempt, finished) in self.control.attempts.unanswered() {
             if self.outgoing.capacity() < QUEUE / 4 {
                 // The rest is for the next round; heartbeats go first.
                 return;

@@ -117,7 +117,7 @@ impl ContentCache {
                     if let Some(place) = idle_at {
                         state.idle.remove(&place);
                     }
-                    // Who removed the file meanwhile is found out when it is opened.
+                    // If the file was removed meanwhile, that is found out when it is opened.
                     if is_old && let Ok(file) = File::open(self.path(&digest)) {
                         let _ = file.set_modified(now);
                     }
@@ -145,7 +145,7 @@ impl ContentCache {
         before - state.bytes
     }
 
-    /// Bytes of all kept files.
+    /// How much the kept files take, bytes.
     pub fn bytes(&self) -> u64 {
         self.lock().bytes
     }

@@ -15,13 +15,14 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
+use tracing::Span;
 
 use super::SnapshotError;
 use super::cache::{ContentCache, Pins};
 use super::folders::{Collector, Folders};
 use super::tree::{FileAt, SnapshotTree, files};
+use crate::attempts::Lease;
 use crate::buildkit::SourceTree;
-use crate::desk::Lease;
 use crate::link::{Client, Refusal, WAITS};
 use crate::notice;
 
@@ -37,7 +38,7 @@ const QUEUE: usize = 8;
 /// The roots of a snapshot, for an engine.
 pub type Roots = BTreeMap<String, Arc<dyn SourceTree>>;
 
-/// Fetches snapshots.
+/// Brings snapshots from the coordinator into the cache.
 #[derive(Debug)]
 pub struct Fetcher {
     client: Client,
@@ -115,7 +116,7 @@ impl Fetcher {
         if count > 0 {
             let bytes = lacking.values().flatten().map(|file| file.size).sum();
             let what = if count == 1 { "file" } else { "files" };
-            // Nobody listens any more only when the attempt is at its end.
+            // An error: nobody listens, which is so at the end of the attempt only.
             let _ = events.send(notice(format!("fetching {count} {what}, {}", human(bytes)))).await;
         }
         for (root, files) in lacking {
@@ -264,7 +265,8 @@ fn store(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
 ) -> Result<T, SnapshotError> {
-    match tokio::task::spawn_blocking(work).await {
+    let span = Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,
         // Nobody aborts it, so it panicked: the attempt's task goes the same way.
         Err(error) => match error.try_into_panic() {

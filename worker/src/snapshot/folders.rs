@@ -21,7 +21,7 @@ pub struct Folders {
 }
 
 impl Folders {
-    /// The folder at this path.
+    /// The folder at this path from the root; the root's is empty.
     pub fn get(&self, path: &str) -> Option<&Folder> {
         self.by_path.get(path)
     }
@@ -38,7 +38,7 @@ impl Folders {
     }
 }
 
-/// Takes folders one by one.
+/// Puts a root's folders together, as they come: parents first.
 #[derive(Debug, Default)]
 pub struct Collector {
     folders: Folders,
@@ -80,7 +80,7 @@ impl Collector {
         Ok(())
     }
 
-    /// All of them.
+    /// The whole tree, once all has come.
     ///
     /// # Errors
     /// One is lacking.

@@ -22,7 +22,7 @@ pub enum SnapshotError {
     /// The lease is another's now.
     #[error("the lease is another's")]
     Superseded,
-    /// The coordinator doesn't have it.
+    /// The coordinator lacks a part of the snapshot.
     #[error("the coordinator lacks a part of the source: {0}")]
     Missing(String),
     /// What came is not what was asked for.

@@ -14,11 +14,10 @@ use crate::buildkit::{SourceTree, TreeEntry, TreeKind};
 /// A file of a root: where it stands, and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileAt {
-    /// From the root.
+    /// The path from the root, without a leading `/`.
     pub path: String,
-    /// Its content's digest.
     pub digest: Digest,
-    /// Bytes.
+    /// The length, bytes.
     pub size: u64,
 }
 

@@ -2,8 +2,8 @@
 
 use farm_types::{Offer, Platform, Support};
 use farm_worker::aftermath::{check, measured};
+use farm_worker::attempts::Identity;
 use farm_worker::buildkit::probe_executable;
-use farm_worker::desk::Identity;
 use farm_worker::engine_watch::Ready;
 use farm_worker::gauge::{Disks, Lately};
 

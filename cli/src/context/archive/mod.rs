@@ -32,7 +32,7 @@ pub(super) enum ArchiveError {
     /// Its bytes can't be got, or what they are to be written to doesn't take them.
     #[error("can't be read or unpacked ({0})")]
     Io(#[from] io::Error),
-    /// It ends too early.
+    /// The archive is cut off.
     #[error("ends {0}, so it is cut off; see whether what writes it failed, and send it whole")]
     Cut(String),
     /// It says something that makes no sense.
@@ -41,14 +41,14 @@ pub(super) enum ArchiveError {
     /// It has something that can't be taken.
     #[error("has {name:?}, which can't be taken: {why}; {cure}")]
     Unsupported {
-        /// The entry.
+        /// The name of the entry.
         name: String,
         /// What is wrong with it.
         why: String,
-        /// What to do.
+        /// What to do about it.
         cure: String,
     },
-    /// Something else.
+    /// None of these; the text says all.
     #[error("{0}")]
     Other(String),
 }
@@ -90,7 +90,7 @@ pub(super) enum Kind {
 /// An entry, without its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// As it was written.
+    /// The name as it stands in the archive.
     pub(super) name: Vec<u8>,
     pub(super) kind: Kind,
     /// Permission bits with setuid, setgid and sticky.

@@ -15,7 +15,7 @@ impl Records {
     /// Reads a header's contents. `name` is for messages.
     ///
     /// # Errors
-    /// A record is none.
+    /// The header isn't a row of records.
     pub(super) fn parse(mut bytes: &[u8], name: &[u8]) -> Result<Self, ArchiveError> {
         let mut records = Vec::new();
         while !bytes.is_empty() {

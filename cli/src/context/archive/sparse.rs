@@ -24,7 +24,7 @@ pub(in crate::context) struct Extent {
 /// The form of a map in pax records.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// The records hold it.
+    /// The pax records hold the map.
     Records(Vec<Extent>),
     /// It is in front of the contents.
     InContents,
@@ -145,7 +145,7 @@ fn pairs(numbers: &[u64]) -> Option<Vec<Extent>> {
 /// Checks a map against the file's length and the bytes that the archive has of it.
 ///
 /// # Errors
-/// They don't go together.
+/// The map doesn't go with these lengths.
 pub(super) fn check(map: &[Extent], real_size: u64, stored: u64, name: &[u8]) -> Result<(), ArchiveError> {
     let broken = || ArchiveError::damaged(name, "the map of its holes makes no sense");
     let (mut end, mut bytes) = (0, 0_u64);

@@ -26,24 +26,22 @@ pub struct Size {
 /// What a line says, for its colour; never the only sign of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// As it is.
+    /// In the terminal's own colour.
     Plain,
-    /// It went well.
+    /// Something went well.
     Good,
-    /// It went wrong.
+    /// Something went wrong.
     Bad,
     /// Less important than the rest.
     Dim,
-    /// Somebody is asked.
+    /// The user is asked something.
     Question,
 }
 
 /// A line, without its line break.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Its colour.
     pub tone: Tone,
-    /// Its text.
     pub text: String,
 }
 

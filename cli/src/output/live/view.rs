@@ -15,7 +15,7 @@ use crate::output::text::{first_line, harmless, short_digest};
 /// Lines of output that are kept of each step.
 const TAIL: usize = 4;
 
-/// A build as it is.
+/// The state of a build, as the live view shows it.
 #[derive(Debug, Default)]
 pub struct View {
     /// In the order in which the platforms were asked for.
@@ -36,7 +36,7 @@ pub struct View {
 /// A platform.
 #[derive(Debug)]
 pub struct Row {
-    /// As it was asked for.
+    /// The platform as it was asked for.
     pub platform: String,
     /// How far it is.
     pub state: State,
@@ -47,20 +47,20 @@ pub struct Row {
 /// How far a platform is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// For a worker, or for another job.
+    /// It waits for a worker, or for another job.
     Waiting {
-        /// In words.
+        /// What it waits for, in words.
         why: String,
         /// When it is likely to start, milliseconds since 1970; 0 = nobody can tell.
         starts_ms: i64,
     },
-    /// On a worker.
+    /// It runs on a worker.
     Running,
-    /// This was pushed.
+    /// It is built; this digest was pushed.
     Built(String),
-    /// See the summary.
+    /// It failed; the summary says why.
     Failed,
-    /// By somebody, or since another platform failed.
+    /// It was cancelled by somebody, or since another platform failed.
     Cancelled,
 }
 
@@ -68,7 +68,7 @@ pub enum State {
 #[derive(Debug)]
 pub struct Run {
     id: String,
-    /// Its worker.
+    /// The name of its worker.
     pub worker: String,
     /// `native` or `emulated`.
     pub support: String,
@@ -89,10 +89,10 @@ pub struct Run {
 /// A step of an attempt.
 #[derive(Debug, Default)]
 pub struct Step {
-    /// In words.
+    /// The step as people read it (`[2/5] RUN make`).
     pub name: String,
     internal: bool,
-    /// It stands in the Dockerfile.
+    /// Whether it stands in the Dockerfile, and so counts for the bar.
     counts: bool,
     started: bool,
     ended: bool,

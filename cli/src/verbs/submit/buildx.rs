@@ -78,7 +78,7 @@ impl Others {
 /// `--attest type=provenance,mode=max`: the provenance that it asks for, if it does.
 ///
 /// # Errors
-/// It asks for another attestation.
+/// The text asks for another attestation than provenance.
 pub fn attest(text: &str) -> Result<Option<Provenance>, Invalid> {
     let invalid = |cure: &str| Invalid::new("--attest", text, cure);
     let mut kind = "";

@@ -7,11 +7,11 @@ use farm_proto::v1::{ListWorkersRequest, Worker};
 use farm_types::{BuildSpec, Emulation, Platform, Runs, SnapshotRef};
 use serde::Serialize;
 
+use super::bring::{native, partial};
 use super::give::Giving;
 use super::plan::Plan;
-use super::{native, partial};
 use crate::config::Address;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::context::Source;
 use crate::error::Result;
 use crate::output::progress::UNNEEDED;
@@ -20,13 +20,13 @@ use crate::outputs::wanted::Sink;
 use crate::source;
 use farm_proto::v1::GetFarmRequest;
 
-/// What would be done.
+/// What `farm submit --dry-run` finds that would be done.
 #[derive(Debug, Serialize)]
 pub(super) struct DryRun {
-    /// As it was named.
+    /// The context as the user named it.
     context: String,
     files: usize,
-    /// Of the files, each once.
+    /// The length of the files together, equal ones once.
     bytes: u64,
     /// What is read, by context, where that isn't all: what the Dockerfile names.
     reads: BTreeMap<String, Vec<String>>,
@@ -78,11 +78,11 @@ impl DryRun {
     /// # Errors
     /// The source can't be read, or the farm can't be asked.
     pub(super) async fn new(plan: &Plan, giving: &Giving, address: &Address) -> Result<Self> {
-        let farm = Farm::connect(address).await?;
-        let answer = farm.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| farm.error(&e))?;
+        let client = Client::connect(address).await?;
+        let answer = client.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| client.error(&e))?;
         let workers = answer.into_inner().workers;
         let platforms = if plan.platforms.is_empty() {
-            let about = farm.farm().get_farm(GetFarmRequest {}).await.map_err(|e| farm.error(&e))?;
+            let about = client.farm().get_farm(GetFarmRequest {}).await.map_err(|e| client.error(&e))?;
             native(&about.into_inner().native_platforms)?
         } else {
             plan.platforms.clone()

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::now_ms;
 use super::plan::Plan;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupts;
 use crate::output::display::Display;
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Where outputs go that need more than a file.
 #[derive(Debug)]
 pub(super) struct Giving {
-    /// One for each `--load`.
+    /// The Docker engines, one for each `--load`.
     engines: Vec<DockerEngine>,
 }
 
@@ -55,7 +55,7 @@ impl Giving {
         Ok(Self { engines })
     }
 
-    /// The engines.
+    /// The Docker engines, one for each `--load`.
     pub(super) fn engines(&self) -> &[DockerEngine] {
         &self.engines
     }
@@ -63,7 +63,7 @@ impl Giving {
     /// Sees what can't be for these platforms.
     ///
     /// # Errors
-    /// With the cure.
+    /// Something can't be; the text has the cure.
     pub(super) fn check(&self, plan: &Plan, platforms: &[Platform]) -> Result<()> {
         plan.wanted.check(platforms, plan.provenance)?;
         let is_index = platforms.len() > 1 || plan.provenance != Provenance::Off;
@@ -81,7 +81,7 @@ impl Giving {
     /// It can't be fetched or written.
     pub(super) async fn give(
         &self,
-        farm: &Farm,
+        client: &Client,
         build: &Build,
         wanted: &Wanted,
         mut interrupts: Interrupts,
@@ -93,7 +93,7 @@ impl Giving {
         let received = Arc::new(AtomicU64::new(0));
         let (stop, stopped) = watch::channel(false);
         let source = Source {
-            farm: farm.clone(),
+            client: client.clone(),
             build: build.id.clone(),
             received: Arc::clone(&received),
             stop: stopped,

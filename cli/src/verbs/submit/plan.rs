@@ -14,7 +14,7 @@ use farm_types::{
 };
 use tempfile::TempDir;
 
-use super::Args;
+use super::args::Args;
 use super::buildx::attest;
 use super::call::Asked;
 use super::environment;
@@ -380,7 +380,7 @@ fn flag(name: &str, mut error: Invalid) -> Invalid {
 #[derive(Default)]
 struct NamedContexts {
     named: BTreeMap<String, NamedContext>,
-    /// Of those that are folders.
+    /// Where those are that are folders of this machine.
     folders: BTreeMap<String, PathBuf>,
 }
 

@@ -19,7 +19,7 @@ use crate::place::Place;
 /// What takes longer waits for somebody: a pipe has no reader.
 const SOON: Duration = Duration::from_secs(1);
 
-/// What goes into a file.
+/// The facts of a build that go into one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     Digest,

@@ -1,6 +1,7 @@
 use clap::Parser;
-use farm_types::{Digest, SnapshotRef};
+use farm_types::{Digest, Platform, SnapshotRef};
 
+use super::bring::native;
 use super::*;
 
 #[derive(Parser)]

@@ -11,7 +11,7 @@ use farm_types::spec::parse_duration;
 
 use crate::calls::through;
 use crate::config::Setup;
-use crate::connect::Farm;
+use crate::connect::Client;
 use crate::error::{Error, Exit, Result};
 use crate::output::Out;
 use crate::output::text::harmless;
@@ -87,32 +87,34 @@ back, it is a new worker, and no longer drained.";
 /// # Errors
 /// There is no such worker, the farm refuses, or it can't be asked.
 pub async fn run(wish: Wish, setup: &Setup) -> Result<Exit> {
-    let farm = Farm::connect(&setup.address).await?;
+    let client = Client::connect(&setup.address).await?;
     let mut out = Out::stdout();
     match wish {
         Wish::Drain(Drain { names, wait, within }) => {
             let within_ms = within.map_or(0, |within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
             let request = DrainWorkersRequest { names: names.clone(), within_ms };
-            let answer = farm.farm().drain_workers(request).await.map_err(|e| farm.error(&e))?.into_inner();
+            let answer =
+                client.farm().drain_workers(request).await.map_err(|e| client.error(&e))?.into_inner();
             out.lines(answer.workers.iter().map(drained));
             if let Some(within) = within.filter(|_| answer.workers.iter().any(is_busy)) {
                 let seconds = within.as_secs();
                 out.line(&format!("what does not end within {seconds} s is given back, and run elsewhere"));
             }
             if wait && answer.workers.iter().any(is_busy) {
-                wait_idle(&farm, &names, &mut out).await?;
+                wait_idle(&client, &names, &mut out).await?;
             }
         }
         Wish::Resume { names } => {
             let request = ResumeWorkersRequest { names };
-            let answer = farm.farm().resume_workers(request).await.map_err(|e| farm.error(&e))?.into_inner();
+            let answer =
+                client.farm().resume_workers(request).await.map_err(|e| client.error(&e))?.into_inner();
             out.lines(answer.workers.iter().map(resumed));
         }
         Wish::Remove { mut names } => {
             names.sort();
             names.dedup();
             let request = RemoveWorkersRequest { names: names.clone() };
-            farm.farm().remove_workers(request).await.map_err(|e| farm.error(&e))?;
+            client.farm().remove_workers(request).await.map_err(|e| client.error(&e))?;
             out.lines(names.iter().map(|name| format!("{} is removed", harmless(name))));
         }
     }
@@ -120,11 +122,11 @@ pub async fn run(wish: Wish, setup: &Setup) -> Result<Exit> {
 }
 
 /// Looks until none of these workers runs anything; says so of each.
-async fn wait_idle(farm: &Farm, names: &[String], out: &mut Out) -> Result<()> {
+async fn wait_idle(client: &Client, names: &[String], out: &mut Out) -> Result<()> {
     let mut busy: Vec<&String> = names.iter().collect();
     loop {
-        let asked = through(async || farm.farm().list_workers(ListWorkersRequest {}).await).await;
-        let workers = asked.map_err(|status| farm.error(&status))?.workers;
+        let asked = through(async || client.farm().list_workers(ListWorkersRequest {}).await).await;
+        let workers = asked.map_err(|status| client.error(&status))?.workers;
         let mut still = Vec::new();
         for name in busy {
             match workers.iter().find(|worker| worker.name == *name) {

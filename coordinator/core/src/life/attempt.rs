@@ -6,7 +6,7 @@ use farm_types::state::{AttemptState, JobState};
 use farm_types::{Cause, Failure, FailureCode, Invalid};
 
 use super::{Transition, job, transitions};
-use crate::work::retry::Ending;
+use crate::work::again::Ending;
 
 transitions! { AttemptState:
     /// Its worker says that it runs.
@@ -41,7 +41,6 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    /// Every reason.
     pub const ALL: [Self; 5] =
         [Self::Cancelled, Self::FailedElsewhere, Self::Deadline, Self::NoProgress, Self::Released];
 
@@ -84,7 +83,7 @@ pub enum Said {
     Stopped,
     /// Its worker has not begun it.
     Released {
-        /// It didn't want it.
+        /// The worker refused it: another one is asked first.
         declined: bool,
     },
     /// Nothing: the lease ended, or the worker lives another life.
@@ -94,25 +93,23 @@ pub enum Said {
     },
 }
 
-/// What an end comes to.
+/// What an end comes to, for the attempt and for its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// The attempt's transition.
     pub transition: Transition<AttemptState>,
     /// The failure that is kept with it.
     pub failure: Option<Failure>,
-    /// What happens to its job.
     pub job: JobFate,
 }
 
 /// What an attempt's end means for its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobFate {
-    /// It has its result.
+    /// The job has its result and succeeded.
     Result,
-    /// Nobody wants it any more.
+    /// The job is cancelled with it: no build wants the result any more.
     Cancelled,
-    /// [`crate::work::retry::after`] decides.
+    /// No result: whether the job is tried again [`crate::work::again::after`] decides.
     Ending(Ending),
 }
 
@@ -162,7 +159,7 @@ pub fn end(stop: Option<StopReason>, said: Said) -> Ended {
         (Said::Silence { unanswered: true }, None) => {
             ended(LOSE, JobFate::Ending(Ending::Released { declined: true }))
         }
-        // It was to leave, and has left.
+        // The worker had been told to leave, and left without a word.
         (Said::Silence { .. }, None) if given_back => {
             ended(LOSE, JobFate::Ending(Ending::Released { declined: false }))
         }
@@ -170,7 +167,7 @@ pub fn end(stop: Option<StopReason>, said: Said) -> Ended {
     }
 }
 
-/// Nothing was heard of it.
+/// The failure of an attempt that was stopped since nothing was heard of its progress.
 fn no_progress() -> Failure {
     Failure::new(
         Cause::Infrastructure,
@@ -179,7 +176,7 @@ fn no_progress() -> Failure {
     )
 }
 
-/// It took longer than a try may.
+/// The failure of an attempt that was stopped since it took longer than a try may.
 fn deadline() -> Failure {
     Failure::new(
         Cause::Deadline,

@@ -10,7 +10,7 @@ use farm_types::{Cause, Failure, FailureCode};
 use super::attempt::{JobFate, Said, StopReason, end};
 use super::build::{ExecutionEnd, after_execution};
 use super::*;
-use crate::work::retry::Ending;
+use crate::work::again::Ending;
 
 /// `from --> to: transition`, as the diagrams have it.
 type Arrow = (String, String, String);

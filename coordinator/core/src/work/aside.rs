@@ -10,11 +10,11 @@ use crate::work::waiting::{Reason, SetAside, Wanted};
 /// A connected worker that gets no ordinary jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aside {
-    /// Its name.
+    /// The worker's name.
     pub name: String,
-    /// What it would run.
+    /// The platforms that it would run if it were not set aside.
     pub offers: Vec<Offer>,
-    /// Why it gets none.
+    /// Why it gets no ordinary jobs.
     pub reason: Reason,
 }
 

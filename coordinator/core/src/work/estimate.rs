@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-/// What a job waits behind.
+/// The queue as one waiting job sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Queue {
-    /// Its place, from 1.
+    /// The job's place in the queue, from 1.
     pub place: u64,
-    /// Slots that could run it.
+    /// How many slots could run it, taken or free.
     pub slots: u64,
     /// For how long each of those that are taken has been.
     pub running: Vec<Duration>,

@@ -49,17 +49,16 @@ impl Default for Limits {
 /// A job at the head of its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingJob {
-    /// Which job.
     pub job: JobId,
-    /// Whose.
+    /// The project in whose share of the slots it runs.
     pub project: ProjectId,
-    /// What it is built for.
+    /// The platform that it is built for.
     pub platform: Platform,
     /// Whose programs run in it.
     pub runs: Runs,
     /// When it may be emulated.
     pub emulation: Emulation,
-    /// Slots that it takes.
+    /// How many slots of an engine it takes.
     pub weight: u32,
     /// Its place: the smaller goes first.
     pub virtual_time: DateTime<Utc>,
@@ -67,7 +66,7 @@ pub struct WaitingJob {
     pub ready_at: DateTime<Utc>,
     /// It may not start before this.
     pub not_before: DateTime<Utc>,
-    /// Workers that failed it.
+    /// Workers that failed it: others go first.
     pub excluded: Vec<WorkerId>,
     /// Where it pushes to is being cleaned until then: nobody gets it before, unless the cleaning ends earlier.
     pub cleaned_until: Option<DateTime<Utc>>,
@@ -93,9 +92,9 @@ pub struct WorkerView {
 /// The slots of an engine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// How many there are.
+    /// How many slots the engine has, for all its workers together.
     pub total: u32,
-    /// How many are taken.
+    /// How many of them are taken.
     pub used: u32,
     /// When some were last taken; never, on a new engine.
     pub leased_at: Option<DateTime<Utc>>,
@@ -104,13 +103,13 @@ pub struct Slots {
 /// All that a plan is made from.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    /// The heads of all queues.
+    /// At most so many jobs of each queue as the store was asked for, the oldest first.
     pub waiting: Vec<WaitingJob>,
     /// Jobs of which the record can't be read: they wait for somebody who mends it, and hold up nobody.
     pub unreadable: Vec<JobId>,
     /// All workers that were not removed.
     pub workers: Vec<WorkerView>,
-    /// Their engines.
+    /// The engines of these workers, with their slots.
     pub engines: HashMap<EngineId, Slots>,
     /// Per project: the slots that its running attempts hold, divided by its weight.
     pub shares: HashMap<ProjectId, f64>,
@@ -135,20 +134,18 @@ pub struct Settling {
 pub enum Decision {
     /// Lease it to this worker.
     Assign {
-        /// The job.
         job: JobId,
-        /// Who runs it.
+        /// The worker that is to run it.
         worker: WorkerId,
-        /// On whose slots.
+        /// The engine whose slots it takes: the worker's.
         engine: EngineId,
         /// How the worker runs the programs.
         support: RunMode,
         /// Why it isn't native, in words; empty when it is.
         reason: String,
     },
-    /// Leave it where it is.
+    /// Leave it in the queue.
     Hold {
-        /// The job.
         job: JobId,
         /// Look again then at the latest, if only time can change it.
         until: Option<DateTime<Utc>>,

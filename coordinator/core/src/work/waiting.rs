@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 pub enum Wanted {
     /// The platform that is built for.
     Platform(Platform),
-    /// Others, whose programs run in the build.
+    /// Other platforms than that of the build, of which it runs programs.
     Programs(Vec<Platform>),
-    /// Nothing in particular.
+    /// Any worker would do.
     Any,
 }
 
@@ -38,9 +38,9 @@ impl fmt::Display for Wanted {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// An administrator said so.
+    /// An administrator drained it (`farm workers drain`).
     Drained,
-    /// It did not stop what it was told to.
+    /// It went on with an attempt that it was told to stop.
     Quarantined(String),
     /// It failed several jobs for reasons of its own.
     Probation(String),
@@ -51,7 +51,7 @@ pub enum Reason {
 /// A worker that could run the job, if it were not set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
-    /// Its name.
+    /// The worker's name.
     pub name: String,
     /// What keeps it from the job.
     pub reason: Reason,
@@ -65,7 +65,7 @@ pub enum Waiting {
     Backoff,
     /// What builds that came to nothing have pushed to its repository is being removed there.
     Cleaning,
-    /// Somebody who mends its record.
+    /// Its record can't be read, until somebody mends the database.
     Unreadable,
     /// The rest of its source, of which only a part was sent.
     Source,
@@ -73,34 +73,34 @@ pub enum Waiting {
     Slots {
         /// What runs it there; any of them, if that is not needed.
         support: RunMode,
-        /// Taken slots.
+        /// How many of these slots are taken.
         used: u32,
-        /// All slots.
+        /// How many slots these workers have in all.
         total: u32,
     },
     /// Nobody offers what is wanted in a way that its policy allows.
     NoWorker {
-        /// What that is.
+        /// For what no worker is there.
         wanted: Wanted,
         /// An emulating worker is there, but the policy doesn't allow it (yet).
         emulated_refused: bool,
-        /// Who could.
+        /// Workers that could run it, but are set aside.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         aside: Vec<SetAside>,
     },
     /// Its native workers are silent; they may come back.
     Silent {
-        /// Native for what.
+        /// For what the silent workers were native.
         wanted: Wanted,
-        /// Who is there and could.
+        /// Workers that are heard of and could run it, but are set aside.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         aside: Vec<SetAside>,
     },
     /// All who could run it are on probation.
     Probation {
-        /// What is wanted of them.
+        /// For what they are wanted.
         wanted: Wanted,
-        /// Who could.
+        /// The workers on probation.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         aside: Vec<SetAside>,
     },

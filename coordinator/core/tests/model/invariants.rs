@@ -1,7 +1,7 @@
 //! What holds after each operation.
 
 use farm_core::life::{Transition, attempt, build, execution, next};
-use farm_core::work::retry::{MAX_ATTEMPTS, MAX_LOST};
+use farm_core::work::again::{MAX_ATTEMPTS, MAX_LOST};
 use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState, State, TagState};
 
 use crate::world::*;

@@ -4,8 +4,8 @@ use farm_core::builds::{JobOutcome, Verdict, verdict};
 use farm_core::life;
 use farm_core::life::attempt::{JobFate, Said, StopReason, end};
 use farm_core::life::build::{ExecutionEnd, after_execution};
+use farm_core::work::again::{self, Ending, History, Next};
 use farm_core::work::plan::{Decision, Limits, Settling, Slots, State, WaitingJob, WorkerView, plan};
-use farm_core::work::retry::{self, Ending, History, Next};
 use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState, WorkerState};
 use farm_types::{
     Cause, EngineId, Failure, FailureCode, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support,
@@ -251,12 +251,12 @@ impl World {
             full: 0,
             given_back: row_of.given_back,
         };
-        match retry::after(ending, history, id::<WorkerId>(worker), 0.5) {
+        match again::after(ending, history, id::<WorkerId>(worker), 0.5) {
             Next::GiveUp(failure) => {
                 row_of.state = life::job::FAIL.take(row_of.state).unwrap();
                 row_of.failure = Some(failure);
             }
-            Next::Retry { after, avoid, refund } => {
+            Next::Again { after, avoid, refund } => {
                 row_of.state = life::job::AGAIN.take(row_of.state).unwrap();
                 row_of.attempts -= u32::from(refund);
                 row_of.not_before = now + i64::try_from(after.as_secs()).unwrap();

@@ -1,6 +1,5 @@
 //! How clients get what builds have made for them.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,35 +9,35 @@ use farm_store::StoreError;
 use farm_store::builds::record::BuildRecord;
 use farm_store::logs::seal::BlobKind;
 use farm_types::{Platform, ShortId};
-use futures::Stream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::context::Context;
+use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::status;
 use crate::principal::Action;
+use crate::shared::Shared;
 
 /// How often it is noted that a client fetches. Less than the shortest time for which outputs are kept, a minute.
 const NOTE: Duration = Duration::from_secs(20);
 
-/// The service.
+/// Serves [`OutputService`].
 #[derive(Debug)]
 pub struct Outputs {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     shutdown: CancellationToken,
 }
 
 impl Outputs {
-    /// The service over these parts; its streams end with `shutdown`.
-    pub fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
-        Self { context, shutdown }
+    /// Its streams end with `shutdown`.
+    pub fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
+        Self { shared, shutdown }
     }
 
     async fn build<T>(&self, request: &Request<T>, id: &str, action: Action) -> Result<BuildRecord, Status> {
-        let principal = self.context.tokens.require(request, action)?;
+        let principal = self.shared.tokens.require(request, action)?;
         let id: ShortId = id.parse().map_err(status::invalid)?;
-        self.context.store.build(principal.project, &id).await.map_err(|error| match error {
+        self.shared.store.build(principal.project, &id).await.map_err(|error| match error {
             StoreError::NotFound(_) => Status::not_found(format!("there is no build {id}")),
             other => status::store(other),
         })
@@ -47,7 +46,7 @@ impl Outputs {
 
 #[tonic::async_trait]
 impl OutputService for Outputs {
-    type FetchOutputStream = Pin<Box<dyn Stream<Item = Result<v1::FetchOutputResponse, Status>> + Send>>;
+    type FetchOutputStream = Answers<v1::FetchOutputResponse>;
 
     async fn fetch_output(
         &self,
@@ -56,11 +55,11 @@ impl OutputService for Outputs {
         let build = self.build(&request, &request.get_ref().build_id, Action::Read).await?;
         let request = request.into_inner();
         let platform: Platform = request.platform.parse().map_err(status::invalid)?;
-        let context = Arc::clone(&self.context);
+        let shared = Arc::clone(&self.shared);
         // Noted first: what is found below is then not removed in the next moment.
-        context.store.note_fetch(build.project, build.id).await.map_err(status::store)?;
+        shared.store.note_fetch(build.project, build.id).await.map_err(status::store)?;
         let mut noted = Instant::now();
-        let pieces = context
+        let pieces = shared
             .store
             .output_pieces(build.project, build.id, &platform, request.export, request.offset)
             .await
@@ -78,7 +77,7 @@ impl OutputService for Outputs {
                     Err(Status::unavailable("this coordinator stops; go on at another"))?;
                 }
                 let from = request.offset.saturating_sub(piece.start);
-                let read = context.blobs.read_range(build.project, BlobKind::Output, piece.blob, from..piece.size);
+                let read = shared.blobs.read_range(build.project, BlobKind::Output, piece.blob, from..piece.size);
                 let mut bytes = read.await.map_err(status::blobs)?;
                 while !bytes.is_empty() {
                     let data = bytes.split_to(bytes.len().min(farm_proto::PIECE_BYTES));
@@ -86,23 +85,23 @@ impl OutputService for Outputs {
                     if noted.elapsed() >= NOTE {
                         noted = Instant::now();
                         // What is read needs no database, so one that is away for a moment doesn't end it.
-                        if let Err(error) = context.store.note_fetch(build.project, build.id).await {
-                            tracing::warn!(%error, build.id = %build.short_id, "can't note that outputs are being fetched");
+                        if let Err(error) = shared.store.note_fetch(build.project, build.id).await {
+                            tracing::warn!(%error, build = %build.short_id, "can't note that outputs are being fetched");
                         }
                     }
                 }
             }
         };
-        Ok(Response::new(Box::pin(stream)))
+        Ok(answer_by(stream))
     }
 
     async fn release_outputs(
         &self,
         request: Request<v1::ReleaseOutputsRequest>,
     ) -> Result<Response<v1::ReleaseOutputsResponse>, Status> {
-        // Who may submit it may be done with it.
+        // Whoever may submit a build may say that its outputs were taken.
         let build = self.build(&request, &request.get_ref().build_id, Action::Submit).await?;
-        self.context.store.release_outputs(build.project, build.id).await.map_err(status::store)?;
+        self.shared.store.release_outputs(build.project, build.id).await.map_err(status::store)?;
         Ok(Response::new(v1::ReleaseOutputsResponse {}))
     }
 }

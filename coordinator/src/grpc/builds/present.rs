@@ -8,7 +8,7 @@ use farm_store::builds::record::{
 };
 use farm_types::state::BuildState;
 
-/// Milliseconds since 1970.
+/// A time as the wire has it: milliseconds since 1970.
 pub fn ms(at: DateTime<Utc>) -> i64 {
     at.timestamp_millis()
 }
@@ -17,7 +17,7 @@ fn ms_opt(at: Option<DateTime<Utc>>) -> i64 {
     at.map(ms).unwrap_or_default()
 }
 
-/// A build.
+/// A build's record as the wire has it.
 pub fn build(record: &BuildRecord) -> v1::Build {
     v1::Build {
         id: record.short_id.to_string(),

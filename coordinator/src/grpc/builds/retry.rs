@@ -62,7 +62,7 @@ pub(super) async fn gone(registries: &Registries, record: &BuildRecord) -> Vec<P
     });
     let gone = gone.await;
     for platform in &gone {
-        tracing::info!(build.id = %record.short_id, %platform, "its result is gone; built again");
+        tracing::info!(build = %record.short_id, %platform, "its result is gone; built again");
     }
     gone
 }

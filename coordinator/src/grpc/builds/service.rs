@@ -1,6 +1,5 @@
 //! What users do with builds.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,45 +10,45 @@ use farm_store::builds::submit::NewBuild;
 use farm_store::work::decide::PublishLimit;
 use farm_types::state::BuildState;
 use farm_types::{BuildSpec, Invalid, ProjectId, ShortId, SnapshotRef};
-use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::page::List;
 use super::{present, retry};
-use crate::context::Context;
 use crate::dockerfile;
+use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
 use crate::principal::Action;
+use crate::shared::Shared;
 
-/// The service.
+/// Serves [`BuildService`].
 #[derive(Debug)]
 pub struct Builds {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     shutdown: CancellationToken,
 }
 
 impl Builds {
-    /// The service over these parts; its streams end with `shutdown`.
-    pub fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
-        Self { context, shutdown }
+    /// Its streams end with `shutdown`.
+    pub fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
+        Self { shared, shutdown }
     }
 
     async fn present(&self, project: ProjectId, id: &ShortId) -> Result<v1::Build, Status> {
-        let record = self.context.store.build(project, id).await.map_err(|e| no_build(e, id))?;
+        let record = self.shared.store.build(project, id).await.map_err(|e| no_build(e, id))?;
         Ok(present::build(&record))
     }
 
     fn queue_limit(&self) -> Duration {
-        Duration::from_secs(self.context.config.limits.queue_deadline_seconds)
+        Duration::from_secs(self.shared.config.limits.queue_deadline_seconds)
     }
 
     fn publish_limit(&self) -> PublishLimit {
-        PublishLimit(Duration::from_secs(self.context.config.limits.publish_deadline_seconds))
+        PublishLimit(Duration::from_secs(self.shared.config.limits.publish_deadline_seconds))
     }
 
     fn check(&self, spec: &BuildSpec) -> Result<(), Invalid> {
-        let limits = &self.context.config.limits;
+        let limits = &self.shared.config.limits;
         if spec.platforms.len() > limits.max_platforms {
             let count = spec.platforms.len().to_string();
             return Err(Invalid::new(
@@ -62,7 +61,7 @@ impl Builds {
             let count = spec.tags.len().to_string();
             return Err(Invalid::new("tags", count, format!("a build has at most {}", limits.max_tags)));
         }
-        spec.repositories().iter().try_for_each(|repository| self.context.registries.check(repository))
+        spec.repositories().iter().try_for_each(|repository| self.shared.registries.check(repository))
     }
 }
 
@@ -88,33 +87,34 @@ fn short_id(text: &str) -> Result<ShortId, Status> {
 
 #[tonic::async_trait]
 impl BuildService for Builds {
-    type WatchBuildStream = Pin<Box<dyn Stream<Item = Result<v1::WatchBuildResponse, Status>> + Send>>;
+    type WatchBuildStream = Answers<v1::WatchBuildResponse>;
 
     async fn submit_build(
         &self,
         request: Request<v1::SubmitBuildRequest>,
     ) -> Result<Response<v1::SubmitBuildResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let principal = self.shared.tokens.require(&request, Action::Submit)?;
         let request = request.into_inner();
         check_key(&request.idempotency_key).map_err(status::invalid)?;
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
         let runs =
-            dockerfile::runs(&self.context, principal.project, &spec).await.map_err(status::dockerfile)?;
+            dockerfile::runs(&self.shared, principal.project, &spec).await.map_err(status::dockerfile)?;
+        let by = principal.name;
         let new = NewBuild {
             project: principal.project,
             idempotency_key: request.idempotency_key,
             spec,
             runs,
-            created_by: principal.name,
+            created_by: by.clone(),
             queue_limit: self.queue_limit(),
         };
-        let submitted = self.context.store.submit(&new).await.map_err(status::store)?;
-        self.context.hints.changed();
+        let submitted = self.shared.store.submit(&new).await.map_err(status::store)?;
+        self.shared.hints.changed();
         let record =
-            self.context.store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
-        tracing::info!(build.id = %record.short_id, replayed = submitted.replayed, "build accepted");
+            self.shared.store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
+        tracing::info!(build = %record.short_id, by, replayed = submitted.replayed, "build accepted");
         Ok(Response::new(v1::SubmitBuildResponse {
             build: Some(present::build(&record)),
             replayed: submitted.replayed,
@@ -125,7 +125,7 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::GetBuildRequest>,
     ) -> Result<Response<v1::GetBuildResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Read)?;
+        let principal = self.shared.tokens.require(&request, Action::Read)?;
         let id = short_id(&request.get_ref().build_id)?;
         let build = self.present(principal.project, &id).await?;
         Ok(Response::new(v1::GetBuildResponse { build: Some(build) }))
@@ -135,7 +135,7 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::ListBuildsRequest>,
     ) -> Result<Response<v1::ListBuildsResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Read)?;
+        let principal = self.shared.tokens.require(&request, Action::Read)?;
         let request = request.into_inner();
         let size = if request.page_size == 0 { 50 } else { request.page_size.min(500) };
         let states: Vec<BuildState> = request
@@ -146,7 +146,7 @@ impl BuildService for Builds {
             .map_err(status::invalid)?;
         let list = List { project: principal.project, states: &states };
         let before = list.read(&request.page_token).map_err(status::invalid)?;
-        let builds = self.context.store.builds(principal.project, &states, before, size).await;
+        let builds = self.shared.store.builds(principal.project, &states, before, size).await;
         let page = builds.map_err(status::store)?;
         Ok(Response::new(v1::ListBuildsResponse {
             builds: page.builds.iter().map(present::listed).collect(),
@@ -158,32 +158,32 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::WatchBuildRequest>,
     ) -> Result<Response<Self::WatchBuildStream>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Read)?;
+        let principal = self.shared.tokens.require(&request, Action::Read)?;
         let request = request.into_inner();
         let id = short_id(&request.build_id)?;
-        let record = self.context.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let record = self.shared.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
         let stream = logs::watch(
-            Arc::clone(&self.context),
+            Arc::clone(&self.shared),
             principal.project,
             record.id,
             logs::Cursor::decode(&request.cursor)?,
             request.follow,
             self.shutdown.clone(),
         );
-        Ok(Response::new(Box::pin(stream)))
+        Ok(answer_by(stream))
     }
 
     async fn cancel_build(
         &self,
         request: Request<v1::CancelBuildRequest>,
     ) -> Result<Response<v1::CancelBuildResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Cancel)?;
+        let principal = self.shared.tokens.require(&request, Action::Cancel)?;
         let id = short_id(&request.get_ref().build_id)?;
-        let record = self.context.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let record = self.shared.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
         let publish = self.publish_limit();
-        self.context.store.cancel(principal.project, record.id, publish).await.map_err(status::store)?;
-        self.context.hints.changed();
-        tracing::info!(build.id = %id, "cancel asked for");
+        self.shared.store.cancel(principal.project, record.id, publish).await.map_err(status::store)?;
+        self.shared.hints.changed();
+        tracing::info!(build = %id, by = principal.name, "cancel asked for");
         let build = self.present(principal.project, &id).await?;
         Ok(Response::new(v1::CancelBuildResponse { build: Some(build) }))
     }
@@ -192,7 +192,7 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::ProvideSourceRequest>,
     ) -> Result<Response<v1::ProvideSourceResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let principal = self.shared.tokens.require(&request, Action::Submit)?;
         let request = request.into_inner();
         let id = short_id(&request.build_id)?;
         let snapshot =
@@ -201,15 +201,15 @@ impl BuildService for Builds {
             tree_id: snapshot.tree_id.parse().map_err(status::invalid)?,
             content_key: snapshot.content_key.parse().map_err(status::invalid)?,
         };
-        let store = &self.context.store;
+        let store = &self.shared.store;
         let record = store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
         let limit = self.queue_limit();
         let taken = store
             .provide_source(principal.project, record.id, &snapshot, limit)
             .await
             .map_err(status::store)?;
-        self.context.hints.changed();
-        tracing::info!(build.id = %id, taken, "the rest of its source was sent");
+        self.shared.hints.changed();
+        tracing::info!(build = %id, by = principal.name, taken, "the rest of its source was sent");
         let build = self.present(principal.project, &id).await?;
         Ok(Response::new(v1::ProvideSourceResponse { build: Some(build) }))
     }
@@ -218,30 +218,33 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::RetryBuildRequest>,
     ) -> Result<Response<v1::RetryBuildResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Submit)?;
+        let principal = self.shared.tokens.require(&request, Action::Submit)?;
         let request = request.into_inner();
         check_key(&request.idempotency_key).map_err(status::invalid)?;
         let id = short_id(&request.build_id)?;
-        let store = &self.context.store;
+        let store = &self.shared.store;
         let record = store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
         retry::check(&record, request.failed_only)?;
         let gone = match request.failed_only {
-            true => retry::gone(&self.context.registries, &record).await,
+            true => retry::gone(&self.shared.registries, &record).await,
             false => Vec::new(),
         };
+        let by = principal.name;
         let new = Retry {
             project: principal.project,
             of: record.id,
             idempotency_key: request.idempotency_key,
             failed_only: request.failed_only,
             gone,
-            created_by: principal.name,
+            created_by: by.clone(),
             queue_limit: self.queue_limit(),
         };
         let submitted = store.retry(&new, self.publish_limit()).await.map_err(status::store)?;
-        self.context.hints.changed();
+        self.shared.hints.changed();
         let record = store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
-        tracing::info!(build.id = %record.short_id, retry_of = %id, replayed = submitted.replayed, "retry accepted");
+        tracing::info!(
+            build = %record.short_id, by, retry_of = %id, replayed = submitted.replayed, "retry accepted"
+        );
         Ok(Response::new(v1::RetryBuildResponse {
             build: Some(present::build(&record)),
             replayed: submitted.replayed,

@@ -1,6 +1,6 @@
 //! Workers and coordinators at the edge: what users ask of the farm, what administrators say of workers, and the hints of
 //! the other coordinators.
 
-pub mod farm;
 pub mod peer;
+pub mod service;
 mod workers;

@@ -11,18 +11,18 @@ use farm_types::state::WorkerState;
 use farm_types::suggest;
 use tonic::Status;
 
-use crate::context::Context;
 use crate::grpc::builds::present;
 use crate::grpc::status;
+use crate::shared::Shared;
 
 /// So many names are no mistake.
 const MAX_NAMES: usize = 1000;
 
 /// All workers, by name.
-pub(super) async fn list(context: &Context) -> Result<Vec<v1::Worker>, Status> {
-    let store = &context.store;
+pub(super) async fn list(shared: &Shared) -> Result<Vec<v1::Worker>, Status> {
+    let store = &shared.store;
     let now = store.now().await.map_err(status::store)?;
-    let suspect = TimeDelta::from_std(context.config.limits.suspect()).unwrap_or(TimeDelta::MAX);
+    let suspect = TimeDelta::from_std(shared.config.limits.suspect()).unwrap_or(TimeDelta::MAX);
     let running = store.running_now().await.map_err(status::store)?;
     let workers = store.workers().await.map_err(status::store)?;
     let shown = workers.into_iter().map(|worker| {
@@ -86,22 +86,22 @@ pub(super) fn checked(mut names: Vec<String>) -> Result<Vec<String>, Status> {
 }
 
 /// Wakes those who look at workers, and shows the ones that were named.
-pub(super) async fn changed(context: &Context, names: &[String]) -> Result<Vec<v1::Worker>, Status> {
-    context.hints.changed();
-    let mut workers = list(context).await?;
+pub(super) async fn changed(shared: &Shared, names: &[String]) -> Result<Vec<v1::Worker>, Status> {
+    shared.hints.changed();
+    let mut workers = list(shared).await?;
     workers.retain(|worker| names.contains(&worker.name));
     Ok(workers)
 }
 
 /// The status of a wish that was refused.
-pub(super) async fn refused(context: &Context, done: Done) -> Result<(), Status> {
+pub(super) async fn refused(shared: &Shared, done: Done) -> Result<(), Status> {
     let refusal = match done {
         Ok(()) => return Ok(()),
         Err(refusal) => refusal,
     };
     Err(match refusal {
         Refusal::Unknown(name) => {
-            let workers = context.store.workers().await.map_err(status::store)?;
+            let workers = shared.store.workers().await.map_err(status::store)?;
             let known = workers.iter().map(|worker| worker.name.as_str());
             let instead = match suggest::nearest(&name, known) {
                 Some(near) => format!("did you mean {near}?"),

@@ -15,17 +15,18 @@ use farm_store::work::attempts::Lease;
 use farm_store::work::decide::PublishLimit;
 use farm_store::work::finish::{Outcome, Step};
 use farm_types::ids::check_worker_name;
-use farm_types::{BootId, Cause, FEATURE_DRAINING, Failure, FailureCode, Offer, WorkerId};
+use farm_types::{AttemptId, BootId, Cause, FEATURE_DRAINING, Failure, FailureCode, Offer, WorkerId};
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::{lease, status};
-use crate::context::Context;
 use crate::link::Beat;
+use crate::shared::Shared;
 
 /// As much of a worker's reason for taking no jobs as is kept, characters.
 const LONGEST_REASON: usize = 300;
@@ -35,7 +36,7 @@ const OUTBOX: usize = 256;
 const HELLO_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// How often an end is written again when the database doesn't take it, before the worker has to dial anew.
 const TRIES: usize = 3;
-/// The wait between.
+/// The wait between two of these tries.
 const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Registers the worker that the first message names, and serves its stream.
@@ -43,7 +44,7 @@ const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(50);
 /// # Errors
 /// The first message is no Hello, or the worker can't be taken.
 pub async fn open(
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     mut said: Streaming<v1::ControlRequest>,
     shutdown: CancellationToken,
 ) -> Result<impl Stream<Item = Result<v1::ControlResponse, Status>>, Status> {
@@ -53,16 +54,17 @@ pub async fn open(
     let Some(v1::ControlRequest { message: Some(Said::Hello(hello)) }) = first else {
         return Err(Status::failed_precondition("the first message of a control stream is Hello"));
     };
-    let registration = registration(&context, hello)?;
-    let worker = context
+    let registration = registration(&shared, hello)?;
+    let worker = shared
         .store
-        .register_worker(&registration, context.config.limits.suspect())
+        .register_worker(&registration, shared.config.limits.suspect())
         .await
         .map_err(status::store)?;
     let boot = registration.boot_id;
-    tracing::info!(worker.id = %worker, worker.name = registration.name, "worker connected");
+    tracing::Span::current().record("worker", tracing::field::display(&registration.name));
+    tracing::info!("worker connected");
     let (outbox, answers) = mpsc::channel(OUTBOX);
-    let limits = &context.config.limits;
+    let limits = &shared.config.limits;
     let welcome = Answer::Welcome(v1::Welcome {
         version: WORKER_PROTOCOL,
         features: Vec::new(),
@@ -75,30 +77,34 @@ pub async fn open(
         .await
         .map_err(|_| Status::unavailable("the worker left"))?;
     let serial = registration.connection;
-    context.link.connect(worker, serial, outbox.clone());
-    context.hints.changed();
-    tokio::spawn(async move {
-        let desk = Desk { context: Arc::clone(&context), worker, boot, connection: serial, outbox };
+    shared.link.connect(worker, registration.name, serial, outbox.clone());
+    shared.hints.changed();
+    let serving = async move {
+        let connection = Connection { shared: Arc::clone(&shared), worker, boot, connection: serial, outbox };
         let end = tokio::select! {
-            end = desk.listen(&mut said) => end,
-            () = desk.outbox.closed() => Ok(()),
+            end = connection.listen(&mut said) => end,
+            () = connection.outbox.closed() => Ok(()),
             () = shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; dial again")),
         };
-        tracing::info!(worker.id = %worker, worker.name = registration.name, ?end, "worker's control stream ended");
+        match &end {
+            Ok(()) => tracing::info!("worker's control stream ended"),
+            Err(status) => tracing::info!(why = status.message(), "worker's control stream ended"),
+        }
         if let Err(status) = end {
             // The worker may be gone already.
-            let _ = desk.outbox.send(Err(status)).await;
+            let _ = connection.outbox.send(Err(status)).await;
         }
-        context.link.disconnect(worker, serial);
-        if let Err(error) = context.store.worker_disconnected(worker, serial).await {
+        shared.link.disconnect(worker, serial);
+        if let Err(error) = shared.store.worker_disconnected(worker, serial).await {
             tracing::warn!(%error, "a worker's leave could not be written; its silence will tell");
         }
-        context.hints.changed();
-    });
+        shared.hints.changed();
+    };
+    tokio::spawn(serving.in_current_span());
     Ok(ReceiverStream::new(answers))
 }
 
-fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Status> {
+fn registration(shared: &Shared, hello: v1::Hello) -> Result<Registration, Status> {
     if !(hello.min_version..=hello.max_version).contains(&WORKER_PROTOCOL) {
         return Err(Status::failed_precondition(format!(
             "the worker speaks protocol versions {} to {}, this coordinator speaks {WORKER_PROTOCOL}; update the {}",
@@ -122,7 +128,7 @@ fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Sta
         name: hello.name,
         boot_id: hello.boot_id.parse().map_err(status::invalid)?,
         home: hello.home,
-        coordinator: context.id,
+        coordinator: shared.id,
         connection: Uuid::new_v4(),
         protocol: WORKER_PROTOCOL,
         draining: hello.features.iter().any(|feature| feature == FEATURE_DRAINING),
@@ -137,32 +143,34 @@ fn registration(context: &Context, hello: v1::Hello) -> Result<Registration, Sta
     })
 }
 
-/// Serves one worker.
-struct Desk {
-    context: Arc<Context>,
+/// A worker's control stream: hears what the worker says, and answers by the outbox.
+struct Connection {
+    shared: Arc<Shared>,
     worker: WorkerId,
     boot: BootId,
     connection: Uuid,
     outbox: mpsc::Sender<Result<v1::ControlResponse, Status>>,
 }
 
-impl Desk {
+impl Connection {
     async fn listen(&self, said: &mut Streaming<v1::ControlRequest>) -> Result<(), Status> {
         while let Some(message) = said.message().await? {
             match message.message {
                 Some(Said::Heartbeat(beat)) => self.heartbeat(beat).await?,
                 Some(Said::Started(started)) => self.started(lease(started.lease)?).await?,
-                Some(Said::Finished(finished)) => self.finished(finished).await?,
+                Some(Said::Finished(finished)) => {
+                    let lease = lease(finished.lease.clone())?;
+                    self.finished(lease, finished).instrument(self.span(lease)).await?;
+                }
                 Some(Said::Declined(declined)) => {
                     let lease = lease(declined.lease)?;
-                    tracing::info!(attempt = %lease.attempt, reason = declined.reason, "declined");
-                    self.finish(lease, Outcome::Released { declined: true }, None).await?;
+                    self.declined(lease, &declined.reason).instrument(self.span(lease)).await?;
                 }
                 Some(Said::Probed(probed)) => self.probed(probed).await?,
                 Some(Said::Bye(_)) => {
-                    tracing::info!(worker.id = %self.worker, "the worker says goodbye");
+                    tracing::info!("the worker says goodbye");
                     // First, or what it gives back might be given to it again.
-                    let left = self.context.store.worker_disconnected(self.worker, self.connection).await;
+                    let left = self.shared.store.worker_disconnected(self.worker, self.connection).await;
                     left.map_err(status::store)?;
                     self.release_all().await?;
                     return Ok(());
@@ -186,8 +194,10 @@ impl Desk {
     async fn heartbeat(&self, beat: v1::Heartbeat) -> Result<(), Status> {
         let named: Vec<Lease> = beat.running.into_iter().map(|l| lease(Some(l))).collect::<Result<_, _>>()?;
         let tokens = named.iter().map(|lease| lease.token.as_uuid()).collect();
-        self.context.link.beat(self.worker, Beat { connection: self.connection, tokens });
-        let live = self.context.store.live_attempts(self.worker, self.boot).await.map_err(status::store)?;
+        let attempts: Vec<AttemptId> = named.iter().map(|lease| lease.attempt).collect();
+        self.shared.link.keep(self.worker, &attempts);
+        self.shared.link.beat(self.worker, Beat { connection: self.connection, tokens });
+        let live = self.shared.store.live_attempts(self.worker, self.boot).await.map_err(status::store)?;
         let stop = named
             .iter()
             .filter_map(|lease| {
@@ -204,9 +214,9 @@ impl Desk {
     }
 
     async fn started(&self, lease: Lease) -> Result<(), Status> {
-        match self.context.store.attempt_started(lease).await {
+        match self.shared.store.attempt_started(lease).await {
             Ok(()) => {
-                self.context.hints.changed();
+                self.shared.hints.changed();
                 Ok(())
             }
             Err(StoreError::Stale(_)) => {
@@ -218,8 +228,17 @@ impl Desk {
         }
     }
 
-    async fn finished(&self, finished: v1::Finished) -> Result<(), Status> {
-        let lease = lease(finished.lease)?;
+    /// The span in which is logged what becomes of an attempt.
+    fn span(&self, lease: Lease) -> Span {
+        self.shared.link.span(self.worker, lease.attempt)
+    }
+
+    async fn declined(&self, lease: Lease, reason: &str) -> Result<(), Status> {
+        tracing::info!(reason, "declined");
+        self.finish(lease, Outcome::Released { declined: true }, None).await.map(drop)
+    }
+
+    async fn finished(&self, lease: Lease, finished: v1::Finished) -> Result<(), Status> {
         let outcome = match finished.outcome {
             Some(v1::finished::Outcome::Result(result)) => self.success(lease, result).await?,
             Some(v1::finished::Outcome::Failure(failure)) => {
@@ -230,6 +249,10 @@ impl Desk {
                 Outcome::SourceIncomplete(Missing { root: missing.root, asked: missing.asked })
             }
             None => return Err(Status::invalid_argument("Finished has no outcome")),
+        };
+        let failed = match &outcome {
+            Outcome::Failed(failure) => Some((failure.cause, failure.code.clone())),
+            _ => None,
         };
         let self_check = finished.self_check.map(|check| without_nul(check.failure));
         let self_check = self_check.as_deref();
@@ -242,6 +265,9 @@ impl Desk {
             }
             answer => answer?,
         };
+        if let (true, Some((cause, code))) = (accepted, failed) {
+            tracing::info!(%cause, %code, "failed");
+        }
         let attempt_id = lease.attempt.to_string();
         self.answer(Answer::FinishedReply(v1::FinishedReply { attempt_id, accepted })).await
     }
@@ -252,10 +278,13 @@ impl Desk {
             probed.probe_id.parse().map_err(|_| Status::invalid_argument("Probed names no probe"))?;
         let failure = without_nul(probed.failure);
         let end = if failure.is_empty() { Ok(()) } else { Err(failure) };
-        match self.context.store.probe_ended(self.worker, probe, end.clone()).await {
+        match self.shared.store.probe_ended(self.worker, probe, end.clone()).await {
             Ok(()) => {
-                tracing::info!(worker.id = %self.worker, ?end, "a trial build has ended");
-                self.context.hints.changed();
+                match &end {
+                    Ok(()) => tracing::info!("a trial build succeeded"),
+                    Err(why) => tracing::info!(why, "a trial build failed"),
+                }
+                self.shared.hints.changed();
                 Ok(())
             }
             Err(StoreError::Stale(_)) => Ok(()),
@@ -276,13 +305,13 @@ impl Desk {
                 finished: time(step.finished_ms),
             })
             .collect();
-        let (repositories, exports) = match self.context.store.leased_snapshot(lease).await {
+        let (repositories, exports) = match self.shared.store.leased_snapshot(lease).await {
             Ok(leased) => (leased.spec.repositories(), leased.spec.exports.len()),
             // The end says so itself.
             Err(StoreError::Stale(_)) => (Vec::new(), 0),
             Err(error) => return Err(status::store(error)),
         };
-        let store = &self.context.store;
+        let store = &self.shared.store;
         if exports > 0 && store.complete_outputs(lease, exports).await.map_err(status::store)? < exports {
             let why =
                 "the worker built it and sent no output of it; it is older than this coordinator: update it";
@@ -314,8 +343,8 @@ impl Desk {
     /// Ends an attempt; false when the lease was not live any more.
     async fn finish(&self, lease: Lease, outcome: Outcome, self_check: Option<&str>) -> Result<bool, Status> {
         let publish =
-            PublishLimit(std::time::Duration::from_secs(self.context.config.limits.publish_deadline_seconds));
-        let store = &self.context.store;
+            PublishLimit(std::time::Duration::from_secs(self.shared.config.limits.publish_deadline_seconds));
+        let store = &self.shared.store;
         let end = || store.finish_attempt(lease, outcome.clone(), self_check, publish, rand::random::<f64>());
         let mut ended = end().await;
         for _ in 0..TRIES {
@@ -328,11 +357,11 @@ impl Desk {
         }
         match ended {
             Ok(()) => {
-                self.context.hints.changed();
+                self.shared.hints.changed();
                 Ok(true)
             }
             Err(StoreError::Stale(why)) => {
-                tracing::info!(attempt = %lease.attempt, why, "a late word from a worker changes nothing");
+                tracing::info!(why, "a late word from a worker changes nothing");
                 Ok(false)
             }
             Err(error) => Err(status::store(error)),
@@ -341,9 +370,10 @@ impl Desk {
 
     /// Gives all leases of this worker back.
     async fn release_all(&self) -> Result<(), Status> {
-        for live in self.context.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
+        for live in self.shared.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
             let lease = Lease { attempt: live.attempt, token: live.token };
-            self.finish(lease, Outcome::Released { declined: false }, None).await?;
+            let released = self.finish(lease, Outcome::Released { declined: false }, None);
+            released.instrument(self.span(lease)).await?;
         }
         Ok(())
     }

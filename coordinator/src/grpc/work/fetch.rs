@@ -11,15 +11,15 @@ use farm_types::{Digest, ProjectId};
 use futures::{Stream, StreamExt as _};
 use tonic::Status;
 
-use crate::context::Context;
 use crate::grpc::status;
+use crate::shared::Shared;
 
 /// Folders are sent in messages of about this many bytes.
 const BATCH_BYTES: usize = 256 * 1024;
 
 /// One root of a leased snapshot.
 pub struct Tree {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     project: ProjectId,
     root: Digest,
     known: HashMap<Digest, Arc<(Folder, Vec<u8>)>>,
@@ -30,25 +30,24 @@ impl Tree {
     ///
     /// # Errors
     /// The lease has ended, or its snapshot has no such root.
-    pub async fn open(context: Arc<Context>, lease: Lease, root: &str) -> Result<Self, Status> {
-        let leased = context.store.leased_snapshot(lease).await.map_err(status::store)?;
-        let roots = context.store.roots(leased.project, leased.tree_id).await.map_err(status::store)?;
+    pub async fn open(shared: Arc<Shared>, lease: Lease, root: &str) -> Result<Self, Status> {
+        let leased = shared.store.leased_snapshot(lease).await.map_err(status::store)?;
+        let roots = shared.store.roots(leased.project, leased.tree_id).await.map_err(status::store)?;
         let tree = roots
             .into_iter()
             .find(|r| r.name == root)
             .ok_or_else(|| Status::not_found(format!("the snapshot has no root {root:?}")))?
             .tree;
-        Ok(Self { context, project: leased.project, root: tree, known: HashMap::new() })
+        Ok(Self { shared, project: leased.project, root: tree, known: HashMap::new() })
     }
 
     async fn folder(&mut self, tree: Digest) -> Result<Arc<(Folder, Vec<u8>)>, Status> {
         if let Some(folder) = self.known.get(&tree) {
             return Ok(Arc::clone(folder));
         }
-        let found = self.context.store.locate(self.project, &[tree]).await.map_err(status::store)?;
+        let found = self.shared.store.locate(self.project, &[tree]).await.map_err(status::store)?;
         let location = found.get(&tree).ok_or_else(|| gone(tree))?;
-        let bytes =
-            self.context.blobs.read_all(self.project, tree, *location).await.map_err(status::blobs)?;
+        let bytes = self.shared.blobs.read_all(self.project, tree, *location).await.map_err(status::blobs)?;
         let folder = Folder::decode(&bytes).map_err(|_| gone(tree))?;
         let folder = Arc::new((folder, bytes));
         self.known.insert(tree, Arc::clone(&folder));
@@ -89,11 +88,11 @@ impl Tree {
             for path in &paths {
                 digests.push(self.file(path).await?);
             }
-            let locations = self.context.store.locate(self.project, &digests).await.map_err(status::store)?;
+            let locations = self.shared.store.locate(self.project, &digests).await.map_err(status::store)?;
             for (index, digest) in (0_u32..).zip(digests) {
                 let location = *locations.get(&digest).ok_or_else(|| gone(digest))?;
                 let mut pieces =
-                    self.context.blobs.read(self.project, digest, location).await.map_err(status::blobs)?;
+                    self.shared.blobs.read(self.project, digest, location).await.map_err(status::blobs)?;
                 while let Some(piece) = pieces.next().await {
                     let mut piece = piece.map_err(status::blobs)?;
                     while !piece.is_empty() {

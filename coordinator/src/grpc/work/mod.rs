@@ -4,34 +4,31 @@ mod control;
 mod fetch;
 mod receive;
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use farm_proto::v1;
 use farm_proto::v1::worker_service_server::WorkerService;
 use farm_store::work::attempts::Lease;
-use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::spans::{Answers, answer_by};
 use super::status;
-use crate::context::Context;
 use crate::logs::clip::Clip;
 use crate::principal::Action;
+use crate::shared::Shared;
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// The service.
+/// Serves [`WorkerService`].
 #[derive(Debug)]
 pub struct Work {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     shutdown: CancellationToken,
 }
 
 impl Work {
-    /// The service over these parts; its streams end with `shutdown`.
-    pub fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
-        Self { context, shutdown }
+    /// Its streams end with `shutdown`.
+    pub fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
+        Self { shared, shutdown }
     }
 }
 
@@ -56,19 +53,18 @@ impl WorkerService for Work {
         &self,
         request: Request<Streaming<v1::ControlRequest>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
-        let principal = self.context.tokens.require(&request, Action::Work)?;
-        tracing::debug!(principal = principal.name, "a worker dials in");
+        self.shared.tokens.require(&request, Action::Work)?;
         let answers =
-            control::open(Arc::clone(&self.context), request.into_inner(), self.shutdown.clone()).await?;
-        Ok(Response::new(Box::pin(answers)))
+            control::open(Arc::clone(&self.shared), request.into_inner(), self.shutdown.clone()).await?;
+        Ok(answer_by(answers))
     }
 
     async fn send_events(
         &self,
         request: Request<Streaming<v1::SendEventsRequest>>,
     ) -> Result<Response<Self::SendEventsStream>, Status> {
-        self.context.tokens.require(&request, Action::Work)?;
-        let context = Arc::clone(&self.context);
+        self.shared.tokens.require(&request, Action::Work)?;
+        let shared = Arc::clone(&self.shared);
         let shutdown = self.shutdown.clone();
         let mut chunks = request.into_inner();
         let answers = async_stream::try_stream! {
@@ -86,51 +82,51 @@ impl WorkerService for Work {
                 let clip = match &mut clip {
                     Some(clip) => clip,
                     None => {
-                        let stored = context.store.log_bytes(lease).await.map_err(status::store)?;
-                        clip.insert(Clip::new(context.config.limits.log_bytes, stored))
+                        let stored = shared.store.log_bytes(lease).await.map_err(status::store)?;
+                        clip.insert(Clip::new(shared.config.limits.log_bytes, stored))
                     }
                 };
                 let payload = clip.take(chunk.payload);
                 let acked_seq =
-                    context.store.append_chunk(lease, chunk.seq, &payload).await.map_err(status::store)?;
-                context.hints.streamed();
+                    shared.store.append_chunk(lease, chunk.seq, &payload).await.map_err(status::store)?;
+                shared.hints.streamed();
                 yield v1::SendEventsResponse { acked_seq };
             }
         };
-        Ok(Response::new(Box::pin(answers)))
+        Ok(answer_by(answers))
     }
 
     async fn fetch_folders(
         &self,
         request: Request<v1::FetchFoldersRequest>,
     ) -> Result<Response<Self::FetchFoldersStream>, Status> {
-        self.context.tokens.require(&request, Action::Work)?;
+        self.shared.tokens.require(&request, Action::Work)?;
         let request = request.into_inner();
         let lease = lease(request.lease)?;
-        let tree = fetch::Tree::open(Arc::clone(&self.context), lease, &request.root).await?;
-        Ok(Response::new(Box::pin(tree.folders())))
+        let tree = fetch::Tree::open(Arc::clone(&self.shared), lease, &request.root).await?;
+        Ok(answer_by(tree.folders()))
     }
 
     async fn fetch_files(
         &self,
         request: Request<v1::FetchFilesRequest>,
     ) -> Result<Response<Self::FetchFilesStream>, Status> {
-        self.context.tokens.require(&request, Action::Work)?;
+        self.shared.tokens.require(&request, Action::Work)?;
         let request = request.into_inner();
         if request.paths.len() > 10_000 {
             return Err(Status::invalid_argument("ask for at most 10000 files at once"));
         }
         let lease = lease(request.lease)?;
-        let tree = fetch::Tree::open(Arc::clone(&self.context), lease, &request.root).await?;
-        Ok(Response::new(Box::pin(tree.files(request.paths))))
+        let tree = fetch::Tree::open(Arc::clone(&self.shared), lease, &request.root).await?;
+        Ok(answer_by(tree.files(request.paths)))
     }
     async fn send_output(
         &self,
         request: Request<Streaming<v1::SendOutputRequest>>,
     ) -> Result<Response<Self::SendOutputStream>, Status> {
-        self.context.tokens.require(&request, Action::Work)?;
+        self.shared.tokens.require(&request, Action::Work)?;
         let pieces = request.into_inner();
-        let answers = receive::output(Arc::clone(&self.context), pieces, self.shutdown.clone());
-        Ok(Response::new(Box::pin(answers)))
+        let answers = receive::output(Arc::clone(&self.shared), pieces, self.shutdown.clone());
+        Ok(answer_by(answers))
     }
 }

@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::lease;
-use crate::context::Context;
 use crate::grpc::status;
+use crate::shared::Shared;
 
 /// Stores the pieces of one output, in their order.
 pub fn output(
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     mut pieces: Streaming<v1::SendOutputRequest>,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Result<v1::SendOutputResponse, Status>> {
@@ -30,14 +30,14 @@ pub fn output(
                 () = shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; dial again")),
             };
             let Some(piece) = piece? else { break };
-            let acked_seq = keep(&context, piece).await?;
+            let acked_seq = keep(&shared, piece).await?;
             yield v1::SendOutputResponse { acked_seq };
         }
     }
 }
 
 /// Keeps one piece. Answers the last one that is stored.
-async fn keep(context: &Context, piece: v1::SendOutputRequest) -> Result<u64, Status> {
+async fn keep(shared: &Shared, piece: v1::SendOutputRequest) -> Result<u64, Status> {
     let lease: Lease = lease(piece.lease)?;
     if piece.data.len() > OUTPUT_PIECE_BYTES {
         return Err(Status::invalid_argument(format!("a piece has at most {OUTPUT_PIECE_BYTES} bytes")));
@@ -49,7 +49,7 @@ async fn keep(context: &Context, piece: v1::SendOutputRequest) -> Result<u64, St
     if piece.data.is_empty() && digest.is_none() {
         return Err(Status::invalid_argument("only the last piece, with the digest of all, may be empty"));
     }
-    let store = &context.store;
+    let store = &shared.store;
     let growing = store.growing_output(lease, piece.export).await.map_err(status::store)?;
     if u64::from(piece.export) >= growing.exports {
         return Err(Status::invalid_argument(format!(
@@ -62,12 +62,12 @@ async fn keep(context: &Context, piece: v1::SendOutputRequest) -> Result<u64, St
         return Ok(growing.acked_seq);
     }
     let size = u64::try_from(piece.data.len()).unwrap_or(u64::MAX);
-    let limit = context.config.limits.output_bytes;
+    let limit = shared.config.limits.output_bytes;
     if growing.bytes.saturating_add(size) > limit {
         return Err(Status::out_of_range(format!("an output has at most {limit} bytes on this farm")));
     }
     let blob = store.name_blob(growing.project, BlobKind::Output).await.map_err(status::store)?;
-    context.blobs.put(growing.project, BlobKind::Output, blob, piece.data).await.map_err(status::outputs)?;
+    shared.blobs.put(growing.project, BlobKind::Output, blob, piece.data).await.map_err(status::outputs)?;
     let piece = NewPiece { export: piece.export, seq: piece.seq, size, blob, digest };
     store.add_output_piece(lease, piece).await.map_err(status::store)
 }

@@ -16,9 +16,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
 use crate::reconcile::{Lead, turn};
 use crate::registry::{Deleted, RegistryError};
+use crate::shared::Shared;
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(60);
@@ -30,23 +30,19 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::fro
 const MOST_TAGS: usize = 5_000;
 /// What is removed at most in one cleaning: the rest waits for the next, so that no build waits long for this one.
 const MOST_GARBAGE: usize = 200;
-/// Registries at once.
+/// How many registries are cleaned at once.
 const REGISTRIES: usize = 4;
-/// Requests to one at once.
+/// How many requests go to one registry at once.
 const AT_ONCE: usize = 8;
 
 /// Cleans while leading, until `shutdown`.
-pub async fn run(
-    context: Arc<Context>,
-    mut lead: watch::Receiver<Option<Lead>>,
-    shutdown: CancellationToken,
-) {
-    let Some(after) = context.config.retention.unpublished() else { return shutdown.cancelled().await };
+pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+    let Some(after) = shared.config.retention.unpublished() else { return shutdown.cancelled().await };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
         tokio::select! {
-            done = clean_due(&context, lead, after) => match done {
+            done = clean_due(&shared, lead, after) => match done {
                 Ok(()) | Err(StoreError::NotLeading) => {}
                 Err(error) => tracing::warn!(%error, "registries could not be cleaned; trying again"),
             },
@@ -58,15 +54,15 @@ pub async fn run(
 
 /// Cleans what is due: the repositories of one registry one after another, and several registries at once, so that one that
 /// is slow holds up no other.
-async fn clean_due(context: &Context, lead: Lead, after: Duration) -> farm_store::Result<()> {
+async fn clean_due(shared: &Shared, lead: Lead, after: Duration) -> farm_store::Result<()> {
     let mut registries: BTreeMap<String, Vec<Repository>> = BTreeMap::new();
-    for repository in context.store.due_cleanings(after, BATCH).await? {
+    for repository in shared.store.due_cleanings(after, BATCH).await? {
         registries.entry(repository.registry().to_owned()).or_default().push(repository);
     }
     futures::stream::iter(registries.into_values().map(Ok))
         .try_for_each_concurrent(REGISTRIES, |repositories| async move {
             for repository in &repositories {
-                clean_repository(context, lead, after, repository).await?;
+                clean_repository(shared, lead, after, repository).await?;
             }
             Ok(())
         })
@@ -76,14 +72,14 @@ async fn clean_due(context: &Context, lead: Lead, after: Duration) -> farm_store
 /// # Errors
 /// [`StoreError::NotLeading`] only.
 async fn clean_repository(
-    context: &Context,
+    shared: &Shared,
     lead: Lead,
     after: Duration,
     repository: &Repository,
 ) -> farm_store::Result<()> {
     let asked = Instant::now();
-    let lasts = lasts(context);
-    let begun = context.store.begin_cleaning(lead.epoch, repository, after, lasts, AGAIN.0).await;
+    let lasts = lasts(shared);
+    let begun = shared.store.begin_cleaning(lead.epoch, repository, after, lasts, AGAIN.0).await;
     let cleaning = match begun {
         Ok(Some(cleaning)) => cleaning,
         Ok(None) => return Ok(()),
@@ -94,7 +90,7 @@ async fn clean_repository(
             return Ok(());
         }
     };
-    let (ended, is_over) = clean_one(context, &cleaning, asked).await;
+    let (ended, is_over) = clean_one(shared, &cleaning, asked).await;
     if !is_over {
         // A deletion may still have its effect: the cleaning ends by its time, and what is left is found again.
         tracing::warn!(%repository, trouble = ended.trouble, "not cleaned to the end; trying again");
@@ -105,45 +101,45 @@ async fn clean_repository(
         %repository, removed = ended.removed.len(), needed = ended.needed.len(), trouble = ended.trouble,
         "cleaned of what builds that came to nothing had pushed"
     );
-    match context.store.end_cleaning(lead.epoch, repository, &ended, again).await {
-        Ok(()) => context.hints.changed(),
+    match shared.store.end_cleaning(lead.epoch, repository, &ended, again).await {
+        Ok(()) => shared.hints.changed(),
         Err(error) => tracing::warn!(%repository, %error, "the end of a cleaning could not be written"),
     }
     Ok(())
 }
 
 /// How long nothing that pushes to a repository begins while it is cleaned.
-fn lasts(context: &Context) -> Duration {
-    longest_request(context) + Duration::from_secs(60)
+fn lasts(shared: &Shared) -> Duration {
+    longest_request(shared) + Duration::from_secs(60)
 }
 
 /// How long a request may still have its effect: as long as farm waits for the answer, and as long again for the
 /// registry to finish what farm gave up.
-fn longest_request(context: &Context) -> Duration {
-    Duration::from_secs(context.config.limits.registry_timeout_seconds) * 2
+fn longest_request(shared: &Shared) -> Duration {
+    Duration::from_secs(shared.config.limits.registry_timeout_seconds) * 2
 }
 
 /// Removes what nothing needs; false when a deletion was sent of which it isn't known that it is over.
-async fn clean_one(context: &Context, cleaning: &Cleaning, begun: Instant) -> (Cleaned, bool) {
+async fn clean_one(shared: &Shared, cleaning: &Cleaning, begun: Instant) -> (Cleaned, bool) {
     let mut ended = Cleaned::default();
     let mut is_over = true;
     // What is read before anything is deleted takes as long as the registry likes, up to here.
     let removed =
-        tokio::time::timeout(lasts(context), remove(context, cleaning, begun, &mut ended, &mut is_over));
+        tokio::time::timeout(lasts(shared), remove(shared, cleaning, begun, &mut ended, &mut is_over));
     match removed.await {
         Ok(Ok(())) => {}
         Ok(Err(trouble)) => ended.trouble = trouble,
         Err(_) => {
             let registry = cleaning.repository.registry();
             ended.trouble =
-                format!("{registry} did not answer all that has to be asked within {:?}", lasts(context));
+                format!("{registry} did not answer all that has to be asked within {:?}", lasts(shared));
         }
     }
     (ended, is_over)
 }
 
 async fn remove(
-    context: &Context,
+    shared: &Shared,
     cleaning: &Cleaning,
     begun: Instant,
     ended: &mut Cleaned,
@@ -154,12 +150,12 @@ async fn remove(
     let mut in_use: HashSet<Digest> = HashSet::new();
     for digest in &cleaning.in_use {
         in_use.insert(*digest);
-        in_use.extend(children(context, at, *digest).await.map_err(words)?);
+        in_use.extend(children(shared, at, *digest).await.map_err(words)?);
     }
     // What a garbage index lists is garbage too, unless it is needed.
     let mut garbage: Vec<Digest> = Vec::new();
     for digest in cleaning.garbage.iter().take(MOST_GARBAGE) {
-        let below = children(context, at, *digest).await.map_err(words)?;
+        let below = children(shared, at, *digest).await.map_err(words)?;
         // A build under way may make the same index once more: that one is decided on when it has ended.
         if !below.iter().any(|child| in_use.contains(child)) && !in_use.contains(digest) {
             garbage.push(*digest);
@@ -167,14 +163,14 @@ async fn remove(
         }
     }
     let mut needed: HashSet<Digest> =
-        context.store.needed(at, &garbage).await.map_err(|error| error.to_string())?.into_iter().collect();
-    let Some(tags) = context.registries.all_tags(at, MOST_TAGS).await.map_err(words)? else {
+        shared.store.needed(at, &garbage).await.map_err(|error| error.to_string())?.into_iter().collect();
+    let Some(tags) = shared.registries.all_tags(at, MOST_TAGS).await.map_err(words)? else {
         return Err(format!(
             "{at} has more than {MOST_TAGS} tags; what they need can't be told in good time"
         ));
     };
     let heads: HashSet<Option<Digest>> = futures::stream::iter(tags)
-        .map(|tag| async move { context.registries.head(at, &tag).await })
+        .map(|tag| async move { shared.registries.head(at, &tag).await })
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await
@@ -184,7 +180,7 @@ async fn remove(
     for _ in 0..3 {
         let below: Vec<Vec<Digest>> =
             futures::stream::iter(level.iter().copied().filter(|d| !needed.contains(d)))
-                .map(|digest| children(context, at, digest))
+                .map(|digest| children(shared, at, digest))
                 .buffer_unordered(AT_ONCE)
                 .try_collect()
                 .await
@@ -199,12 +195,12 @@ async fn remove(
             continue;
         }
         // Counts on while the process is stopped. A request that is sent now must be over before anybody pushes there.
-        if begun.elapsed() + longest_request(context) > lasts(context) {
+        if begun.elapsed() + longest_request(shared) > lasts(shared) {
             // The rest is for the next time.
             return Ok(());
         }
         *is_over = false;
-        let deleted = context.registries.delete(at, digest).await;
+        let deleted = shared.registries.delete(at, digest).await;
         *is_over = !deleted.as_ref().is_err_and(RegistryError::is_transient);
         match deleted.map_err(words)? {
             Deleted::Gone => ended.removed.push(digest),
@@ -220,8 +216,8 @@ async fn remove(
 }
 
 /// What an index lists; nothing, if it is no index or isn't there.
-async fn children(context: &Context, at: &Repository, digest: Digest) -> Result<Vec<Digest>, RegistryError> {
-    let Some(manifest) = context.registries.manifest(at, &digest.to_string()).await? else {
+async fn children(shared: &Shared, at: &Repository, digest: Digest) -> Result<Vec<Digest>, RegistryError> {
+    let Some(manifest) = shared.registries.manifest(at, &digest.to_string()).await? else {
         return Ok(Vec::new());
     };
     // A manifest that lists nothing is an image's.

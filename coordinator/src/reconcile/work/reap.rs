@@ -6,16 +6,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
 use crate::reconcile::machines::{judge, quarantine};
 use crate::reconcile::{Lead, turn};
+use crate::shared::Shared;
 
 /// How long a worker may take, beyond the deadline, to say itself that an attempt makes no progress.
 const PROGRESS_GRACE: Duration = Duration::from_secs(60);
 
 /// What only time brings about, each second while leading, until `shutdown`.
 pub async fn keep_house(
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     mut lead: watch::Receiver<Option<Lead>>,
     shutdown: CancellationToken,
 ) {
@@ -23,24 +23,24 @@ pub async fn keep_house(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut partitions_made: Option<tokio::time::Instant> = None;
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
-        if let Err(error) = keep_house_one(&context, lead).await {
+        if let Err(error) = keep_house_one(&shared, lead).await {
             tracing::warn!(%error, "housekeeping failed; trying again");
         }
         if partitions_made.is_none_or(|at| at.elapsed() > Duration::from_secs(3600)) {
-            match context.store.make_log_partitions().await {
+            match shared.store.make_log_partitions().await {
                 Ok(_) => partitions_made = Some(tokio::time::Instant::now()),
                 Err(error) => tracing::warn!(%error, "log partitions could not be made; trying again"),
             }
-            if let Err(error) = context.store.forget_coordinators().await {
+            if let Err(error) = shared.store.forget_coordinators().await {
                 tracing::warn!(%error, "coordinators of former days could not be forgotten");
             }
         }
     }
 }
 
-async fn keep_house_one(context: &Context, lead: Lead) -> farm_store::Result<()> {
-    let store = &context.store;
-    let limits = &context.config.limits;
+async fn keep_house_one(shared: &Shared, lead: Lead) -> farm_store::Result<()> {
+    let store = &shared.store;
+    let limits = &shared.config.limits;
     let publish =
         farm_store::work::decide::PublishLimit(Duration::from_secs(limits.publish_deadline_seconds));
     let settled = match lead.settling {
@@ -52,7 +52,7 @@ async fn keep_house_one(context: &Context, lead: Lead) -> farm_store::Result<()>
     let mut changed = 0;
     // What one of them can't do must not keep the others from theirs.
     for done in [
-        store.disown_workers(context.config.leadership.silence()).await.map(|_| 0),
+        store.disown_workers(shared.config.leadership.silence()).await.map(|_| 0),
         if settled { quarantine(store, lead.epoch).await } else { Ok(0) },
         if settled { store.reap(lead.epoch, publish, rand::random::<f64>()).await } else { Ok(0) },
         store.stop_overdue_attempts(lead.epoch, Duration::from_secs(limits.attempt_deadline_seconds)).await,
@@ -69,7 +69,7 @@ async fn keep_house_one(context: &Context, lead: Lead) -> farm_store::Result<()>
         }
     }
     if changed > 0 {
-        context.hints.changed();
+        shared.hints.changed();
     }
     Ok(())
 }

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use farm_core::work::plan::{Decision, Limits, plan};
+use farm_core::work::plan::{Decision, Limits, State, plan};
 use farm_core::work::waiting::Waiting;
-use farm_store::StoreError;
 use farm_store::work::lease::Assignment;
+use farm_store::{Store, StoreError};
 use farm_types::JobId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
 use crate::hints::BACKSTOP;
 use crate::reconcile::put_off::PutOff;
 use crate::reconcile::{Lead, leading};
+use crate::shared::Shared;
 
 /// Jobs of each queue that one pass looks at.
 const HEADS: i64 = 64;
@@ -23,11 +23,7 @@ const HEADS: i64 = 64;
 const SILENT: usize = 3;
 
 /// Gives ready jobs to workers while leading, until `shutdown`.
-pub async fn run(
-    context: Arc<Context>,
-    mut lead: watch::Receiver<Option<Lead>>,
-    shutdown: CancellationToken,
-) {
+pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let mut put_off = PutOff::default();
     while !shutdown.is_cancelled() {
         let current = tokio::select! {
@@ -35,7 +31,7 @@ pub async fn run(
             () = shutdown.cancelled() => break,
         };
         let Some(current) = current else { break };
-        let wait = match schedule_one(&context, current, &mut put_off).await {
+        let wait = match schedule_one(&shared, current, &mut put_off).await {
             Ok(wait) => wait,
             Err(error) => {
                 tracing::warn!(%error, "a scheduling pass failed; trying again");
@@ -43,7 +39,7 @@ pub async fn run(
             }
         };
         tokio::select! {
-            () = context.hints.schedule.notified() => {}
+            () = shared.hints.schedule.notified() => {}
             () = tokio::time::sleep(wait) => {}
             () = shutdown.cancelled() => {}
         }
@@ -52,11 +48,11 @@ pub async fn run(
 
 /// One pass. Gives how long nothing but a change can matter.
 async fn schedule_one(
-    context: &Context,
+    shared: &Shared,
     lead: Lead,
     put_off: &mut PutOff<JobId>,
 ) -> farm_store::Result<Duration> {
-    let store = &context.store;
+    let store = &shared.store;
     let waits: Vec<JobId> = put_off.waiting(Instant::now()).copied().collect();
     let mut state = store.schedule_state(HEADS, &waits).await?;
     if state.waiting.is_empty() && state.unreadable.is_empty() {
@@ -71,13 +67,13 @@ async fn schedule_one(
     for job in &state.unreadable {
         put_off.failed(*job, Instant::now());
     }
-    for decision in plan(&state, limits(context), now) {
+    for decision in plan(&state, limits(shared), now) {
         match decision {
             Decision::Assign { job, worker, engine, support, reason } => {
                 let assignment = Assignment { job, worker, engine, support, reason };
-                match store.lease(lead.epoch, assignment, context.config.limits.lease()).await {
+                match store.lease(lead.epoch, assignment, shared.config.limits.lease()).await {
                     Ok(attempt) => {
-                        tracing::info!(job.id = %job, worker.id = %worker, %attempt, %support, "leased");
+                        tracing::debug!(job.id = %job, worker.id = %worker, %attempt, %support, "leased");
                         put_off.forget(&job);
                         assigned = true;
                         silent = 0;
@@ -92,8 +88,10 @@ async fn schedule_one(
                     // It costs this job only, whatever it is.
                     Err(error) => {
                         let (tries, wait) = put_off.failed(job, Instant::now());
-                        tracing::warn!(job.id = %job, tries, ?wait, %error, "a job can't be leased; it is put off");
                         silent = if error.is_answered() { 0 } else { silent + 1 };
+                        let job_as =
+                            if silent == 0 { known_as(store, &state, job).await } else { job.to_string() };
+                        tracing::warn!(job = job_as, tries, ?wait, %error, "a job can't be leased; it is put off");
                         if silent >= SILENT {
                             return Err(error);
                         }
@@ -109,16 +107,25 @@ async fn schedule_one(
     }
     let noted = store.note_waiting(lead.epoch, &reasons).await?;
     if assigned {
-        context.hints.leased();
+        shared.hints.leased();
     } else if noted > 0 {
-        context.hints.streamed();
+        shared.hints.streamed();
     }
     let until_next = next.and_then(|at| (at - now).to_std().ok()).unwrap_or(BACKSTOP);
     Ok(until_next.clamp(Duration::from_millis(10), BACKSTOP))
 }
 
-fn limits(context: &Context) -> Limits {
-    let limits = &context.config.limits;
+/// A job as people know it, if that can be found out.
+async fn known_as(store: &Store, state: &State, job: JobId) -> String {
+    let project = state.waiting.iter().find(|waiting| waiting.job == job).map(|waiting| waiting.project);
+    match project {
+        Some(project) => store.job_known_as(project, job).await.unwrap_or_else(|_| job.to_string()),
+        None => job.to_string(),
+    }
+}
+
+fn limits(shared: &Shared) -> Limits {
+    let limits = &shared.config.limits;
     // A year is for ever here, and keeps sums of times in their range.
     let seconds = |n: u64| TimeDelta::seconds(i64::try_from(n.min(31_536_000)).unwrap_or_default());
     Limits {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use farm_core::life::Transition;
 use farm_core::life::publication::{destination, tag};
 use farm_types::state::TagState;
-use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository};
+use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository, ShortId};
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedPublication;
@@ -24,6 +24,8 @@ pub struct DueDestination {
     pub project: ProjectId,
     /// The publication.
     pub publication: PublicationId,
+    /// Its build, as people know it.
+    pub build: ShortId,
     /// Where.
     pub repository: Repository,
     /// What.
@@ -59,6 +61,8 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT d.project_id, d.publication_id, d.registry, d.repository, d.tries, p.index_digest,
                       p.index_media_type, p.index_bytes, p.order_key,
+                      (SELECT b.short_id FROM builds b
+                       WHERE b.project_id = p.project_id AND b.id = p.build_id) AS "build!",
                       ARRAY(SELECT t.tag FROM tags t WHERE t.project_id = d.project_id
                             AND t.publication_id = d.publication_id AND t.registry = d.registry
                             AND t.repository = d.repository AND t.state IN ('wanted', 'put')
@@ -81,11 +85,12 @@ impl Store {
         .await?;
         let (mut due, mut odd) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in rows {
-            let name = format!("{}/{} of publication {}", row.registry, row.repository, row.publication_id);
+            let name = format!("{}/{} of build {}", row.registry, row.repository, row.build);
             let read = || {
                 Ok(DueDestination {
                     project: row.project_id.into(),
                     publication: row.publication_id.into(),
+                    build: state(&row.build)?,
                     repository: state(&format!("{}/{}", row.registry, row.repository))?,
                     index_digest: digest(&row.index_digest)?,
                     media_type: row.index_media_type,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use farm_core::life;
 use farm_core::life::attempt::{Ended, JobFate, Said, StopReason};
-use farm_core::work::retry::{self, Ending, History, Next};
+use farm_core::work::again::{self, Ending, History, Next};
 use farm_types::{Failure, JobId, Repository, Runs, WorkerId};
 
 use crate::builds::record::JobResult;
@@ -252,7 +252,7 @@ async fn settle_job(
         project,
         job.as_uuid(),
         &life::job::AGAIN.premise(),
-        &retry::FULL_CODES.map(String::from),
+        &again::FULL_CODES.map(String::from),
         StopReason::Released.as_str()
     )
     .fetch_optional(&mut **execution)
@@ -266,11 +266,11 @@ async fn settle_job(
         given_back: fit(row.given_back)?,
     };
     let mut runs: Runs = state(&row.runs)?;
-    let next = if retry::runs_after_all(&ending, &runs) {
+    let next = if again::runs_after_all(&ending, &runs) {
         runs = Runs::Target;
-        Next::Retry { after: Duration::ZERO, avoid: None, refund: true }
+        Next::Again { after: Duration::ZERO, avoid: None, refund: true }
     } else {
-        retry::after(ending, history, worker, jitter)
+        again::after(ending, history, worker, jitter)
     };
     match next {
         Next::GiveUp(failure) => {
@@ -285,7 +285,7 @@ async fn settle_job(
             }
             end_job(execution, job, life::job::FAIL, Some(&failure)).await
         }
-        Next::Retry { after, avoid, refund } => {
+        Next::Again { after, avoid, refund } => {
             let updated = sqlx::query!(
                 "UPDATE jobs SET state = $7, ready_at = farm_now(),
                         not_before = farm_now() + make_interval(secs => $3),

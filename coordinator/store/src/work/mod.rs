@@ -5,6 +5,7 @@ pub mod attempts;
 pub mod decide;
 pub mod finish;
 pub mod lease;
+mod names;
 pub(crate) mod queue;
 pub mod reap;
 pub mod schedule;

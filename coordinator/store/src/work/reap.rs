@@ -35,13 +35,16 @@ impl Store {
     /// Another coordinator leads, or the database can't be reached.
     pub async fn reap(&self, epoch: Epoch, publish: PublishLimit, jitter: f64) -> Result<usize> {
         let due = sqlx::query!(
-            "SELECT a.id, a.project_id, a.job_id, j.execution_id FROM attempts a
+            r#"SELECT a.id, a.project_id, a.job_id, j.execution_id, a.number, j.platform, w.name AS worker,
+                    (SELECT b.short_id FROM builds b WHERE b.project_id = j.project_id
+                     AND b.execution_id = j.execution_id ORDER BY b.order_key LIMIT 1) AS "build!"
+             FROM attempts a
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN workers w ON w.id = a.worker_id
              WHERE a.state IN ('offered', 'running')
                AND (a.lease_expires_at < farm_now() OR w.quarantined_at IS NOT NULL
                     OR (w.boot_id <> a.boot_id AND w.booted_at < farm_now() - make_interval(secs => $2)))
-             ORDER BY a.lease_expires_at LIMIT $1",
+             ORDER BY a.lease_expires_at LIMIT $1"#,
             BATCH,
             REBOOT_GRACE_SECONDS
         )
@@ -55,11 +58,24 @@ impl Store {
                 job: row.job_id.into(),
             };
             match self.reap_one(epoch, place, row.id, publish, jitter).await {
-                Ok(true) => reaped += 1,
+                Ok(true) => {
+                    reaped += 1;
+                    let (build, platform, worker) = (row.build, row.platform, row.worker);
+                    tracing::warn!(
+                        build,
+                        platform,
+                        "try" = row.number,
+                        worker,
+                        "lost: its worker is silent or set aside"
+                    );
+                }
                 Ok(false) => {}
                 Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 // One that can't be ended must not keep the others alive.
-                Err(error) => tell("an attempt that is over", row.id, &error),
+                Err(error) => {
+                    let known_as = format!("{} {} try {}", row.build, row.platform, row.number);
+                    tell("an attempt that is over", known_as, &error);
+                }
             }
         }
         Ok(reaped)

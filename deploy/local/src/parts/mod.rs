@@ -28,7 +28,6 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// A part that is ready.
 pub struct Started {
-    /// Its process.
     pub child: Child,
     /// What people are told about it.
     pub detail: String,

@@ -14,7 +14,7 @@ use crate::layout::Layout;
 
 /// One worker.
 pub struct Worker {
-    /// Where its state goes.
+    /// The state folder of the farm.
     pub layout: Layout,
     /// Its name in the farm.
     pub name: String,
@@ -24,7 +24,7 @@ pub struct Worker {
     pub port: u16,
     /// How many jobs the engine runs at once: its workers share them.
     pub slots: usize,
-    /// Which platforms, as flags.
+    /// Flags that say which platforms it offers.
     pub offers: Vec<String>,
 }
 

@@ -8,21 +8,21 @@ pub enum EngineError {
     /// Nothing answers there now: it may later.
     #[error("engine {address} does not answer: {reason}; {cure}")]
     Unreachable {
-        /// The address.
+        /// As the flag `--engine` has it.
         address: String,
-        /// What happened.
+        /// What happened, in words.
         reason: String,
-        /// What to do.
+        /// What to do about it, in words.
         cure: String,
     },
     /// What is there, or how it is addressed, will not do: trying again does not help.
     #[error("engine {address} cannot be used: {reason}; {cure}")]
     Unusable {
-        /// The address.
+        /// As the flag `--engine` has it.
         address: String,
-        /// What is wrong.
+        /// What is wrong with it, in words.
         reason: String,
-        /// What to do.
+        /// What to do about it, in words.
         cure: String,
     },
 }

@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct EngineDescription {
     /// The engine's own identity: the same through whichever address it is reached, and after a restart.
     pub key: String,
-    /// What it is part of.
+    /// Whether it is Docker's, or stands alone.
     pub kind: EngineKind,
     /// Docker's version, or BuildKit's; a label for people.
     pub version: String,
@@ -162,7 +162,7 @@ impl Engine {
         self.workers().await.map(drop)
     }
 
-    /// Where the engine is.
+    /// The address that it was given by.
     pub fn address(&self) -> &EngineAddress {
         self.inner.dialer.address()
     }

@@ -59,7 +59,7 @@ impl Engine {
             internal: true,
             call: None,
         };
-        // Nobody wants to see it.
+        // What it writes is shown to nobody.
         let (events, _) = mpsc::channel(1);
         match self.solve(solve, events, CancellationToken::new()).await {
             // The program is farm's own, and right.

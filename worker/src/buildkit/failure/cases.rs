@@ -25,9 +25,9 @@ pub(super) struct Case {
 /// What else a message has to say for a rule to hold.
 pub(crate) enum About {
     Anything,
-    /// One of these as well.
+    /// One of these has to be said as well.
     Also(&'static [Words]),
-    /// All of it is about pushing.
+    /// Everything in the message has to be about pushing.
     Push,
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// What an engine attached to a failure.
 #[derive(Debug, Default)]
 pub(super) struct Details {
-    /// The failed step.
+    /// The digest of the step that failed (BuildKit: vertex).
     pub(crate) vertex: Option<String>,
     /// The exit code of the step's command.
     pub(super) exit_code: Option<i32>,
@@ -20,7 +20,7 @@ pub(super) struct Details {
     pub(crate) source: Option<Source>,
 }
 
-/// A place in a file.
+/// A place in a Dockerfile, with its text.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) file: String,

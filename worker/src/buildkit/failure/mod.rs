@@ -133,7 +133,7 @@ pub(super) fn session_lost(circumstances: &Circumstances<'_>) -> Failure {
 struct Failed<'a> {
     /// What the engine says of it, without the command.
     own: &'a str,
-    /// Its step's name.
+    /// The name of its step (`[2/5] RUN make`).
     name: &'a str,
     /// The answer's code says that the engine ended the build.
     is_cancelled: bool,
@@ -144,7 +144,7 @@ impl Failed<'_> {
         Said::read(self.own, &Named::default())
     }
 
-    /// The engine broke it off.
+    /// Whether the engine broke the command off, since the build was cancelled.
     fn was_ended(&self) -> bool {
         self.is_cancelled || self.said().holds(Last("context canceled"))
     }

@@ -15,7 +15,7 @@
 use crate::buildkit::dockerfile::Dockerfile;
 use crate::buildkit::types::Solve;
 
-/// What separates links.
+/// What separates the links of a chain of errors.
 const LINK: &str = ": ";
 /// Behind these, an error of another process follows.
 const FOREIGN: &str = "desc = ";
@@ -25,13 +25,13 @@ const TAKEN: &str = "\u{fffc}";
 /// Words of an engine, in lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Words {
-    /// A link begins with them.
+    /// A link of the chain begins with them.
     Begin(&'static str),
     /// They are all of the last link.
     Last(&'static str),
 }
 
-/// A message, taken apart.
+/// An engine's message, taken apart into lines and the links of their chains.
 #[derive(Debug)]
 pub(super) struct Said {
     /// Its lines, and their links in lower case.
@@ -166,16 +166,16 @@ pub(super) fn exit_code(own: &str) -> Option<i32> {
 /// chain of errors.
 #[derive(Debug, Default)]
 pub(crate) struct Named {
-    /// Stand behind a space.
+    /// Taken out where they stand behind a space.
     names: Vec<String>,
-    /// Stand behind a slash.
+    /// Taken out where they stand behind a slash.
     paths: Vec<String>,
-    /// Stand behind a word of the engine's, which is part of it.
+    /// Taken out where they stand behind a word of the engine's, together with it.
     things: Vec<String>,
 }
 
 impl Named {
-    /// Collects it.
+    /// Collects what a build names.
     pub(crate) fn of(solve: &Solve, dockerfile: &Dockerfile) -> Self {
         let chained = |text: &&str| text.contains(LINK) || text.contains('\n');
         let owned = |text: &str| text.trim_start_matches(['/', '.']).to_owned();

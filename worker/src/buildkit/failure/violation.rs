@@ -6,7 +6,7 @@
 
 use farm_types::{Cause, Failure, FailureCode};
 
-/// How the sentence begins.
+/// How BuildKit begins the sentence.
 const BEGIN: &str = "lint violation found for rules: ";
 
 /// The sentence, with the rules in the order of the alphabet: the engine's own order changes from one time to the next.

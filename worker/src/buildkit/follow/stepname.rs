@@ -5,11 +5,11 @@
 pub(super) struct StepName {
     /// The stage as the Dockerfile or BuildKit (`stage-1`) calls it; empty when there is only one.
     pub(crate) stage: String,
-    /// From 1.
+    /// Which step of the stage it is, from 1.
     pub(crate) number: u32,
-    /// How many the stage has.
+    /// How many steps the stage has.
     pub(super) total: u32,
-    /// The Dockerfile's instruction.
+    /// The instruction as the Dockerfile has it (`RUN make`).
     pub(crate) instruction: String,
 }
 

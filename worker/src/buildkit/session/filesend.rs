@@ -23,12 +23,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use super::receive::{self, Peer, unwanted};
 use crate::buildkit::engine::connect::MAX_MESSAGE_BYTES;
 use crate::buildkit::types::{Output, OutputPart};
 
-/// As it is announced.
+/// The method's path, as it is announced when the session is opened.
 pub(super) const METHOD: &str = "/moby.filesync.v1.FileSend/DiffCopy";
 /// The header that names the exporter by its place.
 const EXPORTER: &str = "buildkit-attachable-exporter-id";
@@ -73,8 +74,8 @@ impl StreamingService<Bytes> for FileSend {
         Box::pin(async move {
             let Output { export, sink } = taken?;
             let (replies, outgoing) = mpsc::channel(WAITING);
-            // It ends with the session at the latest: then its messages do.
-            tokio::spawn(async move {
+            // This task ends with the session at the latest, since the engine's messages do.
+            let taking = async move {
                 let incoming = request.into_inner();
                 let taken = match export.form {
                     Form::Files => receive::files(incoming, Peer::new(replies.clone()), &sink).await,
@@ -88,7 +89,8 @@ impl StreamingService<Bytes> for FileSend {
                     tracing::debug!(%status, form = export.form.as_str(), "an output was not taken to its end");
                     let _ = replies.send(Err(status)).await;
                 }
-            });
+            };
+            tokio::spawn(taking.in_current_span());
             let messages: Messages = Box::pin(ReceiverStream::new(outgoing));
             Ok(Response::new(messages))
         })

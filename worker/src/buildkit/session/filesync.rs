@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Span;
 
 use super::followpaths;
 use super::times::Served;
@@ -60,9 +61,9 @@ pub(crate) struct Files {
 
 /// A tree that holds a part of its folder only.
 pub(crate) struct Part {
-    /// The snapshot's root.
+    /// The name of the snapshot's root (`context`).
     pub(crate) root: String,
-    /// What is in it.
+    /// Which of its paths were sent.
     pub(crate) selection: Selection,
 }
 
@@ -131,7 +132,9 @@ impl FileSync for Files {
             }
         });
         // The thread ends when either channel does, so at the latest with the session.
+        let span = Span::current();
         tokio::task::spawn_blocking(move || {
+            let _inside = span.enter();
             if let Err(Ended::Fault(text)) = send_tree(&*tree, &paths, &times, &packets, requests) {
                 tracing::warn!(tree = name, "{text}");
                 let _ = packets.blocking_send(Err(Status::aborted(text)));
@@ -149,7 +152,7 @@ impl FileSync for Files {
 enum Ended {
     /// The engine went away, or does not want the rest.
     Gone,
-    /// Our side can't go on.
+    /// The source can't be read, or the engine broke the protocol; the text is for the log.
     Fault(String),
 }
 

@@ -49,6 +49,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
+use tracing::{Instrument as _, Span};
 
 use self::filesend::FileSend;
 use self::filesync::Files;
@@ -115,7 +116,10 @@ impl Session {
             outgoing: PollSender::new(outgoing),
             _gone: lost.clone().drop_guard(),
         };
+        // The engine's calls are served on tasks of the connection's, which know nothing of the job.
+        let span = Span::current();
         let serving = Server::builder()
+            .trace_fn(move |_| span.clone())
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             // Which files it wants stands in a request's headers: every source of every COPY.
@@ -126,11 +130,12 @@ impl Session {
             .add_service(FileSend::new(outputs))
             // One connection, and no end: the server would else leave while its connection lives.
             .serve_with_incoming(stream::once(async { io::Result::Ok(carrier) }).chain(stream::pending()));
-        let server = tokio::spawn(async move {
+        let serving = async move {
             if let Err(error) = serving.await {
                 tracing::debug!(%error, "the session's server ended");
             }
-        });
+        };
+        let server = tokio::spawn(serving.in_current_span());
         Ok(Self { id, lost, _server: AbortOnDropHandle::new(server), _ended: ended.drop_guard() })
     }
 

@@ -32,7 +32,7 @@ const ENTRIES: u32 = 4_000_000;
 /// Go's bits for what isn't a regular file (`io/fs.FileMode`, `ModeType`).
 const GO_NOT_REGULAR: u32 = (1 << 31) | (1 << 27) | (1 << 26) | (1 << 25) | (1 << 24) | (1 << 21) | (1 << 19);
 
-/// Where our packets go.
+/// The engine's end of a transfer, which takes our packets.
 pub(super) struct Peer(mpsc::Sender<Result<Bytes, Status>>);
 
 impl Peer {
@@ -86,7 +86,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Bytes to be asked for.
+    /// How long the content is that has to be asked for, bytes; 0 of all but regular files.
     fn content(&self) -> u64 {
         let is_file = self.stat.mode & GO_NOT_REGULAR == 0 && self.stat.linkname.is_empty();
         if is_file { u64::try_from(self.stat.size).unwrap_or(0) } else { 0 }

@@ -185,14 +185,14 @@ struct Position {
 #[serde(default)]
 struct Source {
     filename: String,
-    /// Base64.
+    /// The file's text, in base64.
     data: String,
 }
 
 /// Bounds an answer. Of a check, whose findings go their own way, a longer one is left out.
 ///
 /// # Errors
-/// It is too long.
+/// The answer is longer than that.
 pub(crate) fn bounded(call: Call, answer: CallAnswer) -> Result<CallAnswer, Failure> {
     if answer.text.len().max(answer.json.len()) <= LONGEST {
         return Ok(answer);
@@ -251,7 +251,7 @@ pub(crate) fn findings(
         };
         AttemptEvent { at_ms, event: Some(Event::Warning(warning)) }
     });
-    // That the rules found something is said by the findings.
+    // The error that only says that rules found something is left out: the findings say so.
     let error = results.error.filter(|error| violation::sentence(&error.message).is_none());
     let error = error.map(|error| Failure::new(Cause::User, FailureCode::DockerfileSyntax, error.message));
     Ok((events.collect(), error))
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!((warning.file.as_str(), warning.source_line.as_str()), ("Dockerfile", "MAINTAINER me"));
         assert!(warning.stage_unused);
         assert_eq!(error.unwrap().message, "no such stage");
-        // That there are findings is no error beside them.
+        // An error that only says that there are findings is left out.
         let json = r#"{"buildError": {"message": "lint violation found for rules: MaintainerDeprecated"}}"#;
         let answer = CallAnswer { json: json.to_owned(), ..CallAnswer::default() };
         assert_eq!(findings(&answer, 7, &arm(), |_| false).unwrap().1, None);

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use super::dockerfile::{self, Dockerfile};
 use super::engine::Engine;
@@ -101,7 +102,7 @@ impl Engine {
         let told = events.clone();
         let following =
             follow::follow(channel.clone(), reference.clone(), collected.clone(), told, ended.clone());
-        let mut following = AbortOnDropHandle::new(tokio::spawn(following));
+        let mut following = AbortOnDropHandle::new(tokio::spawn(following.in_current_span()));
 
         let given = async {
             match solve.call {
@@ -231,13 +232,13 @@ async fn answered(
     Ok(Solved { answer: Some(answer), syntax_replaced: dockerfile.syntax.clone(), ..Solved::default() })
 }
 
-/// What the engine gave.
+/// An image, or the frontend's answer to a call (`--check`, `--call`).
 enum Given {
     Built(SolveResponse),
     Answered(Call, CallAnswer),
 }
 
-/// What became of the call.
+/// How the call to the engine ended.
 enum Outcome {
     Answer(Result<Given, Status>),
     Stopped,

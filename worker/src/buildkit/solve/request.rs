@@ -159,7 +159,7 @@ fn output(output: &Output, names: &[String]) -> Exporter {
     exporter(kind, attributes.chain(name))
 }
 
-/// What pushes by digest.
+/// The exporter that pushes by digest, without a tag.
 fn push(export: &Export) -> Exporter {
     let names: Vec<String> = export.repositories.iter().map(ToString::to_string).collect();
     let names = names.join(",");
@@ -168,9 +168,9 @@ fn push(export: &Export) -> Exporter {
         ("push", "true"),
         ("push-by-digest", "true"),
         ("name-canonical", "true"),
-        // Else some versions make Docker's older kinds of manifests.
+        // Without it some versions make Docker's older kinds of manifests.
         ("oci-mediatypes", "true"),
-        // Else every build stays in the engine's list of images, for ever.
+        // Without it every build stays in the engine's list of images, for ever.
         ("store", "false"),
     ];
     exporter(

@@ -16,12 +16,12 @@ pub(super) struct Able<'a> {
     pub(super) support: Support,
     /// It offers the job's platform natively.
     pub(super) is_home: bool,
-    /// What is emulated.
+    /// One platform of which programs would be emulated, if any would.
     pub(super) emulated: Option<&'a Platform>,
 }
 
 impl Able<'_> {
-    /// As it is recorded.
+    /// How the attempt's record says that the programs run.
     pub(super) fn mode(&self) -> RunMode {
         match self.support {
             Support::Native if !self.is_home => RunMode::Unneeded,

@@ -108,7 +108,7 @@ fn what_workers_of_one_engine_offer_counts_together() {
     state.workers[1].engine = state.workers[0].engine;
     let [(found, _, Emulated)] = assigned(&state, 1)[..] else { panic!("{state:?}") };
     assert_eq!(found, job);
-    // Nobody's offer counts whose worker is silent.
+    // The offer of a silent worker doesn't count.
     state.workers[1].state = WorkerState::Offline;
     assert!(assigned(&state, 1).is_empty());
     state.waiting[0].runs = "linux/amd64".parse().unwrap();

@@ -1,4 +1,5 @@
-//! What follows from an attempt that ended without a result.
+//! What follows from an attempt that ended without a result: whether the job is tried again, when and where. A retry is something
+//! else: a person's wish for a new build.
 
 use std::time::Duration;
 
@@ -16,11 +17,11 @@ pub const MAX_REFUNDS: u32 = 3;
 pub const FULL_CODES: [FailureCode; 2] = [FailureCode::NoSpace, FailureCode::WorkerDisk];
 /// The code of a failure by which a machine shows that it doesn't run a program's platform.
 const FOREIGN_PROGRAM: FailureCode = FailureCode::EmulatorMissing;
-/// The first wait before a retry that isn't at once.
+/// The first wait before another try that isn't at once.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest wait before a retry.
+/// The longest wait before another try.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
-/// All of them.
+/// The pauses between tries, from the first to the longest.
 const WAITS: Waits = Waits::new(FIRST_BACKOFF, MAX_BACKOFF);
 
 /// How an attempt ended without a result.
@@ -42,7 +43,7 @@ pub enum Ending {
 pub struct History {
     /// Attempts that count: all but those that were refunded.
     pub attempts: u32,
-    /// Attempts that were lost.
+    /// Of these, the attempts that ended with [`Ending::Lost`].
     pub lost: u32,
     /// Attempts that ended with [`Cause::Killed`].
     pub killed: u32,
@@ -56,12 +57,12 @@ pub struct History {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// It is ready again, not before `after` has passed, and rather not on `avoid`.
-    Retry {
+    Again {
         /// How long it waits.
         after: Duration,
         /// The worker that failed it; another is taken while there is one.
         avoid: Option<WorkerId>,
-        /// The attempt doesn't count.
+        /// The attempt doesn't count against [`MAX_ATTEMPTS`].
         refund: bool,
     },
     /// It failed for good.
@@ -89,10 +90,10 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
     match ending {
         // A moment, so that a worker that declines everything is not asked in a tight loop.
         Ending::Released { declined: true } => {
-            Next::Retry { after: FIRST_BACKOFF, avoid: Some(worker), refund: true }
+            Next::Again { after: FIRST_BACKOFF, avoid: Some(worker), refund: true }
         }
         Ending::Released { declined: false } if history.given_back <= MAX_REFUNDS => {
-            Next::Retry { after: Duration::ZERO, avoid: None, refund: true }
+            Next::Again { after: Duration::ZERO, avoid: None, refund: true }
         }
         Ending::Released { declined: false } if history.attempts >= MAX_ATTEMPTS => {
             Next::GiveUp(Failure::new(
@@ -105,7 +106,7 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
             ))
         }
         Ending::Released { declined: false } => {
-            Next::Retry { after: Duration::ZERO, avoid: None, refund: false }
+            Next::Again { after: Duration::ZERO, avoid: None, refund: false }
         }
         Ending::Lost if history.lost >= MAX_LOST => Next::GiveUp(Failure::new(
             Cause::Infrastructure,
@@ -119,7 +120,7 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
         )),
         Ending::Lost => {
             let after = if history.lost == 1 { Duration::ZERO } else { backoff(history.attempts, jitter) };
-            Next::Retry { after, avoid: Some(worker), refund: false }
+            Next::Again { after, avoid: Some(worker), refund: false }
         }
         Ending::Failed(failure) if FULL_CODES.contains(&failure.code) && history.full >= MAX_FULL => {
             let message = format!(
@@ -136,7 +137,7 @@ pub fn after(ending: Ending, history: History, worker: WorkerId, jitter: f64) ->
                 Cause::Infrastructure => history.attempts < MAX_ATTEMPTS,
             };
             if again {
-                Next::Retry { after: backoff(history.attempts, jitter), avoid: Some(worker), refund: false }
+                Next::Again { after: backoff(history.attempts, jitter), avoid: Some(worker), refund: false }
             } else {
                 Next::GiveUp(failure)
             }
@@ -172,14 +173,14 @@ mod tests {
 
     #[test]
     fn a_killed_run_gets_one_more_try_elsewhere() {
-        assert!(matches!(next(failed(Cause::Killed), 1, 0, 1), Next::Retry { avoid: Some(_), .. }));
+        assert!(matches!(next(failed(Cause::Killed), 1, 0, 1), Next::Again { avoid: Some(_), .. }));
         assert!(matches!(next(failed(Cause::Killed), 2, 0, 2), Next::GiveUp(_)));
     }
 
     #[test]
     fn the_first_lost_worker_is_replaced_at_once_the_third_is_the_last() {
-        assert!(matches!(next(Ending::Lost, 1, 1, 0), Next::Retry { after: Duration::ZERO, .. }));
-        assert!(matches!(next(Ending::Lost, 2, 2, 0), Next::Retry { after, .. } if !after.is_zero()));
+        assert!(matches!(next(Ending::Lost, 1, 1, 0), Next::Again { after: Duration::ZERO, .. }));
+        assert!(matches!(next(Ending::Lost, 2, 2, 0), Next::Again { after, .. } if !after.is_zero()));
         assert!(matches!(next(Ending::Lost, 3, 3, 0), Next::GiveUp(f) if f.code == FailureCode::Poison));
         assert!(matches!(next(Ending::Lost, 4, 2, 0), Next::GiveUp(f) if f.code == FailureCode::WorkerLost));
     }
@@ -190,12 +191,12 @@ mod tests {
             let history = History { attempts, lost: 0, killed: 0, full: 0, given_back };
             after(Ending::Released { declined: false }, history, WorkerId::generate(), 1.0)
         };
-        let again = |refund| Next::Retry { after: Duration::ZERO, avoid: None, refund };
+        let again = |refund| Next::Again { after: Duration::ZERO, avoid: None, refund };
         assert_eq!(given_back(9, 3), again(true));
         assert_eq!(given_back(3, 4), again(false));
         assert!(matches!(given_back(4, 7), Next::GiveUp(f) if f.code == FailureCode::GivenBack));
         let declined = next(Ending::Released { declined: true }, 9, 0, 0);
-        assert!(matches!(declined, Next::Retry { after: FIRST_BACKOFF, avoid: Some(_), refund: true }));
+        assert!(matches!(declined, Next::Again { after: FIRST_BACKOFF, avoid: Some(_), refund: true }));
     }
 
     #[test]
@@ -206,7 +207,7 @@ mod tests {
                 Failure::new(Cause::Infrastructure, FailureCode::NoSpace, "[2/2] RUN x: no space left");
             after(Ending::Failed(failure), history, WorkerId::generate(), 1.0)
         };
-        assert!(matches!(full(2), Next::Retry { avoid: Some(_), refund: false, .. }));
+        assert!(matches!(full(2), Next::Again { avoid: Some(_), refund: false, .. }));
         let Next::GiveUp(failure) = full(3) else { panic!("it was tried three times") };
         assert_eq!(failure.code, FailureCode::NoSpace);
         assert!(failure.message.contains("3 tries") && failure.message.contains("RUN x"), "{failure}");

@@ -10,20 +10,19 @@ use farm_types::{Offer, Support};
 use tonic::{Request, Response, Status};
 
 use super::workers;
-use crate::context::Context;
 use crate::grpc::status;
 use crate::principal::Action;
+use crate::shared::Shared;
 
-/// The service.
+/// Serves [`FarmService`].
 #[derive(Debug)]
-pub struct Farm {
-    context: Arc<Context>,
+pub struct Machines {
+    shared: Arc<Shared>,
 }
 
-impl Farm {
-    /// The service over these parts.
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context }
+impl Machines {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 }
 
@@ -46,13 +45,13 @@ fn is_main(offer: &Offer, all: &[Offer]) -> bool {
 }
 
 #[tonic::async_trait]
-impl FarmService for Farm {
+impl FarmService for Machines {
     async fn get_farm(
         &self,
         request: Request<v1::GetFarmRequest>,
     ) -> Result<Response<v1::GetFarmResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::ReadFarm)?;
-        let workers = self.context.store.workers().await.map_err(status::store)?;
+        let principal = self.shared.tokens.require(&request, Action::ReadFarm)?;
+        let workers = self.shared.store.workers().await.map_err(status::store)?;
         let native: BTreeSet<String> = workers
             .iter()
             // What the farm offers doesn't change when one is silent for a moment.
@@ -71,8 +70,8 @@ impl FarmService for Farm {
         &self,
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        self.context.tokens.require(&request, Action::ReadFarm)?;
-        let workers = workers::list(&self.context).await?;
+        self.shared.tokens.require(&request, Action::ReadFarm)?;
+        let workers = workers::list(&self.shared).await?;
         Ok(Response::new(v1::ListWorkersResponse { workers }))
     }
 
@@ -80,14 +79,14 @@ impl FarmService for Farm {
         &self,
         request: Request<v1::DrainWorkersRequest>,
     ) -> Result<Response<v1::DrainWorkersResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::ManageWorkers)?;
+        let principal = self.shared.tokens.require(&request, Action::ManageWorkers)?;
         let request = request.into_inner();
         let within = (request.within_ms > 0).then(|| Duration::from_millis(request.within_ms));
         let names = workers::checked(request.names)?;
-        let done = self.context.store.drain_workers(&names, within).await.map_err(status::store)?;
-        workers::refused(&self.context, done).await?;
+        let done = self.shared.store.drain_workers(&names, within).await.map_err(status::store)?;
+        workers::refused(&self.shared, done).await?;
         tracing::info!(?names, by = principal.name, "workers are drained");
-        let workers = workers::changed(&self.context, &names).await?;
+        let workers = workers::changed(&self.shared, &names).await?;
         Ok(Response::new(v1::DrainWorkersResponse { workers }))
     }
 
@@ -95,12 +94,12 @@ impl FarmService for Farm {
         &self,
         request: Request<v1::ResumeWorkersRequest>,
     ) -> Result<Response<v1::ResumeWorkersResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::ManageWorkers)?;
+        let principal = self.shared.tokens.require(&request, Action::ManageWorkers)?;
         let names = workers::checked(request.into_inner().names)?;
-        let done = self.context.store.resume_workers(&names).await.map_err(status::store)?;
-        workers::refused(&self.context, done).await?;
+        let done = self.shared.store.resume_workers(&names).await.map_err(status::store)?;
+        workers::refused(&self.shared, done).await?;
         tracing::info!(?names, by = principal.name, "workers are resumed");
-        let workers = workers::changed(&self.context, &names).await?;
+        let workers = workers::changed(&self.shared, &names).await?;
         Ok(Response::new(v1::ResumeWorkersResponse { workers }))
     }
 
@@ -108,12 +107,12 @@ impl FarmService for Farm {
         &self,
         request: Request<v1::RemoveWorkersRequest>,
     ) -> Result<Response<v1::RemoveWorkersResponse>, Status> {
-        let principal = self.context.tokens.require(&request, Action::ManageWorkers)?;
+        let principal = self.shared.tokens.require(&request, Action::ManageWorkers)?;
         let names = workers::checked(request.into_inner().names)?;
-        let done = self.context.store.remove_workers(&names).await.map_err(status::store)?;
-        workers::refused(&self.context, done).await?;
+        let done = self.shared.store.remove_workers(&names).await.map_err(status::store)?;
+        workers::refused(&self.shared, done).await?;
         tracing::info!(?names, by = principal.name, "workers are removed");
-        self.context.hints.changed();
+        self.shared.hints.changed();
         Ok(Response::new(v1::RemoveWorkersResponse {}))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -12,11 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::child::Record;
-use crate::control::{Event, Request, Status};
-use crate::journal::Journal;
-use crate::keeper::{Board, now_ms};
+use crate::control::{Event, Request};
+use crate::farm::LocalFarm;
 use crate::layout::{Layout, give_to_caller};
-use crate::settings::Settings;
 use crate::{Result, failed};
 
 /// How long a caller may take to say what it wants, and in how many bytes.
@@ -24,89 +21,20 @@ const ASKING: (Duration, u64) = (Duration::from_secs(5), 4096);
 /// How long callers have for reading the last word.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
-/// What everybody in a supervisor knows of the farm.
-#[derive(Debug, Clone)]
-pub struct Farm {
-    /// Its folder.
-    pub layout: Layout,
-    /// What it was told.
-    pub settings: Settings,
-    /// Its parts.
-    pub board: Board,
-    /// What is told while it starts.
-    pub starting: Journal,
-    /// What is told while it stops.
-    pub stopping: Journal,
-    /// Stops it, also while it starts.
-    pub stop: CancellationToken,
-    notices: Arc<Mutex<Vec<String>>>,
-    since_ms: i64,
-}
-
-impl Farm {
-    /// One that has nothing yet.
-    pub fn new(layout: &Layout, settings: &Settings) -> Self {
-        Self {
-            layout: layout.clone(),
-            settings: settings.clone(),
-            board: Board::default(),
-            starting: Journal::default(),
-            stopping: Journal::default(),
-            stop: CancellationToken::new(),
-            notices: Arc::default(),
-            since_ms: now_ms(),
-        }
-    }
-
-    /// Something that a person should know as long as the farm is up.
-    pub fn notice(&self, text: &str) {
-        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
-        self.starting.add(Event::Notice(text.to_owned()));
-    }
-
-    /// How it is at the moment when its last part is ready.
-    pub fn status_when_up(&self) -> Status {
-        Status { state: "up".to_owned(), ..self.status() }
-    }
-
-    /// How it is now.
-    pub fn status(&self) -> Status {
-        let own = format!("unix://{}", self.layout.engine_socket().display());
-        let state = match (self.stop.is_cancelled(), self.starting.is_over()) {
-            (true, _) => "stopping",
-            (false, true) => "up",
-            (false, false) => "starting",
-        };
-        Status {
-            state: state.to_owned(),
-            pid: std::process::id(),
-            since_ms: self.since_ms,
-            settings: self.settings.clone(),
-            url: format!("http://127.0.0.1:{}", self.settings.port),
-            registry: format!("localhost:{}", self.settings.registry_port),
-            engine: self.settings.engine.clone().unwrap_or(own),
-            state_dir: self.layout.root().display().to_string(),
-            token_file: self.layout.token().display().to_string(),
-            notices: self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            parts: self.board.parts(),
-        }
-    }
-}
-
-/// An open desk. When it is dropped, nobody can come any more.
+/// The socket while it is open. When it is dropped, its file goes and nobody can call any more.
 #[derive(Debug)]
-pub struct Desk {
+pub struct ControlSocket {
     layout: Layout,
     callers: TaskTracker,
     close: CancellationToken,
 }
 
-impl Desk {
+impl ControlSocket {
     /// Opens it. Only for the holder of the folder's lock.
     ///
     /// # Errors
     /// The socket or the record can't be made.
-    pub fn open(farm: &Farm) -> Result<Self> {
+    pub fn open(farm: &LocalFarm) -> Result<Self> {
         let layout = farm.layout.clone();
         let record = layout.run("supervisor.json");
         let socket = layout.control_socket();
@@ -115,10 +43,10 @@ impl Desk {
         let at = |e| failed(socket.display(), &e);
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).map_err(at)?;
-        let desk = Self { layout, callers: TaskTracker::new(), close: CancellationToken::new() };
+        let open = Self { layout, callers: TaskTracker::new(), close: CancellationToken::new() };
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).map_err(at)?;
         give_to_caller(&socket);
-        let (callers, close, farm) = (desk.callers.clone(), desk.close.clone(), farm.clone());
+        let (callers, close, farm) = (open.callers.clone(), open.close.clone(), farm.clone());
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -131,7 +59,7 @@ impl Desk {
                 }
             }
         });
-        Ok(desk)
+        Ok(open)
     }
 
     /// Lets no one in any more. Who came goes on listening.
@@ -140,7 +68,7 @@ impl Desk {
     }
 }
 
-/// Those who came before the desk was shut.
+/// Those who came before the socket was shut.
 #[derive(Debug)]
 pub struct Callers(TaskTracker);
 
@@ -152,7 +80,7 @@ impl Callers {
     }
 }
 
-impl Drop for Desk {
+impl Drop for ControlSocket {
     fn drop(&mut self) {
         self.close.cancel();
         let _ = fs::remove_file(self.layout.control_socket());
@@ -160,7 +88,7 @@ impl Drop for Desk {
     }
 }
 
-async fn answer(stream: UnixStream, farm: Farm) {
+async fn answer(stream: UnixStream, farm: LocalFarm) {
     let mut reader = BufReader::new(stream.take(ASKING.1));
     let mut line = String::new();
     if !matches!(timeout(ASKING.0, reader.read_line(&mut line)).await, Ok(Ok(_))) {

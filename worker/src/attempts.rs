@@ -1,4 +1,4 @@
-//! The desk: what runs here, what ended and is not acknowledged yet, and whether there is room for more.
+//! The attempts of this worker: what runs here, what ended and is not acknowledged yet, and whether there is room for more.
 //!
 //! It is the one thing that the control thread and the attempts' tasks share. The control thread asks it
 //! for an answer to every offer and tells it what the coordinator said; an attempt's task tells it how it
@@ -14,6 +14,7 @@ use farm_proto::v1;
 use farm_types::{AttemptId, Invalid, LeaseToken, Offer, Runs};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 /// How many ended attempts are remembered, so that an offer that comes late is known as an old one.
 const REMEMBERED: usize = 4096;
@@ -21,9 +22,8 @@ const REMEMBERED: usize = 4096;
 /// The right to run an attempt, as the coordinator gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// The attempt.
     pub attempt: AttemptId,
-    /// The fencing token.
+    /// Proves the right to it; of each new lease another one.
     pub token: LeaseToken,
 }
 
@@ -44,11 +44,11 @@ impl From<Lease> for v1::Lease {
 /// Why an attempt is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Somebody asked for its end.
+    /// A person cancelled the build, or a required platform of it failed.
     Cancelled,
     /// The lease is another's now: nobody wants the result.
     Superseded,
-    /// This worker ends at once.
+    /// This worker was told to end at once.
     WorkerStopped,
     /// The engine hangs; the job is to be tried elsewhere.
     EngineHangs,
@@ -58,11 +58,13 @@ pub enum StopReason {
 
 /// An attempt that was accepted: work for the runner. It holds lent passwords, so it can't be printed.
 pub struct Accepted {
-    /// The right to run it.
+    /// The lease under which it runs.
     pub lease: Lease,
     /// What is to be built.
     pub offered: v1::Offered,
-    /// Cancelled when it must stop; the desk knows why.
+    /// The span of all that is logged of it.
+    pub span: Span,
+    /// Cancelled when it must stop; [`Attempts::stop_reason`] says why.
     pub stop: CancellationToken,
 }
 
@@ -72,7 +74,7 @@ pub enum Chore {
     Run(Box<Accepted>),
     /// The coordinator took this attempt's end: it need not be kept on disk.
     Forget(AttemptId),
-    /// Show by a trial build that the engine builds; its end goes to [`Desk::probe_ended`].
+    /// Show by a trial build that the engine builds; its end goes to [`Attempts::probe_ended`].
     Probe(String),
 }
 
@@ -98,9 +100,15 @@ pub struct Identity {
     pub withdrawn: String,
 }
 
-/// The desk. See the module's text.
+/// The span of what is logged about an offered job: people know it by its build and platform, not by the attempt's id.
+pub fn job_span(offered: &v1::Offered) -> Span {
+    let v1::Offered { build_id, platform, attempt_number, .. } = offered;
+    tracing::error_span!("job", build = %build_id, %platform, "try" = attempt_number)
+}
+
+/// A worker's attempts, and whether it takes more of them.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Attempts {
     slots: usize,
     state: Mutex<State>,
     counts: watch::Sender<Counts>,
@@ -112,7 +120,7 @@ pub struct Desk {
 #[derive(Debug, Default)]
 struct State {
     running: BTreeMap<AttemptId, Running>,
-    unanswered: BTreeMap<AttemptId, v1::Finished>,
+    unanswered: BTreeMap<AttemptId, (v1::Finished, Span)>,
     ended: VecDeque<AttemptId>,
     /// The engine as it was last seen.
     identity: Identity,
@@ -128,23 +136,24 @@ struct State {
 #[derive(Debug)]
 struct Running {
     lease: Lease,
+    span: Span,
     stop: CancellationToken,
     reason: Option<StopReason>,
 }
 
-impl Desk {
-    /// A desk with this many slots, closed until [`Desk::open`], and where it leaves its chores.
+impl Attempts {
+    /// Takes at most `slots` at once, and none until [`Attempts::open`]. Beside it where its chores come out.
     pub fn new(slots: usize) -> (Self, mpsc::UnboundedReceiver<Chore>) {
         let (chores, todo) = mpsc::unbounded_channel();
         let state = State { closed: Some("the engine is not ready".to_owned()), ..State::default() };
-        let desk = Self {
+        let attempts = Self {
             slots,
             state: Mutex::new(state),
             counts: watch::Sender::default(),
             identity: watch::Sender::default(),
             chores,
         };
-        (desk, todo)
+        (attempts, todo)
     }
 
     /// Takes offers for this engine's platforms from now on.
@@ -155,7 +164,7 @@ impl Desk {
         self.show(&state);
     }
 
-    /// Declines all offers until [`Desk::open`]; `why` is told to the coordinator. What runs goes on.
+    /// Declines all offers until [`Attempts::open`]; `why` is told to the coordinator. What runs goes on.
     pub fn close(&self, why: impl Into<String>) {
         let mut state = self.lock();
         state.closed = Some(why.into());
@@ -223,7 +232,7 @@ impl Desk {
                 false => declined("this attempt runs here under another lease".to_owned()),
             };
         }
-        if let Some(finished) = state.unanswered.get(&lease.attempt) {
+        if let Some((finished, _)) = state.unanswered.get(&lease.attempt) {
             return vec![started(), Message::Finished(finished.clone())];
         }
         if state.ended.contains(&lease.attempt) {
@@ -233,11 +242,12 @@ impl Desk {
             return declined(reason);
         }
         let stop = CancellationToken::new();
-        let running = Running { lease, stop: stop.clone(), reason: None };
+        let span = job_span(&offered);
+        let running = Running { lease, span: span.clone(), stop: stop.clone(), reason: None };
         state.running.insert(lease.attempt, running);
         self.publish(&state);
         drop(state);
-        if self.chores.send(Chore::Run(Box::new(Accepted { lease, offered, stop }))).is_err() {
+        if self.chores.send(Chore::Run(Box::new(Accepted { lease, offered, span, stop }))).is_err() {
             // The process is on its way out: nobody would run it.
             self.release(lease.attempt);
             return declined("the worker ends".to_owned());
@@ -256,6 +266,9 @@ impl Desk {
             running.reason = Some(reason);
         }
         running.stop.cancel();
+        if is_news {
+            running.span.in_scope(|| tracing::info!(?reason, "asked to stop"));
+        }
         is_news
     }
 
@@ -275,8 +288,10 @@ impl Desk {
     /// Frees the slot, and keeps the end to be told until the coordinator acknowledges it.
     pub fn finish(&self, attempt: AttemptId, finished: v1::Finished) {
         let mut state = self.lock();
-        state.running.remove(&attempt);
-        state.unanswered.insert(attempt, finished);
+        let running = state.running.remove(&attempt);
+        // Of a result of a former life no more is known.
+        let span = running.map_or_else(|| tracing::error_span!("job", %attempt), |running| running.span);
+        state.unanswered.insert(attempt, (finished, span));
         self.publish(&state);
     }
 
@@ -288,10 +303,13 @@ impl Desk {
         self.publish(&state);
     }
 
-    /// The coordinator knows of this attempt's end.
-    pub fn answered(&self, attempt: AttemptId) {
+    /// The coordinator knows of this attempt's end; it counts if it was `accepted`.
+    pub fn answered(&self, attempt: AttemptId, accepted: bool) {
         let mut state = self.lock();
-        if state.unanswered.remove(&attempt).is_some() {
+        if let Some((_, span)) = state.unanswered.remove(&attempt) {
+            if !accepted {
+                span.in_scope(|| tracing::warn!("the result came too late: the lease was another's"));
+            }
             state.remember(attempt);
             self.publish(&state);
             // When nobody listens any more the file stays, and is told about again after the next start.
@@ -303,16 +321,16 @@ impl Desk {
     pub fn leases(&self) -> Vec<v1::Lease> {
         let state = self.lock();
         let running = state.running.values().map(|running| running.lease.into());
-        let unanswered = state.unanswered.values().filter_map(|finished| finished.lease.clone());
+        let unanswered = state.unanswered.values().filter_map(|(finished, _)| finished.lease.clone());
         running.chain(unanswered).collect()
     }
 
     /// The ends that nobody acknowledged.
     pub fn unanswered(&self) -> Vec<(AttemptId, v1::Finished)> {
-        self.lock().unanswered.iter().map(|(attempt, finished)| (*attempt, finished.clone())).collect()
+        self.lock().unanswered.iter().map(|(attempt, (finished, _))| (*attempt, finished.clone())).collect()
     }
 
-    /// Tells of every change.
+    /// The counts, and every change of them.
     pub fn watch(&self) -> watch::Receiver<Counts> {
         self.counts.subscribe()
     }
@@ -377,5 +395,5 @@ impl State {
 }
 
 #[cfg(test)]
-#[path = "desk_tests.rs"]
+#[path = "attempts_tests.rs"]
 mod tests;

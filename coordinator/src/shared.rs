@@ -1,4 +1,4 @@
-//! What every part of the coordinator shares.
+//! What a coordinator's handlers and loops share: its configuration, the database, the workers connected here.
 
 use std::sync::Arc;
 
@@ -13,29 +13,27 @@ use crate::link::Link;
 use crate::principal::{Secret, Tokens};
 use crate::registry::Registries;
 
-/// The shared parts.
+/// One for each process, behind an `Arc`.
 #[derive(Debug)]
-pub struct Context {
+pub struct Shared {
     /// This coordinator: another id after each start.
     pub id: Uuid,
     /// What tells the machine that it runs on from all others; `None` where that can't be known.
     pub machine: Option<String>,
-    /// The configuration in force.
     pub config: Config,
-    /// The database.
     pub store: Store,
     /// Whether the database answered when it was last asked.
     pub is_answered: watch::Sender<bool>,
-    /// The bytes of snapshots.
+    /// The bytes of snapshots, sealed logs and outputs.
     pub blobs: Blobs,
-    /// Who may call.
+    /// Tells by their tokens who may call.
     pub tokens: Tokens,
     /// With what this coordinator calls the others.
     pub secret: Secret,
-    /// Wake-ups.
+    /// Wakes the loops and followers that a change concerns.
     pub hints: Arc<Hints>,
     /// The workers connected here.
     pub link: Link,
-    /// The registries.
+    /// The registries of the configuration, with their credentials.
     pub registries: Registries,
 }

@@ -1,0 +1,209 @@
+//! An index on its way to a repository and its tags, step by step; and the later look at a tag that may have been overtaken.
+//!
+//! A tag is claimed in the database before it is put, so that an older intention never follows a newer one; within this
+//! process one tag is worked on by one task at a time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use farm_core::publish::{IndexDocument, is_index};
+use farm_core::work::again::backoff;
+use farm_store::machines::leader::Epoch;
+use farm_store::publish::destinations::{Claim, DueDestination};
+use farm_store::publish::rechecks::{Recheck, Wanted};
+use farm_store::{Result, StoreError};
+use farm_types::{Digest, FailureCode};
+
+use super::LOOKS;
+use crate::registry::RegistryError;
+use crate::shared::Shared;
+
+/// A claim is good for that long: later the tag is claimed anew before it is put.
+const CLAIM_HOLDS: Duration = Duration::from_secs(10);
+
+/// How long a put that was begun may still have its effect.
+pub(super) fn longest_put(shared: &Shared) -> Duration {
+    // As long as farm waits for the answer, and as long again for the registry to finish what farm gave up.
+    Duration::from_secs(shared.config.limits.registry_timeout_seconds) * 2
+}
+
+/// Brings one destination as far as it goes.
+pub(super) async fn put_one(
+    shared: &Shared,
+    epoch: Epoch,
+    due: &DueDestination,
+    locks: &TagLocks,
+) -> Result<()> {
+    let ended = put_and_note(shared, epoch, due, locks).await;
+    if ended.as_ref().is_err_and(StoreError::is_superseded) {
+        // This process may have been stopped for long and put something only now: who leads looks at those tags.
+        let (repository, tags) = (&due.repository, &due.tags);
+        shared.store.ask_recheck(due.project, repository, tags, due.order_key, due.index_digest).await?;
+    }
+    ended
+}
+
+async fn put_and_note(shared: &Shared, epoch: Epoch, due: &DueDestination, locks: &TagLocks) -> Result<()> {
+    let Err(error) = put_steps(shared, epoch, due, locks).await else { return Ok(()) };
+    let error = match error {
+        PutError::Store(error) => return Err(error),
+        PutError::Registry(error) => error,
+    };
+    tracing::warn!(tries = due.tries, %error, "not published yet");
+    let again = error.is_transient().then(|| backoff(due.tries + 1, rand::random::<f64>()));
+    shared.store.destination_failed(epoch, due, &error.failure(), again).await
+}
+
+enum PutError {
+    Store(StoreError),
+    Registry(RegistryError),
+}
+
+impl From<StoreError> for PutError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<RegistryError> for PutError {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+async fn put_steps(
+    shared: &Shared,
+    epoch: Epoch,
+    due: &DueDestination,
+    locks: &TagLocks,
+) -> std::result::Result<(), PutError> {
+    let (registries, repository) = (&shared.registries, &due.repository);
+    let by_digest = due.index_digest.to_string();
+    if registries.head(repository, &by_digest).await? != Some(due.index_digest) {
+        for image in needed(due)? {
+            if registries.head(repository, &image.to_string()).await?.is_none() {
+                let why = format!("the image {image} that the tags need is not there");
+                let mut error = RegistryError::rejected(repository, why);
+                if due.tries < LOOKS {
+                    error.code = FailureCode::RegistryUnavailable;
+                }
+                return Err(error.into());
+            }
+        }
+        registries.put(repository, &by_digest, &due.bytes, &due.media_type).await?;
+    }
+    shared.store.destination_pushed(epoch, due).await?;
+    for tag in &due.tags {
+        let lock = locks.of(format!("{repository}:{tag}"));
+        let _turn = lock.lock().await;
+        let before = registries.head(repository, tag).await?;
+        let asked = Instant::now();
+        let claim = shared.store.claim_tag(epoch, due, tag, before, longest_put(shared)).await?;
+        if claim == Claim::Superseded {
+            tracing::info!(tag, "a newer build has the tag");
+            continue;
+        }
+        // Counts on while the process is stopped. What was claimed too long ago may be another's by now.
+        if asked.elapsed() > CLAIM_HOLDS {
+            return Err(PutError::Registry(RegistryError {
+                code: FailureCode::RegistryUnavailable,
+                message: format!(
+                    "{repository}:{tag} was not put in time after it was claimed; it is claimed anew"
+                ),
+            }));
+        }
+        if before != Some(due.index_digest) {
+            registries.put(repository, tag, &due.bytes, &due.media_type).await?;
+        }
+        shared.store.tag_put(epoch, due, tag).await?;
+        if registries.head(repository, tag).await? != Some(due.index_digest) {
+            return Err(PutError::Registry(RegistryError {
+                code: FailureCode::RegistryUnavailable,
+                message: format!("{repository}:{tag} was put, but points elsewhere; it is put again"),
+            }));
+        }
+        shared.store.tag_verified(epoch, due, tag).await?;
+        tracing::info!(tag, index = %due.index_digest, "published");
+    }
+    Ok(())
+}
+
+/// What a worker has to have pushed before the index, or the manifest in its place, can be put.
+fn needed(due: &DueDestination) -> Result<Vec<Digest>> {
+    if !is_index(&due.media_type) {
+        return Ok(vec![due.index_digest]);
+    }
+    let document: IndexDocument = serde_json::from_slice(&due.bytes).map_err(StoreError::corrupt)?;
+    Ok(document.manifests.into_iter().map(|child| child.digest).collect())
+}
+
+/// One lock per tag that somebody works on.
+#[derive(Debug, Default)]
+pub(super) struct TagLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+
+impl TagLocks {
+    fn of(&self, tag: String) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = locks.get(&tag).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        locks.insert(tag, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+/// Looks at a tag once more, and mends it if an older intention of farm's overtook the newest one. What somebody
+/// else put there stays.
+pub(super) async fn recheck_one(
+    shared: &Shared,
+    epoch: Epoch,
+    due: &Recheck,
+    locks: &TagLocks,
+) -> Result<()> {
+    let (repository, tag) = (&due.repository, due.tag.as_str());
+    let lock = locks.of(format!("{repository}:{tag}"));
+    let _turn = lock.lock().await;
+    let after = longest_put(shared);
+    let noted = match (shared.registries.head(repository, tag).await, &due.wanted) {
+        (Ok(Some(found)), Some(wanted)) if found != wanted.digest && due.older.contains(&found) => {
+            tracing::warn!(%found, "an older put came late; the tag is put back");
+            put_back(shared, epoch, due, wanted, after).await
+        }
+        (Ok(_), _) => shared.store.rechecked(epoch, due, false, None, after).await,
+        (Err(error), _) => {
+            tracing::warn!(%error, "the tag can't be looked at; trying again");
+            shared.store.rechecked(epoch, due, false, Some(after), after).await
+        }
+    };
+    if noted.as_ref().is_err_and(StoreError::is_superseded) {
+        // What was put back may have become the older one meanwhile.
+        let tags = [due.tag.clone()];
+        shared.store.ask_recheck(due.project, repository, &tags, due.order_key, due.digest).await?;
+    }
+    noted
+}
+
+/// Puts a tag back. It is claimed before, as for every other put: this one may come late as well.
+async fn put_back(
+    shared: &Shared,
+    epoch: Epoch,
+    due: &Recheck,
+    wanted: &Wanted,
+    after: Duration,
+) -> Result<()> {
+    let (repository, tag) = (&due.repository, due.tag.as_str());
+    let asked = Instant::now();
+    shared.store.claim_back(epoch, due, after).await?;
+    if asked.elapsed() > CLAIM_HOLDS {
+        tracing::warn!("the tag was not put back in time after it was claimed; trying again");
+        return shared.store.rechecked(epoch, due, false, Some(after), after).await;
+    }
+    let put = shared.registries.put(repository, tag, &wanted.bytes, &wanted.media_type).await;
+    if let Err(error) = &put {
+        tracing::warn!(%error, "the tag could not be put back; trying again");
+    }
+    shared.store.rechecked(epoch, due, put.is_ok(), Some(after), after).await
+}

@@ -1,0 +1,115 @@
+//! An offer as the engine is asked for it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use farm_dockerfile::Selection;
+use farm_proto::v1;
+use farm_types::spec::Purpose;
+use farm_types::{BuildSpec, Digest, Invalid, Platform, RegistryHost, Repository};
+
+use crate::buildkit::{Export, Login, Solve};
+use crate::snapshot::fetch::Roots;
+
+/// What a coordinator without such a limit stands for: longer than any attempt.
+const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// An offer in farm's own words.
+pub(crate) struct Order {
+    pub(crate) project: String,
+    pub(crate) platform: Platform,
+    pub(crate) spec: BuildSpec,
+    pub(crate) repositories: Vec<Repository>,
+    pub(crate) registries: Vec<v1::Registry>,
+    pub(crate) roots: Vec<String>,
+    /// After so long without a word it is given up.
+    pub(crate) progress_within: Duration,
+    /// The longest output; 0: no limit.
+    pub(crate) output_bytes: u64,
+}
+
+impl TryFrom<v1::Offered> for Order {
+    type Error = Invalid;
+
+    fn try_from(offered: v1::Offered) -> Result<Self, Invalid> {
+        let spec = offered.spec.ok_or_else(|| Invalid::new("spec", "", "it is not there"))?;
+        Ok(Self {
+            project: offered.project,
+            platform: offered.platform.parse()?,
+            spec: spec.try_into()?,
+            repositories: offered.repositories.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            registries: offered.registries,
+            roots: offered.roots,
+            output_bytes: offered.output_bytes,
+            progress_within: match offered.progress_ms {
+                0 => NEVER,
+                ms => Duration::from_millis(ms),
+            },
+        })
+    }
+}
+
+impl Order {
+    /// Where it is pushed to, for people.
+    pub(crate) fn registry_hosts(&self) -> String {
+        let hosts: BTreeSet<String> = self.repositories.iter().map(|to| to.host().to_string()).collect();
+        hosts.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
+    /// What the engine is asked for, with the source at these roots.
+    pub(crate) fn into_solve(self, roots: Roots) -> Solve {
+        let export = (!self.repositories.is_empty()).then(|| Export {
+            plain_http: self.repositories.iter().any(|repository| self.is_plain(repository)),
+            repositories: self.repositories.clone(),
+        });
+        let logins = self
+            .registries
+            .into_iter()
+            .filter(|registry| !registry.username.is_empty() || !registry.password.is_empty())
+            .map(|registry| Login {
+                host: registry.host,
+                username: registry.username,
+                password: registry.password,
+            })
+            .collect();
+        let key = format!("{}\n{}", self.project, self.spec.dockerfile);
+        Solve {
+            platform: self.platform,
+            target: self.spec.target,
+            build_args: self.spec.build_args,
+            labels: self.spec.labels,
+            no_cache: self.spec.no_cache,
+            no_cache_stages: self.spec.no_cache_stages,
+            run: self.spec.run,
+            pull: self.spec.pull,
+            provenance: self.spec.provenance,
+            named_contexts: self.spec.named_contexts,
+            partial: self.spec.partial.iter().map(|(root, all)| (root.clone(), Selection::of(all))).collect(),
+            roots,
+            shared_key: Digest::of(key.as_bytes()).hex(),
+            // Workers that take jobs of untrusted builds get another word here.
+            cache_mount_namespace: format!("{}:trusted", self.project),
+            dockerfile: self.spec.dockerfile,
+            export,
+            outputs: Vec::new(),
+            image_names: self.spec.image_names.iter().map(ToString::to_string).collect(),
+            logins,
+            internal: false,
+            call: match self.spec.purpose {
+                Purpose::Call(call) => Some(call),
+                _ => None,
+            },
+        }
+    }
+
+    fn is_plain(&self, repository: &Repository) -> bool {
+        let host = repository.host();
+        let lent =
+            |registry: &v1::Registry| registry.host.parse().is_ok_and(|named: RegistryHost| named == *host);
+        host.is_loopback() || self.registries.iter().any(|registry| registry.plain_http && lent(registry))
+    }
+}
+
+#[cfg(test)]
+#[path = "order_tests.rs"]
+mod tests;

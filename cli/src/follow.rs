@@ -9,7 +9,7 @@ use farm_proto::v1::watch_build_response::Event;
 use farm_proto::v1::{AttemptEvents, Build, WatchBuildRequest};
 use farm_types::Backoff;
 use farm_types::state::BuildState;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use crate::connect::{Client, WAITS};
@@ -17,6 +17,8 @@ use crate::error::{Error, Result, is_connection, status_in_short};
 
 /// A farm that is away for that long is given up; the build may well go on.
 const GIVE_UP: Duration = Duration::from_secs(600);
+/// A connection that has stood for so long shows that the farm is there.
+const STEADY: Duration = Duration::from_secs(3);
 
 /// What a follower of a build is told.
 #[derive(Debug)]
@@ -49,12 +51,21 @@ pub async fn follow(
     pause: impl AsyncFn(Duration),
     tell: impl FnMut(Seen<'_>),
 ) -> Result<Option<Build>> {
-    follow_within(GIVE_UP, client, id, to_the_end, pause, tell).await
+    follow_within(Limits { give_up: GIVE_UP, steady: STEADY }, client, id, to_the_end, pause, tell).await
 }
 
-/// As [`follow`], of a farm that is given up when it was away for `give_up`.
-async fn follow_within(
+/// When a farm is taken for away, or for there.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Given up when it was away for so long.
     give_up: Duration,
+    /// There when a connection has stood for so long.
+    steady: Duration,
+}
+
+/// As [`follow`], within other limits.
+async fn follow_within(
+    Limits { give_up, steady }: Limits,
     client: &Client,
     id: &str,
     to_the_end: bool,
@@ -70,13 +81,15 @@ async fn follow_within(
     loop {
         let request =
             WatchBuildRequest { build_id: id.to_owned(), cursor: cursor.clone(), follow: to_the_end };
-        let mut heard = |response: farm_proto::v1::WatchBuildResponse| {
-            cursor = response.cursor;
+        // Nothing, when a connection stands on which there is nothing to say.
+        let mut heard = |response: Option<farm_proto::v1::WatchBuildResponse>| {
             away_since = None;
             if std::mem::take(&mut told_away) {
                 tell(Seen::Back);
             }
             backoff.reset();
+            let Some(response) = response else { return };
+            cursor = response.cursor;
             match response.event {
                 Some(Event::Build(build)) => {
                     tell(Seen::Build(&build));
@@ -86,7 +99,7 @@ async fn follow_within(
                 None => {}
             }
         };
-        let ended = watch(client, request, &mut heard).await;
+        let ended = watch(steady, client, request, &mut heard).await;
         let why = match ended {
             Ok(()) if !to_the_end || last.as_ref().is_some_and(is_final) => return Ok(last),
             // A coordinator that drains ends its streams.
@@ -111,13 +124,23 @@ async fn follow_within(
 }
 
 async fn watch(
+    steady: Duration,
     client: &Client,
     request: WatchBuildRequest,
-    heard: &mut impl FnMut(farm_proto::v1::WatchBuildResponse),
+    heard: &mut impl FnMut(Option<farm_proto::v1::WatchBuildResponse>),
 ) -> Result<(), Status> {
     let mut stream = client.builds().watch_build(request).await?.into_inner();
-    while let Some(response) = stream.message().await? {
-        heard(response);
+    // A build may have nothing to say for hours; then it is the connection that says that the farm is there.
+    let mut next = match timeout(steady, stream.message()).await {
+        Ok(first) => first?,
+        Err(_) => {
+            heard(None);
+            stream.message().await?
+        }
+    };
+    while let Some(response) = next {
+        heard(Some(response));
+        next = stream.message().await?;
     }
     Ok(())
 }

@@ -15,8 +15,14 @@ use tonic::{Request, Response};
 
 use super::*;
 
+/// Short, and shorter than what is silent here.
+const STEADY_HERE: Duration = Duration::from_millis(200);
+
 /// What one watch answers: messages, then its end.
 type Watch = (Vec<WatchBuildResponse>, Result<(), Status>);
+
+/// A watch without messages that ends so stands for a while first.
+const SILENT: &str = "silent, then broken";
 
 #[derive(Clone)]
 struct Fake {
@@ -42,8 +48,15 @@ impl BuildService for Fake {
             return Err(Status::unavailable("away"));
         };
         if messages.is_empty() {
-            end?;
-            return Ok(Response::new(Box::pin(tokio_stream::empty())));
+            let Err(status) = end else { return Ok(Response::new(Box::pin(tokio_stream::empty()))) };
+            if status.message() != SILENT {
+                return Err(status);
+            }
+            let silent = self.slow;
+            return Ok(Response::new(Box::pin(futures::stream::once(async move {
+                tokio::time::sleep(silent).await;
+                Err(Status::unavailable(SILENT))
+            }))));
         }
         let stream: Vec<_> = messages.into_iter().map(Ok).chain(end.err().map(Err)).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(stream))))
@@ -118,7 +131,7 @@ async fn followed_within(
     let client = crate::testing::client(router).await;
     let mut told = Vec::new();
     let result = follow_within(
-        give_up,
+        Limits { give_up, steady: STEADY_HERE },
         &client,
         "7f3k2m",
         to_the_end,
@@ -199,4 +212,15 @@ async fn a_build_that_is_not_there_and_a_farm_that_stays_away_are_errors() {
     // The time that calls take counts, not only that of the pauses.
     let (result, _, cursors) = followed_within(give_up, Duration::from_millis(800), Vec::new(), true).await;
     assert!(result.is_err() && cursors.len() <= 2, "{}", cursors.len());
+}
+
+#[tokio::test]
+async fn a_silent_build_on_connections_that_break_now_and_then_is_no_farm_that_is_away() {
+    let silent = || (Vec::new(), Err(Status::unavailable(SILENT)));
+    let watches = vec![silent(), silent(), silent(), (vec![state(1, "succeeded")], Ok(()))];
+    // Each stands for longer than a farm may be away.
+    let (give_up, stands) = (Duration::from_millis(400), Duration::from_millis(600));
+    let (result, told, _) = followed_within(give_up, stands, watches, true).await;
+    assert_eq!(result.unwrap().unwrap().state, "succeeded");
+    assert_eq!(told, ["succeeded"]);
 }

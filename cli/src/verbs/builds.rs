@@ -79,7 +79,7 @@ async fn list(client: &Client, limit: u32) -> Result<Vec<Build>> {
         let page = asked.map_err(|status| client.error(&status))?;
         builds.extend(page.builds);
         builds.truncate(limit);
-        // A client from before there were pages gives no token.
+        // A farm from before there were pages gives no token.
         if page.next_page_token.is_empty() || builds.len() == limit {
             return Ok(builds);
         }

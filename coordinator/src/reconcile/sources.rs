@@ -48,6 +48,10 @@ pub(super) async fn sweep(shared: &Shared, epoch: Epoch) -> Result<bool, SweepEr
             Err(SweepError::Store(error)) if error.is_superseded() || error.is_transient() => {
                 return Err(error.into());
             }
+            // Nor will it be before the next daily sweep.
+            Err(error @ SweepError::Folder(..)) => {
+                tracing::error!(%project, %error, "the sources of a project can't be swept; nothing of them is removed");
+            }
             // It costs this project only. What is below a folder that can't be read isn't known, so nothing goes.
             Err(error) => {
                 tracing::error!(%project, %error, "the sources of a project can't be swept; nothing of them is removed");
@@ -143,14 +147,16 @@ pub(super) async fn bury(shared: &Shared, put_off: &mut PutOff<Uuid>) -> Result<
                 gone.push(blob);
                 continue;
             };
-            if is_unanswered(&error) {
-                // Whoever removes it stands in the system, and keeps a place there, for as long as it hangs.
-                put_off.failed_by(blob.id, Instant::now(), |tries| HUNG * tries);
+            let (tries, _) = if is_unanswered(&error) {
                 unanswered += 1;
+                // Whoever removes it stands in the system, and keeps a place there, for as long as it hangs.
+                put_off.failed_by(blob.id, Instant::now(), |tries| HUNG * tries)
             } else {
-                put_off.failed(blob.id, Instant::now());
+                put_off.failed(blob.id, Instant::now())
+            };
+            if tries == 1 {
+                tracing::warn!(blob = %blob.id, %error, "the bytes of a blob that nobody needs can't be removed; trying again");
             }
-            tracing::warn!(blob = %blob.id, %error, "the bytes of a blob that nobody needs can't be removed; trying again");
             // After a few it isn't the file but the store.
             if unanswered >= SILENT {
                 trouble = Some(error);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use farm_types::{Backoff, Waits};
+use farm_types::Waits;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -18,30 +18,34 @@ pub(super) const ANSWER_WITHIN: Waits = Waits::new(Duration::from_secs(60), Dura
 /// that lives and has forgotten the stream.
 #[derive(Debug)]
 pub(super) struct Silence {
-    patience: Backoff,
-    over_at: Option<Instant>,
+    waits: Waits,
+    /// So often in a row nothing was answered in time.
+    losses: u32,
+    sent_at: Option<Instant>,
 }
 
 impl Silence {
     pub(super) fn new(waits: Waits) -> Self {
-        Self { patience: Backoff::new(waits), over_at: None }
+        Self { waits, losses: 0, sent_at: None }
     }
 
     /// When the stream counts as lost; never while no answer is due.
     pub(super) fn over_at(&self) -> Option<Instant> {
-        self.over_at
+        self.sent_at.map(|at| at + self.waits.after(self.losses.saturating_add(1)))
     }
 
     /// Something went out.
     pub(super) fn sent(&mut self) {
-        let patience = &mut self.patience;
-        self.over_at.get_or_insert_with(|| Instant::now() + patience.next_wait());
+        self.sent_at.get_or_insert_with(Instant::now);
     }
 
-    /// Something was answered; more of what went out is to be answered.
+    /// Something was answered; more of what went out is to be answered. The patience that was needed stays: on a slow line it is
+    /// needed for the next piece, too.
     pub(super) fn answered(&mut self, more: bool) {
-        self.patience.reset();
-        self.over_at = None;
+        if self.sent_at.is_some_and(|at| at.elapsed() < self.waits.after(1)) {
+            self.losses = 0;
+        }
+        self.sent_at = None;
         if more {
             self.sent();
         }
@@ -49,7 +53,10 @@ impl Silence {
 
     /// The stream is lost, for this or another reason.
     pub(super) fn lost(&mut self) {
-        self.over_at = None;
+        if self.over_at().is_some_and(|at| at <= Instant::now()) {
+            self.losses = self.losses.saturating_add(1);
+        }
+        self.sent_at = None;
     }
 }
 

@@ -1,8 +1,8 @@
 //! Outputs of an attempt on their way to the coordinator: bytes from the engine, cut into numbered pieces.
 //!
 //! A piece is dropped when it was acknowledged; after an outage all that was not is sent again under the same numbers, to
-//! whichever coordinator there is; a stream on which a piece stays unanswered ([`ANSWER_WITHIN`]) is lost, too. Nothing is kept on disk: while [`MOST_UNACKED`] bytes wait, no more are taken, and the
-//! engine waits.
+//! whichever coordinator there is; a stream on which a piece stays unanswered ([`ANSWER_WITHIN`]) is lost, too.
+//! Nothing is kept on disk: while [`MOST_UNACKED`] bytes wait, no more are taken, and the engine waits.
 //!
 //! Invariant: piece N+1 is never sent before piece N on the same stream, and the last one bears the digest of all.
 

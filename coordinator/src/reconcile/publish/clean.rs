@@ -32,6 +32,8 @@ const MOST_TAGS: usize = 5_000;
 const MOST_GARBAGE: usize = 200;
 /// How many registries are cleaned at once.
 const REGISTRIES: usize = 4;
+/// So much of a cleaning's time is left for writing down how it ended.
+const NOTED_WITHIN: Duration = Duration::from_secs(15);
 /// How many requests go to one registry at once.
 const AT_ONCE: usize = 8;
 
@@ -123,16 +125,17 @@ fn longest_request(shared: &Shared) -> Duration {
 async fn clean_one(shared: &Shared, cleaning: &Cleaning, begun: Instant) -> (Cleaned, bool) {
     let mut ended = Cleaned::default();
     let mut is_over = true;
-    // What is read before anything is deleted takes as long as the registry likes, up to here.
-    let removed =
-        tokio::time::timeout(lasts(shared), remove(shared, cleaning, begun, &mut ended, &mut is_over));
+    // What is read before anything is deleted takes as long as the registry likes, up to here: the end must be written down
+    // while the cleaning lasts.
+    let limit = lasts(shared).saturating_sub(begun.elapsed() + NOTED_WITHIN);
+    let removed = tokio::time::timeout(limit, remove(shared, cleaning, begun, &mut ended, &mut is_over));
     match removed.await {
         Ok(Ok(())) => {}
         Ok(Err(trouble)) => ended.trouble = trouble,
         Err(_) => {
             let registry = cleaning.repository.registry();
             ended.trouble =
-                format!("{registry} did not answer all that has to be asked within {:?}", lasts(shared));
+                format!("{registry} did not answer all that has to be asked within {} s", limit.as_secs());
         }
     }
     (ended, is_over)

@@ -2,6 +2,7 @@
 //! one, and what they made for the client.
 
 pub mod outputs;
+mod read;
 pub mod record;
 pub mod retain;
 pub mod retry;

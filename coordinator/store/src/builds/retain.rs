@@ -84,7 +84,7 @@ impl Store {
     /// looked at. Answers how many builds.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when it may not be removed (any more), or another coordinator leads.
+    /// [`StoreError::Stale`] when it may not be removed (any more); [`StoreError::NotLeading`].
     pub async fn remove_execution(
         &self,
         epoch: Epoch,

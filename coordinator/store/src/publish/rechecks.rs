@@ -131,7 +131,7 @@ impl Store {
     /// put may be on its way.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the tag is another's by now, or another coordinator leads.
+    /// [`StoreError::Stale`] when the tag is another's by now; [`StoreError::NotLeading`].
     pub async fn claim_back(&self, epoch: Epoch, recheck: &Recheck, longest_put: Duration) -> Result<()> {
         let mut tx = self.begin_leading(epoch).await?;
         let claimed = sqlx::query!(
@@ -164,7 +164,7 @@ impl Store {
     /// as long as a former claim may still have its effect, and after twice the time each time, at least `longest_put`.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the tag is another's by now, or another coordinator leads.
+    /// [`StoreError::Stale`] when the tag is another's by now; [`StoreError::NotLeading`].
     pub async fn rechecked(
         &self,
         epoch: Epoch,

@@ -62,10 +62,13 @@ async fn silence(options: &PgConnectOptions, pid: i32, look: Duration) -> StoreE
         tokio::time::sleep(look).await;
         let works = within(ANSWER, async {
             let mut connection = PgConnection::connect_with(options).await?;
+            // A session that waits between two tries for a lock is idle for a moment; and a server may not tell states.
             let works: bool = sqlx::query_scalar(
-                "SELECT coalesce((SELECT state = 'active' FROM pg_stat_activity WHERE pid = $1), false)",
+                "SELECT coalesce((SELECT state IN ('active', 'disabled') OR state_change > clock_timestamp() - $2::interval
+                                  FROM pg_stat_activity WHERE pid = $1), false)",
             )
             .bind(pid)
+            .bind(format!("{} ms", look.as_millis()))
             .fetch_one(&mut connection)
             .await?;
             if !works && misses > 0 {
@@ -74,7 +77,13 @@ async fn silence(options: &PgConnectOptions, pid: i32, look: Duration) -> StoreE
             connection.close().await?;
             Ok(works)
         });
-        misses = if matches!(works.await, Ok(true)) { 0 } else { misses + 1 };
+        misses = match works.await {
+            Ok(false) => misses + 1,
+            // It has answered, if only that it takes no more connections now.
+            Ok(true) => 0,
+            Err(error) if error.is_answered() => 0,
+            Err(_) => misses + 1,
+        };
         if misses > 1 {
             return StoreError::Unavailable(sqlx::Error::PoolTimedOut);
         }

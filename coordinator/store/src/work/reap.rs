@@ -36,8 +36,8 @@ impl Store {
     pub async fn reap(&self, epoch: Epoch, publish: PublishLimit, jitter: f64) -> Result<usize> {
         let due = sqlx::query!(
             r#"SELECT a.id, a.project_id, a.job_id, j.execution_id, a.number, j.platform, w.name AS worker,
-                    (SELECT b.short_id FROM builds b WHERE b.project_id = j.project_id
-                     AND b.execution_id = j.execution_id ORDER BY b.order_key LIMIT 1) AS "build!"
+                    coalesce((SELECT b.short_id FROM builds b WHERE b.project_id = j.project_id
+                     AND b.execution_id = j.execution_id ORDER BY b.order_key LIMIT 1), '') AS "build!"
              FROM attempts a
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN workers w ON w.id = a.worker_id

@@ -99,7 +99,7 @@ async fn follow_within(
                 None => {}
             }
         };
-        let ended = watch(steady, client, request, &mut heard).await;
+        let ended = Box::pin(watch(steady, client, request, &mut heard)).await;
         let why = match ended {
             Ok(()) if !to_the_end || last.as_ref().is_some_and(is_final) => return Ok(last),
             // A coordinator that drains ends its streams.

@@ -32,7 +32,6 @@ const BREATH: Duration = Duration::from_millis(20);
 pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     let mut told: HashMap<(Uuid, String), AbortHandle> = HashMap::new();
-    let own = shared.config.advertised();
     let mut tick = tokio::time::interval(BACKSTOP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !shutdown.is_cancelled() {
@@ -40,7 +39,7 @@ pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
             _ = tick.tick() => {}
             () = shutdown.cancelled() => break,
         }
-        let mut peers = match shared.store.peers(shared.id, shared.config.leadership.silence()).await {
+        let peers = match shared.store.peers(shared.id, shared.config.leadership.silence()).await {
             Ok(peers) => peers,
             Err(error) => {
                 tracing::debug!(%error, "the other coordinators are not known");
@@ -48,8 +47,6 @@ pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
             }
         };
         shared.tokens.know_peers(peers.iter().map(|peer| peer.token_digest).collect());
-        // Whoever is called at this one's own address is this one, or was it in a former life.
-        peers.retain(|peer| peer.address != own);
         let there: HashSet<(Uuid, String)> =
             peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
         told.retain(|peer, task| {

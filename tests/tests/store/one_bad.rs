@@ -3,7 +3,7 @@
 use farm_core::work::plan::{Decision, Limits, plan};
 use farm_core::work::waiting::Waiting;
 use farm_store::default_project;
-use farm_types::state::BuildState;
+use farm_types::state::{AttemptState, BuildState};
 
 use crate::fixture::{PUBLISH, World, success, world};
 
@@ -64,6 +64,26 @@ async fn a_build_or_a_worker_that_cant_be_read_is_missing_in_its_list_only() {
     assert!(world.store.due_merges(10).await.unwrap().is_empty());
     let put_off = "SELECT count(*) FROM builds WHERE state = 'publishing' AND publish_due > farm_now()";
     assert_eq!(world.database.psql(put_off), "1", "it stands before others");
+}
+
+/// What contradicts itself is refused as superseded, which is not what a leader hears that leads no more.
+#[tokio::test]
+async fn attempts_are_reaped_beside_one_whose_job_is_decided_already() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 2).await;
+    let bad = world.submit("bad", "linux/amd64", &[]).await;
+    let good = world.submit("good", "linux/amd64", &[]).await;
+    world.lease(bad, 0, worker).await;
+    world.lease(good, 0, worker).await;
+    let bad_job = world.build(bad).await.jobs[0].id;
+    world.database.psql(&format!(
+        "UPDATE jobs SET state = 'cancelled', decided_at = farm_now() WHERE id = '{bad_job}';
+         UPDATE attempts SET lease_expires_at = farm_now() - interval '1 hour' WHERE job_id = '{bad_job}';
+         UPDATE attempts SET lease_expires_at = farm_now() - interval '1 s' WHERE job_id <> '{bad_job}'"
+    ));
+    assert_eq!(world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap(), 1);
+    assert_eq!(world.build(good).await.jobs[0].attempts[0].state, AttemptState::Lost);
+    assert_eq!(world.build(bad).await.jobs[0].attempts[0].state, AttemptState::Offered);
 }
 
 #[tokio::test]

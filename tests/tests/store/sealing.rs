@@ -49,6 +49,20 @@ fn chunk(seq: u64, payload: &[u8]) -> Chunk {
 }
 
 #[tokio::test]
+async fn one_that_is_put_off_gives_its_place_to_the_next() {
+    let world = world().await;
+    let (first, second) = (ended(&world, "k1", &[b"x"]).await, ended(&world, "k2", &[b"x"]).await);
+    world.pass("6 minutes");
+    let due = async |put_off: &[_]| {
+        let unsealed = world.store.unsealed(SETTLED, put_off, 1).await.unwrap();
+        unsealed.into_iter().map(|unsealed| unsealed.attempt).collect::<Vec<_>>()
+    };
+    assert_eq!(due(&[]).await, [first.attempt]);
+    assert_eq!(due(&[first.attempt]).await, [second.attempt]);
+    assert_eq!(due(&[first.attempt, second.attempt]).await, []);
+}
+
+#[tokio::test]
 async fn only_what_has_ended_for_a_while_is_sealed_and_then_its_chunks_are_gone() {
     let world = world().await;
     let (worker, _) = world.worker("running", 1).await;

@@ -163,6 +163,7 @@ async fn a_blob_goes_when_no_row_needs_it_and_never_under_a_row() {
     world.pass("25 hours");
     assert_eq!(world.store.doom_unneeded(world.epoch, DAY, 10).await.unwrap(), 1);
     assert_eq!(world.store.doomed(&[], 10).await.unwrap()[0].id, late);
+    assert!(world.store.doomed(&[late], 10).await.unwrap().iter().all(|doomed| doomed.id != late));
     // An upload that was stopped for a day between its bytes and its row is refused: its bytes may be gone.
     let upload = session(&world).await;
     let lost = world.store.add_objects(default_project(), upload, &[file("lost", Some((late, 0)))]).await;

@@ -36,14 +36,15 @@ pub(super) async fn run(
         return Ok(standing);
     }
     lock(&mut connection, limits.patience, &mut tell).await?;
-    let pid: i32 = within(ANSWER, async {
-        Ok(sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?)
+    let session: Session = within(ANSWER, async {
+        let own = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+        Ok(sqlx::query_as(own).fetch_one(&mut connection).await?)
     })
     .await?;
     // A migration may take an hour; that a link has fallen silent meanwhile is found out beside it.
     tokio::select! {
         done = steps(&mut connection, own, limits, &mut tell) => done?,
-        error = silence(&options, pid, limits.look) => return Err(error),
+        error = silence(&options, &session, limits.look) => return Err(error),
     }
     within(ANSWER, async {
         let (standing, _) = look(&mut connection, own).await?;
@@ -53,10 +54,13 @@ pub(super) async fn run(
     .await
 }
 
-/// Looks from time to time, by connections of its own, whether the database still works for the session with this number.
+/// A session's process, and when that began: its number alone may be another's by now.
+type Session = (i32, String);
+
+/// Looks from time to time, by connections of its own, whether the database still works for this session.
 /// Ends when it doesn't, twice in a row, or when it can't be asked: then nobody will hear how that session's statement
 /// ended. The session is ended, so that its lock keeps nobody waiting.
-async fn silence(options: &PgConnectOptions, pid: i32, look: Duration) -> StoreError {
+async fn silence(options: &PgConnectOptions, (pid, begun): &Session, look: Duration) -> StoreError {
     let mut misses = 0;
     loop {
         tokio::time::sleep(look).await;
@@ -65,14 +69,16 @@ async fn silence(options: &PgConnectOptions, pid: i32, look: Duration) -> StoreE
             // A session that waits between two tries for a lock is idle for a moment; and a server may not tell states.
             let works: bool = sqlx::query_scalar(
                 "SELECT coalesce((SELECT state IN ('active', 'disabled') OR state_change > clock_timestamp() - $2::interval
-                                  FROM pg_stat_activity WHERE pid = $1), false)",
+                                  FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $3), false)",
             )
             .bind(pid)
             .bind(format!("{} ms", look.as_millis()))
+            .bind(begun)
             .fetch_one(&mut connection)
             .await?;
             if !works && misses > 0 {
-                sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut connection).await?;
+                let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2";
+                sqlx::query(end).bind(pid).bind(begun).execute(&mut connection).await?;
             }
             connection.close().await?;
             Ok(works)

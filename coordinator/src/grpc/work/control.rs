@@ -86,10 +86,7 @@ pub async fn open(
             () = connection.outbox.closed() => Ok(()),
             () = shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; dial again")),
         };
-        match &end {
-            Ok(()) => tracing::info!("worker's control stream ended"),
-            Err(status) => tracing::info!(why = status.message(), "worker's control stream ended"),
-        }
+        let why = end.as_ref().err().map(|status| status.message().to_owned());
         if let Err(status) = end {
             // The worker may be gone already.
             let _ = connection.outbox.send(Err(status)).await;
@@ -98,6 +95,8 @@ pub async fn open(
         if let Err(error) = shared.store.worker_disconnected(worker, serial).await {
             tracing::warn!(%error, "a worker's leave could not be written; its silence will tell");
         }
+        // Once it counts as gone, so that whoever reads it can remove it.
+        tracing::info!(why, "worker's control stream ended");
         shared.hints.changed();
     };
     tokio::spawn(serving.in_current_span());

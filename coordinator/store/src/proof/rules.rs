@@ -116,7 +116,11 @@ fn writes(source: &str) -> Vec<Write> {
         let name = named.split(|c: char| !is_name(c)).next().unwrap();
         for (at, begin) in function.match_indices("sqlx::query") {
             let statement = &function[at + begin.len()..];
-            let (_, literal) = statement.split_once('"').unwrap();
+            let (before, literal) = statement.split_once('"').unwrap_or((statement, ""));
+            assert!(
+                !before.contains(';'),
+                "{name}: a query's SQL stands in its call, where this rule can read it"
+            );
             let (sql, rest) = literal.split_once('"').unwrap();
             let run = [".execute(", ".fetch_"].iter().filter_map(|call| rest.find(call)).min().unwrap();
             let (_, on) = rest[run..].split_once('(').unwrap();

@@ -77,8 +77,14 @@ async fn silence(options: &PgConnectOptions, (pid, begun): &Session, look: Durat
             .fetch_one(&mut connection)
             .await?;
             if !works && misses > 0 {
-                let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2";
-                sqlx::query(end).bind(pid).bind(begun).execute(&mut connection).await?;
+                sqlx::query(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                     WHERE pid = $1 AND backend_start::text = $2",
+                )
+                .bind(pid)
+                .bind(begun)
+                .execute(&mut connection)
+                .await?;
             }
             connection.close().await?;
             Ok(works)

@@ -1,7 +1,7 @@
 //! Postgres for tests: the system's binaries, a Unix socket only, nothing flushed to the disk.
 //!
-//! A test takes a [`Database`] of its own in the bed's shared server; one that stops or kills the server takes a
-//! [`PrivatePostgres`].
+//! A test takes a [`Database`] of its own in the bed's shared server, a copy of one that is migrated already; one that
+//! stops or kills the server takes a [`PrivatePostgres`].
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -162,6 +162,22 @@ impl Drop for Server {
     }
 }
 
+/// The database of which those of tests are copies: to migrate each anew costs half of a test's start.
+const TEMPLATE: &str = "farm_template";
+
+/// Makes what databases of tests are copied from, in the bed's server at `maintenance`; `migrate` is given its URL.
+pub fn make_template(maintenance: &str, migrate: impl FnOnce(&str)) {
+    psql(maintenance, &format!("CREATE DATABASE {TEMPLATE} STRATEGY wal_log"));
+    migrate(&sibling(maintenance, TEMPLATE));
+}
+
+/// The URL of another database of the same server.
+fn sibling(url: &str, name: &str) -> String {
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let server = base.rsplit_once('/').expect("a database URL has a path").0;
+    format!("{server}/{name}?{query}")
+}
+
 /// A database of one test in the bed's server, dropped when the test is over.
 #[derive(Debug)]
 pub struct Database {
@@ -171,21 +187,29 @@ pub struct Database {
 }
 
 impl Database {
+    /// With the schema of this farm.
     pub fn create() -> Database {
-        Database::create_in(&Bed::from_env().database_url)
+        Database::make(&Bed::from_env().database_url, &format!("TEMPLATE {TEMPLATE}"))
     }
 
-    /// In the server that `maintenance`, a URL of any of its databases, leads to.
-    pub fn create_in(maintenance: &str) -> Database {
+    /// With nothing in it.
+    pub fn empty() -> Database {
+        Database::empty_in(&Bed::from_env().database_url)
+    }
+
+    /// The same in the server that `maintenance`, a URL of any of its databases, leads to.
+    pub fn empty_in(maintenance: &str) -> Database {
+        Database::make(maintenance, "")
+    }
+
+    fn make(maintenance: &str, template: &str) -> Database {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         // One process per test: its number and a counter are unique within the bed's PID namespace.
         let name = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let (base, query) = maintenance.split_once('?').unwrap_or((maintenance, ""));
-        let server = base.rsplit_once('/').expect("a database URL has a path").0;
-        let url = format!("{server}/{name}?{query}");
+        let url = sibling(maintenance, &name);
         let database = Database { url, name, maintenance: maintenance.to_owned() };
         // The file copy strategy costs a checkpoint each; the log is quicker for a small template.
-        psql(maintenance, &format!("CREATE DATABASE {} STRATEGY wal_log", database.name));
+        psql(maintenance, &format!("CREATE DATABASE {} {template} STRATEGY wal_log", database.name));
         database
     }
 
@@ -200,7 +224,7 @@ impl Database {
 
     /// Runs files of SQL, which may hold data for COPY.
     pub fn psql_files(&self, paths: &[PathBuf]) {
-        let mut command = Command::new("psql");
+        let mut command = Command::new(psql_program());
         command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &self.url]);
         for path in paths {
             command.arg("-f").arg(path);
@@ -265,9 +289,14 @@ pub fn try_psql(url: &str, sql: &str) -> Option<String> {
 }
 
 fn psql_command(url: &str, sql: &str) -> Command {
-    let mut command = Command::new("psql");
+    let mut command = Command::new(psql_program());
     command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql]);
     command
+}
+
+/// The program itself: what Debian has in PATH is a script that looks for it, and takes five times as long.
+pub fn psql_program() -> PathBuf {
+    find_binaries().join("psql")
 }
 
 /// The newest server below Debian's folder that is new enough; `initdb` is not in PATH there.

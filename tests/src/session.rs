@@ -12,7 +12,7 @@ pub struct Session {
 
 impl Session {
     pub fn open(url: &str) -> Session {
-        let mut command = Command::new("psql");
+        let mut command = Command::new(crate::database::psql_program());
         command.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", url]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));

@@ -73,7 +73,7 @@ fn what_is_on_the_machine_is_hidden() {
 
 #[test]
 fn each_test_has_a_database_of_its_own() {
-    let (one, two) = (Database::create(), Database::create());
+    let (one, two) = (Database::empty(), Database::empty());
     one.psql("CREATE TABLE t (n int); INSERT INTO t VALUES (7)");
     assert_eq!(one.psql("SELECT n FROM t"), "7");
     assert_eq!(two.psql("SELECT to_regclass('t')"), "");

@@ -18,8 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use farm_tests::bed::Bed;
-use farm_tests::database::Server;
+use farm_tests::database::{Server, make_template};
 use farm_tests::engine::{Engine, group_of, remove_groups, unmount_below};
+use farm_tests::farm::program;
 use farm_tests::process::{Child, dying_with_parent, run};
 use farm_tests::registry::{Login, Registry};
 use rustix::fs::FlockOperation;
@@ -178,6 +179,9 @@ fn start(options: &Options, run: &Path) -> Parts {
     auth_registry.wait();
     let mut postgres = init.join().expect("the reason is above");
     postgres.start();
+    make_template(&postgres.url("postgres"), |url| {
+        farm_tests::process::run(program("farm-coordinator").args(["migrate", "--database-url", url]));
+    });
     engine.wait();
     let status = images.wait_exit(Duration::from_secs(600));
     assert!(status.success(), "loading the base images failed\n{}", images.tail());

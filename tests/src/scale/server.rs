@@ -53,7 +53,7 @@ impl Server {
             &server.url("postgres"),
             "CREATE EXTENSION pg_stat_statements; CREATE ROLE watcher SUPERUSER LOGIN",
         );
-        let database = Database::create_in(&server.url("postgres"));
+        let database = Database::empty_in(&server.url("postgres"));
         Server { database, server, _disk: disk, _folder: folder, _files: files }
     }
 

@@ -4,6 +4,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use farm_tests::database::Database;
 use farm_tests::farm::{Farm, WorkerSpec};
 
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
@@ -32,7 +33,9 @@ fn a_service_manager_is_told_when_each_server_is_ready_and_when_it_stops() {
     let name = format!("farm-test-{}", std::process::id());
     let of_worker = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
 
+    let database = Database::empty();
     let mut farm = Farm::builder()
+        .database_url(database.url())
         .env("NOTIFY_SOCKET", path.to_str().unwrap())
         .worker(WorkerSpec::new("w1").env("NOTIFY_SOCKET", &format!("@{name}")))
         .start();

@@ -33,7 +33,7 @@ fn make_newer(database: &str, oldest: &str) {
 
 #[test]
 fn the_command_says_what_has_to_run_and_runs_it_and_a_start_can_leave_it_to_that() {
-    let (database, folder) = (Database::create(), folder());
+    let (database, folder) = (Database::empty(), folder());
     let config = folder.path().join("manual.toml");
     std::fs::write(&config, "database_migrate = 'manual'").unwrap();
     let manual = ["--config", config.to_str().unwrap()];

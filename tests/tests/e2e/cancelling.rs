@@ -116,7 +116,7 @@ fn a_second_ctrl_c_leaves_at_once_while_the_farm_has_not_said_what_it_accepted()
     let tag = format!("{}:1", repository("leaving"));
     submit(&farm, &context, &["-t", &tag, "--platform", "linux/amd64"]).ok();
     let psql = |sql: &str| {
-        let mut command = std::process::Command::new("psql");
+        let mut command = std::process::Command::new(farm_tests::database::psql_program());
         command.args(["-XAtq", "-d", farm.database_url(), "-c", sql]);
         command
     };

@@ -10,7 +10,15 @@ use crate::retrying::{context, half, platform};
 use crate::support::*;
 
 fn psql(farm: &Farm, sql: &str) -> String {
-    run(Command::new("psql").args(["-XAtq", "-d", farm.database_url(), "-c", sql])).trim().to_owned()
+    run(Command::new(farm_tests::database::psql_program()).args([
+        "-XAtq",
+        "-d",
+        farm.database_url(),
+        "-c",
+        sql,
+    ]))
+    .trim()
+    .to_owned()
 }
 
 /// A cancelled build that has pushed linux/amd64, and that image's digest.

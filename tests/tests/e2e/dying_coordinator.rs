@@ -68,12 +68,12 @@ fn a_second_signal_ends_it_at_once() {
     let mut farm = small_farm();
     // What it waits for when it stops: a database that doesn't answer.
     let hold = "BEGIN; LOCK TABLE leader IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(50)";
-    let mut psql = std::process::Command::new("psql");
+    let mut psql = std::process::Command::new(farm_tests::database::psql_program());
     psql.args(["-XAtq", "-d", farm.database_url(), "-c", hold]);
     let mut held = farm_tests::process::Child::spawn("hold", &psql, farm.folder());
     until("the lock", LONG, || {
         let held = "SELECT count(*) FROM pg_locks WHERE relation = 'leader'::regclass AND granted AND mode = 'AccessExclusiveLock'";
-        let mut psql = std::process::Command::new("psql");
+        let mut psql = std::process::Command::new(farm_tests::database::psql_program());
         (farm_tests::process::run(psql.args(["-XAtq", "-d", farm.database_url(), "-c", held])).trim() == "1")
             .then_some(())
     });

@@ -82,7 +82,7 @@ fn what_the_farm_accepts_after_a_signal_is_cancelled() {
     let farm = small_farm();
     let context = Context::new(&format!("FROM {BASE}\nRUN sleep 50; : {}\n", nonce()));
     let psql = |sql: &str| {
-        let mut command = Command::new("psql");
+        let mut command = Command::new(farm_tests::database::psql_program());
         command.args(["-XAtq", "-d", farm.database_url(), "-c", sql]);
         command
     };

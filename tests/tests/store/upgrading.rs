@@ -31,7 +31,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A database as that farm left it, a moment ago.
 fn old_database() -> Database {
-    let database = Database::create();
+    let database = Database::empty();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let migrations = std::fs::read_dir(folder.join("../coordinator/store/migrations")).unwrap();
     let mut migrations: Vec<PathBuf> = migrations.map(|entry| entry.unwrap().path()).collect();

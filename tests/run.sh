@@ -459,7 +459,8 @@ case "$what" in
       -E 'not package(farm-store) | test(/^(schema|proof)::rules/)' "$@"
     finish 0 ;;
   # What has changed in the queries may keep the rest from compiling; the test bed knows no queries.
-  bed | sqlx) phase 'build' cargo build --workspace --bin farm-testbed "${locked[@]}" ;;
+  sqlx) phase 'build' cargo build --workspace --bin farm-testbed "${locked[@]}" ;;
+  bed) phase 'build' cargo build --workspace --bin farm-testbed --bin farm-coordinator "${locked[@]}" ;;
   package) phase 'build' cargo build --workspace --bins "${locked[@]}" ;;
   faults)
     phase 'build' cargo build --workspace --bins "${locked[@]}"

@@ -164,6 +164,7 @@ impl Config {
                 return Err(Invalid::new("advertise", advertise, cure));
             }
         }
+        in_range("identity_grace_seconds", self.identity_grace_seconds, 0, 24 * 3600)?;
         in_range("database_connections", self.database_connections.into(), 1, 1000)?;
         self.limits.check()?;
         self.leadership.check()?;

@@ -28,11 +28,11 @@ pub enum Action {
     Submit,
     /// End builds.
     Cancel,
-    /// See who is in a project.
+    /// See who is in a project, and what it is allowed.
     ReadMembers,
-    /// Give roles in a project, and tokens to its services.
+    /// Give roles in a project and tokens to its services, and protect its tags.
     ManageMembers,
-    /// Make and remove projects.
+    /// Make and remove projects, and say where they may push to.
     ManageProjects,
     /// Give persons tokens, and make them admins of the farm.
     ManagePersons,
@@ -93,9 +93,9 @@ impl Action {
             Self::ReadImages => "look at images",
             Self::Submit => "submit builds",
             Self::Cancel => "cancel builds",
-            Self::ReadMembers => "see who is in the project",
-            Self::ManageMembers => "manage members and services",
-            Self::ManageProjects => "manage projects",
+            Self::ReadMembers => "see who is in the project and what it is allowed",
+            Self::ManageMembers => "manage members, services and protected tags",
+            Self::ManageProjects => "manage projects and where they may push to",
             Self::ManagePersons => "manage persons",
             Self::ManageWorkers => "drain, resume or remove workers",
             Self::Work => "take jobs",
@@ -140,6 +140,9 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ProjectService/ListProjects", Action::ListProjects),
     ("/farm.v1.ProjectService/CreateProject", Action::ManageProjects),
     ("/farm.v1.ProjectService/RemoveProject", Action::ManageProjects),
+    ("/farm.v1.ProjectService/AllowRepositories", Action::ManageProjects),
+    ("/farm.v1.ProjectService/ProtectTags", Action::ManageMembers),
+    ("/farm.v1.ProjectService/GetAccess", Action::ReadMembers),
     ("/farm.v1.ProjectService/ListMembers", Action::ReadMembers),
     ("/farm.v1.ProjectService/SetMember", Action::ManageMembers),
     ("/farm.v1.ProjectService/RemoveMember", Action::ManageMembers),

@@ -10,6 +10,17 @@ pub async fn project(farm: &Farm, name: &str) {
     Client::connect(farm).await.projects.create_project(request).await.unwrap();
 }
 
+/// Lets a project push to, or pull from, repositories.
+pub async fn allow(farm: &Farm, project: &str, access: &str, repositories: &str) {
+    let request = v1::AllowRepositoriesRequest {
+        project: project.to_owned(),
+        access: access.to_owned(),
+        repositories: repositories.to_owned(),
+        allowed: true,
+    };
+    Client::connect(farm).await.projects.allow_repositories(request).await.unwrap();
+}
+
 /// Makes a person with a role in a project, and gives a token of theirs.
 pub async fn person(farm: &Farm, name: &str, project: &str, role: &str) -> String {
     join(farm, name, project, role).await;

@@ -59,6 +59,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.OutputService/FetchOutput",
             "farm.v1.ImageService/InspectImage",
             "farm.v1.ProjectService/ListMembers",
+            "farm.v1.ProjectService/GetAccess",
         ],
     ),
     (
@@ -80,6 +81,7 @@ const DOORS: &[(Door, &[&str])] = &[
         &[
             "farm.v1.PeopleService/CreateServiceToken",
             "farm.v1.ProjectService/SetMember",
+            "farm.v1.ProjectService/ProtectTags",
             "farm.v1.ProjectService/RemoveMember",
         ],
     ),
@@ -92,6 +94,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.PeopleService/CreatePersonToken",
             "farm.v1.PeopleService/SetFarmAdmin",
             "farm.v1.ProjectService/CreateProject",
+            "farm.v1.ProjectService/AllowRepositories",
             "farm.v1.ProjectService/RemoveProject",
         ],
     ),

@@ -11,6 +11,7 @@ pub mod hints;
 pub mod link;
 pub mod logs;
 pub mod migrate;
+pub mod outbound;
 pub mod peers;
 pub mod principal;
 pub mod process;
@@ -34,6 +35,7 @@ use uuid::Uuid;
 
 use blobs::Blobs;
 use config::Config;
+use outbound::Outbound;
 use principal::Tokens;
 use registry::Registries;
 use shared::Shared;
@@ -92,7 +94,8 @@ pub async fn run(
         () = shutdown.cancelled() => return Ok(()),
     }
     let timeout = Duration::from_secs(config.limits.registry_timeout_seconds);
-    let registries = Registries::new(config.registries.clone(), timeout)?;
+    let outbound = Outbound::new(config.rules());
+    let registries = Registries::new(config.registries.clone(), &outbound, timeout)?;
     let shared = Arc::new(Shared {
         id: Uuid::now_v7(),
         machine: machine(),

@@ -3,6 +3,7 @@
 
 mod keeping;
 mod logging;
+mod outbound;
 mod outputs;
 mod processes;
 mod scale;

@@ -99,6 +99,7 @@ impl BuildService for Builds {
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
+        self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
         let runs =
             dockerfile::runs(&self.shared, principal.project, &spec).await.map_err(status::dockerfile)?;
         let by = principal.name;

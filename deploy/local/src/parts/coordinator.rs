@@ -16,13 +16,15 @@ use crate::settings::Settings;
 pub struct Coordinator {
     layout: Layout,
     port: u16,
+    registry_port: u16,
     config: Option<PathBuf>,
 }
 
 impl Coordinator {
     /// On its port of 127.0.0.1, with the configuration file that was named.
     pub fn new(layout: &Layout, settings: &Settings) -> Self {
-        Self { layout: layout.clone(), port: settings.port, config: settings.config.clone() }
+        let Settings { port, registry_port, ref config, .. } = *settings;
+        Self { layout: layout.clone(), port, registry_port, config: config.clone() }
     }
 }
 
@@ -44,6 +46,9 @@ impl Part for Coordinator {
                 text(&self.layout.join("coordinator")),
                 "--token-file".to_owned(),
                 text(&self.layout.token()),
+                // Everybody here may use the farm's own registry, which is on loopback.
+                "--outbound-allow".to_owned(),
+                format!("localhost:{}", self.registry_port),
             ];
             if let Some(config) = &self.config {
                 command.extend(["--config".to_owned(), text(config)]);

@@ -185,9 +185,11 @@ async fn a_token_service_that_never_ends_its_answer_is_waited_for_once() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
     let held = tokio::spawn(async move {
-        use tokio::io::AsyncWriteExt as _;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut streams = Vec::new();
         while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 4096];
+            assert!(stream.read(&mut head).await.unwrap() > 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"token\":").await.unwrap();
             streams.push(Arc::new(stream));
         }
@@ -221,6 +223,6 @@ async fn what_another_service_answers_is_not_shown_to_who_named_it() {
         let error = registries.inspect(&image).await.unwrap_err();
         assert!(!error.message.contains("s3cret"), "{status} {body}: {error}");
         let tags = registries.tags(&format!("{}/a", fake.at()).parse().unwrap(), 10).await;
-        assert!(!tags.unwrap_err().message.contains("s3cret"), "{status} {body}");
+        assert!(!format!("{tags:?}").contains("s3cret"), "{status} {body}: {tags:?}");
     }
 }

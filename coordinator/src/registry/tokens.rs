@@ -147,8 +147,8 @@ impl Registries {
         }
         let scope = format!("repository:{}:{actions}", repository.name());
         let client = self.client(repository);
-        let mut query = vec![("scope", scope.as_str())];
-        query.extend(challenge.service.as_deref().map(|service| ("service", service)));
+        let service = challenge.service.as_deref().map(|service| ("service", service));
+        let query: Vec<_> = service.into_iter().chain([("scope", scope.as_str())]).collect();
         let request = client.request(Method::GET, realm.as_str()).query(&query);
         let asked = self.ask_realm(client, host, &trust, request);
         let mut response = match timeout_at(deadline, asked).await {

@@ -18,7 +18,8 @@ fn a_service_beside_the_coordinator_is_asked_nothing_until_the_configuration_nam
     let context = tempfile::tempdir().unwrap();
     std::fs::write(context.path().join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
     let image = format!("{host}/a:1");
-    let submit = ["submit", context.path().to_str().unwrap(), "-t", &image, "--detach"];
+    let submit =
+        ["submit", context.path().to_str().unwrap(), "-t", &image, "--platform", "linux/amd64", "--detach"];
     let farm = Farm::builder().guarded().start();
     let own = farm.url().replacen("http://", "", 1);
     for args in [&["inspect", &image][..], &submit] {

@@ -13,7 +13,7 @@ pub mod logs;
 pub mod migrate;
 pub mod outbound;
 pub mod peers;
-pub mod principal;
+pub mod people;
 pub mod process;
 pub mod reconcile;
 pub mod registry;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use farm_store::{Store, default_project};
+use farm_store::Store;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -36,7 +36,7 @@ use uuid::Uuid;
 use blobs::Blobs;
 use config::Config;
 use outbound::Outbound;
-use principal::Tokens;
+use people::identities::Identities;
 use registry::Registries;
 use shared::Shared;
 
@@ -83,7 +83,7 @@ pub async fn run(
     let address = listener.local_addr()?;
     config.listen = address;
     let token_file = config.token_file();
-    let tokens = Tokens::from_file(&token_file, default_project())
+    let admin = people::local::admin_token(&token_file)
         .with_context(|| format!("token file {:?} can't be used", token_file.display()))?;
     let patience = Duration::from_secs(config.limits.blob_timeout_seconds);
     let blobs = Blobs::local(&config.state_dir.join("blobs"), patience)
@@ -96,15 +96,18 @@ pub async fn run(
     let timeout = Duration::from_secs(config.limits.registry_timeout_seconds);
     let outbound = Outbound::new(config.rules());
     let registries = Registries::new(config.registries.clone(), &outbound, timeout)?;
+    let is_answered = watch::Sender::new(true);
+    let grace = Duration::from_secs(config.identity_grace_seconds);
+    let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace);
     let shared = Arc::new(Shared {
         id: Uuid::now_v7(),
         machine: machine(),
         config,
         store,
-        is_answered: watch::Sender::new(true),
+        is_answered,
         blobs,
-        tokens,
-        secret: principal::Secret::generate()?,
+        identities: Arc::new(identities),
+        secret: people::local::Secret::generate()?,
         hints: Arc::default(),
         link: link::Link::default(),
         registries,
@@ -133,6 +136,7 @@ pub async fn run(
     spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));
     spawn!("peers", peers::run(Arc::clone(&shared), shutdown.clone()));
+    spawn!("people", people::run(Arc::clone(&shared), shutdown.clone()));
     spawn!("beats", link::dispatch::flush_beats(Arc::clone(&shared), shutdown.clone()));
     ready(address);
     let serve = grpc::serve(shared, listener, shutdown.clone());

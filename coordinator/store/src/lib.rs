@@ -13,6 +13,7 @@ pub mod builds;
 pub mod error;
 pub mod logs;
 pub mod machines;
+pub mod people;
 mod pool;
 mod proof;
 pub mod publish;

@@ -19,6 +19,7 @@ pub mod host;
 pub mod ids;
 pub mod image;
 pub mod pattern;
+pub mod people;
 pub mod platform;
 mod reference;
 pub mod run_options;
@@ -39,10 +40,11 @@ pub use failure_code::FailureCode;
 pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 pub use host::RegistryHost;
 pub use ids::{
-    AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, ProjectId, PublicationId, ShortId,
-    UploadId, WorkerId,
+    AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, PrincipalId, ProjectId,
+    PublicationId, ShortId, TokenId, UploadId, WorkerId,
 };
 pub use image::{ImageRef, ImageTag, Repository};
+pub use people::{PrincipalKind, PrincipalName, ProjectName, Role};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;
 pub use runs::{RunMode, Runs};

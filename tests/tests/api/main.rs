@@ -3,7 +3,6 @@
 
 mod keeping;
 mod logging;
-mod outbound;
 mod outputs;
 mod processes;
 mod scale;

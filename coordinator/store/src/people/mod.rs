@@ -1,0 +1,8 @@
+//! Who calls the farm: [`principals`] and the [`tokens`] that show them, [`projects`] and their [`members`], and the
+//! [`audit`] of what they did.
+
+pub mod audit;
+pub mod members;
+pub mod principals;
+pub mod projects;
+pub mod tokens;

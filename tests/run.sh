@@ -262,7 +262,7 @@ filter_of() {
   case "$1" in
     unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering) | binary(deny))) | (package(farm-store) & test(/^schema::rules|^proof::rules|^a_query_file_has|^queries_are/))" ;;
     store) echo 'package(farm-store) | (package(farm-tests) & binary(store))' ;;
-    api) echo 'package(farm-tests) & binary(api)' ;;
+    api) echo 'package(farm-tests) & (binary(api) | binary(oidc))' ;;
     e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
     all) echo 'all()' ;;
   esac

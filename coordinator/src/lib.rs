@@ -12,6 +12,7 @@ pub mod link;
 pub mod logs;
 pub mod migrate;
 pub mod peers;
+pub mod people;
 pub mod principal;
 pub mod process;
 pub mod reconcile;

@@ -19,6 +19,7 @@ pub mod host;
 pub mod ids;
 pub mod image;
 pub mod pattern;
+pub mod people;
 pub mod platform;
 mod reference;
 pub mod run_options;
@@ -43,6 +44,7 @@ pub use ids::{
     UploadId, WorkerId,
 };
 pub use image::{ImageRef, ImageTag, Repository};
+pub use people::Role;
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;
 pub use runs::{RunMode, Runs};

@@ -1,0 +1,3 @@
+//! Who calls the farm, and what they may do.
+
+pub mod oidc;

@@ -1,0 +1,4 @@
+//! Who calls the farm.
+
+pub mod replay;
+pub mod trust;

@@ -13,7 +13,6 @@ pub mod logs;
 pub mod migrate;
 pub mod peers;
 pub mod people;
-pub mod principal;
 pub mod process;
 pub mod reconcile;
 pub mod registry;
@@ -24,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use farm_store::{Store, default_project};
+use farm_store::Store;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -35,7 +34,7 @@ use uuid::Uuid;
 
 use blobs::Blobs;
 use config::Config;
-use principal::Tokens;
+use people::identities::Identities;
 use registry::Registries;
 use shared::Shared;
 
@@ -82,7 +81,7 @@ pub async fn run(
     let address = listener.local_addr()?;
     config.listen = address;
     let token_file = config.token_file();
-    let tokens = Tokens::from_file(&token_file, default_project())
+    let admin = people::local::admin_token(&token_file)
         .with_context(|| format!("token file {:?} can't be used", token_file.display()))?;
     let patience = Duration::from_secs(config.limits.blob_timeout_seconds);
     let blobs = Blobs::local(&config.state_dir.join("blobs"), patience)
@@ -94,15 +93,18 @@ pub async fn run(
     }
     let timeout = Duration::from_secs(config.limits.registry_timeout_seconds);
     let registries = Registries::new(config.registries.clone(), timeout)?;
+    let is_answered = watch::Sender::new(true);
+    let grace = Duration::from_secs(config.identity_grace_seconds);
+    let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace);
     let shared = Arc::new(Shared {
         id: Uuid::now_v7(),
         machine: machine(),
         config,
         store,
-        is_answered: watch::Sender::new(true),
+        is_answered,
         blobs,
-        tokens,
-        secret: principal::Secret::generate()?,
+        identities: Arc::new(identities),
+        secret: people::local::Secret::generate()?,
         hints: Arc::default(),
         link: link::Link::default(),
         registries,
@@ -131,6 +133,7 @@ pub async fn run(
     spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));
     spawn!("peers", peers::run(Arc::clone(&shared), shutdown.clone()));
+    spawn!("people", people::run(Arc::clone(&shared), shutdown.clone()));
     spawn!("beats", link::dispatch::flush_beats(Arc::clone(&shared), shutdown.clone()));
     ready(address);
     let serve = grpc::serve(shared, listener, shutdown.clone());

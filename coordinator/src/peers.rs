@@ -46,7 +46,7 @@ pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
                 continue;
             }
         };
-        shared.tokens.know_peers(peers.iter().map(|peer| peer.token_digest).collect());
+        shared.identities.know_peers(peers.iter().map(|peer| peer.token_digest).collect());
         let there: HashSet<(Uuid, String)> =
             peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
         told.retain(|peer, task| {

@@ -10,7 +10,8 @@ use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::hints::Hints;
 use crate::link::Link;
-use crate::principal::{Secret, Tokens};
+use crate::people::identities::Identities;
+use crate::people::local::Secret;
 use crate::registry::Registries;
 
 /// One for each process, behind an `Arc`.
@@ -26,8 +27,8 @@ pub struct Shared {
     pub is_answered: watch::Sender<bool>,
     /// The bytes of snapshots, sealed logs and outputs.
     pub blobs: Blobs,
-    /// Tells by their tokens who may call.
-    pub tokens: Tokens,
+    /// Tells callers by what they show.
+    pub identities: Arc<Identities>,
     /// With what this coordinator calls the others.
     pub secret: Secret,
     /// Wakes the loops and followers that a change concerns.

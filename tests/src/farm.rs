@@ -411,13 +411,22 @@ pub fn program(name: &str) -> Command {
 
 /// A program of this workspace, in the build that this test belongs to.
 pub fn binary(name: &str) -> PathBuf {
+    let path = place(name);
+    assert!(path.exists(), "{} is not built: cargo build --workspace --all-targets", path.display());
+    path
+}
+
+/// Whether that program is there.
+pub fn is_built(name: &str) -> bool {
+    place(name).exists()
+}
+
+fn place(name: &str) -> PathBuf {
     // target/debug/deps/e2e-0123 -> target/debug
     let test = std::env::current_exe().unwrap();
     let profile =
         test.parent().map(|deps| if deps.ends_with("deps") { deps.parent().unwrap() } else { deps });
-    let path = profile.unwrap().join(name);
-    assert!(path.exists(), "{} is not built: cargo build --workspace --all-targets", path.display());
-    path
+    profile.unwrap().join(name)
 }
 
 fn text(path: &Path) -> String {

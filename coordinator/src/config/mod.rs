@@ -56,6 +56,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// File with the local admin's token; `None`: `token` in the state folder.
     pub token_file: Option<PathBuf>,
+    /// Whoever was known so lately goes on calling while the database doesn't answer, seconds.
+    pub identity_grace_seconds: u64,
     /// Deadlines, sizes and counts (`[limits]`).
     pub limits: Limits,
     /// Who leads among several coordinators.
@@ -77,6 +79,7 @@ impl Default for Config {
             database_migrate: WhenToMigrate::Start,
             state_dir: PathBuf::from("/var/lib/farm"),
             token_file: None,
+            identity_grace_seconds: 60,
             limits: Limits::default(),
             leadership: Leadership::default(),
             retention: Retention::default(),
@@ -161,6 +164,7 @@ impl Config {
                 return Err(Invalid::new("advertise", advertise, cure));
             }
         }
+        in_range("identity_grace_seconds", self.identity_grace_seconds, 0, 24 * 3600)?;
         in_range("database_connections", self.database_connections.into(), 1, 1000)?;
         self.limits.check()?;
         self.leadership.check()?;

@@ -1,12 +1,14 @@
 //! The gRPC edge, in rooms by what a call is about: [`builds`], [`work`] (all that workers call), [`publish`] (images),
-//! [`sources`], [`logs`] (following) and [`machines`] (workers and coordinators).
+//! [`sources`], [`logs`] (following), [`machines`] (workers and coordinators) and [`people`].
 //!
-//! A handler says who may call it, validates, makes one call, converts. It never schedules. Each call has a span ([`spans`]).
+//! Who calls, and whether they may, was asked before a handler is reached ([`crate::people::gate`]). A handler validates, makes
+//! one call, converts. It never schedules. Each call has a span ([`spans`]).
 
 pub mod builds;
 mod health;
 pub mod logs;
 pub mod machines;
+pub mod people;
 pub mod publish;
 pub mod sources;
 pub mod spans;
@@ -20,6 +22,8 @@ use farm_proto::v1::farm_service_server::FarmServiceServer;
 use farm_proto::v1::image_service_server::ImageServiceServer;
 use farm_proto::v1::output_service_server::OutputServiceServer;
 use farm_proto::v1::peer_service_server::PeerServiceServer;
+use farm_proto::v1::people_service_server::PeopleServiceServer;
+use farm_proto::v1::project_service_server::ProjectServiceServer;
 use farm_proto::v1::snapshot_service_server::SnapshotServiceServer;
 use farm_proto::v1::worker_service_server::WorkerServiceServer;
 use farm_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES, WINDOW_BYTES};
@@ -28,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::people::gate::GateLayer;
 use crate::shared::Shared;
 
 /// How often an idle connection is asked whether it is alive, and how long the answer may take.
@@ -64,6 +69,9 @@ pub async fn serve(
         OutputServiceServer::new(builds::outputs::Outputs::new(Arc::clone(&shared), shutdown.clone()));
     let images = ImageServiceServer::new(publish::Images::new(Arc::clone(&shared)));
     let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&shared)));
+    let gate = Arc::clone(&shared.identities);
+    let people = PeopleServiceServer::new(people::People::new(Arc::clone(&shared)));
+    let projects = ProjectServiceServer::new(people::Projects::new(Arc::clone(&shared)));
     let farm = FarmServiceServer::new(machines::service::Machines::new(shared));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = shutdown.clone();
@@ -74,6 +82,7 @@ pub async fn serve(
         .initial_connection_window_size(WINDOW_BYTES)
         .max_concurrent_streams(1024)
         .trace_fn(|request| spans::rpc(request.uri().path()))
+        .layer(GateLayer::new(gate))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(builds)
@@ -81,6 +90,8 @@ pub async fn serve(
         .add_service(images)
         .add_service(outputs)
         .add_service(farm)
+        .add_service(people)
+        .add_service(projects)
         .add_service(work)
         .add_service(peer)
         .serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await });

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::builds::present;
 use super::status;
-use crate::principal::Action;
+use crate::people;
 use crate::registry::RegistryError;
 use crate::registry::inspect::{Attestation, Variant};
 use crate::shared::Shared;
@@ -41,14 +41,14 @@ impl ImageService for Images {
         &self,
         request: Request<v1::InspectImageRequest>,
     ) -> Result<Response<v1::InspectImageResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::ReadImage)?;
+        let member = people::member(&request)?;
         let image: ImageRef = request.get_ref().reference.parse().map_err(status::invalid)?;
         let Some(inspected) = self.shared.registries.inspect(&image).await.map_err(registry)? else {
             return Err(self.absent(&image).await);
         };
         let store = &self.shared.store;
         let published =
-            store.build_that_made(principal.project, inspected.digest).await.map_err(status::store)?;
+            store.build_that_made(member.project, inspected.digest).await.map_err(status::store)?;
         Ok(Response::new(v1::InspectImageResponse {
             reference: image.to_string(),
             digest: inspected.digest.to_string(),

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status;
 use crate::blobs::FileWriter;
-use crate::principal::Action;
+use crate::people;
 use crate::shared::Shared;
 
 /// How many digests one FindMissing may name.
@@ -179,17 +179,17 @@ impl SnapshotService for Snapshots {
         &self,
         request: Request<v1::OpenUploadRequest>,
     ) -> Result<Response<v1::OpenUploadResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Submit)?;
+        let member = people::member(&request)?;
         let roots = named_roots(request.into_inner().roots)?;
         let opened = self
             .shared
             .store
-            .open_upload(principal.project, &principal.name, self.lives(), &roots)
+            .open_upload(member.project, &member.name, self.lives(), &roots)
             .await
             .map_err(status::store)?;
         let snapshot = match opened.snapshot {
             None if !roots.is_empty() && opened.missing.is_empty() => {
-                Some(self.name_snapshot(principal.project, opened.upload, roots).await?)
+                Some(self.name_snapshot(member.project, opened.upload, roots).await?)
             }
             known => known,
         };
@@ -206,16 +206,16 @@ impl SnapshotService for Snapshots {
         &self,
         request: Request<v1::FindMissingRequest>,
     ) -> Result<Response<v1::FindMissingResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Submit)?;
+        let member = people::member(&request)?;
         let request = request.into_inner();
         if request.digests.len() > MAX_DIGESTS {
             return Err(Status::invalid_argument(format!("ask for at most {MAX_DIGESTS} digests at once")));
         }
-        let upload = self.renew(principal.project, &request.upload_id).await?;
+        let upload = self.renew(member.project, &request.upload_id).await?;
         let asked: Vec<Digest> =
             request.digests.iter().map(|bytes| digest(bytes)).collect::<Result<_, _>>()?;
         let present =
-            self.shared.store.pin_present(principal.project, upload, &asked).await.map_err(status::store)?;
+            self.shared.store.pin_present(member.project, upload, &asked).await.map_err(status::store)?;
         let missing = asked
             .iter()
             .filter(|digest| !present.contains_key(digest))
@@ -228,8 +228,8 @@ impl SnapshotService for Snapshots {
         &self,
         request: Request<Streaming<v1::UploadObjectsRequest>>,
     ) -> Result<Response<v1::UploadObjectsResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Submit)?;
-        let project = principal.project;
+        let member = people::member(&request)?;
+        let project = member.project;
         let mut stream = request.into_inner();
         let mut upload: Option<UploadId> = None;
         let mut file: Option<FileWriter> = None;
@@ -286,11 +286,11 @@ impl SnapshotService for Snapshots {
         &self,
         request: Request<v1::FinishUploadRequest>,
     ) -> Result<Response<v1::FinishUploadResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Submit)?;
+        let member = people::member(&request)?;
         let request = request.into_inner();
-        let upload = self.renew(principal.project, &request.upload_id).await?;
+        let upload = self.renew(member.project, &request.upload_id).await?;
         let roots = named_roots(request.roots)?;
-        let snapshot = self.name_snapshot(principal.project, upload, roots).await?;
+        let snapshot = self.name_snapshot(member.project, upload, roots).await?;
         Ok(Response::new(finished(&snapshot)))
     }
 }

@@ -13,11 +13,11 @@ use tracing::field::Empty;
 /// What a call answers with, piece by piece.
 pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The span of a call of this path (`/farm.v1.BuildService/SubmitBuild`). Who calls is entered when it is known
-/// ([`Tokens::require`](crate::principal::Tokens::require)); which worker, when it has said Hello.
+/// The span of a call of this path (`/farm.v1.BuildService/SubmitBuild`). Who calls, and in which project, is entered
+/// by the gate ([`crate::people::gate`]); which worker, when it has said Hello.
 pub(super) fn rpc(path: &str) -> Span {
     let method = path.rsplit('/').next().unwrap_or(path);
-    tracing::error_span!("rpc", %method, who = Empty, worker = Empty)
+    tracing::error_span!("rpc", %method, who = Empty, project = Empty, worker = Empty)
 }
 
 /// Answers with a stream. The call's span lasts until its end: by itself it would be over with the first answer.

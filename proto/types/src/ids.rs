@@ -82,6 +82,10 @@ uuid_newtype! {
     PublicationId, "publication id";
     /// An upload session, which pins what it was told is there.
     UploadId, "upload id";
+    /// A person, a service or a job of another system, who calls the farm.
+    PrincipalId, "principal id";
+    /// What shows a principal.
+    TokenId, "token id";
 }
 
 /// The fencing token of a lease. It is a secret between coordinator and worker: random, not ordered, and

@@ -40,11 +40,11 @@ pub use failure_code::FailureCode;
 pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 pub use host::RegistryHost;
 pub use ids::{
-    AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, ProjectId, PublicationId, ShortId,
-    UploadId, WorkerId,
+    AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, PrincipalId, ProjectId,
+    PublicationId, ShortId, TokenId, UploadId, WorkerId,
 };
 pub use image::{ImageRef, ImageTag, Repository};
-pub use people::Role;
+pub use people::{PrincipalKind, PrincipalName, ProjectName, Role};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;
 pub use runs::{RunMode, Runs};

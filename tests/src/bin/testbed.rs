@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use farm_tests::bed::Bed;
 use farm_tests::database::{Server, make_template};
 use farm_tests::engine::{Engine, group_of, remove_groups, unmount_below};
-use farm_tests::farm::program;
+use farm_tests::farm::{is_built, program};
 use farm_tests::process::{Child, dying_with_parent, run};
 use farm_tests::registry::{Login, Registry};
 use rustix::fs::FlockOperation;
@@ -179,8 +179,12 @@ fn start(options: &Options, run: &Path) -> Parts {
     auth_registry.wait();
     let mut postgres = init.join().expect("the reason is above");
     postgres.start();
+    // Where it isn't built, as before the first `tests/run.sh sqlx`, each test migrates for itself.
+    let coordinator = is_built("farm-coordinator").then(|| program("farm-coordinator"));
     make_template(&postgres.url("postgres"), |url| {
-        farm_tests::process::run(program("farm-coordinator").args(["migrate", "--database-url", url]));
+        if let Some(mut coordinator) = coordinator {
+            farm_tests::process::run(coordinator.args(["migrate", "--database-url", url]));
+        }
     });
     engine.wait();
     let status = images.wait_exit(Duration::from_secs(600));

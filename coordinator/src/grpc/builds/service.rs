@@ -18,7 +18,7 @@ use super::{present, retry};
 use crate::dockerfile;
 use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
-use crate::principal::Action;
+use crate::people;
 use crate::shared::Shared;
 
 /// Serves [`BuildService`].
@@ -93,17 +93,16 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::SubmitBuildRequest>,
     ) -> Result<Response<v1::SubmitBuildResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Submit)?;
+        let member = people::member(&request)?;
         let request = request.into_inner();
         check_key(&request.idempotency_key).map_err(status::invalid)?;
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
-        let runs =
-            dockerfile::runs(&self.shared, principal.project, &spec).await.map_err(status::dockerfile)?;
-        let by = principal.name;
+        let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
+        let by = member.name;
         let new = NewBuild {
-            project: principal.project,
+            project: member.project,
             idempotency_key: request.idempotency_key,
             spec,
             runs,
@@ -113,7 +112,7 @@ impl BuildService for Builds {
         let submitted = self.shared.store.submit(&new).await.map_err(status::store)?;
         self.shared.hints.changed();
         let record =
-            self.shared.store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
+            self.shared.store.build_by_id(member.project, submitted.id).await.map_err(status::store)?;
         tracing::info!(build = %record.short_id, by, replayed = submitted.replayed, "build accepted");
         Ok(Response::new(v1::SubmitBuildResponse {
             build: Some(present::build(&record)),
@@ -125,9 +124,9 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::GetBuildRequest>,
     ) -> Result<Response<v1::GetBuildResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Read)?;
+        let member = people::member(&request)?;
         let id = short_id(&request.get_ref().build_id)?;
-        let build = self.present(principal.project, &id).await?;
+        let build = self.present(member.project, &id).await?;
         Ok(Response::new(v1::GetBuildResponse { build: Some(build) }))
     }
 
@@ -135,7 +134,7 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::ListBuildsRequest>,
     ) -> Result<Response<v1::ListBuildsResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Read)?;
+        let member = people::member(&request)?;
         let request = request.into_inner();
         let size = if request.page_size == 0 { 50 } else { request.page_size.min(500) };
         let states: Vec<BuildState> = request
@@ -144,9 +143,9 @@ impl BuildService for Builds {
             .map(|state| state.parse())
             .collect::<Result<_, _>>()
             .map_err(status::invalid)?;
-        let list = List { project: principal.project, states: &states };
+        let list = List { project: member.project, states: &states };
         let before = list.read(&request.page_token).map_err(status::invalid)?;
-        let builds = self.shared.store.builds(principal.project, &states, before, size).await;
+        let builds = self.shared.store.builds(member.project, &states, before, size).await;
         let page = builds.map_err(status::store)?;
         Ok(Response::new(v1::ListBuildsResponse {
             builds: page.builds.iter().map(present::listed).collect(),
@@ -158,13 +157,13 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::WatchBuildRequest>,
     ) -> Result<Response<Self::WatchBuildStream>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Read)?;
+        let member = people::member(&request)?;
         let request = request.into_inner();
         let id = short_id(&request.build_id)?;
-        let record = self.shared.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let record = self.shared.store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         let stream = logs::watch(
             Arc::clone(&self.shared),
-            principal.project,
+            member.project,
             record.id,
             logs::Cursor::decode(&request.cursor)?,
             request.follow,
@@ -177,14 +176,14 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::CancelBuildRequest>,
     ) -> Result<Response<v1::CancelBuildResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Cancel)?;
+        let member = people::member(&request)?;
         let id = short_id(&request.get_ref().build_id)?;
-        let record = self.shared.store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let record = self.shared.store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         let publish = self.publish_limit();
-        self.shared.store.cancel(principal.project, record.id, publish).await.map_err(status::store)?;
+        self.shared.store.cancel(member.project, record.id, publish).await.map_err(status::store)?;
         self.shared.hints.changed();
-        tracing::info!(build = %id, by = principal.name, "cancel asked for");
-        let build = self.present(principal.project, &id).await?;
+        tracing::info!(build = %id, by = member.name, "cancel asked for");
+        let build = self.present(member.project, &id).await?;
         Ok(Response::new(v1::CancelBuildResponse { build: Some(build) }))
     }
 
@@ -192,7 +191,7 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::ProvideSourceRequest>,
     ) -> Result<Response<v1::ProvideSourceResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Submit)?;
+        let member = people::member(&request)?;
         let request = request.into_inner();
         let id = short_id(&request.build_id)?;
         let snapshot =
@@ -202,15 +201,13 @@ impl BuildService for Builds {
             content_key: snapshot.content_key.parse().map_err(status::invalid)?,
         };
         let store = &self.shared.store;
-        let record = store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let record = store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         let limit = self.queue_limit();
-        let taken = store
-            .provide_source(principal.project, record.id, &snapshot, limit)
-            .await
-            .map_err(status::store)?;
+        let taken =
+            store.provide_source(member.project, record.id, &snapshot, limit).await.map_err(status::store)?;
         self.shared.hints.changed();
-        tracing::info!(build = %id, by = principal.name, taken, "the rest of its source was sent");
-        let build = self.present(principal.project, &id).await?;
+        tracing::info!(build = %id, by = member.name, taken, "the rest of its source was sent");
+        let build = self.present(member.project, &id).await?;
         Ok(Response::new(v1::ProvideSourceResponse { build: Some(build) }))
     }
 
@@ -218,20 +215,20 @@ impl BuildService for Builds {
         &self,
         request: Request<v1::RetryBuildRequest>,
     ) -> Result<Response<v1::RetryBuildResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::Submit)?;
+        let member = people::member(&request)?;
         let request = request.into_inner();
         check_key(&request.idempotency_key).map_err(status::invalid)?;
         let id = short_id(&request.build_id)?;
         let store = &self.shared.store;
-        let record = store.build(principal.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let record = store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         retry::check(&record, request.failed_only)?;
         let gone = match request.failed_only {
             true => retry::gone(&self.shared.registries, &record).await,
             false => Vec::new(),
         };
-        let by = principal.name;
+        let by = member.name;
         let new = Retry {
-            project: principal.project,
+            project: member.project,
             of: record.id,
             idempotency_key: request.idempotency_key,
             failed_only: request.failed_only,
@@ -241,7 +238,7 @@ impl BuildService for Builds {
         };
         let submitted = store.retry(&new, self.publish_limit()).await.map_err(status::store)?;
         self.shared.hints.changed();
-        let record = store.build_by_id(principal.project, submitted.id).await.map_err(status::store)?;
+        let record = store.build_by_id(member.project, submitted.id).await.map_err(status::store)?;
         tracing::info!(
             build = %record.short_id, by, retry_of = %id, replayed = submitted.replayed, "retry accepted"
         );

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::workers;
 use crate::grpc::status;
-use crate::principal::Action;
+use crate::people;
 use crate::shared::Shared;
 
 /// Serves [`FarmService`].
@@ -50,7 +50,7 @@ impl FarmService for Machines {
         &self,
         request: Request<v1::GetFarmRequest>,
     ) -> Result<Response<v1::GetFarmResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::ReadFarm)?;
+        let caller = people::caller(&request)?;
         let workers = self.shared.store.workers().await.map_err(status::store)?;
         let native: BTreeSet<String> = workers
             .iter()
@@ -61,7 +61,7 @@ impl FarmService for Machines {
             .collect();
         Ok(Response::new(v1::GetFarmResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            principal: principal.name,
+            principal: caller.principal.name.clone(),
             native_platforms: native.into_iter().collect(),
         }))
     }
@@ -70,8 +70,8 @@ impl FarmService for Machines {
         &self,
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        self.shared.tokens.require(&request, Action::ReadFarm)?;
-        let workers = workers::list(&self.shared).await?;
+        let caller = people::caller(&request)?;
+        let workers = workers::list(&self.shared, &caller.principal).await?;
         Ok(Response::new(v1::ListWorkersResponse { workers }))
     }
 
@@ -79,14 +79,14 @@ impl FarmService for Machines {
         &self,
         request: Request<v1::DrainWorkersRequest>,
     ) -> Result<Response<v1::DrainWorkersResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::ManageWorkers)?;
+        let caller = people::caller(&request)?;
         let request = request.into_inner();
         let within = (request.within_ms > 0).then(|| Duration::from_millis(request.within_ms));
         let names = workers::checked(request.names)?;
         let done = self.shared.store.drain_workers(&names, within).await.map_err(status::store)?;
         workers::refused(&self.shared, done).await?;
-        tracing::info!(?names, by = principal.name, "workers are drained");
-        let workers = workers::changed(&self.shared, &names).await?;
+        tracing::info!(?names, by = caller.principal.name, "workers are drained");
+        let workers = workers::changed(&self.shared, &caller.principal, &names).await?;
         Ok(Response::new(v1::DrainWorkersResponse { workers }))
     }
 
@@ -94,12 +94,12 @@ impl FarmService for Machines {
         &self,
         request: Request<v1::ResumeWorkersRequest>,
     ) -> Result<Response<v1::ResumeWorkersResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::ManageWorkers)?;
+        let caller = people::caller(&request)?;
         let names = workers::checked(request.into_inner().names)?;
         let done = self.shared.store.resume_workers(&names).await.map_err(status::store)?;
         workers::refused(&self.shared, done).await?;
-        tracing::info!(?names, by = principal.name, "workers are resumed");
-        let workers = workers::changed(&self.shared, &names).await?;
+        tracing::info!(?names, by = caller.principal.name, "workers are resumed");
+        let workers = workers::changed(&self.shared, &caller.principal, &names).await?;
         Ok(Response::new(v1::ResumeWorkersResponse { workers }))
     }
 
@@ -107,11 +107,11 @@ impl FarmService for Machines {
         &self,
         request: Request<v1::RemoveWorkersRequest>,
     ) -> Result<Response<v1::RemoveWorkersResponse>, Status> {
-        let principal = self.shared.tokens.require(&request, Action::ManageWorkers)?;
+        let caller = people::caller(&request)?;
         let names = workers::checked(request.into_inner().names)?;
         let done = self.shared.store.remove_workers(&names).await.map_err(status::store)?;
         workers::refused(&self.shared, done).await?;
-        tracing::info!(?names, by = principal.name, "workers are removed");
+        tracing::info!(?names, by = caller.principal.name, "workers are removed");
         self.shared.hints.changed();
         Ok(Response::new(v1::RemoveWorkersResponse {}))
     }

@@ -13,13 +13,16 @@ use tonic::Status;
 
 use crate::grpc::builds::present;
 use crate::grpc::status;
+use crate::people::principal::Principal;
 use crate::shared::Shared;
 
 /// So many names are no mistake.
 const MAX_NAMES: usize = 1000;
+/// What is said of another project's work.
+const BUSY: &str = "busy";
 
-/// All workers, by name.
-pub(super) async fn list(shared: &Shared) -> Result<Vec<v1::Worker>, Status> {
+/// All workers, by name. Of projects that the caller isn't in it is only said that a worker is busy with them.
+pub(super) async fn list(shared: &Shared, viewer: &Principal) -> Result<Vec<v1::Worker>, Status> {
     let store = &shared.store;
     let now = store.now().await.map_err(status::store)?;
     let suspect = TimeDelta::from_std(shared.config.limits.suspect()).unwrap_or(TimeDelta::MAX);
@@ -29,8 +32,11 @@ pub(super) async fn list(shared: &Shared) -> Result<Vec<v1::Worker>, Status> {
         let is_silent = is_silent(worker.last_seen, suspect, now);
         let running = running
             .iter()
-            .filter(|(id, ..)| *id == worker.id)
-            .map(|(_, build, platform)| format!("{build} {platform}"))
+            .filter(|running| running.worker == worker.id)
+            .map(|running| match viewer.role_in(running.project) {
+                Some(_) => format!("{} {}", running.build, running.platform),
+                None => BUSY.to_owned(),
+            })
             .collect();
         show(worker, is_silent, running)
     });
@@ -86,9 +92,13 @@ pub(super) fn checked(mut names: Vec<String>) -> Result<Vec<String>, Status> {
 }
 
 /// Wakes those who look at workers, and shows the ones that were named.
-pub(super) async fn changed(shared: &Shared, names: &[String]) -> Result<Vec<v1::Worker>, Status> {
+pub(super) async fn changed(
+    shared: &Shared,
+    viewer: &Principal,
+    names: &[String],
+) -> Result<Vec<v1::Worker>, Status> {
     shared.hints.changed();
-    let mut workers = list(shared).await?;
+    let mut workers = list(shared, viewer).await?;
     workers.retain(|worker| names.contains(&worker.name));
     Ok(workers)
 }

@@ -37,6 +37,19 @@ pub struct LiveAttempt {
     pub stop_reason: String,
 }
 
+/// What a worker runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Which worker.
+    pub worker: WorkerId,
+    /// Whose build it is.
+    pub project: ProjectId,
+    /// Its short id.
+    pub build: String,
+    /// The platform.
+    pub platform: String,
+}
+
 impl Store {
     /// The worker says that it runs the attempt. Saying it twice is no error.
     ///
@@ -197,13 +210,13 @@ impl Store {
             .collect())
     }
 
-    /// What all workers run now: (worker, build's short id, platform).
+    /// What all workers run now.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn running_now(&self) -> Result<Vec<(WorkerId, String, String)>> {
+    pub async fn running_now(&self) -> Result<Vec<Running>> {
         let rows = sqlx::query!(
-            r#"SELECT a.worker_id, j.platform,
+            r#"SELECT a.worker_id, a.project_id, j.platform,
                       (SELECT b.short_id FROM builds b WHERE b.project_id = j.project_id
                        AND b.execution_id = j.execution_id ORDER BY b.order_key LIMIT 1) AS "short_id!"
                FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
@@ -211,7 +224,13 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|row| (row.worker_id.into(), row.short_id, row.platform)).collect())
+        let running = rows.into_iter().map(|row| Running {
+            worker: row.worker_id.into(),
+            project: row.project_id.into(),
+            build: row.short_id,
+            platform: row.platform,
+        });
+        Ok(running.collect())
     }
 }
 

@@ -1,0 +1,19 @@
+//! Who uses the farm: oneself and tokens ([`tokens`]), projects and their members ([`projects`]).
+
+mod projects;
+mod tokens;
+
+pub use projects::Projects;
+pub use tokens::People;
+
+use chrono::{DateTime, Utc};
+
+/// Milliseconds since the epoch, as the wire has times.
+fn millis(at: DateTime<Utc>) -> i64 {
+    at.timestamp_millis()
+}
+
+/// The same; 0: there is none.
+fn millis_of(at: Option<DateTime<Utc>>) -> i64 {
+    at.map_or(0, millis)
+}

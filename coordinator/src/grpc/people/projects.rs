@@ -1,0 +1,130 @@
+//! Projects and who is in them.
+
+use std::sync::Arc;
+
+use farm_proto::v1;
+use farm_proto::v1::project_service_server::ProjectService;
+use farm_store::StoreError;
+use farm_types::{PrincipalName, ProjectId, ProjectName, Role};
+use tonic::{Request, Response, Status};
+
+use super::millis;
+use crate::grpc::status;
+use crate::people;
+use crate::shared::Shared;
+
+/// Serves [`ProjectService`].
+#[derive(Debug)]
+pub struct Projects {
+    shared: Arc<Shared>,
+}
+
+impl Projects {
+    /// What they are kept with.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+#[tonic::async_trait]
+impl ProjectService for Projects {
+    async fn create_project(
+        &self,
+        request: Request<v1::CreateProjectRequest>,
+    ) -> Result<Response<v1::CreateProjectResponse>, Status> {
+        let caller = people::caller(&request)?;
+        let v1::CreateProjectRequest { name, admin } = request.into_inner();
+        let name: ProjectName = name.parse().map_err(status::invalid)?;
+        let admin = (!admin.is_empty()).then(|| admin.parse::<PrincipalName>()).transpose();
+        let admin = admin.map_err(status::invalid)?;
+        let admin = admin.as_ref().map(PrincipalName::as_str);
+        self.shared.store.create_project(&caller.by(), &name, admin).await.map_err(status::store)?;
+        tracing::info!(project = %name, by = caller.principal.name, "project created");
+        Ok(Response::new(v1::CreateProjectResponse {}))
+    }
+
+    async fn list_projects(
+        &self,
+        request: Request<v1::ListProjectsRequest>,
+    ) -> Result<Response<v1::ListProjectsResponse>, Status> {
+        let caller = people::caller(&request)?;
+        let principal = &caller.principal;
+        let own: Vec<ProjectId> = principal.memberships.iter().map(|member| member.project).collect();
+        let ids = (!principal.is_farm_admin).then_some(own.as_slice());
+        let projects = self.shared.store.projects(ids).await.map_err(status::store)?;
+        let projects = projects.into_iter().map(|project| v1::Project {
+            role: principal.role_in(project.id).map(|role| role.to_string()).unwrap_or_default(),
+            name: project.name.to_string(),
+            created_ms: millis(project.created_at),
+            members: u32::try_from(project.members).unwrap_or(u32::MAX),
+        });
+        Ok(Response::new(v1::ListProjectsResponse { projects: projects.collect() }))
+    }
+
+    async fn remove_project(
+        &self,
+        request: Request<v1::RemoveProjectRequest>,
+    ) -> Result<Response<v1::RemoveProjectResponse>, Status> {
+        let caller = people::caller(&request)?;
+        let name: ProjectName = request.into_inner().name.parse().map_err(status::invalid)?;
+        let id = self.shared.store.project_named(&name).await.map_err(status::store)?;
+        let id = id.ok_or_else(|| {
+            Status::not_found(format!(
+                "there is no project {name}; `farm project ls` lists those that are there"
+            ))
+        })?;
+        self.shared.store.remove_project(&caller.by(), id).await.map_err(|error| match error {
+            StoreError::Conflict(why) => Status::failed_precondition(why),
+            other => status::store(other),
+        })?;
+        tracing::info!(project = %name, by = caller.principal.name, "project removed");
+        Ok(Response::new(v1::RemoveProjectResponse {}))
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<v1::ListMembersRequest>,
+    ) -> Result<Response<v1::ListMembersResponse>, Status> {
+        let member = people::member(&request)?;
+        let members = self.shared.store.members(member.project).await.map_err(status::store)?;
+        let members = members.into_iter().map(|member| v1::Member {
+            name: member.name,
+            kind: member.kind.to_string(),
+            role: member.role.to_string(),
+        });
+        Ok(Response::new(v1::ListMembersResponse { members: members.collect() }))
+    }
+
+    async fn set_member(
+        &self,
+        request: Request<v1::SetMemberRequest>,
+    ) -> Result<Response<v1::SetMemberResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::SetMemberRequest { person, role } = request.into_inner();
+        let person: PrincipalName = person.parse().map_err(status::invalid)?;
+        let role: Role = role.parse().map_err(status::invalid)?;
+        let by = member.caller.by();
+        let set = self.shared.store.set_member(&by, member.project, person.as_str(), role).await;
+        set.map_err(status::store)?;
+        tracing::info!(%person, %role, by = member.name, "member set");
+        Ok(Response::new(v1::SetMemberResponse {}))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        let member = people::member(&request)?;
+        let name = request.into_inner().name;
+        let removed = self.shared.store.remove_member(&member.caller.by(), member.project, &name).await;
+        removed.map_err(|error| match error {
+            StoreError::NotFound(_) => Status::not_found(format!(
+                "nobody in project {} is called {name:?}; `farm member ls` lists those who are",
+                member.project_name
+            )),
+            other => status::store(other),
+        })?;
+        tracing::info!(person = name, by = member.name, "member removed");
+        Ok(Response::new(v1::RemoveMemberResponse {}))
+    }
+}

@@ -1,0 +1,287 @@
+//! The layer that asks who calls, before the body is read; and again while a call goes on.
+//!
+//! It stands before all services, gRPC's own too. What it finds goes into the request's extensions ([`super::caller`]); a call
+//! that it refuses reaches no handler. A call that lasts is looked at every [`LOOK`]: whoever may no more make it, is cut off.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use farm_store::default_project;
+use farm_types::{Digest, ProjectId, ProjectName, Role};
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as HttpBody, Frame};
+use tokio::time::{Instant, Sleep};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::transport::server::TcpConnectInfo;
+
+use super::Caller;
+use super::identities::Identities;
+use super::principal::{Kind, Principal};
+use super::rights::{self, Action, Needs};
+
+/// The header that names the project of a call.
+pub const PROJECT: &str = "farm-project";
+/// A call that goes on is looked at so often.
+const LOOK: Duration = Duration::from_secs(2);
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Puts the gate before a service.
+#[derive(Debug, Clone)]
+pub struct GateLayer(Arc<Identities>);
+
+impl GateLayer {
+    /// The layer of whom these know.
+    pub fn new(identities: Arc<Identities>) -> Self {
+        Self(identities)
+    }
+}
+
+impl<S> tower::Layer<S> for GateLayer {
+    type Service = Gate<S>;
+
+    fn layer(&self, inner: S) -> Gate<S> {
+        Gate { identities: Arc::clone(&self.0), inner }
+    }
+}
+
+/// A service that is reached by those who may.
+#[derive(Debug, Clone)]
+pub struct Gate<S> {
+    identities: Arc<Identities>,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Gate<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Boxed<Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(task)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The clone may not be ready; what was polled is used.
+        let fresh = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, fresh);
+        let identities = Arc::clone(&self.identities);
+        Box::pin(async move {
+            let Some(action) = rights::action(request.uri().path()) else {
+                return Ok(Status::unimplemented("the farm has no such method").into_http());
+            };
+            if action.needs() == Needs::Nothing {
+                return inner.call(request).await;
+            }
+            let call = Arc::new(Call::read(identities, action, request.headers()));
+            let (principal, project) = match call.ask().await {
+                Ok(found) => found,
+                Err(status) => return Ok(status.into_http()),
+            };
+            let span = tracing::Span::current();
+            span.record("who", tracing::field::display(&principal.name));
+            if let Some((_, name)) = &project {
+                span.record("project", tracing::field::display(name));
+            }
+            let address = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+            request.extensions_mut().insert(Caller { principal, project, address });
+            let answer = inner.call(request);
+            tokio::pin!(answer);
+            let response = loop {
+                tokio::select! {
+                    answered = &mut answer => break answered?,
+                    () = tokio::time::sleep(LOOK) => {
+                        if let Some(status) = call.is_over().await {
+                            return Ok(status.into_http());
+                        }
+                    }
+                }
+            };
+            Ok(response.map(|body| {
+                Body::new(Watched { body, call, next: Box::pin(tokio::time::sleep(LOOK)), asking: None })
+            }))
+        })
+    }
+}
+
+/// What a call has shown and what it is about.
+struct Call {
+    identities: Arc<Identities>,
+    action: Action,
+    token: Result<Digest, Status>,
+    project: Result<Option<ProjectName>, Status>,
+}
+
+impl Call {
+    fn read(identities: Arc<Identities>, action: Action, headers: &HeaderMap) -> Self {
+        let token = headers
+            .get("authorization")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .map(|token| Digest::of(token.trim().as_bytes()))
+            .ok_or_else(|| Status::unauthenticated("no token was sent; set FARM_TOKEN or FARM_TOKEN_FILE"));
+        let project = headers.get(PROJECT).map(|value| {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            text.parse().map_err(|e: farm_types::Invalid| Status::invalid_argument(e.to_string()))
+        });
+        Self { identities, action, token, project: project.transpose() }
+    }
+
+    /// Who calls, and in which project, if they may.
+    async fn ask(&self) -> Result<(Arc<Principal>, Option<(ProjectId, ProjectName)>), Status> {
+        let principal = self.identities.identify(self.token.clone()?).await?;
+        let project = match self.action.needs() {
+            Needs::Role(least) => Some(self.project(&principal, least).await?),
+            Needs::Nothing | Needs::Identity => None,
+            Needs::FarmAdmin if principal.is_farm_admin => None,
+            Needs::Worker if principal.kind == Kind::Admin => None,
+            Needs::Coordinator if principal.kind == Kind::Coordinator => None,
+            Needs::FarmAdmin | Needs::Worker | Needs::Coordinator => {
+                return Err(lacks(&principal, self.action));
+            }
+        };
+        Ok((principal, project))
+    }
+
+    /// The project of the call, in which the principal has this role.
+    async fn project(&self, principal: &Principal, least: Role) -> Result<(ProjectId, ProjectName), Status> {
+        let named = self.project.clone()?;
+        let (id, name) = match named {
+            Some(name) => {
+                let own = principal.memberships.iter().find(|member| member.name == name);
+                let id = match own {
+                    Some(member) => Some(member.project),
+                    None if principal.is_farm_admin => self.identities.project(&name).await?,
+                    None => None,
+                };
+                // Whether it is not there or not theirs nobody is told, and nothing else was asked.
+                (id.ok_or_else(|| no_member(principal, &name))?, name)
+            }
+            None => match principal.memberships.as_slice() {
+                _ if principal.is_farm_admin => (default_project(), default_name()?),
+                [only] => (only.project, only.name.clone()),
+                [] => {
+                    return Err(Status::permission_denied(format!(
+                        "{} is in no project; an admin of one can give a role there: farm member set {0} --role builder",
+                        principal.name
+                    )));
+                }
+                several => {
+                    let names: Vec<&str> = several.iter().map(|member| member.name.as_str()).collect();
+                    return Err(Status::invalid_argument(format!(
+                        "{} is in several projects ({}); say in which with --project or FARM_PROJECT",
+                        principal.name,
+                        names.join(", ")
+                    )));
+                }
+            },
+        };
+        match principal.role_in(id) {
+            Some(role) if role >= least => Ok((id, name)),
+            Some(role) => Err(Status::permission_denied(format!(
+                "{who} is {role} of project {name}; to {words} needs {least}. An admin of {name} can give that: \
+                 farm member set {who} --role {least} --project {name}",
+                who = principal.name,
+                words = self.action.words()
+            ))),
+            None => Err(no_member(principal, &name)),
+        }
+    }
+
+    /// Why a call that was let in may not go on. A database that doesn't answer ends none.
+    async fn is_over(&self) -> Option<Status> {
+        self.ask().await.err().filter(|status| {
+            matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::PermissionDenied)
+        })
+    }
+}
+
+fn default_name() -> Result<ProjectName, Status> {
+    "default".parse().map_err(|_| Status::internal("a bug: the project default has no name"))
+}
+
+fn no_member(principal: &Principal, name: &ProjectName) -> Status {
+    Status::permission_denied(format!(
+        "there is no project {name} that {} is in; `farm project ls` lists those, and an admin of a project can give a role \
+         there: farm member set {0} --role builder --project {name}",
+        principal.name
+    ))
+}
+
+fn lacks(principal: &Principal, action: Action) -> Status {
+    let (who, words) = (&principal.name, action.words());
+    Status::permission_denied(match action.needs() {
+        Needs::Worker => format!("{who} is no worker of this farm, and only one may {words}"),
+        Needs::Coordinator => format!("{who} is no coordinator of this farm, and only one may {words}"),
+        _ => format!(
+            "{who} is no admin of this farm; to {words} needs one. Another admin can make {who} one: farm admin add {who}"
+        ),
+    })
+}
+
+/// An answer that goes on as long as its caller may have it.
+struct Watched {
+    body: Body,
+    call: Arc<Call>,
+    next: Pin<Box<Sleep>>,
+    asking: Option<Boxed<Option<Status>>>,
+}
+
+impl Watched {
+    /// Ready when the caller may have no more of it.
+    fn poll_over(&mut self, task: &mut Context<'_>) -> Poll<Status> {
+        loop {
+            if let Some(asking) = &mut self.asking {
+                let over = ready!(asking.as_mut().poll(task));
+                self.asking = None;
+                if let Some(status) = over {
+                    return Poll::Ready(status);
+                }
+                self.next.as_mut().reset(Instant::now() + LOOK);
+            }
+            ready!(self.next.as_mut().poll(task));
+            let call = Arc::clone(&self.call);
+            self.asking = Some(Box::pin(async move { call.is_over().await }));
+        }
+    }
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if let Poll::Ready(status) = this.poll_over(task) {
+            tracing::info!(why = status.message(), "a call is cut off");
+            // What is behind it ends as if the caller had hung up.
+            this.body = Body::empty();
+            let mut trailers = HeaderMap::new();
+            status.add_header(&mut trailers)?;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        Pin::new(&mut this.body).poll_frame(task)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

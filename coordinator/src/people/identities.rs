@@ -1,0 +1,208 @@
+//! Whom a token shows: asked of the database, and known for a moment.
+//!
+//! What is known is fresh for [`FRESH`]: within that a revocation may be overlooked. While the database doesn't answer, whoever
+//! was known within the grace goes on, and a token that isn't known is told that it can't be looked up: never that it is wrong.
+//! A token that nobody knows is asked for each time, and not remembered: there are too many that could be made up.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use farm_store::Store;
+use farm_store::people::principals::Shown;
+use farm_types::{Digest, ProjectId, ProjectName, TokenId};
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::principal::{Kind, Principal};
+use crate::grpc::status;
+
+/// What was asked so lately isn't asked again.
+const FRESH: Duration = Duration::from_secs(1);
+/// The database has so long to say whether somebody who is known still is.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// So many are remembered.
+const MANY: usize = 10_000;
+
+/// Tells callers by what they show.
+#[derive(Debug)]
+pub struct Identities {
+    store: Store,
+    admin: Digest,
+    peers: RwLock<Vec<Digest>>,
+    known: Mutex<HashMap<Digest, Known>>,
+    projects: Mutex<HashMap<ProjectName, (ProjectId, Instant)>>,
+    /// Shown since this was last noted.
+    used: Mutex<HashSet<TokenId>>,
+    is_answered: watch::Receiver<bool>,
+    grace: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    principal: Arc<Principal>,
+    asked: Instant,
+    /// The token ends by then.
+    ends: Option<Instant>,
+}
+
+impl Identities {
+    /// `admin` is the digest of the local admin's token; `is_answered` tells whether the database was, when it was last asked;
+    /// whoever was known within `grace` goes on without it.
+    pub fn new(store: Store, admin: Digest, is_answered: watch::Receiver<bool>, grace: Duration) -> Self {
+        Self {
+            store,
+            admin,
+            peers: RwLock::default(),
+            known: Mutex::default(),
+            projects: Mutex::default(),
+            used: Mutex::default(),
+            is_answered,
+            grace,
+        }
+    }
+
+    /// Says by what the other coordinators are known from now on.
+    pub fn know_peers(&self, digests: Vec<Digest>) {
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = digests;
+    }
+
+    /// Whom the token of this digest shows.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`: nobody, or it counts no more; `UNAVAILABLE`: the database doesn't say.
+    pub async fn identify(&self, digest: Digest) -> Result<Arc<Principal>, Status> {
+        // Digests are compared, so the time tells nothing about the token.
+        if digest == self.admin {
+            return Ok(Arc::new(Principal::own(Kind::Admin)));
+        }
+        if self.peers.read().unwrap_or_else(PoisonError::into_inner).contains(&digest) {
+            return Ok(Arc::new(Principal::own(Kind::Coordinator)));
+        }
+        let known = self.known().get(&digest).cloned();
+        if let Some(known) = known.as_ref().filter(|known| known.asked.elapsed() < FRESH) {
+            return known.goes_on();
+        }
+        let goes_on = known.filter(|known| known.asked.elapsed() < self.grace);
+        let asked = Instant::now();
+        let shown = match &goes_on {
+            // Nobody waits twice for a database that is away.
+            Some(known) if !*self.is_answered.borrow() => return known.goes_on(),
+            Some(_) => tokio::time::timeout(PATIENCE, self.store.shown_by(digest)).await.ok(),
+            None => Some(self.store.shown_by(digest).await),
+        };
+        match (shown, goes_on) {
+            (Some(Ok(shown)), _) => self.learn(digest, shown, asked),
+            (Some(Err(error)), Some(known)) if error.is_transient() => known.goes_on(),
+            (None, Some(known)) => known.goes_on(),
+            (Some(Err(error)), _) if error.is_transient() => Err(away()),
+            (Some(Err(error)), _) => Err(status::store(error)),
+            (None, None) => Err(away()),
+        }
+    }
+
+    /// The project of this name, for whoever may act in all.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: the database doesn't say.
+    pub async fn project(&self, name: &ProjectName) -> Result<Option<ProjectId>, Status> {
+        let known = self.projects.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        if let Some((id, _)) = known.filter(|(_, asked)| asked.elapsed() < FRESH) {
+            return Ok(Some(id));
+        }
+        let asked = Instant::now();
+        match self.store.project_named(name).await {
+            Ok(found) => {
+                let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
+                projects.retain(|_, (_, asked)| asked.elapsed() < self.grace);
+                if let Some(id) = found {
+                    projects.insert(name.clone(), (id, asked));
+                }
+                Ok(found)
+            }
+            Err(error) if error.is_transient() => {
+                let known = known.filter(|(_, asked)| asked.elapsed() < self.grace);
+                known.map(|(id, _)| Some(id)).ok_or_else(away)
+            }
+            Err(error) => Err(status::store(error)),
+        }
+    }
+
+    /// Writes down which tokens were used since it was last called.
+    pub async fn note_used(&self) {
+        let used: Vec<TokenId> = self.used.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
+        if used.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.note_used(&used).await {
+            tracing::debug!(%error, "it can't be noted which tokens were used");
+        }
+    }
+
+    fn learn(&self, digest: Digest, shown: Option<Shown>, asked: Instant) -> Result<Arc<Principal>, Status> {
+        let Some(shown) = shown else {
+            self.known().remove(&digest);
+            return Err(Status::unauthenticated(
+                "the farm does not know this token; check FARM_TOKEN or FARM_TOKEN_FILE",
+            ));
+        };
+        if let Some(why) = ended(&shown) {
+            self.known().remove(&digest);
+            return Err(Status::unauthenticated(why));
+        }
+        let left = shown.expires_at.map(|at| (at - shown.now).to_std().unwrap_or_default());
+        let known = Known {
+            ends: left.map(|left| asked + left),
+            principal: Arc::new(Principal::shown(shown)),
+            asked,
+        };
+        let mut all = self.known();
+        if all.len() >= MANY {
+            all.retain(|_, known| known.asked.elapsed() < FRESH);
+        }
+        if all.len() < MANY {
+            all.insert(digest, known.clone());
+        }
+        drop(all);
+        if let Some(token) = known.principal.token {
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(token);
+        }
+        Ok(known.principal)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn goes_on(&self) -> Result<Arc<Principal>, Status> {
+        match self.ends {
+            Some(ends) if ends <= Instant::now() => {
+                let Principal { name, hint, .. } = &*self.principal;
+                Err(Status::unauthenticated(format!("token {hint}… of {name} has expired; {CURE}")))
+            }
+            _ => Ok(Arc::clone(&self.principal)),
+        }
+    }
+}
+
+const CURE: &str = "make another one with `farm token create`, or ask an admin for one";
+
+/// Why a token counts no more.
+fn ended(shown: &Shown) -> Option<String> {
+    let Shown { principal, hint, .. } = shown;
+    let (how, when) = match (shown.revoked_at, shown.expires_at) {
+        (Some(at), _) => ("was revoked", at),
+        (None, Some(at)) if at <= shown.now => ("expired", at),
+        _ => return None,
+    };
+    let when = when.format("%Y-%m-%d %H:%M UTC");
+    Some(format!("token {hint}… of {} {how} on {when}; {CURE}", principal.name))
+}
+
+fn away() -> Status {
+    Status::unavailable(
+        "the farm's database does not answer, so the farm can't tell who you are; try again in a moment",
+    )
+}

@@ -1,0 +1,159 @@
+//! Who calls, and how far what they have shown reaches.
+
+use chrono::{DateTime, Utc};
+use farm_store::people::principals::{Membership, Shown};
+use farm_types::{PrincipalId, PrincipalKind, ProjectId, Role, TokenId};
+
+/// The kinds of callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Whoever has the farm's own token file: may do everything, also work.
+    Admin,
+    /// Another coordinator of this farm.
+    Coordinator,
+    /// A person or a service, by a token of theirs.
+    Known(PrincipalKind),
+}
+
+impl Kind {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Coordinator => "coordinator",
+            Self::Known(kind) => kind.as_str(),
+        }
+    }
+}
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The name, as records and logs show it.
+    pub name: String,
+    /// What kind of caller it is.
+    pub kind: Kind,
+    /// May do what an admin of the farm may.
+    pub is_farm_admin: bool,
+    /// Its projects and what it may do there, by name: what the token leaves of it.
+    pub memberships: Vec<Membership>,
+    /// Its row; `None` of farm's own.
+    pub id: Option<PrincipalId>,
+    /// The token's row.
+    pub token: Option<TokenId>,
+    /// The token's first characters; empty: the farm's own.
+    pub hint: String,
+    /// The only project in which the token counts.
+    pub only: Option<ProjectId>,
+    /// The most that the token gives.
+    pub most: Option<Role>,
+    /// When the token ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+impl Principal {
+    /// One of farm's own.
+    pub fn own(kind: Kind) -> Self {
+        Self {
+            name: kind.as_str().to_owned(),
+            kind,
+            is_farm_admin: kind == Kind::Admin,
+            memberships: Vec::new(),
+            id: None,
+            token: None,
+            hint: String::new(),
+            only: None,
+            most: None,
+            expires_at: None,
+        }
+    }
+
+    /// Whom a token shows. A token with a scope gives no more than that, also to an admin of the farm.
+    pub fn shown(shown: Shown) -> Self {
+        let is_whole = shown.project.is_none() && shown.role.is_none();
+        let within = |project: ProjectId| shown.project.is_none_or(|only| only == project);
+        let most = |role: Role| shown.role.map_or(role, |most| role.min(most));
+        let memberships = shown.memberships.into_iter().filter(|member| within(member.project));
+        Self {
+            name: shown.principal.name,
+            kind: Kind::Known(shown.principal.kind),
+            is_farm_admin: shown.principal.is_farm_admin && is_whole,
+            memberships: memberships.map(|member| Membership { role: most(member.role), ..member }).collect(),
+            id: Some(shown.principal.id),
+            token: Some(shown.token),
+            hint: shown.hint,
+            only: shown.project,
+            most: shown.role,
+            expires_at: shown.expires_at,
+        }
+    }
+
+    /// What it may do in a project.
+    pub fn role_in(&self, project: ProjectId) -> Option<Role> {
+        if self.is_farm_admin {
+            return Some(Role::Admin);
+        }
+        self.memberships.iter().find(|member| member.project == project).map(|member| member.role)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farm_store::people::principals::Principal as Row;
+
+    fn shown(project: Option<ProjectId>, role: Option<Role>, is_farm_admin: bool) -> (Shown, [ProjectId; 2]) {
+        let projects = [ProjectId::generate(), ProjectId::generate()];
+        let member = |place: usize, name: &str, role| Membership {
+            project: projects[place],
+            name: name.parse().unwrap(),
+            role,
+        };
+        let shown = Shown {
+            principal: Row {
+                id: PrincipalId::generate(),
+                name: "ada".into(),
+                kind: PrincipalKind::Person,
+                is_farm_admin,
+            },
+            memberships: vec![member(0, "web", Role::Admin), member(1, "api", Role::Viewer)],
+            token: TokenId::generate(),
+            hint: "farm_p_12345".into(),
+            project,
+            role,
+            expires_at: None,
+            revoked_at: None,
+            now: Utc::now(),
+        };
+        (shown, projects)
+    }
+
+    #[test]
+    fn a_token_gives_what_its_holder_may_and_no_more_than_its_scope() {
+        let (all, [web, api]) = shown(None, None, false);
+        let all = Principal::shown(all);
+        assert_eq!((all.role_in(web), all.role_in(api)), (Some(Role::Admin), Some(Role::Viewer)));
+        assert_eq!(all.role_in(ProjectId::generate()), None);
+        let (builder, [web, api]) = shown(None, Some(Role::Builder), false);
+        let builder = Principal::shown(builder);
+        assert_eq!((builder.role_in(web), builder.role_in(api)), (Some(Role::Builder), Some(Role::Viewer)));
+        let (mut one, [web, api]) = shown(None, None, false);
+        one.project = Some(api);
+        let one = Principal::shown(one);
+        assert_eq!((one.role_in(web), one.role_in(api)), (None, Some(Role::Viewer)));
+    }
+
+    #[test]
+    fn an_admin_of_the_farm_is_one_by_a_token_without_a_scope_only() {
+        let (whole, _) = shown(None, None, true);
+        assert_eq!(Principal::shown(whole).role_in(ProjectId::generate()), Some(Role::Admin));
+        let (less, [web, api]) = shown(None, Some(Role::Publisher), true);
+        let less = Principal::shown(less);
+        assert!(!less.is_farm_admin);
+        assert_eq!((less.role_in(web), less.role_in(api)), (Some(Role::Publisher), Some(Role::Viewer)));
+        let (mut one, [web, _]) = shown(None, None, true);
+        one.project = Some(web);
+        let one = Principal::shown(one);
+        assert!(!one.is_farm_admin && one.role_in(ProjectId::generate()).is_none());
+    }
+}

@@ -1,0 +1,236 @@
+//! The table of rights: each method, what is done by it, and what that needs.
+//!
+//! The page `docs/reference/rights.md` is made from it. A method without a row is answered by nobody, and a test walks all
+//! methods that there are.
+
+use farm_types::Role;
+
+/// What a call does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Ask whether the coordinator answers.
+    AskHealth,
+    /// Ask which methods there are.
+    ReadMethods,
+    /// Ask who one is.
+    KnowOneself,
+    /// See the farm and its workers.
+    ReadFarm,
+    /// See the projects that one is in.
+    ListProjects,
+    /// Make, list and revoke one's own tokens.
+    ManageTokens,
+    /// See builds, their logs and outputs.
+    ReadBuilds,
+    /// See what a registry holds, with the farm's credentials.
+    ReadImages,
+    /// Submit builds, bring their sources, retry them.
+    Submit,
+    /// End builds.
+    Cancel,
+    /// See who is in a project.
+    ReadMembers,
+    /// Give roles in a project, and tokens to its services.
+    ManageMembers,
+    /// Make and remove projects.
+    ManageProjects,
+    /// Give persons tokens, and make them admins of the farm.
+    ManagePersons,
+    /// Drain, resume and remove workers.
+    ManageWorkers,
+    /// Take jobs.
+    Work,
+    /// Make this coordinator look at the database.
+    Hint,
+}
+
+/// What an action needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: whoever reaches the listener.
+    Nothing,
+    /// Anybody whom the farm knows, in whatever project.
+    Identity,
+    /// This role, or more, in the project of the call.
+    Role(Role),
+    /// An admin of the farm.
+    FarmAdmin,
+    /// A worker.
+    Worker,
+    /// Another coordinator.
+    Coordinator,
+}
+
+impl Action {
+    /// What it needs.
+    pub fn needs(self) -> Needs {
+        match self {
+            Self::AskHealth => Needs::Nothing,
+            Self::ReadMethods
+            | Self::KnowOneself
+            | Self::ReadFarm
+            | Self::ListProjects
+            | Self::ManageTokens => Needs::Identity,
+            Self::ReadBuilds | Self::ReadImages | Self::ReadMembers => Needs::Role(Role::Viewer),
+            Self::Submit | Self::Cancel => Needs::Role(Role::Builder),
+            Self::ManageMembers => Needs::Role(Role::Admin),
+            Self::ManageProjects | Self::ManagePersons | Self::ManageWorkers => Needs::FarmAdmin,
+            Self::Work => Needs::Worker,
+            Self::Hint => Needs::Coordinator,
+        }
+    }
+
+    /// What somebody does with it, after "to".
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::AskHealth => "ask for health",
+            Self::ReadMethods => "list the farm's methods",
+            Self::KnowOneself => "ask who one is",
+            Self::ReadFarm => "see the farm and its workers",
+            Self::ListProjects => "list projects",
+            Self::ManageTokens => "manage one's own tokens",
+            Self::ReadBuilds => "see builds",
+            Self::ReadImages => "look at images",
+            Self::Submit => "submit builds",
+            Self::Cancel => "cancel builds",
+            Self::ReadMembers => "see who is in the project",
+            Self::ManageMembers => "manage members and services",
+            Self::ManageProjects => "manage projects",
+            Self::ManagePersons => "manage persons",
+            Self::ManageWorkers => "drain, resume or remove workers",
+            Self::Work => "take jobs",
+            Self::Hint => "call as a coordinator",
+        }
+    }
+}
+
+/// Every method that is served, by its path.
+pub const METHODS: &[(&str, Action)] = &[
+    ("/grpc.health.v1.Health/Check", Action::AskHealth),
+    ("/grpc.health.v1.Health/Watch", Action::AskHealth),
+    ("/grpc.health.v1.Health/List", Action::AskHealth),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Action::ReadMethods),
+    ("/farm.v1.BuildService/SubmitBuild", Action::Submit),
+    ("/farm.v1.BuildService/GetBuild", Action::ReadBuilds),
+    ("/farm.v1.BuildService/ListBuilds", Action::ReadBuilds),
+    ("/farm.v1.BuildService/WatchBuild", Action::ReadBuilds),
+    ("/farm.v1.BuildService/CancelBuild", Action::Cancel),
+    ("/farm.v1.BuildService/RetryBuild", Action::Submit),
+    ("/farm.v1.BuildService/ProvideSource", Action::Submit),
+    ("/farm.v1.SnapshotService/OpenUpload", Action::Submit),
+    ("/farm.v1.SnapshotService/FindMissing", Action::Submit),
+    ("/farm.v1.SnapshotService/UploadObjects", Action::Submit),
+    ("/farm.v1.SnapshotService/FinishUpload", Action::Submit),
+    ("/farm.v1.OutputService/FetchOutput", Action::ReadBuilds),
+    // Whoever may submit a build may say that its outputs were taken.
+    ("/farm.v1.OutputService/ReleaseOutputs", Action::Submit),
+    ("/farm.v1.ImageService/InspectImage", Action::ReadImages),
+    ("/farm.v1.FarmService/GetFarm", Action::ReadFarm),
+    ("/farm.v1.FarmService/ListWorkers", Action::ReadFarm),
+    ("/farm.v1.FarmService/DrainWorkers", Action::ManageWorkers),
+    ("/farm.v1.FarmService/ResumeWorkers", Action::ManageWorkers),
+    ("/farm.v1.FarmService/RemoveWorkers", Action::ManageWorkers),
+    ("/farm.v1.PeopleService/WhoAmI", Action::KnowOneself),
+    ("/farm.v1.PeopleService/CreateToken", Action::ManageTokens),
+    ("/farm.v1.PeopleService/ListTokens", Action::ManageTokens),
+    ("/farm.v1.PeopleService/RevokeToken", Action::ManageTokens),
+    ("/farm.v1.PeopleService/CreateServiceToken", Action::ManageMembers),
+    ("/farm.v1.PeopleService/CreatePersonToken", Action::ManagePersons),
+    ("/farm.v1.PeopleService/SetFarmAdmin", Action::ManagePersons),
+    ("/farm.v1.ProjectService/ListProjects", Action::ListProjects),
+    ("/farm.v1.ProjectService/CreateProject", Action::ManageProjects),
+    ("/farm.v1.ProjectService/RemoveProject", Action::ManageProjects),
+    ("/farm.v1.ProjectService/ListMembers", Action::ReadMembers),
+    ("/farm.v1.ProjectService/SetMember", Action::ManageMembers),
+    ("/farm.v1.ProjectService/RemoveMember", Action::ManageMembers),
+    ("/farm.v1.WorkerService/Control", Action::Work),
+    ("/farm.v1.WorkerService/SendEvents", Action::Work),
+    ("/farm.v1.WorkerService/FetchFolders", Action::Work),
+    ("/farm.v1.WorkerService/FetchFiles", Action::Work),
+    ("/farm.v1.WorkerService/SendOutput", Action::Work),
+    ("/farm.v1.PeerService/Hint", Action::Hint),
+];
+
+/// What a call of this path does; `None`: there is no such method.
+pub fn action(path: &str) -> Option<Action> {
+    METHODS.iter().find(|(method, _)| *method == path).map(|(_, action)| *action)
+}
+
+impl Needs {
+    /// The words for it.
+    pub fn words(self) -> String {
+        match self {
+            Self::Nothing => "nothing".to_owned(),
+            Self::Identity => "a token that the farm knows".to_owned(),
+            Self::Role(role) => format!("{role} of the project"),
+            Self::FarmAdmin => "admin of the farm".to_owned(),
+            Self::Worker => "a worker".to_owned(),
+            Self::Coordinator => "a coordinator".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+
+    use super::*;
+
+    /// Every method in the descriptors that clients are given.
+    fn served() -> BTreeSet<String> {
+        let files = prost_types::FileDescriptorSet::decode(farm_proto::DESCRIPTORS).unwrap();
+        let mut served = BTreeSet::new();
+        for file in &files.file {
+            for service in &file.service {
+                for method in &service.method {
+                    served.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                }
+            }
+        }
+        served
+    }
+
+    #[test]
+    fn every_method_has_one_row_and_every_row_a_method() {
+        let rows: Vec<&str> = METHODS.iter().map(|(method, _)| *method).collect();
+        let own: BTreeSet<String> =
+            rows.iter().filter(|row| row.starts_with("/farm.")).map(|row| (*row).to_owned()).collect();
+        assert_eq!(own, served());
+        assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len(), "a method has two rows");
+    }
+
+    /// `TRYCMD=overwrite` writes what is missing, as it does for transcripts.
+    #[test]
+    fn the_documents_list_every_right() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/rights.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let head = "| to | needs | methods |\n|---|---|---|\n";
+        let (before, _) = text.split_once(head).unwrap();
+        let mut made = format!("{before}{head}");
+        let mut told = Vec::new();
+        for (_, action) in METHODS {
+            if told.contains(action) {
+                continue;
+            }
+            told.push(*action);
+            let methods: Vec<String> = METHODS
+                .iter()
+                .filter(|(_, other)| other == action)
+                .map(|(method, _)| format!("`{}`", method.rsplit('/').next().unwrap()))
+                .collect();
+            made.push_str(&format!(
+                "| {} | {} | {} |\n",
+                action.words(),
+                action.needs().words(),
+                methods.join(", ")
+            ));
+        }
+        if std::env::var_os("TRYCMD").is_some_and(|value| value == "overwrite") {
+            std::fs::write(path, made).unwrap();
+            return;
+        }
+        assert_eq!(text, made, "run it with TRYCMD=overwrite after a change on purpose");
+    }
+}

@@ -1,0 +1,96 @@
+//! Who is in a project, and with which role.
+
+use farm_types::{PrincipalId, PrincipalKind, ProjectId, Role};
+use serde_json::json;
+
+use super::audit::{By, Deed};
+use super::principals::person;
+use crate::{Result, Store, StoreError, Tx};
+
+/// Somebody in a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub name: String,
+    pub kind: PrincipalKind,
+    pub role: Role,
+}
+
+impl Store {
+    /// The members of a project, by name.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn members(&self, project: ProjectId) -> Result<Vec<Member>> {
+        let rows = sqlx::query!(
+            "SELECT p.name, p.kind, m.role FROM members m JOIN principals p ON p.id = m.principal_id
+             WHERE m.project_id = $1 ORDER BY p.name",
+            project.as_uuid()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let member = |name, kind: String, role: String| {
+            let kind = kind.parse().map_err(StoreError::corrupt)?;
+            Ok(Member { name, kind, role: role.parse().map_err(StoreError::corrupt)? })
+        };
+        rows.into_iter().map(|row| member(row.name, row.kind, row.role)).collect()
+    }
+
+    /// Gives a person a role in a project, instead of the one that they had; a person who isn't there is made.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn set_member(&self, by: &By, project: ProjectId, name: &str, role: Role) -> Result<()> {
+        let mut tx = self.begin().await?;
+        set(&mut tx, by, project, name, role).await?;
+        tx.commit().await
+    }
+
+    /// Takes somebody out of a project.
+    ///
+    /// # Errors
+    /// `NotFound`: nobody of this name is in it; or the database can't be reached.
+    pub async fn remove_member(&self, by: &By, project: ProjectId, name: &str) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let removed = sqlx::query!(
+            "DELETE FROM members m USING principals p
+             WHERE m.principal_id = p.id AND m.project_id = $1 AND p.name = $2",
+            project.as_uuid(),
+            name
+        )
+        .execute(&mut *tx)
+        .await?;
+        if removed.rows_affected() == 0 {
+            return Err(StoreError::NotFound("member"));
+        }
+        let deed = Deed { project: Some(project), action: "member.remove", subject: name, detail: json!({}) };
+        by.did(&mut tx, deed).await?;
+        tx.commit().await
+    }
+}
+
+/// Gives a person a role within a transaction.
+pub(super) async fn set(tx: &mut Tx, by: &By, project: ProjectId, name: &str, role: Role) -> Result<()> {
+    let id = person(tx, by, name).await?;
+    enter(tx, by, project, (id, name), role).await
+}
+
+/// Gives a principal a role.
+pub(super) async fn enter(
+    tx: &mut Tx,
+    by: &By,
+    project: ProjectId,
+    (id, name): (PrincipalId, &str),
+    role: Role,
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO members (project_id, principal_id, role) VALUES ($1, $2, $3)
+         ON CONFLICT (project_id, principal_id) DO UPDATE SET role = excluded.role",
+        project.as_uuid(),
+        id.as_uuid(),
+        role.as_str()
+    )
+    .execute(&mut **tx)
+    .await?;
+    let detail = json!({ "role": role.as_str() });
+    by.did(tx, Deed { project: Some(project), action: "member.set", subject: name, detail }).await
+}

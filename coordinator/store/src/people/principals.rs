@@ -1,0 +1,144 @@
+//! Persons and services, and what a token shows of them.
+
+use chrono::{DateTime, Utc};
+use farm_types::{Digest, PrincipalId, PrincipalKind, ProjectId, ProjectName, Role, TokenId};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::audit::{By, Deed};
+use crate::{Result, Store, StoreError, Tx};
+
+/// A person or a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    pub id: PrincipalId,
+    /// A person's own name, or PROJECT/NAME of a service.
+    pub name: String,
+    pub kind: PrincipalKind,
+    /// May do everything in every project.
+    pub is_farm_admin: bool,
+}
+
+/// A principal's role in a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    pub project: ProjectId,
+    pub name: ProjectName,
+    pub role: Role,
+}
+
+/// What a token shows: whose it is and how far it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub principal: Principal,
+    /// Where the principal is a member, by name; what the token's scope leaves of it is not taken off yet.
+    pub memberships: Vec<Membership>,
+    pub token: TokenId,
+    pub hint: String,
+    /// The only project in which it counts.
+    pub project: Option<ProjectId>,
+    /// The most that it gives.
+    pub role: Option<Role>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// The farm's time when this was read.
+    pub now: DateTime<Utc>,
+}
+
+impl Store {
+    /// What the token of this digest shows, also one that counts no more; `None`: there is none.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn shown_by(&self, digest: Digest) -> Result<Option<Shown>> {
+        let row = sqlx::query!(
+            r#"SELECT p.id AS principal_id, p.name, p.kind, p.is_farm_admin, t.id, t.hint, t.project_id, t.role,
+                      t.expires_at, t.revoked_at, farm_now() AS "now!"
+               FROM tokens t JOIN principals p ON p.id = t.principal_id WHERE t.digest = $1"#,
+            digest.as_bytes().as_slice()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let memberships = sqlx::query!(
+            "SELECT m.project_id, p.name, m.role FROM members m JOIN projects p ON p.id = m.project_id
+             WHERE m.principal_id = $1 AND p.removed_at IS NULL ORDER BY p.name",
+            row.principal_id
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let memberships = memberships.into_iter().map(|member| {
+            Ok(Membership {
+                project: member.project_id.into(),
+                name: member.name.parse().map_err(StoreError::corrupt)?,
+                role: member.role.parse().map_err(StoreError::corrupt)?,
+            })
+        });
+        Ok(Some(Shown {
+            principal: Principal {
+                id: row.principal_id.into(),
+                name: row.name,
+                kind: row.kind.parse().map_err(StoreError::corrupt)?,
+                is_farm_admin: row.is_farm_admin,
+            },
+            memberships: memberships.collect::<Result<_>>()?,
+            token: row.id.into(),
+            hint: row.hint,
+            project: row.project_id.map(ProjectId::from),
+            role: row.role.map(|role| role.parse().map_err(StoreError::corrupt)).transpose()?,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+            now: row.now,
+        }))
+    }
+
+    /// Makes a person the farm's admin, or no more; one that isn't there is made. Answers whether anything changed.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn set_farm_admin(&self, by: &By, name: &str, is_admin: bool) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let id = person(&mut tx, by, name).await?;
+        let changed = sqlx::query!(
+            "UPDATE principals SET is_farm_admin = $2 WHERE id = $1 AND is_farm_admin <> $2",
+            id.as_uuid(),
+            is_admin
+        )
+        .execute(&mut *tx)
+        .await?
+        .rows_affected()
+            > 0;
+        if changed {
+            let action = if is_admin { "farm_admin.add" } else { "farm_admin.remove" };
+            by.did(&mut tx, Deed { project: None, action, subject: name, detail: json!({}) }).await?;
+        }
+        tx.commit().await?;
+        Ok(changed)
+    }
+}
+
+/// The person of this name, who is made if there is none.
+pub(super) async fn person(tx: &mut Tx, by: &By, name: &str) -> Result<PrincipalId> {
+    made(tx, by, name, PrincipalKind::Person).await
+}
+
+/// The principal of this name and kind, which is made if there is none.
+pub(super) async fn made(tx: &mut Tx, by: &By, name: &str, kind: PrincipalKind) -> Result<PrincipalId> {
+    let new = sqlx::query_scalar!(
+        "INSERT INTO principals (id, name, kind, created_by) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (name) DO NOTHING RETURNING id",
+        Uuid::now_v7(),
+        name,
+        kind.as_str(),
+        by.name
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    if let Some(id) = new {
+        let detail = json!({ "kind": kind.as_str() });
+        by.did(tx, Deed { project: None, action: "principal.create", subject: name, detail }).await?;
+        return Ok(id.into());
+    }
+    let there = sqlx::query_scalar!("SELECT id FROM principals WHERE name = $1", name);
+    Ok(there.fetch_one(&mut **tx).await?.into())
+}

@@ -96,6 +96,8 @@ pub async fn run(
     let is_answered = watch::Sender::new(true);
     let grace = Duration::from_secs(config.identity_grace_seconds);
     let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace);
+    let issuers = Arc::new(people::oidc::fetch::Http::new()?);
+    let exchange = people::oidc::Exchange::new(issuers, config.oidc.clone(), config.audience());
     let shared = Arc::new(Shared {
         id: Uuid::now_v7(),
         machine: machine(),
@@ -104,6 +106,7 @@ pub async fn run(
         is_answered,
         blobs,
         identities: Arc::new(identities),
+        exchange,
         secret: people::local::Secret::generate()?,
         hints: Arc::default(),
         link: link::Link::default(),

@@ -12,6 +12,7 @@ use crate::hints::Hints;
 use crate::link::Link;
 use crate::people::identities::Identities;
 use crate::people::local::Secret;
+use crate::people::oidc::Exchange;
 use crate::registry::Registries;
 
 /// One for each process, behind an `Arc`.
@@ -29,6 +30,8 @@ pub struct Shared {
     pub blobs: Blobs,
     /// Tells callers by what they show.
     pub identities: Arc<Identities>,
+    /// Takes tokens of other systems' issuers.
+    pub exchange: Exchange,
     /// With what this coordinator calls the others.
     pub secret: Secret,
     /// Wakes the loops and followers that a change concerns.

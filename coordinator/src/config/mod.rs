@@ -17,6 +17,8 @@ use farm_types::Invalid;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
+use crate::people::oidc::Settings;
+
 pub use self::flags::{Flags, Migrate, Verb};
 pub use self::leadership::Leadership;
 pub use self::limits::Limits;
@@ -58,6 +60,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Whoever was known so lately goes on calling while the database doesn't answer, seconds.
     pub identity_grace_seconds: u64,
+    /// Callers who show a token of another system.
+    pub oidc: Settings,
     /// Deadlines, sizes and counts (`[limits]`).
     pub limits: Limits,
     /// Who leads among several coordinators.
@@ -80,6 +84,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/farm"),
             token_file: None,
             identity_grace_seconds: 60,
+            oidc: Settings::default(),
             limits: Limits::default(),
             leadership: Leadership::default(),
             retention: Retention::default(),
@@ -130,6 +135,11 @@ impl Config {
             "" => format!("http://localhost:{}", self.listen.port()),
             name => format!("http://{name}:{}", self.listen.port()),
         }
+    }
+
+    /// Whom tokens of other systems have to be made for, unless a trust says something else.
+    pub fn audience(&self) -> String {
+        self.oidc.audience.clone().unwrap_or_else(|| self.advertised())
     }
 
     /// The file with the local admin's token.

@@ -8,6 +8,7 @@ use tonic::Status;
 use crate::blobs::FileError;
 use crate::dockerfile::Unread;
 use crate::logs::LogError;
+use crate::people::oidc::Refused;
 
 /// The status of a value that can't be taken.
 pub fn invalid(error: Invalid) -> Status {
@@ -32,6 +33,16 @@ pub fn store(error: StoreError) -> Status {
                  says what it is",
             )
         }
+    }
+}
+
+/// The status of an issuer's token that wasn't taken.
+pub fn refused(error: Refused) -> Status {
+    match error {
+        Refused::Token(why) => Status::unauthenticated(why),
+        Refused::Untrusted(why) => Status::permission_denied(why),
+        Refused::Unavailable(why) => Status::unavailable(why),
+        Refused::Store(error) => store(error),
     }
 }
 

@@ -115,7 +115,7 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
     };
     told("workers", workers.await);
     let seen = async {
-        while store.forget_seen_tokens(epoch, BATCH).await? > 0 {}
+        while store.forget_exchanged_tokens(epoch, BATCH).await? > 0 {}
         Ok(())
     };
     told("tokens of other systems", seen.await);

@@ -31,3 +31,18 @@ CREATE TABLE seen_tokens (
     PRIMARY KEY (issuer, jti)
 );
 CREATE INDEX seen_tokens_expired ON seen_tokens (expires_at);
+
+-- Whom an issuer's token has shown is a principal, too: known by the issuer and an id that is never given again.
+-- fits: it takes all that it took, and coordinators of before make no such principals
+ALTER TABLE principals DROP CONSTRAINT principals_kind_check;
+-- fits: as above
+-- locks: persons and services are few
+ALTER TABLE principals ADD CONSTRAINT principals_kind_check CHECK (kind IN ('person', 'service', 'subject'));
+
+ALTER TABLE tokens
+    -- By which it was given for an issuer's token; with it, project_id and role are what it gives, whoever is a member.
+    ADD COLUMN trust_id uuid,
+    -- What records and logs show instead of the principal's name.
+    ADD COLUMN shown_as text;
+-- locks: there are as few as persons and services have
+CREATE INDEX tokens_by_trust ON tokens (trust_id, expires_at) WHERE trust_id IS NOT NULL;

@@ -3,11 +3,11 @@
 use farm_store::people::trust::NewTrust;
 use farm_store::{StoreError, default_project};
 use farm_tests::issuer::{Key, Kind, unsecured};
-use farm_types::Role;
+use farm_types::{Digest, PrincipalKind, Role};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{AUDIENCE, trusting, world};
+use crate::world::{AUDIENCE, ada, trusting, world};
 
 #[tokio::test]
 async fn a_job_is_let_in_as_its_repository_for_a_quarter_of_an_hour() {
@@ -20,6 +20,20 @@ async fn a_job_is_let_in_as_its_repository_for_a_quarter_of_an_hour() {
         assert_eq!(let_in.issuer, world.issuer.url());
         let left = let_in.ends - world.store.now().await.unwrap();
         assert!((14 * 60..=15 * 60).contains(&left.num_seconds()), "{left}");
+        let shown = world.store.shown_by(Digest::of(let_in.secret.as_bytes())).await.unwrap().unwrap();
+        assert_eq!(
+            (shown.principal.name, shown.principal.kind),
+            (let_in.subject.name, PrincipalKind::Subject)
+        );
+        assert_eq!((shown.project, shown.role), (Some(default_project()), Some(Role::Builder)));
+        let [member] = &shown.memberships[..] else { panic!("{:?}", shown.memberships) };
+        assert_eq!((member.project, member.role), (default_project(), Role::Builder));
+        let audit = "SELECT principal || ' ' || token_hint || ' ' || address || ' ' || action FROM audit ORDER BY id DESC LIMIT 1";
+        let audit = world.database.psql(audit);
+        assert_eq!(
+            audit,
+            format!("github:acme/app@refs/heads/main {} 192.0.2.7 token.exchange", let_in.hint)
+        );
         let used = world.store.trusts(default_project()).await.unwrap();
         assert!(used[0].id == let_in.trust && used[0].last_used_at.is_some());
     }
@@ -46,6 +60,21 @@ async fn a_token_is_taken_once() {
 }
 
 #[tokio::test]
+async fn a_repository_is_one_principal_whatever_it_is_called_and_names_are_shown_with_the_token() {
+    let world = trusting(Kind::Es256).await;
+    world.exchange(&world.token(json!({}))).await.unwrap();
+    let renamed = json!({"repository": "acme/web", "ref": "refs/heads/next"});
+    let renamed = world.exchange(&world.token(renamed)).await.unwrap();
+    let principals = world.database.psql("SELECT name FROM principals WHERE kind = 'subject'");
+    assert_eq!(principals, format!("{} repository_id=74", world.issuer.url()));
+    let shown = world.store.shown_by(Digest::of(renamed.secret.as_bytes())).await.unwrap().unwrap();
+    assert_eq!(shown.principal.name, "github:acme/web@refs/heads/next");
+    // People's lists aren't full of them.
+    let reach = farm_store::people::tokens::Reach { all: true, own: None, projects: Vec::new() };
+    assert_eq!(world.store.tokens(&reach).await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn of_many_at_once_with_one_token_one_is_let_in() {
     let world = trusting(Kind::Es256).await;
     let token = world.token(json!({}));
@@ -59,7 +88,7 @@ async fn a_token_that_is_refused_is_not_spent() {
     let world = trusting(Kind::Es256).await;
     let token = world.token(json!({"ref": "refs/heads/main"}));
     let now = std::time::Instant::now();
-    world.exchange.exchange(&world.store, "web", &token, now).await.unwrap_err();
+    world.exchange.exchange(&world.store, "", "web", &token, now).await.unwrap_err();
     assert_eq!(world.seen(), 0);
     world.exchange(&token).await.unwrap();
 }
@@ -172,7 +201,7 @@ async fn a_stranger_learns_nothing_of_a_project_not_even_whether_it_is_there() {
     // It trusts another; it trusts nobody; it isn't there.
     for project in ["default", "web", "nothing"] {
         let now = std::time::Instant::now();
-        let why = world.exchange.exchange(&world.store, project, &token, now).await.unwrap_err();
+        let why = world.exchange.exchange(&world.store, "", project, &token, now).await.unwrap_err();
         said.push(format!("{why:?}").replace(project, "PROJECT"));
     }
     assert_eq!((&said[0], &said[1]), (&said[1], &said[2]));
@@ -185,12 +214,14 @@ async fn a_revoked_trust_lets_nobody_in_any_more() {
     let world = world(Kind::Es256).await;
     let trust = world.trust(Role::Builder, json!({})).await;
     world.exchange(&world.token(json!({}))).await.unwrap();
-    world.store.revoke_trust(default_project(), trust).await.unwrap();
+    world.store.revoke_trust(&ada(), default_project(), trust).await.unwrap();
+    let counts = "SELECT count(*) FROM tokens WHERE trust_id IS NOT NULL AND revoked_at IS NULL";
+    assert_eq!(world.database.psql(counts), "0");
     // Nobody trusts this issuer now.
     assert!(world.untrusted(&world.token(json!({}))).await.contains("takes no tokens of"));
-    let again = world.store.revoke_trust(default_project(), trust).await;
+    let again = world.store.revoke_trust(&ada(), default_project(), trust).await;
     assert!(matches!(again, Err(StoreError::NotFound("trust"))));
-    let other = world.store.revoke_trust(farm_types::ProjectId::from(Uuid::nil()), trust).await;
+    let other = world.store.revoke_trust(&ada(), farm_types::ProjectId::from(Uuid::nil()), trust).await;
     assert!(matches!(other, Err(StoreError::NotFound("trust"))));
 }
 
@@ -206,9 +237,8 @@ async fn a_trust_that_can_not_be_read_trusts_nobody_and_leaves_the_others_alone(
             name: "acme/app".to_owned(),
             claims,
             role: Role::Admin,
-            created_by: "admin".to_owned(),
         };
-        world.store.add_trust(&new).await.unwrap()
+        world.store.add_trust(&ada(), &new).await.unwrap()
     };
     // A name alone, a word for a list, and no ids: nothing that farm itself would add.
     add(json!({"repository": ["acme/app"]}), "github").await;

@@ -108,7 +108,7 @@ async fn an_issuer_without_tls_has_to_be_named_in_the_configuration() {
     let http = std::sync::Arc::new(Http::new().unwrap());
     let strict = Exchange::new(http, Settings::default(), "farm".to_owned());
     let token = world.token(json!({}));
-    let why = strict.exchange(&world.store, "default", &token, Instant::now()).await.unwrap_err();
+    let why = strict.exchange(&world.store, "", "default", &token, Instant::now()).await.unwrap_err();
     assert!(why.to_string().contains("plain_http = true"), "{why}");
     assert_eq!(world.issuer.asked(), 0);
 }

@@ -4,4 +4,5 @@
 
 mod exchanging;
 mod issuers;
+mod serving;
 mod world;

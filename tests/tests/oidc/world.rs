@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use farm_coordinator::people::oidc::fetch::Http;
 use farm_coordinator::people::oidc::{Exchange, Exchanged, IssuerSettings, Refused, Settings};
+use farm_store::people::audit::By;
 use farm_store::people::trust::NewTrust;
 use farm_store::schema::MigrationLimits;
 use farm_store::{Limits, Store, default_project};
@@ -25,6 +26,11 @@ const LIMITS: Limits = Limits {
     suspect_after: Duration::from_secs(12),
 };
 
+/// An admin of the project.
+pub fn ada() -> By {
+    By { name: "ada".to_owned(), token_hint: String::new(), address: String::new() }
+}
+
 pub struct World {
     pub key: Key,
     pub issuer: Issuer,
@@ -41,7 +47,7 @@ pub async fn world(kind: Kind) -> World {
     let key = Key::new("one", kind);
     let issuer = Issuer::start(&[&key]);
     let settings = IssuerSettings { plain_http: true, ..IssuerSettings::default() };
-    let settings = Settings { issuers: [(issuer.url(), settings)].into() };
+    let settings = Settings { issuers: [(issuer.url(), settings)].into(), ..Settings::default() };
     let exchange = Exchange::new(Arc::new(Http::new().unwrap()), settings, AUDIENCE.to_owned());
     World { key, issuer, store, exchange, database, begin: Instant::now() }
 }
@@ -66,9 +72,8 @@ impl World {
             name: "acme/app".to_owned(),
             claims,
             role,
-            created_by: "admin".to_owned(),
         };
-        self.store.add_trust(&new).await.unwrap()
+        self.store.add_trust(&ada(), &new).await.unwrap().id
     }
 
     /// A job's token, which its issuer has signed.
@@ -79,7 +84,7 @@ impl World {
     /// What becomes of a token in the project `default`, so many seconds after the beginning.
     pub async fn exchange_at(&self, token: &str, seconds: u64) -> Result<Exchanged, Refused> {
         let now = self.begin + Duration::from_secs(seconds);
-        self.exchange.exchange(&self.store, "default", token, now).await
+        self.exchange.exchange(&self.store, "192.0.2.7", "default", token, now).await
     }
 
     pub async fn exchange(&self, token: &str) -> Result<Exchanged, Refused> {

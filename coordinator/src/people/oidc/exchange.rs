@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farm_store::Store;
-use farm_store::people::replay::Use;
+use farm_store::people::replay::{Taken, Use};
 use farm_store::people::trust::Trust;
-use farm_types::{ProjectId, Role};
+use farm_types::{Digest, ProjectId, Role};
 use uuid::Uuid;
 
 use super::claims::{self, Claims, LEEWAY};
@@ -24,9 +24,16 @@ use super::{Settings, trust};
 /// For how long a caller is let in by one token.
 pub const LIFE: Duration = Duration::from_secs(15 * 60);
 
-/// Who a token has shown, and what for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// So many characters of a token are shown in lists and logs.
+const HINT: usize = 12;
+
+/// Who a token has shown, and what shows them from now on.
+#[derive(Clone)]
 pub struct Exchanged {
+    /// The farm's token.
+    pub secret: String,
+    /// Its first characters.
+    pub hint: String,
     /// Where they are let in.
     pub project: ProjectId,
     /// What they may do there.
@@ -39,6 +46,13 @@ pub struct Exchanged {
     pub subject: Subject,
     /// Until when.
     pub ends: DateTime<Utc>,
+}
+
+impl std::fmt::Debug for Exchanged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { hint, project, role, trust, subject, .. } = self;
+        write!(f, "Exchanged({hint}, {project}, {role}, {trust}, {subject:?})")
+    }
 }
 
 /// Exchanges tokens.
@@ -55,13 +69,15 @@ impl Exchange {
         Self { issuers: Issuers::new(fetch, settings), audience }
     }
 
-    /// Who this token shows in the project of this name. A token is taken once.
+    /// A token of the farm's for whom this one shows, in the project of this name. Each is taken once. `address` is where it came
+    /// from, for the audit.
     ///
     /// # Errors
     /// It shows nobody, nobody whom the project trusts, or can't be verified now.
     pub async fn exchange(
         &self,
         store: &Store,
+        address: &str,
         project: &str,
         token: &str,
         now: Instant,
@@ -94,9 +110,26 @@ impl Exchange {
             best(&trusts, &said).map_err(|(provider, why)| refusal(project, provider, &said, why))?;
         let subject = subject(rule.provider, &said)
             .ok_or_else(|| Refused::Token("the token doesn't say whom it is about (sub)".to_owned()))?;
-        let seen_until = ends + TimeDelta::seconds(LEEWAY);
-        match store.use_token(&issuer, &identity, seen_until, trust.project, trust.id).await? {
-            Use::First => {}
+        let random: [u8; 32] = rand::random();
+        let secret = format!("farm_o_{}", Digest::from(random).hex());
+        let hint = secret.get(..HINT).unwrap_or_default().to_owned();
+        let taken = Taken {
+            issuer: &issuer,
+            identity: &identity,
+            until: ends + TimeDelta::seconds(LEEWAY),
+            project: trust.project,
+            trust: trust.id,
+            role: rule.role,
+            // No issuer has a space in its URL, so nobody can be taken for another's.
+            principal: &format!("{} {}", issuer.trim_start_matches("https://"), subject.id),
+            shown_as: &subject.name,
+            digest: Digest::of(secret.as_bytes()),
+            hint: &hint,
+            lives: LIFE,
+            address,
+        };
+        let ends = match store.exchange_token(&taken).await? {
+            Use::First(ends) => ends,
             Use::Again => {
                 return Err(Refused::Token(
                     "the token was used before, and each is taken once; get a new one from its issuer, or keep what the \
@@ -105,10 +138,9 @@ impl Exchange {
                 ));
             }
             Use::Revoked => return Err(refusal(project, rule.provider, &said, Mismatch::Stranger)),
-        }
-        let life = TimeDelta::from_std(LIFE).unwrap_or_default();
+        };
         let (project, trust) = (trust.project, trust.id);
-        Ok(Exchanged { project, role: rule.role, trust, issuer, subject, ends: now + life })
+        Ok(Exchanged { secret, hint, project, role: rule.role, trust, issuer, subject, ends })
     }
 }
 

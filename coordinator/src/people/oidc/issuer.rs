@@ -63,7 +63,8 @@ impl FromStr for IssuerUrl {
         let cure = "write its URL as its tokens have it (iss), for example https://gitlab.example.com";
         let url = Url::parse(text).map_err(|_| invalid(cure))?;
         let is_whole = url.has_host() && url.username().is_empty() && url.password().is_none();
-        if !is_whole || url.query().is_some() || url.fragment().is_some() || text.len() > 255 {
+        let is_plain = text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_whole || !is_plain || url.query().is_some() || url.fragment().is_some() {
             return Err(invalid(cure));
         }
         match url.scheme() {

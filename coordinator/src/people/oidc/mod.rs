@@ -31,6 +31,8 @@ use jws::Algorithm;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// Whom tokens have to be made for, unless a trust says something else; `None`: this farm's address.
+    pub audience: Option<String>,
     /// What is particular about an issuer, by its URL as tokens write it.
     pub issuers: BTreeMap<String, IssuerSettings>,
 }

@@ -337,7 +337,9 @@ pub fn subject(provider: Provider, claims: &Claims) -> Option<Subject> {
     let is_plain =
         |c: char| !c.is_control() && !c.is_whitespace() && (c.is_alphanumeric() || c.is_ascii_punctuation());
     let name = name.chars().map(|c| if is_plain(c) { c } else { '?' }).take(LONGEST_NAME).collect();
-    Some(Subject { id: format!("{id}={}", first(id)?), name })
+    // What can't be kept or shown is nobody.
+    let value = first(id).filter(|value| value.len() <= LONGEST && !value.chars().any(char::is_control))?;
+    Some(Subject { id: format!("{id}={value}"), name })
 }
 
 /// What a token says that a rule could be about, for whoever sent it.

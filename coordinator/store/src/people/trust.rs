@@ -4,9 +4,10 @@
 
 use chrono::{DateTime, Utc};
 use farm_types::{ProjectId, Role};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::audit::{By, Deed};
 use crate::{Result, Store, StoreError, state};
 
 /// A trust that is to be added.
@@ -26,8 +27,6 @@ pub struct NewTrust {
     pub claims: Value,
     /// What it gives.
     pub role: Role,
-    /// Who adds it.
-    pub created_by: String,
 }
 
 /// A trust that counts.
@@ -92,28 +91,36 @@ impl TryFrom<Row> for Trust {
 }
 
 impl Store {
-    /// Adds a trust. Gives its id.
+    /// Adds a trust.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn add_trust(&self, new: &NewTrust) -> Result<Uuid> {
-        let id = Uuid::now_v7();
-        sqlx::query!(
+    pub async fn add_trust(&self, by: &By, new: &NewTrust) -> Result<Trust> {
+        let mut tx = self.begin().await?;
+        let row = sqlx::query_as!(
+            Row,
             "INSERT INTO trusts (project_id, id, issuer, audience, provider, name, claims, role, created_by)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             RETURNING project_id, id, issuer, audience, provider, name, claims, role, created_by, created_at, last_used_at",
             new.project.as_uuid(),
-            id,
+            Uuid::now_v7(),
             new.issuer,
             new.audience,
             new.provider,
             new.name,
             new.claims,
             new.role.as_str(),
-            new.created_by
+            by.name
         )
-        .execute(&self.pool)
+        .fetch_one(&mut *tx)
         .await?;
-        Ok(id)
+        let detail = json!({
+            "id": row.id, "issuer": new.issuer, "audience": new.audience, "claims": new.claims, "role": new.role.as_str()
+        });
+        let deed = Deed { project: Some(new.project), action: "trust.add", subject: &new.name, detail };
+        by.did(&mut tx, deed).await?;
+        tx.commit().await?;
+        Trust::try_from(row)
     }
 
     /// The project's trusts, the oldest first.
@@ -132,19 +139,32 @@ impl Store {
         rows.into_iter().map(Trust::try_from).collect()
     }
 
-    /// Revokes one of the project's trusts: from now on no token is taken by it.
+    /// Revokes one of the project's trusts: from now on no token is taken by it, and none that was given by it counts.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]: the project has none of this id.
-    pub async fn revoke_trust(&self, project: ProjectId, trust: Uuid) -> Result<()> {
-        let revoked = sqlx::query!(
-            "UPDATE trusts SET revoked_at = farm_now() WHERE project_id = $1 AND id = $2 AND revoked_at IS NULL",
+    pub async fn revoke_trust(&self, by: &By, project: ProjectId, trust: Uuid) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let name = sqlx::query_scalar!(
+            "UPDATE trusts SET revoked_at = farm_now() WHERE project_id = $1 AND id = $2 AND revoked_at IS NULL
+             RETURNING name",
             project.as_uuid(),
             trust
         )
-        .execute(&self.pool)
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::NotFound("trust"))?;
+        // Whoever was exchanging one held the trust's row, so these are all.
+        sqlx::query!(
+            "UPDATE tokens SET revoked_at = farm_now() WHERE trust_id = $1 AND revoked_at IS NULL",
+            trust
+        )
+        .execute(&mut *tx)
         .await?;
-        if revoked.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound("trust")) }
+        let detail = json!({ "id": trust });
+        let deed = Deed { project: Some(project), action: "trust.remove", subject: &name, detail };
+        by.did(&mut tx, deed).await?;
+        tx.commit().await
     }
 
     /// Whom an issuer's tokens have to be made for, by all trusts of the farm in it; none: nobody trusts it.
@@ -171,7 +191,7 @@ impl Store {
             "SELECT t.project_id, t.id, t.issuer, t.audience, t.provider, t.name, t.claims, t.role, t.created_by,
                     t.created_at, t.last_used_at
              FROM trusts t JOIN projects p ON p.id = t.project_id
-             WHERE p.name = $1 AND t.issuer = $2 AND t.revoked_at IS NULL ORDER BY t.id",
+             WHERE p.name = $1 AND p.removed_at IS NULL AND t.issuer = $2 AND t.revoked_at IS NULL ORDER BY t.id",
             project,
             issuer
         )

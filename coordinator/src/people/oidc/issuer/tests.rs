@@ -162,6 +162,8 @@ fn an_issuer_is_a_url_that_nobody_on_the_way_can_answer_for() {
         "https://a:b@issuer.example",
         "https://issuer.example?x",
         "https://issuer.example#x",
+        "https://issuer.example/ sub=x",
+        " https://issuer.example",
         "",
     ] {
         assert!(wrong.parse::<IssuerUrl>().is_err(), "{wrong}");

@@ -19,6 +19,7 @@ pub mod reconcile;
 pub mod registry;
 mod service_manager;
 pub mod shared;
+mod unstored;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +102,8 @@ pub async fn run(
     let grace = Duration::from_secs(config.identity_grace_seconds);
     let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace);
     let accesses = Accesses::new(store.clone(), config.shared_registries.clone());
+    let issuers = Arc::new(people::oidc::fetch::Http::new(outbound.client(Vec::new())?));
+    let exchange = people::oidc::Exchange::new(issuers, config.oidc.clone(), config.audience());
     let shared = Arc::new(Shared {
         id: Uuid::now_v7(),
         machine: machine(),
@@ -110,6 +113,7 @@ pub async fn run(
         blobs,
         identities: Arc::new(identities),
         accesses,
+        exchange,
         secret: people::local::Secret::generate()?,
         hints: Arc::default(),
         link: link::Link::default(),
@@ -139,7 +143,8 @@ pub async fn run(
     spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));
     spawn!("peers", peers::run(Arc::clone(&shared), shutdown.clone()));
-    spawn!("people", people::run(Arc::clone(&shared), shutdown.clone()));
+    let (identities, end) = (Arc::clone(&shared.identities), shutdown.clone());
+    spawn!("people", async move { identities.run(end).await });
     spawn!("beats", link::dispatch::flush_beats(Arc::clone(&shared), shutdown.clone()));
     ready(address);
     let serve = grpc::serve(shared, listener, shutdown.clone());

@@ -13,6 +13,7 @@ use crate::link::Link;
 use crate::people::accesses::Accesses;
 use crate::people::identities::Identities;
 use crate::people::local::Secret;
+use crate::people::oidc::Exchange;
 use crate::registry::Registries;
 
 /// One for each process, behind an `Arc`.
@@ -32,6 +33,8 @@ pub struct Shared {
     pub identities: Arc<Identities>,
     /// What projects are allowed.
     pub accesses: Accesses,
+    /// Takes tokens of other systems' issuers.
+    pub exchange: Exchange,
     /// With what this coordinator calls the others.
     pub secret: Secret,
     /// Wakes the loops and followers that a change concerns.

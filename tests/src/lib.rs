@@ -28,6 +28,7 @@ pub mod environment;
 pub mod farm;
 pub mod faults;
 pub mod hang;
+pub mod issuer;
 pub mod line;
 pub mod network;
 pub mod ports;

@@ -18,7 +18,8 @@ use farm_types::{Invalid, RepositoryPrefix};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use crate::outbound::{Allowed, Rules, proxies};
+use crate::outbound::{Allowed, Rules, place, proxies};
+use crate::people::oidc::Settings;
 
 pub use self::flags::{Flags, Migrate, Verb};
 pub use self::leadership::Leadership;
@@ -65,6 +66,8 @@ pub struct Config {
     /// What every project may push to: REGISTRY, REGISTRY/REPO or `*`.
     #[serde(deserialize_with = "prefixes")]
     pub shared_registries: Vec<RepositoryPrefix>,
+    /// Callers who show a token of another system.
+    pub oidc: Settings,
     /// Deadlines, sizes and counts (`[limits]`).
     pub limits: Limits,
     /// Who leads among several coordinators.
@@ -90,6 +93,7 @@ impl Default for Config {
             token_file: None,
             identity_grace_seconds: 60,
             shared_registries: Vec::new(),
+            oidc: Settings::default(),
             limits: Limits::default(),
             leadership: Leadership::default(),
             retention: Retention::default(),
@@ -145,15 +149,22 @@ impl Config {
         }
     }
 
+    /// Whom tokens of other systems have to be made for, unless a trust says something else.
+    pub fn audience(&self) -> String {
+        self.oidc.audience.clone().unwrap_or_else(|| self.advertised())
+    }
+
     /// The file with the local admin's token.
     pub fn token_file(&self) -> PathBuf {
         self.token_file.clone().unwrap_or_else(|| self.state_dir.join("token"))
     }
 
-    /// Where requests may go: to public addresses, what `[outbound]` allows, and the registries that are named.
+    /// Where requests may go: to public addresses, what `[outbound]` allows, and the registries and issuers that are named.
     pub fn rules(&self) -> Rules {
         let named = self.registries.keys().filter_map(|host| host.parse().ok().map(Allowed::Place));
-        Rules::new(self.outbound.allow.iter().cloned().chain(named), proxies())
+        let issuers = self.oidc.issuers.keys().filter_map(|issuer| issuer.parse().ok());
+        let issuers = issuers.filter_map(|issuer| place(&issuer).parse().ok().map(Allowed::Place));
+        Rules::new(self.outbound.allow.iter().cloned().chain(named).chain(issuers), proxies())
     }
 
     fn read(path: &Path) -> Result<Self, Invalid> {

@@ -25,6 +25,7 @@ use farm_proto::v1::peer_service_server::PeerServiceServer;
 use farm_proto::v1::people_service_server::PeopleServiceServer;
 use farm_proto::v1::project_service_server::ProjectServiceServer;
 use farm_proto::v1::snapshot_service_server::SnapshotServiceServer;
+use farm_proto::v1::trust_service_server::TrustServiceServer;
 use farm_proto::v1::worker_service_server::WorkerServiceServer;
 use farm_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use tokio::net::TcpListener;
@@ -34,6 +35,9 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::people::gate::GateLayer;
 use crate::shared::Shared;
+
+/// The longest message about trusts, bytes: anybody may send one.
+const MAX_TRUST_MESSAGE: usize = 64 * 1024;
 
 /// How often an idle connection is asked whether it is alive, and how long the answer may take.
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -72,6 +76,8 @@ pub async fn serve(
     let gate = Arc::clone(&shared.identities);
     let people = PeopleServiceServer::new(people::People::new(Arc::clone(&shared)));
     let projects = ProjectServiceServer::new(people::Projects::new(Arc::clone(&shared)));
+    let trusts = TrustServiceServer::new(people::Trusts::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let farm = FarmServiceServer::new(machines::service::Machines::new(shared));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = shutdown.clone();
@@ -92,6 +98,7 @@ pub async fn serve(
         .add_service(farm)
         .add_service(people)
         .add_service(projects)
+        .add_service(trusts)
         .add_service(work)
         .add_service(peer)
         .serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await });

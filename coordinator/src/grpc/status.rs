@@ -1,6 +1,5 @@
 //! The one place where an error becomes a gRPC status. Internal text never reaches a client.
 
-use farm_store::StoreError;
 use farm_types::Invalid;
 use farm_types::chain::chain;
 use tonic::Status;
@@ -8,30 +7,21 @@ use tonic::Status;
 use crate::blobs::FileError;
 use crate::dockerfile::Unread;
 use crate::logs::LogError;
+use crate::people::oidc::Refused;
+pub use crate::unstored::store;
 
 /// The status of a value that can't be taken.
 pub fn invalid(error: Invalid) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-/// The status of a store's error; it is logged here if the client can't be told.
-pub fn store(error: StoreError) -> Status {
+/// The status of an issuer's token that wasn't taken.
+pub fn refused(error: Refused) -> Status {
     match error {
-        StoreError::Unavailable(error) => {
-            tracing::warn!(%error, "the database does not answer");
-            Status::unavailable("the farm's database does not answer; try again in a moment")
-        }
-        StoreError::NotFound(thing) => Status::not_found(format!("there is no such {thing}")),
-        StoreError::NotLeading => Status::unavailable("another coordinator leads now; try again in a moment"),
-        StoreError::Stale(why) => Status::failed_precondition(format!("superseded: {why}")),
-        StoreError::Conflict(why) => Status::already_exists(why),
-        StoreError::Corrupt(why) => {
-            tracing::error!(%why, "the database holds what it must not");
-            Status::internal(
-                "what the farm's database holds of this can't be read: a bug, or somebody changed it; the coordinator's log \
-                 says what it is",
-            )
-        }
+        Refused::Token(why) => Status::unauthenticated(why),
+        Refused::Untrusted(why) => Status::permission_denied(why),
+        Refused::Unavailable(why) => Status::unavailable(why),
+        Refused::Store(error) => store(error),
     }
 }
 

@@ -78,7 +78,15 @@ impl Client {
     /// # Errors
     /// It may not go there or where it is led; or there is no answer.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Failed> {
-        self.go(request, &[]).await
+        self.go(request, &[], MOST_HOPS).await
+    }
+
+    /// Sends a request, and answers what leads elsewhere as it is.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_straight(&self, request: RequestBuilder) -> Result<Response, Failed> {
+        self.go(request, &[], 0).await
     }
 
     /// The same to a place that this request may go to whatever its address is.
@@ -86,12 +94,12 @@ impl Client {
     /// # Errors
     /// As [`Client::send`].
     pub async fn send_to(&self, place: &Place, request: RequestBuilder) -> Result<Response, Failed> {
-        self.go(request, std::slice::from_ref(place)).await
+        self.go(request, std::slice::from_ref(place), MOST_HOPS).await
     }
 
-    async fn go(&self, request: RequestBuilder, also: &[Place]) -> Result<Response, Failed> {
+    async fn go(&self, request: RequestBuilder, also: &[Place], hops: usize) -> Result<Response, Failed> {
         let mut request = request.build().map_err(Failed::Request)?;
-        for hop in 0..=MOST_HOPS {
+        for hop in 0..=hops {
             let is_led = hop > 0;
             let refused = |refused: Refused| Failed::Refused { refused, is_led };
             let mut dial = self.rules.of_url(request.url());
@@ -111,7 +119,7 @@ impl Client {
                 // The resolver knows no port.
                 found.map_or(Failed::Request(error), |found| refused(Refused { place: at, ..found }))
             })?;
-            let Some(mut next) = next else { return Ok(response) };
+            let Some(mut next) = next.filter(|_| hops > 0) else { return Ok(response) };
             let Some(url) = led_to(&response, next.method()) else { return Ok(response) };
             if next.url().scheme() == "https" && url.scheme() == "http" && !self.rules.names(&url) {
                 let refused = Refused { place: place(&url), why: Why::Downgrade };

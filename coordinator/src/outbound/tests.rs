@@ -215,7 +215,8 @@ async fn what_writes_is_led_to_nobody_else_and_circles_end() {
 #[tokio::test]
 async fn bodies_are_read_up_to_their_bound_whatever_they_say_of_themselves() {
     let lies = |length: u64, body: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
-    let cases: [(String, usize, fn(&End) -> bool); 5] = [
+    type IsEnd = fn(&End) -> bool;
+    let cases: [(String, usize, IsEnd); 5] = [
         (lies(4, "four"), 4, |end| matches!(end, End::Whole)),
         (lies(5, "fives"), 4, |end| matches!(end, End::TooLong)),
         // It says less than it sends, more than it sends, and more than anybody has.

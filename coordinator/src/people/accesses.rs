@@ -10,7 +10,7 @@ use farm_types::{ImageTag, ProjectId, ProjectName, Repository, RepositoryPrefix,
 use tonic::Status;
 
 use super::Member;
-use crate::grpc::status;
+use crate::unstored;
 
 /// What was asked so lately isn't asked again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ impl Accesses {
         if tags.is_empty() {
             return Ok(());
         }
-        let access = self.of(member.project).await.map_err(status::store)?;
+        let access = self.of(member.project).await.map_err(unstored::store)?;
         let role = member.caller.principal.role_in(member.project).unwrap_or(Role::Viewer);
         access.check(tags, role).map_err(|refusal| Status::permission_denied(words(refusal, member)))
     }
@@ -72,7 +72,7 @@ impl Accesses {
     /// # Errors
     /// `PERMISSION_DENIED` with what it takes; or the database can't be reached.
     pub async fn check_pull(&self, member: &Member, repository: &Repository) -> Result<(), Status> {
-        let access = self.of(member.project).await.map_err(status::store)?;
+        let access = self.of(member.project).await.map_err(unstored::store)?;
         if access.may_pull(repository) {
             return Ok(());
         }

@@ -12,15 +12,18 @@ use farm_store::Store;
 use farm_store::people::principals::Shown;
 use farm_types::{Digest, ProjectId, ProjectName, TokenId};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::principal::{Kind, Principal};
-use crate::grpc::status;
+use crate::unstored;
 
 /// What was asked so lately isn't asked again.
 const FRESH: Duration = Duration::from_secs(1);
 /// The database has so long to say whether somebody who is known still is.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// It is noted so often which tokens were used.
+const NOTE: Duration = Duration::from_secs(20);
 /// So many are remembered.
 const MANY: usize = 10_000;
 
@@ -96,7 +99,7 @@ impl Identities {
             (Some(Err(error)), Some(known)) if error.is_transient() => known.goes_on(),
             (None, Some(known)) => known.goes_on(),
             (Some(Err(error)), _) if error.is_transient() => Err(away()),
-            (Some(Err(error)), _) => Err(status::store(error)),
+            (Some(Err(error)), _) => Err(unstored::store(error)),
             (None, None) => Err(away()),
         }
     }
@@ -124,12 +127,19 @@ impl Identities {
                 let known = known.filter(|(_, asked)| asked.elapsed() < self.grace);
                 known.map(|(id, _)| Some(id)).ok_or_else(away)
             }
-            Err(error) => Err(status::store(error)),
+            Err(error) => Err(unstored::store(error)),
         }
     }
 
-    /// Writes down which tokens were used since it was last called.
-    pub async fn note_used(&self) {
+    /// Notes from time to time which tokens were used, until `shutdown`.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        while tokio::time::timeout(NOTE, shutdown.cancelled()).await.is_err() {
+            self.note_used().await;
+        }
+        self.note_used().await;
+    }
+
+    async fn note_used(&self) {
         let used: Vec<TokenId> = self.used.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
         if used.is_empty() {
             return;

@@ -9,23 +9,17 @@ pub mod accesses;
 pub mod gate;
 pub mod identities;
 pub mod local;
+pub mod oidc;
 pub mod principal;
 pub mod rights;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use farm_store::people::audit::By;
 use farm_types::{ProjectId, ProjectName};
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use principal::Principal;
-
-use crate::shared::Shared;
-
-/// It is noted so often which tokens were used.
-const NOTE: Duration = Duration::from_secs(20);
 
 /// Who makes a call, and where: what the gate has found, in the request's extensions.
 #[derive(Debug, Clone)]
@@ -84,16 +78,4 @@ pub fn member<T>(request: &Request<T>) -> Result<Member, Status> {
         return Err(Status::internal("a bug: nobody has asked in which project this call is made"));
     };
     Ok(Member { name: caller.principal.name.clone(), project, project_name, caller })
-}
-
-/// Notes from time to time which tokens were used, until `shutdown`.
-pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(NOTE) => {}
-            () = shutdown.cancelled() => break,
-        }
-        shared.identities.note_used().await;
-    }
-    shared.identities.note_used().await;
 }

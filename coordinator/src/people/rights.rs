@@ -32,6 +32,10 @@ pub enum Action {
     ReadMembers,
     /// Give roles in a project and tokens to its services, and protect its tags.
     ManageMembers,
+    /// Say whose tokens of other systems the project trusts.
+    ManageTrusts,
+    /// Show a token of another system.
+    Exchange,
     /// Make and remove projects, and say where they may push to.
     ManageProjects,
     /// Give persons tokens, and make them admins of the farm.
@@ -65,7 +69,8 @@ impl Action {
     /// What it needs.
     pub fn needs(self) -> Needs {
         match self {
-            Self::AskHealth => Needs::Nothing,
+            // Who it is, its token shows, which is in the body.
+            Self::AskHealth | Self::Exchange => Needs::Nothing,
             Self::ReadMethods
             | Self::KnowOneself
             | Self::ReadFarm
@@ -73,7 +78,7 @@ impl Action {
             | Self::ManageTokens => Needs::Identity,
             Self::ReadBuilds | Self::ReadImages | Self::ReadMembers => Needs::Role(Role::Viewer),
             Self::Submit | Self::Cancel => Needs::Role(Role::Builder),
-            Self::ManageMembers => Needs::Role(Role::Admin),
+            Self::ManageMembers | Self::ManageTrusts => Needs::Role(Role::Admin),
             Self::ManageProjects | Self::ManagePersons | Self::ManageWorkers => Needs::FarmAdmin,
             Self::Work => Needs::Worker,
             Self::Hint => Needs::Coordinator,
@@ -95,6 +100,8 @@ impl Action {
             Self::Cancel => "cancel builds",
             Self::ReadMembers => "see who is in the project and what it is allowed",
             Self::ManageMembers => "manage members, services and protected tags",
+            Self::ManageTrusts => "manage what the project trusts",
+            Self::Exchange => "exchange a token of another system",
             Self::ManageProjects => "manage projects and where they may push to",
             Self::ManagePersons => "manage persons",
             Self::ManageWorkers => "drain, resume or remove workers",
@@ -146,6 +153,11 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ProjectService/ListMembers", Action::ReadMembers),
     ("/farm.v1.ProjectService/SetMember", Action::ManageMembers),
     ("/farm.v1.ProjectService/RemoveMember", Action::ManageMembers),
+    ("/farm.v1.TrustService/GetAudience", Action::Exchange),
+    ("/farm.v1.TrustService/ExchangeToken", Action::Exchange),
+    ("/farm.v1.TrustService/AddTrust", Action::ManageTrusts),
+    ("/farm.v1.TrustService/ListTrusts", Action::ManageTrusts),
+    ("/farm.v1.TrustService/RemoveTrust", Action::ManageTrusts),
     ("/farm.v1.WorkerService/Control", Action::Work),
     ("/farm.v1.WorkerService/SendEvents", Action::Work),
     ("/farm.v1.WorkerService/FetchFolders", Action::Work),

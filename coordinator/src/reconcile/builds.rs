@@ -114,6 +114,11 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("workers", workers.await);
+    let seen = async {
+        while store.forget_exchanged_tokens(epoch, BATCH).await? > 0 {}
+        Ok(())
+    };
+    told("tokens of other systems", seen.await);
     freed
 }
 

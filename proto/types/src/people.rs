@@ -59,17 +59,20 @@ pub enum PrincipalKind {
     Person,
     /// A program that has a token of its own.
     Service,
+    /// What an issuer's token has shown, such as a job of GitHub Actions.
+    Subject,
 }
 
 impl PrincipalKind {
     /// All.
-    pub const ALL: [Self; 2] = [Self::Person, Self::Service];
+    pub const ALL: [Self; 3] = [Self::Person, Self::Service, Self::Subject];
 
     /// The word for it, everywhere.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Person => "person",
             Self::Service => "service",
+            Self::Subject => "subject",
         }
     }
 }
@@ -85,7 +88,7 @@ impl FromStr for PrincipalKind {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let kind = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
-        kind.ok_or_else(|| Invalid::new("kind", text, "a principal is a person or a service"))
+        kind.ok_or_else(|| Invalid::new("kind", text, "a principal is a person, a service or a subject"))
     }
 }
 

@@ -8,7 +8,7 @@
 //! The verdict is the invariants' own (docs/architecture.md). A fault that it can't take is a bug of farm's, or a limit
 //! that the documentation has to name.
 
-mod answers;
+pub mod answers;
 mod builds;
 pub mod door;
 mod facts;

@@ -35,7 +35,13 @@ enum Door {
 const DOORS: &[(Door, &[&str])] = &[
     (
         Door::Open,
-        &["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch", "grpc.health.v1.Health/List"],
+        &[
+            "grpc.health.v1.Health/Check",
+            "grpc.health.v1.Health/Watch",
+            "grpc.health.v1.Health/List",
+            "farm.v1.TrustService/GetAudience",
+            "farm.v1.TrustService/ExchangeToken",
+        ],
     ),
     (
         Door::Known,
@@ -83,6 +89,9 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.ProjectService/SetMember",
             "farm.v1.ProjectService/ProtectTags",
             "farm.v1.ProjectService/RemoveMember",
+            "farm.v1.TrustService/AddTrust",
+            "farm.v1.TrustService/ListTrusts",
+            "farm.v1.TrustService/RemoveTrust",
         ],
     ),
     (

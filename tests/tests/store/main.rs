@@ -25,5 +25,6 @@ mod sick;
 mod silence;
 mod streams;
 mod sweeping;
+mod trusting;
 mod upgrading;
 mod worker_states;

@@ -1,10 +1,12 @@
-//! Who uses the farm: oneself and tokens ([`tokens`]), projects and their members ([`projects`]).
+//! Who uses the farm: oneself and tokens ([`tokens`]), projects and their members ([`projects`]), what these trust ([`trusts`]).
 
 mod projects;
 mod tokens;
+mod trusts;
 
 pub use projects::Projects;
 pub use tokens::People;
+pub use trusts::Trusts;
 
 use chrono::{DateTime, Utc};
 

@@ -1,9 +1,11 @@
-//! Who calls the farm: [`principals`] and the [`tokens`] that show them, [`projects`] and their [`members`], and what a
-//! project is allowed ([`access`]), and the [`audit`] of what they did.
+//! Who calls the farm: [`principals`] and the [`tokens`] that show them, [`projects`] and their [`members`], what a project is
+//! allowed ([`access`]), what it [`trust`]s and what was taken for that ([`replay`]), and the [`audit`] of what they did.
 
 pub mod access;
 pub mod audit;
 pub mod members;
 pub mod principals;
 pub mod projects;
+pub mod replay;
 pub mod tokens;
+pub mod trust;

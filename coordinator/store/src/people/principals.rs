@@ -1,4 +1,4 @@
-//! Persons and services, and what a token shows of them.
+//! Persons, services and subjects (whom issuers' tokens have shown), and what a token shows of them.
 
 use chrono::{DateTime, Utc};
 use farm_types::{Digest, PrincipalId, PrincipalKind, ProjectId, ProjectName, Role, TokenId};
@@ -52,7 +52,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn shown_by(&self, digest: Digest) -> Result<Option<Shown>> {
         let row = sqlx::query!(
-            r#"SELECT p.id AS principal_id, p.name, p.kind, p.is_farm_admin, t.id, t.hint, t.project_id, t.role,
+            r#"SELECT p.id AS principal_id, coalesce(t.shown_as, p.name) AS "name!", p.kind, p.is_farm_admin, t.id, t.hint, t.project_id, t.role,
                       t.expires_at, t.revoked_at, farm_now() AS "now!"
                FROM tokens t JOIN principals p ON p.id = t.principal_id WHERE t.digest = $1"#,
             digest.as_bytes().as_slice()
@@ -61,9 +61,13 @@ impl Store {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let memberships = sqlx::query!(
-            "SELECT m.project_id, p.name, m.role FROM members m JOIN projects p ON p.id = m.project_id
-             WHERE m.principal_id = $1 AND p.removed_at IS NULL ORDER BY p.name",
-            row.principal_id
+            // Whom an issuer's token has shown is in its trust's project as long as the farm's token for it counts, no longer.
+            r#"SELECT p.id AS "project_id!", p.name AS "name!", m.role AS "role!"
+               FROM (SELECT project_id, role FROM members WHERE principal_id = $1
+                     UNION ALL SELECT project_id, role FROM tokens WHERE id = $2 AND trust_id IS NOT NULL) m
+               JOIN projects p ON p.id = m.project_id WHERE p.removed_at IS NULL ORDER BY p.name"#,
+            row.principal_id,
+            row.id
         )
         .fetch_all(&self.pool)
         .await?;

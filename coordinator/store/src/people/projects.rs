@@ -122,6 +122,12 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
+        sqlx::query!(
+            "UPDATE trusts SET revoked_at = farm_now() WHERE project_id = $1 AND revoked_at IS NULL",
+            project.as_uuid()
+        )
+        .execute(&mut *tx)
+        .await?;
         sqlx::query!("DELETE FROM members WHERE project_id = $1", project.as_uuid())
             .execute(&mut *tx)
             .await?;

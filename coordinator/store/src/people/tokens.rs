@@ -137,6 +137,7 @@ impl Store {
             "SELECT t.id FROM tokens t JOIN principals p ON p.id = t.principal_id
              WHERE ($1 OR t.principal_id = $2 OR (p.kind = 'service' AND EXISTS (
                  SELECT FROM members m WHERE m.principal_id = p.id AND m.project_id = ANY($3))))
+             AND t.trust_id IS NULL
              AND least(t.revoked_at, t.expires_at, 'infinity') > farm_now() - interval '30 days'
              ORDER BY t.id DESC LIMIT 1000",
             reach.all,
@@ -228,10 +229,11 @@ async fn holder(tx: &mut Tx, by: &By, holder: Holder<'_>) -> Result<PrincipalId>
 
 async fn read(tx: &mut Tx, id: Uuid) -> Result<Token> {
     let row = sqlx::query!(
-        r#"SELECT t.id, t.hint, t.label, p.name AS holder, p.kind, j.name AS "project?", t.role, t.created_at, t.created_by,
-                  t.expires_at, t.revoked_at, t.last_used_at
-           FROM tokens t JOIN principals p ON p.id = t.principal_id LEFT JOIN projects j ON j.id = t.project_id
-           WHERE t.id = $1"#,
+        // No LEFT JOIN: what sqlx makes of one hangs on how Postgres happens to plan it.
+        r#"SELECT t.id, t.hint, t.label, p.name AS holder, p.kind,
+                  (SELECT j.name FROM projects j WHERE j.id = t.project_id) AS "project?", t.role, t.created_at,
+                  t.created_by, t.expires_at, t.revoked_at, t.last_used_at
+           FROM tokens t JOIN principals p ON p.id = t.principal_id WHERE t.id = $1"#,
         id
     )
     .fetch_one(&mut **tx)

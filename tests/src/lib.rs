@@ -30,6 +30,7 @@ pub mod faults;
 pub mod hang;
 pub mod line;
 pub mod network;
+pub mod pki;
 pub mod ports;
 pub mod process;
 pub mod registry;

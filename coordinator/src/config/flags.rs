@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::TlsMode;
+
 /// What the command line takes.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
@@ -37,6 +39,18 @@ pub struct Flags {
     /// [default: STATE_DIR/token].
     #[arg(long, value_name = "FILE", env = "FARM_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// TLS: on, off, or auto, which is on unless it listens on loopback. Without a certificate in the configuration file
+    /// the farm makes its own CA, in STATE_DIR/tls [default: auto].
+    #[arg(long, value_name = "MODE", env = "FARM_TLS")]
+    pub tls: Option<TlsMode>,
+    /// Go on without TLS on an address that other machines reach (with --tls off): whoever is between sees tokens,
+    /// sources and registry passwords.
+    #[arg(long, env = "FARM_INSECURE_PLAINTEXT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub insecure_plaintext: bool,
+    /// PEM file with the CA of the farm's other coordinators [default: the farm's own; with a certificate in the
+    /// configuration file, those that the system trusts].
+    #[arg(long, value_name = "FILE", env = "FARM_CA")]
+    pub ca: Option<PathBuf>,
     /// How the log is written: plain or json.
     #[arg(long, global = true, value_name = "FORMAT", default_value = "plain", value_parser = ["plain", "json"])]
     pub log: String,

@@ -30,10 +30,10 @@ use farm_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::people::gate::GateLayer;
 use crate::shared::Shared;
+use crate::tls;
 
 /// How often an idle connection is asked whether it is alive, and how long the answer may take.
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -69,11 +69,11 @@ pub async fn serve(
         OutputServiceServer::new(builds::outputs::Outputs::new(Arc::clone(&shared), shutdown.clone()));
     let images = ImageServiceServer::new(publish::Images::new(Arc::clone(&shared)));
     let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&shared)));
+    let incoming = tls::incoming(listener, shared.tls.clone());
     let gate = Arc::clone(&shared.identities);
     let people = PeopleServiceServer::new(people::People::new(Arc::clone(&shared)));
     let projects = ProjectServiceServer::new(people::Projects::new(Arc::clone(&shared)));
     let farm = FarmServiceServer::new(machines::service::Machines::new(shared));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = shutdown.clone();
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))

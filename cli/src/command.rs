@@ -2,6 +2,8 @@
 //!
 //! To add a verb: a file in `verbs/` with its `Args` and `run`, and its line in [`Verb`].
 
+use std::path::PathBuf;
+
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Setup;
@@ -20,6 +22,10 @@ pub struct Command {
     /// Which of the farms in `farm config` [env: FARM_CONTEXT]
     #[arg(long = "context", global = true, value_name = "NAME", conflicts_with = "url")]
     pub of_context: Option<String>,
+
+    /// PEM file with the farm's CA; no other counts then [env: FARM_CA]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 
     /// What to do
     #[command(subcommand)]
@@ -66,6 +72,10 @@ pub enum Verb {
     Test(verbs::test::Args),
     /// List the farm's workers; drain, resume or remove some
     Workers(verbs::workers::Args),
+    /// Get to know a farm: check whose it is, keep your token for it, and use it
+    Login(verbs::login::Args),
+    /// Take your token for a farm away
+    Logout(verbs::logout::Args),
     /// Show or change which farm is used, and defaults of flags
     Config(verbs::config::Args),
     /// Start a whole farm on this machine
@@ -86,8 +96,8 @@ impl Command {
     /// # Errors
     /// Whatever the verb's `run` fails with.
     pub async fn run(self) -> Result<Exit> {
-        let (url, context) = (self.url.as_deref(), self.of_context.as_deref());
-        let setup = || Setup::find(url, context);
+        let (url, context, ca) = (self.url.as_deref(), self.of_context.as_deref(), self.ca.as_deref());
+        let setup = || Setup::find(url, context, ca);
         match self.verb {
             Verb::Submit(args) => Box::pin(verbs::submit::run(*args, &setup()?)).await,
             Verb::Check(args) => Box::pin(verbs::check::run(args, &setup()?)).await,
@@ -101,7 +111,9 @@ impl Command {
             Verb::Run(args) => verbs::run::run(args, setup).await,
             Verb::Test(args) => verbs::test::run(args, &setup()?).await,
             Verb::Workers(args) => verbs::workers::run(args, &setup()?).await,
-            Verb::Config(args) => verbs::config::run(args, url, context),
+            Verb::Login(args) => Box::pin(verbs::login::run(args, ca)).await,
+            Verb::Logout(args) => verbs::logout::run(args, setup),
+            Verb::Config(args) => verbs::config::run(args, url, context, ca),
             Verb::Up(args) => verbs::up::run(&args),
             Verb::Down(args) => verbs::down::run(&args),
             Verb::Status(args) => verbs::status::run(&args),

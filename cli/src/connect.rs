@@ -6,24 +6,26 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use farm_client::{Bearer, BearerError, Endpoints};
+use farm_client::{Bearer, BearerError, Endpoints, Security, TlsFailure, is_loopback};
+use farm_proto::MAX_MESSAGE_BYTES;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
+use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
-use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use farm_types::Waits;
 use farm_types::chain::{in_short, io_in_short};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 
 use crate::config::{Address, folder, is_absent};
 use crate::error::{Error, Result};
 use crate::folders::user_folder;
 use crate::limits::{Limited, Limits};
+use crate::security::{Dial, dials, security, unbelieved};
 
 /// The token that a farm on this machine leaves for its users.
 const LOCAL_TOKEN_FILE: &str = "/var/lib/farm/token";
@@ -70,20 +72,24 @@ impl Client {
     /// The address is none, nothing answers there within 5 s, or there is no token.
     pub async fn connect(address: &Address) -> Result<Self> {
         let url = address.url.trim_end_matches('/');
-        let endpoints = endpoints(url)?;
-        let is_local = endpoints.iter().all(|(url, _)| is_this_machine(url));
-        let channels = first_of(endpoints).await.map_err(|failed| {
-            let failed: Vec<String> =
-                failed.iter().map(|(url, why)| format!("{url}{} ({why})", address.named())).collect();
-            Error::Farm(format!(
-                "no farm at {}. Start one here with `farm up`, or choose another with `farm config`, FARM_URL or --url.",
-                failed.join(" nor at ")
-            ))
-        })?;
+        let security = security(address)?;
+        let dials = dials(url, &security)?;
+        let is_local = dials.iter().all(|dial| is_loopback(&dial.uri));
+        let channels = reach(dials, address, &security).await?;
         Ok(Self {
             url: url.to_owned(),
             channel: limited(channels, find_token(address.token_file.clone(), is_local)?),
         })
+    }
+
+    /// The same with this token and these certificates, whatever the user has set.
+    ///
+    /// # Errors
+    /// The address is none, or nothing answers there within 5 s.
+    pub async fn connect_as(address: &Address, bearer: Bearer, security: &Security) -> Result<Self> {
+        let url = address.url.trim_end_matches('/');
+        let channels = reach(dials(url, security)?, address, security).await?;
+        Ok(Self { url: url.to_owned(), channel: limited(channels, bearer) })
     }
 
     /// A farm behind a channel that is there already.
@@ -118,6 +124,11 @@ impl Client {
         ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
+    /// Knows who may do what.
+    pub fn people(&self) -> PeopleServiceClient<AuthChannel> {
+        PeopleServiceClient::new(self.channel.clone())
+    }
+
     /// Gives out what builds have made.
     pub fn outputs(&self) -> OutputServiceClient<AuthChannel> {
         OutputServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -135,11 +146,31 @@ fn limited(endpoints: Endpoints, bearer: Bearer) -> AuthChannel {
     InterceptedService::new(Limited::new(endpoints, Limits::default()), bearer)
 }
 
-/// Connects to the first that answers, and knows the others; else says what is wrong with each, by its address.
-async fn first_of(endpoints: Vec<(String, Endpoint)>) -> Result<Endpoints, Vec<(String, String)>> {
+/// Connects to the first that answers, or says of each what is wrong with it.
+async fn reach(dials: Vec<Dial>, address: &Address, security: &Security) -> Result<Endpoints> {
+    let failed = match first_of(&dials).await {
+        Ok(channels) => return Ok(channels),
+        Err(failed) => failed,
+    };
+    // Where a farm is that isn't believed, another address is no cure.
+    if let Some((dial, failure)) = failed.iter().find_map(|(dial, e)| Some((dial, TlsFailure::of(e)?))) {
+        return Err(unbelieved(dial, &failure, address, security).await);
+    }
+    let failed: Vec<String> = failed
+        .iter()
+        .map(|(dial, error)| format!("{}{} ({})", dial.url, address.named(), in_short(error)))
+        .collect();
+    Err(Error::Farm(format!(
+        "no farm at {}. Start one here with `farm up`, or choose another with `farm config`, FARM_URL or --url.",
+        failed.join(" nor at ")
+    )))
+}
+
+/// Connects to the first that answers, and knows the others; else gives why each doesn't.
+async fn first_of(dials: &[Dial]) -> Result<Endpoints, Vec<(&Dial, tonic::transport::Error)>> {
     let mut connecting = JoinSet::new();
-    for (place, (_, endpoint)) in endpoints.iter().enumerate() {
-        let endpoint = endpoint.clone();
+    for (place, dial) in dials.iter().enumerate() {
+        let endpoint = dial.endpoint.clone();
         let head_start = HEAD_START.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
         connecting.spawn(async move {
             tokio::time::sleep(head_start).await;
@@ -150,50 +181,15 @@ async fn first_of(endpoints: Vec<(String, Endpoint)>) -> Result<Endpoints, Vec<(
     while let Some(Ok((place, connected))) = connecting.join_next().await {
         match connected {
             Ok(channel) => {
-                let later = endpoints.iter().skip(place + 1);
-                let others = later.chain(endpoints.iter().take(place));
-                return Ok(Endpoints::new(channel, others.map(|(_, endpoint)| endpoint.connect_lazy())));
+                let later = dials.iter().skip(place + 1);
+                let others = later.chain(dials.iter().take(place));
+                return Ok(Endpoints::new(channel, others.map(|dial| dial.endpoint.connect_lazy())));
             }
-            Err(error) => failed.push((place, in_short(&error))),
+            Err(error) => failed.push((place, error)),
         }
     }
-    failed.sort();
-    Err(failed.into_iter().map(|(place, why)| (endpoints[place].0.clone(), why)).collect())
-}
-
-/// The endpoints of an address, which has commas between several; none twice.
-///
-/// # Errors
-/// There is none, or one isn't as [`endpoint`] takes it.
-pub fn endpoints(urls: &str) -> Result<Vec<(String, Endpoint)>> {
-    let mut endpoints: Vec<(String, Endpoint)> = Vec::new();
-    for part in urls.split(',').map(|part| part.trim().trim_end_matches('/')) {
-        // Of an address that is empty as a whole the one part says what it should be.
-        let is_hole = part.is_empty() && !urls.trim_matches([',', ' ']).is_empty();
-        if !is_hole && endpoints.iter().all(|(url, _)| url != part) {
-            endpoints.push((part.to_owned(), endpoint(part)?));
-        }
-    }
-    Ok(endpoints)
-}
-
-/// The endpoint of an address, with the settings that bulk uploads and long watches need.
-///
-/// # Errors
-/// The address isn't `http://HOST:PORT` or `https://HOST[:PORT]`.
-fn endpoint(url: &str) -> Result<Endpoint> {
-    let invalid =
-        |why: &str| Error::Usage(format!("--url {url:?}: {why}; write http://HOST:PORT or https://HOST"));
-    let uri: Uri = url.parse().map_err(|_| invalid("this is no address"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(invalid("it needs http:// or https:// in front"));
-    }
-    if uri.host().is_none_or(str::is_empty) {
-        return Err(invalid("it has no host"));
-    }
-    let endpoint = farm_client::endpoint(uri, concat!("farm/", env!("CARGO_PKG_VERSION")))
-        .map_err(|e| Error::Farm(format!("can't set up TLS for {url}: {}", in_short(&e))))?;
-    Ok(farm_client::wide(endpoint, WINDOW_BYTES))
+    failed.sort_by_key(|(place, _)| *place);
+    Err(failed.into_iter().map(|(place, error)| (&dials[place], error)).collect())
 }
 
 /// FARM_TOKEN, else the file FARM_TOKEN_FILE, else the context's, else `~/.config/farm/token`, else, for an address of this
@@ -212,13 +208,6 @@ fn find_token(of_context: Option<PathBuf>, is_local: bool) -> Result<Bearer> {
     first_token(named, usual.into_iter().chain(of_this_machine))
 }
 
-/// Whether an address leads to nowhere but this machine.
-fn is_this_machine(url: &str) -> bool {
-    let uri: Option<Uri> = url.parse().ok();
-    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-}
-
 fn first_token(named: Option<(PathBuf, &str)>, usual: impl Iterator<Item = PathBuf>) -> Result<Bearer> {
     let unreadable = |path: &PathBuf, e: &std::io::Error| {
         Error::Farm(format!(
@@ -231,7 +220,7 @@ fn first_token(named: Option<(PathBuf, &str)>, usual: impl Iterator<Item = PathB
         return match std::fs::read_to_string(&path) {
             Ok(token) => bearer(&token, &path.display().to_string()),
             Err(e) if is_absent(&e) => Err(Error::Farm(format!(
-                "{by} names {}, and there is no such file; put the farm's token there, or name another",
+                "{by} names {}, and there is no such file; put the farm's token there, `farm login` again, or name another",
                 path.display()
             ))),
             Err(e) => Err(unreadable(&path, &e)),
@@ -268,33 +257,6 @@ mod tests {
 
     use super::*;
     use crate::config::Source;
-
-    #[test]
-    fn an_address_that_is_none_is_answered_with_the_cure() {
-        for url in ["localhost:7070", "ftp://x", "", "http://", "not a url"] {
-            let error = endpoint(url).unwrap_err();
-            assert_eq!(error.exit().code(), 2, "{url}");
-            assert!(error.to_string().contains("http://HOST:PORT"), "{error}");
-            assert!(endpoints(url).is_err(), "{url}");
-        }
-        assert!(endpoint("http://127.0.0.1:7070").is_ok());
-        let several = endpoints("http://a:1/, http://b:2,,http://a:1").unwrap_or_else(|e| panic!("{e}"));
-        assert!(several.iter().map(|(url, _)| url.as_str()).eq(["http://a:1", "http://b:2"]));
-        assert!(endpoints(",").is_err() && endpoints("http://a:1,b").is_err());
-    }
-
-    #[test]
-    fn the_token_of_this_machines_farm_stays_here() {
-        for (url, here) in [
-            ("http://127.0.0.1:7070", true),
-            ("http://localhost:7070", true),
-            ("http://[::1]:7070", true),
-            ("http://10.0.0.9:7070", false),
-            ("https://localhost.example", false),
-        ] {
-            assert_eq!(is_this_machine(url), here, "{url}");
-        }
-    }
 
     /// What a call has in its metadata.
     fn token(mut bearer: Bearer) -> String {
@@ -337,7 +299,7 @@ mod tests {
     async fn where_nothing_listens_it_is_said_so_with_the_cure() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}/");
-        let address = Address { url, token_file: None, source: Source::Flag };
+        let address = Address { url, token_file: None, ca_file: None, source: Source::Flag };
         let Err(error) = Client::connect(&address).await else { panic!("nothing is there") };
         assert_eq!(error.exit().code(), 3);
         let both = Address { url: format!("{},http://127.0.0.1:1", address.url), ..address.clone() };

@@ -19,6 +19,7 @@ pub mod reconcile;
 pub mod registry;
 mod service_manager;
 pub mod shared;
+pub mod tls;
 mod unstored;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use people::accesses::Accesses;
 use people::identities::Identities;
 use registry::Registries;
 use shared::Shared;
+use tls::Tls;
 
 /// How long a call waits for a connection to the database.
 const ACQUIRE: Duration = Duration::from_secs(5);
@@ -66,10 +68,35 @@ pub(crate) fn open_store(config: &Config) -> Result<Store, farm_types::Invalid> 
     Store::open(config.database_url.expose_secret(), limits)
 }
 
+/// Says at each start what can be read by whom, where somebody has said that it may be.
+fn tell_of_plaintext(config: &Config) {
+    if !config.speaks_tls() && !config.listen.ip().is_loopback() {
+        tracing::warn!(
+            listen = %config.listen,
+            "without TLS (--insecure-plaintext): whoever is between sees tokens, sources and registry passwords"
+        );
+    }
+    if config.advertise.as_ref().is_some_and(|said| said.starts_with("http://")) && config.speaks_tls() {
+        tracing::warn!(
+            address = config.advertised(),
+            "--advertise says http://, but this coordinator speaks TLS; it is told to the others as https://"
+        );
+    }
+}
+
 /// This life of the machine's kernel, by which it is told from all other machines.
 fn machine() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// Where a coordinator serves.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// What it listens on, as `https://` or `http://`.
+    pub url: String,
+    /// The CA that its clients have to trust, by its fingerprint, and the file it is in.
+    pub authority: Option<(farm_client::Fingerprint, std::path::PathBuf)>,
 }
 
 /// Serves on the listener until `shutdown`; `ready` is called once everything answers.
@@ -80,7 +107,7 @@ pub async fn run(
     mut config: Config,
     listener: TcpListener,
     shutdown: CancellationToken,
-    ready: impl FnOnce(std::net::SocketAddr),
+    ready: impl FnOnce(&Serving),
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     config.listen = address;
@@ -90,6 +117,9 @@ pub async fn run(
     let patience = Duration::from_secs(config.limits.blob_timeout_seconds);
     let blobs = Blobs::local(&config.state_dir.join("blobs"), patience)
         .with_context(|| format!("state folder {:?} can't be used", config.state_dir.display()))?;
+    let tls = Tls::open(&config)?;
+    let peers = tls::of_peers(&config, tls.as_deref())?;
+    tell_of_plaintext(&config);
     let store = open_store(&config)?;
     tokio::select! {
         migrated = migrate::at_start(&store, &config) => migrated?,
@@ -115,6 +145,8 @@ pub async fn run(
         accesses,
         exchange,
         secret: people::local::Secret::generate()?,
+        peers,
+        tls: tls.clone(),
         hints: Arc::default(),
         link: link::Link::default(),
         registries,
@@ -146,7 +178,12 @@ pub async fn run(
     let (identities, end) = (Arc::clone(&shared.identities), shutdown.clone());
     spawn!("people", async move { identities.run(end).await });
     spawn!("beats", link::dispatch::flush_beats(Arc::clone(&shared), shutdown.clone()));
-    ready(address);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let authority = tls.as_ref().and_then(|tls| tls.authority());
+    if let Some(tls) = tls {
+        spawn!("certificates", tls.keep(shutdown.clone()));
+    }
+    ready(&Serving { url: format!("{scheme}://{address}"), authority });
     let serve = grpc::serve(shared, listener, shutdown.clone());
     tokio::pin!(serve);
     tokio::select! {

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use farm_client::{Security, TlsFailure};
 use farm_proto::v1;
 use farm_proto::v1::peer_service_client::PeerServiceClient;
 use farm_store::machines::leader::Peer;
@@ -59,7 +60,7 @@ pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         for peer in peers {
             let key = (peer.id, peer.address.clone());
             if let std::collections::hash_map::Entry::Vacant(new) = told.entry(key) {
-                match channel(&peer.address) {
+                match channel(&peer.address, &shared.peers) {
                     Ok(channel) => {
                         tracing::info!(coordinator = peer.address, "another coordinator");
                         new.insert(tasks.spawn(tell(Arc::clone(&shared), peer, channel)));
@@ -75,9 +76,10 @@ pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn channel(address: &str) -> anyhow::Result<Channel> {
+fn channel(address: &str, security: &Security) -> anyhow::Result<Channel> {
     let uri: Uri = address.parse()?;
-    let endpoint = farm_client::endpoint(uri, concat!("farm-coordinator/", env!("CARGO_PKG_VERSION")))?;
+    let agent = concat!("farm-coordinator/", env!("CARGO_PKG_VERSION"));
+    let endpoint = farm_client::endpoint(uri, agent, security)?;
     Ok(endpoint.connect_timeout(CALL).timeout(CALL).connect_lazy())
 }
 
@@ -111,9 +113,10 @@ async fn tell(shared: Arc<Shared>, peer: Peer, channel: Channel) {
             Err(status) => {
                 // It looks by itself each second, so this makes it slow and nothing worse.
                 if !std::mem::replace(&mut is_away, true) {
+                    let failure = TlsFailure::of(&status).map(|failure| failure.to_string());
                     tracing::warn!(
                         coordinator = peer.address,
-                        error = status.message(),
+                        error = failure.as_deref().unwrap_or(status.message()),
                         "another coordinator can't be told what happens here; it looks each second. It is called at \
                          what its --advertise says"
                     );

@@ -78,11 +78,15 @@ async fn start(config: Config) -> anyhow::Result<()> {
         tracing::warn!("ended by a second signal");
         std::process::exit(1);
     });
-    crate::run(config, listener, shutdown, |address| {
+    Box::pin(crate::run(config, listener, shutdown, |serving| {
+        let mut out = std::io::stdout();
+        if let Some((fingerprint, file)) = &serving.authority {
+            let _ = writeln!(out, "CA {fingerprint} in {}", file.display());
+        }
         // Whoever started us waits for this line; a closed stdout is no reason to end.
-        let _ = writeln!(std::io::stdout(), "farm-coordinator ready on http://{address}");
-        service_manager::told(farm_proto::notify::ready(&format!("serving on http://{address}")));
-    })
+        let _ = writeln!(out, "farm-coordinator ready on {}", serving.url);
+        service_manager::told(farm_proto::notify::ready(&format!("serving on {}", serving.url)));
+    }))
     .await
 }
 

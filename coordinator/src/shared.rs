@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use farm_client::Security;
 use farm_store::Store;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -15,6 +16,7 @@ use crate::people::identities::Identities;
 use crate::people::local::Secret;
 use crate::people::oidc::Exchange;
 use crate::registry::Registries;
+use crate::tls::Tls;
 
 /// One for each process, behind an `Arc`.
 #[derive(Debug)]
@@ -37,6 +39,10 @@ pub struct Shared {
     pub exchange: Exchange,
     /// With what this coordinator calls the others.
     pub secret: Secret,
+    /// What connections to the others have to be.
+    pub peers: Security,
+    /// This coordinator's side of TLS; `None`: it speaks without.
+    pub tls: Option<Arc<Tls>>,
     /// Wakes the loops and followers that a change concerns.
     pub hints: Arc<Hints>,
     /// The workers connected here.

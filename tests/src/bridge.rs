@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::ExtendedKeyUsagePurpose;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use crate::bed::Bed;
+use crate::pki::Authority;
 
 /// Listens until it is dropped; what goes through it then breaks off.
 #[derive(Debug)]
@@ -157,31 +158,6 @@ async fn through(mut stream: impl AsyncRead + AsyncWrite + Unpin, engine: PathBu
         return Err(io::Error::other("the engine has no BuildKit"));
     }
     copy_bidirectional(&mut stream, &mut engine).await.map(drop)
-}
-
-/// Who issues certificates, made for one test.
-struct Authority {
-    certificate: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Authority {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let certificate = params.self_signed(&key).unwrap().pem();
-        Authority { certificate, issuer: Issuer::new(params, key) }
-    }
-
-    /// A certificate and its key, PEM.
-    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.extended_key_usages = vec![usage];
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
-    }
 }
 
 fn write(folder: &Path, name: &str, pem: &str) {

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use crate::farm::Farm;
@@ -71,7 +71,12 @@ impl Client {
 
     /// Its calls are made in this project.
     pub async fn within(farm: &Farm, token: &str, project: Option<&str>) -> Self {
-        let channel = Endpoint::new(farm.url()).unwrap().connect().await.unwrap();
+        let mut endpoint = Endpoint::new(farm.url()).unwrap();
+        if let Some(ca) = farm.ca_file() {
+            let ca = Certificate::from_pem(std::fs::read(ca).unwrap());
+            endpoint = endpoint.tls_config(ClientTlsConfig::new().ca_certificate(ca)).unwrap();
+        }
+        let channel = endpoint.connect().await.unwrap();
         let bearer = Bearer { token: token.to_owned(), project: project.map(ToOwned::to_owned) };
         Self {
             people: PeopleServiceClient::with_interceptor(channel.clone(), bearer.clone()),

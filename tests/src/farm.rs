@@ -97,12 +97,26 @@ pub struct FarmBuilder {
     workers: Vec<WorkerSpec>,
     more_coordinators: usize,
     is_guarded: bool,
+    tls: bool,
+    ca: Option<PathBuf>,
 }
 
 impl FarmBuilder {
     /// Without the bed's network being allowed: requests go to public addresses and to what the configuration names.
     pub fn guarded(mut self) -> FarmBuilder {
         self.is_guarded = true;
+        self
+    }
+
+    /// All connections with TLS, by the farm's own CA.
+    pub fn tls(mut self) -> FarmBuilder {
+        self.tls = true;
+        self
+    }
+
+    /// All connections with TLS, by the certificate in the configuration; clients trust this CA.
+    pub fn trusting(mut self, ca: &Path) -> FarmBuilder {
+        self.ca = Some(ca.to_owned());
         self
     }
 
@@ -167,11 +181,16 @@ impl FarmBuilder {
         if !self.is_guarded {
             env.push((ALLOW_LOOPBACK.0.to_owned(), ALLOW_LOOPBACK.1.to_owned()));
         }
+        if self.tls {
+            args.extend(["--tls".to_owned(), "on".to_owned()]);
+        }
+        let own_ca = self.tls.then(|| folder.join("coordinator/tls/ca.pem"));
         let mut farm = Farm {
             workers: BTreeMap::new(),
             coordinators: ports,
             coordinator_args: args,
             coordinator_env: env,
+            ca: self.ca.or(own_ca),
             folder,
             database_url,
             _database: database,
@@ -198,6 +217,8 @@ pub struct Farm {
     coordinators: Vec<(u16, Option<Child>)>,
     coordinator_args: Vec<String>,
     coordinator_env: Vec<(String, String)>,
+    /// Whom clients trust, where there is TLS.
+    ca: Option<PathBuf>,
     folder: PathBuf,
     database_url: String,
     _database: Option<Database>,
@@ -237,7 +258,18 @@ impl Farm {
 
     /// Where a coordinator is (from 0).
     pub fn url_of(&self, place: usize) -> String {
-        format!("http://127.0.0.1:{}", self.coordinators[place].0)
+        let scheme = if self.ca.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.coordinators[place].0)
+    }
+
+    /// The port of the first coordinator.
+    pub fn port(&self) -> u16 {
+        self.coordinators[0].0
+    }
+
+    /// The CA that clients trust; none without TLS.
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.ca.as_deref()
     }
 
     /// Where all coordinators are, with commas between them.
@@ -329,7 +361,10 @@ impl Farm {
             }
             Some(network) => {
                 let urls = format!("http://{}:{}", network.gateway(), self.coordinators[0].0);
-                (network.command(&binary("farm-worker")), urls)
+                let mut command = network.command(&binary("farm-worker"));
+                // That network is the test's own.
+                command.env("FARM_INSECURE_HTTP", "1");
+                (command, urls)
             }
         };
         command.args(["--coordinator", &urls]).arg("--token-file").arg(self.token_file());
@@ -337,6 +372,9 @@ impl Farm {
         command.arg("--state-dir").arg(self.folder.join(&name));
         if let Some(platforms) = &spec.platforms {
             command.args(["--platforms", platforms]);
+        }
+        if let Some(ca) = &self.ca {
+            command.env("FARM_CA", ca);
         }
         command.args(&spec.args).envs(spec.env.iter().map(|(key, value)| (key, value)));
         let child = Child::spawn(&name, &command, &self.folder);
@@ -379,12 +417,16 @@ impl Farm {
 
     /// `farm ARGS` against this farm, with a home of its own: no settings of the user's are seen.
     pub fn command(&self, args: &[&str]) -> Command {
-        client(&self.url(), &self.token_file(), &self.folder, args)
+        self.command_by(&self.url(), args)
     }
 
     /// `farm ARGS` by these coordinators.
     pub fn command_by(&self, urls: &str, args: &[&str]) -> Command {
-        client(urls, &self.token_file(), &self.folder, args)
+        let mut command = client(urls, &self.token_file(), &self.folder, args);
+        if let Some(ca) = &self.ca {
+            command.env("FARM_CA", ca);
+        }
+        command
     }
 
     /// Runs `farm ARGS` to its end.

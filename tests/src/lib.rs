@@ -31,6 +31,7 @@ pub mod hang;
 pub mod issuer;
 pub mod line;
 pub mod network;
+pub mod pki;
 pub mod ports;
 pub mod process;
 pub mod registry;

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use farm_client::{Bearer, BearerError};
+use farm_client::{Bearer, BearerError, Plaintext, Security, Trust};
 use farm_types::spec::parse_duration;
 use farm_types::{Invalid, Offer, Support};
 
@@ -37,6 +37,15 @@ pub struct Flags {
     /// FARM_TOKEN is the token itself.
     #[arg(long, env = "FARM_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
+
+    /// A PEM file with the farm's CA, which its coordinators print the place of when they start; no other CA counts
+    /// then [default: those that the system trusts].
+    #[arg(long, env = "FARM_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// Send the token over http:// to other machines, too. Whoever is between sees it, and can be a worker with it.
+    #[arg(long, env = "FARM_INSECURE_HTTP", value_parser = clap::builder::FalseyValueParser::new())]
+    insecure_http: bool,
 
     /// The name that people see and that no other worker of the farm may have [default: the host's name].
     #[arg(long, env = "FARM_WORKER_NAME", value_name = "NAME")]
@@ -103,6 +112,8 @@ pub struct Flags {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub coordinators: Coordinators,
+    /// What a connection has to be before the token goes over it.
+    pub security: Security,
     /// Who the worker is, for the coordinator.
     pub token: Bearer,
     /// The worker's name.
@@ -146,6 +157,7 @@ impl Flags {
     pub fn into_config(self) -> Result<Config, Invalid> {
         let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let token = read_token(self.token_file, env("FARM_TOKEN"))?;
+        let security = security(&self.coordinator, self.ca, self.insecure_http)?;
         let name = match self.name {
             Some(WorkerName(name)) => name,
             None => host_name()?,
@@ -171,6 +183,7 @@ impl Flags {
         }
         Ok(Config {
             coordinators: self.coordinator,
+            security,
             token,
             name,
             engine: self.engine,
@@ -187,6 +200,21 @@ impl Flags {
             release_after: self.release_after,
         })
     }
+}
+
+fn security(coordinators: &Coordinators, ca: Option<PathBuf>, insecure: bool) -> Result<Security, Invalid> {
+    let plaintext = if insecure { Plaintext::Anywhere } else { Plaintext::Loopback };
+    if let Some(open) = coordinators.urls().find(|url| url.is_open() && !insecure) {
+        let cure = "it is another machine, and over http:// whoever is between sees the worker's token: write https:// \
+                    (and the farm's CA, --ca), or give --insecure-http if that network is nobody else's";
+        return Err(Invalid::new("--coordinator", open.to_string(), cure));
+    }
+    let trust = match ca.filter(|file| !file.as_os_str().is_empty()) {
+        Some(file) => Trust::from_file(&file)
+            .map_err(|e| Invalid::new("--ca", file.to_string_lossy(), e.to_string()))?,
+        None => Trust::System,
+    };
+    Ok(Security { trust, plaintext })
 }
 
 fn read_token(file: Option<PathBuf>, variable: Option<OsString>) -> Result<Bearer, Invalid> {
@@ -366,6 +394,20 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
         let text = error.to_string();
         assert!(text.contains("--cache-bytes") && text.contains("10G") && text.contains("10GiB"), "{text}");
+    }
+
+    #[test]
+    fn a_token_goes_to_no_other_machine_in_the_clear_unless_it_is_said() {
+        let of = |url: &str, ca: Option<&str>, insecure| {
+            security(&url.parse().unwrap(), ca.map(PathBuf::from), insecure).map_err(|e| e.to_string())
+        };
+        let refused = of("http://127.0.0.1:1,http://farm.example:7070", None, false).unwrap_err();
+        assert!(refused.contains("http://farm.example:7070") && refused.contains("https://"), "{refused}");
+        assert!(of("http://farm.example:7070", None, true).is_ok());
+        assert!(of("https://farm.example,http://localhost:1", None, false).is_ok());
+        let missing = of("https://farm.example", Some("/nowhere/ca.pem"), false).unwrap_err();
+        assert!(missing.contains("--ca") && missing.contains("/nowhere/ca.pem"), "{missing}");
+        assert!(of("https://farm.example", Some(""), false).is_ok());
     }
 
     #[test]

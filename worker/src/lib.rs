@@ -81,7 +81,7 @@ pub enum RunError {
     },
     /// The connection can't be set up.
     #[error("the connection to the coordinator can't be set up: {0}")]
-    Connection(#[from] tonic::transport::Error),
+    Connection(#[from] farm_client::EndpointError),
     /// A part that must live as long as the worker died.
     #[error("the worker's {0} died; please report this with the log")]
     Died(&'static str),
@@ -162,13 +162,17 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     }
     attempts.open(first.identity.clone());
 
-    let bulk = link::bulk(&config.coordinators)?;
+    for url in config.coordinators.urls().filter(|url| url.is_open()) {
+        tracing::warn!(coordinator = %url, "called without TLS (--insecure-http): whoever is between sees the token");
+    }
+    let bulk = link::bulk(&config.coordinators, &config.security)?;
     let client = link::client(bulk.clone(), &config.token);
     let leave = CancellationToken::new();
     let welcomed = watch::Sender::new(false);
     let mut welcome = welcomed.subscribe();
     let mut control = spawn(Control {
         coordinators: config.coordinators.clone(),
+        security: config.security.clone(),
         bulk,
         token: config.token.clone(),
         name: config.name.clone(),

@@ -46,6 +46,7 @@ async fn start(platforms: Option<Vec<farm_types::Offer>>) -> Option<Worker> {
     let state = tempfile::tempdir().unwrap();
     let config = Config {
         coordinators: fake.url().into(),
+        security: farm_client::Security::default(),
         token: token(),
         name: "w".into(),
         engine: engine.parse().unwrap(),

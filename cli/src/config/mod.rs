@@ -4,9 +4,10 @@
 //! ([`edit`]) and keeps its comments; it may as well be written by hand.
 //!
 //! Invariant: a context's token is sent to its own address only, not to one from `--url` or FARM_URL; and that of a farm on
-//! this machine to no other machine.
+//! this machine to no other machine. What a context's farm is believed by (`ca_file`) goes with it in the same way.
 
 pub mod edit;
+pub mod kept;
 mod setup;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use crate::context::Links;
 use crate::error::{Error, Result};
 use crate::folders::user_folder;
 use crate::output::Mode;
-pub use setup::{Address, DEFAULT_URL, Setup, Source};
+pub use setup::{Address, DEFAULT_URL, KEPT, Setup, Source, named_ca};
 
 /// The name that stands for the farm on this machine, and can't be given to another.
 pub const LOCAL: &str = "local";
@@ -48,6 +49,8 @@ pub struct NamedFarm {
     pub url: String,
     /// The file with the token for it; `None`: found as without a context.
     pub token_file: Option<PathBuf>,
+    /// The file with the CA that its certificate must lead to; `None`: the system's CAs count.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Values of flags that are not given.

@@ -1,7 +1,7 @@
 //! Which farm a command means, and which defaults it has: the command line, the environment and the configuration
 //! together.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Config, Defaults, LOCAL, path};
 use crate::error::Result;
@@ -28,6 +28,8 @@ pub struct Address {
     pub url: String,
     /// The file with the token for it, if the context names one.
     pub token_file: Option<PathBuf>,
+    /// The file with the CA that its certificate must lead to, and who names it; `None`: the system's CAs count.
+    pub ca_file: Option<(PathBuf, &'static str)>,
     /// Who says so.
     pub source: Source,
 }
@@ -47,11 +49,11 @@ pub enum Source {
 
 impl Setup {
     /// What holds for this command. The first of these counts: `--url`, `--context`, FARM_URL, FARM_CONTEXT, the
-    /// configuration's `context`, the farm on this machine.
+    /// configuration's `context`, the farm on this machine; of CAs `--ca`, FARM_CA, the context's.
     ///
     /// # Errors
     /// The configuration can't be taken, or there is no context of the name.
-    pub fn find(url: Option<&str>, context: Option<&str>) -> Result<Self> {
+    pub fn find(url: Option<&str>, context: Option<&str>, ca: Option<&Path>) -> Result<Self> {
         // Who has no home has set nothing.
         let config = path().map(|path| Config::load(&path)).transpose()?.unwrap_or_default();
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -65,8 +67,20 @@ impl Setup {
         if let Some(links) = set("FARM_CONTEXT_LINKS") {
             defaults.context_links = Some(links);
         }
-        Ok(Self { address: Address::choose(url, context, set, &config)?, defaults })
+        let mut address = Address::choose(url, context, set, &config)?;
+        address.ca_file = named_ca(ca).or(address.ca_file);
+        Ok(Self { address, defaults })
     }
+}
+
+/// Who names a CA that is kept with its farm.
+pub const KEPT: &str = "the context";
+
+/// The file with a CA that this command was told, and by whom.
+pub fn named_ca(flag: Option<&Path>) -> Option<(PathBuf, &'static str)> {
+    let set = std::env::var_os("FARM_CA").filter(|value| !value.is_empty());
+    let flag = flag.map(|file| (file.to_owned(), "--ca"));
+    flag.or_else(|| set.map(|file| (file.into(), "FARM_CA")))
 }
 
 impl Address {
@@ -86,7 +100,7 @@ impl Address {
     ) -> Result<Self> {
         // FARM_URL= is as good as none.
         let set = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let at = |url: String, source| Self { url, token_file: None, source };
+        let at = |url: String, source| Self { url, token_file: None, ca_file: None, source };
         if let Some(url) = url.filter(|url| !url.is_empty()) {
             return Ok(at(url.to_owned(), Source::Flag));
         }
@@ -105,6 +119,7 @@ impl Address {
                 Ok(Self {
                     url: context.url.clone(),
                     token_file: context.token_file.clone(),
+                    ca_file: context.ca_file.clone().map(|file| (file, KEPT)),
                     source: Source::Named(name, from),
                 })
             }
@@ -118,7 +133,7 @@ mod tests {
 
     fn config() -> Config {
         Config::parse(
-            "context = \"team\"\n[contexts.team]\nurl = \"http://team\"\ntoken_file = \"/t\"\n\
+            "context = \"team\"\n[contexts.team]\nurl = \"http://team\"\ntoken_file = \"/t\"\nca_file = \"/ca\"\n\
              [contexts.other]\nurl = \"http://other\"\n",
         )
         .unwrap()
@@ -128,6 +143,7 @@ mod tests {
         let environment =
             |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
         let address = Address::choose(url, context, environment, &config()).unwrap();
+        assert_eq!(address.token_file.is_some(), address.ca_file.is_some());
         (address.url, address.token_file.is_some())
     }
 

@@ -1,19 +1,16 @@
 //! `farm config`: farms by name, and defaults of flags.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use farm_types::Invalid;
-use farm_types::chain::io_in_short;
 use serde_json::{Value, json};
 
 use crate::config::DEFAULT_URL;
 use crate::config::edit::{Edit, write_private};
-use crate::config::{Config, KEYS, LOCAL, Setup, Source, folder, path};
-use crate::error::{Error, Exit, Result};
+use crate::config::kept::{absolute, ca_file, forget, homeless, token_file, token_of};
+use crate::config::{Config, KEYS, LOCAL, NamedFarm, Setup, Source, path};
+use crate::error::{Exit, Result};
 use crate::output::text::{columns, harmless};
 use crate::output::{Out, json};
-use crate::place::Place;
 
 /// Arguments of `farm config`.
 #[derive(Debug, clap::Args)]
@@ -89,6 +86,7 @@ const AFTER_HELP: &str = "\
 Examples:
   farm config
   farm config add team https://farm.example --token-stdin <token
+  farm config add team https://farm.example --ca ca.pem --token-file token
   farm config use team
   farm builds --context team
   farm config set platform linux/amd64,linux/arm64
@@ -102,16 +100,16 @@ context's own token; a context's token goes nowhere else. It all stands in
 ///
 /// # Errors
 /// A name or a value can't be taken, or the file can't be read or written.
-pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit> {
+pub fn run(args: Args, url: Option<&str>, context: Option<&str>, ca: Option<&Path>) -> Result<Exit> {
     let mut out = Out::stdout();
     let Some(change) = args.change else {
-        show(&mut out, args.json, url, context)?;
+        show(&mut out, args.json, Setup::find(url, context, ca)?)?;
         return Ok(Exit::Done);
     };
     let mut edit = Edit::open(path().ok_or_else(homeless)?)?;
     let said = match change {
         Change::Add(add) => {
-            let said = self::add(edit, add)?;
+            let said = self::add(edit, add, ca)?;
             out.line(&said);
             return Ok(Exit::Done);
         }
@@ -124,10 +122,14 @@ pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit>
             edit.remove(&name)?;
             let was = edit.config().context.as_deref() == Some(name.as_str());
             let now = if was { "; what is used now is the farm on this machine" } else { "" };
-            let kept = edit.config().contexts.get(&name).and_then(|context| context.token_file.clone());
-            if kept.is_some() && kept == kept_token_file(&name).ok() {
-                // Made by `add --token-stdin`.
-                forget_token(&kept.unwrap_or_default())?;
+            let farm = edit.config().contexts.get(&name).cloned();
+            if let Some(NamedFarm { token_file: token, ca_file: ca, .. }) = farm {
+                // Made by `add --token-stdin` and `farm login`.
+                for kept in [token.zip(token_file(&name).ok()), ca.zip(ca_file(&name).ok())] {
+                    if let Some((_, ours)) = kept.filter(|(named, ours)| named == ours) {
+                        forget(&ours)?;
+                    }
+                }
             }
             format!("{name} is forgotten{now}")
         }
@@ -145,83 +147,36 @@ pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit>
     Ok(Exit::Done)
 }
 
-fn add(mut edit: Edit, add: Add) -> Result<String> {
-    let Add { name, address, token_file, token_stdin, replace } = add;
+fn add(mut edit: Edit, add: Add, ca: Option<&Path>) -> Result<String> {
+    let Add { name, address, token_file: named, token_stdin, replace } = add;
     let url = address.trim_end_matches('/');
-    let token_file = match token_file {
-        Some(file) => Some(std::path::absolute(&file).map_err(|e| {
-            Invalid::new(
-                "--token-file",
-                file.display().to_string(),
-                format!("it has no place ({})", io_in_short(&e)),
-            )
-        })?),
-        None if token_stdin => Some(kept_token_file(&name)?),
+    let kept = match named {
+        Some(file) => Some(absolute("--token-file", &file)?),
+        None if token_stdin => Some(token_file(&name)?),
         None => None,
     };
+    let ca_file = ca.map(|file| absolute("--ca", file)).transpose()?;
+    if let Some(file) = &ca_file {
+        farm_client::Trust::from_file(file).map_err(|e| crate::error::Error::Usage(format!("--ca: {e}")))?;
+    }
     // All is checked before anything is written.
-    edit.add(&name, url, token_file.as_deref(), replace)?;
-    if let (true, Some(file)) = (token_stdin, &token_file) {
+    edit.add(&name, &NamedFarm { url: url.to_owned(), token_file: kept.clone(), ca_file }, replace)?;
+    if let (true, Some(file)) = (token_stdin, &kept) {
         let token = token_of(std::io::stdin())?;
         // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
-        forget_token(file)?;
+        forget(file)?;
         edit.save()?;
         write_private(file, token.as_bytes())?;
     } else {
         edit.save()?;
     }
-    let file = token_file.map(|file| format!(", its token in {}", file.display())).unwrap_or_default();
+    let file = kept.map(|file| format!(", its token in {}", file.display())).unwrap_or_default();
     Ok(format!("{name} is {}{file}; `farm config use {name}` makes it the usual one", harmless(url)))
 }
 
-/// Who has no place for a configuration can't change it.
-fn homeless() -> Error {
-    Error::Usage(
-        "neither HOME nor XDG_CONFIG_HOME names a folder that is there; say with FARM_CONFIG where the configuration is to be"
-            .to_owned(),
-    )
-}
-
-fn kept_token_file(name: &str) -> Result<PathBuf> {
-    let folder = folder().ok_or_else(|| {
-        Error::Usage("HOME names no folder that is there; give the token by --token-file".to_owned())
-    })?;
-    Ok(folder.join(format!("{name}.token")))
-}
-
-/// Takes a token out of its file, and the file away. What a link leads to is emptied, and the link stays.
-fn forget_token(file: &Path) -> Result<()> {
-    if !file.parent().is_some_and(Path::is_dir) {
-        return Ok(());
-    }
-    let failed = |why: String| Error::Usage(format!("the token file {}: {why}", file.display()));
-    let place = Place::find(file).map_err(failed)?;
-    if !place.is_regular() {
-        return Err(failed("this is no regular file; name one with --token-file".to_owned()));
-    }
-    place.clear().map_err(|e| failed(io_in_short(&e)))?;
-    place.give_up();
-    Ok(())
-}
-
-fn token_of(input: impl std::io::Read) -> Result<String> {
-    let mut token = String::new();
-    input
-        .take(64 * 1024)
-        .read_to_string(&mut token)
-        .map_err(|e| Error::Usage(format!("standard input can't be read ({})", io_in_short(&e))))?;
-    match token.trim() {
-        "" => Err(Error::Usage(
-            "--token-stdin: standard input is empty; the token is expected there".to_owned(),
-        )),
-        token => Ok(format!("{token}\n")),
-    }
-}
-
-fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) -> Result<()> {
+fn show(out: &mut Out, as_json: bool, setup: Setup) -> Result<()> {
     let file = path();
     let config = file.as_deref().map(Config::load).transpose()?.unwrap_or_default();
-    let setup = Setup::find(url, context)?;
     let used = match &setup.address.source {
         Source::Named(name, _) => name.as_str(),
         Source::Nobody => LOCAL,
@@ -232,7 +187,9 @@ fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) 
             .contexts
             .iter()
             .map(
-                |(name, context)| json!({"name": name, "url": context.url, "token_file": context.token_file}),
+                |(name, context)| json!({
+                    "name": name, "url": context.url, "token_file": context.token_file, "ca_file": context.ca_file,
+                }),
             )
             .collect();
         let defaults: serde_json::Map<String, Value> =
@@ -280,15 +237,4 @@ fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) 
         Source::Nobody => format!("used  {url}, since nothing else is set"),
     });
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_one_word_and_never_nothing() {
-        assert_eq!(token_of(&b" farm_abc\n"[..]).unwrap(), "farm_abc\n");
-        assert!(token_of(&b"\n"[..]).unwrap_err().to_string().contains("--token-stdin"));
-    }
 }

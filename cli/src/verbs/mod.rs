@@ -9,6 +9,8 @@ pub mod config;
 pub mod down;
 pub mod inspect;
 mod local_logs;
+pub mod login;
+pub mod logout;
 pub mod logs;
 pub mod retry;
 pub mod run;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use farm_types::RepositoryPrefix;
 use secrecy::SecretString;
 
+use super::TlsMode;
 use crate::outbound::Allowed;
 
 /// What the command line takes.
@@ -47,6 +48,18 @@ pub struct Flags {
     /// (registry.internal:5000); besides those of the configuration file. May be repeated.
     #[arg(long, value_name = "WHERE", env = "FARM_OUTBOUND_ALLOW", value_delimiter = ',')]
     pub outbound_allow: Vec<Allowed>,
+    /// TLS: on, off, or auto, which is on unless it listens on loopback. Without a certificate in the configuration file
+    /// the farm makes its own CA, in STATE_DIR/tls [default: auto].
+    #[arg(long, value_name = "MODE", env = "FARM_TLS")]
+    pub tls: Option<TlsMode>,
+    /// Go on without TLS on an address that other machines reach (with --tls off): whoever is between sees tokens,
+    /// sources and registry passwords.
+    #[arg(long, env = "FARM_INSECURE_PLAINTEXT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub insecure_plaintext: bool,
+    /// PEM file with the CA of the farm's other coordinators [default: the farm's own; with a certificate in the
+    /// configuration file, those that the system trusts].
+    #[arg(long, value_name = "FILE", env = "FARM_CA")]
+    pub ca: Option<PathBuf>,
     /// How the log is written: plain or json.
     #[arg(long, global = true, value_name = "FORMAT", default_value = "plain", value_parser = ["plain", "json"])]
     pub log: String,

@@ -9,6 +9,7 @@ mod limits;
 mod outbound;
 mod registry;
 mod retention;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use self::limits::Limits;
 pub use self::outbound::Outbound;
 pub use self::registry::Registry;
 pub use self::retention::Retention;
+pub use self::tls::{Tls, TlsMode};
 
 /// As long as it takes: with a year at most, sums of times stay in their range. Seconds.
 const YEAR: u64 = 366 * 24 * 3600;
@@ -74,6 +76,8 @@ pub struct Config {
     pub leadership: Leadership,
     /// What is kept, and for how long.
     pub retention: Retention,
+    /// Certificates, and whether there is TLS at all.
+    pub tls: Tls,
     /// Registries by host and port, as in `localhost:5002`; once read in the form in which references name them.
     pub registries: BTreeMap<String, Registry>,
     /// Where else requests may go than to public addresses.
@@ -97,6 +101,7 @@ impl Default for Config {
             limits: Limits::default(),
             leadership: Leadership::default(),
             retention: Retention::default(),
+            tls: Tls::default(),
             registries: BTreeMap::new(),
             outbound: Outbound::default(),
         }
@@ -130,23 +135,58 @@ impl Config {
         }
         config.shared_registries.extend(flags.shared_registries.iter().cloned());
         config.outbound.allow.extend(flags.outbound_allow.iter().cloned());
+        if let Some(mode) = flags.tls {
+            config.tls.mode = mode;
+        }
+        config.tls.insecure_plaintext |= flags.insecure_plaintext;
+        // `FARM_CA=` is as good as none.
+        if let Some(file) = flags.ca.as_ref().filter(|file| !file.as_os_str().is_empty()) {
+            config.tls.ca = Some(file.clone());
+        }
         config.check()?;
         Ok(config)
     }
 
-    /// Where the other coordinators reach this one.
+    /// Where the other coordinators reach this one. A coordinator that speaks TLS is reached by https, whatever was written.
     pub fn advertised(&self) -> String {
+        let scheme = if self.speaks_tls() { "https" } else { "http" };
         if let Some(advertise) = &self.advertise {
-            return advertise.trim_end_matches('/').to_owned();
+            let advertise = advertise.trim_end_matches('/');
+            return match advertise.strip_prefix("http://") {
+                Some(place) => format!("{scheme}://{place}"),
+                None => advertise.to_owned(),
+            };
         }
         if !self.listen.ip().is_unspecified() {
-            return format!("http://{}", self.listen);
+            return format!("{scheme}://{}", self.listen);
         }
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        match name.trim() {
-            "" => format!("http://localhost:{}", self.listen.port()),
-            name => format!("http://{name}:{}", self.listen.port()),
+        let name = host_name().unwrap_or_else(|| "localhost".to_owned());
+        format!("{scheme}://{name}:{}", self.listen.port())
+    }
+
+    /// Whether connections are encrypted.
+    pub fn speaks_tls(&self) -> bool {
+        self.tls.is_on(self.listen.ip())
+    }
+
+    /// The names by which a certificate of the farm's own CA lets this coordinator be called.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        let advertised: Option<http::Uri> = self.advertised().parse().ok();
+        let advertised = advertised
+            .as_ref()
+            .and_then(http::Uri::host)
+            .map(|host| host.trim_matches(['[', ']']).to_owned());
+        let listens = Some(self.listen.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+        let more =
+            host_name().into_iter().chain(advertised).chain(listens).chain(self.tls.names.iter().cloned());
+        for name in more {
+            // What is no name a certificate could bear (a host may be called anything) is left out.
+            if tls::is_name(&name) && !names.contains(&name) {
+                names.push(name);
+            }
         }
+        names
     }
 
     /// Whom tokens of other systems have to be made for, unless a trust says something else.
@@ -199,6 +239,7 @@ impl Config {
         self.limits.check()?;
         self.leadership.check()?;
         self.retention.check()?;
+        self.tls.check(self.listen)?;
         for (written, registry) in std::mem::take(&mut self.registries) {
             let host = registry::host(&written)?;
             let registry = registry.with_password_read(&host)?;
@@ -214,6 +255,12 @@ impl Config {
 fn prefixes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<RepositoryPrefix>, D::Error> {
     let texts = Vec::<String>::deserialize(from)?;
     texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+}
+
+/// What this machine is called.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// # Errors

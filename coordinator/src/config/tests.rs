@@ -27,13 +27,42 @@ fn flags_override_the_file_and_the_rest_has_defaults() {
 #[test]
 fn others_reach_it_where_it_listens_unless_told_otherwise() {
     let advertised = |flags: &[&str]| load("database_url='x'", flags).map(|config| config.advertised());
-    assert_eq!(advertised(&["--listen", "10.0.0.1:7"]).unwrap(), "http://10.0.0.1:7");
+    assert_eq!(advertised(&["--listen", "10.0.0.1:7"]).unwrap(), "https://10.0.0.1:7");
     let everywhere = advertised(&["--listen", "0.0.0.0:7"]).unwrap();
     assert!(everywhere.ends_with(":7") && !everywhere.contains("0.0.0.0"), "{everywhere}");
     assert_eq!(advertised(&["--advertise", "https://c1.example/"]).unwrap(), "https://c1.example");
+    let here = advertised(&["--listen", "127.0.0.1:7", "--advertise", "http://c1:7070"]).unwrap();
+    assert_eq!(here, "http://c1:7070");
+    // Who speaks TLS is not reached without.
+    let all = ["--listen", "0.0.0.0:7", "--advertise", "http://c1:7070"];
+    assert_eq!(advertised(&all).unwrap(), "https://c1:7070");
     for wrong in ["c1:7070", "http://", "http://c1/path", "ftp://c1"] {
         let error = advertised(&["--advertise", wrong]).unwrap_err().to_string();
         assert!(error.contains("http://HOST:PORT") && error.contains(wrong), "{error}");
+    }
+}
+
+#[test]
+fn other_machines_are_served_with_tls_unless_it_is_said_twice() {
+    let tls = |flags: &[&str]| load("database_url='x'", flags).map(|config| config.speaks_tls());
+    assert_eq!(tls(&[]), Ok(false));
+    assert_eq!(tls(&["--listen", "[::1]:7"]), Ok(false));
+    assert_eq!(tls(&["--tls", "on"]), Ok(true));
+    for listen in ["0.0.0.0:7", "[::]:7", "10.0.0.1:7"] {
+        assert_eq!(tls(&["--listen", listen]), Ok(true));
+        let refused = tls(&["--listen", listen, "--tls", "off"]).unwrap_err().to_string();
+        assert!(refused.contains("--insecure-plaintext") && refused.contains(listen), "{refused}");
+        assert_eq!(tls(&["--listen", listen, "--tls", "off", "--insecure-plaintext"]), Ok(false));
+    }
+    assert!(tls(&["--insecure-plaintext"]).unwrap_err().to_string().contains("--tls off"));
+    let of = |text: &str| load(&format!("database_url='x'\n[tls]\n{text}"), &[]).map_err(|e| e.to_string());
+    assert!(of("certificate='c.pem'").unwrap_err().contains("key"));
+    assert!(of("key='k.pem'").unwrap_err().contains("certificate"));
+    assert!(of("certificate='c.pem'\nkey='k.pem'").unwrap().speaks_tls());
+    assert!(of("names=['farm example']").unwrap_err().contains("farm example"));
+    let names = of("mode='on'\nnames=['farm.example', '*.farm.example', '10.0.0.9']").unwrap().names();
+    for name in ["localhost", "127.0.0.1", "::1", "farm.example", "*.farm.example", "10.0.0.9"] {
+        assert_eq!(names.iter().filter(|other| *other == name).count(), 1, "{name} in {names:?}");
     }
 }
 

@@ -31,10 +31,10 @@ use farm_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::people::gate::GateLayer;
 use crate::shared::Shared;
+use crate::tls;
 
 /// The longest message about trusts, bytes: anybody may send one.
 const MAX_TRUST_MESSAGE: usize = 64 * 1024;
@@ -73,13 +73,13 @@ pub async fn serve(
         OutputServiceServer::new(builds::outputs::Outputs::new(Arc::clone(&shared), shutdown.clone()));
     let images = ImageServiceServer::new(publish::Images::new(Arc::clone(&shared)));
     let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&shared)));
+    let incoming = tls::incoming(listener, shared.tls.clone());
     let gate = Arc::clone(&shared.identities);
     let people = PeopleServiceServer::new(people::People::new(Arc::clone(&shared)));
     let projects = ProjectServiceServer::new(people::Projects::new(Arc::clone(&shared)));
     let trusts = TrustServiceServer::new(people::Trusts::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let farm = FarmServiceServer::new(machines::service::Machines::new(shared));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = shutdown.clone();
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))

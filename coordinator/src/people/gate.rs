@@ -18,12 +18,12 @@ use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::transport::server::TcpConnectInfo;
 
 use super::Caller;
 use super::identities::Identities;
 use super::principal::{Kind, Principal};
 use super::rights::{self, Action, Needs};
+use crate::tls::Peer;
 
 /// The header that names the project of a call.
 pub const PROJECT: &str = "farm-project";
@@ -94,7 +94,7 @@ where
             if let Some((_, name)) = &project {
                 span.record("project", tracing::field::display(name));
             }
-            let address = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+            let address = request.extensions().get::<Peer>().and_then(|peer| peer.address);
             request.extensions_mut().insert(Caller { principal, project, address });
             let answer = inner.call(request);
             tokio::pin!(answer);

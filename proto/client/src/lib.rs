@@ -1,13 +1,20 @@
-//! How farm's parts call a coordinator: the connections, who the caller is, and moving on when a coordinator fails.
+//! How farm's parts call a coordinator: the connections, whom they trust, who the caller is, and moving on when a
+//! coordinator fails.
 //!
 //! The command line, the workers and the coordinators among each other call through this crate, so all of them notice a
-//! dead peer after the same time, trust the same certificates, and none prints its token. It knows none of the services;
-//! those are in `farm-proto`.
+//! dead peer after the same time, trust by the same rules, tell alike why they don't, and none prints its token or shows it
+//! to whoever is between. It knows none of the services; those are in `farm-proto`.
 
 mod bearer;
 mod channel;
 mod endpoints;
+mod failure;
+mod look;
+mod trust;
 
 pub use bearer::{Bearer, BearerError};
-pub use channel::{endpoint, wide};
+pub use channel::{EndpointError, Plaintext, Security, endpoint, is_loopback, wide};
 pub use endpoints::Endpoints;
+pub use failure::TlsFailure;
+pub use look::{LookError, Shown, look};
+pub use trust::{Authorities, Fingerprint, NoFingerprint, Trust, TrustError, to_pem};

@@ -345,7 +345,12 @@ fn worker(
     let name = format!("w{}-{kind}", number % ENGINES);
     let (mut command, url) = match network {
         None => (program("farm-worker"), link.url()),
-        Some(network) => (network.command(&binary("farm-worker")), link.url_at(&network.gateway())),
+        Some(network) => {
+            let mut command = network.command(&binary("farm-worker"));
+            // That network is the test's own.
+            command.env("FARM_INSECURE_HTTP", "1");
+            (command, link.url_at(&network.gateway()))
+        }
     };
     command.args(["--coordinator", &url]).arg("--token-file").arg(folder.join("token"));
     command.args(["--name", &name, "--engine", &engine.url(), "--slots", &SLOTS.to_string()]);

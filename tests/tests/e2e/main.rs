@@ -58,6 +58,7 @@ mod several_coordinators;
 mod sick;
 mod signals;
 mod terminal;
+mod tls;
 mod transcripts;
 mod untouched;
 mod usage;

@@ -13,7 +13,7 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 use crate::gate::Gate;
 use crate::support::*;
 
-struct Terminal {
+pub struct Terminal {
     master: Box<dyn MasterPty + Send>,
     keys: Box<dyn Write + Send>,
     child: Box<dyn Child + Send + Sync>,
@@ -28,8 +28,12 @@ fn size(cols: u16, rows: u16) -> PtySize {
 
 impl Terminal {
     fn run(farm: &Farm, cols: u16, rows: u16, args: &[&str], env: &[(&str, &str)]) -> Terminal {
+        Terminal::run_like(&farm.command(args), cols, rows, env)
+    }
+
+    /// Runs what another command would, with its environment and no other.
+    pub fn run_like(like: &std::process::Command, cols: u16, rows: u16, env: &[(&str, &str)]) -> Terminal {
         let pair = native_pty_system().openpty(size(cols, rows)).unwrap();
-        let like = farm.command(args);
         let mut command = CommandBuilder::new(like.get_program());
         command.env_clear();
         command.args(like.get_args());
@@ -80,7 +84,7 @@ impl Terminal {
     }
 
     #[track_caller]
-    fn shows(&self, text: &str) -> Vec<String> {
+    pub fn shows(&self, text: &str) -> Vec<String> {
         self.until(text, |lines| lines.iter().any(|line| line.contains(text)))
     }
 
@@ -102,16 +106,16 @@ impl Terminal {
         self.raw().matches(DRAWN).count()
     }
 
-    fn press(&mut self, keys: &[u8]) {
+    pub fn press(&mut self, keys: &[u8]) {
         self.keys.write_all(keys).unwrap();
         self.keys.flush().unwrap();
     }
 
-    fn end(&mut self) -> u32 {
+    pub fn end(&mut self) -> u32 {
         self.child.wait().unwrap().exit_code()
     }
 
-    fn raw(&self) -> String {
+    pub fn raw(&self) -> String {
         String::from_utf8_lossy(&self.raw.lock().unwrap()).into_owned()
     }
 }

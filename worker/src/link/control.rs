@@ -9,6 +9,7 @@
 use std::time::Duration;
 use std::{io, thread};
 
+use farm_client::TlsFailure;
 use farm_types::Backoff;
 use farm_types::chain::with_causes;
 use rand::RngExt as _;
@@ -101,7 +102,7 @@ impl Control {
     /// welcomed, or fails.
     async fn stream<'a>(&'a self, place: usize, former: Option<Box<Session<'a>>>) -> End<'a> {
         let url = self.coordinators.at(place);
-        let endpoint = match endpoint(url) {
+        let endpoint = match endpoint(url, &self.security) {
             Ok(endpoint) => endpoint,
             Err(error) => {
                 let why = with_causes("", Some(&error));
@@ -110,7 +111,12 @@ impl Control {
         };
         let channel = match endpoint.connect().await {
             Ok(channel) => channel,
-            Err(error) => return End::Lost { why: with_causes("", Some(&error)), welcomed: false },
+            Err(error) => {
+                // What is wrong with its certificate says more than what it made of the connection.
+                let why = TlsFailure::of(&error)
+                    .map_or_else(|| with_causes("", Some(&error)), |failure| failure.to_string());
+                return End::Lost { why, welcomed: false };
+            }
         };
         match Session::open(self, url, client(channel, &self.token)).await {
             Ok(session) => {

@@ -4,7 +4,7 @@ use super::*;
 
 use std::sync::Arc;
 
-use farm_client::Endpoints;
+use farm_client::{Endpoints, Security};
 use farm_proto::v1::control_request::Message as Request;
 use farm_proto::v1::control_response::Message as Response;
 use farm_proto::{WORKER_PROTOCOL, v1};
@@ -36,8 +36,9 @@ fn start_with(coordinators: Coordinators, slots: usize) -> Worker {
     let attempts = Arc::new(attempts);
     let leave = CancellationToken::new();
     let control = Control {
-        bulk: crate::link::bulk(&coordinators).unwrap(),
+        bulk: crate::link::bulk(&coordinators, &Security::default()).unwrap(),
         coordinators,
+        security: Security::default(),
         token: token(),
         name: "w".into(),
         boot: BootId::generate(),

@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farm_client::{Bearer, Endpoints};
+use farm_client::{Bearer, EndpointError, Endpoints, Security, is_loopback};
 use farm_proto::v1::worker_service_client::WorkerServiceClient;
 use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use farm_types::{BootId, Invalid, Waits};
@@ -57,6 +57,13 @@ impl FromStr for CoordinatorUrl {
             return Err(invalid("it can't hold a name or password; the worker's token says who it is"));
         }
         Ok(Self(uri))
+    }
+}
+
+impl CoordinatorUrl {
+    /// Whether what is sent there can be read on its way.
+    pub fn is_open(&self) -> bool {
+        self.0.scheme_str() == Some("http") && !is_loopback(&self.0)
     }
 }
 
@@ -127,6 +134,8 @@ impl fmt::Display for Coordinators {
 pub struct Control {
     /// Where the coordinators are.
     pub coordinators: Coordinators,
+    /// What a connection has to be before the token goes over it.
+    pub security: Security,
     /// The connections for bulk, in the same order: they follow to where the stream is.
     pub bulk: Endpoints,
     /// Shows who this worker is, in each call.
@@ -185,9 +194,9 @@ pub enum ControlError {
 /// The endpoint of a connection for small messages.
 ///
 /// # Errors
-/// The system's root certificates can't be read (https only).
-pub fn endpoint(url: &CoordinatorUrl) -> Result<Endpoint, tonic::transport::Error> {
-    farm_client::endpoint(url.0.clone(), concat!("farm-worker/", env!("CARGO_PKG_VERSION")))
+/// The token would be seen on its way; or the system's root certificates can't be read.
+pub fn endpoint(url: &CoordinatorUrl, security: &Security) -> Result<Endpoint, EndpointError> {
+    farm_client::endpoint(url.0.clone(), concat!("farm-worker/", env!("CARGO_PKG_VERSION")), security)
 }
 
 /// Connections for bulk, in the order of the coordinators: one is opened when it is first used, and again after an
@@ -195,9 +204,9 @@ pub fn endpoint(url: &CoordinatorUrl) -> Result<Endpoint, tonic::transport::Erro
 ///
 /// # Errors
 /// As [`endpoint`].
-pub fn bulk(coordinators: &Coordinators) -> Result<Endpoints, tonic::transport::Error> {
-    let channel = |url: &CoordinatorUrl| -> Result<Channel, tonic::transport::Error> {
-        Ok(farm_client::wide(endpoint(url)?, WINDOW_BYTES).connect_lazy())
+pub fn bulk(coordinators: &Coordinators, security: &Security) -> Result<Endpoints, EndpointError> {
+    let channel = |url: &CoordinatorUrl| -> Result<Channel, EndpointError> {
+        Ok(farm_client::wide(endpoint(url, security)?, WINDOW_BYTES).connect_lazy())
     };
     let others: Vec<Channel> = coordinators.others.iter().map(channel).collect::<Result<_, _>>()?;
     Ok(Endpoints::new(channel(&coordinators.first)?, others))

@@ -117,7 +117,7 @@ impl Fake {
 
     /// A client of it.
     pub fn client(&self) -> Client {
-        link::client(link::bulk(&self.url().into()).unwrap(), &token())
+        link::client(link::bulk(&self.url().into(), &farm_client::Security::default()).unwrap(), &token())
     }
 
     /// Looks at, or changes, the script.

@@ -41,6 +41,9 @@ impl Part for Coordinator {
                 text(&own_program("farm-coordinator")?),
                 "--listen".to_owned(),
                 listen.clone(),
+                // Only this machine reaches it, and its workers know it by http://, whatever the configuration says.
+                "--tls".to_owned(),
+                "off".to_owned(),
                 "--database-url".to_owned(),
                 Postgres::url(&self.layout),
                 "--state-dir".to_owned(),

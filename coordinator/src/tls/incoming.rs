@@ -1,0 +1,250 @@
+//! Connections, from what a listener accepts: each handshake in a task of its own, bounded in time and in number.
+//!
+//! When as many handshakes are under way as may be, the oldest gives way: an honest one takes milliseconds, so it is
+//! those who open connections and say nothing that go.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use rustix::process::{Resource, getrlimit};
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::refuse::refuse;
+use super::server::Tls;
+
+/// How long a handshake may take, and how long who speaks no TLS is told so.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// As many handshakes at once are enough for 1,000 workers that all come back.
+const MOST: u64 = 4096;
+/// The rest when the system has no room for a connection.
+const REST: Duration = Duration::from_millis(200);
+/// The first byte of a TLS record with a handshake (RFC 8446, section 5.1).
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// A client's connection.
+#[derive(Debug)]
+pub enum Connection {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What a connection says of who is at its other end; in the extensions of each of its requests.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Where it comes from.
+    pub address: Option<SocketAddr>,
+    /// The certificates that it showed, its own first; none were asked for yet.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+/// The connections of a listener; with TLS only those whose handshake is over.
+pub fn incoming(listener: TcpListener, tls: Option<Arc<Tls>>) -> impl Stream<Item = io::Result<Connection>> {
+    async_stream::stream! {
+        let mut shaking = Shaking::new(most());
+        loop {
+            let connection = tokio::select! {
+                accepted = listener.accept() => match (accepted, &tls) {
+                    (Ok((stream, _)), tls) => {
+                        // Small messages don't wait for others to be sent with.
+                        let _ = stream.set_nodelay(true);
+                        match tls {
+                            None => Some(Connection::Plain(stream)),
+                            Some(tls) => {
+                                shaking.begin(shake(stream, Arc::clone(tls)));
+                                None
+                            }
+                        }
+                    }
+                    // The client has gone already.
+                    (Err(error), _) if error.kind() == io::ErrorKind::ConnectionAborted => None,
+                    (Err(error), _) => {
+                        tracing::warn!(%error, "a connection can't be taken");
+                        tokio::time::sleep(REST).await;
+                        None
+                    }
+                },
+                connection = shaking.next() => connection,
+            };
+            if let Some(connection) = connection {
+                yield Ok(connection);
+            }
+        }
+    }
+}
+
+/// A quarter of what may be open at once, and never more than [`MOST`].
+fn most() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((files / 4).clamp(1, MOST)).unwrap_or(1)
+}
+
+/// The handshakes that are under way.
+struct Shaking {
+    tasks: JoinSet<Option<Connection>>,
+    /// The oldest first, with some that are over.
+    order: VecDeque<AbortHandle>,
+    most: usize,
+}
+
+impl Shaking {
+    fn new(most: usize) -> Self {
+        Self { tasks: JoinSet::new(), order: VecDeque::new(), most }
+    }
+
+    fn begin(&mut self, shake: impl Future<Output = Option<Connection>> + Send + 'static) {
+        while self.order.front().is_some_and(AbortHandle::is_finished) {
+            self.order.pop_front();
+        }
+        if self.tasks.len() >= self.most {
+            while let Some(oldest) = self.order.pop_front() {
+                if !oldest.is_finished() {
+                    oldest.abort();
+                    break;
+                }
+            }
+        }
+        self.order.push_back(self.tasks.spawn(shake));
+    }
+
+    /// The next that is over, `None` if nothing came of it. Never, if there is none.
+    async fn next(&mut self) -> Option<Connection> {
+        match self.tasks.join_next().await {
+            Some(ended) => ended.ok().flatten(),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// One handshake.
+async fn shake(stream: TcpStream, tls: Arc<Tls>) -> Option<Connection> {
+    let address = stream.peer_addr().ok();
+    match tokio::time::timeout(HANDSHAKE, accept(stream, &tls)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, ?address, "no handshake came about");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(?address, "a handshake took too long");
+            None
+        }
+    }
+}
+
+async fn accept(stream: TcpStream, tls: &Tls) -> io::Result<Option<Connection>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Ok(None);
+    }
+    if first != [HANDSHAKE_RECORD] {
+        refuse(stream).await;
+        return Ok(None);
+    }
+    if let Ok(here) = stream.local_addr() {
+        tls.held.bear(here.ip());
+    }
+    let stream = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await?;
+    Ok(Some(Connection::Tls(Box::new(stream))))
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        let (stream, shown) = match self {
+            Self::Plain(stream) => (stream, None),
+            Self::Tls(stream) => (stream.get_ref().0, stream.get_ref().1.peer_certificates()),
+        };
+        Peer { address: stream.peer_addr().ok(), certificates: shown.unwrap_or_default().into() }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_begins_and_says_nothing_gives_way_to_who_comes_later() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connect = || TcpStream::connect(listener.local_addr().unwrap());
+        let mut shaking = Shaking::new(3);
+        for _ in 0..10 {
+            shaking.begin(std::future::pending());
+        }
+        // The seven that had to go end, and the three youngest stay.
+        for _ in 0..7 {
+            assert!(shaking.next().await.is_none());
+        }
+        assert_eq!(shaking.tasks.len(), 3);
+        let honest = Connection::Plain(connect().await.unwrap());
+        shaking.begin(async { Some(honest) });
+        let mut came = false;
+        for _ in 0..2 {
+            came |= shaking.next().await.is_some();
+        }
+        assert!(came, "the honest one came through");
+        assert_eq!(shaking.tasks.len(), 2);
+    }
+}

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, Item, Table, value};
 
-use super::{Config, KEYS, LOCAL, check_default, unknown_key};
+use super::{Config, KEYS, LOCAL, NamedFarm, check_default, unknown_key};
 use crate::connect::endpoints;
 use crate::error::{Error, Result};
 use crate::place::{Mode, replace};
@@ -40,7 +40,8 @@ impl Edit {
     ///
     /// # Errors
     /// The name or the address can't be taken, or the name is taken.
-    pub fn add(&mut self, name: &str, url: &str, token_file: Option<&Path>, replace: bool) -> Result<()> {
+    pub fn add(&mut self, name: &str, farm: &NamedFarm, replace: bool) -> Result<()> {
+        let url = farm.url.as_str();
         let is_part = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if name.is_empty() || name.len() > 63 || !name.chars().all(is_part) {
             let cure = "write 1 to 63 letters, digits, dots, hyphens and underscores";
@@ -65,12 +66,15 @@ impl Edit {
         contexts.set_implicit(true);
         let mut entry = Table::new();
         entry["url"] = value(url);
-        if let Some(file) = token_file {
+        if let Some(file) = &farm.token_file {
             let Some(text) = file.to_str() else {
                 let cure = "its name is not UTF-8; choose another file";
                 return Err(Invalid::new("--token-file", file.display().to_string(), cure).into());
             };
             entry["token_file"] = value(text);
+        }
+        if let Some(project) = &farm.project {
+            entry["project"] = value(project);
         }
         contexts[name] = Item::Table(entry);
         Ok(())
@@ -184,6 +188,10 @@ fn table<'a>(document: &'a mut DocumentMut, name: &str) -> Result<&'a mut Table>
 mod tests {
     use super::*;
 
+    fn at(url: &str) -> NamedFarm {
+        NamedFarm { url: url.to_owned(), token_file: None, project: None }
+    }
+
     fn edited(text: &str, change: impl FnOnce(&mut Edit) -> Result<()>) -> Result<String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new").join("config.toml");
@@ -200,13 +208,18 @@ mod tests {
     #[test]
     fn farms_and_defaults_come_and_go() {
         let text = edited("", |edit| {
-            edit.add("team", "https://farm.example", Some(Path::new("/t")), false)?;
+            let team = NamedFarm {
+                token_file: Some("/t".into()),
+                project: Some("web".into()),
+                ..at("https://farm.example")
+            };
+            edit.add("team", &team, false)?;
             edit.set("emulation", Some("never"))
         })
         .unwrap();
         assert_eq!(
             text,
-            "[contexts.team]\nurl = \"https://farm.example\"\ntoken_file = \"/t\"\n\n[defaults]\nemulation = \"never\"\n"
+            "[contexts.team]\nurl = \"https://farm.example\"\ntoken_file = \"/t\"\nproject = \"web\"\n\n[defaults]\nemulation = \"never\"\n"
         );
         let text = edited(&text, |edit| edit.choose("team")).unwrap();
         assert!(text.starts_with("context = \"team\"\n\n[contexts.team]"), "{text}");
@@ -219,7 +232,7 @@ mod tests {
     fn what_a_person_wrote_stays() {
         let text = "# mine\ncontexts = { a = { url = \"http://a\" } } # one line\n\n# of flags\n[defaults]\nplatform = \"linux/amd64\" # all we have\n";
         let changed = edited(text, |edit| {
-            edit.add("b", "http://b", None, false)?;
+            edit.add("b", &at("http://b"), false)?;
             edit.choose("a")
         })
         .unwrap();
@@ -250,10 +263,10 @@ mod tests {
     fn mistakes_change_nothing() {
         let text = "[contexts.a]\nurl = \"http://a\"\n";
         let error = |change: &dyn Fn(&mut Edit) -> Result<()>| edited(text, change).unwrap_err().to_string();
-        assert!(error(&|edit| edit.add("a", "http://b", None, false)).contains("--replace"));
-        assert!(error(&|edit| edit.add("local", "http://b", None, false)).contains("this machine"));
-        assert!(error(&|edit| edit.add("a b", "http://b", None, false)).contains("letters"));
-        assert!(error(&|edit| edit.add("b", "b:7070", None, false)).contains("http://"));
+        assert!(error(&|edit| edit.add("a", &at("http://b"), false)).contains("--replace"));
+        assert!(error(&|edit| edit.add("local", &at("http://b"), false)).contains("this machine"));
+        assert!(error(&|edit| edit.add("a b", &at("http://b"), false)).contains("letters"));
+        assert!(error(&|edit| edit.add("b", &at("b:7070"), false)).contains("http://"));
         assert!(error(&|edit| edit.remove("b")).contains("known are a, local"));
         assert!(error(&|edit| edit.choose("b")).contains("known are"));
         assert!(error(&|edit| edit.set("emulaton", Some("never"))).contains("did you mean emulation?"));

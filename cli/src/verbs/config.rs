@@ -3,13 +3,14 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use farm_types::Invalid;
 use farm_types::chain::io_in_short;
+use farm_types::{Invalid, ProjectName};
 use serde_json::{Value, json};
 
+use super::of_flag;
 use crate::config::DEFAULT_URL;
 use crate::config::edit::{Edit, write_private};
-use crate::config::{Config, KEYS, LOCAL, Setup, Source, folder, path};
+use crate::config::{Config, KEYS, LOCAL, NamedFarm, Setup, Source, folder, path};
 use crate::error::{Error, Exit, Result};
 use crate::output::text::{columns, harmless};
 use crate::output::{Out, json};
@@ -89,29 +90,31 @@ const AFTER_HELP: &str = "\
 Examples:
   farm config
   farm config add team https://farm.example --token-stdin <token
+  farm config add web https://farm.example --token-stdin --project web <token
   farm config use team
   farm builds --context team
   farm config set platform linux/amd64,linux/arm64
 
 Which farm is meant is said by the first of: --url, --context, FARM_URL, FARM_CONTEXT, `farm
 config use`; else it is the one on this machine. FARM_TOKEN and FARM_TOKEN_FILE count before a
-context's own token; a context's token goes nowhere else. It all stands in
+context's own token; a context's token goes nowhere else. Which project is meant there is said by
+the first of: --project, FARM_PROJECT, the context; else it is your only one. It all stands in
 ~/.config/farm/config.toml (FARM_CONFIG names another file), which may be edited by hand.";
 
 /// Shows or changes what is set.
 ///
 /// # Errors
 /// A name or a value can't be taken, or the file can't be read or written.
-pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit> {
+pub fn run(args: Args, url: Option<&str>, context: Option<&str>, project: Option<&str>) -> Result<Exit> {
     let mut out = Out::stdout();
     let Some(change) = args.change else {
-        show(&mut out, args.json, url, context)?;
+        show(&mut out, args.json, &Setup::find(url, context, project)?)?;
         return Ok(Exit::Done);
     };
     let mut edit = Edit::open(path().ok_or_else(homeless)?)?;
     let said = match change {
         Change::Add(add) => {
-            let said = self::add(edit, add)?;
+            let said = self::add(edit, add, project)?;
             out.line(&said);
             return Ok(Exit::Done);
         }
@@ -145,9 +148,10 @@ pub fn run(args: Args, url: Option<&str>, context: Option<&str>) -> Result<Exit>
     Ok(Exit::Done)
 }
 
-fn add(mut edit: Edit, add: Add) -> Result<String> {
+fn add(mut edit: Edit, add: Add, project: Option<&str>) -> Result<String> {
     let Add { name, address, token_file, token_stdin, replace } = add;
     let url = address.trim_end_matches('/');
+    let project: Option<ProjectName> = project.map(|project| of_flag("--project", project)).transpose()?;
     let token_file = match token_file {
         Some(file) => Some(std::path::absolute(&file).map_err(|e| {
             Invalid::new(
@@ -160,7 +164,9 @@ fn add(mut edit: Edit, add: Add) -> Result<String> {
         None => None,
     };
     // All is checked before anything is written.
-    edit.add(&name, url, token_file.as_deref(), replace)?;
+    let farm = NamedFarm { url: url.to_owned(), token_file, project: project.map(|name| name.to_string()) };
+    edit.add(&name, &farm, replace)?;
+    let NamedFarm { token_file, project, .. } = farm;
     if let (true, Some(file)) = (token_stdin, &token_file) {
         let token = token_of(std::io::stdin())?;
         // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
@@ -171,7 +177,8 @@ fn add(mut edit: Edit, add: Add) -> Result<String> {
         edit.save()?;
     }
     let file = token_file.map(|file| format!(", its token in {}", file.display())).unwrap_or_default();
-    Ok(format!("{name} is {}{file}; `farm config use {name}` makes it the usual one", harmless(url)))
+    let project = project.map(|project| format!(", project {project}")).unwrap_or_default();
+    Ok(format!("{name} is {}{project}{file}; `farm config use {name}` makes it the usual one", harmless(url)))
 }
 
 /// Who has no place for a configuration can't change it.
@@ -218,10 +225,9 @@ fn token_of(input: impl std::io::Read) -> Result<String> {
     }
 }
 
-fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) -> Result<()> {
+fn show(out: &mut Out, as_json: bool, setup: &Setup) -> Result<()> {
     let file = path();
     let config = file.as_deref().map(Config::load).transpose()?.unwrap_or_default();
-    let setup = Setup::find(url, context)?;
     let used = match &setup.address.source {
         Source::Named(name, _) => name.as_str(),
         Source::Nobody => LOCAL,
@@ -232,7 +238,7 @@ fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) 
             .contexts
             .iter()
             .map(
-                |(name, context)| json!({"name": name, "url": context.url, "token_file": context.token_file}),
+                |(name, context)| json!({"name": name, "url": context.url, "token_file": context.token_file, "project": context.project}),
             )
             .collect();
         let defaults: serde_json::Map<String, Value> =
@@ -245,21 +251,28 @@ fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) 
             Source::Named(..) => "configuration",
             Source::Nobody => "default",
         };
+        let project = setup.address.project.as_ref().map(|(name, _)| name.as_str());
+        let used = Some(used).filter(|name| !name.is_empty());
         out.line(&json::text(&json!({
             "file": file, "contexts": contexts, "defaults": defaults,
-            "used": {"context": Some(used).filter(|name| !name.is_empty()), "url": setup.address.url, "from": source},
+            "used": {"context": used, "url": setup.address.url, "from": source, "project": project},
         })));
         return Ok(());
     }
-    let mut rows = vec![["", "FARM", "ADDRESS", "TOKEN"].map(ToOwned::to_owned).to_vec()];
+    let with_projects = config.contexts.values().any(|context| context.project.is_some());
+    let head = ["", "FARM", "ADDRESS", if with_projects { "PROJECT" } else { "" }, "TOKEN"];
+    let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
     let mark = |name: &str| if name == used { "*" } else { "" }.to_owned();
-    rows.push(vec![mark(LOCAL), LOCAL.to_owned(), DEFAULT_URL.to_owned(), "(this machine's)".to_owned()]);
+    rows.push(
+        [mark(LOCAL).as_str(), LOCAL, DEFAULT_URL, "", "(this machine's)"].map(ToOwned::to_owned).to_vec(),
+    );
     for (name, context) in &config.contexts {
         let token = match &context.token_file {
             Some(file) => harmless(&file.display().to_string()),
             None => "(as for any farm)".to_owned(),
         };
-        rows.push(vec![mark(name), harmless(name), harmless(&context.url), token]);
+        let project = context.project.clone().unwrap_or_default();
+        rows.push(vec![mark(name), harmless(name), harmless(&context.url), project, token]);
     }
     out.lines(columns(&rows));
     for key in KEYS {
@@ -273,12 +286,15 @@ fn show(out: &mut Out, as_json: bool, url: Option<&str>, context: Option<&str>) 
         None => "file  none, since neither HOME nor XDG_CONFIG_HOME names a folder".to_owned(),
     });
     let url = harmless(&setup.address.url);
-    out.line(&match setup.address.source {
+    out.line(&match &setup.address.source {
         Source::Flag => format!("used  {url}, from --url"),
         Source::Environment => format!("used  {url}, from FARM_URL"),
-        Source::Named(name, from) => format!("used  {} ({url}), from {from}", harmless(&name)),
+        Source::Named(name, from) => format!("used  {} ({url}), from {from}", harmless(name)),
         Source::Nobody => format!("used  {url}, since nothing else is set"),
     });
+    if let Some((name, from)) = &setup.address.project {
+        out.line(&format!("used  project {name}, from {from}"));
+    }
     Ok(())
 }
 

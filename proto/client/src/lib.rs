@@ -8,6 +8,6 @@ mod bearer;
 mod channel;
 mod endpoints;
 
-pub use bearer::{Bearer, BearerError};
+pub use bearer::{Bearer, BearerError, PROJECT};
 pub use channel::{endpoint, wide};
 pub use endpoints::Endpoints;

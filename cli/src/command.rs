@@ -21,7 +21,7 @@ pub struct Command {
     #[arg(long = "context", global = true, value_name = "NAME", conflicts_with = "url")]
     pub of_context: Option<String>,
 
-    /// In which project [env: FARM_PROJECT] [default: the context's, or your only one]
+    /// In which project [env: FARM_PROJECT] [default: your only one]
     #[arg(long, global = true, value_name = "NAME")]
     pub project: Option<String>,
 

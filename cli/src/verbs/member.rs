@@ -35,8 +35,7 @@ enum Deed {
         #[arg(value_name = "PERSON")]
         person: String,
 
-        /// viewer: sees builds, logs and images; builder: also submits, cancels and retries; publisher: also moves
-        /// protected tags; admin: also gives roles and tokens
+        /// viewer, builder, publisher or admin
         #[arg(long, value_name = "ROLE")]
         role: String,
     },
@@ -69,8 +68,8 @@ Examples:
   farm member rm bob --project web
 
 Each role may do what those before it may: viewer sees builds, logs and images; builder submits,
-cancels and retries; publisher moves protected tags; admin gives roles and tokens. It counts within
-some seconds, also for what goes on.";
+cancels and retries; publisher is for tags that only publishers may move, which aren't there yet;
+admin gives roles and tokens. It counts within some seconds, also for what goes on.";
 
 /// Gives roles, lists members, or takes somebody out.
 ///

@@ -183,8 +183,8 @@ async fn show(as_json: bool, address: &Address, out: &mut Out) -> Result<()> {
         return Ok(());
     }
     let name = harmless(&project.name);
-    out.line(&format!("project  {name}, made {}", ago(project.created_ms, now_ms())));
-    out.line(&format!("you are  {} there", harmless(&project.role)));
+    let made = ago(project.created_ms, now_ms());
+    out.line(&format!("project {name}, made {made}; you are its {}", harmless(&project.role)));
     if found.members.is_empty() {
         out.line(&format!("nobody is in it yet: farm member set PERSON --role admin --project {name}"));
     } else {

@@ -195,7 +195,8 @@ fn projects_and_admins_of_the_farm_come_and_go() {
     assert!(lone.contains("farm member set PERSON --role admin --project lone"), "{lone}");
     let shown = farm.cli(&["project", "show", "web"]).ok();
     assert!(
-        shown.starts_with("project  web, made just now\n") && shown.contains("ada     person  admin"),
+        shown.starts_with("project web, made just now; you are its admin\n")
+            && shown.contains("ada     person  admin"),
         "{shown}"
     );
     assert!(farm.cli(&["admin", "ls"]).ok().starts_with("nobody but whoever has"));

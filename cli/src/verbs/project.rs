@@ -85,7 +85,7 @@ Examples:
   farm project rm web
   farm project rm web --yes
 
-Nobody is in it any more, and its services' tokens end; its builds are kept as long as any, and seen
+Nobody is in it any more, and its services' tokens end; its builds are kept as long as any, seen
 by nobody. While builds of it go on, it can't be removed. Its name is free for another one.";
 
 /// Makes, lists, shows or removes projects.

@@ -58,7 +58,7 @@ Examples:
   farm token revoke farm_p_1a2b3
   farm token revoke \"$(cat ada.token)\"
 
-Within 5 s nobody takes it any more; what is open by it is cut off, and builds that it submitted go
+Within 5 s nobody takes it any more; what is open by it is cut off, builds that it submitted go
 on. You may revoke your own tokens, as an admin of a project those of its services, as an admin of
 the farm all.";
 

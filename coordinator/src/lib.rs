@@ -34,6 +34,7 @@ use uuid::Uuid;
 
 use blobs::Blobs;
 use config::Config;
+use people::accesses::Accesses;
 use people::identities::Identities;
 use registry::Registries;
 use shared::Shared;
@@ -96,6 +97,7 @@ pub async fn run(
     let is_answered = watch::Sender::new(true);
     let grace = Duration::from_secs(config.identity_grace_seconds);
     let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace);
+    let accesses = Accesses::new(store.clone(), config.shared_registries.clone());
     let shared = Arc::new(Shared {
         id: Uuid::now_v7(),
         machine: machine(),
@@ -104,6 +106,7 @@ pub async fn run(
         is_answered,
         blobs,
         identities: Arc::new(identities),
+        accesses,
         secret: people::local::Secret::generate()?,
         hints: Arc::default(),
         link: link::Link::default(),

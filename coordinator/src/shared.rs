@@ -10,6 +10,7 @@ use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::hints::Hints;
 use crate::link::Link;
+use crate::people::accesses::Accesses;
 use crate::people::identities::Identities;
 use crate::people::local::Secret;
 use crate::registry::Registries;
@@ -29,6 +30,8 @@ pub struct Shared {
     pub blobs: Blobs,
     /// Tells callers by what they show.
     pub identities: Arc<Identities>,
+    /// What projects are allowed.
+    pub accesses: Accesses,
     /// With what this coordinator calls the others.
     pub secret: Secret,
     /// Wakes the loops and followers that a change concerns.

@@ -68,8 +68,8 @@ Examples:
   farm member rm bob --project web
 
 Each role may do what those before it may: viewer sees builds, logs and images; builder submits,
-cancels and retries; publisher is for tags that only publishers may move, which aren't there yet;
-admin gives roles and tokens. It counts within some seconds, also for what goes on.";
+cancels and retries; publisher moves protected tags; admin gives roles and tokens. It counts
+within some seconds, also for what goes on.";
 
 /// Gives roles, lists members, or takes somebody out.
 ///

@@ -1,4 +1,6 @@
-//! `farm project`.
+//! `farm project`; what a project is allowed is in [`access`].
+
+mod access;
 
 use farm_proto::v1::{
     CreateProjectRequest, ListMembersRequest, ListProjectsRequest, Project, RemoveProjectRequest,
@@ -57,6 +59,30 @@ enum Deed {
         #[arg(long)]
         json: bool,
     },
+    /// Let a project push to repositories, or pull from them with the farm's credentials. For admins of the farm
+    #[command(after_help = access::ALLOW_HELP)]
+    Allow(access::Repositories),
+    /// Take that back. For admins of the farm
+    #[command(after_help = access::DENY_HELP)]
+    Deny(access::Repositories),
+    /// Say who moves tags of a pattern in the project of the command. For its admins
+    #[command(after_help = access::PROTECT_HELP)]
+    Protect {
+        /// A tag; * stands for any characters
+        #[arg(value_name = "PATTERN")]
+        pattern: String,
+
+        /// The least role that moves them: builder, publisher or admin
+        #[arg(long, value_name = "ROLE")]
+        role: String,
+    },
+    /// Let whoever may build move them again. For its admins
+    #[command(after_help = "Examples:\n  farm project unprotect 'v*' --project web")]
+    Unprotect {
+        /// As `farm project show` lists it
+        #[arg(value_name = "PATTERN")]
+        pattern: String,
+    },
     /// Remove a project; asks first. For admins of the farm
     #[command(alias = "remove", after_help = REMOVE_HELP)]
     Rm {
@@ -75,7 +101,9 @@ Examples:
   farm project create web --admin ada
   farm project ls
   farm project show web
-  farm submit . -t localhost:5002/web:latest --project web
+  farm project allow web --push registry.example/web
+  farm project protect 'v*' --role publisher --project web
+  farm submit . -t registry.example/web:dev --project web
 
 Builds, with their logs and outputs, are a project's: nobody who isn't in it can see them, or tell
 that it is there. Project default is there from the start.";
@@ -116,6 +144,10 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
             let project = named.or_else(|| setup.address.project.clone());
             show(json, &Address { project, ..setup.address.clone() }, &mut out).await?;
         }
+        Deed::Allow(args) => access::allow(args, true, setup, &mut out).await?,
+        Deed::Deny(args) => access::allow(args, false, setup, &mut out).await?,
+        Deed::Protect { pattern, role } => access::protect(&pattern, Some(&role), setup, &mut out).await?,
+        Deed::Unprotect { pattern } => access::protect(&pattern, None, setup, &mut out).await?,
         Deed::Rm { name, yes } => {
             let name: ProjectName = name.parse()?;
             let question = format!("Remove project {name}, with all roles in it and its services' tokens?");
@@ -172,6 +204,7 @@ async fn show(as_json: bool, address: &Address, out: &mut Out) -> Result<()> {
     let client = Client::connect(address).await?;
     let asked = through(async || client.projects().list_members(ListMembersRequest {}).await).await;
     let found = asked.map_err(|status| client.error(&status))?;
+    let access = access::of(&client).await?;
     let project = listed(&client).await?.into_iter().find(|project| project.name == found.project);
     // Taken away between the two questions.
     let project = project.unwrap_or_else(|| Project { name: found.project.clone(), ..Default::default() });
@@ -179,12 +212,14 @@ async fn show(as_json: bool, address: &Address, out: &mut Out) -> Result<()> {
         let members: Vec<MemberJson> = found.members.iter().map(MemberJson::from).collect();
         let mut object = json!(ProjectJson::from(&project));
         object["members"] = json!(members);
+        object["access"] = json!(access);
         out.line(&json::text(&object));
         return Ok(());
     }
     let name = harmless(&project.name);
     let made = ago(project.created_ms, now_ms());
     out.line(&format!("project {name}, made {made}; you are its {}", harmless(&project.role)));
+    out.lines(access.lines());
     if found.members.is_empty() {
         out.line(&format!("nobody is in it yet: farm member set PERSON --role admin --project {name}"));
     } else {

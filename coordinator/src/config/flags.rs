@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use farm_types::RepositoryPrefix;
 use secrecy::SecretString;
 
 /// What the command line takes.
@@ -37,6 +38,9 @@ pub struct Flags {
     /// [default: STATE_DIR/token].
     #[arg(long, value_name = "FILE", env = "FARM_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// What every project may push to: REGISTRY, REGISTRY/REPO or *. May be given several times.
+    #[arg(long = "shared-registry", value_name = "REGISTRY")]
+    pub shared_registries: Vec<RepositoryPrefix>,
     /// How the log is written: plain or json.
     #[arg(long, global = true, value_name = "FORMAT", default_value = "plain", value_parser = ["plain", "json"])]
     pub log: String,

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use farm_types::Invalid;
+use farm_types::{Invalid, RepositoryPrefix};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
@@ -58,6 +58,9 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Whoever was known so lately goes on calling while the database doesn't answer, seconds.
     pub identity_grace_seconds: u64,
+    /// What every project may push to: REGISTRY, REGISTRY/REPO or `*`.
+    #[serde(deserialize_with = "prefixes")]
+    pub shared_registries: Vec<RepositoryPrefix>,
     /// Deadlines, sizes and counts (`[limits]`).
     pub limits: Limits,
     /// Who leads among several coordinators.
@@ -80,6 +83,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/farm"),
             token_file: None,
             identity_grace_seconds: 60,
+            shared_registries: Vec::new(),
             limits: Limits::default(),
             leadership: Leadership::default(),
             retention: Retention::default(),
@@ -113,6 +117,7 @@ impl Config {
         if let Some(file) = &flags.token_file {
             config.token_file = Some(file.clone());
         }
+        config.shared_registries.extend(flags.shared_registries.iter().cloned());
         config.check()?;
         Ok(config)
     }
@@ -164,6 +169,7 @@ impl Config {
                 return Err(Invalid::new("advertise", advertise, cure));
             }
         }
+        in_range("identity_grace_seconds", self.identity_grace_seconds, 0, 24 * 3600)?;
         in_range("database_connections", self.database_connections.into(), 1, 1000)?;
         self.limits.check()?;
         self.leadership.check()?;
@@ -178,6 +184,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn prefixes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<RepositoryPrefix>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 /// # Errors

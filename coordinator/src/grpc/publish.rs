@@ -43,6 +43,9 @@ impl ImageService for Images {
     ) -> Result<Response<v1::InspectImageResponse>, Status> {
         let member = people::member(&request)?;
         let image: ImageRef = request.get_ref().reference.parse().map_err(status::invalid)?;
+        if self.shared.registries.is_known(image.repository.registry()) {
+            self.shared.accesses.check_pull(&member, &image.repository).await?;
+        }
         let Some(inspected) = self.shared.registries.inspect(&image).await.map_err(registry)? else {
             return Err(self.absent(&image).await);
         };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use farm_core::people::Access;
 use farm_proto::v1;
 use farm_store::work::lease::OfferedAttempt;
 use tokio_util::sync::CancellationToken;
@@ -38,9 +39,10 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
     for offered in shared.store.offered_via(shared.id).await? {
         let (worker, attempt, job, support) =
             (offered.worker, offered.attempt, Job::of(&offered), offered.support);
-        let said = shared
-            .link
-            .say(worker, (attempt, true), || v1::control_response::Message::Offered(offer(shared, offered)));
+        let access = shared.accesses.of(offered.project).await?;
+        let said = shared.link.say(worker, (attempt, true), || {
+            v1::control_response::Message::Offered(offer(shared, offered, &access))
+        });
         let span = job.span();
         // Once: it is said again until it is answered.
         if said && let Some(worker) = shared.link.learn(worker, attempt, job) {
@@ -70,7 +72,7 @@ pub async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn offer(shared: &Shared, offered: OfferedAttempt) -> v1::Offered {
+fn offer(shared: &Shared, offered: OfferedAttempt, access: &Access) -> v1::Offered {
     let repositories = offered.spec.repositories();
     v1::Offered {
         lease: Some(v1::Lease {
@@ -84,7 +86,7 @@ fn offer(shared: &Shared, offered: OfferedAttempt) -> v1::Offered {
         runs: offered.runs.to_string(),
         attempt_number: offered.number,
         repositories: repositories.iter().map(ToString::to_string).collect(),
-        registries: shared.registries.lend(&repositories),
+        registries: shared.registries.lend(&repositories, access),
         roots: offered.roots,
         log_bytes: shared.config.limits.log_bytes,
         output_bytes: shared.config.limits.output_bytes,

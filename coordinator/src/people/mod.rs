@@ -5,6 +5,7 @@
 //! from the request ([`caller`], [`member`]); they ask nothing themselves. To add a right: an [`rights::Action`], what it needs,
 //! and the methods' rows.
 
+pub mod accesses;
 pub mod gate;
 pub mod identities;
 pub mod local;

@@ -28,11 +28,11 @@ pub enum Action {
     Submit,
     /// End builds.
     Cancel,
-    /// See who is in a project.
+    /// See who is in a project, and what it is allowed.
     ReadMembers,
-    /// Give roles in a project, and tokens to its services.
+    /// Give roles in a project and tokens to its services, and protect its tags.
     ManageMembers,
-    /// Make and remove projects.
+    /// Make and remove projects, and say where they may push to.
     ManageProjects,
     /// Give persons tokens, and make them admins of the farm.
     ManagePersons,
@@ -93,9 +93,9 @@ impl Action {
             Self::ReadImages => "look at images",
             Self::Submit => "submit builds",
             Self::Cancel => "cancel builds",
-            Self::ReadMembers => "see who is in the project",
-            Self::ManageMembers => "manage members and services",
-            Self::ManageProjects => "manage projects",
+            Self::ReadMembers => "see who is in the project and what it is allowed",
+            Self::ManageMembers => "manage members, services and protected tags",
+            Self::ManageProjects => "manage projects and where they may push to",
             Self::ManagePersons => "manage persons",
             Self::ManageWorkers => "drain, resume or remove workers",
             Self::Work => "take jobs",
@@ -141,6 +141,9 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ProjectService/ListProjects", Action::ListProjects),
     ("/farm.v1.ProjectService/CreateProject", Action::ManageProjects),
     ("/farm.v1.ProjectService/RemoveProject", Action::ManageProjects),
+    ("/farm.v1.ProjectService/AllowRepositories", Action::ManageProjects),
+    ("/farm.v1.ProjectService/ProtectTags", Action::ManageMembers),
+    ("/farm.v1.ProjectService/GetAccess", Action::ReadMembers),
     ("/farm.v1.ProjectService/ListMembers", Action::ReadMembers),
     ("/farm.v1.ProjectService/SetMember", Action::ManageMembers),
     ("/farm.v1.ProjectService/RemoveMember", Action::ManageMembers),
@@ -155,4 +158,83 @@ pub const METHODS: &[(&str, Action)] = &[
 /// What a call of this path does; `None`: there is no such method.
 pub fn action(path: &str) -> Option<Action> {
     METHODS.iter().find(|(method, _)| *method == path).map(|(_, action)| *action)
+}
+
+impl Needs {
+    /// The words for it.
+    pub fn words(self) -> String {
+        match self {
+            Self::Nothing => "nothing".to_owned(),
+            Self::Identity => "a token that the farm knows".to_owned(),
+            Self::Role(role) => format!("{role} of the project"),
+            Self::FarmAdmin => "admin of the farm".to_owned(),
+            Self::Worker => "a worker".to_owned(),
+            Self::Coordinator => "a coordinator".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+
+    use super::*;
+
+    /// Every method in the descriptors that clients are given.
+    fn served() -> BTreeSet<String> {
+        let files = prost_types::FileDescriptorSet::decode(farm_proto::DESCRIPTORS).unwrap();
+        let mut served = BTreeSet::new();
+        for file in &files.file {
+            for service in &file.service {
+                for method in &service.method {
+                    served.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                }
+            }
+        }
+        served
+    }
+
+    #[test]
+    fn every_method_has_one_row_and_every_row_a_method() {
+        let rows: Vec<&str> = METHODS.iter().map(|(method, _)| *method).collect();
+        let own: BTreeSet<String> =
+            rows.iter().filter(|row| row.starts_with("/farm.")).map(|row| (*row).to_owned()).collect();
+        assert_eq!(own, served());
+        assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len(), "a method has two rows");
+    }
+
+    /// `TRYCMD=overwrite` writes what is missing, as it does for transcripts.
+    #[test]
+    fn the_documents_list_every_right() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/rights.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let head = "| to | needs | methods |\n|---|---|---|\n";
+        let (before, _) = text.split_once(head).unwrap();
+        let mut made = format!("{before}{head}");
+        let mut told = Vec::new();
+        for (_, action) in METHODS {
+            if told.contains(action) {
+                continue;
+            }
+            told.push(*action);
+            let methods: Vec<String> = METHODS
+                .iter()
+                .filter(|(_, other)| other == action)
+                .map(|(method, _)| format!("`{}`", method.rsplit('/').next().unwrap()))
+                .collect();
+            made.push_str(&format!(
+                "| {} | {} | {} |\n",
+                action.words(),
+                action.needs().words(),
+                methods.join(", ")
+            ));
+        }
+        if std::env::var_os("TRYCMD").is_some_and(|value| value == "overwrite") {
+            std::fs::write(path, made).unwrap();
+            return;
+        }
+        assert_eq!(text, made, "run it with TRYCMD=overwrite after a change on purpose");
+    }
 }

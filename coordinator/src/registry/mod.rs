@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use farm_core::people::Access;
 use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use farm_proto::v1;
 use farm_types::{Digest, Invalid, Repository};
@@ -89,9 +90,15 @@ impl Registries {
         Ok(registries)
     }
 
-    /// What a worker needs to push to these repositories, and to pull from every configured registry.
-    pub fn lend(&self, repositories: &[Repository]) -> Vec<v1::Registry> {
-        let mut hosts: Vec<&str> = self.known.keys().map(String::as_str).collect();
+    /// Whether the configuration has something on a registry, its credentials for one.
+    pub fn is_known(&self, host: &str) -> bool {
+        self.known.contains_key(host)
+    }
+
+    /// What a worker needs to push to these repositories, and to pull from the configured registries that its project may use.
+    pub fn lend(&self, repositories: &[Repository], access: &Access) -> Vec<v1::Registry> {
+        let hosts = self.known.keys().map(String::as_str);
+        let mut hosts: Vec<&str> = hosts.filter(|host| access.is_of(host)).collect();
         for repository in repositories {
             if !hosts.contains(&repository.registry()) {
                 hosts.push(repository.registry());

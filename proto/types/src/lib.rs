@@ -5,6 +5,7 @@
 //! of one of these types is valid: it was parsed once, at the edge, and the error named the field's cure.
 //! To add a word: one file, a newtype with `FromStr`, its error in [`error`], and its line in `docs/`.
 
+pub mod access;
 pub mod backoff;
 pub mod cause;
 pub mod chain;
@@ -29,6 +30,7 @@ pub mod spec;
 pub mod state;
 pub mod suggest;
 
+pub use access::{RepositoryPrefix, TagPattern};
 pub use backoff::{Backoff, Waits};
 pub use cause::Cause;
 pub use context_name::ContextName;

@@ -58,7 +58,7 @@ fn the_guide_for_teams_does_what_it_says() {
         &["refuses: carol is viewer of project web; to submit builds needs builder"],
     );
     let list = "farm builds --project web --json";
-    assert_eq!(as_person("admin", list).json()["builds"].as_array().unwrap().len(), 2);
+    assert_eq!(as_person("admin", list).json()["builds"].as_array().unwrap().len(), 3);
     assert!(raw(&format!("{repository}:latest")).is_some());
     until("refusal", std::time::Duration::from_secs(5), || {
         (as_person("bob", "farm builds").status == 3).then_some(())

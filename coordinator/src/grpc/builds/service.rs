@@ -99,6 +99,7 @@ impl BuildService for Builds {
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
+        self.shared.accesses.check_tags(&member, &spec.tags).await?;
         let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
         let by = member.name;
         let new = NewBuild {
@@ -222,6 +223,7 @@ impl BuildService for Builds {
         let store = &self.shared.store;
         let record = store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         retry::check(&record, request.failed_only)?;
+        self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
         let gone = match request.failed_only {
             true => retry::gone(&self.shared.registries, &record).await,
             false => Vec::new(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use farm_proto::v1;
 use farm_proto::v1::project_service_server::ProjectService;
 use farm_store::StoreError;
-use farm_types::{PrincipalName, ProjectId, ProjectName, Role};
+use farm_store::people::access::Use;
+use farm_types::{Invalid, PrincipalName, ProjectId, ProjectName, RepositoryPrefix, Role, TagPattern};
 use tonic::{Request, Response, Status};
 
 use super::millis;
@@ -23,6 +24,18 @@ impl Projects {
     /// What they are kept with.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// The project of this name, for the farm's admin.
+    async fn named(&self, name: &str) -> Result<(ProjectName, ProjectId), Status> {
+        let name: ProjectName = name.parse().map_err(status::invalid)?;
+        let id = self.shared.store.project_named(&name).await.map_err(status::store)?;
+        let id = id.ok_or_else(|| {
+            Status::not_found(format!(
+                "there is no project {name}; `farm project ls` lists those that are there"
+            ))
+        })?;
+        Ok((name, id))
     }
 }
 
@@ -66,19 +79,70 @@ impl ProjectService for Projects {
         request: Request<v1::RemoveProjectRequest>,
     ) -> Result<Response<v1::RemoveProjectResponse>, Status> {
         let caller = people::caller(&request)?;
-        let name: ProjectName = request.into_inner().name.parse().map_err(status::invalid)?;
-        let id = self.shared.store.project_named(&name).await.map_err(status::store)?;
-        let id = id.ok_or_else(|| {
-            Status::not_found(format!(
-                "there is no project {name}; `farm project ls` lists those that are there"
-            ))
-        })?;
+        let (name, id) = self.named(&request.into_inner().name).await?;
         self.shared.store.remove_project(&caller.by(), id).await.map_err(|error| match error {
             StoreError::Conflict(why) => Status::failed_precondition(why),
             other => status::store(other),
         })?;
         tracing::info!(project = %name, by = caller.principal.name, "project removed");
         Ok(Response::new(v1::RemoveProjectResponse {}))
+    }
+
+    async fn get_access(
+        &self,
+        request: Request<v1::GetAccessRequest>,
+    ) -> Result<Response<v1::GetAccessResponse>, Status> {
+        let member = people::member(&request)?;
+        let access = self.shared.store.access(member.project).await.map_err(status::store)?;
+        let texts = |prefixes: &[RepositoryPrefix]| prefixes.iter().map(ToString::to_string).collect();
+        let protected = access.protected.iter().map(|(pattern, role)| v1::ProtectedTags {
+            pattern: pattern.to_string(),
+            role: role.to_string(),
+        });
+        Ok(Response::new(v1::GetAccessResponse {
+            push: texts(&access.push),
+            pull: texts(&access.pull),
+            shared: texts(&self.shared.config.shared_registries),
+            protected: protected.collect(),
+        }))
+    }
+
+    async fn allow_repositories(
+        &self,
+        request: Request<v1::AllowRepositoriesRequest>,
+    ) -> Result<Response<v1::AllowRepositoriesResponse>, Status> {
+        let caller = people::caller(&request)?;
+        let v1::AllowRepositoriesRequest { project, access, repositories, allowed } = request.into_inner();
+        let prefix: RepositoryPrefix = repositories.parse().map_err(status::invalid)?;
+        let access = match access.as_str() {
+            "push" => Use::Push,
+            "pull" => Use::Pull,
+            other => return Err(status::invalid(Invalid::new("access", other, "write push or pull"))),
+        };
+        let (name, id) = self.named(&project).await?;
+        let changed = self.shared.store.allow(&caller.by(), id, access, &prefix, allowed).await;
+        let changed = changed.map_err(status::store)?;
+        self.shared.accesses.forget(id);
+        tracing::info!(
+            project = %name, access = access.as_str(), %prefix, allowed, by = caller.principal.name,
+            "what a project is allowed was said"
+        );
+        Ok(Response::new(v1::AllowRepositoriesResponse { changed }))
+    }
+
+    async fn protect_tags(
+        &self,
+        request: Request<v1::ProtectTagsRequest>,
+    ) -> Result<Response<v1::ProtectTagsResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::ProtectTagsRequest { pattern, role } = request.into_inner();
+        let pattern: TagPattern = pattern.parse().map_err(status::invalid)?;
+        let least = (!role.is_empty()).then(|| role.parse::<Role>()).transpose().map_err(status::invalid)?;
+        let by = member.caller.by();
+        self.shared.store.protect(&by, member.project, &pattern, least).await.map_err(status::store)?;
+        self.shared.accesses.forget(member.project);
+        tracing::info!(%pattern, role, by = member.name, "who moves protected tags was said");
+        Ok(Response::new(v1::ProtectTagsResponse {}))
     }
 
     async fn list_members(

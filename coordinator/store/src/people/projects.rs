@@ -42,6 +42,7 @@ impl Store {
         let deed =
             Deed { project: Some(id), action: "project.create", subject: name.as_str(), detail: json!({}) };
         by.did(&mut tx, deed).await?;
+        super::access::protect_usual(&mut tx, by, id).await?;
         if let Some(admin) = admin {
             super::members::set(&mut tx, by, id, admin, Role::Admin).await?;
         }

@@ -16,13 +16,19 @@ use crate::settings::Settings;
 pub struct Coordinator {
     layout: Layout,
     port: u16,
+    registry: String,
     config: Option<PathBuf>,
 }
 
 impl Coordinator {
     /// On its port of 127.0.0.1, with the configuration file that was named.
     pub fn new(layout: &Layout, settings: &Settings) -> Self {
-        Self { layout: layout.clone(), port: settings.port, config: settings.config.clone() }
+        Self {
+            layout: layout.clone(),
+            port: settings.port,
+            registry: format!("localhost:{}", settings.registry_port),
+            config: settings.config.clone(),
+        }
     }
 }
 
@@ -44,6 +50,8 @@ impl Part for Coordinator {
                 text(&self.layout.join("coordinator")),
                 "--token-file".to_owned(),
                 text(&self.layout.token()),
+                "--shared-registry".to_owned(),
+                self.registry.clone(),
             ];
             if let Some(config) = &self.config {
                 command.extend(["--config".to_owned(), text(config)]);

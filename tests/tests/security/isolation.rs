@@ -55,7 +55,6 @@ async fn another_projects_builds_sources_and_existence_cant_be_told() {
                 .provide_source(v1::ProvideSourceRequest {
                     build_id: build_id.clone(),
                     snapshot: Some(snapshot.clone()),
-                    ..Default::default()
                 })
                 .await
                 .map(drop),

@@ -40,8 +40,8 @@ Examples:
   farm project protect 'v*' --role publisher --project web
   farm project protect latest --role admin
 
-Of several patterns that a tag fits the strictest counts. Of a new project latest and v* are moved by
-publishers.";
+Of several patterns that a tag fits the strictest counts. To move latest and v* of a new project
+needs publisher.";
 
 /// What a project is allowed, as `farm project show --json` prints it.
 #[derive(Debug, Serialize)]
@@ -81,7 +81,7 @@ impl AccessJson {
         }
         let tags = self.protected.iter();
         lines.extend(
-            tags.map(|tags| format!("tags {}  moved by a {}", harmless(&tags.pattern), harmless(&tags.role))),
+            tags.map(|tags| format!("tags {}  need role {}", harmless(&tags.pattern), harmless(&tags.role))),
         );
         lines
     }
@@ -140,8 +140,8 @@ pub async fn protect(pattern: &str, role: Option<&str>, setup: &Setup, out: &mut
     };
     client.projects().protect_tags(request).await.map_err(|e| client.error(&e))?;
     out.line(&match role {
-        Some(role) => format!("tags {pattern} are moved by a {role}"),
-        None => format!("tags {pattern} are moved by whoever may build"),
+        Some(role) => format!("to move tags {pattern} needs role {role} now"),
+        None => format!("whoever may build may move tags {pattern}, unless another pattern says otherwise"),
     });
     Ok(())
 }
@@ -158,7 +158,7 @@ mod tests {
         access.protected.push(ProtectedJson { pattern: "v*".into(), role: "publisher".into() });
         assert_eq!(
             access.lines(),
-            ["pushes to  r/web, s", "pulls from r/base, too", "tags v*  moved by a publisher"]
+            ["pushes to  r/web, s", "pulls from r/base, too", "tags v*  need role publisher"]
         );
         let none = AccessJson { push: vec![], pull: vec![], shared: vec![], protected: vec![] };
         assert_eq!(none.lines(), ["pushes to  nowhere"]);

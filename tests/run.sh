@@ -264,7 +264,7 @@ filter_of() {
     unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering) | binary(deny))) | (package(farm-store) & test(/^schema::rules|^proof::rules|^a_query_file_has|^queries_are/))" ;;
     store) echo 'package(farm-store) | (package(farm-tests) & binary(store))' ;;
     api) echo 'package(farm-tests) & binary(api)' ;;
-    security) echo 'package(farm-tests) & binary(security)' ;;
+    security) echo '(package(farm-tests) & binary(security)) | (package(farm-coordinator) & test(/^outbound|^registry/))' ;;
     e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
     all) echo 'all()' ;;
   esac

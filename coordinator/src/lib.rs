@@ -11,6 +11,7 @@ pub mod hints;
 pub mod link;
 pub mod logs;
 pub mod migrate;
+pub mod outbound;
 pub mod peers;
 pub mod people;
 pub mod process;
@@ -34,6 +35,7 @@ use uuid::Uuid;
 
 use blobs::Blobs;
 use config::Config;
+use outbound::Outbound;
 use people::accesses::Accesses;
 use people::identities::Identities;
 use registry::Registries;
@@ -93,7 +95,8 @@ pub async fn run(
         () = shutdown.cancelled() => return Ok(()),
     }
     let timeout = Duration::from_secs(config.limits.registry_timeout_seconds);
-    let registries = Registries::new(config.registries.clone(), timeout)?;
+    let outbound = Outbound::new(config.rules());
+    let registries = Registries::new(config.registries.clone(), &outbound, timeout)?;
     let is_answered = watch::Sender::new(true);
     let grace = Duration::from_secs(config.identity_grace_seconds);
     let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace);

@@ -15,6 +15,9 @@ use crate::process::Child;
 
 const READY: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(30);
+/// Tests' registries are on loopback, at ports of their own: as an administrator would allow a network of registries. By a
+/// variable, which older coordinators don't look at.
+pub const ALLOW_LOOPBACK: (&str, &str) = ("FARM_OUTBOUND_ALLOW", "127.0.0.0/8,::1/128");
 
 /// One worker's flags.
 #[derive(Clone, Debug)]
@@ -93,9 +96,16 @@ pub struct FarmBuilder {
     env: Vec<(String, String)>,
     workers: Vec<WorkerSpec>,
     more_coordinators: usize,
+    is_guarded: bool,
 }
 
 impl FarmBuilder {
+    /// Without the bed's network being allowed: requests go to public addresses and to what the configuration names.
+    pub fn guarded(mut self) -> FarmBuilder {
+        self.is_guarded = true;
+        self
+    }
+
     /// So many coordinators on one database and one folder, instead of one.
     pub fn coordinators(mut self, count: usize) -> FarmBuilder {
         self.more_coordinators = count - 1;
@@ -153,11 +163,15 @@ impl FarmBuilder {
             args.extend(["--config".to_owned(), text(&path)]);
         }
         args.extend(self.args);
+        let mut env = self.env;
+        if !self.is_guarded {
+            env.push((ALLOW_LOOPBACK.0.to_owned(), ALLOW_LOOPBACK.1.to_owned()));
+        }
         let mut farm = Farm {
             workers: BTreeMap::new(),
             coordinators: ports,
             coordinator_args: args,
-            coordinator_env: self.env,
+            coordinator_env: env,
             folder,
             database_url,
             _database: database,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use farm_types::RepositoryPrefix;
 use secrecy::SecretString;
 
+use crate::outbound::Allowed;
+
 /// What the command line takes.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
@@ -41,6 +43,10 @@ pub struct Flags {
     /// What every project may push to: REGISTRY, REGISTRY/REPO or *. May be given several times.
     #[arg(long = "shared-registry", value_name = "REGISTRY")]
     pub shared_registries: Vec<RepositoryPrefix>,
+    /// Where farm may send requests to registries beyond public addresses: a network (10.0.0.0/8) or a host and port
+    /// (registry.internal:5000); besides those of the configuration file. May be repeated.
+    #[arg(long, value_name = "WHERE", env = "FARM_OUTBOUND_ALLOW", value_delimiter = ',')]
+    pub outbound_allow: Vec<Allowed>,
     /// How the log is written: plain or json.
     #[arg(long, global = true, value_name = "FORMAT", default_value = "plain", value_parser = ["plain", "json"])]
     pub log: String,

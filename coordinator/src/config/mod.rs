@@ -6,6 +6,7 @@
 mod flags;
 mod leadership;
 mod limits;
+mod outbound;
 mod registry;
 mod retention;
 
@@ -17,9 +18,12 @@ use farm_types::{Invalid, RepositoryPrefix};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
+use crate::outbound::{Allowed, Rules, proxies};
+
 pub use self::flags::{Flags, Migrate, Verb};
 pub use self::leadership::Leadership;
 pub use self::limits::Limits;
+pub use self::outbound::Outbound;
 pub use self::registry::Registry;
 pub use self::retention::Retention;
 
@@ -69,6 +73,8 @@ pub struct Config {
     pub retention: Retention,
     /// Registries by host and port, as in `localhost:5002`; once read in the form in which references name them.
     pub registries: BTreeMap<String, Registry>,
+    /// Where else requests may go than to public addresses.
+    pub outbound: Outbound,
 }
 
 impl Default for Config {
@@ -88,6 +94,7 @@ impl Default for Config {
             leadership: Leadership::default(),
             retention: Retention::default(),
             registries: BTreeMap::new(),
+            outbound: Outbound::default(),
         }
     }
 }
@@ -118,6 +125,7 @@ impl Config {
             config.token_file = Some(file.clone());
         }
         config.shared_registries.extend(flags.shared_registries.iter().cloned());
+        config.outbound.allow.extend(flags.outbound_allow.iter().cloned());
         config.check()?;
         Ok(config)
     }
@@ -140,6 +148,12 @@ impl Config {
     /// The file with the local admin's token.
     pub fn token_file(&self) -> PathBuf {
         self.token_file.clone().unwrap_or_else(|| self.state_dir.join("token"))
+    }
+
+    /// Where requests may go: to public addresses, what `[outbound]` allows, and the registries that are named.
+    pub fn rules(&self) -> Rules {
+        let named = self.registries.keys().filter_map(|host| host.parse().ok().map(Allowed::Place));
+        Rules::new(self.outbound.allow.iter().cloned().chain(named), proxies())
     }
 
     fn read(path: &Path) -> Result<Self, Invalid> {

@@ -6,6 +6,8 @@ use farm_types::{Invalid, RegistryHost};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::outbound::Place;
+
 /// How a registry is reached.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -20,6 +22,8 @@ pub struct Registry {
     pub plain_http: Option<bool>,
     /// File with the certificates (PEM) of the registry's own CA.
     pub ca_file: Option<PathBuf>,
+    /// Hosts, with their port, whose token service may get the login, besides the registry's own host and those above it.
+    pub realms: Vec<Place>,
 }
 
 impl Registry {

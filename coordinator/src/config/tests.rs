@@ -85,3 +85,29 @@ fn mistakes_name_the_thing_and_the_cure() {
     let text = "database_url='x'\n[limits]\nqueue_deadline_seconds=9223372036854775807";
     assert!(load(text, &[]).unwrap_err().to_string().contains("queue_deadline_seconds"));
 }
+
+#[test]
+fn requests_go_to_registries_that_are_named_and_to_what_is_allowed() {
+    let text = "database_url='x'\n[outbound]\nallow = ['10.0.0.0/8', 'storage.internal:9000']\n\
+                [registries.'Registry.Internal:5000']\n[registries.'r.example']\nrealms = ['auth.example:8443']\n";
+    let config = load(text, &["--outbound-allow", "localhost:5002,fd00::/8"]).unwrap();
+    let rules = config.rules();
+    for url in [
+        "https://registry.internal:5000/",
+        "https://r.example/",
+        "http://storage.internal:9000/",
+        "http://localhost:5002/",
+    ] {
+        assert!(rules.names(&url.parse().unwrap()), "{url}");
+    }
+    assert!(!rules.names(&"https://auth.example:8443/".parse().unwrap()));
+    assert!(rules.of_address("10.1.1.1".parse().unwrap()).is_ok());
+    assert!(rules.of_address("fd00::1".parse().unwrap()).is_ok());
+    assert!(rules.of_address("127.0.0.1".parse().unwrap()).is_err());
+
+    let wrong = load("database_url='x'\n[outbound]\nallow = ['http://a']", &[]).unwrap_err().to_string();
+    assert!(wrong.contains("http://a") && wrong.contains("registry.internal:5000"), "{wrong}");
+    let wrong = "database_url='x'\n[registries.a]\nrealms = ['https://auth.example/token']";
+    let wrong = load(wrong, &[]).unwrap_err().to_string();
+    assert!(wrong.contains("https://auth.example/token") && wrong.contains("name and port"), "{wrong}");
+}

@@ -2,7 +2,10 @@
 
 use farm_types::chain::{chain, in_short};
 use farm_types::{Cause, Failure, FailureCode, Repository};
-use oci_distribution::errors::{OciDistributionError, OciErrorCode};
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use crate::outbound::{Failed, Refused, Why};
 
 /// How a registry failed farm, in words for the build's owner.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -79,91 +82,178 @@ impl RegistryError {
         Failure::new(cause, self.code.clone(), self.message.clone())
     }
 
-    /// Absence as `None`, all else as an error.
-    pub(super) fn or_absent<T>(
-        repository: &Repository,
-        error: OciDistributionError,
-    ) -> Result<Option<T>, Self> {
-        match &error {
-            OciDistributionError::ImageManifestNotFoundError(_) => Ok(None),
-            OciDistributionError::RegistryError { envelope, .. }
-                if envelope.errors.iter().any(|e| {
-                    matches!(
-                        e.code,
-                        OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound
-                    )
-                }) =>
-            {
-                Ok(None)
-            }
-            OciDistributionError::ServerError { code: 404, .. } => Ok(None),
-            _ => Err(Self::of(repository, error)),
+    /// The registry wants a login that farm hasn't got, or another one.
+    pub(super) fn auth(repository: &Repository, why: &str) -> Self {
+        let (registry, name) = (repository.registry(), repository.name());
+        let message = format!(
+            "{registry} refuses access to {name} ({why}); set username and password for [registries.\"{registry}\"] in the \
+             coordinator's configuration"
+        );
+        Self { code: FailureCode::RegistryAuth, message }
+    }
+
+    fn unavailable(repository: &Repository, why: &str) -> Self {
+        let message = format!("{} can't be reached or has trouble: {}", repository.registry(), said(why));
+        Self { code: FailureCode::RegistryUnavailable, message }
+    }
+
+    /// Sorts what a registry answered.
+    pub(super) fn of(repository: &Repository, refusal: &Refusal) -> Self {
+        let status = refusal.status;
+        let unavailable = |why: &str| Self::unavailable(repository, why);
+        if status == StatusCode::UNAUTHORIZED {
+            return Self::auth(repository, "401 unauthorized");
+        }
+        if refusal.is_about_login() {
+            return Self::auth(repository, "access denied");
+        }
+        if refusal.has(&["TOOMANYREQUESTS"]) {
+            return unavailable("it asks for fewer requests");
+        }
+        let texts: Vec<&str> = refusal.errors.iter().map(Word::text).collect();
+        // The status is not told here: it may have been 429, and a refusal has a word of its own.
+        if refusal.has(&["UNKNOWN", "UNAVAILABLE"]) {
+            return unavailable(&texts.join("; "));
+        }
+        if !texts.is_empty() {
+            return Self::rejected(repository, texts.join("; "));
+        }
+        match status.as_u16() {
+            408 | 425 | 429 | 500.. => unavailable(&format!("it answered {status}")),
+            404 => Self::missing(repository),
+            _ => Self::rejected(repository, format!("it answered {status}")),
         }
     }
 
-    /// Sorts a client's error.
-    pub(super) fn of(repository: &Repository, error: OciDistributionError) -> Self {
-        let (registry, name) = (repository.registry(), repository.name());
-        let auth = |why: String| Self {
-            code: FailureCode::RegistryAuth,
-            message: format!(
-                "{registry} refuses access to {name} ({why}); set username and password for \
-                 [registries.\"{registry}\"] in the coordinator's configuration"
-            ),
-        };
-        let unavailable = |why: String| Self {
-            code: FailureCode::RegistryUnavailable,
-            message: format!("{registry} can't be reached or has trouble: {}", said(&why)),
-        };
-        match error {
-            OciDistributionError::UnauthorizedError { .. } => auth("401 unauthorized".to_owned()),
-            // The token endpoint's own trouble is told by its text only.
-            OciDistributionError::AuthenticationFailure(why)
-                if ["408", "425", "429", "500", "502", "503", "504"]
-                    .iter()
-                    .any(|code| why.contains(code)) =>
-            {
-                unavailable(format!("its login answered {}", first_line(&why)))
+    /// Sorts why there was no answer.
+    pub(super) fn unsent(repository: &Repository, failed: &Failed) -> Self {
+        match failed {
+            Failed::Refused { refused: place, is_led } => {
+                let role = if *is_led { Role::Led } else { Role::Itself };
+                Self { code: FailureCode::RegistryNotAllowed, message: refused(repository, place, role) }
             }
-            OciDistributionError::AuthenticationFailure(why) => auth(first_line(&why)),
-            OciDistributionError::ServerError { code: 401 | 403, .. } => auth("access denied".to_owned()),
-            OciDistributionError::ServerError { code, message, .. }
-                if [408, 425, 429].contains(&code) || code >= 500 =>
-            {
-                unavailable(format!("it answered {code} {}", first_line(&message)))
-            }
-            OciDistributionError::ServerError { code: 404, .. } => Self::missing(repository),
-            OciDistributionError::ServerError { code, message, .. } => {
-                Self::rejected(repository, format!("it answered {code} {}", first_line(&message)))
-            }
-            OciDistributionError::RegistryError { envelope, .. } => {
-                let has = |codes: &[OciErrorCode]| envelope.errors.iter().any(|e| codes.contains(&e.code));
-                if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
-                    auth("access denied".to_owned())
-                } else if has(&[OciErrorCode::Toomanyrequests]) {
-                    unavailable("it asks for fewer requests".to_owned())
-                } else {
-                    let texts: Vec<&str> = envelope.errors.iter().map(|e| e.message.as_str()).collect();
-                    // The status is not told here: it may have been 429, and a refusal has a word of its own.
-                    let wordless = |word: &str| OciErrorCode::Other(word.to_owned());
-                    if has(&[wordless("UNKNOWN"), wordless("UNAVAILABLE")]) {
-                        unavailable(texts.join("; "))
-                    } else {
-                        Self::rejected(repository, texts.join("; "))
-                    }
-                }
-            }
+            Failed::Endless => Self::rejected(repository, "each of its answers leads elsewhere"),
             // No request could be made of it, and none ever will.
-            OciDistributionError::RequestError(error) if error.is_builder() => {
-                Self::rejected(repository, format!("no request can be sent to it: {}", in_short(&error)))
+            Failed::Request(error) if error.is_builder() => {
+                Self::rejected(repository, format!("no request can be sent to it: {}", in_short(error)))
             }
-            OciDistributionError::RequestError(error) => match tls_trouble(&error) {
+            Failed::Request(error) => match tls_trouble(error) {
                 Some(why) => Self::no_tls(repository, &why),
-                None => unavailable(in_short(&error)),
+                None => Self::unavailable(repository, &in_short(error)),
             },
-            OciDistributionError::IoError(error) => unavailable(error.to_string()),
-            other => Self::rejected(repository, other.to_string()),
         }
+    }
+
+    /// The same of its token service at `at`.
+    pub(super) fn unsent_to_realm(repository: &Repository, at: &str, failed: &Failed) -> Self {
+        let of_realm = |why: &str| format!("its token service {at}: {why}");
+        match failed {
+            Failed::Refused { refused: place, .. } => {
+                let message = refused(repository, place, Role::Realm);
+                Self { code: FailureCode::RegistryNotAllowed, message }
+            }
+            Failed::Endless => Self::rejected(repository, of_realm("each of its answers leads elsewhere")),
+            Failed::Request(error) => match tls_trouble(error) {
+                Some(why) => Self::rejected(repository, of_realm(&format!("no TLS with it ({why})"))),
+                None => Self::unavailable(repository, &of_realm(&in_short(error))),
+            },
+        }
+    }
+}
+
+/// What a place that farm doesn't go to was to be for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The registry that was named.
+    Itself,
+    /// Where the registry, or what it named, led.
+    Led,
+    /// The registry's token service.
+    Realm,
+}
+
+/// Which place, what is wrong with it, and who can change that how.
+pub(super) fn refused(repository: &Repository, refused: &Refused, role: Role) -> String {
+    let registry = repository.registry();
+    let Refused { place, why } = refused;
+    let subject = match role {
+        Role::Itself => registry.to_owned(),
+        Role::Led => format!("{registry} leads farm on to {place}, which"),
+        Role::Realm => format!("{registry} wants its tokens to be had from {place}, which"),
+    };
+    let line = match role {
+        Role::Itself => format!("[registries.\"{registry}\"]"),
+        Role::Led => format!("[outbound] with allow = [\"{place}\"]"),
+        Role::Realm => format!("[registries.\"{registry}\"] with realms = [\"{place}\"]"),
+    };
+    let cure = match why {
+        Why::Form(_) => String::new(),
+        Why::Address(..) | Why::Proxy | Why::Downgrade => format!(
+            "; if this farm may send requests there, its administrator writes {line} into the coordinator's configuration and \
+             starts it again"
+        ),
+    };
+    format!("{subject} is {why}, and farm sends nothing there unasked{cure}")
+}
+
+/// An answer that is no success, as far as it is read.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// The registry's own words (distribution-spec v1.1, "Error Codes"); none where they don't count.
+    errors: Vec<Word>,
+}
+
+/// One of a registry's words for an error.
+#[derive(Debug, Deserialize)]
+struct Word {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Word {
+    fn text(&self) -> &str {
+        if self.message.is_empty() { &self.code } else { &self.message }
+    }
+}
+
+impl Refusal {
+    /// Of a body only what has the form of a registry's error is kept: whatever else answers there may have said something
+    /// that isn't for those who named it. All of it, cut, is in the log at level debug.
+    pub(super) fn new(repository: &Repository, status: StatusCode, body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Envelope {
+            errors: Vec<Word>,
+        }
+        tracing::debug!(%repository, %status, body = said(&String::from_utf8_lossy(body)), "a registry refused");
+        // These say what follows whatever is written beside them.
+        let may_pass = [408, 425, 429].contains(&status.as_u16());
+        let counts = status.is_client_error() && !may_pass;
+        let read = counts.then(|| serde_json::from_slice::<Envelope>(body).ok()).flatten();
+        Self { status, errors: read.map(|envelope| envelope.errors).unwrap_or_default() }
+    }
+
+    /// Whether one of its words is one of these.
+    pub(super) fn has(&self, codes: &[&str]) -> bool {
+        self.errors.iter().any(|error| codes.contains(&error.code.as_str()))
+    }
+
+    /// Whether what was asked about isn't there.
+    pub(super) fn is_absence(&self) -> bool {
+        if self.status == StatusCode::UNAUTHORIZED {
+            return false;
+        }
+        self.has(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"])
+            || self.errors.is_empty() && self.status == StatusCode::NOT_FOUND
+    }
+
+    /// Whether the login was wrong, or not enough.
+    pub(super) fn is_about_login(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED
+            || self.has(&["UNAUTHORIZED", "DENIED"])
+            || self.errors.is_empty() && self.status == StatusCode::FORBIDDEN
     }
 }
 
@@ -176,11 +266,6 @@ pub(super) fn tls_trouble(error: &reqwest::Error) -> Option<String> {
 fn tls_within<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let held = || tls_within(error.downcast_ref::<std::io::Error>()?.get_ref()?);
     error.downcast_ref().or_else(held)
-}
-
-/// The first line of what a registry said.
-fn first_line(text: &str) -> String {
-    said(text.lines().next().unwrap_or_default())
 }
 
 /// What a registry said, cut, on one line, without what a terminal or a database would choke on.
@@ -199,15 +284,19 @@ pub(super) fn said(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn refusal(status: u16, body: &str) -> Refusal {
+        let repository = "localhost:1/x".parse().unwrap();
+        Refusal::new(&repository, StatusCode::from_u16(status).unwrap(), body.as_bytes())
+    }
+
+    fn error(status: u16, body: &str) -> RegistryError {
+        RegistryError::of(&"localhost:1/x".parse().unwrap(), &refusal(status, body))
+    }
+
     #[test]
     fn a_refusal_that_the_registry_has_no_word_for_may_pass() {
-        let repository: Repository = "localhost:1/x".parse().unwrap();
-        let code_of = |code: &str| {
-            let body = format!(r#"{{"errors":[{{"code":"{code}","message":"no"}}]}}"#);
-            let envelope = serde_json::from_str(&body).unwrap();
-            let url = "http://localhost:1/v2/x".to_owned();
-            RegistryError::of(&repository, OciDistributionError::RegistryError { envelope, url }).code
-        };
+        let code_of =
+            |code: &str| error(400, &format!(r#"{{"errors":[{{"code":"{code}","message":"no"}}]}}"#)).code;
         for (said, code) in [
             ("UNKNOWN", FailureCode::RegistryUnavailable),
             ("UNAVAILABLE", FailureCode::RegistryUnavailable),
@@ -221,22 +310,55 @@ mod tests {
     }
 
     #[test]
+    fn without_a_registrys_words_the_status_tells() {
+        for (status, code) in [
+            (400, FailureCode::RegistryRejected),
+            (401, FailureCode::RegistryAuth),
+            (403, FailureCode::RegistryAuth),
+            (404, FailureCode::RepositoryMissing),
+            (429, FailureCode::RegistryUnavailable),
+            (503, FailureCode::RegistryUnavailable),
+        ] {
+            for body in ["", "{\"errors\":[]}", "<html>s3cret</html>", "\"s3cret\"", "{\"key\":\"s3cret\"}"] {
+                let error = error(status, body);
+                assert_eq!(error.code, code, "{status} {body}");
+                assert!(!error.message.contains("s3cret"), "{error}");
+            }
+        }
+        assert!(refusal(404, "").is_absence() && !refusal(400, "").is_absence());
+        assert!(refusal(404, r#"{"errors":[{"code":"NAME_UNKNOWN"}]}"#).is_absence());
+        assert!(!refusal(404, r#"{"errors":[{"code":"DENIED"}]}"#).is_absence());
+    }
+
+    #[test]
     fn what_a_registry_says_fits_into_the_database_and_on_a_line() {
-        let repository: Repository = "localhost:1/x".parse().unwrap();
         let noise = format!("a\u{0}b\n\u{1b}[2J{}", "x".repeat(100_000));
         let body = serde_json::json!({"errors": [{"code": "MANIFEST_INVALID", "message": noise}, {"code": "X", "message": noise}]});
-        let envelope = || serde_json::from_value(body.clone()).unwrap();
-        let url = || "http://localhost:1/v2/x".to_owned();
-        for error in [
-            OciDistributionError::RegistryError { envelope: envelope(), url: url() },
-            OciDistributionError::ServerError { code: 400, url: url(), message: noise.clone() },
-            OciDistributionError::ServerError { code: 503, url: url(), message: noise.clone() },
-            OciDistributionError::AuthenticationFailure(noise.clone()),
-            OciDistributionError::SpecViolationError(noise.clone()),
-        ] {
-            let message = RegistryError::of(&repository, error).failure().message;
+        let repository: Repository = "localhost:1/x".parse().unwrap();
+        for message in
+            [error(400, &body.to_string()).message, RegistryError::rejected(&repository, noise).message]
+        {
             assert!(message.contains("ab") && message.len() < 600, "{message:?}");
             assert!(!message.contains(char::is_control), "{message:?}");
         }
+    }
+
+    #[test]
+    fn a_place_that_is_not_gone_to_is_told_with_the_line_that_changes_it() {
+        let repository: Repository = "r.internal:5000/x".parse().unwrap();
+        let told =
+            |place: &str, why, role| refused(&repository, &Refused { place: place.to_owned(), why }, role);
+        let address = Why::Address("10.0.0.7".parse().unwrap(), "in a private network");
+        let itself = told("r.internal:5000", address.clone(), Role::Itself);
+        for part in
+            ["r.internal:5000 is at 10.0.0.7, in a private network", "[registries.\"r.internal:5000\"]"]
+        {
+            assert!(itself.contains(part), "{itself}");
+        }
+        let led = told("s3.internal:9000", address.clone(), Role::Led);
+        assert!(led.contains("allow = [\"s3.internal:9000\"]") && led.contains("leads farm on"), "{led}");
+        let realm = told("a.internal", address, Role::Realm);
+        assert!(realm.contains("realms = [\"a.internal\"]"), "{realm}");
+        assert!(!told("x", Why::Form("there is a login in it"), Role::Led).contains("administrator"));
     }
 }

@@ -83,12 +83,22 @@ pub fn media_type(bytes: &[u8]) -> Result<String, String> {
         media_type: Option<String>,
         manifests: Option<serde::de::IgnoredAny>,
     }
-    let header: Header = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let header: Header = serde_json::from_slice(bytes).map_err(|e| in_json(&e))?;
     Ok(header.media_type.unwrap_or_else(|| {
         // `mediaType` may be left out of OCI manifests (image-spec, manifest.md).
         let of = if header.manifests.is_some() { OCI_INDEX } else { farm_core::publish::OCI_MANIFEST };
         of.to_owned()
     }))
+}
+
+/// Where JSON isn't what it should be. serde's own words have pieces of what was read in them, and whoever named the registry
+/// needn't be one who may read that.
+pub(super) fn in_json(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "it has another form than is expected",
+        _ => "it is no JSON",
+    };
+    format!("{what} (line {}, column {})", error.line(), error.column())
 }
 
 impl Registries {
@@ -105,8 +115,8 @@ impl Registries {
     ) -> Result<Pushed, ChildError> {
         let pushed = self.exact(repository, digest).await?;
         let child = if is_index(&pushed.media_type) {
-            let document: IndexDocument = serde_json::from_slice(&pushed.bytes)
-                .map_err(|e| wrong(repository, digest, &e.to_string()))?;
+            let document: IndexDocument =
+                serde_json::from_slice(&pushed.bytes).map_err(|e| wrong(repository, digest, &in_json(&e)))?;
             split(platform.clone(), document).map_err(|e| wrong(repository, digest, &e.to_string()))?
         } else {
             let size = u64::try_from(pushed.bytes.len()).unwrap_or(u64::MAX);
@@ -128,13 +138,13 @@ impl Registries {
             self.exact(repository, attestation.digest).await?;
         }
         let manifest: ImageManifest =
-            serde_json::from_slice(&image.bytes).map_err(|e| wrong(repository, digest, &e.to_string()))?;
+            serde_json::from_slice(&image.bytes).map_err(|e| wrong(repository, digest, &in_json(&e)))?;
         if manifest.config.size > MAX_CONFIG {
             return Err(wrong(repository, digest, "its config is too long"));
         }
         let config = self.blob(repository, manifest.config.digest, MAX_CONFIG).await?;
         let config: ImageConfig =
-            serde_json::from_slice(&config).map_err(|e| wrong(repository, digest, &e.to_string()))?;
+            serde_json::from_slice(&config).map_err(|e| wrong(repository, digest, &in_json(&e)))?;
         let found = Platform::from_parts(&config.os, &config.architecture, &config.variant)
             .map_err(|e| wrong(repository, digest, &e.to_string()))?;
         if found != *platform {

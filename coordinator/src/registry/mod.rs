@@ -8,22 +8,25 @@ mod delete;
 mod error;
 pub mod image;
 pub mod inspect;
+mod realm;
 mod requests;
+mod tokens;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use farm_core::people::Access;
 use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use farm_proto::v1;
 use farm_types::{Digest, Invalid, Repository};
-use oci_distribution::Client;
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 
-use self::requests::{Asked, Grants, MAX_MANIFEST, MAX_TAGS};
+use self::requests::{Asked, MAX_MANIFEST, MAX_TAGS};
+use self::tokens::{Challenge, Grant};
 use crate::config::Registry;
+use crate::outbound::{Client, Outbound};
 pub use delete::Deleted;
 pub use error::RegistryError;
 
@@ -53,12 +56,13 @@ pub struct Manifest {
 pub struct Registries {
     known: BTreeMap<String, Registry>,
     timeout: Duration,
-    clients: Mutex<HashMap<String, Arc<Client>>>,
-    deleters: Mutex<HashMap<String, reqwest::Client>>,
-    readers: Mutex<HashMap<String, reqwest::Client>>,
-    grants: Mutex<Grants>,
-    /// Of registries without a login: whether they let anybody in (true), or only with a token.
-    open: Mutex<HashMap<String, bool>>,
+    /// Of those that are known, by host.
+    clients: HashMap<String, Client>,
+    /// For all others.
+    others: Client,
+    grants: Mutex<HashMap<Grant, Option<String>>>,
+    /// How each registry lets in: with a token, if there is anything here.
+    ways: Mutex<HashMap<String, Option<Challenge>>>,
 }
 
 impl std::fmt::Debug for Registries {
@@ -72,22 +76,19 @@ impl Registries {
     ///
     /// # Errors
     /// A CA file can't be read.
-    pub fn new(known: BTreeMap<String, Registry>, timeout: Duration) -> Result<Self, Invalid> {
+    pub fn new(
+        known: BTreeMap<String, Registry>,
+        outbound: &Outbound,
+        timeout: Duration,
+    ) -> Result<Self, Invalid> {
         // What makes clients here takes the process's provider, and in tests nobody has chosen one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let registries = Self {
-            known,
-            timeout,
-            clients: Mutex::default(),
-            deleters: Mutex::default(),
-            readers: Mutex::default(),
-            grants: Mutex::default(),
-            open: Mutex::default(),
-        };
-        for host in registries.known.keys() {
-            registries.client(host)?;
-        }
-        Ok(registries)
+        let made = known.iter().map(|(host, registry)| {
+            clients::client(outbound, host, registry).map(|client| (host.clone(), client))
+        });
+        let clients = made.collect::<Result<_, _>>()?;
+        let others = clients::client(outbound, "of no name", &Registry::default())?;
+        Ok(Self { known, timeout, clients, others, grants: Mutex::default(), ways: Mutex::default() })
     }
 
     /// Whether the configuration has something on a registry, its credentials for one.
@@ -199,8 +200,9 @@ impl Registries {
         query.extend(last.map(|last| ("last", last)));
         let asked = Asked { query: &query, ..Asked::get("tags/list", MAX_TAGS) };
         let Some(answer) = self.ask(repository, &asked).await? else { return Ok(Vec::new()) };
-        let page: Tags = serde_json::from_slice(&answer.body)
-            .map_err(|error| RegistryError::rejected(repository, format!("its list of tags: {error}")))?;
+        let page: Tags = serde_json::from_slice(&answer.body).map_err(|error| {
+            RegistryError::rejected(repository, format!("its list of tags: {}", image::in_json(&error)))
+        })?;
         Ok(page.tags.unwrap_or_default())
     }
 
@@ -261,16 +263,6 @@ impl Registries {
         }
     }
 
-    async fn bounded<T>(
-        &self,
-        repository: &Repository,
-        made: impl Future<Output = Result<T, RegistryError>>,
-    ) -> Result<T, RegistryError> {
-        tokio::time::timeout(self.timeout, made)
-            .await
-            .unwrap_or_else(|_| Err(RegistryError::timeout(repository, self.timeout)))
-    }
-
     /// Refuses a repository that no request could be sent to, whoever would be asked.
     ///
     /// # Errors
@@ -289,5 +281,7 @@ impl Registries {
     }
 }
 
+#[cfg(test)]
+mod guard_tests;
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,15 @@
 //! Requests to registries, bounded: in time from the first byte sent to the last one read, and in the bytes of the answer.
-//!
-//! The registry client reads whole bodies, however long, and bounds each piece of them but not the sum; so farm makes its
-//! requests itself, and the client only gets the tokens. Of a token service's answer only the time is bounded therefore.
 
-use std::sync::PoisonError;
-
-use farm_types::{FailureCode, Repository};
-use oci_distribution::RegistryOperation;
-use oci_distribution::errors::OciDistributionError;
+use farm_types::Repository;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Method, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
+use super::error::Refusal;
+use super::tokens::actions;
 use super::{Registries, RegistryError};
+use crate::outbound::Failed;
+use crate::outbound::body::{End, read};
 
 /// The longest manifest that is read, bytes: what registries take at most, too.
 pub(super) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
@@ -20,8 +17,6 @@ pub(super) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 pub(super) const MAX_TAGS: usize = 1024 * 1024;
 /// As much of an error's text is read.
 const MAX_ERROR: usize = 8 * 1024;
-/// As many grants are remembered; then all are asked for anew.
-const MOST_GRANTS: usize = 1000;
 
 /// A request to a repository.
 pub(super) struct Asked<'a> {
@@ -50,72 +45,48 @@ pub(super) struct Answer {
 }
 
 /// How a registry answered one request.
-enum Told {
+pub(super) enum Told {
     Answer(Answer),
-    Error(OciDistributionError),
+    No(Refusal),
 }
 
-/// With what requests to a repository are made: a token; without one the login, if there is any.
-pub(super) type Grants = std::collections::HashMap<(String, bool), Option<String>>;
-
 impl Registries {
-    /// Makes a request; `None` when what it is about isn't there. A refused login is tried once more with a new token: a
-    /// registry may forget tokens before their time. All of it has one limit of time.
+    /// Makes a request; `None` when what it is about isn't there.
     ///
     /// # Errors
-    /// The registry refuses, can't be reached, doesn't end its answer in time, or says too much.
+    /// The registry refuses, can't be reached or asked, doesn't end its answer in time, or says too much.
     pub(super) async fn ask(
         &self,
         repository: &Repository,
         asked: &Asked<'_>,
     ) -> Result<Option<Answer>, RegistryError> {
-        let deadline = Instant::now() + self.timeout;
-        self.learn(repository, deadline).await?;
-        let key = (repository.to_string(), asked.method == Method::PUT);
-        for is_last in [false, true] {
-            let granted = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-            let token = match granted {
-                Some(token) => token,
-                None => self.grant(repository, &key, deadline).await?,
-            };
-            let refused = match self.send(repository, asked, token.as_deref(), deadline).await? {
-                Told::Answer(answer) => return Ok(Some(answer)),
-                Told::Error(error) => RegistryError::or_absent(repository, error),
-            };
-            if is_last || !refused.as_ref().is_err_and(|error| error.code == FailureCode::RegistryAuth) {
-                return refused;
-            }
-            self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            self.forget_client(repository.registry());
-            // One that was open may not be any more.
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            open.entry(repository.registry().to_owned()).and_modify(|open| *open = false);
+        match self.tell(repository, asked).await? {
+            Told::Answer(answer) => Ok(Some(answer)),
+            Told::No(refusal) if refusal.is_absence() => Ok(None),
+            Told::No(refusal) => Err(RegistryError::of(repository, &refusal)),
         }
-        Ok(None)
     }
 
-    /// Gets a token, where the registry wants one.
-    async fn grant(
+    /// Makes a request. A refused login is tried once more with a new token: a registry may forget tokens before their time.
+    /// All of it has one limit of time.
+    ///
+    /// # Errors
+    /// The registry can't be reached or asked, doesn't end its answer in time, or says too much.
+    pub(super) async fn tell(
         &self,
         repository: &Repository,
-        key: &(String, bool),
-        deadline: Instant,
-    ) -> Result<Option<String>, RegistryError> {
-        let call = self.prepare(repository)?;
-        let operation = if key.1 { RegistryOperation::Push } else { RegistryOperation::Pull };
-        let asked = call.client.auth(&call.reference, &call.auth, operation);
-        let Ok(answered) = timeout_at(deadline, asked).await else {
-            return Err(RegistryError::timeout(repository, self.timeout));
-        };
-        let token = answered.map_err(|error| RegistryError::of(repository, error))?;
-        // A registry without logins gives a token of no characters.
-        let token = token.filter(|token| !token.is_empty());
-        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
-        if grants.len() >= MOST_GRANTS {
-            grants.clear();
+        asked: &Asked<'_>,
+    ) -> Result<Told, RegistryError> {
+        let deadline = Instant::now() + self.timeout;
+        let actions = actions(&asked.method);
+        let token = self.grant(repository, actions, deadline).await?;
+        let told = self.send(repository, asked, token.as_deref(), deadline).await?;
+        if !matches!(&told, Told::No(refusal) if refusal.is_about_login()) {
+            return Ok(told);
         }
-        grants.insert(key.clone(), token.clone());
-        Ok(token)
+        self.forget(repository, actions);
+        let token = self.grant(repository, actions, deadline).await?;
+        self.send(repository, asked, token.as_deref(), deadline).await
     }
 
     async fn send(
@@ -125,8 +96,9 @@ impl Registries {
         token: Option<&str>,
         deadline: Instant,
     ) -> Result<Told, RegistryError> {
-        let client = self.reader(repository)?;
-        let url = self.url(repository, asked.path);
+        let client = self.client(repository);
+        let host = repository.registry();
+        let url = self.url(host, &format!("{}/{}", repository.name(), asked.path));
         let mut request = client.request(asked.method.clone(), &url).query(asked.query);
         if !asked.accept.is_empty() {
             request = request.header(reqwest::header::ACCEPT, asked.accept.join(", "));
@@ -136,11 +108,10 @@ impl Registries {
         }
         let request = match token {
             Some(token) => request.bearer_auth(token),
-            None => self.with_login(repository.registry(), request),
+            None => self.with_login(host, request),
         };
-        let mut response = match timeout_at(deadline, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Ok(Told::Error(OciDistributionError::RequestError(error))),
+        let mut response = match timeout_at(deadline, client.send(request)).await {
+            Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,
             Err(_) => return Err(RegistryError::timeout(repository, self.timeout)),
         };
         let (status, headers) = (response.status(), response.headers().clone());
@@ -148,66 +119,17 @@ impl Registries {
         let is_put = asked.method == Method::PUT;
         let is_done =
             status.is_success() && (!is_put || [StatusCode::CREATED, StatusCode::ACCEPTED].contains(&status));
-        let most = if is_done { asked.most } else { MAX_ERROR };
-        let mut body = Vec::new();
-        loop {
-            match timeout_at(deadline, response.chunk()).await {
-                Ok(Ok(Some(piece))) if body.len() + piece.len() <= most => body.extend_from_slice(&piece),
-                Ok(Ok(Some(_))) if is_done => {
-                    return Err(RegistryError::too_long(repository, most));
-                }
-                // As much of an error as was read will do, whatever comes after.
-                Ok(Ok(Some(_))) => break,
-                Ok(Ok(None)) => break,
-                Ok(Err(_)) if !is_done => break,
-                Ok(Err(error)) => return Ok(Told::Error(OciDistributionError::RequestError(error))),
-                Err(_) if !is_done && !body.is_empty() => break,
-                Err(_) => return Err(RegistryError::unended(repository, self.timeout)),
+        let body = read(&mut response, if is_done { asked.most } else { MAX_ERROR }, deadline).await;
+        match body.end {
+            End::Late if is_done || body.bytes.is_empty() => {
+                Err(RegistryError::unended(repository, self.timeout))
             }
+            // As much of an error as was read will do, whatever comes after.
+            _ if !is_done => Ok(Told::No(Refusal::new(repository, status, &body.bytes))),
+            End::Whole | End::Late => Ok(Told::Answer(Answer { headers, body: body.bytes })),
+            End::TooLong => Err(RegistryError::too_long(repository, asked.most)),
+            End::Broken(error) => Err(RegistryError::unsent(repository, &Failed::Request(error))),
         }
-        Ok(if is_done {
-            Told::Answer(Answer { headers, body })
-        } else {
-            Told::Error(refusal(status, url, &body))
-        })
-    }
-
-    fn url(&self, repository: &Repository, path: &str) -> String {
-        let host = repository.registry();
-        let scheme = if self.plain_http(host) { "http" } else { "https" };
-        // What people write for Docker Hub is not where it answers.
-        let answers_at = if host == "docker.io" { "index.docker.io" } else { host };
-        format!("{scheme}://{answers_at}/v2/{}/{path}", repository.name())
-    }
-
-    fn reader(&self, repository: &Repository) -> Result<Client, RegistryError> {
-        let mut clients = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(repository.registry()) {
-            return Ok(client.clone());
-        }
-        // Registries send who wants a blob to where it lies.
-        let client = self.http_client(repository, reqwest::redirect::Policy::limited(5))?;
-        clients.insert(repository.registry().to_owned(), client.clone());
-        Ok(client)
-    }
-}
-
-/// What an answer says that is no success (distribution-spec v1.1, "Error Codes").
-fn refusal(status: StatusCode, url: String, body: &[u8]) -> OciDistributionError {
-    if status == StatusCode::UNAUTHORIZED {
-        return OciDistributionError::UnauthorizedError { url };
-    }
-    // These say what follows whatever is written beside them.
-    let may_pass = [408, 425, 429].contains(&status.as_u16());
-    match serde_json::from_slice(body) {
-        Ok(envelope) if status.is_client_error() && !may_pass => {
-            OciDistributionError::RegistryError { envelope, url }
-        }
-        _ => OciDistributionError::ServerError {
-            code: status.as_u16(),
-            url,
-            message: String::from_utf8_lossy(body).into_owned(),
-        },
     }
 }
 
@@ -245,7 +167,7 @@ mod tests {
     }
 
     fn registries(seconds: u64) -> Registries {
-        Registries::new(Default::default(), Duration::from_secs(seconds)).unwrap()
+        crate::registry::tests::reach(Default::default(), Duration::from_secs(seconds))
     }
 
     const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
@@ -283,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_an_error_a_part_is_read_and_told() {
+    async fn of_an_error_a_part_is_read_and_its_status_told() {
         static PIECE: [u8; 1024] = [b'x'; 1024];
         let at = endless("HTTP/1.1 500 Oh\r\n\r\n", &PIECE, Duration::ZERO).await;
         let media_type = farm_core::publish::OCI_INDEX;
@@ -291,8 +213,9 @@ mod tests {
         let (read, put) =
             (registries.manifest(&at, "1").await, registries.put(&at, "1", b"{}", media_type).await);
         for error in [read.unwrap_err(), put.unwrap_err()] {
-            assert!(error.is_transient() && error.message.contains("it answered 500 xxx"), "{error}");
-            assert!(error.message.len() < 1000, "{error}");
+            assert!(error.is_transient() && error.message.contains("it answered 500"), "{error}");
+            // What is there may be no registry, and its text not for those who named it.
+            assert!(!error.message.contains("xxx"), "{error}");
         }
         // A put is answered by 201, or it was none.
         let at = endless(OK, &PIECE, Duration::ZERO).await;

@@ -1,9 +1,18 @@
 //! What is asked of a registry, seen from one that notes it.
 
+use std::sync::Arc;
+
 use farm_types::FailureCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
+use crate::outbound::Rules;
+
+/// Registries that may be on this machine.
+pub(crate) fn reach(known: BTreeMap<String, Registry>, timeout: Duration) -> Registries {
+    let outbound = Outbound::new(Rules::new(["127.0.0.0/8".parse().unwrap()], Vec::new()));
+    Registries::new(known, &outbound, timeout).unwrap()
+}
 
 /// A registry that has nothing, and notes the first line and the login of every request. A simulation: real ones
 /// can't be made to change their minds. `locks_after`: from then on it wants a token.
@@ -57,7 +66,7 @@ fn asked(seen: &Mutex<Vec<String>>) -> usize {
 #[test]
 fn plain_http_is_for_this_machine_and_for_those_that_say_so() {
     let known = [("r.example".to_owned(), Registry { plain_http: Some(true), ..Registry::default() })].into();
-    let registries = Registries::new(known, Duration::from_secs(1)).unwrap();
+    let registries = reach(known, Duration::from_secs(1));
     for host in ["localhost:5002", "127.0.0.1", "[::1]:5002", "[::1]", "r.example"] {
         assert!(registries.plain_http(host), "{host}");
     }
@@ -68,7 +77,7 @@ fn plain_http_is_for_this_machine_and_for_those_that_say_so() {
 
 #[tokio::test]
 async fn what_no_request_can_be_sent_to_is_refused_at_once() {
-    let registries = Registries::new(BTreeMap::new(), Duration::from_secs(1)).unwrap();
+    let registries = reach(BTreeMap::new(), Duration::from_secs(1));
     // A name of letters and hyphens that stands for no letters of another script (RFC 3492).
     let bad: Repository = "xn--a.example/app".parse().unwrap();
     let error = registries.check(&bad).unwrap_err().to_string();
@@ -95,7 +104,7 @@ async fn a_registry_without_tls_is_told_at_once_from_one_that_is_away() {
         }
     });
     let tls = Registry { plain_http: Some(false), ..Registry::default() };
-    let registries = Registries::new([(host.clone(), tls.clone())].into(), Duration::from_secs(10)).unwrap();
+    let registries = reach([(host.clone(), tls.clone())].into(), Duration::from_secs(10));
     let repository: Repository = format!("{host}/a").parse().unwrap();
     let error = registries.head(&repository, "1").await.unwrap_err();
     assert_eq!(error.code, FailureCode::RegistryRejected, "{error}");
@@ -104,7 +113,7 @@ async fn a_registry_without_tls_is_told_at_once_from_one_that_is_away() {
     assert_eq!(deleted.code, FailureCode::RegistryRejected, "{deleted}");
     // Nobody is there at all.
     let away = "127.0.0.1:1".to_owned();
-    let registries = Registries::new([(away.clone(), tls)].into(), Duration::from_secs(10)).unwrap();
+    let registries = reach([(away.clone(), tls)].into(), Duration::from_secs(10));
     let error = registries.head(&format!("{away}/a").parse().unwrap(), "1").await.unwrap_err();
     assert!(error.is_transient(), "{error}");
 }
@@ -112,7 +121,7 @@ async fn a_registry_without_tls_is_told_at_once_from_one_that_is_away() {
 #[tokio::test]
 async fn an_open_registry_is_asked_once_whether_it_wants_a_login() {
     let (host, seen) = registry(usize::MAX).await;
-    let registries = Registries::new(BTreeMap::new(), Duration::from_secs(10)).unwrap();
+    let registries = reach(BTreeMap::new(), Duration::from_secs(10));
     let repository: Repository = format!("{host}/a").parse().unwrap();
     for tag in ["1", "2", "3"] {
         assert_eq!(registries.head(&repository, tag).await.unwrap(), None);
@@ -124,7 +133,7 @@ async fn an_open_registry_is_asked_once_whether_it_wants_a_login() {
 #[tokio::test]
 async fn a_manifest_is_deleted_with_a_token_for_that_where_one_is_wanted() {
     let gone = |at: &str| at.parse::<Repository>().unwrap();
-    let registries = Registries::new(BTreeMap::new(), Duration::from_secs(10)).unwrap();
+    let registries = reach(BTreeMap::new(), Duration::from_secs(10));
     for locks_after in [usize::MAX, 0] {
         let (host, seen) = registry(locks_after).await;
         let deleted = registries.delete(&gone(&format!("{host}/a/b")), Digest::of(b"x")).await;
@@ -142,7 +151,7 @@ async fn a_manifest_is_deleted_with_a_token_for_that_where_one_is_wanted() {
 async fn a_registry_that_is_no_longer_open_is_logged_into() {
     // Asked, and one call answered; then it wants a token.
     let (host, seen) = registry(2).await;
-    let registries = Registries::new(BTreeMap::new(), Duration::from_secs(10)).unwrap();
+    let registries = reach(BTreeMap::new(), Duration::from_secs(10));
     let repository: Repository = format!("{host}/a").parse().unwrap();
     assert!(registries.manifest(&repository, "1").await.unwrap().is_none());
     assert!(registries.manifest(&repository, "2").await.unwrap().is_none());
@@ -168,7 +177,7 @@ async fn a_request_has_one_limit_however_often_it_is_refused() {
             });
         }
     });
-    let registries = Registries::new(BTreeMap::new(), LIMIT).unwrap();
+    let registries = reach(BTreeMap::new(), LIMIT);
     // With a limit for each try it would be refused in the end, after several limits.
     let error = registries.head(&repository, "1").await.unwrap_err();
     assert_eq!(error.code, FailureCode::RegistryUnavailable, "{error}");

@@ -184,6 +184,12 @@ codes! {
             HTTP",
             "the sentence says which; see [coordinator.md](coordinator.md#registries-what-to-know)";
     }
+    RegistryNotAllowed = "registry_not_allowed", Registries {
+        User: "the registry, its token service, or the place it leads to is at an address that isn't public (loopback, \
+            private, link-local), and the coordinator's configuration doesn't name it",
+            "the sentence has the line to write; see \
+                [coordinator.md](coordinator.md#where-requests-may-go)";
+    }
     RegistryUnavailable = "registry_unavailable", Registries {
         Infrastructure: "refused connection, timeout, 429, 5xx, the registry's own words `UNKNOWN` and \
             `UNAVAILABLE`, no such host; nothing was heard of a push for four times \

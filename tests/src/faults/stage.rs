@@ -21,7 +21,7 @@ use crate::bed::Bed;
 use crate::database::{PrivatePostgres, try_psql};
 use crate::engine::PrivateEngine;
 use crate::environment;
-use crate::farm::{binary, client, program};
+use crate::farm::{ALLOW_LOOPBACK, binary, client, program};
 use crate::hang::HangingFolder;
 use crate::line::Line;
 use crate::network::{Network, Weather};
@@ -103,6 +103,7 @@ impl Stage {
                 "--database-url",
                 &lines[n].url(&postgres.url()),
             ]);
+            command.env(ALLOW_LOOPBACK.0, ALLOW_LOOPBACK.1);
             command.arg("--state-dir").arg(folder.join("coordinator"));
             command.arg("--token-file").arg(folder.join("token"));
             command.arg("--config").arg(folder.join("coordinator.toml"));

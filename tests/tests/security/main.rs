@@ -4,6 +4,7 @@
 mod destinations;
 mod isolation;
 mod outage;
+mod outbound;
 mod revoking;
 mod team;
 mod walk;

@@ -100,6 +100,7 @@ impl BuildService for Builds {
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
         self.shared.accesses.check_tags(&member, &spec.tags).await?;
+        self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
         let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
         let by = member.name;
         let new = NewBuild {

@@ -16,19 +16,15 @@ use crate::settings::Settings;
 pub struct Coordinator {
     layout: Layout,
     port: u16,
-    registry: String,
+    registry_port: u16,
     config: Option<PathBuf>,
 }
 
 impl Coordinator {
     /// On its port of 127.0.0.1, with the configuration file that was named.
     pub fn new(layout: &Layout, settings: &Settings) -> Self {
-        Self {
-            layout: layout.clone(),
-            port: settings.port,
-            registry: format!("localhost:{}", settings.registry_port),
-            config: settings.config.clone(),
-        }
+        let Settings { port, registry_port, ref config, .. } = *settings;
+        Self { layout: layout.clone(), port, registry_port, config: config.clone() }
     }
 }
 
@@ -39,6 +35,7 @@ impl Part for Coordinator {
 
     fn start(&self) -> BoxFuture<'_, Result<Started, String>> {
         Box::pin(async {
+            let registry = format!("localhost:{}", self.registry_port);
             let listen = format!("127.0.0.1:{}", self.port);
             let mut command = vec![
                 text(&own_program("farm-coordinator")?),
@@ -50,8 +47,11 @@ impl Part for Coordinator {
                 text(&self.layout.join("coordinator")),
                 "--token-file".to_owned(),
                 text(&self.layout.token()),
+                // Everybody here may use the farm's own registry, which is on loopback.
                 "--shared-registry".to_owned(),
-                self.registry.clone(),
+                registry.clone(),
+                "--outbound-allow".to_owned(),
+                registry,
             ];
             if let Some(config) = &self.config {
                 command.extend(["--config".to_owned(), text(config)]);

@@ -1,0 +1,260 @@
+//! Logins: how a registry lets in whom it answers, and the tokens that it wants to see.
+//!
+//! As the distribution project's "Token Authentication Specification" has it: `GET /v2/` is answered with a challenge
+//! (RFC 6750, section 3) that names a token service, which gives tokens for a repository and what is to be done there.
+
+use std::sync::PoisonError;
+
+use farm_types::{FailureCode, Repository};
+use reqwest::header::WWW_AUTHENTICATE;
+use reqwest::{Method, RequestBuilder, Url};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::realm::{Trust, trust};
+use super::{Registries, RegistryError};
+use crate::outbound::body::{End, read};
+use crate::outbound::{Client, Failed, place};
+
+/// The longest answer of a token service, bytes: of those there are the longest tokens have some KiB.
+const MAX_TOKEN: usize = 64 * 1024;
+/// As many grants, and ways in, are remembered; then all are asked for anew.
+const MOST_GRANTS: usize = 1000;
+
+/// Where to get a token. Registries without one let in anybody, or whoever shows the login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Challenge {
+    realm: String,
+    service: Option<String>,
+}
+
+/// What a token service answers with; under one of two names, by its age.
+#[derive(Deserialize)]
+struct Token {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    access_token: String,
+}
+
+/// For which repository a token is, and for what there.
+pub(super) type Grant = (String, &'static str);
+
+/// What a request needs a token for.
+pub(super) fn actions(method: &Method) -> &'static str {
+    match *method {
+        Method::PUT => "pull,push",
+        Method::DELETE => "pull,delete",
+        _ => "pull",
+    }
+}
+
+impl Registries {
+    /// With what requests to a repository are made: a token; without one the login, if there is any.
+    ///
+    /// # Errors
+    /// The registry or its token service refuses, can't be reached, or may not be asked.
+    pub(super) async fn grant(
+        &self,
+        repository: &Repository,
+        actions: &'static str,
+        deadline: Instant,
+    ) -> Result<Option<String>, RegistryError> {
+        let key = (repository.to_string(), actions);
+        if let Some(token) = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(token.clone());
+        }
+        let token = match self.challenge(repository, deadline).await? {
+            Some(challenge) => self.token(repository, &challenge, actions, deadline).await?,
+            None => None,
+        };
+        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        if grants.len() >= MOST_GRANTS {
+            grants.clear();
+        }
+        grants.insert(key, token.clone());
+        Ok(token)
+    }
+
+    /// Forgets how the registry lets in: it may want something else by now, or forget tokens before their time.
+    pub(super) fn forget(&self, repository: &Repository, actions: &'static str) {
+        let key = (repository.to_string(), actions);
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner).remove(repository.registry());
+    }
+
+    /// The login, where there is any.
+    pub(super) fn with_login(&self, host: &str, request: RequestBuilder) -> RequestBuilder {
+        match self.known.get(host) {
+            Some(known) if !known.username.is_empty() => {
+                request.basic_auth(&known.username, Some(known.password.expose_secret()))
+            }
+            _ => request,
+        }
+    }
+
+    /// How the registry lets in; asked once, since clients that ask each time double the requests.
+    async fn challenge(
+        &self,
+        repository: &Repository,
+        deadline: Instant,
+    ) -> Result<Option<Challenge>, RegistryError> {
+        let host = repository.registry();
+        if let Some(way) = self.ways.lock().unwrap_or_else(PoisonError::into_inner).get(host) {
+            return Ok(way.clone());
+        }
+        let client = self.client(repository);
+        let asked = client.send(client.request(Method::GET, &self.url(host, "")));
+        let response = match timeout_at(deadline, asked).await {
+            Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,
+            Err(_) => return Err(RegistryError::timeout(repository, self.timeout)),
+        };
+        let headers = response.headers();
+        let way = headers.get_all(WWW_AUTHENTICATE).iter().find_map(|one| challenge(one.to_str().ok()?));
+        if headers.contains_key(WWW_AUTHENTICATE) || response.status().is_success() {
+            let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+            if ways.len() >= MOST_GRANTS {
+                ways.clear();
+            }
+            ways.insert(host.to_owned(), way.clone());
+        }
+        Ok(way)
+    }
+
+    /// A token; `None` from a service without logins, which gives one of no characters.
+    async fn token(
+        &self,
+        repository: &Repository,
+        challenge: &Challenge,
+        actions: &str,
+        deadline: Instant,
+    ) -> Result<Option<String>, RegistryError> {
+        let host = repository.registry();
+        let realm = Url::parse(&challenge.realm).ok();
+        let plain_login = |url: &Url| !url.username().is_empty() || url.password().is_some();
+        let Some(realm) = realm.filter(|url| url.host_str().is_some() && !plain_login(url)) else {
+            return Err(RegistryError::rejected(repository, "it names a token service that has no address"));
+        };
+        let at = place(&realm);
+        let known = self.known.get(host);
+        let has_login = known.is_some_and(|known| !known.username.is_empty());
+        let trust = trust(host, self.plain_http(host), known, &realm);
+        match trust {
+            Trust::Foreign if has_login => return Err(RegistryError::foreign_realm(repository, &at)),
+            Trust::Plain if has_login => return Err(RegistryError::plain_realm(repository, &at)),
+            _ => {}
+        }
+        let scope = format!("repository:{}:{actions}", repository.name());
+        let client = self.client(repository);
+        let service = challenge.service.as_deref().map(|service| ("service", service));
+        let query: Vec<_> = service.into_iter().chain([("scope", scope.as_str())]).collect();
+        let request = client.request(Method::GET, realm.as_str()).query(&query);
+        let asked = self.ask_realm(client, host, &trust, request);
+        let mut response = match timeout_at(deadline, asked).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(failed)) => return Err(RegistryError::unsent_to_realm(repository, &at, &failed)),
+            Err(_) => return Err(RegistryError::timeout(repository, self.timeout)),
+        };
+        let status = response.status();
+        if !status.is_success() {
+            return Err(RegistryError::no_token(repository, &at, status));
+        }
+        let body = read(&mut response, MAX_TOKEN, deadline).await;
+        match body.end {
+            End::Whole => {}
+            End::TooLong => return Err(RegistryError::too_long(repository, MAX_TOKEN)),
+            End::Late => return Err(RegistryError::unended(repository, self.timeout)),
+            End::Broken(error) => {
+                return Err(RegistryError::unsent_to_realm(repository, &at, &Failed::Request(error)));
+            }
+        }
+        let Ok(token) = serde_json::from_slice::<Token>(&body.bytes) else {
+            // What it is instead is nobody's business: it may have been meant for somebody else.
+            return Err(RegistryError::rejected(repository, format!("its token service {at} gave no token")));
+        };
+        let token = if token.token.is_empty() { token.access_token } else { token.token };
+        if token.bytes().any(|byte| !byte.is_ascii_graphic()) {
+            return Err(RegistryError::rejected(repository, format!("its token service {at} gave no token")));
+        }
+        Ok(Some(token).filter(|token| !token.is_empty()))
+    }
+
+    async fn ask_realm(
+        &self,
+        client: &Client,
+        host: &str,
+        trust: &Trust,
+        request: RequestBuilder,
+    ) -> Result<reqwest::Response, Failed> {
+        let has_login = self.known.contains_key(host);
+        match trust {
+            Trust::Own(place) if has_login => client.send_to(place, self.with_login(host, request)).await,
+            // An unknown registry's own host is no more than the registry is.
+            _ => client.send(request).await,
+        }
+    }
+}
+
+/// Where the token is to be had, if one is wanted.
+fn challenge(header: &str) -> Option<Challenge> {
+    let challenges = http_auth::parse_challenges(header).ok()?;
+    let bearer = challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"))?;
+    let value = |name: &str| {
+        let (_, value) = bearer.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        Some(value.to_unescaped())
+    };
+    Some(Challenge { realm: value("realm")?, service: value("service") })
+}
+
+impl RegistryError {
+    /// The token service is somebody else's, so it doesn't get the login.
+    fn foreign_realm(repository: &Repository, at: &str) -> Self {
+        let registry = repository.registry();
+        let message = format!(
+            "{registry} wants the login for {registry} to be sent to {at}, which farm does not do: it is another host; if \
+             that is its token service, write realms = [\"{at}\"] for [registries.\"{registry}\"] into the coordinator's \
+             configuration and start it again"
+        );
+        Self { code: FailureCode::RegistryAuth, message }
+    }
+
+    /// The token service has no TLS, so it doesn't get the login.
+    fn plain_realm(repository: &Repository, at: &str) -> Self {
+        let registry = repository.registry();
+        let message = format!(
+            "{registry} wants the login for {registry} to be sent to {at} without TLS, which farm does not do; configure its \
+             token service (realm) with https, or, where the whole registry has no TLS, set plain_http = true for \
+             [registries.\"{registry}\"] in the coordinator's configuration"
+        );
+        Self { code: FailureCode::RegistryAuth, message }
+    }
+
+    /// The token service gives none.
+    fn no_token(repository: &Repository, at: &str, status: reqwest::StatusCode) -> Self {
+        let (registry, name) = (repository.registry(), repository.name());
+        if status.is_server_error() || [408, 425, 429].contains(&status.as_u16()) {
+            let message = format!(
+                "{registry} can't be reached or has trouble: its token service {at} answered {status}"
+            );
+            return Self { code: FailureCode::RegistryUnavailable, message };
+        }
+        Self::auth(repository, &format!("its token service {at} answered {status} for {name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_says_where_the_token_is() {
+        let found = challenge("Bearer realm=\"https://a/token\",service=\"r.example\",scope=\"x\"").unwrap();
+        let service = found.service.as_deref();
+        assert_eq!((found.realm.as_str(), service), ("https://a/token", Some("r.example")));
+        // A registry may offer more than one way, and need not quote.
+        let second = challenge("Basic realm=\"x\", bearer Realm=\"https://b/t\", service=r").unwrap();
+        assert_eq!((second.realm.as_str(), second.service.as_deref()), ("https://b/t", Some("r")));
+        assert!(challenge("Basic realm=\"x\"").is_none() && challenge("Bearer").is_none());
+    }
+}

@@ -143,7 +143,7 @@ mod tests {
         };
         let [one, child] = ["farm_p_12345", "farm_p_abcde"].map(token);
         assert_eq!(
-            revoked("farm_p_12345", &[one.clone()]),
+            revoked("farm_p_12345", std::slice::from_ref(&one)),
             "token farm_p_12345… of ada is revoked; nobody takes it any more within 5 s"
         );
         let whole = revoked("farm_p_12345678", &[child, one.clone()]);

@@ -26,6 +26,9 @@ pub struct Command {
     /// PEM file with the farm's CA; no other counts then [env: FARM_CA]
     #[arg(long, global = true, value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// In which project [env: FARM_PROJECT] [default: your only one]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub project: Option<String>,
 
     /// What to do
     #[command(subcommand)]
@@ -41,7 +44,7 @@ Exit codes:
   0    done; of a build: built and published
   1    the build failed
   2    the command, a value or a file can't be taken
-  3    no farm answers, or it refuses the token
+  3    no farm answers, or it refuses you
   130  cancelled, also by SIGTERM, and by SIGHUP where there is no terminal
   129, 143  ended by a signal while the build goes on";
 
@@ -76,6 +79,16 @@ pub enum Verb {
     Login(verbs::login::Args),
     /// Take your token for a farm away
     Logout(verbs::logout::Args),
+    /// Say who you are to the farm, and what you may do
+    Whoami(verbs::whoami::Args),
+    /// Make, list and revoke tokens
+    Token(verbs::token::Args),
+    /// Make, list, show and remove projects
+    Project(verbs::project::Args),
+    /// Give people roles in a project, list who is in it, take somebody out
+    Member(verbs::member::Args),
+    /// Say who is an admin of the whole farm
+    Admin(verbs::admin::Args),
     /// Show or change which farm is used, and defaults of flags
     Config(verbs::config::Args),
     /// Start a whole farm on this machine
@@ -96,8 +109,9 @@ impl Command {
     /// # Errors
     /// Whatever the verb's `run` fails with.
     pub async fn run(self) -> Result<Exit> {
-        let (url, context, ca) = (self.url.as_deref(), self.of_context.as_deref(), self.ca.as_deref());
-        let setup = || Setup::find(url, context, ca);
+        let (url, context) = (self.url.as_deref(), self.of_context.as_deref());
+        let (ca, project) = (self.ca.as_deref(), self.project.as_deref());
+        let setup = || Setup::find(url, context, ca, project);
         match self.verb {
             Verb::Submit(args) => Box::pin(verbs::submit::run(*args, &setup()?)).await,
             Verb::Check(args) => Box::pin(verbs::check::run(args, &setup()?)).await,
@@ -111,9 +125,14 @@ impl Command {
             Verb::Run(args) => verbs::run::run(args, setup).await,
             Verb::Test(args) => verbs::test::run(args, &setup()?).await,
             Verb::Workers(args) => verbs::workers::run(args, &setup()?).await,
-            Verb::Login(args) => Box::pin(verbs::login::run(args, ca)).await,
+            Verb::Login(args) => Box::pin(verbs::login::run(args, ca, project)).await,
             Verb::Logout(args) => verbs::logout::run(args, setup),
-            Verb::Config(args) => verbs::config::run(args, url, context, ca),
+            Verb::Whoami(args) => verbs::whoami::run(args, &setup()?).await,
+            Verb::Token(args) => verbs::token::run(args, &setup()?).await,
+            Verb::Project(args) => verbs::project::run(args, &setup()?).await,
+            Verb::Member(args) => verbs::member::run(args, &setup()?).await,
+            Verb::Admin(args) => verbs::admin::run(args, &setup()?).await,
+            Verb::Config(args) => verbs::config::run(args, url, context, (ca, project)),
             Verb::Up(args) => verbs::up::run(&args),
             Verb::Down(args) => verbs::down::run(&args),
             Verb::Status(args) => verbs::status::run(&args),

@@ -13,6 +13,7 @@ use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
+use farm_proto::v1::project_service_client::ProjectServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_types::Waits;
 use farm_types::chain::{in_short, io_in_short};
@@ -76,10 +77,12 @@ impl Client {
         let dials = dials(url, &security)?;
         let is_local = dials.iter().all(|dial| is_loopback(&dial.uri));
         let channels = reach(dials, address, &security).await?;
-        Ok(Self {
-            url: url.to_owned(),
-            channel: limited(channels, find_token(address.token_file.clone(), is_local)?),
-        })
+        let mut bearer = find_token(address.token_file.clone(), is_local)?;
+        if let Some((project, from)) = &address.project {
+            let unfit = |_| Error::Usage(format!("{from} {project}: no project has such a name"));
+            bearer = bearer.in_project(project.as_str()).map_err(unfit)?;
+        }
+        Ok(Self { url: url.to_owned(), channel: limited(channels, bearer) })
     }
 
     /// The same with this token and these certificates, whatever the user has set.
@@ -124,14 +127,19 @@ impl Client {
         ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// Knows who may do what.
-    pub fn people(&self) -> PeopleServiceClient<AuthChannel> {
-        PeopleServiceClient::new(self.channel.clone())
-    }
-
     /// Gives out what builds have made.
     pub fn outputs(&self) -> OutputServiceClient<AuthChannel> {
         OutputServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Knows who calls, and keeps tokens.
+    pub fn people(&self) -> PeopleServiceClient<AuthChannel> {
+        PeopleServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Keeps projects and who is in them.
+    pub fn projects(&self) -> ProjectServiceClient<AuthChannel> {
+        ProjectServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Takes sources.
@@ -299,7 +307,7 @@ mod tests {
     async fn where_nothing_listens_it_is_said_so_with_the_cure() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}/");
-        let address = Address { url, token_file: None, ca_file: None, source: Source::Flag };
+        let address = Address { url, token_file: None, ca_file: None, project: None, source: Source::Flag };
         let Err(error) = Client::connect(&address).await else { panic!("nothing is there") };
         assert_eq!(error.exit().code(), 3);
         let both = Address { url: format!("{},http://127.0.0.1:1", address.url), ..address.clone() };

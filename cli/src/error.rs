@@ -103,11 +103,16 @@ impl Error {
             | Code::FailedPrecondition
             | Code::OutOfRange
             | Code::ResourceExhausted => Self::Usage(text.to_owned()),
+            // Of a token that counted once the farm says why it counts no more.
+            Code::Unauthenticated if text.starts_with("token ") => {
+                Self::Farm(format!("the farm at {url} refuses: {text}"))
+            }
             Code::Unauthenticated => Self::Farm(format!(
                 "the farm at {url} doesn't know this token. Set FARM_TOKEN, or put the token that the farm's owner gave you \
                  into ~/.config/farm/token."
             )),
-            Code::PermissionDenied => Self::Farm(format!("the farm at {url} doesn't allow this: {text}")),
+            // A sentence of its own: who one is, what it needs, who can give it.
+            Code::PermissionDenied => Self::Farm(format!("the farm at {url} refuses: {text}")),
             // Of a broken connection there is the transport's error below; else the farm itself says why.
             Code::Unavailable if std::error::Error::source(status).is_none() => {
                 Self::Farm(format!("the farm at {url} can't answer now: {text}"))
@@ -166,6 +171,18 @@ mod tests {
         let error = Error::from_status(&Status::unauthenticated("no such token"), "http://f");
         assert_eq!(error.exit().code(), 3);
         assert!(error.to_string().contains("FARM_TOKEN"), "{error}");
+    }
+
+    #[test]
+    fn why_the_farm_refuses_is_told_in_its_words() {
+        let ended = "token farm_p_12345… of ada was revoked on 2026-11-28 15:40 UTC; ask an admin for one";
+        let error = Error::from_status(&Status::unauthenticated(ended), "http://f");
+        assert_eq!(error.exit().code(), 3);
+        assert_eq!(error.to_string(), format!("the farm at http://f refuses: {ended}"));
+        let lacks =
+            "bob is viewer of project web; to submit builds needs builder. An admin of web can give that: …";
+        let error = Error::from_status(&Status::permission_denied(lacks), "http://f");
+        assert_eq!(error.to_string(), format!("the farm at http://f refuses: {lacks}"));
     }
 
     #[test]

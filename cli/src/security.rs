@@ -188,7 +188,13 @@ mod tests {
     async fn a_farm_that_isnt_believed_is_told_with_what_to_do() {
         let dial = dials_of("http://127.0.0.1:1").unwrap().remove(0);
         let told = async |failure: TlsFailure, ca_file| {
-            let address = Address { url: dial.url.clone(), token_file: None, ca_file, source: Source::Flag };
+            let address = Address {
+                url: dial.url.clone(),
+                token_file: None,
+                ca_file,
+                project: None,
+                source: Source::Flag,
+            };
             unbelieved(&dial, &failure, &address, &Security::default()).await.to_string()
         };
         assert!(told(TlsFailure::Authority, None).await.contains("farm login http://127.0.0.1:1"));

@@ -11,7 +11,7 @@ use clap::{ArgAction, Command};
 /// The verbs whose switches take a value.
 const VERBS: [&str; 2] = ["submit", "check"];
 /// Flags in front of the verb that have a value of their own.
-const GLOBAL: [&str; 2] = ["--url", "--context"];
+const GLOBAL: [&str; 3] = ["--url", "--context", "--project"];
 
 /// The command line without values of switches.
 pub fn plain(args: impl IntoIterator<Item = OsString>, command: &Command) -> Vec<OsString> {
@@ -98,6 +98,7 @@ mod tests {
                 "--url submit --context=x submit",
             ),
             (&["check", "--json=False"], "check"),
+            (&["--project", "check", "submit", "--pull=0"], "--project check submit"),
             // Left as they are: what is no switch, no value, another verb's, or a program's.
             (&["submit", "--target=true", "--no-cache=yes"], "submit --target=true --no-cache=yes"),
             (

@@ -3,7 +3,7 @@
 
 # As whoever called, who is to go on with it.
 farm_as_caller() {
-  as_user "$caller" env -u FARM_TOKEN -u FARM_CONTEXT -u FARM_PROGRESS "FARM_URL=http://127.0.0.1:$port" "FARM_TOKEN_FILE=$state/token" \
+  as_user "$caller" env -u FARM_TOKEN -u FARM_CONTEXT -u FARM_PROJECT -u FARM_PROGRESS "FARM_URL=http://127.0.0.1:$port" "FARM_TOKEN_FILE=$state/token" \
     "$prefix/bin/farm" "$@"
 }
 

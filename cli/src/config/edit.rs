@@ -75,6 +75,9 @@ impl Edit {
             };
             entry[key] = value(text);
         }
+        if let Some(project) = &farm.project {
+            entry["project"] = value(project);
+        }
         contexts[name] = Item::Table(entry);
         self.config.contexts.insert(name.to_owned(), farm.clone());
         Ok(())
@@ -189,7 +192,7 @@ mod tests {
     use super::*;
 
     fn at(url: &str) -> NamedFarm {
-        NamedFarm { url: url.to_owned(), token_file: None, ca_file: None }
+        NamedFarm { url: url.to_owned(), token_file: None, ca_file: None, project: None }
     }
 
     fn edited(text: &str, change: impl FnOnce(&mut Edit) -> Result<()>) -> Result<String> {
@@ -209,9 +212,10 @@ mod tests {
     fn farms_and_defaults_come_and_go() {
         let text = edited("", |edit| {
             let team = NamedFarm {
-                url: "https://farm.example".to_owned(),
                 token_file: Some("/t".into()),
                 ca_file: Some("/ca".into()),
+                project: Some("web".into()),
+                ..at("https://farm.example")
             };
             edit.add("team", &team, false)?;
             edit.set("emulation", Some("never"))
@@ -219,7 +223,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             text,
-            "[contexts.team]\nurl = \"https://farm.example\"\ntoken_file = \"/t\"\nca_file = \"/ca\"\n\n[defaults]\nemulation = \"never\"\n"
+            "[contexts.team]\nurl = \"https://farm.example\"\ntoken_file = \"/t\"\nca_file = \"/ca\"\nproject = \"web\"\n\n[defaults]\nemulation = \"never\"\n"
         );
         let text = edited(&text, |edit| edit.choose("team")).unwrap();
         assert!(text.starts_with("context = \"team\"\n\n[contexts.team]"), "{text}");

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use farm_types::chain::io_in_short;
 use farm_types::suggest::nearest;
-use farm_types::{Emulation, Invalid, Platform};
+use farm_types::{Emulation, Invalid, Platform, ProjectName};
 use serde::Deserialize;
 
 use crate::context::Links;
@@ -51,6 +51,8 @@ pub struct NamedFarm {
     pub token_file: Option<PathBuf>,
     /// The file with the CA that its certificate must lead to; `None`: the system's CAs count.
     pub ca_file: Option<PathBuf>,
+    /// The project that commands mean there.
+    pub project: Option<String>,
 }
 
 /// Values of flags that are not given.
@@ -159,6 +161,11 @@ impl Config {
                 check_default(key, value).map_err(|e| format!("defaults: {e}"))?;
             }
         }
+        for (name, farm) in &config.contexts {
+            if let Some(project) = &farm.project {
+                project.parse::<ProjectName>().map_err(|e| format!("contexts.{name}: {e}"))?;
+            }
+        }
         Ok(config)
     }
 
@@ -221,6 +228,8 @@ mod tests {
         assert!(error("context = \"x\"\n\n[contexts.x]\nurl = 3\n").starts_with("line 4: "));
         assert!(error("[defaults]\nemulation = \"nver\"\n").contains("nver"));
         assert!(error("[defaults\n").starts_with("line 1: "));
+        let project = error("[contexts.x]\nurl = \"http://x\"\nproject = \"Web\"\n");
+        assert!(project.starts_with("contexts.x: project \"Web\": write 1 to 40"), "{project}");
         let none = Config::parse("[contexts.team]\nurl = \"http://x\"\n").unwrap();
         let unknown = none.context("taem", "--context").unwrap_err().to_string();
         assert!(unknown.contains("did you mean team?"), "{unknown}");

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use farm_types::{Invalid, ProjectName};
+
 use super::{Config, Defaults, LOCAL, path};
 use crate::error::Result;
 
@@ -30,6 +32,8 @@ pub struct Address {
     pub token_file: Option<PathBuf>,
     /// The file with the CA that its certificate must lead to, and who names it; `None`: the system's CAs count.
     pub ca_file: Option<(PathBuf, &'static str)>,
+    /// The project that is meant there, and who says so; `None`: the caller's only one.
+    pub project: Option<(ProjectName, &'static str)>,
     /// Who says so.
     pub source: Source,
 }
@@ -49,11 +53,17 @@ pub enum Source {
 
 impl Setup {
     /// What holds for this command. The first of these counts: `--url`, `--context`, FARM_URL, FARM_CONTEXT, the
-    /// configuration's `context`, the farm on this machine; of CAs `--ca`, FARM_CA, the context's.
+    /// configuration's `context`, the farm on this machine. Of CAs: `--ca`, FARM_CA, the context's; of projects `--project`,
+    /// FARM_PROJECT, the context's.
     ///
     /// # Errors
-    /// The configuration can't be taken, or there is no context of the name.
-    pub fn find(url: Option<&str>, context: Option<&str>, ca: Option<&Path>) -> Result<Self> {
+    /// The configuration can't be taken, there is no context of the name, or no project can have its name.
+    pub fn find(
+        url: Option<&str>,
+        context: Option<&str>,
+        ca: Option<&Path>,
+        project: Option<&str>,
+    ) -> Result<Self> {
         // Who has no home has set nothing.
         let config = path().map(|path| Config::load(&path)).transpose()?.unwrap_or_default();
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -69,6 +79,7 @@ impl Setup {
         }
         let mut address = Address::choose(url, context, set, &config)?;
         address.ca_file = named_ca(ca).or(address.ca_file);
+        address.project = meant(project, set)?.or(address.project);
         Ok(Self { address, defaults })
     }
 }
@@ -81,6 +92,22 @@ pub fn named_ca(flag: Option<&Path>) -> Option<(PathBuf, &'static str)> {
     let set = std::env::var_os("FARM_CA").filter(|value| !value.is_empty());
     let flag = flag.map(|file| (file.to_owned(), "--ca"));
     flag.or_else(|| set.map(|file| (file.into(), "FARM_CA")))
+}
+
+/// The project that this command was told, and by whom.
+fn meant(
+    flag: Option<&str>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Option<(ProjectName, &'static str)>> {
+    let flag = flag.map(|name| (name.to_owned(), "--project"));
+    // FARM_PROJECT= is as good as none.
+    let set = || environment("FARM_PROJECT").filter(|name| !name.is_empty());
+    let said = flag.or_else(|| set().map(|name| (name, "FARM_PROJECT")));
+    said.map(|(name, from)| Ok((project(&name, from)?, from))).transpose()
+}
+
+fn project(name: &str, from: &str) -> Result<ProjectName, Invalid> {
+    name.parse().map_err(|e: Invalid| Invalid { thing: from.to_owned(), ..e })
 }
 
 impl Address {
@@ -100,7 +127,7 @@ impl Address {
     ) -> Result<Self> {
         // FARM_URL= is as good as none.
         let set = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let at = |url: String, source| Self { url, token_file: None, ca_file: None, source };
+        let at = |url: String, source| Self { url, token_file: None, ca_file: None, project: None, source };
         if let Some(url) = url.filter(|url| !url.is_empty()) {
             return Ok(at(url.to_owned(), Source::Flag));
         }
@@ -116,10 +143,13 @@ impl Address {
             Some((name, from)) if name == LOCAL => Ok(at(DEFAULT_URL.to_owned(), Source::Named(name, from))),
             Some((name, from)) => {
                 let context = config.context(&name, from)?;
+                let own = context.project.as_deref();
+                let own = own.map(|name| project(name, "the context's project")).transpose()?;
                 Ok(Self {
                     url: context.url.clone(),
                     token_file: context.token_file.clone(),
                     ca_file: context.ca_file.clone().map(|file| (file, KEPT)),
+                    project: own.map(|name| (name, "the context")),
                     source: Source::Named(name, from),
                 })
             }
@@ -133,7 +163,7 @@ mod tests {
 
     fn config() -> Config {
         Config::parse(
-            "context = \"team\"\n[contexts.team]\nurl = \"http://team\"\ntoken_file = \"/t\"\nca_file = \"/ca\"\n\
+            "context = \"team\"\n[contexts.team]\nurl = \"http://team\"\ntoken_file = \"/t\"\nca_file = \"/ca\"\nproject = \"web\"\n\
              [contexts.other]\nurl = \"http://other\"\n",
         )
         .unwrap()
@@ -160,6 +190,38 @@ mod tests {
             chosen(None, None, &[("FARM_URL", ""), ("FARM_CONTEXT", "")]),
             ("http://team".into(), true)
         );
+    }
+
+    #[test]
+    fn of_projects_the_nearest_word_counts_and_a_contexts_own_goes_only_with_it() {
+        let project = |url: Option<&str>, flag: Option<&str>, set: &[(&str, &str)]| {
+            let environment =
+                |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+            let address = Address::choose(url, None, environment, &config()).unwrap();
+            let chosen = meant(flag, environment).unwrap().or(address.project);
+            chosen.map(|(name, from)| (name.to_string(), from))
+        };
+        let is = |name: &str, from| Some((name.to_owned(), from));
+        let env = [("FARM_PROJECT", "env")];
+        assert_eq!(project(None, Some("flag"), &env), is("flag", "--project"));
+        assert_eq!(project(None, None, &env), is("env", "FARM_PROJECT"));
+        assert_eq!(project(None, None, &[("FARM_PROJECT", "")]), is("web", "the context"));
+        assert_eq!(project(None, None, &[("FARM_CONTEXT", "other")]), None);
+        assert_eq!(project(None, None, &[("FARM_CONTEXT", "other"), env[0]]), is("env", "FARM_PROJECT"));
+        assert_eq!(project(Some("http://flag"), None, &[]), None);
+        assert_eq!(project(Some("http://flag"), None, &env), is("env", "FARM_PROJECT"));
+    }
+
+    #[test]
+    fn what_no_project_is_called_is_told_with_who_said_it() {
+        let none = |_: &str| None;
+        let error = meant(Some("Web"), none).unwrap_err();
+        assert_eq!(error.exit().code(), 2);
+        assert!(error.to_string().starts_with("--project \"Web\": write 1 to 40"), "{error}");
+        assert!(meant(Some(""), none).is_err());
+        let set = |_: &str| Some("a_b".to_owned());
+        let error = meant(None, set).unwrap_err().to_string();
+        assert!(error.starts_with("FARM_PROJECT \"a_b\": "), "{error}");
     }
 
     #[test]

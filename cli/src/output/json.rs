@@ -7,6 +7,7 @@
 //!   details while a build runs (`farm submit --detach`).
 //! - `farm builds` gives `{"builds": [BuildJson, …]}`, newest first.
 //! - `farm workers` gives `{"workers": [WorkerJson, …]}`.
+//! - What `farm whoami`, `token`, `project` and `member` give is in [`super::people`].
 //! - `farm logs` gives one [`LogJson`] a line.
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -273,11 +274,11 @@ pub struct LogJson {
     pub text: String,
 }
 
-fn known(text: &str) -> Option<String> {
+pub(super) fn known(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-fn time(ms: i64) -> Option<String> {
+pub(super) fn time(ms: i64) -> Option<String> {
     let at = DateTime::<Utc>::from_timestamp_millis(ms).filter(|_| ms > 0)?;
     Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }

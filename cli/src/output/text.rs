@@ -55,6 +55,18 @@ pub fn ago(then: i64, now: i64) -> String {
     }
 }
 
+/// How far ahead `then` is, at `now` (both milliseconds since 1970): `now`, `in 3 min`, `in 90 d`.
+pub fn ahead(then: i64, now: i64) -> String {
+    let s = (then - now + 500) / 1000;
+    match s {
+        ..=0 => "now".to_owned(),
+        1..60 => format!("in {s} s"),
+        60..3600 => format!("in {} min", (s + 30) / 60),
+        3600..172_800 => format!("in {} h", (s + 1800) / 3600),
+        _ => format!("in {} d", (s + 43_200) / 86_400),
+    }
+}
+
 /// What a job waits for, and when it is likely to start: `place 2 in the queue, starts in about 40 s: all …`. The start stands
 /// in front of the reason, which may be cut off.
 pub fn waiting(why: &str, starts_ms: i64, now_ms: i64) -> String {
@@ -222,6 +234,20 @@ mod tests {
         assert_eq!(waiting("place 1: why", 1_020_000, 1_000_000), "place 1, starts in about 20 s: why");
     }
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_to_come_is_told_by_its_nearest_number() {
+        let (min, hour, day) = (60, 3600, 86_400);
+        for (seconds, words) in [
+            (-5, "now"),
+            (40, "in 40 s"),
+            (3 * min - 1, "in 3 min"),
+            (12 * hour - 2, "in 12 h"),
+            (90 * day - 1, "in 90 d"),
+        ] {
+            assert_eq!(ahead(1_000_000 + seconds * 1000, 1_000_000), words);
+        }
+    }
 
     #[test]
     fn numbers_have_units() {

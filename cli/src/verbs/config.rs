@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use farm_types::ProjectName;
 use serde_json::{Value, json};
 
+use super::of_flag;
 use crate::config::DEFAULT_URL;
 use crate::config::edit::{Edit, write_private};
 use crate::config::kept::{absolute, ca_file, forget, homeless, token_file, token_of};
@@ -87,29 +89,36 @@ Examples:
   farm config
   farm config add team https://farm.example --token-stdin <token
   farm config add team https://farm.example --ca ca.pem --token-file token
+  farm config add web https://farm.example --token-stdin --project web <token
   farm config use team
   farm builds --context team
   farm config set platform linux/amd64,linux/arm64
 
 Which farm is meant is said by the first of: --url, --context, FARM_URL, FARM_CONTEXT, `farm
 config use`; else it is the one on this machine. FARM_TOKEN and FARM_TOKEN_FILE count before a
-context's own token; a context's token goes nowhere else. It all stands in
+context's own token; a context's token goes nowhere else. Which project is meant there is said by
+the first of: --project, FARM_PROJECT, the context; else it is your only one. It all stands in
 ~/.config/farm/config.toml (FARM_CONFIG names another file), which may be edited by hand.";
 
 /// Shows or changes what is set.
 ///
 /// # Errors
 /// A name or a value can't be taken, or the file can't be read or written.
-pub fn run(args: Args, url: Option<&str>, context: Option<&str>, ca: Option<&Path>) -> Result<Exit> {
+pub fn run(
+    args: Args,
+    url: Option<&str>,
+    context: Option<&str>,
+    (ca, project): (Option<&Path>, Option<&str>),
+) -> Result<Exit> {
     let mut out = Out::stdout();
     let Some(change) = args.change else {
-        show(&mut out, args.json, Setup::find(url, context, ca)?)?;
+        show(&mut out, args.json, &Setup::find(url, context, ca, project)?)?;
         return Ok(Exit::Done);
     };
     let mut edit = Edit::open(path().ok_or_else(homeless)?)?;
     let said = match change {
         Change::Add(add) => {
-            let said = self::add(edit, add, ca)?;
+            let said = self::add(edit, add, ca, project)?;
             out.line(&said);
             return Ok(Exit::Done);
         }
@@ -147,9 +156,10 @@ pub fn run(args: Args, url: Option<&str>, context: Option<&str>, ca: Option<&Pat
     Ok(Exit::Done)
 }
 
-fn add(mut edit: Edit, add: Add, ca: Option<&Path>) -> Result<String> {
+fn add(mut edit: Edit, add: Add, ca: Option<&Path>, project: Option<&str>) -> Result<String> {
     let Add { name, address, token_file: named, token_stdin, replace } = add;
     let url = address.trim_end_matches('/');
+    let project: Option<ProjectName> = project.map(|project| of_flag("--project", project)).transpose()?;
     let kept = match named {
         Some(file) => Some(absolute("--token-file", &file)?),
         None if token_stdin => Some(token_file(&name)?),
@@ -160,7 +170,9 @@ fn add(mut edit: Edit, add: Add, ca: Option<&Path>) -> Result<String> {
         farm_client::Trust::from_file(file).map_err(|e| crate::error::Error::Usage(format!("--ca: {e}")))?;
     }
     // All is checked before anything is written.
-    edit.add(&name, &NamedFarm { url: url.to_owned(), token_file: kept.clone(), ca_file }, replace)?;
+    let project = project.map(|name| name.to_string());
+    let farm = NamedFarm { url: url.to_owned(), token_file: kept.clone(), ca_file, project };
+    edit.add(&name, &farm, replace)?;
     if let (true, Some(file)) = (token_stdin, &kept) {
         let token = token_of(std::io::stdin())?;
         // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
@@ -171,10 +183,11 @@ fn add(mut edit: Edit, add: Add, ca: Option<&Path>) -> Result<String> {
         edit.save()?;
     }
     let file = kept.map(|file| format!(", its token in {}", file.display())).unwrap_or_default();
-    Ok(format!("{name} is {}{file}; `farm config use {name}` makes it the usual one", harmless(url)))
+    let project = farm.project.map(|project| format!(", project {project}")).unwrap_or_default();
+    Ok(format!("{name} is {}{project}{file}; `farm config use {name}` makes it the usual one", harmless(url)))
 }
 
-fn show(out: &mut Out, as_json: bool, setup: Setup) -> Result<()> {
+fn show(out: &mut Out, as_json: bool, setup: &Setup) -> Result<()> {
     let file = path();
     let config = file.as_deref().map(Config::load).transpose()?.unwrap_or_default();
     let used = match &setup.address.source {
@@ -189,6 +202,7 @@ fn show(out: &mut Out, as_json: bool, setup: Setup) -> Result<()> {
             .map(
                 |(name, context)| json!({
                     "name": name, "url": context.url, "token_file": context.token_file, "ca_file": context.ca_file,
+                    "project": context.project,
                 }),
             )
             .collect();
@@ -202,21 +216,28 @@ fn show(out: &mut Out, as_json: bool, setup: Setup) -> Result<()> {
             Source::Named(..) => "configuration",
             Source::Nobody => "default",
         };
+        let project = setup.address.project.as_ref().map(|(name, _)| name.as_str());
+        let used = Some(used).filter(|name| !name.is_empty());
         out.line(&json::text(&json!({
             "file": file, "contexts": contexts, "defaults": defaults,
-            "used": {"context": Some(used).filter(|name| !name.is_empty()), "url": setup.address.url, "from": source},
+            "used": {"context": used, "url": setup.address.url, "from": source, "project": project},
         })));
         return Ok(());
     }
-    let mut rows = vec![["", "FARM", "ADDRESS", "TOKEN"].map(ToOwned::to_owned).to_vec()];
+    let with_projects = config.contexts.values().any(|context| context.project.is_some());
+    let head = ["", "FARM", "ADDRESS", if with_projects { "PROJECT" } else { "" }, "TOKEN"];
+    let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
     let mark = |name: &str| if name == used { "*" } else { "" }.to_owned();
-    rows.push(vec![mark(LOCAL), LOCAL.to_owned(), DEFAULT_URL.to_owned(), "(this machine's)".to_owned()]);
+    rows.push(
+        [mark(LOCAL).as_str(), LOCAL, DEFAULT_URL, "", "(this machine's)"].map(ToOwned::to_owned).to_vec(),
+    );
     for (name, context) in &config.contexts {
         let token = match &context.token_file {
             Some(file) => harmless(&file.display().to_string()),
             None => "(as for any farm)".to_owned(),
         };
-        rows.push(vec![mark(name), harmless(name), harmless(&context.url), token]);
+        let project = context.project.clone().unwrap_or_default();
+        rows.push(vec![mark(name), harmless(name), harmless(&context.url), project, token]);
     }
     out.lines(columns(&rows));
     for key in KEYS {
@@ -230,11 +251,14 @@ fn show(out: &mut Out, as_json: bool, setup: Setup) -> Result<()> {
         None => "file  none, since neither HOME nor XDG_CONFIG_HOME names a folder".to_owned(),
     });
     let url = harmless(&setup.address.url);
-    out.line(&match setup.address.source {
+    out.line(&match &setup.address.source {
         Source::Flag => format!("used  {url}, from --url"),
         Source::Environment => format!("used  {url}, from FARM_URL"),
-        Source::Named(name, from) => format!("used  {} ({url}), from {from}", harmless(&name)),
+        Source::Named(name, from) => format!("used  {} ({url}), from {from}", harmless(name)),
         Source::Nobody => format!("used  {url}, since nothing else is set"),
     });
+    if let Some((name, from)) = &setup.address.project {
+        out.line(&format!("used  project {name}, from {from}"));
+    }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! `farm down`.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -8,7 +7,8 @@ use farm_local::client;
 use farm_local::control::{Event, Request};
 use farm_local::layout::Layout;
 
-use crate::error::{Error, Exit, Result};
+use super::confirm;
+use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::output::text::span;
 
@@ -42,7 +42,9 @@ pub fn run(args: &Args) -> Result<Exit> {
     let folder = layout.root().display().to_string();
     if args.purge {
         farm_local::purge::check(&layout)?;
-        if !args.yes && !confirm(&folder)? {
+        let question = format!("Remove {folder} with all builds and images in it?");
+        let what = format!("--purge removes {folder} with all builds and images in it");
+        if !args.yes && !confirm(&question, &what)? {
             out.line("nothing was stopped, nothing removed");
             return Ok(Exit::Usage);
         }
@@ -90,17 +92,4 @@ pub fn run(args: &Args) -> Result<Exit> {
         out.line(&format!("the farm in {folder} is removed"));
     }
     Ok(Exit::Done)
-}
-
-fn confirm(folder: &str) -> Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Error::Usage(format!(
-            "--purge removes {folder} with all builds and images in it; there is no terminal to ask on: add --yes"
-        )));
-    }
-    eprint!("Remove {folder} with all builds and images in it? [y/N] ");
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use farm_client::{Fingerprint, Security, Shown, Trust, look};
 use farm_proto::v1::{WhoAmIRequest, WhoAmIResponse};
-use farm_types::Invalid;
 use farm_types::chain::io_in_short;
+use farm_types::{Invalid, ProjectName};
 
+use super::of_flag;
 use crate::config::edit::{Edit, write_private};
 use crate::config::kept::{absolute, ca_file, forget, homeless, token_file, token_of};
 use crate::config::{Address, LOCAL, NamedFarm, Source, named_ca, path};
@@ -67,7 +68,8 @@ struct Known {
 ///
 /// # Errors
 /// It doesn't answer, isn't believed, or doesn't take the token; or the configuration can't be written.
-pub async fn run(args: Args, ca: Option<&Path>) -> Result<Exit> {
+pub async fn run(args: Args, ca: Option<&Path>, project: Option<&str>) -> Result<Exit> {
+    let project: Option<ProjectName> = project.map(|project| of_flag("--project", project)).transpose()?;
     let url = with_scheme(&args.address);
     let addresses = addresses(&url)?;
     covered(&addresses, plaintext())?;
@@ -115,7 +117,8 @@ pub async fn run(args: Args, ca: Option<&Path>) -> Result<Exit> {
     };
     let from = if args.token_file.is_some() { "--token-file" } else { "your answer" };
     let security = Security { trust: known.trust, plaintext: plaintext() };
-    let address = Address { url: url.clone(), token_file: None, ca_file: None, source: Source::Flag };
+    let address =
+        Address { url: url.clone(), token_file: None, ca_file: None, project: None, source: Source::Flag };
     let client = Client::connect_as(&address, bearer(&token, from)?, &security).await?;
     let who = client.people().who_am_i(WhoAmIRequest {}).await.map_err(|status| match status.code() {
         tonic::Code::Unauthenticated => Error::Farm(format!(
@@ -126,7 +129,12 @@ pub async fn run(args: Args, ca: Option<&Path>) -> Result<Exit> {
     let who = who.into_inner();
 
     let ca = known.pem.as_ref().map(|_| ca_file(&name)).transpose()?;
-    let entry = NamedFarm { url: url.clone(), token_file: Some(kept_token.clone()), ca_file: ca.clone() };
+    let entry = NamedFarm {
+        url: url.clone(),
+        token_file: Some(kept_token.clone()),
+        ca_file: ca.clone(),
+        project: project.map(|name| name.to_string()),
+    };
     edit.add(&name, &entry, true)?;
     edit.choose(&name)?;
     // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.

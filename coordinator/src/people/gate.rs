@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use farm_client::PROJECT;
 use farm_store::default_project;
 use farm_types::{Digest, ProjectId, ProjectName, Role};
 use http::{HeaderMap, Request, Response};
@@ -25,8 +26,6 @@ use super::principal::{Kind, Principal};
 use super::rights::{self, Action, Needs};
 use crate::tls::Peer;
 
-/// The header that names the project of a call.
-pub const PROJECT: &str = "farm-project";
 /// A call that goes on is looked at so often.
 const LOOK: Duration = Duration::from_secs(2);
 

@@ -144,6 +144,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.PeopleService/CreateServiceToken", Action::ManageMembers),
     ("/farm.v1.PeopleService/CreatePersonToken", Action::ManagePersons),
     ("/farm.v1.PeopleService/SetFarmAdmin", Action::ManagePersons),
+    ("/farm.v1.PeopleService/ListFarmAdmins", Action::ManagePersons),
     ("/farm.v1.ProjectService/ListProjects", Action::ListProjects),
     ("/farm.v1.ProjectService/CreateProject", Action::ManageProjects),
     ("/farm.v1.ProjectService/RemoveProject", Action::ManageProjects),

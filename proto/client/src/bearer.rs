@@ -7,9 +7,26 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
+/// The header that names the project of a call.
+pub const PROJECT: &str = "farm-project";
+
 /// A token as the header `authorization: Bearer TOKEN`, which it puts into each call. It is never printed.
 #[derive(Clone)]
-pub struct Bearer(MetadataValue<Ascii>);
+pub struct Bearer {
+    token: MetadataValue<Ascii>,
+    project: Option<MetadataValue<Ascii>>,
+}
+
+impl Bearer {
+    /// The same for calls in this project.
+    ///
+    /// # Errors
+    /// No header takes the name, so no project has it.
+    pub fn in_project(self, name: &str) -> Result<Self, BearerError> {
+        let project = Some(name.parse().map_err(|_| BearerError::Characters)?);
+        Ok(Self { project, ..self })
+    }
+}
 
 /// Why a text is no token. It holds nothing of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +51,7 @@ impl FromStr for Bearer {
         let header = format!("Bearer {token}").parse();
         let mut header: MetadataValue<Ascii> = header.map_err(|_| BearerError::Characters)?;
         header.set_sensitive(true);
-        Ok(Self(header))
+        Ok(Self { token: header, project: None })
     }
 }
 
@@ -46,7 +63,10 @@ impl fmt::Debug for Bearer {
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        request.metadata_mut().insert("authorization", self.token.clone());
+        if let Some(project) = &self.project {
+            request.metadata_mut().insert(PROJECT, project.clone());
+        }
         Ok(request)
     }
 }
@@ -62,6 +82,17 @@ mod tests {
         let request = bearer.call(Request::new(())).unwrap();
         assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer farm_secret");
         assert!(!format!("{request:?}").contains("secret"), "{request:?}");
+    }
+
+    #[test]
+    fn a_project_is_in_the_call_if_one_is_said() {
+        let mut bearer: Bearer = "farm_secret".parse().unwrap();
+        assert!(bearer.call(Request::new(())).unwrap().metadata().get(PROJECT).is_none());
+        let mut bearer = bearer.in_project("web").unwrap();
+        let request = bearer.call(Request::new(())).unwrap();
+        assert_eq!(request.metadata().get(PROJECT).unwrap(), "web");
+        assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer farm_secret");
+        assert!(bearer.in_project("a\u{7}b").is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod failure;
 mod look;
 mod trust;
 
-pub use bearer::{Bearer, BearerError};
+pub use bearer::{Bearer, BearerError, PROJECT};
 pub use channel::{EndpointError, Plaintext, Security, endpoint, is_loopback, wide};
 pub use endpoints::Endpoints;
 pub use failure::TlsFailure;

@@ -331,12 +331,16 @@ impl TryFrom<String> for Emulation {
 
 /// Reads `90s`, `10m`, `2h`, `1h 30m`, `2d`, or a bare number of seconds; whole seconds, at most 30 days.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+    parse_duration_within(text, Duration::from_secs(30 * 24 * 3600))
+}
+
+/// The same, and at most this long.
+pub fn parse_duration_within(text: &str, longest: Duration) -> Option<Duration> {
     let duration = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => humantime::parse_duration(text).ok()?,
     };
-    (duration.subsec_nanos() == 0 && duration <= LONGEST).then_some(duration)
+    (duration.subsec_nanos() == 0 && duration <= longest).then_some(duration)
 }
 
 #[cfg(test)]

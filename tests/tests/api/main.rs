@@ -10,6 +10,7 @@ mod service;
 mod sick;
 mod silence;
 mod sources;
+mod team;
 mod tls;
 mod upgrades;
 mod users;

@@ -57,6 +57,7 @@ mod schemas;
 mod several_coordinators;
 mod sick;
 mod signals;
+mod team;
 mod terminal;
 mod tls;
 mod transcripts;

@@ -1,7 +1,7 @@
 //! What `--json` prints fits `docs/reference/json-schema.json`, and has nothing in it that isn't written down there.
 
 use farm_tests::bed::Bed;
-use farm_tests::farm::{output, program};
+use farm_tests::farm::{Farm, output, program};
 use jsonschema::Validator;
 use serde_json::Value;
 
@@ -73,6 +73,33 @@ fn what_json_prints_is_what_the_schema_says() {
     fits("image", &farm.cli(&["inspect", BASE, "--json"]).ok());
     fits("test", &farm.cli(&["test", &tag, "--json"]).stdout);
     fits("test", &farm.cli(&["test", &tag, "--json", "--entrypoint", "/nope"]).stdout);
+    fits("config", &farm.cli(&["config", "--json"]).ok());
+}
+
+#[test]
+fn what_json_prints_of_people_is_what_the_schema_says() {
+    let farm = Farm::builder().start();
+    fits("whoami", &farm.cli(&["whoami", "--json"]).ok());
+    farm.cli(&["project", "create", "web", "--admin", "ada"]).ok();
+    let made = farm.cli(&["token", "create", "--for", "ada", "--expires", "never", "--json"]).ok();
+    fits("token-created", &made);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let by_ada =
+        |args: &[&str]| output(farm.command(args).env("FARM_TOKEN", made["secret"].as_str().unwrap())).ok();
+    fits("whoami", &by_ada(&["whoami", "--json"]));
+    fits(
+        "token-created",
+        &by_ada(&["token", "create", "--only-project", "web", "--role", "viewer", "--json"]),
+    );
+    farm.cli(&["token", "revoke", made["token"]["id"].as_str().unwrap()]).ok();
+    fits("tokens", &farm.cli(&["token", "ls", "--json"]).ok());
+    fits("projects", &farm.cli(&["project", "ls", "--json"]).ok());
+    fits("project", &farm.cli(&["project", "show", "web", "--json"]).ok());
+    fits("members", &farm.cli(&["member", "ls", "--project", "web", "--json"]).ok());
+    farm.cli(&["admin", "add", "ada"]).ok();
+    fits("admins", &farm.cli(&["admin", "ls", "--json"]).ok());
+    let config = ["config", "add", "team", "http://x", "--project", "web"];
+    farm.cli(&config).ok();
     fits("config", &farm.cli(&["config", "--json"]).ok());
 }
 

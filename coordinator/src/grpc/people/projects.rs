@@ -149,14 +149,15 @@ impl ProjectService for Projects {
         &self,
         request: Request<v1::ListMembersRequest>,
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
-        let member = people::member(&request)?;
-        let members = self.shared.store.members(member.project).await.map_err(status::store)?;
+        let caller = people::member(&request)?;
+        let members = self.shared.store.members(caller.project).await.map_err(status::store)?;
         let members = members.into_iter().map(|member| v1::Member {
             name: member.name,
             kind: member.kind.to_string(),
             role: member.role.to_string(),
         });
-        Ok(Response::new(v1::ListMembersResponse { members: members.collect() }))
+        let project = caller.project_name.to_string();
+        Ok(Response::new(v1::ListMembersResponse { members: members.collect(), project }))
     }
 
     async fn set_member(
@@ -171,7 +172,7 @@ impl ProjectService for Projects {
         let set = self.shared.store.set_member(&by, member.project, person.as_str(), role).await;
         set.map_err(status::store)?;
         tracing::info!(%person, %role, by = member.name, "member set");
-        Ok(Response::new(v1::SetMemberResponse {}))
+        Ok(Response::new(v1::SetMemberResponse { project: member.project_name.to_string() }))
     }
 
     async fn remove_member(
@@ -189,6 +190,6 @@ impl ProjectService for Projects {
             other => status::store(other),
         })?;
         tracing::info!(person = name, by = member.name, "member removed");
-        Ok(Response::new(v1::RemoveMemberResponse {}))
+        Ok(Response::new(v1::RemoveMemberResponse { project: member.project_name.to_string() }))
     }
 }

@@ -273,9 +273,19 @@ impl PeopleService for People {
         let v1::SetFarmAdminRequest { person, admin } = request.into_inner();
         let person: PrincipalName = person.parse().map_err(status::invalid)?;
         let set = self.shared.store.set_farm_admin(&caller.by(), person.as_str(), admin).await;
-        if set.map_err(status::store)? {
+        let changed = set.map_err(status::store)?;
+        if changed {
             tracing::info!(%person, admin, by = caller.principal.name, "admins of the farm changed");
         }
-        Ok(Response::new(v1::SetFarmAdminResponse {}))
+        Ok(Response::new(v1::SetFarmAdminResponse { changed }))
+    }
+
+    async fn list_farm_admins(
+        &self,
+        _: Request<v1::ListFarmAdminsRequest>,
+    ) -> Result<Response<v1::ListFarmAdminsResponse>, Status> {
+        let names = self.shared.store.farm_admins().await.map_err(status::store)?;
+        let admins = names.into_iter().map(|name| v1::FarmAdmin { name }).collect();
+        Ok(Response::new(v1::ListFarmAdminsResponse { admins }))
     }
 }

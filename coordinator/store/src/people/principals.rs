@@ -96,16 +96,19 @@ impl Store {
         }))
     }
 
-    /// Makes a person the farm's admin, or no more; one that isn't there is made. Answers whether anything changed.
+    /// Makes a person the farm's admin, who is made if there is none of the name; or no more. Answers whether anything
+    /// changed.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn set_farm_admin(&self, by: &By, name: &str, is_admin: bool) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let id = person(&mut tx, by, name).await?;
+        if is_admin {
+            person(&mut tx, by, name).await?;
+        }
         let changed = sqlx::query!(
-            "UPDATE principals SET is_farm_admin = $2 WHERE id = $1 AND is_farm_admin <> $2",
-            id.as_uuid(),
+            "UPDATE principals SET is_farm_admin = $2 WHERE name = $1 AND kind = 'person' AND is_farm_admin <> $2",
+            name,
             is_admin
         )
         .execute(&mut *tx)
@@ -118,6 +121,15 @@ impl Store {
         }
         tx.commit().await?;
         Ok(changed)
+    }
+
+    /// The names of the persons who are admins of the farm.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn farm_admins(&self) -> Result<Vec<String>> {
+        let names = sqlx::query_scalar!("SELECT name FROM principals WHERE is_farm_admin ORDER BY name");
+        Ok(names.fetch_all(&self.pool).await?)
     }
 }
 

@@ -1,0 +1,244 @@
+//! What people and scripts see of who uses the farm: tokens, projects, members.
+
+use chrono::DateTime;
+use farm_proto::v1::{Member, Project, Token, WhoAmIResponse};
+use serde::Serialize;
+
+use super::json::{known, time};
+use super::text::{ago, ahead, columns, harmless};
+
+/// Who the caller is, as `farm whoami --json` prints it.
+#[derive(Debug, Serialize)]
+pub struct WhoamiJson<'a> {
+    name: &'a str,
+    kind: &'a str,
+    farm_admin: bool,
+    projects: Vec<MembershipJson<'a>>,
+    token: Option<ShownJson<'a>>,
+    farm: FarmJson<'a>,
+    project: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct MembershipJson<'a> {
+    project: &'a str,
+    role: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownJson<'a> {
+    hint: &'a str,
+    expires: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FarmJson<'a> {
+    url: &'a str,
+    context: Option<&'a str>,
+}
+
+impl<'a> WhoamiJson<'a> {
+    /// What a farm said, which one that was, and the project in which commands are given.
+    pub fn new(
+        who: &'a WhoAmIResponse,
+        url: &'a str,
+        context: Option<&'a str>,
+        project: Option<&'a str>,
+    ) -> Self {
+        let memberships = who.memberships.iter();
+        let hint = who.token_hint.as_str();
+        Self {
+            name: &who.name,
+            kind: &who.kind,
+            farm_admin: who.farm_admin,
+            projects: memberships
+                .map(|member| MembershipJson { project: &member.project, role: &member.role })
+                .collect(),
+            token: (!hint.is_empty()).then(|| ShownJson { hint, expires: time(who.token_expires_ms) }),
+            farm: FarmJson { url, context },
+            project,
+        }
+    }
+}
+
+/// A token, as `farm token ls --json` prints it; never the secret.
+#[derive(Debug, Serialize)]
+pub struct TokenJson {
+    id: String,
+    hint: String,
+    label: Option<String>,
+    of: String,
+    kind: String,
+    only_project: Option<String>,
+    most_role: Option<String>,
+    created: Option<String>,
+    created_by: String,
+    expires: Option<String>,
+    revoked: Option<String>,
+    last_used: Option<String>,
+}
+
+impl From<&Token> for TokenJson {
+    fn from(token: &Token) -> Self {
+        let scope = token.scope.clone().unwrap_or_default();
+        Self {
+            id: token.id.clone(),
+            hint: token.hint.clone(),
+            label: known(&token.label),
+            of: token.holder.clone(),
+            kind: token.kind.clone(),
+            only_project: known(&scope.project),
+            most_role: known(&scope.role),
+            created: time(token.created_ms),
+            created_by: token.created_by.clone(),
+            expires: time(token.expires_ms),
+            revoked: time(token.revoked_ms),
+            last_used: time(token.last_used_ms),
+        }
+    }
+}
+
+/// A project, as `farm project ls --json` prints it.
+#[derive(Debug, Serialize)]
+pub struct ProjectJson {
+    name: String,
+    created: Option<String>,
+    members: u32,
+    role: String,
+}
+
+impl From<&Project> for ProjectJson {
+    fn from(project: &Project) -> Self {
+        Self {
+            name: project.name.clone(),
+            created: time(project.created_ms),
+            members: project.members,
+            role: project.role.clone(),
+        }
+    }
+}
+
+/// Somebody in a project, as `farm member ls --json` prints it.
+#[derive(Debug, Serialize)]
+pub struct MemberJson {
+    name: String,
+    kind: String,
+    role: String,
+}
+
+impl From<&Member> for MemberJson {
+    fn from(member: &Member) -> Self {
+        Self { name: member.name.clone(), kind: member.kind.clone(), role: member.role.clone() }
+    }
+}
+
+/// A table of the members of a project.
+pub fn members(members: &[Member]) -> Vec<String> {
+    let head = ["MEMBER", "KIND", "ROLE"].map(ToOwned::to_owned).to_vec();
+    let rows = members
+        .iter()
+        .map(|member| vec![harmless(&member.name), harmless(&member.kind), harmless(&member.role)]);
+    columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+/// A token's first characters and whose it is: `farm_p_12345… of ada`.
+pub fn token_name(token: &Token) -> String {
+    format!("{}… of {}", harmless(&token.hint), harmless(&token.holder))
+}
+
+/// Until when a token counts; 0: it doesn't end by itself.
+pub fn until(expires_ms: i64, now: i64) -> String {
+    match DateTime::from_timestamp_millis(expires_ms) {
+        Some(at) if expires_ms > 0 => {
+            format!("until {} ({})", at.format("%Y-%m-%d %H:%M UTC"), ahead(expires_ms, now))
+        }
+        _ => "until it is revoked".to_owned(),
+    }
+}
+
+/// A table of tokens.
+pub fn tokens(tokens: &[Token], now: i64) -> Vec<String> {
+    // Two tokens may begin alike; then only their ids tell them apart.
+    let is_alike = |token: &Token| tokens.iter().filter(|other| other.hint == token.hint).count() > 1;
+    let id = if tokens.iter().any(is_alike) { "ID" } else { "" };
+    let head = ["TOKEN", "OF", "LABEL", "LIMITS", "MADE", "BY", "USED", "ENDS", id];
+    let rows = tokens.iter().map(|token| {
+        let ends = match (token.revoked_ms, token.expires_ms) {
+            (0, 0) => "never".to_owned(),
+            (0, at) if at > now => ahead(at, now),
+            (0, at) => format!("ended {}", ago(at, now)),
+            (at, _) => format!("revoked {}", ago(at, now)),
+        };
+        let used = if token.last_used_ms > 0 { ago(token.last_used_ms, now) } else { "never".to_owned() };
+        vec![
+            harmless(&token.hint),
+            harmless(&token.holder),
+            harmless(&token.label),
+            limits(token),
+            ago(token.created_ms, now),
+            harmless(&token.created_by),
+            used,
+            ends,
+            if is_alike(token) { harmless(&token.id) } else { String::new() },
+        ]
+    });
+    columns(&[head.map(ToOwned::to_owned).to_vec()].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+/// How far a token reaches, where that is less than its holder may.
+pub fn limits(token: &Token) -> String {
+    let scope = token.scope.clone().unwrap_or_default();
+    let role = known(&scope.role).map(|role| format!("at most {}", harmless(&role)));
+    let project = known(&scope.project).map(|project| format!("{} only", harmless(&project)));
+    role.into_iter().chain(project).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use farm_proto::v1::TokenScope;
+
+    use super::*;
+
+    fn token(hint: &str, scope: (&str, &str)) -> Token {
+        Token {
+            id: format!("id-of-{hint}"),
+            hint: hint.into(),
+            holder: "ada".into(),
+            kind: "person".into(),
+            scope: Some(TokenScope { project: scope.0.into(), role: scope.1.into(), lives_seconds: 0 }),
+            created_ms: 1_000,
+            created_by: "admin".into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn tokens_stand_with_what_limits_and_ends_them() {
+        let day = 24 * 3_600_000;
+        let laptop = Token {
+            label: "laptop".into(),
+            expires_ms: 90 * day,
+            last_used_ms: 1_000,
+            ..token("farm_p_12345", ("web", "builder"))
+        };
+        let old = Token { revoked_ms: 2_000, ..token("farm_p_abcde", ("", "")) };
+        assert_eq!(
+            tokens(&[laptop.clone(), old], 61_000),
+            [
+                "TOKEN         OF   LABEL   LIMITS                     MADE       BY     USED       ENDS",
+                "farm_p_12345  ada  laptop  at most builder, web only  1 min ago  admin  1 min ago  in 90 d",
+                "farm_p_abcde  ada                                     1 min ago  admin  never      revoked 59 s ago",
+            ]
+        );
+        let ended = Token { expires_ms: 2_000, ..token("farm_p_12345", ("", "")) };
+        let alike = tokens(&[laptop, ended], 61_000);
+        assert!(alike[0].ends_with("ID") && alike[1].ends_with("id-of-farm_p_12345"), "{alike:?}");
+        assert!(alike[2].contains("ended 59 s ago"), "{alike:?}");
+    }
+
+    #[test]
+    fn when_a_token_ends_is_told_as_a_time_and_as_a_span() {
+        assert_eq!(until(0, 0), "until it is revoked");
+        assert_eq!(until(90 * 86_400_000, 10), "until 1970-04-01 00:00 UTC (in 90 d)");
+    }
+}

@@ -1,0 +1,66 @@
+//! The guide for teams, run as it is written.
+
+use farm_tests::farm::{Output, binary, output};
+
+use crate::support::*;
+
+const GUIDE: &str = include_str!("../../../docs/guide/team.md");
+
+/// The guide's commands, each with who gives them: blocks that begin with "sh WHO".
+fn blocks() -> Vec<(&'static str, &'static str)> {
+    let begun = GUIDE.split("\n```sh ").skip(1);
+    let block = |text: &'static str| {
+        let (who, rest) = text.split_once('\n').unwrap();
+        (who, rest.split_once("\n```").unwrap().0)
+    };
+    begun.map(block).collect()
+}
+
+#[test]
+fn the_guide_for_teams_does_what_it_says() {
+    let farm = small_farm();
+    let context = Context::new(&format!("FROM {BASE}\nRUN echo {}\n", nonce()));
+    let homes = Context::empty();
+    let programs = binary("farm").parent().unwrap().display().to_string();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
+    let repository = repository("web");
+    let as_person = |who: &str, script: &str| -> Output {
+        let script = script.replace("https://farm.example", &farm.url());
+        let script = script.replace("localhost:5002/web", &repository);
+        let home = homes.path().join(who);
+        std::fs::create_dir_all(&home).unwrap();
+        let mut shell = farm_tests::environment::command("sh");
+        shell.args(["-euc", &script]).current_dir(context.path()).env("HOME", home).env("PATH", &path);
+        if who == "admin" {
+            shell.env("FARM_URL", farm.url()).env("FARM_TOKEN_FILE", farm.token_file());
+        }
+        output(&mut shell)
+    };
+    let blocks = blocks();
+    assert!(blocks.len() > 12, "{blocks:?}");
+    for (place, (who, script)) in blocks.iter().enumerate() {
+        let said = as_person(who, script);
+        assert_eq!(said.status, 0, "block {place}, by {who}:\n{script}\n{said:?}");
+        if script.starts_with("farm member set bob") {
+            says(
+                &said.stdout,
+                &["ada     person  admin", "bob     person  builder", "carol   person  viewer"],
+            );
+        }
+        if script.contains("cat bob.token") {
+            says(&said.stdout, &["of bob is revoked, with 1 that was made with it"]);
+        }
+    }
+    // What it says in between.
+    let carol = format!("FARM_URL={} FARM_TOKEN=\"$(cat carol.token)\" farm submit .", farm.url());
+    says(
+        &as_person("carol", &carol).stderr,
+        &["refuses: carol is viewer of project web; to submit builds needs builder"],
+    );
+    let list = "farm builds --project web --json";
+    assert_eq!(as_person("admin", list).json()["builds"].as_array().unwrap().len(), 3);
+    assert!(raw(&format!("{repository}:latest")).is_some());
+    until("refusal", std::time::Duration::from_secs(5), || {
+        (as_person("bob", "farm builds").status == 3).then_some(())
+    });
+}

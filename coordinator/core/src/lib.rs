@@ -4,9 +4,10 @@
 //! each decision can be tested by properties and replayed. The coordinator gathers the state, asks here,
 //! and writes the answer with its premise in `WHERE`.
 //!
-//! Rooms by what is decided, with the names that the other layers have for it: [`builds`], [`work`], [`publish`] and
-//! [`machines`]; [`life`] has the legal transitions of all.
+//! Rooms by what is decided, with the names that the other layers have for it: [`builds`], [`work`], [`publish`],
+//! [`machines`] and [`audit`]; [`life`] has the legal transitions of all.
 
+pub mod audit;
 pub mod builds;
 pub mod life;
 pub mod machines;

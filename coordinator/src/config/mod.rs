@@ -3,6 +3,7 @@
 //! Each limit's name bears its unit. To add one: the field with its default, its line in
 //! `docs/reference/coordinator.md`, and a flag only if it differs from machine to machine.
 
+mod audit;
 mod flags;
 mod leadership;
 mod limits;
@@ -17,6 +18,7 @@ use farm_types::Invalid;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
+pub use self::audit::Audit;
 pub use self::flags::{Flags, Migrate, Verb};
 pub use self::leadership::Leadership;
 pub use self::limits::Limits;
@@ -64,6 +66,8 @@ pub struct Config {
     pub leadership: Leadership,
     /// What is kept, and for how long.
     pub retention: Retention,
+    /// Where the audit's heads go besides the log.
+    pub audit: Audit,
     /// Registries by host and port, as in `localhost:5002`; once read in the form in which references name them.
     pub registries: BTreeMap<String, Registry>,
 }
@@ -83,6 +87,7 @@ impl Default for Config {
             limits: Limits::default(),
             leadership: Leadership::default(),
             retention: Retention::default(),
+            audit: Audit::default(),
             registries: BTreeMap::new(),
         }
     }
@@ -164,10 +169,12 @@ impl Config {
                 return Err(Invalid::new("advertise", advertise, cure));
             }
         }
+        in_range("identity_grace_seconds", self.identity_grace_seconds, 0, 24 * 3600)?;
         in_range("database_connections", self.database_connections.into(), 1, 1000)?;
         self.limits.check()?;
         self.leadership.check()?;
         self.retention.check()?;
+        self.audit.check()?;
         for (written, registry) in std::mem::take(&mut self.registries) {
             let host = registry::host(&written)?;
             let registry = registry.with_password_read(&host)?;

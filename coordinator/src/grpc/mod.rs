@@ -17,6 +17,7 @@ pub mod work;
 
 use std::sync::Arc;
 
+use farm_proto::v1::audit_service_server::AuditServiceServer;
 use farm_proto::v1::build_service_server::BuildServiceServer;
 use farm_proto::v1::farm_service_server::FarmServiceServer;
 use farm_proto::v1::image_service_server::ImageServiceServer;
@@ -72,6 +73,7 @@ pub async fn serve(
     let gate = Arc::clone(&shared.identities);
     let people = PeopleServiceServer::new(people::People::new(Arc::clone(&shared)));
     let projects = ProjectServiceServer::new(people::Projects::new(Arc::clone(&shared)));
+    let audit = AuditServiceServer::new(people::Audit::new(Arc::clone(&shared)));
     let farm = FarmServiceServer::new(machines::service::Machines::new(shared));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = shutdown.clone();
@@ -92,6 +94,7 @@ pub async fn serve(
         .add_service(farm)
         .add_service(people)
         .add_service(projects)
+        .add_service(audit)
         .add_service(work)
         .add_service(peer)
         .serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await });

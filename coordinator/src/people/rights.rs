@@ -32,6 +32,10 @@ pub enum Action {
     ReadMembers,
     /// Give roles in a project, and tokens to its services.
     ManageMembers,
+    /// See what was done in a project.
+    ReadAudit,
+    /// See what was done in the whole farm, and whether that still stands as it was written.
+    ReadFarmAudit,
     /// Make and remove projects.
     ManageProjects,
     /// Give persons tokens, and make them admins of the farm.
@@ -73,8 +77,10 @@ impl Action {
             | Self::ManageTokens => Needs::Identity,
             Self::ReadBuilds | Self::ReadImages | Self::ReadMembers => Needs::Role(Role::Viewer),
             Self::Submit | Self::Cancel => Needs::Role(Role::Builder),
-            Self::ManageMembers => Needs::Role(Role::Admin),
-            Self::ManageProjects | Self::ManagePersons | Self::ManageWorkers => Needs::FarmAdmin,
+            Self::ManageMembers | Self::ReadAudit => Needs::Role(Role::Admin),
+            Self::ManageProjects | Self::ReadFarmAudit | Self::ManagePersons | Self::ManageWorkers => {
+                Needs::FarmAdmin
+            }
             Self::Work => Needs::Worker,
             Self::Hint => Needs::Coordinator,
         }
@@ -95,6 +101,8 @@ impl Action {
             Self::Cancel => "cancel builds",
             Self::ReadMembers => "see who is in the project",
             Self::ManageMembers => "manage members and services",
+            Self::ReadAudit => "see what was done in the project",
+            Self::ReadFarmAudit => "see what was done in the farm",
             Self::ManageProjects => "manage projects",
             Self::ManagePersons => "manage persons",
             Self::ManageWorkers => "drain, resume or remove workers",
@@ -144,6 +152,9 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ProjectService/ListMembers", Action::ReadMembers),
     ("/farm.v1.ProjectService/SetMember", Action::ManageMembers),
     ("/farm.v1.ProjectService/RemoveMember", Action::ManageMembers),
+    ("/farm.v1.AuditService/ListAudit", Action::ReadAudit),
+    ("/farm.v1.AuditService/ListFarmAudit", Action::ReadFarmAudit),
+    ("/farm.v1.AuditService/VerifyAudit", Action::ReadFarmAudit),
     ("/farm.v1.WorkerService/Control", Action::Work),
     ("/farm.v1.WorkerService/SendEvents", Action::Work),
     ("/farm.v1.WorkerService/FetchFolders", Action::Work),
@@ -155,4 +166,83 @@ pub const METHODS: &[(&str, Action)] = &[
 /// What a call of this path does; `None`: there is no such method.
 pub fn action(path: &str) -> Option<Action> {
     METHODS.iter().find(|(method, _)| *method == path).map(|(_, action)| *action)
+}
+
+impl Needs {
+    /// The words for it.
+    pub fn words(self) -> String {
+        match self {
+            Self::Nothing => "nothing".to_owned(),
+            Self::Identity => "a token that the farm knows".to_owned(),
+            Self::Role(role) => format!("{role} of the project"),
+            Self::FarmAdmin => "admin of the farm".to_owned(),
+            Self::Worker => "a worker".to_owned(),
+            Self::Coordinator => "a coordinator".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+
+    use super::*;
+
+    /// Every method in the descriptors that clients are given.
+    fn served() -> BTreeSet<String> {
+        let files = prost_types::FileDescriptorSet::decode(farm_proto::DESCRIPTORS).unwrap();
+        let mut served = BTreeSet::new();
+        for file in &files.file {
+            for service in &file.service {
+                for method in &service.method {
+                    served.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                }
+            }
+        }
+        served
+    }
+
+    #[test]
+    fn every_method_has_one_row_and_every_row_a_method() {
+        let rows: Vec<&str> = METHODS.iter().map(|(method, _)| *method).collect();
+        let own: BTreeSet<String> =
+            rows.iter().filter(|row| row.starts_with("/farm.")).map(|row| (*row).to_owned()).collect();
+        assert_eq!(own, served());
+        assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len(), "a method has two rows");
+    }
+
+    /// `TRYCMD=overwrite` writes what is missing, as it does for transcripts.
+    #[test]
+    fn the_documents_list_every_right() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/rights.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let head = "| to | needs | methods |\n|---|---|---|\n";
+        let (before, _) = text.split_once(head).unwrap();
+        let mut made = format!("{before}{head}");
+        let mut told = Vec::new();
+        for (_, action) in METHODS {
+            if told.contains(action) {
+                continue;
+            }
+            told.push(*action);
+            let methods: Vec<String> = METHODS
+                .iter()
+                .filter(|(_, other)| other == action)
+                .map(|(method, _)| format!("`{}`", method.rsplit('/').next().unwrap()))
+                .collect();
+            made.push_str(&format!(
+                "| {} | {} | {} |\n",
+                action.words(),
+                action.needs().words(),
+                methods.join(", ")
+            ));
+        }
+        if std::env::var_os("TRYCMD").is_some_and(|value| value == "overwrite") {
+            std::fs::write(path, made).unwrap();
+            return;
+        }
+        assert_eq!(text, made, "run it with TRYCMD=overwrite after a change on purpose");
+    }
 }

@@ -1,8 +1,11 @@
-//! Who uses the farm: oneself and tokens ([`tokens`]), projects and their members ([`projects`]).
+//! Who uses the farm: oneself and tokens ([`tokens`]), projects and their members ([`projects`]), and what was done
+//! ([`audit`]).
 
+mod audit;
 mod projects;
 mod tokens;
 
+pub use audit::Audit;
 pub use projects::Projects;
 pub use tokens::People;
 

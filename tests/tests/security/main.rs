@@ -1,0 +1,8 @@
+//! Who is let in, and how far: the coordinator's doors, walked by all kinds of callers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the report")]
+
+mod isolation;
+mod outage;
+mod revoking;
+mod team;
+mod walk;

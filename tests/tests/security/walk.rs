@@ -1,0 +1,281 @@
+//! Every method by every kind of caller: who is let in is written down here once more, apart from the coordinator's own table.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use farm_proto::DESCRIPTORS;
+use farm_proto::v1;
+use farm_tests::client::Client;
+use farm_tests::database::psql;
+use farm_tests::farm::Farm;
+use prost::Message as _;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use crate::team;
+
+/// No call of the walk takes longer, whatever it leads to.
+const LONG: Duration = Duration::from_secs(20);
+
+/// What it takes to be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Open,
+    Known,
+    Viewer,
+    Builder,
+    ProjectAdmin,
+    FarmAdmin,
+    Worker,
+    Coordinator,
+}
+
+const DOORS: &[(Door, &[&str])] = &[
+    (
+        Door::Open,
+        &["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch", "grpc.health.v1.Health/List"],
+    ),
+    (
+        Door::Known,
+        &[
+            "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "farm.v1.FarmService/GetFarm",
+            "farm.v1.FarmService/ListWorkers",
+            "farm.v1.PeopleService/WhoAmI",
+            "farm.v1.PeopleService/CreateToken",
+            "farm.v1.PeopleService/ListTokens",
+            "farm.v1.PeopleService/RevokeToken",
+            "farm.v1.ProjectService/ListProjects",
+        ],
+    ),
+    (
+        Door::Viewer,
+        &[
+            "farm.v1.BuildService/GetBuild",
+            "farm.v1.BuildService/ListBuilds",
+            "farm.v1.BuildService/WatchBuild",
+            "farm.v1.OutputService/FetchOutput",
+            "farm.v1.ImageService/InspectImage",
+            "farm.v1.ProjectService/ListMembers",
+        ],
+    ),
+    (
+        Door::Builder,
+        &[
+            "farm.v1.BuildService/SubmitBuild",
+            "farm.v1.BuildService/CancelBuild",
+            "farm.v1.BuildService/RetryBuild",
+            "farm.v1.BuildService/ProvideSource",
+            "farm.v1.SnapshotService/OpenUpload",
+            "farm.v1.SnapshotService/FindMissing",
+            "farm.v1.SnapshotService/UploadObjects",
+            "farm.v1.SnapshotService/FinishUpload",
+            "farm.v1.OutputService/ReleaseOutputs",
+        ],
+    ),
+    (
+        Door::ProjectAdmin,
+        &[
+            "farm.v1.AuditService/ListAudit",
+            "farm.v1.PeopleService/CreateServiceToken",
+            "farm.v1.ProjectService/SetMember",
+            "farm.v1.ProjectService/RemoveMember",
+        ],
+    ),
+    (
+        Door::FarmAdmin,
+        &[
+            "farm.v1.AuditService/ListFarmAudit",
+            "farm.v1.AuditService/VerifyAudit",
+            "farm.v1.FarmService/DrainWorkers",
+            "farm.v1.FarmService/ResumeWorkers",
+            "farm.v1.FarmService/RemoveWorkers",
+            "farm.v1.PeopleService/CreatePersonToken",
+            "farm.v1.PeopleService/SetFarmAdmin",
+            "farm.v1.ProjectService/CreateProject",
+            "farm.v1.ProjectService/RemoveProject",
+        ],
+    ),
+    (
+        Door::Worker,
+        &[
+            "farm.v1.WorkerService/Control",
+            "farm.v1.WorkerService/SendEvents",
+            "farm.v1.WorkerService/FetchFolders",
+            "farm.v1.WorkerService/FetchFiles",
+            "farm.v1.WorkerService/SendOutput",
+        ],
+    ),
+    (Door::Coordinator, &["farm.v1.PeerService/Hint"]),
+];
+
+/// Whoever knocks, by what they may pass.
+struct Knocking {
+    who: &'static str,
+    token: String,
+    /// Doors that let them in; `None`: nobody knows them.
+    may: Option<&'static [Door]>,
+}
+
+const NONE: &[Door] = &[Door::Known];
+const VIEWER: &[Door] = &[Door::Known, Door::Viewer];
+const BUILDER: &[Door] = &[Door::Known, Door::Viewer, Door::Builder];
+const ADMIN: &[Door] = &[Door::Known, Door::Viewer, Door::Builder, Door::ProjectAdmin];
+const FARM_ADMIN: &[Door] = &[Door::Known, Door::Viewer, Door::Builder, Door::ProjectAdmin, Door::FarmAdmin];
+/// The farm's own token file is a worker's, too, as long as workers have nothing of their own.
+const OWN_FILE: &[Door] =
+    &[Door::Known, Door::Viewer, Door::Builder, Door::ProjectAdmin, Door::FarmAdmin, Door::Worker];
+
+async fn knocking(farm: &Farm) -> Vec<Knocking> {
+    for name in ["web", "api"] {
+        team::project(farm, name).await;
+    }
+    let known = |who, token, may| Knocking { who, token, may: Some(may) };
+    let unknown = |who, token| Knocking { who, token, may: None };
+    let mut all = vec![
+        unknown("nobody", String::new()),
+        unknown("a token that was never made", format!("farm_p_{}", "0".repeat(64))),
+        known("the farm's own token file", farm.token(), OWN_FILE),
+    ];
+    for (who, name, role, may) in [
+        ("a viewer", "vera", "viewer", VIEWER),
+        ("a builder", "bob", "builder", BUILDER),
+        ("a publisher", "pia", "publisher", BUILDER),
+        ("an admin of the project", "ada", "admin", ADMIN),
+    ] {
+        all.push(known(who, team::person(farm, name, "web", role).await, may));
+    }
+    for (who, name, role) in [
+        ("another project's viewer", "vic", "viewer"),
+        ("another project's builder", "ben", "builder"),
+        ("another project's publisher", "pat", "publisher"),
+        ("another project's admin", "amy", "admin"),
+    ] {
+        all.push(known(who, team::person(farm, name, "api", role).await, NONE));
+    }
+    all.push(known("a service", team::service(farm, "ci", "web", "builder").await, BUILDER));
+    all.push(known("another project's service", team::service(farm, "ci", "api", "admin").await, NONE));
+    let viewing = v1::TokenScope { role: "viewer".to_owned(), ..Default::default() };
+    all.push(known("an admin's token for viewing", team::token(farm, "ada", viewing).await, VIEWER));
+    team::join(farm, "ada", "api", "viewer").await;
+    let elsewhere = v1::TokenScope { project: "api".to_owned(), ..Default::default() };
+    all.push(known("an admin's token for another project", team::token(farm, "ada", elsewhere).await, NONE));
+    let mut admin = Client::connect(farm).await;
+    let request = v1::SetFarmAdminRequest { person: "fay".to_owned(), admin: true };
+    admin.people.set_farm_admin(request).await.unwrap();
+    all.push(known(
+        "an admin of the farm",
+        team::token(farm, "fay", v1::TokenScope::default()).await,
+        FARM_ADMIN,
+    ));
+    let less = v1::TokenScope { role: "builder".to_owned(), ..Default::default() };
+    all.push(known("a farm admin's token for building", team::token(farm, "fay", less).await, NONE));
+    let late = team::token(farm, "bob", v1::TokenScope::default()).await;
+    let was = psql(
+        farm.database_url(),
+        &format!(
+            "UPDATE tokens SET expires_at = farm_now() - interval '1 s' WHERE hint = '{}' RETURNING 1",
+            &late[..12]
+        ),
+    );
+    assert_eq!(was, "1");
+    all.push(unknown("an expired token", late));
+    let gone = team::token(farm, "bob", v1::TokenScope::default()).await;
+    admin.people.revoke_token(v1::RevokeTokenRequest { token: gone.clone() }).await.unwrap();
+    all.push(unknown("a revoked token", gone));
+    let left = team::person(farm, "lea", "web", "admin").await;
+    let mut web = Client::within(farm, &farm.token(), Some("web")).await;
+    web.projects.remove_member(v1::RemoveMemberRequest { name: "lea".to_owned() }).await.unwrap();
+    all.push(known("somebody who was taken out", left, NONE));
+    all
+}
+
+/// The methods of farm, by the descriptors that clients are given.
+fn methods() -> Vec<String> {
+    let files = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+    let services = files.file.iter().flat_map(|file| file.service.iter().map(move |service| (file, service)));
+    services
+        .flat_map(|(file, service)| {
+            service
+                .method
+                .iter()
+                .map(move |method| format!("{}.{}/{}", file.package(), service.name(), method.name()))
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_method_lets_in_whom_it_should_and_nobody_else() {
+    let doors: BTreeMap<&str, Door> =
+        DOORS.iter().flat_map(|(door, methods)| methods.iter().map(|method| (*method, *door))).collect();
+    let missing: Vec<String> =
+        methods().into_iter().filter(|method| !doors.contains_key(method.as_str())).collect();
+    assert!(missing.is_empty(), "this test doesn't know {missing:?}");
+
+    let farm = Farm::builder().start();
+    let all = knocking(&farm).await;
+    let channel = Endpoint::new(farm.url()).unwrap().connect().await.unwrap();
+    let (mut calls, mut let_in, mut wrong) = (0, 0, Vec::new());
+    for knocking in &all {
+        for (method, door) in &doors {
+            let answer = knock(&channel, method, &knocking.token).await;
+            calls += 1;
+            let (is_let_in, is_right) = match (&answer, knocking.may) {
+                (Answer::In, may) => (true, *door == Door::Open || may.is_some_and(|may| may.contains(door))),
+                (Answer::Refused(status), None) => {
+                    (false, *door != Door::Open && status.code() == Code::Unauthenticated)
+                }
+                (Answer::Refused(status), Some(may)) => (
+                    false,
+                    !may.contains(door) && *door != Door::Open && status.code() == Code::PermissionDenied,
+                ),
+            };
+            let_in += usize::from(is_let_in);
+            if !is_right {
+                wrong.push(format!("{} at {method}: {answer:?}", knocking.who));
+            }
+        }
+    }
+    println!("walk callers={} methods={} calls={calls} let_in={let_in}", all.len(), doors.len());
+    assert!(wrong.is_empty(), "{} of {calls}:\n{}", wrong.len(), wrong.join("\n"));
+    let unknown = knock(&channel, "farm.v1.FarmService/NoSuchMethod", &farm.token()).await;
+    assert!(matches!(unknown, Answer::In), "{unknown:?}");
+}
+
+#[derive(Debug)]
+enum Answer {
+    /// The gate let it through, whatever the handler said of an empty message.
+    In,
+    Refused(Status),
+}
+
+/// Calls a method in project web with an empty message.
+async fn knock(channel: &Channel, method: &str, token: &str) -> Answer {
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let mut request = Request::new(tokio_stream::once(()));
+    if !token.is_empty() {
+        let bearer = MetadataValue::try_from(format!("Bearer {token}")).unwrap();
+        request.metadata_mut().insert("authorization", bearer);
+    }
+    request.metadata_mut().insert("farm-project", MetadataValue::from_static("web"));
+    let path = format!("/{method}").parse().unwrap();
+    let call = async {
+        let mut answers =
+            client.streaming(request, path, ProstCodec::<(), ()>::default()).await?.into_inner();
+        answers.message().await
+    };
+    let Ok(answer) = tokio::time::timeout(LONG, call).await else { panic!("{method} never ends") };
+    match answer {
+        // A handler's own refusals of what an empty message asks for don't come from the gate, and say so.
+        Err(status)
+            if [Code::Unauthenticated, Code::PermissionDenied].contains(&status.code())
+                && !status.message().contains("only a person makes tokens") =>
+        {
+            Answer::Refused(status)
+        }
+        _ => Answer::In,
+    }
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and tests, from a bare Debian or Ubuntu machine with Rust to a verdict.
 #
-#   tests/run.sh [quick|unit|store|api|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
+#   tests/run.sh [quick|unit|store|api|security|e2e|all] [NEXTEST ARGUMENTS...]     all unless said
 #   tests/run.sh faults [--beside COMMIT] [--seed N] [--faults N] [--kinds KINDS] | --steps | --pressure SECONDS
 #   tests/run.sh differential [--seed N] [--cases N | --case K] [--keep DIR]
 #   tests/run.sh package
@@ -11,6 +11,7 @@
 #   unit    lints, and the tests that need nothing but a CPU
 #   store   tests of the database layer, in the test bed
 #   api     tests of farm's processes over their interfaces, in the test bed
+#   security  who is let in and how far, in the test bed
 #   e2e     tests with builds in a real engine, in the test bed
 #   all     every check and every test, and short runs of `package`, `differential` and `faults`, in the test bed
 #   faults  a farm whose parts are all killed and troubled while it builds, by a plan that is drawn from a seed; then a
@@ -263,6 +264,7 @@ filter_of() {
     unit) echo "not ($needs_bed) | (package(farm-tests) & (kind(lib) | binary(layering) | binary(deny))) | (package(farm-store) & test(/^schema::rules|^proof::rules|^a_query_file_has|^queries_are/))" ;;
     store) echo 'package(farm-store) | (package(farm-tests) & binary(store))' ;;
     api) echo 'package(farm-tests) & binary(api)' ;;
+    security) echo 'package(farm-tests) & binary(security)' ;;
     e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
     all) echo 'all()' ;;
   esac
@@ -407,7 +409,7 @@ in_bed() { # command...
 what=${1:-all}
 [ $# = 0 ] || shift
 case "$what" in
-  quick | unit | store | api | e2e | all | faults | differential | package | bed | sqlx) ;;
+  quick | unit | store | api | security | e2e | all | faults | differential | package | bed | sqlx) ;;
   advisories) advisories; exit ;;
   env) alone "${@:-env}"; exit ;;
   --first-process) first_process "$@" ;; # does not return
@@ -449,7 +451,7 @@ case "$what${FARM_SKIP_LINT:+ without lints}" in
   quick | unit | all) phase 'fmt' cargo fmt --all -- --check ;;
 esac
 case "$what${FARM_SKIP_LINT:+ without lints}" in
-  quick | unit | store | api | e2e | all | faults | differential | package) lint_while_compiling ;;
+  quick | unit | store | api | security | e2e | all | faults | differential | package) lint_while_compiling ;;
 esac
 case "$what" in
   quick)

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use farm_client::{Bearer, BearerError, Endpoints};
+use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
@@ -125,6 +126,11 @@ impl Client {
     /// Gives out what builds have made.
     pub fn outputs(&self) -> OutputServiceClient<AuthChannel> {
         OutputServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Knows what was done.
+    pub fn audit(&self) -> AuditServiceClient<AuthChannel> {
+        AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Knows who calls, and keeps tokens.

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use farm_proto::WORKER_PROTOCOL;
 use farm_proto::v1;
+use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
+use farm_proto::v1::people_service_client::PeopleServiceClient;
+use farm_proto::v1::project_service_client::ProjectServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::v1::worker_service_client::WorkerServiceClient;
 use farm_types::snapshot::{Entry, Folder, Node};
@@ -26,15 +29,21 @@ use crate::farm::Farm;
 
 pub type Authorized = InterceptedService<Channel, Bearer>;
 
-/// Sends a token with every call.
-#[derive(Clone)]
-pub struct Bearer(pub String);
+/// Sends a token with every call, and the name of a project.
+#[derive(Clone, Default)]
+pub struct Bearer {
+    pub token: String,
+    pub project: Option<String>,
+}
 
 impl tonic::service::Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if !self.0.is_empty() {
-            let value = MetadataValue::try_from(format!("Bearer {}", self.0)).unwrap();
+        if !self.token.is_empty() {
+            let value = MetadataValue::try_from(format!("Bearer {}", self.token)).unwrap();
             request.metadata_mut().insert("authorization", value);
+        }
+        if let Some(project) = &self.project {
+            request.metadata_mut().insert("farm-project", MetadataValue::try_from(project).unwrap());
         }
         Ok(request)
     }
@@ -48,6 +57,9 @@ pub struct Client {
     pub farm: FarmServiceClient<Authorized>,
     pub work: WorkerServiceClient<Authorized>,
     pub outputs: OutputServiceClient<Authorized>,
+    pub people: PeopleServiceClient<Authorized>,
+    pub projects: ProjectServiceClient<Authorized>,
+    pub audit: AuditServiceClient<Authorized>,
 }
 
 impl Client {
@@ -56,9 +68,17 @@ impl Client {
     }
 
     pub async fn with_token(farm: &Farm, token: &str) -> Self {
+        Self::within(farm, token, None).await
+    }
+
+    /// Its calls are made in this project.
+    pub async fn within(farm: &Farm, token: &str, project: Option<&str>) -> Self {
         let channel = Endpoint::new(farm.url()).unwrap().connect().await.unwrap();
-        let bearer = Bearer(token.to_owned());
+        let bearer = Bearer { token: token.to_owned(), project: project.map(ToOwned::to_owned) };
         Self {
+            audit: AuditServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            people: PeopleServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            projects: ProjectServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             builds: BuildServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             snapshots: SnapshotServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             farm: FarmServiceClient::with_interceptor(channel.clone(), bearer.clone()),

@@ -150,7 +150,7 @@ mod tests {
         }
         bytes.push(0);
         for text in ["ada", "", "", "x", "", "{}"] {
-            bytes.extend((text.len() as u64).to_be_bytes());
+            bytes.extend(u64::try_from(text.len()).unwrap().to_be_bytes());
             bytes.extend(text.as_bytes());
         }
         assert_eq!(head(beginning(), &[row]), Digest::of(&bytes));

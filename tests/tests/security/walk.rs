@@ -94,6 +94,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.FarmService/RemoveWorkers",
             "farm.v1.PeopleService/CreatePersonToken",
             "farm.v1.PeopleService/SetFarmAdmin",
+            "farm.v1.PeopleService/ListFarmAdmins",
             "farm.v1.ProjectService/CreateProject",
             "farm.v1.ProjectService/RemoveProject",
         ],

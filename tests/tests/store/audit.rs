@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use farm_store::machines::leader::Leadership;
 use farm_store::people::seals::Sealed;
 use farm_store::people::trail::{Asked, Verified};
 use farm_store::{StoreError, default_project};
@@ -122,30 +123,34 @@ async fn each_row_is_sealed_once_while_many_write_and_the_leader_changes() {
             }
         }
     };
-    let writing = futures::future::join_all((0..WRITERS).map(write));
-    tokio::pin!(writing);
-    let (mut epoch, mut turns) = (world.epoch, 0);
-    loop {
-        turns += 1;
-        tokio::select! {
-            biased;
+    let is_written = std::cell::Cell::new(false);
+    let writing = async {
+        futures::future::join_all((0..WRITERS).map(write)).await;
+        is_written.set(true);
+    };
+    let sealing = async {
+        let mut epoch = world.epoch;
+        for turn in 1.. {
             // Small batches, so that there are many.
-            done = world.store.seal_audit(epoch, 2) => drop(done.unwrap()),
-            _ = &mut writing => break,
+            drop(world.store.seal_audit(epoch, 2).await.unwrap());
+            if is_written.get() {
+                break;
+            }
+            if turn % 7 == 0 {
+                world.database.psql("UPDATE leader SET expires_at = farm_now()");
+                let led = world.store.lead(Uuid::now_v7(), LEASE, OUTAGE).await.unwrap();
+                let Leadership::Taken { epoch: next, .. } = led else { panic!("{led:?}") };
+                world.submit(&format!("turn {turn}"), "linux/amd64", &[]).await;
+                // Who led before seals nothing any more; it may have nothing to seal, as far as it can tell.
+                let late = world.store.seal_audit(epoch, 2).await;
+                assert!(matches!(late, Err(StoreError::NotLeading) | Ok(None)), "{late:?}");
+                epoch = next;
+            }
         }
-        if turns % 7 == 0 {
-            world.database.psql("UPDATE leader SET expires_at = farm_now()");
-            let led = world.store.lead(Uuid::now_v7(), LEASE, OUTAGE).await.unwrap();
-            let farm_store::machines::leader::Leadership::Taken { epoch: next, .. } = led else {
-                panic!("{led:?}")
-            };
-            world.submit(&format!("turn {turns}"), "linux/amd64", &[]).await;
-            // Who led before seals nothing any more; it may have nothing to seal, as far as it can tell.
-            let late = world.store.seal_audit(epoch, 2).await;
-            assert!(matches!(late, Err(StoreError::NotLeading) | Ok(None)), "{late:?}");
-            epoch = next;
-        }
-    }
+        epoch
+    };
+    // Both go on all the time: the database ends transactions that do nothing for seconds.
+    let ((), epoch) = futures::join!(writing, sealing);
     while verified(&world, &[]).await.unsealed > 0 {
         world.store.seal_audit(epoch, 2).await.unwrap();
     }

@@ -89,6 +89,8 @@ pub enum Verb {
     Member(verbs::member::Args),
     /// Say who is an admin of the whole farm
     Admin(verbs::admin::Args),
+    /// List what was done, by whom, and check that it still stands as it was written
+    Audit(verbs::audit::Args),
     /// Show or change which farm is used, and defaults of flags
     Config(verbs::config::Args),
     /// Start a whole farm on this machine
@@ -132,6 +134,7 @@ impl Command {
             Verb::Project(args) => verbs::project::run(args, &setup()?).await,
             Verb::Member(args) => verbs::member::run(args, &setup()?).await,
             Verb::Admin(args) => verbs::admin::run(args, &setup()?).await,
+            Verb::Audit(args) => verbs::audit::run(args, &setup()?).await,
             Verb::Config(args) => verbs::config::run(args, url, context, (ca, project)),
             Verb::Up(args) => verbs::up::run(&args),
             Verb::Down(args) => verbs::down::run(&args),

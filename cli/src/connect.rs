@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use farm_client::{Bearer, BearerError, Endpoints, Security, TlsFailure, is_loopback};
 use farm_proto::MAX_MESSAGE_BYTES;
+use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
@@ -130,6 +131,11 @@ impl Client {
     /// Gives out what builds have made.
     pub fn outputs(&self) -> OutputServiceClient<AuthChannel> {
         OutputServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Knows what was done.
+    pub fn audit(&self) -> AuditServiceClient<AuthChannel> {
+        AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Knows who calls, and keeps tokens.

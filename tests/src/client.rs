@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use farm_proto::WORKER_PROTOCOL;
 use farm_proto::v1;
+use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
@@ -58,6 +59,7 @@ pub struct Client {
     pub outputs: OutputServiceClient<Authorized>,
     pub people: PeopleServiceClient<Authorized>,
     pub projects: ProjectServiceClient<Authorized>,
+    pub audit: AuditServiceClient<Authorized>,
 }
 
 impl Client {
@@ -79,6 +81,7 @@ impl Client {
         let channel = endpoint.connect().await.unwrap();
         let bearer = Bearer { token: token.to_owned(), project: project.map(ToOwned::to_owned) };
         Self {
+            audit: AuditServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             people: PeopleServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             projects: ProjectServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             builds: BuildServiceClient::with_interceptor(channel.clone(), bearer.clone()),

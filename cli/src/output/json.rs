@@ -7,7 +7,7 @@
 //!   details while a build runs (`farm submit --detach`).
 //! - `farm builds` gives `{"builds": [BuildJson, …]}`, newest first.
 //! - `farm workers` gives `{"workers": [WorkerJson, …]}`.
-//! - What `farm whoami`, `token`, `project` and `member` give is in [`super::people`].
+//! - What `farm whoami`, `token`, `project`, `member` and `audit` give is in [`super::people`].
 //! - `farm logs` gives one [`LogJson`] a line.
 
 use chrono::{DateTime, SecondsFormat, Utc};

@@ -1,8 +1,9 @@
-//! What people and scripts see of who uses the farm: tokens, projects, members.
+//! What people and scripts see of who uses the farm: tokens, projects, members, and what was done.
 
 use chrono::DateTime;
-use farm_proto::v1::{Member, Project, Token, WhoAmIResponse};
+use farm_proto::v1::{AuditEntry, Member, Project, Token, VerifyAuditResponse, WhoAmIResponse};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::json::{known, time};
 use super::text::{ago, ahead, columns, harmless};
@@ -129,6 +130,102 @@ pub struct MemberJson {
 impl From<&Member> for MemberJson {
     fn from(member: &Member) -> Self {
         Self { name: member.name.clone(), kind: member.kind.clone(), role: member.role.clone() }
+    }
+}
+
+/// What was done, as `farm audit --json` prints it.
+#[derive(Debug, Serialize)]
+pub struct AuditJson {
+    id: i64,
+    time: Option<String>,
+    project: Option<String>,
+    who: String,
+    token_hint: Option<String>,
+    address: Option<String>,
+    action: String,
+    subject: String,
+    detail: Value,
+}
+
+impl From<&AuditEntry> for AuditJson {
+    fn from(entry: &AuditEntry) -> Self {
+        Self {
+            id: entry.id,
+            time: time(entry.at_ms),
+            project: known(&entry.project),
+            who: entry.principal.clone(),
+            token_hint: known(&entry.token_hint),
+            address: known(&entry.address),
+            action: entry.action.clone(),
+            subject: entry.subject.clone(),
+            // What a newer farm writes otherwise is left out, not made up.
+            detail: serde_json::from_str(&entry.detail_json).unwrap_or_default(),
+        }
+    }
+}
+
+/// What the audit's chain proves, as `farm audit --verify --json` prints it.
+#[derive(Debug, Serialize)]
+pub struct VerifiedJson<'a> {
+    rows: u64,
+    seals: u64,
+    first_id: Option<i64>,
+    last_id: Option<i64>,
+    head: Option<String>,
+    unsealed: u64,
+    removed: u64,
+    removed_until: Option<String>,
+    broken: Vec<BrokenJson>,
+    outside: Vec<OutsideJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct BrokenJson {
+    first_id: i64,
+    last_id: i64,
+    sealed: Option<String>,
+    what: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct OutsideJson<'a> {
+    head: &'a str,
+    found: bool,
+    whole: bool,
+    last_id: Option<i64>,
+    sealed: Option<String>,
+    rows_after: Option<u64>,
+}
+
+impl<'a> VerifiedJson<'a> {
+    /// What a farm found.
+    pub fn new(found: &'a VerifyAuditResponse) -> Self {
+        let broken = found.broken.iter().map(|broken| BrokenJson {
+            first_id: broken.first_id,
+            last_id: broken.last_id,
+            sealed: time(broken.sealed_ms),
+            what: if broken.link { "link" } else { "rows" },
+        });
+        let outside = found.outside.iter().map(|outside| OutsideJson {
+            head: &outside.head,
+            found: outside.found,
+            whole: outside.whole,
+            last_id: outside.found.then_some(outside.last_id),
+            sealed: time(outside.sealed_ms),
+            rows_after: outside.found.then_some(outside.rows_after),
+        });
+        Self {
+            rows: found.rows,
+            seals: found.seals,
+            first_id: (found.first_id > 0).then_some(found.first_id),
+            last_id: (found.last_id > 0).then_some(found.last_id),
+            head: known(&found.head),
+            unsealed: found.unsealed,
+            removed: found.removed,
+            removed_until: time(found.removed_until_ms),
+            broken: broken.collect(),
+            outside: outside.collect(),
+        }
     }
 }
 

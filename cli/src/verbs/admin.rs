@@ -55,7 +55,8 @@ Examples:
   farm admin rm ada
 
 An admin of the farm may do everything, in every project. Only they make projects and persons, and
-drain workers. Whoever has the farm's own token file is one, and can't be taken out. A token with --role or --only-project makes nobody one.";
+drain workers. Whoever has the farm's own token file is one, and can't be taken out. A token with
+--role or --only-project makes nobody one.";
 
 /// Says who is an admin of the farm.
 ///

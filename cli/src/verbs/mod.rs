@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod attach;
+pub mod audit;
 pub mod builds;
 pub mod cancel;
 pub mod check;

@@ -5,8 +5,9 @@
 //! and writes the answer with its premise in `WHERE`.
 //!
 //! Rooms by what is decided, with the names that the other layers have for it: [`builds`], [`work`], [`publish`],
-//! [`machines`] and [`people`]; [`life`] has the legal transitions of all.
+//! [`machines`], [`people`] and [`audit`]; [`life`] has the legal transitions of all.
 
+pub mod audit;
 pub mod builds;
 pub mod life;
 pub mod machines;

@@ -3,6 +3,7 @@
 //! Each limit's name bears its unit. To add one: the field with its default, its line in
 //! `docs/reference/coordinator.md`, and a flag only if it differs from machine to machine.
 
+mod audit;
 mod flags;
 mod leadership;
 mod limits;
@@ -19,6 +20,7 @@ use farm_types::{Invalid, RepositoryPrefix};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
+pub use self::audit::Audit;
 use crate::outbound::{Allowed, Rules, place, proxies};
 use crate::people::oidc::Settings;
 
@@ -78,6 +80,8 @@ pub struct Config {
     pub retention: Retention,
     /// Certificates, and whether there is TLS at all.
     pub tls: Tls,
+    /// Where the audit's heads go besides the log.
+    pub audit: Audit,
     /// Registries by host and port, as in `localhost:5002`; once read in the form in which references name them.
     pub registries: BTreeMap<String, Registry>,
     /// Where else requests may go than to public addresses.
@@ -102,6 +106,7 @@ impl Default for Config {
             leadership: Leadership::default(),
             retention: Retention::default(),
             tls: Tls::default(),
+            audit: Audit::default(),
             registries: BTreeMap::new(),
             outbound: Outbound::default(),
         }
@@ -240,6 +245,7 @@ impl Config {
         self.leadership.check()?;
         self.retention.check()?;
         self.tls.check(self.listen)?;
+        self.audit.check()?;
         for (written, registry) in std::mem::take(&mut self.registries) {
             let host = registry::host(&written)?;
             let registry = registry.with_password_read(&host)?;

@@ -25,6 +25,8 @@ pub struct Retention {
     pub outputs_minutes: u64,
     /// Workers that are gone, and that no administrator has drained.
     pub workers_days: u64,
+    /// What was done, by whom; days after it was sealed.
+    pub audit_days: u64,
 }
 
 impl Default for Retention {
@@ -37,6 +39,7 @@ impl Default for Retention {
             unpublished_hours: 24,
             outputs_minutes: 60,
             workers_days: 7,
+            audit_days: 400,
         }
     }
 }
@@ -52,6 +55,7 @@ impl Retention {
             ("unpublished_hours", self.unpublished_hours, CENTURY_DAYS * 24),
             ("outputs_minutes", self.outputs_minutes, CENTURY_DAYS * 24 * 60),
             ("workers_days", self.workers_days, CENTURY_DAYS),
+            ("audit_days", self.audit_days, CENTURY_DAYS),
         ] {
             if value > most {
                 let cure = format!("write a number up to {most}; days: 0 is for ever");
@@ -89,6 +93,11 @@ impl Retention {
     /// `workers_days`; `None`: for ever.
     pub fn workers(&self) -> Option<Duration> {
         days(self.workers_days)
+    }
+
+    /// `audit_days`; `None`: for ever.
+    pub fn audit(&self) -> Option<Duration> {
+        days(self.audit_days)
     }
 }
 

@@ -17,6 +17,7 @@ pub mod work;
 
 use std::sync::Arc;
 
+use farm_proto::v1::audit_service_server::AuditServiceServer;
 use farm_proto::v1::build_service_server::BuildServiceServer;
 use farm_proto::v1::farm_service_server::FarmServiceServer;
 use farm_proto::v1::image_service_server::ImageServiceServer;
@@ -79,6 +80,7 @@ pub async fn serve(
     let projects = ProjectServiceServer::new(people::Projects::new(Arc::clone(&shared)));
     let trusts = TrustServiceServer::new(people::Trusts::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
+    let audit = AuditServiceServer::new(people::Audit::new(Arc::clone(&shared)));
     let farm = FarmServiceServer::new(machines::service::Machines::new(shared));
     let stop = shutdown.clone();
     let server = Server::builder()
@@ -99,6 +101,7 @@ pub async fn serve(
         .add_service(people)
         .add_service(projects)
         .add_service(trusts)
+        .add_service(audit)
         .add_service(work)
         .add_service(peer)
         .serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await });

@@ -36,6 +36,10 @@ pub enum Action {
     ManageTrusts,
     /// Show a token of another system.
     Exchange,
+    /// See what was done in a project.
+    ReadAudit,
+    /// See what was done in the whole farm, and whether that still stands as it was written.
+    ReadFarmAudit,
     /// Make and remove projects, and say where they may push to.
     ManageProjects,
     /// Give persons tokens, and make them admins of the farm.
@@ -78,8 +82,10 @@ impl Action {
             | Self::ManageTokens => Needs::Identity,
             Self::ReadBuilds | Self::ReadImages | Self::ReadMembers => Needs::Role(Role::Viewer),
             Self::Submit | Self::Cancel => Needs::Role(Role::Builder),
-            Self::ManageMembers | Self::ManageTrusts => Needs::Role(Role::Admin),
-            Self::ManageProjects | Self::ManagePersons | Self::ManageWorkers => Needs::FarmAdmin,
+            Self::ManageMembers | Self::ManageTrusts | Self::ReadAudit => Needs::Role(Role::Admin),
+            Self::ManageProjects | Self::ReadFarmAudit | Self::ManagePersons | Self::ManageWorkers => {
+                Needs::FarmAdmin
+            }
             Self::Work => Needs::Worker,
             Self::Hint => Needs::Coordinator,
         }
@@ -102,6 +108,8 @@ impl Action {
             Self::ManageMembers => "manage members, services and protected tags",
             Self::ManageTrusts => "manage what the project trusts",
             Self::Exchange => "exchange a token of another system",
+            Self::ReadAudit => "see what was done in the project",
+            Self::ReadFarmAudit => "see what was done in the farm",
             Self::ManageProjects => "manage projects and where they may push to",
             Self::ManagePersons => "manage persons",
             Self::ManageWorkers => "drain, resume or remove workers",
@@ -159,6 +167,9 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.TrustService/AddTrust", Action::ManageTrusts),
     ("/farm.v1.TrustService/ListTrusts", Action::ManageTrusts),
     ("/farm.v1.TrustService/RemoveTrust", Action::ManageTrusts),
+    ("/farm.v1.AuditService/ListAudit", Action::ReadAudit),
+    ("/farm.v1.AuditService/ListFarmAudit", Action::ReadFarmAudit),
+    ("/farm.v1.AuditService/VerifyAudit", Action::ReadFarmAudit),
     ("/farm.v1.WorkerService/Control", Action::Work),
     ("/farm.v1.WorkerService/SendEvents", Action::Work),
     ("/farm.v1.WorkerService/FetchFolders", Action::Work),

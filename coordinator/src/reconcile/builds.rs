@@ -1,4 +1,4 @@
-//! Removes what is older than the configuration keeps: logs, outputs, builds, sources; then objects and blobs that nobody needs.
+//! Removes what is older than the configuration keeps: logs, outputs, builds, sources, the audit; then objects and blobs that nobody needs.
 //!
 //! In small transactions, each of which says its premise again; what a pass leaves the next one finds.
 
@@ -119,6 +119,19 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("tokens of other systems", seen.await);
+    let audit = async {
+        if let Some(audit) = kept.audit() {
+            loop {
+                let rows = store.remove_audit(epoch, audit, BATCH).await?;
+                if rows == 0 {
+                    break;
+                }
+                tracing::info!(rows, "old rows of the audit removed");
+            }
+        }
+        Ok(())
+    };
+    told("rows of the audit", audit.await);
     freed
 }
 

@@ -4,11 +4,13 @@
 //! may be cut off anywhere: the next one finds what is left. A loop that panics ends the process.
 //!
 //! Rooms by what a loop is about: [`builds`] and [`sources`] (what is old goes), [`work`] (scheduling, and what is
-//! overdue), [`publish`], [`logs`] (sealing) and [`machines`] (who leads, who is set aside).
+//! overdue), [`publish`], [`logs`] (sealing), [`machines`] (who leads, who is set aside)
+//! and [`people`] (sealing what was done).
 
 pub mod builds;
 pub mod logs;
 pub mod machines;
+pub mod people;
 pub mod publish;
 mod put_off;
 mod sources;

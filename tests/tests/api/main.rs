@@ -1,6 +1,7 @@
 //! Tests of the coordinator, the worker and the command line over their interfaces, without builds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the report")]
 
+mod audit;
 mod keeping;
 mod logging;
 mod outputs;

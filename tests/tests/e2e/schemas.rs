@@ -96,6 +96,11 @@ fn what_json_prints_of_people_is_what_the_schema_says() {
     fits("projects", &farm.cli(&["project", "ls", "--json"]).ok());
     fits("project", &farm.cli(&["project", "show", "web", "--json"]).ok());
     fits("members", &farm.cli(&["member", "ls", "--project", "web", "--json"]).ok());
+    fits("audit", &farm.cli(&["audit", "--all", "--json"]).ok());
+    fits("audit", &farm.cli(&["audit", "--project", "web", "--since", "1h", "--json"]).ok());
+    fits("audit-verified", &farm.cli(&["audit", "--verify", "--json"]).ok());
+    let unknown = "0".repeat(64);
+    fits("audit-verified", &farm.cli(&["audit", "--verify", "--head", &unknown, "--json"]).stdout);
     farm.cli(&["admin", "add", "ada"]).ok();
     fits("admins", &farm.cli(&["admin", "ls", "--json"]).ok());
     let config = ["config", "add", "team", "http://x", "--project", "web"];

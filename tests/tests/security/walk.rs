@@ -85,6 +85,7 @@ const DOORS: &[(Door, &[&str])] = &[
     (
         Door::ProjectAdmin,
         &[
+            "farm.v1.AuditService/ListAudit",
             "farm.v1.PeopleService/CreateServiceToken",
             "farm.v1.ProjectService/SetMember",
             "farm.v1.ProjectService/ProtectTags",
@@ -97,6 +98,8 @@ const DOORS: &[(Door, &[&str])] = &[
     (
         Door::FarmAdmin,
         &[
+            "farm.v1.AuditService/ListFarmAudit",
+            "farm.v1.AuditService/VerifyAudit",
             "farm.v1.FarmService/DrainWorkers",
             "farm.v1.FarmService/ResumeWorkers",
             "farm.v1.FarmService/RemoveWorkers",

@@ -62,6 +62,11 @@ fn history(world: &World) {
             FROM generate_series(1, {MANY}) i;
          INSERT INTO worker_platforms (worker_id, platform, support, told)
             SELECT id, 'linux/amd64', 'native', true FROM workers;
+         INSERT INTO audit (project_id, principal, token_hint, address, action, subject, xid)
+            SELECT '{project}', 'test', '', '', 'build.submit', 'b' || i, i FROM generate_series(1, {MANY}) i;
+         INSERT INTO audit_seals (seal, cluster, from_xid, below_xid, first_id, last_id, row_count, previous, head)
+            SELECT i, farm_cluster(), i, i + 1, i, i, 1, sha256(i::text::bytea), sha256((i + 1)::text::bytea)
+            FROM generate_series(1, {MANY}) i;
          ANALYZE"
     ));
 }
@@ -81,6 +86,9 @@ async fn what_a_pass_looks_for_is_found_by_an_index() {
         (&["FROM workers w JOIN engines e ON e.id = w.engine_id WHERE w.removed_at IS NULL"][..], ""),
         (&["DELETE FROM upload_pins"][..], "86400, 100"),
         (&["DELETE FROM uploads WHERE"][..], "86400, 100"),
+        (&["pg_snapshot_xmin"][..], ""),
+        (&["UPDATE audit_seals SET removed_at"][..], "34560000, 100"),
+        (&["FROM audit a LEFT JOIN projects", "a.project_id = $1"][..], "NULL, NULL, NULL, 1, 100"),
     ] {
         let query = query(words);
         let arguments = if arguments.is_empty() { String::new() } else { format!("({arguments})") };

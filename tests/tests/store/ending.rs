@@ -9,7 +9,7 @@ use farm_store::{StoreError, default_project};
 use farm_types::state::{AttemptState, BuildState, JobState};
 use farm_types::{Cause, Failure, FailureCode};
 
-use crate::fixture::{LEASE, PUBLISH, success, world};
+use crate::fixture::{LEASE, PUBLISH, success, tester, world};
 
 fn failure(cause: Cause) -> Outcome {
     Outcome::Failed(Failure::new(cause, FailureCode::RunFailed, "it broke"))
@@ -176,13 +176,13 @@ async fn a_cancel_ends_what_waits_at_once_and_what_runs_when_its_worker_says_so(
     let world = world().await;
     let (worker, boot) = world.worker("w", 1).await;
     let waiting = world.submit("a", "linux/amd64", &[]).await;
-    world.store.cancel(default_project(), waiting.id, PUBLISH).await.unwrap();
+    world.store.cancel(&tester(), default_project(), waiting.id, PUBLISH).await.unwrap();
     assert_eq!(world.state(waiting).await, BuildState::Cancelled);
 
     let running = world.submit("b", "linux/amd64,linux/arm64", &[]).await;
     let lease = world.lease(running, 0, worker).await;
     world.store.attempt_started(lease).await.unwrap();
-    world.store.cancel(default_project(), running.id, PUBLISH).await.unwrap();
+    world.store.cancel(&tester(), default_project(), running.id, PUBLISH).await.unwrap();
     assert_eq!(world.state(running).await, BuildState::Cancelling);
     let stops = world.store.stops_via(world.coordinator).await.unwrap();
     assert_eq!(stops, [(worker, lease.attempt, "cancelled".to_owned())]);
@@ -191,7 +191,7 @@ async fn a_cancel_ends_what_waits_at_once_and_what_runs_when_its_worker_says_so(
     assert!(world.store.live_attempts(worker, boot).await.unwrap().is_empty());
     assert_eq!(world.slots_used(), 0);
     // A second cancel, and one of a final build, change nothing.
-    world.store.cancel(default_project(), running.id, PUBLISH).await.unwrap();
+    world.store.cancel(&tester(), default_project(), running.id, PUBLISH).await.unwrap();
     assert_eq!(world.state(running).await, BuildState::Cancelled);
 }
 
@@ -201,7 +201,7 @@ async fn a_cancelled_build_whose_worker_is_lost_ends_cancelled_and_is_not_tried_
     let (worker, _) = world.worker("w", 1).await;
     let build = world.submit("k", "linux/amd64", &[]).await;
     world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
-    world.store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
+    world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
     world.pass("26 s");
     world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap();
     assert_eq!(world.state(build).await, BuildState::Cancelled);
@@ -256,7 +256,7 @@ async fn a_build_that_is_not_built_within_its_timeout_fails_and_is_stopped_and_o
         idempotency_key: "again".to_owned(),
         failed_only: false,
         gone: Vec::new(),
-        created_by: "test".to_owned(),
+        by: tester(),
         queue_limit: Duration::from_secs(3600),
     };
     let again = world.store.retry(&retry, PUBLISH).await.unwrap();
@@ -307,7 +307,7 @@ async fn a_worker_that_does_not_stop_when_told_loses_its_lease_however_often_it_
     let build = world.submit("k", "linux/amd64", &[]).await;
     let lease = world.lease_for(build, 0, worker, Duration::from_secs(25)).await;
     world.store.attempt_started(lease).await.unwrap();
-    world.store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
+    world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
     let sign = Sign { worker, connection: world.connection(worker), tokens: vec![lease.token.as_uuid()] };
     for _ in 0..9 {
         world.pass("10 s");

@@ -8,6 +8,7 @@ use farm_store::builds::record::{BuildRecord, JobResult};
 use farm_store::builds::submit::{NewBuild, Submitted};
 use farm_store::machines::leader::{Epoch, Leadership, Outage, Place};
 use farm_store::machines::workers::Registration;
+use farm_store::people::audit::By;
 use farm_store::schema::MigrationLimits;
 use farm_store::sources::snapshots::{NewObject, ObjectKind};
 use farm_store::work::attempts::Lease;
@@ -42,6 +43,11 @@ pub const LIMITS: Limits = Limits {
     suspect_after: Duration::from_secs(12),
 };
 pub const PUBLISH: PublishLimit = PublishLimit(Duration::from_secs(60));
+
+/// Who does what tests do.
+pub fn tester() -> By {
+    By { name: "test".to_owned(), token_hint: "farm_p_test".to_owned(), address: "192.0.2.7".to_owned() }
+}
 
 pub struct World {
     pub store: Store,
@@ -113,7 +119,7 @@ impl World {
                 partial: Default::default(),
             },
             runs: Default::default(),
-            created_by: "test".to_owned(),
+            by: tester(),
             queue_limit: LEASE,
         }
     }

@@ -11,7 +11,7 @@ use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
 use farm_types::{Cause, Digest, Failure, FailureCode, Repository};
 
-use crate::fixture::{LEASE, PUBLISH, World, success, world};
+use crate::fixture::{LEASE, PUBLISH, World, success, tester, world};
 use crate::interleavings::stopped;
 use crate::publishing::{merged, put};
 use farm_tests::session::Session;
@@ -283,7 +283,7 @@ async fn a_retry_takes_nothing_over_that_is_being_removed_and_what_it_takes_over
         idempotency_key: key.to_owned(),
         failed_only: true,
         gone: Vec::new(),
-        created_by: "test".to_owned(),
+        by: tester(),
         queue_limit: LEASE,
     };
     world.pass("25 hours");
@@ -298,7 +298,7 @@ async fn a_retry_takes_nothing_over_that_is_being_removed_and_what_it_takes_over
     let taken = world.build(new).await.jobs;
     assert_eq!((taken[0].state, taken[1].state), (JobState::Succeeded, JobState::Ready));
     assert_eq!(begun, None, "what was taken over was decided to be garbage");
-    world.store.cancel(default_project(), new.id, PUBLISH).await.unwrap();
+    world.store.cancel(&tester(), default_project(), new.id, PUBLISH).await.unwrap();
 
     assert_eq!(begin(&world).await.unwrap().garbage, digests(&["old"]));
     let second = world.store.retry(&retry("r2"), PUBLISH).await.unwrap();

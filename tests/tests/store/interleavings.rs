@@ -16,7 +16,7 @@ use farm_tests::session::Session;
 use farm_types::state::{BuildState, JobState, TagState};
 use farm_types::{Cause, Failure, FailureCode, WorkerId};
 
-use crate::fixture::{LEASE, PUBLISH, World, success, world};
+use crate::fixture::{LEASE, PUBLISH, World, success, tester, world};
 use crate::publishing::{merged, put};
 use crate::races::fits;
 use crate::retrying::retry_of;
@@ -128,7 +128,7 @@ impl Case<'_> {
                 store.heartbeats(self.world.coordinator, &[sign], LEASE).await
             }
             Event::Reap => store.reap(self.world.epoch, PUBLISH, 0.0).await.map(drop),
-            Event::Cancel => store.cancel(default_project(), self.build.id, PUBLISH).await,
+            Event::Cancel => store.cancel(&tester(), default_project(), self.build.id, PUBLISH).await,
             Event::Reassign => {
                 let assignment = self.world.assignment(self.build, 0, self.other).await;
                 store.lease(self.world.epoch, assignment, LEASE).await.map(drop)
@@ -184,7 +184,7 @@ async fn all_pairs(firsts: &[Event]) {
             }
             check(&case, first, second, &ended, &pair).await;
             retries(&case, first, second, &ended, &pair).await;
-            world.store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
+            world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
             world.pass("2 minutes");
             world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap();
             assert_eq!(world.slots_used(), 0, "{pair}");
@@ -271,7 +271,7 @@ async fn of_two_that_want_a_tag_the_newer_one_has_it_in_every_order() {
                 PublishOlder => publish(&world, &older[0], name).await,
                 PublishNewer => publish(&world, &newer[0], name).await,
                 Deadline => world.store.end_overdue_publications(world.epoch).await.map(drop),
-                Cancel => world.store.cancel(default_project(), older_build.id, PUBLISH).await,
+                Cancel => world.store.cancel(&tester(), default_project(), older_build.id, PUBLISH).await,
                 Refuse => {
                     let failure = Failure::new(Cause::User, FailureCode::RegistryAuth, "403");
                     world.store.destination_failed(world.epoch, &older[0], &failure, None).await

@@ -3,6 +3,7 @@
 #![allow(clippy::large_futures, reason = "a test's futures are polled on a stack of their own")]
 
 mod accepting;
+mod audit;
 mod costs;
 mod draining;
 mod ending;

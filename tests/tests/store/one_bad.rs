@@ -5,7 +5,7 @@ use farm_core::work::waiting::Waiting;
 use farm_store::default_project;
 use farm_types::state::{AttemptState, BuildState};
 
-use crate::fixture::{PUBLISH, World, success, world};
+use crate::fixture::{PUBLISH, World, success, tester, world};
 
 /// Whatever writes to this row fails, as something that Postgres doesn't take.
 fn unwritable(world: &World, table: &str, premise: &str) {
@@ -122,7 +122,7 @@ async fn a_worker_that_is_gone_for_long_is_forgotten_and_known_again_when_it_com
         world.worker(name, 1).await;
     }
     let ids: Vec<_> = world.store.workers().await.unwrap().into_iter().map(|w| (w.name, w.id)).collect();
-    world.store.drain_workers(&["drained".to_owned()], None).await.unwrap().unwrap();
+    world.store.drain_workers(&tester(), &["drained".to_owned()], None).await.unwrap().unwrap();
     for (_, id) in ids.iter().filter(|(name, _)| name != "here") {
         world.store.worker_disconnected(*id, world.connection(*id)).await.unwrap();
     }

@@ -9,7 +9,7 @@ use farm_store::{StoreError, default_project};
 use farm_types::state::JobState;
 use farm_types::{Cause, Failure, FailureCode, RunMode, Runs};
 
-use crate::fixture::{LEASE, PUBLISH, World, success, world};
+use crate::fixture::{LEASE, PUBLISH, World, success, tester, world};
 use farm_store::builds::submit::Submitted;
 
 /// A build for a platform that no worker here offers.
@@ -110,7 +110,7 @@ async fn a_retry_inherits_what_is_known() {
         idempotency_key: "again".to_owned(),
         failed_only: false,
         gone: Vec::new(),
-        created_by: "test".to_owned(),
+        by: tester(),
         queue_limit: LEASE,
     };
     let again = world.store.retry(&retry, PUBLISH).await;

@@ -10,7 +10,7 @@ use farm_tests::session::Session;
 use farm_types::state::{BuildState, TagState};
 use farm_types::{Cause, Digest, Failure, FailureCode};
 
-use crate::fixture::{PUBLISH, World, index, success, world};
+use crate::fixture::{PUBLISH, World, index, success, tester, world};
 use crate::interleavings::stopped;
 
 /// A build of one platform that is built and merged, with its destinations.
@@ -266,7 +266,7 @@ async fn a_build_can_be_cancelled_as_long_as_there_is_nothing_to_publish() {
     let (build, due) = unmerged(&world, "k").await;
     let store = &world.store;
     store.retry_merge(world.epoch, due.project, build.id, "it is away", Duration::ZERO).await.unwrap();
-    store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
+    store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
     assert_eq!(world.state(build).await, BuildState::Cancelled);
     assert!(store.due_merges(1000).await.unwrap().is_empty());
     // Whoever was about to merge it learns that.
@@ -276,7 +276,7 @@ async fn a_build_can_be_cancelled_as_long_as_there_is_nothing_to_publish() {
     assert!(matches!(put_off, Err(StoreError::Stale(_))), "{put_off:?}");
     // One that was merged may have moved a tag.
     let (merged, destinations) = merged(&world, "m", &["localhost:5002/app:1"]).await;
-    store.cancel(default_project(), merged.id, PUBLISH).await.unwrap();
+    store.cancel(&tester(), default_project(), merged.id, PUBLISH).await.unwrap();
     assert_eq!(world.state(merged).await, BuildState::Publishing);
     store.destination_pushed(world.epoch, &destinations[0]).await.unwrap();
     assert_eq!(put(&world, &destinations[0], "1").await, Claim::Granted);
@@ -292,7 +292,8 @@ async fn a_cancel_and_a_merge_at_once_have_one_winner() {
         let (build, due) = unmerged(&world, key).await;
         let hold = format!("SELECT 'held' FROM builds WHERE id = '{}' FOR UPDATE", build.id.as_uuid());
         let made = index(key);
-        let cancel = world.store.cancel(default_project(), build.id, PUBLISH);
+        let by = tester();
+        let cancel = world.store.cancel(&by, default_project(), build.id, PUBLISH);
         let keep = world.store.keep_publication(world.epoch, &due, &made, &[]);
         let (cancelled, kept) = if cancel_first {
             stopped(&mut sessions, &hold, cancel, keep).await

@@ -8,7 +8,7 @@ use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
 use farm_types::{Cause, Failure, FailureCode};
 
-use crate::fixture::{LEASE, PUBLISH, World, success, world};
+use crate::fixture::{LEASE, PUBLISH, World, success, tester, world};
 
 #[tokio::test]
 async fn a_job_that_is_leased_to_many_at_once_goes_to_one() {
@@ -52,7 +52,7 @@ async fn happen(
             world.finish(lease, Outcome::Failed(failure)).await
         }
         2 => world.store.reap(world.epoch, PUBLISH, 0.0).await.map(drop),
-        3 => world.store.cancel(default_project(), build.id, PUBLISH).await,
+        3 => world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await,
         4 => world.finish(lease, Outcome::Stopped).await,
         5 => world.store.attempt_started(lease).await,
         _ => world.store.heartbeats(world.coordinator, &[], LEASE).await,
@@ -96,7 +96,7 @@ async fn every_pair_of_endings_at_once_leaves_one_state_and_no_slot_behind() {
             let pair = format!("{first} and {second}: build {}, job {}", record.state, job.state);
             fits(&record, &pair);
             // Whatever is left is ended, so that the next pair finds an empty farm.
-            world.store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
+            world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
             world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap();
             assert_eq!(world.slots_used(), 0, "{pair}");
         }

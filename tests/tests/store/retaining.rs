@@ -8,7 +8,7 @@ use farm_store::work::attempts::Lease;
 use farm_store::{StoreError, default_project};
 use farm_types::state::BuildState;
 
-use crate::fixture::{PUBLISH, World, index, world};
+use crate::fixture::{PUBLISH, World, index, tester, world};
 use crate::interleavings::stopped;
 use crate::publishing::{merged, put};
 use crate::retrying::{half, retry_of};
@@ -111,7 +111,7 @@ async fn a_build_stays_while_a_retry_of_it_is_there_or_a_tag_has_to_be_looked_at
     world.pass("25 hours");
     let retry = world.store.retry(&retry_of(old, "r", true), PUBLISH).await.unwrap();
     assert_eq!(remove_builds(&world).await, 0, "its result was taken over, and it is retried");
-    world.store.cancel(default_project(), retry.id, PUBLISH).await.unwrap();
+    world.store.cancel(&tester(), default_project(), retry.id, PUBLISH).await.unwrap();
     assert_eq!(remove_builds(&world).await, 0, "the retry is young");
     world.pass("25 hours");
     assert_eq!((remove_builds(&world).await, remove_builds(&world).await), (1, 1), "from the end");
@@ -160,7 +160,7 @@ async fn a_source_stays_while_a_build_or_an_upload_wants_it_and_a_retry_without_
     world.database.psql("DELETE FROM uploads");
     world.pass("25 hours");
     assert_eq!(remove().await, 0, "a build waits that needs it");
-    world.store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
+    world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
     // Somebody is told that all of it is there, and takes days until he submits.
     let roots = [("dockerfile".to_owned(), farm_types::snapshot::Folder::default().tree_digest())].into();
     let opened = world.store.open_upload(default_project(), "test", DAY * 5, &roots).await.unwrap();

@@ -9,7 +9,7 @@ use farm_tests::session::Session;
 use farm_types::state::{BuildState, JobState, TagState};
 use farm_types::{Cause, Failure, FailureCode};
 
-use crate::fixture::{PUBLISH, World, world};
+use crate::fixture::{PUBLISH, World, tester, world};
 use crate::interleavings::{publish, stopped};
 use crate::publishing::{built, merged, put};
 use crate::retrying::retry_of;
@@ -104,7 +104,9 @@ impl Case<'_> {
             Step::PublishRetry => publish(self.world, &self.retry.1, self.tag).await,
             Step::PublishOtherRetry => publish(self.world, &self.other.1, self.tag).await,
             Step::PublishNewer => publish(self.world, &self.newer.1, self.tag).await,
-            Step::CancelRetry => self.world.store.cancel(default_project(), self.retry.0.id, PUBLISH).await,
+            Step::CancelRetry => {
+                self.world.store.cancel(&tester(), default_project(), self.retry.0.id, PUBLISH).await
+            }
             Step::RetryOnceMore => {
                 let retry = retry_of(self.old.0, &format!("{}-{which}", self.tag), false);
                 self.world.store.retry(&retry, PUBLISH).await.map(drop)

@@ -10,7 +10,7 @@ use farm_store::{StoreError, default_project};
 use farm_types::state::{BuildState, JobState};
 use farm_types::{Cause, Digest, Failure, FailureCode};
 
-use crate::fixture::{LEASE, PUBLISH, World, index, success, world};
+use crate::fixture::{LEASE, PUBLISH, World, index, success, tester, world};
 
 const TAG: &str = "localhost:5002/app:1";
 
@@ -21,7 +21,7 @@ pub fn retry_of(build: Submitted, key: &str, failed_only: bool) -> Retry {
         idempotency_key: key.to_owned(),
         failed_only,
         gone: Vec::new(),
-        created_by: "test".to_owned(),
+        by: tester(),
         queue_limit: LEASE,
     }
 }

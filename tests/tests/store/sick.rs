@@ -12,7 +12,7 @@ use farm_types::state::{BuildState, JobState, WorkerState};
 use farm_types::{BootId, Cause, Failure, FailureCode, WorkerId};
 use uuid::Uuid;
 
-use crate::fixture::{LEASE, PUBLISH, World, success, world};
+use crate::fixture::{LEASE, PUBLISH, World, success, tester, world};
 
 const SUSPECT: Duration = Duration::from_secs(12);
 
@@ -57,7 +57,7 @@ async fn a_worker_that_does_not_stop_is_quarantined_and_what_it_runs_is_anothers
     let (worker, boot) = world.worker("w", 3).await;
     let (unwanted, unheeded) = running(&world, "unwanted", worker).await;
     let (wanted, other) = running(&world, "wanted", worker).await;
-    world.store.cancel(default_project(), unwanted.id, PUBLISH).await.unwrap();
+    world.store.cancel(&tester(), default_project(), unwanted.id, PUBLISH).await.unwrap();
     world.pass("50 s");
     beat(&world, worker, &[unheeded, other]).await;
     assert!(world.store.quarantine_unheeding(world.epoch).await.unwrap().is_empty());
@@ -96,13 +96,13 @@ async fn another_life_or_an_administrator_ends_a_quarantine() {
     let (worker, _) = world.worker("w", 1).await;
     for again in [false, true] {
         let (build, lease) = running(&world, if again { "a" } else { "b" }, worker).await;
-        world.store.cancel(default_project(), build.id, PUBLISH).await.unwrap();
+        world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
         world.pass("61 s");
         beat(&world, worker, &[lease]).await;
         assert_eq!(world.store.quarantine_unheeding(world.epoch).await.unwrap(), ["w"]);
         world.store.reap(world.epoch, PUBLISH, 0.0).await.unwrap();
         if again {
-            world.store.resume_workers(&["w".to_owned()]).await.unwrap().unwrap();
+            world.store.resume_workers(&tester(), &["w".to_owned()]).await.unwrap().unwrap();
         } else {
             let life = world.registration("w", BootId::generate(), 1);
             world.store.register_worker(&life, Duration::ZERO).await.unwrap();
@@ -232,7 +232,7 @@ async fn another_life_is_tried_at_once_and_a_finished_job_or_an_administrator_en
 
     fail_some(&world, "b", worker, &["worker_disk"; 3]).await;
     assert_eq!(world.store.judge_workers(world.epoch).await.unwrap().len(), 1);
-    world.store.resume_workers(&["w".to_owned()]).await.unwrap().unwrap();
+    world.store.resume_workers(&tester(), &["w".to_owned()]).await.unwrap().unwrap();
     assert!(record(&world, worker).await.probation_at.is_none());
     assert!(world.store.judge_workers(world.epoch).await.unwrap().is_empty());
     // One that can't answer trial builds isn't asked.
@@ -266,11 +266,11 @@ async fn what_a_leaving_worker_gives_back_keeps_its_place_and_costs_no_try_at_fi
     let place = || world.database.psql("SELECT virtual_time FROM jobs");
     let before = place();
     for round in 1..=7 {
-        world.store.resume_workers(&["w".to_owned()]).await.unwrap().unwrap();
+        world.store.resume_workers(&tester(), &["w".to_owned()]).await.unwrap().unwrap();
         let lease = world.lease(build, 0, worker).await;
         world.store.attempt_started(lease).await.unwrap();
         let within = Some(Duration::from_secs(90));
-        world.store.drain_workers(&["w".to_owned()], within).await.unwrap().unwrap();
+        world.store.drain_workers(&tester(), &["w".to_owned()], within).await.unwrap().unwrap();
         assert_eq!(world.store.release_overdue_attempts(world.epoch).await.unwrap(), 0);
         world.pass("91 s");
         beat(&world, worker, &[lease]).await;

@@ -20,7 +20,7 @@ use farm_tests::session::Session;
 use farm_types::state::{BuildState, JobState, TagState};
 use farm_types::{Digest, WorkerId};
 
-use crate::fixture::{LEASE, LIMITS, PUBLISH, World, index, success, world_in};
+use crate::fixture::{LEASE, LIMITS, PUBLISH, World, index, success, tester, world_in};
 use crate::publishing::put;
 use crate::retrying::retry_of;
 use crate::sealing::piece;
@@ -251,7 +251,11 @@ async fn what_was_under_way_goes_on_and_new_work_comes_in() {
 
     // What has ended stays as it is, and a new build passes its tags.
     let tags = ["localhost:5002/app:1"];
-    world.store.cancel(default_project(), submitted(&world, "published").id, PUBLISH).await.unwrap();
+    world
+        .store
+        .cancel(&tester(), default_project(), submitted(&world, "published").id, PUBLISH)
+        .await
+        .unwrap();
     assert_eq!(build(&world, "published").await.state, BuildState::Succeeded);
     let new = world.submit("new", "linux/amd64", &tags).await;
     let lease = world.lease(new, 0, idle).await;
@@ -265,7 +269,7 @@ async fn what_was_under_way_goes_on_and_new_work_comes_in() {
     assert_eq!(world.state(new).await, BuildState::Succeeded);
     let again = world.store.retry(&retry_of(submitted(&world, "half"), "r", true), PUBLISH).await.unwrap();
     assert!(world.build(again).await.jobs[0].taken_from.is_some());
-    world.store.resume_workers(&["w-drained".to_owned()]).await.unwrap().unwrap();
+    world.store.resume_workers(&tester(), &["w-drained".to_owned()]).await.unwrap().unwrap();
     world.worker("w-busy", 2).await;
 }
 

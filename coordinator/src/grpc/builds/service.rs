@@ -102,13 +102,13 @@ impl BuildService for Builds {
         self.shared.accesses.check_tags(&member, &spec.tags).await?;
         self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
         let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
-        let by = member.name;
+        let by = member.name.as_str();
         let new = NewBuild {
             project: member.project,
             idempotency_key: request.idempotency_key,
             spec,
             runs,
-            created_by: by.clone(),
+            by: member.caller.by(),
             queue_limit: self.queue_limit(),
         };
         let submitted = self.shared.store.submit(&new).await.map_err(status::store)?;
@@ -182,7 +182,9 @@ impl BuildService for Builds {
         let id = short_id(&request.get_ref().build_id)?;
         let record = self.shared.store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         let publish = self.publish_limit();
-        self.shared.store.cancel(member.project, record.id, publish).await.map_err(status::store)?;
+        let by = member.caller.by();
+        let asked = self.shared.store.cancel(&by, member.project, record.id, publish).await;
+        asked.map_err(status::store)?;
         self.shared.hints.changed();
         tracing::info!(build = %id, by = member.name, "cancel asked for");
         let build = self.present(member.project, &id).await?;
@@ -204,9 +206,9 @@ impl BuildService for Builds {
         };
         let store = &self.shared.store;
         let record = store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
-        let limit = self.queue_limit();
-        let taken =
-            store.provide_source(member.project, record.id, &snapshot, limit).await.map_err(status::store)?;
+        let (by, limit) = (member.caller.by(), self.queue_limit());
+        let taken = store.provide_source(&by, member.project, record.id, &snapshot, limit).await;
+        let taken = taken.map_err(status::store)?;
         self.shared.hints.changed();
         tracing::info!(build = %id, by = member.name, taken, "the rest of its source was sent");
         let build = self.present(member.project, &id).await?;
@@ -229,14 +231,14 @@ impl BuildService for Builds {
             true => retry::gone(&self.shared.registries, &record).await,
             false => Vec::new(),
         };
-        let by = member.name;
+        let by = member.name.as_str();
         let new = Retry {
             project: member.project,
             of: record.id,
             idempotency_key: request.idempotency_key,
             failed_only: request.failed_only,
             gone,
-            created_by: by.clone(),
+            by: member.caller.by(),
             queue_limit: self.queue_limit(),
         };
         let submitted = store.retry(&new, self.publish_limit()).await.map_err(status::store)?;

@@ -83,7 +83,8 @@ impl FarmService for Machines {
         let request = request.into_inner();
         let within = (request.within_ms > 0).then(|| Duration::from_millis(request.within_ms));
         let names = workers::checked(request.names)?;
-        let done = self.shared.store.drain_workers(&names, within).await.map_err(status::store)?;
+        let done =
+            self.shared.store.drain_workers(&caller.by(), &names, within).await.map_err(status::store)?;
         workers::refused(&self.shared, done).await?;
         tracing::info!(?names, by = caller.principal.name, "workers are drained");
         let workers = workers::changed(&self.shared, &caller.principal, &names).await?;
@@ -96,7 +97,7 @@ impl FarmService for Machines {
     ) -> Result<Response<v1::ResumeWorkersResponse>, Status> {
         let caller = people::caller(&request)?;
         let names = workers::checked(request.into_inner().names)?;
-        let done = self.shared.store.resume_workers(&names).await.map_err(status::store)?;
+        let done = self.shared.store.resume_workers(&caller.by(), &names).await.map_err(status::store)?;
         workers::refused(&self.shared, done).await?;
         tracing::info!(?names, by = caller.principal.name, "workers are resumed");
         let workers = workers::changed(&self.shared, &caller.principal, &names).await?;
@@ -109,7 +110,7 @@ impl FarmService for Machines {
     ) -> Result<Response<v1::RemoveWorkersResponse>, Status> {
         let caller = people::caller(&request)?;
         let names = workers::checked(request.into_inner().names)?;
-        let done = self.shared.store.remove_workers(&names).await.map_err(status::store)?;
+        let done = self.shared.store.remove_workers(&caller.by(), &names).await.map_err(status::store)?;
         workers::refused(&self.shared, done).await?;
         tracing::info!(?names, by = caller.principal.name, "workers are removed");
         self.shared.hints.changed();

@@ -1,9 +1,12 @@
-//! Who uses the farm: oneself and tokens ([`tokens`]), projects and their members ([`projects`]), what these trust ([`trusts`]).
+//! Who uses the farm: oneself and tokens ([`tokens`]), projects and their members ([`projects`]), what these trust ([`trusts`]), and
+//! what was done ([`audit`]).
 
+mod audit;
 mod projects;
 mod tokens;
 mod trusts;
 
+pub use audit::Audit;
 pub use projects::Projects;
 pub use tokens::People;
 pub use trusts::Trusts;

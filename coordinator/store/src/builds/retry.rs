@@ -9,6 +9,7 @@ use farm_types::{BuildId, Digest, JobId, Platform, ProjectId, ShortId};
 use serde_json::json;
 
 use crate::builds::submit::Submitted;
+use crate::people::audit::{By, Deed};
 use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
 use crate::work::decide::{PublishLimit, build_event, decide};
@@ -28,7 +29,7 @@ pub struct Retry {
     /// Platforms whose results are not: they aren't where they were pushed any more.
     pub gone: Vec<Platform>,
     /// Who asks.
-    pub created_by: String,
+    pub by: By,
     /// How long its jobs may wait for a worker.
     pub queue_limit: Duration,
 }
@@ -140,7 +141,7 @@ impl Store {
             retry.idempotency_key,
             &request.as_bytes()[..],
             execution_id,
-            retry.created_by,
+            retry.by.name,
             retry.queue_limit.as_secs_f64()
         )
         .execute(&mut *execution)
@@ -155,6 +156,13 @@ impl Store {
             };
         }
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
+        let deed = Deed {
+            project: Some(retry.project),
+            action: "build.retry",
+            subject: short_id.as_str(),
+            detail: json!({ "retry_of": old.short_id, "failed_only": retry.failed_only }),
+        };
+        retry.by.did(execution.tx(), deed).await?;
         decide(&mut execution, publish).await?;
         tx.commit().await?;
         Ok(Submitted { id, replayed: false })

@@ -7,7 +7,9 @@ use farm_core::life;
 use farm_core::life::attempt::StopReason;
 use farm_types::spec::Purpose;
 use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId};
+use serde_json::json;
 
+use crate::people::audit::{By, Deed};
 use crate::proof::LockedExecution;
 use crate::work::decide::{PublishLimit, build_event, decide, stop_jobs};
 use crate::work::queue::queue_class;
@@ -25,7 +27,7 @@ pub struct NewBuild {
     /// Whose programs run, per platform; of those that are not named it isn't known.
     pub runs: BTreeMap<Platform, Runs>,
     /// Who asks.
-    pub created_by: String,
+    pub by: By,
     /// How long its jobs may wait for a worker.
     pub queue_limit: Duration,
 }
@@ -115,7 +117,7 @@ impl Store {
             &request.as_bytes()[..],
             execution_id,
             spec,
-            new.created_by,
+            new.by.name,
             new.queue_limit.as_secs_f64()
         )
         .execute(&mut *execution)
@@ -130,6 +132,17 @@ impl Store {
             };
         }
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
+        let deed = Deed {
+            project: Some(new.project),
+            action: "build.submit",
+            subject: short_id.as_str(),
+            detail: json!({
+                "platforms": to_json(&new.spec.platforms)?,
+                "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "tree": new.spec.snapshot.tree_id.to_string(),
+            }),
+        };
+        new.by.did(execution.tx(), deed).await?;
         tx.commit().await?;
         Ok(Submitted { id, replayed: false })
     }
@@ -165,18 +178,29 @@ impl Store {
     ///
     /// # Errors
     /// There is no such build.
-    pub async fn cancel(&self, project: ProjectId, build: BuildId, publish: PublishLimit) -> Result<()> {
+    pub async fn cancel(
+        &self,
+        by: &By,
+        project: ProjectId,
+        build: BuildId,
+        publish: PublishLimit,
+    ) -> Result<()> {
         let mut tx = self.begin().await?;
-        let execution: ExecutionId = sqlx::query_scalar!(
-            "SELECT execution_id FROM builds WHERE project_id = $1 AND id = $2",
+        let known = sqlx::query!(
+            "SELECT execution_id, short_id FROM builds WHERE project_id = $1 AND id = $2",
             project.as_uuid(),
             build.as_uuid()
         )
         .fetch_optional(&mut *tx)
         .await?
-        .ok_or(StoreError::NotFound("build"))?
-        .into();
-        let mut execution = tx.lock_execution(project, execution).await?;
+        .ok_or(StoreError::NotFound("build"))?;
+        let deed = Deed {
+            project: Some(project),
+            action: "build.cancel",
+            subject: &known.short_id,
+            detail: json!({}),
+        };
+        let mut execution = tx.lock_execution(project, ExecutionId::from(known.execution_id)).await?;
         let (project, execution_id) = execution.ids();
         let asked = sqlx::query!(
             "UPDATE builds SET state = $3 WHERE project_id = $1 AND id = $2 AND state = ANY($4)",
@@ -188,10 +212,13 @@ impl Store {
         .execute(&mut *execution)
         .await?;
         if asked.rows_affected() == 0 {
-            call_off(&mut execution, build).await?;
+            if call_off(&mut execution, build).await? {
+                by.did(execution.tx(), deed).await?;
+            }
             tx.commit().await?;
             return Ok(());
         }
+        by.did(execution.tx(), deed).await?;
         build_event(&mut execution, project, build.as_uuid(), life::build::ASK_CANCEL.word()).await?;
         let wanted = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM builds WHERE project_id = $1 AND execution_id = $2
@@ -223,8 +250,8 @@ impl Store {
 }
 
 /// Cancels a build that is publishing and has nothing to publish yet: as long as its results can't be merged, no tag can have
-/// been touched.
-async fn call_off(execution: &mut LockedExecution<'_>, build: BuildId) -> Result<()> {
+/// been touched. False: it isn't such a one.
+async fn call_off(execution: &mut LockedExecution<'_>, build: BuildId) -> Result<bool> {
     let (project, _) = execution.ids();
     // Whoever keeps what was merged holds this row as well; the statement after sees what that one has written.
     sqlx::query_scalar!(
@@ -245,8 +272,9 @@ async fn call_off(execution: &mut LockedExecution<'_>, build: BuildId) -> Result
     )
     .execute(&mut **execution)
     .await?;
-    if called_off.rows_affected() == 1 {
-        build_event(execution, project, build.as_uuid(), life::build::CALL_OFF.word()).await?;
+    if called_off.rows_affected() != 1 {
+        return Ok(false);
     }
-    Ok(())
+    build_event(execution, project, build.as_uuid(), life::build::CALL_OFF.word()).await?;
+    Ok(true)
 }

@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::people::audit::{By, Deed};
 use crate::{Result, Store, StoreError, Tx};
 
 /// Why nothing was done.
@@ -38,7 +40,7 @@ impl Store {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn drain_workers(&self, names: &[String], within: Option<Duration>) -> Result<Done> {
+    pub async fn drain_workers(&self, by: &By, names: &[String], within: Option<Duration>) -> Result<Done> {
         let mut tx = self.begin().await?;
         let named = match named(&mut tx, names).await? {
             Ok(named) => named,
@@ -55,6 +57,14 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         all(drained.rows_affected(), &ids)?;
+        each(
+            &mut tx,
+            by,
+            "worker.drain",
+            &named,
+            &json!({ "within_seconds": within.map(|within| within.as_secs()) }),
+        )
+        .await?;
         tx.commit().await?;
         Ok(Ok(()))
     }
@@ -63,7 +73,7 @@ impl Store {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn resume_workers(&self, names: &[String]) -> Result<Done> {
+    pub async fn resume_workers(&self, by: &By, names: &[String]) -> Result<Done> {
         let mut tx = self.begin().await?;
         let named = match named(&mut tx, names).await? {
             Ok(named) => named,
@@ -81,6 +91,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         all(resumed.rows_affected(), &ids)?;
+        each(&mut tx, by, "worker.resume", &named, &json!({})).await?;
         tx.commit().await?;
         Ok(Ok(()))
     }
@@ -90,7 +101,7 @@ impl Store {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn remove_workers(&self, names: &[String]) -> Result<Done> {
+    pub async fn remove_workers(&self, by: &By, names: &[String]) -> Result<Done> {
         let mut tx = self.begin().await?;
         let named = match named(&mut tx, names).await? {
             Ok(named) => named,
@@ -113,6 +124,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         all(removed.rows_affected(), &ids)?;
+        each(&mut tx, by, "worker.remove", &named, &json!({})).await?;
         tx.commit().await?;
         Ok(Ok(()))
     }
@@ -136,6 +148,14 @@ async fn named(tx: &mut Tx, names: &[String]) -> Result<std::result::Result<Vec<
         Some(name) => Err(Refusal::Unknown(name.to_owned())),
         None => Ok(found),
     })
+}
+
+/// A row of the audit for each of them.
+async fn each(tx: &mut Tx, by: &By, action: &'static str, named: &[Named], detail: &Value) -> Result<()> {
+    for worker in named {
+        by.did(tx, Deed { project: None, action, subject: &worker.name, detail: detail.clone() }).await?;
+    }
+    Ok(())
 }
 
 /// The premise held for every one of them.

@@ -1,5 +1,8 @@
 //! What was done, by whom: a row in the transaction of the deed. So there is none of what was not done, and none lacks of
-//! what was.
+//! what was. Rows are never changed; the leader seals them ([`super::seals`]).
+//!
+//! To audit one more deed: `by: &By` from the handler, and `by.did` before the commit, where it is certain that something is done
+//! (not where a call is repeated). Leases, signs of life and what ends by itself are nobody's deeds.
 
 use farm_types::ProjectId;
 use serde_json::Value;

@@ -1,5 +1,6 @@
 //! Who calls the farm: [`principals`] and the [`tokens`] that show them, [`projects`] and their [`members`], what a project is
-//! allowed ([`access`]), what it [`trust`]s and what was taken for that ([`replay`]), and the [`audit`] of what they did.
+//! allowed ([`access`]), what it [`trust`]s and what was taken for that ([`replay`]), and the [`audit`] of what they did, with the
+//! [`seals`] over it and how the [`trail`] is read.
 
 pub mod access;
 pub mod audit;
@@ -7,5 +8,7 @@ pub mod members;
 pub mod principals;
 pub mod projects;
 pub mod replay;
+pub mod seals;
 pub mod tokens;
+pub mod trail;
 pub mod trust;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use farm_core::work::waiting::Waiting;
 use farm_types::{BuildId, Cause, Failure, FailureCode, JobId, ProjectId, SnapshotRef};
+use serde_json::json;
 
+use crate::people::audit::{By, Deed};
 use crate::proof::LockedExecution;
 use crate::work::attempts::event;
 use crate::{Result, Store, StoreError, to_json};
@@ -115,21 +117,28 @@ impl Store {
     /// [`StoreError::Conflict`] when the snapshot isn't there.
     pub async fn provide_source(
         &self,
+        by: &By,
         project: ProjectId,
         build: BuildId,
         snapshot: &SnapshotRef,
         queue_limit: Duration,
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let execution = sqlx::query_scalar!(
-            "SELECT execution_id FROM builds WHERE project_id = $1 AND id = $2",
+        let known = sqlx::query!(
+            "SELECT execution_id, short_id FROM builds WHERE project_id = $1 AND id = $2",
             project.as_uuid(),
             build.as_uuid()
         )
         .fetch_optional(&mut *tx)
         .await?
         .ok_or(StoreError::NotFound("build"))?;
-        let mut execution = tx.lock_execution(project, execution.into()).await?;
+        let deed = Deed {
+            project: Some(project),
+            action: "build.source",
+            subject: &known.short_id,
+            detail: json!({ "tree": snapshot.tree_id.to_string() }),
+        };
+        let mut execution = tx.lock_execution(project, known.execution_id.into()).await?;
         let (project, id) = execution.ids();
         let tree = &snapshot.tree_id.as_bytes()[..];
         let there = sqlx::query!(
@@ -192,6 +201,7 @@ impl Store {
         )
         .fetch_one(&mut *execution)
         .await?;
+        by.did(execution.tx(), deed).await?;
         tx.commit().await?;
         Ok(true)
     }

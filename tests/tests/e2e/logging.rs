@@ -49,13 +49,18 @@ fn a_build_a_lost_worker_and_a_cancel_are_logged_by_the_names_that_people_know()
     let coordinator = farm.coordinator().output();
     let job = |number: u32| format!("job{{build={id} platform=linux/amd64 try={number}}}");
     for parts in [
-        &["INFO rpc{method=SubmitBuild who=admin}:", "build accepted", &id, "by=\"admin\""][..],
+        &["INFO rpc{method=SubmitBuild who=admin project=default}:", "build accepted", &id, "by=\"admin\""][..],
         &["INFO", "dispatch", &job(1), "offered", first],
         &["WARN", "house", "lost", &id, first],
         &["INFO", "dispatch", &job(2), "offered", second],
         &["INFO publish:merge", &id, "merged"],
         &["INFO publish:put", &id, &repository, "published", "tag=\"1\""],
-        &["INFO rpc{method=CancelBuild who=admin}:", "cancel asked for", &cancelled, "by=\"admin\""],
+        &[
+            "INFO rpc{method=CancelBuild who=admin project=default}:",
+            "cancel asked for",
+            &cancelled,
+            "by=\"admin\"",
+        ],
         &[&format!("INFO rpc{{method=Control who=admin worker={second}}}:"), "worker connected"],
     ] {
         line(&coordinator, parts);

@@ -2,13 +2,11 @@
 
 use std::fmt;
 
+use crate::outbound::{Client, Failed, Method, Url};
 use bytes::Bytes;
 use farm_types::chain::in_short;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use reqwest::{Method, Url};
-
-use crate::outbound::{Client, Failed};
 
 /// Gets documents.
 pub trait Fetch: fmt::Debug + Send + Sync + 'static {

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use farm_types::Invalid;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
-use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tracing::Instrument as _;
@@ -22,6 +21,7 @@ use super::fetch::Fetch;
 use super::jws::{Jws, Key};
 use super::refused::{Refused, shown};
 use super::{IssuerSettings, Settings};
+use crate::outbound::Url;
 
 /// An issuer is asked for what it says of itself and for its keys in so long.
 const ASK: Duration = Duration::from_secs(10);

@@ -94,18 +94,20 @@ impl DiskWatch {
             }
             let engine_short = found.engine.as_ref().is_some_and(|(_, free)| short(*free));
             let again = pruned_at.is_none_or(|at| at.elapsed() >= PRUNE_PAUSE);
+            // An engine whose disk is so full that it can't even note what it drops is asked once more, when it has come round.
+            let mut still_full = false;
             if engine_full || (engine_short && again) {
                 pruned_at = Some(Instant::now());
                 let missing =
                     found.engine.as_ref().map_or(0, |(_, free)| self.room.wanted.saturating_sub(*free));
-                self.prune(missing, engine_full).await;
+                still_full = !self.prune(missing, engine_full).await && engine_full;
                 let found = self.look().await;
                 self.tell(&mut told, &found);
             }
             (engine_full, own_full) = tokio::select! {
                 () = self.met_full.engine.notified() => (true, false),
-                () = self.met_full.own.notified() => (false, true),
-                () = tokio::time::sleep(CHECK_EVERY) => (false, false),
+                () = self.met_full.own.notified() => (still_full, true),
+                () = tokio::time::sleep(CHECK_EVERY) => (still_full, false),
             };
         }
     }
@@ -140,12 +142,18 @@ impl DiskWatch {
         looked.await.unwrap_or_default()
     }
 
-    /// Drops so much of what the engine keeps of former builds; of one that was met full at least half.
-    async fn prune(&self, missing: u64, met_full: bool) {
+    /// Drops so much of what the engine keeps of former builds; of one that was met full at least half. Answers whether it could.
+    async fn prune(&self, missing: u64, met_full: bool) -> bool {
         let engine = self.engine.borrow().engine.clone();
         match engine.prune(missing, met_full).await {
-            Ok(freed) => tracing::info!(freed, "there is little room: the engine's build cache was pruned"),
-            Err(error) => tracing::warn!(%error, "the engine's build cache could not be pruned"),
+            Ok(freed) => {
+                tracing::info!(freed, "there is little room: the engine's build cache was pruned");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the engine's build cache could not be pruned");
+                false
+            }
         }
     }
 }

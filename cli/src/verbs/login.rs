@@ -195,23 +195,32 @@ async fn get_to_know(
         return failed.map_or(Ok(Known { trust: Trust::System, pem: None }), Err);
     };
     let usage = |e: farm_client::TrustError| Error::Usage(e.to_string());
-    let pem = if let Some((file, from)) = named {
-        let text = std::fs::read_to_string(&file).map_err(|e| {
-            Error::Usage(format!("{from}: {} can't be read ({})", file.display(), io_in_short(&e)))
-        })?;
-        Some(text)
-    } else if let Some(fingerprint) = fingerprint {
-        let is = shown.authority().map_or_else(String::new, |(is, _)| is.to_string());
-        Some(shown.find(fingerprint).ok_or_else(|| {
-            Error::Farm(format!(
-                "the farm at {url} doesn't show the CA {fingerprint}, but {is}; nothing was sent to it"
-            ))
-        })?)
-    } else if shown.check(&Trust::System).is_ok() {
-        None
-    } else {
-        Some(ask(url, &shown, kept).await?)
-    };
+    let pem =
+        if let Some((file, from)) = named {
+            let text = std::fs::read_to_string(&file).map_err(|e| {
+                Error::Usage(format!("{from}: {} can't be read ({})", file.display(), io_in_short(&e)))
+            })?;
+            Some(text)
+        } else if let Some(fingerprint) = fingerprint {
+            let is = shown.authority().map_or_else(String::new, |(is, _)| is.to_string());
+            Some(shown.find(fingerprint).ok_or_else(|| {
+                Error::Farm(format!(
+                    "the farm at {url} doesn't show the CA {fingerprint}, but {is}; nothing was sent to it"
+                ))
+            })?)
+        } else if let Some(file) =
+            kept.filter(|file| Trust::from_file(file).is_ok_and(|trust| shown.check(&trust).is_ok()))
+        {
+            // As it was; what the system trusts besides doesn't count for a farm whose CA is known.
+            let text = std::fs::read_to_string(file);
+            Some(text.map_err(|e| {
+                Error::Usage(format!("{} can't be read ({})", file.display(), io_in_short(&e)))
+            })?)
+        } else if kept.is_none_or(|file| !file.exists()) && shown.check(&Trust::System).is_ok() {
+            None
+        } else {
+            Some(ask(url, &shown, kept).await?)
+        };
     let trust = match &pem {
         Some(pem) => Trust::from_pem(pem, "the CA").map_err(usage)?,
         None => Trust::System,

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -120,6 +120,8 @@ struct Call {
     action: Action,
     token: Result<Digest, Status>,
     project: Result<Option<ProjectName>, Status>,
+    /// The project in which it was let in: it goes on there or nowhere.
+    granted: OnceLock<(ProjectId, ProjectName)>,
 }
 
 impl Call {
@@ -134,7 +136,7 @@ impl Call {
             let text = String::from_utf8_lossy(value.as_bytes());
             text.parse().map_err(|e: farm_types::Invalid| Status::invalid_argument(e.to_string()))
         });
-        Self { identities, action, token, project: project.transpose() }
+        Self { identities, action, token, project: project.transpose(), granted: OnceLock::new() }
     }
 
     /// Who calls, and in which project, if they may.
@@ -155,6 +157,12 @@ impl Call {
 
     /// The project of the call, in which the principal has this role.
     async fn project(&self, principal: &Principal, least: Role) -> Result<(ProjectId, ProjectName), Status> {
+        if let Some((id, name)) = self.granted.get() {
+            return match principal.role_in(*id) {
+                Some(role) if role >= least => Ok((*id, name.clone())),
+                _ => Err(no_member(principal, name)),
+            };
+        }
         let named = self.project.clone()?;
         let (id, name) = match named {
             Some(name) => {
@@ -187,7 +195,10 @@ impl Call {
             },
         };
         match principal.role_in(id) {
-            Some(role) if role >= least => Ok((id, name)),
+            Some(role) if role >= least => {
+                let _ = self.granted.set((id, name.clone()));
+                Ok((id, name))
+            }
             Some(role) => Err(Status::permission_denied(format!(
                 "{who} is {role} of project {name}; to {words} needs {least}. An admin of {name} can give that: \
                  farm member set {who} --role {least} --project {name}",

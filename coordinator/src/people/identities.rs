@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use farm_store::Store;
 use farm_store::people::principals::Shown;
 use farm_types::{Digest, ProjectId, ProjectName, TokenId};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -24,6 +24,8 @@ const FRESH: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// It is noted so often which tokens were used.
 const NOTE: Duration = Duration::from_secs(20);
+/// So many tokens that aren't known are looked up at once.
+const STRANGERS: usize = 4;
 /// So many are remembered.
 const MANY: usize = 10_000;
 
@@ -38,6 +40,7 @@ pub struct Identities {
     /// Shown since this was last noted.
     used: Mutex<HashSet<TokenId>>,
     is_answered: watch::Receiver<bool>,
+    strangers: Semaphore,
     grace: Duration,
 }
 
@@ -61,6 +64,7 @@ impl Identities {
             projects: Mutex::default(),
             used: Mutex::default(),
             is_answered,
+            strangers: Semaphore::new(STRANGERS),
             grace,
         }
     }
@@ -92,7 +96,11 @@ impl Identities {
             // Nobody waits twice for a database that is away.
             Some(known) if !*self.is_answered.borrow() => return known.goes_on(),
             Some(_) => tokio::time::timeout(PATIENCE, self.store.shown_by(digest)).await.ok(),
-            None => Some(self.store.shown_by(digest).await),
+            // Whoever has no token can ask as often as they like: few at once, so that they keep the database from nobody.
+            None => match tokio::time::timeout(PATIENCE, self.strangers.acquire()).await {
+                Ok(_turn) => Some(self.store.shown_by(digest).await),
+                Err(_) => None,
+            },
         };
         match (shown, goes_on) {
             (Some(Ok(shown)), _) => self.learn(digest, shown, asked),

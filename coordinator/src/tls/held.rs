@@ -151,10 +151,11 @@ impl Held {
             Ok(made) => {
                 self.show(made);
                 tracing::info!(names = names.join(","), "another certificate is shown from now on");
+                (issued.names, issued.at) = (names, now);
             }
+            // The next call or look tries again.
             Err(error) => tracing::warn!("no certificate could be made; the former one is shown: {error:#}"),
         }
-        (issued.names, issued.at) = (names, now);
     }
 
     fn shown(&self) -> Arc<CertifiedKey> {

@@ -64,6 +64,10 @@ async fn a_project_pushes_where_it_is_allowed_to_and_protected_tags_are_moved_by
         ..Default::default()
     };
     let _ = bob.follow(&latest).await;
+    // Nor by giving somebody else's build another source.
+    let source = v1::ProvideSourceRequest { build_id: latest.clone(), snapshot: Some(snapshot.clone()) };
+    let refused = bob.builds.provide_source(source).await.unwrap_err();
+    assert!(refused.message().contains("may not move r.example/web/app:latest"), "{}", refused.message());
     let refused = bob.builds.retry_build(retry.clone()).await.unwrap_err();
     assert!(refused.message().contains("may not move r.example/web/app:latest"), "{}", refused.message());
     pia.builds.retry_build(retry).await.unwrap();

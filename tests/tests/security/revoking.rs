@@ -99,6 +99,12 @@ async fn what_was_made_with_a_token_ends_with_it_and_reaches_no_further() {
     let who = again.people.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
     assert_eq!(who.memberships, [v1::Membership { project: "web".into(), role: "builder".into() }]);
 
+    // By a token with a scope nobody sees tokens that reach further, nor ends them.
+    let whole = team::token(&farm, "ada", v1::TokenScope::default()).await;
+    let listed = ada.people.list_tokens(v1::ListTokensRequest {}).await.unwrap().into_inner();
+    assert!(listed.tokens.is_empty(), "{listed:?}");
+    let refused = ada.people.revoke_token(v1::RevokeTokenRequest { token: whole }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
     let ended = revoke(&farm, &first).await;
     assert_eq!(ended.len(), 2, "{ended:?}");
     let refused = tokio::time::timeout(LONG, async {
@@ -109,6 +115,62 @@ async fn what_was_made_with_a_token_ends_with_it_and_reaches_no_further() {
     refused.await.expect("it still counts");
     let rows = psql(farm.database_url(), "SELECT count(*) FROM audit WHERE action = 'token.revoke'");
     assert_eq!(rows, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_was_taken_out_is_another_one_when_it_comes_back() {
+    let farm = Farm::builder().start();
+    team::project(&farm, "web").await;
+    let first = team::service(&farm, "ci", "web", "builder").await;
+    let mut web = Client::within(&farm, &farm.token(), Some("web")).await;
+    web.projects.remove_member(v1::RemoveMemberRequest { name: "web/ci".to_owned() }).await.unwrap();
+    let second = team::service(&farm, "ci", "web", "builder").await;
+    let (mut old, mut new) =
+        (Client::with_token(&farm, &first).await, Client::with_token(&farm, &second).await);
+    new.builds.list_builds(v1::ListBuildsRequest::default()).await.unwrap();
+    let refused = old.builds.list_builds(v1::ListBuildsRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
+    // So it is when the project itself is another one.
+    let mut admin = Client::connect(&farm).await;
+    admin.projects.remove_project(v1::RemoveProjectRequest { name: "web".to_owned() }).await.unwrap();
+    team::project(&farm, "web").await;
+    let third = team::service(&farm, "ci", "web", "viewer").await;
+    let mut newest = Client::with_token(&farm, &third).await;
+    newest.builds.list_builds(v1::ListBuildsRequest::default()).await.unwrap();
+    let gone = tokio::time::timeout(LONG, async {
+        while new.builds.list_builds(v1::ListBuildsRequest::default()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    gone.await.expect("the old project's service got into the new one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_goes_on_in_its_own_project_or_nowhere() {
+    let farm = Farm::builder().start();
+    for name in ["web", "api"] {
+        team::project(&farm, name).await;
+    }
+    let token = team::person(&farm, "ada", "web", "builder").await;
+    let mut ada = Client::with_token(&farm, &token).await;
+    let snapshot = ada.upload("FROM scratch").await;
+    let build_id = ada.submit(&snapshot, "waits", &["linux/amd64"]).await.id;
+    let watch = v1::WatchBuildRequest { build_id, follow: true, ..Default::default() };
+    let mut watching = ada.builds.watch_build(watch).await.unwrap().into_inner();
+    watching.message().await.unwrap();
+    // Her only project is another one from now on, and she has not said which she means.
+    team::join(&farm, "ada", "api", "builder").await;
+    let mut web = Client::within(&farm, &farm.token(), Some("web")).await;
+    web.projects.remove_member(v1::RemoveMemberRequest { name: "ada".to_owned() }).await.unwrap();
+    let ended = tokio::time::timeout(LONG, async {
+        loop {
+            match watching.message().await {
+                Ok(Some(_)) => {}
+                ended => return ended.expect_err("it ended as if all were well"),
+            }
+        }
+    });
+    assert_eq!(ended.await.expect("it goes on").code(), Code::PermissionDenied);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -219,6 +219,9 @@ async fn rows_and_seals_are_not_changed_and_who_does_it_by_force_is_found() {
         );
         assert_eq!(verified(&world, &heads).await, good, "{force}");
     }
+    by_force(&world, "UPDATE audit_seals SET from_xid = from_xid + 1 WHERE seal = 2");
+    assert!(verified(&world, &heads).await.broken[0].is_link, "there is room between two seals");
+    by_force(&world, "UPDATE audit_seals SET from_xid = from_xid - 1 WHERE seal = 2");
     // Whoever reckons the whole chain anew leaves nothing that the chain itself could tell.
     by_force(
         &world,
@@ -251,8 +254,14 @@ async fn what_is_old_goes_by_whole_seals_and_the_chain_goes_on() {
     assert_eq!((found.rows, found.broken.len(), found.unsealed), (1, 0, 0));
     assert_eq!(found.removed.map(|(rows, _)| rows), Some(in_old));
     assert!(found.outside.iter().all(|outside| outside.found.is_some_and(|found| found.is_whole)));
-    by_force(&world, "UPDATE audit SET principal = 'nobody'");
+    // No force is needed for this one: a row that pretends to be older than all that is kept.
+    world.database.psql(
+        "INSERT INTO audit (principal, token_hint, address, action, subject, cluster, xid)
+         SELECT 'somebody', '', '', 'build.submit', 'never', cluster, from_xid FROM audit_seals WHERE seal = 1",
+    );
     assert_eq!(verified(&world, &[]).await.broken.len(), 1);
+    by_force(&world, "UPDATE audit SET principal = 'nobody'");
+    assert_eq!(verified(&world, &[]).await.broken.len(), 2);
 }
 
 #[tokio::test]

@@ -206,6 +206,8 @@ impl BuildService for Builds {
         };
         let store = &self.shared.store;
         let record = store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
+        // Whoever gives a build its source says what its tags will be.
+        self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
         let (by, limit) = (member.caller.by(), self.queue_limit());
         let taken = store.provide_source(&by, member.project, record.id, &snapshot, limit).await;
         let taken = taken.map_err(status::store)?;

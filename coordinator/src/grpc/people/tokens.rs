@@ -60,8 +60,11 @@ impl People {
             label: &wanted.label,
             project: wanted.project,
             role: wanted.role,
-            // What somebody made for themselves ends with what they made it with. What an admin gave stays.
-            parent: matches!(holder, Holder::Known(_)).then_some(caller.principal.token).flatten(),
+            // What somebody made for themselves ends with what they made it with; so does what was made with less than all that
+            // its maker may. What an admin gave stays.
+            parent: (matches!(holder, Holder::Known(_)) || is_less(&caller.principal))
+                .then_some(caller.principal.token)
+                .flatten(),
             lives: wanted.lives,
         };
         let token = self.shared.store.create_token(&caller.by(), &new).await.map_err(status::store)?;
@@ -105,12 +108,20 @@ impl People {
     }
 }
 
+/// Whether what was shown is less than its holder: a token with a scope, or of another system.
+fn is_less(principal: &Principal) -> bool {
+    principal.only.is_some()
+        || principal.most.is_some()
+        || principal.kind == Kind::Known(PrincipalKind::Subject)
+}
+
 /// What a principal may see and revoke.
 fn reach(principal: &Principal) -> Reach {
     let is_admin = |member: &&Membership| member.role == Role::Admin;
     Reach {
         all: principal.is_farm_admin,
-        own: principal.id,
+        // By a token with a scope nobody gets at tokens that reach further.
+        own: principal.id.filter(|_| principal.only.is_none() && principal.most.is_none()),
         projects: principal.memberships.iter().filter(is_admin).map(|member| member.project).collect(),
     }
 }
@@ -244,14 +255,22 @@ impl PeopleService for People {
     ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
         let caller = people::caller(&request)?;
         let named = request.into_inner().token;
-        // People paste what they have: of a whole token its first characters say which it is.
-        let name = if named.starts_with("farm_") { named.get(..HINT).unwrap_or(&named) } else { &named };
+        // People paste what they have: a whole token as well.
+        let whole = named.starts_with("farm_") && named.len() > HINT;
+        let shown = match whole {
+            true => self.shared.store.shown_by(Digest::of(named.as_bytes())).await.map_err(status::store)?,
+            false => None,
+        };
+        let id = shown.map(|shown| shown.token.to_string());
+        // What can't be found is told by its beginning: it may be a secret.
+        let name = id.as_deref().or_else(|| named.get(..HINT).filter(|_| whole)).unwrap_or(&named);
         let revoked = self.shared.store.revoke_token(&caller.by(), &reach(&caller.principal), name).await;
         let revoked = revoked.map_err(|error| match error {
             StoreError::NotFound(_) => Status::not_found(format!(
                 "there is no token {name} that {} may revoke; `farm token ls` lists those",
                 caller.principal.name
             )),
+            StoreError::Conflict(why) => Status::failed_precondition(why),
             other => status::store(other),
         })?;
         for token in &revoked {

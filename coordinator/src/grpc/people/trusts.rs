@@ -9,7 +9,6 @@ use farm_proto::v1::trust_service_server::TrustService;
 use farm_store::StoreError;
 use farm_store::people::trust::{NewTrust, Trust};
 use farm_types::{Invalid, ProjectName};
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -19,6 +18,7 @@ use crate::people;
 use crate::people::oidc::issuer::IssuerUrl;
 use crate::people::oidc::trust::{GITHUB, GITLAB, Provider, Rule, Wants};
 use crate::shared::Shared;
+use crate::tls::Peer;
 
 /// The longest audience, bytes; and the longest name of what is trusted.
 const LONGEST: usize = 255;
@@ -97,7 +97,7 @@ impl TrustService for Trusts {
         &self,
         request: Request<v1::ExchangeTokenRequest>,
     ) -> Result<Response<v1::ExchangeTokenResponse>, Status> {
-        let address = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let address = request.extensions().get::<Peer>().and_then(|peer| peer.address);
         let address = address.map(|address| address.ip().to_string()).unwrap_or_default();
         let v1::ExchangeTokenRequest { token, project } = request.into_inner();
         let project: ProjectName = project.parse().map_err(status::invalid)?;

@@ -85,9 +85,12 @@ impl Exchange {
         let token = Jws::read(token)?;
         // Before the issuer is asked for anything: only what is trusted somewhere on this farm is.
         let issuer = token.issuer()?.to_owned();
-        let audiences = store.trusted_audiences(&issuer).await?;
-        let known = || issuer.parse::<IssuerUrl>().ok().filter(|_| !audiences.is_empty());
-        let Some(url) = known() else {
+        let known = issuer.parse::<IssuerUrl>().ok();
+        let audiences = match known {
+            Some(_) => store.trusted_audiences(&issuer).await?,
+            None => Vec::new(),
+        };
+        let Some(url) = known.filter(|_| !audiences.is_empty()) else {
             return Err(Refused::Untrusted(format!(
                 "this farm takes no tokens of {} (iss); an admin of your project can add a trust for it",
                 shown(&issuer)
@@ -121,7 +124,7 @@ impl Exchange {
             trust: trust.id,
             role: rule.role,
             // No issuer has a space in its URL, so nobody can be taken for another's.
-            principal: &format!("{} {}", issuer.trim_start_matches("https://"), subject.id),
+            principal: &format!("{} {}", issuer.strip_prefix("https://").unwrap_or(&issuer), subject.id),
             shown_as: &subject.name,
             digest: Digest::of(secret.as_bytes()),
             hint: &hint,

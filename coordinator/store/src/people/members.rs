@@ -62,6 +62,14 @@ impl Store {
         if removed.rows_affected() == 0 {
             return Err(StoreError::NotFound("member"));
         }
+        // A service is nothing beside its project.
+        sqlx::query!(
+            "UPDATE tokens t SET revoked_at = farm_now() FROM principals p
+             WHERE p.id = t.principal_id AND p.name = $1 AND p.kind = 'service' AND t.revoked_at IS NULL",
+            name
+        )
+        .execute(&mut *tx)
+        .await?;
         let deed = Deed { project: Some(project), action: "member.remove", subject: name, detail: json!({}) };
         by.did(&mut tx, deed).await?;
         tx.commit().await

@@ -146,18 +146,14 @@ impl Store {
         )
         .fetch_all(&mut *tx)
         .await?;
-        let mut tokens = Vec::with_capacity(ids.len());
-        for id in ids {
-            tokens.push(read(&mut tx, id).await?);
-        }
-        Ok(tokens)
+        read_all(&mut tx, &ids).await
     }
 
-    /// Revokes the tokens within reach that are named, by id or by hint, and all that were made with them. Answers those that
+    /// Revokes the token within reach that is named, by id or by hint, and all that were made with it. Answers those that
     /// counted until now.
     ///
     /// # Errors
-    /// `NotFound`: none within reach is so named; or the database can't be reached.
+    /// `NotFound`: none within reach is so named; `Conflict`: several are; or the database can't be reached.
     pub async fn revoke_token(&self, by: &By, reach: &Reach, name: &str) -> Result<Vec<Token>> {
         let mut tx = self.begin().await?;
         let projects: Vec<Uuid> = reach.projects.iter().map(|project| project.as_uuid()).collect();
@@ -176,16 +172,31 @@ impl Store {
         if named.is_empty() {
             return Err(StoreError::NotFound("token"));
         }
-        let ended = sqlx::query!(
-            "WITH RECURSIVE made(id) AS (
-                 SELECT unnest($1::uuid[])
-                 UNION SELECT t.id FROM tokens t JOIN made ON t.parent_id = made.id)
-             UPDATE tokens SET revoked_at = farm_now() WHERE id IN (SELECT id FROM made) AND revoked_at IS NULL
-             RETURNING id, hint, project_id",
-            &named
-        )
-        .fetch_all(&mut *tx)
-        .await?;
+        if named.len() > 1 {
+            let why = format!(
+                "{} tokens begin with {name}; name one by its id, which `farm token ls` shows",
+                named.len()
+            );
+            return Err(StoreError::Conflict(why));
+        }
+        let mut ended = Vec::new();
+        loop {
+            let more = sqlx::query!(
+                "WITH RECURSIVE made(id) AS (
+                     SELECT unnest($1::uuid[])
+                     UNION SELECT t.id FROM tokens t JOIN made ON t.parent_id = made.id)
+                 UPDATE tokens SET revoked_at = farm_now() WHERE id IN (SELECT id FROM made) AND revoked_at IS NULL
+                 RETURNING id, hint, project_id",
+                &named
+            )
+            .fetch_all(&mut *tx)
+            .await?;
+            // While it waited for one that was being made, that one may have made another.
+            if more.is_empty() {
+                break;
+            }
+            ended.extend(more);
+        }
         let mut tokens = Vec::with_capacity(ended.len());
         for row in ended {
             let token = read(&mut tx, row.id).await?;
@@ -221,6 +232,15 @@ async fn holder(tx: &mut Tx, by: &By, holder: Holder<'_>) -> Result<PrincipalId>
         Holder::Person(name) => person(tx, by, name).await,
         Holder::Service { project, name, role } => {
             let id = made(tx, by, name, PrincipalKind::Service).await?;
+            // One that was taken out of the project, or of an older project of this name, is another one.
+            sqlx::query!(
+                "UPDATE tokens SET revoked_at = farm_now() WHERE principal_id = $1 AND revoked_at IS NULL
+                 AND NOT EXISTS (SELECT FROM members WHERE principal_id = $1 AND project_id = $2)",
+                id.as_uuid(),
+                project.as_uuid()
+            )
+            .execute(&mut **tx)
+            .await?;
             enter(tx, by, project, (id, name), role).await?;
             Ok(id)
         }
@@ -228,28 +248,36 @@ async fn holder(tx: &mut Tx, by: &By, holder: Holder<'_>) -> Result<PrincipalId>
 }
 
 async fn read(tx: &mut Tx, id: Uuid) -> Result<Token> {
-    let row = sqlx::query!(
+    read_all(tx, &[id]).await?.pop().ok_or(StoreError::NotFound("token"))
+}
+
+/// These tokens, the newest first.
+async fn read_all(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<Token>> {
+    let rows = sqlx::query!(
         // No LEFT JOIN: what sqlx makes of one hangs on how Postgres happens to plan it.
         r#"SELECT t.id, t.hint, t.label, p.name AS holder, p.kind,
                   (SELECT j.name FROM projects j WHERE j.id = t.project_id) AS "project?", t.role, t.created_at,
                   t.created_by, t.expires_at, t.revoked_at, t.last_used_at
-           FROM tokens t JOIN principals p ON p.id = t.principal_id WHERE t.id = $1"#,
-        id
+           FROM tokens t JOIN principals p ON p.id = t.principal_id WHERE t.id = ANY($1) ORDER BY t.id DESC"#,
+        ids
     )
-    .fetch_one(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
-    Ok(Token {
-        id: row.id.into(),
-        hint: row.hint,
-        label: row.label,
-        holder: row.holder,
-        kind: row.kind.parse().map_err(StoreError::corrupt)?,
-        project: row.project,
-        role: row.role.map(|role| role.parse().map_err(StoreError::corrupt)).transpose()?,
-        created_at: row.created_at,
-        created_by: row.created_by,
-        expires_at: row.expires_at,
-        revoked_at: row.revoked_at,
-        last_used_at: row.last_used_at,
-    })
+    let tokens = rows.into_iter().map(|row| {
+        Ok(Token {
+            id: row.id.into(),
+            hint: row.hint,
+            label: row.label,
+            holder: row.holder,
+            kind: row.kind.parse().map_err(StoreError::corrupt)?,
+            project: row.project,
+            role: row.role.map(|role| role.parse().map_err(StoreError::corrupt)).transpose()?,
+            created_at: row.created_at,
+            created_by: row.created_by,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+            last_used_at: row.last_used_at,
+        })
+    });
+    tokens.collect()
 }

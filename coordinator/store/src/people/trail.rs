@@ -104,6 +104,8 @@ pub struct Verified {
     pub broken: Vec<Broken>,
     /// The heads that were brought, in their order.
     pub outside: Vec<Outside>,
+    /// Where the last seal of each cluster ended.
+    below: BTreeMap<i64, i64>,
 }
 
 struct SealRow {
@@ -192,6 +194,7 @@ impl Store {
         });
         found.outside = places.collect();
         found.unsealed = unsealed_deeds(&mut tx).await?;
+        found.broken.extend(put_where_all_was_removed(&mut tx).await?);
         tx.rollback().await?;
         Ok(found)
     }
@@ -220,7 +223,9 @@ async fn look(
                 is_link,
             });
         };
-        if previous != found.head.unwrap_or_else(beginning) {
+        // Between two seals there is no room for a row.
+        let begins = found.below.insert(seal.cluster, seal.below_xid).unwrap_or(0);
+        if previous != found.head.unwrap_or_else(beginning) || seal.from_xid != begins {
             broken(true);
         }
         if seal.removed_at.is_some() {
@@ -272,6 +277,21 @@ async fn unsealed_deeds(tx: &mut Tx) -> Result<i64> {
     .fetch_one(&mut **tx)
     .await?;
     Ok(count)
+}
+
+/// Rows where those that were there are removed, as they were old: somebody has put them in.
+async fn put_where_all_was_removed(tx: &mut Tx) -> Result<Option<Broken>> {
+    let row = sqlx::query!(
+        "SELECT min(a.id) AS first, max(a.id) AS last, max(s.sealed_at) AS sealed_at FROM audit_seals s
+         JOIN audit a ON a.cluster = s.cluster AND a.xid >= s.from_xid AND a.xid < s.below_xid
+         WHERE s.removed_at IS NOT NULL"
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    let (Some(first), Some(last), Some(sealed_at)) = (row.first, row.last, row.sealed_at) else {
+        return Ok(None);
+    };
+    Ok(Some(Broken { rows: (first, last), sealed_at, is_link: false }))
 }
 
 /// Seals that are looked at together: of one cluster, all there or all removed, and not too many rows.

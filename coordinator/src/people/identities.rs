@@ -139,6 +139,11 @@ impl Identities {
         }
     }
 
+    /// Makes it count here at once that another project, or none, has this name.
+    pub fn forget_project(&self, name: &ProjectName) {
+        self.projects.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
     /// Notes from time to time which tokens were used, until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
         while tokio::time::timeout(NOTE, shutdown.cancelled()).await.is_err() {

@@ -95,7 +95,7 @@ fn a_team_has_its_roles_and_each_refusal_names_the_cure() {
     assert_eq!(farm.cli(&["builds", "--project", "web"]).ok().lines().count(), 3);
     by(&farm, &ada, &["member", "rm", "web/ci"]).ok();
     let left = until_refused(&farm, &ci, &["builds"]);
-    assert!(left.contains("web/ci is in no project"), "{left}");
+    assert!(left.contains("of web/ci was revoked"), "{left}");
     refused(by(&farm, &ada, &["member", "rm", "web/ci"]), 2, &["nobody in project web is called"]);
 }
 

@@ -52,6 +52,7 @@ impl ProjectService for Projects {
         let admin = admin.map_err(status::invalid)?;
         let admin = admin.as_ref().map(PrincipalName::as_str);
         self.shared.store.create_project(&caller.by(), &name, admin).await.map_err(status::store)?;
+        self.shared.identities.forget_project(&name);
         tracing::info!(project = %name, by = caller.principal.name, "project created");
         Ok(Response::new(v1::CreateProjectResponse {}))
     }
@@ -84,6 +85,7 @@ impl ProjectService for Projects {
             StoreError::Conflict(why) => Status::failed_precondition(why),
             other => status::store(other),
         })?;
+        self.shared.identities.forget_project(&name);
         tracing::info!(project = %name, by = caller.principal.name, "project removed");
         Ok(Response::new(v1::RemoveProjectResponse {}))
     }

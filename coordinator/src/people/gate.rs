@@ -98,13 +98,16 @@ where
             let answer = inner.call(request);
             tokio::pin!(answer);
             let response = loop {
+                // Beside the call: whoever tells of callers may take a while, and the call goes on meanwhile.
+                let look = async {
+                    tokio::time::sleep(LOOK).await;
+                    call.is_over().await
+                };
                 tokio::select! {
                     answered = &mut answer => break answered?,
-                    () = tokio::time::sleep(LOOK) => {
-                        if let Some(status) = call.is_over().await {
-                            return Ok(status.into_http());
-                        }
-                    }
+                    over = look => if let Some(status) = over {
+                        return Ok(status.into_http());
+                    },
                 }
             };
             Ok(response.map(|body| {

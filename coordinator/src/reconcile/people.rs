@@ -5,8 +5,9 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use chrono::SecondsFormat;
@@ -23,19 +24,27 @@ use crate::shared::Shared;
 const TICK: Duration = Duration::from_secs(1);
 /// About so many rows in one seal.
 const BATCH: i64 = 1_000;
+/// So many heads wait for the file outside; one that finds no room is in the log only, and held by the next.
+const WAITING: usize = 64;
 
 /// Seals while leading, until `shutdown`.
 pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+    let mut heads = shared.config.audit.head_file.clone().map(Heads::to);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
-        if let Err(error) = seal_all(&shared, lead.epoch, &shutdown).await {
+        if let Err(error) = seal_all(&shared, lead.epoch, &mut heads, &shutdown).await {
             tracing::warn!(%error, "what was done could not be sealed; trying again");
         }
     }
 }
 
-async fn seal_all(shared: &Shared, epoch: Epoch, shutdown: &CancellationToken) -> Result<(), StoreError> {
+async fn seal_all(
+    shared: &Shared,
+    epoch: Epoch,
+    heads: &mut Option<Heads>,
+    shutdown: &CancellationToken,
+) -> Result<(), StoreError> {
     while let Some(sealed) = shared.store.seal_audit(epoch, BATCH).await? {
         tracing::info!(
             head = sealed.head.hex(),
@@ -43,20 +52,47 @@ async fn seal_all(shared: &Shared, epoch: Epoch, shutdown: &CancellationToken) -
             rows = sealed.rows,
             "audit sealed"
         );
-        if let Some(path) = shared.config.audit.head_file.clone() {
-            let line = line(&sealed);
-            // Off the threads that serve calls: a disk elsewhere may take its time.
-            let written = tokio::task::spawn_blocking(move || append(&path, &line)).await;
-            if let Err(error) = written.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
-                let path = shared.config.audit.head_file.as_deref().unwrap_or(Path::new("")).display();
-                tracing::warn!(%path, %error, "the audit's head could not be written outside; it stands in this log");
-            }
+        if let Some(heads) = heads {
+            heads.tell(line(&sealed));
         }
         if !sealed.more || shutdown.is_cancelled() {
             break;
         }
     }
     Ok(())
+}
+
+/// The file outside, written by a thread of its own: a disk elsewhere may take its time or never answer, and neither sealing nor
+/// the coordinator's end waits for it.
+struct Heads {
+    lines: SyncSender<String>,
+    is_behind: bool,
+}
+
+impl Heads {
+    fn to(path: PathBuf) -> Self {
+        let (lines, told) = sync_channel::<String>(WAITING);
+        std::thread::spawn(move || {
+            for line in told {
+                if let Err(error) = append(&path, &line) {
+                    let path = path.display();
+                    tracing::warn!(%path, %error, "the audit's head could not be written outside; it stands in this log");
+                }
+            }
+        });
+        Self { lines, is_behind: false }
+    }
+
+    /// Hands a line on, and waits for nothing.
+    fn tell(&mut self, line: String) {
+        let is_behind = self.lines.try_send(line).is_err();
+        if is_behind && !self.is_behind {
+            tracing::warn!(
+                "the file for the audit's heads takes nothing; they stand in this log until it does"
+            );
+        }
+        self.is_behind = is_behind;
+    }
 }
 
 /// A line of the file outside.
@@ -77,6 +113,20 @@ mod tests {
     use farm_types::Digest;
 
     use super::*;
+
+    #[test]
+    fn a_file_that_never_answers_holds_nothing_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nobody-reads");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let mut heads = Heads::to(path);
+        let is_refused = |_: &usize| {
+            heads.tell("a head\n".to_owned());
+            heads.is_behind
+        };
+        // All but those that wait and the one that is being written.
+        assert!((0..200).filter(is_refused).count() >= 200 - WAITING - 1);
+    }
 
     #[test]
     fn heads_are_appended_each_in_a_line() {

@@ -2,7 +2,9 @@
 
 use farm_proto::v1;
 use farm_tests::client::{Client, Sim, hello};
+use farm_tests::database::psql;
 use farm_tests::farm::Farm;
+use farm_tests::session::Session;
 use tonic::Code;
 
 use crate::team;
@@ -103,6 +105,52 @@ async fn another_projects_builds_sources_and_existence_cant_be_told() {
     assert_eq!(refused[0], refused[1]);
     let projects = ben_here.projects.list_projects(v1::ListProjectsRequest {}).await.unwrap().into_inner();
     assert!(projects.projects.iter().map(|project| project.name.as_str()).eq(["api"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_begun_in_a_project_that_is_being_removed() {
+    let farm = Farm::builder().start();
+    team::project(&farm, "web").await;
+    let token = team::person(&farm, "ada", "web", "admin").await;
+    let mut ada = Client::with_token(&farm, &token).await;
+    let snapshot = ada.upload("FROM scratch").await;
+    // As `remove_project` does, and stopped before its end.
+    let mut removal = Session::open(farm.database_url());
+    removal.ask("BEGIN; SELECT 1");
+    let of_web = "name = 'web' RETURNING 1";
+    assert_eq!(
+        removal.ask(&format!("UPDATE projects SET removed_at = farm_now(), name = 'removed' WHERE {of_web}")),
+        "1"
+    );
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let mut submits = ada.clone();
+    let submitting = tokio::spawn(async move {
+        let spec = v1::BuildSpec {
+            snapshot: Some(snapshot),
+            dockerfile: "Dockerfile".to_owned(),
+            platforms: vec!["linux/amd64".to_owned()],
+            ..Default::default()
+        };
+        let request = v1::SubmitBuildRequest { idempotency_key: "late".to_owned(), spec: Some(spec) };
+        submits.builds.submit_build(request).await.map(drop)
+    });
+    let set = v1::SetMemberRequest { person: "bob".to_owned(), role: "builder".to_owned() };
+    let mut sets = ada.clone();
+    let setting = tokio::spawn(async move { sets.projects.set_member(set).await.map(drop) });
+    let limit = std::time::Duration::from_secs(4);
+    tokio::time::timeout(limit, async {
+        while psql(farm.database_url(), waits) != "2" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("they don't wait for the removal");
+    removal.ask("COMMIT; SELECT 1");
+    for ended in [submitting.await.unwrap(), setting.await.unwrap()] {
+        let status = ended.expect_err("it was done in a project that is gone");
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "there is no such project"));
+    }
+    assert_eq!(psql(farm.database_url(), "SELECT count(*) FROM builds"), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

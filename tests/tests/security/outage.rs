@@ -14,6 +14,30 @@ use crate::team;
 /// A call that the database isn't asked for is answered within.
 const LONG: Duration = Duration::from_secs(60);
 
+/// What is known of callers doesn't hold for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_grace_nobody_is_known_without_the_database() {
+    let database = Database::create();
+    let line = Line::to(database.url());
+    let config = "identity_grace_seconds = 1";
+    let farm = Farm::builder().database_url(&line.url(database.url())).config(config).start();
+    team::project(&farm, "web").await;
+    let token = team::person(&farm, "ada", "web", "builder").await;
+    let mut ada = Client::with_token(&farm, &token).await;
+    ada.people.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
+    line.harm(Wrong::Silent);
+    let refused = tokio::time::timeout(LONG, async {
+        loop {
+            if let Err(status) = ada.people.who_am_i(v1::WhoAmIRequest {}).await {
+                return status;
+            }
+        }
+    });
+    let status = refused.await.expect("she is known for ever");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    line.mend(false);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_database_whoever_was_known_goes_on_and_nobody_is_told_that_a_token_is_wrong() {
     let database = Database::create();

@@ -67,7 +67,11 @@ impl People {
                 .flatten(),
             lives: wanted.lives,
         };
-        let token = self.shared.store.create_token(&caller.by(), &new).await.map_err(status::store)?;
+        let token =
+            self.shared.store.create_token(&caller.by(), &new).await.map_err(|error| match error {
+                StoreError::Conflict(why) => Status::failed_precondition(why),
+                other => status::store(other),
+            })?;
         tracing::info!(token = token.hint, of = token.holder, by = caller.principal.name, "token created");
         Ok((secret, present(token)))
     }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::builds::submit::Submitted;
 use crate::people::audit::{By, Deed};
+use crate::people::projects::stays;
 use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
 use crate::work::decide::{PublishLimit, build_event, decide};
@@ -49,6 +50,7 @@ impl Store {
             return Ok(known);
         }
         let mut tx = self.begin().await?;
+        stays(&mut tx, retry.project).await?;
         // Held, so that it isn't removed for its age meanwhile.
         let old = sqlx::query!(
             "SELECT b.execution_id, b.short_id, e.repositories FROM builds b

@@ -10,6 +10,7 @@ use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, Proje
 use serde_json::json;
 
 use crate::people::audit::{By, Deed};
+use crate::people::projects::stays;
 use crate::proof::LockedExecution;
 use crate::work::decide::{PublishLimit, build_event, decide, stop_jobs};
 use crate::work::queue::queue_class;
@@ -56,6 +57,7 @@ impl Store {
         }
         let tree = &new.spec.snapshot.tree_id.as_bytes()[..];
         let mut tx = self.begin().await?;
+        stays(&mut tx, new.project).await?;
         let snapshot = sqlx::query!(
             "UPDATE snapshots SET last_used_at = farm_now()
              WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",

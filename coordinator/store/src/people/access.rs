@@ -5,6 +5,7 @@ use farm_types::{ProjectId, RepositoryPrefix, Role, TagPattern};
 use serde_json::json;
 
 use super::audit::{By, Deed};
+use super::projects::stays;
 use crate::{Result, Store, StoreError, Tx};
 
 /// What a project may do with repositories.
@@ -70,6 +71,7 @@ impl Store {
     ) -> Result<bool> {
         let (id, prefix) = (project.as_uuid(), prefix.to_string());
         let mut tx = self.begin().await?;
+        stays(&mut tx, project).await?;
         let changed = if is_allowed {
             sqlx::query!(
                 "INSERT INTO allowed_repositories (project_id, access, prefix) VALUES ($1, $2, $3)
@@ -112,6 +114,7 @@ impl Store {
         least: Option<Role>,
     ) -> Result<()> {
         let mut tx = self.begin().await?;
+        stays(&mut tx, project).await?;
         protect(&mut tx, by, project, pattern.as_str(), least).await?;
         tx.commit().await
     }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::audit::{By, Deed};
 use super::principals::person;
+use super::projects::stays;
 use crate::{Result, Store, StoreError, Tx};
 
 /// Somebody in a project.
@@ -78,11 +79,12 @@ impl Store {
 
 /// Gives a person a role within a transaction.
 pub(super) async fn set(tx: &mut Tx, by: &By, project: ProjectId, name: &str, role: Role) -> Result<()> {
+    stays(tx, project).await?;
     let id = person(tx, by, name).await?;
     enter(tx, by, project, (id, name), role).await
 }
 
-/// Gives a principal a role.
+/// Gives a principal a role in a project that [`stays`].
 pub(super) async fn enter(
     tx: &mut Tx,
     by: &By,

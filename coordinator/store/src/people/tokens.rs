@@ -10,7 +10,11 @@ use uuid::Uuid;
 use super::audit::{By, Deed};
 use super::members::enter;
 use super::principals::{made, person};
+use super::projects::stays;
 use crate::{Result, Store, StoreError, Tx};
+
+/// So many tokens of one holder count at once; two that are made at the same moment may be one too many.
+const MANY: i64 = 100;
 
 /// Whose a new token is.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +86,8 @@ impl Store {
     /// Makes a token.
     ///
     /// # Errors
-    /// `Stale`: what it is made with counts no more; or the database can't be reached.
+    /// `Stale`: what it is made with counts no more; `Conflict`: its holder has too many; `NotFound`: a service's project is
+    /// gone; or the database can't be reached.
     pub async fn create_token(&self, by: &By, new: &NewToken<'_>) -> Result<Token> {
         let mut tx = self.begin().await?;
         if let Some(parent) = new.parent {
@@ -97,6 +102,18 @@ impl Store {
             }
         }
         let holder = holder(&mut tx, by, new.holder).await?;
+        let others = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!" FROM tokens WHERE principal_id = $1 AND revoked_at IS NULL
+               AND (expires_at IS NULL OR expires_at > farm_now())"#,
+            holder.as_uuid()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if others >= MANY {
+            let why =
+                "their holder has 100 tokens that count; revoke some that nobody needs (`farm token ls`)";
+            return Err(StoreError::Conflict(why.to_owned()));
+        }
         let id = sqlx::query_scalar!(
             "INSERT INTO tokens (id, principal_id, digest, hint, label, project_id, role, parent_id, created_by, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,
@@ -231,6 +248,7 @@ async fn holder(tx: &mut Tx, by: &By, holder: Holder<'_>) -> Result<PrincipalId>
         Holder::Known(id) => Ok(id),
         Holder::Person(name) => person(tx, by, name).await,
         Holder::Service { project, name, role } => {
+            stays(tx, project).await?;
             let id = made(tx, by, name, PrincipalKind::Service).await?;
             // One that was taken out of the project, or of an older project of this name, is another one.
             sqlx::query!(

@@ -151,7 +151,7 @@ impl Call {
             Needs::FarmAdmin if principal.is_farm_admin => None,
             Needs::Worker if principal.kind == Kind::Admin => None,
             Needs::Coordinator if principal.kind == Kind::Coordinator => None,
-            Needs::FarmAdmin | Needs::Worker | Needs::Coordinator => {
+            Needs::FarmAdmin | Needs::Worker | Needs::Certificate | Needs::Coordinator => {
                 return Err(lacks(&principal, self.action));
             }
         };
@@ -235,7 +235,9 @@ fn no_member(principal: &Principal, name: &ProjectName) -> Status {
 fn lacks(principal: &Principal, action: Action) -> Status {
     let (who, words) = (&principal.name, action.words());
     Status::permission_denied(match action.needs() {
-        Needs::Worker => format!("{who} is no worker of this farm, and only one may {words}"),
+        Needs::Worker | Needs::Certificate => {
+            format!("{who} is no worker of this farm, and only one may {words}")
+        }
         Needs::Coordinator => format!("{who} is no coordinator of this farm, and only one may {words}"),
         _ => format!(
             "{who} is no admin of this farm; to {words} needs one. Another admin can make {who} one: farm admin add {who}"

@@ -46,6 +46,12 @@ pub enum Action {
     ManagePersons,
     /// Drain, resume and remove workers.
     ManageWorkers,
+    /// Bring workers into the farm, and throw them out.
+    InviteWorkers,
+    /// Show a join token.
+    Join,
+    /// Have another certificate.
+    Renew,
     /// Take jobs.
     Work,
     /// Make this coordinator look at the database.
@@ -65,6 +71,8 @@ pub enum Needs {
     FarmAdmin,
     /// A worker.
     Worker,
+    /// A worker that shows a certificate, also one that ended within the last 24 h.
+    Certificate,
     /// Another coordinator.
     Coordinator,
 }
@@ -74,7 +82,7 @@ impl Action {
     pub fn needs(self) -> Needs {
         match self {
             // Who it is, its token shows, which is in the body.
-            Self::AskHealth | Self::Exchange => Needs::Nothing,
+            Self::AskHealth | Self::Exchange | Self::Join => Needs::Nothing,
             Self::ReadMethods
             | Self::KnowOneself
             | Self::ReadFarm
@@ -83,9 +91,12 @@ impl Action {
             Self::ReadBuilds | Self::ReadImages | Self::ReadMembers => Needs::Role(Role::Viewer),
             Self::Submit | Self::Cancel => Needs::Role(Role::Builder),
             Self::ManageMembers | Self::ManageTrusts | Self::ReadAudit => Needs::Role(Role::Admin),
-            Self::ManageProjects | Self::ReadFarmAudit | Self::ManagePersons | Self::ManageWorkers => {
-                Needs::FarmAdmin
-            }
+            Self::ManageProjects
+            | Self::ReadFarmAudit
+            | Self::ManagePersons
+            | Self::ManageWorkers
+            | Self::InviteWorkers => Needs::FarmAdmin,
+            Self::Renew => Needs::Certificate,
             Self::Work => Needs::Worker,
             Self::Hint => Needs::Coordinator,
         }
@@ -113,6 +124,9 @@ impl Action {
             Self::ManageProjects => "manage projects and where they may push to",
             Self::ManagePersons => "manage persons",
             Self::ManageWorkers => "drain, resume or remove workers",
+            Self::InviteWorkers => "invite or revoke workers",
+            Self::Join => "join with a token",
+            Self::Renew => "renew a worker's certificate",
             Self::Work => "take jobs",
             Self::Hint => "call as a coordinator",
         }
@@ -170,6 +184,12 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.AuditService/ListAudit", Action::ReadAudit),
     ("/farm.v1.AuditService/ListFarmAudit", Action::ReadFarmAudit),
     ("/farm.v1.AuditService/VerifyAudit", Action::ReadFarmAudit),
+    ("/farm.v1.MachineService/InviteWorker", Action::InviteWorkers),
+    ("/farm.v1.MachineService/ListInvitations", Action::InviteWorkers),
+    ("/farm.v1.MachineService/WithdrawInvitation", Action::InviteWorkers),
+    ("/farm.v1.MachineService/RevokeWorkers", Action::InviteWorkers),
+    ("/farm.v1.MachineService/JoinFarm", Action::Join),
+    ("/farm.v1.MachineService/RenewCertificate", Action::Renew),
     ("/farm.v1.WorkerService/Control", Action::Work),
     ("/farm.v1.WorkerService/SendEvents", Action::Work),
     ("/farm.v1.WorkerService/FetchFolders", Action::Work),
@@ -192,6 +212,7 @@ impl Needs {
             Self::Role(role) => format!("{role} of the project"),
             Self::FarmAdmin => "admin of the farm".to_owned(),
             Self::Worker => "a worker".to_owned(),
+            Self::Certificate => "a worker's certificate, at most 24 h over its time".to_owned(),
             Self::Coordinator => "a coordinator".to_owned(),
         }
     }

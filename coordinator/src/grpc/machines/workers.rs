@@ -75,6 +75,7 @@ fn show(worker: WorkerRecord, is_silent: bool, running: Vec<String>) -> v1::Work
         since_ms: since.map_or(0, present::ms),
         next_probe_ms: worker.probe_at.map_or(0, present::ms),
         release_ms: worker.release_at.map_or(0, present::ms),
+        ..v1::Worker::default()
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod bearer;
 mod channel;
+mod dial;
 mod endpoints;
 mod failure;
 mod look;
@@ -14,6 +15,7 @@ mod trust;
 
 pub use bearer::{Bearer, BearerError, PROJECT};
 pub use channel::{EndpointError, Plaintext, Security, endpoint, is_loopback, wide};
+pub use dial::{DialError, Stream, dial};
 pub use endpoints::Endpoints;
 pub use failure::TlsFailure;
 pub use look::{LookError, Shown, look};

@@ -88,7 +88,7 @@ pub enum Verb {
     Project(verbs::project::Args),
     /// Give people roles in a project, list who is in it, take somebody out
     Member(verbs::member::Args),
-    /// Say which jobs of GitHub, GitLab and others build in a project without a stored secret
+    /// Say which jobs of CI systems build in a project without a stored secret
     Trust(verbs::trust::Args),
     /// Say who is an admin of the whole farm
     Admin(verbs::admin::Args),

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use farm_client::{Bearer, BearerError, Endpoints, Security, TlsFailure, is_loopback};
-use farm_proto::v1::GetAudienceRequest;
 use farm_proto::MAX_MESSAGE_BYTES;
+use farm_proto::v1::GetAudienceRequest;
 use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;

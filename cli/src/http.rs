@@ -30,8 +30,8 @@ pub struct Answer {
 /// # Errors
 /// Why there is none, in words that have nothing of the secret.
 pub async fn get(uri: &Uri, accept: &'static str, authorization: &str) -> Result<Answer, String> {
-    let mut secret =
-        HeaderValue::from_str(authorization).map_err(|_| "what it is to be asked with is no token".to_owned())?;
+    let mut secret = HeaderValue::from_str(authorization)
+        .map_err(|_| "what it is to be asked with is no token".to_owned())?;
     secret.set_sensitive(true);
     let request = Request::builder().method(Method::GET).header(ACCEPT, accept).header(AUTHORIZATION, secret);
     within(uri, request, Bytes::new()).await
@@ -55,8 +55,7 @@ async fn send(uri: &Uri, request: hyper::http::request::Builder, body: Bytes) ->
         farm_client::DialError::Away(why) => io_in_short(&why),
         other => other.to_string(),
     })?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|e| in_short(&e))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| in_short(&e))?;
     let connection = tokio::spawn(connection);
     let answered = async {
         let answer = sender.send_request(request).await.map_err(|e| in_short(&e))?;
@@ -85,7 +84,10 @@ mod tests {
 
     #[test]
     fn what_has_a_meaning_in_an_address_is_escaped() {
-        assert_eq!(escaped("https://farm.example:7070/a b&c=é"), "https%3A%2F%2Ffarm.example%3A7070%2Fa%20b%26c%3D%C3%A9");
+        assert_eq!(
+            escaped("https://farm.example:7070/a b&c=é"),
+            "https%3A%2F%2Ffarm.example%3A7070%2Fa%20b%26c%3D%C3%A9"
+        );
         assert_eq!(escaped("a-Z_0.~"), "a-Z_0.~");
     }
 

@@ -36,7 +36,11 @@ pub struct Actions {
 impl Actions {
     /// Jobs get the issuer's tokens, signed by this key.
     pub fn start(issuer: &Issuer, key: &Arc<Key>) -> Actions {
-        let state = Arc::new(State { key: Arc::clone(key), claims: issuer.job(json!({})), audiences: Mutex::default() });
+        let state = Arc::new(State {
+            key: Arc::clone(key),
+            claims: issuer.job(json!({})),
+            audiences: Mutex::default(),
+        });
         let shared = Arc::clone(&state);
         Actions { state, web: Web::start(move |request| shared.answer(&request)) }
     }
@@ -61,7 +65,9 @@ impl State {
             response
         };
         let has = |name: &str, value: &str| request.headers().get(name).is_some_and(|is| is == value);
-        if !has("authorization", &format!("bearer {SECRET}")) || !has("accept", "application/json; api-version=2.0") {
+        if !has("authorization", &format!("bearer {SECRET}"))
+            || !has("accept", "application/json; api-version=2.0")
+        {
             return refused(StatusCode::FORBIDDEN);
         }
         let query = request.uri().query().unwrap_or_default();

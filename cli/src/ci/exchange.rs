@@ -196,7 +196,10 @@ impl Exchange {
                 Error::Farm(format!("{farm} doesn't take the token {}: {text}{once}", self.job.source()))
             }
             Code::PermissionDenied => {
-                let add = text.contains("can add a trust for it").then(|| line(token, self.project.as_str())).flatten();
+                let add = text
+                    .contains("can add a trust for it")
+                    .then(|| line(token, self.project.as_str()))
+                    .flatten();
                 let add = add.map(|line| format!("\nThe line for that, if it is what you mean:\n  {line}"));
                 Error::Farm(format!("{farm} refuses: {text}{}", add.unwrap_or_default()))
             }
@@ -269,7 +272,9 @@ mod tests {
         for own in ["https://farm.example", "https://FARM.example:7070/", "http://10.0.0.9:1"] {
             assert!(is_own(own, &hosts), "{own}");
         }
-        for other in ["sts.amazonaws.com", "https://github.com/acme", "https://farm.example.evil", "", "farm example"] {
+        for other in
+            ["sts.amazonaws.com", "https://github.com/acme", "https://farm.example.evil", "", "farm example"]
+        {
             assert!(!is_own(other, &hosts), "{other}");
         }
     }
@@ -289,8 +294,16 @@ mod tests {
             "farm trust add gitlab a/b/c --project-id 1 --namespace-id 2 --issuer https://git.example --role builder --project web"
         );
         let other = json!({"iss": "https://i.example", "sub": "robot-7"});
-        assert!(line(&token(other), "web").unwrap().contains("other --issuer https://i.example --claim sub=robot-7"));
-        for odd in [json!({"iss": "https://i", "sub": "$(x)"}), json!({"iss": "https://i", "sub": "--yes"}), json!({"sub": "x"})] {
+        assert!(
+            line(&token(other), "web")
+                .unwrap()
+                .contains("other --issuer https://i.example --claim sub=robot-7")
+        );
+        for odd in [
+            json!({"iss": "https://i", "sub": "$(x)"}),
+            json!({"iss": "https://i", "sub": "--yes"}),
+            json!({"sub": "x"}),
+        ] {
             assert_eq!(line(&token(odd), "web"), None);
         }
         assert_eq!(line("nothing", "web"), None);

@@ -50,7 +50,10 @@ mod tests {
     #[test]
     fn the_audience_is_asked_for_behind_what_is_asked_already() {
         let asked = |url: &'static str| asked(&Uri::from_static(url), "https://f:1").unwrap().to_string();
-        assert_eq!(asked("https://h/t?api-version=2.0"), "https://h/t?api-version=2.0&audience=https%3A%2F%2Ff%3A1");
+        assert_eq!(
+            asked("https://h/t?api-version=2.0"),
+            "https://h/t?api-version=2.0&audience=https%3A%2F%2Ff%3A1"
+        );
         assert_eq!(asked("https://h/t"), "https://h/t?audience=https%3A%2F%2Ff%3A1");
     }
 }

@@ -35,7 +35,10 @@ enum Deed {
         of: add::Of,
     },
     /// List what the project trusts. For its admins
-    #[command(alias = "list", after_help = "Examples:\n  farm trust ls --project web\n  farm trust ls --json")]
+    #[command(
+        alias = "list",
+        after_help = "Examples:\n  farm trust ls --project web\n  farm trust ls --json"
+    )]
     Ls {
         /// Print one JSON object
         #[arg(long)]
@@ -114,8 +117,7 @@ async fn remove(names: &[String], setup: &Setup) -> Result<()> {
     let there = listed(&client).await?.trusts;
     let mut out = Out::stdout();
     for name in names {
-        let of_name: Vec<_> =
-            there.iter().filter(|trust| trust.id == *name || trust.name == *name).collect();
+        let of_name: Vec<_> = there.iter().filter(|trust| trust.id == *name || trust.name == *name).collect();
         if let [first, _, ..] = of_name.as_slice() {
             let ids: Vec<&str> = of_name.iter().map(|trust| trust.id.as_str()).collect();
             return Err(Error::Usage(format!(

@@ -34,7 +34,7 @@ pub struct Common {
     #[arg(long, value_name = "ROLE")]
     role: String,
 
-    /// What its tokens have to say besides; may be repeated, of the same name one value is enough
+    /// What its tokens have to say besides; may be repeated, of one name any value will do
     #[arg(long = "claim", value_name = "NAME=VALUE")]
     claims: Vec<String>,
 
@@ -201,9 +201,8 @@ fn github(args: Github) -> Result<AddTrustRequest> {
             claims.add("repository_owner_id", owner.to_string());
         }
         _ => {
-            let line = format!(
-                "gh api repos/{name} --jq '\"--repository-id \\(.id) --owner-id \\(.owner.id)\"'"
-            );
+            let line =
+                format!("gh api repos/{name} --jq '\"--repository-id \\(.id) --owner-id \\(.owner.id)\"'");
             let workflow = "${{ github.repository_id }} and ${{ github.repository_owner_id }}";
             return Err(unknown("--repository-id and --owner-id", line, workflow));
         }
@@ -271,7 +270,8 @@ fn request(
     let role: Role = of_flag("--role", &common.role)?;
     for written in &common.claims {
         let cure = || Invalid::new("--claim", written, "write NAME=VALUE, for example ref_protected=true");
-        let (claim, value) = written.split_once('=').filter(|(claim, _)| !claim.is_empty()).ok_or_else(cure)?;
+        let (claim, value) =
+            written.split_once('=').filter(|(claim, _)| !claim.is_empty()).ok_or_else(cure)?;
         claims.add(claim, value.to_owned());
     }
     Ok(AddTrustRequest {
@@ -333,7 +333,10 @@ fn needs(trust: &Trust, project: &str, url: &str) -> Vec<String> {
     let token = match trust.provider.as_str() {
         "github" => "permissions: { id-token: write }".to_owned(),
         "gitlab" => format!("id_tokens: {{ FARM_ID_TOKEN: {{ aud: \"{audience}\" }} }}"),
-        _ => format!("FARM_ID_TOKEN   a new token of {} for {audience}, for each command", harmless(&trust.issuer)),
+        _ => format!(
+            "FARM_ID_TOKEN   a new token of {} for {audience}, for each command",
+            harmless(&trust.issuer)
+        ),
     };
     vec![
         "what a job of it needs, and no secret:".to_owned(),
@@ -351,7 +354,12 @@ mod tests {
         Common { role: "builder".to_owned(), claims, audience: None }
     }
 
-    fn asked(name: &str, repository_id: Option<u64>, owner_id: Option<u64>, claims: &[&str]) -> Result<AddTrustRequest> {
+    fn asked(
+        name: &str,
+        repository_id: Option<u64>,
+        owner_id: Option<u64>,
+        claims: &[&str],
+    ) -> Result<AddTrustRequest> {
         let conditions = Conditions { refs: vec!["refs/heads/main".to_owned()], environment: Vec::new() };
         github(Github {
             name: name.to_owned(),
@@ -367,19 +375,32 @@ mod tests {
     #[test]
     fn a_repository_is_told_by_both_ids_and_an_owner_by_its_own() {
         let asked_for = asked("acme/app", Some(74), Some(65), &["ref=refs/tags/v*", "actor_id=12"]).unwrap();
-        let values = |claim: &str| asked_for.claims.get(claim).map(|of| of.values.join(" ")).unwrap_or_default();
-        assert_eq!((values("repository_id"), values("repository_owner_id")), ("74".to_owned(), "65".to_owned()));
-        assert_eq!((values("ref"), values("actor_id")), ("refs/heads/main refs/tags/v*".to_owned(), "12".to_owned()));
+        let values =
+            |claim: &str| asked_for.claims.get(claim).map(|of| of.values.join(" ")).unwrap_or_default();
+        assert_eq!(
+            (values("repository_id"), values("repository_owner_id")),
+            ("74".to_owned(), "65".to_owned())
+        );
+        assert_eq!(
+            (values("ref"), values("actor_id")),
+            ("refs/heads/main refs/tags/v*".to_owned(), "12".to_owned())
+        );
         let group = asked("acme/*", None, Some(65), &[]).unwrap();
-        assert!(!group.claims.contains_key("repository_id") && group.claims.contains_key("repository_owner_id"));
+        assert!(
+            !group.claims.contains_key("repository_id") && group.claims.contains_key("repository_owner_id")
+        );
     }
 
     #[test]
     fn who_leaves_the_ids_out_is_told_how_to_find_them() {
-        let said = |name: &str, repository, owner| asked(name, repository, owner, &[]).unwrap_err().to_string();
+        let said =
+            |name: &str, repository, owner| asked(name, repository, owner, &[]).unwrap_err().to_string();
         for (repository, owner) in [(None, None), (Some(74), None), (None, Some(65))] {
             let said = said("acme/app", repository, owner);
-            assert!(said.contains("gh api repos/acme/app --jq '\"--repository-id \\(.id) --owner-id"), "{said}");
+            assert!(
+                said.contains("gh api repos/acme/app --jq '\"--repository-id \\(.id) --owner-id"),
+                "{said}"
+            );
             assert!(said.contains("${{ github.repository_id }}"), "{said}");
         }
         assert!(said("acme/*", None, None).contains("gh api users/acme --jq"));
@@ -387,7 +408,14 @@ mod tests {
         let gitlab = |name: &str, project_id, namespace_id| {
             let conditions = Conditions { refs: Vec::new(), environment: Vec::new() };
             let common = common(&[]);
-            gitlab(Gitlab { name: name.to_owned(), project_id, namespace_id, conditions, issuer: None, common })
+            gitlab(Gitlab {
+                name: name.to_owned(),
+                project_id,
+                namespace_id,
+                conditions,
+                issuer: None,
+                common,
+            })
         };
         assert!(gitlab("a/b/c", Some(1), None).unwrap_err().to_string().contains("$CI_PROJECT_NAMESPACE_ID"));
         assert!(gitlab("a/*", None, None).unwrap_err().to_string().contains("--namespace-id"));
@@ -396,7 +424,9 @@ mod tests {
 
     #[test]
     fn a_name_or_a_claim_that_is_none_is_told_with_its_form() {
-        for name in ["acme", "acme/", "/app", "acme/app/x", "acme/a b", "https://github.com/acme/app", "a/$(x)"] {
+        for name in
+            ["acme", "acme/", "/app", "acme/app/x", "acme/a b", "https://github.com/acme/app", "a/$(x)"]
+        {
             let said = asked(name, Some(1), Some(1), &[]).unwrap_err().to_string();
             assert!(said.contains("write OWNER/REPO"), "{said}");
         }

@@ -103,8 +103,7 @@ impl TrustService for Trusts {
         let v1::ExchangeTokenRequest { token, project } = request.into_inner();
         let project: ProjectName = project.parse().map_err(status::invalid)?;
         let (exchanges, now) = (&self.shared.exchange, Instant::now());
-        let exchanged =
-            exchanges.exchange(&self.shared.store, &address, project.as_str(), &token, now).await;
+        let exchanged = exchanges.exchange(&self.shared.store, &address, project.as_str(), &token, now).await;
         let exchanged = exchanged.map_err(status::refused)?;
         let name = exchanged.subject.name;
         tracing::info!(who = name, %project, role = %exchanged.role, token = exchanged.hint, "token of an issuer exchanged");

@@ -100,9 +100,9 @@ impl Provider {
             Self::Github if !is_full && !written.starts_with('*') => {
                 Some("GitHub writes refs in full: refs/heads/main, refs/tags/v*")
             }
-            Self::Gitlab if is_full => {
-                Some("GitLab writes a ref by its name alone: main; whether it is a branch or a tag is said by ref_type")
-            }
+            Self::Gitlab if is_full => Some(
+                "GitLab writes a ref by its name alone: main; whether it is a branch or a tag is said by ref_type",
+            ),
             _ => None,
         }
     }
@@ -280,7 +280,8 @@ impl Rule {
                 return Err(Invalid::new("claim", claim, "farm looks at this one itself; leave it out"));
             }
             if claim == "ref"
-                && let Some((wrong, cure)) = values.iter().find_map(|one| Some((one, self.provider.misread(one)?)))
+                && let Some((wrong, cure)) =
+                    values.iter().find_map(|one| Some((one, self.provider.misread(one)?)))
             {
                 return Err(Invalid::new("ref", wrong, cure));
             }

@@ -279,17 +279,17 @@ impl Rule {
             if ["iss", "aud", "azp", "exp", "nbf", "iat", "jti"].contains(&claim.as_str()) {
                 return Err(Invalid::new("claim", claim, "farm looks at this one itself; leave it out"));
             }
-            if claim == "ref"
-                && let Some((wrong, cure)) =
-                    values.iter().find_map(|one| Some((one, self.provider.misread(one)?)))
-            {
-                return Err(Invalid::new("ref", wrong, cure));
-            }
             let is_long = |text: &String| text.is_empty() || text.len() > LONGEST;
             if is_long(claim) || values.is_empty() || values.len() > MOST_VALUES || values.iter().any(is_long)
             {
                 let cure = format!("write 1 to {MOST_VALUES} values of 1 to {LONGEST} bytes");
                 return Err(Invalid::new("claim", claim, cure));
+            }
+            if claim == "ref"
+                && let Some((wrong, cure)) =
+                    values.iter().find_map(|one| Some((one, self.provider.misread(one)?)))
+            {
+                return Err(Invalid::new("ref", wrong, cure));
             }
         }
         Ok(())

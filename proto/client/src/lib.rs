@@ -9,6 +9,7 @@ mod bearer;
 mod channel;
 mod endpoints;
 mod failure;
+mod identity;
 mod look;
 mod trust;
 
@@ -16,5 +17,6 @@ pub use bearer::{Bearer, BearerError, PROJECT};
 pub use channel::{EndpointError, Plaintext, Security, endpoint, is_loopback, wide};
 pub use endpoints::Endpoints;
 pub use failure::TlsFailure;
+pub use identity::{Identity, IdentityError};
 pub use look::{LookError, Shown, look};
-pub use trust::{Authorities, Fingerprint, NoFingerprint, Trust, TrustError, to_pem};
+pub use trust::{Authorities, Fingerprint, NoFingerprint, Trust, TrustError, key_to_pem, to_pem};

@@ -45,11 +45,11 @@ pub enum Connection {
 pub struct Peer {
     /// Where it comes from.
     pub address: Option<SocketAddr>,
-    /// The certificates that it showed, its own first; none were asked for yet.
+    /// The certificates that it showed, its own first. It has that one's key, and nothing else is known of them.
     pub certificates: Arc<[CertificateDer<'static>]>,
 }
 
-/// The connections of a listener; with TLS only those whose handshake is over.
+/// The connections of a listener; with TLS only those whose handshake is over, or which need none.
 pub fn incoming(listener: TcpListener, tls: Option<Arc<Tls>>) -> impl Stream<Item = io::Result<Connection>> {
     async_stream::stream! {
         let mut shaking = Shaking::new(most());
@@ -149,6 +149,9 @@ async fn accept(stream: TcpStream, tls: &Tls) -> io::Result<Option<Connection>> 
         return Ok(None);
     }
     if first != [HANDSHAKE_RECORD] {
+        if tls.is_optional {
+            return Ok(Some(Connection::Plain(stream)));
+        }
         refuse(stream).await;
         return Ok(None);
     }

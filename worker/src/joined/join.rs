@@ -293,6 +293,10 @@ pub async fn join(args: Args) -> Result<Vec<String>, JoinError> {
 /// Arguments of `farm-worker whoami`.
 #[derive(Debug, clap::Args)]
 pub struct WhoAmI {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     place: Place,
 }
@@ -315,6 +319,15 @@ pub fn whoami(args: &WhoAmI) -> Result<Vec<String>, JoinError> {
             date(joined.pair.times.ends_ms()),
             joined.farm.name
         )));
+    }
+    if args.json {
+        let Farm { coordinators, name, machine, pool, trust, .. } = &joined.farm;
+        let ends = DateTime::<Utc>::from_timestamp_millis(joined.pair.times.ends_ms());
+        let object = serde_json::json!({
+            "name": name, "machine": machine, "pool": pool, "trust": trust, "coordinators": coordinators,
+            "certificate_ends": ends,
+        });
+        return Ok(vec![object.to_string()]);
     }
     Ok(described(&joined, &folder))
 }
@@ -444,18 +457,19 @@ fn refusal(url: &CoordinatorUrl, status: &Status) -> JoinError {
     let (url, why) = (url.to_string(), status.message().to_owned());
     let refused = |cure, token| JoinError::Refused { url: url.clone(), why: why.clone(), cure, token };
     match status.code() {
-        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound => {
-            refused("; another token: farm workers invite", true)
-        }
-        Code::AlreadyExists => {
-            refused("; give this one another --name, with the same token, which is still good", false)
-        }
+        // The farm says what to do.
+        Code::Unauthenticated => refused("", true),
+        Code::AlreadyExists => refused(". The token is still good", false),
         Code::Unimplemented => refused(
             "; this coordinator is older than the worker and gives no certificates: upgrade it, or start the worker \
              with --token-file",
             false,
         ),
-        Code::FailedPrecondition | Code::InvalidArgument | Code::ResourceExhausted => refused("", false),
+        Code::PermissionDenied
+        | Code::NotFound
+        | Code::FailedPrecondition
+        | Code::InvalidArgument
+        | Code::ResourceExhausted => refused("", false),
         _ => JoinError::Away { url, why: with_causes(&why, std::error::Error::source(status)) },
     }
 }

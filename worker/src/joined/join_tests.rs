@@ -72,6 +72,19 @@ async fn a_worker_joins_a_farm_whose_fingerprint_it_was_told_and_keeps_all_it_ne
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_given_no_name_takes_its_invitations_else_its_hosts() {
+    let worker = Worker::new().await;
+    let trusted = worker.fingerprint();
+    worker.join(&["--fingerprint", &trusted]).await.unwrap();
+    let names =
+        || worker.fake.with(|script| script.joins.drain(..).map(|join| join.name).collect::<Vec<_>>());
+    assert_eq!(names(), [""]);
+    worker.fake.with(|script| script.needs_name = true);
+    worker.join(&["--fingerprint", &trusted, "--again"]).await.unwrap();
+    assert_eq!(names(), [String::new(), host_name().unwrap()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_farm_that_is_not_believed_is_sent_nothing() {
     let worker = Worker::new().await;
     let wrong = format!("SHA256:{}", "0".repeat(64));
@@ -95,8 +108,9 @@ async fn each_refusal_has_its_cure_and_leaves_nothing() {
     let worker = Worker::new().await;
     let trusted = worker.fingerprint();
     for (status, part, code) in [
-        (Status::unauthenticated("this join token was used on 2026-01-01"), "farm workers invite", 5),
-        (Status::already_exists("the farm has a worker w1"), "another --name, with the same token", 1),
+        (Status::unauthenticated("join token farm_j_1… was used on 2026-01-01"), "was used on", 5),
+        (Status::permission_denied("this invitation is for worker w2, not w1"), "for worker w2", 1),
+        (Status::already_exists("the farm has a worker w1"), "The token is still good", 1),
         (Status::failed_precondition("this farm serves without TLS"), "without TLS", 1),
         (Status::unimplemented(""), "--token-file", 1),
         (Status::unavailable("the database is away"), "the database is away", 1),
@@ -137,15 +151,18 @@ async fn a_good_identity_is_given_up_only_when_it_is_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_joined_is_told_as_long_as_it_can_be_renewed() {
     let worker = Worker::new().await;
-    let args = || {
+    let told = |json| {
         let place = Place { state_dir: Some(worker.state()), name: None };
-        whoami(&WhoAmI { place })
+        whoami(&WhoAmI { json, place })
     };
+    let args = || told(false);
     let error = args().unwrap_err();
     assert!(error.to_string().contains("has joined no farm"), "{error}");
     assert_eq!(error.exit_code(), 5);
     worker.join(&["--fingerprint", &worker.fingerprint(), "--name", "w1"]).await.unwrap();
     assert!(args().unwrap()[0].contains("w1, on machine m1"));
+    let object: serde_json::Value = serde_json::from_str(&told(true).unwrap()[0]).unwrap();
+    assert_eq!((object["name"].as_str(), object["machine"].as_str()), (Some("w1"), Some("m1")));
     let mut joined = worker.joined().unwrap();
     joined.pair.times.issued_ms -= 2 * 24 * 3_600_000;
     joined.keep(&worker.state()).unwrap();

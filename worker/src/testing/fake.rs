@@ -71,6 +71,8 @@ pub struct Script {
     pub joins: Vec<v1::JoinFarmRequest>,
     /// Refuse these.
     pub refuse_join: Option<Status>,
+    /// Refuse those that say no name.
+    pub needs_name: bool,
     /// Where it says that the farm's coordinators are.
     pub coordinators: Vec<String>,
     /// The certificates by which others were asked for.

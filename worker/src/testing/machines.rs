@@ -30,7 +30,11 @@ impl MachineService for Fake {
         let request = request.into_inner();
         let public_key = request.public_key.clone();
         let coordinators = self.with(|script| {
+            let is_nameless = request.name.is_empty();
             script.joins.push(request);
+            if script.needs_name && is_nameless {
+                return Err(Status::invalid_argument("the worker needs a name; give --name"));
+            }
             script.refuse_join.clone().map_or(Ok(script.coordinators.clone()), Err)
         })?;
         Ok(Response::new(v1::JoinFarmResponse {

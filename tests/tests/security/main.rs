@@ -8,3 +8,4 @@ mod outbound;
 mod revoking;
 mod team;
 mod walk;
+mod workers;

@@ -67,6 +67,8 @@ impl Renewal {
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(WAITS);
         let mut failures = 0_u32;
+        // Whether it was said that the certificate has ended.
+        let mut told = false;
         let mut again_at = None;
         loop {
             let now = Instant::now();
@@ -84,15 +86,16 @@ impl Renewal {
             let renewed = self.renew().await;
             match &renewed {
                 Renewed::Yes => {
-                    (failures, again_at) = (0, None);
+                    (failures, told, again_at) = (0, false, None);
                     backoff.reset();
                     tracing::info!(renewed_in = ?self.age.times().renew, "the certificate was renewed");
                 }
                 Renewed::Refused(why) | Renewed::Away(why) => {
                     again_at = Some(Instant::now() + backoff.next_jittered(rand::random()));
-                    if failures.is_multiple_of(QUIET) {
-                        let ended = self.age.has_ended(Instant::now(), (self.now_ms)());
+                    let ended = self.age.has_ended(Instant::now(), (self.now_ms)());
+                    if failures.is_multiple_of(QUIET) || ended != told {
                         tracing::warn!(why, ended, "the certificate could not be renewed; trying again");
+                        told = ended;
                     }
                     failures = failures.saturating_add(1);
                 }
@@ -141,7 +144,7 @@ impl Renewal {
         };
         let (folder, kept) = (self.folder.clone(), pair.clone());
         let kept = tokio::task::spawn_blocking(move || keep_pair(&folder, &kept)).await;
-        if let Err(error) = kept.map_err(std::io::Error::other).flatten() {
+        if let Err(error) = kept.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
             // It counts while the worker runs; whoever starts it again has the old one, which may be renewed as well.
             tracing::warn!(%error, folder = %self.folder.display(), "the new certificate can't be kept in the state folder");
         }

@@ -279,7 +279,10 @@ pub async fn join(args: Args) -> Result<Vec<String>, JoinError> {
     let mut lines = described(&joined, place);
     if !answer.platforms.is_empty() || answer.slots > 0 {
         let platforms = (!answer.platforms.is_empty()).then(|| answer.platforms.join(", "));
-        let slots = (answer.slots > 0).then(|| format!("{} jobs at once", answer.slots));
+        let slots = (answer.slots > 0).then(|| match answer.slots {
+            1 => "1 slot".to_owned(),
+            n => format!("{n} slots"),
+        });
         let most: Vec<String> = platforms.into_iter().chain(slots).collect();
         lines.push(format!("at most  {}", most.join("; ")));
     }

@@ -38,3 +38,5 @@ pub mod process;
 pub mod registry;
 pub mod scale;
 pub mod session;
+pub mod tap;
+pub mod token_service;

@@ -74,6 +74,13 @@ impl Identities {
         *self.peers.write().unwrap_or_else(PoisonError::into_inner) = digests;
     }
 
+    /// Whether it was known lately whom the token of this digest shows.
+    pub fn remembers(&self, digest: Digest) -> bool {
+        digest == self.admin
+            || self.peers.read().unwrap_or_else(PoisonError::into_inner).contains(&digest)
+            || self.known().contains_key(&digest)
+    }
+
     /// Whom the token of this digest shows.
     ///
     /// # Errors

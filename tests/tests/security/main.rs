@@ -3,6 +3,7 @@
 
 mod destinations;
 mod isolation;
+mod limits;
 mod outage;
 mod outbound;
 mod revoking;

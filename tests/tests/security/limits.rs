@@ -116,7 +116,7 @@ async fn ten_thousand_idle_connections_and_slow_senders_dont_stop_anothers_build
             for stream in &mut slow {
                 sent += u64::from(stream.write_all(b"\0").await.is_ok());
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         sent
     });
@@ -179,7 +179,7 @@ async fn connections_that_are_of_no_use_end_and_whoever_has_one_calls_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_calls_too_often_is_told_when_to_come_back_and_others_are_served() {
-    let farm = Farm::builder().config("[limits]\ncalls_per_minute_per_identity = 20").start();
+    let farm = Farm::builder().config("[limits]\ncalls_per_minute_per_identity = 6").start();
     team::project(&farm, "web").await;
     let token = team::person(&farm, "ada", "web", "builder").await;
     let mut ada = Client::with_token(&farm, &token).await;
@@ -191,8 +191,8 @@ async fn who_calls_too_often_is_told_when_to_come_back_and_others_are_served() {
     };
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     let text = refused.message();
-    assert!(text.starts_with("ada makes more than 20 calls a minute; call again in "), "{text}");
-    let wait = farm_client::come_back(&refused).expect("nobody says when");
+    assert!(text.starts_with("ada makes more than 6 calls a minute; call again in "), "{text}");
+    assert!(farm_client::come_back(&refused).is_some(), "nobody says when: {refused:?}");
     for _ in 0..5 {
         bob.people.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
     }
@@ -205,8 +205,10 @@ async fn who_calls_too_often_is_told_when_to_come_back_and_others_are_served() {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    assert!(said.starts_with("waiting: ada makes more than 20 calls a minute"), "{said}");
-    tokio::time::sleep(wait).await;
+    assert!(said.starts_with("waiting: ada makes more than 6 calls a minute"), "{said}");
+    // So does whoever comes back when they were told to.
+    let status = ada.people.who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
+    tokio::time::sleep(farm_client::come_back(&status).unwrap()).await;
     ada.people.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
 }
 
@@ -260,10 +262,13 @@ fn used(pid: u32) -> (u64, Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_workers_connections_cost_little_while_nothing_happens() {
-    const COUNT: usize = 1000;
+async fn a_thousand_connections_of_workers_cost_little_while_nothing_happens() {
+    const COUNT: usize = 500;
     raise_files();
-    let mut farm = Farm::builder().tls().start();
+    let mut farm = Farm::builder()
+        .tls()
+        .config("[limits]\nfirst_call_seconds = 3600\nidle_connection_seconds = 3600")
+        .start();
     let pid = farm.coordinator().pid();
     let (before, _) = used(pid);
     let begun = Instant::now();
@@ -284,13 +289,13 @@ async fn a_thousand_workers_connections_cost_little_while_nothing_happens() {
     let (after, cpu) = used(pid);
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (_, later) = used(pid);
-    let each = (after - before) / u64::try_from(COUNT).unwrap();
+    let each = (after - before) / u64::try_from(2 * COUNT).unwrap();
     println!(
-        "bench connections workers={COUNT} connections={} connected_in={took:.1?} rss={} MiB rss_per_worker={} KiB cpu={:.1} %",
+        "bench connections workers={COUNT} connections={} connected_in={took:.1?} rss={} MiB per_connection={} KiB cpu={:.1} %",
         2 * COUNT,
         after / 1024 / 1024,
         each / 1024,
         (later - cpu).as_secs_f64() * 10.0
     );
-    assert!(each < 512 * 1024, "{each} bytes for each worker");
+    assert!(each < 256 * 1024, "{each} bytes for each connection");
 }

@@ -6,6 +6,7 @@ mod isolation;
 mod limits;
 mod outage;
 mod outbound;
+mod quotas;
 mod revoking;
 mod team;
 mod walk;

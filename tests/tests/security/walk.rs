@@ -66,6 +66,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.ImageService/InspectImage",
             "farm.v1.ProjectService/ListMembers",
             "farm.v1.ProjectService/GetAccess",
+            "farm.v1.ProjectService/GetProjectSettings",
         ],
     ),
     (
@@ -89,6 +90,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.PeopleService/CreateServiceToken",
             "farm.v1.ProjectService/SetMember",
             "farm.v1.ProjectService/ProtectTags",
+            "farm.v1.ProjectService/SetProjectDefaults",
             "farm.v1.ProjectService/RemoveMember",
             "farm.v1.TrustService/AddTrust",
             "farm.v1.TrustService/ListTrusts",
@@ -108,6 +110,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.PeopleService/ListFarmAdmins",
             "farm.v1.ProjectService/CreateProject",
             "farm.v1.ProjectService/AllowRepositories",
+            "farm.v1.ProjectService/SetProjectQuota",
             "farm.v1.ProjectService/RemoveProject",
         ],
     ),

@@ -7,9 +7,11 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=farm");
-    let files =
-        ["audit", "build", "farm", "image", "machine", "output", "peer", "people", "snapshot", "trust", "worker"]
-            .map(|name| format!("farm/v1/{name}.proto"));
+    let files = [
+        "audit", "build", "farm", "image", "machine", "output", "peer", "people", "snapshot", "trust",
+        "worker",
+    ]
+    .map(|name| format!("farm/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;

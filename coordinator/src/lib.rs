@@ -184,8 +184,9 @@ pub async fn run(
     spawn!("people", async move { identities.run(end).await });
     spawn!("limits", doors.run(shutdown.clone()));
     spawn!("beats", link::dispatch::flush_beats(Arc::clone(&shared), shutdown.clone()));
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let authority = tls.as_ref().and_then(|tls| tls.authority());
+    let speaks_tls = shared.config.speaks_tls();
+    let scheme = if speaks_tls { "https" } else { "http" };
+    let authority = tls.as_ref().filter(|_| speaks_tls).and_then(|tls| tls.authority());
     if let Some(tls) = tls {
         spawn!("certificates", tls.keep(shutdown.clone()));
     }

@@ -248,6 +248,14 @@ pub struct WorkerJson {
     pub next_probe: Option<String>,
     /// Drained with a limit: when what it still runs is given back.
     pub release: Option<String>,
+    /// The machine that it joined with; `None`: it shows the farm's own token.
+    pub machine: Option<String>,
+    /// The machine's pool.
+    pub pool: Option<String>,
+    /// trusted or untrusted.
+    pub trust: Option<String>,
+    /// When its certificate ends, which it renews long before.
+    pub certificate_ends: Option<String>,
 }
 
 /// A platform that a worker offers.
@@ -278,7 +286,7 @@ pub(super) fn known(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-pub(super) fn time(ms: i64) -> Option<String> {
+pub(crate) fn time(ms: i64) -> Option<String> {
     let at = DateTime::<Utc>::from_timestamp_millis(ms).filter(|_| ms > 0)?;
     Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
@@ -422,6 +430,10 @@ impl From<&Failure> for FailureJson {
     }
 }
 
+fn said(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 impl From<&Worker> for WorkerJson {
     fn from(worker: &Worker) -> Self {
         Self {
@@ -445,6 +457,10 @@ impl From<&Worker> for WorkerJson {
             since: time(worker.since_ms),
             next_probe: time(worker.next_probe_ms),
             release: time(worker.release_ms),
+            machine: said(&worker.machine),
+            pool: said(&worker.pool),
+            trust: said(&worker.trust),
+            certificate_ends: time(worker.certificate_ends_ms),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `farm workers`: the list; what can be wished of workers is in [`wish`].
 
+mod invite;
 mod wish;
 
 use farm_proto::v1::{ListWorkersRequest, Worker};
@@ -37,7 +38,8 @@ Examples:
   farm workers
   farm workers --json
   farm workers --format '{{ name }} {{ state }}'
-  farm workers drain w-arm1 --wait";
+  farm workers drain w-arm1 --wait
+  farm workers invite --pool arm";
 
 /// Lists the farm's workers, those that need somebody first; or does what is wished of some.
 ///
@@ -64,7 +66,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         let workers: Vec<WorkerJson> = workers.iter().map(WorkerJson::from).collect();
         out.line(&json::text(&json!({ "workers": workers })));
     } else if workers.is_empty() {
-        out.line("no worker has ever come to this farm; start one with farm-worker");
+        out.line("no worker has ever come to this farm; bring one with: farm workers invite");
     } else {
         let now = now_ms();
         out.lines(table(&workers, now));
@@ -82,7 +84,7 @@ fn table(workers: &[Worker], now: i64) -> Vec<String> {
         let heard = if worker.last_seen_ms > 0 { ago(worker.last_seen_ms, now) } else { "never".to_owned() };
         vec![
             harmless(&worker.name),
-            harmless(&worker.state),
+            state(worker),
             format!("{} of {}", worker.slots_free, worker.slots),
             heard,
             platforms.join(", "),
@@ -91,6 +93,15 @@ fn table(workers: &[Worker], now: i64) -> Vec<String> {
         ]
     });
     columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+/// Its state; and its trust, if that isn't what is usual.
+fn state(worker: &Worker) -> String {
+    let state = harmless(&worker.state);
+    match worker.trust.as_str() {
+        "" | "trusted" => state,
+        trust => format!("{state}, {}", harmless(trust)),
+    }
 }
 
 /// What a worker offers: variants with their platform, and whether they are emulated.

@@ -32,6 +32,8 @@ pub struct Limits {
     pub publish_deadline_seconds: u64,
     /// An upload session lives for so long after its last call, seconds.
     pub upload_session_seconds: u32,
+    /// A worker's certificate is good for so long, seconds; the worker renews it after two thirds of that.
+    pub worker_certificate_seconds: u64,
     /// The longest file in a snapshot, bytes.
     pub max_file_bytes: u64,
     /// The most platforms that a build may name.
@@ -94,6 +96,7 @@ impl Default for Limits {
             progress_deadline_seconds: 15 * 60,
             publish_deadline_seconds: 3600,
             upload_session_seconds: 3600,
+            worker_certificate_seconds: 24 * 3600,
             max_file_bytes: 8 * 1024 * 1024 * 1024,
             max_platforms: 32,
             max_tags: 64,
@@ -132,6 +135,7 @@ impl Limits {
             ("max_file_bytes", self.max_file_bytes, 1 << 50),
             ("registry_timeout_seconds", self.registry_timeout_seconds, 3600),
             ("blob_timeout_seconds", self.blob_timeout_seconds, 3600),
+            ("worker_certificate_seconds", self.worker_certificate_seconds, YEAR),
             ("max_platforms", count(self.max_platforms), 1000),
             ("max_tags", count(self.max_tags), 10_000),
             ("log_bytes", self.log_bytes, 1 << 40),

@@ -169,7 +169,12 @@ impl Config {
         format!("{scheme}://{name}:{}", self.listen.port())
     }
 
-    /// Whether connections are encrypted.
+    /// Whether there are connections with TLS at all; where nobody but this machine reaches the address there are others beside.
+    pub fn offers_tls(&self) -> bool {
+        self.tls.mode != TlsMode::Off
+    }
+
+    /// Whether all connections are encrypted.
     pub fn speaks_tls(&self) -> bool {
         self.tls.is_on(self.listen.ip())
     }

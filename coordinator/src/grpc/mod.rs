@@ -21,6 +21,7 @@ use farm_proto::v1::audit_service_server::AuditServiceServer;
 use farm_proto::v1::build_service_server::BuildServiceServer;
 use farm_proto::v1::farm_service_server::FarmServiceServer;
 use farm_proto::v1::image_service_server::ImageServiceServer;
+use farm_proto::v1::machine_service_server::MachineServiceServer;
 use farm_proto::v1::output_service_server::OutputServiceServer;
 use farm_proto::v1::peer_service_server::PeerServiceServer;
 use farm_proto::v1::people_service_server::PeopleServiceServer;
@@ -37,7 +38,7 @@ use crate::people::gate::GateLayer;
 use crate::shared::Shared;
 use crate::tls;
 
-/// The longest message about trusts, bytes: anybody may send one.
+/// The longest message about trusts and joining, bytes: anybody may send one.
 const MAX_TRUST_MESSAGE: usize = 64 * 1024;
 
 /// How often an idle connection is asked whether it is alive, and how long the answer may take.
@@ -82,6 +83,8 @@ pub async fn serve(
     let trusts = TrustServiceServer::new(people::Trusts::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let audit = AuditServiceServer::new(people::Audit::new(Arc::clone(&shared)));
+    let joins = MachineServiceServer::new(machines::join::Joins::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let farm = FarmServiceServer::new(machines::service::Machines::new(shared));
     let stop = shutdown.clone();
     let server = Server::builder()
@@ -103,6 +106,7 @@ pub async fn serve(
         .add_service(projects)
         .add_service(trusts)
         .add_service(audit)
+        .add_service(joins)
         .add_service(work)
         .add_service(peer)
         .serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use farm_core::people::Access;
 use farm_proto::v1;
 use farm_store::work::lease::OfferedAttempt;
+use farm_types::TrustClass;
 use tokio_util::sync::CancellationToken;
 
 use crate::hints::BACKSTOP;
@@ -86,7 +87,11 @@ fn offer(shared: &Shared, offered: OfferedAttempt, access: &Access) -> v1::Offer
         runs: offered.runs.to_string(),
         attempt_number: offered.number,
         repositories: repositories.iter().map(ToString::to_string).collect(),
-        registries: shared.registries.lend(&repositories, access),
+        // Of a machine that isn't trusted nobody knows who else reads what it is lent.
+        registries: match offered.trust {
+            TrustClass::Trusted => shared.registries.lend(&repositories, access),
+            TrustClass::Untrusted => Vec::new(),
+        },
         roots: offered.roots,
         log_bytes: shared.config.limits.log_bytes,
         output_bytes: shared.config.limits.output_bytes,

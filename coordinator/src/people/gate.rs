@@ -22,8 +22,8 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 
 use super::Caller;
-use super::identities::Identities;
-use super::principal::{Kind, Principal};
+use super::identities::{Identities, Proof};
+use super::principal::{Kind, Principal, WorkerIdentity};
 use super::rights::{self, Action, Needs};
 use crate::limits::address::Origin;
 use crate::limits::line::Turn;
@@ -92,7 +92,7 @@ where
             let peer = request.extensions().get::<Peer>().cloned();
             let origin = peer.as_ref().and_then(|peer| peer.address);
             let origin = origin.map(|address| doors.caller(address.ip(), request.headers()));
-            let mut turn = peer.map(|peer| Turn::begin(peer.line));
+            let mut turn = peer.as_ref().map(|peer| Turn::begin(Arc::clone(&peer.line)));
             if let Some(origin) = origin {
                 request.extensions_mut().insert(Origin(origin));
             }
@@ -106,7 +106,7 @@ where
                 };
                 return Ok(answered?.map(|body| Body::new(Held { body, turn, visit })));
             }
-            let call = Arc::new(Call::read(identities, action, request.headers()));
+            let call = Arc::new(Call::read(identities, action, request.headers(), peer.as_ref()));
             let found = async {
                 if let Some(origin) = origin.filter(|_| call.is_stranger()) {
                     doors.look_up(origin)?;
@@ -161,39 +161,51 @@ where
 struct Call {
     identities: Arc<Identities>,
     action: Action,
-    token: Result<Digest, Status>,
+    proof: Result<Proof, Status>,
     project: Result<Option<ProjectName>, Status>,
     /// The project in which it was let in: it goes on there or nowhere.
     granted: OnceLock<(ProjectId, ProjectName)>,
 }
 
 impl Call {
-    fn read(identities: Arc<Identities>, action: Action, headers: &HeaderMap) -> Self {
-        let token = headers
-            .get("authorization")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .map(|token| Digest::of(token.trim().as_bytes()))
+    /// A token is what a call is judged by; without one, the certificate that its connection has shown.
+    fn read(identities: Arc<Identities>, action: Action, headers: &HeaderMap, peer: Option<&Peer>) -> Self {
+        let certificate = peer.and_then(|peer| peer.certificates.first());
+        let proof = match (headers.get("authorization"), certificate) {
+            (Some(value), _) => value
+                .to_str()
+                .ok()
+                .and_then(|value| value.strip_prefix("Bearer "))
+                .map(|token| Proof::Token(Digest::of(token.trim().as_bytes()))),
+            (None, Some(certificate)) => Some(Proof::Certificate(Digest::of(certificate))),
+            (None, None) => None,
+        };
+        let proof = proof
             .ok_or_else(|| Status::unauthenticated("no token was sent; set FARM_TOKEN or FARM_TOKEN_FILE"));
         let project = headers.get(PROJECT).map(|value| {
             let text = String::from_utf8_lossy(value.as_bytes());
             text.parse().map_err(|e: farm_types::Invalid| Status::invalid_argument(e.to_string()))
         });
-        Self { identities, action, token, project: project.transpose(), granted: OnceLock::new() }
+        Self { identities, action, proof, project: project.transpose(), granted: OnceLock::new() }
     }
 
-    /// Whether the farm has to look up whom the token shows, or there is none.
+    /// Whether the farm has to look up whom this shows, or there is nothing.
     fn is_stranger(&self) -> bool {
-        !self.token.as_ref().is_ok_and(|token| self.identities.remembers(*token))
+        !self.proof.as_ref().is_ok_and(|proof| self.identities.remembers(*proof))
     }
 
     /// Who calls, and in which project, if they may.
     async fn ask(&self) -> Result<(Arc<Principal>, Option<(ProjectId, ProjectName)>), Status> {
-        let principal = self.identities.identify(self.token.clone()?).await?;
+        let principal = self.identities.identify(self.proof.clone()?).await?;
+        if let Some(worker) = &principal.worker {
+            of_worker(worker, self.action)?;
+            return Ok((principal, None));
+        }
         let project = match self.action.needs() {
             Needs::Role(least) => Some(self.project(&principal, least).await?),
             Needs::Nothing | Needs::Identity => None,
             Needs::FarmAdmin if principal.is_farm_admin => None,
+            // Workers of before there were certificates show the farm's own token.
             Needs::Worker if principal.kind == Kind::Admin => None,
             Needs::Coordinator if principal.kind == Kind::Coordinator => None,
             Needs::FarmAdmin | Needs::Worker | Needs::Certificate | Needs::Coordinator => {
@@ -277,12 +289,36 @@ fn no_member(principal: &Principal, name: &ProjectName) -> Status {
     ))
 }
 
+/// Whether a worker may do this by its certificate: work, know itself, and renew.
+fn of_worker(worker: &WorkerIdentity, action: Action) -> Result<(), Status> {
+    let name = &worker.shown.name;
+    match action.needs() {
+        Needs::Certificate => return Ok(()),
+        Needs::Worker => {}
+        Needs::Identity if action == Action::KnowOneself => {}
+        _ => {
+            return Err(Status::permission_denied(format!(
+                "worker {name} may take jobs and nothing else, and this call is to {}; it needs a person's token, or a service's",
+                action.words()
+            )));
+        }
+    }
+    if worker.ends <= std::time::Instant::now() {
+        return Err(Status::unauthenticated(format!(
+            "the certificate of worker {name} ended on {}; the worker renews it by itself until 24 h after that",
+            worker.shown.expires_at.format("%Y-%m-%d %H:%M UTC")
+        )));
+    }
+    Ok(())
+}
+
 fn lacks(principal: &Principal, action: Action) -> Status {
     let (who, words) = (&principal.name, action.words());
     Status::permission_denied(match action.needs() {
-        Needs::Worker | Needs::Certificate => {
-            format!("{who} is no worker of this farm, and only one may {words}")
-        }
+        Needs::Worker | Needs::Certificate => format!(
+            "{who} is no worker of this farm, and only one may {words}; farm-worker join makes a machine one, by an invitation \
+             (farm workers invite)"
+        ),
         Needs::Coordinator => format!("{who} is no coordinator of this farm, and only one may {words}"),
         _ => format!(
             "{who} is no admin of this farm; to {words} needs one. Another admin can make {who} one: farm admin add {who}"

@@ -1,4 +1,4 @@
-//! Whom a token shows: asked of the database, and known for a moment.
+//! Whom a token or a certificate shows: asked of the database, and known for a moment.
 //!
 //! What is known is fresh for [`FRESH`]: within that a revocation may be overlooked. While the database doesn't answer, whoever
 //! was known within the grace goes on, and a token that isn't known is told that it can't be looked up: never that it is wrong.
@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use farm_store::Store;
+use farm_store::machines::certificates::ShownWorker;
 use farm_store::people::principals::Shown;
+use farm_store::{Store, StoreError};
 use farm_types::{Digest, ProjectId, ProjectName, TokenId};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,13 +30,31 @@ const STRANGERS: usize = 4;
 /// So many are remembered.
 const MANY: usize = 10_000;
 
+/// A worker may renew its certificate for so long after that one's end.
+const RENEWS: Duration = Duration::from_secs(24 * 3600);
+
+/// What a caller shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// A token of this digest.
+    Token(Digest),
+    /// A certificate of this digest, whose key the caller has.
+    Certificate(Digest),
+}
+
+/// What the database says of it.
+enum Found {
+    Token(Option<Shown>),
+    Certificate(Option<ShownWorker>),
+}
+
 /// Tells callers by what they show.
 #[derive(Debug)]
 pub struct Identities {
     store: Store,
     admin: Digest,
     peers: RwLock<Vec<Digest>>,
-    known: Mutex<HashMap<Digest, Known>>,
+    known: Mutex<HashMap<Proof, Known>>,
     projects: Mutex<HashMap<ProjectName, (ProjectId, Instant)>>,
     /// Shown since this was last noted.
     used: Mutex<HashSet<TokenId>>,
@@ -74,26 +93,32 @@ impl Identities {
         *self.peers.write().unwrap_or_else(PoisonError::into_inner) = digests;
     }
 
-    /// Whether it was known lately whom the token of this digest shows.
-    pub fn remembers(&self, digest: Digest) -> bool {
-        digest == self.admin
-            || self.peers.read().unwrap_or_else(PoisonError::into_inner).contains(&digest)
-            || self.known().contains_key(&digest)
+    /// Whether it was known lately whom this shows.
+    pub fn remembers(&self, proof: Proof) -> bool {
+        if let Proof::Token(digest) = proof {
+            let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+            if digest == self.admin || peers.contains(&digest) {
+                return true;
+            }
+        }
+        self.known().contains_key(&proof)
     }
 
-    /// Whom the token of this digest shows.
+    /// Whom this shows. A worker's certificate shows it for another 24 h after its end: for renewing it, and nothing else.
     ///
     /// # Errors
     /// `UNAUTHENTICATED`: nobody, or it counts no more; `UNAVAILABLE`: the database doesn't say.
-    pub async fn identify(&self, digest: Digest) -> Result<Arc<Principal>, Status> {
-        // Digests are compared, so the time tells nothing about the token.
-        if digest == self.admin {
-            return Ok(Arc::new(Principal::own(Kind::Admin)));
+    pub async fn identify(&self, proof: Proof) -> Result<Arc<Principal>, Status> {
+        if let Proof::Token(digest) = proof {
+            // Digests are compared, so the time tells nothing about the token.
+            if digest == self.admin {
+                return Ok(Arc::new(Principal::own(Kind::Admin)));
+            }
+            if self.peers.read().unwrap_or_else(PoisonError::into_inner).contains(&digest) {
+                return Ok(Arc::new(Principal::own(Kind::Coordinator)));
+            }
         }
-        if self.peers.read().unwrap_or_else(PoisonError::into_inner).contains(&digest) {
-            return Ok(Arc::new(Principal::own(Kind::Coordinator)));
-        }
-        let known = self.known().get(&digest).cloned();
+        let known = self.known().get(&proof).cloned();
         if let Some(known) = known.as_ref().filter(|known| known.asked.elapsed() < FRESH) {
             return known.goes_on();
         }
@@ -102,15 +127,15 @@ impl Identities {
         let shown = match &goes_on {
             // Nobody waits twice for a database that is away.
             Some(known) if !*self.is_answered.borrow() => return known.goes_on(),
-            Some(_) => tokio::time::timeout(PATIENCE, self.store.shown_by(digest)).await.ok(),
+            Some(_) => tokio::time::timeout(PATIENCE, self.find(proof)).await.ok(),
             // Whoever has no token can ask as often as they like: few at once, so that they keep the database from nobody.
             None => match tokio::time::timeout(PATIENCE, self.strangers.acquire()).await {
-                Ok(_turn) => Some(self.store.shown_by(digest).await),
+                Ok(_turn) => Some(self.find(proof).await),
                 Err(_) => None,
             },
         };
         match (shown, goes_on) {
-            (Some(Ok(shown)), _) => self.learn(digest, shown, asked),
+            (Some(Ok(found)), _) => self.learn(proof, found, asked),
             (Some(Err(error)), Some(known)) if error.is_transient() => known.goes_on(),
             (None, Some(known)) => known.goes_on(),
             (Some(Err(error)), _) if error.is_transient() => Err(away()),
@@ -169,29 +194,28 @@ impl Identities {
         }
     }
 
-    fn learn(&self, digest: Digest, shown: Option<Shown>, asked: Instant) -> Result<Arc<Principal>, Status> {
-        let Some(shown) = shown else {
-            self.known().remove(&digest);
-            return Err(Status::unauthenticated(
-                "the farm does not know this token; check FARM_TOKEN or FARM_TOKEN_FILE",
-            ));
+    async fn find(&self, proof: Proof) -> Result<Found, StoreError> {
+        Ok(match proof {
+            Proof::Token(digest) => Found::Token(self.store.shown_by(digest).await?),
+            Proof::Certificate(digest) => Found::Certificate(self.store.shown_by_certificate(digest).await?),
+        })
+    }
+
+    fn learn(&self, proof: Proof, found: Found, asked: Instant) -> Result<Arc<Principal>, Status> {
+        let known = match found {
+            Found::Token(shown) => by_token(shown, asked),
+            Found::Certificate(shown) => by_certificate(shown, asked),
         };
-        if let Some(why) = ended(&shown) {
-            self.known().remove(&digest);
-            return Err(Status::unauthenticated(why));
-        }
-        let left = shown.expires_at.map(|at| (at - shown.now).to_std().unwrap_or_default());
-        let known = Known {
-            ends: left.map(|left| asked + left),
-            principal: Arc::new(Principal::shown(shown)),
-            asked,
-        };
+        let known = known.map_err(|why| {
+            self.known().remove(&proof);
+            Status::unauthenticated(why)
+        })?;
         let mut all = self.known();
         if all.len() >= MANY {
             all.retain(|_, known| known.asked.elapsed() < FRESH);
         }
         if all.len() < MANY {
-            all.insert(digest, known.clone());
+            all.insert(proof, known.clone());
         }
         drop(all);
         if let Some(token) = known.principal.token {
@@ -200,7 +224,7 @@ impl Identities {
         Ok(known.principal)
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Known>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Proof, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -209,8 +233,11 @@ impl Known {
     fn goes_on(&self) -> Result<Arc<Principal>, Status> {
         match self.ends {
             Some(ends) if ends <= Instant::now() => {
-                let Principal { name, hint, .. } = &*self.principal;
-                Err(Status::unauthenticated(format!("token {hint}… of {name} has expired; {CURE}")))
+                let Principal { name, hint, worker, .. } = &*self.principal;
+                Err(Status::unauthenticated(match worker {
+                    Some(worker) => over(&worker.shown),
+                    None => format!("token {hint}… of {name} has expired; {CURE}"),
+                }))
             }
             _ => Ok(Arc::clone(&self.principal)),
         }
@@ -218,6 +245,46 @@ impl Known {
 }
 
 const CURE: &str = "make another one with `farm token create`, or ask an admin for one";
+
+/// Whom a token shows, or why it counts no more.
+fn by_token(shown: Option<Shown>, asked: Instant) -> Result<Known, String> {
+    let shown =
+        shown.ok_or("the farm does not know this token; check FARM_TOKEN or FARM_TOKEN_FILE".to_owned())?;
+    if let Some(why) = ended(&shown) {
+        return Err(why);
+    }
+    let left = shown.expires_at.map(|at| (at - shown.now).to_std().unwrap_or_default());
+    Ok(Known { ends: left.map(|left| asked + left), principal: Arc::new(Principal::shown(shown)), asked })
+}
+
+/// Whom a certificate shows, or why it counts no more.
+fn by_certificate(shown: Option<ShownWorker>, asked: Instant) -> Result<Known, String> {
+    let shown = shown.ok_or(
+        "the farm does not know this worker's certificate: it is of another farm, or of before a new beginning; an admin can \
+         invite the worker again: farm workers invite"
+            .to_owned(),
+    )?;
+    let ShownWorker { name, now, expires_at, .. } = &shown;
+    if let Some(at) = shown.revoked_at {
+        return Err(format!(
+            "the certificate of worker {name} was revoked on {}; an admin can invite it again: farm workers invite --name {name}",
+            at.format("%Y-%m-%d %H:%M UTC")
+        ));
+    }
+    let ends = *expires_at + RENEWS;
+    let Ok(left) = (ends - *now).to_std() else { return Err(over(&shown)) };
+    Ok(Known { ends: Some(asked + left), principal: Arc::new(Principal::worker(shown, asked)), asked })
+}
+
+/// What is said of a certificate that can't be renewed any more.
+fn over(shown: &ShownWorker) -> String {
+    let ShownWorker { name, expires_at, .. } = shown;
+    format!(
+        "the certificate of worker {name} ended on {}, too long ago to be renewed; an admin can revoke the worker and invite it \
+         again: farm workers revoke {name}; farm workers invite --name {name}",
+        expires_at.format("%Y-%m-%d %H:%M UTC")
+    )
+}
 
 /// Why a token counts no more.
 fn ended(shown: &Shown) -> Option<String> {

@@ -1,6 +1,6 @@
 //! Who calls, and what they may do.
 //!
-//! Identity comes from the channel (today: a bearer token), never from a message. One layer, the [`gate`], asks before a
+//! Identity comes from the channel (a bearer token, or a worker's certificate), never from a message. One layer, the [`gate`], asks before a
 //! call's body is read: the [`identities`] say who it is, the table in [`rights`] what they need. Handlers take what it found
 //! from the request ([`caller`], [`member`]); they ask nothing themselves. To add a right: an [`rights::Action`], what it needs,
 //! and the methods' rows.

@@ -1,6 +1,9 @@
 //! Who calls, and how far what they have shown reaches.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
+use farm_store::machines::certificates::ShownWorker;
 use farm_store::people::principals::{Membership, Shown};
 use farm_types::{PrincipalId, PrincipalKind, ProjectId, Role, TokenId};
 
@@ -11,6 +14,8 @@ pub enum Kind {
     Admin,
     /// Another coordinator of this farm.
     Coordinator,
+    /// A worker, by a certificate of its own.
+    Worker,
     /// A person or a service, by a token of theirs.
     Known(PrincipalKind),
 }
@@ -21,6 +26,7 @@ impl Kind {
         match self {
             Self::Admin => "admin",
             Self::Coordinator => "coordinator",
+            Self::Worker => "worker",
             Self::Known(kind) => kind.as_str(),
         }
     }
@@ -47,8 +53,19 @@ pub struct Principal {
     pub only: Option<ProjectId>,
     /// The most that the token gives.
     pub most: Option<Role>,
-    /// When the token ends.
+    /// When the token, or the certificate, ends.
     pub expires_at: Option<DateTime<Utc>>,
+    /// What a worker's certificate says of it.
+    pub worker: Option<WorkerIdentity>,
+}
+
+/// What a worker's certificate says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerIdentity {
+    /// As what it joined.
+    pub shown: ShownWorker,
+    /// When the certificate ends.
+    pub ends: Instant,
 }
 
 impl Principal {
@@ -65,6 +82,18 @@ impl Principal {
             only: None,
             most: None,
             expires_at: None,
+            worker: None,
+        }
+    }
+
+    /// Whom a worker's certificate shows, of which was asked at that moment.
+    pub fn worker(shown: ShownWorker, asked: Instant) -> Self {
+        let left = (shown.expires_at - shown.now).to_std().unwrap_or_default();
+        Self {
+            name: shown.name.clone(),
+            expires_at: Some(shown.expires_at),
+            worker: Some(WorkerIdentity { ends: asked + left, shown }),
+            ..Self::own(Kind::Worker)
         }
     }
 
@@ -85,6 +114,7 @@ impl Principal {
             only: shown.project,
             most: shown.role,
             expires_at: shown.expires_at,
+            worker: None,
         }
     }
 

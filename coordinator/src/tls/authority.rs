@@ -1,9 +1,11 @@
-//! The farm's own CA: made at the first start, kept in the state folder, and used to make this coordinator's certificate.
+//! The farm's own CAs: made at the first start, and kept in the state folder. With one this coordinator's certificate is made,
+//! with the other ([`Purpose::Workers`]) those of workers, so that neither can be taken for the other.
 //!
 //! `ca.key` (mode 0600) has the key and the certificate together, so that coordinators which start at once agree on both;
 //! `ca.pem` is the certificate alone, for handing out. To begin with a new CA: stop all, delete the folder, start; clients
 //! then say that it has changed.
 
+use std::fmt;
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use farm_client::{Fingerprint, to_pem};
 use farm_types::Digest;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, date_time_ymd,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -28,7 +30,25 @@ pub const CERTIFICATE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// So long before its making a certificate is good: the clocks of a farm aren't all right.
 const SKEW: Duration = Duration::from_secs(3600);
 
-/// The farm's CA.
+/// For whom a CA makes certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The farm's coordinators.
+    Coordinators,
+    /// The farm's workers.
+    Workers,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Coordinators => "farm CA",
+            Self::Workers => "farm workers' CA",
+        }
+    }
+}
+
+/// A CA of the farm's.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
@@ -41,11 +61,11 @@ impl Authority {
     ///
     /// # Errors
     /// The folder can't be used, or what is there is no CA.
-    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+    pub fn open(folder: &Path, purpose: Purpose) -> anyhow::Result<Self> {
         let secret = folder.join("ca.key");
         let text = match std::fs::read_to_string(&secret) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(&secret)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(&secret, purpose)?,
             Err(error) => return Err(error).with_context(|| secret.display().to_string()),
         };
         let unfit = || {
@@ -69,7 +89,7 @@ impl Authority {
             std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o644))?;
             std::fs::rename(&beside, &file)?;
         }
-        Ok(Self { issuer: Issuer::new(params(&key), key), der, file })
+        Ok(Self { issuer: Issuer::new(params(&key, purpose), key), der, file })
     }
 
     /// Its certificate.
@@ -103,13 +123,69 @@ impl Authority {
     }
 }
 
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// A worker's public key, as it sends it: a point of P-256, uncompressed (SEC 1, section 2.3.3).
+#[derive(Debug)]
+pub struct PublicPoint<'a>(&'a [u8]);
+
+impl<'a> PublicPoint<'a> {
+    /// Takes what could be one. Whether the worker has its key shows with the first handshake.
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        (bytes.len() == 65 && bytes.first() == Some(&4)).then_some(Self(bytes))
+    }
+}
+
+impl PublicKeyData for PublicPoint<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl Authority {
+    /// A certificate for a worker of this name and key, from `now` on for so long: itself, then the CA's.
+    ///
+    /// # Errors
+    /// It can't be signed.
+    pub fn issue_worker(
+        &self,
+        name: &str,
+        machine: &str,
+        key: &PublicPoint<'_>,
+        now: SystemTime,
+        lives: Duration,
+    ) -> anyhow::Result<[CertificateDer<'static>; 2]> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = called(name);
+        params.distinguished_name.push(DnType::OrganizationalUnitName, machine);
+        params.distinguished_name.push(DnType::OrganizationName, "farm worker");
+        params.not_before = date_time_ymd(1970, 1, 1) + since_1970(now - SKEW);
+        params.not_after = date_time_ymd(1970, 1, 1) + since_1970(now + lives);
+        let serial: [u8; 16] = rand::random();
+        params.serial_number = Some(serial.to_vec().into());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(key, &self.issuer)?;
+        Ok([certificate.der().clone(), self.der.clone()])
+    }
+}
+
 /// Makes the file with key and certificate, whole or not at all; another coordinator may be first, and then it is its.
-fn make(secret: &Path) -> anyhow::Result<String> {
+fn make(secret: &Path, purpose: Purpose) -> anyhow::Result<String> {
     let folder = secret.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let key = KeyPair::generate()?;
     let now = SystemTime::now();
-    let mut params = params(&key);
+    let mut params = params(&key, purpose);
     params.not_before = date_time_ymd(1970, 1, 1) + since_1970(now - DAY);
     params.not_after = date_time_ymd(1970, 1, 1) + since_1970(now + AUTHORITY);
     let certificate = params.self_signed(&key)?;
@@ -125,10 +201,7 @@ fn make(secret: &Path) -> anyhow::Result<String> {
     let _ = std::fs::remove_file(&beside);
     match written {
         Ok(()) => {
-            tracing::info!(
-                folder = %folder.display(),
-                "the farm has made its own CA: it is called by https:// from now on, and who calls it by http:// is told so"
-            );
+            tracing::info!(folder = %folder.display(), "the farm has made its own CA ({})", purpose.name());
             Ok(text)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -146,10 +219,10 @@ fn beside(file: &Path) -> PathBuf {
 }
 
 /// What the CA is, but for its time. All follows from its key, so it needn't be read out of its certificate.
-fn params(key: &KeyPair) -> CertificateParams {
+fn params(key: &KeyPair, purpose: Purpose) -> CertificateParams {
     let mut params = CertificateParams::default();
     let known: String = Digest::of(key.public_key_raw()).hex().chars().take(8).collect();
-    params.distinguished_name = called(&format!("farm CA {known}"));
+    params.distinguished_name = called(&format!("{} {known}", purpose.name()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
@@ -174,7 +247,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("tls");
         let shown: Vec<Fingerprint> = std::thread::scope(|scope| {
-            let open = || Authority::open(&folder).unwrap().shown().0;
+            let open = || Authority::open(&folder, Purpose::Coordinators).unwrap().shown().0;
             let starting: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
             starting.into_iter().map(|one| one.join().unwrap()).collect()
         });
@@ -187,7 +260,7 @@ mod tests {
         assert!(!pem.contains("PRIVATE"));
         assert_eq!(farm_client::Trust::from_pem(&pem, "").unwrap().fingerprints(), shown[..1]);
         std::fs::write(folder.join("ca.key"), "nothing").unwrap();
-        let error = format!("{:#}", Authority::open(&folder).err().unwrap());
+        let error = format!("{:#}", Authority::open(&folder, Purpose::Coordinators).err().unwrap());
         assert!(error.contains("ca.key") && error.contains("a copy"), "{error}");
     }
 }

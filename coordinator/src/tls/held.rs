@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::authority::{Authority, CERTIFICATE};
+use super::authority::{Authority, CERTIFICATE, Purpose};
 use crate::config::Config;
 
 /// More addresses than a machine has; who finds others by some trick must not make the certificate long.
@@ -65,7 +65,7 @@ impl Held {
             });
         }
         let folder = config.state_dir.join("tls");
-        let authority = Authority::open(&folder)
+        let authority = Authority::open(&folder, Purpose::Coordinators)
             .with_context(|| format!("the farm's own CA in {} can't be used", folder.display()))?;
         let issued = Issued { names: config.names(), at: SystemTime::now(), addresses: Vec::new() };
         let shown = RwLock::new(Arc::new(authority.issue(&issued.names, issued.at)?));

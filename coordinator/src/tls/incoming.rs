@@ -49,7 +49,7 @@ pub enum Connection {
 pub struct Peer {
     /// Where it comes from.
     pub address: Option<SocketAddr>,
-    /// The certificates that it showed, its own first; none were asked for yet.
+    /// The certificates that it showed, its own first. It has that one's key, and nothing else is known of them.
     pub certificates: Arc<[CertificateDer<'static>]>,
     /// The connection, as the limits see it.
     pub line: Arc<Line>,
@@ -62,7 +62,7 @@ pub struct Socket {
     seat: Seat,
 }
 
-/// The connections of a listener; with TLS only those whose handshake is over.
+/// The connections of a listener; with TLS only those whose handshake is over, or which need none.
 pub fn incoming(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -168,6 +168,9 @@ async fn accept(socket: Socket, tls: &Tls) -> io::Result<Option<Connection>> {
         return Ok(None);
     }
     if first != [HANDSHAKE_RECORD] {
+        if tls.is_optional {
+            return Ok(Some(Connection::Plain(socket)));
+        }
         refuse(socket).await;
         return Ok(None);
     }

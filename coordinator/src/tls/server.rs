@@ -9,6 +9,8 @@ use farm_client::{Fingerprint, Plaintext, Security, Trust, to_pem};
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
+use super::authority::{Authority, Purpose};
+use super::clients::HasKey;
 use super::held::Held;
 use crate::config::Config;
 
@@ -20,6 +22,10 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct Tls {
     pub(super) held: Arc<Held>,
     pub(super) config: Arc<ServerConfig>,
+    /// Who speaks no TLS is served, too: nobody but this machine reaches the address.
+    pub(super) is_optional: bool,
+    /// What makes workers' certificates.
+    pub workers: Authority,
 }
 
 impl Tls {
@@ -28,23 +34,31 @@ impl Tls {
     /// # Errors
     /// A certificate or key can't be read, made or used.
     pub fn open(config: &Config) -> anyhow::Result<Option<Arc<Self>>> {
-        if !config.speaks_tls() {
+        if !config.offers_tls() {
             return Ok(None);
         }
         let held = Arc::new(Held::open(config)?);
+        let folder = config.state_dir.join("tls").join("workers");
+        let workers = Authority::open(&folder, Purpose::Workers)
+            .with_context(|| format!("the CA for workers in {} can't be used", folder.display()))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = ServerConfig::builder_with_provider(provider)
+        let mut tls = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
-            // Who calls is said by a token; a verifier of workers' certificates has its place here.
-            .with_no_client_auth()
+            .with_client_cert_verifier(Arc::new(HasKey(provider)))
             .with_cert_resolver(held.clone());
         tls.alpn_protocols.push(b"h2".to_vec());
-        Ok(Some(Arc::new(Self { held, config: Arc::new(tls) })))
+        let is_optional = !config.speaks_tls();
+        Ok(Some(Arc::new(Self { held, config: Arc::new(tls), is_optional, workers })))
     }
 
     /// The CA that clients have to trust, and the file it is in.
     pub fn authority(&self) -> Option<(Fingerprint, PathBuf)> {
         self.held.authority()
+    }
+
+    /// What the farm's own CA is known by; `None`: its certificate is of another PKI.
+    pub fn own_authority(&self) -> Option<Fingerprint> {
+        self.held.own().map(|der| Fingerprint::of(der))
     }
 
     /// Shows another certificate when its time has come or its files have changed, until `shutdown`.

@@ -86,6 +86,12 @@ uuid_newtype! {
     PrincipalId, "principal id";
     /// What shows a principal.
     TokenId, "token id";
+    /// A machine that workers joined from.
+    MachineId, "machine id";
+    /// What lets a worker join.
+    InvitationId, "invitation id";
+    /// A worker as it joined, until it is revoked.
+    JoinId, "join id";
 }
 
 /// The fencing token of a lease. It is a secret between coordinator and worker: random, not ordered, and
@@ -189,13 +195,21 @@ impl fmt::Display for ShortId {
 /// # Errors
 /// It holds what a name can't.
 pub fn check_worker_name(name: &str) -> Result<(), Invalid> {
+    check_name("worker name", name)
+}
+
+/// A machine's or a pool's name: written like a worker's. `what` names the thing in the error.
+///
+/// # Errors
+/// It holds what a name can't.
+pub fn check_name(what: &'static str, name: &str) -> Result<(), Invalid> {
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if first && rest && name.len() <= 63 {
         return Ok(());
     }
     let cure = "use at most 63 letters, digits, dots, dashes and underscores, a letter or digit first";
-    Err(Invalid::new("worker name", name, cure))
+    Err(Invalid::new(what, name, cure))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod feature;
 pub mod host;
 pub mod ids;
 pub mod image;
+pub mod machine;
 pub mod pattern;
 pub mod people;
 pub mod platform;
@@ -42,10 +43,11 @@ pub use failure_code::FailureCode;
 pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
 pub use host::RegistryHost;
 pub use ids::{
-    AttemptId, BootId, BuildId, EngineId, ExecutionId, JobId, LeaseToken, PrincipalId, ProjectId,
-    PublicationId, ShortId, TokenId, UploadId, WorkerId,
+    AttemptId, BootId, BuildId, EngineId, ExecutionId, InvitationId, JobId, JoinId, LeaseToken, MachineId,
+    PrincipalId, ProjectId, PublicationId, ShortId, TokenId, UploadId, WorkerId,
 };
 pub use image::{ImageRef, ImageTag, Repository};
+pub use machine::TrustClass;
 pub use people::{PrincipalKind, PrincipalName, ProjectName, Role};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;

@@ -170,6 +170,7 @@ impl World {
             offers: vec![offer("linux/amd64"), offer("linux/arm64")],
             slots,
             withdrawn_why: String::new(),
+            joined: None,
         }
     }
 

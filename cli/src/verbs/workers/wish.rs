@@ -1,4 +1,4 @@
-//! `farm workers drain`, `resume`, `remove`: what an administrator says of workers.
+//! `farm workers drain`, `resume`, `remove`: what an administrator says of workers; who may be one is in [`invite`].
 //!
 //! The wish stands at the farm as soon as the command has said so; `--wait` only looks on.
 
@@ -9,6 +9,7 @@ use farm_proto::v1::{
 };
 use farm_types::spec::parse_duration;
 
+use super::invite;
 use crate::calls::through;
 use crate::config::Setup;
 use crate::connect::Client;
@@ -22,6 +23,29 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What `farm workers` can be told to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Wish {
+    /// Bring a machine into the farm: one line to run there
+    Invite(invite::Invite),
+    /// List the invitations that nobody has used yet
+    #[command(after_help = "Examples:\n  farm workers invitations\n  farm workers invitations --json")]
+    Invitations {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take an invitation back
+    #[command(after_help = invite::WITHDRAW_HELP)]
+    Withdraw {
+        /// As `farm workers invitations` lists it, its id, or the join token itself
+        #[arg(value_name = "INVITATION")]
+        invitation: String,
+    },
+    /// Throw workers out: no certificate of theirs counts any more
+    #[command(after_help = invite::REVOKE_HELP)]
+    Revoke {
+        /// The workers, as `farm workers` lists them
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
     /// Give workers nothing new; what they run goes on
     Drain(Drain),
     /// Give workers jobs again that are drained, quarantined or on probation
@@ -87,6 +111,13 @@ back, it is a new worker, and no longer drained.";
 /// # Errors
 /// There is no such worker, the farm refuses, or it can't be asked.
 pub async fn run(wish: Wish, setup: &Setup) -> Result<Exit> {
+    let wish = match wish {
+        Wish::Invite(args) => return invite::invite(args, setup).await,
+        Wish::Invitations { json } => return invite::invitations(json, setup).await,
+        Wish::Withdraw { invitation } => return invite::withdraw(&invitation, setup).await,
+        Wish::Revoke { names } => return invite::revoke(names, setup).await,
+        other => other,
+    };
     let client = Client::connect(&setup.address).await?;
     let mut out = Out::stdout();
     match wish {
@@ -117,6 +148,7 @@ pub async fn run(wish: Wish, setup: &Setup) -> Result<Exit> {
             client.farm().remove_workers(request).await.map_err(|e| client.error(&e))?;
             out.lines(names.iter().map(|name| format!("{} is removed", harmless(name))));
         }
+        Wish::Invite(_) | Wish::Invitations { .. } | Wish::Withdraw { .. } | Wish::Revoke { .. } => {}
     }
     Ok(Exit::Done)
 }

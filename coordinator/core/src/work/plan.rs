@@ -19,7 +19,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farm_types::state::WorkerState;
-use farm_types::{Emulation, EngineId, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, WorkerId};
+use farm_types::{
+    Emulation, EngineId, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, TrustClass, WorkerId,
+};
 
 use self::able::{Able, able};
 use crate::machines::state::is_silent;
@@ -71,6 +73,8 @@ pub struct WaitingJob {
     pub excluded: Vec<WorkerId>,
     /// Where it pushes to is being cleaned until then: nobody gets it before, unless the cleaning ends earlier.
     pub cleaned_until: Option<DateTime<Utc>>,
+    /// It pushes somewhere, for which it is lent logins: only to machines that are trusted.
+    pub pushes: bool,
 }
 
 /// A worker as the farm knows it.
@@ -88,6 +92,8 @@ pub struct WorkerView {
     pub state: WorkerState,
     /// It takes jobs for platforms that it doesn't offer, if they run no program of them.
     pub takes_unneeded: bool,
+    /// How far its machine is trusted.
+    pub trust: TrustClass,
 }
 
 /// The slots of an engine.

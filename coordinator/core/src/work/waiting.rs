@@ -46,6 +46,8 @@ pub enum Reason {
     Probation(String),
     /// It says so itself: its disk is full, its engine is away.
     Withdrawn(String),
+    /// Its machine isn't trusted, so it gets only what pushes nowhere.
+    Untrusted,
 }
 
 /// A worker that could run the job, if it were not set aside.
@@ -187,6 +189,9 @@ fn keeps(aside: &[SetAside]) -> Option<String> {
         Reason::Quarantined(why) => Some(format!("{name} is quarantined: {why}")),
         Reason::Probation(why) => Some(format!("{name} is on probation: {why}")),
         Reason::Withdrawn(why) => Some(format!("{name} has withdrawn: {why}")),
+        Reason::Untrusted => {
+            Some(format!("{name} is on a machine that isn't trusted, and builds only what pushes nowhere"))
+        }
     });
     let all: Vec<String> = drained.into_iter().chain(others).collect();
     (!all.is_empty()).then(|| all.join("; "))

@@ -9,7 +9,7 @@ use farm_core::work::plan::{Decision, Limits, Settling, Slots, State, WaitingJob
 use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState, WorkerState};
 use farm_types::{
     Cause, EngineId, Failure, FailureCode, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support,
-    WorkerId,
+    TrustClass, WorkerId,
 };
 use uuid::Uuid;
 
@@ -106,6 +106,7 @@ impl World {
                     not_before: self.time(row.not_before),
                     excluded: row.excluded.iter().map(|worker| id::<WorkerId>(*worker)).collect(),
                     cleaned_until: None,
+                    pushes: true,
                 }
             })
             .collect();
@@ -128,6 +129,7 @@ impl World {
                         (true, None) => WorkerState::Online,
                     },
                     takes_unneeded: true,
+                    trust: TrustClass::Trusted,
                 }
             })
             .collect();

@@ -5,7 +5,7 @@ use farm_core::machines::state::{is_silent, shown};
 use farm_proto::v1;
 use farm_store::machines::drain::{Done, Refusal};
 use farm_store::machines::sick::QUARANTINE_WORDS;
-use farm_store::machines::workers::WorkerRecord;
+use farm_store::machines::workers::{Standing, WorkerRecord};
 use farm_types::ids::check_worker_name;
 use farm_types::state::WorkerState;
 use farm_types::suggest;
@@ -28,6 +28,7 @@ pub(super) async fn list(shared: &Shared, viewer: &Principal) -> Result<Vec<v1::
     let suspect = TimeDelta::from_std(shared.config.limits.suspect()).unwrap_or(TimeDelta::MAX);
     let running = store.running_now().await.map_err(status::store)?;
     let workers = store.workers().await.map_err(status::store)?;
+    let standings = store.standings().await.map_err(status::store)?;
     let shown = workers.into_iter().map(|worker| {
         let is_silent = is_silent(worker.last_seen, suspect, now);
         let running = running
@@ -38,12 +39,18 @@ pub(super) async fn list(shared: &Shared, viewer: &Principal) -> Result<Vec<v1::
                 None => BUSY.to_owned(),
             })
             .collect();
-        show(worker, is_silent, running)
+        let standing = standings.iter().find(|standing| standing.worker == worker.id);
+        show(worker, is_silent, running, standing)
     });
     Ok(shown.collect())
 }
 
-fn show(worker: WorkerRecord, is_silent: bool, running: Vec<String>) -> v1::Worker {
+fn show(
+    worker: WorkerRecord,
+    is_silent: bool,
+    running: Vec<String>,
+    standing: Option<&Standing>,
+) -> v1::Worker {
     let state = shown(worker.state, is_silent, !running.is_empty());
     let (since, reason) = match state {
         WorkerState::Quarantined => (worker.quarantined_at, QUARANTINE_WORDS.to_owned()),
@@ -75,7 +82,10 @@ fn show(worker: WorkerRecord, is_silent: bool, running: Vec<String>) -> v1::Work
         since_ms: since.map_or(0, present::ms),
         next_probe_ms: worker.probe_at.map_or(0, present::ms),
         release_ms: worker.release_at.map_or(0, present::ms),
-        ..v1::Worker::default()
+        machine: standing.map(|standing| standing.machine.clone()).unwrap_or_default(),
+        pool: standing.map(|standing| standing.pool.clone()).unwrap_or_default(),
+        trust: standing.map(|standing| standing.trust.clone()).unwrap_or_default(),
+        certificate_ends_ms: standing.map_or(0, |standing| present::ms(standing.ends)),
     }
 }
 

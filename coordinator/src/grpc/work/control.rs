@@ -9,7 +9,8 @@ use farm_proto::v1::control_response::Message as Answer;
 use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_store::StoreError;
 use farm_store::builds::record::{self, JobResult};
-use farm_store::machines::workers::Registration;
+use farm_store::machines::certificates::ShownWorker;
+use farm_store::machines::workers::{Joined, Registration};
 use farm_store::sources::partial::Missing;
 use farm_store::work::attempts::Lease;
 use farm_store::work::decide::PublishLimit;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 
 use super::{lease, status};
 use crate::link::Beat;
+use crate::people::Caller;
 use crate::shared::Shared;
 
 /// As much of a worker's reason for taking no jobs as is kept, characters.
@@ -45,6 +47,7 @@ const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(50);
 /// The first message is no Hello, or the worker can't be taken.
 pub async fn open(
     shared: Arc<Shared>,
+    caller: Caller,
     mut said: Streaming<v1::ControlRequest>,
     shutdown: CancellationToken,
 ) -> Result<impl Stream<Item = Result<v1::ControlResponse, Status>>, Status> {
@@ -54,15 +57,25 @@ pub async fn open(
     let Some(v1::ControlRequest { message: Some(Said::Hello(hello)) }) = first else {
         return Err(Status::failed_precondition("the first message of a control stream is Hello"));
     };
-    let registration = registration(&shared, hello)?;
-    let worker = shared
-        .store
-        .register_worker(&registration, shared.config.limits.suspect())
-        .await
-        .map_err(status::store)?;
+    let invited = caller.principal.worker.as_ref().map(|worker| &worker.shown);
+    let registration = registration(&shared, hello, invited)?;
+    let registered = shared.store.register_worker(&registration, shared.config.limits.suspect()).await;
+    let worker = registered.map_err(|error| match error {
+        StoreError::Stale(_) => {
+            Status::unauthenticated(format!("the certificate of worker {} was revoked", registration.name))
+        }
+        other => status::store(other),
+    })?;
     let boot = registration.boot_id;
     tracing::Span::current().record("worker", tracing::field::display(&registration.name));
     tracing::info!("worker connected");
+    if invited.is_none() {
+        tracing::warn!(
+            "this worker shows the farm's own token, which makes its machine an admin of the farm; give it a certificate of its \
+             own: farm workers invite --name {}",
+            registration.name
+        );
+    }
     let (outbox, answers) = mpsc::channel(OUTBOX);
     let limits = &shared.config.limits;
     let welcome = Answer::Welcome(v1::Welcome {
@@ -103,7 +116,12 @@ pub async fn open(
     Ok(ReceiverStream::new(answers))
 }
 
-fn registration(shared: &Shared, hello: v1::Hello) -> Result<Registration, Status> {
+/// What a worker says of itself, within what it was invited as.
+fn registration(
+    shared: &Shared,
+    hello: v1::Hello,
+    invited: Option<&ShownWorker>,
+) -> Result<Registration, Status> {
     if !(hello.min_version..=hello.max_version).contains(&WORKER_PROTOCOL) {
         return Err(Status::failed_precondition(format!(
             "the worker speaks protocol versions {} to {}, this coordinator speaks {WORKER_PROTOCOL}; update the {}",
@@ -113,8 +131,14 @@ fn registration(shared: &Shared, hello: v1::Hello) -> Result<Registration, Statu
         )));
     }
     check_worker_name(&hello.name).map_err(status::invalid)?;
+    if let Some(invited) = invited.filter(|invited| invited.name != hello.name) {
+        return Err(Status::permission_denied(format!(
+            "this certificate is worker {}'s, and it says that it is {}; leave --name out",
+            invited.name, hello.name
+        )));
+    }
     let engine = hello.engine.ok_or_else(|| Status::invalid_argument("Hello names no engine"))?;
-    let offers: Vec<Offer> = hello
+    let mut offers: Vec<Offer> = hello
         .platforms
         .into_iter()
         .map(Offer::try_from)
@@ -123,6 +147,16 @@ fn registration(shared: &Shared, hello: v1::Hello) -> Result<Registration, Statu
     if hello.slots == 0 || hello.slots > 10_000 {
         return Err(Status::invalid_argument("a worker has 1 to 10000 slots"));
     }
+    let mut withdrawn_why = without_nul(hello.withdrawn_reason);
+    if let Some(invited) = invited.filter(|invited| !invited.platforms.is_empty() && !offers.is_empty()) {
+        offers.retain(|offer| invited.platforms.contains(&offer.platform));
+        if offers.is_empty() {
+            let all: Vec<String> = invited.platforms.iter().map(ToString::to_string).collect();
+            withdrawn_why =
+                format!("it runs none of the platforms that it was invited for ({})", all.join(", "));
+        }
+    }
+    let slots = invited.and_then(|invited| invited.slots).map_or(hello.slots, |most| hello.slots.min(most));
     Ok(Registration {
         name: hello.name,
         boot_id: hello.boot_id.parse().map_err(status::invalid)?,
@@ -137,8 +171,13 @@ fn registration(shared: &Shared, hello: v1::Hello) -> Result<Registration, Statu
         engine_kind: engine.kind,
         engine_version: engine.version,
         offers,
-        slots: hello.slots,
-        withdrawn_why: without_nul(hello.withdrawn_reason).chars().take(LONGEST_REASON).collect(),
+        slots,
+        withdrawn_why: withdrawn_why.chars().take(LONGEST_REASON).collect(),
+        joined: invited.map(|invited| Joined {
+            join: invited.join,
+            machine: invited.machine,
+            trust: invited.trust,
+        }),
     })
 }
 

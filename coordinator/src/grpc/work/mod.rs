@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::spans::{Answers, answer_by};
 use super::status;
 use crate::logs::clip::Clip;
+use crate::people;
 use crate::shared::Shared;
 
 /// Serves [`WorkerService`].
@@ -52,8 +53,9 @@ impl WorkerService for Work {
         &self,
         request: Request<Streaming<v1::ControlRequest>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
-        let answers =
-            control::open(Arc::clone(&self.shared), request.into_inner(), self.shutdown.clone()).await?;
+        let caller = people::caller(&request)?;
+        let shared = Arc::clone(&self.shared);
+        let answers = control::open(shared, caller, request.into_inner(), self.shutdown.clone()).await?;
         Ok(answer_by(answers))
     }
 

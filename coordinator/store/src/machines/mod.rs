@@ -1,6 +1,9 @@
 //! Workers with their engines, and coordinators: who is there, who leads, and who is set aside.
 
+pub mod certificates;
 pub mod drain;
+pub mod invitations;
+pub mod joins;
 pub mod leader;
 pub mod sick;
 pub mod workers;

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use farm_types::state::WorkerState;
-use farm_types::{BootId, EngineId, Offer, WorkerId};
+use farm_types::{BootId, EngineId, JoinId, MachineId, Offer, TrustClass, WorkerId};
 use uuid::Uuid;
 
+use crate::Tx;
+use crate::machines::certificates::stays;
+use crate::machines::joins::cut;
 use crate::machines::leader::Epoch;
 use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, fit};
@@ -58,6 +61,27 @@ pub struct Registration {
     pub slots: u32,
     /// Why it offers no platform, in its words; empty when it doesn't say.
     pub withdrawn_why: String,
+    /// As what it joined; `None`: it shows the farm's own token.
+    pub joined: Option<Joined>,
+}
+
+/// As what a worker joined, which its certificate shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    pub join: JoinId,
+    pub machine: MachineId,
+    pub trust: TrustClass,
+}
+
+impl Registration {
+    /// By what its engine is told from all others. What an engine says of itself is believed within its machine: no machine
+    /// that joined can name another's.
+    fn engine(&self) -> String {
+        match self.joined {
+            Some(joined) => format!("{}/{}", joined.machine, self.engine_key),
+            None => self.engine_key.clone(),
+        }
+    }
 }
 
 /// A worker as it stands in the list.
@@ -103,6 +127,19 @@ pub struct WorkerRecord {
     pub features: Vec<String>,
     /// What it runs.
     pub offers: Vec<Offer>,
+    /// How far its machine is trusted.
+    pub trust: TrustClass,
+}
+
+/// As what a worker joined, as the list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub worker: WorkerId,
+    pub machine: String,
+    pub pool: String,
+    pub trust: String,
+    /// When the last of its certificates ends.
+    pub ends: DateTime<Utc>,
 }
 
 impl Store {
@@ -111,24 +148,35 @@ impl Store {
     /// A worker of that name that is connected elsewhere with another boot id, and gave a sign within
     /// `suspect_after`, is in the way; unless it had the same home: then it is dead.
     ///
+    /// The name of one that joined is for its certificate only.
+    ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the name is in use.
+    /// [`StoreError::Conflict`] when the name is in use, or the engine is a trusted machine's and this one isn't trusted;
+    /// [`StoreError::Stale`] when it was revoked.
     pub async fn register_worker(&self, worker: &Registration, suspect_after: Duration) -> Result<WorkerId> {
         let mut tx = self.begin().await?;
+        if let Some(joined) = worker.joined {
+            stays(&mut tx, joined.join).await?;
+            one_trust(&mut tx, worker, joined).await?;
+        }
+        let machine = worker.joined.map(|joined| joined.machine.as_uuid());
+        let join = worker.joined.map(|joined| joined.join.as_uuid());
         let slots: i32 = fit(worker.slots)?;
         let engine = sqlx::query_scalar!(
-            "INSERT INTO engines (id, key, kind, version, slots) VALUES ($1, $2, $3, $4, $5)
+            "INSERT INTO engines (id, key, kind, version, slots, machine_id, told_key) VALUES ($1, $2, $3, $4, $5, $7, $8)
              ON CONFLICT (key) DO UPDATE SET kind = EXCLUDED.kind, version = EXCLUDED.version,
                 slots = greatest(EXCLUDED.slots, (SELECT coalesce(max(w.slots), 0) FROM workers w
                                  WHERE w.engine_id = engines.id AND w.name <> $6
                                    AND w.coordinator_id IS NOT NULL))
              RETURNING id",
             EngineId::generate().as_uuid(),
-            worker.engine_key,
+            worker.engine(),
             worker.engine_kind,
             worker.engine_version,
             slots,
             worker.name,
+            machine,
+            worker.engine_key,
         )
         .fetch_one(&mut *tx)
         .await?;
@@ -136,15 +184,15 @@ impl Store {
         let id = sqlx::query_scalar!(
             "INSERT INTO workers (id, name, engine_id, boot_id, coordinator_id, protocol, features,
                                   software_version, slots, connection_id, withdrawn_at, home, draining,
-                                  withdrawn_why)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13, $14, $15)
+                                  withdrawn_why, join_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13, $14, $15, $16)
              ON CONFLICT (name) DO UPDATE SET engine_id = EXCLUDED.engine_id, boot_id = EXCLUDED.boot_id,
                 coordinator_id = EXCLUDED.coordinator_id, protocol = EXCLUDED.protocol,
                 features = EXCLUDED.features, software_version = EXCLUDED.software_version,
                 slots = EXCLUDED.slots, connection_id = EXCLUDED.connection_id, home = EXCLUDED.home,
                 last_seen = farm_now(), draining = EXCLUDED.draining, removed_at = NULL,
                 withdrawn_at = CASE WHEN $12 THEN coalesce(workers.withdrawn_at, farm_now()) END,
-                withdrawn_why = EXCLUDED.withdrawn_why,
+                withdrawn_why = EXCLUDED.withdrawn_why, join_id = EXCLUDED.join_id,
                 -- Another life runs nothing of the former one's. It shows at once whether it is well, and so does one
                 -- whose engine is back.
                 quarantined_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.quarantined_at END,
@@ -158,9 +206,11 @@ impl Store {
                            THEN farm_now() ELSE workers.probe_at END,
                 booted_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.booted_at
                             ELSE farm_now() END
-             WHERE workers.boot_id = EXCLUDED.boot_id OR workers.coordinator_id IS NULL
+             WHERE (workers.boot_id = EXCLUDED.boot_id OR workers.coordinator_id IS NULL
                 OR (workers.home = EXCLUDED.home AND EXCLUDED.home <> '')
-                OR workers.last_seen < farm_now() - make_interval(secs => $10)
+                OR workers.last_seen < farm_now() - make_interval(secs => $10))
+                AND ($16::uuid IS NOT NULL OR NOT EXISTS (
+                    SELECT FROM joins j WHERE j.name = EXCLUDED.name AND j.revoked_at IS NULL))
              RETURNING id",
             WorkerId::generate().as_uuid(),
             worker.name,
@@ -177,15 +227,11 @@ impl Store {
             worker.home,
             worker.draining,
             worker.withdrawn_why,
+            join,
         )
         .fetch_optional(&mut *tx)
-        .await?
-        .ok_or_else(|| {
-            StoreError::Conflict(format!(
-                "a worker named {:?} is connected already; give this one another --name",
-                worker.name
-            ))
-        })?;
+        .await?;
+        let Some(id) = id else { return Err(in_the_way(&mut tx, worker).await?) };
         if !worker.offers.is_empty() {
             sqlx::query!("DELETE FROM worker_platforms WHERE worker_id = $1", id).execute(&mut *tx).await?;
         }
@@ -286,6 +332,7 @@ impl Store {
                       w.withdrawn_at, w.withdrawn_why, w.release_at, w.quarantined_at, w.probation_at,
                       w.probation_why, w.probe_at, w.last_seen, w.features,
                       farm_worker_state(w) AS "state!", w.software_version,
+                      (SELECT m.trust FROM joins j JOIN machines m ON m.id = j.machine_id WHERE j.id = w.join_id) AS trust,
                       coalesce((SELECT json_agg(json_build_object('platform', p.platform,
                                 'support', p.support, 'told', p.told) ORDER BY p.platform)
                                 FROM worker_platforms p WHERE p.worker_id = w.id), '[]'::json) AS "offers!"
@@ -317,11 +364,39 @@ impl Store {
                     software_version: row.software_version,
                     features: row.features,
                     offers: crate::from_json(row.offers)?,
+                    trust: match row.trust.as_deref() {
+                        Some(trust) => trust.parse().map_err(StoreError::corrupt)?,
+                        // Whoever has the farm's own token is trusted with everything.
+                        None => TrustClass::Trusted,
+                    },
                 })
             };
             readable("a worker", name, read())
         });
         Ok(records.collect())
+    }
+
+    /// As what workers joined, of those that did.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn standings(&self) -> Result<Vec<Standing>> {
+        let rows = sqlx::query!(
+            r#"SELECT w.id, m.name, m.pool, m.trust,
+                      (SELECT max(c.expires_at) FROM certificates c WHERE c.join_id = j.id) AS "ends!"
+               FROM workers w JOIN joins j ON j.id = w.join_id JOIN machines m ON m.id = j.machine_id
+               WHERE w.removed_at IS NULL"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let standings = rows.into_iter().map(|row| Standing {
+            worker: row.id.into(),
+            machine: row.name,
+            pool: row.pool,
+            trust: row.trust,
+            ends: row.ends,
+        });
+        Ok(standings.collect())
     }
 
     /// Takes at most `limit` workers out of the farm that were not there for `kept`, as an administrator would who removes
@@ -347,5 +422,47 @@ impl Store {
         .await?;
         tx.commit().await?;
         Ok(names)
+    }
+}
+
+/// Why a worker can't have its name.
+async fn in_the_way(tx: &mut Tx, worker: &Registration) -> Result<StoreError> {
+    let joined = sqlx::query_scalar!(
+        r#"SELECT true AS "there!" FROM joins WHERE name = $1 AND revoked_at IS NULL"#,
+        worker.name
+    );
+    let is_joined = worker.joined.is_none() && joined.fetch_optional(&mut **tx).await?.is_some();
+    Ok(StoreError::Conflict(if is_joined {
+        format!(
+            "worker {} has a certificate of its own, so nobody is it who shows the farm's token; give this one another --name",
+            worker.name
+        )
+    } else {
+        format!("a worker named {:?} is connected already; give this one another --name", worker.name)
+    }))
+}
+
+/// An engine is of one trust: what runs untrusted on it could reach what is trusted. The trusted machine has it.
+async fn one_trust(tx: &mut Tx, worker: &Registration, joined: Joined) -> Result<()> {
+    let others = sqlx::query!(
+        "SELECT w.id, w.name, m.trust FROM engines e JOIN machines m ON m.id = e.machine_id
+         JOIN workers w ON w.engine_id = e.id JOIN joins j ON j.id = w.join_id
+         WHERE e.told_key = $1 AND e.machine_id <> $2 AND m.trust <> $3 AND j.revoked_at IS NULL
+           AND w.removed_at IS NULL ORDER BY w.id",
+        worker.engine_key,
+        joined.machine.as_uuid(),
+        joined.trust.as_str()
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    match (joined.trust, others.first()) {
+        (TrustClass::Untrusted, Some(other)) => Err(StoreError::Conflict(format!(
+            "this worker's machine isn't trusted, and its engine is that of worker {}, whose machine is: an engine is one or the              other; give this worker an engine of its own",
+            other.name
+        ))),
+        _ => {
+            let ids: Vec<Uuid> = others.iter().map(|other| other.id).collect();
+            if ids.is_empty() { Ok(()) } else { cut(tx, &ids).await }
+        }
     }
 }

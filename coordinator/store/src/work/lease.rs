@@ -5,7 +5,8 @@ use std::time::Duration;
 use farm_core::life;
 use farm_types::state::WorkerState;
 use farm_types::{
-    AttemptId, BuildSpec, EngineId, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs, ShortId, WorkerId,
+    AttemptId, BuildSpec, EngineId, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs, ShortId,
+    TrustClass, WorkerId,
 };
 use uuid::Uuid;
 
@@ -57,6 +58,8 @@ pub struct OfferedAttempt {
     pub spec: BuildSpec,
     /// The names of the snapshot's roots.
     pub roots: Vec<String>,
+    /// How far the worker's machine is trusted.
+    pub trust: TrustClass,
 }
 
 impl Store {
@@ -167,7 +170,9 @@ impl Store {
                       coalesce((SELECT b.short_id FROM builds b WHERE b.project_id = e.project_id
                        AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1), '') AS "short_id!",
                       ARRAY(SELECT r.name FROM snapshot_roots r WHERE r.project_id = e.project_id
-                            AND r.tree_id = e.tree_id ORDER BY r.name) AS "roots!"
+                            AND r.tree_id = e.tree_id ORDER BY r.name) AS "roots!",
+                      coalesce((SELECT m.trust FROM joins o JOIN machines m ON m.id = o.machine_id
+                                WHERE o.id = w.join_id), 'trusted') AS "trust!"
                FROM workers w
                JOIN attempts a ON a.worker_id = w.id AND a.boot_id = w.boot_id
                JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
@@ -195,6 +200,7 @@ impl Store {
                     runs: state(&row.runs)?,
                     spec: from_json(row.spec)?,
                     roots: row.roots,
+                    trust: state(&row.trust)?,
                 })
             };
             readable("an attempt", id, read())

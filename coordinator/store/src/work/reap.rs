@@ -103,7 +103,8 @@ impl Store {
                     failure = jsonb_build_object('cause', 'infrastructure', 'code',
                         CASE WHEN w.boot_id = a.boot_id AND w.quarantined_at IS NOT NULL
                              THEN 'worker_quarantined' ELSE 'worker_lost' END, 'message',
-                        CASE WHEN w.boot_id <> a.boot_id THEN 'it was restarted'
+                        CASE WHEN w.removed_at IS NOT NULL THEN 'it was revoked'
+                             WHEN w.boot_id <> a.boot_id THEN 'it was restarted'
                              WHEN w.quarantined_at IS NOT NULL
                              THEN 'it did not stop a job that it was told to stop, and was quarantined'
                              WHEN a.state = 'offered' THEN 'it did not answer'

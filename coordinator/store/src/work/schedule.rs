@@ -7,7 +7,7 @@ use farm_core::work::aside::Aside;
 use farm_core::work::plan::{Share, Slots, State, WaitingJob, WorkerView};
 use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::state::WorkerState;
-use farm_types::{EngineId, FEATURE_UNNEEDED, JobId, ProjectId, WorkerId};
+use farm_types::{EngineId, FEATURE_UNNEEDED, JobId, ProjectId, TrustClass, WorkerId};
 use uuid::Uuid;
 
 use crate::machines::leader::Epoch;
@@ -47,7 +47,9 @@ impl Store {
                       head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!",
                       head.virtual_time AS "virtual_time!", head.ready_at AS "ready_at!",
                       head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!",
-                      head.cleaned_until
+                      head.cleaned_until,
+                      EXISTS (SELECT FROM executions e WHERE e.project_id = head.project_id
+                              AND e.id = head.execution_id AND cardinality(e.repositories) > 0) AS "pushes!"
                FROM queues, LATERAL (
                    (SELECT j.*, NULL::timestamptz AS cleaned_until FROM jobs j
                     WHERE j.state = 'ready' AND j.queue_class = queues.queue_class
@@ -86,6 +88,7 @@ impl Store {
                     not_before: row.not_before,
                     excluded: row.excluded_workers.iter().copied().map(WorkerId::from).collect(),
                     cleaned_until: row.cleaned_until,
+                    pushes: row.pushes,
                 })
             };
             match read() {
@@ -111,6 +114,7 @@ impl Store {
                     .fold(record.last_seen, DateTime::min),
                 state: record.state,
                 takes_unneeded: record.features.iter().any(|feature| feature == FEATURE_UNNEEDED),
+                trust: record.trust,
             })
             .collect();
         let mut projects: Vec<Uuid> = waiting.iter().map(|job| job.project.as_uuid()).collect();
@@ -210,6 +214,8 @@ fn aside(record: &WorkerRecord) -> Option<Aside> {
             Reason::Withdrawn(record.withdrawn_why.clone())
         }
         WorkerState::Probation => Reason::Probation(record.probation_why.clone()),
+        // Of those who wait for somebody, only who pushes waits past this one.
+        WorkerState::Online if record.trust == TrustClass::Untrusted => Reason::Untrusted,
         WorkerState::Withdrawn
         | WorkerState::Online
         | WorkerState::Draining

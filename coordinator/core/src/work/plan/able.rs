@@ -5,7 +5,7 @@
 //! workers offer on it, too.
 
 use farm_types::state::WorkerState;
-use farm_types::{Platform, RunMode, Runs, Support};
+use farm_types::{Platform, RunMode, Runs, Support, TrustClass};
 
 use super::{State, WaitingJob, WorkerView};
 
@@ -30,13 +30,14 @@ impl Able<'_> {
     }
 }
 
-/// The workers that could build the job, whether they are heard of or not. `is_alive` says of a worker that it is.
+/// The workers that could build the job, whether they are heard of or not; one that isn't trusted builds nothing that pushes. `is_alive` says of a worker that it is.
 pub(super) fn able<'a>(
     job: &'a WaitingJob,
     state: &'a State,
     is_alive: &impl Fn(&WorkerView) -> bool,
 ) -> Vec<Able<'a>> {
     let workers = state.workers.iter().filter(|worker| worker.state != WorkerState::Draining);
+    let workers = workers.filter(|worker| worker.trust == TrustClass::Trusted || !job.pushes);
     workers.filter_map(|worker| one(job, worker, state, is_alive)).collect()
 }
 

@@ -30,6 +30,7 @@ fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId
         last_seen: at(0),
         state: WorkerState::Online,
         takes_unneeded: true,
+        trust: TrustClass::Trusted,
     });
     id
 }
@@ -49,6 +50,7 @@ fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
         not_before: at(0),
         excluded: Vec::new(),
         cleaned_until: None,
+        pushes: true,
     });
     job
 }
@@ -395,4 +397,19 @@ fn a_worker_on_probation_is_taken_when_there_is_no_other_and_not_at_once() {
     let engine = state.workers[2].engine;
     state.engines.get_mut(&engine).unwrap().used = 1;
     assert!(matches!(held(&state, 1000).1, Waiting::Slots { used: 1, total: 1, .. }));
+}
+
+#[test]
+fn a_machine_that_is_not_trusted_builds_only_what_pushes_nowhere() {
+    let mut state = State::default();
+    let untrusted = worker(&mut state, &[("linux/amd64", RunMode::Native)], 4);
+    state.workers[0].trust = TrustClass::Untrusted;
+    let pushes = job(&mut state, "linux/amd64", "fallback");
+    let kept = job(&mut state, "linux/amd64", "fallback");
+    state.waiting[1].pushes = false;
+    assert_eq!(assigned(&state, 1), [(kept, untrusted, RunMode::Native)]);
+    let trusted = worker(&mut state, &[("linux/amd64", RunMode::Native)], 1);
+    let now = assigned(&state, 1);
+    assert!(now.contains(&(pushes, trusted, RunMode::Native)), "{now:?}");
+    assert!(now.iter().any(|(job, _, _)| *job == kept), "{now:?}");
 }

@@ -1,0 +1,205 @@
+//! Workers that joined: by an invitation, until they are revoked.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use farm_core::life::attempt::StopReason;
+use farm_types::{Digest, JoinId, MachineId};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::machines::certificates::keep;
+use crate::people::audit::{By, Deed};
+use crate::{Result, Store, StoreError, Tx};
+
+/// A worker that joins.
+#[derive(Debug, Clone)]
+pub struct Joining<'a> {
+    /// Of its join token.
+    pub token: Digest,
+    /// Its name.
+    pub name: &'a str,
+    /// Of its first certificate.
+    pub certificate: Digest,
+    /// How long that one is good.
+    pub lives: Duration,
+    /// Where it called from; empty: that isn't known.
+    pub address: &'a str,
+}
+
+/// Why nobody was revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unrevoked {
+    /// There is no such worker.
+    Unknown(String),
+    /// It never joined: it shows the farm's own token.
+    NeverJoined(String),
+}
+
+impl Store {
+    /// Uses an invitation up: the worker is one of the farm's from now on, known by its certificate. Gives its machine's name.
+    ///
+    /// # Errors
+    /// `Stale`: the invitation counts no more; `Conflict`: the name or the machine is taken; or the database can't be reached.
+    pub async fn join(&self, joining: &Joining<'_>) -> Result<String> {
+        let mut tx = self.begin().await?;
+        let name = joining.name;
+        let invitation = sqlx::query!(
+            "UPDATE invitations SET ended_at = farm_now()
+             WHERE digest = $1 AND ended_at IS NULL AND expires_at > farm_now() AND coalesce(name, $2) = $2
+             RETURNING hint, name, machine_id, pool, trust, platforms, slots",
+            joining.token.as_bytes().as_slice(),
+            name
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::Stale("the invitation counts no more"))?;
+        free(&mut tx, name, invitation.name.is_some()).await?;
+        let machine = match invitation.machine_id {
+            Some(id) => MachineId::from(id),
+            None => machine(&mut tx, name, &invitation.pool, &invitation.trust).await?,
+        };
+        let join = sqlx::query_scalar!(
+            "INSERT INTO joins (id, name, machine_id, platforms, slots) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (name) WHERE revoked_at IS NULL DO NOTHING RETURNING id",
+            JoinId::generate().as_uuid(),
+            name,
+            machine.as_uuid(),
+            &invitation.platforms,
+            invitation.slots
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or_else(|| taken(name))?;
+        keep(&mut tx, join.into(), joining.certificate, joining.lives).await?;
+        let machine_name = sqlx::query_scalar!("SELECT name FROM machines WHERE id = $1", machine.as_uuid());
+        let machine_name = machine_name.fetch_one(&mut *tx).await?;
+        let by = By {
+            name: format!("worker {name}"),
+            token_hint: invitation.hint,
+            address: joining.address.to_owned(),
+        };
+        let detail = json!({ "machine": machine_name, "pool": invitation.pool, "trust": invitation.trust });
+        by.did(&mut tx, Deed { project: None, action: "worker.join", subject: name, detail }).await?;
+        tx.commit().await?;
+        Ok(machine_name)
+    }
+
+    /// Revokes workers: no certificate of theirs counts any more, they are in no list, and what they run is given back at
+    /// once. All or none.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn revoke_workers(
+        &self,
+        by: &By,
+        names: &[String],
+    ) -> Result<std::result::Result<(), Unrevoked>> {
+        let mut tx = self.begin().await?;
+        let revoked: BTreeSet<String> = sqlx::query_scalar!(
+            "UPDATE joins SET revoked_at = farm_now() WHERE name = ANY($1) AND revoked_at IS NULL RETURNING name",
+            names
+        )
+        .fetch_all(&mut *tx)
+        .await?
+        .into_iter()
+        .collect();
+        if let Some(name) = names.iter().find(|name| !revoked.contains(*name)) {
+            let there = sqlx::query_scalar!(
+                r#"SELECT true AS "there!" FROM workers WHERE name = $1 AND removed_at IS NULL"#,
+                name
+            );
+            let is_there = there.fetch_optional(&mut *tx).await?.is_some();
+            let why = if is_there { Unrevoked::NeverJoined } else { Unrevoked::Unknown };
+            return Ok(Err(why(name.clone())));
+        }
+        let ids = sqlx::query_scalar!(
+            "UPDATE workers SET removed_at = farm_now(), drained_at = NULL, release_at = NULL WHERE name = ANY($1)
+             RETURNING id",
+            names
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        cut(&mut tx, &ids).await?;
+        for name in &revoked {
+            let deed = Deed { project: None, action: "worker.revoke", subject: name, detail: json!({}) };
+            by.did(&mut tx, deed).await?;
+        }
+        tx.commit().await?;
+        Ok(Ok(()))
+    }
+}
+
+/// Nothing that comes by these workers' streams counts any more, and what they run is given back by the next round.
+pub(super) async fn cut(tx: &mut Tx, workers: &[Uuid]) -> Result<()> {
+    sqlx::query!(
+        "UPDATE workers SET coordinator_id = NULL, connection_id = gen_random_uuid() WHERE id = ANY($1)",
+        workers
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE attempts SET stop_reason = CASE stop_reason WHEN '' THEN $2 ELSE stop_reason END,
+                stop_since = coalesce(stop_since, farm_now()), lease_expires_at = farm_now()
+         WHERE (project_id, id) IN (
+            SELECT project_id, id FROM attempts WHERE worker_id = ANY($1) AND state IN ('offered', 'running')
+            ORDER BY id FOR UPDATE)",
+        workers,
+        StopReason::Released.as_str()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Whether the name may be used by a worker that joins: by none that joined, and by none that shows the farm's own token unless
+/// the invitation names it.
+async fn free(tx: &mut Tx, name: &str, is_named: bool) -> Result<()> {
+    let joined = sqlx::query_scalar!(
+        r#"SELECT true AS "there!" FROM joins WHERE name = $1 AND revoked_at IS NULL"#,
+        name
+    );
+    if joined.fetch_optional(&mut **tx).await?.is_some() {
+        return Err(taken(name));
+    }
+    let there = sqlx::query_scalar!(
+        r#"SELECT true AS "there!" FROM workers WHERE name = $1 AND removed_at IS NULL AND join_id IS NULL"#,
+        name
+    );
+    if !is_named && there.fetch_optional(&mut **tx).await?.is_some() {
+        return Err(StoreError::Conflict(format!(
+            "the farm has a worker {name} that shows the farm's own token; join with another --name, or, if it is the same \
+             worker, ask for an invitation of that name: farm workers invite --name {name}"
+        )));
+    }
+    Ok(())
+}
+
+fn taken(name: &str) -> StoreError {
+    StoreError::Conflict(format!(
+        "the farm has a worker {name}; join with another --name, or, if that one is no more, an admin can make room: farm \
+         workers revoke {name}"
+    ))
+}
+
+/// The machine of this name: a new one, or one on which no worker is any more.
+async fn machine(tx: &mut Tx, name: &str, pool: &str, trust: &str) -> Result<MachineId> {
+    let id = sqlx::query_scalar!(
+        "INSERT INTO machines (id, name, pool, trust) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (name) DO UPDATE SET pool = EXCLUDED.pool, trust = EXCLUDED.trust
+            WHERE NOT EXISTS (SELECT FROM joins j WHERE j.machine_id = machines.id AND j.revoked_at IS NULL)
+         RETURNING id",
+        MachineId::generate().as_uuid(),
+        name,
+        pool,
+        trust
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    id.map(MachineId::from).ok_or_else(|| {
+        StoreError::Conflict(format!(
+            "the farm has a machine {name} with workers on it; join with another --name, or, if it is this machine, ask for an \
+             invitation to it: farm workers invite --machine {name}"
+        ))
+    })
+}

@@ -104,7 +104,7 @@ async fn stored_bytes_end_uploads_and_outputs_and_nothing_else() {
     set(&world, QuotaChange { max_stored_bytes: Some(Some(stored + 7)), ..Default::default() }).await;
     assert_eq!(world.store.room(project).await.unwrap(), Some(7));
     let mut giving = world.new_build("gives", "linux/amd64", &[]);
-    giving.spec.exports = vec![Export::new(Form::Files, Default::default()).unwrap()];
+    giving.spec.exports = vec![Export::new(Form::Files, []).unwrap()];
     world.store.submit(&giving).await.unwrap();
     set(&world, QuotaChange { max_stored_bytes: Some(Some(stored)), ..Default::default() }).await;
     let (what, wait) = exhausted(world.store.room(project).await.unwrap_err());

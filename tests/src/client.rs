@@ -11,6 +11,7 @@ use farm_proto::v1;
 use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
+use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
@@ -60,6 +61,7 @@ pub struct Client {
     pub people: PeopleServiceClient<Authorized>,
     pub projects: ProjectServiceClient<Authorized>,
     pub audit: AuditServiceClient<Authorized>,
+    pub machines: MachineServiceClient<Authorized>,
 }
 
 impl Client {
@@ -78,9 +80,14 @@ impl Client {
             let ca = Certificate::from_pem(std::fs::read(ca).unwrap());
             endpoint = endpoint.tls_config(ClientTlsConfig::new().ca_certificate(ca)).unwrap();
         }
-        let channel = endpoint.connect().await.unwrap();
         let bearer = Bearer { token: token.to_owned(), project: project.map(ToOwned::to_owned) };
+        Self::over(endpoint.connect().await.unwrap(), bearer)
+    }
+
+    /// Over a connection that is there; with no token it is the connection that says who calls.
+    pub fn over(channel: Channel, bearer: Bearer) -> Self {
         Self {
+            machines: MachineServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             audit: AuditServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             people: PeopleServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             projects: ProjectServiceClient::with_interceptor(channel.clone(), bearer.clone()),

@@ -272,6 +272,11 @@ impl Farm {
         self.ca.as_deref()
     }
 
+    /// The CA that the coordinators have made for themselves, which they have on loopback, too.
+    pub fn own_ca(&self) -> PathBuf {
+        self.folder.join("coordinator/tls/ca.pem")
+    }
+
     /// Where all coordinators are, with commas between them.
     pub fn urls(&self) -> String {
         (0..self.coordinators.len()).map(|place| self.url_of(place)).collect::<Vec<_>>().join(",")

@@ -30,6 +30,7 @@ pub mod faults;
 pub mod hang;
 pub mod issuer;
 pub mod line;
+pub mod machine;
 pub mod network;
 pub mod pki;
 pub mod ports;

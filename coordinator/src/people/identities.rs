@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::principal::{Kind, Principal};
+use super::revocations::{BACK, EVERY, Revocations};
 use crate::unstored;
 
 /// What was asked so lately isn't asked again.
@@ -58,6 +59,7 @@ pub struct Identities {
     projects: Mutex<HashMap<ProjectName, (ProjectId, Instant)>>,
     /// Shown since this was last noted.
     used: Mutex<HashSet<TokenId>>,
+    revocations: Revocations,
     is_answered: watch::Receiver<bool>,
     strangers: Semaphore,
     grace: Duration,
@@ -82,6 +84,7 @@ impl Identities {
             known: Mutex::default(),
             projects: Mutex::default(),
             used: Mutex::default(),
+            revocations: Revocations::default(),
             is_answered,
             strangers: Semaphore::new(STRANGERS),
             grace,
@@ -119,10 +122,15 @@ impl Identities {
             }
         }
         let known = self.known().get(&proof).cloned();
-        if let Some(known) = known.as_ref().filter(|known| known.asked.elapsed() < FRESH) {
+        let (since, fresh) = match (&known, proof) {
+            (Some(known), Proof::Certificate(_)) => (self.revocations.confirmed(known.asked), FRESH + EVERY),
+            (Some(known), Proof::Token(_)) => (known.asked, FRESH),
+            (None, _) => (Instant::now(), FRESH),
+        };
+        if let Some(known) = known.as_ref().filter(|_| since.elapsed() < fresh) {
             return known.goes_on();
         }
-        let goes_on = known.filter(|known| known.asked.elapsed() < self.grace);
+        let goes_on = known.filter(|_| since.elapsed() < self.grace);
         let asked = Instant::now();
         let shown = match &goes_on {
             // Nobody waits twice for a database that is away.
@@ -176,8 +184,29 @@ impl Identities {
         self.projects.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    /// Notes from time to time which tokens were used, until `shutdown`.
+    /// Notes from time to time which tokens were used, and keeps up with which workers were revoked, until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::join!(self.note(&shutdown), self.keep_up(&shutdown));
+    }
+
+    /// Forgets workers that were revoked.
+    async fn keep_up(&self, shutdown: &CancellationToken) {
+        while tokio::time::timeout(EVERY, shutdown.cancelled()).await.is_err() {
+            let now = Instant::now();
+            match self.store.revoked_lately(BACK).await {
+                Ok(revoked) => {
+                    self.known().retain(|_, known| {
+                        let worker = known.principal.worker.as_ref();
+                        worker.is_none_or(|worker| !revoked.contains(&worker.shown.join))
+                    });
+                    self.revocations.asked(now);
+                }
+                Err(error) => tracing::debug!(%error, "it can't be asked which workers were revoked"),
+            }
+        }
+    }
+
+    async fn note(&self, shutdown: &CancellationToken) {
         while tokio::time::timeout(NOTE, shutdown.cancelled()).await.is_err() {
             self.note_used().await;
         }

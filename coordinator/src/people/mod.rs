@@ -11,6 +11,7 @@ pub mod identities;
 pub mod local;
 pub mod oidc;
 pub mod principal;
+mod revocations;
 pub mod rights;
 
 use std::sync::Arc;

@@ -43,6 +43,7 @@ CREATE TABLE joins (
 );
 CREATE UNIQUE INDEX joins_by_name ON joins (name) WHERE revoked_at IS NULL;
 CREATE INDEX joins_by_machine ON joins (machine_id);
+CREATE INDEX joins_revoked ON joins (revoked_at) WHERE revoked_at IS NOT NULL;
 
 CREATE TABLE certificates (
     -- SHA-256 of the certificate, DER.
@@ -59,3 +60,8 @@ ALTER TABLE workers ADD COLUMN join_id uuid;
 -- one it was, and what the engine itself says.
 ALTER TABLE engines ADD COLUMN machine_id uuid;
 ALTER TABLE engines ADD COLUMN told_key text;
+
+-- Whether a lease that this worker was given is for whoever calls: the worker that joined so, or (null) anybody who has it.
+CREATE FUNCTION farm_is_holder(worker uuid, holder uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT holder IS NULL OR EXISTS (SELECT FROM workers w WHERE w.id = worker AND w.join_id = holder)
+$$;

@@ -49,6 +49,7 @@ mod platforms;
 mod pressed;
 mod programs;
 mod publish_steps;
+mod reaching;
 mod references;
 mod registries;
 mod results;

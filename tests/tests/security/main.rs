@@ -10,3 +10,4 @@ mod quotas;
 mod revoking;
 mod team;
 mod walk;
+mod workers;

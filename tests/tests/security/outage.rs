@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use farm_proto::v1;
-use farm_tests::client::Client;
-use farm_tests::database::Database;
+use farm_proto::v1::control_request::Message as Said;
+use farm_proto::v1::control_response::Message as Heard;
+use farm_tests::client::{Client, Sim, hello, request, success};
+use farm_tests::database::{Database, psql};
 use farm_tests::farm::Farm;
 use farm_tests::line::{Line, Wrong};
-use tonic::Code;
+use farm_tests::machine::{self, Machine};
+use tonic::{Code, Status};
 
 use crate::team;
 
@@ -73,4 +76,125 @@ async fn without_the_database_whoever_was_known_goes_on_and_nobody_is_told_that_
         }
     });
     back.await.expect("it stays away");
+}
+
+/// How long the database is away: four leases' time. FARM_OUTAGE_SECONDS says otherwise, and then leases are those of a farm that
+/// nobody has configured.
+fn outage() -> (Duration, &'static str) {
+    match std::env::var("FARM_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()) {
+        Some(seconds) => (Duration::from_secs(seconds), ""),
+        None => (
+            Duration::from_secs(12),
+            "[limits]\nlease_seconds = 3\nheartbeat_milliseconds = 500\nsuspect_seconds = 2",
+        ),
+    }
+}
+
+/// A worker in the middle of its only job, until the database is back; then it ends the job. As a real one it comes back when a
+/// coordinator lets go of it, which may be since another one has a database.
+async fn works(
+    machine: Machine,
+    endpoint: Client,
+    ready: tokio::sync::mpsc::Sender<()>,
+    mut mended: tokio::sync::watch::Receiver<bool>,
+) {
+    let name = &machine.name;
+    let hello = hello(name, 1);
+    let mut sim = Sim::connect(&endpoint, hello.clone()).await.unwrap();
+    let lease = sim.offer().await.lease.unwrap();
+    sim.start(&lease).await;
+    ready.send(()).await.unwrap();
+    loop {
+        let mut beat = tokio::time::interval(sim.heartbeat);
+        let why = loop {
+            tokio::select! {
+                _ = beat.tick() => {
+                    let beat = v1::Heartbeat { running: vec![lease.clone()] };
+                    let _ = sim.say.send(request(Said::Heartbeat(beat))).await;
+                }
+                heard = sim.hear.message() => match heard.map(|heard| heard.and_then(|heard| heard.message)) {
+                    Ok(Some(Heard::Stop(stop))) => panic!("{name} is to stop: {stop:?}"),
+                    Ok(Some(Heard::HeartbeatReply(reply))) => assert!(reply.stop.is_empty(), "{name}: {reply:?}"),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Status::unavailable("it ended the stream"),
+                    Err(status) => break status,
+                },
+                () = async { mended.wait_for(|mended| *mended).await.map(drop).unwrap() } => {
+                    let beat = v1::Heartbeat { running: vec![lease.clone()] };
+                    let _ = sim.say.send(request(Said::Heartbeat(beat))).await;
+                    let finished = v1::Finished { lease: Some(lease.clone()), outcome: Some(success()), self_check: None };
+                    let _ = sim.say.send(request(Said::Finished(finished))).await;
+                    loop {
+                        match sim.hear.message().await.map(|heard| heard.and_then(|heard| heard.message)) {
+                            Ok(Some(Heard::FinishedReply(reply))) => {
+                                assert!(reply.accepted, "{name} has lost its job");
+                                return;
+                            }
+                            Ok(Some(_)) => {}
+                            Ok(None) => break,
+                            Err(status) => {
+                                assert_eq!(status.code(), Code::Unavailable, "{name}: {status:?}");
+                                break;
+                            }
+                        }
+                    }
+                    break Status::unavailable("again");
+                }
+            }
+        };
+        assert_eq!(why.code(), Code::Unavailable, "{name} is cut off: {why:?}");
+        sim = loop {
+            match Sim::connect(&endpoint, hello.clone()).await {
+                Ok(sim) => break sim,
+                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{name}: {status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+    }
+}
+
+/// A hundred workers, each by a certificate of its own and in the middle of a job: nothing of that is lost, and nobody is told that
+/// they aren't known.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_workers_lose_nothing_while_the_database_is_away() {
+    const WORKERS: usize = 100;
+    let (away, config) = outage();
+    let database = Database::create();
+    let line = Line::to(database.url());
+    let farm = Farm::builder().database_url(&line.url(database.url())).config(config).start();
+    let mut admin = Client::connect(&farm).await;
+    let snapshot = admin.upload("FROM scratch").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let (mend, mended) = tokio::sync::watch::channel(false);
+    let (ready, mut running) = tokio::sync::mpsc::channel(WORKERS);
+    for n in 0..WORKERS {
+        let machine = machine::machine(&farm, &format!("w-{n}")).await;
+        let client = machine.client(&farm).await;
+        admin.submit(&snapshot, &machine.name, &["linux/amd64"]).await;
+        tasks.spawn(works(machine, client, ready.clone(), mended.clone()));
+    }
+    for _ in 0..WORKERS {
+        tokio::time::timeout(LONG, running.recv()).await.expect("some never get a job").unwrap();
+    }
+    let late = machine::machine(&farm, "late").await;
+    let ends = "UPDATE certificates SET expires_at = farm_now() + interval '2 s'
+                WHERE join_id IN (SELECT id FROM joins WHERE name = 'late')";
+    psql(database.url(), ends);
+    line.harm(Wrong::Silent);
+    let began = std::time::Instant::now();
+    // Whoever comes now is told to come again, not that they aren't known.
+    let stranger = tokio::time::timeout(LONG, late.renew(&farm)).await.expect("no answer").err().unwrap();
+    assert_eq!(stranger.code(), Code::Unavailable, "{stranger:?}");
+    tokio::time::sleep(away.saturating_sub(began.elapsed())).await;
+    line.mend(false);
+    mend.send(true).unwrap();
+    while let Some(ended) = tokio::time::timeout(LONG, tasks.join_next()).await.expect("some never end") {
+        ended.unwrap();
+    }
+    let attempts =
+        psql(database.url(), "SELECT string_agg(DISTINCT state, ',') || ' ' || count(*) FROM attempts");
+    assert_eq!(attempts, format!("succeeded {WORKERS}"));
+    // Its certificate ended meanwhile, and is renewed all the same.
+    late.renew(&farm).await.unwrap();
+    println!("outage seconds={} workers={WORKERS} lost=0", away.as_secs());
 }

@@ -8,6 +8,7 @@ use farm_proto::v1;
 use farm_tests::client::Client;
 use farm_tests::database::psql;
 use farm_tests::farm::Farm;
+use farm_tests::machine::{self, Machine};
 use prost::Message as _;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
@@ -23,12 +24,16 @@ const LONG: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
     Open,
+    /// Who one is.
+    Oneself,
     Known,
     Viewer,
     Builder,
     ProjectAdmin,
     FarmAdmin,
     Worker,
+    /// For a worker that shows a certificate.
+    Certificate,
     Coordinator,
 }
 
@@ -39,6 +44,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "grpc.health.v1.Health/Check",
             "grpc.health.v1.Health/Watch",
             "grpc.health.v1.Health/List",
+            "farm.v1.MachineService/JoinFarm",
             "farm.v1.TrustService/GetAudience",
             "farm.v1.TrustService/ExchangeToken",
         ],
@@ -49,7 +55,6 @@ const DOORS: &[(Door, &[&str])] = &[
             "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
             "farm.v1.FarmService/GetFarm",
             "farm.v1.FarmService/ListWorkers",
-            "farm.v1.PeopleService/WhoAmI",
             "farm.v1.PeopleService/CreateToken",
             "farm.v1.PeopleService/ListTokens",
             "farm.v1.PeopleService/RevokeToken",
@@ -105,6 +110,10 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.FarmService/DrainWorkers",
             "farm.v1.FarmService/ResumeWorkers",
             "farm.v1.FarmService/RemoveWorkers",
+            "farm.v1.MachineService/InviteWorker",
+            "farm.v1.MachineService/ListInvitations",
+            "farm.v1.MachineService/WithdrawInvitation",
+            "farm.v1.MachineService/RevokeWorkers",
             "farm.v1.PeopleService/CreatePersonToken",
             "farm.v1.PeopleService/SetFarmAdmin",
             "farm.v1.PeopleService/ListFarmAdmins",
@@ -124,6 +133,8 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.WorkerService/SendOutput",
         ],
     ),
+    (Door::Certificate, &["farm.v1.MachineService/RenewCertificate"]),
+    (Door::Oneself, &["farm.v1.PeopleService/WhoAmI"]),
     (Door::Coordinator, &["farm.v1.PeerService/Hint"]),
 ];
 
@@ -131,25 +142,40 @@ const DOORS: &[(Door, &[&str])] = &[
 struct Knocking {
     who: &'static str,
     token: String,
+    /// The connection that shows who they are; else one that shows nothing.
+    channel: Option<Channel>,
     /// Doors that let them in; `None`: nobody knows them.
     may: Option<&'static [Door]>,
 }
 
-const NONE: &[Door] = &[Door::Known];
-const VIEWER: &[Door] = &[Door::Known, Door::Viewer];
-const BUILDER: &[Door] = &[Door::Known, Door::Viewer, Door::Builder];
-const ADMIN: &[Door] = &[Door::Known, Door::Viewer, Door::Builder, Door::ProjectAdmin];
-const FARM_ADMIN: &[Door] = &[Door::Known, Door::Viewer, Door::Builder, Door::ProjectAdmin, Door::FarmAdmin];
-/// The farm's own token file is a worker's, too, as long as workers have nothing of their own.
-const OWN_FILE: &[Door] =
-    &[Door::Known, Door::Viewer, Door::Builder, Door::ProjectAdmin, Door::FarmAdmin, Door::Worker];
+const NONE: &[Door] = &[Door::Oneself, Door::Known];
+const VIEWER: &[Door] = &[Door::Oneself, Door::Known, Door::Viewer];
+const BUILDER: &[Door] = &[Door::Oneself, Door::Known, Door::Viewer, Door::Builder];
+const ADMIN: &[Door] = &[Door::Oneself, Door::Known, Door::Viewer, Door::Builder, Door::ProjectAdmin];
+const FARM_ADMIN: &[Door] =
+    &[Door::Oneself, Door::Known, Door::Viewer, Door::Builder, Door::ProjectAdmin, Door::FarmAdmin];
+/// The farm's own token file is a worker's, too, as it was before workers had certificates.
+const OWN_FILE: &[Door] = &[
+    Door::Oneself,
+    Door::Known,
+    Door::Viewer,
+    Door::Builder,
+    Door::ProjectAdmin,
+    Door::FarmAdmin,
+    Door::Worker,
+];
+
+/// A worker takes jobs, and does nothing else.
+const WORKER: &[Door] = &[Door::Oneself, Door::Worker, Door::Certificate];
+/// One whose certificate has ended may only have another.
+const LATE: &[Door] = &[Door::Certificate];
 
 async fn knocking(farm: &Farm) -> Vec<Knocking> {
     for name in ["web", "api"] {
         team::project(farm, name).await;
     }
-    let known = |who, token, may| Knocking { who, token, may: Some(may) };
-    let unknown = |who, token| Knocking { who, token, may: None };
+    let known = |who, token, may| Knocking { who, token, channel: None, may: Some(may) };
+    let unknown = |who, token| Knocking { who, token, channel: None, may: None };
     let mut all = vec![
         unknown("nobody", String::new()),
         unknown("a token that was never made", format!("farm_p_{}", "0".repeat(64))),
@@ -205,6 +231,55 @@ async fn knocking(farm: &Farm) -> Vec<Knocking> {
     let mut web = Client::within(farm, &farm.token(), Some("web")).await;
     web.projects.remove_member(v1::RemoveMemberRequest { name: "lea".to_owned() }).await.unwrap();
     all.push(known("somebody who was taken out", left, NONE));
+    all.extend(machines(farm).await);
+    all
+}
+
+/// Workers with certificates, of all ages.
+async fn machines(farm: &Farm) -> Vec<Knocking> {
+    let expire = |name: &str, ago: &str| {
+        let was = psql(
+            farm.database_url(),
+            &format!(
+                "UPDATE certificates SET expires_at = farm_now() - interval '{ago}'
+                 WHERE join_id = (SELECT id FROM joins WHERE name = '{name}') RETURNING 1"
+            ),
+        );
+        assert_eq!(was, "1");
+    };
+    let mut all = Vec::new();
+    for (who, name, may) in [
+        ("a worker", "w-good", Some(WORKER)),
+        ("a worker whose certificate ended a while ago", "w-late", Some(LATE)),
+        ("a worker whose certificate ended long ago", "w-old", None),
+        ("a revoked worker", "w-gone", None),
+    ] {
+        let machine = machine::machine(farm, name).await;
+        match name {
+            "w-late" => expire(name, "23 hours"),
+            "w-old" => expire(name, "25 hours"),
+            "w-gone" => {
+                let request = v1::RevokeWorkersRequest { names: vec![name.to_owned()] };
+                Client::connect(farm).await.machines.revoke_workers(request).await.unwrap();
+            }
+            _ => {}
+        }
+        all.push(Knocking { who, token: String::new(), channel: Some(machine.channel(farm, 0).await), may });
+    }
+    // A certificate of the same form and name, by which the farm was never asked.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "w-good");
+    let own = params.self_signed(&key).unwrap();
+    let certificate = v1::Certificate { chain: vec![own.der().to_vec().into()], ..Default::default() };
+    let forged = Machine::of(key, certificate).channel(farm, 0).await;
+    let who = "a worker's name on a certificate of one's own";
+    all.push(Knocking { who, token: String::new(), channel: Some(forged), may: None });
+    // A token is what a call is judged by, whatever the connection shows.
+    let good = machine::machine(farm, "w-both").await.channel(farm, 0).await;
+    let viewer = team::token(farm, "vera", v1::TokenScope::default()).await;
+    let who = "a viewer over a worker's connection";
+    all.push(Knocking { who, token: viewer, channel: Some(good), may: Some(VIEWER) });
     all
 }
 
@@ -236,12 +311,17 @@ async fn every_method_lets_in_whom_it_should_and_nobody_else() {
     let (mut calls, mut let_in, mut wrong) = (0, 0, Vec::new());
     for knocking in &all {
         for (method, door) in &doors {
-            let answer = knock(&channel, method, &knocking.token).await;
+            let channel = knocking.channel.as_ref().unwrap_or(&channel);
+            let answer = knock(channel, method, &knocking.token).await;
             calls += 1;
             let (is_let_in, is_right) = match (&answer, knocking.may) {
                 (Answer::In, may) => (true, *door == Door::Open || may.is_some_and(|may| may.contains(door))),
                 (Answer::Refused(status), None) => {
                     (false, *door != Door::Open && status.code() == Code::Unauthenticated)
+                }
+                // What it might do with a certificate that hasn't ended, it is told so.
+                (Answer::Refused(status), Some(LATE)) if [Door::Worker, Door::Oneself].contains(door) => {
+                    (false, status.code() == Code::Unauthenticated)
                 }
                 (Answer::Refused(status), Some(may)) => (
                     false,

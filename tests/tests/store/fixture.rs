@@ -209,7 +209,7 @@ impl World {
             .psql(&format!("SELECT lease_token FROM attempts WHERE id = '{attempt}'"))
             .parse()
             .unwrap();
-        Lease { attempt, token }
+        Lease { attempt, token, holder: None }
     }
 
     pub async fn finish(&self, lease: Lease, outcome: Outcome) -> farm_store::Result<()> {

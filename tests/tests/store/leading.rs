@@ -122,7 +122,7 @@ async fn what_an_old_leader_decides_changes_nothing() {
     assert!(world.store.stop_overdue_attempts(world.epoch, LEASE).await.is_err());
     let attempt = world.store.lease(epoch, assignment, LEASE).await.unwrap();
     let token = world.database.psql("SELECT lease_token FROM attempts").parse().unwrap();
-    let lease = farm_store::work::attempts::Lease { attempt, token };
+    let lease = farm_store::work::attempts::Lease { attempt, token, holder: None };
     // Workers' words need no leader.
     world.finish(lease, success("x")).await.unwrap();
     let due = world.store.due_merges(10).await.unwrap().remove(0);

@@ -75,7 +75,8 @@ async fn a_program_of_the_base_image_corrects_what_is_known_and_counts_for_nothi
     let lease_and_end = async |step: &str| {
         let attempt = world.store.lease(world.epoch, proposed(&world).await.unwrap(), LEASE).await.unwrap();
         let token = world.database.psql(&format!("SELECT lease_token FROM attempts WHERE id = '{attempt}'"));
-        let lease = farm_store::work::attempts::Lease { attempt, token: token.parse().unwrap() };
+        let lease =
+            farm_store::work::attempts::Lease { attempt, token: token.parse().unwrap(), holder: None };
         world.finish(lease, foreign_program(step)).await.unwrap();
     };
     // What the build made itself, on the engine's platform, is tried as ever.
@@ -136,7 +137,8 @@ async fn one_that_waits_for_any_slot_is_told_when_it_starts_by_all_slots() {
         (assignment.support, assignment.reason) = (RunMode::Unneeded, "no program runs".to_owned());
         let attempt = world.store.lease(world.epoch, assignment, LEASE).await.unwrap();
         let token = world.database.psql(&format!("SELECT lease_token FROM attempts WHERE id = '{attempt}'"));
-        let lease = farm_store::work::attempts::Lease { attempt, token: token.parse().unwrap() };
+        let lease =
+            farm_store::work::attempts::Lease { attempt, token: token.parse().unwrap(), holder: None };
         world.store.attempt_started(lease).await.unwrap();
         world.pass("60 seconds");
         world.finish(lease, success("x")).await.unwrap();

@@ -74,7 +74,7 @@ async fn an_old_build_goes_with_all_that_hangs_on_it_but_what_was_pushed_stays_k
     let old = published(&world, "old", "1").await;
     let attempt = world.build(old).await.jobs[0].attempts[0].id;
     let token = world.database.psql(&format!("SELECT lease_token FROM attempts WHERE id = '{attempt}'"));
-    let lease = Lease { attempt, token: token.parse().unwrap() };
+    let lease = Lease { attempt, token: token.parse().unwrap(), holder: None };
     world.store.append_chunk(lease, 1, b"said").await.unwrap();
     world.pass("25 hours");
     let young = published(&world, "young", "2").await;

@@ -83,7 +83,7 @@ fn submitted(world: &World, key: &str) -> Submitted {
 fn lease_of(world: &World, build: &BuildRecord) -> Lease {
     let attempt = build.jobs[0].attempts[0].id;
     let token = world.database.psql(&format!("SELECT lease_token FROM attempts WHERE id = '{attempt}'"));
-    Lease { attempt, token: token.parse().unwrap() }
+    Lease { attempt, token: token.parse().unwrap(), holder: None }
 }
 
 /// Merges and publishes what is due of a build, as `what`.

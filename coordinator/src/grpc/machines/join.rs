@@ -236,6 +236,9 @@ impl MachineService for Joins {
         let address = origin.map(|Origin(address)| address.to_string()).unwrap_or_default();
         let request = request.into_inner();
         self.tls()?;
+        if request.token.trim().is_empty() {
+            return Err(Status::invalid_argument("name the join token, which `farm workers invite` prints"));
+        }
         let token = Digest::of(request.token.trim().as_bytes());
         let store = &self.shared.store;
         let invitation = store.invitation_of(token).await.map_err(status::store)?;

@@ -16,7 +16,7 @@ use farm_store::work::attempts::Lease;
 use farm_store::work::decide::PublishLimit;
 use farm_store::work::finish::{Outcome, Step};
 use farm_types::ids::check_worker_name;
-use farm_types::{AttemptId, BootId, Cause, FEATURE_DRAINING, Failure, FailureCode, Offer, WorkerId};
+use farm_types::{AttemptId, BootId, Cause, FEATURE_DRAINING, Failure, FailureCode, JoinId, Offer, WorkerId};
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -67,6 +67,7 @@ pub async fn open(
         other => status::store(other),
     })?;
     let boot = registration.boot_id;
+    let holder = registration.joined.map(|joined| joined.join);
     tracing::Span::current().record("worker", tracing::field::display(&registration.name));
     tracing::info!("worker connected");
     if invited.is_none() {
@@ -93,7 +94,8 @@ pub async fn open(
     shared.link.connect(worker, registration.name, serial, outbox.clone());
     shared.hints.changed();
     let serving = async move {
-        let connection = Connection { shared: Arc::clone(&shared), worker, boot, connection: serial, outbox };
+        let connection =
+            Connection { shared: Arc::clone(&shared), worker, boot, holder, connection: serial, outbox };
         let end = tokio::select! {
             end = connection.listen(&mut said) => end,
             () = connection.outbox.closed() => Ok(()),
@@ -186,6 +188,8 @@ struct Connection {
     shared: Arc<Shared>,
     worker: WorkerId,
     boot: BootId,
+    /// As what it joined, if it did.
+    holder: Option<JoinId>,
     connection: Uuid,
     outbox: mpsc::Sender<Result<v1::ControlResponse, Status>>,
 }
@@ -195,13 +199,13 @@ impl Connection {
         while let Some(message) = said.message().await? {
             match message.message {
                 Some(Said::Heartbeat(beat)) => self.heartbeat(beat).await?,
-                Some(Said::Started(started)) => self.started(lease(started.lease)?).await?,
+                Some(Said::Started(started)) => self.started(lease(started.lease, self.holder)?).await?,
                 Some(Said::Finished(finished)) => {
-                    let lease = lease(finished.lease.clone())?;
+                    let lease = lease(finished.lease.clone(), self.holder)?;
                     self.finished(lease, finished).instrument(self.span(lease)).await?;
                 }
                 Some(Said::Declined(declined)) => {
-                    let lease = lease(declined.lease)?;
+                    let lease = lease(declined.lease, self.holder)?;
                     self.declined(lease, &declined.reason).instrument(self.span(lease)).await?;
                 }
                 Some(Said::Probed(probed)) => self.probed(probed).await?,
@@ -230,7 +234,8 @@ impl Connection {
 
     /// Notes the sign, and tells which of the attempts that the worker names it must stop.
     async fn heartbeat(&self, beat: v1::Heartbeat) -> Result<(), Status> {
-        let named: Vec<Lease> = beat.running.into_iter().map(|l| lease(Some(l))).collect::<Result<_, _>>()?;
+        let named = beat.running.into_iter().map(|l| lease(Some(l), self.holder));
+        let named: Vec<Lease> = named.collect::<Result<_, _>>()?;
         let tokens = named.iter().map(|lease| lease.token.as_uuid()).collect();
         let attempts: Vec<AttemptId> = named.iter().map(|lease| lease.attempt).collect();
         self.shared.link.keep(self.worker, &attempts);
@@ -409,7 +414,7 @@ impl Connection {
     /// Gives all leases of this worker back.
     async fn release_all(&self) -> Result<(), Status> {
         for live in self.shared.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
-            let lease = Lease { attempt: live.attempt, token: live.token };
+            let lease = Lease { attempt: live.attempt, token: live.token, holder: None };
             let released = self.finish(lease, Outcome::Released { declined: false }, None);
             released.instrument(self.span(lease)).await?;
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use farm_proto::v1;
 use farm_proto::v1::worker_service_server::WorkerService;
 use farm_store::work::attempts::Lease;
+use farm_types::JoinId;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -32,13 +33,19 @@ impl Work {
     }
 }
 
-/// A lease from the wire.
-fn lease(lease: Option<v1::Lease>) -> Result<Lease, Status> {
+/// A lease from the wire, by which this caller wants something.
+fn lease(lease: Option<v1::Lease>, holder: Option<JoinId>) -> Result<Lease, Status> {
     let lease = lease.ok_or_else(|| Status::invalid_argument("the message has no lease"))?;
     Ok(Lease {
         attempt: lease.attempt_id.parse().map_err(status::invalid)?,
         token: lease.lease_token.parse().map_err(status::invalid)?,
+        holder,
     })
+}
+
+/// As what the calling worker joined; `None`: it shows the farm's own token.
+fn holder<T>(request: &Request<T>) -> Result<Option<JoinId>, Status> {
+    Ok(people::caller(request)?.principal.worker.as_ref().map(|worker| worker.shown.join))
 }
 
 #[tonic::async_trait]
@@ -65,6 +72,7 @@ impl WorkerService for Work {
     ) -> Result<Response<Self::SendEventsStream>, Status> {
         let shared = Arc::clone(&self.shared);
         let shutdown = self.shutdown.clone();
+        let holder = holder(&request)?;
         let mut chunks = request.into_inner();
         let answers = async_stream::try_stream! {
             let mut clip: Option<Clip> = None;
@@ -74,7 +82,7 @@ impl WorkerService for Work {
                     () = shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; dial again")),
                 };
                 let Some(chunk) = chunk? else { break };
-                let lease = lease(chunk.lease)?;
+                let lease = lease(chunk.lease, holder)?;
                 if chunk.payload.len() > farm_proto::PIECE_BYTES {
                     Err(Status::invalid_argument(format!("a chunk has at most {} bytes", farm_proto::PIECE_BYTES)))?;
                 }
@@ -99,8 +107,9 @@ impl WorkerService for Work {
         &self,
         request: Request<v1::FetchFoldersRequest>,
     ) -> Result<Response<Self::FetchFoldersStream>, Status> {
+        let holder = holder(&request)?;
         let request = request.into_inner();
-        let lease = lease(request.lease)?;
+        let lease = lease(request.lease, holder)?;
         let tree = fetch::Tree::open(Arc::clone(&self.shared), lease, &request.root).await?;
         Ok(answer_by(tree.folders()))
     }
@@ -109,20 +118,23 @@ impl WorkerService for Work {
         &self,
         request: Request<v1::FetchFilesRequest>,
     ) -> Result<Response<Self::FetchFilesStream>, Status> {
+        let holder = holder(&request)?;
         let request = request.into_inner();
         if request.paths.len() > 10_000 {
             return Err(Status::invalid_argument("ask for at most 10000 files at once"));
         }
-        let lease = lease(request.lease)?;
+        let lease = lease(request.lease, holder)?;
         let tree = fetch::Tree::open(Arc::clone(&self.shared), lease, &request.root).await?;
         Ok(answer_by(tree.files(request.paths)))
     }
+
     async fn send_output(
         &self,
         request: Request<Streaming<v1::SendOutputRequest>>,
     ) -> Result<Response<Self::SendOutputStream>, Status> {
+        let holder = holder(&request)?;
         let pieces = request.into_inner();
-        let answers = receive::output(Arc::clone(&self.shared), pieces, self.shutdown.clone());
+        let answers = receive::output(Arc::clone(&self.shared), holder, pieces, self.shutdown.clone());
         Ok(answer_by(answers))
     }
 }

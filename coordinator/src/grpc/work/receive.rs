@@ -8,7 +8,7 @@ use farm_proto::{OUTPUT_PIECE_BYTES, v1};
 use farm_store::builds::outputs::NewPiece;
 use farm_store::logs::seal::BlobKind;
 use farm_store::work::attempts::Lease;
-use farm_types::Digest;
+use farm_types::{Digest, JoinId};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -20,6 +20,7 @@ use crate::shared::Shared;
 /// Stores the pieces of one output, in their order.
 pub fn output(
     shared: Arc<Shared>,
+    holder: Option<JoinId>,
     mut pieces: Streaming<v1::SendOutputRequest>,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Result<v1::SendOutputResponse, Status>> {
@@ -30,15 +31,15 @@ pub fn output(
                 () = shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; dial again")),
             };
             let Some(piece) = piece? else { break };
-            let acked_seq = keep(&shared, piece).await?;
+            let acked_seq = keep(&shared, holder, piece).await?;
             yield v1::SendOutputResponse { acked_seq };
         }
     }
 }
 
 /// Keeps one piece. Answers the last one that is stored.
-async fn keep(shared: &Shared, piece: v1::SendOutputRequest) -> Result<u64, Status> {
-    let lease: Lease = lease(piece.lease)?;
+async fn keep(shared: &Shared, holder: Option<JoinId>, piece: v1::SendOutputRequest) -> Result<u64, Status> {
+    let lease: Lease = lease(piece.lease, holder)?;
     if piece.data.len() > OUTPUT_PIECE_BYTES {
         return Err(Status::invalid_argument(format!("a piece has at most {OUTPUT_PIECE_BYTES} bytes")));
     }

@@ -83,10 +83,12 @@ impl Store {
                JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
                LEFT JOIN outputs o
                  ON o.project_id = a.project_id AND o.attempt_id = a.id AND o.export = $3::bigint
-               WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')"#,
+               WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')
+                 AND farm_is_holder(a.worker_id, $4)"#,
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
-            i64::from(export)
+            i64::from(export),
+            lease.holder()
         )
         .fetch_optional(&self.pool)
         .await?
@@ -110,10 +112,12 @@ impl Store {
         sqlx::query!(
             "INSERT INTO outputs (project_id, attempt_id, export)
              SELECT project_id, id, $3 FROM attempts
-             WHERE id = $1 AND lease_token = $2 AND state IN ('offered', 'running') ON CONFLICT DO NOTHING",
+             WHERE id = $1 AND lease_token = $2 AND state IN ('offered', 'running')
+               AND farm_is_holder(worker_id, $4) ON CONFLICT DO NOTHING",
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
-            export
+            export,
+            lease.holder()
         )
         .execute(&mut *tx)
         .await?;
@@ -123,7 +127,7 @@ impl Store {
                        completed_at = CASE WHEN $7::bytea IS NULL THEN NULL ELSE farm_now() END
                 FROM attempts a
                 WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')
-                  AND o.project_id = a.project_id AND o.attempt_id = a.id AND o.export = $3
+                  AND farm_is_holder(a.worker_id, $8) AND o.project_id = a.project_id AND o.attempt_id = a.id AND o.export = $3
                   AND o.acked_seq = $4::bigint - 1 AND o.completed_at IS NULL AND o.removed_at IS NULL
                 RETURNING o.project_id, o.acked_seq, o.bytes)
              INSERT INTO output_pieces (project_id, attempt_id, export, seq, start, size, blob_id)
@@ -134,7 +138,8 @@ impl Store {
             fit::<_, i64>(piece.seq)?,
             fit::<_, i32>(piece.size)?,
             piece.blob,
-            piece.digest.map(|digest| digest.as_bytes().to_vec())
+            piece.digest.map(|digest| digest.as_bytes().to_vec()),
+            lease.holder()
         )
         .fetch_optional(&mut *tx)
         .await?;

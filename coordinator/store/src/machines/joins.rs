@@ -85,6 +85,20 @@ impl Store {
         Ok(machine_name)
     }
 
+    /// Those that were revoked within this time.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn revoked_lately(&self, within: Duration) -> Result<Vec<JoinId>> {
+        let ids = sqlx::query_scalar!(
+            "SELECT id FROM joins WHERE revoked_at > farm_now() - make_interval(secs => $1)",
+            within.as_secs_f64()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(ids.into_iter().map(JoinId::from).collect())
+    }
+
     /// Revokes workers: no certificate of theirs counts any more, they are in no list, and what they run is given back at
     /// once. All or none.
     ///

@@ -1,7 +1,8 @@
 //! Attempts while they run: their start, their words, and why they are to stop.
 
 use farm_core::life;
-use farm_types::{AttemptId, BootId, BuildSpec, JobId, LeaseToken, ProjectId, WorkerId};
+use farm_types::{AttemptId, BootId, BuildSpec, JobId, JoinId, LeaseToken, ProjectId, WorkerId};
+use uuid::Uuid;
 
 use crate::proof::LockedExecution;
 use crate::{Result, Store, StoreError, Tx, digest, fit, from_json};
@@ -13,6 +14,15 @@ pub struct Lease {
     pub attempt: AttemptId,
     /// Its fencing token.
     pub token: LeaseToken,
+    /// Who calls by it; `None`: one who shows no certificate. By a lease of another worker's nobody may do anything.
+    pub holder: Option<JoinId>,
+}
+
+impl Lease {
+    /// The caller as a parameter of a statement.
+    pub(crate) fn holder(&self) -> Option<Uuid> {
+        self.holder.map(JoinId::as_uuid)
+    }
 }
 
 /// What a live lease gives access to.
@@ -124,13 +134,15 @@ impl Store {
                 UPDATE attempts SET acked_seq = acked_seq + 1, log_open = true, log_bytes = log_bytes + length($4::bytea),
                        progress_at = farm_now()
                 WHERE id = $1 AND lease_token = $2 AND acked_seq = $3::bigint - 1 AND log_removed_at IS NULL
+                  AND farm_is_holder(worker_id, $5)
                 RETURNING project_id, log_day, acked_seq)
              INSERT INTO attempt_chunks (log_day, project_id, attempt_id, seq, payload)
              SELECT log_day, project_id, $1, acked_seq, $4 FROM next RETURNING seq",
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
             seq,
-            payload
+            payload,
+            lease.holder()
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -140,9 +152,11 @@ impl Store {
         // A statement of its own: one that waited for the same chunk on another stream would still see the
         // number from before.
         let acked = sqlx::query_scalar!(
-            "SELECT acked_seq FROM attempts WHERE id = $1 AND lease_token = $2 AND log_removed_at IS NULL",
+            "SELECT acked_seq FROM attempts WHERE id = $1 AND lease_token = $2 AND log_removed_at IS NULL
+               AND farm_is_holder(worker_id, $3)",
             lease.attempt.as_uuid(),
-            lease.token.as_uuid()
+            lease.token.as_uuid(),
+            lease.holder()
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -173,9 +187,11 @@ impl Store {
             "SELECT a.project_id, e.tree_id, e.spec FROM attempts a
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
-             WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')",
+             WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')
+               AND farm_is_holder(a.worker_id, $3)",
             lease.attempt.as_uuid(),
-            lease.token.as_uuid()
+            lease.token.as_uuid(),
+            lease.holder()
         )
         .fetch_optional(&self.pool)
         .await?
@@ -240,9 +256,10 @@ pub(crate) async fn lock_leased(tx: &mut Tx, lease: Lease) -> Result<(LockedExec
     let row = sqlx::query!(
         "SELECT a.project_id, a.job_id, j.execution_id FROM attempts a
          JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
-         WHERE a.id = $1 AND a.lease_token = $2",
+         WHERE a.id = $1 AND a.lease_token = $2 AND farm_is_holder(a.worker_id, $3)",
         lease.attempt.as_uuid(),
-        lease.token.as_uuid()
+        lease.token.as_uuid(),
+        lease.holder()
     )
     .fetch_optional(&mut **tx)
     .await?

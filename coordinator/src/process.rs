@@ -53,7 +53,8 @@ fn raise_files() {
     if current.is_some_and(|current| maximum.is_none_or(|most| current < most)) {
         let most = maximum.map_or(FILES, |most| most.min(FILES));
         // Without it fewer connections are taken, and `limits` says so.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most.max(current.unwrap_or(0))), maximum });
+        let _ =
+            setrlimit(Resource::Nofile, Rlimit { current: Some(most.max(current.unwrap_or(0))), maximum });
     }
 }
 

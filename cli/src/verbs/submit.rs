@@ -133,7 +133,9 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         _ if chosen == Chosen::ByProject => {
             format!("  for {}, as the project has it", platforms_told.join(", "))
         }
-        _ if chosen == Chosen::Native => format!("  for {}, all that is native here", platforms_told.join(", ")),
+        _ if chosen == Chosen::Native => {
+            format!("  for {}, all that is native here", platforms_told.join(", "))
+        }
         Some(variable) => format!("  for {}, by {variable}", platforms_told.join(", ")),
         None => String::new(),
     };

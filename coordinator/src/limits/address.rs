@@ -103,9 +103,8 @@ mod tests {
 
     #[test]
     fn only_a_trusted_proxy_says_where_a_call_comes_from() {
-        let of = |peer: &str, said: &[&str]| {
-            caller(ProxyHeader::XForwardedFor, peer, "x-forwarded-for", said)
-        };
+        let of =
+            |peer: &str, said: &[&str]| caller(ProxyHeader::XForwardedFor, peer, "x-forwarded-for", said);
         assert_eq!(of("198.51.100.7", &["203.0.113.1"]), "198.51.100.7");
         assert_eq!(of("10.0.0.3", &["203.0.113.1"]), "203.0.113.1");
         assert_eq!(of("::ffff:10.0.0.3", &["203.0.113.1:4711"]), "203.0.113.1");

@@ -103,8 +103,7 @@ impl Line {
         } else {
             let now = self.now();
             // The first time counts.
-            let _ =
-                self.blocked_since.compare_exchange(NEVER, now, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.blocked_since.compare_exchange(NEVER, now, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 

@@ -225,7 +225,12 @@ mod tests {
 
     fn person(name: &str) -> Principal {
         let kind = Kind::Known(PrincipalKind::Person);
-        Principal { name: name.into(), kind, id: Some(PrincipalId::generate()), ..Principal::own(Kind::Admin) }
+        Principal {
+            name: name.into(),
+            kind,
+            id: Some(PrincipalId::generate()),
+            ..Principal::own(Kind::Admin)
+        }
     }
 
     const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7));

@@ -121,7 +121,9 @@ impl Action {
             Self::Exchange => "exchange a token of another system",
             Self::ReadAudit => "see what was done in the project",
             Self::ReadFarmAudit => "see what was done in the farm",
-            Self::ManageProjects => "manage projects, what they may take of the farm and where they may push to",
+            Self::ManageProjects => {
+                "manage projects, what they may take of the farm and where they may push to"
+            }
             Self::ManagePersons => "manage persons",
             Self::ManageWorkers => "drain, resume or remove workers",
             Self::InviteWorkers => "invite or revoke workers",

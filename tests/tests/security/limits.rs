@@ -76,7 +76,9 @@ async fn ten_thousand_idle_connections_and_slow_senders_dont_stop_anothers_build
     raise_files();
     // Fewer than come, so that most have to give way.
     let farm = Farm::builder()
-        .config("[limits]\nmax_connections = 4000\nmax_connections_per_address = 1000\nfirst_call_seconds = 3600")
+        .config(
+            "[limits]\nmax_connections = 4000\nmax_connections_per_address = 1000\nfirst_call_seconds = 3600",
+        )
         .start();
     let port = farm.port();
     let mut client = Client::connect(&farm).await;
@@ -214,7 +216,8 @@ async fn who_calls_too_often_is_told_when_to_come_back_and_others_are_served() {
 
 /// Calls without a token that the farm knows, from an address, with what a proxy would say.
 async fn knock(farm: &Farm, from: [u8; 4], said: &str) -> Status {
-    let channel = Endpoint::new(farm.url()).unwrap().local_address(Some(from.into())).connect().await.unwrap();
+    let channel =
+        Endpoint::new(farm.url()).unwrap().local_address(Some(from.into())).connect().await.unwrap();
     let bearer = Bearer { token: format!("farm_p_{}", "0".repeat(64)), project: None };
     let mut people = v1::people_service_client::PeopleServiceClient::with_interceptor(channel, bearer);
     let mut request = Request::new(v1::WhoAmIRequest {});

@@ -36,8 +36,12 @@ async fn a_project_is_refused_what_it_may_not_take_and_another_is_served() {
     for name in ["web", "api"] {
         farm.cli(&[&["project", "set", name][..], &args].concat()).ok();
     }
-    let said = farm.cli(&["project", "set", "web", "--max-queued-builds", "1", "--max-running-slots", "1"]).ok();
-    assert!(said.contains("0 of 1 in use") && said.contains("by default for linux/amd64, emulation never"), "{said}");
+    let said =
+        farm.cli(&["project", "set", "web", "--max-queued-builds", "1", "--max-running-slots", "1"]).ok();
+    assert!(
+        said.contains("0 of 1 in use") && said.contains("by default for linux/amd64, emulation never"),
+        "{said}"
+    );
 
     let first = submit(&mut ada, &of_ada, "first").await.unwrap();
     assert_eq!(first.jobs[0].platform, "linux/amd64");
@@ -87,7 +91,8 @@ async fn a_project_is_refused_what_it_may_not_take_and_another_is_served() {
     farm.cli(&["project", "set", "web", "--max-stored-bytes", "1kb", "--max-queued-builds", "none"]).ok();
     let upload = ada.snapshots.open_upload(v1::OpenUploadRequest::default()).await.unwrap().into_inner();
     let long = format!("FROM scratch\n# {}", "x".repeat(2000));
-    let pack = v1::upload_objects_request::Part::Pack(v1::Pack { objects: farm_tests::client::tree(&long).0 });
+    let pack =
+        v1::upload_objects_request::Part::Pack(v1::Pack { objects: farm_tests::client::tree(&long).0 });
     let message = v1::UploadObjectsRequest { upload_id: upload.upload_id, part: Some(pack) };
     let refused = ada.snapshots.upload_objects(tokio_stream::once(message)).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
@@ -113,6 +118,7 @@ async fn quotas_are_the_farms_and_defaults_the_projects() {
     ada.projects.set_project_defaults(defaults).await.unwrap();
     let odd = v1::SetProjectDefaultsRequest { platforms: None, emulation: Some("maybe".into()) };
     assert_eq!(ada.projects.set_project_defaults(odd).await.unwrap_err().code(), Code::InvalidArgument);
-    let settings = ada.projects.get_project_settings(v1::GetProjectSettingsRequest {}).await.unwrap().into_inner();
+    let settings =
+        ada.projects.get_project_settings(v1::GetProjectSettingsRequest {}).await.unwrap().into_inner();
     assert_eq!((settings.quota.unwrap().weight, settings.default_emulation.as_str()), (1, "allow"));
 }

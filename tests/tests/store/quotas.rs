@@ -7,8 +7,8 @@ use farm_core::work::plan::Share;
 use farm_store::builds::retry::Retry;
 use farm_store::people::quotas::{QuotaChange, Used};
 use farm_store::{StoreError, default_project};
-use farm_types::{Export, Form};
 use farm_types::state::BuildState;
+use farm_types::{Export, Form};
 use futures::future::join_all;
 
 use crate::fixture::{LEASE, PUBLISH, World, success, tester, world};
@@ -120,7 +120,8 @@ async fn the_scheduler_is_told_what_projects_hold_and_may() {
     let (worker, _) = world.worker("w", 4).await;
     let shares = async || world.store.schedule_state(64, &[]).await.unwrap().shares;
     assert_eq!(shares().await, HashMap::new());
-    set(&world, QuotaChange { weight: Some(3), max_running_slots: Some(Some(2)), ..Default::default() }).await;
+    set(&world, QuotaChange { weight: Some(3), max_running_slots: Some(Some(2)), ..Default::default() })
+        .await;
     let first = world.submit("first", "linux/amd64,linux/arm64", &[]).await;
     let of = |held| HashMap::from([(default_project(), Share { held, weight: 3, most: Some(2) })]);
     assert_eq!(shares().await, of(0));
@@ -136,7 +137,8 @@ async fn what_was_said_of_a_project_is_kept_with_who_said_it() {
     let world = world().await;
     let (store, project) = (&world.store, default_project());
     set(&world, QuotaChange { max_running_slots: Some(Some(2)), ..Default::default() }).await;
-    set(&world, QuotaChange { weight: Some(5), max_queued_builds: Some(Some(9)), ..Default::default() }).await;
+    set(&world, QuotaChange { weight: Some(5), max_queued_builds: Some(Some(9)), ..Default::default() })
+        .await;
     let platforms = farm_types::Platform::parse_list("linux/arm64,linux/amd64").unwrap();
     store.set_defaults(&tester(), project, Some(&platforms), None).await.unwrap();
     store.set_defaults(&tester(), project, None, Some(Some("never".parse().unwrap()))).await.unwrap();

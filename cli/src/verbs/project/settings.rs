@@ -93,8 +93,13 @@ struct UsedJson {
 impl From<GetProjectSettingsResponse> for SettingsJson {
     fn from(found: GetProjectSettingsResponse) -> Self {
         let GetProjectSettingsResponse { quota, used, default_platforms, default_emulation } = found;
-        let ProjectQuota { weight, max_running_slots, max_queued_builds, builds_per_minute, max_stored_bytes } =
-            quota.unwrap_or_default();
+        let ProjectQuota {
+            weight,
+            max_running_slots,
+            max_queued_builds,
+            builds_per_minute,
+            max_stored_bytes,
+        } = quota.unwrap_or_default();
         let ProjectUse { running_slots, queued_builds, builds, stored_bytes } = used.unwrap_or_default();
         let limit = |most: u32| (most > 0).then_some(most);
         Self {
@@ -134,7 +139,8 @@ impl SettingsJson {
             format!("stored     {}{}", bytes(used.stored_bytes), of(limits.stored_bytes.map(bytes))),
         ];
         let platforms: Vec<String> = self.default_platforms.iter().map(|name| harmless(name)).collect();
-        let emulation = self.default_emulation.as_ref().map(|policy| format!("emulation {}", harmless(policy)));
+        let emulation =
+            self.default_emulation.as_ref().map(|policy| format!("emulation {}", harmless(policy)));
         let platforms = (!platforms.is_empty()).then(|| format!("for {}", platforms.join(", ")));
         let defaults: Vec<String> = platforms.into_iter().chain(emulation).collect();
         if !defaults.is_empty() {
@@ -149,9 +155,7 @@ impl SettingsJson {
 /// # Errors
 /// The farm refuses, or can't be asked.
 pub async fn of(client: &Client) -> Result<GetProjectSettingsResponse> {
-    let asked = through(async || {
-        client.projects().get_project_settings(GetProjectSettingsRequest {}).await
-    });
+    let asked = through(async || client.projects().get_project_settings(GetProjectSettingsRequest {}).await);
     asked.await.map_err(|status| client.error(&status))
 }
 
@@ -194,7 +198,8 @@ pub async fn set(args: Settings, setup: &Setup, out: &mut Out) -> Result<()> {
         Some("none") => Some(PlatformNames::default()),
         Some(list) => {
             let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
-            let names: Vec<Platform> = names.map(|name| of_flag("--default-platforms", name)).collect::<Result<_, _>>()?;
+            let names: Vec<Platform> =
+                names.map(|name| of_flag("--default-platforms", name)).collect::<Result<_, _>>()?;
             Some(PlatformNames { names: names.iter().map(ToString::to_string).collect() })
         }
     };
@@ -235,7 +240,12 @@ mod tests {
     #[test]
     fn what_is_used_stands_beside_what_may_be() {
         let found = GetProjectSettingsResponse {
-            quota: Some(ProjectQuota { weight: 2, max_running_slots: 8, max_stored_bytes: 20 << 30, ..Default::default() }),
+            quota: Some(ProjectQuota {
+                weight: 2,
+                max_running_slots: 8,
+                max_stored_bytes: 20 << 30,
+                ..Default::default()
+            }),
             used: Some(ProjectUse { running_slots: 3, queued_builds: 5, builds: 1, stored_bytes: 1 << 30 }),
             default_platforms: vec!["linux/amd64".into(), "linux/arm64".into()],
             default_emulation: "never".into(),

@@ -80,11 +80,8 @@ impl DryRun {
         let client = Client::connect(address).await?;
         let answer = client.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| client.error(&e))?;
         let workers = answer.into_inner().workers;
-        let platforms = if plan.platforms.is_empty() {
-            by_default(&client).await?.0
-        } else {
-            plan.platforms.clone()
-        };
+        let platforms =
+            if plan.platforms.is_empty() { by_default(&client).await?.0 } else { plan.platforms.clone() };
         giving.check(plan, &platforms)?;
         let meant = plan.meant(&platforms)?;
         let source = source::read(&plan.location, plan.temporary.is_some(), meant.as_ref()).await?;

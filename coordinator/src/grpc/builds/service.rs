@@ -40,7 +40,11 @@ impl Builds {
     }
 
     /// The spec with what the project says where it says nothing.
-    async fn with_defaults(&self, project: ProjectId, mut spec: v1::BuildSpec) -> Result<v1::BuildSpec, Status> {
+    async fn with_defaults(
+        &self,
+        project: ProjectId,
+        mut spec: v1::BuildSpec,
+    ) -> Result<v1::BuildSpec, Status> {
         if spec.platforms.is_empty() || spec.emulation.is_empty() {
             let (_, defaults) = self.shared.store.settings(project).await.map_err(status::store)?;
             if spec.platforms.is_empty() {

@@ -6,7 +6,9 @@ use farm_proto::v1;
 use farm_proto::v1::project_service_server::ProjectService;
 use farm_store::StoreError;
 use farm_store::people::access::Use;
-use farm_types::{Emulation, Invalid, PrincipalName, ProjectId, ProjectName, RepositoryPrefix, Role, TagPattern};
+use farm_types::{
+    Emulation, Invalid, PrincipalName, ProjectId, ProjectName, RepositoryPrefix, Role, TagPattern,
+};
 use tonic::{Request, Response, Status};
 
 use super::{millis, settings};

@@ -40,7 +40,11 @@ pub(super) fn change(request: &v1::SetProjectQuotaRequest) -> Result<QuotaChange
         return Err(Invalid::new("weight", weight.to_string(), "write a number from 1 to 1000"));
     }
     if let Some(bytes) = request.max_stored_bytes.filter(|bytes| i64::try_from(*bytes).is_err()) {
-        return Err(Invalid::new("stored bytes", bytes.to_string(), format!("write a number up to {}", i64::MAX)));
+        return Err(Invalid::new(
+            "stored bytes",
+            bytes.to_string(),
+            format!("write a number up to {}", i64::MAX),
+        ));
     }
     Ok(QuotaChange {
         weight: request.weight,
@@ -49,7 +53,11 @@ pub(super) fn change(request: &v1::SetProjectQuotaRequest) -> Result<QuotaChange
         // So many are looked at when one comes.
         builds_per_minute: match limit("builds per minute", request.builds_per_minute)? {
             Some(Some(most)) if most > 10_000 => {
-                return Err(Invalid::new("builds per minute", most.to_string(), "write a number up to 10000, or none"));
+                return Err(Invalid::new(
+                    "builds per minute",
+                    most.to_string(),
+                    "write a number up to 10000, or none",
+                ));
             }
             said => said,
         },
@@ -60,7 +68,11 @@ pub(super) fn change(request: &v1::SetProjectQuotaRequest) -> Result<QuotaChange
 /// Platforms that builds can have by default.
 pub(super) fn platforms(names: &[String]) -> Result<Vec<Platform>, Invalid> {
     if names.len() > MAX_PLATFORMS {
-        return Err(Invalid::new("platforms", names.len().to_string(), format!("name at most {MAX_PLATFORMS}")));
+        return Err(Invalid::new(
+            "platforms",
+            names.len().to_string(),
+            format!("name at most {MAX_PLATFORMS}"),
+        ));
     }
     let mut platforms = Vec::with_capacity(names.len());
     for name in names {

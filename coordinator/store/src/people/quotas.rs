@@ -165,7 +165,8 @@ impl Store {
         .await?;
         let name = changed.ok_or(StoreError::NotFound("project"))?;
         let detail = Value::Object(detail);
-        by.did(&mut tx, Deed { project: Some(project), action: "project.quota", subject: &name, detail }).await?;
+        by.did(&mut tx, Deed { project: Some(project), action: "project.quota", subject: &name, detail })
+            .await?;
         tx.commit().await
     }
 

@@ -6,6 +6,7 @@
 //! to whoever is between. It knows none of the services; those are in `farm-proto`.
 
 mod bearer;
+mod busy;
 mod channel;
 mod endpoints;
 mod failure;
@@ -14,6 +15,7 @@ mod look;
 mod trust;
 
 pub use bearer::{Bearer, BearerError, PROJECT};
+pub use busy::{busy, come_back};
 pub use channel::{EndpointError, Plaintext, Security, endpoint, is_loopback, wide};
 pub use endpoints::Endpoints;
 pub use failure::TlsFailure;

@@ -4,8 +4,10 @@
 mod destinations;
 mod isolation;
 mod lending;
+mod limits;
 mod outage;
 mod outbound;
+mod quotas;
 mod revoking;
 mod team;
 mod walk;

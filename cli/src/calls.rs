@@ -1,5 +1,9 @@
-//! Calls that must get through: repeated while the connection breaks, which is harmless for both.
+//! Calls that must get through: repeated while the connection breaks, and when the farm says that they come too soon; both
+//! are harmless, as nothing was done.
 
+use std::time::Duration;
+
+use farm_client::come_back;
 use farm_proto::v1::{
     Build, CancelBuildRequest, ProvideSourceRequest, RetryBuildRequest, RetryBuildResponse,
     SubmitBuildRequest, SubmitBuildResponse,
@@ -10,27 +14,45 @@ use tonic::{Response, Status};
 
 use crate::connect::{Client, PATIENCE, WAITS};
 use crate::error::{Error, Result, is_connection};
+use crate::output::Out;
+use crate::output::text::harmless;
 use crate::upload::Uploaded;
 
 /// How often a call is made before a broken connection is given up.
 const TRIES: u32 = 6;
 
-/// Makes a call, and makes it again after a pause that doubles while the connection breaks.
+/// A call that comes too soon waits for so long in all.
+const WAIT: Duration = Duration::from_secs(150);
+
+/// Makes a call, and makes it again after a pause that doubles while the connection breaks; or when the farm, which has too
+/// many of them, says that it should come back.
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.
 pub async fn through<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
     let mut backoff = Backoff::new(WAITS);
     let begun = Instant::now();
-    for _ in 1..TRIES {
-        match call().await {
-            Err(status) if is_connection(&status) && begun.elapsed() < PATIENCE => {
+    let (mut tries, mut waited) = (1, Duration::ZERO);
+    loop {
+        let status = match call().await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) => status,
+        };
+        match come_back(&status) {
+            Some(wait) if waited + wait <= WAIT => {
+                if waited.is_zero() {
+                    Out::stderr().line(&format!("waiting: {}", harmless(status.message())));
+                }
+                waited += wait;
+                tokio::time::sleep(wait).await;
+            }
+            None if is_connection(&status) && tries < TRIES && begun.elapsed() < PATIENCE => {
+                tries += 1;
                 tokio::time::sleep(backoff.next_wait()).await;
             }
-            ended => return ended.map(Response::into_inner),
+            _ => return Err(status),
         }
     }
-    call().await.map(Response::into_inner)
 }
 
 /// Submits; answers the build, and whether its idempotency key was known.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use farm_client::come_back;
 use farm_proto::v1::watch_build_response::Event;
 use farm_proto::v1::{AttemptEvents, Build, WatchBuildRequest};
 use farm_types::Backoff;
@@ -99,12 +100,17 @@ async fn follow_within(
                 None => {}
             }
         };
+        let mut wait = Duration::ZERO;
         let ended = Box::pin(watch(steady, client, request, &mut heard)).await;
         let why = match ended {
             Ok(()) if !to_the_end || last.as_ref().is_some_and(is_final) => return Ok(last),
             // A coordinator that drains ends its streams.
             Ok(()) => "the farm ended the connection".to_owned(),
             Err(status) if is_connection(&status) => status_in_short(&status),
+            Err(status) if come_back(&status).is_some() => {
+                wait = come_back(&status).unwrap_or_default();
+                status_in_short(&status)
+            }
             Err(status) => return Err(client.error(&status)),
         };
         // One connection that ends isn't news: another coordinator, or the same, may be there at once.
@@ -119,7 +125,7 @@ async fn follow_within(
         if is_news && !std::mem::replace(&mut told_away, true) {
             tell(Seen::Away(&why));
         }
-        pause(backoff.next_wait()).await;
+        pause(backoff.next_wait().max(wait)).await;
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use farm_client::come_back;
 use farm_proto::MAX_MESSAGE_BYTES;
 use farm_proto::v1;
 use farm_proto::v1::{
@@ -117,6 +118,10 @@ pub async fn upload(
                 });
             }
             Err(Broken::Local(error)) => return Err(error),
+            // The farm has too many calls of us at the moment.
+            Err(Broken::Status(status)) if session < SESSIONS && come_back(&status).is_some() => {
+                pause(come_back(&status).unwrap_or_default()).await;
+            }
             // A session may also have expired on the way; another one goes on from there.
             Err(Broken::Status(status))
                 if session < SESSIONS

@@ -8,6 +8,7 @@ pub mod config;
 mod dockerfile;
 pub mod grpc;
 pub mod hints;
+pub mod limits;
 pub mod link;
 pub mod logs;
 pub mod migrate;
@@ -37,6 +38,7 @@ use uuid::Uuid;
 
 use blobs::Blobs;
 use config::Config;
+use limits::Doors;
 use outbound::Outbound;
 use people::accesses::Accesses;
 use people::identities::Identities;
@@ -134,6 +136,7 @@ pub async fn run(
     let accesses = Accesses::new(store.clone(), config.shared_registries.clone());
     let issuers = Arc::new(people::oidc::fetch::Http::new(outbound.client(Vec::new())?));
     let exchange = people::oidc::Exchange::new(issuers, config.oidc.clone(), config.audience());
+    let doors = Arc::new(Doors::new(&config.limits));
     let shared = Arc::new(Shared {
         id: Uuid::now_v7(),
         machine: machine(),
@@ -142,6 +145,7 @@ pub async fn run(
         is_answered,
         blobs,
         identities: Arc::new(identities),
+        doors: Arc::clone(&doors),
         accesses,
         exchange,
         secret: people::local::Secret::generate()?,
@@ -175,9 +179,11 @@ pub async fn run(
     spawn!("audit", reconcile::people::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));
+    spawn!("registries", link::dispatch::learn(Arc::clone(&shared), shutdown.clone()));
     spawn!("peers", peers::run(Arc::clone(&shared), shutdown.clone()));
     let (identities, end) = (Arc::clone(&shared.identities), shutdown.clone());
     spawn!("people", async move { identities.run(end).await });
+    spawn!("limits", doors.run(shutdown.clone()));
     spawn!("beats", link::dispatch::flush_beats(Arc::clone(&shared), shutdown.clone()));
     let speaks_tls = shared.config.speaks_tls();
     let scheme = if speaks_tls { "https" } else { "http" };

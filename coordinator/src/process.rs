@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,10 +17,14 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{Config, Flags, Verb};
 use crate::service_manager;
 
+/// More files than that aren't asked for.
+const FILES: u64 = 65_536;
+
 /// Runs a coordinator as its flags say, until it is told to stop.
 pub fn main() -> ExitCode {
     // One provider is compiled in; a second install is no error.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    raise_files();
     let flags = Flags::parse();
     start_log(flags.log == "json");
     let config = match Config::load(&flags) {
@@ -39,6 +44,17 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) => fail(1, &format!("{error:#}")),
+    }
+}
+
+/// Takes as many open files as the system allows: a shell's default is for programs that don't serve connections.
+fn raise_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| maximum.is_none_or(|most| current < most)) {
+        let most = maximum.map_or(FILES, |most| most.min(FILES));
+        // Without it fewer connections are taken, and `limits` says so.
+        let _ =
+            setrlimit(Resource::Nofile, Rlimit { current: Some(most.max(current.unwrap_or(0))), maximum });
     }
 }
 

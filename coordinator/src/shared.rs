@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::hints::Hints;
+use crate::limits::Doors;
 use crate::link::Link;
 use crate::people::accesses::Accesses;
 use crate::people::identities::Identities;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub blobs: Blobs,
     /// Tells callers by what they show.
     pub identities: Arc<Identities>,
+    /// How much callers may take.
+    pub doors: Arc<Doors>,
     /// What projects are allowed.
     pub accesses: Accesses,
     /// Takes tokens of other systems' issuers.

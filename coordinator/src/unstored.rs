@@ -1,5 +1,6 @@
 //! What a caller is told when the store has no answer.
 
+use farm_client::busy;
 use farm_store::StoreError;
 use tonic::Status;
 
@@ -13,6 +14,8 @@ pub fn store(error: StoreError) -> Status {
         StoreError::NotFound(thing) => Status::not_found(format!("there is no such {thing}")),
         StoreError::NotLeading => Status::unavailable("another coordinator leads now; try again in a moment"),
         StoreError::Stale(why) => Status::failed_precondition(format!("superseded: {why}")),
+        StoreError::Exhausted { what, wait: Some(wait) } => busy(&what, wait),
+        StoreError::Exhausted { what, wait: None } => Status::resource_exhausted(what),
         StoreError::Conflict(why) => Status::already_exists(why),
         StoreError::Corrupt(why) => {
             tracing::error!(%why, "the database holds what it must not");

@@ -39,4 +39,6 @@ pub mod process;
 pub mod registry;
 pub mod scale;
 pub mod session;
+pub mod tap;
+pub mod token_service;
 pub mod web;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use farm_client::come_back;
 use farm_proto::v1::{FetchOutputRequest, Output};
 use farm_types::digest::Hasher;
 use farm_types::{Backoff, Digest};
@@ -81,12 +82,17 @@ impl Source {
         let (mut away_since, mut backoff) = (None::<Instant>, Backoff::new(WAITS));
         loop {
             let before = progress.offset;
+            let mut wait = Duration::ZERO;
             let why = match self.stream(platform, output, &mut progress, to).await {
                 // The reader had enough.
                 Ok(false) => return Ok(()),
                 Ok(true) if progress.offset == output.bytes => break,
                 Ok(true) => "the farm ended the connection".to_owned(),
                 Err(status) if is_connection(&status) => status_in_short(&status),
+                Err(status) if come_back(&status).is_some() => {
+                    wait = come_back(&status).unwrap_or_default();
+                    status_in_short(&status)
+                }
                 Err(status) => return Err(self.client.error(&status)),
             };
             if progress.offset > before {
@@ -100,7 +106,7 @@ impl Source {
                     self.client.url()
                 )));
             }
-            tokio::time::sleep(backoff.next_wait()).await;
+            tokio::time::sleep(backoff.next_wait().max(wait)).await;
         }
         let digest = std::mem::take(&mut progress.hasher).finish();
         if output.digest.parse::<Digest>().ok() != Some(digest) {

@@ -1,6 +1,7 @@
-//! `farm project`; what a project is allowed is in [`access`].
+//! `farm project`; what a project is allowed is in [`access`], what it may take in [`settings`].
 
 mod access;
+mod settings;
 
 use farm_proto::v1::{
     CreateProjectRequest, ListMembersRequest, ListProjectsRequest, Project, RemoveProjectRequest,
@@ -65,6 +66,9 @@ enum Deed {
     /// Take that back. For admins of the farm
     #[command(after_help = access::DENY_HELP)]
     Deny(access::Repositories),
+    /// Say what a project may take of the farm, and what its builds are by default
+    #[command(after_help = settings::SET_HELP)]
+    Set(settings::Settings),
     /// Say who moves tags of a pattern in the project of the command. For its admins
     #[command(after_help = access::PROTECT_HELP)]
     Protect {
@@ -102,6 +106,7 @@ Examples:
   farm project ls
   farm project show web
   farm project allow web --push registry.example/web
+  farm project set web --max-running-slots 8
   farm project protect 'v*' --role publisher --project web
   farm submit . -t registry.example/web:dev --project web
 
@@ -146,6 +151,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         }
         Deed::Allow(args) => access::allow(args, true, setup, &mut out).await?,
         Deed::Deny(args) => access::allow(args, false, setup, &mut out).await?,
+        Deed::Set(args) => settings::set(args, setup, &mut out).await?,
         Deed::Protect { pattern, role } => access::protect(&pattern, Some(&role), setup, &mut out).await?,
         Deed::Unprotect { pattern } => access::protect(&pattern, None, setup, &mut out).await?,
         Deed::Rm { name, yes } => {
@@ -205,6 +211,7 @@ async fn show(as_json: bool, address: &Address, out: &mut Out) -> Result<()> {
     let asked = through(async || client.projects().list_members(ListMembersRequest {}).await).await;
     let found = asked.map_err(|status| client.error(&status))?;
     let access = access::of(&client).await?;
+    let settings = settings::SettingsJson::from(settings::of(&client).await?);
     let project = listed(&client).await?.into_iter().find(|project| project.name == found.project);
     // Taken away between the two questions.
     let project = project.unwrap_or_else(|| Project { name: found.project.clone(), ..Default::default() });
@@ -213,6 +220,7 @@ async fn show(as_json: bool, address: &Address, out: &mut Out) -> Result<()> {
         let mut object = json!(ProjectJson::from(&project));
         object["members"] = json!(members);
         object["access"] = json!(access);
+        object["settings"] = json!(settings);
         out.line(&json::text(&object));
         return Ok(());
     }
@@ -220,6 +228,7 @@ async fn show(as_json: bool, address: &Address, out: &mut Out) -> Result<()> {
     let made = ago(project.created_ms, now_ms());
     out.line(&format!("project {name}, made {made}; you are its {}", harmless(&project.role)));
     out.lines(access.lines());
+    out.lines(settings.lines());
     if found.members.is_empty() {
         out.line(&format!("nobody is in it yet: farm member set PERSON --role admin --project {name}"));
     } else {

@@ -39,7 +39,7 @@ use crate::source::Rest;
 use crate::upload::{Sending, Uploaded};
 pub use args::Args;
 pub(super) use args::path_or_none;
-use bring::{Brought, bring, look_on, partial};
+use bring::{Brought, Chosen, bring, look_on, partial};
 use call::Asked;
 use dry::DryRun;
 use give::Giving;
@@ -109,8 +109,13 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let rest = Rest { location: &plan.location, is_temporary: plan.temporary.is_some() };
     let rest = (!partial.is_empty()).then_some(rest);
     let spec = BuildSpec { partial, ..plan.spec(uploaded.snapshot(), platforms)? };
+    let mut request = uploaded.request(&plan.idempotency_key, &spec);
+    if let (None, Some(spec)) = (plan.emulation, &mut request.spec) {
+        // What isn't said here, the project says.
+        spec.emulation.clear();
+    }
     let (build, replayed) = tokio::select! {
-        accepted = calls::submit(&client, uploaded.request(&plan.idempotency_key, &spec)) => accepted?,
+        accepted = calls::submit(&client, request) => accepted?,
         // The first press, or signal, is heeded once the build is known.
         () = pressed_twice(interrupts.as_mut()) => {
             display.finish(None, Vec::new());
@@ -125,7 +130,12 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         seconds: uploaded.took.as_secs_f64(),
     };
     let chosen = match plan.platforms_from {
-        _ if chosen => format!("  for {}, all that is native here", platforms_told.join(", ")),
+        _ if chosen == Chosen::ByProject => {
+            format!("  for {}, as the project has it", platforms_told.join(", "))
+        }
+        _ if chosen == Chosen::Native => {
+            format!("  for {}, all that is native here", platforms_told.join(", "))
+        }
         Some(variable) => format!("  for {}, by {variable}", platforms_told.join(", ")),
         None => String::new(),
     };

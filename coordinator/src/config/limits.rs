@@ -1,14 +1,17 @@
 //! `[limits]`: the numbers that can be turned.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use farm_types::Invalid;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{YEAR, in_range};
+use crate::limits::address::ProxyHeader;
 
 /// The numbers that can be turned.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Workers give a sign so often, milliseconds.
@@ -45,6 +48,40 @@ pub struct Limits {
     pub log_bytes: u64,
     /// The longest output of one platform that is given to a client (`--output`, `--load`), bytes.
     pub output_bytes: u64,
+    /// The most connections at once.
+    pub max_connections: u64,
+    /// The most connections at once of one address; of an IPv6 /64 network.
+    pub max_connections_per_address: u64,
+    /// The most calls at once on one connection.
+    pub max_streams_per_connection: u32,
+    /// A connection on which no call was made for so long since it was opened is closed, seconds.
+    pub first_call_seconds: u64,
+    /// A connection without a call is closed after so long, seconds.
+    pub idle_connection_seconds: u64,
+    /// A connection is closed when the client takes nothing of an answer for so long, seconds.
+    pub stalled_stream_seconds: u64,
+    /// What a person, a service or another identity may call within a minute; 0: without a limit, here and below.
+    pub calls_per_minute_per_identity: u32,
+    /// What may be called from one address within a minute.
+    pub calls_per_minute_per_address: u32,
+    /// The same by callers whom no token shows.
+    pub strangers_per_minute_per_address: u32,
+    /// Proxies that are believed where they say that a call comes from.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// In which header these say it.
+    pub proxy_header: ProxyHeader,
+}
+
+/// Networks, and addresses as networks of one.
+fn networks<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let network = |text: &String| {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let cure = "write an address (10.0.0.3) or a network (10.0.0.0/8)";
+        network.map_err(|_| serde::de::Error::custom(Invalid::new("limits.trusted_proxies", text, cure)))
+    };
+    texts.iter().map(network).collect()
 }
 
 impl Default for Limits {
@@ -67,6 +104,17 @@ impl Default for Limits {
             blob_timeout_seconds: 30,
             log_bytes: 64 * 1024 * 1024,
             output_bytes: 8 * 1024 * 1024 * 1024,
+            max_connections: 12_000,
+            max_connections_per_address: 4096,
+            max_streams_per_connection: 1024,
+            first_call_seconds: 30,
+            idle_connection_seconds: 300,
+            stalled_stream_seconds: 600,
+            calls_per_minute_per_identity: 6000,
+            calls_per_minute_per_address: 60_000,
+            strangers_per_minute_per_address: 600,
+            trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::default(),
         }
     }
 }
@@ -92,6 +140,12 @@ impl Limits {
             ("max_tags", count(self.max_tags), 10_000),
             ("log_bytes", self.log_bytes, 1 << 40),
             ("output_bytes", self.output_bytes, 1 << 50),
+            ("max_connections", self.max_connections, 1 << 20),
+            ("max_connections_per_address", self.max_connections_per_address, 1 << 20),
+            ("max_streams_per_connection", self.max_streams_per_connection.into(), 1 << 16),
+            ("first_call_seconds", self.first_call_seconds, YEAR),
+            ("idle_connection_seconds", self.idle_connection_seconds, YEAR),
+            ("stalled_stream_seconds", self.stalled_stream_seconds, YEAR),
         ] {
             in_range(name, value, 1, most)?;
         }

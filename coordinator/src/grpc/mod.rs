@@ -75,8 +75,9 @@ pub async fn serve(
         OutputServiceServer::new(builds::outputs::Outputs::new(Arc::clone(&shared), shutdown.clone()));
     let images = ImageServiceServer::new(publish::Images::new(Arc::clone(&shared)));
     let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&shared)));
-    let incoming = tls::incoming(listener, shared.tls.clone());
-    let gate = Arc::clone(&shared.identities);
+    let incoming = tls::incoming(listener, shared.tls.clone(), Arc::clone(&shared.doors));
+    let gate = GateLayer::new(Arc::clone(&shared.identities), Arc::clone(&shared.doors));
+    let streams = shared.config.limits.max_streams_per_connection;
     let people = PeopleServiceServer::new(people::People::new(Arc::clone(&shared)));
     let projects = ProjectServiceServer::new(people::Projects::new(Arc::clone(&shared)));
     let trusts = TrustServiceServer::new(people::Trusts::new(Arc::clone(&shared)))
@@ -91,9 +92,9 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .max_concurrent_streams(1024)
+        .max_concurrent_streams(streams)
         .trace_fn(|request| spans::rpc(request.uri().path()))
-        .layer(GateLayer::new(gate))
+        .layer(gate)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(builds)

@@ -234,6 +234,7 @@ impl SnapshotService for Snapshots {
         let mut upload: Option<UploadId> = None;
         let mut file: Option<FileWriter> = None;
         let (mut objects, mut bytes) = (0, 0);
+        let room = self.shared.store.room(project).await.map_err(status::store)?;
         while let Some(message) = stream.message().await? {
             let id = match upload {
                 Some(id) => id,
@@ -241,6 +242,8 @@ impl SnapshotService for Snapshots {
             };
             match message.part {
                 Some(Part::Pack(pack)) if file.is_none() => {
+                    let length = pack.objects.iter().map(|object| length(object.data.len())).sum();
+                    has_room(room, bytes, length)?;
                     let (count, size) = self.keep_pack(project, id, pack).await?;
                     objects += count;
                     bytes += size;
@@ -260,6 +263,7 @@ impl SnapshotService for Snapshots {
                                     piece.size
                                 )));
                             }
+                            has_room(room, bytes, piece.size)?;
                             self.begin_file(project, digest, piece.size).await?
                         }
                     };
@@ -292,6 +296,17 @@ impl SnapshotService for Snapshots {
         let roots = named_roots(request.roots)?;
         let snapshot = self.name_snapshot(member.project, upload, roots).await?;
         Ok(Response::new(finished(&snapshot)))
+    }
+}
+
+/// Whether so many bytes more are within what the project may bring.
+fn has_room(room: Option<u64>, brought: u64, more: u64) -> Result<(), Status> {
+    match room {
+        Some(room) if brought.saturating_add(more) > room => Err(Status::resource_exhausted(format!(
+            "this source is longer than what the project may still bring ({room} bytes); its limit is in `farm project show`, and \
+             an admin of the farm can raise it: farm project set --max-stored-bytes"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The layer that asks who calls, before the body is read; and again while a call goes on.
 //!
 //! It stands before all services, gRPC's own too. What it finds goes into the request's extensions ([`super::caller`]); a call
-//! that it refuses reaches no handler. A call that lasts is looked at every [`LOOK`]: whoever may no more make it, is cut off.
+//! that it refuses reaches no handler; one too many ([`crate::limits`]) reaches not even the question who makes it.
+//! A call that lasts is looked at every [`LOOK`]: whoever may no more make it, is cut off.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,21 +25,29 @@ use super::Caller;
 use super::identities::{Identities, Proof};
 use super::principal::{Kind, Principal, WorkerIdentity};
 use super::rights::{self, Action, Needs};
+use crate::limits::address::Origin;
+use crate::limits::line::Turn;
+use crate::limits::{Doors, Visit};
 use crate::tls::Peer;
 
 /// A call that goes on is looked at so often.
 const LOOK: Duration = Duration::from_secs(2);
+/// A call that needs no identity is answered, or begins to be, within.
+const OPEN: Duration = Duration::from_secs(60);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Puts the gate before a service.
 #[derive(Debug, Clone)]
-pub struct GateLayer(Arc<Identities>);
+pub struct GateLayer {
+    identities: Arc<Identities>,
+    doors: Arc<Doors>,
+}
 
 impl GateLayer {
-    /// The layer of whom these know.
-    pub fn new(identities: Arc<Identities>) -> Self {
-        Self(identities)
+    /// The layer of whom these know, who may take so much.
+    pub fn new(identities: Arc<Identities>, doors: Arc<Doors>) -> Self {
+        Self { identities, doors }
     }
 }
 
@@ -46,14 +55,14 @@ impl<S> tower::Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { identities: Arc::clone(&self.0), inner }
+        Gate { layer: self.clone(), inner }
     }
 }
 
 /// A service that is reached by those who may.
 #[derive(Debug, Clone)]
 pub struct Gate<S> {
-    identities: Arc<Identities>,
+    layer: GateLayer,
     inner: S,
 }
 
@@ -75,27 +84,56 @@ where
         // The clone may not be ready; what was polled is used.
         let fresh = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, fresh);
-        let identities = Arc::clone(&self.identities);
+        let GateLayer { identities, doors } = self.layer.clone();
         Box::pin(async move {
             let Some(action) = rights::action(request.uri().path()) else {
                 return Ok(Status::unimplemented("the farm has no such method").into_http());
             };
-            if action.needs() == Needs::Nothing {
-                return inner.call(request).await;
-            }
             let peer = request.extensions().get::<Peer>().cloned();
+            let origin = peer.as_ref().and_then(|peer| peer.address);
+            let origin = origin.map(|address| doors.caller(address.ip(), request.headers()));
+            let mut turn = peer.as_ref().map(|peer| Turn::begin(Arc::clone(&peer.line)));
+            if let Some(origin) = origin {
+                request.extensions_mut().insert(Origin(origin));
+            }
+            if action.needs() == Needs::Nothing {
+                let visit = match origin.map(|origin| doors.open_call(origin)).transpose() {
+                    Ok(visit) => visit,
+                    Err(status) => return Ok(status.into_http()),
+                };
+                let Ok(answered) = tokio::time::timeout(OPEN, inner.call(request)).await else {
+                    return Ok(Status::deadline_exceeded("the call came too slowly").into_http());
+                };
+                return Ok(answered?.map(|body| Body::new(Held { body, turn, visit })));
+            }
             let call = Arc::new(Call::read(identities, action, request.headers(), peer.as_ref()));
-            let (principal, project) = match call.ask().await {
+            let found = async {
+                if let Some(origin) = origin.filter(|_| call.is_stranger()) {
+                    doors.look_up(origin)?;
+                }
+                let found = call.ask().await;
+                if let (Some(origin), Err(status)) = (origin, &found)
+                    && status.code() == tonic::Code::Unauthenticated
+                {
+                    doors.unknown(origin);
+                }
+                let (principal, project) = found?;
+                doors.known_call(&principal, action, origin)?;
+                Ok::<_, Status>((principal, project))
+            };
+            let (principal, project) = match found.await {
                 Ok(found) => found,
                 Err(status) => return Ok(status.into_http()),
             };
+            if let Some(turn) = &mut turn {
+                turn.know();
+            }
             let span = tracing::Span::current();
             span.record("who", tracing::field::display(&principal.name));
             if let Some((_, name)) = &project {
                 span.record("project", tracing::field::display(name));
             }
-            let address = peer.and_then(|peer| peer.address);
-            request.extensions_mut().insert(Caller { principal, project, address });
+            request.extensions_mut().insert(Caller { principal, project, address: origin });
             let answer = inner.call(request);
             tokio::pin!(answer);
             let response = loop {
@@ -112,7 +150,8 @@ where
                 }
             };
             Ok(response.map(|body| {
-                Body::new(Watched { body, call, next: Box::pin(tokio::time::sleep(LOOK)), asking: None })
+                let next = Box::pin(tokio::time::sleep(LOOK));
+                Body::new(Watched { body: Held { body, turn, visit: None }, call, next, asking: None })
             }))
         })
     }
@@ -148,6 +187,11 @@ impl Call {
             text.parse().map_err(|e: farm_types::Invalid| Status::invalid_argument(e.to_string()))
         });
         Self { identities, action, proof, project: project.transpose(), granted: OnceLock::new() }
+    }
+
+    /// Whether the farm has to look up whom this shows, or there is nothing.
+    fn is_stranger(&self) -> bool {
+        !self.proof.as_ref().is_ok_and(|proof| self.identities.remembers(*proof))
     }
 
     /// Who calls, and in which project, if they may.
@@ -282,9 +326,47 @@ fn lacks(principal: &Principal, action: Action) -> Status {
     })
 }
 
+/// An answer, while it is given out.
+struct Held {
+    body: Body,
+    turn: Option<Turn>,
+    /// Of a caller whom nobody has asked who they are.
+    visit: Option<Visit>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let next = Pin::new(&mut this.body).poll_frame(task);
+        if let Some(turn) = &mut this.turn {
+            // It is asked for the next piece when the client has room for it: for as long as it isn't, the client takes nothing.
+            turn.handed(matches!(&next, Poll::Ready(Some(Ok(frame))) if frame.is_data()));
+        }
+        if matches!(next, Poll::Ready(None)) {
+            this.turn = None;
+            this.visit = None;
+        }
+        next
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// An answer that goes on as long as its caller may have it.
 struct Watched {
-    body: Body,
+    body: Held,
     call: Arc<Call>,
     next: Pin<Box<Sleep>>,
     asking: Option<Boxed<Option<Status>>>,
@@ -321,7 +403,7 @@ impl HttpBody for Watched {
         if let Poll::Ready(status) = this.poll_over(task) {
             tracing::info!(why = status.message(), "a call is cut off");
             // What is behind it ends as if the caller had hung up.
-            this.body = Body::empty();
+            this.body = Held { body: Body::empty(), turn: None, visit: None };
             let mut trailers = HeaderMap::new();
             status.add_header(&mut trailers)?;
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));

@@ -96,6 +96,17 @@ impl Identities {
         *self.peers.write().unwrap_or_else(PoisonError::into_inner) = digests;
     }
 
+    /// Whether it was known lately whom this shows.
+    pub fn remembers(&self, proof: Proof) -> bool {
+        if let Proof::Token(digest) = proof {
+            let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+            if digest == self.admin || peers.contains(&digest) {
+                return true;
+            }
+        }
+        self.known().contains_key(&proof)
+    }
+
     /// Whom this shows. A worker's certificate shows it for another 24 h after its end: for renewing it, and nothing else.
     ///
     /// # Errors

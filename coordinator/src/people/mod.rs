@@ -29,8 +29,8 @@ pub struct Caller {
     pub principal: Arc<Principal>,
     /// In which project, where the method is of one.
     pub project: Option<(ProjectId, ProjectName)>,
-    /// From where, as the listener saw it.
-    pub address: Option<std::net::SocketAddr>,
+    /// From where: the connection's other end, or what a trusted proxy says.
+    pub address: Option<std::net::IpAddr>,
 }
 
 /// A caller in a project.
@@ -52,7 +52,7 @@ impl Caller {
         By {
             name: self.principal.name.clone(),
             token_hint: self.principal.hint.clone(),
-            address: self.address.map(|address| address.ip().to_string()).unwrap_or_default(),
+            address: self.address.map(|address| address.to_string()).unwrap_or_default(),
         }
     }
 }

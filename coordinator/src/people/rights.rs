@@ -30,7 +30,7 @@ pub enum Action {
     Cancel,
     /// See who is in a project, and what it is allowed.
     ReadMembers,
-    /// Give roles in a project and tokens to its services, and protect its tags.
+    /// Give roles in a project and tokens to its services, protect its tags, and say what its builds are by default.
     ManageMembers,
     /// Say whose tokens of other systems the project trusts.
     ManageTrusts,
@@ -40,7 +40,7 @@ pub enum Action {
     ReadAudit,
     /// See what was done in the whole farm, and whether that still stands as it was written.
     ReadFarmAudit,
-    /// Make and remove projects, and say where they may push to.
+    /// Make and remove projects, and say what they may take of the farm and where they may push to.
     ManageProjects,
     /// Give persons tokens, and make them admins of the farm.
     ManagePersons,
@@ -116,12 +116,14 @@ impl Action {
             Self::Submit => "submit builds",
             Self::Cancel => "cancel builds",
             Self::ReadMembers => "see who is in the project and what it is allowed",
-            Self::ManageMembers => "manage members, services and protected tags",
+            Self::ManageMembers => "manage members, services, protected tags and what builds are by default",
             Self::ManageTrusts => "manage what the project trusts",
             Self::Exchange => "exchange a token of another system",
             Self::ReadAudit => "see what was done in the project",
             Self::ReadFarmAudit => "see what was done in the farm",
-            Self::ManageProjects => "manage projects and where they may push to",
+            Self::ManageProjects => {
+                "manage projects, what they may take of the farm and where they may push to"
+            }
             Self::ManagePersons => "manage persons",
             Self::ManageWorkers => "drain, resume or remove workers",
             Self::InviteWorkers => "invite or revoke workers",
@@ -171,8 +173,11 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ProjectService/CreateProject", Action::ManageProjects),
     ("/farm.v1.ProjectService/RemoveProject", Action::ManageProjects),
     ("/farm.v1.ProjectService/AllowRepositories", Action::ManageProjects),
+    ("/farm.v1.ProjectService/SetProjectQuota", Action::ManageProjects),
     ("/farm.v1.ProjectService/ProtectTags", Action::ManageMembers),
+    ("/farm.v1.ProjectService/SetProjectDefaults", Action::ManageMembers),
     ("/farm.v1.ProjectService/GetAccess", Action::ReadMembers),
+    ("/farm.v1.ProjectService/GetProjectSettings", Action::ReadMembers),
     ("/farm.v1.ProjectService/ListMembers", Action::ReadMembers),
     ("/farm.v1.ProjectService/SetMember", Action::ManageMembers),
     ("/farm.v1.ProjectService/RemoveMember", Action::ManageMembers),
@@ -195,6 +200,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.WorkerService/FetchFolders", Action::Work),
     ("/farm.v1.WorkerService/FetchFiles", Action::Work),
     ("/farm.v1.WorkerService/SendOutput", Action::Work),
+    ("/farm.v1.WorkerService/LendToken", Action::Work),
     ("/farm.v1.PeerService/Hint", Action::Hint),
 ];
 

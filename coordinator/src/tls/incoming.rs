@@ -1,7 +1,8 @@
 //! Connections, from what a listener accepts: each handshake in a task of its own, bounded in time and in number.
 //!
 //! When as many handshakes are under way as may be, the oldest gives way: an honest one takes milliseconds, so it is
-//! those who open connections and say nothing that go.
+//! those who open connections and say nothing that go. Each connection has its place among those that are open
+//! ([`crate::limits::lines`]) from its acceptance to its end.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,6 +24,9 @@ use tonic::transport::server::Connected;
 
 use super::refuse::refuse;
 use super::server::Tls;
+use crate::limits::Doors;
+use crate::limits::line::Line;
+use crate::limits::lines::Seat;
 
 /// How long a handshake may take, and how long who speaks no TLS is told so.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -36,8 +40,8 @@ const HANDSHAKE_RECORD: u8 = 0x16;
 /// A client's connection.
 #[derive(Debug)]
 pub enum Connection {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 /// What a connection says of who is at its other end; in the extensions of each of its requests.
@@ -47,22 +51,37 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// The certificates that it showed, its own first. It has that one's key, and nothing else is known of them.
     pub certificates: Arc<[CertificateDer<'static>]>,
+    /// The connection, as the limits see it.
+    pub line: Arc<Line>,
+}
+
+/// An accepted socket, which can be ended from elsewhere.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    seat: Seat,
 }
 
 /// The connections of a listener; with TLS only those whose handshake is over, or which need none.
-pub fn incoming(listener: TcpListener, tls: Option<Arc<Tls>>) -> impl Stream<Item = io::Result<Connection>> {
+pub fn incoming(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    doors: Arc<Doors>,
+) -> impl Stream<Item = io::Result<Connection>> {
     async_stream::stream! {
         let mut shaking = Shaking::new(most());
         loop {
             let connection = tokio::select! {
                 accepted = listener.accept() => match (accepted, &tls) {
-                    (Ok((stream, _)), tls) => {
+                    (Ok((stream, peer)), tls) => {
                         // Small messages don't wait for others to be sent with.
                         let _ = stream.set_nodelay(true);
-                        match tls {
-                            None => Some(Connection::Plain(stream)),
-                            Some(tls) => {
-                                shaking.begin(shake(stream, Arc::clone(tls)));
+                        let socket = doors.admit(peer).map(|seat| Socket { stream, seat });
+                        match (socket, tls) {
+                            (None, _) => None,
+                            (Some(socket), None) => Some(Connection::Plain(socket)),
+                            (Some(socket), Some(tls)) => {
+                                shaking.begin(shake(socket, Arc::clone(tls)));
                                 None
                             }
                         }
@@ -128,9 +147,9 @@ impl Shaking {
 }
 
 /// One handshake.
-async fn shake(stream: TcpStream, tls: Arc<Tls>) -> Option<Connection> {
-    let address = stream.peer_addr().ok();
-    match tokio::time::timeout(HANDSHAKE, accept(stream, &tls)).await {
+async fn shake(socket: Socket, tls: Arc<Tls>) -> Option<Connection> {
+    let address = socket.stream.peer_addr().ok();
+    match tokio::time::timeout(HANDSHAKE, accept(socket, &tls)).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             tracing::debug!(%error, ?address, "no handshake came about");
@@ -143,22 +162,22 @@ async fn shake(stream: TcpStream, tls: Arc<Tls>) -> Option<Connection> {
     }
 }
 
-async fn accept(stream: TcpStream, tls: &Tls) -> io::Result<Option<Connection>> {
+async fn accept(socket: Socket, tls: &Tls) -> io::Result<Option<Connection>> {
     let mut first = [0];
-    if stream.peek(&mut first).await? == 0 {
+    if socket.stream.peek(&mut first).await? == 0 {
         return Ok(None);
     }
     if first != [HANDSHAKE_RECORD] {
         if tls.is_optional {
-            return Ok(Some(Connection::Plain(stream)));
+            return Ok(Some(Connection::Plain(socket)));
         }
-        refuse(stream).await;
+        refuse(socket).await;
         return Ok(None);
     }
-    if let Ok(here) = stream.local_addr() {
+    if let Ok(here) = socket.stream.local_addr() {
         tls.held.bear(here.ip());
     }
-    let stream = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await?;
+    let stream = TlsAcceptor::from(Arc::clone(&tls.config)).accept(socket).await?;
     Ok(Some(Connection::Tls(Box::new(stream))))
 }
 
@@ -166,11 +185,68 @@ impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        let (stream, shown) = match self {
-            Self::Plain(stream) => (stream, None),
+        let (socket, shown) = match self {
+            Self::Plain(socket) => (socket, None),
             Self::Tls(stream) => (stream.get_ref().0, stream.get_ref().1.peer_certificates()),
         };
-        Peer { address: stream.peer_addr().ok(), certificates: shown.unwrap_or_default().into() }
+        Peer {
+            address: socket.stream.peer_addr().ok(),
+            certificates: shown.unwrap_or_default().into(),
+            line: Arc::clone(socket.seat.line()),
+        }
+    }
+}
+
+/// What is written to a connection that was ended.
+fn ended<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it was of no use and is ended")))
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.seat.line().is_closed_for_reading(cx.waker()) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.seat.line().is_closed_for_writing(cx.waker()) {
+            return ended();
+        }
+        let wrote = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.seat.line().wrote(wrote.is_ready());
+        wrote
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.seat.line().is_closed_for_writing(cx.waker()) {
+            return ended();
+        }
+        let wrote = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.seat.line().wrote(wrote.is_ready());
+        wrote
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 
@@ -241,7 +317,9 @@ mod tests {
             assert!(shaking.next().await.is_none());
         }
         assert_eq!(shaking.tasks.len(), 3);
-        let honest = Connection::Plain(connect().await.unwrap());
+        let lines = Arc::new(crate::limits::lines::Lines::new(10, 10));
+        let (seat, _) = lines.admit([127, 0, 0, 1].into(), false).unwrap();
+        let honest = Connection::Plain(Socket { stream: connect().await.unwrap(), seat });
         shaking.begin(async { Some(honest) });
         let mut came = false;
         for _ in 0..2 {

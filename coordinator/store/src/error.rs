@@ -1,6 +1,7 @@
 //! What can go wrong with the store, by what the caller does next.
 
 use std::fmt;
+use std::time::Duration;
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,14 @@ pub enum StoreError {
     /// What is asked for contradicts what is there; the text is for a person.
     #[error("{0}")]
     Conflict(String),
+    /// There is too much of it already; what that is, is for a person.
+    #[error("{what}")]
+    Exhausted {
+        /// Which limit, whose, and what helps.
+        what: String,
+        /// When there is room again, if that can be told.
+        wait: Option<Duration>,
+    },
     /// A row that makes no sense, or SQL that is wrong: a bug.
     #[error("the database holds what it must not: {0}")]
     Corrupt(String),

@@ -6,6 +6,7 @@
 //! to whoever is between. It knows none of the services; those are in `farm-proto`.
 
 mod bearer;
+mod busy;
 mod channel;
 mod dial;
 mod endpoints;
@@ -15,6 +16,7 @@ mod look;
 mod trust;
 
 pub use bearer::{Bearer, BearerError, PROJECT};
+pub use busy::{busy, come_back};
 pub use channel::{EndpointError, Plaintext, Security, endpoint, is_loopback, wide};
 pub use dial::{DialError, Stream, dial};
 pub use endpoints::Endpoints;

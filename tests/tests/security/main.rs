@@ -3,8 +3,11 @@
 
 mod destinations;
 mod isolation;
+mod lending;
+mod limits;
 mod outage;
 mod outbound;
+mod quotas;
 mod revoking;
 mod team;
 mod walk;

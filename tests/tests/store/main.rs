@@ -16,6 +16,7 @@ mod one_bad;
 mod programs;
 mod publishing;
 mod queueing;
+mod quotas;
 mod races;
 mod rechecking;
 mod retaining;

@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(short, long, value_name = "REPO:TAG")]
     pub(super) tag: Vec<String>,
 
-    /// The platforms, separated by commas [default: all that the farm has native workers for]
+    /// The platforms, separated by commas [default: the project's, else all that the farm has native workers for]
     #[arg(long, value_name = "OS/ARCH,…")]
     pub(in crate::verbs) platform: Vec<String>,
 
@@ -172,7 +172,8 @@ Flags mean what they mean to `docker buildx build`. What differs:
   Without --output, --load and --push the result is pushed to the registries of the tags.
   Without -t and without these the build shows only that it can be built.
   Provenance is attached only when it is asked for (buildx attaches mode=min).
-  Without --platform it is built for all platforms that the farm has native workers for.
+  Without --platform it is built for the platforms that the project names (farm project set), else
+  for all that the farm has native workers for.
   A tag points to an index also of one platform; --single-platform manifest changes that.
   --build-arg BUILDKIT_SYNTAX and BUILDKIT_CACHE_MOUNT_NS are refused: farm sets them.
   What buildx has besides (--secret, --cache-to, …) is refused with what to do instead.

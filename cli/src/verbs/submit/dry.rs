@@ -7,7 +7,7 @@ use farm_proto::v1::{ListWorkersRequest, Worker};
 use farm_types::{BuildSpec, Emulation, Platform, Runs, SnapshotRef};
 use serde::Serialize;
 
-use super::bring::{native, partial};
+use super::bring::{by_default, partial};
 use super::give::Giving;
 use super::plan::Plan;
 use crate::config::Address;
@@ -18,7 +18,6 @@ use crate::output::progress::UNNEEDED;
 use crate::output::text::{bytes, columns, count, harmless};
 use crate::outputs::wanted::Sink;
 use crate::source;
-use farm_proto::v1::GetFarmRequest;
 
 /// What `farm submit --dry-run` finds that would be done.
 #[derive(Debug, Serialize)]
@@ -81,12 +80,8 @@ impl DryRun {
         let client = Client::connect(address).await?;
         let answer = client.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| client.error(&e))?;
         let workers = answer.into_inner().workers;
-        let platforms = if plan.platforms.is_empty() {
-            let about = client.farm().get_farm(GetFarmRequest {}).await.map_err(|e| client.error(&e))?;
-            native(&about.into_inner().native_platforms)?
-        } else {
-            plan.platforms.clone()
-        };
+        let platforms =
+            if plan.platforms.is_empty() { by_default(&client).await?.0 } else { plan.platforms.clone() };
         giving.check(plan, &platforms)?;
         let meant = plan.meant(&platforms)?;
         let source = source::read(&plan.location, plan.temporary.is_some(), meant.as_ref()).await?;

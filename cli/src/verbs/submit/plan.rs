@@ -52,7 +52,8 @@ pub(super) struct Plan {
     pub(super) provenance: Provenance,
     pub(super) single_platform: SinglePlatform,
     named_contexts: BTreeMap<String, NamedContext>,
-    emulation: Emulation,
+    /// `None`: as the project says.
+    pub(super) emulation: Option<Emulation>,
     timeout_ms: Option<u64>,
     /// Nobody waits for its end.
     is_detached: bool,
@@ -161,8 +162,8 @@ impl Plan {
             ResultFiles::check(args.iidfile, args.metadata_file, wanted.has_digest(&tags), args.detach)?
         };
         let emulation = match &args.emulation {
-            Some(text) => text.parse().map_err(|e| flag("--emulation", e))?,
-            None => Emulation::default(),
+            Some(text) => Some(text.parse().map_err(|e| flag("--emulation", e))?),
+            None => None,
         };
         let timeout_ms = args.timeout.as_deref().map(timeout_ms).transpose()?;
         let idempotency_key = match args.idempotency_key {
@@ -228,7 +229,7 @@ impl Plan {
             provenance: self.provenance,
             single_platform: self.single_platform,
             named_contexts: self.named_contexts.clone(),
-            emulation: self.emulation,
+            emulation: self.emulation.unwrap_or_default(),
             timeout_ms: self.timeout_ms,
             exports: Vec::new(),
             image_names: Vec::new(),

@@ -6,7 +6,8 @@
 //! Order: projects by the share of slots that they hold, then jobs by virtual time. Worker: native before
 //! emulated; not one that failed the job while there is another; the freest engine, of equally free ones the one whose last
 //! lease is longest ago; then the worker's id. One that is on probation only when no other can come into question, and then
-//! not at once. A job of which it is known that no lease will be given takes no slot and no place.
+//! not at once. A job of which it is known that no lease will be given takes no slot and no place; so does one whose project
+//! holds all that it may.
 //!
 //! A job that runs no program of its platform ([`Runs`]) goes to any worker, to one that offers the platform natively before
 //! others; if it runs programs of the engine's own platform, which that may be taken from, it is as particular about that as
@@ -106,6 +107,35 @@ pub struct Slots {
     pub leased_at: Option<DateTime<Utc>>,
 }
 
+/// What a project holds of the farm's slots, and what it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// The slots that its attempts hold.
+    pub held: u32,
+    /// How much is its beside what others get.
+    pub weight: u32,
+    /// It holds no more; `None`: as many as there are.
+    pub most: Option<u32>,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { held: 0, weight: 1, most: None }
+    }
+}
+
+impl Share {
+    /// What it holds, by its weight.
+    fn part(self) -> f64 {
+        f64::from(self.held) / f64::from(self.weight.max(1))
+    }
+
+    /// The most that it may hold, if a job of this weight would be more.
+    fn is_reached_by(self, weight: u32) -> Option<u32> {
+        self.most.filter(|most| self.held.saturating_add(weight) > *most)
+    }
+}
+
 /// All that a plan is made from.
 #[derive(Debug, Clone, Default)]
 pub struct State {
@@ -117,8 +147,8 @@ pub struct State {
     pub workers: Vec<WorkerView>,
     /// The engines of these workers, with their slots.
     pub engines: HashMap<EngineId, Slots>,
-    /// Per project: the slots that its running attempts hold, divided by its weight.
-    pub shares: HashMap<ProjectId, f64>,
+    /// What the projects of these jobs hold and may.
+    pub shares: HashMap<ProjectId, Share>,
     /// Workers that get no ordinary jobs: for the words only.
     pub aside: Vec<Aside>,
     /// While set and in the future: the farm was out, so a worker's silence means nothing yet; a native
@@ -179,20 +209,21 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
     let mut turns: BTreeMap<EngineId, usize> = BTreeMap::new();
     while !waiting.is_empty() {
         // The next job: the oldest of the project that holds the least.
-        let share = |job: &WaitingJob| shares.get(&job.project).copied().unwrap_or(0.0);
+        let share = |job: &WaitingJob| shares.get(&job.project).copied().unwrap_or_default();
         let next = waiting
             .iter()
             .enumerate()
-            .min_by(|(i, a), (j, b)| share(a).total_cmp(&share(b)).then(i.cmp(j)))
+            .min_by(|(i, a), (j, b)| share(a).part().total_cmp(&share(b).part()).then(i.cmp(j)))
             .map_or(0, |(i, _)| i);
         let job = waiting.remove(next);
-        decisions.push(match choose(job, state, &slots, &turns, limits, now) {
+        let share = share(job);
+        decisions.push(match choose(job, share, state, (&slots, &turns), limits, now) {
             Ok(choice) => {
                 turns.insert(choice.engine, decisions.len());
                 if let Some(engine) = slots.get_mut(&choice.engine) {
                     engine.used += job.weight;
                 }
-                *shares.entry(job.project).or_default() += f64::from(job.weight);
+                shares.entry(job.project).or_default().held += job.weight;
                 Decision::Assign {
                     job: job.job,
                     worker: choice.worker,
@@ -211,9 +242,9 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
 
 fn choose(
     job: &WaitingJob,
+    share: Share,
     state: &State,
-    slots: &BTreeMap<EngineId, Slots>,
-    turns: &BTreeMap<EngineId, usize>,
+    (slots, turns): (&BTreeMap<EngineId, Slots>, &BTreeMap<EngineId, usize>),
     limits: Limits,
     now: DateTime<Utc>,
 ) -> Result<Choice, (Option<DateTime<Utc>>, Waiting)> {
@@ -222,6 +253,9 @@ fn choose(
     }
     if let Some(until) = job.cleaned_until.filter(|until| *until > now) {
         return Err((Some(until), Waiting::Cleaning));
+    }
+    if let Some(total) = share.is_reached_by(job.weight) {
+        return Err((None, Waiting::Quota { used: share.held, total }));
     }
     let settling = state.settling.filter(|settling| settling.until > now);
     let is_alive = |worker: &WorkerView| {

@@ -80,6 +80,13 @@ pub enum Waiting {
         /// How many slots these workers have in all.
         total: u32,
     },
+    /// Its project holds all the slots that it may (`farm project set --max-running-slots`), whatever is free besides.
+    Quota {
+        /// How many slots the project's jobs hold.
+        used: u32,
+        /// How many it may hold.
+        total: u32,
+    },
     /// Nobody offers what is wanted in a way that its policy allows.
     NoWorker {
         /// For what no worker is there.
@@ -125,6 +132,9 @@ impl Waiting {
             }
             Self::Slots { support, used, total } => {
                 format!("all {support} slots are in use ({used} of {total})")
+            }
+            Self::Quota { used, total } => {
+                format!("the project's own limit: {used} of the {total} slots that it may have are in use")
             }
             Self::NoWorker { wanted, emulated_refused, aside } => no_worker(wanted, *emulated_refused, aside),
             Self::Silent { wanted, aside } => silent(wanted, aside),

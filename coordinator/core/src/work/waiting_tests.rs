@@ -18,6 +18,11 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             r#"{"for":"slots","support":"native","used":4,"total":4}"#,
             "nothing, or another worker; it has a place in the queue",
         ),
+        (
+            Waiting::Quota { used: 3, total: 3 },
+            r#"{"for":"quota","used":3,"total":3}"#,
+            "nothing, or let an admin of the farm raise it: `farm project set`; `farm project show` has the numbers",
+        ),
         (Waiting::Backoff, r#"{"for":"backoff"}"#, "nothing"),
         (Waiting::Cleaning, r#"{"for":"cleaning"}"#, "nothing; it takes minutes at most"),
         (

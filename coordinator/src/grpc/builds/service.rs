@@ -39,6 +39,24 @@ impl Builds {
         Ok(present::build(&record))
     }
 
+    /// The spec with what the project says where it says nothing.
+    async fn with_defaults(
+        &self,
+        project: ProjectId,
+        mut spec: v1::BuildSpec,
+    ) -> Result<v1::BuildSpec, Status> {
+        if spec.platforms.is_empty() || spec.emulation.is_empty() {
+            let (_, defaults) = self.shared.store.settings(project).await.map_err(status::store)?;
+            if spec.platforms.is_empty() {
+                spec.platforms = defaults.platforms.iter().map(ToString::to_string).collect();
+            }
+            if let (true, Some(policy)) = (spec.emulation.is_empty(), defaults.emulation) {
+                spec.emulation = policy.to_string();
+            }
+        }
+        Ok(spec)
+    }
+
     fn queue_limit(&self) -> Duration {
         Duration::from_secs(self.shared.config.limits.queue_deadline_seconds)
     }
@@ -97,6 +115,7 @@ impl BuildService for Builds {
         let request = request.into_inner();
         check_key(&request.idempotency_key).map_err(status::invalid)?;
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
+        let spec = self.with_defaults(member.project, spec).await?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
         self.shared.accesses.check_tags(&member, &spec.tags).await?;

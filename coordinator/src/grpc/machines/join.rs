@@ -15,9 +15,10 @@ use tonic::{Request, Response, Status};
 use super::workers::checked;
 use crate::grpc::builds::present;
 use crate::grpc::status;
+use crate::limits::address::Origin;
 use crate::people;
 use crate::shared::Shared;
-use crate::tls::{Peer, PublicPoint, Tls};
+use crate::tls::{PublicPoint, Tls};
 
 /// An invitation can be used for so long, unless it is said.
 const EXPIRES: Duration = Duration::from_secs(3600);
@@ -231,8 +232,8 @@ impl MachineService for Joins {
         &self,
         request: Request<v1::JoinFarmRequest>,
     ) -> Result<Response<v1::JoinFarmResponse>, Status> {
-        let address = request.extensions().get::<Peer>().and_then(|peer| peer.address);
-        let address = address.map(|address| address.ip().to_string()).unwrap_or_default();
+        let origin = request.extensions().get::<Origin>();
+        let address = origin.map(|Origin(address)| address.to_string()).unwrap_or_default();
         let request = request.into_inner();
         self.tls()?;
         if request.token.trim().is_empty() {

@@ -3,6 +3,7 @@
 
 mod audit;
 mod projects;
+mod settings;
 mod tokens;
 mod trusts;
 

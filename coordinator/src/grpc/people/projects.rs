@@ -6,10 +6,12 @@ use farm_proto::v1;
 use farm_proto::v1::project_service_server::ProjectService;
 use farm_store::StoreError;
 use farm_store::people::access::Use;
-use farm_types::{Invalid, PrincipalName, ProjectId, ProjectName, RepositoryPrefix, Role, TagPattern};
+use farm_types::{
+    Emulation, Invalid, PrincipalName, ProjectId, ProjectName, RepositoryPrefix, Role, TagPattern,
+};
 use tonic::{Request, Response, Status};
 
-use super::millis;
+use super::{millis, settings};
 use crate::grpc::status;
 use crate::people;
 use crate::shared::Shared;
@@ -145,6 +147,51 @@ impl ProjectService for Projects {
         self.shared.accesses.forget(member.project);
         tracing::info!(%pattern, role, by = member.name, "who moves protected tags was said");
         Ok(Response::new(v1::ProtectTagsResponse {}))
+    }
+
+    async fn get_project_settings(
+        &self,
+        request: Request<v1::GetProjectSettingsRequest>,
+    ) -> Result<Response<v1::GetProjectSettingsResponse>, Status> {
+        let member = people::member(&request)?;
+        let (quota, defaults) = self.shared.store.settings(member.project).await.map_err(status::store)?;
+        let used = self.shared.store.used(member.project).await.map_err(status::store)?;
+        Ok(Response::new(settings::told(&quota, &used, &defaults)))
+    }
+
+    async fn set_project_quota(
+        &self,
+        request: Request<v1::SetProjectQuotaRequest>,
+    ) -> Result<Response<v1::SetProjectQuotaResponse>, Status> {
+        let caller = people::caller(&request)?;
+        let request = request.into_inner();
+        let change = settings::change(&request).map_err(status::invalid)?;
+        let (name, id) = self.named(&request.project).await?;
+        self.shared.store.set_quota(&caller.by(), id, &change).await.map_err(status::store)?;
+        // Jobs may have waited for it.
+        self.shared.hints.changed();
+        tracing::info!(project = %name, by = caller.principal.name, "what a project may take was said");
+        Ok(Response::new(v1::SetProjectQuotaResponse {}))
+    }
+
+    async fn set_project_defaults(
+        &self,
+        request: Request<v1::SetProjectDefaultsRequest>,
+    ) -> Result<Response<v1::SetProjectDefaultsResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::SetProjectDefaultsRequest { platforms, emulation } = request.into_inner();
+        let platforms = platforms.map(|said| settings::platforms(&said.names)).transpose();
+        let platforms = platforms.map_err(status::invalid)?;
+        let emulation = emulation.map(|text| match text.as_str() {
+            "" => Ok(None),
+            policy => policy.parse::<Emulation>().map(Some),
+        });
+        let emulation = emulation.transpose().map_err(status::invalid)?;
+        let by = member.caller.by();
+        let set = self.shared.store.set_defaults(&by, member.project, platforms.as_deref(), emulation).await;
+        set.map_err(status::store)?;
+        tracing::info!(by = member.name, "what builds are by default was said");
+        Ok(Response::new(v1::SetProjectDefaultsResponse {}))
     }
 
     async fn list_members(

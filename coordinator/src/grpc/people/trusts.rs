@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 use super::{millis, millis_of};
 use crate::grpc::status;
+use crate::limits::address::Origin;
 use crate::people;
 use crate::people::oidc::exchange;
 use crate::people::oidc::issuer::IssuerUrl;
 use crate::people::oidc::trust::{GITHUB, GITLAB, Provider, Rule, Wants};
 use crate::shared::Shared;
-use crate::tls::Peer;
 
 /// The longest audience, bytes; and the longest name of what is trusted.
 const LONGEST: usize = 255;
@@ -98,8 +98,8 @@ impl TrustService for Trusts {
         &self,
         request: Request<v1::ExchangeTokenRequest>,
     ) -> Result<Response<v1::ExchangeTokenResponse>, Status> {
-        let address = request.extensions().get::<Peer>().and_then(|peer| peer.address);
-        let address = address.map(|address| address.ip().to_string()).unwrap_or_default();
+        let origin = request.extensions().get::<Origin>();
+        let address = origin.map(|Origin(address)| address.to_string()).unwrap_or_default();
         let v1::ExchangeTokenRequest { token, project } = request.into_inner();
         let project: ProjectName = project.parse().map_err(status::invalid)?;
         let (exchanges, now) = (&self.shared.exchange, Instant::now());

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::builds::submit::Submitted;
 use crate::people::audit::{By, Deed};
-use crate::people::projects::stays;
+use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
 use crate::work::decide::{PublishLimit, build_event, decide};
@@ -41,7 +41,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Stale`] when the old build has not ended, [`StoreError::Conflict`] when the key is known with
-    /// another body or the source is gone.
+    /// another body or the source is gone, [`StoreError::Exhausted`] when the project has too many.
     pub async fn retry(&self, retry: &Retry, publish: PublishLimit) -> Result<Submitted> {
         let body = json!({ "retry_of": retry.of, "failed_only": retry.failed_only }).to_string();
         let request = Digest::of(body.as_bytes());
@@ -50,7 +50,7 @@ impl Store {
             return Ok(known);
         }
         let mut tx = self.begin().await?;
-        stays(&mut tx, retry.project).await?;
+        admits(&mut tx, retry.project, false).await?;
         // Held, so that it isn't removed for its age meanwhile.
         let old = sqlx::query!(
             "SELECT b.execution_id, b.short_id, e.repositories FROM builds b

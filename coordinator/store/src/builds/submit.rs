@@ -10,7 +10,7 @@ use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, Proje
 use serde_json::json;
 
 use crate::people::audit::{By, Deed};
-use crate::people::projects::stays;
+use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
 use crate::work::decide::{PublishLimit, build_event, decide, stop_jobs};
 use crate::work::queue::queue_class;
@@ -47,7 +47,8 @@ impl Store {
     /// transaction.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the key is known with another body, or the snapshot isn't there.
+    /// [`StoreError::Conflict`] when the key is known with another body, or the snapshot isn't there;
+    /// [`StoreError::Exhausted`] when the project has too many.
     pub async fn submit(&self, new: &NewBuild) -> Result<Submitted> {
         let spec = to_json(&new.spec)?;
         let request = Digest::of(spec.to_string().as_bytes());
@@ -57,7 +58,7 @@ impl Store {
         }
         let tree = &new.spec.snapshot.tree_id.as_bytes()[..];
         let mut tx = self.begin().await?;
-        stays(&mut tx, new.project).await?;
+        admits(&mut tx, new.project, !new.spec.exports.is_empty()).await?;
         let snapshot = sqlx::query!(
             "UPDATE snapshots SET last_used_at = farm_now()
              WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",

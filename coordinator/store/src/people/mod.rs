@@ -1,5 +1,5 @@
 //! Who calls the farm: [`principals`] and the [`tokens`] that show them, [`projects`] and their [`members`], what a project is
-//! allowed ([`access`]), what it [`trust`]s and what was taken for that ([`replay`]), and the [`audit`] of what they did, with the
+//! allowed ([`access`]) and may take ([`quotas`]), what it [`trust`]s and what was taken for that ([`replay`]), and the [`audit`] of what they did, with the
 //! [`seals`] over it and how the [`trail`] is read.
 
 pub mod access;
@@ -7,6 +7,7 @@ pub mod audit;
 pub mod members;
 pub mod principals;
 pub mod projects;
+pub mod quotas;
 pub mod replay;
 pub mod seals;
 pub mod tokens;

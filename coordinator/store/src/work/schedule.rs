@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::DateTime;
 use farm_core::work::aside::Aside;
-use farm_core::work::plan::{Slots, State, WaitingJob, WorkerView};
+use farm_core::work::plan::{Share, Slots, State, WaitingJob, WorkerView};
 use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::state::WorkerState;
 use farm_types::{EngineId, FEATURE_UNNEEDED, JobId, ProjectId, TrustClass, WorkerId};
@@ -117,14 +117,25 @@ impl Store {
                 trust: record.trust,
             })
             .collect();
+        let mut projects: Vec<Uuid> = waiting.iter().map(|job| job.project.as_uuid()).collect();
+        projects.sort_unstable();
+        projects.dedup();
         let shares = sqlx::query!(
-            r#"SELECT a.project_id, (sum(a.weight)::float8 / min(p.weight)) AS "share!"
-               FROM attempts a JOIN projects p ON p.id = a.project_id
-               WHERE a.state IN ('offered', 'running') GROUP BY a.project_id"#
+            r#"SELECT p.id, p.weight, p.max_running_slots, coalesce(a.held, 0) AS "held!"
+               FROM projects p LEFT JOIN (
+                   SELECT project_id, sum(weight) AS held FROM attempts
+                   WHERE state IN ('offered', 'running') GROUP BY project_id) AS a ON a.project_id = p.id
+               WHERE p.id = ANY($1)"#,
+            &projects
         )
         .fetch_all(&self.pool)
         .await?;
-        let shares = shares.into_iter().map(|row| (ProjectId::from(row.project_id), row.share)).collect();
+        let shares = shares.into_iter().map(|row| {
+            let most = row.max_running_slots.map(fit).transpose()?;
+            let share = Share { held: fit(row.held)?, weight: fit(row.weight)?, most };
+            Ok((ProjectId::from(row.id), share))
+        });
+        let shares = shares.collect::<Result<HashMap<_, _>>>()?;
         Ok(State { waiting, unreadable, workers, engines, shares, aside, settling: None })
     }
 

@@ -213,13 +213,87 @@ fn the_project_that_holds_least_goes_first() {
     let greedy = job(&mut state, "linux/amd64", "fallback");
     let modest = job(&mut state, "linux/amd64", "fallback");
     state.waiting[1].project = ProjectId::from(uuid(2));
-    state.shares.insert(state.waiting[0].project, 3.0);
+    state.shares.insert(state.waiting[0].project, Share { held: 3, ..Share::default() });
     worker(&mut state, &[("linux/amd64", Native)], 1);
     assert_eq!(assigned(&state, 1)[0].0, modest);
     assert_ne!(greedy, modest);
 }
 
+#[test]
+fn a_project_holds_no_more_than_it_may_and_says_so_and_others_go_on() {
+    let mut state = State::default();
+    let jobs: Vec<JobId> = (0..4).map(|_| job(&mut state, "linux/amd64", "fallback")).collect();
+    state.waiting[3].project = ProjectId::from(uuid(2));
+    state.shares.insert(state.waiting[0].project, Share { held: 1, weight: 1, most: Some(2) });
+    worker(&mut state, &[("linux/amd64", Native)], 10);
+    let given: Vec<JobId> = assigned(&state, 1).into_iter().map(|(job, ..)| job).collect();
+    assert_eq!(given, [jobs[3], jobs[0]]);
+    let waits = |n: usize| {
+        plan(&state, Limits::default(), at(1)).into_iter().find_map(|decision| match decision {
+            Decision::Hold { job, until, why } if job == jobs[n] => Some((until, why)),
+            _ => None,
+        })
+    };
+    assert_eq!(waits(1), Some((None, Waiting::Quota { used: 2, total: 2 })));
+    assert_eq!(waits(2), waits(1));
+}
+
+#[test]
+fn slots_are_shared_by_weight() {
+    let mut state = State::default();
+    for n in 0..16 {
+        job(&mut state, "linux/amd64", "fallback");
+        state.waiting[n].project = ProjectId::from(uuid(u128::from(n % 2 == 0) + 1));
+    }
+    state.shares.insert(ProjectId::from(uuid(2)), Share { weight: 3, ..Share::default() });
+    worker(&mut state, &[("linux/amd64", Native)], 8);
+    let given = assigned(&state, 1);
+    let of_heavy = given.iter().filter(|(job, ..)| {
+        state.waiting.iter().any(|waiting| waiting.job == *job && waiting.project == ProjectId::from(uuid(2)))
+    });
+    assert_eq!((given.len(), of_heavy.count()), (8, 6));
+}
+
 proptest! {
+    /// Whatever a project may hold: no plan gives it more, and what it may not hold keeps no other project from a slot.
+    #[test]
+    fn no_plan_gives_a_project_more_than_it_may_hold(
+        slots in 0_u32..8,
+        shares in prop::collection::vec((0_u32..5, 1_u32..4, prop::option::of(1_u32..5)), 3),
+        jobs in prop::collection::vec((0_usize..3, 1_u32..3), 0..16),
+    ) {
+        let mut state = State::default();
+        let project = |n: usize| ProjectId::from(uuid(u128::try_from(n).unwrap() + 1));
+        for (n, (held, weight, most)) in shares.iter().enumerate() {
+            state.shares.insert(project(n), Share { held: *held, weight: *weight, most: *most });
+        }
+        for (n, weight) in &jobs {
+            job(&mut state, "linux/amd64", "never");
+            let last = state.waiting.last_mut().unwrap();
+            (last.project, last.weight) = (project(*n), *weight);
+        }
+        worker(&mut state, &[("linux/amd64", Native)], slots);
+        let mut held: HashMap<ProjectId, u32> = HashMap::new();
+        let decisions = plan(&state, Limits::default(), at(0));
+        for decision in &decisions {
+            let Decision::Assign { job, .. } = decision else { continue };
+            let job = state.waiting.iter().find(|waiting| waiting.job == *job).unwrap();
+            *held.entry(job.project).or_default() += job.weight;
+        }
+        for (project, given) in &held {
+            let share = state.shares[project];
+            prop_assert!(share.most.is_none_or(|most| share.held + given <= most), "{share:?} {given}");
+        }
+        // Whoever is told that it is the slots that are wanting could not have had one.
+        let left = slots - held.values().sum::<u32>();
+        for decision in &decisions {
+            if let Decision::Hold { job, why: Waiting::Slots { .. }, .. } = decision {
+                let job = state.waiting.iter().find(|waiting| waiting.job == *job).unwrap();
+                prop_assert!(job.weight > left);
+            }
+        }
+    }
+
     /// Among engines that are alike nobody starves, whoever's id is the lowest: each gets its share, to one job.
     #[test]
     fn engines_that_are_alike_take_turns(engines in 1_usize..6, slots in 1_u32..4, at_once in prop::collection::vec(1_usize..5, 1..20)) {

@@ -1,0 +1,288 @@
+//! How much one caller may take of the coordinator, so that there is something left for the others.
+//!
+//! Connections are counted where they are accepted ([`lines`]), and ended when they are of no use ([`line`]). Calls are
+//! counted where it is asked who makes them (`people::gate`), before their body is read: those of an identity, those from an
+//! address, and apart from these and tighter the calls of strangers, whom no token shows. Where a call comes from says the
+//! connection, or a proxy that the configuration trusts ([`address`]).
+//!
+//! What workers do for their jobs is not counted: who may do it the farm has let in by name, a thousand of them may be behind
+//! one address, and a worker that is told to wait loses the lease of what it runs. The same goes for coordinators among each
+//! other, and whoever has the farm's own token file is counted by address only: that file is shared by all that use a small
+//! farm.
+//!
+//! Whoever is refused is told which limit it was, whose, and when to come back, also in the form that gRPC clients know
+//! (`farm_client::busy`); the log has a line a minute for each limit ([`tally`]). To add a limit: its number in
+//! `config::limits`, and where it is asked for a method here.
+
+pub mod address;
+mod bucket;
+pub mod line;
+pub mod lines;
+mod tally;
+mod visits;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use farm_client::busy;
+use farm_types::PrincipalId;
+use http::HeaderMap;
+use rustix::process::{Resource, getrlimit};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use self::address::{Proxies, place};
+use self::bucket::Buckets;
+use self::line::Patience;
+use self::lines::{Lines, Seat};
+use self::tally::Tally;
+pub use self::visits::Visit;
+use self::visits::Visits;
+use crate::config;
+use crate::people::principal::{Kind, Principal};
+use crate::people::rights::Action;
+
+/// Connections are looked at so often.
+const SWEEP: Duration = Duration::from_secs(2);
+/// What was refused is told so often.
+const TELL: Duration = Duration::from_secs(60);
+/// A connection that takes not a byte for so long is dead, as keep-alive has it, but can't be told so.
+const BLOCKED: Duration = Duration::from_secs(30);
+
+/// What the limits are kept with.
+#[derive(Debug)]
+pub struct Doors {
+    lines: Arc<Lines>,
+    patience: Patience,
+    proxies: Proxies,
+    identities: Buckets<PrincipalId>,
+    addresses: Buckets<IpAddr>,
+    /// Calls that need no identity, and calls by tokens that show nobody: neither keeps the other out.
+    open: Buckets<IpAddr>,
+    wrong: Buckets<IpAddr>,
+    visits: Arc<Visits>,
+    tally: Tally,
+}
+
+impl Doors {
+    /// As the configuration says; of the files that this process may open a quarter is left for other things.
+    pub fn new(limits: &config::Limits) -> Self {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let most = limits.max_connections.min((files / 4).saturating_mul(3).max(1));
+        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        if most < limits.max_connections {
+            tracing::warn!(
+                connections = most,
+                files,
+                "this process may open too few files for limits.max_connections; raise LimitNOFILE of its unit (ulimit -n)"
+            );
+        }
+        Self {
+            lines: Arc::new(Lines::new(count(most), count(limits.max_connections_per_address))),
+            patience: Patience {
+                first_call: Duration::from_secs(limits.first_call_seconds),
+                idle: Duration::from_secs(limits.idle_connection_seconds),
+                stalled: Duration::from_secs(limits.stalled_stream_seconds),
+                blocked: BLOCKED,
+            },
+            proxies: Proxies::new(limits.trusted_proxies.clone(), limits.proxy_header),
+            identities: Buckets::new(limits.calls_per_minute_per_identity),
+            addresses: Buckets::new(limits.calls_per_minute_per_address),
+            open: Buckets::new(limits.strangers_per_minute_per_address),
+            wrong: Buckets::new(limits.strangers_per_minute_per_address),
+            visits: Arc::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// A place for a connection that was just accepted; `None`: there is none, and it is closed.
+    pub fn admit(&self, peer: SocketAddr) -> Option<Seat> {
+        let at = place(peer.ip());
+        match self.lines.admit(at, self.proxies.is_one(peer.ip())) {
+            Ok((seat, gone)) => {
+                if let Some((limit, whose)) = gone {
+                    self.tally.count(limit, &whose.to_string());
+                }
+                Some(seat)
+            }
+            Err(limit) => {
+                self.tally.count(limit, &at.to_string());
+                None
+            }
+        }
+    }
+
+    /// Where a call with these headers comes from, over a connection from `peer`.
+    pub fn caller(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        self.proxies.caller(peer, headers)
+    }
+
+    /// Whether a call may be made that needs no identity, from there; it is one of the calls there until what is given back is
+    /// dropped.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`: there were too many within a minute, or there are at once.
+    pub fn open_call(&self, from: IpAddr) -> Result<Visit, Status> {
+        let at = place(from);
+        let few = |wait: Duration, of: String| {
+            self.tally.count("strangers_per_minute_per_address", &at.to_string());
+            busy(&format!("{of} are let through from one address ({at}) without a token of the farm"), wait)
+        };
+        let per_minute = self.open.per_minute();
+        self.open
+            .take(&at, Instant::now())
+            .map_err(|wait| few(wait, format!("{per_minute} calls a minute")))?;
+        self.visits
+            .begin(at)
+            .ok_or_else(|| few(Duration::from_secs(1), format!("{} calls at once", visits::MOST)))
+    }
+
+    /// Whether it is asked whom a token shows that isn't known here, from there.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`: too many showed nobody within a minute.
+    pub fn look_up(&self, from: IpAddr) -> Result<(), Status> {
+        let at = place(from);
+        self.wrong.look(&at, Instant::now()).map_err(|wait| {
+            self.tally.count("strangers_per_minute_per_address", &at.to_string());
+            let per_minute = self.wrong.per_minute();
+            let text = format!(
+                "from {at} came more than {per_minute} calls within a minute with no token that the farm knows, so that other \
+                 tokens aren't looked up for it; check FARM_TOKEN or FARM_TOKEN_FILE wherever calls are made from there"
+            );
+            busy(&text, wait)
+        })
+    }
+
+    /// A token from there has shown nobody.
+    pub fn unknown(&self, from: IpAddr) {
+        // That it was the last one those after it are told.
+        let _ = self.wrong.take(&place(from), Instant::now());
+    }
+
+    /// Whether this caller may make this call, from there.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`: too many within a minute, of the caller or from the address.
+    pub fn known_call(
+        &self,
+        principal: &Principal,
+        action: Action,
+        from: Option<IpAddr>,
+    ) -> Result<(), Status> {
+        let is_work = matches!(action, Action::Work | Action::Renew | Action::Hint);
+        if is_work || principal.kind == Kind::Coordinator {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if let Some(id) = principal.id {
+            self.identities.take(&id, now).map_err(|wait| {
+                self.tally.count("calls_per_minute_per_identity", &principal.name);
+                let per_minute = self.identities.per_minute();
+                busy(&format!("{} makes more than {per_minute} calls a minute", principal.name), wait)
+            })?;
+        }
+        let Some(at) = from.map(place) else { return Ok(()) };
+        self.addresses.take(&at, now).map_err(|wait| {
+            self.tally.count("calls_per_minute_per_address", &at.to_string());
+            let per_minute = self.addresses.per_minute();
+            busy(&format!("from {at} come more than {per_minute} calls a minute"), wait)
+        })
+    }
+
+    /// Ends connections that are of no use, and tells what was refused, until `shutdown`.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut told = Instant::now();
+        while tokio::time::timeout(SWEEP, shutdown.cancelled()).await.is_err() {
+            for (limit, whose) in self.lines.sweep(self.patience) {
+                self.tally.count(limit, &whose.to_string());
+            }
+            if told.elapsed() >= TELL {
+                told = Instant::now();
+                self.tally.tell();
+                for buckets in [&self.addresses, &self.open, &self.wrong] {
+                    buckets.forget(told);
+                }
+                self.identities.forget(told);
+            }
+        }
+        self.tally.tell();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farm_types::PrincipalKind;
+
+    use super::*;
+
+    fn doors(change: impl FnOnce(&mut config::Limits)) -> Doors {
+        let mut limits = config::Limits::default();
+        change(&mut limits);
+        Doors::new(&limits)
+    }
+
+    fn person(name: &str) -> Principal {
+        let kind = Kind::Known(PrincipalKind::Person);
+        Principal {
+            name: name.into(),
+            kind,
+            id: Some(PrincipalId::generate()),
+            ..Principal::own(Kind::Admin)
+        }
+    }
+
+    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 8));
+
+    #[test]
+    fn who_calls_too_often_is_told_when_to_come_back_and_nobody_else_is() {
+        let doors = doors(|limits| limits.calls_per_minute_per_identity = 3);
+        let (ada, bob) = (person("ada"), person("bob"));
+        let call = |who: &Principal| doors.known_call(who, Action::ReadBuilds, Some(HOME));
+        for _ in 0..3 {
+            call(&ada).unwrap();
+        }
+        let status = call(&ada).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert!(status.message().starts_with("ada makes more than 3 calls a minute"), "{status:?}");
+        let wait = farm_client::come_back(&status).unwrap();
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(20), "{wait:?}");
+        call(&bob).unwrap();
+        // The farm's own token is everybody's in a small farm, and work is never held up.
+        let admin = Principal::own(Kind::Admin);
+        assert!((0..100).all(|_| call(&admin).is_ok()));
+        assert!((0..100).all(|_| doors.known_call(&ada, Action::Work, Some(HOME)).is_ok()));
+    }
+
+    #[test]
+    fn strangers_have_less_and_take_nothing_from_others() {
+        let doors = doors(|limits| limits.strangers_per_minute_per_address = 2);
+        for _ in 0..2 {
+            doors.look_up(HOME).unwrap();
+            doors.unknown(HOME);
+        }
+        let status = doors.look_up(HOME).unwrap_err();
+        assert!(status.message().contains("198.51.100.7"), "{status:?}");
+        assert!(farm_client::come_back(&status).is_some());
+        doors.look_up(OTHER).unwrap();
+        // Who shows a token of another system isn't kept out by wrong tokens.
+        for _ in 0..2 {
+            doors.open_call(HOME).unwrap();
+        }
+        assert!(doors.open_call(HOME).is_err());
+        doors.known_call(&person("ada"), Action::Submit, Some(HOME)).unwrap();
+    }
+
+    #[test]
+    fn an_address_is_counted_for_all_its_callers() {
+        let doors = doors(|limits| limits.calls_per_minute_per_address = 4);
+        let call = |from| doors.known_call(&person("x"), Action::ReadBuilds, Some(from));
+        for _ in 0..4 {
+            call(HOME).unwrap();
+        }
+        assert!(call(HOME).unwrap_err().message().starts_with("from 198.51.100.7 come more than 4"));
+        call(OTHER).unwrap();
+    }
+}

@@ -34,7 +34,7 @@ pub fn security(address: &Address) -> Result<Security> {
         })?,
         None => Trust::System,
     };
-    Ok(Security { trust, plaintext: plaintext() })
+    Ok(Security { trust, plaintext: plaintext(), ..Security::default() })
 }
 
 /// That no token would be seen on its way to any of these.

@@ -11,35 +11,36 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
-use farm_client::{Bearer, BearerError, Plaintext, Security, Trust};
+use clap::ValueEnum;
+use farm_client::{Bearer, BearerError, Identity, Plaintext, Security, Trust};
 use farm_types::spec::parse_duration;
 use farm_types::{Invalid, Offer, Support};
 
 use crate::buildkit::EngineAddress;
 use crate::disk::Room;
+use crate::joined::files::{Joined, Pair};
 use crate::link::Coordinators;
 use crate::platforms::Choice;
 
 /// More at once is a slip of the finger.
 const MOST_SLOTS: usize = 1024;
 
-/// Builds what a farm's coordinator hands out, on the engine of this machine.
-#[derive(Debug, Parser)]
-#[command(name = "farm-worker", version, max_term_width = 100)]
+/// Builds what a farm's coordinator hands out, on the engine of this machine. Which farm that is, and what the worker is in it,
+/// stands in its state folder since `farm-worker join`.
+#[derive(Debug, clap::Args)]
 pub struct Flags {
-    /// Where the coordinator is: http://HOST:PORT, or https://HOST:PORT. Of a farm that has several, all of them with
-    /// commas between them: the worker holds on to one, and moves when that one fails.
+    /// Where the coordinator is: https://HOST:PORT. Of a farm that has several, all of them with commas between them: the
+    /// worker holds on to one, and moves when that one fails [default: as it was when the worker joined].
     #[arg(long, env = "FARM_WORKER_COORDINATOR", value_name = "URL[,URL...]")]
-    coordinator: Coordinators,
+    coordinator: Option<Coordinators>,
 
-    /// A file that holds this worker's token, and nothing else. Without it, the environment variable
-    /// FARM_TOKEN is the token itself.
+    /// For a worker that hasn't joined: a file that holds the farm's own token, and nothing else. Without it, the
+    /// environment variable FARM_TOKEN is the token itself.
     #[arg(long, env = "FARM_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
     /// A PEM file with the farm's CA, which its coordinators print the place of when they start; no other CA counts
-    /// then [default: those that the system trusts].
+    /// then [default: as it was when the worker joined; else those that the system trusts].
     #[arg(long, env = "FARM_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
 
@@ -47,7 +48,8 @@ pub struct Flags {
     #[arg(long, env = "FARM_INSECURE_HTTP", value_parser = clap::builder::FalseyValueParser::new())]
     insecure_http: bool,
 
-    /// The name that people see and that no other worker of the farm may have [default: the host's name].
+    /// The name that people see and that no other worker of the farm may have [default: that of its certificate; of a worker
+    /// that hasn't joined the host's name].
     #[arg(long, env = "FARM_WORKER_NAME", value_name = "NAME")]
     name: Option<WorkerName>,
 
@@ -60,7 +62,7 @@ pub struct Flags {
     )]
     engine: EngineAddress,
 
-    /// Where the worker keeps source files and results that are not delivered yet; no two workers share it
+    /// Where the worker keeps its certificate, source files, and results that are not delivered yet; no two workers share it
     /// [default: $STATE_DIRECTORY, else $XDG_STATE_HOME/farm/worker-NAME or ~/.local/state/farm/worker-NAME].
     #[arg(long, env = "FARM_WORKER_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -114,8 +116,8 @@ pub struct Config {
     pub coordinators: Coordinators,
     /// What a connection has to be before the token goes over it.
     pub security: Security,
-    /// Who the worker is, for the coordinator.
-    pub token: Bearer,
+    /// By what the worker shows who it is.
+    pub shows: Shows,
     /// The worker's name.
     pub name: String,
     pub engine: EngineAddress,
@@ -135,6 +137,15 @@ pub struct Config {
     pub release_after: Option<Duration>,
 }
 
+/// By what a worker shows who it is.
+#[derive(Debug, Clone)]
+pub enum Shows {
+    /// A token, in each call.
+    Token(Bearer),
+    /// A certificate, which connections show.
+    Certificate(Pair),
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -150,21 +161,47 @@ impl Flags {
         self.log
     }
 
-    /// Fills in what was not given, and reads the token.
+    /// Fills in what was not given, and reads the certificate, or else the token.
     ///
     /// # Errors
-    /// There is no token, no default could be found for the name or the folder, or two flags don't go together.
+    /// There is neither, no default could be found for the name or the folder, or two flags don't go together.
     pub fn into_config(self) -> Result<Config, Invalid> {
         let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let token = read_token(self.token_file, env("FARM_TOKEN"))?;
-        let security = security(&self.coordinator, self.ca, self.insecure_http)?;
-        let name = match self.name {
-            Some(WorkerName(name)) => name,
-            None => host_name()?,
-        };
+        let said = self.name.map(|WorkerName(name)| name);
         let state_dir = match self.state_dir {
             Some(folder) => folder,
-            None => default_state_dir(&name, env)?,
+            None => default_state_dir(&said.clone().map_or_else(host_name, Ok)?, env)?,
+        };
+        let joined = Joined::load(&state_dir)
+            .map_err(|e| Invalid::new("--state-dir", state_dir.to_string_lossy(), e.to_string()))?;
+        let ca = self.ca.filter(|file| !file.as_os_str().is_empty());
+        let (token_file, token) = (self.token_file, env("FARM_TOKEN"));
+        let Member { coordinators, security, shows, name } = match joined {
+            Some(joined) => {
+                if token_file.is_some() || token.is_some() {
+                    tracing::info!(
+                        "the worker has joined the farm: its certificate is shown, not the token that is set"
+                    );
+                }
+                member(joined, self.coordinator, ca, said)?
+            }
+            None if token_file.is_none() && token.is_none() => {
+                let cure = "its worker has joined no farm: run the line that `farm workers invite` prints (farm-worker join …); \
+                            or give the farm's own token, by --token-file FILE or FARM_TOKEN";
+                return Err(Invalid::new("--state-dir", state_dir.to_string_lossy(), cure));
+            }
+            None => {
+                let coordinators = self.coordinator.ok_or_else(|| {
+                    let cure = "write https://HOST:PORT of the farm's coordinator; a worker that has joined knows it";
+                    Invalid::new("--coordinator", "", cure)
+                })?;
+                Member {
+                    shows: Shows::Token(read_token(token_file, token)?),
+                    security: security(&coordinators, ca, self.insecure_http)?,
+                    name: said.map_or_else(host_name, Ok)?,
+                    coordinators,
+                }
+            }
         };
         let cpus = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let slots = self.slots.map_or_else(cpus, |slots| slots.0);
@@ -182,9 +219,9 @@ impl Flags {
             return Err(Invalid::new("--engine-root", root.to_string_lossy(), cure));
         }
         Ok(Config {
-            coordinators: self.coordinator,
+            coordinators,
             security,
-            token,
+            shows,
             name,
             engine: self.engine,
             state_dir,
@@ -202,6 +239,52 @@ impl Flags {
     }
 }
 
+/// What says where the farm is and who the worker is there.
+struct Member {
+    coordinators: Coordinators,
+    security: Security,
+    shows: Shows,
+    name: String,
+}
+
+/// Of a worker that has joined; what was said besides counts as far as it fits.
+fn member(
+    joined: Joined,
+    coordinators: Option<Coordinators>,
+    ca: Option<PathBuf>,
+    name: Option<String>,
+) -> Result<Member, Invalid> {
+    let is = &joined.farm.name;
+    if let Some(other) = name.filter(|name| name != is) {
+        let cure = format!(
+            "the worker of this state folder has joined as {is}: leave the name out, or give another --state-dir"
+        );
+        return Err(Invalid::new("--name", other, cure));
+    }
+    let farm = joined.farm.coordinators.join(",");
+    let coordinators = match coordinators {
+        Some(said) => said,
+        None => farm.parse()?,
+    };
+    if let Some(open) = coordinators.urls().find(|url| !url.is_tls()) {
+        let cure = format!(
+            "a certificate is shown over https:// only: leave --coordinator (FARM_WORKER_COORDINATOR) out, and the worker calls \
+             {farm}, where it has joined"
+        );
+        return Err(Invalid::new("--coordinator", open.to_string(), cure));
+    }
+    let trust = match &ca {
+        Some(file) => {
+            Trust::from_file(file).map_err(|e| Invalid::new("--ca", file.to_string_lossy(), e.to_string()))?
+        }
+        None => joined.trust().map_err(|e| Invalid::new("farm.json", "", e.to_string()))?,
+    };
+    let identity =
+        Identity::from_pem(&joined.pair.pem).map_err(|e| Invalid::new("identity.pem", "", e.to_string()))?;
+    let security = Security { trust, identity, ..Security::default() };
+    Ok(Member { coordinators, security, name: joined.farm.name, shows: Shows::Certificate(joined.pair) })
+}
+
 fn security(coordinators: &Coordinators, ca: Option<PathBuf>, insecure: bool) -> Result<Security, Invalid> {
     let plaintext = if insecure { Plaintext::Anywhere } else { Plaintext::Loopback };
     if let Some(open) = coordinators.urls().find(|url| url.is_open() && !insecure) {
@@ -209,12 +292,12 @@ fn security(coordinators: &Coordinators, ca: Option<PathBuf>, insecure: bool) ->
                     (and the farm's CA, --ca), or give --insecure-http if that network is nobody else's";
         return Err(Invalid::new("--coordinator", open.to_string(), cure));
     }
-    let trust = match ca.filter(|file| !file.as_os_str().is_empty()) {
+    let trust = match ca {
         Some(file) => Trust::from_file(&file)
             .map_err(|e| Invalid::new("--ca", file.to_string_lossy(), e.to_string()))?,
         None => Trust::System,
     };
-    Ok(Security { trust, plaintext })
+    Ok(Security { trust, plaintext, ..Security::default() })
 }
 
 fn read_token(file: Option<PathBuf>, variable: Option<OsString>) -> Result<Bearer, Invalid> {
@@ -229,13 +312,12 @@ fn read_token(file: Option<PathBuf>, variable: Option<OsString>) -> Result<Beare
             let wrong = |e: BearerError| Invalid::new("FARM_TOKEN", "…", e.to_string());
             text.to_string_lossy().parse().map_err(wrong)
         }
-        (None, None) => {
-            Err(Invalid::new("token", "", "a worker needs one; give --token-file FILE, or set FARM_TOKEN"))
-        }
+        (None, None) => Err(Invalid::new("token", "", "give --token-file FILE, or set FARM_TOKEN")),
     }
 }
 
-fn host_name() -> Result<String, Invalid> {
+/// This machine's name, as a worker's.
+pub(crate) fn host_name() -> Result<String, Invalid> {
     let invalid = |cure: String| Invalid::new("worker name", "", cure);
     let text = fs::read_to_string("/proc/sys/kernel/hostname")
         .map_err(|e| invalid(format!("this host's name can't be read ({e}); give --name NAME")))?;
@@ -243,7 +325,11 @@ fn host_name() -> Result<String, Invalid> {
     Ok(name.0)
 }
 
-fn default_state_dir(name: &str, env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Invalid> {
+/// Where a worker of this name keeps what is its own.
+pub(crate) fn default_state_dir(
+    name: &str,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<PathBuf, Invalid> {
     if let Some(folder) = env("STATE_DIRECTORY") {
         return Ok(folder.into());
     }
@@ -256,7 +342,13 @@ fn default_state_dir(name: &str, env: impl Fn(&str) -> Option<OsString>) -> Resu
 
 /// A worker's name: at most 63 letters, digits, dots, dashes and underscores.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct WorkerName(String);
+pub(crate) struct WorkerName(String);
+
+impl std::fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl FromStr for WorkerName {
     type Err = Invalid;
@@ -346,11 +438,76 @@ impl FromStr for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use crate::joined::files::{Farm, Pair};
+    use crate::joined::key::Key;
+    use crate::testing::Authority;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "farm-worker")]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn flags(words: &[&str]) -> Flags {
+        Line::try_parse_from([&["farm-worker"], words].concat()).unwrap().flags
+    }
+
+    fn joined(folder: &std::path::Path) {
+        let key = Key::generate().unwrap();
+        let certificate = Authority::new().certificate("w7", &key.public(), (60_000, 40_000));
+        let farm = Farm {
+            coordinators: vec!["https://a.example:7070".to_owned(), "https://b.example".to_owned()],
+            ca: None,
+            name: "w7".to_owned(),
+            machine: "m".to_owned(),
+            pool: "default".to_owned(),
+            trust: "trusted".to_owned(),
+        };
+        Joined { farm, pair: Pair::of(Some(certificate), &key, 0).unwrap() }.keep(folder).unwrap();
+    }
 
     #[test]
-    fn the_flags_are_sound() {
-        Flags::command().debug_assert();
+    fn a_worker_that_has_joined_needs_nothing_but_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        joined(folder.path());
+        let at = folder.path().to_str().unwrap();
+        let config = flags(&["--state-dir", at]).into_config().unwrap();
+        assert_eq!(config.name, "w7");
+        assert_eq!(config.coordinators.to_string(), "https://a.example:7070, https://b.example");
+        assert!(matches!(config.shows, Shows::Certificate(_)));
+        // A token that is set besides, and isn't even there, is none that is needed.
+        let told =
+            ["--state-dir", at, "--token-file", "/nowhere/token", "--coordinator", "https://c.example"];
+        let config = flags(&told).into_config().unwrap();
+        assert_eq!(config.coordinators.to_string(), "https://c.example");
+        assert!(matches!(config.shows, Shows::Certificate(_)));
+        let error = |words: &[&str]| {
+            flags(&[&["--state-dir", at], words].concat()).into_config().unwrap_err().to_string()
+        };
+        let text = error(&["--coordinator", "http://127.0.0.1:7070"]);
+        assert!(text.contains("https:// only") && text.contains("https://a.example:7070"), "{text}");
+        let text = error(&["--name", "w8"]);
+        assert!(text.contains("\"w8\"") && text.contains("joined as w7"), "{text}");
+        fs::write(folder.path().join("identity.pem"), "").unwrap();
+        assert!(error(&[]).contains("join --again"));
+    }
+
+    #[test]
+    fn without_certificate_and_token_both_cures_are_told_the_join_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().to_str().unwrap();
+        let text = flags(&["--state-dir", at]).into_config().unwrap_err().to_string();
+        assert!(text.contains(at), "{text}");
+        assert!(text.find("farm workers invite").unwrap() < text.find("--token-file").unwrap(), "{text}");
+        let token = folder.path().join("token");
+        fs::write(&token, "farm_abc\n").unwrap();
+        let words = ["--state-dir", at, "--token-file", token.to_str().unwrap()];
+        assert!(flags(&words).into_config().unwrap_err().to_string().contains("--coordinator"));
+        let words = [&words[..], &["--coordinator", "http://127.0.0.1:7070", "--name", "w"]].concat();
+        let config = flags(&words).into_config().unwrap();
+        assert!(matches!(config.shows, Shows::Token(_)) && config.name == "w");
     }
 
     #[test]
@@ -389,7 +546,7 @@ mod tests {
     #[test]
     fn a_mistyped_flag_is_answered_with_thing_value_and_cure() {
         let error =
-            Flags::try_parse_from(["farm-worker", "--coordinator", "http://h:1", "--cache-bytes", "10G"])
+            Line::try_parse_from(["farm-worker", "--coordinator", "http://h:1", "--cache-bytes", "10G"])
                 .unwrap_err();
         assert_eq!(error.exit_code(), 2);
         let text = error.to_string();
@@ -407,7 +564,6 @@ mod tests {
         assert!(of("https://farm.example,http://localhost:1", None, false).is_ok());
         let missing = of("https://farm.example", Some("/nowhere/ca.pem"), false).unwrap_err();
         assert!(missing.contains("--ca") && missing.contains("/nowhere/ca.pem"), "{missing}");
-        assert!(of("https://farm.example", Some(""), false).is_ok());
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod config;
 pub mod disk;
 pub mod engine_watch;
 pub mod gauge;
+pub mod joined;
 pub mod link;
 mod order;
 pub mod platforms;
@@ -41,12 +42,13 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use attempts::{Attempts, Chore, Counts, StopReason};
-use config::Config;
+use config::{Config, Shows};
 use disk::{DiskWatch, MetFull};
 use engine_watch::{EngineWatch, NotReady, ready_at_start, trial};
 use gauge::Disks;
+use joined::renewal::Renewal;
 use link::control::spawn;
-use link::{Control, ControlError};
+use link::{Control, ControlError, Credential};
 use runner::Runner;
 use snapshot::cache::ContentCache;
 use snapshot::fetch::Fetcher;
@@ -91,11 +93,11 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// The exit code that stands for it: 4 another protocol version, 5 a refused token, else 1.
+    /// The exit code that stands for it: 4 another protocol version, 5 a refused token or certificate, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Control(ControlError::Protocol { .. }) => 4,
-            Self::Control(ControlError::Unauthenticated { .. }) => 5,
+            Self::Control(ControlError::Unauthenticated { .. } | ControlError::Certificate { .. }) => 5,
             _ => 1,
         }
     }
@@ -166,7 +168,21 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         tracing::warn!(coordinator = %url, "called without TLS (--insecure-http): whoever is between sees the token");
     }
     let bulk = link::bulk(&config.coordinators, &config.security)?;
-    let client = link::client(bulk.clone(), &config.token);
+    let mut keepers = JoinSet::new();
+    let (credential, certified) = match config.shows {
+        Shows::Token(token) => (Credential::from(token), None),
+        Shows::Certificate(pair) => {
+            let ways = (config.coordinators.clone(), config.security.clone(), bulk.clone());
+            let now_ms = || chrono::Utc::now().timestamp_millis();
+            let (renewal, certified) = Renewal::new(config.state_dir.clone(), ways, &pair, now_ms);
+            keepers.spawn(async move {
+                renewal.run().await;
+                "renewal of its certificate"
+            });
+            (Credential::default(), Some(certified))
+        }
+    };
+    let client = link::client(bulk.clone(), &credential);
     let leave = CancellationToken::new();
     let welcomed = watch::Sender::new(false);
     let mut welcome = welcomed.subscribe();
@@ -174,7 +190,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         coordinators: config.coordinators.clone(),
         security: config.security.clone(),
         bulk,
-        token: config.token.clone(),
+        credential,
+        certified,
         name: config.name.clone(),
         boot: BootId::generate(),
         home: claim.home(),
@@ -199,7 +216,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         met_full: Arc::clone(&met_full),
         disks: places,
     });
-    let mut keepers = JoinSet::new();
     let probed = ready.subscribe();
     let disks = DiskWatch {
         attempts: Arc::clone(&attempts),

@@ -1,28 +1,69 @@
-//! The worker's process: flags, log, signals, exit code. It is here and not in the binary, so that what is compiled of it is
+//! The worker's process: what it is asked for, log, signals, exit code. It is here and not in the binary, so that what is compiled of it is
 //! compiled beside the other programs, not after them.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, Flags, LogFormat};
+use crate::joined::join::{self, JoinError};
 use crate::{Shutdown, run};
 
-/// Runs a worker as its flags say, until it is told to stop.
+#[derive(Debug, Parser)]
+#[command(name = "farm-worker", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+struct Line {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Join a farm, with what `farm workers invite` has printed
+    Join(Box<join::Args>),
+    /// Show which farm the worker has joined, and as what
+    Whoami(join::WhoAmI),
+}
+
+/// Does what its arguments say: without a verb, runs a worker until it is told to stop.
 pub fn main() -> ExitCode {
-    let flags = Flags::parse();
+    // Fails only when one was chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Line { verb, flags } = Line::parse();
+    match verb {
+        None => run_worker(flags),
+        Some(Verb::Join(args)) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => told(runtime.block_on(join::join(*args))),
+            Err(error) => fail(&error, 1),
+        },
+        Some(Verb::Whoami(args)) => told(join::whoami(&args)),
+    }
+}
+
+fn told(lines: Result<Vec<String>, JoinError>) -> ExitCode {
+    match lines {
+        Ok(lines) => {
+            // Nobody may be reading.
+            let _ = writeln!(io::stdout(), "{}", lines.join("\n"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, error.exit_code()),
+    }
+}
+
+fn run_worker(flags: Flags) -> ExitCode {
     start_log(flags.log());
     let config = match flags.into_config() {
         Ok(config) => config,
         Err(error) => return fail(&error, 2),
     };
-    // Fails only when one was chosen already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
@@ -62,4 +103,14 @@ fn start_log(format: LogFormat) {
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_are_sound() {
+        super::Line::command().debug_assert();
+    }
 }

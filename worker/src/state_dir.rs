@@ -10,6 +10,9 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
+/// The file that the lock is on.
+pub const LOCK: &str = "lock";
+
 /// Holds a folder until it is dropped.
 #[derive(Debug)]
 pub struct Claim {
@@ -37,7 +40,7 @@ pub fn claim(folder: &Path) -> io::Result<Claim> {
         .read(true)
         .write(true)
         .mode(0o600)
-        .open(folder.join("lock"))?;
+        .open(folder.join(LOCK))?;
     let metadata = held.metadata()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let home = format!("{}:{}:{}", kernel.trim(), metadata.dev(), metadata.ino());

@@ -1,6 +1,8 @@
-//! For tests of the protocol only: offers, a small source, and a FAKE coordinator ([`Fake`]).
+//! For tests of the protocol only: offers, a small source, a FAKE coordinator ([`Fake`]), and a CA ([`Authority`]).
 
+mod authority;
 mod fake;
+mod machines;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use farm_proto::v1;
 use farm_types::snapshot::{self, Entry, Folder, Node};
 use farm_types::{AttemptId, Digest, LeaseToken, Offer, Support};
 
+pub use self::authority::Authority;
 pub use self::fake::Fake;
 use crate::attempts::{Identity, Lease};
 

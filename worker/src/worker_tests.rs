@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::attempts::Attempts;
 use crate::buildkit::EngineAddress;
-use crate::config::Config;
+use crate::config::{Config, Shows};
 use crate::engine_watch::{EngineWatch, ready};
 use crate::platforms::Choice;
 use crate::testing::{Fake, Source, offered, offers, token, until};
@@ -47,7 +47,7 @@ async fn start(platforms: Option<Vec<farm_types::Offer>>) -> Option<Worker> {
     let config = Config {
         coordinators: fake.url().into(),
         security: farm_client::Security::default(),
-        token: token(),
+        shows: Shows::Token(token()),
         name: "w".into(),
         engine: engine.parse().unwrap(),
         state_dir: state.path().join("state"),

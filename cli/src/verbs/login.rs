@@ -116,7 +116,7 @@ pub async fn run(args: Args, ca: Option<&Path>, project: Option<&str>) -> Result
         }
     };
     let from = if args.token_file.is_some() { "--token-file" } else { "your answer" };
-    let security = Security { trust: known.trust, plaintext: plaintext() };
+    let security = Security { trust: known.trust, plaintext: plaintext(), ..Security::default() };
     let address =
         Address { url: url.clone(), token_file: None, ca_file: None, project: None, source: Source::Flag };
     let client = Client::connect_as(&address, bearer(&token, from)?, &security).await?;

@@ -48,7 +48,8 @@ pub struct Flags {
     /// (registry.internal:5000); besides those of the configuration file. May be repeated.
     #[arg(long, value_name = "WHERE", env = "FARM_OUTBOUND_ALLOW", value_delimiter = ',')]
     pub outbound_allow: Vec<Allowed>,
-    /// TLS: on, off, or auto, which is on unless it listens on loopback. Without a certificate in the configuration file
+    /// TLS: on, off, or auto, which is on unless it listens on loopback, where TLS and plain HTTP are served side by side;
+    /// local is the same by the farm's own CA, whatever the configuration file names. Without a certificate in the configuration file
     /// the farm makes its own CA, in STATE_DIR/tls [default: auto].
     #[arg(long, value_name = "MODE", env = "FARM_TLS")]
     pub tls: Option<TlsMode>,

@@ -143,6 +143,9 @@ impl Config {
         if let Some(mode) = flags.tls {
             config.tls.mode = mode;
         }
+        if config.tls.mode == TlsMode::Local {
+            (config.tls.certificate, config.tls.key) = (None, None);
+        }
         config.tls.insecure_plaintext |= flags.insecure_plaintext;
         // `FARM_CA=` is as good as none.
         if let Some(file) = flags.ca.as_ref().filter(|file| !file.as_os_str().is_empty()) {

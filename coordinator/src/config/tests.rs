@@ -48,6 +48,9 @@ fn other_machines_are_served_with_tls_unless_it_is_said_twice() {
     assert_eq!(tls(&[]), Ok(false));
     assert_eq!(tls(&["--listen", "[::1]:7"]), Ok(false));
     assert_eq!(tls(&["--tls", "on"]), Ok(true));
+    assert_eq!(tls(&["--tls", "local"]), Ok(false));
+    let open = tls(&["--tls", "local", "--listen", "0.0.0.0:7"]).unwrap_err().to_string();
+    assert!(open.contains("0.0.0.0:7") && open.contains("127.0.0.1"), "{open}");
     for listen in ["0.0.0.0:7", "[::]:7", "10.0.0.1:7"] {
         assert_eq!(tls(&["--listen", listen]), Ok(true));
         let refused = tls(&["--listen", listen, "--tls", "off"]).unwrap_err().to_string();
@@ -59,6 +62,8 @@ fn other_machines_are_served_with_tls_unless_it_is_said_twice() {
     assert!(of("certificate='c.pem'").unwrap_err().contains("key"));
     assert!(of("key='k.pem'").unwrap_err().contains("certificate"));
     assert!(of("certificate='c.pem'\nkey='k.pem'").unwrap().speaks_tls());
+    let local = of("mode='local'\ncertificate='c.pem'\nkey='k.pem'").unwrap();
+    assert!(!local.speaks_tls() && local.offers_tls() && local.tls.certificate.is_none());
     assert!(of("names=['farm example']").unwrap_err().contains("farm example"));
     let names = of("mode='on'\nnames=['farm.example', '*.farm.example', '10.0.0.9']").unwrap().names();
     for name in ["localhost", "127.0.0.1", "::1", "farm.example", "*.farm.example", "10.0.0.9"] {

@@ -16,6 +16,8 @@ pub enum TlsMode {
     Auto,
     On,
     Off,
+    /// For this machine only: by the farm's own CA, and without TLS beside it, whatever certificates were named.
+    Local,
 }
 
 /// Certificates, and whether there is TLS at all.
@@ -40,7 +42,7 @@ impl Tls {
     pub(super) fn is_on(&self, listen: IpAddr) -> bool {
         match self.mode {
             TlsMode::On => true,
-            TlsMode::Off => false,
+            TlsMode::Off | TlsMode::Local => false,
             TlsMode::Auto => !listen.is_loopback() || self.certificate.is_some(),
         }
     }
@@ -53,6 +55,11 @@ impl Tls {
                  --insecure-plaintext as well, if that network is nobody else's"
             );
             return Err(Invalid::new("--tls", "off", cure));
+        }
+        if self.mode == TlsMode::Local && !listen.ip().is_loopback() {
+            let cure =
+                format!("{listen} is reached by other machines, too: listen on 127.0.0.1, or leave it out");
+            return Err(Invalid::new("--tls", "local", cure));
         }
         if self.insecure_plaintext && self.mode != TlsMode::Off {
             let cure = "it goes with --tls off; without that there is TLS, and nothing is insecure";

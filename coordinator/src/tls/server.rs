@@ -89,5 +89,5 @@ pub fn of_peers(config: &Config, tls: Option<&Tls>) -> anyhow::Result<Security> 
     };
     // Where it serves other machines without TLS it calls them so, too.
     let plaintext = if config.tls.insecure_plaintext { Plaintext::Anywhere } else { Plaintext::Loopback };
-    Ok(Security { trust, plaintext })
+    Ok(Security { trust, plaintext, ..Security::default() })
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
@@ -76,6 +77,14 @@ impl Parts {
                 settings.platforms.join(",")
             )));
         }
+        // One after another: the first is what its machine is called by.
+        for worker in &workers {
+            let joined = tokio::select! {
+                joined = worker.join() => joined,
+                () = self.farm.stop.cancelled() => return Err(stopped()),
+            };
+            joined.map_err(|why| Error::Failed(format!("{} doesn't start: {why}", worker.name)))?;
+        }
         let workers = workers.into_iter().map(|worker| self.keep(Arc::new(worker))).collect();
         self.all_up(workers).await
     }
@@ -98,22 +107,24 @@ impl Parts {
                 may_emulate = !wanted.is_empty();
             }
         }
+        let own_name = format!("w-{}", Settings::own_architecture());
         let worker = |name: &str, offers: Vec<String>| Worker {
             layout: self.farm.layout.clone(),
             name: name.to_owned(),
+            machine: own_name.clone(),
             engine: engine.clone(),
             port: settings.port,
             slots: settings.slots(),
             offers,
+            was_taken: AtomicBool::new(false),
         };
         let only = |what: &str| vec!["--only".to_owned(), what.to_owned()];
         let told = |list: String| vec!["--platforms".to_owned(), list];
         let mut workers = Vec::new();
-        let name = format!("w-{}", Settings::own_architecture());
         if settings.platforms.is_empty() {
-            workers.push(worker(&name, only("native")));
+            workers.push(worker(&own_name, only("native")));
         } else if !native.is_empty() {
-            workers.push(worker(&name, told(native.join(","))));
+            workers.push(worker(&own_name, told(native.join(","))));
         }
         if may_emulate {
             let offers = match settings.platforms.is_empty() {
@@ -161,7 +172,7 @@ impl Parts {
             let end = tokio::select! {
                 end = ends.recv() => end,
                 () = self.farm.stop.cancelled() => {
-                    return Err(Error::Failed("it was told to stop while it started".to_owned()));
+                    return Err(stopped());
                 }
             };
             match end {
@@ -214,6 +225,10 @@ impl Parts {
         })
         .await;
     }
+}
+
+fn stopped() -> Error {
+    Error::Failed("it was told to stop while it started".to_owned())
 }
 
 /// Does the kernel know any emulator that works in containers?

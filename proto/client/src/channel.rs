@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Uri;
 use tonic::transport::Endpoint;
 
+use crate::identity::Identity;
 use crate::trust::Trust;
 
 /// How long opening a connection may take.
@@ -21,6 +22,8 @@ pub struct Security {
     pub trust: Trust,
     /// Where `http` addresses may lead to.
     pub plaintext: Plaintext,
+    /// What `https` connections show of this end.
+    pub identity: Identity,
 }
 
 /// Where `http` addresses may lead to.
@@ -48,7 +51,7 @@ pub enum EndpointError {
 }
 
 /// The endpoint of a coordinator: a peer that is dead is noticed within 20 s, and an `https` address has to show a
-/// certificate that is trusted.
+/// certificate that is trusted, and is shown the identity of this moment.
 ///
 /// # Errors
 /// It is an `http` address of another machine, and nobody said that it may be; the system's certificates can't be read, or
@@ -65,7 +68,14 @@ pub fn endpoint(uri: Uri, agent: &'static str, security: &Security) -> Result<En
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true);
-    if is_tls { Ok(endpoint.tls_config(security.trust.tls())?) } else { Ok(endpoint) }
+    if !is_tls {
+        return Ok(endpoint);
+    }
+    let tls = security.trust.tls();
+    Ok(endpoint.tls_config(match security.identity.tls() {
+        Some(identity) => tls.identity(identity),
+        None => tls,
+    })?)
 }
 
 /// The same for a connection that carries bulk: so many bytes may be on their way unanswered.

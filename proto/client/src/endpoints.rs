@@ -3,10 +3,13 @@
 //! A call goes to the endpoint that answered last. When that one fails (no connection, a connection that breaks in the
 //! middle of an answer, or an answer that it can't serve now), the next call goes to the next. No call is repeated
 //! here: callers know which may be, and wait in between.
+//!
+//! The connections can be exchanged for others, as when this end has another certificate to show. Calls that are under way go
+//! on over those on which they were made.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use http::HeaderMap;
@@ -16,23 +19,34 @@ use tonic::codegen::Service;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// The endpoints of one farm's coordinators. Clones share which of them is used.
+/// The endpoints of one farm's coordinators. Clones share them, and which of them is used.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
-    channels: Arc<[Channel]>,
+    /// At least one.
+    channels: Arc<RwLock<Arc<[Channel]>>>,
     current: Arc<AtomicUsize>,
 }
 
 impl Endpoints {
     /// Over these channels; the first is used until it fails.
     pub fn new(first: Channel, others: impl IntoIterator<Item = Channel>) -> Self {
+        let channels: Arc<[Channel]> = std::iter::once(first).chain(others).collect();
+        Self { channels: Arc::new(RwLock::new(channels)), current: Arc::default() }
+    }
+
+    /// Makes the next calls of all clones over other channels, to the same coordinators in the same order.
+    pub fn exchange(&self, first: Channel, others: impl IntoIterator<Item = Channel>) {
         let channels = std::iter::once(first).chain(others).collect();
-        Self { channels, current: Arc::default() }
+        *self.channels.write().unwrap_or_else(PoisonError::into_inner) = channels;
+    }
+
+    fn channels(&self) -> Arc<[Channel]> {
+        Arc::clone(&self.channels.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Uses the endpoint at this place (from 0; after the last comes the first again) for the next calls.
     pub fn prefer(&self, place: usize) {
-        self.current.store(place % self.channels.len(), Ordering::Relaxed);
+        self.current.store(place % self.channels().len(), Ordering::Relaxed);
     }
 
     /// The place of the endpoint that the next call goes to.
@@ -42,7 +56,7 @@ impl Endpoints {
 
     /// Leaves an endpoint for the next one, unless another call has done so.
     fn leave(&self, place: usize) {
-        let next = (place + 1) % self.channels.len();
+        let next = (place + 1) % self.channels().len();
         // Whoever was faster has moved on already.
         let _ = self.current.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -71,7 +85,8 @@ impl Service<http::Request<Body>> for Endpoints {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let place = self.current();
-        let mut channel = self.channels[place].clone();
+        let channels = self.channels();
+        let mut channel = channels[place % channels.len()].clone();
         let endpoints = self.clone();
         Box::pin(async move {
             let answered = async {

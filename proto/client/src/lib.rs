@@ -10,6 +10,7 @@ mod busy;
 mod channel;
 mod endpoints;
 mod failure;
+mod identity;
 mod look;
 mod trust;
 
@@ -18,5 +19,6 @@ pub use busy::{busy, come_back};
 pub use channel::{EndpointError, Plaintext, Security, endpoint, is_loopback, wide};
 pub use endpoints::Endpoints;
 pub use failure::TlsFailure;
+pub use identity::{Identity, IdentityError};
 pub use look::{LookError, Shown, look};
-pub use trust::{Authorities, Fingerprint, NoFingerprint, Trust, TrustError, to_pem};
+pub use trust::{Authorities, Fingerprint, NoFingerprint, Trust, TrustError, key_to_pem, to_pem};

@@ -171,7 +171,16 @@ impl FromStr for Fingerprint {
 
 /// A certificate as PEM.
 pub fn to_pem(der: &[u8]) -> String {
-    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    pem("CERTIFICATE", der)
+}
+
+/// A private key (PKCS #8) as PEM.
+pub fn key_to_pem(der: &[u8]) -> String {
+    pem("PRIVATE KEY", der)
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = STANDARD.encode(der);
     while !rest.is_empty() {
         let after = rest.split_off(rest.len().min(64));
@@ -179,7 +188,7 @@ pub fn to_pem(der: &[u8]) -> String {
         text.push('\n');
         rest = after;
     }
-    text + "-----END CERTIFICATE-----\n"
+    text + &format!("-----END {label}-----\n")
 }
 
 #[cfg(test)]

@@ -30,16 +30,20 @@ fn main() {
     coordinator.says("READY=1\nSTATUS=serving on http://127.0.0.1:7070");
     assert!(coordinator.extended.get() > 0, "the first start migrates, and doesn't ask for its time");
     // As /etc/farm/worker.env has it.
-    let token = [
-        "install",
-        "-m",
-        "640",
-        "-g",
-        "farm-worker",
-        "/var/lib/farm-coordinator/token",
-        "/etc/farm/worker-token",
+    let invite = [
+        "env",
+        "FARM_TOKEN_FILE=/var/lib/farm-coordinator/token",
+        "farm",
+        "workers",
+        "invite",
+        "--name",
+        "w1",
     ];
-    run(&mut chroot(&root, "root", &token));
+    let line = run(&mut chroot(&root, "root", &invite));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(&words[..3], ["farm-worker", "join", "https://127.0.0.1:7070"], "{line}");
+    let joined = run(&mut chroot(&root, "root", &words));
+    assert!(joined.contains("systemctl enable --now farm-worker"), "{joined}");
     let worker = Service::start(&root, "farm-worker");
     worker.says("READY=1\nSTATUS=in the farm: linux/");
 

@@ -36,6 +36,7 @@ mod full_disk;
 mod homeless;
 mod ignoring;
 mod images;
+mod joining;
 mod keeping;
 mod leaving;
 mod logging;

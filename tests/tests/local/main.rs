@@ -40,6 +40,8 @@ fn a_farm_carries_on_after_any_kill_and_leaves_nothing_behind() {
         "{workers}"
     );
 
+    local.workers_show_certificates_only(&["w-amd64", "w-qemu"]);
+
     local.bring_base();
     let context = local.context("uname -m >/arch");
     let (context, tag) = (context.path().to_str().unwrap(), local.tag());
@@ -56,6 +58,8 @@ fn a_farm_carries_on_after_any_kill_and_leaves_nothing_behind() {
         until(&format!("{part} runs again"), || local.pids().get(part).is_some_and(|now| *now != pid));
     }
     until("all parts run", || local.pids().len() == 7);
+    // They joined once.
+    assert_eq!(local.joins(), 2);
     assert!(local.farm(&["builds"]).stdout.contains("succeeded"));
     let warm = local.farm(&submit);
     assert!(warm.status == 0 && warm.stdout.contains("as before"), "{warm:?}");
@@ -129,6 +133,37 @@ fn an_engine_that_is_there_is_used_as_it_is() {
     let built =
         local.farm(&["submit", context.path().to_str().unwrap(), "-t", &tag, "--platform", "linux/amd64"]);
     assert_eq!(built.status, 0, "{built:?}");
+}
+
+#[test]
+fn a_worker_that_was_revoked_or_has_lost_its_certificate_is_in_the_farm_again_at_the_next_start() {
+    let local = Local::new();
+    let up = local.up_small();
+    assert_eq!(up.status, 0, "{up:?}");
+    local.workers_show_certificates_only(&["w-amd64"]);
+    let revoked = local.farm(&["workers", "revoke", "w-amd64"]);
+    assert_eq!(revoked.status, 0, "{revoked:?}");
+    // The farm goes on without it, and says why.
+    until("it is out", || {
+        let status = local.status();
+        let parts = status["parts"].as_array().unwrap();
+        let worker = parts.iter().find(|part| part["name"] == "w-amd64").unwrap();
+        worker["state"] == "restarting" && worker["detail"].as_str().unwrap().contains("was revoked")
+    });
+    assert_eq!(local.joins(), 1);
+    let again = || {
+        assert_eq!(local.farm(&["down"]).status, 0);
+        let up = local.up_small();
+        assert_eq!(up.status, 0, "{up:?}");
+        local.workers_show_certificates_only(&["w-amd64"]);
+    };
+    again();
+    assert_eq!(local.joins(), 2);
+    std::fs::remove_dir_all(local.state().join("workers/w-amd64")).unwrap();
+    again();
+    assert_eq!(local.joins(), 3);
+    again();
+    assert_eq!(local.joins(), 3);
 }
 
 #[test]

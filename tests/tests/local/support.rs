@@ -94,6 +94,34 @@ impl Local {
             .collect()
     }
 
+    /// These workers are online, all on this machine, by certificates of their own; the token is nowhere about them.
+    pub fn workers_show_certificates_only(&self, names: &[&str]) {
+        let listed = self.farm(&["workers", "--json"]);
+        let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+        let listed: Vec<_> = listed["workers"].as_array().unwrap().iter().collect();
+        assert_eq!(listed.len(), names.len(), "{listed:?}");
+        let token = fs::read_to_string(self.state().join("token")).unwrap();
+        let pids = self.pids();
+        for (name, worker) in names.iter().zip(listed) {
+            assert_eq!((worker["name"].as_str(), worker["state"].as_str()), (Some(*name), Some("online")));
+            assert_eq!(worker["machine"], names[0], "{worker}");
+            assert!(worker["certificate_ends"].is_string(), "{worker}");
+            for file in ["environ", "cmdline"] {
+                let told = fs::read(format!("/proc/{}/{file}", pids[*name])).unwrap();
+                let told = String::from_utf8_lossy(&told).into_owned();
+                assert!(!told.is_empty() && !told.to_lowercase().contains("token"), "{name}: {told}");
+                assert!(!told.contains(token.trim()));
+            }
+        }
+    }
+
+    /// How often a worker has joined.
+    pub fn joins(&self) -> usize {
+        let audit = self.farm(&["audit", "--all", "--since", "1d", "--json"]);
+        assert_eq!(audit.status, 0, "{audit:?}");
+        audit.stdout.matches("worker.join").count()
+    }
+
     pub fn supervisor(&self) -> u64 {
         self.status()["pid"].as_u64().unwrap()
     }

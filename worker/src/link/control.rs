@@ -15,6 +15,7 @@ use farm_types::chain::with_causes;
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
+use super::renewed::{Certified, Renewed};
 use super::session::{End, Session};
 use super::{Control, ControlError, WAITS, client, endpoint};
 
@@ -53,14 +54,31 @@ impl Control {
         // In a row: one that is being updated may refuse what another takes.
         let mut refusals = 0;
         let mut former = None;
+        // Whether a certificate that is refused was renewed already.
+        let mut renewed = false;
         loop {
             let url = self.coordinators.at(place);
+            let before = self.certificates();
             let end = tokio::select! {
                 end = self.stream(place, former.take()) => end,
                 () = self.left_while_away() => End::Left,
             };
             match end {
                 End::Left => return Ok(()),
+                // Another one is shown from now on.
+                End::Refused(ControlError::Certificate { .. }) if self.certificates() != before => continue,
+                End::Refused(ControlError::Certificate { why, .. }) if !renewed => {
+                    // It may have ended while nobody could be asked for another.
+                    tracing::warn!(coordinator = %url, why, "the certificate is refused; asking for another");
+                    match self.renew().await {
+                        None => return Ok(()),
+                        Some(Renewed::Yes | Renewed::Refused(_)) => {
+                            renewed = true;
+                            continue;
+                        }
+                        Some(Renewed::Away(_)) => {}
+                    }
+                }
                 End::Refused(error) => {
                     refusals += 1;
                     if refusals >= count {
@@ -70,6 +88,7 @@ impl Control {
                 }
                 End::Changed(session) => {
                     former = Some(session);
+                    renewed = false;
                     continue;
                 }
                 End::Lost { why, welcomed } => {
@@ -77,6 +96,7 @@ impl Control {
                     if welcomed {
                         backoff.reset();
                         failures = 0;
+                        renewed = false;
                     }
                     if failures.is_multiple_of(QUIET) {
                         let then = if count > 1 { "trying the next" } else { "trying again" };
@@ -102,6 +122,8 @@ impl Control {
     /// welcomed, or fails.
     async fn stream<'a>(&'a self, place: usize, former: Option<Box<Session<'a>>>) -> End<'a> {
         let url = self.coordinators.at(place);
+        // Before the connection is made: what is exchanged meanwhile isn't shown on it.
+        let certificate = self.certified.as_ref().map(Certified::changes);
         let endpoint = match endpoint(url, &self.security) {
             Ok(endpoint) => endpoint,
             Err(error) => {
@@ -118,7 +140,7 @@ impl Control {
                 return End::Lost { why, welcomed: false };
             }
         };
-        match Session::open(self, url, client(channel, &self.token)).await {
+        match Session::open(self, url, client(channel, &self.credential), certificate).await {
             Ok(session) => {
                 drop(former);
                 self.bulk.prefer(place);
@@ -128,6 +150,20 @@ impl Control {
                 end
             }
             Err(end) => end,
+        }
+    }
+
+    /// How many certificates were shown so far.
+    fn certificates(&self) -> u64 {
+        self.certified.as_ref().map_or(0, |certified| *certified.changes().borrow())
+    }
+
+    /// Has the certificate renewed; `None`: the worker left meanwhile, or has none.
+    async fn renew(&self) -> Option<Renewed> {
+        let certified = self.certified.as_ref()?;
+        tokio::select! {
+            renewed = certified.renew() => Some(renewed),
+            () = self.leave.cancelled() => None,
         }
     }
 

@@ -11,6 +11,7 @@ pub mod events;
 pub mod limit;
 mod line;
 pub mod outputs;
+pub mod renewed;
 pub mod session;
 
 use std::fmt;
@@ -24,17 +25,38 @@ use farm_proto::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use farm_types::{BootId, Invalid, Waits};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use self::renewed::Certified;
 use crate::attempts::Attempts;
 
 /// The waits between tries. Each is shortened by chance, so that a farm's workers don't come back all at once.
 pub const WAITS: Waits = Waits::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// A client of the coordinators that says who it is on every call.
-pub type Client = WorkerServiceClient<InterceptedService<Endpoints, Bearer>>;
+pub type Client = WorkerServiceClient<InterceptedService<Endpoints, Credential>>;
+
+/// What each call says of who makes it: a worker's token, or nothing, as the connection's certificate says it.
+#[derive(Debug, Clone, Default)]
+pub struct Credential(Option<Bearer>);
+
+impl From<Bearer> for Credential {
+    fn from(token: Bearer) -> Self {
+        Self(Some(token))
+    }
+}
+
+impl Interceptor for Credential {
+    fn call(&mut self, request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        match &mut self.0 {
+            Some(token) => token.call(request),
+            None => Ok(request),
+        }
+    }
+}
 
 /// Where a coordinator is: `http://HOST:PORT` or `https://HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +76,25 @@ impl FromStr for CoordinatorUrl {
             return Err(invalid("leave out what follows HOST:PORT"));
         }
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(invalid("it can't hold a name or password; the worker's token says who it is"));
+            return Err(invalid(
+                "it can't hold a name or password; the worker's certificate, or its token, says who it is",
+            ));
         }
         Ok(Self(uri))
     }
 }
 
 impl CoordinatorUrl {
+    /// Whether it is called by TLS, so that a certificate can be shown.
+    pub fn is_tls(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+
+    /// The address itself.
+    pub fn uri(&self) -> &http::Uri {
+        &self.0
+    }
+
     /// Whether what is sent there can be read on its way.
     pub fn is_open(&self) -> bool {
         self.0.scheme_str() == Some("http") && !is_loopback(&self.0)
@@ -139,7 +173,9 @@ pub struct Control {
     /// The connections for bulk, in the same order: they follow to where the stream is.
     pub bulk: Endpoints,
     /// Shows who this worker is, in each call.
-    pub token: Bearer,
+    pub credential: Credential,
+    /// The certificate that connections show, if that is what says who it is.
+    pub certified: Option<Certified>,
     /// The worker's name.
     pub name: String,
     /// Another one for each start of the process: what an earlier life ran is lost.
@@ -181,6 +217,14 @@ pub enum ControlError {
         /// What the coordinator said.
         why: String,
     },
+    /// It doesn't take the certificate (any more), and says why and what to do.
+    #[error("the coordinator at {url} refuses this worker: {why}")]
+    Certificate {
+        /// The coordinator's address.
+        url: CoordinatorUrl,
+        /// What the coordinator said.
+        why: String,
+    },
     /// The connection can't even be tried.
     #[error("no connection to {url} can be tried: {why}")]
     Local {
@@ -205,16 +249,28 @@ pub fn endpoint(url: &CoordinatorUrl, security: &Security) -> Result<Endpoint, E
 /// # Errors
 /// As [`endpoint`].
 pub fn bulk(coordinators: &Coordinators, security: &Security) -> Result<Endpoints, EndpointError> {
+    let (first, others) = channels(coordinators, security)?;
+    Ok(Endpoints::new(first, others))
+}
+
+/// The connections themselves: the first coordinator's, and the others'.
+///
+/// # Errors
+/// As [`endpoint`].
+pub fn channels(
+    coordinators: &Coordinators,
+    security: &Security,
+) -> Result<(Channel, Vec<Channel>), EndpointError> {
     let channel = |url: &CoordinatorUrl| -> Result<Channel, EndpointError> {
         Ok(farm_client::wide(endpoint(url, security)?, WINDOW_BYTES).connect_lazy())
     };
     let others: Vec<Channel> = coordinators.others.iter().map(channel).collect::<Result<_, _>>()?;
-    Ok(Endpoints::new(channel(&coordinators.first)?, others))
+    Ok((channel(&coordinators.first)?, others))
 }
 
 /// A client on these connections.
-pub fn client(endpoints: impl Into<Endpoints>, token: &Bearer) -> Client {
-    WorkerServiceClient::with_interceptor(endpoints.into(), token.clone())
+pub fn client(endpoints: impl Into<Endpoints>, credential: &Credential) -> Client {
+    WorkerServiceClient::with_interceptor(endpoints.into(), credential.clone())
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 

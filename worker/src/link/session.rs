@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
+use super::renewed::another;
 use super::{Client, Control, ControlError, CoordinatorUrl};
 use crate::attempts::{Identity, StopReason, job_span};
 
@@ -33,8 +34,8 @@ const BYE_WITHIN: Duration = Duration::from_secs(2);
 pub enum End<'a> {
     /// We said goodbye.
     Left,
-    /// What the Hello said is not true any more: dial again, and let this one go only then, so that the
-    /// coordinator never takes us for gone.
+    /// What the Hello said, or the connection showed, is not true any more: dial again, and let this one go only then,
+    /// so that the coordinator never takes us for gone.
     Changed(Box<Session<'a>>),
     /// It broke, or the coordinator ended it; `welcomed` when it had worked.
     Lost { why: String, welcomed: bool },
@@ -49,6 +50,8 @@ pub struct Session<'a> {
     incoming: Streaming<v1::ControlResponse>,
     /// Marked as seen when the Hello was made of it.
     identity: watch::Receiver<Identity>,
+    /// Marked as seen when the connection was made, which shows a certificate.
+    certificate: Option<watch::Receiver<u64>>,
     heartbeat: Duration,
     /// After so long without a word the stream counts as lost.
     silence: Duration,
@@ -64,6 +67,7 @@ impl<'a> Session<'a> {
         control: &'a Control,
         url: &CoordinatorUrl,
         mut client: Client,
+        certificate: Option<watch::Receiver<u64>>,
     ) -> Result<Self, End<'a>> {
         let (outgoing, requests) = mpsc::channel(QUEUE);
         let mut identity = control.attempts.identity();
@@ -98,7 +102,16 @@ impl<'a> Session<'a> {
         tracing::info!(
             coordinator = %url, version = welcome.coordinator_version, ?heartbeat, "registered"
         );
-        Ok(Self { control, outgoing, incoming, identity, heartbeat, silence, told: HashMap::new() })
+        Ok(Self {
+            control,
+            outgoing,
+            incoming,
+            identity,
+            certificate,
+            heartbeat,
+            silence,
+            told: HashMap::new(),
+        })
     }
 
     /// Attends to the stream until it ends.
@@ -133,6 +146,7 @@ impl<'a> Session<'a> {
                 // Who tells of changes lives as long as we do; else there is no change to wait for.
                 Ok(()) = counts.changed() => {}
                 Ok(()) = self.identity.changed() => return End::Changed(Box::new(self)),
+                () = another(self.certificate.as_mut()) => return End::Changed(Box::new(self)),
                 () = control.leave.cancelled() => return self.leave().await,
             }
         }
@@ -219,6 +233,9 @@ fn refused<'a>(control: &Control, url: &CoordinatorUrl, status: &Status) -> End<
     let why = status.message().to_owned();
     match status.code() {
         Code::FailedPrecondition => End::Refused(ControlError::Protocol { url, why }),
+        Code::Unauthenticated | Code::PermissionDenied if control.certified.is_some() => {
+            End::Refused(ControlError::Certificate { url, why })
+        }
         Code::Unauthenticated | Code::PermissionDenied => {
             End::Refused(ControlError::Unauthenticated { url, why })
         }

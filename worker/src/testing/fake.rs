@@ -1,4 +1,5 @@
-//! A FAKE coordinator: it speaks `WorkerService` over a real connection and does nothing else. It leases nothing and stores
+//! A FAKE coordinator: it speaks `WorkerService`, and over TLS of `MachineService` what workers call (`machines.rs`), over a
+//! real connection, and does nothing else. It leases nothing and stores
 //! nothing but what tests look at. The real coordinator is met in the end-to-end tests.
 
 use std::collections::BTreeMap;
@@ -6,6 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use farm_proto::v1::machine_service_server::MachineServiceServer;
 use farm_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use farm_proto::v1::{self, control_request, control_response};
 use futures::Stream;
@@ -14,11 +16,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Source, token, until};
+use super::machines::shown;
+use super::{Authority, Source, token, until};
 use crate::link::{self, Client};
 
 /// What the fake was told, and what it is to do.
@@ -60,6 +63,24 @@ pub struct Script {
     pub fetched: Vec<String>,
     /// Bearer tokens that it saw.
     pub authorization: Vec<String>,
+    /// The certificates that control streams have shown.
+    pub shown: Vec<Vec<u8>>,
+    /// Refuse Hellos that show one of these with this.
+    pub refuse_shown: Option<(Vec<Vec<u8>>, Status)>,
+    /// What was asked of it to join.
+    pub joins: Vec<v1::JoinFarmRequest>,
+    /// Refuse these.
+    pub refuse_join: Option<Status>,
+    /// Refuse those that say no name.
+    pub needs_name: bool,
+    /// Where it says that the farm's coordinators are.
+    pub coordinators: Vec<String>,
+    /// The certificates by which others were asked for.
+    pub renewals: Vec<Vec<u8>>,
+    /// Refuse these.
+    pub refuse_renewal: Option<Status>,
+    /// How long its certificates live, and when they are to be renewed, milliseconds.
+    pub times: (u64, u64),
 }
 
 /// A FAKE coordinator for tests of the protocol.
@@ -69,6 +90,8 @@ pub struct Fake {
     pub script: Arc<Mutex<Script>>,
     /// To the newest control stream.
     pub say: watch::Sender<Option<mpsc::Sender<Result<v1::ControlResponse, Status>>>>,
+    /// By whose certificates it speaks TLS, and which it gives.
+    pub(super) authority: Option<Arc<Authority>>,
     address: SocketAddr,
     stop: CancellationToken,
 }
@@ -76,25 +99,50 @@ pub struct Fake {
 impl Fake {
     /// Starts one.
     pub async fn start() -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), Arc::default()).await
+        Self::start_at("127.0.0.1:0".parse().unwrap(), Arc::default(), None).await
+    }
+
+    /// Starts one that speaks TLS and certifies workers.
+    pub async fn start_with_tls(authority: Authority) -> Self {
+        let script = Script { times: (60_000, 40_000), ..Script::default() };
+        let address = "127.0.0.1:0".parse().unwrap();
+        Self::start_at(address, Arc::new(Mutex::new(script)), Some(Arc::new(authority))).await
     }
 
     /// Starts one at this address that goes on with this script.
-    pub async fn start_at(address: SocketAddr, script: Arc<Mutex<Script>>) -> Self {
+    pub async fn start_at(
+        address: SocketAddr,
+        script: Arc<Mutex<Script>>,
+        authority: Option<Arc<Authority>>,
+    ) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let fake = Self { script, say: watch::Sender::new(None), address, stop: CancellationToken::new() };
+        let (say, stop) = (watch::Sender::new(None), CancellationToken::new());
+        let fake = Self { script, say, authority, address, stop };
         let listener = listener.into_std().unwrap();
         let service =
             WorkerServiceServer::new(fake.clone()).max_decoding_message_size(farm_proto::MAX_MESSAGE_BYTES);
+        let machines = MachineServiceServer::new(fake.clone());
+        let tls = fake.authority.as_ref().map(|authority| {
+            let (certificate, key) = authority.server();
+            ServerTlsConfig::new()
+                .identity(Identity::from_pem(certificate, key))
+                .client_ca_root(Certificate::from_pem(&authority.pem))
+                .client_auth_optional(true)
+        });
         let stop = fake.stop.clone();
         // With its runtime all its connections end, as with a process.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let incoming = TcpIncoming::from(TcpListener::from_std(listener).unwrap());
+                let mut server = Server::builder();
+                if let Some(tls) = tls {
+                    server = server.tls_config(tls).unwrap();
+                }
+                let server = server.add_service(service).add_service(machines);
                 tokio::select! {
-                    _ = Server::builder().add_service(service).serve_with_incoming(incoming) => {}
+                    _ = server.serve_with_incoming(incoming) => {}
                     () = stop.cancelled() => {}
                 }
             });
@@ -107,17 +155,26 @@ impl Fake {
         self.stop.cancel();
         let address = self.address;
         until("the port is free", || std::net::TcpListener::bind(address).is_ok()).await;
-        Self::start_at(address, Arc::clone(&self.script)).await
+        Self::start_at(address, Arc::clone(&self.script), self.authority.clone()).await
     }
 
     /// Its address.
     pub fn url(&self) -> link::CoordinatorUrl {
-        format!("http://{}", self.address).parse().unwrap()
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address).parse().unwrap()
+    }
+
+    /// Whose certificates it has and gives.
+    pub fn authority(&self) -> &Authority {
+        self.authority.as_ref().unwrap()
     }
 
     /// A client of it.
     pub fn client(&self) -> Client {
-        link::client(link::bulk(&self.url().into(), &farm_client::Security::default()).unwrap(), &token())
+        link::client(
+            link::bulk(&self.url().into(), &farm_client::Security::default()).unwrap(),
+            &token().into(),
+        )
     }
 
     /// Looks at, or changes, the script.
@@ -156,12 +213,16 @@ impl WorkerService for Fake {
         if let Some(token) = request.metadata().get("authorization") {
             self.with(|script| script.authorization.push(token.to_str().unwrap().to_owned()));
         }
+        let shown = shown(&request);
         let mut requests = request.into_inner();
         let hello = requests.message().await?.and_then(|request| request.message);
         let Some(Message::Hello(hello)) = hello else { return Err(Status::invalid_argument("no Hello")) };
         let offers = self.with(|script| {
             script.heard.push(Message::Hello(hello));
-            match script.refuse_hello.clone() {
+            let refused = script.refuse_shown.as_ref().filter(|(which, _)| which.contains(&shown));
+            let refused = refused.map(|(_, status)| status.clone());
+            script.shown.push(shown);
+            match refused.or_else(|| script.refuse_hello.clone()) {
                 Some(status) => Err(status),
                 None => Ok(script.offer.clone()),
             }

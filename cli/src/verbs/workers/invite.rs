@@ -45,7 +45,7 @@ pub struct Invite {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     platforms: Vec<Platform>,
 
-    /// The most jobs that it may run at once [default: what it says]
+    /// The most slots that it may have [default: what it says]. Workers on one engine share those of the largest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     slots: Option<u32>,
 

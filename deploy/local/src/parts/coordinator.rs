@@ -41,9 +41,10 @@ impl Part for Coordinator {
                 text(&own_program("farm-coordinator")?),
                 "--listen".to_owned(),
                 listen.clone(),
-                // Only this machine reaches it, and its workers know it by http://, whatever the configuration says.
+                // Only this machine reaches it: its people by http://, its workers with certificates, whatever the configuration
+                // says.
                 "--tls".to_owned(),
-                "off".to_owned(),
+                "local".to_owned(),
                 "--database-url".to_owned(),
                 Postgres::url(&self.layout),
                 "--state-dir".to_owned(),

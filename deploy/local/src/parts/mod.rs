@@ -2,6 +2,7 @@
 
 mod coordinator;
 mod engine;
+mod joining;
 mod postgres;
 mod registry;
 mod worker;

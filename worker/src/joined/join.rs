@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use farm_client::{Fingerprint, LookError, Security, Shown, Trust, look};
+use farm_client::{Fingerprint, LookError, Security, Shown, Trust, come_back, look};
 use farm_proto::v1;
 use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_types::Invalid;
@@ -29,6 +29,8 @@ use crate::state_dir::{LOCK, claim};
 
 /// How long the farm may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// It comes back so often when a coordinator says that it should.
+const WAITS: u32 = 60;
 /// The user whom the package makes for its service; that user's home is the service's state folder.
 const PACKAGE_USER: &str = "farm-worker";
 
@@ -451,9 +453,20 @@ async fn ask_one(
     let away = |error: &(dyn std::error::Error + 'static)| Status::unavailable(with_causes("", Some(error)));
     let channel = endpoint(url, security).map_err(|e| away(&e))?.connect().await.map_err(|e| away(&e))?;
     let mut client = MachineServiceClient::new(channel);
-    let answer = timeout(ANSWER_WITHIN, client.join_farm(request)).await;
     let silent = || Status::unavailable("it doesn't answer; what it did with the token isn't known");
-    Ok(answer.map_err(|_| silent())??.into_inner())
+    let mut waits = 0..WAITS;
+    loop {
+        let answer = timeout(ANSWER_WITHIN, client.join_farm(request.clone())).await;
+        let status = match answer.map_err(|_| silent())? {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) => status,
+        };
+        match (come_back(&status), waits.next()) {
+            // Many join at once from this address; nothing was done of this one.
+            (Some(wait), Some(_)) => tokio::time::sleep(wait).await,
+            _ => return Err(status),
+        }
+    }
 }
 
 fn refusal(url: &CoordinatorUrl, status: &Status) -> JoinError {

@@ -90,7 +90,10 @@ fn where_there_are_tokens_a_build_gets_at_what_its_project_may_and_its_worker_se
     for asked in service.asked().iter().filter(|asked| asked.by_farm) {
         for scope in &asked.scopes {
             let (name, actions) = scope.rsplit_once(':').unwrap();
-            assert!(["api/", "web/", "public/"].iter().any(|own| name.starts_with(own)), "{asked:?}");
+            // The shared engine may know a layer from another test's repository, at a registry that had the same port: project
+            // `default`, which may pull from anywhere, asks to mount it from there.
+            let is_own = ["api/", "web/", "public/"].iter().any(|own| name.starts_with(own));
+            assert!(is_own || actions == "pull", "{asked:?}");
             assert!(
                 name != "api/secret" || ["pull", "pull,push", "push,pull"].contains(&actions),
                 "{asked:?}"

@@ -11,7 +11,7 @@ use farm_types::state::BuildState;
 use farm_types::{Export, Form};
 use futures::future::join_all;
 
-use crate::fixture::{LEASE, PUBLISH, World, tester, world};
+use crate::fixture::{LEASE, PUBLISH, World, success, tester, world};
 
 async fn set(world: &World, change: QuotaChange) {
     world.store.set_quota(&tester(), default_project(), &change).await.unwrap();

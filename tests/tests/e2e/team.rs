@@ -47,6 +47,9 @@ fn the_guide_for_teams_does_what_it_says() {
                 &["ada     person  admin", "bob     person  builder", "carol   person  viewer"],
             );
         }
+        if script.contains("whoami") && *who == "machine" {
+            says(&said.stdout, &["w-arm1, on machine w-arm1, pool arm, trusted", "a certificate until"]);
+        }
         if script.contains("cat bob.token") {
             says(&said.stdout, &["of bob is revoked, with 1 that was made with it"]);
         }

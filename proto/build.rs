@@ -15,6 +15,9 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").skip_debug(["farm.v1.Registry"]).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .skip_debug(["farm.v1.Registry", "farm.v1.LendTokenResponse"])
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -37,8 +37,9 @@ pub struct Command {
 
 const AFTER_HELP: &str = "\
 The token that tells the farm who you are is the first of: FARM_TOKEN, the file that
-FARM_TOKEN_FILE names, ~/.config/farm/token, and that of a farm on this machine
-(~/.local/state/farm/token, /var/lib/farm/token).
+FARM_TOKEN_FILE names, what a CI system's token in FARM_ID_TOKEN is exchanged for,
+~/.config/farm/token, that of a farm on this machine (~/.local/state/farm/token,
+/var/lib/farm/token), and what a job of GitHub Actions has by itself (id-token: write).
 
 Exit codes:
   0    done; of a build: built and published
@@ -87,6 +88,8 @@ pub enum Verb {
     Project(verbs::project::Args),
     /// Give people roles in a project, list who is in it, take somebody out
     Member(verbs::member::Args),
+    /// Say which jobs of CI systems build in a project without a stored secret
+    Trust(verbs::trust::Args),
     /// Say who is an admin of the whole farm
     Admin(verbs::admin::Args),
     /// List what was done, by whom, and check that it still stands as it was written
@@ -133,6 +136,7 @@ impl Command {
             Verb::Token(args) => verbs::token::run(args, &setup()?).await,
             Verb::Project(args) => verbs::project::run(args, &setup()?).await,
             Verb::Member(args) => verbs::member::run(args, &setup()?).await,
+            Verb::Trust(args) => verbs::trust::run(args, &setup()?).await,
             Verb::Admin(args) => verbs::admin::run(args, &setup()?).await,
             Verb::Audit(args) => verbs::audit::run(args, &setup()?).await,
             Verb::Config(args) => verbs::config::run(args, url, context, (ca, project)),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use farm_client::{Bearer, BearerError, Endpoints, Security, TlsFailure, is_loopback};
 use farm_proto::MAX_MESSAGE_BYTES;
+use farm_proto::v1::GetAudienceRequest;
 use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
@@ -17,13 +18,16 @@ use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
+use farm_proto::v1::trust_service_client::TrustServiceClient;
 use farm_types::Waits;
 use farm_types::chain::{in_short, io_in_short};
 use tokio::task::JoinSet;
 use tonic::Status;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
+use crate::authorized::{Authorized, Who};
+use crate::ci::exchange::Exchange;
+use crate::ci::{Job, advice};
 use crate::config::{Address, folder, is_absent};
 use crate::error::{Error, Result};
 use crate::folders::user_folder;
@@ -43,8 +47,8 @@ pub const PATIENCE: Duration = Duration::from_secs(8);
 /// The pauses before a call or a stream that broke is begun again.
 pub const WAITS: Waits = Waits::new(Duration::from_millis(250), Duration::from_secs(5));
 
-/// A channel whose calls bear the token, and end.
-pub type AuthChannel = InterceptedService<Limited, Bearer>;
+/// A channel whose calls say who makes them, and end.
+pub type AuthChannel = Authorized;
 
 /// A token as it stands in a file or in the environment.
 ///
@@ -68,23 +72,38 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the farm at this address, with the token that this user has. Of several coordinators the first that
-    /// answers is called; later calls move to the next when it fails.
+    /// Connects to the farm at this address, with the token that this user has; a job that has one of its own system's gets one of
+    /// the farm's for it, once a command. Of several coordinators the first that answers is called; later calls move to the next
+    /// when it fails.
     ///
     /// # Errors
-    /// The address is none, nothing answers there within 5 s, or there is no token.
+    /// The address is none, nothing answers there within 5 s, there is no token, or the farm takes it from no such job.
     pub async fn connect(address: &Address) -> Result<Self> {
         let url = address.url.trim_end_matches('/');
         let security = security(address)?;
         let dials = dials(url, &security)?;
         let is_local = dials.iter().all(|dial| is_loopback(&dial.uri));
-        let channels = reach(dials, address, &security).await?;
-        let mut bearer = find_token(address.token_file.clone(), is_local)?;
-        if let Some((project, from)) = &address.project {
-            let unfit = |_| Error::Usage(format!("{from} {project}: no project has such a name"));
-            bearer = bearer.in_project(project.as_str()).map_err(unfit)?;
-        }
-        Ok(Self { url: url.to_owned(), channel: limited(channels, bearer) })
+        let hosts: Vec<String> = dials.iter().filter_map(|dial| dial.uri.host().map(str::to_owned)).collect();
+        let endpoints = Limited::new(reach(dials, address, &security).await?, Limits::default());
+        let found = match find_token(address.token_file.clone(), is_local) {
+            Ok(found) => found,
+            Err(error) => return Err(without_token(error, endpoints).await),
+        };
+        let project = address.project.as_ref();
+        let who = match found {
+            Found::Token(bearer) => match project {
+                Some((project, from)) => {
+                    let unfit = |_| Error::Usage(format!("{from} {project}: no project has such a name"));
+                    Who::Token(bearer.in_project(project.as_str()).map_err(unfit)?)
+                }
+                None => Who::Token(bearer),
+            },
+            Found::Job(job) => {
+                let project = project.map(|(name, _)| name.clone());
+                Who::Job(Exchange::begin(job, endpoints.clone(), url, &hosts, project).await?)
+            }
+        };
+        Ok(Self { url: url.to_owned(), channel: Authorized::new(endpoints, who) })
     }
 
     /// The same with this token and these certificates, whatever the user has set.
@@ -154,6 +173,11 @@ impl Client {
         ProjectServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
+    /// Keeps what projects trust.
+    pub fn trusts(&self) -> TrustServiceClient<AuthChannel> {
+        TrustServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
     /// Takes sources.
     pub fn snapshots(&self) -> SnapshotServiceClient<AuthChannel> {
         SnapshotServiceClient::new(self.channel.clone())
@@ -163,7 +187,7 @@ impl Client {
 }
 
 fn limited(endpoints: Endpoints, bearer: Bearer) -> AuthChannel {
-    InterceptedService::new(Limited::new(endpoints, Limits::default()), bearer)
+    Authorized::new(Limited::new(endpoints, Limits::default()), Who::Token(bearer))
 }
 
 /// Connects to the first that answers, or says of each what is wrong with it.
@@ -212,20 +236,55 @@ async fn first_of(dials: &[Dial]) -> Result<Endpoints, Vec<(&Dial, tonic::transp
     Err(failed.into_iter().map(|(place, error)| (&dials[place], error)).collect())
 }
 
-/// FARM_TOKEN, else the file FARM_TOKEN_FILE, else the context's, else `~/.config/farm/token`, else, for an address of this
-/// machine, that of a farm here: the user's own, or root's.
-fn find_token(of_context: Option<PathBuf>, is_local: bool) -> Result<Bearer> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+/// What shows who calls.
+enum Found {
+    Token(Bearer),
+    Job(Job),
+}
+
+/// The value of a variable, if there is one in it.
+fn set(name: &str) -> Option<String> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// FARM_TOKEN, else the file FARM_TOKEN_FILE, else the context's, else what a job shows by FARM_ID_TOKEN, else
+/// `~/.config/farm/token`, else, for an address of this machine, that of a farm here: the user's own, or root's; else what GitHub
+/// gives to its jobs. It is last since jobs may have it for other purposes.
+fn find_token(of_context: Option<PathBuf>, is_local: bool) -> Result<Found> {
     if let Some(token) = set("FARM_TOKEN") {
-        return bearer(&token.to_string_lossy(), "FARM_TOKEN");
+        return bearer(&token, "FARM_TOKEN").map(Found::Token);
     }
-    let named = set("FARM_TOKEN_FILE").map(|path| (PathBuf::from(path), "FARM_TOKEN_FILE"));
+    let named = std::env::var_os("FARM_TOKEN_FILE").filter(|value| !value.is_empty());
+    let named = named.map(|path| (PathBuf::from(path), "FARM_TOKEN_FILE"));
     let named = named.or_else(|| of_context.map(|path| (path, "the context")));
+    let is_named = named.is_some();
+    if let Some(job) = Job::given(&set).filter(|_| !is_named) {
+        return Ok(Found::Job(job));
+    }
     let usual = folder().map(|config| config.join("token"));
     let own = user_folder("XDG_STATE_HOME", ".local/state").map(|state| state.join("farm").join("token"));
     // They make whoever has them the farm's admin: they go to no other machine.
     let of_this_machine = own.into_iter().chain([PathBuf::from(LOCAL_TOKEN_FILE)]).filter(|_| is_local);
-    first_token(named, usual.into_iter().chain(of_this_machine))
+    let error = match first_token(named, usual.into_iter().chain(of_this_machine)) {
+        Ok(bearer) => return Ok(Found::Token(bearer)),
+        Err(error) => error,
+    };
+    match Job::of_github(&set)?.filter(|_| !is_named) {
+        Some(job) => Ok(Found::Job(job)),
+        None => Err(error),
+    }
+}
+
+/// What is said when there is no token, with how a job gets one if this is one.
+async fn without_token(error: Error, endpoints: Limited) -> Error {
+    let Error::Farm(text) = error else { return error };
+    if advice(&set, None).is_none() {
+        return Error::Farm(text);
+    }
+    let asked = TrustServiceClient::new(endpoints).get_audience(GetAudienceRequest {}).await;
+    let audience = asked.ok().map(|answer| answer.into_inner().audience);
+    let advice = advice(&set, audience.as_deref()).unwrap_or_default();
+    Error::Farm(format!("{text}\n{advice}"))
 }
 
 fn first_token(named: Option<(PathBuf, &str)>, usual: impl Iterator<Item = PathBuf>) -> Result<Bearer> {

@@ -4,7 +4,9 @@
 //! [`upload`] sends what the farm lacks, [`follow`] watches the build, [`outputs`] brings its result, [`output`] says what happens. Nothing
 //! but [`output::Out`] and [`process`] prints.
 
+mod authorized;
 pub mod calls;
+pub mod ci;
 pub mod command;
 pub mod config;
 pub mod connect;
@@ -12,6 +14,7 @@ pub mod context;
 pub mod error;
 mod folders;
 pub mod follow;
+mod http;
 pub mod image;
 pub mod input;
 pub mod interrupt;

@@ -179,6 +179,7 @@ pub async fn run(
     spawn!("audit", reconcile::people::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));
+    spawn!("registries", link::dispatch::learn(Arc::clone(&shared), shutdown.clone()));
     spawn!("peers", peers::run(Arc::clone(&shared), shutdown.clone()));
     let (identities, end) = (Arc::clone(&shared.identities), shutdown.clone());
     spawn!("people", async move { identities.run(end).await });

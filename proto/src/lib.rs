@@ -26,6 +26,16 @@ impl std::fmt::Debug for v1::Registry {
     }
 }
 
+impl std::fmt::Debug for v1::LendTokenResponse {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LendTokenResponse")
+            .field("expires_in", &self.expires_in)
+            .field("refused", &self.refused)
+            .finish_non_exhaustive()
+    }
+}
+
 pub mod convert;
 pub mod notify;
 
@@ -52,11 +62,14 @@ mod tests {
     use super::v1;
 
     #[test]
-    fn what_holds_a_lent_password_can_be_printed_without_it() {
+    fn what_holds_a_lent_password_or_token_can_be_printed_without_it() {
         let registry =
             v1::Registry { host: "r.example".into(), password: "hush".into(), ..Default::default() };
         let offered = v1::Offered { registries: vec![registry], ..Default::default() };
         let printed = format!("{offered:?}");
         assert!(printed.contains("r.example") && !printed.contains("hush"), "{printed}");
+        let lent = v1::LendTokenResponse { token: "hush".into(), expires_in: 7, ..Default::default() };
+        let printed = format!("{lent:?}");
+        assert!(printed.contains('7') && !printed.contains("hush"), "{printed}");
     }
 }

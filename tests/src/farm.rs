@@ -30,6 +30,8 @@ pub struct WorkerSpec {
     pub platforms: Option<String>,
     /// The only coordinator that it knows; all unless set.
     pub coordinator: Option<usize>,
+    /// Where it finds the coordinator, instead of where that is.
+    pub url: Option<String>,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     network: Option<Arc<Network>>,
@@ -44,6 +46,7 @@ impl WorkerSpec {
             slots: 1,
             platforms: None,
             coordinator: None,
+            url: None,
             args: Vec::new(),
             env: Vec::new(),
             network: None,
@@ -74,6 +77,12 @@ impl WorkerSpec {
     /// Knows this coordinator only (from 0).
     pub fn coordinator(mut self, place: usize) -> WorkerSpec {
         self.coordinator = Some(place);
+        self
+    }
+
+    /// Finds the coordinator there.
+    pub fn by(mut self, url: &str) -> WorkerSpec {
+        self.url = Some(url.to_owned());
         self
     }
 
@@ -362,7 +371,7 @@ impl Farm {
         let (mut command, urls) = match &spec.network {
             None => {
                 let urls = spec.coordinator.map_or_else(|| self.urls(), |place| self.url_of(place));
-                (program("farm-worker"), urls)
+                (program("farm-worker"), spec.url.clone().unwrap_or(urls))
             }
             Some(network) => {
                 let urls = format!("http://{}:{}", network.gateway(), self.coordinators[0].0);

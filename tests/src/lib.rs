@@ -17,6 +17,7 @@
     reason = "test harness: a panic is the report"
 )]
 
+pub mod actions;
 pub mod bed;
 pub mod bridge;
 pub mod client;
@@ -38,3 +39,6 @@ pub mod process;
 pub mod registry;
 pub mod scale;
 pub mod session;
+pub mod tap;
+pub mod token_service;
+pub mod web;

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::bed::Bed;
 use crate::ports::{free_port, http_status};
 use crate::process::{Child, run};
+use crate::token_service::TokenService;
 
 const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(10);
@@ -40,6 +41,11 @@ impl Registry {
             fs::write(&path, format!("{}:{}\n", login.user, bcrypt(login.password))).unwrap();
             format!("auth: {{htpasswd: {{realm: farm-tests, path: {}}}}}\n", path.display())
         });
+        Registry::spawn_asking(name, folder, logs, port, &auth)
+    }
+
+    /// The same with what its configuration says of whom it lets in; its folder is there.
+    fn spawn_asking(name: &str, folder: &Path, logs: &Path, port: u16, auth: &str) -> Registry {
         let config = format!(
             "version: 0.1\nlog: {{fields: {{service: {name}}}}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
@@ -120,11 +126,22 @@ impl PrivateRegistry {
     }
 
     pub fn start_with(login: Option<Login>) -> PrivateRegistry {
+        PrivateRegistry::start_as(|name, folder, logs, port| Registry::spawn(name, folder, logs, port, login))
+    }
+
+    /// One that lets in whoever has a token of this service.
+    pub fn start_with_tokens(service: &TokenService) -> PrivateRegistry {
+        PrivateRegistry::start_as(|name, folder, logs, port| {
+            Registry::spawn_asking(name, folder, logs, port, &service.auth(folder))
+        })
+    }
+
+    fn start_as(spawn: impl FnOnce(&str, &Path, &Path, u16) -> Registry) -> PrivateRegistry {
         let bed = Bed::from_env();
         let folder = bed.folder("registry");
         let port = free_port();
         let logs = bed.test_folder().join("private");
-        let mut registry = Registry::spawn(&format!("registry-{port}"), folder.path(), &logs, port, login);
+        let mut registry = spawn(&format!("registry-{port}"), folder.path(), &logs, port);
         registry.wait();
         PrivateRegistry { registry, _folder: folder }
     }

@@ -1,6 +1,7 @@
 //! An offer as the engine is asked for it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farm_dockerfile::Selection;
@@ -8,7 +9,7 @@ use farm_proto::v1;
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Invalid, Platform, RegistryHost, Repository};
 
-use crate::buildkit::{Export, Login, Solve};
+use crate::buildkit::{Export, Grant, Lending, Login, Solve, Tokens};
 use crate::snapshot::fetch::Roots;
 
 /// What a coordinator without such a limit stands for: longer than any attempt.
@@ -56,12 +57,23 @@ impl Order {
         hosts.into_iter().collect::<Vec<_>>().join(", ")
     }
 
-    /// What the engine is asked for, with the source at these roots.
-    pub(crate) fn into_solve(self, roots: Roots) -> Solve {
+    /// What the engine is asked for, with the source at these roots, and with tokens of registries from there.
+    pub(crate) fn into_solve(self, roots: Roots, tokens: Arc<dyn Tokens>) -> Solve {
         let export = (!self.repositories.is_empty()).then(|| Export {
             plain_http: self.repositories.iter().any(|repository| self.is_plain(repository)),
             repositories: self.repositories.clone(),
         });
+        let granted = self.registries.iter().filter(|registry| !registry.grant.is_empty());
+        let lending = Lending {
+            project: self.project.clone(),
+            grants: granted
+                .map(|registry| {
+                    let grant = Grant { name: registry.grant.clone(), pull: registry.pull.clone() };
+                    (registry.host.clone(), grant)
+                })
+                .collect(),
+            tokens,
+        };
         let logins = self
             .registries
             .into_iter()
@@ -70,6 +82,7 @@ impl Order {
                 host: registry.host,
                 username: registry.username,
                 password: registry.password,
+                pull: registry.pull,
             })
             .collect();
         let key = format!("{}\n{}", self.project, self.spec.dockerfile);
@@ -94,6 +107,7 @@ impl Order {
             outputs: Vec::new(),
             image_names: self.spec.image_names.iter().map(ToString::to_string).collect(),
             logins,
+            lending: Some(lending),
             internal: false,
             call: match self.spec.purpose {
                 Purpose::Call(call) => Some(call),

@@ -1,6 +1,10 @@
 //! What an offer becomes.
 
+use farm_types::Failure;
+use futures::future::BoxFuture;
+
 use super::*;
+use crate::buildkit::{LentToken, TokenAsked};
 use crate::testing::offered;
 
 fn order() -> Order {
@@ -16,7 +20,20 @@ fn order() -> Order {
 }
 
 fn registry(host: &str, username: &str, plain_http: bool) -> v1::Registry {
-    v1::Registry { host: host.into(), username: username.into(), password: String::new(), plain_http }
+    v1::Registry { host: host.into(), username: username.into(), plain_http, ..Default::default() }
+}
+
+/// Whoever is told to have tokens and has none.
+struct NoTokens;
+
+impl Tokens for NoTokens {
+    fn lend(&self, _: TokenAsked) -> BoxFuture<'static, Result<LentToken, Failure>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+fn solve(order: Order) -> Solve {
+    order.into_solve(Roots::new(), Arc::new(NoTokens))
 }
 
 #[test]
@@ -25,16 +42,33 @@ fn an_order_becomes_a_solve() {
     with_push.repositories = vec!["registry.example:5000/app".parse().unwrap()];
     with_push.registries =
         vec![registry("registry.example:5000", "me", true), registry("docker.io", "", false)];
-    let solve = with_push.into_solve(Roots::new());
-    assert!(solve.export.as_ref().unwrap().plain_http);
-    assert_eq!(solve.logins.len(), 1, "a registry without a name needs no login");
-    assert_eq!(solve.dockerfile, "docker/Dockerfile");
-    assert_eq!(solve.cache_mount_namespace, "web:trusted");
+    let solved = solve(with_push);
+    assert!(solved.export.as_ref().unwrap().plain_http);
+    assert_eq!(solved.logins.len(), 1, "a registry without a name needs no login");
+    assert_eq!(solved.dockerfile, "docker/Dockerfile");
+    assert_eq!(solved.cache_mount_namespace, "web:trusted");
 
     let mut other = order();
-    assert!(order().into_solve(Roots::new()).export.is_none(), "without repositories nothing is pushed");
+    assert!(solve(order()).export.is_none(), "without repositories nothing is pushed");
     other.project = "api".into();
-    assert_ne!(other.into_solve(Roots::new()).shared_key, solve.shared_key);
+    assert_ne!(solve(other).shared_key, solved.shared_key);
+}
+
+#[test]
+fn a_registry_has_a_login_or_tokens_and_a_login_its_bounds() {
+    let mut order = order();
+    let pull = vec!["tokens.example/web".into()];
+    let granted = v1::Registry { grant: "g".into(), pull, ..registry("tokens.example", "", false) };
+    let bounded =
+        v1::Registry { pull: vec!["login.example/web".into()], ..registry("login.example", "me", false) };
+    order.registries = vec![granted, bounded];
+    let solve = solve(order);
+    assert!(solve.logins.iter().map(|login| login.host.as_str()).eq(["login.example"]));
+    assert_eq!(solve.logins[0].pull, ["login.example/web"]);
+    let lending = solve.lending.unwrap();
+    assert_eq!(lending.project, "web");
+    let grant = Grant { name: "g".into(), pull: vec!["tokens.example/web".into()] };
+    assert!(lending.grants.into_iter().eq([("tokens.example".to_owned(), grant)]));
 }
 
 #[test]

@@ -27,6 +27,7 @@ use crate::link::Client;
 use crate::link::events::{Ending, Events};
 use crate::link::limit::LogLimit;
 use crate::link::outputs::{self, OutputError};
+use crate::link::tokens::Lender;
 use crate::order::Order;
 use crate::progress;
 use crate::snapshot::fetch::Fetcher;
@@ -132,7 +133,8 @@ impl Runner {
         let (told, pulse, passing) = progress::listen(events.clone());
         let registries = order.registry_hosts();
         let solving = async {
-            let solve = Solve { outputs, ..order.into_solve(roots) };
+            let tokens = Arc::new(Lender::new(self.client.clone(), lease));
+            let solve = Solve { outputs, ..order.into_solve(roots, tokens) };
             let solve = ready.engine.solve(solve, told, stop.clone());
             // Its last events are part of it.
             tokio::join!(solve, passing).0

@@ -18,6 +18,7 @@ pub mod progress;
 pub mod rules;
 pub mod summary;
 pub mod text;
+pub mod trusts;
 
 /// What `--progress` can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

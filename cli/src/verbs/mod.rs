@@ -23,6 +23,7 @@ pub mod status;
 pub mod submit;
 pub mod test;
 pub mod token;
+pub mod trust;
 pub mod up;
 mod watch;
 pub mod whoami;

@@ -62,6 +62,7 @@ fn lines(who: &WhoAmIResponse, address: &Address, now: i64) -> Vec<String> {
     let name = harmless(&who.name);
     let is = match who.kind.as_str() {
         "person" | "service" => format!("{name}, a {}", who.kind),
+        "subject" => format!("{name}, by a token of its own system"),
         "admin" => format!("{name}: whoever has the farm's own token file"),
         kind => format!("{name}, {}", harmless(kind)),
     };

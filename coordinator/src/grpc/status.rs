@@ -8,6 +8,7 @@ use crate::blobs::FileError;
 use crate::dockerfile::Unread;
 use crate::logs::LogError;
 use crate::people::oidc::Refused;
+use crate::registry::lending::LendError;
 pub use crate::unstored::store;
 
 /// The status of a value that can't be taken.
@@ -22,6 +23,15 @@ pub fn refused(error: Refused) -> Status {
         Refused::Untrusted(why) => Status::permission_denied(why),
         Refused::Unavailable(why) => Status::unavailable(why),
         Refused::Store(error) => store(error),
+    }
+}
+
+/// The status of a registry's token that isn't lent.
+pub fn lending(error: LendError) -> Status {
+    match error {
+        LendError::Invalid(error) => invalid(error),
+        LendError::Registry(error) if error.is_transient() => Status::unavailable(error.message),
+        LendError::Registry(error) => Status::permission_denied(error.message),
     }
 }
 

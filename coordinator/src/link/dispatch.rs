@@ -1,6 +1,7 @@
 //! The loops that tell workers what they have to know, and write down the signs that they gave.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use farm_core::people::Access;
 use farm_proto::v1;
@@ -10,10 +11,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hints::BACKSTOP;
 use crate::link::job::Job;
+use crate::registry::lending::Borrower;
 use crate::shared::Shared;
+
+/// The first offers wait so long for the registries to say how they let in.
+const LEARNED_WITHIN: Duration = Duration::from_secs(3);
+/// How often a registry that doesn't say how it lets in is asked again.
+const LEARNED_AGAIN: Duration = Duration::from_secs(10);
+
+/// Asks the registries that haven't said it yet how they let in, until `shutdown`.
+pub async fn learn(shared: Arc<Shared>, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        tokio::select! {
+            () = async {
+                shared.registries.learn().await;
+                tokio::time::sleep(LEARNED_AGAIN).await;
+            } => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+}
 
 /// Tells the connected workers what they have to know, until `shutdown`.
 pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
+    tokio::select! {
+        _ = tokio::time::timeout(LEARNED_WITHIN, shared.registries.learn()) => {}
+        () = shutdown.cancelled() => {}
+    }
     while !shutdown.is_cancelled() {
         if let Err(error) = dispatch_one(&shared).await {
             tracing::warn!(%error, "workers could not be told; trying again");
@@ -41,8 +65,9 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         let (worker, attempt, job, support) =
             (offered.worker, offered.attempt, Job::of(&offered), offered.support);
         let access = shared.accesses.of(offered.project).await?;
+        let asks = shared.link.asks(worker);
         let said = shared.link.say(worker, (attempt, true), || {
-            v1::control_response::Message::Offered(offer(shared, offered, &access))
+            v1::control_response::Message::Offered(offer(shared, offered, &access, asks))
         });
         let span = job.span();
         // Once: it is said again until it is answered.
@@ -73,8 +98,9 @@ pub async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn offer(shared: &Shared, offered: OfferedAttempt, access: &Access) -> v1::Offered {
+fn offer(shared: &Shared, offered: OfferedAttempt, access: &Access, asks: bool) -> v1::Offered {
     let repositories = offered.spec.repositories();
+    let borrower = Borrower { project: offered.project, access, own: &repositories };
     v1::Offered {
         lease: Some(v1::Lease {
             attempt_id: offered.attempt.to_string(),
@@ -89,7 +115,7 @@ fn offer(shared: &Shared, offered: OfferedAttempt, access: &Access) -> v1::Offer
         repositories: repositories.iter().map(ToString::to_string).collect(),
         // Of a machine that isn't trusted nobody knows who else reads what it is lent.
         registries: match offered.trust {
-            TrustClass::Trusted => shared.registries.lend(&repositories, access),
+            TrustClass::Trusted => shared.registries.lend(&borrower, asks),
             TrustClass::Untrusted => Vec::new(),
         },
         roots: offered.roots,

@@ -29,6 +29,8 @@ pub type Outbox = mpsc::Sender<Result<v1::ControlResponse, tonic::Status>>;
 #[derive(Debug)]
 struct Connection {
     name: String,
+    /// It asks for registries' tokens when its engine does.
+    asks: bool,
     /// Another one for each connection, also of the same worker.
     serial: Uuid,
     outbox: Outbox,
@@ -57,10 +59,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    /// Takes a worker's connection in the place of its earlier one.
-    pub fn connect(&self, worker: WorkerId, name: String, serial: Uuid, outbox: Outbox) {
-        let connection = Connection { name, serial, outbox, said: HashMap::new(), jobs: Jobs::default() };
+    /// Takes a worker's connection in the place of its earlier one: with its name, and whether it asks for registries' tokens
+    /// when its engine does.
+    pub fn connect(&self, worker: WorkerId, (name, asks): (String, bool), serial: Uuid, outbox: Outbox) {
+        let connection =
+            Connection { name, asks, serial, outbox, said: HashMap::new(), jobs: Jobs::default() };
         lock(&self.connections).insert(worker, connection);
+    }
+
+    /// Whether a worker asks for registries' tokens when its engine does.
+    pub fn asks(&self, worker: WorkerId) -> bool {
+        lock(&self.connections).get(&worker).is_some_and(|connection| connection.asks)
     }
 
     /// Forgets a connection, unless the worker has a newer one.

@@ -8,20 +8,19 @@ mod delete;
 mod error;
 pub mod image;
 pub mod inspect;
+pub mod lending;
 mod realm;
 mod requests;
 mod tokens;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
-use farm_core::people::Access;
 use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
-use farm_proto::v1;
 use farm_types::{Digest, Invalid, Repository};
 use reqwest::Method;
-use secrecy::ExposeSecret as _;
 
 use self::requests::{Asked, MAX_MANIFEST, MAX_TAGS};
 use self::tokens::{Challenge, Grant};
@@ -63,6 +62,8 @@ pub struct Registries {
     grants: Mutex<HashMap<Grant, Option<String>>>,
     /// How each registry lets in: with a token, if there is anything here.
     ways: Mutex<HashMap<String, Option<Challenge>>>,
+    /// How those let in, as far as they were asked, of which there is a login.
+    manners: BTreeMap<String, AtomicU8>,
 }
 
 impl std::fmt::Debug for Registries {
@@ -88,35 +89,22 @@ impl Registries {
         });
         let clients = made.collect::<Result<_, _>>()?;
         let others = clients::client(outbound, "of no name", &Registry::default())?;
-        Ok(Self { known, timeout, clients, others, grants: Mutex::default(), ways: Mutex::default() })
+        let with_login = known.iter().filter(|(_, registry)| !registry.username.is_empty());
+        let manners = with_login.map(|(host, _)| (host.clone(), AtomicU8::default())).collect();
+        Ok(Self {
+            known,
+            timeout,
+            clients,
+            others,
+            grants: Mutex::default(),
+            ways: Mutex::default(),
+            manners,
+        })
     }
 
     /// Whether the configuration has something on a registry, its credentials for one.
     pub fn is_known(&self, host: &str) -> bool {
         self.known.contains_key(host)
-    }
-
-    /// What a worker needs to push to these repositories, and to pull from the configured registries that its project may use.
-    pub fn lend(&self, repositories: &[Repository], access: &Access) -> Vec<v1::Registry> {
-        let hosts = self.known.keys().map(String::as_str);
-        let mut hosts: Vec<&str> = hosts.filter(|host| access.is_of(host)).collect();
-        for repository in repositories {
-            if !hosts.contains(&repository.registry()) {
-                hosts.push(repository.registry());
-            }
-        }
-        hosts
-            .into_iter()
-            .map(|host| {
-                let known = self.known.get(host);
-                v1::Registry {
-                    host: host.to_owned(),
-                    username: known.map(|r| r.username.clone()).unwrap_or_default(),
-                    password: known.map(|r| r.password.expose_secret().to_owned()).unwrap_or_default(),
-                    plain_http: self.plain_http(host),
-                }
-            })
-            .collect()
     }
 
     /// The manifest under this digest or tag; `None` when it isn't there.

@@ -4,6 +4,7 @@
 //! (RFC 6750, section 3) that names a token service, which gives tokens for a repository and what is to be done there.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use farm_types::{FailureCode, Repository};
 use reqwest::header::WWW_AUTHENTICATE;
@@ -12,6 +13,7 @@ use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
+use super::lending::Manner;
 use super::realm::{Trust, trust};
 use super::{Registries, RegistryError};
 use crate::outbound::body::{End, read};
@@ -25,8 +27,8 @@ const MOST_GRANTS: usize = 1000;
 /// Where to get a token. Registries without one let in anybody, or whoever shows the login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Challenge {
-    realm: String,
-    service: Option<String>,
+    pub(super) realm: String,
+    pub(super) service: Option<String>,
 }
 
 /// What a token service answers with; under one of two names, by its age.
@@ -36,6 +38,30 @@ struct Token {
     token: String,
     #[serde(default)]
     access_token: String,
+    /// Seconds. What is no number says nothing.
+    #[serde(default)]
+    expires_in: serde_json::Value,
+    /// As RFC 3339 has it.
+    #[serde(default)]
+    issued_at: serde_json::Value,
+}
+
+/// A token as its service gave it. It isn't printed.
+pub(super) struct Given {
+    pub(super) token: String,
+    /// Seconds from its issue on; `None`: the service says nothing.
+    pub(super) expires_in: Option<u64>,
+    /// Seconds since 1970.
+    pub(super) issued_at: Option<i64>,
+}
+
+/// For whom a token is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Whoever has the login of the configuration; nobody, where there is none.
+    Farm,
+    /// Nobody: it is worth what anybody gets.
+    Nobody,
 }
 
 /// For which repository a token is, and for what there.
@@ -66,7 +92,11 @@ impl Registries {
             return Ok(token.clone());
         }
         let token = match self.challenge(repository, deadline).await? {
-            Some(challenge) => self.token(repository, &challenge, actions, deadline).await?,
+            Some(challenge) => {
+                let scopes = [format!("repository:{}:{actions}", repository.name())];
+                let given = self.token(repository, &challenge, &scopes, Whose::Farm, deadline).await?;
+                given.map(|given| given.token)
+            }
             None => None,
         };
         let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +125,7 @@ impl Registries {
     }
 
     /// How the registry lets in; asked once, since clients that ask each time double the requests.
-    async fn challenge(
+    pub(super) async fn challenge(
         &self,
         repository: &Repository,
         deadline: Instant,
@@ -118,18 +148,22 @@ impl Registries {
                 ways.clear();
             }
             ways.insert(host.to_owned(), way.clone());
+            if let Some(manner) = self.manners.get(host) {
+                manner.store(Manner::of(way.as_ref()).word(), Ordering::Relaxed);
+            }
         }
         Ok(way)
     }
 
     /// A token; `None` from a service without logins, which gives one of no characters.
-    async fn token(
+    pub(super) async fn token(
         &self,
         repository: &Repository,
         challenge: &Challenge,
-        actions: &str,
+        scopes: &[String],
+        whose: Whose,
         deadline: Instant,
-    ) -> Result<Option<String>, RegistryError> {
+    ) -> Result<Option<Given>, RegistryError> {
         let host = repository.registry();
         let realm = Url::parse(&challenge.realm).ok();
         let plain_login = |url: &Url| !url.username().is_empty() || url.password().is_some();
@@ -138,19 +172,19 @@ impl Registries {
         };
         let at = place(&realm);
         let known = self.known.get(host);
-        let has_login = known.is_some_and(|known| !known.username.is_empty());
+        let has_login = whose == Whose::Farm && self.has_login(host);
         let trust = trust(host, self.plain_http(host), known, &realm);
         match trust {
             Trust::Foreign if has_login => return Err(RegistryError::foreign_realm(repository, &at)),
             Trust::Plain if has_login => return Err(RegistryError::plain_realm(repository, &at)),
             _ => {}
         }
-        let scope = format!("repository:{}:{actions}", repository.name());
         let client = self.client(repository);
         let service = challenge.service.as_deref().map(|service| ("service", service));
-        let query: Vec<_> = service.into_iter().chain([("scope", scope.as_str())]).collect();
+        let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
+        let query: Vec<_> = service.into_iter().chain(scopes).collect();
         let request = client.request(Method::GET, realm.as_str()).query(&query);
-        let asked = self.ask_realm(client, host, &trust, request);
+        let asked = self.ask_realm(client, host, &trust, whose, request);
         let mut response = match timeout_at(deadline, asked).await {
             Ok(Ok(response)) => response,
             Ok(Err(failed)) => return Err(RegistryError::unsent_to_realm(repository, &at, &failed)),
@@ -173,11 +207,17 @@ impl Registries {
             // What it is instead is nobody's business: it may have been meant for somebody else.
             return Err(RegistryError::rejected(repository, format!("its token service {at} gave no token")));
         };
-        let token = if token.token.is_empty() { token.access_token } else { token.token };
-        if token.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        let issued_at =
+            token.issued_at.as_str().and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok());
+        let given = Given {
+            expires_in: token.expires_in.as_u64(),
+            issued_at: issued_at.map(|at| at.timestamp()),
+            token: if token.token.is_empty() { token.access_token } else { token.token },
+        };
+        if given.token.bytes().any(|byte| !byte.is_ascii_graphic()) {
             return Err(RegistryError::rejected(repository, format!("its token service {at} gave no token")));
         }
-        Ok(Some(token).filter(|token| !token.is_empty()))
+        Ok(Some(given).filter(|given| !given.token.is_empty()))
     }
 
     async fn ask_realm(
@@ -185,11 +225,17 @@ impl Registries {
         client: &Client,
         host: &str,
         trust: &Trust,
+        whose: Whose,
         request: RequestBuilder,
     ) -> Result<reqwest::Response, Failed> {
-        let has_login = self.known.contains_key(host);
         match trust {
-            Trust::Own(place) if has_login => client.send_to(place, self.with_login(host, request)).await,
+            Trust::Own(place) if self.known.contains_key(host) => {
+                let request = match whose {
+                    Whose::Farm => self.with_login(host, request),
+                    Whose::Nobody => request,
+                };
+                client.send_to(place, request).await
+            }
             // An unknown registry's own host is no more than the registry is.
             _ => client.send(request).await,
         }

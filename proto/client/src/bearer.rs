@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
@@ -25,6 +26,21 @@ impl Bearer {
     pub fn in_project(self, name: &str) -> Result<Self, BearerError> {
         let project = Some(name.parse().map_err(|_| BearerError::Characters)?);
         Ok(Self { project, ..self })
+    }
+
+    /// Puts it into the headers of a call.
+    pub fn sign(&self, headers: &mut HeaderMap) {
+        let mut put = |name: HeaderName, value: &MetadataValue<Ascii>| {
+            // What metadata takes, headers take.
+            if let Ok(mut header) = HeaderValue::from_bytes(value.as_bytes()) {
+                header.set_sensitive(value.is_sensitive());
+                headers.insert(name, header);
+            }
+        };
+        put(http::header::AUTHORIZATION, &self.token);
+        if let Some(project) = &self.project {
+            put(HeaderName::from_static(PROJECT), project);
+        }
     }
 }
 
@@ -93,6 +109,17 @@ mod tests {
         assert_eq!(request.metadata().get(PROJECT).unwrap(), "web");
         assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer farm_secret");
         assert!(bearer.in_project("a\u{7}b").is_err());
+    }
+
+    #[test]
+    fn headers_get_the_same_as_calls() {
+        let bearer: Bearer = "farm_secret".parse().unwrap();
+        let mut bearer = bearer.in_project("web").unwrap();
+        let mut headers = HeaderMap::new();
+        bearer.sign(&mut headers);
+        let called = bearer.call(Request::new(())).unwrap().into_parts().0.into_headers();
+        assert_eq!(headers, called);
+        assert!(headers["authorization"].is_sensitive());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod bearer;
 mod busy;
 mod channel;
+mod dial;
 mod endpoints;
 mod failure;
 mod identity;
@@ -17,6 +18,7 @@ mod trust;
 pub use bearer::{Bearer, BearerError, PROJECT};
 pub use busy::{busy, come_back};
 pub use channel::{EndpointError, Plaintext, Security, endpoint, is_loopback, wide};
+pub use dial::{DialError, Stream, dial};
 pub use endpoints::Endpoints;
 pub use failure::TlsFailure;
 pub use identity::{Identity, IdentityError};

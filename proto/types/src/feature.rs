@@ -11,3 +11,7 @@ pub const FEATURE_PROBES: &str = "probes";
 
 /// It takes jobs for platforms that it doesn't offer, if they run no program of them.
 pub const FEATURE_UNNEEDED: &str = "unneeded";
+
+/// It asks for registries' tokens when its engine does, instead of being lent logins, and keeps to the repositories that it
+/// is told where it is lent one.
+pub const FEATURE_TOKENS: &str = "tokens";

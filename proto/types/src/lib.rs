@@ -40,7 +40,7 @@ pub use error::Invalid;
 pub use export::{Export, Form};
 pub use failure::Failure;
 pub use failure_code::FailureCode;
-pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED};
+pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED};
 pub use host::RegistryHost;
 pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, InvitationId, JobId, JoinId, LeaseToken, MachineId,

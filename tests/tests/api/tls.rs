@@ -86,7 +86,7 @@ fn who_speaks_http_where_tls_is_spoken_is_told_so() {
     browser.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("write https://"), "{answer}");
     // And the other way round.
-    let farm = Farm::builder().start();
+    let farm = Farm::builder().arg("--tls").arg("off").start();
     let url = format!("https://127.0.0.1:{}", farm.port());
     refused(&output(&mut farm.command_by(&url, &["workers"])), 3, &["speaks no TLS", "http://"]);
 }

@@ -62,6 +62,7 @@ mod signals;
 mod team;
 mod terminal;
 mod tls;
+mod tokens;
 mod transcripts;
 mod untouched;
 mod usage;

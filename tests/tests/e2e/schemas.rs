@@ -101,6 +101,9 @@ fn what_json_prints_of_people_is_what_the_schema_says() {
     fits("audit-verified", &farm.cli(&["audit", "--verify", "--json"]).ok());
     let unknown = "0".repeat(64);
     fits("audit-verified", &farm.cli(&["audit", "--verify", "--head", &unknown, "--json"]).stdout);
+    let ids = ["--repository-id", "74", "--owner-id", "65", "--ref", "refs/heads/main", "--role", "builder"];
+    farm.cli(&[&["trust", "add", "github", "acme/app"][..], &ids].concat()).ok();
+    fits("trusts", &farm.cli(&["trust", "ls", "--json"]).ok());
     farm.cli(&["admin", "add", "ada"]).ok();
     fits("admins", &farm.cli(&["admin", "ls", "--json"]).ok());
     let config = ["config", "add", "team", "http://x", "--project", "web"];

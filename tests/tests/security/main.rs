@@ -3,6 +3,7 @@
 
 mod destinations;
 mod isolation;
+mod lending;
 mod limits;
 mod outage;
 mod outbound;

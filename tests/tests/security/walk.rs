@@ -131,6 +131,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.WorkerService/FetchFolders",
             "farm.v1.WorkerService/FetchFiles",
             "farm.v1.WorkerService/SendOutput",
+            "farm.v1.WorkerService/LendToken",
         ],
     ),
     (Door::Certificate, &["farm.v1.MachineService/RenewCertificate"]),

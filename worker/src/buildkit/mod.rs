@@ -26,4 +26,7 @@ pub use engine::elf::probe_executable;
 pub use engine::{Engine, EngineDescription, EngineError, EngineKind};
 pub use failure::is_unstartable;
 pub use tree::{MemoryTree, SourceTree, TreeEntry, TreeKind, path_order};
-pub use types::{Export, Login, Missing, Output, OutputPart, Solve, SolveError, Solved};
+pub use types::{
+    Export, Grant, Lending, LentToken, Login, Missing, Output, OutputPart, Solve, SolveError, Solved,
+    TokenAsked, Tokens,
+};

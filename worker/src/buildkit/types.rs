@@ -13,6 +13,7 @@ use farm_proto::v1;
 use farm_types::spec::{Call, NamedContext};
 use farm_types::{Digest, Failure, Platform, Provenance, PullMode, Repository, RunOptions};
 
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::tree::SourceTree;
@@ -60,6 +61,8 @@ pub struct Solve {
     pub image_names: Vec<String>,
     /// What to answer when the engine asks how to log in; other registries are asked without a name.
     pub logins: Vec<Login>,
+    /// Where tokens of registries come from that are told no login.
+    pub lending: Option<Lending>,
     /// Keeps the build out of the engine's history.
     pub internal: bool,
     /// The frontend is asked this, and nothing is built.
@@ -116,6 +119,8 @@ pub struct Login {
     pub username: String,
     /// The password or token.
     pub password: String,
+    /// Images are taken from these repositories (`HOST/REPO`) and those below them only; empty: from all of the registry's.
+    pub pull: Vec<String>,
 }
 
 impl fmt::Debug for Login {
@@ -125,6 +130,57 @@ impl fmt::Debug for Login {
             .field("username", &self.username)
             .finish_non_exhaustive()
     }
+}
+
+/// Tokens of registries, for one attempt.
+#[derive(Clone)]
+pub struct Lending {
+    /// Whose attempt it is, for people.
+    pub project: String,
+    /// Of which registries tokens are to be had, by host.
+    pub grants: BTreeMap<String, Grant>,
+    /// Who has them.
+    pub tokens: Arc<dyn Tokens>,
+}
+
+/// What an attempt may do at a registry, as far as it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The same text for all who may do the same there.
+    pub name: String,
+    /// It may pull from these repositories (`HOST/REPO`) and those below them; empty: from all.
+    pub pull: Vec<String>,
+}
+
+/// Who has tokens of registries.
+pub trait Tokens: Send + Sync {
+    /// One for what an engine wants to do. The future may be dropped at any time.
+    fn lend(&self, asked: TokenAsked) -> BoxFuture<'static, Result<LentToken, Failure>>;
+}
+
+/// What an engine wants a token for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenAsked {
+    /// The registry, as the engine names it.
+    pub host: String,
+    /// Where it told the engine to get tokens, and for whom.
+    pub realm: String,
+    pub service: String,
+    /// `repository:NAME:pull,push`.
+    pub scopes: Vec<String>,
+}
+
+/// A token. It isn't printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LentToken {
+    /// Empty: who has no login gets none.
+    pub token: String,
+    /// Seconds from its issue on; 0: it isn't known.
+    pub expires_in: u64,
+    /// Seconds since 1970; 0: it isn't known.
+    pub issued_at: i64,
+    /// The repositories (`HOST/REPO`) of what was asked for where it is worth no more than what anybody gets.
+    pub refused: Vec<String>,
 }
 
 /// What a solve gave.

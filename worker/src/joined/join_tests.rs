@@ -52,12 +52,9 @@ async fn a_worker_joins_a_farm_whose_fingerprint_it_was_told_and_keeps_all_it_ne
         .with(|script| script.coordinators = vec![url.clone(), "https://other.example:7070".to_owned()]);
     let lines = worker.join(&["--fingerprint", &worker.fingerprint(), "--name", "w1"]).await.unwrap();
     let text = lines.join("\n");
-    for part in [
-        "w1, on machine m1, pool default, trusted",
-        &url,
-        "linux/amd64; 4 jobs at once",
-        "farm-worker --state-dir",
-    ] {
+    for part in
+        ["w1, on machine m1, pool default, trusted", &url, "linux/amd64; 4 slots", "farm-worker --state-dir"]
+    {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert!(!text.contains("farm_j_"), "{text}");

@@ -13,6 +13,7 @@ mod line;
 pub mod outputs;
 pub mod renewed;
 pub mod session;
+pub mod tokens;
 
 use std::fmt;
 use std::str::FromStr;

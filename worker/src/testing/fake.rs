@@ -2,7 +2,7 @@
 //! real connection, and does nothing else. It leases nothing and stores
 //! nothing but what tests look at. The real coordinator is met in the end-to-end tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -55,6 +55,10 @@ pub struct Script {
     pub pieces_came: Vec<u64>,
     /// Refuse pieces with this.
     pub refuse_pieces: Option<Status>,
+    /// Answers to questions for tokens, in order; then there are none.
+    pub tokens: VecDeque<Result<v1::LendTokenResponse, Status>>,
+    /// What was asked for.
+    pub tokens_asked: Vec<v1::LendTokenRequest>,
     /// The source that it serves.
     pub source: Option<Source>,
     /// Break each call for files after so many files.
@@ -281,6 +285,17 @@ impl WorkerService for Fake {
             });
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn lend_token(
+        &self,
+        request: Request<v1::LendTokenRequest>,
+    ) -> Result<Response<v1::LendTokenResponse>, Status> {
+        self.with(|script| {
+            script.tokens_asked.push(request.into_inner());
+            let none = || Err(Status::unimplemented("an older coordinator"));
+            script.tokens.pop_front().unwrap_or_else(none).map(Response::new)
+        })
     }
 
     async fn send_events(

@@ -85,6 +85,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         outputs: Vec::new(),
         image_names: Vec::new(),
         logins: Vec::new(),
+        lending: None,
         internal: false,
         call: None,
     }

@@ -16,6 +16,7 @@ use super::{millis, millis_of};
 use crate::grpc::status;
 use crate::limits::address::Origin;
 use crate::people;
+use crate::people::oidc::exchange;
 use crate::people::oidc::issuer::IssuerUrl;
 use crate::people::oidc::trust::{GITHUB, GITLAB, Provider, Rule, Wants};
 use crate::shared::Shared;
@@ -101,9 +102,8 @@ impl TrustService for Trusts {
         let address = origin.map(|Origin(address)| address.to_string()).unwrap_or_default();
         let v1::ExchangeTokenRequest { token, project } = request.into_inner();
         let project: ProjectName = project.parse().map_err(status::invalid)?;
-        let exchange = &self.shared.exchange;
-        let now = Instant::now();
-        let exchanged = exchange.exchange(&self.shared.store, &address, project.as_str(), &token, now).await;
+        let (exchanges, now) = (&self.shared.exchange, Instant::now());
+        let exchanged = exchanges.exchange(&self.shared.store, &address, project.as_str(), &token, now).await;
         let exchanged = exchanged.map_err(status::refused)?;
         let name = exchanged.subject.name;
         tracing::info!(who = name, %project, role = %exchanged.role, token = exchanged.hint, "token of an issuer exchanged");
@@ -112,6 +112,7 @@ impl TrustService for Trusts {
             name,
             role: exchanged.role.to_string(),
             expires_ms: millis(exchanged.ends),
+            lives_seconds: exchange::LIFE.as_secs(),
         }))
     }
 
@@ -129,7 +130,8 @@ impl TrustService for Trusts {
         let trust = self.shared.store.add_trust(&member.caller.by(), &new).await.map_err(status::store)?;
         let project = member.project_name;
         tracing::info!(%project, trust = trust.name, role = %trust.role, by = member.name, "trust added");
-        Ok(Response::new(v1::AddTrustResponse { trust: Some(present(trust)) }))
+        let project = project.to_string();
+        Ok(Response::new(v1::AddTrustResponse { trust: Some(present(trust)), project }))
     }
 
     async fn list_trusts(
@@ -138,7 +140,8 @@ impl TrustService for Trusts {
     ) -> Result<Response<v1::ListTrustsResponse>, Status> {
         let member = people::member(&request)?;
         let trusts = self.shared.store.trusts(member.project).await.map_err(status::store)?;
-        Ok(Response::new(v1::ListTrustsResponse { trusts: trusts.into_iter().map(present).collect() }))
+        let (trusts, project) = (trusts.into_iter().map(present).collect(), member.project_name.to_string());
+        Ok(Response::new(v1::ListTrustsResponse { trusts, project }))
     }
 
     async fn remove_trust(
@@ -148,7 +151,7 @@ impl TrustService for Trusts {
         let member = people::member(&request)?;
         let id = request.into_inner().id;
         let none = || {
-            let cure = "the project has no such trust; ListTrusts says which there are";
+            let cure = "the project has no such trust; `farm trust ls` says which there are";
             status::invalid(Invalid::new("trust", &id, cure))
         };
         let trust = Uuid::try_parse(&id).map_err(|_| none())?;
@@ -158,6 +161,6 @@ impl TrustService for Trusts {
             Err(error) => return Err(status::store(error)),
         }
         tracing::info!(project = %member.project_name, %trust, by = member.name, "trust removed");
-        Ok(Response::new(v1::RemoveTrustResponse {}))
+        Ok(Response::new(v1::RemoveTrustResponse { project: member.project_name.to_string() }))
     }
 }

@@ -16,7 +16,9 @@ use farm_store::work::attempts::Lease;
 use farm_store::work::decide::PublishLimit;
 use farm_store::work::finish::{Outcome, Step};
 use farm_types::ids::check_worker_name;
-use farm_types::{AttemptId, BootId, Cause, FEATURE_DRAINING, Failure, FailureCode, JoinId, Offer, WorkerId};
+use farm_types::{
+    AttemptId, BootId, Cause, FEATURE_DRAINING, FEATURE_TOKENS, Failure, FailureCode, JoinId, Offer, WorkerId,
+};
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -91,7 +93,8 @@ pub async fn open(
         .await
         .map_err(|_| Status::unavailable("the worker left"))?;
     let serial = registration.connection;
-    shared.link.connect(worker, registration.name, serial, outbox.clone());
+    let asks = registration.features.iter().any(|feature| feature == FEATURE_TOKENS);
+    shared.link.connect(worker, (registration.name, asks), serial, outbox.clone());
     shared.hints.changed();
     let serving = async move {
         let connection =

@@ -1,4 +1,5 @@
-//! What workers call: the control stream (`control`), the source (`fetch`), events, and outputs (`receive`).
+//! What workers call: the control stream (`control`), the source (`fetch`), events, outputs (`receive`), and tokens of
+//! registries.
 
 mod control;
 mod fetch;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use farm_proto::v1;
 use farm_proto::v1::worker_service_server::WorkerService;
 use farm_store::work::attempts::Lease;
-use farm_types::JoinId;
+use farm_types::{JoinId, TrustClass};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,6 +18,7 @@ use super::spans::{Answers, answer_by};
 use super::status;
 use crate::logs::clip::Clip;
 use crate::people;
+use crate::registry::lending::Borrower;
 use crate::shared::Shared;
 
 /// Serves [`WorkerService`].
@@ -136,5 +138,25 @@ impl WorkerService for Work {
         let pieces = request.into_inner();
         let answers = receive::output(Arc::clone(&self.shared), holder, pieces, self.shutdown.clone());
         Ok(answer_by(answers))
+    }
+
+    async fn lend_token(
+        &self,
+        request: Request<v1::LendTokenRequest>,
+    ) -> Result<Response<v1::LendTokenResponse>, Status> {
+        let (caller, holder) = (people::caller(&request)?, holder(&request)?);
+        let asked = request.into_inner();
+        let lease = lease(asked.lease.clone(), holder)?;
+        if caller.principal.worker.as_ref().is_some_and(|worker| worker.shown.trust == TrustClass::Untrusted)
+        {
+            let why = "to a machine that isn't trusted nothing is lent of the farm's logins";
+            return Err(Status::permission_denied(why));
+        }
+        let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
+        let access = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
+        let own = leased.spec.repositories();
+        let borrower = Borrower { project: leased.project, access: &access, own: &own };
+        let lent = self.shared.registries.lend_token(&borrower, &asked).await;
+        lent.map(Response::new).map_err(status::lending)
     }
 }

@@ -93,6 +93,20 @@ impl Provider {
         }
     }
 
+    /// How a ref has to be written that no token of this provider would have so.
+    fn misread(self, written: &str) -> Option<&'static str> {
+        let is_full = written.starts_with("refs/");
+        match self {
+            Self::Github if !is_full && !written.starts_with('*') => {
+                Some("GitHub writes refs in full: refs/heads/main, refs/tags/v*")
+            }
+            Self::Gitlab if is_full => Some(
+                "GitLab writes a ref by its name alone: main; whether it is a branch or a tag is said by ref_type",
+            ),
+            _ => None,
+        }
+    }
+
     /// The name of what the token is about, of its group, and its ref.
     fn names(self) -> [&'static str; 3] {
         match self {
@@ -270,6 +284,12 @@ impl Rule {
             {
                 let cure = format!("write 1 to {MOST_VALUES} values of 1 to {LONGEST} bytes");
                 return Err(Invalid::new("claim", claim, cure));
+            }
+            if claim == "ref"
+                && let Some((wrong, cure)) =
+                    values.iter().find_map(|one| Some((one, self.provider.misread(one)?)))
+            {
+                return Err(Invalid::new("ref", wrong, cure));
             }
         }
         Ok(())

@@ -56,6 +56,7 @@ impl Engine {
             outputs: Vec::new(),
             image_names: Vec::new(),
             logins: Vec::new(),
+            lending: None,
             internal: true,
             call: None,
         };

@@ -82,6 +82,7 @@ impl Build {
             outputs: Vec::new(),
             image_names: Vec::new(),
             logins: Vec::new(),
+            lending: None,
             internal: false,
             call: None,
         };

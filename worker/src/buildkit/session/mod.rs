@@ -9,10 +9,11 @@
 //! session a running step goes on, but the solve fails only a minute later; so whoever waits for a solve
 //! watches this too.
 //!
-//! `filesync` serves the source (`followpaths`: what of it is asked for; `times`: under which times), `filesend` takes what
+//! `auth` lets the engine in at registries, `filesync` serves the source (`followpaths`: what of it is asked for; `times`: under which times), `filesend` takes what
 //! is made, and `receive` makes an `archive` of a folder's files.
 
 mod archive;
+pub(super) mod auth;
 mod filesend;
 pub(super) mod filesync;
 mod followpaths;
@@ -31,13 +32,9 @@ use bollard_buildkit_proto::health::{
 use bollard_buildkit_proto::moby::buildkit::v1::BytesMessage;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSyncServer;
-use bollard_buildkit_proto::moby::filesync::v1::auth_server::{Auth, AuthServer};
-use bollard_buildkit_proto::moby::filesync::v1::{
-    CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest,
-    GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
-};
+use bollard_buildkit_proto::moby::filesync::v1::auth_server::AuthServer;
 use bytes::{Buf, Bytes};
-use farm_types::{Digest, RegistryHost};
+use farm_types::Digest;
 use futures::StreamExt;
 use futures::stream::{self, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -51,17 +48,14 @@ use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, Span};
 
+use self::auth::Auth;
 use self::filesend::FileSend;
 use self::filesync::Files;
 use super::engine::connect::{MAX_HEADERS_BYTES, MAX_MESSAGE_BYTES, WINDOW_BYTES};
-use super::types::{Login, Output};
+use super::types::Output;
 
 /// What is served, and announced. To serve a further service: here, and in [`Session::open`].
-const METHODS: &[&str] = &[
-    "/grpc.health.v1.Health/Check",
-    "/moby.filesync.v1.FileSync/DiffCopy",
-    "/moby.filesync.v1.Auth/Credentials",
-];
+const METHODS: &[&str] = &["/grpc.health.v1.Health/Check", "/moby.filesync.v1.FileSync/DiffCopy"];
 /// The window of the inner connection as a whole: outputs that nobody takes just now must leave room for health checks.
 const CONNECTION_WINDOW_BYTES: u32 = 32 * WINDOW_BYTES;
 /// How many messages may wait for the outer connection.
@@ -87,7 +81,7 @@ impl Session {
         channel: Channel,
         shared_key: &str,
         files: Files,
-        logins: Vec<Login>,
+        auth: Auth,
         outputs: Vec<Output>,
     ) -> Result<Self, Status> {
         let id = uuid::Uuid::new_v4().simple().to_string();
@@ -101,7 +95,7 @@ impl Session {
         announce("x-docker-expose-session-name", MetadataValue::from_static("farm"));
         announce("x-docker-expose-session-sharedkey", ascii(&Digest::of(shared_key.as_bytes()).hex())?);
         let takes = (!outputs.is_empty()).then_some(filesend::METHOD);
-        for method in METHODS.iter().copied().chain(takes) {
+        for method in METHODS.iter().chain(auth::METHODS).copied().chain(takes) {
             announce("x-docker-expose-session-grpc-method", MetadataValue::from_static(method));
         }
         let incoming = ControlClient::new(channel)
@@ -126,7 +120,7 @@ impl Session {
             .http2_max_header_list_size(MAX_HEADERS_BYTES)
             .add_service(HealthServer::new(Healthy))
             .add_service(FileSyncServer::new(files))
-            .add_service(AuthServer::new(Credentials { logins }))
+            .add_service(AuthServer::new(auth))
             .add_service(FileSend::new(outputs))
             // One connection, and no end: the server would else leave while its connection lives.
             .serve_with_incoming(stream::once(async { io::Result::Ok(carrier) }).chain(stream::pending()));
@@ -220,84 +214,5 @@ impl Health for Healthy {
 
     async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("not offered"))
-    }
-}
-
-/// Answers how to log in. Registries that want tokens are served too: the engine exchanges the name and
-/// password for one itself when we say that we can't.
-struct Credentials {
-    logins: Vec<Login>,
-}
-
-/// The one text of a host, whatever its name is written like: Docker Hub has several, and capitals don't matter.
-fn host_key(host: &str) -> String {
-    RegistryHost::of_login(host).map_or_else(|_| host.to_owned(), |host| host.to_string())
-}
-
-#[tonic::async_trait]
-impl Auth for Credentials {
-    async fn credentials(
-        &self,
-        request: Request<CredentialsRequest>,
-    ) -> Result<Response<CredentialsResponse>, Status> {
-        let host = request.into_inner().host;
-        let asked = host_key(&host);
-        let login = self.logins.iter().find(|login| host_key(&login.host) == asked);
-        // An empty name means anonymous.
-        Ok(Response::new(login.map_or_else(CredentialsResponse::default, |login| CredentialsResponse {
-            username: login.username.clone(),
-            secret: login.password.clone(),
-        })))
-    }
-
-    async fn fetch_token(
-        &self,
-        _: Request<FetchTokenRequest>,
-    ) -> Result<Response<FetchTokenResponse>, Status> {
-        Err(Status::unimplemented("the engine fetches its tokens itself"))
-    }
-
-    async fn get_token_authority(
-        &self,
-        _: Request<GetTokenAuthorityRequest>,
-    ) -> Result<Response<GetTokenAuthorityResponse>, Status> {
-        Err(Status::unimplemented("the engine fetches its tokens itself"))
-    }
-
-    async fn verify_token_authority(
-        &self,
-        _: Request<VerifyTokenAuthorityRequest>,
-    ) -> Result<Response<VerifyTokenAuthorityResponse>, Status> {
-        Err(Status::unimplemented("the engine fetches its tokens itself"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn credentials_are_found_by_host_and_others_are_anonymous() {
-        let login = |host: &str, username: &str| Login {
-            host: host.into(),
-            username: username.into(),
-            password: "p".into(),
-        };
-        let auth = Credentials { logins: vec![login("docker.io", "hub"), login("localhost:5002", "local")] };
-        for (asked, name) in [
-            ("registry-1.docker.io", "hub"),
-            ("LOCALHOST:5002", "local"),
-            ("localhost:5002", "local"),
-            ("localhost:5003", ""),
-        ] {
-            let request = Request::new(CredentialsRequest { host: asked.into() });
-            assert_eq!(auth.credentials(request).await.unwrap().into_inner().username, name);
-        }
-    }
-
-    #[test]
-    fn a_password_is_not_printed() {
-        let login = Login { host: "h".into(), username: "u".into(), password: "hush".into() };
-        assert!(!format!("{login:?}").contains("hush"));
     }
 }

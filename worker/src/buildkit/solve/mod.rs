@@ -3,9 +3,10 @@
 //! Invariant: whatever ends it, the order is: the Solve call, then its status, then the session, then the
 //! connection. The call's end is what kills a running step; a session that goes first would leave it running.
 //!
-//! `request` says in BuildKit's words what is asked; `call` asks a frontend something instead of building.
+//! `request` says in BuildKit's words what is asked, `policy` what images it may not take for it; `call` asks a frontend something instead of building.
 
 mod call;
+mod policy;
 mod request;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use super::failure::{self, Circumstances};
 use super::follow::collected::Collected;
 use super::follow::{self, Shared};
 use super::session::Session;
+use super::session::auth::{Auth, Notes};
 use super::session::filesync::{Files, Times};
 use super::types::{Solve, SolveError, Solved};
 
@@ -88,8 +90,9 @@ impl Engine {
         let times = Times { served: Arc::clone(self.served()), shared_key: shared_key.clone() };
         let files = Files::new(request::served(&solve), request::parts(&solve), times);
         let missing = files.missing();
-        let opening =
-            Session::open(channel.clone(), &shared_key, files, solve.logins.clone(), solve.outputs.clone());
+        let notes = Arc::<Notes>::default();
+        let auth = Auth::new(solve.logins.clone(), solve.lending.clone(), Arc::clone(&notes));
+        let opening = Session::open(channel.clone(), &shared_key, files, auth, solve.outputs.clone());
         let session = unless(&stop, tokio::time::timeout(SESSION_TIMEOUT, opening))
             .await?
             .map_err(|_| lost("it accepted no session in time".to_owned()))?
@@ -169,8 +172,9 @@ impl Engine {
                 }
             }
             Outcome::Answer(Err(status)) => {
-                let mut failure =
+                let failure =
                     failure::classify(&status, &self.circumstances(&solve, &dockerfile, &collected));
+                let mut failure = notes.explain(failure, status.message(), solve.lending.as_ref());
                 if let Some(syntax) = &dockerfile.syntax {
                     failure.message.push_str(&format!(
                         " (the Dockerfile asks for # syntax={syntax}, in whose place the engine's own frontend was used)"

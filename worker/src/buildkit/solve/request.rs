@@ -16,6 +16,7 @@ use farm_types::spec::NamedContext;
 use farm_types::{Cause, ContextName, Digest, Failure, FailureCode, Form, Provenance, PullMode};
 use serde::Deserialize;
 
+use super::policy;
 use crate::buildkit::dockerfile::Dockerfile;
 use crate::buildkit::session::filesync::Part;
 use crate::buildkit::tree::SourceTree;
@@ -121,6 +122,7 @@ pub(crate) fn build(solve: &Solve, dockerfile: &Dockerfile, reference: &str, ses
         frontend: "dockerfile.v0".to_owned(),
         frontend_attrs: attrs,
         internal: solve.internal,
+        source_policy: policy::of(&solve.logins),
         ..SolveRequest::default()
     };
     let mut exporters: Vec<Exporter> = solve.outputs.iter().map(|o| output(o, &solve.image_names)).collect();
@@ -264,6 +266,7 @@ mod tests {
             outputs: Vec::new(),
             image_names: Vec::new(),
             logins: Vec::new(),
+            lending: None,
             internal: false,
             call: None,
         }

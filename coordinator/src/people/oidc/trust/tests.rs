@@ -176,6 +176,14 @@ fn a_rule_that_trusts_more_than_is_meant_or_never_fits_is_refused_in_words() {
     );
     assert!(said(github(&[("enviroment", &["x"])])).contains("did you mean environment?"));
     assert!(said(github(&[("ref", &[])])).contains("1 to 64 values"));
+    // What no token would ever say.
+    let short = said(github(&[("ref", &["refs/tags/v*", "main"])]));
+    assert!(short.starts_with("ref \"main\": GitHub writes refs in full"), "{short}");
+    let gitlab = |of: &str| {
+        rule(Provider::Gitlab, "a/b", &[("project_id", &["1"]), ("namespace_id", &["1"]), ("ref", &[of])])
+    };
+    assert!(said(gitlab("refs/heads/main")).contains("by its name alone: main"));
+    assert_eq!((gitlab("main").check(), github(&[("ref", &["*"])]).check()), (Ok(()), Ok(())));
     assert!(said(github(&[("ref", &[""])])).contains("1 to 64 values"));
     assert!(said(rule(Provider::Other, "x", &[])).contains("sub=VALUE"));
     assert!(said(rule(Provider::Other, "x", &[("aud", &["farm"])])).contains("leave it out"));

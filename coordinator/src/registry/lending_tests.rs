@@ -1,0 +1,168 @@
+//! What is asked for on behalf of workers, and of whom.
+
+use farm_core::people::Access;
+
+use super::*;
+use crate::config::Registry;
+use crate::outbound::tests::{Fake, answer};
+use crate::registry::tests::reach;
+
+const TOKEN: &str = "{\"token\":\"t0ken\",\"expires_in\":90,\"issued_at\":\"2026-01-01T00:00:10Z\"}";
+
+fn access(push: &[&str], pull: &[&str]) -> Access {
+    let prefixes = |list: &[&str]| list.iter().map(|prefix| prefix.parse().unwrap()).collect::<Vec<_>>();
+    Access { push: prefixes(push), pull: prefixes(pull), protected: Vec::new() }
+}
+
+fn with_login(realms: &[&str]) -> Registry {
+    Registry {
+        username: "farm".to_owned(),
+        password: "pa55word".to_owned().into(),
+        realms: realms.iter().map(|text| text.parse().unwrap()).collect(),
+        ..Registry::default()
+    }
+}
+
+fn known(hosts: &[(&str, Registry)]) -> Registries {
+    let known = hosts.iter().map(|(host, registry)| ((*host).to_owned(), registry.clone())).collect();
+    reach(known, std::time::Duration::from_secs(20))
+}
+
+fn borrower<'a>(access: &'a Access, own: &'a [Repository]) -> Borrower<'a> {
+    Borrower { project: ProjectId::generate(), access, own }
+}
+
+fn asks_for(host: &str, scope: &str, realm: &str) -> v1::LendTokenRequest {
+    v1::LendTokenRequest {
+        host: host.to_owned(),
+        scopes: vec![scope.to_owned()],
+        realm: realm.to_owned(),
+        service: "s".to_owned(),
+        ..Default::default()
+    }
+}
+
+fn is_with_login(head: &str) -> bool {
+    head.to_lowercase().contains("authorization: basic ")
+}
+
+#[tokio::test]
+async fn where_a_login_goes_for_everything_it_is_lent_with_its_bounds_and_once_that_is_known() {
+    let basic =
+        Fake::start(|_| answer("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", "")).await;
+    let tokens = Fake::start(|_| {
+        answer("401 Unauthorized", "WWW-Authenticate: Bearer realm=\"http://a/token\"\r\n", "")
+    })
+    .await;
+    let (basic, tokens) = (basic.at(), tokens.at());
+    let registries = known(&[(&basic, with_login(&[])), (&tokens, with_login(&[]))]);
+    let access = access(&[&format!("{basic}/web"), &format!("{tokens}/web")], &[]);
+    let own = [format!("{basic}/own").parse().unwrap()];
+    let borrower = borrower(&access, &own);
+    let of = |asks: bool, host: &str| {
+        registries.lend(&borrower, asks).into_iter().find(|lent| lent.host == host).unwrap()
+    };
+    assert!(of(true, &basic).password.is_empty(), "nobody knows yet how it lets in");
+    registries.learn().await;
+    let lent = of(true, &basic);
+    assert_eq!((lent.username.as_str(), lent.password.as_str()), ("farm", "pa55word"));
+    assert_eq!(lent.pull, [format!("{basic}/own"), format!("{basic}/web")]);
+    let lent = of(true, &tokens);
+    assert!(lent.password.is_empty() && !lent.grant.is_empty(), "{lent:?}");
+    assert_eq!(lent.pull, [format!("{tokens}/web")]);
+    // Workers of before.
+    for host in [&basic, &tokens] {
+        let lent = of(false, host);
+        assert!(lent.password == "pa55word" && lent.pull.is_empty() && lent.grant.is_empty(), "{lent:?}");
+    }
+}
+
+#[test]
+fn whoever_may_all_of_a_registry_has_no_bounds_there() {
+    let own = ["r.example/own".parse().unwrap()];
+    for all in [access(&["*"], &[]), access(&[], &["r.example"])] {
+        assert_eq!(borrower(&all, &own).bounds("r.example"), None);
+    }
+    let some = access(&["r.example/web"], &["r.example/base", "other.example"]);
+    let bounds = borrower(&some, &own).bounds("r.example").unwrap();
+    assert!(bounds.iter().eq(["r.example/base", "r.example/own", "r.example/web"]), "{bounds:?}");
+}
+
+#[tokio::test]
+async fn the_realm_is_the_one_that_the_registry_names_to_farm() {
+    let realm = Fake::start(|_| answer("200 OK", "", TOKEN)).await;
+    let thief = Fake::start(|_| answer("200 OK", "", TOKEN)).await;
+    let header = format!("WWW-Authenticate: Bearer realm=\"http://{}/token\",service=\"s\"\r\n", realm.at());
+    let registry = Fake::start(move |_| answer("401 Unauthorized", &header, "")).await;
+    let at = registry.at();
+    let registries = known(&[(&at, with_login(&[&realm.at()]))]);
+    let access = access(&[], &[&format!("{at}/web")]);
+    let asked = asks_for(&at, "repository:web:pull,push", &format!("http://{}/token", thief.at()));
+    let lent = registries.lend_token(&borrower(&access, &[]), &asked).await.unwrap();
+    // 2026-01-01T00:00:10Z.
+    assert_eq!((lent.token.as_str(), lent.expires_in, lent.issued_at), ("t0ken", 90, 1_767_225_610));
+    assert_eq!(thief.asked(), [""; 0]);
+    let asked_of_realm = realm.asked();
+    let head = asked_of_realm.last().unwrap();
+    assert!(
+        is_with_login(head) && head.starts_with("GET /token?service=s&scope=repository%3Aweb%3Apull "),
+        "{head}"
+    );
+    // Without the right to it, without the login, at the same place.
+    let asked = asks_for(&at, "repository:api:pull", "");
+    let lent = registries.lend_token(&borrower(&access, &[]), &asked).await.unwrap();
+    assert_eq!(lent.refused, [format!("{at}/api")]);
+    assert!(!is_with_login(realm.asked().last().unwrap()));
+}
+
+#[tokio::test]
+async fn of_a_registry_that_names_none_to_farm_only_its_own_realm_is_asked() {
+    let thief = Fake::start(|_| answer("200 OK", "", TOKEN)).await;
+    let registry =
+        Fake::start(|head| answer("200 OK", "", if head.starts_with("GET /token") { TOKEN } else { "" }))
+            .await;
+    let at = registry.at();
+    let registries = known(&[(&at, with_login(&[]))]);
+    let access = access(&[], &[&at]);
+    let scope = "repository:web:pull";
+    let asked = asks_for(&at, scope, &format!("http://{}/token", thief.at()));
+    let refused = registries.lend_token(&borrower(&access, &[]), &asked).await.unwrap_err();
+    assert!(refused.to_string().contains(&format!("realms of [registries.\"{at}\"]")), "{refused}");
+    assert_eq!(thief.asked(), [""; 0]);
+    let asked = asks_for(&at, scope, &format!("http://{at}/token"));
+    assert_eq!(registries.lend_token(&borrower(&access, &[]), &asked).await.unwrap().token, "t0ken");
+    assert!(is_with_login(registry.asked().last().unwrap()));
+}
+
+#[tokio::test]
+async fn a_service_that_gives_nobody_anything_is_no_error_and_one_in_trouble_is() {
+    for (status, scope, is_refused) in [
+        ("401 Unauthorized", "repository:api:pull", true),
+        ("403 Forbidden", "repository:api:pull", true),
+        ("401 Unauthorized", "repository:web:pull", false),
+        ("503 Service Unavailable", "repository:api:pull", false),
+    ] {
+        let realm = Fake::start(move |_| answer(status, "", "")).await;
+        let header = format!("WWW-Authenticate: Bearer realm=\"http://{}/token\"\r\n", realm.at());
+        let registry = Fake::start(move |_| answer("401 Unauthorized", &header, "")).await;
+        let at = registry.at();
+        let registries = known(&[(&at, with_login(&[&realm.at()]))]);
+        let access = access(&[&format!("{at}/web")], &[]);
+        let lent = registries.lend_token(&borrower(&access, &[]), &asks_for(&at, scope, "")).await;
+        match lent {
+            Ok(lent) => {
+                assert!(
+                    is_refused && lent.token.is_empty() && lent.refused == [format!("{at}/api")],
+                    "{status} {scope}"
+                );
+            }
+            Err(LendError::Registry(error)) => {
+                assert!(
+                    !is_refused && error.is_transient() == status.starts_with("503"),
+                    "{status} {scope} {error}"
+                );
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use farm_proto::v1;
@@ -40,7 +41,7 @@ fn raise_files() {
 /// How many connections to a port are open on this side (`proc_pid_net`: places, then state 01, established).
 fn connections(port: u16) -> usize {
     let all = fs::read_to_string("/proc/self/net/tcp").unwrap();
-    let to = format!(":{port:04X} 01");
+    let to = format!(":{port:04X} 01 ");
     all.lines().filter(|line| line.contains(&to)).count()
 }
 
@@ -59,6 +60,8 @@ async fn is_ended(stream: &mut TcpStream) -> bool {
 /// Submits a build, which the worker runs at once; gives how long it took until its end was heard.
 async fn build(client: &mut Client, worker: &mut Sim, key: &str) -> Duration {
     let begun = Instant::now();
+    // One of whom nothing was heard for a while gets no jobs.
+    worker.beat(&[]).await;
     let snapshot = client.upload("FROM scratch").await;
     let id = client.submit(&snapshot, key, &["linux/amd64"]).await.id;
     let work = async {
@@ -106,7 +109,14 @@ async fn ten_thousand_idle_connections_and_slow_senders_dont_stop_anothers_build
             open
         });
     }
-    let mut open: Vec<TcpStream> = floods.join_all().await.into_iter().flatten().collect();
+    let mut flooding = pin!(floods.join_all());
+    let open = loop {
+        tokio::select! {
+            open = &mut flooding => break open,
+            () = tokio::time::sleep(worker.heartbeat) => drop(worker.beat(&[]).await),
+        }
+    };
+    let mut open: Vec<TcpStream> = open.into_iter().flatten().collect();
     assert!(open.len() > 9_900, "only {} could be opened", open.len());
     // Those that are still there go on sending, a byte at a time.
     let (stop, stopped) = tokio::sync::watch::channel(false);

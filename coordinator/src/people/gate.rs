@@ -189,8 +189,12 @@ impl Call {
         Self { identities, action, proof, project: project.transpose(), granted: OnceLock::new() }
     }
 
-    /// Whether the farm has to look up whom this shows, or there is nothing.
+    /// Whether the farm has to look up whom this shows, or there is nothing. Who shows a certificate has made a connection for it,
+    /// which is dearer than a look-up: a builder's program that sends wrong tokens keeps its worker from nothing.
     fn is_stranger(&self) -> bool {
+        if matches!(self.proof, Ok(Proof::Certificate(_))) {
+            return false;
+        }
         !self.proof.as_ref().is_ok_and(|proof| self.identities.remembers(*proof))
     }
 

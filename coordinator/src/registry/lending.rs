@@ -21,45 +21,11 @@ use tokio::time::Instant;
 
 use super::error::said;
 use super::realm::{Trust, trust};
-use super::tokens::{Challenge, Whose};
+use super::tokens::{Challenge, Manner, Whose};
 use super::{Registries, RegistryError};
 
 /// The most scopes in one question: a push asks for its repository and one to take layers from.
 const MOST_SCOPES: usize = 100;
-
-/// How a registry lets in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// It wasn't asked yet, or didn't answer.
-    Unknown,
-    /// With tokens.
-    Tokens,
-    /// With the login itself.
-    Login,
-}
-
-impl Manner {
-    pub(super) fn of(way: Option<&Challenge>) -> Self {
-        if way.is_some() { Self::Tokens } else { Self::Login }
-    }
-
-    /// As it is kept; 0 is what isn't known.
-    pub(super) fn word(self) -> u8 {
-        match self {
-            Self::Unknown => 0,
-            Self::Tokens => 1,
-            Self::Login => 2,
-        }
-    }
-
-    fn from_word(word: u8) -> Self {
-        match word {
-            1 => Self::Tokens,
-            2 => Self::Login,
-            _ => Self::Unknown,
-        }
-    }
-}
 
 /// Whose attempt it is, and what that may.
 #[derive(Debug, Clone, Copy)]

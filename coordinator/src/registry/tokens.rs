@@ -13,7 +13,6 @@ use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::lending::Manner;
 use super::realm::{Trust, trust};
 use super::{Registries, RegistryError};
 use crate::outbound::body::{End, read};
@@ -23,6 +22,40 @@ use crate::outbound::{Client, Failed, place};
 const MAX_TOKEN: usize = 64 * 1024;
 /// As many grants, and ways in, are remembered; then all are asked for anew.
 const MOST_GRANTS: usize = 1000;
+
+/// How a registry lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// It wasn't asked yet, or didn't answer.
+    Unknown,
+    /// With tokens.
+    Tokens,
+    /// With the login itself.
+    Login,
+}
+
+impl Manner {
+    pub(super) fn of(way: Option<&Challenge>) -> Self {
+        if way.is_some() { Self::Tokens } else { Self::Login }
+    }
+
+    /// As it is kept; 0 is what isn't known.
+    pub(super) fn word(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::Tokens => 1,
+            Self::Login => 2,
+        }
+    }
+
+    pub(super) fn from_word(word: u8) -> Self {
+        match word {
+            1 => Self::Tokens,
+            2 => Self::Login,
+            _ => Self::Unknown,
+        }
+    }
+}
 
 /// Where to get a token. Registries without one let in anybody, or whoever shows the login.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -63,5 +63,5 @@ ALTER TABLE engines ADD COLUMN told_key text;
 
 -- Whether a lease that this worker was given is for whoever calls: the worker that joined so, or (null) anybody who has it.
 CREATE FUNCTION farm_is_holder(worker uuid, holder uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT holder IS NULL OR EXISTS (SELECT FROM workers w WHERE w.id = worker AND w.join_id = holder)
+    SELECT holder IS NULL OR EXISTS (SELECT FROM workers w WHERE w.id = worker AND w.join_id = holder AND w.removed_at IS NULL)
 $$;

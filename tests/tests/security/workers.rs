@@ -346,3 +346,55 @@ async fn nothing_that_pushes_goes_to_a_machine_that_is_not_trusted() {
     let words = waits.await.expect("it says nothing");
     assert!(words.contains("fork is on a machine that isn't trusted"), "{words}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_a_worker_without_a_certificate_has_is_trusted_too() {
+    let farm = Farm::builder().start();
+    let admin = Client::connect(&farm).await;
+    let of_engine = |name: &str| {
+        let mut hello = hello(name, 1);
+        hello.engine.as_mut().unwrap().key = "shared".into();
+        hello
+    };
+    let untrusted = async |name: &str| {
+        let request = v1::InviteWorkerRequest { trust: "untrusted".into(), ..as_invited(name) };
+        let token = invite(&farm, request).await.unwrap().token;
+        join(&farm, &token, "").await.unwrap()
+    };
+    let _plain = Sim::connect(&admin, of_engine("plain")).await.unwrap();
+    let late = untrusted("late").await;
+    let refused = connect(&farm, &late, of_engine("late")).await.err().unwrap();
+    assert!(refused.message().contains("that of worker plain"), "{refused:?}");
+    // And the other way round: who comes with the farm's own token has it from then on.
+    let mut first = hello("first", 1);
+    first.engine.as_mut().unwrap().key = "another".into();
+    let machine = untrusted("first").await;
+    let _first = connect(&farm, &machine, first.clone()).await.unwrap();
+    first.name = "second".into();
+    let _second = Sim::connect(&admin, first).await.unwrap();
+    let online: Vec<String> = workers(&farm)
+        .await
+        .into_iter()
+        .filter(|worker| worker.state == "online")
+        .map(|worker| worker.name)
+        .collect();
+    assert_eq!(online, ["plain", "second"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_to_a_machine_is_not_one_to_what_the_machine_has_become() {
+    let farm = Farm::builder().start();
+    let request = v1::InviteWorkerRequest { trust: "untrusted".into(), ..as_invited("m1") };
+    let token = invite(&farm, request).await.unwrap().token;
+    join(&farm, &token, "").await.unwrap();
+    let request = v1::InviteWorkerRequest { machine: "m1".into(), ..as_invited("m1-more") };
+    let kept = invite(&farm, request).await.unwrap().token;
+    revoke(&farm, "m1").await;
+    // Another box of the same name, which is trusted.
+    machine::machine(&farm, "m1").await;
+    let refused = join(&farm, &kept, "").await.err().unwrap();
+    assert!(
+        refused.code() == Code::AlreadyExists && refused.message().contains("another one now"),
+        "{refused:?}"
+    );
+}

@@ -35,7 +35,9 @@ pub enum FilesError {
         why: io::Error,
     },
     /// It isn't what was written there.
-    #[error("{file} is damaged ({why}); join the farm again: farm-worker join --again …")]
+    #[error(
+        "{file} is damaged ({why}); have the worker revoked and invited again, then: farm-worker join --again …"
+    )]
     Damaged {
         file: String,
         /// What is wrong with it.

@@ -319,9 +319,10 @@ pub fn whoami(args: &WhoAmI) -> Result<Vec<String>, JoinError> {
     if joined.pair.times.is_lost(now_ms()) {
         return Err(JoinError::NotJoined(format!(
             "the certificate of worker {} in {shown} has ended on {}, by this machine's clock, and can be renewed for a day \
-             only: farm workers invite --name {}",
+             only: farm workers revoke {}; farm workers invite --name {}",
             joined.farm.name,
             date(joined.pair.times.ends_ms()),
+            joined.farm.name,
             joined.farm.name
         )));
     }

@@ -241,13 +241,8 @@ fn refused<'a>(control: &Control, url: &CoordinatorUrl, status: &Status) -> End<
         Code::Unauthenticated | Code::PermissionDenied => {
             End::Refused(ControlError::Unauthenticated { url, why })
         }
-        Code::AlreadyExists => End::Lost {
-            why: format!(
-                "another worker named {:?} is connected; stop that one, or give this one another --name",
-                control.name
-            ),
-            welcomed: false,
-        },
+        // The name, or the engine, is another worker's.
+        Code::AlreadyExists => End::Lost { why, welcomed: false },
         _ => End::Lost { why: describe(status), welcomed: false },
     }
 }

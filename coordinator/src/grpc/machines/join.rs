@@ -171,6 +171,7 @@ impl MachineService for Joins {
         let request = request.into_inner();
         let tls = self.tls()?;
         let wanted = wanted(&request).map_err(status::invalid)?;
+        let coordinators = self.coordinators().await?;
         let random: [u8; 32] = rand::random();
         let token = format!("farm_j_{}", Digest::from(random).hex());
         let new = NewInvitation {
@@ -195,7 +196,7 @@ impl MachineService for Joins {
         Ok(Response::new(v1::InviteWorkerResponse {
             token,
             invitation: Some(shown(invitation)),
-            coordinators: self.coordinators().await?,
+            coordinators,
             fingerprint: tls.own_authority().map(|it| it.to_string()).unwrap_or_default(),
         }))
     }
@@ -257,6 +258,8 @@ impl MachineService for Joins {
         check_worker_name(name).map_err(status::invalid)?;
         let machine = invitation.machine.as_deref().unwrap_or(name);
         let (certificate, digest) = self.issue(name, machine, &request.public_key)?;
+        // Before anything is used up: what fails here can be tried again.
+        let coordinators = self.coordinators().await?;
         let joining = Joining { token, name, certificate: digest, lives: self.lives(), address: &address };
         let machine = store.join(&joining).await.map_err(|error| match error {
             StoreError::Conflict(why) => Status::already_exists(why),
@@ -273,7 +276,7 @@ impl MachineService for Joins {
             trust: invitation.trust.to_string(),
             platforms: invitation.platforms.iter().map(ToString::to_string).collect(),
             slots: invitation.slots.unwrap_or_default(),
-            coordinators: self.coordinators().await?,
+            coordinators,
         }))
     }
 

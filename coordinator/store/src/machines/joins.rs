@@ -56,7 +56,7 @@ impl Store {
         .ok_or(StoreError::Stale("the invitation counts no more"))?;
         free(&mut tx, name, invitation.name.is_some()).await?;
         let machine = match invitation.machine_id {
-            Some(id) => MachineId::from(id),
+            Some(id) => same(&mut tx, id.into(), &invitation.pool, &invitation.trust).await?,
             None => machine(&mut tx, name, &invitation.pool, &invitation.trust).await?,
         };
         let join = sqlx::query_scalar!(
@@ -127,6 +127,9 @@ impl Store {
             let why = if is_there { Unrevoked::NeverJoined } else { Unrevoked::Unknown };
             return Ok(Err(why(name.clone())));
         }
+        sqlx::query!("SELECT id FROM workers WHERE name = ANY($1) ORDER BY id FOR UPDATE", names)
+            .fetch_all(&mut *tx)
+            .await?;
         let ids = sqlx::query_scalar!(
             "UPDATE workers SET removed_at = farm_now(), drained_at = NULL, release_at = NULL WHERE name = ANY($1)
              RETURNING id",
@@ -146,6 +149,10 @@ impl Store {
 
 /// Nothing that comes by these workers' streams counts any more, and what they run is given back by the next round.
 pub(super) async fn cut(tx: &mut Tx, workers: &[Uuid]) -> Result<()> {
+    // In the order in which all lock them.
+    sqlx::query!("SELECT id FROM workers WHERE id = ANY($1) ORDER BY id FOR UPDATE", workers)
+        .fetch_all(&mut **tx)
+        .await?;
     sqlx::query!(
         "UPDATE workers SET coordinator_id = NULL, connection_id = gen_random_uuid() WHERE id = ANY($1)",
         workers
@@ -194,6 +201,22 @@ fn taken(name: &str) -> StoreError {
         "the farm has a worker {name}; join with another --name, or, if that one is no more, an admin can make room: farm \
          workers revoke {name}"
     ))
+}
+
+/// The machine that an invitation names, as long as it is what it was then: one that nobody was on for a while may have become
+/// another.
+async fn same(tx: &mut Tx, id: MachineId, pool: &str, trust: &str) -> Result<MachineId> {
+    let is_same = sqlx::query_scalar!(
+        r#"SELECT true AS "same!" FROM machines WHERE id = $1 AND pool = $2 AND trust = $3 FOR SHARE"#,
+        id.as_uuid(),
+        pool,
+        trust
+    );
+    is_same.fetch_optional(&mut **tx).await?.map(|_| id).ok_or_else(|| {
+        StoreError::Conflict(
+            "the machine of this invitation is another one now, with another pool or trust; ask for another invitation".to_owned(),
+        )
+    })
 }
 
 /// The machine of this name: a new one, or one on which no worker is any more.

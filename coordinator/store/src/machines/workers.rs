@@ -157,8 +157,8 @@ impl Store {
         let mut tx = self.begin().await?;
         if let Some(joined) = worker.joined {
             stays(&mut tx, joined.join).await?;
-            one_trust(&mut tx, worker, joined).await?;
         }
+        one_trust(&mut tx, worker).await?;
         let machine = worker.joined.map(|joined| joined.machine.as_uuid());
         let join = worker.joined.map(|joined| joined.join.as_uuid());
         let slots: i32 = fit(worker.slots)?;
@@ -442,27 +442,36 @@ async fn in_the_way(tx: &mut Tx, worker: &Registration) -> Result<StoreError> {
     }))
 }
 
-/// An engine is of one trust: what runs untrusted on it could reach what is trusted. The trusted machine has it.
-async fn one_trust(tx: &mut Tx, worker: &Registration, joined: Joined) -> Result<()> {
+/// An engine is of one trust: what runs untrusted on it could reach what is trusted. The trusted machine has it, and so has one
+/// that shows the farm's own token, which is trusted with everything.
+async fn one_trust(tx: &mut Tx, worker: &Registration) -> Result<()> {
+    let trust = worker.joined.map_or(TrustClass::Trusted, |joined| joined.trust);
+    // Of two that come at once for the first time one sees the other.
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('engine ' || $1, 0))", worker.engine_key)
+        .execute(&mut **tx)
+        .await?;
     let others = sqlx::query!(
-        "SELECT w.id, w.name, m.trust FROM engines e JOIN machines m ON m.id = e.machine_id
-         JOIN workers w ON w.engine_id = e.id JOIN joins j ON j.id = w.join_id
-         WHERE e.told_key = $1 AND e.machine_id <> $2 AND m.trust <> $3 AND j.revoked_at IS NULL
-           AND w.removed_at IS NULL ORDER BY w.id",
+        "SELECT w.id, w.name FROM engines e JOIN workers w ON w.engine_id = e.id
+         WHERE coalesce(e.told_key, e.key) = $1 AND w.removed_at IS NULL AND w.name <> $3
+           AND coalesce((SELECT m.trust FROM joins j JOIN machines m ON m.id = j.machine_id
+                         WHERE j.id = w.join_id), 'trusted') <> $2
+         ORDER BY w.id",
         worker.engine_key,
-        joined.machine.as_uuid(),
-        joined.trust.as_str()
+        trust.as_str(),
+        worker.name
     )
     .fetch_all(&mut **tx)
     .await?;
-    match (joined.trust, others.first()) {
+    match (trust, others.first()) {
+        (_, None) => Ok(()),
         (TrustClass::Untrusted, Some(other)) => Err(StoreError::Conflict(format!(
-            "this worker's machine isn't trusted, and its engine is that of worker {}, whose machine is: an engine is one or the              other; give this worker an engine of its own",
+            "this worker's machine isn't trusted, and its engine is that of worker {}, whose machine is: an engine is one or \
+             the other; give this worker an engine of its own",
             other.name
         ))),
-        _ => {
+        (TrustClass::Trusted, Some(_)) => {
             let ids: Vec<Uuid> = others.iter().map(|other| other.id).collect();
-            if ids.is_empty() { Ok(()) } else { cut(tx, &ids).await }
+            cut(tx, &ids).await
         }
     }
 }

@@ -83,8 +83,8 @@ impl Joining<'_> {
         let invite = ["workers", "invite", "--json", "--name", self.name];
         let invited = match self.farm(&[&invite[..], &["--machine", &machine]].concat()).await {
             Ok(invited) => invited,
-            // No worker has joined from it yet.
-            Err(_) => self.farm(&invite).await?,
+            Err(why) if why.contains("no worker ever joined") => self.farm(&invite).await?,
+            Err(why) => return Err(why),
         };
         let invited: Invited =
             serde_json::from_str(&invited).map_err(|e| format!("farm workers invite gave no token: {e}"))?;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farm_client::come_back;
+use farm_client::Returns;
 use farm_proto::MAX_MESSAGE_BYTES;
 use farm_proto::v1;
 use farm_proto::v1::{
@@ -98,14 +98,16 @@ pub async fn upload(
     let mut backoff = Backoff::new(WAITS);
     let begun = Instant::now();
     let mut failing: Option<Instant> = None;
-    for session in 1.. {
+    let (mut session, mut returns) = (1, Returns::default());
+    loop {
         let (before, mut since) = (sending.so_far(), Instant::now());
         let ended = one_session(client, source, &mut new_files, &mut sent_bytes, sending).await;
         // It got on.
         if sending.so_far() > before {
             (failing, since) = (None, Instant::now());
+            returns = Returns::default();
         }
-        match ended {
+        let status = match ended {
             Ok(upload_id) => {
                 let (tree_id, content_key) = source.names();
                 return Ok(Uploaded {
@@ -118,22 +120,22 @@ pub async fn upload(
                 });
             }
             Err(Broken::Local(error)) => return Err(error),
-            // The farm has too many calls of us at the moment.
-            Err(Broken::Status(status)) if session < SESSIONS && come_back(&status).is_some() => {
-                pause(come_back(&status).unwrap_or_default()).await;
-            }
+            Err(Broken::Status(status)) => status,
+        };
+        if let Some(wait) = returns.next_wait(&status) {
+            // The farm has too many calls of us at the moment; nothing broke.
+            pause(wait).await;
+        } else if session < SESSIONS
+            && failing.get_or_insert(since).elapsed() < PATIENCE
             // A session may also have expired on the way; another one goes on from there.
-            Err(Broken::Status(status))
-                if session < SESSIONS
-                    && failing.get_or_insert(since).elapsed() < PATIENCE
-                    && (is_connection(&status) || status.code() == Code::FailedPrecondition) =>
-            {
-                pause(backoff.next_wait()).await;
-            }
-            Err(Broken::Status(status)) => return Err(client.error(&status)),
+            && (is_connection(&status) || status.code() == Code::FailedPrecondition)
+        {
+            session += 1;
+            pause(backoff.next_wait()).await;
+        } else {
+            return Err(client.error(&status));
         }
     }
-    Err(Error::Farm("the upload did not end".to_owned()))
 }
 
 /// One session from its opening to its end; answers its id.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use farm_client::Bearer;
+use farm_client::{Bearer, Returns, come_back};
 use farm_proto::v1::trust_service_client::TrustServiceClient;
 use farm_proto::v1::{ExchangeTokenRequest, ExchangeTokenResponse, GetAudienceRequest};
 use farm_types::{Backoff, ProjectName, Waits};
@@ -21,6 +21,7 @@ use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
 use super::{Job, no_project};
+use crate::calls::{come_again, through};
 use crate::error::{Error, Result, is_connection};
 use crate::limits::Limited;
 
@@ -29,6 +30,9 @@ const MARGIN: Duration = Duration::from_secs(60);
 /// How often an exchange is tried while the connection breaks, and the pauses.
 const TRIES: u32 = 4;
 const WAITS: Waits = Waits::new(Duration::from_millis(250), Duration::from_secs(2));
+
+/// How long a token counts if the farm doesn't say it: one of an earlier version, whose tokens have 15 minutes.
+const UNSAID: Duration = Duration::from_secs(600);
 
 /// A token of the farm's.
 #[derive(Debug, Clone)]
@@ -86,11 +90,16 @@ impl Exchange {
         };
         let exchange = Self { job, farm, url: url.to_owned(), project, audience, state: Mutex::default() };
         let mut backoff = Backoff::new(WAITS);
-        let mut tried = 1;
+        let (mut tried, mut returns) = (1, Returns::default());
         let given = loop {
             let token = exchange.job.token(&exchange.audience).await?;
             match exchange.show(&token).await {
                 Ok(given) => break given,
+                // Nothing was taken of the token.
+                Err(status) if come_back(&status).is_some() => {
+                    let waited = come_again(&mut returns, &status).await;
+                    waited.map_err(|status| exchange.refused(&status, &token))?;
+                }
                 Err(status) if is_connection(&status) && tried < TRIES => {
                     tokio::time::sleep(backoff.next_wait()).await;
                     tried += 1;
@@ -147,9 +156,7 @@ impl Exchange {
         let unfit = |_| Status::internal("the farm gave what is no token");
         let bearer: Bearer = secret.parse().map_err(unfit)?;
         let bearer = bearer.in_project(self.project.as_str()).map_err(unfit)?;
-        let lives = Duration::from_secs(lives_seconds);
-        let until = asked + lives.saturating_sub(MARGIN.min(lives / 2));
-        Ok(Given { bearer, until, works: Arc::default() })
+        Ok(Given { bearer, until: asked + counts(lives_seconds), works: Arc::default() })
     }
 
     /// Looks at what the farm says to a call that was made with this, in headers or behind the body; changes what only means
@@ -214,8 +221,8 @@ async fn audience(farm: &TrustServiceClient<Limited>, url: &str, hosts: &[String
     if let Some(said) = std::env::var("FARM_AUDIENCE").ok().filter(|said| !said.is_empty()) {
         return Ok(said);
     }
-    let asked = farm.clone().get_audience(GetAudienceRequest {}).await;
-    let audience = asked.map_err(|status| Error::from_status(&status, url))?.into_inner().audience;
+    let asked = through(async || farm.clone().get_audience(GetAudienceRequest {}).await).await;
+    let audience = asked.map_err(|status| Error::from_status(&status, url))?.audience;
     if is_own(&audience, hosts) {
         return Ok(audience);
     }
@@ -223,6 +230,12 @@ async fn audience(farm: &TrustServiceClient<Limited>, url: &str, hosts: &[String
         "the farm at {url} wants a token that is made for {audience:?}, which isn't the address that it is called by, and might \
          show it there. If that is this farm's name, set FARM_AUDIENCE={audience}"
     )))
+}
+
+/// For how long calls are made with a token that lives so long.
+fn counts(lives_seconds: u64) -> Duration {
+    let lives = if lives_seconds == 0 { UNSAID } else { Duration::from_secs(lives_seconds) };
+    lives.saturating_sub(MARGIN.min(lives / 2))
 }
 
 fn is_own(audience: &str, hosts: &[String]) -> bool {
@@ -277,6 +290,11 @@ mod tests {
         {
             assert!(!is_own(other, &hosts), "{other}");
         }
+    }
+
+    #[test]
+    fn a_token_whose_life_isn_t_told_isn_t_over_at_once() {
+        assert_eq!([900, 60, 0].map(counts), [840, 30, 540].map(Duration::from_secs));
     }
 
     #[test]

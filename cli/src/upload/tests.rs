@@ -34,6 +34,8 @@ struct Kept {
     /// It is asked for roots only when the session is there, as farms of an earlier version were.
     ignores_roots: bool,
     max_file_bytes: u64,
+    /// So many sessions are too many for the moment.
+    busy: usize,
 }
 
 impl Kept {
@@ -90,6 +92,10 @@ impl SnapshotService for Fake {
     ) -> Result<Response<OpenUploadResponse>, Status> {
         assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer t0ken");
         let mut kept = self.kept();
+        if kept.busy > 0 {
+            kept.busy -= 1;
+            return Err(farm_client::busy("too many calls", Duration::from_secs(1)));
+        }
         kept.sessions += 1;
         let max_file_bytes = kept.max_file_bytes;
         let upload_id = format!("u{}", kept.sessions);
@@ -225,6 +231,20 @@ async fn only_what_is_missing_is_sent_and_an_unchanged_tree_takes_one_call() {
     fs::write(dir.path().join("a/b/one"), "changed").unwrap();
     let done = upload(&client, &source(dir.path()), no_pause, &Arc::default()).await.unwrap();
     assert_eq!(done.new_files, 1);
+}
+
+#[tokio::test]
+async fn a_farm_that_has_too_many_calls_is_waited_for_and_not_for_ever() {
+    let dir = folder();
+    let fake = Fake::default();
+    let client = served(&fake).await;
+    fake.kept().busy = 2 * usize::try_from(SESSIONS).unwrap();
+    let done = upload(&client, &source(dir.path()), no_pause, &Arc::default()).await.unwrap();
+    assert_eq!((done.upload_id.as_str(), fake.kept().busy), ("u1", 0));
+    fake.kept().busy = 1000;
+    let error = upload(&client, &source(dir.path()), no_pause, &Arc::default()).await.unwrap_err();
+    assert!(error.to_string().contains("too many calls"), "{error}");
+    assert!(fake.kept().busy >= 850, "{}", fake.kept().busy);
 }
 
 #[tokio::test]

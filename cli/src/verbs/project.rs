@@ -211,7 +211,7 @@ async fn show(as_json: bool, address: &Address, out: &mut Out) -> Result<()> {
     let asked = through(async || client.projects().list_members(ListMembersRequest {}).await).await;
     let found = asked.map_err(|status| client.error(&status))?;
     let access = access::of(&client).await?;
-    let settings = settings::SettingsJson::from(settings::of(&client).await?);
+    let settings = settings::of(&client).await?;
     let project = listed(&client).await?.into_iter().find(|project| project.name == found.project);
     // Taken away between the two questions.
     let project = project.unwrap_or_else(|| Project { name: found.project.clone(), ..Default::default() });
@@ -228,7 +228,7 @@ async fn show(as_json: bool, address: &Address, out: &mut Out) -> Result<()> {
     let made = ago(project.created_ms, now_ms());
     out.line(&format!("project {name}, made {made}; you are its {}", harmless(&project.role)));
     out.lines(access.lines());
-    out.lines(settings.lines());
+    out.lines(settings.iter().flat_map(settings::SettingsJson::lines));
     if found.members.is_empty() {
         out.line(&format!("nobody is in it yet: farm member set PERSON --role admin --project {name}"));
     } else {

@@ -8,6 +8,9 @@ const NAMED: usize = 8;
 /// So many are counted apart; the rest of a minute together.
 const COUNTED: usize = 1000;
 
+/// Those by which connections end that were simply not used any more; clients make another when they need one.
+const ORDINARY: [&str; 2] = ["first_call_seconds", "idle_connection_seconds"];
+
 /// Counts since they were last told.
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<BTreeMap<&'static str, BTreeMap<String, u64>>>);
@@ -25,12 +28,21 @@ impl Tally {
         *counts.entry(who.to_owned()).or_default() += 1;
     }
 
-    /// Logs a line for each limit that has refused anything since this was last done.
+    /// Logs a line for each limit that has refused anything since this was last done; a warning, unless it is ordinary.
     pub fn tell(&self) {
         let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for (limit, counts) in all {
             let (count, who) = words(counts);
-            tracing::warn!(limit, count, who, "a limit was reached within the last minute");
+            if ORDINARY.contains(&limit) {
+                tracing::debug!(
+                    limit,
+                    count,
+                    who,
+                    "connections without a call were closed within the last minute"
+                );
+            } else {
+                tracing::warn!(limit, count, who, "a limit was reached within the last minute");
+            }
         }
     }
 }

@@ -10,6 +10,10 @@ use tonic::{Code, Status};
 
 /// In how many milliseconds the call may be made again.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// Whoever is told to come back does so until it has waited for so long in all.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// The longest that chance adds to a wait.
+const SPREAD: Duration = Duration::from_secs(10);
 /// Nobody is sent away for less.
 const LEAST: Duration = Duration::from_millis(100);
 
@@ -32,6 +36,37 @@ pub fn come_back(status: &Status) -> Option<Duration> {
     Some(Duration::from_millis(millis))
 }
 
+/// How long one caller has waited because it was told to come back.
+#[derive(Debug, Default)]
+pub struct Returns {
+    waited: Duration,
+}
+
+impl Returns {
+    /// What to wait before the call is made again; `None`: this is no such answer, or it was waited for long enough. A little
+    /// is left to chance, so that not all who were sent away come back at once.
+    pub fn next_wait(&mut self, status: &Status) -> Option<Duration> {
+        self.jittered(status, rand::random())
+    }
+
+    fn jittered(&mut self, status: &Status, jitter: f64) -> Option<Duration> {
+        let wait = come_back(status)?;
+        let waited = self.waited.saturating_add(wait);
+        if waited > PATIENCE {
+            return None;
+        }
+        let spread = wait.clamp(Duration::from_secs(1), SPREAD).min(PATIENCE - waited);
+        let wait = wait + spread.mul_f64(jitter.clamp(0.0, 1.0));
+        self.waited += wait;
+        Some(wait)
+    }
+
+    /// Whether nothing was waited for yet.
+    pub fn is_new(&self) -> bool {
+        self.waited.is_zero()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +85,21 @@ mod tests {
         let mut never = Status::resource_exhausted("x");
         never.metadata_mut().insert(PUSHBACK, MetadataValue::from_static("-1"));
         assert_eq!(come_back(&never), None);
+    }
+
+    #[test]
+    fn who_is_sent_away_waits_no_less_than_told_and_not_for_ever() {
+        let (mut early, mut late) = (Returns::default(), Returns::default());
+        let status = busy("x", Duration::from_secs(40));
+        assert_eq!(early.jittered(&status, 0.0), Some(Duration::from_secs(40)));
+        assert_eq!(late.jittered(&status, 1.0), Some(Duration::from_secs(50)));
+        assert!(!early.is_new() && Returns::default().is_new());
+        assert_eq!((0..9).filter_map(|_| early.jittered(&status, 0.0)).count(), 2);
+        assert_eq!((0..9).filter_map(|_| late.jittered(&status, 1.0)).count(), 2);
+        // What is left of the time is used, and no more.
+        assert_eq!((early.waited, late.waited), (Duration::from_secs(120), PATIENCE));
+        assert_eq!(early.jittered(&busy("x", Duration::from_secs(29)), 1.0), Some(Duration::from_secs(30)));
+        assert_eq!(Returns::default().jittered(&busy("x", PATIENCE * 2), 0.0), None);
+        assert_eq!(Returns::default().next_wait(&Status::unavailable("x")), None);
     }
 }

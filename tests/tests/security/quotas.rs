@@ -118,7 +118,11 @@ async fn quotas_are_the_farms_and_defaults_the_projects() {
     ada.projects.set_project_defaults(defaults).await.unwrap();
     let odd = v1::SetProjectDefaultsRequest { platforms: None, emulation: Some("maybe".into()) };
     assert_eq!(ada.projects.set_project_defaults(odd).await.unwrap_err().code(), Code::InvalidArgument);
-    let settings =
-        ada.projects.get_project_settings(v1::GetProjectSettingsRequest {}).await.unwrap().into_inner();
-    assert_eq!((settings.quota.unwrap().weight, settings.default_emulation.as_str()), (1, "allow"));
+    for used in [false, true] {
+        let request = v1::GetProjectSettingsRequest { used };
+        let settings = ada.projects.get_project_settings(request).await.unwrap().into_inner();
+        assert_eq!((settings.quota.unwrap().weight, settings.default_emulation.as_str()), (1, "allow"));
+        // It is counted for whoever wants to know only.
+        assert_eq!(settings.used.is_some(), used);
+    }
 }

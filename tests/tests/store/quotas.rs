@@ -12,6 +12,7 @@ use farm_types::{Export, Form};
 use futures::future::join_all;
 
 use crate::fixture::{LEASE, PUBLISH, World, success, tester, world};
+use crate::retrying::retry_of;
 
 async fn set(world: &World, change: QuotaChange) {
     world.store.set_quota(&tester(), default_project(), &change).await.unwrap();
@@ -102,13 +103,17 @@ async fn stored_bytes_end_uploads_and_outputs_and_nothing_else() {
     assert_eq!(world.store.room(project).await.unwrap(), Some(7));
     let mut giving = world.new_build("gives", "linux/amd64", &[]);
     giving.spec.exports = vec![Export::new(Form::Files, []).unwrap()];
-    world.store.submit(&giving).await.unwrap();
+    let gave = world.store.submit(&giving).await.unwrap();
+    world.store.cancel(&tester(), project, gave.id, PUBLISH).await.unwrap();
     set(&world, QuotaChange { max_stored_bytes: Some(Some(stored)), ..Default::default() }).await;
     let (what, wait) = exhausted(world.store.room(project).await.unwrap_err());
     assert!(what.contains(&format!("{stored} bytes")) && wait.is_none(), "{what}");
     giving.idempotency_key = "gives again".to_owned();
     exhausted(world.store.submit(&giving).await.unwrap_err());
-    world.submit("pushes", "linux/amd64", &[]).await;
+    exhausted(world.store.retry(&retry_of(gave, "gives by a retry", false), PUBLISH).await.unwrap_err());
+    let pushed = world.submit("pushes", "linux/amd64", &[]).await;
+    world.store.cancel(&tester(), project, pushed.id, PUBLISH).await.unwrap();
+    world.store.retry(&retry_of(pushed, "pushes again", false), PUBLISH).await.unwrap();
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use farm_client::{Fingerprint, LookError, Security, Shown, Trust, come_back, look};
+use farm_client::{Fingerprint, LookError, Returns, Security, Shown, Trust, look};
 use farm_proto::v1;
 use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_types::Invalid;
@@ -29,8 +29,6 @@ use crate::state_dir::{LOCK, claim};
 
 /// How long the farm may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// It comes back so often when a coordinator says that it should.
-const WAITS: u32 = 60;
 /// The user whom the package makes for its service; that user's home is the service's state folder.
 const PACKAGE_USER: &str = "farm-worker";
 
@@ -455,18 +453,16 @@ async fn ask_one(
     let channel = endpoint(url, security).map_err(|e| away(&e))?.connect().await.map_err(|e| away(&e))?;
     let mut client = MachineServiceClient::new(channel);
     let silent = || Status::unavailable("it doesn't answer; what it did with the token isn't known");
-    let mut waits = 0..WAITS;
+    let mut returns = Returns::default();
     loop {
         let answer = timeout(ANSWER_WITHIN, client.join_farm(request.clone())).await;
         let status = match answer.map_err(|_| silent())? {
             Ok(answer) => return Ok(answer.into_inner()),
             Err(status) => status,
         };
-        match (come_back(&status), waits.next()) {
-            // Many join at once from this address; nothing was done of this one.
-            (Some(wait), Some(_)) => tokio::time::sleep(wait).await,
-            _ => return Err(status),
-        }
+        // Many join at once from this address; nothing was done of this one.
+        let Some(wait) = returns.next_wait(&status) else { return Err(status) };
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -7,6 +7,7 @@ use farm_proto::v1::{
 use farm_types::run_options::parse_bytes;
 use farm_types::{Emulation, Invalid, Platform, ProjectName};
 use serde::Serialize;
+use tonic::{Code, Status};
 
 use crate::calls::through;
 use crate::config::{Address, Setup};
@@ -150,13 +151,22 @@ impl SettingsJson {
     }
 }
 
-/// What the project of the client's calls may take, takes and has by default.
+/// What the project of the client's calls may take, takes and has by default; `None`: the farm is from before projects had that.
 ///
 /// # Errors
 /// The farm refuses, or can't be asked.
-pub async fn of(client: &Client) -> Result<GetProjectSettingsResponse> {
-    let asked = through(async || client.projects().get_project_settings(GetProjectSettingsRequest {}).await);
-    asked.await.map_err(|status| client.error(&status))
+pub async fn of(client: &Client) -> Result<Option<SettingsJson>> {
+    let request = GetProjectSettingsRequest { used: true };
+    let asked = through(async || client.projects().get_project_settings(request).await);
+    known(asked.await).map_err(|status| client.error(&status))
+}
+
+fn known(answer: Result<GetProjectSettingsResponse, Status>) -> Result<Option<SettingsJson>, Status> {
+    match answer {
+        Ok(found) => Ok(Some(found.into())),
+        Err(status) if status.code() == Code::Unimplemented => Ok(None),
+        Err(status) => Err(status),
+    }
 }
 
 /// A limit; 0 takes it away.
@@ -227,9 +237,9 @@ pub async fn set(args: Settings, setup: &Setup, out: &mut Out) -> Result<()> {
     if is_default {
         client.projects().set_project_defaults(defaults).await.map_err(|e| client.error(&e))?;
     }
-    let settings = SettingsJson::from(of(&client).await?);
+    let settings = of(&client).await?;
     out.line(&format!("project {name}"));
-    out.lines(settings.lines());
+    out.lines(settings.iter().flat_map(SettingsJson::lines));
     Ok(())
 }
 
@@ -264,6 +274,13 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(SettingsJson::from(plain).lines().len(), 3);
+    }
+
+    #[test]
+    fn a_farm_from_before_has_no_settings_and_any_other_error_is_one() {
+        assert!(matches!(known(Err(Status::unimplemented("x"))), Ok(None)));
+        assert!(known(Err(Status::permission_denied("x"))).is_err());
+        assert!(matches!(known(Ok(GetProjectSettingsResponse::default())), Ok(Some(_))));
     }
 
     #[test]

@@ -96,9 +96,8 @@ pub(super) fn partial(meant: &Sources) -> BTreeMap<String, Vec<String>> {
 /// There are none, or the farm can't be asked.
 pub(super) async fn by_default(client: &Client) -> Result<(Vec<Platform>, Chosen)> {
     let settings = async {
-        match through(async || client.projects().get_project_settings(GetProjectSettingsRequest {}).await)
-            .await
-        {
+        let request = GetProjectSettingsRequest { used: false };
+        match through(async || client.projects().get_project_settings(request).await).await {
             Ok(settings) => Ok(settings.default_platforms),
             // One from before projects had any.
             Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),

@@ -155,8 +155,12 @@ impl ProjectService for Projects {
     ) -> Result<Response<v1::GetProjectSettingsResponse>, Status> {
         let member = people::member(&request)?;
         let (quota, defaults) = self.shared.store.settings(member.project).await.map_err(status::store)?;
-        let used = self.shared.store.used(member.project).await.map_err(status::store)?;
-        Ok(Response::new(settings::told(&quota, &used, &defaults)))
+        let used = if request.get_ref().used {
+            Some(self.shared.store.used(member.project).await.map_err(status::store)?)
+        } else {
+            None
+        };
+        Ok(Response::new(settings::told(&quota, used.as_ref(), &defaults)))
     }
 
     async fn set_project_quota(

@@ -8,7 +8,11 @@ use farm_types::{Invalid, Platform};
 const MAX_PLATFORMS: usize = 32;
 
 /// What is told of a project.
-pub(super) fn told(quota: &Quota, used: &Used, defaults: &Defaults) -> v1::GetProjectSettingsResponse {
+pub(super) fn told(
+    quota: &Quota,
+    used: Option<&Used>,
+    defaults: &Defaults,
+) -> v1::GetProjectSettingsResponse {
     v1::GetProjectSettingsResponse {
         quota: Some(v1::ProjectQuota {
             weight: quota.weight,
@@ -17,7 +21,7 @@ pub(super) fn told(quota: &Quota, used: &Used, defaults: &Defaults) -> v1::GetPr
             builds_per_minute: quota.builds_per_minute.unwrap_or_default(),
             max_stored_bytes: quota.max_stored_bytes.unwrap_or_default(),
         }),
-        used: Some(v1::ProjectUse {
+        used: used.map(|used| v1::ProjectUse {
             running_slots: used.running_slots,
             queued_builds: used.queued_builds,
             builds: used.builds,

@@ -63,7 +63,7 @@ impl Trusts {
             wants: Wants(wants.collect()),
             role: asked.role.parse()?,
         };
-        rule.check()?;
+        rule.check_new()?;
         Ok(rule)
     }
 }

@@ -50,7 +50,15 @@ impl Store {
             return Ok(known);
         }
         let mut tx = self.begin().await?;
-        admits(&mut tx, retry.project, false).await?;
+        // A spec never changes; that the build is there is asked below.
+        let gives = sqlx::query_scalar!(
+            r#"SELECT jsonb_array_length(coalesce(spec -> 'exports', '[]')) > 0 AS "gives!"
+               FROM builds WHERE project_id = $1 AND id = $2"#,
+            project,
+            of
+        );
+        let gives = gives.fetch_optional(&mut *tx).await?.unwrap_or_default();
+        admits(&mut tx, retry.project, gives).await?;
         // Held, so that it isn't removed for its age meanwhile.
         let old = sqlx::query!(
             "SELECT b.execution_id, b.short_id, e.repositories FROM builds b

@@ -163,7 +163,7 @@ fn of_any_issuer_all_claims_have_to_fit_and_of_a_list_one() {
 
 #[test]
 fn a_rule_that_trusts_more_than_is_meant_or_never_fits_is_refused_in_words() {
-    let said = |rule: Rule| rule.check().unwrap_err().to_string();
+    let said = |rule: Rule| rule.check_new().unwrap_err().to_string();
     assert!(said(rule(Provider::Github, "acme/app", &[])).contains("repository_id"));
     assert!(
         said(rule(Provider::Github, "acme/app", &[("repository_owner_id", &["65"])]))
@@ -183,7 +183,9 @@ fn a_rule_that_trusts_more_than_is_meant_or_never_fits_is_refused_in_words() {
         rule(Provider::Gitlab, "a/b", &[("project_id", &["1"]), ("namespace_id", &["1"]), ("ref", &[of])])
     };
     assert!(said(gitlab("refs/heads/main")).contains("by its name alone: main"));
-    assert_eq!((gitlab("main").check(), github(&[("ref", &["*"])]).check()), (Ok(()), Ok(())));
+    assert_eq!((gitlab("main").check_new(), github(&[("ref", &["*"])]).check_new()), (Ok(()), Ok(())));
+    // Those that are kept go on.
+    assert_eq!((gitlab("refs/heads/main").check(), github(&[("ref", &["main"])]).check()), (Ok(()), Ok(())));
     assert!(said(github(&[("ref", &[""])])).contains("1 to 64 values"));
     assert!(said(rule(Provider::Other, "x", &[])).contains("sub=VALUE"));
     assert!(said(rule(Provider::Other, "x", &[("aud", &["farm"])])).contains("leave it out"));

@@ -5,7 +5,7 @@ use farm_types::{ProjectId, RepositoryPrefix, Role, TagPattern};
 use serde_json::json;
 
 use super::audit::{By, Deed};
-use super::projects::stays;
+use super::standing::stays;
 use crate::{Result, Store, StoreError, Tx};
 
 /// What a project may do with repositories.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::audit::{By, Deed};
 use super::principals::person;
-use super::projects::stays;
+use super::standing::stays;
 use crate::{Result, Store, StoreError, Tx};
 
 /// Somebody in a project.

@@ -10,6 +10,7 @@ pub mod projects;
 pub mod quotas;
 pub mod replay;
 pub mod seals;
+pub(crate) mod standing;
 pub mod tokens;
 pub mod trail;
 pub mod trust;

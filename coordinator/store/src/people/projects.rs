@@ -5,7 +5,7 @@ use farm_types::{ProjectId, ProjectName, Role};
 use serde_json::json;
 
 use super::audit::{By, Deed};
-use crate::{Result, Store, StoreError, Tx, default_project};
+use crate::{Result, Store, StoreError, default_project};
 
 /// A project.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,13 +143,4 @@ impl Store {
         by.did(&mut tx, deed).await?;
         tx.commit().await
     }
-}
-
-/// Holds a project as it is until the transaction ends: what is written for it finds it there, or isn't written.
-pub(crate) async fn stays(tx: &mut Tx, project: ProjectId) -> Result<()> {
-    let there = sqlx::query_scalar!(
-        "SELECT true FROM projects WHERE id = $1 AND removed_at IS NULL FOR KEY SHARE",
-        project.as_uuid()
-    );
-    there.fetch_optional(&mut **tx).await?.map(drop).ok_or(StoreError::NotFound("project"))
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::audit::{By, Deed};
 use super::members::enter;
 use super::principals::{made, person};
-use super::projects::stays;
+use super::standing::stays;
 use crate::{Result, Store, StoreError, Tx};
 
 /// So many tokens of one holder count at once; two that are made at the same moment may be one too many.

@@ -19,7 +19,6 @@ use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::v1::trust_service_client::TrustServiceClient;
-use farm_types::Waits;
 use farm_types::chain::{in_short, io_in_short};
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -39,13 +38,6 @@ const LOCAL_TOKEN_FILE: &str = "/var/lib/farm/token";
 
 /// Of several coordinators the next one is tried when the one before has not answered for so long.
 const HEAD_START: Duration = Duration::from_millis(250);
-
-/// When calls have failed for so long, they aren't made again: a farm that takes its time to say that it can't answer is asked
-/// once or twice, and not until nobody waits any more.
-pub const PATIENCE: Duration = Duration::from_secs(8);
-
-/// The pauses before a call or a stream that broke is begun again.
-pub const WAITS: Waits = Waits::new(Duration::from_millis(250), Duration::from_secs(5));
 
 /// A channel whose calls say who makes them, and end.
 pub type AuthChannel = Authorized;

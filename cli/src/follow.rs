@@ -13,7 +13,8 @@ use farm_types::state::BuildState;
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-use crate::connect::{Client, WAITS};
+use crate::again::WAITS;
+use crate::connect::Client;
 use crate::error::{Error, Result, is_connection, status_in_short};
 
 /// A farm that is away for that long is given up; the build may well go on.

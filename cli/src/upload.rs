@@ -24,7 +24,8 @@ use farm_proto::v1::{
 use farm_types::{Backoff, BuildSpec, Digest, SnapshotRef, Waits};
 use tonic::Code;
 
-use crate::connect::{Client, PATIENCE};
+use crate::again::PATIENCE;
+use crate::connect::Client;
 use crate::context::{Object, Source};
 use crate::error::{Error, Result, is_connection};
 pub use sending::Sending;

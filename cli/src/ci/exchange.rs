@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
 use super::{Job, no_project};
-use crate::calls::{come_again, through};
+use crate::again::{come_again, through};
 use crate::error::{Error, Result, is_connection};
 use crate::limits::Limited;
 

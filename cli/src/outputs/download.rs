@@ -18,7 +18,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::connect::{Client, WAITS};
+use crate::again::WAITS;
+use crate::connect::Client;
 use crate::error::{Error, is_connection, status_in_short};
 
 /// Pieces between the connection and the reader.

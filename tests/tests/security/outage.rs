@@ -78,14 +78,14 @@ async fn without_the_database_whoever_was_known_goes_on_and_nobody_is_told_that_
     back.await.expect("it stays away");
 }
 
-/// How long the database is away: four leases' time. FARM_OUTAGE_SECONDS says otherwise, and then leases are those of a farm that
+/// How long the database is away: two leases' time. FARM_OUTAGE_SECONDS says otherwise, and then leases are those of a farm that
 /// nobody has configured.
 fn outage() -> (Duration, &'static str) {
     match std::env::var("FARM_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()) {
         Some(seconds) => (Duration::from_secs(seconds), ""),
         None => (
-            Duration::from_secs(12),
-            "[limits]\nlease_seconds = 3\nheartbeat_milliseconds = 500\nsuspect_seconds = 2",
+            Duration::from_secs(20),
+            "[limits]\nlease_seconds = 10\nheartbeat_milliseconds = 1000\nsuspect_seconds = 5",
         ),
     }
 }

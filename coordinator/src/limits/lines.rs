@@ -184,6 +184,7 @@ mod tests {
         let of_proxy: Vec<_> = (0..5).map(|_| lines.admit(ip(9), true).unwrap()).collect();
         assert!(of_proxy.iter().all(|(seat, gone)| gone.is_none() && !seat.line().is_closed()));
         drop((seat, of_proxy));
-        assert_eq!((lines.all().count, lines.all().places.len()), (0, 0));
+        let all = lines.all();
+        assert_eq!((all.count, all.places.len()), (0, 0));
     }
 }

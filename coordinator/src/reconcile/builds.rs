@@ -114,6 +114,16 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("workers", workers.await);
+    let joins = async {
+        for name in store.forget_joins(epoch, BATCH).await? {
+            tracing::info!(
+                worker = name,
+                "its certificate can't be renewed any more; the name is free again"
+            );
+        }
+        Ok(())
+    };
+    told("joins", joins.await);
     let seen = async {
         while store.forget_exchanged_tokens(epoch, BATCH).await? > 0 {}
         Ok(())

@@ -137,7 +137,7 @@ async fn nothing_is_begun_in_a_project_that_is_being_removed() {
     let set = v1::SetMemberRequest { person: "bob".to_owned(), role: "builder".to_owned() };
     let mut sets = ada.clone();
     let setting = tokio::spawn(async move { sets.projects.set_member(set).await.map(drop) });
-    let limit = std::time::Duration::from_secs(4);
+    let limit = std::time::Duration::from_secs(10);
     tokio::time::timeout(limit, async {
         while psql(farm.database_url(), waits) != "2" {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -11,6 +11,7 @@ mod fixture;
 mod garbage;
 mod hosts;
 mod interleavings;
+mod joining;
 mod leading;
 mod one_bad;
 mod programs;

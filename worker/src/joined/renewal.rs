@@ -115,6 +115,7 @@ impl Renewal {
         };
         let mut why = String::new();
         for _ in 0..self.coordinators.count() {
+            let place = self.bulk.current();
             match self.ask(&key).await {
                 Ok(certificate) => return self.take(certificate, &key).await,
                 Err(status) => match status.code() {
@@ -123,6 +124,10 @@ impl Renewal {
                     }
                     _ => why = with_causes(status.message(), std::error::Error::source(&status)),
                 },
+            }
+            // One that answers, and can't do it, or says nothing at all is left by nobody else.
+            if self.bulk.current() == place {
+                self.bulk.prefer(place + 1);
             }
         }
         Renewed::Away(why)

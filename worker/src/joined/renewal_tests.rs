@@ -248,3 +248,26 @@ async fn a_disk_that_takes_nothing_keeps_no_worker_from_showing_its_new_certific
     assert_eq!(worker.certificate(), old, "the disk has the old one");
     worker.leaves().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_coordinator_is_asked_before_a_renewal_is_given_up() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let authority = Arc::new(Authority::new());
+    let older = Fake::start_with_tls(Arc::clone(&authority)).await;
+    let other = Fake::start_with_tls(Arc::clone(&authority)).await;
+    older.with(|script| script.refuse_renewal = Some(Status::unimplemented("no such call")));
+    let pair = pair(&other, 0);
+    let security = Security {
+        trust: farm_client::Trust::from_pem(&authority.pem, "of both").unwrap(),
+        identity: Identity::from_pem(&pair.pem).unwrap(),
+        ..Security::default()
+    };
+    let coordinators: Coordinators = format!("{},{}", older.url(), other.url()).parse().unwrap();
+    let bulk = link::bulk(&coordinators, &security).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ways = (coordinators, security, bulk);
+    let (mut renewal, _certified) = Renewal::new(folder.path().to_owned(), ways, &pair, now_ms);
+    assert!(matches!(renewal.renew().await, Renewed::Yes));
+    let asked = |fake: &Fake| fake.with(|script| script.renewals.len());
+    assert_eq!((asked(&older), asked(&other)), (1, 1));
+}

@@ -107,10 +107,10 @@ impl Fake {
     }
 
     /// Starts one that speaks TLS and certifies workers.
-    pub async fn start_with_tls(authority: Authority) -> Self {
+    pub async fn start_with_tls(authority: impl Into<Arc<Authority>>) -> Self {
         let script = Script { times: (60_000, 40_000), ..Script::default() };
         let address = "127.0.0.1:0".parse().unwrap();
-        Self::start_at(address, Arc::new(Mutex::new(script)), Some(Arc::new(authority))).await
+        Self::start_at(address, Arc::new(Mutex::new(script)), Some(authority.into())).await
     }
 
     /// Starts one at this address that goes on with this script.

@@ -63,19 +63,13 @@ impl Store {
         }))
     }
 
-    /// Another certificate of a worker counts from now on, beside those that it has. What has ended long ago is forgotten.
+    /// Another certificate of a worker counts from now on, beside those that it has.
     ///
     /// # Errors
     /// `Stale`: it was revoked; `Conflict`: it has too many; or the database can't be reached.
     pub async fn add_certificate(&self, join: JoinId, digest: Digest, lives: Duration) -> Result<()> {
         let mut tx = self.begin().await?;
         stays(&mut tx, join).await?;
-        sqlx::query!(
-            "DELETE FROM certificates WHERE join_id = $1 AND expires_at < farm_now() - interval '30 days'",
-            join.as_uuid()
-        )
-        .execute(&mut *tx)
-        .await?;
         let others = sqlx::query_scalar!(
             r#"SELECT count(*) AS "count!" FROM certificates WHERE join_id = $1 AND expires_at > farm_now()"#,
             join.as_uuid()

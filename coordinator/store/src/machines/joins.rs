@@ -9,6 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::machines::certificates::keep;
+use crate::machines::leader::Epoch;
 use crate::people::audit::{By, Deed};
 use crate::{Result, Store, StoreError, Tx};
 
@@ -97,6 +98,49 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         Ok(ids.into_iter().map(JoinId::from).collect())
+    }
+
+    /// Forgets at most `limit` of each: joins whose last certificate can't be renewed any more, as if they were revoked, so that
+    /// their names are free; and what was of use to nobody for 30 days (invitations that ended, certificates, joins that no worker's
+    /// row names). Gives the names that became free.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn forget_joins(&self, epoch: Epoch, limit: i64) -> Result<Vec<String>> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let names = sqlx::query_scalar!(
+            "UPDATE joins SET revoked_at = farm_now() WHERE revoked_at IS NULL AND id IN (
+                SELECT j.id FROM joins j WHERE j.revoked_at IS NULL AND NOT EXISTS (
+                    SELECT FROM certificates c WHERE c.join_id = j.id AND c.expires_at > farm_now() - interval '25 hours')
+                ORDER BY j.id LIMIT $1)
+             RETURNING name",
+            limit
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        for statement in [
+            sqlx::query!(
+                "DELETE FROM invitations WHERE id IN (
+                    SELECT id FROM invitations WHERE least(ended_at, expires_at) < farm_now() - interval '30 days' LIMIT $1)",
+                limit
+            ),
+            sqlx::query!(
+                "DELETE FROM certificates WHERE digest IN (
+                    SELECT digest FROM certificates WHERE expires_at < farm_now() - interval '30 days' LIMIT $1)",
+                limit
+            ),
+            sqlx::query!(
+                "DELETE FROM joins WHERE id IN (
+                    SELECT j.id FROM joins j WHERE j.revoked_at < farm_now() - interval '30 days'
+                      AND NOT EXISTS (SELECT FROM certificates c WHERE c.join_id = j.id)
+                      AND NOT EXISTS (SELECT FROM workers w WHERE w.join_id = j.id) LIMIT $1)",
+                limit
+            ),
+        ] {
+            statement.execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(names)
     }
 
     /// Revokes workers: no certificate of theirs counts any more, they are in no list, and what they run is given back at

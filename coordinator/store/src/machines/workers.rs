@@ -332,7 +332,7 @@ impl Store {
                       w.withdrawn_at, w.withdrawn_why, w.release_at, w.quarantined_at, w.probation_at,
                       w.probation_why, w.probe_at, w.last_seen, w.features,
                       farm_worker_state(w) AS "state!", w.software_version,
-                      (SELECT m.trust FROM joins j JOIN machines m ON m.id = j.machine_id WHERE j.id = w.join_id) AS trust,
+                      farm_worker_trust(w) AS "trust!",
                       coalesce((SELECT json_agg(json_build_object('platform', p.platform,
                                 'support', p.support, 'told', p.told) ORDER BY p.platform)
                                 FROM worker_platforms p WHERE p.worker_id = w.id), '[]'::json) AS "offers!"
@@ -364,11 +364,7 @@ impl Store {
                     software_version: row.software_version,
                     features: row.features,
                     offers: crate::from_json(row.offers)?,
-                    trust: match row.trust.as_deref() {
-                        Some(trust) => trust.parse().map_err(StoreError::corrupt)?,
-                        // Whoever has the farm's own token is trusted with everything.
-                        None => TrustClass::Trusted,
-                    },
+                    trust: crate::state(&row.trust)?,
                 })
             };
             readable("a worker", name, read())
@@ -453,8 +449,7 @@ async fn one_trust(tx: &mut Tx, worker: &Registration) -> Result<()> {
     let others = sqlx::query!(
         "SELECT w.id, w.name FROM engines e JOIN workers w ON w.engine_id = e.id
          WHERE coalesce(e.told_key, e.key) = $1 AND w.removed_at IS NULL AND w.name <> $3
-           AND coalesce((SELECT m.trust FROM joins j JOIN machines m ON m.id = j.machine_id
-                         WHERE j.id = w.join_id), 'trusted') <> $2
+           AND farm_worker_trust(w) <> $2
          ORDER BY w.id",
         worker.engine_key,
         trust.as_str(),

@@ -67,7 +67,7 @@ impl Store {
     /// transaction.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, no slot is free any more, the
+    /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, or none that push, no slot is free any more, the
     /// repository that it would be pushed to is being cleaned, or another coordinator leads.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
         let mut tx = self.begin_leading(epoch).await?;
@@ -103,10 +103,13 @@ impl Store {
         .ok_or(StoreError::Stale("the job is not ready"))?;
         let worker = sqlx::query!(
             "SELECT name, boot_id FROM workers w
-             WHERE id = $1 AND engine_id = $2 AND farm_worker_state(w) = ANY($3) FOR SHARE",
+             WHERE id = $1 AND engine_id = $2 AND farm_worker_state(w) = ANY($3)
+               AND ($4 OR farm_worker_trust(w) = $5) FOR SHARE",
             assignment.worker.as_uuid(),
             assignment.engine.as_uuid(),
-            &WorkerState::LEASABLE.iter().map(ToString::to_string).collect::<Vec<_>>()
+            &WorkerState::LEASABLE.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            repositories.is_empty(),
+            TrustClass::Trusted.as_str()
         )
         .fetch_optional(&mut *execution)
         .await?
@@ -171,8 +174,7 @@ impl Store {
                        AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1), '') AS "short_id!",
                       ARRAY(SELECT r.name FROM snapshot_roots r WHERE r.project_id = e.project_id
                             AND r.tree_id = e.tree_id ORDER BY r.name) AS "roots!",
-                      coalesce((SELECT m.trust FROM joins o JOIN machines m ON m.id = o.machine_id
-                                WHERE o.id = w.join_id), 'trusted') AS "trust!"
+                      farm_worker_trust(w) AS "trust!"
                FROM workers w
                JOIN attempts a ON a.worker_id = w.id AND a.boot_id = w.boot_id
                JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id

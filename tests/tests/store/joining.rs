@@ -1,0 +1,91 @@
+//! Workers that joined: what they are is asked again in each write, and what is of use to nobody any more goes.
+
+use std::time::Duration;
+
+use farm_store::StoreError;
+use farm_store::machines::invitations::NewInvitation;
+use farm_store::machines::joins::Joining;
+use farm_store::machines::workers::Joined;
+use farm_types::{BootId, Digest, TrustClass, WorkerId};
+
+use crate::fixture::{LEASE, World, tester, world};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A worker that was invited and has joined; its certificate is good for a day.
+async fn join(world: &World, name: &str, trust: TrustClass) -> Joined {
+    let token = Digest::of(format!("{name}'s token {}", BootId::generate()).as_bytes());
+    let new = NewInvitation {
+        digest: token,
+        hint: "farm_j_1",
+        name: Some(name),
+        machine: None,
+        pool: "default",
+        trust,
+        platforms: &[],
+        slots: None,
+        lives: HOUR,
+    };
+    world.store.invite(&tester(), &new).await.unwrap();
+    let certificate = Digest::of(format!("{name}'s certificate {}", BootId::generate()).as_bytes());
+    let joining = Joining { token, name, certificate, lives: DAY, address: "" };
+    world.store.join(&joining).await.unwrap();
+    let shown = world.store.shown_by_certificate(certificate).await.unwrap().unwrap();
+    Joined { join: shown.join, machine: shown.machine, trust: shown.trust }
+}
+
+async fn connect(world: &World, name: &str, joined: Joined) -> WorkerId {
+    let registration = world.registration(name, BootId::generate(), 2);
+    let registration = farm_store::machines::workers::Registration { joined: Some(joined), ..registration };
+    world.store.register_worker(&registration, Duration::ZERO).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_job_that_pushes_is_leased_to_nobody_who_has_become_untrusted_meanwhile() {
+    let world = world().await;
+    let worker = connect(&world, "w", join(&world, "w", TrustClass::Trusted).await).await;
+    let pushes = world.submit("pushes", "linux/amd64", &["r.example/team/app:1"]).await;
+    let kept = world.submit("kept", "linux/amd64", &[]).await;
+    let planned = world.assignment(pushes, 0, worker).await;
+    // Between plan and lease the worker of that name is another one.
+    world.store.revoke_workers(&tester(), &["w".to_owned()]).await.unwrap().unwrap();
+    let again = connect(&world, "w", join(&world, "w", TrustClass::Untrusted).await).await;
+    assert_eq!(again, worker, "the row is the same");
+    let refused = world.store.lease(world.epoch, planned, LEASE).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Stale(_)), "{refused:?}");
+    world.lease(kept, 0, worker).await;
+}
+
+#[tokio::test]
+async fn a_join_whose_certificate_cant_be_renewed_frees_its_name_and_goes_in_the_end() {
+    let world = world().await;
+    let lost = join(&world, "lost", TrustClass::Trusted).await;
+    connect(&world, "there", join(&world, "there", TrustClass::Trusted).await).await;
+    let rows = |table: &str| world.database.psql(&format!("SELECT count(*) FROM {table}"));
+    world.pass("48 hours");
+    assert!(world.store.forget_joins(world.epoch, 100).await.unwrap().is_empty(), "they can be renewed yet");
+    let fresh = Digest::of(b"renewed");
+    let there = world.database.psql("SELECT id FROM joins WHERE name = 'there'");
+    let there = there.parse::<uuid::Uuid>().unwrap();
+    world.store.add_certificate(there.into(), fresh, DAY).await.unwrap();
+    world.pass("2 hours");
+    assert_eq!(world.store.forget_joins(world.epoch, 100).await.unwrap(), ["lost"]);
+    let refused = world.store.add_certificate(lost.join, Digest::of(b"late"), DAY).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Stale(_)), "{refused:?}");
+    // The name is free, and the other one goes on.
+    join(&world, "lost", TrustClass::Trusted).await;
+    assert!(world.store.shown_by_certificate(fresh).await.unwrap().unwrap().revoked_at.is_none());
+    world.pass("40 days");
+    world.store.add_certificate(there.into(), Digest::of(b"again"), DAY).await.unwrap();
+    for _ in 0..2 {
+        world.store.forget_joins(world.epoch, 100).await.unwrap();
+    }
+    assert_eq!(
+        (rows("invitations").as_str(), rows("certificates").as_str()),
+        ("0", "1"),
+        "what nobody needs any more stays"
+    );
+    // Of the two that were called so one has been gone for a month, the other since now.
+    assert_eq!(world.database.psql("SELECT string_agg(name, ',' ORDER BY name) FROM joins"), "lost,there");
+}

@@ -11,7 +11,7 @@
 #   unit    lints, and the tests that need nothing but a CPU
 #   store   tests of the database layer, in the test bed
 #   api     tests of farm's processes over their interfaces, in the test bed
-#   security  who is let in and how far, in the test bed
+#   security  who is let in and how far, in the test bed; with the long forms of what `all` has short
 #   e2e     tests with builds in a real engine, in the test bed
 #   all     every check and every test, and short runs of `package`, `differential` and `faults`, in the test bed
 #   faults  a farm whose parts are all killed and troubled while it builds, by a plan that is drawn from a seed; then a
@@ -47,6 +47,7 @@
 # FARM_TEST_BED=DIR     another folder for the test bed, so that two can run at once
 # FARM_LOCKED=1         a lock file that does not fit is an error
 # TRYCMD=overwrite      write tests/transcripts anew
+# CARGO_INCREMENTAL=0, CARGO_PROFILE_DEV_DEBUG=0   compile without notes for the next time, and without lines in backtraces
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -54,7 +55,7 @@ umask 022
 
 # ---- whoever calls this, with whatever in the environment
 
-options=(FARM_INSTALL_DENY FARM_SKIP_LINT FARM_KEEP FARM_TEST_BED FARM_LOCKED TRYCMD TERM)
+options=(FARM_INSTALL_DENY FARM_SKIP_LINT FARM_KEEP FARM_TEST_BED FARM_LOCKED TRYCMD TERM CARGO_INCREMENTAL CARGO_PROFILE_DEV_DEBUG)
 network=(http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR)
 
 # This script anew with nothing in its environment but what is named here. HOME is that of the user database, as another
@@ -193,17 +194,18 @@ wait_base_images() {
   [ "$rc" = 0 ] || { cat target/base-images.log >&2; finish "$rc"; }
 }
 
-# Clippy's driver is a compiler as well: it lints our own packages while it compiles them, and their dependencies are
-# compiled once, by rustc. (`cargo clippy` would have all of them checked again, for two minutes and more.)
+# Clippy's driver is a compiler as well: it lints our own packages while it compiles them (lints.sh), and their
+# dependencies are compiled once, by rustc. (`cargo clippy` would have all of them checked again, for two minutes and more.)
 lint_while_compiling() {
   command -v clippy-driver >/dev/null || farm_die "clippy is missing: rustup component add clippy (or the package rust-clippy)"
-  export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
+  export RUSTC_WORKSPACE_WRAPPER=$PWD/tests/lints.sh CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
 }
 
 # Everything is compiled here, once: nothing that follows calls rustc again. `--workspace` always, as with fewer packages
 # the dependencies would get other features and be compiled anew.
 build() {
-  cargo build --workspace --all-targets "${locked[@]}"
+  # More at once than there are CPUs: the largest, which cargo begins last, would be alone for a minute otherwise.
+  cargo build --workspace --all-targets --jobs $((2 * $(nproc))) "${locked[@]}"
   cargo nextest list --workspace --offline --list-type binaries-only --message-format json >"$binaries"
   # Only what this machine compiles is here; the crates of other systems never were fetched.
   cargo metadata --format-version 1 --offline --filter-platform "$(rustc -vV | sed -n "s/^host: //p")" >"$metadata"
@@ -266,7 +268,7 @@ filter_of() {
     api) echo 'package(farm-tests) & binary(api)' ;;
     security) echo '(package(farm-tests) & (binary(security) | binary(oidc))) | (package(farm-coordinator) & test(/^outbound|^registry/))' ;;
     e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
-    all) echo 'all()' ;;
+    all) echo 'not (package(farm-tests) & binary(security) & test(/^full::/))' ;;
   esac
 }
 

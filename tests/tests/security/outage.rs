@@ -78,18 +78,6 @@ async fn without_the_database_whoever_was_known_goes_on_and_nobody_is_told_that_
     back.await.expect("it stays away");
 }
 
-/// How long the database is away: two leases' time. FARM_OUTAGE_SECONDS says otherwise, and then leases are those of a farm that
-/// nobody has configured.
-fn outage() -> (Duration, &'static str) {
-    match std::env::var("FARM_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()) {
-        Some(seconds) => (Duration::from_secs(seconds), ""),
-        None => (
-            Duration::from_secs(20),
-            "[limits]\nlease_seconds = 10\nheartbeat_milliseconds = 1000\nsuspect_seconds = 5",
-        ),
-    }
-}
-
 /// A worker in the middle of its only job, until the database is back; then it ends the job. As a real one it comes back when a
 /// coordinator lets go of it, which may be since another one has a database.
 async fn works(
@@ -153,12 +141,17 @@ async fn works(
     }
 }
 
-/// A hundred workers, each by a certificate of its own and in the middle of a job: nothing of that is lost, and nobody is told that
-/// they aren't known.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_workers_lose_nothing_while_the_database_is_away() {
+    // Two leases' time.
+    let config = "[limits]\nlease_seconds = 10\nheartbeat_milliseconds = 1000\nsuspect_seconds = 5";
+    away(Duration::from_secs(20), config).await;
+}
+
+/// A hundred workers, each by a certificate of its own and in the middle of a job: nothing of that is lost, and nobody is told that
+/// they aren't known.
+pub(crate) async fn away(away: Duration, config: &str) {
     const WORKERS: usize = 100;
-    let (away, config) = outage();
     let database = Database::create();
     let line = Line::to(database.url());
     let farm = Farm::builder().database_url(&line.url(database.url())).config(config).start();

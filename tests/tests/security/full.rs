@@ -1,0 +1,22 @@
+//! What needs so many connections, or so long, that `all` has a smaller form of it: `tests/run.sh security` runs both.
+
+use std::time::Duration;
+
+use crate::{limits, outage};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_idle_connections_and_slow_senders_dont_stop_anothers_build() {
+    limits::flooded(1000).await;
+}
+
+/// For figures: `--success-output final` shows them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_connections_of_workers_take_little() {
+    limits::connected(500, Duration::from_secs(10)).await;
+}
+
+/// By a configuration as nobody has changed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn ninety_seconds_without_the_database_cost_nothing() {
+    outage::away(Duration::from_secs(90), "").await;
+}

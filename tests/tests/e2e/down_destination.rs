@@ -42,7 +42,7 @@ fn a_registry_that_is_down_for_an_hour_holds_up_nobody_elses_and_gets_what_waite
     let registry = PrivateRegistry::start();
     let door = Door::to(registry.port(), 1);
     let worker = WorkerSpec::new("w1").platforms("linux/amd64").slots(4);
-    let config = "[limits]\npublish_deadline_seconds = 10000\n";
+    let config = "[limits]\npublish_deadline_seconds = 10000\nregistry_timeout_seconds = 10\n";
     let mut farm = Farm::builder().config(config).worker(worker).start();
     // Its workers come through, its coordinator doesn't: what is built waits to be published.
     door.know_coordinators(vec![farm.coordinator().pid()]);

@@ -32,6 +32,7 @@ mod dying_worker;
 mod engines;
 mod example;
 mod following;
+mod full;
 mod full_disk;
 mod homeless;
 mod ignoring;

@@ -207,17 +207,7 @@ fn a_loaded_image_runs() {
         (loaded["type"].as_str(), loaded["platforms"].as_array().map(Vec::len)),
         (Some("docker"), Some(2))
     );
-    let arm = docker(&[
-        "run",
-        "--rm",
-        "--pull=never",
-        "--platform",
-        "linux/arm64",
-        &both,
-        "python3",
-        "-c",
-        "import platform; print(platform.machine())",
-    ]);
+    let arm = docker(&["run", "--rm", "--pull=never", "--platform", "linux/arm64", &both, "uname", "-m"]);
     assert_eq!(arm.ok().trim(), "aarch64");
     // The digest of the index is the one that it would have in a registry.
     let tag = format!("{}:1", repository("load"));

@@ -1,5 +1,6 @@
 //! Names of images are read as Docker reads them, whoever sends them, and a registry has one name.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -17,17 +18,20 @@ fn tiny() -> Context {
     Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile /\n", nonce()))
 }
 
-/// The name that Docker gives an image that is built with `-t NAME`.
-fn dockers(context: &Context, name: &str) -> Result<String, String> {
+/// `docker buildx build` with all of these names, and what Docker then calls the image.
+fn dockers(context: &Context, names: &[&str]) -> Result<BTreeSet<String>, String> {
     let docker = |args: &[&str]| -> Output { output(Command::new("docker").args(args)) };
-    let built = docker(&["buildx", "build", "-q", "--load", "-t", name, context.text()]);
+    let named = names.iter().flat_map(|name| ["-t", *name]);
+    let args: Vec<&str> =
+        ["buildx", "build", "-q", "--load"].into_iter().chain(named).chain([context.text()]).collect();
+    let built = docker(&args);
     if built.status != 0 {
         return Err(built.stderr);
     }
     let id = built.stdout.trim();
-    let tags = docker(&["image", "inspect", "--format", "{{index .RepoTags 0}}", id]).ok();
+    let tags = docker(&["image", "inspect", "--format", "{{range .RepoTags}}{{println .}}{{end}}", id]).ok();
     docker(&["image", "rm", "-f", id]).ok();
-    Ok(tags.trim().to_owned())
+    Ok(tags.split_whitespace().map(str::to_owned).collect())
 }
 
 #[test]
@@ -35,7 +39,8 @@ fn names_are_those_that_docker_gives() {
     let context = tiny();
     let id = "a1".repeat(32);
     let (most, more) = ("a".repeat(247), "a".repeat(248));
-    for name in [
+    // All of one image: no two of them may be one name, as Docker tells each name once.
+    let taken = [
         "app",
         "app:V1",
         "team/app",
@@ -45,13 +50,30 @@ fn names_are_those_that_docker_gives() {
         "[::1]:5002/x",
         "[FD00::7]:1/x",
         "10.0.0.7:5000/a/b",
-        "index.docker.io/app",
+        "index.docker.io/app2",
         "index.docker.io/a/b",
-        "docker.io/app",
+        "docker.io/app3",
         "a_b.example/c",
         &format!("r.example/{id}"),
         &most,
-        // Refused by both.
+    ];
+    let ours: BTreeSet<String> = taken
+        .iter()
+        .map(|name| {
+            // Docker shows names of its own registry short.
+            let ours = name.parse::<ImageTag>().unwrap_or_else(|e| panic!("{e}")).to_string();
+            ours.trim_start_matches("docker.io/").trim_start_matches("library/").to_owned()
+        })
+        .collect();
+    // And it keeps the capitals of hosts.
+    let known = |name: &String| match name.split_once('/') {
+        Some((host, rest)) => format!("{}/{rest}", host.to_lowercase()),
+        None => name.clone(),
+    };
+    let theirs = dockers(&context, &taken).unwrap();
+    assert_eq!(ours, theirs.iter().map(known).collect::<BTreeSet<_>>());
+    assert_eq!((ours.len(), theirs.len()), (taken.len(), taken.len()));
+    for name in [
         "App",
         "A.b/C",
         "localhost:5002/App",
@@ -69,17 +91,8 @@ fn names_are_those_that_docker_gives() {
         &more,
         &format!("app@sha256:{id}"),
     ] {
-        let (ours, theirs) = (name.parse::<ImageTag>(), dockers(&context, name));
-        let Ok(theirs) = theirs else {
-            assert!(ours.is_err(), "{name}: {ours:?}, {theirs:?}");
-            continue;
-        };
-        // Docker shows names of its own registry short, and keeps the capitals of hosts.
-        let ours = ours.unwrap_or_else(|e| panic!("{e}; Docker calls it {theirs}")).to_string();
-        let short = ours.trim_start_matches("docker.io/").trim_start_matches("library/");
-        let (host, rest) = theirs.split_once('/').unwrap_or(("", &theirs));
-        let known = if host.is_empty() { rest.to_owned() } else { format!("{}/{rest}", host.to_lowercase()) };
-        assert_eq!(short, known, "{name}");
+        let (ours, theirs) = (name.parse::<ImageTag>(), dockers(&context, &[name]));
+        assert!(ours.is_err() && theirs.is_err(), "{name}: {ours:?}, {theirs:?}");
     }
 }
 

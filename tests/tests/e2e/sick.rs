@@ -71,7 +71,7 @@ fn a_silent_command_goes_on_and_an_engine_that_hangs_behind_its_answers_is_given
     let mut cli = farm.cli_spawn("submit", &["submit", context.text(), "--platform", "linux/amd64"]);
     let step = gate.arrival();
     // Far beyond the limit, a word of the worker's own is still heard: it has built something else there.
-    let vouched = "SELECT 1 FROM attempts WHERE progress_at > started_at + interval '16 s'";
+    let vouched = "SELECT 1 FROM attempts WHERE progress_at > started_at + interval '10 s'";
     until("vouching", LONG, || (database::psql(farm.database_url(), vouched) == "1").then_some(()));
     farm.add_worker(spec("w-sound"));
     // What runs containers stands still; the engine goes on answering.

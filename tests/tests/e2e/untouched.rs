@@ -38,13 +38,35 @@ fn long(lines: usize, end: &str) -> String {
     (0..lines).map(line).chain([end.to_owned()]).collect()
 }
 
+/// What causes are told by elsewhere.
+const WORDS: &str =
+    "access denied: no space left on device: cannot allocate memory: context canceled: no such host";
+
+/// A command that fails by itself, and is tried once.
+#[track_caller]
+fn fails(farm: &Farm, what: &str, instructions: &str, exit_code: i64) {
+    let record = failed(farm, &format!("FROM {BASE}\n{instructions}"), &[]);
+    assert_eq!(told(&record), run_failed(exit_code), "{what}: {:#}", record["failure"]);
+    let failure = &record["failure"];
+    assert!(failure["step"].as_str().unwrap().starts_with("[2/2] RUN "), "{what}");
+    assert!(failure["line"].as_u64() >= Some(2), "{what}: {failure:#}");
+}
+
+/// Each word alone; all at once are in the test below.
+pub fn each_word() {
+    let farm = small_farm();
+    for word in WORDS.split(": ") {
+        fails(&farm, word, &format!("RUN echo \"{word}\"; : {}; exit 3\n", nonce()), 3);
+    }
+    assert_well(&farm);
+}
+
 #[test]
 fn a_failing_command_is_tried_once_however_long_it_is_and_whatever_it_says() {
     let farm = small_farm();
     let padding = format!("# {}\n", "x".repeat(97)).repeat(350);
     let script = format!(": {}\n", "y".repeat(97)).repeat(160);
-    let words =
-        "access denied: no space left on device: cannot allocate memory: context canceled: no such host";
+    let words = WORDS;
     let mut rows = vec![
         ("a command of 70 lines", format!("RUN {}\n", long(70, "exit 3")), 3),
         ("a Dockerfile of 35 kB", format!("{padding}RUN echo {} && exit 3\n", nonce()), 3),
@@ -53,18 +75,11 @@ fn a_failing_command_is_tried_once_however_long_it_is_and_whatever_it_says() {
         ("words in a long command", format!("RUN {}\n", long(70, &format!("echo '{words}' && exit 3"))), 3),
         ("words in the output", format!("RUN echo {}; echo '{words}' >&2; exit 4\n", nonce()), 4),
     ];
-    for word in words.split(": ") {
-        rows.push((word, format!("RUN echo \"{word}\"; : {}; exit 3\n", nonce()), 3));
-    }
     for words in ["exec /bin/sh: exec format error", "write: No space left on device"] {
         rows.push((words, format!("RUN printf '{words}\\n'; : {}; exit 5\n", nonce()), 5));
     }
     for (what, instructions, exit_code) in rows {
-        let record = failed(&farm, &format!("FROM {BASE}\n{instructions}"), &[]);
-        assert_eq!(told(&record), run_failed(exit_code), "{what}: {:#}", record["failure"]);
-        let failure = &record["failure"];
-        assert!(failure["step"].as_str().unwrap().starts_with("[2/2] RUN "), "{what}");
-        assert!(failure["line"].as_u64() >= Some(2), "{what}: {failure:#}");
+        fails(&farm, what, &instructions, exit_code);
     }
     // A killed one gets its one more try.
     let killed = failed(&farm, &format!("FROM {BASE}\nRUN {}\n", long(200, "sh -c 'kill -9 $$'")), &[]);
@@ -90,9 +105,16 @@ fn names_of_images_say_nothing_and_a_worker_is_on_probation_for_none_of_all_that
             "{message}"
         );
     }
-    for name in ["certificates/app", "plain/app", "unauthorized/denied"] {
-        let dockerfile = format!("FROM scratch\nCOPY Dockerfile /{}\n", nonce());
-        let record = failed(&farm, &dockerfile, &["-t", &format!("localhost:5999/{name}:1")]);
+    // All at once, as most of their time is that between the tries.
+    let pushed = ["certificates/app", "plain/app", "unauthorized/denied"].map(|name| {
+        let context = Context::new(&format!("FROM scratch\nCOPY Dockerfile /{}\n", nonce()));
+        let tag = format!("localhost:5999/{name}:1");
+        let args = ["--platform", "linux/amd64", "-t", &tag, "--detach"];
+        (name, build_id(&submit(&farm, &context, &args).ok()))
+    });
+    for (name, id) in pushed {
+        let record =
+            until("the end", LONG, || Some(show(&farm, &id)).filter(|record| record["state"] == "failed"));
         let told = told(&record);
         assert_eq!(
             told,

@@ -160,8 +160,13 @@ fn who_called_sudo_may_use_the_farm_without_it() {
 
 #[test]
 fn an_up_that_meets_a_purge_finds_all_or_nothing() {
+    meet(2);
+}
+
+/// An `up` meets a `down --purge` so many times.
+pub fn meet(rounds: usize) {
     let local = Local::new();
-    for round in 0..4 {
+    for round in 0..rounds {
         assert_eq!(local.up_small().status, 0, "round {round}");
         let begin =
             |args: &[&str]| local.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();

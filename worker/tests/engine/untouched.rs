@@ -190,18 +190,55 @@ const WORDS: [&str; 14] = [
     "\\\" did not complete successfully: exit code: 137: context canceled",
 ];
 
+/// Words, and in how many forms each is tried: in `all` each word in one form and each form with some word, in [`full`] all.
+#[derive(Clone, Copy)]
+struct Forms {
+    all: bool,
+}
+
+impl Forms {
+    /// Whether this one of so many forms is tried with the word of this number.
+    fn has(self, word: usize, form: usize, of: usize) -> bool {
+        self.all || word % of == form
+    }
+}
+
+/// The long forms: `tests/run.sh e2e` runs both.
+mod full {
+    use super::Forms;
+
+    #[tokio::test]
+    async fn every_word_in_a_command() {
+        super::words_in_commands(Forms { all: true }).await;
+    }
+
+    #[tokio::test]
+    async fn every_word_in_names_and_paths() {
+        super::words_in_names(Forms { all: true }).await;
+    }
+}
+
 #[tokio::test]
 async fn whatever_words_a_command_says() {
+    words_in_commands(Forms { all: false }).await;
+}
+
+async fn words_in_commands(forms: Forms) {
     let Some(address) = address() else { return };
     let engine = connect(&address).await;
     let base = from();
     let mut rows = Vec::new();
-    for word in WORDS {
+    for (n, word) in WORDS.into_iter().enumerate() {
         // Short, and as long as no list of headers was before; printed, and not.
-        let short = format!("{base}\nRUN echo \"{word}\" # {}\nRUN echo \"{word}\" >&2; exit 3\n", fresh());
-        rows.push(Row::new(word, file(&short), run_failed(3, 3)));
-        let long = format!("{base}\nRUN {}\n", lines(100, &format!("true \"{word}\" && exit 3")));
-        rows.push(Row::new(format!("long: {word}"), file(&long), run_failed(3, 2)));
+        if forms.has(n, 0, 2) {
+            let short =
+                format!("{base}\nRUN echo \"{word}\" # {}\nRUN echo \"{word}\" >&2; exit 3\n", fresh());
+            rows.push(Row::new(word, file(&short), run_failed(3, 3)));
+        }
+        if forms.has(n, 1, 2) {
+            let long = format!("{base}\nRUN {}\n", lines(100, &format!("true \"{word}\" && exit 3")));
+            rows.push(Row::new(format!("long: {word}"), file(&long), run_failed(3, 2)));
+        }
     }
     // A program that can't be begun, with such a name.
     for word in ["/no space left on device", "/context canceled"] {
@@ -213,6 +250,10 @@ async fn whatever_words_a_command_says() {
 
 #[tokio::test]
 async fn whatever_words_names_and_paths_are_made_of() {
+    words_in_names(Forms { all: false }).await;
+}
+
+async fn words_in_names(forms: Forms) {
     let Some(address) = address() else { return };
     let engine = connect(&address).await;
     let base = from();
@@ -223,8 +264,9 @@ async fn whatever_words_names_and_paths_are_made_of() {
         let text = format!("FROM {}/{name}:1\n", registry());
         rows.push(Row::new(name, file(&text), user("base_image_missing", 1)));
     }
-    for word in WORDS {
+    for (n, word) in WORDS.into_iter().enumerate() {
         let quoted = word.trim_start_matches("\\\" ");
+        let before = rows.len();
         let text = format!("{base}\nCOPY [\"a: {quoted}\", \"/\"]\n");
         rows.push(Row::new(format!("COPY: {word}"), file(&text), user("copy_source_missing", 2)));
         // A file in the place of a folder, which an engine tells without quotes.
@@ -239,6 +281,10 @@ async fn whatever_words_names_and_paths_are_made_of() {
         rows.push(Row::new(format!("unset: {word}"), file(&text), user("dockerfile_syntax", 3)));
         let text = format!("{base}\n{}\n", quoted.to_uppercase());
         rows.push(Row::new(format!("instruction: {word}"), file(&text), user("dockerfile_syntax", 2)));
+        let of_word = rows.split_off(before);
+        let forms_of_word = of_word.len();
+        let tried = of_word.into_iter().enumerate().filter(|(form, _)| forms.has(n, *form, forms_of_word));
+        rows.extend(tried.map(|(_, row)| row));
     }
     let down = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

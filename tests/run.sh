@@ -10,9 +10,9 @@
 #   quick   for in between: lints of programs and libraries, and their unit tests; some 15 seconds after a change of a line
 #   unit    lints, and the tests that need nothing but a CPU
 #   store   tests of the database layer, in the test bed
-#   api     tests of farm's processes over their interfaces, in the test bed
+#   api     tests of farm's processes over their interfaces, in the test bed; with the long forms of what `all` has short
 #   security  who is let in and how far, in the test bed; with the long forms of what `all` has short
-#   e2e     tests with builds in a real engine, in the test bed
+#   e2e     tests with builds in a real engine, in the test bed; with the long forms, too
 #   all     every check and every test, and short runs of `package`, `differential` and `faults`, in the test bed
 #   faults  a farm whose parts are all killed and troubled while it builds, by a plan that is drawn from a seed; then a
 #           verdict on builds, tags and logs. No checks and no tests. 200 faults (about 15 minutes) unless said.
@@ -268,7 +268,8 @@ filter_of() {
     api) echo 'package(farm-tests) & binary(api)' ;;
     security) echo '(package(farm-tests) & (binary(security) | binary(oidc))) | (package(farm-coordinator) & test(/^outbound|^registry/))' ;;
     e2e) echo '(package(farm-tests) & (binary(bed) | binary(e2e) | binary(local))) | (package(farm-worker) & kind(test))' ;;
-    all) echo 'not (package(farm-tests) & binary(security) & test(/^full::/))' ;;
+    # The long forms are in modules `full`, of whatever binary.
+    all) echo 'not ((package(farm-tests) | (package(farm-worker) & kind(test))) & test(/(^|::)full::/))' ;;
   esac
 }
 
@@ -424,7 +425,7 @@ case "$what" in
     # Always the same seeds: a run that passes should pass again. The faults come last, as they leave the machine no rest.
     if [ "$what" = all ]; then
       phase 'differential' target/debug/farm-differential --seed 1 --cases 20
-      phase 'faults' target/debug/farm-faults --seed 1 --faults 25 --kinds "$fault_kinds"
+      phase 'faults' target/debug/farm-faults --seed 1 --faults 15 --kinds "$fault_kinds"
     fi
     exit 0 ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;

@@ -1,0 +1,8 @@
+//! People who sign in at a company's issuer: the whole way, by the command and by what it calls.
+
+mod browser;
+mod device;
+mod groups;
+mod persons;
+mod verifying;
+mod world;

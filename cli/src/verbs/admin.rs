@@ -78,8 +78,8 @@ Examples:
 
 An admin of the farm may do everything, in every project. Only they make projects and persons, and
 drain workers. Whoever has the farm's own token file is one, and can't be taken out. A token with
---role or --only-project makes nobody one. Where people sign in, so is whoever has signed in with one
-of the groups that the coordinator's configuration names (sign_in.admin_groups).";
+--role or --only-project makes nobody one. Where people sign in, whoever is in one of the groups
+that the coordinator's configuration names (sign_in.admin_groups) is one while signed in.";
 
 /// Says who is an admin of the farm.
 ///

@@ -67,9 +67,9 @@ Examples:
   farm login farm.example:7070 --device
   farm login
 
-Where people sign in at their company's issuer, a browser opens for it, or a code is shown if there
-is none; without ADDRESS you sign in again to the farm that is used. Elsewhere you are asked for
-the token that an admin gave you.
+Where people sign in at their company's issuer, a browser opens for it, or a code is shown if
+there is none; without ADDRESS you sign in again to the farm that is used. Elsewhere you are asked
+for the token that an admin gave you.
 
 A certificate that the system trusts needs no question. Of any other the fingerprint of its CA is
 shown; whoever runs the farm sees the same where farm-coordinator starts, or by

@@ -26,9 +26,9 @@ Examples:
   farm logout
   farm logout team
 
-What came of signing in ends at the farm, with all that was made with it; a token that an admin gave
-you goes on there, for whoever else has it. The address and the CA stay, so that `farm login` knows
-the farm again; `farm config remove NAME` forgets these, too.";
+What came of signing in ends at the farm, with all that was made with it; a token that an admin
+gave you goes on there, for whoever else has it. The address and the CA stay, so that `farm login`
+knows the farm again; `farm config remove NAME` forgets these, too.";
 
 /// Takes away the token that is kept for a farm, and ends the sign-in that it is of.
 ///

@@ -68,7 +68,7 @@ fn whoever_signs_in_again_has_one_session_and_at_its_end_is_told_what_to_do() {
     assert_eq!(world.sql(counts), "1");
     world.sql("UPDATE tokens SET expires_at = farm_now() - interval '1 second'");
     let over = wait("end", Duration::from_secs(5), || {
-        let said = world.cli(&["builds"]);
+        let said = world.cli(&["whoami"]);
         (said.status != 0).then_some(said)
     });
     assert_eq!(over.status, 3);

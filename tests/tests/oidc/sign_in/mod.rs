@@ -4,5 +4,6 @@ mod browser;
 mod device;
 mod groups;
 mod persons;
+mod terminal;
 mod verifying;
 mod world;

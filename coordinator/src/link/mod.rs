@@ -39,10 +39,10 @@ struct Connection {
 }
 
 impl Connection {
-    /// Ends the stream; with a full outbox its worker isn't listening, and silence ends it.
-    fn end(self) {
+    /// Ends the stream; false with a full outbox, whose worker isn't listening just now.
+    fn end(&self) -> bool {
         let why = "nothing counts any more of what comes by this stream: the worker has another one, or was cut off; dial again";
-        let _ = self.outbox.try_send(Err(tonic::Status::unavailable(why)));
+        self.outbox.try_send(Err(tonic::Status::unavailable(why))).is_ok()
     }
 }
 
@@ -79,9 +79,8 @@ impl Link {
 
     /// Ends these connections, of which nothing counts any more; their workers dial again.
     pub fn end(&self, serials: &[Uuid]) {
-        let mut connections = lock(&self.connections);
-        let gone = connections.extract_if(|_, connection| serials.contains(&connection.serial));
-        gone.for_each(|(_, connection)| connection.end());
+        lock(&self.connections)
+            .retain(|_, connection| !serials.contains(&connection.serial) || !connection.end());
     }
 
     /// Whether a worker asks for registries' tokens when its engine does.

@@ -8,10 +8,12 @@ CREATE TABLE person_subjects (
     principal_id uuid NOT NULL REFERENCES principals ON DELETE CASCADE,
     created_at   timestamptz NOT NULL DEFAULT farm_now(),
     created_by   text NOT NULL,
-    PRIMARY KEY (issuer, subject),
-    -- Whoever was linked to somebody is nobody else beside.
-    UNIQUE (principal_id, issuer)
+    -- Since then an admin lets nobody in by it. The row stays, or its next sign-in would be a first one.
+    ended_at     timestamptz,
+    PRIMARY KEY (issuer, subject)
 );
+-- Whoever is linked to somebody is nobody else beside.
+CREATE UNIQUE INDEX person_subjects_once ON person_subjects (principal_id, issuer) WHERE ended_at IS NULL;
 
 CREATE TABLE group_members (
     project_id uuid NOT NULL REFERENCES projects,

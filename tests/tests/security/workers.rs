@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use farm_proto::v1;
 use farm_proto::v1::control_request::Message as Said;
 use farm_proto::v1::control_response::Message as Heard;
-use farm_tests::client::{Client, Sim, hello, request, success};
+use farm_tests::client::{self, Client, Sim, hello, success};
 use farm_tests::database::psql;
 use farm_tests::farm::Farm;
 use farm_tests::machine::{self, Machine, invite, join};
@@ -170,7 +170,7 @@ async fn an_engine_is_its_machines_and_of_one_trust() {
     assert!(!states.contains(&("fork".into(), "online".into())), "{states:?}");
     // Whoever is cut off so hears of it with the next sign, and is told why when it dials again.
     let beat = v1::Heartbeat { running: Vec::new() };
-    fork_sim.say.send(request(Said::Heartbeat(beat))).await.unwrap();
+    fork_sim.say.send(client::request(Said::Heartbeat(beat))).await.unwrap();
     let ended = tokio::time::timeout(LONG, async {
         loop {
             if let Err(status) = fork_sim.next().await {

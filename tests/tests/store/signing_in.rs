@@ -57,8 +57,44 @@ async fn a_sign_in_beside_an_unlinking_ends_with_it_or_lets_nobody_in() {
     assert_eq!(world.store.link_person(&by, "ada", ISSUER, "1").await.unwrap(), Link::Made);
     let unlink = world.store.unlink_person(&by, "ada");
     let (unlinked, came) = stopped(&mut sessions, hold, unlink, comes(&world, "1", "c")).await;
-    assert_eq!((unlinked.unwrap(), came), (Some(0), Entry::Taken));
+    assert_eq!((unlinked.unwrap(), came), (Some(0), Entry::Ended("ada".to_owned())));
     assert_eq!(world.database.psql(counts), "0");
+}
+
+#[tokio::test]
+async fn whoever_was_unlinked_is_nobody_by_another_name_either_and_what_they_made_ends_with_it() {
+    let world = world().await;
+    let by = linus();
+    assert_eq!(world.store.link_person(&by, "lovelace", ISSUER, "1").await.unwrap(), Link::Made);
+    assert!(matches!(comes(&world, "1", "a").await, Entry::In { name, .. } if name == "lovelace"));
+    let shown = async |token: &str| world.store.shown_by(Digest::of(token.as_bytes())).await.unwrap();
+    let mut parent = shown("a").await.unwrap().token;
+    for token in ["own", "bob"] {
+        let new = NewToken {
+            holder: Holder::Person(token),
+            digest: Digest::of(token.as_bytes()),
+            hint: token,
+            label: "",
+            project: None,
+            role: None,
+            parent: Some(parent),
+            lives: None,
+        };
+        parent = world.store.create_token(&by, &new).await.unwrap().id;
+    }
+    assert_eq!(world.store.unlink_person(&by, "lovelace").await.unwrap(), Some(3));
+    assert!(shown("bob").await.unwrap().revoked_at.is_some());
+    // The issuer calls them ada, a name that nobody has here.
+    assert_eq!(comes(&world, "1", "b").await, Entry::Ended("lovelace".to_owned()));
+    assert_eq!(world.store.unlink_person(&by, "lovelace").await.unwrap(), None);
+    // Meanwhile the name is another's, and the subject may be somebody else.
+    assert_eq!(world.store.link_person(&by, "lovelace", ISSUER, "2").await.unwrap(), Link::Made);
+    assert_eq!(
+        world.store.link_person(&by, "lovelace", ISSUER, "1").await.unwrap(),
+        Link::ToAnother("2".to_owned())
+    );
+    assert_eq!(world.store.link_person(&by, "ada", ISSUER, "1").await.unwrap(), Link::Made);
+    assert!(is_in(&comes(&world, "1", "c").await));
 }
 
 #[tokio::test]

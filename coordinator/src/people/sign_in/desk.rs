@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::answers::{Tokens, refusal};
-use super::person::{Person, person};
+use super::person::{EMAIL_VERIFIED, Person, person};
 use super::settings::Settings;
 use crate::outbound::Url;
 use crate::people::oidc;
@@ -184,9 +184,9 @@ impl Desk {
         if more.get("sub") != said.get("sub") {
             return Err(Refused::Token(format!("{at} tells of somebody else than the token (sub)")));
         }
-        for claim in [name_claim, groups_claim] {
+        for claim in [name_claim, groups_claim, EMAIL_VERIFIED] {
             if let (false, Some(value)) = (said.contains_key(claim), more.get(claim)) {
-                said.insert(claim.clone(), value.clone());
+                said.insert(claim.to_owned(), value.clone());
             }
         }
         Ok(said)

@@ -220,6 +220,7 @@ impl SignIns {
         machine: &str,
         address: &str,
     ) -> Result<Entered, Refused> {
+        self.check_groups(&person)?;
         let random: [u8; 32] = rand::random();
         let secret = format!("farm_i_{}", Digest::from(random).hex());
         let hint = secret.get(..HINT).unwrap_or_default().to_owned();
@@ -238,9 +239,28 @@ impl SignIns {
             Ok(Entry::In { name, ends }) => Ok(Entered { secret, hint, name, groups: person.groups, ends }),
             Ok(Entry::Taken) => Err(Refused::Untrusted(person.taken(self.desk.issuer.as_str()))),
             Ok(Entry::Nameless) => Err(Refused::Untrusted(person.nameless(self.desk.issuer.as_str()))),
-            Err(StoreError::Conflict(why)) => Err(Refused::Untrusted(why)),
+            Ok(Entry::Ended(name)) => {
+                Err(Refused::Untrusted(person.has_ended(self.desk.issuer.as_str(), &name)))
+            }
+            Err(StoreError::Conflict(why)) => Err(Refused::Untrusted(format!(
+                "{why}; whoever has no token to do that with asks an admin of the farm"
+            ))),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Refuses whoever the configuration doesn't let in.
+    fn check_groups(&self, person: &Person) -> Result<(), Refused> {
+        let Settings { groups, admin_groups, .. } = &self.desk.settings;
+        let may = |group: &String| groups.contains(group) || admin_groups.contains(group);
+        if groups.is_empty() || person.groups.iter().any(may) {
+            return Ok(());
+        }
+        Err(Refused::Untrusted(format!(
+            "{} has let you in, but in none of the groups that may sign in to this farm; ask whoever runs it (groups of [sign_in] \
+             in the coordinator's configuration), or whoever gives groups at the issuer",
+            self.desk.issuer.as_str()
+        )))
     }
 
     /// Refuses what isn't on the machine of whoever signs in, or isn't as it is configured.

@@ -11,8 +11,13 @@ use crate::people::oidc::refused::{Refused, shown};
 
 /// The longest subject and the longest name of a group, bytes.
 const LONGEST: usize = 255;
-/// The most groups that are kept of one person. No token of a size that is taken has more of a usual length.
+/// The most groups that are kept of one person, and how long all their names are together, bytes: each sign-in keeps them.
 const MOST: usize = 1000;
+const ALL: usize = 32 * 1024;
+
+const EMAIL: &str = "email";
+/// Whether the issuer has seen that its address is theirs.
+pub const EMAIL_VERIFIED: &str = "email_verified";
 
 /// Somebody whom the issuer knows.
 #[derive(Debug, Clone)]
@@ -51,6 +56,13 @@ fn is_plain(text: &str) -> bool {
 fn name(said: &Claims, claim: &str) -> Result<PrincipalName, String> {
     let Some(value) = said.get(claim) else { return Err(format!("it says no {claim}")) };
     let Some(text) = value.as_str() else { return Err(format!("its {claim} is no text")) };
+    // Core, section 5.1: anybody may have written anybody's there.
+    if claim == EMAIL && said.get(EMAIL_VERIFIED) != Some(&Value::Bool(true)) {
+        return Err(format!(
+            "its email is {}, and it doesn't say that it has verified that (email_verified)",
+            shown(text)
+        ));
+    }
     text.to_ascii_lowercase()
         .parse()
         .map_err(|e: Invalid| format!("its {claim} is {}: {}", shown(text), e.cure))
@@ -67,6 +79,11 @@ fn groups(value: Option<&Value>) -> Vec<String> {
     all.sort();
     all.dedup();
     all.truncate(MOST);
+    let mut bytes = 0_usize;
+    all.retain(|name| {
+        bytes = bytes.saturating_add(name.len());
+        bytes <= ALL
+    });
     all
 }
 
@@ -78,6 +95,15 @@ impl Person {
             "{issuer} calls you {name}, and there is a person {name} here who isn't known to be you. If it is you, an admin of \
              the farm can say so: farm admin link {name} {subject}; if not, give you another name: farm admin link NAME {subject}",
             subject = self.flag()
+        )
+    }
+
+    /// What is said when an admin has ended that they are this person.
+    pub fn has_ended(&self, issuer: &str, name: &str) -> String {
+        format!(
+            "{issuer} has let you in, but an admin of this farm has ended that you are {name} here; an admin can let you in \
+             again: farm admin link {name} {}",
+            self.flag()
         )
     }
 
@@ -122,6 +148,25 @@ mod tests {
         let odd = json!({"sub": "7", "groups": ["", 7, null, "a\nb", "x".repeat(256), "ok"]});
         assert_eq!(told(odd).unwrap().groups, ["ok"]);
         assert!(told(json!({"sub": "7", "groups": {"devs": 1}})).unwrap().groups.is_empty());
+    }
+
+    #[test]
+    fn an_email_is_a_name_only_if_the_issuer_has_verified_it() {
+        let by_email = |said: Value| person(said.as_object().unwrap(), "email", "groups").unwrap().name;
+        let right = json!({"sub": "7", "email": "ada@example.org", "email_verified": true});
+        assert_eq!(by_email(right).unwrap().as_str(), "ada@example.org");
+        for wrong in [json!(false), json!("true"), Value::Null] {
+            let said = json!({"sub": "7", "email": "ada@example.org", "email_verified": wrong});
+            assert!(by_email(said.clone()).unwrap_err().contains("(email_verified)"), "{said}");
+        }
+        assert!(by_email(json!({"sub": "7", "email": "ada@example.org"})).is_err());
+    }
+
+    #[test]
+    fn not_more_of_groups_is_kept_than_fits() {
+        let many: Vec<String> = (0..900).map(|n| format!("{n:0>100}")).collect();
+        let kept = told(json!({"sub": "7", "groups": many})).unwrap().groups;
+        assert_eq!(kept.len(), ALL / 100);
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub struct Settings {
     /// Which claim says in which groups they are.
     #[serde(default = "groups_claim")]
     pub groups_claim: String,
+    /// Only whoever is in one of these, or of `admin_groups`, may sign in; none: everybody whom the issuer lets in.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// Whoever is in one of these is an admin of the farm while signed in.
     #[serde(default)]
     pub admin_groups: Vec<String>,
@@ -99,8 +102,12 @@ impl Settings {
                 return Err(Invalid::new(thing, claim, "name a claim of the issuer's tokens"));
             }
         }
-        if self.admin_groups.iter().any(String::is_empty) {
-            return Err(Invalid::new("sign_in.admin_groups", "", "name groups as the issuer's tokens do"));
+        for (thing, groups) in
+            [("sign_in.groups", &self.groups), ("sign_in.admin_groups", &self.admin_groups)]
+        {
+            if groups.iter().any(String::is_empty) {
+                return Err(Invalid::new(thing, "", "name groups as the issuer's tokens do"));
+            }
         }
         if !(1..=LONGEST).contains(&self.session_hours) {
             let cure = format!("write a number from 1 to {LONGEST}");

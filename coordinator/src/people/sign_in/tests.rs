@@ -108,3 +108,28 @@ fn a_token_is_called_by_the_machine_if_that_has_a_plain_name() {
     }
     assert!(label(&"a".repeat(1000)).len() <= 100);
 }
+
+#[test]
+fn where_groups_are_named_nobody_else_comes_in() {
+    let with = |groups: &str| {
+        let text = format!(
+            "issuer = 'https://sso.example'\nclient_id = 'farm'\ngroups = {groups}\nadmin_groups = ['ops']\n"
+        );
+        let mut settings: Settings = toml::from_str(&text).unwrap();
+        settings.complete().unwrap();
+        SignIns::new(settings, oidc::Settings::default(), Arc::new(Nobody)).unwrap()
+    };
+    let somebody = |groups: &[&str]| Person {
+        subject: "7".to_owned(),
+        name: "ada".parse().map_err(|_| String::new()),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+    };
+    with("[]").check_groups(&somebody(&[])).unwrap();
+    let some = with("['devs', 'web']");
+    some.check_groups(&somebody(&["x", "web"])).unwrap();
+    some.check_groups(&somebody(&["ops"])).unwrap();
+    for others in [&[][..], &["Devs", "x"]] {
+        let why = some.check_groups(&somebody(others)).unwrap_err();
+        assert!(matches!(&why, Refused::Untrusted(why) if why.contains("may sign in to this farm")), "{why}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Persons who sign in at an issuer: which person an issuer's subject is, and the tokens that sign-ins give.
 //!
 //! Invariant: a subject becomes a person's by its first sign-in under a name that nobody has, or by an admin's word, and by nothing
-//! else. A token of a sign-in has its groups beside it (`sign_ins`); a token without such a row has none.
+//! else; one that an admin has ended comes back by an admin's word only, whatever the issuer calls it by then. A token of a sign-in has its groups beside it (`sign_ins`); a token without such a row has none.
 
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub enum Entry {
     Taken,
     /// They are new, and have no name.
     Nameless,
+    /// An admin has ended what they were here, this person.
+    Ended(String),
 }
 
 /// What became of a link.
@@ -79,7 +81,11 @@ impl Store {
             (None, None) => return Ok(Entry::Nameless),
             (None, Some(name)) => first(&mut tx, &by(name.as_str()), arrival, name.as_str()).await?,
         };
-        let Some((id, name)) = known else { return Ok(Entry::Taken) };
+        let (id, name) = match known {
+            Some(Linked { person, name, has_ended: false }) => (person, name),
+            Some(Linked { name, .. }) => return Ok(Entry::Ended(name)),
+            None => return Ok(Entry::Taken),
+        };
         has_room(&mut tx, id).await?;
         let token = Uuid::now_v7();
         let ends = sqlx::query_scalar!(
@@ -121,7 +127,9 @@ impl Store {
     pub async fn link_person(&self, by: &By, name: &str, issuer: &str, subject: &str) -> Result<Link> {
         let mut tx = self.begin().await?;
         let id = person(&mut tx, by, name).await?;
-        if link(&mut tx, by, id, issuer, subject).await? {
+        if link_again(&mut tx, by, id, issuer, subject).await?
+            || link(&mut tx, by, id, issuer, subject).await?
+        {
             let detail = json!({ "issuer": issuer, "subject": subject });
             let deed = Deed { project: None, action: "person.link", subject: name, detail };
             by.did(&mut tx, deed).await?;
@@ -129,11 +137,11 @@ impl Store {
             return Ok(Link::Made);
         }
         match linked(&mut tx, issuer, subject).await? {
-            Some((other, _)) if other == id => Ok(Link::Was),
-            Some((_, other)) => Ok(Link::OfAnother(other)),
-            None => {
+            Some(Linked { person: other, has_ended: false, .. }) if other == id => Ok(Link::Was),
+            Some(Linked { name: other, has_ended: false, .. }) => Ok(Link::OfAnother(other)),
+            _ => {
                 let other = sqlx::query_scalar!(
-                    "SELECT subject FROM person_subjects WHERE principal_id = $1 AND issuer = $2",
+                    "SELECT subject FROM person_subjects WHERE principal_id = $1 AND issuer = $2 AND ended_at IS NULL",
                     id.as_uuid(),
                     issuer
                 );
@@ -143,8 +151,8 @@ impl Store {
         }
     }
 
-    /// Takes from a person all that they are at issuers, and ends what they have signed in with. Answers how many tokens counted
-    /// until now; `None`: they were linked to nobody.
+    /// Takes from a person all that they are at issuers, and ends what they have signed in with, and what was made with that.
+    /// Answers how many tokens counted until now; `None`: they were linked to nobody.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -152,7 +160,8 @@ impl Store {
         let mut tx = self.begin().await?;
         // Whoever signs in at this moment holds the row, so their token is found below.
         let gone = sqlx::query!(
-            "DELETE FROM person_subjects s USING principals p WHERE p.id = s.principal_id AND p.name = $1
+            "UPDATE person_subjects s SET ended_at = farm_now() FROM principals p
+             WHERE p.id = s.principal_id AND p.name = $1 AND s.ended_at IS NULL
              RETURNING s.principal_id, s.issuer, s.subject",
             name
         )
@@ -162,8 +171,11 @@ impl Store {
         let mut ended = 0;
         loop {
             let more = sqlx::query!(
-                "UPDATE tokens t SET revoked_at = farm_now() FROM sign_ins s
-                 WHERE s.token_id = t.id AND t.principal_id = $1 AND t.revoked_at IS NULL",
+                "WITH RECURSIVE made(id) AS (
+                     SELECT t.id FROM tokens t JOIN sign_ins s ON s.token_id = t.id WHERE t.principal_id = $1
+                     UNION SELECT t.id FROM tokens t JOIN made ON t.parent_id = made.id)
+                 UPDATE tokens SET revoked_at = farm_now() WHERE id IN (SELECT id FROM made)
+                   AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > farm_now())",
                 principal
             )
             .execute(&mut *tx)
@@ -184,24 +196,28 @@ impl Store {
     }
 }
 
+/// Whose a subject is.
+struct Linked {
+    person: PrincipalId,
+    name: String,
+    /// An admin has ended that.
+    has_ended: bool,
+}
+
 /// Whose a subject is. Held until the end: whoever unlinks it afterwards finds the token that comes of it.
-async fn linked(tx: &mut Tx, issuer: &str, subject: &str) -> Result<Option<(PrincipalId, String)>> {
+async fn linked(tx: &mut Tx, issuer: &str, subject: &str) -> Result<Option<Linked>> {
     let row = sqlx::query!(
-        "SELECT p.id, p.name FROM person_subjects s JOIN principals p ON p.id = s.principal_id
-         WHERE s.issuer = $1 AND s.subject = $2 FOR SHARE OF s",
+        r#"SELECT p.id, p.name, s.ended_at IS NOT NULL AS "has_ended!" FROM person_subjects s JOIN principals p ON p.id = s.principal_id
+         WHERE s.issuer = $1 AND s.subject = $2 FOR SHARE OF s"#,
         issuer,
         subject
     );
-    Ok(row.fetch_optional(&mut **tx).await?.map(|row| (row.id.into(), row.name)))
+    let row = row.fetch_optional(&mut **tx).await?;
+    Ok(row.map(|row| Linked { person: row.id.into(), name: row.name, has_ended: row.has_ended }))
 }
 
 /// The person that somebody becomes who comes for the first time; `None`: that name is another's.
-async fn first(
-    tx: &mut Tx,
-    by: &By,
-    arrival: &Arrival<'_>,
-    name: &str,
-) -> Result<Option<(PrincipalId, String)>> {
+async fn first(tx: &mut Tx, by: &By, arrival: &Arrival<'_>, name: &str) -> Result<Option<Linked>> {
     let new = sqlx::query_scalar!(
         "INSERT INTO principals (id, name, kind, created_by) VALUES ($1, $2, 'person', $2)
          ON CONFLICT (name) DO NOTHING RETURNING id",
@@ -220,7 +236,7 @@ async fn first(
         let why = "an admin has linked you to a person at this moment; sign in once more";
         return Err(StoreError::Conflict(why.to_owned()));
     }
-    Ok(Some((id, name.to_owned())))
+    Ok(Some(Linked { person: id, name: name.to_owned(), has_ended: false }))
 }
 
 /// Links a subject that is nobody's to a person who is nobody there. Answers whether it is so.
@@ -228,6 +244,20 @@ async fn link(tx: &mut Tx, by: &By, person: PrincipalId, issuer: &str, subject: 
     let made = sqlx::query!(
         "INSERT INTO person_subjects (issuer, subject, principal_id, created_by) VALUES ($1, $2, $3, $4)
          ON CONFLICT DO NOTHING",
+        issuer,
+        subject,
+        person.as_uuid(),
+        by.name
+    );
+    Ok(made.execute(&mut **tx).await?.rows_affected() == 1)
+}
+
+/// Links a subject that an admin has ended to a person who is nobody there. Answers whether it is so.
+async fn link_again(tx: &mut Tx, by: &By, person: PrincipalId, issuer: &str, subject: &str) -> Result<bool> {
+    let made = sqlx::query!(
+        "UPDATE person_subjects SET principal_id = $3, created_at = farm_now(), created_by = $4, ended_at = NULL
+         WHERE issuer = $1 AND subject = $2 AND ended_at IS NOT NULL AND NOT EXISTS (
+             SELECT FROM person_subjects o WHERE o.principal_id = $3 AND o.issuer = $1 AND o.ended_at IS NULL)",
         issuer,
         subject,
         person.as_uuid(),

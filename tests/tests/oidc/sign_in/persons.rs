@@ -1,9 +1,11 @@
 //! Which person of the farm somebody is who signs in.
 
 use farm_proto::v1;
-use farm_tests::client::Client;
+use farm_proto::v1::sign_in_service_client::SignInServiceClient;
+use farm_tests::client::{Bearer, Client};
 use serde_json::json;
 use tonic::Code;
+use tonic::transport::Endpoint;
 
 use super::world::{person, world};
 
@@ -63,9 +65,16 @@ async fn a_person_who_was_there_is_taken_over_by_nobody_but_by_an_admin_s_word()
         (signed_in.name.as_str(), world.role(&signed_in.secret).await.as_deref()),
         ("ada", Some("admin"))
     );
-    // Nobody else may say so.
     let refused = world.farm.cli(&["admin", "link", "ada", "--subject", ""]);
     assert_eq!(refused.status, 2);
+    // Nobody else may say so.
+    let channel = Endpoint::new(world.farm.url()).unwrap().connect().await.unwrap();
+    let bearer = Bearer { token: signed_in.secret.clone(), project: None };
+    let mut own_door = SignInServiceClient::with_interceptor(channel, bearer);
+    let own = v1::LinkPersonRequest { person: "bob".into(), subject: "subject-of-ada".into() };
+    assert_eq!(own_door.link_person(own).await.unwrap_err().code(), Code::PermissionDenied);
+    let own = v1::UnlinkPersonRequest { person: "ada".into() };
+    assert_eq!(own_door.unlink_person(own).await.unwrap_err().code(), Code::PermissionDenied);
 
     // Whoever leaves: what they have signed in with ends, with all that was made with it, and they don't come back by themselves.
     let mut ada = Client::with_token(&world.farm, &signed_in.secret).await;
@@ -80,6 +89,9 @@ async fn a_person_who_was_there_is_taken_over_by_nobody_but_by_an_admin_s_word()
             })
             .await;
     }
+    assert!(door.sign_in().await.unwrap_err().message().contains("has ended that you are ada here"));
+    // By no other name either.
+    person(&world.issuer, "subject-of-ada", "ada.byron", json!([]));
     assert!(door.sign_in().await.unwrap_err().message().contains("farm admin link ada"));
     assert!(world.farm.cli(&["admin", "unlink", "ada"]).ok().contains("nobody signed in as ada"));
     let deeds = world.sql(

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use farm_client::{Fingerprint, Security, Shown, Trust, look};
-use farm_proto::v1::{RevokeTokenRequest, SignedIn, WhoAmIRequest, WhoAmIResponse};
+use farm_proto::v1::{SignedIn, WhoAmIRequest, WhoAmIResponse};
 use farm_types::chain::io_in_short;
 use farm_types::{Invalid, ProjectName};
 
-use super::{now_ms, of_flag};
+use super::{logout, now_ms, of_flag};
 use crate::config::edit::{Edit, write_private};
 use crate::config::kept::{absolute, ca_file, forget, homeless, kept_sign_in, token_file, token_of};
 use crate::config::{Address, KEPT, LOCAL, NamedFarm, Setup, Source, named_ca, path};
@@ -125,7 +125,7 @@ pub async fn run(
             Invalid::new("context", name, "that is the farm on this machine; give another --name").into()
         );
     }
-    let kept_ca = before.and_then(|farm| farm.ca_file);
+    let kept_ca = before.as_ref().and_then(|farm| farm.ca_file.clone());
     let known = get_to_know(&addresses, args.fingerprint, named_ca(ca), kept_ca.as_deref()).await?;
 
     let security = Security { trust: known.trust, plaintext: plaintext(), ..Security::default() };
@@ -156,9 +156,13 @@ pub async fn run(
     edit.add(&name, &entry, true)?;
     edit.choose(&name)?;
     // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
-    if args.token_file.is_none() {
-        end_sign_in(&client, &kept_token).await;
-        forget(&kept_token)?;
+    let ours = token_file(&name)?;
+    let is_kept = before.as_ref().is_some_and(|farm| farm.token_file.as_ref() == Some(&ours));
+    if args.token_file.is_none() || (is_kept && kept_token != ours) {
+        if let Some(farm) = before.filter(|_| is_kept) {
+            end_sign_in(&farm, &ours).await;
+        }
+        forget(&ours)?;
     }
     if let (Some(file), Some(pem)) = (&ca, &known.pem) {
         write_private(file, pem.as_bytes())?;
@@ -243,11 +247,17 @@ async fn token_by(
     }
 }
 
-/// Ends the sign-in that is kept there, which is followed by another. That it can't be is no reason not to go on: it ends by
-/// itself.
-async fn end_sign_in(client: &Client, kept: &Path) {
+/// Ends the sign-in that is kept there, which is followed by another, maybe of somebody else. That it can't be is no reason not
+/// to go on: it ends by itself.
+async fn end_sign_in(farm: &NamedFarm, kept: &Path) {
     let Some(token) = kept_sign_in(kept) else { return };
-    let _ = client.people().revoke_token(RevokeTokenRequest { token }).await;
+    if let Err(error) = logout::end(farm, token).await {
+        let url = harmless(&farm.url);
+        let note = format!(
+            "the sign-in before this one is forgotten here; {url}, which can't be told, takes it until it ends: {error}"
+        );
+        Out::stderr().line(&note);
+    }
 }
 
 /// What a sign-in was told, after it: its groups and its end.

@@ -81,7 +81,7 @@ pub async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Ex
 }
 
 /// Ends a sign-in at its farm.
-async fn end(farm: &NamedFarm, token: String) -> Result<()> {
+pub(super) async fn end(farm: &NamedFarm, token: String) -> Result<()> {
     let ca_file = farm.ca_file.clone().map(|file| (file, KEPT));
     let address =
         Address { url: farm.url.clone(), token_file: None, ca_file, project: None, source: Source::Flag };

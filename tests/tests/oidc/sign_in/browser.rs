@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use farm_tests::issuer::people::fields;
 use rustix::process::Signal;
+use serde_json::json;
 
-use super::world::{get, wait, world, world_with};
+use super::world::{get, person, wait, world, world_with};
 
 #[test]
 fn somebody_signs_in_by_a_browser_and_out_again() {
@@ -65,6 +66,10 @@ fn whoever_signs_in_again_has_one_session_and_at_its_end_is_told_what_to_do() {
     world.sign_in();
     assert_ne!(world.kept(), first);
     let counts = "SELECT count(*) FROM tokens WHERE revoked_at IS NULL AND expires_at > farm_now()";
+    assert_eq!(world.sql(counts), "1");
+    // Also if somebody else signs in on that machine.
+    person(&world.issuer, "subject-of-bob", "bob", json!([]));
+    world.sign_in();
     assert_eq!(world.sql(counts), "1");
     world.sql("UPDATE tokens SET expires_at = farm_now() - interval '1 second'");
     let over = wait("end", Duration::from_secs(5), || {

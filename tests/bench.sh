@@ -2,7 +2,8 @@
 # Measures farm beside its peers: release builds, side by side in one run, in the test bed.
 #
 #   tests/bench.sh submit [--pairs N]     `farm submit` and `docker buildx build --push`, two platforms: on one engine,
-#                                         and (measure=two-…) on two, which buildx has as two nodes; 9 pairs unless said
+#                                         and (measure=two-…) on two, which buildx has as two nodes; 9 pairs unless said;
+#                                         measure=tls-…: all connections with TLS, beside a farm without
 #   tests/bench.sh output [--pairs N]     `farm submit --output …` and `--load`, and buildx's, of an image of 70 MB that is
 #                                         built already; measure=load-remote: against a buildx builder outside of the engine
 #   tests/bench.sh scale [--workers N] [--jobs N]

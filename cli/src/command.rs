@@ -76,9 +76,9 @@ pub enum Verb {
     Test(verbs::test::Args),
     /// List the farm's workers; drain, resume or remove some
     Workers(verbs::workers::Args),
-    /// Get to know a farm: check whose it is, keep your token for it, and use it
+    /// Get to know a farm: check whose it is, sign in or give your token, and use it
     Login(verbs::login::Args),
-    /// Take your token for a farm away
+    /// End your sign-in, or take your token for a farm away
     Logout(verbs::logout::Args),
     /// Say who you are to the farm, and what you may do
     Whoami(verbs::whoami::Args),
@@ -86,11 +86,11 @@ pub enum Verb {
     Token(verbs::token::Args),
     /// Make, list, show and remove projects
     Project(verbs::project::Args),
-    /// Give people roles in a project, list who is in it, take somebody out
+    /// Give people and groups roles in a project, list who is in it, take somebody out
     Member(verbs::member::Args),
     /// Say which jobs of CI systems build in a project without a stored secret
     Trust(verbs::trust::Args),
-    /// Say who is an admin of the whole farm
+    /// Say who is an admin of the whole farm, and who people are at the issuer
     Admin(verbs::admin::Args),
     /// List what was done, by whom, and check that it still stands as it was written
     Audit(verbs::audit::Args),
@@ -130,8 +130,8 @@ impl Command {
             Verb::Run(args) => verbs::run::run(args, setup).await,
             Verb::Test(args) => verbs::test::run(args, &setup()?).await,
             Verb::Workers(args) => verbs::workers::run(args, &setup()?).await,
-            Verb::Login(args) => Box::pin(verbs::login::run(args, ca, project)).await,
-            Verb::Logout(args) => verbs::logout::run(args, setup),
+            Verb::Login(args) => Box::pin(verbs::login::run(args, ca, project, setup)).await,
+            Verb::Logout(args) => verbs::logout::run(args, setup).await,
             Verb::Whoami(args) => verbs::whoami::run(args, &setup()?).await,
             Verb::Token(args) => verbs::token::run(args, &setup()?).await,
             Verb::Project(args) => verbs::project::run(args, &setup()?).await,

@@ -17,6 +17,7 @@ use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
+use farm_proto::v1::sign_in_service_client::SignInServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::v1::trust_service_client::TrustServiceClient;
 use farm_types::chain::{in_short, io_in_short};
@@ -165,6 +166,11 @@ impl Client {
         ProjectServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
+    /// Lets people in by their issuer, and keeps who they are there.
+    pub fn sign_ins(&self) -> SignInServiceClient<AuthChannel> {
+        SignInServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
     /// Keeps what projects trust.
     pub fn trusts(&self) -> TrustServiceClient<AuthChannel> {
         TrustServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -176,6 +182,16 @@ impl Client {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
+}
+
+/// The calls of a farm by which people sign in, for somebody who has no token yet.
+///
+/// # Errors
+/// The address is none, or nothing answers there within 5 s.
+pub async fn stranger(address: &Address, security: &Security) -> Result<SignInServiceClient<Limited>> {
+    let url = address.url.trim_end_matches('/');
+    let channels = reach(dials(url, security)?, address, security).await?;
+    Ok(SignInServiceClient::new(Limited::new(channels, Limits::default())))
 }
 
 fn limited(endpoints: Endpoints, bearer: Bearer) -> AuthChannel {

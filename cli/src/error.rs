@@ -107,6 +107,9 @@ impl Error {
             Code::Unauthenticated if text.starts_with("token ") => {
                 Self::Farm(format!("the farm at {url} refuses: {text}"))
             }
+            Code::Unauthenticated if let Some(text) = text.strip_prefix("your sign-in ") => {
+                Self::Farm(format!("your sign-in at {url} {text}"))
+            }
             Code::Unauthenticated => Self::Farm(format!(
                 "the farm at {url} doesn't know this token. Set FARM_TOKEN, or put the token that the farm's owner gave you \
                  into ~/.config/farm/token."
@@ -179,6 +182,17 @@ mod tests {
         let error = Error::from_status(&Status::unauthenticated(ended), "http://f");
         assert_eq!(error.exit().code(), 3);
         assert_eq!(error.to_string(), format!("the farm at http://f refuses: {ended}"));
+        let over = Status::unauthenticated(
+            "your sign-in (farm_i_12345… of ada) ended on 2026-11-28; sign in again: farm login",
+        );
+        let error = Error::from_status(&over, "https://f");
+        assert_eq!(
+            (error.exit().code(), error.to_string().as_str()),
+            (
+                3,
+                "your sign-in at https://f (farm_i_12345… of ada) ended on 2026-11-28; sign in again: farm login"
+            )
+        );
         let lacks =
             "bob is viewer of project web; to submit builds needs builder. An admin of web can give that: …";
         let error = Error::from_status(&Status::permission_denied(lacks), "http://f");

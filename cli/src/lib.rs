@@ -28,6 +28,7 @@ pub mod process;
 mod prompt;
 pub mod running;
 mod security;
+mod sign_in;
 pub mod source;
 pub mod switches;
 pub mod upload;

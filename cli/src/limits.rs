@@ -21,7 +21,7 @@ use tonic::codegen::{Service, http};
 /// What a coordinator needs for its database and a little more; and with what is before a call, a command into silence ends
 /// within 30 s.
 const USUAL: Duration = Duration::from_secs(25);
-/// For what asks registries.
+/// For what asks registries, or an issuer.
 const LONG: Duration = Duration::from_secs(90);
 
 /// The limits of calls.
@@ -41,7 +41,7 @@ impl Limits {
     fn of(self, method: &str) -> Option<Duration> {
         match method {
             "WatchBuild" | "FetchOutput" | "UploadObjects" => None,
-            "InspectImage" | "RetryBuild" => Some(self.long),
+            "InspectImage" | "RetryBuild" | "GetSignIn" | "BeginDeviceSignIn" | "SignIn" => Some(self.long),
             _ => Some(self.usual),
         }
     }
@@ -194,6 +194,7 @@ mod tests {
             ("SubmitBuild", Some(USUAL)),
             ("RetryBuild", Some(LONG)),
             ("InspectImage", Some(LONG)),
+            ("SignIn", Some(LONG)),
             ("WatchBuild", None),
             ("FetchOutput", None),
             ("UploadObjects", None),

@@ -42,6 +42,8 @@ use limits::Doors;
 use outbound::Outbound;
 use people::accesses::Accesses;
 use people::identities::Identities;
+use people::principal::SignInRules;
+use people::sign_in::SignIns;
 use registry::Registries;
 use shared::Shared;
 use tls::Tls;
@@ -132,9 +134,16 @@ pub async fn run(
     let registries = Registries::new(config.registries.clone(), &outbound, timeout)?;
     let is_answered = watch::Sender::new(true);
     let grace = Duration::from_secs(config.identity_grace_seconds);
-    let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace);
+    let sign_in = config.sign_in.clone();
+    let rules = sign_in.as_ref().map_or_else(SignInRules::default, |settings| SignInRules {
+        issuer: Some(settings.issuer.clone()),
+        admin_groups: settings.admin_groups.clone(),
+    });
+    let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace, rules);
     let accesses = Accesses::new(store.clone(), config.shared_registries.clone());
     let issuers = Arc::new(people::oidc::fetch::Http::new(outbound.client(Vec::new())?));
+    let sign_in =
+        sign_in.map(|settings| SignIns::new(settings, config.oidc.clone(), issuers.clone())).transpose()?;
     let exchange = people::oidc::Exchange::new(issuers, config.oidc.clone(), config.audience());
     let doors = Arc::new(Doors::new(&config.limits));
     let shared = Arc::new(Shared {
@@ -148,6 +157,7 @@ pub async fn run(
         doors: Arc::clone(&doors),
         accesses,
         exchange,
+        sign_in,
         secret: people::local::Secret::generate()?,
         peers,
         tls: tls.clone(),

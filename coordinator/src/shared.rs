@@ -16,6 +16,7 @@ use crate::people::accesses::Accesses;
 use crate::people::identities::Identities;
 use crate::people::local::Secret;
 use crate::people::oidc::Exchange;
+use crate::people::sign_in::SignIns;
 use crate::registry::Registries;
 use crate::tls::Tls;
 
@@ -40,6 +41,8 @@ pub struct Shared {
     pub accesses: Accesses,
     /// Takes tokens of other systems' issuers.
     pub exchange: Exchange,
+    /// Lets people in by their company's issuer; `None`: nobody signs in here.
+    pub sign_in: Option<SignIns>,
     /// With what this coordinator calls the others.
     pub secret: Secret,
     /// What connections to the others have to be.

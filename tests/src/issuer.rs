@@ -2,7 +2,10 @@
 //!
 //! A stand-in: GitHub and GitLab sign tokens for their own jobs only, and no issuer that can be installed here signs what a test
 //! says, or misbehaves on demand. What it stands in for is an HTTP server with two documents; its keys and signatures are
-//! real (ring's; RSA keys are openssl's, as ring makes none). Claims are those of the providers' documentation.
+//! real (ring's; RSA keys are openssl's, as ring makes none). Claims are those of the providers' documentation. How people sign in
+//! there is in [`people`].
+
+pub mod people;
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -194,6 +197,7 @@ struct State {
     published: Mutex<Vec<Value>>,
     trouble: Mutex<Option<Trouble>>,
     asked: AtomicU32,
+    desk: Mutex<people::Desk>,
 }
 
 /// Listens until it is dropped.
@@ -214,6 +218,7 @@ impl Issuer {
             published: Mutex::default(),
             trouble: Mutex::default(),
             asked: AtomicU32::new(0),
+            desk: Mutex::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let shared = state.clone();
@@ -246,6 +251,21 @@ impl Issuer {
         *self.state.trouble.lock().unwrap() = trouble;
     }
 
+    /// Has people sign in from now on, as this says.
+    pub fn lets_in(&self, people: people::People) {
+        self.state.desk.lock().unwrap().people = Some(people);
+    }
+
+    /// Changes how people sign in.
+    pub fn people(&self, change: impl FnOnce(&mut people::People)) {
+        change(self.state.desk.lock().unwrap().people.as_mut().unwrap());
+    }
+
+    /// What was asked where codes are turned into tokens, since this was asked last.
+    pub fn taken(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.desk.lock().unwrap().asked)
+    }
+
     /// How many times it was asked what it is.
     pub fn asked(&self) -> u32 {
         self.state.asked.load(Ordering::SeqCst)
@@ -254,7 +274,7 @@ impl Issuer {
     /// What a job of acme/app on its default branch says, with another `jti` each time and these changes.
     pub fn job(&self, changes: Value) -> Value {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let now = now();
         let mut claims = json!({
             "iss": self.url(), "aud": "https://farm.example", "iat": now, "nbf": now - 5, "exp": now + 300,
             "jti": format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst)),
@@ -268,6 +288,10 @@ impl Issuer {
         claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         claims
     }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 impl Drop for Issuer {
@@ -292,9 +316,11 @@ async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
 }
 
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, Error> {
+    let (request, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
     let url = format!("http://127.0.0.1:{}", state.port);
     let trouble = state.trouble.lock().unwrap().clone();
-    let is_discovery = request.uri().path() == "/.well-known/openid-configuration";
+    let is_discovery = request.uri.path() == "/.well-known/openid-configuration";
     if is_discovery {
         state.asked.fetch_add(1, Ordering::SeqCst);
     }
@@ -315,13 +341,17 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
             Some(Trouble::KeysAt(there)) => keys = there,
             _ => {}
         }
-        let document = json!({
+        let mut document = json!({
             "issuer": issuer, "jwks_uri": keys, "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["none", "HS256"],
         });
+        state.desk.lock().unwrap().describe(&url, &mut document);
         return Ok(Response::new(full(document.to_string().into())));
     }
-    match (request.uri().path(), trouble) {
+    if let Some(answer) = state.desk.lock().unwrap().answer(&url, &request, &body) {
+        return Ok(answer);
+    }
+    match (request.uri.path(), trouble) {
         ("/keys", Some(Trouble::Redirects(to))) => {
             *response.status_mut() = StatusCode::FOUND;
             response.headers_mut().insert(header::LOCATION, to.parse().unwrap());

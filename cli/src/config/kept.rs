@@ -10,6 +10,9 @@ use super::folder;
 use crate::error::{Error, Result};
 use crate::place::Place;
 
+/// What tokens of sign-ins begin with.
+const SIGNED_IN: &str = "farm_i_";
+
 /// Who has no place for a configuration can't change it.
 pub fn homeless() -> Error {
     Error::Usage(
@@ -81,6 +84,12 @@ pub fn token_of(input: impl std::io::Read) -> Result<String> {
         )),
         token => Ok(format!("{token}\n")),
     }
+}
+
+/// The token of a sign-in, if one is kept there and not an admin's.
+pub fn kept_sign_in(file: &Path) -> Option<String> {
+    let token = std::fs::read_to_string(file).ok()?.trim().to_owned();
+    token.starts_with(SIGNED_IN).then_some(token)
 }
 
 #[cfg(test)]

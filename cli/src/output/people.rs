@@ -16,6 +16,7 @@ pub struct WhoamiJson<'a> {
     farm_admin: bool,
     projects: Vec<MembershipJson<'a>>,
     token: Option<ShownJson<'a>>,
+    sign_in: Option<OriginJson<'a>>,
     farm: FarmJson<'a>,
     project: Option<&'a str>,
 }
@@ -30,6 +31,12 @@ struct MembershipJson<'a> {
 struct ShownJson<'a> {
     hint: &'a str,
     expires: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct OriginJson<'a> {
+    issuer: &'a str,
+    groups: &'a [String],
 }
 
 #[derive(Debug, Serialize)]
@@ -56,6 +63,10 @@ impl<'a> WhoamiJson<'a> {
                 .map(|member| MembershipJson { project: &member.project, role: &member.role })
                 .collect(),
             token: (!hint.is_empty()).then(|| ShownJson { hint, expires: time(who.token_expires_ms) }),
+            sign_in: who
+                .sign_in
+                .as_ref()
+                .map(|origin| OriginJson { issuer: &origin.issuer, groups: &origin.groups }),
             farm: FarmJson { url, context },
             project,
         }

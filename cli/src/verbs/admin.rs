@@ -1,6 +1,8 @@
-//! `farm admin`: the admins of the whole farm.
+//! `farm admin`: the admins of the whole farm, and who people are at the issuer at which they sign in.
 
-use farm_proto::v1::{ListFarmAdminsRequest, SetFarmAdminRequest};
+use farm_proto::v1::{
+    FarmAdmin, LinkPersonRequest, ListFarmAdminsRequest, SetFarmAdminRequest, UnlinkPersonRequest,
+};
 use farm_types::PrincipalName;
 use serde_json::{Value, json};
 
@@ -11,7 +13,7 @@ use crate::connect::Client;
 use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::output::json;
-use crate::output::text::harmless;
+use crate::output::text::{count, harmless};
 
 /// Arguments of `farm admin`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +48,24 @@ enum Deed {
         #[arg(long)]
         json: bool,
     },
+    /// Say who at the issuer a person is; what somebody was told who could not sign in has the subject
+    #[command(after_help = "Examples:\n  farm admin link ada --subject 248289761001")]
+    Link {
+        /// The person; one of this name is made if there is none
+        #[arg(value_name = "PERSON")]
+        person: String,
+
+        /// What the issuer knows them by (sub)
+        #[arg(long, value_name = "SUB")]
+        subject: String,
+    },
+    /// Take that back, and end what the person has signed in with
+    #[command(after_help = "Examples:\n  farm admin unlink ada")]
+    Unlink {
+        /// The person
+        #[arg(value_name = "PERSON")]
+        person: String,
+    },
 }
 
 const AFTER_HELP: &str = "\
@@ -53,10 +73,13 @@ Examples:
   farm admin add ada
   farm admin ls
   farm admin rm ada
+  farm admin link ada --subject 248289761001
+  farm admin unlink ada
 
 An admin of the farm may do everything, in every project. Only they make projects and persons, and
 drain workers. Whoever has the farm's own token file is one, and can't be taken out. A token with
---role or --only-project makes nobody one.";
+--role or --only-project makes nobody one. Where people sign in, whoever is in one of the groups
+that the coordinator's configuration names (sign_in.admin_groups) is one while signed in.";
 
 /// Says who is an admin of the farm.
 ///
@@ -67,6 +90,8 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         Deed::Add { person } => set(&person, true, setup).await?,
         Deed::Rm { person } => set(&person, false, setup).await?,
         Deed::Ls { json } => list(json, setup).await?,
+        Deed::Link { person, subject } => link(&person, subject, setup).await?,
+        Deed::Unlink { person } => unlink(&person, setup).await?,
     }
     Ok(Exit::Done)
 }
@@ -85,17 +110,45 @@ async fn set(person: &str, admin: bool, setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+async fn link(person: &str, subject: String, setup: &Setup) -> Result<()> {
+    let person: PrincipalName = of_flag("person", person)?;
+    let client = Client::connect(&setup.address).await?;
+    let request = LinkPersonRequest { person: person.to_string(), subject: subject.clone() };
+    let linked = client.sign_ins().link_person(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let already = if linked.changed { "" } else { " already" };
+    let (subject, issuer) = (harmless(&subject), harmless(&linked.issuer));
+    Out::stdout().line(&format!("who signs in at {issuer} as {subject} is {person}{already}"));
+    Ok(())
+}
+
+async fn unlink(person: &str, setup: &Setup) -> Result<()> {
+    let person: PrincipalName = of_flag("person", person)?;
+    let client = Client::connect(&setup.address).await?;
+    let request = UnlinkPersonRequest { person: person.to_string() };
+    let unlinked = client.sign_ins().unlink_person(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let ended = count(usize::try_from(unlinked.ended).unwrap_or(usize::MAX), "token");
+    Out::stdout().line(&match unlinked.changed {
+        true => format!("nobody signs in as {person} any more; {ended} of sign-ins ended, within 5 s"),
+        false => format!("nobody signed in as {person}"),
+    });
+    Ok(())
+}
+
 async fn list(as_json: bool, setup: &Setup) -> Result<()> {
     let client = Client::connect(&setup.address).await?;
     let asked = through(async || client.people().list_farm_admins(ListFarmAdminsRequest {}).await).await;
     let admins = asked.map_err(|status| client.error(&status))?.admins;
     let mut out = Out::stdout();
     if as_json {
-        let admins: Vec<Value> = admins.iter().map(|admin| json!({ "name": admin.name })).collect();
+        let admin = |admin: &FarmAdmin| json!({ "name": admin.name, "group": admin.group });
+        let admins: Vec<Value> = admins.iter().map(admin).collect();
         out.line(&json::text(&json!({ "admins": admins })));
         return Ok(());
     }
-    out.lines(admins.iter().map(|admin| harmless(&admin.name)));
+    out.lines(admins.iter().map(|admin| match admin.group {
+        true => format!("{}  (a group; who is in it, while signed in)", harmless(&admin.name)),
+        false => harmless(&admin.name),
+    }));
     out.line(match admins.len() {
         0 => "nobody but whoever has the farm's own token file; farm admin add PERSON makes somebody one",
         _ => "(and whoever has the farm's own token file)",

@@ -1,31 +1,33 @@
-//! `farm login`: whose farm an address is, by its CA's fingerprint as ssh does it, and a token for it. Kept is only what
-//! has worked.
+//! `farm login`: whose farm an address is, by its CA's fingerprint as ssh does it, and a token for it, which is yours or comes of
+//! signing in ([`crate::sign_in`]). Kept is only what has worked.
 
 use std::path::{Path, PathBuf};
 
 use farm_client::{Fingerprint, Security, Shown, Trust, look};
-use farm_proto::v1::{WhoAmIRequest, WhoAmIResponse};
+use farm_proto::v1::{SignedIn, WhoAmIRequest, WhoAmIResponse};
 use farm_types::chain::io_in_short;
 use farm_types::{Invalid, ProjectName};
 
-use super::of_flag;
+use super::{logout, now_ms, of_flag};
 use crate::config::edit::{Edit, write_private};
-use crate::config::kept::{absolute, ca_file, forget, homeless, token_file, token_of};
-use crate::config::{Address, LOCAL, NamedFarm, Source, named_ca, path};
+use crate::config::kept::{absolute, ca_file, forget, homeless, kept_sign_in, token_file, token_of};
+use crate::config::{Address, KEPT, LOCAL, NamedFarm, Setup, Source, named_ca, path};
 use crate::connect::{Client, bearer};
 use crate::error::{Error, Exit, Result};
 use crate::output::Out;
+use crate::output::people::until;
 use crate::output::text::harmless;
 use crate::prompt;
 use crate::security::{addresses, covered, plaintext, unseen};
+use crate::sign_in::{Way, offered};
 
 /// Arguments of `farm login`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// Where the farm is: https://HOST:PORT, which is meant without https://, too
+    /// Where the farm is: https://HOST:PORT, which is meant without https://, too [default: the one that is used]
     #[arg(value_name = "ADDRESS")]
-    address: String,
+    address: Option<String>,
 
     /// What to call it [default: its host]
     #[arg(long, value_name = "NAME")]
@@ -42,6 +44,18 @@ pub struct Args {
     /// Read the token from standard input; it is kept in a file that is yours only
     #[arg(long, conflicts_with = "token_file")]
     token_stdin: bool,
+
+    /// Be asked for a token, also where people can sign in
+    #[arg(long, conflicts_with_all = ["token_file", "token_stdin"])]
+    token: bool,
+
+    /// Sign in in a browser on this machine
+    #[arg(long, conflicts_with_all = ["token_file", "token_stdin", "token"])]
+    browser: bool,
+
+    /// Sign in with a code that you enter in a browser on any machine
+    #[arg(long, conflicts_with_all = ["token_file", "token_stdin", "token", "browser"])]
+    device: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -50,6 +64,12 @@ Examples:
   farm login https://10.0.0.9:7070 --name team
   farm login farm.example:7070 --fingerprint SHA256:4a7c… --token-stdin <token
   farm login farm.example:7070 --ca ca.pem --token-file token
+  farm login farm.example:7070 --device
+  farm login
+
+Where people sign in at their company's issuer, a browser opens for it, or a code is shown if
+there is none; without ADDRESS you sign in again to the farm that is used. Elsewhere you are asked
+for the token that an admin gave you.
 
 A certificate that the system trusts needs no question. Of any other the fingerprint of its CA is
 shown; whoever runs the farm sees the same where farm-coordinator starts, or by
@@ -68,12 +88,26 @@ struct Known {
 ///
 /// # Errors
 /// It doesn't answer, isn't believed, or doesn't take the token; or the configuration can't be written.
-pub async fn run(args: Args, ca: Option<&Path>, project: Option<&str>) -> Result<Exit> {
-    let project: Option<ProjectName> = project.map(|project| of_flag("--project", project)).transpose()?;
-    let url = with_scheme(&args.address);
+pub async fn run(
+    mut args: Args,
+    ca: Option<&Path>,
+    project: Option<&str>,
+    setup: impl FnOnce() -> Result<Setup>,
+) -> Result<Exit> {
+    let mut project: Option<ProjectName> =
+        project.map(|project| of_flag("--project", project)).transpose()?;
+    let url = match &args.address {
+        Some(address) => with_scheme(address),
+        None => {
+            let (url, name, of_context) = used(setup()?)?;
+            args.name = args.name.or(name);
+            project = project.or(of_context);
+            url
+        }
+    };
     let addresses = addresses(&url)?;
     covered(&addresses, plaintext())?;
-    let name = match args.name {
+    let name = match args.name.clone() {
         Some(name) => name,
         None => addresses.first().and_then(|(_, uri)| uri.host()).map(as_name).unwrap_or_default(),
     };
@@ -91,34 +125,18 @@ pub async fn run(args: Args, ca: Option<&Path>, project: Option<&str>) -> Result
             Invalid::new("context", name, "that is the farm on this machine; give another --name").into()
         );
     }
-    let kept_ca = before.and_then(|farm| farm.ca_file);
+    let kept_ca = before.as_ref().and_then(|farm| farm.ca_file.clone());
     let known = get_to_know(&addresses, args.fingerprint, named_ca(ca), kept_ca.as_deref()).await?;
 
-    let (token, kept_token) = match &args.token_file {
-        Some(file) => {
-            let file = absolute("--token-file", file)?;
-            let token = std::fs::read_to_string(&file).map_err(|e| {
-                let why = format!("it can't be read ({})", io_in_short(&e));
-                Invalid::new("--token-file", file.display().to_string(), why)
-            })?;
-            (token, file)
-        }
-        None if args.token_stdin => (token_of(std::io::stdin())?, token_file(&name)?),
-        None if prompt::can_be_asked() => {
-            let token = prompt::secret(&format!("Your token for {}: ", harmless(&url))).await?;
-            (format!("{}\n", token.trim()), token_file(&name)?)
-        }
-        None => {
-            return Err(Error::Usage(
-                "nobody can be asked for the token here; give it by --token-stdin or --token-file FILE"
-                    .to_owned(),
-            ));
-        }
-    };
-    let from = if args.token_file.is_some() { "--token-file" } else { "your answer" };
     let security = Security { trust: known.trust, plaintext: plaintext(), ..Security::default() };
     let address =
         Address { url: url.clone(), token_file: None, ca_file: None, project: None, source: Source::Flag };
+    let kept_token = match &args.token_file {
+        Some(file) => absolute("--token-file", file)?,
+        None => token_file(&name)?,
+    };
+    let (token, signed_in) = token_by(&args, &kept_token, &address, &security).await?;
+    let from = if args.token_file.is_some() { "--token-file" } else { "your answer" };
     let client = Client::connect_as(&address, bearer(&token, from)?, &security).await?;
     let who = client.people().who_am_i(WhoAmIRequest {}).await.map_err(|status| match status.code() {
         tonic::Code::Unauthenticated => Error::Farm(format!(
@@ -138,8 +156,13 @@ pub async fn run(args: Args, ca: Option<&Path>, project: Option<&str>) -> Result
     edit.add(&name, &entry, true)?;
     edit.choose(&name)?;
     // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
-    if args.token_file.is_none() {
-        forget(&kept_token)?;
+    let ours = token_file(&name)?;
+    let is_kept = before.as_ref().is_some_and(|farm| farm.token_file.as_ref() == Some(&ours));
+    if args.token_file.is_none() || (is_kept && kept_token != ours) {
+        if let Some(farm) = before.filter(|_| is_kept) {
+            end_sign_in(&farm, &ours).await;
+        }
+        forget(&ours)?;
     }
     if let (Some(file), Some(pem)) = (&ca, &known.pem) {
         write_private(file, pem.as_bytes())?;
@@ -153,12 +176,98 @@ pub async fn run(args: Args, ca: Option<&Path>, project: Option<&str>) -> Result
         out.line(&format!("CA     {fingerprint}, kept in {}", file.display()));
     }
     out.line(&format!("token  in {}", kept_token.display()));
+    if let Some(signed_in) = &signed_in {
+        out.line(&in_short(signed_in, now_ms()));
+    }
     out.line(&format!(
         "{name} ({}) is used from now on; you are {} there",
         harmless(&url),
         harmless(&described(&who))
     ));
     Ok(Exit::Done)
+}
+
+/// The farm that is used: its address, its name, and the project that is meant there.
+fn used(setup: Setup) -> Result<(String, Option<String>, Option<ProjectName>)> {
+    let Address { url, project, source, .. } = setup.address;
+    let of_context = project.filter(|(_, from)| *from == KEPT).map(|(name, _)| name);
+    match source {
+        Source::Named(name, _) if name != LOCAL => Ok((url, Some(name), of_context)),
+        Source::Flag | Source::Environment => Ok((with_scheme(&url), None, None)),
+        Source::Named(..) | Source::Nobody => Err(Error::Usage(
+            "say which farm: farm login https://HOST:PORT; the one on this machine needs no login".to_owned(),
+        )),
+    }
+}
+
+/// The token, in one of the ways that the flags allow; and what came with it, of a sign-in.
+async fn token_by(
+    args: &Args,
+    kept: &Path,
+    address: &Address,
+    security: &Security,
+) -> Result<(String, Option<SignedIn>)> {
+    let url = &address.url;
+    if args.token_file.is_some() {
+        let token = std::fs::read_to_string(kept).map_err(|e| {
+            let why = format!("it can't be read ({})", io_in_short(&e));
+            Invalid::new("--token-file", kept.display().to_string(), why)
+        })?;
+        return Ok((token, None));
+    }
+    if args.token_stdin {
+        return Ok((token_of(std::io::stdin())?, None));
+    }
+    let way = match (args.browser, args.device) {
+        (true, _) => Some(Way::Browser),
+        (_, true) => Some(Way::Device),
+        _ => None,
+    };
+    let offer = if args.token { None } else { offered(address, security).await? };
+    match offer {
+        Some(offer) if way.is_some() || prompt::can_be_asked() => {
+            let signed_in = offer.sign_in(way).await?;
+            Ok((format!("{}\n", signed_in.secret), Some(signed_in)))
+        }
+        None if way.is_some() => Err(Error::Farm(format!(
+            "nobody signs in to the farm at {}; give the token that its admin gave you, by --token-stdin or --token-file FILE",
+            harmless(url)
+        ))),
+        None if prompt::can_be_asked() => {
+            let token = prompt::secret(&format!("Your token for {}: ", harmless(url))).await?;
+            Ok((format!("{}\n", token.trim()), None))
+        }
+        Some(_) => Err(Error::Usage(
+            "nobody can be asked here; sign in with --device or --browser, or give a token by --token-stdin or --token-file FILE"
+                .to_owned(),
+        )),
+        None => Err(Error::Usage(
+            "nobody can be asked for the token here; give it by --token-stdin or --token-file FILE".to_owned(),
+        )),
+    }
+}
+
+/// Ends the sign-in that is kept there, which is followed by another, maybe of somebody else. That it can't be is no reason not
+/// to go on: it ends by itself.
+async fn end_sign_in(farm: &NamedFarm, kept: &Path) {
+    let Some(token) = kept_sign_in(kept) else { return };
+    if let Err(error) = logout::end(farm, token).await {
+        let url = harmless(&farm.url);
+        let note = format!(
+            "the sign-in before this one is forgotten here; {url}, which can't be told, takes it until it ends: {error}"
+        );
+        Out::stderr().line(&note);
+    }
+}
+
+/// What a sign-in was told, after it: its groups and its end.
+fn in_short(signed_in: &SignedIn, now: i64) -> String {
+    let groups: Vec<String> = signed_in.groups.iter().map(|group| harmless(group)).collect();
+    let groups = match groups.as_slice() {
+        [] => "in no group".to_owned(),
+        groups => format!("in {}", groups.join(", ")),
+    };
+    format!("signed in as {}, {groups}, {}", harmless(&signed_in.name), until(signed_in.expires_ms, now))
 }
 
 /// A name, and what goes with it: `ada, builder in web`.
@@ -290,6 +399,18 @@ mod tests {
         assert_eq!(described(&who), "ada, builder in web");
         who.farm_admin = true;
         assert_eq!(described(&who), "ada, admin of the farm, builder in web");
+    }
+
+    #[test]
+    fn what_a_sign_in_is_good_for_is_told() {
+        let mut signed_in = SignedIn { name: "ada".into(), expires_ms: 12 * 3_600_000, ..Default::default() };
+        assert_eq!(
+            in_short(&signed_in, 0),
+            "signed in as ada, in no group, until 1970-01-01 12:00 UTC (in 12 h)"
+        );
+        signed_in.groups = vec!["devs".into(), "web\u{1b}[2J".into()];
+        let told = in_short(&signed_in, 0);
+        assert!(told.contains(", in devs, web") && !told.contains('\u{1b}'), "{told}");
     }
 
     #[test]

@@ -1,11 +1,16 @@
-//! `farm logout`: the token goes, and what the farm is known by stays.
+//! `farm logout`: the token goes, a sign-in ends at the farm, too, and what the farm is known by stays.
+
+use farm_proto::v1::RevokeTokenRequest;
+use tonic::Code;
 
 use crate::config::edit::Edit;
-use crate::config::kept::{forget, homeless, token_file};
-use crate::config::{LOCAL, Setup, Source, path};
+use crate::config::kept::{forget, homeless, kept_sign_in, token_file};
+use crate::config::{Address, KEPT, LOCAL, NamedFarm, Setup, Source, path};
+use crate::connect::{Client, bearer};
 use crate::error::{Error, Exit, Result};
 use crate::output::Out;
 use crate::output::text::harmless;
+use crate::security::security;
 
 /// Arguments of `farm logout`.
 #[derive(Debug, clap::Args)]
@@ -21,14 +26,15 @@ Examples:
   farm logout
   farm logout team
 
-The address and the CA stay, so that `farm login` knows the farm again; `farm config remove NAME`
-forgets these, too.";
+What came of signing in ends at the farm, with all that was made with it; a token that an admin
+gave you goes on there, for whoever else has it. The address and the CA stay, so that `farm login`
+knows the farm again; `farm config remove NAME` forgets these, too.";
 
-/// Takes away the token that is kept for a farm.
+/// Takes away the token that is kept for a farm, and ends the sign-in that it is of.
 ///
 /// # Errors
 /// There is no such farm, its token is kept by somebody else, or the file can't be taken away.
-pub fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Exit> {
+pub async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Exit> {
     let name = match args.name {
         Some(name) => name,
         None => match setup()?.address.source {
@@ -54,14 +60,36 @@ pub fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Exit> {
             )));
         }
         Some(file) if file.exists() => {
+            let ended = match kept_sign_in(file) {
+                Some(token) => Some(end(farm, token).await),
+                None => None,
+            };
             forget(file)?;
-            format!(
-                "the token for {name} ({}) is gone; the farm itself may still take it",
-                harmless(&farm.url)
-            )
+            let url = harmless(&farm.url);
+            match ended {
+                Some(Ok(())) => format!("your sign-in for {name} ({url}) has ended"),
+                Some(Err(error)) => format!(
+                    "the token for {name} ({url}) is gone; the farm, which can't be told, takes it until it ends: {error}"
+                ),
+                None => format!("the token for {name} ({url}) is gone; the farm itself may still take it"),
+            }
         }
         _ => format!("there is no token for {name} ({})", harmless(&farm.url)),
     };
     Out::stdout().line(&said);
     Ok(Exit::Done)
+}
+
+/// Ends a sign-in at its farm.
+pub(super) async fn end(farm: &NamedFarm, token: String) -> Result<()> {
+    let ca_file = farm.ca_file.clone().map(|file| (file, KEPT));
+    let address =
+        Address { url: farm.url.clone(), token_file: None, ca_file, project: None, source: Source::Flag };
+    let shows = bearer(&token, "the file")?;
+    let client = Client::connect_as(&address, shows, &security(&address)?).await?;
+    match client.people().revoke_token(RevokeTokenRequest { token }).await {
+        // It had ended.
+        Err(status) if status.code() == Code::Unauthenticated => Ok(()),
+        ended => ended.map(drop).map_err(|status| client.error(&status)),
+    }
 }

@@ -71,9 +71,15 @@ fn lines(who: &WhoAmIResponse, address: &Address, now: i64) -> Vec<String> {
         roles.map(|member| format!("{} of {}", harmless(&member.role), harmless(&member.project))).collect();
     let may = match roles.as_slice() {
         _ if who.farm_admin => "everything, as an admin of the farm".to_owned(),
-        [] => format!(
-            "nothing yet; an admin of a project can give a role there: farm member set {name} --role builder"
-        ),
+        [] => match &who.sign_in {
+            Some(origin) if !origin.groups.is_empty() => format!(
+                "nothing yet, in no project; an admin of one can let you in, or one of your groups: farm member set {name} \
+                 --role builder, or farm member set --group GROUP --role builder"
+            ),
+            _ => format!(
+                "nothing yet; an admin of a project can give a role there: farm member set {name} --role builder"
+            ),
+        },
         roles => roles.join(", "),
     };
     let token = match who.token_hint.as_str() {
@@ -90,13 +96,22 @@ fn lines(who: &WhoAmIResponse, address: &Address, now: i64) -> Vec<String> {
         None if who.memberships.is_empty() => "none".to_owned(),
         None => "none is said; say it with --project or FARM_PROJECT".to_owned(),
     });
-    vec![
+    let mut lines = vec![
         format!("who      {is}"),
         format!("may      {may}"),
         format!("token    {token}"),
         format!("farm     {}{}", harmless(&address.url), harmless(&address.named())),
         format!("project  {project}"),
-    ]
+    ];
+    if let Some(origin) = &who.sign_in {
+        let groups: Vec<String> = origin.groups.iter().map(|group| harmless(group)).collect();
+        let groups = match groups.as_slice() {
+            [] => "in no group".to_owned(),
+            groups => format!("in {}", groups.join(", ")),
+        };
+        lines.insert(3, format!("sign-in  at {}, {groups}", harmless(&origin.issuer)));
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -147,6 +162,18 @@ mod tests {
         assert_eq!(project(&ada(&two[1..]), None), "project  web, since none is said");
         assert!(project(&ada(&two), Some("shop")).ends_with("ada is in no project of this name"));
         assert!(lines(&ada(&[]), &here(None), 0)[1].contains("farm member set ada --role builder"));
+        let signed_in = |groups: &[&str]| {
+            let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            let sign_in = farm_proto::v1::SignInOrigin { issuer: "https://sso.example".into(), groups };
+            lines(&WhoAmIResponse { sign_in: Some(sign_in), ..ada(&[]) }, &here(None), 0)
+        };
+        let told = signed_in(&["devs", "web"]);
+        assert_eq!(told[3], "sign-in  at https://sso.example, in devs, web");
+        assert!(
+            told[1].contains("in no project") && told[1].contains("farm member set --group GROUP"),
+            "{told:?}"
+        );
+        assert_eq!(signed_in(&[])[3], "sign-in  at https://sso.example, in no group");
         let admin = WhoAmIResponse {
             name: "admin".into(),
             kind: "admin".into(),

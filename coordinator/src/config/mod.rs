@@ -23,6 +23,7 @@ use serde::Deserialize;
 pub use self::audit::Audit;
 use crate::outbound::{Allowed, Rules, place, proxies};
 use crate::people::oidc::Settings;
+use crate::people::sign_in::settings::Settings as SignIn;
 
 pub use self::flags::{Flags, Migrate, Verb};
 pub use self::leadership::Leadership;
@@ -72,6 +73,8 @@ pub struct Config {
     pub shared_registries: Vec<RepositoryPrefix>,
     /// Callers who show a token of another system.
     pub oidc: Settings,
+    /// The issuer at which people sign in; `None`: nobody does.
+    pub sign_in: Option<SignIn>,
     /// Deadlines, sizes and counts (`[limits]`).
     pub limits: Limits,
     /// Who leads among several coordinators.
@@ -102,6 +105,7 @@ impl Default for Config {
             identity_grace_seconds: 60,
             shared_registries: Vec::new(),
             oidc: Settings::default(),
+            sign_in: None,
             limits: Limits::default(),
             leadership: Leadership::default(),
             retention: Retention::default(),
@@ -215,7 +219,8 @@ impl Config {
     /// Where requests may go: to public addresses, what `[outbound]` allows, and the registries and issuers that are named.
     pub fn rules(&self) -> Rules {
         let named = self.registries.keys().filter_map(|host| host.parse().ok().map(Allowed::Place));
-        let issuers = self.oidc.issuers.keys().filter_map(|issuer| issuer.parse().ok());
+        let company = self.sign_in.iter().map(|sign_in| &sign_in.issuer);
+        let issuers = self.oidc.issuers.keys().chain(company).filter_map(|issuer| issuer.parse().ok());
         let issuers = issuers.filter_map(|issuer| place(&issuer).parse().ok().map(Allowed::Place));
         Rules::new(self.outbound.allow.iter().cloned().chain(named).chain(issuers), proxies())
     }
@@ -254,6 +259,9 @@ impl Config {
         self.retention.check()?;
         self.tls.check(self.listen)?;
         self.audit.check()?;
+        if let Some(sign_in) = &mut self.sign_in {
+            sign_in.complete()?;
+        }
         for (written, registry) in std::mem::take(&mut self.registries) {
             let host = registry::host(&written)?;
             let registry = registry.with_password_read(&host)?;

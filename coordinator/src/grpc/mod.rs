@@ -26,6 +26,7 @@ use farm_proto::v1::output_service_server::OutputServiceServer;
 use farm_proto::v1::peer_service_server::PeerServiceServer;
 use farm_proto::v1::people_service_server::PeopleServiceServer;
 use farm_proto::v1::project_service_server::ProjectServiceServer;
+use farm_proto::v1::sign_in_service_server::SignInServiceServer;
 use farm_proto::v1::snapshot_service_server::SnapshotServiceServer;
 use farm_proto::v1::trust_service_server::TrustServiceServer;
 use farm_proto::v1::worker_service_server::WorkerServiceServer;
@@ -38,7 +39,7 @@ use crate::people::gate::GateLayer;
 use crate::shared::Shared;
 use crate::tls;
 
-/// The longest message about trusts and joining, bytes: anybody may send one.
+/// The longest message about trusts, joining and signing in, bytes: anybody may send one.
 const MAX_TRUST_MESSAGE: usize = 64 * 1024;
 
 /// How often an idle connection is asked whether it is alive, and how long the answer may take.
@@ -82,6 +83,8 @@ pub async fn serve(
     let projects = ProjectServiceServer::new(people::Projects::new(Arc::clone(&shared)));
     let trusts = TrustServiceServer::new(people::Trusts::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
+    let sign_in = SignInServiceServer::new(people::SignIn::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let audit = AuditServiceServer::new(people::Audit::new(Arc::clone(&shared)));
     let joins = MachineServiceServer::new(machines::join::Joins::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
@@ -105,6 +108,7 @@ pub async fn serve(
         .add_service(people)
         .add_service(projects)
         .add_service(trusts)
+        .add_service(sign_in)
         .add_service(audit)
         .add_service(joins)
         .add_service(work)

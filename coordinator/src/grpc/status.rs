@@ -22,6 +22,7 @@ pub fn refused(error: Refused) -> Status {
         Refused::Token(why) => Status::unauthenticated(why),
         Refused::Untrusted(why) => Status::permission_denied(why),
         Refused::Unavailable(why) => Status::unavailable(why),
+        Refused::Setup(why) => Status::failed_precondition(why),
         Refused::Store(error) => store(error),
     }
 }

@@ -91,9 +91,12 @@ pub async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
         if beats.is_empty() {
             continue;
         }
-        if let Err(error) = shared.store.heartbeats(shared.id, &beats, shared.config.limits.lease()).await {
-            tracing::warn!(%error, "heartbeats could not be written; trying again");
-            shared.link.keep_beats(beats);
+        match shared.store.heartbeats(shared.id, &beats, shared.config.limits.lease()).await {
+            Ok(over) => shared.link.end(&over),
+            Err(error) => {
+                tracing::warn!(%error, "heartbeats could not be written; trying again");
+                shared.link.keep_beats(beats);
+            }
         }
     }
 }

@@ -38,6 +38,14 @@ struct Connection {
     jobs: Jobs,
 }
 
+impl Connection {
+    /// Ends the stream; false with a full outbox, whose worker isn't listening just now.
+    fn end(&self) -> bool {
+        let why = "nothing counts any more of what comes by this stream: the worker has another one, or was cut off; dial again";
+        self.outbox.try_send(Err(tonic::Status::unavailable(why))).is_ok()
+    }
+}
+
 /// What a worker gave a sign with.
 #[derive(Debug)]
 pub struct Beat {
@@ -64,7 +72,15 @@ impl Link {
     pub fn connect(&self, worker: WorkerId, (name, asks): (String, bool), serial: Uuid, outbox: Outbox) {
         let connection =
             Connection { name, asks, serial, outbox, said: HashMap::new(), jobs: Jobs::default() };
-        lock(&self.connections).insert(worker, connection);
+        if let Some(earlier) = lock(&self.connections).insert(worker, connection) {
+            earlier.end();
+        }
+    }
+
+    /// Ends these connections, of which nothing counts any more; their workers dial again.
+    pub fn end(&self, serials: &[Uuid]) {
+        lock(&self.connections)
+            .retain(|_, connection| !serials.contains(&connection.serial) || !connection.end());
     }
 
     /// Whether a worker asks for registries' tokens when its engine does.

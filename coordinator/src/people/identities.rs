@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::principal::{Kind, Principal};
+use super::principal::{Kind, Principal, SignInRules};
 use super::revocations::{BACK, EVERY, Revocations};
 use crate::unstored;
 
@@ -63,6 +63,7 @@ pub struct Identities {
     is_answered: watch::Receiver<bool>,
     strangers: Semaphore,
     grace: Duration,
+    sign_in: SignInRules,
 }
 
 #[derive(Debug, Clone)]
@@ -75,8 +76,14 @@ struct Known {
 
 impl Identities {
     /// `admin` is the digest of the local admin's token; `is_answered` tells whether the database was, when it was last asked;
-    /// whoever was known within `grace` goes on without it.
-    pub fn new(store: Store, admin: Digest, is_answered: watch::Receiver<bool>, grace: Duration) -> Self {
+    /// whoever was known within `grace` goes on without it; `sign_in` says which sign-ins count.
+    pub fn new(
+        store: Store,
+        admin: Digest,
+        is_answered: watch::Receiver<bool>,
+        grace: Duration,
+        sign_in: SignInRules,
+    ) -> Self {
         Self {
             store,
             admin,
@@ -88,6 +95,7 @@ impl Identities {
             is_answered,
             strangers: Semaphore::new(STRANGERS),
             grace,
+            sign_in,
         }
     }
 
@@ -232,7 +240,7 @@ impl Identities {
 
     fn learn(&self, proof: Proof, found: Found, asked: Instant) -> Result<Arc<Principal>, Status> {
         let known = match found {
-            Found::Token(shown) => by_token(shown, asked),
+            Found::Token(shown) => by_token(shown, asked, &self.sign_in),
             Found::Certificate(shown) => by_certificate(shown, asked),
         };
         let known = known.map_err(|why| {
@@ -262,9 +270,12 @@ impl Known {
     fn goes_on(&self) -> Result<Arc<Principal>, Status> {
         match self.ends {
             Some(ends) if ends <= Instant::now() => {
-                let Principal { name, hint, worker, .. } = &*self.principal;
+                let Principal { name, hint, worker, sign_in, .. } = &*self.principal;
                 Err(Status::unauthenticated(match worker {
                     Some(worker) => over(&worker.shown),
+                    None if sign_in.is_some() => {
+                        format!("your sign-in ({hint}… of {name}) has ended; {AGAIN}")
+                    }
                     None => format!("token {hint}… of {name} has expired; {CURE}"),
                 }))
             }
@@ -274,16 +285,30 @@ impl Known {
 }
 
 const CURE: &str = "make another one with `farm token create`, or ask an admin for one";
+/// The same for what comes of a sign-in.
+const AGAIN: &str = "sign in again: farm login";
 
 /// Whom a token shows, or why it counts no more.
-fn by_token(shown: Option<Shown>, asked: Instant) -> Result<Known, String> {
+fn by_token(shown: Option<Shown>, asked: Instant, rules: &SignInRules) -> Result<Known, String> {
     let shown =
         shown.ok_or("the farm does not know this token; check FARM_TOKEN or FARM_TOKEN_FILE".to_owned())?;
     if let Some(why) = ended(&shown) {
         return Err(why);
     }
+    if let Some(origin) =
+        shown.sign_in.as_ref().filter(|origin| rules.issuer.as_ref() != Some(&origin.issuer))
+    {
+        return Err(format!(
+            "your sign-in ({}… of {}) counts no more, as people don't sign in at {} here any more; {AGAIN}",
+            shown.hint, shown.principal.name, origin.issuer
+        ));
+    }
     let left = shown.expires_at.map(|at| (at - shown.now).to_std().unwrap_or_default());
-    Ok(Known { ends: left.map(|left| asked + left), principal: Arc::new(Principal::shown(shown)), asked })
+    Ok(Known {
+        ends: left.map(|left| asked + left),
+        principal: Arc::new(Principal::shown(shown, rules)),
+        asked,
+    })
 }
 
 /// Whom a certificate shows, or why it counts no more.
@@ -324,6 +349,10 @@ fn ended(shown: &Shown) -> Option<String> {
         _ => return None,
     };
     let when = when.format("%Y-%m-%d %H:%M UTC");
+    if shown.sign_in.is_some() {
+        let how = if how == "expired" { "ended" } else { how };
+        return Some(format!("your sign-in ({hint}… of {}) {how} on {when}; {AGAIN}", principal.name));
+    }
     Some(format!("token {hint}… of {} {how} on {when}; {CURE}", principal.name))
 }
 

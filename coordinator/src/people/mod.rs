@@ -13,6 +13,7 @@ pub mod oidc;
 pub mod principal;
 mod revocations;
 pub mod rights;
+pub mod sign_in;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use farm_store::machines::certificates::ShownWorker;
-use farm_store::people::principals::{Membership, Shown};
+use farm_store::people::principals::{Membership, Origin, Shown};
 use farm_types::{PrincipalId, PrincipalKind, ProjectId, Role, TokenId};
 
 /// The kinds of callers.
@@ -55,8 +55,19 @@ pub struct Principal {
     pub most: Option<Role>,
     /// When the token, or the certificate, ends.
     pub expires_at: Option<DateTime<Utc>>,
+    /// The sign-in that the token comes of.
+    pub sign_in: Option<Origin>,
     /// What a worker's certificate says of it.
     pub worker: Option<WorkerIdentity>,
+}
+
+/// What the configuration says of those who sign in.
+#[derive(Debug, Clone, Default)]
+pub struct SignInRules {
+    /// The one issuer of which sign-ins count.
+    pub issuer: Option<String>,
+    /// Whoever has signed in with one of these groups is an admin of the farm.
+    pub admin_groups: Vec<String>,
 }
 
 /// What a worker's certificate says of it.
@@ -82,6 +93,7 @@ impl Principal {
             only: None,
             most: None,
             expires_at: None,
+            sign_in: None,
             worker: None,
         }
     }
@@ -98,15 +110,18 @@ impl Principal {
     }
 
     /// Whom a token shows. A token with a scope gives no more than that, also to an admin of the farm.
-    pub fn shown(shown: Shown) -> Self {
+    pub fn shown(shown: Shown, rules: &SignInRules) -> Self {
         let is_whole = shown.project.is_none() && shown.role.is_none();
         let within = |project: ProjectId| shown.project.is_none_or(|only| only == project);
         let most = |role: Role| shown.role.map_or(role, |most| role.min(most));
+        let groups = shown.sign_in.as_ref().map_or(&[][..], |origin| origin.groups.as_slice());
+        let is_admin =
+            shown.principal.is_farm_admin || groups.iter().any(|group| rules.admin_groups.contains(group));
         let memberships = shown.memberships.into_iter().filter(|member| within(member.project));
         Self {
             name: shown.principal.name,
             kind: Kind::Known(shown.principal.kind),
-            is_farm_admin: shown.principal.is_farm_admin && is_whole,
+            is_farm_admin: is_admin && is_whole,
             memberships: memberships.map(|member| Membership { role: most(member.role), ..member }).collect(),
             id: Some(shown.principal.id),
             token: Some(shown.token),
@@ -114,6 +129,7 @@ impl Principal {
             only: shown.project,
             most: shown.role,
             expires_at: shown.expires_at,
+            sign_in: shown.sign_in,
             worker: None,
         }
     }
@@ -153,37 +169,60 @@ mod tests {
             role,
             expires_at: None,
             revoked_at: None,
+            sign_in: None,
             now: Utc::now(),
         };
         (shown, projects)
     }
 
+    fn told(shown: Shown) -> Principal {
+        let rules = SignInRules {
+            issuer: Some("https://sso.example".into()),
+            admin_groups: vec!["ops".into(), "root".into()],
+        };
+        Principal::shown(shown, &rules)
+    }
+
+    #[test]
+    fn who_signed_in_with_a_group_of_admins_is_one_by_that_token_without_a_scope() {
+        let with = |groups: &[&str], role| {
+            let (mut shown, _) = shown(None, role, false);
+            let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            shown.sign_in = Some(Origin { issuer: "https://sso.example".into(), groups });
+            told(shown)
+        };
+        assert!(with(&["devs", "root"], None).is_farm_admin);
+        assert!(!with(&["devs", "Root"], None).is_farm_admin && !with(&[], None).is_farm_admin);
+        assert!(!with(&["root"], Some(Role::Admin)).is_farm_admin);
+        assert!(!told(shown(None, None, false).0).is_farm_admin);
+    }
+
     #[test]
     fn a_token_gives_what_its_holder_may_and_no_more_than_its_scope() {
         let (all, [web, api]) = shown(None, None, false);
-        let all = Principal::shown(all);
+        let all = told(all);
         assert_eq!((all.role_in(web), all.role_in(api)), (Some(Role::Admin), Some(Role::Viewer)));
         assert_eq!(all.role_in(ProjectId::generate()), None);
         let (builder, [web, api]) = shown(None, Some(Role::Builder), false);
-        let builder = Principal::shown(builder);
+        let builder = told(builder);
         assert_eq!((builder.role_in(web), builder.role_in(api)), (Some(Role::Builder), Some(Role::Viewer)));
         let (mut one, [web, api]) = shown(None, None, false);
         one.project = Some(api);
-        let one = Principal::shown(one);
+        let one = told(one);
         assert_eq!((one.role_in(web), one.role_in(api)), (None, Some(Role::Viewer)));
     }
 
     #[test]
     fn an_admin_of_the_farm_is_one_by_a_token_without_a_scope_only() {
         let (whole, _) = shown(None, None, true);
-        assert_eq!(Principal::shown(whole).role_in(ProjectId::generate()), Some(Role::Admin));
+        assert_eq!(told(whole).role_in(ProjectId::generate()), Some(Role::Admin));
         let (less, [web, api]) = shown(None, Some(Role::Publisher), true);
-        let less = Principal::shown(less);
+        let less = told(less);
         assert!(!less.is_farm_admin);
         assert_eq!((less.role_in(web), less.role_in(api)), (Some(Role::Publisher), Some(Role::Viewer)));
         let (mut one, [web, _]) = shown(None, None, true);
         one.project = Some(web);
-        let one = Principal::shown(one);
+        let one = told(one);
         assert!(!one.is_farm_admin && one.role_in(ProjectId::generate()).is_none());
     }
 }

@@ -36,13 +36,15 @@ pub enum Action {
     ManageTrusts,
     /// Show a token of another system.
     Exchange,
+    /// Show what a company's issuer gave.
+    SignIn,
     /// See what was done in a project.
     ReadAudit,
     /// See what was done in the whole farm, and whether that still stands as it was written.
     ReadFarmAudit,
     /// Make and remove projects, and say what they may take of the farm and where they may push to.
     ManageProjects,
-    /// Give persons tokens, and make them admins of the farm.
+    /// Give persons tokens, say who they are at the issuer, and make them admins of the farm.
     ManagePersons,
     /// Drain, resume and remove workers.
     ManageWorkers,
@@ -81,8 +83,8 @@ impl Action {
     /// What it needs.
     pub fn needs(self) -> Needs {
         match self {
-            // Who it is, its token shows, which is in the body.
-            Self::AskHealth | Self::Exchange | Self::Join => Needs::Nothing,
+            // Who it is, its token shows, or what an issuer gave, which is in the body.
+            Self::AskHealth | Self::Exchange | Self::SignIn | Self::Join => Needs::Nothing,
             Self::ReadMethods
             | Self::KnowOneself
             | Self::ReadFarm
@@ -119,6 +121,7 @@ impl Action {
             Self::ManageMembers => "manage members, services, protected tags and what builds are by default",
             Self::ManageTrusts => "manage what the project trusts",
             Self::Exchange => "exchange a token of another system",
+            Self::SignIn => "sign in at the farm's issuer",
             Self::ReadAudit => "see what was done in the project",
             Self::ReadFarmAudit => "see what was done in the farm",
             Self::ManageProjects => {
@@ -183,6 +186,11 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ProjectService/RemoveMember", Action::ManageMembers),
     ("/farm.v1.TrustService/GetAudience", Action::Exchange),
     ("/farm.v1.TrustService/ExchangeToken", Action::Exchange),
+    ("/farm.v1.SignInService/GetSignIn", Action::SignIn),
+    ("/farm.v1.SignInService/BeginDeviceSignIn", Action::SignIn),
+    ("/farm.v1.SignInService/SignIn", Action::SignIn),
+    ("/farm.v1.SignInService/LinkPerson", Action::ManagePersons),
+    ("/farm.v1.SignInService/UnlinkPerson", Action::ManagePersons),
     ("/farm.v1.TrustService/AddTrust", Action::ManageTrusts),
     ("/farm.v1.TrustService/ListTrusts", Action::ManageTrusts),
     ("/farm.v1.TrustService/RemoveTrust", Action::ManageTrusts),

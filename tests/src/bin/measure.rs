@@ -13,7 +13,7 @@ use std::time::Instant;
 use farm_tests::bed::Bed;
 use farm_tests::bridge::Bridge;
 use farm_tests::engine::PrivateEngine;
-use farm_tests::farm::{Farm, WorkerSpec, output};
+use farm_tests::farm::{Farm, FarmBuilder, WorkerSpec, output};
 use farm_tests::scale::{self, Form};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -73,18 +73,23 @@ fn scale(form: Form) {
 }
 
 /// `farm submit` against `docker buildx build --push`: two platforms and one registry; on one engine, and on two, each for
-/// one platform.
+/// one platform. `tls-`: a farm all of whose connections have TLS against one without, on one engine.
 fn submit(pairs: usize) {
     let bed = Bed::from_env();
     let second = PrivateEngine::start();
-    let workers = |second: &str| {
-        Farm::builder()
-            .worker(WorkerSpec::new("w-native").platforms("linux/amd64").slots(2))
+    let workers_of = |farm: FarmBuilder, second: &str| {
+        farm.worker(WorkerSpec::new("w-native").platforms("linux/amd64").slots(2))
             .worker(WorkerSpec::new("w-qemu").engine(second).platforms("linux/arm64=emulated").slots(2))
             .start()
     };
+    let workers = |second: &str| workers_of(Farm::builder(), second);
     {
         let one = Sides { farm: workers(&bed.engine), peer: Peer::Engine, name: "" };
+        compare_all(&one, pairs);
+    }
+    {
+        let farm = workers_of(Farm::builder().tls(), &bed.engine);
+        let one = Sides { farm, peer: Peer::Farm(Box::new(workers(&bed.engine))), name: "tls-" };
         compare_all(&one, pairs);
     }
     let doors = [Bridge::socket(bed.engine_socket()), Bridge::socket(&second.socket())];
@@ -184,6 +189,8 @@ enum Peer {
     Engine,
     /// buildx with two nodes; the folder is its configuration.
     Nodes(TempDir),
+    /// Another farm.
+    Farm(Box<Farm>),
 }
 
 impl Peer {
@@ -205,6 +212,9 @@ impl Peer {
     }
 
     fn build(&self, context: &Path, tag: &str) -> f64 {
+        if let Peer::Farm(farm) = self {
+            return by_farm(farm, context, tag).whole;
+        }
         let mut command = Command::new("docker");
         command.args(["buildx", "build", "--push", "--provenance=false", "--sbom=false", "--progress=plain"]);
         if let Peer::Nodes(folder) = self {

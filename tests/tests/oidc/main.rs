@@ -6,4 +6,5 @@ mod commands;
 mod exchanging;
 mod issuers;
 mod serving;
+mod sign_in;
 mod world;

@@ -134,7 +134,8 @@ async fn nothing_is_begun_in_a_project_that_is_being_removed() {
         let request = v1::SubmitBuildRequest { idempotency_key: "late".to_owned(), spec: Some(spec) };
         submits.builds.submit_build(request).await.map(drop)
     });
-    let set = v1::SetMemberRequest { person: "bob".to_owned(), role: "builder".to_owned() };
+    let set =
+        v1::SetMemberRequest { person: "bob".to_owned(), role: "builder".to_owned(), ..Default::default() };
     let mut sets = ada.clone();
     let setting = tokio::spawn(async move { sets.projects.set_member(set).await.map(drop) });
     let limit = std::time::Duration::from_secs(10);

@@ -123,7 +123,10 @@ async fn a_service_that_was_taken_out_is_another_one_when_it_comes_back() {
     team::project(&farm, "web").await;
     let first = team::service(&farm, "ci", "web", "builder").await;
     let mut web = Client::within(&farm, &farm.token(), Some("web")).await;
-    web.projects.remove_member(v1::RemoveMemberRequest { name: "web/ci".to_owned() }).await.unwrap();
+    web.projects
+        .remove_member(v1::RemoveMemberRequest { name: "web/ci".to_owned(), ..Default::default() })
+        .await
+        .unwrap();
     let second = team::service(&farm, "ci", "web", "builder").await;
     let (mut old, mut new) =
         (Client::with_token(&farm, &first).await, Client::with_token(&farm, &second).await);
@@ -161,7 +164,10 @@ async fn a_call_goes_on_in_its_own_project_or_nowhere() {
     // Her only project is another one from now on, and she has not said which she means.
     team::join(&farm, "ada", "api", "builder").await;
     let mut web = Client::within(&farm, &farm.token(), Some("web")).await;
-    web.projects.remove_member(v1::RemoveMemberRequest { name: "ada".to_owned() }).await.unwrap();
+    web.projects
+        .remove_member(v1::RemoveMemberRequest { name: "ada".to_owned(), ..Default::default() })
+        .await
+        .unwrap();
     let ended = tokio::time::timeout(LONG, async {
         loop {
             match watching.message().await {

@@ -30,7 +30,8 @@ pub async fn person(farm: &Farm, name: &str, project: &str, role: &str) -> Strin
 /// Gives a person a role in a project.
 pub async fn join(farm: &Farm, name: &str, project: &str, role: &str) {
     let mut admin = Client::within(farm, &farm.token(), Some(project)).await;
-    let request = v1::SetMemberRequest { person: name.to_owned(), role: role.to_owned() };
+    let request =
+        v1::SetMemberRequest { person: name.to_owned(), role: role.to_owned(), ..Default::default() };
     admin.projects.set_member(request).await.unwrap();
 }
 

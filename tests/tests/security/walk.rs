@@ -45,6 +45,9 @@ const DOORS: &[(Door, &[&str])] = &[
             "grpc.health.v1.Health/Watch",
             "grpc.health.v1.Health/List",
             "farm.v1.MachineService/JoinFarm",
+            "farm.v1.SignInService/GetSignIn",
+            "farm.v1.SignInService/BeginDeviceSignIn",
+            "farm.v1.SignInService/SignIn",
             "farm.v1.TrustService/GetAudience",
             "farm.v1.TrustService/ExchangeToken",
         ],
@@ -121,6 +124,8 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.ProjectService/AllowRepositories",
             "farm.v1.ProjectService/SetProjectQuota",
             "farm.v1.ProjectService/RemoveProject",
+            "farm.v1.SignInService/LinkPerson",
+            "farm.v1.SignInService/UnlinkPerson",
         ],
     ),
     (
@@ -230,7 +235,10 @@ async fn knocking(farm: &Farm) -> Vec<Knocking> {
     all.push(unknown("a revoked token", gone));
     let left = team::person(farm, "lea", "web", "admin").await;
     let mut web = Client::within(farm, &farm.token(), Some("web")).await;
-    web.projects.remove_member(v1::RemoveMemberRequest { name: "lea".to_owned() }).await.unwrap();
+    web.projects
+        .remove_member(v1::RemoveMemberRequest { name: "lea".to_owned(), ..Default::default() })
+        .await
+        .unwrap();
     all.push(known("somebody who was taken out", left, NONE));
     all.extend(machines(farm).await);
     all

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use farm_proto::v1;
+use farm_proto::v1::control_request::Message as Said;
 use farm_proto::v1::control_response::Message as Heard;
-use farm_tests::client::{Client, Sim, hello, success};
+use farm_tests::client::{self, Client, Sim, hello, success};
 use farm_tests::database::psql;
 use farm_tests::farm::Farm;
 use farm_tests::machine::{self, Machine, invite, join};
@@ -159,7 +160,7 @@ async fn an_engine_is_its_machines_and_of_one_trust() {
     // Nor does it keep it from one that comes later.
     let mut key = hello("fork", 1);
     key.engine.as_mut().unwrap().key = "claimed first".into();
-    let _fork = connect(&farm, &fork, key.clone()).await.unwrap();
+    let mut fork_sim = connect(&farm, &fork, key.clone()).await.unwrap();
     let late = machine::machine(&farm, "late").await;
     key.name = "late".into();
     let _late = connect(&farm, &late, key).await.unwrap();
@@ -167,6 +168,19 @@ async fn an_engine_is_its_machines_and_of_one_trust() {
         workers(&farm).await.into_iter().map(|worker| (worker.name, worker.state)).collect();
     assert!(states.contains(&("late".into(), "online".into())), "{states:?}");
     assert!(!states.contains(&("fork".into(), "online".into())), "{states:?}");
+    // Whoever is cut off so hears of it with the next sign, and is told why when it dials again.
+    let beat = v1::Heartbeat { running: Vec::new() };
+    fork_sim.say.send(client::request(Said::Heartbeat(beat))).await.unwrap();
+    let ended = tokio::time::timeout(LONG, async {
+        loop {
+            if let Err(status) = fork_sim.next().await {
+                return status;
+            }
+        }
+    });
+    let ended = ended.await.expect("its stream stays open, and nothing is heard by it");
+    assert_eq!(ended.code(), Code::Unavailable, "{ended:?}");
+    assert!(ended.message().contains("dial again"), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,7 +125,7 @@ impl Case<'_> {
             Event::Renew => {
                 let connection = self.world.connection(self.worker);
                 let sign = Sign { worker: self.worker, connection, tokens: vec![self.lease.token.as_uuid()] };
-                store.heartbeats(self.world.coordinator, &[sign], LEASE).await
+                store.heartbeats(self.world.coordinator, &[sign], LEASE).await.map(drop)
             }
             Event::Reap => store.reap(self.world.epoch, PUBLISH, 0.0).await.map(drop),
             Event::Cancel => store.cancel(&tester(), default_project(), self.build.id, PUBLISH).await,

@@ -25,6 +25,7 @@ mod retries_interleaved;
 mod retrying;
 mod sealing;
 mod sick;
+mod signing_in;
 mod silence;
 mod streams;
 mod sweeping;

@@ -55,7 +55,7 @@ async fn happen(
         3 => world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await,
         4 => world.finish(lease, Outcome::Stopped).await,
         5 => world.store.attempt_started(lease).await,
-        _ => world.store.heartbeats(world.coordinator, &[], LEASE).await,
+        _ => world.store.heartbeats(world.coordinator, &[], LEASE).await.map(drop),
     };
     match result {
         // Not first, or told to try again: both leave the state to the others.

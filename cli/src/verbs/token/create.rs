@@ -124,12 +124,26 @@ pub async fn run(args: Create, setup: &Setup) -> Result<()> {
     let mut told = Out::stderr();
     let service_role = service.is_some().then_some(role.as_str());
     told.line(&format!("token {}", what(&token, service_role, now_ms())));
+    if is_short(&token, lives_seconds, now_ms()) {
+        told.line(
+            "It ends then, with what it was made with. What is to go on without you is a service of the project: \
+             farm token create --service NAME --role builder",
+        );
+    }
     out.line(&secret);
     told.line(
         "It is shown this once. Whoever has it says so to the farm by FARM_TOKEN, or keeps it for good:",
     );
     told.line(&format!("  farm config add NAME {} --token-stdin <FILE", harmless(client.url())));
     Ok(())
+}
+
+/// Whether a token ends clearly before the end that it was to have.
+fn is_short(token: &Token, lives_seconds: u64, now: i64) -> bool {
+    let meant = i64::try_from(lives_seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+    let is_endless = lives_seconds == 0;
+    token.expires_ms > 0
+        && (is_endless || token.expires_ms < now.saturating_add(meant).saturating_sub(60_000))
 }
 
 /// Whose it is, how far it reaches, and until when.
@@ -154,6 +168,14 @@ mod tests {
         for text in ["", "0", "0s", "soon", "11years", "1500ms"] {
             assert!(life(text).unwrap_err().contains("or never"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_token_that_ends_with_what_it_was_made_with_is_told_so() {
+        let ends = |expires_ms| Token { expires_ms, ..Default::default() };
+        assert!(is_short(&ends(43_200_000), 90 * 86_400, 0) && is_short(&ends(43_200_000), 0, 0));
+        assert!(!is_short(&ends(43_200_000), 43_200, 1_000) && !is_short(&ends(43_200_000), 3_600, 0));
+        assert!(!is_short(&ends(0), 0, 0));
     }
 
     #[test]

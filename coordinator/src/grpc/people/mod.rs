@@ -1,14 +1,16 @@
-//! Who uses the farm: oneself and tokens ([`tokens`]), projects and their members ([`projects`]), what these trust ([`trusts`]), and
+//! Who uses the farm: oneself and tokens ([`tokens`]), how people sign in ([`sign_in`]), projects and their members ([`projects`]), what these trust ([`trusts`]), and
 //! what was done ([`audit`]).
 
 mod audit;
 mod projects;
 mod settings;
+mod sign_in;
 mod tokens;
 mod trusts;
 
 pub use audit::Audit;
 pub use projects::Projects;
+pub use sign_in::SignIn;
 pub use tokens::People;
 pub use trusts::Trusts;
 

@@ -41,6 +41,21 @@ impl Projects {
     }
 }
 
+/// The longest name of a group, bytes.
+const LONGEST_GROUP: usize = 255;
+
+/// A group, where nobody else is named beside it.
+fn one_of(name: &str, group: String) -> Result<String, Invalid> {
+    if !name.is_empty() {
+        return Err(Invalid::new("group", group, format!("name either it or {name}, not both")));
+    }
+    if group.len() > LONGEST_GROUP || group.chars().any(char::is_control) {
+        let cure = format!("write at most {LONGEST_GROUP} bytes in one line, as the issuer's tokens name it");
+        return Err(Invalid::new("group", group, cure));
+    }
+    Ok(group)
+}
+
 #[tonic::async_trait]
 impl ProjectService for Projects {
     async fn create_project(
@@ -206,7 +221,7 @@ impl ProjectService for Projects {
         let members = self.shared.store.members(caller.project).await.map_err(status::store)?;
         let members = members.into_iter().map(|member| v1::Member {
             name: member.name,
-            kind: member.kind.to_string(),
+            kind: member.kind.as_str().to_owned(),
             role: member.role.to_string(),
         });
         let project = caller.project_name.to_string();
@@ -218,10 +233,16 @@ impl ProjectService for Projects {
         request: Request<v1::SetMemberRequest>,
     ) -> Result<Response<v1::SetMemberResponse>, Status> {
         let member = people::member(&request)?;
-        let v1::SetMemberRequest { person, role } = request.into_inner();
-        let person: PrincipalName = person.parse().map_err(status::invalid)?;
+        let v1::SetMemberRequest { person, role, group } = request.into_inner();
         let role: Role = role.parse().map_err(status::invalid)?;
         let by = member.caller.by();
+        if !group.is_empty() {
+            let group = one_of(&person, group).map_err(status::invalid)?;
+            self.shared.store.set_group(&by, member.project, &group, role).await.map_err(status::store)?;
+            tracing::info!(group, %role, by = member.name, "group set");
+            return Ok(Response::new(v1::SetMemberResponse { project: member.project_name.to_string() }));
+        }
+        let person: PrincipalName = person.parse().map_err(status::invalid)?;
         let set = self.shared.store.set_member(&by, member.project, person.as_str(), role).await;
         set.map_err(status::store)?;
         tracing::info!(%person, %role, by = member.name, "member set");
@@ -233,7 +254,20 @@ impl ProjectService for Projects {
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
         let member = people::member(&request)?;
-        let name = request.into_inner().name;
+        let v1::RemoveMemberRequest { name, group } = request.into_inner();
+        if !group.is_empty() {
+            let group = one_of(&name, group).map_err(status::invalid)?;
+            let removed = self.shared.store.remove_group(&member.caller.by(), member.project, &group).await;
+            removed.map_err(|error| match error {
+                StoreError::NotFound(_) => Status::not_found(format!(
+                    "no group {group:?} is in project {}; `farm member ls` lists those that are",
+                    member.project_name
+                )),
+                other => status::store(other),
+            })?;
+            tracing::info!(group, by = member.name, "group removed");
+            return Ok(Response::new(v1::RemoveMemberResponse { project: member.project_name.to_string() }));
+        }
         let removed = self.shared.store.remove_member(&member.caller.by(), member.project, &name).await;
         removed.map_err(|error| match error {
             StoreError::NotFound(_) => Status::not_found(format!(

@@ -187,6 +187,10 @@ impl PeopleService for People {
             memberships: memberships.collect(),
             token_hint: principal.hint.clone(),
             token_expires_ms: millis_of(principal.expires_at),
+            sign_in: principal
+                .sign_in
+                .clone()
+                .map(|origin| v1::SignInOrigin { issuer: origin.issuer, groups: origin.groups }),
         }))
     }
 
@@ -308,7 +312,9 @@ impl PeopleService for People {
         _: Request<v1::ListFarmAdminsRequest>,
     ) -> Result<Response<v1::ListFarmAdminsResponse>, Status> {
         let names = self.shared.store.farm_admins().await.map_err(status::store)?;
-        let admins = names.into_iter().map(|name| v1::FarmAdmin { name }).collect();
-        Ok(Response::new(v1::ListFarmAdminsResponse { admins }))
+        let persons = names.into_iter().map(|name| v1::FarmAdmin { name, group: false });
+        let groups = self.shared.config.sign_in.iter().flat_map(|sign_in| sign_in.admin_groups.clone());
+        let groups = groups.map(|name| v1::FarmAdmin { name, group: true });
+        Ok(Response::new(v1::ListFarmAdminsResponse { admins: persons.chain(groups).collect() }))
     }
 }

@@ -1,18 +1,75 @@
-//! How an issuer's documents come here: the one place where this part of farm goes out.
+//! How an issuer's documents come here, and how it is asked: the one place where this part of farm goes out.
 
 use std::fmt;
 
-use crate::outbound::{Client, Failed, Method, Url};
+use crate::outbound::{Client, Failed, Method, RequestBuilder, Url};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use farm_types::chain::in_short;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use http::StatusCode;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// What is sent to an issuer, as a form is (application/x-www-form-urlencoded). Its fields may be secrets.
+#[derive(Clone, Default)]
+pub struct Form {
+    /// Names and values.
+    pub fields: Vec<(&'static str, String)>,
+    /// Who asks, where that isn't a field.
+    pub login: Option<Login>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// By name and password (RFC 6749, section 2.3.1).
+    Basic(String, SecretString),
+    /// By a token (RFC 6750).
+    Bearer(SecretString),
+}
+
+impl Login {
+    fn header(&self) -> Result<HeaderValue, String> {
+        let text = match self {
+            Self::Basic(name, password) => {
+                let login = format!("{}:{}", escaped(name), escaped(password.expose_secret()));
+                format!("Basic {}", BASE64.encode(login))
+            }
+            Self::Bearer(token) => format!("Bearer {}", token.expose_secret()),
+        };
+        let mut header = HeaderValue::from_str(&text)
+            .map_err(|_| "what the farm is to be known by there fits into no header".to_owned())?;
+        header.set_sensitive(true);
+        Ok(header)
+    }
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.fields.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// What an issuer answers to a form.
+#[derive(Clone)]
+pub struct Answer {
+    /// Whether it does what was asked.
+    pub status: StatusCode,
+    /// A document, in which there may be secrets.
+    pub body: Bytes,
+}
 
 /// Gets documents.
 pub trait Fetch: fmt::Debug + Send + Sync + 'static {
-    /// The document at `url`, of at most `most` bytes; else why it didn't come, in words. Follows no redirect. Whoever calls
-    /// bounds the time.
-    fn get(&self, url: Url, most: usize) -> BoxFuture<'static, Result<Bytes, String>>;
+    /// The document at `url`, for anybody or for whom `login` shows, of at most `most` bytes; else why it didn't come, in words.
+    /// Follows no redirect. Whoever calls bounds the time.
+    fn get(&self, url: Url, login: Option<Login>, most: usize) -> BoxFuture<'static, Result<Bytes, String>>;
+
+    /// What `url` answers to a form, whether that is a yes or a no; the rest as above.
+    fn post(&self, url: Url, form: Form, most: usize) -> BoxFuture<'static, Result<Answer, String>>;
 }
 
 /// Gets them by HTTP, from where the farm's requests may go.
@@ -27,34 +84,84 @@ impl Http {
 }
 
 impl Fetch for Http {
-    fn get(&self, url: Url, most: usize) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn get(&self, url: Url, login: Option<Login>, most: usize) -> BoxFuture<'static, Result<Bytes, String>> {
         let client = self.0.clone();
         async move {
             let request = client.request(Method::GET, url.as_str());
-            let request = request.header(http::header::ACCEPT, "application/json");
-            let mut response = client.send_straight(request).await.map_err(|why| match why {
-                Failed::Refused { refused, .. } => format!("{url} may not be asked: {refused}"),
-                Failed::Endless => format!("{url} sends elsewhere"),
-                Failed::Request(why) => format!("{url} can't be reached: {}", in_short(&why)),
-            })?;
-            let status = response.status();
-            if status.is_redirection() {
-                return Err(format!("{url} sends elsewhere ({status}), which farm doesn't follow"));
-            }
+            let Answer { status, body } = send(&client, request, login, &url, most).await?;
             if !status.is_success() {
                 return Err(format!("{url} answers {status}"));
             }
-            let mut body = Vec::new();
-            while let Some(piece) =
-                response.chunk().await.map_err(|why| format!("{url} broke off: {}", in_short(&why)))?
-            {
-                if body.len() + piece.len() > most {
-                    return Err(format!("{url} says more than {most} bytes"));
-                }
-                body.extend_from_slice(&piece);
-            }
-            Ok(body.into())
+            Ok(body)
         }
         .boxed()
+    }
+
+    fn post(&self, url: Url, form: Form, most: usize) -> BoxFuture<'static, Result<Answer, String>> {
+        let client = self.0.clone();
+        async move {
+            let request = client.request(Method::POST, url.as_str());
+            let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            let fields = form.fields.iter().map(|(name, value)| format!("{name}={}", escaped(value)));
+            let body = fields.collect::<Vec<_>>().join("&");
+            send(&client, request.body(body), form.login, &url, most).await
+        }
+        .boxed()
+    }
+}
+
+async fn send(
+    client: &Client,
+    request: RequestBuilder,
+    login: Option<Login>,
+    url: &Url,
+    most: usize,
+) -> Result<Answer, String> {
+    let mut request = request.header(ACCEPT, "application/json");
+    if let Some(login) = login {
+        request = request.header(AUTHORIZATION, login.header()?);
+    }
+    let mut response = client.send_straight(request).await.map_err(|why| match why {
+        Failed::Refused { refused, .. } => format!("{url} may not be asked: {refused}"),
+        Failed::Endless => format!("{url} sends elsewhere"),
+        Failed::Request(why) => format!("{url} can't be reached: {}", in_short(&why)),
+    })?;
+    let status = response.status();
+    if status.is_redirection() {
+        return Err(format!("{url} sends elsewhere ({status}), which farm doesn't follow"));
+    }
+    let mut body = Vec::new();
+    while let Some(piece) =
+        response.chunk().await.map_err(|why| format!("{url} broke off: {}", in_short(&why)))?
+    {
+        if body.len() + piece.len() > most {
+            return Err(format!("{url} says more than {most} bytes"));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(Answer { status, body: body.into() })
+}
+
+/// A text as a form's field has it: all but what has no meaning anywhere is escaped.
+fn escaped(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_says_what_it_asks_and_shows_nothing_of_it() {
+        assert_eq!(escaped("a b&c=é+%~"), "a%20b%26c%3D%C3%A9%2B%25%7E");
+        let login = Login::Basic("a:b".into(), "s3cret".into());
+        assert_eq!(login.header().unwrap(), format!("Basic {}", BASE64.encode("a%3Ab:s3cret")));
+        let form = Form { fields: vec![("code", "s3cret".into())], login: Some(login.clone()) };
+        let printed = format!("{form:?} {login:?} {:?}", login.header());
+        assert!(printed.starts_with("[\"code\"]") && !printed.contains("s3cret"), "{printed}");
     }
 }

@@ -1,7 +1,7 @@
-//! The keys of issuers: where they are (OpenID Connect Discovery 1.0, section 4), and which are known.
+//! What issuers say of themselves (OpenID Connect Discovery 1.0, section 4): their keys, and where people sign in.
 //!
-//! Invariants: an issuer is asked only when somebody has shown a token of it that a trust might be for, by one at a time, at most
-//! once a minute, and for what is bounded in time and bytes. Keys are looked at anew after an hour; while their issuer
+//! Invariants: an issuer is asked only when somebody has shown a token of it that a trust might be for, or it is the one where
+//! people sign in; by one at a time, at most once a minute, and for what is bounded in time and bytes. Keys are looked at anew after an hour; while their issuer
 //! can't be asked, those that are known count for a day. Time comes in as an argument.
 
 use std::collections::HashMap;
@@ -98,6 +98,30 @@ fn is_loopback(url: &Url) -> bool {
 struct Discovery {
     issuer: String,
     jwks_uri: String,
+    #[serde(flatten)]
+    endpoints: Endpoints,
+}
+
+/// Where people sign in at an issuer, as it writes it; none of these is a place to go to before [`place_of`] has judged it.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Endpoints {
+    /// Where a browser goes (OpenID Connect Core 1.0, section 3.1.2).
+    pub authorization_endpoint: Option<String>,
+    /// Where codes are turned into tokens (section 3.1.3).
+    pub token_endpoint: Option<String>,
+    /// How whoever has a secret shows it there; `None`: `client_secret_basic` (Discovery, section 3).
+    pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// Where codes for other devices come from (RFC 8628, section 4).
+    pub device_authorization_endpoint: Option<String>,
+    /// Where more is told of a person than their token says (Core, section 5.3).
+    pub userinfo_endpoint: Option<String>,
+}
+
+/// What was read of an issuer.
+#[derive(Debug)]
+struct Published {
+    keys: Vec<Key>,
+    endpoints: Endpoints,
 }
 
 /// Somebody asks the issuer; whoever needs the same waits for it.
@@ -106,7 +130,7 @@ type Asking = Shared<BoxFuture<'static, ()>>;
 /// What is known of one issuer.
 #[derive(Debug, Default)]
 struct Known {
-    keys: Option<(Arc<[Key]>, Instant)>,
+    published: Option<(Arc<Published>, Instant)>,
     /// When it was asked last.
     asked: Option<Instant>,
     /// Why it didn't answer then.
@@ -114,9 +138,9 @@ struct Known {
     asking: Option<Asking>,
 }
 
-/// What to do for somebody who needs a key.
+/// What to do for somebody who needs a key, or to know where to go.
 enum Next {
-    Use(Arc<[Key]>),
+    Use(Arc<Published>),
     Wait(Asking),
     Ask,
     Unavailable(String),
@@ -128,15 +152,15 @@ impl Known {
             return Next::Wait(asking.clone());
         }
         let since = |then: Instant| now.saturating_duration_since(then);
-        let pause = if self.keys.is_some() { PAUSE } else { FIRST_PAUSE };
+        let pause = if self.published.is_some() { PAUSE } else { FIRST_PAUSE };
         let may_ask = self.asked.is_none_or(|asked| since(asked) >= pause);
-        let usable = self.keys.as_ref().filter(|(_, at)| since(*at) < KEPT);
-        let has_key = |keys: &[Key]| kid.is_none() || keys.iter().any(|key| key.kid() == kid);
+        let usable = self.published.as_ref().filter(|(_, at)| since(*at) < KEPT);
+        let has_key = |known: &Published| kid.is_none() || known.keys.iter().any(|key| key.kid() == kid);
         match usable {
-            Some((keys, at)) if since(*at) < FRESH && has_key(keys) => Next::Use(keys.clone()),
+            Some((known, at)) if since(*at) < FRESH && has_key(known) => Next::Use(known.clone()),
             _ if may_ask => Next::Ask,
             // A key that isn't there is told by whoever looks for it; unless it may be a new one of an issuer that is away.
-            Some((keys, _)) if has_key(keys) || self.trouble.is_none() => Next::Use(keys.clone()),
+            Some((known, _)) if has_key(known) || self.trouble.is_none() => Next::Use(known.clone()),
             _ => Next::Unavailable(self.trouble.clone().unwrap_or_default()),
         }
     }
@@ -169,26 +193,45 @@ impl Issuers {
         if token.issuer()? != issuer.as_str() {
             return Err(Refused::Token(format!("the token isn't of {issuer} (iss)")));
         }
-        let default = IssuerSettings::default();
-        let settings = self.settings.issuers.get(issuer.as_str()).unwrap_or(&default);
+        let settings = self.settings_of(issuer)?;
+        let known = self.published(issuer, token.kid(), now).await?;
+        token.verify(&known.keys, &settings.algorithms)
+    }
+
+    /// Where people sign in at the issuer. Safe to be dropped.
+    ///
+    /// # Errors
+    /// It can't be asked.
+    pub async fn endpoints(&self, issuer: &IssuerUrl, now: Instant) -> Result<Endpoints, Refused> {
+        self.settings_of(issuer)?;
+        Ok(self.published(issuer, None, now).await?.endpoints.clone())
+    }
+
+    /// What is configured of the issuer.
+    fn settings_of(&self, issuer: &IssuerUrl) -> Result<IssuerSettings, Refused> {
+        let settings = self.settings.issuers.get(issuer.as_str()).cloned().unwrap_or_default();
         if issuer.as_str().starts_with("http:") && !settings.plain_http {
             return Err(Refused::Untrusted(format!(
                 "the issuer {issuer} has no TLS; if it is on the coordinator's machine, set plain_http = true for it in the \
                  coordinator's configuration"
             )));
         }
-        let keys = self.keys(issuer, token.kid(), now).await?;
-        token.verify(&keys, &settings.algorithms)
+        Ok(settings)
     }
 
-    /// The issuer's keys, with the one of this name if there is one.
-    async fn keys(&self, issuer: &IssuerUrl, kid: Option<&str>, now: Instant) -> Result<Arc<[Key]>, Refused> {
+    /// What the issuer says of itself, with the key of this name if there is one.
+    async fn published(
+        &self,
+        issuer: &IssuerUrl,
+        kid: Option<&str>,
+        now: Instant,
+    ) -> Result<Arc<Published>, Refused> {
         let place = self.place(issuer);
         loop {
             let asking = {
                 let mut known = place.lock().unwrap_or_else(PoisonError::into_inner);
                 match known.next(kid, now) {
-                    Next::Use(keys) => return Ok(keys),
+                    Next::Use(known) => return Ok(known),
                     Next::Wait(asking) => asking,
                     Next::Ask => {
                         known.asked = Some(now);
@@ -228,8 +271,8 @@ impl Issuers {
             let mut known = place.lock().unwrap_or_else(PoisonError::into_inner);
             known.asking = None;
             match read {
-                Ok(keys) => {
-                    known.keys = Some((keys.into(), now));
+                Ok(published) => {
+                    known.published = Some((Arc::new(published), now));
                     known.trouble = None;
                 }
                 Err(why) => {
@@ -242,28 +285,29 @@ impl Issuers {
     }
 }
 
-/// Asks an issuer for its keys.
-async fn read(fetch: &dyn Fetch, issuer: &IssuerUrl) -> Result<Vec<Key>, String> {
+/// Asks an issuer what it is, and for its keys.
+async fn read(fetch: &dyn Fetch, issuer: &IssuerUrl) -> Result<Published, String> {
     let at = issuer.discovery()?;
-    let bytes = fetch.get(at.clone(), MOST).await?;
+    let bytes = fetch.get(at.clone(), None, MOST).await?;
     let discovery: Discovery = serde_json::from_slice(&bytes)
         .map_err(|why| format!("{at} is no description of an issuer: {why}"))?;
     if discovery.issuer != issuer.as_str() {
         return Err(format!("{at} says that it is the issuer {}", shown(&discovery.issuer)));
     }
-    let at = keys_at(issuer, &discovery.jwks_uri)?;
-    let bytes = fetch.get(at.clone(), MOST).await?;
+    let at = place_of(issuer, "keys are", &discovery.jwks_uri)?;
+    let bytes = fetch.get(at.clone(), None, MOST).await?;
     let keys = Key::read_set(&bytes).map_err(|why| format!("{at}: {why}"))?;
     if keys.is_empty() {
         return Err(format!("{at} has no key that farm can use"));
     }
-    Ok(keys)
+    Ok(Published { keys, endpoints: discovery.endpoints })
 }
 
-/// Where an issuer's keys are, if that is a place where they may be: an issuer sends nobody to what has no TLS, nor to a bare
-/// address, unless that is where it is itself. What names stand for is judged when they are dialled.
-fn keys_at(issuer: &IssuerUrl, written: &str) -> Result<Url, String> {
-    let no_place = |why: &str| format!("{issuer} says that its keys are at {}: {why}", shown(written));
+/// Where an issuer's keys are, or another thing of it, if that is a place where it may be: an issuer sends nobody to what has no
+/// TLS, nor to a bare address, unless that is where it is itself. What names stand for is judged when they are dialled. `what`
+/// stands in messages, with its verb.
+pub fn place_of(issuer: &IssuerUrl, what: &str, written: &str) -> Result<Url, String> {
+    let no_place = |why: &str| format!("{issuer} says that its {what} at {}: {why}", shown(written));
     let url = Url::parse(written).map_err(|why| no_place(&why.to_string()))?;
     let own = issuer.discovery()?;
     if (url.scheme(), url.host_str(), url.port()) == (own.scheme(), own.host_str(), own.port()) {

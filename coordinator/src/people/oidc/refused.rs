@@ -17,13 +17,16 @@ pub enum Refused {
     /// Its issuer can't be asked. The same token may do later.
     #[error("{0}")]
     Unavailable(String),
+    /// The farm isn't set up for it, or not as its issuer wants it. Whoever runs it has to do something.
+    #[error("{0}")]
+    Setup(String),
     /// The farm's own database.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 /// A text of somebody else's as messages repeat it: short, in quotes, and nothing in it moves a cursor.
-pub(super) fn shown(text: &str) -> String {
+pub(in crate::people) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),

@@ -285,16 +285,17 @@ impl Store {
     ///
     /// A lease is renewed only by the life of the worker that holds it, only while it is live, and not for long
     /// once it was told to stop. A worker that gives a sign is connected to the coordinator that heard it. One that was
-    /// quarantined for what it doesn't name any more is so no longer.
+    /// quarantined for what it doesn't name any more is so no longer. Answers which connections count no more, as their worker
+    /// has another one or was cut off: by these nothing is heard. (Whoever asks who calls tells those that were revoked.)
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn heartbeats(&self, coordinator: Uuid, signs: &[Sign], lease: Duration) -> Result<()> {
+    pub async fn heartbeats(&self, coordinator: Uuid, signs: &[Sign], lease: Duration) -> Result<Vec<Uuid>> {
         let workers: Vec<Uuid> = signs.iter().map(|sign| sign.worker.as_uuid()).collect();
         let connections: Vec<Uuid> = signs.iter().map(|sign| sign.connection).collect();
         let tokens: Vec<Uuid> = signs.iter().flat_map(|sign| sign.tokens.iter().copied()).collect();
-        sqlx::query!(
-            "WITH seen AS (
+        Ok(sqlx::query_scalar!(
+            r#"WITH seen AS (
                 UPDATE workers SET last_seen = farm_now(), coordinator_id = $5, removed_at = NULL,
                     quarantined_at = CASE WHEN quarantine_token = ANY($3) THEN quarantined_at END,
                     quarantine_token = CASE WHEN quarantine_token = ANY($3) THEN quarantine_token END
@@ -307,9 +308,12 @@ impl Store {
                 WHERE attempts.lease_token = ANY($3) AND attempts.state IN ('offered', 'running')
                   AND (attempts.stop_since IS NULL
                        OR attempts.stop_since > farm_now() - make_interval(secs => $6))
-                ORDER BY attempts.id FOR UPDATE OF attempts)
-             UPDATE attempts SET lease_expires_at = farm_now() + make_interval(secs => $4)
-             FROM renewed WHERE attempts.project_id = renewed.project_id AND attempts.id = renewed.id",
+                ORDER BY attempts.id FOR UPDATE OF attempts),
+             extended AS (
+                UPDATE attempts SET lease_expires_at = farm_now() + make_interval(secs => $4)
+                FROM renewed WHERE attempts.project_id = renewed.project_id AND attempts.id = renewed.id)
+             SELECT sign.connection AS "connection!" FROM unnest($1::uuid[], $2::uuid[]) AS sign (worker, connection)
+             JOIN workers w ON w.id = sign.worker WHERE w.connection_id <> sign.connection AND w.removed_at IS NULL"#,
             &workers,
             &connections,
             &tokens,
@@ -317,9 +321,8 @@ impl Store {
             coordinator,
             STOP_WITHIN_SECONDS
         )
-        .execute(&self.vital)
-        .await?;
-        Ok(())
+        .fetch_all(&self.vital)
+        .await?)
     }
 
     /// All workers that were not removed, by name.

@@ -12,28 +12,94 @@ use crate::{Result, Store, StoreError, Tx};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub name: String,
-    pub kind: PrincipalKind,
+    pub kind: MemberKind,
     pub role: Role,
 }
 
+/// What is in a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberKind {
+    /// A person or a service.
+    Principal(PrincipalKind),
+    /// Whoever has signed in with this group.
+    Group,
+}
+
+impl MemberKind {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Principal(kind) => kind.as_str(),
+            Self::Group => "group",
+        }
+    }
+}
+
 impl Store {
-    /// The members of a project, by name.
+    /// The members of a project, by name, and then its groups.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn members(&self, project: ProjectId) -> Result<Vec<Member>> {
         let rows = sqlx::query!(
-            "SELECT p.name, p.kind, m.role FROM members m JOIN principals p ON p.id = m.principal_id
-             WHERE m.project_id = $1 ORDER BY p.name",
+            r#"SELECT p.name AS "name!", p.kind AS "kind?", m.role AS "role!" FROM members m
+               JOIN principals p ON p.id = m.principal_id WHERE m.project_id = $1
+               UNION ALL SELECT name, NULL, role FROM group_members WHERE project_id = $1 ORDER BY 1"#,
             project.as_uuid()
         )
         .fetch_all(&self.pool)
         .await?;
-        let member = |name, kind: String, role: String| {
-            let kind = kind.parse().map_err(StoreError::corrupt)?;
+        let member = |name, kind: Option<String>, role: String| {
+            let kind = kind.map(|kind| kind.parse().map_err(StoreError::corrupt)).transpose()?;
+            let kind = kind.map_or(MemberKind::Group, MemberKind::Principal);
             Ok(Member { name, kind, role: role.parse().map_err(StoreError::corrupt)? })
         };
-        rows.into_iter().map(|row| member(row.name, row.kind, row.role)).collect()
+        let members = rows.into_iter().map(|row| member(row.name, row.kind, row.role));
+        let mut members = members.collect::<Result<Vec<_>>>()?;
+        members.sort_by_key(|member| member.kind == MemberKind::Group);
+        Ok(members)
+    }
+
+    /// Gives whoever has signed in with a group a role in a project, instead of the one that the group had.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn set_group(&self, by: &By, project: ProjectId, name: &str, role: Role) -> Result<()> {
+        let mut tx = self.begin().await?;
+        stays(&mut tx, project).await?;
+        sqlx::query!(
+            "INSERT INTO group_members (project_id, name, role) VALUES ($1, $2, $3)
+             ON CONFLICT (project_id, name) DO UPDATE SET role = excluded.role",
+            project.as_uuid(),
+            name,
+            role.as_str()
+        )
+        .execute(&mut *tx)
+        .await?;
+        let detail = json!({ "role": role.as_str() });
+        by.did(&mut tx, Deed { project: Some(project), action: "group.set", subject: name, detail }).await?;
+        tx.commit().await
+    }
+
+    /// Takes a group out of a project.
+    ///
+    /// # Errors
+    /// `NotFound`: it isn't in it; or the database can't be reached.
+    pub async fn remove_group(&self, by: &By, project: ProjectId, name: &str) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let removed = sqlx::query!(
+            "DELETE FROM group_members WHERE project_id = $1 AND name = $2",
+            project.as_uuid(),
+            name
+        )
+        .execute(&mut *tx)
+        .await?;
+        if removed.rows_affected() == 0 {
+            return Err(StoreError::NotFound("group"));
+        }
+        let deed = Deed { project: Some(project), action: "group.remove", subject: name, detail: json!({}) };
+        by.did(&mut tx, deed).await?;
+        tx.commit().await
     }
 
     /// Gives a person a role in a project, instead of the one that they had; a person who isn't there is made.

@@ -31,7 +31,8 @@ pub struct Membership {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     pub principal: Principal,
-    /// Where the principal is a member, by name; what the token's scope leaves of it is not taken off yet.
+    /// Where the principal is a member, itself or by a group of its sign-in, by name; what the token's scope leaves of it is not
+    /// taken off yet.
     pub memberships: Vec<Membership>,
     pub token: TokenId,
     pub hint: String,
@@ -41,8 +42,18 @@ pub struct Shown {
     pub role: Option<Role>,
     pub expires_at: Option<DateTime<Utc>>,
     pub revoked_at: Option<DateTime<Utc>>,
+    /// The sign-in that it comes of.
+    pub sign_in: Option<Origin>,
     /// The farm's time when this was read.
     pub now: DateTime<Utc>,
+}
+
+/// A sign-in, as its token has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub issuer: String,
+    /// Those that the issuer has named.
+    pub groups: Vec<String>,
 }
 
 impl Store {
@@ -53,7 +64,9 @@ impl Store {
     pub async fn shown_by(&self, digest: Digest) -> Result<Option<Shown>> {
         let row = sqlx::query!(
             r#"SELECT p.id AS principal_id, coalesce(t.shown_as, p.name) AS "name!", p.kind, p.is_farm_admin, t.id, t.hint, t.project_id, t.role,
-                      t.expires_at, t.revoked_at, farm_now() AS "now!"
+                      t.expires_at, t.revoked_at, farm_now() AS "now!",
+                      (SELECT s.issuer FROM sign_ins s WHERE s.token_id = t.id) AS "issuer?",
+                      (SELECT s.groups FROM sign_ins s WHERE s.token_id = t.id) AS "groups?"
                FROM tokens t JOIN principals p ON p.id = t.principal_id WHERE t.digest = $1"#,
             digest.as_bytes().as_slice()
         )
@@ -64,7 +77,9 @@ impl Store {
             // Whom an issuer's token has shown is in its trust's project as long as the farm's token for it counts, no longer.
             r#"SELECT p.id AS "project_id!", p.name AS "name!", m.role AS "role!"
                FROM (SELECT project_id, role FROM members WHERE principal_id = $1
-                     UNION ALL SELECT project_id, role FROM tokens WHERE id = $2 AND trust_id IS NOT NULL) m
+                     UNION ALL SELECT project_id, role FROM tokens WHERE id = $2 AND trust_id IS NOT NULL
+                     UNION ALL SELECT g.project_id, g.role FROM group_members g JOIN sign_ins s ON g.name = ANY(s.groups)
+                     WHERE s.token_id = $2) m
                JOIN projects p ON p.id = m.project_id WHERE p.removed_at IS NULL ORDER BY p.name"#,
             row.principal_id,
             row.id
@@ -78,6 +93,8 @@ impl Store {
                 role: member.role.parse().map_err(StoreError::corrupt)?,
             })
         });
+        let memberships = highest(memberships.collect::<Result<_>>()?);
+        let sign_in = row.issuer.map(|issuer| Origin { issuer, groups: row.groups.unwrap_or_default() });
         Ok(Some(Shown {
             principal: Principal {
                 id: row.principal_id.into(),
@@ -85,13 +102,14 @@ impl Store {
                 kind: row.kind.parse().map_err(StoreError::corrupt)?,
                 is_farm_admin: row.is_farm_admin,
             },
-            memberships: memberships.collect::<Result<_>>()?,
+            memberships,
             token: row.id.into(),
             hint: row.hint,
             project: row.project_id.map(ProjectId::from),
             role: row.role.map(|role| role.parse().map_err(StoreError::corrupt)).transpose()?,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
+            sign_in,
             now: row.now,
         }))
     }
@@ -131,6 +149,18 @@ impl Store {
         let names = sqlx::query_scalar!("SELECT name FROM principals WHERE is_farm_admin ORDER BY name");
         Ok(names.fetch_all(&self.pool).await?)
     }
+}
+
+/// Of several memberships in one project, which are beside each other, the one that gives the most.
+fn highest(all: Vec<Membership>) -> Vec<Membership> {
+    let mut kept: Vec<Membership> = Vec::with_capacity(all.len());
+    for member in all {
+        match kept.last_mut().filter(|last| last.project == member.project) {
+            Some(last) => last.role = last.role.max(member.role),
+            None => kept.push(member),
+        }
+    }
+    kept
 }
 
 /// The person of this name, who is made if there is none.

@@ -13,6 +13,7 @@ pub struct Project {
     pub id: ProjectId,
     pub name: ProjectName,
     pub created_at: DateTime<Utc>,
+    /// Persons, services and groups.
     pub members: i64,
 }
 
@@ -70,7 +71,8 @@ impl Store {
         let ids: Option<Vec<_>> = ids.map(|ids| ids.iter().map(|id| id.as_uuid()).collect());
         let rows = sqlx::query!(
             r#"SELECT p.id, p.name, p.created_at,
-                      (SELECT count(*) FROM members m WHERE m.project_id = p.id) AS "members!"
+                      (SELECT count(*) FROM members m WHERE m.project_id = p.id)
+                      + (SELECT count(*) FROM group_members g WHERE g.project_id = p.id) AS "members!"
                FROM projects p WHERE p.removed_at IS NULL AND ($1::uuid[] IS NULL OR p.id = ANY($1)) ORDER BY p.name"#,
             ids.as_deref()
         )
@@ -129,6 +131,9 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         sqlx::query!("DELETE FROM members WHERE project_id = $1", project.as_uuid())
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query!("DELETE FROM group_members WHERE project_id = $1", project.as_uuid())
             .execute(&mut *tx)
             .await?;
         // The audit goes on naming it; its name is free for another one.

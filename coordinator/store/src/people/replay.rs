@@ -117,8 +117,8 @@ impl Store {
         Ok(Use::First(ends))
     }
 
-    /// Forgets at most `limit` tokens of issuers that are refused for their age, and of the farm's that were given for such and
-    /// ended a day ago. Answers how many.
+    /// Forgets at most `limit` tokens of issuers that are refused for their age, of the farm's that were given for such and
+    /// ended a day ago, and of sign-ins that ended 30 days ago, as long as lists show them. Answers how many.
     ///
     /// # Errors
     /// Another coordinator leads.
@@ -139,7 +139,14 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
+        let signed_in = sqlx::query!(
+            "DELETE FROM tokens WHERE id IN (
+                SELECT token_id FROM sign_ins WHERE expires_at < farm_now() - interval '30 days' ORDER BY expires_at LIMIT $1)",
+            limit
+        )
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
-        Ok(seen.rows_affected() + given.rows_affected())
+        Ok(seen.rows_affected() + given.rows_affected() + signed_in.rows_affected())
     }
 }

@@ -102,18 +102,7 @@ impl Store {
             }
         }
         let holder = holder(&mut tx, by, new.holder).await?;
-        let others = sqlx::query_scalar!(
-            r#"SELECT count(*) AS "count!" FROM tokens WHERE principal_id = $1 AND revoked_at IS NULL
-               AND (expires_at IS NULL OR expires_at > farm_now())"#,
-            holder.as_uuid()
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        if others >= MANY {
-            let why =
-                "their holder has 100 tokens that count; revoke some that nobody needs (`farm token ls`)";
-            return Err(StoreError::Conflict(why.to_owned()));
-        }
+        has_room(&mut tx, holder).await?;
         let id = sqlx::query_scalar!(
             "INSERT INTO tokens (id, principal_id, digest, hint, label, project_id, role, parent_id, created_by, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,
@@ -132,6 +121,18 @@ impl Store {
         )
         .fetch_one(&mut *tx)
         .await?;
+        // What is made with a sign-in's token for oneself gives what that gives, as it ends with it.
+        if let (Holder::Known(_), Some(parent)) = (new.holder, new.parent) {
+            sqlx::query!(
+                "INSERT INTO sign_ins (token_id, issuer, subject, groups, expires_at)
+                 SELECT t.id, s.issuer, s.subject, s.groups, t.expires_at FROM sign_ins s, tokens t
+                 WHERE s.token_id = $2 AND t.id = $1",
+                id,
+                parent.as_uuid()
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
         let token = read(&mut tx, id).await?;
         let project = match new.holder {
             Holder::Service { project, .. } => Some(project),
@@ -263,6 +264,22 @@ async fn holder(tx: &mut Tx, by: &By, holder: Holder<'_>) -> Result<PrincipalId>
             Ok(id)
         }
     }
+}
+
+/// Refuses another token of a principal that has many.
+pub(super) async fn has_room(tx: &mut Tx, holder: PrincipalId) -> Result<()> {
+    let others = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM tokens WHERE principal_id = $1 AND revoked_at IS NULL
+           AND (expires_at IS NULL OR expires_at > farm_now())"#,
+        holder.as_uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    if others >= MANY {
+        let why = "their holder has 100 tokens that count; revoke some that nobody needs (`farm token ls`)";
+        return Err(StoreError::Conflict(why.to_owned()));
+    }
+    Ok(())
 }
 
 async fn read(tx: &mut Tx, id: Uuid) -> Result<Token> {

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::people::oidc::fetch::{Answer, Form, Login};
 
 const ISSUER: &str = "https://issuer.example";
 
@@ -31,7 +32,7 @@ impl Answers {
 struct Given(Arc<Answers>);
 
 impl Fetch for Given {
-    fn get(&self, url: Url, _: usize) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn get(&self, url: Url, _: Option<Login>, _: usize) -> BoxFuture<'static, Result<Bytes, String>> {
         let answers = Arc::clone(&self.0);
         async move {
             if !url.path().starts_with("/.well-known/") {
@@ -49,6 +50,10 @@ impl Fetch for Given {
             Ok(json!({"issuer": ISSUER, "jwks_uri": format!("{ISSUER}/keys")}).to_string().into())
         }
         .boxed()
+    }
+
+    fn post(&self, url: Url, _: Form, _: usize) -> BoxFuture<'static, Result<Answer, String>> {
+        async move { panic!("keys are asked for by GET, and not {url}") }.boxed()
     }
 }
 
@@ -68,8 +73,9 @@ impl World {
     /// Whether somebody who needs this key, so many seconds after the beginning, gets keys that have it.
     async fn has(&self, kid: &str, seconds: u64) -> Result<bool, String> {
         let issuer = ISSUER.parse().unwrap();
-        let keys = self.issuers.keys(&issuer, Some(kid), self.begin + Duration::from_secs(seconds)).await;
-        keys.map(|keys| keys.iter().any(|key| key.kid() == Some(kid))).map_err(|why| why.to_string())
+        let known =
+            self.issuers.published(&issuer, Some(kid), self.begin + Duration::from_secs(seconds)).await;
+        known.map(|known| known.keys.iter().any(|key| key.kid() == Some(kid))).map_err(|why| why.to_string())
     }
 }
 
@@ -172,7 +178,9 @@ fn an_issuer_is_a_url_that_nobody_on_the_way_can_answer_for() {
 
 #[test]
 fn keys_are_where_the_issuer_is_or_at_a_name_with_tls() {
-    let at = |issuer: &str, written: &str| keys_at(&issuer.parse().unwrap(), written).map(String::from);
+    let at = |issuer: &str, written: &str| {
+        place_of(&issuer.parse().unwrap(), "keys are", written).map(String::from)
+    };
     for right in ["https://issuer.example/k", "https://keys.example/k?v=1"] {
         assert_eq!(at(ISSUER, right).as_deref(), Ok(right));
     }

@@ -1,0 +1,138 @@
+//! `farm login` with a code for another device.
+
+use std::time::{Duration, Instant};
+
+use farm_proto::v1;
+use farm_proto::v1::sign_in_request::By;
+use farm_proto::v1::sign_in_response::Came;
+use farm_tests::issuer::people::People;
+use farm_tests::process::Child;
+use serde_json::json;
+use tonic::Code;
+
+use super::world::{World, world, world_with};
+
+fn login(world: &World) -> Child {
+    let command = world.command(&["login", &world.farm.url(), "--device"]);
+    Child::spawn("login", &command, world.home("").as_path())
+}
+
+#[test]
+fn a_code_is_shown_and_waited_for_as_slowly_as_the_issuer_wants() {
+    let world = world();
+    world.issuer.people(|people| people.before = ["authorization_pending", "slow_down"].into());
+    let begin = Instant::now();
+    let mut child = login(&world);
+    child.wait_for_line("and enter the code  WDJB-MJHT", Duration::from_secs(20));
+    assert!(child.wait_exit(Duration::from_secs(40)).success(), "{}", child.output());
+    let said = child.output();
+    assert!(said.contains(&format!("or open  {}/enter?code=WDJB-MJHT", world.issuer.url())), "{said}");
+    assert!(said.contains("signed in as ada, in devs") && !said.contains("s3cret-device"), "{said}");
+    // Each second, and after "slow down" each sixth.
+    assert!(begin.elapsed() >= Duration::from_secs(8), "{:?}", begin.elapsed());
+    assert_eq!(
+        world.issuer.taken(),
+        ["device public", "device_code public", "device_code public", "device_code public"]
+    );
+    assert!(world.cli(&["whoami"]).ok().starts_with("who      ada, a person"));
+}
+
+#[test]
+fn a_code_that_is_refused_or_late_lets_nobody_in_and_keeps_nothing() {
+    let world = world();
+    for (error, part) in [
+        ("expired_token", "the code wasn't entered in time"),
+        ("access_denied", "was refused there (\"access_denied\""),
+        ("invalid_grant", "doesn't take the code"),
+        ("invalid_client", "whoever runs the farm looks at client_id"),
+    ] {
+        world.issuer.people(|people| people.before = [error].into());
+        let mut child = login(&world);
+        assert_eq!(child.wait_exit(Duration::from_secs(20)).code(), Some(3), "{error}");
+        assert!(child.output().contains(part), "{error}: {}", child.output());
+    }
+    assert!(!world.home(".config/farm/config.toml").exists());
+}
+
+#[test]
+fn a_farm_or_an_issuer_without_such_codes_says_so() {
+    let off = world_with("device = false", |farm| farm);
+    let said = off.cli(&["login", &off.farm.url(), "--device"]);
+    assert!(
+        said.status == 3 && said.stderr.contains("nobody signs in with a code on another device"),
+        "{said:?}"
+    );
+    let world = world();
+    world.issuer.people(|people| people.devices = false);
+    let said = world.cli(&["login", &world.farm.url(), "--device"]);
+    assert!(said.status == 3 && said.stderr.contains("try --browser"), "{said:?}");
+    // Nobody is there who could be asked; and a farm without a sign-in.
+    let said = world.cli(&["login", &world.farm.url()]);
+    assert!(said.status == 2 && said.stderr.contains("sign in with --device or --browser"), "{said:?}");
+    let none = farm_tests::farm::Farm::builder().start();
+    let said = world.cli(&["login", &none.url(), "--device"]);
+    assert!(said.status == 3 && said.stderr.contains("nobody signs in to the farm at"), "{said:?}");
+    assert!(world.cli(&["login", &none.url()]).stderr.contains("give it by --token-stdin"));
+}
+
+/// The farm keeps nothing in between: a code of one coordinator is turned into a token by another.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_several_coordinators_goes_on_with_what_another_began() {
+    let world = world_with("", |farm| farm.coordinators(3));
+    let mut doors = Vec::new();
+    for place in 0..3 {
+        doors.push(super::world::Door::of(&world.farm.url_of(place)).await);
+    }
+    let begun =
+        doors[0].farm.begin_device_sign_in(v1::BeginDeviceSignInRequest {}).await.unwrap().into_inner();
+    assert_eq!((begun.interval_seconds, begun.lives_seconds), (1, 60));
+    world.issuer.people(|people| people.before = ["authorization_pending"].into());
+    let ask = || v1::SignInRequest {
+        by: Some(By::Device(v1::DeviceSignIn { device_code: begun.device_code.clone() })),
+        machine: String::new(),
+    };
+    let pending = doors[1].farm.sign_in(ask()).await.unwrap().into_inner().came;
+    assert_eq!(pending, Some(Came::Pending(v1::SignInPending { more_seconds: 0 })));
+    let came = doors[2].farm.sign_in(ask()).await.unwrap().into_inner().came;
+    let Some(Came::SignedIn(signed_in)) = came else { panic!("{came:?}") };
+    assert_eq!(signed_in.name, "ada");
+    // A code counts once, and the token everywhere.
+    assert_eq!(doors[0].farm.sign_in(ask()).await.unwrap_err().code(), Code::Unauthenticated);
+    let returned = doors[1].returned().await;
+    assert_eq!(doors[2].enter(returned).await.unwrap().name, "ada");
+    assert_eq!(world.who(&signed_in.secret).await.unwrap().name, "ada");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_farm_shows_its_secret_as_the_issuer_wants_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "s3cret:of/the client\n").unwrap();
+    let world = world_with(&format!("client_secret_file = {file:?}"), |farm| farm);
+    let mut door = world.door().await;
+    let ada = json!({"sub": "subject-of-ada", "preferred_username": "ada"});
+    // One that doesn't say how is shown a login.
+    let confidential = People { secret: Some("s3cret:of/the client".into()), ..People::new(&world.key, ada) };
+    world.issuer.lets_in(confidential.clone());
+    door.sign_in().await.unwrap();
+    assert_eq!(world.issuer.taken(), ["authorization_code basic"]);
+    world.issuer.lets_in(People { secret: Some("another".into()), ..confidential });
+    let refused = door.sign_in().await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(
+        refused.message().contains("client_secret_file") && !refused.message().contains("s3cret"),
+        "{refused}"
+    );
+
+    // How it wants that is asked once an hour: another farm.
+    let posts = world_with(&format!("client_secret_file = {file:?}"), |farm| farm);
+    let ada = json!({"sub": "subject-of-ada", "preferred_username": "ada"});
+    let secret = Some("s3cret:of/the client".into());
+    posts.issuer.lets_in(People {
+        secret,
+        methods: Some(vec!["client_secret_post"]),
+        ..People::new(&posts.key, ada)
+    });
+    posts.door().await.sign_in().await.unwrap();
+    assert_eq!(posts.issuer.taken(), ["authorization_code post"]);
+}

@@ -1,0 +1,130 @@
+//! Persons who sign in: whose a subject is, and what is left of a sign-in.
+
+use std::time::Duration;
+
+use farm_store::people::audit::By;
+use farm_store::people::sign_in::{Arrival, Entry, Link};
+use farm_store::people::tokens::{Holder, NewToken};
+use farm_tests::session::Session;
+use farm_types::{Digest, PrincipalName};
+
+use crate::fixture::{World, world};
+use crate::interleavings::stopped;
+
+const ISSUER: &str = "https://sso.example";
+const HOURS: Duration = Duration::from_secs(12 * 3600);
+
+fn linus() -> By {
+    By { name: "linus".to_owned(), token_hint: String::new(), address: String::new() }
+}
+
+/// Somebody whom the issuer calls ada comes with a token.
+async fn comes(world: &World, subject: &str, token: &str) -> Entry {
+    let name: PrincipalName = "ada".parse().unwrap();
+    let groups = ["devs".to_owned()];
+    let arrival = Arrival {
+        issuer: ISSUER,
+        subject,
+        name: Some(&name),
+        groups: &groups,
+        digest: Digest::of(token.as_bytes()),
+        hint: token,
+        label: "sign-in",
+        lives: HOURS,
+        address: "192.0.2.7",
+    };
+    world.store.sign_in(&arrival).await.unwrap()
+}
+
+fn is_in(entry: &Entry) -> bool {
+    matches!(entry, Entry::In { name, .. } if name == "ada")
+}
+
+#[tokio::test]
+async fn a_sign_in_beside_an_unlinking_ends_with_it_or_lets_nobody_in() {
+    let world = world().await;
+    assert!(is_in(&comes(&world, "1", "a").await));
+    let mut sessions = [Session::open(world.database.url()), Session::open(world.database.url())];
+    let hold = "SELECT subject FROM person_subjects WHERE subject = '1' FOR UPDATE";
+    let by = linus();
+    let unlink = world.store.unlink_person(&by, "ada");
+    let (came, unlinked) = stopped(&mut sessions, hold, comes(&world, "1", "b"), unlink).await;
+    assert!(is_in(&came), "{came:?}");
+    assert_eq!(unlinked.unwrap(), Some(2));
+    let counts = "SELECT count(*) FROM tokens WHERE revoked_at IS NULL";
+    assert_eq!(world.database.psql(counts), "0");
+
+    assert_eq!(world.store.link_person(&by, "ada", ISSUER, "1").await.unwrap(), Link::Made);
+    let unlink = world.store.unlink_person(&by, "ada");
+    let (unlinked, came) = stopped(&mut sessions, hold, unlink, comes(&world, "1", "c")).await;
+    assert_eq!((unlinked.unwrap(), came), (Some(0), Entry::Ended("ada".to_owned())));
+    assert_eq!(world.database.psql(counts), "0");
+}
+
+#[tokio::test]
+async fn whoever_was_unlinked_is_nobody_by_another_name_either_and_what_they_made_ends_with_it() {
+    let world = world().await;
+    let by = linus();
+    assert_eq!(world.store.link_person(&by, "lovelace", ISSUER, "1").await.unwrap(), Link::Made);
+    assert!(matches!(comes(&world, "1", "a").await, Entry::In { name, .. } if name == "lovelace"));
+    let shown = async |token: &str| world.store.shown_by(Digest::of(token.as_bytes())).await.unwrap();
+    let mut parent = shown("a").await.unwrap().token;
+    for token in ["own", "bob"] {
+        let new = NewToken {
+            holder: Holder::Person(token),
+            digest: Digest::of(token.as_bytes()),
+            hint: token,
+            label: "",
+            project: None,
+            role: None,
+            parent: Some(parent),
+            lives: None,
+        };
+        parent = world.store.create_token(&by, &new).await.unwrap().id;
+    }
+    assert_eq!(world.store.unlink_person(&by, "lovelace").await.unwrap(), Some(3));
+    assert!(shown("bob").await.unwrap().revoked_at.is_some());
+    // The issuer calls them ada, a name that nobody has here.
+    assert_eq!(comes(&world, "1", "b").await, Entry::Ended("lovelace".to_owned()));
+    assert_eq!(world.store.unlink_person(&by, "lovelace").await.unwrap(), None);
+    // Meanwhile the name is another's, and the subject may be somebody else.
+    assert_eq!(world.store.link_person(&by, "lovelace", ISSUER, "2").await.unwrap(), Link::Made);
+    assert_eq!(
+        world.store.link_person(&by, "lovelace", ISSUER, "1").await.unwrap(),
+        Link::ToAnother("2".to_owned())
+    );
+    assert_eq!(world.store.link_person(&by, "ada", ISSUER, "1").await.unwrap(), Link::Made);
+    assert!(is_in(&comes(&world, "1", "c").await));
+}
+
+#[tokio::test]
+async fn what_is_made_with_a_sign_in_has_its_groups_and_is_forgotten_with_it_a_month_later() {
+    let world = world().await;
+    assert!(is_in(&comes(&world, "1", "a").await));
+    let shown = async |token: &str| world.store.shown_by(Digest::of(token.as_bytes())).await.unwrap();
+    let ada = shown("a").await.unwrap();
+    let new = |holder, token: &'static str| NewToken {
+        holder,
+        digest: Digest::of(token.as_bytes()),
+        hint: token,
+        label: "",
+        project: None,
+        role: None,
+        parent: Some(ada.token),
+        lives: None,
+    };
+    let own = world.store.create_token(&linus(), &new(Holder::Known(ada.principal.id), "own")).await.unwrap();
+    assert_eq!(own.expires_at, ada.expires_at);
+    assert_eq!(shown("own").await.unwrap().sign_in, ada.sign_in);
+    assert_eq!(ada.sign_in.unwrap().groups, ["devs"]);
+    // Of whatever else is made with it, nobody has the groups.
+    world.store.create_token(&linus(), &new(Holder::Person("bob"), "bob")).await.unwrap();
+    assert_eq!(shown("bob").await.unwrap().sign_in, None);
+
+    world.pass("30 days");
+    assert_eq!(world.store.forget_exchanged_tokens(world.epoch, 10).await.unwrap(), 0);
+    world.pass("13 hours");
+    while world.store.forget_exchanged_tokens(world.epoch, 1).await.unwrap() > 0 {}
+    assert_eq!(world.database.psql("SELECT count(*) FROM sign_ins"), "0");
+    assert!(shown("a").await.is_none() && shown("own").await.is_none());
+}

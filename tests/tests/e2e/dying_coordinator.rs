@@ -25,7 +25,7 @@ fn a_killed_coordinator_costs_no_build_and_the_command_follows_on() {
     assert_eq!(record["platforms"][0]["attempts"], 1, "the result was delivered, not made again: {record:#}");
     assert_eq!(record["index_digest"], digest_of(&raw(&tag).unwrap()));
     // What was written meanwhile is not lost either.
-    says(&farm.cli(&["logs", &id]).ok(), &["gate.sh"]);
+    says(&farm.cli(&["logs", &id]).ok(), &["gate.py"]);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn a_coordinator_whose_disk_is_full_refuses_sources_and_does_all_else() {
     assert_eq!(before.wait_exit(LONG).code(), Some(0), "{}", before.tail());
     assert!(raw(&tag).is_some());
     assert_eq!(builds(&farm), 1);
-    says(&farm.cli(&["logs", &build_id(&before.output())]).ok(), &["gate.sh"]);
+    says(&farm.cli(&["logs", &build_id(&before.output())]).ok(), &["gate.py"]);
 
     disk.resize("64m");
     for context in [&large, &small] {

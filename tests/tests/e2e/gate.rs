@@ -1,4 +1,4 @@
-//! A build step that waits for its test: `gate.sh` in the image connects to the test, so the test knows when the step
+//! A build step that waits for its test: `gate.py` in the image connects to the test, so the test knows when the step
 //! runs, when it was killed, and may let it end.
 
 use std::io::{ErrorKind, Read, Write};
@@ -18,10 +18,10 @@ impl Gate {
         Gate(listener)
     }
 
-    /// Lines of a Dockerfile: the step, in a stage that has bash.
+    /// Lines of a Dockerfile: the step, in a stage that has Python.
     pub fn step(&self) -> String {
         let port = self.0.local_addr().unwrap().port();
-        format!("COPY gate.sh /gate.sh\nRUN bash /gate.sh {port} {}\n", nonce())
+        format!("COPY gate.py /gate.py\nRUN python3 -SE /gate.py {port} {}\n", nonce())
     }
 
     /// A context with the base and the step.
@@ -54,7 +54,7 @@ impl Gate {
 
 impl Context {
     pub fn with_gate(self) -> Context {
-        self.file("gate.sh", include_str!("../../fixtures/gate.sh"))
+        self.file("gate.py", include_str!("../../fixtures/gate.py"))
     }
 }
 

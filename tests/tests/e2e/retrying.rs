@@ -11,7 +11,7 @@ use crate::support::*;
 
 /// A context whose build for linux/arm64 waits at the gate.
 pub fn context(gate: &Gate) -> Context {
-    let dockerfile = format!("FROM {BASE}\nARG TARGETARCH\nCOPY gate.sh /gate.sh\n");
+    let dockerfile = format!("FROM {BASE}\nARG TARGETARCH\nCOPY gate.py /gate.py\n");
     let step = gate.step();
     let gated = step.lines().last().unwrap().strip_prefix("RUN ").unwrap();
     Context::new(&format!("{dockerfile}RUN if [ $TARGETARCH = arm64 ]; then {gated}; fi\n")).with_gate()

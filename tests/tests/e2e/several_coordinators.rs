@@ -39,7 +39,7 @@ fn what_a_worker_tells_one_coordinator_is_seen_at_the_other() {
         assert_eq!(follower.wait_exit(LONG).code(), Some(0), "{}", follower.tail());
         follower.output()
     });
-    says(&seen[0], &["gate.sh"]);
+    says(&seen[0], &["gate.py"]);
     assert_eq!(seen[0], seen[1]);
     for place in [0, 1] {
         let record = output(&mut farm.command_by(&farm.url_of(place), &["show", &id, "--json"])).json();

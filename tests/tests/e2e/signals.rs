@@ -140,7 +140,7 @@ fn a_terminal_that_goes_away_leaves_the_build_running_and_attach_is_the_way_back
     drop(pair.slave);
     let mut reader = pair.master.try_clone_reader().unwrap();
     let (mut seen, mut piece) = (String::new(), [0; 4096]);
-    while !seen.contains("native on w1") && !seen.contains("RUN bash") {
+    while !seen.contains("native on w1") && !seen.contains("RUN python3") {
         let read = reader.read(&mut piece).unwrap();
         seen.push_str(&String::from_utf8_lossy(&piece[..read]));
     }

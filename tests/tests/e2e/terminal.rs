@@ -138,7 +138,7 @@ fn each_platform_has_its_line_whatever_the_width_and_in_the_end_there_is_the_sum
     let args = ["submit", context.text(), "-t", &tag, "--platform", BOTH_PLATFORMS];
     let mut terminal = Terminal::run(&farm, 80, 24, &args, &[]);
     let arrivals = [gate.arrival(), gate.arrival()];
-    let lines = terminal.until("both run", |lines| count(lines, "RUN bash") == 2);
+    let lines = terminal.until("both run", |lines| count(lines, "RUN python3") == 2);
     assert!(lines[0].starts_with("build "), "{lines:?}");
     let amd = lines.iter().find(|line| line.contains("linux/amd64")).unwrap();
     assert!(amd.contains("native") && amd.contains("w1") && amd.contains("2/3"), "{lines:?}");
@@ -163,7 +163,7 @@ fn each_platform_has_its_line_whatever_the_width_and_in_the_end_there_is_the_sum
     // The view is gone, the summary has its place.
     assert_eq!(count(&lines, "native on w1"), 1, "{lines:?}");
     assert_eq!(count(&lines, "published"), 1, "{lines:?}");
-    assert!(count(&lines, "RUN bash") == 0 && count(&lines, "█") == 0, "{lines:?}");
+    assert!(count(&lines, "RUN python3") == 0 && count(&lines, "█") == 0, "{lines:?}");
     assert!(lines.last().unwrap().contains("farm show"), "{lines:?}");
 }
 

@@ -297,7 +297,7 @@ fn buildx(context: &Context, environment: &[(&str, &str)], args: &[&str]) -> far
 fn the_source_date_of_the_environment_is_that_of_the_image() {
     let farm = small_farm();
     let dockerfile = format!(
-        "FROM {BASE}\nARG SOURCE_DATE_EPOCH\nCOPY Dockerfile /{}-$SOURCE_DATE_EPOCH\nLABEL a=1\n",
+        "FROM {BASE}\nARG SOURCE_DATE_EPOCH\nRUN echo {} $SOURCE_DATE_EPOCH >/epoch\nLABEL a=1\n",
         nonce()
     );
     let context = Context::new(&dockerfile);

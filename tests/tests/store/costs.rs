@@ -1,6 +1,7 @@
 //! What the leader's passes read follows what has changed, not all history: by Postgres's own plans of the very queries.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::fixture::{World, world};
 
@@ -116,7 +117,7 @@ async fn a_blob_is_looked_at_once_and_again_when_what_it_held_goes() {
     use farm_types::Digest;
     let world = world().await;
     let (store, project) = (&world.store, farm_store::default_project());
-    let day = std::time::Duration::from_secs(24 * 3600);
+    let day = Duration::from_secs(24 * 3600);
     let upload = store.open_upload(project, "test", day, &Default::default()).await.unwrap().upload;
     let blob = store.name_blob(project, BlobKind::Pack).await.unwrap();
     let object = |name: &str, at: u64| NewObject {
@@ -143,11 +144,21 @@ async fn a_blob_is_looked_at_once_and_again_when_what_it_held_goes() {
 #[tokio::test]
 async fn a_young_farm_is_analysed_when_it_has_grown_and_not_before() {
     let world = world().await;
+    // A session's counts are in the statistics when its backend has ended, which nobody who ended it waits for.
     let grow = |from: usize, to: usize| {
+        let counted = || {
+            let counted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'cleanings'";
+            world.database.psql(counted).parse::<usize>().unwrap()
+        };
         world.database.psql(&format!(
             "INSERT INTO cleanings (registry, repository, until, next_at)
              SELECT 'r.example', 'app' || i, farm_now(), farm_now() FROM generate_series({from}, {to}) i"
         ));
+        let begin = Instant::now();
+        while counted() < to {
+            assert!(begin.elapsed() < Duration::from_secs(30), "{} of {to} are counted", counted());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     };
     // Else it may come first.
     world.database.psql("ALTER TABLE cleanings SET (autovacuum_enabled = off)");

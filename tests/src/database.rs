@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::bed::Bed;
 use crate::process::{Child, RunAs, dying_with_parent, run};
+use crate::sql;
 
 const OLDEST: u32 = 15;
 const START: Duration = Duration::from_secs(30);
@@ -209,7 +210,7 @@ impl Database {
         let url = sibling(maintenance, &name);
         let database = Database { url, name, maintenance: maintenance.to_owned() };
         // The file copy strategy costs a checkpoint each; the log is quicker for a small template.
-        psql(maintenance, &format!("CREATE DATABASE {} {template} STRATEGY wal_log", database.name));
+        ask(maintenance, &format!("CREATE DATABASE {} {template} STRATEGY wal_log", database.name));
         database
     }
 
@@ -219,7 +220,7 @@ impl Database {
 
     /// Runs SQL and returns its rows, one a line, columns separated by `|`.
     pub fn psql(&self, sql: &str) -> String {
-        psql(&self.url, sql)
+        ask(&self.url, sql)
     }
 
     /// Runs files of SQL, which may hold data for COPY.
@@ -235,10 +236,9 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
+        sql::close(&self.url);
         // The server may be down on purpose, and then the database goes with it.
-        let _ =
-            psql_command(&self.maintenance, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name))
-                .output();
+        let _ = sql::ask(&self.maintenance, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
     }
 }
 
@@ -279,7 +279,17 @@ impl std::ops::DerefMut for PrivatePostgres {
 
 /// Runs SQL at `url`; panics with the server's answer when it fails.
 pub fn psql(url: &str, sql: &str) -> String {
-    run(&mut psql_command(url, sql)).trim_end().to_owned()
+    if is_shared(url) { ask(url, sql) } else { run(&mut psql_command(url, sql)).trim_end().to_owned() }
+}
+
+/// Whether it is a database of the bed's server, which no test stops: connections to it may stay.
+fn is_shared(url: &str) -> bool {
+    let server = |url: &str| url.split_once("?host=").map(|(_, host)| host.to_owned());
+    std::env::var("FARM_TEST_DATABASE_URL").is_ok_and(|own| server(&own) == server(url))
+}
+
+fn ask(url: &str, sql: &str) -> String {
+    sql::ask(url, sql).unwrap_or_else(|error| panic!("{url}: {error}\n{sql}"))
 }
 
 /// The same, or nothing when it fails.

@@ -39,6 +39,7 @@ pub mod process;
 pub mod registry;
 pub mod scale;
 pub mod session;
+mod sql;
 pub mod tap;
 pub mod token_service;
 pub mod web;

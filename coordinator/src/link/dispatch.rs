@@ -51,6 +51,9 @@ pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
 }
 
 async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
+    if shared.link.is_empty() {
+        return Ok(());
+    }
     for (worker, attempt, reason) in shared.store.stops_via(shared.id).await? {
         shared.link.say(worker, (attempt, false), || {
             v1::control_response::Message::Stop(v1::Stop { attempt_id: attempt.to_string(), reason })

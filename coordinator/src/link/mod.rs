@@ -83,6 +83,11 @@ impl Link {
             .retain(|_, connection| !serials.contains(&connection.serial) || !connection.end());
     }
 
+    /// Whether no worker is connected here.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.connections).is_empty()
+    }
+
     /// Whether a worker asks for registries' tokens when its engine does.
     pub fn asks(&self, worker: WorkerId) -> bool {
         lock(&self.connections).get(&worker).is_some_and(|connection| connection.asks)

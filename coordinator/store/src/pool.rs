@@ -25,6 +25,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::StoreError;
 
+/// A connection that gave an answer so lately is taken without asking whether it is there: it was asked when it was given back.
+const FRESH: Duration = Duration::from_secs(2);
+
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
 /// How long the two sides wait.
@@ -67,22 +70,27 @@ struct Link {
     /// For the answer to a mere question whether a connection is there. Short: whoever waits for a connection waits for it.
     ping: Duration,
     leader: Leader,
-    /// When an answer was last missed.
-    silent: Mutex<Option<Instant>>,
+    /// When an answer was last missed, or a connection was last found broken.
+    broken: Mutex<Option<Instant>>,
 }
 
 impl Link {
-    /// Notes that an answer didn't come: whatever lies idle since before may be as dead.
+    /// Notes that a connection is of no use any more: whatever lies idle since before may be as dead.
+    fn broke(&self) {
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Notes that an answer didn't come.
     fn fell_silent(&self) -> sqlx::Error {
-        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.broke();
         let why = format!("no answer within {:?}", self.answer);
         sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, why))
     }
 
-    /// Whether an answer was missed within this time.
-    fn silent_within(&self, time: Duration) -> bool {
-        let silent = *self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.is_some_and(|at| at.elapsed() <= time)
+    /// Whether a connection broke within this time.
+    fn broke_within(&self, time: Duration) -> bool {
+        let broken = *self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.is_some_and(|at| at.elapsed() <= time)
     }
 }
 
@@ -99,7 +107,7 @@ impl Pool {
             // Then there is time for a new connection.
             ping: bounds.acquire / 2,
             leader: bounds.leader,
-            silent: Mutex::default(),
+            broken: Mutex::default(),
         });
         let of_idle = Arc::clone(&link);
         let pool = PgPoolOptions::new()
@@ -110,8 +118,11 @@ impl Pool {
             .before_acquire(move |connection, meta| {
                 let link = Arc::clone(&of_idle);
                 Box::pin(async move {
-                    if link.silent_within(meta.idle_for) {
+                    if link.broke_within(meta.idle_for) {
                         return Ok(false);
+                    }
+                    if meta.idle_for < FRESH {
+                        return Ok(true);
                     }
                     match timeout(link.ping, connection.ping()).await {
                         Ok(answer) => Ok(answer.is_ok()),
@@ -181,6 +192,9 @@ impl Session {
         match timeout(link.answer, call(connection)).await {
             Ok(answer) => {
                 *is_waiting = answer.as_ref().is_err_and(is_no_answer);
+                if *is_waiting {
+                    link.broke();
+                }
                 answer
             }
             Err(_) => Err(link.fell_silent()),
@@ -311,6 +325,9 @@ impl<'c> Executor<'c> for &'c mut Session {
                     }
                     Ok(Err(error)) => {
                         *is_waiting = is_no_answer(&error);
+                        if *is_waiting {
+                            link.broke();
+                        }
                         Err(error)?;
                     }
                     Err(_) => Err(link.fell_silent())?,

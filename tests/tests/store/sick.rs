@@ -169,8 +169,7 @@ async fn a_worker_that_fails_several_jobs_goes_on_probation_until_a_trial_build_
         ]
     );
     assert!(world.store.judge_workers(world.epoch).await.unwrap().is_empty());
-    let workers = world.store.schedule_state(10, &[]).await.unwrap().workers;
-    assert_eq!(workers[0].state, WorkerState::Probation);
+    assert_eq!(record(&world, worker).await.state, WorkerState::Probation);
 
     // It is asked at once, once; the answer to another question is none.
     let asked = world.store.probes_via(world.coordinator).await.unwrap();
@@ -303,4 +302,28 @@ async fn a_job_that_fills_every_disk_ends_after_three_of_them() {
     let failure = world.build(build).await.failure.unwrap();
     assert_eq!(failure.code, FailureCode::NoSpace);
     assert!(failure.message.contains("on 3 tries"), "{failure}");
+}
+
+#[tokio::test]
+async fn housekeeping_looks_at_what_there_is_and_at_nothing_else() {
+    let world = world().await;
+    let concerns = async || {
+        let concerns = world.store.concerns().await.unwrap();
+        (concerns.attempts, concerns.builds, concerns.health)
+    };
+    assert_eq!(concerns().await, (false, false, false));
+    let (worker, _) = world.worker("w", 1).await;
+    let waits = world.submit("waits", "linux/amd64", &[]).await;
+    assert_eq!(concerns().await, (false, true, false));
+    let lease = world.lease(waits, 0, worker).await;
+    assert_eq!(concerns().await, (true, true, false), "an offer is one");
+    world.finish(lease, success("x")).await.unwrap();
+    assert_eq!(concerns().await, (false, true, false), "it isn't published yet");
+    fail_some(&world, "a", worker, &["worker_disk"; 3]).await;
+    assert!(concerns().await.2, "something failed");
+    assert_eq!(world.store.judge_workers(world.epoch).await.unwrap().len(), 1);
+    world.pass("2 days");
+    assert!(concerns().await.2, "one is on probation, whenever it failed");
+    world.store.resume_workers(&tester(), &["w".to_owned()]).await.unwrap().unwrap();
+    assert!(!concerns().await.2, "all that is over");
 }

@@ -252,3 +252,20 @@ async fn a_call_that_is_dropped_anywhere_leaves_no_transaction_to_the_next() {
     store.submit(&build).await.unwrap();
     assert_eq!(world.store.lead(Uuid::now_v7(), LEASE, OUTAGE).await.unwrap(), Leadership::Other);
 }
+
+#[tokio::test]
+async fn a_server_that_ends_all_connections_costs_one_statement_and_not_one_for_each() {
+    let world = world().await;
+    for answer in join_all((0..4).map(|_| world.store.now())).await {
+        answer.unwrap();
+    }
+    world.database.psql(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    let mut failed = 0;
+    for _ in 0..10 {
+        failed += usize::from(world.store.now().await.is_err());
+    }
+    assert!(failed <= 1, "{failed} of 10");
+}

@@ -49,24 +49,33 @@ async fn keep_house_one(shared: &Shared, lead: Lead) -> farm_store::Result<()> {
         None => true,
     };
     let progress = Duration::from_secs(limits.progress_deadline_seconds).saturating_add(PROGRESS_GRACE);
+    let attempt_deadline = Duration::from_secs(limits.attempt_deadline_seconds);
     let mut changed = 0;
     // What one of them can't do must not keep the others from theirs.
-    for done in [
-        store.disown_workers(shared.config.leadership.silence()).await.map(|_| 0),
-        if settled { quarantine(store, lead.epoch).await } else { Ok(0) },
-        if settled { store.reap(lead.epoch, publish, rand::random::<f64>()).await } else { Ok(0) },
-        store.stop_overdue_attempts(lead.epoch, Duration::from_secs(limits.attempt_deadline_seconds)).await,
-        if settled { store.stop_stalled_attempts(lead.epoch, progress).await } else { Ok(0) },
-        store.release_overdue_attempts(lead.epoch).await,
-        if settled { judge(store, lead.epoch).await } else { Ok(0) },
-        store.end_overdue_queues(lead.epoch).await,
-        store.end_overdue_builds(lead.epoch).await,
-        store.end_overdue_publications(lead.epoch).await,
-    ] {
-        match done {
-            Ok(count) => changed += count,
-            Err(error) => tracing::warn!(%error, "a part of housekeeping failed; trying again"),
+    let mut note = |done: farm_store::Result<usize>| match done {
+        Ok(count) => changed += count,
+        Err(error) => tracing::warn!(%error, "a part of housekeeping failed; trying again"),
+    };
+    note(store.disown_workers(shared.config.leadership.silence()).await.map(|_| 0));
+    let concerns = store.concerns().await?;
+    if concerns.attempts {
+        if settled {
+            note(quarantine(store, lead.epoch).await);
+            note(store.reap(lead.epoch, publish, rand::random::<f64>()).await);
         }
+        note(store.stop_overdue_attempts(lead.epoch, attempt_deadline).await);
+        if settled {
+            note(store.stop_stalled_attempts(lead.epoch, progress).await);
+        }
+        note(store.release_overdue_attempts(lead.epoch).await);
+    }
+    if concerns.health && settled {
+        note(judge(store, lead.epoch).await);
+    }
+    if concerns.builds {
+        note(store.end_overdue_queues(lead.epoch).await);
+        note(store.end_overdue_builds(lead.epoch).await);
+        note(store.end_overdue_publications(lead.epoch).await);
     }
     if changed > 0 {
         shared.hints.changed();

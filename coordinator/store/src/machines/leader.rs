@@ -73,13 +73,14 @@ impl Store {
         let (ttl, longer_than) = (ttl.as_secs_f64(), outage.longer_than.as_secs_f64());
         let settles_within = outage.settles_within.as_secs_f64();
         let longer_than_watched = outage.longer_than.max(outage.watched).as_secs_f64();
-        let kept = sqlx::query_scalar!(
-            "UPDATE leader SET expires_at = farm_now() + make_interval(secs => $2), renewed_at = farm_now(),
+        let kept = sqlx::query!(
+            r#"UPDATE leader SET expires_at = farm_now() + make_interval(secs => $2), renewed_at = farm_now(),
                     silent_since = CASE WHEN renewed_at < farm_now() - make_interval(secs => $3)
                         THEN renewed_at ELSE silent_since END,
                     settled_at = CASE WHEN renewed_at < farm_now() - make_interval(secs => $3)
                         THEN farm_now() + make_interval(secs => $4) ELSE settled_at END
-             WHERE coordinator_id = $1 AND expires_at > farm_now() RETURNING epoch",
+             WHERE coordinator_id = $1 AND expires_at > farm_now()
+             RETURNING epoch, coalesce(settled_at > farm_now(), false) AS "settles!""#,
             coordinator,
             ttl,
             longer_than,
@@ -87,8 +88,9 @@ impl Store {
         )
         .fetch_optional(&self.vital)
         .await?;
-        if let Some(epoch) = kept {
-            return Ok(Leadership::Kept { epoch: Epoch(epoch), settling: self.settling().await? });
+        if let Some(kept) = kept {
+            let settling = if kept.settles { self.settling().await? } else { None };
+            return Ok(Leadership::Kept { epoch: Epoch(kept.epoch), settling });
         }
         let taken = sqlx::query_scalar!(
             // One that still leads is not waited for. FOR UPDATE waits for all that hold its epoch. A coordinator of a

@@ -2,6 +2,7 @@
 //! time brings about. Why a job waits is answered by `schedule` and `queue`.
 
 pub mod attempts;
+pub mod concerns;
 pub mod decide;
 pub mod finish;
 pub mod lease;

@@ -21,7 +21,7 @@ impl Store {
     ///
     /// The classes are found by skipping through the index, so the cost follows their number, not the
     /// length of the queues. Jobs whose repository is being cleaned come beside the heads, not in their place; those of
-    /// `except` don't come at all.
+    /// `except` don't come at all. Without any of them nothing else is looked at.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -95,6 +95,9 @@ impl Store {
                 Ok(job) => waiting.push(job),
                 Err(error) => odd.push((row.id, error)),
             }
+        }
+        if waiting.is_empty() && odd.is_empty() {
+            return Ok(State::default());
         }
         self.tell_unreadable(&odd).await?;
         let unreadable = odd.into_iter().map(|(id, _)| JobId::from(id)).collect();

@@ -81,7 +81,12 @@ fn foreign_types_stay_in_the_package_that_owns_the_job() {
     for (name, dependencies) in packages() {
         for (foreign, owner) in ONE_USER {
             let uses = dependencies.contains(*foreign);
-            assert!(!uses || name == *owner, "{foreign} is for {owner} only, but {name} uses it");
+            // The harness asks databases for what no part of farm tells.
+            let is_harness = name == "farm-tests" && *foreign == "sqlx";
+            assert!(
+                !uses || name == *owner || is_harness,
+                "{foreign} is for {owner} only, but {name} uses it"
+            );
         }
     }
 }

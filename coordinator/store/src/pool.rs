@@ -18,7 +18,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, TryStreamExt as _};
 use sqlx::postgres::{
-    PgConnectOptions, PgPool, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres,
+    PgConnectOptions, PgDatabaseError, PgPool, PgPoolOptions, PgQueryResult, PgRow, PgSeverity, PgStatement,
+    PgTypeInfo, Postgres,
 };
 use sqlx::{Connection as _, Either, Execute, Executor, SqlStr};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -204,14 +205,17 @@ impl Session {
 
 /// Whether the connection is of no use after this error. Else the server has answered, and waits for the next statement.
 fn is_no_answer(error: &sqlx::Error) -> bool {
-    !matches!(
-        error,
-        sqlx::Error::Database(_)
-            | sqlx::Error::RowNotFound
-            | sqlx::Error::Encode(_)
-            | sqlx::Error::Decode(_)
-            | sqlx::Error::ColumnDecode { .. }
-    )
+    match error {
+        // With such an error the server ends the session.
+        sqlx::Error::Database(said) => said
+            .try_downcast_ref::<PgDatabaseError>()
+            .is_some_and(|said| matches!(said.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
+        sqlx::Error::RowNotFound
+        | sqlx::Error::Encode(_)
+        | sqlx::Error::Decode(_)
+        | sqlx::Error::ColumnDecode { .. } => false,
+        _ => true,
+    }
 }
 
 impl fmt::Debug for Session {

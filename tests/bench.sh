@@ -9,15 +9,18 @@
 #   tests/bench.sh scale [--workers N] [--jobs N]
 #                                         what a job costs the database: simulated workers that answer at once and a full
 #                                         queue, on a Postgres of its own that flushes to the disk; 100 and 1000 unless said
+#   tests/bench.sh connections [--workers N]
+#                                         what a coordinator needs for the connections of workers that have nothing to do (two
+#                                         each; 500 workers unless said): with TLS beside without
 #
 # Each measure of `submit` and `output` ends in a line `bench NAME measure=… ratio=… farm=… peer=…`: medians in seconds, the
-# ratio (farm to peer) that of the pairs. Those of `scale` are lines `bench scale measure=… value=…`: statements, commits and
+# ratio (farm to peer) that of the pairs; those of `connections` in the same, with what each measure's name says. Those of `scale` are lines `bench scale measure=… value=…`: statements, commits and
 # bytes of WAL for one job, which say something of farm alone, then what depends on the machine.
 # Machines are noisy: quote ratios and counts, and have nothing else running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in
-  submit | output | scale) ;;
+  submit | output | scale | connections) ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
 esac
 export SQLX_OFFLINE=true

@@ -149,7 +149,7 @@ noted() { awk '{ ms += $1 } END { print ms + 0 }' "$times"; }
 finish() { # exit code
   trap - EXIT
   [ -z "${inside:-}" ] || exit "$1" # the table is the outer script's
-  [ -z "${images:-}" ] || kill "$images" 2>/dev/null || true
+  [ -z "${images:-}${packing:-}" ] || kill ${images:+"$images"} ${packing:+"$packing"} 2>/dev/null || true
   printf '\nwhere the time went\n'
   awk '{ ms = $1; $1 = ""; printf " %-24s %7.1f s\n", $0, ms / 1000 } END { printf "  %-23s %7.1f s\n", "in all", '"$SECONDS"' }' "$times"
   # What CI looks for is the last line.
@@ -186,12 +186,29 @@ begin_base_images() {
 }
 
 wait_base_images() {
-  local begin=${EPOCHREALTIME/[.,]/} rc=0
-  printf '\n=== base images\n'
-  wait "$images" || rc=$?
+  wait_beside 'base images' "$images" target/base-images.log
   images=''
-  note_time 'base images' "$begin"
-  [ "$rc" = 0 ] || { cat target/base-images.log >&2; finish "$rc"; }
+}
+
+# The packages are made and read while the tests run, of which most wait for something now and then.
+begin_packages() {
+  tests/package.sh files "$packages" >target/package.log 2>&1 &
+  packing=$!
+}
+
+wait_packages() {
+  wait_beside 'rest of package' "$packing" target/package.log
+  packing=''
+  rm -rf "$packages"
+}
+
+# Waits for what was begun beside other phases, and shows what it said when it failed.
+wait_beside() { # name, process, log
+  local begin=${EPOCHREALTIME/[.,]/} rc=0
+  printf '\n=== %s\n' "$1"
+  wait "$2" || rc=$?
+  note_time "$1" "$begin"
+  [ "$rc" = 0 ] || { cat "$3" >&2; finish "$rc"; }
 }
 
 # Clippy's driver is a compiler as well: it lints our own packages while it compiles them (lints.sh), and their
@@ -478,12 +495,8 @@ case "$what" in
     alone bash tests/run.sh --inside unit "$@" || rc=$?
     finish "$rc" ;;
   *)
-    case "$what" in
-      package | all) phase 'package' tests/package.sh files "$packages" ;;
-    esac
-    if [ "$what" = all ]; then
-      rm -rf "$packages"
-    elif [ "$what" = package ]; then
+    if [ "$what" = package ]; then
+      phase 'package' tests/package.sh files "$packages"
       phase 'lintian, made anew' tests/package.sh again "$packages"
       phase 'installed' tests/package.sh install "$packages"
     fi
@@ -499,8 +512,10 @@ case "$what" in
     elif [ "$what" = faults ] || [ "$what" = differential ]; then
       in_bed env ${beside:+"FARM_TEST_BESIDE=$beside"} "target/debug/farm-$what" "$@" || rc=$?
     else
+      [ "$what" != all ] || begin_packages
       in_bed bash tests/run.sh --inside "$what" "$@" </dev/null || rc=$?
       note_time 'test bed up and down' "$begin" $(($(noted) - before))
+      [ "$what" != all ] || [ "$rc" != 0 ] || wait_packages
     fi
     finish "$rc" ;;
 esac

@@ -8,16 +8,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use farm_tests::bed::Bed;
 use farm_tests::bridge::Bridge;
 use farm_tests::engine::PrivateEngine;
 use farm_tests::farm::{Farm, FarmBuilder, WorkerSpec, output};
+use farm_tests::scale::connections::{Needs, hold};
 use farm_tests::scale::{self, Form};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// How long is looked at what connections cost that nobody uses.
+const IDLE: Duration = Duration::from_secs(20);
 const PLATFORMS: &str = "linux/amd64,linux/arm64";
 
 fn main() -> ExitCode {
@@ -35,8 +38,11 @@ fn main() -> ExitCode {
         Some("scale") => {
             scale(Form { workers: number("--workers", 100), jobs: number("--jobs", 1000), on_disk: true })
         }
+        Some("connections") => connections(number("--workers", 500)),
         _ => {
-            eprintln!("measure submit|output [--pairs N] | scale [--workers N] [--jobs N]");
+            eprintln!(
+                "measure submit|output [--pairs N] | scale [--workers N] [--jobs N] | connections [--workers N]"
+            );
             return ExitCode::from(2);
         }
     }
@@ -68,6 +74,26 @@ fn scale(form: Form) {
         println!(
             "bench scale measure={measure} value={value:.1} workers={} jobs={}",
             form.workers, form.jobs
+        );
+    }
+}
+
+/// What workers' connections cost a coordinator with TLS (farm's side), and without (the peer's).
+fn connections(workers: usize) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let [tls, plain] = [true, false].map(|tls| runtime.block_on(hold(workers, tls, IDLE)));
+    let needs_of = |of: fn(&Needs) -> f64| (of(&tls), of(&plain));
+    let measures = [
+        ("kib_each", needs_of(|needs| needs.kib_each.into())),
+        ("resident_kib", needs_of(|needs| needs.resident_kib.into())),
+        ("idle_cpu_percent", needs_of(|needs| needs.cpu_percent)),
+        ("connect_seconds", needs_of(|needs| needs.connected_in.as_secs_f64())),
+    ];
+    for (measure, (farm, peer)) in measures {
+        println!(
+            "bench connections measure={measure} ratio={:.2} farm={farm:.2} peer={peer:.2} connections={}",
+            farm / peer,
+            tls.connections
         );
     }
 }

@@ -20,6 +20,7 @@ use crate::client::{Client, hello};
 use crate::farm::Farm;
 use crate::session::Session;
 
+pub mod connections;
 mod server;
 mod worker;
 

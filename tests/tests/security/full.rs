@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use farm_tests::scale::connections::hold;
+
 use crate::{limits, outage};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -9,10 +11,10 @@ async fn ten_thousand_idle_connections_and_slow_senders_dont_stop_anothers_build
     limits::flooded(1000).await;
 }
 
-/// For figures: `--success-output final` shows them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_connections_of_workers_take_little() {
-    limits::connected(500, Duration::from_secs(10)).await;
+    let needs = hold(500, true, Duration::from_secs(10)).await;
+    assert!(needs.kib_each < 128, "{needs:?}");
 }
 
 /// By a configuration as nobody has changed it.

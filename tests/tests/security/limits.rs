@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use farm_proto::v1;
 use farm_tests::client::{Bearer, Client, Sim, hello, success};
 use farm_tests::farm::Farm;
+use farm_tests::scale::connections::{hold, raise_files};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -32,12 +32,6 @@ async fn connect_from(last: u8, port: u16) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
     socket.connect(SocketAddr::from(([127, 0, 0, 1], port))).await
-}
-
-/// As many files as this process may have.
-fn raise_files() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
 /// How many connections to a port are open on this side (`proc_pid_net`: places, then state 01, established).
@@ -270,57 +264,8 @@ async fn only_a_trusted_proxy_says_where_a_call_comes_from() {
     assert_eq!(other.code(), Code::Unauthenticated, "{other:?}");
 }
 
-/// What a process has in memory, bytes, and has used of a CPU.
-fn used(pid: u32) -> (u64, Duration) {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // After the name: state is the third field, user and system time are the 14th and the 15th, in hundredths.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    (kib * 1024, Duration::from_millis(ticks * 10))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_workers_take_little_memory() {
-    connected(60, Duration::from_secs(1)).await;
-}
-
-/// Connects `count` workers and looks for `while_idle` at what the coordinator needs for them.
-pub(crate) async fn connected(count: usize, while_idle: Duration) {
-    raise_files();
-    let mut farm = Farm::builder()
-        .tls()
-        .config("[limits]\nfirst_call_seconds = 3600\nidle_connection_seconds = 3600")
-        .start();
-    let pid = farm.coordinator().pid();
-    let (before, _) = used(pid);
-    let begun = Instant::now();
-    let mut connecting = JoinSet::new();
-    let mut kept = Vec::with_capacity(count);
-    for n in 0..count {
-        // Two of each: one for the control stream, one for bulk.
-        let client = Client::connect(&farm).await;
-        let bulk = Client::connect(&farm).await;
-        let name = format!("w{n}");
-        connecting.spawn(async move { (Sim::connect(&client, hello(&name, 1)).await.unwrap(), bulk) });
-        if connecting.len() > 32 {
-            kept.push(connecting.join_next().await.unwrap().unwrap());
-        }
-    }
-    kept.extend(connecting.join_all().await);
-    let took = begun.elapsed();
-    let (after, cpu) = used(pid);
-    tokio::time::sleep(while_idle).await;
-    let (_, later) = used(pid);
-    let each = (after - before) / u64::try_from(2 * count).unwrap();
-    println!(
-        "bench connections workers={count} connections={} connected_in={took:.1?} rss={} MiB per_connection={} KiB cpu={:.1} %",
-        2 * count,
-        after / 1024 / 1024,
-        each / 1024,
-        100.0 * (later - cpu).as_secs_f64() / while_idle.as_secs_f64()
-    );
-    assert!(each < 256 * 1024, "{each} bytes for each connection");
+    let needs = hold(60, true, Duration::from_secs(1)).await;
+    assert!(needs.kib_each < 256, "{needs:?}");
 }

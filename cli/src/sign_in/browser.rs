@@ -7,14 +7,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use farm_proto::v1::sign_in_request::By;
 use farm_proto::v1::sign_in_response::Came;
 use farm_proto::v1::{BrowserSignIn, GetSignInResponse, SignedIn};
-use farm_types::Digest;
+use farm_types::{Digest, escaped};
 use uuid::Uuid;
 
 use super::Offer;
 use super::listener::Listener;
 use super::open::open;
 use crate::error::{Error, Result};
-use crate::http::escaped;
 use crate::output::Out;
 use crate::output::text::harmless;
 

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use farm_types::chain::in_short;
+use farm_types::escaped;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::StatusCode;
@@ -142,22 +143,12 @@ async fn send(
     Ok(Answer { status, body: body.into() })
 }
 
-/// A text as a form's field has it: all but what has no meaning anywhere is escaped.
-fn escaped(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(byte).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_form_says_what_it_asks_and_shows_nothing_of_it() {
-        assert_eq!(escaped("a b&c=é+%~"), "a%20b%26c%3D%C3%A9%2B%25%7E");
         let login = Login::Basic("a:b".into(), "s3cret".into());
         assert_eq!(login.header().unwrap(), format!("Basic {}", BASE64.encode("a%3Ab:s3cret")));
         let form = Form { fields: vec![("code", "s3cret".into())], login: Some(login.clone()) };

@@ -76,11 +76,32 @@ fn what_an_issuer_refuses_is_told_to_whom_it_concerns_and_repeats_no_secret() {
         matches!(&client, Refused::Setup(why) if why.contains("[sign_in]") && !why.contains("s3cret")),
         "{client}"
     );
+    assert!(matches!(said("{\"error\":\"unauthorized_client\"}"), Refused::Setup(_)));
     assert!(matches!(said("{\"error\":\"invalid_scope\"}"), Refused::Setup(_)));
+    let request = said("{\"error\":\"invalid_request\",\"error_description\":\"no such parameter\"}");
+    assert!(
+        matches!(&request, Refused::Token(why) if why.contains("(\"invalid_request\": \"no such parameter\"); begin again")),
+        "{request}"
+    );
     assert!(
         matches!(said("{\"error\":\"brand_new\"}"), Refused::Token(why) if why.contains("\"brand_new\""))
     );
     assert!(matches!(said("<html>"), Refused::Unavailable(why) if why.contains("400")));
+}
+
+#[test]
+fn a_verifier_is_what_rfc_7636_says_and_is_never_repeated() {
+    // Its appendix B.
+    let right = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    for right in [right, &"~.-_".repeat(32)] {
+        check_verifier(right).unwrap();
+    }
+    for wrong in
+        ["", &right[1..], &"a".repeat(129), &format!("{right}+"), &format!("{right} "), &format!("{right}é")]
+    {
+        let why = check_verifier(wrong).unwrap_err().to_string();
+        assert!(why.starts_with("code_verifier \"…\": send 43 to 128 letters"), "{wrong}: {why}");
+    }
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn a_code_that_is_refused_or_late_lets_nobody_in_and_keeps_nothing() {
         ("expired_token", "the code wasn't entered in time"),
         ("access_denied", "was refused there (\"access_denied\""),
         ("invalid_grant", "doesn't take the code"),
+        ("invalid_request", "doesn't understand what it was sent (\"invalid_request\""),
         ("invalid_client", "whoever runs the farm looks at client_id"),
     ] {
         world.issuer.people(|people| people.before = [error].into());

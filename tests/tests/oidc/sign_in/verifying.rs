@@ -79,8 +79,6 @@ async fn a_code_is_for_whoever_has_asked_for_it_and_comes_back_to_their_machine(
         ),
         (wrong(|browser| browser.redirect_uri = "http://127.0.0.1:9/other".into()), "may be sent back to"),
         (wrong(|browser| browser.nonce.push('x')), "(nonce)"),
-        (wrong(|browser| browser.nonce.clear()), "the nonce has to have"),
-        (wrong(|browser| browser.code = "x".repeat(5000)), "the code has to have"),
     ] {
         let mut returned = door.returned().await;
         change(&mut returned);
@@ -90,6 +88,20 @@ async fn a_code_is_for_whoever_has_asked_for_it_and_comes_back_to_their_machine(
             "{part}: {refused}"
         );
     }
+    // What the issuer need not be asked about isn't brought to it.
+    world.issuer.taken();
+    for (change, part) in [
+        (wrong(|browser| browser.nonce.clear()), "nonce \"…\": it has 0 bytes"),
+        (wrong(|browser| browser.code = "x".repeat(5000)), "code \"…\": it has 5000 bytes"),
+        (wrong(|browser| browser.code_verifier.truncate(42)), "code_verifier \"…\": send 43 to 128"),
+        (wrong(|browser| browser.code_verifier.push('+')), "code_verifier \"…\": send 43 to 128"),
+    ] {
+        let mut returned = door.returned().await;
+        change(&mut returned);
+        let refused = door.enter(returned).await.unwrap_err();
+        assert!(refused.code() == Code::InvalidArgument && refused.message().contains(part), "{part}: {refused}");
+    }
+    assert!(world.issuer.taken().is_empty());
     let returned = door.returned().await;
     door.enter(returned.clone()).await.unwrap();
     assert_eq!(door.enter(returned).await.unwrap_err().code(), Code::Unauthenticated);

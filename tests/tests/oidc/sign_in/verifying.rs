@@ -132,7 +132,14 @@ async fn an_issuer_that_is_away_or_not_set_up_is_told_as_such() {
     world.issuer.trouble(Some(Trouble::Down));
     let mut door = world.door().await;
     let away = door.farm.get_sign_in(v1::GetSignInRequest {}).await.unwrap_err();
-    assert!(away.code() == Code::Unavailable && away.message().contains("503"), "{away}");
+    let issuer = world.issuer.url();
+    let begins = format!(
+        "nobody can sign in just now, as {issuer} doesn't say where people sign in there \
+         ({issuer}/.well-known/openid-configuration answers 503"
+    );
+    assert!(away.code() == Code::Unavailable && away.message().starts_with(&begins), "{away}");
+    let said = world.cli(&["login", &world.farm.url(), "--device"]);
+    assert!(said.status == 3 && said.stderr.contains("try again in a minute. If it stays so, whoever"), "{said:?}");
     // That it can be asked again takes a while; another farm doesn't know that it was away.
     let other = super::world::world();
     let mut door = other.door().await;

@@ -54,11 +54,13 @@ impl fmt::Debug for Form {
     }
 }
 
-/// What an issuer answers to a form.
+/// What an issuer answers.
 #[derive(Clone)]
 pub struct Answer {
     /// Whether it does what was asked.
     pub status: StatusCode,
+    /// Of which kind the document is (`Content-Type`), as it says it; empty: it doesn't.
+    pub kind: String,
     /// A document, in which there may be secrets.
     pub body: Bytes,
 }
@@ -67,7 +69,7 @@ pub struct Answer {
 pub trait Fetch: fmt::Debug + Send + Sync + 'static {
     /// The document at `url`, for anybody or for whom `login` shows, of at most `most` bytes; else why it didn't come, in words.
     /// Follows no redirect. Whoever calls bounds the time.
-    fn get(&self, url: Url, login: Option<Login>, most: usize) -> BoxFuture<'static, Result<Bytes, String>>;
+    fn get(&self, url: Url, login: Option<Login>, most: usize) -> BoxFuture<'static, Result<Answer, String>>;
 
     /// What `url` answers to a form, whether that is a yes or a no; the rest as above.
     fn post(&self, url: Url, form: Form, most: usize) -> BoxFuture<'static, Result<Answer, String>>;
@@ -85,15 +87,15 @@ impl Http {
 }
 
 impl Fetch for Http {
-    fn get(&self, url: Url, login: Option<Login>, most: usize) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn get(&self, url: Url, login: Option<Login>, most: usize) -> BoxFuture<'static, Result<Answer, String>> {
         let client = self.0.clone();
         async move {
             let request = client.request(Method::GET, url.as_str());
-            let Answer { status, body } = send(&client, request, login, &url, most).await?;
-            if !status.is_success() {
-                return Err(format!("{url} answers {status}"));
+            let answer = send(&client, request, login, &url, most).await?;
+            match answer.status.is_success() {
+                true => Ok(answer),
+                false => Err(format!("{url} answers {}", answer.status)),
             }
-            Ok(body)
         }
         .boxed()
     }
@@ -131,7 +133,8 @@ async fn send(
     if status.is_redirection() {
         return Err(format!("{url} sends elsewhere ({status}), which farm doesn't follow"));
     }
-    let mut body = Vec::new();
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let (kind, mut body) = (kind.to_owned(), Vec::new());
     while let Some(piece) =
         response.chunk().await.map_err(|why| format!("{url} broke off: {}", in_short(&why)))?
     {
@@ -140,7 +143,7 @@ async fn send(
         }
         body.extend_from_slice(&piece);
     }
-    Ok(Answer { status, body: body.into() })
+    Ok(Answer { status, kind, body: body.into() })
 }
 
 #[cfg(test)]

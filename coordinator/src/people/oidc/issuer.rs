@@ -299,15 +299,15 @@ impl Issuers {
 /// Asks an issuer what it is, and for its keys.
 async fn read(fetch: &dyn Fetch, issuer: &IssuerUrl) -> Result<Published, String> {
     let at = issuer.discovery()?;
-    let bytes = fetch.get(at.clone(), None, MOST).await?;
-    let discovery: Discovery = serde_json::from_slice(&bytes)
+    let answer = fetch.get(at.clone(), None, MOST).await?;
+    let discovery: Discovery = serde_json::from_slice(&answer.body)
         .map_err(|why| format!("{at} is no description of an issuer: {why}"))?;
     if discovery.issuer != issuer.as_str() {
         return Err(format!("{at} says that it is the issuer {}", shown(&discovery.issuer)));
     }
     let at = place_of(issuer, "keys are", &discovery.jwks_uri)?;
-    let bytes = fetch.get(at.clone(), None, MOST).await?;
-    let keys = Key::read_set(&bytes).map_err(|why| format!("{at}: {why}"))?;
+    let answer = fetch.get(at.clone(), None, MOST).await?;
+    let keys = Key::read_set(&answer.body).map_err(|why| format!("{at}: {why}"))?;
     if keys.is_empty() {
         return Err(format!("{at} has no key that farm can use"));
     }

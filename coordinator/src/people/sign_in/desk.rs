@@ -177,8 +177,8 @@ impl Desk {
         let at = self.place("more is told of people", at)?;
         let asking = self.fetch.get(at.clone(), Some(Login::Bearer(token.into())), MOST);
         let more = self.bounded(&at, asking).await?;
-        let more: Claims = serde_json::from_slice(&more).map_err(|_| {
-            Refused::Unavailable(format!("{at} answers with what isn't expected of it (no JSON object)"))
+        let more = claims_of(&at, &more).inspect_err(|why| {
+            tracing::warn!(issuer = %self.issuer, %why, "what the issuer tells of people can't be read");
         })?;
         // Core, section 5.3.2.
         if more.get("sub") != said.get("sub") {
@@ -224,6 +224,24 @@ impl Desk {
     pub fn place(&self, what: &str, written: &str) -> Result<Url, Refused> {
         place_of(&self.issuer, what, written).map_err(Refused::Setup)
     }
+}
+
+/// What is told of a person at an issuer's userinfo endpoint (Core, section 5.3.2).
+///
+/// # Errors
+/// It is no JSON object. As a signed token it isn't read.
+pub fn claims_of(at: &Url, answer: &Answer) -> Result<Claims, Refused> {
+    let kind = answer.kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if kind == "application/jwt" {
+        return Err(Refused::Setup(format!(
+            "{at} tells of people in {kind}, a signed token, and farm reads application/json there; whoever runs the issuer unsets \
+             userinfo_signed_response_alg (and userinfo_encrypted_response_alg) of this farm's client"
+        )));
+    }
+    let as_kind = if kind.is_empty() { String::new() } else { format!(", but {}", shown(&kind)) };
+    serde_json::from_slice(&answer.body).map_err(|_| {
+        Refused::Unavailable(format!("{at} answers with what isn't expected of it (no JSON object{as_kind})"))
+    })
 }
 
 /// Whether whoever has a secret shows it as a login there, and not in the form.

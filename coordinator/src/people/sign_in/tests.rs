@@ -1,6 +1,5 @@
 //! What is decided without an issuer. The whole way, from a real one's answers on, is in `tests/tests/oidc/sign_in`.
 
-use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::StatusCode;
@@ -14,7 +13,7 @@ use super::*;
 struct Nobody;
 
 impl Fetch for Nobody {
-    fn get(&self, url: Url, _: Option<Login>, _: usize) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn get(&self, url: Url, _: Option<Login>, _: usize) -> BoxFuture<'static, Result<Answer, String>> {
         async move { panic!("{url} is asked") }.boxed()
     }
 
@@ -60,7 +59,8 @@ fn a_browser_is_sent_back_to_its_own_machine_as_configured_and_nowhere_else() {
 #[test]
 fn what_an_issuer_refuses_is_told_to_whom_it_concerns_and_repeats_no_secret() {
     let said = |body: &str| {
-        let answer = Answer { status: StatusCode::BAD_REQUEST, body: body.to_owned().into() };
+        let answer =
+            Answer { status: StatusCode::BAD_REQUEST, kind: String::new(), body: body.to_owned().into() };
         refusal("https://sso.example", &answer)
     };
     let denied = said("{\"error\":\"access_denied\",\"error_description\":\"not \\u001b[2J today\"}");

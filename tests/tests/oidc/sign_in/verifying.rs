@@ -99,7 +99,10 @@ async fn a_code_is_for_whoever_has_asked_for_it_and_comes_back_to_their_machine(
         let mut returned = door.returned().await;
         change(&mut returned);
         let refused = door.enter(returned).await.unwrap_err();
-        assert!(refused.code() == Code::InvalidArgument && refused.message().contains(part), "{part}: {refused}");
+        assert!(
+            refused.code() == Code::InvalidArgument && refused.message().contains(part),
+            "{part}: {refused}"
+        );
     }
     assert!(world.issuer.taken().is_empty());
     let returned = door.returned().await;
@@ -124,6 +127,22 @@ async fn what_the_issuer_tells_only_when_it_is_asked_once_more_is_asked_for() {
     world.issuer.people(|people| people.changes = json!({"sub": "subject-of-bob"}));
     let refused = door.sign_in().await.unwrap_err();
     assert!(refused.message().contains("tells of somebody else"), "{refused}");
+    // A kind is told with its parameters by many.
+    world.issuer.people(|people| {
+        people.changes = json!({});
+        people.tells_as = "application/json; charset=utf-8";
+    });
+    door.sign_in().await.unwrap();
+    world.issuer.people(|people| people.tells_as = "application/jwt");
+    let refused = door.sign_in().await.unwrap_err();
+    let said = refused.message();
+    assert!(
+        refused.code() == Code::FailedPrecondition
+            && said
+                .starts_with(&format!("{}/userinfo tells of people in application/jwt", world.issuer.url()))
+            && said.contains("unsets userinfo_signed_response_alg"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +158,10 @@ async fn an_issuer_that_is_away_or_not_set_up_is_told_as_such() {
     );
     assert!(away.code() == Code::Unavailable && away.message().starts_with(&begins), "{away}");
     let said = world.cli(&["login", &world.farm.url(), "--device"]);
-    assert!(said.status == 3 && said.stderr.contains("try again in a minute. If it stays so, whoever"), "{said:?}");
+    assert!(
+        said.status == 3 && said.stderr.contains("try again in a minute. If it stays so, whoever"),
+        "{said:?}"
+    );
     // That it can be asked again takes a while; another farm doesn't know that it was away.
     let other = super::world::world();
     let mut door = other.door().await;

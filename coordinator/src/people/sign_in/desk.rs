@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::answers::{Tokens, refusal};
 use super::person::{EMAIL_VERIFIED, Person, person};
-use super::settings::Settings;
+use super::settings::{ClientAuth, Settings};
 use crate::outbound::Url;
 use crate::people::oidc;
 use crate::people::oidc::claims::{self, Claims};
@@ -74,10 +74,13 @@ impl Desk {
         let mut login = None;
         let id = self.settings.client_id.clone();
         match &self.settings.client_secret {
-            Some(secret) if takes_basic(endpoints) => login = Some(Login::Basic(id, secret.clone())),
-            Some(secret) => {
-                fields.extend([("client_id", id), ("client_secret", secret.expose_secret().to_owned())]);
-            }
+            Some(secret) => match self.settings.client_auth.unwrap_or_else(|| offered(endpoints)) {
+                ClientAuth::Basic => login = Some(Login::Basic(id, secret.clone())),
+                ClientAuth::Post => {
+                    let secret = secret.expose_secret().to_owned();
+                    fields.extend([("client_id", id), ("client_secret", secret)]);
+                }
+            },
             None => fields.push(("client_id", id)),
         }
         self.bounded(&at, self.fetch.post(at.clone(), Form { fields, login }, MOST)).await
@@ -244,8 +247,11 @@ pub fn claims_of(at: &Url, answer: &Answer) -> Result<Claims, Refused> {
     })
 }
 
-/// Whether whoever has a secret shows it as a login there, and not in the form.
-fn takes_basic(endpoints: &Endpoints) -> bool {
+/// How whoever has a secret shows it there, by the issuer's description.
+fn offered(endpoints: &Endpoints) -> ClientAuth {
     let methods = endpoints.token_endpoint_auth_methods_supported.as_deref();
-    methods.is_none_or(|methods| methods.iter().any(|method| method == "client_secret_basic"))
+    match methods.is_none_or(|methods| methods.iter().any(|method| method == "client_secret_basic")) {
+        true => ClientAuth::Basic,
+        false => ClientAuth::Post,
+    }
 }

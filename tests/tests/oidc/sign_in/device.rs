@@ -136,4 +136,18 @@ async fn the_farm_shows_its_secret_as_the_issuer_wants_it() {
     });
     posts.door().await.sign_in().await.unwrap();
     assert_eq!(posts.issuer.taken(), ["authorization_code post"]);
+
+    // The configuration's word counts before the issuer's, which may say what is true of other clients only.
+    for (said, offers, how) in [("post", None, "post"), ("basic", Some(vec!["client_secret_post"]), "basic")]
+    {
+        let more = format!("client_secret_file = {file:?}\nclient_auth = '{said}'");
+        let other = world_with(&more, |farm| farm);
+        let ada = json!({"sub": "subject-of-ada", "preferred_username": "ada"});
+        let secret = Some("s3cret:of/the client".into());
+        other.issuer.lets_in(People { secret, methods: offers, ..People::new(&other.key, ada) });
+        let entered = other.door().await.sign_in().await;
+        assert_eq!(other.issuer.taken(), [format!("authorization_code {how}")]);
+        // This issuer means what it says.
+        assert_eq!(entered.is_ok(), said == "post", "{entered:?}");
+    }
 }

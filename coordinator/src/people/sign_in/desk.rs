@@ -7,7 +7,6 @@ use farm_store::Store;
 use farm_types::{Digest, Invalid};
 use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 
 use super::answers::{Tokens, refusal};
 use super::person::{EMAIL_VERIFIED, Person, person};
@@ -22,9 +21,6 @@ use crate::people::oidc::refused::{Refused, shown};
 
 /// An issuer has so long to answer.
 const ASK: Duration = Duration::from_secs(10);
-/// So many ask it at once; others wait, for so long.
-const AT_ONCE: usize = 16;
-const LINE: Duration = Duration::from_secs(5);
 /// The longest answer, bytes.
 const MOST: usize = 64 * 1024;
 
@@ -35,7 +31,6 @@ pub struct Desk {
     pub issuer: IssuerUrl,
     issuers: Issuers,
     fetch: Arc<dyn Fetch>,
-    asking: Semaphore,
 }
 
 impl Desk {
@@ -49,7 +44,6 @@ impl Desk {
             issuers: Issuers::new(Arc::clone(&fetch), oidc),
             settings,
             fetch,
-            asking: Semaphore::new(AT_ONCE),
         })
     }
 
@@ -95,10 +89,6 @@ impl Desk {
         let away = |why: String| {
             tracing::warn!(issuer = %self.issuer, why, "the issuer at which people sign in can't be asked");
             Refused::Unavailable(format!("nobody can sign in just now ({why}); try again in a minute"))
-        };
-        let turn = tokio::time::timeout(LINE, self.asking.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Err(away(format!("{AT_ONCE} others are signing in, and their issuer is slow")));
         };
         let late = || Err(format!("{at} did not answer within {} s", ASK.as_secs()));
         tokio::time::timeout(ASK, asking).await.unwrap_or_else(|_| late()).map_err(away)

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::Offer;
 use super::listener::Listener;
 use super::open::open;
+use crate::again::once;
 use crate::error::{Error, Result};
 use crate::output::Out;
 use crate::output::text::harmless;
@@ -69,9 +70,9 @@ pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
     };
     let Secrets { nonce, verifier, .. } = secrets;
     let by = By::Browser(BrowserSignIn { code, code_verifier: verifier, redirect_uri, nonce });
-    // Not repeated when the connection breaks: a code counts once.
-    let answer = offer.farm.clone().sign_in(offer.request(by)).await;
-    let came = answer.map_err(|status| offer.refused(&status)).map(|answer| answer.into_inner().came);
+    let request = offer.request(by);
+    let answer = once(async || offer.farm.clone().sign_in(request.clone()).await).await;
+    let came = answer.map_err(|status| offer.refused(&status)).map(|answer| answer.came);
     match came {
         Ok(Some(Came::SignedIn(signed_in))) => {
             arrived.show("You are signed in. This window may be closed.").await;

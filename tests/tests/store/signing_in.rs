@@ -98,6 +98,36 @@ async fn whoever_was_unlinked_is_nobody_by_another_name_either_and_what_they_mad
 }
 
 #[tokio::test]
+async fn a_sign_in_that_nobody_uses_ends_and_one_that_was_used_goes_on() {
+    let world = world().await;
+    let quarter = Duration::from_secs(15 * 60);
+    let ends = async || world.store.end_unused_sign_ins(world.epoch, quarter).await.unwrap();
+    let shown = async |token: &str| world.store.shown_by(Digest::of(token.as_bytes())).await.unwrap().unwrap();
+    for token in ["lost", "used"] {
+        assert!(is_in(&comes(&world, "1", token).await));
+    }
+    world.store.note_used(&[shown("used").await.token]).await.unwrap();
+    // An admin's token may wait for its holder for as long as it likes.
+    let new = NewToken {
+        holder: Holder::Person("bob"),
+        digest: Digest::of(b"bob"),
+        hint: "bob",
+        label: "",
+        project: None,
+        role: None,
+        parent: None,
+        lives: None,
+    };
+    world.store.create_token(&linus(), &new).await.unwrap();
+    world.pass("14 minutes");
+    assert_eq!(ends().await, 0);
+    world.pass("2 minutes");
+    assert_eq!((ends().await, ends().await), (1, 0));
+    assert!(shown("lost").await.revoked_at.is_some());
+    assert!(shown("used").await.revoked_at.is_none() && shown("bob").await.revoked_at.is_none());
+}
+
+#[tokio::test]
 async fn what_is_made_with_a_sign_in_has_its_groups_and_is_forgotten_with_it_a_month_later() {
     let world = world().await;
     assert!(is_in(&comes(&world, "1", "a").await));

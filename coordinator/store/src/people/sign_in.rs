@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::audit::{By, Deed};
 use super::principals::person;
 use super::tokens::has_room;
+use crate::machines::leader::Epoch;
 use crate::{Result, Store, StoreError, Tx};
 
 /// Somebody whom an issuer has let in.
@@ -118,6 +119,25 @@ impl Store {
         by(&name).did(&mut tx, deed).await?;
         tx.commit().await?;
         Ok(Entry::In { name, ends })
+    }
+
+    /// Ends the sign-ins whose token nobody has shown for so long since it was made: whoever was to have it hasn't got it, or it would
+    /// have been used at once. Answers how many.
+    ///
+    /// # Errors
+    /// Another coordinator leads.
+    pub async fn end_unused_sign_ins(&self, epoch: Epoch, after: Duration) -> Result<u64> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let ended = sqlx::query!(
+            "UPDATE tokens t SET revoked_at = farm_now() FROM sign_ins s
+             WHERE s.token_id = t.id AND s.expires_at > farm_now() AND t.parent_id IS NULL AND t.revoked_at IS NULL
+               AND t.last_used_at IS NULL AND t.created_at < farm_now() - make_interval(secs => $1)",
+            after.as_secs_f64()
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(ended.rows_affected())
     }
 
     /// Says that a person, who is made if there is none of the name, is this subject of an issuer's.

@@ -7,10 +7,11 @@ use farm_proto::v1::sign_in_request::By;
 use farm_proto::v1::sign_in_response::Came;
 use farm_tests::issuer::people::People;
 use farm_tests::process::Child;
+use farm_tests::tap::Tap;
 use serde_json::json;
 use tonic::Code;
 
-use super::world::{World, world, world_with};
+use super::world::{World, get, wait, world, world_with};
 
 fn login(world: &World) -> Child {
     let command = world.command(&["login", &world.farm.url(), "--device"]);
@@ -53,6 +54,44 @@ fn a_code_that_is_refused_or_late_lets_nobody_in_and_keeps_nothing() {
         assert!(child.output().contains(part), "{error}: {}", child.output());
     }
     assert!(!world.home(".config/farm/config.toml").exists());
+}
+
+/// A code counts once, so whoever isn't told what came of it has to begin again; and what came of it must not count for long.
+#[test]
+fn an_answer_that_is_lost_is_not_asked_for_again_and_the_session_in_it_ends() {
+    let world = world();
+    for way in ["--device", "--browser"] {
+        world.issuer.taken();
+        let tap = Tap::cutting(world.farm.port(), Some("farm_i_"));
+        let mut child = match way {
+            "--device" => {
+                let command = world.command(&["login", &tap.url(), "--device"]);
+                Child::spawn("login", &command, world.home("").as_path())
+            }
+            _ => {
+                let (child, page) = world.login_at(&tap.url(), &[]);
+                let (_, back, _) = get(&page, None);
+                assert!(get(&back.unwrap(), None).2.contains("You are not signed in"));
+                child
+            }
+        };
+        assert_eq!(child.wait_exit(Duration::from_secs(30)).code(), Some(3), "{}", child.output());
+        let said = child.output();
+        assert!(said.contains(&format!("Begin again: farm login {}", tap.url())), "{said}");
+        let asked: Vec<String> = world.issuer.taken();
+        assert_eq!(asked.iter().filter(|asked| asked.contains("_code ")).count(), 1, "{asked:?}");
+    }
+    assert!(!world.home(".config/farm/config.toml").exists());
+    let counts = "SELECT count(*) FROM tokens WHERE revoked_at IS NULL AND expires_at > farm_now()";
+    assert_eq!(world.sql(counts), "2");
+    // Somebody who has got theirs, and uses it.
+    world.sign_in();
+    wait("note", Duration::from_secs(60), || {
+        (world.sql("SELECT count(*) FROM tokens WHERE last_used_at IS NOT NULL") == "1").then_some(())
+    });
+    world.sql("UPDATE tokens SET created_at = created_at - interval '16 minutes'");
+    wait("end", Duration::from_secs(30), || (world.sql(counts) == "1").then_some(()));
+    assert!(world.cli(&["whoami"]).ok().starts_with("who      ada"));
 }
 
 #[test]

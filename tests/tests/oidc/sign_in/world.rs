@@ -103,6 +103,11 @@ impl World {
 
     /// `farm login`, and the page that it opens in a browser: a program that keeps the address for the test.
     pub fn login(&self, args: &[&str]) -> (Child, String) {
+        self.login_at(&self.farm.url(), args)
+    }
+
+    /// The same where the farm is reached at another address.
+    pub fn login_at(&self, url: &str, args: &[&str]) -> (Child, String) {
         let browser = self.home("browser");
         std::fs::write(
             &browser,
@@ -112,8 +117,7 @@ impl World {
         std::fs::set_permissions(&browser, std::fs::Permissions::from_mode(0o755)).unwrap();
         let page = self.home("page");
         let _ = std::fs::remove_file(&page);
-        let url = self.farm.url();
-        let mut command = self.command(&[&["login", &url, "--browser"], args].concat());
+        let mut command = self.command(&[&["login", url, "--browser"], args].concat());
         command.env("BROWSER", &browser);
         let child = Child::spawn("login", &command, self.home.path());
         let page = wait("page", Duration::from_secs(20), || std::fs::read_to_string(&page).ok());

@@ -1,4 +1,5 @@
-//! In a browser on this machine: it is sent to the issuer, and comes back here with a code (RFC 8252; PKCE, RFC 7636).
+//! In a browser on this machine: it is sent to the issuer, by way of a port of this command's, and comes back there with a code (RFC
+//! 8252; PKCE, RFC 7636).
 
 use std::time::Duration;
 
@@ -47,14 +48,14 @@ pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
     let page = page(&offer.told, &redirect_uri, &secrets)?;
     let mut out = Out::stderr();
     let issuer = harmless(offer.issuer());
-    out.line(&match open(&page) {
+    out.line(&match open(&listener.start()) {
         Ok(()) => {
             format!("A browser opens to sign in at {issuer}. If none does, open in one on this machine")
         }
         Err(_) => format!("To sign in at {issuer}, open in a browser on this machine"),
     });
     out.line(&format!("  {}", harmless(&page)));
-    let waiting = tokio::time::timeout(PATIENCE, listener.wait(&secrets.state, offer.issuer()));
+    let waiting = tokio::time::timeout(PATIENCE, listener.wait(&page, &secrets.state, offer.issuer()));
     let Ok(mut arrived) = waiting.await else {
         return Err(Error::Farm(format!(
             "nobody has signed in at {issuer} within {} min; begin again, or sign in with --device",

@@ -88,6 +88,13 @@ impl Store {
             None => return Ok(Entry::Taken),
         };
         has_room(&mut tx, id).await?;
+        sqlx::query!(
+            "UPDATE person_subjects SET signed_in_at = farm_now() WHERE issuer = $1 AND subject = $2 AND ended_at IS NULL",
+            arrival.issuer,
+            arrival.subject
+        )
+        .execute(&mut *tx)
+        .await?;
         let token = Uuid::now_v7();
         let ends = sqlx::query_scalar!(
             r#"INSERT INTO tokens (id, principal_id, digest, hint, label, created_by, expires_at)
@@ -224,11 +231,12 @@ struct Linked {
     has_ended: bool,
 }
 
-/// Whose a subject is. Held until the end: whoever unlinks it afterwards finds the token that comes of it.
+/// Whose a subject is. Held until the end: whoever unlinks it afterwards finds the token that comes of it. By one at a time, as it is
+/// written afterwards: two who share it would wait for each other.
 async fn linked(tx: &mut Tx, issuer: &str, subject: &str) -> Result<Option<Linked>> {
     let row = sqlx::query!(
         r#"SELECT p.id, p.name, s.ended_at IS NOT NULL AS "has_ended!" FROM person_subjects s JOIN principals p ON p.id = s.principal_id
-         WHERE s.issuer = $1 AND s.subject = $2 FOR SHARE OF s"#,
+         WHERE s.issuer = $1 AND s.subject = $2 FOR NO KEY UPDATE OF s"#,
         issuer,
         subject
     );

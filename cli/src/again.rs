@@ -1,12 +1,13 @@
 //! Calls that are made again: while the connection breaks, and when the farm says that they come too soon; both are harmless,
-//! as nothing was done.
+//! as nothing was done, or may be done twice ([`through`]). What may not is made again more seldom ([`once`]).
 
 use std::time::Duration;
 
 use farm_client::{Returns, come_back};
+use farm_types::chain::chain;
 use farm_types::{Backoff, Waits};
 use tokio::time::Instant;
-use tonic::{Response, Status};
+use tonic::{Code, ConnectError, Response, Status};
 
 use crate::error::is_connection;
 use crate::output::Out;
@@ -57,4 +58,84 @@ pub async fn come_again(returns: &mut Returns, status: &Status) -> Result<(), St
     }
     tokio::time::sleep(wait).await;
     Ok(())
+}
+
+/// Makes a call that must not be made twice, as what it brings counts once. It is made again only where nothing was done of it: no
+/// connection came about, or the farm says that it should come back.
+///
+/// # Errors
+/// The farm refuses or can't be reached, or whether it has done it isn't known ([`is_lost`]).
+pub async fn once<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
+    let mut backoff = Backoff::new(WAITS);
+    let begun = Instant::now();
+    let (mut tries, mut returns) = (1, Returns::default());
+    loop {
+        let status = match call().await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) => status,
+        };
+        if come_back(&status).is_some() {
+            come_again(&mut returns, &status).await?;
+        } else if was_never_sent(&status) && tries < TRIES && begun.elapsed() < PATIENCE {
+            tries += 1;
+            tokio::time::sleep(backoff.next_wait()).await;
+        } else {
+            return Err(status);
+        }
+    }
+}
+
+/// Whether a call may have been done, and the answer has come to nobody.
+pub fn is_lost(status: &Status) -> bool {
+    let is_broken = is_connection(status) && std::error::Error::source(status).is_some();
+    (is_broken || status.code() == Code::DeadlineExceeded) && !was_never_sent(status)
+}
+
+/// Whether no connection came about over which a call could have gone.
+fn was_never_sent(status: &Status) -> bool {
+    chain(status).any(|error| error.is::<ConnectError>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(below: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Status {
+        Status::from_error(below.into())
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_told_from_what_was_not() {
+        let reset = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let refused = broken(ConnectError(reset().into()));
+        assert!(is_connection(&refused) && was_never_sent(&refused) && !is_lost(&refused), "{refused:?}");
+        let lost = broken(reset());
+        assert!(!was_never_sent(&lost) && is_lost(&lost), "{lost:?}");
+        assert!(is_lost(&Status::deadline_exceeded("no answer")));
+        // The farm has answered.
+        for told in [Status::unavailable("restarting"), Status::unauthenticated("x"), Status::internal("bug")]
+        {
+            assert!(!is_lost(&told), "{told:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_counts_once_is_made_again_only_where_nothing_was_done() {
+        let made = async |answers: Vec<Status>| {
+            let (mut answers, mut count) = (answers.into_iter(), 0);
+            let came = once(async || {
+                count += 1;
+                answers.next().map_or(Ok(Response::new(())), Err)
+            });
+            let came = came.await;
+            (count, came.map_err(|status| status.code()))
+        };
+        let reset = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let unsent = || broken(ConnectError(reset().into()));
+        let busy = || farm_client::busy("too much", Duration::ZERO);
+        assert_eq!(made(vec![unsent(), busy(), unsent()]).await, (4, Ok(())));
+        assert_eq!(made(vec![Status::unavailable("restarting")]).await, (1, Err(Code::Unavailable)));
+        let (count, lost) = made(vec![broken(reset())]).await;
+        assert!(count == 1 && lost.is_err(), "{lost:?}");
+    }
 }

@@ -139,7 +139,7 @@ impl Command {
             Verb::Trust(args) => verbs::trust::run(args, &setup()?).await,
             Verb::Admin(args) => verbs::admin::run(args, &setup()?).await,
             Verb::Audit(args) => verbs::audit::run(args, &setup()?).await,
-            Verb::Config(args) => verbs::config::run(args, url, context, (ca, project)),
+            Verb::Config(args) => verbs::config::run(args, url, context, (ca, project)).await,
             Verb::Up(args) => verbs::up::run(&args),
             Verb::Down(args) => verbs::down::run(&args),
             Verb::Status(args) => verbs::status::run(&args),

@@ -69,27 +69,9 @@ async fn send(uri: &Uri, request: hyper::http::request::Builder, body: Bytes) ->
     answered
 }
 
-/// A text as a part of an address (RFC 3986, section 2.3: all but unreserved characters are escaped).
-pub fn escaped(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(byte).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_has_a_meaning_in_an_address_is_escaped() {
-        assert_eq!(
-            escaped("https://farm.example:7070/a b&c=é"),
-            "https%3A%2F%2Ffarm.example%3A7070%2Fa%20b%26c%3D%C3%A9"
-        );
-        assert_eq!(escaped("a-Z_0.~"), "a-Z_0.~");
-    }
 
     #[tokio::test]
     async fn a_secret_goes_to_no_other_machine_in_the_clear() {

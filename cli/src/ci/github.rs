@@ -1,11 +1,12 @@
 //! The token of a job of GitHub Actions, from where GitHub gives it out
 //! (docs.github.com, "OpenID Connect reference": the two variables, the query's `audience`, the answer's `value`).
 
+use farm_types::escaped;
 use hyper::Uri;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::http::{escaped, get};
+use crate::http::get;
 
 /// What GitHub answers; of what it says besides nothing is needed.
 #[derive(Deserialize)]

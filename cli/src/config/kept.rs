@@ -1,11 +1,13 @@
-//! What is kept beside the configuration file for a farm that has a name: its token, and its CA.
+//! What is kept beside the configuration file for a farm that has a name: its token, with the end of a sign-in's, and its CA.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use chrono::DateTime;
 use farm_types::Invalid;
 use farm_types::chain::io_in_short;
 
+use super::edit::write_private;
 use super::folder;
 use crate::error::{Error, Result};
 use crate::place::Place;
@@ -86,15 +88,71 @@ pub fn token_of(input: impl std::io::Read) -> Result<String> {
     }
 }
 
-/// The token of a sign-in, if one is kept there and not an admin's.
-pub fn kept_sign_in(file: &Path) -> Option<String> {
+/// A sign-in that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignIn {
+    pub token: String,
+    /// Until when it counts, milliseconds since 1970; `None`: that isn't known here.
+    pub ends_ms: Option<i64>,
+}
+
+/// The sign-in of which the token is kept there, if it is one and not an admin's.
+pub fn kept_sign_in(file: &Path) -> Option<SignIn> {
     let token = std::fs::read_to_string(file).ok()?.trim().to_owned();
-    token.starts_with(SIGNED_IN).then_some(token)
+    let ends = || std::fs::read_to_string(ends_file(file)).ok();
+    let ends_ms = || Some(DateTime::parse_from_rfc3339(ends()?.trim()).ok()?.timestamp_millis());
+    token.starts_with(SIGNED_IN).then(|| SignIn { token, ends_ms: ends_ms() })
+}
+
+/// Keeps a token, and until when it counts if it is of a sign-in.
+///
+/// # Errors
+/// It can't be written.
+pub fn keep_token(file: &Path, token: &str, ends_ms: Option<i64>) -> Result<()> {
+    write_private(file, token.as_bytes())?;
+    let ends = ends_ms.and_then(DateTime::from_timestamp_millis);
+    match ends {
+        Some(ends) => write_private(&ends_file(file), format!("{}\n", ends.to_rfc3339()).as_bytes()),
+        None => Ok(()),
+    }
+}
+
+/// Forgets a token that is kept there, and what goes with it.
+///
+/// # Errors
+/// It can't be done.
+pub fn forget_token(file: &Path) -> Result<()> {
+    forget(&ends_file(file))?;
+    forget(file)
+}
+
+/// Beside a sign-in's token: until when it counts.
+fn ends_file(token: &Path) -> PathBuf {
+    token.with_extension("ends")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sign_in_is_kept_with_its_end_and_goes_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("farm.example.token");
+        assert_eq!(kept_sign_in(&file), None);
+        let fine = |done: Result<()>| done.unwrap_or_else(|e| panic!("{e}"));
+        fine(keep_token(&file, "farm_i_abc\n", Some(1_800_000_000_000)));
+        let is = kept_sign_in(&file).unwrap();
+        assert_eq!((is.token.as_str(), is.ends_ms), ("farm_i_abc", Some(1_800_000_000_000)));
+        // As an older command has left it, or somebody has written it.
+        std::fs::write(folder.path().join("farm.example.ends"), "tomorrow").unwrap();
+        assert_eq!(kept_sign_in(&file).unwrap().ends_ms, None);
+        fine(forget_token(&file));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        fine(keep_token(&file, "farm_p_abc\n", None));
+        assert_eq!(kept_sign_in(&file), None);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn a_token_is_one_word_and_never_nothing() {

@@ -1,12 +1,15 @@
 //! What people and scripts see of who uses the farm: tokens, projects, members, and what was done.
 
 use chrono::DateTime;
-use farm_proto::v1::{AuditEntry, Member, Project, Token, VerifyAuditResponse, WhoAmIResponse};
+use farm_proto::v1::{AuditEntry, FarmAdmin, Member, Project, Token, VerifyAuditResponse, WhoAmIResponse};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::json::{known, time};
 use super::text::{ago, ahead, columns, harmless};
+
+/// The kind of members that sign in.
+const PERSON: &str = "person";
 
 /// Who the caller is, as `farm whoami --json` prints it.
 #[derive(Debug, Serialize)]
@@ -136,11 +139,41 @@ pub struct MemberJson {
     name: String,
     kind: String,
     role: String,
+    linked: Option<bool>,
+    signed_in: Option<String>,
 }
 
-impl From<&Member> for MemberJson {
-    fn from(member: &Member) -> Self {
-        Self { name: member.name.clone(), kind: member.kind.clone(), role: member.role.clone() }
+impl MemberJson {
+    /// A member of a project of a farm at which people sign in at this issuer; empty: at none.
+    pub fn new(member: &Member, issuer: &str) -> Self {
+        Self {
+            name: member.name.clone(),
+            kind: member.kind.clone(),
+            role: member.role.clone(),
+            linked: (!issuer.is_empty() && member.kind == PERSON).then_some(member.linked),
+            signed_in: time(member.signed_in_ms),
+        }
+    }
+}
+
+/// An admin of the farm, as `farm admin ls --json` prints it.
+#[derive(Debug, Serialize)]
+pub struct AdminJson {
+    name: String,
+    group: bool,
+    linked: Option<bool>,
+    signed_in: Option<String>,
+}
+
+impl AdminJson {
+    /// As of a member.
+    pub fn new(admin: &FarmAdmin, issuer: &str) -> Self {
+        Self {
+            name: admin.name.clone(),
+            group: admin.group,
+            linked: (!issuer.is_empty() && !admin.group).then_some(admin.linked),
+            signed_in: time(admin.signed_in_ms),
+        }
     }
 }
 
@@ -240,13 +273,27 @@ impl<'a> VerifiedJson<'a> {
     }
 }
 
-/// A table of the members of a project.
-pub fn members(members: &[Member]) -> Vec<String> {
-    let head = ["MEMBER", "KIND", "ROLE"].map(ToOwned::to_owned).to_vec();
-    let rows = members
-        .iter()
-        .map(|member| vec![harmless(&member.name), harmless(&member.kind), harmless(&member.role)]);
+/// A table of the members of a project; with who has signed in, of a farm at which people do.
+pub fn members(members: &[Member], issuer: &str, now: i64) -> Vec<String> {
+    let signed_in = if issuer.is_empty() { "" } else { "SIGNED IN" };
+    let head = ["MEMBER", "KIND", "ROLE", signed_in].map(ToOwned::to_owned).to_vec();
+    let rows = members.iter().map(|member| {
+        let signed_in = match issuer.is_empty() || member.kind != PERSON {
+            true => String::new(),
+            false => signed_in_words(member.linked, member.signed_in_ms, now),
+        };
+        vec![harmless(&member.name), harmless(&member.kind), harmless(&member.role), signed_in]
+    });
     columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+/// When a person has signed in last, where people do.
+pub fn signed_in_words(is_linked: bool, signed_in_ms: i64, now: i64) -> String {
+    match (is_linked, signed_in_ms) {
+        (false, _) => "not linked".to_owned(),
+        (true, 0) => "linked, never".to_owned(),
+        (true, at) => ago(at, now),
+    }
 }
 
 /// A token's first characters and whose it is: `farm_p_12345… of ada`.
@@ -342,6 +389,44 @@ mod tests {
         let alike = tokens(&[laptop, ended], 61_000);
         assert!(alike[0].ends_with("ID") && alike[1].ends_with("id-of-farm_p_12345"), "{alike:?}");
         assert!(alike[2].contains("ended 59 s ago"), "{alike:?}");
+    }
+
+    #[test]
+    fn who_has_signed_in_is_told_of_persons_where_people_sign_in() {
+        let member = |name: &str, kind: &str, linked: bool, signed_in_ms: i64| Member {
+            name: name.into(),
+            kind: kind.into(),
+            role: "viewer".into(),
+            linked,
+            signed_in_ms,
+        };
+        let all = [
+            member("ada", "person", true, 1_000),
+            member("bob", "person", false, 0),
+            member("eve", "person", true, 0),
+            member("web/ci", "service", false, 0),
+            member("devs", "group", false, 0),
+        ];
+        assert_eq!(
+            members(&all, "https://sso.example", 181_000),
+            [
+                "MEMBER  KIND     ROLE    SIGNED IN",
+                "ada     person   viewer  3 min ago",
+                "bob     person   viewer  not linked",
+                "eve     person   viewer  linked, never",
+                "web/ci  service  viewer",
+                "devs    group    viewer",
+            ]
+        );
+        assert_eq!(members(&all[1..2], "", 0), ["MEMBER  KIND    ROLE", "bob     person  viewer"]);
+        let json = |member: &Member, issuer: &str| {
+            let json = serde_json::to_value(MemberJson::new(member, issuer)).unwrap();
+            (json["linked"].clone(), json["signed_in"].clone())
+        };
+        assert_eq!(json(&all[0], "https://sso.example"), (true.into(), "1970-01-01T00:00:01.000Z".into()));
+        assert_eq!(json(&all[1], "https://sso.example"), (false.into(), Value::Null));
+        assert_eq!(json(&all[3], "https://sso.example"), (Value::Null, Value::Null));
+        assert_eq!(json(&all[1], ""), (Value::Null, Value::Null));
     }
 
     #[test]

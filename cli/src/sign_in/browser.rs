@@ -1,4 +1,5 @@
-//! In a browser on this machine: it is sent to the issuer, and comes back here with a code (RFC 8252; PKCE, RFC 7636).
+//! In a browser on this machine: it is sent to the issuer, by way of a port of this command's, and comes back there with a code (RFC
+//! 8252; PKCE, RFC 7636).
 
 use std::time::Duration;
 
@@ -7,14 +8,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use farm_proto::v1::sign_in_request::By;
 use farm_proto::v1::sign_in_response::Came;
 use farm_proto::v1::{BrowserSignIn, GetSignInResponse, SignedIn};
-use farm_types::Digest;
+use farm_types::{Digest, escaped};
 use uuid::Uuid;
 
 use super::Offer;
 use super::listener::Listener;
 use super::open::open;
+use crate::again::once;
 use crate::error::{Error, Result};
-use crate::http::escaped;
 use crate::output::Out;
 use crate::output::text::harmless;
 
@@ -47,14 +48,14 @@ pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
     let page = page(&offer.told, &redirect_uri, &secrets)?;
     let mut out = Out::stderr();
     let issuer = harmless(offer.issuer());
-    out.line(&match open(&page) {
+    out.line(&match open(&listener.start()) {
         Ok(()) => {
             format!("A browser opens to sign in at {issuer}. If none does, open in one on this machine")
         }
         Err(_) => format!("To sign in at {issuer}, open in a browser on this machine"),
     });
     out.line(&format!("  {}", harmless(&page)));
-    let waiting = tokio::time::timeout(PATIENCE, listener.wait(&secrets.state, offer.issuer()));
+    let waiting = tokio::time::timeout(PATIENCE, listener.wait(&page, &secrets.state, offer.issuer()));
     let Ok(mut arrived) = waiting.await else {
         return Err(Error::Farm(format!(
             "nobody has signed in at {issuer} within {} min; begin again, or sign in with --device",
@@ -70,9 +71,9 @@ pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
     };
     let Secrets { nonce, verifier, .. } = secrets;
     let by = By::Browser(BrowserSignIn { code, code_verifier: verifier, redirect_uri, nonce });
-    // Not repeated when the connection breaks: a code counts once.
-    let answer = offer.farm.clone().sign_in(offer.request(by)).await;
-    let came = answer.map_err(|status| offer.refused(&status)).map(|answer| answer.into_inner().came);
+    let request = offer.request(by);
+    let answer = once(async || offer.farm.clone().sign_in(request.clone()).await).await;
+    let came = answer.map_err(|status| offer.refused(&status)).map(|answer| answer.came);
     match came {
         Ok(Some(Came::SignedIn(signed_in))) => {
             arrived.show("You are signed in. This window may be closed.").await;

@@ -6,12 +6,17 @@ use farm_proto::v1::sign_in_request::By;
 use farm_proto::v1::sign_in_response::Came;
 use farm_proto::v1::{BeginDeviceSignInRequest, BeginDeviceSignInResponse, DeviceSignIn, SignedIn};
 use tokio::time::Instant;
+use tonic::Code;
 
 use super::Offer;
-use crate::again::through;
+use crate::again::{is_lost, once, through};
 use crate::error::{Error, Result};
 use crate::output::Out;
 use crate::output::text::harmless;
+
+/// So many times one after the other the farm may say that it can't ask the issuer; and is asked more slowly then.
+const AWAY: u32 = 2;
+const SLOWER: Duration = Duration::from_secs(5);
 
 /// Shows a code, and waits until somebody has entered it.
 pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
@@ -20,6 +25,7 @@ pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
     Out::stderr().lines(shown(offer.issuer(), &code));
     let end = Instant::now() + Duration::from_secs(code.lives_seconds.into());
     let mut pause = Duration::from_secs(code.interval_seconds.max(1).into());
+    let mut away = 0;
     loop {
         tokio::time::sleep_until(end.min(Instant::now() + pause)).await;
         if Instant::now() >= end {
@@ -30,8 +36,18 @@ pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
         }
         let by = By::Device(DeviceSignIn { device_code: code.device_code.clone() });
         let request = offer.request(by);
-        let asked = through(async || offer.farm.clone().sign_in(request.clone()).await).await;
-        match asked.map_err(|status| offer.refused(&status))?.came {
+        let came = match once(async || offer.farm.clone().sign_in(request.clone()).await).await {
+            Ok(answer) => answer.came,
+            // The farm has answered, so nobody was let in without being told; the code may still count (RFC 8628, section 3.5).
+            Err(status) if status.code() == Code::Unavailable && !is_lost(&status) && away < AWAY => {
+                away += 1;
+                pause += SLOWER;
+                continue;
+            }
+            Err(status) => return Err(offer.refused(&status)),
+        };
+        away = 0;
+        match came {
             Some(Came::SignedIn(signed_in)) => return Ok(signed_in),
             Some(Came::Pending(pending)) => pause += Duration::from_secs(pending.more_seconds.into()),
             None => return Err(Error::Farm(format!("the farm at {} answers nothing", offer.url))),

@@ -1,4 +1,5 @@
-//! Where the browser comes back to: a port on this machine, for one page, for a while.
+//! Where the browser comes back to: a port on this machine, for one page, for a while. It begins there as well: what opens a browser
+//! shows its arguments to everybody on the machine, so it gets an address of this port that leads to the issuer's page once.
 //!
 //! Anybody on this machine can knock there, and any page in a browser can send it here. So only a request is believed that bears
 //! the state of this sign-in, at the path and under the name that the browser was sent back to; all else is answered 404, and
@@ -13,13 +14,14 @@ use farm_types::Digest;
 use farm_types::chain::io_in_short;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, REFERRER_POLICY};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, LOCATION, REFERRER_POLICY};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::output::text::harmless;
@@ -37,6 +39,8 @@ pub struct Listener {
     /// HOST:PORT, as the browser names it.
     authority: String,
     path: String,
+    /// From where a browser is sent on, once.
+    start: String,
 }
 
 /// What a browser has brought.
@@ -61,6 +65,9 @@ impl Arrived {
 struct Wanted {
     authority: String,
     path: String,
+    start: String,
+    /// The issuer's page, until a browser was sent there.
+    page: Mutex<Option<HeaderValue>>,
     state: Digest,
     issuer: String,
     arrived: Mutex<Option<oneshot::Sender<Arrived>>>,
@@ -95,7 +102,8 @@ impl Listener {
         let listener = TcpListener::bind(at).await.map_err(taken)?;
         let port = listener.local_addr().map_err(taken)?.port();
         let authority = format!("{}:{port}", host.unwrap_or_default());
-        Ok(Self { listener, authority, path: uri.path().to_owned() })
+        let start = format!("/{}", Uuid::new_v4().simple());
+        Ok(Self { listener, authority, path: uri.path().to_owned(), start })
     }
 
     /// Where the browser is to be sent back to.
@@ -103,12 +111,21 @@ impl Listener {
         format!("http://{}{}", self.authority, self.path)
     }
 
-    /// Waits for the browser that has this state, and answers all others 404. Lasts until it is dropped.
-    pub async fn wait(self, state: &str, issuer: &str) -> Arrived {
+    /// What a browser is opened with: it leads to the page that [`wait`](Self::wait) is given, once, and says nothing of it.
+    pub fn start(&self) -> String {
+        format!("http://{}{}", self.authority, self.start)
+    }
+
+    /// Sends a browser on to the issuer's page, and waits for the one that has this state; answers all others 404. Lasts until it is
+    /// dropped.
+    pub async fn wait(self, page: &str, state: &str, issuer: &str) -> Arrived {
         let (sender, arrived) = oneshot::channel();
         let wanted = Arc::new(Wanted {
             authority: self.authority,
             path: self.path,
+            start: self.start,
+            // It consists of what may stand in an address, or there would be none here.
+            page: Mutex::new(HeaderValue::from_str(page).ok()),
             state: Digest::of(state.as_bytes()),
             issuer: issuer.to_owned(),
             arrived: Mutex::new(Some(sender)),
@@ -153,6 +170,13 @@ async fn answer(
     gone: &Mutex<Option<oneshot::Receiver<()>>>,
 ) -> Response<Full<Bytes>> {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if wanted.is_start(request.method(), host, request.uri()) {
+        let page_of = wanted.page.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Whoever was faster is somebody else: they have seen what this command was to sign in with.
+        let seen = "This address was opened already, and counts once. If that wasn't you, end the command with Ctrl-C and begin again; \
+                    if it was, the page's own address is in the terminal.";
+        return page_of.map_or_else(|| page(StatusCode::GONE, seen), leads);
+    }
     let Some(code) = wanted.code(request.method(), host, request.uri()) else {
         return page(StatusCode::NOT_FOUND, "There is nothing here.");
     };
@@ -172,6 +196,13 @@ async fn answer(
 }
 
 impl Wanted {
+    /// Whether a browser begins here.
+    fn is_start(&self, method: &Method, host: &str, uri: &Uri) -> bool {
+        method == Method::GET
+            && host.eq_ignore_ascii_case(&self.authority)
+            && Digest::of(uri.path().as_bytes()) == Digest::of(self.start.as_bytes())
+    }
+
     /// What a request brings, if it is the one that is waited for.
     fn code(&self, method: &Method, host: &str, uri: &Uri) -> Option<Result<String, String>> {
         let is_ours =
@@ -219,6 +250,13 @@ fn unescaped(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// Sends a browser to a page.
+fn leads(to: HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = page(StatusCode::FOUND, "The sign-in is at its issuer.");
+    response.headers_mut().insert(LOCATION, to);
+    response
+}
+
 fn page(status: StatusCode, sentence: &str) -> Response<Full<Bytes>> {
     let text = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
@@ -243,6 +281,8 @@ mod tests {
         Wanted {
             authority: "127.0.0.1:40000".to_owned(),
             path: "/callback".to_owned(),
+            start: "/s3cret".to_owned(),
+            page: Mutex::default(),
             state: Digest::of(b"st+te"),
             issuer: "https://sso.example".to_owned(),
             arrived: Mutex::default(),
@@ -283,6 +323,18 @@ mod tests {
         assert_eq!(brought(&Method::GET, "127.0.0.1", right), None);
     }
 
+    #[test]
+    fn a_browser_begins_at_its_own_address_only() {
+        let begins =
+            |method: &Method, host: &str, uri: &str| wanted().is_start(method, host, &uri.parse().unwrap());
+        assert!(begins(&Method::GET, "127.0.0.1:40000", "/s3cret"));
+        for other in ["/", "/s3cret/", "/S3cret", "/callback", "/s3cre"] {
+            assert!(!begins(&Method::GET, "127.0.0.1:40000", other), "{other}");
+        }
+        assert!(!begins(&Method::HEAD, "127.0.0.1:40000", "/s3cret"));
+        assert!(!begins(&Method::GET, "evil.example:40000", "/s3cret"));
+    }
+
     #[tokio::test]
     async fn a_browser_is_sent_back_to_this_machine_only() {
         for (redirect, begins) in
@@ -291,6 +343,7 @@ mod tests {
             let listener = Listener::bind(redirect).await.unwrap_or_else(|e| panic!("{e}"));
             let uri: Uri = listener.redirect_uri().parse().unwrap();
             assert!(uri.port_u16().is_some_and(|port| port > 0), "{uri}");
+            assert!(listener.start().starts_with(begins) && listener.start().len() > begins.len() + 32);
             assert!(listener.redirect_uri().starts_with(begins) && redirect.ends_with(uri.path()), "{uri}");
         }
         for wrong in [

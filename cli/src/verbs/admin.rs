@@ -1,18 +1,20 @@
 //! `farm admin`: the admins of the whole farm, and who people are at the issuer at which they sign in.
 
 use farm_proto::v1::{
-    FarmAdmin, LinkPersonRequest, ListFarmAdminsRequest, SetFarmAdminRequest, UnlinkPersonRequest,
+    LinkPersonRequest, ListFarmAdminsRequest, ListFarmAdminsResponse, SetFarmAdminRequest,
+    UnlinkPersonRequest,
 };
 use farm_types::PrincipalName;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::of_flag;
+use super::{now_ms, of_flag};
 use crate::calls::through;
 use crate::config::Setup;
 use crate::connect::Client;
 use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::output::json;
+use crate::output::people::{AdminJson, signed_in_words};
 use crate::output::text::{count, harmless};
 
 /// Arguments of `farm admin`.
@@ -137,17 +139,21 @@ async fn unlink(person: &str, setup: &Setup) -> Result<()> {
 async fn list(as_json: bool, setup: &Setup) -> Result<()> {
     let client = Client::connect(&setup.address).await?;
     let asked = through(async || client.people().list_farm_admins(ListFarmAdminsRequest {}).await).await;
-    let admins = asked.map_err(|status| client.error(&status))?.admins;
+    let ListFarmAdminsResponse { admins, issuer } = asked.map_err(|status| client.error(&status))?;
     let mut out = Out::stdout();
     if as_json {
-        let admin = |admin: &FarmAdmin| json!({ "name": admin.name, "group": admin.group });
-        let admins: Vec<Value> = admins.iter().map(admin).collect();
+        let admins: Vec<AdminJson> = admins.iter().map(|admin| AdminJson::new(admin, &issuer)).collect();
         out.line(&json::text(&json!({ "admins": admins })));
         return Ok(());
     }
+    let now = now_ms();
     out.lines(admins.iter().map(|admin| match admin.group {
         true => format!("{}  (a group; who is in it, while signed in)", harmless(&admin.name)),
-        false => harmless(&admin.name),
+        false if issuer.is_empty() => harmless(&admin.name),
+        false => {
+            let signed_in = signed_in_words(admin.linked, admin.signed_in_ms, now);
+            format!("{}  (signed in: {signed_in})", harmless(&admin.name))
+        }
     }));
     out.line(match admins.len() {
         0 => "nobody but whoever has the farm's own token file; farm admin add PERSON makes somebody one",

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use farm_types::ProjectName;
 use serde_json::{Value, json};
 
-use super::of_flag;
+use super::{logout, of_flag};
 use crate::config::DEFAULT_URL;
-use crate::config::edit::{Edit, write_private};
-use crate::config::kept::{absolute, ca_file, forget, homeless, token_file, token_of};
+use crate::config::edit::Edit;
+use crate::config::kept::{
+    absolute, ca_file, forget, forget_token, homeless, keep_token, kept_sign_in, token_file, token_of,
+};
 use crate::config::{Config, KEYS, LOCAL, NamedFarm, Setup, Source, path};
 use crate::error::{Exit, Result};
 use crate::output::text::{columns, harmless};
@@ -38,7 +40,7 @@ enum Change {
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Forget a farm
+    /// Forget a farm, and end what came of signing in to it
     Remove {
         /// A name that was added
         #[arg(value_name = "NAME")]
@@ -104,7 +106,7 @@ the first of: --project, FARM_PROJECT, the context; else it is your only one. It
 ///
 /// # Errors
 /// A name or a value can't be taken, or the file can't be read or written.
-pub fn run(
+pub async fn run(
     args: Args,
     url: Option<&str>,
     context: Option<&str>,
@@ -118,7 +120,7 @@ pub fn run(
     let mut edit = Edit::open(path().ok_or_else(homeless)?)?;
     let said = match change {
         Change::Add(add) => {
-            let said = self::add(edit, add, ca, project)?;
+            let said = self::add(edit, add, ca, project).await?;
             out.line(&said);
             return Ok(Exit::Done);
         }
@@ -132,15 +134,22 @@ pub fn run(
             let was = edit.config().context.as_deref() == Some(name.as_str());
             let now = if was { "; what is used now is the farm on this machine" } else { "" };
             let farm = edit.config().contexts.get(&name).cloned();
-            if let Some(NamedFarm { token_file: token, ca_file: ca, .. }) = farm {
+            let mut has_ended = false;
+            if let Some(farm) = farm {
                 // Made by `add --token-stdin` and `farm login`.
-                for kept in [token.zip(token_file(&name).ok()), ca.zip(ca_file(&name).ok())] {
-                    if let Some((_, ours)) = kept.filter(|(named, ours)| named == ours) {
-                        forget(&ours)?;
-                    }
+                if let Some(ours) =
+                    token_file(&name).ok().filter(|ours| farm.token_file.as_ref() == Some(ours))
+                {
+                    // By the CA that goes next.
+                    has_ended = logout::end_former(&farm, &ours, None).await;
+                    forget_token(&ours)?;
+                }
+                if let Some(ours) = ca_file(&name).ok().filter(|ours| farm.ca_file.as_ref() == Some(ours)) {
+                    forget(&ours)?;
                 }
             }
-            format!("{name} is forgotten{now}")
+            let ended = if has_ended { ", and your sign-in there has ended" } else { "" };
+            format!("{name} is forgotten{ended}{now}")
         }
         Change::Set { key, value } => {
             edit.set(&key, Some(&value))?;
@@ -156,7 +165,7 @@ pub fn run(
     Ok(Exit::Done)
 }
 
-fn add(mut edit: Edit, add: Add, ca: Option<&Path>, project: Option<&str>) -> Result<String> {
+async fn add(mut edit: Edit, add: Add, ca: Option<&Path>, project: Option<&str>) -> Result<String> {
     let Add { name, address, token_file: named, token_stdin, replace } = add;
     let url = address.trim_end_matches('/');
     let project: Option<ProjectName> = project.map(|project| of_flag("--project", project)).transpose()?;
@@ -172,13 +181,25 @@ fn add(mut edit: Edit, add: Add, ca: Option<&Path>, project: Option<&str>) -> Re
     // All is checked before anything is written.
     let project = project.map(|name| name.to_string());
     let farm = NamedFarm { url: url.to_owned(), token_file: kept.clone(), ca_file, project };
+    let before = edit.config().contexts.get(&name).cloned();
     edit.add(&name, &farm, replace)?;
-    if let (true, Some(file)) = (token_stdin, &kept) {
-        let token = token_of(std::io::stdin())?;
+    let token = if token_stdin { Some(token_of(std::io::stdin())?) } else { None };
+    let ours = token_file(&name).ok();
+    let mut ends = None;
+    if let (Some(before), Some(ours)) = (before, &ours)
+        && before.token_file.as_ref() == Some(ours)
+        && (token_stdin || kept.as_ref() != Some(ours))
+    {
+        logout::end_former(&before, ours, token.as_deref()).await;
+        // Of the same token, which was written there once more, the end stays known.
+        ends = kept_sign_in(ours).filter(|is| token.as_deref().map(str::trim) == Some(is.token.as_str()));
+        forget_token(ours)?;
+    }
+    if let (Some(token), Some(file)) = (token, &kept) {
         // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
-        forget(file)?;
+        forget_token(file)?;
         edit.save()?;
-        write_private(file, token.as_bytes())?;
+        keep_token(file, &token, ends.and_then(|is| is.ends_ms))?;
     } else {
         edit.save()?;
     }

@@ -10,7 +10,7 @@ use farm_types::{Invalid, ProjectName};
 
 use super::{logout, now_ms, of_flag};
 use crate::config::edit::{Edit, write_private};
-use crate::config::kept::{absolute, ca_file, forget, homeless, kept_sign_in, token_file, token_of};
+use crate::config::kept::{absolute, ca_file, forget_token, homeless, keep_token, token_file, token_of};
 use crate::config::{Address, KEPT, LOCAL, NamedFarm, Setup, Source, named_ca, path};
 use crate::connect::{Client, bearer};
 use crate::error::{Error, Exit, Result};
@@ -160,16 +160,16 @@ pub async fn run(
     let is_kept = before.as_ref().is_some_and(|farm| farm.token_file.as_ref() == Some(&ours));
     if args.token_file.is_none() || (is_kept && kept_token != ours) {
         if let Some(farm) = before.filter(|_| is_kept) {
-            end_sign_in(&farm, &ours).await;
+            logout::end_former(&farm, &ours, Some(&token)).await;
         }
-        forget(&ours)?;
+        forget_token(&ours)?;
     }
     if let (Some(file), Some(pem)) = (&ca, &known.pem) {
         write_private(file, pem.as_bytes())?;
     }
     edit.save()?;
     if args.token_file.is_none() {
-        write_private(&kept_token, token.as_bytes())?;
+        keep_token(&kept_token, &token, signed_in.as_ref().map(|signed_in| signed_in.expires_ms))?;
     }
     let mut out = Out::stdout();
     if let (Some(file), [fingerprint, ..]) = (&ca, security.trust.fingerprints().as_slice()) {
@@ -244,19 +244,6 @@ async fn token_by(
         None => Err(Error::Usage(
             "nobody can be asked for the token here; give it by --token-stdin or --token-file FILE".to_owned(),
         )),
-    }
-}
-
-/// Ends the sign-in that is kept there, which is followed by another, maybe of somebody else. That it can't be is no reason not
-/// to go on: it ends by itself.
-async fn end_sign_in(farm: &NamedFarm, kept: &Path) {
-    let Some(token) = kept_sign_in(kept) else { return };
-    if let Err(error) = logout::end(farm, token).await {
-        let url = harmless(&farm.url);
-        let note = format!(
-            "the sign-in before this one is forgotten here; {url}, which can't be told, takes it until it ends: {error}"
-        );
-        Out::stderr().line(&note);
     }
 }
 

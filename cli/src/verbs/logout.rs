@@ -1,14 +1,18 @@
 //! `farm logout`: the token goes, a sign-in ends at the farm, too, and what the farm is known by stays.
 
+use std::path::Path;
+
 use farm_proto::v1::RevokeTokenRequest;
 use tonic::Code;
 
+use super::now_ms;
 use crate::config::edit::Edit;
-use crate::config::kept::{forget, homeless, kept_sign_in, token_file};
+use crate::config::kept::{SignIn, forget_token, homeless, kept_sign_in, token_file};
 use crate::config::{Address, KEPT, LOCAL, NamedFarm, Setup, Source, path};
 use crate::connect::{Client, bearer};
 use crate::error::{Error, Exit, Result};
 use crate::output::Out;
+use crate::output::people::until;
 use crate::output::text::harmless;
 use crate::security::security;
 
@@ -60,17 +64,12 @@ pub async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Ex
             )));
         }
         Some(file) if file.exists() => {
-            let ended = match kept_sign_in(file) {
-                Some(token) => Some(end(farm, token).await),
-                None => None,
-            };
-            forget(file)?;
+            let ended = end(farm, file).await;
+            forget_token(file)?;
             let url = harmless(&farm.url);
             match ended {
                 Some(Ok(())) => format!("your sign-in for {name} ({url}) has ended"),
-                Some(Err(error)) => format!(
-                    "the token for {name} ({url}) is gone; the farm, which can't be told, takes it until it ends: {error}"
-                ),
+                Some(Err(why)) => format!("the token for {name} ({url}) is gone; {why}"),
                 None => format!("the token for {name} ({url}) is gone; the farm itself may still take it"),
             }
         }
@@ -80,8 +79,39 @@ pub async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Ex
     Ok(Exit::Done)
 }
 
-/// Ends a sign-in at its farm.
-pub(super) async fn end(farm: &NamedFarm, token: String) -> Result<()> {
+/// Ends the sign-in of which the token is kept there at its farm; else says why it goes on, and until when. `None`: there is none.
+pub(super) async fn end(farm: &NamedFarm, kept: &Path) -> Option<Result<(), String>> {
+    let SignIn { token, ends_ms } = kept_sign_in(kept)?;
+    let error = match revoke(farm, token).await {
+        Ok(()) => return Some(Ok(())),
+        Err(error) => error,
+    };
+    let now = now_ms();
+    Some(match ends_ms {
+        Some(ends) if ends <= now => Ok(()),
+        Some(ends) => Err(format!("the farm, which can't be told, takes it {}: {error}", until(ends, now))),
+        None => Err(format!("the farm, which can't be told, takes it until it ends: {error}")),
+    })
+}
+
+/// The same of one that is followed by this token, or by nothing; whether one has ended. That the farm can't be told is said, and no
+/// reason not to go on: it ends by itself.
+pub(super) async fn end_former(farm: &NamedFarm, kept: &Path, next: Option<&str>) -> bool {
+    if kept_sign_in(kept).is_some_and(|former| next.map(str::trim) == Some(former.token.as_str())) {
+        return false;
+    }
+    match end(farm, kept).await {
+        None => false,
+        Some(Ok(())) => true,
+        Some(Err(why)) => {
+            let url = harmless(&farm.url);
+            Out::stderr().line(&format!("your former sign-in at {url} is forgotten here; {why}"));
+            false
+        }
+    }
+}
+
+async fn revoke(farm: &NamedFarm, token: String) -> Result<()> {
     let ca_file = farm.ca_file.clone().map(|file| (file, KEPT));
     let address =
         Address { url: farm.url.clone(), token_file: None, ca_file, project: None, source: Source::Flag };

@@ -4,7 +4,7 @@ use farm_proto::v1::{ListMembersRequest, RemoveMemberRequest, SetMemberRequest};
 use farm_types::{Invalid, PrincipalName, Role};
 use serde_json::json;
 
-use super::of_flag;
+use super::{now_ms, of_flag};
 use crate::calls::through;
 use crate::config::Setup;
 use crate::connect::Client;
@@ -116,14 +116,15 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
             let found = asked.map_err(|status| client.error(&status))?;
             let project = harmless(&found.project);
             if json {
-                let members: Vec<MemberJson> = found.members.iter().map(MemberJson::from).collect();
+                let member = |member| MemberJson::new(member, &found.issuer);
+                let members: Vec<MemberJson> = found.members.iter().map(member).collect();
                 out.line(&json::text(&json!({ "project": found.project, "members": members })));
             } else if found.members.is_empty() {
                 out.line(&format!(
                     "nobody is in project {project} yet: farm member set PERSON --role admin --project {project}"
                 ));
             } else {
-                out.lines(members(&found.members));
+                out.lines(members(&found.members, &found.issuer, now_ms()));
             }
         }
         Deed::Rm { name, group } => {

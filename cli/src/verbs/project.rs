@@ -216,7 +216,8 @@ async fn show(as_json: bool, address: &Address, out: &mut Out) -> Result<()> {
     // Taken away between the two questions.
     let project = project.unwrap_or_else(|| Project { name: found.project.clone(), ..Default::default() });
     if as_json {
-        let members: Vec<MemberJson> = found.members.iter().map(MemberJson::from).collect();
+        let member = |member| MemberJson::new(member, &found.issuer);
+        let members: Vec<MemberJson> = found.members.iter().map(member).collect();
         let mut object = json!(ProjectJson::from(&project));
         object["members"] = json!(members);
         object["access"] = json!(access);
@@ -225,14 +226,15 @@ async fn show(as_json: bool, address: &Address, out: &mut Out) -> Result<()> {
         return Ok(());
     }
     let name = harmless(&project.name);
-    let made = ago(project.created_ms, now_ms());
+    let now = now_ms();
+    let made = ago(project.created_ms, now);
     out.line(&format!("project {name}, made {made}; you are its {}", harmless(&project.role)));
     out.lines(access.lines());
     out.lines(settings.iter().flat_map(settings::SettingsJson::lines));
     if found.members.is_empty() {
         out.line(&format!("nobody is in it yet: farm member set PERSON --role admin --project {name}"));
     } else {
-        out.lines(members(&found.members));
+        out.lines(members(&found.members, &found.issuer, now));
     }
     Ok(())
 }

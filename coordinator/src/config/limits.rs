@@ -66,6 +66,14 @@ pub struct Limits {
     pub calls_per_minute_per_address: u32,
     /// The same by callers whom no token shows.
     pub strangers_per_minute_per_address: u32,
+    /// What may be asked of the issuer at which people sign in, within a minute, for callers at one address.
+    pub sign_ins_per_minute_per_address: u32,
+    /// The same for all callers together.
+    pub sign_ins_per_minute: u32,
+    /// The most that is asked of it at once for callers at one address.
+    pub sign_ins_at_once_per_address: u32,
+    /// The same for all callers together.
+    pub sign_ins_at_once: u32,
     /// Proxies that are believed where they say that a call comes from.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
@@ -113,6 +121,10 @@ impl Default for Limits {
             calls_per_minute_per_identity: 6000,
             calls_per_minute_per_address: 60_000,
             strangers_per_minute_per_address: 600,
+            sign_ins_per_minute_per_address: 120,
+            sign_ins_per_minute: 600,
+            sign_ins_at_once_per_address: 8,
+            sign_ins_at_once: 16,
             trusted_proxies: Vec::new(),
             proxy_header: ProxyHeader::default(),
         }
@@ -143,6 +155,8 @@ impl Limits {
             ("max_connections", self.max_connections, 1 << 20),
             ("max_connections_per_address", self.max_connections_per_address, 1 << 20),
             ("max_streams_per_connection", self.max_streams_per_connection.into(), 1 << 16),
+            ("sign_ins_at_once_per_address", self.sign_ins_at_once_per_address.into(), 1 << 16),
+            ("sign_ins_at_once", self.sign_ins_at_once.into(), 1 << 16),
             ("first_call_seconds", self.first_call_seconds, YEAR),
             ("idle_connection_seconds", self.idle_connection_seconds, YEAR),
             ("stalled_stream_seconds", self.stalled_stream_seconds, YEAR),

@@ -206,6 +206,11 @@ impl Config {
         names
     }
 
+    /// The issuer at which people sign in; `None`: nobody does.
+    pub fn issuer(&self) -> Option<&str> {
+        self.sign_in.as_ref().map(|sign_in| sign_in.issuer.as_str())
+    }
+
     /// Whom tokens of other systems have to be made for, unless a trust says something else.
     pub fn audience(&self) -> String {
         self.oidc.audience.clone().unwrap_or_else(|| self.advertised())

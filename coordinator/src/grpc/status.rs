@@ -19,6 +19,7 @@ pub fn invalid(error: Invalid) -> Status {
 /// The status of an issuer's token that wasn't taken.
 pub fn refused(error: Refused) -> Status {
     match error {
+        Refused::Invalid(error) => invalid(error),
         Refused::Token(why) => Status::unauthenticated(why),
         Refused::Untrusted(why) => Status::permission_denied(why),
         Refused::Unavailable(why) => Status::unavailable(why),

@@ -2,7 +2,8 @@
 //!
 //! Connections are counted where they are accepted ([`lines`]), and ended when they are of no use ([`line`]). Calls are
 //! counted where it is asked who makes them (`people::gate`), before their body is read: those of an identity, those from an
-//! address, and apart from these and tighter the calls of strangers, whom no token shows. Where a call comes from says the
+//! address, and apart from these and tighter the calls of strangers, whom no token shows; tightest those that make this farm ask
+//! the issuer at which people sign in (`grpc::people::sign_in`), as it has limits of its own for all of the farm. Where a call comes from says the
 //! connection, or a proxy that the configuration trusts ([`address`]).
 //!
 //! What workers do for their jobs is not counted: who may do it the farm has let in by name, a thousand of them may be behind
@@ -38,7 +39,7 @@ use self::line::Patience;
 use self::lines::{Lines, Seat};
 use self::tally::Tally;
 pub use self::visits::Visit;
-use self::visits::Visits;
+use self::visits::{Full, Visits};
 use crate::config;
 use crate::people::principal::{Kind, Principal};
 use crate::people::rights::Action;
@@ -47,6 +48,11 @@ use crate::people::rights::Action;
 const SWEEP: Duration = Duration::from_secs(2);
 /// What was refused is told so often.
 const TELL: Duration = Duration::from_secs(60);
+/// So many calls that need no identity from one address at once: health is watched by few, and whoever shows a token of another
+/// system is answered soon.
+const OPEN_AT_ONCE: u32 = 128;
+/// Whoever finds as many at the issuer as may be at once is told to come back after so long.
+const AT_THE_ISSUER: Duration = Duration::from_secs(2);
 /// A connection that takes not a byte for so long is dead, as keep-alive has it, but can't be told so.
 const BLOCKED: Duration = Duration::from_secs(30);
 
@@ -62,6 +68,10 @@ pub struct Doors {
     open: Buckets<IpAddr>,
     wrong: Buckets<IpAddr>,
     visits: Arc<Visits>,
+    /// What is asked of the issuer at which people sign in, by address, in all, and at once.
+    sign_ins: Buckets<IpAddr>,
+    all_sign_ins: Buckets<()>,
+    signing_in: Arc<Visits>,
     tally: Tally,
 }
 
@@ -91,7 +101,10 @@ impl Doors {
             addresses: Buckets::new(limits.calls_per_minute_per_address),
             open: Buckets::new(limits.strangers_per_minute_per_address),
             wrong: Buckets::new(limits.strangers_per_minute_per_address),
-            visits: Arc::default(),
+            visits: Arc::new(Visits::new(OPEN_AT_ONCE, u32::MAX)),
+            sign_ins: Buckets::new(limits.sign_ins_per_minute_per_address),
+            all_sign_ins: Buckets::new(limits.sign_ins_per_minute),
+            signing_in: Arc::new(Visits::new(limits.sign_ins_at_once_per_address, limits.sign_ins_at_once)),
             tally: Tally::default(),
         }
     }
@@ -134,8 +147,47 @@ impl Doors {
             .take(&at, Instant::now())
             .map_err(|wait| few(wait, format!("{per_minute} calls a minute")))?;
         self.visits
-            .begin(at)
-            .ok_or_else(|| few(Duration::from_secs(1), format!("{} calls at once", visits::MOST)))
+            .begin(Some(at))
+            .map_err(|_| few(Duration::from_secs(1), format!("{OPEN_AT_ONCE} calls at once")))
+    }
+
+    /// Whether the issuer at which people sign in may be asked something for a caller from there whom nobody knows yet; it is
+    /// one of the questions under way until what is given back is dropped.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`: there were too many within a minute, or there are at once; from there, or in all.
+    pub fn sign_in(&self, from: Option<IpAddr>) -> Result<Visit, Status> {
+        let (at, now) = (from.map(place), Instant::now());
+        let few = |limit, whose: &str, wait, most: String| {
+            self.tally.count(limit, whose);
+            busy(&format!("{most} are let through to the issuer at which people sign in"), wait)
+        };
+        let of = |at: IpAddr| format!(" from one address ({at})");
+        // Before a bucket: nothing is taken from whoever comes back for this.
+        let visit = self.signing_in.begin(at).map_err(|full| match full {
+            Full::Place(at) => {
+                let most = format!("{} sign-ins at once{}", self.signing_in.most_of_one(), of(at));
+                few("sign_ins_at_once_per_address", &at.to_string(), AT_THE_ISSUER, most)
+            }
+            Full::All => {
+                let most = format!("{} sign-ins at once", self.signing_in.most());
+                few("sign_ins_at_once", "all", AT_THE_ISSUER, most)
+            }
+        })?;
+        let in_all = |wait| {
+            let most = format!("{} sign-ins a minute", self.all_sign_ins.per_minute());
+            few("sign_ins_per_minute", "all", wait, most)
+        };
+        // Nor for this.
+        self.all_sign_ins.look(&(), now).map_err(in_all)?;
+        if let Some(at) = at {
+            self.sign_ins.take(&at, now).map_err(|wait| {
+                let most = format!("{} sign-ins a minute{}", self.sign_ins.per_minute(), of(at));
+                few("sign_ins_per_minute_per_address", &at.to_string(), wait, most)
+            })?;
+        }
+        self.all_sign_ins.take(&(), now).map_err(in_all)?;
+        Ok(visit)
     }
 
     /// Whether it is asked whom a token shows that isn't known here, from there.
@@ -201,7 +253,7 @@ impl Doors {
             if told.elapsed() >= TELL {
                 told = Instant::now();
                 self.tally.tell();
-                for buckets in [&self.addresses, &self.open, &self.wrong] {
+                for buckets in [&self.addresses, &self.open, &self.wrong, &self.sign_ins] {
                     buckets.forget(told);
                 }
                 self.identities.forget(told);
@@ -273,6 +325,40 @@ mod tests {
         }
         assert!(doors.open_call(HOME).is_err());
         doors.known_call(&person("ada"), Action::Submit, Some(HOME)).unwrap();
+    }
+
+    #[test]
+    fn the_issuer_is_asked_so_often_for_one_address_and_so_often_in_all() {
+        let doors = doors(|limits| {
+            limits.sign_ins_per_minute_per_address = 3;
+            limits.sign_ins_per_minute = 5;
+            limits.sign_ins_at_once_per_address = 2;
+            limits.sign_ins_at_once = 3;
+        });
+        let told = |from: Option<IpAddr>, begins: &str| {
+            let status = doors.sign_in(from).unwrap_err();
+            assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+            assert!(status.message().starts_with(begins), "{status:?}");
+            farm_client::come_back(&status).unwrap()
+        };
+        let first = [doors.sign_in(Some(HOME)).unwrap(), doors.sign_in(Some(HOME)).unwrap()];
+        let wait = told(
+            Some(HOME),
+            "2 sign-ins at once from one address (198.51.100.7) are let through to the issuer",
+        );
+        assert_eq!(wait, AT_THE_ISSUER);
+        let other = doors.sign_in(Some(OTHER)).unwrap();
+        told(None, "3 sign-ins at once are let through");
+        drop((first, other));
+        // That there were too many at once has cost nothing.
+        drop(doors.sign_in(Some(HOME)).unwrap());
+        let wait = told(Some(HOME), "3 sign-ins a minute from one address (198.51.100.7)");
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(20), "{wait:?}");
+        drop(doors.sign_in(Some(OTHER)).unwrap());
+        told(Some(OTHER), "5 sign-ins a minute are let through");
+        // Nobody else is concerned: whoever is known, nor other calls of strangers.
+        doors.known_call(&person("ada"), Action::ReadBuilds, Some(HOME)).unwrap();
+        doors.open_call(HOME).unwrap();
     }
 
     #[test]

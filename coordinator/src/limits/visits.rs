@@ -1,48 +1,91 @@
-//! The calls of callers whom nobody has asked who they are, by where they come from: so many at once.
+//! The calls that are under way of callers whom nobody has asked who they are: so many at once, of one place and of all.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// So many from one place at once: health is watched by few, and whoever shows a token of another system is answered soon.
-pub const MOST: u32 = 128;
-
 /// The calls that are under way.
+#[derive(Debug)]
+pub struct Visits {
+    most_of_one: u32,
+    most: u32,
+    all: Mutex<All>,
+}
+
 #[derive(Debug, Default)]
-pub struct Visits(Mutex<HashMap<IpAddr, u32>>);
+struct All {
+    count: u32,
+    places: HashMap<IpAddr, u32>,
+}
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
 pub struct Visit {
     visits: Arc<Visits>,
-    place: IpAddr,
+    place: Option<IpAddr>,
+}
+
+/// Of which there are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// From this place there are.
+    Place(IpAddr),
+    /// In all.
+    All,
 }
 
 impl Visits {
-    /// Begins one; `None`: there are [`MOST`] from this place.
-    pub fn begin(self: &Arc<Self>, place: IpAddr) -> Option<Visit> {
-        let mut all = self.all();
-        let count = all.entry(place).or_default();
-        if *count >= MOST {
-            return None;
-        }
-        *count += 1;
-        drop(all);
-        Some(Visit { visits: Arc::clone(self), place })
+    /// At most `most` at once, and `most_of_one` of one place.
+    pub fn new(most_of_one: u32, most: u32) -> Self {
+        Self { most_of_one, most, all: Mutex::default() }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many there may be of one place.
+    pub fn most_of_one(&self) -> u32 {
+        self.most_of_one
+    }
+
+    /// How many there may be in all.
+    pub fn most(&self) -> u32 {
+        self.most
+    }
+
+    /// Begins one, from this place where that is known.
+    ///
+    /// # Errors
+    /// There are as many as may be.
+    pub fn begin(self: &Arc<Self>, place: Option<IpAddr>) -> Result<Visit, Full> {
+        let mut all = self.all();
+        if let Some(place) =
+            place.filter(|place| all.places.get(place).is_some_and(|count| *count >= self.most_of_one))
+        {
+            return Err(Full::Place(place));
+        }
+        if all.count >= self.most {
+            return Err(Full::All);
+        }
+        all.count += 1;
+        if let Some(place) = place {
+            *all.places.entry(place).or_default() += 1;
+        }
+        drop(all);
+        Ok(Visit { visits: Arc::clone(self), place })
+    }
+
+    fn all(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
         let mut all = self.visits.all();
-        if let Some(count) = all.get_mut(&self.place) {
+        all.count -= 1;
+        let Some(place) = self.place else { return };
+        if let Some(count) = all.places.get_mut(&place) {
             *count -= 1;
             if *count == 0 {
-                all.remove(&self.place);
+                all.places.remove(&place);
             }
         }
     }
@@ -54,12 +97,18 @@ mod tests {
 
     #[test]
     fn so_many_are_let_in_at_once_and_none_is_remembered() {
-        let (visits, place) = (Arc::new(Visits::default()), IpAddr::from([10, 0, 0, 1]));
-        let all: Vec<Visit> = (0..MOST).map(|_| visits.begin(place).unwrap()).collect();
-        assert!(visits.begin(place).is_none());
-        assert!(visits.begin(IpAddr::from([10, 0, 0, 2])).is_some());
+        let (visits, place) = (Arc::new(Visits::new(3, 5)), IpAddr::from([10, 0, 0, 1]));
+        let other = IpAddr::from([10, 0, 0, 2]);
+        let begin = |place| visits.begin(Some(place));
+        let all: Vec<Visit> = (0..3).map(|_| begin(place).unwrap()).collect();
+        assert_eq!(begin(place).unwrap_err(), Full::Place(place));
+        let others = [begin(other).unwrap(), visits.begin(None).unwrap()];
+        assert_eq!(begin(other).unwrap_err(), Full::All);
+        assert_eq!(visits.begin(None).unwrap_err(), Full::All);
         drop(all);
-        assert!(visits.begin(place).is_some());
-        assert!(visits.all().is_empty());
+        assert!(begin(place).is_ok() && begin(other).is_ok());
+        drop(others);
+        let all = visits.all();
+        assert!(all.count == 0 && all.places.is_empty());
     }
 }

@@ -227,7 +227,9 @@ impl Identities {
             return;
         }
         if let Err(error) = self.store.note_used(&used).await {
-            tracing::debug!(%error, "it can't be noted which tokens were used");
+            tracing::debug!(%error, "it can't be noted which tokens were used; trying again");
+            // It isn't for lists only: a sign-in that nobody has used ends.
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).extend(used);
         }
     }
 

@@ -28,6 +28,10 @@ const QUICK: Duration = Duration::from_secs(2);
 /// One that could not do all counts for at least as long, so that the next one comes after ten minutes.
 const UNSWEPT: Duration = Duration::from_secs(14);
 
+/// A sign-in counts for so long without its token being used. `farm login` uses it at once; that it was used is written down within
+/// half a minute, or later if the database is away.
+const UNUSED: Duration = Duration::from_secs(15 * 60);
+
 /// When the last sweep began, and how long it took.
 type Swept = Option<(Instant, Duration)>;
 
@@ -129,6 +133,17 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("tokens of other systems", seen.await);
+    let unused = async {
+        let ended = store.end_unused_sign_ins(epoch, UNUSED).await?;
+        if ended > 0 {
+            tracing::info!(
+                ended,
+                "sign-ins ended whose token nobody has used: it hasn't come to whom it was for"
+            );
+        }
+        Ok(())
+    };
+    told("sign-ins", unused.await);
     let audit = async {
         if let Some(audit) = kept.audit() {
             loop {

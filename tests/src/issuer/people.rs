@@ -37,6 +37,8 @@ pub struct People {
     pub methods: Option<Vec<&'static str>>,
     /// All but `sub` is told only to whoever asks for it with the access token.
     pub tells_later: bool,
+    /// Of which kind that is; `application/jwt`: signed.
+    pub tells_as: &'static str,
     /// Whoever is at the page says no.
     pub denies: bool,
     /// It has codes for other devices.
@@ -55,6 +57,7 @@ impl People {
             secret: None,
             methods: None,
             tells_later: false,
+            tells_as: "application/json",
             denies: false,
             devices: true,
             before: VecDeque::new(),
@@ -233,7 +236,15 @@ impl Desk {
         let token = head.headers.get("authorization").and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer "));
         match token.filter(|token| self.access.iter().any(|access| access == token)) {
-            Some(_) => answer(StatusCode::OK, &people.claims),
+            Some(_) => {
+                let text = match people.tells_as {
+                    "application/jwt" => people.key.sign(&people.claims),
+                    _ => people.claims.to_string(),
+                };
+                let mut response = plain(StatusCode::OK, &text);
+                response.headers_mut().insert(header::CONTENT_TYPE, people.tells_as.parse().unwrap());
+                response
+            }
             None => plain(StatusCode::UNAUTHORIZED, "whose?"),
         }
     }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use farm_store::people::audit::By;
+use farm_store::people::principals::SignInState;
 use farm_store::people::sign_in::{Arrival, Entry, Link};
 use farm_store::people::tokens::{Holder, NewToken};
 use farm_tests::session::Session;
-use farm_types::{Digest, PrincipalName};
+use farm_types::{Digest, PrincipalName, Role};
 
 use crate::fixture::{World, world};
 use crate::interleavings::stopped;
@@ -95,6 +96,84 @@ async fn whoever_was_unlinked_is_nobody_by_another_name_either_and_what_they_mad
     );
     assert_eq!(world.store.link_person(&by, "ada", ISSUER, "1").await.unwrap(), Link::Made);
     assert!(is_in(&comes(&world, "1", "c").await));
+}
+
+#[tokio::test]
+async fn who_has_signed_in_at_an_issuer_is_told_of_members_and_admins() {
+    let world = world().await;
+    let by = linus();
+    let project = farm_store::default_project();
+    for name in ["ada", "bob", "eve"] {
+        world.store.set_farm_admin(&by, name, true).await.unwrap();
+        world.store.set_member(&by, project, name, Role::Viewer).await.unwrap();
+    }
+    world.store.link_person(&by, "ada", ISSUER, "1").await.unwrap();
+    world.store.link_person(&by, "eve", ISSUER, "2").await.unwrap();
+    world.store.link_person(&by, "bob", "https://another.example", "3").await.unwrap();
+    // Of the issuer that is asked about: who is linked, and whether they have signed in.
+    let told = async |issuer: Option<&str>| {
+        let members = world.store.members(project, issuer).await.unwrap();
+        let members: Vec<_> = members.into_iter().map(|member| (member.name, member.sign_in)).collect();
+        assert_eq!(world.store.farm_admins(issuer).await.unwrap(), members);
+        let state = |(name, state): (String, SignInState)| (name, state.is_linked, state.last.is_some());
+        members.into_iter().map(state).collect::<Vec<_>>()
+    };
+    let is = |name: &str, is_linked, has_signed_in| (name.to_owned(), is_linked, has_signed_in);
+    assert!(is_in(&comes(&world, "1", "a").await));
+    assert_eq!(
+        told(Some(ISSUER)).await,
+        [is("ada", true, true), is("bob", false, false), is("eve", true, false)]
+    );
+    assert_eq!(told(None).await, [is("ada", false, false), is("bob", false, false), is("eve", false, false)]);
+    // The last time counts; who is unlinked is no more.
+    let last = async || world.store.farm_admins(Some(ISSUER)).await.unwrap()[0].1.last.unwrap();
+    let first = last().await;
+    world.pass("1 hour");
+    assert!(is_in(&comes(&world, "1", "b").await));
+    assert_eq!((last().await - first).num_minutes(), 60);
+    world.store.unlink_person(&by, "ada").await.unwrap();
+    assert_eq!(told(Some(ISSUER)).await[0], is("ada", false, false));
+}
+
+#[tokio::test]
+async fn several_sign_ins_of_one_person_at_once_are_all_let_in() {
+    let world = world().await;
+    assert!(is_in(&comes(&world, "1", "first").await));
+    let tokens: Vec<String> = (0..8).map(|number| format!("at once {number}")).collect();
+    let came = futures::future::join_all(tokens.iter().map(|token| comes(&world, "1", token))).await;
+    assert!(came.iter().all(is_in), "{came:?}");
+    assert_eq!(world.database.psql("SELECT count(*) FROM sign_ins"), "9");
+}
+
+#[tokio::test]
+async fn a_sign_in_that_nobody_uses_ends_and_one_that_was_used_goes_on() {
+    let world = world().await;
+    let quarter = Duration::from_secs(15 * 60);
+    let ends = async || world.store.end_unused_sign_ins(world.epoch, quarter).await.unwrap();
+    let shown =
+        async |token: &str| world.store.shown_by(Digest::of(token.as_bytes())).await.unwrap().unwrap();
+    for token in ["lost", "used"] {
+        assert!(is_in(&comes(&world, "1", token).await));
+    }
+    world.store.note_used(&[shown("used").await.token]).await.unwrap();
+    // An admin's token may wait for its holder for as long as it likes.
+    let new = NewToken {
+        holder: Holder::Person("bob"),
+        digest: Digest::of(b"bob"),
+        hint: "bob",
+        label: "",
+        project: None,
+        role: None,
+        parent: None,
+        lives: None,
+    };
+    world.store.create_token(&linus(), &new).await.unwrap();
+    world.pass("14 minutes");
+    assert_eq!(ends().await, 0);
+    world.pass("2 minutes");
+    assert_eq!((ends().await, ends().await), (1, 0));
+    assert!(shown("lost").await.revoked_at.is_some());
+    assert!(shown("used").await.revoked_at.is_none() && shown("bob").await.revoked_at.is_none());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use farm_types::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{millis, settings};
+use super::{millis, millis_of, settings};
 use crate::grpc::status;
 use crate::people;
 use crate::shared::Shared;
@@ -218,14 +218,18 @@ impl ProjectService for Projects {
         request: Request<v1::ListMembersRequest>,
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
         let caller = people::member(&request)?;
-        let members = self.shared.store.members(caller.project).await.map_err(status::store)?;
+        let issuer = self.shared.config.issuer();
+        let members = self.shared.store.members(caller.project, issuer).await.map_err(status::store)?;
         let members = members.into_iter().map(|member| v1::Member {
             name: member.name,
             kind: member.kind.as_str().to_owned(),
             role: member.role.to_string(),
+            linked: member.sign_in.is_linked,
+            signed_in_ms: millis_of(member.sign_in.last),
         });
         let project = caller.project_name.to_string();
-        Ok(Response::new(v1::ListMembersResponse { members: members.collect(), project }))
+        let issuer = issuer.unwrap_or_default().to_owned();
+        Ok(Response::new(v1::ListMembersResponse { members: members.collect(), project, issuer }))
     }
 
     async fn set_member(

@@ -1,5 +1,6 @@
 //! People who sign in at their company's issuer, and who they are here.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +21,11 @@ use crate::shared::Shared;
 
 /// The longest subject, bytes.
 const LONGEST: usize = 255;
+
+/// Where a call comes from, if that is known.
+fn origin<T>(request: &Request<T>) -> Option<IpAddr> {
+    request.extensions().get::<Origin>().map(|Origin(address)| *address)
+}
 
 /// Serves [`SignInService`].
 #[derive(Debug)]
@@ -66,9 +72,11 @@ impl SignInService for SignIn {
 
     async fn begin_device_sign_in(
         &self,
-        _: Request<v1::BeginDeviceSignInRequest>,
+        request: Request<v1::BeginDeviceSignInRequest>,
     ) -> Result<Response<v1::BeginDeviceSignInResponse>, Status> {
-        let code = self.sign_ins()?.begin_device(Instant::now()).await.map_err(status::refused)?;
+        let sign_ins = self.sign_ins()?;
+        let _turn = self.shared.doors.sign_in(origin(&request))?;
+        let code = sign_ins.begin_device(Instant::now()).await.map_err(status::refused)?;
         Ok(Response::new(v1::BeginDeviceSignInResponse {
             device_code: code.device_code,
             user_code: code.user_code,
@@ -84,8 +92,9 @@ impl SignInService for SignIn {
         request: Request<v1::SignInRequest>,
     ) -> Result<Response<v1::SignInResponse>, Status> {
         let sign_ins = self.sign_ins()?;
-        let origin = request.extensions().get::<Origin>();
-        let address = origin.map(|Origin(address)| address.to_string()).unwrap_or_default();
+        let origin = origin(&request);
+        let _turn = self.shared.doors.sign_in(origin)?;
+        let address = origin.map(|address| address.to_string()).unwrap_or_default();
         let v1::SignInRequest { by, machine } = request.into_inner();
         let (store, now) = (&self.shared.store, Instant::now());
         let person = match by {

@@ -311,10 +311,18 @@ impl PeopleService for People {
         &self,
         _: Request<v1::ListFarmAdminsRequest>,
     ) -> Result<Response<v1::ListFarmAdminsResponse>, Status> {
-        let names = self.shared.store.farm_admins().await.map_err(status::store)?;
-        let persons = names.into_iter().map(|name| v1::FarmAdmin { name, group: false });
+        let issuer = self.shared.config.issuer();
+        let persons = self.shared.store.farm_admins(issuer).await.map_err(status::store)?;
+        let persons = persons.into_iter().map(|(name, sign_in)| v1::FarmAdmin {
+            name,
+            group: false,
+            linked: sign_in.is_linked,
+            signed_in_ms: millis_of(sign_in.last),
+        });
         let groups = self.shared.config.sign_in.iter().flat_map(|sign_in| sign_in.admin_groups.clone());
-        let groups = groups.map(|name| v1::FarmAdmin { name, group: true });
-        Ok(Response::new(v1::ListFarmAdminsResponse { admins: persons.chain(groups).collect() }))
+        let groups = groups.map(|name| v1::FarmAdmin { name, group: true, ..Default::default() });
+        let admins = persons.chain(groups).collect();
+        let issuer = issuer.unwrap_or_default().to_owned();
+        Ok(Response::new(v1::ListFarmAdminsResponse { admins, issuer }))
     }
 }

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use farm_types::chain::in_short;
+use farm_types::escaped;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::StatusCode;
@@ -53,11 +54,13 @@ impl fmt::Debug for Form {
     }
 }
 
-/// What an issuer answers to a form.
+/// What an issuer answers.
 #[derive(Clone)]
 pub struct Answer {
     /// Whether it does what was asked.
     pub status: StatusCode,
+    /// Of which kind the document is (`Content-Type`), as it says it; empty: it doesn't.
+    pub kind: String,
     /// A document, in which there may be secrets.
     pub body: Bytes,
 }
@@ -66,7 +69,7 @@ pub struct Answer {
 pub trait Fetch: fmt::Debug + Send + Sync + 'static {
     /// The document at `url`, for anybody or for whom `login` shows, of at most `most` bytes; else why it didn't come, in words.
     /// Follows no redirect. Whoever calls bounds the time.
-    fn get(&self, url: Url, login: Option<Login>, most: usize) -> BoxFuture<'static, Result<Bytes, String>>;
+    fn get(&self, url: Url, login: Option<Login>, most: usize) -> BoxFuture<'static, Result<Answer, String>>;
 
     /// What `url` answers to a form, whether that is a yes or a no; the rest as above.
     fn post(&self, url: Url, form: Form, most: usize) -> BoxFuture<'static, Result<Answer, String>>;
@@ -84,15 +87,15 @@ impl Http {
 }
 
 impl Fetch for Http {
-    fn get(&self, url: Url, login: Option<Login>, most: usize) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn get(&self, url: Url, login: Option<Login>, most: usize) -> BoxFuture<'static, Result<Answer, String>> {
         let client = self.0.clone();
         async move {
             let request = client.request(Method::GET, url.as_str());
-            let Answer { status, body } = send(&client, request, login, &url, most).await?;
-            if !status.is_success() {
-                return Err(format!("{url} answers {status}"));
+            let answer = send(&client, request, login, &url, most).await?;
+            match answer.status.is_success() {
+                true => Ok(answer),
+                false => Err(format!("{url} answers {}", answer.status)),
             }
-            Ok(body)
         }
         .boxed()
     }
@@ -130,7 +133,8 @@ async fn send(
     if status.is_redirection() {
         return Err(format!("{url} sends elsewhere ({status}), which farm doesn't follow"));
     }
-    let mut body = Vec::new();
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let (kind, mut body) = (kind.to_owned(), Vec::new());
     while let Some(piece) =
         response.chunk().await.map_err(|why| format!("{url} broke off: {}", in_short(&why)))?
     {
@@ -139,16 +143,7 @@ async fn send(
         }
         body.extend_from_slice(&piece);
     }
-    Ok(Answer { status, body: body.into() })
-}
-
-/// A text as a form's field has it: all but what has no meaning anywhere is escaped.
-fn escaped(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(byte).collect()
+    Ok(Answer { status, kind, body: body.into() })
 }
 
 #[cfg(test)]
@@ -157,7 +152,6 @@ mod tests {
 
     #[test]
     fn a_form_says_what_it_asks_and_shows_nothing_of_it() {
-        assert_eq!(escaped("a b&c=é+%~"), "a%20b%26c%3D%C3%A9%2B%25%7E");
         let login = Login::Basic("a:b".into(), "s3cret".into());
         assert_eq!(login.header().unwrap(), format!("Basic {}", BASE64.encode("a%3Ab:s3cret")));
         let form = Form { fields: vec![("code", "s3cret".into())], login: Some(login.clone()) };

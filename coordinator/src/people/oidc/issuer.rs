@@ -194,7 +194,11 @@ impl Issuers {
             return Err(Refused::Token(format!("the token isn't of {issuer} (iss)")));
         }
         let settings = self.settings_of(issuer)?;
-        let known = self.published(issuer, token.kid(), now).await?;
+        let known = self.published(issuer, token.kid(), now).await.map_err(|why| {
+            Refused::Unavailable(format!(
+                "the keys of {issuer} can't be had just now ({why}); try again in a minute"
+            ))
+        })?;
         token.verify(&known.keys, &settings.algorithms)
     }
 
@@ -204,7 +208,13 @@ impl Issuers {
     /// It can't be asked.
     pub async fn endpoints(&self, issuer: &IssuerUrl, now: Instant) -> Result<Endpoints, Refused> {
         self.settings_of(issuer)?;
-        Ok(self.published(issuer, None, now).await?.endpoints.clone())
+        let known = self.published(issuer, None, now).await.map_err(|why| {
+            Refused::Unavailable(format!(
+                "nobody can sign in just now, as {issuer} doesn't say where people sign in there ({why}); try again in a minute. If it \
+                 stays so, whoever runs the farm looks whether its coordinator reaches that"
+            ))
+        })?;
+        Ok(known.endpoints.clone())
     }
 
     /// What is configured of the issuer.
@@ -219,13 +229,13 @@ impl Issuers {
         Ok(settings)
     }
 
-    /// What the issuer says of itself, with the key of this name if there is one.
+    /// What the issuer says of itself, with the key of this name if there is one; else why it can't be had, in words.
     async fn published(
         &self,
         issuer: &IssuerUrl,
         kid: Option<&str>,
         now: Instant,
-    ) -> Result<Arc<Published>, Refused> {
+    ) -> Result<Arc<Published>, String> {
         let place = self.place(issuer);
         loop {
             let asking = {
@@ -238,11 +248,7 @@ impl Issuers {
                         let asking = self.ask(issuer, Arc::clone(&place), now);
                         known.asking.insert(asking).clone()
                     }
-                    Next::Unavailable(why) => {
-                        return Err(Refused::Unavailable(format!(
-                            "the keys of {issuer} can't be had just now ({why}); try again in a minute"
-                        )));
-                    }
+                    Next::Unavailable(why) => return Err(why),
                 }
             };
             asking.await;
@@ -261,7 +267,12 @@ impl Issuers {
     fn ask(&self, issuer: &IssuerUrl, place: Arc<Mutex<Known>>, now: Instant) -> Asking {
         let (fetch, name) = (Arc::clone(&self.fetch), issuer.clone());
         let asked = async move {
-            let limit = || format!("{name} did not answer within {} s", ASK.as_secs());
+            let limit = || {
+                format!(
+                    "{name} did not answer within {} s, asked for its description and its keys",
+                    ASK.as_secs()
+                )
+            };
             tokio::time::timeout(ASK, read(fetch.as_ref(), &name)).await.unwrap_or_else(|_| Err(limit()))
         };
         let task = tokio::spawn(asked.in_current_span());
@@ -276,7 +287,7 @@ impl Issuers {
                     known.trouble = None;
                 }
                 Err(why) => {
-                    tracing::warn!(%issuer, why, "an issuer's keys can't be had");
+                    tracing::warn!(%issuer, why, "an issuer doesn't say what it is and what its keys are");
                     known.trouble = Some(why);
                 }
             }
@@ -288,15 +299,15 @@ impl Issuers {
 /// Asks an issuer what it is, and for its keys.
 async fn read(fetch: &dyn Fetch, issuer: &IssuerUrl) -> Result<Published, String> {
     let at = issuer.discovery()?;
-    let bytes = fetch.get(at.clone(), None, MOST).await?;
-    let discovery: Discovery = serde_json::from_slice(&bytes)
+    let answer = fetch.get(at.clone(), None, MOST).await?;
+    let discovery: Discovery = serde_json::from_slice(&answer.body)
         .map_err(|why| format!("{at} is no description of an issuer: {why}"))?;
     if discovery.issuer != issuer.as_str() {
         return Err(format!("{at} says that it is the issuer {}", shown(&discovery.issuer)));
     }
     let at = place_of(issuer, "keys are", &discovery.jwks_uri)?;
-    let bytes = fetch.get(at.clone(), None, MOST).await?;
-    let keys = Key::read_set(&bytes).map_err(|why| format!("{at}: {why}"))?;
+    let answer = fetch.get(at.clone(), None, MOST).await?;
+    let keys = Key::read_set(&answer.body).map_err(|why| format!("{at}: {why}"))?;
     if keys.is_empty() {
         return Err(format!("{at} has no key that farm can use"));
     }

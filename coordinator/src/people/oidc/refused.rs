@@ -1,6 +1,7 @@
 //! Why a token gets nobody in, by what follows from it.
 
 use farm_store::StoreError;
+use farm_types::Invalid;
 
 /// As much of a text that somebody else wrote is repeated, characters.
 const SHOWN: usize = 120;
@@ -8,6 +9,9 @@ const SHOWN: usize = 120;
 /// A token was refused. The texts are for whoever sent it.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
+    /// What was sent with it is malformed, whatever it shows. Nobody was asked anything.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
     /// It shows nobody: it is no token, is forged, for somebody else, out of its time, or was used before. Another one may do.
     #[error("{0}")]
     Token(String),

@@ -65,10 +65,14 @@ pub fn refusal(issuer: &str, answer: &Answer) -> Refused {
         }
         // What is wrong with a secret is nothing to be repeated.
         "invalid_client" | "unauthorized_client" => Refused::Setup(format!(
-            "{issuer} doesn't let this farm have people sign in ({error}); whoever runs the farm looks at client_id and \
-             client_secret_file in [sign_in], and at what the issuer has of this farm"
+            "{issuer} doesn't let this farm have people sign in ({error}); whoever runs the farm looks at client_id, \
+             client_secret_file and client_auth in [sign_in], and at what the issuer has of this farm"
         )),
-        "invalid_request" | "invalid_scope" | "unsupported_grant_type" => Refused::Setup(format!(
+        "invalid_request" => Refused::Token(format!(
+            "{issuer} doesn't understand what it was sent ({said}); begin again. If it stays so, whoever runs the farm looks at what the \
+             issuer logs of it"
+        )),
+        "invalid_scope" | "unsupported_grant_type" => Refused::Setup(format!(
             "{issuer} doesn't do what this farm asks of it ({said}); whoever runs the farm looks at [sign_in], and at what the \
              issuer has of this farm"
         )),

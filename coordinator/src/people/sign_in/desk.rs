@@ -7,11 +7,10 @@ use farm_store::Store;
 use farm_types::{Digest, Invalid};
 use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 
 use super::answers::{Tokens, refusal};
 use super::person::{EMAIL_VERIFIED, Person, person};
-use super::settings::Settings;
+use super::settings::{ClientAuth, Settings};
 use crate::outbound::Url;
 use crate::people::oidc;
 use crate::people::oidc::claims::{self, Claims};
@@ -22,9 +21,6 @@ use crate::people::oidc::refused::{Refused, shown};
 
 /// An issuer has so long to answer.
 const ASK: Duration = Duration::from_secs(10);
-/// So many ask it at once; others wait, for so long.
-const AT_ONCE: usize = 16;
-const LINE: Duration = Duration::from_secs(5);
 /// The longest answer, bytes.
 const MOST: usize = 64 * 1024;
 
@@ -35,7 +31,6 @@ pub struct Desk {
     pub issuer: IssuerUrl,
     issuers: Issuers,
     fetch: Arc<dyn Fetch>,
-    asking: Semaphore,
 }
 
 impl Desk {
@@ -49,7 +44,6 @@ impl Desk {
             issuers: Issuers::new(Arc::clone(&fetch), oidc),
             settings,
             fetch,
-            asking: Semaphore::new(AT_ONCE),
         })
     }
 
@@ -74,10 +68,13 @@ impl Desk {
         let mut login = None;
         let id = self.settings.client_id.clone();
         match &self.settings.client_secret {
-            Some(secret) if takes_basic(endpoints) => login = Some(Login::Basic(id, secret.clone())),
-            Some(secret) => {
-                fields.extend([("client_id", id), ("client_secret", secret.expose_secret().to_owned())]);
-            }
+            Some(secret) => match self.settings.client_auth.unwrap_or_else(|| offered(endpoints)) {
+                ClientAuth::Basic => login = Some(Login::Basic(id, secret.clone())),
+                ClientAuth::Post => {
+                    let secret = secret.expose_secret().to_owned();
+                    fields.extend([("client_id", id), ("client_secret", secret)]);
+                }
+            },
             None => fields.push(("client_id", id)),
         }
         self.bounded(&at, self.fetch.post(at.clone(), Form { fields, login }, MOST)).await
@@ -92,10 +89,6 @@ impl Desk {
         let away = |why: String| {
             tracing::warn!(issuer = %self.issuer, why, "the issuer at which people sign in can't be asked");
             Refused::Unavailable(format!("nobody can sign in just now ({why}); try again in a minute"))
-        };
-        let turn = tokio::time::timeout(LINE, self.asking.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Err(away(format!("{AT_ONCE} others are signing in, and their issuer is slow")));
         };
         let late = || Err(format!("{at} did not answer within {} s", ASK.as_secs()));
         tokio::time::timeout(ASK, asking).await.unwrap_or_else(|_| late()).map_err(away)
@@ -177,8 +170,8 @@ impl Desk {
         let at = self.place("more is told of people", at)?;
         let asking = self.fetch.get(at.clone(), Some(Login::Bearer(token.into())), MOST);
         let more = self.bounded(&at, asking).await?;
-        let more: Claims = serde_json::from_slice(&more).map_err(|_| {
-            Refused::Unavailable(format!("{at} answers with what isn't expected of it (no JSON object)"))
+        let more = claims_of(&at, &more).inspect_err(|why| {
+            tracing::warn!(issuer = %self.issuer, %why, "what the issuer tells of people can't be read");
         })?;
         // Core, section 5.3.2.
         if more.get("sub") != said.get("sub") {
@@ -226,8 +219,29 @@ impl Desk {
     }
 }
 
-/// Whether whoever has a secret shows it as a login there, and not in the form.
-fn takes_basic(endpoints: &Endpoints) -> bool {
+/// What is told of a person at an issuer's userinfo endpoint (Core, section 5.3.2).
+///
+/// # Errors
+/// It is no JSON object. As a signed token it isn't read.
+pub fn claims_of(at: &Url, answer: &Answer) -> Result<Claims, Refused> {
+    let kind = answer.kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if kind == "application/jwt" {
+        return Err(Refused::Setup(format!(
+            "{at} tells of people in {kind}, a signed token, and farm reads application/json there; whoever runs the issuer unsets \
+             userinfo_signed_response_alg (and userinfo_encrypted_response_alg) of this farm's client"
+        )));
+    }
+    let as_kind = if kind.is_empty() { String::new() } else { format!(", but {}", shown(&kind)) };
+    serde_json::from_slice(&answer.body).map_err(|_| {
+        Refused::Unavailable(format!("{at} answers with what isn't expected of it (no JSON object{as_kind})"))
+    })
+}
+
+/// How whoever has a secret shows it there, by the issuer's description.
+fn offered(endpoints: &Endpoints) -> ClientAuth {
     let methods = endpoints.token_endpoint_auth_methods_supported.as_deref();
-    methods.is_none_or(|methods| methods.iter().any(|method| method == "client_secret_basic"))
+    match methods.is_none_or(|methods| methods.iter().any(|method| method == "client_secret_basic")) {
+        true => ClientAuth::Basic,
+        false => ClientAuth::Post,
+    }
 }

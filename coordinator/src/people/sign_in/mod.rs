@@ -14,6 +14,7 @@ mod desk;
 mod person;
 pub mod settings;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,8 +32,10 @@ use super::oidc::fetch::Fetch;
 use super::oidc::refused::{Refused, shown};
 use crate::outbound::Url;
 
-/// The longest code, verifier or nonce of a caller's, bytes.
+/// The longest code or nonce of a caller's, bytes.
 const LONGEST: usize = 4096;
+/// How long a verifier is, characters (RFC 7636, section 4.1).
+const VERIFIER: RangeInclusive<usize> = 43..=128;
 /// So many characters of a token are shown in lists and logs.
 const HINT: usize = 12;
 /// The longest name of a machine that lists show, characters.
@@ -161,11 +164,9 @@ impl SignIns {
         now: Instant,
     ) -> Result<Person, Refused> {
         let Returned { code, verifier, redirect_uri, nonce } = returned;
-        for (thing, text) in [("code", &code), ("code_verifier", &verifier), ("nonce", &nonce)] {
-            if !(1..=LONGEST).contains(&text.len()) {
-                return Err(Refused::Token(format!("the {thing} has to have 1 to {LONGEST} bytes")));
-            }
-        }
+        bounded("code", &code)?;
+        bounded("nonce", &nonce)?;
+        check_verifier(&verifier)?;
         self.check_redirect(&redirect_uri)?;
         let endpoints = self.desk.endpoints(now).await?;
         let at = self.desk.token_endpoint(&endpoints)?;
@@ -185,9 +186,7 @@ impl SignIns {
     /// # Errors
     /// Nobody will any more, or the issuer doesn't take the code; or what it gives shows nobody.
     pub async fn by_device(&self, store: &Store, code: String, now: Instant) -> Result<Polled, Refused> {
-        if !(1..=LONGEST).contains(&code.len()) {
-            return Err(Refused::Token(format!("the device_code has to have 1 to {LONGEST} bytes")));
-        }
+        bounded("device_code", &code)?;
         let endpoints = self.desk.endpoints(now).await?;
         self.desk.device_endpoint(&endpoints)?;
         let at = self.desk.token_endpoint(&endpoints)?;
@@ -279,6 +278,27 @@ impl SignIns {
             shown(written)
         )))
     }
+}
+
+/// Refuses what no issuer gives and no caller makes up. What it is isn't repeated: it may be a secret.
+fn bounded(thing: &str, text: &str) -> Result<(), Invalid> {
+    if (1..=LONGEST).contains(&text.len()) {
+        return Ok(());
+    }
+    let cure = format!("it has {} bytes; send 1 to {LONGEST}", text.len());
+    Err(Invalid::new(thing, "…", cure))
+}
+
+/// Refuses what no issuer takes as a verifier; so that it isn't the issuer that has to say it.
+fn check_verifier(verifier: &str) -> Result<(), Invalid> {
+    let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    if VERIFIER.contains(&verifier.len()) && verifier.bytes().all(is_unreserved) {
+        return Ok(());
+    }
+    let (least, most) = VERIFIER.into_inner();
+    let cure =
+        format!("send {least} to {most} letters, digits, '-', '.', '_' and '~' (RFC 7636, section 4.1)");
+    Err(Invalid::new("code_verifier", "…", cure))
 }
 
 /// What lists call a token of a sign-in on a machine that calls itself so.

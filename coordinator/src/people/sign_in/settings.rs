@@ -24,6 +24,9 @@ pub struct Settings {
     /// File with the secret that goes with it, for issuers that give one.
     #[serde(default)]
     pub client_secret_file: Option<PathBuf>,
+    /// How that is shown where codes are turned into tokens; `None`: as the issuer's description says, a login first.
+    #[serde(default)]
+    pub client_auth: Option<ClientAuth>,
     /// What is in it, once it was read.
     #[serde(skip)]
     pub client_secret: Option<SecretString>,
@@ -53,6 +56,16 @@ pub struct Settings {
     pub redirect_uri: String,
 }
 
+/// How this farm shows its secret to the issuer (OpenID Connect Core 1.0, section 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// As a login in the request's header: `client_secret_basic`.
+    Basic,
+    /// As fields of the form: `client_secret_post`.
+    Post,
+}
+
 fn scopes() -> Vec<String> {
     ["openid", "profile", "email"].map(str::to_owned).to_vec()
 }
@@ -75,6 +88,16 @@ fn device() -> bool {
 
 fn redirect_uri() -> String {
     "http://127.0.0.1/callback".to_owned()
+}
+
+impl ClientAuth {
+    /// As the configuration has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+            Self::Post => "post",
+        }
+    }
 }
 
 impl Settings {
@@ -114,6 +137,10 @@ impl Settings {
             return Err(Invalid::new("sign_in.session_hours", self.session_hours.to_string(), cure));
         }
         self.redirect()?;
+        if let (Some(client_auth), None) = (self.client_auth, &self.client_secret_file) {
+            let cure = "it says how the secret is shown, and there is none; name its file as client_secret_file, or leave this out";
+            return Err(Invalid::new("sign_in.client_auth", client_auth.as_str(), cure));
+        }
         if let Some(file) = &self.client_secret_file {
             let invalid =
                 |why: String| Invalid::new("sign_in.client_secret_file", file.display().to_string(), why);
@@ -206,6 +233,11 @@ mod tests {
             (&*format!("{LEAST}redirect_uri = 'http://127.0.0.1/?a=b'"), "http://127.0.0.1/PATH"),
             (&*format!("{LEAST}admin_groups = ['']"), "sign_in.admin_groups"),
             (&*format!("{LEAST}client_secret = 'hush'"), "unknown field"),
+            (
+                &*format!("{LEAST}client_auth = 'post'"),
+                "sign_in.client_auth \"post\": it says how the secret",
+            ),
+            (&*format!("{LEAST}client_auth = 'client_secret_post'"), "expected `basic` or `post`"),
             (&*format!("{LEAST}client_secret_file = '/nowhere/at/all'"), "sign_in.client_secret_file"),
             ("issuer = 'https://sso.example'", "client_id"),
         ] {

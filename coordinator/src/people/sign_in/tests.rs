@@ -1,6 +1,5 @@
 //! What is decided without an issuer. The whole way, from a real one's answers on, is in `tests/tests/oidc/sign_in`.
 
-use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::StatusCode;
@@ -14,7 +13,7 @@ use super::*;
 struct Nobody;
 
 impl Fetch for Nobody {
-    fn get(&self, url: Url, _: Option<Login>, _: usize) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn get(&self, url: Url, _: Option<Login>, _: usize) -> BoxFuture<'static, Result<Answer, String>> {
         async move { panic!("{url} is asked") }.boxed()
     }
 
@@ -60,7 +59,8 @@ fn a_browser_is_sent_back_to_its_own_machine_as_configured_and_nowhere_else() {
 #[test]
 fn what_an_issuer_refuses_is_told_to_whom_it_concerns_and_repeats_no_secret() {
     let said = |body: &str| {
-        let answer = Answer { status: StatusCode::BAD_REQUEST, body: body.to_owned().into() };
+        let answer =
+            Answer { status: StatusCode::BAD_REQUEST, kind: String::new(), body: body.to_owned().into() };
         refusal("https://sso.example", &answer)
     };
     let denied = said("{\"error\":\"access_denied\",\"error_description\":\"not \\u001b[2J today\"}");
@@ -76,11 +76,32 @@ fn what_an_issuer_refuses_is_told_to_whom_it_concerns_and_repeats_no_secret() {
         matches!(&client, Refused::Setup(why) if why.contains("[sign_in]") && !why.contains("s3cret")),
         "{client}"
     );
+    assert!(matches!(said("{\"error\":\"unauthorized_client\"}"), Refused::Setup(_)));
     assert!(matches!(said("{\"error\":\"invalid_scope\"}"), Refused::Setup(_)));
+    let request = said("{\"error\":\"invalid_request\",\"error_description\":\"no such parameter\"}");
+    assert!(
+        matches!(&request, Refused::Token(why) if why.contains("(\"invalid_request\": \"no such parameter\"); begin again")),
+        "{request}"
+    );
     assert!(
         matches!(said("{\"error\":\"brand_new\"}"), Refused::Token(why) if why.contains("\"brand_new\""))
     );
     assert!(matches!(said("<html>"), Refused::Unavailable(why) if why.contains("400")));
+}
+
+#[test]
+fn a_verifier_is_what_rfc_7636_says_and_is_never_repeated() {
+    // Its appendix B.
+    let right = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    for right in [right, &"~.-_".repeat(32)] {
+        check_verifier(right).unwrap();
+    }
+    for wrong in
+        ["", &right[1..], &"a".repeat(129), &format!("{right}+"), &format!("{right} "), &format!("{right}é")]
+    {
+        let why = check_verifier(wrong).unwrap_err().to_string();
+        assert!(why.starts_with("code_verifier \"…\": send 43 to 128 letters"), "{wrong}: {why}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use farm_types::{PrincipalId, PrincipalKind, ProjectId, Role};
 use serde_json::json;
 
 use super::audit::{By, Deed};
-use super::principals::person;
+use super::principals::{SignInState, person};
 use super::standing::stays;
 use crate::{Result, Store, StoreError, Tx};
 
@@ -14,6 +14,8 @@ pub struct Member {
     pub name: String,
     pub kind: MemberKind,
     pub role: Role,
+    /// Of a person.
+    pub sign_in: SignInState,
 }
 
 /// What is in a project.
@@ -36,25 +38,32 @@ impl MemberKind {
 }
 
 impl Store {
-    /// The members of a project, by name, and then its groups.
+    /// The members of a project, by name, and then its groups; with who of them has signed in at this issuer.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn members(&self, project: ProjectId) -> Result<Vec<Member>> {
+    pub async fn members(&self, project: ProjectId, issuer: Option<&str>) -> Result<Vec<Member>> {
         let rows = sqlx::query!(
-            r#"SELECT p.name AS "name!", p.kind AS "kind?", m.role AS "role!" FROM members m
-               JOIN principals p ON p.id = m.principal_id WHERE m.project_id = $1
-               UNION ALL SELECT name, NULL, role FROM group_members WHERE project_id = $1 ORDER BY 1"#,
-            project.as_uuid()
+            r#"SELECT p.name AS "name!", p.kind AS "kind?", m.role AS "role!",
+                      s.principal_id IS NOT NULL AS "is_linked!", s.signed_in_at AS "signed_in_at?"
+               FROM members m JOIN principals p ON p.id = m.principal_id
+               LEFT JOIN person_subjects s ON s.principal_id = p.id AND s.issuer = $2 AND s.ended_at IS NULL
+               WHERE m.project_id = $1
+               UNION ALL SELECT name, NULL, role, false, NULL FROM group_members WHERE project_id = $1 ORDER BY 1"#,
+            project.as_uuid(),
+            issuer
         )
         .fetch_all(&self.pool)
         .await?;
-        let member = |name, kind: Option<String>, role: String| {
-            let kind = kind.map(|kind| kind.parse().map_err(StoreError::corrupt)).transpose()?;
-            let kind = kind.map_or(MemberKind::Group, MemberKind::Principal);
-            Ok(Member { name, kind, role: role.parse().map_err(StoreError::corrupt)? })
-        };
-        let members = rows.into_iter().map(|row| member(row.name, row.kind, row.role));
+        let members = rows.into_iter().map(|row| {
+            let kind = row.kind.map(|kind| kind.parse().map_err(StoreError::corrupt)).transpose()?;
+            Ok(Member {
+                name: row.name,
+                kind: kind.map_or(MemberKind::Group, MemberKind::Principal),
+                role: row.role.parse().map_err(StoreError::corrupt)?,
+                sign_in: SignInState { is_linked: row.is_linked, last: row.signed_in_at },
+            })
+        });
         let mut members = members.collect::<Result<Vec<_>>>()?;
         members.sort_by_key(|member| member.kind == MemberKind::Group);
         Ok(members)

@@ -19,6 +19,15 @@ pub struct Principal {
     pub is_farm_admin: bool,
 }
 
+/// Whether somebody can sign in at an issuer, and has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SignInState {
+    /// Who they are there is known.
+    pub is_linked: bool,
+    /// `None`: never.
+    pub last: Option<DateTime<Utc>>,
+}
+
 /// A principal's role in a project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
@@ -141,13 +150,24 @@ impl Store {
         Ok(changed)
     }
 
-    /// The names of the persons who are admins of the farm.
+    /// The persons who are admins of the farm, by name, with who of them has signed in at this issuer.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn farm_admins(&self) -> Result<Vec<String>> {
-        let names = sqlx::query_scalar!("SELECT name FROM principals WHERE is_farm_admin ORDER BY name");
-        Ok(names.fetch_all(&self.pool).await?)
+    pub async fn farm_admins(&self, issuer: Option<&str>) -> Result<Vec<(String, SignInState)>> {
+        let rows = sqlx::query!(
+            r#"SELECT p.name, s.principal_id IS NOT NULL AS "is_linked!", s.signed_in_at AS "signed_in_at?" FROM principals p
+               LEFT JOIN person_subjects s ON s.principal_id = p.id AND s.issuer = $1 AND s.ended_at IS NULL
+               WHERE p.is_farm_admin ORDER BY p.name"#,
+            issuer
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let admins = rows.into_iter().map(|row| {
+            let sign_in = SignInState { is_linked: row.is_linked, last: row.signed_in_at };
+            (row.name, sign_in)
+        });
+        Ok(admins.collect())
     }
 }
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::audit::{By, Deed};
 use super::principals::person;
 use super::tokens::has_room;
+use crate::machines::leader::Epoch;
 use crate::{Result, Store, StoreError, Tx};
 
 /// Somebody whom an issuer has let in.
@@ -87,6 +88,13 @@ impl Store {
             None => return Ok(Entry::Taken),
         };
         has_room(&mut tx, id).await?;
+        sqlx::query!(
+            "UPDATE person_subjects SET signed_in_at = farm_now() WHERE issuer = $1 AND subject = $2 AND ended_at IS NULL",
+            arrival.issuer,
+            arrival.subject
+        )
+        .execute(&mut *tx)
+        .await?;
         let token = Uuid::now_v7();
         let ends = sqlx::query_scalar!(
             r#"INSERT INTO tokens (id, principal_id, digest, hint, label, created_by, expires_at)
@@ -118,6 +126,25 @@ impl Store {
         by(&name).did(&mut tx, deed).await?;
         tx.commit().await?;
         Ok(Entry::In { name, ends })
+    }
+
+    /// Ends the sign-ins whose token nobody has shown for so long since it was made: whoever was to have it hasn't got it, or it would
+    /// have been used at once. Answers how many.
+    ///
+    /// # Errors
+    /// Another coordinator leads.
+    pub async fn end_unused_sign_ins(&self, epoch: Epoch, after: Duration) -> Result<u64> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let ended = sqlx::query!(
+            "UPDATE tokens t SET revoked_at = farm_now() FROM sign_ins s
+             WHERE s.token_id = t.id AND s.expires_at > farm_now() AND t.parent_id IS NULL AND t.revoked_at IS NULL
+               AND t.last_used_at IS NULL AND t.created_at < farm_now() - make_interval(secs => $1)",
+            after.as_secs_f64()
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(ended.rows_affected())
     }
 
     /// Says that a person, who is made if there is none of the name, is this subject of an issuer's.
@@ -204,11 +231,12 @@ struct Linked {
     has_ended: bool,
 }
 
-/// Whose a subject is. Held until the end: whoever unlinks it afterwards finds the token that comes of it.
+/// Whose a subject is. Held until the end: whoever unlinks it afterwards finds the token that comes of it. By one at a time, as it is
+/// written afterwards: two who share it would wait for each other.
 async fn linked(tx: &mut Tx, issuer: &str, subject: &str) -> Result<Option<Linked>> {
     let row = sqlx::query!(
         r#"SELECT p.id, p.name, s.ended_at IS NOT NULL AS "has_ended!" FROM person_subjects s JOIN principals p ON p.id = s.principal_id
-         WHERE s.issuer = $1 AND s.subject = $2 FOR SHARE OF s"#,
+         WHERE s.issuer = $1 AND s.subject = $2 FOR NO KEY UPDATE OF s"#,
         issuer,
         subject
     );

@@ -85,6 +85,52 @@ fn whoever_signs_in_again_has_one_session_and_at_its_end_is_told_what_to_do() {
 }
 
 #[test]
+fn a_farm_that_is_forgotten_or_replaced_has_no_session_of_it_left() {
+    let mut world = world();
+    let counts = "SELECT count(*) FROM tokens WHERE revoked_at IS NULL AND expires_at > farm_now()";
+    let is_there =
+        |world: &super::world::World, name: &str| world.home(&format!(".config/farm/{name}")).exists();
+    world.sign_in();
+    assert!(world.sql(counts) == "1" && is_there(&world, "127.0.0.1.ends"));
+    let out = world.cli(&["config", "remove", "127.0.0.1"]).ok();
+    assert!(out.starts_with("127.0.0.1 is forgotten, and your sign-in there has ended"), "{out}");
+    assert_eq!(world.sql(counts), "0");
+    assert!(!is_there(&world, "127.0.0.1.token") && !is_there(&world, "127.0.0.1.ends"));
+    // By another token, or by none.
+    for by in [&["--token-file", "/dev/null"][..], &[]] {
+        world.sign_in();
+        let url = world.farm.url();
+        world.cli(&[&["config", "add", "127.0.0.1", &url, "--replace"], by].concat()).ok();
+        assert_eq!(world.sql(counts), "0");
+        assert!(!is_there(&world, "127.0.0.1.token") && !is_there(&world, "127.0.0.1.ends"));
+    }
+    // The same token at the same place goes on.
+    world.sign_in();
+    let (url, ours) = (world.farm.url(), world.home(".config/farm/127.0.0.1.token"));
+    let ours = ours.to_str().unwrap();
+    world
+        .cli(&["config", "add", "127.0.0.1", &url, "--replace", "--project", "web", "--token-file", ours])
+        .ok();
+    assert_eq!(world.sql(counts), "1");
+    let mut command = world.command(&["config", "add", "127.0.0.1", &url, "--replace", "--token-stdin"]);
+    command.stdin(std::fs::File::open(world.home(".config/farm/127.0.0.1.token")).unwrap());
+    let replaced = command.output().unwrap();
+    assert!(replaced.status.success(), "{replaced:?}");
+    assert!(world.sql(counts) == "1" && is_there(&world, "127.0.0.1.ends"));
+    // A farm that is away isn't waited for; it is said until when it would take the token.
+    world.farm.kill_coordinator();
+    let removed = world.cli(&["config", "remove", "127.0.0.1"]);
+    assert_eq!(
+        (removed.status, removed.stdout.starts_with("127.0.0.1 is forgotten;")),
+        (0, true),
+        "{removed:?}"
+    );
+    let part = "is forgotten here; the farm, which can't be told, takes it until ";
+    assert!(removed.stderr.contains(part) && removed.stderr.contains("(in 12 h)"), "{removed:?}");
+    assert!(!is_there(&world, "127.0.0.1.token"));
+}
+
+#[test]
 fn the_port_believes_nobody_but_the_browser_that_was_sent() {
     let world = world();
     let (mut child, page) = world.login(&[]);
@@ -101,6 +147,10 @@ fn the_port_believes_nobody_but_the_browser_that_was_sent() {
     ] {
         assert_eq!(get(&stranger, None).0, 404, "{stranger}");
     }
+    // What the browser was opened with leads there once: whoever looks it up in a list of processes comes too late, or is noticed.
+    let start = std::fs::read_to_string(world.home("page")).unwrap();
+    let (status, to, said) = get(&start, None);
+    assert!(status == 410 && to.is_none() && said.contains("If that wasn't you"), "{said}");
     // A page in a browser whose name was made to stand for this machine.
     assert_eq!(get(&format!("{back}?code=x&state={state}"), Some("evil.example")).0, 404);
     assert!(child.is_running() && world.issuer.taken().is_empty());

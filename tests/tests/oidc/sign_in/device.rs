@@ -7,10 +7,11 @@ use farm_proto::v1::sign_in_request::By;
 use farm_proto::v1::sign_in_response::Came;
 use farm_tests::issuer::people::People;
 use farm_tests::process::Child;
+use farm_tests::tap::Tap;
 use serde_json::json;
 use tonic::Code;
 
-use super::world::{World, world, world_with};
+use super::world::{World, get, wait, world, world_with};
 
 fn login(world: &World) -> Child {
     let command = world.command(&["login", &world.farm.url(), "--device"]);
@@ -44,6 +45,7 @@ fn a_code_that_is_refused_or_late_lets_nobody_in_and_keeps_nothing() {
         ("expired_token", "the code wasn't entered in time"),
         ("access_denied", "was refused there (\"access_denied\""),
         ("invalid_grant", "doesn't take the code"),
+        ("invalid_request", "doesn't understand what it was sent (\"invalid_request\""),
         ("invalid_client", "whoever runs the farm looks at client_id"),
     ] {
         world.issuer.people(|people| people.before = [error].into());
@@ -52,6 +54,44 @@ fn a_code_that_is_refused_or_late_lets_nobody_in_and_keeps_nothing() {
         assert!(child.output().contains(part), "{error}: {}", child.output());
     }
     assert!(!world.home(".config/farm/config.toml").exists());
+}
+
+/// A code counts once, so whoever isn't told what came of it has to begin again; and what came of it must not count for long.
+#[test]
+fn an_answer_that_is_lost_is_not_asked_for_again_and_the_session_in_it_ends() {
+    let world = world();
+    for way in ["--device", "--browser"] {
+        world.issuer.taken();
+        let tap = Tap::cutting(world.farm.port(), Some("farm_i_"));
+        let mut child = match way {
+            "--device" => {
+                let command = world.command(&["login", &tap.url(), "--device"]);
+                Child::spawn("login", &command, world.home("").as_path())
+            }
+            _ => {
+                let (child, page) = world.login_at(&tap.url(), &[]);
+                let (_, back, _) = get(&page, None);
+                assert!(get(&back.unwrap(), None).2.contains("You are not signed in"));
+                child
+            }
+        };
+        assert_eq!(child.wait_exit(Duration::from_secs(30)).code(), Some(3), "{}", child.output());
+        let said = child.output();
+        assert!(said.contains(&format!("Begin again: farm login {}", tap.url())), "{said}");
+        let asked: Vec<String> = world.issuer.taken();
+        assert_eq!(asked.iter().filter(|asked| asked.contains("_code ")).count(), 1, "{asked:?}");
+    }
+    assert!(!world.home(".config/farm/config.toml").exists());
+    let counts = "SELECT count(*) FROM tokens WHERE revoked_at IS NULL AND expires_at > farm_now()";
+    assert_eq!(world.sql(counts), "2");
+    // Somebody who has got theirs, and uses it.
+    world.sign_in();
+    wait("note", Duration::from_secs(60), || {
+        (world.sql("SELECT count(*) FROM tokens WHERE last_used_at IS NOT NULL") == "1").then_some(())
+    });
+    world.sql("UPDATE tokens SET created_at = created_at - interval '16 minutes'");
+    wait("end", Duration::from_secs(30), || (world.sql(counts) == "1").then_some(()));
+    assert!(world.cli(&["whoami"]).ok().starts_with("who      ada"));
 }
 
 #[test]
@@ -135,4 +175,18 @@ async fn the_farm_shows_its_secret_as_the_issuer_wants_it() {
     });
     posts.door().await.sign_in().await.unwrap();
     assert_eq!(posts.issuer.taken(), ["authorization_code post"]);
+
+    // The configuration's word counts before the issuer's, which may say what is true of other clients only.
+    for (said, offers, how) in [("post", None, "post"), ("basic", Some(vec!["client_secret_post"]), "basic")]
+    {
+        let more = format!("client_secret_file = {file:?}\nclient_auth = '{said}'");
+        let other = world_with(&more, |farm| farm);
+        let ada = json!({"sub": "subject-of-ada", "preferred_username": "ada"});
+        let secret = Some("s3cret:of/the client".into());
+        other.issuer.lets_in(People { secret, methods: offers, ..People::new(&other.key, ada) });
+        let entered = other.door().await.sign_in().await;
+        assert_eq!(other.issuer.taken(), [format!("authorization_code {how}")]);
+        // This issuer means what it says.
+        assert_eq!(entered.is_ok(), said == "post", "{entered:?}");
+    }
 }

@@ -33,6 +33,31 @@ async fn a_group_that_is_let_in_or_out_counts_within_seconds_and_the_highest_rol
         "{listed}"
     );
     assert_eq!(member(&["ls", "--json"]).json()["members"][1]["kind"], "group");
+    // Who has signed in is told, and of groups and services nothing.
+    member(&["set", "bob", "--role", "viewer"]).ok();
+    let listed = member(&["ls", "--json"]).json();
+    let told = |place: usize| {
+        let member = &listed["members"][place];
+        (
+            member["name"].as_str().unwrap().to_owned(),
+            member["linked"].clone(),
+            member["signed_in"].is_string(),
+        )
+    };
+    assert_eq!(told(0), ("ada".into(), true.into(), true));
+    assert_eq!(told(1), ("bob".into(), false.into(), false));
+    assert_eq!(told(2), ("devs".into(), serde_json::Value::Null, false));
+    let listed = member(&["ls"]).ok();
+    assert!(listed.contains("SIGNED IN") && listed.contains("not linked"), "{listed}");
+    world.farm.cli(&["admin", "add", "bob"]).ok();
+    world.farm.cli(&["admin", "link", "bob", "--subject", "subject-of-bob"]).ok();
+    let admins = world.farm.cli(&["admin", "ls"]).ok();
+    assert!(admins.contains("bob  (signed in: linked, never)"), "{admins}");
+    let admins = world.farm.cli(&["admin", "ls", "--json"]).json();
+    let bob = &admins["admins"][0];
+    assert_eq!((&bob["linked"], &bob["signed_in"]), (&true.into(), &serde_json::Value::Null));
+    world.farm.cli(&["admin", "rm", "bob"]).ok();
+    member(&["rm", "bob"]).ok();
     member(&["rm", "--group", "devs"]).ok();
     is(Some("publisher")).await;
     member(&["rm", "ada"]).ok();

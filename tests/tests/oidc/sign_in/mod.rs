@@ -3,6 +3,7 @@
 mod browser;
 mod device;
 mod groups;
+mod limits;
 mod persons;
 mod terminal;
 mod verifying;

@@ -79,8 +79,6 @@ async fn a_code_is_for_whoever_has_asked_for_it_and_comes_back_to_their_machine(
         ),
         (wrong(|browser| browser.redirect_uri = "http://127.0.0.1:9/other".into()), "may be sent back to"),
         (wrong(|browser| browser.nonce.push('x')), "(nonce)"),
-        (wrong(|browser| browser.nonce.clear()), "the nonce has to have"),
-        (wrong(|browser| browser.code = "x".repeat(5000)), "the code has to have"),
     ] {
         let mut returned = door.returned().await;
         change(&mut returned);
@@ -90,6 +88,23 @@ async fn a_code_is_for_whoever_has_asked_for_it_and_comes_back_to_their_machine(
             "{part}: {refused}"
         );
     }
+    // What the issuer need not be asked about isn't brought to it.
+    world.issuer.taken();
+    for (change, part) in [
+        (wrong(|browser| browser.nonce.clear()), "nonce \"…\": it has 0 bytes"),
+        (wrong(|browser| browser.code = "x".repeat(5000)), "code \"…\": it has 5000 bytes"),
+        (wrong(|browser| browser.code_verifier.truncate(42)), "code_verifier \"…\": send 43 to 128"),
+        (wrong(|browser| browser.code_verifier.push('+')), "code_verifier \"…\": send 43 to 128"),
+    ] {
+        let mut returned = door.returned().await;
+        change(&mut returned);
+        let refused = door.enter(returned).await.unwrap_err();
+        assert!(
+            refused.code() == Code::InvalidArgument && refused.message().contains(part),
+            "{part}: {refused}"
+        );
+    }
+    assert!(world.issuer.taken().is_empty());
     let returned = door.returned().await;
     door.enter(returned.clone()).await.unwrap();
     assert_eq!(door.enter(returned).await.unwrap_err().code(), Code::Unauthenticated);
@@ -112,6 +127,22 @@ async fn what_the_issuer_tells_only_when_it_is_asked_once_more_is_asked_for() {
     world.issuer.people(|people| people.changes = json!({"sub": "subject-of-bob"}));
     let refused = door.sign_in().await.unwrap_err();
     assert!(refused.message().contains("tells of somebody else"), "{refused}");
+    // A kind is told with its parameters by many.
+    world.issuer.people(|people| {
+        people.changes = json!({});
+        people.tells_as = "application/json; charset=utf-8";
+    });
+    door.sign_in().await.unwrap();
+    world.issuer.people(|people| people.tells_as = "application/jwt");
+    let refused = door.sign_in().await.unwrap_err();
+    let said = refused.message();
+    assert!(
+        refused.code() == Code::FailedPrecondition
+            && said
+                .starts_with(&format!("{}/userinfo tells of people in application/jwt", world.issuer.url()))
+            && said.contains("unsets userinfo_signed_response_alg"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,7 +151,17 @@ async fn an_issuer_that_is_away_or_not_set_up_is_told_as_such() {
     world.issuer.trouble(Some(Trouble::Down));
     let mut door = world.door().await;
     let away = door.farm.get_sign_in(v1::GetSignInRequest {}).await.unwrap_err();
-    assert!(away.code() == Code::Unavailable && away.message().contains("503"), "{away}");
+    let issuer = world.issuer.url();
+    let begins = format!(
+        "nobody can sign in just now, as {issuer} doesn't say where people sign in there \
+         ({issuer}/.well-known/openid-configuration answers 503"
+    );
+    assert!(away.code() == Code::Unavailable && away.message().starts_with(&begins), "{away}");
+    let said = world.cli(&["login", &world.farm.url(), "--device"]);
+    assert!(
+        said.status == 3 && said.stderr.contains("try again in a minute. If it stays so, whoever"),
+        "{said:?}"
+    );
     // That it can be asked again takes a while; another farm doesn't know that it was away.
     let other = super::world::world();
     let mut door = other.door().await;

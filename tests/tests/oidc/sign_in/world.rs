@@ -101,8 +101,13 @@ impl World {
         std::fs::read_to_string(self.home(".config/farm/127.0.0.1.token")).unwrap().trim().to_owned()
     }
 
-    /// `farm login`, and the page that it opens in a browser: a program that keeps the address for the test.
+    /// `farm login`, and the page to which the browser is sent that it opens: a program that keeps the address for the test.
     pub fn login(&self, args: &[&str]) -> (Child, String) {
+        self.login_at(&self.farm.url(), args)
+    }
+
+    /// The same where the farm is reached at another address.
+    pub fn login_at(&self, url: &str, args: &[&str]) -> (Child, String) {
         let browser = self.home("browser");
         std::fs::write(
             &browser,
@@ -112,12 +117,15 @@ impl World {
         std::fs::set_permissions(&browser, std::fs::Permissions::from_mode(0o755)).unwrap();
         let page = self.home("page");
         let _ = std::fs::remove_file(&page);
-        let url = self.farm.url();
-        let mut command = self.command(&[&["login", &url, "--browser"], args].concat());
+        let mut command = self.command(&[&["login", url, "--browser"], args].concat());
         command.env("BROWSER", &browser);
         let child = Child::spawn("login", &command, self.home.path());
-        let page = wait("page", Duration::from_secs(20), || std::fs::read_to_string(&page).ok());
-        (child, page)
+        let start = wait("page", Duration::from_secs(20), || std::fs::read_to_string(&page).ok());
+        // All that others on the machine see in a list of processes: nothing of what ties a sign-in to this command.
+        assert!(start.starts_with("http://127.0.0.1:") && !start.contains('?'), "{start}");
+        let (status, page, _) = get(&start, None);
+        assert_eq!(status, 302);
+        (child, page.unwrap())
     }
 
     /// Signs in by a browser, whole.

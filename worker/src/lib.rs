@@ -215,6 +215,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         suspect: Arc::clone(&suspect),
         met_full: Arc::clone(&met_full),
         disks: places,
+        public: Arc::default(),
     });
     let probed = ready.subscribe();
     let disks = DiskWatch {

@@ -1,6 +1,6 @@
 //! An offer as the engine is asked for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use farm_proto::v1;
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Invalid, Platform, RegistryHost, Repository};
 
-use crate::buildkit::{Export, Grant, Lending, Login, Solve, Tokens};
+use crate::buildkit::{Bound, Bounds, Export, Grant, Images, Lending, Login, Public, Solve, Tokens};
 use crate::snapshot::fetch::Roots;
 
 /// What a coordinator without such a limit stands for: longer than any attempt.
@@ -22,6 +22,9 @@ pub(crate) struct Order {
     pub(crate) spec: BuildSpec,
     pub(crate) repositories: Vec<Repository>,
     pub(crate) registries: Vec<v1::Registry>,
+    /// Of these, those from which not every image is taken, and those that let in to all they have.
+    within: BTreeMap<RegistryHost, Bound>,
+    open: BTreeSet<RegistryHost>,
     pub(crate) roots: Vec<String>,
     /// After so long without a word it is given up.
     pub(crate) progress_within: Duration,
@@ -34,7 +37,20 @@ impl TryFrom<v1::Offered> for Order {
 
     fn try_from(offered: v1::Offered) -> Result<Self, Invalid> {
         let spec = offered.spec.ok_or_else(|| Invalid::new("spec", "", "it is not there"))?;
+        let (mut within, mut open) = (BTreeMap::new(), BTreeSet::new());
+        for registry in &offered.registries {
+            let host = RegistryHost::of_login(&registry.host)?;
+            // A coordinator of before bounds logins only, and can't tell what everybody may read.
+            if registry.bounded || has_login(registry) && !registry.pull.is_empty() {
+                let bound = Bound { pull: registry.pull.clone(), or_public: registry.bounded };
+                within.insert(host, bound);
+            } else if has_login(registry) || !registry.grant.is_empty() {
+                open.insert(host);
+            }
+        }
         Ok(Self {
+            within,
+            open,
             project: offered.project,
             platform: offered.platform.parse()?,
             spec: spec.try_into()?,
@@ -57,8 +73,16 @@ impl Order {
         hosts.into_iter().collect::<Vec<_>>().join(", ")
     }
 
-    /// What the engine is asked for, with the source at these roots, and with tokens of registries from there.
-    pub(crate) fn into_solve(self, roots: Roots, tokens: Arc<dyn Tokens>) -> Solve {
+    /// What the engine is asked for, with the source at these roots. `farm` has the registries' tokens, and can tell which images
+    /// everybody may read; `public` is what is known of that.
+    pub(crate) fn into_solve<F: Tokens + Images + 'static>(
+        self,
+        roots: Roots,
+        farm: &Arc<F>,
+        public: Arc<Public>,
+    ) -> Solve {
+        let tokens: Arc<dyn Tokens> = Arc::<F>::clone(farm);
+        let images: Arc<dyn Images> = Arc::<F>::clone(farm);
         let export = (!self.repositories.is_empty()).then(|| Export {
             plain_http: self.repositories.iter().any(|repository| self.is_plain(repository)),
             repositories: self.repositories.clone(),
@@ -74,15 +98,16 @@ impl Order {
                 .collect(),
             tokens,
         };
+        let project = self.project.clone();
+        let bounds = Bounds { project, within: self.within, open: self.open, images, public };
         let logins = self
             .registries
             .into_iter()
-            .filter(|registry| !registry.username.is_empty() || !registry.password.is_empty())
+            .filter(has_login)
             .map(|registry| Login {
                 host: registry.host,
                 username: registry.username,
                 password: registry.password,
-                pull: registry.pull,
             })
             .collect();
         let key = format!("{}\n{}", self.project, self.spec.dockerfile);
@@ -108,6 +133,7 @@ impl Order {
             image_names: self.spec.image_names.iter().map(ToString::to_string).collect(),
             logins,
             lending: Some(lending),
+            bounds: Some(bounds),
             internal: false,
             call: match self.spec.purpose {
                 Purpose::Call(call) => Some(call),
@@ -122,6 +148,10 @@ impl Order {
             |registry: &v1::Registry| registry.host.parse().is_ok_and(|named: RegistryHost| named == *host);
         host.is_loopback() || self.registries.iter().any(|registry| registry.plain_http && lent(registry))
     }
+}
+
+fn has_login(registry: &v1::Registry) -> bool {
+    !registry.username.is_empty() || !registry.password.is_empty()
 }
 
 #[cfg(test)]

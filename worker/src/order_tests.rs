@@ -1,10 +1,10 @@
 //! What an offer becomes.
 
-use farm_types::Failure;
+use farm_types::{Failure, ImageRef};
 use futures::future::BoxFuture;
 
 use super::*;
-use crate::buildkit::{LentToken, TokenAsked};
+use crate::buildkit::{LentToken, Seen, TokenAsked};
 use crate::testing::offered;
 
 fn order() -> Order {
@@ -23,8 +23,14 @@ fn registry(host: &str, username: &str, plain_http: bool) -> v1::Registry {
     v1::Registry { host: host.into(), username: username.into(), plain_http, ..Default::default() }
 }
 
-/// Whoever is told to have tokens and has none.
+/// Whoever is told to have tokens and to know images, and is never asked.
 struct NoTokens;
+
+impl Images for NoTokens {
+    fn look_up(&self, _: &ImageRef) -> BoxFuture<'static, Result<Seen, Failure>> {
+        Box::pin(std::future::pending())
+    }
+}
 
 impl Tokens for NoTokens {
     fn lend(&self, _: TokenAsked) -> BoxFuture<'static, Result<LentToken, Failure>> {
@@ -33,7 +39,7 @@ impl Tokens for NoTokens {
 }
 
 fn solve(order: Order) -> Solve {
-    order.into_solve(Roots::new(), Arc::new(NoTokens))
+    order.into_solve(Roots::new(), &Arc::new(NoTokens), Arc::default())
 }
 
 #[test]
@@ -55,20 +61,48 @@ fn an_order_becomes_a_solve() {
 }
 
 #[test]
-fn a_registry_has_a_login_or_tokens_and_a_login_its_bounds() {
+fn a_registry_has_a_login_or_tokens_or_neither_and_bounds() {
     let mut order = order();
-    let pull = vec!["tokens.example/web".into()];
-    let granted = v1::Registry { grant: "g".into(), pull, ..registry("tokens.example", "", false) };
-    let bounded =
-        v1::Registry { pull: vec!["login.example/web".into()], ..registry("login.example", "me", false) };
-    order.registries = vec![granted, bounded];
+    let pull = |text: &str| vec![text.to_owned()];
+    let granted = v1::Registry {
+        grant: "g".into(),
+        pull: pull("tokens.example/web"),
+        bounded: true,
+        ..registry("tokens.example", "", false)
+    };
+    let with_login = v1::Registry {
+        pull: pull("login.example/web"),
+        bounded: true,
+        ..registry("login.example", "me", false)
+    };
+    let closed = v1::Registry { bounded: true, ..registry("theirs.example", "", false) };
+    let all = v1::Registry { grant: "g".into(), ..registry("all.example", "", false) };
+    // As coordinators of before have it.
+    let older = v1::Registry { pull: pull("older.example/web"), ..registry("older.example", "me", false) };
+    let unheeded = v1::Registry { host: "older.example:1".into(), ..granted.clone() };
+    let unheeded = v1::Registry { bounded: false, ..unheeded };
+    let mut offered = v1::Offered { spec: Some((&order.spec).into()), ..offered() };
+    let nothing = registry("plain.example", "", true);
+    offered.registries = vec![granted, with_login, closed, all, older, unheeded, nothing];
+    order = Order::try_from(offered).unwrap();
     let solve = solve(order);
-    assert!(solve.logins.iter().map(|login| login.host.as_str()).eq(["login.example"]));
-    assert_eq!(solve.logins[0].pull, ["login.example/web"]);
+    assert!(solve.logins.iter().map(|login| login.host.as_str()).eq(["login.example", "older.example"]));
     let lending = solve.lending.unwrap();
     assert_eq!(lending.project, "web");
-    let grant = Grant { name: "g".into(), pull: vec!["tokens.example/web".into()] };
-    assert!(lending.grants.into_iter().eq([("tokens.example".to_owned(), grant)]));
+    let grant = Grant { name: "g".into(), pull: pull("tokens.example/web") };
+    assert_eq!(lending.grants["tokens.example"], grant);
+    assert!(lending.grants.keys().eq(["all.example", "older.example:1", "tokens.example"]));
+
+    let bounds = solve.bounds.unwrap();
+    let within = |host: &str| bounds.within.get(&host.parse().unwrap()).cloned();
+    for host in ["tokens.example", "login.example"] {
+        let bound = Bound { pull: pull(&format!("{host}/web")), or_public: true };
+        assert_eq!(within(host), Some(bound), "{host}");
+    }
+    assert_eq!(within("theirs.example"), Some(Bound { pull: Vec::new(), or_public: true }));
+    assert_eq!(within("older.example"), Some(Bound { pull: pull("older.example/web"), or_public: false }));
+    assert!(bounds.open.iter().map(RegistryHost::as_str).eq(["all.example", "older.example:1"]));
+    assert_eq!(bounds.within.len(), 4);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 
 use crate::aftermath;
 use crate::attempts::{Accepted, Attempts, Lease, StopReason};
-use crate::buildkit::{Missing, Solve, SolveError, Solved};
+use crate::buildkit::{Missing, Public, Solve, SolveError, Solved};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
 use crate::gauge::{Disks, Gauge};
@@ -55,6 +55,8 @@ pub struct Runner {
     pub met_full: Arc<MetFull>,
     /// The disks that are looked at when something failed.
     pub disks: Disks,
+    /// What is known of images that everybody may read.
+    pub public: Arc<Public>,
 }
 
 /// How an attempt's work ended.
@@ -133,8 +135,8 @@ impl Runner {
         let (told, pulse, passing) = progress::listen(events.clone());
         let registries = order.registry_hosts();
         let solving = async {
-            let tokens = Arc::new(Lender::new(self.client.clone(), lease));
-            let solve = Solve { outputs, ..order.into_solve(roots, tokens) };
+            let farm = Arc::new(Lender::new(self.client.clone(), lease));
+            let solve = Solve { outputs, ..order.into_solve(roots, &farm, Arc::clone(&self.public)) };
             let solve = ready.engine.solve(solve, told, stop.clone());
             // Its last events are part of it.
             tokio::join!(solve, passing).0

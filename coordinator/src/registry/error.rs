@@ -3,8 +3,10 @@
 use farm_types::chain::{chain, in_short};
 use farm_types::{Cause, Failure, FailureCode, Repository};
 use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use serde::Deserialize;
 
+use super::challenge::{Challenge, wanted};
 use crate::outbound::{Failed, Refused, Why};
 
 /// How a registry failed farm, in words for the build's owner.
@@ -202,6 +204,8 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     /// The registry's own words (distribution-spec v1.1, "Error Codes"); none where they don't count.
     errors: Vec<Word>,
+    /// Where it wants a token from.
+    pub(super) challenge: Option<Challenge>,
 }
 
 /// One of a registry's words for an error.
@@ -222,7 +226,7 @@ impl Word {
 impl Refusal {
     /// Of a body only what has the form of a registry's error is kept: whatever else answers there may have said something
     /// that isn't for those who named it. All of it, cut, is in the log at level debug.
-    pub(super) fn new(repository: &Repository, status: StatusCode, body: &[u8]) -> Self {
+    pub(super) fn new(repository: &Repository, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct Envelope {
             errors: Vec<Word>,
@@ -232,7 +236,8 @@ impl Refusal {
         let may_pass = [408, 425, 429].contains(&status.as_u16());
         let counts = status.is_client_error() && !may_pass;
         let read = counts.then(|| serde_json::from_slice::<Envelope>(body).ok()).flatten();
-        Self { status, errors: read.map(|envelope| envelope.errors).unwrap_or_default() }
+        let errors = read.map(|envelope| envelope.errors).unwrap_or_default();
+        Self { status, errors, challenge: wanted(headers) }
     }
 
     /// Whether one of its words is one of these.
@@ -286,7 +291,7 @@ mod tests {
 
     fn refusal(status: u16, body: &str) -> Refusal {
         let repository = "localhost:1/x".parse().unwrap();
-        Refusal::new(&repository, StatusCode::from_u16(status).unwrap(), body.as_bytes())
+        Refusal::new(&repository, StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes())
     }
 
     fn error(status: u16, body: &str) -> RegistryError {

@@ -19,9 +19,10 @@ use reqwest::Url;
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
+use super::challenge::Challenge;
 use super::error::said;
 use super::realm::{Trust, trust};
-use super::tokens::{Challenge, Manner, Whose};
+use super::tokens::{Manner, Whose};
 use super::{Registries, RegistryError};
 
 /// The most scopes in one question: a push asks for its repository and one to take layers from.
@@ -110,10 +111,10 @@ impl Registries {
     }
 
     /// What a worker needs to push where its attempt pushes, and to pull from the configured registries that its project may
-    /// use. `asks`: it asks for tokens, and keeps to the repositories that it is told.
+    /// use; and of which others it has to know. `asks`: it asks for tokens, and keeps to the repositories that it is told.
     pub fn lend(&self, borrower: &Borrower<'_>, asks: bool) -> Vec<v1::Registry> {
-        let hosts = self.known.keys().map(String::as_str);
-        let mut hosts: Vec<&str> = hosts.filter(|host| borrower.access.is_of(host)).collect();
+        let known = self.known.keys().map(String::as_str);
+        let (mut hosts, others): (Vec<&str>, Vec<&str>) = known.partition(|host| borrower.access.is_of(host));
         for repository in borrower.own {
             if !hosts.contains(&repository.registry()) {
                 hosts.push(repository.registry());
@@ -126,8 +127,9 @@ impl Registries {
                 ..Default::default()
             };
             let Some(known) = self.known.get(host).filter(|_| self.has_login(host)) else { return plain };
-            let bounds = borrower.bounds(host).filter(|_| asks).unwrap_or_default();
-            let plain = v1::Registry { pull: bounds.into_iter().collect(), ..plain };
+            let bounds = borrower.bounds(host).filter(|_| asks);
+            let bounded = bounds.is_some();
+            let plain = v1::Registry { pull: bounds.into_iter().flatten().collect(), bounded, ..plain };
             // One that wasn't asked yet is asked when the engine wants a token.
             if asks && self.manner(host) != Manner::Login {
                 return v1::Registry { grant: borrower.grant(host), ..plain };
@@ -138,7 +140,15 @@ impl Registries {
                 ..plain
             }
         };
-        hosts.into_iter().map(lent).collect()
+        // Where the project may nothing, its engine may have got others' images with the farm's login all the same.
+        let others = others.into_iter().filter(|host| asks && !hosts.contains(host) && self.has_login(host));
+        let closed = others.map(|host| v1::Registry {
+            host: host.to_owned(),
+            plain_http: self.plain_http(host),
+            bounded: true,
+            ..Default::default()
+        });
+        hosts.iter().copied().map(lent).chain(closed).collect()
     }
 
     /// A token for what an engine asks for, as far as its attempt may: by the farm's login for that, else what anybody gets.

@@ -68,13 +68,48 @@ async fn where_a_login_goes_for_everything_it_is_lent_with_its_bounds_and_once_t
     assert_eq!((lent.username.as_str(), lent.password.as_str()), ("farm", "pa55word"));
     assert_eq!(lent.pull, [format!("{basic}/own"), format!("{basic}/web")]);
     let lent = of(true, &tokens);
-    assert!(lent.password.is_empty() && !lent.grant.is_empty(), "{lent:?}");
+    assert!(lent.password.is_empty() && !lent.grant.is_empty() && lent.bounded, "{lent:?}");
     assert_eq!(lent.pull, [format!("{tokens}/web")]);
     // Workers of before.
     for host in [&basic, &tokens] {
         let lent = of(false, host);
         assert!(lent.password == "pa55word" && lent.pull.is_empty() && lent.grant.is_empty(), "{lent:?}");
+        assert!(!lent.bounded, "{lent:?}");
     }
+}
+
+#[test]
+fn a_worker_is_told_of_registries_at_which_its_project_may_nothing() {
+    let registries = known(&[("mine.example", with_login(&[])), ("theirs.example", with_login(&[]))]);
+    let open = Registry::default();
+    let registries_and_open = known(&[("theirs.example", with_login(&[])), ("open.example", open)]);
+    let access = access(&["mine.example/web"], &[]);
+    let of = |registries: &Registries, asks: bool| {
+        let lent = registries.lend(&borrower(&access, &[]), asks);
+        Vec::from_iter(
+            lent.into_iter().map(|lent| (lent.host, lent.bounded, lent.pull, lent.grant.is_empty())),
+        )
+    };
+    let (mine, theirs) = ("mine.example".to_owned(), "theirs.example".to_owned());
+    let pull = vec!["mine.example/web".to_owned()];
+    let told = of(&registries, true);
+    assert_eq!(told, [(mine.clone(), true, pull, false), (theirs.clone(), true, Vec::new(), true)]);
+    assert!(of(&registries, false).into_iter().map(|(host, ..)| host).eq([mine]), "to a worker of before");
+    // Where there is no login, an engine has nothing that not everybody may have.
+    assert_eq!(of(&registries_and_open, true), [(theirs, true, Vec::new(), true)]);
+}
+
+#[test]
+fn what_is_pushed_to_is_told_once_and_whoever_may_all_has_no_bounds() {
+    let registries = known(&[("r.example", with_login(&[]))]);
+    let own = ["r.example/own".parse().unwrap()];
+    let nothing = access(&[], &[]);
+    let lent = registries.lend(&borrower(&nothing, &own), true);
+    let [lent] = &lent[..] else { panic!("{lent:?}") };
+    assert!(lent.bounded && lent.pull == ["r.example/own"] && !lent.grant.is_empty(), "{lent:?}");
+    let all = access(&["*"], &[]);
+    let lent = registries.lend(&borrower(&all, &own), true);
+    assert!(!lent[0].bounded && lent[0].pull.is_empty() && !lent[0].grant.is_empty(), "{lent:?}");
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //! Protocol: OCI distribution-spec v1.1. Bytes are exact both ways: a digest is always that of the bytes
 //! as they came. Nothing is retried here; the publish pass does that, with its rows as memory.
 
+mod challenge;
 mod clients;
 mod delete;
 mod error;
 pub mod image;
 pub mod inspect;
 pub mod lending;
+mod public;
 mod realm;
 mod requests;
 mod tokens;
@@ -22,12 +24,14 @@ use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use farm_types::{Digest, Invalid, Repository};
 use reqwest::Method;
 
+use self::challenge::Challenge;
 use self::requests::{Asked, MAX_MANIFEST, MAX_TAGS};
-use self::tokens::{Challenge, Grant};
+use self::tokens::Grant;
 use crate::config::Registry;
 use crate::outbound::{Client, Outbound};
 pub use delete::Deleted;
 pub use error::RegistryError;
+pub use public::Seen;
 
 /// The media types that farm asks for and understands.
 const ACCEPTED: &[&str] = &[OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];

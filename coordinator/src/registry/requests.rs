@@ -50,6 +50,22 @@ pub(super) enum Told {
     No(Refusal),
 }
 
+/// What a request shows.
+#[derive(Clone, Copy)]
+pub(super) enum Shown<'a> {
+    Token(&'a str),
+    /// The login, where there is any.
+    Login,
+    /// Nothing, as whoever has no login.
+    Nothing,
+}
+
+impl<'a> Shown<'a> {
+    fn of(token: Option<&'a str>) -> Self {
+        token.map_or(Self::Login, Self::Token)
+    }
+}
+
 impl Registries {
     /// Makes a request; `None` when what it is about isn't there.
     ///
@@ -80,20 +96,24 @@ impl Registries {
         let deadline = Instant::now() + self.timeout;
         let actions = actions(&asked.method);
         let token = self.grant(repository, actions, deadline).await?;
-        let told = self.send(repository, asked, token.as_deref(), deadline).await?;
+        let told = self.send(repository, asked, Shown::of(token.as_deref()), deadline).await?;
         if !matches!(&told, Told::No(refusal) if refusal.is_about_login()) {
             return Ok(told);
         }
         self.forget(repository, actions);
         let token = self.grant(repository, actions, deadline).await?;
-        self.send(repository, asked, token.as_deref(), deadline).await
+        self.send(repository, asked, Shown::of(token.as_deref()), deadline).await
     }
 
-    async fn send(
+    /// Makes a request once.
+    ///
+    /// # Errors
+    /// As [`Registries::tell`].
+    pub(super) async fn send(
         &self,
         repository: &Repository,
         asked: &Asked<'_>,
-        token: Option<&str>,
+        shown: Shown<'_>,
         deadline: Instant,
     ) -> Result<Told, RegistryError> {
         let client = self.client(repository);
@@ -106,9 +126,10 @@ impl Registries {
         if let Some((bytes, media_type)) = &asked.body {
             request = request.header(CONTENT_TYPE, media_type).body(bytes.clone());
         }
-        let request = match token {
-            Some(token) => request.bearer_auth(token),
-            None => self.with_login(host, request),
+        let request = match shown {
+            Shown::Token(token) => request.bearer_auth(token),
+            Shown::Login => self.with_login(host, request),
+            Shown::Nothing => request,
         };
         let mut response = match timeout_at(deadline, client.send(request)).await {
             Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,
@@ -125,7 +146,7 @@ impl Registries {
                 Err(RegistryError::unended(repository, self.timeout))
             }
             // As much of an error as was read will do, whatever comes after.
-            _ if !is_done => Ok(Told::No(Refusal::new(repository, status, &body.bytes))),
+            _ if !is_done => Ok(Told::No(Refusal::new(repository, status, &headers, &body.bytes))),
             End::Whole | End::Late => Ok(Told::Answer(Answer { headers, body: body.bytes })),
             End::TooLong => Err(RegistryError::too_long(repository, asked.most)),
             End::Broken(error) => Err(RegistryError::unsent(repository, &Failed::Request(error))),

@@ -13,6 +13,7 @@ use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
+use super::challenge::{Challenge, wanted};
 use super::realm::{Trust, trust};
 use super::{Registries, RegistryError};
 use crate::outbound::body::{End, read};
@@ -55,13 +56,6 @@ impl Manner {
             _ => Self::Unknown,
         }
     }
-}
-
-/// Where to get a token. Registries without one let in anybody, or whoever shows the login.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Challenge {
-    pub(super) realm: String,
-    pub(super) service: Option<String>,
 }
 
 /// What a token service answers with; under one of two names, by its age.
@@ -174,7 +168,7 @@ impl Registries {
             Err(_) => return Err(RegistryError::timeout(repository, self.timeout)),
         };
         let headers = response.headers();
-        let way = headers.get_all(WWW_AUTHENTICATE).iter().find_map(|one| challenge(one.to_str().ok()?));
+        let way = wanted(headers);
         if headers.contains_key(WWW_AUTHENTICATE) || response.status().is_success() {
             let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
             if ways.len() >= MOST_GRANTS {
@@ -275,17 +269,6 @@ impl Registries {
     }
 }
 
-/// Where the token is to be had, if one is wanted.
-fn challenge(header: &str) -> Option<Challenge> {
-    let challenges = http_auth::parse_challenges(header).ok()?;
-    let bearer = challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"))?;
-    let value = |name: &str| {
-        let (_, value) = bearer.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
-        Some(value.to_unescaped())
-    };
-    Some(Challenge { realm: value("realm")?, service: value("service") })
-}
-
 impl RegistryError {
     /// The token service is somebody else's, so it doesn't get the login.
     fn foreign_realm(repository: &Repository, at: &str) -> Self {
@@ -319,21 +302,5 @@ impl RegistryError {
             return Self { code: FailureCode::RegistryUnavailable, message };
         }
         Self::auth(repository, &format!("its token service {at} answered {status} for {name}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_challenge_says_where_the_token_is() {
-        let found = challenge("Bearer realm=\"https://a/token\",service=\"r.example\",scope=\"x\"").unwrap();
-        let service = found.service.as_deref();
-        assert_eq!((found.realm.as_str(), service), ("https://a/token", Some("r.example")));
-        // A registry may offer more than one way, and need not quote.
-        let second = challenge("Basic realm=\"x\", bearer Realm=\"https://b/t\", service=r").unwrap();
-        assert_eq!((second.realm.as_str(), second.service.as_deref()), ("https://b/t", Some("r")));
-        assert!(challenge("Basic realm=\"x\"").is_none() && challenge("Bearer").is_none());
     }
 }

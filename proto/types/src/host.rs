@@ -41,9 +41,14 @@ impl RegistryHost {
         text.parse()
     }
 
+    /// The name or address, without the port.
+    pub fn name(&self) -> &str {
+        split(&self.0).0
+    }
+
     /// Whether it is the machine itself, where Docker expects no TLS.
     pub fn is_loopback(&self) -> bool {
-        let (name, _) = split(&self.0);
+        let name = self.name();
         let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
         name == "localhost"
             || name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
@@ -179,6 +184,12 @@ mod tests {
             assert_eq!(login(text), "docker.io");
         }
         assert_eq!(login("R.example:5000"), "r.example:5000");
+        let name = |text: &str| text.parse::<RegistryHost>().unwrap().name().to_owned();
+        for (host, its) in
+            [("R.example:5000", "r.example"), ("docker.io", "docker.io"), ("[::1]:5002", "[::1]")]
+        {
+            assert_eq!(name(host), its);
+        }
     }
 
     #[test]

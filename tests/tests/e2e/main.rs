@@ -22,6 +22,7 @@ mod cleaning;
 mod context;
 mod copying;
 mod crowd;
+mod digests;
 mod dockerfile;
 mod down_destination;
 mod draining;

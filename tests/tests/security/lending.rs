@@ -44,6 +44,11 @@ async fn lend(
     sim.work.lend_token(request).await.map(tonic::Response::into_inner)
 }
 
+async fn look_up(sim: &mut Sim, lease: &v1::Lease, image: &str) -> Result<v1::LookUpImageResponse, Status> {
+    let request = v1::LookUpImageRequest { lease: Some(lease.clone()), image: image.to_owned() };
+    sim.work.look_up_image(request).await.map(tonic::Response::into_inner)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_gets_tokens_for_what_its_attempt_may_and_for_nothing_else() {
     let service = TokenService::start();
@@ -62,7 +67,8 @@ async fn a_worker_gets_tokens_for_what_its_attempt_may_and_for_nothing_else() {
     let lease = offered.lease.clone().unwrap();
     let [lent] = &offered.registries[..] else { panic!("{offered:?}") };
     assert_eq!((lent.host.as_str(), lent.username.as_str(), lent.password.as_str()), (&*at, "", ""));
-    assert!(!lent.grant.is_empty());
+    assert!(!lent.grant.is_empty() && lent.bounded);
+    assert_eq!(lent.pull, [format!("{at}/base"), format!("{at}/web"), format!("{at}/web/app")]);
 
     for (asked, given, refused, by_farm) in [
         (&["repository:web/app:pull,push"][..], &["web/app:pull,push"][..], &[][..], true),
@@ -110,9 +116,32 @@ async fn a_worker_gets_tokens_for_what_its_attempt_may_and_for_nothing_else() {
     let many = vec!["repository:web/app:pull"; 101];
     assert_eq!(lend(&mut sim, &lease, &at, &many).await.unwrap_err().code(), Code::InvalidArgument);
 
+    // What everybody may read is asked for nobody, whatever the project may; only of registries at names that the farm has a login for.
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (image, absent) in [
+        ("public/os:1", true),
+        (&format!("public/os@{digest}"), true),
+        ("api/secret:1", false),
+        ("web/app:dev", false),
+    ] {
+        let seen = look_up(&mut sim, &lease, &format!("{at}/{image}")).await.unwrap();
+        assert_eq!((seen.public, seen.absent), (false, absent), "{image}");
+        let (asked, (name, _)) = (service.asked().pop().unwrap(), image.split_once([':', '@']).unwrap());
+        assert_eq!((asked.by_farm, asked.scopes), (false, vec![format!("{name}:pull")]));
+    }
+    for (image, code) in [
+        ("localhost:1/public/os:1", Code::Unavailable),
+        ("other.example/public/os:1", Code::InvalidArgument),
+        ("no image", Code::InvalidArgument),
+    ] {
+        assert_eq!(look_up(&mut sim, &lease, image).await.unwrap_err().code(), code, "{image}");
+    }
+
     // With another lease, or one that has ended, nothing.
     let other = v1::Lease { lease_token: uuid::Uuid::new_v4().to_string(), ..lease.clone() };
     let refused = lend(&mut sim, &other, &at, &["repository:web/app:pull"]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let refused = look_up(&mut sim, &other, &format!("{at}/public/os:1")).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     let stopped = v1::finished::Outcome::Failure(v1::Failure {
         cause: "user".to_owned(),
@@ -123,6 +152,8 @@ async fn a_worker_gets_tokens_for_what_its_attempt_may_and_for_nothing_else() {
     sim.start(&lease).await;
     assert!(sim.finish(&lease, stopped).await);
     let refused = lend(&mut sim, &lease, &at, &["repository:web/app:pull"]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let refused = look_up(&mut sim, &lease, &format!("{at}/public/os:1")).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
 }
 

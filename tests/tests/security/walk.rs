@@ -137,6 +137,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.WorkerService/FetchFiles",
             "farm.v1.WorkerService/SendOutput",
             "farm.v1.WorkerService/LendToken",
+            "farm.v1.WorkerService/LookUpImage",
         ],
     ),
     (Door::Certificate, &["farm.v1.MachineService/RenewCertificate"]),

@@ -16,6 +16,7 @@ mod dockerfile;
 mod engine;
 mod failure;
 mod follow;
+mod public;
 mod session;
 mod solve;
 mod tree;
@@ -25,8 +26,9 @@ pub use engine::address::EngineAddress;
 pub use engine::elf::probe_executable;
 pub use engine::{Engine, EngineDescription, EngineError, EngineKind};
 pub use failure::is_unstartable;
+pub use public::Public;
 pub use tree::{MemoryTree, SourceTree, TreeEntry, TreeKind, path_order};
 pub use types::{
-    Export, Grant, Lending, LentToken, Login, Missing, Output, OutputPart, Solve, SolveError, Solved,
-    TokenAsked, Tokens,
+    Bound, Bounds, Export, Grant, Images, Lending, LentToken, Login, Missing, Output, OutputPart, Seen,
+    Solve, SolveError, Solved, TokenAsked, Tokens,
 };

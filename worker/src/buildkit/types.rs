@@ -3,7 +3,7 @@
 //! Nothing here speaks to an engine. BuildKit's own types do not appear: whoever runs builds needs to know
 //! farm's words only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,11 +11,14 @@ use bytes::Bytes;
 use farm_dockerfile::Selection;
 use farm_proto::v1;
 use farm_types::spec::{Call, NamedContext};
-use farm_types::{Digest, Failure, Platform, Provenance, PullMode, Repository, RunOptions};
+use farm_types::{
+    Digest, Failure, ImageRef, Platform, Provenance, PullMode, RegistryHost, Repository, RunOptions,
+};
 
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::public::Public;
 use super::tree::SourceTree;
 
 /// One image for one platform, to be built.
@@ -63,6 +66,8 @@ pub struct Solve {
     pub logins: Vec<Login>,
     /// Where tokens of registries come from that are told no login.
     pub lending: Option<Lending>,
+    /// From which registries not every image is taken.
+    pub bounds: Option<Bounds>,
     /// Keeps the build out of the engine's history.
     pub internal: bool,
     /// The frontend is asked this, and nothing is built.
@@ -119,8 +124,6 @@ pub struct Login {
     pub username: String,
     /// The password or token.
     pub password: String,
-    /// Images are taken from these repositories (`HOST/REPO`) and those below them only; empty: from all of the registry's.
-    pub pull: Vec<String>,
 }
 
 impl fmt::Debug for Login {
@@ -181,6 +184,49 @@ pub struct LentToken {
     pub issued_at: i64,
     /// The repositories (`HOST/REPO`) of what was asked for where it is worth no more than what anybody gets.
     pub refused: Vec<String>,
+}
+
+/// Which images of some registries are taken, for one attempt. An engine gives what it has to whoever knows the digest, so it is
+/// told.
+#[derive(Clone)]
+pub struct Bounds {
+    /// Whose attempt it is, for people.
+    pub project: String,
+    /// The registries that have bounds.
+    pub within: BTreeMap<RegistryHost, Bound>,
+    /// Those that let the attempt in to all they have. Of an engine that keeps images by hosts' names these are not apart from others at
+    /// the same name.
+    pub open: BTreeSet<RegistryHost>,
+    /// Who can tell what everybody may read.
+    pub images: Arc<dyn Images>,
+    /// What is known of that.
+    pub public: Arc<Public>,
+}
+
+/// Which images of a registry are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Those of these repositories (`HOST/REPO`) and of those below them.
+    pub pull: Vec<String>,
+    /// And those that everybody may read.
+    pub or_public: bool,
+}
+
+/// Who can tell how registries answer whoever has no login.
+pub trait Images: Send + Sync {
+    /// Asks about an image. The future may be dropped at any time.
+    fn look_up(&self, image: &ImageRef) -> BoxFuture<'static, Result<Seen, Failure>>;
+}
+
+/// How a registry answers whoever has no login and asks for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It gives it.
+    Public,
+    /// It says that it hasn't got it.
+    Absent,
+    /// It lets nobody in there.
+    Refused,
 }
 
 /// What a solve gave.

@@ -1,24 +1,24 @@
-//! Tokens of registries, which the coordinator has: its logins stay there.
+//! Tokens of registries, which the coordinator has, as its logins stay there; and what registries tell whoever has no login.
 
 use std::time::Duration;
 
-use farm_proto::v1::LendTokenRequest;
+use farm_proto::v1::{LendTokenRequest, LendTokenResponse, LookUpImageRequest, LookUpImageResponse};
 use farm_types::chain::with_causes;
-use farm_types::{Backoff, Cause, Failure, FailureCode};
+use farm_types::{Backoff, Cause, Failure, FailureCode, ImageRef};
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use super::{Client, Refusal, WAITS};
 use crate::attempts::Lease;
-use crate::buildkit::{LentToken, TokenAsked, Tokens};
+use crate::buildkit::{Images, LentToken, Seen, TokenAsked, Tokens};
 
 /// How long a coordinator that is away is asked again. An engine waits for a token for a minute.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one answer may take: the coordinator gives registries half a minute.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
 
-/// Asks for tokens for one attempt.
+/// Asks for one attempt.
 pub struct Lender {
     client: Client,
     lease: Lease,
@@ -37,31 +37,79 @@ impl Tokens for Lender {
     }
 }
 
-async fn lend(mut client: Client, lease: Lease, asked: TokenAsked) -> Result<LentToken, Failure> {
+impl Images for Lender {
+    fn look_up(&self, image: &ImageRef) -> BoxFuture<'static, Result<Seen, Failure>> {
+        Box::pin(look_up(self.client.clone(), self.lease, image.to_string()))
+    }
+}
+
+async fn lend(client: Client, lease: Lease, asked: TokenAsked) -> Result<LentToken, Failure> {
     let TokenAsked { host, realm, service, scopes } = asked;
     tracing::debug!(host, ?scopes, "the engine wants a token");
     let request = LendTokenRequest { lease: Some(lease.into()), host: host.clone(), realm, service, scopes };
+    let ask = || -> Asking<LendTokenResponse> {
+        let (mut client, request) = (client.clone(), request.clone());
+        Box::pin(async move { client.lend_token(request).await })
+    };
+    let lent = patient(ask).await.map_err(|status| failure(&host, &status))?;
+    Ok(LentToken {
+        token: lent.token,
+        expires_in: lent.expires_in,
+        issued_at: lent.issued_at,
+        refused: lent.refused,
+    })
+}
+
+async fn look_up(client: Client, lease: Lease, image: String) -> Result<Seen, Failure> {
+    let request = LookUpImageRequest { lease: Some(lease.into()), image: image.clone() };
+    let ask = || -> Asking<LookUpImageResponse> {
+        let (mut client, request) = (client.clone(), request.clone());
+        Box::pin(async move { client.look_up_image(request).await })
+    };
+    let seen = patient(ask).await.map_err(|status| unseen(&image, &status))?;
+    Ok(match seen {
+        LookUpImageResponse { public: true, .. } => Seen::Public,
+        LookUpImageResponse { absent: true, .. } => Seen::Absent,
+        LookUpImageResponse { .. } => Seen::Refused,
+    })
+}
+
+/// A call that is under way.
+type Asking<T> = BoxFuture<'static, Result<Response<T>, Status>>;
+
+/// Asks a coordinator, and again for a while if it is away.
+async fn patient<T>(ask: impl Fn() -> Asking<T>) -> Result<T, Status> {
     let begun = Instant::now();
     let mut backoff = Backoff::new(WAITS);
     loop {
-        let answer = timeout(ANSWERED_WITHIN, client.lend_token(request.clone())).await;
+        let answer = timeout(ANSWERED_WITHIN, ask()).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::unavailable("it was silent for too long")));
         let status = match answer {
-            Ok(lent) => {
-                let lent = lent.into_inner();
-                return Ok(LentToken {
-                    token: lent.token,
-                    expires_in: lent.expires_in,
-                    issued_at: lent.issued_at,
-                    refused: lent.refused,
-                });
-            }
+            Ok(answer) => return Ok(answer.into_inner()),
             Err(status) => status,
         };
         if Refusal::of(&status) != Refusal::Away || begun.elapsed() >= PATIENCE {
-            return Err(failure(&host, &status));
+            return Err(status);
         }
         sleep(backoff.next_jittered(rand::random())).await;
+    }
+}
+
+/// Why it can't be told what everybody may read.
+fn unseen(image: &str, status: &Status) -> Failure {
+    let why = with_causes(status.message(), std::error::Error::source(status));
+    match status.code() {
+        Code::PermissionDenied => Failure::new(Cause::User, FailureCode::RegistryAuth, why),
+        Code::Unimplemented => {
+            let message = format!(
+                "whether everybody may read {image} is to be known, and this coordinator can't tell: it is older; update it"
+            );
+            Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, message)
+        }
+        _ => {
+            let message = format!("whether everybody may read {image} can't be told: {why}");
+            Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, message)
+        }
     }
 }
 

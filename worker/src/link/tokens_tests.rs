@@ -1,7 +1,5 @@
 //! Tokens from a FAKE coordinator.
 
-use farm_proto::v1::LendTokenResponse;
-
 use super::*;
 use crate::testing::{Fake, lease};
 
@@ -44,6 +42,33 @@ async fn a_refusal_is_the_users_and_all_else_the_machines() {
         (Status::unimplemented("?"), Cause::Infrastructure, "update it"),
     ] {
         let failure = lent(vec![Err(status)]).await.1.err().unwrap();
+        assert_eq!(failure.cause, cause, "{failure}");
+        assert!(failure.message.contains(said), "{failure}");
+    }
+}
+
+async fn seen(answer: Result<LookUpImageResponse, Status>) -> (Vec<String>, Result<Seen, Failure>) {
+    let fake = Fake::start().await;
+    fake.with(|script| script.images.push_back(answer));
+    let image = "r.example/base:1".parse().unwrap();
+    let seen = Lender::new(fake.client(), lease()).look_up(&image).await;
+    (fake.with(|script| script.images_asked.clone()), seen)
+}
+
+#[tokio::test]
+async fn what_a_registry_tells_everybody_is_told() {
+    for (public, absent, told) in
+        [(true, false, Seen::Public), (false, true, Seen::Absent), (false, false, Seen::Refused)]
+    {
+        let (asked, seen) = seen(Ok(LookUpImageResponse { public, absent })).await;
+        assert_eq!((&asked[..], seen.unwrap()), (&["r.example/base:1".to_owned()][..], told));
+    }
+    for (status, cause, said) in [
+        (Status::permission_denied("farm doesn't go there"), Cause::User, "farm doesn't go there"),
+        (Status::invalid_argument("no login"), Cause::Infrastructure, "r.example/base:1"),
+        (Status::unimplemented("?"), Cause::Infrastructure, "update it"),
+    ] {
+        let failure = seen(Err(status)).await.1.unwrap_err();
         assert_eq!(failure.cause, cause, "{failure}");
         assert!(failure.message.contains(said), "{failure}");
     }

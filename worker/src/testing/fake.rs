@@ -59,6 +59,10 @@ pub struct Script {
     pub tokens: VecDeque<Result<v1::LendTokenResponse, Status>>,
     /// What was asked for.
     pub tokens_asked: Vec<v1::LendTokenRequest>,
+    /// Answers to questions about images, in order; then there are none.
+    pub images: VecDeque<Result<v1::LookUpImageResponse, Status>>,
+    /// The images that were asked about.
+    pub images_asked: Vec<String>,
     /// The source that it serves.
     pub source: Option<Source>,
     /// Break each call for files after so many files.
@@ -295,6 +299,17 @@ impl WorkerService for Fake {
             script.tokens_asked.push(request.into_inner());
             let none = || Err(Status::unimplemented("an older coordinator"));
             script.tokens.pop_front().unwrap_or_else(none).map(Response::new)
+        })
+    }
+
+    async fn look_up_image(
+        &self,
+        request: Request<v1::LookUpImageRequest>,
+    ) -> Result<Response<v1::LookUpImageResponse>, Status> {
+        self.with(|script| {
+            script.images_asked.push(request.into_inner().image);
+            let none = || Err(Status::unimplemented("an older coordinator"));
+            script.images.pop_front().unwrap_or_else(none).map(Response::new)
         })
     }
 

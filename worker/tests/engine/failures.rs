@@ -263,7 +263,7 @@ async fn a_registrys_refusal_is_told_by_its_kind() {
         };
         let mut pushing = solve(&format!("{}\nRUN echo {}\n", from(), fresh()), MemoryTree::default());
         let (username, password) = ("me".to_owned(), "wrong".to_owned());
-        let login = Login { host: host.clone(), username, password, pull: Vec::new() };
+        let login = Login { host: host.clone(), username, password };
         pushing.logins.push(login.clone());
         pushing.export = export(&[&format!("{host}/x/y")]);
         let started = Instant::now();
@@ -325,7 +325,7 @@ async fn a_registry_that_wants_a_login_takes_the_right_one_only() {
         solve.export = export(&[&format!("{host}/farm/private")]);
         solve
     };
-    let login = Login { host: host.clone(), username, password, pull: Vec::new() };
+    let login = Login { host: host.clone(), username, password };
     let wrong = Login { password: "wrong".to_owned(), ..login.clone() };
     for login in [None, Some(wrong)] {
         let started = Instant::now();

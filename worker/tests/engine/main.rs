@@ -86,6 +86,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         image_names: Vec::new(),
         logins: Vec::new(),
         lending: None,
+        bounds: None,
         internal: false,
         call: None,
     }

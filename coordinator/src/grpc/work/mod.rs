@@ -18,6 +18,7 @@ use super::spans::{Answers, answer_by};
 use super::status;
 use crate::logs::clip::Clip;
 use crate::people;
+use crate::registry::Seen;
 use crate::registry::lending::Borrower;
 use crate::shared::Shared;
 
@@ -48,6 +49,16 @@ fn lease(lease: Option<v1::Lease>, holder: Option<JoinId>) -> Result<Lease, Stat
 /// As what the calling worker joined; `None`: it shows the farm's own token.
 fn holder<T>(request: &Request<T>) -> Result<Option<JoinId>, Status> {
     Ok(people::caller(request)?.principal.worker.as_ref().map(|worker| worker.shown.join))
+}
+
+/// The same of a worker whose engine may be lent something: of a machine that isn't trusted nobody knows who else reads that.
+fn trusted_holder<T>(request: &Request<T>) -> Result<Option<JoinId>, Status> {
+    let caller = people::caller(request)?;
+    if caller.principal.worker.as_ref().is_some_and(|worker| worker.shown.trust == TrustClass::Untrusted) {
+        let why = "to a machine that isn't trusted nothing is lent of the farm's logins";
+        return Err(Status::permission_denied(why));
+    }
+    holder(request)
 }
 
 #[tonic::async_trait]
@@ -144,19 +155,28 @@ impl WorkerService for Work {
         &self,
         request: Request<v1::LendTokenRequest>,
     ) -> Result<Response<v1::LendTokenResponse>, Status> {
-        let (caller, holder) = (people::caller(&request)?, holder(&request)?);
+        let holder = trusted_holder(&request)?;
         let asked = request.into_inner();
         let lease = lease(asked.lease.clone(), holder)?;
-        if caller.principal.worker.as_ref().is_some_and(|worker| worker.shown.trust == TrustClass::Untrusted)
-        {
-            let why = "to a machine that isn't trusted nothing is lent of the farm's logins";
-            return Err(Status::permission_denied(why));
-        }
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
         let access = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
         let own = leased.spec.repositories();
         let borrower = Borrower { project: leased.project, access: &access, own: &own };
         let lent = self.shared.registries.lend_token(&borrower, &asked).await;
         lent.map(Response::new).map_err(status::lending)
+    }
+
+    async fn look_up_image(
+        &self,
+        request: Request<v1::LookUpImageRequest>,
+    ) -> Result<Response<v1::LookUpImageResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let v1::LookUpImageRequest { lease: asked, image } = request.into_inner();
+        let lease = lease(asked, holder)?;
+        self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
+        let seen = self.shared.registries.look_up(&image.parse().map_err(status::invalid)?).await;
+        let seen = seen.map_err(status::lending)?;
+        let (public, absent) = (seen == Seen::Public, seen == Seen::Absent);
+        Ok(Response::new(v1::LookUpImageResponse { public, absent }))
     }
 }

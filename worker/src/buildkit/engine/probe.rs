@@ -57,6 +57,7 @@ impl Engine {
             image_names: Vec::new(),
             logins: Vec::new(),
             lending: None,
+            bounds: None,
             internal: true,
             call: None,
         };

@@ -13,6 +13,7 @@
 //! To add a kind: a rule there, a line in `tests.rs`, and its code in `docs/`.
 
 mod cases;
+pub(super) mod denied;
 pub(super) mod details;
 pub(super) mod said;
 pub(super) mod violation;

@@ -83,6 +83,7 @@ impl Build {
             image_names: Vec::new(),
             logins: Vec::new(),
             lending: None,
+            bounds: None,
             internal: false,
             call: None,
         };

@@ -16,7 +16,7 @@ use bollard_buildkit_proto::moby::filesync::v1::{
     CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest,
     GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
 };
-use farm_types::{Cause, Failure, FailureCode, ImageRef, RegistryHost};
+use farm_types::{Cause, Failure, FailureCode, RegistryHost};
 use ring::hmac;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tonic::{Request, Response, Status};
@@ -30,10 +30,6 @@ pub(super) const METHODS: &[&str] = &[
     "/moby.filesync.v1.Auth/GetTokenAuthority",
     "/moby.filesync.v1.Auth/VerifyTokenAuthority",
 ];
-
-/// How an engine says that a policy of ours keeps it from an image.
-const POLICY: &str = "denied by policy";
-const IMAGE: &str = "docker-image://";
 
 /// Answers how to get in, and notes what it couldn't give.
 pub(in crate::buildkit) struct Auth {
@@ -182,11 +178,6 @@ impl Notes {
             return with(own.clone(), failure);
         }
         let Some(lending) = lending else { return failure };
-        let denied = said.split_once(IMAGE).filter(|_| said.contains(POLICY));
-        let image = denied.and_then(|(_, rest)| rest.split('"').next()?.parse::<ImageRef>().ok());
-        if let Some(image) = image {
-            return with(bounded(&lending.project, &image.repository.to_string()), failure);
-        }
         // What one may not know of is told as if it weren't there.
         let is_about_login = match failure.code {
             FailureCode::RegistryAuth => true,
@@ -225,7 +216,7 @@ fn named<'a>(text: &'a str, host: &str) -> impl Iterator<Item = &'a str> {
 }
 
 /// The project may not, and nobody else may.
-fn untaken(project: &str, repository: &str) -> Failure {
+pub(in crate::buildkit) fn untaken(project: &str, repository: &str) -> Failure {
     let message = format!(
         "{repository} is not there for everybody, and project {project} may not pull from it with the farm's credentials; an \
          admin of the farm can allow it: farm project allow {project} --pull {repository}"
@@ -233,8 +224,8 @@ fn untaken(project: &str, repository: &str) -> Failure {
     Failure::new(Cause::User, FailureCode::RegistryAuth, message)
 }
 
-/// The project may not, at a registry where that is ours to see to.
-fn bounded(project: &str, repository: &str) -> Failure {
+/// The project may not, and nobody can be asked what others may.
+pub(in crate::buildkit) fn bounded(project: &str, repository: &str) -> Failure {
     let message = format!(
         "project {project} may not pull from {repository} with the farm's credentials, and its registry takes no others; an \
          admin of the farm can allow it: farm project allow {project} --pull {repository}"

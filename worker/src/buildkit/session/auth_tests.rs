@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use bollard_buildkit_proto::moby::filesync::v1::auth_server::Auth as _;
-use farm_types::ImageTag;
 use futures::future::BoxFuture;
 use ring::signature::{ED25519, UnparsedPublicKey};
 use tonic::Code;
@@ -12,7 +11,7 @@ use super::*;
 use crate::buildkit::types::{LentToken, Tokens};
 
 fn login(host: &str, username: &str) -> Login {
-    Login { host: host.into(), username: username.into(), password: "p".into(), pull: Vec::new() }
+    Login { host: host.into(), username: username.into(), password: "p".into() }
 }
 
 /// Gives a token to all but those who want `secret`.
@@ -140,17 +139,6 @@ async fn what_the_registry_refuses_is_told_with_the_cure_where_the_project_may_n
     assert_eq!(explained("web/app:1", denied), refused);
     assert_eq!(explained("web:1", denied), refused);
     assert_eq!(explained("secret:1", "t.example/secret:1: not found"), refused);
-}
-
-#[tokio::test]
-async fn what_a_policy_keeps_away_is_told_with_the_repository_and_the_cure() {
-    let auth = auth(&[]);
-    let tag: ImageTag = "b.example/api/app:1".parse().unwrap();
-    let said = format!("source \"docker-image://{tag}\" denied by policy: source denied by policy");
-    let found = Failure::new(Cause::User, FailureCode::EngineError, "?");
-    let failure = auth.notes.explain(found, &said, auth.lending.as_ref());
-    assert_eq!(failure.code, FailureCode::RegistryAuth);
-    assert!(failure.message.contains("farm project allow web --pull b.example/api/app"), "{failure}");
 }
 
 #[test]

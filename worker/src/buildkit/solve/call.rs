@@ -53,6 +53,8 @@ pub(crate) async fn ask(channel: Channel, solve: SolveRequest, call: Call) -> Re
         r#ref: solve.r#ref.clone(),
         session: solve.session.clone(),
         internal: true,
+        // It counts for all that is done on its behalf.
+        source_policy: solve.source_policy.clone(),
         ..SolveRequest::default()
     };
     let reference = solve.r#ref.clone();

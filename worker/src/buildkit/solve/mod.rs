@@ -3,8 +3,10 @@
 //! Invariant: whatever ends it, the order is: the Solve call, then its status, then the session, then the
 //! connection. The call's end is what kills a running step; a session that goes first would leave it running.
 //!
-//! `request` says in BuildKit's words what is asked, `policy` what images it may not take for it; `call` asks a frontend something instead of building.
+//! `request` says in BuildKit's words what is asked, `policy` which images may be taken for it, and `bounded` which of those that
+//! weren't may be after all; `call` asks a frontend something instead of building.
 
+mod bounded;
 mod call;
 mod policy;
 mod request;
@@ -14,23 +16,25 @@ use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1::SolveResponse;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use bollard_buildkit_proto::moby::buildkit::v1::sourcepolicy::Policy;
 use farm_dockerfile::{Build, Stages};
 use farm_proto::v1::{AttemptEvent, CallAnswer};
 use farm_types::chain::innermost;
 use farm_types::spec::Call;
-use farm_types::{Cause, Failure, FailureCode, Platform};
+use farm_types::{Cause, Failure, FailureCode, ImageRef, Platform};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
+use self::bounded::{Allowed, HELD_FOR};
 use super::dockerfile::{self, Dockerfile};
 use super::engine::Engine;
 use super::engine::connect::MAX_MESSAGE_BYTES;
 use super::engine::error::reason;
 use super::failure::said::Named;
-use super::failure::{self, Circumstances};
+use super::failure::{self, Circumstances, denied};
 use super::follow::collected::Collected;
 use super::follow::{self, Shared};
 use super::session::Session;
@@ -46,11 +50,13 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const SAID_AGAIN: Duration = Duration::from_secs(3);
 /// How long an ended solve may take to be gone in the engine.
 const GONE: Duration = Duration::from_secs(5);
+/// Events between a solve and those who hold them back.
+const QUEUE: usize = 16;
 
 impl Engine {
     /// Builds an image, pushes it by digest if asked to, and sends what happens as it happens.
     ///
-    /// Nothing is tried again here. `stop` ends it: the running step is killed at once, and the answer comes
+    /// Nothing is tried again here, but with an image more that everybody may read ([`bounded`]). `stop` ends it: the running step is killed at once, and the answer comes
     /// when the engine has let go of it (some 100 ms; 5 s at most). A receiver of `events` that is gone or slow
     /// does no harm, but the answer waits until the last event was taken.
     ///
@@ -76,6 +82,78 @@ impl Engine {
     ) -> Result<Solved, SolveError> {
         let solve = Arc::new(solve);
         let dockerfile = check(Arc::clone(&solve)).await?;
+        let mut allowed = Allowed::within(solve.bounds.as_ref());
+        let mut failure = loop {
+            let policy = allowed.policy();
+            let (ended, held) = self.solve_within(&solve, &dockerfile, policy, &events, &stop).await;
+            let looked = match &ended {
+                Err(Unsolved::Failed(_, Some(image))) => Some(unless(&stop, allowed.look_up(image)).await?),
+                _ => None,
+            };
+            // What was held back comes again then.
+            if looked == Some(Ok(())) {
+                continue;
+            }
+            tokio::select! {
+                () = bounded::pass_on(held, &events) => {}
+                () = stop.cancelled() => {}
+            }
+            let failure = match ended {
+                Ok(solved) => return Ok(solved),
+                Err(Unsolved::Ended(error)) => return Err(error),
+                Err(Unsolved::Failed(failure, _)) => *failure,
+            };
+            break match looked.and_then(Result::err).flatten() {
+                Some(Failure { cause, code, message, .. }) => Failure { cause, code, message, ..failure },
+                None => failure,
+            };
+        };
+        if let Some(syntax) = &dockerfile.syntax {
+            failure.message.push_str(&format!(
+                " (the Dockerfile asks for # syntax={syntax}, in whose place the engine's own frontend was used)"
+            ));
+        }
+        Err(failure.into())
+    }
+
+    /// Solves once, with what the policy allows. Answers also with events that were held back, if there is one.
+    async fn solve_within(
+        &self,
+        solve: &Arc<Solve>,
+        dockerfile: &Dockerfile,
+        policy: Option<Policy>,
+        events: &mpsc::Sender<AttemptEvent>,
+        stop: &CancellationToken,
+    ) -> (Result<Solved, Unsolved>, Vec<AttemptEvent>) {
+        if policy.is_none() {
+            let ended = self.solve_once(solve, dockerfile, policy, events.clone(), stop).await;
+            return (ended, Vec::new());
+        }
+        let (told, heard) = mpsc::channel(QUEUE);
+        let over = CancellationToken::new();
+        let solving = async {
+            let ended = self.solve_once(solve, dockerfile, policy, told, stop).await;
+            over.cancel();
+            ended
+        };
+        let holding = async {
+            tokio::select! {
+                held = bounded::hold(heard, HELD_FOR, events) => held,
+                // A stop ends the wait for a receiver that takes none.
+                () = async { over.cancelled().await; stop.cancelled().await } => Vec::new(),
+            }
+        };
+        tokio::join!(solving, holding)
+    }
+
+    async fn solve_once(
+        &self,
+        solve: &Arc<Solve>,
+        dockerfile: &Dockerfile,
+        policy: Option<Policy>,
+        events: mpsc::Sender<AttemptEvent>,
+        stop: &CancellationToken,
+    ) -> Result<Solved, Unsolved> {
         let lost = |why: String| {
             Failure::new(
                 Cause::Infrastructure,
@@ -83,24 +161,23 @@ impl Engine {
                 format!("engine {}: {why}", self.address().short()),
             )
         };
-        let channel = unless(&stop, self.dialer().dial())
-            .await?
-            .map_err(|error| lost(innermost(&error).to_string()))?;
+        let channel =
+            unless(stop, self.dialer().dial()).await?.map_err(|error| lost(innermost(&error).to_string()))?;
         let shared_key = self.served().shared_key(&solve.shared_key);
         let times = Times { served: Arc::clone(self.served()), shared_key: shared_key.clone() };
-        let files = Files::new(request::served(&solve), request::parts(&solve), times);
+        let files = Files::new(request::served(solve), request::parts(solve), times);
         let missing = files.missing();
         let notes = Arc::<Notes>::default();
         let auth = Auth::new(solve.logins.clone(), solve.lending.clone(), Arc::clone(&notes));
         let opening = Session::open(channel.clone(), &shared_key, files, auth, solve.outputs.clone());
-        let session = unless(&stop, tokio::time::timeout(SESSION_TIMEOUT, opening))
+        let session = unless(stop, tokio::time::timeout(SESSION_TIMEOUT, opening))
             .await?
             .map_err(|_| lost("it accepted no session in time".to_owned()))?
             .map_err(|status| lost(reason(&status)))?;
 
         let reference = uuid::Uuid::new_v4().simple().to_string();
-        let message = request::build(&solve, &dockerfile, &reference, session.id());
-        let collected = Shared::new(stages(&solve, &dockerfile));
+        let message = request::build(solve, dockerfile, policy, &reference, session.id());
+        let collected = Shared::new(stages(solve, dockerfile));
         let ended = CancellationToken::new();
         let told = events.clone();
         let following =
@@ -118,7 +195,7 @@ impl Engine {
                 }
             }
         };
-        let outcome = Box::pin(watch(given, &session, &stop)).await;
+        let outcome = Box::pin(watch(given, &session, stop)).await;
         ended.cancel();
         match &outcome {
             Outcome::Answer(_) => {
@@ -147,24 +224,24 @@ impl Engine {
         if let (Outcome::Answer(Err(_)), Some(missing), false) =
             (&outcome, missing.get(), stop.is_cancelled())
         {
-            return Err(SolveError::SourceIncomplete(missing.clone()));
+            return Err(SolveError::SourceIncomplete(missing.clone()).into());
         }
         let collected = collected.lock();
         match outcome {
-            Outcome::Stopped => Err(SolveError::Stopped),
+            Outcome::Stopped => Err(SolveError::Stopped.into()),
             Outcome::SessionLost => {
-                Err(failure::session_lost(&self.circumstances(&solve, &dockerfile, &collected)).into())
+                Err(failure::session_lost(&self.circumstances(solve, dockerfile, &collected)).into())
             }
             Outcome::Answer(Ok(Given::Built(answer))) => {
-                Ok(request::solved(&solve, &dockerfile, &answer, collected.timings())?)
+                Ok(request::solved(solve, dockerfile, &answer, collected.timings())?)
             }
             Outcome::Answer(Ok(Given::Answered(call, answer))) => {
                 drop(collected);
-                let stages = stages(&solve, &dockerfile).unwrap_or_default();
-                Ok(answered(call, answer, &dockerfile, (&solve.platform, &stages), &events).await?)
+                let stages = stages(solve, dockerfile).unwrap_or_default();
+                Ok(answered(call, answer, dockerfile, (&solve.platform, &stages), &events).await?)
             }
             // What is left of a build that was stopped while it failed.
-            Outcome::Answer(Err(_)) if stop.is_cancelled() => Err(SolveError::Stopped),
+            Outcome::Answer(Err(_)) if stop.is_cancelled() => Err(SolveError::Stopped.into()),
             Outcome::Answer(Err(status)) if solve.call.is_some() && status.code() == Code::Unimplemented => {
                 match solve.call {
                     Some(call) => Err(call::unsupported(call, &self.address().short()).into()),
@@ -172,15 +249,9 @@ impl Engine {
                 }
             }
             Outcome::Answer(Err(status)) => {
-                let failure =
-                    failure::classify(&status, &self.circumstances(&solve, &dockerfile, &collected));
-                let mut failure = notes.explain(failure, status.message(), solve.lending.as_ref());
-                if let Some(syntax) = &dockerfile.syntax {
-                    failure.message.push_str(&format!(
-                        " (the Dockerfile asks for # syntax={syntax}, in whose place the engine's own frontend was used)"
-                    ));
-                }
-                Err(failure.into())
+                let failure = failure::classify(&status, &self.circumstances(solve, dockerfile, &collected));
+                let failure = notes.explain(failure, status.message(), solve.lending.as_ref());
+                Err(Unsolved::Failed(Box::new(failure), denied::image(status.message())))
             }
         }
     }
@@ -234,6 +305,25 @@ async fn answered(
     }
     let answer = call::bounded(call, answer)?;
     Ok(Solved { answer: Some(answer), syntax_replaced: dockerfile.syntax.clone(), ..Solved::default() })
+}
+
+/// Why a single solve gave nothing.
+enum Unsolved {
+    Ended(SolveError),
+    /// The engine's answer, and the image that our policy keeps it from if it is that.
+    Failed(Box<Failure>, Option<ImageRef>),
+}
+
+impl From<SolveError> for Unsolved {
+    fn from(error: SolveError) -> Self {
+        Self::Ended(error)
+    }
+}
+
+impl From<Failure> for Unsolved {
+    fn from(failure: Failure) -> Self {
+        Self::Ended(failure.into())
+    }
 }
 
 /// An image, or the frontend's answer to a call (`--check`, `--call`).

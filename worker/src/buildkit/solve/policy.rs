@@ -1,33 +1,55 @@
-//! Which images an engine may take where it gets a login for all of a registry: a source policy (BuildKit 0.11 and newer;
+//! Which images an engine may take where an attempt may not take all of a registry's: a source policy (BuildKit 0.11 and newer;
 //! `sourcepolicy/pb/policy.proto`), which it heeds for whatever names an image, and also for what it has already.
+//!
+//! An engine asks no registry for what is named by its digest and is in its store, if that came from a registry of the same host
+//! name, *whatever its port* (`util/contentutil/source.go`). So all ports of a bounded registry's name are closed. What a
+//! frontend has resolved is a tag with its digest to the policy, as a user may have written it: a rule can't tell them apart.
 //!
 //! Of several rules that match, the last one counts.
 
 use bollard_buildkit_proto::moby::buildkit::v1::sourcepolicy::{
     MatchType, Policy, PolicyAction, Rule, Selector,
 };
+use farm_types::{RegistryHost, Repository};
 
-use crate::buildkit::types::Login;
+use crate::buildkit::types::Bounds;
 
-/// The policy for these logins; `None`: they are for all of their registries.
-pub(super) fn of(logins: &[Login]) -> Option<Policy> {
-    let bounded = logins.iter().filter(|login| !login.pull.is_empty());
-    let rules: Vec<Rule> = bounded.flat_map(of_login).collect();
+/// The policy for these bounds, with repositories from which everybody may take what they have; `None`: no registry has any.
+pub(super) fn of(bounds: &Bounds, public: &[Repository]) -> Option<Policy> {
+    let closed = bounds.within.keys().map(|host| {
+        let all = format!("(?i)^[a-z+.-]*image[a-z+.-]*://({})(:[0-9]+)?/", names(host.name()));
+        rule(PolicyAction::Deny, all)
+    });
+    let open = bounds.open.iter().filter(|host| is_closed(bounds, host)).map(|host| below(host, "/"));
+    let pull = bounds.within.iter().flat_map(|(host, bound)| {
+        let paths = bound.pull.iter().filter_map(|all| all.strip_prefix(host.as_str()));
+        paths.map(|path| below(host, &format!("{}([/:@]|$)", literal(path))))
+    });
+    let public = public.iter().filter(|repository| is_closed(bounds, repository.host()));
+    let public = public.map(|repository| {
+        below(repository.host(), &format!("{}([:@]|$)", literal(&format!("/{}", repository.name()))))
+    });
+    let rules: Vec<Rule> = closed.chain(open).chain(pull).chain(public).collect();
     (!rules.is_empty()).then_some(Policy { version: 1, rules })
 }
 
-fn of_login(login: &Login) -> impl Iterator<Item = Rule> {
-    // The login would be told under any of these names, and in capitals.
-    let names: &[&str] = match login.host.as_str() {
+/// Whether images of this host are not taken unless they are allowed.
+pub(super) fn is_closed(bounds: &Bounds, host: &RegistryHost) -> bool {
+    bounds.within.keys().any(|closed| closed.name() == host.name())
+}
+
+/// The names under which a host can be named, as an expression: its login would be told under any of them.
+fn names(host: &str) -> String {
+    let names: &[&str] = match host {
         "docker.io" => &["docker.io", "index.docker.io", "registry-1.docker.io"],
         host => &[host],
     };
-    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
-    let all = rule(PolicyAction::Deny, format!("(?i)^[a-z+.-]*image[a-z+.-]*://({})/", names.join("|")));
-    let may = login.pull.iter().map(|repository| {
-        rule(PolicyAction::Allow, format!("^docker-image://{}([/:@]|$)", literal(repository)))
-    });
-    std::iter::once(all).chain(may)
+    names.iter().map(|name| literal(name)).collect::<Vec<_>>().join("|")
+}
+
+/// Allows what a host has below this; hosts in small letters or capitals.
+fn below(host: &RegistryHost, path: &str) -> Rule {
+    rule(PolicyAction::Allow, format!("^docker-image://(?i:{}){path}", names(host.as_str())))
 }
 
 fn rule(action: PolicyAction, expression: String) -> Rule {
@@ -43,31 +65,5 @@ fn literal(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_logins_with_bounds_have_rules_and_allowing_comes_last() {
-        let login = |host: &str, pull: &[&str]| Login {
-            host: host.into(),
-            username: "u".into(),
-            password: "p".into(),
-            pull: pull.iter().map(|text| (*text).to_owned()).collect(),
-        };
-        assert_eq!(of(&[login("a.example", &[])]), None);
-        let policy =
-            of(&[login("a.example", &[]), login("b.example:5000", &["b.example:5000/web_x"])]).unwrap();
-        let rules: Vec<(i32, String)> =
-            policy.rules.into_iter().map(|rule| (rule.action, rule.selector.unwrap().identifier)).collect();
-        assert_eq!(
-            rules,
-            [
-                (1, r"(?i)^[a-z+.-]*image[a-z+.-]*://(b\.example\:5000)/".to_owned()),
-                (0, r"^docker-image://b\.example\:5000\/web\_x([/:@]|$)".to_owned()),
-            ]
-        );
-        let policy = of(&[login("docker.io", &["docker.io/acme"])]).unwrap();
-        let denied = &policy.rules[0].selector.as_ref().unwrap().identifier;
-        assert!(denied.contains(r"registry\-1\.docker\.io"), "{denied}");
-    }
-}
+#[path = "policy_tests.rs"]
+mod tests;

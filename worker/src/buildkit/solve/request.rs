@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use base64::Engine as _;
+use bollard_buildkit_proto::moby::buildkit::v1::sourcepolicy::Policy;
 use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest, SolveResponse};
 use farm_dockerfile::Selection;
 use farm_proto::v1;
@@ -16,7 +17,6 @@ use farm_types::spec::NamedContext;
 use farm_types::{Cause, ContextName, Digest, Failure, FailureCode, Form, Provenance, PullMode};
 use serde::Deserialize;
 
-use super::policy;
 use crate::buildkit::dockerfile::Dockerfile;
 use crate::buildkit::session::filesync::Part;
 use crate::buildkit::tree::SourceTree;
@@ -55,8 +55,14 @@ pub(crate) fn parts(solve: &Solve) -> BTreeMap<String, Part> {
     solve.partial.iter().map(part).collect()
 }
 
-/// The request. `reference` names the solve, `session` who serves its files.
-pub(crate) fn build(solve: &Solve, dockerfile: &Dockerfile, reference: &str, session: &str) -> SolveRequest {
+/// The request. `reference` names the solve, `session` who serves its files; `policy` says which images it may take.
+pub(crate) fn build(
+    solve: &Solve,
+    dockerfile: &Dockerfile,
+    policy: Option<Policy>,
+    reference: &str,
+    session: &str,
+) -> SolveRequest {
     let mut attrs = HashMap::new();
     let mut set = |key: &str, value: &str| drop(attrs.insert(key.to_owned(), value.to_owned()));
     set("filename", &solve.dockerfile);
@@ -122,7 +128,7 @@ pub(crate) fn build(solve: &Solve, dockerfile: &Dockerfile, reference: &str, ses
         frontend: "dockerfile.v0".to_owned(),
         frontend_attrs: attrs,
         internal: solve.internal,
-        source_policy: policy::of(&solve.logins),
+        source_policy: policy,
         ..SolveRequest::default()
     };
     let mut exporters: Vec<Exporter> = solve.outputs.iter().map(|o| output(o, &solve.image_names)).collect();
@@ -267,6 +273,7 @@ mod tests {
             image_names: Vec::new(),
             logins: Vec::new(),
             lending: None,
+            bounds: None,
             internal: false,
             call: None,
         }
@@ -274,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_request_says_what_was_asked_for_and_keeps_farms_own_settings() {
-        let request = build(&example(), &Dockerfile::default(), "ref", "session");
+        let request = build(&example(), &Dockerfile::default(), None, "ref", "session");
         let attr = |key: &str| request.frontend_attrs.get(key).map(String::as_str);
         assert_eq!(attr("platform"), Some("linux/arm64"));
         assert_eq!(attr("build-arg:A"), Some("1"));
@@ -305,7 +312,7 @@ mod tests {
         let outputs = vec![of(Form::Files, &[]), of(Form::Oci, &[("compression", "zstd")])];
         let names = vec!["docker.io/library/app:1".to_owned(), "r/b:2".to_owned()];
         let solve = Solve { outputs, image_names: names, ..example() };
-        let request = build(&solve, &Dockerfile::default(), "ref", "session");
+        let request = build(&solve, &Dockerfile::default(), None, "ref", "session");
         let kinds: Vec<&str> = request.exporters.iter().map(|e| e.r#type.as_str()).collect();
         assert_eq!(kinds, ["local", "oci", "image"]);
         assert!(request.exporters[0].attrs.is_empty());
@@ -315,7 +322,7 @@ mod tests {
         assert_eq!(request.exporter_deprecated, "");
 
         let solve = Solve { outputs: vec![of(Form::Tar, &[])], export: None, ..example() };
-        let request = build(&solve, &Dockerfile::default(), "ref", "session");
+        let request = build(&solve, &Dockerfile::default(), None, "ref", "session");
         assert_eq!((request.exporter_deprecated.as_str(), request.exporters.len()), ("tar", 0));
     }
 
@@ -332,7 +339,7 @@ mod tests {
         };
         let stages = vec!["a".to_owned(), "b".to_owned()];
         let solve = Solve { no_cache: false, no_cache_stages: stages, run, ..example() };
-        let request = build(&solve, &Dockerfile::default(), "ref", "session");
+        let request = build(&solve, &Dockerfile::default(), None, "ref", "session");
         let attr = |key: &str| request.frontend_attrs.get(key).map(String::as_str);
         assert_eq!(attr("no-cache"), Some("a,b"));
         assert_eq!(attr("force-network-mode"), Some("none"));

@@ -1,0 +1,74 @@
+//! What is known of repositories that everybody may read, for all solves of this worker.
+//!
+//! Invariant: it is known that something may be read, for a while; never that it may not.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use farm_types::Repository;
+
+/// How long one may be taken from that was public. One that is closed meanwhile is known to those who could read it.
+const KNOWN_FOR: Duration = Duration::from_secs(10 * 60);
+/// As many are known. Each is a rule in each solve.
+const MOST: usize = 200;
+
+/// Repositories that everybody could read a short while ago.
+#[derive(Debug, Default)]
+pub struct Public(Mutex<HashMap<Repository, Instant>>);
+
+impl Public {
+    fn seen(&self) -> MutexGuard<'_, HashMap<Repository, Instant>> {
+        // Each change under the lock is whole before anything can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// They are now.
+    pub(super) fn note(&self, repository: Repository) {
+        self.note_at(repository, Instant::now());
+    }
+
+    fn note_at(&self, repository: Repository, now: Instant) {
+        let mut seen = self.seen();
+        if seen.len() >= MOST
+            && let Some(oldest) = seen.iter().min_by_key(|(_, at)| **at).map(|(oldest, _)| oldest.clone())
+        {
+            seen.remove(&oldest);
+        }
+        seen.insert(repository, now);
+    }
+
+    /// Those that are known, in no order.
+    pub(super) fn known(&self) -> Vec<Repository> {
+        self.known_at(Instant::now())
+    }
+
+    fn known_at(&self, now: Instant) -> Vec<Repository> {
+        let mut seen = self.seen();
+        seen.retain(|_, at| now.duration_since(*at) < KNOWN_FOR);
+        seen.keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_forgotten_and_never_grows_beyond_its_bound() {
+        let public = Public::default();
+        let repository = |n: usize| format!("r.example/{n}").parse::<Repository>().unwrap();
+        let begun = Instant::now();
+        let at = |halves: u32| begun + KNOWN_FOR / 2 * halves;
+        public.note_at(repository(0), at(0));
+        public.note_at(repository(1), at(1));
+        assert_eq!(public.known_at(at(1)).len(), 2);
+        assert_eq!(public.known_at(at(2)), [repository(1)]);
+        public.note_at(repository(1), at(2));
+        for n in 2..MOST + 2 {
+            public.note_at(repository(n), at(3));
+        }
+        let known = public.known_at(at(3));
+        assert!(known.len() == MOST && !known.contains(&repository(1)));
+    }
+}

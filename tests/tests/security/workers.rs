@@ -9,6 +9,7 @@ use farm_tests::client::{self, Client, Sim, hello, success};
 use farm_tests::database::psql;
 use farm_tests::farm::Farm;
 use farm_tests::machine::{self, Machine, invite, join};
+use rcgen::KeyPair;
 use tonic::{Code, Status};
 
 /// What is promised.
@@ -125,6 +126,56 @@ async fn a_join_token_is_used_once_and_in_its_time_by_whom_it_is_for() {
     assert_eq!(joined.iter().filter(|joined| joined.is_ok()).count(), 1);
     let rows = psql(farm.database_url(), "SELECT count(*) FROM audit WHERE action = 'worker.join'");
     assert_eq!(rows, "4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_first_certificate_got_lost_gets_another_by_its_key_and_nobody_else_does() {
+    let farm = Farm::builder().start();
+    let key = || KeyPair::generate().unwrap();
+    let token = invite(&farm, as_invited("")).await.unwrap().token;
+    let mine = key();
+    let same = || KeyPair::from_pem(&mine.serialize_pem()).unwrap();
+    // What came of this one is lost.
+    let lost = machine::join_with(&farm, &token, "w1", same()).await.unwrap();
+    let spent = async |name: &str, key: KeyPair| {
+        let status = machine::join_with(&farm, &token, name, key).await.err().expect("it joined");
+        assert!(
+            status.code() == Code::Unauthenticated && status.message().contains("was used"),
+            "{status:?}"
+        );
+    };
+    spent("w1", key()).await;
+    spent("w2", same()).await;
+    let again = machine::join_with(&farm, &token, "w1", same()).await.unwrap();
+    assert_eq!(again.name, "w1");
+    assert_ne!(again.chain, lost.chain);
+    // Both are the same worker's.
+    connect(&farm, &again, hello("w1", 1)).await.unwrap();
+    lost.renew(&farm).await.unwrap();
+    let count = |sql: &str| psql(farm.database_url(), sql);
+    assert_eq!(count("SELECT count(*) FROM joins"), "1");
+    assert_eq!(count("SELECT count(*) FROM audit WHERE action = 'worker.join'"), "1");
+    // Without end it isn't given, nor for longer than the invitation counts, nor after it was revoked.
+    let full = "INSERT INTO certificates (digest, join_id, expires_at)
+                SELECT sha256(n::text::bytea), (SELECT id FROM joins), farm_now() + interval '1 h' FROM generate_series(1, 50) n";
+    count(full);
+    let many = machine::join_with(&farm, &token, "w1", same()).await.err().unwrap();
+    assert!(many.code() == Code::ResourceExhausted && many.message().contains("50 certificates"), "{many:?}");
+    count(
+        "DELETE FROM certificates WHERE digest IN (SELECT sha256(n::text::bytea) FROM generate_series(1, 50) n)",
+    );
+    count("UPDATE invitations SET expires_at = farm_now()");
+    spent("w1", same()).await;
+    count("UPDATE invitations SET expires_at = farm_now() + interval '1 h'");
+    machine::join_with(&farm, &token, "w1", same()).await.unwrap();
+    revoke(&farm, "w1").await;
+    spent("w1", same()).await;
+    // Of many calls of one worker each gives it a certificate, and it joins once.
+    let token = invite(&farm, as_invited("w3")).await.unwrap().token;
+    let joined =
+        futures::future::join_all((0..8).map(|_| machine::join_with(&farm, &token, "", same()))).await;
+    assert!(joined.iter().all(Result::is_ok), "{:?}", joined.into_iter().find_map(Result::err));
+    assert_eq!(count("SELECT count(*) FROM joins WHERE revoked_at IS NULL"), "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

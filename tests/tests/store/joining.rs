@@ -29,7 +29,7 @@ async fn join(world: &World, name: &str, trust: TrustClass) -> Joined {
     };
     world.store.invite(&tester(), &new).await.unwrap();
     let certificate = Digest::of(format!("{name}'s certificate {}", BootId::generate()).as_bytes());
-    let joining = Joining { token, name, certificate, lives: DAY, address: "" };
+    let joining = Joining { token, name, key: Digest::of(b"a key"), certificate, lives: DAY, address: "" };
     world.store.join(&joining).await.unwrap();
     let shown = world.store.shown_by_certificate(certificate).await.unwrap().unwrap();
     Joined { join: shown.join, machine: shown.machine, trust: shown.trust }

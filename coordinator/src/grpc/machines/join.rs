@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use chrono::{DateTime, Utc};
 use farm_proto::v1;
 use farm_proto::v1::machine_service_server::MachineService;
 use farm_store::StoreError;
 use farm_store::machines::invitations::{Invitation, NewInvitation};
-use farm_store::machines::joins::{Joining, Unrevoked};
+use farm_store::machines::joins::{Joining, Let, Unrevoked};
 use farm_types::ids::{check_name, check_worker_name};
 use farm_types::{Digest, Invalid, Platform, TrustClass, suggest};
 use tonic::{Request, Response, Status};
@@ -242,8 +243,9 @@ impl MachineService for Joins {
         }
         let token = Digest::of(request.token.trim().as_bytes());
         let store = &self.shared.store;
+        let key = Digest::of(&request.public_key);
         let invitation = store.invitation_of(token).await.map_err(status::store)?;
-        let invitation = usable(invitation)?;
+        let invitation = usable(invitation, key)?;
         let name = match (invitation.name.as_deref(), said(&request.name)) {
             (Some(invited), Some(asked)) if invited != asked => {
                 return Err(Status::permission_denied(format!(
@@ -260,15 +262,25 @@ impl MachineService for Joins {
         let (certificate, digest) = self.issue(name, machine, &request.public_key)?;
         // Before anything is used up: what fails here can be tried again.
         let coordinators = self.coordinators().await?;
-        let joining = Joining { token, name, certificate: digest, lives: self.lives(), address: &address };
-        let machine = store.join(&joining).await.map_err(|error| match error {
+        let joining =
+            Joining { token, name, key, certificate: digest, lives: self.lives(), address: &address };
+        let Let { machine, again } = store.join(&joining).await.map_err(|error| match error {
+            StoreError::Conflict(why) if invitation.ended_at.is_some() => Status::resource_exhausted(why),
             StoreError::Conflict(why) => Status::already_exists(why),
-            StoreError::Stale(_) => {
-                Status::unauthenticated("this join token was used by somebody else in this moment")
-            }
+            StoreError::Stale(_) => match invitation.ended_at {
+                Some(at) => spent(&invitation, at),
+                None => Status::unauthenticated("this join token was used by somebody else in this moment"),
+            },
             other => status::store(other),
         })?;
-        tracing::info!(worker = name, machine, address, invitation = invitation.hint, "a worker joins");
+        tracing::info!(
+            worker = name,
+            machine,
+            address,
+            invitation = invitation.hint,
+            again,
+            "a worker joins"
+        );
         Ok(Response::new(v1::JoinFarmResponse {
             certificate: Some(certificate),
             machine,
@@ -336,23 +348,30 @@ impl MachineService for Joins {
     }
 }
 
-/// The invitation, if it counts.
-fn usable(invitation: Option<Invitation>) -> Result<Invitation, Status> {
-    let again = "an admin can make another: farm workers invite";
+const ANOTHER: &str = "an admin can make another: farm workers invite";
+
+fn when(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// The invitation, if it counts for who has this key: whoever has used it may not have got the answer.
+fn usable(invitation: Option<Invitation>, key: Digest) -> Result<Invitation, Status> {
     let Some(invitation) = invitation else {
-        return Err(Status::unauthenticated(format!("the farm does not know this join token; {again}")));
+        return Err(Status::unauthenticated(format!("the farm does not know this join token; {ANOTHER}")));
     };
-    let when = |at: chrono::DateTime<chrono::Utc>| at.format("%Y-%m-%d %H:%M UTC").to_string();
-    let hint = &invitation.hint;
+    let is_over = invitation.expires_at <= invitation.now;
     match invitation.ended_at {
-        Some(at) => Err(Status::unauthenticated(format!(
-            "join token {hint}… was used, or taken back, on {}; {again}",
-            when(at)
-        ))),
-        None if invitation.expires_at <= invitation.now => Err(Status::unauthenticated(format!(
-            "join token {hint}… could be used until {}; {again}",
+        Some(at) if is_over || invitation.key != Some(key) => Err(spent(&invitation, at)),
+        None if is_over => Err(Status::unauthenticated(format!(
+            "join token {}… could be used until {}; {ANOTHER}",
+            invitation.hint,
             when(invitation.expires_at)
         ))),
-        None => Ok(invitation),
+        _ => Ok(invitation),
     }
+}
+
+fn spent(invitation: &Invitation, at: DateTime<Utc>) -> Status {
+    let hint = &invitation.hint;
+    Status::unauthenticated(format!("join token {hint}… was used, or taken back, on {}; {ANOTHER}", when(at)))
 }

@@ -70,19 +70,7 @@ impl Store {
     pub async fn add_certificate(&self, join: JoinId, digest: Digest, lives: Duration) -> Result<()> {
         let mut tx = self.begin().await?;
         stays(&mut tx, join).await?;
-        let others = sqlx::query_scalar!(
-            r#"SELECT count(*) AS "count!" FROM certificates WHERE join_id = $1 AND expires_at > farm_now()"#,
-            join.as_uuid()
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        if others >= MANY {
-            return Err(StoreError::Conflict(format!(
-                "this worker has {MANY} certificates that count already; something renews them without end: revoke it and \
-                 invite it again"
-            )));
-        }
-        keep(&mut tx, join, digest, lives).await?;
+        one_more(&mut tx, join, digest, lives).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -98,6 +86,26 @@ pub(super) async fn stays(tx: &mut Tx, join: JoinId) -> Result<()> {
         join.as_uuid()
     );
     counts.fetch_optional(&mut **tx).await?.map(drop).ok_or(StoreError::Stale("the worker was revoked"))
+}
+
+/// Keeps a certificate of a worker whose join the transaction holds, unless it has too many.
+///
+/// # Errors
+/// `Conflict`: it has.
+pub(super) async fn one_more(tx: &mut Tx, join: JoinId, digest: Digest, lives: Duration) -> Result<()> {
+    let others = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM certificates WHERE join_id = $1 AND expires_at > farm_now()"#,
+        join.as_uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    if others >= MANY {
+        return Err(StoreError::Conflict(format!(
+            "this worker has {MANY} certificates that count already; something renews them without end: revoke it and \
+             invite it again"
+        )));
+    }
+    keep(tx, join, digest, lives).await
 }
 
 pub(super) async fn keep(tx: &mut Tx, join: JoinId, digest: Digest, lives: Duration) -> Result<()> {

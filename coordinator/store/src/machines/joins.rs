@@ -8,7 +8,7 @@ use farm_types::{Digest, JoinId, MachineId};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::machines::certificates::keep;
+use crate::machines::certificates::{keep, one_more};
 use crate::machines::leader::Epoch;
 use crate::people::audit::{By, Deed};
 use crate::{Result, Store, StoreError, Tx};
@@ -20,12 +20,23 @@ pub struct Joining<'a> {
     pub token: Digest,
     /// Its name.
     pub name: &'a str,
+    /// Of the public key that it wants certified.
+    pub key: Digest,
     /// Of its first certificate.
     pub certificate: Digest,
     /// How long that one is good.
     pub lives: Duration,
     /// Where it called from; empty: that isn't known.
     pub address: &'a str,
+}
+
+/// A worker that is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Let {
+    /// Its machine's name.
+    pub machine: String,
+    /// It was in already, by the same invitation and key: what it was answered then got lost.
+    pub again: bool,
 }
 
 /// Why nobody was revoked.
@@ -38,23 +49,32 @@ pub enum Unrevoked {
 }
 
 impl Store {
-    /// Uses an invitation up: the worker is one of the farm's from now on, known by its certificate. Gives its machine's name.
+    /// Uses an invitation up: the worker is one of the farm's from now on, known by its certificate. Whoever has used it may come
+    /// again with the same name and key until the invitation's time is over, and has another certificate then.
     ///
     /// # Errors
-    /// `Stale`: the invitation counts no more; `Conflict`: the name or the machine is taken; or the database can't be reached.
-    pub async fn join(&self, joining: &Joining<'_>) -> Result<String> {
+    /// `Stale`: the invitation counts no more; `Conflict`: the name or the machine is taken, or it came again too often; or the
+    /// database can't be reached.
+    pub async fn join(&self, joining: &Joining<'_>) -> Result<Let> {
         let mut tx = self.begin().await?;
         let name = joining.name;
+        let id = JoinId::generate();
         let invitation = sqlx::query!(
-            "UPDATE invitations SET ended_at = farm_now()
+            "UPDATE invitations SET ended_at = farm_now(), join_id = $3, key_digest = $4
              WHERE digest = $1 AND ended_at IS NULL AND expires_at > farm_now() AND coalesce(name, $2) = $2
              RETURNING hint, name, machine_id, pool, trust, platforms, slots",
             joining.token.as_bytes().as_slice(),
-            name
+            name,
+            id.as_uuid(),
+            joining.key.as_bytes().as_slice()
         )
         .fetch_optional(&mut *tx)
-        .await?
-        .ok_or(StoreError::Stale("the invitation counts no more"))?;
+        .await?;
+        let Some(invitation) = invitation else {
+            let machine = again(&mut tx, joining).await?;
+            tx.commit().await?;
+            return Ok(Let { machine, again: true });
+        };
         free(&mut tx, name, invitation.name.is_some()).await?;
         let machine = match invitation.machine_id {
             Some(id) => same(&mut tx, id.into(), &invitation.pool, &invitation.trust).await?,
@@ -63,7 +83,7 @@ impl Store {
         let join = sqlx::query_scalar!(
             "INSERT INTO joins (id, name, machine_id, platforms, slots) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (name) WHERE revoked_at IS NULL DO NOTHING RETURNING id",
-            JoinId::generate().as_uuid(),
+            id.as_uuid(),
             name,
             machine.as_uuid(),
             &invitation.platforms,
@@ -83,7 +103,7 @@ impl Store {
         let detail = json!({ "machine": machine_name, "pool": invitation.pool, "trust": invitation.trust });
         by.did(&mut tx, Deed { project: None, action: "worker.join", subject: name, detail }).await?;
         tx.commit().await?;
-        Ok(machine_name)
+        Ok(Let { machine: machine_name, again: false })
     }
 
     /// Those that were revoked within this time.
@@ -215,6 +235,23 @@ pub(super) async fn cut(tx: &mut Tx, workers: &[Uuid]) -> Result<()> {
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// Another certificate for a worker that joined by this invitation with this key. Gives its machine's name.
+async fn again(tx: &mut Tx, joining: &Joining<'_>) -> Result<String> {
+    let join = sqlx::query!(
+        "SELECT j.id, m.name FROM invitations i JOIN joins j ON j.id = i.join_id JOIN machines m ON m.id = j.machine_id
+         WHERE i.digest = $1 AND i.key_digest = $2 AND i.expires_at > farm_now() AND j.name = $3 AND j.revoked_at IS NULL
+         FOR SHARE OF j",
+        joining.token.as_bytes().as_slice(),
+        joining.key.as_bytes().as_slice(),
+        joining.name
+    )
+    .fetch_optional(&mut **tx)
+    .await?
+    .ok_or(StoreError::Stale("the invitation counts no more"))?;
+    one_more(tx, join.id.into(), joining.certificate, joining.lives).await?;
+    Ok(join.name)
 }
 
 /// Whether the name may be used by a worker that joins: by none that joined, and by none that shows the farm's own token unless

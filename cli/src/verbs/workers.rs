@@ -53,10 +53,9 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let answer = client.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| client.error(&e))?;
     let mut workers = answer.into_inner().workers;
     let need = |state: &str| {
-        ["quarantined", "probation", "withdrawn", "suspect", "offline", "draining", "drained"]
-            .iter()
-            .position(|s| *s == state)
-            .unwrap_or(7)
+        let order =
+            ["quarantined", "probation", "withdrawn", "suspect", "offline", "expired", "draining", "drained"];
+        order.iter().position(|s| *s == state).unwrap_or(order.len())
     };
     workers.sort_by(|a, b| (need(&a.state), &a.name).cmp(&(need(&b.state), &b.name)));
     let mut out = Out::stdout();
@@ -154,6 +153,9 @@ fn reasons(workers: &[Worker], now: i64) -> Vec<String> {
                 "withdrawn" if !reason.is_empty() => {
                     Some(format!("{name} takes no jobs{since}: {reason}"))
                 }
+                "expired" => Some(format!(
+                    "{name} is out{since}: {reason}; to have it back: farm workers invite --name {name}"
+                )),
                 "draining" if worker.release_ms > 0 && !worker.running.is_empty() => {
                     Some(format!("{name} gives back what it still runs {}", wait(worker.release_ms)))
                 }
@@ -190,6 +192,10 @@ mod tests {
         assert_eq!(
             line(worker("withdrawn", "its disk is full")),
             "w1 takes no jobs (since 1 min ago): its disk is full"
+        );
+        assert_eq!(
+            line(worker("expired", "its certificate has ended")),
+            "w1 is out (since 1 min ago): its certificate has ended; to have it back: farm workers invite --name w1"
         );
         assert_eq!(line(worker("online", "")), "");
         let leaving = Worker { release_ms: 400_000, running: vec!["x".into()], ..worker("draining", "") };

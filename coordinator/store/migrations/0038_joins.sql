@@ -4,3 +4,12 @@
 ALTER TABLE invitations ADD COLUMN join_id uuid;
 -- SHA-256 of the public key that it was used with.
 ALTER TABLE invitations ADD COLUMN key_digest bytea;
+
+-- A join counts no more since revoked_at: an administrator revoked it, or its last certificate could not be renewed any more.
+-- fits: coordinators before this schema say of both that they were revoked
+-- locks: few rows, looked through in a moment
+ALTER TABLE joins ADD COLUMN expired boolean NOT NULL DEFAULT false
+    CONSTRAINT joins_expired CHECK (NOT expired OR revoked_at IS NOT NULL);
+-- locks: few rows, and of these those that housekeeping has freed in the last 30 days
+UPDATE joins SET expired = true WHERE revoked_at >= (
+    SELECT max(c.expires_at) + interval '25 hours' FROM certificates c WHERE c.join_id = joins.id);

@@ -374,6 +374,21 @@ async fn a_certificate_is_renewed_in_time_and_a_day_too_late() {
     psql(farm.database_url(), "UPDATE certificates SET expires_at = farm_now() - interval '25 h'");
     let over = second.renew(&farm).await.err().unwrap();
     assert!(over.message().contains("too long ago") && over.message().contains("invite"), "{over:?}");
+    // As housekeeping frees its name; nobody has revoked it.
+    psql(farm.database_url(), "UPDATE joins SET revoked_at = farm_now(), expired = true");
+    let over = second.renew(&farm).await.err().unwrap();
+    assert_eq!(over.code(), Code::Unauthenticated);
+    for words in
+        ["ended on", "can't be renewed any more", "farm workers invite --name w1", "farm-worker join"]
+    {
+        assert!(over.message().contains(words) && !over.message().contains("revoked"), "{words}: {over:?}");
+    }
+    let all = workers(&farm).await;
+    let [worker] = all.as_slice() else { panic!("{all:?}") };
+    assert_eq!((worker.state.as_str(), worker.since_ms), ("expired", worker.certificate_ends_ms));
+    let request = v1::RevokeWorkersRequest { names: vec!["w1".to_owned()] };
+    let out = Client::connect(&farm).await.machines.revoke_workers(request).await.unwrap_err();
+    assert!(out.message().contains("is out already") && out.message().contains("invite"), "{out:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

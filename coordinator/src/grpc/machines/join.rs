@@ -307,9 +307,7 @@ impl MachineService for Joins {
             self.issue(&worker.name, &worker.machine_name, &request.into_inner().public_key)?;
         let added = self.shared.store.add_certificate(worker.join, digest, self.lives()).await;
         added.map_err(|error| match error {
-            StoreError::Stale(_) => {
-                Status::unauthenticated(format!("the certificate of worker {} was revoked", worker.name))
-            }
+            StoreError::Stale(why) => people::counts_no_more(&worker.name, why),
             StoreError::Conflict(why) => Status::resource_exhausted(why),
             other => status::store(other),
         })?;
@@ -330,6 +328,12 @@ impl MachineService for Joins {
                 return Err(Status::failed_precondition(format!(
                     "worker {name} has no certificate that could be revoked: it shows the farm's own token. `farm workers drain \
                      {name}` gives it nothing new; to keep it out, the farm needs another token file"
+                )));
+            }
+            Err(Unrevoked::Expired(name)) => {
+                return Err(Status::failed_precondition(format!(
+                    "worker {name} is out already: its certificate has ended and can't be renewed any more. `farm workers remove \
+                     {name}` takes it from the list; `farm workers invite --name {name}` brings it back"
                 )));
             }
             Err(Unrevoked::Unknown(name)) => {

@@ -18,6 +18,8 @@ use crate::shared::Shared;
 
 /// So many names are no mistake.
 const MAX_NAMES: usize = 1000;
+/// Why a worker whose certificate has ended for good gets no jobs.
+const EXPIRED_WORDS: &str = "its certificate has ended and can't be renewed any more";
 /// What is said of another project's work.
 const BUSY: &str = "busy";
 
@@ -51,13 +53,17 @@ fn show(
     running: Vec<String>,
     standing: Option<&Standing>,
 ) -> v1::Worker {
-    let state = shown(worker.state, is_silent, !running.is_empty());
+    let state = match standing {
+        Some(standing) if standing.expired => WorkerState::Expired,
+        _ => shown(worker.state, is_silent, !running.is_empty()),
+    };
     let (since, reason) = match state {
         WorkerState::Quarantined => (worker.quarantined_at, QUARANTINE_WORDS.to_owned()),
         WorkerState::Draining | WorkerState::Drained => (worker.drained_at, String::new()),
         WorkerState::Withdrawn => (worker.withdrawn_at, worker.withdrawn_why),
         WorkerState::Probation => (worker.probation_at, worker.probation_why),
         WorkerState::Suspect | WorkerState::Offline => (Some(worker.last_seen), String::new()),
+        WorkerState::Expired => (standing.map(|standing| standing.ends), EXPIRED_WORDS.to_owned()),
         WorkerState::Online | WorkerState::Removed => (None, String::new()),
     };
     v1::Worker {

@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use super::{lease, status};
 use crate::link::Beat;
-use crate::people::Caller;
+use crate::people::{self, Caller};
 use crate::shared::Shared;
 
 /// As much of a worker's reason for taking no jobs as is kept, characters.
@@ -63,9 +63,7 @@ pub async fn open(
     let registration = registration(&shared, hello, invited)?;
     let registered = shared.store.register_worker(&registration, shared.config.limits.suspect()).await;
     let worker = registered.map_err(|error| match error {
-        StoreError::Stale(_) => {
-            Status::unauthenticated(format!("the certificate of worker {} was revoked", registration.name))
-        }
+        StoreError::Stale(why) => people::counts_no_more(&registration.name, why),
         other => status::store(other),
     })?;
     let boot = registration.boot_id;

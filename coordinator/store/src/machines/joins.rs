@@ -46,6 +46,8 @@ pub enum Unrevoked {
     Unknown(String),
     /// It never joined: it shows the farm's own token.
     NeverJoined(String),
+    /// Its certificate can't be renewed any more, so it is out already.
+    Expired(String),
 }
 
 impl Store {
@@ -106,7 +108,7 @@ impl Store {
         Ok(Let { machine: machine_name, again: false })
     }
 
-    /// Those that were revoked within this time.
+    /// Those that count no more since this time: they were revoked, or can't be renewed.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -120,8 +122,8 @@ impl Store {
         Ok(ids.into_iter().map(JoinId::from).collect())
     }
 
-    /// Forgets at most `limit` of each: joins whose last certificate can't be renewed any more, as if they were revoked, so that
-    /// their names are free; and what was of use to nobody for 30 days (invitations that ended, certificates, joins that no worker's
+    /// Forgets at most `limit` of each: joins whose last certificate can't be renewed any more, which count no more from now on, so
+    /// that their names are free; and what was of use to nobody for 30 days (invitations that ended, certificates, joins that no worker's
     /// row names). Gives the names that became free.
     ///
     /// # Errors
@@ -129,7 +131,7 @@ impl Store {
     pub async fn forget_joins(&self, epoch: Epoch, limit: i64) -> Result<Vec<String>> {
         let mut tx = self.begin_leading(epoch).await?;
         let names = sqlx::query_scalar!(
-            "UPDATE joins SET revoked_at = farm_now() WHERE revoked_at IS NULL AND id IN (
+            "UPDATE joins SET revoked_at = farm_now(), expired = true WHERE revoked_at IS NULL AND id IN (
                 SELECT j.id FROM joins j WHERE j.revoked_at IS NULL AND NOT EXISTS (
                     SELECT FROM certificates c WHERE c.join_id = j.id AND c.expires_at > farm_now() - interval '25 hours')
                 ORDER BY j.id LIMIT $1)
@@ -184,11 +186,15 @@ impl Store {
         .collect();
         if let Some(name) = names.iter().find(|name| !revoked.contains(*name)) {
             let there = sqlx::query_scalar!(
-                r#"SELECT true AS "there!" FROM workers WHERE name = $1 AND removed_at IS NULL"#,
+                r#"SELECT join_id IS NOT NULL AS "joined!" FROM workers WHERE name = $1 AND removed_at IS NULL"#,
                 name
             );
-            let is_there = there.fetch_optional(&mut *tx).await?.is_some();
-            let why = if is_there { Unrevoked::NeverJoined } else { Unrevoked::Unknown };
+            let why = match there.fetch_optional(&mut *tx).await? {
+                None => Unrevoked::Unknown,
+                Some(false) => Unrevoked::NeverJoined,
+                // One that is revoked is in no list.
+                Some(true) => Unrevoked::Expired,
+            };
             return Ok(Err(why(name.clone())));
         }
         sqlx::query!("SELECT id FROM workers WHERE name = ANY($1) ORDER BY id FOR UPDATE", names)

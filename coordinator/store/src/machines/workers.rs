@@ -140,6 +140,8 @@ pub struct Standing {
     pub trust: String,
     /// When the last of its certificates ends.
     pub ends: DateTime<Utc>,
+    /// That one can't be renewed any more: the worker has to be invited again.
+    pub expired: bool,
 }
 
 impl Store {
@@ -152,7 +154,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the name is in use, or the engine is a trusted machine's and this one isn't trusted;
-    /// [`StoreError::Stale`] when it was revoked.
+    /// [`StoreError::Stale`] when it counts no more as what it joined, with the reason.
     pub async fn register_worker(&self, worker: &Registration, suspect_after: Duration) -> Result<WorkerId> {
         let mut tx = self.begin().await?;
         if let Some(joined) = worker.joined {
@@ -381,7 +383,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn standings(&self) -> Result<Vec<Standing>> {
         let rows = sqlx::query!(
-            r#"SELECT w.id, m.name, m.pool, m.trust,
+            r#"SELECT w.id, m.name, m.pool, m.trust, j.expired,
                       (SELECT max(c.expires_at) FROM certificates c WHERE c.join_id = j.id) AS "ends!"
                FROM workers w JOIN joins j ON j.id = w.join_id JOIN machines m ON m.id = j.machine_id
                WHERE w.removed_at IS NULL"#
@@ -394,6 +396,7 @@ impl Store {
             pool: row.pool,
             trust: row.trust,
             ends: row.ends,
+            expired: row.expired,
         });
         Ok(standings.collect())
     }

@@ -221,6 +221,7 @@ fn aside(record: &WorkerRecord) -> Option<Aside> {
         | WorkerState::Draining
         | WorkerState::Suspect
         | WorkerState::Offline
+        | WorkerState::Expired
         | WorkerState::Removed => return None,
     };
     Some(Aside { name: record.name.clone(), offers: record.offers.clone(), reason })

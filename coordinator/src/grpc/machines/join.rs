@@ -10,10 +10,10 @@ use farm_store::StoreError;
 use farm_store::machines::invitations::{Invitation, NewInvitation};
 use farm_store::machines::joins::{Joining, Let, Unrevoked};
 use farm_types::ids::{check_name, check_worker_name};
-use farm_types::{Digest, Invalid, Platform, TrustClass, suggest};
+use farm_types::{Digest, Invalid, Platform, TrustClass};
 use tonic::{Request, Response, Status};
 
-use super::workers::checked;
+use super::workers::{checked, unknown};
 use crate::grpc::builds::present;
 use crate::grpc::status;
 use crate::limits::address::Origin;
@@ -336,15 +336,7 @@ impl MachineService for Joins {
                      {name}` takes it from the list; `farm workers invite --name {name}` brings it back"
                 )));
             }
-            Err(Unrevoked::Unknown(name)) => {
-                let workers = store.workers().await.map_err(status::store)?;
-                let instead = match suggest::nearest(&name, workers.iter().map(|worker| worker.name.as_str()))
-                {
-                    Some(near) => format!("did you mean {near}?"),
-                    None => "`farm workers` lists those that are there".to_owned(),
-                };
-                return Err(Status::not_found(format!("there is no worker {name}; {instead}")));
-            }
+            Err(Unrevoked::Unknown(name)) => return Err(unknown(&self.shared, &name).await?),
         }
         tracing::info!(?names, by = caller.principal.name, "workers are revoked");
         self.shared.hints.changed();

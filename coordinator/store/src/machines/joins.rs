@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use farm_core::life::attempt::StopReason;
 use farm_types::{Digest, JoinId, MachineId};
 use serde_json::json;
@@ -37,6 +38,19 @@ pub struct Let {
     pub machine: String,
     /// It was in already, by the same invitation and key: what it was answered then got lost.
     pub again: bool,
+}
+
+/// A worker that has joined and never connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unconnected {
+    pub name: String,
+    /// Its machine's name.
+    pub machine: String,
+    pub pool: String,
+    pub trust: String,
+    pub joined_at: DateTime<Utc>,
+    /// When the last of its certificates ends, or has ended.
+    pub ends: DateTime<Utc>,
 }
 
 /// Why nobody was revoked.
@@ -108,6 +122,24 @@ impl Store {
         Ok(Let { machine: machine_name, again: false })
     }
 
+    /// Workers that joined, count, and never connected, by name. (Of those that did the rest is in their own rows.)
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn unconnected(&self) -> Result<Vec<Unconnected>> {
+        Ok(sqlx::query_as!(
+            Unconnected,
+            r#"SELECT j.name, m.name AS machine, m.pool, m.trust, j.joined_at,
+                      (SELECT max(c.expires_at) FROM certificates c WHERE c.join_id = j.id) AS "ends!"
+               FROM joins j JOIN machines m ON m.id = j.machine_id
+               WHERE j.revoked_at IS NULL AND NOT EXISTS (
+                    SELECT FROM workers w WHERE w.name = j.name AND (w.removed_at IS NULL OR w.join_id = j.id))
+               ORDER BY j.name"#
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
     /// Those that count no more since this time: they were revoked, or can't be renewed.
     ///
     /// # Errors
@@ -123,8 +155,8 @@ impl Store {
     }
 
     /// Forgets at most `limit` of each: joins whose last certificate can't be renewed any more, which count no more from now on, so
-    /// that their names are free; and what was of use to nobody for 30 days (invitations that ended, certificates, joins that no worker's
-    /// row names). Gives the names that became free.
+    /// that their names are free; and what was of use to nobody for 30 days (invitations that ended, certificates, joins that no
+    /// worker's row names). Gives the names that became free.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.

@@ -221,6 +221,7 @@ fn aside(record: &WorkerRecord) -> Option<Aside> {
         | WorkerState::Draining
         | WorkerState::Suspect
         | WorkerState::Offline
+        | WorkerState::Joined
         | WorkerState::Expired
         | WorkerState::Removed => return None,
     };

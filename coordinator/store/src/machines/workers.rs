@@ -297,12 +297,16 @@ impl Store {
         let connections: Vec<Uuid> = signs.iter().map(|sign| sign.connection).collect();
         let tokens: Vec<Uuid> = signs.iter().flat_map(|sign| sign.tokens.iter().copied()).collect();
         Ok(sqlx::query_scalar!(
-            r#"WITH seen AS (
+            r#"WITH held AS (
+                SELECT w.id FROM unnest($1::uuid[], $2::uuid[]) AS sign (worker, connection)
+                JOIN workers w ON w.id = sign.worker AND w.connection_id = sign.connection
+                -- In the order in which all lock them.
+                ORDER BY w.id FOR UPDATE OF w),
+             seen AS (
                 UPDATE workers SET last_seen = farm_now(), coordinator_id = $5, removed_at = NULL,
                     quarantined_at = CASE WHEN quarantine_token = ANY($3) THEN quarantined_at END,
                     quarantine_token = CASE WHEN quarantine_token = ANY($3) THEN quarantine_token END
-                FROM unnest($1::uuid[], $2::uuid[]) AS sign (worker, connection)
-                WHERE workers.id = sign.worker AND workers.connection_id = sign.connection
+                FROM held WHERE workers.id = held.id
                 RETURNING workers.id, workers.boot_id),
              renewed AS (
                 SELECT attempts.project_id, attempts.id FROM attempts

@@ -1,5 +1,6 @@
--- A worker whose first certificate got lost on its way gets another one by the same key, as long as its invitation counts.
+-- Workers that join, and come again: by a join token whose answer got lost, after their certificate has ended, by a later stream.
 
+-- A worker whose first certificate got lost on its way gets another one by the same key, as long as its invitation counts.
 -- Who has used it; null: nobody, or by a coordinator before this schema.
 ALTER TABLE invitations ADD COLUMN join_id uuid;
 -- SHA-256 of the public key that it was used with.
@@ -13,3 +14,8 @@ ALTER TABLE joins ADD COLUMN expired boolean NOT NULL DEFAULT false
 -- locks: few rows, and of these those that housekeeping has freed in the last 30 days
 UPDATE joins SET expired = true WHERE revoked_at >= (
     SELECT max(c.expires_at) + interval '25 hours' FROM certificates c WHERE c.join_id = joins.id);
+
+-- Which of its process' control streams a worker has registered by last; 0: it doesn't say, as farm-worker didn't before.
+ALTER TABLE workers ADD COLUMN dial bigint NOT NULL DEFAULT 0;
+-- Of which process that is.
+ALTER TABLE workers ADD COLUMN dial_boot uuid;

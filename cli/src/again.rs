@@ -22,7 +22,8 @@ pub const WAITS: Waits = Waits::new(Duration::from_millis(250), Duration::from_s
 const TRIES: u32 = 6;
 
 /// Makes a call, and makes it again after a pause that doubles while the connection breaks; or when the farm, which has too
-/// many of them, says that it should come back.
+/// many of them, says that it should come back. (A [`Client`](crate::connect::Client)'s calls wait for that by themselves; others
+/// do here.)
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.

@@ -32,6 +32,7 @@ use crate::config::{Address, folder, is_absent};
 use crate::error::{Error, Result};
 use crate::folders::user_folder;
 use crate::limits::{Limited, Limits};
+use crate::patient::Patient;
 use crate::security::{Dial, dials, security, unbelieved};
 
 /// The token that a farm on this machine leaves for its users.
@@ -40,8 +41,8 @@ const LOCAL_TOKEN_FILE: &str = "/var/lib/farm/token";
 /// Of several coordinators the next one is tried when the one before has not answered for so long.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// A channel whose calls say who makes them, and end.
-pub type AuthChannel = Authorized;
+/// A channel whose calls say who makes them, end, and wait when the farm has too many.
+pub type AuthChannel = Patient;
 
 /// A token as it stands in a file or in the environment.
 ///
@@ -96,7 +97,7 @@ impl Client {
                 Who::Job(Exchange::begin(job, endpoints.clone(), url, &hosts, project).await?)
             }
         };
-        Ok(Self { url: url.to_owned(), channel: Authorized::new(endpoints, who) })
+        Ok(Self { url: url.to_owned(), channel: Patient::new(Authorized::new(endpoints, who)) })
     }
 
     /// The same with this token and these certificates, whatever the user has set.
@@ -195,7 +196,7 @@ pub async fn stranger(address: &Address, security: &Security) -> Result<SignInSe
 }
 
 fn limited(endpoints: Endpoints, bearer: Bearer) -> AuthChannel {
-    Authorized::new(Limited::new(endpoints, Limits::default()), Who::Token(bearer))
+    Patient::new(Authorized::new(Limited::new(endpoints, Limits::default()), Who::Token(bearer)))
 }
 
 /// Connects to the first that answers, or says of each what is wrong with it.

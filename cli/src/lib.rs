@@ -23,6 +23,7 @@ pub mod keys;
 pub mod limits;
 pub mod output;
 pub mod outputs;
+mod patient;
 pub mod place;
 pub mod process;
 mod prompt;

@@ -5,7 +5,7 @@
 //! last as long as builds do. A call that is over changes the coordinator, of several; it is not made again here, and what
 //! was submitted bears a key, so that it can be.
 //!
-//! A new call has the usual limit; a new stream, or one that asks a registry, stands in [`Limits::of`].
+//! A new call has the usual limit; one that asks a registry stands in [`Limits::of`], a new stream in [`STREAMS`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -37,10 +37,23 @@ impl Default for Limits {
     }
 }
 
+/// The calls that last as long as builds do.
+const STREAMS: [&str; 3] = ["WatchBuild", "FetchOutput", "UploadObjects"];
+
+/// Whether a call is no single question with one answer.
+pub fn is_stream(uri: &http::Uri) -> bool {
+    STREAMS.contains(&method(uri))
+}
+
+/// gRPC over HTTP/2: the path is /SERVICE/METHOD.
+fn method(uri: &http::Uri) -> &str {
+    uri.path().rsplit('/').next().unwrap_or_default()
+}
+
 impl Limits {
     fn of(self, method: &str) -> Option<Duration> {
         match method {
-            "WatchBuild" | "FetchOutput" | "UploadObjects" => None,
+            stream if STREAMS.contains(&stream) => None,
             "InspectImage" | "RetryBuild" | "GetSignIn" | "BeginDeviceSignIn" | "SignIn" => Some(self.long),
             _ => Some(self.usual),
         }
@@ -73,8 +86,7 @@ impl Service<http::Request<Body>> for Limited {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        // gRPC over HTTP/2: the path is /SERVICE/METHOD.
-        let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let method = method(request.uri()).to_owned();
         let place = self.endpoints.current();
         let calling = self.endpoints.call(request);
         let Some(limit) = self.limits.of(&method) else {

@@ -217,6 +217,7 @@ pub fn hello(name: &str, slots: u32) -> v1::Hello {
         slots,
         home: String::new(),
         withdrawn_reason: String::new(),
+        dial: 0,
     }
 }
 

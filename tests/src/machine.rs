@@ -30,7 +30,11 @@ pub async fn invite(
 
 /// Joins with this token, at the first coordinator.
 pub async fn join(farm: &Farm, token: &str, name: &str) -> Result<Machine, Status> {
-    let key = KeyPair::generate().unwrap();
+    join_with(farm, token, name, KeyPair::generate().unwrap()).await
+}
+
+/// Joins with this token and key, at the first coordinator.
+pub async fn join_with(farm: &Farm, token: &str, name: &str, key: KeyPair) -> Result<Machine, Status> {
     let request = v1::JoinFarmRequest {
         token: token.to_owned(),
         name: name.to_owned(),

@@ -224,7 +224,7 @@ pub struct FailureJson {
 pub struct WorkerJson {
     /// Its name.
     pub name: String,
-    /// online, suspect, withdrawn, draining, drained, quarantined, probation or offline.
+    /// online, suspect, withdrawn, draining, drained, quarantined, probation, offline, joined or expired.
     pub state: String,
     /// What it builds.
     pub platforms: Vec<WorkerPlatformJson>,

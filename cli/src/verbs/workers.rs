@@ -14,6 +14,7 @@ use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::output::format;
 use crate::output::json::{self, WorkerJson};
+use crate::output::people::until;
 use crate::output::text::{ago, columns, harmless};
 
 /// Arguments of `farm workers`.
@@ -53,10 +54,18 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let answer = client.farm().list_workers(ListWorkersRequest {}).await.map_err(|e| client.error(&e))?;
     let mut workers = answer.into_inner().workers;
     let need = |state: &str| {
-        ["quarantined", "probation", "withdrawn", "suspect", "offline", "draining", "drained"]
-            .iter()
-            .position(|s| *s == state)
-            .unwrap_or(7)
+        let order = [
+            "quarantined",
+            "probation",
+            "withdrawn",
+            "suspect",
+            "offline",
+            "expired",
+            "joined",
+            "draining",
+            "drained",
+        ];
+        order.iter().position(|s| *s == state).unwrap_or(order.len())
     };
     workers.sort_by(|a, b| (need(&a.state), &a.name).cmp(&(need(&b.state), &b.name)));
     let mut out = Out::stdout();
@@ -154,6 +163,14 @@ fn reasons(workers: &[Worker], now: i64) -> Vec<String> {
                 "withdrawn" if !reason.is_empty() => {
                     Some(format!("{name} takes no jobs{since}: {reason}"))
                 }
+                "joined" => Some(format!(
+                    "{name} has never connected{since}: start farm-worker on its machine; its certificate counts {}; or take that \
+                     back: farm workers revoke {name}",
+                    until(worker.certificate_ends_ms, now)
+                )),
+                "expired" => Some(format!(
+                    "{name} is out{since}: {reason}; to have it back: farm workers invite --name {name}"
+                )),
                 "draining" if worker.release_ms > 0 && !worker.running.is_empty() => {
                     Some(format!("{name} gives back what it still runs {}", wait(worker.release_ms)))
                 }
@@ -191,6 +208,19 @@ mod tests {
             line(worker("withdrawn", "its disk is full")),
             "w1 takes no jobs (since 1 min ago): its disk is full"
         );
+        assert_eq!(
+            line(worker("expired", "its certificate has ended")),
+            "w1 is out (since 1 min ago): its certificate has ended; to have it back: farm workers invite --name w1"
+        );
+        let joined = Worker { certificate_ends_ms: 86_401_000, ..worker("joined", "it has never connected") };
+        let text = line(joined);
+        for part in [
+            "w1 has never connected (since 1 min ago)",
+            "counts until 1970-01-02 00:00 UTC",
+            "farm workers revoke w1",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
         assert_eq!(line(worker("online", "")), "");
         let leaving = Worker { release_ms: 400_000, running: vec!["x".into()], ..worker("draining", "") };
         assert_eq!(line(leaving), "w1 gives back what it still runs in 5 min");

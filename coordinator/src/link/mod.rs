@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use farm_proto::v1;
 use farm_store::machines::workers::Sign;
-use farm_types::{AttemptId, WorkerId};
+use farm_types::{AttemptId, BootId, WorkerId};
 use tokio::sync::mpsc;
 use tracing::Span;
 use uuid::Uuid;
@@ -25,6 +25,22 @@ const SAY_AGAIN: Duration = Duration::from_secs(2);
 /// Where a worker's messages go.
 pub type Outbox = mpsc::Sender<Result<v1::ControlResponse, tonic::Status>>;
 
+/// Which of its streams a worker has opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Dial {
+    /// The life of its process.
+    pub boot: BootId,
+    /// From 1 in each life; 0: it doesn't say.
+    pub number: u64,
+}
+
+impl Dial {
+    /// Whether the worker opened this one after that one, as far as it says.
+    fn is_after(self, other: Dial) -> bool {
+        self.boot == other.boot && other.number > 0 && self.number > other.number
+    }
+}
+
 /// One connection of a worker.
 #[derive(Debug)]
 struct Connection {
@@ -33,6 +49,7 @@ struct Connection {
     asks: bool,
     /// Another one for each connection, also of the same worker.
     serial: Uuid,
+    dial: Dial,
     outbox: Outbox,
     said: HashMap<(AttemptId, bool), Instant>,
     jobs: Jobs,
@@ -68,11 +85,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     /// Takes a worker's connection in the place of its earlier one: with its name, and whether it asks for registries' tokens
-    /// when its engine does.
-    pub fn connect(&self, worker: WorkerId, (name, asks): (String, bool), serial: Uuid, outbox: Outbox) {
+    /// when its engine does. If that isn't earlier but later, as two that were registered at once may come here in the other
+    /// order, this one ends.
+    pub fn connect(
+        &self,
+        worker: WorkerId,
+        (name, asks): (String, bool),
+        (serial, dial): (Uuid, Dial),
+        outbox: Outbox,
+    ) {
         let connection =
-            Connection { name, asks, serial, outbox, said: HashMap::new(), jobs: Jobs::default() };
-        if let Some(earlier) = lock(&self.connections).insert(worker, connection) {
+            Connection { name, asks, serial, dial, outbox, said: HashMap::new(), jobs: Jobs::default() };
+        let mut connections = lock(&self.connections);
+        if connections.get(&worker).is_some_and(|there| there.dial.is_after(dial)) {
+            connection.end();
+        } else if let Some(earlier) = connections.insert(worker, connection) {
             earlier.end();
         }
     }
@@ -165,5 +192,37 @@ impl Link {
             connection.said.insert(key, now);
         }
         said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_streams_the_one_that_the_worker_opened_later_stays() {
+        let (link, worker) = (Link::default(), WorkerId::generate());
+        let (boot, other) = (BootId::generate(), BootId::generate());
+        // Which of the two is ended, when they come here in this order.
+        let ended = |streams: [(BootId, u64); 2]| {
+            let opened = streams.map(|(boot, number)| {
+                let (outbox, inbox) = mpsc::channel(1);
+                let serial = Uuid::new_v4();
+                link.connect(worker, ("w".to_owned(), false), (serial, Dial { boot, number }), outbox);
+                (serial, inbox)
+            });
+            let ended = opened.map(|(serial, mut inbox)| {
+                link.disconnect(worker, serial);
+                matches!(inbox.try_recv(), Ok(Err(_)))
+            });
+            assert!(lock(&link.connections).is_empty());
+            ended
+        };
+        assert_eq!(ended([(boot, 1), (boot, 2)]), [true, false]);
+        assert_eq!(ended([(boot, 2), (boot, 1)]), [false, true]);
+        // Another life begins to count anew, and who doesn't count is as late as it comes.
+        assert_eq!(ended([(boot, 2), (other, 1)]), [true, false]);
+        assert_eq!(ended([(boot, 0), (boot, 0)]), [true, false]);
+        assert_eq!(ended([(boot, 2), (boot, 0)]), [true, false]);
     }
 }

@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use farm_store::machines::certificates::ShownWorker;
+use chrono::{DateTime, Utc};
+use farm_store::machines::certificates::{Ended, ShownWorker};
 use farm_store::people::principals::Shown;
 use farm_store::{Store, StoreError};
 use farm_types::{Digest, ProjectId, ProjectName, TokenId};
@@ -321,11 +322,23 @@ fn by_certificate(shown: Option<ShownWorker>, asked: Instant) -> Result<Known, S
             .to_owned(),
     )?;
     let ShownWorker { name, now, expires_at, .. } = &shown;
-    if let Some(at) = shown.revoked_at {
-        return Err(format!(
-            "the certificate of worker {name} was revoked on {}; an admin can invite it again: farm workers invite --name {name}",
-            at.format("%Y-%m-%d %H:%M UTC")
-        ));
+    let when = |at: &DateTime<Utc>| at.format("%Y-%m-%d %H:%M UTC").to_string();
+    match shown.ended {
+        None => {}
+        Some(Ended::Revoked(at)) => {
+            return Err(format!(
+                "the certificate of worker {name} was revoked on {}; an admin can invite it again: farm workers invite --name \
+                 {name}",
+                when(&at)
+            ));
+        }
+        Some(Ended::Expired) => {
+            return Err(format!(
+                "the certificate of worker {name} ended on {} and can't be renewed any more; an admin can invite the worker again \
+                 (farm workers invite --name {name}), and farm-worker join brings it back",
+                when(expires_at)
+            ));
+        }
     }
     let ends = *expires_at + RENEWS;
     let Ok(left) = (ends - *now).to_std() else { return Err(over(&shown)) };

@@ -69,6 +69,13 @@ pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     })
 }
 
+/// What is told to a worker that has joined and counts no more since its call was let in.
+pub fn counts_no_more(worker: &str, why: &str) -> Status {
+    Status::unauthenticated(format!(
+        "worker {worker} counts no more, as {why}; an admin can invite it again: farm workers invite --name {worker}"
+    ))
+}
+
 /// Who makes this call, and in which project.
 ///
 /// # Errors

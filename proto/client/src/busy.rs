@@ -8,8 +8,8 @@ use std::time::Duration;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-/// In how many milliseconds the call may be made again.
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// The metadata that says in how many milliseconds the call may be made again.
+pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// Whoever is told to come back does so until it has waited for so long in all.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// The longest that chance adds to a wait.

@@ -199,6 +199,11 @@ states! {
         Suspect = "suspect";
         /// No coordinator holds its control stream.
         Offline = "offline";
+        /// It has joined and never connected. Only who asks for what it joined as sees this.
+        Joined = "joined";
+        /// Its certificate has ended and can't be renewed any more: it has to be invited again. Only who asks for what it joined as
+        /// sees this.
+        Expired = "expired";
         /// An administrator, or time, took it out of the farm.
         Removed = "removed";
     }

@@ -70,6 +70,21 @@ fn a_worker_that_joined_builds_with_one_certificate_after_another_until_it_is_re
 }
 
 #[test]
+fn an_invitation_to_a_machine_that_may_not_be_there_is_to_another_one_then() {
+    let farm = Farm::builder().start();
+    let folder = |name: &str| farm.folder().join(name);
+    let invite = ["--name", "w1", "--machine", "m1"];
+    refused(&farm.cli(&[&["workers", "invite"][..], &invite].concat()), 2, &["no worker ever joined", "m1"]);
+    let if_known = |name| ["--name", name, "--machine", "w1", "--if-known"];
+    says(&join(&farm, &if_known("w1"), &folder("w1"), &[]).ok(), &["w1, on machine w1"]);
+    says(&join(&farm, &if_known("w2"), &folder("w2"), &[]).ok(), &["w2, on machine w1"]);
+    // What else is refused is no reason to ask for less.
+    let text = farm.cli(&["workers", "invite", "--machine", "m 1", "--if-known"]);
+    refused(&text, 2, &["machine", "m 1"]);
+    refused(&farm.cli(&["workers", "invite", "--if-known"]), 2, &["--machine"]);
+}
+
+#[test]
 fn a_worker_of_before_joins_under_its_name_and_needs_its_token_no_more() {
     let mut farm = Farm::builder().worker(WorkerSpec::new("w-old").platforms("linux/amd64")).start();
     let folder = farm.folder().join("joined");

@@ -4,6 +4,7 @@
 mod destinations;
 mod full;
 mod isolation;
+mod joining;
 mod lending;
 mod limits;
 mod outage;

@@ -161,6 +161,7 @@ impl World {
             home: String::new(),
             coordinator: self.coordinator,
             connection: Uuid::new_v4(),
+            dial: 0,
             protocol: 1,
             features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED].map(str::to_owned).to_vec(),
             software_version: "test".to_owned(),

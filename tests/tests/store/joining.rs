@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use farm_store::StoreError;
+use farm_store::machines::certificates::Ended;
 use farm_store::machines::invitations::NewInvitation;
-use farm_store::machines::joins::Joining;
+use farm_store::machines::joins::{Joining, Unrevoked};
 use farm_store::machines::workers::Joined;
 use farm_types::{BootId, Digest, TrustClass, WorkerId};
 
@@ -29,10 +30,16 @@ async fn join(world: &World, name: &str, trust: TrustClass) -> Joined {
     };
     world.store.invite(&tester(), &new).await.unwrap();
     let certificate = Digest::of(format!("{name}'s certificate {}", BootId::generate()).as_bytes());
-    let joining = Joining { token, name, certificate, lives: DAY, address: "" };
+    let joining = Joining { token, name, key: Digest::of(b"a key"), certificate, lives: DAY, address: "" };
     world.store.join(&joining).await.unwrap();
     let shown = world.store.shown_by_certificate(certificate).await.unwrap().unwrap();
     Joined { join: shown.join, machine: shown.machine, trust: shown.trust }
+}
+
+/// The certificate that it joined with.
+fn certificate_of(world: &World, joined: Joined) -> Digest {
+    let sql = format!("SELECT encode(digest, 'hex') FROM certificates WHERE join_id = '{}'", joined.join);
+    format!("sha256:{}", world.database.psql(&sql)).parse().unwrap()
 }
 
 async fn connect(world: &World, name: &str, joined: Joined) -> WorkerId {
@@ -61,6 +68,7 @@ async fn a_job_that_pushes_is_leased_to_nobody_who_has_become_untrusted_meanwhil
 async fn a_join_whose_certificate_cant_be_renewed_frees_its_name_and_goes_in_the_end() {
     let world = world().await;
     let lost = join(&world, "lost", TrustClass::Trusted).await;
+    connect(&world, "lost", lost).await;
     connect(&world, "there", join(&world, "there", TrustClass::Trusted).await).await;
     let rows = |table: &str| world.database.psql(&format!("SELECT count(*) FROM {table}"));
     world.pass("48 hours");
@@ -72,10 +80,22 @@ async fn a_join_whose_certificate_cant_be_renewed_frees_its_name_and_goes_in_the
     world.pass("2 hours");
     assert_eq!(world.store.forget_joins(world.epoch, 100).await.unwrap(), ["lost"]);
     let refused = world.store.add_certificate(lost.join, Digest::of(b"late"), DAY).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Stale(_)), "{refused:?}");
+    assert!(refused.to_string().contains("can't be renewed"), "{refused:?}");
+    // Nobody has revoked it, and nobody can any more.
+    let ended = async |digest| world.store.shown_by_certificate(digest).await.unwrap().unwrap().ended;
+    assert_eq!(ended(certificate_of(&world, lost)).await, Some(Ended::Expired));
+    let names = ["lost".to_owned()];
+    let unrevoked = world.store.revoke_workers(&tester(), &names).await.unwrap().unwrap_err();
+    assert_eq!(unrevoked, Unrevoked::Expired("lost".into()));
+    let standings = world.store.standings().await.unwrap();
+    let expired: Vec<bool> = standings.iter().map(|standing| standing.expired).collect();
+    assert!(expired.len() == 2 && expired.iter().filter(|expired| **expired).count() == 1, "{standings:?}");
     // The name is free, and the other one goes on.
+    let again = join(&world, "lost", TrustClass::Trusted).await;
+    world.store.revoke_workers(&tester(), &names).await.unwrap().unwrap();
+    assert!(matches!(ended(certificate_of(&world, again)).await, Some(Ended::Revoked(_))));
     join(&world, "lost", TrustClass::Trusted).await;
-    assert!(world.store.shown_by_certificate(fresh).await.unwrap().unwrap().revoked_at.is_none());
+    assert_eq!(ended(fresh).await, None);
     world.pass("40 days");
     world.store.add_certificate(there.into(), Digest::of(b"again"), DAY).await.unwrap();
     for _ in 0..2 {
@@ -86,6 +106,9 @@ async fn a_join_whose_certificate_cant_be_renewed_frees_its_name_and_goes_in_the
         ("0", "1"),
         "what nobody needs any more stays"
     );
-    // Of the two that were called so one has been gone for a month, the other since now.
-    assert_eq!(world.database.psql("SELECT string_agg(name, ',' ORDER BY name) FROM joins"), "lost,there");
+    // Of the three that were called so a worker's row names the first, the second has been gone for a month, the last since now.
+    assert_eq!(
+        world.database.psql("SELECT string_agg(name, ',' ORDER BY name) FROM joins"),
+        "lost,lost,there"
+    );
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use farm_store::StoreError;
 use farm_store::machines::leader::{Leadership, Peer, Place};
-use farm_store::machines::workers::{Registration, Sign};
+use farm_store::machines::workers::{OVERTAKEN, Registration, Sign};
 use farm_types::state::WorkerState;
 use uuid::Uuid;
 
@@ -209,6 +209,32 @@ async fn the_end_of_an_old_stream_does_not_undo_a_new_one() {
     let over = world.store.heartbeats(world.coordinator, &[late], LEASE).await.unwrap();
     assert_eq!(over, [new.connection], "whoever hears a sign by it is told to end it");
     assert_eq!(world.store.workers().await.unwrap()[0].state, WorkerState::Offline);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_registered_after_a_later_one_changes_nothing() {
+    let world = world().await;
+    let boot = farm_types::BootId::generate();
+    let stream = |boot, dial| Registration { dial, ..world.registration("w", boot, 1) };
+    let register =
+        async |stream: &Registration| world.store.register_worker(stream, Duration::from_secs(12)).await;
+    let (early, late) = (stream(boot, 1), stream(boot, 2));
+    let worker = register(&late).await.unwrap();
+    let refused = register(&early).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Stale(OVERTAKEN)), "{refused:?}");
+    assert_eq!(world.connection(worker), late.connection);
+    // Its end is none of the later one's.
+    world.store.worker_disconnected(worker, early.connection).await.unwrap();
+    assert_eq!(world.store.workers().await.unwrap()[0].state, WorkerState::Online);
+    // Also one that has gone since was there later.
+    world.store.worker_disconnected(worker, late.connection).await.unwrap();
+    assert!(register(&early).await.is_err());
+    // Another life begins to count anew, and who doesn't count is as late as it comes.
+    for next in [stream(farm_types::BootId::generate(), 1), stream(boot, 0), stream(boot, 1)] {
+        world.pass("13 s");
+        register(&next).await.unwrap();
+        assert_eq!(world.connection(worker), next.connection);
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod hosts;
 mod interleavings;
 mod joining;
 mod leading;
+mod locking;
 mod one_bad;
 mod programs;
 mod publishing;

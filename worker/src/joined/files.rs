@@ -2,7 +2,8 @@
 //!
 //! `identity.pem`: the certificate's key (PKCS #8), then its chain; above them, as lines that PEM readers pass over, what the
 //! farm said of its times. So key, certificate and times are replaced as one. `farm.json`: which farm it is, and as what the
-//! worker is in it. The first is written last: without it nobody has joined.
+//! worker is in it. The first is written last: without it nobody has joined. (A join that waits for its answer has its key in
+//! `joining.pem`: `pending.rs`.)
 //!
 //! Invariant: who reads a file sees the old one or the new one whole, also after a power cut; only its owner can.
 
@@ -224,12 +225,18 @@ fn read(file: &Path) -> Result<Option<String>, FilesError> {
     }
 }
 
-fn replace(folder: &Path, name: &str, text: &str) -> io::Result<()> {
-    let (place, beside) = (folder.join(name), folder.join(format!("{name}.new")));
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// Removes a file, if it is there.
+pub(super) fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
+}
+
+/// Writes a file that only its owner can read, in the place of the one that is there: the old one or the new one, whole.
+pub(super) fn replace(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    let (place, beside) = (folder.join(name), folder.join(format!("{name}.new")));
+    remove(&beside)?;
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&beside)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;

@@ -22,7 +22,8 @@ use tonic::{Code, Status};
 use super::files::{
     Farm, FilesError, Joined, Pair, Unfit, give_to_owner, identity_file, is_root, make_folder,
 };
-use super::key::{Key, NoKey};
+use super::key::Key;
+use super::pending;
 use crate::config::{WorkerName, default_state_dir, host_name};
 use crate::link::{CoordinatorUrl, Coordinators, endpoint};
 use crate::state_dir::{LOCK, claim};
@@ -75,7 +76,7 @@ pub struct Args {
 
 const AFTER_HELP: &str = "\
 Makes a key, has the farm certify it, and keeps both in the state folder; from then on farm-worker needs nothing
-but that folder. The token counts once.
+but that folder. The token counts once; if the answer gets lost, it counts again in that folder.
 
 Examples:
   sudo farm-worker join https://farm.example:7070 --fingerprint SHA256:… farm_j_…
@@ -120,9 +121,6 @@ pub enum JoinError {
     /// The farm answered with something that is of no use.
     #[error(transparent)]
     Unfit(#[from] Unfit),
-    /// There is no key.
-    #[error(transparent)]
-    Key(#[from] NoKey),
 }
 
 impl JoinError {
@@ -238,8 +236,8 @@ fn passwd() -> String {
 /// Joins a farm. Gives what people are told.
 ///
 /// # Errors
-/// The farm isn't believed, isn't there or refuses; or the state folder can't be used. Then nothing is kept, and what was
-/// there still is.
+/// The farm isn't believed, isn't there or refuses; or the state folder can't be used. Then what was there still is, and
+/// nothing else is kept but the key, for when the token is shown again.
 pub async fn join(args: Args) -> Result<Vec<String>, JoinError> {
     let token = args.token.read(io::stdin().lock())?;
     let folder = args.place.find(&passwd(), is_root())?;
@@ -262,9 +260,17 @@ pub async fn join(args: Args) -> Result<Vec<String>, JoinError> {
     let Address(coordinators) = args.farm;
     let (trust, ca) = believe(&coordinators, args.fingerprint, args.ca.as_deref()).await?;
     let security = Security { trust, ..Security::default() };
-    let key = Key::generate()?;
+    let key = pending::of_token(place, &token).map_err(unusable)?;
     let name = args.place.name.as_ref().map(ToString::to_string);
-    let (url, answer) = ask(&coordinators, &security, &token, name, &key).await?;
+    let (url, answer) = match ask(&coordinators, &security, &token, name, &key).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            if matches!(error, JoinError::Refused { token: true, .. }) {
+                pending::forget(place).map_err(unusable)?;
+            }
+            return Err(error);
+        }
+    };
     let pair = Pair::of(answer.certificate.clone(), &key, now_ms())?;
     let farm = Farm {
         coordinators: reachable(&coordinators, &url, answer.coordinators),
@@ -276,6 +282,7 @@ pub async fn join(args: Args) -> Result<Vec<String>, JoinError> {
     };
     let joined = Joined { farm, pair };
     joined.keep(place).map_err(unusable)?;
+    pending::forget(place).map_err(unusable)?;
     let mut lines = described(&joined, place);
     if !answer.platforms.is_empty() || answer.slots > 0 {
         let platforms = (!answer.platforms.is_empty()).then(|| answer.platforms.join(", "));
@@ -452,7 +459,11 @@ async fn ask_one(
     let away = |error: &(dyn std::error::Error + 'static)| Status::unavailable(with_causes("", Some(error)));
     let channel = endpoint(url, security).map_err(|e| away(&e))?.connect().await.map_err(|e| away(&e))?;
     let mut client = MachineServiceClient::new(channel);
-    let silent = || Status::unavailable("it doesn't answer; what it did with the token isn't known");
+    let silent = || {
+        Status::unavailable(
+            "it doesn't answer; run the same again, since the token counts for this folder still",
+        )
+    };
     let mut returns = Returns::default();
     loop {
         let answer = timeout(ANSWER_WITHIN, client.join_farm(request.clone())).await;

@@ -1,5 +1,7 @@
 //! Joining a FAKE coordinator over real TLS.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use clap::Parser;
 
 use super::*;
@@ -119,6 +121,31 @@ async fn each_refusal_has_its_cure_and_leaves_nothing() {
         assert_eq!(error.exit_code(), code, "{text}");
         assert!(worker.joined().is_none());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_whose_answer_got_lost_is_shown_again_with_the_same_key() {
+    let worker = Worker::new().await;
+    let trusted = worker.fingerprint();
+    let usual = ["--fingerprint", trusted.as_str(), "--name", "w1"];
+    let keys =
+        || worker.fake.with(|script| script.joins.drain(..).map(|join| join.public_key).collect::<Vec<_>>());
+    let pending = worker.state().join("joining.pem");
+    worker.fake.with(|script| script.refuse_join = Some(Status::unavailable("what it did is lost")));
+    worker.join(&usual).await.unwrap_err();
+    assert_eq!(fs::metadata(&pending).unwrap().permissions().mode() & 0o777, 0o600);
+    worker.fake.with(|script| script.refuse_join = None);
+    worker.join(&usual).await.unwrap();
+    let shown = keys();
+    assert!(shown.len() == 2 && shown[0] == shown[1], "{shown:?}");
+    assert!(!pending.exists() && worker.joined().is_some());
+    // What is certified is asked for no more.
+    worker.join(&[&usual[..], &["--again"]].concat()).await.unwrap();
+    assert_ne!(keys(), shown[1..]);
+    // Nor is what a token is refused with.
+    worker.fake.with(|script| script.refuse_join = Some(Status::unauthenticated("used up")));
+    worker.join(&[&usual[..], &["--again"]].concat()).await.unwrap_err();
+    assert!(!pending.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

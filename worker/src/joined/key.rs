@@ -22,10 +22,16 @@ impl Key {
     /// The system gives no random numbers.
     pub fn generate() -> Result<Self, NoKey> {
         let random = SystemRandom::new();
-        let algorithm = &ECDSA_P256_SHA256_ASN1_SIGNING;
-        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(|_| NoKey)?;
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).map_err(|_| NoKey)?;
-        Ok(Self { pem: key_to_pem(document.as_ref()), public: pair.public_key().as_ref().to_vec() })
+        let document =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).map_err(|_| NoKey)?;
+        Self::of(document.as_ref()).ok_or(NoKey)
+    }
+
+    /// Of a key as PKCS #8, DER; `None`: that is none.
+    pub fn of(der: &[u8]) -> Option<Self> {
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der, &SystemRandom::new()).ok()?;
+        Some(Self { pem: key_to_pem(der), public: pair.public_key().as_ref().to_vec() })
     }
 
     /// As a farm is told it: the point, uncompressed (SEC 1, section 2.3.3).

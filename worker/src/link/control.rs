@@ -54,13 +54,15 @@ impl Control {
         // In a row: one that is being updated may refuse what another takes.
         let mut refusals = 0;
         let mut former = None;
+        let mut dial = 0_u64;
         // Whether a certificate that is refused was renewed already.
         let mut renewed = false;
         loop {
             let url = self.coordinators.at(place);
             let before = self.certificates();
+            dial += 1;
             let end = tokio::select! {
-                end = self.stream(place, former.take()) => end,
+                end = self.stream(place, dial, former.take()) => end,
                 () = self.left_while_away() => End::Left,
             };
             match end {
@@ -118,9 +120,9 @@ impl Control {
         }
     }
 
-    /// Opens a stream to the coordinator at this place and attends to it; `former` is let go when the new one is
+    /// Opens a stream, this process' number `dial`, to the coordinator at this place and attends to it; `former` is let go when the new one is
     /// welcomed, or fails.
-    async fn stream<'a>(&'a self, place: usize, former: Option<Box<Session<'a>>>) -> End<'a> {
+    async fn stream<'a>(&'a self, place: usize, dial: u64, former: Option<Box<Session<'a>>>) -> End<'a> {
         let url = self.coordinators.at(place);
         // Before the connection is made: what is exchanged meanwhile isn't shown on it.
         let certificate = self.certified.as_ref().map(Certified::changes);
@@ -140,7 +142,7 @@ impl Control {
                 return End::Lost { why, welcomed: false };
             }
         };
-        match Session::open(self, url, client(channel, &self.credential), certificate).await {
+        match Session::open(self, (url, dial), client(channel, &self.credential), certificate).await {
             Ok(session) => {
                 drop(former);
                 self.bulk.prefer(place);

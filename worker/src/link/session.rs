@@ -61,19 +61,19 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Says Hello and waits for the Welcome.
+    /// Says Hello and waits for the Welcome, on this process' stream number `dial`.
     ///
     /// # Errors
     /// How the stream ended instead.
     pub async fn open(
         control: &'a Control,
-        url: &CoordinatorUrl,
+        (url, dial): (&CoordinatorUrl, u64),
         mut client: Client,
         certificate: Option<watch::Receiver<u64>>,
     ) -> Result<Self, End<'a>> {
         let (outgoing, requests) = mpsc::channel(QUEUE);
         let mut identity = control.attempts.identity();
-        let hello = Request::Hello(hello(control, &identity.borrow_and_update()));
+        let hello = Request::Hello(hello(control, &identity.borrow_and_update(), dial));
         let _ = outgoing.try_send(v1::ControlRequest { message: Some(hello) });
         let lost = |why: &str| End::Lost { why: why.to_owned(), welcomed: false };
         let opening = async {
@@ -254,7 +254,7 @@ fn describe(status: &Status) -> String {
 }
 
 /// Who we are, for a new stream.
-fn hello(control: &Control, identity: &Identity) -> v1::Hello {
+fn hello(control: &Control, identity: &Identity, dial: u64) -> v1::Hello {
     v1::Hello {
         min_version: WORKER_PROTOCOL,
         max_version: WORKER_PROTOCOL,
@@ -271,5 +271,6 @@ fn hello(control: &Control, identity: &Identity) -> v1::Hello {
         platforms: identity.offers.iter().map(Into::into).collect(),
         slots: u32::try_from(control.slots).unwrap_or(u32::MAX),
         withdrawn_reason: identity.withdrawn.clone(),
+        dial,
     }
 }

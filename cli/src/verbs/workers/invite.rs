@@ -10,6 +10,7 @@ use farm_types::spec::parse_duration;
 use farm_types::{Platform, TrustClass};
 use serde::Serialize;
 use serde_json::json;
+use tonic::Code;
 
 use super::super::now_ms;
 use crate::calls::through;
@@ -32,6 +33,10 @@ pub struct Invite {
     /// Another worker of a machine that joined before: it shares the slots of the engine there. Pool and trust are the machine's
     #[arg(long, value_name = "NAME", conflicts_with_all = ["pool", "trust"])]
     machine: Option<String>,
+
+    /// If no worker ever joined from the machine of --machine, it is another one, named like the worker
+    #[arg(long, requires = "machine")]
+    if_known: bool,
 
     /// A word for machines that are alike [default: default]
     #[arg(long, value_name = "NAME")]
@@ -134,7 +139,15 @@ pub async fn invite(args: Invite, setup: &Setup) -> Result<Exit> {
         expires_ms: u64::try_from(args.expires.as_millis()).unwrap_or(u64::MAX),
     };
     // Not repeated when the connection breaks: nobody would see what the first call has made.
-    let made = client.machines().invite_worker(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let made = match client.machines().invite_worker(request.clone()).await {
+        // Of what an invitation names only the machine can be missing; nothing was made.
+        Err(status) if args.if_known && status.code() == Code::NotFound => {
+            let request = InviteWorkerRequest { machine: String::new(), ..request };
+            client.machines().invite_worker(request).await
+        }
+        made => made,
+    };
+    let made = made.map_err(|e| client.error(&e))?.into_inner();
     let nothing =
         || Error::Farm(format!("the farm at {} made an invitation and gave none back", client.url()));
     let invitation = made.invitation.as_ref().filter(|_| !made.token.is_empty()).ok_or_else(nothing)?;

@@ -14,7 +14,7 @@ pub fn is_silent(last_seen: DateTime<Utc>, suspect_after: TimeDelta, now: DateTi
 /// draining as long as it still runs something.
 pub fn shown(state: WorkerState, is_silent: bool, is_busy: bool) -> WorkerState {
     match state {
-        WorkerState::Removed | WorkerState::Offline => state,
+        WorkerState::Removed | WorkerState::Offline | WorkerState::Joined | WorkerState::Expired => state,
         _ if is_silent => WorkerState::Suspect,
         WorkerState::Drained if is_busy => WorkerState::Draining,
         _ => state,
@@ -36,7 +36,8 @@ mod tests {
     #[test]
     fn a_silent_worker_is_suspect_and_a_drained_one_drains_while_it_runs_something() {
         for &state in WorkerState::ALL {
-            let is_gone = matches!(state, WorkerState::Removed | WorkerState::Offline);
+            use WorkerState::{Expired, Joined, Offline, Removed};
+            let is_gone = matches!(state, Removed | Offline | Joined | Expired);
             let silent = if is_gone { state } else { WorkerState::Suspect };
             assert_eq!([shown(state, true, false), shown(state, true, true)], [silent; 2]);
             let busy = if state == WorkerState::Drained { WorkerState::Draining } else { state };

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use chrono::{DateTime, Utc};
 use farm_proto::v1;
 use farm_proto::v1::machine_service_server::MachineService;
 use farm_store::StoreError;
 use farm_store::machines::invitations::{Invitation, NewInvitation};
-use farm_store::machines::joins::{Joining, Unrevoked};
+use farm_store::machines::joins::{Joining, Let, Unrevoked};
 use farm_types::ids::{check_name, check_worker_name};
-use farm_types::{Digest, Invalid, Platform, TrustClass, suggest};
+use farm_types::{Digest, Invalid, Platform, TrustClass};
 use tonic::{Request, Response, Status};
 
-use super::workers::checked;
+use super::workers::{checked, unknown};
 use crate::grpc::builds::present;
 use crate::grpc::status;
 use crate::limits::address::Origin;
@@ -242,8 +243,9 @@ impl MachineService for Joins {
         }
         let token = Digest::of(request.token.trim().as_bytes());
         let store = &self.shared.store;
+        let key = Digest::of(&request.public_key);
         let invitation = store.invitation_of(token).await.map_err(status::store)?;
-        let invitation = usable(invitation)?;
+        let invitation = usable(invitation, key)?;
         let name = match (invitation.name.as_deref(), said(&request.name)) {
             (Some(invited), Some(asked)) if invited != asked => {
                 return Err(Status::permission_denied(format!(
@@ -260,15 +262,25 @@ impl MachineService for Joins {
         let (certificate, digest) = self.issue(name, machine, &request.public_key)?;
         // Before anything is used up: what fails here can be tried again.
         let coordinators = self.coordinators().await?;
-        let joining = Joining { token, name, certificate: digest, lives: self.lives(), address: &address };
-        let machine = store.join(&joining).await.map_err(|error| match error {
+        let joining =
+            Joining { token, name, key, certificate: digest, lives: self.lives(), address: &address };
+        let Let { machine, again } = store.join(&joining).await.map_err(|error| match error {
+            StoreError::Conflict(why) if invitation.ended_at.is_some() => Status::resource_exhausted(why),
             StoreError::Conflict(why) => Status::already_exists(why),
-            StoreError::Stale(_) => {
-                Status::unauthenticated("this join token was used by somebody else in this moment")
-            }
+            StoreError::Stale(_) => match invitation.ended_at {
+                Some(at) => spent(&invitation, at),
+                None => Status::unauthenticated("this join token was used by somebody else in this moment"),
+            },
             other => status::store(other),
         })?;
-        tracing::info!(worker = name, machine, address, invitation = invitation.hint, "a worker joins");
+        tracing::info!(
+            worker = name,
+            machine,
+            address,
+            invitation = invitation.hint,
+            again,
+            "a worker joins"
+        );
         Ok(Response::new(v1::JoinFarmResponse {
             certificate: Some(certificate),
             machine,
@@ -295,9 +307,7 @@ impl MachineService for Joins {
             self.issue(&worker.name, &worker.machine_name, &request.into_inner().public_key)?;
         let added = self.shared.store.add_certificate(worker.join, digest, self.lives()).await;
         added.map_err(|error| match error {
-            StoreError::Stale(_) => {
-                Status::unauthenticated(format!("the certificate of worker {} was revoked", worker.name))
-            }
+            StoreError::Stale(why) => people::counts_no_more(&worker.name, why),
             StoreError::Conflict(why) => Status::resource_exhausted(why),
             other => status::store(other),
         })?;
@@ -320,15 +330,13 @@ impl MachineService for Joins {
                      {name}` gives it nothing new; to keep it out, the farm needs another token file"
                 )));
             }
-            Err(Unrevoked::Unknown(name)) => {
-                let workers = store.workers().await.map_err(status::store)?;
-                let instead = match suggest::nearest(&name, workers.iter().map(|worker| worker.name.as_str()))
-                {
-                    Some(near) => format!("did you mean {near}?"),
-                    None => "`farm workers` lists those that are there".to_owned(),
-                };
-                return Err(Status::not_found(format!("there is no worker {name}; {instead}")));
+            Err(Unrevoked::Expired(name)) => {
+                return Err(Status::failed_precondition(format!(
+                    "worker {name} is out already: its certificate has ended and can't be renewed any more. `farm workers remove \
+                     {name}` takes it from the list; `farm workers invite --name {name}` brings it back"
+                )));
             }
+            Err(Unrevoked::Unknown(name)) => return Err(unknown(&self.shared, &name).await?),
         }
         tracing::info!(?names, by = caller.principal.name, "workers are revoked");
         self.shared.hints.changed();
@@ -336,23 +344,30 @@ impl MachineService for Joins {
     }
 }
 
-/// The invitation, if it counts.
-fn usable(invitation: Option<Invitation>) -> Result<Invitation, Status> {
-    let again = "an admin can make another: farm workers invite";
+const ANOTHER: &str = "an admin can make another: farm workers invite";
+
+fn when(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// The invitation, if it counts for who has this key: whoever has used it may not have got the answer.
+fn usable(invitation: Option<Invitation>, key: Digest) -> Result<Invitation, Status> {
     let Some(invitation) = invitation else {
-        return Err(Status::unauthenticated(format!("the farm does not know this join token; {again}")));
+        return Err(Status::unauthenticated(format!("the farm does not know this join token; {ANOTHER}")));
     };
-    let when = |at: chrono::DateTime<chrono::Utc>| at.format("%Y-%m-%d %H:%M UTC").to_string();
-    let hint = &invitation.hint;
+    let is_over = invitation.expires_at <= invitation.now;
     match invitation.ended_at {
-        Some(at) => Err(Status::unauthenticated(format!(
-            "join token {hint}… was used, or taken back, on {}; {again}",
-            when(at)
-        ))),
-        None if invitation.expires_at <= invitation.now => Err(Status::unauthenticated(format!(
-            "join token {hint}… could be used until {}; {again}",
+        Some(at) if is_over || invitation.key != Some(key) => Err(spent(&invitation, at)),
+        None if is_over => Err(Status::unauthenticated(format!(
+            "join token {}… could be used until {}; {ANOTHER}",
+            invitation.hint,
             when(invitation.expires_at)
         ))),
-        None => Ok(invitation),
+        _ => Ok(invitation),
     }
+}
+
+fn spent(invitation: &Invitation, at: DateTime<Utc>) -> Status {
+    let hint = &invitation.hint;
+    Status::unauthenticated(format!("join token {hint}… was used, or taken back, on {}; {ANOTHER}", when(at)))
 }

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use farm_core::machines::state::{is_silent, shown};
 use farm_proto::v1;
 use farm_store::machines::drain::{Done, Refusal};
+use farm_store::machines::joins::Unconnected;
 use farm_store::machines::sick::QUARANTINE_WORDS;
 use farm_store::machines::workers::{Standing, WorkerRecord};
 use farm_types::ids::check_worker_name;
@@ -18,10 +19,15 @@ use crate::shared::Shared;
 
 /// So many names are no mistake.
 const MAX_NAMES: usize = 1000;
+/// Why a worker whose certificate has ended for good gets no jobs.
+const EXPIRED_WORDS: &str = "its certificate has ended and can't be renewed any more";
+/// The same of one that has only joined.
+const JOINED_WORDS: &str = "it has joined and never connected";
 /// What is said of another project's work.
 const BUSY: &str = "busy";
 
-/// All workers, by name. Of projects that the caller isn't in it is only said that a worker is busy with them.
+/// All workers, by name, also those that have only joined. Of projects that the caller isn't in it is only said that a worker is
+/// busy with them.
 pub(super) async fn list(shared: &Shared, viewer: &Principal) -> Result<Vec<v1::Worker>, Status> {
     let store = &shared.store;
     let now = store.now().await.map_err(status::store)?;
@@ -29,6 +35,7 @@ pub(super) async fn list(shared: &Shared, viewer: &Principal) -> Result<Vec<v1::
     let running = store.running_now().await.map_err(status::store)?;
     let workers = store.workers().await.map_err(status::store)?;
     let standings = store.standings().await.map_err(status::store)?;
+    let unconnected = store.unconnected().await.map_err(status::store)?;
     let shown = workers.into_iter().map(|worker| {
         let is_silent = is_silent(worker.last_seen, suspect, now);
         let running = running
@@ -42,7 +49,38 @@ pub(super) async fn list(shared: &Shared, viewer: &Principal) -> Result<Vec<v1::
         let standing = standings.iter().find(|standing| standing.worker == worker.id);
         show(worker, is_silent, running, standing)
     });
-    Ok(shown.collect())
+    let mut all: Vec<v1::Worker> = shown.chain(unconnected.into_iter().map(show_unconnected)).collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    // One that has connected between the two questions.
+    all.dedup_by(|b, a| a.name == b.name);
+    Ok(all)
+}
+
+fn show_unconnected(worker: Unconnected) -> v1::Worker {
+    v1::Worker {
+        name: worker.name,
+        state: WorkerState::Joined.to_string(),
+        reason: JOINED_WORDS.to_owned(),
+        since_ms: present::ms(worker.joined_at),
+        machine: worker.machine,
+        pool: worker.pool,
+        trust: worker.trust,
+        certificate_ends_ms: present::ms(worker.ends),
+        ..v1::Worker::default()
+    }
+}
+
+/// What is said of a name that no worker has: which one may be meant.
+pub(super) async fn unknown(shared: &Shared, name: &str) -> Result<Status, Status> {
+    let store = &shared.store;
+    let workers = store.workers().await.map_err(status::store)?;
+    let unconnected = store.unconnected().await.map_err(status::store)?;
+    let known = workers.iter().map(|worker| worker.name.as_str());
+    let instead = match suggest::nearest(name, known.chain(unconnected.iter().map(|it| it.name.as_str()))) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "`farm workers` lists those that are there".to_owned(),
+    };
+    Ok(Status::not_found(format!("there is no worker {name}; {instead}")))
 }
 
 fn show(
@@ -51,14 +89,18 @@ fn show(
     running: Vec<String>,
     standing: Option<&Standing>,
 ) -> v1::Worker {
-    let state = shown(worker.state, is_silent, !running.is_empty());
+    let state = match standing {
+        Some(standing) if standing.expired => WorkerState::Expired,
+        _ => shown(worker.state, is_silent, !running.is_empty()),
+    };
     let (since, reason) = match state {
         WorkerState::Quarantined => (worker.quarantined_at, QUARANTINE_WORDS.to_owned()),
         WorkerState::Draining | WorkerState::Drained => (worker.drained_at, String::new()),
         WorkerState::Withdrawn => (worker.withdrawn_at, worker.withdrawn_why),
         WorkerState::Probation => (worker.probation_at, worker.probation_why),
         WorkerState::Suspect | WorkerState::Offline => (Some(worker.last_seen), String::new()),
-        WorkerState::Online | WorkerState::Removed => (None, String::new()),
+        WorkerState::Expired => (standing.map(|standing| standing.ends), EXPIRED_WORDS.to_owned()),
+        WorkerState::Online | WorkerState::Joined | WorkerState::Removed => (None, String::new()),
     };
     v1::Worker {
         name: worker.name,
@@ -122,13 +164,14 @@ pub(super) async fn refused(shared: &Shared, done: Done) -> Result<(), Status> {
     };
     Err(match refusal {
         Refusal::Unknown(name) => {
-            let workers = shared.store.workers().await.map_err(status::store)?;
-            let known = workers.iter().map(|worker| worker.name.as_str());
-            let instead = match suggest::nearest(&name, known) {
-                Some(near) => format!("did you mean {near}?"),
-                None => "`farm workers` lists those that are there".to_owned(),
-            };
-            Status::not_found(format!("there is no worker {name}; {instead}"))
+            let unconnected = shared.store.unconnected().await.map_err(status::store)?;
+            if !unconnected.iter().any(|worker| worker.name == name) {
+                return Err(unknown(shared, &name).await?);
+            }
+            Status::failed_precondition(format!(
+                "worker {name} has joined and never connected, so there is nothing of it but its certificate: `farm workers revoke \
+                 {name}` takes that back"
+            ))
         }
         Refusal::Connected(name) => Status::failed_precondition(format!(
             "worker {name} is connected, and only one that is gone can be removed; first `farm workers drain {name} \

@@ -10,7 +10,7 @@ use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_store::StoreError;
 use farm_store::builds::record::{self, JobResult};
 use farm_store::machines::certificates::ShownWorker;
-use farm_store::machines::workers::{Joined, Registration};
+use farm_store::machines::workers::{Joined, OVERTAKEN, Registration};
 use farm_store::sources::partial::Missing;
 use farm_store::work::attempts::Lease;
 use farm_store::work::decide::PublishLimit;
@@ -28,8 +28,8 @@ use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::{lease, status};
-use crate::link::Beat;
-use crate::people::Caller;
+use crate::link::{Beat, Dial};
+use crate::people::{self, Caller};
 use crate::shared::Shared;
 
 /// As much of a worker's reason for taking no jobs as is kept, characters.
@@ -63,9 +63,8 @@ pub async fn open(
     let registration = registration(&shared, hello, invited)?;
     let registered = shared.store.register_worker(&registration, shared.config.limits.suspect()).await;
     let worker = registered.map_err(|error| match error {
-        StoreError::Stale(_) => {
-            Status::unauthenticated(format!("the certificate of worker {} was revoked", registration.name))
-        }
+        StoreError::Stale(OVERTAKEN) => Status::unavailable(OVERTAKEN),
+        StoreError::Stale(why) => people::counts_no_more(&registration.name, why),
         other => status::store(other),
     })?;
     let boot = registration.boot_id;
@@ -94,7 +93,8 @@ pub async fn open(
         .map_err(|_| Status::unavailable("the worker left"))?;
     let serial = registration.connection;
     let asks = registration.features.iter().any(|feature| feature == FEATURE_TOKENS);
-    shared.link.connect(worker, (registration.name, asks), serial, outbox.clone());
+    let dial = Dial { boot, number: registration.dial };
+    shared.link.connect(worker, (registration.name, asks), (serial, dial), outbox.clone());
     shared.hints.changed();
     let serving = async move {
         let connection =
@@ -168,6 +168,8 @@ fn registration(
         home: hello.home,
         coordinator: shared.id,
         connection: Uuid::new_v4(),
+        // More than there are is a slip, and says nothing.
+        dial: if i64::try_from(hello.dial).is_ok() { hello.dial } else { 0 },
         protocol: WORKER_PROTOCOL,
         draining: hello.features.iter().any(|feature| feature == FEATURE_DRAINING),
         features: hello.features,

@@ -27,20 +27,30 @@ pub struct ShownWorker {
     /// The most that it may run at once.
     pub slots: Option<u32>,
     pub expires_at: DateTime<Utc>,
-    pub revoked_at: Option<DateTime<Utc>>,
+    /// Why no certificate of it counts any more; `None`: they do, each until its end.
+    pub ended: Option<Ended>,
     /// The farm's time when this was read.
     pub now: DateTime<Utc>,
 }
 
+/// Why a worker that joined counts no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// An administrator has revoked it, then.
+    Revoked(DateTime<Utc>),
+    /// Its last certificate had ended, and could not be renewed any more.
+    Expired,
+}
+
 impl Store {
-    /// Whom the certificate of this digest shows, also one that has ended or was revoked; `None`: it is none of this farm's.
+    /// Whom the certificate of this digest shows, also one that counts no more; `None`: it is none of this farm's.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn shown_by_certificate(&self, digest: Digest) -> Result<Option<ShownWorker>> {
         let row = sqlx::query!(
             r#"SELECT j.id, j.name, j.machine_id, m.name AS machine_name, m.pool, m.trust, j.platforms, j.slots,
-                      j.revoked_at, c.expires_at, farm_now() AS "now!"
+                      j.revoked_at, j.expired, c.expires_at, farm_now() AS "now!"
                FROM certificates c JOIN joins j ON j.id = c.join_id JOIN machines m ON m.id = j.machine_id
                WHERE c.digest = $1"#,
             digest.as_bytes().as_slice()
@@ -58,7 +68,7 @@ impl Store {
             platforms: platforms(&row.platforms)?,
             slots: row.slots.map(fit).transpose()?,
             expires_at: row.expires_at,
-            revoked_at: row.revoked_at,
+            ended: row.revoked_at.map(|at| if row.expired { Ended::Expired } else { Ended::Revoked(at) }),
             now: row.now,
         }))
     }
@@ -66,23 +76,11 @@ impl Store {
     /// Another certificate of a worker counts from now on, beside those that it has.
     ///
     /// # Errors
-    /// `Stale`: it was revoked; `Conflict`: it has too many; or the database can't be reached.
+    /// `Stale`: it counts no more, with the reason; `Conflict`: it has too many; or the database can't be reached.
     pub async fn add_certificate(&self, join: JoinId, digest: Digest, lives: Duration) -> Result<()> {
         let mut tx = self.begin().await?;
         stays(&mut tx, join).await?;
-        let others = sqlx::query_scalar!(
-            r#"SELECT count(*) AS "count!" FROM certificates WHERE join_id = $1 AND expires_at > farm_now()"#,
-            join.as_uuid()
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        if others >= MANY {
-            return Err(StoreError::Conflict(format!(
-                "this worker has {MANY} certificates that count already; something renews them without end: revoke it and \
-                 invite it again"
-            )));
-        }
-        keep(&mut tx, join, digest, lives).await?;
+        one_more(&mut tx, join, digest, lives).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -91,13 +89,34 @@ impl Store {
 /// Holds a worker's join until the end of the transaction: who revokes it comes after it.
 ///
 /// # Errors
-/// `Stale`: it was revoked.
+/// `Stale`: it counts no more, with the reason.
 pub(super) async fn stays(tx: &mut Tx, join: JoinId) -> Result<()> {
-    let counts = sqlx::query_scalar!(
-        r#"SELECT true AS "counts!" FROM joins WHERE id = $1 AND revoked_at IS NULL FOR SHARE"#,
+    let held = sqlx::query!("SELECT revoked_at, expired FROM joins WHERE id = $1 FOR SHARE", join.as_uuid());
+    match held.fetch_optional(&mut **tx).await? {
+        Some(join) if join.revoked_at.is_none() => Ok(()),
+        Some(join) if join.expired => Err(StoreError::Stale("its certificate can't be renewed any more")),
+        _ => Err(StoreError::Stale("it was revoked")),
+    }
+}
+
+/// Keeps a certificate of a worker whose join the transaction holds, unless it has too many.
+///
+/// # Errors
+/// `Conflict`: it has.
+pub(super) async fn one_more(tx: &mut Tx, join: JoinId, digest: Digest, lives: Duration) -> Result<()> {
+    let others = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM certificates WHERE join_id = $1 AND expires_at > farm_now()"#,
         join.as_uuid()
-    );
-    counts.fetch_optional(&mut **tx).await?.map(drop).ok_or(StoreError::Stale("the worker was revoked"))
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    if others >= MANY {
+        return Err(StoreError::Conflict(format!(
+            "this worker has {MANY} certificates that count already; something renews them without end: revoke it and \
+             invite it again"
+        )));
+    }
+    keep(tx, join, digest, lives).await
 }
 
 pub(super) async fn keep(tx: &mut Tx, join: JoinId, digest: Digest, lives: Duration) -> Result<()> {

@@ -49,6 +49,8 @@ pub struct Invitation {
     pub expires_at: DateTime<Utc>,
     /// When it was used or taken back.
     pub ended_at: Option<DateTime<Utc>>,
+    /// Of the public key that it was used with.
+    pub key: Option<Digest>,
     /// The farm's time when this was read.
     pub now: DateTime<Utc>,
 }
@@ -66,6 +68,7 @@ struct Row {
     created_by: String,
     expires_at: DateTime<Utc>,
     ended_at: Option<DateTime<Utc>>,
+    key_digest: Option<Vec<u8>>,
     now: DateTime<Utc>,
 }
 
@@ -86,6 +89,7 @@ impl TryFrom<Row> for Invitation {
             created_by: row.created_by,
             expires_at: row.expires_at,
             ended_at: row.ended_at,
+            key: row.key_digest.map(|bytes| crate::digest(&bytes)).transpose()?,
             now: row.now,
         })
     }
@@ -162,7 +166,7 @@ impl Store {
             Row,
             r#"SELECT i.id, i.hint, i.name, (SELECT m.name FROM machines m WHERE m.id = i.machine_id) AS "machine?",
                       i.pool, i.trust, i.platforms, i.slots, i.created_at, i.created_by, i.expires_at, i.ended_at,
-                      farm_now() AS "now!"
+                      i.key_digest, farm_now() AS "now!"
                FROM invitations i
                WHERE i.id = $1 OR i.digest = $2
                   OR ($1 IS NULL AND $2 IS NULL AND i.ended_at IS NULL AND i.expires_at > farm_now())

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use farm_core::life::attempt::StopReason;
 use farm_types::{Digest, JoinId, MachineId};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::machines::certificates::keep;
+use crate::machines::certificates::{keep, one_more};
 use crate::machines::leader::Epoch;
 use crate::people::audit::{By, Deed};
 use crate::{Result, Store, StoreError, Tx};
@@ -20,12 +21,36 @@ pub struct Joining<'a> {
     pub token: Digest,
     /// Its name.
     pub name: &'a str,
+    /// Of the public key that it wants certified.
+    pub key: Digest,
     /// Of its first certificate.
     pub certificate: Digest,
     /// How long that one is good.
     pub lives: Duration,
     /// Where it called from; empty: that isn't known.
     pub address: &'a str,
+}
+
+/// A worker that is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Let {
+    /// Its machine's name.
+    pub machine: String,
+    /// It was in already, by the same invitation and key: what it was answered then got lost.
+    pub again: bool,
+}
+
+/// A worker that has joined and never connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unconnected {
+    pub name: String,
+    /// Its machine's name.
+    pub machine: String,
+    pub pool: String,
+    pub trust: String,
+    pub joined_at: DateTime<Utc>,
+    /// When the last of its certificates ends, or has ended.
+    pub ends: DateTime<Utc>,
 }
 
 /// Why nobody was revoked.
@@ -35,26 +60,37 @@ pub enum Unrevoked {
     Unknown(String),
     /// It never joined: it shows the farm's own token.
     NeverJoined(String),
+    /// Its certificate can't be renewed any more, so it is out already.
+    Expired(String),
 }
 
 impl Store {
-    /// Uses an invitation up: the worker is one of the farm's from now on, known by its certificate. Gives its machine's name.
+    /// Uses an invitation up: the worker is one of the farm's from now on, known by its certificate. Whoever has used it may come
+    /// again with the same name and key until the invitation's time is over, and has another certificate then.
     ///
     /// # Errors
-    /// `Stale`: the invitation counts no more; `Conflict`: the name or the machine is taken; or the database can't be reached.
-    pub async fn join(&self, joining: &Joining<'_>) -> Result<String> {
+    /// `Stale`: the invitation counts no more; `Conflict`: the name or the machine is taken, or it came again too often; or the
+    /// database can't be reached.
+    pub async fn join(&self, joining: &Joining<'_>) -> Result<Let> {
         let mut tx = self.begin().await?;
         let name = joining.name;
+        let id = JoinId::generate();
         let invitation = sqlx::query!(
-            "UPDATE invitations SET ended_at = farm_now()
+            "UPDATE invitations SET ended_at = farm_now(), join_id = $3, key_digest = $4
              WHERE digest = $1 AND ended_at IS NULL AND expires_at > farm_now() AND coalesce(name, $2) = $2
              RETURNING hint, name, machine_id, pool, trust, platforms, slots",
             joining.token.as_bytes().as_slice(),
-            name
+            name,
+            id.as_uuid(),
+            joining.key.as_bytes().as_slice()
         )
         .fetch_optional(&mut *tx)
-        .await?
-        .ok_or(StoreError::Stale("the invitation counts no more"))?;
+        .await?;
+        let Some(invitation) = invitation else {
+            let machine = again(&mut tx, joining).await?;
+            tx.commit().await?;
+            return Ok(Let { machine, again: true });
+        };
         free(&mut tx, name, invitation.name.is_some()).await?;
         let machine = match invitation.machine_id {
             Some(id) => same(&mut tx, id.into(), &invitation.pool, &invitation.trust).await?,
@@ -63,7 +99,7 @@ impl Store {
         let join = sqlx::query_scalar!(
             "INSERT INTO joins (id, name, machine_id, platforms, slots) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (name) WHERE revoked_at IS NULL DO NOTHING RETURNING id",
-            JoinId::generate().as_uuid(),
+            id.as_uuid(),
             name,
             machine.as_uuid(),
             &invitation.platforms,
@@ -83,10 +119,28 @@ impl Store {
         let detail = json!({ "machine": machine_name, "pool": invitation.pool, "trust": invitation.trust });
         by.did(&mut tx, Deed { project: None, action: "worker.join", subject: name, detail }).await?;
         tx.commit().await?;
-        Ok(machine_name)
+        Ok(Let { machine: machine_name, again: false })
     }
 
-    /// Those that were revoked within this time.
+    /// Workers that joined, count, and never connected, by name. (Of those that did the rest is in their own rows.)
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn unconnected(&self) -> Result<Vec<Unconnected>> {
+        Ok(sqlx::query_as!(
+            Unconnected,
+            r#"SELECT j.name, m.name AS machine, m.pool, m.trust, j.joined_at,
+                      (SELECT max(c.expires_at) FROM certificates c WHERE c.join_id = j.id) AS "ends!"
+               FROM joins j JOIN machines m ON m.id = j.machine_id
+               WHERE j.revoked_at IS NULL AND NOT EXISTS (
+                    SELECT FROM workers w WHERE w.name = j.name AND (w.removed_at IS NULL OR w.join_id = j.id))
+               ORDER BY j.name"#
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// Those that count no more since this time: they were revoked, or can't be renewed.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -100,16 +154,16 @@ impl Store {
         Ok(ids.into_iter().map(JoinId::from).collect())
     }
 
-    /// Forgets at most `limit` of each: joins whose last certificate can't be renewed any more, as if they were revoked, so that
-    /// their names are free; and what was of use to nobody for 30 days (invitations that ended, certificates, joins that no worker's
-    /// row names). Gives the names that became free.
+    /// Forgets at most `limit` of each: joins whose last certificate can't be renewed any more, which count no more from now on, so
+    /// that their names are free; and what was of use to nobody for 30 days (invitations that ended, certificates, joins that no
+    /// worker's row names). Gives the names that became free.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn forget_joins(&self, epoch: Epoch, limit: i64) -> Result<Vec<String>> {
         let mut tx = self.begin_leading(epoch).await?;
         let names = sqlx::query_scalar!(
-            "UPDATE joins SET revoked_at = farm_now() WHERE revoked_at IS NULL AND id IN (
+            "UPDATE joins SET revoked_at = farm_now(), expired = true WHERE revoked_at IS NULL AND id IN (
                 SELECT j.id FROM joins j WHERE j.revoked_at IS NULL AND NOT EXISTS (
                     SELECT FROM certificates c WHERE c.join_id = j.id AND c.expires_at > farm_now() - interval '25 hours')
                 ORDER BY j.id LIMIT $1)
@@ -164,11 +218,15 @@ impl Store {
         .collect();
         if let Some(name) = names.iter().find(|name| !revoked.contains(*name)) {
             let there = sqlx::query_scalar!(
-                r#"SELECT true AS "there!" FROM workers WHERE name = $1 AND removed_at IS NULL"#,
+                r#"SELECT join_id IS NOT NULL AS "joined!" FROM workers WHERE name = $1 AND removed_at IS NULL"#,
                 name
             );
-            let is_there = there.fetch_optional(&mut *tx).await?.is_some();
-            let why = if is_there { Unrevoked::NeverJoined } else { Unrevoked::Unknown };
+            let why = match there.fetch_optional(&mut *tx).await? {
+                None => Unrevoked::Unknown,
+                Some(false) => Unrevoked::NeverJoined,
+                // One that is revoked is in no list.
+                Some(true) => Unrevoked::Expired,
+            };
             return Ok(Err(why(name.clone())));
         }
         sqlx::query!("SELECT id FROM workers WHERE name = ANY($1) ORDER BY id FOR UPDATE", names)
@@ -215,6 +273,23 @@ pub(super) async fn cut(tx: &mut Tx, workers: &[Uuid]) -> Result<()> {
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// Another certificate for a worker that joined by this invitation with this key. Gives its machine's name.
+async fn again(tx: &mut Tx, joining: &Joining<'_>) -> Result<String> {
+    let join = sqlx::query!(
+        "SELECT j.id, m.name FROM invitations i JOIN joins j ON j.id = i.join_id JOIN machines m ON m.id = j.machine_id
+         WHERE i.digest = $1 AND i.key_digest = $2 AND i.expires_at > farm_now() AND j.name = $3 AND j.revoked_at IS NULL
+         FOR SHARE OF j",
+        joining.token.as_bytes().as_slice(),
+        joining.key.as_bytes().as_slice(),
+        joining.name
+    )
+    .fetch_optional(&mut **tx)
+    .await?
+    .ok_or(StoreError::Stale("the invitation counts no more"))?;
+    one_more(tx, join.id.into(), joining.certificate, joining.lives).await?;
+    Ok(join.name)
 }
 
 /// Whether the name may be used by a worker that joins: by none that joined, and by none that shows the farm's own token unless

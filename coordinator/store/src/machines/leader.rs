@@ -173,10 +173,14 @@ impl Store {
     /// The database can't be reached.
     pub async fn disown_workers(&self, silence: Duration) -> Result<u64> {
         let done = sqlx::query!(
-            "UPDATE workers SET coordinator_id = NULL WHERE coordinator_id IS NOT NULL
-               AND last_seen < farm_now() - make_interval(secs => $1) AND NOT EXISTS (
-                SELECT FROM coordinators c WHERE c.id = workers.coordinator_id
-                AND c.last_seen > farm_now() - make_interval(secs => $1))",
+            // In the order in which all lock them.
+            "WITH held AS (
+                SELECT w.id FROM workers w WHERE w.coordinator_id IS NOT NULL
+                   AND w.last_seen < farm_now() - make_interval(secs => $1) AND NOT EXISTS (
+                    SELECT FROM coordinators c WHERE c.id = w.coordinator_id
+                    AND c.last_seen > farm_now() - make_interval(secs => $1))
+                ORDER BY w.id FOR UPDATE OF w)
+             UPDATE workers SET coordinator_id = NULL FROM held WHERE workers.id = held.id",
             silence.as_secs_f64()
         )
         .execute(&self.pool)

@@ -80,13 +80,18 @@ impl Store {
     pub async fn quarantine_unheeding(&self, epoch: Epoch) -> Result<Vec<String>> {
         let mut tx = self.begin_leading(epoch).await?;
         let names = sqlx::query_scalar!(
-            "UPDATE workers w SET quarantined_at = farm_now(), quarantine_token = unheeded.lease_token
-             FROM (SELECT DISTINCT ON (worker_id) worker_id, boot_id, lease_token FROM attempts
-                   WHERE state IN ('offered', 'running') AND stop_since < farm_now() - make_interval(secs => $1)
-                   ORDER BY worker_id, stop_since) AS unheeded
-             WHERE w.id = unheeded.worker_id AND w.boot_id = unheeded.boot_id AND w.coordinator_id IS NOT NULL
-               AND w.quarantined_at IS NULL
-             RETURNING w.name",
+            // In the order in which all lock them.
+            "WITH unheeded AS (
+                SELECT DISTINCT ON (worker_id) worker_id, boot_id, lease_token FROM attempts
+                WHERE state IN ('offered', 'running') AND stop_since < farm_now() - make_interval(secs => $1)
+                ORDER BY worker_id, stop_since),
+             held AS (
+                SELECT w.id, unheeded.lease_token FROM workers w
+                JOIN unheeded ON w.id = unheeded.worker_id AND w.boot_id = unheeded.boot_id
+                WHERE w.coordinator_id IS NOT NULL AND w.quarantined_at IS NULL
+                ORDER BY w.id FOR UPDATE OF w)
+             UPDATE workers w SET quarantined_at = farm_now(), quarantine_token = held.lease_token
+             FROM held WHERE w.id = held.id RETURNING w.name",
             STOP_WITHIN_SECONDS
         )
         .fetch_all(&mut *tx)
@@ -215,9 +220,14 @@ impl Store {
             }
         }
         sqlx::query!(
-            "UPDATE workers w SET probe_id = gen_random_uuid(), probe_asked_at = farm_now()
-             WHERE coordinator_id = $1 AND probe_id IS NULL AND probe_at <= farm_now()
-               AND farm_worker_state(w) = $3 AND features @> $2",
+            // In the order in which all lock them.
+            "WITH held AS (
+                SELECT w.id FROM workers w
+                WHERE w.coordinator_id = $1 AND w.probe_id IS NULL AND w.probe_at <= farm_now()
+                  AND farm_worker_state(w) = $3 AND w.features @> $2
+                ORDER BY w.id FOR UPDATE)
+             UPDATE workers SET probe_id = gen_random_uuid(), probe_asked_at = farm_now()
+             FROM held WHERE workers.id = held.id",
             coordinator,
             &[farm_types::FEATURE_PROBES.to_owned()],
             WorkerState::Probation.as_str()

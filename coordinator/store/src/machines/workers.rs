@@ -17,6 +17,9 @@ use crate::{Result, Store, StoreError, fit};
 /// A worker that has not stopped within this what it was told to is quarantined; the lease is renewed no more.
 pub(crate) const STOP_WITHIN_SECONDS: f64 = 60.0;
 
+/// Why a control stream isn't taken any more: what it says came after what a later one said.
+pub const OVERTAKEN: &str = "the worker has dialled anew since";
+
 /// A worker's sign of life.
 #[derive(Debug, Clone)]
 pub struct Sign {
@@ -41,6 +44,8 @@ pub struct Registration {
     pub coordinator: Uuid,
     /// This control stream: another one for each connection.
     pub connection: Uuid,
+    /// Which of this life's streams it is, from 1; 0: it doesn't say.
+    pub dial: u64,
     /// The negotiated protocol version.
     pub protocol: u32,
     /// What it can do beyond the version.
@@ -140,6 +145,8 @@ pub struct Standing {
     pub trust: String,
     /// When the last of its certificates ends.
     pub ends: DateTime<Utc>,
+    /// That one can't be renewed any more: the worker has to be invited again.
+    pub expired: bool,
 }
 
 impl Store {
@@ -148,11 +155,13 @@ impl Store {
     /// A worker of that name that is connected elsewhere with another boot id, and gave a sign within
     /// `suspect_after`, is in the way; unless it had the same home: then it is dead.
     ///
-    /// The name of one that joined is for its certificate only.
+    /// The name of one that joined is for its certificate only. A stream that comes after a later one of the same life changes
+    /// nothing.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the name is in use, or the engine is a trusted machine's and this one isn't trusted;
-    /// [`StoreError::Stale`] when it was revoked.
+    /// [`StoreError::Stale`] with [`OVERTAKEN`] when it has a later stream; or with the reason when it counts no more as what it
+    /// joined.
     pub async fn register_worker(&self, worker: &Registration, suspect_after: Duration) -> Result<WorkerId> {
         let mut tx = self.begin().await?;
         if let Some(joined) = worker.joined {
@@ -181,11 +190,12 @@ impl Store {
         .fetch_one(&mut *tx)
         .await?;
         let protocol: i32 = fit(worker.protocol)?;
+        let dial: i64 = fit(worker.dial)?;
         let id = sqlx::query_scalar!(
             "INSERT INTO workers (id, name, engine_id, boot_id, coordinator_id, protocol, features,
                                   software_version, slots, connection_id, withdrawn_at, home, draining,
-                                  withdrawn_why, join_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13, $14, $15, $16)
+                                  withdrawn_why, join_id, dial, dial_boot)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13, $14, $15, $16, $17, $4)
              ON CONFLICT (name) DO UPDATE SET engine_id = EXCLUDED.engine_id, boot_id = EXCLUDED.boot_id,
                 coordinator_id = EXCLUDED.coordinator_id, protocol = EXCLUDED.protocol,
                 features = EXCLUDED.features, software_version = EXCLUDED.software_version,
@@ -193,6 +203,7 @@ impl Store {
                 last_seen = farm_now(), draining = EXCLUDED.draining, removed_at = NULL,
                 withdrawn_at = CASE WHEN $12 THEN coalesce(workers.withdrawn_at, farm_now()) END,
                 withdrawn_why = EXCLUDED.withdrawn_why, join_id = EXCLUDED.join_id,
+                dial = EXCLUDED.dial, dial_boot = EXCLUDED.dial_boot,
                 -- Another life runs nothing of the former one's. It shows at once whether it is well, and so does one
                 -- whose engine is back.
                 quarantined_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.quarantined_at END,
@@ -211,6 +222,8 @@ impl Store {
                 OR workers.last_seen < farm_now() - make_interval(secs => $10))
                 AND ($16::uuid IS NOT NULL OR NOT EXISTS (
                     SELECT FROM joins j WHERE j.name = EXCLUDED.name AND j.revoked_at IS NULL))
+                AND NOT (EXCLUDED.dial > 0 AND workers.dial > EXCLUDED.dial
+                    AND workers.dial_boot IS NOT DISTINCT FROM EXCLUDED.dial_boot)
              RETURNING id",
             WorkerId::generate().as_uuid(),
             worker.name,
@@ -228,6 +241,7 @@ impl Store {
             worker.draining,
             worker.withdrawn_why,
             join,
+            dial,
         )
         .fetch_optional(&mut *tx)
         .await?;
@@ -295,12 +309,16 @@ impl Store {
         let connections: Vec<Uuid> = signs.iter().map(|sign| sign.connection).collect();
         let tokens: Vec<Uuid> = signs.iter().flat_map(|sign| sign.tokens.iter().copied()).collect();
         Ok(sqlx::query_scalar!(
-            r#"WITH seen AS (
+            r#"WITH held AS (
+                SELECT w.id FROM unnest($1::uuid[], $2::uuid[]) AS sign (worker, connection)
+                JOIN workers w ON w.id = sign.worker AND w.connection_id = sign.connection
+                -- In the order in which all lock them.
+                ORDER BY w.id FOR UPDATE OF w),
+             seen AS (
                 UPDATE workers SET last_seen = farm_now(), coordinator_id = $5, removed_at = NULL,
                     quarantined_at = CASE WHEN quarantine_token = ANY($3) THEN quarantined_at END,
                     quarantine_token = CASE WHEN quarantine_token = ANY($3) THEN quarantine_token END
-                FROM unnest($1::uuid[], $2::uuid[]) AS sign (worker, connection)
-                WHERE workers.id = sign.worker AND workers.connection_id = sign.connection
+                FROM held WHERE workers.id = held.id
                 RETURNING workers.id, workers.boot_id),
              renewed AS (
                 SELECT attempts.project_id, attempts.id FROM attempts
@@ -381,7 +399,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn standings(&self) -> Result<Vec<Standing>> {
         let rows = sqlx::query!(
-            r#"SELECT w.id, m.name, m.pool, m.trust,
+            r#"SELECT w.id, m.name, m.pool, m.trust, j.expired,
                       (SELECT max(c.expires_at) FROM certificates c WHERE c.join_id = j.id) AS "ends!"
                FROM workers w JOIN joins j ON j.id = w.join_id JOIN machines m ON m.id = j.machine_id
                WHERE w.removed_at IS NULL"#
@@ -394,6 +412,7 @@ impl Store {
             pool: row.pool,
             trust: row.trust,
             ends: row.ends,
+            expired: row.expired,
         });
         Ok(standings.collect())
     }
@@ -424,8 +443,17 @@ impl Store {
     }
 }
 
-/// Why a worker can't have its name.
+/// Why a worker isn't registered.
 async fn in_the_way(tx: &mut Tx, worker: &Registration) -> Result<StoreError> {
+    let later = sqlx::query_scalar!(
+        r#"SELECT true AS "there!" FROM workers WHERE name = $1 AND dial_boot = $2 AND dial > $3 AND $3 > 0"#,
+        worker.name,
+        worker.boot_id.as_uuid(),
+        fit::<_, i64>(worker.dial)?
+    );
+    if later.fetch_optional(&mut **tx).await?.is_some() {
+        return Ok(StoreError::Stale(OVERTAKEN));
+    }
     let joined = sqlx::query_scalar!(
         r#"SELECT true AS "there!" FROM joins WHERE name = $1 AND revoked_at IS NULL"#,
         worker.name

@@ -110,7 +110,8 @@ impl Store {
         })
     }
 
-    /// How many bytes of sources a project may bring yet; `None`: as many as it likes.
+    /// How many bytes of sources a project may bring yet; `None`: as many as it likes. Others that ask at the same moment hear the
+    /// same: to count what they bring meanwhile, each object would have to sum up all of the project's under a lock.
     ///
     /// # Errors
     /// `Exhausted`: none; or the database can't be reached.

@@ -224,6 +224,8 @@ fn aside(record: &WorkerRecord) -> Option<Aside> {
         | WorkerState::Draining
         | WorkerState::Suspect
         | WorkerState::Offline
+        | WorkerState::Joined
+        | WorkerState::Expired
         | WorkerState::Removed => return None,
     };
     Some(Aside { name: record.name.clone(), offers: record.offers.clone(), reason })

@@ -80,12 +80,9 @@ impl Joining<'_> {
                 break;
             }
         }
-        let invite = ["workers", "invite", "--json", "--name", self.name];
-        let invited = match self.farm(&[&invite[..], &["--machine", &machine]].concat()).await {
-            Ok(invited) => invited,
-            Err(why) if why.contains("no worker ever joined") => self.farm(&invite).await?,
-            Err(why) => return Err(why),
-        };
+        let invite =
+            ["workers", "invite", "--json", "--name", self.name, "--machine", &machine, "--if-known"];
+        let invited = self.farm(&invite).await?;
         let invited: Invited =
             serde_json::from_str(&invited).map_err(|e| format!("farm workers invite gave no token: {e}"))?;
         let url = format!("https://127.0.0.1:{}", self.port);

@@ -133,31 +133,6 @@ fn provenance_stands_beside_each_platform_in_one_flat_index() {
     says(&output(&mut inspect).ok(), &["linux/amd64", "linux/arm64", "attestation-manifest"]);
 }
 
-/// As BuildKit has it: `mode=min` leaves build arguments out.
-#[test]
-fn what_looks_like_a_secret_is_warned_of_and_stands_in_no_provenance_but_that_of_mode_max() {
-    let farm = small_farm();
-    let context = Context::new(&format!("FROM {BASE}\nARG NPM_TOKEN\nLABEL n={}\n", nonce()));
-    let value = format!("hunter2-{}", nonce());
-    let arg = format!("NPM_TOKEN={value}");
-    for (mode, holds) in [("mode=min", false), ("mode=max", true)] {
-        let tag = format!("{}:1", repository(mode.trim_start_matches("mode=")));
-        let provenance = format!("--provenance={mode}");
-        let args = [&AMD64[..], &["-t", &tag, &provenance, "--build-arg", &arg, "-q"]].concat();
-        // Also where nothing else is said.
-        let said = submit(&farm, &context, &args);
-        assert!(said.stderr.starts_with("warning  --build-arg NPM_TOKEN looks like a secret"), "{said:?}");
-        assert_eq!(said.stderr.contains("provenance (mode=max)"), holds, "{said:?}");
-        assert_eq!((said.stderr.lines().count(), said.stderr.contains(&value)), (1, false), "{said:?}");
-        assert!(said.ok().starts_with("sha256:"));
-        let mut inspect = Command::new("docker");
-        inspect.args(["buildx", "imagetools", "inspect", "--format", "{{json .Provenance}}", &tag]);
-        let provenance = output(&mut inspect).ok();
-        says(&provenance, &["\"SLSA\""]);
-        assert_eq!(provenance.contains(&value), holds, "{provenance}");
-    }
-}
-
 #[test]
 fn run_instructions_get_their_hosts_limits_memory_and_network() {
     let farm = small_farm();

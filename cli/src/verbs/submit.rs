@@ -16,6 +16,7 @@ mod give;
 mod ignored;
 mod plan;
 mod results;
+mod secrets;
 
 use std::sync::Arc;
 
@@ -66,6 +67,9 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         return Err(nothing_submitted());
     }
     let mut plan = plan?;
+    // Before anything is sent, and on standard error also where nothing else is said.
+    let mut told = Out::stderr();
+    plan.secrets().iter().for_each(|warning| told.line(&format!("warning  {warning}")));
     let mut display = Display::new(mode, as_json || asks || plan.wanted.takes_stdout())?;
     let giving = tokio::select! {
         giving = Giving::prepare(&mut plan) => giving?,

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::builds::hidden::Hidden;
 use super::builds::present;
 use super::status;
 use crate::hints::BACKSTOP;
@@ -59,11 +60,13 @@ impl Cursor {
     }
 }
 
-/// What comes after the cursor, and with `follow` what is added until the build is final.
+/// What comes after the cursor, and with `follow` what is added until the build is final; without what is hidden from
+/// whoever watches.
 pub fn watch(
     shared: Arc<Shared>,
     project: ProjectId,
     build: BuildId,
+    hidden: Hidden,
     mut cursor: Cursor,
     follow: bool,
     shutdown: CancellationToken,
@@ -78,7 +81,7 @@ pub fn watch(
             let before = cursor.clone();
             let (version, state) = shared.store.version(project, build).await.map_err(status::store)?;
             if cursor == Cursor::default() && !state.is_final() {
-                yield snapshot(&shared, project, build, &mut cursor).await?;
+                yield snapshot(&shared, project, build, &hidden, &mut cursor).await?;
             }
             for stream in shared.store.streams(project, build).await.map_err(status::store)? {
                 let mut sent = cursor.streams.get(&stream.attempt).copied().unwrap_or_default();
@@ -95,8 +98,9 @@ pub fn watch(
                         break;
                     }
                     for chunk in chunks {
-                        let list = v1::AttemptEventList::decode(chunk.payload.as_slice())
+                        let mut list = v1::AttemptEventList::decode(chunk.payload.as_slice())
                             .map_err(|_| Status::internal("a stored chunk can't be read"))?;
+                        list.events.iter_mut().for_each(|event| hidden.event(event));
                         sent = chunk.seq;
                         cursor.streams.insert(stream.attempt, sent);
                         yield attempt_events(&stream, list.events, &cursor);
@@ -109,7 +113,7 @@ pub fn watch(
             if version != cursor.version() || (moved && !places.is_empty()) {
                 cursor.build = version.build;
                 cursor.execution = version.execution;
-                yield snapshot(&shared, project, build, &mut cursor.clone()).await?;
+                yield snapshot(&shared, project, build, &hidden, &mut cursor.clone()).await?;
             }
             if state.is_final() || !follow {
                 break;
@@ -164,11 +168,12 @@ async fn snapshot(
     shared: &Shared,
     project: ProjectId,
     build: BuildId,
+    hidden: &Hidden,
     cursor: &mut Cursor,
 ) -> Result<v1::WatchBuildResponse, Status> {
     let record = shared.store.build_by_id(project, build).await.map_err(status::store)?;
     Ok(v1::WatchBuildResponse {
         cursor: cursor.encode(),
-        event: Some(v1::watch_build_response::Event::Build(present::build(&record))),
+        event: Some(v1::watch_build_response::Event::Build(present::build(&record, hidden))),
     })
 }

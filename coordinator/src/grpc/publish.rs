@@ -7,6 +7,7 @@ use farm_proto::v1::image_service_server::ImageService;
 use farm_types::ImageRef;
 use tonic::{Request, Response, Status};
 
+use super::builds::hidden::Hidden;
 use super::builds::present;
 use super::status;
 use crate::people;
@@ -52,13 +53,17 @@ impl ImageService for Images {
         let store = &self.shared.store;
         let published =
             store.build_that_made(member.project, inspected.digest).await.map_err(status::store)?;
+        let build = match &published {
+            Some(record) => Some(present::build(record, &Hidden::of(&self.shared, &member, record).await?)),
+            None => None,
+        };
         Ok(Response::new(v1::InspectImageResponse {
             reference: image.to_string(),
             digest: inspected.digest.to_string(),
             media_type: inspected.manifest.media_type,
             manifest: inspected.manifest.bytes.into(),
             variants: inspected.variants.into_iter().map(variant).collect(),
-            build: published.as_ref().map(present::build),
+            build,
         }))
     }
 }

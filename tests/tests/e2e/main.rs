@@ -15,6 +15,7 @@ mod gate;
 mod support;
 
 mod archives;
+mod arguments;
 mod artifacts;
 mod attaching;
 mod cancelling;

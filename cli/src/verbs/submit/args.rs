@@ -176,6 +176,8 @@ Flags mean what they mean to `docker buildx build`. What differs:
   for all that the farm has native workers for.
   A tag points to an index also of one platform; --single-platform manifest changes that.
   --build-arg BUILDKIT_SYNTAX and BUILDKIT_CACHE_MOUNT_NS are refused: farm sets them.
+  Of a --build-arg that looks like a secret, by its name or its value, a warning says where it
+  would be seen.
   What buildx has besides (--secret, --cache-to, …) is refused with what to do instead.
 
 SOURCE_DATE_EPOCH, DOCKER_DEFAULT_PLATFORM and BUILDKIT_PROGRESS of the environment count as with

@@ -19,6 +19,7 @@ use super::buildx::attest;
 use super::call::Asked;
 use super::environment;
 use super::results::ResultFiles;
+use super::secrets;
 use crate::context::stdin::{self, Came};
 use crate::context::{self, Address, Links, Location};
 use crate::error::{Error, Result};
@@ -206,6 +207,11 @@ impl Plan {
             wanted,
             asked,
         })
+    }
+
+    /// What is said of build arguments that look like secrets.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        secrets::warnings(&self.build_args, self.asked, self.provenance)
     }
 
     /// The request for this snapshot and these platforms.

@@ -8,6 +8,8 @@ use farm_store::builds::record::{
 };
 use farm_types::state::BuildState;
 
+use super::hidden::Hidden;
+
 /// A time as the wire has it: milliseconds since 1970.
 pub fn ms(at: DateTime<Utc>) -> i64 {
     at.timestamp_millis()
@@ -17,9 +19,9 @@ fn ms_opt(at: Option<DateTime<Utc>>) -> i64 {
     at.map(ms).unwrap_or_default()
 }
 
-/// A build's record as the wire has it.
-pub fn build(record: &BuildRecord) -> v1::Build {
-    v1::Build {
+/// A build's record as the wire has it, without what is hidden from whoever asks.
+pub fn build(record: &BuildRecord, hidden: &Hidden) -> v1::Build {
+    let mut build = v1::Build {
         id: record.short_id.to_string(),
         project: record.project_name.clone(),
         state: record.state.to_string(),
@@ -35,12 +37,14 @@ pub fn build(record: &BuildRecord) -> v1::Build {
         retried_by: record.retried_by.iter().map(ToString::to_string).collect(),
         publish_trouble: publish_trouble(record).unwrap_or_default().to_owned(),
         source_is_wanted: record.source_is_wanted,
-    }
+    };
+    hidden.build(&mut build);
+    build
 }
 
 /// A build in a list: of its spec only what lists show (`ListBuildsResponse` says what that is).
-pub fn listed(record: &BuildRecord) -> v1::Build {
-    let build = build(record);
+pub fn listed(record: &BuildRecord, hidden: &Hidden) -> v1::Build {
+    let build = build(record, hidden);
     let spec = build.spec.map(|spec| v1::BuildSpec {
         snapshot: spec.snapshot,
         platforms: spec.platforms,

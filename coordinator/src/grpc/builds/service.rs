@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use farm_proto::v1;
 use farm_proto::v1::build_service_server::BuildService;
+use farm_store::builds::record::BuildRecord;
 use farm_store::builds::retry::Retry;
 use farm_store::builds::submit::NewBuild;
 use farm_store::work::decide::PublishLimit;
@@ -13,12 +14,13 @@ use farm_types::{BuildSpec, Invalid, ProjectId, ShortId, SnapshotRef};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::hidden::Hidden;
 use super::page::List;
 use super::{present, retry};
 use crate::dockerfile;
 use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
-use crate::people;
+use crate::people::{self, Member};
 use crate::shared::Shared;
 
 /// Serves [`BuildService`].
@@ -34,9 +36,13 @@ impl Builds {
         Self { shared, shutdown }
     }
 
-    async fn present(&self, project: ProjectId, id: &ShortId) -> Result<v1::Build, Status> {
-        let record = self.shared.store.build(project, id).await.map_err(|e| no_build(e, id))?;
-        Ok(present::build(&record))
+    async fn present(&self, member: &Member, id: &ShortId) -> Result<v1::Build, Status> {
+        let record = self.shared.store.build(member.project, id).await.map_err(|e| no_build(e, id))?;
+        self.shown(member, &record).await
+    }
+
+    async fn shown(&self, member: &Member, record: &BuildRecord) -> Result<v1::Build, Status> {
+        Ok(present::build(record, &Hidden::of(&self.shared, member, record).await?))
     }
 
     /// The spec with what the project says where it says nothing.
@@ -136,7 +142,7 @@ impl BuildService for Builds {
             self.shared.store.build_by_id(member.project, submitted.id).await.map_err(status::store)?;
         tracing::info!(build = %record.short_id, by, replayed = submitted.replayed, "build accepted");
         Ok(Response::new(v1::SubmitBuildResponse {
-            build: Some(present::build(&record)),
+            build: Some(self.shown(&member, &record).await?),
             replayed: submitted.replayed,
         }))
     }
@@ -147,7 +153,7 @@ impl BuildService for Builds {
     ) -> Result<Response<v1::GetBuildResponse>, Status> {
         let member = people::member(&request)?;
         let id = short_id(&request.get_ref().build_id)?;
-        let build = self.present(member.project, &id).await?;
+        let build = self.present(&member, &id).await?;
         Ok(Response::new(v1::GetBuildResponse { build: Some(build) }))
     }
 
@@ -169,7 +175,11 @@ impl BuildService for Builds {
         let builds = self.shared.store.builds(member.project, &states, before, size).await;
         let page = builds.map_err(status::store)?;
         Ok(Response::new(v1::ListBuildsResponse {
-            builds: page.builds.iter().map(present::listed).collect(),
+            builds: page
+                .builds
+                .iter()
+                .map(|record| present::listed(record, &Hidden::in_list(&member, record)))
+                .collect(),
             next_page_token: page.next.map(|last| list.token(last)).unwrap_or_default(),
         }))
     }
@@ -182,10 +192,12 @@ impl BuildService for Builds {
         let request = request.into_inner();
         let id = short_id(&request.build_id)?;
         let record = self.shared.store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
+        let hidden = Hidden::of(&self.shared, &member, &record).await?;
         let stream = logs::watch(
             Arc::clone(&self.shared),
             member.project,
             record.id,
+            hidden,
             logs::Cursor::decode(&request.cursor)?,
             request.follow,
             self.shutdown.clone(),
@@ -206,7 +218,7 @@ impl BuildService for Builds {
         asked.map_err(status::store)?;
         self.shared.hints.changed();
         tracing::info!(build = %id, by = member.name, "cancel asked for");
-        let build = self.present(member.project, &id).await?;
+        let build = self.present(&member, &id).await?;
         Ok(Response::new(v1::CancelBuildResponse { build: Some(build) }))
     }
 
@@ -232,7 +244,7 @@ impl BuildService for Builds {
         let taken = taken.map_err(status::store)?;
         self.shared.hints.changed();
         tracing::info!(build = %id, by = member.name, taken, "the rest of its source was sent");
-        let build = self.present(member.project, &id).await?;
+        let build = self.present(&member, &id).await?;
         Ok(Response::new(v1::ProvideSourceResponse { build: Some(build) }))
     }
 
@@ -269,7 +281,7 @@ impl BuildService for Builds {
             build = %record.short_id, by, retry_of = %id, replayed = submitted.replayed, "retry accepted"
         );
         Ok(Response::new(v1::RetryBuildResponse {
-            build: Some(present::build(&record)),
+            build: Some(self.shown(&member, &record).await?),
             replayed: submitted.replayed,
         }))
     }

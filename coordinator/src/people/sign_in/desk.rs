@@ -8,7 +8,7 @@ use farm_types::{Digest, Invalid};
 use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 
-use super::answers::{Tokens, refusal};
+use super::answers::{Tokens, is_misunderstood, refusal};
 use super::person::{EMAIL_VERIFIED, Person, person};
 use super::settings::{ClientAuth, Settings};
 use crate::outbound::Url;
@@ -108,6 +108,13 @@ impl Desk {
         let refused = refusal(self.issuer.as_str(), answer);
         if let Refused::Setup(why) | Refused::Unavailable(why) = &refused {
             tracing::warn!(issuer = %self.issuer, why, "nobody can sign in");
+        }
+        if is_misunderstood(answer) {
+            tracing::warn!(
+                issuer = %self.issuer, why = %refused,
+                "the issuer refuses what it was asked for a sign-in: if it does so with each, look at client_secret_file and client_auth \
+                 in [sign_in], and at what the issuer logs"
+            );
         }
         Err(refused)
     }

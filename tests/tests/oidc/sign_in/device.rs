@@ -40,7 +40,7 @@ fn a_code_is_shown_and_waited_for_as_slowly_as_the_issuer_wants() {
 
 #[test]
 fn a_code_that_is_refused_or_late_lets_nobody_in_and_keeps_nothing() {
-    let world = world();
+    let mut world = world();
     for (error, part) in [
         ("expired_token", "the code wasn't entered in time"),
         ("access_denied", "was refused there (\"access_denied\""),
@@ -54,6 +54,9 @@ fn a_code_that_is_refused_or_late_lets_nobody_in_and_keeps_nothing() {
         assert!(child.output().contains(part), "{error}: {}", child.output());
     }
     assert!(!world.home(".config/farm/config.toml").exists());
+    // Some say so of a secret that is wrong: whoever runs the farm is told.
+    let log = world.farm.coordinator().output();
+    assert!(log.contains("look at client_secret_file and client_auth in [sign_in]"), "{log}");
 }
 
 /// A code counts once, so whoever isn't told what came of it has to begin again; and what came of it must not count for long.

@@ -159,6 +159,7 @@ async fn a_sign_in_that_nobody_uses_ends_and_one_that_was_used_goes_on() {
     // An admin's token may wait for its holder for as long as it likes.
     let new = NewToken {
         holder: Holder::Person("bob"),
+    assert!(shown("used").await.is_used && !shown("lost").await.is_used);
         digest: Digest::of(b"bob"),
         hint: "bob",
         label: "",

@@ -4,10 +4,10 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use chrono::DateTime;
-use farm_types::Invalid;
 use farm_types::chain::io_in_short;
+use farm_types::{Digest, Invalid};
 
-use super::edit::write_private;
+use super::edit::{Edit, write_private};
 use super::folder;
 use crate::error::{Error, Result};
 use crate::place::Place;
@@ -50,6 +50,12 @@ pub fn absolute(flag: &str, file: &Path) -> Result<PathBuf> {
     Ok(std::path::absolute(file).map_err(|e| {
         Invalid::new(flag, file.display().to_string(), format!("it has no place ({})", io_in_short(&e)))
     })?)
+}
+
+/// Whether both are one file, by whichever name or link.
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |file: &Path| file.canonicalize().ok();
+    one == other || real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 /// Takes what is kept out of its file, and the file away. What a link leads to is emptied, and the link stays.
@@ -99,9 +105,22 @@ pub struct SignIn {
 /// The sign-in of which the token is kept there, if it is one and not an admin's.
 pub fn kept_sign_in(file: &Path) -> Option<SignIn> {
     let token = std::fs::read_to_string(file).ok()?.trim().to_owned();
-    let ends = || std::fs::read_to_string(ends_file(file)).ok();
-    let ends_ms = || Some(DateTime::parse_from_rfc3339(ends()?.trim()).ok()?.timestamp_millis());
-    token.starts_with(SIGNED_IN).then(|| SignIn { token, ends_ms: ends_ms() })
+    let said = || std::fs::read_to_string(ends_file(file)).ok();
+    let ends_ms = || {
+        let said = said()?;
+        let (ends, of) = said.trim().split_once(' ')?;
+        // That of another token says nothing of this one, which somebody has put in its place.
+        (of == digest(&token))
+            .then(|| DateTime::parse_from_rfc3339(ends).ok())?
+            .map(|at| at.timestamp_millis())
+    };
+    let ends_ms = ends_ms();
+    token.starts_with(SIGNED_IN).then_some(SignIn { token, ends_ms })
+}
+
+/// Says of which token something is, and not what it is.
+fn digest(token: &str) -> String {
+    Digest::of(token.trim().as_bytes()).hex()
 }
 
 /// Keeps a token, and until when it counts if it is of a sign-in.
@@ -112,9 +131,31 @@ pub fn keep_token(file: &Path, token: &str, ends_ms: Option<i64>) -> Result<()> 
     write_private(file, token.as_bytes())?;
     let ends = ends_ms.and_then(DateTime::from_timestamp_millis);
     match ends {
-        Some(ends) => write_private(&ends_file(file), format!("{}\n", ends.to_rfc3339()).as_bytes()),
+        Some(ends) => {
+            let said = format!("{} {}\n", ends.to_rfc3339(), digest(token));
+            write_private(&ends_file(file), said.as_bytes())
+        }
         None => Ok(()),
     }
+}
+
+/// Keeps a token in the place of the one there, if any, and saves the configuration that goes with it. Where that can't be saved nothing
+/// is changed.
+///
+/// # Errors
+/// The configuration or the token can't be written.
+pub fn replace_token(file: &Path, token: &str, ends_ms: Option<i64>, edit: Edit) -> Result<()> {
+    let was = std::fs::read_to_string(file).ok().filter(|was| !was.is_empty());
+    let was_until = kept_sign_in(file).and_then(|was| was.ends_ms);
+    // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
+    forget_token(file)?;
+    if let Err(error) = edit.save() {
+        if let Some(was) = was {
+            keep_token(file, &was, was_until)?;
+        }
+        return Err(error);
+    }
+    keep_token(file, token, ends_ms)
 }
 
 /// Forgets a token that is kept there, and what goes with it.
@@ -126,7 +167,7 @@ pub fn forget_token(file: &Path) -> Result<()> {
     forget(file)
 }
 
-/// Beside a sign-in's token: until when it counts.
+/// Beside a sign-in's token: until when it counts, and which token that is said of.
 fn ends_file(token: &Path) -> PathBuf {
     token.with_extension("ends")
 }
@@ -144,7 +185,9 @@ mod tests {
         fine(keep_token(&file, "farm_i_abc\n", Some(1_800_000_000_000)));
         let is = kept_sign_in(&file).unwrap();
         assert_eq!((is.token.as_str(), is.ends_ms), ("farm_i_abc", Some(1_800_000_000_000)));
-        // As an older command has left it, or somebody has written it.
+        // Another token that was put there, and what somebody has written.
+        std::fs::write(&file, "farm_i_other\n").unwrap();
+        assert_eq!(kept_sign_in(&file).unwrap().ends_ms, None);
         std::fs::write(folder.path().join("farm.example.ends"), "tomorrow").unwrap();
         assert_eq!(kept_sign_in(&file).unwrap().ends_ms, None);
         fine(forget_token(&file));
@@ -152,6 +195,19 @@ mod tests {
         fine(keep_token(&file, "farm_p_abc\n", None));
         assert_eq!(kept_sign_in(&file), None);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_is_the_same_by_all_its_names_and_one_that_is_not_there_by_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("a.token"), folder.path().join("link"));
+        let roundabout = folder.path().join("sub/../a.token");
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(is_same(&file, &file) && !is_same(&file, &link) && !is_same(&file, &roundabout));
+        std::fs::write(&file, "farm_p_abc").unwrap();
+        assert!(is_same(&file, &link) && is_same(&roundabout, &file));
+        assert!(!is_same(&file, &folder.path().join("b.token")));
     }
 
     #[test]

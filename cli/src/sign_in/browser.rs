@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Offer;
 use super::listener::Listener;
 use super::open::open;
-use crate::again::once;
+use crate::again::{is_lost, once};
 use crate::error::{Error, Result};
 use crate::output::Out;
 use crate::output::text::harmless;
@@ -73,7 +73,11 @@ pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
     let by = By::Browser(BrowserSignIn { code, code_verifier: verifier, redirect_uri, nonce });
     let request = offer.request(by);
     let answer = once(async || offer.farm.clone().sign_in(request.clone()).await).await;
-    let came = answer.map_err(|status| offer.refused(&status)).map(|answer| answer.came);
+    let came = answer.map_err(|status| match is_lost(&status) {
+        true => offer.lost(&status),
+        false => offer.refused(&status),
+    });
+    let came = came.map(|answer| answer.came);
     match came {
         Ok(Some(Came::SignedIn(signed_in))) => {
             arrived.show("You are signed in. This window may be closed.").await;

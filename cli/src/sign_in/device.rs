@@ -6,7 +6,7 @@ use farm_proto::v1::sign_in_request::By;
 use farm_proto::v1::sign_in_response::Came;
 use farm_proto::v1::{BeginDeviceSignInRequest, BeginDeviceSignInResponse, DeviceSignIn, SignedIn};
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::Offer;
 use crate::again::{is_lost, once, through};
@@ -26,9 +26,14 @@ pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
     let end = Instant::now() + Duration::from_secs(code.lives_seconds.into());
     let mut pause = Duration::from_secs(code.interval_seconds.max(1).into());
     let mut away = 0;
+    // An answer that hasn't come: it may have been that nobody has entered the code yet, or the token.
+    let mut lost: Option<Status> = None;
     loop {
         tokio::time::sleep_until(end.min(Instant::now() + pause)).await;
         if Instant::now() >= end {
+            if let Some(lost) = lost {
+                return Err(offer.lost(&lost));
+            }
             return Err(Error::Farm(format!(
                 "nobody has entered the code {} in time; begin again",
                 harmless(&code.user_code)
@@ -38,15 +43,29 @@ pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
         let request = offer.request(by);
         let came = match once(async || offer.farm.clone().sign_in(request.clone()).await).await {
             Ok(answer) => answer.came,
-            // The farm has answered, so nobody was let in without being told; the code may still count (RFC 8628, section 3.5).
-            Err(status) if status.code() == Code::Unavailable && !is_lost(&status) && away < AWAY => {
+            // The code still counts if it was entered by nobody until then; else the next answer says that it counts no more. It is
+            // asked for more slowly, as a farm that doesn't answer has enough to do (RFC 8628, section 3.5).
+            Err(status) if is_lost(&status) => {
+                pause += SLOWER;
+                lost = Some(status);
+                continue;
+            }
+            // The farm can't say it just now, and the code may still count.
+            Err(status) if status.code() == Code::Unavailable && away < AWAY => {
                 away += 1;
                 pause += SLOWER;
                 continue;
             }
-            Err(status) => return Err(offer.refused(&status)),
+            Err(status) => {
+                let is_told = matches!(status.code(), Code::PermissionDenied | Code::FailedPrecondition);
+                return Err(match lost.filter(|_| !is_told) {
+                    Some(lost) => offer.lost(&lost),
+                    None => offer.refused(&status),
+                });
+            }
         };
         away = 0;
+        lost = None;
         match came {
             Some(Came::SignedIn(signed_in)) => return Ok(signed_in),
             Some(Came::Pending(pending)) => pause += Duration::from_secs(pending.more_seconds.into()),

@@ -15,7 +15,7 @@ use farm_proto::v1::sign_in_service_client::SignInServiceClient;
 use farm_proto::v1::{GetSignInRequest, GetSignInResponse, SignInRequest, SignedIn, sign_in_request::By};
 use tonic::{Code, Status};
 
-use crate::again::{is_lost, through};
+use crate::again::through;
 use crate::config::Address;
 use crate::connect::stranger;
 use crate::error::{Error, Result, status_in_short};
@@ -101,17 +101,19 @@ impl Offer {
         SignInRequest { by: Some(by), machine: machine() }
     }
 
+    /// What it means for whoever signs in that an answer, which may have been the token, hasn't come.
+    fn lost(&self, status: &Status) -> Error {
+        Error::Farm(format!(
+            "the farm's answer to your sign-in didn't come ({}), and what the issuer gave counts once. Begin again: farm login {}; \
+             if you were let in meanwhile, that ends by itself after about 15 min",
+            status_in_short(status),
+            self.url
+        ))
+    }
+
     /// What the farm's refusal means for whoever signs in.
     fn refused(&self, status: &Status) -> Error {
         let text = status.message();
-        if is_lost(status) {
-            return Error::Farm(format!(
-                "the farm's answer to your sign-in didn't come ({}), and what the issuer gave counts once. Begin again: farm login {}; \
-                 if you were let in meanwhile, that ends by itself within 15 min",
-                status_in_short(status),
-                self.url
-            ));
-        }
         match status.code() {
             Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition => {
                 Error::Farm(format!("the farm at {} does not let you in: {text}", self.url))

@@ -9,7 +9,8 @@ use super::{logout, of_flag};
 use crate::config::DEFAULT_URL;
 use crate::config::edit::Edit;
 use crate::config::kept::{
-    absolute, ca_file, forget, forget_token, homeless, keep_token, kept_sign_in, token_file, token_of,
+    absolute, ca_file, forget, forget_token, homeless, is_same, kept_sign_in, replace_token, token_file,
+    token_of,
 };
 use crate::config::{Config, KEYS, LOCAL, NamedFarm, Setup, Source, path};
 use crate::error::{Exit, Result};
@@ -130,26 +131,9 @@ pub async fn run(
             format!("{name} ({}) is used from now on", harmless(url))
         }
         Change::Remove { name } => {
-            edit.remove(&name)?;
-            let was = edit.config().context.as_deref() == Some(name.as_str());
-            let now = if was { "; what is used now is the farm on this machine" } else { "" };
-            let farm = edit.config().contexts.get(&name).cloned();
-            let mut has_ended = false;
-            if let Some(farm) = farm {
-                // Made by `add --token-stdin` and `farm login`.
-                if let Some(ours) =
-                    token_file(&name).ok().filter(|ours| farm.token_file.as_ref() == Some(ours))
-                {
-                    // By the CA that goes next.
-                    has_ended = logout::end_former(&farm, &ours, None).await;
-                    forget_token(&ours)?;
-                }
-                if let Some(ours) = ca_file(&name).ok().filter(|ours| farm.ca_file.as_ref() == Some(ours)) {
-                    forget(&ours)?;
-                }
-            }
-            let ended = if has_ended { ", and your sign-in there has ended" } else { "" };
-            format!("{name} is forgotten{ended}{now}")
+            let said = remove(edit, &name).await?;
+            out.line(&said);
+            return Ok(Exit::Done);
         }
         Change::Set { key, value } => {
             edit.set(&key, Some(&value))?;
@@ -163,6 +147,31 @@ pub async fn run(
     edit.save()?;
     out.line(&said);
     Ok(Exit::Done)
+}
+
+async fn remove(mut edit: Edit, name: &str) -> Result<String> {
+    edit.remove(name)?;
+    let was = edit.config().context.as_deref() == Some(name);
+    let now = if was { "; what is used now is the farm on this machine" } else { "" };
+    let farm = edit.config().contexts.get(name).cloned();
+    // What isn't forgotten has lost nothing.
+    edit.save()?;
+    let mut has_ended = false;
+    if let Some(farm) = farm {
+        // Made by `add --token-stdin` and `farm login`.
+        if let Some(ours) = token_file(name).ok().filter(|ours| farm.token_file.as_ref() == Some(ours)) {
+            if let Some(sign_in) = kept_sign_in(&ours) {
+                // By the CA that goes next.
+                has_ended = logout::end_former(&farm, sign_in).await;
+            }
+            forget_token(&ours)?;
+        }
+        if let Some(ours) = ca_file(name).ok().filter(|ours| farm.ca_file.as_ref() == Some(ours)) {
+            forget(&ours)?;
+        }
+    }
+    let ended = if has_ended { ", and your sign-in there has ended" } else { "" };
+    Ok(format!("{name} is forgotten{ended}{now}"))
 }
 
 async fn add(mut edit: Edit, add: Add, ca: Option<&Path>, project: Option<&str>) -> Result<String> {
@@ -185,23 +194,26 @@ async fn add(mut edit: Edit, add: Add, ca: Option<&Path>, project: Option<&str>)
     edit.add(&name, &farm, replace)?;
     let token = if token_stdin { Some(token_of(std::io::stdin())?) } else { None };
     let ours = token_file(&name).ok();
-    let mut ends = None;
-    if let (Some(before), Some(ours)) = (before, &ours)
-        && before.token_file.as_ref() == Some(ours)
-        && (token_stdin || kept.as_ref() != Some(ours))
-    {
-        logout::end_former(&before, ours, token.as_deref()).await;
-        // Of the same token, which was written there once more, the end stays known.
-        ends = kept_sign_in(ours).filter(|is| token.as_deref().map(str::trim) == Some(is.token.as_str()));
-        forget_token(ours)?;
-    }
+    let is_ours =
+        |file: Option<&PathBuf>| file.zip(ours.as_ref()).is_some_and(|(file, ours)| is_same(file, ours));
+    // What was kept here for the farm that was there, and isn't any more.
+    let former = before.filter(|before| is_ours(before.token_file.as_ref()));
+    let former = former.filter(|_| token_stdin || !is_ours(kept.as_ref())).zip(ours.clone());
+    let mut former_sign_in = former.as_ref().and_then(|(_, ours)| kept_sign_in(ours));
     if let (Some(token), Some(file)) = (token, &kept) {
-        // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
-        forget_token(file)?;
-        edit.save()?;
-        keep_token(file, &token, ends.and_then(|is| is.ends_ms))?;
+        // Of the same token, which is written there once more, the end stays known.
+        let goes_on = former_sign_in.take_if(|former| former.token == token.trim());
+        replace_token(file, &token, goes_on.and_then(|is| is.ends_ms), edit)?;
     } else {
         edit.save()?;
+    }
+    if let (Some((farm, ours)), Some(sign_in)) = (former, former_sign_in) {
+        logout::end_former(&farm, sign_in).await;
+        if !token_stdin {
+            forget_token(&ours)?;
+            let ours = ours.display();
+            Out::stderr().line(&format!("{ours}, with the token of your former sign-in, is removed"));
+        }
     }
     let file = kept.map(|file| format!(", its token in {}", file.display())).unwrap_or_default();
     let project = farm.project.map(|project| format!(", project {project}")).unwrap_or_default();

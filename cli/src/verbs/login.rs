@@ -10,7 +10,9 @@ use farm_types::{Invalid, ProjectName};
 
 use super::{logout, now_ms, of_flag};
 use crate::config::edit::{Edit, write_private};
-use crate::config::kept::{absolute, ca_file, forget_token, homeless, keep_token, token_file, token_of};
+use crate::config::kept::{
+    absolute, ca_file, forget_token, homeless, is_same, kept_sign_in, replace_token, token_file, token_of,
+};
 use crate::config::{Address, KEPT, LOCAL, NamedFarm, Setup, Source, named_ca, path};
 use crate::connect::{Client, bearer};
 use crate::error::{Error, Exit, Result};
@@ -155,21 +157,29 @@ pub async fn run(
     };
     edit.add(&name, &entry, true)?;
     edit.choose(&name)?;
-    // A token is never beside an address that it isn't for: first the old one goes, then the address is changed.
     let ours = token_file(&name)?;
-    let is_kept = before.as_ref().is_some_and(|farm| farm.token_file.as_ref() == Some(&ours));
-    if args.token_file.is_none() || (is_kept && kept_token != ours) {
-        if let Some(farm) = before.filter(|_| is_kept) {
-            logout::end_former(&farm, &ours, Some(&token)).await;
-        }
-        forget_token(&ours)?;
-    }
+    let is_kept = |farm: &NamedFarm| farm.token_file.as_ref().is_some_and(|file| is_same(file, &ours));
+    // Of what was kept here for the farm, a sign-in ends; unless it is the one that goes on.
+    let former = before.filter(is_kept).filter(|_| args.token_file.is_none() || !is_same(&kept_token, &ours));
+    let former = former.and_then(|farm| Some((farm, kept_sign_in(&ours)?)));
+    let former = former.filter(|(_, sign_in)| sign_in.token != token.trim());
     if let (Some(file), Some(pem)) = (&ca, &known.pem) {
         write_private(file, pem.as_bytes())?;
     }
-    edit.save()?;
-    if args.token_file.is_none() {
-        keep_token(&kept_token, &token, signed_in.as_ref().map(|signed_in| signed_in.expires_ms))?;
+    match &args.token_file {
+        Some(_) => edit.save()?,
+        None => {
+            let ends_ms = signed_in.as_ref().map(|signed_in| signed_in.expires_ms);
+            replace_token(&kept_token, &token, ends_ms, edit)?;
+        }
+    }
+    if let Some((farm, sign_in)) = former {
+        logout::end_former(&farm, sign_in).await;
+        if args.token_file.is_some() {
+            forget_token(&ours)?;
+            Out::stderr()
+                .line(&format!("{}, with the token of your former sign-in, is removed", ours.display()));
+        }
     }
     let mut out = Out::stdout();
     if let (Some(file), [fingerprint, ..]) = (&ca, security.trust.fingerprints().as_slice()) {

@@ -1,7 +1,6 @@
 //! `farm logout`: the token goes, a sign-in ends at the farm, too, and what the farm is known by stays.
 
-use std::path::Path;
-
+use chrono::DateTime;
 use farm_proto::v1::RevokeTokenRequest;
 use tonic::Code;
 
@@ -64,7 +63,10 @@ pub async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Ex
             )));
         }
         Some(file) if file.exists() => {
-            let ended = end(farm, file).await;
+            let ended = match kept_sign_in(file) {
+                Some(sign_in) => Some(end(farm, sign_in).await),
+                None => None,
+            };
             forget_token(file)?;
             let url = harmless(&farm.url);
             match ended {
@@ -79,31 +81,30 @@ pub async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Ex
     Ok(Exit::Done)
 }
 
-/// Ends the sign-in of which the token is kept there at its farm; else says why it goes on, and until when. `None`: there is none.
-pub(super) async fn end(farm: &NamedFarm, kept: &Path) -> Option<Result<(), String>> {
-    let SignIn { token, ends_ms } = kept_sign_in(kept)?;
-    let error = match revoke(farm, token).await {
-        Ok(()) => return Some(Ok(())),
-        Err(error) => error,
-    };
-    let now = now_ms();
-    Some(match ends_ms {
-        Some(ends) if ends <= now => Ok(()),
-        Some(ends) => Err(format!("the farm, which can't be told, takes it {}: {error}", until(ends, now))),
-        None => Err(format!("the farm, which can't be told, takes it until it ends: {error}")),
-    })
+/// Ends a sign-in at its farm; else says why it goes on, and until when.
+async fn end(farm: &NamedFarm, SignIn { token, ends_ms }: SignIn) -> Result<(), String> {
+    revoke(farm, token).await.map_err(|error| format!("{}: {error}", goes_on(ends_ms, now_ms())))
 }
 
-/// The same of one that is followed by this token, or by nothing; whether one has ended. That the farm can't be told is said, and no
-/// reason not to go on: it ends by itself.
-pub(super) async fn end_former(farm: &NamedFarm, kept: &Path, next: Option<&str>) -> bool {
-    if kept_sign_in(kept).is_some_and(|former| next.map(str::trim) == Some(former.token.as_str())) {
-        return false;
+/// What is so of a sign-in of which its farm can't be told that it is over. Its end is told by this machine's clock, so what lies
+/// behind is no news of the farm's.
+fn goes_on(ends_ms: Option<i64>, now: i64) -> String {
+    match (ends_ms, ends_ms.and_then(DateTime::from_timestamp_millis)) {
+        (Some(ends), Some(at)) if ends <= now => {
+            let at = at.format("%Y-%m-%d %H:%M UTC");
+            format!("the farm, which can't be told, would have ended it by itself at {at}")
+        }
+        (Some(ends), _) => format!("the farm, which can't be told, takes it {}", until(ends, now)),
+        (None, _) => "the farm, which can't be told, takes it until it ends".to_owned(),
     }
-    match end(farm, kept).await {
-        None => false,
-        Some(Ok(())) => true,
-        Some(Err(why)) => {
+}
+
+/// Ends a sign-in that is forgotten here; answers whether it has ended. That the farm can't be told is said, and no reason not to go
+/// on: it ends by itself.
+pub(super) async fn end_former(farm: &NamedFarm, former: SignIn) -> bool {
+    match end(farm, former).await {
+        Ok(()) => true,
+        Err(why) => {
             let url = harmless(&farm.url);
             Out::stderr().line(&format!("your former sign-in at {url} is forgotten here; {why}"));
             false
@@ -121,5 +122,24 @@ async fn revoke(farm: &NamedFarm, token: String) -> Result<()> {
         // It had ended.
         Err(status) if status.code() == Code::Unauthenticated => Ok(()),
         ended => ended.map(drop).map_err(|status| client.error(&status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_farm_that_can_t_be_told_has_ended_nothing_whatever_the_clock_says() {
+        let ends = 1_800_000_000_000;
+        assert_eq!(
+            goes_on(Some(ends), ends - 3_600_000),
+            "the farm, which can't be told, takes it until 2027-01-15 08:00 UTC (in 1 h)"
+        );
+        assert_eq!(
+            goes_on(Some(ends), ends),
+            "the farm, which can't be told, would have ended it by itself at 2027-01-15 08:00 UTC"
+        );
+        assert_eq!(goes_on(None, ends), "the farm, which can't be told, takes it until it ends");
     }
 }

@@ -152,7 +152,15 @@ impl Identities {
             },
         };
         match (shown, goes_on) {
-            (Some(Ok(found)), _) => self.learn(proof, found, asked),
+            (Some(Ok(found)), _) => {
+                let is_first =
+                    matches!(&found, Found::Token(Some(shown)) if shown.sign_in.is_some() && !shown.is_used);
+                let principal = self.learn(proof, found, asked)?;
+                if let Some(token) = principal.token.filter(|_| is_first) {
+                    self.note_first(token).await;
+                }
+                Ok(principal)
+            }
             (Some(Err(error)), Some(known)) if error.is_transient() => known.goes_on(),
             (None, Some(known)) => known.goes_on(),
             (Some(Err(error)), _) if error.is_transient() => Err(away()),
@@ -220,6 +228,16 @@ impl Identities {
             self.note_used().await;
         }
         self.note_used().await;
+    }
+
+    /// Notes at once that the token of a sign-in is used. One that nobody has used ends, so its first use must neither come late nor be
+    /// lost with this process.
+    async fn note_first(&self, token: TokenId) {
+        let noted = tokio::time::timeout(PATIENCE, self.store.note_used(&[token])).await;
+        if !matches!(noted, Ok(Ok(()))) {
+            // It is among the others that are noted from time to time.
+            tracing::warn!("it can't be noted that the token of a sign-in is used; trying again");
+        }
     }
 
     async fn note_used(&self) {
@@ -365,6 +383,13 @@ fn ended(shown: &Shown) -> Option<String> {
     };
     let when = when.format("%Y-%m-%d %H:%M UTC");
     if shown.sign_in.is_some() {
+        // Nobody's deed: by itself when it hadn't been used for a while (`Store::end_unused_sign_ins`).
+        if shown.revoked_at.is_some() && !shown.is_used {
+            return Some(format!(
+                "your sign-in ({hint}… of {}) ended on {when} without having been used; {AGAIN}",
+                principal.name
+            ));
+        }
         let how = if how == "expired" { "ended" } else { how };
         return Some(format!("your sign-in ({hint}… of {}) {how} on {when}; {AGAIN}", principal.name));
     }

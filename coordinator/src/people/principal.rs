@@ -169,6 +169,7 @@ mod tests {
             role,
             expires_at: None,
             revoked_at: None,
+            is_used: true,
             sign_in: None,
             now: Utc::now(),
         };

@@ -28,8 +28,8 @@ const QUICK: Duration = Duration::from_secs(2);
 /// One that could not do all counts for at least as long, so that the next one comes after ten minutes.
 const UNSWEPT: Duration = Duration::from_secs(14);
 
-/// A sign-in counts for so long without its token being used. `farm login` uses it at once; that it was used is written down within
-/// half a minute, or later if the database is away.
+/// A sign-in counts for about so long without its token being used: a pass may come later. `farm login` uses it at once, and its first
+/// use is written down before that is answered.
 const UNUSED: Duration = Duration::from_secs(15 * 60);
 
 /// When the last sweep began, and how long it took.
@@ -86,6 +86,18 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
     let (store, kept) = (&shared.store, &shared.config.retention);
     let mut freed = false;
     // What one of them can't do must not keep the others from theirs.
+    // First: the others may take long, and a token that is in nobody's hands must not count meanwhile.
+    let unused = async {
+        let ended = store.end_unused_sign_ins(epoch, UNUSED).await?;
+        if ended > 0 {
+            tracing::info!(
+                ended,
+                "sign-ins ended whose token nobody has used: it hasn't come to whom it was for"
+            );
+        }
+        Ok(())
+    };
+    told("sign-ins", unused.await);
     let logs = async {
         if let Some(logs) = kept.logs() {
             while store.remove_logs(epoch, logs, BATCH).await? > 0 {}
@@ -133,17 +145,6 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("tokens of other systems", seen.await);
-    let unused = async {
-        let ended = store.end_unused_sign_ins(epoch, UNUSED).await?;
-        if ended > 0 {
-            tracing::info!(
-                ended,
-                "sign-ins ended whose token nobody has used: it hasn't come to whom it was for"
-            );
-        }
-        Ok(())
-    };
-    told("sign-ins", unused.await);
     let audit = async {
         if let Some(audit) = kept.audit() {
             loop {

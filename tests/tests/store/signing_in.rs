@@ -133,6 +133,9 @@ async fn who_has_signed_in_at_an_issuer_is_told_of_members_and_admins() {
     assert_eq!((last().await - first).num_minutes(), 60);
     world.store.unlink_person(&by, "ada").await.unwrap();
     assert_eq!(told(Some(ISSUER)).await[0], is("ada", false, false));
+    // Who is linked again hasn't signed in as who they are from then on.
+    assert_eq!(world.store.link_person(&by, "bob", ISSUER, "1").await.unwrap(), Link::Made);
+    assert_eq!(told(Some(ISSUER)).await[1], is("bob", true, false));
 }
 
 #[tokio::test]
@@ -156,6 +159,7 @@ async fn a_sign_in_that_nobody_uses_ends_and_one_that_was_used_goes_on() {
         assert!(is_in(&comes(&world, "1", token).await));
     }
     world.store.note_used(&[shown("used").await.token]).await.unwrap();
+    assert!(shown("used").await.is_used && !shown("lost").await.is_used);
     // An admin's token may wait for its holder for as long as it likes.
     let new = NewToken {
         holder: Holder::Person("bob"),

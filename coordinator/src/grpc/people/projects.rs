@@ -218,7 +218,9 @@ impl ProjectService for Projects {
         request: Request<v1::ListMembersRequest>,
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
         let caller = people::member(&request)?;
-        let issuer = self.shared.config.issuer();
+        // When somebody works is nothing that all their colleagues have to see.
+        let is_admin = caller.caller.principal.role_in(caller.project) == Some(Role::Admin);
+        let issuer = self.shared.config.issuer().filter(|_| is_admin);
         let members = self.shared.store.members(caller.project, issuer).await.map_err(status::store)?;
         let members = members.into_iter().map(|member| v1::Member {
             name: member.name,

@@ -16,7 +16,7 @@ use super::millis;
 use crate::grpc::status;
 use crate::limits::address::Origin;
 use crate::people;
-use crate::people::sign_in::{Polled, Returned, SignIns};
+use crate::people::sign_in::{Brought, Polled, Returned, SignIns};
 use crate::shared::Shared;
 
 /// The longest subject, bytes.
@@ -75,6 +75,7 @@ impl SignInService for SignIn {
         request: Request<v1::BeginDeviceSignInRequest>,
     ) -> Result<Response<v1::BeginDeviceSignInResponse>, Status> {
         let sign_ins = self.sign_ins()?;
+        sign_ins.has_devices().map_err(status::refused)?;
         let _turn = self.shared.doors.sign_in(origin(&request))?;
         let code = sign_ins.begin_device(Instant::now()).await.map_err(status::refused)?;
         Ok(Response::new(v1::BeginDeviceSignInResponse {
@@ -93,31 +94,29 @@ impl SignInService for SignIn {
     ) -> Result<Response<v1::SignInResponse>, Status> {
         let sign_ins = self.sign_ins()?;
         let origin = origin(&request);
-        let _turn = self.shared.doors.sign_in(origin)?;
-        let address = origin.map(|address| address.to_string()).unwrap_or_default();
         let v1::SignInRequest { by, machine } = request.into_inner();
-        let (store, now) = (&self.shared.store, Instant::now());
-        let person = match by {
+        let brought = match by {
             Some(By::Browser(v1::BrowserSignIn { code, code_verifier, redirect_uri, nonce })) => {
-                let returned = Returned { code, verifier: code_verifier, redirect_uri, nonce };
-                sign_ins.by_browser(store, returned, now).await
+                Brought::Browser(Returned { code, verifier: code_verifier, redirect_uri, nonce })
             }
-            Some(By::Device(v1::DeviceSignIn { device_code })) => {
-                match sign_ins.by_device(store, device_code, now).await {
-                    Ok(Polled::Pending(more_seconds)) => {
-                        let came = Some(Came::Pending(v1::SignInPending { more_seconds }));
-                        return Ok(Response::new(v1::SignInResponse { came }));
-                    }
-                    Ok(Polled::In(person)) => Ok(person),
-                    Err(refused) => Err(refused),
-                }
-            }
+            Some(By::Device(v1::DeviceSignIn { device_code })) => Brought::Device(device_code),
             None => {
                 let cure = "say what the issuer gave: browser or device";
                 return Err(status::invalid(Invalid::new("by", "", cure)));
             }
         };
-        let person = person.map_err(status::refused)?;
+        let brought = sign_ins.check(brought).map_err(status::refused)?;
+        // Only what the issuer is asked about counts.
+        let _turn = self.shared.doors.sign_in(origin)?;
+        let store = &self.shared.store;
+        let person = match sign_ins.ask(store, brought, Instant::now()).await.map_err(status::refused)? {
+            Polled::In(person) => person,
+            Polled::Pending(more_seconds) => {
+                let came = Some(Came::Pending(v1::SignInPending { more_seconds }));
+                return Ok(Response::new(v1::SignInResponse { came }));
+            }
+        };
+        let address = origin.map(|address| address.to_string()).unwrap_or_default();
         let entered = sign_ins.enter(store, person, &machine, &address).await.map_err(status::refused)?;
         tracing::info!(who = entered.name, token = entered.hint, groups = entered.groups.len(), "signed in");
         let came = Some(Came::SignedIn(v1::SignedIn {

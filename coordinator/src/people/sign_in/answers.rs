@@ -48,6 +48,11 @@ pub struct Refusal {
     pub error_description: Option<String>,
 }
 
+/// Whether the issuer doesn't understand what it was sent: by whoever signs in, or since what the configuration says isn't so there.
+pub fn is_misunderstood(answer: &Answer) -> bool {
+    serde_json::from_slice(&answer.body).is_ok_and(|refusal: Refusal| refusal.error == "invalid_request")
+}
+
 /// What a refusal means for whoever signs in.
 pub fn refusal(issuer: &str, answer: &Answer) -> Refused {
     let Ok(Refusal { error, error_description }) = serde_json::from_slice(&answer.body) else {

@@ -8,7 +8,7 @@ use farm_types::{Digest, Invalid};
 use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 
-use super::answers::{Tokens, refusal};
+use super::answers::{Tokens, is_misunderstood, refusal};
 use super::person::{EMAIL_VERIFIED, Person, person};
 use super::settings::{ClientAuth, Settings};
 use crate::outbound::Url;
@@ -109,6 +109,13 @@ impl Desk {
         if let Refused::Setup(why) | Refused::Unavailable(why) = &refused {
             tracing::warn!(issuer = %self.issuer, why, "nobody can sign in");
         }
+        if is_misunderstood(answer) {
+            tracing::warn!(
+                issuer = %self.issuer, why = %refused,
+                "the issuer refuses what it was asked for a sign-in: if it does so with each, look at client_secret_file and client_auth \
+                 in [sign_in], and at what the issuer logs"
+            );
+        }
         Err(refused)
     }
 
@@ -196,18 +203,22 @@ impl Desk {
         self.place("codes are turned into tokens", written.ok_or_else(none)?)
     }
 
+    /// Refuses codes for other devices where the configuration has none.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn has_devices(&self) -> Result<(), Refused> {
+        if self.settings.device { Ok(()) } else { Err(no_devices()) }
+    }
+
     /// Where codes for other devices come from.
     ///
     /// # Errors
     /// There are none here, or it says what it must not.
     pub fn device_endpoint(&self, endpoints: &Endpoints) -> Result<Url, Refused> {
-        let written = endpoints.device_authorization_endpoint.as_deref().filter(|_| self.settings.device);
-        let none = || {
-            Refused::Setup(
-                "nobody signs in to this farm with a code on another device; do it in a browser".to_owned(),
-            )
-        };
-        self.place("codes for devices come from", written.ok_or_else(none)?)
+        self.has_devices()?;
+        let written = endpoints.device_authorization_endpoint.as_deref();
+        self.place("codes for devices come from", written.ok_or_else(no_devices)?)
     }
 
     /// A place of the issuer's.
@@ -217,6 +228,12 @@ impl Desk {
     pub fn place(&self, what: &str, written: &str) -> Result<Url, Refused> {
         place_of(&self.issuer, what, written).map_err(Refused::Setup)
     }
+}
+
+fn no_devices() -> Refused {
+    Refused::Setup(
+        "nobody signs in to this farm with a code on another device; do it in a browser".to_owned(),
+    )
 }
 
 /// What is told of a person at an issuer's userinfo endpoint (Core, section 5.3.2).

@@ -68,6 +68,16 @@ pub struct Returned {
     pub nonce: String,
 }
 
+/// By what somebody is to be let in.
+pub enum Brought {
+    Browser(Returned),
+    /// A device's code.
+    Device(String),
+}
+
+/// The same, of which the issuer may be asked.
+pub struct Checked(Brought);
+
 /// A code that is to be entered on another device.
 pub struct DeviceCode {
     /// What the caller shows when it asks.
@@ -79,11 +89,11 @@ pub struct DeviceCode {
     pub lives: u32,
 }
 
-/// What became of such a code.
+/// What became of it.
 pub enum Polled {
-    /// Somebody has entered it, and this is who.
+    /// Somebody has signed in, and this is who.
     In(Person),
-    /// Nobody has yet; it is asked again after so many seconds more than before.
+    /// Nobody has entered the device's code yet; it is asked again after so many seconds more than before.
     Pending(u32),
 }
 
@@ -153,21 +163,48 @@ impl SignIns {
         })
     }
 
-    /// Who has signed in in a browser.
+    /// Refuses codes for other devices where there are none, without asking anybody.
     ///
     /// # Errors
-    /// The issuer doesn't take the code, or what it gives shows nobody.
-    pub async fn by_browser(
-        &self,
-        store: &Store,
-        returned: Returned,
-        now: Instant,
-    ) -> Result<Person, Refused> {
+    /// There are none.
+    pub fn has_devices(&self) -> Result<(), Refused> {
+        self.desk.has_devices()
+    }
+
+    /// Refuses what the issuer needn't be asked about.
+    ///
+    /// # Errors
+    /// It can't come of a sign-in here.
+    pub fn check(&self, brought: Brought) -> Result<Checked, Refused> {
+        match &brought {
+            Brought::Browser(Returned { code, verifier, redirect_uri, nonce }) => {
+                bounded("code", code)?;
+                bounded("nonce", nonce)?;
+                check_verifier(verifier)?;
+                self.check_redirect(redirect_uri)?;
+            }
+            Brought::Device(code) => {
+                bounded("device_code", code)?;
+                self.has_devices()?;
+            }
+        }
+        Ok(Checked(brought))
+    }
+
+    /// Who has signed in, if anybody has.
+    ///
+    /// # Errors
+    /// The issuer doesn't take what was brought, or what it gives shows nobody.
+    pub async fn ask(&self, store: &Store, brought: Checked, now: Instant) -> Result<Polled, Refused> {
+        match brought.0 {
+            Brought::Browser(returned) => Ok(Polled::In(self.by_browser(store, returned, now).await?)),
+            Brought::Device(code) => self.by_device(store, code, now).await,
+        }
+    }
+
+    /// Who has signed in in a browser.
+    async fn by_browser(&self, store: &Store, returned: Returned, now: Instant) -> Result<Person, Refused> {
         let Returned { code, verifier, redirect_uri, nonce } = returned;
-        bounded("code", &code)?;
-        bounded("nonce", &nonce)?;
-        check_verifier(&verifier)?;
-        self.check_redirect(&redirect_uri)?;
         let endpoints = self.desk.endpoints(now).await?;
         let at = self.desk.token_endpoint(&endpoints)?;
         let fields = vec![
@@ -182,11 +219,7 @@ impl SignIns {
     }
 
     /// Who has entered a device's code, if anybody has.
-    ///
-    /// # Errors
-    /// Nobody will any more, or the issuer doesn't take the code; or what it gives shows nobody.
-    pub async fn by_device(&self, store: &Store, code: String, now: Instant) -> Result<Polled, Refused> {
-        bounded("device_code", &code)?;
+    async fn by_device(&self, store: &Store, code: String, now: Instant) -> Result<Polled, Refused> {
         let endpoints = self.desk.endpoints(now).await?;
         self.desk.device_endpoint(&endpoints)?;
         let at = self.desk.token_endpoint(&endpoints)?;

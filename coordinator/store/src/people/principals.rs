@@ -51,6 +51,8 @@ pub struct Shown {
     pub role: Option<Role>,
     pub expires_at: Option<DateTime<Utc>>,
     pub revoked_at: Option<DateTime<Utc>>,
+    /// It was noted that somebody has shown it.
+    pub is_used: bool,
     /// The sign-in that it comes of.
     pub sign_in: Option<Origin>,
     /// The farm's time when this was read.
@@ -73,7 +75,7 @@ impl Store {
     pub async fn shown_by(&self, digest: Digest) -> Result<Option<Shown>> {
         let row = sqlx::query!(
             r#"SELECT p.id AS principal_id, coalesce(t.shown_as, p.name) AS "name!", p.kind, p.is_farm_admin, t.id, t.hint, t.project_id, t.role,
-                      t.expires_at, t.revoked_at, farm_now() AS "now!",
+                      t.expires_at, t.revoked_at, t.last_used_at IS NOT NULL AS "is_used!", farm_now() AS "now!",
                       (SELECT s.issuer FROM sign_ins s WHERE s.token_id = t.id) AS "issuer?",
                       (SELECT s.groups FROM sign_ins s WHERE s.token_id = t.id) AS "groups?"
                FROM tokens t JOIN principals p ON p.id = t.principal_id WHERE t.digest = $1"#,
@@ -118,6 +120,7 @@ impl Store {
             role: row.role.map(|role| role.parse().map_err(StoreError::corrupt)).transpose()?,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
+            is_used: row.is_used,
             sign_in,
             now: row.now,
         }))

@@ -280,10 +280,10 @@ async fn link(tx: &mut Tx, by: &By, person: PrincipalId, issuer: &str, subject: 
     Ok(made.execute(&mut **tx).await?.rows_affected() == 1)
 }
 
-/// Links a subject that an admin has ended to a person who is nobody there. Answers whether it is so.
+/// Links a subject that an admin has ended to a person who is nobody there, and as whom nobody has signed in so far. Answers whether it is so.
 async fn link_again(tx: &mut Tx, by: &By, person: PrincipalId, issuer: &str, subject: &str) -> Result<bool> {
     let made = sqlx::query!(
-        "UPDATE person_subjects SET principal_id = $3, created_at = farm_now(), created_by = $4, ended_at = NULL
+        "UPDATE person_subjects SET principal_id = $3, created_at = farm_now(), created_by = $4, ended_at = NULL, signed_in_at = NULL
          WHERE issuer = $1 AND subject = $2 AND ended_at IS NOT NULL AND NOT EXISTS (
              SELECT FROM person_subjects o WHERE o.principal_id = $3 AND o.issuer = $1 AND o.ended_at IS NULL)",
         issuer,

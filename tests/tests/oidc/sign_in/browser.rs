@@ -6,7 +6,7 @@ use farm_tests::issuer::people::fields;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::world::{get, person, wait, world, world_with};
+use super::world::{World, get, person, wait, world, world_with};
 
 #[test]
 fn somebody_signs_in_by_a_browser_and_out_again() {
@@ -128,6 +128,63 @@ fn a_farm_that_is_forgotten_or_replaced_has_no_session_of_it_left() {
     let part = "is forgotten here; the farm, which can't be told, takes it until ";
     assert!(removed.stderr.contains(part) && removed.stderr.contains("(in 12 h)"), "{removed:?}");
     assert!(!is_there(&world, "127.0.0.1.token"));
+}
+
+/// What comes of a command that can write no file of more than a kilobyte.
+fn unsaved(world: &World, args: &[&str]) -> std::process::Output {
+    let like = world.command(args);
+    let stdin = world.home("stdin");
+    std::fs::write(&stdin, "farm_p_new\n").unwrap();
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh"]).arg(like.get_program()).args(args);
+    command.env_clear();
+    command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(std::fs::File::open(stdin).unwrap()).output().unwrap()
+}
+
+#[test]
+fn a_farm_that_is_replaced_loses_a_session_only_and_only_when_it_is_saved() {
+    let world = world();
+    let counts = "SELECT count(*) FROM tokens WHERE revoked_at IS NULL AND expires_at > farm_now()";
+    let is_there = |world: &World, name: &str| world.home(&format!(".config/farm/{name}")).exists();
+    world.sign_in();
+    let (url, ours) = (world.farm.url(), world.home(".config/farm/127.0.0.1.token"));
+    // By whichever name, it is the file of that token.
+    let other = world.home("other.token");
+    std::os::unix::fs::symlink(&ours, &other).unwrap();
+    let other = other.to_str().unwrap();
+    let said = world.cli(&["config", "add", "127.0.0.1", &url, "--replace", "--token-file", other]);
+    assert!(said.status == 0 && said.stderr.is_empty(), "{said:?}");
+    assert!(world.sql(counts) == "1" && is_there(&world, "127.0.0.1.token"));
+    let said = world.cli(&["config", "add", "127.0.0.1", &url, "--replace"]);
+    let part = "127.0.0.1.token, with the token of your former sign-in, is removed";
+    assert!(said.status == 0 && said.stderr.contains(part), "{said:?}");
+    assert!(world.sql(counts) == "0" && !is_there(&world, "127.0.0.1.token"));
+    // A token that an admin gave is nobody's session: it stays where it is, unless another one takes its place.
+    let keeps = |token: &str, args: &[&str]| {
+        let file = world.home("stdin");
+        std::fs::write(&file, token).unwrap();
+        let mut command = world.command(&[&["config", "add", "127.0.0.1", &url, "--replace"], args].concat());
+        command.stdin(std::fs::File::open(&file).unwrap());
+        let replaced = command.output().unwrap();
+        assert!(replaced.status.success() && replaced.stderr.is_empty(), "{replaced:?}");
+        world.kept()
+    };
+    assert_eq!(keeps("farm_p_abc\n", &["--token-stdin"]), "farm_p_abc");
+    assert_eq!(keeps("", &["--token-file", "/dev/null"]), "farm_p_abc");
+    // What can't be saved has ended and removed nothing.
+    world.sign_in();
+    let config = world.home(".config/farm/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n# {}\n", "long ".repeat(1000))).unwrap();
+    let token = world.kept();
+    for args in [&["--token-file", "/dev/null"][..], &["--token-stdin"]] {
+        let said = unsaved(&world, &[&["config", "add", "127.0.0.1", &url, "--replace"], args].concat());
+        assert!(!said.status.success(), "{said:?}");
+        assert!(world.sql(counts) == "1" && world.kept() == token && is_there(&world, "127.0.0.1.ends"));
+    }
+    let said = unsaved(&world, &["config", "remove", "127.0.0.1"]);
+    assert!(!said.status.success() && world.sql(counts) == "1" && world.kept() == token, "{said:?}");
 }
 
 #[test]

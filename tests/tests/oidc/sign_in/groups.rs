@@ -51,6 +51,18 @@ async fn a_group_that_is_let_in_or_out_counts_within_seconds_and_the_highest_rol
     assert!(listed.contains("SIGNED IN") && listed.contains("not linked"), "{listed}");
     world.farm.cli(&["admin", "add", "bob"]).ok();
     world.farm.cli(&["admin", "link", "bob", "--subject", "subject-of-bob"]).ok();
+    // When their colleagues work is told to the project's admins, and to nobody else in it.
+    let mut ada = Client::with_token(&world.farm, token).await;
+    let mut listed = async || {
+        let listed = ada.projects.list_members(v1::ListMembersRequest {}).await.unwrap().into_inner();
+        let told = listed.members.iter().filter(|member| member.linked || member.signed_in_ms > 0).count();
+        (listed.members.len(), told, listed.issuer)
+    };
+    assert_eq!(listed().await, (3, 2, world.issuer.url()));
+    member(&["set", "--group", "devs", "--role", "viewer"]).ok();
+    is(Some("publisher")).await;
+    assert_eq!(listed().await, (3, 0, String::new()));
+    member(&["set", "--group", "devs", "--role", "admin"]).ok();
     let admins = world.farm.cli(&["admin", "ls"]).ok();
     assert!(admins.contains("bob  (signed in: linked, never)"), "{admins}");
     let admins = world.farm.cli(&["admin", "ls", "--json"]).json();
@@ -73,7 +85,10 @@ async fn a_group_that_is_let_in_or_out_counts_within_seconds_and_the_highest_rol
         assert_eq!(member(wrong).status, 2);
     }
     let deeds = world.sql("SELECT string_agg(action || ' ' || subject, ', ' ORDER BY id) FROM audit WHERE action LIKE 'group.%'");
-    assert_eq!(deeds, "group.set devs, group.set devs, group.remove devs, group.set ada");
+    assert_eq!(
+        deeds,
+        "group.set devs, group.set devs, group.set devs, group.set devs, group.remove devs, group.set ada"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use farm_proto::v1;
+use farm_proto::v1::sign_in_request::By;
 use farm_tests::process::Child;
 use tonic::Code;
 
-use super::world::world_with;
+use super::world::{VERIFIER, world_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_issuer_is_asked_for_strangers_so_often_and_who_has_signed_in_goes_on() {
@@ -42,4 +43,35 @@ async fn the_issuer_is_asked_for_strangers_so_often_and_who_has_signed_in_goes_o
     });
     let (ended, said) = ended.await.unwrap();
     assert!(ended.success() && said.contains("signed in as ada"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_issuer_is_not_asked_about_counts_for_nobody() {
+    let world = world_with("device = false\n[limits]\nsign_ins_per_minute_per_address = 3", |farm| farm);
+    let mut door = world.door().await;
+    let right = door.returned().await;
+    let browser = |change: &dyn Fn(&mut v1::BrowserSignIn)| {
+        let mut browser = right.clone();
+        change(&mut browser);
+        Some(By::Browser(browser))
+    };
+    let wrong = [
+        (None, Code::InvalidArgument),
+        (browser(&|browser| browser.code.clear()), Code::InvalidArgument),
+        (browser(&|browser| browser.code_verifier = VERIFIER[1..40].to_owned()), Code::InvalidArgument),
+        (browser(&|browser| browser.redirect_uri = "http://evil.example/".to_owned()), Code::Unauthenticated),
+        (Some(By::Device(v1::DeviceSignIn { device_code: "x".to_owned() })), Code::FailedPrecondition),
+    ];
+    for (by, code) in wrong.iter().cycle().take(25) {
+        let request = v1::SignInRequest { by: by.clone(), machine: String::new() };
+        let refused = door.farm.sign_in(request).await.unwrap_err();
+        assert_eq!(refused.code(), *code, "{refused}");
+        let refused = door.farm.begin_device_sign_in(v1::BeginDeviceSignInRequest {}).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    }
+    assert!(world.issuer.taken().is_empty());
+    for _ in 0..3 {
+        door.sign_in().await.unwrap();
+    }
+    assert_eq!(door.sign_in().await.unwrap_err().code(), Code::ResourceExhausted);
 }

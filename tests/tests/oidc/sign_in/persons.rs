@@ -101,6 +101,25 @@ async fn a_person_who_was_there_is_taken_over_by_nobody_but_by_an_admin_s_word()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_first_use_of_a_session_is_written_down_before_it_is_answered_and_one_without_ends_as_nobody_s_deed()
+ {
+    let world = world();
+    let mut door = world.door().await;
+    let used = "SELECT count(*) FROM tokens WHERE last_used_at IS NOT NULL";
+    let (first, lost) = (door.sign_in().await.unwrap(), door.sign_in().await.unwrap());
+    assert_eq!(world.sql(used), "0");
+    world.who(&first.secret).await.unwrap();
+    assert_eq!(world.sql(used), "1");
+    world.sql("UPDATE tokens SET revoked_at = farm_now()");
+    for (token, part) in [(&lost, ") ended on "), (&first, ") was revoked on ")] {
+        let over = world.soon("end", async || world.who(&token.secret).await.err()).await;
+        assert!(over.code() == Code::Unauthenticated && over.message().contains(part), "{over}");
+        assert_eq!(over.message().contains("without having been used"), part.contains("ended"), "{over}");
+    }
+    assert_eq!(world.sql(used), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn somebody_who_comes_twice_at_once_for_the_first_time_is_one_person() {
     let world = world();
     let mut entering = Vec::new();

@@ -22,9 +22,9 @@ pub(crate) struct Order {
     pub(crate) spec: BuildSpec,
     pub(crate) repositories: Vec<Repository>,
     pub(crate) registries: Vec<v1::Registry>,
-    /// Of these, those from which not every image is taken, and those that let in to all they have.
+    /// Of these, those from which not every image is taken, and what is taken of others.
     within: BTreeMap<RegistryHost, Bound>,
-    open: BTreeSet<RegistryHost>,
+    open: BTreeMap<RegistryHost, Vec<String>>,
     pub(crate) roots: Vec<String>,
     /// After so long without a word it is given up.
     pub(crate) progress_within: Duration,
@@ -37,7 +37,7 @@ impl TryFrom<v1::Offered> for Order {
 
     fn try_from(offered: v1::Offered) -> Result<Self, Invalid> {
         let spec = offered.spec.ok_or_else(|| Invalid::new("spec", "", "it is not there"))?;
-        let (mut within, mut open) = (BTreeMap::new(), BTreeSet::new());
+        let (mut within, mut open) = (BTreeMap::new(), BTreeMap::new());
         for registry in &offered.registries {
             let host = RegistryHost::of_login(&registry.host)?;
             // A coordinator of before bounds logins only, and can't tell what everybody may read.
@@ -45,7 +45,9 @@ impl TryFrom<v1::Offered> for Order {
                 let bound = Bound { pull: registry.pull.clone(), or_public: registry.bounded };
                 within.insert(host, bound);
             } else if has_login(registry) || !registry.grant.is_empty() {
-                open.insert(host);
+                open.insert(host.clone(), vec![host.to_string()]);
+            } else if !registry.pull.is_empty() {
+                open.insert(host, registry.pull.clone());
             }
         }
         Ok(Self {

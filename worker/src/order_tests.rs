@@ -83,7 +83,9 @@ fn a_registry_has_a_login_or_tokens_or_neither_and_bounds() {
     let unheeded = v1::Registry { bounded: false, ..unheeded };
     let mut offered = v1::Offered { spec: Some((&order.spec).into()), ..offered() };
     let nothing = registry("plain.example", "", true);
-    offered.registries = vec![granted, with_login, closed, all, older, unheeded, nothing];
+    let beside =
+        v1::Registry { pull: pull("theirs.example:1/web"), ..registry("theirs.example:1", "", true) };
+    offered.registries = vec![granted, with_login, closed, all, older, unheeded, nothing, beside];
     order = Order::try_from(offered).unwrap();
     let solve = solve(order);
     assert!(solve.logins.iter().map(|login| login.host.as_str()).eq(["login.example", "older.example"]));
@@ -101,7 +103,12 @@ fn a_registry_has_a_login_or_tokens_or_neither_and_bounds() {
     }
     assert_eq!(within("theirs.example"), Some(Bound { pull: Vec::new(), or_public: true }));
     assert_eq!(within("older.example"), Some(Bound { pull: pull("older.example/web"), or_public: false }));
-    assert!(bounds.open.iter().map(RegistryHost::as_str).eq(["all.example", "older.example:1"]));
+    let open = [
+        ("all.example", "all.example"),
+        ("older.example:1", "older.example:1"),
+        ("theirs.example:1", "theirs.example:1/web"),
+    ];
+    assert_eq!(bounds.open, open.map(|(host, all)| (host.parse().unwrap(), pull(all))).into());
     assert_eq!(bounds.within.len(), 4);
 }
 

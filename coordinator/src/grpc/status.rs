@@ -1,7 +1,7 @@
 //! The one place where an error becomes a gRPC status. Internal text never reaches a client.
 
-use farm_types::Invalid;
 use farm_types::chain::chain;
+use farm_types::{FailureCode, Invalid};
 use tonic::Status;
 
 use crate::blobs::FileError;
@@ -34,6 +34,20 @@ pub fn lending(error: LendError) -> Status {
         LendError::Invalid(error) => invalid(error),
         LendError::Registry(error) if error.is_transient() => Status::unavailable(error.message),
         LendError::Registry(error) => Status::permission_denied(error.message),
+    }
+}
+
+/// The status of an image that wasn't looked up. Only what somebody has to change is denied: whatever else a registry answers may be
+/// said by something on the way to it, and is no reason to fail a build for good.
+pub fn looking_up(error: LendError) -> Status {
+    match error {
+        LendError::Invalid(error) => invalid(error),
+        LendError::Registry(error) => match error.code {
+            FailureCode::RegistryAuth | FailureCode::RegistryNotAllowed => {
+                Status::permission_denied(error.message)
+            }
+            _ => Status::unavailable(error.message),
+        },
     }
 }
 

@@ -5,11 +5,13 @@
 //! ([`Registries::lend_token`]). A registry without tokens takes the login for everything: that is lent, with the repositories
 //! from which the worker may have its engine pull. Workers of before know neither, and are lent logins.
 //!
+//! An engine that is kept from images of a host name is kept from those of all its ports, so a worker is also told what its attempt may
+//! take of registries without a login there.
+//!
 //! Invariant: with the farm's login nothing is asked for that the attempt's project may not pull, nor a push anywhere but to the
 //! attempt's own repositories. A token is for whoever asked, is not kept here, and isn't printed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use farm_core::people::Access;
@@ -110,6 +112,15 @@ impl Registries {
         futures::future::join_all(asked).await;
     }
 
+    /// Whether a registry has the host name of one with a login, or is it. An engine keeps the images of all ports of a host name under
+    /// that name.
+    pub(super) fn is_beside(&self, host: &RegistryHost) -> bool {
+        let with_login = self.known.keys().filter(|known| self.has_login(known));
+        with_login
+            .filter_map(|known| known.parse().ok())
+            .any(|known: RegistryHost| known.name() == host.name())
+    }
+
     /// What a worker needs to push where its attempt pushes, and to pull from the configured registries that its project may
     /// use; and of which others it has to know. `asks`: it asks for tokens, and keeps to the repositories that it is told.
     pub fn lend(&self, borrower: &Borrower<'_>, asks: bool) -> Vec<v1::Registry> {
@@ -120,13 +131,27 @@ impl Registries {
                 hosts.push(repository.registry());
             }
         }
+        // What the project is allowed at an engine's other registries of such a name; an engine has to be told of it.
+        let is_beside = |host: &str| asks && host.parse().is_ok_and(|host| self.is_beside(&host));
+        for prefix in borrower.access.push.iter().chain(&borrower.access.pull) {
+            if let RepositoryPrefix::Below { host, .. } = prefix
+                && !hosts.contains(&host.as_str())
+                && is_beside(host)
+            {
+                hosts.push(host);
+            }
+        }
         let lent = |host: &str| {
             let plain = v1::Registry {
                 host: host.to_owned(),
                 plain_http: self.plain_http(host),
                 ..Default::default()
             };
-            let Some(known) = self.known.get(host).filter(|_| self.has_login(host)) else { return plain };
+            let Some(known) = self.known.get(host).filter(|_| self.has_login(host)) else {
+                let all = || [host.to_owned()].into();
+                let bounds = is_beside(host).then(|| borrower.bounds(host).unwrap_or_else(all));
+                return v1::Registry { pull: bounds.into_iter().flatten().collect(), ..plain };
+            };
             let bounds = borrower.bounds(host).filter(|_| asks);
             let bounded = bounds.is_some();
             let plain = v1::Registry { pull: bounds.into_iter().flatten().collect(), bounded, ..plain };
@@ -212,7 +237,7 @@ impl Registries {
             }
             Err(error) => {
                 // It may have another token service by now.
-                self.ways.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
+                self.forget_way(host);
                 Err(error.into())
             }
         }

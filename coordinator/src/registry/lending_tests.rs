@@ -100,6 +100,38 @@ fn a_worker_is_told_of_registries_at_which_its_project_may_nothing() {
 }
 
 #[test]
+fn what_is_allowed_at_a_registry_without_a_login_is_told_where_another_one_of_its_name_has_one() {
+    let registries = known(&[("r.example:1", with_login(&[])), ("r.example:2", Registry::default())]);
+    let own = ["r.example:3/own".parse().unwrap(), "other.example/own".parse().unwrap()];
+    let access = access(
+        &["r.example:2/web"],
+        &["r.example:2/base", "r.example:4/tools", "r.example:5", "other.example/x"],
+    );
+    let lent = |asks: bool| registries.lend(&borrower(&access, &own), asks);
+    let all = lent(true);
+    let told = Vec::from_iter(all.iter().map(|lent| {
+        (lent.host.as_str(), lent.bounded, Vec::from_iter(lent.pull.iter().map(String::as_str)))
+    }));
+    assert_eq!(
+        told,
+        [
+            ("r.example:2", false, vec!["r.example:2/base", "r.example:2/web"]),
+            ("r.example:3", false, vec!["r.example:3/own"]),
+            ("other.example", false, vec![]),
+            ("r.example:4", false, vec!["r.example:4/tools"]),
+            ("r.example:5", false, vec!["r.example:5"]),
+            ("r.example:1", true, vec![]),
+        ]
+    );
+    assert!(all.iter().all(|lent| lent.grant.is_empty() && lent.username.is_empty()), "{all:?}");
+    let before = Vec::from_iter(lent(false).into_iter().map(|lent| (lent.host, lent.pull.len())));
+    assert_eq!(
+        before,
+        [("r.example:2".to_owned(), 0), ("r.example:3".to_owned(), 0), ("other.example".to_owned(), 0)]
+    );
+}
+
+#[test]
 fn what_is_pushed_to_is_told_once_and_whoever_may_all_has_no_bounds() {
     let registries = known(&[("r.example", with_login(&[]))]);
     let own = ["r.example/own".parse().unwrap()];

@@ -23,6 +23,7 @@ use std::time::Duration;
 use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use farm_types::{Digest, Invalid, Repository};
 use reqwest::Method;
+use tokio::sync::Semaphore;
 
 use self::challenge::Challenge;
 use self::requests::{Asked, MAX_MANIFEST, MAX_TAGS};
@@ -68,6 +69,8 @@ pub struct Registries {
     ways: Mutex<HashMap<String, Option<Challenge>>>,
     /// How those let in, as far as they were asked, of which there is a login.
     manners: BTreeMap<String, AtomicU8>,
+    /// Turns of those who look images up for workers.
+    looks: Semaphore,
 }
 
 impl std::fmt::Debug for Registries {
@@ -103,6 +106,7 @@ impl Registries {
             grants: Mutex::default(),
             ways: Mutex::default(),
             manners,
+            looks: Semaphore::new(public::MOST_AT_ONCE),
         })
     }
 

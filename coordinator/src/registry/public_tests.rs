@@ -1,11 +1,18 @@
 //! Whether everybody may read an image, asked of servers that note what they are shown.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use super::*;
 use crate::config::Registry;
 use crate::outbound::tests::{Fake, answer};
 use crate::registry::tests::reach;
 
 fn with_login(hosts: &[(&str, &Fake)]) -> Registries {
+    within(std::time::Duration::from_secs(20), hosts)
+}
+
+fn within(timeout: std::time::Duration, hosts: &[(&str, &Fake)]) -> Registries {
     let known = hosts.iter().map(|(host, realm)| {
         let registry = Registry {
             username: "farm".to_owned(),
@@ -15,7 +22,7 @@ fn with_login(hosts: &[(&str, &Fake)]) -> Registries {
         };
         ((*host).to_owned(), registry)
     });
-    reach(known.collect(), std::time::Duration::from_secs(20))
+    reach(known.collect(), timeout)
 }
 
 fn image(host: &str, name: &str) -> ImageRef {
@@ -83,6 +90,92 @@ async fn where_there_are_tokens_everybody_may_what_a_token_of_nobody_gives() {
         assert!(error.is_transient(), "{error}");
         assert!(is_anonymous(&registry) && is_anonymous(&service));
     }
+}
+
+#[tokio::test]
+async fn one_that_moves_its_token_service_is_asked_by_the_new_one_at_once() {
+    let new = service(false).await;
+    // The old one is gone, or goes on giving what the registry doesn't take.
+    for gives in ["404 Not Found", "200 OK"] {
+        let old = Fake::start(move |_| answer(gives, "", "{\"token\":\"0ld\"}")).await;
+        let is_moved = Arc::new(AtomicBool::new(false));
+        let (moved, places) = (Arc::clone(&is_moved), [old.at(), new.at()]);
+        let registry = Fake::start(move |head| {
+            if head.to_lowercase().contains("authorization: bearer t0ken") {
+                return answer("200 OK", "", "");
+            }
+            let place = &places[usize::from(moved.load(Ordering::Relaxed))];
+            let header = format!("WWW-Authenticate: Bearer realm=\"http://{place}/token\"\r\n");
+            answer("401 Unauthorized", &header, "")
+        })
+        .await;
+        let at = registry.at();
+        let registries = with_login(&[(&at, &old)]);
+        let base = image(&at, "base:1");
+        assert_eq!(registries.look_up(&base).await.unwrap(), Seen::Refused);
+        is_moved.store(true, Ordering::Relaxed);
+        assert_eq!(registries.look_up(&base).await.unwrap(), Seen::Public, "{gives}");
+        assert!(is_anonymous(&registry) && is_anonymous(&new));
+    }
+}
+
+#[tokio::test]
+async fn one_whose_token_service_is_gone_is_asked_for_its_new_one_by_the_next_look() {
+    let (sick, service) = (Fake::start(|_| answer("503 Sick", "", "")).await, service(false).await);
+    let realms = [sick.at(), service.at()];
+    let asked = Arc::new(AtomicUsize::new(0));
+    let roots = Arc::clone(&asked);
+    let registry = Fake::start(move |head| {
+        if head.to_lowercase().contains("authorization: bearer t0ken") {
+            return answer("200 OK", "", "");
+        }
+        let realm = &realms[roots.fetch_add(1, Ordering::Relaxed).min(1)];
+        answer(
+            "401 Unauthorized",
+            &format!("WWW-Authenticate: Bearer realm=\"http://{realm}/token\"\r\n"),
+            "",
+        )
+    })
+    .await;
+    let at = registry.at();
+    let registries = with_login(&[(&at, &sick)]);
+    let Err(LendError::Registry(error)) = registries.look_up(&image(&at, "base:1")).await else { panic!() };
+    assert!(error.is_transient(), "{error}");
+    assert_eq!(registries.look_up(&image(&at, "base:1")).await.unwrap(), Seen::Public);
+}
+
+#[tokio::test]
+async fn one_that_knows_no_head_is_asked_for_the_whole_manifest() {
+    for status in ["405 Method Not Allowed", "501 Not Implemented"] {
+        let registry =
+            Fake::start(move |head| match (head.starts_with("HEAD "), head.contains("/v2/gone/")) {
+                (true, _) => answer(status, "", ""),
+                (false, true) => answer("404 Not Found", "", ""),
+                (false, false) => answer("200 OK", "", "{}"),
+            })
+            .await;
+        let at = registry.at();
+        let registries = with_login(&[(&at, &registry)]);
+        assert_eq!(registries.look_up(&image(&at, "base:1")).await.unwrap(), Seen::Public);
+        assert_eq!(registries.look_up(&image(&at, "gone:1")).await.unwrap(), Seen::Absent);
+        // Once, and not for ever.
+        let manifests = registry.asked().iter().filter(|head| head.contains("/manifests/")).count();
+        assert_eq!(manifests, 4);
+    }
+}
+
+#[tokio::test]
+async fn how_a_registry_lets_in_that_is_not_of_the_configuration_is_not_kept_and_looks_are_bounded() {
+    let registry = Fake::start(|_| answer("200 OK", "", "")).await;
+    let at = registry.at();
+    let registries = with_login(&[("127.0.0.1:1", &registry)]);
+    assert_eq!(registries.look_up(&image(&at, "base:1")).await.unwrap(), Seen::Public);
+    assert_eq!(registries.known_way(&at), None);
+    // When all turns are taken there is none in time.
+    let registries = within(std::time::Duration::from_millis(1), &[("127.0.0.1:1", &registry)]);
+    let _all = registries.looks.acquire_many(u32::try_from(MOST_AT_ONCE).unwrap()).await.unwrap();
+    let Err(LendError::Registry(error)) = registries.look_up(&image(&at, "base:1")).await else { panic!() };
+    assert!(error.is_transient() && error.message.contains("32 images at once"), "{error}");
 }
 
 #[tokio::test]

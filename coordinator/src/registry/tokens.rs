@@ -138,7 +138,12 @@ impl Registries {
     pub(super) fn forget(&self, repository: &Repository, actions: &'static str) {
         let key = (repository.to_string(), actions);
         self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        self.ways.lock().unwrap_or_else(PoisonError::into_inner).remove(repository.registry());
+        self.forget_way(repository.registry());
+    }
+
+    /// Forgets how this one lets in.
+    pub(super) fn forget_way(&self, host: &str) {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
     }
 
     /// The login, where there is any.
@@ -158,18 +163,11 @@ impl Registries {
         deadline: Instant,
     ) -> Result<Option<Challenge>, RegistryError> {
         let host = repository.registry();
-        if let Some(way) = self.ways.lock().unwrap_or_else(PoisonError::into_inner).get(host) {
-            return Ok(way.clone());
+        if let Some(way) = self.known_way(host) {
+            return Ok(way);
         }
-        let client = self.client(repository);
-        let asked = client.send(client.request(Method::GET, &self.url(host, "")));
-        let response = match timeout_at(deadline, asked).await {
-            Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,
-            Err(_) => return Err(RegistryError::timeout(repository, self.timeout)),
-        };
-        let headers = response.headers();
-        let way = wanted(headers);
-        if headers.contains_key(WWW_AUTHENTICATE) || response.status().is_success() {
+        let (way, is_sure) = self.ask_way(repository, deadline).await?;
+        if is_sure {
             let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
             if ways.len() >= MOST_GRANTS {
                 ways.clear();
@@ -180,6 +178,29 @@ impl Registries {
             }
         }
         Ok(way)
+    }
+
+    /// How the registry lets in, as far as it was asked before.
+    pub(super) fn known_way(&self, host: &str) -> Option<Option<Challenge>> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+    }
+
+    /// Asks the registry how it lets in, and keeps nothing of that; and whether it was sure.
+    pub(super) async fn ask_way(
+        &self,
+        repository: &Repository,
+        deadline: Instant,
+    ) -> Result<(Option<Challenge>, bool), RegistryError> {
+        let host = repository.registry();
+        let client = self.client(repository);
+        let asked = client.send(client.request(Method::GET, &self.url(host, "")));
+        let response = match timeout_at(deadline, asked).await {
+            Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,
+            Err(_) => return Err(RegistryError::timeout(repository, self.timeout)),
+        };
+        let headers = response.headers();
+        let is_sure = headers.contains_key(WWW_AUTHENTICATE) || response.status().is_success();
+        Ok((wanted(headers), is_sure))
     }
 
     /// A token; `None` from a service without logins, which gives one of no characters.

@@ -1,6 +1,9 @@
 //! Images named by their digest, on an engine that has them: a digest is no right to what it names.
 
-use farm_tests::farm::{Farm, Output, WorkerSpec};
+use std::process::Command;
+
+use farm_tests::farm::{Farm, FarmBuilder, Output, WorkerSpec};
+use farm_tests::process::run;
 use farm_tests::registry::PrivateRegistry;
 use farm_tests::token_service::{PASSWORD, TokenService, USER};
 use serde_json::Value;
@@ -17,19 +20,24 @@ struct Town {
 
 impl Town {
     fn start() -> Self {
+        Self::of(Farm::builder())
+    }
+
+    fn of(farm: FarmBuilder) -> Self {
         let service = TokenService::start();
         let registry = PrivateRegistry::start_with_tokens(&service);
         let at = registry.address();
-        let mut farm = Farm::builder().config(&service.settings(&at)).start();
+        // Base images come from a registry beside, of which there is no login.
+        let settings = service.settings(&at) + "[registries.'localhost:5002']\nplain_http = true\n";
+        let mut farm = farm.config(&settings).start();
         for project in ["api", "web"] {
             farm.cli(&["project", "create", project]).ok();
             farm.cli(&["project", "allow", project, "--push", &format!("{at}/{project}")]).ok();
         }
         farm.add_worker(WorkerSpec::new("w1").platforms(BOTH).slots(2));
         let town = Self { farm, service, registry };
-        for (project, name) in
-            [("api", "api/secret"), ("web", "web/own"), ("default", "public/os"), ("default", "public/tools")]
-        {
+        let public = ["public/os", "public/tools", "public/lint"].map(|name| ("default", name));
+        for (project, name) in [("api", "api/secret"), ("web", "web/own")].into_iter().chain(public) {
             let tag = format!("{}:1", town.image(name));
             town.build(project, &format!("FROM {BASE}\nCOPY Dockerfile /{}\n", nonce()), &["-t", &tag]).ok();
             // From then on the engine has it.
@@ -134,6 +142,16 @@ fn by_whatever_name_with_its_digest_another_projects_image_is_refused_though_the
         assert_eq!(failure["code"], "base_image_missing", "{name} {failure:#}");
     }
 
+    // Also if that one has something there that everybody may read: no more than what was asked about is opened.
+    let beside = "localhost:5002/api/secret:1";
+    let own = format!("FROM {BASE}\nCOPY Dockerfile /{}\n", nonce());
+    town.build("default", &own, &["-t", beside]).ok();
+    town.build("web", &derived(beside), &[]).ok();
+    for name in [format!("localhost:5002/api/secret@{digest}"), format!("{beside}@{digest}")] {
+        let failure = town.failure(&town.build("web", &derived(&name), &[]));
+        assert_eq!(failure["code"], "base_image_missing", "{name} {failure:#}");
+    }
+
     // Once it may, it can; and whoever has nothing at this registry can't either.
     town.farm.cli(&["project", "allow", "web", "--pull", &secret]).ok();
     town.build("web", &derived(&by_digest), &[]).ok();
@@ -149,6 +167,13 @@ fn its_own_images_and_everybodys_go_by_tag_and_by_digest_and_are_looked_up_once(
     town.build("web", &derived(&town.by_digest("web/own")), &[]).ok();
     town.build("web", &derived(&town.image("web/own:1")), &["--check"]).ok();
     assert_eq!(town.looks("public/os") + town.looks("public/tools"), 0);
+    // A check looks at stages, too, that no build needs, and tells of those in its answer.
+    let lint = format!("FROM {} AS unneeded\nFROM {BASE}\nCOPY Dockerfile /x\n", town.image("public/lint:1"));
+    town.build("web", &lint, &["--check"]).ok();
+    let closed = lint.replace("public/lint", "api/secret");
+    let checked = town.build("web", &closed, &["--check"]);
+    assert_eq!(checked.status, 1, "{checked:?}");
+    says(&format!("{checked:?}"), &[&format!("farm project allow web --pull {}", town.image("api/secret"))]);
 
     // Two that nobody knows yet, in one build.
     let (os, tools) = (town.by_digest("public/os"), town.image("public/tools:1"));
@@ -173,4 +198,26 @@ fn its_own_images_and_everybodys_go_by_tag_and_by_digest_and_are_looked_up_once(
     let failure = town.failure(&output);
     assert_eq!(failure["code"], "base_image_missing", "{failure:#}");
     says(failure["message"].as_str().unwrap(), &[&town.image("public/new:2"), "not found"]);
+}
+
+#[test]
+fn what_a_project_is_allowed_at_a_registry_beside_goes_without_a_look() {
+    // Of the one beside the coordinator knows nothing, so it sends no requests there.
+    let town = Town::of(Farm::builder().guarded());
+    let beside = PrivateRegistry::start();
+    let base = format!("{}/team/base", beside.address());
+    let mut copy = Command::new("skopeo");
+    copy.args(["copy", "--src-tls-verify=false", "--dest-tls-verify=false"]);
+    run(copy.args([format!("docker://{BASE}"), format!("docker://{base}:1")]));
+    let refused = town.build("web", &derived(&format!("{base}:1")), &[]);
+    assert_eq!(town.failure(&refused)["code"], "registry_auth");
+
+    let stored = raw(&format!("{base}:1")).unwrap();
+    for allowed in [&base, &beside.address()] {
+        town.farm.cli(&["project", "allow", "web", "--pull", allowed]).ok();
+        for name in [format!("{base}:1"), format!("{base}@{}", digest_of(&stored))] {
+            town.build("web", &derived(&name), &[]).ok();
+        }
+        town.farm.cli(&["project", "deny", "web", "--pull", allowed]).ok();
+    }
 }

@@ -3,7 +3,7 @@
 //! Nothing here speaks to an engine. BuildKit's own types do not appear: whoever runs builds needs to know
 //! farm's words only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -194,9 +194,9 @@ pub struct Bounds {
     pub project: String,
     /// The registries that have bounds.
     pub within: BTreeMap<RegistryHost, Bound>,
-    /// Those that let the attempt in to all they have. Of an engine that keeps images by hosts' names these are not apart from others at
-    /// the same name.
-    pub open: BTreeSet<RegistryHost>,
+    /// What the attempt may take of others (`HOST/REPO` and what is below it; `HOST`: everything). To an engine that keeps images by
+    /// hosts' names these are not apart from those at the same name.
+    pub open: BTreeMap<RegistryHost, Vec<String>>,
     /// Who can tell what everybody may read.
     pub images: Arc<dyn Images>,
     /// What is known of that.

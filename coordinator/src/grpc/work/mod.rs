@@ -175,7 +175,7 @@ impl WorkerService for Work {
         let lease = lease(asked, holder)?;
         self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
         let seen = self.shared.registries.look_up(&image.parse().map_err(status::invalid)?).await;
-        let seen = seen.map_err(status::lending)?;
+        let seen = seen.map_err(status::looking_up)?;
         let (public, absent) = (seen == Seen::Public, seen == Seen::Absent);
         Ok(Response::new(v1::LookUpImageResponse { public, absent }))
     }

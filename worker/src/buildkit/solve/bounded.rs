@@ -2,11 +2,12 @@
 //!
 //! What everybody may read isn't known before it is asked for: images are named by arguments, by base images (`ONBUILD`), by
 //! contexts. So an engine is told to take nothing else ([`policy`]); when that ends a solve, the coordinator looks whether everybody
-//! may read that image, and the solve is made again with its repository. That is early: images are looked up before any step
-//! begins.
+//! may read that image, and the solve is made again with its repository, or with that image only where the engine can't tell the
+//! repository from another registry's ([`policy::readable`]). That is early: images are looked up before any step begins.
 //!
-//! Invariants: what is allowed in addition is what everybody could read when it was looked up; each repository is asked for once in
-//! a solve, and as many as [`MOST_ASKED`]; of what isn't allowed no more is told than its registry tells everybody.
+//! Invariants: what is allowed in addition is what everybody could read when it was looked up; each is asked for once in a solve, as
+//! many as [`MOST_ASKED`], and none after one that not everybody may read; of what isn't allowed no more is told than its registry
+//! tells everybody.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,19 +20,23 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::policy;
+use crate::buildkit::public::Readable;
 use crate::buildkit::session::auth::{bounded, untaken};
 use crate::buildkit::types::{Bounds, Seen};
 
-/// As many repositories are asked for in one solve, each of which costs the engine a look at the Dockerfile.
-const MOST_ASKED: usize = 32;
-/// How long the first events of a solve are held back: if it is made again they come again.
-pub(super) const HELD_FOR: Duration = Duration::from_secs(2);
+/// As many are asked for in one solve, each of which costs the engine a look at the Dockerfile.
+const MOST_ASKED: usize = 256;
+/// How long the first events of a solve are held back: if it is made again they come again. A registry may take its time to tell
+/// of a base image.
+pub(super) const HELD_FOR: Duration = Duration::from_secs(15);
+/// How often something is told meanwhile, for those who would take silence for an engine that hangs.
+pub(super) const TOLD_EACH: Duration = Duration::from_secs(1);
 
 /// What a solve may take.
 pub(super) struct Allowed<'a> {
     bounds: Option<&'a Bounds>,
-    public: Vec<Repository>,
-    asked: HashSet<Repository>,
+    public: Vec<Readable>,
+    asked: HashSet<Readable>,
 }
 
 impl<'a> Allowed<'a> {
@@ -58,49 +63,56 @@ impl<'a> Allowed<'a> {
         if !bound.or_public {
             return Err(Some(bounded(&bounds.project, &repository.to_string())));
         }
-        if self.asked.contains(repository) {
+        let readable = policy::readable(bounds, image);
+        if self.asked.contains(&readable) {
             return Err(None);
         }
         if self.asked.len() >= MOST_ASKED {
             return Err(Some(too_many(&bounds.project, repository)));
         }
-        self.asked.insert(repository.clone());
+        self.asked.insert(readable.clone());
         tracing::debug!(%image, "the coordinator is asked whether everybody may read an image");
         match bounds.images.look_up(image).await.map_err(Some)? {
             Seen::Public => {
-                bounds.public.note(repository.clone());
-                self.public.push(repository.clone());
+                bounds.public.note(readable.clone());
+                self.public.push(readable);
                 Ok(())
             }
-            Seen::Absent => Err(Some(absent(image))),
+            Seen::Absent => Err(Some(absent(&bounds.project, image))),
             Seen::Refused => Err(Some(untaken(&bounds.project, &repository.to_string()))),
         }
     }
 }
 
-/// As if the engine had asked for it.
-fn absent(image: &ImageRef) -> Failure {
-    let message = format!("image {image}: not found; check the image's name and tag");
+/// As if the engine had asked for it. Many registries say so, too, of what they don't show to everybody.
+fn absent(project: &str, image: &ImageRef) -> Failure {
+    let repository = &image.repository;
+    let message = format!(
+        "image {image}: not found; check the image's name and tag, or project {project} may not pull from it with the farm's \
+         credentials; an admin of the farm can allow it: farm project allow {project} --pull {repository}"
+    );
     Failure::new(Cause::User, FailureCode::BaseImageMissing, message)
 }
 
 fn too_many(project: &str, repository: &Repository) -> Failure {
     let message = format!(
-        "one build takes images of at most {MOST_ASKED} repositories from which project {project} may pull only as everybody may, and \
-         {repository} is one more; an admin of the farm can allow some: farm project allow {project} --pull {repository}"
+        "one build can find out of at most {MOST_ASKED} images that everybody may pull them, and one of {repository} is one more; an \
+         admin of the farm can allow some: farm project allow {project} --pull {repository}"
     );
     Failure::new(Cause::User, FailureCode::RegistryAuth, message)
 }
 
 /// Passes on what a solve tells, once it has told of more than what it reads before its steps, or has gone on for `held_for`.
-/// Answers, when all senders are gone, with what was not passed on.
+/// Answers, when all senders are gone, with what was not passed on. In the place of what is held back comes an event that says
+/// nothing, at most one each `told_each`.
 pub(super) async fn hold(
     mut told: mpsc::Receiver<AttemptEvent>,
-    held_for: Duration,
+    (held_for, told_each): (Duration, Duration),
     onward: &mpsc::Sender<AttemptEvent>,
 ) -> Vec<AttemptEvent> {
     let mut held = Vec::new();
-    let until = Instant::now() + held_for;
+    let mut told_at = Instant::now();
+    let until = told_at + held_for;
     loop {
         let event = tokio::select! {
             biased;
@@ -109,9 +121,15 @@ pub(super) async fn hold(
         };
         let Some(event) = event else { return held };
         let is_before = is_before_steps(&event);
+        let nothing = AttemptEvent { at_ms: event.at_ms, event: None };
         held.push(event);
         if !is_before {
             break;
+        }
+        if told_at.elapsed() >= told_each {
+            told_at = Instant::now();
+            // Full: then those who listen have something to hear.
+            let _ = onward.try_send(nothing);
         }
     }
     pass_on(held, onward).await;

@@ -19,13 +19,13 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::Llb
 use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{AttemptEvent, CallAnswer, Warning};
 use farm_types::spec::Call;
-use farm_types::{Cause, Failure, FailureCode, Platform};
+use farm_types::{Cause, Failure, FailureCode, ImageRef, Platform};
 use serde::Deserialize;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::buildkit::engine::connect::MAX_MESSAGE_BYTES;
-use crate::buildkit::failure::violation;
+use crate::buildkit::failure::{denied, violation};
 
 /// The metadata that names the solve on whose behalf a gateway's call is made (BuildKit, `client/buildid`).
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -133,6 +133,13 @@ pub(super) fn unsupported(call: Call, engine: &str) -> Failure {
     let message =
         format!("{engine} can't {what}; update it, or ask for a platform whose worker has a newer one");
     Failure::new(Cause::User, FailureCode::CallUnsupported, message)
+}
+
+/// The image that our policy keeps a check from. It looks at stages that no build needs, and tells of an error in those in its
+/// answer.
+pub(super) fn kept_from(answer: &CallAnswer) -> Option<ImageRef> {
+    let results: LintResults = serde_json::from_str(&answer.json).ok()?;
+    denied::image(&results.error?.message)
 }
 
 /// What the rules found (BuildKit, `frontend/subrequests/lint`).
@@ -310,6 +317,20 @@ mod tests {
         let json = r#"{"buildError": {"message": "lint violation found for rules: MaintainerDeprecated"}}"#;
         let answer = CallAnswer { json: json.to_owned(), ..CallAnswer::default() };
         assert_eq!(findings(&answer, 7, &arm(), |_| false).unwrap().1, None);
+    }
+
+    #[test]
+    fn an_image_that_a_check_is_kept_from_is_read_out_of_its_error() {
+        let kept_from = |message: &str| {
+            let json = serde_json::json!({"warnings": [], "buildError": {"message": message}}).to_string();
+            super::kept_from(&CallAnswer { json, ..CallAnswer::default() })
+        };
+        let denied = "could not resolve image due to policy: source \"docker-image://r.example/os:1\" denied by policy: source \
+                      denied by policy";
+        let image = "r.example/os:1".parse().unwrap();
+        assert_eq!(kept_from(&format!("r.example/os:1: {denied}")), Some(image));
+        assert_eq!(kept_from("no such stage"), None);
+        assert_eq!(super::kept_from(&CallAnswer::default()), None);
     }
 
     #[test]

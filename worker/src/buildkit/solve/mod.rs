@@ -28,7 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use self::bounded::{Allowed, HELD_FOR};
+use self::bounded::{Allowed, HELD_FOR, TOLD_EACH};
 use super::dockerfile::{self, Dockerfile};
 use super::engine::Engine;
 use super::engine::connect::MAX_MESSAGE_BYTES;
@@ -56,9 +56,9 @@ const QUEUE: usize = 16;
 impl Engine {
     /// Builds an image, pushes it by digest if asked to, and sends what happens as it happens.
     ///
-    /// Nothing is tried again here, but with an image more that everybody may read ([`bounded`]). `stop` ends it: the running step is killed at once, and the answer comes
-    /// when the engine has let go of it (some 100 ms; 5 s at most). A receiver of `events` that is gone or slow
-    /// does no harm, but the answer waits until the last event was taken.
+    /// Nothing is tried again here, but with an image more that everybody may read ([`bounded`]). `stop` ends it: the running step
+    /// is killed at once, and the answer comes when the engine has let go of it (some 100 ms; 5 s at most). A receiver of `events`
+    /// that is gone or slow does no harm, but the answer waits until the last event was taken.
     ///
     /// Cancel safety: dropping the future closes the connection, which ends the solve in the engine too.
     ///
@@ -138,7 +138,7 @@ impl Engine {
         };
         let holding = async {
             tokio::select! {
-                held = bounded::hold(heard, HELD_FOR, events) => held,
+                held = bounded::hold(heard, (HELD_FOR, TOLD_EACH), events) => held,
                 // A stop ends the wait for a receiver that takes none.
                 () = async { over.cancelled().await; stop.cancelled().await } => Vec::new(),
             }
@@ -238,7 +238,7 @@ impl Engine {
             Outcome::Answer(Ok(Given::Answered(call, answer))) => {
                 drop(collected);
                 let stages = stages(solve, dockerfile).unwrap_or_default();
-                Ok(answered(call, answer, dockerfile, (&solve.platform, &stages), &events).await?)
+                answered(call, answer, dockerfile, (&solve.platform, &stages), &events).await
             }
             // What is left of a build that was stopped while it failed.
             Outcome::Answer(Err(_)) if stop.is_cancelled() => Err(SolveError::Stopped.into()),
@@ -291,16 +291,20 @@ async fn answered(
     dockerfile: &Dockerfile,
     (platform, stages): (&Platform, &Stages),
     events: &mpsc::Sender<AttemptEvent>,
-) -> Result<Solved, Failure> {
+) -> Result<Solved, Unsolved> {
     if call == Call::Check {
         let now_ms = chrono::Utc::now().timestamp_millis();
         let (found, error) = call::findings(&answer, now_ms, platform, |line| stages.is_unused(line))?;
+        let kept_from = call::kept_from(&answer);
+        if let (Some(failure), Some(_)) = (&error, &kept_from) {
+            return Err(Unsolved::Failed(Box::new(failure.clone()), kept_from));
+        }
         for event in found {
             // An error: nobody listens.
             let _ = events.send(event).await;
         }
         if let Some(failure) = error {
-            return Err(failure);
+            return Err(failure.into());
         }
     }
     let answer = call::bounded(call, answer)?;

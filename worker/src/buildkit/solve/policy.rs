@@ -10,27 +10,53 @@
 use bollard_buildkit_proto::moby::buildkit::v1::sourcepolicy::{
     MatchType, Policy, PolicyAction, Rule, Selector,
 };
-use farm_types::{RegistryHost, Repository};
+use farm_types::{ImageRef, RegistryHost};
 
+use crate::buildkit::public::{At, Readable};
 use crate::buildkit::types::Bounds;
 
-/// The policy for these bounds, with repositories from which everybody may take what they have; `None`: no registry has any.
-pub(super) fn of(bounds: &Bounds, public: &[Repository]) -> Option<Policy> {
+/// The policy for these bounds, with what everybody may read; `None`: no registry has any.
+pub(super) fn of(bounds: &Bounds, public: &[Readable]) -> Option<Policy> {
     let closed = bounds.within.keys().map(|host| {
         let all = format!("(?i)^[a-z+.-]*image[a-z+.-]*://({})(:[0-9]+)?/", names(host.name()));
         rule(PolicyAction::Deny, all)
     });
-    let open = bounds.open.iter().filter(|host| is_closed(bounds, host)).map(|host| below(host, "/"));
-    let pull = bounds.within.iter().flat_map(|(host, bound)| {
-        let paths = bound.pull.iter().filter_map(|all| all.strip_prefix(host.as_str()));
+    let open = bounds.open.iter().filter(|(host, _)| is_closed(bounds, host));
+    let within = bounds.within.iter().map(|(host, bound)| (host, &bound.pull));
+    let pull = open.chain(within).flat_map(|(host, pull)| {
+        let paths = pull.iter().filter_map(|all| all.strip_prefix(host.as_str()));
         paths.map(|path| below(host, &format!("{}([/:@]|$)", literal(path))))
     });
-    let public = public.iter().filter(|repository| is_closed(bounds, repository.host()));
-    let public = public.map(|repository| {
-        below(repository.host(), &format!("{}([:@]|$)", literal(&format!("/{}", repository.name()))))
+    let public = public.iter().filter_map(|readable| {
+        let host = readable.repository().host();
+        let name = literal(&format!("/{}", readable.repository().name()));
+        let rest = match readable {
+            Readable::All(_) => is_alone(bounds, host).then(|| "([:@]|$)".to_owned())?,
+            Readable::One { at: At::Tag(tag), .. } => format!("{}$", literal(&format!(":{tag}"))),
+            Readable::One { at: At::Digest(digest), .. } => {
+                format!("(:[^/:@]+)?{}$", literal(&format!("@{digest}")))
+            }
+        };
+        is_closed(bounds, host).then(|| below(host, &format!("{name}{rest}")))
     });
-    let rules: Vec<Rule> = closed.chain(open).chain(pull).chain(public).collect();
+    let rules: Vec<Rule> = closed.chain(pull).chain(public).collect();
     (!rules.is_empty()).then_some(Policy { version: 1, rules })
+}
+
+/// What may be opened for an image that everybody may read: its repository, where an engine can't have another registry's images under
+/// that name; else by its digest came whatever the other one has in a repository that is called the same.
+pub(super) fn readable(bounds: &Bounds, image: &ImageRef) -> Readable {
+    match is_alone(bounds, image.repository.host()) {
+        true => Readable::All(image.repository.clone()),
+        false => Readable::one(image),
+    }
+}
+
+/// Whether this registry has bounds, and no other one of which there are any or may be images has its name.
+fn is_alone(bounds: &Bounds, host: &RegistryHost) -> bool {
+    let mut named =
+        bounds.within.keys().chain(bounds.open.keys()).filter(|other| other.name() == host.name());
+    bounds.within.contains_key(host) && named.all(|other| other == host)
 }
 
 /// Whether images of this host are not taken unless they are allowed.

@@ -1,4 +1,4 @@
-//! Rules for bounds. What they match is tried in an engine (`tests/tests/e2e/tokens.rs`).
+//! Rules for bounds. What they match is tried in an engine (`tests/tests/e2e/digests.rs`, `tokens.rs`).
 
 use std::sync::Arc;
 
@@ -17,40 +17,79 @@ impl Images for Nobody {
     }
 }
 
-fn bounds(within: &[(&str, &[&str])], open: &[&str]) -> Bounds {
-    let bound = |pull: &[&str]| {
-        let pull = pull.iter().map(|text| (*text).to_owned()).collect();
-        Bound { pull, or_public: true }
-    };
+fn bounds(within: &[(&str, &[&str])], open: &[(&str, &[&str])]) -> Bounds {
+    let owned = |pull: &[&str]| Vec::from_iter(pull.iter().map(|text| (*text).to_owned()));
+    let bound = |pull: &[&str]| Bound { pull: owned(pull), or_public: true };
     Bounds {
         project: "web".into(),
         within: within.iter().map(|(host, pull)| (host.parse().unwrap(), bound(pull))).collect(),
-        open: open.iter().map(|host| host.parse().unwrap()).collect(),
+        open: open.iter().map(|(host, pull)| (host.parse().unwrap(), owned(pull))).collect(),
         images: Arc::new(Nobody),
         public: Arc::default(),
     }
 }
 
+fn image(text: &str) -> ImageRef {
+    text.parse().unwrap()
+}
+
 fn rules(bounds: &Bounds, public: &[&str]) -> Vec<(i32, String)> {
-    let public: Vec<Repository> = public.iter().map(|text| text.parse().unwrap()).collect();
+    let public = Vec::from_iter(public.iter().map(|text| readable(bounds, &text.parse().unwrap())));
     let policy = of(bounds, &public).unwrap_or_default();
     policy.rules.into_iter().map(|rule| (rule.action, rule.selector.unwrap().identifier)).collect()
 }
 
 #[test]
 fn where_there_are_bounds_all_is_denied_and_what_is_allowed_comes_last() {
-    assert_eq!(of(&bounds(&[], &["a.example"]), &["a.example/x".parse().unwrap()]), None);
-    let bounds = bounds(&[("b.example:5000", &["b.example:5000/web_x"])], &["a.example", "b.example:5001"]);
     assert_eq!(
-        rules(&bounds, &["b.example:5000/os", "a.example/os", "b.example:7/os"]),
+        of(&bounds(&[], &[("a.example", &["a.example"])]), &[Readable::one(&image("a.example/x:1"))]),
+        None
+    );
+    let bounds = bounds(&[("b.example:5000", &["b.example:5000/web_x"])], &[("a.example", &["a.example"])]);
+    assert_eq!(
+        rules(&bounds, &["b.example:5000/os:1", "a.example/os:1"]),
         [
             (1, r"(?i)^[a-z+.-]*image[a-z+.-]*://(b\.example)(:[0-9]+)?/".to_owned()),
-            (0, r"^docker-image://(?i:b\.example\:5001)/".to_owned()),
             (0, r"^docker-image://(?i:b\.example\:5000)\/web\_x([/:@]|$)".to_owned()),
             (0, r"^docker-image://(?i:b\.example\:5000)\/os([:@]|$)".to_owned()),
-            (0, r"^docker-image://(?i:b\.example\:7)\/os([:@]|$)".to_owned()),
         ]
     );
+}
+
+#[test]
+fn of_registries_beside_one_with_bounds_is_opened_what_is_allowed_there_and_what_was_looked_up_alone() {
+    let open: &[(&str, &[&str])] = &[
+        ("b.example:5001", &["b.example:5001"]),
+        ("b.example:5002", &["b.example:5002/team"]),
+        ("a.example:5003", &["a.example:5003"]),
+    ];
+    let both = bounds(&[("b.example:5000", &[])], open);
+    let digest = farm_types::Digest::of(b"x");
+    let public = [
+        "b.example:7/os:1".to_owned(),
+        format!("b.example:7/os:1@{digest}"),
+        format!("b.example/os@{digest}"),
+    ];
+    let public = public.each_ref().map(String::as_str);
+    let hex = digest.hex();
+    let allowed: Vec<String> = rules(&both, &public).into_iter().skip(1).map(|(_, rule)| rule).collect();
+    assert_eq!(
+        allowed,
+        [
+            r"^docker-image://(?i:b\.example\:5001)([/:@]|$)".to_owned(),
+            r"^docker-image://(?i:b\.example\:5002)\/team([/:@]|$)".to_owned(),
+            r"^docker-image://(?i:b\.example\:7)\/os\:1$".to_owned(),
+            format!(r"^docker-image://(?i:b\.example\:7)\/os(:[^/:@]+)?\@sha256\:{hex}$"),
+            format!(r"^docker-image://(?i:b\.example)\/os(:[^/:@]+)?\@sha256\:{hex}$"),
+        ]
+    );
+    // Nor is one with bounds opened by repositories if it isn't the only one of the name, also if it was when that was noted.
+    assert_eq!(readable(&both, &image("b.example:5000/os:1")), Readable::one(&image("b.example:5000/os:1")));
+    let alone = bounds(&[("b.example:5000", &[])], &open[2..]);
+    let noted = readable(&alone, &image("b.example:5000/os:1"));
+    assert_eq!(noted, Readable::All("b.example:5000/os".parse().unwrap()));
+    assert_eq!(of(&both, std::slice::from_ref(&noted)).unwrap().rules.len(), 3);
+    assert_eq!(of(&alone, &[noted]).unwrap().rules.len(), 2);
 }
 
 #[test]

@@ -196,7 +196,7 @@ async fn who_has_joined_anew_under_the_name_of_one_that_is_gone_is_listed() {
     assert_eq!(states().await, [is("w1", "online"), is("w4", "joined")]);
     let _sim = connect(&farm, &machine, hello("w4", 1)).await.unwrap();
     assert_eq!(states().await, [is("w1", "online"), is("w4", "online")]);
-    // Nor one by the name of a worker that shows the farm's own token: that one is shown as long as it is there.
+    // One by the name of a worker that shows the farm's own token, which is shown as long as it is there.
     machine::machine(&farm, "w1").await;
     assert_eq!(states().await, [is("w1", "online"), is("w4", "online")]);
     drop(old);

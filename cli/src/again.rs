@@ -53,8 +53,20 @@ pub async fn through<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Statu
 /// It says something else, or it was waited for long enough.
 pub async fn come_again(returns: &mut Returns, status: &Status) -> Result<(), Status> {
     let is_new = returns.is_new();
+    come_again_saying(returns, status, || is_new).await
+}
+
+/// The same, by whom it is for to say whether people are told.
+///
+/// # Errors
+/// It says something else, or it was waited for long enough.
+pub async fn come_again_saying(
+    returns: &mut Returns,
+    status: &Status,
+    is_news: impl FnOnce() -> bool,
+) -> Result<(), Status> {
     let Some(wait) = returns.next_wait(status) else { return Err(status.clone()) };
-    if is_new {
+    if is_news() {
         Out::stderr().line(&format!("waiting: {}", harmless(status.message())));
     }
     tokio::time::sleep(wait).await;

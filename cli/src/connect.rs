@@ -62,7 +62,7 @@ pub fn bearer(token: &str, from: &str) -> Result<Bearer> {
 #[derive(Clone)]
 pub struct Client {
     url: String,
-    channel: AuthChannel,
+    pub(crate) channel: AuthChannel,
 }
 
 impl Client {

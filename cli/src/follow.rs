@@ -118,7 +118,7 @@ async fn follow_within(
         let is_news = away_since.is_some();
         if away_since.get_or_insert_with(Instant::now).elapsed() >= give_up {
             return Err(Error::Farm(format!(
-                "the farm at {} has been away for 10 minutes ({why}). The build goes on when the farm is back; then: \
+                "the farm at {} has sent nothing for 10 minutes ({why}). The build goes on when the farm is there; then: \
                  farm logs {id} -f",
                 client.url()
             )));

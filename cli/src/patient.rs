@@ -5,7 +5,9 @@
 //! [`crate::outputs`], [`crate::upload`]).
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farm_client::{PUSHBACK, Returns, come_back};
@@ -14,18 +16,41 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
-use crate::again::come_again;
+use crate::again::come_again_saying;
 use crate::authorized::Authorized;
 use crate::limits::is_stream;
 
+/// For so long nobody has to be told anew that calls wait.
+const SAID_FOR: Duration = Duration::from_secs(60);
+
 /// The calls of a farm, made again when they came too soon.
 #[derive(Clone)]
-pub struct Patient(Authorized);
+pub struct Patient {
+    calls: Authorized,
+    /// Of all clones: a command may make many calls at once, or one after the other, and each may have to wait.
+    said: Arc<Said>,
+}
+
+/// When people were last told that calls wait.
+#[derive(Debug, Default)]
+struct Said(Mutex<Option<Instant>>);
+
+impl Said {
+    /// Whether it is to be said now, which is noted.
+    fn is_news(&self, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = last.is_none_or(|last| now.saturating_duration_since(last) >= SAID_FOR);
+        if is_news {
+            *last = Some(now);
+        }
+        is_news
+    }
+}
 
 impl Patient {
     /// Makes these calls.
     pub fn new(calls: Authorized) -> Self {
-        Self(calls)
+        Self { calls, said: Arc::default() }
     }
 }
 
@@ -37,15 +62,15 @@ impl Service<http::Request<Body>> for Patient {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failed>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
-        self.0.poll_ready(cx)
+        self.calls.poll_ready(cx)
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         if is_stream(request.uri()) {
-            return self.0.call(request);
+            return self.calls.call(request);
         }
         // Always ready.
-        let mut calls = self.0.clone();
+        let Self { mut calls, said } = self.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
             // One message, of bounded length.
@@ -57,7 +82,9 @@ impl Service<http::Request<Body>> for Patient {
                 // What is refused before anything is done has no body, and its status in the head.
                 let status = Status::from_header_map(answer.headers()).filter(|it| come_back(it).is_some());
                 let Some(status) = status else { return Ok(answer) };
-                if come_again(&mut returns, &status).await.is_err() {
+                let is_new = returns.is_new();
+                let is_news = || is_new && said.is_news(Instant::now());
+                if come_again_saying(&mut returns, &status, is_news).await.is_err() {
                     // It was waited for long enough; nobody is to begin anew.
                     answer.headers_mut().remove(PUSHBACK);
                     return Ok(answer);
@@ -70,11 +97,8 @@ impl Service<http::Request<Body>> for Patient {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
     use farm_proto::v1::{GetBuildRequest, WatchBuildRequest};
-    use tokio::time::Instant;
     use tonic::Code;
     use tonic::server::NamedService;
 
@@ -134,6 +158,21 @@ mod tests {
         let heard = heard.lock().unwrap();
         assert!(heard.len() == 3 && heard.iter().all(|message| *message == heard[0]), "{heard:?}");
         assert!(heard[0].ends_with(b"7f3k2m"), "{heard:?}");
+    }
+
+    #[tokio::test]
+    async fn that_calls_wait_is_said_once_a_minute_for_all_that_a_command_makes() {
+        let (client, _) = farm(3, Duration::from_millis(100)).await;
+        let (one, other) = (client.channel.clone(), client.channel.clone());
+        assert!(Arc::ptr_eq(&one.said, &other.said));
+        let now = Instant::now();
+        let is_news = |seconds| one.said.is_news(now + Duration::from_secs(seconds));
+        assert_eq!([0, 1, 59, 60, 61, 120].map(is_news), [true, false, false, true, false, true]);
+        // One that is waited for says it, too.
+        let said = Arc::clone(&client.channel.said);
+        *said.0.lock().unwrap() = None;
+        client.builds().get_build(GetBuildRequest::default()).await.unwrap_err();
+        assert!(said.0.lock().unwrap().is_some() && !said.is_news(Instant::now()));
     }
 
     #[tokio::test]

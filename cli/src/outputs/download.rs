@@ -102,7 +102,7 @@ impl Source {
             }
             if away_since.get_or_insert_with(Instant::now).elapsed() >= give_up {
                 return Err(Error::Farm(format!(
-                    "the farm at {} has been away for 10 minutes ({why}) while its result was being received; submit the \
+                    "the farm at {} has sent nothing for 10 minutes ({why}) while its result was being received; submit the \
                      build again when it is back",
                     self.client.url()
                 )));
@@ -221,7 +221,7 @@ mod tests {
         let output = Output { bytes: 7, ..Output::default() };
         let fetching = source.fetch(Duration::from_millis(700), "linux/amd64", &output, &to);
         let error = fetching.await.unwrap_err();
-        assert!(error.to_string().contains("has been away for 10 minutes"), "{error}");
+        assert!(error.to_string().contains("has sent nothing for 10 minutes"), "{error}");
         // The time that calls take counts, not only that of the pauses.
         assert!(calls.load(Ordering::SeqCst) <= 2, "{calls:?}");
     }

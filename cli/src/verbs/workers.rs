@@ -164,7 +164,7 @@ fn reasons(workers: &[Worker], now: i64) -> Vec<String> {
                     Some(format!("{name} takes no jobs{since}: {reason}"))
                 }
                 "joined" => Some(format!(
-                    "{name} has never connected{since}: start farm-worker on its machine; its certificate counts {}; or take that \
+                    "{name} has joined and not connected yet{since}: start farm-worker on its machine; its certificate counts {}; or take that \
                      back: farm workers revoke {name}",
                     until(worker.certificate_ends_ms, now)
                 )),
@@ -215,7 +215,7 @@ mod tests {
         let joined = Worker { certificate_ends_ms: 86_401_000, ..worker("joined", "it has never connected") };
         let text = line(joined);
         for part in [
-            "w1 has never connected (since 1 min ago)",
+            "w1 has joined and not connected yet (since 1 min ago)",
             "counts until 1970-01-02 00:00 UTC",
             "farm workers revoke w1",
         ] {

@@ -11,6 +11,8 @@ ALTER TABLE invitations ADD COLUMN key_digest bytea;
 -- locks: few rows, looked through in a moment
 ALTER TABLE joins ADD COLUMN expired boolean NOT NULL DEFAULT false
     CONSTRAINT joins_expired CHECK (NOT expired OR revoked_at IS NOT NULL);
+-- What an administrator revoked as late, of a worker that could not be renewed any more, reads as expired, too: a farm that was
+-- down for days had not freed its name yet.
 -- locks: few rows, and of these those that housekeeping has freed in the last 30 days
 UPDATE joins SET expired = true WHERE revoked_at >= (
     SELECT max(c.expires_at) + interval '25 hours' FROM certificates c WHERE c.join_id = joins.id);

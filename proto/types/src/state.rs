@@ -199,7 +199,7 @@ states! {
         Suspect = "suspect";
         /// No coordinator holds its control stream.
         Offline = "offline";
-        /// It has joined and never connected. Only who asks for what it joined as sees this.
+        /// It has joined and not connected yet. Only who asks for what it joined as sees this.
         Joined = "joined";
         /// Its certificate has ended and can't be renewed any more: it has to be invited again. Only who asks for what it joined as
         /// sees this.

@@ -78,13 +78,12 @@ async fn a_worker_whose_first_certificate_got_lost_gets_another_by_its_key_and_n
     let again = machine::join_with(&farm, &token, "w1", same()).await.unwrap();
     assert_eq!(again.name, "w1");
     assert_ne!(again.chain, lost.chain);
-    // Both are the same worker's.
-    connect(&farm, &again, hello("w1", 1)).await.unwrap();
-    lost.renew(&farm).await.unwrap();
     let count = |sql: &str| psql(farm.database_url(), sql);
     assert_eq!(count("SELECT count(*) FROM joins"), "1");
     assert_eq!(count("SELECT count(*) FROM audit WHERE action = 'worker.join'"), "1");
-    // Without end it isn't given, nor for longer than the invitation counts, nor after it was revoked.
+    let rejoined = "SELECT principal || ' ' || subject FROM audit WHERE action = 'worker.rejoin'";
+    assert_eq!(count(rejoined), "worker w1 w1");
+    // Without end it isn't given, nor for longer than the invitation counts.
     let full = "INSERT INTO certificates (digest, join_id, expires_at)
                 SELECT sha256(n::text::bytea), (SELECT id FROM joins), farm_now() + interval '1 h' FROM generate_series(1, 50) n";
     count(full);
@@ -97,6 +96,14 @@ async fn a_worker_whose_first_certificate_got_lost_gets_another_by_its_key_and_n
     spent("w1", same()).await;
     count("UPDATE invitations SET expires_at = farm_now() + interval '1 h'");
     machine::join_with(&farm, &token, "w1", same()).await.unwrap();
+    // All are the same worker's. One that has connected has its certificate, and gets none by the token any more.
+    let sim = connect(&farm, &again, hello("w1", 1)).await.unwrap();
+    lost.renew(&farm).await.unwrap();
+    spent("w1", same()).await;
+    drop(sim);
+    count("UPDATE workers SET removed_at = farm_now(), coordinator_id = NULL");
+    spent("w1", same()).await;
+    // Nor does one that was revoked.
     revoke(&farm, "w1").await;
     spent("w1", same()).await;
     // Of many calls of one worker each gives it a certificate, and it joins once.
@@ -115,7 +122,7 @@ async fn who_has_joined_and_never_connected_is_listed_and_can_be_revoked() {
         v1::InviteWorkerRequest { trust: "untrusted".into(), pool: "arm".into(), ..as_invited("w1-second") };
     let token = invite(&farm, request).await.unwrap().token;
     let machine = join(&farm, &token, "").await.unwrap();
-    let _old = Sim::connect(&admin, hello("w1", 1)).await.unwrap();
+    let old = Sim::connect(&admin, hello("w1", 1)).await.unwrap();
     let states = async || {
         let all = workers(&farm).await;
         all.into_iter().map(|worker| (worker.name, worker.state)).collect::<Vec<_>>()
@@ -162,6 +169,43 @@ async fn who_has_joined_and_never_connected_is_listed_and_can_be_revoked() {
     revoke(&farm, "w3").await;
     machine::machine(&farm, "w3").await;
     assert_eq!(states().await, [is("w1", "online"), is("w3", "joined")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_joined_anew_under_the_name_of_one_that_is_gone_is_listed() {
+    let farm = Farm::builder().start();
+    let admin = Client::connect(&farm).await;
+    let states = async || {
+        let all = workers(&farm).await;
+        all.into_iter().map(|worker| (worker.name, worker.state)).collect::<Vec<_>>()
+    };
+    let is = |name: &str, state: &str| (name.to_owned(), state.to_owned());
+    let old = Sim::connect(&admin, hello("w1", 1)).await.unwrap();
+    // One whose certificate can't be renewed any more.
+    let machine = machine::machine(&farm, "w4").await;
+    drop(connect(&farm, &machine, hello("w4", 1)).await.unwrap());
+    for sql in [
+        "UPDATE workers SET coordinator_id = NULL, connection_id = gen_random_uuid() WHERE name = 'w4'",
+        "UPDATE certificates SET expires_at = farm_now() - interval '26 h'",
+        "UPDATE joins SET revoked_at = farm_now(), expired = true WHERE revoked_at IS NULL",
+    ] {
+        psql(farm.database_url(), sql);
+    }
+    assert_eq!(states().await, [is("w1", "online"), is("w4", "expired")]);
+    let machine = machine::machine(&farm, "w4").await;
+    assert_eq!(states().await, [is("w1", "online"), is("w4", "joined")]);
+    let _sim = connect(&farm, &machine, hello("w4", 1)).await.unwrap();
+    assert_eq!(states().await, [is("w1", "online"), is("w4", "online")]);
+    // One by the name of a worker that shows the farm's own token, which is shown as long as it is there.
+    machine::machine(&farm, "w1").await;
+    assert_eq!(states().await, [is("w1", "online"), is("w4", "online")]);
+    drop(old);
+    psql(
+        farm.database_url(),
+        "UPDATE workers SET coordinator_id = NULL, connection_id = gen_random_uuid() WHERE name = 'w1'",
+    );
+    assert_eq!(states().await, [is("w1", "joined"), is("w4", "online")]);
+    revoke(&farm, "w1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,3 +112,19 @@ async fn a_join_whose_certificate_cant_be_renewed_frees_its_name_and_goes_in_the
         "lost,lost,there"
     );
 }
+
+#[tokio::test]
+async fn a_worker_is_listed_also_when_its_certificates_are_deleted() {
+    let world = world().await;
+    connect(&world, "lost", join(&world, "lost", TrustClass::Trusted).await).await;
+    world.pass("50 hours");
+    assert_eq!(world.store.forget_joins(world.epoch, 100).await.unwrap(), ["lost"]);
+    let expired = world.store.standings().await.unwrap();
+    world.pass("40 days");
+    assert!(world.store.forget_joins(world.epoch, 100).await.unwrap().is_empty());
+    assert_eq!(world.database.psql("SELECT count(*) FROM certificates"), "0");
+    let listed = world.store.standings().await.unwrap();
+    assert!(listed.len() == 1 && listed[0].expired, "{listed:?}");
+    // What is left to tell is since when it counts no more.
+    assert!(listed[0].ends > expired[0].ends, "{listed:?}");
+}

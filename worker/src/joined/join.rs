@@ -237,7 +237,7 @@ fn passwd() -> String {
 ///
 /// # Errors
 /// The farm isn't believed, isn't there or refuses; or the state folder can't be used. Then what was there still is, and
-/// nothing else is kept but the key, for when the token is shown again.
+/// nothing else is kept but the key, for when a token is shown again.
 pub async fn join(args: Args) -> Result<Vec<String>, JoinError> {
     let token = args.token.read(io::stdin().lock())?;
     let folder = args.place.find(&passwd(), is_root())?;
@@ -260,17 +260,9 @@ pub async fn join(args: Args) -> Result<Vec<String>, JoinError> {
     let Address(coordinators) = args.farm;
     let (trust, ca) = believe(&coordinators, args.fingerprint, args.ca.as_deref()).await?;
     let security = Security { trust, ..Security::default() };
-    let key = pending::of_token(place, &token).map_err(unusable)?;
+    let key = pending::key(place).map_err(unusable)?;
     let name = args.place.name.as_ref().map(ToString::to_string);
-    let (url, answer) = match ask(&coordinators, &security, &token, name, &key).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            if matches!(error, JoinError::Refused { token: true, .. }) {
-                pending::forget(place).map_err(unusable)?;
-            }
-            return Err(error);
-        }
-    };
+    let (url, answer) = ask(&coordinators, &security, &token, name, &key).await?;
     let pair = Pair::of(answer.certificate.clone(), &key, now_ms())?;
     let farm = Farm {
         coordinators: reachable(&coordinators, &url, answer.coordinators),

@@ -142,10 +142,30 @@ async fn a_token_whose_answer_got_lost_is_shown_again_with_the_same_key() {
     // What is certified is asked for no more.
     worker.join(&[&usual[..], &["--again"]].concat()).await.unwrap();
     assert_ne!(keys(), shown[1..]);
-    // Nor is what a token is refused with.
-    worker.fake.with(|script| script.refuse_join = Some(Status::unauthenticated("used up")));
-    worker.join(&[&usual[..], &["--again"]].concat()).await.unwrap_err();
-    assert!(!pending.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_a_token_outlives_every_refusal() {
+    let worker = Worker::new().await;
+    let trusted = worker.fingerprint();
+    let usual = ["--fingerprint", trusted.as_str(), "--name", "w1"];
+    // The first coordinator may have done it; another one, which doesn't know this key, says that the token was used; and of
+    // another name the same is said.
+    for (status, name) in [
+        (Status::unavailable("what it did is lost"), "w1"),
+        (Status::unauthenticated("was used"), "w1"),
+        (Status::unauthenticated("was used"), "w2"),
+        (Status::unauthenticated("does not know this join token"), "w1"),
+    ] {
+        worker.fake.with(|script| script.refuse_join = Some(status));
+        worker.join(&["--fingerprint", &trusted, "--name", name]).await.unwrap_err();
+    }
+    worker.fake.with(|script| script.refuse_join = None);
+    worker.join(&usual).await.unwrap();
+    let shown =
+        worker.fake.with(|script| script.joins.drain(..).map(|join| join.public_key).collect::<Vec<_>>());
+    assert!(shown.len() == 5 && shown.iter().all(|key| *key == shown[0]), "{shown:?}");
+    assert!(!worker.state().join("joining.pem").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

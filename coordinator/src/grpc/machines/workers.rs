@@ -22,7 +22,9 @@ const MAX_NAMES: usize = 1000;
 /// Why a worker whose certificate has ended for good gets no jobs.
 const EXPIRED_WORDS: &str = "its certificate has ended and can't be renewed any more";
 /// The same of one that has only joined.
-const JOINED_WORDS: &str = "it has joined and never connected";
+const JOINED_WORDS: &str = "it has joined and not connected yet";
+/// What makes room in the list for who has joined under the name.
+const GONE: [WorkerState; 2] = [WorkerState::Offline, WorkerState::Expired];
 /// What is said of another project's work.
 const BUSY: &str = "busy";
 
@@ -33,9 +35,10 @@ pub(super) async fn list(shared: &Shared, viewer: &Principal) -> Result<Vec<v1::
     let now = store.now().await.map_err(status::store)?;
     let suspect = TimeDelta::from_std(shared.config.limits.suspect()).unwrap_or(TimeDelta::MAX);
     let running = store.running_now().await.map_err(status::store)?;
+    // First: one that connects in between is in both, and not in neither.
+    let unconnected = store.unconnected().await.map_err(status::store)?;
     let workers = store.workers().await.map_err(status::store)?;
     let standings = store.standings().await.map_err(status::store)?;
-    let unconnected = store.unconnected().await.map_err(status::store)?;
     let shown = workers.into_iter().map(|worker| {
         let is_silent = is_silent(worker.last_seen, suspect, now);
         let running = running
@@ -49,9 +52,16 @@ pub(super) async fn list(shared: &Shared, viewer: &Principal) -> Result<Vec<v1::
         let standing = standings.iter().find(|standing| standing.worker == worker.id);
         show(worker, is_silent, running, standing)
     });
-    let mut all: Vec<v1::Worker> = shown.chain(unconnected.into_iter().map(show_unconnected)).collect();
+    // Whoever has joined anew is that, and not what had its name before and is gone.
+    let is_past = |worker: &v1::Worker| {
+        GONE.iter().any(|state| state.as_str() == worker.state)
+            && unconnected.iter().any(|joined| joined.name == worker.name)
+    };
+    let shown: Vec<v1::Worker> = shown.filter(|worker| !is_past(worker)).collect();
+    let mut all: Vec<v1::Worker> =
+        shown.into_iter().chain(unconnected.into_iter().map(show_unconnected)).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
-    // One that has connected between the two questions.
+    // One that has connected between the two questions, or joined by the name of one that is there.
     all.dedup_by(|b, a| a.name == b.name);
     Ok(all)
 }

@@ -31,6 +31,13 @@ pub struct Joining<'a> {
     pub address: &'a str,
 }
 
+impl Joining<'_> {
+    /// Who it is for the audit; `hint`: of its join token.
+    fn by(&self, hint: String) -> By {
+        By { name: format!("worker {}", self.name), token_hint: hint, address: self.address.to_owned() }
+    }
+}
+
 /// A worker that is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Let {
@@ -40,7 +47,7 @@ pub struct Let {
     pub again: bool,
 }
 
-/// A worker that has joined and never connected.
+/// A worker that has joined and not connected since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unconnected {
     pub name: String,
@@ -66,7 +73,8 @@ pub enum Unrevoked {
 
 impl Store {
     /// Uses an invitation up: the worker is one of the farm's from now on, known by its certificate. Whoever has used it may come
-    /// again with the same name and key until the invitation's time is over, and has another certificate then.
+    /// again with the same name and key, and has another certificate then: until the worker has connected, the invitation's time
+    /// is over, or the worker counts no more.
     ///
     /// # Errors
     /// `Stale`: the invitation counts no more; `Conflict`: the name or the machine is taken, or it came again too often; or the
@@ -111,18 +119,15 @@ impl Store {
         keep(&mut tx, join.into(), joining.certificate, joining.lives).await?;
         let machine_name = sqlx::query_scalar!("SELECT name FROM machines WHERE id = $1", machine.as_uuid());
         let machine_name = machine_name.fetch_one(&mut *tx).await?;
-        let by = By {
-            name: format!("worker {name}"),
-            token_hint: invitation.hint,
-            address: joining.address.to_owned(),
-        };
+        let by = joining.by(invitation.hint);
         let detail = json!({ "machine": machine_name, "pool": invitation.pool, "trust": invitation.trust });
         by.did(&mut tx, Deed { project: None, action: "worker.join", subject: name, detail }).await?;
         tx.commit().await?;
         Ok(Let { machine: machine_name, again: false })
     }
 
-    /// Workers that joined, count, and never connected, by name. (Of those that did the rest is in their own rows.)
+    /// Workers that joined, count, and never connected as what they joined, by name. (Of those that did the rest is in their own
+    /// rows.) There may be a row of the name from before: of one that showed the farm's own token, or whose join counts no more.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -130,10 +135,9 @@ impl Store {
         Ok(sqlx::query_as!(
             Unconnected,
             r#"SELECT j.name, m.name AS machine, m.pool, m.trust, j.joined_at,
-                      (SELECT max(c.expires_at) FROM certificates c WHERE c.join_id = j.id) AS "ends!"
+                      coalesce((SELECT max(c.expires_at) FROM certificates c WHERE c.join_id = j.id), j.joined_at) AS "ends!"
                FROM joins j JOIN machines m ON m.id = j.machine_id
-               WHERE j.revoked_at IS NULL AND NOT EXISTS (
-                    SELECT FROM workers w WHERE w.name = j.name AND (w.removed_at IS NULL OR w.join_id = j.id))
+               WHERE j.revoked_at IS NULL AND NOT EXISTS (SELECT FROM workers w WHERE w.join_id = j.id)
                ORDER BY j.name"#
         )
         .fetch_all(&self.pool)
@@ -275,11 +279,14 @@ pub(super) async fn cut(tx: &mut Tx, workers: &[Uuid]) -> Result<()> {
     Ok(())
 }
 
-/// Another certificate for a worker that joined by this invitation with this key. Gives its machine's name.
+/// Another certificate for a worker that joined by this invitation with this key and never connected: one that did has its
+/// certificate. Gives its machine's name.
 async fn again(tx: &mut Tx, joining: &Joining<'_>) -> Result<String> {
     let join = sqlx::query!(
-        "SELECT j.id, m.name FROM invitations i JOIN joins j ON j.id = i.join_id JOIN machines m ON m.id = j.machine_id
+        "SELECT j.id, m.name, i.hint FROM invitations i JOIN joins j ON j.id = i.join_id
+         JOIN machines m ON m.id = j.machine_id
          WHERE i.digest = $1 AND i.key_digest = $2 AND i.expires_at > farm_now() AND j.name = $3 AND j.revoked_at IS NULL
+           AND NOT EXISTS (SELECT FROM workers w WHERE w.join_id = j.id)
          FOR SHARE OF j",
         joining.token.as_bytes().as_slice(),
         joining.key.as_bytes().as_slice(),
@@ -289,6 +296,9 @@ async fn again(tx: &mut Tx, joining: &Joining<'_>) -> Result<String> {
     .await?
     .ok_or(StoreError::Stale("the invitation counts no more"))?;
     one_more(tx, join.id.into(), joining.certificate, joining.lives).await?;
+    let detail = json!({ "machine": join.name });
+    let deed = Deed { project: None, action: "worker.rejoin", subject: joining.name, detail };
+    joining.by(join.hint).did(tx, deed).await?;
     Ok(join.name)
 }
 

@@ -143,7 +143,7 @@ pub struct Standing {
     pub machine: String,
     pub pool: String,
     pub trust: String,
-    /// When the last of its certificates ends.
+    /// When the last of its certificates ends; of one that has none any more, since when it counts no more.
     pub ends: DateTime<Utc>,
     /// That one can't be renewed any more: the worker has to be invited again.
     pub expired: bool,
@@ -400,7 +400,9 @@ impl Store {
     pub async fn standings(&self) -> Result<Vec<Standing>> {
         let rows = sqlx::query!(
             r#"SELECT w.id, m.name, m.pool, m.trust, j.expired,
-                      (SELECT max(c.expires_at) FROM certificates c WHERE c.join_id = j.id) AS "ends!"
+                      -- Its certificates go 30 days after their end.
+                      coalesce((SELECT max(c.expires_at) FROM certificates c WHERE c.join_id = j.id), j.revoked_at, j.joined_at)
+                        AS "ends!"
                FROM workers w JOIN joins j ON j.id = w.join_id JOIN machines m ON m.id = j.machine_id
                WHERE w.removed_at IS NULL"#
         )
@@ -470,7 +472,7 @@ async fn in_the_way(tx: &mut Tx, worker: &Registration) -> Result<StoreError> {
 }
 
 /// An engine is of one trust: what runs untrusted on it could reach what is trusted. The trusted machine has it, and so has one
-/// that shows the farm's own token, which is trusted with everything.
+/// that shows the farm's own token, which is trusted with everything. Locks the worker's row, if there is one.
 async fn one_trust(tx: &mut Tx, worker: &Registration) -> Result<()> {
     let trust = worker.joined.map_or(TrustClass::Trusted, |joined| joined.trust);
     // Of two that come at once for the first time one sees the other.
@@ -488,6 +490,15 @@ async fn one_trust(tx: &mut Tx, worker: &Registration) -> Result<()> {
     )
     .fetch_all(&mut **tx)
     .await?;
+    // Before the engine's row, as whoever gives a job to the worker does; all workers in the order in which all lock them.
+    let ids: Vec<Uuid> = others.iter().map(|other| other.id).collect();
+    sqlx::query!(
+        "SELECT id FROM workers WHERE name = $1 OR id = ANY($2) ORDER BY id FOR UPDATE",
+        worker.name,
+        &ids
+    )
+    .fetch_all(&mut **tx)
+    .await?;
     match (trust, others.first()) {
         (_, None) => Ok(()),
         (TrustClass::Untrusted, Some(other)) => Err(StoreError::Conflict(format!(
@@ -495,9 +506,6 @@ async fn one_trust(tx: &mut Tx, worker: &Registration) -> Result<()> {
              the other; give this worker an engine of its own",
             other.name
         ))),
-        (TrustClass::Trusted, Some(_)) => {
-            let ids: Vec<Uuid> = others.iter().map(|other| other.id).collect();
-            cut(tx, &ids).await
-        }
+        (TrustClass::Trusted, Some(_)) => cut(tx, &ids).await,
     }
 }

@@ -16,8 +16,8 @@
 //! destination or tag on any of the three. SQL is text, so the compiler doesn't see that; `rules` reads it off the sources.
 //! A lock doesn't replace the premise in `WHERE`: it keeps true what was read before.
 //!
-//! Order, here as everywhere: the leader's epoch, execution, publication, builds, jobs, attempts, engines. Workers, many at once,
-//! by their ids.
+//! Order, here as everywhere: the leader's epoch, execution, publication, builds, jobs, workers, attempts, engines. Workers and
+//! attempts, many at once, by their ids.
 //!
 //! To add a proof: a type in a file of its own that borrows the transaction, with private fields, made where the lock is taken;
 //! its name in `rules`, if a state may be written under it.

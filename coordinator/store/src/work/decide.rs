@@ -147,6 +147,7 @@ async fn cancel_builds(
 pub(crate) async fn stop_jobs(execution: &mut LockedExecution<'_>, why: StopReason) -> Result<()> {
     let (project, id) = execution.ids();
     let withdraw = life::attempt::WITHDRAW;
+    hold_attempts(execution).await?;
     let unanswered = sqlx::query!(
         "UPDATE attempts SET state = $4, stop_reason = $3, stop_since = farm_now(),
                 finished_at = farm_now()
@@ -186,6 +187,22 @@ pub(crate) async fn stop_jobs(execution: &mut LockedExecution<'_>, why: StopReas
         why.as_str()
     )
     .execute(&mut **execution)
+    .await?;
+    Ok(())
+}
+
+/// Locks the live attempts of an execution, in the order in which all lock them: signs of life do, too, without the execution's
+/// lock. Whoever ends one attempt calls this before, as the others may have to stop then.
+pub(crate) async fn hold_attempts(execution: &mut LockedExecution<'_>) -> Result<()> {
+    let (project, id) = execution.ids();
+    sqlx::query!(
+        "SELECT attempts.id FROM attempts JOIN jobs ON jobs.project_id = attempts.project_id AND jobs.id = attempts.job_id
+         WHERE jobs.project_id = $1 AND jobs.execution_id = $2 AND attempts.state IN ('offered', 'running')
+         ORDER BY attempts.id FOR UPDATE OF attempts",
+        project,
+        id
+    )
+    .fetch_all(&mut **execution)
     .await?;
     Ok(())
 }

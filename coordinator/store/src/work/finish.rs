@@ -15,7 +15,7 @@ use crate::builds::record::JobResult;
 use crate::proof::LockedExecution;
 use crate::sources::partial::{Missing, Remedy, remedy, wait_for_source};
 use crate::work::attempts::{Lease, event, lock_leased};
-use crate::work::decide::{PublishLimit, decide, end_job};
+use crate::work::decide::{PublishLimit, decide, end_job, hold_attempts};
 use crate::work::lease::free_slots;
 use crate::work::queue::queue_class;
 use crate::{Result, Store, StoreError, fit, state, to_json};
@@ -117,6 +117,7 @@ impl Store {
             Outcome::Succeeded { result, .. } => Some(to_json(result)?),
             _ => None,
         };
+        hold_attempts(&mut execution).await?;
         let ended = sqlx::query!(
             "UPDATE attempts SET state = $3, finished_at = farm_now(), result = $4, failure = $5,
                     self_check = $7

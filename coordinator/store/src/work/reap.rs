@@ -14,7 +14,7 @@ use crate::proof::{LeaderTx, LockedPublication};
 use crate::publish::publications::{end_build, end_publication};
 use crate::unreadable::tell;
 use crate::work::attempts::event;
-use crate::work::decide::{PublishLimit, decide, end_job, fail_execution, queue_deadline};
+use crate::work::decide::{PublishLimit, decide, end_job, fail_execution, hold_attempts, queue_deadline};
 use crate::work::finish::{end_as, stop_reason};
 use crate::work::lease::free_slots;
 use crate::work::queue::waiting;
@@ -98,6 +98,7 @@ impl Store {
         .fetch_optional(&mut *execution)
         .await?;
         let Some(unanswered) = unanswered else { return Ok(false) };
+        hold_attempts(&mut execution).await?;
         let ended = sqlx::query!(
             r#"UPDATE attempts a SET state = $3, finished_at = farm_now(),
                     failure = jsonb_build_object('cause', 'infrastructure', 'code',

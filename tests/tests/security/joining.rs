@@ -122,7 +122,7 @@ async fn who_has_joined_and_never_connected_is_listed_and_can_be_revoked() {
         v1::InviteWorkerRequest { trust: "untrusted".into(), pool: "arm".into(), ..as_invited("w1-second") };
     let token = invite(&farm, request).await.unwrap().token;
     let machine = join(&farm, &token, "").await.unwrap();
-    let old = Sim::connect(&admin, hello("w1", 1)).await.unwrap();
+    let _old = Sim::connect(&admin, hello("w1", 1)).await.unwrap();
     let states = async || {
         let all = workers(&farm).await;
         all.into_iter().map(|worker| (worker.name, worker.state)).collect::<Vec<_>>()

@@ -27,24 +27,8 @@ const TRIES: u32 = 6;
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.
-pub async fn through<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
-    let mut backoff = Backoff::new(WAITS);
-    let begun = Instant::now();
-    let (mut tries, mut returns) = (1, Returns::default());
-    loop {
-        let status = match call().await {
-            Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) => status,
-        };
-        if come_back(&status).is_some() {
-            come_again(&mut returns, &status).await?;
-        } else if is_connection(&status) && tries < TRIES && begun.elapsed() < PATIENCE {
-            tries += 1;
-            tokio::time::sleep(backoff.next_wait()).await;
-        } else {
-            return Err(status);
-        }
-    }
+pub async fn through<T>(call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
+    repeat(call, is_connection).await
 }
 
 /// Waits for as long as a farm says that takes no more for the moment.
@@ -78,7 +62,16 @@ pub async fn come_again_saying(
 ///
 /// # Errors
 /// The farm refuses or can't be reached, or whether it has done it isn't known ([`is_lost`]).
-pub async fn once<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
+pub async fn once<T>(call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
+    repeat(call, was_never_sent).await
+}
+
+/// Makes a call, and again after what is `worth_it`, so often and so long as a broken connection isn't given up; or when the farm says
+/// so.
+async fn repeat<T>(
+    mut call: impl AsyncFnMut() -> Result<Response<T>, Status>,
+    worth_it: fn(&Status) -> bool,
+) -> Result<T, Status> {
     let mut backoff = Backoff::new(WAITS);
     let begun = Instant::now();
     let (mut tries, mut returns) = (1, Returns::default());
@@ -89,7 +82,7 @@ pub async fn once<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>)
         };
         if come_back(&status).is_some() {
             come_again(&mut returns, &status).await?;
-        } else if was_never_sent(&status) && tries < TRIES && begun.elapsed() < PATIENCE {
+        } else if worth_it(&status) && tries < TRIES && begun.elapsed() < PATIENCE {
             tries += 1;
             tokio::time::sleep(backoff.next_wait()).await;
         } else {

@@ -97,36 +97,25 @@ async fn patient<T>(ask: impl Fn() -> Asking<T>) -> Result<T, Status> {
 
 /// Why it can't be told what everybody may read.
 fn unseen(image: &str, status: &Status) -> Failure {
-    let why = with_causes(status.message(), std::error::Error::source(status));
-    match status.code() {
-        Code::PermissionDenied => Failure::new(Cause::User, FailureCode::RegistryAuth, why),
-        Code::Unimplemented => {
-            let message = format!(
-                "whether everybody may read {image} is to be known, and this coordinator can't tell: it is older; update it"
-            );
-            Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, message)
-        }
-        _ => {
-            let message = format!("whether everybody may read {image} can't be told: {why}");
-            Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, message)
-        }
-    }
+    let unable =
+        format!("whether everybody may read {image} is to be known, and this coordinator can't tell");
+    unanswered(status, &unable, &format!("whether everybody may read {image} can't be told"))
 }
 
 fn failure(host: &str, status: &Status) -> Failure {
+    let unable = format!("a token of {host} is wanted, and this coordinator lends none");
+    unanswered(status, &unable, &format!("no token of {host} is to be had"))
+}
+
+/// Why a coordinator gave no answer: what is said when it doesn't know the question, and when it has trouble with it.
+fn unanswered(status: &Status, unable: &str, in_trouble: &str) -> Failure {
     let why = with_causes(status.message(), std::error::Error::source(status));
+    let infrastructure =
+        |message| Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, message);
     match status.code() {
         Code::PermissionDenied => Failure::new(Cause::User, FailureCode::RegistryAuth, why),
-        Code::Unimplemented => {
-            let message = format!(
-                "a token of {host} is wanted, and this coordinator lends none: it is older; update it"
-            );
-            Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, message)
-        }
-        _ => {
-            let message = format!("no token of {host} is to be had: {why}");
-            Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, message)
-        }
+        Code::Unimplemented => infrastructure(format!("{unable}: it is older; update it")),
+        _ => infrastructure(format!("{in_trouble}: {why}")),
     }
 }
 

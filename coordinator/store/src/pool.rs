@@ -122,7 +122,8 @@ impl Pool {
                     if link.broke_within(meta.idle_for) {
                         return Ok(false);
                     }
-                    if meta.idle_for < FRESH {
+                    // One that was just being given back when another broke may be as dead.
+                    if meta.idle_for < FRESH && !link.broke_within(FRESH) {
                         return Ok(true);
                     }
                     match timeout(link.ping, connection.ping()).await {

@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
-        .skip_debug(["farm.v1.Registry", "farm.v1.LendTokenResponse"])
+        .skip_debug(["farm.v1.Registry", "farm.v1.LendTokenResponse", "farm.v1.MountValue"])
         .compile_fds(descriptors)?;
     Ok(())
 }

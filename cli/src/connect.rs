@@ -30,13 +30,10 @@ use crate::ci::exchange::Exchange;
 use crate::ci::{Job, advice};
 use crate::config::{Address, folder, is_absent};
 use crate::error::{Error, Result};
-use crate::folders::user_folder;
+use crate::folders::local_files;
 use crate::limits::{Limited, Limits};
 use crate::patient::Patient;
 use crate::security::{Dial, dials, security, unbelieved};
-
-/// The token that a farm on this machine leaves for its users.
-const LOCAL_TOKEN_FILE: &str = "/var/lib/farm/token";
 
 /// Of several coordinators the next one is tried when the one before has not answered for so long.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -271,9 +268,8 @@ fn find_token(of_context: Option<PathBuf>, is_local: bool) -> Result<Found> {
         return Ok(Found::Job(job));
     }
     let usual = folder().map(|config| config.join("token"));
-    let own = user_folder("XDG_STATE_HOME", ".local/state").map(|state| state.join("farm").join("token"));
     // They make whoever has them the farm's admin: they go to no other machine.
-    let of_this_machine = own.into_iter().chain([PathBuf::from(LOCAL_TOKEN_FILE)]).filter(|_| is_local);
+    let of_this_machine = local_files("token").into_iter().filter(|_| is_local);
     let error = match first_token(named, usual.into_iter().chain(of_this_machine)) {
         Ok(bearer) => return Ok(Found::Token(bearer)),
         Err(error) => error,

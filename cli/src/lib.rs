@@ -21,6 +21,7 @@ pub mod input;
 pub mod interrupt;
 pub mod keys;
 pub mod limits;
+pub mod mounts;
 pub mod output;
 pub mod outputs;
 mod patient;

@@ -1,5 +1,7 @@
 //! Where a farm is, whether it is believed to be that farm, and what is said when it isn't.
 
+use std::path::PathBuf;
+
 use farm_client::{
     EndpointError, LookError, Plaintext, Security, TlsFailure, Trust, TrustError, is_loopback, look,
 };
@@ -9,6 +11,7 @@ use tonic::transport::{Endpoint, Uri};
 
 use crate::config::{Address, KEPT};
 use crate::error::{Error, Result};
+use crate::folders::local_files;
 use crate::output::Out;
 
 /// One address of a farm, ready to be called.
@@ -49,6 +52,36 @@ pub fn covered(addresses: &[(String, Uri)], plaintext: Plaintext) -> Result<()> 
         }
         _ => Ok(()),
     }
+}
+
+/// The farm's address by which secrets may be sent: with TLS. The farm on this machine speaks it on the port that is called without.
+///
+/// # Errors
+/// There is only a way on which others could read them, and nobody said that they may.
+pub fn covered_for_secrets(address: &Address) -> Result<Address> {
+    covered_beside(address, &local_files("ca.pem"), plaintext())
+}
+
+fn covered_beside(address: &Address, local_cas: &[PathBuf], plaintext: Plaintext) -> Result<Address> {
+    let urls: Vec<&str> = address.url.split(',').map(str::trim).collect();
+    let open = urls.iter().find(|url| url.starts_with("http://"));
+    let Some(open) = open.filter(|_| plaintext == Plaintext::Loopback) else { return Ok(address.clone()) };
+    let is_local = |url: &str| url.parse().is_ok_and(|uri| is_loopback(&uri));
+    let of_this_machine = || {
+        let file = local_cas.iter().find(|file| file.exists())?;
+        Some((file.clone(), "this machine's farm"))
+    };
+    if let [url] = &urls[..]
+        && is_local(url)
+        && let Some(ca_file) = address.ca_file.clone().or_else(of_this_machine)
+    {
+        let url = url.replacen("http://", "https://", 1);
+        return Ok(Address { url, ca_file: Some(ca_file), ..address.clone() });
+    }
+    Err(Error::Usage(format!(
+        "secrets aren't sent to {open}, as others could read them on the way; call the farm by https:// (`farm login https://…`), \
+         or set FARM_INSECURE_HTTP=1 if that network is nobody else's"
+    )))
 }
 
 /// FARM_INSECURE_HTTP says that plain HTTP may lead to other machines.

@@ -73,13 +73,18 @@ impl Uploaded {
         }
     }
 
-    /// What asks for this build, whose source this is.
-    pub fn request(&self, idempotency_key: &str, spec: &BuildSpec) -> v1::SubmitBuildRequest {
+    /// What asks for this build, whose source this is, with the secrets that it may mount.
+    pub fn request(
+        &self,
+        idempotency_key: &str,
+        spec: &BuildSpec,
+        values: Vec<v1::MountValue>,
+    ) -> v1::SubmitBuildRequest {
         let mut spec = v1::BuildSpec::from(spec);
         if let Some(snapshot) = &mut spec.snapshot {
             snapshot.upload_id.clone_from(&self.upload_id);
         }
-        v1::SubmitBuildRequest { idempotency_key: idempotency_key.to_owned(), spec: Some(spec) }
+        v1::SubmitBuildRequest { idempotency_key: idempotency_key.to_owned(), spec: Some(spec), values }
     }
 }
 

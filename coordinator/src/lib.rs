@@ -8,6 +8,7 @@ pub mod config;
 mod dockerfile;
 pub mod grpc;
 pub mod hints;
+mod keys;
 pub mod limits;
 pub mod link;
 pub mod logs;
@@ -18,6 +19,7 @@ pub mod people;
 pub mod process;
 pub mod reconcile;
 pub mod registry;
+pub mod seal;
 mod service_manager;
 pub mod shared;
 pub mod tls;
@@ -122,6 +124,7 @@ pub async fn run(
     let blobs = Blobs::local(&config.state_dir.join("blobs"), patience)
         .with_context(|| format!("state folder {:?} can't be used", config.state_dir.display()))?;
     let tls = Tls::open(&config)?;
+    let keyring = keys::open(&config)?;
     let peers = tls::of_peers(&config, tls.as_deref())?;
     tell_of_plaintext(&config);
     let store = open_store(&config)?;
@@ -161,10 +164,12 @@ pub async fn run(
         secret: people::local::Secret::generate()?,
         peers,
         tls: tls.clone(),
+        keyring,
         hints: Arc::default(),
         link: link::Link::default(),
         registries,
     });
+    keys::tell_of_lost(&shared).await;
     let (lead, led) = watch::channel(None);
     let mut loops: JoinSet<&'static str> = JoinSet::new();
     // What a loop logs says which loop it was: its span has the name of its pass.
@@ -187,6 +192,7 @@ pub async fn run(
     spawn!("seal", reconcile::logs::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("retain", reconcile::builds::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("audit", reconcile::people::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("keys", reconcile::keys::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));
     spawn!("registries", link::dispatch::learn(Arc::clone(&shared), shutdown.clone()));

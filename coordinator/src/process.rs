@@ -37,6 +37,7 @@ pub fn main() -> ExitCode {
     };
     let ended = match flags.verb {
         Some(Verb::Migrate(migrate)) => runtime.block_on(crate::migrate::command(&config, &migrate)),
+        Some(Verb::Keys(verb)) => runtime.block_on(crate::keys::command(&config, &verb)),
         None => runtime.block_on(start(config)).map(|()| ExitCode::SUCCESS),
     };
     // What stands in a blob folder that hangs can't be told to give up, and must not keep a process from its end.

@@ -18,6 +18,7 @@ use crate::people::local::Secret;
 use crate::people::oidc::Exchange;
 use crate::people::sign_in::SignIns;
 use crate::registry::Registries;
+use crate::seal::Keyring;
 use crate::tls::Tls;
 
 /// One for each process, behind an `Arc`.
@@ -49,6 +50,8 @@ pub struct Shared {
     pub peers: Security,
     /// This coordinator's side of TLS; `None`: it speaks without.
     pub tls: Option<Arc<Tls>>,
+    /// The farm's keys, by which secrets are sealed.
+    pub keyring: Keyring,
     /// Wakes the loops and followers that a change concerns.
     pub hints: Arc<Hints>,
     /// The workers connected here.

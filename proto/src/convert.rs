@@ -1,6 +1,9 @@
 //! Wire to domain and back.
 
+use std::collections::HashMap;
+
 use farm_types::failure::SourceExcerpt;
+use farm_types::mounts::{MOST_MOUNTS, Mounts};
 use farm_types::spec::{NamedContext, Purpose};
 use farm_types::{
     BuildSpec, Export, Failure, Invalid, Offer, PullMode, RunOptions, SinglePlatform, SnapshotRef,
@@ -70,6 +73,18 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 .partial
                 .iter()
                 .map(|(root, patterns)| (root.clone(), v1::Patterns { patterns: patterns.clone() }))
+                .collect(),
+            secrets: spec
+                .mounts
+                .secrets
+                .iter()
+                .map(|(id, source)| (id.to_string(), source.to_string()))
+                .collect(),
+            ssh: spec
+                .mounts
+                .ssh
+                .iter()
+                .map(|(id, source)| (id.to_string(), source.as_str().to_owned()))
                 .collect(),
         }
     }
@@ -188,9 +203,22 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             exports,
             image_names,
             purpose,
+            mounts: mounts(spec.secrets, spec.ssh)?,
             partial: spec.partial.into_iter().map(|(root, all)| (root, all.patterns)).collect(),
         })
     }
+}
+
+fn mounts(secrets: HashMap<String, String>, ssh: HashMap<String, String>) -> Result<Mounts, Invalid> {
+    let count = secrets.len() + ssh.len();
+    if count > MOST_MOUNTS {
+        let cure = format!("a build has at most {MOST_MOUNTS} of --secret and --ssh");
+        return Err(Invalid::new("secrets", count.to_string(), cure));
+    }
+    let secrets = secrets.iter().map(|(id, source)| Ok((id.parse()?, source.parse()?)));
+    let secrets = secrets.collect::<Result<_, Invalid>>()?;
+    let ssh = ssh.iter().map(|(id, source)| Ok((id.parse()?, source.parse()?)));
+    Ok(Mounts { secrets, ssh: ssh.collect::<Result<_, Invalid>>()? })
 }
 
 /// The exports of a spec, if a build can have them.

@@ -36,6 +36,17 @@ impl std::fmt::Debug for v1::LendTokenResponse {
     }
 }
 
+impl std::fmt::Debug for v1::MountValue {
+    /// Without the value.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MountValue")
+            .field("type", &self.r#type)
+            .field("id", &self.id)
+            .field("bytes", &self.value.len())
+            .finish_non_exhaustive()
+    }
+}
+
 pub mod convert;
 pub mod notify;
 
@@ -62,7 +73,7 @@ mod tests {
     use super::v1;
 
     #[test]
-    fn what_holds_a_lent_password_or_token_can_be_printed_without_it() {
+    fn what_holds_a_lent_password_token_or_secret_can_be_printed_without_it() {
         let registry =
             v1::Registry { host: "r.example".into(), password: "hush".into(), ..Default::default() };
         let offered = v1::Offered { registries: vec![registry], ..Default::default() };
@@ -71,5 +82,9 @@ mod tests {
         let lent = v1::LendTokenResponse { token: "hush".into(), expires_in: 7, ..Default::default() };
         let printed = format!("{lent:?}");
         assert!(printed.contains('7') && !printed.contains("hush"), "{printed}");
+        let value = v1::MountValue { id: "npm".into(), value: "hush".into(), ..Default::default() };
+        let lent = v1::LendMountsResponse { values: vec![value] };
+        let printed = format!("{lent:?}");
+        assert!(printed.contains("npm") && !printed.contains("hush"), "{printed}");
     }
 }

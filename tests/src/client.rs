@@ -127,7 +127,8 @@ impl Client {
             emulation: "never".to_owned(),
             ..Default::default()
         };
-        let request = v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec) };
+        let request =
+            v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec), values: Vec::new() };
         self.builds.submit_build(request).await.unwrap().into_inner().build.unwrap()
     }
 

@@ -136,6 +136,7 @@ impl Order {
             logins,
             lending: Some(lending),
             bounds: Some(bounds),
+            mounted: Arc::default(),
             internal: false,
             call: match self.spec.purpose {
                 Purpose::Call(call) => Some(call),

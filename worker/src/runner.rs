@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use farm_proto::v1::{self, AttemptEvent, finished};
 use farm_types::spec::Purpose;
-use farm_types::{Cause, Failure, FailureCode, Runs};
+use farm_types::{BuildSpec, Cause, Failure, FailureCode, Runs};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
@@ -19,13 +19,14 @@ use tracing::Instrument as _;
 
 use crate::aftermath;
 use crate::attempts::{Accepted, Attempts, Lease, StopReason};
-use crate::buildkit::{Missing, Public, Solve, SolveError, Solved};
+use crate::buildkit::{Missing, Mounted, Public, Solve, SolveError, Solved};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
 use crate::gauge::{Disks, Gauge};
 use crate::link::Client;
 use crate::link::events::{Ending, Events};
 use crate::link::limit::LogLimit;
+use crate::link::mounts;
 use crate::link::outputs::{self, OutputError};
 use crate::link::tokens::Lender;
 use crate::order::Order;
@@ -57,6 +58,22 @@ pub struct Runner {
     pub disks: Disks,
     /// What is known of images that everybody may read.
     pub public: Arc<Public>,
+}
+
+/// What the attempt's steps may mount. A frontend that is only asked runs none.
+async fn mounted(
+    client: &Client,
+    lease: Lease,
+    spec: &BuildSpec,
+    stop: &CancellationToken,
+) -> Result<Arc<Mounted>, Outcome> {
+    if spec.mounts.is_empty() || matches!(spec.purpose, Purpose::Call(_)) {
+        return Ok(Arc::default());
+    }
+    tokio::select! {
+        borrowed = mounts::borrow(client, lease) => borrowed.map(Arc::new).map_err(Outcome::from),
+        () = stop.cancelled() => Err(Outcome::Stopped),
+    }
 }
 
 /// How an attempt's work ended.
@@ -125,6 +142,10 @@ impl Runner {
             Ok(roots) => roots,
             Err(error) => return error.into_failure().map_or(Outcome::Stopped, Outcome::from),
         };
+        let mounted = match mounted(&self.client, lease, &order.spec, &stop).await {
+            Ok(mounted) => mounted,
+            Err(outcome) => return outcome,
+        };
         let ready = self.engine.borrow().clone();
         let platform = order.platform.clone();
         let is_program = matches!(order.spec.purpose, Purpose::Run(_));
@@ -136,7 +157,8 @@ impl Runner {
         let registries = order.registry_hosts();
         let solving = async {
             let farm = Arc::new(Lender::new(self.client.clone(), lease));
-            let solve = Solve { outputs, ..order.into_solve(roots, &farm, Arc::clone(&self.public)) };
+            let solve =
+                Solve { outputs, mounted, ..order.into_solve(roots, &farm, Arc::clone(&self.public)) };
             let solve = ready.engine.solve(solve, told, stop.clone());
             // Its last events are part of it.
             tokio::join!(solve, passing).0

@@ -5,7 +5,7 @@
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn fields(record: &str) -> Result<Vec<String>, &'static str> {
+pub(crate) fn fields(record: &str) -> Result<Vec<String>, &'static str> {
     let mut out = Vec::new();
     let mut rest = record;
     loop {

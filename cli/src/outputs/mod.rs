@@ -9,7 +9,7 @@
 //! written, and what comes of it in [`deliver`].
 
 pub mod archive;
-mod csv;
+pub(crate) mod csv;
 pub mod deliver;
 pub mod destination;
 pub mod docker;

@@ -159,8 +159,9 @@ impl Order {
             image_names: Vec::new(),
             purpose: Purpose::Run(self.shown.clone()),
             partial: Default::default(),
+            mounts: Default::default(),
         };
-        Ok(Ready(uploaded.request(&key.to_string(), &spec)))
+        Ok(Ready(uploaded.request(&key.to_string(), &spec, Vec::new())))
     }
 }
 

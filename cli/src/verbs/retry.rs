@@ -9,11 +9,13 @@ use crate::config::Setup;
 use crate::connect::Client;
 use crate::error::{Exit, Result};
 use crate::interrupt::{Interrupts, Role};
+use crate::mounts::{Mounting, environment};
 use crate::output::Mode;
 use crate::output::Out;
 use crate::output::display::Display;
 use crate::output::json::{self, BuildJson};
 use crate::output::text::harmless;
+use crate::security::covered_for_secrets;
 
 /// Arguments of `farm retry`.
 #[derive(Debug, clap::Args)]
@@ -26,6 +28,10 @@ pub struct Args {
     /// Build only the platforms that failed or were cancelled; take the others' results over
     #[arg(long)]
     failed_only: bool,
+
+    /// Give a secret of the build again, as farm submit takes it: id=ID,src=FILE or id=ID,env=NAME
+    #[arg(long, value_name = "SECRET")]
+    secret: Vec<String>,
 
     /// Return as soon as the build is accepted
     #[arg(long)]
@@ -44,8 +50,10 @@ Examples:
   farm retry 7f3k2m
   farm retry 7f3k2m --failed-only
   farm retry 7f3k2m --failed-only --detach
+  farm retry 7f3k2m --secret id=npm,src=.npmrc
 
-It is a new build of the same source with the same flags; nothing is read from this machine. It
+It is a new build of the same source with the same flags; nothing is read from this machine but
+secrets: those that the build was given the farm has erased, so they have to be given again. It
 keeps the old one's place in the order of builds: a tag that a newer build has, or will have,
 isn't moved. What --failed-only takes over must still be where it was pushed; a platform whose
 image is gone from the registry is built again.
@@ -66,11 +74,17 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
     let mode = args.how.mode(&setup.defaults)?;
     let mut display = Display::new(mode, args.how.json)?;
-    let client = Client::connect(&setup.address).await?;
+    let mounting = Mounting::read(&args.secret, environment)?;
+    let address = match mounting.has_values() {
+        true => covered_for_secrets(&setup.address)?,
+        false => setup.address.clone(),
+    };
+    let client = Client::connect(&address).await?;
     let request = RetryBuildRequest {
         build_id: id.clone(),
         idempotency_key: args.idempotency_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
         failed_only: args.failed_only,
+        values: mounting.values(),
     };
     let mut interrupts = (!args.detach).then(|| Interrupts::listen(Role::Owner));
     let pressed_twice = async {

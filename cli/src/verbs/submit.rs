@@ -20,7 +20,8 @@ mod secrets;
 
 use std::sync::Arc;
 
-use farm_types::{BuildSpec, Invalid};
+use farm_proto::v1::Build;
+use farm_types::BuildSpec;
 
 use super::now_ms;
 use super::watch::{LEFT_ENDING, Watched, exit, left_running, mode, watch};
@@ -29,6 +30,7 @@ use crate::config::Setup;
 use crate::error::{Error, Exit, Result};
 use crate::input::Input;
 use crate::interrupt::{Interrupts, Role};
+use crate::mounts::environment as variable;
 use crate::output::Mode;
 use crate::output::Out;
 use crate::output::display::Display;
@@ -36,6 +38,7 @@ use crate::output::json::{self, BuildJson, UploadJson};
 use crate::output::summary::{NO_TAG, summary};
 use crate::output::text::{bytes, count, harmless};
 use crate::outputs::deliver::Delivered;
+use crate::security::covered_for_secrets as covered;
 use crate::source::Rest;
 use crate::upload::{Sending, Uploaded};
 pub use args::Args;
@@ -62,7 +65,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let role = if is_answer { Role::Purpose } else { Role::Owner };
     let mut interrupts = (!detach).then(|| Interrupts::listen(role));
     // Listened for from here on, as what came from standard input lies on the disk.
-    let plan = Plan::new(args, environment, Input::until(interrupts.clone()));
+    let plan = Plan::new(args, variable, Input::until(interrupts.clone()));
     if interrupts.as_ref().is_some_and(Interrupts::is_any) {
         return Err(nothing_submitted());
     }
@@ -88,10 +91,14 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     }
+    let address = match plan.mounting.has_values() {
+        true => covered(&setup.address)?,
+        false => setup.address.clone(),
+    };
     plan.result_files.clear()?;
     let sending = Arc::new(Sending::default());
     let ended = tokio::select! {
-        brought = bring(&plan, &setup.address, &sending) => brought,
+        brought = bring(&plan, &address, &sending) => brought,
         () = told_to_end(interrupts.as_mut()) => Err(nothing_submitted()),
         () = look_on(&mut display, &plan.location.shown, &sending) => return Ok(Exit::Done), // never
     };
@@ -113,7 +120,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let rest = Rest { location: &plan.location, is_temporary: plan.temporary.is_some() };
     let rest = (!partial.is_empty()).then_some(rest);
     let spec = BuildSpec { partial, ..plan.spec(uploaded.snapshot(), platforms)? };
-    let mut request = uploaded.request(&plan.idempotency_key, &spec);
+    let mut request = uploaded.request(&plan.idempotency_key, &spec, plan.mounting.values());
     if let (None, Some(spec)) = (plan.emulation, &mut request.spec) {
         // What isn't said here, the project says.
         spec.emulation.clear();
@@ -127,6 +134,13 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
     };
 
+    if plan.mounting.has_values() && !takes_secrets(&build) {
+        calls::cancel(&client, &build.id).await?;
+        display.finish(None, Vec::new());
+        let text =
+            "this farm is older and takes no secrets, so the build was cancelled; have the farm updated";
+        return Err(Error::Farm(text.to_owned()));
+    }
     let upload = UploadJson {
         files: source.files,
         new_files: uploaded.new_files,
@@ -229,6 +243,11 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     Ok(asked.map_or_else(|| exit(&last), |asked| asked.exit(&last, display.warnings())))
 }
 
+/// Whether the farm has taken note of secrets; one of before drops what it doesn't know.
+fn takes_secrets(build: &Build) -> bool {
+    build.spec.as_ref().is_some_and(|spec| !spec.secrets.is_empty() || !spec.ssh.is_empty())
+}
+
 /// How it ends when it is told to before the build is submitted.
 fn nothing_submitted() -> Error {
     Error::Cancelled("cancelled; nothing was submitted".to_owned())
@@ -263,18 +282,6 @@ fn first_line(id: &str, context: &str, uploaded: &Uploaded, files: usize) -> Str
         &uploaded.tree_id.hex()[..4],
         count(files, "file")
     )
-}
-
-/// A variable's value: of `--build-arg NAME`, and of those in [`environment`](mod@environment).
-fn environment(name: &str) -> std::result::Result<Option<String>, Invalid> {
-    match std::env::var(name) {
-        Ok(value) => Ok(Some(value)),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => {
-            let cure = "its value in the environment is not UTF-8; give it as NAME=VALUE, or change it";
-            Err(Invalid::new("variable", name, cure))
-        }
-    }
 }
 
 #[cfg(test)]

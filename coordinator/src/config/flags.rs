@@ -57,6 +57,12 @@ pub struct Flags {
     /// sources and registry passwords.
     #[arg(long, env = "FARM_INSECURE_PLAINTEXT", value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure_plaintext: bool,
+    /// Take secrets also over connections without TLS, and lend them so: whoever is between sees them.
+    #[arg(long, env = "FARM_INSECURE_SECRETS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub insecure_secrets: bool,
+    /// The farm's keys, by which secrets are sealed, in place of the file STATE_DIR/keys: by the environment only.
+    #[arg(long, hide = true, value_name = "KEYS", env = "FARM_KEYS", hide_env_values = true)]
+    pub keys: Option<SecretString>,
     /// PEM file with the CA of the farm's other coordinators [default: the farm's own; with a certificate in the
     /// configuration file, those that the system trusts].
     #[arg(long, value_name = "FILE", env = "FARM_CA")]
@@ -71,6 +77,23 @@ pub struct Flags {
 pub enum Verb {
     /// Bring the database's schema up to date, and end.
     Migrate(Migrate),
+    /// The farm's keys, by which secrets are sealed: list them, make a new one, take an old one out.
+    #[command(subcommand)]
+    Keys(KeysVerb),
+}
+
+/// What `keys` does. All of it is done on a machine that has the file; coordinators that run find a new key by themselves.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum KeysVerb {
+    /// Which keys there are, and how much is sealed by each.
+    Ls,
+    /// Make a new key, by which all that comes is sealed from now on; the coordinator that leads seals what is there anew.
+    Rotate,
+    /// Take a key out of the file, by which nothing is sealed any more.
+    Rm {
+        /// As `keys ls` shows it.
+        id: String,
+    },
 }
 
 /// What `migrate` takes.

@@ -5,6 +5,7 @@
 
 mod audit;
 mod flags;
+mod keys;
 mod leadership;
 mod limits;
 mod outbound;
@@ -25,7 +26,8 @@ use crate::outbound::{Allowed, Rules, place, proxies};
 use crate::people::oidc::Settings;
 use crate::people::sign_in::settings::Settings as SignIn;
 
-pub use self::flags::{Flags, Migrate, Verb};
+pub use self::flags::{Flags, KeysVerb, Migrate, Verb};
+pub use self::keys::Keys;
 pub use self::leadership::Leadership;
 pub use self::limits::Limits;
 pub use self::outbound::Outbound;
@@ -83,6 +85,13 @@ pub struct Config {
     pub retention: Retention,
     /// Certificates, and whether there is TLS at all.
     pub tls: Tls,
+    /// The farm's keys.
+    pub keys: Keys,
+    /// Keys that stand in the environment, in place of a file.
+    #[serde(skip)]
+    pub keys_text: Option<SecretString>,
+    /// Somebody has said that secrets may come and go without TLS.
+    pub insecure_secrets: bool,
     /// Where the audit's heads go besides the log.
     pub audit: Audit,
     /// Registries by host and port, as in `localhost:5002`; once read in the form in which references name them.
@@ -110,6 +119,9 @@ impl Default for Config {
             leadership: Leadership::default(),
             retention: Retention::default(),
             tls: Tls::default(),
+            keys: Keys::default(),
+            keys_text: None,
+            insecure_secrets: false,
             audit: Audit::default(),
             registries: BTreeMap::new(),
             outbound: Outbound::default(),
@@ -151,6 +163,8 @@ impl Config {
             (config.tls.certificate, config.tls.key) = (None, None);
         }
         config.tls.insecure_plaintext |= flags.insecure_plaintext;
+        config.insecure_secrets |= flags.insecure_secrets;
+        config.keys_text = flags.keys.clone().filter(|keys| !keys.expose_secret().is_empty());
         // `FARM_CA=` is as good as none.
         if let Some(file) = flags.ca.as_ref().filter(|file| !file.as_os_str().is_empty()) {
             config.tls.ca = Some(file.clone());
@@ -219,6 +233,12 @@ impl Config {
     /// The file with the local admin's token.
     pub fn token_file(&self) -> PathBuf {
         self.token_file.clone().unwrap_or_else(|| self.state_dir.join("token"))
+    }
+
+    /// The file with the farm's keys; `None`: they stand in the environment.
+    pub fn keys_file(&self) -> Option<PathBuf> {
+        let file = || self.keys.file.clone().unwrap_or_else(|| self.state_dir.join("keys"));
+        self.keys_text.is_none().then(file)
     }
 
     /// Where requests may go: to public addresses, what `[outbound]` allows, and the registries and issuers that are named.

@@ -133,7 +133,8 @@ where
             if let Some((_, name)) = &project {
                 span.record("project", tracing::field::display(name));
             }
-            request.extensions_mut().insert(Caller { principal, project, address: origin });
+            let is_encrypted = peer.as_ref().is_some_and(|peer| peer.is_encrypted);
+            request.extensions_mut().insert(Caller { principal, project, address: origin, is_encrypted });
             let answer = inner.call(request);
             tokio::pin!(answer);
             let response = loop {

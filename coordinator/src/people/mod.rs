@@ -32,6 +32,8 @@ pub struct Caller {
     pub project: Option<(ProjectId, ProjectName)>,
     /// From where: the connection's other end, or what a trusted proxy says.
     pub address: Option<std::net::IpAddr>,
+    /// Nobody between can read what is said.
+    pub is_encrypted: bool,
 }
 
 /// A caller in a project.

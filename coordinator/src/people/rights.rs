@@ -210,6 +210,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.WorkerService/SendOutput", Action::Work),
     ("/farm.v1.WorkerService/LendToken", Action::Work),
     ("/farm.v1.WorkerService/LookUpImage", Action::Work),
+    ("/farm.v1.WorkerService/LendMounts", Action::Work),
     ("/farm.v1.PeerService/Hint", Action::Hint),
 ];
 

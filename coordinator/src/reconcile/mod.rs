@@ -5,9 +5,11 @@
 //!
 //! Rooms by what a loop is about: [`builds`] and [`sources`] (what is old goes), [`work`] (scheduling, and what is
 //! overdue), [`publish`], [`logs`] (sealing), [`machines`] (who leads, who is set aside)
-//! and [`people`] (sealing what was done).
+//! [`people`] (sealing what was done)
+//! and [`keys`] (what was sealed by an old key).
 
 pub mod builds;
+pub mod keys;
 pub mod logs;
 pub mod machines;
 pub mod people;

@@ -51,6 +51,8 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// The certificates that it showed, its own first. It has that one's key, and nothing else is known of them.
     pub certificates: Arc<[CertificateDer<'static>]>,
+    /// Nobody between can read it.
+    pub is_encrypted: bool,
     /// The connection, as the limits see it.
     pub line: Arc<Line>,
 }
@@ -192,6 +194,7 @@ impl Connected for Connection {
         Peer {
             address: socket.stream.peer_addr().ok(),
             certificates: shown.unwrap_or_default().into(),
+            is_encrypted: matches!(self, Self::Tls(_)),
             line: Arc::clone(socket.seat.line()),
         }
     }

@@ -146,6 +146,10 @@ codes! {
             "read its last output; `farm logs` has all that the engine let through (it clips at 200 KiB/s \
                 and 2 MiB a step)";
     }
+    SecretMissing = "secret_missing", Source {
+        User: "a step mounts a secret or ssh agent of an id that the build wasn't given, and says `required`",
+            "give it with `--secret id=ID,src=FILE`, `--secret id=ID,env=NAME` or `--ssh ID=KEYFILE`";
+    }
     RunKilled = "run_killed", Source {
         Killed: "a command ended with 137, most likely because memory ran out",
             "give the worker more memory, or fewer slots";
@@ -267,6 +271,13 @@ codes! {
     SourceUnreadable = "source_unreadable", Machines {
         Infrastructure: "the worker couldn't read the fetched source",
             "look at the worker's disk";
+    }
+    SecretsUnavailable = "secrets_unavailable", Machines {
+        User: "the worker isn't trusted, or its line to the coordinator isn't encrypted",
+            "have its connection made by `https://`: `farm workers invite`";
+        Infrastructure: "the coordinator gave the worker no secrets: it was away, or hasn't got the farm's key that sealed \
+            them",
+            "the sentence says which; see [coordinator.md](coordinator.md#the-farms-key)";
     }
     OutputTooLarge = "output_too_large", Machines {
         User: "what `--output` or `--load` asks for is longer than `limits.output_bytes` of the coordinator",

@@ -15,3 +15,6 @@ pub const FEATURE_UNNEEDED: &str = "unneeded";
 /// It asks for registries' tokens when its engine does, instead of being lent logins, and keeps to the repositories that it
 /// is told where it is lent one.
 pub const FEATURE_TOKENS: &str = "tokens";
+
+/// It asks for a build's secrets and ssh keys, and gives them to its engine.
+pub const FEATURE_MOUNTS: &str = "mounts";

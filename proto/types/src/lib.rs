@@ -21,6 +21,7 @@ pub mod host;
 pub mod ids;
 pub mod image;
 pub mod machine;
+pub mod mounts;
 pub mod pattern;
 pub mod people;
 pub mod platform;
@@ -43,7 +44,9 @@ pub use escape::escaped;
 pub use export::{Export, Form};
 pub use failure::Failure;
 pub use failure_code::FailureCode;
-pub use feature::{FEATURE_DRAINING, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED};
+pub use feature::{
+    FEATURE_DRAINING, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
+};
 pub use host::RegistryHost;
 pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, InvitationId, JobId, JoinId, LeaseToken, MachineId,
@@ -51,6 +54,7 @@ pub use ids::{
 };
 pub use image::{ImageRef, ImageTag, Repository};
 pub use machine::TrustClass;
+pub use mounts::{MountId, MountType, Mounts, SecretName, SecretSource, SshSource};
 pub use people::{PrincipalKind, PrincipalName, ProjectName, Role};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::error::Invalid;
 use crate::export::Export;
 use crate::image::{ImageTag, Repository};
+use crate::mounts::Mounts;
 use crate::platform::Platform;
 use crate::run_options::RunOptions;
 
@@ -67,6 +68,9 @@ pub struct BuildSpec {
     /// The names that images in exports bear; published nowhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_names: Vec<ImageTag>,
+    /// `--secret` and `--ssh`: which there are, without their values.
+    #[serde(default, skip_serializing_if = "Mounts::is_empty")]
+    pub mounts: Mounts,
     /// What it is for.
     #[serde(default, skip_serializing_if = "Purpose::is_image")]
     pub purpose: Purpose,

@@ -36,7 +36,8 @@ async fn each_deed_is_one_row_with_who_by_which_token_and_from_where_and_a_refus
     let build = ada.submit(&snapshot, "k", &["linux/amd64"]).await.id;
     // The same once more, and what can't be.
     ada.submit(&snapshot, "k", &["linux/amd64"]).await;
-    let elsewhere = v1::SubmitBuildRequest { idempotency_key: "k".to_owned(), spec: None };
+    let elsewhere =
+        v1::SubmitBuildRequest { idempotency_key: "k".to_owned(), spec: None, ..Default::default() };
     ada.builds.submit_build(elsewhere).await.unwrap_err();
     let retry = |key: &str| v1::RetryBuildRequest {
         build_id: build.clone(),

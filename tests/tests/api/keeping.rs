@@ -218,7 +218,8 @@ async fn a_source_that_nobody_uses_goes_and_one_that_a_build_waits_for_is_whole(
         emulation: "never".to_owned(),
         ..Default::default()
     };
-    let request = v1::SubmitBuildRequest { idempotency_key: "k2".to_owned(), spec: Some(spec) };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: "k2".to_owned(), spec: Some(spec), ..Default::default() };
     let refused = client.builds.submit_build(request).await.unwrap_err();
     assert!(refused.message().contains("upload the source again"), "{refused:?}");
     let again = client.upload("FROM scratch\n# unused").await;

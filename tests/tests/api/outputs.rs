@@ -43,7 +43,8 @@ async fn submit(client: &mut Client, key: &str) -> v1::Build {
         exports: vec![export("files"), export("oci")],
         ..Default::default()
     };
-    let request = v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec) };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec), ..Default::default() };
     client.builds.submit_build(request).await.unwrap().into_inner().build.unwrap()
 }
 
@@ -146,7 +147,12 @@ async fn pieces_are_stored_once_and_given_out_from_any_byte_on() {
     let late = send(&mut sim, vec![piece(&lease, 0, 4, b"more", None)]).await;
     assert_eq!(late.unwrap_err().code(), Code::FailedPrecondition);
 
-    let retry = v1::RetryBuildRequest { build_id: id, idempotency_key: "again".into(), failed_only: false };
+    let retry = v1::RetryBuildRequest {
+        build_id: id,
+        idempotency_key: "again".into(),
+        failed_only: false,
+        ..Default::default()
+    };
     let refused = client.builds.retry_build(retry).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("--output"), "{refused}");

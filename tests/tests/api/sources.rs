@@ -24,7 +24,8 @@ async fn submit_part(
         partial: [("context".to_owned(), patterns)].into(),
         ..Default::default()
     };
-    let request = v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec) };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec), ..Default::default() };
     client.builds.submit_build(request).await.unwrap().into_inner().build.unwrap()
 }
 
@@ -124,6 +125,7 @@ async fn a_retry_whose_source_is_not_enough_fails_with_what_to_do() {
         build_id: build.id.clone(),
         idempotency_key: "again".into(),
         failed_only: false,
+        ..Default::default()
     };
     let again = client.builds.retry_build(request).await.unwrap().into_inner().build.unwrap();
     let lease = sim.offer().await.lease.unwrap();

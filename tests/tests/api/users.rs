@@ -212,7 +212,11 @@ async fn a_wrong_request_names_the_thing_the_value_and_the_cure() {
     let mut submit = async |key: &str, change: fn(&mut v1::BuildSpec)| {
         let mut spec = spec.clone();
         change(&mut spec);
-        let request = v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec) };
+        let request = v1::SubmitBuildRequest {
+            idempotency_key: key.to_owned(),
+            spec: Some(spec),
+            ..Default::default()
+        };
         let status = client.builds.submit_build(request).await.expect_err("taken");
         (status.code(), status.message().to_owned())
     };
@@ -339,7 +343,8 @@ async fn a_list_holds_of_a_spec_what_lists_show() {
         labels: [("label".to_owned(), "value".to_owned())].into(),
         ..Default::default()
     };
-    let request = v1::SubmitBuildRequest { idempotency_key: "k".to_owned(), spec: Some(asked) };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: "k".to_owned(), spec: Some(asked), ..Default::default() };
     let whole = client.builds.submit_build(request).await.unwrap().into_inner().build.unwrap();
     let listed = client.builds.list_builds(v1::ListBuildsRequest::default()).await.unwrap().into_inner();
     let (whole_spec, spec) = (whole.spec.unwrap(), listed.builds[0].spec.clone().unwrap());

@@ -59,6 +59,7 @@ mod registries;
 mod results;
 mod retrying;
 mod schemas;
+mod secrets;
 mod several_coordinators;
 mod sick;
 mod signals;

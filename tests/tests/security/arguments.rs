@@ -18,7 +18,8 @@ async fn submit(client: &mut Client, key: &str) -> v1::Build {
         build_args: args.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         ..Default::default()
     };
-    let request = v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec) };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec), ..Default::default() };
     client.builds.submit_build(request).await.unwrap().into_inner().build.unwrap()
 }
 
@@ -123,7 +124,7 @@ async fn a_retry_is_built_with_the_values_and_shows_them_to_nobody_who_didnt_giv
         let request = v1::RetryBuildRequest {
             build_id: build.id.clone(),
             idempotency_key: format!("again {expected}"),
-            failed_only: false,
+            ..Default::default()
         };
         let retry = client.builds.retry_build(request).await.unwrap().into_inner().build.unwrap();
         assert_eq!(token_of(&retry), expected);
@@ -136,6 +137,7 @@ async fn a_retry_is_built_with_the_values_and_shows_them_to_nobody_who_didnt_giv
         build_id: retried[0].clone(),
         idempotency_key: "once more".into(),
         failed_only: false,
+        ..Default::default()
     };
     let detour = ada.builds.retry_build(request).await.unwrap().into_inner().build.unwrap();
     assert_eq!(token_of(&detour), "…");

@@ -20,7 +20,8 @@ async fn submit(
         tags: vec![tag.to_owned()],
         ..Default::default()
     };
-    let request = v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec) };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec), ..Default::default() };
     client.builds.submit_build(request).await.map(|answer| answer.into_inner().build.unwrap().id)
 }
 

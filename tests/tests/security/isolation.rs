@@ -131,7 +131,11 @@ async fn nothing_is_begun_in_a_project_that_is_being_removed() {
             platforms: vec!["linux/amd64".to_owned()],
             ..Default::default()
         };
-        let request = v1::SubmitBuildRequest { idempotency_key: "late".to_owned(), spec: Some(spec) };
+        let request = v1::SubmitBuildRequest {
+            idempotency_key: "late".to_owned(),
+            spec: Some(spec),
+            ..Default::default()
+        };
         submits.builds.submit_build(request).await.map(drop)
     });
     let set =

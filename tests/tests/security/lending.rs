@@ -24,7 +24,8 @@ async fn submit(client: &mut Client, snapshot: &v1::SnapshotRef, repository: &st
         tags: vec![format!("{repository}:dev")],
         ..Default::default()
     };
-    let request = v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec) };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec), ..Default::default() };
     client.builds.submit_build(request).await.unwrap().into_inner().build.unwrap().id
 }
 

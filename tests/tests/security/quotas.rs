@@ -11,7 +11,7 @@ use crate::team;
 
 fn request(snapshot: &v1::SnapshotRef, key: &str) -> v1::SubmitBuildRequest {
     let spec = v1::BuildSpec { snapshot: Some(snapshot.clone()), ..Default::default() };
-    v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec) }
+    v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec), ..Default::default() }
 }
 
 async fn submit(client: &mut Client, snapshot: &v1::SnapshotRef, key: &str) -> Result<v1::Build, Status> {

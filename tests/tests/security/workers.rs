@@ -265,7 +265,8 @@ async fn nothing_that_pushes_goes_to_a_machine_that_is_not_trusted() {
         tags: vec!["localhost:5000/team/app:dev".into()],
         ..Default::default()
     };
-    let request = v1::SubmitBuildRequest { idempotency_key: "pushes".into(), spec: Some(spec) };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: "pushes".into(), spec: Some(spec), ..Default::default() };
     let pushes = admin.builds.submit_build(request).await.unwrap().into_inner().build.unwrap().id;
     let kept = admin.submit(&snapshot, "kept", &["linux/amd64"]).await.id;
     let offered = sim.offer().await;

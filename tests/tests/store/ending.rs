@@ -252,10 +252,12 @@ async fn a_build_that_is_not_built_within_its_timeout_fails_and_is_stopped_and_o
     // A retry has as long again.
     let retry = farm_store::builds::retry::Retry {
         project: default_project(),
+        id: farm_types::BuildId::generate(),
         of: running.id,
         idempotency_key: "again".to_owned(),
         failed_only: false,
         gone: Vec::new(),
+        mounts: None,
         by: tester(),
         queue_limit: Duration::from_secs(3600),
     };

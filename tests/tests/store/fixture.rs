@@ -20,8 +20,8 @@ use farm_tests::database::Database;
 use farm_types::snapshot::Folder;
 use farm_types::state::BuildState;
 use farm_types::{
-    BootId, BuildSpec, Digest, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED, Offer, RunMode,
-    SnapshotRef, Support, WorkerId,
+    BootId, BuildSpec, Digest, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED, Offer,
+    RunMode, SnapshotRef, Support, WorkerId,
 };
 use uuid::Uuid;
 
@@ -95,6 +95,7 @@ impl World {
     pub fn new_build(&self, key: &str, platforms: &str, tags: &[&str]) -> NewBuild {
         NewBuild {
             project: default_project(),
+            id: farm_types::BuildId::generate(),
             idempotency_key: key.to_owned(),
             spec: BuildSpec {
                 snapshot: self.snapshot.clone(),
@@ -117,7 +118,9 @@ impl World {
                 image_names: Vec::new(),
                 purpose: Default::default(),
                 partial: Default::default(),
+                mounts: Default::default(),
             },
+            mounts: None,
             runs: Default::default(),
             by: tester(),
             queue_limit: LEASE,
@@ -163,7 +166,9 @@ impl World {
             connection: Uuid::new_v4(),
             dial: 0,
             protocol: 1,
-            features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED].map(str::to_owned).to_vec(),
+            features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_MOUNTS]
+                .map(str::to_owned)
+                .to_vec(),
             software_version: "test".to_owned(),
             engine_key: format!("engine of {name}"),
             engine_kind: "docker".to_owned(),

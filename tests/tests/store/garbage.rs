@@ -279,10 +279,12 @@ async fn a_retry_takes_nothing_over_that_is_being_removed_and_what_it_takes_over
     let old = half(&world, "old").await;
     let retry = |key: &str| Retry {
         project: default_project(),
+        id: farm_types::BuildId::generate(),
         of: old.id,
         idempotency_key: key.to_owned(),
         failed_only: true,
         gone: Vec::new(),
+        mounts: None,
         by: tester(),
         queue_limit: LEASE,
     };

@@ -14,6 +14,7 @@ mod interleavings;
 mod joining;
 mod leading;
 mod locking;
+mod mounts;
 mod one_bad;
 mod programs;
 mod publishing;

@@ -107,10 +107,12 @@ async fn a_retry_inherits_what_is_known() {
     world.finish(lease, success("x")).await.unwrap();
     let retry = Retry {
         project: default_project(),
+        id: farm_types::BuildId::generate(),
         of: build.id,
         idempotency_key: "again".to_owned(),
         failed_only: false,
         gone: Vec::new(),
+        mounts: None,
         by: tester(),
         queue_limit: LEASE,
     };

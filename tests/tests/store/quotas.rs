@@ -71,10 +71,12 @@ async fn so_many_builds_are_taken_within_a_minute_retries_included_and_who_comes
     world.pass("20 seconds");
     let retry = |key: &str| Retry {
         project: default_project(),
+        id: farm_types::BuildId::generate(),
         of: old.id,
         idempotency_key: key.to_owned(),
         failed_only: false,
         gone: Vec::new(),
+        mounts: None,
         by: tester(),
         queue_limit: LEASE,
     };

@@ -17,10 +17,12 @@ const TAG: &str = "localhost:5002/app:1";
 pub fn retry_of(build: Submitted, key: &str, failed_only: bool) -> Retry {
     Retry {
         project: default_project(),
+        id: farm_types::BuildId::generate(),
         of: build.id,
         idempotency_key: key.to_owned(),
         failed_only,
         gone: Vec::new(),
+        mounts: None,
         by: tester(),
         queue_limit: LEASE,
     }

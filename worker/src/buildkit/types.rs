@@ -12,7 +12,8 @@ use farm_dockerfile::Selection;
 use farm_proto::v1;
 use farm_types::spec::{Call, NamedContext};
 use farm_types::{
-    Digest, Failure, ImageRef, Platform, Provenance, PullMode, RegistryHost, Repository, RunOptions,
+    Digest, Failure, ImageRef, MountId, MountType, Platform, Provenance, PullMode, RegistryHost, Repository,
+    RunOptions,
 };
 
 use futures::future::BoxFuture;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::public::Public;
 use super::tree::SourceTree;
+use zeroize::Zeroizing;
 
 /// One image for one platform, to be built.
 #[derive(Clone)]
@@ -68,6 +70,8 @@ pub struct Solve {
     pub lending: Option<Lending>,
     /// From which registries not every image is taken.
     pub bounds: Option<Bounds>,
+    /// What steps may mount besides files.
+    pub mounted: Arc<Mounted>,
     /// Keeps the build out of the engine's history.
     pub internal: bool,
     /// The frontend is asked this, and nothing is built.
@@ -115,6 +119,9 @@ pub enum OutputPart {
     /// The output is complete.
     End,
 }
+
+/// The values of secrets and ssh keys that steps may mount. Erased when they are dropped.
+pub type Mounted = BTreeMap<(MountType, MountId), Zeroizing<Vec<u8>>>;
 
 /// How to log in at a registry.
 #[derive(Clone, PartialEq, Eq)]

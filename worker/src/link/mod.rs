@@ -10,6 +10,7 @@ pub mod control;
 pub mod events;
 pub mod limit;
 mod line;
+pub mod mounts;
 pub mod outputs;
 pub mod renewed;
 pub mod session;

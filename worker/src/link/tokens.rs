@@ -75,10 +75,10 @@ async fn look_up(client: Client, lease: Lease, image: String) -> Result<Seen, Fa
 }
 
 /// A call that is under way.
-type Asking<T> = BoxFuture<'static, Result<Response<T>, Status>>;
+pub(super) type Asking<T> = BoxFuture<'static, Result<Response<T>, Status>>;
 
 /// Asks a coordinator, and again for a while if it is away.
-async fn patient<T>(ask: impl Fn() -> Asking<T>) -> Result<T, Status> {
+pub(super) async fn patient<T>(ask: impl Fn() -> Asking<T>) -> Result<T, Status> {
     let begun = Instant::now();
     let mut backoff = Backoff::new(WAITS);
     loop {

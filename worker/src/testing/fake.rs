@@ -313,6 +313,13 @@ impl WorkerService for Fake {
         })
     }
 
+    async fn lend_mounts(
+        &self,
+        _: Request<v1::LendMountsRequest>,
+    ) -> Result<Response<v1::LendMountsResponse>, Status> {
+        Err(Status::unimplemented("an older coordinator"))
+    }
+
     async fn send_events(
         &self,
         request: Request<Streaming<v1::SendEventsRequest>>,

@@ -87,6 +87,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         logins: Vec::new(),
         lending: None,
         bounds: None,
+        mounted: Default::default(),
         internal: false,
         call: None,
     }

@@ -45,6 +45,8 @@ pub(super) struct DryRun {
     is_only_cached: bool,
     /// Their names; values may be nobody's business.
     build_args: Vec<String>,
+    /// What RUN instructions could mount: ids of secrets.
+    secrets: Vec<String>,
     /// What was left out of the source though no pattern says so.
     warnings: Vec<String>,
 }
@@ -105,7 +107,7 @@ impl DryRun {
             part(platform, &runs, spec.emulation, workers)
         };
         let parts = spec.platforms.iter().map(part).collect();
-        let BuildSpec { tags, target, build_args, dockerfile, single_platform, .. } = spec;
+        let BuildSpec { tags, target, build_args, dockerfile, single_platform, mounts, .. } = spec;
         let mut engines = giving.engines().iter();
         let outputs = plan.wanted.asked.iter().map(|asked| match &asked.sink {
             Sink::Load { .. } => {
@@ -131,6 +133,7 @@ impl DryRun {
             tags: tags.iter().map(ToString::to_string).collect(),
             single_platform: single_platform.as_str(),
             build_args: build_args.into_keys().collect(),
+            secrets: mounts.secrets.keys().map(ToString::to_string).collect(),
             warnings: plan.warnings.iter().chain(&source.warnings).cloned().collect(),
         })
     }
@@ -146,6 +149,9 @@ impl DryRun {
             harmless(&self.dockerfile)
         )];
         out.extend(self.reads.iter().map(|(root, patterns)| reads(root, patterns)));
+        if !self.secrets.is_empty() {
+            out.push(format!("steps could mount the secrets {}", harmless(&self.secrets.join(", "))));
+        }
         out.extend(self.warnings.iter().map(|warning| format!("warning  {warning}")));
         let rows: Vec<Vec<String>> = self
             .platforms

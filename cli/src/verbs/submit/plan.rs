@@ -23,6 +23,7 @@ use super::secrets;
 use crate::context::stdin::{self, Came};
 use crate::context::{self, Address, Links, Location};
 use crate::error::{Error, Result};
+use crate::mounts::Mounting;
 use crate::outputs::wanted::Wanted;
 
 /// The longest idempotency key, bytes.
@@ -42,6 +43,7 @@ pub(super) struct Plan {
     tags: Vec<ImageTag>,
     target: Option<String>,
     pub(super) build_args: BTreeMap<String, String>,
+    pub(super) mounting: Mounting,
     labels: BTreeMap<String, String>,
     no_cache: bool,
     no_cache_stages: Vec<String>,
@@ -113,6 +115,9 @@ impl Plan {
             }
         }
         environment::source_date_epoch(&mut build_args, &variable)?;
+        // No step runs for an answer.
+        let given = if asked.is_some() { &[][..] } else { &args.secret[..] };
+        let mounting = Mounting::read(given, &variable)?;
         let mut labels = BTreeMap::new();
         for text in &args.label {
             let (name, value) = text.split_once('=').unwrap_or((text, ""));
@@ -195,6 +200,7 @@ impl Plan {
             tags,
             target: args.target.filter(|target| !target.is_empty()),
             build_args,
+            mounting,
             labels,
             no_cache: args.no_cache,
             pull: args.pull,
@@ -241,6 +247,7 @@ impl Plan {
             image_names: Vec::new(),
             purpose: self.asked.map_or(Purpose::Image, |asked| Purpose::Call(asked.call)),
             partial: BTreeMap::new(),
+            mounts: self.mounting.mounts().clone(),
         };
         self.wanted.complete(&mut spec)?;
         Ok(spec)

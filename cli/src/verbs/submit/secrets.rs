@@ -29,7 +29,7 @@ pub(super) fn warnings(
     let cure = match asked {
         Some(_) => "no step runs for this answer: give another value, or leave it out",
         None => {
-            "farm has no --secret yet: do what needs it before the build and COPY the result, or take a base image that has it"
+            "give it as a secret: --secret id=ID,env=NAME, and RUN --mount=type=secret,id=ID in the Dockerfile"
         }
     };
     let warning = |(name, look): (&String, farm_types::Look)| {
@@ -70,7 +70,7 @@ mod tests {
         );
         for warning in &list {
             assert!(!warning.contains("hunter"), "{warning}");
-            assert!(warning.contains("history") && warning.contains("no --secret yet"), "{warning}");
+            assert!(warning.contains("history") && warning.contains("--secret id="), "{warning}");
         }
     }
 

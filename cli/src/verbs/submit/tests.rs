@@ -299,7 +299,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("--push", ""),
     ("--quiet", ""),
     ("--sbom=true", ""),
-    ("--secret", "id=x"),
+    ("--secret", "id=x,from=project"),
     ("--shm-size", "64m"),
     ("--ssh", "default"),
     ("--tag", "localhost:5002/app:1"),

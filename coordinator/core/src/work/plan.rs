@@ -75,6 +75,8 @@ pub struct WaitingJob {
     pub cleaned_until: Option<DateTime<Utc>>,
     /// It pushes somewhere, for which it is lent logins: only to machines that are trusted.
     pub pushes: bool,
+    /// Its steps mount secrets or ssh keys, which go to machines that are trusted only.
+    pub mounts: bool,
 }
 
 /// A worker as the farm knows it.
@@ -92,6 +94,8 @@ pub struct WorkerView {
     pub state: WorkerState,
     /// It takes jobs for platforms that it doesn't offer, if they run no program of them.
     pub takes_unneeded: bool,
+    /// It serves secrets and ssh keys to its engine.
+    pub takes_mounts: bool,
     /// How far its machine is trusted.
     pub trust: TrustClass,
 }

@@ -46,7 +46,7 @@ pub enum Reason {
     Probation(String),
     /// It says so itself: its disk is full, its engine is away.
     Withdrawn(String),
-    /// Its machine isn't trusted, so it gets only what pushes nowhere.
+    /// Its machine isn't trusted, so it gets only what neither pushes nor mounts secrets.
     Untrusted,
 }
 
@@ -190,7 +190,7 @@ fn keeps(aside: &[SetAside]) -> Option<String> {
         Reason::Probation(why) => Some(format!("{name} is on probation: {why}")),
         Reason::Withdrawn(why) => Some(format!("{name} has withdrawn: {why}")),
         Reason::Untrusted => {
-            Some(format!("{name} is on a machine that isn't trusted, and builds only what pushes nowhere"))
+            Some(format!("{name} is on a machine that isn't trusted, and builds only what neither pushes nor mounts secrets"))
         }
     });
     let all: Vec<String> = drained.into_iter().chain(others).collect();

@@ -107,6 +107,7 @@ impl World {
                     excluded: row.excluded.iter().map(|worker| id::<WorkerId>(*worker)).collect(),
                     cleaned_until: None,
                     pushes: true,
+                    mounts: false,
                 }
             })
             .collect();
@@ -129,6 +130,7 @@ impl World {
                         (true, None) => WorkerState::Online,
                     },
                     takes_unneeded: true,
+                    takes_mounts: true,
                     trust: TrustClass::Trusted,
                 }
             })

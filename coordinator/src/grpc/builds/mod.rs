@@ -2,6 +2,7 @@
 //! they made for clients.
 
 pub mod hidden;
+pub(super) mod mounts;
 pub mod outputs;
 mod page;
 pub mod present;

@@ -10,13 +10,13 @@ use farm_store::builds::retry::Retry;
 use farm_store::builds::submit::NewBuild;
 use farm_store::work::decide::PublishLimit;
 use farm_types::state::BuildState;
-use farm_types::{BuildSpec, Invalid, ProjectId, ShortId, SnapshotRef};
+use farm_types::{BuildId, BuildSpec, Invalid, ProjectId, ShortId, SnapshotRef};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::hidden::Hidden;
 use super::page::List;
-use super::{present, retry};
+use super::{mounts, present, retry};
 use crate::dockerfile;
 use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
@@ -124,12 +124,17 @@ impl BuildService for Builds {
         let spec = self.with_defaults(member.project, spec).await?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
+        mounts::check(&spec.mounts)?;
         self.shared.accesses.check_tags(&member, &spec.tags).await?;
         self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
         let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
         let by = member.name.as_str();
+        let id = BuildId::generate();
+        let mounts = mounts::seal(&self.shared, &member, id, &spec.mounts, request.values)?;
         let new = NewBuild {
             project: member.project,
+            id,
+            mounts,
             idempotency_key: request.idempotency_key,
             spec,
             runs,
@@ -259,14 +264,19 @@ impl BuildService for Builds {
         let store = &self.shared.store;
         let record = store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         retry::check(&record, request.failed_only)?;
+        mounts::check_again(&record, &request.values)?;
         self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
         let gone = match request.failed_only {
             true => retry::gone(&self.shared.registries, &record).await,
             false => Vec::new(),
         };
         let by = member.name.as_str();
+        let new_id = BuildId::generate();
+        let mounts = mounts::seal(&self.shared, &member, new_id, &record.spec.mounts, request.values)?;
         let new = Retry {
             project: member.project,
+            id: new_id,
+            mounts,
             of: record.id,
             idempotency_key: request.idempotency_key,
             failed_only: request.failed_only,

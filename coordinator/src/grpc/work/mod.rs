@@ -1,5 +1,5 @@
-//! What workers call: the control stream (`control`), the source (`fetch`), events, outputs (`receive`), and tokens of
-//! registries.
+//! What workers call: the control stream (`control`), the source (`fetch`), events, outputs (`receive`), tokens of
+//! registries, and secrets.
 
 mod control;
 mod fetch;
@@ -14,6 +14,7 @@ use farm_types::{JoinId, TrustClass};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::builds::mounts;
 use super::spans::{Answers, answer_by};
 use super::status;
 use crate::logs::clip::Clip;
@@ -55,7 +56,7 @@ fn holder<T>(request: &Request<T>) -> Result<Option<JoinId>, Status> {
 fn trusted_holder<T>(request: &Request<T>) -> Result<Option<JoinId>, Status> {
     let caller = people::caller(request)?;
     if caller.principal.worker.as_ref().is_some_and(|worker| worker.shown.trust == TrustClass::Untrusted) {
-        let why = "to a machine that isn't trusted nothing is lent of the farm's logins";
+        let why = "to a machine that isn't trusted no logins and no secrets are lent";
         return Err(Status::permission_denied(why));
     }
     holder(request)
@@ -178,5 +179,16 @@ impl WorkerService for Work {
         let seen = seen.map_err(status::looking_up)?;
         let (public, absent) = (seen == Seen::Public, seen == Seen::Absent);
         Ok(Response::new(v1::LookUpImageResponse { public, absent }))
+    }
+
+    async fn lend_mounts(
+        &self,
+        request: Request<v1::LendMountsRequest>,
+    ) -> Result<Response<v1::LendMountsResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let is_encrypted = people::caller(&request)?.is_encrypted;
+        let lease = lease(request.into_inner().lease, holder)?;
+        let leased = self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
+        mounts::lend(&self.shared, is_encrypted, &leased).map(Response::new)
     }
 }

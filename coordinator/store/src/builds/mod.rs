@@ -1,6 +1,7 @@
 //! Builds from their submission to their removal: accepting, cancelling and retrying them, the record that is shown of
 //! one, and what they made for the client.
 
+pub mod mounts;
 pub mod outputs;
 mod read;
 pub mod record;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use farm_types::{BuildId, Digest, JobId, Platform, ProjectId, ShortId};
 use serde_json::json;
 
+use crate::builds::mounts::{SealedMounts, keep};
 use crate::builds::submit::Submitted;
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
@@ -21,6 +22,8 @@ use crate::{Result, Store, StoreError};
 pub struct Retry {
     /// Whose.
     pub project: ProjectId,
+    /// What the new one is to be, if it isn't there yet.
+    pub id: BuildId,
     /// The one that has ended.
     pub of: BuildId,
     /// The client's key: one per intention.
@@ -29,6 +32,8 @@ pub struct Retry {
     pub failed_only: bool,
     /// Platforms whose results are not: they aren't where they were pushed any more.
     pub gone: Vec<Platform>,
+    /// What it may mount, sealed for it.
+    pub mounts: Option<SealedMounts>,
     /// Who asks.
     pub by: By,
     /// How long its jobs may wait for a worker.
@@ -135,7 +140,7 @@ impl Store {
             .await?;
             one(inserted.rows_affected())?;
         }
-        let (id, short_id) = (BuildId::generate(), ShortId::generate());
+        let (id, short_id) = (retry.id, ShortId::generate());
         let inserted = sqlx::query!(
             "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
                                  order_key, retry_of, created_by, queue_deadline, deadline)
@@ -165,6 +170,7 @@ impl Store {
                 None => Box::pin(self.retry(retry, publish)).await,
             };
         }
+        keep(&mut execution, id, retry.mounts.as_ref()).await?;
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
         let deed = Deed {
             project: Some(retry.project),

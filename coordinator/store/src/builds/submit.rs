@@ -9,6 +9,7 @@ use farm_types::spec::Purpose;
 use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId};
 use serde_json::json;
 
+use crate::builds::mounts::{SealedMounts, keep};
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
@@ -21,12 +22,16 @@ use crate::{Result, Store, StoreError, to_json};
 pub struct NewBuild {
     /// Whose.
     pub project: ProjectId,
+    /// What it is to be, if it isn't there yet: what is sealed is sealed for it.
+    pub id: BuildId,
     /// The client's key: one per intention.
     pub idempotency_key: String,
     /// What is asked for.
     pub spec: BuildSpec,
     /// Whose programs run, per platform; of those that are not named it isn't known.
     pub runs: BTreeMap<Platform, Runs>,
+    /// What it may mount, sealed.
+    pub mounts: Option<SealedMounts>,
     /// Who asks.
     pub by: By,
     /// How long its jobs may wait for a worker.
@@ -106,7 +111,7 @@ impl Store {
             .execute(&mut *execution)
             .await?;
         }
-        let (id, short_id) = (BuildId::generate(), ShortId::generate());
+        let (id, short_id) = (new.id, ShortId::generate());
         let inserted = sqlx::query!(
             "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
                                  created_by, queue_deadline, deadline)
@@ -134,6 +139,7 @@ impl Store {
                 None => Box::pin(self.submit(new)).await,
             };
         }
+        keep(&mut execution, id, new.mounts.as_ref()).await?;
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
         let deed = Deed {
             project: Some(new.project),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use farm_core::life;
 use farm_types::state::WorkerState;
 use farm_types::{
-    AttemptId, BuildSpec, EngineId, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs, ShortId,
-    TrustClass, WorkerId,
+    AttemptId, BuildSpec, EngineId, FEATURE_MOUNTS, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs,
+    ShortId, TrustClass, WorkerId,
 };
 use uuid::Uuid;
 
@@ -80,14 +80,14 @@ impl Store {
         .ok_or(StoreError::Stale("the job is not ready"))?;
         let mut execution = tx.lock_execution(job.project_id.into(), job.execution_id.into()).await?;
         let (project, id) = execution.ids();
-        let repositories = sqlx::query_scalar!(
-            "SELECT repositories FROM executions WHERE project_id = $1 AND id = $2",
+        let work = sqlx::query!(
+            r#"SELECT repositories, spec ? 'mounts' AS "mounts!" FROM executions WHERE project_id = $1 AND id = $2"#,
             project,
             id
         )
         .fetch_one(&mut *execution)
         .await?;
-        hold_off_cleanings(execution.tx(), &repositories).await?;
+        hold_off_cleanings(execution.tx(), &work.repositories).await?;
         let row = sqlx::query!(
             "UPDATE jobs SET state = $3, attempt_count = attempt_count + 1, waiting = ''
              WHERE project_id = $1 AND id = $2 AND state = ANY($4)
@@ -104,12 +104,14 @@ impl Store {
         let worker = sqlx::query!(
             "SELECT name, boot_id FROM workers w
              WHERE id = $1 AND engine_id = $2 AND farm_worker_state(w) = ANY($3)
-               AND ($4 OR farm_worker_trust(w) = $5) FOR SHARE",
+               AND ($4 OR farm_worker_trust(w) = $5) AND (NOT $6 OR $7 = ANY(features)) FOR SHARE",
             assignment.worker.as_uuid(),
             assignment.engine.as_uuid(),
             &WorkerState::LEASABLE.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            repositories.is_empty(),
-            TrustClass::Trusted.as_str()
+            work.repositories.is_empty() && !work.mounts,
+            TrustClass::Trusted.as_str(),
+            work.mounts,
+            FEATURE_MOUNTS
         )
         .fetch_optional(&mut *execution)
         .await?

@@ -7,7 +7,7 @@ use farm_core::work::aside::Aside;
 use farm_core::work::plan::{Share, Slots, State, WaitingJob, WorkerView};
 use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::state::WorkerState;
-use farm_types::{EngineId, FEATURE_UNNEEDED, JobId, ProjectId, TrustClass, WorkerId};
+use farm_types::{EngineId, FEATURE_MOUNTS, FEATURE_UNNEEDED, JobId, ProjectId, TrustClass, WorkerId};
 use uuid::Uuid;
 
 use crate::machines::leader::Epoch;
@@ -49,7 +49,9 @@ impl Store {
                       head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!",
                       head.cleaned_until,
                       EXISTS (SELECT FROM executions e WHERE e.project_id = head.project_id
-                              AND e.id = head.execution_id AND cardinality(e.repositories) > 0) AS "pushes!"
+                              AND e.id = head.execution_id AND cardinality(e.repositories) > 0) AS "pushes!",
+                      EXISTS (SELECT FROM executions e WHERE e.project_id = head.project_id
+                              AND e.id = head.execution_id AND e.spec ? 'mounts') AS "mounts!"
                FROM queues, LATERAL (
                    (SELECT j.*, NULL::timestamptz AS cleaned_until FROM jobs j
                     WHERE j.state = 'ready' AND j.queue_class = queues.queue_class
@@ -89,6 +91,7 @@ impl Store {
                     excluded: row.excluded_workers.iter().copied().map(WorkerId::from).collect(),
                     cleaned_until: row.cleaned_until,
                     pushes: row.pushes,
+                    mounts: row.mounts,
                 })
             };
             match read() {
@@ -117,6 +120,7 @@ impl Store {
                     .fold(record.last_seen, DateTime::min),
                 state: record.state,
                 takes_unneeded: record.features.iter().any(|feature| feature == FEATURE_UNNEEDED),
+                takes_mounts: record.features.iter().any(|feature| feature == FEATURE_MOUNTS),
                 trust: record.trust,
             })
             .collect();
@@ -217,7 +221,7 @@ fn aside(record: &WorkerRecord) -> Option<Aside> {
             Reason::Withdrawn(record.withdrawn_why.clone())
         }
         WorkerState::Probation => Reason::Probation(record.probation_why.clone()),
-        // Of those who wait for somebody, only who pushes waits past this one.
+        // Of those who wait for somebody, only what pushes or mounts secrets waits past this one.
         WorkerState::Online if record.trust == TrustClass::Untrusted => Reason::Untrusted,
         WorkerState::Withdrawn
         | WorkerState::Online

@@ -66,6 +66,9 @@ impl Part for Coordinator {
             let limit = Duration::from_secs(600);
             until_ready(&mut child, limit, |c| ready(c.log.line("farm-coordinator ready on "))).await?;
             give_to_caller(&self.layout.token());
+            // By which commands call it where something must not be read on the way.
+            let ca = self.layout.join("coordinator").join("tls").join("ca.pem");
+            std::fs::copy(&ca, self.layout.join("ca.pem")).map_err(|e| format!("{}: {e}", ca.display()))?;
             let detail = format!("http://{listen}");
             Ok(Started { child, detail, guard: None, depends_on: None })
         })

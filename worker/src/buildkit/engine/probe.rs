@@ -58,6 +58,7 @@ impl Engine {
             logins: Vec::new(),
             lending: None,
             bounds: None,
+            mounted: Arc::default(),
             internal: true,
             call: None,
         };

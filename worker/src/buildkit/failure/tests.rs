@@ -84,6 +84,7 @@ impl Build {
             logins: Vec::new(),
             lending: None,
             bounds: None,
+            mounted: Default::default(),
             internal: false,
             call: None,
         };

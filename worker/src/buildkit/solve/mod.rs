@@ -40,6 +40,7 @@ use super::follow::{self, Shared};
 use super::session::Session;
 use super::session::auth::{Auth, Notes};
 use super::session::filesync::{Files, Times};
+use super::session::secrets::{Missed, Secrets};
 use super::types::{Solve, SolveError, Solved};
 
 /// How long an engine may take to accept a session.
@@ -169,7 +170,10 @@ impl Engine {
         let missing = files.missing();
         let notes = Arc::<Notes>::default();
         let auth = Auth::new(solve.logins.clone(), solve.lending.clone(), Arc::clone(&notes));
-        let opening = Session::open(channel.clone(), &shared_key, files, auth, solve.outputs.clone());
+        let missed = Missed::default();
+        let secrets = Secrets::new(Arc::clone(&solve.mounted), missed.clone());
+        let opening =
+            Session::open(channel.clone(), &shared_key, files, auth, secrets, solve.outputs.clone());
         let session = unless(stop, tokio::time::timeout(SESSION_TIMEOUT, opening))
             .await?
             .map_err(|_| lost("it accepted no session in time".to_owned()))?
@@ -251,6 +255,7 @@ impl Engine {
             Outcome::Answer(Err(status)) => {
                 let failure = failure::classify(&status, &self.circumstances(solve, dockerfile, &collected));
                 let failure = notes.explain(failure, status.message(), solve.lending.as_ref());
+                let failure = missed.explain(failure, status.message());
                 Err(Unsolved::Failed(Box::new(failure), denied::image(status.message())))
             }
         }

@@ -274,6 +274,7 @@ mod tests {
             logins: Vec::new(),
             lending: None,
             bounds: None,
+            mounted: Default::default(),
             internal: false,
             call: None,
         }

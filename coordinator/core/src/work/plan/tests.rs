@@ -30,6 +30,7 @@ fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId
         last_seen: at(0),
         state: WorkerState::Online,
         takes_unneeded: true,
+        takes_mounts: true,
         trust: TrustClass::Trusted,
     });
     id
@@ -51,6 +52,7 @@ fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
         excluded: Vec::new(),
         cleaned_until: None,
         pushes: true,
+        mounts: false,
     });
     job
 }
@@ -412,4 +414,18 @@ fn a_machine_that_is_not_trusted_builds_only_what_pushes_nowhere() {
     let now = assigned(&state, 1);
     assert!(now.contains(&(pushes, trusted, RunMode::Native)), "{now:?}");
     assert!(now.iter().any(|(job, _, _)| *job == kept), "{now:?}");
+}
+
+#[test]
+fn secrets_go_to_trusted_machines_whose_worker_serves_them() {
+    let mut state = State::default();
+    worker(&mut state, &[("linux/amd64", RunMode::Native)], 1);
+    state.workers[0].trust = TrustClass::Untrusted;
+    worker(&mut state, &[("linux/amd64", RunMode::Native)], 1);
+    state.workers[1].takes_mounts = false;
+    let mounts = job(&mut state, "linux/amd64", "fallback");
+    (state.waiting[0].pushes, state.waiting[0].mounts) = (false, true);
+    assert_eq!(assigned(&state, 1), []);
+    let fit = worker(&mut state, &[("linux/amd64", RunMode::Native)], 1);
+    assert_eq!(assigned(&state, 1), [(mounts, fit, RunMode::Native)]);
 }

@@ -1,0 +1,179 @@
+//! Secrets and ssh keys that come with a build: what is taken of them, and how they go to the attempt that holds its lease.
+//!
+//! Invariant: a value is in clear in the call that brings it and in the answer that lends it, and nowhere else; no message here
+//! holds one.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use farm_proto::v1;
+use farm_store::builds::mounts::{LeasedMounts, SealedMounts, SealedValue};
+use farm_store::builds::record::BuildRecord;
+use farm_types::mounts::{MOST_MOUNTED_BYTES, MOST_SECRET_BYTES};
+use farm_types::{BuildId, Invalid, MountId, MountType, Mounts, SshSource};
+use tonic::Status;
+
+use crate::grpc::status;
+use crate::people::Member;
+use crate::seal::{Owner, Unopened};
+use crate::shared::Shared;
+
+/// What a caller sends of values, each once.
+type Values = BTreeMap<(MountType, MountId), Bytes>;
+
+/// Seals what a new build is given, for it alone.
+///
+/// # Errors
+/// It isn't what the spec names, is too large, or came over a line that others can read.
+pub(super) fn seal(
+    shared: &Shared,
+    member: &Member,
+    build: BuildId,
+    mounts: &Mounts,
+    values: Vec<v1::MountValue>,
+) -> Result<Option<SealedMounts>, Status> {
+    if !values.is_empty() && !covered(shared, member.caller.is_encrypted) {
+        return Err(Status::permission_denied(
+            "secrets came over a connection without TLS, on which others could read them, and were not taken; call the farm by \
+             https:// (`farm login https://…`), or have whoever runs it start the coordinator with --insecure-secrets",
+        ));
+    }
+    let mut values = sorted(values).map_err(status::invalid)?;
+    let owner = Owner::Build(member.project, build);
+    let (key, sealed) = shared.keyring.new_data_key(owner);
+    let mut kept = Vec::new();
+    for (mount, id) in mounts.given() {
+        let Some(value) = values.remove(&(mount, id.clone())) else {
+            let cure = "its value didn't come with the build; give it again";
+            return Err(status::invalid(Invalid::new(format!("--{mount}"), id.as_str(), cure)));
+        };
+        kept.push(SealedValue { mount, id: id.clone(), bytes: key.seal(mount, id, &value) });
+    }
+    if let Some((mount, id)) = values.keys().next() {
+        let cure = "a value came that the build doesn't name";
+        return Err(status::invalid(Invalid::new(format!("--{mount}"), id.as_str(), cure)));
+    }
+    Ok((!kept.is_empty()).then_some(SealedMounts { key: sealed, values: kept }))
+}
+
+/// Whether secrets may come and go over such a connection.
+fn covered(shared: &Shared, is_encrypted: bool) -> bool {
+    is_encrypted || shared.config.tls.insecure_plaintext || shared.config.insecure_secrets
+}
+
+fn sorted(values: Vec<v1::MountValue>) -> Result<Values, Invalid> {
+    let mut sorted = Values::new();
+    let mut all = 0;
+    for v1::MountValue { r#type, id, value } in values {
+        let (mount, id): (MountType, MountId) = (r#type.parse()?, id.parse()?);
+        let told = || Invalid::new(format!("--{mount}"), id.as_str(), "");
+        if value.len() > MOST_SECRET_BYTES {
+            let cure = format!("it has {} bytes, and at most {MOST_SECRET_BYTES} are taken", value.len());
+            return Err(Invalid { cure, ..told() });
+        }
+        if mount == MountType::Ssh && value.is_empty() {
+            return Err(Invalid { cure: "it has no key".to_owned(), ..told() });
+        }
+        all += value.len();
+        let twice = Invalid { cure: "it came twice".to_owned(), ..told() };
+        if sorted.insert((mount, id), value).is_some() {
+            return Err(twice);
+        }
+    }
+    if all > MOST_MOUNTED_BYTES {
+        let cure = format!("all values of a build have at most {MOST_MOUNTED_BYTES} bytes together");
+        return Err(Invalid::new("secrets", format!("{all} bytes"), cure));
+    }
+    Ok(sorted)
+}
+
+/// Refuses what can't be mounted yet.
+pub(super) fn check(mounts: &Mounts) -> Result<(), Status> {
+    if let Some((id, _)) = mounts.ssh.iter().find(|(_, source)| **source == SshSource::Agent) {
+        let cure = "this farm takes key files only, not agents: --ssh ID=KEYFILE";
+        return Err(status::invalid(Invalid::new("--ssh", id.as_str(), cure)));
+    }
+    Ok(())
+}
+
+/// Refuses a retry that doesn't give again what its build was given, which is erased.
+pub(super) fn check_again(record: &BuildRecord, values: &[v1::MountValue]) -> Result<(), Status> {
+    let comes = |mount: MountType, id: &MountId| {
+        values.iter().any(|value| value.r#type == mount.as_str() && value.id == id.as_str())
+    };
+    let missing: Vec<_> = record.spec.mounts.given().filter(|(mount, id)| !comes(*mount, id)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = missing.iter().map(|(mount, id)| format!("--{mount} {id}")).collect();
+    let flags: Vec<String> = missing
+        .iter()
+        .map(|(mount, id)| match mount {
+            MountType::Secret => format!("--secret id={id},src=FILE"),
+            MountType::Ssh => format!("--ssh {id}=KEYFILE"),
+        })
+        .collect();
+    let id = &record.short_id;
+    Err(Status::failed_precondition(format!(
+        "build {id} was given {}, which farm erased when it ended; give it again: farm retry {id} {}",
+        names.join(" and "),
+        flags.join(" ")
+    )))
+}
+
+/// What a leased attempt's build may mount, in clear.
+///
+/// # Errors
+/// The line can be read by others, or it can't be opened any more.
+pub fn lend(
+    shared: &Shared,
+    is_encrypted: bool,
+    leased: &LeasedMounts,
+) -> Result<v1::LendMountsResponse, Status> {
+    if leased.mounts.is_empty() {
+        return Ok(v1::LendMountsResponse::default());
+    }
+    if !covered(shared, is_encrypted) {
+        return Err(Status::permission_denied(
+            "this worker's connection is without TLS, so it is lent no secrets; have it join by https:// (`farm workers \
+             invite`), or have whoever runs the farm start the coordinator with --insecure-secrets",
+        ));
+    }
+    let Some(sealed) = &leased.sealed else {
+        return match leased.mounts.given().next() {
+            // Only a build that has ended has lost them, and then its leases end, too.
+            Some(_) => Err(Status::failed_precondition("the build has ended, and its secrets are erased")),
+            None => Ok(v1::LendMountsResponse::default()),
+        };
+    };
+    let owner = Owner::Build(leased.project, leased.build);
+    let key = shared.keyring.open(owner, &sealed.key).map_err(unopened)?;
+    let mut values = Vec::new();
+    for SealedValue { mount, id, bytes } in &sealed.values {
+        let value = key.open(*mount, id, bytes).map_err(unopened)?;
+        values.push(v1::MountValue {
+            r#type: mount.to_string(),
+            id: id.to_string(),
+            value: Bytes::from(value.to_vec()),
+        });
+    }
+    Ok(v1::LendMountsResponse { values })
+}
+
+fn unopened(error: Unopened) -> Status {
+    match error {
+        Unopened::KeyIsLost(id) => {
+            tracing::error!(key = id, "a build's secrets were sealed by a key that isn't here");
+            Status::data_loss(format!(
+                "the build's secrets were sealed by the farm's key {id}, which this coordinator hasn't; whoever runs the farm \
+                 puts it back into its file of keys, or the build is submitted again"
+            ))
+        }
+        Unopened::Forged => {
+            tracing::error!("a build's secrets in the database aren't what was sealed");
+            Status::data_loss(
+                "the build's secrets in the farm's database aren't what was put there; submit it again",
+            )
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What is kept sealed: secrets and keys, which must be worth nothing to whoever has only the database.
+//!
+//! The farm has keys ([`keyring`]), of which the first seals. They seal data keys only: one for each build, or for what a project
+//! keeps. A data key seals values ([`DataKey`]). So a change of the farm's key leaves values alone, and what was sealed for one
+//! owner is nothing to another: owner and name are bound in, as associated data.
+//!
+//! Format: AES-256-GCM (NIST SP 800-38D), a random nonce of 12 bytes, the ciphertext, the tag of 16 bytes.
+
+mod keyring;
+
+use std::fmt;
+
+use farm_types::{BuildId, MountId, MountType, ProjectId};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use zeroize::Zeroizing;
+
+pub use self::keyring::{KeyId, Keyring, remove, rotate};
+
+/// Bytes of a key.
+const KEY_BYTES: usize = 32;
+
+/// Whose data key it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A build's, while it lasts.
+    Build(ProjectId, BuildId),
+}
+
+impl Owner {
+    fn bound(self) -> Vec<u8> {
+        match self {
+            Self::Build(project, build) => {
+                [&b"farm build key"[..], project.as_uuid().as_bytes(), build.as_uuid().as_bytes()].concat()
+            }
+        }
+    }
+}
+
+/// Why something can't be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unopened {
+    /// It was sealed by a key that isn't here.
+    #[error("it was sealed by the farm's key {0}, which this coordinator hasn't")]
+    KeyIsLost(String),
+    /// It isn't what was sealed, or it was for something else.
+    #[error("it isn't what was sealed")]
+    Forged,
+}
+
+/// A value in clear, erased when it is dropped.
+pub type Clear = Zeroizing<Vec<u8>>;
+
+/// Seals and opens values of one owner.
+pub struct DataKey {
+    key: LessSafeKey,
+    owner: Owner,
+}
+
+impl DataKey {
+    /// A value for this mount, sealed.
+    pub fn seal(&self, mount: MountType, id: &MountId, value: &[u8]) -> Vec<u8> {
+        seal(&self.key, &self.bound(mount, id), value)
+    }
+
+    /// The value that was sealed for this mount.
+    ///
+    /// # Errors
+    /// It wasn't.
+    pub fn open(&self, mount: MountType, id: &MountId, sealed: &[u8]) -> Result<Clear, Unopened> {
+        open(&self.key, &self.bound(mount, id), sealed)
+    }
+
+    fn bound(&self, mount: MountType, id: &MountId) -> Vec<u8> {
+        let mut bound = self.owner.bound();
+        bound.extend_from_slice(mount.as_str().as_bytes());
+        bound.push(b'\n');
+        bound.extend_from_slice(id.as_str().as_bytes());
+        bound
+    }
+}
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataKey").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+/// Takes 32 bytes for a key.
+fn key(bytes: &[u8; KEY_BYTES]) -> LessSafeKey {
+    match UnboundKey::new(&AES_256_GCM, bytes) {
+        Ok(key) => LessSafeKey::new(key),
+        Err(ring::error::Unspecified) => unreachable!("AES-256 takes every key of 32 bytes"),
+    }
+}
+
+fn seal(key: &LessSafeKey, bound: &[u8], value: &[u8]) -> Vec<u8> {
+    let nonce: [u8; NONCE_LEN] = rand::random();
+    let mut sealed = nonce.to_vec();
+    let mut text = Zeroizing::new(value.to_vec());
+    let tag =
+        key.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(bound), &mut text);
+    sealed.append(&mut text);
+    match tag {
+        Ok(tag) => sealed.extend_from_slice(tag.as_ref()),
+        Err(ring::error::Unspecified) => unreachable!("AES-GCM takes up to 64 GiB"),
+    }
+    sealed
+}
+
+fn open(key: &LessSafeKey, bound: &[u8], sealed: &[u8]) -> Result<Clear, Unopened> {
+    let (nonce, rest) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(Unopened::Forged)?;
+    let mut text = Zeroizing::new(rest.to_vec());
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let length = key.open_in_place(nonce, Aad::from(bound), &mut text).map_err(|_| Unopened::Forged)?.len();
+    text.truncate(length);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner::Build(ProjectId::generate(), BuildId::generate())
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_is_opened_by_its_owner_for_its_mount_and_by_nobody_else(
+            value in proptest::collection::vec(any::<u8>(), 0..2000), bit in any::<prop::sample::Index>()
+        ) {
+            let keyring = Keyring::from_text(&keyring::new_line()).unwrap();
+            let owner = owner();
+            let (key, sealed_key) = keyring.new_data_key(owner);
+            let id: MountId = "npm".parse().unwrap();
+            let sealed = key.seal(MountType::Secret, &id, &value);
+            prop_assert!(value.len() < 8 || !sealed.windows(value.len()).any(|part| part == value));
+            let again = keyring.open(owner, &sealed_key).unwrap();
+            prop_assert_eq!(&*again.open(MountType::Secret, &id, &sealed).unwrap(), &value);
+            // Not for another id, mount, build or project; not with a bit changed, not cut.
+            prop_assert!(again.open(MountType::Ssh, &id, &sealed).is_err());
+            prop_assert!(again.open(MountType::Secret, &"np".parse().unwrap(), &sealed).is_err());
+            let Owner::Build(project, build) = owner;
+            for other in [Owner::Build(project, BuildId::generate()), Owner::Build(ProjectId::generate(), build)] {
+                prop_assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged);
+            }
+            let mut changed = sealed.clone();
+            let at = bit.index(changed.len() * 8);
+            changed[at / 8] ^= 1 << (at % 8);
+            prop_assert!(again.open(MountType::Secret, &id, &changed).is_err());
+            prop_assert!(again.open(MountType::Secret, &id, &sealed[..sealed.len() - 1]).is_err());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Secrets and ssh keys of builds, as they are kept: sealed. This crate has no key; who opens them is the coordinator.
+//!
+//! Invariant: a build's data key is there only until the build has ended or all of it is built (a trigger of the schema sees to
+//! that, whoever writes it), and no longer are its values.
+
+use farm_types::{BuildId, MountId, MountType, Mounts, ProjectId};
+
+use crate::machines::leader::Epoch;
+use crate::proof::LockedExecution;
+use crate::work::attempts::Lease;
+use crate::{Result, Store, StoreError, from_json, state};
+
+/// A data key, sealed by one of the farm's keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedKey {
+    /// By which.
+    pub by: String,
+    /// The sealed bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A value, sealed by a data key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedValue {
+    /// For which kind of mount.
+    pub mount: MountType,
+    /// Which of them.
+    pub id: MountId,
+    /// The sealed bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// All that a build was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedMounts {
+    /// The build's data key.
+    pub key: SealedKey,
+    /// The values.
+    pub values: Vec<SealedValue>,
+}
+
+/// What a leased attempt's build may mount.
+#[derive(Debug, Clone)]
+pub struct LeasedMounts {
+    /// Whose build it is.
+    pub project: ProjectId,
+    /// Which.
+    pub build: BuildId,
+    /// What its spec names.
+    pub mounts: Mounts,
+    /// What it was given; `None`: nothing, or it is erased.
+    pub sealed: Option<SealedMounts>,
+}
+
+/// Keeps what a new build was given.
+pub(crate) async fn keep(
+    execution: &mut LockedExecution<'_>,
+    build: BuildId,
+    mounts: Option<&SealedMounts>,
+) -> Result<()> {
+    let Some(mounts) = mounts else { return Ok(()) };
+    let (project, _) = execution.ids();
+    sqlx::query!(
+        "INSERT INTO build_keys (project_id, build_id, key_id, sealed) VALUES ($1, $2, $3, $4)",
+        project,
+        build.as_uuid(),
+        mounts.key.by,
+        mounts.key.bytes
+    )
+    .execute(&mut **execution)
+    .await?;
+    let kinds: Vec<String> = mounts.values.iter().map(|value| value.mount.to_string()).collect();
+    let ids: Vec<String> = mounts.values.iter().map(|value| value.id.to_string()).collect();
+    let sealed: Vec<Vec<u8>> = mounts.values.iter().map(|value| value.bytes.clone()).collect();
+    sqlx::query!(
+        "INSERT INTO build_values (project_id, build_id, mount, id, sealed)
+         SELECT $1, $2, v.mount, v.id, v.sealed FROM unnest($3::text[], $4::text[], $5::bytea[]) AS v (mount, id, sealed)",
+        project,
+        build.as_uuid(),
+        &kinds,
+        &ids,
+        &sealed
+    )
+    .execute(&mut **execution)
+    .await?;
+    Ok(())
+}
+
+impl Store {
+    /// What the build of a leased attempt may mount, for whoever holds the lease.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`]: the lease has ended, or is another's.
+    pub async fn leased_mounts(&self, lease: Lease) -> Result<LeasedMounts> {
+        let row = sqlx::query!(
+            r#"SELECT b.project_id, b.id, coalesce(b.spec -> 'mounts', '{}') AS "mounts!",
+                      k.key_id AS "key_id?", k.sealed AS "sealed?"
+               FROM attempts a
+               JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+               JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+               LEFT JOIN build_keys k ON k.project_id = b.project_id AND k.build_id = b.id
+               WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')
+                 AND farm_is_holder(a.worker_id, $3)
+               ORDER BY k.build_id IS NULL, b.id LIMIT 1"#,
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid(),
+            lease.holder()
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::Stale("the lease has ended"))?;
+        let mut leased = LeasedMounts {
+            project: row.project_id.into(),
+            build: row.id.into(),
+            mounts: from_json(row.mounts)?,
+            sealed: None,
+        };
+        let (Some(by), Some(bytes)) = (row.key_id, row.sealed) else { return Ok(leased) };
+        let rows = sqlx::query!(
+            "SELECT mount, id, sealed FROM build_values WHERE project_id = $1 AND build_id = $2 ORDER BY mount, id",
+            row.project_id,
+            row.id
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let values = rows
+            .into_iter()
+            .map(|row| Ok(SealedValue { mount: state(&row.mount)?, id: state(&row.id)?, bytes: row.sealed }));
+        let values = values.collect::<Result<_>>()?;
+        leased.sealed = Some(SealedMounts { key: SealedKey { by, bytes }, values });
+        Ok(leased)
+    }
+}
+
+impl Store {
+    /// By which keys of the farm something is sealed, and how much.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn keys_in_use(&self) -> Result<Vec<(String, i64)>> {
+        let rows = sqlx::query!(
+            r#"SELECT key_id, count(*) AS "count!" FROM build_keys GROUP BY key_id ORDER BY key_id"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.key_id, row.count)).collect())
+    }
+
+    /// Some data keys of builds that were sealed by one of these keys of the farm.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn build_keys_by(
+        &self,
+        keys: &[String],
+        most: i64,
+    ) -> Result<Vec<(ProjectId, BuildId, SealedKey)>> {
+        let rows = sqlx::query!(
+            "SELECT project_id, build_id, key_id, sealed FROM build_keys WHERE key_id = ANY($1) LIMIT $2",
+            keys,
+            most
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let keys = rows.into_iter().map(|row| {
+            let key = SealedKey { by: row.key_id, bytes: row.sealed };
+            (row.project_id.into(), row.build_id.into(), key)
+        });
+        Ok(keys.collect())
+    }
+
+    /// Exchanges a build's data key for the same, sealed by another key. False: the build has ended meanwhile.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn reseal_build_key(
+        &self,
+        epoch: Epoch,
+        project: ProjectId,
+        build: BuildId,
+        old: &SealedKey,
+        new: &SealedKey,
+    ) -> Result<bool> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE build_keys SET key_id = $3, sealed = $4
+             WHERE project_id = $1 AND build_id = $2 AND key_id = $5 AND sealed = $6",
+            project.as_uuid(),
+            build.as_uuid(),
+            new.by,
+            new.bytes,
+            old.by,
+            old.bytes
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+}

@@ -2,18 +2,18 @@
 
 use farm_tests::bed::Bed;
 use farm_tests::farm::{Farm, output, program};
-use jsonschema::Validator;
+use farm_tests::json_schema::Schema;
 use serde_json::Value;
 
 use crate::support::*;
 
 /// The schema of one definition, strict: what is not named is an error.
-fn schema(name: &str) -> Validator {
+fn schema(name: &str) -> Schema {
     let text = include_str!("../../../docs/reference/json-schema.json");
     let mut whole: Value = serde_json::from_str(text).unwrap();
     close(&mut whole["$defs"]);
     whole["$ref"] = format!("#/$defs/{name}").into();
-    jsonschema::validator_for(&whole).unwrap()
+    Schema::new(whole)
 }
 
 fn close(part: &mut Value) {
@@ -34,10 +34,7 @@ pub fn fits(name: &str, text: &str) {
     assert!(!lines.is_empty(), "{name}: nothing was printed");
     for line in lines {
         let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{name}: {e}: {line}"));
-        let wrong: Vec<String> = schema
-            .iter_errors(&value)
-            .map(|error| format!("{} at {}", error, error.instance_path()))
-            .collect();
+        let wrong = schema.errors(&value);
         assert!(wrong.is_empty(), "{name}: {}\n{value:#}", wrong.join("\n"));
     }
 }

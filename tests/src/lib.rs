@@ -30,7 +30,6 @@ pub mod farm;
 pub mod faults;
 pub mod hang;
 pub mod issuer;
-pub mod json_schema;
 pub mod line;
 pub mod machine;
 pub mod network;

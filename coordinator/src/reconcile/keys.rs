@@ -42,13 +42,13 @@ async fn reseal(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
     }
     let older: Vec<String> = older.iter().map(ToString::to_string).collect();
     loop {
-        let found = shared.store.build_keys_by(&older, BATCH).await?;
+        let found = shared.loops.build_keys_by(&older, BATCH).await?;
         let mut done = 0;
         for (project, build, old) in &found {
             match shared.keyring.reseal(Owner::Build(*project, *build), old) {
                 Ok(new) => {
                     done +=
-                        usize::from(shared.store.reseal_build_key(epoch, *project, *build, old, &new).await?);
+                        usize::from(shared.loops.reseal_build_key(epoch, *project, *build, old, &new).await?);
                 }
                 Err(error) => tracing::error!(%error, %build, "a build's key can't be sealed anew"),
             }

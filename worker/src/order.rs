@@ -10,6 +10,7 @@ use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Invalid, Platform, RegistryHost, Repository};
 
 use crate::buildkit::{Bound, Bounds, Export, Grant, Images, Lending, Login, Public, Solve, Tokens};
+use crate::mask::Mask;
 use crate::snapshot::fetch::Roots;
 
 /// What a coordinator without such a limit stands for: longer than any attempt.
@@ -136,6 +137,7 @@ impl Order {
             logins,
             lending: Some(lending),
             bounds: Some(bounds),
+            mask: Mask::default(),
             internal: false,
             call: match self.spec.purpose {
                 Purpose::Call(call) => Some(call),

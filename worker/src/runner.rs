@@ -28,6 +28,8 @@ use crate::link::events::{Ending, Events};
 use crate::link::limit::LogLimit;
 use crate::link::outputs::{self, OutputError};
 use crate::link::tokens::Lender;
+use crate::mask::Masking;
+use crate::mask::told::mask_end;
 use crate::order::Order;
 use crate::progress;
 use crate::snapshot::fetch::Fetcher;
@@ -85,9 +87,10 @@ impl Runner {
             let superseded = move || {
                 attempts.stop(lease.attempt, StopReason::Superseded);
             };
-            let events =
-                Events::open(self.client.clone(), lease, LogLimit::of(offered.log_bytes), superseded);
-            let work = self.work(lease, offered, events.sender(), stop.clone());
+            let masking = Masking::default();
+            let limit = LogLimit::of(offered.log_bytes);
+            let events = Events::open(self.client.clone(), lease, limit, masking.clone(), superseded);
+            let work = self.work(lease, offered, events.sender(), &masking, stop.clone());
             let outcome = supervise(Box::pin(work), &stop, STOP_WITHIN).await;
             let enough = async {
                 stop.cancelled().await;
@@ -97,7 +100,7 @@ impl Runner {
             if ending == Ending::GaveUp {
                 tracing::warn!("the last events could not be stored");
             }
-            self.end(lease, outcome, checked).await;
+            self.end(lease, outcome, checked, &masking).await;
         }
         .instrument(span)
         .await;
@@ -108,6 +111,7 @@ impl Runner {
         lease: Lease,
         offered: v1::Offered,
         events: mpsc::Sender<AttemptEvent>,
+        masking: &Masking,
         stop: CancellationToken,
     ) -> Outcome {
         let runs: Runs = offered.runs.parse().unwrap_or_default();
@@ -136,7 +140,8 @@ impl Runner {
         let registries = order.registry_hosts();
         let solving = async {
             let farm = Arc::new(Lender::new(self.client.clone(), lease));
-            let solve = Solve { outputs, ..order.into_solve(roots, &farm, Arc::clone(&self.public)) };
+            let solve = order.into_solve(roots, &farm, Arc::clone(&self.public));
+            let solve = Solve { outputs, mask: masking.mask(), ..solve };
             let solve = ready.engine.solve(solve, told, stop.clone());
             // Its last events are part of it.
             tokio::join!(solve, passing).0
@@ -212,7 +217,7 @@ impl Runner {
         }
     }
 
-    async fn end(&self, lease: Lease, outcome: Outcome, checked: Option<String>) {
+    async fn end(&self, lease: Lease, outcome: Outcome, checked: Option<String>, masking: &Masking) {
         let reason = self.attempts.stop_reason(lease.attempt);
         let checked = match reason {
             None => checked,
@@ -250,7 +255,8 @@ impl Runner {
             tracing::warn!(found, "the worker looked at itself after the failure");
         }
         let self_check = checked.map(|failure| v1::SelfCheck { failure });
-        let finished = v1::Finished { lease: Some(lease.into()), outcome: Some(outcome), self_check };
+        let mut finished = v1::Finished { lease: Some(lease.into()), outcome: Some(outcome), self_check };
+        mask_end(&masking.mask(), &mut finished);
         let (spool, kept) = (self.spool.clone(), finished.clone());
         let keep = tokio::task::spawn_blocking(move || spool.keep(lease.attempt, &kept)).await;
         if !matches!(keep, Ok(Ok(()))) {

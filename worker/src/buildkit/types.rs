@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::public::Public;
 use super::tree::SourceTree;
+use crate::mask::Mask;
 
 /// One image for one platform, to be built.
 #[derive(Clone)]
@@ -68,6 +69,8 @@ pub struct Solve {
     pub lending: Option<Lending>,
     /// From which registries not every image is taken.
     pub bounds: Option<Bounds>,
+    /// Masks its secrets where what the engine says is cut; whoever passes it on masks all of it.
+    pub mask: Mask,
     /// Keeps the build out of the engine's history.
     pub internal: bool,
     /// The frontend is asked this, and nothing is built.

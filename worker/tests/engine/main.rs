@@ -26,6 +26,7 @@ use farm_types::{Cause, Digest, Failure, Provenance, PullMode};
 use farm_worker::buildkit::{
     Engine, EngineKind, Export, Login, MemoryTree, Solve, SolveError, Solved, SourceTree, TreeEntry, TreeKind,
 };
+use farm_worker::mask::Mask;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -87,6 +88,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         logins: Vec::new(),
         lending: None,
         bounds: None,
+        mask: Mask::default(),
         internal: false,
         call: None,
     }

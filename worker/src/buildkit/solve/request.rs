@@ -235,6 +235,7 @@ pub(super) fn solved(
 mod tests {
     use super::*;
     use crate::buildkit::tree::MemoryTree;
+    use crate::mask::Mask;
     use farm_types::RunOptions;
 
     fn example() -> Solve {
@@ -274,6 +275,7 @@ mod tests {
             logins: Vec::new(),
             lending: None,
             bounds: None,
+            mask: Mask::default(),
             internal: false,
             call: None,
         }

@@ -2,7 +2,7 @@
 //!
 //! Follow one attempt: [`link::session`] hears an offer and asks [`attempts`] for a slot; [`runner`] fetches
 //! the source ([`snapshot`]), has it built ([`buildkit`]) while [`link::events`] carries what happens, and
-//! leaves the end there, from which the session tells it until it is acknowledged.
+//! leaves the end there, from which the session tells it until it is acknowledged. What is told holds no secret ([`mask`]).
 //!
 //! Invariant: neither an outage of the coordinator nor the end of a stream stops what runs; only a stop that
 //! the coordinator asks for, a second signal, or the engine does.
@@ -16,6 +16,7 @@ pub mod engine_watch;
 pub mod gauge;
 pub mod joined;
 pub mod link;
+pub mod mask;
 mod order;
 pub mod platforms;
 pub mod process;

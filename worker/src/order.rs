@@ -10,6 +10,7 @@ use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Invalid, Platform, RegistryHost, Repository};
 
 use crate::buildkit::{Bound, Bounds, Export, Grant, Images, Lending, Login, Public, Solve, Tokens};
+use crate::mask::Mask;
 use crate::snapshot::fetch::Roots;
 
 /// What a coordinator without such a limit stands for: longer than any attempt.
@@ -137,6 +138,7 @@ impl Order {
             lending: Some(lending),
             bounds: Some(bounds),
             mounted: Arc::default(),
+            mask: Mask::default(),
             internal: false,
             call: match self.spec.purpose {
                 Purpose::Call(call) => Some(call),

@@ -12,6 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, Flags, LogFormat};
 use crate::joined::join::{self, JoinError};
+use crate::mask::logs::Masked;
 use crate::{Shutdown, run};
 
 #[derive(Debug, Parser)]
@@ -90,7 +91,7 @@ fn start_log(format: LogFormat) {
         .and_then(|said| said.parse().ok())
         .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(Masked(std::io::stderr))
         .with_ansi(std::io::stderr().is_terminal());
     let log = tracing_subscriber::registry().with(filter);
     match format {

@@ -29,6 +29,8 @@ use crate::link::limit::LogLimit;
 use crate::link::mounts;
 use crate::link::outputs::{self, OutputError};
 use crate::link::tokens::Lender;
+use crate::mask::Masking;
+use crate::mask::told::mask_end;
 use crate::order::Order;
 use crate::progress;
 use crate::snapshot::fetch::Fetcher;
@@ -60,20 +62,28 @@ pub struct Runner {
     pub public: Arc<Public>,
 }
 
-/// What the attempt's steps may mount. A frontend that is only asked runs none.
+/// What the attempt's steps may mount, which is masked from then on. A frontend that is only asked runs none.
 async fn mounted(
     client: &Client,
     lease: Lease,
     spec: &BuildSpec,
+    events: &mpsc::Sender<AttemptEvent>,
+    masking: &Masking,
     stop: &CancellationToken,
 ) -> Result<Arc<Mounted>, Outcome> {
     if spec.mounts.is_empty() || matches!(spec.purpose, Purpose::Call(_)) {
         return Ok(Arc::default());
     }
-    tokio::select! {
-        borrowed = mounts::borrow(client, lease) => borrowed.map(Arc::new).map_err(Outcome::from),
-        () = stop.cancelled() => Err(Outcome::Stopped),
+    let mounted = tokio::select! {
+        borrowed = mounts::borrow(client, lease) => borrowed?,
+        () = stop.cancelled() => return Err(Outcome::Stopped),
+    };
+    let values = mounted.iter().map(|((_, id), value)| (id.as_str(), value.as_slice()));
+    for unmasked in masking.begin(values) {
+        // An error: nobody listens.
+        let _ = events.send(unmasked).await;
     }
+    Ok(Arc::new(mounted))
 }
 
 /// How an attempt's work ended.
@@ -102,9 +112,10 @@ impl Runner {
             let superseded = move || {
                 attempts.stop(lease.attempt, StopReason::Superseded);
             };
-            let events =
-                Events::open(self.client.clone(), lease, LogLimit::of(offered.log_bytes), superseded);
-            let work = self.work(lease, offered, events.sender(), stop.clone());
+            let masking = Masking::default();
+            let limit = LogLimit::of(offered.log_bytes);
+            let events = Events::open(self.client.clone(), lease, limit, masking.clone(), superseded);
+            let work = self.work(lease, offered, events.sender(), &masking, stop.clone());
             let outcome = supervise(Box::pin(work), &stop, STOP_WITHIN).await;
             let enough = async {
                 stop.cancelled().await;
@@ -114,7 +125,7 @@ impl Runner {
             if ending == Ending::GaveUp {
                 tracing::warn!("the last events could not be stored");
             }
-            self.end(lease, outcome, checked).await;
+            self.end(lease, outcome, checked, &masking).await;
         }
         .instrument(span)
         .await;
@@ -125,6 +136,7 @@ impl Runner {
         lease: Lease,
         offered: v1::Offered,
         events: mpsc::Sender<AttemptEvent>,
+        masking: &Masking,
         stop: CancellationToken,
     ) -> Outcome {
         let runs: Runs = offered.runs.parse().unwrap_or_default();
@@ -142,7 +154,7 @@ impl Runner {
             Ok(roots) => roots,
             Err(error) => return error.into_failure().map_or(Outcome::Stopped, Outcome::from),
         };
-        let mounted = match mounted(&self.client, lease, &order.spec, &stop).await {
+        let mounted = match mounted(&self.client, lease, &order.spec, &events, masking, &stop).await {
             Ok(mounted) => mounted,
             Err(outcome) => return outcome,
         };
@@ -157,8 +169,8 @@ impl Runner {
         let registries = order.registry_hosts();
         let solving = async {
             let farm = Arc::new(Lender::new(self.client.clone(), lease));
-            let solve =
-                Solve { outputs, mounted, ..order.into_solve(roots, &farm, Arc::clone(&self.public)) };
+            let solve = order.into_solve(roots, &farm, Arc::clone(&self.public));
+            let solve = Solve { outputs, mounted, mask: masking.mask(), ..solve };
             let solve = ready.engine.solve(solve, told, stop.clone());
             // Its last events are part of it.
             tokio::join!(solve, passing).0
@@ -234,7 +246,7 @@ impl Runner {
         }
     }
 
-    async fn end(&self, lease: Lease, outcome: Outcome, checked: Option<String>) {
+    async fn end(&self, lease: Lease, outcome: Outcome, checked: Option<String>, masking: &Masking) {
         let reason = self.attempts.stop_reason(lease.attempt);
         let checked = match reason {
             None => checked,
@@ -272,7 +284,8 @@ impl Runner {
             tracing::warn!(found, "the worker looked at itself after the failure");
         }
         let self_check = checked.map(|failure| v1::SelfCheck { failure });
-        let finished = v1::Finished { lease: Some(lease.into()), outcome: Some(outcome), self_check };
+        let mut finished = v1::Finished { lease: Some(lease.into()), outcome: Some(outcome), self_check };
+        mask_end(&masking.mask(), &mut finished);
         let (spool, kept) = (self.spool.clone(), finished.clone());
         let keep = tokio::task::spawn_blocking(move || spool.keep(lease.attempt, &kept)).await;
         if !matches!(keep, Ok(Ok(()))) {

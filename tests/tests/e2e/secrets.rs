@@ -109,3 +109,34 @@ fn without_tls_none_are_sent_and_what_is_mistyped_is_told_before() {
     says(&told.stderr, &["without TLS", "--insecure-secrets"]);
     assert_eq!(builds(&farm), 0);
 }
+
+#[test]
+fn what_steps_print_of_them_is_masked_however_it_is_cut_and_what_cannot_be_is_told() {
+    let farm = covered();
+    let value = format!("hunter2-{}", nonce());
+    let context = Context::new(&format!(
+        "FROM {BASE}\n\
+         RUN --mount=type=secret,id=npm echo \"plain $(cat /run/secrets/npm)\"; base64 < /run/secrets/npm; \
+             for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do \
+                 head -c $i /run/secrets/npm | tail -c 1; sleep 0.02; done; echo \" piece by piece\"; \
+             echo short $(cat /run/secrets/pin) # {}\n\
+         RUN --mount=type=secret,id=npm echo failed with $(cat /run/secrets/npm) >&2; exit 3\n",
+        nonce()
+    ))
+    .file("npmrc", &value)
+    .file("pin", "1234");
+    let at = |name: &str| context.path().join(name).display().to_string();
+    let (npm, pin) = (given(&at("npmrc")), format!("id=pin,src={}", at("pin")));
+    let failed = submit(&farm, &context, &["--platform", "linux/amd64", "--secret", &npm, "--secret", &pin]);
+    assert_eq!(failed.status, 1, "{failed:?}");
+    says(&failed.stdout, &["plain ***", "*** piece by piece", "failed with ***", "secret pin is not masked"]);
+    let id = build_id(&failed.stdout);
+    let base64 = {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(&value)
+    };
+    let log = farm.cli(&["logs", &id, "--json"]).ok() + &show(&farm, &id).to_string() + &failed.stdout;
+    for form in [value.as_str(), &base64[..16], &value[8..]] {
+        assert!(!log.contains(form), "{form} is in:\n{log}");
+    }
+}

@@ -18,10 +18,11 @@ use farm_types::{
 
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use super::public::Public;
 use super::tree::SourceTree;
-use zeroize::Zeroizing;
+use crate::mask::Mask;
 
 /// One image for one platform, to be built.
 #[derive(Clone)]
@@ -72,6 +73,8 @@ pub struct Solve {
     pub bounds: Option<Bounds>,
     /// What steps may mount besides files.
     pub mounted: Arc<Mounted>,
+    /// Masks its secrets where what the engine says is cut; whoever passes it on masks all of it.
+    pub mask: Mask,
     /// Keeps the build out of the engine's history.
     pub internal: bool,
     /// The frontend is asked this, and nothing is built.

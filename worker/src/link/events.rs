@@ -5,7 +5,7 @@
 //! is bounded: beyond [`MOST_UNACKED`] no further event is taken, and the solve waits. A stream on which a chunk
 //! stays unanswered ([`ANSWER_WITHIN`]) is lost, too.
 //!
-//! Invariant: chunk N+1 is never sent before chunk N on the same stream.
+//! Invariants: chunk N+1 is never sent before chunk N on the same stream; nothing gets into a chunk that wasn't masked.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,6 +25,8 @@ use super::limit::LogLimit;
 use super::line::{ANSWER_WITHIN, Incoming, Line, Silence, at, next_answer, room};
 use super::{Client, Refusal, WAITS};
 use crate::attempts::Lease;
+use crate::mask::Masking;
+use crate::mask::told::Telling;
 
 /// How much may wait for an acknowledgement, bytes.
 pub const MOST_UNACKED: usize = 32 * 1024 * 1024;
@@ -57,20 +59,21 @@ pub struct Events {
 
 impl Events {
     /// Opens the stream; it connects when there is something to send. `superseded` is called at most once:
-    /// when the coordinator says that the lease is another's. What goes beyond `limit` is cut off.
+    /// when the coordinator says that the lease is another's. Secrets are masked; what goes beyond `limit` then is cut off.
     pub fn open(
         client: Client,
         lease: Lease,
         limit: LogLimit,
+        masking: Masking,
         superseded: impl FnOnce() + Send + 'static,
     ) -> Self {
-        Self::open_within(client, lease, limit, (MOST_UNACKED, ANSWER_WITHIN), superseded)
+        Self::open_within(client, lease, (limit, masking), (MOST_UNACKED, ANSWER_WITHIN), superseded)
     }
 
     fn open_within(
         client: Client,
         lease: Lease,
-        limit: LogLimit,
+        (limit, masking): (LogLimit, Masking),
         (most_unacked, answer_within): (usize, Waits),
         superseded: impl FnOnce() + Send + 'static,
     ) -> Self {
@@ -78,6 +81,7 @@ impl Events {
         let pump = Pump {
             client,
             lease,
+            telling: Telling::new(masking),
             limit,
             most_unacked,
             events,
@@ -130,6 +134,7 @@ impl Events {
 struct Pump {
     client: Client,
     lease: Lease,
+    telling: Telling,
     limit: LogLimit,
     most_unacked: usize,
     events: mpsc::Receiver<AttemptEvent>,
@@ -172,10 +177,8 @@ impl Pump {
             }
             match self.wait().await {
                 Woken::Event(Some(event)) => {
-                    let kept = self.limit.take(event);
-                    let full: Vec<Bytes> =
-                        kept.into_iter().flat_map(|event| self.chunker.push(event)).collect();
-                    full.into_iter().for_each(|chunk| self.keep(chunk));
+                    let event = self.telling.mask(event);
+                    self.add(event);
                     self.flush_at = match self.chunker.is_empty() {
                         true => None,
                         false => self.flush_at.or_else(|| Some(Instant::now() + LINGER)),
@@ -183,6 +186,8 @@ impl Pump {
                 }
                 Woken::Event(None) => {
                     self.open = false;
+                    let rest = self.telling.rest();
+                    rest.into_iter().for_each(|event| self.add(event));
                     self.flush();
                 }
                 Woken::Flush => self.flush(),
@@ -245,6 +250,13 @@ impl Pump {
         self.line = None;
         self.silence.lost();
         self.dial_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
+    }
+
+    /// An event as it is told.
+    fn add(&mut self, event: AttemptEvent) {
+        let kept = self.limit.take(event);
+        let full: Vec<Bytes> = kept.into_iter().flat_map(|event| self.chunker.push(event)).collect();
+        full.into_iter().for_each(|chunk| self.keep(chunk));
     }
 
     fn flush(&mut self) {

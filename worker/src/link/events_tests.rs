@@ -28,7 +28,11 @@ fn stored(fake: &Fake) -> Vec<usize> {
 }
 
 fn log(bytes: usize) -> AttemptEvent {
-    let log = StepLog { step_digest: "d".into(), stream: 1, data: vec![b'x'; bytes].into() };
+    said(vec![b'x'; bytes])
+}
+
+fn said(data: impl Into<Bytes>) -> AttemptEvent {
+    let log = StepLog { step_digest: "d".into(), stream: 1, data: data.into() };
     AttemptEvent { at_ms: 0, event: Some(Event::Log(log)) }
 }
 
@@ -39,7 +43,9 @@ async fn patient(events: Events) -> Ending {
 #[tokio::test]
 async fn all_is_stored_in_order_when_the_stream_ends() {
     let fake = Fake::start().await;
-    let events = Events::open(fake.client(), lease(), LogLimit::default(), || panic!("nobody said so"));
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), Masking::default(), || {
+        panic!("nobody said so")
+    });
     for number in 0..2000 {
         events.sender().send(numbered(number)).await.unwrap();
     }
@@ -50,7 +56,7 @@ async fn all_is_stored_in_order_when_the_stream_ends() {
 #[tokio::test]
 async fn an_event_goes_out_soon_although_its_chunk_is_not_full() {
     let fake = Fake::start().await;
-    let events = Events::open(fake.client(), lease(), LogLimit::default(), || {});
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), Masking::default(), || {});
     events.sender().send(numbered(0)).await.unwrap();
     until("the first event is stored", || !stored(&fake).is_empty()).await;
     events.sender().send(numbered(1)).await.unwrap();
@@ -62,7 +68,7 @@ async fn an_event_goes_out_soon_although_its_chunk_is_not_full() {
 async fn what_was_stored_but_not_acknowledged_is_sent_again_under_its_number() {
     let fake = Fake::start().await;
     fake.with(|script| script.break_before_ack = 2);
-    let events = Events::open(fake.client(), lease(), LogLimit::default(), || {});
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), Masking::default(), || {});
     events.sender().send(numbered(0)).await.unwrap();
     until("it came twice", || fake.with(|script| script.came.len() >= 2)).await;
     events.sender().send(numbered(1)).await.unwrap();
@@ -74,7 +80,7 @@ async fn what_was_stored_but_not_acknowledged_is_sent_again_under_its_number() {
 #[tokio::test]
 async fn a_coordinator_that_restarts_gets_the_rest() {
     let fake = Fake::start().await;
-    let events = Events::open(fake.client(), lease(), LogLimit::default(), || {});
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), Masking::default(), || {});
     events.sender().send(numbered(0)).await.unwrap();
     until("the first is stored", || stored(&fake) == [0]).await;
     fake.with(|script| script.hold_acks = true);
@@ -92,7 +98,8 @@ async fn what_is_taken_and_never_answered_goes_out_again_on_a_new_stream() {
     let fake = Fake::start().await;
     fake.with(|script| script.hold_acks = true);
     let bounds = (MOST_UNACKED, Waits::new(Duration::from_millis(100), Duration::from_secs(10)));
-    let events = Events::open_within(fake.client(), lease(), LogLimit::default(), bounds, || {});
+    let events =
+        Events::open_within(fake.client(), lease(), (LogLimit::default(), Masking::default()), bounds, || {});
     events.sender().send(numbered(0)).await.unwrap();
     // Connection and coordinator live: nothing but the silence says that the stream is lost.
     until("it came three times", || fake.with(|script| script.came.len() >= 3)).await;
@@ -108,7 +115,8 @@ async fn too_much_unacknowledged_makes_the_sender_wait() {
     let fake = Fake::start().await;
     fake.with(|script| script.hold_acks = true);
     let bounds = (BOUND, ANSWER_WITHIN);
-    let events = Events::open_within(fake.client(), lease(), LogLimit::default(), bounds, || {});
+    let events =
+        Events::open_within(fake.client(), lease(), (LogLimit::default(), Masking::default()), bounds, || {});
     let sender = events.sender();
     let mut sent = 0;
     // Without a bound this would go on for ever.
@@ -137,8 +145,9 @@ async fn a_lost_lease_ends_the_stream_and_nobody_waits() {
     fake.with(|script| script.refuse_events = Some(Status::failed_precondition("superseded")));
     let told = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&told);
-    let events =
-        Events::open(fake.client(), lease(), LogLimit::default(), move || tell.store(true, Ordering::SeqCst));
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), Masking::default(), move || {
+        tell.store(true, Ordering::SeqCst)
+    });
     let sender = events.sender();
     sender.send(numbered(0)).await.unwrap();
     until("it is told", || told.load(Ordering::SeqCst)).await;
@@ -153,9 +162,40 @@ async fn a_lost_lease_ends_the_stream_and_nobody_waits() {
 async fn a_coordinator_that_is_away_is_waited_for_only_as_long_as_wished() {
     let fake = Fake::start().await;
     fake.with(|script| script.hold_acks = true);
-    let events = Events::open(fake.client(), lease(), LogLimit::default(), || {});
+    let events = Events::open(fake.client(), lease(), LogLimit::default(), Masking::default(), || {});
     events.sender().send(numbered(0)).await.unwrap();
     assert_eq!(events.finish(std::future::ready(())).await, Ending::GaveUp);
-    let quiet = Events::open(fake.client(), lease(), LogLimit::default(), || {});
+    let quiet = Events::open(fake.client(), lease(), LogLimit::default(), Masking::default(), || {});
     assert_eq!(patient(quiet).await, Ending::Stored, "nothing to send needs nobody");
+}
+
+#[tokio::test]
+async fn nothing_that_is_stored_holds_a_secret_and_nothing_is_lost_with_it() {
+    let fake = Fake::start().await;
+    let masking = Masking::default();
+    // What is written beyond the limit is dropped; a mask counts as what it is.
+    let whole = "it is ***, it was ***, hun";
+    let limit = LogLimit::of(u64::try_from(4 * (1 + 32) + whole.len()).unwrap());
+    let events = Events::open(fake.client(), lease(), limit, masking.clone(), || {});
+    let told = masking.begin([("token", b"hunter2-secret".as_slice()), ("pin", b"1234".as_slice())]);
+    assert_eq!(told.len(), 1);
+    for event in
+        told.into_iter().chain(["it is hunter2", "-secret, it was hunt", "er2-secret, hun"].map(said))
+    {
+        events.sender().send(event).await.unwrap();
+    }
+    assert_eq!(patient(events).await, Ending::Stored);
+    let (notices, log) = fake.with(|script| {
+        let (mut notices, mut log) = (Vec::new(), Vec::new());
+        for event in script.chunks.values().flatten() {
+            match &event.event {
+                Some(Event::Notice(notice)) => notices.push(notice.text.clone()),
+                Some(Event::Log(piece)) => log.extend_from_slice(&piece.data),
+                _ => {}
+            }
+        }
+        (notices, String::from_utf8(log).unwrap())
+    });
+    assert!(notices.len() == 1 && notices[0].starts_with("secret pin is not masked"), "{notices:?}");
+    assert_eq!(log, whole);
 }

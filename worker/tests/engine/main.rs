@@ -26,6 +26,7 @@ use farm_types::{Cause, Digest, Failure, Provenance, PullMode};
 use farm_worker::buildkit::{
     Engine, EngineKind, Export, Login, MemoryTree, Solve, SolveError, Solved, SourceTree, TreeEntry, TreeKind,
 };
+use farm_worker::mask::Mask;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -88,6 +89,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         lending: None,
         bounds: None,
         mounted: Default::default(),
+        mask: Mask::default(),
         internal: false,
         call: None,
     }

@@ -12,6 +12,7 @@ use super::elf::probe_executable;
 use crate::buildkit::failure::{emulator_missing, is_unstartable};
 use crate::buildkit::tree::{MemoryTree, SourceTree};
 use crate::buildkit::types::{Solve, SolveError};
+use crate::mask::Mask;
 
 /// Needs no base image: what is run is all that there is.
 const DOCKERFILE: &str = "FROM scratch\nCOPY . /\nRUN [\"/probe\"]\n";
@@ -59,6 +60,7 @@ impl Engine {
             lending: None,
             bounds: None,
             mounted: Arc::default(),
+            mask: Mask::default(),
             internal: true,
             call: None,
         };

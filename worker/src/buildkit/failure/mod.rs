@@ -8,7 +8,8 @@
 //! trouble of the engine itself (connections, storage, runc) is infrastructure and tried elsewhere.
 //!
 //! Invariant: nothing that a user writes (commands, names, paths, targets, arguments) or prints chooses a failure's
-//! cause, code or exit code. Nothing is looked for in a text that was cut.
+//! cause, code or exit code. Nothing is looked for in a text that was cut, or in which secrets were masked; and nothing is cut that
+//! wasn't masked.
 //!
 //! To add a kind: a rule there, a line in `tests.rs`, and its code in `docs/`.
 
@@ -32,6 +33,7 @@ use super::dockerfile::Dockerfile;
 use super::engine::error::reason;
 use super::follow::collected::{Collected, Step};
 use super::session::filesync::SOURCE_FAULT;
+use crate::mask::Mask;
 
 /// What was going on when it failed.
 pub(super) struct Circumstances<'a> {
@@ -41,6 +43,7 @@ pub(super) struct Circumstances<'a> {
     pub(super) target: Option<&'a str>,
     pub(super) engine: String,
     pub(super) named: Named,
+    pub(super) mask: &'a Mask,
 }
 
 /// Where a step's name is cut in a message; the failure has more of it.
@@ -83,6 +86,7 @@ pub(super) fn classify(status: &Status, circumstances: &Circumstances<'_>) -> Fa
     // A step that the status could not tell of still has its place.
     let written = || source.as_ref().filter(|_| exit_code.is_some())?.first_line();
     let name = step.map(|step| step.name.as_str()).or_else(written).unwrap_or_default();
+    let name = &*circumstances.mask.text(name);
     let failed =
         Failed { own: own.unwrap_or_default(), name, is_cancelled: status.code() == Code::Cancelled };
     let mut failure = match exit_code {
@@ -98,7 +102,7 @@ pub(super) fn classify(status: &Status, circumstances: &Circumstances<'_>) -> Fa
     failure.exit_code = exit_code.filter(|_| failure.code != FailureCode::EngineLost);
     failure.step = Some(shortened(name)).filter(|name| !name.is_empty());
     failure.log_tail = step.map(Step::tail).unwrap_or_default();
-    failure.source = source.and_then(|source| excerpt(source, circumstances.dockerfile));
+    failure.source = source.and_then(|source| excerpt(source, circumstances));
     failure
 }
 
@@ -182,7 +186,7 @@ fn command(code: i32, failed: &Failed<'_>) -> Failure {
 fn unfinished(code: Code, failed: &Failed<'_>, circumstances: &Circumstances<'_>) -> Failure {
     let failure = from_text(code, failed.own, false, circumstances);
     if failure.cause == Cause::User {
-        let message = format!("{}: {}", failed.what(), shortened(failed.own));
+        let message = format!("{}: {}", failed.what(), shortened(&circumstances.mask.text(failed.own)));
         return Failure::new(Cause::User, FailureCode::RunFailed, message);
     }
     failure
@@ -191,6 +195,8 @@ fn unfinished(code: Code, failed: &Failed<'_>, circumstances: &Circumstances<'_>
 /// What is no command's. `of_file`: it has a place in the Dockerfile, and no step was begun for it.
 fn from_text(code: Code, text: &str, of_file: bool, circumstances: &Circumstances<'_>) -> Failure {
     let said = Said::read(text, &circumstances.named);
+    // For people.
+    let told = &*circumstances.mask.text(text);
     let any = |words: &[said::Words]| words.iter().any(|words| said.holds(*words));
     let is_interrupted = matches!(
         code,
@@ -198,18 +204,18 @@ fn from_text(code: Code, text: &str, of_file: bool, circumstances: &Circumstance
     );
     if of_file && !said.is_of_something(RESOLVING) && !is_interrupted {
         // A frontend's answer, in which anything may stand that is in the file.
-        return Failure::new(Cause::User, FailureCode::DockerfileSyntax, shortened(text));
+        return Failure::new(Cause::User, FailureCode::DockerfileSyntax, shortened(told));
     }
     if said.holds(Begin(SOURCE_FAULT)) {
         let what =
-            text.split_once(SOURCE_FAULT).map_or(text, |(_, what)| what.trim_start_matches([':', ' ']));
+            told.split_once(SOURCE_FAULT).map_or(told, |(_, what)| what.trim_start_matches([':', ' ']));
         let message = format!("the source could not be served to the engine: {}", shortened(what));
         return Failure::new(Cause::Infrastructure, FailureCode::SourceUnreadable, message);
     }
     let frontend = said.image().map(|image| image.strip_prefix("docker.io/").unwrap_or(image));
     let frontend = frontend.and_then(|image| image.strip_prefix("docker/dockerfile"));
     if !of_file && frontend.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@'])) {
-        let message = format!("{}; remove the syntax line of the Dockerfile", shorter(text));
+        let message = format!("{}; remove the syntax line of the Dockerfile", shorter(told));
         return Failure::new(Cause::User, FailureCode::SyntaxImage, message);
     }
     let is_about = |about: &About| match about {
@@ -224,14 +230,14 @@ fn from_text(code: Code, text: &str, of_file: bool, circumstances: &Circumstance
                 circumstances.target.unwrap_or_default()
             ),
             FailureCode::BaseImagePlatform => {
-                let image = after(text, "failed to resolve source metadata for ").unwrap_or(text);
+                let image = after(told, "failed to resolve source metadata for ").unwrap_or(told);
                 let platform = circumstances.platform;
                 format!(
                     "image {image} is not there for the platform that is asked of it ({platform}, unless its FROM line names one)"
                 )
             }
-            FailureCode::CopySourceMissing => missing_source(text),
-            _ => shorter(text),
+            FailureCode::CopySourceMissing => missing_source(told),
+            _ => shorter(told),
         };
         if !case.cure.is_empty() {
             message = format!("{message}; {}", case.cure);
@@ -245,10 +251,10 @@ fn from_text(code: Code, text: &str, of_file: bool, circumstances: &Circumstance
         return Failure::new(
             Cause::Infrastructure,
             FailureCode::SessionLost,
-            format!("the engine broke the build off: {}", shortened(text)),
+            format!("the engine broke the build off: {}", shortened(told)),
         );
     }
-    Failure::new(Cause::User, FailureCode::EngineError, shortened(text))
+    Failure::new(Cause::User, FailureCode::EngineError, shortened(told))
 }
 
 /// Without what only says who passed the error on.
@@ -305,14 +311,16 @@ fn line_in(text: &str) -> Option<u32> {
 }
 
 /// The marked lines with two around, at most 30, each cut where it is endless.
-fn excerpt(source: Source, dockerfile: &Dockerfile) -> Option<SourceExcerpt> {
+fn excerpt(source: Source, circumstances: &Circumstances<'_>) -> Option<SourceExcerpt> {
     const AROUND: u32 = 2;
     const MOST: usize = 30;
     let first_line = source.lines.0.saturating_sub(AROUND).max(1);
     let skip = usize::try_from(first_line - 1).ok()?;
     let take = usize::try_from(source.lines.1.saturating_add(AROUND + 1).saturating_sub(first_line)).ok()?;
     let lines = source.text.lines().skip(skip).take(take.min(MOST));
-    let lines: Vec<String> = lines.map(|line| line.chars().take(LINE_CHARS).collect()).collect();
+    let lines = lines.map(|line| circumstances.mask.text(line).chars().take(LINE_CHARS).collect());
+    let lines: Vec<String> = lines.collect();
+    let dockerfile = circumstances.dockerfile;
     // The engine knows it by its name within the folder only.
     let own = source.file.is_empty() || dockerfile.path.ends_with(&source.file);
     let file = if own { dockerfile.path.clone() } else { source.file };

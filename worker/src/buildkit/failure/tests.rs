@@ -28,6 +28,7 @@ struct Build {
     step: String,
     error: String,
     log: String,
+    mask: Mask,
 }
 
 impl Default for Build {
@@ -40,6 +41,7 @@ impl Default for Build {
             step: "[b 2/3] RUN x".into(),
             error: String::new(),
             log: String::new(),
+            mask: Mask::default(),
         }
     }
 }
@@ -50,7 +52,7 @@ impl Build {
     }
 
     fn told(&self, tell: impl Fn(&Circumstances<'_>) -> Failure) -> Failure {
-        let mut collected = Collected::default();
+        let mut collected = Collected::new(None, self.mask.clone());
         let vertex = Vertex {
             digest: "sha256:1".into(),
             name: self.step.clone(),
@@ -85,6 +87,7 @@ impl Build {
             lending: None,
             bounds: None,
             mounted: Default::default(),
+            mask: self.mask.clone(),
             internal: false,
             call: None,
         };
@@ -95,6 +98,7 @@ impl Build {
             target: Some(&self.target),
             engine: "unix:///x".into(),
             named: Named::of(&solve, &dockerfile),
+            mask: &solve.mask,
         };
         tell(&circumstances)
     }
@@ -480,5 +484,73 @@ proptest! {
             let failure = build.classified(&status(&text, &[("errdefs.Source", place.clone())]));
             holds(&failure, Cause::User, "dockerfile_syntax")?;
         }
+    }
+}
+
+/// A part of a value isn't found any more, so what is cut was masked before.
+#[test]
+fn no_part_of_a_secret_is_left_where_a_text_is_cut() {
+    let value = "S3cr3t/of+forty.characters_that-is~long!";
+    let (mask, _) = Mask::new(&[value.as_bytes()]);
+    let cut_at = |cut: usize| format!("{}{value}", ".".repeat(cut - 20));
+    let command = cut_at(LONGEST);
+    let build = Build {
+        dockerfile: format!("FROM x\nRUN {}\n", cut_at(LINE_CHARS)),
+        step: format!("[b 2/3] RUN {}", cut_at(STEP_CHARS - 12)),
+        log: format!("{}\n{value}\nand {}", cut_at(1000), &value[..20]),
+        mask,
+        ..Build::default()
+    };
+    let began = |failure: &Failure| format!("{failure:?}").matches(&value[..6]).count();
+    for (text, in_file) in [
+        (format!("process \"/bin/sh -c {command}\" did not complete successfully: exit code: 3"), true),
+        (format!("process \"/bin/sh\" did not complete successfully: {} […]", cut_at(LONGEST * 3 / 4)), true),
+        (format!("{}: \"{value}: x\": not found", cut_at(LONGEST * 3 / 4)), false),
+        (format!("failed to push r/x: {value}: 503 Service Unavailable: {value}"), false),
+        (
+            format!(
+                "{value}: failed to resolve source metadata for {value}: no match for platform in manifest: not found"
+            ),
+            false,
+        ),
+    ] {
+        let error = if in_file { text.clone() } else { String::new() };
+        let build = Build { error, ..build.clone() };
+        let status = Status::new(Code::Unknown, text.clone());
+        let bare = Build { mask: Mask::default(), ..build.clone() }.classified(&status);
+        let masked = build.classified(&status);
+        assert_eq!(
+            (masked.cause, &masked.code, masked.exit_code),
+            (bare.cause, &bare.code, bare.exit_code),
+            "{text}"
+        );
+        assert!(began(&bare) > 0, "{bare:?}");
+        // What the end of a stream has of a value is no value.
+        let is_last = |line: &String| *line == format!("and {}", &value[..20]);
+        let shown = Failure {
+            log_tail: masked.log_tail.iter().filter(|line| !is_last(line)).cloned().collect(),
+            ..masked
+        };
+        assert_eq!(began(&shown), 0, "{shown:?}");
+    }
+}
+
+/// Secrets that are words of the engine's.
+#[test]
+fn what_is_masked_chooses_no_cause() {
+    let words: [&[u8]; 3] = [b"no space left on device", b"did not complete successfully", b"exit code: 3"];
+    let (mask, _) = Mask::new(&words);
+    let build = Build { mask, ..Build::default() };
+    for text in [
+        "write /x: no space left on device: unknown",
+        "process \"/bin/sh -c y\" did not complete successfully: exit code: 3",
+    ] {
+        let status = Status::new(Code::Unknown, text);
+        let (masked, bare) = (build.classified(&status), classified(&status, ""));
+        assert_eq!(
+            (masked.cause, masked.code, masked.exit_code),
+            (bare.cause, bare.code, bare.exit_code),
+            "{text}"
+        );
     }
 }

@@ -3,6 +3,9 @@
 //! The engine sends the same step again and again with more of it set, also out of order, and after a broken
 //! status stream everything from the beginning. Invariant: [`Collected::absorb`] gives each change, each log
 //! byte and each warning once, however often they come. No IO and no clock.
+//!
+//! What is news is given as the engine tells it, secrets included, as it is judged by; whoever sends it masks it. Only what is cut
+//! here is masked here, before that: a part of a value isn't found any more.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -15,6 +18,7 @@ use farm_proto::v1;
 use farm_proto::v1::attempt_event::Event;
 
 use super::stepname::{self, StepName};
+use crate::mask::{Mask, Masker};
 
 /// How many last lines of a step's output a failure carries.
 const TAIL_LINES: usize = 20;
@@ -33,6 +37,7 @@ pub(crate) struct Collected {
     warnings: HashSet<(String, Vec<u8>, i32)>,
     /// Those of the Dockerfile; none when it isn't known what they are used for.
     stages: Stages,
+    mask: Mask,
 }
 
 /// A step (BuildKit: vertex).
@@ -55,6 +60,8 @@ pub(crate) struct Step {
 struct Output {
     seen: usize,
     position: usize,
+    /// On their way to the last lines.
+    masker: Masker,
 }
 
 #[derive(Debug, Default)]
@@ -64,9 +71,9 @@ struct Transfer {
 }
 
 impl Collected {
-    /// Nothing yet, of a Dockerfile with these stages.
-    pub(crate) fn new(stages: Option<Stages>) -> Self {
-        Self { stages: stages.unwrap_or_default(), ..Self::default() }
+    /// Nothing yet, of a Dockerfile with these stages, with this masked in what is cut.
+    pub(crate) fn new(stages: Option<Stages>, mask: Mask) -> Self {
+        Self { stages: stages.unwrap_or_default(), mask, ..Self::default() }
     }
 
     /// Whether a line of the Dockerfile is in a stage that the image doesn't need.
@@ -153,7 +160,8 @@ impl Collected {
     fn log(&mut self, log: VertexLog) -> Option<v1::StepLog> {
         let stream = u32::try_from(log.stream).unwrap_or(0);
         let step = self.steps.entry(log.vertex.clone()).or_default();
-        let output = step.output.entry(stream).or_default();
+        let new = || Output { masker: self.mask.masker(), ..Output::default() };
+        let output = step.output.entry(stream).or_insert_with(new);
         let known = output.seen.saturating_sub(output.position).min(log.msg.len());
         output.position += log.msg.len();
         output.seen = output.seen.max(output.position);
@@ -161,7 +169,7 @@ impl Collected {
         if data.is_empty() {
             return None;
         }
-        step.tail.push(stream, data);
+        step.tail.push(stream, &output.masker.push(data));
         Some(v1::StepLog { step_digest: log.vertex, stream, data: data.to_vec().into() })
     }
 
@@ -220,7 +228,7 @@ impl Collected {
             .into_iter()
             .map(|(step, name)| v1::StepTiming {
                 stage: name.stage.clone(),
-                instruction: name.instruction.chars().take(INSTRUCTION_CHARS).collect(),
+                instruction: self.mask.text(&name.instruction).chars().take(INSTRUCTION_CHARS).collect(),
                 cached: step.cached,
                 started_ms: milliseconds(step.started),
                 finished_ms: step.finished_ms(),
@@ -232,7 +240,11 @@ impl Collected {
 impl Step {
     /// The last lines of the step's output, as a terminal would show them.
     pub(crate) fn tail(&self) -> Vec<String> {
-        self.tail.lines()
+        let mut tail = self.tail.clone();
+        for (stream, output) in &self.output {
+            tail.push(*stream, &output.masker.clone().finish());
+        }
+        tail.lines()
     }
 
     /// 0 while it runs: a step that was interrupted and started again has an end that is older than its start.
@@ -269,7 +281,7 @@ fn split_warning(short: &str) -> (String, String) {
 }
 
 /// The last lines of something that comes in pieces.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Tail {
     lines: VecDeque<Vec<u8>>,
     /// Of each stream, the line that has no end yet.
@@ -384,6 +396,25 @@ mod tests {
         assert_eq!(logged(&all.absorb(log("e\ntwo\n"), 0)), "wo\n");
         assert_eq!(logged(&all.absorb(log("three"), 0)), "three");
         assert_eq!(all.step("v").unwrap().tail(), ["one", "two", "three"]);
+    }
+
+    /// Whoever sends what is news masks it; the last lines and what is cut are masked here.
+    #[test]
+    fn last_lines_and_timings_hold_no_secret_and_news_are_what_the_engine_says() {
+        let key = "MIIEvQIBADANBgkqhkiG9w\nQ==";
+        let (mask, unmasked) = Mask::new(&[b"hunter2-secret", key.as_bytes()]);
+        assert_eq!(unmasked, []);
+        let mut all = Collected::new(None, mask);
+        assert_eq!(logged(&all.absorb(log("it is hunter2"), 0)), "it is hunter2");
+        all.absorb(log("-secret\nMIIEvQIBADANBgkqhkiG9w\nQ="), 0);
+        // A status that is read anew says nothing twice.
+        all.start_over();
+        all.absorb(log("it is hunter2-secret\n"), 0);
+        all.absorb(log("MIIEvQIBADANBgkqhkiG9w\nQ==\nand hun"), 0);
+        assert_eq!(all.step("v").unwrap().tail(), ["it is ***", "***", "and hun"]);
+        let name = format!("[a 1/2] RUN {}hunter2-secret", ".".repeat(INSTRUCTION_CHARS - 10));
+        all.absorb(vertex(&name, 5, 7), 0);
+        assert!(all.timings()[0].instruction.ends_with("...***"), "{:?}", all.timings());
     }
 
     #[test]

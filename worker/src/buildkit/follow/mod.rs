@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 
 use self::collected::Collected;
 use super::engine::connect::MAX_MESSAGE_BYTES;
+use crate::mask::Mask;
 
 /// How long after the solve's end its last news may be on their way. An engine keeps them for 10 s.
 const LAST_NEWS: Duration = Duration::from_secs(3);
@@ -32,9 +33,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Shared(Arc<Mutex<Collected>>);
 
 impl Shared {
-    /// With what is known of the Dockerfile's stages.
-    pub(super) fn new(stages: Option<Stages>) -> Self {
-        Self(Arc::new(Mutex::new(Collected::new(stages))))
+    /// With what is known of the Dockerfile's stages, and what is masked in a step's last lines.
+    pub(super) fn new(stages: Option<Stages>, mask: Mask) -> Self {
+        Self(Arc::new(Mutex::new(Collected::new(stages, mask))))
     }
 
     /// Not to be held across an await.

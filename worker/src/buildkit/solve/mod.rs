@@ -181,7 +181,7 @@ impl Engine {
 
         let reference = uuid::Uuid::new_v4().simple().to_string();
         let message = request::build(solve, dockerfile, policy, &reference, session.id());
-        let collected = Shared::new(stages(solve, dockerfile));
+        let collected = Shared::new(stages(solve, dockerfile), solve.mask.clone());
         let ended = CancellationToken::new();
         let told = events.clone();
         let following =
@@ -275,6 +275,7 @@ impl Engine {
             target: solve.target.as_deref(),
             engine: self.address().short(),
             named: Named::of(solve, dockerfile),
+            mask: &solve.mask,
         }
     }
 }

@@ -235,6 +235,7 @@ pub(super) fn solved(
 mod tests {
     use super::*;
     use crate::buildkit::tree::MemoryTree;
+    use crate::mask::Mask;
     use farm_types::RunOptions;
 
     fn example() -> Solve {
@@ -275,6 +276,7 @@ mod tests {
             lending: None,
             bounds: None,
             mounted: Default::default(),
+            mask: Mask::default(),
             internal: false,
             call: None,
         }

@@ -1,0 +1,155 @@
+//! What a worker tells of an attempt, masked: its events and its end.
+//!
+//! Each field of a message is named here, so that a new one doesn't compile before somebody has decided about it. Left as they are:
+//! what isn't text, and what others look things up by (digests, codes, a path that the engine asked for).
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use farm_proto::v1::attempt_event::Event;
+use farm_proto::v1::{self, AttemptEvent, StepLog, finished};
+
+use super::{Mask, Masker, Masking};
+
+/// The events of an attempt on their way. Each stream of a step's output is masked as one, however it is cut.
+pub struct Telling {
+    masking: Masking,
+    /// By step and stream; with the time of its last bytes.
+    streams: BTreeMap<(String, u32), (Masker, i64)>,
+}
+
+impl Telling {
+    /// Of the attempt whose mask is found there.
+    pub fn new(masking: Masking) -> Self {
+        Self { masking, streams: BTreeMap::new() }
+    }
+
+    /// An event as it is told. Of output what may be the beginning of a value is kept until more comes; where nothing is left, it is an
+    /// event that says nothing.
+    pub fn mask(&mut self, mut event: AttemptEvent) -> AttemptEvent {
+        let mask = self.masking.mask();
+        if mask.is_empty() {
+            return event;
+        }
+        match &mut event.event {
+            Some(Event::Log(log)) => {
+                let (masker, at_ms) = self
+                    .streams
+                    .entry((log.step_digest.clone(), log.stream))
+                    .or_insert_with(|| (mask.masker(), event.at_ms));
+                *at_ms = event.at_ms;
+                let masked = match masker.push(&log.data) {
+                    Cow::Borrowed(data) if data.len() == log.data.len() => None,
+                    masked => Some(Bytes::from(masked.into_owned())),
+                };
+                log.data = masked.unwrap_or_else(|| log.data.clone());
+                if log.data.is_empty() {
+                    event.event = None;
+                }
+            }
+            Some(other) => of_event(&mask, other),
+            None => {}
+        }
+        event
+    }
+
+    /// What was kept. To be told when nothing comes any more.
+    pub fn rest(&mut self) -> Vec<AttemptEvent> {
+        let streams = std::mem::take(&mut self.streams).into_iter();
+        let rest = streams.map(|((step_digest, stream), (mut masker, at_ms))| {
+            let log = StepLog { step_digest, stream, data: masker.finish().into() };
+            (at_ms, log)
+        });
+        rest.filter(|(_, log)| !log.data.is_empty())
+            .map(|(at_ms, log)| AttemptEvent { at_ms, event: Some(Event::Log(log)) })
+            .collect()
+    }
+}
+
+fn of_event(mask: &Mask, event: &mut Event) {
+    match event {
+        Event::Step(step) => {
+            let v1::StepUpdate {
+                name,
+                stage,
+                instruction,
+                error,
+                digest: _,
+                number: _,
+                total: _,
+                cached: _,
+                started_ms: _,
+                finished_ms: _,
+            } = step;
+            mask.apply([name, stage, instruction, error]);
+        }
+        Event::Warning(warning) => {
+            let v1::Warning { rule, message, detail, url, file, source_line, line: _, stage_unused: _ } =
+                warning;
+            mask.apply([rule, message, url, file, source_line]);
+            mask.apply(detail);
+        }
+        Event::Transfer(v1::Transfer { name, step_digest: _, current: _, total: _, done: _ }) => {
+            mask.apply([name]);
+        }
+        Event::Notice(v1::Notice { text }) => mask.apply([text]),
+        // By their stream.
+        Event::Log(_) => {}
+    }
+}
+
+/// Masks how an attempt ended.
+pub fn mask_end(mask: &Mask, end: &mut v1::Finished) {
+    if mask.is_empty() {
+        return;
+    }
+    let v1::Finished { outcome, self_check, lease: _ } = end;
+    if let Some(v1::SelfCheck { failure }) = self_check {
+        mask.apply([failure]);
+    }
+    match outcome {
+        Some(finished::Outcome::Result(result)) => of_result(mask, result),
+        Some(finished::Outcome::Failure(failure)) => of_failure(mask, failure),
+        // The coordinator looks for this very path.
+        Some(finished::Outcome::SourceIncomplete(v1::SourceIncomplete { root: _, asked: _ })) => {}
+        Some(finished::Outcome::Stopped(v1::Stopped {})) | None => {}
+    }
+}
+
+fn of_result(mask: &Mask, result: &mut v1::JobResult) {
+    let v1::JobResult {
+        syntax_replaced,
+        answer,
+        step_timings,
+        digest: _,
+        media_type: _,
+        size: _,
+        image_bytes: _,
+        steps: _,
+        steps_cached: _,
+        engine: _,
+    } = result;
+    mask.apply([syntax_replaced]);
+    if let Some(v1::CallAnswer { text, json, violation }) = answer {
+        mask.apply([text, json, violation]);
+    }
+    for timing in step_timings {
+        let v1::StepTiming { stage, instruction, cached: _, started_ms: _, finished_ms: _ } = timing;
+        mask.apply([stage, instruction]);
+    }
+}
+
+fn of_failure(mask: &Mask, failure: &mut v1::Failure) {
+    let v1::Failure { message, step, source, log_tail, cause: _, code: _, exit_code: _ } = failure;
+    mask.apply([message, step]);
+    mask.apply(log_tail);
+    if let Some(v1::SourceExcerpt { file, lines, first_line: _, marked_from: _, marked_to: _ }) = source {
+        mask.apply([file]);
+        mask.apply(lines);
+    }
+}
+
+#[cfg(test)]
+#[path = "told_tests.rs"]
+mod tests;

@@ -114,6 +114,8 @@ fn offer(shared: &Shared, offered: OfferedAttempt, access: &Access, asks: bool) 
         }),
         build_id: offered.build.to_string(),
         project: offered.project_name,
+        // By id: a removed project's name may become another's.
+        caches: format!("{}:{}", offered.project, offered.trust),
         platform: offered.platform.to_string(),
         support: offered.support.to_string(),
         runs: offered.runs.to_string(),

@@ -18,6 +18,7 @@ mod archives;
 mod arguments;
 mod artifacts;
 mod attaching;
+mod caches;
 mod cancelling;
 mod cleaning;
 mod context;

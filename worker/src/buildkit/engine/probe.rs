@@ -51,7 +51,7 @@ impl Engine {
             partial: BTreeMap::new(),
             roots: [("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)].into(),
             shared_key: format!("farm-probe {platform}"),
-            cache_mount_namespace: "farm-probe".to_owned(),
+            caches: "farm-probe".to_owned(),
             export: None,
             outputs: Vec::new(),
             image_names: Vec::new(),

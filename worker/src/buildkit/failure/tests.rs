@@ -77,7 +77,7 @@ impl Build {
             roots: [("context".to_owned(), tree)].into(),
             partial: BTreeMap::new(),
             shared_key: String::new(),
-            cache_mount_namespace: String::new(),
+            caches: String::new(),
             export: None,
             outputs: Vec::new(),
             image_names: Vec::new(),

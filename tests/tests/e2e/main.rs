@@ -33,6 +33,7 @@ mod dying_database;
 mod dying_engine;
 mod dying_worker;
 mod engines;
+mod entitlements;
 mod example;
 mod following;
 mod full;

@@ -107,6 +107,7 @@ impl World {
                     excluded: row.excluded.iter().map(|worker| id::<WorkerId>(*worker)).collect(),
                     cleaned_until: None,
                     pushes: true,
+                    entitlements: Default::default(),
                 }
             })
             .collect();
@@ -130,6 +131,7 @@ impl World {
                     },
                     takes_unneeded: true,
                     trust: TrustClass::Trusted,
+                    grants: Default::default(),
                 }
             })
             .collect();

@@ -123,6 +123,17 @@ fn texts_are_told_apart() {
         ),
         ("failed to read dockerfile: open Nope: no such file or directory", User, "dockerfile_missing"),
         ("target stage \"zzz\" could not be found", User, "target_missing"),
+        ("failed to load LLB: network.host is not allowed", User, "entitlement_missing"),
+        (
+            "failed to solve: failed to load LLB: security.insecure is not allowed",
+            User,
+            "entitlement_missing",
+        ),
+        (
+            "granting entitlement security.insecure is not allowed by build daemon configuration",
+            Infrastructure,
+            "engine_error",
+        ),
         ("lint violation found for rules: FromAsCasing, StageNameCasing", User, "dockerfile_check"),
         (
             "failed to compute cache key: failed to calculate checksum of ref a::b: \"/missing.txt\": not found",

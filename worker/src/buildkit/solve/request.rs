@@ -91,8 +91,9 @@ pub(crate) fn build(
         set("no-cache", &solve.no_cache_stages.join(","));
     }
     let list = |texts: Vec<String>| texts.join(",");
-    if solve.run.network == Network::None {
-        set("force-network-mode", "none");
+    match solve.run.network {
+        Network::Default => {}
+        network @ (Network::None | Network::Host) => set("force-network-mode", network.as_str()),
     }
     // Hashed, because a provenance attestation shows it to whoever may pull the image.
     let caches =
@@ -139,6 +140,7 @@ pub(crate) fn build(
         frontend: "dockerfile.v0".to_owned(),
         frontend_attrs: attrs,
         internal: solve.internal,
+        entitlements: solve.run.entitlements().iter().map(ToString::to_string).collect(),
         source_policy: policy,
         ..SolveRequest::default()
     };
@@ -246,7 +248,7 @@ pub(super) fn solved(
 mod tests {
     use super::*;
     use crate::buildkit::tree::MemoryTree;
-    use farm_types::RunOptions;
+    use farm_types::{Entitlement, RunOptions};
 
     fn example() -> Solve {
         Solve {
@@ -302,7 +304,11 @@ mod tests {
         assert_eq!(attr("context:context"), Some("local:named-context"));
         assert_eq!(attr("context:base"), Some("docker-image://r/x:1"));
         assert_eq!(attr("context:golden"), Some("docker-image://r/y:1"));
-        assert!(attr("cmdline").is_some());
+        assert!(attr("cmdline").is_some() && request.entitlements.is_empty());
+        let run = RunOptions { network: Network::Host, ..RunOptions::default() };
+        let host = build(&Solve { run, ..example() }, &Dockerfile::default(), None, "ref", "session");
+        assert_eq!(host.frontend_attrs["force-network-mode"], "host");
+        assert_eq!(host.entitlements, ["network.host"]);
         let exporter = &request.exporter_attrs_deprecated;
         assert_eq!(exporter["name"], "localhost:5002/a,localhost:5003/b");
         assert_eq!(exporter["registry.insecure"], "true");
@@ -343,6 +349,7 @@ mod tests {
         let ulimits = ["nofile=1:2", "core=0"].map(|text| text.parse().unwrap()).into();
         let run = RunOptions {
             network: Network::None,
+            allow: [Entitlement::SecurityInsecure].into(),
             add_hosts: hosts,
             shm_bytes: Some(1 << 26),
             ulimits,
@@ -354,6 +361,7 @@ mod tests {
         let attr = |key: &str| request.frontend_attrs.get(key).map(String::as_str);
         assert_eq!(attr("no-cache"), Some("a,b"));
         assert_eq!(attr("force-network-mode"), Some("none"));
+        assert_eq!(request.entitlements, ["security.insecure"]);
         let of = |request: &SolveRequest| request.frontend_attrs["add-hosts"].clone();
         let (own, mark) =
             (of(&request), of(&build(&example(), &Dockerfile::default(), None, "ref", "session")));

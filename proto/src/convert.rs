@@ -56,6 +56,7 @@ impl From<&BuildSpec> for v1::BuildSpec {
             exports: spec.exports.iter().map(Into::into).collect(),
             image_names: spec.image_names.iter().map(ToString::to_string).collect(),
             network: spec.run.network.as_str().to_owned(),
+            entitlements: spec.run.allow.iter().map(ToString::to_string).collect(),
             add_hosts: spec.run.add_hosts.iter().map(ToString::to_string).collect(),
             shm_bytes: spec.run.shm_bytes.unwrap_or(0),
             ulimits: spec.run.ulimits.iter().map(ToString::to_string).collect(),
@@ -126,6 +127,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         }
         let run = RunOptions {
             network: if spec.network.is_empty() { Default::default() } else { spec.network.parse()? },
+            allow: spec.entitlements.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             add_hosts: spec.add_hosts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             shm_bytes: (spec.shm_bytes > 0).then_some(spec.shm_bytes),
             ulimits: spec.ulimits.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farm_proto::v1;
-use farm_types::{AttemptId, Invalid, LeaseToken, Offer, Runs};
+use farm_types::entitlement::words;
+use farm_types::run_options::Network;
+use farm_types::{AttemptId, Entitlement, Entitlements, Invalid, LeaseToken, Offer, Runs};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
@@ -94,6 +96,8 @@ pub struct Identity {
     pub engine: v1::Engine,
     /// The platforms; none while nothing new is taken.
     pub offers: Vec<Offer>,
+    /// What it may grant, and the engine gives.
+    pub grants: Entitlements,
     /// It ends when what it runs is done.
     pub draining: bool,
     /// Why it offers no platform, in words; empty when it does, or drains.
@@ -383,7 +387,15 @@ impl State {
         if runs_target && !self.identity.offers.iter().any(is_offered) {
             return Some(format!("{} is not offered here as {}", offered.platform, offered.support));
         }
-        None
+        // The coordinator offers none of these; it isn't believed in this.
+        match asked(offered) {
+            Ok(asked) if asked.is_subset(&self.identity.grants) => None,
+            Ok(asked) => {
+                let missing = &asked - &self.identity.grants;
+                Some(format!("this worker may not grant {} (farm-worker --allow)", words(&missing)))
+            }
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     fn remember(&mut self, attempt: AttemptId) {
@@ -392,6 +404,14 @@ impl State {
         }
         self.ended.push_back(attempt);
     }
+}
+
+/// The entitlements that an offer asks for.
+fn asked(offered: &v1::Offered) -> Result<Entitlements, Invalid> {
+    let Some(spec) = &offered.spec else { return Ok(Entitlements::new()) };
+    let named = spec.entitlements.iter().map(|one| one.parse());
+    let of_network = (spec.network == Network::Host.as_str()).then_some(Ok(Entitlement::NetworkHost));
+    named.chain(of_network).collect()
 }
 
 #[cfg(test)]

@@ -50,6 +50,27 @@ fn an_offer_without_room_is_declined_and_says_why() {
 }
 
 #[test]
+fn an_offer_of_what_may_not_be_granted_is_declined_whoever_made_it() {
+    let (attempts, mut chores) = Attempts::new(1);
+    let identity = Identity { grants: [Entitlement::NetworkHost].into(), ..identity() };
+    attempts.open(identity);
+    let offer = |entitlements: &[&str], network: &str| {
+        let entitlements = entitlements.iter().map(|one| (*one).to_owned()).collect();
+        let spec = v1::BuildSpec { entitlements, network: network.to_owned(), ..Default::default() };
+        v1::Offered { spec: Some(spec), ..offered() }
+    };
+    let both = offer(&["network.host", "security.insecure"], "");
+    assert!(reason(&attempts.offer(both)).contains("may not grant security.insecure"));
+    assert!(reason(&attempts.offer(offer(&["of.tomorrow"], ""))).contains("of.tomorrow"));
+    assert!(matches!(attempts.offer(offer(&[], "host"))[..], [Message::Started(_)]));
+    assert!(matches!(chores.try_recv(), Ok(Chore::Run(_))));
+    attempts.stop_all(StopReason::WorkerStopped);
+    attempts.release(attempts.leases()[0].attempt_id.parse().unwrap());
+    attempts.open(crate::testing::identity());
+    assert!(reason(&attempts.offer(offer(&[], "host"))).contains("may not grant network.host"));
+}
+
+#[test]
 fn an_attempt_that_ended_is_told_until_answered_and_never_started_again() {
     let (attempts, mut chores) = attempts(1);
     let offer = offered();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use farm_client::{Bearer, BearerError, Identity, Plaintext, Security, Trust};
 use farm_types::spec::parse_duration;
-use farm_types::{Invalid, Offer, Support};
+use farm_types::{Entitlement, Entitlements, Invalid, Offer, Support};
 
 use crate::buildkit::EngineAddress;
 use crate::disk::Room;
@@ -81,6 +81,12 @@ pub struct Flags {
     #[arg(long, env = "FARM_WORKER_ONLY", value_name = "native|emulated", conflicts_with = "platforms")]
     only: Option<Support>,
 
+    /// What builds of this worker may be given, if they ask for it and their project may: network.host, security.insecure, or
+    /// both with a comma. The engine must give it, too. With the first a step reaches whatever the engine's machine reaches, its
+    /// loopback included; with the second it is root there [default: nothing].
+    #[arg(long, env = "FARM_WORKER_ALLOW", value_name = "LIST", value_parser = Entitlement::list, default_value = "", hide_default_value = true)]
+    allow: Entitlements,
+
     /// How much disk the source files may take: bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB, TiB.
     /// What running jobs use is kept beyond it.
     #[arg(long, env = "FARM_WORKER_CACHE_BYTES", value_name = "SIZE", default_value = "10GiB")]
@@ -127,6 +133,8 @@ pub struct Config {
     pub slots: usize,
     /// Which platforms the flags allow to offer.
     pub platforms: Choice,
+    /// Which entitlements may be granted.
+    pub allow: Entitlements,
     /// The bound of the content cache, bytes.
     pub cache_bytes: u64,
     /// How much room there is to be on the disks.
@@ -226,6 +234,7 @@ impl Flags {
             engine: self.engine,
             state_dir,
             slots,
+            allow: self.allow,
             platforms: match (self.platforms, self.only) {
                 (Some(told), _) => Choice::Told(told.0),
                 (None, Some(only)) => Choice::Only(only),

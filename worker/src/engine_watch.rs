@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_proto::v1;
-use farm_types::{Backoff, Cause, Failure, FailureCode, Support};
+use farm_types::{Backoff, Cause, Entitlement, Entitlements, Failure, FailureCode, Offer, Support};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -77,11 +77,15 @@ impl NotReady {
     }
 }
 
-/// Connects to the engine, and finds out what it runs.
+/// Connects to the engine, and finds out what it runs, and which entitlements of those that may be granted it grants.
 ///
 /// # Errors
 /// It can't be built with, as it is now.
-pub async fn ready(address: &EngineAddress, choice: &Choice) -> Result<Ready, NotReady> {
+pub async fn ready(
+    address: &EngineAddress,
+    choice: &Choice,
+    allow: &Entitlements,
+) -> Result<Ready, NotReady> {
     let engine = Engine::connect(address.clone()).await?;
     let description = engine.describe().await?;
     if description.kind == EngineKind::Docker && is_too_old(&description.version) {
@@ -99,10 +103,53 @@ pub async fn ready(address: &EngineAddress, choice: &Choice) -> Result<Ready, No
         kind: description.kind.as_str().to_owned(),
         version: description.version,
     };
+    let grants = granted(&engine, &offers, allow).await;
     Ok(Ready {
         engine,
-        identity: Identity { engine: engine_identity, offers, draining: false, withdrawn: String::new() },
+        identity: Identity {
+            engine: engine_identity,
+            offers,
+            grants,
+            draining: false,
+            withdrawn: String::new(),
+        },
     })
+}
+
+/// Those that the engine gives to a build. What it refuses is logged with the cure, and not offered.
+async fn granted(engine: &Engine, offers: &[Offer], allow: &Entitlements) -> Entitlements {
+    let native = offers.iter().find(|offer| offer.support == Support::Native);
+    let Some(offer) = native.or(offers.first()) else { return Entitlements::new() };
+    let mut grants = Entitlements::new();
+    for &entitlement in allow {
+        match timeout(PROOF_WITHIN, engine.grants(&offer.platform, entitlement)).await {
+            // farm has no program for that platform: what the engine refuses fails builds then.
+            Ok(Err(SolveError::Failed(failure))) if failure.code == FailureCode::ProbeUnknown => {
+                grants.insert(entitlement);
+            }
+            Ok(Ok(())) => drop(grants.insert(entitlement)),
+            Ok(Err(error)) => {
+                let cure = allowing(entitlement);
+                tracing::warn!(%entitlement, %error, cure, "not granted: the engine refused a build with it");
+            }
+            Err(_) => tracing::warn!(%entitlement, "not granted: a build with it did not end in time"),
+        }
+    }
+    grants
+}
+
+/// How an engine is made to give it.
+fn allowing(entitlement: Entitlement) -> &'static str {
+    match entitlement {
+        Entitlement::NetworkHost => {
+            "start buildkitd with --allow-insecure-entitlement network.host; in a Docker engine's daemon.json take \
+             \"network-host\": false out of \"builder\": {\"entitlements\": …}"
+        }
+        Entitlement::SecurityInsecure => {
+            "start buildkitd with --allow-insecure-entitlement security.insecure; in a Docker engine's daemon.json: \
+             \"builder\": {\"entitlements\": {\"security-insecure\": true}}"
+        }
+    }
 }
 
 /// Whether this is a Docker version that farm can't build with; one that can't be read is tried.
@@ -115,11 +162,15 @@ fn is_too_old(version: &str) -> bool {
 ///
 /// # Errors
 /// Why the last try failed.
-pub async fn ready_at_start(address: &EngineAddress, choice: &Choice) -> Result<Ready, NotReady> {
+pub async fn ready_at_start(
+    address: &EngineAddress,
+    choice: &Choice,
+    allow: &Entitlements,
+) -> Result<Ready, NotReady> {
     let until = Instant::now() + START_WITHIN;
     let mut backoff = Backoff::new(WAITS);
     loop {
-        match ready(address, choice).await {
+        match ready(address, choice, allow).await {
             Err(error) if error.is_passing() && Instant::now() < until => {
                 tracing::debug!(%error, "no engine yet");
                 let left = until.saturating_duration_since(Instant::now());
@@ -181,6 +232,8 @@ pub struct EngineWatch {
     pub address: EngineAddress,
     /// Which platforms the flags allow to offer.
     pub choice: Choice,
+    /// Which entitlements the flags allow to grant.
+    pub allow: Entitlements,
     /// Closed while the engine is away.
     pub attempts: Arc<Attempts>,
     /// The engine as it was last seen.
@@ -218,7 +271,8 @@ impl EngineWatch {
         let give_up_at = Instant::now() + GIVE_UP_AFTER;
         loop {
             let found = async {
-                let ready = ready(&self.address, &self.choice).await.map_err(|e| e.to_string())?;
+                let ready = ready(&self.address, &self.choice, &self.allow).await;
+                let ready = ready.map_err(|e| e.to_string())?;
                 prove(&ready).await.map(|()| ready)
             };
             // An engine may hang at any question.

@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use farm_proto::{notify, v1};
 use farm_types::BootId;
+use farm_types::entitlement::listed;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -153,9 +154,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         .map_err(|error| state_error(error.to_string()))?;
     let cache = Arc::new(cache);
 
-    let first = ready_at_start(&config.engine, &config.platforms).await?;
+    let first = ready_at_start(&config.engine, &config.platforms, &config.allow).await?;
     let platforms = platforms::describe(&first.identity.offers);
-    tracing::info!(engine = first.label(), platforms, slots = config.slots, "engine found");
+    let grants = listed(&first.identity.grants);
+    tracing::info!(engine = first.label(), platforms, grants, slots = config.slots, "engine found");
 
     let (attempts, mut chores) = Attempts::new(config.slots);
     let attempts = Arc::new(attempts);
@@ -232,6 +234,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let watch = EngineWatch {
         address: config.engine,
         choice: config.platforms,
+        allow: config.allow,
         attempts: Arc::clone(&attempts),
         ready,
         suspect,

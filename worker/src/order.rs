@@ -19,6 +19,8 @@ const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// An offer in farm's own words.
 pub(crate) struct Order {
     pub(crate) project: String,
+    /// Whose caches it uses.
+    pub(crate) caches: String,
     pub(crate) platform: Platform,
     pub(crate) spec: BuildSpec,
     pub(crate) repositories: Vec<Repository>,
@@ -54,6 +56,11 @@ impl TryFrom<v1::Offered> for Order {
         Ok(Self {
             within,
             open,
+            caches: match offered.caches {
+                // A coordinator of before knew the project's name only.
+                caches if caches.is_empty() => format!("{}:trusted", offered.project),
+                caches => caches,
+            },
             project: offered.project,
             platform: offered.platform.parse()?,
             spec: spec.try_into()?,
@@ -113,7 +120,7 @@ impl Order {
                 password: registry.password,
             })
             .collect();
-        let key = format!("{}\n{}", self.project, self.spec.dockerfile);
+        let key = format!("{}\n{}", self.caches, self.spec.dockerfile);
         Solve {
             platform: self.platform,
             target: self.spec.target,
@@ -128,8 +135,7 @@ impl Order {
             partial: self.spec.partial.iter().map(|(root, all)| (root.clone(), Selection::of(all))).collect(),
             roots,
             shared_key: Digest::of(key.as_bytes()).hex(),
-            // Workers that take jobs of untrusted builds get another word here.
-            cache_mount_namespace: format!("{}:trusted", self.project),
+            caches: self.caches,
             dockerfile: self.spec.dockerfile,
             export,
             outputs: Vec::new(),

@@ -52,12 +52,14 @@ fn an_order_becomes_a_solve() {
     assert!(solved.export.as_ref().unwrap().plain_http);
     assert_eq!(solved.logins.len(), 1, "a registry without a name needs no login");
     assert_eq!(solved.dockerfile, "docker/Dockerfile");
-    assert_eq!(solved.cache_mount_namespace, "web:trusted");
+    assert_eq!(solved.caches, "web:trusted", "of a coordinator of before");
 
-    let mut other = order();
     assert!(solve(order()).export.is_none(), "without repositories nothing is pushed");
-    other.project = "api".into();
-    assert_ne!(solve(other).shared_key, solved.shared_key);
+    let mut offer = v1::Offered { caches: "1f:trusted".into(), ..offered() };
+    offer.spec = Some((&order().spec).into());
+    let other = solve(Order::try_from(offer).unwrap());
+    assert_eq!(other.caches, "1f:trusted", "whatever the project is called");
+    assert_ne!(other.shared_key, solved.shared_key);
 }
 
 #[test]

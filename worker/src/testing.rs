@@ -23,7 +23,7 @@ pub fn offers() -> Vec<Offer> {
 
 /// What a worker is in tests.
 pub fn identity() -> Identity {
-    Identity { engine: v1::Engine::default(), offers: offers(), draining: false, withdrawn: String::new() }
+    Identity { offers: offers(), ..Identity::default() }
 }
 
 /// A new lease.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farm_proto::v1::{self, control_request::Message, control_response, finished};
+use farm_types::Entitlements;
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
@@ -53,6 +54,7 @@ async fn start(platforms: Option<Vec<farm_types::Offer>>) -> Option<Worker> {
         state_dir: state.path().join("state"),
         slots: 1,
         platforms: platforms.map_or(Choice::Found, Choice::Told),
+        allow: Entitlements::new(),
         cache_bytes: 1 << 20,
         release_after: None,
         room: crate::disk::Room { wanted: 0, least: 0 },
@@ -196,7 +198,7 @@ async fn a_second_signal_stops_what_runs_and_says_so() {
 #[tokio::test]
 async fn an_engine_that_is_not_there_is_told_with_the_cure() {
     let address = "unix:///nonexistent/docker.sock".parse().unwrap();
-    let error = RunError::from(ready(&address, &Choice::Found).await.err().unwrap());
+    let error = RunError::from(ready(&address, &Choice::Found, &Entitlements::new()).await.err().unwrap());
     assert_eq!(error.exit_code(), 1);
     assert!(error.to_string().contains("--engine"), "{error}");
 }
@@ -221,7 +223,7 @@ async fn an_engine_that_goes_and_comes_back_is_noticed() {
     let first_door = tokio::spawn(door(engine.clone(), place.clone()));
     // Its name is there a moment before it listens.
     until("the door is open", || std::os::unix::net::UnixStream::connect(&place).is_ok()).await;
-    let first = ready(&address, &Choice::Told(offers())).await.unwrap();
+    let first = ready(&address, &Choice::Told(offers()), &Entitlements::new()).await.unwrap();
 
     let (attempts, _chores) = Attempts::new(1);
     let attempts = Arc::new(attempts);
@@ -230,6 +232,7 @@ async fn an_engine_that_goes_and_comes_back_is_noticed() {
     let watch = EngineWatch {
         address,
         choice: Choice::Told(offers()),
+        allow: Entitlements::new(),
         attempts: Arc::clone(&attempts),
         ready: watch::Sender::new(first.clone()),
         suspect: Arc::clone(&suspect),

@@ -256,6 +256,8 @@ pub struct WorkerJson {
     pub trust: Option<String>,
     /// When its certificate ends, which it renews long before.
     pub certificate_ends: Option<String>,
+    /// What it may grant to builds that ask for it.
+    pub entitlements: Vec<String>,
 }
 
 /// A platform that a worker offers.
@@ -461,6 +463,7 @@ impl From<&Worker> for WorkerJson {
             pool: said(&worker.pool),
             trust: said(&worker.trust),
             certificate_ends: time(worker.certificate_ends_ms),
+            entitlements: worker.entitlements.clone(),
         }
     }
 }

@@ -89,6 +89,18 @@ Exit codes:
   125  it could not be run; why stands on standard error
   130  cancelled (Ctrl-C, SIGTERM, SIGHUP)";
 
+/// A run asks for no entitlements.
+fn network(text: Option<&str>) -> Result<Network, Invalid> {
+    match text.map(str::parse).transpose()?.unwrap_or_default() {
+        Network::Host => Err(Invalid::new(
+            "--network",
+            "host",
+            "the engine's own network is for builds only that may (farm submit --allow); write default or none",
+        )),
+        network => Ok(network),
+    }
+}
+
 impl How {
     /// Checks all that can be checked here.
     ///
@@ -98,7 +110,7 @@ impl How {
         let emulation = self.emulation.as_deref().or(defaults.emulation.as_deref());
         Ok(Checked {
             environment: self.env.iter().map(|text| text.parse()).collect::<Result<_, Invalid>>()?,
-            network: self.network.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+            network: network(self.network.as_deref())?,
             emulation: emulation.map(str::parse).transpose()?.unwrap_or_default(),
             limit: parse_duration(&self.timeout).filter(|limit| !limit.is_zero()).ok_or_else(|| {
                 Invalid::new("--timeout", &self.timeout, "write a time like 90s, 10m or 2h, at most 30 days")

@@ -104,13 +104,16 @@ fn table(workers: &[Worker], now: i64) -> Vec<String> {
     columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
 }
 
-/// Its state; and its trust, if that isn't what is usual.
+/// Its state; and its trust and what it may grant, if that isn't what is usual.
 fn state(worker: &Worker) -> String {
-    let state = harmless(&worker.state);
-    match worker.trust.as_str() {
-        "" | "trusted" => state,
-        trust => format!("{state}, {}", harmless(trust)),
+    let mut state = harmless(&worker.state);
+    if !matches!(worker.trust.as_str(), "" | "trusted") {
+        state.push_str(&format!(", {}", harmless(&worker.trust)));
     }
+    if !worker.entitlements.is_empty() {
+        state.push_str(&format!(", grants {}", harmless(&worker.entitlements.join(" and "))));
+    }
+    state
 }
 
 /// What a worker offers: variants with their platform, and whether they are emulated.

@@ -1,6 +1,6 @@
-//! Where a project may push to and pull from, and who moves its protected tags.
+//! Where a project may push to and pull from, who moves its protected tags, and which entitlements its builds may ask for.
 
-use farm_types::{ImageTag, Repository, RepositoryPrefix, Role, TagPattern};
+use farm_types::{Entitlements, ImageTag, Repository, RepositoryPrefix, Role, TagPattern};
 
 /// What a project is allowed, beside what every project is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Access {
     pub pull: Vec<RepositoryPrefix>,
     /// These tags are moved by whoever has at least this role.
     pub protected: Vec<(TagPattern, Role)>,
+    /// What its builds may ask for.
+    pub entitlements: Entitlements,
 }
 
 /// Why a tag may not be moved.
@@ -64,6 +66,7 @@ mod tests {
             push: prefixes(push),
             pull: prefixes(pull),
             protected: protected.iter().map(|(pattern, role)| (pattern.parse().unwrap(), *role)).collect(),
+            entitlements: Entitlements::new(),
         }
     }
 

@@ -65,6 +65,10 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         });
     }
     for offered in shared.store.offered_via(shared.id).await? {
+        // A leader of the version before looks at no entitlements; it is taken back when its lease ends.
+        if offered.trust == TrustClass::Untrusted && !offered.spec.run.entitlements().is_empty() {
+            continue;
+        }
         let (worker, attempt, job, support) =
             (offered.worker, offered.attempt, Job::of(&offered), offered.support);
         let access = shared.accesses.of(offered.project).await?;
@@ -114,6 +118,8 @@ fn offer(shared: &Shared, offered: OfferedAttempt, access: &Access, asks: bool) 
         }),
         build_id: offered.build.to_string(),
         project: offered.project_name,
+        // By id: a removed project's name may become another's.
+        caches: format!("{}:{}", offered.project, offered.trust),
         platform: offered.platform.to_string(),
         support: offered.support.to_string(),
         runs: offered.runs.to_string(),

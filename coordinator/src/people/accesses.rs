@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use farm_core::people::{Access, Refusal};
 use farm_store::{Store, StoreError};
-use farm_types::{ImageTag, ProjectId, ProjectName, Repository, RepositoryPrefix, Role};
+use farm_types::entitlement::{listed, words as words_of};
+use farm_types::{ImageTag, ProjectId, ProjectName, Repository, RepositoryPrefix, Role, RunOptions};
 use tonic::Status;
 
 use super::Member;
@@ -65,6 +66,30 @@ impl Accesses {
         let access = self.of(member.project).await.map_err(unstored::store)?;
         let role = member.caller.principal.role_in(member.project).unwrap_or(Role::Viewer);
         access.check(tags, role).map_err(|refusal| Status::permission_denied(words(refusal, member)))
+    }
+
+    /// Refuses a build that asks for what its project may not.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` with what it takes; or the database can't be reached.
+    pub async fn check_entitlements(&self, member: &Member, run: &RunOptions) -> Result<(), Status> {
+        let asked = run.entitlements();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let access = self.of(member.project).await.map_err(unstored::store)?;
+        let (missing, all) = (&asked - &access.entitlements, &asked | &access.entitlements);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let project = &member.project_name;
+        Err(Status::permission_denied(format!(
+            "{} asks for {}, which project {project} may not use; an admin of the farm can allow it: farm project set {project} \
+             --allow {}",
+            member.name,
+            words_of(&missing),
+            listed(&all)
+        )))
     }
 
     /// Refuses to look at an image with the farm's credentials where the project may not pull from.

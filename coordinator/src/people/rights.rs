@@ -176,6 +176,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ProjectService/CreateProject", Action::ManageProjects),
     ("/farm.v1.ProjectService/RemoveProject", Action::ManageProjects),
     ("/farm.v1.ProjectService/AllowRepositories", Action::ManageProjects),
+    ("/farm.v1.ProjectService/AllowEntitlements", Action::ManageProjects),
     ("/farm.v1.ProjectService/SetProjectQuota", Action::ManageProjects),
     ("/farm.v1.ProjectService/ProtectTags", Action::ManageMembers),
     ("/farm.v1.ProjectService/SetProjectDefaults", Action::ManageMembers),

@@ -11,7 +11,12 @@ const TOKEN: &str = "{\"token\":\"t0ken\",\"expires_in\":90,\"issued_at\":\"2026
 
 fn access(push: &[&str], pull: &[&str]) -> Access {
     let prefixes = |list: &[&str]| list.iter().map(|prefix| prefix.parse().unwrap()).collect::<Vec<_>>();
-    Access { push: prefixes(push), pull: prefixes(pull), protected: Vec::new() }
+    Access {
+        push: prefixes(push),
+        pull: prefixes(pull),
+        protected: Vec::new(),
+        entitlements: Default::default(),
+    }
 }
 
 fn with_login(realms: &[&str]) -> Registry {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use farm_types::Entitlements;
+use farm_types::entitlement::listed;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +15,7 @@ use crate::binfmt::{self, Changes};
 use crate::control::Event;
 use crate::farm::LocalFarm;
 use crate::keeper::{First, keep};
+use crate::parts::joining::farm_says;
 use crate::parts::{Coordinator, Engine, Network, Part, Postgres, Registry, Worker};
 use crate::settings::Settings;
 use crate::{Error, Result, sweep};
@@ -47,7 +50,7 @@ impl Parts {
         // First what the others need. The engine takes longest and goes first.
         let mut first = Vec::new();
         if settings.engine.is_none() {
-            let engine = Engine::prepare(&layout, settings.registry_port)?;
+            let engine = Engine::prepare(&layout, settings.registry_port, &settings.allow)?;
             let inside = engine.inside();
             let has_network = engine.can_have_network();
             first.push(self.keep(Arc::new(engine)));
@@ -76,6 +79,12 @@ impl Parts {
                 "none of --platforms {} can be built for on this machine; see the notes above, or leave it out",
                 settings.platforms.join(",")
             )));
+        }
+        if settings.tell_project {
+            let told = farm_says(&layout, settings.port, &project_allows(&settings.allow)).await;
+            told.map_err(|why| {
+                Error::Failed(format!("project default can't be told what --allow says: {why}"))
+            })?;
         }
         // One after another: the first is what its machine is called by.
         for worker in &workers {
@@ -107,6 +116,10 @@ impl Parts {
                 may_emulate = !wanted.is_empty();
             }
         }
+        let allow: Vec<String> = match settings.allow.is_empty() {
+            true => Vec::new(),
+            false => vec!["--allow".to_owned(), listed(&settings.allow)],
+        };
         let own_name = format!("w-{}", Settings::own_architecture());
         let worker = |name: &str, offers: Vec<String>| Worker {
             layout: self.farm.layout.clone(),
@@ -115,7 +128,7 @@ impl Parts {
             engine: engine.clone(),
             port: settings.port,
             slots: settings.slots(),
-            offers,
+            offers: offers.into_iter().chain(allow.clone()).collect(),
             was_taken: AtomicBool::new(false),
         };
         let only = |what: &str| vec!["--only".to_owned(), what.to_owned()];
@@ -225,6 +238,12 @@ impl Parts {
         })
         .await;
     }
+}
+
+/// Words that say to the farm what builds of its one project may ask for.
+fn project_allows(allow: &Entitlements) -> [String; 5] {
+    let list = if allow.is_empty() { "none".to_owned() } else { listed(allow) };
+    ["project", "set", "default", "--allow", &list].map(str::to_owned)
 }
 
 fn stopped() -> Error {

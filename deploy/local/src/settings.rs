@@ -3,7 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use farm_types::Platform;
+use farm_types::entitlement::listed;
+use farm_types::{Entitlement, Entitlements, Platform};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -44,6 +45,11 @@ pub struct Flags {
     #[arg(long, value_name = "N")]
     pub slots: Option<usize>,
 
+    /// Let builds of project default be given network.host or security.insecure, or both with a comma, that ask for it; none
+    /// takes it back [default: none]
+    #[arg(long, value_name = "LIST")]
+    pub allow: Option<String>,
+
     /// The coordinator's configuration: logins of registries, own CAs, limits [default: none]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -66,6 +72,12 @@ pub struct Settings {
     pub slots: Option<usize>,
     /// The coordinator's configuration file.
     pub config: Option<PathBuf>,
+    /// What builds of project default may be given, and the workers of this machine grant.
+    #[serde(default)]
+    pub allow: Entitlements,
+    /// Project default is to be told, as something was said of it here or before.
+    #[serde(default)]
+    pub tell_project: bool,
 }
 
 impl Flags {
@@ -121,7 +133,16 @@ impl Flags {
             }
             None => last.config.clone(),
         };
+        let allow = match self.allow.as_deref() {
+            Some(NONE) => Entitlements::new(),
+            Some(list) => {
+                Entitlement::list(list).map_err(|e| Error::Usage(format!("--allow {list}: {e}")))?
+            }
+            None => last.allow.clone(),
+        };
         Ok(Settings {
+            tell_project: self.allow.is_some() || !allow.is_empty(),
+            allow,
             engine,
             platforms,
             emulation,
@@ -154,6 +175,8 @@ impl Default for Settings {
             port: 7070,
             slots: None,
             config: None,
+            allow: Entitlements::new(),
+            tell_project: false,
         }
     }
 }
@@ -185,7 +208,7 @@ impl Settings {
     }
 
     /// Each flag, and what it is, in words.
-    fn values(&self) -> [(&'static str, String); 6] {
+    fn values(&self) -> [(&'static str, String); 7] {
         let platforms = match (self.platforms.is_empty(), self.emulation) {
             (true, true) => "what is found".to_owned(),
             (true, false) => "what is native".to_owned(),
@@ -199,6 +222,7 @@ impl Settings {
             ("--port", self.port.to_string()),
             ("--slots", self.slots().to_string()),
             ("--config", config),
+            ("--allow", if self.allow.is_empty() { NONE.to_owned() } else { listed(&self.allow) }),
         ]
     }
 
@@ -235,6 +259,10 @@ mod tests {
         assert!(error(Flags { engine: Some("/run/docker.sock".into()), ..flags() }).contains("unix:///PATH"));
         assert!(error(Flags { port: Some(5002), ..flags() }).contains("both 5002"));
         assert!(error(Flags { slots: Some(0), ..flags() }).contains("1 to 1024"));
+        assert!(
+            error(Flags { allow: Some("network.hots".into()), ..flags() })
+                .contains("did you mean network.host")
+        );
         assert!(error(Flags { registry_port: Some(0), ..flags() }).contains("1 to 65535"));
     }
 
@@ -284,6 +312,12 @@ mod tests {
         // A remembered port counts when two are compared.
         let both = Flags { port: Some(5005), ..flags() }.settings(Some(&last));
         assert!(both.unwrap_err().to_string().contains("both 5005"));
+        // What was allowed is so until it is taken back, which the farm has to be told, too.
+        let allowed = Flags { allow: Some("network.host".into()), ..flags() }.settings(None).unwrap();
+        assert_eq!(flags().settings(Some(&allowed)).unwrap(), allowed);
+        let none = Flags { allow: Some("none".into()), ..flags() }.settings(Some(&allowed)).unwrap();
+        assert_eq!(none, Settings { tell_project: true, ..Settings::default() });
+        assert_eq!(none.differences(&allowed), ["--allow is network.host, not none"]);
         let missing = Flags { config: Some("/nonexistent/farm.toml".into()), ..flags() }.settings(None);
         assert!(missing.unwrap_err().to_string().contains("--config /nonexistent/farm.toml"));
     }

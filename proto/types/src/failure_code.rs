@@ -141,6 +141,12 @@ codes! {
         User: "COPY or ADD of a file that isn't there",
             "look at the path, and at `.dockerignore`";
     }
+    EntitlementMissing = "entitlement_missing", Source {
+        User: "an instruction asks for `network.host` or `security.insecure` (`RUN --network=host`, `RUN \
+            --security=insecure`), and the build wasn't given it",
+            "submit it with `--allow`, if its project and a worker may give that \
+                ([how](../security.md#entitlements))";
+    }
     RunFailed = "run_failed", Source {
         User: "a command ended with an exit code other than 0",
             "read its last output; `farm logs` has all that the engine let through (it clips at 200 KiB/s \

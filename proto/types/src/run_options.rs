@@ -1,4 +1,4 @@
-//! How RUN instructions run: what `--network`, `--add-host`, `--shm-size` and `--ulimit` say.
+//! How RUN instructions run: what `--network`, `--allow`, `--add-host`, `--shm-size` and `--ulimit` say.
 //!
 //! The texts are those that BuildKit's dockerfile frontend takes (`frontend/dockerui/attr.go`).
 
@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::entitlement::{Entitlement, Entitlements};
 use crate::error::Invalid;
 
 /// What RUN instructions get.
@@ -16,6 +17,9 @@ pub struct RunOptions {
     /// `--network`.
     #[serde(default)]
     pub network: Network,
+    /// `--allow`.
+    #[serde(default, skip_serializing_if = "Entitlements::is_empty")]
+    pub allow: Entitlements,
     /// `--add-host`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add_hosts: Vec<AddHost>,
@@ -28,6 +32,14 @@ pub struct RunOptions {
     /// The machine's name as they see it; `None`: the engine's own choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<Hostname>,
+}
+
+impl RunOptions {
+    /// All that is asked for, also by `--network host`.
+    pub fn entitlements(&self) -> Entitlements {
+        let of_network = (self.network == Network::Host).then_some(Entitlement::NetworkHost);
+        self.allow.iter().copied().chain(of_network).collect()
+    }
 }
 
 /// A machine's name: one label of letters, digits and hyphens (RFC 1123).
@@ -78,6 +90,8 @@ pub enum Network {
     Default,
     /// None but a loopback.
     None,
+    /// That of the engine's own process, which takes an entitlement.
+    Host,
 }
 
 impl Network {
@@ -86,6 +100,7 @@ impl Network {
         match self {
             Self::Default => "default",
             Self::None => "none",
+            Self::Host => "host",
         }
     }
 }
@@ -97,12 +112,8 @@ impl FromStr for Network {
         match text {
             "default" => Ok(Self::Default),
             "none" => Ok(Self::None),
-            "host" => Err(Invalid::new(
-                "network",
-                text,
-                "a worker's own network is not for builds; write default or none",
-            )),
-            _ => Err(Invalid::new("network", text, "write default or none")),
+            "host" => Ok(Self::Host),
+            _ => Err(Invalid::new("network", text, "write default, none or host")),
         }
     }
 }
@@ -350,9 +361,14 @@ mod tests {
     }
 
     #[test]
-    fn the_machines_network_is_not_for_builds() {
-        assert_eq!("none".parse::<Network>().unwrap(), Network::None);
-        assert!("host".parse::<Network>().unwrap_err().to_string().contains("worker's own network"));
+    fn the_engines_own_network_takes_an_entitlement() {
+        let entitlements = |network: &str, allow: &str| {
+            let allow = Entitlement::list(allow).unwrap();
+            RunOptions { network: network.parse().unwrap(), allow, ..RunOptions::default() }.entitlements()
+        };
+        assert_eq!(entitlements("none", ""), Entitlements::new());
+        assert_eq!(entitlements("host", ""), [Entitlement::NetworkHost].into());
+        assert_eq!(entitlements("host", "network.host,security.insecure").len(), 2);
         assert!("bridge".parse::<Network>().is_err());
     }
 }

@@ -130,7 +130,9 @@ fn flags_are_kept_until_they_are_taken_back() {
     fs::write(&config, "[limits]\nmax_platforms = 1\n").unwrap();
     let engine = Bed::from_env().engine;
     let config = config.to_str().unwrap();
-    let up = local.up_with(&["--engine", &engine, "--no-emulation", "--config", config]);
+    let allow = ["--allow", "network.host"];
+    let up =
+        local.up_with(&[&["--engine", &engine, "--no-emulation", "--config", config][..], &allow].concat());
     assert_eq!(up.status, 0, "{up:?}");
     let context = Bed::from_env().folder("context");
     fs::write(context.path().join("Dockerfile"), "FROM scratch\n").unwrap();
@@ -142,16 +144,27 @@ fn flags_are_kept_until_they_are_taken_back() {
 
     let again = output(&mut local.command(&["up"]));
     assert_eq!(again.status, 0, "{again:?}");
-    for kept in [&format!("--engine is {engine}"), "--registry-port is", "what is native", config] {
+    let engine_kept = format!("--engine is {engine}");
+    for kept in [&engine_kept, "--registry-port is", "what is native", config, "--allow is network.host"] {
         assert!(again.stdout.contains(kept), "{kept}: {again:?}");
     }
     assert!(!local.pids().contains_key("engine"));
+    let shown = local.farm(&["project", "show", "default"]).stdout + &local.farm(&["workers"]).stdout;
+    assert!(
+        shown.contains("may ask    for network.host") && shown.contains("grants network.host"),
+        "{shown}"
+    );
     assert_eq!(local.farm(&["down"]).status, 0);
     fs::write(config, "[limits]\nmax_platfroms = 1\n").unwrap();
     let wrong = output(&mut local.command(&["up"]));
     assert!(wrong.status == 3 && wrong.stderr.contains("max_platfroms"), "{wrong:?}");
-    let none = output(&mut local.command(&["up", "--config", "none"]));
-    assert!(none.status == 0 && !none.stdout.contains("--config"), "{none:?}");
+    let none = output(&mut local.command(&["up", "--config", "none", "--allow", "none"]));
+    assert!(
+        none.status == 0 && !none.stdout.contains("--config") && !none.stdout.contains("--allow"),
+        "{none:?}"
+    );
+    let shown = local.farm(&["project", "show", "default"]).stdout + &local.farm(&["workers"]).stdout;
+    assert!(!shown.contains("network.host"), "{shown}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod destinations;
+mod entitlements;
 mod full;
 mod isolation;
 mod joining;

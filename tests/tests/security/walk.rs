@@ -122,6 +122,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.PeopleService/ListFarmAdmins",
             "farm.v1.ProjectService/CreateProject",
             "farm.v1.ProjectService/AllowRepositories",
+            "farm.v1.ProjectService/AllowEntitlements",
             "farm.v1.ProjectService/SetProjectQuota",
             "farm.v1.ProjectService/RemoveProject",
             "farm.v1.SignInService/LinkPerson",

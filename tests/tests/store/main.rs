@@ -7,6 +7,7 @@ mod audit;
 mod costs;
 mod draining;
 mod ending;
+mod entitled;
 mod fixture;
 mod garbage;
 mod hosts;

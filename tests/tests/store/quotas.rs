@@ -127,7 +127,9 @@ async fn the_scheduler_is_told_what_projects_hold_and_may() {
     set(&world, QuotaChange { weight: Some(3), max_running_slots: Some(Some(2)), ..Default::default() })
         .await;
     let first = world.submit("first", "linux/amd64,linux/arm64", &[]).await;
-    let of = |held| HashMap::from([(default_project(), Share { held, weight: 3, most: Some(2) })]);
+    let of = |held| {
+        HashMap::from([(default_project(), Share { held, weight: 3, most: Some(2), ..Share::default() })])
+    };
     assert_eq!(shares().await, of(0));
     let lease = world.lease(first, 0, worker).await;
     assert_eq!(shares().await, of(1));

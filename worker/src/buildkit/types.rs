@@ -57,8 +57,9 @@ pub struct Solve {
     /// Trees of the same key are synchronised: the engine asks only for what changed since the last one.
     /// The same for all builds of one project and context, another one for others.
     pub shared_key: String,
-    /// Keeps the cache mounts of different projects and trust classes apart.
-    pub cache_mount_namespace: String,
+    /// Whose cache mounts and results of RUN instructions the engine uses: of another value's it sees nothing, and
+    /// leaves nothing for them. Empty: everybody's.
+    pub caches: String,
     /// Where the result is pushed; without, it is built and dropped.
     pub export: Option<Export>,
     /// What is made for the client.

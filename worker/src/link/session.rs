@@ -262,6 +262,7 @@ fn hello(control: &Control, identity: &Identity, dial: u64) -> v1::Hello {
         features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_TOKENS, FEATURE_MOUNTS]
             .into_iter()
             .chain(identity.draining.then_some(FEATURE_DRAINING))
+            .chain(identity.grants.iter().map(|entitlement| entitlement.as_str()))
             .map(str::to_owned)
             .collect(),
         name: control.name.clone(),

@@ -81,7 +81,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         partial: BTreeMap::new(),
         roots: [("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)].into(),
         shared_key: fresh(),
-        cache_mount_namespace: "test".to_owned(),
+        caches: "test".to_owned(),
         export: None,
         outputs: Vec::new(),
         image_names: Vec::new(),

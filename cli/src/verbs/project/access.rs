@@ -50,6 +50,7 @@ pub struct AccessJson {
     pull: Vec<String>,
     shared: Vec<String>,
     protected: Vec<ProtectedJson>,
+    entitlements: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,10 +61,10 @@ struct ProtectedJson {
 
 impl From<GetAccessResponse> for AccessJson {
     fn from(access: GetAccessResponse) -> Self {
-        let GetAccessResponse { push, pull, shared, protected } = access;
+        let GetAccessResponse { push, pull, shared, protected, entitlements } = access;
         let protected = protected.into_iter();
         let protected = protected.map(|tags| ProtectedJson { pattern: tags.pattern, role: tags.role });
-        Self { push, pull, shared, protected: protected.collect() }
+        Self { push, pull, shared, protected: protected.collect(), entitlements }
     }
 }
 
@@ -80,10 +81,20 @@ impl AccessJson {
             lines.push(format!("pulls from {}, too", list(&self.pull.iter().collect::<Vec<_>>())));
         }
         let tags = self.protected.iter();
+        lines.extend((!self.entitlements.is_empty()).then(|| self.allowed()));
         lines.extend(
             tags.map(|tags| format!("tags {}  need role {}", harmless(&tags.pattern), harmless(&tags.role))),
         );
         lines
+    }
+}
+
+impl AccessJson {
+    /// What its builds may ask for.
+    pub fn allowed(&self) -> String {
+        let names: Vec<String> = self.entitlements.iter().map(|name| harmless(name)).collect();
+        let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        format!("may ask    for {names} (--allow)")
     }
 }
 
@@ -153,14 +164,31 @@ mod tests {
     #[test]
     fn what_a_project_is_allowed_stands_in_lines() {
         let one = |text: &str| vec![text.to_owned()];
-        let mut access =
-            AccessJson { push: one("r/web"), pull: one("r/base"), shared: one("s"), protected: Vec::new() };
+        let mut access = AccessJson {
+            push: one("r/web"),
+            pull: one("r/base"),
+            shared: one("s"),
+            protected: Vec::new(),
+            entitlements: one("network.host"),
+        };
         access.protected.push(ProtectedJson { pattern: "v*".into(), role: "publisher".into() });
         assert_eq!(
             access.lines(),
-            ["pushes to  r/web, s", "pulls from r/base, too", "tags v*  need role publisher"]
+            [
+                "pushes to  r/web, s",
+                "pulls from r/base, too",
+                "may ask    for network.host (--allow)",
+                "tags v*  need role publisher"
+            ]
         );
-        let none = AccessJson { push: vec![], pull: vec![], shared: vec![], protected: vec![] };
+        let none = AccessJson {
+            push: vec![],
+            pull: vec![],
+            shared: vec![],
+            protected: vec![],
+            entitlements: vec![],
+        };
         assert_eq!(none.lines(), ["pushes to  nowhere"]);
+        assert_eq!(none.allowed(), "may ask    for nothing (--allow)");
     }
 }

@@ -1,11 +1,11 @@
 //! `farm project set`: what a project may take of the farm, and what its builds are where they don't say it themselves.
 
 use farm_proto::v1::{
-    GetProjectSettingsRequest, GetProjectSettingsResponse, PlatformNames, ProjectQuota, ProjectUse,
-    SetProjectDefaultsRequest, SetProjectQuotaRequest,
+    AllowEntitlementsRequest, GetProjectSettingsRequest, GetProjectSettingsResponse, PlatformNames,
+    ProjectQuota, ProjectUse, SetProjectDefaultsRequest, SetProjectQuotaRequest,
 };
 use farm_types::run_options::parse_bytes;
-use farm_types::{Emulation, Invalid, Platform, ProjectName};
+use farm_types::{Emulation, Entitlement, Entitlements, Invalid, Platform, ProjectName};
 use serde::Serialize;
 use tonic::{Code, Status};
 
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::output::Out;
 use crate::output::text::{bytes, harmless};
 use crate::verbs::of_flag;
+use crate::verbs::project::access;
 
 /// Arguments of `farm project set`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +45,11 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE|none")]
     max_stored_bytes: Option<String>,
 
+    /// What its builds may ask for by --allow: network.host, security.insecure, or both with a comma; none for nothing.
+    /// For admins of the farm
+    #[arg(long, value_name = "LIST|none")]
+    allow: Option<String>,
+
     /// Platforms of builds that name none, separated by commas, or none for those that the farm has native workers for.
     /// For admins of the project
     #[arg(long, value_name = "LIST|none")]
@@ -60,6 +66,7 @@ Examples:
   farm project set web --weight 2 --max-running-slots 8 --max-queued-builds 100
   farm project set web --builds-per-minute 60 --max-stored-bytes 20gb
   farm project set web --max-running-slots none
+  farm project set web --allow network.host
   farm project set web --default-platforms linux/amd64,linux/arm64 --emulation never
 
 `farm project show` has them beside what is used now. A build that is over a limit of builds or bytes
@@ -219,12 +226,20 @@ pub async fn set(args: Settings, setup: &Setup, out: &mut Out) -> Result<()> {
         Some(text) => Some(of_flag::<Emulation>("--emulation", text)?.to_string()),
     };
     let defaults = SetProjectDefaultsRequest { platforms, emulation };
+    let entitlements = match args.allow.as_deref() {
+        None => None,
+        Some("none") => Some(Entitlements::new()),
+        Some(list) => {
+            let read = Entitlement::list(list);
+            Some(read.map_err(|e| Invalid { thing: "--allow".to_owned(), ..e })?)
+        }
+    };
     let is_quota = quota != SetProjectQuotaRequest { project: name.to_string(), ..Default::default() };
     let is_default = defaults != SetProjectDefaultsRequest::default();
-    if !is_quota && !is_default {
+    if !is_quota && !is_default && entitlements.is_none() {
         return Err(Error::Usage(
             "say what to set: --weight, --max-running-slots, --max-queued-builds, --builds-per-minute, --max-stored-bytes, \
-             --default-platforms or --emulation"
+             --allow, --default-platforms or --emulation"
                 .to_owned(),
         ));
     }
@@ -234,12 +249,20 @@ pub async fn set(args: Settings, setup: &Setup, out: &mut Out) -> Result<()> {
     if is_quota {
         client.projects().set_project_quota(quota).await.map_err(|e| client.error(&e))?;
     }
+    if let Some(entitlements) = &entitlements {
+        let names = entitlements.iter().map(ToString::to_string).collect();
+        let request = AllowEntitlementsRequest { project: name.to_string(), entitlements: names };
+        client.projects().allow_entitlements(request).await.map_err(|e| client.error(&e))?;
+    }
     if is_default {
         client.projects().set_project_defaults(defaults).await.map_err(|e| client.error(&e))?;
     }
     let settings = of(&client).await?;
     out.line(&format!("project {name}"));
     out.lines(settings.iter().flat_map(SettingsJson::lines));
+    if entitlements.is_some() {
+        out.line(&access::of(&client).await?.allowed());
+    }
     Ok(())
 }
 

@@ -55,9 +55,13 @@ pub struct Args {
     #[arg(long, value_name = "STAGE,…")]
     pub(super) no_cache_filter: Vec<String>,
 
-    /// The network of RUN instructions: default or none
+    /// The network of RUN instructions: default, none or host (which asks for network.host, as --allow does)
     #[arg(long, value_name = "NETWORK")]
     pub(super) network: Option<String>,
+
+    /// Give RUN instructions what they ask for: network.host or security.insecure; where project and worker may
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub(super) allow: Vec<String>,
 
     /// A further line of /etc/hosts for RUN instructions
     #[arg(long, value_name = "HOST=ADDRESS")]

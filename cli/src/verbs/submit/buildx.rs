@@ -6,8 +6,6 @@ use farm_types::{Invalid, Provenance};
 /// They stand in no help.
 #[derive(Debug, Default, clap::Args)]
 pub struct Others {
-    #[arg(long, hide = true, value_name = "ENTITLEMENT")]
-    allow: Vec<String>,
     #[arg(long, hide = true, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
     #[arg(long, hide = true, value_name = "NAME")]
@@ -37,7 +35,6 @@ impl Others {
         // What asks for nothing is granted.
         let off = |value: &&String| !matches!(value.as_str(), "false" | "0");
         let refused = [
-            ("--allow", first(&self.allow), "builds get no entitlements on shared workers; leave it out"),
             (
                 "--annotation",
                 first(&self.annotation),

@@ -9,8 +9,8 @@ use farm_proto::convert::{check_build_arg, check_stage};
 use farm_types::run_options::{Ulimit, parse_bytes};
 use farm_types::spec::{Call, NamedContext, Purpose, parse_duration};
 use farm_types::{
-    BuildSpec, ContextName, Emulation, ImageTag, Invalid, Platform, Provenance, PullMode, RunOptions,
-    SinglePlatform, SnapshotRef,
+    BuildSpec, ContextName, Emulation, Entitlement, Entitlements, ImageTag, Invalid, Platform, Provenance,
+    PullMode, RunOptions, SinglePlatform, SnapshotRef,
 };
 use tempfile::TempDir;
 
@@ -311,6 +311,19 @@ fn list(texts: &[String]) -> Vec<&str> {
     texts.iter().filter(|text| !text.is_empty()).flat_map(|text| text.split(',')).collect()
 }
 
+/// As buildx takes them, an empty one is none; several may stand in one, too. A device's name may have a comma.
+fn entitlements(texts: &[String]) -> Result<Entitlements, Invalid> {
+    let mut all = Entitlements::new();
+    for text in texts {
+        let read = match text.starts_with("device") {
+            true => text.parse().map(|one| [one].into()),
+            false => Entitlement::list(text),
+        };
+        all.append(&mut read.map_err(|e| flag("--allow", e))?);
+    }
+    Ok(all)
+}
+
 fn run_options(args: &Args) -> Result<RunOptions, Invalid> {
     let hosts = list(&args.add_host);
     let mut ulimits: Vec<Ulimit> = Vec::new();
@@ -325,6 +338,7 @@ fn run_options(args: &Args) -> Result<RunOptions, Invalid> {
             Some(text) => text.parse().map_err(|e| flag("--network", e))?,
             None => Default::default(),
         },
+        allow: entitlements(&args.allow)?,
         add_hosts: hosts
             .iter()
             .map(|text| text.parse())

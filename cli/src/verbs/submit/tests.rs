@@ -1,5 +1,5 @@
 use clap::Parser;
-use farm_types::{Digest, Platform, SnapshotRef};
+use farm_types::{Digest, Entitlement, Platform, SnapshotRef};
 
 use super::bring::native;
 use super::*;
@@ -354,6 +354,8 @@ fn the_table_of_buildx_flags_says_what_farm_does() {
 fn options_of_run_and_stages_without_cache_reach_the_request() {
     let spec = spec(&[
         "--network=none",
+        "--allow=security.insecure",
+        "--allow=",
         "--add-host=db:10.0.0.7,web=10.0.0.8",
         "--shm-size=64m",
         "--ulimit=nofile=1024:4096",
@@ -361,6 +363,7 @@ fn options_of_run_and_stages_without_cache_reach_the_request() {
         "--attest=type=provenance,mode=max",
     ]);
     assert_eq!(spec.run.network, farm_types::run_options::Network::None);
+    assert_eq!(spec.run.allow, [Entitlement::SecurityInsecure].into());
     assert_eq!(
         spec.run.add_hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["db=10.0.0.7", "web=10.0.0.8"]
@@ -370,7 +373,10 @@ fn options_of_run_and_stages_without_cache_reach_the_request() {
     assert_eq!(spec.no_cache_stages, ["build", "final"]);
     assert_eq!(spec.provenance, farm_types::Provenance::Max);
     for (line, cure) in [
-        (&["--network", "host"][..], "--network \"host\": a worker's own network"),
+        (&["--network", "bridge"][..], "--network \"bridge\": write default, none or host"),
+        (&["--allow", "network.hots"], "--allow \"network.hots\": did you mean network.host"),
+        (&["--allow", "device=a,alias=b"], "devices are not for builds"),
+        (&["--allow", "fs.read=/"], "docker buildx bake"),
         (&["--add-host", "db"], "--add-host \"db\": write HOST=ADDRESS"),
         (&["--shm-size", "lots"], "--shm-size \"lots\""),
         (&["--ulimit", "files=1"], "nofile"),

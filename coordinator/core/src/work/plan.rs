@@ -12,6 +12,8 @@
 //! A job that runs no program of its platform ([`Runs`]) goes to any worker, to one that offers the platform natively before
 //! others; if it runs programs of the engine's own platform, which that may be taken from, it is as particular about that as
 //! its policy is about emulation.
+//!
+//! A job that asks for entitlements goes to workers that may grant them all, and only while its project may ask for them.
 
 mod able;
 
@@ -20,7 +22,8 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, TimeDelta, Utc};
 use farm_types::state::WorkerState;
 use farm_types::{
-    Emulation, EngineId, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, TrustClass, WorkerId,
+    Emulation, EngineId, Entitlements, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, TrustClass,
+    WorkerId,
 };
 
 use self::able::{Able, able};
@@ -77,6 +80,8 @@ pub struct WaitingJob {
     pub pushes: bool,
     /// Its steps mount secrets or ssh keys, which go to machines that are trusted only.
     pub mounts: bool,
+    /// What its steps may be given that ask for it.
+    pub entitlements: Entitlements,
 }
 
 /// A worker as the farm knows it.
@@ -98,6 +103,8 @@ pub struct WorkerView {
     pub takes_mounts: bool,
     /// How far its machine is trusted.
     pub trust: TrustClass,
+    /// What it may grant; of a machine that isn't trusted nothing counts.
+    pub grants: Entitlements,
 }
 
 /// The slots of an engine.
@@ -112,7 +119,7 @@ pub struct Slots {
 }
 
 /// What a project holds of the farm's slots, and what it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
     /// The slots that its attempts hold.
     pub held: u32,
@@ -120,22 +127,24 @@ pub struct Share {
     pub weight: u32,
     /// It holds no more; `None`: as many as there are.
     pub most: Option<u32>,
+    /// What its builds may ask for.
+    pub allowed: Entitlements,
 }
 
 impl Default for Share {
     fn default() -> Self {
-        Self { held: 0, weight: 1, most: None }
+        Self { held: 0, weight: 1, most: None, allowed: Entitlements::new() }
     }
 }
 
 impl Share {
     /// What it holds, by its weight.
-    fn part(self) -> f64 {
+    fn part(&self) -> f64 {
         f64::from(self.held) / f64::from(self.weight.max(1))
     }
 
     /// The most that it may hold, if a job of this weight would be more.
-    fn is_reached_by(self, weight: u32) -> Option<u32> {
+    fn is_reached_by(&self, weight: u32) -> Option<u32> {
         self.most.filter(|most| self.held.saturating_add(weight) > *most)
     }
 }
@@ -213,15 +222,15 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
     let mut turns: BTreeMap<EngineId, usize> = BTreeMap::new();
     while !waiting.is_empty() {
         // The next job: the oldest of the project that holds the least.
-        let share = |job: &WaitingJob| shares.get(&job.project).copied().unwrap_or_default();
+        let usual = Share::default();
+        let share = |job: &WaitingJob| shares.get(&job.project).unwrap_or(&usual);
         let next = waiting
             .iter()
             .enumerate()
             .min_by(|(i, a), (j, b)| share(a).part().total_cmp(&share(b).part()).then(i.cmp(j)))
             .map_or(0, |(i, _)| i);
         let job = waiting.remove(next);
-        let share = share(job);
-        decisions.push(match choose(job, share, state, (&slots, &turns), limits, now) {
+        decisions.push(match choose(job, share(job), state, (&slots, &turns), limits, now) {
             Ok(choice) => {
                 turns.insert(choice.engine, decisions.len());
                 if let Some(engine) = slots.get_mut(&choice.engine) {
@@ -246,7 +255,7 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
 
 fn choose(
     job: &WaitingJob,
-    share: Share,
+    share: &Share,
     state: &State,
     (slots, turns): (&BTreeMap<EngineId, Slots>, &BTreeMap<EngineId, usize>),
     limits: Limits,
@@ -257,6 +266,10 @@ fn choose(
     }
     if let Some(until) = job.cleaned_until.filter(|until| *until > now) {
         return Err((Some(until), Waiting::Cleaning));
+    }
+    if !job.entitlements.is_subset(&share.allowed) {
+        let entitlements = job.entitlements.difference(&share.allowed).copied().collect();
+        return Err((None, Waiting::Forbidden { entitlements }));
     }
     if let Some(total) = share.is_reached_by(job.weight) {
         return Err((None, Waiting::Quota { used: share.held, total }));
@@ -372,19 +385,25 @@ fn choose(
         }
         Runs::Others { .. } | Runs::Target => Wanted::Platform(job.platform.clone()),
     };
+    // Where nobody may grant it, more workers of the same kind would be no cure.
+    if able.is_empty() && !job.entitlements.is_empty() && able::would_be(job, state, &is_alive) {
+        return Err((None, Waiting::Ungranted { wanted, entitlements: job.entitlements.clone() }));
+    }
+    let set_aside =
+        |wanted: &Wanted, only_native| set_aside(&state.aside, wanted, &job.entitlements, only_native);
     Err(match full {
         Some((support, used, total)) => (unlocks, Waiting::Slots { support, used, total }),
         None if on_probation => {
-            let aside = set_aside(&state.aside, &wanted, false);
+            let aside = set_aside(&wanted, false);
             (unlocks.into_iter().chain([patience_ends]).min(), Waiting::Probation { wanted, aside })
         }
         None if native_served => {
-            let aside = set_aside(&state.aside, &wanted, true);
+            let aside = set_aside(&wanted, true);
             (unlocks, Waiting::Silent { wanted, aside })
         }
         None => {
             let emulated_refused = emulated_there && !may_emulate;
-            let aside = set_aside(&state.aside, &wanted, emulated_refused);
+            let aside = set_aside(&wanted, emulated_refused);
             (unlocks, Waiting::NoWorker { wanted, emulated_refused, aside })
         }
     })

@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use farm_types::{Platform, RunMode};
+use farm_types::entitlement::{listed, words};
+use farm_types::{Entitlements, Platform, RunMode};
 use serde::{Deserialize, Serialize};
 
 /// For what a worker is wanted.
@@ -97,6 +98,18 @@ pub enum Waiting {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         aside: Vec<SetAside>,
     },
+    /// Its project may not ask for these any more (`farm project set --allow`).
+    Forbidden {
+        /// What it may not.
+        entitlements: Entitlements,
+    },
+    /// Who offers what is wanted may not grant what it asks for (`farm-worker --allow`).
+    Ungranted {
+        /// For what a worker is wanted.
+        wanted: Wanted,
+        /// What it asks for.
+        entitlements: Entitlements,
+    },
     /// Its native workers are silent; they may come back.
     Silent {
         /// For what the silent workers were native.
@@ -135,6 +148,19 @@ impl Waiting {
             }
             Self::Quota { used, total } => {
                 format!("the project's own limit: {used} of the {total} slots that it may have are in use")
+            }
+            Self::Forbidden { entitlements } => format!(
+                "its project may not use {} any more; an admin of the farm can allow it: farm project set NAME --allow {}",
+                words(entitlements),
+                listed(entitlements)
+            ),
+            Self::Ungranted { wanted, entitlements } => {
+                let list = listed(entitlements);
+                format!(
+                    "no worker{wanted} may grant {}: whoever runs one can start it with `farm-worker --allow {list}`, or this \
+                     machine's farm with `farm up --allow {list}`",
+                    words(entitlements)
+                )
             }
             Self::NoWorker { wanted, emulated_refused, aside } => no_worker(wanted, *emulated_refused, aside),
             Self::Silent { wanted, aside } => silent(wanted, aside),

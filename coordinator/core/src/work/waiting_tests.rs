@@ -1,3 +1,5 @@
+use farm_types::Entitlement;
+
 use super::*;
 
 fn arm64() -> Wanted {
@@ -40,6 +42,16 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             nobody(arm64(), true, vec![]),
             r#"{"for":"no_worker","wanted":{"platform":"linux/arm64"},"emulated_refused":true}"#,
             "start a native worker, or submit with another `--emulation`",
+        ),
+        (
+            Waiting::Ungranted { wanted: arm64(), entitlements: [Entitlement::NetworkHost].into() },
+            r#"{"for":"ungranted","wanted":{"platform":"linux/arm64"},"entitlements":["network.host"]}"#,
+            "let whoever runs the worker's machine allow it ([worker.md](worker.md#entitlements)), or submit without `--allow`",
+        ),
+        (
+            Waiting::Forbidden { entitlements: Entitlement::ALL.into() },
+            r#"{"for":"forbidden","entitlements":["network.host","security.insecure"]}"#,
+            "ask an admin of the farm, or cancel it",
         ),
         (
             nobody(Wanted::Any, false, w1(Reason::Drained)),

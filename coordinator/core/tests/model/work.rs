@@ -108,6 +108,7 @@ impl World {
                     cleaned_until: None,
                     pushes: true,
                     mounts: false,
+                    entitlements: Default::default(),
                 }
             })
             .collect();
@@ -132,6 +133,7 @@ impl World {
                     takes_unneeded: true,
                     takes_mounts: true,
                     trust: TrustClass::Trusted,
+                    grants: Default::default(),
                 }
             })
             .collect();

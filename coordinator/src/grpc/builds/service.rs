@@ -126,6 +126,7 @@ impl BuildService for Builds {
         self.check(&spec).map_err(status::invalid)?;
         mounts::check(&spec.mounts)?;
         self.shared.accesses.check_tags(&member, &spec.tags).await?;
+        self.shared.accesses.check_entitlements(&member, &spec.run).await?;
         self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
         let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
         let by = member.name.as_str();
@@ -244,6 +245,7 @@ impl BuildService for Builds {
         let record = store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         // Whoever gives a build its source says what its tags will be.
         self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
+        self.shared.accesses.check_entitlements(&member, &record.spec.run).await?;
         let (by, limit) = (member.caller.by(), self.queue_limit());
         let taken = store.provide_source(&by, member.project, record.id, &snapshot, limit).await;
         let taken = taken.map_err(status::store)?;
@@ -266,6 +268,7 @@ impl BuildService for Builds {
         retry::check(&record, request.failed_only)?;
         mounts::check_again(&record, &request.values)?;
         self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
+        self.shared.accesses.check_entitlements(&member, &record.spec.run).await?;
         let gone = match request.failed_only {
             true => retry::gone(&self.shared.registries, &record).await,
             false => Vec::new(),

@@ -7,6 +7,7 @@ use farm_store::machines::drain::{Done, Refusal};
 use farm_store::machines::joins::Unconnected;
 use farm_store::machines::sick::QUARANTINE_WORDS;
 use farm_store::machines::workers::{Standing, WorkerRecord};
+use farm_store::work::schedule::grants;
 use farm_types::ids::check_worker_name;
 use farm_types::state::WorkerState;
 use farm_types::suggest;
@@ -138,6 +139,7 @@ fn show(
         pool: standing.map(|standing| standing.pool.clone()).unwrap_or_default(),
         trust: standing.map(|standing| standing.trust.clone()).unwrap_or_default(),
         certificate_ends_ms: standing.map_or(0, |standing| present::ms(standing.ends)),
+        entitlements: grants(&worker.features, worker.trust).iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -6,8 +6,10 @@ use farm_proto::v1;
 use farm_proto::v1::project_service_server::ProjectService;
 use farm_store::StoreError;
 use farm_store::people::access::Use;
+use farm_types::entitlement::listed;
 use farm_types::{
-    Emulation, Invalid, PrincipalName, ProjectId, ProjectName, RepositoryPrefix, Role, TagPattern,
+    Emulation, Entitlements, Invalid, PrincipalName, ProjectId, ProjectName, RepositoryPrefix, Role,
+    TagPattern,
 };
 use tonic::{Request, Response, Status};
 
@@ -123,7 +125,27 @@ impl ProjectService for Projects {
             pull: texts(&access.pull),
             shared: texts(&self.shared.config.shared_registries),
             protected: protected.collect(),
+            entitlements: access.entitlements.iter().map(ToString::to_string).collect(),
         }))
+    }
+
+    async fn allow_entitlements(
+        &self,
+        request: Request<v1::AllowEntitlementsRequest>,
+    ) -> Result<Response<v1::AllowEntitlementsResponse>, Status> {
+        let caller = people::caller(&request)?;
+        let v1::AllowEntitlementsRequest { project, entitlements } = request.into_inner();
+        let entitlements: Entitlements =
+            entitlements.iter().map(|one| one.parse()).collect::<Result<_, _>>().map_err(status::invalid)?;
+        let (name, id) = self.named(&project).await?;
+        let said = self.shared.store.allow_entitlements(&caller.by(), id, &entitlements).await;
+        said.map_err(status::store)?;
+        self.shared.accesses.forget(id);
+        // Jobs may have waited for it.
+        self.shared.hints.changed();
+        let entitlements = listed(&entitlements);
+        tracing::info!(project = %name, entitlements, by = caller.principal.name, "what a project's builds may ask for was said");
+        Ok(Response::new(v1::AllowEntitlementsResponse {}))
     }
 
     async fn allow_repositories(

@@ -188,7 +188,7 @@ impl Store {
         spec: &BuildSpec,
     ) -> Result<Vec<JobRecord>> {
         let rows = sqlx::query!(
-            r#"SELECT id, kind, platform, runs, state, waits, waiting, failure, result, CASE
+            r#"SELECT id, kind, platform, runs, entitlements, state, waits, waiting, failure, result, CASE
                         WHEN state = 'ready' AND waits ->> 'for' = 'slots' THEN 1 + (
                             SELECT count(*) FROM jobs before WHERE before.state = 'ready'
                             AND before.queue_class = jobs.queue_class AND before.project_id = jobs.project_id
@@ -217,11 +217,11 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut runs: Vec<Runs> = Vec::with_capacity(rows.len());
+        let mut needs: Vec<(Runs, Vec<String>)> = Vec::with_capacity(rows.len());
         let mut jobs = rows
             .into_iter()
             .map(|row| {
-                runs.push(state(&row.runs)?);
+                needs.push((state(&row.runs)?, row.entitlements));
                 Ok(JobRecord {
                     id: row.id.into(),
                     kind: row.kind,
@@ -238,11 +238,12 @@ impl Store {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        for (job, runs) in jobs.iter_mut().zip(&runs) {
+        for (job, (runs, entitlements)) in jobs.iter_mut().zip(needs) {
             let (Some(place), Some(Waiting::Slots { support, .. })) = (job.place, &job.waiting) else {
                 continue;
             };
-            let queue = self.queue(project, &Slots::of(&job.platform, *support, runs), place).await?;
+            let slots = Slots::of(&job.platform, *support, &runs, entitlements);
+            let queue = self.queue(project, &slots, place).await?;
             job.starts_at = match estimate::starts_in(&queue) {
                 Some(span) => Some(self.now().await? + span),
                 None => None,

@@ -92,21 +92,23 @@ impl Store {
         .execute(&mut *execution)
         .await?;
         let kind = if matches!(new.spec.purpose, Purpose::Run(_)) { "run" } else { "build" };
+        let entitlements: Vec<String> = new.spec.run.entitlements().iter().map(ToString::to_string).collect();
         for platform in &new.spec.platforms {
             let emulation = new.spec.emulation.to_string();
             let runs = new.runs.get(platform).cloned().unwrap_or_default();
             sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, state, queue_class,
-                                   virtual_time, emulation, ready_at, runs)
-                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8)",
+                                   virtual_time, emulation, ready_at, runs, entitlements)
+                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9)",
                 project,
                 JobId::generate().as_uuid(),
                 execution_id,
                 platform.to_string(),
-                queue_class(&platform.to_string(), &emulation, &runs),
+                queue_class(&platform.to_string(), &emulation, &runs, &entitlements),
                 emulation,
                 kind,
-                runs.to_string()
+                runs.to_string(),
+                &entitlements
             )
             .execute(&mut *execution)
             .await?;

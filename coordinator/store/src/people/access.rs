@@ -1,7 +1,7 @@
-//! Where a project may push to and pull from, and which of its tags are protected.
+//! Where a project may push to and pull from, which of its tags are protected, and which entitlements its builds may ask for.
 
 use farm_core::people::Access;
-use farm_types::{ProjectId, RepositoryPrefix, Role, TagPattern};
+use farm_types::{Entitlements, ProjectId, RepositoryPrefix, Role, TagPattern};
 use serde_json::json;
 
 use super::audit::{By, Deed};
@@ -38,7 +38,8 @@ impl Store {
     pub async fn access(&self, project: ProjectId) -> Result<Access> {
         let rows = sqlx::query!(
             r#"SELECT access AS "kind!", prefix AS "text!", '' AS "role!" FROM allowed_repositories WHERE project_id = $1
-               UNION ALL SELECT 'tags', pattern, role FROM protected_tags WHERE project_id = $1 ORDER BY 1, 2"#,
+               UNION ALL SELECT 'tags', pattern, role FROM protected_tags WHERE project_id = $1
+               UNION ALL SELECT 'entitlement', unnest(entitlements), '' FROM projects WHERE id = $1 ORDER BY 1, 2"#,
             project.as_uuid()
         )
         .fetch_all(&self.pool)
@@ -48,6 +49,9 @@ impl Store {
             match row.kind.as_str() {
                 "push" => access.push.push(row.text.parse().map_err(StoreError::corrupt)?),
                 "pull" => access.pull.push(row.text.parse().map_err(StoreError::corrupt)?),
+                "entitlement" => {
+                    access.entitlements.insert(row.text.parse().map_err(StoreError::corrupt)?);
+                }
                 _ => access.protected.push((
                     row.text.parse().map_err(StoreError::corrupt)?,
                     row.role.parse().map_err(StoreError::corrupt)?,
@@ -100,6 +104,32 @@ impl Store {
         }
         tx.commit().await?;
         Ok(is_changed)
+    }
+
+    /// Says which entitlements a project's builds may ask for; what waits already goes by it, too.
+    ///
+    /// # Errors
+    /// There is no such project, or the database can't be reached.
+    pub async fn allow_entitlements(
+        &self,
+        by: &By,
+        project: ProjectId,
+        entitlements: &Entitlements,
+    ) -> Result<()> {
+        let names: Vec<String> = entitlements.iter().map(ToString::to_string).collect();
+        let mut tx = self.begin().await?;
+        let changed = sqlx::query_scalar!(
+            "UPDATE projects SET entitlements = $2 WHERE id = $1 AND removed_at IS NULL RETURNING name",
+            project.as_uuid(),
+            &names
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let name = changed.ok_or(StoreError::NotFound("project"))?;
+        let detail = json!({ "entitlements": names });
+        let deed = Deed { project: Some(project), action: "project.entitlements", subject: &name, detail };
+        by.did(&mut tx, deed).await?;
+        tx.commit().await
     }
 
     /// Says who moves the tags of a pattern; `None`: whoever may build.

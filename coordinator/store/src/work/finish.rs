@@ -241,7 +241,7 @@ async fn settle_job(
     let (project, _) = execution.ids();
     let lost = ending == Ending::Lost;
     let row = sqlx::query!(
-        r#"SELECT attempt_count, lost_count, platform, emulation, runs,
+        r#"SELECT attempt_count, lost_count, platform, emulation, runs, entitlements,
                   (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
                    AND a.failure ->> 'cause' = 'killed') AS "killed!",
                   (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
@@ -304,7 +304,7 @@ async fn settle_job(
                 life::job::AGAIN.word(),
                 &life::job::AGAIN.premise(),
                 runs.to_string(),
-                queue_class(&row.platform, &row.emulation, &runs)
+                queue_class(&row.platform, &row.emulation, &runs, &row.entitlements)
             )
             .execute(&mut **execution)
             .await?;

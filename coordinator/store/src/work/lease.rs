@@ -67,7 +67,8 @@ impl Store {
     /// transaction.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, or none that push, no slot is free any more, the
+    /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, or none that push, or may not grant what it asks
+    /// for, or its project may not ask for that any more, no slot is free any more, the
     /// repository that it would be pushed to is being cleaned, or another coordinator leads.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
         let mut tx = self.begin_leading(epoch).await?;
@@ -91,7 +92,7 @@ impl Store {
         let row = sqlx::query!(
             "UPDATE jobs SET state = $3, attempt_count = attempt_count + 1, waiting = ''
              WHERE project_id = $1 AND id = $2 AND state = ANY($4)
-             RETURNING weight, unit_key,
+             RETURNING weight, unit_key, entitlements,
                 (SELECT coalesce(max(number), 0) + 1 FROM attempts WHERE project_id = $1 AND job_id = $2) AS number",
             project,
             assignment.job.as_uuid(),
@@ -104,12 +105,17 @@ impl Store {
         let worker = sqlx::query!(
             "SELECT name, boot_id FROM workers w
              WHERE id = $1 AND engine_id = $2 AND farm_worker_state(w) = ANY($3)
-               AND ($4 OR farm_worker_trust(w) = $5) AND (NOT $6 OR $7 = ANY(features)) FOR SHARE",
+               AND ($4 OR farm_worker_trust(w) = $5)
+               AND (cardinality($6::text[]) = 0 OR farm_worker_trust(w) = $5 AND w.features @> $6
+                    AND EXISTS (SELECT FROM projects p WHERE p.id = $7 AND p.entitlements @> $6))
+               AND (NOT $8 OR $9 = ANY(w.features)) FOR SHARE OF w",
             assignment.worker.as_uuid(),
             assignment.engine.as_uuid(),
             &WorkerState::LEASABLE.iter().map(ToString::to_string).collect::<Vec<_>>(),
             work.repositories.is_empty() && !work.mounts,
             TrustClass::Trusted.as_str(),
+            &row.entitlements,
+            project,
             work.mounts,
             FEATURE_MOUNTS
         )

@@ -5,7 +5,7 @@ use std::time::Duration;
 use farm_core::work::estimate::Queue;
 use farm_core::work::waiting::Waiting;
 use farm_types::state::WorkerState;
-use farm_types::{Platform, ProjectId, RunMode, Runs};
+use farm_types::{Platform, ProjectId, RunMode, Runs, TrustClass};
 
 use crate::{Result, Store, fit};
 
@@ -16,9 +16,11 @@ const LOOK_BACK: i64 = 500;
 const FEWEST_SAMPLES: i64 = 3;
 
 /// Jobs of one class can be run by the same workers.
-pub(crate) fn queue_class(platform: &str, emulation: &str, runs: &Runs) -> String {
+pub(crate) fn queue_class(platform: &str, emulation: &str, runs: &Runs, entitlements: &[String]) -> String {
     let runs = if *runs == Runs::Target { String::new() } else { format!(" runs={runs}") };
-    format!("{platform} {emulation}{runs} size=1 trust=trusted")
+    let allow =
+        if entitlements.is_empty() { String::new() } else { format!(" allow={}", entitlements.join(",")) };
+    format!("{platform} {emulation}{runs}{allow} size=1 trust=trusted")
 }
 
 /// What a job's row says that it waits for. A coordinator of another version may have left a value that isn't known here,
@@ -36,18 +38,20 @@ pub(crate) struct Slots {
     needed: Vec<String>,
     /// How.
     support: RunMode,
+    /// What has to be granted there.
+    entitlements: Vec<String>,
 }
 
 impl Slots {
     /// Those that a job for this platform waits for, which run it so.
-    pub(crate) fn of(platform: &Platform, support: RunMode, runs: &Runs) -> Self {
+    pub(crate) fn of(platform: &Platform, support: RunMode, runs: &Runs, entitlements: Vec<String>) -> Self {
         let needed = match support {
             // Those of the platform's own machines, also when its programs may run elsewhere.
             RunMode::Native => vec![platform],
             RunMode::Emulated | RunMode::Unneeded => runs.needed(platform),
         };
         let needed = needed.iter().map(ToString::to_string).collect();
-        Self { platform: platform.to_string(), needed, support }
+        Self { platform: platform.to_string(), needed, support, entitlements }
     }
 }
 
@@ -67,6 +71,7 @@ impl Store {
                              SELECT FROM worker_platforms p WHERE p.worker_id = w.id AND p.platform = needed.platform
                              AND ($3 = 'unneeded' OR p.support = $3)))
                      AND farm_worker_state(w) = $9
+                     AND (cardinality($10::text[]) = 0 OR w.features @> $10 AND farm_worker_trust(w) = $11)
                      AND w.last_seen > farm_now() - make_interval(secs => $7)),
                recent AS (
                    SELECT id, job_id, state, support, started_at, finished_at FROM attempts
@@ -90,7 +95,9 @@ impl Store {
             FEWEST_SAMPLES,
             self.suspect_after.as_secs_f64(),
             &slots.needed,
-            WorkerState::Online.as_str()
+            WorkerState::Online.as_str(),
+            &slots.entitlements,
+            TrustClass::Trusted.as_str()
         )
         .fetch_one(&self.pool)
         .await?;

@@ -7,7 +7,9 @@ use farm_core::work::aside::Aside;
 use farm_core::work::plan::{Share, Slots, State, WaitingJob, WorkerView};
 use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::state::WorkerState;
-use farm_types::{EngineId, FEATURE_MOUNTS, FEATURE_UNNEEDED, JobId, ProjectId, TrustClass, WorkerId};
+use farm_types::{
+    EngineId, Entitlement, Entitlements, FEATURE_MOUNTS, FEATURE_UNNEEDED, JobId, ProjectId, TrustClass, WorkerId,
+};
 use uuid::Uuid;
 
 use crate::machines::leader::Epoch;
@@ -45,6 +47,7 @@ impl Store {
                          ORDER BY j.queue_class, j.project_id LIMIT 1) AS next)
                SELECT head.id AS "id!", head.project_id AS "project_id!", head.platform AS "platform!",
                       head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!",
+                      head.entitlements AS "entitlements!",
                       head.virtual_time AS "virtual_time!", head.ready_at AS "ready_at!",
                       head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!",
                       head.cleaned_until,
@@ -92,6 +95,7 @@ impl Store {
                     cleaned_until: row.cleaned_until,
                     pushes: row.pushes,
                     mounts: row.mounts,
+                    entitlements: row.entitlements.iter().map(|one| state(one)).collect::<Result<_>>()?,
                 })
             };
             match read() {
@@ -122,13 +126,14 @@ impl Store {
                 takes_unneeded: record.features.iter().any(|feature| feature == FEATURE_UNNEEDED),
                 takes_mounts: record.features.iter().any(|feature| feature == FEATURE_MOUNTS),
                 trust: record.trust,
+                grants: grants(&record.features, record.trust),
             })
             .collect();
         let mut projects: Vec<Uuid> = waiting.iter().map(|job| job.project.as_uuid()).collect();
         projects.sort_unstable();
         projects.dedup();
         let shares = sqlx::query!(
-            r#"SELECT p.id, p.weight, p.max_running_slots, coalesce(a.held, 0) AS "held!"
+            r#"SELECT p.id, p.weight, p.max_running_slots, p.entitlements, coalesce(a.held, 0) AS "held!"
                FROM projects p LEFT JOIN (
                    SELECT project_id, sum(weight) AS held FROM attempts
                    WHERE state IN ('offered', 'running') GROUP BY project_id) AS a ON a.project_id = p.id
@@ -139,7 +144,8 @@ impl Store {
         .await?;
         let shares = shares.into_iter().map(|row| {
             let most = row.max_running_slots.map(fit).transpose()?;
-            let share = Share { held: fit(row.held)?, weight: fit(row.weight)?, most };
+            let allowed = row.entitlements.iter().map(|one| state(one)).collect::<Result<_>>()?;
+            let share = Share { held: fit(row.held)?, weight: fit(row.weight)?, most, allowed };
             Ok((ProjectId::from(row.id), share))
         });
         let shares = shares.collect::<Result<HashMap<_, _>>>()?;
@@ -207,6 +213,14 @@ impl Store {
     }
 }
 
+/// What a worker may grant that says so by its features. A machine that isn't trusted is believed nothing of that kind.
+pub fn grants(features: &[String], trust: TrustClass) -> Entitlements {
+    match trust {
+        TrustClass::Trusted => Entitlement::among(features),
+        TrustClass::Untrusted => Entitlements::new(),
+    }
+}
+
 fn slots(record: &WorkerRecord) -> Slots {
     Slots { total: record.slots, used: record.slots_used, leased_at: record.engine_leased_at }
 }
@@ -232,5 +246,6 @@ fn aside(record: &WorkerRecord) -> Option<Aside> {
         | WorkerState::Expired
         | WorkerState::Removed => return None,
     };
-    Some(Aside { name: record.name.clone(), offers: record.offers.clone(), reason })
+    let grants = grants(&record.features, record.trust);
+    Some(Aside { name: record.name.clone(), offers: record.offers.clone(), grants, reason })
 }

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use farm_types::{Entitlement, Entitlements};
 use futures::future::BoxFuture;
 use rustix::process::Signal;
 use serde_json::json;
@@ -40,11 +41,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Writes its configuration.
+    /// Writes its configuration; `allow` is what it gives to builds that a worker asks it for.
     ///
     /// # Errors
     /// What it needs isn't installed, or the configuration can't be written.
-    pub fn prepare(layout: &Layout, registry_port: u16) -> Result<Self> {
+    pub fn prepare(layout: &Layout, registry_port: u16, allow: &Entitlements) -> Result<Self> {
         for (program, package) in [
             ("dockerd", "docker.io"),
             ("containerd", "containerd"),
@@ -72,6 +73,10 @@ impl Engine {
             // systemd, where there is one, knows nothing of our process namespace.
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "shutdown-timeout": 5,
+            "builder": {"entitlements": {
+                "network-host": allow.contains(&Entitlement::NetworkHost),
+                "security-insecure": allow.contains(&Entitlement::SecurityInsecure),
+            }},
         });
         layout.write(&layout.join("engine/daemon.json"), &config.to_string())?;
         Ok(Self {

@@ -2,6 +2,7 @@
 //! admin's token. A worker that has joined isn't asked for again, unless its certificate can't be renewed any more: the farm was
 //! down for longer than a day.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -100,20 +101,28 @@ impl Joining<'_> {
         Some(who.machine)
     }
 
-    /// As the local admin.
     async fn farm(&self, words: &[&str]) -> Result<String, String> {
-        let mut command = self.command("farm")?;
-        command.args(words).env("FARM_URL", format!("http://127.0.0.1:{}", self.port));
-        command.env("FARM_TOKEN_FILE", self.layout.token());
-        said(run(command, "").await?)
+        farm_says(self.layout, self.port, words).await
     }
 
-    /// Without what the caller has set for other farms.
     fn command(&self, program: &str) -> Result<Command, String> {
-        let mut command = Command::new(own_program(program)?);
-        command.env_clear().env("PATH", search_path()).env("HOME", self.layout.root()).current_dir("/");
-        Ok(command)
+        command(self.layout, program)
     }
+}
+
+/// What a command says that is given to this machine's farm as its local admin. The error is for people.
+pub async fn farm_says(layout: &Layout, port: u16, words: &[impl AsRef<OsStr>]) -> Result<String, String> {
+    let mut command = command(layout, "farm")?;
+    command.args(words).env("FARM_URL", format!("http://127.0.0.1:{port}"));
+    command.env("FARM_TOKEN_FILE", layout.token());
+    said(run(command, "").await?)
+}
+
+/// Without what the caller has set for other farms.
+fn command(layout: &Layout, program: &str) -> Result<Command, String> {
+    let mut command = Command::new(own_program(program)?);
+    command.env_clear().env("PATH", search_path()).env("HOME", layout.root()).current_dir("/");
+    Ok(command)
 }
 
 async fn run(mut command: Command, input: &str) -> Result<Output, String> {

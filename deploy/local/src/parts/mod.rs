@@ -2,7 +2,7 @@
 
 mod coordinator;
 mod engine;
-mod joining;
+pub mod joining;
 mod postgres;
 mod registry;
 mod worker;

@@ -31,7 +31,7 @@ pub struct Worker {
     pub port: u16,
     /// How many jobs the engine runs at once: its workers share them.
     pub slots: usize,
-    /// Flags that say which platforms it offers.
+    /// Flags that say which platforms it offers, and what it may grant.
     pub offers: Vec<String>,
     /// Whether the farm has taken it since this supervisor began.
     pub was_taken: AtomicBool,

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use farm_types::{Cause, Failure, FailureCode, Platform, Provenance, PullMode, RunOptions};
+use farm_types::{
+    Cause, Entitlement, Entitlements, Failure, FailureCode, Platform, Provenance, PullMode, RunOptions,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,20 @@ impl Engine {
     /// The platform can't be run there (`emulator_missing`, or the program failed), the engine can't build, or
     /// farm has no program for the platform (`probe_unknown`). A platform whose probe failed isn't offered.
     pub async fn probe(&self, platform: &Platform) -> Result<(), SolveError> {
+        self.probe_with(platform, Entitlements::new()).await
+    }
+
+    /// The same in a build that is given an entitlement: an engine that may not give it refuses the build as a whole.
+    ///
+    /// Cancel safety: as for [`Engine::solve`].
+    ///
+    /// # Errors
+    /// As of [`Engine::probe`], or the engine refuses.
+    pub async fn grants(&self, platform: &Platform, entitlement: Entitlement) -> Result<(), SolveError> {
+        self.probe_with(platform, [entitlement].into()).await
+    }
+
+    async fn probe_with(&self, platform: &Platform, allow: Entitlements) -> Result<(), SolveError> {
         let program = probe_executable(platform).ok_or_else(|| {
             let message =
                 format!("{platform} cannot be probed, farm has no program for it; name it with --platforms");
@@ -45,14 +61,14 @@ impl Engine {
             labels: BTreeMap::new(),
             no_cache: false,
             no_cache_stages: Vec::new(),
-            run: RunOptions::default(),
+            run: RunOptions { allow, ..RunOptions::default() },
             pull: PullMode::Default,
             provenance: Provenance::Off,
             named_contexts: BTreeMap::new(),
             partial: BTreeMap::new(),
             roots: [("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)].into(),
             shared_key: format!("farm-probe {platform}"),
-            cache_mount_namespace: "farm-probe".to_owned(),
+            caches: "farm-probe".to_owned(),
             export: None,
             outputs: Vec::new(),
             image_names: Vec::new(),

@@ -96,6 +96,32 @@ pub(super) const CASES: &[Case] = &[
         FailureCode::EngineError,
         "the Dockerfile, its arguments or its labels are more than an engine takes at once: make them smaller",
     ),
+    // `RUN --network=host` and its like, and nobody has asked for it.
+    case(
+        &[L("network.host is not allowed")],
+        About::Anything,
+        Cause::User,
+        FailureCode::EntitlementMissing,
+        "submit it with --allow network.host, if its project and a worker may give that",
+    ),
+    case(
+        &[L("security.insecure is not allowed")],
+        About::Anything,
+        Cause::User,
+        FailureCode::EntitlementMissing,
+        "submit it with --allow security.insecure, if its project and a worker may give that",
+    ),
+    // It was when the worker last looked.
+    case(
+        &[
+            B("granting entitlement network.host is not allowed by build daemon configuration"),
+            B("granting entitlement security.insecure is not allowed by build daemon configuration"),
+        ],
+        About::Anything,
+        Cause::Infrastructure,
+        FailureCode::EngineError,
+        "let the engine give it, or take it out of the worker's --allow",
+    ),
     case(
         &[B("dockerfile parse error"), B("failed to parse dockerfile"), B("dockerfile line greater than")],
         About::Anything,

@@ -79,7 +79,7 @@ impl Build {
             roots: [("context".to_owned(), tree)].into(),
             partial: BTreeMap::new(),
             shared_key: String::new(),
-            cache_mount_namespace: String::new(),
+            caches: String::new(),
             export: None,
             outputs: Vec::new(),
             image_names: Vec::new(),
@@ -128,6 +128,17 @@ fn texts_are_told_apart() {
         ),
         ("failed to read dockerfile: open Nope: no such file or directory", User, "dockerfile_missing"),
         ("target stage \"zzz\" could not be found", User, "target_missing"),
+        ("failed to load LLB: network.host is not allowed", User, "entitlement_missing"),
+        (
+            "failed to solve: failed to load LLB: security.insecure is not allowed",
+            User,
+            "entitlement_missing",
+        ),
+        (
+            "granting entitlement security.insecure is not allowed by build daemon configuration",
+            Infrastructure,
+            "engine_error",
+        ),
         ("lint violation found for rules: FromAsCasing, StageNameCasing", User, "dockerfile_check"),
         (
             "failed to compute cache key: failed to calculate checksum of ref a::b: \"/missing.txt\": not found",

@@ -25,6 +25,14 @@ use crate::buildkit::types::{Export, Output, Solve, Solved};
 /// What a frontend is told that its user may not choose.
 const OURS: [&str; 2] = ["BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS"];
 
+/// A host that nobody looks for. An engine keeps the results of RUN instructions for whoever has the same instruction over the
+/// same files, whatever made them: a secret, a service that only one project reaches, the contents of its cache mount. Of
+/// what belongs to an instruction, names of hosts are all that can be given from outside and shows nowhere in the image. It
+/// has to stand last: whatever hosts users name, lists of two projects then differ.
+fn mark(caches: &str) -> String {
+    format!("{caches}.caches.invalid=192.0.2.1")
+}
+
 /// The name under which a named context's folder is served: apart from `context` and `dockerfile`, whatever the
 /// user called it.
 fn served_name(context: &str) -> String {
@@ -83,11 +91,17 @@ pub(crate) fn build(
         set("no-cache", &solve.no_cache_stages.join(","));
     }
     let list = |texts: Vec<String>| texts.join(",");
-    if solve.run.network == Network::None {
-        set("force-network-mode", "none");
+    match solve.run.network {
+        Network::Default => {}
+        network @ (Network::None | Network::Host) => set("force-network-mode", network.as_str()),
     }
-    if !solve.run.add_hosts.is_empty() {
-        set("add-hosts", &list(solve.run.add_hosts.iter().map(ToString::to_string).collect()));
+    // Hashed, because a provenance attestation shows it to whoever may pull the image.
+    let caches =
+        (!solve.caches.is_empty()).then(|| Digest::of(solve.caches.as_bytes()).hex()[..16].to_owned());
+    let mut hosts: Vec<String> = solve.run.add_hosts.iter().map(ToString::to_string).collect();
+    hosts.extend(caches.as_deref().map(mark));
+    if !hosts.is_empty() {
+        set("add-hosts", &list(hosts));
     }
     if let Some(bytes) = solve.run.shm_bytes {
         set("shm-size", &bytes.to_string());
@@ -115,10 +129,8 @@ pub(crate) fn build(
         let key = name.parse::<ContextName>().map_or_else(|_| name.clone(), |key| key.to_string());
         set(&format!("context:{key}"), &value);
     }
-    if !solve.cache_mount_namespace.is_empty() {
-        // Hashed, because a provenance attestation shows it to whoever may pull the image.
-        let namespace = Digest::of(solve.cache_mount_namespace.as_bytes()).hex();
-        set("build-arg:BUILDKIT_CACHE_MOUNT_NS", &namespace[..16]);
+    if let Some(caches) = &caches {
+        set("build-arg:BUILDKIT_CACHE_MOUNT_NS", caches);
     }
     // Its presence alone keeps the engine from looking for a syntax line, whatever our own look missed.
     set("cmdline", dockerfile.syntax.as_deref().unwrap_or("docker/dockerfile"));
@@ -128,6 +140,7 @@ pub(crate) fn build(
         frontend: "dockerfile.v0".to_owned(),
         frontend_attrs: attrs,
         internal: solve.internal,
+        entitlements: solve.run.entitlements().iter().map(ToString::to_string).collect(),
         source_policy: policy,
         ..SolveRequest::default()
     };
@@ -236,7 +249,7 @@ mod tests {
     use super::*;
     use crate::buildkit::tree::MemoryTree;
     use crate::mask::Mask;
-    use farm_types::RunOptions;
+    use farm_types::{Entitlement, RunOptions};
 
     fn example() -> Solve {
         Solve {
@@ -265,7 +278,7 @@ mod tests {
                 })
                 .into(),
             shared_key: String::new(),
-            cache_mount_namespace: "p".into(),
+            caches: "p".into(),
             export: Some(Export {
                 repositories: vec!["localhost:5002/a".parse().unwrap(), "localhost:5003/b".parse().unwrap()],
                 plain_http: true,
@@ -294,7 +307,11 @@ mod tests {
         assert_eq!(attr("context:context"), Some("local:named-context"));
         assert_eq!(attr("context:base"), Some("docker-image://r/x:1"));
         assert_eq!(attr("context:golden"), Some("docker-image://r/y:1"));
-        assert!(attr("cmdline").is_some());
+        assert!(attr("cmdline").is_some() && request.entitlements.is_empty());
+        let run = RunOptions { network: Network::Host, ..RunOptions::default() };
+        let host = build(&Solve { run, ..example() }, &Dockerfile::default(), None, "ref", "session");
+        assert_eq!(host.frontend_attrs["force-network-mode"], "host");
+        assert_eq!(host.entitlements, ["network.host"]);
         let exporter = &request.exporter_attrs_deprecated;
         assert_eq!(exporter["name"], "localhost:5002/a,localhost:5003/b");
         assert_eq!(exporter["registry.insecure"], "true");
@@ -335,6 +352,7 @@ mod tests {
         let ulimits = ["nofile=1:2", "core=0"].map(|text| text.parse().unwrap()).into();
         let run = RunOptions {
             network: Network::None,
+            allow: [Entitlement::SecurityInsecure].into(),
             add_hosts: hosts,
             shm_bytes: Some(1 << 26),
             ulimits,
@@ -346,10 +364,38 @@ mod tests {
         let attr = |key: &str| request.frontend_attrs.get(key).map(String::as_str);
         assert_eq!(attr("no-cache"), Some("a,b"));
         assert_eq!(attr("force-network-mode"), Some("none"));
-        assert_eq!(attr("add-hosts"), Some("db=10.0.0.7,web=fd00::7"));
+        assert_eq!(request.entitlements, ["security.insecure"]);
+        let of = |request: &SolveRequest| request.frontend_attrs["add-hosts"].clone();
+        let (own, mark) =
+            (of(&request), of(&build(&example(), &Dockerfile::default(), None, "ref", "session")));
+        assert_eq!(own, format!("db=10.0.0.7,web=fd00::7,{mark}"));
         assert_eq!(attr("shm-size"), Some("67108864"));
         assert_eq!(attr("hostname"), Some("run-1"));
         assert_eq!(attr("ulimit"), Some("nofile=1:2,core=0:0"));
+    }
+
+    #[test]
+    fn what_keeps_caches_apart_is_of_their_owner_and_cant_be_chosen() {
+        let attrs = |caches: &str, hosts: &[&str]| {
+            let add_hosts = hosts.iter().map(|text| text.parse().unwrap()).collect();
+            let args = [("BUILDKIT_CACHE_MOUNT_NS", "p"), ("buildkit_cache_mount_ns", "p")];
+            let solve = Solve {
+                caches: caches.into(),
+                run: RunOptions { add_hosts, ..RunOptions::default() },
+                build_args: args.map(|(name, value)| (name.into(), value.into())).into(),
+                ..example()
+            };
+            let attrs = build(&solve, &Dockerfile::default(), None, "ref", "session").frontend_attrs;
+            let of = |key: &str| attrs.get(key).cloned().unwrap_or_default();
+            (of("build-arg:BUILDKIT_CACHE_MOUNT_NS"), of("add-hosts"))
+        };
+        let (of_p, of_q) = (attrs("p", &[]), attrs("q", &[]));
+        assert!(of_p.0 != of_q.0 && of_p.1 != of_q.1, "{of_p:?} {of_q:?}");
+        // Whoever names the other's.
+        let pretended = attrs("q", &[&of_p.1]);
+        assert_eq!(pretended, (of_q.0, format!("{},{}", of_p.1, of_q.1)));
+        assert_ne!(pretended.1, attrs("p", &[&of_q.1]).1);
+        assert_eq!(attrs("", &[]), (String::new(), String::new()));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! workers offer on it, too.
 
 use farm_types::state::WorkerState;
-use farm_types::{Platform, RunMode, Runs, Support, TrustClass};
+use farm_types::{Entitlements, Platform, RunMode, Runs, Support, TrustClass};
 
 use super::{State, WaitingJob, WorkerView};
 
@@ -31,7 +31,7 @@ impl Able<'_> {
 }
 
 /// The workers that could build the job, whether they are heard of or not; one that isn't trusted builds nothing that pushes or
-/// mounts secrets. `is_alive` says of a worker that it is.
+/// mounts secrets, and grants nothing. `is_alive` says of a worker that it is.
 pub(super) fn able<'a>(
     job: &'a WaitingJob,
     state: &'a State,
@@ -40,7 +40,18 @@ pub(super) fn able<'a>(
     let workers = state.workers.iter().filter(|worker| worker.state != WorkerState::Draining);
     let workers = workers.filter(|worker| worker.trust == TrustClass::Trusted || !(job.pushes || job.mounts));
     let workers = workers.filter(|worker| worker.takes_mounts || !job.mounts);
+    let workers = workers.filter(|worker| grants(worker, &job.entitlements));
     workers.filter_map(|worker| one(job, worker, state, is_alive)).collect()
+}
+
+/// Whether somebody could build the job if it asked for no entitlement.
+pub(super) fn would_be(job: &WaitingJob, state: &State, is_alive: &impl Fn(&WorkerView) -> bool) -> bool {
+    let plain = WaitingJob { entitlements: Entitlements::new(), ..job.clone() };
+    !able(&plain, state, is_alive).is_empty()
+}
+
+fn grants(worker: &WorkerView, asked: &Entitlements) -> bool {
+    asked.is_empty() || worker.trust == TrustClass::Trusted && asked.is_subset(&worker.grants)
 }
 
 fn one<'a>(

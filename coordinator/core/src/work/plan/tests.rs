@@ -1,5 +1,7 @@
-//! What the scheduler promises. Of jobs that run no program of their platform: [`programs`].
+//! What the scheduler promises. Of jobs that run no program of their platform: [`programs`]; of those that ask for entitlements:
+//! [`entitled`].
 
+mod entitled;
 mod programs;
 
 use std::time::Duration;
@@ -32,6 +34,7 @@ fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId
         takes_unneeded: true,
         takes_mounts: true,
         trust: TrustClass::Trusted,
+        grants: Entitlements::new(),
     });
     id
 }
@@ -53,6 +56,7 @@ fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
         cleaned_until: None,
         pushes: true,
         mounts: false,
+        entitlements: Entitlements::new(),
     });
     job
 }
@@ -226,7 +230,7 @@ fn a_project_holds_no_more_than_it_may_and_says_so_and_others_go_on() {
     let mut state = State::default();
     let jobs: Vec<JobId> = (0..4).map(|_| job(&mut state, "linux/amd64", "fallback")).collect();
     state.waiting[3].project = ProjectId::from(uuid(2));
-    state.shares.insert(state.waiting[0].project, Share { held: 1, weight: 1, most: Some(2) });
+    state.shares.insert(state.waiting[0].project, Share { held: 1, most: Some(2), ..Share::default() });
     worker(&mut state, &[("linux/amd64", Native)], 10);
     let given: Vec<JobId> = assigned(&state, 1).into_iter().map(|(job, ..)| job).collect();
     assert_eq!(given, [jobs[3], jobs[0]]);
@@ -267,7 +271,7 @@ proptest! {
         let mut state = State::default();
         let project = |n: usize| ProjectId::from(uuid(u128::try_from(n).unwrap() + 1));
         for (n, (held, weight, most)) in shares.iter().enumerate() {
-            state.shares.insert(project(n), Share { held: *held, weight: *weight, most: *most });
+            state.shares.insert(project(n), Share { held: *held, weight: *weight, most: *most, ..Share::default() });
         }
         for (n, weight) in &jobs {
             job(&mut state, "linux/amd64", "never");
@@ -283,7 +287,7 @@ proptest! {
             *held.entry(job.project).or_default() += job.weight;
         }
         for (project, given) in &held {
-            let share = state.shares[project];
+            let share = &state.shares[project];
             prop_assert!(share.most.is_none_or(|most| share.held + given <= most), "{share:?} {given}");
         }
         // Whoever is told that it is the slots that are wanting could not have had one.

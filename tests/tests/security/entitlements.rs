@@ -25,7 +25,8 @@ async fn submit(
         emulation: "never".to_owned(),
         ..spec
     };
-    let request = v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec) };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec), values: Vec::new() };
     Ok(client.builds.submit_build(request).await?.into_inner().build.unwrap())
 }
 

@@ -8,7 +8,8 @@ use farm_core::work::plan::{Share, Slots, State, WaitingJob, WorkerView};
 use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::state::WorkerState;
 use farm_types::{
-    EngineId, Entitlement, Entitlements, FEATURE_MOUNTS, FEATURE_UNNEEDED, JobId, ProjectId, TrustClass, WorkerId,
+    EngineId, Entitlement, Entitlements, FEATURE_MOUNTS, FEATURE_UNNEEDED, JobId, ProjectId, TrustClass,
+    WorkerId,
 };
 use uuid::Uuid;
 

@@ -78,12 +78,22 @@ async fn mounted(
         borrowed = mounts::borrow(client, lease) => borrowed?,
         () = stop.cancelled() => return Err(Outcome::Stopped),
     };
-    let values = mounted.iter().map(|((_, id), value)| (id.as_str(), value.as_slice()));
-    for unmasked in masking.begin(values) {
+    // Of long ones it takes up to half a second.
+    let (mounted, to_mask) = (Arc::new(mounted), masking.clone());
+    let values = Arc::clone(&mounted);
+    let masked = tokio::task::spawn_blocking(move || {
+        to_mask.begin(values.iter().map(|((_, id), value)| (id.as_str(), value.as_slice())))
+    });
+    let unmasked = masked.await.map_err(|error| {
+        // Never unmasked.
+        let text = format!("the build's secrets could not be made ready to be masked: {error}");
+        Failure::new(Cause::Bug, FailureCode::WorkerBug, text)
+    })?;
+    for told in unmasked {
         // An error: nobody listens.
-        let _ = events.send(unmasked).await;
+        let _ = events.send(told).await;
     }
-    Ok(Arc::new(mounted))
+    Ok(mounted)
 }
 
 /// How an attempt's work ended.

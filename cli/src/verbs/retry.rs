@@ -33,6 +33,10 @@ pub struct Args {
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
 
+    /// Give ssh keys of the build again, as farm submit takes them: ID=KEYFILE[,KEYFILE]
+    #[arg(long, value_name = "SSH")]
+    ssh: Vec<String>,
+
     /// Return as soon as the build is accepted
     #[arg(long)]
     detach: bool,
@@ -74,8 +78,8 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
     let mode = args.how.mode(&setup.defaults)?;
     let mut display = Display::new(mode, args.how.json)?;
-    let mounting = Mounting::read(&args.secret, environment)?;
-    let address = match mounting.has_values() {
+    let mounting = Mounting::read(&args.secret, &args.ssh, environment)?;
+    let address = match mounting.is_private() {
         true => covered_for_secrets(&setup.address)?,
         false => setup.address.clone(),
     };

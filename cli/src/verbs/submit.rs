@@ -91,7 +91,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    let address = match plan.mounting.has_values() {
+    let address = match plan.mounting.is_private() {
         true => covered(&setup.address)?,
         false => setup.address.clone(),
     };
@@ -134,7 +134,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
     };
 
-    if plan.mounting.has_values() && !takes_secrets(&build) {
+    if plan.mounting.is_private() && !takes_secrets(&build) {
         calls::cancel(&client, &build.id).await?;
         display.finish(None, Vec::new());
         let text =

@@ -1,15 +1,21 @@
 //! Secrets and ssh keys of an attempt's build, which the coordinator has sealed.
 
+use std::sync::Arc;
+
+use farm_proto::v1;
 use farm_proto::v1::{LendMountsRequest, LendMountsResponse};
+use farm_ssh::{Keys, Unusable};
 use farm_types::chain::with_causes;
-use farm_types::{Cause, Failure, FailureCode, Invalid};
+use farm_types::{Cause, Failure, FailureCode, Invalid, MountId, MountType};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::Client;
 use super::tokens::{Asking, patient};
 use crate::attempts::Lease;
-use crate::buildkit::Mounted;
+use crate::buildkit::{Agent, AgentAsked, Mounted};
 
 /// What the attempt of this lease may mount.
 ///
@@ -23,15 +29,37 @@ pub async fn borrow(client: &Client, lease: Lease) -> Result<Mounted, Failure> {
     };
     let lent = patient(ask).await.map_err(|status| unlent(&status))?;
     let mut mounted = Mounted::default();
-    for value in lent.values {
-        let key = || -> Result<_, Invalid> { Ok((value.r#type.parse()?, value.id.parse()?)) };
-        let key = key().map_err(|error| {
+    for v1::MountValue { r#type, id, value } in lent.values {
+        let key = || -> Result<(MountType, MountId), Invalid> { Ok((r#type.parse()?, id.parse()?)) };
+        let (mount, id) = key().map_err(|error| {
             let text = format!("the coordinator's secrets can't be read: {error}");
             Failure::new(Cause::Bug, FailureCode::OfferUnreadable, text)
         })?;
-        mounted.insert(key, Zeroizing::new(value.value.to_vec()));
+        let value = Zeroizing::new(value.to_vec());
+        match mount {
+            MountType::Secret => drop(mounted.secrets.insert(id, value)),
+            MountType::Ssh => {
+                let agent = Held(Keys::new(farm_ssh::keys(&value).map_err(|error| useless(&id, &error))?));
+                mounted.agents.insert(id, Arc::new(agent));
+            }
+        }
     }
     Ok(mounted)
+}
+
+/// An agent that has its keys here, for the attempt.
+struct Held(Keys);
+
+impl Agent for Held {
+    fn ask(&self, asked: AgentAsked) -> BoxFuture<'static, Result<Vec<u8>, Failure>> {
+        futures::future::ready(Ok(self.0.answer(&asked.message))).boxed()
+    }
+}
+
+/// Commands see to it before they send keys.
+fn useless(id: &MountId, error: &Unusable) -> Failure {
+    let text = format!("a key that was given as --ssh {id} can't be used: {error}");
+    Failure::new(Cause::User, FailureCode::SecretMissing, text)
 }
 
 fn unlent(status: &Status) -> Failure {

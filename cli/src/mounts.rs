@@ -202,10 +202,12 @@ fn of_variable(
 
 fn of_file(flag: &str, path: &str) -> Result<Zeroizing<Vec<u8>>, Invalid> {
     let unread = |error: std::io::Error| {
-        let mut cure = format!("can't read {path} ({})", io_in_short(&error));
-        if error.kind() == std::io::ErrorKind::NotFound {
-            cure.push_str("; name the file with src=FILE, or a variable with env=NAME");
-        }
+        let cure = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                format!("there is no file {path}; name one with src=FILE, or a variable with env=NAME")
+            }
+            _ => format!("can't read {path} ({})", io_in_short(&error)),
+        };
         Invalid::new("--secret", flag, cure)
     };
     let file = std::fs::File::open(path).map_err(unread)?;
@@ -286,7 +288,7 @@ mod tests {
             ("id=a,src=x,env=TOKEN".to_owned(), "src and env can't go together"),
             ("id=a,type=file,env=TOKEN".to_owned(), "type=file and env"),
             ("id=a,env=NOTHING".to_owned(), "the variable NOTHING isn't set"),
-            ("id=a,src=/nowhere/x".to_owned(), "can't read /nowhere/x"),
+            ("id=a,src=/nowhere/x".to_owned(), "there is no file /nowhere/x"),
             ("id=a,from=vault".to_owned(), "from is project"),
             ("id=a,from=project:-".to_owned(), "its name"),
             ("id=a,from=project,env=TOKEN".to_owned(), "from=project and env"),

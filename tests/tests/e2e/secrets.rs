@@ -100,7 +100,7 @@ fn without_tls_none_are_sent_and_what_is_mistyped_is_told_before() {
     let open = submit(&farm, &context, &["--secret", &npm]);
     refused(&open, 2, &["secrets aren't sent to http://127.0.0.1:", "farm login https://"]);
     let lacking = submit(&farm, &context, &["--secret", "id=npm,src=/nowhere"]);
-    refused(&lacking, 2, &["--secret", "can't read /nowhere", "env=NAME"]);
+    refused(&lacking, 2, &["--secret", "there is no file /nowhere", "env=NAME"]);
     assert_eq!(builds(&farm), 0);
     // Which the farm sees to as well.
     let mut insecure = farm.command(&["submit", context.text(), "--secret", &npm]);

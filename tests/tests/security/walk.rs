@@ -138,6 +138,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.WorkerService/SendOutput",
             "farm.v1.WorkerService/LendToken",
             "farm.v1.WorkerService/LookUpImage",
+            "farm.v1.WorkerService/LendMounts",
         ],
     ),
     (Door::Certificate, &["farm.v1.MachineService/RenewCertificate"]),

@@ -29,7 +29,7 @@ pub(super) fn warnings(
     let cure = match asked {
         Some(_) => "no step runs for this answer: give another value, or leave it out",
         None => {
-            "give it as a secret: --secret id=ID,env=NAME, and RUN --mount=type=secret,id=ID in the Dockerfile"
+            "Give it as a secret: --secret id=ID,env=NAME, and RUN --mount=type=secret,id=ID in the Dockerfile"
         }
     };
     let warning = |(name, look): (&String, farm_types::Look)| {

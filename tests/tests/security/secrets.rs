@@ -1,0 +1,196 @@
+//! Secrets of builds: who is lent them, over which line, and what the farm's key is for.
+
+use std::path::PathBuf;
+
+use farm_proto::v1;
+use farm_tests::client::{Client, Sim, hello, success};
+use farm_tests::farm::{Farm, Output, output, program};
+use farm_tests::machine::{self, invite, join};
+use tonic::{Code, Status};
+
+use crate::workers::{as_invited, connect};
+
+const VALUE: &str = "hunter2 of the secret";
+
+fn value(id: &str, value: &[u8]) -> v1::MountValue {
+    v1::MountValue { r#type: "secret".into(), id: id.into(), value: value.to_vec().into() }
+}
+
+/// Asks for a build that mounts the secret `npm`, with these values.
+async fn ask(client: &mut Client, key: &str, values: Vec<v1::MountValue>) -> Result<v1::Build, Status> {
+    let snapshot = client.upload("FROM scratch").await;
+    let spec = v1::BuildSpec {
+        snapshot: Some(snapshot),
+        dockerfile: "Dockerfile".into(),
+        platforms: vec!["linux/amd64".into()],
+        secrets: [("npm".to_owned(), "given".to_owned())].into(),
+        ..Default::default()
+    };
+    let request = v1::SubmitBuildRequest { idempotency_key: key.into(), spec: Some(spec), values };
+    Ok(client.builds.submit_build(request).await?.into_inner().build.unwrap())
+}
+
+async fn lend(sim: &mut Sim, lease: &v1::Lease) -> Result<Vec<v1::MountValue>, Status> {
+    let request = v1::LendMountsRequest { lease: Some(lease.clone()) };
+    Ok(sim.work.lend_mounts(request).await?.into_inner().values)
+}
+
+fn serves(name: &str) -> v1::Hello {
+    let mut hello = hello(name, 4);
+    hello.features.push("mounts".into());
+    hello
+}
+
+/// `farm-coordinator keys …` beside the farm's coordinator.
+fn keys(farm: &Farm, args: &[&str]) -> Output {
+    let state = file(farm).parent().unwrap().to_owned();
+    let mut command = program("farm-coordinator");
+    command.arg("--state-dir").arg(state).args(["--database-url", farm.database_url(), "keys"]);
+    output(command.args(args))
+}
+
+fn file(farm: &Farm) -> PathBuf {
+    farm.folder().join("coordinator/keys")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_gets_its_builds_secrets_from_a_trusted_worker_over_tls_and_nobody_else_does() {
+    let farm = Farm::builder().tls().start();
+    let mut admin = Client::connect(&farm).await;
+    let request = v1::InviteWorkerRequest { trust: "untrusted".into(), ..as_invited("fork") };
+    let fork = join(&farm, &invite(&farm, request).await.unwrap().token, "").await.unwrap();
+    let mut fork = connect(&farm, &fork, serves("fork")).await.unwrap();
+    let old = machine::machine(&farm, "old").await;
+    let _old = connect(&farm, &old, hello("old", 4)).await.unwrap();
+    let build = ask(&mut admin, "1", vec![value("npm", VALUE.as_bytes())]).await.unwrap();
+    assert_eq!(build.spec.as_ref().unwrap().secrets["npm"], "given");
+    let good = machine::machine(&farm, "good").await;
+    let mut good = connect(&farm, &good, serves("good")).await.unwrap();
+    let other = machine::machine(&farm, "other").await;
+    let mut other = connect(&farm, &other, serves("other")).await.unwrap();
+    // One of the two that may.
+    let (mut holder, mut beside, offered) = tokio::select! {
+        offered = good.offer() => (good, other, offered),
+        offered = other.offer() => (other, good, offered),
+    };
+    assert_eq!(offered.build_id, build.id);
+    assert!(!format!("{offered:?}").contains("hunter2"));
+    let lease = offered.lease.unwrap();
+    for _ in 0..2 {
+        let lent = lend(&mut holder, &lease).await.unwrap();
+        assert_eq!((lent.len(), &lent[0].value[..]), (1, VALUE.as_bytes()));
+    }
+    let refused = lend(&mut beside, &lease).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    let refused = lend(&mut fork, &lease).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    holder.start(&lease).await;
+    assert!(holder.finish(&lease, success()).await);
+    let refused = lend(&mut holder, &lease).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    // A retry has to bring it again.
+    admin.follow(&build.id).await;
+    let again = |values| v1::RetryBuildRequest {
+        build_id: build.id.clone(),
+        idempotency_key: "again".into(),
+        values,
+        ..Default::default()
+    };
+    let refused = admin.builds.retry_build(again(Vec::new())).await.unwrap_err();
+    assert!(refused.message().contains("--secret id=npm,src=FILE"), "{refused:?}");
+    admin.builds.retry_build(again(vec![value("npm", b"another")])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_or_not_what_the_build_names_is_refused_and_nothing_is_kept() {
+    let farm = Farm::builder().tls().start();
+    let mut admin = Client::connect(&farm).await;
+    let long = vec![b'x'; 512_001];
+    for (values, said) in [
+        (vec![], "--secret \"npm\": its value didn't come"),
+        (vec![value("npm", b"1"), value("npm", b"2")], "it came twice"),
+        (vec![value("npm", b"1"), value("pip", b"2")], "--secret \"pip\""),
+        (vec![value("npm", &long)], "at most 512000"),
+        (vec![value("n pm", b"1")], "without spaces"),
+        (vec![v1::MountValue { r#type: "file".into(), ..value("npm", b"1") }], "write secret or ssh"),
+    ] {
+        let refused = ask(&mut admin, "1", values).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+        assert!(refused.message().contains(said), "{said}: {refused:?}");
+    }
+    assert!(
+        admin
+            .builds
+            .list_builds(v1::ListBuildsRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .builds
+            .is_empty()
+    );
+
+    // Where others could read it, nothing is taken.
+    let open = Farm::builder().start();
+    let refused = ask(&mut Client::connect(&open).await, "1", vec![value("npm", b"1")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    assert!(refused.message().contains("--insecure-secrets"), "{refused:?}");
+    let said = Farm::builder().arg("--insecure-secrets").start();
+    let mut client = Client::connect(&said).await;
+    ask(&mut client, "1", vec![value("npm", b"1")]).await.unwrap();
+    let mut sim = Sim::connect(&client, serves("sim")).await.unwrap();
+    let lease = sim.offer().await.lease.unwrap();
+    assert_eq!(&lend(&mut sim, &lease).await.unwrap()[0].value[..], b"1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_seals_what_was_sealed_before_and_a_lost_one_is_told() {
+    let mut farm = Farm::builder().tls().start();
+    let mut admin = Client::connect(&farm).await;
+    ask(&mut admin, "1", vec![value("npm", VALUE.as_bytes())]).await.unwrap();
+    let good = machine::machine(&farm, "good").await;
+    let mut sim = connect(&farm, &good, serves("good")).await.unwrap();
+    let lease = sim.offer().await.lease.unwrap();
+    let first = keys(&farm, &["ls"]).ok();
+    let first = first.lines().nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let refused = keys(&farm, &["rm", &first]);
+    assert!(refused.status == 1 && refused.stderr.contains("1 are sealed by"), "{refused:?}");
+    let told = keys(&farm, &["rotate"]).ok();
+    let second = told.split(' ').next().unwrap().to_owned();
+    // The leader seals anew by itself, and the worker notices nothing.
+    let limit = std::time::Instant::now() + crate::workers::LONG;
+    loop {
+        assert_eq!(&lend(&mut sim, &lease).await.unwrap()[0].value[..], VALUE.as_bytes());
+        let list = keys(&farm, &["ls"]).ok();
+        let rows: Vec<Vec<&str>> = list.lines().skip(1).map(|row| row.split_whitespace().collect()).collect();
+        let [new, old] = &rows[..] else { panic!("{list}") };
+        assert_eq!((new[..2].to_vec(), old[0]), (vec![second.as_str(), "yes"], first.as_str()));
+        if (new[2], old[1]) == ("1", "0") {
+            break;
+        }
+        assert!(std::time::Instant::now() < limit, "it isn't sealed anew: {list}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let soon = keys(&farm, &["rm", &first]);
+    assert!(soon.status == 1 && soon.stderr.contains("a moment ago"), "{soon:?}");
+    let old =
+        std::fs::metadata(file(&farm)).unwrap().modified().unwrap() - std::time::Duration::from_secs(90);
+    std::fs::File::options().write(true).open(file(&farm)).unwrap().set_modified(old).unwrap();
+    keys(&farm, &["rm", &first]).ok();
+    assert_eq!(&lend(&mut sim, &lease).await.unwrap()[0].value[..], VALUE.as_bytes());
+
+    // Without the key: a new one is made, and each that needs the old one is told so.
+    std::fs::remove_file(file(&farm)).unwrap();
+    farm.kill_coordinator();
+    farm.start_coordinator();
+    // The first call may find the old connection.
+    let mut lost = lend(&mut sim, &lease).await.unwrap_err();
+    if lost.code() != Code::DataLoss {
+        lost = lend(&mut sim, &lease).await.unwrap_err();
+    }
+    assert_eq!(lost.code(), Code::DataLoss, "{lost:?}");
+    assert!(lost.message().contains(&format!("the farm's key {second}")), "{lost:?}");
+    let list = keys(&farm, &["ls"]).ok();
+    assert!(list.lines().any(|row| row.starts_with(&second) && row.contains("missing")), "{list}");
+    let log = std::fs::read_to_string(farm.folder().join("coordinator.log")).unwrap();
+    assert!(log.contains("isn't here") && !log.contains("hunter2"), "{log}");
+}

@@ -4,6 +4,7 @@
 //! [`upload`] sends what the farm lacks, [`follow`] watches the build, [`outputs`] brings its result, [`output`] says what happens. Nothing
 //! but [`output::Out`] and [`process`] prints.
 
+pub mod agents;
 mod again;
 mod authorized;
 pub mod calls;

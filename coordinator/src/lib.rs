@@ -3,6 +3,7 @@
 //! `grpc` is the edge, `link` the workers connected here, `reconcile` the leader's loops, `registry` and
 //! `blobs` the outside. All state is in the database (`farm-store`), all decisions in `farm-core`.
 
+pub mod agents;
 pub mod blobs;
 pub mod config;
 mod dockerfile;
@@ -167,6 +168,8 @@ pub async fn run(
         keyring,
         hints: Arc::default(),
         link: link::Link::default(),
+        agents: agents::Agents::default(),
+        others: peers::Others::default(),
         registries,
     });
     keys::tell_of_lost(&shared).await;

@@ -3,20 +3,21 @@
 //! Each coordinator makes a secret when it starts and shows its digest in the database; with the secret it calls the
 //! others, who know it by that digest. So they need no file in common, and the database holds no secret. There is one
 //! task for each other coordinator, so that one that hangs holds up no other; what is asked while a call is under way
-//! goes into the next one.
+//! goes into the next one. [`Others`] is for whoever wants to ask them something.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farm_client::{Security, TlsFailure};
+use farm_client::{Bearer, Security, TlsFailure};
 use farm_proto::v1;
 use farm_proto::v1::peer_service_client::PeerServiceClient;
 use farm_store::machines::leader::Peer;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
-use tonic::transport::{Channel, Uri};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint, Uri};
 use uuid::Uuid;
 
 use crate::hints::{BACKSTOP, Look};
@@ -28,6 +29,28 @@ const CALL: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(1);
 /// The least time from one call to the next: what comes closer together is told as one.
 const BREATH: Duration = Duration::from_millis(20);
+
+/// How the others are called.
+type Client = PeerServiceClient<InterceptedService<Channel, Bearer>>;
+
+/// The other coordinators, as far as they are known now.
+#[derive(Debug, Default)]
+pub struct Others(Mutex<HashMap<(Uuid, String), Client>>);
+
+impl Others {
+    /// Clients of all of them. Their calls may last: only that a connection comes about has a limit, and keep-alive ends a dead one.
+    pub fn clients(&self) -> Vec<Client> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn keep(&self, there: &HashSet<(Uuid, String)>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|peer, _| there.contains(peer));
+    }
+
+    fn add(&self, peer: (Uuid, String), client: Client) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, client);
+    }
+}
 
 /// Keeps up with who the others are, and tells them what was asked here, until `shutdown`.
 pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
@@ -57,13 +80,17 @@ pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
             }
             stays
         });
+        shared.others.keep(&there);
         for peer in peers {
             let key = (peer.id, peer.address.clone());
             if let std::collections::hash_map::Entry::Vacant(new) = told.entry(key) {
-                match channel(&peer.address, &shared.peers) {
-                    Ok(channel) => {
+                match endpoint(&peer.address, &shared.peers) {
+                    Ok(endpoint) => {
                         tracing::info!(coordinator = peer.address, "another coordinator");
-                        new.insert(tasks.spawn(tell(Arc::clone(&shared), peer, channel)));
+                        let calls = |channel| Client::with_interceptor(channel, shared.secret.bearer());
+                        shared.others.add(new.key().clone(), calls(endpoint.connect_lazy()));
+                        let hints = calls(endpoint.timeout(CALL).connect_lazy());
+                        new.insert(tasks.spawn(tell(Arc::clone(&shared), peer, hints)));
                     }
                     Err(error) => tracing::warn!(
                         coordinator = peer.address, %error,
@@ -76,16 +103,15 @@ pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn channel(address: &str, security: &Security) -> anyhow::Result<Channel> {
+fn endpoint(address: &str, security: &Security) -> anyhow::Result<Endpoint> {
     let uri: Uri = address.parse()?;
     let agent = concat!("farm-coordinator/", env!("CARGO_PKG_VERSION"));
     let endpoint = farm_client::endpoint(uri, agent, security)?;
-    Ok(endpoint.connect_timeout(CALL).timeout(CALL).connect_lazy())
+    Ok(endpoint.connect_timeout(CALL))
 }
 
 /// Tells one other coordinator whatever is asked here, until it is aborted.
-async fn tell(shared: Arc<Shared>, peer: Peer, channel: Channel) {
-    let mut client = PeerServiceClient::with_interceptor(channel, shared.secret.bearer());
+async fn tell(shared: Arc<Shared>, peer: Peer, mut client: Client) {
     let mut asked = shared.hints.asked();
     // What was asked before may have been while nobody knew of it.
     let mut look = Look::ALL;

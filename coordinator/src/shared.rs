@@ -7,6 +7,7 @@ use farm_store::Store;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::agents::Agents;
 use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::hints::Hints;
@@ -17,6 +18,7 @@ use crate::people::identities::Identities;
 use crate::people::local::Secret;
 use crate::people::oidc::Exchange;
 use crate::people::sign_in::SignIns;
+use crate::peers::Others;
 use crate::registry::Registries;
 use crate::seal::Keyring;
 use crate::tls::Tls;
@@ -56,6 +58,10 @@ pub struct Shared {
     pub hints: Arc<Hints>,
     /// The workers connected here.
     pub link: Link,
+    /// The agents of ssh that are offered here.
+    pub agents: Agents,
+    /// The other coordinators, to be asked.
+    pub others: Others,
     /// The registries of the configuration, with their credentials.
     pub registries: Registries,
 }

@@ -71,7 +71,9 @@ async fn mounted(
         return Ok(Arc::default());
     }
     tokio::select! {
-        borrowed = mounts::borrow(client, lease) => borrowed.map(Arc::new).map_err(Outcome::from),
+        borrowed = mounts::borrow(client, lease, &spec.mounts) => {
+            borrowed.map(Arc::new).map_err(Outcome::from)
+        }
         () = stop.cancelled() => Err(Outcome::Stopped),
     }
 }

@@ -1,9 +1,11 @@
 //! `farm retry`: the same build once more.
 
 use farm_proto::v1::{Build, RetryBuildRequest};
+use farm_types::Invalid;
 
 use super::build_id;
 use super::watch::{How, see_out};
+use crate::agents::Offering;
 use crate::calls;
 use crate::config::Setup;
 use crate::connect::Client;
@@ -33,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
 
-    /// Give ssh keys of the build again, as farm submit takes them: ID=KEYFILE[,KEYFILE]
+    /// Give ssh keys of the build again, or offer the agent that it asks, as for farm submit
     #[arg(long, value_name = "SSH")]
     ssh: Vec<String>,
 
@@ -83,12 +85,19 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         true => covered_for_secrets(&setup.address)?,
         false => setup.address.clone(),
     };
+    if let (true, Some(id)) = (args.detach, mounting.agents().keys().next()) {
+        let cure = "with --detach nobody is there whose agent could sign; leave --detach out";
+        return Err(Invalid::new("--ssh", id.as_str(), cure).into());
+    }
+    let mut told = Out::stderr();
+    mounting.warnings().iter().for_each(|warning| told.line(&format!("warning  {warning}")));
     let client = Client::connect(&address).await?;
     let request = RetryBuildRequest {
         build_id: id.clone(),
         idempotency_key: args.idempotency_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
         failed_only: args.failed_only,
         values: mounting.values(),
+        agents: mounting.agents().keys().map(ToString::to_string).collect(),
     };
     let mut interrupts = (!args.detach).then(|| Interrupts::listen(Role::Owner));
     let pressed_twice = async {
@@ -117,6 +126,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     };
+    let _offering = Offering::start(&client, &build.id, mounting.agents());
     see_out(&client, &build.id, interrupts, display, args.how.json).await
 }
 

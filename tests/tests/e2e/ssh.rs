@@ -2,9 +2,11 @@
 
 use std::process::Command;
 
-use farm_tests::farm::{Farm, output};
+use farm_tests::farm::{Farm, WorkerSpec, output};
+use farm_tests::process::{Child, run};
 
-use crate::ssh_server::SshServer;
+use crate::gate::Gate;
+use crate::ssh_server::{SshAgent, SshServer};
 use crate::support::*;
 
 const AMD64: [&str; 2] = ["--platform", "linux/amd64"];
@@ -83,7 +85,7 @@ fn what_is_required_and_was_not_given_or_can_not_be_used_is_told_with_its_cure()
     let key = |name: &str, arguments: &[&str]| {
         let file = folder.path().join(name).display().to_string();
         let mut keygen: Command = farm_tests::environment::command("ssh-keygen");
-        farm_tests::process::run(keygen.args(["-q", "-f", &file]).args(arguments));
+        run(keygen.args(["-q", "-f", &file]).args(arguments));
         format!("default={file}")
     };
     let good = key("good", &["-N", ""]);
@@ -103,4 +105,93 @@ fn what_is_required_and_was_not_given_or_can_not_be_used_is_told_with_its_cure()
     let told = output(insecure.env("FARM_INSECURE_HTTP", "1"));
     assert_ne!(told.status, 0, "{told:?}");
     says(&told.stderr, &["without TLS"]);
+}
+
+/// What a step does to its agent by Python: sends messages, and prints the kinds of the answers.
+const TALK: &str = r#"import os, socket, struct, sys
+agent = socket.socket(socket.AF_UNIX)
+agent.connect(os.environ["SSH_AUTH_SOCK"])
+for message in sys.argv[1:]:
+    message = bytes.fromhex(message)
+    agent.sendall(struct.pack(">I", len(message)) + message)
+    length, = struct.unpack(">I", agent.recv(4, socket.MSG_WAITALL))
+    print(agent.recv(length, socket.MSG_WAITALL)[0], end=" ")
+"#;
+
+#[test]
+fn an_agent_signs_for_steps_through_whichever_coordinator_is_there_and_nothing_else_is_done_by_it() {
+    let worker = WorkerSpec::new("w1").platforms(BOTH).slots(2).coordinator(1);
+    let mut farm = Farm::builder().tls().coordinators(2).config(QUICK_LEASES).worker(worker).start();
+    let server = SshServer::start();
+    let word = nonce();
+    let (key, repository) = server.repository(&word);
+    // Also one of a kind that farm itself doesn't take: it only has to be the agent's.
+    let large = server.key("p521", &["-t", "ecdsa", "-b", "521"], &format!("echo {word}-p521"));
+    let (agent, other) = (SshAgent::start(&[&key]), SshAgent::start(&[&large]));
+    let gate = Gate::new();
+    let (ssh, talk) = (asks("large", server.port, &format!("{word}-p521")), "RUN --mount=type=ssh test");
+    // 11: keys; 17, 18, 19, 22: add, remove, remove all, lock; 27: an extension.
+    let messages = "0b 110000000b 12 13 1600000000 1b0000000571756572790b 0b";
+    let context = Context::new(&format!(
+        "FROM {BASE}\nCOPY ssh /ssh\nCOPY talk.py /\n\
+         {talk} \"$(python3 /talk.py {messages})\" = '12 5 5 5 5 5 12 '\n\
+         ADD {repository} /src\nRUN test \"$(cat /src/file)\" = {word}\n{ssh}{}{}",
+        gate.step(),
+        ssh.replace(" x)", " again)")
+    ));
+    let context = context.with_gate().with_ssh().file("talk.py", TALK);
+    let large = format!("large={}", other.socket);
+    let args = ["submit", context.text(), "--platform", "linux/amd64", "--ssh", "default", "--ssh", &large];
+    let urls = farm.urls();
+    let mut command = farm.command_by(&urls, &args);
+    command.env("SSH_AUTH_SOCK", &agent.socket);
+    let mut cli = Child::spawn("submit", &command, farm.folder());
+    // All of the above went from one coordinator to the other; now that one dies, and the command goes to the worker's.
+    let step = gate.arrival();
+    farm.kill_coordinator_at(0);
+    step.open();
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+    for (agent, name) in [(&agent, "git"), (&other, "p521")] {
+        let keys = run(&mut agent.add(&["-l"]));
+        assert!(keys.lines().count() == 1 && keys.contains(name), "{keys}");
+    }
+}
+
+#[test]
+fn a_step_whose_agent_has_left_fails_and_says_so_and_a_retry_offers_another() {
+    let farm = covered();
+    let server = SshServer::start();
+    let word = nonce();
+    let key = server.key("key", &["-t", "ed25519"], &format!("echo {word}"));
+    let agent = SshAgent::start(&[&key]);
+    let gate = Gate::new();
+    let steps = format!("FROM {BASE}\nCOPY ssh /ssh\n{}{}", gate.step(), asks("default", server.port, &word));
+    let context = Context::new(&steps).with_gate().with_ssh();
+    let args = ["submit", context.text(), "--platform", "linux/amd64", "--ssh", "default"];
+    let by_agent = |args: &[&str]| {
+        let mut command = farm.command(args);
+        command.env("SSH_AUTH_SOCK", &agent.socket);
+        command
+    };
+    let detached = output(&mut by_agent(&[&args[..], &["--detach"]].concat()));
+    refused(&detached, 2, &["--ssh", "with --detach nobody is there", "--ssh default=KEYFILE"]);
+    let unset = farm.cli(&args);
+    refused(&unset, 2, &["SSH_AUTH_SOCK isn't set"]);
+    assert_eq!(builds(&farm), 0);
+
+    let mut cli = Child::spawn("submit", &by_agent(&args), farm.folder());
+    let step = gate.arrival();
+    let id = build_id(&cli.output());
+    cli.kill9();
+    step.open();
+    let ended = farm.cli(&["attach", &id]);
+    assert_eq!(ended.status, 1, "{ended:?}");
+    says(&ended.stdout, &["the ssh agent default", "--ssh default=KEYFILE"]);
+    let failure = &show(&farm, &id)["failure"];
+    assert_eq!((&failure["cause"], &failure["code"]), (&"user".into(), &"agent_away".into()));
+    assert_eq!(show(&farm, &id)["platforms"][0]["attempts"], 1);
+
+    refused(&farm.cli(&["retry", &id]), 2, &["asks the ssh agent default", &format!("farm retry {id} --ssh default")]);
+    let again = output(&mut by_agent(&["retry", &id, "--ssh", "default"]));
+    assert_eq!(again.status, 0, "{again:?}");
 }

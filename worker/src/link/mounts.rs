@@ -1,4 +1,6 @@
-//! Secrets and ssh keys of an attempt's build, which the coordinator has sealed.
+//! What steps of an attempt's build may mount: secrets and ssh keys, which the coordinator has sealed, and agents.
+//!
+//! An agent that has its keys here is asked here; one of whoever waits for the build is asked through the coordinator ([`Relay`]).
 
 use std::sync::Arc;
 
@@ -6,13 +8,14 @@ use farm_proto::v1;
 use farm_proto::v1::{LendMountsRequest, LendMountsResponse};
 use farm_ssh::{Keys, Unusable};
 use farm_types::chain::with_causes;
-use farm_types::{Cause, Failure, FailureCode, Invalid, MountId, MountType};
+use farm_types::{Cause, Failure, FailureCode, Invalid, MountId, MountType, Mounts, SshSource};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::Client;
+use super::agents::Relay;
 use super::tokens::{Asking, patient};
 use crate::attempts::Lease;
 use crate::buildkit::{Agent, AgentAsked, Mounted};
@@ -21,7 +24,7 @@ use crate::buildkit::{Agent, AgentAsked, Mounted};
 ///
 /// # Errors
 /// The coordinator is away, can't open it, or gives it to no worker like this one.
-pub async fn borrow(client: &Client, lease: Lease) -> Result<Mounted, Failure> {
+pub async fn borrow(client: &Client, lease: Lease, mounts: &Mounts) -> Result<Mounted, Failure> {
     let request = LendMountsRequest { lease: Some(lease.into()) };
     let ask = || -> Asking<LendMountsResponse> {
         let (mut client, request) = (client.clone(), request.clone());
@@ -43,6 +46,9 @@ pub async fn borrow(client: &Client, lease: Lease) -> Result<Mounted, Failure> {
                 mounted.agents.insert(id, Arc::new(agent));
             }
         }
+    }
+    for (id, _) in mounts.ssh.iter().filter(|(_, source)| **source == SshSource::Agent) {
+        mounted.agents.insert(id.clone(), Arc::new(Relay::new(client.clone(), lease, id.clone())));
     }
     Ok(mounted)
 }

@@ -144,8 +144,6 @@ LIST
     command -v "$command" >/dev/null || echo "$want"
   done <<LIST
 git git
-ssh openssh-client
-dropbear dropbear-bin
 cc gcc
 openssl openssl
 psql postgresql-client

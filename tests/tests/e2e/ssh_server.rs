@@ -110,7 +110,7 @@ fn which(program: &str) -> String {
 /// An agent that runs as long as this lives.
 pub struct SshAgent {
     pub socket: String,
-    pub agent: Child,
+    _agent: Child,
     _folder: TempDir,
 }
 
@@ -122,7 +122,7 @@ impl SshAgent {
         let mut agent = command("ssh-agent");
         let agent = Child::spawn("ssh-agent", agent.args(["-D", "-a", &socket]), &Bed::from_env().test_folder());
         until("ssh agent", LONG, || std::os::unix::net::UnixStream::connect(&socket).ok());
-        let it = SshAgent { socket, agent, _folder: folder };
+        let it = SshAgent { socket, _agent: agent, _folder: folder };
         for key in keys {
             run(it.add(&["-q", key]).env("SSH_ASKPASS_REQUIRE", "never"));
         }

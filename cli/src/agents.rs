@@ -26,6 +26,8 @@ use tonic::Status;
 use crate::again::WAITS;
 use crate::connect::Client;
 use crate::error::is_connection;
+use crate::output::Out;
+use crate::output::text::harmless;
 
 /// How many questions are put to agents at once.
 const AT_ONCE: usize = 8;
@@ -53,7 +55,7 @@ impl Offering {
 
 type Sockets = BTreeMap<String, PathBuf>;
 
-/// Offers, and again when the call breaks, until the farm refuses: then steps that ask say what is wrong.
+/// Offers, and again when the call breaks, until the farm refuses.
 async fn offer(client: Client, build: String, sockets: Arc<Sockets>) {
     let mut backoff = Backoff::new(WAITS);
     loop {
@@ -67,7 +69,11 @@ async fn offer(client: Client, build: String, sockets: Arc<Sockets>) {
             Err(status) if is_connection(&status) => Duration::ZERO,
             Err(status) => match come_back(&status) {
                 Some(wait) => wait,
-                None => return,
+                None => {
+                    let why = harmless(status.message());
+                    Out::stderr().line(&format!("warning  the ssh agent isn't offered any more: {why}"));
+                    return;
+                }
             },
         };
         sleep(backoff.next_wait().max(wait)).await;

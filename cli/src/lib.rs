@@ -4,8 +4,8 @@
 //! [`upload`] sends what the farm lacks, [`follow`] watches the build, [`outputs`] brings its result, [`output`] says what happens. Nothing
 //! but [`output::Out`] and [`process`] prints.
 
-pub mod agents;
 mod again;
+pub mod agents;
 mod authorized;
 pub mod calls;
 pub mod ci;

@@ -82,7 +82,8 @@ impl Mounting {
         mounting.take_ssh(ssh, &variable)?;
         let all: usize = mounting.values.values().map(|value| value.len()).sum();
         if all > MOST_MOUNTED_BYTES {
-            let cure = format!("all secrets and keys of a build have at most {MOST_MOUNTED_BYTES} bytes together");
+            let cure =
+                format!("all secrets and keys of a build have at most {MOST_MOUNTED_BYTES} bytes together");
             return Err(Invalid::new("--secret", format!("{all} bytes"), cure));
         }
         Ok(mounting)
@@ -295,8 +296,7 @@ mod tests {
             (at(folder.path()), "is a folder"),
             (at(&large), "more than 512000 bytes"),
         ] {
-            let error =
-                Mounting::read(std::slice::from_ref(&flag), &[], variable).unwrap_err().to_string();
+            let error = Mounting::read(std::slice::from_ref(&flag), &[], variable).unwrap_err().to_string();
             assert!(error.starts_with("--secret") && error.contains(said), "{flag}: {error}");
         }
         let twice = ["id=a,env=TOKEN".to_owned(), "id=a,env=TOKEN".to_owned()];

@@ -60,7 +60,8 @@ impl Question {
     pub fn new(build: BuildId, id: MountId, messages: Vec<Bytes>) -> Result<Self, Status> {
         let bytes: usize = messages.iter().map(Bytes::len).sum();
         if !(1..=MOST_MESSAGES).contains(&messages.len()) || bytes > MOST_BYTES {
-            let text = format!("an agent is asked by 1 to {MOST_MESSAGES} messages of {MOST_BYTES} bytes together");
+            let text =
+                format!("an agent is asked by 1 to {MOST_MESSAGES} messages of {MOST_BYTES} bytes together");
             return Err(Status::invalid_argument(text));
         }
         Ok(Self { build, id, messages })
@@ -166,7 +167,7 @@ impl Drop for Offer<'_> {
 /// A question that somebody has taken.
 enum Taken {
     Here(oneshot::Receiver<Bytes>),
-    There(Streaming<v1::RelayAgentResponse>),
+    There(Box<Streaming<v1::RelayAgentResponse>>),
 }
 
 impl Taken {
@@ -189,7 +190,7 @@ pub async fn ask(shared: &Shared, question: &Question) -> Result<Bytes, Status> 
             let taken = tokio::select! {
                 biased;
                 here = shared.agents.take_later(question) => Taken::Here(here),
-                there = take_elsewhere(&shared.others, question) => Taken::There(there),
+                there = take_elsewhere(&shared.others, question) => Taken::There(Box::new(there)),
                 () = sleep(AWAY) => return Err(Status::not_found("nobody offers the build's agent")),
             };
             if let Some(answer) = taken.answer().await {
@@ -226,7 +227,10 @@ async fn take_elsewhere(others: &Others, question: &Question) -> Streaming<v1::R
             match answer {
                 Ok(Ok(Some(answers))) => return answers,
                 Ok(Err(status)) if status.code() == tonic::Code::PermissionDenied => {
-                    tracing::warn!(why = status.message(), "another coordinator passes nothing on to ssh agents");
+                    tracing::warn!(
+                        why = status.message(),
+                        "another coordinator passes nothing on to ssh agents"
+                    );
                 }
                 _ => {}
             }

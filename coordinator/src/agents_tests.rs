@@ -67,7 +67,8 @@ async fn a_full_queue_makes_who_asks_wait_and_an_offer_that_ends_lets_all_go() {
 
 #[test]
 fn a_question_is_bounded() {
-    let of = |messages: Vec<Bytes>| Question::new(BuildId::generate(), "a".parse().unwrap(), messages).is_ok();
+    let of =
+        |messages: Vec<Bytes>| Question::new(BuildId::generate(), "a".parse().unwrap(), messages).is_ok();
     let long = Bytes::from(vec![0; MOST_MESSAGE_BYTES]);
     assert!(of(vec![long.clone(), long.clone()]) && of(vec![Bytes::new(); MOST_MESSAGES]));
     assert!(!of(Vec::new()) && !of(vec![Bytes::new(); MOST_MESSAGES + 1]));

@@ -87,7 +87,8 @@ pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
                 match endpoint(&peer.address, &shared.peers) {
                     Ok(endpoint) => {
                         tracing::info!(coordinator = peer.address, "another coordinator");
-                        let calls = |channel| Client::with_interceptor(channel, shared.secret.bearer());
+                        let calls =
+                            |channel| PeerServiceClient::with_interceptor(channel, shared.secret.bearer());
                         shared.others.add(new.key().clone(), calls(endpoint.connect_lazy()));
                         let hints = calls(endpoint.timeout(CALL).connect_lazy());
                         new.insert(tasks.spawn(tell(Arc::clone(&shared), peer, hints)));

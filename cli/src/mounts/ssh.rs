@@ -38,10 +38,15 @@ impl Mounting {
             let (id, paths) = flag.split_once('=').unwrap_or((flag, ""));
             let id = if id.is_empty() { DEFAULT_SSH } else { id };
             let id: MountId = id.parse().map_err(|error: Invalid| {
-                Invalid::new("--ssh", flag, format!("its id: {}; write ID, ID=SOCKET or ID=KEYFILE", error.cure))
+                Invalid::new(
+                    "--ssh",
+                    flag,
+                    format!("its id: {}; write ID, ID=SOCKET or ID=KEYFILE", error.cure),
+                )
             })?;
             if self.mounts.ssh.contains_key(&id) {
-                let cure = format!("the id {id} is given twice; keep one. Keys of one id are ID=KEYFILE,KEYFILE");
+                let cure =
+                    format!("the id {id} is given twice; keep one. Keys of one id are ID=KEYFILE,KEYFILE");
                 return Err(Invalid::new("--ssh", flag, cure));
             }
             let given = match paths {
@@ -101,7 +106,9 @@ impl Mounting {
                 };
             }
             if metadata.is_dir() {
-                return Err(invalid(format!("{path} is a folder; name the file of a key, or an agent's socket")));
+                return Err(invalid(format!(
+                    "{path} is a folder; name the file of a key, or an agent's socket"
+                )));
             }
             let most = u64::try_from(MOST_KEY_BYTES).unwrap_or(u64::MAX).saturating_add(1);
             let mut key = Zeroizing::new(Vec::with_capacity(MOST_KEY_BYTES + 1));
@@ -126,8 +133,9 @@ impl Mounting {
 /// What ssh wouldn't take.
 fn open_to_others(path: &str, metadata: &Metadata) -> Option<String> {
     let mode = metadata.mode() & 0o777;
-    (metadata.is_file() && mode & 0o077 != 0)
-        .then(|| format!("others on this machine can read the key {path} (mode {mode:04o}): chmod 600 {path}"))
+    (metadata.is_file() && mode & 0o077 != 0).then(|| {
+        format!("others on this machine can read the key {path} (mode {mode:04o}): chmod 600 {path}")
+    })
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ use farm_types::BuildSpec;
 
 use super::now_ms;
 use super::watch::{LEFT_ENDING, Watched, exit, left_running, mode, watch};
-use crate::calls;
 use crate::agents::Offering;
+use crate::calls;
 use crate::config::Setup;
 use crate::error::{Error, Exit, Result};
 use crate::input::Input;

@@ -60,7 +60,8 @@ fn a_signature_of_ecdsa_is_two_numbers() {
         let mut reader = Reader::new(&signature);
         assert_eq!(reader.string(), Some(&b"ecdsa-sha2-nistp256"[..]));
         let mut numbers = Reader::new(reader.string().unwrap());
-        let both = [numbers.big().unwrap(), numbers.big().unwrap()].map(|it| crate::wire::padded(it, 32).unwrap());
+        let both =
+            [numbers.big().unwrap(), numbers.big().unwrap()].map(|it| crate::wire::padded(it, 32).unwrap());
         assert!(numbers.is_empty() && reader.is_empty());
         verified.verify(&[round], &[&both[0][..], &both[1]].concat()).unwrap();
     }

@@ -57,7 +57,10 @@ impl Curve {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("kind", &self.kind()).field("comment", &self.comment).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("kind", &self.kind())
+            .field("comment", &self.comment)
+            .finish_non_exhaustive()
     }
 }
 

@@ -38,7 +38,9 @@ pub enum Unusable {
     #[error("{0} keys aren't taken; take one of ed25519, ecdsa on P-256 or P-384, or rsa, or give an agent")]
     Kind(String),
     /// Not of a size that is taken.
-    #[error("of rsa, keys of 2048, 3072 and 4096 bits are taken, and those whose parts fit together; give an agent")]
+    #[error(
+        "of rsa, keys of 2048, 3072 and 4096 bits are taken, and those whose parts fit together; give an agent"
+    )]
     Rsa,
     /// It isn't what its first line says, as far as that is known here.
     #[error(
@@ -84,9 +86,7 @@ fn key(block: &Block<'_>) -> Result<Key, Unusable> {
     let private = match label {
         "OPENSSH PRIVATE KEY" => return openssh(bytes).unwrap_or_else(|| Err(broken())),
         "PRIVATE KEY" => pkcs8(bytes).ok_or_else(broken)?,
-        "RSA PRIVATE KEY" => {
-            Private::Rsa(Box::new(RsaKeyPair::from_der(bytes).map_err(|_| Unusable::Rsa)?))
-        }
+        "RSA PRIVATE KEY" => Private::Rsa(Box::new(RsaKeyPair::from_der(bytes).map_err(|_| Unusable::Rsa)?)),
         "EC PRIVATE KEY" => sec1(bytes).ok_or_else(broken)?,
         other => {
             let kind = other.trim_end_matches("PRIVATE KEY").trim().to_lowercase();
@@ -166,18 +166,22 @@ fn openssh(bytes: &[u8]) -> Option<Result<Key, Unusable>> {
             Some(pair) => Private::Rsa(Box::new(pair)),
             None => return Some(Err(Unusable::Rsa)),
         },
-        kind => match Curve::ALL.into_iter().find(|curve| kind.strip_prefix("ecdsa-sha2-") == Some(curve.name())) {
-            Some(curve) => {
-                let (_, public) = (reader.string()?, reader.string()?);
-                let private = padded(reader.big()?, curve.bytes())?;
-                let (algorithm, random) = (algorithm(curve), SystemRandom::new());
-                let pair =
-                    EcdsaKeyPair::from_private_key_and_public_key(algorithm, &private, public, &random).ok()?;
-                Private::Ecdsa(curve, pair)
+        kind => {
+            match Curve::ALL.into_iter().find(|curve| kind.strip_prefix("ecdsa-sha2-") == Some(curve.name()))
+            {
+                Some(curve) => {
+                    let (_, public) = (reader.string()?, reader.string()?);
+                    let private = padded(reader.big()?, curve.bytes())?;
+                    let (algorithm, random) = (algorithm(curve), SystemRandom::new());
+                    let pair =
+                        EcdsaKeyPair::from_private_key_and_public_key(algorithm, &private, public, &random)
+                            .ok()?;
+                    Private::Ecdsa(curve, pair)
+                }
+                None if kind.starts_with("sk-") => return Some(Err(Unusable::SecurityKey)),
+                None => return Some(Err(Unusable::Kind(kind.to_owned()))),
             }
-            None if kind.starts_with("sk-") => return Some(Err(Unusable::SecurityKey)),
-            None => return Some(Err(Unusable::Kind(kind.to_owned()))),
-        },
+        }
     };
     let comment = String::from_utf8_lossy(reader.string()?).into_owned();
     Some(Ok(Key::new(private, comment)))

@@ -10,7 +10,8 @@ use crate::wire::Writer;
 
 fn pem(label: &str, bytes: &[u8]) -> String {
     let body = STANDARD.encode(bytes);
-    let lines: Vec<&str> = body.as_bytes().chunks(70).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    let lines: Vec<&str> =
+        body.as_bytes().chunks(70).map(|line| std::str::from_utf8(line).unwrap()).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
@@ -18,7 +19,8 @@ fn pem(label: &str, bytes: &[u8]) -> String {
 fn openssh_pem(cipher: &str, kind: &str, fields: impl FnOnce(Writer) -> Writer) -> String {
     let private = Writer::default().number(7).number(7).string(kind.as_bytes());
     let private = fields(private).string(b"ada@laptop").byte(1).byte(2).done();
-    let head = [OPENSSH, &Writer::default().string(cipher.as_bytes()).string(cipher.as_bytes()).done()].concat();
+    let head =
+        [OPENSSH, &Writer::default().string(cipher.as_bytes()).string(cipher.as_bytes()).done()].concat();
     let rest = Writer::default().string(b"").number(1).string(b"public").string(&private).done();
     pem("OPENSSH PRIVATE KEY", &[head, rest].concat())
 }
@@ -58,7 +60,8 @@ fn each_form_of_a_key_is_read() {
     .concat();
     let read = keys(all.as_bytes()).unwrap();
     let kinds: Vec<&str> = read.iter().map(Key::kind).collect();
-    let expected = ["ssh-ed25519", "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384"];
+    let expected =
+        ["ssh-ed25519", "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384"];
     assert_eq!(kinds, expected);
     assert_eq!(read[0].comment(), "ada@laptop");
     assert_eq!(read[2].public(), read[3].public());
@@ -75,7 +78,10 @@ fn what_can_not_be_used_says_why_and_what_to_do() {
         (&pem("PUBLIC KEY", b"x"), "public key"),
         (&openssh_pem("aes256-ctr", "", |it| it), "ssh-add"),
         (&pem("ENCRYPTED PRIVATE KEY", b"x"), "ssh-add"),
-        (&pem("RSA PRIVATE KEY", b"x").replacen('\n', "\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\n", 1), "ssh-add"),
+        (
+            &pem("RSA PRIVATE KEY", b"x").replacen('\n', "\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\n", 1),
+            "ssh-add",
+        ),
         (&openssh_pem("none", "sk-ssh-ed25519@openssh.com", |it| it), "security key"),
         (&openssh_pem("none", "ecdsa-sha2-nistp521", |it| it), "ecdsa-sha2-nistp521 keys aren't taken"),
         (&openssh_pem("none", "ssh-dss", |it| it), "ssh-dss keys aren't taken"),

@@ -134,7 +134,10 @@ mod tests {
         let bytes = Writer::default().byte(7).number(8).string(b"nine").big(&[0, 0x80]).big(&[]).done();
         let mut reader = Reader::new(&bytes);
         assert_eq!((reader.byte(), reader.number(), reader.string()), (Some(7), Some(8), Some(&b"nine"[..])));
-        assert_eq!((reader.rest(), reader.big()), (&[0, 0, 0, 2, 0, 0x80, 0, 0, 0, 0][..], Some(&[0x80][..])));
+        assert_eq!(
+            (reader.rest(), reader.big()),
+            (&[0, 0, 0, 2, 0, 0x80, 0, 0, 0, 0][..], Some(&[0x80][..]))
+        );
         assert_eq!((reader.big(), reader.is_empty(), reader.byte()), (Some(&[][..]), true, None));
         // More than there is, and a number below zero.
         assert_eq!(Reader::new(&[0, 0, 0, 2, 1]).string(), None);

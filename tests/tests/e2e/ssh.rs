@@ -18,7 +18,9 @@ fn covered() -> Farm {
 
 /// A step in which the server must answer `expected` to whoever has this id's key.
 fn asks(id: &str, port: u16, expected: &str) -> String {
-    format!("RUN --mount=type=ssh,id={id},required=true test \"$(python3 /ssh/ssh.py {port} x)\" = {expected}\n")
+    format!(
+        "RUN --mount=type=ssh,id={id},required=true test \"$(python3 /ssh/ssh.py {port} x)\" = {expected}\n"
+    )
 }
 
 #[test]
@@ -36,7 +38,9 @@ fn steps_log_in_with_keys_of_every_kind_and_a_private_repository_is_cloned() {
         ("pkcs8", &["-t", "rsa", "-b", "2048", "-m", "PKCS8"]),
         ("sec1", &["-t", "ecdsa", "-b", "384", "-m", "PEM"]),
     ];
-    let mut steps = format!("FROM {BASE}\nCOPY ssh /ssh\nADD {repository} /src\nRUN test \"$(cat /src/file)\" = {word}\n");
+    let mut steps = format!(
+        "FROM {BASE}\nCOPY ssh /ssh\nADD {repository} /src\nRUN test \"$(cat /src/file)\" = {word}\n"
+    );
     let mut flags = vec![format!("default={key}")];
     for (name, kind) in kinds {
         let key = server.key(name, kind, &format!("echo {word}-{name}"));
@@ -73,7 +77,8 @@ fn steps_log_in_with_keys_of_every_kind_and_a_private_repository_is_cloned() {
 #[test]
 fn what_is_required_and_was_not_given_or_can_not_be_used_is_told_with_its_cure() {
     let farm = covered();
-    let context = Context::new(&format!("FROM {BASE}\nRUN --mount=type=ssh,required=true true # {}\n", nonce()));
+    let context =
+        Context::new(&format!("FROM {BASE}\nRUN --mount=type=ssh,required=true true # {}\n", nonce()));
     let failed = submit(&farm, &context, &AMD64);
     assert_eq!(failed.status, 1, "{failed:?}");
     says(&failed.stdout, &["requires ssh default", "--ssh default=KEYFILE"]);
@@ -191,7 +196,11 @@ fn a_step_whose_agent_has_left_fails_and_says_so_and_a_retry_offers_another() {
     assert_eq!((&failure["cause"], &failure["code"]), (&"user".into(), &"agent_away".into()));
     assert_eq!(show(&farm, &id)["platforms"][0]["attempts"], 1);
 
-    refused(&farm.cli(&["retry", &id]), 2, &["asks the ssh agent default", &format!("farm retry {id} --ssh default")]);
+    refused(
+        &farm.cli(&["retry", &id]),
+        2,
+        &["asks the ssh agent default", &format!("farm retry {id} --ssh default")],
+    );
     let again = output(&mut by_agent(&["retry", &id, "--ssh", "default"]));
     assert_eq!(again.status, 0, "{again:?}");
 }

@@ -66,7 +66,8 @@ impl SshServer {
     pub fn repository(&self, content: &str) -> (String, String) {
         let serve = self.path("serve");
         let path = std::env::var("PATH").unwrap();
-        fs::write(&serve, format!("#!/bin/sh\nPATH={path}\nexport PATH\neval \"$SSH_ORIGINAL_COMMAND\"\n")).unwrap();
+        fs::write(&serve, format!("#!/bin/sh\nPATH={path}\nexport PATH\neval \"$SSH_ORIGINAL_COMMAND\"\n"))
+            .unwrap();
         fs::set_permissions(&serve, Permissions::from_mode(0o755)).unwrap();
         let key = self.key("git", &["-t", "ed25519"], serve.to_str().unwrap());
         let work = self.path("work");
@@ -120,7 +121,8 @@ impl SshAgent {
         let folder = Bed::from_env().short_folder("agent");
         let socket = folder.path().join("socket").display().to_string();
         let mut agent = command("ssh-agent");
-        let agent = Child::spawn("ssh-agent", agent.args(["-D", "-a", &socket]), &Bed::from_env().test_folder());
+        let agent =
+            Child::spawn("ssh-agent", agent.args(["-D", "-a", &socket]), &Bed::from_env().test_folder());
         until("ssh agent", LONG, || std::os::unix::net::UnixStream::connect(&socket).ok());
         let it = SshAgent { socket, _agent: agent, _folder: folder };
         for key in keys {

@@ -155,9 +155,12 @@ impl DryRun {
         if !self.secrets.is_empty() {
             out.push(format!("steps could mount the secrets {}", harmless(&self.secrets.join(", "))));
         }
-        out.extend(self.ssh.iter().filter_map(|ssh| ssh.split_once('=')).map(|(id, source)| {
-            format!("steps could use the {source} given as --ssh {}", harmless(id))
-        }));
+        out.extend(
+            self.ssh
+                .iter()
+                .filter_map(|ssh| ssh.split_once('='))
+                .map(|(id, source)| format!("steps could use the {source} given as --ssh {}", harmless(id))),
+        );
         out.extend(self.warnings.iter().map(|warning| format!("warning  {warning}")));
         let rows: Vec<Vec<String>> = self
             .platforms

@@ -102,7 +102,9 @@ pub(super) fn check_again(
             "build {build} asks the ssh agent {id}, which nobody offers now; offer yours: farm retry {build} --ssh {id}"
         )));
     }
-    if let Some(id) = agents.iter().find(|id| !agents_of(&record.spec.mounts).any(|known| known.as_str() == **id)) {
+    if let Some(id) =
+        agents.iter().find(|id| !agents_of(&record.spec.mounts).any(|known| known.as_str() == **id))
+    {
         let cure = "the build asks no such agent; what it was given stands in `farm show`";
         return Err(status::invalid(Invalid::new("--ssh", id, cure)));
     }

@@ -237,7 +237,8 @@ impl BuildService for Builds {
         let member = people::member(&request)?;
         let mut answers = request.into_inner();
         let first = tokio::time::timeout(FIRST_MESSAGE, answers.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("the call doesn't say of which build it is"))?;
+        let first =
+            first.map_err(|_| Status::deadline_exceeded("the call doesn't say of which build it is"))?;
         let id = short_id(&first?.unwrap_or_default().build_id)?;
         let record = self.shared.store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         agents::may_offer(&self.shared, &member, &record)?;

@@ -214,7 +214,9 @@ impl Engine {
                 }
             }
             // The status ends when the engine has let go of the solve.
-            Outcome::Stopped | Outcome::SessionLost | Outcome::AgentLost(_) => drop(tokio::time::timeout(GONE, &mut following).await),
+            Outcome::Stopped | Outcome::SessionLost | Outcome::AgentLost(_) => {
+                drop(tokio::time::timeout(GONE, &mut following).await)
+            }
         }
         if matches!(&outcome, Outcome::Answer(Err(status)) if failure::is_broken(status)) {
             // What came was no answer. If the engine is there, its status says what became of the steps.

@@ -23,8 +23,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Status, Streaming};
 
 use crate::hints::BACKSTOP;
-use crate::peers::Others;
-use crate::shared::Shared;
+use crate::others::Others;
 
 /// Nobody offers an agent for so long: then it is away. A command that lost its connection is back before.
 const AWAY: Duration = Duration::from_secs(30);
@@ -184,13 +183,13 @@ impl Taken {
 ///
 /// # Errors
 /// `NOT_FOUND`: nobody offers it, for 30 s. `DEADLINE_EXCEEDED`: it was asked, and took too long.
-pub async fn ask(shared: &Shared, question: &Question) -> Result<Bytes, Status> {
+pub async fn ask(agents: &Agents, others: &Others, question: &Question) -> Result<Bytes, Status> {
     let asking = async {
         loop {
             let taken = tokio::select! {
                 biased;
-                here = shared.agents.take_later(question) => Taken::Here(here),
-                there = take_elsewhere(&shared.others, question) => Taken::There(Box::new(there)),
+                here = agents.take_later(question) => Taken::Here(here),
+                there = take_elsewhere(others, question) => Taken::There(Box::new(there)),
                 () = sleep(AWAY) => return Err(Status::not_found("nobody offers the build's agent")),
             };
             if let Some(answer) = taken.answer().await {

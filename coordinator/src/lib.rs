@@ -14,6 +14,7 @@ pub mod limits;
 pub mod link;
 pub mod logs;
 pub mod migrate;
+pub mod others;
 pub mod outbound;
 pub mod peers;
 pub mod people;
@@ -169,7 +170,7 @@ pub async fn run(
         hints: Arc::default(),
         link: link::Link::default(),
         agents: agents::Agents::default(),
-        others: peers::Others::default(),
+        others: others::Others::default(),
         registries,
     });
     keys::tell_of_lost(&shared).await;

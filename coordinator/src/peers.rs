@@ -3,24 +3,24 @@
 //! Each coordinator makes a secret when it starts and shows its digest in the database; with the secret it calls the
 //! others, who know it by that digest. So they need no file in common, and the database holds no secret. There is one
 //! task for each other coordinator, so that one that hangs holds up no other; what is asked while a call is under way
-//! goes into the next one. [`Others`] is for whoever wants to ask them something.
+//! goes into the next one. Who wants to ask them something finds them in [`Others`](crate::others::Others).
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use farm_client::{Bearer, Security, TlsFailure};
+use farm_client::{Security, TlsFailure};
 use farm_proto::v1;
 use farm_proto::v1::peer_service_client::PeerServiceClient;
 use farm_store::machines::leader::Peer;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Endpoint, Uri};
 use uuid::Uuid;
 
 use crate::hints::{BACKSTOP, Look};
+use crate::others::Client;
 use crate::shared::Shared;
 
 /// How long a call may take.
@@ -29,28 +29,6 @@ const CALL: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(1);
 /// The least time from one call to the next: what comes closer together is told as one.
 const BREATH: Duration = Duration::from_millis(20);
-
-/// How the others are called.
-type Client = PeerServiceClient<InterceptedService<Channel, Bearer>>;
-
-/// The other coordinators, as far as they are known now.
-#[derive(Debug, Default)]
-pub struct Others(Mutex<HashMap<(Uuid, String), Client>>);
-
-impl Others {
-    /// Clients of all of them. Their calls may last: only that a connection comes about has a limit, and keep-alive ends a dead one.
-    pub fn clients(&self) -> Vec<Client> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-
-    fn keep(&self, there: &HashSet<(Uuid, String)>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|peer, _| there.contains(peer));
-    }
-
-    fn add(&self, peer: (Uuid, String), client: Client) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, client);
-    }
-}
 
 /// Keeps up with who the others are, and tells them what was asked here, until `shutdown`.
 pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {

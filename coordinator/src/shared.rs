@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::hints::Hints;
 use crate::limits::Doors;
 use crate::link::Link;
-use crate::peers::Others;
+use crate::others::Others;
 use crate::people::accesses::Accesses;
 use crate::people::identities::Identities;
 use crate::people::local::Secret;

@@ -54,7 +54,7 @@ fn steps_log_in_with_keys_of_every_kind_and_a_private_repository_is_cloned() {
     steps.push_str(
         "RUN --mount=type=ssh,id=both,target=/agent,mode=0660,uid=7,gid=8 \
              test \"$(stat -c '%a %u %g' /agent)\" = '660 7 8' && test \"$SSH_AUTH_SOCK\" = /agent\n\
-         RUN --mount=type=ssh,id=absent test -z \"$SSH_AUTH_SOCK\"\n\
+         RUN --mount=type=ssh,id=absent test ! -S \"$SSH_AUTH_SOCK\"\n\
          RUN test -z \"$SSH_AUTH_SOCK\" && test ! -S /agent\n",
     );
     let context = Context::new(&steps).with_ssh();

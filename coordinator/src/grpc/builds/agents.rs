@@ -124,5 +124,5 @@ pub async fn ask(
         return Err(status::invalid(Invalid::new("id", asked.id, cure)));
     }
     let question = Question::new(leased.build, id, asked.messages)?;
-    agents::ask(shared, &question).await.map(|answer| v1::AskAgentResponse { answer })
+    agents::ask(&shared.agents, &shared.others, &question).await.map(|answer| v1::AskAgentResponse { answer })
 }

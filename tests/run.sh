@@ -202,9 +202,9 @@ wait_base_images() {
   images=''
 }
 
-# The packages are made and read while the tests run, of which most wait for something now and then.
+# The packages are made and read while the tests and faults run, in what time of the CPUs those leave.
 begin_packages() {
-  tests/package.sh files "$packages" >target/package.log 2>&1 &
+  nice -n 19 tests/package.sh files "$packages" >target/package.log 2>&1 &
   packing=$!
 }
 
@@ -212,6 +212,18 @@ wait_packages() {
   wait_beside 'rest of package' "$packing" target/package.log
   packing=''
   rm -rf "$packages"
+}
+
+# The cases of `differential` run beside the faults, which wait for something more than half of the time, and get what those leave.
+begin_differential() {
+  nice -n 19 target/debug/farm-differential --seed 1 --cases 20 >target/differential.log 2>&1 &
+  comparing=$!
+}
+
+wait_differential() {
+  wait_beside 'rest of differential' "$comparing" target/differential.log
+  comparing=''
+  tail -n 1 target/differential.log
 }
 
 # Waits for what was begun beside other phases, and shows what it said when it failed.
@@ -453,8 +465,9 @@ case "$what" in
     phase 'tests' run_tests "$what" "$@"
     # Always the same seeds: a run that passes should pass again. The faults come last, as they leave the machine no rest.
     if [ "$what" = all ]; then
-      phase 'differential' target/debug/farm-differential --seed 1 --cases 20
+      begin_differential
       phase 'faults' target/debug/farm-faults --seed 1 --faults 15 --kinds "$fault_kinds"
+      wait_differential
     fi
     exit 0 ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;

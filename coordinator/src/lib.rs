@@ -52,6 +52,8 @@ use registry::Registries;
 use shared::Shared;
 use tls::Tls;
 
+/// So many connections to the database the leader's loops have; they are opened only when that many are needed at once.
+const LOOP_CONNECTIONS: u32 = 8;
 /// How long a call waits for a connection to the database.
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long one statement may take. A user hears within 30 s that the database doesn't answer.
@@ -66,6 +68,7 @@ const GRACE: Duration = Duration::from_secs(3);
 pub(crate) fn open_store(config: &Config) -> Result<Store, farm_types::Invalid> {
     let limits = farm_store::Limits {
         connections: config.database_connections,
+        loops: LOOP_CONNECTIONS,
         acquire: ACQUIRE,
         statement: STATEMENT,
         grace: GRACE,
@@ -155,6 +158,7 @@ pub async fn run(
         id: Uuid::now_v7(),
         machine: machine(),
         config,
+        loops: store.of_loops(),
         store,
         is_answered,
         blobs,

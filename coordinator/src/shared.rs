@@ -32,6 +32,8 @@ pub struct Shared {
     pub machine: Option<String>,
     pub config: Config,
     pub store: Store,
+    /// The same, by connections of their own: for the leader's loops.
+    pub loops: Store,
     /// Whether the database answered when it was last asked.
     pub is_answered: watch::Sender<bool>,
     /// The bytes of snapshots, sealed logs and outputs.

@@ -16,7 +16,7 @@ farm_compile() { # root of the source, more for cargo's environment
   local root=$1
   shift
   farm_as_builder env -u DATABASE_URL SQLX_OFFLINE=true "RUSTC=$RUSTC" CARGO_TERM_COLOR=never "$@" \
-    "$FARM_CARGO" build --profile "$farm_profile" --locked --workspace "${programs[@]/#/--bin=}" \
+    "$FARM_CARGO" build --profile "$farm_profile" --locked --workspace --exclude farm-tests "${programs[@]/#/--bin=}" \
     --manifest-path "$root/Cargo.toml" --target-dir "$root/target"
   [ -x "$(farm_compiled "$root")/farm" ] ||
     farm_die "cargo didn't put farm into $(farm_compiled "$root"): is build.target set in a configuration of cargo's?"

@@ -58,7 +58,7 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Postgres; its password may stand in it.
     pub database_url: SecretString,
-    /// How many connections to Postgres this process opens at most.
+    /// How many connections to Postgres this process opens at most for calls; leadership and the leader's loops have their own.
     pub database_connections: u32,
     /// How long a start waits for Postgres, seconds.
     pub database_wait_seconds: u64,

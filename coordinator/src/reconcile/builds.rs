@@ -59,7 +59,7 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
             if let Err(error) = bury(&shared, &mut put_off).await {
                 tracing::warn!(%error, "blobs could not be removed; trying again");
             }
-            match shared.store.analyse_what_grew().await {
+            match shared.loops.analyse_what_grew().await {
                 Ok(tables) if tables.is_empty() => {}
                 Ok(tables) => tracing::debug!(?tables, "analysed"),
                 Err(error) => tracing::warn!(%error, "tables could not be analysed; trying again"),
@@ -83,7 +83,7 @@ fn is_sweep_due(swept: Swept, freed: bool, now: Instant) -> bool {
 ///
 /// What an upload session that came to nothing leaves behind isn't worth a sweep: the daily one finds it.
 async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
-    let (store, kept) = (&shared.store, &shared.config.retention);
+    let (store, kept) = (&shared.loops, &shared.config.retention);
     let mut freed = false;
     // What one of them can't do must not keep the others from theirs.
     // First: the others may take long, and a token that is in nobody's hands must not count meanwhile.
@@ -172,14 +172,14 @@ async fn remove_builds(shared: &Shared, epoch: Epoch) -> farm_store::Result<()> 
     let Some(kept) = shared.config.retention.builds() else { return Ok(()) };
     loop {
         let mut removed = 0;
-        for (project, execution) in shared.store.removable_executions(kept, BATCH).await? {
-            match shared.store.remove_execution(epoch, project, execution, kept).await {
+        for (project, execution) in shared.loops.removable_executions(kept, BATCH).await? {
+            match shared.loops.remove_execution(epoch, project, execution, kept).await {
                 Ok(count) => removed += count,
                 Err(StoreError::Stale(why)) => tracing::debug!(%execution, why, "not removed"),
                 Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 Err(error) => {
                     let builds =
-                        shared.store.execution_known_as(project, execution).await.unwrap_or_default();
+                        shared.loops.execution_known_as(project, execution).await.unwrap_or_default();
                     tracing::warn!(builds, %error, "old builds could not be removed; trying again")
                 }
             }

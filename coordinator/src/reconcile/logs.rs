@@ -54,7 +54,7 @@ async fn seal_some(
     let settled = Duration::from_secs(shared.config.retention.seal_after_seconds);
     let mut in_trouble = 0;
     let waits: Vec<AttemptId> = put_off.waiting(Instant::now()).copied().collect();
-    for attempt in shared.store.unsealed(settled, &waits, BATCH).await? {
+    for attempt in shared.loops.unsealed(settled, &waits, BATCH).await? {
         if shutdown.is_cancelled() {
             break;
         }
@@ -90,7 +90,7 @@ async fn seal_some(
 
 /// An attempt as people know it, if that can be found out.
 async fn known_as(shared: &Shared, attempt: &Unsealed) -> String {
-    let known_as = shared.store.attempt_known_as(attempt.project, attempt.attempt).await;
+    let known_as = shared.loops.attempt_known_as(attempt.project, attempt.attempt).await;
     known_as.unwrap_or_else(|_| attempt.attempt.to_string())
 }
 
@@ -99,7 +99,7 @@ async fn seal_one(shared: &Shared, epoch: Epoch, mut attempt: Unsealed) -> Resul
         let mut packer = Packer::after(attempt.sealed_seq);
         let mut after = attempt.sealed_seq;
         while packer.raw_bytes() < PIECE_BYTES {
-            let chunks = shared.store.open_chunks(attempt.project, attempt.attempt, after, CHUNKS).await?;
+            let chunks = shared.loops.open_chunks(attempt.project, attempt.attempt, after, CHUNKS).await?;
             if chunks.is_empty() {
                 break;
             }
@@ -107,16 +107,16 @@ async fn seal_one(shared: &Shared, epoch: Epoch, mut attempt: Unsealed) -> Resul
             after = packer.last_seq();
         }
         if after == attempt.sealed_seq {
-            shared.store.close_stream(epoch, &attempt).await?;
+            shared.loops.close_stream(epoch, &attempt).await?;
             return Ok(());
         }
         let packed = packer.finish()?;
         let bytes = u64::try_from(packed.bytes.len()).unwrap_or(u64::MAX);
-        let blob = shared.store.name_blob(attempt.project, BlobKind::Log).await?;
+        let blob = shared.loops.name_blob(attempt.project, BlobKind::Log).await?;
         shared.blobs.put(attempt.project, BlobKind::Log, blob, packed.bytes.into()).await?;
         let (last_seq, raw_bytes) = (packed.last_seq, packed.raw_bytes);
         let piece = Piece { blob, last_seq, frames: packed.frames, bytes, raw_bytes };
-        let whole = shared.store.seal(epoch, &attempt, &piece).await?;
+        let whole = shared.loops.seal(epoch, &attempt, &piece).await?;
         tracing::debug!(attempt = %attempt.attempt, chunks = last_seq, raw_bytes, bytes, "log sealed");
         if whole {
             return Ok(());
@@ -132,8 +132,8 @@ async fn pack(mut packer: Packer, chunks: Vec<Chunk>) -> Result<Packer, FrameErr
 }
 
 async fn drop_partitions(shared: &Shared, epoch: Epoch) -> farm_store::Result<()> {
-    for day in shared.store.past_log_partitions().await? {
-        if shared.store.drop_log_partition(epoch, day).await? {
+    for day in shared.loops.past_log_partitions().await? {
+        if shared.loops.drop_log_partition(epoch, day).await? {
             tracing::info!(%day, "log partition dropped");
         }
     }

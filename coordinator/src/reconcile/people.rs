@@ -45,7 +45,7 @@ async fn seal_all(
     heads: &mut Option<Heads>,
     shutdown: &CancellationToken,
 ) -> Result<(), StoreError> {
-    while let Some(sealed) = shared.store.seal_audit(epoch, BATCH).await? {
+    while let Some(sealed) = shared.loops.seal_audit(epoch, BATCH).await? {
         tracing::info!(
             head = sealed.head.hex(),
             last_row = sealed.last_id,

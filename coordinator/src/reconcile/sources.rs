@@ -41,7 +41,7 @@ pub(super) enum SweepError {
 /// Removes the objects that no source needs, of all projects. False when those of some could not be swept.
 pub(super) async fn sweep(shared: &Shared, epoch: Epoch) -> Result<bool, SweepError> {
     let mut whole = true;
-    for project in shared.store.projects_with_objects().await? {
+    for project in shared.loops.projects_with_objects().await? {
         match sweep_project(shared, epoch, project).await {
             Ok(()) => {}
             Err(SweepError::Blobs(error)) if is_unanswered(&error) => return Err(error.into()),
@@ -65,20 +65,20 @@ pub(super) async fn sweep(shared: &Shared, epoch: Epoch) -> Result<bool, SweepEr
 /// Dooms the blobs that no row needs: what lay in packs, and what was written and never noted. It looks only at those of which
 /// something has changed, so it needs no sweep before it.
 pub(super) async fn doom(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
-    while shared.store.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
+    while shared.loops.doom_unneeded(epoch, GRACE, BATCH).await? > 0 {}
     Ok(())
 }
 
 async fn sweep_project(shared: &Shared, epoch: Epoch, project: ProjectId) -> Result<(), SweepError> {
     let mut walk = Walk { shared, project, met: HashSet::new() };
-    walk.below(shared.store.needed_roots(project).await?).await?;
+    walk.below(shared.loops.needed_roots(project).await?).await?;
     let mut removed = 0;
     // Those that unfold to most first: what names others goes before, or together with, what it names.
-    let mut rest: Vec<Swept> = shared.store.all_objects(project).await?;
+    let mut rest: Vec<Swept> = shared.loops.all_objects(project).await?;
     rest.retain(|object| !walk.met.contains(&object.digest));
     while !rest.is_empty() {
         let batch: Vec<Digest> = rest.iter().take(OBJECTS).map(|object| object.digest).collect();
-        match shared.store.remove_objects(epoch, project, &batch).await? {
+        match shared.loops.remove_objects(epoch, project, &batch).await? {
             Removal::Done => {
                 removed += batch.len();
                 rest.drain(..batch.len());
@@ -113,7 +113,7 @@ impl Walk<'_> {
         }
         while !folders.is_empty() {
             let some = folders.split_off(folders.len().saturating_sub(OBJECTS));
-            let places = self.shared.store.locate(self.project, &some).await?;
+            let places = self.shared.loops.locate(self.project, &some).await?;
             for digest in some {
                 let place = places
                     .get(&digest)
@@ -141,7 +141,7 @@ pub(super) async fn bury(shared: &Shared, put_off: &mut PutOff<Uuid>) -> Result<
         let waits: Vec<Uuid> = put_off.waiting(Instant::now()).copied().collect();
         let mut gone = Vec::new();
         let mut trouble = None;
-        for blob in shared.store.doomed(&waits, BATCH).await? {
+        for blob in shared.loops.doomed(&waits, BATCH).await? {
             let Err(error) = shared.blobs.bury(&blob).await else {
                 put_off.forget(&blob.id);
                 gone.push(blob);
@@ -163,7 +163,7 @@ pub(super) async fn bury(shared: &Shared, put_off: &mut PutOff<Uuid>) -> Result<
                 break;
             }
         }
-        shared.store.buried(&gone).await?;
+        shared.loops.buried(&gone).await?;
         match trouble {
             Some(error) => return Err(error.into()),
             None if gone.is_empty() => return Ok(()),

@@ -47,8 +47,10 @@ pub fn default_project() -> ProjectId {
 /// How long the store may take and how much it may use.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once, two of its own for leadership and signs of life left out.
+    /// Connections at once for calls. Two for leadership and signs of life, and those of the leader's loops, come on top.
     pub connections: u32,
+    /// Connections at once for the leader's loops.
+    pub loops: u32,
     /// A call waits so long for a connection.
     pub acquire: Duration,
     /// Postgres gives one statement up after so long.
@@ -75,11 +77,18 @@ pub struct Store {
     pool: Pool,
     /// For leadership and signs of life, which wait behind nobody's queries.
     vital: Pool,
+    /// For the leader's loops.
+    loops: Pool,
     options: PgConnectOptions,
     suspect_after: Duration,
 }
 
 impl Store {
+    /// The same for the leader's loops: calls and loops never wait for each other's connections.
+    pub fn of_loops(&self) -> Self {
+        Self { pool: self.loops.clone(), ..self.clone() }
+    }
+
     /// Makes the pools; connects when first used.
     ///
     /// # Errors
@@ -119,6 +128,7 @@ impl Store {
         Ok(Self {
             pool: Pool::new(&options, pool),
             vital: Pool::new(&options, vital),
+            loops: Pool::new(&options, Bounds { connections: limits.loops, ..pool }),
             options,
             suspect_after,
         })

@@ -8,10 +8,14 @@
 //! that goes back to its pool, when it is dropped before the answer; whoever got that connection next would write into a
 //! transaction that nobody commits.)
 //!
+//! Connections are opened as the need for them shows: a few at once, each further one only when somebody has waited ([`Turns`]).
+//!
 //! Queries run on `&Pool` or `&mut Session`, as they do on sqlx's own types; sqlx's pool is in nobody's hands but this file's.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,12 +26,19 @@ use sqlx::postgres::{
     PgTypeInfo, Postgres,
 };
 use sqlx::{Connection as _, Either, Execute, Executor, SqlStr};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::StoreError;
 
 /// A connection that gave an answer so lately is taken without asking whether it is there: it was asked when it was given back.
 const FRESH: Duration = Duration::from_secs(2);
+
+/// So many connections are opened as soon as somebody wants them.
+const AT_ONCE: u32 = 3;
+
+/// Whoever has waited so long for one of those that are there opens one more.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -61,7 +72,43 @@ pub(crate) struct Leader {
 #[derive(Clone)]
 pub(crate) struct Pool {
     pool: PgPool,
+    turns: Arc<Turns>,
+    /// Who waits for a turn and a connection waits so long.
+    acquire: Duration,
     link: Arc<Link>,
+}
+
+/// How many may have connections at once, which grows with need. At a start all loops ask together, each for a moment; one
+/// connection for each would cost both sides far more than that moment, and then lie idle.
+#[derive(Debug)]
+struct Turns {
+    free: Arc<Semaphore>,
+    /// How many more there may be.
+    further: AtomicU32,
+}
+
+impl Turns {
+    fn new(most: u32) -> Self {
+        let first = most.min(AT_ONCE);
+        let free = Semaphore::new(first.try_into().unwrap_or(Semaphore::MAX_PERMITS));
+        Self { free: Arc::new(free), further: AtomicU32::new(most - first) }
+    }
+
+    /// Waits for a turn. Dropping what comes of it gives it back.
+    async fn take(&self) -> Result<OwnedSemaphorePermit> {
+        let mut turn = pin!(Arc::clone(&self.free).acquire_owned());
+        let taken = match timeout(PATIENCE, &mut turn).await {
+            Ok(taken) => taken,
+            Err(_) => {
+                let one_less = |further: u32| further.checked_sub(1);
+                if self.further.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+                    self.free.add_permits(1);
+                }
+                turn.await
+            }
+        };
+        taken.map_err(|_| sqlx::Error::PoolClosed)
+    }
 }
 
 /// What all connections to one server have in common.
@@ -136,13 +183,19 @@ impl Pool {
                 })
             })
             .connect_lazy_with(options);
-        Self { pool, link }
+        Self { pool, turns: Arc::new(Turns::new(bounds.connections)), acquire: bounds.acquire, link }
     }
 
     /// A connection for several statements that need no transaction.
     pub(crate) async fn acquire(&self) -> Result<Session> {
+        let acquired = timeout(self.acquire, async {
+            let turn = self.turns.take().await?;
+            Ok::<_, sqlx::Error>((self.pool.acquire().await?, turn))
+        });
+        let (connection, turn) = acquired.await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         Ok(Session {
-            connection: Some(self.pool.acquire().await?),
+            connection: Some(connection),
+            turn: Some(turn),
             link: Arc::clone(&self.link),
             is_waiting: false,
             is_open: false,
@@ -168,6 +221,8 @@ impl fmt::Debug for Pool {
 pub struct Session {
     /// Gone only while it is dropped.
     connection: Option<sqlx::pool::PoolConnection<Postgres>>,
+    /// The same; it ends when the next one finds the connection.
+    turn: Option<OwnedSemaphorePermit>,
     link: Arc<Link>,
     /// A statement is under way: until its answer is read to the end nobody else may use the connection.
     is_waiting: bool,
@@ -239,8 +294,9 @@ impl Drop for Session {
             connection.close_on_drop();
             return;
         }
-        let (link, is_open) = (Arc::clone(&self.link), self.is_open);
+        let (link, is_open, turn) = (Arc::clone(&self.link), self.is_open, self.turn.take());
         runtime.spawn(async move {
+            let _until_the_end = turn;
             if is_open {
                 let rolled_back = timeout(link.ping, connection.execute("ROLLBACK")).await;
                 if !matches!(rolled_back, Ok(Ok(_))) {
@@ -411,5 +467,33 @@ impl<'c> Executor<'c> for &Pool {
     {
         let pool = self.clone();
         Box::pin(async move { pool.acquire().await?.describe(sql).await })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is the report")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_more_may_have_a_connection_for_each_who_waited_in_vain_up_to_the_limit() {
+        for most in [1, AT_ONCE, AT_ONCE + 2] {
+            let turns = Turns::new(most);
+            let begin = Instant::now();
+            let mut taken = Vec::new();
+            for _ in 0..most {
+                taken.push(turns.take().await.unwrap());
+            }
+            assert!(
+                begin.elapsed() >= PATIENCE * most.saturating_sub(AT_ONCE),
+                "{most}: {:?}",
+                begin.elapsed()
+            );
+            let mut waits = pin!(turns.take());
+            assert!(timeout(2 * PATIENCE, &mut waits).await.is_err(), "{most}: one too many");
+            taken.pop();
+            // Whoever has waited is the first.
+            drop(waits.await.unwrap());
+        }
     }
 }

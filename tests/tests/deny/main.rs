@@ -5,10 +5,11 @@
 //! each exception is still needed. A key of the file that isn't known here is an error, so nothing in it is passed over.
 //! One more kind of rule: its key in `rules.rs`, its function in `checks.rs`, and a test of a tree that breaks it.
 //!
-//! Advisories need a database from the network: `tests/run.sh advisories`.
+//! Advisories need a database from the network: `tests/run.sh advisories`. That a crate isn't compiled twice either: `once.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the report")]
 
 mod checks;
+mod once;
 mod rules;
 mod tree;
 

@@ -19,6 +19,7 @@ use uuid::Uuid;
 pub const AUDIENCE: &str = "https://farm.example";
 const LIMITS: Limits = Limits {
     connections: 8,
+    loops: 1,
     acquire: Duration::from_secs(10),
     statement: Duration::from_secs(15),
     grace: Duration::from_secs(5),

@@ -34,6 +34,7 @@ pub const OUTAGE: Outage = Outage {
 };
 pub const LIMITS: Limits = Limits {
     connections: 8,
+    loops: 2,
     acquire: Duration::from_secs(10),
     statement: Duration::from_secs(15),
     grace: Duration::from_secs(5),

@@ -111,6 +111,33 @@ async fn a_statement_of_its_own_ends_in_time_and_the_pool_recovers() {
 }
 
 #[tokio::test]
+async fn calls_the_leaders_loops_and_the_leadership_never_wait_for_each_others_connections() {
+    let world = world().await;
+    let store = Store::open(world.database.url(), Limits { connections: 2, loops: 2, ..LIMITS }).unwrap();
+    let loops = store.of_loops();
+    let mut holder = Session::open(world.database.url());
+    for (held, free) in [(&store, &loops), (&loops, &store)] {
+        holder.ask("BEGIN; LOCK TABLE coordinators; SELECT 1");
+        let mut waiting = Box::pin(join_all((0..3).map(|_| held.peers(world.coordinator, LEASE))));
+        let others = async {
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            while world.database.psql(waits) != "2" {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            free.now().await.unwrap();
+            store.lead(world.coordinator, LEASE, OUTAGE).await.unwrap()
+        };
+        let kept = tokio::select! {
+            ended = &mut waiting => panic!("they didn't wait: {ended:?}"),
+            kept = others => kept,
+        };
+        assert!(matches!(kept, Leadership::Kept { .. }), "{kept:?}");
+        holder.ask("ROLLBACK; SELECT 1");
+        waiting.await.into_iter().for_each(|peers| assert!(peers.is_ok(), "{peers:?}"));
+    }
+}
+
+#[tokio::test]
 async fn whoever_takes_over_does_not_wait_for_a_leader_that_fell_silent() {
     let world = world().await;
     let (worker, _) = world.worker("w", 1).await;

@@ -58,7 +58,7 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
 /// is slow holds up no other.
 async fn clean_due(shared: &Shared, lead: Lead, after: Duration) -> farm_store::Result<()> {
     let mut registries: BTreeMap<String, Vec<Repository>> = BTreeMap::new();
-    for repository in shared.store.due_cleanings(after, BATCH).await? {
+    for repository in shared.loops.due_cleanings(after, BATCH).await? {
         registries.entry(repository.registry().to_owned()).or_default().push(repository);
     }
     futures::stream::iter(registries.into_values().map(Ok))
@@ -81,7 +81,7 @@ async fn clean_repository(
 ) -> farm_store::Result<()> {
     let asked = Instant::now();
     let lasts = lasts(shared);
-    let begun = shared.store.begin_cleaning(lead.epoch, repository, after, lasts, AGAIN.0).await;
+    let begun = shared.loops.begin_cleaning(lead.epoch, repository, after, lasts, AGAIN.0).await;
     let cleaning = match begun {
         Ok(Some(cleaning)) => cleaning,
         Ok(None) => return Ok(()),
@@ -103,7 +103,7 @@ async fn clean_repository(
         %repository, removed = ended.removed.len(), needed = ended.needed.len(), trouble = ended.trouble,
         "cleaned of what builds that came to nothing had pushed"
     );
-    match shared.store.end_cleaning(lead.epoch, repository, &ended, again).await {
+    match shared.loops.end_cleaning(lead.epoch, repository, &ended, again).await {
         Ok(()) => shared.hints.changed(),
         Err(error) => tracing::warn!(%repository, %error, "the end of a cleaning could not be written"),
     }
@@ -166,7 +166,7 @@ async fn remove(
         }
     }
     let mut needed: HashSet<Digest> =
-        shared.store.needed(at, &garbage).await.map_err(|error| error.to_string())?.into_iter().collect();
+        shared.loops.needed(at, &garbage).await.map_err(|error| error.to_string())?.into_iter().collect();
     let Some(tags) = shared.registries.all_tags(at, MOST_TAGS).await.map_err(words)? else {
         return Err(format!(
             "{at} has more than {MOST_TAGS} tags; what they need can't be told in good time"

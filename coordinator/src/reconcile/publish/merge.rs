@@ -14,7 +14,7 @@ use crate::shared::Shared;
 /// Reads the children of one build back, and keeps the index that they make.
 pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> Result<()> {
     let Some(repository) = due.spec.repositories().into_iter().next() else {
-        return shared.store.finish_unpublished(epoch, due.project, due.build).await;
+        return shared.loops.finish_unpublished(epoch, due.project, due.build).await;
     };
     let mut children = Vec::with_capacity(due.results.len());
     let mut sizes = Vec::with_capacity(due.results.len());
@@ -23,7 +23,7 @@ pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> 
         let Some(digest) = result.digest else {
             let why = format!("the worker pushed nothing for {platform}");
             let failure = Failure::new(Cause::Bug, FailureCode::NothingPushed, why);
-            return shared.store.fail_merge(epoch, due.project, due.build, &failure).await;
+            return shared.loops.fail_merge(epoch, due.project, due.build, &failure).await;
         };
         match shared.registries.child(&repository, digest, platform).await {
             Ok(pushed) => {
@@ -34,18 +34,18 @@ pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> 
             Err(ChildError::Registry(error)) if error.is_transient() => {
                 tracing::warn!(%error, "children can't be read; trying again");
                 let after = backoff(due.tries + 1, rand::random::<f64>());
-                return shared.store.retry_merge(epoch, due.project, due.build, &error.message, after).await;
+                return shared.loops.retry_merge(epoch, due.project, due.build, &error.message, after).await;
             }
             Err(ChildError::Missing(failure)) if due.tries < LOOKS => {
                 let after = backoff(due.tries + 1, rand::random::<f64>());
                 let why = &failure.message;
-                return shared.store.retry_merge(epoch, due.project, due.build, why, after).await;
+                return shared.loops.retry_merge(epoch, due.project, due.build, why, after).await;
             }
             Err(ChildError::Registry(error)) => {
-                return shared.store.fail_merge(epoch, due.project, due.build, &error.failure()).await;
+                return shared.loops.fail_merge(epoch, due.project, due.build, &error.failure()).await;
             }
             Err(ChildError::Missing(failure) | ChildError::Wrong(failure)) => {
-                return shared.store.fail_merge(epoch, due.project, due.build, &failure).await;
+                return shared.loops.fail_merge(epoch, due.project, due.build, &failure).await;
             }
         }
     }
@@ -57,9 +57,9 @@ pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> 
         Ok(index) => index,
         Err(error) => {
             let failure = Failure::new(Cause::User, FailureCode::IndexImpossible, error.to_string());
-            return shared.store.fail_merge(epoch, due.project, due.build, &failure).await;
+            return shared.loops.fail_merge(epoch, due.project, due.build, &failure).await;
         }
     };
     tracing::info!(index = %index.digest, "merged");
-    shared.store.keep_publication(epoch, due, &index, &sizes).await
+    shared.loops.keep_publication(epoch, due, &index, &sizes).await
 }

@@ -148,7 +148,7 @@ async fn look(
     locks: &Arc<TagLocks>,
     under_way: &mut UnderWay,
 ) -> Result<()> {
-    for due in shared.store.due_merges(BATCH).await? {
+    for due in shared.loops.due_merges(BATCH).await? {
         let (shared, work) = (Arc::clone(shared), Work::Merge(due.build));
         let registry =
             due.spec.tags.first().map(|tag| tag.repository.registry().to_owned()).unwrap_or_default();
@@ -156,12 +156,12 @@ async fn look(
         under_way.start(work, &registry, span, async move {
             let merged = merge_one(&shared, epoch, &due).await;
             if let Some(after) = put_off_for(&merged, due.tries) {
-                shared.store.retry_merge(epoch, due.project, due.build, TROUBLE, after).await?;
+                shared.loops.retry_merge(epoch, due.project, due.build, TROUBLE, after).await?;
             }
             merged
         });
     }
-    for due in shared.store.due_destinations(BATCH).await? {
+    for due in shared.loops.due_destinations(BATCH).await? {
         let (shared, locks) = (Arc::clone(shared), Arc::clone(locks));
         let (work, registry) =
             (Work::Put(due.publication, due.repository.clone()), due.repository.registry().to_owned());
@@ -170,12 +170,12 @@ async fn look(
             let put = put_one(&shared, epoch, &due, &locks).await;
             if let Some(after) = put_off_for(&put, due.tries) {
                 let failure = Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, TROUBLE);
-                shared.store.destination_failed(epoch, &due, &failure, Some(after)).await?;
+                shared.loops.destination_failed(epoch, &due, &failure, Some(after)).await?;
             }
             put
         });
     }
-    for due in shared.store.due_rechecks(BATCH).await? {
+    for due in shared.loops.due_rechecks(BATCH).await? {
         let (shared, locks) = (Arc::clone(shared), Arc::clone(locks));
         let (work, registry) =
             (Work::Recheck(due.repository.clone(), due.tag.clone()), due.repository.registry().to_owned());
@@ -184,7 +184,7 @@ async fn look(
             let looked = recheck_one(&shared, epoch, &due, &locks).await;
             if put_off_for(&looked, 0).is_some() {
                 let after = longest_put(&shared);
-                shared.store.rechecked(epoch, &due, false, Some(after), after).await?;
+                shared.loops.rechecked(epoch, &due, false, Some(after), after).await?;
             }
             looked
         });

@@ -39,7 +39,7 @@ pub(super) async fn put_one(
     if ended.as_ref().is_err_and(StoreError::is_superseded) {
         // This process may have been stopped for long and put something only now: who leads looks at those tags.
         let (repository, tags) = (&due.repository, &due.tags);
-        shared.store.ask_recheck(due.project, repository, tags, due.order_key, due.index_digest).await?;
+        shared.loops.ask_recheck(due.project, repository, tags, due.order_key, due.index_digest).await?;
     }
     ended
 }
@@ -52,7 +52,7 @@ async fn put_and_note(shared: &Shared, epoch: Epoch, due: &DueDestination, locks
     };
     tracing::warn!(tries = due.tries, %error, "not published yet");
     let again = error.is_transient().then(|| backoff(due.tries + 1, rand::random::<f64>()));
-    shared.store.destination_failed(epoch, due, &error.failure(), again).await
+    shared.loops.destination_failed(epoch, due, &error.failure(), again).await
 }
 
 enum PutError {
@@ -93,13 +93,13 @@ async fn put_steps(
         }
         registries.put(repository, &by_digest, &due.bytes, &due.media_type).await?;
     }
-    shared.store.destination_pushed(epoch, due).await?;
+    shared.loops.destination_pushed(epoch, due).await?;
     for tag in &due.tags {
         let lock = locks.of(format!("{repository}:{tag}"));
         let _turn = lock.lock().await;
         let before = registries.head(repository, tag).await?;
         let asked = Instant::now();
-        let claim = shared.store.claim_tag(epoch, due, tag, before, longest_put(shared)).await?;
+        let claim = shared.loops.claim_tag(epoch, due, tag, before, longest_put(shared)).await?;
         if claim == Claim::Superseded {
             tracing::info!(tag, "a newer build has the tag");
             continue;
@@ -116,14 +116,14 @@ async fn put_steps(
         if before != Some(due.index_digest) {
             registries.put(repository, tag, &due.bytes, &due.media_type).await?;
         }
-        shared.store.tag_put(epoch, due, tag).await?;
+        shared.loops.tag_put(epoch, due, tag).await?;
         if registries.head(repository, tag).await? != Some(due.index_digest) {
             return Err(PutError::Registry(RegistryError {
                 code: FailureCode::RegistryUnavailable,
                 message: format!("{repository}:{tag} was put, but points elsewhere; it is put again"),
             }));
         }
-        shared.store.tag_verified(epoch, due, tag).await?;
+        shared.loops.tag_verified(epoch, due, tag).await?;
         tracing::info!(tag, index = %due.index_digest, "published");
     }
     Ok(())
@@ -172,16 +172,16 @@ pub(super) async fn recheck_one(
             tracing::warn!(%found, "an older put came late; the tag is put back");
             put_back(shared, epoch, due, wanted, after).await
         }
-        (Ok(_), _) => shared.store.rechecked(epoch, due, false, None, after).await,
+        (Ok(_), _) => shared.loops.rechecked(epoch, due, false, None, after).await,
         (Err(error), _) => {
             tracing::warn!(%error, "the tag can't be looked at; trying again");
-            shared.store.rechecked(epoch, due, false, Some(after), after).await
+            shared.loops.rechecked(epoch, due, false, Some(after), after).await
         }
     };
     if noted.as_ref().is_err_and(StoreError::is_superseded) {
         // What was put back may have become the older one meanwhile.
         let tags = [due.tag.clone()];
-        shared.store.ask_recheck(due.project, repository, &tags, due.order_key, due.digest).await?;
+        shared.loops.ask_recheck(due.project, repository, &tags, due.order_key, due.digest).await?;
     }
     noted
 }
@@ -196,14 +196,14 @@ async fn put_back(
 ) -> Result<()> {
     let (repository, tag) = (&due.repository, due.tag.as_str());
     let asked = Instant::now();
-    shared.store.claim_back(epoch, due, after).await?;
+    shared.loops.claim_back(epoch, due, after).await?;
     if asked.elapsed() > CLAIM_HOLDS {
         tracing::warn!("the tag was not put back in time after it was claimed; trying again");
-        return shared.store.rechecked(epoch, due, false, Some(after), after).await;
+        return shared.loops.rechecked(epoch, due, false, Some(after), after).await;
     }
     let put = shared.registries.put(repository, tag, &wanted.bytes, &wanted.media_type).await;
     if let Err(error) = &put {
         tracing::warn!(%error, "the tag could not be put back; trying again");
     }
-    shared.store.rechecked(epoch, due, put.is_ok(), Some(after), after).await
+    shared.loops.rechecked(epoch, due, put.is_ok(), Some(after), after).await
 }

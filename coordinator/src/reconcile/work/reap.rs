@@ -27,11 +27,11 @@ pub async fn keep_house(
             tracing::warn!(%error, "housekeeping failed; trying again");
         }
         if partitions_made.is_none_or(|at| at.elapsed() > Duration::from_secs(3600)) {
-            match shared.store.make_log_partitions().await {
+            match shared.loops.make_log_partitions().await {
                 Ok(_) => partitions_made = Some(tokio::time::Instant::now()),
                 Err(error) => tracing::warn!(%error, "log partitions could not be made; trying again"),
             }
-            if let Err(error) = shared.store.forget_coordinators().await {
+            if let Err(error) = shared.loops.forget_coordinators().await {
                 tracing::warn!(%error, "coordinators of former days could not be forgotten");
             }
         }
@@ -39,7 +39,7 @@ pub async fn keep_house(
 }
 
 async fn keep_house_one(shared: &Shared, lead: Lead) -> farm_store::Result<()> {
-    let store = &shared.store;
+    let store = &shared.loops;
     let limits = &shared.config.limits;
     let publish =
         farm_store::work::decide::PublishLimit(Duration::from_secs(limits.publish_deadline_seconds));

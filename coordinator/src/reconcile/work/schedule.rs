@@ -52,7 +52,7 @@ async fn schedule_one(
     lead: Lead,
     put_off: &mut PutOff<JobId>,
 ) -> farm_store::Result<Duration> {
-    let store = &shared.store;
+    let store = &shared.loops;
     let waits: Vec<JobId> = put_off.waiting(Instant::now()).copied().collect();
     let mut state = store.schedule_state(HEADS, &waits).await?;
     if state.waiting.is_empty() && state.unreadable.is_empty() {

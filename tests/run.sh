@@ -165,8 +165,16 @@ install_tools() {
     farm_say "building cargo-nextest, once; takes some minutes"
     cargo install --locked cargo-nextest
   fi
-  case "$1" in quick | unit) ;; *) farm_install ;; esac
+  case "$1" in quick | unit) ;; *) farm_install; install_ssh ;; esac
   if [ "$1" = package ]; then install_checkers; fi
+}
+
+# What tests of --ssh speak to. (Of the server only the program: the packages that run one by themselves would open the machine.)
+install_ssh() {
+  local missing=()
+  command -v ssh >/dev/null && command -v ssh-agent >/dev/null || missing+=(openssh-client)
+  command -v dropbear >/dev/null && command -v dropbearkey >/dev/null || missing+=(dropbear-bin)
+  install_missing "${missing[@]}"
 }
 
 # What reads packages and units.
@@ -174,9 +182,13 @@ install_checkers() {
   local missing=()
   command -v lintian >/dev/null || missing+=(lintian)
   command -v systemd-analyze >/dev/null || missing+=(systemd)
-  [ ${#missing[@]} = 0 ] && return
-  farm_say "installing ${missing[*]}"
-  farm_apt_update 6 && farm_apt_install "${missing[@]}" || farm_die "apt-get install ${missing[*]} failed"
+  install_missing "${missing[@]}"
+}
+
+install_missing() { # packages
+  [ $# -gt 0 ] || return 0
+  farm_say "installing $*"
+  farm_apt_update 6 && farm_apt_install "$@" || farm_die "apt-get install $* failed"
 }
 
 # The base images are made while cargo compiles; the two hardly wait for each other.

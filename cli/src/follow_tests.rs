@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use farm_proto::v1::build_service_server::{BuildService, BuildServiceServer};
 use farm_proto::v1::{
     CancelBuildRequest, CancelBuildResponse, GetBuildRequest, GetBuildResponse, ListBuildsRequest,
-    ListBuildsResponse, ProvideSourceRequest, ProvideSourceResponse, RetryBuildRequest, RetryBuildResponse,
-    SubmitBuildRequest, SubmitBuildResponse, WatchBuildResponse,
+    ListBuildsResponse, OfferAgentsRequest, OfferAgentsResponse, ProvideSourceRequest, ProvideSourceResponse,
+    RetryBuildRequest, RetryBuildResponse, SubmitBuildRequest, SubmitBuildResponse, WatchBuildResponse,
 };
 use futures::Stream;
-use tonic::{Request, Response};
+use tonic::{Request, Response, Streaming};
 
 use super::*;
 
@@ -36,6 +36,7 @@ struct Fake {
 #[tonic::async_trait]
 impl BuildService for Fake {
     type WatchBuildStream = Pin<Box<dyn Stream<Item = Result<WatchBuildResponse, Status>> + Send>>;
+    type OfferAgentsStream = tokio_stream::Empty<Result<OfferAgentsResponse, Status>>;
 
     async fn watch_build(
         &self,
@@ -91,6 +92,13 @@ impl BuildService for Fake {
         &self,
         _: Request<RetryBuildRequest>,
     ) -> Result<Response<RetryBuildResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn offer_agents(
+        &self,
+        _: Request<Streaming<OfferAgentsRequest>>,
+    ) -> Result<Response<Self::OfferAgentsStream>, Status> {
         Err(Status::unimplemented("fake"))
     }
 

@@ -5,6 +5,7 @@
 //! but [`output::Out`] and [`process`] prints.
 
 mod again;
+pub mod agents;
 mod authorized;
 pub mod calls;
 pub mod ci;

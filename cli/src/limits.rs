@@ -38,7 +38,7 @@ impl Default for Limits {
 }
 
 /// The calls that last as long as builds do.
-const STREAMS: [&str; 3] = ["WatchBuild", "FetchOutput", "UploadObjects"];
+const STREAMS: [&str; 4] = ["WatchBuild", "FetchOutput", "UploadObjects", "OfferAgents"];
 
 /// Whether a call is no single question with one answer.
 pub fn is_stream(uri: &http::Uri) -> bool {
@@ -210,6 +210,7 @@ mod tests {
             ("WatchBuild", None),
             ("FetchOutput", None),
             ("UploadObjects", None),
+            ("OfferAgents", None),
         ] {
             assert_eq!(limits.of(method), limit, "{method}");
         }

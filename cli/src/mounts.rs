@@ -1,4 +1,4 @@
-//! `--secret`: what RUN instructions may mount, read from files and variables.
+//! `--secret` and `--ssh`: what RUN instructions may mount, read from files and variables.
 //!
 //! The forms are those of `docker buildx build` (buildx, `util/buildflags`; BuildKit, `session/secrets/secretsprovider`), and one of
 //! farm's own: `from=project`. A value is read here, before anything is sent; it is sent with the build only, over TLS, and printed
@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use farm_proto::v1::MountValue;
@@ -18,6 +19,8 @@ use zeroize::Zeroizing;
 
 use crate::outputs::csv;
 
+mod ssh;
+
 /// The keys of `--secret`.
 const KEYS: [&str; 6] = ["id", "src", "source", "env", "type", "from"];
 
@@ -26,6 +29,9 @@ const KEYS: [&str; 6] = ["id", "src", "source", "env", "type", "from"];
 pub struct Mounting {
     mounts: Mounts,
     values: BTreeMap<(MountType, MountId), Zeroizing<Vec<u8>>>,
+    /// Sockets of agents that run here.
+    agents: BTreeMap<MountId, PathBuf>,
+    warnings: Vec<String>,
 }
 
 impl fmt::Debug for Mounting {
@@ -49,6 +55,7 @@ impl Mounting {
     /// A flag can't be taken, or a file or variable isn't there, can't be read or is too large.
     pub fn read(
         secrets: &[String],
+        ssh: &[String],
         variable: impl Fn(&str) -> Result<Option<String>, Invalid>,
     ) -> Result<Self, Invalid> {
         let mut mounting = Self::default();
@@ -72,9 +79,11 @@ impl Mounting {
             };
             mounting.mounts.secrets.insert(id, source);
         }
+        mounting.take_ssh(ssh, &variable)?;
         let all: usize = mounting.values.values().map(|value| value.len()).sum();
         if all > MOST_MOUNTED_BYTES {
-            let cure = format!("all secrets of a build have at most {MOST_MOUNTED_BYTES} bytes together");
+            let cure =
+                format!("all secrets and keys of a build have at most {MOST_MOUNTED_BYTES} bytes together");
             return Err(Invalid::new("--secret", format!("{all} bytes"), cure));
         }
         Ok(mounting)
@@ -85,9 +94,19 @@ impl Mounting {
         &self.mounts
     }
 
-    /// Whether there are values, which must go over no line that others can read.
-    pub fn has_values(&self) -> bool {
-        !self.values.is_empty()
+    /// Whether something goes to the farm that must go over no line that others can read.
+    pub fn is_private(&self) -> bool {
+        !self.values.is_empty() || !self.agents.is_empty()
+    }
+
+    /// The sockets of agents that run here, which are asked as long as somebody follows the build.
+    pub fn agents(&self) -> &BTreeMap<MountId, PathBuf> {
+        &self.agents
+    }
+
+    /// What is wrong with the files, and hinders nothing.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The values, as they go with a request.
@@ -238,7 +257,7 @@ mod tests {
             ("id=TOKEN".to_owned(), "of the variable"),
             ("id=TOKEN,type=env".to_owned(), "of the variable"),
         ] {
-            let mounting = Mounting::read(std::slice::from_ref(&flag), variable).unwrap();
+            let mounting = Mounting::read(std::slice::from_ref(&flag), &[], variable).unwrap();
             let values = mounting.values();
             assert_eq!((values.len(), &values[0].value[..]), (1, expected.as_bytes()), "{flag}");
             assert_eq!(mounting.mounts.secrets.values().next(), Some(&SecretSource::Given));
@@ -247,8 +266,8 @@ mod tests {
         let (id, read) = place("id=nothing", |_| Ok(false)).unwrap();
         assert_eq!((id.as_str(), read), ("nothing", Place::File("nothing".to_owned())));
         for (flag, name) in [("id=npm,from=project", "npm"), ("id=npm,from=project:NPM_TOKEN", "NPM_TOKEN")] {
-            let mounting = Mounting::read(&[flag.to_owned()], variable).unwrap();
-            assert!(!mounting.has_values());
+            let mounting = Mounting::read(&[flag.to_owned()], &[], variable).unwrap();
+            assert!(!mounting.is_private());
             let source = SecretSource::Project(name.parse().unwrap());
             assert_eq!(mounting.mounts.secrets.values().next(), Some(&source));
         }
@@ -277,14 +296,14 @@ mod tests {
             (at(folder.path()), "is a folder"),
             (at(&large), "more than 512000 bytes"),
         ] {
-            let error = Mounting::read(std::slice::from_ref(&flag), variable).unwrap_err().to_string();
+            let error = Mounting::read(std::slice::from_ref(&flag), &[], variable).unwrap_err().to_string();
             assert!(error.starts_with("--secret") && error.contains(said), "{flag}: {error}");
         }
         let twice = ["id=a,env=TOKEN".to_owned(), "id=a,env=TOKEN".to_owned()];
-        assert!(Mounting::read(&twice, variable).unwrap_err().to_string().contains("twice"));
+        assert!(Mounting::read(&twice, &[], variable).unwrap_err().to_string().contains("twice"));
         std::fs::write(&large, vec![b'x'; MOST_SECRET_BYTES]).unwrap();
-        assert!(Mounting::read(&[at(&large)], variable).is_ok());
+        assert!(Mounting::read(&[at(&large)], &[], variable).is_ok());
         let many: Vec<String> = (0..9).map(|n| format!("id=a{n},src={}", large.display())).collect();
-        assert!(Mounting::read(&many, variable).unwrap_err().to_string().contains("together"));
+        assert!(Mounting::read(&many, &[], variable).unwrap_err().to_string().contains("together"));
     }
 }

@@ -3,6 +3,7 @@
 //! `grpc` is the edge, `link` the workers connected here, `reconcile` the leader's loops, `registry` and
 //! `blobs` the outside. All state is in the database (`farm-store`), all decisions in `farm-core`.
 
+pub mod agents;
 pub mod blobs;
 pub mod config;
 mod dockerfile;
@@ -13,6 +14,7 @@ pub mod limits;
 pub mod link;
 pub mod logs;
 pub mod migrate;
+pub mod others;
 pub mod outbound;
 pub mod peers;
 pub mod people;
@@ -171,6 +173,8 @@ pub async fn run(
         keyring,
         hints: Arc::default(),
         link: link::Link::default(),
+        agents: agents::Agents::default(),
+        others: others::Others::default(),
         registries,
     });
     keys::tell_of_lost(&shared).await;

@@ -3,7 +3,7 @@
 //! Each coordinator makes a secret when it starts and shows its digest in the database; with the secret it calls the
 //! others, who know it by that digest. So they need no file in common, and the database holds no secret. There is one
 //! task for each other coordinator, so that one that hangs holds up no other; what is asked while a call is under way
-//! goes into the next one.
+//! goes into the next one. Who wants to ask them something finds them in [`Others`](crate::others::Others).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use farm_store::machines::leader::Peer;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
-use tonic::transport::{Channel, Uri};
+use tonic::transport::{Endpoint, Uri};
 use uuid::Uuid;
 
 use crate::hints::{BACKSTOP, Look};
+use crate::others::Client;
 use crate::shared::Shared;
 
 /// How long a call may take.
@@ -57,13 +58,18 @@ pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
             }
             stays
         });
+        shared.others.keep(&there);
         for peer in peers {
             let key = (peer.id, peer.address.clone());
             if let std::collections::hash_map::Entry::Vacant(new) = told.entry(key) {
-                match channel(&peer.address, &shared.peers) {
-                    Ok(channel) => {
+                match endpoint(&peer.address, &shared.peers) {
+                    Ok(endpoint) => {
                         tracing::info!(coordinator = peer.address, "another coordinator");
-                        new.insert(tasks.spawn(tell(Arc::clone(&shared), peer, channel)));
+                        let calls =
+                            |channel| PeerServiceClient::with_interceptor(channel, shared.secret.bearer());
+                        shared.others.add(new.key().clone(), calls(endpoint.connect_lazy()));
+                        let hints = calls(endpoint.timeout(CALL).connect_lazy());
+                        new.insert(tasks.spawn(tell(Arc::clone(&shared), peer, hints)));
                     }
                     Err(error) => tracing::warn!(
                         coordinator = peer.address, %error,
@@ -76,16 +82,15 @@ pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn channel(address: &str, security: &Security) -> anyhow::Result<Channel> {
+fn endpoint(address: &str, security: &Security) -> anyhow::Result<Endpoint> {
     let uri: Uri = address.parse()?;
     let agent = concat!("farm-coordinator/", env!("CARGO_PKG_VERSION"));
     let endpoint = farm_client::endpoint(uri, agent, security)?;
-    Ok(endpoint.connect_timeout(CALL).timeout(CALL).connect_lazy())
+    Ok(endpoint.connect_timeout(CALL))
 }
 
 /// Tells one other coordinator whatever is asked here, until it is aborted.
-async fn tell(shared: Arc<Shared>, peer: Peer, channel: Channel) {
-    let mut client = PeerServiceClient::with_interceptor(channel, shared.secret.bearer());
+async fn tell(shared: Arc<Shared>, peer: Peer, mut client: Client) {
     let mut asked = shared.hints.asked();
     // What was asked before may have been while nobody knew of it.
     let mut look = Look::ALL;

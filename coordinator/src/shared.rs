@@ -7,11 +7,13 @@ use farm_store::Store;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::agents::Agents;
 use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::hints::Hints;
 use crate::limits::Doors;
 use crate::link::Link;
+use crate::others::Others;
 use crate::people::accesses::Accesses;
 use crate::people::identities::Identities;
 use crate::people::local::Secret;
@@ -58,6 +60,10 @@ pub struct Shared {
     pub hints: Arc<Hints>,
     /// The workers connected here.
     pub link: Link,
+    /// The agents of ssh that are offered here.
+    pub agents: Agents,
+    /// The other coordinators, to be asked.
+    pub others: Others,
     /// The registries of the configuration, with their credentials.
     pub registries: Registries,
 }

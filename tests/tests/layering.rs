@@ -10,6 +10,8 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("farm-types", &[]),
     ("farm-dockerfile", &["farm-types"]),
+    // Bytes only: what ssh keys and agents say.
+    ("farm-ssh", &[]),
     ("farm-proto", &["farm-types"]),
     // Knows no service, so it compiles beside the generated code.
     ("farm-client", &[]),
@@ -19,10 +21,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "farm-coordinator",
         &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-core", "farm-store"],
     ),
-    ("farm-worker", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto"]),
+    ("farm-worker", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-ssh"]),
     // Starts processes and knows only their flags.
     ("farm-local", &["farm-types"]),
-    ("farm", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-local"]),
+    ("farm", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-ssh", "farm-local"]),
     // Its driver compares with what farm reads, its load generator speaks the protocol; the tests themselves see all.
     ("farm-tests", &["farm-dockerfile", "farm-proto", "farm-types"]),
 ];
@@ -94,7 +96,7 @@ fn foreign_types_stay_in_the_package_that_owns_the_job() {
 #[test]
 fn what_decides_does_nothing() {
     let packages = packages();
-    for pure in ["farm-types", "farm-dockerfile", "farm-core"] {
+    for pure in ["farm-types", "farm-dockerfile", "farm-core", "farm-ssh"] {
         for impure in IMPURE {
             assert!(!packages[pure].contains(*impure), "{pure} must not import {impure}");
         }

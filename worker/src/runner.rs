@@ -75,14 +75,14 @@ async fn mounted(
         return Ok(Arc::default());
     }
     let mounted = tokio::select! {
-        borrowed = mounts::borrow(client, lease) => borrowed?,
+        borrowed = mounts::borrow(client, lease, &spec.mounts) => borrowed?,
         () = stop.cancelled() => return Err(Outcome::Stopped),
     };
     // Of long ones it takes up to half a second.
     let (mounted, to_mask) = (Arc::new(mounted), masking.clone());
     let values = Arc::clone(&mounted);
     let masked = tokio::task::spawn_blocking(move || {
-        to_mask.begin(values.iter().map(|((_, id), value)| (id.as_str(), value.as_slice())))
+        to_mask.begin(values.secrets.iter().map(|(id, value)| (id.as_str(), value.as_slice())))
     });
     let unmasked = masked.await.map_err(|error| {
         // Never unmasked.

@@ -1,9 +1,11 @@
 //! `farm retry`: the same build once more.
 
 use farm_proto::v1::{Build, RetryBuildRequest};
+use farm_types::Invalid;
 
 use super::build_id;
 use super::watch::{How, see_out};
+use crate::agents::Offering;
 use crate::calls;
 use crate::config::Setup;
 use crate::connect::Client;
@@ -33,6 +35,10 @@ pub struct Args {
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
 
+    /// Give ssh keys of the build again, or offer the agent that it asks, as for farm submit
+    #[arg(long, value_name = "SSH")]
+    ssh: Vec<String>,
+
     /// Return as soon as the build is accepted
     #[arg(long)]
     detach: bool,
@@ -53,10 +59,11 @@ Examples:
   farm retry 7f3k2m --secret id=npm,src=.npmrc
 
 It is a new build of the same source with the same flags; nothing is read from this machine but
-secrets: those that the build was given the farm has erased, so they have to be given again. It
-keeps the old one's place in the order of builds: a tag that a newer build has, or will have,
-isn't moved. What --failed-only takes over must still be where it was pushed; a platform whose
-image is gone from the registry is built again.
+secrets: those that the build was given the farm has erased, so they have to be given again, and
+an ssh agent that it asks has to be offered again. It keeps the old one's place in the order of
+builds: a tag that a newer build has, or will have, isn't moved. What --failed-only takes over
+must still be where it was pushed; a platform whose image is gone from the registry is built
+again.
 
 Exit codes:
   0    built and published, or left running; with --detach: accepted
@@ -74,17 +81,24 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
     let mode = args.how.mode(&setup.defaults)?;
     let mut display = Display::new(mode, args.how.json)?;
-    let mounting = Mounting::read(&args.secret, environment)?;
-    let address = match mounting.has_values() {
+    let mounting = Mounting::read(&args.secret, &args.ssh, environment)?;
+    let address = match mounting.is_private() {
         true => covered_for_secrets(&setup.address)?,
         false => setup.address.clone(),
     };
+    if let (true, Some(id)) = (args.detach, mounting.agents().keys().next()) {
+        let cure = "with --detach nobody is there whose agent could sign; leave --detach out";
+        return Err(Invalid::new("--ssh", id.as_str(), cure).into());
+    }
+    let mut told = Out::stderr();
+    mounting.warnings().iter().for_each(|warning| told.line(&format!("warning  {warning}")));
     let client = Client::connect(&address).await?;
     let request = RetryBuildRequest {
         build_id: id.clone(),
         idempotency_key: args.idempotency_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
         failed_only: args.failed_only,
         values: mounting.values(),
+        agents: mounting.agents().keys().map(ToString::to_string).collect(),
     };
     let mut interrupts = (!args.detach).then(|| Interrupts::listen(Role::Owner));
     let pressed_twice = async {
@@ -113,6 +127,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     };
+    let _offering = Offering::start(&client, &build.id, mounting.agents());
     see_out(&client, &build.id, interrupts, display, args.how.json).await
 }
 

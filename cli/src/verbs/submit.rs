@@ -25,6 +25,7 @@ use farm_types::BuildSpec;
 
 use super::now_ms;
 use super::watch::{LEFT_ENDING, Watched, exit, left_running, mode, watch};
+use crate::agents::Offering;
 use crate::calls;
 use crate::config::Setup;
 use crate::error::{Error, Exit, Result};
@@ -91,7 +92,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    let address = match plan.mounting.has_values() {
+    let address = match plan.mounting.is_private() {
         true => covered(&setup.address)?,
         false => setup.address.clone(),
     };
@@ -134,7 +135,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
     };
 
-    if plan.mounting.has_values() && !takes_secrets(&build) {
+    if plan.mounting.is_private() && !takes_secrets(&build) {
         calls::cancel(&client, &build.id).await?;
         display.finish(None, Vec::new());
         let text =
@@ -179,11 +180,14 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         return Ok(Exit::Done);
     };
 
+    let agents = plan.mounting.agents();
+    let offering = Offering::start(&client, &build.id, agents);
     let last = match watch(&client, &build.id, &mut interrupts, &mut display, rest).await? {
         Watched::Ended(build) => *build,
         Watched::Left(exit) => {
             let mut lines = vec![left_running(&build.id)];
             lines.extend(plan.wanted.gives_out().then(|| give::LEFT.to_owned()));
+            lines.extend((!agents.is_empty()).then(|| AGENT_LEFT.to_owned()));
             display.finish(None, lines);
             return Ok(exit);
         }
@@ -192,6 +196,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
             return Ok(Exit::Cancelled);
         }
     };
+    drop(offering);
     let given = match last.state.as_str() {
         "succeeded" => giving.give(&client, &last, &plan.wanted, interrupts.clone(), &mut display).await,
         _ => Ok(Vec::new()),
@@ -242,6 +247,9 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     }
     Ok(asked.map_or_else(|| exit(&last), |asked| asked.exit(&last, display.warnings())))
 }
+
+/// What is said when the build goes on without the agent that it may ask.
+const AGENT_LEFT: &str = "a step that asks your ssh agent fails without this command";
 
 /// Whether the farm has taken note of secrets; one of before drops what it doesn't know.
 fn takes_secrets(build: &Build) -> bool {

@@ -75,7 +75,7 @@ pub async fn serve(
     let outputs =
         OutputServiceServer::new(builds::outputs::Outputs::new(Arc::clone(&shared), shutdown.clone()));
     let images = ImageServiceServer::new(publish::Images::new(Arc::clone(&shared)));
-    let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&shared)));
+    let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&shared), shutdown.clone()));
     let incoming = tls::incoming(listener, shared.tls.clone(), Arc::clone(&shared.doors));
     let gate = GateLayer::new(Arc::clone(&shared.identities), Arc::clone(&shared.doors));
     let streams = shared.config.limits.max_streams_per_connection;

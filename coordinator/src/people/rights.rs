@@ -56,7 +56,7 @@ pub enum Action {
     Renew,
     /// Take jobs.
     Work,
-    /// Make this coordinator look at the database.
+    /// Make this coordinator look at the database, or ask an agent that is offered here.
     Hint,
 }
 
@@ -150,6 +150,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.BuildService/WatchBuild", Action::ReadBuilds),
     ("/farm.v1.BuildService/CancelBuild", Action::Cancel),
     ("/farm.v1.BuildService/RetryBuild", Action::Submit),
+    ("/farm.v1.BuildService/OfferAgents", Action::Submit),
     ("/farm.v1.BuildService/ProvideSource", Action::Submit),
     ("/farm.v1.SnapshotService/OpenUpload", Action::Submit),
     ("/farm.v1.SnapshotService/FindMissing", Action::Submit),
@@ -212,7 +213,9 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.WorkerService/LendToken", Action::Work),
     ("/farm.v1.WorkerService/LookUpImage", Action::Work),
     ("/farm.v1.WorkerService/LendMounts", Action::Work),
+    ("/farm.v1.WorkerService/AskAgent", Action::Work),
     ("/farm.v1.PeerService/Hint", Action::Hint),
+    ("/farm.v1.PeerService/RelayAgent", Action::Hint),
 ];
 
 /// What a call of this path does; `None`: there is no such method.

@@ -156,6 +156,11 @@ codes! {
         User: "a step mounts a secret or ssh agent of an id that the build wasn't given, and says `required`",
             "give it with `--secret id=ID,src=FILE`, `--secret id=ID,env=NAME` or `--ssh ID=KEYFILE`";
     }
+    AgentAway = "agent_away", Source {
+        User: "a step asked the ssh agent of whoever submitted the build (`--ssh ID`), and for 30 s no command offered it: it had ended, \
+            or was cut off",
+            "keep `farm submit` (or `retry`) running until the build has ended, or give the key's file: `--ssh ID=KEYFILE`";
+    }
     RunKilled = "run_killed", Source {
         Killed: "a command ended with 137, most likely because memory ran out",
             "give the worker more memory, or fewer slots";

@@ -212,6 +212,11 @@ impl Mounts {
         let secrets = secrets.map(|(id, _)| (MountType::Secret, id));
         secrets.chain(keys.map(|(id, _)| (MountType::Ssh, id)))
     }
+
+    /// The agents of whoever follows the build that it may ask.
+    pub fn agents(&self) -> impl Iterator<Item = &MountId> {
+        self.ssh.iter().filter(|(_, source)| **source == SshSource::Agent).map(|(id, _)| id)
+    }
 }
 
 /// What kind of mount a value is for.
@@ -285,6 +290,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Mounts>(&text).unwrap(), mounts);
         let given: Vec<_> = mounts.given().map(|(mount, id)| format!("{mount} {id}")).collect();
         assert_eq!(given, ["secret a", "ssh git"]);
+        assert_eq!(mounts.agents().map(MountId::as_str).collect::<Vec<_>>(), ["default"]);
         assert!("project:-".parse::<SecretSource>().is_err() && "file".parse::<SecretSource>().is_err());
     }
 }

@@ -65,6 +65,8 @@ mod secrets;
 mod several_coordinators;
 mod sick;
 mod signals;
+mod ssh;
+mod ssh_server;
 mod team;
 mod terminal;
 mod tls;

@@ -1,6 +1,7 @@
 //! Who is let in, and how far: the coordinator's doors, walked by all kinds of callers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the report")]
 
+mod agents;
 mod arguments;
 mod destinations;
 mod entitlements;

@@ -83,6 +83,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.BuildService/SubmitBuild",
             "farm.v1.BuildService/CancelBuild",
             "farm.v1.BuildService/RetryBuild",
+            "farm.v1.BuildService/OfferAgents",
             "farm.v1.BuildService/ProvideSource",
             "farm.v1.SnapshotService/OpenUpload",
             "farm.v1.SnapshotService/FindMissing",
@@ -140,11 +141,12 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.WorkerService/LendToken",
             "farm.v1.WorkerService/LookUpImage",
             "farm.v1.WorkerService/LendMounts",
+            "farm.v1.WorkerService/AskAgent",
         ],
     ),
     (Door::Certificate, &["farm.v1.MachineService/RenewCertificate"]),
     (Door::Oneself, &["farm.v1.PeopleService/WhoAmI"]),
-    (Door::Coordinator, &["farm.v1.PeerService/Hint"]),
+    (Door::Coordinator, &["farm.v1.PeerService/Hint", "farm.v1.PeerService/RelayAgent"]),
 ];
 
 /// Whoever knocks, by what they may pass.

@@ -8,7 +8,7 @@
 //! Invariants: BuildKit's generated types do not leave this folder; every failure has a cause that says
 //! whether to try again; nothing that belongs to a solve outlives its future.
 //!
-//! To serve something more to builds (secrets, SSH): a service in `session`, announced by its method names.
+//! To serve something more to builds: a service in `session`, announced by its method names.
 
 #![allow(clippy::result_large_err, reason = "a failure is made once per build, and is carried, not copied")]
 
@@ -29,6 +29,6 @@ pub use failure::is_unstartable;
 pub use public::Public;
 pub use tree::{MemoryTree, SourceTree, TreeEntry, TreeKind, path_order};
 pub use types::{
-    Bound, Bounds, Export, Grant, Images, Lending, LentToken, Login, Missing, Mounted, Output, OutputPart,
-    Seen, Solve, SolveError, Solved, TokenAsked, Tokens,
+    Agent, AgentAsked, Bound, Bounds, Export, Grant, Images, Lending, LentToken, Login, Missing, Mounted,
+    Output, OutputPart, Seen, Solve, SolveError, Solved, TokenAsked, Tokens,
 };

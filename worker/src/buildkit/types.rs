@@ -12,8 +12,7 @@ use farm_dockerfile::Selection;
 use farm_proto::v1;
 use farm_types::spec::{Call, NamedContext};
 use farm_types::{
-    Digest, Failure, ImageRef, MountId, MountType, Platform, Provenance, PullMode, RegistryHost, Repository,
-    RunOptions,
+    Digest, Failure, ImageRef, MountId, Platform, Provenance, PullMode, RegistryHost, Repository, RunOptions,
 };
 
 use futures::future::BoxFuture;
@@ -124,8 +123,30 @@ pub enum OutputPart {
     End,
 }
 
-/// The values of secrets and ssh keys that steps may mount. Erased when they are dropped.
-pub type Mounted = BTreeMap<(MountType, MountId), Zeroizing<Vec<u8>>>;
+/// What steps may mount besides files. Erased when it is dropped.
+#[derive(Default)]
+pub struct Mounted {
+    /// The values of secrets.
+    pub secrets: BTreeMap<MountId, Zeroizing<Vec<u8>>>,
+    /// Agents of ssh.
+    pub agents: BTreeMap<MountId, Arc<dyn Agent>>,
+}
+
+/// Who answers what steps ask an agent of ssh.
+pub trait Agent: Send + Sync {
+    /// The answer to a message. The future may be dropped at any time. A failure is the end of the whole solve; that an agent doesn't
+    /// do what it is asked, is an answer.
+    fn ask(&self, asked: AgentAsked) -> BoxFuture<'static, Result<Vec<u8>, Failure>>;
+}
+
+/// What an agent is asked, on one of its connections.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AgentAsked {
+    /// What the connection was bound to before.
+    pub binds: Vec<Vec<u8>>,
+    /// One of those that a build may send.
+    pub message: Vec<u8>,
+}
 
 /// How to log in at a registry.
 #[derive(Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! its own; events, outputs and source files share the other, whose windows are large. Both are dialled by the
 //! worker, and both come back by themselves after an outage.
 
+pub mod agents;
 pub mod chunks;
 pub mod control;
 pub mod events;

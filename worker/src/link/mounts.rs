@@ -1,21 +1,30 @@
-//! Secrets and ssh keys of an attempt's build, which the coordinator has sealed.
+//! What steps of an attempt's build may mount: secrets and ssh keys, which the coordinator has sealed, and agents.
+//!
+//! An agent that has its keys here is asked here; one of whoever waits for the build is asked through the coordinator ([`Relay`]).
 
+use std::sync::Arc;
+
+use farm_proto::v1;
 use farm_proto::v1::{LendMountsRequest, LendMountsResponse};
+use farm_ssh::{Keys, Unusable};
 use farm_types::chain::with_causes;
-use farm_types::{Cause, Failure, FailureCode, Invalid};
+use farm_types::{Cause, Failure, FailureCode, Invalid, MountId, MountType, Mounts};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::Client;
+use super::agents::Relay;
 use super::tokens::{Asking, patient};
 use crate::attempts::Lease;
-use crate::buildkit::Mounted;
+use crate::buildkit::{Agent, AgentAsked, Mounted};
 
 /// What the attempt of this lease may mount.
 ///
 /// # Errors
 /// The coordinator is away, can't open it, or gives it to no worker like this one.
-pub async fn borrow(client: &Client, lease: Lease) -> Result<Mounted, Failure> {
+pub async fn borrow(client: &Client, lease: Lease, mounts: &Mounts) -> Result<Mounted, Failure> {
     let request = LendMountsRequest { lease: Some(lease.into()) };
     let ask = || -> Asking<LendMountsResponse> {
         let (mut client, request) = (client.clone(), request.clone());
@@ -23,15 +32,40 @@ pub async fn borrow(client: &Client, lease: Lease) -> Result<Mounted, Failure> {
     };
     let lent = patient(ask).await.map_err(|status| unlent(&status))?;
     let mut mounted = Mounted::default();
-    for value in lent.values {
-        let key = || -> Result<_, Invalid> { Ok((value.r#type.parse()?, value.id.parse()?)) };
-        let key = key().map_err(|error| {
+    for v1::MountValue { r#type, id, value } in lent.values {
+        let key = || -> Result<(MountType, MountId), Invalid> { Ok((r#type.parse()?, id.parse()?)) };
+        let (mount, id) = key().map_err(|error| {
             let text = format!("the coordinator's secrets can't be read: {error}");
             Failure::new(Cause::Bug, FailureCode::OfferUnreadable, text)
         })?;
-        mounted.insert(key, Zeroizing::new(value.value.to_vec()));
+        let value = Zeroizing::new(value.to_vec());
+        match mount {
+            MountType::Secret => drop(mounted.secrets.insert(id, value)),
+            MountType::Ssh => {
+                let agent = Held(Keys::new(farm_ssh::keys(&value).map_err(|error| useless(&id, &error))?));
+                mounted.agents.insert(id, Arc::new(agent));
+            }
+        }
+    }
+    for id in mounts.agents() {
+        mounted.agents.insert(id.clone(), Arc::new(Relay::new(client.clone(), lease, id.clone())));
     }
     Ok(mounted)
+}
+
+/// An agent that has its keys here, for the attempt.
+struct Held(Keys);
+
+impl Agent for Held {
+    fn ask(&self, asked: AgentAsked) -> BoxFuture<'static, Result<Vec<u8>, Failure>> {
+        futures::future::ready(Ok(self.0.answer(&asked.message))).boxed()
+    }
+}
+
+/// Commands see to it before they send keys.
+fn useless(id: &MountId, error: &Unusable) -> Failure {
+    let text = format!("a key that was given as --ssh {id} can't be used: {error}");
+    Failure::new(Cause::User, FailureCode::SecretMissing, text)
 }
 
 fn unlent(status: &Status) -> Failure {

@@ -320,6 +320,13 @@ impl WorkerService for Fake {
         Err(Status::unimplemented("an older coordinator"))
     }
 
+    async fn ask_agent(
+        &self,
+        _: Request<v1::AskAgentRequest>,
+    ) -> Result<Response<v1::AskAgentResponse>, Status> {
+        Err(Status::unimplemented("an older coordinator"))
+    }
+
     async fn send_events(
         &self,
         request: Request<Streaming<v1::SendEventsRequest>>,

@@ -43,6 +43,10 @@ pub struct Args {
     #[arg(long, value_name = "SECRET")]
     pub(super) secret: Vec<String>,
 
+    /// Let RUN --mount=type=ssh use keys, or an agent that runs here: default, ID=SOCKET or ID=KEYFILE[,KEYFILE]
+    #[arg(long, value_name = "SSH")]
+    pub(super) ssh: Vec<String>,
+
     /// Set a label of the image
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) label: Vec<String>,
@@ -176,6 +180,7 @@ Examples:
   farm submit . -t app --load
   farm submit . --output out --target binaries
   farm submit . -t localhost:5002/app:latest --secret id=npm,src=.npmrc
+  farm submit . -t localhost:5002/app:latest --ssh default
 
 Flags mean what they mean to `docker buildx build`. What differs:
   Without --output, --load and --push the result is pushed to the registries of the tags.
@@ -187,7 +192,7 @@ Flags mean what they mean to `docker buildx build`. What differs:
   --build-arg BUILDKIT_SYNTAX and BUILDKIT_CACHE_MOUNT_NS are refused: farm sets them.
   Of a --build-arg that looks like a secret, by its name or its value, a warning says where it
   would be seen.
-  What buildx has besides (--ssh, --cache-to, …) is refused with what to do instead.
+  What buildx has besides (--sbom, --cache-to, …) is refused with what to do instead.
 
 SOURCE_DATE_EPOCH, DOCKER_DEFAULT_PLATFORM and BUILDKIT_PROGRESS of the environment count as with
 buildx; docs/reference/buildx-flags.md lists all variables, and all that differs.

@@ -20,8 +20,6 @@ pub struct Others {
     debug: bool,
     #[arg(long, hide = true, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sbom: Option<String>,
-    #[arg(long, hide = true, value_name = "AGENT")]
-    ssh: Vec<String>,
 }
 
 impl Others {
@@ -54,7 +52,6 @@ impl Others {
                 "see what the farm's parts write: farm logs --of PART, farm logs BUILD",
             ),
             ("--sbom", self.sbom.as_ref().filter(off).cloned(), "not yet; scan the image that was pushed"),
-            ("--ssh", first(&self.ssh), "not yet; bring what it would fetch into the context"),
         ];
         for (flag, value, cure) in refused {
             if let Some(value) = value {

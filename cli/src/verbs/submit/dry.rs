@@ -47,6 +47,8 @@ pub(super) struct DryRun {
     build_args: Vec<String>,
     /// What RUN instructions could mount: ids of secrets.
     secrets: Vec<String>,
+    /// The same of ssh.
+    ssh: Vec<String>,
     /// What was left out of the source though no pattern says so.
     warnings: Vec<String>,
 }
@@ -134,6 +136,7 @@ impl DryRun {
             single_platform: single_platform.as_str(),
             build_args: build_args.into_keys().collect(),
             secrets: mounts.secrets.keys().map(ToString::to_string).collect(),
+            ssh: mounts.ssh.iter().map(|(id, source)| format!("{id}={}", source.as_str())).collect(),
             warnings: plan.warnings.iter().chain(&source.warnings).cloned().collect(),
         })
     }
@@ -152,6 +155,12 @@ impl DryRun {
         if !self.secrets.is_empty() {
             out.push(format!("steps could mount the secrets {}", harmless(&self.secrets.join(", "))));
         }
+        out.extend(
+            self.ssh
+                .iter()
+                .filter_map(|ssh| ssh.split_once('='))
+                .map(|(id, source)| format!("steps could use the {source} given as --ssh {}", harmless(id))),
+        );
         out.extend(self.warnings.iter().map(|warning| format!("warning  {warning}")));
         let rows: Vec<Vec<String>> = self
             .platforms

@@ -116,8 +116,18 @@ impl Plan {
         }
         environment::source_date_epoch(&mut build_args, &variable)?;
         // No step runs for an answer.
-        let given = if asked.is_some() { &[][..] } else { &args.secret[..] };
-        let mounting = Mounting::read(given, &variable)?;
+        let (secrets, ssh) = match asked {
+            Some(_) => (&[][..], &[][..]),
+            None => (&args.secret[..], &args.ssh[..]),
+        };
+        let mounting = Mounting::read(secrets, ssh, &variable)?;
+        if let (true, Some(id)) = (args.detach, mounting.agents().keys().next()) {
+            let cure = format!(
+                "with --detach nobody is there whose agent could sign; name the file of a key (--ssh {id}=KEYFILE), or leave \
+                 --detach out"
+            );
+            return Err(Invalid::new("--ssh", id.as_str(), cure).into());
+        }
         let mut labels = BTreeMap::new();
         for text in &args.label {
             let (name, value) = text.split_once('=').unwrap_or((text, ""));
@@ -195,7 +205,7 @@ impl Plan {
             temporary,
             platforms,
             platforms_from,
-            warnings: args.ignored.warnings(),
+            warnings: [args.ignored.warnings(), mounting.warnings().to_vec()].concat(),
             idempotency_key,
             tags,
             target: args.target.filter(|target| !target.is_empty()),

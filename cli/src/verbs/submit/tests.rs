@@ -301,7 +301,6 @@ const SAMPLES: &[(&str, &str)] = &[
     ("--sbom=true", ""),
     ("--secret", "id=x,from=project"),
     ("--shm-size", "64m"),
-    ("--ssh", "default"),
     ("--tag", "localhost:5002/app:1"),
     ("--target", "final"),
     ("--ulimit", "nofile=1024:4096"),
@@ -325,12 +324,15 @@ fn the_table_of_buildx_flags_says_what_farm_does() {
     assert!(table.len() > 30, "{table:?}");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("result").display().to_string();
+    let agent = format!("default={}", folder.path().join("agent").display());
+    let _agent = std::os::unix::net::UnixListener::bind(folder.path().join("agent")).unwrap();
     for (flag, says) in &table {
         let sample = SAMPLES.iter().find(|(name, _)| name.split('=').next() == Some(flag));
         let line: Vec<&str> = match (flag.as_str(), sample) {
             ("--iidfile", _) => vec![flag, &file, "-t", "localhost:5002/app:1"],
             ("--push", _) => vec![flag, "-t", "localhost:5002/app:1"],
             ("--metadata-file", _) => vec![flag, &file],
+            ("--ssh", _) => vec![flag, &agent],
             ("--file", _) => {
                 vec![flag, concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/multiarch/Dockerfile")]
             }

@@ -1,6 +1,7 @@
 //! Builds at the edge: submitting, listing, cancelling and retrying them, their records as the wire shows them, and what
 //! they made for clients.
 
+pub(super) mod agents;
 pub mod hidden;
 pub(super) mod mounts;
 pub mod outputs;

@@ -10,7 +10,7 @@ use farm_proto::v1;
 use farm_store::builds::mounts::{LeasedMounts, SealedMounts, SealedValue};
 use farm_store::builds::record::BuildRecord;
 use farm_types::mounts::{MOST_MOUNTED_BYTES, MOST_SECRET_BYTES};
-use farm_types::{BuildId, Invalid, MountId, MountType, Mounts, SshSource};
+use farm_types::{BuildId, Invalid, MountId, MountType, Mounts};
 use tonic::Status;
 
 use crate::grpc::status;
@@ -32,7 +32,8 @@ pub(super) fn seal(
     mounts: &Mounts,
     values: Vec<v1::MountValue>,
 ) -> Result<Option<SealedMounts>, Status> {
-    if !values.is_empty() && !covered(shared, member.caller.is_encrypted) {
+    let is_private = !values.is_empty() || mounts.agents().next().is_some();
+    if is_private && !covered(shared, member.caller.is_encrypted) {
         return Err(Status::permission_denied(
             "secrets came over a connection without TLS, on which others could read them, and were not taken; call the farm by \
              https:// (`farm login https://…`), or have whoever runs it start the coordinator with --insecure-secrets",
@@ -57,7 +58,7 @@ pub(super) fn seal(
 }
 
 /// Whether secrets may come and go over such a connection.
-fn covered(shared: &Shared, is_encrypted: bool) -> bool {
+pub(in crate::grpc) fn covered(shared: &Shared, is_encrypted: bool) -> bool {
     is_encrypted || shared.config.tls.insecure_plaintext || shared.config.insecure_secrets
 }
 
@@ -87,17 +88,25 @@ fn sorted(values: Vec<v1::MountValue>) -> Result<Values, Invalid> {
     Ok(sorted)
 }
 
-/// Refuses what can't be mounted yet.
-pub(super) fn check(mounts: &Mounts) -> Result<(), Status> {
-    if let Some((id, _)) = mounts.ssh.iter().find(|(_, source)| **source == SshSource::Agent) {
-        let cure = "this farm takes key files only, not agents: --ssh ID=KEYFILE";
-        return Err(status::invalid(Invalid::new("--ssh", id.as_str(), cure)));
+/// Refuses a retry that doesn't give again what its build was given, which is erased, or offers no agent that it asks.
+pub(super) fn check_again(
+    record: &BuildRecord,
+    values: &[v1::MountValue],
+    agents: &[String],
+) -> Result<(), Status> {
+    let is_offered = |id: &MountId| agents.iter().any(|offered| offered == id.as_str());
+    if let Some(id) = record.spec.mounts.agents().find(|id| !is_offered(id)) {
+        let build = &record.short_id;
+        return Err(Status::failed_precondition(format!(
+            "build {build} asks the ssh agent {id}, which nobody offers now; offer yours: farm retry {build} --ssh {id}"
+        )));
     }
-    Ok(())
-}
-
-/// Refuses a retry that doesn't give again what its build was given, which is erased.
-pub(super) fn check_again(record: &BuildRecord, values: &[v1::MountValue]) -> Result<(), Status> {
+    if let Some(id) =
+        agents.iter().find(|id| !record.spec.mounts.agents().any(|known| known.as_str() == **id))
+    {
+        let cure = "the build asks no such agent; what it was given stands in `farm show`";
+        return Err(status::invalid(Invalid::new("--ssh", id, cure)));
+    }
     let comes = |mount: MountType, id: &MountId| {
         values.iter().any(|value| value.r#type == mount.as_str() && value.id == id.as_str())
     };

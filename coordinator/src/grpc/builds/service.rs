@@ -12,16 +12,19 @@ use farm_store::work::decide::PublishLimit;
 use farm_types::state::BuildState;
 use farm_types::{BuildId, BuildSpec, Invalid, ProjectId, ShortId, SnapshotRef};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::hidden::Hidden;
 use super::page::List;
-use super::{mounts, present, retry};
+use super::{agents, mounts, present, retry};
 use crate::dockerfile;
 use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
 use crate::people::{self, Member};
 use crate::shared::Shared;
+
+/// How long a call that lasts may take to say what it is about.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 
 /// Serves [`BuildService`].
 #[derive(Debug)]
@@ -112,6 +115,7 @@ fn short_id(text: &str) -> Result<ShortId, Status> {
 #[tonic::async_trait]
 impl BuildService for Builds {
     type WatchBuildStream = Answers<v1::WatchBuildResponse>;
+    type OfferAgentsStream = Answers<v1::OfferAgentsResponse>;
 
     async fn submit_build(
         &self,
@@ -124,7 +128,6 @@ impl BuildService for Builds {
         let spec = self.with_defaults(member.project, spec).await?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
-        mounts::check(&spec.mounts)?;
         self.shared.accesses.check_tags(&member, &spec.tags).await?;
         self.shared.accesses.check_entitlements(&member, &spec.run).await?;
         self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
@@ -228,6 +231,22 @@ impl BuildService for Builds {
         Ok(Response::new(v1::CancelBuildResponse { build: Some(build) }))
     }
 
+    async fn offer_agents(
+        &self,
+        request: Request<Streaming<v1::OfferAgentsRequest>>,
+    ) -> Result<Response<Self::OfferAgentsStream>, Status> {
+        let member = people::member(&request)?;
+        let mut answers = request.into_inner();
+        let first = tokio::time::timeout(FIRST_MESSAGE, answers.message()).await;
+        let first =
+            first.map_err(|_| Status::deadline_exceeded("the call doesn't say of which build it is"))?;
+        let id = short_id(&first?.unwrap_or_default().build_id)?;
+        let record = self.shared.store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
+        agents::may_offer(&self.shared, &member, &record)?;
+        let shared = Arc::clone(&self.shared);
+        Ok(answer_by(agents::offer(shared, &record, answers, self.shutdown.clone())))
+    }
+
     async fn provide_source(
         &self,
         request: Request<v1::ProvideSourceRequest>,
@@ -266,7 +285,7 @@ impl BuildService for Builds {
         let store = &self.shared.store;
         let record = store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         retry::check(&record, request.failed_only)?;
-        mounts::check_again(&record, &request.values)?;
+        mounts::check_again(&record, &request.values, &request.agents)?;
         self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
         self.shared.accesses.check_entitlements(&member, &record.spec.run).await?;
         let gone = match request.failed_only {

@@ -1,5 +1,5 @@
 //! What workers call: the control stream (`control`), the source (`fetch`), events, outputs (`receive`), tokens of
-//! registries, and secrets.
+//! registries, secrets, and ssh agents.
 
 mod control;
 mod fetch;
@@ -14,7 +14,7 @@ use farm_types::{JoinId, TrustClass};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::builds::mounts;
+use super::builds::{agents, mounts};
 use super::spans::{Answers, answer_by};
 use super::status;
 use crate::logs::clip::Clip;
@@ -190,5 +190,20 @@ impl WorkerService for Work {
         let lease = lease(request.into_inner().lease, holder)?;
         let leased = self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
         mounts::lend(&self.shared, is_encrypted, &leased).map(Response::new)
+    }
+
+    async fn ask_agent(
+        &self,
+        request: Request<v1::AskAgentRequest>,
+    ) -> Result<Response<v1::AskAgentResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let is_encrypted = people::caller(&request)?.is_encrypted;
+        let mut asked = request.into_inner();
+        let lease = lease(asked.lease.take(), holder)?;
+        let leased = self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
+        tokio::select! {
+            answer = agents::ask(&self.shared, is_encrypted, &leased, asked) => answer.map(Response::new),
+            () = self.shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; ask again")),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The session: what the engine asks of us while it builds.
 //!
 //! A stream of byte messages (`Control.Session`) carries a second HTTP/2 connection in which *we* are the
-//! server: of the source's files, of credentials, of secrets, of a place for what is
+//! server: of the source's files, of credentials, of secrets, of ssh agents, of a place for what is
 //! made for the client, and of the health check without which the engine gives the
 //! session up. A method counts only if it was announced when the session was opened.
 //!
@@ -9,7 +9,7 @@
 //! session a running step goes on, but the solve fails only a minute later; so whoever waits for a solve
 //! watches this too.
 //!
-//! `auth` lets the engine in at registries, `secrets` gives what steps mount, `filesync` serves the source (`followpaths`: what of it is asked for; `times`: under which times), `filesend` takes what
+//! `auth` lets the engine in at registries, `secrets` and `ssh` give what steps mount (`missed`: what of it isn't there), `filesync` serves the source (`followpaths`: what of it is asked for; `times`: under which times), `filesend` takes what
 //! is made, and `receive` makes an `archive` of a folder's files.
 
 mod archive;
@@ -17,8 +17,10 @@ pub(super) mod auth;
 mod filesend;
 pub(super) mod filesync;
 mod followpaths;
+pub(super) mod missed;
 mod receive;
 pub(super) mod secrets;
+pub(super) mod ssh;
 pub(super) mod times;
 
 use std::io;
@@ -35,6 +37,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::BytesMessage;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSyncServer;
 use bollard_buildkit_proto::moby::filesync::v1::auth_server::AuthServer;
+use bollard_buildkit_proto::moby::sshforward::v1::ssh_server::SshServer;
 use bytes::{Buf, Bytes};
 use farm_types::Digest;
 use futures::StreamExt;
@@ -54,6 +57,7 @@ use self::auth::Auth;
 use self::filesend::FileSend;
 use self::filesync::Files;
 use self::secrets::Secrets;
+use self::ssh::Ssh;
 use super::engine::connect::{MAX_HEADERS_BYTES, MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use super::types::Output;
 
@@ -85,7 +89,7 @@ impl Session {
         shared_key: &str,
         files: Files,
         auth: Auth,
-        secrets: Secrets,
+        (secrets, ssh): (Secrets, Ssh),
         outputs: Vec<Output>,
     ) -> Result<Self, Status> {
         let id = uuid::Uuid::new_v4().simple().to_string();
@@ -99,7 +103,8 @@ impl Session {
         announce("x-docker-expose-session-name", MetadataValue::from_static("farm"));
         announce("x-docker-expose-session-sharedkey", ascii(&Digest::of(shared_key.as_bytes()).hex())?);
         let takes = (!outputs.is_empty()).then_some(filesend::METHOD);
-        for method in METHODS.iter().chain(auth::METHODS).chain(secrets::METHODS).copied().chain(takes) {
+        let mounts = secrets::METHODS.iter().chain(ssh::METHODS);
+        for method in METHODS.iter().chain(auth::METHODS).chain(mounts).copied().chain(takes) {
             announce("x-docker-expose-session-grpc-method", MetadataValue::from_static(method));
         }
         let incoming = ControlClient::new(channel)
@@ -126,6 +131,7 @@ impl Session {
             .add_service(FileSyncServer::new(files))
             .add_service(AuthServer::new(auth))
             .add_service(SecretsServer::new(secrets))
+            .add_service(SshServer::new(ssh))
             .add_service(FileSend::new(outputs))
             // One connection, and no end: the server would else leave while its connection lives.
             .serve_with_incoming(stream::once(async { io::Result::Ok(carrier) }).chain(stream::pending()));

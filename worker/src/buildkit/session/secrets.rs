@@ -1,16 +1,15 @@
 //! Secrets that steps mount (`RUN --mount=type=secret`): BuildKit's `moby.buildkit.secrets.v1`.
 //!
-//! Of an id that isn't here the engine is told so; a mount that isn't `required` is left out then. Which ids it asked for in
-//! vain is noted, as what it says of that later names no cure.
+//! Of an id that isn't here the engine is told so; a mount that isn't `required` is left out then.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
-use farm_types::{Cause, Failure, FailureCode, MountType};
+use farm_types::MountType;
 use tonic::{Request, Response, Status};
 
+use super::missed::Missed;
 use crate::buildkit::types::Mounted;
 
 /// What is served here.
@@ -22,32 +21,9 @@ pub(in crate::buildkit) struct Secrets {
     missed: Missed,
 }
 
-/// The ids that were asked for in vain.
-#[derive(Clone, Default)]
-pub(in crate::buildkit) struct Missed(Arc<Mutex<BTreeSet<String>>>);
-
 impl Secrets {
     pub(in crate::buildkit) fn new(mounted: Arc<Mounted>, missed: Missed) -> Self {
         Self { mounted, missed }
-    }
-}
-
-impl Missed {
-    /// A failure that came of such an id, with what to do about it.
-    pub(in crate::buildkit) fn explain(&self, failure: Failure, said: &str) -> Failure {
-        let missed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The engine's own sentence, which ends with it, and not what a command printed.
-        let is_it = |id: &&String| said.ends_with(&format!("secret {id}: not found"));
-        match missed.iter().find(is_it).filter(|_| failure.exit_code.is_none()) {
-            None => failure,
-            Some(id) => {
-                let message = format!(
-                    "the Dockerfile requires the secret {id}, which the build wasn't given: --secret id={id},src=FILE or \
-                     --secret id={id},env=NAME"
-                );
-                Failure { cause: Cause::User, code: FailureCode::SecretMissing, message, ..failure }
-            }
-        }
     }
 }
 
@@ -58,14 +34,9 @@ impl secrets_server::Secrets for Secrets {
         request: Request<GetSecretRequest>,
     ) -> Result<Response<GetSecretResponse>, Status> {
         let id = request.into_inner().id;
-        let key = id.parse().ok().map(|id| (MountType::Secret, id));
-        match key.and_then(|key| self.mounted.get(&key)) {
+        match id.parse().ok().and_then(|id| self.mounted.secrets.get(&id)) {
             Some(value) => Ok(Response::new(GetSecretResponse { data: value.to_vec() })),
-            None => {
-                let status = Status::not_found(format!("secret {id} not found"));
-                self.missed.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-                Err(status)
-            }
+            None => Err(self.missed.note(MountType::Secret, &id)),
         }
     }
 }
@@ -78,31 +49,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_given_is_told_and_what_was_not_has_a_cure() {
-        let key = (MountType::Secret, "npm".parse().unwrap());
-        let ssh = (MountType::Ssh, "git".parse().unwrap());
-        let mounted: Mounted =
-            [(key, Zeroizing::new(b"hush\0\n".to_vec())), (ssh, Zeroizing::new(b"key".to_vec()))].into();
-        let missed = Missed::default();
-        let secrets = Secrets::new(Arc::new(mounted), missed.clone());
+    async fn what_was_given_is_told_and_what_was_not_is_noted() {
+        let mut mounted = Mounted::default();
+        mounted.secrets.insert("npm".parse().unwrap(), Zeroizing::new(b"hush\0\n".to_vec()));
+        let secrets = Secrets::new(Arc::new(mounted), Missed::default());
         let ask = async |id: &str| {
             let request = Request::new(GetSecretRequest { id: id.to_owned(), ..Default::default() });
             secrets.get_secret(request).await
         };
         assert_eq!(ask("npm").await.unwrap().into_inner().data, b"hush\0\n");
         for id in ["git", "other", "a b"] {
-            assert_eq!(ask(id).await.unwrap_err().code(), tonic::Code::NotFound, "{id}");
+            let status = ask(id).await.unwrap_err();
+            assert_eq!(status.code(), tonic::Code::NotFound, "{id}");
+            assert!(secrets.missed.holds(MountType::Secret, id), "{id}");
         }
-        let failure = |exit_code| Failure {
-            exit_code,
-            ..Failure::new(Cause::User, FailureCode::EngineError, "as it was".to_owned())
-        };
-        let said = "failed to solve: secret other: not found";
-        let told = missed.explain(failure(None), said);
-        assert_eq!(told.code, FailureCode::SecretMissing);
-        assert!(told.message.contains("--secret id=other,src=FILE"), "{told:?}");
-        // Of others the engine speaks for itself, and a command may print what it likes.
-        assert_eq!(missed.explain(failure(None), "secret npm: not found").message, "as it was");
-        assert_eq!(missed.explain(failure(Some(1)), said).message, "as it was");
     }
 }

@@ -40,7 +40,9 @@ use super::follow::{self, Shared};
 use super::session::Session;
 use super::session::auth::{Auth, Notes};
 use super::session::filesync::{Files, Times};
-use super::session::secrets::{Missed, Secrets};
+use super::session::missed::Missed;
+use super::session::secrets::Secrets;
+use super::session::ssh::{Lost, Ssh};
 use super::types::{Solve, SolveError, Solved};
 
 /// How long an engine may take to accept a session.
@@ -172,8 +174,10 @@ impl Engine {
         let auth = Auth::new(solve.logins.clone(), solve.lending.clone(), Arc::clone(&notes));
         let missed = Missed::default();
         let secrets = Secrets::new(Arc::clone(&solve.mounted), missed.clone());
-        let opening =
-            Session::open(channel.clone(), &shared_key, files, auth, secrets, solve.outputs.clone());
+        let agent_lost = Lost::default();
+        let ssh = Ssh::new(Arc::clone(&solve.mounted), missed.clone(), agent_lost.clone());
+        let mounts = (secrets, ssh);
+        let opening = Session::open(channel.clone(), &shared_key, files, auth, mounts, solve.outputs.clone());
         let session = unless(stop, tokio::time::timeout(SESSION_TIMEOUT, opening))
             .await?
             .map_err(|_| lost("it accepted no session in time".to_owned()))?
@@ -199,7 +203,7 @@ impl Engine {
                 }
             }
         };
-        let outcome = Box::pin(watch(given, &session, stop)).await;
+        let outcome = Box::pin(watch(given, &session, &agent_lost, stop)).await;
         ended.cancel();
         match &outcome {
             Outcome::Answer(_) => {
@@ -210,7 +214,9 @@ impl Engine {
                 }
             }
             // The status ends when the engine has let go of the solve.
-            Outcome::Stopped | Outcome::SessionLost => drop(tokio::time::timeout(GONE, &mut following).await),
+            Outcome::Stopped | Outcome::SessionLost | Outcome::AgentLost(_) => {
+                drop(tokio::time::timeout(GONE, &mut following).await)
+            }
         }
         if matches!(&outcome, Outcome::Answer(Err(status)) if failure::is_broken(status)) {
             // What came was no answer. If the engine is there, its status says what became of the steps.
@@ -236,6 +242,7 @@ impl Engine {
             Outcome::SessionLost => {
                 Err(failure::session_lost(&self.circumstances(solve, dockerfile, &collected)).into())
             }
+            Outcome::AgentLost(failure) => Err(failure.into()),
             Outcome::Answer(Ok(Given::Built(answer))) => {
                 Ok(request::solved(solve, dockerfile, &answer, collected.timings())?)
             }
@@ -347,12 +354,15 @@ enum Outcome {
     Answer(Result<Given, Status>),
     Stopped,
     SessionLost,
+    /// A step asked an agent that is of no use any more.
+    AgentLost(Failure),
 }
 
 /// Waits for the call. When this returns the call is over or was dropped, which ends it in the engine.
 async fn watch(
     call: impl Future<Output = Result<Given, Status>>,
     session: &Session,
+    agent: &Lost,
     stop: &CancellationToken,
 ) -> Outcome {
     tokio::pin!(call);
@@ -360,6 +370,7 @@ async fn watch(
         biased;
         answer = &mut call => Outcome::Answer(answer),
         () = stop.cancelled() => Outcome::Stopped,
+        failure = agent.failure() => Outcome::AgentLost(failure),
         // An engine that died takes both along, and then the call says so.
         () = session.lost() => match tokio::time::timeout(LAST_WORDS, &mut call).await {
             Ok(answer) => Outcome::Answer(answer),

@@ -1,4 +1,6 @@
-//! Where a project may push to and pull from, and who moves its protected tags.
+//! Where a project may push to and pull from, who moves its protected tags, and who uses its [`secrets`].
+
+pub mod secrets;
 
 use farm_types::{ImageTag, Repository, RepositoryPrefix, Role, TagPattern};
 

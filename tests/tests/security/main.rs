@@ -12,6 +12,7 @@ mod outage;
 mod outbound;
 mod quotas;
 mod revoking;
+mod secrets;
 mod team;
 mod walk;
 mod workers;

@@ -52,7 +52,7 @@ impl std::fmt::Debug for v1::SetSecretRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SetSecretRequest")
             .field("name", &self.name)
-            .field("bytes", &self.value.as_ref().map(bytes::Bytes::len))
+            .field("bytes", &self.value.as_ref().map(prost::bytes::Bytes::len))
             .finish_non_exhaustive()
     }
 }
@@ -96,7 +96,8 @@ mod tests {
         let lent = v1::LendMountsResponse { values: vec![value] };
         let printed = format!("{lent:?}");
         assert!(printed.contains("npm") && !printed.contains("hush"), "{printed}");
-        let set = v1::SetSecretRequest { name: "npm".into(), value: Some("hush".into()), ..Default::default() };
+        let set =
+            v1::SetSecretRequest { name: "npm".into(), value: Some("hush".into()), ..Default::default() };
         let printed = format!("{set:?}");
         assert!(printed.contains("npm") && !printed.contains("hush"), "{printed}");
     }

@@ -7,7 +7,6 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use flate2::read::MultiGzDecoder;
 use memchr::memmem::{Finder, find_iter};
@@ -105,7 +104,10 @@ impl Planted {
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let path = entry.path();
-                self.is_not_in(&format!("the name of {}", path.display()), path.as_os_str().as_encoded_bytes());
+                self.is_not_in(
+                    &format!("the name of {}", path.display()),
+                    path.as_os_str().as_encoded_bytes(),
+                );
                 let Ok(kind) = entry.file_type() else { continue };
                 if kind.is_dir() {
                     folders.push(path);
@@ -151,6 +153,8 @@ fn within(engine: &impl base64::Engine, value: &[u8], before: usize) -> Vec<u8> 
 mod tests {
     use std::io::Write as _;
 
+    use base64::Engine as _;
+
     use super::*;
 
     #[test]
@@ -170,8 +174,13 @@ mod tests {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         gzip.write_all(&around(&value)).unwrap();
         let wide: Vec<u8> = planted.text().encode_utf16().flat_map(u16::to_le_bytes).collect();
-        for form in [value.clone(), json.into_bytes(), gzip.finish().unwrap(), wide, format!("{value:?}").into_bytes()]
-        {
+        for form in [
+            value.clone(),
+            json.into_bytes(),
+            gzip.finish().unwrap(),
+            wide,
+            format!("{value:?}").into_bytes(),
+        ] {
             assert!(planted.find(&around(&form)).is_some(), "{form:?}");
         }
         assert_eq!(planted.find(&around(b"hunter2 \"of\" bob and GZIP \x1f\x8b\x08 of nothing")), None);

@@ -134,8 +134,11 @@ mod tests {
         };
         assert_eq!(
             secrets(std::slice::from_ref(&npm), 61_000),
-            ["NAME  VERSION  SET         BY   LAST USED  RULE", "npm   3        1 min ago   ada  never      builder"]
-                .map(|line| line.replace("1 min ago   ", &format!("{:<12}", ago(1_000, 61_000))))
+            [
+                "NAME  VERSION  SET         BY   LAST USED  RULE",
+                "npm   3        1 min ago   ada  never      builder"
+            ]
+            .map(|line| line.replace("1 min ago   ", &format!("{:<12}", ago(1_000, 61_000))))
         );
         let used = ProjectSecret {
             last_used_ms: 2_000,
@@ -151,10 +154,7 @@ mod tests {
             told.contains(", 7f3k2m") && told.contains("sealed by key 0123456789ab, which isn't here"),
             "{told}"
         );
-        assert!(
-            told.ends_with("publisher, jobs of refs/heads/main or refs/tags/v*, by push"),
-            "{told}"
-        );
+        assert!(told.ends_with("publisher, jobs of refs/heads/main or refs/tags/v*, by push"), "{told}");
     }
 
     #[test]

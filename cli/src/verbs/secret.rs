@@ -262,7 +262,9 @@ where
         all if all.iter().any(|one| one == "none") => {
             Err(Invalid::new(flag, "none", "it takes all away, and stands alone"))
         }
-        all => all.iter().map(|one| Ok(of_flag::<T>(flag, one)?.to_string())).collect::<Result<_, _>>().map(Some),
+        all => {
+            all.iter().map(|one| Ok(of_flag::<T>(flag, one)?.to_string())).collect::<Result<_, _>>().map(Some)
+        }
     }
 }
 
@@ -311,10 +313,7 @@ fn bounded(from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
 fn warnings(value: &[u8]) -> impl Iterator<Item = String> + use<> {
     let short = value.len() < SHORTEST_MASKED;
     let short = short.then(|| {
-        format!(
-            "{} bytes are too few to be masked in logs: what prints them shows them",
-            value.len()
-        )
+        format!("{} bytes are too few to be masked in logs: what prints them shows them", value.len())
     });
     // One of several lines is meant as a file.
     let is_line = value.strip_suffix(b"\n").is_some_and(|line| !line.contains(&b'\n'));

@@ -96,7 +96,9 @@ impl Action {
             | Self::ManageTokens => Needs::Identity,
             Self::ReadBuilds | Self::ReadImages | Self::ReadMembers => Needs::Role(Role::Viewer),
             Self::Submit | Self::Cancel | Self::ReadSecrets => Needs::Role(Role::Builder),
-            Self::ManageMembers | Self::ManageTrusts | Self::ManageSecrets | Self::ReadAudit => Needs::Role(Role::Admin),
+            Self::ManageMembers | Self::ManageTrusts | Self::ManageSecrets | Self::ReadAudit => {
+                Needs::Role(Role::Admin)
+            }
             Self::ManageProjects
             | Self::ReadFarmAudit
             | Self::ManagePersons

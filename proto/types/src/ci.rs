@@ -35,7 +35,8 @@ impl FromStr for RefPattern {
             if is_whole {
                 return Ok(Self(text.to_owned()));
             }
-            let cure = format!("write it in full: refs/heads/{text} for a branch, refs/tags/{text} for a tag");
+            let cure =
+                format!("write it in full: refs/heads/{text} for a branch, refs/tags/{text} for a tag");
             return Err(Invalid::new("ref", text, cure));
         }
         let cure = "write refs/heads/BRANCH, or a pattern like refs/tags/v* (* stands for any characters)";
@@ -138,7 +139,8 @@ mod tests {
         assert!("*/main".parse::<RefPattern>().unwrap().covers("refs/heads/main"));
         let short = "main".parse::<RefPattern>().unwrap_err().to_string();
         assert!(short.contains("refs/heads/main for a branch"), "{short}");
-        for text in ["", "refs/heads/a b", "refs/**", "refs/heads/a,b", &format!("refs/{}", "x".repeat(251))] {
+        for text in ["", "refs/heads/a b", "refs/**", "refs/heads/a,b", &format!("refs/{}", "x".repeat(251))]
+        {
             assert!(text.parse::<RefPattern>().is_err(), "{text:?}");
         }
         for text in ["push", "merge_request_event", "manual"] {

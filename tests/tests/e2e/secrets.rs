@@ -101,7 +101,8 @@ fn a_replacement_gets_them_again_after_its_worker_is_lost() {
 /// `farm secret set npm`, with the value on standard input.
 fn set(farm: &Farm, value: &[u8], args: &[&str]) -> Output {
     let mut command = farm.command(&[&["secret", "set", "npm"][..], args].concat());
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // One that refuses before it reads has gone.
     let _ = child.stdin.take().unwrap().write_all(value);
     let ended = child.wait_with_output().unwrap();
@@ -127,7 +128,11 @@ fn a_projects_secret_is_set_used_shown_and_removed_and_never_told() {
         nonce()
     ));
     let from_project = ["--platform", "linux/amd64", "--build-arg", &sum, "--secret", "id=npm,from=project"];
-    refused(&submit(&farm, &context, &from_project), 2, &["project default has no secret npm", "farm secret set npm"]);
+    refused(
+        &submit(&farm, &context, &from_project),
+        2,
+        &["project default has no secret npm", "farm secret set npm"],
+    );
 
     let made = set(&farm, value.value(), &[]).ok();
     assert_eq!(made, "secret npm of project default is set (version 1); used by: builder\n");
@@ -137,16 +142,25 @@ fn a_projects_secret_is_set_used_shown_and_removed_and_never_told() {
     fits("build", &farm.cli(&["show", &id, "--json"]).ok());
     let record = show(&farm, &id);
     let [npm] = &record["secrets"].as_array().unwrap()[..] else { panic!("{record:#}") };
-    assert_eq!((&npm["id"], &npm["project_secret"], &npm["version"]), (&"npm".into(), &"npm".into(), &1.into()));
+    assert_eq!(
+        (&npm["id"], &npm["project_secret"], &npm["version"]),
+        (&"npm".into(), &"npm".into(), &1.into())
+    );
     let ls = farm.cli(&["secret", "ls"]).ok();
     says(&ls, &["NAME  VERSION  SET", "npm   1", &id, "builder"]);
     fits("project-secrets", &farm.cli(&["secret", "ls", "--json"]).ok());
-    assert_eq!(farm.cli(&["secret", "ls", "--format", "{{ name }} {{ last_used_build }}"]).ok(), format!("npm {id}\n"));
+    assert_eq!(
+        farm.cli(&["secret", "ls", "--format", "{{ name }} {{ last_used_build }}"]).ok(),
+        format!("npm {id}\n")
+    );
 
     // A new value is warned of where it may not be as it was meant; the old one is gone, so the retry fails at its step.
     let anew = set(&farm, b"12\n", &["--role", "publisher", "--event", "push", "--event", "manual"]);
     says(&anew.stderr, &["warning: 3 bytes are too few", "warning: the line break at the end"]);
-    assert_eq!(anew.ok(), "secret npm of project default is set (version 2); used by: publisher, by manual or push\n");
+    assert_eq!(
+        anew.ok(),
+        "secret npm of project default is set (version 2); used by: publisher, by manual or push\n"
+    );
     let again = farm.cli(&["retry", &id]);
     assert_eq!(again.status, 1, "{again:?}");
     says(&again.stdout, &["sha256sum < /run/secrets/npm"]);
@@ -156,7 +170,10 @@ fn a_projects_secret_is_set_used_shown_and_removed_and_never_told() {
     refused(&farm.cli(&["secret", "rule", "npm"]), 2, &["say what to change"]);
     refused(&set(&farm, b"", &[]), 2, &["its value is empty"]);
     let removed = farm.cli(&["secret", "rm", "npm"]).ok();
-    assert_eq!(removed, "secret npm of project default is removed; builds that were accepted with it go on\n");
+    assert_eq!(
+        removed,
+        "secret npm of project default is removed; builds that were accepted with it go on\n"
+    );
     refused(&farm.cli(&["secret", "rm", "npm"]), 2, &["project default has no secret npm"]);
     says(&farm.cli(&["secret", "ls"]).ok(), &["project default keeps no secrets yet: farm secret set NAME"]);
     value.is_not_in("what was said", format!("{built:?} {record:#} {ls} {again:?}"));
@@ -194,7 +211,8 @@ fn nothing_is_lost_when_the_farms_key_changes_while_builds_run() {
     // All that is left is sealed by the newest, and an older one is needed for nothing.
     let newest = until("everything to be sealed anew", Duration::from_secs(20), || {
         let listed = keys(&farm, &["ls"]);
-        let rows: Vec<Vec<&str>> = listed.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        let rows: Vec<Vec<&str>> =
+            listed.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
         assert!(rows.len() == 7 && !listed.contains("missing"), "{listed}");
         let older = rows[1..].iter().all(|row| row.last() == Some(&"0"));
         (older && rows[0][1..] == ["yes", "1"]).then(|| rows[0][0].to_owned())

@@ -105,7 +105,10 @@ async fn a_projects_secret_is_for_whom_its_rule_says_and_a_build_keeps_what_it_b
 
     // Only an admin sets and removes, nobody without a value to begin with, and viewers don't see what there is.
     for somebody in [&mut *bob, &mut *pia, &mut *vera] {
-        assert_eq!(set(somebody, Some(&first), None, &[], &[]).await.unwrap_err().code(), Code::PermissionDenied);
+        assert_eq!(
+            set(somebody, Some(&first), None, &[], &[]).await.unwrap_err().code(),
+            Code::PermissionDenied
+        );
     }
     assert_eq!(set(ada, None, None, &[], &[]).await.unwrap_err().code(), Code::NotFound);
     let made = set(ada, Some(&first), Some("publisher"), &[], &[]).await.unwrap();
@@ -157,7 +160,10 @@ async fn a_projects_secret_is_for_whom_its_rule_says_and_a_build_keeps_what_it_b
     assert!(sim.finish(&lease, success()).await);
 
     // A retry is judged by who retries, and takes what counts then.
-    refused(retry(pia, &build, "2").await, &["project web has no secret npm", "farm secret set npm --project web"]);
+    refused(
+        retry(pia, &build, "2").await,
+        &["project web has no secret npm", "farm secret set npm --project web"],
+    );
     assert_eq!(set(ada, Some(&second), Some("publisher"), &[], &[]).await.unwrap().version, 3);
     refused(retry(bob, &build, "2").await, &["bob may not use secret npm", "that needs publisher"]);
     let again = retry(pia, &build, "2").await.unwrap();
@@ -198,7 +204,11 @@ async fn a_projects_secret_is_for_whom_its_rule_says_and_a_build_keeps_what_it_b
     let missing = list(ada).await.unwrap().remove(0).missing_key;
     assert_eq!(missing.len(), 12);
     let lost = submit(pia, "3").await.unwrap_err();
-    let told = [&*format!("was sealed by the farm's key {missing}"), "whoever runs the farm puts it back", "farm secret set npm"];
+    let told = [
+        &*format!("was sealed by the farm's key {missing}"),
+        "whoever runs the farm puts it back",
+        "farm secret set npm",
+    ];
     assert!(told.iter().all(|told| lost.message().contains(told)), "{lost}");
     let mut ls = program("farm-coordinator");
     ls.args(["keys", "ls", "--database-url", farm.database_url(), "--state-dir"]);
@@ -262,7 +272,11 @@ async fn jobs_of_ci_systems_use_a_secret_for_the_refs_and_events_of_its_rule_and
     }
     refused(
         submit(&mut proposal, &next()).await,
-        &["github:acme/app@refs/pull/7/merge may not use secret npm", "pull or merge request", "--event pull_request"],
+        &[
+            "github:acme/app@refs/pull/7/merge may not use secret npm",
+            "pull or merge request",
+            "--event pull_request",
+        ],
     );
     refused(submit(&mut strangers, &next()).await, &["Let a job use it that a push begins"]);
     let named = set(&mut admin, None, None, &[], &["pull_request_target"]).await.unwrap_err();
@@ -270,7 +284,10 @@ async fn jobs_of_ci_systems_use_a_secret_for_the_refs_and_events_of_its_rule_and
 
     set(&mut admin, None, None, &["refs/heads/main", "refs/tags/v*"], &["push"]).await.unwrap();
     let build = submit(&mut main, &next()).await.unwrap();
-    refused(submit(&mut topic, &next()).await, &["it is for refs/heads/main or refs/tags/v*", "builds refs/heads/topic"]);
+    refused(
+        submit(&mut topic, &next()).await,
+        &["it is for refs/heads/main or refs/tags/v*", "builds refs/heads/topic"],
+    );
     refused(submit(&mut nightly, &next()).await, &["begun by push", "this one was by schedule", "--event"]);
     // A person is of no ref, and an admin is no exception; but by name.
     refused(
@@ -292,8 +309,12 @@ async fn jobs_of_ci_systems_use_a_secret_for_the_refs_and_events_of_its_rule_and
     let begin = std::time::Instant::now();
     loop {
         match submit(&mut main, &next()).await {
-            Err(status) => break assert!(status.message().contains("given by an older coordinator"), "{status}"),
-            Ok(_) => assert!(begin.elapsed() < std::time::Duration::from_secs(5), "it is remembered for a second"),
+            Err(status) => {
+                break assert!(status.message().contains("given by an older coordinator"), "{status}");
+            }
+            Ok(_) => {
+                assert!(begin.elapsed() < std::time::Duration::from_secs(5), "it is remembered for a second")
+            }
         }
     }
 }
@@ -305,7 +326,10 @@ async fn a_secret_that_comes_in_the_open_or_is_none_is_not_taken() {
     let secret = Planted::new("npm-");
     let status = set(&mut admin, Some(&secret), None, &[], &[]).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
-    assert!(status.message().contains("without TLS") && status.message().contains("--insecure-secrets"), "{status}");
+    assert!(
+        status.message().contains("without TLS") && status.message().contains("--insecure-secrets"),
+        "{status}"
+    );
     drop(open);
     let farm = Farm::builder().arg("--insecure-secrets").start();
     let mut admin = Client::connect(&farm).await;

@@ -71,7 +71,9 @@ fn mounts(secret: &str, version: i32) -> NewMounts {
 }
 
 fn values(world: &World) -> String {
-    world.database.psql("SELECT count(*) FROM project_secrets WHERE sealed IS NOT NULL OR sealed_key IS NOT NULL")
+    world
+        .database
+        .psql("SELECT count(*) FROM project_secrets WHERE sealed IS NOT NULL OR sealed_key IS NOT NULL")
 }
 
 #[tokio::test]
@@ -134,7 +136,10 @@ async fn of_two_who_set_a_secret_at_once_one_comes_first_and_the_other_hears_of_
     // What is remembered of old versions, and how many secrets there are, is bounded.
     world.database.psql("UPDATE project_secrets SET version = version + 110 WHERE erased_at IS NULL");
     assert_eq!(set(&world, "npm", &any).await, 114);
-    assert_eq!(world.database.psql("SELECT string_agg(version::text, ' ' ORDER BY version) FROM project_secrets"), "113 114");
+    assert_eq!(
+        world.database.psql("SELECT string_agg(version::text, ' ' ORDER BY version) FROM project_secrets"),
+        "113 114"
+    );
     world.database.psql(&format!(
         "INSERT INTO project_secrets (project_id, name, version, role, refs, events, key_id, sealed_key, sealed, created_by)
          SELECT project_id, 'n' || n, 1, role, refs, events, key_id, sealed_key, sealed, created_by
@@ -152,7 +157,8 @@ async fn a_build_keeps_the_version_it_was_accepted_with_and_none_is_accepted_wit
     let world = world().await;
     let any = SecretRule::default();
     set(&world, "npm", &any).await;
-    let submit = async |key: &str, version| world.store.submit(&build_with(&world, key, "npm", version)).await;
+    let submit =
+        async |key: &str, version| world.store.submit(&build_with(&world, key, "npm", version)).await;
     let build: Submitted = submit("1", 1).await.unwrap();
     let record = world.build(build).await;
     assert_eq!(serde_json::to_value(&record.secret_versions).unwrap(), serde_json::json!({ "token": 1 }));
@@ -210,10 +216,7 @@ async fn a_projects_secrets_are_its_own_go_with_it_and_are_sealed_anew_by_a_new_
     let which = (default_project(), &name("npm"), 1);
     let reseal = async || world.store.reseal_secret_key(world.epoch, which, old, &new).await.unwrap();
     assert!(reseal().await && !reseal().await);
-    assert_eq!(
-        world.store.keys_in_use().await.unwrap(),
-        [("one".to_owned(), 2), ("two".to_owned(), 1)]
-    );
+    assert_eq!(world.store.keys_in_use().await.unwrap(), [("one".to_owned(), 2), ("two".to_owned(), 1)]);
     let npm = world.store.sealed_secret(default_project(), &name("npm")).await.unwrap().unwrap();
     assert_eq!((npm.key, &npm.bytes[..]), (new, &b"sealed"[..]));
 

@@ -179,10 +179,12 @@ pub fn lend(
         ));
     }
     let Some(sealed) = &leased.sealed else {
-        return match leased.mounts.given().next() {
+        let has_values =
+            leased.mounts.given().next().is_some() || secrets::named(&leased.mounts).next().is_some();
+        return match has_values {
             // Only a build that has ended has lost them, and then its leases end, too.
-            Some(_) => Err(Status::failed_precondition("the build has ended, and its secrets are erased")),
-            None => Ok(v1::LendMountsResponse::default()),
+            true => Err(Status::failed_precondition("the build has ended, and its secrets are erased")),
+            false => Ok(v1::LendMountsResponse::default()),
         };
     };
     let owner = Owner::Build(leased.project, leased.build);

@@ -100,15 +100,17 @@ fn words(
     };
     let may_not = format!("{who} may not use secret {name} of project {project}");
     let change = |flag: &str| {
-        format!("An admin of {project} can change who uses it: farm secret rule {name} {flag} --project {project}")
+        format!(
+            "An admin of {project} can change who uses it: farm secret rule {name} {flag} --project {project}"
+        )
     };
     match refusal {
         SecretRefusal::Role => {
             let least = rule.role;
             let give = match principal.kind {
-                Kind::Known(PrincipalKind::Person) => format!(
-                    ", or give the role: farm member set {who} --role {least} --project {project}"
-                ),
+                Kind::Known(PrincipalKind::Person) => {
+                    format!(", or give the role: farm member set {who} --role {least} --project {project}")
+                }
                 _ => String::new(),
             };
             format!(

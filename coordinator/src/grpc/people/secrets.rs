@@ -136,7 +136,9 @@ impl SecretService for Secrets {
         }
         let name: SecretName = asked.name.parse().map_err(status::invalid)?;
         match asked.value.as_ref().map(bytes::Bytes::len) {
-            Some(0) => return Err(status::invalid(Invalid::new("secret", name.as_str(), "its value is empty"))),
+            Some(0) => {
+                return Err(status::invalid(Invalid::new("secret", name.as_str(), "its value is empty")));
+            }
             Some(length) if length > MOST_SECRET_BYTES => {
                 let cure = format!("it has {length} bytes, and at most {MOST_SECRET_BYTES} are taken");
                 return Err(status::invalid(Invalid::new("secret", name.as_str(), cure)));

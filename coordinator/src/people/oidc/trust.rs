@@ -372,7 +372,7 @@ pub fn subject(provider: Provider, claims: &Claims) -> Option<Subject> {
 
 /// What a token says of its job, as far as rules over secrets ask for it. Of other issuers nothing is known: whose word a claim is
 /// there, nobody has said.
-pub fn job(provider: Provider, claims: &Claims) -> JobClaims {
+pub fn job_claims(provider: Provider, claims: &Claims) -> JobClaims {
     let first = |claim: &str| {
         let value = says(claims, claim).into_iter().next();
         value.filter(|value| value.len() <= LONGEST && !value.chars().any(char::is_control))

@@ -146,11 +146,14 @@ impl Store {
             project: Some(new.project),
             action: "build.submit",
             subject: short_id.as_str(),
-            detail: with_secrets(json!({
-                "platforms": to_json(&new.spec.platforms)?,
-                "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "tree": new.spec.snapshot.tree_id.to_string(),
-            }), new.mounts.as_ref()),
+            detail: with_secrets(
+                json!({
+                    "platforms": to_json(&new.spec.platforms)?,
+                    "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "tree": new.spec.snapshot.tree_id.to_string(),
+                }),
+                new.mounts.as_ref(),
+            ),
         };
         new.by.did(execution.tx(), deed).await?;
         tx.commit().await?;

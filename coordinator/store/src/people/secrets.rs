@@ -192,7 +192,9 @@ impl Store {
                 project
             );
             if there.fetch_one(&mut *tx).await? >= MOST {
-                let what = format!("the project keeps {MOST} secrets already, which is the most; remove one: farm secret rm NAME");
+                let what = format!(
+                    "the project keeps {MOST} secrets already, which is the most; remove one: farm secret rm NAME"
+                );
                 return Err(StoreError::Exhausted { what, wait: None });
             }
         }

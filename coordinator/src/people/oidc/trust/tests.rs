@@ -241,7 +241,7 @@ fn a_subject_is_known_by_its_id_and_shown_by_its_name() {
 #[test]
 fn what_a_job_is_run_for_is_told_in_one_form_and_by_known_providers_only() {
     let told = |provider, claims: serde_json::Value| {
-        let JobClaims { full_ref, event } = job(provider, claims.as_object().unwrap());
+        let JobClaims { full_ref, event } = job_claims(provider, claims.as_object().unwrap());
         (full_ref.unwrap_or_default(), event.unwrap_or_default())
     };
     let both = |full: &str, event: &str| (full.to_owned(), event.to_owned());

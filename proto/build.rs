@@ -8,8 +8,8 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=farm");
     let files = [
-        "audit", "build", "farm", "image", "machine", "output", "peer", "people", "sign_in", "snapshot",
-        "trust", "worker",
+        "audit", "build", "farm", "image", "machine", "output", "peer", "people", "secret", "sign_in",
+        "snapshot", "trust", "worker",
     ]
     .map(|name| format!("farm/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;
@@ -17,7 +17,12 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
-        .skip_debug(["farm.v1.Registry", "farm.v1.LendTokenResponse", "farm.v1.MountValue"])
+        .skip_debug([
+            "farm.v1.Registry",
+            "farm.v1.LendTokenResponse",
+            "farm.v1.MountValue",
+            "farm.v1.SetSecretRequest",
+        ])
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -17,6 +17,7 @@ use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
+use farm_proto::v1::secret_service_client::SecretServiceClient;
 use farm_proto::v1::sign_in_service_client::SignInServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::v1::trust_service_client::TrustServiceClient;
@@ -172,6 +173,11 @@ impl Client {
     /// Keeps what projects trust.
     pub fn trusts(&self) -> TrustServiceClient<AuthChannel> {
         TrustServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Keeps projects' secrets.
+    pub fn secrets(&self) -> SecretServiceClient<AuthChannel> {
+        SecretServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Takes sources.

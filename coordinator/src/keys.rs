@@ -41,8 +41,8 @@ pub async fn tell_of_lost(shared: &Shared) {
         tracing::error!(
             key = id,
             sealed = count,
-            "the farm's key by which this was sealed isn't here: builds that need it will fail, until it is put back into the \
-             file of keys"
+            "the farm's key by which this was sealed isn't here: builds and projects' secrets that need it will fail, until it is put \
+             back into the file of keys"
         );
     }
 }

@@ -47,6 +47,16 @@ impl std::fmt::Debug for v1::MountValue {
     }
 }
 
+impl std::fmt::Debug for v1::SetSecretRequest {
+    /// Without the value.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SetSecretRequest")
+            .field("name", &self.name)
+            .field("bytes", &self.value.as_ref().map(prost::bytes::Bytes::len))
+            .finish_non_exhaustive()
+    }
+}
+
 pub mod convert;
 pub mod notify;
 
@@ -85,6 +95,10 @@ mod tests {
         let value = v1::MountValue { id: "npm".into(), value: "hush".into(), ..Default::default() };
         let lent = v1::LendMountsResponse { values: vec![value] };
         let printed = format!("{lent:?}");
+        assert!(printed.contains("npm") && !printed.contains("hush"), "{printed}");
+        let set =
+            v1::SetSecretRequest { name: "npm".into(), value: Some("hush".into()), ..Default::default() };
+        let printed = format!("{set:?}");
         assert!(printed.contains("npm") && !printed.contains("hush"), "{printed}");
     }
 }

@@ -15,7 +15,9 @@ use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
+use farm_proto::v1::secret_service_client::SecretServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
+use farm_proto::v1::trust_service_client::TrustServiceClient;
 use farm_proto::v1::worker_service_client::WorkerServiceClient;
 use farm_types::snapshot::{Entry, Folder, Node};
 use farm_types::{BootId, Digest};
@@ -62,6 +64,8 @@ pub struct Client {
     pub projects: ProjectServiceClient<Authorized>,
     pub audit: AuditServiceClient<Authorized>,
     pub machines: MachineServiceClient<Authorized>,
+    pub secrets: SecretServiceClient<Authorized>,
+    pub trusts: TrustServiceClient<Authorized>,
 }
 
 impl Client {
@@ -87,6 +91,8 @@ impl Client {
     /// Over a connection that is there; with no token it is the connection that says who calls.
     pub fn over(channel: Channel, bearer: Bearer) -> Self {
         Self {
+            trusts: TrustServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            secrets: SecretServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             machines: MachineServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             audit: AuditServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             people: PeopleServiceClient::with_interceptor(channel.clone(), bearer.clone()),

@@ -304,6 +304,14 @@ fn psql_command(url: &str, sql: &str) -> Command {
     command
 }
 
+/// All that the database at `url` holds, as pg_dump writes it for whoever keeps copies.
+pub fn dump(url: &str) -> Vec<u8> {
+    let mut command = Command::new(find_binaries().join("pg_dump"));
+    let output = command.args(["-d", url]).output().unwrap();
+    assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
 /// The program itself: what Debian has in PATH is a script that looks for it, and takes five times as long.
 pub fn psql_program() -> PathBuf {
     find_binaries().join("psql")

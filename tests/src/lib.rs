@@ -35,6 +35,7 @@ pub mod line;
 pub mod machine;
 pub mod network;
 pub mod pki;
+pub mod planted;
 pub mod ports;
 pub mod process;
 pub mod registry;

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::progress::SeenWarning;
 use super::rules::{self, Weight};
+use super::secrets::{BuildSecretJson, of_build};
 use super::summary::{attempt_ms, deciding_attempt, platform_jobs, rules_are_errors, tag_reference};
 use crate::outputs::deliver::Delivered;
 
@@ -46,6 +47,9 @@ pub struct BuildJson {
     pub upload: Option<UploadJson>,
     /// What was asked for.
     pub requested: RequestedJson,
+    /// What steps may mount, by id; left out where there is none, and in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<BuildSecretJson>,
     /// In the order in which they were asked for; left out in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<PlatformJson>,
@@ -322,6 +326,7 @@ impl BuildJson {
             retried_by: build.retried_by.clone(),
             publish_trouble: (!build.publish_trouble.is_empty()).then(|| build.publish_trouble.clone()),
             upload,
+            secrets: of_build(build),
             platforms: platform_jobs(build).into_iter().map(PlatformJson::from).collect(),
             index_digest: publication.and_then(|publication| known(&publication.index_digest)),
             index_media_type: publication.and_then(|publication| known(&publication.index_media_type)),

@@ -16,6 +16,7 @@ pub mod live;
 pub mod people;
 pub mod progress;
 pub mod rules;
+pub mod secrets;
 pub mod summary;
 pub mod text;
 pub mod trusts;

@@ -18,6 +18,7 @@ pub mod member;
 pub mod project;
 pub mod retry;
 pub mod run;
+pub mod secret;
 pub mod show;
 pub mod status;
 pub mod submit;

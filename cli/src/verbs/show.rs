@@ -10,6 +10,7 @@ use crate::output::Out;
 use crate::output::format;
 use crate::output::json::{self, BuildJson};
 use crate::output::progress::UNNEEDED;
+use crate::output::secrets::lines_of_build;
 use crate::output::summary::summary;
 use crate::output::text::{ago, harmless, short_digest};
 
@@ -51,6 +52,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         let now = now_ms();
         out.line(&head(&build, now));
         out.lines(links(&build));
+        out.lines(lines_of_build(&build));
         out.lines(history(&build));
         out.lines(summary(&build, &[], now));
     }

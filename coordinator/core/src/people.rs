@@ -1,4 +1,7 @@
-//! Where a project may push to and pull from, who moves its protected tags, and which entitlements its builds may ask for.
+//! Where a project may push to and pull from, who moves its protected tags, who uses its [`secrets`], and which entitlements its
+//! builds may ask for.
+
+pub mod secrets;
 
 use farm_types::{Entitlements, ImageTag, Repository, RepositoryPrefix, Role, TagPattern};
 

@@ -26,6 +26,7 @@ use farm_proto::v1::output_service_server::OutputServiceServer;
 use farm_proto::v1::peer_service_server::PeerServiceServer;
 use farm_proto::v1::people_service_server::PeopleServiceServer;
 use farm_proto::v1::project_service_server::ProjectServiceServer;
+use farm_proto::v1::secret_service_server::SecretServiceServer;
 use farm_proto::v1::sign_in_service_server::SignInServiceServer;
 use farm_proto::v1::snapshot_service_server::SnapshotServiceServer;
 use farm_proto::v1::trust_service_server::TrustServiceServer;
@@ -41,6 +42,8 @@ use crate::tls;
 
 /// The longest message about trusts, joining and signing in, bytes: anybody may send one.
 const MAX_TRUST_MESSAGE: usize = 64 * 1024;
+/// The longest message about a project's secrets, bytes: one value of 512000.
+const MAX_SECRET_MESSAGE: usize = 1024 * 1024;
 
 /// How often an idle connection is asked whether it is alive, and how long the answer may take.
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -83,6 +86,8 @@ pub async fn serve(
     let projects = ProjectServiceServer::new(people::Projects::new(Arc::clone(&shared)));
     let trusts = TrustServiceServer::new(people::Trusts::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
+    let secrets = SecretServiceServer::new(people::Secrets::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_SECRET_MESSAGE);
     let sign_in = SignInServiceServer::new(people::SignIn::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let audit = AuditServiceServer::new(people::Audit::new(Arc::clone(&shared)));
@@ -108,6 +113,7 @@ pub async fn serve(
         .add_service(people)
         .add_service(projects)
         .add_service(trusts)
+        .add_service(secrets)
         .add_service(sign_in)
         .add_service(audit)
         .add_service(joins)

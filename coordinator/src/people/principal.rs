@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use farm_core::people::secrets::Asker;
 use farm_store::machines::certificates::ShownWorker;
 use farm_store::people::principals::{Membership, Origin, Shown};
+use farm_store::people::replay::JobClaims;
 use farm_types::{PrincipalId, PrincipalKind, ProjectId, Role, TokenId};
 
 /// The kinds of callers.
@@ -57,6 +59,8 @@ pub struct Principal {
     pub expires_at: Option<DateTime<Utc>>,
     /// The sign-in that the token comes of.
     pub sign_in: Option<Origin>,
+    /// Of a CI system's job: what its token said.
+    pub claims: Option<JobClaims>,
     /// What a worker's certificate says of it.
     pub worker: Option<WorkerIdentity>,
 }
@@ -94,6 +98,7 @@ impl Principal {
             most: None,
             expires_at: None,
             sign_in: None,
+            claims: None,
             worker: None,
         }
     }
@@ -130,7 +135,19 @@ impl Principal {
             most: shown.role,
             expires_at: shown.expires_at,
             sign_in: shown.sign_in,
+            claims: shown.claims,
             worker: None,
+        }
+    }
+
+    /// As what it asks for a project's secrets.
+    pub fn asker(&self) -> Asker<'_> {
+        match (&self.claims, self.kind) {
+            (Some(JobClaims { full_ref, event }), _) => {
+                Asker::Job { full: full_ref.as_deref(), event: event.as_deref() }
+            }
+            (None, Kind::Known(PrincipalKind::Subject)) => Asker::Forgotten,
+            (None, _) => Asker::Own,
         }
     }
 
@@ -171,6 +188,7 @@ mod tests {
             revoked_at: None,
             is_used: true,
             sign_in: None,
+            claims: None,
             now: Utc::now(),
         };
         (shown, projects)

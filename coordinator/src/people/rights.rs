@@ -34,6 +34,10 @@ pub enum Action {
     ManageMembers,
     /// Say whose tokens of other systems the project trusts.
     ManageTrusts,
+    /// See which secrets the project keeps, and who may use them.
+    ReadSecrets,
+    /// Set and remove the project's secrets, and say who may use them.
+    ManageSecrets,
     /// Show a token of another system.
     Exchange,
     /// Show what a company's issuer gave.
@@ -91,8 +95,10 @@ impl Action {
             | Self::ListProjects
             | Self::ManageTokens => Needs::Identity,
             Self::ReadBuilds | Self::ReadImages | Self::ReadMembers => Needs::Role(Role::Viewer),
-            Self::Submit | Self::Cancel => Needs::Role(Role::Builder),
-            Self::ManageMembers | Self::ManageTrusts | Self::ReadAudit => Needs::Role(Role::Admin),
+            Self::Submit | Self::Cancel | Self::ReadSecrets => Needs::Role(Role::Builder),
+            Self::ManageMembers | Self::ManageTrusts | Self::ManageSecrets | Self::ReadAudit => {
+                Needs::Role(Role::Admin)
+            }
             Self::ManageProjects
             | Self::ReadFarmAudit
             | Self::ManagePersons
@@ -120,6 +126,8 @@ impl Action {
             Self::ReadMembers => "see who is in the project and what it is allowed",
             Self::ManageMembers => "manage members, services, protected tags and what builds are by default",
             Self::ManageTrusts => "manage what the project trusts",
+            Self::ReadSecrets => "see which secrets the project keeps",
+            Self::ManageSecrets => "manage the project's secrets",
             Self::Exchange => "exchange a token of another system",
             Self::SignIn => "sign in at the farm's issuer",
             Self::ReadAudit => "see what was done in the project",
@@ -196,6 +204,9 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.TrustService/AddTrust", Action::ManageTrusts),
     ("/farm.v1.TrustService/ListTrusts", Action::ManageTrusts),
     ("/farm.v1.TrustService/RemoveTrust", Action::ManageTrusts),
+    ("/farm.v1.SecretService/SetSecret", Action::ManageSecrets),
+    ("/farm.v1.SecretService/RemoveSecret", Action::ManageSecrets),
+    ("/farm.v1.SecretService/ListSecrets", Action::ReadSecrets),
     ("/farm.v1.AuditService/ListAudit", Action::ReadAudit),
     ("/farm.v1.AuditService/ListFarmAudit", Action::ReadFarmAudit),
     ("/farm.v1.AuditService/VerifyAudit", Action::ReadFarmAudit),

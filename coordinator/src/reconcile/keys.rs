@@ -42,8 +42,8 @@ async fn reseal(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
     }
     let older: Vec<String> = older.iter().map(ToString::to_string).collect();
     loop {
+        let mut done = reseal_secrets(shared, epoch, &older).await?;
         let found = shared.loops.build_keys_by(&older, BATCH).await?;
-        let mut done = 0;
         for (project, build, old) in &found {
             match shared.keyring.reseal(Owner::Build(*project, *build), old) {
                 Ok(new) => {
@@ -61,4 +61,21 @@ async fn reseal(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
             return Ok(());
         }
     }
+}
+
+/// Some of the projects' secrets; gives how many.
+async fn reseal_secrets(shared: &Shared, epoch: Epoch, older: &[String]) -> Result<usize, StoreError> {
+    let mut done = 0;
+    for (project, name, version, old) in shared.loops.secret_keys_by(older, BATCH).await? {
+        match shared.keyring.reseal(Owner::Secret(project, &name, version), &old) {
+            Ok(new) => {
+                let which = (project, &name, version);
+                done += usize::from(shared.loops.reseal_secret_key(epoch, which, &old, &new).await?);
+            }
+            Err(error) => {
+                tracing::error!(%error, %project, secret = %name, version, "a secret's key can't be sealed anew");
+            }
+        }
+    }
+    Ok(done)
 }

@@ -99,25 +99,25 @@ impl Keyring {
     }
 
     /// A new data key, and itself sealed.
-    pub fn new_data_key(&self, owner: Owner) -> (DataKey, SealedKey) {
+    pub fn new_data_key(&self, owner: Owner<'_>) -> (DataKey, SealedKey) {
         let bytes: Zeroizing<[u8; KEY_BYTES]> = Zeroizing::new(rand::random());
-        (DataKey { key: key(&bytes), owner }, self.sealed(owner, &bytes))
+        (DataKey { key: key(&bytes), owner: owner.bound() }, self.sealed(owner, &bytes))
     }
 
     /// A data key that was sealed.
     ///
     /// # Errors
     /// The key that sealed it isn't here, or it was for another owner.
-    pub fn open(&self, owner: Owner, sealed: &SealedKey) -> Result<DataKey, Unopened> {
+    pub fn open(&self, owner: Owner<'_>, sealed: &SealedKey) -> Result<DataKey, Unopened> {
         let bytes = self.unsealed(owner, sealed)?;
-        Ok(DataKey { key: key(&bytes), owner })
+        Ok(DataKey { key: key(&bytes), owner: owner.bound() })
     }
 
     /// A data key sealed anew by the key that seals now.
     ///
     /// # Errors
     /// As of [`open`](Self::open).
-    pub fn reseal(&self, owner: Owner, old: &SealedKey) -> Result<SealedKey, Unopened> {
+    pub fn reseal(&self, owner: Owner<'_>, old: &SealedKey) -> Result<SealedKey, Unopened> {
         Ok(self.sealed(owner, &*self.unsealed(owner, old)?))
     }
 
@@ -137,7 +137,7 @@ impl Keyring {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn sealed(&self, owner: Owner, bytes: &[u8; KEY_BYTES]) -> SealedKey {
+    fn sealed(&self, owner: Owner<'_>, bytes: &[u8; KEY_BYTES]) -> SealedKey {
         let keys = self.now();
         match keys.first() {
             Some(first) => {
@@ -147,7 +147,7 @@ impl Keyring {
         }
     }
 
-    fn unsealed(&self, owner: Owner, sealed: &SealedKey) -> Result<Zeroizing<[u8; KEY_BYTES]>, Unopened> {
+    fn unsealed(&self, owner: Owner<'_>, sealed: &SealedKey) -> Result<Zeroizing<[u8; KEY_BYTES]>, Unopened> {
         let find = || self.now().iter().position(|key| key.id.as_str() == sealed.by);
         if find().is_none() {
             self.look_again();

@@ -10,7 +10,7 @@ mod keyring;
 
 use std::fmt;
 
-use farm_types::{BuildId, MountId, MountType, ProjectId};
+use farm_types::{BuildId, MountId, MountType, ProjectId, SecretName};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
@@ -21,17 +21,27 @@ const KEY_BYTES: usize = 32;
 
 /// Whose data key it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub enum Owner<'a> {
     /// A build's, while it lasts.
     Build(ProjectId, BuildId),
+    /// Of one version of a project's secret, while it counts.
+    Secret(ProjectId, &'a SecretName, i32),
 }
 
-impl Owner {
+impl Owner<'_> {
+    /// No two owners have the same bytes: what varies in length comes last.
     fn bound(self) -> Vec<u8> {
         match self {
             Self::Build(project, build) => {
                 [&b"farm build key"[..], project.as_uuid().as_bytes(), build.as_uuid().as_bytes()].concat()
             }
+            Self::Secret(project, name, version) => [
+                &b"farm project secret"[..],
+                project.as_uuid().as_bytes(),
+                &version.to_be_bytes(),
+                name.as_str().as_bytes(),
+            ]
+            .concat(),
         }
     }
 }
@@ -53,7 +63,8 @@ pub type Clear = Zeroizing<Vec<u8>>;
 /// Seals and opens values of one owner.
 pub struct DataKey {
     key: LessSafeKey,
-    owner: Owner,
+    /// Whose it is, as values are bound to it.
+    owner: Vec<u8>,
 }
 
 impl DataKey {
@@ -70,8 +81,21 @@ impl DataKey {
         open(&self.key, &self.bound(mount, id), sealed)
     }
 
+    /// The one value of an owner that has no mounts, sealed.
+    pub fn seal_one(&self, value: &[u8]) -> Vec<u8> {
+        seal(&self.key, &self.owner, value)
+    }
+
+    /// The value that was sealed so.
+    ///
+    /// # Errors
+    /// It wasn't.
+    pub fn open_one(&self, sealed: &[u8]) -> Result<Clear, Unopened> {
+        open(&self.key, &self.owner, sealed)
+    }
+
     fn bound(&self, mount: MountType, id: &MountId) -> Vec<u8> {
-        let mut bound = self.owner.bound();
+        let mut bound = self.owner.clone();
         bound.extend_from_slice(mount.as_str().as_bytes());
         bound.push(b'\n');
         bound.extend_from_slice(id.as_str().as_bytes());
@@ -81,7 +105,7 @@ impl DataKey {
 
 impl fmt::Debug for DataKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DataKey").field("owner", &self.owner).finish_non_exhaustive()
+        f.debug_struct("DataKey").finish_non_exhaustive()
     }
 }
 
@@ -122,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    fn owner() -> Owner {
+    fn owner() -> Owner<'static> {
         Owner::Build(ProjectId::generate(), BuildId::generate())
     }
 
@@ -142,7 +166,7 @@ mod tests {
             // Not for another id, mount, build or project; not with a bit changed, not cut.
             prop_assert!(again.open(MountType::Ssh, &id, &sealed).is_err());
             prop_assert!(again.open(MountType::Secret, &"np".parse().unwrap(), &sealed).is_err());
-            let Owner::Build(project, build) = owner;
+            let Owner::Build(project, build) = owner else { panic!("{owner:?}") };
             for other in [Owner::Build(project, BuildId::generate()), Owner::Build(ProjectId::generate(), build)] {
                 prop_assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged);
             }
@@ -151,6 +175,28 @@ mod tests {
             changed[at / 8] ^= 1 << (at % 8);
             prop_assert!(again.open(MountType::Secret, &id, &changed).is_err());
             prop_assert!(again.open(MountType::Secret, &id, &sealed[..sealed.len() - 1]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_projects_secret_is_of_its_project_its_name_and_its_version() {
+        let keyring = Keyring::from_text(&keyring::new_line()).unwrap();
+        let (project, name): (_, SecretName) = (ProjectId::generate(), "npm".parse().unwrap());
+        let (key, sealed_key) = keyring.new_data_key(Owner::Secret(project, &name, 3));
+        let sealed = key.seal_one(b"hunter22");
+        let again = keyring.open(Owner::Secret(project, &name, 3), &sealed_key).unwrap();
+        assert_eq!(&*again.open_one(&sealed).unwrap(), b"hunter22");
+        let npm2: SecretName = "npm2".parse().unwrap();
+        for other in [
+            Owner::Secret(ProjectId::generate(), &name, 3),
+            Owner::Secret(project, &npm2, 3),
+            Owner::Secret(project, &name, 4),
+            Owner::Build(project, BuildId::generate()),
+        ] {
+            assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged, "{other:?}");
+            // Nor has another's data key a value that was moved to it.
+            let (others, _) = keyring.new_data_key(other);
+            assert_eq!(others.open_one(&sealed).unwrap_err(), Unopened::Forged);
         }
     }
 }

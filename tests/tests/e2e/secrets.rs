@@ -1,9 +1,15 @@
 //! Secrets of builds: what steps see of them, and what is left of them afterwards.
 
-use farm_tests::farm::{Farm, WorkerSpec};
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use farm_tests::farm::{Farm, Output, WorkerSpec, output, program};
+use farm_tests::planted::Planted;
 use farm_types::Digest;
 
 use crate::gate::Gate;
+use crate::schemas::fits;
 use crate::support::*;
 
 const AMD64: [&str; 2] = ["--platform", "linux/amd64"];
@@ -92,6 +98,143 @@ fn a_replacement_gets_them_again_after_its_worker_is_lost() {
     assert_ne!(record["platforms"][0]["worker"], lost.as_str());
 }
 
+/// `farm secret set npm`, with the value on standard input.
+fn set(farm: &Farm, value: &[u8], args: &[&str]) -> Output {
+    let mut command = farm.command(&[&["secret", "set", "npm"][..], args].concat());
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // One that refuses before it reads has gone.
+    let _ = child.stdin.take().unwrap().write_all(value);
+    let ended = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Output { status: ended.status.code().unwrap(), stdout: text(&ended.stdout), stderr: text(&ended.stderr) }
+}
+
+/// What whoever runs the farm does with its keys.
+fn keys(farm: &Farm, args: &[&str]) -> String {
+    let mut command = program("farm-coordinator");
+    command
+        .args(["--database-url", farm.database_url(), "--state-dir"])
+        .arg(farm.folder().join("coordinator"));
+    output(command.arg("keys").args(args)).ok()
+}
+
+#[test]
+fn a_projects_secret_is_set_used_shown_and_removed_and_never_told() {
+    let farm = covered();
+    let value = Planted::new("npm-");
+    let sum = format!("SUM={}", Digest::of(value.value()).hex());
+    let context = Context::new(&format!(
+        "FROM {BASE}\nARG SUM\nRUN --mount=type=secret,id=npm,required=true \
+             test \"$(sha256sum < /run/secrets/npm)\" = \"$SUM  -\" # {}\n",
+        nonce()
+    ));
+    let from_project = ["--platform", "linux/amd64", "--build-arg", &sum, "--secret", "id=npm,from=project"];
+    refused(
+        &submit(&farm, &context, &from_project),
+        2,
+        &["project default has no secret npm", "farm secret set npm"],
+    );
+
+    let made = set(&farm, value.value(), &[]).ok();
+    assert_eq!(made, "secret npm of project default is set (version 1); used by: builder\n");
+    let built = submit(&farm, &context, &from_project);
+    let id = build_id(&built.clone().ok());
+    says(&farm.cli(&["show", &id]).ok(), &["secret npm (project, version 1)"]);
+    fits("build", &farm.cli(&["show", &id, "--json"]).ok());
+    let record = show(&farm, &id);
+    let [npm] = &record["secrets"].as_array().unwrap()[..] else { panic!("{record:#}") };
+    assert_eq!(
+        (&npm["id"], &npm["project_secret"], &npm["version"]),
+        (&"npm".into(), &"npm".into(), &1.into())
+    );
+    let ls = farm.cli(&["secret", "ls"]).ok();
+    says(&ls, &["NAME  VERSION  SET", "npm   1", &id, "builder"]);
+    fits("project-secrets", &farm.cli(&["secret", "ls", "--json"]).ok());
+    assert_eq!(
+        farm.cli(&["secret", "ls", "--format", "{{ name }} {{ last_used_build }}"]).ok(),
+        format!("npm {id}\n")
+    );
+
+    // A new value is warned of where it may not be as it was meant; a retry takes it.
+    let anew = set(&farm, b"12\n", &["--role", "publisher", "--event", "push", "--event", "manual"]);
+    says(&anew.stderr, &["warning: 3 bytes are too few", "warning: the line break at the end"]);
+    assert_eq!(
+        anew.ok(),
+        "secret npm of project default is set (version 2); used by: publisher, by manual or push\n"
+    );
+    let again = farm.cli(&["retry", &id]);
+    assert_eq!(show(&farm, &build_id(&again.clone().ok()))["secrets"][0]["version"], 2);
+    let ruled = farm.cli(&["secret", "rule", "npm", "--ref", "refs/heads/main", "--event", "none"]).ok();
+    assert_eq!(ruled, "secret npm of project default is used by: publisher, jobs of refs/heads/main\n");
+    refused(&farm.cli(&["retry", &id]), 3, &["admin may not use secret npm", "--event manual"]);
+    refused(&farm.cli(&["secret", "rule", "npm"]), 2, &["say what to change"]);
+    refused(&set(&farm, b"", &[]), 2, &["its value is empty"]);
+    let removed = farm.cli(&["secret", "rm", "npm"]).ok();
+    assert_eq!(
+        removed,
+        "secret npm of project default is removed; builds that were accepted with it go on\n"
+    );
+    refused(&farm.cli(&["secret", "rm", "npm"]), 2, &["project default has no secret npm"]);
+    says(&farm.cli(&["secret", "ls"]).ok(), &["project default keeps no secrets yet: farm secret set NAME"]);
+    value.is_not_in("what was said", format!("{built:?} {record:#} {ls} {again:?}"));
+    assert!(value.is_not_below(farm.folder()) > 5);
+}
+
+#[test]
+fn nothing_is_lost_when_the_farms_key_changes_while_builds_run() {
+    let farm = covered();
+    let value = Planted::new("npm-");
+    set(&farm, value.value(), &[]).ok();
+    let sum = format!("SUM={}", Digest::of(value.text().repeat(2).as_bytes()).hex());
+    let context = Context::new(&format!(
+        "FROM {BASE}\nARG SUM\nARG N\n\
+         RUN --mount=type=secret,id=npm,required=true --mount=type=secret,id=own,required=true \
+             test \"$(cat /run/secrets/npm /run/secrets/own | sha256sum)\" = \"$SUM  -\" # $N {}\n",
+        nonce()
+    ))
+    .file("own", value.text());
+    let own = format!("id=own,src={}", context.path().join("own").display());
+    let builds = 6;
+    for n in 0..builds {
+        let number = format!("N={n}");
+        let args = ["--detach", "--platform", "linux/amd64", "--build-arg", &sum, "--build-arg", &number];
+        let secrets = ["--secret", "id=npm,from=project", "--secret", &own];
+        submit(&farm, &context, &[&args[..], &secrets].concat()).ok();
+        keys(&farm, &["rotate"]);
+        // The next build takes what was set while the keys changed.
+        set(&farm, value.value(), &[]).ok();
+    }
+    let mut rotations = builds;
+    let states = until("all builds to end", LONG, || {
+        keys(&farm, &["rotate"]);
+        rotations += 1;
+        let listed = farm.cli(&["builds", "--json"]).json();
+        let states: Vec<String> =
+            listed["builds"].as_array().unwrap().iter().map(|build| build["state"].to_string()).collect();
+        let is_final =
+            |state: &String| ["\"succeeded\"", "\"failed\"", "\"cancelled\""].contains(&state.as_str());
+        states.iter().all(is_final).then_some(states)
+    });
+    assert_eq!(states, vec!["\"succeeded\""; builds]);
+    // All that is left is sealed by the newest, and an older one is needed for nothing.
+    let newest = until("everything to be sealed anew", Duration::from_secs(20), || {
+        let listed = keys(&farm, &["ls"]);
+        let rows: Vec<Vec<&str>> =
+            listed.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        assert!(rows.len() == rotations + 1 && !listed.contains("missing"), "{listed}");
+        let older = rows[1..].iter().all(|row| row.last() == Some(&"0"));
+        (older && rows[0][1..] == ["yes", "1"]).then(|| rows[0][0].to_owned())
+    });
+    let file = farm.folder().join("coordinator/keys");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, kept.lines().next().unwrap()).unwrap();
+    assert!(keys(&farm, &["ls"]).contains(&newest));
+    let args = ["--platform", "linux/amd64", "--build-arg", &sum, "--build-arg", "N=last"];
+    let secrets = ["--secret", "id=npm,from=project", "--secret", &own];
+    submit(&farm, &context, &[&args[..], &secrets].concat()).ok();
+}
+
 #[test]
 fn without_tls_none_are_sent_and_what_is_mistyped_is_told_before() {
     let farm = small_farm();
@@ -102,6 +245,7 @@ fn without_tls_none_are_sent_and_what_is_mistyped_is_told_before() {
     let lacking = submit(&farm, &context, &["--secret", "id=npm,src=/nowhere"]);
     refused(&lacking, 2, &["--secret", "there is no file /nowhere", "env=NAME"]);
     assert_eq!(builds(&farm), 0);
+    refused(&set(&farm, b"hunter22", &[]), 2, &["secrets aren't sent to http://127.0.0.1:"]);
     // Which the farm sees to as well.
     let mut insecure = farm.command(&["submit", context.text(), "--secret", &npm]);
     let told = farm_tests::farm::output(insecure.env("FARM_INSECURE_HTTP", "1"));

@@ -12,6 +12,7 @@ mod lending;
 mod limits;
 mod outage;
 mod outbound;
+mod project_secrets;
 mod quotas;
 mod revoking;
 mod secrets;

@@ -90,6 +90,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.SnapshotService/UploadObjects",
             "farm.v1.SnapshotService/FinishUpload",
             "farm.v1.OutputService/ReleaseOutputs",
+            "farm.v1.SecretService/ListSecrets",
         ],
     ),
     (
@@ -101,6 +102,8 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.ProjectService/ProtectTags",
             "farm.v1.ProjectService/SetProjectDefaults",
             "farm.v1.ProjectService/RemoveMember",
+            "farm.v1.SecretService/SetSecret",
+            "farm.v1.SecretService/RemoveSecret",
             "farm.v1.TrustService/AddTrust",
             "farm.v1.TrustService/ListTrusts",
             "farm.v1.TrustService/RemoveTrust",

@@ -27,6 +27,7 @@ mod retaining;
 mod retries_interleaved;
 mod retrying;
 mod sealing;
+mod secrets;
 mod sick;
 mod signing_in;
 mod silence;

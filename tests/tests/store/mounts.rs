@@ -1,7 +1,7 @@
 //! What builds may mount, sealed: who reads it, and when it goes.
 
 use farm_store::StoreError;
-use farm_store::builds::mounts::{SealedKey, SealedMounts, SealedValue};
+use farm_store::builds::mounts::{NewMounts, SealedKey, SealedMounts, SealedValue};
 use farm_store::builds::submit::{NewBuild, Submitted};
 use farm_store::work::attempts::Lease;
 use farm_types::{LeaseToken, MountType, SecretSource, SshSource};
@@ -18,11 +18,16 @@ fn sealed(by: &str) -> SealedMounts {
     }
 }
 
+/// The same, as a new build is given it.
+fn given(by: &str) -> NewMounts {
+    NewMounts { sealed: sealed(by), used: Vec::new() }
+}
+
 fn with_mounts(world: &World, key: &str, by: &str) -> NewBuild {
     let mut build = world.new_build(key, "linux/amd64,linux/arm64", &[]);
     build.spec.mounts.secrets.insert("npm".parse().unwrap(), SecretSource::Given);
     build.spec.mounts.ssh.insert("default".parse().unwrap(), SshSource::Keys);
-    build.mounts = Some(sealed(by));
+    build.mounts = Some(given(by));
     build
 }
 
@@ -66,7 +71,7 @@ async fn whoever_holds_a_lease_of_the_build_reads_them_until_the_build_ends_in_w
 
     // A retry has what it was given itself.
     let again =
-        farm_store::builds::retry::Retry { mounts: Some(sealed("new")), ..retry_of(cancelled, "3", false) };
+        farm_store::builds::retry::Retry { mounts: Some(given("new")), ..retry_of(cancelled, "3", false) };
     let again = world.store.retry(&again, PUBLISH).await.unwrap();
     let lease = world.lease(again, 0, worker).await;
     assert_eq!(world.store.leased_mounts(lease).await.unwrap().sealed, Some(sealed("new")));

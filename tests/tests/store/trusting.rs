@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use farm_store::people::audit::By;
-use farm_store::people::replay::{Taken, Use};
+use farm_store::people::replay::{JobClaims, Taken, Use};
 use farm_store::people::trust::NewTrust;
 use farm_store::{StoreError, default_project};
 use farm_types::{Digest, ProjectId, Role};
@@ -52,6 +52,7 @@ async fn used_of(world: &World, issuer: &str, trust: Uuid, token: &str) -> &'sta
         hint: "farm_o_01234",
         lives: Duration::from_secs(900),
         address: "192.0.2.8",
+        claims: &JobClaims { full_ref: Some("refs/heads/main".to_owned()), event: None },
     };
     match world.store.exchange_token(&taken).await.unwrap() {
         Use::First(_) => "first",

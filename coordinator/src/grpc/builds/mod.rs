@@ -8,4 +8,5 @@ pub mod outputs;
 mod page;
 pub mod present;
 mod retry;
+mod secrets;
 pub mod service;

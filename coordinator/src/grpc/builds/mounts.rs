@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use farm_proto::v1;
-use farm_store::builds::mounts::{LeasedMounts, SealedMounts, SealedValue};
+use farm_store::builds::mounts::{LeasedMounts, NewMounts, SealedMounts, SealedValue, UsedSecret};
 use farm_store::builds::record::BuildRecord;
 use farm_types::mounts::{MOST_MOUNTED_BYTES, MOST_SECRET_BYTES};
 use farm_types::{BuildId, Invalid, MountId, MountType, Mounts};
 use tonic::Status;
 
+use super::secrets;
 use crate::grpc::status;
 use crate::people::Member;
 use crate::seal::{Owner, Unopened};
@@ -21,17 +22,21 @@ use crate::shared::Shared;
 /// What a caller sends of values, each once.
 type Values = BTreeMap<(MountType, MountId), Bytes>;
 
-/// Seals what a new build is given, for it alone.
+/// Seals what a new build is given, and what it has of its project, for it alone.
 ///
 /// # Errors
-/// It isn't what the spec names, is too large, or came over a line that others can read.
-pub(super) fn seal(
+/// It isn't what the spec names, is too large, or came over a line that others can read; or a secret of the project isn't there or
+/// not for this caller.
+pub(super) async fn seal(
     shared: &Shared,
     member: &Member,
     build: BuildId,
     mounts: &Mounts,
-    values: Vec<v1::MountValue>,
-) -> Result<Option<SealedMounts>, Status> {
+    values: &[v1::MountValue],
+) -> Result<Option<NewMounts>, Status> {
+    if mounts.is_empty() && values.is_empty() {
+        return Ok(None);
+    }
     let is_private = !values.is_empty() || mounts.agents().next().is_some();
     if is_private && !covered(shared, member.caller.is_encrypted) {
         return Err(Status::permission_denied(
@@ -39,7 +44,15 @@ pub(super) fn seal(
              https:// (`farm login https://…`), or have whoever runs it start the coordinator with --insecure-secrets",
         ));
     }
-    let mut values = sorted(values).map_err(status::invalid)?;
+    let (mut values, given) = sorted(values).map_err(status::invalid)?;
+    let opened = secrets::open(shared, member, mounts).await?;
+    let of_project: Vec<_> =
+        secrets::named(mounts).filter_map(|(id, name)| Some((id, name, opened.get(name)?))).collect();
+    let all = given + of_project.iter().map(|(_, _, secret)| secret.value.len()).sum::<usize>();
+    if all > MOST_MOUNTED_BYTES {
+        let cure = format!("all values of a build have at most {MOST_MOUNTED_BYTES} bytes together");
+        return Err(status::invalid(Invalid::new("secrets", format!("{all} bytes"), cure)));
+    }
     let owner = Owner::Build(member.project, build);
     let (key, sealed) = shared.keyring.new_data_key(owner);
     let mut kept = Vec::new();
@@ -54,7 +67,14 @@ pub(super) fn seal(
         let cure = "a value came that the build doesn't name";
         return Err(status::invalid(Invalid::new(format!("--{mount}"), id.as_str(), cure)));
     }
-    Ok((!kept.is_empty()).then_some(SealedMounts { key: sealed, values: kept }))
+    let mut used = Vec::new();
+    for (id, name, secret) in of_project {
+        let (mount, bytes) = (MountType::Secret, key.seal(MountType::Secret, id, &secret.value));
+        kept.push(SealedValue { mount, id: id.clone(), bytes });
+        used.push(UsedSecret { mount: id.clone(), name: name.clone(), version: secret.version });
+    }
+    let sealed = SealedMounts { key: sealed, values: kept };
+    Ok((!sealed.values.is_empty()).then_some(NewMounts { sealed, used }))
 }
 
 /// Whether secrets may come and go over such a connection.
@@ -62,7 +82,8 @@ pub(in crate::grpc) fn covered(shared: &Shared, is_encrypted: bool) -> bool {
     is_encrypted || shared.config.tls.insecure_plaintext || shared.config.insecure_secrets
 }
 
-fn sorted(values: Vec<v1::MountValue>) -> Result<Values, Invalid> {
+/// The values by what they are for, and their bytes in all.
+fn sorted(values: &[v1::MountValue]) -> Result<(Values, usize), Invalid> {
     let mut sorted = Values::new();
     let mut all = 0;
     for v1::MountValue { r#type, id, value } in values {
@@ -77,15 +98,11 @@ fn sorted(values: Vec<v1::MountValue>) -> Result<Values, Invalid> {
         }
         all += value.len();
         let twice = Invalid { cure: "it came twice".to_owned(), ..told() };
-        if sorted.insert((mount, id), value).is_some() {
+        if sorted.insert((mount, id), value.clone()).is_some() {
             return Err(twice);
         }
     }
-    if all > MOST_MOUNTED_BYTES {
-        let cure = format!("all values of a build have at most {MOST_MOUNTED_BYTES} bytes together");
-        return Err(Invalid::new("secrets", format!("{all} bytes"), cure));
-    }
-    Ok(sorted)
+    Ok((sorted, all))
 }
 
 /// Refuses a retry that doesn't give again what its build was given, which is erased, or offers no agent that it asks.
@@ -130,6 +147,28 @@ pub(super) fn check_again(
     )))
 }
 
+/// Refuses to take a build's source from anybody but whoever submitted it, if it may mount secrets: its steps see them.
+///
+/// # Errors
+/// Who may; or the database can't be reached.
+pub(super) async fn check_source(
+    shared: &Shared,
+    member: &Member,
+    record: &BuildRecord,
+) -> Result<(), Status> {
+    if record.spec.mounts.is_empty() {
+        return Ok(());
+    }
+    if record.created_by != member.name {
+        let (id, by, who) = (&record.short_id, &record.created_by, &member.name);
+        return Err(Status::permission_denied(format!(
+            "build {id} may mount secrets that {by} gave it, so {by} alone sends the rest of its source, and {who} may not; submit a build \
+             of your own"
+        )));
+    }
+    secrets::check_all(shared, member, &record.spec.mounts).await
+}
+
 /// What a leased attempt's build may mount, in clear.
 ///
 /// # Errors
@@ -149,10 +188,12 @@ pub fn lend(
         ));
     }
     let Some(sealed) = &leased.sealed else {
-        return match leased.mounts.given().next() {
+        let has_values =
+            leased.mounts.given().next().is_some() || secrets::named(&leased.mounts).next().is_some();
+        return match has_values {
             // Only a build that has ended has lost them, and then its leases end, too.
-            Some(_) => Err(Status::failed_precondition("the build has ended, and its secrets are erased")),
-            None => Ok(v1::LendMountsResponse::default()),
+            true => Err(Status::failed_precondition("the build has ended, and its secrets are erased")),
+            false => Ok(v1::LendMountsResponse::default()),
         };
     };
     let owner = Owner::Build(leased.project, leased.build);

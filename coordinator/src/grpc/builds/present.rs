@@ -37,6 +37,12 @@ pub fn build(record: &BuildRecord, hidden: &Hidden) -> v1::Build {
         retried_by: record.retried_by.iter().map(ToString::to_string).collect(),
         publish_trouble: publish_trouble(record).unwrap_or_default().to_owned(),
         source_is_wanted: record.source_is_wanted,
+        secret_versions: record
+            .secret_versions
+            .iter()
+            // The schema has them above 0.
+            .map(|(id, version)| (id.to_string(), u32::try_from(*version).unwrap_or_default()))
+            .collect(),
     };
     hidden.build(&mut build);
     build

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use farm_proto::v1;
 use farm_proto::v1::build_service_server::BuildService;
+use farm_store::StoreError;
+use farm_store::builds::mounts::SECRET_CHANGED;
 use farm_store::builds::record::BuildRecord;
 use farm_store::builds::retry::Retry;
 use farm_store::builds::submit::NewBuild;
@@ -25,6 +27,8 @@ use crate::shared::Shared;
 
 /// How long a call that lasts may take to say what it is about.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// So often a build is tried whose project's secrets are changed at the same moment.
+const SECRET_TRIES: usize = 5;
 
 /// Serves [`BuildService`].
 #[derive(Debug)]
@@ -133,19 +137,25 @@ impl BuildService for Builds {
         self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
         let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
         let by = member.name.as_str();
-        let id = BuildId::generate();
-        let mounts = mounts::seal(&self.shared, &member, id, &spec.mounts, request.values)?;
-        let new = NewBuild {
+        let mut new = NewBuild {
             project: member.project,
-            id,
-            mounts,
+            id: BuildId::generate(),
+            mounts: None,
             idempotency_key: request.idempotency_key,
             spec,
             runs,
             by: member.caller.by(),
             queue_limit: self.queue_limit(),
         };
-        let submitted = self.shared.store.submit(&new).await.map_err(status::store)?;
+        let mut tries = 1;
+        let submitted = loop {
+            new.mounts =
+                mounts::seal(&self.shared, &member, new.id, &new.spec.mounts, &request.values).await?;
+            match self.shared.store.submit(&new).await {
+                Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
+                done => break done.map_err(status::store)?,
+            }
+        };
         self.shared.hints.changed();
         let record =
             self.shared.store.build_by_id(member.project, submitted.id).await.map_err(status::store)?;
@@ -265,6 +275,7 @@ impl BuildService for Builds {
         // Whoever gives a build its source says what its tags will be.
         self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
         self.shared.accesses.check_entitlements(&member, &record.spec.run).await?;
+        mounts::check_source(&self.shared, &member, &record).await?;
         let (by, limit) = (member.caller.by(), self.queue_limit());
         let taken = store.provide_source(&by, member.project, record.id, &snapshot, limit).await;
         let taken = taken.map_err(status::store)?;
@@ -293,12 +304,10 @@ impl BuildService for Builds {
             false => Vec::new(),
         };
         let by = member.name.as_str();
-        let new_id = BuildId::generate();
-        let mounts = mounts::seal(&self.shared, &member, new_id, &record.spec.mounts, request.values)?;
-        let new = Retry {
+        let mut new = Retry {
             project: member.project,
-            id: new_id,
-            mounts,
+            id: BuildId::generate(),
+            mounts: None,
             of: record.id,
             idempotency_key: request.idempotency_key,
             failed_only: request.failed_only,
@@ -306,7 +315,15 @@ impl BuildService for Builds {
             by: member.caller.by(),
             queue_limit: self.queue_limit(),
         };
-        let submitted = store.retry(&new, self.publish_limit()).await.map_err(status::store)?;
+        let mut tries = 1;
+        let submitted = loop {
+            let (mounts, values) = (&record.spec.mounts, &request.values);
+            new.mounts = mounts::seal(&self.shared, &member, new.id, mounts, values).await?;
+            match store.retry(&new, self.publish_limit()).await {
+                Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
+                done => break done.map_err(status::store)?,
+            }
+        };
         self.shared.hints.changed();
         let record = store.build_by_id(member.project, submitted.id).await.map_err(status::store)?;
         tracing::info!(

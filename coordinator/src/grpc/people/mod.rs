@@ -1,8 +1,10 @@
-//! Who uses the farm: oneself and tokens ([`tokens`]), how people sign in ([`sign_in`]), projects and their members ([`projects`]), what these trust ([`trusts`]), and
+//! Who uses the farm: oneself and tokens ([`tokens`]), how people sign in ([`sign_in`]), projects and their members ([`projects`]), what these trust ([`trusts`]) and which
+//! secrets they keep ([`secrets`]), and
 //! what was done ([`audit`]).
 
 mod audit;
 mod projects;
+mod secrets;
 mod settings;
 mod sign_in;
 mod tokens;
@@ -10,6 +12,7 @@ mod trusts;
 
 pub use audit::Audit;
 pub use projects::Projects;
+pub use secrets::Secrets;
 pub use sign_in::SignIn;
 pub use tokens::People;
 pub use trusts::Trusts;

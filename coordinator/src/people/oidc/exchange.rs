@@ -130,6 +130,7 @@ impl Exchange {
             hint: &hint,
             lives: LIFE,
             address,
+            claims: &trust::job_claims(rule.provider, &said),
         };
         let ends = match store.exchange_token(&taken).await? {
             Use::First(ends) => ends,

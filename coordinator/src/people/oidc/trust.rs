@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use farm_store::people::replay::JobClaims;
 use farm_types::suggest::nearest;
 use farm_types::{Invalid, Role};
 use serde::{Deserialize, Serialize};
@@ -367,6 +368,28 @@ pub fn subject(provider: Provider, claims: &Claims) -> Option<Subject> {
     // What can't be kept or shown is nobody.
     let value = first(id).filter(|value| value.len() <= LONGEST && !value.chars().any(char::is_control))?;
     Some(Subject { id: format!("{id}={value}"), name })
+}
+
+/// What a token says of its job, as far as rules over secrets ask for it. Of other issuers nothing is known: whose word a claim is
+/// there, nobody has said.
+pub fn job_claims(provider: Provider, claims: &Claims) -> JobClaims {
+    let first = |claim: &str| {
+        let value = says(claims, claim).into_iter().next();
+        value.filter(|value| value.len() <= LONGEST && !value.chars().any(char::is_control))
+    };
+    match provider {
+        Provider::Github => JobClaims { full_ref: first("ref"), event: first("event_name") },
+        Provider::Gitlab => {
+            // A merge request's job has its branch's name in `ref`.
+            let by_kind = || match first("ref_type")?.as_str() {
+                "branch" => Some(format!("refs/heads/{}", first("ref")?)),
+                "tag" => Some(format!("refs/tags/{}", first("ref")?)),
+                _ => None,
+            };
+            JobClaims { full_ref: first("ref_path").or_else(by_kind), event: first("pipeline_source") }
+        }
+        Provider::Other => JobClaims::default(),
+    }
 }
 
 /// What a token says that a rule could be about, for whoever sent it.

@@ -3,12 +3,15 @@
 //! Invariant: a build's data key is there only until the build has ended or all of it is built (a trigger of the schema sees to
 //! that, whoever writes it), and no longer are its values.
 
-use farm_types::{BuildId, MountId, MountType, Mounts, ProjectId};
+use std::collections::BTreeMap;
+
+use farm_types::{BuildId, MountId, MountType, Mounts, ProjectId, SecretName, ShortId};
+use serde_json::{Map, Value};
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedExecution;
 use crate::work::attempts::Lease;
-use crate::{Result, Store, StoreError, from_json, state};
+use crate::{Result, Store, StoreError, from_json, state, to_json};
 
 /// A data key, sealed by one of the farm's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,26 @@ pub struct SealedMounts {
     pub values: Vec<SealedValue>,
 }
 
+/// One of the project's secrets that a build is accepted with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedSecret {
+    /// As the build calls it.
+    pub mount: MountId,
+    /// As the project does.
+    pub name: SecretName,
+    /// Which version its value was.
+    pub version: i32,
+}
+
+/// What a new build is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMounts {
+    /// All values, those of the project's secrets as well.
+    pub sealed: SealedMounts,
+    /// Of them those of the project.
+    pub used: Vec<UsedSecret>,
+}
+
 /// What a leased attempt's build may mount.
 #[derive(Debug, Clone)]
 pub struct LeasedMounts {
@@ -52,14 +75,52 @@ pub struct LeasedMounts {
     pub sealed: Option<SealedMounts>,
 }
 
-/// Keeps what a new build was given.
+/// What a build that uses a secret hears when that was changed or removed since it was read.
+pub const SECRET_CHANGED: &str = "a secret of the project was changed at this moment";
+
+/// Keeps what a new build was given, and notes the use of the project's secrets.
+///
+/// # Errors
+/// [`StoreError::Stale`] with [`SECRET_CHANGED`]: a version that is used counts no more.
 pub(crate) async fn keep(
     execution: &mut LockedExecution<'_>,
-    build: BuildId,
-    mounts: Option<&SealedMounts>,
+    (build, short_id): (BuildId, &ShortId),
+    by: &str,
+    mounts: Option<&NewMounts>,
 ) -> Result<()> {
-    let Some(mounts) = mounts else { return Ok(()) };
+    let Some(NewMounts { sealed: mounts, used }) = mounts else { return Ok(()) };
     let (project, _) = execution.ids();
+    // In one order, so that two builds don't wait for each other.
+    let versions: BTreeMap<&str, i32> =
+        used.iter().map(|secret| (secret.name.as_str(), secret.version)).collect();
+    for (name, version) in versions {
+        let noted = sqlx::query!(
+            "UPDATE project_secrets SET last_used_at = farm_now(), last_used_by = $4, last_used_build = $5
+             WHERE project_id = $1 AND name = $2 AND version = $3 AND erased_at IS NULL",
+            project,
+            name,
+            version,
+            by,
+            short_id.as_str()
+        )
+        .execute(&mut **execution)
+        .await?;
+        if noted.rows_affected() != 1 {
+            return Err(StoreError::Stale(SECRET_CHANGED));
+        }
+    }
+    if !used.is_empty() {
+        let versions: BTreeMap<&str, i32> =
+            used.iter().map(|secret| (secret.mount.as_str(), secret.version)).collect();
+        sqlx::query!(
+            "UPDATE builds SET secret_versions = $3 WHERE project_id = $1 AND id = $2",
+            project,
+            build.as_uuid(),
+            to_json(&versions)?
+        )
+        .execute(&mut **execution)
+        .await?;
+    }
     sqlx::query!(
         "INSERT INTO build_keys (project_id, build_id, key_id, sealed) VALUES ($1, $2, $3, $4)",
         project,
@@ -84,6 +145,17 @@ pub(crate) async fn keep(
     .execute(&mut **execution)
     .await?;
     Ok(())
+}
+
+/// What the audit says of a build, with the project's secrets that it uses, if it uses any: NAME to VERSION.
+pub(crate) fn with_secrets(mut detail: Value, mounts: Option<&NewMounts>) -> Value {
+    let used = mounts.map_or(&[][..], |mounts| &mounts.used);
+    if !used.is_empty() {
+        let versions: Map<String, Value> =
+            used.iter().map(|secret| (secret.name.to_string(), secret.version.into())).collect();
+        detail["secrets"] = versions.into();
+    }
+    detail
 }
 
 impl Store {
@@ -139,7 +211,10 @@ impl Store {
     /// The database can't be reached.
     pub async fn keys_in_use(&self) -> Result<Vec<(String, i64)>> {
         let rows = sqlx::query!(
-            r#"SELECT key_id, count(*) AS "count!" FROM build_keys GROUP BY key_id ORDER BY key_id"#
+            r#"SELECT key_id AS "key_id!", count(*) AS "count!" FROM (
+                   SELECT key_id FROM build_keys
+                   UNION ALL SELECT key_id FROM project_secrets WHERE key_id IS NOT NULL) k
+               GROUP BY key_id ORDER BY key_id"#
         )
         .fetch_all(&self.pool)
         .await?;

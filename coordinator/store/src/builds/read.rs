@@ -130,7 +130,7 @@ impl Store {
         let states: Vec<String> = states.iter().map(ToString::to_string).collect();
         let rows = sqlx::query!(
             r#"SELECT b.id, b.short_id, b.execution_id, b.state, b.spec, b.failure, b.created_by, b.created_at,
-                    b.started_at, b.finished_at, p.name AS project_name,
+                    b.started_at, b.finished_at, b.secret_versions, p.name AS project_name,
                     (SELECT o.short_id FROM builds o
                      WHERE o.project_id = b.project_id AND o.id = b.retry_of) AS retry_of,
                     ARRAY(SELECT r.short_id FROM builds r WHERE r.project_id = b.project_id AND r.retry_of = b.id
@@ -172,6 +172,7 @@ impl Store {
                     retried_by: row.retried_by.iter().map(|id| state(id)).collect::<Result<_>>()?,
                     merge_trouble: row.merge_trouble,
                     source_is_wanted: row.source_is_wanted,
+                    secret_versions: from_json_opt(row.secret_versions)?.unwrap_or_default(),
                     jobs: Vec::new(),
                     publication: None,
                 })

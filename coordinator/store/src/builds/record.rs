@@ -1,10 +1,13 @@
 //! A build as it is shown: with its jobs, their attempts, and its publication.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use farm_core::work::waiting::Waiting;
 use farm_types::state::{AttemptState, BuildState, DestinationState, JobState, PublicationState, TagState};
 use farm_types::{
-    AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, JobId, Platform, ProjectId, RunMode, ShortId,
+    AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, JobId, MountId, Platform, ProjectId,
+    RunMode, ShortId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +86,8 @@ pub struct BuildRecord {
     pub merge_trouble: String,
     /// It waits for the rest of its source.
     pub source_is_wanted: bool,
+    /// Which versions of the project's secrets it was accepted with, by the ids that it has for them.
+    pub secret_versions: BTreeMap<MountId, i32>,
     /// Its jobs, in the order of the request; empty in lists.
     pub jobs: Vec<JobRecord>,
     /// Its publication; `None` in lists.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use farm_types::{BuildId, Digest, JobId, Platform, ProjectId, ShortId};
 use serde_json::json;
 
-use crate::builds::mounts::{SealedMounts, keep};
+use crate::builds::mounts::{NewMounts, keep, with_secrets};
 use crate::builds::submit::Submitted;
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
@@ -33,7 +33,7 @@ pub struct Retry {
     /// Platforms whose results are not: they aren't where they were pushed any more.
     pub gone: Vec<Platform>,
     /// What it may mount, sealed for it.
-    pub mounts: Option<SealedMounts>,
+    pub mounts: Option<NewMounts>,
     /// Who asks.
     pub by: By,
     /// How long its jobs may wait for a worker.
@@ -45,7 +45,7 @@ impl Store {
     /// nothing left to run, it goes on to be published.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the old build has not ended, [`StoreError::Conflict`] when the key is known with
+    /// [`StoreError::Stale`] when the old build has not ended or a secret of the project was changed, [`StoreError::Conflict`] when the key is known with
     /// another body or the source is gone, [`StoreError::Exhausted`] when the project has too many.
     pub async fn retry(&self, retry: &Retry, publish: PublishLimit) -> Result<Submitted> {
         let body = json!({ "retry_of": retry.of, "failed_only": retry.failed_only }).to_string();
@@ -170,13 +170,16 @@ impl Store {
                 None => Box::pin(self.retry(retry, publish)).await,
             };
         }
-        keep(&mut execution, id, retry.mounts.as_ref()).await?;
+        keep(&mut execution, (id, &short_id), &retry.by.name, retry.mounts.as_ref()).await?;
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
         let deed = Deed {
             project: Some(retry.project),
             action: "build.retry",
             subject: short_id.as_str(),
-            detail: json!({ "retry_of": old.short_id, "failed_only": retry.failed_only }),
+            detail: with_secrets(
+                json!({ "retry_of": old.short_id, "failed_only": retry.failed_only }),
+                retry.mounts.as_ref(),
+            ),
         };
         retry.by.did(execution.tx(), deed).await?;
         decide(&mut execution, publish).await?;

@@ -9,7 +9,7 @@ use farm_types::spec::Purpose;
 use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId};
 use serde_json::json;
 
-use crate::builds::mounts::{SealedMounts, keep};
+use crate::builds::mounts::{NewMounts, keep, with_secrets};
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
@@ -31,7 +31,7 @@ pub struct NewBuild {
     /// Whose programs run, per platform; of those that are not named it isn't known.
     pub runs: BTreeMap<Platform, Runs>,
     /// What it may mount, sealed.
-    pub mounts: Option<SealedMounts>,
+    pub mounts: Option<NewMounts>,
     /// Who asks.
     pub by: By,
     /// How long its jobs may wait for a worker.
@@ -53,7 +53,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the key is known with another body, or the snapshot isn't there;
-    /// [`StoreError::Exhausted`] when the project has too many.
+    /// [`StoreError::Exhausted`] when the project has too many;
+    /// [`StoreError::Stale`] when one of its secrets was changed.
     pub async fn submit(&self, new: &NewBuild) -> Result<Submitted> {
         let spec = to_json(&new.spec)?;
         let request = Digest::of(spec.to_string().as_bytes());
@@ -141,17 +142,20 @@ impl Store {
                 None => Box::pin(self.submit(new)).await,
             };
         }
-        keep(&mut execution, id, new.mounts.as_ref()).await?;
+        keep(&mut execution, (id, &short_id), &new.by.name, new.mounts.as_ref()).await?;
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
         let deed = Deed {
             project: Some(new.project),
             action: "build.submit",
             subject: short_id.as_str(),
-            detail: json!({
-                "platforms": to_json(&new.spec.platforms)?,
-                "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "tree": new.spec.snapshot.tree_id.to_string(),
-            }),
+            detail: with_secrets(
+                json!({
+                    "platforms": to_json(&new.spec.platforms)?,
+                    "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "tree": new.spec.snapshot.tree_id.to_string(),
+                }),
+                new.mounts.as_ref(),
+            ),
         };
         new.by.did(execution.tx(), deed).await?;
         tx.commit().await?;

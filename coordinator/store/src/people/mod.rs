@@ -1,5 +1,5 @@
 //! Who calls the farm: [`principals`] and the [`tokens`] that show them, [`projects`] and their [`members`], what a project is
-//! allowed ([`access`]) and may take ([`quotas`]), what it [`trust`]s and what was taken for that ([`replay`]), how persons [`sign_in`] at an
+//! allowed ([`access`]) and may take ([`quotas`]), its [`secrets`], what it [`trust`]s and what was taken for that ([`replay`]), how persons [`sign_in`] at an
 //! issuer, and the [`audit`] of what they did, with the [`seals`] over it and how the [`trail`] is read.
 
 pub mod access;
@@ -10,6 +10,7 @@ pub mod projects;
 pub mod quotas;
 pub mod replay;
 pub mod seals;
+pub mod secrets;
 pub mod sign_in;
 pub(crate) mod standing;
 pub mod tokens;

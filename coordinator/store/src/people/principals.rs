@@ -6,6 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::audit::{By, Deed};
+use super::replay::JobClaims;
 use crate::{Result, Store, StoreError, Tx};
 
 /// A person or a service.
@@ -55,6 +56,8 @@ pub struct Shown {
     pub is_used: bool,
     /// The sign-in that it comes of.
     pub sign_in: Option<Origin>,
+    /// What the token of a CI system said for which it was given; `None`: it was given for none, or by an older coordinator.
+    pub claims: Option<JobClaims>,
     /// The farm's time when this was read.
     pub now: DateTime<Utc>,
 }
@@ -77,8 +80,10 @@ impl Store {
             r#"SELECT p.id AS principal_id, coalesce(t.shown_as, p.name) AS "name!", p.kind, p.is_farm_admin, t.id, t.hint, t.project_id, t.role,
                       t.expires_at, t.revoked_at, t.last_used_at IS NOT NULL AS "is_used!", farm_now() AS "now!",
                       (SELECT s.issuer FROM sign_ins s WHERE s.token_id = t.id) AS "issuer?",
-                      (SELECT s.groups FROM sign_ins s WHERE s.token_id = t.id) AS "groups?"
-               FROM tokens t JOIN principals p ON p.id = t.principal_id WHERE t.digest = $1"#,
+                      (SELECT s.groups FROM sign_ins s WHERE s.token_id = t.id) AS "groups?",
+                      c.token_id IS NOT NULL AS "has_claims!", c.full_ref AS "full_ref?", c.event AS "event?"
+               FROM tokens t JOIN principals p ON p.id = t.principal_id LEFT JOIN token_claims c ON c.token_id = t.id
+               WHERE t.digest = $1"#,
             digest.as_bytes().as_slice()
         )
         .fetch_optional(&self.pool)
@@ -122,6 +127,7 @@ impl Store {
             revoked_at: row.revoked_at,
             is_used: row.is_used,
             sign_in,
+            claims: row.has_claims.then_some(JobClaims { full_ref: row.full_ref, event: row.event }),
             now: row.now,
         }))
     }

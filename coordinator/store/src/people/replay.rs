@@ -40,6 +40,17 @@ pub struct Taken<'a> {
     pub lives: Duration,
     /// Where the call came from; empty: that isn't known.
     pub address: &'a str,
+    /// What it says of its job.
+    pub claims: &'a JobClaims,
+}
+
+/// What a token of a CI system's issuer says of its job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobClaims {
+    /// Which ref it builds, in full.
+    pub full_ref: Option<String>,
+    /// What it was begun by, in its system's own word.
+    pub event: Option<String>,
 }
 
 /// What became of a token that was to be taken.
@@ -91,11 +102,12 @@ impl Store {
             address: taken.address.to_owned(),
         };
         let principal = made(&mut tx, &by, taken.principal, PrincipalKind::Subject).await?;
+        let id = Uuid::now_v7();
         let ends = sqlx::query_scalar!(
             r#"INSERT INTO tokens (id, principal_id, digest, hint, project_id, role, created_by, expires_at, trust_id, shown_as)
                VALUES ($1, $2, $3, $4, $5, $6, $7, farm_now() + make_interval(secs => $8), $9, $7)
                RETURNING expires_at AS "ends!""#,
-            Uuid::now_v7(),
+            id,
             principal.as_uuid(),
             taken.digest.as_bytes().as_slice(),
             taken.hint,
@@ -106,6 +118,14 @@ impl Store {
             taken.trust
         )
         .fetch_one(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "INSERT INTO token_claims (token_id, full_ref, event) VALUES ($1, $2, $3)",
+            id,
+            taken.claims.full_ref,
+            taken.claims.event
+        )
+        .execute(&mut *tx)
         .await?;
         let detail = json!({
             "trust": taken.trust, "issuer": taken.issuer, "token": taken.identity, "role": taken.role.as_str()

@@ -237,3 +237,26 @@ fn a_subject_is_known_by_its_id_and_shown_by_its_name() {
     );
     assert_eq!(in_short(Provider::Other, &json!({"sub": "x"}).as_object().unwrap().clone()), r#"sub "x""#);
 }
+
+#[test]
+fn what_a_job_is_run_for_is_told_in_one_form_and_by_known_providers_only() {
+    let told = |provider, claims: serde_json::Value| {
+        let JobClaims { full_ref, event } = job_claims(provider, claims.as_object().unwrap());
+        (full_ref.unwrap_or_default(), event.unwrap_or_default())
+    };
+    let both = |full: &str, event: &str| (full.to_owned(), event.to_owned());
+    let github = json!({"ref": "refs/heads/main", "event_name": "push"});
+    assert_eq!(told(Provider::Github, github.clone()), both("refs/heads/main", "push"));
+    assert_eq!(told(Provider::Other, github), both("", ""));
+    let gitlab = json!({"ref": "v1", "ref_type": "tag", "pipeline_source": "push"});
+    assert_eq!(told(Provider::Gitlab, gitlab), both("refs/tags/v1", "push"));
+    let merge = json!({
+        "ref": "topic", "ref_type": "branch", "ref_path": "refs/merge-requests/7/head",
+        "pipeline_source": "merge_request_event"
+    });
+    assert_eq!(told(Provider::Gitlab, merge), both("refs/merge-requests/7/head", "merge_request_event"));
+    let odd = json!({"ref": "refs/heads/main", "ref_type": "note", "pipeline_source": ["a"]});
+    assert_eq!(told(Provider::Gitlab, odd), both("", "a"));
+    let long = json!({"ref": format!("refs/heads/{}", "x".repeat(300)), "event_name": "push\n"});
+    assert_eq!(told(Provider::Github, long), both("", ""));
+}

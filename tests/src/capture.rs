@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with};
 
-/// All protocols (`ETH_P_ALL`), in network order.
-const ALL: u32 = 0x0003_u16.to_be() as u32;
+/// All protocols (`ETH_P_ALL`, two bytes), in network order.
+const ALL: u32 = 0x0003_u32.swap_bytes() >> 16;
 /// Frames on loopback have at most 64 KiB and their headers.
 const FRAME: usize = 128 * 1024;
 /// What may wait to be read, bytes.

@@ -10,7 +10,6 @@
 //! - What `farm whoami`, `token`, `project`, `member` and `audit` give is in [`super::people`].
 //! - `farm logs` gives one [`LogJson`] a line.
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use farm_proto::v1::{Build, Failure, Worker};
 use serde::Serialize;
 
@@ -18,6 +17,7 @@ use super::progress::SeenWarning;
 use super::rules::{self, Weight};
 use super::secrets::{BuildSecretJson, of_build};
 use super::summary::{attempt_ms, deciding_attempt, platform_jobs, rules_are_errors, tag_reference};
+use super::text::time;
 use crate::outputs::deliver::Delivered;
 
 /// A build, as `farm show --json` and the others print it.
@@ -290,11 +290,6 @@ pub struct LogJson {
 
 pub(super) fn known(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
-}
-
-pub(crate) fn time(ms: i64) -> Option<String> {
-    let at = DateTime::<Utc>::from_timestamp_millis(ms).filter(|_| ms > 0)?;
-    Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 fn seconds(ms: i64) -> f64 {

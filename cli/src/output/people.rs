@@ -5,8 +5,8 @@ use farm_proto::v1::{AuditEntry, FarmAdmin, Member, Project, Token, VerifyAuditR
 use serde::Serialize;
 use serde_json::Value;
 
-use super::json::{known, time};
-use super::text::{ago, ahead, columns, harmless};
+use super::json::known;
+use super::text::{ago, ahead, columns, harmless, time};
 
 /// The kind of members that sign in.
 const PERSON: &str = "person";

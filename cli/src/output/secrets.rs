@@ -3,8 +3,7 @@
 use farm_proto::v1::{Build, ProjectSecret};
 use serde::Serialize;
 
-use super::json::time;
-use super::text::{ago, columns, harmless};
+use super::text::{ago, columns, harmless, time};
 
 /// A secret, as `farm secret ls --json` prints it.
 #[derive(Debug, Serialize)]
@@ -135,8 +134,8 @@ mod tests {
         assert_eq!(
             secrets(std::slice::from_ref(&npm), 61_000),
             [
-                "NAME  VERSION  SET         BY   LAST USED  RULE",
-                "npm   3        1 min ago   ada  never      builder"
+                "NAME  VERSION  SET        BY   LAST USED  RULE",
+                "npm   3        1 min ago  ada  never      builder"
             ]
             .map(|line| line.replace("1 min ago   ", &format!("{:<12}", ago(1_000, 61_000))))
         );

@@ -3,6 +3,7 @@
 //! Invariant: nothing that [`harmless`] returns can move the cursor, recolour the terminal, end a line or
 //! turn the direction of writing.
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// `812 B`, `4.1 kB`, `24.1 MB`: powers of a thousand, at most three digits before the unit.
@@ -210,6 +211,12 @@ pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
             line
         })
         .collect()
+}
+
+/// A time for scripts, RFC 3339 in UTC; `None`: there is none (0). Milliseconds since 1970.
+pub(crate) fn time(ms: i64) -> Option<String> {
+    let at = DateTime::<Utc>::from_timestamp_millis(ms).filter(|_| ms > 0)?;
+    Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use farm_proto::v1::Trust;
 use serde::Serialize;
 
-use super::json::time;
-use super::text::{ago, columns, harmless};
+use super::text::{ago, columns, harmless, time};
 
 /// The claims that tell what a trust is about; the others are conditions.
 const IDS: [&str; 5] = ["repository_id", "repository_owner_id", "project_id", "namespace_id", "sub"];

@@ -5,8 +5,8 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use farm_core::people::secrets::Asker;
 use farm_store::machines::certificates::ShownWorker;
+use farm_store::people::principals::JobClaims;
 use farm_store::people::principals::{Membership, Origin, Shown};
-use farm_store::people::replay::JobClaims;
 use farm_types::{PrincipalId, PrincipalKind, ProjectId, Role, TokenId};
 
 /// The kinds of callers.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use farm_store::people::audit::By;
-use farm_store::people::replay::{JobClaims, Taken, Use};
+use farm_store::people::principals::JobClaims;
+use farm_store::people::replay::{Taken, Use};
 use farm_store::people::trust::NewTrust;
 use farm_store::{StoreError, default_project};
 use farm_types::{Digest, ProjectId, Role};

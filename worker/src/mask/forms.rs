@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
-use super::pieces::{LEAST, Piece, by_length, by_lines, counted};
+use super::pieces::{LEAST, Piece, around_written_breaks, by_length, by_lines, counted};
 
 /// Which forms there is room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,11 @@ pub(super) fn of(value: &[u8], wealth: Wealth) -> BTreeSet<Vec<u8>> {
             escaped(bytes(piece), &mut add);
         }
     }
+    if wealth == Wealth::All {
+        for piece in &around_written_breaks(value) {
+            in_addresses(bytes(piece), &mut add);
+        }
+    }
     match wealth {
         Wealth::All | Wealth::Usual => {
             for piece in lines.iter().chain(&whole) {
@@ -76,19 +81,24 @@ fn escaped(piece: &[u8], add: &mut impl FnMut(&[u8])) {
         for style in QUOTES {
             add(&quoted(piece, *style));
         }
-        for keeps in KEPT {
-            add(&percent(piece, *keeps, b"%20", true));
-            add(&percent(piece, *keeps, b"%20", false));
-        }
-        for keeps in [KEPT[0], is_kept_in_forms] {
-            add(&percent(piece, keeps, b"+", true));
-            add(&percent(piece, keeps, b"+", false));
-        }
+        in_addresses(piece, add);
     };
     both(piece);
     if piece.contains(&b'\n') && !piece.contains(&b'\r') {
         let lines: Vec<&[u8]> = piece.split(|byte| *byte == b'\n').collect();
         both(&lines.join(b"\r\n".as_slice()));
+    }
+}
+
+/// Percent-encoded.
+fn in_addresses(piece: &[u8], add: &mut impl FnMut(&[u8])) {
+    for keeps in KEPT {
+        add(&percent(piece, *keeps, b"%20", true));
+        add(&percent(piece, *keeps, b"%20", false));
+    }
+    for keeps in [KEPT[0], is_kept_in_forms] {
+        add(&percent(piece, keeps, b"+", true));
+        add(&percent(piece, keeps, b"+", false));
     }
 }
 

@@ -66,6 +66,23 @@ pub(super) fn by_lines(value: &[u8]) -> Vec<Piece> {
     usable(value, pieces)
 }
 
+/// The line breaks that are written as characters, with what is around them: where backslashes are encoded (`%5C%5Cn`) they count.
+pub(super) fn around_written_breaks(value: &[u8]) -> Vec<Piece> {
+    let lines = lines(value);
+    let between = lines.windows(2).filter_map(|pair| match pair {
+        [before, behind] => Some(before.end..behind.start),
+        _ => None,
+    });
+    let is_written = |gap: &Range<usize>| value.get(gap.clone()).is_some_and(|gap| gap.contains(&b'\\'));
+    let with_neighbours = |gap: Range<usize>| {
+        let (before, behind) = value.split_at(gap.start);
+        let before = reach(before.iter().rev());
+        let behind = reach(behind.get(gap.len()..).unwrap_or_default().iter());
+        tiles(gap.start - before..gap.end + behind)
+    };
+    between.filter(is_written).flat_map(with_neighbours).collect()
+}
+
 /// As far as [`AROUND`] bytes that count reach, or all.
 fn reach<'a>(bytes: impl Iterator<Item = &'a u8>) -> usize {
     let mut left = AROUND;

@@ -20,7 +20,7 @@ use crate::error::{Error, Exit, Result};
 use crate::output::Out;
 use crate::output::json;
 use crate::output::people::until;
-use crate::output::text::{columns, count, harmless};
+use crate::output::text::{columns, count, harmless, time};
 
 /// Arguments of `farm workers invite`.
 #[derive(Debug, clap::Args)]
@@ -117,8 +117,8 @@ impl From<&Invitation> for InvitationJson {
             platforms: it.platforms.clone(),
             slots: (it.slots > 0).then_some(it.slots),
             created_by: it.created_by.clone(),
-            created: json::time(it.created_ms),
-            expires: json::time(it.expires_ms),
+            created: time(it.created_ms),
+            expires: time(it.expires_ms),
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use farm_store::people::replay::JobClaims;
+use farm_store::people::principals::JobClaims;
 use farm_types::suggest::nearest;
 use farm_types::{Invalid, Role};
 use serde::{Deserialize, Serialize};

@@ -6,8 +6,16 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::audit::{By, Deed};
-use super::replay::JobClaims;
 use crate::{Result, Store, StoreError, Tx};
+
+/// What a token of a CI system's issuer says of its job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobClaims {
+    /// Which ref it builds, in full.
+    pub full_ref: Option<String>,
+    /// What it was begun by, in its system's own word.
+    pub event: Option<String>,
+}
 
 /// A person or a service.
 #[derive(Debug, Clone, PartialEq, Eq)]

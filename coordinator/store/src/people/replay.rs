@@ -9,7 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::audit::{By, Deed};
-use super::principals::made;
+use super::principals::{JobClaims, made};
 use crate::machines::leader::Epoch;
 use crate::{Result, Store};
 
@@ -42,15 +42,6 @@ pub struct Taken<'a> {
     pub address: &'a str,
     /// What it says of its job.
     pub claims: &'a JobClaims,
-}
-
-/// What a token of a CI system's issuer says of its job.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct JobClaims {
-    /// Which ref it builds, in full.
-    pub full_ref: Option<String>,
-    /// What it was begun by, in its system's own word.
-    pub event: Option<String>,
 }
 
 /// What became of a token that was to be taken.

@@ -52,7 +52,7 @@ impl Planted {
         }
         if let Ok(text) = std::str::from_utf8(value) {
             let json = serde_json::to_string(text).unwrap();
-            forms.push(("escaped for JSON".to_owned(), json[1..json.len() - 1].as_bytes().to_vec()));
+            forms.push(("escaped for JSON".to_owned(), json.as_bytes()[1..json.len() - 1].to_vec()));
             let wide = text.encode_utf16().flat_map(u16::to_le_bytes);
             forms.push(("UTF-16".to_owned(), wide.collect()));
         }

@@ -158,6 +158,7 @@ async fn a_projects_secret_is_for_whom_its_rule_says_and_a_build_keeps_what_it_b
     assert_eq!(ada.secrets.remove_secret(gone).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(lent(&mut sim, &lease).await, first.value());
     assert!(sim.finish(&lease, success()).await);
+    pia.follow(&build.id).await;
 
     // A retry is judged by who retries, and takes what counts then.
     refused(
@@ -211,8 +212,8 @@ async fn a_projects_secret_is_for_whom_its_rule_says_and_a_build_keeps_what_it_b
     ];
     assert!(told.iter().all(|told| lost.message().contains(told)), "{lost}");
     let mut ls = program("farm-coordinator");
-    ls.args(["keys", "ls", "--database-url", farm.database_url(), "--state-dir"]);
-    let ls = farm_tests::farm::output(ls.arg(keys.parent().unwrap())).ok();
+    ls.args(["--database-url", farm.database_url(), "--state-dir"]).arg(keys.parent().unwrap());
+    let ls = farm_tests::farm::output(ls.args(["keys", "ls"])).ok();
     let line = ls.lines().find(|line| line.contains(&missing)).unwrap();
     assert!(line.split_whitespace().eq([&*missing, "missing", "2"]), "{ls}");
     farm.stop_coordinator();

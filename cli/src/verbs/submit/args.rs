@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(in crate::verbs) build_arg: Vec<String>,
 
-    /// Let RUN --mount=type=secret read a file or a variable: id=ID,src=FILE or id=ID,env=NAME
+    /// Let RUN --mount=type=secret read a file, a variable or a secret of the project: id=ID,src=FILE, id=ID,env=NAME or id=ID,from=project
     #[arg(long, value_name = "SECRET")]
     pub(super) secret: Vec<String>,
 

@@ -73,9 +73,9 @@ impl SecretRule {
             Asker::Forgotten => return Err(SecretRefusal::Forgotten),
             Asker::Job { full, event } => (full, event),
         };
-        let is_named = event.is_some_and(names);
-        // Nothing is known by the word of farm's own.
-        if !self.events.is_empty() && !(is_named && event != Some(MANUAL)) {
+        // No job is begun by the word of farm's own.
+        let is_named = event.is_some_and(|event| event != MANUAL && names(event));
+        if !self.events.is_empty() && !is_named {
             return Err(SecretRefusal::Event);
         }
         if is_proposal(full, event) && !is_named {

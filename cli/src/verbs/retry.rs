@@ -1,7 +1,7 @@
 //! `farm retry`: the same build once more.
 
 use farm_proto::v1::{Build, RetryBuildRequest};
-use farm_types::Invalid;
+use farm_types::{Invalid, SecretSource};
 
 use super::build_id;
 use super::watch::{How, see_out};
@@ -82,6 +82,11 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let mode = args.how.mode(&setup.defaults)?;
     let mut display = Display::new(mode, args.how.json)?;
     let mounting = Mounting::read(&args.secret, &args.ssh, environment)?;
+    let of_project = |source: &SecretSource| matches!(source, SecretSource::Project(_));
+    if let Some((id, _)) = mounting.mounts().secrets.iter().find(|(_, source)| of_project(source)) {
+        let cure = "a retry takes the project's secrets by itself, as they are now; leave it out";
+        return Err(Invalid::new("--secret", id.as_str(), cure).into());
+    }
     let address = match mounting.is_private() {
         true => covered_for_secrets(&setup.address)?,
         false => setup.address.clone(),

@@ -42,7 +42,7 @@ enum Deed {
     /// Set a secret of the project, or a new value of one. For its admins
     #[command(after_help = SET_HELP)]
     Set {
-        /// What the project calls it: letters, digits, -, _ and .
+        /// What the project calls it: letters, digits, dots, - and _
         #[arg(value_name = "NAME")]
         name: String,
 

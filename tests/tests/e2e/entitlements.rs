@@ -54,7 +54,7 @@ fn what_a_step_asks_for_is_given_where_project_and_worker_may_and_nowhere_else()
 
     let entitled = WorkerSpec::new("entitled").engine(&engine.url()).platforms("linux/amd64");
     farm.add_worker(entitled.arg("--allow").arg(BOTH_OF_THEM));
-    let watched = farm.cli(&["watch", &waiting]).ok();
+    let watched = farm.cli(&["attach", &waiting]).ok();
     says(&watched, &["on entitled"]);
     // The engine's network is the bed's here, where the first engine's bridge is.
     says(&farm.cli(&["logs", &waiting]).ok(), &["docker0"]);

@@ -163,6 +163,8 @@ fn a_projects_secret_is_set_used_shown_and_removed_and_never_told() {
         anew.ok(),
         "secret npm of project default is set (version 2); used by: publisher, by manual or push\n"
     );
+    let own = farm.cli(&["retry", &id, "--secret", "id=npm,from=project"]);
+    refused(&own, 2, &["--secret", "takes the project's secrets by itself"]);
     let again = farm.cli(&["retry", &id]);
     assert_eq!(show(&farm, &build_id(&again.clone().ok()))["secrets"][0]["version"], 2);
     let ruled = farm.cli(&["secret", "rule", "npm", "--ref", "refs/heads/main", "--event", "none"]).ok();

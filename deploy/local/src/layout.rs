@@ -35,6 +35,7 @@ pub const OWN_ENTRIES: &[&str] = &[
     "logs",
     "run",
     "token",
+    "ca.pem",
     "settings.json",
     // Last: a purge that was cut off can be repeated, and nobody else comes in before it is over.
     MARKER,

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeSet;
 
+use farm_tests::engine::PrivateEngine;
 use farm_tests::farm::{Farm, Output, WorkerSpec};
 
 use crate::support::*;
 
-/// A farm with one engine, and two projects beside `default`.
-fn shared_engine() -> Farm {
+/// A farm with an engine that no other test builds on, whatever it does to the engine's cache (--no-cache, making room), and two
+/// projects beside `default`.
+fn shared_engine() -> (Farm, PrivateEngine) {
+    let engine = PrivateEngine::start();
     let mut farm = Farm::builder().start();
     for project in ["api", "web"] {
         farm.cli(&["project", "create", project]).ok();
     }
-    farm.add_worker(WorkerSpec::new("w1").platforms(BOTH).slots(2));
-    farm
+    farm.add_worker(WorkerSpec::new("w1").engine(&engine.url()).platforms("linux/amd64").slots(2));
+    (farm, engine)
 }
 
 fn build(farm: &Farm, project: &str, dockerfile: &str, args: &[&str]) -> Output {
@@ -30,7 +33,7 @@ fn lines(output: Output) -> Vec<String> {
 
 #[test]
 fn cache_mounts_are_a_projects_own_whatever_they_are_called() {
-    let farm = shared_engine();
+    let (farm, _engine) = shared_engine();
     let n = nonce();
     let mounts = |id: &str| {
         format!(
@@ -79,7 +82,7 @@ fn cache_mounts_are_a_projects_own_whatever_they_are_called() {
 
 #[test]
 fn what_a_step_has_made_is_found_by_its_own_project_only() {
-    let farm = shared_engine();
+    let (farm, _engine) = shared_engine();
     let n = nonce();
     // The last one's key has no name of its cache mount, as that has one of its own.
     let dockerfile = format!(

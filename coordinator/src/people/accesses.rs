@@ -130,7 +130,7 @@ impl Accesses {
         if asked.is_empty() {
             return Ok(());
         }
-        let access = self.of(member.project).await.map_err(unstored::store)?;
+        let access = &self.of(member.project).await.map_err(unstored::store)?.access;
         let (missing, all) = (&asked - &access.entitlements, &asked | &access.entitlements);
         if missing.is_empty() {
             return Ok(());

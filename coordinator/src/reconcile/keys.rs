@@ -53,9 +53,9 @@ async fn reseal(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
                 Err(error) => tracing::error!(%error, %build, "a build's key can't be sealed anew"),
             }
         }
-        for old in shared.store.login_keys_by(&older, BATCH).await? {
+        for old in shared.loops.login_keys_by(&older, BATCH).await? {
             match shared.keyring.reseal(Owner::Login(old.project, &old.host), &old.key) {
-                Ok(new) => done += usize::from(shared.store.reseal_login_key(epoch, &old, &new).await?),
+                Ok(new) => done += usize::from(shared.loops.reseal_login_key(epoch, &old, &new).await?),
                 Err(error) => {
                     tracing::error!(%error, registry = %old.host, "a login's key can't be sealed anew");
                 }

@@ -22,9 +22,9 @@ pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> 
         Err(error) if error.is_transient() => {
             tracing::warn!(%error, "children can't be read; trying again");
             let after = backoff(due.tries + 1, rand::random::<f64>());
-            return shared.store.retry_merge(epoch, due.project, due.build, &error.message, after).await;
+            return shared.loops.retry_merge(epoch, due.project, due.build, &error.message, after).await;
         }
-        Err(error) => return shared.store.fail_merge(epoch, due.project, due.build, &error.failure()).await,
+        Err(error) => return shared.loops.fail_merge(epoch, due.project, due.build, &error.failure()).await,
     };
     let mut children = Vec::with_capacity(due.results.len());
     let mut sizes = Vec::with_capacity(due.results.len());

@@ -189,7 +189,7 @@ pub(super) async fn recheck_one(
         Err(error) => {
             tracing::warn!(%error, "the tag can't be looked at");
             let again = error.is_transient().then_some(after);
-            return shared.store.rechecked(epoch, due, false, again, after).await;
+            return shared.loops.rechecked(epoch, due, false, again, after).await;
         }
     };
     let noted = match (registries.head(repository, tag).await, &due.wanted) {

@@ -49,8 +49,9 @@ use people::identities::Identities;
 use people::principal::SignInRules;
 use people::sign_in::SignIns;
 use registry::Registries;
+use registry::staging::Staging;
 use shared::Shared;
-use tls::Tls;
+use tls::{Authority, Purpose, Tls};
 
 /// So many connections to the database the leader's loops have; they are opened only when that many are needed at once.
 const LOOP_CONNECTIONS: u32 = 8;
@@ -93,6 +94,17 @@ fn tell_of_plaintext(config: &Config) {
             "--advertise says http://, but this coordinator speaks TLS; it is told to the others as https://"
         );
     }
+}
+
+/// The staging registry, if there is one, with the key of its tokens.
+fn open_staging(config: &Config) -> anyhow::Result<Option<Staging>> {
+    let Some(host) = &config.staging.registry else { return Ok(None) };
+    let folder = config.staging_folder();
+    let authority = Authority::open(&folder, Purpose::Staging)
+        .with_context(|| format!("the key of the staging registry in {} can't be used", folder.display()))?;
+    let staging = Staging::new(host.parse()?, &authority.key(), authority.der())?;
+    tracing::info!(registry = host, certificate = %folder.join("ca.pem").display(), "untrusted machines push to a staging registry");
+    Ok(Some(staging))
 }
 
 /// This life of the machine's kernel, by which it is told from all other machines.
@@ -140,6 +152,7 @@ pub async fn run(
     let timeout = Duration::from_secs(config.limits.registry_timeout_seconds);
     let outbound = Outbound::new(config.rules());
     let registries = Registries::new(config.registries.clone(), &outbound, timeout)?;
+    let registries = registries.with_staging(open_staging(&config)?);
     let is_answered = watch::Sender::new(true);
     let grace = Duration::from_secs(config.identity_grace_seconds);
     let sign_in = config.sign_in.clone();
@@ -196,6 +209,7 @@ pub async fn run(
         "publish",
         reconcile::publish::publications::run(Arc::clone(&shared), led.clone(), shutdown.clone())
     );
+    spawn!("unstage", reconcile::publish::unstage::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("clean", reconcile::publish::clean::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("seal", reconcile::logs::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("retain", reconcile::builds::run(Arc::clone(&shared), led.clone(), shutdown.clone()));

@@ -136,10 +136,24 @@ impl PrivateRegistry {
         })
     }
 
+    /// A staging registry on this port: it lets in whoever has a token of a farm's, whose certificate is in this file.
+    pub fn start_staging(port: u16, certificate: &Path) -> PrivateRegistry {
+        let auth = format!(
+            "auth: {{token: {{realm: 'http://farm.invalid/token', service: farm-staging, issuer: farm, rootcertbundle: '{}'}}}}\n",
+            certificate.display()
+        );
+        PrivateRegistry::start_at(port, |name, folder, logs, port| {
+            Registry::spawn_asking(name, folder, logs, port, &auth)
+        })
+    }
+
     fn start_as(spawn: impl FnOnce(&str, &Path, &Path, u16) -> Registry) -> PrivateRegistry {
+        PrivateRegistry::start_at(free_port(), spawn)
+    }
+
+    fn start_at(port: u16, spawn: impl FnOnce(&str, &Path, &Path, u16) -> Registry) -> PrivateRegistry {
         let bed = Bed::from_env();
         let folder = bed.folder("registry");
-        let port = free_port();
         let logs = bed.test_folder().join("private");
         let mut registry = spawn(&format!("registry-{port}"), folder.path(), &logs, port);
         registry.wait();

@@ -48,6 +48,10 @@ pub struct Flags {
     /// (registry.internal:5000); besides those of the configuration file. May be repeated.
     #[arg(long, value_name = "WHERE", env = "FARM_OUTBOUND_ALLOW", value_delimiter = ',')]
     pub outbound_allow: Vec<Allowed>,
+    /// The registry to which what untrusted machines build is pushed first, as HOST[:PORT]. It has to let in whoever has a token of
+    /// the farm's; without one no untrusted worker is invited.
+    #[arg(long, value_name = "REGISTRY", env = "FARM_STAGING")]
+    pub staging: Option<String>,
     /// TLS: on, off, or auto, which is on unless it listens on loopback, where TLS and plain HTTP are served side by side;
     /// local is the same by the farm's own CA, whatever the configuration file names. Without a certificate in the configuration file
     /// the farm makes its own CA, in STATE_DIR/tls [default: auto].

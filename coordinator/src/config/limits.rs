@@ -48,6 +48,8 @@ pub struct Limits {
     pub log_bytes: u64,
     /// The longest output of one platform that is given to a client (`--output`, `--load`), bytes.
     pub output_bytes: u64,
+    /// The longest image of one platform that is copied from the staging registry, with its attestations, bytes.
+    pub staged_bytes: u64,
     /// The most connections at once.
     pub max_connections: u64,
     /// The most connections at once of one address; of an IPv6 /64 network.
@@ -112,6 +114,7 @@ impl Default for Limits {
             blob_timeout_seconds: 30,
             log_bytes: 64 * 1024 * 1024,
             output_bytes: 8 * 1024 * 1024 * 1024,
+            staged_bytes: 32 * 1024 * 1024 * 1024,
             max_connections: 12_000,
             max_connections_per_address: 4096,
             max_streams_per_connection: 1024,
@@ -152,6 +155,7 @@ impl Limits {
             ("max_tags", count(self.max_tags), 10_000),
             ("log_bytes", self.log_bytes, 1 << 40),
             ("output_bytes", self.output_bytes, 1 << 50),
+            ("staged_bytes", self.staged_bytes, 1 << 50),
             ("max_connections", self.max_connections, 1 << 20),
             ("max_connections_per_address", self.max_connections_per_address, 1 << 20),
             ("max_streams_per_connection", self.max_streams_per_connection.into(), 1 << 16),

@@ -11,6 +11,7 @@ mod limits;
 mod outbound;
 mod registry;
 mod retention;
+mod staging;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub use self::limits::Limits;
 pub use self::outbound::Outbound;
 pub use self::registry::Registry;
 pub use self::retention::Retention;
+pub use self::staging::Staging;
 pub use self::tls::{Tls, TlsMode};
 
 /// As long as it takes: with a year at most, sums of times stay in their range. Seconds.
@@ -96,6 +98,8 @@ pub struct Config {
     pub audit: Audit,
     /// Registries by host and port, as in `localhost:5002`; once read in the form in which references name them.
     pub registries: BTreeMap<String, Registry>,
+    /// The registry to which what untrusted machines build is pushed first.
+    pub staging: Staging,
     /// Where else requests may go than to public addresses.
     pub outbound: Outbound,
 }
@@ -124,6 +128,7 @@ impl Default for Config {
             insecure_secrets: false,
             audit: Audit::default(),
             registries: BTreeMap::new(),
+            staging: Staging::default(),
             outbound: Outbound::default(),
         }
     }
@@ -156,6 +161,9 @@ impl Config {
         }
         config.shared_registries.extend(flags.shared_registries.iter().cloned());
         config.outbound.allow.extend(flags.outbound_allow.iter().cloned());
+        if let Some(registry) = &flags.staging {
+            config.staging.registry = Some(registry.clone());
+        }
         if let Some(mode) = flags.tls {
             config.tls.mode = mode;
         }
@@ -241,6 +249,11 @@ impl Config {
         self.keys_text.is_none().then(file)
     }
 
+    /// The folder with the key by which tokens of the staging registry are signed.
+    pub fn staging_folder(&self) -> PathBuf {
+        self.staging.folder.clone().unwrap_or_else(|| self.state_dir.join("staging"))
+    }
+
     /// Where requests may go: to public addresses, what `[outbound]` allows, and the registries and issuers that are named.
     pub fn rules(&self) -> Rules {
         let named = self.registries.keys().filter_map(|host| host.parse().ok().map(Allowed::Place));
@@ -294,6 +307,11 @@ impl Config {
                 let cure = format!("this registry stands twice, each time as {host}; keep one");
                 return Err(Invalid::new("registry", written, cure));
             }
+        }
+        self.staging.complete()?;
+        if let Some(host) = &self.staging.registry {
+            // So that requests may go there, wherever it is.
+            self.registries.entry(host.clone()).or_default();
         }
         Ok(())
     }

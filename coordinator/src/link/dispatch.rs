@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use farm_proto::v1;
 use farm_store::work::lease::OfferedAttempt;
-use farm_types::TrustClass;
+use farm_types::{Repository, TrustClass};
 use tokio_util::sync::CancellationToken;
 
 use crate::hints::BACKSTOP;
@@ -42,16 +42,29 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         });
     }
     for offered in shared.store.offered_via(shared.id).await? {
-        // A leader of the version before looks at no entitlements; it is taken back when its lease ends.
-        if offered.trust == TrustClass::Untrusted && !offered.spec.run.entitlements().is_empty() {
+        // A leader of the version before looks at no entitlements, and a machine's trust may have been taken away meanwhile; it is taken
+        // back when its lease ends.
+        let is_kept = !offered.spec.run.entitlements().is_empty()
+            || !offered.staged && !offered.spec.repositories().is_empty();
+        if offered.trust == TrustClass::Untrusted && is_kept {
             continue;
         }
+        let staged = match offered.staged {
+            true => match shared.registries.staged(offered.project, offered.attempt) {
+                Some(repository) => Some(repository),
+                None => {
+                    tracing::warn!(attempt = %offered.attempt, "it pushes to a staging registry, and this coordinator has none (--staging)");
+                    continue;
+                }
+            },
+            false => None,
+        };
         let (worker, attempt, job, support) =
             (offered.worker, offered.attempt, Job::of(&offered), offered.support);
         let allowed = shared.accesses.of(offered.project).await?;
         let asks = shared.link.asks(worker);
         let said = shared.link.say(worker, (attempt, true), || {
-            v1::control_response::Message::Offered(offer(shared, offered, &allowed, asks))
+            v1::control_response::Message::Offered(offer(shared, offered, staged, &allowed, asks))
         });
         let span = job.span();
         // Once: it is said again until it is answered.
@@ -85,9 +98,26 @@ pub async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn offer(shared: &Shared, offered: OfferedAttempt, allowed: &Allowed, asks: bool) -> v1::Offered {
-    let repositories = offered.spec.repositories();
-    let borrower = Borrower::new(offered.project, allowed, &repositories);
+/// `staged`: where the attempt of a machine that isn't trusted pushes.
+fn offer(
+    shared: &Shared,
+    offered: OfferedAttempt,
+    staged: Option<Repository>,
+    allowed: &Allowed,
+    asks: bool,
+) -> v1::Offered {
+    let destinations = offered.spec.repositories();
+    let borrower = Borrower::new(offered.project, allowed, &destinations);
+    // Of a machine that isn't trusted nobody knows who else reads what it is lent.
+    let registries = match (&staged, offered.trust) {
+        (Some(staged), _) => vec![shared.registries.lend_staging(staged)],
+        (None, TrustClass::Untrusted) => Vec::new(),
+        (None, TrustClass::Trusted) => shared.registries.lend(&borrower, asks),
+    };
+    let repositories = match staged {
+        Some(staged) => vec![staged],
+        None => destinations,
+    };
     v1::Offered {
         lease: Some(v1::Lease {
             attempt_id: offered.attempt.to_string(),
@@ -102,11 +132,7 @@ fn offer(shared: &Shared, offered: OfferedAttempt, allowed: &Allowed, asks: bool
         runs: offered.runs.to_string(),
         attempt_number: offered.number,
         repositories: repositories.iter().map(ToString::to_string).collect(),
-        // Of a machine that isn't trusted nobody knows who else reads what it is lent.
-        registries: match offered.trust {
-            TrustClass::Trusted => shared.registries.lend(&borrower, asks),
-            TrustClass::Untrusted => Vec::new(),
-        },
+        registries,
         roots: offered.roots,
         log_bytes: shared.config.limits.log_bytes,
         output_bytes: shared.config.limits.output_bytes,

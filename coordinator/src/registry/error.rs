@@ -7,7 +7,7 @@ use reqwest::header::HeaderMap;
 use serde::Deserialize;
 
 use super::challenge::{Challenge, wanted};
-use super::login::Whose;
+use super::login::{ISSUER, SERVICE, Whose};
 use crate::outbound::{Failed, Refused, Why};
 
 /// How a registry failed farm, in words for the build's owner.
@@ -92,6 +92,10 @@ impl RegistryError {
             Whose::Project(login) => format!(
                 "the project's login there is {:?}: give that user the right, or set another login: farm registry login {registry}",
                 login.username
+            ),
+            Whose::Staging => format!(
+                "it is the staging registry: its configuration (auth.token) has to name issuer {ISSUER}, service {SERVICE}, and \
+                 as rootcertbundle the file ca.pem of the coordinators' folder for that"
             ),
             Whose::Farm | Whose::Nobody => format!(
                 "set username and password for [registries.\"{registry}\"] in the coordinator's configuration, or give the project \

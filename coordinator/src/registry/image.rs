@@ -162,7 +162,11 @@ impl By<'_> {
         Ok(Pushed { child, image, bytes })
     }
 
-    async fn exact(&self, repository: &Repository, digest: Digest) -> Result<Manifest, ChildError> {
+    pub(super) async fn exact(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+    ) -> Result<Manifest, ChildError> {
         let manifest = self.manifest(repository, &digest.to_string()).await?.ok_or_else(|| {
             ChildError::Missing(Failure::new(
                 Cause::Infrastructure,
@@ -178,7 +182,7 @@ impl By<'_> {
     }
 }
 
-fn wrong(repository: &Repository, digest: Digest, why: &str) -> ChildError {
+pub(super) fn wrong(repository: &Repository, digest: Digest, why: &str) -> ChildError {
     ChildError::Wrong(Failure::new(
         Cause::Bug,
         FailureCode::PushedImageWrong,

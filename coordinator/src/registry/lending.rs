@@ -117,7 +117,7 @@ pub enum LendError {
 }
 
 /// What is asked for, by repository.
-type Wishes = BTreeMap<String, BTreeSet<String>>;
+pub(super) type Wishes = BTreeMap<String, BTreeSet<String>>;
 
 impl Registries {
     pub(super) fn has_login(&self, host: &str) -> bool {
@@ -170,7 +170,7 @@ impl Registries {
     pub fn lend(&self, borrower: &Borrower<'_>, asks: bool) -> Vec<v1::Registry> {
         let allowed = borrower.allowed;
         let mut hosts: BTreeSet<RegistryHost> = BTreeSet::new();
-        let known = self.known.keys().filter(|host| borrower.is_of(host));
+        let known = self.known.keys().filter(|host| borrower.is_of(host) && !self.is_staging(host));
         hosts.extend(known.filter_map(|host| host.parse::<RegistryHost>().ok()));
         hosts.extend(borrower.own.iter().map(|repository| repository.host().clone()));
         if asks {
@@ -346,7 +346,7 @@ impl Registries {
 }
 
 /// The repositories in scopes, with what is to be done there. Other scopes (`registry:catalog:*`) are nobody's here.
-fn wishes(host: &str, scopes: &[String]) -> Result<Wishes, Invalid> {
+pub(super) fn wishes(host: &str, scopes: &[String]) -> Result<Wishes, Invalid> {
     let mut wishes = Wishes::new();
     let all: Vec<&str> = scopes.iter().flat_map(|scopes| scopes.split_ascii_whitespace()).collect();
     if all.len() > MOST_SCOPES {

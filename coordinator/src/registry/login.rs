@@ -12,6 +12,11 @@ use farm_types::{ProjectId, RegistryHost, Repository};
 use secrecy::SecretString;
 use uuid::Uuid;
 
+/// Who makes the staging registry's tokens: `issuer` in its configuration.
+pub const ISSUER: &str = "farm";
+/// For whom: `service` there.
+pub const SERVICE: &str = "farm-staging";
+
 /// A project's login at a registry, opened. The password isn't printed, and is erased with the last copy.
 pub struct Login {
     /// Whose.
@@ -87,6 +92,8 @@ pub enum Whose {
     Farm,
     /// A project's.
     Project(Arc<Login>),
+    /// None: by tokens that farm makes itself, at the staging registry only.
+    Staging,
     /// Nobody's: what anybody gets.
     Nobody,
 }
@@ -96,7 +103,7 @@ impl Whose {
     pub(super) fn version(&self) -> Option<Uuid> {
         match self {
             Self::Project(login) => Some(login.version),
-            Self::Farm | Self::Nobody => None,
+            Self::Farm | Self::Staging | Self::Nobody => None,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod challenge;
 mod clients;
+pub mod copy;
 mod delete;
 mod error;
 pub mod image;
@@ -14,6 +15,7 @@ pub mod login;
 mod public;
 mod realm;
 mod requests;
+pub mod staging;
 mod tokens;
 mod verify;
 
@@ -29,6 +31,7 @@ use tokio::sync::Semaphore;
 use self::challenge::Challenge;
 use self::login::{Allowed, Kept, Login, Whose};
 use self::requests::{Asked, MAX_MANIFEST, MAX_TAGS};
+use self::staging::Staging;
 use self::tokens::Grant;
 use crate::config::Registry;
 use crate::outbound::{Client, Outbound};
@@ -72,6 +75,8 @@ pub struct Registries {
     ways: Mutex<HashMap<String, Option<Challenge>>>,
     /// Turns of those who look images up for workers.
     looks: Semaphore,
+    /// Where untrusted machines push.
+    staging: Option<Staging>,
 }
 
 impl std::fmt::Debug for Registries {
@@ -105,6 +110,7 @@ impl Registries {
             grants: Mutex::default(),
             ways: Mutex::default(),
             looks: Semaphore::new(public::MOST_AT_ONCE),
+            staging: None,
         })
     }
 
@@ -156,7 +162,7 @@ impl By<'_> {
     pub fn own(&self) -> Option<&Login> {
         match &self.whose {
             Whose::Project(login) => Some(login),
-            Whose::Farm | Whose::Nobody => None,
+            Whose::Farm | Whose::Staging | Whose::Nobody => None,
         }
     }
 
@@ -307,12 +313,16 @@ impl By<'_> {
 }
 
 impl Registries {
-    /// Refuses a repository that no request could be sent to, whoever would be asked.
+    /// Refuses a repository that no request could be sent to, whoever would be asked, or that is the farm's own.
     ///
     /// # Errors
-    /// Its host makes no address.
+    /// Its host makes no address, or is the staging registry.
     pub fn check(&self, repository: &Repository) -> Result<(), Invalid> {
         let host = repository.registry();
+        if self.is_staging(host) {
+            let cure = "this is the farm's staging registry, from which everything goes; name another one";
+            return Err(Invalid::new("tag", repository.to_string(), cure));
+        }
         repository.host().check().map_err(|e| Invalid::new("tag", repository.to_string(), e.cure))?;
         reqwest::Url::parse(&format!("https://{host}/v2/{}/tags/list", repository.name())).map(drop).map_err(
             |why| {

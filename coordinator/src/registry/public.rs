@@ -64,7 +64,7 @@ impl Registries {
         }
         let seen = looked?;
         let reader = match whose {
-            Whose::Nobody => String::new(),
+            Whose::Staging | Whose::Nobody => String::new(),
             Whose::Farm | Whose::Project(_) => self.reader(borrower, host),
         };
         tracing::debug!(%image, ?seen, reader, "an image was looked up for a worker");

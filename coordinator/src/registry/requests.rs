@@ -2,7 +2,7 @@
 
 use farm_types::Repository;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Refusal;
@@ -60,7 +60,7 @@ pub(super) enum Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn of(token: Option<&'a str>, whose: &'a Whose) -> Self {
+    pub(super) fn of(token: Option<&'a str>, whose: &'a Whose) -> Self {
         token.map_or(Self::Login(whose), Self::Token)
     }
 }
@@ -108,6 +108,14 @@ impl By<'_> {
 }
 
 impl Registries {
+    /// With what lets it in.
+    pub(super) fn showing(&self, host: &str, shown: Shown<'_>, request: RequestBuilder) -> RequestBuilder {
+        match shown {
+            Shown::Token(token) => request.bearer_auth(token),
+            Shown::Login(whose) => self.with_login(host, whose, request),
+        }
+    }
+
     /// Makes a request once.
     ///
     /// # Errors
@@ -129,10 +137,7 @@ impl Registries {
         if let Some((bytes, media_type)) = &asked.body {
             request = request.header(CONTENT_TYPE, media_type).body(bytes.clone());
         }
-        let request = match shown {
-            Shown::Token(token) => request.bearer_auth(token),
-            Shown::Login(whose) => self.with_login(host, whose, request),
-        };
+        let request = self.showing(host, shown, request);
         let mut response = match timeout_at(deadline, client.send(request)).await {
             Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,
             Err(_) => return Err(RegistryError::timeout(repository, self.timeout)),

@@ -37,6 +37,8 @@ pub enum Purpose {
     Coordinators,
     /// The farm's workers.
     Workers,
+    /// Nobody: it signs tokens of the staging registry.
+    Staging,
 }
 
 impl Purpose {
@@ -44,6 +46,7 @@ impl Purpose {
         match self {
             Self::Coordinators => "farm CA",
             Self::Workers => "farm workers' CA",
+            Self::Staging => "farm staging",
         }
     }
 }
@@ -90,6 +93,11 @@ impl Authority {
             std::fs::rename(&beside, &file)?;
         }
         Ok(Self { issuer: Issuer::new(params(&key, purpose), key), der, file })
+    }
+
+    /// Its key, as PKCS#8.
+    pub fn key(&self) -> Vec<u8> {
+        self.issuer.key().serialize_der()
     }
 
     /// Its certificate.

@@ -14,6 +14,6 @@ mod incoming;
 mod refuse;
 mod server;
 
-pub use authority::PublicPoint;
+pub use authority::{Authority, PublicPoint, Purpose};
 pub use incoming::{Connection, Peer, incoming};
 pub use server::{Tls, of_peers};

@@ -11,7 +11,7 @@ use crate::gate::Gate;
 use crate::support::*;
 
 /// Runs the line that `farm workers invite` has printed, for this folder.
-fn join(farm: &Farm, invite: &[&str], folder: &Path, more: &[&str]) -> Output {
+pub fn join(farm: &Farm, invite: &[&str], folder: &Path, more: &[&str]) -> Output {
     let line = farm.cli(&[&["workers", "invite"], invite].concat()).ok();
     let mut words = line.split_whitespace();
     let mut command = program(words.next().unwrap());
@@ -19,7 +19,7 @@ fn join(farm: &Farm, invite: &[&str], folder: &Path, more: &[&str]) -> Output {
     output(&mut command)
 }
 
-fn start(farm: &Farm, name: &str, folder: &Path) -> Child {
+pub fn start(farm: &Farm, name: &str, folder: &Path) -> Child {
     let mut command = program("farm-worker");
     command
         .args(["--engine", &Bed::from_env().engine, "--platforms", "linux/amd64", "--state-dir"])

@@ -68,6 +68,7 @@ mod sick;
 mod signals;
 mod ssh;
 mod ssh_server;
+mod staging;
 mod team;
 mod terminal;
 mod tls;

@@ -8,7 +8,7 @@ use farm_tests::machine::{self, invite, join};
 use rcgen::KeyPair;
 use tonic::Code;
 
-use crate::workers::{LONG, as_invited, connect, revoke, workers};
+use crate::workers::{LONG, NO_STAGING, as_invited, connect, revoke, workers};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_token_is_used_once_and_in_its_time_by_whom_it_is_for() {
@@ -116,7 +116,7 @@ async fn a_worker_whose_first_certificate_got_lost_gets_another_by_its_key_and_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_joined_and_never_connected_is_listed_and_can_be_revoked() {
-    let farm = Farm::builder().start();
+    let farm = Farm::builder().env("FARM_STAGING", NO_STAGING).start();
     let mut admin = Client::connect(&farm).await;
     let request =
         v1::InviteWorkerRequest { trust: "untrusted".into(), pool: "arm".into(), ..as_invited("w1-second") };
@@ -254,7 +254,7 @@ async fn a_certificate_is_renewed_in_time_and_a_day_too_late() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invitation_to_a_machine_is_not_one_to_what_the_machine_has_become() {
-    let farm = Farm::builder().start();
+    let farm = Farm::builder().env("FARM_STAGING", NO_STAGING).start();
     let request = v1::InviteWorkerRequest { trust: "untrusted".into(), ..as_invited("m1") };
     let token = invite(&farm, request).await.unwrap().token;
     join(&farm, &token, "").await.unwrap();

@@ -17,6 +17,7 @@ mod project_secrets;
 mod quotas;
 mod revoking;
 mod secrets;
+mod staging;
 mod team;
 mod walk;
 mod workers;

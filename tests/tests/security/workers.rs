@@ -13,6 +13,8 @@ use tonic::{Code, Status};
 
 /// What is promised.
 const PROMISED: Duration = Duration::from_secs(5);
+/// A staging registry where none is needed: untrusted workers are invited, and those that know no tokens push nowhere.
+pub const NO_STAGING: &str = "staging.invalid";
 /// A test gives up after so long, which says more than a failed assertion on a machine that is busy.
 pub const LONG: Duration = Duration::from_secs(30);
 
@@ -82,7 +84,7 @@ async fn a_worker_is_what_it_was_invited_as_whatever_it_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_is_its_machines_and_of_one_trust() {
-    let farm = Farm::builder().start();
+    let farm = Farm::builder().env("FARM_STAGING", NO_STAGING).start();
     let same = |name: &str| {
         let mut hello = hello(name, 4);
         hello.engine.as_mut().unwrap().key = "one engine".into();
@@ -251,7 +253,7 @@ async fn a_rogue_worker_gets_at_nothing_of_anothers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_pushes_goes_to_a_machine_that_is_not_trusted() {
-    let farm = Farm::builder().start();
+    let farm = Farm::builder().env("FARM_STAGING", NO_STAGING).start();
     let mut admin = Client::connect(&farm).await;
     let request = v1::InviteWorkerRequest { trust: "untrusted".into(), ..as_invited("fork") };
     let token = invite(&farm, request).await.unwrap().token;
@@ -288,7 +290,7 @@ async fn nothing_that_pushes_goes_to_a_machine_that_is_not_trusted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_a_worker_without_a_certificate_has_is_trusted_too() {
-    let farm = Farm::builder().start();
+    let farm = Farm::builder().env("FARM_STAGING", NO_STAGING).start();
     let admin = Client::connect(&farm).await;
     let of_engine = |name: &str| {
         let mut hello = hello(name, 1);

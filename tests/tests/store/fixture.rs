@@ -178,6 +178,7 @@ impl World {
             slots,
             withdrawn_why: String::new(),
             joined: None,
+            stages: false,
         }
     }
 

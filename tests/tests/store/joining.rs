@@ -15,7 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A worker that was invited and has joined; its certificate is good for a day.
-async fn join(world: &World, name: &str, trust: TrustClass) -> Joined {
+pub async fn join(world: &World, name: &str, trust: TrustClass) -> Joined {
     let token = Digest::of(format!("{name}'s token {}", BootId::generate()).as_bytes());
     let new = NewInvitation {
         digest: token,
@@ -42,9 +42,15 @@ fn certificate_of(world: &World, joined: Joined) -> Digest {
     format!("sha256:{}", world.database.psql(&sql)).parse().unwrap()
 }
 
-async fn connect(world: &World, name: &str, joined: Joined) -> WorkerId {
+pub async fn connect(world: &World, name: &str, joined: Joined) -> WorkerId {
+    connect_staging(world, name, joined, false).await
+}
+
+/// The same; `stages`: its coordinator has a staging registry for what it pushes.
+pub async fn connect_staging(world: &World, name: &str, joined: Joined, stages: bool) -> WorkerId {
     let registration = world.registration(name, BootId::generate(), 2);
-    let registration = farm_store::machines::workers::Registration { joined: Some(joined), ..registration };
+    let registration =
+        farm_store::machines::workers::Registration { joined: Some(joined), stages, ..registration };
     world.store.register_worker(&registration, Duration::ZERO).await.unwrap()
 }
 

@@ -32,6 +32,7 @@ mod secrets;
 mod sick;
 mod signing_in;
 mod silence;
+mod staging;
 mod streams;
 mod sweeping;
 mod trusting;

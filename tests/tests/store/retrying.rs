@@ -103,7 +103,7 @@ async fn what_succeeded_is_taken_over_and_only_the_rest_runs() {
     world.finish(lease, success("arm64")).await.unwrap();
     assert_eq!(world.state(third).await, BuildState::Publishing);
     let due = world.store.due_merges(10).await.unwrap().remove(0);
-    let digests: Vec<_> = due.results.iter().map(|(_, _, result)| result.digest.unwrap()).collect();
+    let digests: Vec<_> = due.results.iter().map(|pushed| pushed.result.digest.unwrap()).collect();
     assert_eq!((due.build, digests), (third.id, vec![Digest::of(b"amd64"), Digest::of(b"arm64")]));
 }
 

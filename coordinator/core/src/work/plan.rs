@@ -103,6 +103,8 @@ pub struct WorkerView {
     pub takes_mounts: bool,
     /// How far its machine is trusted.
     pub trust: TrustClass,
+    /// What it pushes can go to a staging registry.
+    pub stages: bool,
     /// What it may grant; of a machine that isn't trusted nothing counts.
     pub grants: Entitlements,
 }

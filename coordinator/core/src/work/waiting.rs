@@ -47,7 +47,7 @@ pub enum Reason {
     Probation(String),
     /// It says so itself: its disk is full, its engine is away.
     Withdrawn(String),
-    /// Its machine isn't trusted, so it gets only what neither pushes nor mounts secrets.
+    /// Its machine isn't trusted, so it gets nothing that mounts secrets, and without a staging registry nothing that pushes.
     Untrusted,
 }
 
@@ -216,7 +216,10 @@ fn keeps(aside: &[SetAside]) -> Option<String> {
         Reason::Probation(why) => Some(format!("{name} is on probation: {why}")),
         Reason::Withdrawn(why) => Some(format!("{name} has withdrawn: {why}")),
         Reason::Untrusted => {
-            Some(format!("{name} is on a machine that isn't trusted, and builds only what neither pushes nor mounts secrets"))
+            Some(format!(
+                "{name} is on a machine that isn't trusted, and builds nothing that mounts secrets, and what pushes only where the \
+                 farm has a staging registry"
+            ))
         }
     });
     let all: Vec<String> = drained.into_iter().chain(others).collect();

@@ -133,6 +133,7 @@ impl World {
                     takes_unneeded: true,
                     takes_mounts: true,
                     trust: TrustClass::Trusted,
+                    stages: false,
                     grants: Default::default(),
                 }
             })

@@ -172,6 +172,13 @@ impl MachineService for Joins {
         let request = request.into_inner();
         let tls = self.tls()?;
         let wanted = wanted(&request).map_err(status::invalid)?;
+        if wanted.trust == TrustClass::Untrusted && self.shared.registries.staging_host().is_none() {
+            return Err(Status::failed_precondition(
+                "what an untrusted machine builds is pushed to a staging registry, from which a coordinator copies it, and this farm has \
+                 none: start a registry that takes the farm's tokens, and the coordinators with --staging HOST[:PORT] (FARM_STAGING); \
+                 docs/guide/untrusted.md says how",
+            ));
+        }
         let coordinators = self.coordinators().await?;
         let random: [u8; 32] = rand::random();
         let token = format!("farm_j_{}", Digest::from(random).hex());

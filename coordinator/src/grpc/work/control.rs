@@ -172,6 +172,8 @@ fn registration(
         dial: if i64::try_from(hello.dial).is_ok() { hello.dial } else { 0 },
         protocol: WORKER_PROTOCOL,
         draining: hello.features.iter().any(|feature| feature == FEATURE_DRAINING),
+        stages: shared.registries.staging_host().is_some()
+            && hello.features.iter().any(|feature| feature == FEATURE_TOKENS),
         features: hello.features,
         software_version: hello.software_version,
         engine_key: engine.key,
@@ -354,6 +356,14 @@ impl Connection {
             })
             .collect();
         let (repositories, exports) = match self.shared.store.leased_snapshot(lease).await {
+            Ok(leased) if leased.staged => {
+                let Some(staged) = self.shared.registries.staged(leased.project, lease.attempt) else {
+                    let why = "it was pushed to a staging registry, and this coordinator has none any more (--staging)";
+                    let code = FailureCode::RegistryUnavailable;
+                    return Ok(Outcome::Failed(Failure::new(Cause::Infrastructure, code, why)));
+                };
+                (vec![staged], leased.spec.exports.len())
+            }
             Ok(leased) => (leased.spec.repositories(), leased.spec.exports.len()),
             // The end says so itself.
             Err(StoreError::Stale(_)) => (Vec::new(), 0),

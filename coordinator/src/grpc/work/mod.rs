@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use farm_proto::v1;
 use farm_proto::v1::worker_service_server::WorkerService;
-use farm_store::work::attempts::Lease;
+use farm_store::work::attempts::{Lease, LeasedSnapshot};
 use farm_types::{JoinId, RegistryHost, TrustClass};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,6 +24,8 @@ use crate::registry::lending::Borrower;
 use crate::registry::login::Whose;
 use crate::registry::{Looked, Seen};
 use crate::shared::Shared;
+
+const UNLENT: &str = "to a machine that isn't trusted no logins and no secrets are lent";
 
 /// Serves [`WorkerService`].
 #[derive(Debug)]
@@ -58,10 +60,14 @@ fn holder<T>(request: &Request<T>) -> Result<Option<JoinId>, Status> {
 fn trusted_holder<T>(request: &Request<T>) -> Result<Option<JoinId>, Status> {
     let caller = people::caller(request)?;
     if caller.principal.worker.as_ref().is_some_and(|worker| worker.shown.trust == TrustClass::Untrusted) {
-        let why = "to a machine that isn't trusted no logins and no secrets are lent";
-        return Err(Status::permission_denied(why));
+        return Err(Status::permission_denied(UNLENT));
     }
     holder(request)
+}
+
+/// Refuses what an attempt that was begun on an untrusted machine isn't lent, whatever the machine has become.
+fn not_staged(leased: &LeasedSnapshot) -> Result<(), Status> {
+    if leased.staged { Err(Status::permission_denied(UNLENT)) } else { Ok(()) }
 }
 
 #[tonic::async_trait]
@@ -158,10 +164,16 @@ impl WorkerService for Work {
         &self,
         request: Request<v1::LendTokenRequest>,
     ) -> Result<Response<v1::LendTokenResponse>, Status> {
-        let holder = trusted_holder(&request)?;
+        let trusted = trusted_holder(&request).map(drop);
+        let holder = holder(&request)?;
         let asked = request.into_inner();
         let lease = lease(asked.lease.clone(), holder)?;
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
+        if leased.staged {
+            let lent = self.shared.registries.lend_staging_token(leased.project, lease.attempt, &asked);
+            return lent.map(Response::new).map_err(status::lending);
+        }
+        trusted?;
         let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
         let own = leased.spec.repositories();
         let borrower = Borrower::new(leased.project, &allowed, &own);
@@ -183,6 +195,7 @@ impl WorkerService for Work {
         let lease = lease(asked, holder)?;
         let host = RegistryHost::of_login(&host).map_err(status::invalid)?;
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
+        not_staged(&leased)?;
         let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
         let own = leased.spec.repositories();
         let borrower = Borrower::new(leased.project, &allowed, &own);
@@ -210,6 +223,7 @@ impl WorkerService for Work {
         let lease = lease(asked, holder)?;
         let image = image.parse().map_err(status::invalid)?;
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
+        not_staged(&leased)?;
         let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
         let own = leased.spec.repositories();
         let borrower = Borrower::new(leased.project, &allowed, &own);

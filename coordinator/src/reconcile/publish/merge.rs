@@ -29,8 +29,9 @@ pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> 
     let mut children = Vec::with_capacity(due.results.len());
     let mut sizes = Vec::with_capacity(due.results.len());
     let mut images = Vec::with_capacity(due.results.len());
-    for (platform, _, result) in &due.results {
-        let Some(digest) = result.digest else {
+    for pushed in &due.results {
+        let platform = &pushed.platform;
+        let Some(digest) = pushed.result.digest else {
             let why = format!("the worker pushed nothing for {platform}");
             let failure = Failure::new(Cause::Bug, FailureCode::NothingPushed, why);
             return shared.loops.fail_merge(epoch, due.project, due.build, &failure).await;

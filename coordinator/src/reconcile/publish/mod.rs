@@ -1,9 +1,12 @@
-//! From what workers pushed to tags that point to it, and out of registries what came to nothing.
+//! From what workers pushed to tags that point to it, by way of the staging registry where their machines aren't trusted; and out of
+//! registries what came to nothing.
 
 pub mod clean;
+mod copy;
 mod merge;
 pub mod publications;
 mod put;
+pub mod unstage;
 
 /// What was just pushed may not be seen at once by a registry of many machines: so often it is looked for
 /// again before it is missed.

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
+use super::copy::copy_one;
 use super::merge::merge_one;
 use super::put::{TagLocks, longest_put, put_one, recheck_one};
 use crate::hints::BACKSTOP;
@@ -37,6 +38,7 @@ const TROUBLE: &str = "what came of it can't be written down; the coordinator's 
 /// What a task works on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Work {
+    Copy(BuildId),
     Merge(BuildId),
     Put(PublicationId, Repository),
     Recheck(Repository, String),
@@ -149,7 +151,21 @@ async fn look(
     under_way: &mut UnderWay,
 ) -> Result<()> {
     for due in shared.loops.due_merges(BATCH).await? {
-        let (shared, work) = (Arc::clone(shared), Work::Merge(due.build));
+        let shared = Arc::clone(shared);
+        if due.uncopied().next().is_some() {
+            // Counted apart from what its destinations get else: it takes long.
+            let registry = "staging".to_owned();
+            let span = tracing::error_span!("copy", build = %due.short_id);
+            under_way.start(Work::Copy(due.build), &registry, span, async move {
+                let copied = copy_one(&shared, epoch, &due).await;
+                if let Some(after) = put_off_for(&copied, due.tries) {
+                    shared.loops.retry_merge(epoch, due.project, due.build, TROUBLE, after).await?;
+                }
+                copied
+            });
+            continue;
+        }
+        let work = Work::Merge(due.build);
         let registry =
             due.spec.tags.first().map(|tag| tag.repository.registry().to_owned()).unwrap_or_default();
         let span = tracing::error_span!("merge", build = %due.short_id);

@@ -68,6 +68,8 @@ pub struct Registration {
     pub withdrawn_why: String,
     /// As what it joined; `None`: it shows the farm's own token.
     pub joined: Option<Joined>,
+    /// What it pushes can go to a staging registry, by this coordinator.
+    pub stages: bool,
 }
 
 /// As what a worker joined, which its certificate shows.
@@ -134,6 +136,8 @@ pub struct WorkerRecord {
     pub offers: Vec<Offer>,
     /// How far its machine is trusted.
     pub trust: TrustClass,
+    /// What it pushes can go to a staging registry.
+    pub stages: bool,
 }
 
 /// As what a worker joined, as the list shows it.
@@ -194,8 +198,8 @@ impl Store {
         let id = sqlx::query_scalar!(
             "INSERT INTO workers (id, name, engine_id, boot_id, coordinator_id, protocol, features,
                                   software_version, slots, connection_id, withdrawn_at, home, draining,
-                                  withdrawn_why, join_id, dial, dial_boot)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13, $14, $15, $16, $17, $4)
+                                  withdrawn_why, join_id, dial, dial_boot, staged_via)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, CASE WHEN $12 THEN farm_now() END, $13, $14, $15, $16, $17, $4, $18)
              ON CONFLICT (name) DO UPDATE SET engine_id = EXCLUDED.engine_id, boot_id = EXCLUDED.boot_id,
                 coordinator_id = EXCLUDED.coordinator_id, protocol = EXCLUDED.protocol,
                 features = EXCLUDED.features, software_version = EXCLUDED.software_version,
@@ -203,7 +207,7 @@ impl Store {
                 last_seen = farm_now(), draining = EXCLUDED.draining, removed_at = NULL,
                 withdrawn_at = CASE WHEN $12 THEN coalesce(workers.withdrawn_at, farm_now()) END,
                 withdrawn_why = EXCLUDED.withdrawn_why, join_id = EXCLUDED.join_id,
-                dial = EXCLUDED.dial, dial_boot = EXCLUDED.dial_boot,
+                dial = EXCLUDED.dial, dial_boot = EXCLUDED.dial_boot, staged_via = EXCLUDED.staged_via,
                 -- Another life runs nothing of the former one's. It shows at once whether it is well, and so does one
                 -- whose engine is back.
                 quarantined_at = CASE WHEN workers.boot_id = EXCLUDED.boot_id THEN workers.quarantined_at END,
@@ -242,6 +246,7 @@ impl Store {
             worker.withdrawn_why,
             join,
             dial,
+            worker.stages.then_some(worker.coordinator),
         )
         .fetch_optional(&mut *tx)
         .await?;
@@ -354,6 +359,7 @@ impl Store {
                       w.probation_why, w.probe_at, w.last_seen, w.features,
                       farm_worker_state(w) AS "state!", w.software_version,
                       farm_worker_trust(w) AS "trust!",
+                      coalesce(w.staged_via = w.coordinator_id, false) AS "stages!",
                       coalesce((SELECT json_agg(json_build_object('platform', p.platform,
                                 'support', p.support, 'told', p.told) ORDER BY p.platform)
                                 FROM worker_platforms p WHERE p.worker_id = w.id), '[]'::json) AS "offers!"
@@ -386,6 +392,7 @@ impl Store {
                     features: row.features,
                     offers: crate::from_json(row.offers)?,
                     trust: crate::state(&row.trust)?,
+                    stages: row.stages,
                 })
             };
             readable("a worker", name, read())

@@ -61,6 +61,11 @@ impl LeaderTx {
         self.0.lock_execution(project, execution).await
     }
 
+    /// The transaction, for what is more than a query.
+    pub(crate) fn tx(&mut self) -> &mut Tx {
+        &mut self.0
+    }
+
     /// See [`Tx::commit`].
     pub(crate) async fn commit(self) -> Result<()> {
         self.0.commit().await

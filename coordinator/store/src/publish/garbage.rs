@@ -64,6 +64,8 @@ impl Store {
             r#"SELECT registry AS "registry!", repository AS "repository!" FROM (
                    SELECT DISTINCT d.registry, d.repository FROM pushed_digests d
                    WHERE d.fate IS NULL AND d.pushed_at < farm_now() - make_interval(secs => $1)
+                     -- What is in the staging registry goes sooner (staging.rs).
+                     AND d.repository <> d.project_id::text || '/' || d.attempt_id::text
                  UNION
                    SELECT DISTINCT d.registry, d.repository FROM destinations d
                    WHERE d.fate IS NULL AND d.settled_at < farm_now() - make_interval(secs => $1)) undecided
@@ -137,7 +139,13 @@ impl Store {
             r#"SELECT EXISTS (
                    SELECT FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
                    JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
-                   WHERE a.state IN ('offered', 'running') AND $1 = ANY(e.repositories)) AS "busy!""#,
+                   WHERE a.state IN ('offered', 'running') AND $1 = ANY(e.repositories))
+               -- What is copied there is looked for there before.
+               OR EXISTS (
+                   SELECT FROM builds b JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
+                   JOIN jobs j ON j.project_id = e.project_id AND j.execution_id = e.id
+                   JOIN attempts a ON a.project_id = j.project_id AND a.job_id = j.id
+                   WHERE b.state = 'publishing' AND $1 = ANY(e.repositories) AND a.staged) AS "busy!""#,
             at.to_string()
         )
         .fetch_one(&mut *tx)

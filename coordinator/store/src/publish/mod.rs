@@ -5,3 +5,4 @@ pub mod destinations;
 pub mod garbage;
 pub mod publications;
 pub mod rechecks;
+pub mod staging;

@@ -9,7 +9,10 @@ use std::time::Duration;
 use farm_core::life::{self, Transition};
 use farm_core::publish::Index;
 use farm_types::state::PublicationState;
-use farm_types::{BuildId, BuildSpec, ExecutionId, Failure, Platform, ProjectId, PublicationId, ShortId};
+use farm_types::{
+    AttemptId, BuildId, BuildSpec, ExecutionId, Failure, Platform, ProjectId, PublicationId, Repository,
+    ShortId,
+};
 use uuid::Uuid;
 
 use crate::builds::record::JobResult;
@@ -36,14 +39,45 @@ pub struct DueMerge {
     pub execution: ExecutionId,
     /// What it asked for.
     pub spec: BuildSpec,
-    /// Per platform: the attempt and what it pushed. Not read of a build that is published nowhere.
-    pub results: Vec<(Platform, Uuid, JobResult)>,
+    /// What was pushed, per platform. Not read of a build that is published nowhere.
+    pub results: Vec<Pushed>,
     /// How often it was tried.
     pub tries: u32,
 }
 
+/// What a job has pushed, and where it is.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// For which platform.
+    pub platform: Platform,
+    /// By which attempt.
+    pub attempt: AttemptId,
+    /// What.
+    pub result: JobResult,
+    /// It was pushed to the staging registry.
+    pub staged: bool,
+    /// Where it is known to have been brought to, as `REGISTRY/REPO`.
+    places: Vec<String>,
+}
+
+impl DueMerge {
+    /// What is in the staging registry yet, and where it has to be copied to.
+    pub fn uncopied(&self) -> impl Iterator<Item = (&Pushed, Vec<Repository>)> {
+        let repositories = self.spec.repositories();
+        self.results.iter().filter(|pushed| pushed.staged && pushed.result.digest.is_some()).filter_map(
+            move |pushed| {
+                let is_there = |repository: &Repository| pushed.places.contains(&repository.to_string());
+                let missing: Vec<Repository> =
+                    repositories.iter().filter(|repository| !is_there(repository)).cloned().collect();
+                (!missing.is_empty()).then_some((pushed, missing))
+            },
+        )
+    }
+}
+
 impl Store {
-    /// Builds that are due to be merged; at most `limit` of each registry, or those of one that is down would hide the others.
+    /// Builds that are due to be merged; at most `limit` of each registry, or those of one that is down would hide the others. Those of
+    /// which something was pushed to the staging registry are counted apart: they take longer.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -51,7 +85,10 @@ impl Store {
         let rows = sqlx::query!(
             "SELECT project_id, id, short_id, execution_id, spec, publish_tries FROM (
                 SELECT b.*, row_number() OVER (
-                    PARTITION BY split_part(spec->'tags'->>0, '/', 1) ORDER BY publish_due) AS place
+                    PARTITION BY split_part(spec->'tags'->>0, '/', 1), EXISTS (
+                        SELECT FROM jobs j JOIN attempts a ON a.project_id = j.project_id AND a.job_id = j.id
+                        WHERE j.project_id = b.project_id AND j.execution_id = b.execution_id AND a.staged)
+                    ORDER BY publish_due) AS place
                 FROM builds b WHERE state = 'publishing' AND publish_due <= farm_now() AND NOT EXISTS (
                     SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)
              ) b
@@ -328,21 +365,31 @@ pub(crate) async fn end_build(
 }
 
 /// The result of every job of an execution, by platform.
-async fn results(
-    pool: &Pool,
-    project: ProjectId,
-    execution: ExecutionId,
-) -> Result<Vec<(Platform, Uuid, JobResult)>> {
+async fn results(pool: &Pool, project: ProjectId, execution: ExecutionId) -> Result<Vec<Pushed>> {
     let rows = sqlx::query!(
-        r#"SELECT j.platform, j.result AS "result!",
-                  (SELECT a.id FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = coalesce(j.taken_from, j.id)
-                   AND a.state = 'succeeded') AS "attempt!"
-           FROM jobs j WHERE j.project_id = $1 AND j.execution_id = $2 AND j.kind = 'build'
+        r#"SELECT j.platform, j.result AS "result!", a.id AS "attempt!", a.staged AS "staged!",
+                  CASE WHEN a.staged THEN ARRAY(
+                      SELECT p.registry || '/' || p.repository FROM pushed_digests p
+                      WHERE p.project_id = a.project_id AND p.attempt_id = a.id AND p.fate IS DISTINCT FROM 'removed'
+                        AND 'sha256:' || encode(p.digest, 'hex') = j.result ->> 'digest')
+                  ELSE '{}' END AS "places!"
+           FROM jobs j LEFT JOIN attempts a ON a.project_id = j.project_id AND a.job_id = coalesce(j.taken_from, j.id)
+             AND a.state = 'succeeded'
+           WHERE j.project_id = $1 AND j.execution_id = $2 AND j.kind = 'build'
              AND j.state = 'succeeded' ORDER BY j.platform"#,
         project.as_uuid(),
         execution.as_uuid()
     )
     .fetch_all(pool)
     .await?;
-    rows.into_iter().map(|row| Ok((state(&row.platform)?, row.attempt, from_json(row.result)?))).collect()
+    let read = rows.into_iter().map(|row| {
+        Ok(Pushed {
+            platform: state(&row.platform)?,
+            attempt: row.attempt.into(),
+            result: from_json(row.result)?,
+            staged: row.staged,
+            places: row.places,
+        })
+    });
+    read.collect()
 }

@@ -34,6 +34,8 @@ pub struct LeasedSnapshot {
     pub tree_id: farm_types::Digest,
     /// What is built.
     pub spec: BuildSpec,
+    /// It pushes to the staging registry, and nowhere else.
+    pub staged: bool,
 }
 
 /// A live attempt, as far as its worker's heartbeat asks.
@@ -184,7 +186,7 @@ impl Store {
     /// [`StoreError::Stale`] when the lease isn't live.
     pub async fn leased_snapshot(&self, lease: Lease) -> Result<LeasedSnapshot> {
         let row = sqlx::query!(
-            "SELECT a.project_id, e.tree_id, e.spec FROM attempts a
+            "SELECT a.project_id, a.staged, e.tree_id, e.spec FROM attempts a
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
              WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')
@@ -200,6 +202,7 @@ impl Store {
             project: row.project_id.into(),
             tree_id: digest(&row.tree_id)?,
             spec: from_json(row.spec)?,
+            staged: row.staged,
         })
     }
 

@@ -13,8 +13,12 @@ use uuid::Uuid;
 use crate::machines::leader::Epoch;
 use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
+use crate::schema::shut_out;
 use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, fit, from_json, state};
+
+/// The schema from which on coordinators know of staging registries.
+const STAGING_SCHEMA: i32 = 44;
 
 /// A proposal of the scheduler.
 #[derive(Debug, Clone)]
@@ -60,6 +64,8 @@ pub struct OfferedAttempt {
     pub roots: Vec<String>,
     /// How far the worker's machine is trusted.
     pub trust: TrustClass,
+    /// It pushes to the staging registry, and nowhere else.
+    pub staged: bool,
 }
 
 impl Store {
@@ -69,7 +75,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, or none that push, or may not grant what it asks
     /// for, or its project may not ask for that any more, no slot is free any more, the
-    /// repository that it would be pushed to is being cleaned, or another coordinator leads.
+    /// repository that it would be pushed to is being cleaned, or another coordinator leads; [`StoreError::Conflict`] when it would go
+    /// to the staging registry and older coordinators run.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
         let mut tx = self.begin_leading(epoch).await?;
         let job = sqlx::query!(
@@ -103,31 +110,35 @@ impl Store {
         .await?
         .ok_or(StoreError::Stale("the job is not ready"))?;
         let worker = sqlx::query!(
-            "SELECT name, boot_id FROM workers w
+            r#"SELECT name, boot_id, farm_worker_trust(w) <> $5 AND $9 AS "staged!" FROM workers w
              WHERE id = $1 AND engine_id = $2 AND farm_worker_state(w) = ANY($3)
-               AND ($4 OR farm_worker_trust(w) = $5)
+               AND (farm_worker_trust(w) = $5 OR NOT $4 AND (NOT $9 OR w.staged_via = w.coordinator_id))
                AND (cardinality($6::text[]) = 0 OR farm_worker_trust(w) = $5 AND w.features @> $6
                     AND EXISTS (SELECT FROM projects p WHERE p.id = $7 AND p.entitlements @> $6))
-               AND (NOT $8 OR $9 = ANY(w.features)) FOR SHARE OF w",
+               AND (NOT $4 OR $8 = ANY(w.features)) FOR SHARE OF w"#,
             assignment.worker.as_uuid(),
             assignment.engine.as_uuid(),
             &WorkerState::LEASABLE.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            work.repositories.is_empty() && !work.mounts,
+            work.mounts,
             TrustClass::Trusted.as_str(),
             &row.entitlements,
             project,
-            work.mounts,
-            FEATURE_MOUNTS
+            FEATURE_MOUNTS,
+            !work.repositories.is_empty()
         )
         .fetch_optional(&mut *execution)
         .await?
         .ok_or(StoreError::Stale("the worker takes no jobs now"))?;
+        if worker.staged {
+            // They would offer it with its destinations, and publish what they haven't copied.
+            shut_out(execution.tx(), STAGING_SCHEMA, "staging registries").await?;
+        }
         let attempt = AttemptId::generate();
         let number = row.number.unwrap_or(1);
         sqlx::query!(
             "INSERT INTO attempts (project_id, id, job_id, number, worker_id, engine_id, boot_id, lease_token,
-                                   epoch, support, weight, lease_expires_at, support_reason)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, farm_now() + make_interval(secs => $12), $13)",
+                                   epoch, support, weight, lease_expires_at, support_reason, staged)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, farm_now() + make_interval(secs => $12), $13, $14)",
             project,
             attempt.as_uuid(),
             assignment.job.as_uuid(),
@@ -140,7 +151,8 @@ impl Store {
             assignment.support.as_str(),
             row.weight,
             lease.as_secs_f64(),
-            assignment.reason
+            assignment.reason,
+            worker.staged
         )
         .execute(&mut *execution)
         .await?;
@@ -176,7 +188,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn offered_via(&self, coordinator: Uuid) -> Result<Vec<OfferedAttempt>> {
         let rows = sqlx::query!(
-            r#"SELECT a.worker_id, a.project_id, p.name AS project_name, a.id, a.lease_token, a.number, a.support,
+            r#"SELECT a.worker_id, a.project_id, p.name AS project_name, a.id, a.lease_token, a.number, a.support, a.staged,
                       j.platform, j.runs, e.spec,
                       coalesce((SELECT b.short_id FROM builds b WHERE b.project_id = e.project_id
                        AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1), '') AS "short_id!",
@@ -211,6 +223,7 @@ impl Store {
                     spec: from_json(row.spec)?,
                     roots: row.roots,
                     trust: state(&row.trust)?,
+                    staged: row.staged,
                 })
             };
             readable("an attempt", id, read())

@@ -127,6 +127,7 @@ impl Store {
                 takes_unneeded: record.features.iter().any(|feature| feature == FEATURE_UNNEEDED),
                 takes_mounts: record.features.iter().any(|feature| feature == FEATURE_MOUNTS),
                 trust: record.trust,
+                stages: record.stages,
                 grants: grants(&record.features, record.trust),
             })
             .collect();

@@ -34,6 +34,7 @@ fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId
         takes_unneeded: true,
         takes_mounts: true,
         trust: TrustClass::Trusted,
+        stages: false,
         grants: Entitlements::new(),
     });
     id
@@ -418,6 +419,19 @@ fn a_machine_that_is_not_trusted_builds_only_what_pushes_nowhere() {
     let now = assigned(&state, 1);
     assert!(now.contains(&(pushes, trusted, RunMode::Native)), "{now:?}");
     assert!(now.iter().any(|(job, _, _)| *job == kept), "{now:?}");
+}
+
+#[test]
+fn with_a_staging_registry_it_builds_what_pushes_and_still_mounts_and_grants_nothing() {
+    let mut state = State::default();
+    let untrusted = worker(&mut state, &[("linux/amd64", RunMode::Native)], 8);
+    (state.workers[0].trust, state.workers[0].stages) = (TrustClass::Untrusted, true);
+    let pushes = job(&mut state, "linux/amd64", "fallback");
+    job(&mut state, "linux/amd64", "fallback");
+    state.waiting[1].mounts = true;
+    job(&mut state, "linux/amd64", "fallback");
+    state.waiting[2].entitlements = [farm_types::Entitlement::NetworkHost].into();
+    assert_eq!(assigned(&state, 1), [(pushes, untrusted, RunMode::Native)]);
 }
 
 #[test]

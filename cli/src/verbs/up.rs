@@ -27,11 +27,12 @@ It starts a private Postgres, a registry on localhost, a Docker engine in namesp
 own, a coordinator, a worker for this machine's platform and one for what QEMU emulates. What
 dies is started again. Everything lies in the state folder; farm down ends it, and farm up
 carries on where it was, also after a crash. Flags are kept for the next time; own, found and
-none take --engine, --platforms and --config back.
+none take --engine, --platforms, --config and --untrusted back.
 
 Examples:
   sudo farm up
   sudo farm up --registry-port 5005 --platforms linux/amd64,linux/arm64,linux/riscv64
+  sudo farm up --untrusted
   farm up --engine unix:///var/run/docker.sock --no-emulation";
 
 /// How long others may hold the folder without being a farm.

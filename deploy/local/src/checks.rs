@@ -20,7 +20,7 @@ pub fn before(layout: &Layout, settings: &Settings) -> Result<()> {
     for program in ["farm-coordinator", "farm-worker"] {
         own_program(program).map_err(Error::Usage)?;
     }
-    if settings.engine.is_none() && !rustix::process::geteuid().is_root() {
+    if (settings.engine.is_none() || settings.untrusted) && !rustix::process::geteuid().is_root() {
         return Err(Error::Usage(
             "an engine of farm's own needs root: sudo farm up; or name an engine that you may use: \
              farm up --engine unix:///var/run/docker.sock"
@@ -53,6 +53,9 @@ pub fn before(layout: &Layout, settings: &Settings) -> Result<()> {
 /// A port is in use.
 pub fn ports(settings: &Settings) -> Result<()> {
     check_free(settings.registry_port, "registry", "--registry-port")?;
+    if settings.untrusted {
+        check_free(settings.staging_port, "staging registry", "--staging-port")?;
+    }
     check_free(settings.port, "coordinator", "--port")
 }
 

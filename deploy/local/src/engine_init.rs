@@ -27,7 +27,28 @@ pub struct Args {
     /// The name server that its network has.
     #[arg(long)]
     nameserver: Option<String>,
+    /// Neither it nor its builds reach addresses that aren't public, and these.
+    #[arg(long, value_delimiter = ',')]
+    closed: Option<Vec<String>>,
 }
+
+/// The device that is the way out.
+const WAY_OUT: &str = "tap0";
+
+/// What isn't public (RFC 6890): this machine, its neighbours, metadata services of clouds, and what is none of anybody's.
+const CLOSED: &[&str] = &[
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
 
 /// Prepares the namespaces, starts the engine, and ends with it.
 pub fn main(args: &Args) -> ExitCode {
@@ -86,12 +107,48 @@ fn prepare(args: &Args) -> Result<(), String> {
                 .map_err(|e| at("/etc/resolv.conf can't be replaced")(e.into()))?;
         }
     }
+    // Before there is a way out.
+    if let Some(more) = &args.closed {
+        close(args.nameserver.as_deref(), more)?;
+    }
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).stdin(Stdio::null()).status();
     match up {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("ip link set lo up: {status}")),
         Err(e) => Err(format!("ip can't be started ({e}): sudo apt-get install iproute2")),
     }
+}
+
+/// Keeps what leaves by the way out from what isn't public: what the engine itself sends is refused, what its builds send is dropped, in
+/// a table that dockerd doesn't touch (it puts rules of its own before those of others in the usual one).
+fn close(nameserver: Option<&str>, more: &[String]) -> Result<(), String> {
+    let rule = |program: &str, words: &[&str]| {
+        let status = Command::new(program).arg("-w").args(words).stdin(Stdio::null()).status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{program} {}: {status}", words.join(" "))),
+            Err(e) => Err(format!("{program} can't be started ({e}): sudo apt-get install iptables")),
+        }
+    };
+    let more = more.iter().map(String::as_str).filter(|one| !one.is_empty());
+    let closed: Vec<&str> = CLOSED.iter().copied().chain(more).collect();
+    for (table, chain, end) in [("filter", "OUTPUT", "REJECT"), ("mangle", "FORWARD", "DROP")] {
+        let begin = ["-t", table, "-A", chain, "-o", WAY_OUT];
+        for protocol in ["udp", "tcp"] {
+            if let Some(at) = nameserver {
+                let allowed = ["-d", at, "-p", protocol, "--dport", "53", "-j", "ACCEPT"];
+                rule("iptables", &[&begin[..], &allowed].concat())?;
+            }
+        }
+        for network in &closed {
+            rule("iptables", &[&begin[..], &["-d", network, "-j", end]].concat())?;
+        }
+        // The way out has no IPv6 today.
+        if Path::new("/proc/net/if_inet6").exists() {
+            rule("ip6tables", &[&begin[..], &["-j", end]].concat())?;
+        }
+    }
+    Ok(())
 }
 
 /// Says it in plain words, before the engine does in its own.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::{Event, Status};
 use crate::journal::Journal;
 use crate::keeper::{Board, now_ms};
-use crate::layout::Layout;
+use crate::layout::{Layout, OwnEngine};
 use crate::settings::Settings;
 
 /// The farm of this machine, as all of a supervisor sees it. A clone is the same farm.
@@ -56,7 +56,7 @@ impl LocalFarm {
 
     /// How it is now.
     pub fn status(&self) -> Status {
-        let own = format!("unix://{}", self.layout.engine_socket().display());
+        let own = format!("unix://{}", self.layout.engine_socket(OwnEngine::Trusted).display());
         let state = match (self.stop.is_cancelled(), self.starting.is_over()) {
             (true, _) => "stopping",
             (false, true) => "up",

@@ -29,7 +29,9 @@ const LONGEST_SOCKET: usize = "/run/postgres/.s.PGSQL.5432".len();
 pub const OWN_ENTRIES: &[&str] = &[
     "postgres",
     "registry",
+    "staging",
     "engine",
+    "untrusted",
     "coordinator",
     "workers",
     "logs",
@@ -41,6 +43,41 @@ pub const OWN_ENTRIES: &[&str] = &[
     MARKER,
     "lock",
 ];
+
+/// An engine of farm's own, by how far the machine is trusted that it stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnEngine {
+    /// This one.
+    Trusted,
+    /// One that isn't (`farm up --untrusted`): it reaches the staging registry and public addresses, and nothing else.
+    Untrusted,
+}
+
+impl OwnEngine {
+    /// The part's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trusted => "engine",
+            Self::Untrusted => "untrusted-engine",
+        }
+    }
+
+    /// The name of the part that is its way out.
+    pub fn network(self) -> &'static str {
+        match self {
+            Self::Trusted => "network",
+            Self::Untrusted => "untrusted-network",
+        }
+    }
+
+    /// Its folder.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Trusted => "engine",
+            Self::Untrusted => "untrusted",
+        }
+    }
+}
 
 /// Paths in a state folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,9 +143,12 @@ impl Layout {
         self.run("control.sock")
     }
 
-    /// The own engine's socket.
-    pub fn engine_socket(&self) -> PathBuf {
-        self.run("docker.sock")
+    /// An own engine's socket.
+    pub fn engine_socket(&self, engine: OwnEngine) -> PathBuf {
+        self.run(match engine {
+            OwnEngine::Trusted => "docker.sock",
+            OwnEngine::Untrusted => "untrusted.sock",
+        })
     }
 
     /// The local admin's token.
@@ -126,8 +166,16 @@ impl Layout {
         self.join(MARKER).is_file()
     }
 
-    /// The control group of what the own engine's builds run: always the same for one folder, so that what a
+    /// The control group of what an own engine's builds run: always the same for one folder, so that what a
     /// killed farm left is found.
+    pub fn group_of(&self, engine: OwnEngine) -> String {
+        match engine {
+            OwnEngine::Trusted => self.group(),
+            OwnEngine::Untrusted => format!("{}-untrusted", self.group()),
+        }
+    }
+
+    /// A name for what is this folder's, the same each time.
     pub fn group(&self) -> String {
         // FNV-1a: stable between builds, which std's hasher does not promise.
         let hash = self.root.to_string_lossy().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -234,8 +282,11 @@ impl Layout {
             ("logs", 0o755),
             ("postgres", 0o755),
             ("registry", 0o700),
+            ("staging", 0o700),
             ("engine", 0o711),
             ("engine/data", 0o711),
+            ("untrusted", 0o711),
+            ("untrusted/data", 0o711),
             ("coordinator", 0o700),
             ("workers", 0o700),
         ] {

@@ -15,7 +15,8 @@ use crate::binfmt::{self, Changes};
 use crate::control::Event;
 use crate::farm::LocalFarm;
 use crate::keeper::{First, keep};
-use crate::parts::joining::farm_says;
+use crate::layout::OwnEngine;
+use crate::parts::joining::{UNTRUSTED, farm_says};
 use crate::parts::{Coordinator, Engine, Network, Part, Postgres, Registry, Worker};
 use crate::settings::Settings;
 use crate::{Error, Result, sweep};
@@ -49,13 +50,17 @@ impl Parts {
         let (layout, settings) = (self.farm.layout.clone(), self.farm.settings.clone());
         // First what the others need. The engine takes longest and goes first.
         let mut first = Vec::new();
-        if settings.engine.is_none() {
-            let engine = Engine::prepare(&layout, settings.registry_port, &settings.allow)?;
+        let own =
+            settings.engine.is_none().then(|| (OwnEngine::Trusted, settings.registry_port, &settings.allow));
+        let nothing = Entitlements::new();
+        let untrusted = settings.untrusted.then(|| (OwnEngine::Untrusted, settings.staging_port, &nothing));
+        for (which, port, allow) in own.into_iter().chain(untrusted) {
+            let engine = Engine::prepare(&layout, which, port, allow)?;
             let inside = engine.inside();
             let has_network = engine.can_have_network();
             first.push(self.keep(Arc::new(engine)));
             if has_network {
-                first.push(self.keep(Arc::new(Network::new(&layout, inside))));
+                first.push(self.keep(Arc::new(Network::new(&layout, which, inside))));
             } else {
                 self.farm.notice(
                     "builds reach no other network: slirp4netns or /dev/net/tun is missing \
@@ -73,6 +78,10 @@ impl Parts {
         self.all_up(postgres).await?;
         first.push(self.keep(Arc::new(Coordinator::new(&layout, &settings))));
         self.all_up(first).await?;
+        if settings.untrusted {
+            let staging = vec![self.keep(Arc::new(Registry::staging(&layout, settings.staging_port)?))];
+            self.all_up(staging).await?;
+        }
         let workers = self.workers();
         if workers.is_empty() {
             return Err(Error::Usage(format!(
@@ -101,8 +110,8 @@ impl Parts {
     /// One for what is native here, and one for what is emulated. Both are on one engine and share its slots.
     fn workers(&self) -> Vec<Worker> {
         let settings = &self.farm.settings;
-        let own = format!("unix://{}", self.farm.layout.engine_socket().display());
-        let engine = settings.engine.clone().unwrap_or(own);
+        let own = |which| format!("unix://{}", self.farm.layout.engine_socket(which).display());
+        let engine = settings.engine.clone().unwrap_or_else(|| own(OwnEngine::Trusted));
         let is_here = engine.starts_with("unix://");
         let (native, emulated) = settings.split();
         let mut wanted: Vec<String> = emulated.iter().map(|platform| (*platform).to_owned()).collect();
@@ -129,6 +138,7 @@ impl Parts {
             port: settings.port,
             slots: settings.slots(),
             offers: offers.into_iter().chain(allow.clone()).collect(),
+            untrusted: false,
             was_taken: AtomicBool::new(false),
         };
         let only = |what: &str| vec!["--only".to_owned(), what.to_owned()];
@@ -145,6 +155,11 @@ impl Parts {
                 false => told(wanted.iter().map(|p| format!("{p}=emulated")).collect::<Vec<_>>().join(",")),
             };
             workers.push(worker("w-qemu", offers));
+        }
+        if settings.untrusted && (settings.platforms.is_empty() || !native.is_empty()) {
+            let offers = if settings.platforms.is_empty() { only("native") } else { told(native.join(",")) };
+            let engine = own(OwnEngine::Untrusted);
+            workers.push(Worker { engine, offers, untrusted: true, ..worker(UNTRUSTED, Vec::new()) });
         }
         workers
     }
@@ -211,10 +226,10 @@ impl Parts {
     pub async fn stop(&mut self) {
         let rank = |name: &str| match name {
             "postgres" => 5,
-            "registry" => 4,
+            "registry" | "staging" => 4,
             "coordinator" => 3,
-            "engine" => 2,
-            "network" => 1,
+            "engine" | "untrusted-engine" => 2,
+            "network" | "untrusted-network" => 1,
             _ => 0,
         };
         for round in 0..=5 {
@@ -232,8 +247,10 @@ impl Parts {
         // What a killed part leaves is gone with its namespaces; its empty groups are ours to remove.
         let layout = self.farm.layout.clone();
         let _ = tokio::task::spawn_blocking(move || {
-            sweep::group(&layout.group());
-            let _ = fs::remove_file(layout.engine_socket());
+            for engine in [OwnEngine::Trusted, OwnEngine::Untrusted] {
+                sweep::group(&layout.group_of(engine));
+                let _ = fs::remove_file(layout.engine_socket(engine));
+            }
             Changes::load(&layout).unmount(&layout);
         })
         .await;

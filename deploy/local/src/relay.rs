@@ -1,4 +1,4 @@
-//! `localhost:PORT` of the engine's network leads to the registry of this machine.
+//! `localhost:PORT` of the engine's network leads to a registry of this machine.
 //!
 //! The engine has a loopback of its own, and images are named `localhost:5002/…` on both sides. So a socket
 //! listens there and hands its connections on. Only the engine itself reaches it: what a build runs has yet

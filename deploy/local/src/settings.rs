@@ -13,6 +13,12 @@ use crate::{Error, Result};
 const OWN: &str = "own";
 const FOUND: &str = "found";
 const NONE: &str = "none";
+const YES: &str = "yes";
+
+/// The staging registry's port where none is said.
+fn staging_port() -> u16 {
+    5004
+}
 
 /// Flags of `farm up`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -50,6 +56,15 @@ pub struct Flags {
     #[arg(long, value_name = "LIST")]
     pub allow: Option<String>,
 
+    /// Also start a staging registry, and an untrusted worker with an engine of its own that reaches
+    /// nothing but that and public addresses; none takes it back [default: none]
+    #[arg(long, num_args = 0..=1, default_missing_value = "yes", value_name = "yes|none")]
+    pub untrusted: Option<String>,
+
+    /// The staging registry's port on localhost [default: 5004]
+    #[arg(long, value_name = "PORT")]
+    pub staging_port: Option<u16>,
+
     /// The coordinator's configuration: logins of registries, own CAs, limits [default: none]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -75,6 +90,12 @@ pub struct Settings {
     /// What builds of project default may be given, and the workers of this machine grant.
     #[serde(default)]
     pub allow: Entitlements,
+    /// There is an untrusted worker, too.
+    #[serde(default)]
+    pub untrusted: bool,
+    /// The staging registry's port on localhost.
+    #[serde(default = "staging_port")]
+    pub staging_port: u16,
     /// Project default is to be told, as something was said of it here or before.
     #[serde(default)]
     pub tell_project: bool,
@@ -106,7 +127,12 @@ impl Flags {
             }
             None => last.engine.clone(),
         };
-        for (flag, port) in [("--registry-port", self.registry_port), ("--port", self.port)] {
+        let ports = [
+            ("--registry-port", self.registry_port),
+            ("--port", self.port),
+            ("--staging-port", self.staging_port),
+        ];
+        for (flag, port) in ports {
             if port == Some(0) {
                 return Err(Error::Usage(format!("{flag} 0: write a port from 1 to 65535")));
             }
@@ -116,6 +142,22 @@ impl Flags {
         if registry_port == port {
             return Err(Error::Usage(format!(
                 "--port and --registry-port are both {port}; give one of them another"
+            )));
+        }
+        let untrusted = match self.untrusted.as_deref() {
+            Some(NONE) => false,
+            Some(YES) => true,
+            Some(other) => {
+                return Err(Error::Usage(format!(
+                    "--untrusted {other}: write --untrusted, or --untrusted {NONE}"
+                )));
+            }
+            None => last.untrusted,
+        };
+        let staging_port = self.staging_port.unwrap_or(last.staging_port);
+        if untrusted && [port, registry_port].contains(&staging_port) {
+            return Err(Error::Usage(format!(
+                "--staging-port is {staging_port}, as another port of the farm's is; give one of them another"
             )));
         }
         if let Some(slots) = self.slots
@@ -150,6 +192,8 @@ impl Flags {
             port,
             slots: self.slots.or(last.slots),
             config,
+            untrusted,
+            staging_port,
         })
     }
 }
@@ -176,6 +220,8 @@ impl Default for Settings {
             slots: None,
             config: None,
             allow: Entitlements::new(),
+            untrusted: false,
+            staging_port: staging_port(),
             tell_project: false,
         }
     }
@@ -208,7 +254,7 @@ impl Settings {
     }
 
     /// Each flag, and what it is, in words.
-    fn values(&self) -> [(&'static str, String); 7] {
+    fn values(&self) -> [(&'static str, String); 9] {
         let platforms = match (self.platforms.is_empty(), self.emulation) {
             (true, true) => "what is found".to_owned(),
             (true, false) => "what is native".to_owned(),
@@ -223,6 +269,8 @@ impl Settings {
             ("--slots", self.slots().to_string()),
             ("--config", config),
             ("--allow", if self.allow.is_empty() { NONE.to_owned() } else { listed(&self.allow) }),
+            ("--untrusted", if self.untrusted { YES } else { NONE }.to_owned()),
+            ("--staging-port", self.staging_port.to_string()),
         ]
     }
 
@@ -318,6 +366,12 @@ mod tests {
         let none = Flags { allow: Some("none".into()), ..flags() }.settings(Some(&allowed)).unwrap();
         assert_eq!(none, Settings { tell_project: true, ..Settings::default() });
         assert_eq!(none.differences(&allowed), ["--allow is network.host, not none"]);
+        let untrusted = Flags { untrusted: Some("yes".into()), ..flags() }.settings(None).unwrap();
+        assert_eq!(flags().settings(Some(&untrusted)).unwrap(), untrusted);
+        let none = Flags { untrusted: Some("none".into()), ..flags() }.settings(Some(&untrusted)).unwrap();
+        assert_eq!(none, Settings::default());
+        let both = Flags { port: Some(5004), ..flags() }.settings(Some(&untrusted)).unwrap_err().to_string();
+        assert!(both.contains("--staging-port is 5004"), "{both}");
         let missing = Flags { config: Some("/nonexistent/farm.toml".into()), ..flags() }.settings(None);
         assert!(missing.unwrap_err().to_string().contains("--config /nonexistent/farm.toml"));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::child::{Record, all, ends_within};
-use crate::layout::Layout;
+use crate::layout::{Layout, OwnEngine};
 
 /// How long a leftover has to end by itself: its supervisor's death has told it to already.
 const BY_ITSELF: Duration = Duration::from_secs(5);
@@ -33,7 +33,8 @@ pub fn sweep(layout: &Layout) -> Vec<String> {
         }
         let _ = fs::remove_file(path);
     }
-    let killed = group(&layout.group());
+    let killed: usize =
+        [OwnEngine::Trusted, OwnEngine::Untrusted].map(|engine| group(&layout.group_of(engine))).iter().sum();
     if killed > 0 {
         found.push(format!("{killed} processes of builds"));
     }

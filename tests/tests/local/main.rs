@@ -7,6 +7,7 @@ mod leftovers;
 mod moments;
 mod refusals;
 mod support;
+mod untrusted;
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};

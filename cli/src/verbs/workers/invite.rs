@@ -42,7 +42,8 @@ pub struct Invite {
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
 
-    /// `untrusted`: it is lent no registry's login, and builds only what pushes nowhere
+    /// `untrusted`: it pushes to the farm's staging registry only, which has to be there, and is
+    /// lent nothing else
     #[arg(long, value_name = "trusted|untrusted")]
     trust: Option<TrustClass>,
 

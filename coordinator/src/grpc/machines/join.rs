@@ -175,8 +175,8 @@ impl MachineService for Joins {
         if wanted.trust == TrustClass::Untrusted && self.shared.registries.staging_host().is_none() {
             return Err(Status::failed_precondition(
                 "what an untrusted machine builds is pushed to a staging registry, from which a coordinator copies it, and this farm has \
-                 none: start a registry that takes the farm's tokens, and the coordinators with --staging HOST[:PORT] (FARM_STAGING); \
-                 docs/guide/untrusted.md says how",
+                 none: on one machine, farm up --untrusted brings one, and the worker; else start a registry that takes the farm's tokens, \
+                 and the coordinators with --staging HOST[:PORT] (FARM_STAGING): docs/guide/untrusted.md",
             ));
         }
         let coordinators = self.coordinators().await?;

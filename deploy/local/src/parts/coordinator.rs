@@ -18,13 +18,16 @@ pub struct Coordinator {
     port: u16,
     registry_port: u16,
     config: Option<PathBuf>,
+    /// The staging registry's port, if there is one.
+    staging: Option<u16>,
 }
 
 impl Coordinator {
     /// On its port of 127.0.0.1, with the configuration file that was named.
     pub fn new(layout: &Layout, settings: &Settings) -> Self {
         let Settings { port, registry_port, ref config, .. } = *settings;
-        Self { layout: layout.clone(), port, registry_port, config: config.clone() }
+        let staging = settings.untrusted.then_some(settings.staging_port);
+        Self { layout: layout.clone(), port, registry_port, config: config.clone(), staging }
     }
 }
 
@@ -57,6 +60,9 @@ impl Part for Coordinator {
                 "--outbound-allow".to_owned(),
                 registry,
             ];
+            if let Some(port) = self.staging {
+                command.extend(["--staging".to_owned(), format!("localhost:{port}")]);
+            }
             if let Some(config) = &self.config {
                 command.extend(["--config".to_owned(), text(config)]);
             }

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::{POLL, Part, Started, ask, own_program, spawn, text, until_ready};
 use crate::checks::on_path;
 use crate::child::{Child, Recipe, Stop, all, environment, parent};
-use crate::layout::Layout;
+use crate::layout::{Layout, OwnEngine};
 use crate::ports::http_status_on;
 use crate::relay::Relay;
 use crate::{Error, Result};
@@ -34,6 +34,8 @@ pub fn has_network() -> bool {
 /// The engine.
 pub struct Engine {
     layout: Layout,
+    which: OwnEngine,
+    /// The port of the registry that it reaches at its localhost.
     registry_port: u16,
     network: bool,
     /// The first process in its namespaces, for those who want to go there.
@@ -45,7 +47,12 @@ impl Engine {
     ///
     /// # Errors
     /// What it needs isn't installed, or the configuration can't be written.
-    pub fn prepare(layout: &Layout, registry_port: u16, allow: &Entitlements) -> Result<Self> {
+    pub fn prepare(
+        layout: &Layout,
+        which: OwnEngine,
+        registry_port: u16,
+        allow: &Entitlements,
+    ) -> Result<Self> {
         for (program, package) in [
             ("dockerd", "docker.io"),
             ("containerd", "containerd"),
@@ -61,15 +68,14 @@ impl Engine {
                 )));
             }
         }
-        let config = json!({
+        let mut config = json!({
             "features": {"containerd-snapshotter": true},
-            "data-root": layout.join("engine/data"),
+            "data-root": layout.join(which.folder()).join("data"),
             // Both are in the private /run: what a killed engine wrote there must not mislead the next one.
             "exec-root": "/run/docker",
             "pidfile": "/run/dockerd.pid",
-            "hosts": [format!("unix://{}", layout.engine_socket().display())],
-            "registry-mirrors": [format!("http://localhost:{registry_port}")],
-            "cgroup-parent": format!("/{}", layout.group()),
+            "hosts": [format!("unix://{}", layout.engine_socket(which).display())],
+            "cgroup-parent": format!("/{}", layout.group_of(which)),
             // systemd, where there is one, knows nothing of our process namespace.
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "shutdown-timeout": 5,
@@ -78,9 +84,13 @@ impl Engine {
                 "security-insecure": allow.contains(&Entitlement::SecurityInsecure),
             }},
         });
-        layout.write(&layout.join("engine/daemon.json"), &config.to_string())?;
+        if which == OwnEngine::Trusted {
+            config["registry-mirrors"] = json!([format!("http://localhost:{registry_port}")]);
+        }
+        layout.write(&layout.join(which.folder()).join("daemon.json"), &config.to_string())?;
         Ok(Self {
             layout: layout.clone(),
+            which,
             registry_port,
             network: has_network(),
             inside: watch::Sender::new(None),
@@ -139,16 +149,16 @@ impl Drop for Inside {
 
 impl Part for Engine {
     fn name(&self) -> &'static str {
-        "engine"
+        self.which.name()
     }
 
     fn start(&self) -> BoxFuture<'_, Result<Started, String>> {
         Box::pin(async {
-            let group = self.layout.group();
+            let group = self.layout.group_of(self.which);
             let _ = ask(move || Some(crate::sweep::group(&group))).await;
             let init = text(&own_program("farm-local")?);
-            let (config, data) =
-                (text(&self.layout.join("engine/daemon.json")), text(&self.layout.join("engine/data")));
+            let folder = self.layout.join(self.which.folder());
+            let (config, data) = (text(&folder.join("daemon.json")), text(&folder.join("data")));
             let mut command: Vec<String> =
                 ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
                     .map(str::to_owned)
@@ -157,7 +167,10 @@ impl Part for Engine {
             if self.network {
                 command.extend(["--nameserver".to_owned(), NAMESERVER.to_owned()]);
             }
-            let mut recipe = Recipe::new("engine", command);
+            if self.which == OwnEngine::Untrusted {
+                command.push(format!("--closed={}", own_addresses().join(",")));
+            }
+            let mut recipe = Recipe::new(self.which.name(), command);
             recipe.env.push(("OTEL_TRACES_EXPORTER".to_owned(), "none".to_owned()));
             recipe.stop = Stop { signal: Signal::TERM, again_after: None, grace: Duration::from_secs(20) };
             let mut child = spawn(&self.layout, &recipe)?;
@@ -165,24 +178,37 @@ impl Part for Engine {
             self.inside.send_replace(Some(inside));
             let tell = Inside(self.inside.clone());
             let relay = self.relay(&mut child, inside).await?;
-            let socket = self.layout.engine_socket();
+            let socket = self.layout.engine_socket(self.which);
             let up = until_ready(&mut child, Duration::from_secs(60), |_| {
                 let socket = socket.clone();
                 ask(move || ping(&socket))
             });
             up.await?;
             let version = engine_version().unwrap_or_default();
-            let detail = format!("docker {version}, in namespaces of its own");
+            let reaches = match self.which {
+                OwnEngine::Trusted => "",
+                OwnEngine::Untrusted => ", cut off from this machine and its neighbours",
+            };
+            let detail = format!("docker {version}, in namespaces of its own{reaches}");
             Ok(Started { child, detail, guard: Some(Box::new((tell, relay))), depends_on: None })
         })
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
-            let socket = self.layout.engine_socket();
+            let socket = self.layout.engine_socket(self.which);
             ask(move || ping(&socket)).await.ok_or_else(|| "its API doesn't answer".to_owned())
         })
     }
+}
+
+/// This machine's addresses: what listens there is reached by them as well.
+fn own_addresses() -> Vec<String> {
+    let output = Command::new("ip").args(["-o", "-4", "addr"]).env_clear().envs(environment()).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let lines =
+        text.lines().filter_map(|line| line.split_whitespace().skip_while(|word| *word != "inet").nth(1));
+    lines.filter_map(|address| address.split('/').next()).map(str::to_owned).collect()
 }
 
 /// `Some` when an engine answers on its socket. Blocks for two seconds at most.
@@ -203,19 +229,20 @@ pub fn engine_version() -> Option<String> {
 /// packet filters of the machine, and whatever these allow its user, builds can reach.
 pub struct Network {
     layout: Layout,
+    which: OwnEngine,
     inside: watch::Receiver<Option<u32>>,
 }
 
 impl Network {
     /// For the engine that this belongs to.
-    pub fn new(layout: &Layout, inside: watch::Receiver<Option<u32>>) -> Self {
-        Self { layout: layout.clone(), inside }
+    pub fn new(layout: &Layout, which: OwnEngine, inside: watch::Receiver<Option<u32>>) -> Self {
+        Self { layout: layout.clone(), which, inside }
     }
 }
 
 impl Part for Network {
     fn name(&self) -> &'static str {
-        "network"
+        self.which.network()
     }
 
     fn start(&self) -> BoxFuture<'_, Result<Started, String>> {
@@ -227,7 +254,7 @@ impl Part for Network {
             let engine = engine.to_string();
             // Without host loopback: what listens on this machine's localhost only is not for builds.
             let recipe = Recipe::new(
-                "network",
+                self.which.network(),
                 ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", &engine, "tap0"],
             );
             let mut child = spawn(&self.layout, &recipe)?;
@@ -237,7 +264,11 @@ impl Part for Network {
                 ready(is_there.then_some(()))
             })
             .await?;
-            let detail = "builds reach other networks (slirp4netns)".to_owned();
+            let detail = match self.which {
+                OwnEngine::Trusted => "builds reach other networks (slirp4netns)",
+                OwnEngine::Untrusted => "builds reach public addresses (slirp4netns)",
+            };
+            let detail = detail.to_owned();
             Ok(Started { child, detail, guard: None, depends_on: Some(inside) })
         })
     }

@@ -19,6 +19,9 @@ use crate::layout::Layout;
 /// How long one of these commands may take.
 const COMMAND: Duration = Duration::from_secs(60);
 
+/// The worker that isn't trusted.
+pub const UNTRUSTED: &str = "w-untrusted";
+
 /// A worker, and the farm that it is to be in.
 #[derive(Debug)]
 pub struct Joining<'a> {
@@ -27,8 +30,8 @@ pub struct Joining<'a> {
     pub port: u16,
     /// The worker's name.
     pub name: &'a str,
-    /// The machine's, if none of its workers has joined.
-    pub machine: &'a str,
+    /// The machine's, if none of its workers has joined; `None`: it is on one of its own that isn't trusted.
+    pub machine: Option<&'a str>,
 }
 
 /// What `farm-worker whoami --json` prints, as far as it matters here.
@@ -72,18 +75,14 @@ impl Joining<'_> {
     }
 
     async fn once(&self) -> Result<(), String> {
-        // All workers of this machine are on one, whichever was the first: they share its engine's slots.
-        let mut machine = self.machine.to_owned();
-        let others = std::fs::read_dir(self.layout.join("workers")).into_iter().flatten().flatten();
-        for other in others {
-            if let Some(found) = self.machine_of(&other.file_name().to_string_lossy()).await {
-                machine = found;
-                break;
+        let machine = self.shared_machine().await;
+        let invite = ["workers", "invite", "--json", "--name", self.name];
+        let invited = match &machine {
+            Some(machine) => {
+                self.farm(&[&invite[..], &["--machine", machine, "--if-known"]].concat()).await?
             }
-        }
-        let invite =
-            ["workers", "invite", "--json", "--name", self.name, "--machine", &machine, "--if-known"];
-        let invited = self.farm(&invite).await?;
+            None => self.farm(&[&invite[..], &["--trust", "untrusted"]].concat()).await?,
+        };
         let invited: Invited =
             serde_json::from_str(&invited).map_err(|e| format!("farm workers invite gave no token: {e}"))?;
         let url = format!("https://127.0.0.1:{}", self.port);
@@ -91,6 +90,18 @@ impl Joining<'_> {
         let mut command = self.command("farm-worker")?;
         command.args(["join", &url, "--again", "--ca", &text(&ca), "--state-dir", &text(&folder), "-"]);
         said(run(command, &invited.token).await?).map(drop)
+    }
+
+    /// All workers of this machine are on one, whichever was the first: they share its engine's slots.
+    async fn shared_machine(&self) -> Option<String> {
+        let machine = self.machine?;
+        let others = std::fs::read_dir(self.layout.join("workers")).into_iter().flatten().flatten();
+        for other in others.filter(|other| *other.file_name() != *UNTRUSTED) {
+            if let Some(found) = self.machine_of(&other.file_name().to_string_lossy()).await {
+                return Some(found);
+            }
+        }
+        Some(machine.to_owned())
     }
 
     /// The machine of a worker that has joined; `None`: it hasn't, or not so that it could go on.

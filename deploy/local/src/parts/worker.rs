@@ -33,6 +33,8 @@ pub struct Worker {
     pub slots: usize,
     /// Flags that say which platforms it offers, and what it may grant.
     pub offers: Vec<String>,
+    /// Its machine is one that isn't trusted.
+    pub untrusted: bool,
     /// Whether the farm has taken it since this supervisor began.
     pub was_taken: AtomicBool,
 }
@@ -44,7 +46,8 @@ impl Worker {
     }
 
     fn joining(&self) -> Joining<'_> {
-        Joining { layout: &self.layout, port: self.port, name: &self.name, machine: &self.machine }
+        let machine = (!self.untrusted).then_some(self.machine.as_str());
+        Joining { layout: &self.layout, port: self.port, name: &self.name, machine }
     }
 
     fn spawn(&self) -> Result<Child, String> {

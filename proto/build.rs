@@ -9,8 +9,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=farm");
     let files = [
         "audit", "build", "farm", "image", "machine", "output", "peer", "people", "registry", "secret",
-        "sign_in",
-        "snapshot", "trust", "worker",
+        "sign_in", "snapshot", "trust", "worker",
     ]
     .map(|name| format!("farm/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;

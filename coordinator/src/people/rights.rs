@@ -102,9 +102,7 @@ impl Action {
             | Self::ManageTrusts
             | Self::ManageSecrets
             | Self::ManageLogins
-            | Self::ReadAudit => {
-                Needs::Role(Role::Admin)
-            }
+            | Self::ReadAudit => Needs::Role(Role::Admin),
             Self::ManageProjects
             | Self::ReadFarmAudit
             | Self::ManagePersons

@@ -268,7 +268,10 @@ pub(crate) async fn shut_out(tx: &mut Tx, below: i32, what: &str) -> Result<()> 
             older.join(", ")
         )));
     }
-    sqlx::query("UPDATE schema_compat SET oldest = $1 WHERE oldest < $1").bind(below).execute(&mut **tx).await?;
+    sqlx::query("UPDATE schema_compat SET oldest = $1 WHERE oldest < $1")
+        .bind(below)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use farm_proto::v1::RegistryLogin;
 use serde::Serialize;
 
-use super::json::time;
+use super::text::time;
 use super::text::{ago, columns, harmless};
 
 /// A login, as `farm registry ls --json` prints it.

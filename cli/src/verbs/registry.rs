@@ -61,8 +61,9 @@ Examples:
   farm registry ls --project web
   farm registry rm registry.example:5000 --project web
 
-A login counts for this project only, in place of the farm's own at that registry: its builds pull
-and push there as far as it goes, and nobody has to allow it. The password is told to nobody again.";
+A login counts for this project only, in place of the farm's own at that registry: its builds
+pull and push there as far as it goes, and nobody has to allow it. The password is told to nobody
+again.";
 
 const REMOVE_HELP: &str = "\
 Examples:

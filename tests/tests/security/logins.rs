@@ -107,7 +107,7 @@ async fn a_login_is_kept_if_its_registry_takes_it_and_shown_to_nobody_again() {
         "[registries.'{t}']\nrealms = ['{}']\n[registries.'{b}']\n[registries.'{away}']\n",
         service.at()
     );
-    let farm = Farm::builder().tls().config(&config).start();
+    let farm = Farm::builder().tls().guarded().config(&config).start();
     team::project(&farm, "web").await;
     let ada = team::person(&farm, "ada", "web", "admin").await;
     let pia = team::person(&farm, "pia", "web", "publisher").await;

@@ -92,13 +92,13 @@ impl RegistryService for RegistryLogins {
         let member = people::member(&request)?;
         let v1::SetRegistryLoginRequest { host: text, username, password } = request.into_inner();
         let password: SecretString = password.into();
+        let host = host(&text).map_err(status::invalid)?;
         if !covered(&self.shared, member.caller.is_encrypted) {
             return Err(Status::permission_denied(
                 "the password came over a connection without TLS, on which others could read it, and was not taken: change it, and call \
                  the farm by https:// (`farm login https://…`), or have whoever runs it start the coordinator with --insecure-secrets",
             ));
         }
-        let host = host(&text).map_err(status::invalid)?;
         check(&username, password.expose_secret()).map_err(status::invalid)?;
         let project = member.project;
         let login = Arc::new(login::Login { project, host, username, password, version: Uuid::new_v4() });

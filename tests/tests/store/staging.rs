@@ -101,7 +101,7 @@ async fn it_is_copied_to_each_destination_once_while_its_build_is_published() {
     let world = world().await;
     let (build, lease) = built(&world, "k", &[TAG, "q.example/app:1"]).await;
     let due_now = due(&world, build).await;
-    assert_eq!(uncopied(&due_now), ["q.example/app", "r.example/team/app"]);
+    assert_eq!(uncopied(&due_now), ["r.example/team/app", "q.example/app"]);
     let (pushed, to) = due_now.uncopied().next().unwrap();
     assert_eq!(pushed.attempt, lease.attempt);
     let (store, project) = (&world.store, default_project());

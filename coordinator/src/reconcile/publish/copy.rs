@@ -87,8 +87,9 @@ async fn copy_all(shared: &Shared, epoch: Epoch, due: &DueMerge) -> std::result:
         let image = image.map_err(|error| Uncopied::Child(in_own_words(error, pushed, digest)))?;
         for repository in &to {
             let by = by_login(shared, due.project, repository).await??;
-            let copy = Copy { shared, epoch, due, staging: &staging, from: &from, by: &by, to: repository };
-            copy.run(pushed, &image).await?;
+            let copying =
+                Copying { shared, epoch, due, staging: &staging, from: &from, by: &by, to: repository };
+            copying.run(pushed, &image).await?;
         }
     }
     Ok(())
@@ -106,7 +107,7 @@ fn in_own_words(error: ChildError, pushed: &Pushed, digest: Digest) -> ChildErro
 }
 
 /// One image on its way to one repository.
-struct Copy<'a> {
+struct Copying<'a> {
     shared: &'a Shared,
     epoch: Epoch,
     due: &'a DueMerge,
@@ -116,7 +117,7 @@ struct Copy<'a> {
     to: &'a Repository,
 }
 
-impl Copy<'_> {
+impl Copying<'_> {
     async fn run(&self, pushed: &Pushed, image: &Staged) -> std::result::Result<(), Uncopied> {
         let blobs: Vec<(Digest, u64)> = image.blobs.iter().map(|(digest, size)| (*digest, *size)).collect();
         let blobs = futures::stream::iter(blobs).map(|(digest, size)| self.blob(digest, size));

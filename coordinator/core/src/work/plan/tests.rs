@@ -431,6 +431,8 @@ fn with_a_staging_registry_it_builds_what_pushes_and_still_mounts_and_grants_not
     state.waiting[1].mounts = true;
     job(&mut state, "linux/amd64", "fallback");
     state.waiting[2].entitlements = [farm_types::Entitlement::NetworkHost].into();
+    let project = state.waiting[2].project;
+    state.shares.entry(project).or_default().allowed = farm_types::Entitlement::ALL.into();
     assert_eq!(assigned(&state, 1), [(pushes, untrusted, RunMode::Native)]);
 }
 

@@ -49,6 +49,7 @@ use people::identities::Identities;
 use people::principal::SignInRules;
 use people::sign_in::SignIns;
 use registry::Registries;
+use registry::helpers::Helpers;
 use shared::Shared;
 use tls::Tls;
 
@@ -148,7 +149,10 @@ pub async fn run(
         admin_groups: settings.admin_groups.clone(),
     });
     let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace, rules);
-    let accesses = Accesses::new(store.clone(), Arc::clone(&keyring), config.shared_registries.clone());
+    let helpers = Arc::new(Helpers::new(config.credential_helpers.clone()));
+    let shared_registries = config.shared_registries.clone();
+    let accesses =
+        Accesses::new(store.clone(), Arc::clone(&keyring), Arc::clone(&helpers), shared_registries);
     let issuers = Arc::new(people::oidc::fetch::Http::new(outbound.client(Vec::new())?));
     let sign_in =
         sign_in.map(|settings| SignIns::new(settings, config.oidc.clone(), issuers.clone())).transpose()?;
@@ -165,6 +169,7 @@ pub async fn run(
         identities: Arc::new(identities),
         doors: Arc::clone(&doors),
         accesses,
+        helpers,
         exchange,
         sign_in,
         secret: people::local::Secret::generate()?,

@@ -44,8 +44,7 @@ fn own_login(at: &str) -> (RegistryHost, Kept) {
     let login = Login {
         project: ProjectId::generate(),
         host: host(at),
-        username: "own".to_owned(),
-        password: "0wn".to_owned().into(),
+        by: LoginBy::Password("own".to_owned(), "0wn".to_owned().into()),
         version: uuid::Uuid::new_v4(),
     };
     (host(at), Kept::Login(Arc::new(login)))

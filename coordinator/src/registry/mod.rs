@@ -7,6 +7,7 @@ mod challenge;
 mod clients;
 mod delete;
 mod error;
+pub mod helpers;
 pub mod image;
 pub mod inspect;
 pub mod lending;

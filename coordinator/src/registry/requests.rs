@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::Refusal;
 use super::login::Whose;
-use super::tokens::actions;
+use super::tokens::{actions, with_login};
 use super::{By, Registries, RegistryError};
 use crate::outbound::Failed;
 use crate::outbound::body::{End, read};
@@ -102,6 +102,7 @@ impl By<'_> {
             return Ok(told);
         }
         registries.forget(whose, repository, actions);
+        whose.refused().await;
         let token = registries.grant(whose, repository, actions, deadline).await?;
         registries.send(repository, asked, Shown::of(token.as_deref(), whose), deadline).await
     }
@@ -131,7 +132,7 @@ impl Registries {
         }
         let request = match shown {
             Shown::Token(token) => request.bearer_auth(token),
-            Shown::Login(whose) => self.with_login(host, whose, request),
+            Shown::Login(whose) => with_login(self.credentials(host, whose).await?.as_ref(), request),
         };
         let mut response = match timeout_at(deadline, client.send(request)).await {
             Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,

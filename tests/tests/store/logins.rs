@@ -2,7 +2,7 @@
 
 use farm_store::StoreError;
 use farm_store::builds::mounts::SealedKey;
-use farm_store::people::logins::{NewLogin, SealedPassword};
+use farm_store::people::logins::{LoginBy, NewLogin, SealedPassword};
 use farm_types::RegistryHost;
 use uuid::Uuid;
 
@@ -18,11 +18,13 @@ async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know
         project,
         host: host.clone(),
         version: Uuid::new_v4(),
-        username: "ci".to_owned(),
-        password: SealedPassword {
-            key: SealedKey { by: "key".to_owned(), bytes: bytes.to_vec() },
-            bytes: bytes.to_vec(),
-        },
+        by: LoginBy::Password(
+            "ci".to_owned(),
+            SealedPassword {
+                key: SealedKey { by: "key".to_owned(), bytes: bytes.to_vec() },
+                bytes: bytes.to_vec(),
+            },
+        ),
     };
     let older =
         "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 41)";
@@ -46,7 +48,8 @@ async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know
     assert_eq!(store.logins(project).await.unwrap()[0].last_used_at, None, "it is another one");
     let found = store.access(project).await.unwrap();
     let [login] = &found.logins[..] else { panic!("{found:?}") };
-    assert_eq!((login.version, login.password.as_ref()), (second.version, Some(&second.password)));
+    assert_eq!((login.version, login.by.as_ref()), (second.version, Some(&second.by)));
+    assert_eq!(found.name, "default");
     assert!(found.access.logins.contains(&host) && found.with_logins.contains(&host));
 
     // Its key's use is known, and exchanged.
@@ -61,9 +64,20 @@ async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know
     assert!(store.keys_in_use().await.unwrap().is_empty() && store.logins(project).await.unwrap().is_empty());
     // That there was one is known for good, and closes its registry's name to all for 30 days.
     let found = store.access(project).await.unwrap();
-    assert!(found.logins[0].password.is_none() && found.access.logins.is_empty());
+    assert!(found.logins[0].by.is_none() && found.access.logins.is_empty());
     assert!(found.with_logins.contains(&host));
     world.database.psql("UPDATE registry_logins SET removed_at = removed_at - interval '31 days'");
     let found = store.access(project).await.unwrap();
     assert!(found.logins.len() == 1 && found.with_logins.is_empty());
+
+    // A helper's has nothing sealed, and is removed like any other.
+    let by = LoginBy::Helper("ecr".to_owned());
+    store.set_login(&tester(), &NewLogin { by: by.clone(), ..new(b"") }).await.unwrap();
+    let [listed] = &store.logins(project).await.unwrap()[..] else { panic!() };
+    assert_eq!((listed.username.as_str(), listed.helper.as_deref()), ("", Some("ecr")));
+    let found = store.access(project).await.unwrap();
+    assert_eq!(found.logins[0].by, Some(by));
+    assert!(found.access.logins.contains(&host) && store.keys_in_use().await.unwrap().is_empty());
+    store.remove_login(&tester(), project, &host).await.unwrap();
+    assert!(store.access(project).await.unwrap().logins[0].by.is_none());
 }

@@ -57,13 +57,14 @@ impl fmt::Debug for Given {
 
 /// What a helper said, and until when that counts.
 type Said = Option<(Result<Given, String>, Instant, Instant)>;
+/// By helper and registry. Whoever finds one locked waits for its answer instead of asking, too.
+type AllSaid = HashMap<(String, RegistryHost), Arc<Mutex<Said>>>;
 
 /// The helpers of the configuration.
 #[derive(Debug)]
 pub struct Helpers {
     known: BTreeMap<String, CredentialHelper>,
-    /// By helper and registry. Whoever finds one locked waits for its answer instead of asking, too.
-    said: std::sync::Mutex<HashMap<(String, RegistryHost), Arc<Mutex<Said>>>>,
+    said: std::sync::Mutex<AllSaid>,
     turns: Semaphore,
 }
 
@@ -116,7 +117,7 @@ impl Helpers {
             return given.clone();
         }
         let asked = Instant::now();
-        let given = match self.ask(name, helper, host).await {
+        match self.ask(name, helper, host).await {
             Ok((given, keep)) => {
                 // So that none ends on its way.
                 *said = Some((Ok(given.clone()), asked, asked + keep.min(NEVER_LONGER).mul_f32(0.9)));
@@ -128,8 +129,7 @@ impl Helpers {
                 *said = Some((Err(why.clone()), asked, asked + AGAIN));
                 Err(why)
             }
-        };
-        given
+        }
     }
 
     /// Has the helper asked again, once its last answer isn't quite new: the registry doesn't take what it gave.

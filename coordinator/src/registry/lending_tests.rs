@@ -5,7 +5,7 @@ use farm_core::people::Access;
 use super::*;
 use crate::config::Registry;
 use crate::outbound::tests::{Fake, answer};
-use crate::registry::login::Login;
+use crate::registry::login::{Login, LoginBy};
 use crate::registry::tests::reach;
 
 const TOKEN: &str = "{\"token\":\"t0ken\",\"expires_in\":90,\"issued_at\":\"2026-01-01T00:00:10Z\"}";

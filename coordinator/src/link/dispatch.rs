@@ -10,6 +10,7 @@ use farm_types::TrustClass;
 use tokio_util::sync::CancellationToken;
 
 use crate::hints::BACKSTOP;
+use crate::link::fetches::Places;
 use crate::link::job::Job;
 use crate::registry::lending::Borrower;
 use crate::shared::Shared;
@@ -38,8 +39,9 @@ pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
         _ = tokio::time::timeout(LEARNED_WITHIN, shared.registries.learn()) => {}
         () = shutdown.cancelled() => {}
     }
+    let places = Places::new(&shared.config);
     while !shutdown.is_cancelled() {
-        if let Err(error) = dispatch_one(&shared).await {
+        if let Err(error) = dispatch_one(&shared, &places).await {
             tracing::warn!(%error, "workers could not be told; trying again");
         }
         tokio::select! {
@@ -50,7 +52,7 @@ pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
+async fn dispatch_one(shared: &Shared, places: &Places) -> farm_store::Result<()> {
     if shared.link.is_empty() {
         return Ok(());
     }
@@ -65,8 +67,9 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         });
     }
     for offered in shared.store.offered_via(shared.id).await? {
-        // A leader of the version before looks at no entitlements; it is taken back when its lease ends.
-        if offered.trust == TrustClass::Untrusted && !offered.spec.run.entitlements().is_empty() {
+        // A leader of the version before looks at no entitlements and no engines; it is taken back when its lease ends.
+        let is_fit = offered.engine_is_fit && offered.spec.run.entitlements().is_empty();
+        if offered.trust == TrustClass::Untrusted && !is_fit {
             continue;
         }
         let (worker, attempt, job, support) =
@@ -74,7 +77,7 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         let access = shared.accesses.of(offered.project).await?;
         let asks = shared.link.asks(worker);
         let said = shared.link.say(worker, (attempt, true), || {
-            v1::control_response::Message::Offered(offer(shared, offered, &access, asks))
+            v1::control_response::Message::Offered(offer(shared, places, offered, &access, asks))
         });
         let span = job.span();
         // Once: it is said again until it is answered.
@@ -108,7 +111,13 @@ pub async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn offer(shared: &Shared, offered: OfferedAttempt, access: &Access, asks: bool) -> v1::Offered {
+fn offer(
+    shared: &Shared,
+    places: &Places,
+    offered: OfferedAttempt,
+    access: &Access,
+    asks: bool,
+) -> v1::Offered {
     let repositories = offered.spec.repositories();
     let borrower = Borrower { project: offered.project, access, own: &repositories };
     v1::Offered {
@@ -130,6 +139,7 @@ fn offer(shared: &Shared, offered: OfferedAttempt, access: &Access, asks: bool) 
             TrustClass::Trusted => shared.registries.lend(&borrower, asks),
             TrustClass::Untrusted => Vec::new(),
         },
+        fetches: Some(places.of(access, offered.trust)),
         roots: offered.roots,
         log_bytes: shared.config.limits.log_bytes,
         output_bytes: shared.config.limits.output_bytes,

@@ -16,7 +16,7 @@ use farm_client::{Bearer, BearerError, Identity, Plaintext, Security, Trust};
 use farm_types::spec::parse_duration;
 use farm_types::{Entitlement, Entitlements, Invalid, Offer, Support};
 
-use crate::buildkit::EngineAddress;
+use crate::buildkit::{EngineAddress, Place};
 use crate::disk::Room;
 use crate::joined::files::{Joined, Pair};
 use crate::link::Coordinators;

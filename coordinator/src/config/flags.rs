@@ -51,7 +51,12 @@ pub struct Flags {
     pub outbound_allow: Vec<Allowed>,
     /// An engine that is older than machines that aren't trusted need (BuildKit 0.31.2), and has the fixes, as its distribution
     /// says: its name and whole version, as `farm workers` shows them, like "docker 28.5.2+dfsg4". May be repeated.
-    #[arg(long = "patched-engine", value_name = "ENGINE", env = "FARM_PATCHED_ENGINES", value_delimiter = ',')]
+    #[arg(
+        long = "patched-engine",
+        value_name = "ENGINE",
+        env = "FARM_PATCHED_ENGINES",
+        value_delimiter = ','
+    )]
     pub patched_engines: Vec<PatchedEngine>,
     /// TLS: on, off, or auto, which is on unless it listens on loopback, where TLS and plain HTTP are served side by side;
     /// local is the same by the farm's own CA, whatever the configuration file names. Without a certificate in the configuration file

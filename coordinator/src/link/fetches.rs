@@ -28,7 +28,11 @@ impl Places {
             Allowed::Place(place) => place.to_string(),
         });
         Self {
-            closed: config.names().into_iter().chain(database_hosts(config.database_url.expose_secret())).collect(),
+            closed: config
+                .names()
+                .into_iter()
+                .chain(database_hosts(config.database_url.expose_secret()))
+                .collect(),
             registries: config.registries.keys().cloned().chain(allowed).collect(),
         }
     }
@@ -66,10 +70,12 @@ mod tests {
 
     #[test]
     fn the_farms_hosts_are_told_to_all_and_its_registries_to_those_that_are_trusted() {
-        let mut config = Config { database_url: "postgres://farm@db.internal/farm".into(), ..Config::default() };
+        let mut config =
+            Config { database_url: "postgres://farm@db.internal/farm".into(), ..Config::default() };
         config.advertise = Some("https://farm.example:7070".to_owned());
         config.registries.insert("localhost:5000".to_owned(), Registry::default());
-        config.outbound.allow = vec!["10.0.0.0/8".parse().unwrap(), "registry.internal:5000".parse().unwrap()];
+        config.outbound.allow =
+            vec!["10.0.0.0/8".parse().unwrap(), "registry.internal:5000".parse().unwrap()];
         let prefixes = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         let access = Access { push: prefixes(&["127.0.0.1:5001/team", "*"]), ..Access::default() };
         let places = Places::new(&config);
@@ -77,7 +83,10 @@ mod tests {
         for host in ["farm.example", "db.internal", "localhost"] {
             assert!(told.closed.iter().any(|closed| closed == host), "{told:?}");
         }
-        assert_eq!(told.registries, ["10.0.0.0/8", "127.0.0.1:5001", "localhost:5000", "registry.internal:5000"]);
+        assert_eq!(
+            told.registries,
+            ["10.0.0.0/8", "127.0.0.1:5001", "localhost:5000", "registry.internal:5000"]
+        );
         assert!(told.private);
         let untrusted = places.of(&access, TrustClass::Untrusted);
         assert!(untrusted.registries.is_empty() && !untrusted.private && untrusted.closed == told.closed);
@@ -87,6 +96,9 @@ mod tests {
     fn a_database_on_a_socket_has_no_host() {
         assert_eq!(database_hosts("postgres://farm@localhost/farm?host=/run/postgresql"), ["localhost"]);
         assert_eq!(database_hosts("postgres://farm@%2Frun%2Fpg/farm"), Vec::<String>::new());
-        assert_eq!(database_hosts("postgres://u:p@[fd00::5]:5433/farm?host=db.internal&sslmode=require"), ["[fd00::5]", "db.internal"]);
+        assert_eq!(
+            database_hosts("postgres://u:p@[fd00::5]:5433/farm?host=db.internal&sslmode=require"),
+            ["[fd00::5]", "db.internal"]
+        );
     }
 }

@@ -28,7 +28,6 @@ pub use engine::elf::probe_executable;
 pub use engine::{Engine, EngineDescription, EngineError, EngineKind};
 pub use failure::is_unstartable;
 pub use fetches::{Fetches, Place};
-pub(crate) use fetches::Host;
 pub use public::Public;
 pub use tree::{MemoryTree, SourceTree, TreeEntry, TreeKind, path_order};
 pub use types::{

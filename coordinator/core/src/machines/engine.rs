@@ -157,12 +157,26 @@ mod tests {
     #[test]
     fn releases_from_the_fixed_one_on_are_admitted_and_nothing_that_only_looks_like_one() {
         let nothing = PatchedEngines::default();
-        for text in ["v0.31.2", "0.31.2", "v0.31.3", "v0.32.0", "v1.0.0", "v0.31.2-moby", "v0.31.2+dfsg1", "v0.100.0"] {
+        for text in
+            ["v0.31.2", "0.31.2", "v0.31.3", "v0.32.0", "v1.0.0", "v0.31.2-moby", "v0.31.2+dfsg1", "v0.100.0"]
+        {
             assert!(nothing.admit(&of(text)), "{text}");
         }
         for text in [
-            "", "v0.31.1", "v0.9.9", "v0.0.0+unknown", "v0.31.2-rc1", "v0.32.0-rc1", "v0.32.0-5-gabcdef", "v0.32", "0.31.2.1",
-            "v0.+31.2", "v0.31.2 ", "vv0.31.2", "x", "v99999999999999999999.0.0",
+            "",
+            "v0.31.1",
+            "v0.9.9",
+            "v0.0.0+unknown",
+            "v0.31.2-rc1",
+            "v0.32.0-rc1",
+            "v0.32.0-5-gabcdef",
+            "v0.32",
+            "0.31.2.1",
+            "v0.+31.2",
+            "v0.31.2 ",
+            "vv0.31.2",
+            "x",
+            "v99999999999999999999.0.0",
         ] {
             assert!(!nothing.admit(&of(text)), "{text}");
         }
@@ -173,7 +187,9 @@ mod tests {
         for listed in ["docker 28.5.2+dfsg4", "docker.io 28.5.2+dfsg4-5"] {
             assert!(listing(&[listed]).admit(&of("v0.0.0+unknown")), "{listed}");
         }
-        for listed in ["docker 28.5.2", "docker 28.5.2+dfsg4-5", "docker.io 28.5.2+dfsg4-6", "Docker 28.5.2+dfsg4"] {
+        for listed in
+            ["docker 28.5.2", "docker 28.5.2+dfsg4-5", "docker.io 28.5.2+dfsg4-6", "Docker 28.5.2+dfsg4"]
+        {
             assert!(!listing(&[listed]).admit(&of("")), "{listed}");
         }
         // One that says nothing is like nothing.

@@ -10,9 +10,9 @@ pub(super) mod address;
 pub(super) mod connect;
 mod disk;
 mod docker;
-mod package;
 pub(super) mod elf;
 pub(super) mod error;
+mod package;
 mod probe;
 
 use std::collections::BTreeSet;

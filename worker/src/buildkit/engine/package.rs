@@ -47,7 +47,10 @@ mod tests {
     fn the_package_is_the_one_that_has_the_engines_version() {
         let debian = "ii docker.io 28.5.2+dfsg4-5\n";
         assert_eq!(fitting(debian, "28.5.2+dfsg4"), "docker.io 28.5.2+dfsg4-5");
-        assert_eq!(fitting("ii docker-ce 5:28.5.2-1~debian.12~bookworm\n", "28.5.2"), "docker-ce 5:28.5.2-1~debian.12~bookworm");
+        assert_eq!(
+            fitting("ii docker-ce 5:28.5.2-1~debian.12~bookworm\n", "28.5.2"),
+            "docker-ce 5:28.5.2-1~debian.12~bookworm"
+        );
         // It runs another one, or nobody knows which.
         for (list, version) in [
             (debian, "28.5.2"),

@@ -97,7 +97,10 @@ mod tests {
             assert_eq!(image(&text), None);
             assert_eq!(source(&text.replace("denied", "allowed")), None);
         }
-        assert_eq!(source(&format!("{LOADING}{}", source_of("r.example/a:1"))), Some("docker-image://r.example/a:1"));
+        assert_eq!(
+            source(&format!("{LOADING}{}", source_of("r.example/a:1"))),
+            Some("docker-image://r.example/a:1")
+        );
         assert_eq!(source("X: source \"http://a/\" denied by policy: source denied by policy"), None);
     }
 
@@ -115,7 +118,7 @@ mod tests {
             source_of("r.example/a:1"),
             source_of("r.example/a:1\" denied by policy: x: source \"docker-image://r.example/b:1"),
             format!("{POLICY}{}", source_of("r.example/a b:1")),
-            format!("{POLICY}{}", source("a:1")),
+            format!("{POLICY}{}", source_of("a:1")),
             format!("{POLICY}{}", source_of("r.example/a:1").replace("docker-image", "https")),
         ] {
             assert_eq!(image(&text), None, "{text}");

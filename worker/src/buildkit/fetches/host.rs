@@ -12,7 +12,8 @@ pub(crate) const OTHERS: [&str; 3] = ["http", "https", "git"];
 /// What farm sends itself, over the session.
 pub(crate) const LOCAL: &str = "local";
 
-const NO_KIND: &str = "it is no image, no http or https URL and no git repository, and engines fetch nothing else here";
+const NO_KIND: &str =
+    "it is no image, no http or https URL and no git repository, and engines fetch nothing else here";
 const NO_FORM: &str = "its host isn't written in one of the usual forms: a name in ASCII, an IPv4 address as four decimal numbers, an IPv6 \
                        address in brackets, and a port as a number";
 
@@ -40,7 +41,8 @@ impl FromStr for Host {
 
     /// With the brackets of an IPv6 address or without.
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid = || Invalid::new("host", text, "write a name, an IPv4 address, or an IPv6 address in brackets");
+        let invalid =
+            || Invalid::new("host", text, "write a name, an IPv4 address, or an IPv6 address in brackets");
         let six = text.strip_prefix('[').map_or(Some(text), |text| text.strip_suffix(']'));
         if let Some(address) = six.and_then(|six| six.parse().ok()) {
             return Ok(Self::V6(address));
@@ -130,7 +132,8 @@ fn plain(text: &str) -> Option<Host> {
         !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     let last = name.rsplit('.').next()?;
-    let is_name = name.split('.').all(is_label) && last.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let is_name =
+        name.split('.').all(is_label) && last.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     is_name.then(|| Host::Name(name.to_ascii_lowercase()))
 }
 

@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn a_refusal_names_the_source_the_rule_and_the_cure_and_no_password() {
         let failure = || Failure::new(Cause::Infrastructure, FailureCode::EngineError, "denied by policy");
-        let told = fetches().explain(failure(), "http://me:s3cret@169.254.169.254:80/latest/?X-Signature=abc");
+        let told =
+            fetches().explain(failure(), "http://me:s3cret@169.254.169.254:80/latest/?X-Signature=abc");
         assert_eq!((told.cause, told.code), (Cause::User, FailureCode::SourceDenied));
         assert_eq!(
             told.message,
@@ -241,7 +242,8 @@ mod tests {
             assert_eq!(fetches().refuse(&source), None, "{host}");
             assert!(Fetches::default().refuse(&source).unwrap().contains("private network"), "{host}");
         }
-        for host in ["172.15.0.1", "172.32.0.1", "100.63.255.255", "100.128.0.1", "9.9.9.9", "[2606:4700::1]"] {
+        for host in ["172.15.0.1", "172.32.0.1", "100.63.255.255", "100.128.0.1", "9.9.9.9", "[2606:4700::1]"]
+        {
             assert_eq!(Fetches::default().refuse(&format!("https://{host}/")), None, "{host}");
         }
     }

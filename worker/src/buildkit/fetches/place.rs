@@ -39,7 +39,8 @@ impl Spot {
     /// Whether it is this host: `localhost` is its addresses as well.
     fn is(&self, host: &Host) -> bool {
         let is_local = matches!(&self.host, Host::Name(name) if name == "localhost");
-        self.host == *host || is_local && LOCALHOST.iter().any(|address| address.parse().is_ok_and(|it: Host| it == *host))
+        self.host == *host
+            || is_local && LOCALHOST.iter().any(|address| address.parse().is_ok_and(|it: Host| it == *host))
     }
 }
 
@@ -73,7 +74,8 @@ impl Place {
 
     fn holds(&self, host: &Host) -> bool {
         let Self::Net(net, bits) = self else { return false };
-        let within = |address: Ipv4Addr| (address.to_bits() ^ net.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0;
+        let within =
+            |address: Ipv4Addr| (address.to_bits() ^ net.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0;
         match host {
             Host::V4(address) => within(*address),
             // By that name it is at the first of its addresses.
@@ -107,7 +109,7 @@ impl FromStr for Place {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read;
+    use super::super::host::read;
     use super::*;
 
     fn has(place: &str, source: &str) -> bool {
@@ -116,18 +118,27 @@ mod tests {
 
     #[test]
     fn a_place_is_its_host_at_its_port_in_whatever_form() {
-        assert!(has("127.0.0.1:8080", "http://127.0.0.1:8080/a") && !has("127.0.0.1:8080", "http://127.0.0.1/a"));
-        assert!(has("Git.Internal", "git://git.internal/a") && has("git.internal", "https://GIT.internal.:1/"));
+        assert!(
+            has("127.0.0.1:8080", "http://127.0.0.1:8080/a") && !has("127.0.0.1:8080", "http://127.0.0.1/a")
+        );
+        assert!(
+            has("Git.Internal", "git://git.internal/a") && has("git.internal", "https://GIT.internal.:1/")
+        );
         assert!(has("a.example:443", "https://a.example/") && !has("a.example:443", "http://a.example/"));
         assert!(has("a.example:443", "git://a.example/x") && !has("a.example:444", "git://a.example/x"));
         assert!(has("[::1]:80", "http://[0:0::1]/") && has("localhost:5000", "http://127.0.0.1:5000/"));
         assert!(has("10.0.0.0/8", "http://10.9.8.7:1/") && !has("10.0.0.0/8", "http://11.0.0.1/"));
         assert!(has("0.0.0.0/0", "http://1.2.3.4/") && has("127.0.0.1/32", "http://localhost/"));
         let registry = |place: &str, image: &str| {
-            place.parse::<Place>().unwrap().is_registry_of(&read(&format!("docker-image://{image}")).unwrap().unwrap())
+            place
+                .parse::<Place>()
+                .unwrap()
+                .is_registry_of(&read(&format!("docker-image://{image}")).unwrap().unwrap())
         };
         assert!(registry("localhost", "localhost/x:1") && !registry("localhost", "localhost:6379/x:1"));
-        assert!(registry("localhost:5000", "localhost:5000/x") && !registry("localhost:5000", "localhost:5001/x"));
+        assert!(
+            registry("localhost:5000", "localhost:5000/x") && !registry("localhost:5000", "localhost:5001/x")
+        );
         for text in ["", "a b", "http://a", "1", "10.0.0.0/33", "fd00::/8", "a:b", "a:70000", "127.1", "*"] {
             assert!(text.parse::<Place>().is_err(), "{text}");
         }

@@ -105,7 +105,11 @@ impl Engine {
             let failure = match ended {
                 Ok(solved) => return Ok(solved),
                 Err(Unsolved::Ended(error)) => return Err(error),
-                Err(Unsolved::Failed(failure, _)) => *failure,
+                // If it's closed, and not only bounded.
+                Err(Unsolved::Failed(failure, Some(image))) => {
+                    solve.fetches.explain(*failure, &format!("docker-image://{image}"))
+                }
+                Err(Unsolved::Failed(failure, None)) => *failure,
             };
             break match looked.and_then(Result::err).flatten() {
                 Some(Failure { cause, code, message, .. }) => Failure { cause, code, message, ..failure },
@@ -265,11 +269,12 @@ impl Engine {
                 let failure = failure::classify(&status, &self.circumstances(solve, dockerfile, &collected));
                 let failure = notes.explain(failure, status.message(), solve.lending.as_ref());
                 let failure = missed.explain(failure, status.message());
+                let image = denied::image(status.message());
                 let failure = match denied::source(status.message()) {
-                    Some(source) => solve.fetches.explain(failure, source),
-                    None => failure,
+                    Some(source) if image.is_none() => solve.fetches.explain(failure, source),
+                    _ => failure,
                 };
-                Err(Unsolved::Failed(Box::new(failure), denied::image(status.message())))
+                Err(Unsolved::Failed(Box::new(failure), image))
             }
         }
     }

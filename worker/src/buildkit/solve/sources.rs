@@ -133,7 +133,8 @@ fn of_place(place: &Place) -> String {
             let holds = place.holds(&Host::Name("localhost".to_owned()));
             let local = holds.then(|| of_name("localhost"));
             let octets = address.octets().into_iter().zip([0, 8, 16, 24]);
-            let octets: Vec<String> = octets.map(|(octet, before)| of_octet(octet, bits.saturating_sub(before))).collect();
+            let octets: Vec<String> =
+                octets.map(|(octet, before)| of_octet(octet, bits.saturating_sub(before))).collect();
             any_case(&local.into_iter().chain([octets.join(r"\.")]).collect::<Vec<_>>().join("|"))
         }
     }

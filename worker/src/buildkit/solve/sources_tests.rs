@@ -40,7 +40,8 @@ fn sources(host: &str) -> Vec<String> {
     let mut sources = Vec::new();
     for scheme in ["http", "HTTPS", "git"] {
         for user in ["", "git@", "user:pass@", "github.com%2f@"] {
-            for rest in ["", "/", "/a/b.git#main", "?x=http://github.com/", "#v1", ":80", ":08080/x", ":443/"] {
+            for rest in ["", "/", "/a/b.git#main", "?x=http://github.com/", "#v1", ":80", ":08080/x", ":443/"]
+            {
                 sources.push(format!("{scheme}://{user}{host}{rest}"));
             }
         }
@@ -55,20 +56,115 @@ fn sources(host: &str) -> Vec<String> {
 fn no_spelling_of_loopback_or_a_metadata_service_gets_through() {
     let hosts = [
         // As it is, and as Go, curl and libc read it, too.
-        "127.0.0.1", "127.0.0.1.", "127.255.255.254", "127.1", "127.0.1", "2130706433", "2130706433.", "0x7f000001", "0x7F.0.0.1",
-        "0x7f.1", "0177.0.0.1", "017700000001", "127.0.0.01", "0127.0.0.1", "127.00.0.1", "0", "0.0.0.0", "0x0", "00", "1", "1.2.3.0x4",
-        "169.254.169.254", "169.254.169.254.", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "169.16689662",
-        "[::1]", "[0:0:0:0:0:0:0:1]", "[0000::0001]", "[::]", "[::0]", "[0::0]", "[::ffff:127.0.0.1]", "[::FFFF:7f00:1]",
-        "[0:0:0:0:0:ffff:a9fe:a9fe]", "[::127.0.0.1]", "[64:ff9b::a9fe:a9fe]", "[2002:7f00:1::]", "[2002:a9fe:a9fe::1]", "[2001::1]",
-        "[2001:0:7f00:1::1]", "[2001:0000::1]", "[::1%25lo]", "[fe80::1%25eth0]", "[fe80::1]", "[FE80::a9fe:a9fe]", "[febf::1]", "[::ffff:0:127.0.0.1]",
-        "[fd00:ec2::254]", "[FD00:0ec2::254]", "[fd00:ec2:0:0:0:0:0:254]", "[fd20:ce::254]", "[ff02::1]", "[1::1]", "::1", "[::1", "::1]",
-        "localhost", "LOCALHOST", "LocalHost.", "a.localhost", "a.b.LOCALHOST.", "localhost.localdomain", "ip6-localhost", "ip6-loopback.",
-        "host.docker.internal", "metadata.google.internal", "Metadata.Google.Internal.", "metadata", "metadata.goog", "instance-data",
-        "100.100.100.200", "168.63.129.16", "192.0.0.192", "224.0.0.1", "255.255.255.255", "240.0.0.1",
+        "127.0.0.1",
+        "127.0.0.1.",
+        "127.255.255.254",
+        "127.1",
+        "127.0.1",
+        "2130706433",
+        "2130706433.",
+        "0x7f000001",
+        "0x7F.0.0.1",
+        "0x7f.1",
+        "0177.0.0.1",
+        "017700000001",
+        "127.0.0.01",
+        "0127.0.0.1",
+        "127.00.0.1",
+        "0",
+        "0.0.0.0",
+        "0x0",
+        "00",
+        "1",
+        "1.2.3.0x4",
+        "169.254.169.254",
+        "169.254.169.254.",
+        "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+        "169.16689662",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[0000::0001]",
+        "[::]",
+        "[::0]",
+        "[0::0]",
+        "[::ffff:127.0.0.1]",
+        "[::FFFF:7f00:1]",
+        "[0:0:0:0:0:ffff:a9fe:a9fe]",
+        "[::127.0.0.1]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[2002:7f00:1::]",
+        "[2002:a9fe:a9fe::1]",
+        "[2001::1]",
+        "[2001:0:7f00:1::1]",
+        "[2001:0000::1]",
+        "[::1%25lo]",
+        "[fe80::1%25eth0]",
+        "[fe80::1]",
+        "[FE80::a9fe:a9fe]",
+        "[febf::1]",
+        "[::ffff:0:127.0.0.1]",
+        "[fd00:ec2::254]",
+        "[FD00:0ec2::254]",
+        "[fd00:ec2:0:0:0:0:0:254]",
+        "[fd20:ce::254]",
+        "[ff02::1]",
+        "[1::1]",
+        "::1",
+        "[::1",
+        "::1]",
+        "localhost",
+        "LOCALHOST",
+        "LocalHost.",
+        "a.localhost",
+        "a.b.LOCALHOST.",
+        "localhost.localdomain",
+        "ip6-localhost",
+        "ip6-loopback.",
+        "host.docker.internal",
+        "metadata.google.internal",
+        "Metadata.Google.Internal.",
+        "metadata",
+        "metadata.goog",
+        "instance-data",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "224.0.0.1",
+        "255.255.255.255",
+        "240.0.0.1",
         // Read by some as another host than by others, or mapped to one.
-        "127%2e0.0.1", "%31%32%37.0.0.1", "loc%61lhost", "１２７.0.0.1", "①②⑦.0.0.1", "127。0。0。1", "ⓛocalhost", "localhos\u{ad}t", "localho\u{17f}t", "\u{17f}.example", "\u{212a}.example",
-        "local\thost", "localhost\\", "github.com\\@127.0.0.1", "github.com@evil@127.0.0.1", "github.com:80@[::1]", "127.0.0.1 ",
-        " 127.0.0.1", "", ".", "..", "a..b", "github.com:", "github.com:x", "github.com:123456", "github.com:80:80", "-", "[", "[]",
+        "127%2e0.0.1",
+        "%31%32%37.0.0.1",
+        "loc%61lhost",
+        "１２７.0.0.1",
+        "①②⑦.0.0.1",
+        "127。0。0。1",
+        "ⓛocalhost",
+        "localhos\u{ad}t",
+        "localho\u{17f}t",
+        "\u{17f}.example",
+        "\u{212a}.example",
+        "local\thost",
+        "localhost\\",
+        "github.com\\@127.0.0.1",
+        "github.com@evil@127.0.0.1",
+        "github.com:80@[::1]",
+        "127.0.0.1 ",
+        " 127.0.0.1",
+        "",
+        ".",
+        "..",
+        "a..b",
+        "github.com:",
+        "github.com:x",
+        "github.com:123456",
+        "github.com:80:80",
+        "-",
+        "[",
+        "[]",
     ];
     let anybody = Judge::of(&trusted());
     for host in hosts {
@@ -78,9 +174,24 @@ fn no_spelling_of_loopback_or_a_metadata_service_gets_through() {
         }
     }
     for source in [
-        "docker-image://localhost", "docker-image://", "http:", "", "http:/127.0.0.1/", "http:///127.0.0.1/", "file:///etc/passwd", "ftp://a.example/x",
-        "oci-layout://a.example/x@sha256:00", "docker-image+blob://a.example/x", "blob://a.example/x", "ssh://git@a.example/x", "unix:///run/x",
-        "git://https://a.example/x", "http://\n127.0.0.1/", "https://a.example\n@127.0.0.1/", "git://git@127.0.0.1:team/app.git", "LOCAL://context",
+        "docker-image://localhost",
+        "docker-image://",
+        "http:",
+        "",
+        "http:/127.0.0.1/",
+        "http:///127.0.0.1/",
+        "file:///etc/passwd",
+        "ftp://a.example/x",
+        "oci-layout://a.example/x@sha256:00",
+        "docker-image+blob://a.example/x",
+        "blob://a.example/x",
+        "ssh://git@a.example/x",
+        "unix:///run/x",
+        "git://https://a.example/x",
+        "http://\n127.0.0.1/",
+        "https://a.example\n@127.0.0.1/",
+        "git://git@127.0.0.1:team/app.git",
+        "LOCAL://context",
     ] {
         assert!(!anybody.allows(source) && trusted().refuse(source).is_some(), "{source:?}");
     }
@@ -90,13 +201,31 @@ fn no_spelling_of_loopback_or_a_metadata_service_gets_through() {
 fn what_builds_are_made_of_gets_through() {
     let anybody = Judge::of(&trusted());
     for source in [
-        "local://context", "local://named-base", "local://dockerfile",
-        "docker-image://docker.io/library/alpine:3.20@sha256:00", "docker-image://registry-1.docker.io/library/alpine:3",
-        "docker-image://ghcr.io/a/b:1", "docker-image://registry:5000/x:1", "docker-image://10.0.0.7:5000/x:1", "docker-image://[fd12:3::1]:5000/x:1",
-        "https://github.com/a/b/releases/download/v1/x.tar.gz", "http://user:p%40ss@a.example:8080/x?y=1#z", "https://EXAMPLE.com.", "https://4.3.example/x",
-        "https://a.example/?u=http://127.0.0.1/", "https://a.example/http://localhost/", "https://1.1.1.1/x", "https://[2606:4700:4700::1111]/x",
-        "git://github.com/moby/buildkit.git#v0.31.2:hack", "git://git.internal:2222/a/b", "git://192.168.1.5/team/app", "git://_a.b-c.example/x", "http://xn--bcher-kva.example/x",
-        "https://notlocalhost/x", "https://localhost.example/x", "https://127.example/x",
+        "local://context",
+        "local://named-base",
+        "local://dockerfile",
+        "docker-image://docker.io/library/alpine:3.20@sha256:00",
+        "docker-image://registry-1.docker.io/library/alpine:3",
+        "docker-image://ghcr.io/a/b:1",
+        "docker-image://registry:5000/x:1",
+        "docker-image://10.0.0.7:5000/x:1",
+        "docker-image://[fd12:3::1]:5000/x:1",
+        "https://github.com/a/b/releases/download/v1/x.tar.gz",
+        "http://user:p%40ss@a.example:8080/x?y=1#z",
+        "https://EXAMPLE.com.",
+        "https://4.3.example/x",
+        "https://a.example/?u=http://127.0.0.1/",
+        "https://a.example/http://localhost/",
+        "https://1.1.1.1/x",
+        "https://[2606:4700:4700::1111]/x",
+        "git://github.com/moby/buildkit.git#v0.31.2:hack",
+        "git://git.internal:2222/a/b",
+        "git://192.168.1.5/team/app",
+        "git://_a.b-c.example/x",
+        "http://xn--bcher-kva.example/x",
+        "https://notlocalhost/x",
+        "https://localhost.example/x",
+        "https://127.example/x",
     ] {
         assert!(anybody.allows(source), "{source:?}");
         assert_eq!(trusted().refuse(source), None, "{source:?}");
@@ -119,23 +248,53 @@ fn the_farms_hosts_are_closed_and_what_is_opened_is_open_and_no_more() {
         assert_eq!(fetches.refuse(source).is_none(), is_open, "{source}: {:?}", fetches.refuse(source));
     };
     for (source, is_open) in [
-        ("https://farm.example/", false), ("https://FARM.example.:3000/", true), ("git://git@farm.example:3000/a", true),
-        ("https://farm.example:30000/", false), ("https://x.farm.example/", true), ("http://192.0.2.7/", false), ("http://192.0.2.70/", true),
-        ("http://[2001:db8::7]/", false), ("http://[2001:0db8:0:0::0007]/", false), ("http://[2001:db8:0:0:0:0:0:7]/", false),
-        ("http://[2001:DB8::70]/", true), ("git://db.internal:5432/", false), ("http://127.0.0.1:8080/x", true), ("http://127.0.0.1:80/", false),
-        ("http://127.0.0.1/", false), ("docker-image://127.0.0.1:8080/x:1", true), ("http://[::1]/", true), ("http://[0:0::1]:80/", true),
-        ("https://[::1]/", false), ("http://10.1.2.3/", true), ("http://10.1.3.255:1/", true), ("http://10.1.4.0/", false), ("http://10.1.1.255/", false),
-        ("docker-image://localhost:5000/x:1", true), ("docker-image://127.0.0.1:5000/x:1", true), ("docker-image://[::1]:5000/x:1", true),
-        ("http://localhost:5000/", false), ("docker-image://localhost:5001/x:1", false), ("docker-image://farm.example/x:1", true),
-        ("docker-image://farm.example:443/x:1", true), ("docker-image://farm.example:5432/x:1", false), ("docker-image://127.65.0.1:1/x", true),
-        ("docker-image://127.0.0.2:1/x", false), ("docker-image://127.128.0.1:1/x", false), ("http://127.65.0.1/", false),
-        ("http://192.168.0.1/", false), ("docker-image://192.168.0.1/x", false), ("https://[fd12::1]/", false),
+        ("https://farm.example/", false),
+        ("https://FARM.example.:3000/", true),
+        ("git://git@farm.example:3000/a", true),
+        ("https://farm.example:30000/", false),
+        ("https://x.farm.example/", true),
+        ("http://192.0.2.7/", false),
+        ("http://192.0.2.70/", true),
+        ("http://[2001:db8::7]/", false),
+        ("http://[2001:0db8:0:0::0007]/", false),
+        ("http://[2001:db8:0:0:0:0:0:7]/", false),
+        ("http://[2001:DB8::70]/", true),
+        ("git://db.internal:5432/", false),
+        ("http://127.0.0.1:8080/x", true),
+        ("http://127.0.0.1:80/", false),
+        ("http://127.0.0.1/", false),
+        ("docker-image://127.0.0.1:8080/x:1", true),
+        ("http://[::1]/", true),
+        ("http://[0:0::1]:80/", true),
+        ("https://[::1]/", false),
+        ("http://10.1.2.3/", true),
+        ("http://10.1.3.255:1/", true),
+        ("http://10.1.4.0/", false),
+        ("http://10.1.1.255/", false),
+        ("docker-image://localhost:5000/x:1", true),
+        ("docker-image://127.0.0.1:5000/x:1", true),
+        ("docker-image://[::1]:5000/x:1", true),
+        ("http://localhost:5000/", false),
+        ("docker-image://localhost:5001/x:1", false),
+        ("docker-image://farm.example/x:1", true),
+        ("docker-image://farm.example:443/x:1", true),
+        ("docker-image://farm.example:5432/x:1", false),
+        ("docker-image://127.65.0.1:1/x", true),
+        ("docker-image://127.0.0.2:1/x", false),
+        ("docker-image://127.128.0.1:1/x", false),
+        ("http://127.65.0.1/", false),
+        ("http://192.168.0.1/", false),
+        ("docker-image://192.168.0.1/x", false),
+        ("https://[fd12::1]/", false),
     ] {
         check(source, is_open);
     }
     let before = Fetches { images_anywhere: true, ..fetches };
     let judge = Judge::of(&before);
-    assert!(judge.allows("docker-image://127.0.0.2:1/x") && before.refuse("docker-image://127.0.0.2:1/x").is_none());
+    assert!(
+        judge.allows("docker-image://127.0.0.2:1/x")
+            && before.refuse("docker-image://127.0.0.2:1/x").is_none()
+    );
     assert!(!judge.allows("http://127.0.0.2:1/x") && !judge.allows("docker-image://127.1/x"));
 }
 
@@ -162,17 +321,30 @@ fn spelled(address: IpAddr, form: u8) -> String {
         (IpAddr::V6(address), 1) => {
             format!("[{}]", address.segments().map(|group| format!("{group:04X}")).join(":"))
         }
-        (IpAddr::V6(address), 2) => format!("[{}]", address.segments().map(|group| format!("{group:x}")).join(":")),
+        (IpAddr::V6(address), 2) => {
+            format!("[{}]", address.segments().map(|group| format!("{group:x}")).join(":"))
+        }
         (IpAddr::V6(address), _) => format!("[{address}]"),
     }
 }
 
 /// Addresses of all kinds, those that are closed among them.
 fn address() -> impl Strategy<Value = IpAddr> {
-    let first = prop_oneof![Just(0_u8), Just(127), Just(10), Just(169), Just(172), Just(192), Just(100), any::<u8>()];
+    let first =
+        prop_oneof![Just(0_u8), Just(127), Just(10), Just(169), Just(172), Just(192), Just(100), any::<u8>()];
     let second = prop_oneof![Just(254_u8), Just(168), Just(16), Just(31), Just(64), Just(127), any::<u8>()];
     let four = (first, second, any::<[u8; 2]>()).prop_map(|(a, b, [c, d])| IpAddr::from([a, b, c, d]));
-    let group = prop_oneof![Just(0_u16), Just(0), Just(1), Just(0xffff), Just(0xec2), Just(0x2001), Just(0x2002), Just(0xfd00), any::<u16>()];
+    let group = prop_oneof![
+        Just(0_u16),
+        Just(0),
+        Just(1),
+        Just(0xffff),
+        Just(0xec2),
+        Just(0x2001),
+        Just(0x2002),
+        Just(0xfd00),
+        any::<u16>()
+    ];
     let six = prop::array::uniform8(group).prop_map(IpAddr::from);
     prop_oneof![four, six]
 }

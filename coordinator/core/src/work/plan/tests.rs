@@ -435,7 +435,10 @@ fn a_machine_that_is_not_trusted_builds_nothing_on_an_engine_that_is_too_old() {
     state.waiting[0].pushes = false;
     assert_eq!(assigned(&state, 1), []);
     let words = held(&state, 1).1.words();
-    assert!(words.contains("fork takes nothing: its machine isn't trusted, and its engine (docker 28) is"), "{words}");
+    assert!(
+        words.contains("fork takes nothing: its machine isn't trusted, and its engine (docker 28) is"),
+        "{words}"
+    );
     // Of a machine that is trusted it doesn't matter.
     let trusted = worker(&mut state, &[("linux/amd64", RunMode::Native)], 1);
     state.workers[1].engine_is_fit = false;

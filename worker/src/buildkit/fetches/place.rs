@@ -72,7 +72,7 @@ impl Place {
         }
     }
 
-    fn holds(&self, host: &Host) -> bool {
+    pub(crate) fn holds(&self, host: &Host) -> bool {
         let Self::Net(net, bits) = self else { return false };
         let within =
             |address: Ipv4Addr| (address.to_bits() ^ net.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0;

@@ -42,7 +42,7 @@ pub struct Shared {
     pub identities: Arc<Identities>,
     /// How much callers may take.
     pub doors: Arc<Doors>,
-    /// What projects are allowed.
+    /// What projects may do at registries, and by which logins.
     pub accesses: Accesses,
     /// Takes tokens of other systems' issuers.
     pub exchange: Exchange,
@@ -55,7 +55,7 @@ pub struct Shared {
     /// This coordinator's side of TLS; `None`: it speaks without.
     pub tls: Option<Arc<Tls>>,
     /// The farm's keys, by which secrets are sealed.
-    pub keyring: Keyring,
+    pub keyring: Arc<Keyring>,
     /// Wakes the loops and followers that a change concerns.
     pub hints: Arc<Hints>,
     /// The workers connected here.
@@ -65,5 +65,6 @@ pub struct Shared {
     /// The other coordinators, to be asked.
     pub others: Others,
     /// The registries of the configuration, with their credentials.
+    /// The registries, with the credentials of the configuration.
     pub registries: Registries,
 }

@@ -30,6 +30,8 @@ pub(crate) struct Order {
     open: BTreeMap<RegistryHost, Vec<String>>,
     /// Where the engine may fetch what the build names.
     fetches: Fetches,
+    /// By which logins images are looked up.
+    readers: BTreeSet<String>,
     pub(crate) roots: Vec<String>,
     /// After so long without a word it is given up.
     pub(crate) progress_within: Duration,
@@ -56,7 +58,9 @@ impl TryFrom<v1::Offered> for Order {
             }
         }
         let fetches = fetches(offered.fetches, &offered.repositories);
+        let readers = offered.registries.iter().map(|registry| registry.reader.clone());
         Ok(Self {
+            readers: readers.filter(|reader| !reader.is_empty()).collect(),
             within,
             open,
             fetches,
@@ -113,7 +117,8 @@ impl Order {
             tokens,
         };
         let project = self.project.clone();
-        let bounds = Bounds { project, within: self.within, open: self.open, images, public };
+        let bounds =
+            Bounds { project, within: self.within, open: self.open, readers: self.readers, images, public };
         let logins = self
             .registries
             .into_iter()

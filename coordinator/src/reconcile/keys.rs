@@ -53,6 +53,14 @@ async fn reseal(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
                 Err(error) => tracing::error!(%error, %build, "a build's key can't be sealed anew"),
             }
         }
+        for old in shared.loops.login_keys_by(&older, BATCH).await? {
+            match shared.keyring.reseal(Owner::Login(old.project, &old.host), &old.key) {
+                Ok(new) => done += usize::from(shared.loops.reseal_login_key(epoch, &old, &new).await?),
+                Err(error) => {
+                    tracing::error!(%error, registry = %old.host, "a login's key can't be sealed anew");
+                }
+            }
+        }
         if done > 0 {
             tracing::info!(done, by = %newest, "sealed anew");
         }

@@ -4,7 +4,6 @@
 //! (RFC 6750, section 3) that names a token service, which gives tokens for a repository and what is to be done there.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use farm_types::{FailureCode, Repository};
 use reqwest::header::WWW_AUTHENTICATE;
@@ -12,8 +11,10 @@ use reqwest::{Method, RequestBuilder, Url};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use super::challenge::{Challenge, wanted};
+use super::login::Whose;
 use super::realm::{Trust, trust};
 use super::{Registries, RegistryError};
 use crate::outbound::body::{End, read};
@@ -23,40 +24,6 @@ use crate::outbound::{Client, Failed, place};
 const MAX_TOKEN: usize = 64 * 1024;
 /// As many grants, and ways in, are remembered; then all are asked for anew.
 const MOST_GRANTS: usize = 1000;
-
-/// How a registry lets in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// It wasn't asked yet, or didn't answer.
-    Unknown,
-    /// With tokens.
-    Tokens,
-    /// With the login itself.
-    Login,
-}
-
-impl Manner {
-    pub(super) fn of(way: Option<&Challenge>) -> Self {
-        if way.is_some() { Self::Tokens } else { Self::Login }
-    }
-
-    /// As it is kept; 0 is what isn't known.
-    pub(super) fn word(self) -> u8 {
-        match self {
-            Self::Unknown => 0,
-            Self::Tokens => 1,
-            Self::Login => 2,
-        }
-    }
-
-    pub(super) fn from_word(word: u8) -> Self {
-        match word {
-            1 => Self::Tokens,
-            2 => Self::Login,
-            _ => Self::Unknown,
-        }
-    }
-}
 
 /// What a token service answers with; under one of two names, by its age.
 #[derive(Deserialize)]
@@ -82,17 +49,8 @@ pub(super) struct Given {
     pub(super) issued_at: Option<i64>,
 }
 
-/// For whom a token is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// Whoever has the login of the configuration; nobody, where there is none.
-    Farm,
-    /// Nobody: it is worth what anybody gets.
-    Nobody,
-}
-
-/// For which repository a token is, and for what there.
-pub(super) type Grant = (String, &'static str);
+/// By which login (`None`: the farm's) and for which repository a token is, and for what there.
+pub(super) type Grant = (Option<Uuid>, String, &'static str);
 
 /// What a request needs a token for.
 pub(super) fn actions(method: &Method) -> &'static str {
@@ -110,18 +68,19 @@ impl Registries {
     /// The registry or its token service refuses, can't be reached, or may not be asked.
     pub(super) async fn grant(
         &self,
+        whose: &Whose,
         repository: &Repository,
         actions: &'static str,
         deadline: Instant,
     ) -> Result<Option<String>, RegistryError> {
-        let key = (repository.to_string(), actions);
+        let key = (whose.version(), repository.to_string(), actions);
         if let Some(token) = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(token.clone());
         }
         let token = match self.challenge(repository, deadline).await? {
             Some(challenge) => {
                 let scopes = [format!("repository:{}:{actions}", repository.name())];
-                let given = self.token(repository, &challenge, &scopes, Whose::Farm, deadline).await?;
+                let given = self.token(repository, &challenge, &scopes, whose, deadline).await?;
                 given.map(|given| given.token)
             }
             None => None,
@@ -135,8 +94,8 @@ impl Registries {
     }
 
     /// Forgets how the registry lets in: it may want something else by now, or forget tokens before their time.
-    pub(super) fn forget(&self, repository: &Repository, actions: &'static str) {
-        let key = (repository.to_string(), actions);
+    pub(super) fn forget(&self, whose: &Whose, repository: &Repository, actions: &'static str) {
+        let key = (whose.version(), repository.to_string(), actions);
         self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.forget_way(repository.registry());
     }
@@ -146,13 +105,24 @@ impl Registries {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
     }
 
-    /// The login, where there is any.
-    pub(super) fn with_login(&self, host: &str, request: RequestBuilder) -> RequestBuilder {
-        match self.known.get(host) {
-            Some(known) if !known.username.is_empty() => {
-                request.basic_auth(&known.username, Some(known.password.expose_secret()))
+    /// User name and password of a login, if there is one.
+    pub(super) fn credentials<'a>(&'a self, host: &str, whose: &'a Whose) -> Option<(&'a str, &'a str)> {
+        match whose {
+            Whose::Farm => {
+                let known = self.known.get(host).filter(|known| !known.username.is_empty())?;
+                Some((&known.username, known.password.expose_secret()))
             }
-            _ => request,
+            Whose::Project(login) => (login.host.as_str() == host)
+                .then(|| (login.username.as_str(), login.password.expose_secret())),
+            Whose::Nobody => None,
+        }
+    }
+
+    /// With the login, where there is any.
+    pub(super) fn with_login(&self, host: &str, whose: &Whose, request: RequestBuilder) -> RequestBuilder {
+        match self.credentials(host, whose) {
+            Some((username, password)) => request.basic_auth(username, Some(password)),
+            None => request,
         }
     }
 
@@ -173,9 +143,6 @@ impl Registries {
                 ways.clear();
             }
             ways.insert(host.to_owned(), way.clone());
-            if let Some(manner) = self.manners.get(host) {
-                manner.store(Manner::of(way.as_ref()).word(), Ordering::Relaxed);
-            }
         }
         Ok(way)
     }
@@ -209,7 +176,7 @@ impl Registries {
         repository: &Repository,
         challenge: &Challenge,
         scopes: &[String],
-        whose: Whose,
+        whose: &Whose,
         deadline: Instant,
     ) -> Result<Option<Given>, RegistryError> {
         let host = repository.registry();
@@ -220,7 +187,7 @@ impl Registries {
         };
         let at = place(&realm);
         let known = self.known.get(host);
-        let has_login = whose == Whose::Farm && self.has_login(host);
+        let has_login = self.credentials(host, whose).is_some();
         let trust = trust(host, self.plain_http(host), known, &realm);
         match trust {
             Trust::Foreign if has_login => return Err(RegistryError::foreign_realm(repository, &at)),
@@ -240,7 +207,7 @@ impl Registries {
         };
         let status = response.status();
         if !status.is_success() {
-            return Err(RegistryError::no_token(repository, &at, status));
+            return Err(RegistryError::no_token(repository, &at, status, whose));
         }
         let body = read(&mut response, MAX_TOKEN, deadline).await;
         match body.end {
@@ -273,18 +240,15 @@ impl Registries {
         client: &Client,
         host: &str,
         trust: &Trust,
-        whose: Whose,
+        whose: &Whose,
         request: RequestBuilder,
     ) -> Result<reqwest::Response, Failed> {
         match trust {
             Trust::Own(place) if self.known.contains_key(host) => {
-                let request = match whose {
-                    Whose::Farm => self.with_login(host, request),
-                    Whose::Nobody => request,
-                };
-                client.send_to(place, request).await
+                client.send_to(place, self.with_login(host, whose, request)).await
             }
             // An unknown registry's own host is no more than the registry is.
+            Trust::Own(_) => client.send(self.with_login(host, whose, request)).await,
             _ => client.send(request).await,
         }
     }
@@ -314,7 +278,7 @@ impl RegistryError {
     }
 
     /// The token service gives none.
-    fn no_token(repository: &Repository, at: &str, status: reqwest::StatusCode) -> Self {
+    fn no_token(repository: &Repository, at: &str, status: reqwest::StatusCode, whose: &Whose) -> Self {
         let (registry, name) = (repository.registry(), repository.name());
         if status.is_server_error() || [408, 425, 429].contains(&status.as_u16()) {
             let message = format!(
@@ -322,6 +286,6 @@ impl RegistryError {
             );
             return Self { code: FailureCode::RegistryUnavailable, message };
         }
-        Self::auth(repository, &format!("its token service {at} answered {status} for {name}"))
+        Self::auth(repository, &format!("its token service {at} answered {status} for {name}"), whose)
     }
 }

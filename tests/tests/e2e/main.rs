@@ -46,6 +46,7 @@ mod joining;
 mod keeping;
 mod leaving;
 mod logging;
+mod logins;
 mod naming;
 mod networks;
 mod options;

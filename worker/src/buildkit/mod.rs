@@ -2,8 +2,9 @@
 //!
 //! An [`Engine`] is a BuildKit, inside a Docker engine or on its own (`engine`). [`Engine::solve`] builds one image for one
 //! platform (`solve`): it looks into the `dockerfile`, opens a `session` (in which *we* are the server of files and
-//! credentials, and take what is made for the client), asks for the solve (which may fetch what `fetches` allows), follows its status (`follow`), and turns what
-//! comes out into farm's words (`failure`, `types`). A `tree` is a source as the engine is shown it.
+//! credentials, and take what is made for the client), asks for the solve, follows its status (`follow`), and turns what
+//! comes out into farm's words (`failure`, `types`). A `tree` is a source as the engine is shown it; what an engine fetches by itself,
+//! `fetches` says.
 //!
 //! Invariants: BuildKit's generated types do not leave this folder; every failure has a cause that says
 //! whether to try again; nothing that belongs to a solve outlives its future.

@@ -1,8 +1,8 @@
 //! Which engines may run what is built on machines that aren't trusted.
 //!
 //! Of BuildKit's releases those from [`LEAST`] on keep a build from its engine as far as is known; of others an administrator may
-//! know it, as distributions mend their packages without another version of BuildKit's. Nothing but a whole version that is read, or that is listed,
-//! counts: an engine that says nothing is too old.
+//! know it, as distributions mend their packages without another version of BuildKit's. Nothing but a whole version that is read, or
+//! that is listed, counts: an engine that says nothing is too old.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,9 +1,9 @@
 //! Where an engine may fetch by itself what a build names: images, and the URLs and repositories of `ADD`.
 //!
 //! An engine fetches with its own process's network, so whoever writes a Dockerfile would reach what that reaches: services on the
-//! loopback of the engine's machine, the farm's own hosts, and the credentials that clouds give to machines. [`Fetches::refuse`] says of one source
-//! why it isn't fetched; `solve/sources.rs` says the same of all of them to the engine, as rules that it heeds before it dials. The two are
-//! held against each other by `solve/sources_tests.rs`.
+//! loopback of the engine's machine, the farm's own hosts, and the credentials that clouds give to machines. [`Fetches::refuse`] says
+//! of one source why it isn't fetched; `solve/sources.rs` says the same of all of them to the engine, as rules that it heeds before it
+//! dials. The two are held against each other by `solve/sources_tests.rs`.
 //!
 //! Invariant: what isn't read as a source of a kind that is known, at a host in one of its usual forms, is refused. So no other
 //! spelling of an address leads to it: an engine's Go, curl and libc read many (`127.1`, `0x7f000001`, `①27.0.0.1`, `%31`).

@@ -3,8 +3,8 @@
 //! Invariant: whatever ends it, the order is: the Solve call, then its status, then the session, then the
 //! connection. The call's end is what kills a running step; a session that goes first would leave it running.
 //!
-//! `request` says in BuildKit's words what is asked, `sources` where what it names may be fetched from, `policy` which images may be taken for it, and `bounded` which of those that
-//! weren't may be after all; `call` asks a frontend something instead of building.
+//! `request` says in BuildKit's words what is asked, `sources` where what it names may be fetched from, `policy` which images may be
+//! taken for it, and `bounded` which of those that weren't may be after all; `call` asks a frontend something instead of building.
 
 mod bounded;
 mod call;

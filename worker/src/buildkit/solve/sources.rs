@@ -1,9 +1,10 @@
-//! What an engine may fetch by itself ([`Fetches`]), as rules of a source policy. They come before those of `policy`, of which the last that
-//! matches counts.
+//! What an engine may fetch by itself ([`Fetches`]), as rules of a source policy. They come before those of `policy`: of rules that
+//! match the last one counts.
 //!
-//! First all is denied. Then is allowed what is written in a usual form, so that nobody else can read another host in it; of that is denied what is
-//! closed; and last come the places that are open all the same. An engine matches what it calls a source by: an image's name in full, a
-//! URL as it was written, `git://HOST/PATH#REF` of a repository whatever its scheme. It does so before it dials.
+//! First all is denied. Then is allowed what is written in a usual form, so that nobody else can read another host in it; of that is
+//! denied what is closed; and last come the places that are open all the same. An engine matches what it calls a source by: an
+//! image's name in full, a URL as it was written, `git://HOST/PATH#REF` of a repository whatever its scheme. It does so before it
+//! dials, but for the host key of a repository by ssh, which the frontend asks for when it reads the Dockerfile.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -103,7 +103,7 @@ impl Fetches {
     }
 
     /// Images may be taken from these places. Those that can't be read open nothing.
-    pub(crate) fn take_images_from<'a>(&mut self, places: impl IntoIterator<Item = &'a str>) {
+    pub fn take_images_from<'a>(&mut self, places: impl IntoIterator<Item = &'a str>) {
         self.registries.extend(places.into_iter().filter_map(|place| place.parse().ok()));
     }
 

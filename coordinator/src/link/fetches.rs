@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use farm_core::people::Access;
 use farm_proto::v1;
 use farm_types::{RepositoryPrefix, TrustClass};
-use reqwest::Url;
+use http::Uri;
 use secrecy::ExposeSecret as _;
 
 use crate::config::Config;
@@ -56,11 +56,11 @@ impl Places {
 
 /// Where Postgres is; none of a socket on this machine.
 fn database_hosts(url: &str) -> Vec<String> {
-    let Ok(url) = Url::parse(url) else { return Vec::new() };
-    let named = url.host_str().map(ToOwned::to_owned);
-    let asked = url.query_pairs().filter(|(key, _)| key == "host" || key == "hostaddr");
-    let hosts = named.into_iter().chain(asked.map(|(_, host)| host.into_owned()));
-    hosts.filter(|host| !host.is_empty() && !host.contains(['/', '%'])).collect()
+    let Ok(url) = url.parse::<Uri>() else { return Vec::new() };
+    let pairs = url.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let asked = pairs.filter(|(key, _)| *key == "host" || *key == "hostaddr").map(|(_, host)| host);
+    let hosts = url.host().into_iter().chain(asked);
+    hosts.filter(|host| !host.is_empty() && !host.contains(['/', '%'])).map(ToOwned::to_owned).collect()
 }
 
 #[cfg(test)]

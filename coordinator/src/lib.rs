@@ -77,7 +77,8 @@ pub(crate) fn open_store(config: &Config) -> Result<Store, farm_types::Invalid> 
         leader_statement: config.leadership.statement(),
         suspect_after: config.limits.suspect(),
     };
-    Store::open(config.database_url.expose_secret(), limits)
+    let store = Store::open(config.database_url.expose_secret(), limits)?;
+    Ok(store.with_patched_engines(config.patched_engines.clone()))
 }
 
 /// Says at each start what can be read by whom, where somebody has said that it may be.

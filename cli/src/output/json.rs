@@ -238,6 +238,10 @@ pub struct WorkerJson {
     pub slots_free: u32,
     /// Its engine's version.
     pub engine: String,
+    /// Which BuildKit that has, as it says itself.
+    pub engine_buildkit: Option<String>,
+    /// The package that it is from, with the package's version.
+    pub engine_package: Option<String>,
     /// Its own version.
     pub version: String,
     /// When it was last heard.
@@ -452,6 +456,8 @@ impl From<&Worker> for WorkerJson {
             slots: worker.slots,
             slots_free: worker.slots_free,
             engine: worker.engine.clone(),
+            engine_buildkit: said(&worker.engine_buildkit),
+            engine_package: said(&worker.engine_package),
             version: worker.version.clone(),
             last_seen: time(worker.last_seen_ms),
             running: worker.running.clone(),

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use farm_core::machines::engine::PatchedEngines;
 use farm_types::{Invalid, RepositoryPrefix};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -102,6 +103,8 @@ pub struct Config {
     pub credential_helpers: BTreeMap<String, CredentialHelper>,
     /// Where else requests may go than to public addresses.
     pub outbound: Outbound,
+    /// Engines older than what machines that aren't trusted need, that have its fixes all the same.
+    pub patched_engines: PatchedEngines,
 }
 
 impl Default for Config {
@@ -130,6 +133,7 @@ impl Default for Config {
             registries: BTreeMap::new(),
             credential_helpers: BTreeMap::new(),
             outbound: Outbound::default(),
+            patched_engines: PatchedEngines::default(),
         }
     }
 }
@@ -161,6 +165,7 @@ impl Config {
         }
         config.shared_registries.extend(flags.shared_registries.iter().cloned());
         config.outbound.allow.extend(flags.outbound_allow.iter().cloned());
+        config.patched_engines.extend(flags.patched_engines.iter().cloned());
         if let Some(mode) = flags.tls {
             config.tls.mode = mode;
         }

@@ -8,6 +8,7 @@ use farm_types::TrustClass;
 use tokio_util::sync::CancellationToken;
 
 use crate::hints::BACKSTOP;
+use crate::link::fetches::Places;
 use crate::link::job::Job;
 use crate::registry::lending::Borrower;
 use crate::registry::login::Allowed;
@@ -15,8 +16,9 @@ use crate::shared::Shared;
 
 /// Tells the connected workers what they have to know, until `shutdown`.
 pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let places = Places::new(&shared.config);
     while !shutdown.is_cancelled() {
-        if let Err(error) = dispatch_one(&shared).await {
+        if let Err(error) = dispatch_one(&shared, &places).await {
             tracing::warn!(%error, "workers could not be told; trying again");
         }
         tokio::select! {
@@ -27,7 +29,7 @@ pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
+async fn dispatch_one(shared: &Shared, places: &Places) -> farm_store::Result<()> {
     if shared.link.is_empty() {
         return Ok(());
     }
@@ -42,8 +44,9 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         });
     }
     for offered in shared.store.offered_via(shared.id).await? {
-        // A leader of the version before looks at no entitlements; it is taken back when its lease ends.
-        if offered.trust == TrustClass::Untrusted && !offered.spec.run.entitlements().is_empty() {
+        // A leader of the version before looks at no entitlements and no engines; it is taken back when its lease ends.
+        let is_fit = offered.engine_is_fit && offered.spec.run.entitlements().is_empty();
+        if offered.trust == TrustClass::Untrusted && !is_fit {
             continue;
         }
         let (worker, attempt, job, support) =
@@ -51,7 +54,7 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         let allowed = shared.accesses.of(offered.project).await?;
         let asks = shared.link.asks(worker);
         let said = shared.link.say(worker, (attempt, true), || {
-            v1::control_response::Message::Offered(offer(shared, offered, &allowed, asks))
+            v1::control_response::Message::Offered(offer(shared, places, offered, &allowed, asks))
         });
         let span = job.span();
         // Once: it is said again until it is answered.
@@ -85,7 +88,13 @@ pub async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn offer(shared: &Shared, offered: OfferedAttempt, allowed: &Allowed, asks: bool) -> v1::Offered {
+fn offer(
+    shared: &Shared,
+    places: &Places,
+    offered: OfferedAttempt,
+    allowed: &Allowed,
+    asks: bool,
+) -> v1::Offered {
     let repositories = offered.spec.repositories();
     let borrower = Borrower::new(offered.project, allowed, &repositories);
     v1::Offered {
@@ -107,6 +116,7 @@ fn offer(shared: &Shared, offered: OfferedAttempt, allowed: &Allowed, asks: bool
             TrustClass::Trusted => shared.registries.lend(&borrower, asks),
             TrustClass::Untrusted => Vec::new(),
         },
+        fetches: Some(places.of(&allowed.access, offered.trust)),
         roots: offered.roots,
         log_bytes: shared.config.limits.log_bytes,
         output_bytes: shared.config.limits.output_bytes,

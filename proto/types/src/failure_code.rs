@@ -191,6 +191,11 @@ codes! {
             "`farm registry login HOST`; or set username and password of `[registries.\"HOST\"]` at the coordinator; or the sentence \
             says what an admin of the farm would have to allow";
     }
+    SourceDenied = "source_denied", Registries {
+        User: "an image, or a URL or repository of ADD, that no engine fetches here: loopback, link-local addresses and clouds' metadata \
+            services, the farm's own hosts, and hosts that aren't written in a usual form",
+            "the sentence has the source and who can allow it; see [worker.md](worker.md#what-engines-fetch)";
+    }
     RepositoryMissing = "repository_missing", Registries {
         User: "the registry has no such repository and makes none by itself",
             "make it there";

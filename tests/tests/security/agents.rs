@@ -45,7 +45,7 @@ fn question(lease: &v1::Lease, id: &str) -> v1::AskAgentRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_who_made_a_build_offers_an_agent_and_only_its_lease_asks_it() {
-    let farm = Farm::builder().tls().start();
+    let farm = Farm::builder().env("FARM_PATCHED_ENGINES", "docker 0").tls().start();
     team::project(&farm, "web").await;
     team::project(&farm, "api").await;
     let mut ada = Client::with_token(&farm, &team::person(&farm, "ada", "web", "builder").await).await;

@@ -55,7 +55,7 @@ fn file(farm: &Farm) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_gets_its_builds_secrets_from_a_trusted_worker_over_tls_and_nobody_else_does() {
-    let farm = Farm::builder().tls().start();
+    let farm = Farm::builder().env("FARM_PATCHED_ENGINES", "docker 0").tls().start();
     let mut admin = Client::connect(&farm).await;
     let request = v1::InviteWorkerRequest { trust: "untrusted".into(), ..as_invited("fork") };
     let fork = join(&farm, &invite(&farm, request).await.unwrap().token, "").await.unwrap();

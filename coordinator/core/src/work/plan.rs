@@ -103,6 +103,8 @@ pub struct WorkerView {
     pub takes_mounts: bool,
     /// How far its machine is trusted.
     pub trust: TrustClass,
+    /// What isn't trusted may run on its engine.
+    pub engine_is_fit: bool,
     /// What it may grant; of a machine that isn't trusted nothing counts.
     pub grants: Entitlements,
 }

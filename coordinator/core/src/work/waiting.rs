@@ -49,6 +49,8 @@ pub enum Reason {
     Withdrawn(String),
     /// Its machine isn't trusted, so it gets only what neither pushes nor mounts secrets.
     Untrusted,
+    /// Nor is its machine trusted, nor its engine new enough for that: it gets nothing.
+    EngineTooOld(String),
 }
 
 /// A worker that could run the job, if it were not set aside.
@@ -218,6 +220,7 @@ fn keeps(aside: &[SetAside]) -> Option<String> {
         Reason::Untrusted => {
             Some(format!("{name} is on a machine that isn't trusted, and builds only what neither pushes nor mounts secrets"))
         }
+        Reason::EngineTooOld(why) => Some(format!("{name} takes nothing: its machine isn't trusted, and {why}")),
     });
     let all: Vec<String> = drained.into_iter().chain(others).collect();
     (!all.is_empty()).then(|| all.join("; "))

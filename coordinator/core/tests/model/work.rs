@@ -133,6 +133,7 @@ impl World {
                     takes_unneeded: true,
                     takes_mounts: true,
                     trust: TrustClass::Trusted,
+                    engine_is_fit: true,
                     grants: Default::default(),
                 }
             })

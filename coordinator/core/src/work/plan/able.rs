@@ -31,14 +31,17 @@ impl Able<'_> {
 }
 
 /// The workers that could build the job, whether they are heard of or not; one that isn't trusted builds nothing that pushes or
-/// mounts secrets, and grants nothing. `is_alive` says of a worker that it is.
+/// mounts secrets, grants nothing, and builds nothing at all on an engine that isn't fit for that. `is_alive` says of a worker that it is.
 pub(super) fn able<'a>(
     job: &'a WaitingJob,
     state: &'a State,
     is_alive: &impl Fn(&WorkerView) -> bool,
 ) -> Vec<Able<'a>> {
     let workers = state.workers.iter().filter(|worker| worker.state != WorkerState::Draining);
-    let workers = workers.filter(|worker| worker.trust == TrustClass::Trusted || !(job.pushes || job.mounts));
+    let workers = workers.filter(|worker| match worker.trust {
+        TrustClass::Trusted => true,
+        TrustClass::Untrusted => worker.engine_is_fit && !job.pushes && !job.mounts,
+    });
     let workers = workers.filter(|worker| worker.takes_mounts || !job.mounts);
     let workers = workers.filter(|worker| grants(worker, &job.entitlements));
     workers.filter_map(|worker| one(job, worker, state, is_alive)).collect()

@@ -92,6 +92,8 @@ pub enum Verb {
     Trust(verbs::trust::Args),
     /// Keep secrets of a project for its builds, and say who may use them
     Secret(verbs::secret::Args),
+    /// Give the project logins of its own at registries
+    Registry(verbs::registry::Args),
     /// Say who is an admin of the whole farm, and who people are at the issuer
     Admin(verbs::admin::Args),
     /// List what was done, by whom, and check that it still stands as it was written
@@ -140,6 +142,7 @@ impl Command {
             Verb::Member(args) => verbs::member::run(args, &setup()?).await,
             Verb::Trust(args) => verbs::trust::run(args, &setup()?).await,
             Verb::Secret(args) => verbs::secret::run(args, &setup()?).await,
+            Verb::Registry(args) => verbs::registry::run(args, &setup()?).await,
             Verb::Admin(args) => verbs::admin::run(args, &setup()?).await,
             Verb::Audit(args) => verbs::audit::run(args, &setup()?).await,
             Verb::Config(args) => verbs::config::run(args, url, context, (ca, project)).await,

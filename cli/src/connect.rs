@@ -17,6 +17,7 @@ use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
+use farm_proto::v1::registry_service_client::RegistryServiceClient;
 use farm_proto::v1::secret_service_client::SecretServiceClient;
 use farm_proto::v1::sign_in_service_client::SignInServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
@@ -168,6 +169,11 @@ impl Client {
     /// Lets people in by their issuer, and keeps who they are there.
     pub fn sign_ins(&self) -> SignInServiceClient<AuthChannel> {
         SignInServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Keeps projects' logins at registries.
+    pub fn registries(&self) -> RegistryServiceClient<AuthChannel> {
+        RegistryServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Keeps what projects trust.

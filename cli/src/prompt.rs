@@ -27,6 +27,14 @@ pub async fn yes(question: &str) -> Result<bool> {
     }
 }
 
+/// Asks for a word.
+///
+/// # Errors
+/// Ctrl-C was pressed.
+pub async fn word(question: &str) -> Result<String> {
+    Ok(line(question).await?.unwrap_or_default().trim().to_owned())
+}
+
 /// Asks for something that isn't shown while it is typed.
 ///
 /// # Errors

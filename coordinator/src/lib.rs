@@ -49,6 +49,7 @@ use people::identities::Identities;
 use people::principal::SignInRules;
 use people::sign_in::SignIns;
 use registry::Registries;
+use registry::helpers::Helpers;
 use shared::Shared;
 use tls::Tls;
 
@@ -129,7 +130,7 @@ pub async fn run(
     let blobs = Blobs::local(&config.state_dir.join("blobs"), patience)
         .with_context(|| format!("state folder {:?} can't be used", config.state_dir.display()))?;
     let tls = Tls::open(&config)?;
-    let keyring = keys::open(&config)?;
+    let keyring = Arc::new(keys::open(&config)?);
     let peers = tls::of_peers(&config, tls.as_deref())?;
     tell_of_plaintext(&config);
     let store = open_store(&config)?;
@@ -148,7 +149,10 @@ pub async fn run(
         admin_groups: settings.admin_groups.clone(),
     });
     let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace, rules);
-    let accesses = Accesses::new(store.clone(), config.shared_registries.clone());
+    let helpers = Arc::new(Helpers::new(config.credential_helpers.clone()));
+    let shared_registries = config.shared_registries.clone();
+    let accesses =
+        Accesses::new(store.clone(), Arc::clone(&keyring), Arc::clone(&helpers), shared_registries);
     let issuers = Arc::new(people::oidc::fetch::Http::new(outbound.client(Vec::new())?));
     let sign_in =
         sign_in.map(|settings| SignIns::new(settings, config.oidc.clone(), issuers.clone())).transpose()?;
@@ -165,6 +169,7 @@ pub async fn run(
         identities: Arc::new(identities),
         doors: Arc::clone(&doors),
         accesses,
+        helpers,
         exchange,
         sign_in,
         secret: people::local::Secret::generate()?,
@@ -203,7 +208,6 @@ pub async fn run(
     spawn!("keys", reconcile::keys::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));
-    spawn!("registries", link::dispatch::learn(Arc::clone(&shared), shutdown.clone()));
     spawn!("peers", peers::run(Arc::clone(&shared), shutdown.clone()));
     let (identities, end) = (Arc::clone(&shared.identities), shutdown.clone());
     spawn!("people", async move { identities.run(end).await });

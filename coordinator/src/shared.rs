@@ -20,6 +20,7 @@ use crate::people::local::Secret;
 use crate::people::oidc::Exchange;
 use crate::people::sign_in::SignIns;
 use crate::registry::Registries;
+use crate::registry::helpers::Helpers;
 use crate::seal::Keyring;
 use crate::tls::Tls;
 
@@ -42,8 +43,10 @@ pub struct Shared {
     pub identities: Arc<Identities>,
     /// How much callers may take.
     pub doors: Arc<Doors>,
-    /// What projects are allowed.
+    /// What projects may do at registries, and by which logins.
     pub accesses: Accesses,
+    /// The programs that give short-lived logins at registries.
+    pub helpers: Arc<Helpers>,
     /// Takes tokens of other systems' issuers.
     pub exchange: Exchange,
     /// Lets people in by their company's issuer; `None`: nobody signs in here.
@@ -55,7 +58,7 @@ pub struct Shared {
     /// This coordinator's side of TLS; `None`: it speaks without.
     pub tls: Option<Arc<Tls>>,
     /// The farm's keys, by which secrets are sealed.
-    pub keyring: Keyring,
+    pub keyring: Arc<Keyring>,
     /// Wakes the loops and followers that a change concerns.
     pub hints: Arc<Hints>,
     /// The workers connected here.
@@ -65,5 +68,6 @@ pub struct Shared {
     /// The other coordinators, to be asked.
     pub others: Others,
     /// The registries of the configuration, with their credentials.
+    /// The registries, with the credentials of the configuration.
     pub registries: Registries,
 }

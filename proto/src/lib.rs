@@ -26,6 +26,23 @@ impl std::fmt::Debug for v1::Registry {
     }
 }
 
+impl std::fmt::Debug for v1::LendLoginResponse {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LendLoginResponse").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for v1::SetRegistryLoginRequest {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SetRegistryLoginRequest")
+            .field("host", &self.host)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for v1::LendTokenResponse {
     /// Without the token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

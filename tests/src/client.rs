@@ -15,6 +15,7 @@ use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
+use farm_proto::v1::registry_service_client::RegistryServiceClient;
 use farm_proto::v1::secret_service_client::SecretServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::v1::trust_service_client::TrustServiceClient;
@@ -62,6 +63,7 @@ pub struct Client {
     pub outputs: OutputServiceClient<Authorized>,
     pub people: PeopleServiceClient<Authorized>,
     pub projects: ProjectServiceClient<Authorized>,
+    pub registries: RegistryServiceClient<Authorized>,
     pub audit: AuditServiceClient<Authorized>,
     pub machines: MachineServiceClient<Authorized>,
     pub secrets: SecretServiceClient<Authorized>,
@@ -97,6 +99,7 @@ impl Client {
             audit: AuditServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             people: PeopleServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             projects: ProjectServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            registries: RegistryServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             builds: BuildServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             snapshots: SnapshotServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             farm: FarmServiceClient::with_interceptor(channel.clone(), bearer.clone()),

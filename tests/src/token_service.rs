@@ -1,8 +1,8 @@
 //! A registry's token service on 127.0.0.1: the distribution project's token authentication, as a registry of one's own has it.
 //!
 //! A stand-in for the services of registries that have one (none is packaged): its tokens are real (ES256; docker-registry
-//! checks them by its certificate), and what it gives to whom is written down here. The accounts: `farm` may do everything,
-//! nobody may pull what is below `public/`.
+//! checks them by its certificate), and what it gives to whom is written down here. The accounts: `farm` may do everything, `NAME`
+//! ([`password_of`]) everything below `NAME/`, anybody may pull what is below `public/`.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -25,14 +25,21 @@ use crate::faults::answers::{Body, Error, full};
 
 pub const USER: &str = "farm";
 pub const PASSWORD: &str = "Pa55-of-the-farm";
+/// The password of an account.
+pub fn password_of(user: &str) -> String {
+    if user == USER { PASSWORD.to_owned() } else { format!("Pa55-of-{user}") }
+}
+
 const ISSUER: &str = "farm-tests";
 const SERVICE: &str = "registry-of-tests";
 
 /// A question that it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// Whether it came with the right login.
+    /// Whether it came with the farm's login.
     pub by_farm: bool,
+    /// By which user; empty: by nobody.
+    pub user: String,
     /// `NAME:pull,push`, of repositories.
     pub scopes: Vec<String>,
 }
@@ -152,9 +159,15 @@ fn answer(request: &Request<Incoming>, state: &State) -> Response<Body> {
         return status(StatusCode::NOT_FOUND);
     }
     let login = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap());
-    let right = format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
-    if login.is_some_and(|login| login != right) {
-        return status(StatusCode::UNAUTHORIZED);
+    let mut user = String::new();
+    if let Some(login) = login {
+        let login = STANDARD.decode(login.strip_prefix("Basic ").unwrap()).unwrap();
+        let login = String::from_utf8(login).unwrap();
+        let (name, password) = login.split_once(':').unwrap();
+        if password != password_of(name) {
+            return status(StatusCode::UNAUTHORIZED);
+        }
+        name.clone_into(&mut user);
     }
     let query = request.uri().query().unwrap_or_default();
     let values = |key: &'static str| {
@@ -166,13 +179,15 @@ fn answer(request: &Request<Incoming>, state: &State) -> Response<Body> {
         .flat_map(|scopes| scopes.split(' ').map(str::to_owned).collect::<Vec<_>>())
         .filter_map(|scope| scope.strip_prefix("repository:").map(str::to_owned))
         .collect();
-    let by_farm = login.is_some();
-    state.asked.lock().unwrap().push(Asked { by_farm, scopes: scopes.clone() });
+    let by_farm = user == USER;
+    state.asked.lock().unwrap().push(Asked { by_farm, user: user.clone(), scopes: scopes.clone() });
+    let is_own = |name: &str| name.split_once('/').is_some_and(|(first, _)| first == user);
     let access: Vec<Value> = scopes
         .iter()
         .filter_map(|scope| {
             let (name, actions) = scope.rsplit_once(':')?;
-            let may = |action: &&str| by_farm || (*action == "pull" && name.starts_with("public/"));
+            let may =
+                |action: &&str| by_farm || is_own(name) || (*action == "pull" && name.starts_with("public/"));
             let actions: Vec<&str> = actions.split(',').filter(may).collect();
             Some(json!({"type": "repository", "name": name, "actions": actions}))
         })
@@ -180,7 +195,7 @@ fn answer(request: &Request<Incoming>, state: &State) -> Response<Body> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let life = *state.life.lock().unwrap();
     let claims = json!({
-        "iss": ISSUER, "sub": if by_farm { USER } else { "" }, "aud": SERVICE, "iat": now, "nbf": now - 5,
+        "iss": ISSUER, "sub": user, "aud": SERVICE, "iat": now, "nbf": now - 5,
         "exp": now + life, "jti": now.to_string(), "access": access,
     });
     let head = json!({"typ": "JWT", "alg": "ES256", "x5c": [STANDARD.encode(&state.certificate)]});

@@ -28,6 +28,8 @@ pub(crate) struct Order {
     /// Of these, those from which not every image is taken, and what is taken of others.
     within: BTreeMap<RegistryHost, Bound>,
     open: BTreeMap<RegistryHost, Vec<String>>,
+    /// By which logins images are looked up.
+    readers: BTreeSet<String>,
     pub(crate) roots: Vec<String>,
     /// After so long without a word it is given up.
     pub(crate) progress_within: Duration,
@@ -53,7 +55,9 @@ impl TryFrom<v1::Offered> for Order {
                 open.insert(host, registry.pull.clone());
             }
         }
+        let readers = offered.registries.iter().map(|registry| registry.reader.clone());
         Ok(Self {
+            readers: readers.filter(|reader| !reader.is_empty()).collect(),
             within,
             open,
             caches: match offered.caches {
@@ -109,7 +113,8 @@ impl Order {
             tokens,
         };
         let project = self.project.clone();
-        let bounds = Bounds { project, within: self.within, open: self.open, images, public };
+        let bounds =
+            Bounds { project, within: self.within, open: self.open, readers: self.readers, images, public };
         let logins = self
             .registries
             .into_iter()

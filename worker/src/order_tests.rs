@@ -4,7 +4,7 @@ use farm_types::{Failure, ImageRef};
 use futures::future::BoxFuture;
 
 use super::*;
-use crate::buildkit::{LentToken, Seen, TokenAsked};
+use crate::buildkit::{LentToken, Looked, TokenAsked};
 use crate::testing::offered;
 
 fn order() -> Order {
@@ -27,13 +27,17 @@ fn registry(host: &str, username: &str, plain_http: bool) -> v1::Registry {
 struct NoTokens;
 
 impl Images for NoTokens {
-    fn look_up(&self, _: &ImageRef) -> BoxFuture<'static, Result<Seen, Failure>> {
+    fn look_up(&self, _: &ImageRef) -> BoxFuture<'static, Result<Looked, Failure>> {
         Box::pin(std::future::pending())
     }
 }
 
 impl Tokens for NoTokens {
     fn lend(&self, _: TokenAsked) -> BoxFuture<'static, Result<LentToken, Failure>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn lend_login(&self, _: String) -> BoxFuture<'static, Result<Login, Failure>> {
         Box::pin(std::future::pending())
     }
 }
@@ -85,9 +89,15 @@ fn a_registry_has_a_login_or_tokens_or_neither_and_bounds() {
     let unheeded = v1::Registry { bounded: false, ..unheeded };
     let mut offered = v1::Offered { spec: Some((&order.spec).into()), ..offered() };
     let nothing = registry("plain.example", "", true);
+    let own = v1::Registry {
+        grant: "g".into(),
+        bounded: true,
+        reader: "r".into(),
+        ..registry("own.example", "", false)
+    };
     let beside =
         v1::Registry { pull: pull("theirs.example:1/web"), ..registry("theirs.example:1", "", true) };
-    offered.registries = vec![granted, with_login, closed, all, older, unheeded, nothing, beside];
+    offered.registries = vec![granted, with_login, closed, all, older, unheeded, nothing, own, beside];
     order = Order::try_from(offered).unwrap();
     let solve = solve(order);
     assert!(solve.logins.iter().map(|login| login.host.as_str()).eq(["login.example", "older.example"]));
@@ -95,7 +105,7 @@ fn a_registry_has_a_login_or_tokens_or_neither_and_bounds() {
     assert_eq!(lending.project, "web");
     let grant = Grant { name: "g".into(), pull: pull("tokens.example/web") };
     assert_eq!(lending.grants["tokens.example"], grant);
-    assert!(lending.grants.keys().eq(["all.example", "older.example:1", "tokens.example"]));
+    assert!(lending.grants.keys().eq(["all.example", "older.example:1", "own.example", "tokens.example"]));
 
     let bounds = solve.bounds.unwrap();
     let within = |host: &str| bounds.within.get(&host.parse().unwrap()).cloned();
@@ -103,6 +113,8 @@ fn a_registry_has_a_login_or_tokens_or_neither_and_bounds() {
         let bound = Bound { pull: pull(&format!("{host}/web")), or_public: true };
         assert_eq!(within(host), Some(bound), "{host}");
     }
+    assert_eq!(within("own.example"), Some(Bound { pull: Vec::new(), or_public: true }));
+    assert!(bounds.readers.iter().eq(["r"]));
     assert_eq!(within("theirs.example"), Some(Bound { pull: Vec::new(), or_public: true }));
     assert_eq!(within("older.example"), Some(Bound { pull: pull("older.example/web"), or_public: false }));
     let open = [
@@ -111,7 +123,7 @@ fn a_registry_has_a_login_or_tokens_or_neither_and_bounds() {
         ("theirs.example:1", "theirs.example:1/web"),
     ];
     assert_eq!(bounds.open, open.map(|(host, all)| (host.parse().unwrap(), pull(all))).into());
-    assert_eq!(bounds.within.len(), 4);
+    assert_eq!(bounds.within.len(), 5);
 }
 
 #[test]

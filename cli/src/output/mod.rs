@@ -13,6 +13,7 @@ pub mod format;
 pub mod json;
 pub mod lines;
 pub mod live;
+pub mod logins;
 pub mod people;
 pub mod progress;
 pub mod rules;

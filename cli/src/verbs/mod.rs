@@ -16,6 +16,7 @@ pub mod logout;
 pub mod logs;
 pub mod member;
 pub mod project;
+pub mod registry;
 pub mod retry;
 pub mod run;
 pub mod secret;

@@ -3,7 +3,9 @@
 
 pub mod secrets;
 
-use farm_types::{Entitlements, ImageTag, Repository, RepositoryPrefix, Role, TagPattern};
+use std::collections::BTreeSet;
+
+use farm_types::{Entitlements, ImageTag, RegistryHost, Repository, RepositoryPrefix, Role, TagPattern};
 
 /// What a project is allowed, beside what every project is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct Access {
     pub protected: Vec<(TagPattern, Role)>,
     /// What its builds may ask for.
     pub entitlements: Entitlements,
+    /// At these registries it has a login of its own, and may there what that may.
+    pub logins: BTreeSet<RegistryHost>,
 }
 
 /// Why a tag may not be moved.
@@ -34,7 +38,7 @@ impl Access {
     /// Which it is, and what it would take.
     pub fn check(&self, tags: &[ImageTag], role: Role) -> Result<(), Refusal> {
         for tag in tags {
-            if !self.push.iter().any(|prefix| prefix.covers(&tag.repository)) {
+            if !(self.logins.contains(tag.repository.host()) || self.may_push(&tag.repository)) {
                 return Err(Refusal::Repository(tag.repository.clone()));
             }
             // Of several patterns the strictest counts.
@@ -46,6 +50,11 @@ impl Access {
             }
         }
         Ok(())
+    }
+
+    /// Whether it may push to a repository with the farm's credentials.
+    pub fn may_push(&self, repository: &Repository) -> bool {
+        self.push.iter().any(|prefix| prefix.covers(repository))
     }
 
     /// Whether it may pull from a repository with the farm's credentials.
@@ -69,7 +78,7 @@ mod tests {
             push: prefixes(push),
             pull: prefixes(pull),
             protected: protected.iter().map(|(pattern, role)| (pattern.parse().unwrap(), *role)).collect(),
-            entitlements: Entitlements::new(),
+            ..Access::default()
         }
     }
 
@@ -98,6 +107,17 @@ mod tests {
         // One that may not be moved is enough.
         let both = ["r.example/web:dev".parse().unwrap(), "r.example/api:dev".parse().unwrap()];
         assert_eq!(web.check(&both, Role::Admin), Err(Refusal::Repository("r.example/api".parse().unwrap())));
+
+        // With a login of its own it pushes wherever that may; its tags stay protected.
+        let own = Access { logins: ["r.example".parse().unwrap()].into(), ..web };
+        assert_eq!(own.check(&both, Role::Admin), Ok(()));
+        assert!(matches!(
+            own.check(&["r.example/api".parse().unwrap()], Role::Builder),
+            Err(Refusal::Protected { .. })
+        ));
+        let elsewhere = own.check(&["r.example:5000/api:dev".parse().unwrap()], Role::Admin);
+        assert!(matches!(elsewhere, Err(Refusal::Repository(_))));
+        assert!(!own.may_pull(&"r.example/api".parse().unwrap()), "not with the farm's credentials");
     }
 
     #[test]

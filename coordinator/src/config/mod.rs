@@ -5,6 +5,7 @@
 
 mod audit;
 mod flags;
+mod helper;
 mod keys;
 mod leadership;
 mod limits;
@@ -27,6 +28,7 @@ use crate::people::oidc::Settings;
 use crate::people::sign_in::settings::Settings as SignIn;
 
 pub use self::flags::{Flags, KeysVerb, Migrate, Verb};
+pub use self::helper::{CredentialHelper, HelperProtocol};
 pub use self::keys::Keys;
 pub use self::leadership::Leadership;
 pub use self::limits::Limits;
@@ -96,6 +98,8 @@ pub struct Config {
     pub audit: Audit,
     /// Registries by host and port, as in `localhost:5002`; once read in the form in which references name them.
     pub registries: BTreeMap<String, Registry>,
+    /// Programs that give short-lived logins at registries, by their names.
+    pub credential_helpers: BTreeMap<String, CredentialHelper>,
     /// Where else requests may go than to public addresses.
     pub outbound: Outbound,
 }
@@ -124,6 +128,7 @@ impl Default for Config {
             insecure_secrets: false,
             audit: Audit::default(),
             registries: BTreeMap::new(),
+            credential_helpers: BTreeMap::new(),
             outbound: Outbound::default(),
         }
     }
@@ -294,6 +299,9 @@ impl Config {
                 let cure = format!("this registry stands twice, each time as {host}; keep one");
                 return Err(Invalid::new("registry", written, cure));
             }
+        }
+        for (name, helper) in &mut self.credential_helpers {
+            helper.check(name)?;
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ use farm_proto::v1::output_service_server::OutputServiceServer;
 use farm_proto::v1::peer_service_server::PeerServiceServer;
 use farm_proto::v1::people_service_server::PeopleServiceServer;
 use farm_proto::v1::project_service_server::ProjectServiceServer;
+use farm_proto::v1::registry_service_server::RegistryServiceServer;
 use farm_proto::v1::secret_service_server::SecretServiceServer;
 use farm_proto::v1::sign_in_service_server::SignInServiceServer;
 use farm_proto::v1::snapshot_service_server::SnapshotServiceServer;
@@ -88,6 +89,8 @@ pub async fn serve(
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let secrets = SecretServiceServer::new(people::Secrets::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_SECRET_MESSAGE);
+    let logins = RegistryServiceServer::new(people::RegistryLogins::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let sign_in = SignInServiceServer::new(people::SignIn::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let audit = AuditServiceServer::new(people::Audit::new(Arc::clone(&shared)));
@@ -114,6 +117,7 @@ pub async fn serve(
         .add_service(projects)
         .add_service(trusts)
         .add_service(secrets)
+        .add_service(logins)
         .add_service(sign_in)
         .add_service(audit)
         .add_service(joins)

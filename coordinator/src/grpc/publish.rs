@@ -11,8 +11,9 @@ use super::builds::hidden::Hidden;
 use super::builds::present;
 use super::status;
 use crate::people;
-use crate::registry::RegistryError;
+use crate::people::accesses::check_pull;
 use crate::registry::inspect::{Attestation, Variant};
+use crate::registry::{By, RegistryError};
 use crate::shared::Shared;
 
 /// Serves [`ImageService`].
@@ -25,15 +26,15 @@ impl Images {
     pub fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
+}
 
-    async fn absent(&self, image: &ImageRef) -> Status {
-        let repository = &image.repository;
-        let (None, Some(tag)) = (image.digest, image.tag.as_deref()) else {
-            return Status::not_found(format!("there is no {image}"));
-        };
-        let instead = self.shared.registries.instead_of(repository, tag).await;
-        Status::not_found(format!("there is no {image}{instead}"))
-    }
+async fn absent(registries: &By<'_>, image: &ImageRef) -> Status {
+    let repository = &image.repository;
+    let (None, Some(tag)) = (image.digest, image.tag.as_deref()) else {
+        return Status::not_found(format!("there is no {image}"));
+    };
+    let instead = registries.instead_of(repository, tag).await;
+    Status::not_found(format!("there is no {image}{instead}"))
 }
 
 #[tonic::async_trait]
@@ -44,11 +45,17 @@ impl ImageService for Images {
     ) -> Result<Response<v1::InspectImageResponse>, Status> {
         let member = people::member(&request)?;
         let image: ImageRef = request.get_ref().reference.parse().map_err(status::invalid)?;
-        if self.shared.registries.is_known(image.repository.registry()) {
-            self.shared.accesses.check_pull(&member, &image.repository).await?;
+        let allowed = self.shared.accesses.of(member.project).await.map_err(status::store)?;
+        let is_own = allowed.own(image.repository.host()).is_some();
+        if !is_own && self.shared.registries.is_known(image.repository.registry()) {
+            check_pull(&allowed, &member, &image.repository)?;
         }
-        let Some(inspected) = self.shared.registries.inspect(&image).await.map_err(registry)? else {
-            return Err(self.absent(&image).await);
+        let registries = self.shared.registries.to_read(&allowed, &image.repository).map_err(registry)?;
+        if let Some(login) = registries.own() {
+            self.shared.accesses.used(login).await;
+        }
+        let Some(inspected) = registries.inspect(&image).await.map_err(registry)? else {
+            return Err(absent(&registries, &image).await);
         };
         let store = &self.shared.store;
         let published =

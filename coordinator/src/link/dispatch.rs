@@ -1,9 +1,7 @@
 //! The loops that tell workers what they have to know, and write down the signs that they gave.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use farm_core::people::Access;
 use farm_proto::v1;
 use farm_store::work::lease::OfferedAttempt;
 use farm_types::TrustClass;
@@ -12,32 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::hints::BACKSTOP;
 use crate::link::job::Job;
 use crate::registry::lending::Borrower;
+use crate::registry::login::Allowed;
 use crate::shared::Shared;
-
-/// The first offers wait so long for the registries to say how they let in.
-const LEARNED_WITHIN: Duration = Duration::from_secs(3);
-/// How often a registry that doesn't say how it lets in is asked again.
-const LEARNED_AGAIN: Duration = Duration::from_secs(10);
-
-/// Asks the registries that haven't said it yet how they let in, until `shutdown`.
-pub async fn learn(shared: Arc<Shared>, shutdown: CancellationToken) {
-    while !shutdown.is_cancelled() {
-        tokio::select! {
-            () = async {
-                shared.registries.learn().await;
-                tokio::time::sleep(LEARNED_AGAIN).await;
-            } => {}
-            () = shutdown.cancelled() => {}
-        }
-    }
-}
 
 /// Tells the connected workers what they have to know, until `shutdown`.
 pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
-    tokio::select! {
-        _ = tokio::time::timeout(LEARNED_WITHIN, shared.registries.learn()) => {}
-        () = shutdown.cancelled() => {}
-    }
     while !shutdown.is_cancelled() {
         if let Err(error) = dispatch_one(&shared).await {
             tracing::warn!(%error, "workers could not be told; trying again");
@@ -71,10 +48,10 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         }
         let (worker, attempt, job, support) =
             (offered.worker, offered.attempt, Job::of(&offered), offered.support);
-        let access = shared.accesses.of(offered.project).await?;
+        let allowed = shared.accesses.of(offered.project).await?;
         let asks = shared.link.asks(worker);
         let said = shared.link.say(worker, (attempt, true), || {
-            v1::control_response::Message::Offered(offer(shared, offered, &access, asks))
+            v1::control_response::Message::Offered(offer(shared, offered, &allowed, asks))
         });
         let span = job.span();
         // Once: it is said again until it is answered.
@@ -108,9 +85,9 @@ pub async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn offer(shared: &Shared, offered: OfferedAttempt, access: &Access, asks: bool) -> v1::Offered {
+fn offer(shared: &Shared, offered: OfferedAttempt, allowed: &Allowed, asks: bool) -> v1::Offered {
     let repositories = offered.spec.repositories();
-    let borrower = Borrower { project: offered.project, access, own: &repositories };
+    let borrower = Borrower::new(offered.project, allowed, &repositories);
     v1::Offered {
         lease: Some(v1::Lease {
             attempt_id: offered.attempt.to_string(),

@@ -38,6 +38,8 @@ pub enum Action {
     ReadSecrets,
     /// Set and remove the project's secrets, and say who may use them.
     ManageSecrets,
+    /// Give the project logins of its own at registries.
+    ManageLogins,
     /// Show a token of another system.
     Exchange,
     /// Show what a company's issuer gave.
@@ -96,9 +98,11 @@ impl Action {
             | Self::ManageTokens => Needs::Identity,
             Self::ReadBuilds | Self::ReadImages | Self::ReadMembers => Needs::Role(Role::Viewer),
             Self::Submit | Self::Cancel | Self::ReadSecrets => Needs::Role(Role::Builder),
-            Self::ManageMembers | Self::ManageTrusts | Self::ManageSecrets | Self::ReadAudit => {
-                Needs::Role(Role::Admin)
-            }
+            Self::ManageMembers
+            | Self::ManageTrusts
+            | Self::ManageSecrets
+            | Self::ManageLogins
+            | Self::ReadAudit => Needs::Role(Role::Admin),
             Self::ManageProjects
             | Self::ReadFarmAudit
             | Self::ManagePersons
@@ -128,6 +132,7 @@ impl Action {
             Self::ManageTrusts => "manage what the project trusts",
             Self::ReadSecrets => "see which secrets the project keeps",
             Self::ManageSecrets => "manage the project's secrets",
+            Self::ManageLogins => "manage the project's logins at registries",
             Self::Exchange => "exchange a token of another system",
             Self::SignIn => "sign in at the farm's issuer",
             Self::ReadAudit => "see what was done in the project",
@@ -207,6 +212,9 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.SecretService/SetSecret", Action::ManageSecrets),
     ("/farm.v1.SecretService/RemoveSecret", Action::ManageSecrets),
     ("/farm.v1.SecretService/ListSecrets", Action::ReadSecrets),
+    ("/farm.v1.RegistryService/SetRegistryLogin", Action::ManageLogins),
+    ("/farm.v1.RegistryService/ListRegistryLogins", Action::ManageLogins),
+    ("/farm.v1.RegistryService/RemoveRegistryLogin", Action::ManageLogins),
     ("/farm.v1.AuditService/ListAudit", Action::ReadAudit),
     ("/farm.v1.AuditService/ListFarmAudit", Action::ReadFarmAudit),
     ("/farm.v1.AuditService/VerifyAudit", Action::ReadFarmAudit),
@@ -222,6 +230,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.WorkerService/FetchFiles", Action::Work),
     ("/farm.v1.WorkerService/SendOutput", Action::Work),
     ("/farm.v1.WorkerService/LendToken", Action::Work),
+    ("/farm.v1.WorkerService/LendLogin", Action::Work),
     ("/farm.v1.WorkerService/LookUpImage", Action::Work),
     ("/farm.v1.WorkerService/LendMounts", Action::Work),
     ("/farm.v1.WorkerService/AskAgent", Action::Work),

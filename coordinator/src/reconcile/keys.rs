@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use farm_store::StoreError;
 use farm_store::machines::leader::Epoch;
+use farm_store::people::logins::LoginKey;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +78,8 @@ async fn reseal(shared: &Shared, epoch: Epoch) -> Result<Stuck, StoreError> {
     };
     let older: Vec<String> = older.iter().map(ToString::to_string).collect();
     let done = reseal_secrets(shared, epoch, &older, &mut stuck).await?
-        + reseal_builds(shared, epoch, &older, &mut stuck).await?;
+        + reseal_builds(shared, epoch, &older, &mut stuck).await?
+        + reseal_logins(shared, epoch, &older, &mut stuck).await?;
     if done > 0 {
         tracing::info!(done, by = %newest, "sealed anew");
     }
@@ -135,6 +137,32 @@ async fn reseal_builds(
                 Err(why) => stuck.add(|| format!("build {build} ({why})")),
             }
             last = Some((project, build));
+        }
+    }
+}
+
+/// Those of projects' logins at registries; gives how many.
+async fn reseal_logins(
+    shared: &Shared,
+    epoch: Epoch,
+    older: &[String],
+    stuck: &mut Stuck,
+) -> Result<usize, StoreError> {
+    let (mut done, mut last): (_, Option<LoginKey>) = (0, None);
+    loop {
+        let after = last.as_ref().map(|login| (login.project, &login.host));
+        let found = shared.loops.login_keys_by(older, after, BATCH).await?;
+        if found.is_empty() {
+            return Ok(done);
+        }
+        for old in found {
+            match shared.keyring.reseal(Owner::Login(old.project, &old.host), &old.key) {
+                Ok(new) => done += usize::from(shared.loops.reseal_login_key(epoch, &old, &new).await?),
+                Err(why) => {
+                    stuck.add(|| format!("login at {} of project {} ({why})", old.host, old.project));
+                }
+            }
+            last = Some(old);
         }
     }
 }

@@ -4,7 +4,7 @@ use farm_types::{Digest, FailureCode, Repository};
 use reqwest::{Method, StatusCode};
 
 use super::requests::{Asked, Told};
-use super::{Registries, RegistryError};
+use super::{By, RegistryError};
 
 /// What became of a manifest that was to be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Deleted {
 /// The longest answer to a deletion, bytes; there is nothing in it that is read.
 const MAX_ANSWER: usize = 64 * 1024;
 
-impl Registries {
+impl By<'_> {
     /// Takes the manifest of this digest out of the repository. Registries that keep a tag by its manifest take the tags
     /// away that point to it.
     ///
@@ -40,11 +40,18 @@ impl Registries {
             StatusCode::BAD_REQUEST if refusal.has(&["UNSUPPORTED"]) => Ok(Deleted::NotAllowed),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(RegistryError {
                 code: FailureCode::RegistryAuth,
-                message: format!(
-                    "{host} doesn't let farm delete in {} ({status}); give the user of [registries.\"{host}\"] the right \
-                     to delete, or set retention.unpublished_hours to 0",
-                    repository.name()
-                ),
+                message: match self.own() {
+                    Some(login) => format!(
+                        "{host} doesn't let the project's user {} delete in {} ({status}); give it the right to delete",
+                        login.who(),
+                        repository.name()
+                    ),
+                    None => format!(
+                        "{host} doesn't let farm delete in {} ({status}); give the user of [registries.\"{host}\"] the right \
+                         to delete, or set retention.unpublished_hours to 0",
+                        repository.name()
+                    ),
+                },
             }),
             _ if status.is_server_error() || [408, 425, 429].contains(&status.as_u16()) => {
                 Err(RegistryError {
@@ -79,7 +86,7 @@ mod tests {
         });
         let registries =
             crate::registry::tests::reach(Default::default(), std::time::Duration::from_secs(10));
-        registries.delete(&at, Digest::of(b"x")).await
+        registries.farm().delete(&at, Digest::of(b"x")).await
     }
 
     #[tokio::test]

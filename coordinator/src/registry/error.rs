@@ -1,12 +1,13 @@
 //! What goes wrong with a registry, by what follows from it.
 
 use farm_types::chain::{chain, in_short};
-use farm_types::{Cause, Failure, FailureCode, Repository};
+use farm_types::{Cause, Failure, FailureCode, RegistryHost, Repository};
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 
 use super::challenge::{Challenge, wanted};
+use super::login::Whose;
 use crate::outbound::{Failed, Refused, Why};
 
 /// How a registry failed farm, in words for the build's owner.
@@ -84,12 +85,34 @@ impl RegistryError {
         Failure::new(cause, self.code.clone(), self.message.clone())
     }
 
-    /// The registry wants a login that farm hasn't got, or another one.
-    pub(super) fn auth(repository: &Repository, why: &str) -> Self {
+    /// The registry wants a login that isn't there, or another one.
+    pub(super) fn auth(repository: &Repository, why: &str, whose: &Whose) -> Self {
         let (registry, name) = (repository.registry(), repository.name());
+        let cure = match whose {
+            Whose::Project(login) => format!(
+                "the project's login there is {}: give that user the right, or set another login: farm registry login {registry}",
+                login.who()
+            ),
+            Whose::Farm | Whose::Nobody => format!(
+                "set username and password for [registries.\"{registry}\"] in the coordinator's configuration, or give the project \
+                 a login of its own: farm registry login {registry}"
+            ),
+        };
+        let message = format!("{registry} refuses access to {name} ({why}); {cure}");
+        Self { code: FailureCode::RegistryAuth, message }
+    }
+
+    /// The project's own login is there, and can't be opened.
+    pub(super) fn lost_login(host: &RegistryHost, why: &str) -> Self {
+        let message = format!("the project's login at {host} can't be used: {why}");
+        Self { code: FailureCode::RegistryUnavailable, message }
+    }
+
+    /// There was one when the build began.
+    pub(super) fn no_login(host: &RegistryHost) -> Self {
         let message = format!(
-            "{registry} refuses access to {name} ({why}); set username and password for [registries.\"{registry}\"] in the \
-             coordinator's configuration"
+            "the project has no login at {host}, or none any more, and may not use the farm's there; set one: farm registry login \
+             {host}"
         );
         Self { code: FailureCode::RegistryAuth, message }
     }
@@ -100,14 +123,14 @@ impl RegistryError {
     }
 
     /// Sorts what a registry answered.
-    pub(super) fn of(repository: &Repository, refusal: &Refusal) -> Self {
+    pub(super) fn of(repository: &Repository, refusal: &Refusal, whose: &Whose) -> Self {
         let status = refusal.status;
         let unavailable = |why: &str| Self::unavailable(repository, why);
         if status == StatusCode::UNAUTHORIZED {
-            return Self::auth(repository, "401 unauthorized");
+            return Self::auth(repository, "401 unauthorized", whose);
         }
         if refusal.is_about_login() {
-            return Self::auth(repository, "access denied");
+            return Self::auth(repository, "access denied", whose);
         }
         if refusal.has(&["TOOMANYREQUESTS"]) {
             return unavailable("it asks for fewer requests");
@@ -295,7 +318,7 @@ mod tests {
     }
 
     fn error(status: u16, body: &str) -> RegistryError {
-        RegistryError::of(&"localhost:1/x".parse().unwrap(), &refusal(status, body))
+        RegistryError::of(&"localhost:1/x".parse().unwrap(), &refusal(status, body), &Whose::Farm)
     }
 
     #[test]

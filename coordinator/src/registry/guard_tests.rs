@@ -62,14 +62,16 @@ async fn a_registry_on_this_machine_is_asked_nothing_unless_it_is_named() {
     for host in ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "[::ffff:7f00:1]", "[::1]"] {
         let repository: Repository = format!("{host}:{port}/a").parse().unwrap();
         let image = format!("{repository}:1").parse().unwrap();
-        let (inspected, deleted) =
-            (registries.inspect(&image).await, registries.delete(&repository, Digest::of(b"x")).await);
+        let (inspected, deleted) = (
+            registries.farm().inspect(&image).await,
+            registries.farm().delete(&repository, Digest::of(b"x")).await,
+        );
         for error in [inspected.unwrap_err(), deleted.unwrap_err()] {
             assert_eq!(error.code, FailureCode::RegistryNotAllowed, "{host}: {error}");
             let line = format!("[registries.\"{}\"]", repository.registry());
             assert!(error.message.contains("loopback") && error.message.contains(&line), "{error}");
         }
-        assert!(registries.put(&repository, "1", b"{}", "a/b").await.is_err(), "{host}");
+        assert!(registries.farm().put(&repository, "1", b"{}", "a/b").await.is_err(), "{host}");
         let refused = registries.allow(std::slice::from_ref(&repository)).await.unwrap_err().to_string();
         assert!(refused.contains("loopback"), "{refused}");
     }
@@ -84,7 +86,7 @@ async fn a_name_that_moves_onto_this_machine_after_the_submission_is_asked_nothi
     let registries = Registries::new(BTreeMap::new(), &outbound, LIMIT).unwrap();
     let repository: Repository = format!("rebind.example:{}/a", fake.port).parse().unwrap();
     registries.allow(std::slice::from_ref(&repository)).await.unwrap();
-    let error = registries.head(&repository, "1").await.unwrap_err();
+    let error = registries.farm().head(&repository, "1").await.unwrap_err();
     assert_eq!(error.code, FailureCode::RegistryNotAllowed, "{error}");
     assert!(error.message.contains("127.0.0.1"), "{error}");
     assert_eq!(fake.asked(), [""; 0]);
@@ -102,7 +104,7 @@ async fn a_registry_that_leads_to_another_service_of_this_machine_is_not_followe
         .await;
         let registries = registries(&[(&fake.at(), Registry::default())], &[]);
         let repository = format!("{}/a", fake.at()).parse().unwrap();
-        let error = registries.manifest(&repository, "1").await.unwrap_err();
+        let error = registries.farm().manifest(&repository, "1").await.unwrap_err();
         assert_eq!(error.code, FailureCode::RegistryNotAllowed, "{error}");
         assert!(error.message.contains("leads farm on to") && error.message.contains("allow = ["), "{error}");
     }
@@ -117,8 +119,8 @@ async fn a_token_service_that_is_somebody_elses_gets_no_login() {
     let known = [(repository.registry(), with_login(&[]))];
     let registries_ = registries(&known, &["127.0.0.0/8"]);
     for error in [
-        registries_.head(&repository, "1").await.unwrap_err(),
-        registries_.delete(&repository, Digest::of(b"x")).await.unwrap_err(),
+        registries_.farm().head(&repository, "1").await.unwrap_err(),
+        registries_.farm().delete(&repository, Digest::of(b"x")).await.unwrap_err(),
     ] {
         assert_eq!(error.code, FailureCode::RegistryAuth, "{error}");
         assert!(error.message.contains(&format!("realms = [\"{}\"]", thief.at())), "{error}");
@@ -128,15 +130,15 @@ async fn a_token_service_that_is_somebody_elses_gets_no_login() {
 
     // Named, it gets it; its own realms are allowed at whatever address.
     let known = [(repository.registry(), with_login(&[&thief.at()]))];
-    assert_eq!(registries(&known, &[]).head(&repository, "1").await.unwrap(), None);
+    assert_eq!(registries(&known, &[]).farm().head(&repository, "1").await.unwrap(), None);
     assert!(thief.asked().len() == 1 && has_login(&thief.asked()[0]), "{:?}", thief.asked());
 
     // Nobody's login is asked for where there is none.
     let known = [(repository.registry(), Registry::default())];
-    assert_eq!(registries(&known, &["127.0.0.0/8"]).head(&repository, "1").await.unwrap(), None);
+    assert_eq!(registries(&known, &["127.0.0.0/8"]).farm().head(&repository, "1").await.unwrap(), None);
     assert!(thief.asked().len() == 2 && !thief.asked()[1].to_lowercase().contains("authorization"));
     // And not where no request may go.
-    let error = registries(&known, &[]).head(&repository, "1").await.unwrap_err();
+    let error = registries(&known, &[]).farm().head(&repository, "1").await.unwrap_err();
     assert_eq!(error.code, FailureCode::RegistryNotAllowed, "{error}");
     assert!(error.message.contains("realms = ["), "{error}");
     assert_eq!(thief.asked().len(), 2);
@@ -149,10 +151,10 @@ async fn a_token_service_that_leads_elsewhere_takes_no_login_along() {
     let realm = Fake::start(move |_| answer("302 Found", &location, "")).await;
     let (_, repository) = wants_tokens_of(&format!("http://{}/token", realm.at())).await;
     let known = [(repository.registry(), with_login(&[&realm.at()]))];
-    let error = registries(&known, &[]).head(&repository, "1").await.unwrap_err();
+    let error = registries(&known, &[]).farm().head(&repository, "1").await.unwrap_err();
     assert_eq!(error.code, FailureCode::RegistryNotAllowed, "{error}");
     assert_eq!(thief.asked(), [""; 0]);
-    registries(&known, &[&thief.at()]).head(&repository, "1").await.unwrap();
+    registries(&known, &[&thief.at()]).farm().head(&repository, "1").await.unwrap();
     assert!(has_login(&realm.asked()[0]));
     assert!(!thief.asked()[0].to_lowercase().contains("authorization"), "{:?}", thief.asked());
 }
@@ -174,7 +176,7 @@ async fn a_token_services_answer_is_bounded_and_told_to_nobody() {
         let realm = Fake::start(move |_| told.clone()).await;
         let (_, repository) = wants_tokens_of(&format!("http://{}/token", realm.at())).await;
         let known = [(repository.registry(), Registry::default())];
-        let error = registries(&known, &[&realm.at()]).head(&repository, "1").await.unwrap_err();
+        let error = registries(&known, &[&realm.at()]).farm().head(&repository, "1").await.unwrap_err();
         assert_eq!(error.code, code, "{sent:.80}: {error}");
         assert!(error.message.contains(says) && !error.message.contains("s3cret"), "{error}");
     }
@@ -198,7 +200,7 @@ async fn a_token_service_that_never_ends_its_answer_is_waited_for_once() {
     let known: BTreeMap<_, _> = [(repository.registry().to_owned(), Registry::default())].into();
     let rules = Rules::new(["127.0.0.0/8".parse().unwrap()], Vec::new());
     let registries = Registries::new(known, &Outbound::new(rules), Duration::from_secs(1)).unwrap();
-    let error = registries.head(&repository, "1").await.unwrap_err();
+    let error = registries.farm().head(&repository, "1").await.unwrap_err();
     assert!(error.is_transient() && error.message.contains("did not end its answer within 1 s"), "{error}");
     held.abort();
 }
@@ -220,9 +222,9 @@ async fn what_another_service_answers_is_not_shown_to_who_named_it() {
         .await;
         let registries = registries(&[(&fake.at(), Registry::default())], &[]);
         let image = format!("{}/a:1", fake.at()).parse().unwrap();
-        let error = registries.inspect(&image).await.unwrap_err();
+        let error = registries.farm().inspect(&image).await.unwrap_err();
         assert!(!error.message.contains("s3cret"), "{status} {body}: {error}");
-        let tags = registries.tags(&format!("{}/a", fake.at()).parse().unwrap(), 10).await;
+        let tags = registries.farm().tags(&format!("{}/a", fake.at()).parse().unwrap(), 10).await;
         assert!(!format!("{tags:?}").contains("s3cret"), "{status} {body}: {tags:?}");
     }
 }

@@ -4,7 +4,7 @@ use farm_core::publish::{Child, Descriptor, IndexDocument, OCI_INDEX, is_index, 
 use farm_types::{Cause, Digest, Failure, FailureCode, Platform, Repository};
 use serde::Deserialize;
 
-use super::{Manifest, Registries, RegistryError};
+use super::{By, Manifest, RegistryError};
 
 /// The longest config that is read, bytes.
 const MAX_CONFIG: u64 = 8 * 1024 * 1024;
@@ -101,7 +101,7 @@ pub(super) fn in_json(error: &serde_json::Error) -> String {
     format!("{what} (line {}, column {})", error.line(), error.column())
 }
 
-impl Registries {
+impl By<'_> {
     /// Reads back what a job pushed, checks that it is an image of that platform, and takes its attestations
     /// along.
     ///

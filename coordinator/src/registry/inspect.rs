@@ -18,7 +18,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 
 use super::image::{ImageConfig, ImageManifest};
-use super::{Manifest, Registries, RegistryError};
+use super::{By, Manifest, RegistryError};
 
 /// The longest config that is read, bytes. All that is read of an image must fit into one answer.
 const MAX_CONFIG: u64 = 1024 * 1024;
@@ -96,7 +96,7 @@ struct Statement {
     annotations: BTreeMap<String, String>,
 }
 
-impl Registries {
+impl By<'_> {
     /// The image; `None` when there is none under this tag or digest.
     ///
     /// # Errors

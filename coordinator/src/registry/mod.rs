@@ -7,17 +7,19 @@ mod challenge;
 mod clients;
 mod delete;
 mod error;
+pub mod helpers;
 pub mod image;
 pub mod inspect;
 pub mod lending;
+pub mod login;
 mod public;
 mod realm;
 mod requests;
 mod tokens;
+mod verify;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
@@ -26,13 +28,15 @@ use reqwest::Method;
 use tokio::sync::Semaphore;
 
 use self::challenge::Challenge;
+use self::login::{Allowed, Kept, Login, Whose};
 use self::requests::{Asked, MAX_MANIFEST, MAX_TAGS};
 use self::tokens::Grant;
 use crate::config::Registry;
 use crate::outbound::{Client, Outbound};
 pub use delete::Deleted;
 pub use error::RegistryError;
-pub use public::Seen;
+pub use public::{Looked, Seen};
+pub use verify::Unverified;
 
 /// The media types that farm asks for and understands.
 const ACCEPTED: &[&str] = &[OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
@@ -67,8 +71,6 @@ pub struct Registries {
     grants: Mutex<HashMap<Grant, Option<String>>>,
     /// How each registry lets in: with a token, if there is anything here.
     ways: Mutex<HashMap<String, Option<Challenge>>>,
-    /// How those let in, as far as they were asked, of which there is a login.
-    manners: BTreeMap<String, AtomicU8>,
     /// Turns of those who look images up for workers.
     looks: Semaphore,
 }
@@ -96,8 +98,6 @@ impl Registries {
         });
         let clients = made.collect::<Result<_, _>>()?;
         let others = clients::client(outbound, "of no name", &Registry::default())?;
-        let with_login = known.iter().filter(|(_, registry)| !registry.username.is_empty());
-        let manners = with_login.map(|(host, _)| (host.clone(), AtomicU8::default())).collect();
         Ok(Self {
             known,
             timeout,
@@ -105,7 +105,6 @@ impl Registries {
             others,
             grants: Mutex::default(),
             ways: Mutex::default(),
-            manners,
             looks: Semaphore::new(public::MOST_AT_ONCE),
         })
     }
@@ -113,6 +112,53 @@ impl Registries {
     /// Whether the configuration has something on a registry, its credentials for one.
     pub fn is_known(&self, host: &str) -> bool {
         self.known.contains_key(host)
+    }
+
+    /// The registries as they answer for a project whose results are there or come there: by its own login, and else by the farm's.
+    ///
+    /// # Errors
+    /// The login is removed and the project may not push there with the farm's; or it can't be opened.
+    pub fn to_publish(&self, allowed: &Allowed, repository: &Repository) -> Result<By<'_>, RegistryError> {
+        if !allowed.still_pushes(repository) {
+            return Err(RegistryError::no_login(repository.host()));
+        }
+        self.to_read(allowed, repository)
+    }
+
+    /// The registries as they answer for a project that looks at an image: by its own login, and else by the farm's. Whether it may with
+    /// that, the caller has asked.
+    ///
+    /// # Errors
+    /// The project's login can't be opened.
+    pub fn to_read(&self, allowed: &Allowed, repository: &Repository) -> Result<By<'_>, RegistryError> {
+        match allowed.own(repository.host()) {
+            Some(Kept::Login(login)) => Ok(By { registries: self, whose: Whose::Project(Arc::clone(login)) }),
+            Some(Kept::Lost(why)) => Err(RegistryError::lost_login(repository.host(), why)),
+            Some(Kept::Removed) | None => Ok(By { registries: self, whose: Whose::Farm }),
+        }
+    }
+
+    /// The registries as they answer the farm.
+    #[cfg(test)]
+    pub(crate) fn farm(&self) -> By<'_> {
+        By { registries: self, whose: Whose::Farm }
+    }
+}
+
+/// The registries, asked by somebody's login.
+#[derive(Debug, Clone)]
+pub struct By<'a> {
+    registries: &'a Registries,
+    whose: Whose,
+}
+
+impl By<'_> {
+    /// The project's own login, if it is that.
+    pub fn own(&self) -> Option<&Login> {
+        match &self.whose {
+            Whose::Project(login) => Some(login),
+            Whose::Farm | Whose::Nobody => None,
+        }
     }
 
     /// The manifest under this digest or tag; `None` when it isn't there.
@@ -211,8 +257,9 @@ impl Registries {
         repository: &Repository,
         most: usize,
     ) -> Result<Option<Vec<String>>, RegistryError> {
-        let listed = tokio::time::timeout(self.timeout * LISTING, self.pages(repository, most)).await;
-        listed.unwrap_or_else(|_| Err(RegistryError::unended(repository, self.timeout * LISTING)))
+        let limit = self.registries.timeout * LISTING;
+        let listed = tokio::time::timeout(limit, self.pages(repository, most)).await;
+        listed.unwrap_or_else(|_| Err(RegistryError::unended(repository, limit)))
     }
 
     async fn pages(
@@ -258,7 +305,9 @@ impl Registries {
             Err(RegistryError::rejected(repository, format!("the blob {digest} has another digest")))
         }
     }
+}
 
+impl Registries {
     /// Refuses a repository that no request could be sent to, whoever would be asked.
     ///
     /// # Errors

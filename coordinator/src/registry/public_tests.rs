@@ -1,11 +1,13 @@
 //! Whether everybody may read an image, asked of servers that note what they are shown.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use farm_types::ProjectId;
 
 use super::*;
 use crate::config::Registry;
 use crate::outbound::tests::{Fake, answer};
+use crate::registry::login::Allowed;
 use crate::registry::tests::reach;
 
 fn with_login(hosts: &[(&str, &Fake)]) -> Registries {
@@ -23,6 +25,15 @@ fn within(timeout: std::time::Duration, hosts: &[(&str, &Fake)]) -> Registries {
         ((*host).to_owned(), registry)
     });
     reach(known.collect(), timeout)
+}
+
+/// Asks for a project that has no login.
+async fn look_up(registries: &Registries, image: &ImageRef) -> Result<Seen, LendError> {
+    let allowed = Allowed::default();
+    let borrower = Borrower::new(ProjectId::generate(), &allowed, &[]);
+    let looked = registries.look_up(&borrower, image).await?;
+    assert_eq!(looked.reader, "");
+    Ok(looked.seen)
 }
 
 fn image(host: &str, name: &str) -> ImageRef {
@@ -72,19 +83,19 @@ async fn where_there_are_tokens_everybody_may_what_a_token_of_nobody_gives() {
         let at = registry.at();
         let registries = with_login(&[(&at, &service)]);
         for (name, seen) in [
-            ("base:1", Seen::Public),
+            ("base:1", Seen::Readable),
             ("base:2", Seen::Absent),
             ("closed:1", Seen::Refused),
             ("secret:1", Seen::Refused),
         ] {
-            assert_eq!(registries.look_up(&image(&at, name)).await.unwrap(), seen, "{name}");
+            assert_eq!(look_up(&registries, &image(&at, name)).await.unwrap(), seen, "{name}");
         }
         // By its digest, also where there is a tag.
         let digest = farm_types::Digest::of(b"x");
-        registries.look_up(&image(&at, &format!("base:1@{digest}"))).await.unwrap();
+        look_up(&registries, &image(&at, &format!("base:1@{digest}"))).await.unwrap();
         let last = registry.asked().pop().unwrap();
         assert!(last.starts_with(&format!("HEAD /v2/base/manifests/{digest} ")), "{last}");
-        let Err(LendError::Registry(error)) = registries.look_up(&image(&at, "sick:1")).await else {
+        let Err(LendError::Registry(error)) = look_up(&registries, &image(&at, "sick:1")).await else {
             panic!()
         };
         assert!(error.is_transient(), "{error}");
@@ -112,9 +123,9 @@ async fn one_that_moves_its_token_service_is_asked_by_the_new_one_at_once() {
         let at = registry.at();
         let registries = with_login(&[(&at, &old)]);
         let base = image(&at, "base:1");
-        assert_eq!(registries.look_up(&base).await.unwrap(), Seen::Refused);
+        assert_eq!(look_up(&registries, &base).await.unwrap(), Seen::Refused);
         is_moved.store(true, Ordering::Relaxed);
-        assert_eq!(registries.look_up(&base).await.unwrap(), Seen::Public, "{gives}");
+        assert_eq!(look_up(&registries, &base).await.unwrap(), Seen::Readable, "{gives}");
         assert!(is_anonymous(&registry) && is_anonymous(&new));
     }
 }
@@ -139,9 +150,9 @@ async fn one_whose_token_service_is_gone_is_asked_for_its_new_one_by_the_next_lo
     .await;
     let at = registry.at();
     let registries = with_login(&[(&at, &sick)]);
-    let Err(LendError::Registry(error)) = registries.look_up(&image(&at, "base:1")).await else { panic!() };
+    let Err(LendError::Registry(error)) = look_up(&registries, &image(&at, "base:1")).await else { panic!() };
     assert!(error.is_transient(), "{error}");
-    assert_eq!(registries.look_up(&image(&at, "base:1")).await.unwrap(), Seen::Public);
+    assert_eq!(look_up(&registries, &image(&at, "base:1")).await.unwrap(), Seen::Readable);
 }
 
 #[tokio::test]
@@ -156,8 +167,8 @@ async fn one_that_knows_no_head_is_asked_for_the_whole_manifest() {
             .await;
         let at = registry.at();
         let registries = with_login(&[(&at, &registry)]);
-        assert_eq!(registries.look_up(&image(&at, "base:1")).await.unwrap(), Seen::Public);
-        assert_eq!(registries.look_up(&image(&at, "gone:1")).await.unwrap(), Seen::Absent);
+        assert_eq!(look_up(&registries, &image(&at, "base:1")).await.unwrap(), Seen::Readable);
+        assert_eq!(look_up(&registries, &image(&at, "gone:1")).await.unwrap(), Seen::Absent);
         // Once, and not for ever.
         let manifests = registry.asked().iter().filter(|head| head.contains("/manifests/")).count();
         assert_eq!(manifests, 4);
@@ -169,12 +180,12 @@ async fn how_a_registry_lets_in_that_is_not_of_the_configuration_is_not_kept_and
     let registry = Fake::start(|_| answer("200 OK", "", "")).await;
     let at = registry.at();
     let registries = with_login(&[("127.0.0.1:1", &registry)]);
-    assert_eq!(registries.look_up(&image(&at, "base:1")).await.unwrap(), Seen::Public);
+    assert_eq!(look_up(&registries, &image(&at, "base:1")).await.unwrap(), Seen::Readable);
     assert_eq!(registries.known_way(&at), None);
     // When all turns are taken there is none in time.
     let registries = within(std::time::Duration::from_millis(1), &[("127.0.0.1:1", &registry)]);
     let _all = registries.looks.acquire_many(u32::try_from(MOST_AT_ONCE).unwrap()).await.unwrap();
-    let Err(LendError::Registry(error)) = registries.look_up(&image(&at, "base:1")).await else { panic!() };
+    let Err(LendError::Registry(error)) = look_up(&registries, &image(&at, "base:1")).await else { panic!() };
     assert!(error.is_transient() && error.message.contains("32 images at once"), "{error}");
 }
 
@@ -188,8 +199,8 @@ async fn where_there_are_none_it_is_asked_without_the_login() {
     .await;
     let at = registry.at();
     let registries = with_login(&[(&at, &registry)]);
-    assert_eq!(registries.look_up(&image(&at, "base:1")).await.unwrap(), Seen::Public);
-    assert_eq!(registries.look_up(&image(&at, "web:1")).await.unwrap(), Seen::Refused);
+    assert_eq!(look_up(&registries, &image(&at, "base:1")).await.unwrap(), Seen::Readable);
+    assert_eq!(look_up(&registries, &image(&at, "web:1")).await.unwrap(), Seen::Refused);
     assert!(is_anonymous(&registry));
 }
 
@@ -198,7 +209,7 @@ async fn others_are_asked_only_where_they_have_the_name_of_one_with_a_login() {
     let beside = Fake::start(|_| answer("200 OK", "", "")).await;
     let at = beside.at();
     let registries = with_login(&[("127.0.0.1:1", &beside)]);
-    assert_eq!(registries.look_up(&image(&at, "base:1")).await.unwrap(), Seen::Public);
+    assert_eq!(look_up(&registries, &image(&at, "base:1")).await.unwrap(), Seen::Readable);
     let registries = with_login(&[("r.example", &beside)]);
-    let Err(LendError::Invalid(_)) = registries.look_up(&image(&at, "base:1")).await else { panic!() };
+    let Err(LendError::Invalid(_)) = look_up(&registries, &image(&at, "base:1")).await else { panic!() };
 }

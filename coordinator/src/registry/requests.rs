@@ -6,8 +6,9 @@ use reqwest::{Method, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Refusal;
-use super::tokens::actions;
-use super::{Registries, RegistryError};
+use super::login::Whose;
+use super::tokens::{actions, with_login};
+use super::{By, Registries, RegistryError};
 use crate::outbound::Failed;
 use crate::outbound::body::{End, read};
 
@@ -55,18 +56,16 @@ pub(super) enum Told {
 pub(super) enum Shown<'a> {
     Token(&'a str),
     /// The login, where there is any.
-    Login,
-    /// Nothing, as whoever has no login.
-    Nothing,
+    Login(&'a Whose),
 }
 
 impl<'a> Shown<'a> {
-    fn of(token: Option<&'a str>) -> Self {
-        token.map_or(Self::Login, Self::Token)
+    fn of(token: Option<&'a str>, whose: &'a Whose) -> Self {
+        token.map_or(Self::Login(whose), Self::Token)
     }
 }
 
-impl Registries {
+impl By<'_> {
     /// Makes a request; `None` when what it is about isn't there.
     ///
     /// # Errors
@@ -79,7 +78,7 @@ impl Registries {
         match self.tell(repository, asked).await? {
             Told::Answer(answer) => Ok(Some(answer)),
             Told::No(refusal) if refusal.is_absence() => Ok(None),
-            Told::No(refusal) => Err(RegistryError::of(repository, &refusal)),
+            Told::No(refusal) => Err(RegistryError::of(repository, &refusal, &self.whose)),
         }
     }
 
@@ -93,22 +92,27 @@ impl Registries {
         repository: &Repository,
         asked: &Asked<'_>,
     ) -> Result<Told, RegistryError> {
-        let deadline = Instant::now() + self.timeout;
+        let (registries, whose) = (self.registries, &self.whose);
+        let deadline = Instant::now() + registries.timeout;
         let actions = actions(&asked.method);
-        let token = self.grant(repository, actions, deadline).await?;
-        let told = self.send(repository, asked, Shown::of(token.as_deref()), deadline).await?;
+        let token = registries.grant(whose, repository, actions, deadline).await?;
+        let shown = Shown::of(token.as_deref(), whose);
+        let told = registries.send(repository, asked, shown, deadline).await?;
         if !matches!(&told, Told::No(refusal) if refusal.is_about_login()) {
             return Ok(told);
         }
-        self.forget(repository, actions);
-        let token = self.grant(repository, actions, deadline).await?;
-        self.send(repository, asked, Shown::of(token.as_deref()), deadline).await
+        registries.forget(whose, repository, actions);
+        whose.refused().await;
+        let token = registries.grant(whose, repository, actions, deadline).await?;
+        registries.send(repository, asked, Shown::of(token.as_deref(), whose), deadline).await
     }
+}
 
+impl Registries {
     /// Makes a request once.
     ///
     /// # Errors
-    /// As [`Registries::tell`].
+    /// As [`By::tell`].
     pub(super) async fn send(
         &self,
         repository: &Repository,
@@ -128,8 +132,7 @@ impl Registries {
         }
         let request = match shown {
             Shown::Token(token) => request.bearer_auth(token),
-            Shown::Login => self.with_login(host, request),
-            Shown::Nothing => request,
+            Shown::Login(whose) => with_login(self.credentials(host, whose).await?.as_ref(), request),
         };
         let mut response = match timeout_at(deadline, client.send(request)).await {
             Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,
@@ -199,11 +202,9 @@ mod tests {
         let registries = registries(3);
         let digest = farm_types::Digest::of(b"x");
         let begun = Instant::now();
-        let (manifest, tags, blob) = tokio::join!(
-            registries.manifest(&at, "1"),
-            registries.tags(&at, 10),
-            registries.blob(&at, digest, 1 << 20)
-        );
+        let by = registries.farm();
+        let (manifest, tags, blob) =
+            tokio::join!(by.manifest(&at, "1"), by.tags(&at, 10), by.blob(&at, digest, 1 << 20));
         for error in [manifest.unwrap_err(), tags.unwrap_err(), blob.unwrap_err()] {
             assert!(error.is_transient(), "{error}");
             assert!(error.message.contains("did not end its answer within 3 s"), "{error}");
@@ -220,9 +221,9 @@ mod tests {
             assert!(error.is_transient(), "{error}");
             assert!(error.message.contains(&format!("longer than {most} bytes")), "{error}");
         };
-        longer(registries.manifest(&at, "1").await.unwrap_err(), MAX_MANIFEST);
-        longer(registries.tags(&at, 10).await.unwrap_err(), MAX_TAGS);
-        longer(registries.blob(&at, farm_types::Digest::of(b"x"), 100).await.unwrap_err(), 100);
+        longer(registries.farm().manifest(&at, "1").await.unwrap_err(), MAX_MANIFEST);
+        longer(registries.farm().tags(&at, 10).await.unwrap_err(), MAX_TAGS);
+        longer(registries.farm().blob(&at, farm_types::Digest::of(b"x"), 100).await.unwrap_err(), 100);
     }
 
     #[tokio::test]
@@ -231,8 +232,10 @@ mod tests {
         let at = endless("HTTP/1.1 500 Oh\r\n\r\n", &PIECE, Duration::ZERO).await;
         let media_type = farm_core::publish::OCI_INDEX;
         let registries = registries(60);
-        let (read, put) =
-            (registries.manifest(&at, "1").await, registries.put(&at, "1", b"{}", media_type).await);
+        let (read, put) = (
+            registries.farm().manifest(&at, "1").await,
+            registries.farm().put(&at, "1", b"{}", media_type).await,
+        );
         for error in [read.unwrap_err(), put.unwrap_err()] {
             assert!(error.is_transient() && error.message.contains("it answered 500"), "{error}");
             // What is there may be no registry, and its text not for those who named it.
@@ -240,7 +243,7 @@ mod tests {
         }
         // A put is answered by 201, or it was none.
         let at = endless(OK, &PIECE, Duration::ZERO).await;
-        let put = registries.put(&at, "1", b"{}", media_type).await.unwrap_err();
+        let put = registries.farm().put(&at, "1", b"{}", media_type).await.unwrap_err();
         assert!(!put.is_transient() && put.message.contains("it answered 200"), "{put}");
     }
 }

@@ -82,7 +82,7 @@ async fn what_no_request_can_be_sent_to_is_refused_at_once() {
     let bad: Repository = "xn--a.example/app".parse().unwrap();
     let error = registries.check(&bad).unwrap_err().to_string();
     assert!(error.contains("xn--a.example"), "{error}");
-    let error = registries.head(&bad, "1").await.unwrap_err();
+    let error = registries.farm().head(&bad, "1").await.unwrap_err();
     assert!(!error.is_transient(), "{error:?}");
     for text in
         ["localhost:5002/app", "[::1]:5002/a/b", "docker.io/app", "a_b.example/c", "xn--bcher-kva.example/a"]
@@ -106,15 +106,15 @@ async fn a_registry_without_tls_is_told_at_once_from_one_that_is_away() {
     let tls = Registry { plain_http: Some(false), ..Registry::default() };
     let registries = reach([(host.clone(), tls.clone())].into(), Duration::from_secs(10));
     let repository: Repository = format!("{host}/a").parse().unwrap();
-    let error = registries.head(&repository, "1").await.unwrap_err();
+    let error = registries.farm().head(&repository, "1").await.unwrap_err();
     assert_eq!(error.code, FailureCode::RegistryRejected, "{error}");
     assert!(error.message.contains("by TLS") && error.message.contains("plain_http"), "{error}");
-    let deleted = registries.delete(&repository, Digest::of(b"x")).await.unwrap_err();
+    let deleted = registries.farm().delete(&repository, Digest::of(b"x")).await.unwrap_err();
     assert_eq!(deleted.code, FailureCode::RegistryRejected, "{deleted}");
     // Nobody is there at all.
     let away = "127.0.0.1:1".to_owned();
     let registries = reach([(away.clone(), tls)].into(), Duration::from_secs(10));
-    let error = registries.head(&format!("{away}/a").parse().unwrap(), "1").await.unwrap_err();
+    let error = registries.farm().head(&format!("{away}/a").parse().unwrap(), "1").await.unwrap_err();
     assert!(error.is_transient(), "{error}");
 }
 
@@ -124,8 +124,8 @@ async fn an_open_registry_is_asked_once_whether_it_wants_a_login() {
     let registries = reach(BTreeMap::new(), Duration::from_secs(10));
     let repository: Repository = format!("{host}/a").parse().unwrap();
     for tag in ["1", "2", "3"] {
-        assert_eq!(registries.head(&repository, tag).await.unwrap(), None);
-        assert!(registries.manifest(&repository, tag).await.unwrap().is_none());
+        assert_eq!(registries.farm().head(&repository, tag).await.unwrap(), None);
+        assert!(registries.farm().manifest(&repository, tag).await.unwrap().is_none());
     }
     assert_eq!(asked(&seen), 1, "{:?}", seen.lock().unwrap());
 }
@@ -136,7 +136,7 @@ async fn a_manifest_is_deleted_with_a_token_for_that_where_one_is_wanted() {
     let registries = reach(BTreeMap::new(), Duration::from_secs(10));
     for locks_after in [usize::MAX, 0] {
         let (host, seen) = registry(locks_after).await;
-        let deleted = registries.delete(&gone(&format!("{host}/a/b")), Digest::of(b"x")).await;
+        let deleted = registries.farm().delete(&gone(&format!("{host}/a/b")), Digest::of(b"x")).await;
         assert_eq!(deleted.unwrap(), Deleted::Gone);
         let seen = seen.lock().unwrap();
         let line = format!("DELETE /v2/a/b/manifests/{} HTTP/1.1", Digest::of(b"x"));
@@ -153,8 +153,8 @@ async fn a_registry_that_is_no_longer_open_is_logged_into() {
     let (host, seen) = registry(2).await;
     let registries = reach(BTreeMap::new(), Duration::from_secs(10));
     let repository: Repository = format!("{host}/a").parse().unwrap();
-    assert!(registries.manifest(&repository, "1").await.unwrap().is_none());
-    assert!(registries.manifest(&repository, "2").await.unwrap().is_none());
+    assert!(registries.farm().manifest(&repository, "1").await.unwrap().is_none());
+    assert!(registries.farm().manifest(&repository, "2").await.unwrap().is_none());
     assert!(seen.lock().unwrap().iter().any(|line| line.starts_with("GET /token")), "{seen:?}");
 }
 
@@ -179,6 +179,6 @@ async fn a_request_has_one_limit_however_often_it_is_refused() {
     });
     let registries = reach(BTreeMap::new(), LIMIT);
     // With a limit for each try it would be refused in the end, after several limits.
-    let error = registries.head(&repository, "1").await.unwrap_err();
+    let error = registries.farm().head(&repository, "1").await.unwrap_err();
     assert_eq!(error.code, FailureCode::RegistryUnavailable, "{error}");
 }

@@ -4,7 +4,6 @@
 //! (RFC 6750, section 3) that names a token service, which gives tokens for a repository and what is to be done there.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use farm_types::{FailureCode, Repository};
 use reqwest::header::WWW_AUTHENTICATE;
@@ -12,8 +11,11 @@ use reqwest::{Method, RequestBuilder, Url};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use super::challenge::{Challenge, wanted};
+use super::helpers::Given;
+use super::login::Whose;
 use super::realm::{Trust, trust};
 use super::{Registries, RegistryError};
 use crate::outbound::body::{End, read};
@@ -23,40 +25,6 @@ use crate::outbound::{Client, Failed, place};
 const MAX_TOKEN: usize = 64 * 1024;
 /// As many grants, and ways in, are remembered; then all are asked for anew.
 const MOST_GRANTS: usize = 1000;
-
-/// How a registry lets in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// It wasn't asked yet, or didn't answer.
-    Unknown,
-    /// With tokens.
-    Tokens,
-    /// With the login itself.
-    Login,
-}
-
-impl Manner {
-    pub(super) fn of(way: Option<&Challenge>) -> Self {
-        if way.is_some() { Self::Tokens } else { Self::Login }
-    }
-
-    /// As it is kept; 0 is what isn't known.
-    pub(super) fn word(self) -> u8 {
-        match self {
-            Self::Unknown => 0,
-            Self::Tokens => 1,
-            Self::Login => 2,
-        }
-    }
-
-    pub(super) fn from_word(word: u8) -> Self {
-        match word {
-            1 => Self::Tokens,
-            2 => Self::Login,
-            _ => Self::Unknown,
-        }
-    }
-}
 
 /// What a token service answers with; under one of two names, by its age.
 #[derive(Deserialize)]
@@ -74,7 +42,7 @@ struct Token {
 }
 
 /// A token as its service gave it. It isn't printed.
-pub(super) struct Given {
+pub(super) struct GivenToken {
     pub(super) token: String,
     /// Seconds from its issue on; `None`: the service says nothing.
     pub(super) expires_in: Option<u64>,
@@ -82,17 +50,8 @@ pub(super) struct Given {
     pub(super) issued_at: Option<i64>,
 }
 
-/// For whom a token is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// Whoever has the login of the configuration; nobody, where there is none.
-    Farm,
-    /// Nobody: it is worth what anybody gets.
-    Nobody,
-}
-
-/// For which repository a token is, and for what there.
-pub(super) type Grant = (String, &'static str);
+/// By which login (`None`: the farm's) and for which repository a token is, and for what there.
+pub(super) type Grant = (Option<Uuid>, String, &'static str);
 
 /// What a request needs a token for.
 pub(super) fn actions(method: &Method) -> &'static str {
@@ -103,6 +62,14 @@ pub(super) fn actions(method: &Method) -> &'static str {
     }
 }
 
+/// With the login, where there is any.
+pub(super) fn with_login(login: Option<&Given>, request: RequestBuilder) -> RequestBuilder {
+    match login {
+        Some(login) => request.basic_auth(&login.username, Some(login.password.expose_secret())),
+        None => request,
+    }
+}
+
 impl Registries {
     /// With what requests to a repository are made: a token; without one the login, if there is any.
     ///
@@ -110,18 +77,19 @@ impl Registries {
     /// The registry or its token service refuses, can't be reached, or may not be asked.
     pub(super) async fn grant(
         &self,
+        whose: &Whose,
         repository: &Repository,
         actions: &'static str,
         deadline: Instant,
     ) -> Result<Option<String>, RegistryError> {
-        let key = (repository.to_string(), actions);
+        let key = (whose.version(), repository.to_string(), actions);
         if let Some(token) = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(token.clone());
         }
         let token = match self.challenge(repository, deadline).await? {
             Some(challenge) => {
                 let scopes = [format!("repository:{}:{actions}", repository.name())];
-                let given = self.token(repository, &challenge, &scopes, Whose::Farm, deadline).await?;
+                let given = self.token(repository, &challenge, &scopes, whose, deadline).await?;
                 given.map(|given| given.token)
             }
             None => None,
@@ -135,8 +103,8 @@ impl Registries {
     }
 
     /// Forgets how the registry lets in: it may want something else by now, or forget tokens before their time.
-    pub(super) fn forget(&self, repository: &Repository, actions: &'static str) {
-        let key = (repository.to_string(), actions);
+    pub(super) fn forget(&self, whose: &Whose, repository: &Repository, actions: &'static str) {
+        let key = (whose.version(), repository.to_string(), actions);
         self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.forget_way(repository.registry());
     }
@@ -146,13 +114,28 @@ impl Registries {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
     }
 
-    /// The login, where there is any.
-    pub(super) fn with_login(&self, host: &str, request: RequestBuilder) -> RequestBuilder {
-        match self.known.get(host) {
-            Some(known) if !known.username.is_empty() => {
-                request.basic_auth(&known.username, Some(known.password.expose_secret()))
+    /// User name and password of a login, if there is one.
+    ///
+    /// # Errors
+    /// A credential helper gives none.
+    pub(super) async fn credentials(
+        &self,
+        host: &str,
+        whose: &Whose,
+    ) -> Result<Option<Given>, RegistryError> {
+        match whose {
+            Whose::Farm => {
+                let known = self.known.get(host).filter(|known| !known.username.is_empty());
+                Ok(known.map(|known| Given {
+                    username: known.username.clone(),
+                    password: known.password.clone(),
+                }))
             }
-            _ => request,
+            Whose::Project(login) if login.host.as_str() == host => {
+                let shown = login.shown().await;
+                shown.map(Some).map_err(|why| RegistryError::lost_login(&login.host, &why))
+            }
+            Whose::Project(_) | Whose::Nobody => Ok(None),
         }
     }
 
@@ -173,9 +156,6 @@ impl Registries {
                 ways.clear();
             }
             ways.insert(host.to_owned(), way.clone());
-            if let Some(manner) = self.manners.get(host) {
-                manner.store(Manner::of(way.as_ref()).word(), Ordering::Relaxed);
-            }
         }
         Ok(way)
     }
@@ -209,9 +189,9 @@ impl Registries {
         repository: &Repository,
         challenge: &Challenge,
         scopes: &[String],
-        whose: Whose,
+        whose: &Whose,
         deadline: Instant,
-    ) -> Result<Option<Given>, RegistryError> {
+    ) -> Result<Option<GivenToken>, RegistryError> {
         let host = repository.registry();
         let realm = Url::parse(&challenge.realm).ok();
         let plain_login = |url: &Url| !url.username().is_empty() || url.password().is_some();
@@ -220,7 +200,8 @@ impl Registries {
         };
         let at = place(&realm);
         let known = self.known.get(host);
-        let has_login = whose == Whose::Farm && self.has_login(host);
+        let login = self.credentials(host, whose).await?;
+        let has_login = login.is_some();
         let trust = trust(host, self.plain_http(host), known, &realm);
         match trust {
             Trust::Foreign if has_login => return Err(RegistryError::foreign_realm(repository, &at)),
@@ -232,7 +213,7 @@ impl Registries {
         let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
         let query: Vec<_> = service.into_iter().chain(scopes).collect();
         let request = client.request(Method::GET, realm.as_str()).query(&query);
-        let asked = self.ask_realm(client, host, &trust, whose, request);
+        let asked = self.ask_realm(client, host, &trust, login.as_ref(), request);
         let mut response = match timeout_at(deadline, asked).await {
             Ok(Ok(response)) => response,
             Ok(Err(failed)) => return Err(RegistryError::unsent_to_realm(repository, &at, &failed)),
@@ -240,7 +221,10 @@ impl Registries {
         };
         let status = response.status();
         if !status.is_success() {
-            return Err(RegistryError::no_token(repository, &at, status));
+            if matches!(status.as_u16(), 401 | 403) {
+                whose.refused().await;
+            }
+            return Err(RegistryError::no_token(repository, &at, status, whose));
         }
         let body = read(&mut response, MAX_TOKEN, deadline).await;
         match body.end {
@@ -257,7 +241,7 @@ impl Registries {
         };
         let issued_at =
             token.issued_at.as_str().and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok());
-        let given = Given {
+        let given = GivenToken {
             expires_in: token.expires_in.as_u64(),
             issued_at: issued_at.map(|at| at.timestamp()),
             token: if token.token.is_empty() { token.access_token } else { token.token },
@@ -273,18 +257,15 @@ impl Registries {
         client: &Client,
         host: &str,
         trust: &Trust,
-        whose: Whose,
+        login: Option<&Given>,
         request: RequestBuilder,
     ) -> Result<reqwest::Response, Failed> {
         match trust {
             Trust::Own(place) if self.known.contains_key(host) => {
-                let request = match whose {
-                    Whose::Farm => self.with_login(host, request),
-                    Whose::Nobody => request,
-                };
-                client.send_to(place, request).await
+                client.send_to(place, with_login(login, request)).await
             }
             // An unknown registry's own host is no more than the registry is.
+            Trust::Own(_) => client.send(with_login(login, request)).await,
             _ => client.send(request).await,
         }
     }
@@ -314,7 +295,7 @@ impl RegistryError {
     }
 
     /// The token service gives none.
-    fn no_token(repository: &Repository, at: &str, status: reqwest::StatusCode) -> Self {
+    fn no_token(repository: &Repository, at: &str, status: reqwest::StatusCode, whose: &Whose) -> Self {
         let (registry, name) = (repository.registry(), repository.name());
         if status.is_server_error() || [408, 425, 429].contains(&status.as_u16()) {
             let message = format!(
@@ -322,6 +303,6 @@ impl RegistryError {
             );
             return Self { code: FailureCode::RegistryUnavailable, message };
         }
-        Self::auth(repository, &format!("its token service {at} answered {status} for {name}"))
+        Self::auth(repository, &format!("its token service {at} answered {status} for {name}"), whose)
     }
 }

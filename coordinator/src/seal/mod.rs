@@ -10,7 +10,7 @@ mod keyring;
 
 use std::fmt;
 
-use farm_types::{BuildId, MountId, MountType, ProjectId, SecretName};
+use farm_types::{BuildId, MountId, MountType, ProjectId, RegistryHost, SecretName};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
@@ -26,6 +26,8 @@ pub enum Owner<'a> {
     Build(ProjectId, BuildId),
     /// Of one version of a project's secret, while it counts.
     Secret(ProjectId, &'a SecretName, i32),
+    /// Of a project's login at a registry.
+    Login(ProjectId, &'a RegistryHost),
 }
 
 impl Owner<'_> {
@@ -42,6 +44,9 @@ impl Owner<'_> {
                 name.as_str().as_bytes(),
             ]
             .concat(),
+            Self::Login(project, host) => {
+                [&b"farm registry login"[..], project.as_uuid().as_bytes(), host.as_str().as_bytes()].concat()
+            }
         }
     }
 }
@@ -191,6 +196,27 @@ mod tests {
             Owner::Secret(ProjectId::generate(), &name, 3),
             Owner::Secret(project, &npm2, 3),
             Owner::Secret(project, &name, 4),
+            Owner::Build(project, BuildId::generate()),
+        ] {
+            assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged, "{other:?}");
+            // Nor has another's data key a value that was moved to it.
+            let (others, _) = keyring.new_data_key(other);
+            assert_eq!(others.open_one(&sealed).unwrap_err(), Unopened::Forged);
+        }
+    }
+
+    #[test]
+    fn a_login_is_of_its_project_and_its_registry() {
+        let keyring = Keyring::from_text(&keyring::new_line()).unwrap();
+        let (project, host): (_, RegistryHost) = (ProjectId::generate(), "r.example".parse().unwrap());
+        let (key, sealed_key) = keyring.new_data_key(Owner::Login(project, &host));
+        let sealed = key.seal_one(b"hunter22");
+        let again = keyring.open(Owner::Login(project, &host), &sealed_key).unwrap();
+        assert_eq!(&*again.open_one(&sealed).unwrap(), b"hunter22");
+        let evil: RegistryHost = "evil.example".parse().unwrap();
+        for other in [
+            Owner::Login(ProjectId::generate(), &host),
+            Owner::Login(project, &evil),
             Owner::Build(project, BuildId::generate()),
         ] {
             assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged, "{other:?}");

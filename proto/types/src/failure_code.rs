@@ -188,8 +188,8 @@ codes! {
     }
     RegistryAuth = "registry_auth", Registries {
         User: "401 or 403; or the project may not pull from the repository with the farm's credentials",
-            "set username and password of `[registries.\"HOST\"]` at the coordinator; or the sentence says what an \
-            admin of the farm would have to allow";
+            "`farm registry login HOST`; or set username and password of `[registries.\"HOST\"]` at the coordinator; or the sentence \
+            says what an admin of the farm would have to allow";
     }
     RepositoryMissing = "repository_missing", Registries {
         User: "the registry has no such repository and makes none by itself",

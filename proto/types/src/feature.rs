@@ -12,8 +12,8 @@ pub const FEATURE_PROBES: &str = "probes";
 /// It takes jobs for platforms that it doesn't offer, if they run no program of them.
 pub const FEATURE_UNNEEDED: &str = "unneeded";
 
-/// It asks for registries' tokens when its engine does, instead of being lent logins, and keeps to the repositories that it
-/// is told where it is lent one.
+/// It asks for registries' tokens and logins when its engine does, instead of being lent logins with its offers, keeps to the repositories
+/// that it is told, and keeps apart what different logins may read.
 pub const FEATURE_TOKENS: &str = "tokens";
 
 /// It asks for a build's secrets and ssh keys, and gives them to its engine.

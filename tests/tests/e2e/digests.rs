@@ -75,9 +75,11 @@ impl Town {
     #[track_caller]
     fn is_kept_out(&self, repository: &str, output: &Output) {
         let failure = self.failure(output);
+        let (host, _) = repository.split_once('/').unwrap();
         let said = format!(
             "{repository} is not there for everybody, and project web may not pull from it with the farm's credentials; an admin of \
-             the farm can allow it: farm project allow web --pull {repository}"
+             web can give it a login of its own: farm registry login {host} --project web; or an admin of the farm can allow it: farm \
+             project allow web --pull {repository}"
         );
         let (cause, code) = (&failure["cause"], &failure["code"]);
         assert_eq!((cause, code), (&"user".into(), &"registry_auth".into()), "{failure:#}");

@@ -45,6 +45,7 @@ mod joining;
 mod keeping;
 mod leaving;
 mod logging;
+mod logins;
 mod naming;
 mod networks;
 mod options;

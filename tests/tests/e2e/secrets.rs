@@ -34,19 +34,37 @@ fn steps_read_what_was_given_in_each_way_and_the_image_has_nothing_of_it() {
          RUN --mount=type=secret,id=npm,required=true,target=/root/.npmrc,mode=0440,uid=7,gid=8 \
              test \"$(stat -c '%a %u %g' /root/.npmrc)\" = '440 7 8'\n\
          RUN --mount=type=secret,id=word,env=WORD test \"$(printf %s \"$WORD\" | sha256sum)\" = \"$SUM  -\"\n\
+         RUN --mount=type=secret,id=way1 --mount=type=secret,id=way2 --mount=type=secret,id=way3 \
+             --mount=type=secret,id=way4 --mount=type=secret,id=WAY5 --mount=type=secret,id=way6 \
+             for way in way1 way2 way3 way4 WAY5 way6; do \
+             test \"$(sha256sum < /run/secrets/$way)\" = \"$SUM  -\" || exit 1; done\n\
          RUN --mount=type=secret,id=absent test ! -e /run/secrets/absent\n\
          RUN test ! -s /root/.npmrc && test ! -s /run/secrets/npm && test -z \"$WORD\"\n",
         nonce()
     ))
-    .file(".dockerignore", "npmrc\n")
-    .file("npmrc", &value);
+    .file(".dockerignore", "npmrc\nway6\n")
+    .file("npmrc", &value)
+    .file("way6", &value);
     let file = context.path().join("npmrc");
     let (npm, sum) = (given(file.to_str().unwrap()), format!("SUM={}", Digest::of(value.as_bytes()).hex()));
     let tag = format!("{}:1", repository("secrets"));
     let args = ["submit", context.text(), "-t", &tag, "--platform", "linux/amd64", "--build-arg", &sum];
     let more = ["--provenance=mode=max", "--secret", &npm, "--secret", "id=word,env=FARM_TEST_WORD"];
-    let mut command = farm.command(&[&args[..], &more].concat());
-    let built = farm_tests::farm::output(command.env("FARM_TEST_WORD", &value));
+    // As buildx's documentation has them, beside these two; an id alone is a variable, or else a file here.
+    let (source, typed) =
+        (format!("id=way1,source={}", file.display()), format!("type=file,id=way2,src={}", file.display()));
+    let ways = [
+        source.as_str(),
+        typed.as_str(),
+        "type=env,id=way3,env=FARM_TEST_WORD",
+        "type=env,id=way4,src=FARM_TEST_WORD",
+        "id=WAY5",
+        "id=way6",
+    ];
+    let ways: Vec<&str> = ways.into_iter().flat_map(|way| ["--secret", way]).collect();
+    let mut command = farm.command(&[&args[..], &more, &ways].concat());
+    command.current_dir(context.path()).env("FARM_TEST_WORD", &value).env("WAY5", &value);
+    let built = farm_tests::farm::output(&mut command);
     let id = build_id(&built.ok());
     let record = show(&farm, &id);
     assert_eq!(record["state"], "succeeded");
@@ -54,13 +72,11 @@ fn steps_read_what_was_given_in_each_way_and_the_image_has_nothing_of_it() {
 
     // What was given is erased, and a retry says what it needs.
     let again = farm.cli(&["retry", &id]);
-    refused(
-        &again,
-        2,
-        &["secret npm", "secret word", "erased", &format!("farm retry {id} --secret id=npm,src=FILE")],
-    );
-    let word = given(file.to_str().unwrap()).replace("npm,", "word,");
-    farm.cli(&["retry", &id, "--secret", &npm, "--secret", &word]).ok();
+    refused(&again, 2, &["secret npm", "secret word", "erased", &format!("farm retry {id} --secret id=")]);
+    let all = ["npm", "word", "way1", "way2", "way3", "way4", "WAY5", "way6"];
+    let all = all.map(|id| given(file.to_str().unwrap()).replace("npm,", &format!("{id},")));
+    let all: Vec<&str> = all.iter().flat_map(|one| ["--secret", one.as_str()]).collect();
+    farm.cli(&[&["retry", id.as_str()][..], &all].concat()).ok();
 }
 
 #[test]

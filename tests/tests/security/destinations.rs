@@ -39,7 +39,7 @@ async fn a_project_pushes_where_it_is_allowed_to_and_protected_tags_are_moved_by
     assert_eq!(
         refused.message(),
         "project web may not push to r.example/web/app; an admin of the farm can allow it: farm project allow web --push \
-         r.example/web/app"
+         r.example/web/app; or an admin of web gives it a login of its own: farm registry login r.example --project web"
     );
     submit(&mut bob, &snapshot, "2", "shared.example/app:dev").await.unwrap();
     team::allow(&farm, "web", "push", "r.example/web").await;

@@ -113,7 +113,7 @@ async fn a_worker_gets_tokens_for_what_its_attempt_may_and_for_nothing_else() {
 
     // Not of registries that the farm has no login for, whose token services it would ask in vain.
     let refused = lend(&mut sim, &lease, "localhost:1", &["repository:x:pull"]).await.unwrap_err();
-    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(refused.code(), Code::PermissionDenied);
     let many = vec!["repository:web/app:pull"; 101];
     assert_eq!(lend(&mut sim, &lease, &at, &many).await.unwrap_err().code(), Code::InvalidArgument);
 

@@ -10,6 +10,7 @@ mod isolation;
 mod joining;
 mod lending;
 mod limits;
+mod logins;
 mod outage;
 mod outbound;
 mod project_secrets;

@@ -107,6 +107,9 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.TrustService/AddTrust",
             "farm.v1.TrustService/ListTrusts",
             "farm.v1.TrustService/RemoveTrust",
+            "farm.v1.RegistryService/SetRegistryLogin",
+            "farm.v1.RegistryService/ListRegistryLogins",
+            "farm.v1.RegistryService/RemoveRegistryLogin",
         ],
     ),
     (
@@ -142,6 +145,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.WorkerService/FetchFiles",
             "farm.v1.WorkerService/SendOutput",
             "farm.v1.WorkerService/LendToken",
+            "farm.v1.WorkerService/LendLogin",
             "farm.v1.WorkerService/LookUpImage",
             "farm.v1.WorkerService/LendMounts",
             "farm.v1.WorkerService/AskAgent",

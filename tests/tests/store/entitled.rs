@@ -71,7 +71,10 @@ async fn a_retry_asks_for_what_the_first_one_did_and_who_allowed_it_is_kept() {
     assert_eq!(asked.trim(), "{network.host}");
 
     allow(&world, [NetworkHost]).await;
-    assert_eq!(world.store.access(default_project()).await.unwrap().entitlements, [NetworkHost].into());
+    assert_eq!(
+        world.store.access(default_project()).await.unwrap().access.entitlements,
+        [NetworkHost].into()
+    );
     allow(&world, []).await;
     let rows = world.database.psql(
         "SELECT principal || ' ' || subject || ' ' || detail::text FROM audit WHERE action = 'project.entitlements' ORDER BY id",

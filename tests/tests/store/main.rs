@@ -15,6 +15,7 @@ mod interleavings;
 mod joining;
 mod leading;
 mod locking;
+mod logins;
 mod mounts;
 mod one_bad;
 mod programs;

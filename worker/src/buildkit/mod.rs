@@ -29,6 +29,6 @@ pub use failure::is_unstartable;
 pub use public::Public;
 pub use tree::{MemoryTree, SourceTree, TreeEntry, TreeKind, path_order};
 pub use types::{
-    Agent, AgentAsked, Bound, Bounds, Export, Grant, Images, Lending, LentToken, Login, Missing, Mounted,
-    Output, OutputPart, Seen, Solve, SolveError, Solved, TokenAsked, Tokens,
+    Agent, AgentAsked, Bound, Bounds, Export, Grant, Images, Lending, LentToken, Login, Looked, Missing,
+    Mounted, Output, OutputPart, Seen, Solve, SolveError, Solved, TokenAsked, Tokens,
 };

@@ -1,8 +1,8 @@
-//! What is known of what everybody may read, for all solves of this worker.
+//! What is known of what may be read, by everybody or by those who look by one login, for all solves of this worker.
 //!
-//! Invariant: it is known that something may be read, for a while; never that it may not.
+//! Invariant: it is known that something may be read, for a while and by whom; never that it may not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const KNOWN_FOR: Duration = Duration::from_secs(10 * 60);
 const MOST: usize = 300;
 
 /// What everybody may read of a registry.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Readable {
     /// A repository, with all that it has.
     All(Repository),
@@ -28,7 +28,7 @@ pub(super) enum Readable {
 }
 
 /// What a registry is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum At {
     /// By this name.
     Tag(String),
@@ -51,40 +51,42 @@ impl Readable {
     }
 }
 
-/// What everybody could read a short while ago.
+/// What could be read a short while ago, and by whom: nobody's name stands for everybody.
 #[derive(Debug, Default)]
-pub struct Public(Mutex<HashMap<Readable, Instant>>);
+pub struct Public(Mutex<HashMap<(String, Readable), Instant>>);
 
 impl Public {
-    fn seen(&self) -> MutexGuard<'_, HashMap<Readable, Instant>> {
+    fn seen(&self) -> MutexGuard<'_, HashMap<(String, Readable), Instant>> {
         // Each change under the lock is whole before anything can panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This may be read now.
-    pub(super) fn note(&self, readable: Readable) {
-        self.note_at(readable, Instant::now());
+    /// This may be read now by this reader; empty: by everybody.
+    pub(super) fn note(&self, readable: Readable, reader: &str) {
+        self.note_at(readable, reader, Instant::now());
     }
 
-    fn note_at(&self, readable: Readable, now: Instant) {
+    fn note_at(&self, readable: Readable, reader: &str, now: Instant) {
         let mut seen = self.seen();
         if seen.len() >= MOST
             && let Some(oldest) = seen.iter().min_by_key(|(_, at)| **at).map(|(oldest, _)| oldest.clone())
         {
             seen.remove(&oldest);
         }
-        seen.insert(readable, now);
+        seen.insert((reader.to_owned(), readable), now);
     }
 
-    /// All that is known, in no order.
-    pub(super) fn known(&self) -> Vec<Readable> {
-        self.known_at(Instant::now())
+    /// All that is known of what these readers and everybody may read, in no order.
+    pub(super) fn known(&self, readers: &BTreeSet<String>) -> Vec<Readable> {
+        self.known_at(readers, Instant::now())
     }
 
-    fn known_at(&self, now: Instant) -> Vec<Readable> {
+    fn known_at(&self, readers: &BTreeSet<String>, now: Instant) -> Vec<Readable> {
         let mut seen = self.seen();
         seen.retain(|_, at| now.duration_since(*at) < KNOWN_FOR);
-        seen.keys().cloned().collect()
+        let of_them = seen.keys().filter(|(reader, _)| reader.is_empty() || readers.contains(reader));
+        let known: BTreeSet<&Readable> = of_them.map(|(_, readable)| readable).collect();
+        known.into_iter().cloned().collect()
     }
 }
 
@@ -98,15 +100,32 @@ mod tests {
         let repository = |n: usize| Readable::All(format!("r.example/{n}").parse().unwrap());
         let begun = Instant::now();
         let at = |halves: u32| begun + KNOWN_FOR / 2 * halves;
-        public.note_at(repository(0), at(0));
-        public.note_at(repository(1), at(1));
-        assert_eq!(public.known_at(at(1)).len(), 2);
-        assert_eq!(public.known_at(at(2)), [repository(1)]);
-        public.note_at(repository(1), at(2));
+        let nobody = BTreeSet::new();
+        public.note_at(repository(0), "", at(0));
+        public.note_at(repository(1), "", at(1));
+        assert_eq!(public.known_at(&nobody, at(1)).len(), 2);
+        assert_eq!(public.known_at(&nobody, at(2)), [repository(1)]);
+        public.note_at(repository(1), "", at(2));
         for n in 2..MOST + 2 {
-            public.note_at(repository(n), at(3));
+            public.note_at(repository(n), "", at(3));
         }
-        let known = public.known_at(at(3));
+        let known = public.known_at(&nobody, at(3));
         assert!(known.len() == MOST && !known.contains(&repository(1)));
+    }
+
+    #[test]
+    fn what_one_login_may_read_is_known_to_those_who_look_by_it() {
+        let public = Public::default();
+        let repository = |name: &str| Readable::All(format!("r.example/{name}").parse().unwrap());
+        public.note(repository("os"), "");
+        public.note(repository("os"), "a");
+        public.note(repository("of-a"), "a");
+        public.note(repository("of-b"), "b");
+        let known = |readers: &[&str]| {
+            let readers = readers.iter().map(|reader| (*reader).to_owned()).collect();
+            public.known(&readers)
+        };
+        assert_eq!(known(&[]), [repository("os")]);
+        assert_eq!(known(&["a", "c"]), [repository("of-a"), repository("os")]);
     }
 }

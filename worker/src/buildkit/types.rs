@@ -3,7 +3,7 @@
 //! Nothing here speaks to an engine. BuildKit's own types do not appear: whoever runs builds needs to know
 //! farm's words only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -191,6 +191,9 @@ pub struct Grant {
 pub trait Tokens: Send + Sync {
     /// One for what an engine wants to do. The future may be dropped at any time.
     fn lend(&self, asked: TokenAsked) -> BoxFuture<'static, Result<LentToken, Failure>>;
+
+    /// The login of a registry that wants one for itself, by its host. The future may be dropped at any time.
+    fn lend_login(&self, host: String) -> BoxFuture<'static, Result<Login, Failure>>;
 }
 
 /// What an engine wants a token for.
@@ -229,7 +232,9 @@ pub struct Bounds {
     /// What the attempt may take of others (`HOST/REPO` and what is below it; `HOST`: everything). To an engine that keeps images by
     /// hosts' names these are not apart from those at the same name.
     pub open: BTreeMap<RegistryHost, Vec<String>>,
-    /// Who can tell what everybody may read.
+    /// By which logins images are looked up for the attempt.
+    pub readers: BTreeSet<String>,
+    /// Who can tell what everybody, or these, may read.
     pub images: Arc<dyn Images>,
     /// What is known of that.
     pub public: Arc<Public>,
@@ -240,25 +245,34 @@ pub struct Bounds {
 pub struct Bound {
     /// Those of these repositories (`HOST/REPO`) and of those below them.
     pub pull: Vec<String>,
-    /// And those that everybody may read.
+    /// And those that everybody may read, or the login by which they are looked up.
     pub or_public: bool,
 }
 
-/// Who can tell how registries answer whoever has no login.
+/// Who can tell what registries let be read.
 pub trait Images: Send + Sync {
     /// Asks about an image. The future may be dropped at any time.
-    fn look_up(&self, image: &ImageRef) -> BoxFuture<'static, Result<Seen, Failure>>;
+    fn look_up(&self, image: &ImageRef) -> BoxFuture<'static, Result<Looked, Failure>>;
 }
 
-/// How a registry answers whoever has no login and asks for an image.
+/// How a registry answers whoever asks for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// It gives it.
-    Public,
+    Readable,
     /// It says that it hasn't got it.
     Absent,
-    /// It lets nobody in there.
+    /// It doesn't let them in there.
     Refused,
+}
+
+/// What came of a look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// How the registry answers.
+    pub seen: Seen,
+    /// Whom: those who look by one login. Empty: everybody.
+    pub reader: String,
 }
 
 /// What a solve gave.

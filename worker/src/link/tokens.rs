@@ -1,8 +1,11 @@
-//! Tokens of registries, which the coordinator has, as its logins stay there; and what registries tell whoever has no login.
+//! Tokens and logins of registries, which the coordinator has, as the logins stay there; and what registries let be read.
 
 use std::time::Duration;
 
-use farm_proto::v1::{LendTokenRequest, LendTokenResponse, LookUpImageRequest, LookUpImageResponse};
+use farm_proto::v1::{
+    LendLoginRequest, LendLoginResponse, LendTokenRequest, LendTokenResponse, LookUpImageRequest,
+    LookUpImageResponse,
+};
 use farm_types::chain::with_causes;
 use farm_types::{Backoff, Cause, Failure, FailureCode, ImageRef};
 use futures::future::BoxFuture;
@@ -11,7 +14,7 @@ use tonic::{Code, Response, Status};
 
 use super::{Client, Refusal, WAITS};
 use crate::attempts::Lease;
-use crate::buildkit::{Images, LentToken, Seen, TokenAsked, Tokens};
+use crate::buildkit::{Images, LentToken, Login, Looked, Seen, TokenAsked, Tokens};
 
 /// How long a coordinator that is away is asked again. An engine waits for a token for a minute.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,10 +38,14 @@ impl Tokens for Lender {
     fn lend(&self, asked: TokenAsked) -> BoxFuture<'static, Result<LentToken, Failure>> {
         Box::pin(lend(self.client.clone(), self.lease, asked))
     }
+
+    fn lend_login(&self, host: String) -> BoxFuture<'static, Result<Login, Failure>> {
+        Box::pin(lend_login(self.client.clone(), self.lease, host))
+    }
 }
 
 impl Images for Lender {
-    fn look_up(&self, image: &ImageRef) -> BoxFuture<'static, Result<Seen, Failure>> {
+    fn look_up(&self, image: &ImageRef) -> BoxFuture<'static, Result<Looked, Failure>> {
         Box::pin(look_up(self.client.clone(), self.lease, image.to_string()))
     }
 }
@@ -60,18 +67,35 @@ async fn lend(client: Client, lease: Lease, asked: TokenAsked) -> Result<LentTok
     })
 }
 
-async fn look_up(client: Client, lease: Lease, image: String) -> Result<Seen, Failure> {
+async fn lend_login(client: Client, lease: Lease, host: String) -> Result<Login, Failure> {
+    tracing::debug!(host, "the engine wants a login");
+    let request = LendLoginRequest { lease: Some(lease.into()), host: host.clone() };
+    let ask = || -> Asking<LendLoginResponse> {
+        let (mut client, request) = (client.clone(), request.clone());
+        Box::pin(async move { client.lend_login(request).await })
+    };
+    let lent = patient(ask).await.map_err(|status| {
+        let unable = format!(
+            "{host} wants a login for itself, and this coordinator, which lends it with the offer, has not heard that from it yet"
+        );
+        unanswered(&status, &unable, &format!("no login of {host} is to be had"))
+    })?;
+    Ok(Login { host, username: lent.username, password: lent.password })
+}
+
+async fn look_up(client: Client, lease: Lease, image: String) -> Result<Looked, Failure> {
     let request = LookUpImageRequest { lease: Some(lease.into()), image: image.clone() };
     let ask = || -> Asking<LookUpImageResponse> {
         let (mut client, request) = (client.clone(), request.clone());
         Box::pin(async move { client.look_up_image(request).await })
     };
     let seen = patient(ask).await.map_err(|status| unseen(&image, &status))?;
-    Ok(match seen {
-        LookUpImageResponse { public: true, .. } => Seen::Public,
+    let by = match &seen {
+        LookUpImageResponse { public: true, .. } => Seen::Readable,
         LookUpImageResponse { absent: true, .. } => Seen::Absent,
         LookUpImageResponse { .. } => Seen::Refused,
-    })
+    };
+    Ok(Looked { seen: by, reader: seen.reader })
 }
 
 /// A call that is under way.
@@ -95,11 +119,11 @@ pub(super) async fn patient<T>(ask: impl Fn() -> Asking<T>) -> Result<T, Status>
     }
 }
 
-/// Why it can't be told what everybody may read.
+/// Why it can't be told who may read an image.
 fn unseen(image: &str, status: &Status) -> Failure {
     let unable =
         format!("whether everybody may read {image} is to be known, and this coordinator can't tell");
-    unanswered(status, &unable, &format!("whether everybody may read {image} can't be told"))
+    unanswered(status, &unable, &format!("whether {image} may be read can't be told"))
 }
 
 fn failure(host: &str, status: &Status) -> Failure {

@@ -47,7 +47,7 @@ async fn a_refusal_is_the_users_and_all_else_the_machines() {
     }
 }
 
-async fn seen(answer: Result<LookUpImageResponse, Status>) -> (Vec<String>, Result<Seen, Failure>) {
+async fn seen(answer: Result<LookUpImageResponse, Status>) -> (Vec<String>, Result<Looked, Failure>) {
     let fake = Fake::start().await;
     fake.with(|script| script.images.push_back(answer));
     let image = "r.example/base:1".parse().unwrap();
@@ -58,10 +58,14 @@ async fn seen(answer: Result<LookUpImageResponse, Status>) -> (Vec<String>, Resu
 #[tokio::test]
 async fn what_a_registry_tells_everybody_is_told() {
     for (public, absent, told) in
-        [(true, false, Seen::Public), (false, true, Seen::Absent), (false, false, Seen::Refused)]
+        [(true, false, Seen::Readable), (false, true, Seen::Absent), (false, false, Seen::Refused)]
     {
-        let (asked, seen) = seen(Ok(LookUpImageResponse { public, absent })).await;
-        assert_eq!((&asked[..], seen.unwrap()), (&["r.example/base:1".to_owned()][..], told));
+        for reader in ["", "r"] {
+            let answer = LookUpImageResponse { public, absent, reader: reader.to_owned() };
+            let (asked, seen) = seen(Ok(answer)).await;
+            let looked = Looked { seen: told, reader: reader.to_owned() };
+            assert_eq!((&asked[..], seen.unwrap()), (&["r.example/base:1".to_owned()][..], looked));
+        }
     }
     for (status, cause, said) in [
         (Status::permission_denied("farm doesn't go there"), Cause::User, "farm doesn't go there"),
@@ -72,4 +76,26 @@ async fn what_a_registry_tells_everybody_is_told() {
         assert_eq!(failure.cause, cause, "{failure}");
         assert!(failure.message.contains(said), "{failure}");
     }
+}
+
+#[tokio::test]
+async fn a_login_is_lent_for_a_registry_and_a_coordinator_that_lends_none_is_told() {
+    let fake = Fake::start().await;
+    let lent = LendLoginResponse { username: "u".into(), password: "hush".into() };
+    assert!(!format!("{lent:?}").contains("hush"));
+    fake.with(|script| {
+        script.logins = [Ok(lent), Err(Status::permission_denied("no login any more"))].into()
+    });
+    let lender = Lender::new(fake.client(), lease());
+    let login = lender.lend_login("r.example".into()).await.unwrap();
+    assert_eq!(
+        (login.host.as_str(), login.username.as_str(), login.password.as_str()),
+        ("r.example", "u", "hush")
+    );
+    let failure = lender.lend_login("r.example".into()).await.unwrap_err();
+    assert_eq!((failure.cause, failure.code), (Cause::User, FailureCode::RegistryAuth));
+    let failure = lender.lend_login("r.example".into()).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Infrastructure);
+    assert!(failure.message.contains("r.example wants a login for itself"), "{failure}");
+    assert_eq!(fake.with(|script| script.logins_asked.len()), 3);
 }

@@ -59,6 +59,10 @@ pub struct Script {
     pub tokens: VecDeque<Result<v1::LendTokenResponse, Status>>,
     /// What was asked for.
     pub tokens_asked: Vec<v1::LendTokenRequest>,
+    /// Answers to questions for logins, in order; then there are none.
+    pub logins: VecDeque<Result<v1::LendLoginResponse, Status>>,
+    /// The registries that were asked for.
+    pub logins_asked: Vec<String>,
     /// Answers to questions about images, in order; then there are none.
     pub images: VecDeque<Result<v1::LookUpImageResponse, Status>>,
     /// The images that were asked about.
@@ -299,6 +303,17 @@ impl WorkerService for Fake {
             script.tokens_asked.push(request.into_inner());
             let none = || Err(Status::unimplemented("an older coordinator"));
             script.tokens.pop_front().unwrap_or_else(none).map(Response::new)
+        })
+    }
+
+    async fn lend_login(
+        &self,
+        request: Request<v1::LendLoginRequest>,
+    ) -> Result<Response<v1::LendLoginResponse>, Status> {
+        self.with(|script| {
+            script.logins_asked.push(request.into_inner().host);
+            let none = || Err(Status::unimplemented("an older coordinator"));
+            script.logins.pop_front().unwrap_or_else(none).map(Response::new)
         })
     }
 

@@ -51,6 +51,7 @@ pub struct AccessJson {
     shared: Vec<String>,
     protected: Vec<ProtectedJson>,
     entitlements: Vec<String>,
+    logins: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,10 +62,10 @@ struct ProtectedJson {
 
 impl From<GetAccessResponse> for AccessJson {
     fn from(access: GetAccessResponse) -> Self {
-        let GetAccessResponse { push, pull, shared, protected, entitlements } = access;
+        let GetAccessResponse { push, pull, shared, protected, entitlements, logins } = access;
         let protected = protected.into_iter();
         let protected = protected.map(|tags| ProtectedJson { pattern: tags.pattern, role: tags.role });
-        Self { push, pull, shared, protected: protected.collect(), entitlements }
+        Self { push, pull, shared, protected: protected.collect(), entitlements, logins }
     }
 }
 
@@ -79,6 +80,9 @@ impl AccessJson {
         let mut lines = vec![format!("pushes to  {}", list(&push))];
         if !self.pull.is_empty() {
             lines.push(format!("pulls from {}, too", list(&self.pull.iter().collect::<Vec<_>>())));
+        }
+        if !self.logins.is_empty() {
+            lines.push(format!("logs in at {}", list(&self.logins.iter().collect::<Vec<_>>())));
         }
         let tags = self.protected.iter();
         lines.extend((!self.entitlements.is_empty()).then(|| self.allowed()));
@@ -170,6 +174,7 @@ mod tests {
             shared: one("s"),
             protected: Vec::new(),
             entitlements: one("network.host"),
+            logins: one("r"),
         };
         access.protected.push(ProtectedJson { pattern: "v*".into(), role: "publisher".into() });
         assert_eq!(
@@ -177,6 +182,7 @@ mod tests {
             [
                 "pushes to  r/web, s",
                 "pulls from r/base, too",
+                "logs in at r",
                 "may ask    for network.host (--allow)",
                 "tags v*  need role publisher"
             ]
@@ -187,6 +193,7 @@ mod tests {
             shared: vec![],
             protected: vec![],
             entitlements: vec![],
+            logins: vec![],
         };
         assert_eq!(none.lines(), ["pushes to  nowhere"]);
         assert_eq!(none.allowed(), "may ask    for nothing (--allow)");

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use crate::registry::Registries;
+use crate::registry::login::Allowed;
 
 /// How long registries may take to say whether results are still there; somebody waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,7 +49,7 @@ pub(super) fn check(record: &BuildRecord, failed_only: bool) -> Result<(), Statu
 
 /// The platforms whose results are not where they were pushed any more. What registries don't say within [`PATIENCE`] is left
 /// to the publish pass, which looks at everything once more before any tag moves.
-pub(super) async fn gone(registries: &Registries, record: &BuildRecord) -> Vec<Platform> {
+pub(super) async fn gone(registries: &Registries, allowed: &Allowed, record: &BuildRecord) -> Vec<Platform> {
     let of_job = |job: &JobRecord| {
         let digest = job.result.as_ref()?.digest?;
         Some(record.spec.repositories().into_iter().map(move |repository| (repository, digest)))
@@ -58,6 +59,7 @@ pub(super) async fn gone(registries: &Registries, record: &BuildRecord) -> Vec<P
         places.map(move |(repository, digest)| (job.platform.clone(), repository, digest))
     });
     let gone = missing(PATIENCE, questions.collect(), async |repository, digest| {
+        let Ok(registries) = registries.to_publish(allowed, &repository) else { return false };
         matches!(registries.head(&repository, &digest.to_string()).await, Ok(None))
     });
     let gone = gone.await;

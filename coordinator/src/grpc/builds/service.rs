@@ -300,7 +300,10 @@ impl BuildService for Builds {
         self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
         self.shared.accesses.check_entitlements(&member, &record.spec.run).await?;
         let gone = match request.failed_only {
-            true => retry::gone(&self.shared.registries, &record).await,
+            true => {
+                let allowed = self.shared.accesses.of(member.project).await.map_err(status::store)?;
+                retry::gone(&self.shared.registries, &allowed, &record).await
+            }
             false => Vec::new(),
         };
         let by = member.name.as_str();

@@ -1,8 +1,9 @@
-//! Who uses the farm: oneself and tokens ([`tokens`]), how people sign in ([`sign_in`]), projects and their members ([`projects`]), what these trust ([`trusts`]) and which
-//! secrets they keep ([`secrets`]), and
+//! Who uses the farm: oneself and tokens ([`tokens`]), how people sign in ([`sign_in`]), projects and their members ([`projects`]),
+//! what these trust ([`trusts`]), which secrets they keep ([`secrets`]) and how they log in at registries ([`logins`]), and
 //! what was done ([`audit`]).
 
 mod audit;
+mod logins;
 mod projects;
 mod secrets;
 mod settings;
@@ -11,6 +12,7 @@ mod tokens;
 mod trusts;
 
 pub use audit::Audit;
+pub use logins::RegistryLogins;
 pub use projects::Projects;
 pub use secrets::Secrets;
 pub use sign_in::SignIn;

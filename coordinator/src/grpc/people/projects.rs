@@ -114,7 +114,7 @@ impl ProjectService for Projects {
         request: Request<v1::GetAccessRequest>,
     ) -> Result<Response<v1::GetAccessResponse>, Status> {
         let member = people::member(&request)?;
-        let access = self.shared.store.access(member.project).await.map_err(status::store)?;
+        let access = self.shared.store.access(member.project).await.map_err(status::store)?.access;
         let texts = |prefixes: &[RepositoryPrefix]| prefixes.iter().map(ToString::to_string).collect();
         let protected = access.protected.iter().map(|(pattern, role)| v1::ProtectedTags {
             pattern: pattern.to_string(),
@@ -126,6 +126,7 @@ impl ProjectService for Projects {
             shared: texts(&self.shared.config.shared_registries),
             protected: protected.collect(),
             entitlements: access.entitlements.iter().map(ToString::to_string).collect(),
+            logins: access.logins.iter().map(ToString::to_string).collect(),
         }))
     }
 

@@ -10,17 +10,19 @@ use std::sync::Arc;
 use farm_proto::v1;
 use farm_proto::v1::worker_service_server::WorkerService;
 use farm_store::work::attempts::Lease;
-use farm_types::{JoinId, TrustClass};
+use farm_types::{JoinId, RegistryHost, TrustClass};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::builds::{agents, mounts};
+use super::builds::agents;
+use super::builds::mounts::{self, covered};
 use super::spans::{Answers, answer_by};
 use super::status;
 use crate::logs::clip::Clip;
 use crate::people;
-use crate::registry::Seen;
 use crate::registry::lending::Borrower;
+use crate::registry::login::Whose;
+use crate::registry::{Looked, Seen};
 use crate::shared::Shared;
 
 /// Serves [`WorkerService`].
@@ -160,11 +162,43 @@ impl WorkerService for Work {
         let asked = request.into_inner();
         let lease = lease(asked.lease.clone(), holder)?;
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
-        let access = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
+        let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
         let own = leased.spec.repositories();
-        let borrower = Borrower { project: leased.project, access: &access, own: &own };
+        let borrower = Borrower::new(leased.project, &allowed, &own);
         let lent = self.shared.registries.lend_token(&borrower, &asked).await;
-        lent.map(Response::new).map_err(status::lending)
+        let (whose, lent) = lent.map_err(status::lending)?;
+        if let Whose::Project(login) = &whose {
+            self.shared.accesses.used(login).await;
+        }
+        Ok(Response::new(lent))
+    }
+
+    async fn lend_login(
+        &self,
+        request: Request<v1::LendLoginRequest>,
+    ) -> Result<Response<v1::LendLoginResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let is_encrypted = people::caller(&request)?.is_encrypted;
+        let v1::LendLoginRequest { lease: asked, host } = request.into_inner();
+        let lease = lease(asked, holder)?;
+        let host = RegistryHost::of_login(&host).map_err(status::invalid)?;
+        let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
+        let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
+        let own = leased.spec.repositories();
+        let borrower = Borrower::new(leased.project, &allowed, &own);
+        let lent = self.shared.registries.lend_login(&borrower, &host).await;
+        let (whose, lent) = lent.map_err(status::lending)?;
+        if let Whose::Project(login) = &whose {
+            if !covered(&self.shared, is_encrypted) {
+                return Err(Status::permission_denied(format!(
+                    "this worker's connection is without TLS, so it is lent no login of a project's own, and {host} has no tokens; have \
+                     it join by https:// (`farm workers invite`), or have whoever runs the farm start the coordinator with \
+                     --insecure-secrets"
+                )));
+            }
+            self.shared.accesses.used(login).await;
+        }
+        Ok(Response::new(lent))
     }
 
     async fn look_up_image(
@@ -174,11 +208,15 @@ impl WorkerService for Work {
         let holder = trusted_holder(&request)?;
         let v1::LookUpImageRequest { lease: asked, image } = request.into_inner();
         let lease = lease(asked, holder)?;
-        self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
-        let seen = self.shared.registries.look_up(&image.parse().map_err(status::invalid)?).await;
-        let seen = seen.map_err(status::looking_up)?;
-        let (public, absent) = (seen == Seen::Public, seen == Seen::Absent);
-        Ok(Response::new(v1::LookUpImageResponse { public, absent }))
+        let image = image.parse().map_err(status::invalid)?;
+        let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
+        let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
+        let own = leased.spec.repositories();
+        let borrower = Borrower::new(leased.project, &allowed, &own);
+        let looked = self.shared.registries.look_up(&borrower, &image).await;
+        let Looked { seen, reader } = looked.map_err(status::looking_up)?;
+        let (public, absent) = (seen == Seen::Readable, seen == Seen::Absent);
+        Ok(Response::new(v1::LookUpImageResponse { public, absent, reader }))
     }
 
     async fn lend_mounts(

@@ -15,9 +15,10 @@ use farm_types::{Digest, Repository};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::reconcile::{Lead, turn};
-use crate::registry::{Deleted, RegistryError};
+use crate::registry::{By, Deleted, RegistryError};
 use crate::shared::Shared;
 
 /// How often it is looked whether something is due.
@@ -128,7 +129,7 @@ async fn clean_one(shared: &Shared, cleaning: &Cleaning, begun: Instant) -> (Cle
     // What is read before anything is deleted takes as long as the registry likes, up to here: the end must be written down
     // while the cleaning lasts.
     let limit = lasts(shared).saturating_sub(begun.elapsed() + NOTED_WITHIN);
-    let removed = tokio::time::timeout(limit, remove(shared, cleaning, begun, &mut ended, &mut is_over));
+    let removed = tokio::time::timeout(limit, remove_all(shared, cleaning, begun, &mut ended, &mut is_over));
     match removed.await {
         Ok(Ok(())) => {}
         Ok(Err(trouble)) => ended.trouble = trouble,
@@ -141,7 +142,9 @@ async fn clean_one(shared: &Shared, cleaning: &Cleaning, begun: Instant) -> (Cle
     (ended, is_over)
 }
 
-async fn remove(
+/// Removes by the login of each project what was pushed for it: its own, or the farm's. What was pushed by one that is removed stays: the
+/// farm's, which may do more, isn't taken in its place.
+async fn remove_all(
     shared: &Shared,
     cleaning: &Cleaning,
     begun: Instant,
@@ -149,16 +152,58 @@ async fn remove(
     is_over: &mut bool,
 ) -> Result<(), String> {
     let at = &cleaning.repository;
+    let mut by_login: BTreeMap<Option<Uuid>, (By<'_>, Vec<Digest>)> = BTreeMap::new();
+    for digest in cleaning.garbage.iter().take(MOST_GARBAGE) {
+        let mut is_left = true;
+        for project in cleaning.pushed_for.get(digest).into_iter().flatten() {
+            let allowed = shared.accesses.of(*project).await.map_err(|error| error.to_string())?;
+            match shared.registries.to_publish(&allowed, at) {
+                Ok(by) => {
+                    let login = by.own().map(|login| login.version);
+                    by_login.entry(login).or_insert_with(|| (by, Vec::new())).1.push(*digest);
+                    is_left = false;
+                    break;
+                }
+                Err(error) if error.is_transient() => return Err(error.message),
+                Err(_) => {}
+            }
+        }
+        if is_left {
+            ended.left.push(*digest);
+        }
+    }
+    if !ended.left.is_empty() {
+        tracing::warn!(
+            repository = %at, count = ended.left.len(),
+            "what builds that came to nothing had pushed is left there: the login by which they did is removed from their project"
+        );
+    }
+    for (registries, garbage) in by_login.into_values() {
+        remove(shared, &registries, cleaning, &garbage, begun, ended, is_over).await?;
+    }
+    Ok(())
+}
+
+async fn remove(
+    shared: &Shared,
+    registries: &By<'_>,
+    cleaning: &Cleaning,
+    garbage: &[Digest],
+    begun: Instant,
+    ended: &mut Cleaned,
+    is_over: &mut bool,
+) -> Result<(), String> {
+    let (at, listed) = (&cleaning.repository, garbage);
     let words = |error: RegistryError| error.message;
     let mut in_use: HashSet<Digest> = HashSet::new();
     for digest in &cleaning.in_use {
         in_use.insert(*digest);
-        in_use.extend(children(shared, at, *digest).await.map_err(words)?);
+        in_use.extend(children(registries, at, *digest).await.map_err(words)?);
     }
     // What a garbage index lists is garbage too, unless it is needed.
     let mut garbage: Vec<Digest> = Vec::new();
-    for digest in cleaning.garbage.iter().take(MOST_GARBAGE) {
-        let below = children(shared, at, *digest).await.map_err(words)?;
+    for digest in listed {
+        let below = children(registries, at, *digest).await.map_err(words)?;
         // A build under way may make the same index once more: that one is decided on when it has ended.
         if !below.iter().any(|child| in_use.contains(child)) && !in_use.contains(digest) {
             garbage.push(*digest);
@@ -167,13 +212,13 @@ async fn remove(
     }
     let mut needed: HashSet<Digest> =
         shared.loops.needed(at, &garbage).await.map_err(|error| error.to_string())?.into_iter().collect();
-    let Some(tags) = shared.registries.all_tags(at, MOST_TAGS).await.map_err(words)? else {
+    let Some(tags) = registries.all_tags(at, MOST_TAGS).await.map_err(words)? else {
         return Err(format!(
             "{at} has more than {MOST_TAGS} tags; what they need can't be told in good time"
         ));
     };
     let heads: HashSet<Option<Digest>> = futures::stream::iter(tags)
-        .map(|tag| async move { shared.registries.head(at, &tag).await })
+        .map(|tag| async move { registries.head(at, &tag).await })
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await
@@ -183,7 +228,7 @@ async fn remove(
     for _ in 0..3 {
         let below: Vec<Vec<Digest>> =
             futures::stream::iter(level.iter().copied().filter(|d| !needed.contains(d)))
-                .map(|digest| children(shared, at, digest))
+                .map(|digest| children(registries, at, digest))
                 .buffer_unordered(AT_ONCE)
                 .try_collect()
                 .await
@@ -203,7 +248,7 @@ async fn remove(
             return Ok(());
         }
         *is_over = false;
-        let deleted = shared.registries.delete(at, digest).await;
+        let deleted = registries.delete(at, digest).await;
         *is_over = !deleted.as_ref().is_err_and(RegistryError::is_transient);
         match deleted.map_err(words)? {
             Deleted::Gone => ended.removed.push(digest),
@@ -219,8 +264,12 @@ async fn remove(
 }
 
 /// What an index lists; nothing, if it is no index or isn't there.
-async fn children(shared: &Shared, at: &Repository, digest: Digest) -> Result<Vec<Digest>, RegistryError> {
-    let Some(manifest) = shared.registries.manifest(at, &digest.to_string()).await? else {
+async fn children(
+    registries: &By<'_>,
+    at: &Repository,
+    digest: Digest,
+) -> Result<Vec<Digest>, RegistryError> {
+    let Some(manifest) = registries.manifest(at, &digest.to_string()).await? else {
         return Ok(Vec::new());
     };
     // A manifest that lists nothing is an image's.

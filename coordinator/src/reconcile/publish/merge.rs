@@ -8,6 +8,7 @@ use farm_store::publish::publications::DueMerge;
 use farm_types::{Cause, Failure, FailureCode, SinglePlatform};
 
 use super::LOOKS;
+use super::put::by_login;
 use crate::registry::image::ChildError;
 use crate::shared::Shared;
 
@@ -15,6 +16,15 @@ use crate::shared::Shared;
 pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> Result<()> {
     let Some(repository) = due.spec.repositories().into_iter().next() else {
         return shared.loops.finish_unpublished(epoch, due.project, due.build).await;
+    };
+    let registries = match by_login(shared, due.project, &repository).await? {
+        Ok(registries) => registries,
+        Err(error) if error.is_transient() => {
+            tracing::warn!(%error, "children can't be read; trying again");
+            let after = backoff(due.tries + 1, rand::random::<f64>());
+            return shared.loops.retry_merge(epoch, due.project, due.build, &error.message, after).await;
+        }
+        Err(error) => return shared.loops.fail_merge(epoch, due.project, due.build, &error.failure()).await,
     };
     let mut children = Vec::with_capacity(due.results.len());
     let mut sizes = Vec::with_capacity(due.results.len());
@@ -25,7 +35,7 @@ pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> 
             let failure = Failure::new(Cause::Bug, FailureCode::NothingPushed, why);
             return shared.loops.fail_merge(epoch, due.project, due.build, &failure).await;
         };
-        match shared.registries.child(&repository, digest, platform).await {
+        match registries.child(&repository, digest, platform).await {
             Ok(pushed) => {
                 children.push(pushed.child);
                 sizes.push((platform.clone(), pushed.bytes));

@@ -13,10 +13,10 @@ use farm_store::machines::leader::Epoch;
 use farm_store::publish::destinations::{Claim, DueDestination};
 use farm_store::publish::rechecks::{Recheck, Wanted};
 use farm_store::{Result, StoreError};
-use farm_types::{Digest, FailureCode};
+use farm_types::{Digest, FailureCode, ProjectId, Repository};
 
 use super::LOOKS;
-use crate::registry::RegistryError;
+use crate::registry::{By, RegistryError};
 use crate::shared::Shared;
 
 /// A claim is good for that long: later the tag is claimed anew before it is put.
@@ -78,7 +78,8 @@ async fn put_steps(
     due: &DueDestination,
     locks: &TagLocks,
 ) -> std::result::Result<(), PutError> {
-    let (registries, repository) = (&shared.registries, &due.repository);
+    let repository = &due.repository;
+    let registries = &by_login(shared, due.project, repository).await??;
     let by_digest = due.index_digest.to_string();
     if registries.head(repository, &by_digest).await? != Some(due.index_digest) {
         for image in needed(due)? {
@@ -129,6 +130,22 @@ async fn put_steps(
     Ok(())
 }
 
+/// The registries by the login by which a project's results are published.
+pub(super) async fn by_login<'a>(
+    shared: &'a Shared,
+    project: ProjectId,
+    repository: &Repository,
+) -> Result<std::result::Result<By<'a>, RegistryError>> {
+    let allowed = shared.accesses.of(project).await?;
+    let by = shared.registries.to_publish(&allowed, repository);
+    if let Ok(by) = &by
+        && let Some(login) = by.own()
+    {
+        shared.accesses.used(login).await;
+    }
+    Ok(by)
+}
+
 /// What a worker has to have pushed before the index, or the manifest in its place, can be put.
 fn needed(due: &DueDestination) -> Result<Vec<Digest>> {
     if !is_index(&due.media_type) {
@@ -167,10 +184,18 @@ pub(super) async fn recheck_one(
     let lock = locks.of(format!("{repository}:{tag}"));
     let _turn = lock.lock().await;
     let after = longest_put(shared);
-    let noted = match (shared.registries.head(repository, tag).await, &due.wanted) {
+    let registries = match by_login(shared, due.project, repository).await? {
+        Ok(registries) => registries,
+        Err(error) => {
+            tracing::warn!(%error, "the tag can't be looked at");
+            let again = error.is_transient().then_some(after);
+            return shared.loops.rechecked(epoch, due, false, again, after).await;
+        }
+    };
+    let noted = match (registries.head(repository, tag).await, &due.wanted) {
         (Ok(Some(found)), Some(wanted)) if found != wanted.digest && due.older.contains(&found) => {
             tracing::warn!(%found, "an older put came late; the tag is put back");
-            put_back(shared, epoch, due, wanted, after).await
+            put_back(shared, &registries, epoch, due, wanted, after).await
         }
         (Ok(_), _) => shared.loops.rechecked(epoch, due, false, None, after).await,
         (Err(error), _) => {
@@ -189,6 +214,7 @@ pub(super) async fn recheck_one(
 /// Puts a tag back. It is claimed before, as for every other put: this one may come late as well.
 async fn put_back(
     shared: &Shared,
+    registries: &By<'_>,
     epoch: Epoch,
     due: &Recheck,
     wanted: &Wanted,
@@ -201,7 +227,7 @@ async fn put_back(
         tracing::warn!("the tag was not put back in time after it was claimed; trying again");
         return shared.loops.rechecked(epoch, due, false, Some(after), after).await;
     }
-    let put = shared.registries.put(repository, tag, &wanted.bytes, &wanted.media_type).await;
+    let put = registries.put(repository, tag, &wanted.bytes, &wanted.media_type).await;
     if let Err(error) = &put {
         tracing::warn!(%error, "the tag could not be put back; trying again");
     }

@@ -1,11 +1,15 @@
 //! Where a project may push to and pull from, which of its tags are protected, and which entitlements its builds may ask for.
 
+use std::collections::BTreeSet;
+
 use farm_core::people::Access;
-use farm_types::{Entitlements, ProjectId, RepositoryPrefix, Role, TagPattern};
+use farm_types::{Entitlements, ProjectId, RegistryHost, RepositoryPrefix, Role, TagPattern};
 use serde_json::json;
 
 use super::audit::{By, Deed};
+use super::logins::{LoginBy, SealedLogin, SealedPassword};
 use super::standing::stays;
+use crate::builds::mounts::SealedKey;
 use crate::{Result, Store, StoreError, Tx};
 
 /// What a project may do with repositories.
@@ -27,38 +31,79 @@ impl Use {
     }
 }
 
+/// What a project may do at registries, and by which logins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProjectAccess {
+    /// What it is allowed, and where it has logins that count.
+    pub access: Access,
+    /// Its logins, those that were removed as well.
+    pub logins: Vec<SealedLogin>,
+    /// The project's name; empty: there is none.
+    pub name: String,
+    /// The registries at which any project has a login, or had one within the last 30 days.
+    pub with_logins: BTreeSet<RegistryHost>,
+}
+
 /// Tags that are protected in a new project.
 const PROTECTED: [(&str, Role); 2] = [("latest", Role::Publisher), ("v*", Role::Publisher)];
 
 impl Store {
-    /// What a project is allowed.
+    /// What a project may do at registries: what it is allowed, and by which logins of its own; as of one moment.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn access(&self, project: ProjectId) -> Result<Access> {
+    pub async fn access(&self, project: ProjectId) -> Result<ProjectAccess> {
         let rows = sqlx::query!(
-            r#"SELECT access AS "kind!", prefix AS "text!", '' AS "role!" FROM allowed_repositories WHERE project_id = $1
-               UNION ALL SELECT 'tags', pattern, role FROM protected_tags WHERE project_id = $1
-               UNION ALL SELECT 'entitlement', unnest(entitlements), '' FROM projects WHERE id = $1 ORDER BY 1, 2"#,
+            r#"SELECT access AS "kind!", prefix AS "text!", '' AS "word!", NULL::uuid AS "version?",
+                      NULL::text AS "helper?", NULL::text AS "key_id?", NULL::bytea AS "sealed_key?", NULL::bytea AS "sealed?"
+               FROM allowed_repositories WHERE project_id = $1
+               UNION ALL SELECT 'tags', pattern, role, NULL, NULL, NULL, NULL, NULL FROM protected_tags WHERE project_id = $1
+               UNION ALL SELECT 'entitlement', unnest(entitlements), '', NULL, NULL, NULL, NULL, NULL FROM projects WHERE id = $1
+               UNION ALL SELECT 'name', name, '', NULL, NULL, NULL, NULL, NULL FROM projects WHERE id = $1
+               UNION ALL SELECT 'login', host, username, version, helper, key_id, sealed_key, sealed
+               FROM registry_logins WHERE project_id = $1
+               UNION ALL SELECT DISTINCT 'told', host, '', NULL::uuid, NULL, NULL, NULL::bytea, NULL::bytea
+               FROM registry_logins WHERE removed_at IS NULL OR removed_at > farm_now() - interval '30 days'
+               ORDER BY 1, 2"#,
             project.as_uuid()
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut access = Access::default();
+        let mut found = ProjectAccess::default();
+        let access = &mut found.access;
         for row in rows {
+            let host = || row.text.parse::<RegistryHost>().map_err(StoreError::corrupt);
             match row.kind.as_str() {
                 "push" => access.push.push(row.text.parse().map_err(StoreError::corrupt)?),
                 "pull" => access.pull.push(row.text.parse().map_err(StoreError::corrupt)?),
                 "entitlement" => {
                     access.entitlements.insert(row.text.parse().map_err(StoreError::corrupt)?);
                 }
+                "name" => found.name = row.text,
+                "told" => drop(found.with_logins.insert(host()?)),
+                "login" => {
+                    let host = host()?;
+                    let by = match (row.helper, row.key_id, row.sealed_key, row.sealed) {
+                        (Some(helper), ..) if !helper.is_empty() => Some(LoginBy::Helper(helper)),
+                        (_, Some(by), Some(bytes), Some(sealed)) => {
+                            let password = SealedPassword { key: SealedKey { by, bytes }, bytes: sealed };
+                            Some(LoginBy::Password(row.word, password))
+                        }
+                        _ => None,
+                    };
+                    if by.is_some() {
+                        access.logins.insert(host.clone());
+                    }
+                    let version = row.version.unwrap_or_default();
+                    found.logins.push(SealedLogin { host, version, by });
+                }
                 _ => access.protected.push((
                     row.text.parse().map_err(StoreError::corrupt)?,
-                    row.role.parse().map_err(StoreError::corrupt)?,
+                    row.word.parse().map_err(StoreError::corrupt)?,
                 )),
             }
         }
-        Ok(access)
+        Ok(found)
     }
 
     /// Lets a project use repositories, or takes that back. Answers whether anything changed.

@@ -1,9 +1,10 @@
 //! Who calls the farm: [`principals`] and the [`tokens`] that show them, [`projects`] and their [`members`], what a project is
-//! allowed ([`access`]) and may take ([`quotas`]), its [`secrets`], what it [`trust`]s and what was taken for that ([`replay`]), how persons [`sign_in`] at an
+//! allowed ([`access`]) and may take ([`quotas`]), its [`secrets`], its [`logins`] at registries, what it [`trust`]s and what was taken for that ([`replay`]), how persons [`sign_in`] at an
 //! issuer, and the [`audit`] of what they did, with the [`seals`] over it and how the [`trail`] is read.
 
 pub mod access;
 pub mod audit;
+pub mod logins;
 pub mod members;
 pub mod principals;
 pub mod projects;

@@ -10,9 +10,10 @@
 //! under way have pushed already, or took over, is in use ([`Cleaning::in_use`]). Where there is always an attempt, after a
 //! while none is begun any more, so that those that run come to their end ([`BUSY`], [`DRAIN`]).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use farm_types::{Digest, Repository};
+use farm_types::{Digest, ProjectId, Repository};
 
 use crate::machines::leader::Epoch;
 use crate::proof::LeaderTx;
@@ -26,6 +27,8 @@ pub struct Cleaning {
     pub repository: Repository,
     /// What nothing that was published needs, as far as farm knows.
     pub garbage: Vec<Digest>,
+    /// For whose builds each of these was pushed.
+    pub pushed_for: BTreeMap<Digest, Vec<ProjectId>>,
     /// What builds under way have pushed there, or have put there: it stays with all that it lists, and so does what lists
     /// one of these, as it may be put once more.
     pub in_use: Vec<Digest>,
@@ -45,6 +48,8 @@ pub struct Cleaned {
     pub removed: Vec<Digest>,
     /// These are needed by something that farm didn't know of, and stay.
     pub needed: Vec<Digest>,
+    /// These stay since there is no login any more by which they could be removed.
+    pub left: Vec<Digest>,
     /// Why the rest is still there; empty when there is no rest.
     pub trouble: String,
 }
@@ -98,8 +103,9 @@ impl Store {
         let mut tx = self.begin_leading(epoch).await?;
         self.keep_published(&mut tx, at).await?;
         let in_use = self.in_use(&mut tx, at).await?;
-        let mut garbage = self.garbage(&mut tx, at, after).await?;
-        garbage.retain(|digest| !in_use.contains(digest));
+        let mut pushed_for = self.garbage(&mut tx, at, after).await?;
+        pushed_for.retain(|digest, _| !in_use.contains(digest));
+        let garbage: Vec<Digest> = pushed_for.keys().copied().collect();
         if garbage.is_empty() {
             sqlx::query!(
                 "UPDATE cleanings SET until = farm_now() WHERE registry = $1 AND repository = $2",
@@ -110,7 +116,7 @@ impl Store {
             .await?;
         }
         tx.commit().await?;
-        Ok((!garbage.is_empty()).then(|| Cleaning { repository: at.clone(), garbage, in_use }))
+        Ok((!garbage.is_empty()).then(|| Cleaning { repository: at.clone(), garbage, pushed_for, in_use }))
     }
 
     /// Keeps attempts that would push there from beginning, if none is under way; says whether.
@@ -238,30 +244,39 @@ impl Store {
     }
 
     /// What is undecided once the published is kept, of builds that have been final for `after`.
-    async fn garbage(&self, tx: &mut LeaderTx, at: &Repository, after: Duration) -> Result<Vec<Digest>> {
-        let rows = sqlx::query_scalar!(
-            r#"SELECT digest AS "digest!" FROM (
-                   SELECT p.digest FROM pushed_digests p
+    async fn garbage(
+        &self,
+        tx: &mut LeaderTx,
+        at: &Repository,
+        after: Duration,
+    ) -> Result<BTreeMap<Digest, Vec<ProjectId>>> {
+        let rows = sqlx::query!(
+            r#"SELECT digest AS "digest!", project_id AS "project!" FROM (
+                   SELECT p.digest, p.project_id FROM pushed_digests p
                    WHERE p.registry = $1 AND p.repository = $2 AND p.fate IS NULL AND NOT EXISTS (
                        SELECT FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
                        JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
                        WHERE a.project_id = p.project_id AND a.id = p.attempt_id
                        AND (b.finished_at IS NULL OR b.finished_at > farm_now() - make_interval(secs => $3)))
                  UNION
-                   SELECT u.index_digest FROM destinations d
+                   SELECT u.index_digest, u.project_id FROM destinations d
                    JOIN publications u ON u.project_id = d.project_id AND u.id = d.publication_id
                    JOIN builds b ON b.project_id = u.project_id AND b.id = u.build_id
                    WHERE d.registry = $1 AND d.repository = $2 AND d.fate IS NULL AND d.state <> 'pending'
                    AND b.finished_at < farm_now() - make_interval(secs => $3)) undecided
                WHERE NOT farm_published($1, $2, undecided.digest)
-               ORDER BY 1"#,
+               ORDER BY 1, 2"#,
             at.registry(),
             at.name(),
             after.as_secs_f64()
         )
         .fetch_all(&mut **tx)
         .await?;
-        rows.iter().map(|bytes| digest(bytes)).collect()
+        let mut pushed_for: BTreeMap<Digest, Vec<ProjectId>> = BTreeMap::new();
+        for row in rows {
+            pushed_for.entry(digest(&row.digest)?).or_default().push(row.project.into());
+        }
+        Ok(pushed_for)
     }
 
     /// Which of these something needs that was published in the repository, as far as farm knows.
@@ -308,7 +323,7 @@ impl Store {
         if over.rows_affected() != 1 {
             return Err(StoreError::Stale("the cleaning's time is over"));
         }
-        for (fate, digests) in [("removed", &ended.removed), ("kept", &ended.needed)] {
+        for (fate, digests) in [("removed", &ended.removed), ("kept", &ended.needed), ("kept", &ended.left)] {
             let digests: Vec<Vec<u8>> = digests.iter().map(|digest| digest.as_bytes().to_vec()).collect();
             sqlx::query!(
                 "UPDATE pushed_digests SET fate = $4

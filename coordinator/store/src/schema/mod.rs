@@ -17,9 +17,9 @@ use std::fmt;
 use std::time::Duration;
 
 use sqlx::migrate::{AppliedMigration, Migrate as _, Migration, Migrator};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, PgExecutor};
 
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, Tx};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -180,7 +180,7 @@ async fn look<'m>(
     };
     let pending = compare(own, &applied, compat.as_ref())?;
     let shut_out = match pending.iter().filter_map(|m| breaks(m.sql.as_str())).max() {
-        Some(oldest) if compat.is_some() => running_below(connection, oldest).await?,
+        Some(oldest) if compat.is_some() => running_below(&mut *connection, oldest).await?,
         _ => Vec::new(),
     };
     let standing = Standing {
@@ -243,7 +243,7 @@ fn breaks(sql: &str) -> Option<i64> {
 }
 
 /// Coordinators that run, with an older schema than this.
-async fn running_below(connection: &mut PgConnection, oldest: i64) -> Result<Vec<String>> {
+async fn running_below(connection: impl PgExecutor<'_>, oldest: i64) -> Result<Vec<String>> {
     let rows: Vec<(String, i64)> = sqlx::query_as(
         "SELECT address, coalesce(runs_schema, 0)::bigint FROM coordinators
          WHERE last_seen > farm_now() - $1::interval AND coalesce(runs_schema, 0) < $2 ORDER BY address",
@@ -253,6 +253,26 @@ async fn running_below(connection: &mut PgConnection, oldest: i64) -> Result<Vec
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|(address, schema)| format!("{address} (schema {schema})")).collect())
+}
+
+/// Keeps coordinators below a schema out of this database from now on, for something of which they would do the wrong thing and which
+/// isn't there as long as nobody wants it.
+///
+/// # Errors
+/// [`StoreError::Conflict`]: some run; `what` says what they don't know.
+pub(crate) async fn shut_out(tx: &mut Tx, below: i32, what: &str) -> Result<()> {
+    let older = running_below(&mut **tx, below.into()).await?;
+    if !older.is_empty() {
+        return Err(StoreError::Conflict(format!(
+            "older coordinators that know nothing of {what} run beside this one, and would do without: {}; have them updated first",
+            older.join(", ")
+        )));
+    }
+    sqlx::query("UPDATE schema_compat SET oldest = $1 WHERE oldest < $1")
+        .bind(below)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 fn newest(migrations: &Migrator) -> i64 {

@@ -6,8 +6,8 @@
 //! So a key stands for what its attempt may do at the host ([`Lending::grants`]), and for this process. Where we say that we
 //! stand behind none (`UNIMPLEMENTED`), the engine asks for a login (`Credentials`), and gets its tokens itself.
 //!
-//! Invariant: where tokens are lent, no login is told, not even that there is none. An engine keeps what it got without one
-//! for whoever has none, and would try another session with that.
+//! Invariant: where tokens are lent, the engine is told no login but the one that the coordinator lends, for registries without tokens, and not
+//! that there is none. An engine keeps what it got without one for whoever has none, and would try another session with that.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -16,7 +16,7 @@ use bollard_buildkit_proto::moby::filesync::v1::{
     CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest,
     GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
 };
-use farm_types::{Cause, Failure, FailureCode, RegistryHost};
+use farm_types::{Cause, Failure, FailureCode, RegistryHost, Repository};
 use ring::hmac;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tonic::{Request, Response, Status};
@@ -99,13 +99,9 @@ impl auth_server::Auth for Auth {
     ) -> Result<Response<CredentialsResponse>, Status> {
         let host = request.into_inner().host;
         let asked = host_key(&host);
-        if self.grant(&host).is_some() {
-            let message = format!(
-                "{asked} wants a login for itself, and the coordinator, which lends it to such registries only, has not heard \
-                 that from it yet; see that the coordinator reaches {asked}"
-            );
-            let failure = Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, message);
-            return Err(self.failed(failure));
+        if let Some((lending, _)) = self.grant(&host) {
+            let lent = lending.tokens.lend_login(asked).await.map_err(|failure| self.failed(failure))?;
+            return Ok(Response::new(CredentialsResponse { username: lent.username, secret: lent.password }));
         }
         let login = self.logins.iter().find(|login| host_key(&login.host) == asked);
         // An empty name means anonymous.
@@ -217,9 +213,22 @@ fn named<'a>(text: &'a str, host: &str) -> impl Iterator<Item = &'a str> {
 
 /// The project may not, and nobody else may.
 pub(in crate::buildkit) fn untaken(project: &str, repository: &str) -> Failure {
+    let host = repository.split('/').next().unwrap_or_default();
     let message = format!(
         "{repository} is not there for everybody, and project {project} may not pull from it with the farm's credentials; an \
-         admin of the farm can allow it: farm project allow {project} --pull {repository}"
+         admin of {project} can give it a login of its own: farm registry login {host} --project {project}; or an admin of the farm \
+         can allow it: farm project allow {project} --pull {repository}"
+    );
+    Failure::new(Cause::User, FailureCode::RegistryAuth, message)
+}
+
+/// The login by which the project looks may not.
+pub(in crate::buildkit) fn unread(project: &str, repository: &Repository) -> Failure {
+    let host = repository.host();
+    let message = format!(
+        "{host} doesn't let the login that project {project} has there read {}; give its user that right, or set another login: farm \
+         registry login {host} --project {project}",
+        repository.name()
     );
     Failure::new(Cause::User, FailureCode::RegistryAuth, message)
 }

@@ -24,6 +24,15 @@ impl Tokens for Service {
         let refused = refused.then(|| "t.example/secret".to_owned()).into_iter().collect();
         Box::pin(async { Ok(LentToken { token, expires_in: 300, issued_at: 7, refused }) })
     }
+
+    fn lend_login(&self, host: String) -> BoxFuture<'static, Result<Login, Failure>> {
+        Box::pin(async move {
+            match host.as_str() {
+                "basic.example" => Ok(login(&host, "lent")),
+                _ => Err(Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, "away")),
+            }
+        })
+    }
 }
 
 fn auth(grants: &[(&str, &str)]) -> Auth {
@@ -83,12 +92,14 @@ async fn tokens_are_shared_by_those_who_may_the_same() {
 }
 
 #[tokio::test]
-async fn where_tokens_are_lent_no_login_is_told_nor_that_there_is_none() {
-    let auth = auth(&[("localhost:5002", "g")]);
-    let request = Request::new(CredentialsRequest { host: "localhost:5002".into() });
-    let refused = auth.credentials(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unavailable);
-    assert!(refused.message().contains("see that the coordinator reaches localhost:5002"), "{refused}");
+async fn where_tokens_are_lent_the_login_is_the_coordinators_to_tell_and_nothing_in_its_place() {
+    let auth = auth(&[("localhost:5002", "g"), ("basic.example", "g")]);
+    let ask =
+        async |host: &str| auth.credentials(Request::new(CredentialsRequest { host: host.into() })).await;
+    let told = ask("BASIC.example").await.unwrap().into_inner();
+    assert_eq!((told.username.as_str(), told.secret.as_str()), ("lent", "p"));
+    let refused = ask("localhost:5002").await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "away"));
 }
 
 async fn fetch(auth: &Auth, scope: &str) -> Result<FetchTokenResponse, Status> {
@@ -134,6 +145,7 @@ async fn what_the_registry_refuses_is_told_with_the_cure_where_the_project_may_n
         assert_eq!(failure.code, FailureCode::RegistryAuth);
         let cure = format!("farm project allow web --pull t.example/{repository}");
         assert!(failure.message.ends_with(&cure), "{failure}");
+        assert!(failure.message.contains("farm registry login t.example --project web"), "{failure}");
     }
     // Where it may, and what isn't there, is as the engine says.
     assert_eq!(explained("web/app:1", denied), refused);

@@ -1,11 +1,11 @@
 //! A solve that may not take every image: which it may, and which in addition once somebody has looked.
 //!
-//! What everybody may read isn't known before it is asked for: images are named by arguments, by base images (`ONBUILD`), by
+//! What everybody may read, or the login of the solve's project where there is one, isn't known before it is asked for: images are named by arguments, by base images (`ONBUILD`), by
 //! contexts. So an engine is told to take nothing else ([`policy`]); when that ends a solve, the coordinator looks whether everybody
 //! may read that image, and the solve is made again with its repository, or with that image only where the engine can't tell the
 //! repository from another registry's ([`policy::readable`]). That is early: images are looked up before any step begins.
 //!
-//! Invariants: what is allowed in addition is what everybody could read when it was looked up; each is asked for once in a solve, as
+//! Invariants: what is allowed in addition is what everybody, or that login, could read when it was looked up; each is asked for once in a solve, as
 //! many as [`MOST_ASKED`], and none after one that not everybody may read; of what isn't allowed no more is told than its registry
 //! tells everybody.
 
@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::policy;
 use crate::buildkit::public::Readable;
-use crate::buildkit::session::auth::{bounded, untaken};
-use crate::buildkit::types::{Bounds, Seen};
+use crate::buildkit::session::auth::{bounded, unread, untaken};
+use crate::buildkit::types::{Bounds, Looked, Seen};
 
 /// As many are asked for in one solve, each of which costs the engine a look at the Dockerfile.
 const MOST_ASKED: usize = 256;
@@ -42,7 +42,7 @@ pub(super) struct Allowed<'a> {
 impl<'a> Allowed<'a> {
     /// What is known before the first look.
     pub(super) fn within(bounds: Option<&'a Bounds>) -> Self {
-        let public = bounds.map(|bounds| bounds.public.known()).unwrap_or_default();
+        let public = bounds.map(|bounds| bounds.public.known(&bounds.readers)).unwrap_or_default();
         Self { bounds, public, asked: HashSet::new() }
     }
 
@@ -72,14 +72,19 @@ impl<'a> Allowed<'a> {
         }
         self.asked.insert(readable.clone());
         tracing::debug!(%image, "the coordinator is asked whether everybody may read an image");
-        match bounds.images.look_up(image).await.map_err(Some)? {
-            Seen::Public => {
-                bounds.public.note(readable.clone());
+        let Looked { seen, reader } = bounds.images.look_up(image).await.map_err(Some)?;
+        match seen {
+            Seen::Readable => {
+                bounds.public.note(readable.clone(), &reader);
                 self.public.push(readable);
                 Ok(())
             }
-            Seen::Absent => Err(Some(absent(&bounds.project, image))),
-            Seen::Refused => Err(Some(untaken(&bounds.project, &repository.to_string()))),
+            Seen::Absent if reader.is_empty() => Err(Some(absent(&bounds.project, image))),
+            Seen::Absent => Err(Some(unfound(&bounds.project, image))),
+            Seen::Refused if reader.is_empty() => {
+                Err(Some(untaken(&bounds.project, &repository.to_string())))
+            }
+            Seen::Refused => Err(Some(unread(&bounds.project, repository))),
         }
     }
 }
@@ -90,6 +95,15 @@ fn absent(project: &str, image: &ImageRef) -> Failure {
     let message = format!(
         "image {image}: not found; check the image's name and tag, or project {project} may not pull from it with the farm's \
          credentials; an admin of the farm can allow it: farm project allow {project} --pull {repository}"
+    );
+    Failure::new(Cause::User, FailureCode::BaseImageMissing, message)
+}
+
+/// The same, of a registry at which the project has a login.
+fn unfound(project: &str, image: &ImageRef) -> Failure {
+    let host = image.repository.host();
+    let message = format!(
+        "image {image}: not found; check the image's name and tag, and whether the login that project {project} has at {host} may read it"
     );
     Failure::new(Cause::User, FailureCode::BaseImageMissing, message)
 }

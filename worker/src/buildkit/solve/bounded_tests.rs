@@ -13,17 +13,19 @@ use crate::buildkit::types::{Bound, Images};
 struct Registry(Mutex<Vec<String>>);
 
 impl Images for Registry {
-    fn look_up(&self, image: &ImageRef) -> BoxFuture<'static, Result<Seen, Failure>> {
+    fn look_up(&self, image: &ImageRef) -> BoxFuture<'static, Result<Looked, Failure>> {
         self.0.lock().unwrap().push(image.to_string());
+        let of_login = image.repository.host().as_str() == "own.example";
+        let reader = if of_login { "r".to_owned() } else { String::new() };
         let seen = match image.repository.name().split('/').next() {
-            Some("public") => Ok(Seen::Public),
+            Some("public") => Ok(Seen::Readable),
             Some("gone") => Ok(Seen::Absent),
             Some("sick") => {
                 Err(Failure::new(Cause::Infrastructure, FailureCode::RegistryUnavailable, "sick"))
             }
             _ => Ok(Seen::Refused),
         };
-        Box::pin(async { seen })
+        Box::pin(async { seen.map(|seen| Looked { seen, reader }) })
     }
 }
 
@@ -34,6 +36,7 @@ fn bounds(registry: &Arc<Registry>, or_public: bool) -> Bounds {
         project: "web".into(),
         within: [("b.example".parse().unwrap(), bound)].into(),
         open: [].into(),
+        readers: [].into(),
         images,
         public: Arc::default(),
     }
@@ -90,6 +93,29 @@ async fn what_is_refused_is_told_as_what_is_not_there_for_everybody() {
     assert_eq!(messages[0], messages[1], "one that is there, and one that isn't");
     assert_eq!(rules(&allowed), 2);
     assert!(Allowed::within(Some(&bounds)).public.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_projects_login_may_read_is_known_to_those_who_look_by_it_only() {
+    let registry = Arc::<Registry>::default();
+    let mut bounds = bounds(&registry, true);
+    let all_by_look = Bound { pull: Vec::new(), or_public: true };
+    bounds.within = [("own.example".parse().unwrap(), all_by_look)].into();
+    bounds.readers = ["r".to_owned()].into();
+    let mut allowed = Allowed::within(Some(&bounds));
+    allowed.look_up(&image("own.example/public/of-web:1")).await.unwrap();
+    assert_eq!((rules(&allowed), rules(&Allowed::within(Some(&bounds)))), (2, 2));
+    for (name, code, says) in [
+        ("api/secret", FailureCode::RegistryAuth, "farm registry login own.example --project web"),
+        ("gone/os", FailureCode::BaseImageMissing, "the login that project web has at own.example"),
+    ] {
+        let failure = allowed.look_up(&image(&format!("own.example/{name}:1"))).await.unwrap_err().unwrap();
+        assert_eq!(failure.code, code, "{failure}");
+        assert!(failure.message.contains(says) && !failure.message.contains("allow"), "{failure}");
+    }
+    // The project next door, or the same one by another login.
+    bounds.readers = ["s".to_owned()].into();
+    assert_eq!(rules(&Allowed::within(Some(&bounds))), 1);
 }
 
 #[tokio::test]

@@ -6,13 +6,13 @@ use farm_types::Failure;
 use futures::future::BoxFuture;
 
 use super::*;
-use crate::buildkit::types::{Bound, Images, Seen};
+use crate::buildkit::types::{Bound, Images, Looked};
 
 /// Nobody is asked.
 struct Nobody;
 
 impl Images for Nobody {
-    fn look_up(&self, _: &farm_types::ImageRef) -> BoxFuture<'static, Result<Seen, Failure>> {
+    fn look_up(&self, _: &farm_types::ImageRef) -> BoxFuture<'static, Result<Looked, Failure>> {
         Box::pin(std::future::pending())
     }
 }
@@ -24,6 +24,7 @@ fn bounds(within: &[(&str, &[&str])], open: &[(&str, &[&str])]) -> Bounds {
         project: "web".into(),
         within: within.iter().map(|(host, pull)| (host.parse().unwrap(), bound(pull))).collect(),
         open: open.iter().map(|(host, pull)| (host.parse().unwrap(), owned(pull))).collect(),
+        readers: [].into(),
         images: Arc::new(Nobody),
         public: Arc::default(),
     }

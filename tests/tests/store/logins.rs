@@ -1,0 +1,85 @@
+//! Projects' logins at registries, sealed: what is known of them, and which coordinators may run with them.
+
+use farm_store::StoreError;
+use farm_store::builds::mounts::SealedKey;
+use farm_store::people::logins::{LoginBy, NewLogin, SealedPassword};
+use farm_types::RegistryHost;
+use uuid::Uuid;
+
+use crate::fixture::{tester, world};
+
+#[tokio::test]
+async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know_none() {
+    let world = world().await;
+    let (store, project) = (&world.store, farm_store::default_project());
+    let host: RegistryHost = "r.example:5000".parse().unwrap();
+    // Bytes as they are: this crate opens nothing.
+    let new = |bytes: &[u8]| NewLogin {
+        project,
+        host: host.clone(),
+        version: Uuid::new_v4(),
+        by: LoginBy::Password(
+            "ci".to_owned(),
+            SealedPassword {
+                key: SealedKey { by: "key".to_owned(), bytes: bytes.to_vec() },
+                bytes: bytes.to_vec(),
+            },
+        ),
+    };
+    let older =
+        "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 41)";
+    world.database.psql(older);
+    let refused = store.set_login(&tester(), &new(b"1")).await.unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Conflict(why) if why.contains("http://old (schema 41)")),
+        "{refused}"
+    );
+    assert!(store.logins(project).await.unwrap().is_empty());
+    world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
+
+    let first = new(b"1");
+    store.set_login(&tester(), &first).await.unwrap();
+    assert_eq!(world.database.psql("SELECT oldest FROM schema_compat"), "42");
+    store.login_used(project, first.version).await.unwrap();
+    assert!(store.logins(project).await.unwrap()[0].last_used_at.is_some());
+    let second = new(b"2");
+    store.set_login(&tester(), &second).await.unwrap();
+    store.login_used(project, first.version).await.unwrap();
+    assert_eq!(store.logins(project).await.unwrap()[0].last_used_at, None, "it is another one");
+    let found = store.access(project).await.unwrap();
+    let [login] = &found.logins[..] else { panic!("{found:?}") };
+    assert_eq!((login.version, login.by.as_ref()), (second.version, Some(&second.by)));
+    assert_eq!(found.name, "default");
+    assert!(found.access.logins.contains(&host) && found.with_logins.contains(&host));
+
+    // Its key's use is known, and exchanged.
+    assert_eq!(store.keys_in_use().await.unwrap(), [("key".to_owned(), 1)]);
+    let [old] = &store.login_keys_by(&["key".to_owned()], None, 9).await.unwrap()[..] else { panic!() };
+    let after = store.login_keys_by(&["key".to_owned()], Some((project, &host)), 9).await.unwrap();
+    assert!(after.is_empty(), "{after:?}");
+    let other = SealedKey { by: "other".to_owned(), bytes: b"3".to_vec() };
+    assert!(store.reseal_login_key(world.epoch, old, &other).await.unwrap());
+    assert!(!store.reseal_login_key(world.epoch, old, &other).await.unwrap(), "that it was");
+
+    store.remove_login(&tester(), project, &host).await.unwrap();
+    assert!(matches!(store.remove_login(&tester(), project, &host).await, Err(StoreError::NotFound(_))));
+    assert!(store.keys_in_use().await.unwrap().is_empty() && store.logins(project).await.unwrap().is_empty());
+    // That there was one is known for good, and closes its registry's name to all for 30 days.
+    let found = store.access(project).await.unwrap();
+    assert!(found.logins[0].by.is_none() && found.access.logins.is_empty());
+    assert!(found.with_logins.contains(&host));
+    world.database.psql("UPDATE registry_logins SET removed_at = removed_at - interval '31 days'");
+    let found = store.access(project).await.unwrap();
+    assert!(found.logins.len() == 1 && found.with_logins.is_empty());
+
+    // A helper's has nothing sealed, and is removed like any other.
+    let by = LoginBy::Helper("ecr".to_owned());
+    store.set_login(&tester(), &NewLogin { by: by.clone(), ..new(b"") }).await.unwrap();
+    let [listed] = &store.logins(project).await.unwrap()[..] else { panic!() };
+    assert_eq!((listed.username.as_str(), listed.helper.as_deref()), ("", Some("ecr")));
+    let found = store.access(project).await.unwrap();
+    assert_eq!(found.logins[0].by, Some(by));
+    assert!(found.access.logins.contains(&host) && store.keys_in_use().await.unwrap().is_empty());
+    store.remove_login(&tester(), project, &host).await.unwrap();
+    assert!(store.access(project).await.unwrap().logins[0].by.is_none());
+}

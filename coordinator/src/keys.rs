@@ -94,7 +94,7 @@ pub async fn command(config: &Config, verb: &KeysVerb) -> anyhow::Result<ExitCod
             if let Some((_, count)) = used.iter().find(|(used, _)| used == id) {
                 anyhow::bail!(
                     "{count} are sealed by {id}: without it they can't be opened; after `keys rotate` the coordinator that \
-                     leads seals them anew within seconds"
+                     leads seals them anew within seconds, and logs those that can't be"
                 );
             }
             let age = std::fs::metadata(&file)?.modified()?.elapsed().unwrap_or_default();

@@ -208,6 +208,11 @@ pub(crate) fn state<S: FromStr<Err = Invalid>>(text: &str) -> Result<S> {
     text.parse().map_err(StoreError::corrupt)
 }
 
+/// How words stand in a row.
+pub(crate) fn words<T: ToString>(all: &[T]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
+}
+
 /// A digest from a row.
 pub(crate) fn digest(bytes: &[u8]) -> Result<Digest> {
     Digest::try_from(bytes).map_err(StoreError::corrupt)

@@ -157,8 +157,8 @@ codes! {
             "give it with `--secret id=ID,src=FILE`, `--secret id=ID,env=NAME` or `--ssh ID=KEYFILE`";
     }
     AgentAway = "agent_away", Source {
-        User: "a step asked the ssh agent of whoever submitted the build (`--ssh ID`), and for 30 s no command offered it: it had ended, \
-            or was cut off",
+        User: "a step asked the ssh agent of whoever submitted the build (`--ssh ID`), and for 30 s (`agent_away_seconds`) no command \
+            offered it: it had ended, or was cut off",
             "keep `farm submit` (or `retry`) running until the build has ended, or give the key's file: `--ssh ID=KEYFILE`";
     }
     RunKilled = "run_killed", Source {

@@ -11,6 +11,7 @@ use farm_types::Digest;
 use crate::gate::Gate;
 use crate::schemas::fits;
 use crate::support::*;
+use crate::terminal::Terminal;
 
 const AMD64: [&str; 2] = ["--platform", "linux/amd64"];
 
@@ -270,6 +271,37 @@ fn without_tls_none_are_sent_and_what_is_mistyped_is_told_before() {
     assert_ne!(told.status, 0, "{told:?}");
     says(&told.stderr, &["without TLS", "--insecure-secrets"]);
     assert_eq!(builds(&farm), 0);
+}
+
+#[test]
+fn what_is_typed_at_the_question_is_not_shown_and_the_terminal_is_left_as_it_was() {
+    let farm = Farm::builder().tls().start();
+    let ask = || {
+        let terminal = Terminal::run_like(&farm.command(&["secret", "set", "npm"]), 100, 24, &[]);
+        terminal.shows("Value of secret npm:");
+        assert!(!terminal.echoes());
+        terminal
+    };
+    let value = Planted::new("npm-");
+    let mut typed = ask();
+    typed.press(format!("{}\r", value.text()).as_bytes());
+    assert_eq!(typed.end(), 0, "{}", typed.raw());
+    typed.shows("secret npm of project default is set (version 1)");
+    value.is_not_in("the terminal", typed.raw());
+    assert!(typed.echoes() && !typed.raw().contains("warning"), "{}", typed.raw());
+    // The line break is none of it.
+    let mut short = ask();
+    short.press(b"12345\r");
+    assert_eq!(short.end(), 0, "{}", short.raw());
+    short.shows("warning: 5 bytes are too few");
+    short.shows("is set (version 2)");
+    assert!(!short.raw().contains("12345"), "{}", short.raw());
+    let mut left = ask();
+    left.press(b"hunter2\x03");
+    assert_eq!(left.end(), 130, "{}", left.raw());
+    left.shows("nothing was changed");
+    assert!(left.echoes() && !left.raw().contains("hunter2"), "{}", left.raw());
+    assert_eq!(farm.cli(&["secret", "ls", "--format", "{{ version }}"]).ok(), "2\n");
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn an_agent_signs_for_steps_through_whichever_coordinator_is_there_and_nothing_e
 
 #[test]
 fn a_step_whose_agent_has_left_fails_and_says_so_and_a_retry_offers_another() {
-    let farm = covered();
+    let farm = with_worker(Farm::builder().tls().config("[limits]\nagent_away_seconds = 5\n"));
     let server = SshServer::start();
     let word = nonce();
     let key = server.key("key", &["-t", "ed25519"], &format!("echo {word}"));

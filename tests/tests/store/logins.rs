@@ -54,7 +54,9 @@ async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know
 
     // Its key's use is known, and exchanged.
     assert_eq!(store.keys_in_use().await.unwrap(), [("key".to_owned(), 1)]);
-    let [old] = &store.login_keys_by(&["key".to_owned()], 9).await.unwrap()[..] else { panic!() };
+    let [old] = &store.login_keys_by(&["key".to_owned()], None, 9).await.unwrap()[..] else { panic!() };
+    let after = store.login_keys_by(&["key".to_owned()], Some((project, &host)), 9).await.unwrap();
+    assert!(after.is_empty(), "{after:?}");
     let other = SealedKey { by: "other".to_owned(), bytes: b"3".to_vec() };
     assert!(store.reseal_login_key(world.epoch, old, &other).await.unwrap());
     assert!(!store.reseal_login_key(world.epoch, old, &other).await.unwrap(), "that it was");

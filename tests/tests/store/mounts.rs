@@ -94,7 +94,7 @@ async fn what_an_old_key_sealed_is_sealed_anew_unless_it_is_gone_or_was_already(
     let build = submit(&world, "1", "old").await;
     submit(&world, "2", "new").await;
     assert_eq!(world.store.keys_in_use().await.unwrap(), [("new".to_owned(), 1), ("old".to_owned(), 1)]);
-    let found = world.store.build_keys_by(&["old".to_owned()], 10).await.unwrap();
+    let found = world.store.build_keys_by(&["old".to_owned()], None, 10).await.unwrap();
     let [(project, id, old)] = &found[..] else { panic!("{found:?}") };
     assert_eq!(*id, build.id);
     let new = SealedKey { by: "new".to_owned(), bytes: b"anew".to_vec() };

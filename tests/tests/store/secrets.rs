@@ -48,6 +48,12 @@ async fn set(world: &World, secret: &str, rule: &SecretRule) -> i32 {
     before.last + 1
 }
 
+/// Says anew who may use the version that counts.
+async fn ruled(world: &World, secret: &str, rule: &SecretRule) {
+    let before = world.store.secret_standing(default_project(), &name(secret)).await.unwrap();
+    world.store.set_secret_rule(&tester(), default_project(), &name(secret), &before, rule).await.unwrap();
+}
+
 async fn listed(world: &World) -> Vec<ProjectSecret> {
     world.store.project_secrets(default_project()).await.unwrap()
 }
@@ -66,7 +72,7 @@ fn mounts(secret: &str, version: i32) -> NewMounts {
     let value = SealedValue { mount: MountType::Secret, id: id(), bytes: b"for the build".to_vec() };
     NewMounts {
         sealed: SealedMounts { key: key("build"), values: vec![value] },
-        used: vec![UsedSecret { mount: id(), name: name(secret), version }],
+        used: vec![UsedSecret { mount: id(), name: name(secret), version, rule: SecretRule::default() }],
     }
 }
 
@@ -168,6 +174,17 @@ async fn a_build_keeps_the_version_it_was_accepted_with_and_none_is_accepted_wit
     let detail = "SELECT detail -> 'secrets' FROM audit WHERE action = 'build.submit'";
     assert_eq!(world.database.psql(detail), r#"{"npm": 1}"#);
 
+    // Who was let in by another rule is not by this one, however short a time it was: also if the version is the same.
+    let stricter = [
+        (Role::Publisher, &[][..], &[][..]),
+        (Role::Builder, &["refs/heads/main"], &[]),
+        (Role::Builder, &[], &["push"]),
+    ];
+    for (number, (role, refs, events)) in stricter.into_iter().enumerate() {
+        ruled(&world, "npm", &rule(role, refs, events)).await;
+        let stale = submit(&format!("ruled {number}"), 1).await;
+        assert!(matches!(stale, Err(StoreError::Stale(SECRET_CHANGED))), "{stale:?}");
+    }
     set(&world, "npm", &any).await;
     // The last use is told of the secret, whatever version that was.
     assert_eq!(listed(&world).await[0].last_use.as_ref().unwrap().build, record.short_id.as_str());
@@ -185,13 +202,16 @@ async fn a_build_keeps_the_version_it_was_accepted_with_and_none_is_accepted_wit
 
     world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
     world.finish(lease, farm_store::work::finish::Outcome::Stopped).await.unwrap();
-    assert_eq!(set(&world, "npm", &any).await, 3);
+    assert_eq!(set(&world, "npm", &rule(Role::Publisher, &[], &[])).await, 3);
     let retry = |version| farm_store::builds::retry::Retry {
         mounts: Some(mounts("npm", version)),
         ..retry_of(build, "again", false)
     };
     let stale = world.store.retry(&retry(2), PUBLISH).await;
     assert!(matches!(stale, Err(StoreError::Stale(_))), "{stale:?}");
+    let ruled_out = world.store.retry(&retry(3), PUBLISH).await;
+    assert!(matches!(ruled_out, Err(StoreError::Stale(SECRET_CHANGED))), "{ruled_out:?}");
+    ruled(&world, "npm", &any).await;
     world.store.retry(&retry(3), PUBLISH).await.unwrap();
     let detail = "SELECT detail -> 'secrets' FROM audit WHERE action = 'build.retry'";
     assert_eq!(world.database.psql(detail), r#"{"npm": 3}"#);
@@ -209,8 +229,18 @@ async fn a_projects_secrets_are_its_own_go_with_it_and_are_sealed_anew_by_a_new_
     assert_eq!(listed(&world).await.len(), 1);
     assert_eq!(world.store.keys_in_use().await.unwrap(), [("one".to_owned(), 3)]);
 
-    let found = world.store.secret_keys_by(&["one".to_owned(), "none".to_owned()], 10).await.unwrap();
+    let found = world.store.secret_keys_by(&["one".to_owned(), "none".to_owned()], None, 10).await.unwrap();
     assert_eq!(found.len(), 3);
+    // The same, one after the other.
+    let (mut one_by_one, mut last) = (Vec::new(), None);
+    loop {
+        let after = last.as_ref().map(|(project, name, version)| (*project, name, *version));
+        let next = world.store.secret_keys_by(&["one".to_owned()], after, 1).await.unwrap();
+        let [(project, name, version, _)] = &next[..] else { break };
+        last = Some((*project, name.clone(), *version));
+        one_by_one.extend(next);
+    }
+    assert_eq!(one_by_one, found);
     let (_, _, _, old) = &found[0];
     let new = SealedKey { by: "two".to_owned(), bytes: b"anew".to_vec() };
     let which = (default_project(), &name("npm"), 1);

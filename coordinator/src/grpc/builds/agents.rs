@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use farm_proto::v1;
@@ -119,5 +120,7 @@ pub async fn ask(
         return Err(status::invalid(Invalid::new("id", asked.id, cure)));
     }
     let question = Question::new(leased.build, id, asked.messages)?;
-    agents::ask(&shared.agents, &shared.others, &question).await.map(|answer| v1::AskAgentResponse { answer })
+    let away = Duration::from_secs(shared.config.limits.agent_away_seconds);
+    let answer = agents::ask(&shared.agents, &shared.others, &question, away).await?;
+    Ok(v1::AskAgentResponse { answer })
 }

@@ -71,7 +71,8 @@ pub(super) async fn seal(
     for (id, name, secret) in of_project {
         let (mount, bytes) = (MountType::Secret, key.seal(MountType::Secret, id, &secret.value));
         kept.push(SealedValue { mount, id: id.clone(), bytes });
-        used.push(UsedSecret { mount: id.clone(), name: name.clone(), version: secret.version });
+        let (name, rule) = (name.clone(), secret.rule.clone());
+        used.push(UsedSecret { mount: id.clone(), name, version: secret.version, rule });
     }
     let sealed = SealedMounts { key: sealed, values: kept };
     Ok((!sealed.values.is_empty()).then_some(NewMounts { sealed, used }))

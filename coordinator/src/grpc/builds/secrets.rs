@@ -1,6 +1,7 @@
 //! Secrets of the project that a build uses: whether whoever asks for it may, and their values.
 //!
-//! Invariant: a rule is asked for each build and each retry, of whoever asks for that; what a build was accepted with stays its own.
+//! Invariant: a rule is asked for each build and each retry, of whoever asks for that, and the transaction that accepts it repeats
+//! that the rule is the same; what a build was accepted with stays its own.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ use crate::shared::Shared;
 pub(super) struct Opened {
     /// Which version it is.
     pub version: i32,
+    /// The rule that lets this caller use it.
+    pub rule: SecretRule,
     /// Its value.
     pub value: Clear,
 }
@@ -57,7 +60,7 @@ pub(super) async fn open(
         let owner = Owner::Secret(member.project, name, secret.version);
         let value = shared.keyring.open(owner, &secret.key).and_then(|key| key.open_one(&secret.bytes));
         let value = value.map_err(|why| unopened(member, name, &why))?;
-        opened.insert(name.clone(), Opened { version: secret.version, value });
+        opened.insert(name.clone(), Opened { version: secret.version, rule: secret.rule, value });
     }
     Ok(opened)
 }

@@ -239,9 +239,12 @@ impl WorkerService for Work {
         let mut asked = request.into_inner();
         let lease = lease(asked.lease.take(), holder)?;
         let leased = self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
-        tokio::select! {
-            answer = agents::ask(&self.shared, is_encrypted, &leased, asked) => answer.map(Response::new),
-            () = self.shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; ask again")),
-        }
+        let answer = tokio::select! {
+            answer = agents::ask(&self.shared, is_encrypted, &leased, asked) => answer?,
+            () = self.shutdown.cancelled() => return Err(Status::unavailable("this coordinator stops; ask again")),
+        };
+        // Somebody may have been asked meanwhile, for minutes: a lease that has ended gets no signature.
+        self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
+        Ok(Response::new(answer))
     }
 }

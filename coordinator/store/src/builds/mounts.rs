@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use farm_core::people::secrets::SecretRule;
 use farm_types::{BuildId, MountId, MountType, Mounts, ProjectId, SecretName, ShortId};
 use serde_json::{Map, Value};
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedExecution;
 use crate::work::attempts::Lease;
-use crate::{Result, Store, StoreError, from_json, state, to_json};
+use crate::{Result, Store, StoreError, from_json, state, to_json, words};
 
 /// A data key, sealed by one of the farm's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct UsedSecret {
     pub name: SecretName,
     /// Which version its value was.
     pub version: i32,
+    /// The rule by which whoever asks may use it.
+    pub rule: SecretRule,
 }
 
 /// What a new build is given.
@@ -81,7 +84,7 @@ pub const SECRET_CHANGED: &str = "a secret of the project was changed at this mo
 /// Keeps what a new build was given, and notes the use of the project's secrets.
 ///
 /// # Errors
-/// [`StoreError::Stale`] with [`SECRET_CHANGED`]: a version that is used counts no more.
+/// [`StoreError::Stale`] with [`SECRET_CHANGED`]: a version that is used counts no more, or another rule says who may use it.
 pub(crate) async fn keep(
     execution: &mut LockedExecution<'_>,
     (build, short_id): (BuildId, &ShortId),
@@ -91,17 +94,22 @@ pub(crate) async fn keep(
     let Some(NewMounts { sealed: mounts, used }) = mounts else { return Ok(()) };
     let (project, _) = execution.ids();
     // In one order, so that two builds don't wait for each other.
-    let versions: BTreeMap<&str, i32> =
-        used.iter().map(|secret| (secret.name.as_str(), secret.version)).collect();
-    for (name, version) in versions {
+    let secrets: BTreeMap<&str, &UsedSecret> =
+        used.iter().map(|secret| (secret.name.as_str(), secret)).collect();
+    for (name, secret) in secrets {
+        let rule = &secret.rule;
         let noted = sqlx::query!(
             "UPDATE project_secrets SET last_used_at = farm_now(), last_used_by = $4, last_used_build = $5
-             WHERE project_id = $1 AND name = $2 AND version = $3 AND erased_at IS NULL",
+             WHERE project_id = $1 AND name = $2 AND version = $3 AND erased_at IS NULL
+               AND role = $6 AND refs = $7 AND events = $8",
             project,
             name,
-            version,
+            secret.version,
             by,
-            short_id.as_str()
+            short_id.as_str(),
+            rule.role.as_str(),
+            &words(&rule.refs),
+            &words(&rule.events)
         )
         .execute(&mut **execution)
         .await?;
@@ -222,19 +230,24 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.key_id, row.count)).collect())
     }
 
-    /// Some data keys of builds that were sealed by one of these keys of the farm.
+    /// Data keys of builds that were sealed by one of these keys of the farm: the next after that of a build.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn build_keys_by(
         &self,
         keys: &[String],
+        after: Option<(ProjectId, BuildId)>,
         most: i64,
     ) -> Result<Vec<(ProjectId, BuildId, SealedKey)>> {
         let rows = sqlx::query!(
-            "SELECT project_id, build_id, key_id, sealed FROM build_keys WHERE key_id = ANY($1) LIMIT $2",
+            "SELECT project_id, build_id, key_id, sealed FROM build_keys
+             WHERE key_id = ANY($1) AND ($3::uuid IS NULL OR (project_id, build_id) > ($3, $4))
+             ORDER BY project_id, build_id LIMIT $2",
             keys,
-            most
+            most,
+            after.map(|(project, _)| project.as_uuid()),
+            after.map(|(_, build)| build.as_uuid())
         )
         .fetch_all(&self.pool)
         .await?;

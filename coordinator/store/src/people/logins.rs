@@ -190,16 +190,24 @@ impl Store {
         Ok(())
     }
 
-    /// Some data keys of logins that were sealed by one of these keys of the farm.
+    /// Data keys of logins that were sealed by one of these keys of the farm: the next after that of a login.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn login_keys_by(&self, keys: &[String], most: i64) -> Result<Vec<LoginKey>> {
+    pub async fn login_keys_by(
+        &self,
+        keys: &[String],
+        after: Option<(ProjectId, &RegistryHost)>,
+        most: i64,
+    ) -> Result<Vec<LoginKey>> {
         let rows = sqlx::query!(
             r#"SELECT project_id, host, key_id AS "key_id!", sealed_key AS "sealed_key!" FROM registry_logins
-               WHERE key_id = ANY($1) LIMIT $2"#,
+               WHERE key_id = ANY($1) AND ($3::uuid IS NULL OR (project_id, host) > ($3, $4))
+               ORDER BY project_id, host LIMIT $2"#,
             keys,
-            most
+            most,
+            after.map(|(project, _)| project.as_uuid()),
+            after.map(|(_, host)| host.as_str())
         )
         .fetch_all(&self.pool)
         .await?;

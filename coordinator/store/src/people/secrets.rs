@@ -12,7 +12,7 @@ use super::audit::{By, Deed};
 use super::standing::stays;
 use crate::builds::mounts::SealedKey;
 use crate::machines::leader::Epoch;
-use crate::{Result, Store, StoreError, Tx, state};
+use crate::{Result, Store, StoreError, Tx, state, words};
 
 /// A project keeps no more.
 pub const MOST: i64 = 200;
@@ -94,10 +94,6 @@ fn rule(role: &str, refs: &[String], events: &[String]) -> Result<SecretRule> {
         refs: refs.iter().map(|one| state(one)).collect::<Result<_>>()?,
         events: events.iter().map(|one| state(one)).collect::<Result<_>>()?,
     })
-}
-
-fn words<T: ToString>(all: &[T]) -> Vec<String> {
-    all.iter().map(ToString::to_string).collect()
 }
 
 fn told(rule: &SecretRule) -> serde_json::Value {
@@ -283,20 +279,26 @@ impl Store {
         tx.commit().await
     }
 
-    /// Some data keys of projects' secrets that were sealed by one of these keys of the farm.
+    /// Data keys of projects' secrets that were sealed by one of these keys of the farm: the next after that of a secret.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn secret_keys_by(
         &self,
         keys: &[String],
+        after: Option<(ProjectId, &SecretName, i32)>,
         most: i64,
     ) -> Result<Vec<(ProjectId, SecretName, i32, SealedKey)>> {
         let rows = sqlx::query!(
             r#"SELECT project_id, name, version, key_id AS "key_id!", sealed_key AS "sealed_key!"
-               FROM project_secrets WHERE key_id = ANY($1) LIMIT $2"#,
+               FROM project_secrets
+               WHERE key_id = ANY($1) AND ($3::uuid IS NULL OR (project_id, name, version) > ($3, $4, $5))
+               ORDER BY project_id, name, version LIMIT $2"#,
             keys,
-            most
+            most,
+            after.map(|(project, _, _)| project.as_uuid()),
+            after.map(|(_, name, _)| name.as_str()),
+            after.map(|(_, _, version)| version)
         )
         .fetch_all(&self.pool)
         .await?;

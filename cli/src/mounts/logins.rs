@@ -14,7 +14,7 @@ use farm_types::chain::io_in_short;
 use farm_types::mounts::GivenLogin;
 use farm_types::{Invalid, MountId, MountType, RegistryHost};
 use serde::Deserialize;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::Mounting;
 
@@ -33,10 +33,18 @@ struct Config {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Auth {
-    auth: Zeroizing<String>,
+    auth: String,
     username: String,
-    password: Zeroizing<String>,
-    identitytoken: Zeroizing<String>,
+    password: String,
+    identitytoken: String,
+}
+
+impl Drop for Auth {
+    fn drop(&mut self) {
+        self.auth.zeroize();
+        self.password.zeroize();
+        self.identitytoken.zeroize();
+    }
 }
 
 /// What a helper answers.
@@ -157,7 +165,7 @@ impl Auth {
             return Err(identity());
         }
         if self.auth.is_empty() {
-            let (username, password) = (self.username.clone(), self.password.to_string());
+            let (username, password) = (self.username.clone(), self.password.clone());
             return Ok(GivenLogin { username, password });
         }
         let clear = STANDARD.decode(self.auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());

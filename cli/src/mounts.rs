@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::outputs::csv;
 
+mod logins;
 mod ssh;
 
 /// The keys of `--secret`.

@@ -253,7 +253,9 @@ const AGENT_LEFT: &str = "a step that asks your ssh agent fails without this com
 
 /// Whether the farm has taken note of secrets; one of before drops what it doesn't know.
 fn takes_secrets(build: &Build) -> bool {
-    build.spec.as_ref().is_some_and(|spec| !spec.secrets.is_empty() || !spec.ssh.is_empty())
+    build.spec.as_ref().is_some_and(|spec| {
+        !spec.secrets.is_empty() || !spec.ssh.is_empty() || !spec.registry_logins.is_empty()
+    })
 }
 
 /// How it ends when it is told to before the build is submitted.

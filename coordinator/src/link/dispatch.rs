@@ -51,7 +51,8 @@ async fn dispatch_one(shared: &Shared, places: &Places) -> farm_store::Result<()
         }
         let (worker, attempt, job, support) =
             (offered.worker, offered.attempt, Job::of(&offered), offered.support);
-        let allowed = shared.accesses.of(offered.project).await?;
+        let allowed =
+            shared.accesses.of_attempt(offered.project, offered.attempt, &offered.spec.mounts).await?;
         let asks = shared.link.asks(worker);
         let said = shared.link.say(worker, (attempt, true), || {
             v1::control_response::Message::Offered(offer(shared, places, offered, &allowed, asks))

@@ -2,14 +2,20 @@
 //! Asked of the database, and known for a moment.
 
 use std::collections::HashMap;
+use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use farm_core::people::Refusal;
+use farm_store::builds::mounts::SealedMounts;
 use farm_store::people::logins::{LoginBy as Kind, SealedLogin, SealedPassword};
 use farm_store::{Store, StoreError};
 use farm_types::entitlement::{listed, words as words_of};
-use farm_types::{ImageTag, ProjectId, ProjectName, Repository, RepositoryPrefix, Role, RunOptions};
+use farm_types::mounts::GivenLogin;
+use farm_types::{
+    AttemptId, BuildId, ImageTag, MountId, MountType, Mounts, ProjectId, ProjectName, RegistryHost,
+    Repository, RepositoryPrefix, Role, RunOptions,
+};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -70,6 +76,61 @@ impl Accesses {
         all.retain(|_, (_, asked)| asked.elapsed() < FRESH);
         all.insert(project, (Arc::clone(&allowed), asked));
         Ok(allowed)
+    }
+
+    /// What an attempt may: its project, and beside that its build by the logins that it was given, which count before the project's.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn of_attempt(
+        &self,
+        project: ProjectId,
+        attempt: AttemptId,
+        mounts: &Mounts,
+    ) -> Result<Arc<Allowed>, StoreError> {
+        let allowed = self.of(project).await?;
+        if mounts.logins.is_empty() {
+            return Ok(allowed);
+        }
+        let given = self.store.given_logins(project, attempt).await?;
+        let mut allowed = Allowed::clone(&allowed);
+        for id in &mounts.logins {
+            let host: RegistryHost = id.as_str().parse().map_err(StoreError::corrupt)?;
+            let kept = given
+                .as_ref()
+                .map_or(Kept::Removed, |(build, sealed)| self.given(project, *build, sealed, id, &host));
+            // The row that says so was written with the build; what is known here may be older.
+            allowed.with_logins.insert(host.clone());
+            allowed.logins.insert(host, kept);
+        }
+        Ok(Arc::new(allowed))
+    }
+
+    fn given(
+        &self,
+        project: ProjectId,
+        build: BuildId,
+        sealed: &SealedMounts,
+        id: &MountId,
+        host: &RegistryHost,
+    ) -> Kept {
+        let Some(value) = sealed.values.iter().find(|value| value.id == *id) else { return Kept::Removed };
+        let key = self.keyring.open(Owner::Build(project, build), &sealed.key);
+        let clear = key.and_then(|key| key.open(MountType::Login, id, &value.bytes));
+        match clear.map(|clear| GivenLogin::read(&clear)) {
+            Ok(Ok(mut login)) => {
+                let (username, password) = (take(&mut login.username), take(&mut login.password));
+                let by = LoginBy::Password(username, password.into());
+                // It is the same one for as long as the build lasts.
+                let version = build.as_uuid();
+                Kept::Login(Arc::new(Login { project, host: host.clone(), version, by }))
+            }
+            Ok(Err(why)) => Kept::Lost(why.to_owned()),
+            Err(why) => {
+                tracing::error!(%project, %build, %host, %why, "a login that came with a build can't be opened");
+                Kept::Lost(format!("{why}; submit the build again"))
+            }
+        }
     }
 
     fn opened(&self, project: ProjectId, name: &str, sealed: SealedLogin) -> Kept {

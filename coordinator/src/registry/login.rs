@@ -87,11 +87,11 @@ pub enum Kept {
 }
 
 /// What a project may do at registries, and by which logins; as of one moment.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Allowed {
     /// What it is allowed with the farm's credentials, and which tags are protected.
     pub access: Access,
-    /// Its own logins, by their registries.
+    /// Its own logins, by their registries; of an attempt also those that its build was given.
     pub logins: BTreeMap<RegistryHost, Kept>,
     /// The registries at which any project has, or had lately, a login of its own: what engines have of these isn't everybody's.
     pub with_logins: BTreeSet<RegistryHost>,

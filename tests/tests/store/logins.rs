@@ -1,12 +1,12 @@
 //! Projects' logins at registries, sealed: what is known of them, and which coordinators may run with them.
 
 use farm_store::StoreError;
-use farm_store::builds::mounts::SealedKey;
+use farm_store::builds::mounts::{NewMounts, SealedKey, SealedMounts, SealedValue};
 use farm_store::people::logins::{LoginBy, NewLogin, SealedPassword};
-use farm_types::RegistryHost;
+use farm_types::{MountId, MountType, RegistryHost};
 use uuid::Uuid;
 
-use crate::fixture::{tester, world};
+use crate::fixture::{PUBLISH, tester, world};
 
 #[tokio::test]
 async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know_none() {
@@ -82,4 +82,41 @@ async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know
     assert!(found.access.logins.contains(&host) && store.keys_in_use().await.unwrap().is_empty());
     store.remove_login(&tester(), project, &host).await.unwrap();
     assert!(store.access(project).await.unwrap().logins[0].by.is_none());
+}
+
+#[tokio::test]
+async fn a_login_that_comes_with_a_build_lasts_as_long_as_that_and_closes_its_registry_to_others() {
+    let world = world().await;
+    let (store, project) = (&world.store, farm_store::default_project());
+    let (worker, _) = world.worker("w", 8).await;
+    let id: MountId = "r.example:5000".parse().unwrap();
+    let mut new = world.new_build("1", "linux/amd64", &[]);
+    new.spec.mounts.logins.insert(id.clone());
+    let value = SealedValue { mount: MountType::Login, id: id.clone(), bytes: b"sealed".to_vec() };
+    let sealed = SealedMounts {
+        key: SealedKey { by: "key".to_owned(), bytes: b"1".to_vec() },
+        values: vec![value.clone()],
+    };
+    new.mounts = Some(NewMounts { sealed, used: Vec::new() });
+    let older =
+        "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 45)";
+    world.database.psql(older);
+    let refused = store.submit(&new).await.unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Conflict(why) if why.contains("http://old (schema 45)")),
+        "{refused}"
+    );
+    world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
+    let build = store.submit(&new).await.unwrap();
+    let lease = world.lease(build, 0, worker).await;
+    let (of, given) = store.given_logins(project, lease.attempt).await.unwrap().unwrap();
+    assert_eq!((of, given.values), (build.id, vec![value]));
+    let host: RegistryHost = "r.example:5000".parse().unwrap();
+    let found = store.access(project).await.unwrap();
+    assert!(found.with_logins.contains(&host) && found.logins.is_empty());
+    store.cancel(&tester(), project, build.id, PUBLISH).await.unwrap();
+    assert!(store.given_logins(project, lease.attempt).await.unwrap().is_none());
+    assert!(store.access(project).await.unwrap().with_logins.contains(&host));
+    world.database.psql("UPDATE given_logins SET given_at = given_at - interval '31 days'");
+    assert!(store.access(project).await.unwrap().with_logins.is_empty());
 }

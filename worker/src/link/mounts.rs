@@ -45,6 +45,8 @@ pub async fn borrow(client: &Client, lease: Lease, mounts: &Mounts) -> Result<Mo
                 let agent = Held(Keys::new(farm_ssh::keys(&value).map_err(|error| useless(&id, &error))?));
                 mounted.agents.insert(id, Arc::new(agent));
             }
+            // It is asked for when the engine wants it.
+            MountType::Login => {}
         }
     }
     for id in mounts.agents() {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use farm_proto::v1;
 use farm_store::builds::mounts::{LeasedMounts, NewMounts, SealedMounts, SealedValue, UsedSecret};
 use farm_store::builds::record::BuildRecord;
-use farm_types::mounts::{MOST_MOUNTED_BYTES, MOST_SECRET_BYTES};
+use farm_types::mounts::{GivenLogin, MOST_MOUNTED_BYTES, MOST_SECRET_BYTES};
 use farm_types::{BuildId, Invalid, MountId, MountType, Mounts};
 use tonic::Status;
 
@@ -97,6 +97,9 @@ fn sorted(values: &[v1::MountValue]) -> Result<(Values, usize), Invalid> {
         if mount == MountType::Ssh && value.is_empty() {
             return Err(Invalid { cure: "it has no key".to_owned(), ..told() });
         }
+        if mount == MountType::Login {
+            GivenLogin::read(value).map_err(|cure| Invalid { cure: cure.to_owned(), ..told() })?;
+        }
         all += value.len();
         let twice = Invalid { cure: "it came twice".to_owned(), ..told() };
         if sorted.insert((mount, id), value.clone()).is_some() {
@@ -138,6 +141,7 @@ pub(super) fn check_again(
         .map(|(mount, id)| match mount {
             MountType::Secret => format!("--secret id={id},src=FILE"),
             MountType::Ssh => format!("--ssh {id}=KEYFILE"),
+            MountType::Login => format!("--registry-login {id}"),
         })
         .collect();
     let id = &record.short_id;
@@ -200,7 +204,8 @@ pub fn lend(
     let owner = Owner::Build(leased.project, leased.build);
     let key = shared.keyring.open(owner, &sealed.key).map_err(unopened)?;
     let mut values = Vec::new();
-    for SealedValue { mount, id, bytes } in &sealed.values {
+    // Of logins workers get what they need when their engine asks (LendToken, LendLogin).
+    for SealedValue { mount, id, bytes } in sealed.values.iter().filter(|v| v.mount != MountType::Login) {
         let value = key.open(*mount, id, bytes).map_err(unopened)?;
         values.push(v1::MountValue {
             r#type: mount.to_string(),

@@ -162,7 +162,12 @@ impl WorkerService for Work {
         let asked = request.into_inner();
         let lease = lease(asked.lease.clone(), holder)?;
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
-        let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
+        let allowed = self
+            .shared
+            .accesses
+            .of_attempt(leased.project, lease.attempt, &leased.spec.mounts)
+            .await
+            .map_err(status::store)?;
         let own = leased.spec.repositories();
         let borrower = Borrower::new(leased.project, &allowed, &own);
         let lent = self.shared.registries.lend_token(&borrower, &asked).await;
@@ -183,7 +188,12 @@ impl WorkerService for Work {
         let lease = lease(asked, holder)?;
         let host = RegistryHost::of_login(&host).map_err(status::invalid)?;
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
-        let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
+        let allowed = self
+            .shared
+            .accesses
+            .of_attempt(leased.project, lease.attempt, &leased.spec.mounts)
+            .await
+            .map_err(status::store)?;
         let own = leased.spec.repositories();
         let borrower = Borrower::new(leased.project, &allowed, &own);
         let lent = self.shared.registries.lend_login(&borrower, &host).await;
@@ -210,7 +220,12 @@ impl WorkerService for Work {
         let lease = lease(asked, holder)?;
         let image = image.parse().map_err(status::invalid)?;
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
-        let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
+        let allowed = self
+            .shared
+            .accesses
+            .of_attempt(leased.project, lease.attempt, &leased.spec.mounts)
+            .await
+            .map_err(status::store)?;
         let own = leased.spec.repositories();
         let borrower = Borrower::new(leased.project, &allowed, &own);
         let looked = self.shared.registries.look_up(&borrower, &image).await;

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use farm_core::people::secrets::SecretRule;
-use farm_types::{BuildId, MountId, MountType, Mounts, ProjectId, SecretName, ShortId};
+use farm_types::{AttemptId, BuildId, MountId, MountType, Mounts, ProjectId, SecretName, ShortId};
 use serde_json::{Map, Value};
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedExecution;
+use crate::schema::shut_out;
 use crate::work::attempts::Lease;
 use crate::{Result, Store, StoreError, from_json, state, to_json, words};
 
@@ -78,6 +79,9 @@ pub struct LeasedMounts {
     pub sealed: Option<SealedMounts>,
 }
 
+/// The schema from which on coordinators know of logins that come with a build.
+const LOGINS: i32 = 46;
+
 /// What a build that uses a secret hears when that was changed or removed since it was read.
 pub const SECRET_CHANGED: &str = "a secret of the project was changed at this moment";
 
@@ -85,6 +89,7 @@ pub const SECRET_CHANGED: &str = "a secret of the project was changed at this mo
 ///
 /// # Errors
 /// [`StoreError::Stale`] with [`SECRET_CHANGED`]: a version that is used counts no more, or another rule says who may use it.
+/// [`StoreError::Conflict`]: coordinators run that would lend what a login of the build has pulled to anybody.
 pub(crate) async fn keep(
     execution: &mut LockedExecution<'_>,
     (build, short_id): (BuildId, &ShortId),
@@ -138,6 +143,19 @@ pub(crate) async fn keep(
     )
     .execute(&mut **execution)
     .await?;
+    let logins = mounts.values.iter().filter(|value| value.mount == MountType::Login);
+    let hosts: Vec<String> = logins.map(|login| login.id.to_string()).collect();
+    if !hosts.is_empty() {
+        shut_out(execution.tx(), LOGINS, "logins that come with a build").await?;
+        sqlx::query!(
+            "INSERT INTO given_logins (host) SELECT unnest($1::text[]) ORDER BY 1
+             ON CONFLICT (host) DO UPDATE SET given_at = farm_now()
+             WHERE given_logins.given_at < farm_now() - interval '1 hour'",
+            &hosts
+        )
+        .execute(&mut **execution)
+        .await?;
+    }
     let kinds: Vec<String> = mounts.values.iter().map(|value| value.mount.to_string()).collect();
     let ids: Vec<String> = mounts.values.iter().map(|value| value.id.to_string()).collect();
     let sealed: Vec<Vec<u8>> = mounts.values.iter().map(|value| value.bytes.clone()).collect();
@@ -213,6 +231,41 @@ impl Store {
 }
 
 impl Store {
+    /// The logins that the build of an attempt was given; `None`: none, or they are erased.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn given_logins(
+        &self,
+        project: ProjectId,
+        attempt: AttemptId,
+    ) -> Result<Option<(BuildId, SealedMounts)>> {
+        let rows = sqlx::query!(
+            "SELECT k.build_id, k.key_id, k.sealed AS sealed_key, v.id, v.sealed
+             FROM attempts a
+             JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+             JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+             JOIN build_keys k ON k.project_id = b.project_id AND k.build_id = b.id
+             JOIN build_values v ON v.project_id = k.project_id AND v.build_id = k.build_id
+             WHERE a.project_id = $1 AND a.id = $2 AND v.mount = 'registry-login' ORDER BY k.build_id, v.id",
+            project.as_uuid(),
+            attempt.as_uuid()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found: Option<(BuildId, SealedMounts)> = None;
+        for row in rows {
+            let key = SealedKey { by: row.key_id, bytes: row.sealed_key };
+            let build: BuildId = row.build_id.into();
+            let (of, sealed) = found.get_or_insert_with(|| (build, SealedMounts { key, values: Vec::new() }));
+            if *of == build {
+                let id = state(&row.id)?;
+                sealed.values.push(SealedValue { mount: MountType::Login, id, bytes: row.sealed });
+            }
+        }
+        Ok(found)
+    }
+
     /// By which keys of the farm something is sealed, and how much.
     ///
     /// # Errors

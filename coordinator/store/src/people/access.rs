@@ -40,7 +40,7 @@ pub struct ProjectAccess {
     pub logins: Vec<SealedLogin>,
     /// The project's name; empty: there is none.
     pub name: String,
-    /// The registries at which any project has a login, or had one within the last 30 days.
+    /// The registries at which any project or build has a login, or had one within the last 30 days.
     pub with_logins: BTreeSet<RegistryHost>,
 }
 
@@ -64,6 +64,8 @@ impl Store {
                FROM registry_logins WHERE project_id = $1
                UNION ALL SELECT DISTINCT 'told', host, '', NULL::uuid, NULL, NULL, NULL::bytea, NULL::bytea
                FROM registry_logins WHERE removed_at IS NULL OR removed_at > farm_now() - interval '30 days'
+               UNION ALL SELECT 'told', host, '', NULL::uuid, NULL, NULL, NULL::bytea, NULL::bytea
+               FROM given_logins WHERE given_at > farm_now() - interval '30 days'
                ORDER BY 1, 2"#,
             project.as_uuid()
         )

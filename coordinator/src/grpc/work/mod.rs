@@ -200,7 +200,7 @@ impl WorkerService for Work {
         let is_encrypted = people::caller(&request)?.is_encrypted;
         let mut asked = request.into_inner();
         let lease = lease(asked.lease.take(), holder)?;
-        let leased = self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
+        let leased = self.shared.store.leased_agents(lease).await.map_err(status::store)?;
         tokio::select! {
             answer = agents::ask(&self.shared, is_encrypted, &leased, asked) => answer.map(Response::new),
             () = self.shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; ask again")),

@@ -183,6 +183,8 @@ pub async fn run(
         others: others::Others::default(),
         registries,
     });
+    // Before anything is sealed.
+    keys::agree(&shared).await;
     keys::tell_of_lost(&shared).await;
     let (lead, led) = watch::channel(None);
     let mut loops: JoinSet<&'static str> = JoinSet::new();

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Lead;
-use crate::keys::LOOK;
+use crate::keys::{LOOK, agree};
 use crate::seal::Owner;
 use crate::shared::Shared;
 
@@ -46,7 +46,9 @@ pub async fn run(shared: Arc<Shared>, lead: watch::Receiver<Option<Lead>>, shutd
             () = shutdown.cancelled() => return,
         }
         shared.keyring.look_again();
-        let leads = *lead.borrow();
+        agree(&shared).await;
+        // What is sealed anew has to be opened by all.
+        let leads = lead.borrow().filter(|_| shared.keyring.seals_by_newest());
         let Some(lead) = leads else {
             told = Stuck::default();
             continue;

@@ -13,6 +13,8 @@ use crate::error::Invalid;
 
 /// The longest secret, bytes. BuildKit's own limit.
 pub const MOST_SECRET_BYTES: usize = 500 * 1024;
+/// The most bytes of the keys of one `--ssh` together. The largest key that is taken has some 3000.
+pub const MOST_SSH_BYTES: usize = 64 * 1024;
 /// The most mounts of a build, secrets and ssh together.
 pub const MOST_MOUNTS: usize = 64;
 /// The most bytes of all values of a build together.

@@ -334,3 +334,36 @@ fn what_steps_print_of_them_is_masked_however_it_is_cut_and_what_cannot_be_is_to
         assert!(!log.contains(form), "{form} is in:\n{log}");
     }
 }
+
+#[test]
+fn what_is_pasted_in_several_lines_is_not_taken_and_none_of_it_goes_to_the_shell() {
+    let farm = Farm::builder().tls().start();
+    let like = farm.command(&["secret", "set", "deploy"]);
+    let mut shell = std::process::Command::new("/bin/bash");
+    shell.args(["-c", r#""$0" "$@"; echo "ended:$?"; read -r -t 1 line; echo "left:[$line]""#]);
+    shell.arg(like.get_program()).args(like.get_args());
+    shell.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let key = ["-----BEGIN OPENSSH ", "PRIVATE KEY-----\rrm -rf hunter2\rand the last"].concat();
+    for pasted in
+        ["first hunter2\rrm -rf hunter2\r", "first hunter2\rand hunter2", &key, &"hunter2".repeat(1000)]
+    {
+        let mut terminal = crate::terminal::Terminal::run_like(&shell, 200, 24, &[]);
+        terminal.shows("Value of secret deploy:");
+        terminal.press(pasted.as_bytes());
+        if pasted.starts_with("hunter2") {
+            terminal.press(b"\r");
+        }
+        terminal
+            .shows("nothing was taken: name the file that has the value: farm secret set deploy --file FILE");
+        terminal.shows("ended:2");
+        terminal.shows("left:[]");
+        assert_eq!(terminal.end(), 0);
+        assert!(!terminal.raw().contains("hunter2"), "{}", terminal.raw());
+    }
+    // A line break too many does no harm.
+    let mut terminal = crate::terminal::Terminal::run_like(&like, 200, 24, &[]);
+    terminal.shows("Value of secret deploy:");
+    terminal.press(b"hunter2-of-one-line\r\r");
+    terminal.shows("secret deploy of project default is set (version 1)");
+    assert_eq!(terminal.end(), 0);
+}

@@ -119,6 +119,10 @@ async fn what_is_too_much_or_not_what_the_build_names_is_refused_and_nothing_is_
         (vec![value("npm", b"1"), value("pip", b"2")], "--secret \"pip\""),
         (vec![value("npm", &long)], "at most 512000"),
         (vec![value("n pm", b"1")], "without spaces"),
+        (
+            vec![v1::MountValue { r#type: "ssh".into(), ..value("npm", &long[..65_537]) }],
+            "--ssh \"npm\": it has 65537 bytes, and at most 65536",
+        ),
         (vec![v1::MountValue { r#type: "file".into(), ..value("npm", b"1") }], "write secret or ssh"),
     ] {
         let refused = ask(&mut admin, "1", values).await.unwrap_err();
@@ -224,4 +228,55 @@ async fn a_new_key_seals_what_was_sealed_before_and_a_lost_one_is_told() {
     assert!(list.lines().any(|row| row.starts_with(&second) && row.contains("missing")), "{list}");
     let log = log(&farm);
     assert!(log.contains("isn't here") && !log.contains("hunter2"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_seals_nothing_before_all_coordinators_have_it() {
+    let farm = Farm::builder().tls().start();
+    let mut admin = Client::connect(&farm).await;
+    let sql = |sql: &str| psql(farm.database_url(), sql).trim().to_owned();
+    let wait = async |what: &str, holds: &dyn Fn() -> bool| {
+        let limit = std::time::Instant::now() + crate::workers::LONG;
+        while !holds() {
+            assert!(
+                std::time::Instant::now() < limit,
+                "{what}: {}",
+                sql("SELECT address, key_ids FROM coordinators")
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let id = |row: String| row.split(' ').next().unwrap().to_owned();
+    ask(&mut admin, "1", vec![value("npm", VALUE.as_bytes())]).await.unwrap();
+    let first = id(keys(&farm, &["ls"]).ok().lines().nth(1).unwrap().to_owned());
+    // Another coordinator, on another machine, which gives no sign but this one.
+    sql(&format!(
+        "INSERT INTO coordinators (id, address, last_seen, key_ids)
+         VALUES (gen_random_uuid(), 'https://other.example:7070', farm_now() + interval '1 hour', '{{{first}}}')"
+    ));
+    let second = id(keys(&farm, &["rotate"]).ok());
+    let has_both = || sql("SELECT count(*) FROM coordinators WHERE cardinality(key_ids) = 2") == "1";
+    wait("the new key is taken up", &has_both).await;
+    ask(&mut admin, "2", vec![value("npm", VALUE.as_bytes())]).await.unwrap();
+    assert_eq!(sql("SELECT DISTINCT key_id FROM build_keys"), first);
+    assert!(keys(&farm, &["ls"]).stderr.contains("haven't got it: https://other.example:7070"));
+    let refused = keys(&farm, &["rm", &first]);
+    assert!(refused.status == 1 && refused.stderr.contains("haven't got the newest key"), "{refused:?}");
+
+    sql(&format!("UPDATE coordinators SET key_ids = '{{{second},{first}}}' WHERE address LIKE '%other%'"));
+    let is_anew = || sql("SELECT DISTINCT key_id FROM build_keys") == second;
+    wait("all is sealed anew", &is_anew).await;
+    ask(&mut admin, "3", vec![value("npm", VALUE.as_bytes())]).await.unwrap();
+    assert!(is_anew() && !keys(&farm, &["ls"]).stderr.contains("haven't got it"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_root_changes_stay_those_of_whom_the_coordinator_runs_as() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let farm = Farm::builder().tls().start();
+    // The bed's tests are root.
+    chown(file(&farm), Some(12_345), Some(23_456)).unwrap();
+    keys(&farm, &["rotate"]).ok();
+    let changed = std::fs::metadata(file(&farm)).unwrap();
+    assert_eq!((changed.uid(), changed.gid(), changed.mode() & 0o777), (12_345, 23_456, 0o600));
 }

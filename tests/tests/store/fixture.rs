@@ -124,6 +124,7 @@ impl World {
             mounts: None,
             runs: Default::default(),
             by: tester(),
+            submitter: Default::default(),
             queue_limit: LEASE,
         }
     }

@@ -7,6 +7,7 @@ use farm_store::builds::mounts::{
 };
 use farm_store::builds::submit::{NewBuild, Submitted};
 use farm_store::default_project;
+use farm_store::people::quotas::QuotaChange;
 use farm_store::people::secrets::{MOST, NewSecret, ProjectSecret, Standing};
 use farm_types::{MountType, ProjectId, Role, SecretName, SecretSource};
 
@@ -56,6 +57,40 @@ async fn ruled(world: &World, secret: &str, rule: &SecretRule) {
 
 async fn listed(world: &World) -> Vec<ProjectSecret> {
     world.store.project_secrets(default_project()).await.unwrap()
+}
+
+#[tokio::test]
+async fn secrets_count_to_what_a_project_may_store_and_none_comes_without_room() {
+    let world = world().await;
+    let project = default_project();
+    let stored = async || world.store.used(project).await.unwrap().stored_bytes;
+    let limit = async |most: u64| {
+        let change = QuotaChange { max_stored_bytes: Some(Some(most)), ..Default::default() };
+        world.store.set_quota(&tester(), project, &change).await.unwrap();
+    };
+    let (any, before) = (rule(Role::Builder, &[], &[]), stored().await);
+    limit(before + 1).await;
+    set(&world, "npm", &any).await;
+    assert_eq!(stored().await, before + 6);
+    let full =
+        |done: Result<(), StoreError>| assert!(matches!(done, Err(StoreError::Exhausted { .. })), "{done:?}");
+    full(set_after(&world, project, "pip", &Standing { last: 0, rule: None }, &any).await);
+    full(world.store.submit(&build_with(&world, "1", "npm", 1)).await.map(drop));
+    world.submit("without", "linux/amd64", &[]).await;
+    // Another value in the place of the one that is there has room.
+    limit(before + 6).await;
+    assert_eq!(set(&world, "npm", &any).await, 2);
+    limit(before + 7).await;
+    let build = world.store.submit(&build_with(&world, "1", "npm", 2)).await.unwrap();
+    assert_eq!(stored().await, before + 6 + 13);
+    world.store.cancel(&tester(), project, build.id, PUBLISH).await.unwrap();
+    assert_eq!(stored().await, before + 6);
+    limit(before + 6).await;
+    let retry = farm_store::builds::retry::Retry {
+        mounts: Some(mounts("npm", 2)),
+        ..retry_of(build, "again", false)
+    };
+    full(world.store.retry(&retry, PUBLISH).await.map(drop));
 }
 
 /// A build that takes this version of a secret, as the coordinator gives it.

@@ -154,6 +154,7 @@ impl BuildService for Builds {
             spec,
             runs,
             by: member.caller.by(),
+            submitter: member.caller.principal.submitter(),
             queue_limit: self.queue_limit(),
         };
         let mut tries = 1;
@@ -325,6 +326,7 @@ impl BuildService for Builds {
             failed_only: request.failed_only,
             gone,
             by: member.caller.by(),
+            submitter: member.caller.principal.submitter(),
             queue_limit: self.queue_limit(),
         };
         let mut tries = 1;

@@ -253,13 +253,13 @@ impl WorkerService for Work {
         let is_encrypted = people::caller(&request)?.is_encrypted;
         let mut asked = request.into_inner();
         let lease = lease(asked.lease.take(), holder)?;
-        let leased = self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
+        let leased = self.shared.store.leased_agents(lease).await.map_err(status::store)?;
         let answer = tokio::select! {
             answer = agents::ask(&self.shared, is_encrypted, &leased, asked) => answer?,
             () = self.shutdown.cancelled() => return Err(Status::unavailable("this coordinator stops; ask again")),
         };
         // Somebody may have been asked meanwhile, for minutes: a lease that has ended gets no signature.
-        self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
+        self.shared.store.leased_agents(lease).await.map_err(status::store)?;
         Ok(Response::new(answer))
     }
 }

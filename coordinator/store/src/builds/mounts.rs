@@ -66,6 +66,15 @@ pub struct NewMounts {
     pub used: Vec<UsedSecret>,
 }
 
+/// Which ssh agents a leased attempt's build may ask.
+#[derive(Debug, Clone)]
+pub struct LeasedAgents {
+    /// Which build it is.
+    pub build: BuildId,
+    /// What its spec names.
+    pub mounts: Mounts,
+}
+
 /// What a leased attempt's build may mount.
 #[derive(Debug, Clone)]
 pub struct LeasedMounts {
@@ -185,10 +194,33 @@ pub(crate) fn with_secrets(mut detail: Value, mounts: Option<&NewMounts>) -> Val
 }
 
 impl Store {
+    /// Which agents the build of a leased attempt may ask, for whoever holds the lease. No value is read for that.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`]: the lease has ended, by a word or by its time, or is another's.
+    pub async fn leased_agents(&self, lease: Lease) -> Result<LeasedAgents> {
+        let row = sqlx::query!(
+            r#"SELECT b.id, coalesce(b.spec -> 'mounts', '{}') AS "mounts!"
+               FROM attempts a
+               JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+               JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+               WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running') AND a.stop_reason = ''
+                 AND a.lease_expires_at > farm_now() AND farm_is_holder(a.worker_id, $3)
+               ORDER BY b.id LIMIT 1"#,
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid(),
+            lease.holder()
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::Stale("the lease has ended"))?;
+        Ok(LeasedAgents { build: row.id.into(), mounts: from_json(row.mounts)? })
+    }
+
     /// What the build of a leased attempt may mount, for whoever holds the lease.
     ///
     /// # Errors
-    /// [`StoreError::Stale`]: the lease has ended, or is another's.
+    /// [`StoreError::Stale`]: the lease has ended, by a word or by its time, or is another's.
     pub async fn leased_mounts(&self, lease: Lease) -> Result<LeasedMounts> {
         let row = sqlx::query!(
             r#"SELECT b.project_id, b.id, coalesce(b.spec -> 'mounts', '{}') AS "mounts!",
@@ -197,8 +229,8 @@ impl Store {
                JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
                JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
                LEFT JOIN build_keys k ON k.project_id = b.project_id AND k.build_id = b.id
-               WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')
-                 AND farm_is_holder(a.worker_id, $3)
+               WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running') AND a.stop_reason = ''
+                 AND a.lease_expires_at > farm_now() AND farm_is_holder(a.worker_id, $3)
                ORDER BY k.build_id IS NULL, b.id LIMIT 1"#,
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),

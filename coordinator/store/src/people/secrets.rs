@@ -9,6 +9,7 @@ use farm_types::{ProjectId, SecretName};
 use serde_json::json;
 
 use super::audit::{By, Deed};
+use super::quotas::has_room;
 use super::standing::stays;
 use crate::builds::mounts::SealedKey;
 use crate::machines::leader::Epoch;
@@ -174,7 +175,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Stale`]: there is something else of the name now than `before`; [`StoreError::Exhausted`]: the project has too
-    /// many.
+    /// many, or no more room.
     pub async fn set_secret(&self, by: &By, new: &NewSecret<'_>) -> Result<()> {
         let mut tx = self.begin().await?;
         stays(&mut tx, new.project).await?;
@@ -194,7 +195,9 @@ impl Store {
                 return Err(StoreError::Exhausted { what, wait: None });
             }
         }
+        // What was of the name makes room.
         erase(&mut tx, new.project, new.name).await?;
+        has_room(&mut tx, new.project).await?;
         let inserted = sqlx::query!(
             "INSERT INTO project_secrets (project_id, name, version, role, refs, events, key_id, sealed_key, sealed, created_by)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",

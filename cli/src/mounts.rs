@@ -2,7 +2,7 @@
 //!
 //! The forms are those of `docker buildx build` (buildx, `util/buildflags`; BuildKit, `session/secrets/secretsprovider`), and one of
 //! farm's own: `from=project`. A value is read here, before anything is sent; it is sent with the build only, over TLS, and printed
-//! nowhere.
+//! nowhere. A shell may have put one into the flag itself (`env=$TOKEN`): what looks so isn't repeated either ([`shown`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,12 +13,14 @@ use bytes::Bytes;
 use farm_proto::v1::MountValue;
 use farm_types::chain::io_in_short;
 use farm_types::mounts::{MOST_MOUNTED_BYTES, MOST_SECRET_BYTES};
+use farm_types::secret::HIDDEN;
 use farm_types::suggest::nearest;
-use farm_types::{Invalid, MountId, MountType, Mounts, SecretSource};
+use farm_types::{Invalid, MountId, MountType, Mounts, SecretSource, looks_secret};
 use zeroize::Zeroizing;
 
 use crate::outputs::csv;
 
+mod logins;
 mod ssh;
 
 /// The keys of `--secret`.
@@ -63,7 +65,7 @@ impl Mounting {
             let (id, place) = place(flag, |name| Ok(variable(name)?.is_some()))?;
             if mounting.mounts.secrets.contains_key(&id) {
                 let cure = format!("the id {id} is given twice; keep one");
-                return Err(Invalid::new("--secret", flag, cure));
+                return Err(Invalid::new("--secret", shown(flag), cure));
             }
             let source = match place {
                 Place::Project(name) => SecretSource::Project(name),
@@ -135,19 +137,68 @@ pub fn environment(name: &str) -> Result<Option<String>, Invalid> {
     }
 }
 
+/// What somebody is told who may have given a value where its place belongs.
+const NO_VALUES: &str =
+    "env= takes the variable's name and src= the file's, not the value itself (leave out the $)";
+/// The longest flag that is shown.
+const LONGEST_SHOWN: usize = 1024;
+/// A variable's name that is as long and has digits may be something else.
+const LONG_NAME: usize = 20;
+
+/// A flag of `--secret` or `--ssh` as an error may repeat it: of one that may hold a value, its id only.
+fn shown(flag: &str) -> String {
+    let is_odd =
+        |(key, value): (&str, &str)| key.eq_ignore_ascii_case("env") && !value.is_empty() && !is_name(value);
+    let is_strange = flag.len() > LONGEST_SHOWN
+        || flag.contains(char::is_control)
+        || looks_secret("", flag).is_some()
+        || fields(flag).any(is_odd);
+    if is_strange { hidden(flag) } else { flag.to_owned() }
+}
+
+/// The id of a flag, and that there is more.
+fn hidden(flag: &str) -> String {
+    let id = fields(flag).find(|(key, _)| key.eq_ignore_ascii_case("id"));
+    let id = id.and_then(|(_, id)| id.parse::<MountId>().ok());
+    match id.filter(|id| looks_secret("", id.as_str()).is_none()) {
+        Some(id) => format!("id={id},{HIDDEN}"),
+        None => HIDDEN.to_owned(),
+    }
+}
+
+/// What has the form KEY=VALUE, however odd the rest.
+fn fields(flag: &str) -> impl Iterator<Item = (&str, &str)> {
+    flag.split(',').filter_map(|field| field.trim_matches('"').split_once('='))
+}
+
+/// Whether it is likely to be a variable's name.
+fn is_name(text: &str) -> bool {
+    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let is_long = text.len() >= LONG_NAME && text.contains(|c: char| c.is_ascii_digit());
+    begins && !is_long && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
 /// What a flag says. As with buildx, an id alone is a variable of that name if there is one, else a file; and a key's case
 /// doesn't matter.
 fn place(flag: &str, is_set: impl Fn(&str) -> Result<bool, Invalid>) -> Result<(MountId, Place), Invalid> {
-    let invalid = |cure: String| Invalid::new("--secret", flag, cure);
+    let told = shown(flag);
+    let is_shown = told == flag;
+    let invalid = |cure: String| Invalid::new("--secret", &told, cure);
     let forms = "write id=ID,src=FILE, id=ID,env=NAME or id=ID,from=project";
     let mut said: BTreeMap<&str, &str> = BTreeMap::new();
     let fields = csv::fields(flag).map_err(|cure| invalid(cure.to_owned()))?;
     for field in &fields {
         let Some((key, value)) = field.split_once('=') else {
-            return Err(invalid(format!("{field:?} has no value; {forms}")));
+            return Err(invalid(match is_shown {
+                true => format!("{field:?} has no value; {forms}"),
+                false => format!("a part of it has no value; {forms}; {NO_VALUES}"),
+            }));
         };
         let known = KEYS.iter().find(|known| key.eq_ignore_ascii_case(known));
         let Some(key) = known.copied() else {
+            if !is_shown {
+                return Err(invalid(format!("a part of it isn't known; {forms}; {NO_VALUES}")));
+            }
             let meant = nearest(key, KEYS).map(|near| format!("did you mean {near}? ")).unwrap_or_default();
             return Err(invalid(format!("{key:?} isn't known. {meant}{forms}")));
         };
@@ -194,7 +245,12 @@ fn of_variable(
     variable: impl Fn(&str) -> Result<Option<String>, Invalid>,
 ) -> Result<Zeroizing<Vec<u8>>, Invalid> {
     let Some(value) = variable(name)? else {
-        let cure = format!("the variable {name} isn't set; set it, or name a file with src=FILE");
+        let cure = match is_name(name) && looks_secret("", name).is_none() {
+            true => format!("the variable {name} isn't set; set it, or name a file with src=FILE"),
+            false => format!("there is no variable that is called so; {NO_VALUES}"),
+        };
+        // By `type=env,src=` as well.
+        let flag = if is_name(name) { shown(flag) } else { hidden(flag) };
         return Err(Invalid::new("--secret", flag, cure));
     };
     fits(flag, value.len())?;
@@ -202,18 +258,24 @@ fn of_variable(
 }
 
 fn of_file(flag: &str, path: &str) -> Result<Zeroizing<Vec<u8>>, Invalid> {
+    let told = shown(flag);
+    // An id alone has none of the forms, and is shown with the flag.
+    let path_told = if told == flag { path } else { HIDDEN };
     let unread = |error: std::io::Error| {
         let cure = match error.kind() {
+            _ if told != flag => {
+                format!("there is no such file to be read ({}); {NO_VALUES}", io_in_short(&error))
+            }
             std::io::ErrorKind::NotFound => {
                 format!("there is no file {path}; name one with src=FILE, or a variable with env=NAME")
             }
             _ => format!("can't read {path} ({})", io_in_short(&error)),
         };
-        Invalid::new("--secret", flag, cure)
+        Invalid::new("--secret", &told, cure)
     };
     let file = std::fs::File::open(path).map_err(unread)?;
     if file.metadata().map_err(unread)?.is_dir() {
-        return Err(Invalid::new("--secret", flag, format!("{path} is a folder; name a file")));
+        return Err(Invalid::new("--secret", &told, format!("{path_told} is a folder; name a file")));
     }
     // A pipe (`<(…)`) tells no length.
     let most = u64::try_from(MOST_SECRET_BYTES).unwrap_or(u64::MAX).saturating_add(1);
@@ -226,7 +288,7 @@ fn of_file(flag: &str, path: &str) -> Result<Zeroizing<Vec<u8>>, Invalid> {
 fn fits(flag: &str, length: usize) -> Result<(), Invalid> {
     if length > MOST_SECRET_BYTES {
         let cure = format!("it has more than {MOST_SECRET_BYTES} bytes, which is the most");
-        return Err(Invalid::new("--secret", flag, cure));
+        return Err(Invalid::new("--secret", shown(flag), cure));
     }
     Ok(())
 }
@@ -299,6 +361,27 @@ mod tests {
             let error = Mounting::read(std::slice::from_ref(&flag), &[], variable).unwrap_err().to_string();
             assert!(error.starts_with("--secret") && error.contains(said), "{flag}: {error}");
         }
+        // Where a shell has put the value in the place of the name, it isn't repeated.
+        let token = ["ghp_", &"Hunter2".repeat(4)].concat();
+        let key = ["-----BEGIN ", "PRIVATE KEY-----\nHunter2\n-----END PRIVATE KEY-----"].concat();
+        for (flag, said) in [
+            (format!("id=npm,env={token}"), "no variable that is called so"),
+            (format!("type=env,id=npm,src={token}"), "no variable that is called so"),
+            ("id=npm,env=Hunter2/+=".to_owned(), "no variable that is called so"),
+            ("id=npm,env=Hunter2Hunter2Hunter2".to_owned(), "no variable that is called so"),
+            ("id=npm,env=9Hunter2,Hunter2".to_owned(), "a part of it has no value"),
+            ("id=npm,env=9Hunter2,Hunter2=".to_owned(), "a part of it isn't known"),
+            ("id=npm,env=9Hunter2,src=x".to_owned(), "src and env can't go together"),
+            (format!("id=npm,src={token}"), "no such file"),
+            (format!("id=npm,src={key}"), "no such file"),
+            (format!("id=npm,from=project:{token}x/"), "its name"),
+        ] {
+            let error = Mounting::read(std::slice::from_ref(&flag), &[], variable).unwrap_err().to_string();
+            assert!(error.starts_with("--secret \"id=npm,…\"") && error.contains(said), "{flag}: {error}");
+            assert!(!error.contains("Hunter2"), "{error}");
+        }
+        let error = Mounting::read(&[token], &[], variable).unwrap_err().to_string();
+        assert!(error.contains("leave out the $") && !error.contains("Hunter2"), "{error}");
         let twice = ["id=a,env=TOKEN".to_owned(), "id=a,env=TOKEN".to_owned()];
         assert!(Mounting::read(&twice, &[], variable).unwrap_err().to_string().contains("twice"));
         std::fs::write(&large, vec![b'x'; MOST_SECRET_BYTES]).unwrap();

@@ -5,8 +5,8 @@
 //! asked (`RelayAgent`), which is why nothing of this is in the database: an offer is a connection, and ends with it.
 //!
 //! Invariants: each question bears all that its answer depends on (what its connection was bound to before), so that it may be asked
-//! again when an offer breaks, of the next one. Who asks was let in by its lease, who offers by the build that it has made. What is
-//! asked and answered is held in memory, while it is passed on, and never logged.
+//! again when an offer breaks, of the next one. Who asks was let in by its lease, which is asked once more before the answer goes out;
+//! who offers by the build that it has made. What is asked and answered is held in memory, while it is passed on, and never logged.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,8 +25,6 @@ use tonic::{Status, Streaming};
 use crate::hints::BACKSTOP;
 use crate::others::Others;
 
-/// Nobody offers an agent for so long: then it is away. A command that lost its connection is back before.
-const AWAY: Duration = Duration::from_secs(30);
 /// How long an agent may take. Some ask whoever sits there.
 const ANSWERED: Duration = Duration::from_secs(300);
 /// How long another coordinator may take to say whether the offer is there.
@@ -182,15 +180,20 @@ impl Taken {
 /// Has a question answered, wherever the agent is offered. Cancel safe.
 ///
 /// # Errors
-/// `NOT_FOUND`: nobody offers it, for 30 s. `DEADLINE_EXCEEDED`: it was asked, and took too long.
-pub async fn ask(agents: &Agents, others: &Others, question: &Question) -> Result<Bytes, Status> {
+/// `NOT_FOUND`: nobody offers it for as long as `away`. `DEADLINE_EXCEEDED`: it was asked, and took too long.
+pub async fn ask(
+    agents: &Agents,
+    others: &Others,
+    question: &Question,
+    away: Duration,
+) -> Result<Bytes, Status> {
     let asking = async {
         loop {
             let taken = tokio::select! {
                 biased;
                 here = agents.take_later(question) => Taken::Here(here),
                 there = take_elsewhere(others, question) => Taken::There(Box::new(there)),
-                () = sleep(AWAY) => return Err(Status::not_found("nobody offers the build's agent")),
+                () = sleep(away) => return Err(Status::not_found("nobody offers the build's agent")),
             };
             if let Some(answer) = taken.answer().await {
                 return Ok(answer);

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use farm_store::machines::keys::KeysOf;
 use secrecy::ExposeSecret as _;
+use zeroize::Zeroizing;
 
 use crate::config::{Config, KeysVerb};
 use crate::seal::{KeyId, Keyring, remove, rotate};
@@ -28,6 +30,43 @@ pub fn open(config: &Config) -> anyhow::Result<Keyring> {
         (None, Some(file)) => Keyring::of_file(&file).context("the farm's keys can't be used"),
         (None, None) => anyhow::bail!("a bug: there is neither a file nor a variable for the farm's keys"),
     }
+}
+
+/// Tells the other coordinators which keys are here, and agrees with them by which is sealed: a key that one of them hasn't yet seals
+/// nothing.
+pub async fn agree(shared: &Shared) {
+    let ids: Vec<String> = shared.keyring.ids().iter().map(ToString::to_string).collect();
+    let silence = shared.config.leadership.silence();
+    let known = match shared.store.note_keys(shared.id, &ids).await {
+        Ok(()) => shared.store.keys_of_coordinators(silence).await,
+        Err(error) => Err(error),
+    };
+    let known = match known {
+        Ok(known) => known,
+        // It stays what it was.
+        Err(error) => {
+            return tracing::debug!(%error, "it can't be asked which keys the other coordinators have");
+        }
+    };
+    let others = known.iter().filter(|of| of.coordinator != shared.id).map(|of| &of.ids[..]);
+    let Some(seals) = shared.keyring.agree(others) else { return };
+    let lacking = lacking(&known, ids.first());
+    if shared.keyring.seals_by_newest() {
+        tracing::info!(key = %seals, "by this key of the farm is sealed from now on");
+    } else {
+        tracing::warn!(
+            key = %seals,
+            newest = ids.first(),
+            "not all coordinators have the farm's newest key, so an older one seals: give their files of keys the same; those without it: \
+             {lacking}"
+        );
+    }
+}
+
+/// The addresses of coordinators that haven't this key.
+fn lacking(known: &[KeysOf], key: Option<&String>) -> String {
+    let lack = known.iter().filter(|of| key.is_some_and(|key| !of.ids.contains(key)));
+    lack.map(|of| of.address.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Logs what can't be opened by the keys that are here.
@@ -54,8 +93,8 @@ pub async fn tell_of_lost(shared: &Shared) {
 pub async fn command(config: &Config, verb: &KeysVerb) -> anyhow::Result<ExitCode> {
     let in_file = || {
         config.keys_file().context(
-            "the farm's keys stand in FARM_KEYS: change them there, the one that is to seal first, and start the coordinators \
-             again",
+            "the farm's keys stand in FARM_KEYS: change them there. First put the new key behind the others and start all coordinators \
+             again; then put it in front, which seals, and start them once more",
         )
     };
     match verb {
@@ -69,7 +108,8 @@ pub async fn command(config: &Config, verb: &KeysVerb) -> anyhow::Result<ExitCod
                 }
                 _ => open(config)?,
             };
-            let used = crate::open_store(config)?.keys_in_use().await?;
+            let store = crate::open_store(config)?;
+            let used = store.keys_in_use().await?;
             let ids: Vec<String> = keyring.ids().iter().map(ToString::to_string).collect();
             say(&format!("{:<14}{:<10}{}", "KEY", "SEALS", "SEALED BY IT"));
             for (place, id) in ids.iter().enumerate() {
@@ -79,22 +119,41 @@ pub async fn command(config: &Config, verb: &KeysVerb) -> anyhow::Result<ExitCod
             for (id, count) in used.iter().filter(|(id, _)| !ids.contains(id)) {
                 say(&format!("{id:<14}{:<10}{count}", "missing"));
             }
+            let lacking =
+                lacking(&store.keys_of_coordinators(config.leadership.silence()).await?, ids.first());
+            if let (Some(newest), false) = (ids.first(), lacking.is_empty()) {
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "{newest} seals nothing yet, as coordinators haven't got it: {lacking}"
+                );
+            }
         }
         KeysVerb::Rotate => {
             let id: KeyId = rotate(&in_file()?)?;
             say(&format!(
-                "{id} seals from now on; coordinators take it up within {} s, and the one that leads seals anew what is there. \
-                 Keep a copy of the file.",
+                "{id} seals as soon as all coordinators have it: those that share this file take it up within {} s, and others have to be \
+                 given it (`farm-coordinator keys ls` says whether one lacks it). Then the one that leads seals anew what is there. Keep a \
+                 copy of the file.",
                 LOOK.as_secs()
             ));
         }
         KeysVerb::Rm { id } => {
             let file = in_file()?;
-            let used = crate::open_store(config)?.keys_in_use().await?;
+            let store = crate::open_store(config)?;
+            let used = store.keys_in_use().await?;
+            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            let newest = Keyring::from_text(&Zeroizing::new(text))?.newest().map(|newest| newest.to_string());
+            let lacking =
+                lacking(&store.keys_of_coordinators(config.leadership.silence()).await?, newest.as_ref());
+            if let (Some(newest), false) = (&newest, lacking.is_empty()) {
+                anyhow::bail!(
+                    "coordinators haven't got the newest key, {newest}, and go on with an older one: {lacking}; give them the file first"
+                );
+            }
             if let Some((_, count)) = used.iter().find(|(used, _)| used == id) {
                 anyhow::bail!(
                     "{count} are sealed by {id}: without it they can't be opened; after `keys rotate` the coordinator that \
-                     leads seals them anew within seconds"
+                     leads seals them anew within seconds, and logs those that can't be"
                 );
             }
             let age = std::fs::metadata(&file)?.modified()?.elapsed().unwrap_or_default();

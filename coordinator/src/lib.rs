@@ -49,6 +49,7 @@ use people::identities::Identities;
 use people::principal::SignInRules;
 use people::sign_in::SignIns;
 use registry::Registries;
+use registry::helpers::Helpers;
 use registry::staging::Staging;
 use shared::Shared;
 use tls::{Authority, Purpose, Tls};
@@ -77,7 +78,8 @@ pub(crate) fn open_store(config: &Config) -> Result<Store, farm_types::Invalid> 
         leader_statement: config.leadership.statement(),
         suspect_after: config.limits.suspect(),
     };
-    Store::open(config.database_url.expose_secret(), limits)
+    let store = Store::open(config.database_url.expose_secret(), limits)?;
+    Ok(store.with_patched_engines(config.patched_engines.clone()))
 }
 
 /// Says at each start what can be read by whom, where somebody has said that it may be.
@@ -161,7 +163,10 @@ pub async fn run(
         admin_groups: settings.admin_groups.clone(),
     });
     let identities = Identities::new(store.clone(), admin, is_answered.subscribe(), grace, rules);
-    let accesses = Accesses::new(store.clone(), Arc::clone(&keyring), config.shared_registries.clone());
+    let helpers = Arc::new(Helpers::new(config.credential_helpers.clone()));
+    let shared_registries = config.shared_registries.clone();
+    let accesses =
+        Accesses::new(store.clone(), Arc::clone(&keyring), Arc::clone(&helpers), shared_registries);
     let issuers = Arc::new(people::oidc::fetch::Http::new(outbound.client(Vec::new())?));
     let sign_in =
         sign_in.map(|settings| SignIns::new(settings, config.oidc.clone(), issuers.clone())).transpose()?;
@@ -178,6 +183,7 @@ pub async fn run(
         identities: Arc::new(identities),
         doors: Arc::clone(&doors),
         accesses,
+        helpers,
         exchange,
         sign_in,
         secret: people::local::Secret::generate()?,
@@ -190,6 +196,8 @@ pub async fn run(
         others: others::Others::default(),
         registries,
     });
+    // Before anything is sealed.
+    keys::agree(&shared).await;
     keys::tell_of_lost(&shared).await;
     let (lead, led) = watch::channel(None);
     let mut loops: JoinSet<&'static str> = JoinSet::new();

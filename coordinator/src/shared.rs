@@ -20,6 +20,7 @@ use crate::people::local::Secret;
 use crate::people::oidc::Exchange;
 use crate::people::sign_in::SignIns;
 use crate::registry::Registries;
+use crate::registry::helpers::Helpers;
 use crate::seal::Keyring;
 use crate::tls::Tls;
 
@@ -44,6 +45,8 @@ pub struct Shared {
     pub doors: Arc<Doors>,
     /// What projects may do at registries, and by which logins.
     pub accesses: Accesses,
+    /// The programs that give short-lived logins at registries.
+    pub helpers: Arc<Helpers>,
     /// Takes tokens of other systems' issuers.
     pub exchange: Exchange,
     /// Lets people in by their company's issuer; `None`: nobody signs in here.

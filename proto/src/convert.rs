@@ -6,7 +6,8 @@ use farm_types::failure::SourceExcerpt;
 use farm_types::mounts::{MOST_MOUNTS, Mounts};
 use farm_types::spec::{NamedContext, Purpose};
 use farm_types::{
-    BuildSpec, Export, Failure, Invalid, Offer, PullMode, RunOptions, SinglePlatform, SnapshotRef,
+    BuildSpec, Export, Failure, Invalid, Offer, PullMode, RegistryHost, RunOptions, SinglePlatform,
+    SnapshotRef,
 };
 
 use crate::v1;
@@ -87,6 +88,7 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 .iter()
                 .map(|(id, source)| (id.to_string(), source.as_str().to_owned()))
                 .collect(),
+            registry_logins: spec.mounts.logins.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -205,22 +207,35 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             exports,
             image_names,
             purpose,
-            mounts: mounts(spec.secrets, spec.ssh)?,
+            mounts: mounts(spec.secrets, spec.ssh, &spec.registry_logins)?,
             partial: spec.partial.into_iter().map(|(root, all)| (root, all.patterns)).collect(),
         })
     }
 }
 
-fn mounts(secrets: HashMap<String, String>, ssh: HashMap<String, String>) -> Result<Mounts, Invalid> {
-    let count = secrets.len() + ssh.len();
+fn mounts(
+    secrets: HashMap<String, String>,
+    ssh: HashMap<String, String>,
+    logins: &[String],
+) -> Result<Mounts, Invalid> {
+    let count = secrets.len() + ssh.len() + logins.len();
     if count > MOST_MOUNTS {
-        let cure = format!("a build has at most {MOST_MOUNTS} of --secret and --ssh");
+        let cure = format!("a build has at most {MOST_MOUNTS} of --secret, --ssh and --registry-login");
         return Err(Invalid::new("secrets", count.to_string(), cure));
     }
     let secrets = secrets.iter().map(|(id, source)| Ok((id.parse()?, source.parse()?)));
     let secrets = secrets.collect::<Result<_, Invalid>>()?;
     let ssh = ssh.iter().map(|(id, source)| Ok((id.parse()?, source.parse()?)));
-    Ok(Mounts { secrets, ssh: ssh.collect::<Result<_, Invalid>>()? })
+    let logins = logins.iter().map(|host| {
+        let named: RegistryHost = host.parse()?;
+        if named.as_str() == host {
+            host.parse()
+        } else {
+            Err(Invalid::new("registry", host, format!("write {named}")))
+        }
+    });
+    let logins = logins.collect::<Result<_, Invalid>>()?;
+    Ok(Mounts { secrets, ssh: ssh.collect::<Result<_, Invalid>>()?, logins })
 }
 
 /// The exports of a spec, if a build can have them.

@@ -218,6 +218,7 @@ pub fn hello(name: &str, slots: u32) -> v1::Hello {
             key: format!("engine of {name}"),
             kind: "docker".to_owned(),
             version: "0".to_owned(),
+            ..Default::default()
         }),
         platforms: vec![v1::OfferedPlatform {
             platform: "linux/amd64".to_owned(),

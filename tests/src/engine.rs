@@ -14,6 +14,8 @@ use crate::process::{Child, run};
 
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(30);
+/// What engines and registries are made of collects its garbage a quarter as often: that was an eighth of engines' CPU time.
+pub(crate) const SELDOM_COLLECTED: (&str, &str) = ("GOGC", "400");
 
 /// A dockerd that keeps its images in containerd's store.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Engine {
     fn launch(&mut self) {
         let mut command = Command::new("dockerd");
         command.arg("--config-file").arg(self.folder.join("daemon.json"));
-        command.env("OTEL_TRACES_EXPORTER", "none");
+        command.env("OTEL_TRACES_EXPORTER", "none").env(SELDOM_COLLECTED.0, SELDOM_COLLECTED.1);
         self.child = Some(Child::spawn(&self.name, &command, &self.logs));
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::bed::Bed;
+use crate::engine::SELDOM_COLLECTED;
 use crate::ports::{free_port, http_status};
 use crate::process::{Child, run};
 use crate::token_service::TokenService;
@@ -68,7 +69,7 @@ impl Registry {
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(self.folder.join("config.yml"));
         // The client library inside it would send traces to a default address.
-        command.env("OTEL_TRACES_EXPORTER", "none");
+        command.env("OTEL_TRACES_EXPORTER", "none").env(SELDOM_COLLECTED.0, SELDOM_COLLECTED.1);
         self.child = Some(Child::spawn(&self.name, &command, &self.logs));
     }
 

@@ -16,7 +16,7 @@ use farm_client::{Bearer, BearerError, Identity, Plaintext, Security, Trust};
 use farm_types::spec::parse_duration;
 use farm_types::{Entitlement, Entitlements, Invalid, Offer, Support};
 
-use crate::buildkit::EngineAddress;
+use crate::buildkit::{EngineAddress, Place};
 use crate::disk::Room;
 use crate::joined::files::{Joined, Pair};
 use crate::link::Coordinators;
@@ -87,6 +87,12 @@ pub struct Flags {
     #[arg(long, env = "FARM_WORKER_ALLOW", value_name = "LIST", value_parser = Entitlement::list, default_value = "", hide_default_value = true)]
     allow: Entitlements,
 
+    /// From where the engine may fetch what builds name (FROM, ADD) though it is closed else: loopback, link-local addresses and the
+    /// farm's own hosts; on a machine that isn't trusted private networks, too. A host, with its port if it's to be that one only,
+    /// or a network: 127.0.0.1:8080, git.internal, 10.0.0.0/8. Several with commas [default: nothing].
+    #[arg(long, env = "FARM_WORKER_FETCH_FROM", value_name = "LIST", value_parser = places, default_value = "", hide_default_value = true)]
+    fetch_from: Places,
+
     /// How much disk the source files may take: bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB, TiB.
     /// What running jobs use is kept beyond it.
     #[arg(long, env = "FARM_WORKER_CACHE_BYTES", value_name = "SIZE", default_value = "10GiB")]
@@ -135,6 +141,8 @@ pub struct Config {
     pub platforms: Choice,
     /// Which entitlements may be granted.
     pub allow: Entitlements,
+    /// From where the engine may fetch in addition.
+    pub fetch_from: Vec<Place>,
     /// The bound of the content cache, bytes.
     pub cache_bytes: u64,
     /// How much room there is to be on the disks.
@@ -240,6 +248,7 @@ impl Flags {
                 (None, Some(only)) => Choice::Only(only),
                 (None, None) => Choice::Found,
             },
+            fetch_from: self.fetch_from.0,
             cache_bytes: self.cache_bytes.0,
             room,
             engine_root: self.engine_root,
@@ -414,6 +423,15 @@ impl FromStr for ToldPlatforms {
 fn span(text: &str) -> Result<Duration, String> {
     parse_duration(text)
         .ok_or_else(|| "write a number and a unit, like 90s, 10m or 2h; at most 30 days".to_owned())
+}
+
+/// What `--fetch-from` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Places(Vec<Place>);
+
+fn places(text: &str) -> Result<Places, Invalid> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(str::parse).collect::<Result<_, _>>().map(Places)
 }
 
 /// A number of bytes.

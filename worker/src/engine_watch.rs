@@ -102,6 +102,8 @@ pub async fn ready(
         key: description.key,
         kind: description.kind.as_str().to_owned(),
         version: description.version,
+        buildkit: description.buildkit,
+        package: description.package,
     };
     let grants = granted(&engine, &offers, allow).await;
     Ok(Ready {

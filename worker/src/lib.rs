@@ -219,6 +219,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         met_full: Arc::clone(&met_full),
         disks: places,
         public: Arc::default(),
+        fetch_from: config.fetch_from,
+        coordinators: config.coordinators.hosts(),
     });
     let probed = ready.subscribe();
     let disks = DiskWatch {

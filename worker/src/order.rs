@@ -9,7 +9,7 @@ use farm_proto::v1;
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Invalid, Platform, RegistryHost, Repository};
 
-use crate::buildkit::{Bound, Bounds, Export, Grant, Images, Lending, Login, Public, Solve, Tokens};
+use crate::buildkit::{Bound, Bounds, Export, Fetches, Grant, Images, Lending, Login, Public, Solve, Tokens};
 use crate::mask::Mask;
 use crate::snapshot::fetch::Roots;
 
@@ -28,6 +28,8 @@ pub(crate) struct Order {
     /// Of these, those from which not every image is taken, and what is taken of others.
     within: BTreeMap<RegistryHost, Bound>,
     open: BTreeMap<RegistryHost, Vec<String>>,
+    /// Where the engine may fetch what the build names.
+    fetches: Fetches,
     /// By which logins images are looked up.
     readers: BTreeSet<String>,
     pub(crate) roots: Vec<String>,
@@ -55,11 +57,13 @@ impl TryFrom<v1::Offered> for Order {
                 open.insert(host, registry.pull.clone());
             }
         }
+        let fetches = fetches(offered.fetches, &offered.repositories);
         let readers = offered.registries.iter().map(|registry| registry.reader.clone());
         Ok(Self {
             readers: readers.filter(|reader| !reader.is_empty()).collect(),
             within,
             open,
+            fetches,
             caches: match offered.caches {
                 // A coordinator of before knew the project's name only.
                 caches if caches.is_empty() => format!("{}:trusted", offered.project),
@@ -148,6 +152,7 @@ impl Order {
             logins,
             lending: Some(lending),
             bounds: Some(bounds),
+            fetches: self.fetches,
             mounted: Arc::default(),
             mask: Mask::default(),
             internal: false,
@@ -164,6 +169,23 @@ impl Order {
             |registry: &v1::Registry| registry.host.parse().is_ok_and(|named: RegistryHost| named == *host);
         host.is_loopback() || self.registries.iter().any(|registry| registry.plain_http && lent(registry))
     }
+}
+
+/// What a coordinator says of it. Images are taken from where the build pushes.
+fn fetches(said: Option<v1::Fetches>, repositories: &[String]) -> Fetches {
+    let mut fetches = Fetches::default();
+    match said {
+        Some(said) => {
+            fetches.close(&said.closed);
+            fetches.take_images_from(said.registries.iter().map(String::as_str));
+            fetches.private = said.private;
+        }
+        // One of before knows nothing of it.
+        None => (fetches.images_anywhere, fetches.private) = (true, true),
+    }
+    let hosts = repositories.iter().filter_map(|repository| repository.split_once('/'));
+    fetches.take_images_from(hosts.map(|(host, _)| host));
+    fetches
 }
 
 fn has_login(registry: &v1::Registry) -> bool {

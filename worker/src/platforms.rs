@@ -190,6 +190,8 @@ mod tests {
             key: "k".into(),
             kind: EngineKind::Docker,
             version: "1".into(),
+            buildkit: String::new(),
+            package: String::new(),
             platforms: listed.iter().map(|platform| platform.parse().unwrap()).collect(),
             containerd_store: true,
             architecture: own.into(),

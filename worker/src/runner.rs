@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 
 use crate::aftermath;
 use crate::attempts::{Accepted, Attempts, Lease, StopReason};
-use crate::buildkit::{Missing, Mounted, Public, Solve, SolveError, Solved};
+use crate::buildkit::{Missing, Mounted, Place, Public, Solve, SolveError, Solved};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
 use crate::gauge::{Disks, Gauge};
@@ -60,6 +60,10 @@ pub struct Runner {
     pub disks: Disks,
     /// What is known of images that everybody may read.
     pub public: Arc<Public>,
+    /// From where the engine may fetch in addition to what it always may.
+    pub fetch_from: Vec<Place>,
+    /// The hosts of the farm's coordinators, as the worker calls them.
+    pub coordinators: Vec<String>,
 }
 
 /// What the attempt's steps may mount, which is masked from then on. A frontend that is only asked runs none.
@@ -180,7 +184,9 @@ impl Runner {
         let solving = async {
             let farm = Arc::new(Lender::new(self.client.clone(), lease));
             let solve = order.into_solve(roots, &farm, Arc::clone(&self.public));
-            let solve = Solve { outputs, mounted, mask: masking.mask(), ..solve };
+            let mut solve = Solve { outputs, mounted, mask: masking.mask(), ..solve };
+            solve.fetches.close(&self.coordinators);
+            solve.fetches.open(&self.fetch_from);
             let solve = ready.engine.solve(solve, told, stop.clone());
             // Its last events are part of it.
             tokio::join!(solve, passing).0

@@ -55,6 +55,7 @@ async fn start(platforms: Option<Vec<farm_types::Offer>>) -> Option<Worker> {
         slots: 1,
         platforms: platforms.map_or(Choice::Found, Choice::Told),
         allow: Entitlements::new(),
+        fetch_from: Vec::new(),
         cache_bytes: 1 << 20,
         release_after: None,
         room: crate::disk::Room { wanted: 0, least: 0 },

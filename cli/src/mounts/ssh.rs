@@ -10,16 +10,14 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::PathBuf;
 
 use farm_types::chain::io_in_short;
-use farm_types::mounts::DEFAULT_SSH;
+use farm_types::mounts::{DEFAULT_SSH, MOST_SSH_BYTES};
 use farm_types::{Invalid, MountId, MountType, SshSource};
 use zeroize::Zeroizing;
 
-use super::Mounting;
+use super::{Mounting, shown};
 
 /// Where the agent of whoever calls listens.
 const SOCKET: &str = "SSH_AUTH_SOCK";
-/// The longest file of a key, bytes. The largest that is taken has some 3000.
-const MOST_KEY_BYTES: usize = 64 * 1024;
 
 /// What stands behind an id.
 enum Given {
@@ -35,19 +33,24 @@ impl Mounting {
         variable: impl Fn(&str) -> Result<Option<String>, Invalid>,
     ) -> Result<(), Invalid> {
         for flag in flags {
+            let told = &shown(flag);
             let (id, paths) = flag.split_once('=').unwrap_or((flag, ""));
             let id = if id.is_empty() { DEFAULT_SSH } else { id };
             let id: MountId = id.parse().map_err(|error: Invalid| {
                 Invalid::new(
                     "--ssh",
-                    flag,
+                    told,
                     format!("its id: {}; write ID, ID=SOCKET or ID=KEYFILE", error.cure),
                 )
             })?;
             if self.mounts.ssh.contains_key(&id) {
                 let cure =
                     format!("the id {id} is given twice; keep one. Keys of one id are ID=KEYFILE,KEYFILE");
-                return Err(Invalid::new("--ssh", flag, cure));
+                return Err(Invalid::new("--ssh", told, cure));
+            }
+            if told != flag {
+                let cure = "behind the id comes the path of a key's file or of an agent's socket, not the key itself";
+                return Err(Invalid::new("--ssh", told, cure));
             }
             let given = match paths {
                 "" => self.own_agent(flag, &variable)?,
@@ -110,12 +113,12 @@ impl Mounting {
                     "{path} is a folder; name the file of a key, or an agent's socket"
                 )));
             }
-            let most = u64::try_from(MOST_KEY_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-            let mut key = Zeroizing::new(Vec::with_capacity(MOST_KEY_BYTES + 1));
+            let most = u64::try_from(MOST_SSH_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+            let mut key = Zeroizing::new(Vec::with_capacity(MOST_SSH_BYTES + 1));
             let file = std::fs::File::open(path).map_err(unread)?;
             file.take(most).read_to_end(&mut key).map_err(unread)?;
-            if key.len() > MOST_KEY_BYTES {
-                return Err(invalid(format!("{path} has more than {MOST_KEY_BYTES} bytes, so it is no key")));
+            if key.len() > MOST_SSH_BYTES {
+                return Err(invalid(format!("{path} has more than {MOST_SSH_BYTES} bytes, so it is no key")));
             }
             farm_ssh::keys(&key).map_err(|error| invalid(format!("{path}: {error}")))?;
             self.warnings.extend(open_to_others(path, &metadata));
@@ -125,6 +128,12 @@ impl Mounting {
             all.extend_from_slice(&key);
             all.push(b'\n');
             keys = all;
+            if keys.len() > MOST_SSH_BYTES {
+                let cure = format!(
+                    "its keys have more than {MOST_SSH_BYTES} bytes together; leave some out, or give an agent"
+                );
+                return Err(invalid(cure));
+            }
         }
         Ok(Given::Keys(keys))
     }
@@ -208,7 +217,8 @@ mod tests {
         let file = |name: &str, text: &str| write(folder.path(), name, text);
         let (good, public) = (file("good", &key()), file("good.pub", "ssh-ed25519 AAAA ada"));
         let locked = file("locked", &key().replace("PRIVATE", "ENCRYPTED PRIVATE"));
-        let (other, long) = (file("other", "TOKEN=1"), file("long", &" ".repeat(MOST_KEY_BYTES + 1)));
+        let much = file("much", &format!("{}{}", key(), "\n".repeat(MOST_SSH_BYTES / 2)));
+        let (other, long) = (file("other", "TOKEN=1"), file("long", &" ".repeat(MOST_SSH_BYTES + 1)));
         let socket = folder.path().join("agent").display().to_string();
         let _agent = UnixListener::bind(&socket).unwrap();
         let folder = folder.path().display().to_string();
@@ -226,11 +236,14 @@ mod tests {
             (git(&format!("{good},{socket}")), "goes with no other file"),
             (git(&format!("{socket},{good}")), "goes with no other file"),
             (git(&format!("{good},")), "can't read"),
+            (git(&format!("{much},{much}")), "bytes together; leave some out"),
             ([git(&good), git(&good)].concat(), "is given twice"),
+            (git(&key()), "not the key itself"),
         ] {
             let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
             let error = read(&flags, None).unwrap_err().to_string();
             assert!(error.starts_with("--ssh") && error.contains(cure), "{flags:?}: {error}");
+            assert!(!error.contains("PRIVATE"), "{error}");
         }
         let error = read(&["default"], Some(&good)).unwrap_err().to_string();
         assert!(error.contains("no agent's socket"), "{error}");

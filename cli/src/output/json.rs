@@ -50,6 +50,9 @@ pub struct BuildJson {
     /// What steps may mount, by id; left out where there is none, and in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<BuildSecretJson>,
+    /// Registries that it pulls from by logins that came with it; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub registry_logins: Vec<String>,
     /// In the order in which they were asked for; left out in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<PlatformJson>,
@@ -238,6 +241,10 @@ pub struct WorkerJson {
     pub slots_free: u32,
     /// Its engine's version.
     pub engine: String,
+    /// Which BuildKit that has, as it says itself.
+    pub engine_buildkit: Option<String>,
+    /// The package that it is from, with the package's version.
+    pub engine_package: Option<String>,
     /// Its own version.
     pub version: String,
     /// When it was last heard.
@@ -322,6 +329,7 @@ impl BuildJson {
             publish_trouble: (!build.publish_trouble.is_empty()).then(|| build.publish_trouble.clone()),
             upload,
             secrets: of_build(build),
+            registry_logins: build.spec.iter().flat_map(|spec| spec.registry_logins.clone()).collect(),
             platforms: platform_jobs(build).into_iter().map(PlatformJson::from).collect(),
             index_digest: publication.and_then(|publication| known(&publication.index_digest)),
             index_media_type: publication.and_then(|publication| known(&publication.index_media_type)),
@@ -452,6 +460,8 @@ impl From<&Worker> for WorkerJson {
             slots: worker.slots,
             slots_free: worker.slots_free,
             engine: worker.engine.clone(),
+            engine_buildkit: said(&worker.engine_buildkit),
+            engine_package: said(&worker.engine_package),
             version: worker.version.clone(),
             last_seen: time(worker.last_seen_ms),
             running: worker.running.clone(),

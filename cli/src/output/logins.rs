@@ -3,14 +3,14 @@
 use farm_proto::v1::RegistryLogin;
 use serde::Serialize;
 
-use super::text::time;
-use super::text::{ago, columns, harmless};
+use super::text::{ago, columns, harmless, time};
 
 /// A login, as `farm registry ls --json` prints it.
 #[derive(Debug, Serialize)]
 pub struct LoginJson<'a> {
     host: &'a str,
     user: &'a str,
+    helper: Option<&'a str>,
     set: Option<String>,
     set_by: &'a str,
     last_used: Option<String>,
@@ -21,6 +21,7 @@ impl<'a> From<&'a RegistryLogin> for LoginJson<'a> {
         Self {
             host: &login.host,
             user: &login.username,
+            helper: Some(login.helper.as_str()).filter(|name| !name.is_empty()),
             set: time(login.created_ms),
             set_by: &login.created_by,
             last_used: time(login.last_used_ms),
@@ -34,7 +35,11 @@ pub fn logins(logins: &[RegistryLogin], now: i64) -> Vec<String> {
     let rows = logins.iter().map(|login| {
         vec![
             harmless(&login.host),
-            harmless(&login.username),
+            if login.helper.is_empty() {
+                harmless(&login.username)
+            } else {
+                format!("by helper {}", harmless(&login.helper))
+            },
             ago(login.created_ms, now),
             harmless(&login.created_by),
             if login.last_used_ms > 0 { ago(login.last_used_ms, now) } else { "never".to_owned() },

@@ -112,7 +112,9 @@ pub fn lines_of_build(build: &Build) -> Vec<String> {
         };
         format!("secret {} ({from})", harmless(&secret.id))
     };
-    of_build(build).into_iter().map(line).collect()
+    let hosts = build.spec.iter().flat_map(|spec| &spec.registry_logins);
+    let logins = hosts.map(|host| format!("login at {} (given with the build)", harmless(host)));
+    of_build(build).into_iter().map(line).chain(logins).collect()
 }
 
 #[cfg(test)]

@@ -39,6 +39,10 @@ pub struct Args {
     #[arg(long, value_name = "SSH")]
     ssh: Vec<String>,
 
+    /// Give a login of the build again, as your Docker configuration has it now
+    #[arg(long, value_name = "HOST")]
+    registry_login: Vec<String>,
+
     /// Return as soon as the build is accepted
     #[arg(long)]
     detach: bool,
@@ -81,7 +85,8 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
     let mode = args.how.mode(&setup.defaults)?;
     let mut display = Display::new(mode, args.how.json)?;
-    let mounting = Mounting::read(&args.secret, &args.ssh, environment)?;
+    let mut mounting = Mounting::read(&args.secret, &args.ssh, environment)?;
+    mounting.take_logins(&args.registry_login, environment)?;
     let of_project = |source: &SecretSource| matches!(source, SecretSource::Project(_));
     if let Some((id, _)) = mounting.mounts().secrets.iter().find(|(_, source)| of_project(source)) {
         let cure = "a retry takes the project's secrets by itself, as they are now; leave it out";

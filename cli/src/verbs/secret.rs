@@ -131,9 +131,10 @@ well; what is typed is without one. At most 500 KiB. The value before is erased;
 accepted with it go on with it.
 
 Whoever may use a secret can read it: a step of their Dockerfile may do with it whatever it likes.
-Without --ref and --event whoever may build uses it, but for jobs that build a pull or merge
-request: these do only if --event names what begins them. With --ref or --event only jobs of CI
-systems do that show their system's token (farm trust), unless --event manual is among them.";
+Without --ref and --event whoever may build uses it, but for jobs that may build a pull or merge
+request: these do only if --event names what begins them (unknown, where their token doesn't say).
+With --ref or --event only jobs of CI systems do that show their system's token (farm trust),
+unless --event manual is among them.";
 
 const RULE_HELP: &str = "\
 Examples:
@@ -279,7 +280,8 @@ async fn value(name: &SecretName, file: Option<&str>) -> Result<Zeroizing<Vec<u8
             bounded(file).map_err(unread)?
         }
         None if prompt::can_be_asked() => {
-            let line = prompt::secret(&format!("Value of secret {name}: ")).await?;
+            let cure = format!("name the file that has the value: farm secret set {name} --file FILE");
+            let line = prompt::secret_or(&format!("Value of secret {name}: "), &cure).await?;
             Zeroizing::new(line.trim_end_matches(['\r', '\n']).as_bytes().to_vec())
         }
         None if std::io::stdin().is_terminal() => {

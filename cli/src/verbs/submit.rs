@@ -31,7 +31,7 @@ use crate::config::Setup;
 use crate::error::{Error, Exit, Result};
 use crate::input::Input;
 use crate::interrupt::{Interrupts, Role};
-use crate::mounts::environment as variable;
+use crate::mounts::{Mounting, environment as variable};
 use crate::output::Mode;
 use crate::output::Out;
 use crate::output::display::Display;
@@ -135,7 +135,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         }
     };
 
-    if plan.mounting.is_private() && !takes_secrets(&build) {
+    if lost_secrets(&plan.mounting, &build) {
         calls::cancel(&client, &build.id).await?;
         display.finish(None, Vec::new());
         let text =
@@ -251,9 +251,13 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
 /// What is said when the build goes on without the agent that it may ask.
 const AGENT_LEFT: &str = "a step that asks your ssh agent fails without this command";
 
-/// Whether the farm has taken note of secrets; one of before drops what it doesn't know.
-fn takes_secrets(build: &Build) -> bool {
-    build.spec.as_ref().is_some_and(|spec| !spec.secrets.is_empty() || !spec.ssh.is_empty())
+/// Whether the build may mount something or was given logins, and the farm has taken note of none of it: one of before drops what it
+/// doesn't know.
+fn lost_secrets(mounting: &Mounting, build: &Build) -> bool {
+    let has_some = build.spec.as_ref().is_some_and(|spec| {
+        !spec.secrets.is_empty() || !spec.ssh.is_empty() || !spec.registry_logins.is_empty()
+    });
+    !mounting.mounts().is_empty() && !has_some
 }
 
 /// How it ends when it is told to before the build is submitted.

@@ -163,6 +163,9 @@ fn reasons(workers: &[Worker], now: i64) -> Vec<String> {
                     "{name} is on probation{since}: {reason}; next trial build {}, or `farm workers resume {name}`",
                     wait(worker.next_probe_ms)
                 )),
+                "online" if !reason.is_empty() => {
+                    Some(format!("{name} takes no jobs: its machine isn't trusted, and {reason}"))
+                }
                 "withdrawn" if !reason.is_empty() => {
                     Some(format!("{name} takes no jobs{since}: {reason}"))
                 }

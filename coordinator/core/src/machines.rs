@@ -9,6 +9,7 @@
 //! on probation, however often it fails; what all engines suffer alike is held against none. To add a measurement: of
 //! the worker's in its `aftermath`; of the coordinator's in [`evidence`].
 
+pub mod engine;
 pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet};

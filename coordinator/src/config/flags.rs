@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use farm_core::machines::engine::PatchedEngine;
 use farm_types::RepositoryPrefix;
 use secrecy::SecretString;
 
@@ -52,6 +53,15 @@ pub struct Flags {
     /// the farm's; without one no untrusted worker is invited.
     #[arg(long, value_name = "REGISTRY", env = "FARM_STAGING")]
     pub staging: Option<String>,
+    /// An engine that is older than machines that aren't trusted need (BuildKit 0.31.2), and has the fixes, as its distribution
+    /// says: its name and whole version, as `farm workers` shows them, like "docker 28.5.2+dfsg4". May be repeated.
+    #[arg(
+        long = "patched-engine",
+        value_name = "ENGINE",
+        env = "FARM_PATCHED_ENGINES",
+        value_delimiter = ','
+    )]
+    pub patched_engines: Vec<PatchedEngine>,
     /// TLS: on, off, or auto, which is on unless it listens on loopback, where TLS and plain HTTP are served side by side;
     /// local is the same by the farm's own CA, whatever the configuration file names. Without a certificate in the configuration file
     /// the farm makes its own CA, in STATE_DIR/tls [default: auto].

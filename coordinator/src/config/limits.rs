@@ -28,6 +28,8 @@ pub struct Limits {
     pub attempt_deadline_seconds: u64,
     /// A try of which nothing is heard for so long is tried elsewhere, seconds.
     pub progress_deadline_seconds: u64,
+    /// A build's ssh agent that nobody has offered for so long is away, seconds. A command that lost its connection is back before.
+    pub agent_away_seconds: u64,
     /// A publication may take so long, seconds.
     pub publish_deadline_seconds: u64,
     /// An upload session lives for so long after its last call, seconds.
@@ -104,6 +106,7 @@ impl Default for Limits {
             queue_deadline_seconds: 24 * 3600,
             attempt_deadline_seconds: 6 * 3600,
             progress_deadline_seconds: 15 * 60,
+            agent_away_seconds: 30,
             publish_deadline_seconds: 3600,
             upload_session_seconds: 3600,
             worker_certificate_seconds: 24 * 3600,
@@ -145,6 +148,7 @@ impl Limits {
             ("queue_deadline_seconds", self.queue_deadline_seconds, YEAR),
             ("attempt_deadline_seconds", self.attempt_deadline_seconds, YEAR),
             ("progress_deadline_seconds", self.progress_deadline_seconds, YEAR),
+            ("agent_away_seconds", self.agent_away_seconds, 300),
             ("publish_deadline_seconds", self.publish_deadline_seconds, YEAR),
             ("upload_session_seconds", self.upload_session_seconds.into(), YEAR),
             ("max_file_bytes", self.max_file_bytes, 1 << 50),

@@ -5,6 +5,7 @@
 
 mod audit;
 mod flags;
+mod helper;
 mod keys;
 mod leadership;
 mod limits;
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use farm_core::machines::engine::PatchedEngines;
 use farm_types::{Invalid, RepositoryPrefix};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -28,6 +30,7 @@ use crate::people::oidc::Settings;
 use crate::people::sign_in::settings::Settings as SignIn;
 
 pub use self::flags::{Flags, KeysVerb, Migrate, Verb};
+pub use self::helper::{CredentialHelper, HelperProtocol};
 pub use self::keys::Keys;
 pub use self::leadership::Leadership;
 pub use self::limits::Limits;
@@ -100,8 +103,12 @@ pub struct Config {
     pub registries: BTreeMap<String, Registry>,
     /// The registry to which what untrusted machines build is pushed first.
     pub staging: Staging,
+    /// Programs that give short-lived logins at registries, by their names.
+    pub credential_helpers: BTreeMap<String, CredentialHelper>,
     /// Where else requests may go than to public addresses.
     pub outbound: Outbound,
+    /// Engines older than what machines that aren't trusted need, that have its fixes all the same.
+    pub patched_engines: PatchedEngines,
 }
 
 impl Default for Config {
@@ -129,7 +136,9 @@ impl Default for Config {
             audit: Audit::default(),
             registries: BTreeMap::new(),
             staging: Staging::default(),
+            credential_helpers: BTreeMap::new(),
             outbound: Outbound::default(),
+            patched_engines: PatchedEngines::default(),
         }
     }
 }
@@ -164,6 +173,7 @@ impl Config {
         if let Some(registry) = &flags.staging {
             config.staging.registry = Some(registry.clone());
         }
+        config.patched_engines.extend(flags.patched_engines.iter().cloned());
         if let Some(mode) = flags.tls {
             config.tls.mode = mode;
         }
@@ -307,6 +317,9 @@ impl Config {
                 let cure = format!("this registry stands twice, each time as {host}; keep one");
                 return Err(Invalid::new("registry", written, cure));
             }
+        }
+        for (name, helper) in &mut self.credential_helpers {
+            helper.check(name)?;
         }
         self.staging.complete()?;
         if let Some(host) = &self.staging.registry {

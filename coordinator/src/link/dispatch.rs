@@ -8,6 +8,7 @@ use farm_types::{Repository, TrustClass};
 use tokio_util::sync::CancellationToken;
 
 use crate::hints::BACKSTOP;
+use crate::link::fetches::Places;
 use crate::link::job::Job;
 use crate::registry::lending::Borrower;
 use crate::registry::login::Allowed;
@@ -15,8 +16,9 @@ use crate::shared::Shared;
 
 /// Tells the connected workers what they have to know, until `shutdown`.
 pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let places = Places::new(&shared.config);
     while !shutdown.is_cancelled() {
-        if let Err(error) = dispatch_one(&shared).await {
+        if let Err(error) = dispatch_one(&shared, &places).await {
             tracing::warn!(%error, "workers could not be told; trying again");
         }
         tokio::select! {
@@ -27,7 +29,7 @@ pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
+async fn dispatch_one(shared: &Shared, places: &Places) -> farm_store::Result<()> {
     if shared.link.is_empty() {
         return Ok(());
     }
@@ -42,9 +44,10 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         });
     }
     for offered in shared.store.offered_via(shared.id).await? {
-        // A leader of the version before looks at no entitlements, and a machine's trust may have been taken away meanwhile; it is taken
-        // back when its lease ends.
-        let is_kept = !offered.spec.run.entitlements().is_empty()
+        // A leader of the version before looks at no entitlements and no engines, and a machine's trust may have been taken away
+        // meanwhile; it is taken back when its lease ends.
+        let is_kept = !offered.engine_is_fit
+            || !offered.spec.run.entitlements().is_empty()
             || !offered.staged && !offered.spec.repositories().is_empty();
         if offered.trust == TrustClass::Untrusted && is_kept {
             continue;
@@ -61,10 +64,11 @@ async fn dispatch_one(shared: &Shared) -> farm_store::Result<()> {
         };
         let (worker, attempt, job, support) =
             (offered.worker, offered.attempt, Job::of(&offered), offered.support);
-        let allowed = shared.accesses.of(offered.project).await?;
+        let allowed =
+            shared.accesses.of_attempt(offered.project, offered.attempt, &offered.spec.mounts).await?;
         let asks = shared.link.asks(worker);
         let said = shared.link.say(worker, (attempt, true), || {
-            v1::control_response::Message::Offered(offer(shared, offered, staged, &allowed, asks))
+            v1::control_response::Message::Offered(offer(shared, places, offered, staged, &allowed, asks))
         });
         let span = job.span();
         // Once: it is said again until it is answered.
@@ -101,6 +105,7 @@ pub async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
 /// `staged`: where the attempt of a machine that isn't trusted pushes.
 fn offer(
     shared: &Shared,
+    places: &Places,
     offered: OfferedAttempt,
     staged: Option<Repository>,
     allowed: &Allowed,
@@ -133,6 +138,7 @@ fn offer(
         attempt_number: offered.number,
         repositories: repositories.iter().map(ToString::to_string).collect(),
         registries,
+        fetches: Some(places.of(&allowed.access, offered.trust)),
         roots: offered.roots,
         log_bytes: shared.config.limits.log_bytes,
         output_bytes: shared.config.limits.output_bytes,

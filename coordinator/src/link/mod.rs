@@ -4,6 +4,7 @@
 //! hint and each second, and says again what was not answered. So nothing is lost with a stream.
 
 pub mod dispatch;
+mod fetches;
 mod job;
 
 use std::collections::HashMap;

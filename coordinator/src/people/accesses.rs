@@ -2,19 +2,26 @@
 //! Asked of the database, and known for a moment.
 
 use std::collections::HashMap;
+use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use farm_core::people::Refusal;
-use farm_store::people::logins::{SealedLogin, SealedPassword};
+use farm_store::builds::mounts::SealedMounts;
+use farm_store::people::logins::{LoginBy as Kind, SealedLogin, SealedPassword};
 use farm_store::{Store, StoreError};
 use farm_types::entitlement::{listed, words as words_of};
-use farm_types::{ImageTag, ProjectId, ProjectName, Repository, RepositoryPrefix, Role, RunOptions};
+use farm_types::mounts::GivenLogin;
+use farm_types::{
+    AttemptId, BuildId, ImageTag, MountId, MountType, Mounts, ProjectId, ProjectName, RegistryHost,
+    Repository, RepositoryPrefix, Role, RunOptions,
+};
 use tonic::Status;
 use uuid::Uuid;
 
 use super::Member;
-use crate::registry::login::{Allowed, Kept, Login};
+use crate::registry::helpers::Helpers;
+use crate::registry::login::{Allowed, Kept, Login, LoginBy};
 use crate::seal::{Keyring, Owner, Unopened};
 use crate::unstored;
 
@@ -28,6 +35,7 @@ const NOTED: Duration = Duration::from_secs(60);
 pub struct Accesses {
     store: Store,
     keyring: Arc<Keyring>,
+    helpers: Arc<Helpers>,
     /// What every project may push to.
     shared: Vec<RepositoryPrefix>,
     known: Mutex<HashMap<ProjectId, (Arc<Allowed>, Instant)>>,
@@ -37,8 +45,13 @@ pub struct Accesses {
 
 impl Accesses {
     /// `shared` is what every project may push to.
-    pub fn new(store: Store, keyring: Arc<Keyring>, shared: Vec<RepositoryPrefix>) -> Self {
-        Self { store, keyring, shared, known: Mutex::default(), noted: Mutex::default() }
+    pub fn new(
+        store: Store,
+        keyring: Arc<Keyring>,
+        helpers: Arc<Helpers>,
+        shared: Vec<RepositoryPrefix>,
+    ) -> Self {
+        Self { store, keyring, helpers, shared, known: Mutex::default(), noted: Mutex::default() }
     }
 
     /// What a project may.
@@ -56,7 +69,7 @@ impl Accesses {
         access.push.extend(self.shared.iter().cloned());
         let logins = found.logins.into_iter().map(|sealed| {
             let host = sealed.host.clone();
-            (host, self.opened(project, sealed))
+            (host, self.opened(project, &found.name, sealed))
         });
         let allowed = Arc::new(Allowed { access, logins: logins.collect(), with_logins: found.with_logins });
         let mut all = self.known();
@@ -65,16 +78,89 @@ impl Accesses {
         Ok(allowed)
     }
 
-    fn opened(&self, project: ProjectId, sealed: SealedLogin) -> Kept {
-        let SealedLogin { host, version, username, password } = sealed;
-        let Some(SealedPassword { key, bytes }) = password else { return Kept::Removed };
+    /// What an attempt may: its project, and beside that its build by the logins that it was given, which count before the project's.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn of_attempt(
+        &self,
+        project: ProjectId,
+        attempt: AttemptId,
+        mounts: &Mounts,
+    ) -> Result<Arc<Allowed>, StoreError> {
+        let allowed = self.of(project).await?;
+        if mounts.logins.is_empty() {
+            return Ok(allowed);
+        }
+        let given = self.store.given_logins(project, attempt).await?;
+        let mut allowed = Allowed::clone(&allowed);
+        for id in &mounts.logins {
+            let host: RegistryHost = id.as_str().parse().map_err(StoreError::corrupt)?;
+            let kept = given
+                .as_ref()
+                .map_or(Kept::Removed, |(build, sealed)| self.given(project, *build, sealed, id, &host));
+            // The row that says so was written with the build; what is known here may be older.
+            allowed.with_logins.insert(host.clone());
+            allowed.logins.insert(host, kept);
+        }
+        Ok(Arc::new(allowed))
+    }
+
+    fn given(
+        &self,
+        project: ProjectId,
+        build: BuildId,
+        sealed: &SealedMounts,
+        id: &MountId,
+        host: &RegistryHost,
+    ) -> Kept {
+        let Some(value) = sealed.values.iter().find(|value| value.id == *id) else { return Kept::Removed };
+        let key = self.keyring.open(Owner::Build(project, build), &sealed.key);
+        let clear = key.and_then(|key| key.open(MountType::Login, id, &value.bytes));
+        match clear.map(|clear| GivenLogin::read(&clear)) {
+            Ok(Ok(mut login)) => {
+                let (username, password) = (take(&mut login.username), take(&mut login.password));
+                let by = LoginBy::Password(username, password.into());
+                // It is the same one for as long as the build lasts.
+                let version = build.as_uuid();
+                Kept::Login(Arc::new(Login { project, host: host.clone(), version, by }))
+            }
+            Ok(Err(why)) => Kept::Lost(why.to_owned()),
+            Err(why) => {
+                tracing::error!(%project, %build, %host, %why, "a login that came with a build can't be opened");
+                Kept::Lost(format!("{why}; submit the build again"))
+            }
+        }
+    }
+
+    fn opened(&self, project: ProjectId, name: &str, sealed: SealedLogin) -> Kept {
+        let SealedLogin { host, version, by } = sealed;
+        let (username, SealedPassword { key, bytes }) = match by {
+            None => return Kept::Removed,
+            Some(Kind::Helper(helper)) => {
+                // Whoever runs the farm may have taken it from the project since it was chosen.
+                return match self.helpers.check(&helper, name, &host) {
+                    Ok(()) => {
+                        let by = LoginBy::Helper(helper, Arc::clone(&self.helpers));
+                        Kept::Login(Arc::new(Login { project, host, version, by }))
+                    }
+                    Err(why) => {
+                        Kept::Lost(format!("credential helper {helper:?} isn't for it any more: {why}"))
+                    }
+                };
+            }
+            Some(Kind::Password(username, password)) => (username, password),
+        };
         let key = self.keyring.open(Owner::Login(project, &host), &key);
         let password = key.and_then(|key| key.open_one(&bytes)).and_then(|clear| {
             // Only texts are sealed.
             std::str::from_utf8(&clear).map(|text| text.to_owned().into()).map_err(|_| Unopened::Forged)
         });
         match password {
-            Ok(password) => Kept::Login(Arc::new(Login { project, host, version, username, password })),
+            Ok(password) => {
+                let by = LoginBy::Password(username, password);
+                Kept::Login(Arc::new(Login { project, host, version, by }))
+            }
             Err(why) => {
                 tracing::error!(%project, %host, %why, "a project's login can't be opened");
                 Kept::Lost(match why {

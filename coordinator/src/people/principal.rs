@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use farm_core::people::secrets::Asker;
+use farm_store::builds::record::BuildRecord;
+use farm_store::builds::submitter::{Submitter, SubmittingJob};
 use farm_store::machines::certificates::ShownWorker;
 use farm_store::people::principals::JobClaims;
 use farm_store::people::principals::{Membership, Origin, Shown};
@@ -149,6 +151,27 @@ impl Principal {
             (None, Kind::Known(PrincipalKind::Subject)) => Asker::Forgotten,
             (None, _) => Asker::Own,
         }
+    }
+
+    /// As whom it submits a build.
+    pub fn submitter(&self) -> Submitter {
+        let is_job = self.kind == Kind::Known(PrincipalKind::Subject);
+        let job = self.token.filter(|_| is_job).map(|token| {
+            let JobClaims { full_ref, event } = self.claims.clone().unwrap_or_default();
+            SubmittingJob { token, full_ref, event }
+        });
+        Submitter { principal: self.id, job }
+    }
+
+    /// Whether it has submitted this build. Of one that an older coordinator has accepted only the name is known, which for a job isn't
+    /// enough.
+    pub fn has_submitted(&self, record: &BuildRecord) -> bool {
+        let own = self.submitter();
+        let is_same = match &record.submitter {
+            Some(submitter) => submitter.is(&own),
+            None => own.job.is_none(),
+        };
+        is_same && record.created_by == self.name
     }
 
     /// What it may do in a project.

@@ -4,86 +4,167 @@ use std::sync::Arc;
 
 use farm_store::StoreError;
 use farm_store::machines::leader::Epoch;
+use farm_store::people::logins::LoginKey;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Lead;
-use crate::keys::LOOK;
+use crate::keys::{LOOK, agree};
 use crate::seal::Owner;
 use crate::shared::Shared;
 
-/// So many in one pass.
+/// So many are read at once.
 const BATCH: i64 = 200;
+/// So many of those that can't be opened are named.
+const NAMED: usize = 10;
+
+/// What can't be opened, and so stays sealed by an old key.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Stuck {
+    count: usize,
+    first: Vec<String>,
+}
+
+impl Stuck {
+    fn add(&mut self, what: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.first.len() < NAMED {
+            self.first.push(what());
+        }
+    }
+}
 
 /// Looks until `shutdown`.
 pub async fn run(shared: Arc<Shared>, lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Told once, and anew when it changes.
+    let mut told = Stuck::default();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
             () = shutdown.cancelled() => return,
         }
         shared.keyring.look_again();
-        let leads = *lead.borrow();
-        if let Some(lead) = leads
-            && let Err(error) = reseal(&shared, lead.epoch).await
-        {
-            tracing::warn!(%error, "what was sealed by an old key could not be sealed anew; trying again");
-        }
-    }
-}
-
-async fn reseal(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
-    let ids = shared.keyring.ids();
-    let Some((newest, older)) = ids.split_first() else { return Ok(()) };
-    if older.is_empty() {
-        return Ok(());
-    }
-    let older: Vec<String> = older.iter().map(ToString::to_string).collect();
-    loop {
-        let mut done = reseal_secrets(shared, epoch, &older).await?;
-        let found = shared.loops.build_keys_by(&older, BATCH).await?;
-        for (project, build, old) in &found {
-            match shared.keyring.reseal(Owner::Build(*project, *build), old) {
-                Ok(new) => {
-                    done +=
-                        usize::from(shared.loops.reseal_build_key(epoch, *project, *build, old, &new).await?);
+        agree(&shared).await;
+        // What is sealed anew has to be opened by all.
+        let leads = lead.borrow().filter(|_| shared.keyring.seals_by_newest());
+        let Some(lead) = leads else {
+            told = Stuck::default();
+            continue;
+        };
+        match reseal(&shared, lead.epoch).await {
+            Ok(stuck) => {
+                if stuck != told && stuck.count > 0 {
+                    tracing::error!(
+                        count = stuck.count,
+                        first = stuck.first.join(", "),
+                        "data keys can't be opened, and stay sealed by an old key of the farm; all others are sealed anew"
+                    );
                 }
-                Err(error) => tracing::error!(%error, %build, "a build's key can't be sealed anew"),
-            }
-        }
-        for old in shared.loops.login_keys_by(&older, BATCH).await? {
-            match shared.keyring.reseal(Owner::Login(old.project, &old.host), &old.key) {
-                Ok(new) => done += usize::from(shared.loops.reseal_login_key(epoch, &old, &new).await?),
-                Err(error) => {
-                    tracing::error!(%error, registry = %old.host, "a login's key can't be sealed anew");
-                }
-            }
-        }
-        if done > 0 {
-            tracing::info!(done, by = %newest, "sealed anew");
-        }
-        // What can't be opened stays, and must not be tried for ever.
-        if done == 0 {
-            return Ok(());
-        }
-    }
-}
-
-/// Some of the projects' secrets; gives how many.
-async fn reseal_secrets(shared: &Shared, epoch: Epoch, older: &[String]) -> Result<usize, StoreError> {
-    let mut done = 0;
-    for (project, name, version, old) in shared.loops.secret_keys_by(older, BATCH).await? {
-        match shared.keyring.reseal(Owner::Secret(project, &name, version), &old) {
-            Ok(new) => {
-                let which = (project, &name, version);
-                done += usize::from(shared.loops.reseal_secret_key(epoch, which, &old, &new).await?);
+                told = stuck;
             }
             Err(error) => {
-                tracing::error!(%error, %project, secret = %name, version, "a secret's key can't be sealed anew");
+                tracing::warn!(%error, "what was sealed by an old key could not be sealed anew; trying again");
             }
         }
     }
-    Ok(done)
+}
+
+/// Goes through all that older keys have sealed, past what can't be opened.
+async fn reseal(shared: &Shared, epoch: Epoch) -> Result<Stuck, StoreError> {
+    let mut stuck = Stuck::default();
+    let ids = shared.keyring.ids();
+    let Some((newest, older)) = ids.split_first().filter(|(_, older)| !older.is_empty()) else {
+        return Ok(stuck);
+    };
+    let older: Vec<String> = older.iter().map(ToString::to_string).collect();
+    let done = reseal_secrets(shared, epoch, &older, &mut stuck).await?
+        + reseal_builds(shared, epoch, &older, &mut stuck).await?
+        + reseal_logins(shared, epoch, &older, &mut stuck).await?;
+    if done > 0 {
+        tracing::info!(done, by = %newest, "sealed anew");
+    }
+    Ok(stuck)
+}
+
+/// Those of projects' secrets; gives how many.
+async fn reseal_secrets(
+    shared: &Shared,
+    epoch: Epoch,
+    older: &[String],
+    stuck: &mut Stuck,
+) -> Result<usize, StoreError> {
+    let (mut done, mut last) = (0, None);
+    loop {
+        let after = last.as_ref().map(|(project, name, version)| (*project, name, *version));
+        let found = shared.loops.secret_keys_by(older, after, BATCH).await?;
+        if found.is_empty() {
+            return Ok(done);
+        }
+        for (project, name, version, old) in found {
+            match shared.keyring.reseal(Owner::Secret(project, &name, version), &old) {
+                Ok(new) => {
+                    let which = (project, &name, version);
+                    done += usize::from(shared.loops.reseal_secret_key(epoch, which, &old, &new).await?);
+                }
+                Err(why) => {
+                    stuck.add(|| format!("version {version} of secret {name} of project {project} ({why})"));
+                }
+            }
+            last = Some((project, name, version));
+        }
+    }
+}
+
+/// Those of builds; gives how many.
+async fn reseal_builds(
+    shared: &Shared,
+    epoch: Epoch,
+    older: &[String],
+    stuck: &mut Stuck,
+) -> Result<usize, StoreError> {
+    let (mut done, mut last) = (0, None);
+    loop {
+        let found = shared.loops.build_keys_by(older, last, BATCH).await?;
+        if found.is_empty() {
+            return Ok(done);
+        }
+        for (project, build, old) in found {
+            match shared.keyring.reseal(Owner::Build(project, build), &old) {
+                Ok(new) => {
+                    done +=
+                        usize::from(shared.loops.reseal_build_key(epoch, project, build, &old, &new).await?);
+                }
+                Err(why) => stuck.add(|| format!("build {build} ({why})")),
+            }
+            last = Some((project, build));
+        }
+    }
+}
+
+/// Those of projects' logins at registries; gives how many.
+async fn reseal_logins(
+    shared: &Shared,
+    epoch: Epoch,
+    older: &[String],
+    stuck: &mut Stuck,
+) -> Result<usize, StoreError> {
+    let (mut done, mut last): (_, Option<LoginKey>) = (0, None);
+    loop {
+        let after = last.as_ref().map(|login| (login.project, &login.host));
+        let found = shared.loops.login_keys_by(older, after, BATCH).await?;
+        if found.is_empty() {
+            return Ok(done);
+        }
+        for old in found {
+            match shared.keyring.reseal(Owner::Login(old.project, &old.host), &old.key) {
+                Ok(new) => done += usize::from(shared.loops.reseal_login_key(epoch, &old, &new).await?),
+                Err(why) => {
+                    stuck.add(|| format!("login at {} of project {} ({why})", old.host, old.project));
+                }
+            }
+            last = Some(old);
+        }
+    }
 }

@@ -144,7 +144,8 @@ impl By<'_> {
         let url = registries.url(repository.registry(), &format!("{}/blobs/{digest}", repository.name()));
         let client = registries.client(repository);
         let request = client.request(Method::GET, &url);
-        let request = registries.showing(repository.registry(), Shown::of(token.as_deref(), whose), request);
+        let request =
+            registries.showing(repository.registry(), Shown::of(token.as_deref(), whose), request).await?;
         let mut response = match timeout_at(deadline, client.send(request)).await {
             Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,
             Err(_) => return Err(RegistryError::timeout(repository, registries.timeout)),
@@ -182,7 +183,8 @@ impl By<'_> {
         let request = client.request(Method::PUT, place.as_str());
         let request =
             request.header(CONTENT_TYPE, "application/octet-stream").body(reqwest::Body::wrap(pieces));
-        let request = registries.showing(repository.registry(), Shown::of(token.as_deref(), whose), request);
+        let request =
+            registries.showing(repository.registry(), Shown::of(token.as_deref(), whose), request).await?;
         let answered = client.send_straight(request).await;
         let mut response = answered.map_err(|failed| RegistryError::unsent(repository, &failed))?;
         if response.status() == reqwest::StatusCode::CREATED {

@@ -42,8 +42,8 @@ impl By<'_> {
                 code: FailureCode::RegistryAuth,
                 message: match self.own() {
                     Some(login) => format!(
-                        "{host} doesn't let the project's user {:?} delete in {} ({status}); give it the right to delete",
-                        login.username,
+                        "{host} doesn't let the project's user {} delete in {} ({status}); give it the right to delete",
+                        login.who(),
                         repository.name()
                     ),
                     None => format!(

@@ -90,8 +90,8 @@ impl RegistryError {
         let (registry, name) = (repository.registry(), repository.name());
         let cure = match whose {
             Whose::Project(login) => format!(
-                "the project's login there is {:?}: give that user the right, or set another login: farm registry login {registry}",
-                login.username
+                "the project's login there is {}: give that user the right, or set another login: farm registry login {registry}",
+                login.who()
             ),
             Whose::Staging => format!(
                 "it is the staging registry: its configuration (auth.token) has to name issuer {ISSUER}, service {SERVICE}, and \

@@ -254,8 +254,11 @@ impl Registries {
             let cure = "it has tokens, so its login is lent to nobody";
             return Err(Invalid::new("registry", host.as_str(), cure).into());
         }
-        let (username, password) = self.credentials(host.as_str(), &whose).unwrap_or_default();
-        let lent = v1::LendLoginResponse { username: username.to_owned(), password: password.to_owned() };
+        let given = self.credentials(host.as_str(), &whose).await?;
+        let lent = given.map_or_else(v1::LendLoginResponse::default, |given| v1::LendLoginResponse {
+            username: given.username,
+            password: given.password.expose_secret().to_owned(),
+        });
         tracing::debug!(%host, ?whose, "a login is lent");
         Ok((whose, lent))
     }

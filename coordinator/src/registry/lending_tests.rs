@@ -5,7 +5,7 @@ use farm_core::people::Access;
 use super::*;
 use crate::config::Registry;
 use crate::outbound::tests::{Fake, answer};
-use crate::registry::login::Login;
+use crate::registry::login::{Login, LoginBy};
 use crate::registry::tests::reach;
 
 const TOKEN: &str = "{\"token\":\"t0ken\",\"expires_in\":90,\"issued_at\":\"2026-01-01T00:00:10Z\"}";
@@ -44,8 +44,7 @@ fn own_login(at: &str) -> (RegistryHost, Kept) {
     let login = Login {
         project: ProjectId::generate(),
         host: host(at),
-        username: "own".to_owned(),
-        password: "0wn".to_owned().into(),
+        by: LoginBy::Password("own".to_owned(), "0wn".to_owned().into()),
         version: uuid::Uuid::new_v4(),
     };
     (host(at), Kept::Login(Arc::new(login)))

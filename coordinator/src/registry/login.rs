@@ -12,6 +12,8 @@ use farm_types::{ProjectId, RegistryHost, Repository};
 use secrecy::SecretString;
 use uuid::Uuid;
 
+use super::helpers::{Given, Helpers};
+
 /// Who makes the staging registry's tokens: `issuer` in its configuration.
 pub const ISSUER: &str = "farm";
 /// For whom: `service` there.
@@ -25,10 +27,47 @@ pub struct Login {
     pub host: RegistryHost,
     /// Another one each time that it is set: what was got by one is nothing to the next.
     pub version: Uuid,
-    /// The user's name there.
-    pub username: String,
-    /// The password, or a token of the registry's.
-    pub password: SecretString,
+    /// What it is.
+    pub by: LoginBy,
+}
+
+/// What a login is. Nothing of it is printed.
+#[derive(Clone)]
+pub enum LoginBy {
+    /// The user's name there, and the password, or a token of the registry's.
+    Password(String, SecretString),
+    /// A credential helper's name, by which it is asked: it gives both, for a while.
+    Helper(String, Arc<Helpers>),
+}
+
+impl Login {
+    /// The name and password that count now.
+    ///
+    /// # Errors
+    /// Its helper gives none; why.
+    pub(super) async fn shown(&self) -> Result<Given, String> {
+        match &self.by {
+            LoginBy::Password(username, password) => {
+                Ok(Given { username: username.clone(), password: password.clone() })
+            }
+            LoginBy::Helper(name, helpers) => helpers.get(name, &self.host).await,
+        }
+    }
+
+    /// The registry doesn't take it: a helper may have a newer one.
+    pub(super) async fn refused(&self) {
+        if let LoginBy::Helper(name, helpers) = &self.by {
+            helpers.forget(name, &self.host).await;
+        }
+    }
+
+    /// Who that is at the registry, for people.
+    pub fn who(&self) -> String {
+        match &self.by {
+            LoginBy::Password(username, _) => format!("{username:?}"),
+            LoginBy::Helper(name, _) => format!("of credential helper {name:?}"),
+        }
+    }
 }
 
 impl fmt::Debug for Login {
@@ -53,11 +92,11 @@ pub enum Kept {
 }
 
 /// What a project may do at registries, and by which logins; as of one moment.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Allowed {
     /// What it is allowed with the farm's credentials, and which tags are protected.
     pub access: Access,
-    /// Its own logins, by their registries.
+    /// Its own logins, by their registries; of an attempt also those that its build was given.
     pub logins: BTreeMap<RegistryHost, Kept>,
     /// The registries at which any project has, or had lately, a login of its own: what engines have of these isn't everybody's.
     pub with_logins: BTreeSet<RegistryHost>,
@@ -104,6 +143,13 @@ impl Whose {
         match self {
             Self::Project(login) => Some(login.version),
             Self::Farm | Self::Staging | Self::Nobody => None,
+        }
+    }
+
+    /// The registry doesn't take the login.
+    pub(super) async fn refused(&self) {
+        if let Self::Project(login) = self {
+            login.refused().await;
         }
     }
 }

@@ -8,6 +8,7 @@ mod clients;
 pub mod copy;
 mod delete;
 mod error;
+pub mod helpers;
 pub mod image;
 pub mod inspect;
 pub mod lending;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::Refusal;
 use super::login::Whose;
-use super::tokens::actions;
+use super::tokens::{actions, with_login};
 use super::{By, Registries, RegistryError};
 use crate::outbound::Failed;
 use crate::outbound::body::{End, read};
@@ -102,6 +102,7 @@ impl By<'_> {
             return Ok(told);
         }
         registries.forget(whose, repository, actions);
+        whose.refused().await;
         let token = registries.grant(whose, repository, actions, deadline).await?;
         registries.send(repository, asked, Shown::of(token.as_deref(), whose), deadline).await
     }
@@ -109,11 +110,19 @@ impl By<'_> {
 
 impl Registries {
     /// With what lets it in.
-    pub(super) fn showing(&self, host: &str, shown: Shown<'_>, request: RequestBuilder) -> RequestBuilder {
-        match shown {
+    ///
+    /// # Errors
+    /// A credential helper gives no login.
+    pub(super) async fn showing(
+        &self,
+        host: &str,
+        shown: Shown<'_>,
+        request: RequestBuilder,
+    ) -> Result<RequestBuilder, RegistryError> {
+        Ok(match shown {
             Shown::Token(token) => request.bearer_auth(token),
-            Shown::Login(whose) => self.with_login(host, whose, request),
-        }
+            Shown::Login(whose) => with_login(self.credentials(host, whose).await?.as_ref(), request),
+        })
     }
 
     /// Makes a request once.
@@ -137,7 +146,7 @@ impl Registries {
         if let Some((bytes, media_type)) = &asked.body {
             request = request.header(CONTENT_TYPE, media_type).body(bytes.clone());
         }
-        let request = self.showing(host, shown, request);
+        let request = self.showing(host, shown, request).await?;
         let mut response = match timeout_at(deadline, client.send(request)).await {
             Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,
             Err(_) => return Err(RegistryError::timeout(repository, self.timeout)),

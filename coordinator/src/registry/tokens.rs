@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::challenge::{Challenge, wanted};
+use super::helpers::Given;
 use super::login::Whose;
 use super::realm::{Trust, trust};
 use super::{Registries, RegistryError};
@@ -41,7 +42,7 @@ struct Token {
 }
 
 /// A token as its service gave it. It isn't printed.
-pub(super) struct Given {
+pub(super) struct GivenToken {
     pub(super) token: String,
     /// Seconds from its issue on; `None`: the service says nothing.
     pub(super) expires_in: Option<u64>,
@@ -58,6 +59,14 @@ pub(super) fn actions(method: &Method) -> &'static str {
         Method::PUT | Method::POST => "pull,push",
         Method::DELETE => "pull,delete",
         _ => "pull",
+    }
+}
+
+/// With the login, where there is any.
+pub(super) fn with_login(login: Option<&Given>, request: RequestBuilder) -> RequestBuilder {
+    match login {
+        Some(login) => request.basic_auth(&login.username, Some(login.password.expose_secret())),
+        None => request,
     }
 }
 
@@ -109,23 +118,27 @@ impl Registries {
     }
 
     /// User name and password of a login, if there is one.
-    pub(super) fn credentials<'a>(&'a self, host: &str, whose: &'a Whose) -> Option<(&'a str, &'a str)> {
+    ///
+    /// # Errors
+    /// A credential helper gives none.
+    pub(super) async fn credentials(
+        &self,
+        host: &str,
+        whose: &Whose,
+    ) -> Result<Option<Given>, RegistryError> {
         match whose {
             Whose::Farm => {
-                let known = self.known.get(host).filter(|known| !known.username.is_empty())?;
-                Some((&known.username, known.password.expose_secret()))
+                let known = self.known.get(host).filter(|known| !known.username.is_empty());
+                Ok(known.map(|known| Given {
+                    username: known.username.clone(),
+                    password: known.password.clone(),
+                }))
             }
-            Whose::Project(login) => (login.host.as_str() == host)
-                .then(|| (login.username.as_str(), login.password.expose_secret())),
-            Whose::Staging | Whose::Nobody => None,
-        }
-    }
-
-    /// With the login, where there is any.
-    pub(super) fn with_login(&self, host: &str, whose: &Whose, request: RequestBuilder) -> RequestBuilder {
-        match self.credentials(host, whose) {
-            Some((username, password)) => request.basic_auth(username, Some(password)),
-            None => request,
+            Whose::Project(login) if login.host.as_str() == host => {
+                let shown = login.shown().await;
+                shown.map(Some).map_err(|why| RegistryError::lost_login(&login.host, &why))
+            }
+            Whose::Project(_) | Whose::Staging | Whose::Nobody => Ok(None),
         }
     }
 
@@ -181,7 +194,7 @@ impl Registries {
         scopes: &[String],
         whose: &Whose,
         deadline: Instant,
-    ) -> Result<Option<Given>, RegistryError> {
+    ) -> Result<Option<GivenToken>, RegistryError> {
         let host = repository.registry();
         let realm = Url::parse(&challenge.realm).ok();
         let plain_login = |url: &Url| !url.username().is_empty() || url.password().is_some();
@@ -190,7 +203,8 @@ impl Registries {
         };
         let at = place(&realm);
         let known = self.known.get(host);
-        let has_login = self.credentials(host, whose).is_some();
+        let login = self.credentials(host, whose).await?;
+        let has_login = login.is_some();
         let trust = trust(host, self.plain_http(host), known, &realm);
         match trust {
             Trust::Foreign if has_login => return Err(RegistryError::foreign_realm(repository, &at)),
@@ -202,7 +216,7 @@ impl Registries {
         let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
         let query: Vec<_> = service.into_iter().chain(scopes).collect();
         let request = client.request(Method::GET, realm.as_str()).query(&query);
-        let asked = self.ask_realm(client, host, &trust, whose, request);
+        let asked = self.ask_realm(client, host, &trust, login.as_ref(), request);
         let mut response = match timeout_at(deadline, asked).await {
             Ok(Ok(response)) => response,
             Ok(Err(failed)) => return Err(RegistryError::unsent_to_realm(repository, &at, &failed)),
@@ -210,6 +224,9 @@ impl Registries {
         };
         let status = response.status();
         if !status.is_success() {
+            if matches!(status.as_u16(), 401 | 403) {
+                whose.refused().await;
+            }
             return Err(RegistryError::no_token(repository, &at, status, whose));
         }
         let body = read(&mut response, MAX_TOKEN, deadline).await;
@@ -227,7 +244,7 @@ impl Registries {
         };
         let issued_at =
             token.issued_at.as_str().and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok());
-        let given = Given {
+        let given = GivenToken {
             expires_in: token.expires_in.as_u64(),
             issued_at: issued_at.map(|at| at.timestamp()),
             token: if token.token.is_empty() { token.access_token } else { token.token },
@@ -243,15 +260,15 @@ impl Registries {
         client: &Client,
         host: &str,
         trust: &Trust,
-        whose: &Whose,
+        login: Option<&Given>,
         request: RequestBuilder,
     ) -> Result<reqwest::Response, Failed> {
         match trust {
             Trust::Own(place) if self.known.contains_key(host) => {
-                client.send_to(place, self.with_login(host, whose, request)).await
+                client.send_to(place, with_login(login, request)).await
             }
             // An unknown registry's own host is no more than the registry is.
-            Trust::Own(_) => client.send(self.with_login(host, whose, request)).await,
+            Trust::Own(_) => client.send(with_login(login, request)).await,
             _ => client.send(request).await,
         }
     }

@@ -10,8 +10,9 @@ use reqwest::{Method, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::challenge::Challenge;
-use super::login::{Login, Whose};
+use super::login::{Login, LoginBy, Whose};
 use super::realm::{Trust, trust};
+use super::tokens::with_login;
 use super::{Registries, RegistryError};
 
 /// Why a login is not known to be good.
@@ -42,11 +43,16 @@ impl Registries {
         };
         let whose = Whose::Project(Arc::clone(login));
         let refused = || {
-            Unverified::Refused(format!(
-                "{host} doesn't take this password for user {:?}; give one, or a token of the registry's, that `docker login {host}` \
-                 takes",
-                login.username
-            ))
+            Unverified::Refused(match &login.by {
+                LoginBy::Password(username, _) => format!(
+                    "{host} doesn't take this password for user {username:?}; give one, or a token of the registry's, that `docker \
+                     login {host}` takes"
+                ),
+                LoginBy::Helper(name, _) => format!(
+                    "{host} doesn't take what credential helper {name:?} gives; whoever runs the farm finds out why: the user that it \
+                     runs as may lack rights in the cloud"
+                ),
+            })
         };
         let asked = async {
             let (way, _) = self.ask_way(&about, deadline).await.map_err(Unverified::Registry)?;
@@ -62,7 +68,11 @@ impl Registries {
                     }
                     Err(error) => return Err(Unverified::Registry(error)),
                 },
-                None => self.with_login(host.as_str(), &whose, request),
+                None => {
+                    let login =
+                        self.credentials(host.as_str(), &whose).await.map_err(Unverified::Registry)?;
+                    with_login(login.as_ref(), request)
+                }
             };
             let answered = match timeout_at(deadline, client.send(request)).await {
                 Ok(answered) => answered.map_err(|failed| RegistryError::unsent(&about, &failed)),

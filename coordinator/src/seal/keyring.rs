@@ -1,4 +1,4 @@
-//! The farm's keys: lines of a file (or of a variable), of which the first seals and all open.
+//! The farm's keys: lines of a file (or of a variable), of which the first seals that all coordinators have, and all open.
 //!
 //! The file is made at the first start (mode 0600), beside the farm's CA, and is looked at again when something was sealed by a key
 //! that isn't known: another coordinator may have got a new one. Whoever has it and a copy of the database has all that is
@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -48,12 +48,14 @@ struct Key {
     key: LessSafeKey,
 }
 
-/// The keys, at least one; the first seals.
+/// The keys, at least one.
 type Keys = Arc<Vec<Key>>;
 
 /// All keys of the farm.
 pub struct Keyring {
     keys: RwLock<Keys>,
+    /// By which is sealed; `None`, or one that isn't here: by the first.
+    seals: RwLock<Option<KeyId>>,
     file: Option<PathBuf>,
 }
 
@@ -77,7 +79,7 @@ impl Keyring {
             tracing::warn!(file = %file.display(), "the farm's keys can be read by others on this machine; chmod 600");
         }
         let keys = parse(&text).with_context(|| file.display().to_string())?;
-        Ok(Self { keys: RwLock::new(keys), file: Some(file.to_owned()) })
+        Ok(Self { keys: RwLock::new(keys), seals: RwLock::default(), file: Some(file.to_owned()) })
     }
 
     /// The keys in this text, which isn't looked at again.
@@ -85,15 +87,37 @@ impl Keyring {
     /// # Errors
     /// It holds something else, or none.
     pub fn from_text(text: &str) -> anyhow::Result<Self> {
-        Ok(Self { keys: RwLock::new(parse(text)?), file: None })
+        Ok(Self { keys: RwLock::new(parse(text)?), seals: RwLock::default(), file: None })
     }
 
-    /// What the key that seals is known by.
+    /// Seals from now on by the first key that all others have as well; by the first one if there is none. Gives its id if it is another
+    /// one than before.
+    pub fn agree<'a>(&self, others: impl Iterator<Item = &'a [String]> + Clone) -> Option<KeyId> {
+        let keys = self.now();
+        let have = |key: &&Key| others.clone().all(|ids| ids.iter().any(|id| id == key.id.as_str()));
+        let agreed = keys.iter().find(have).or_else(|| keys.first()).map(|key| key.id.clone());
+        let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *seals != agreed;
+        seals.clone_from(&agreed);
+        agreed.filter(|_| is_new)
+    }
+
+    /// Whether the first of the keys seals.
+    pub fn seals_by_newest(&self) -> bool {
+        self.sealing(&self.now()).map(|key| key.id.clone()) == self.newest()
+    }
+
+    fn sealing<'a>(&self, keys: &'a Keys) -> Option<&'a Key> {
+        let seals = self.seals.read().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().find(|key| Some(&key.id) == seals.as_ref()).or_else(|| keys.first())
+    }
+
+    /// What the first key is known by, which seals as soon as all coordinators have it.
     pub fn newest(&self) -> Option<KeyId> {
         self.now().first().map(|key| key.id.clone())
     }
 
-    /// What all are known by, the one that seals first.
+    /// What all are known by, the newest first.
     pub fn ids(&self) -> Vec<KeyId> {
         self.now().iter().map(|key| key.id.clone()).collect()
     }
@@ -139,10 +163,8 @@ impl Keyring {
 
     fn sealed(&self, owner: Owner<'_>, bytes: &[u8; KEY_BYTES]) -> SealedKey {
         let keys = self.now();
-        match keys.first() {
-            Some(first) => {
-                SealedKey { by: first.id.to_string(), bytes: seal(&first.key, &owner.bound(), bytes) }
-            }
+        match self.sealing(&keys) {
+            Some(by) => SealedKey { by: by.id.to_string(), bytes: seal(&by.key, &owner.bound(), bytes) },
             None => unreachable!("a text without a key is refused"),
         }
     }
@@ -202,19 +224,24 @@ fn parse(text: &str) -> anyhow::Result<Keys> {
 /// Makes the file, whole or not at all; another coordinator may be first, and then it is its.
 fn make(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let text = new_line();
-    let beside = write_beside(file, &text)?;
-    let linked = std::fs::hard_link(&beside, file);
+    let folder = folder_of(file);
+    make_folder(folder)?;
+    let (beside, out) = create_beside(file)?;
+    let linked = write(out, &text).and_then(|()| std::fs::hard_link(&beside, file));
     let _ = std::fs::remove_file(&beside);
-    match linked {
-        Ok(()) => Ok(text),
+    let text = match linked {
+        Ok(()) => text,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Ok(Zeroizing::new(std::fs::read_to_string(file)?))
+            Zeroizing::new(std::fs::read_to_string(file)?)
         }
-        Err(error) => Err(error.into()),
-    }
+        Err(error) => return Err(error.into()),
+    };
+    // Before anything is sealed by it: after a loss of power it must still be there.
+    to_disk(folder)?;
+    Ok(text)
 }
 
-/// Puts a new key in front of those in the file, which then seals. Gives what it is known by.
+/// Puts a new key in front of those in the file, which seals as soon as all coordinators have it. Gives what it is known by.
 ///
 /// # Errors
 /// There is no file yet, it holds something else, or it can't be written.
@@ -241,91 +268,90 @@ pub fn remove(file: &Path, id: &str) -> anyhow::Result<()> {
         place > 0,
         "{id} is the key that seals now; `farm-coordinator keys rotate` makes another one"
     );
-    let is_kept = |line: &&str| parse(line).map_or(true, |keys| keys.iter().all(|key| key.id.as_str() != id));
-    let text: Zeroizing<String> =
-        Zeroizing::new(old.split_inclusive('\n').filter(is_kept).collect::<String>());
-    parse(&text)?;
+    // As they are read: where several stand in a line, the others stay.
+    let is_kept = |part: &&str| parse(part).map_or(true, |keys| keys.iter().all(|key| key.id.as_str() != id));
+    // No longer than it was, so that no copy stays behind.
+    let mut text = Zeroizing::new(String::with_capacity(old.len() + 1));
+    for part in old.split(['\n', ',']).filter(is_kept) {
+        text.push_str(part);
+        text.push('\n');
+    }
+    let left = parse(&text)?;
+    let others = keys.iter().map(|key| &key.id).filter(|other| other.as_str() != id);
+    anyhow::ensure!(
+        left.iter().map(|key| &key.id).eq(others),
+        "a bug: without {id} other keys would be missing, too; nothing was changed"
+    );
     write_over(file, &text)
 }
 
+/// Puts another text in the place of a file's, whole or not at all. Whoever may read it stays the same: whoever runs the command
+/// isn't whom the coordinators run as.
 fn write_over(file: &Path, text: &str) -> anyhow::Result<()> {
-    let beside = write_beside(file, text)?;
-    std::fs::rename(&beside, file).with_context(|| file.display().to_string())
+    let told = || file.display().to_string();
+    // A link stays one.
+    let target = std::fs::canonicalize(file).with_context(told)?;
+    let (beside, out) = create_beside(&target).with_context(told)?;
+    let replaced = same_owner(&target, &out)
+        .and_then(|()| Ok(write(out, text)?))
+        .and_then(|()| Ok(std::fs::rename(&beside, &target)?));
+    if replaced.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    replaced.with_context(told)?;
+    to_disk(folder_of(&target)).with_context(told)
 }
 
-/// Writes a file of another name in the same folder, which nobody else reads, to the disk.
-fn write_beside(file: &Path, text: &str) -> anyhow::Result<PathBuf> {
-    let folder = file.parent().unwrap_or(Path::new("."));
+/// Gives a new file the owner, the group and the mode of another one.
+fn same_owner(as_of: &Path, new: &std::fs::File) -> anyhow::Result<()> {
+    let (old, own) = (std::fs::metadata(as_of)?, new.metadata()?);
+    let (uid, gid) = (old.uid(), old.gid());
+    if (own.uid(), own.gid()) != (uid, gid) {
+        std::os::unix::fs::fchown(new, Some(uid), Some(gid)).with_context(|| {
+            format!(
+                "it belongs to user {uid} and group {gid}, and a new one can't be given to them; nothing was changed: run this as \
+                 that user (sudo -u), or as root"
+            )
+        })?;
+    }
+    Ok(new.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o777))?)
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes a folder, and what is missing above it, for good.
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    missing.into_iter().try_for_each(|made| to_disk(folder_of(made)))
+}
+
+/// Waits until the names in a folder are on the disk.
+fn to_disk(folder: &Path) -> anyhow::Result<()> {
+    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.with_context(|| format!("{} can't be written to the disk", folder.display()))
+}
+
+/// A new file of another name in the same folder, which nobody else reads.
+fn create_beside(file: &Path) -> std::io::Result<(PathBuf, std::fs::File)> {
     let random: [u8; 8] = rand::random();
     let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let beside = file.with_extension(format!("{random}.new"));
-    let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    Ok((beside, out))
+}
+
+/// Writes it, to the disk.
+fn write(mut out: std::fs::File, text: &str) -> std::io::Result<()> {
     out.write_all(text.as_bytes())?;
-    out.sync_all()?;
-    Ok(beside)
+    out.sync_all()
 }
 
 #[cfg(test)]
-mod tests {
-    use farm_types::{BuildId, ProjectId};
-
-    use super::*;
-
-    #[test]
-    fn all_coordinators_of_a_folder_have_one_key_and_a_new_one_opens_what_the_old_one_sealed() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("deep/keys");
-        let ids: Vec<Vec<KeyId>> = std::thread::scope(|scope| {
-            let open = || Keyring::of_file(&file).unwrap().ids();
-            let starting: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
-            starting.into_iter().map(|one| one.join().unwrap()).collect()
-        });
-        assert!(ids.iter().all(|one| *one == ids[0] && one.len() == 1), "{ids:?}");
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
-
-        let (running, owner) =
-            (Keyring::of_file(&file).unwrap(), Owner::Build(ProjectId::generate(), BuildId::generate()));
-        let (_, old) = running.new_data_key(owner);
-        let newest = rotate(&file).unwrap();
-        let other = Keyring::of_file(&file).unwrap();
-        assert_eq!(other.ids(), [newest.clone(), ids[0][0].clone()]);
-        let (_, new) = other.new_data_key(owner);
-        assert_eq!(new.by, newest.as_str());
-        // One that runs finds the new key when it meets it.
-        assert!(running.open(owner, &new).is_ok() && running.open(owner, &old).is_ok());
-        let resealed = other.reseal(owner, &old).unwrap();
-        assert_eq!(resealed.by, newest.as_str());
-        let refused = remove(&file, newest.as_str()).unwrap_err().to_string();
-        assert!(refused.contains("seals now"), "{refused}");
-        assert!(remove(&file, "0").unwrap_err().to_string().contains(newest.as_str()));
-        remove(&file, ids[0][0].as_str()).unwrap();
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        let without = Keyring::of_file(&file).unwrap();
-        assert!(without.open(owner, &resealed).is_ok());
-        assert_eq!(without.open(owner, &old).unwrap_err(), Unopened::KeyIsLost(ids[0][0].to_string()));
-    }
-
-    #[test]
-    fn what_is_no_key_is_told_and_not_shown() {
-        for (text, said) in [
-            ("", "no key in it"),
-            ("# only this\n", "no key in it"),
-            ("farm_key_12", "line 1 is no key"),
-            ("\n0000", "line 2 is no key"),
-        ] {
-            let error = format!("{:#}", Keyring::from_text(text).unwrap_err());
-            assert!(error.contains(said) && !error.contains("0000") && !error.contains("12"), "{error}");
-        }
-        let line = new_line();
-        let twice = format!("{}{}", &*line, &*line);
-        assert!(Keyring::from_text(&twice).unwrap_err().to_string().contains("twice"));
-        let two = format!("{} # new\n# old\n{}", line.trim(), &*new_line());
-        let keyring = Keyring::from_text(&two).unwrap();
-        assert_eq!(keyring.ids().len(), 2);
-        assert!(!format!("{keyring:?}").contains(line.trim()));
-        let commas = two.replace(" # new\n# old\n", ",");
-        assert_eq!(Keyring::from_text(&commas).unwrap().ids(), keyring.ids());
-    }
-}
+#[path = "keyring_tests.rs"]
+mod tests;

@@ -7,7 +7,9 @@ CREATE TABLE registry_logins (
     host text NOT NULL,
     -- Another one each time that a login is set: what was got by one is nothing to the next.
     version uuid NOT NULL,
+    -- The user's name there, or the credential helper that the coordinator asks for name and password.
     username text NOT NULL,
+    helper text,
     -- The login's data key, sealed by the farm's key of that id, and the password, sealed by the data key.
     key_id text,
     sealed_key bytea,
@@ -20,7 +22,7 @@ CREATE TABLE registry_logins (
     -- cleaned, with the farm's login only where the project may; and engines still have what was pulled by it.
     removed_at timestamptz,
     PRIMARY KEY (project_id, host),
-    CONSTRAINT registry_logins_sealed CHECK (CASE WHEN removed_at IS NULL
+    CONSTRAINT registry_logins_sealed CHECK (CASE WHEN removed_at IS NULL AND helper IS NULL
         THEN key_id IS NOT NULL AND sealed_key IS NOT NULL AND sealed IS NOT NULL
         ELSE key_id IS NULL AND sealed_key IS NULL AND sealed IS NULL END)
 );

@@ -26,6 +26,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use farm_core::machines::engine::PatchedEngines;
 use farm_types::{Digest, Invalid, ProjectId};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnectOptions;
@@ -81,9 +82,16 @@ pub struct Store {
     loops: Pool,
     options: PgConnectOptions,
     suspect_after: Duration,
+    /// Engines on which what isn't trusted may run besides new ones.
+    patched: PatchedEngines,
 }
 
 impl Store {
+    /// Engines that count as mended, though their versions are old.
+    pub fn with_patched_engines(self, patched: PatchedEngines) -> Self {
+        Self { patched, ..self }
+    }
+
     /// The same for the leader's loops: calls and loops never wait for each other's connections.
     pub fn of_loops(&self) -> Self {
         Self { pool: self.loops.clone(), ..self.clone() }
@@ -131,6 +139,7 @@ impl Store {
             loops: Pool::new(&options, Bounds { connections: limits.loops, ..pool }),
             options,
             suspect_after,
+            patched: PatchedEngines::default(),
         })
     }
 
@@ -197,6 +206,11 @@ impl Store {
 /// A state's word from a row.
 pub(crate) fn state<S: FromStr<Err = Invalid>>(text: &str) -> Result<S> {
     text.parse().map_err(StoreError::corrupt)
+}
+
+/// How words stand in a row.
+pub(crate) fn words<T: ToString>(all: &[T]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
 }
 
 /// A digest from a row.

@@ -1,5 +1,7 @@
 //! PEM, as keys come in it (RFC 7468, and the headers of before).
 
+use std::str::Lines;
+
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -26,8 +28,8 @@ pub fn blocks(text: &str) -> Vec<Block<'_>> {
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let Some(label) = between(line, "-----BEGIN ") else { continue };
-        // As long as all that is left: what grows leaves copies behind.
-        let mut body = Zeroizing::new(String::with_capacity(text.len()));
+        // As long as it can become: what grows leaves copies behind.
+        let mut body = Zeroizing::new(String::with_capacity(body_length(lines.clone(), label)));
         let (mut is_encrypted, mut is_whole) = (false, false);
         for line in lines.by_ref() {
             if between(line, "-----END ") == Some(label) {
@@ -47,6 +49,25 @@ pub fn blocks(text: &str) -> Vec<Block<'_>> {
     blocks
 }
 
+/// The bytes of the lines up to the end of a block.
+fn body_length(lines: Lines<'_>, label: &str) -> usize {
+    lines.take_while(|line| between(line, "-----END ") != Some(label)).map(str::len).sum()
+}
+
 fn between<'a>(line: &'a str, begin: &str) -> Option<&'a str> {
     line.trim().strip_prefix(begin)?.strip_suffix("-----")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_takes_as_much_memory_as_it_is_long_whatever_stands_behind_it() {
+        let text = "AAAA\nBB\n-----END X-----\n-----BEGIN X-----\nCCCC";
+        assert_eq!(body_length(text.lines(), "X"), 6);
+        assert_eq!(body_length("AAAA\nBB".lines(), "X"), 6);
+        let many = "-----BEGIN X-----\n-----END X-----\n".repeat(9000);
+        assert_eq!(blocks(&many).len(), 9000);
+    }
 }

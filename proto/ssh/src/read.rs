@@ -187,10 +187,16 @@ fn openssh(bytes: &[u8]) -> Option<Result<Key, Unusable>> {
     Some(Ok(Key::new(private, comment)))
 }
 
+/// The longest part of a key that is taken, bytes: of the modulus of 4096 bits. What is longer isn't even calculated with.
+const LONGEST_PART: usize = 512;
+
 /// The inner `None`: it is a key, but not for ring.
 fn rsa(reader: &mut Reader<'_>) -> Option<Option<RsaKeyPair>> {
     let (n, e, d, q_inverse) = (reader.big()?, reader.big()?, reader.big()?, reader.big()?);
     let (p, q) = (reader.big()?, reader.big()?);
+    if [n, e, d, q_inverse, p, q].iter().any(|part| part.len() > LONGEST_PART) {
+        return Some(None);
+    }
     let exponent = |prime: &[u8]| -> Option<Zeroizing<Vec<u8>>> {
         let mut less_one = Zeroizing::new(prime.to_vec());
         let last = less_one.last_mut().filter(|last| **last % 2 == 1 && prime != [1])?;

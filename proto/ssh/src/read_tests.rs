@@ -98,6 +98,19 @@ fn what_can_not_be_used_says_why_and_what_to_do() {
     assert_eq!(keys(&[0xff, 0xfe]).unwrap_err(), Unusable::NoKey);
 }
 
+/// Each of these would take minutes.
+#[test]
+fn nothing_is_calculated_with_parts_that_no_key_has() {
+    let begin = std::time::Instant::now();
+    let long = vec![0x7f; 60_000];
+    for place in 0..6 {
+        let part = |at: usize| if at == place || at == 2 { &long[..] } else { &[0x7f; 256] };
+        let text = openssh_pem("none", "ssh-rsa", |it| (0..6).fold(it, |it, at| it.big(part(at))));
+        assert_eq!(keys(text.as_bytes()).unwrap_err(), Unusable::Rsa, "{place}");
+    }
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20), "{:?}", begin.elapsed());
+}
+
 proptest! {
     #[test]
     fn no_file_makes_it_panic(

@@ -67,10 +67,14 @@ impl From<RefPattern> for String {
 /// The event of those that no job began: whoever calls with a token of the farm's own.
 pub const MANUAL: &str = "manual";
 
+/// The event of jobs whose token says none, as of issuers of which farm doesn't know what their claims mean. GitLab's own word for the
+/// same.
+pub const UNKNOWN: &str = "unknown";
+
 /// A job with its repository's rights on what strangers send.
 const STRANGERS: &str = "pull_request_target";
 
-/// What a job was begun by, in its CI system's own word (`push`, `schedule`, `merge_request_event`), or [`MANUAL`].
+/// What a job was begun by, in its CI system's own word (`push`, `schedule`, `merge_request_event`), or [`MANUAL`] or [`UNKNOWN`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EventName(String);
@@ -119,9 +123,15 @@ impl From<EventName> for String {
     }
 }
 
-/// Whether a job builds what somebody proposes: a pull request's or merge request's, by its event or its ref.
+/// Events that run with the default branch's ref, or none that says it, and often for a pull or merge request: another workflow's end,
+/// a comment, a pipeline above.
+const INDIRECT: [&str; 3] = ["workflow_run", "issue_comment", "parent_pipeline"];
+
+/// Whether a job builds, or may build, what somebody proposes: a pull request's or merge request's, by its event or its ref.
 pub fn is_proposal(full: Option<&str>, event: Option<&str>) -> bool {
-    let by_event = |event: &str| event.contains("pull_request") || event.contains("merge_request");
+    let by_event = |event: &str| {
+        event.contains("pull_request") || event.contains("merge_request") || INDIRECT.contains(&event)
+    };
     let by_ref = |full: &str| full.starts_with("refs/pull/") || full.starts_with("refs/merge-requests/");
     event.is_some_and(by_event) || full.is_some_and(by_ref)
 }
@@ -163,6 +173,10 @@ mod tests {
             (Some("refs/heads/topic"), Some("merge_request_event"), true),
             (Some("refs/heads/topic"), Some("external_pull_request_event"), true),
             (Some("refs/pull/7/merge"), Some("workflow_dispatch"), true),
+            (Some("refs/heads/main"), Some("workflow_run"), true),
+            (Some("refs/heads/main"), Some("issue_comment"), true),
+            (Some("refs/heads/topic"), Some("parent_pipeline"), true),
+            (Some("refs/heads/main"), Some("pipeline"), false),
             (Some("refs/merge-requests/7/head"), None, true),
             (Some("refs/heads/refs/pull/7"), Some("push"), false),
         ] {

@@ -157,8 +157,8 @@ codes! {
             "give it with `--secret id=ID,src=FILE`, `--secret id=ID,env=NAME` or `--ssh ID=KEYFILE`";
     }
     AgentAway = "agent_away", Source {
-        User: "a step asked the ssh agent of whoever submitted the build (`--ssh ID`), and for 30 s no command offered it: it had ended, \
-            or was cut off",
+        User: "a step asked the ssh agent of whoever submitted the build (`--ssh ID`), and for 30 s (`agent_away_seconds`) no command \
+            offered it: it had ended, or was cut off",
             "keep `farm submit` (or `retry`) running until the build has ended, or give the key's file: `--ssh ID=KEYFILE`";
     }
     RunKilled = "run_killed", Source {
@@ -190,6 +190,11 @@ codes! {
         User: "401 or 403; or the project may not pull from the repository with the farm's credentials",
             "`farm registry login HOST`; or set username and password of `[registries.\"HOST\"]` at the coordinator; or the sentence \
             says what an admin of the farm would have to allow";
+    }
+    SourceDenied = "source_denied", Registries {
+        User: "an image, or a URL or repository of ADD, that no engine fetches here: loopback, link-local addresses and clouds' metadata \
+            services, the farm's own hosts, and hosts that aren't written in a usual form",
+            "the sentence has the source and who can allow it; see [worker.md](worker.md#what-engines-fetch)";
     }
     RepositoryMissing = "repository_missing", Registries {
         User: "the registry has no such repository and makes none by itself",

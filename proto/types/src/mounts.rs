@@ -1,8 +1,9 @@
-//! What RUN instructions may mount besides files: secrets (`--mount=type=secret`) and ssh keys or agents (`--mount=type=ssh`).
+//! What RUN instructions may mount besides files: secrets (`--mount=type=secret`) and ssh keys or agents (`--mount=type=ssh`). And
+//! logins at registries, which are given with a build as these are, and mounted nowhere.
 //!
 //! A spec names them and says where each comes from. Their values are never in it: a spec is shown, stored in clear and hashed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,6 +13,8 @@ use crate::error::Invalid;
 
 /// The longest secret, bytes. BuildKit's own limit.
 pub const MOST_SECRET_BYTES: usize = 500 * 1024;
+/// The most bytes of the keys of one `--ssh` together. The largest key that is taken has some 3000.
+pub const MOST_SSH_BYTES: usize = 64 * 1024;
 /// The most mounts of a build, secrets and ssh together.
 pub const MOST_MOUNTS: usize = 64;
 /// The most bytes of all values of a build together.
@@ -188,7 +191,7 @@ impl FromStr for SshSource {
     }
 }
 
-/// All that a build's RUN instructions may mount besides files.
+/// All that a build's RUN instructions may mount besides files, and the logins that it was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounts {
     /// `--secret`, by the ids that the Dockerfile has.
@@ -197,12 +200,15 @@ pub struct Mounts {
     /// `--ssh`, likewise.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ssh: BTreeMap<MountId, SshSource>,
+    /// `--registry-login`: registries, as images' names have them, from which it pulls by a login that it was given.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub logins: BTreeSet<MountId>,
 }
 
 impl Mounts {
     /// There are none.
     pub fn is_empty(&self) -> bool {
-        self.secrets.is_empty() && self.ssh.is_empty()
+        self.secrets.is_empty() && self.ssh.is_empty() && self.logins.is_empty()
     }
 
     /// Those whose values whoever submits the build gives, and has to give again when it is built anew.
@@ -210,7 +216,8 @@ impl Mounts {
         let secrets = self.secrets.iter().filter(|(_, source)| **source == SecretSource::Given);
         let keys = self.ssh.iter().filter(|(_, source)| **source == SshSource::Keys);
         let secrets = secrets.map(|(id, _)| (MountType::Secret, id));
-        secrets.chain(keys.map(|(id, _)| (MountType::Ssh, id)))
+        let logins = self.logins.iter().map(|host| (MountType::Login, host));
+        secrets.chain(keys.map(|(id, _)| (MountType::Ssh, id))).chain(logins)
     }
 
     /// The agents of whoever follows the build that it may ask.
@@ -219,21 +226,24 @@ impl Mounts {
     }
 }
 
-/// What kind of mount a value is for.
+/// What a value is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MountType {
     /// `--mount=type=secret`: a file or a variable.
     Secret,
     /// `--mount=type=ssh`: an agent's socket. The value is private keys in PEM, one after the other.
     Ssh,
+    /// No mount: the login at the registry that is its id, a [`GivenLogin`] in JSON. It goes to no worker with the mounts.
+    Login,
 }
 
 impl MountType {
-    /// The word that stands for it, which is Dockerfiles' and the flag's: `secret` or `ssh`.
+    /// The word that stands for it, which is the flag's: `secret`, `ssh` or `registry-login`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Secret => "secret",
             Self::Ssh => "ssh",
+            Self::Login => "registry-login",
         }
     }
 }
@@ -248,10 +258,65 @@ impl FromStr for MountType {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        [Self::Secret, Self::Ssh]
+        [Self::Secret, Self::Ssh, Self::Login]
             .into_iter()
             .find(|mount| mount.as_str() == text)
-            .ok_or_else(|| Invalid::new("type of mount", text, "write secret or ssh"))
+            .ok_or_else(|| Invalid::new("type of mount", text, "write secret, ssh or registry-login"))
+    }
+}
+
+/// A login that a build was given. It isn't printed.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GivenLogin {
+    /// The user's name at the registry.
+    pub username: String,
+    /// The password, or a token of the registry's.
+    pub password: String,
+}
+
+impl GivenLogin {
+    /// The longest user name, and the longest password, bytes: tokens of clouds have some KiB.
+    pub const LONGEST: (usize, usize) = (255, 16 * 1024);
+
+    /// Reads one as a value has it.
+    ///
+    /// # Errors
+    /// It is none, or no registry could take it; what is wrong, without any of it.
+    pub fn read(value: &[u8]) -> Result<Self, &'static str> {
+        let login: Self = serde_json::from_slice(value).map_err(|_| "it is no login")?;
+        login.check()?;
+        Ok(login)
+    }
+
+    /// # Errors
+    /// No registry could take it; what is wrong, without any of it.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let (name, password) = Self::LONGEST;
+        if self.username.is_empty() || self.password.is_empty() {
+            return Err("it has no user's name, or no password");
+        }
+        if self.username.len() > name || self.password.len() > password {
+            return Err("its user's name has more than 255 bytes, or its password more than 16 KiB");
+        }
+        // RFC 7617, section 2.
+        if self.username.contains(':') || self.username.chars().any(char::is_control) {
+            return Err("its user's name has a colon, or what can't be printed");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for GivenLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GivenLogin").finish_non_exhaustive()
+    }
+}
+
+impl Drop for GivenLogin {
+    fn drop(&mut self) {
+        use zeroize::Zeroize as _;
+        self.password.zeroize();
     }
 }
 
@@ -282,15 +347,36 @@ mod tests {
         let mounts = Mounts {
             secrets: [(id("a"), SecretSource::Given), (id("b"), project)].into(),
             ssh: [(id("default"), SshSource::Agent), (id("git"), SshSource::Keys)].into(),
+            logins: [id("r.example:5000")].into(),
         };
         let text = serde_json::to_string(&mounts).unwrap();
-        let expected =
-            r#"{"secrets":{"a":"given","b":"project:npm"},"ssh":{"default":"agent","git":"keys"}}"#;
+        let expected = r#"{"secrets":{"a":"given","b":"project:npm"},"ssh":{"default":"agent","git":"keys"},"logins":["r.example:5000"]}"#;
         assert_eq!(text, expected);
         assert_eq!(serde_json::from_str::<Mounts>(&text).unwrap(), mounts);
         let given: Vec<_> = mounts.given().map(|(mount, id)| format!("{mount} {id}")).collect();
-        assert_eq!(given, ["secret a", "ssh git"]);
+        assert_eq!(given, ["secret a", "ssh git", "registry-login r.example:5000"]);
         assert_eq!(mounts.agents().map(MountId::as_str).collect::<Vec<_>>(), ["default"]);
         assert!("project:-".parse::<SecretSource>().is_err() && "file".parse::<SecretSource>().is_err());
+    }
+
+    #[test]
+    fn a_login_is_what_a_registry_can_take_and_is_not_printed() {
+        let read = |text: &str| GivenLogin::read(text.as_bytes());
+        let login = read(r#"{"username":"ci","password":"hunter2"}"#).unwrap();
+        assert_eq!((login.username.as_str(), login.password.as_str()), ("ci", "hunter2"));
+        assert!(!format!("{login:?}").contains("hunter2"));
+        let long = format!(r#"{{"username":"ci","password":"{}"}}"#, "x".repeat(16 * 1024 + 1));
+        for text in [
+            "",
+            "hunter2",
+            r#"{"username":"ci"}"#,
+            r#"{"username":"","password":"hunter2"}"#,
+            r#"{"username":"a:b","password":"hunter2"}"#,
+            r#"{"username":"ci","password":""}"#,
+            long.as_str(),
+        ] {
+            let why = read(text).unwrap_err();
+            assert!(!why.contains("hunter2"), "{why}");
+        }
     }
 }

@@ -146,6 +146,23 @@ impl BuildSpec {
         }
         list
     }
+
+    /// Refuses a login for a registry that is pushed to: what is pushed there is published by the project's login or the farm's, after
+    /// the build's is erased.
+    ///
+    /// # Errors
+    /// There is one.
+    pub fn check_logins(&self) -> Result<(), Invalid> {
+        let pushed = self.repositories();
+        let both =
+            self.mounts.logins.iter().find(|host| pushed.iter().any(|own| own.registry() == host.as_str()));
+        let Some(host) = both else { return Ok(()) };
+        let cure = format!(
+            "the build pushes there, too, and what is pushed is published by the project's login or the farm's; give the project one of its \
+             own: farm registry login {host}; or have an admin of the farm let it pull: farm project allow PROJECT --pull {host}/REPO"
+        );
+        Err(Invalid::new("--registry-login", host.as_str(), cure))
+    }
 }
 
 /// A snapshot and what its roots are called. See [`crate::snapshot`].

@@ -1,5 +1,7 @@
 //! Projects' own logins at registries: private base images, pushes, and what projects that share an engine get of each other.
 
+mod given;
+
 use std::process::Stdio;
 
 use farm_tests::farm::{Farm, Output};

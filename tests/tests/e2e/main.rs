@@ -35,6 +35,7 @@ mod dying_worker;
 mod engines;
 mod entitlements;
 mod example;
+mod fetching;
 mod following;
 mod full;
 mod full_disk;

@@ -11,6 +11,7 @@ use farm_types::Digest;
 use crate::gate::Gate;
 use crate::schemas::fits;
 use crate::support::*;
+use crate::terminal::Terminal;
 
 const AMD64: [&str; 2] = ["--platform", "linux/amd64"];
 
@@ -33,19 +34,37 @@ fn steps_read_what_was_given_in_each_way_and_the_image_has_nothing_of_it() {
          RUN --mount=type=secret,id=npm,required=true,target=/root/.npmrc,mode=0440,uid=7,gid=8 \
              test \"$(stat -c '%a %u %g' /root/.npmrc)\" = '440 7 8'\n\
          RUN --mount=type=secret,id=word,env=WORD test \"$(printf %s \"$WORD\" | sha256sum)\" = \"$SUM  -\"\n\
+         RUN --mount=type=secret,id=way1 --mount=type=secret,id=way2 --mount=type=secret,id=way3 \
+             --mount=type=secret,id=way4 --mount=type=secret,id=WAY5 --mount=type=secret,id=way6 \
+             for way in way1 way2 way3 way4 WAY5 way6; do \
+             test \"$(sha256sum < /run/secrets/$way)\" = \"$SUM  -\" || exit 1; done\n\
          RUN --mount=type=secret,id=absent test ! -e /run/secrets/absent\n\
          RUN test ! -s /root/.npmrc && test ! -s /run/secrets/npm && test -z \"$WORD\"\n",
         nonce()
     ))
-    .file(".dockerignore", "npmrc\n")
-    .file("npmrc", &value);
+    .file(".dockerignore", "npmrc\nway6\n")
+    .file("npmrc", &value)
+    .file("way6", &value);
     let file = context.path().join("npmrc");
     let (npm, sum) = (given(file.to_str().unwrap()), format!("SUM={}", Digest::of(value.as_bytes()).hex()));
     let tag = format!("{}:1", repository("secrets"));
     let args = ["submit", context.text(), "-t", &tag, "--platform", "linux/amd64", "--build-arg", &sum];
     let more = ["--provenance=mode=max", "--secret", &npm, "--secret", "id=word,env=FARM_TEST_WORD"];
-    let mut command = farm.command(&[&args[..], &more].concat());
-    let built = farm_tests::farm::output(command.env("FARM_TEST_WORD", &value));
+    // As buildx's documentation has them, beside these two; an id alone is a variable, or else a file here.
+    let (source, typed) =
+        (format!("id=way1,source={}", file.display()), format!("type=file,id=way2,src={}", file.display()));
+    let ways = [
+        source.as_str(),
+        typed.as_str(),
+        "type=env,id=way3,env=FARM_TEST_WORD",
+        "type=env,id=way4,src=FARM_TEST_WORD",
+        "id=WAY5",
+        "id=way6",
+    ];
+    let ways: Vec<&str> = ways.into_iter().flat_map(|way| ["--secret", way]).collect();
+    let mut command = farm.command(&[&args[..], &more, &ways].concat());
+    command.current_dir(context.path()).env("FARM_TEST_WORD", &value).env("WAY5", &value);
+    let built = farm_tests::farm::output(&mut command);
     let id = build_id(&built.ok());
     let record = show(&farm, &id);
     assert_eq!(record["state"], "succeeded");
@@ -53,13 +72,11 @@ fn steps_read_what_was_given_in_each_way_and_the_image_has_nothing_of_it() {
 
     // What was given is erased, and a retry says what it needs.
     let again = farm.cli(&["retry", &id]);
-    refused(
-        &again,
-        2,
-        &["secret npm", "secret word", "erased", &format!("farm retry {id} --secret id=npm,src=FILE")],
-    );
-    let word = given(file.to_str().unwrap()).replace("npm,", "word,");
-    farm.cli(&["retry", &id, "--secret", &npm, "--secret", &word]).ok();
+    refused(&again, 2, &["secret npm", "secret word", "erased", &format!("farm retry {id} --secret id=")]);
+    let all = ["npm", "word", "way1", "way2", "way3", "way4", "WAY5", "way6"];
+    let all = all.map(|id| given(file.to_str().unwrap()).replace("npm,", &format!("{id},")));
+    let all: Vec<&str> = all.iter().flat_map(|one| ["--secret", one.as_str()]).collect();
+    farm.cli(&[&["retry", id.as_str()][..], &all].concat()).ok();
 }
 
 #[test]
@@ -257,6 +274,37 @@ fn without_tls_none_are_sent_and_what_is_mistyped_is_told_before() {
 }
 
 #[test]
+fn what_is_typed_at_the_question_is_not_shown_and_the_terminal_is_left_as_it_was() {
+    let farm = Farm::builder().tls().start();
+    let ask = || {
+        let terminal = Terminal::run_like(&farm.command(&["secret", "set", "npm"]), 100, 24, &[]);
+        terminal.shows("Value of secret npm:");
+        assert!(!terminal.echoes());
+        terminal
+    };
+    let value = Planted::new("npm-");
+    let mut typed = ask();
+    typed.press(format!("{}\r", value.text()).as_bytes());
+    assert_eq!(typed.end(), 0, "{}", typed.raw());
+    typed.shows("secret npm of project default is set (version 1)");
+    value.is_not_in("the terminal", typed.raw());
+    assert!(typed.echoes() && !typed.raw().contains("warning"), "{}", typed.raw());
+    // The line break is none of it.
+    let mut short = ask();
+    short.press(b"12345\r");
+    assert_eq!(short.end(), 0, "{}", short.raw());
+    short.shows("warning: 5 bytes are too few");
+    short.shows("is set (version 2)");
+    assert!(!short.raw().contains("12345"), "{}", short.raw());
+    let mut left = ask();
+    left.press(b"hunter2\x03");
+    assert_eq!(left.end(), 130, "{}", left.raw());
+    left.shows("nothing was changed");
+    assert!(left.echoes() && !left.raw().contains("hunter2"), "{}", left.raw());
+    assert_eq!(farm.cli(&["secret", "ls", "--format", "{{ version }}"]).ok(), "2\n");
+}
+
+#[test]
 fn what_steps_print_of_them_is_masked_however_it_is_cut_and_what_cannot_be_is_told() {
     let farm = covered();
     let value = format!("hunter2-{}", nonce());
@@ -285,4 +333,37 @@ fn what_steps_print_of_them_is_masked_however_it_is_cut_and_what_cannot_be_is_to
     for form in [value.as_str(), &base64[..16], &value[8..]] {
         assert!(!log.contains(form), "{form} is in:\n{log}");
     }
+}
+
+#[test]
+fn what_is_pasted_in_several_lines_is_not_taken_and_none_of_it_goes_to_the_shell() {
+    let farm = Farm::builder().tls().start();
+    let like = farm.command(&["secret", "set", "deploy"]);
+    let mut shell = std::process::Command::new("/bin/bash");
+    shell.args(["-c", r#""$0" "$@"; echo "ended:$?"; read -r -t 1 line; echo "left:[$line]""#]);
+    shell.arg(like.get_program()).args(like.get_args());
+    shell.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let key = ["-----BEGIN OPENSSH ", "PRIVATE KEY-----\rrm -rf hunter2\rand the last"].concat();
+    for pasted in
+        ["first hunter2\rrm -rf hunter2\r", "first hunter2\rand hunter2", &key, &"hunter2".repeat(1000)]
+    {
+        let mut terminal = crate::terminal::Terminal::run_like(&shell, 200, 24, &[]);
+        terminal.shows("Value of secret deploy:");
+        terminal.press(pasted.as_bytes());
+        if pasted.starts_with("hunter2") {
+            terminal.press(b"\r");
+        }
+        terminal
+            .shows("nothing was taken: name the file that has the value: farm secret set deploy --file FILE");
+        terminal.shows("ended:2");
+        terminal.shows("left:[]");
+        assert_eq!(terminal.end(), 0);
+        assert!(!terminal.raw().contains("hunter2"), "{}", terminal.raw());
+    }
+    // A line break too many does no harm.
+    let mut terminal = crate::terminal::Terminal::run_like(&like, 200, 24, &[]);
+    terminal.shows("Value of secret deploy:");
+    terminal.press(b"hunter2-of-one-line\r\r");
+    terminal.shows("secret deploy of project default is set (version 1)");
+    assert_eq!(terminal.end(), 0);
 }

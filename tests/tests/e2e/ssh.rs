@@ -13,7 +13,9 @@ const AMD64: [&str; 2] = ["--platform", "linux/amd64"];
 
 /// A farm whose connections have TLS, as keys go over no others.
 fn covered() -> Farm {
-    with_worker(Farm::builder().tls())
+    // Its repositories are on loopback.
+    let worker = WorkerSpec::new("w1").platforms(BOTH).slots(2).arg("--fetch-from").arg("127.0.0.1");
+    Farm::builder().tls().worker(worker).start()
 }
 
 /// A step in which the server must answer `expected` to whoever has this id's key.
@@ -125,7 +127,9 @@ for message in sys.argv[1:]:
 
 #[test]
 fn an_agent_signs_for_steps_through_whichever_coordinator_is_there_and_nothing_else_is_done_by_it() {
-    let spec = |name: &str| WorkerSpec::new(name).platforms("linux/amd64").coordinator(1);
+    let spec = |name: &str| {
+        WorkerSpec::new(name).platforms("linux/amd64").coordinator(1).arg("--fetch-from").arg("127.0.0.1")
+    };
     let farm = Farm::builder().tls().coordinators(2).config(QUICK_LEASES);
     let mut farm = farm.worker(spec("w1")).worker(spec("w2")).start();
     let server = SshServer::start();
@@ -169,7 +173,7 @@ fn an_agent_signs_for_steps_through_whichever_coordinator_is_there_and_nothing_e
 
 #[test]
 fn a_step_whose_agent_has_left_fails_and_says_so_and_a_retry_offers_another() {
-    let farm = covered();
+    let farm = with_worker(Farm::builder().tls().config("[limits]\nagent_away_seconds = 5\n"));
     let server = SshServer::start();
     let word = nonce();
     let key = server.key("key", &["-t", "ed25519"], &format!("echo {word}"));

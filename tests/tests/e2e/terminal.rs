@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use farm_tests::farm::Farm;
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use rustix::fs::{Mode, OFlags};
+use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::gate::Gate;
 use crate::support::*;
@@ -109,6 +111,13 @@ impl Terminal {
     pub fn press(&mut self, keys: &[u8]) {
         self.keys.write_all(keys).unwrap();
         self.keys.flush().unwrap();
+    }
+
+    /// Whether what is typed is shown.
+    pub fn echoes(&self) -> bool {
+        let name = self.master.tty_name().unwrap();
+        let terminal = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ECHO)
     }
 
     pub fn end(&mut self) -> u32 {

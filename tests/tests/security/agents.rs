@@ -27,15 +27,20 @@ impl Offer {
         Ok(Offer { answers, questions })
     }
 
-    /// Answers the next question by what was asked, twice over.
+    /// Answers the next question.
     async fn answer(&mut self) -> v1::OfferAgentsResponse {
         let question = self.questions.message().await.unwrap().unwrap();
+        self.answer_to(&question).await;
+        question
+    }
+
+    /// Answers by what was asked, twice over.
+    async fn answer_to(&self, question: &v1::OfferAgentsResponse) {
         let answer = question.messages.last().unwrap().repeat(2).into();
         self.answers
             .send(v1::OfferAgentsRequest { number: question.number, answer, ..Default::default() })
             .await
             .unwrap();
-        question
     }
 }
 
@@ -45,7 +50,8 @@ fn question(lease: &v1::Lease, id: &str) -> v1::AskAgentRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_who_made_a_build_offers_an_agent_and_only_its_lease_asks_it() {
-    let farm = Farm::builder().env("FARM_STAGING", NO_STAGING).tls().start();
+    let farm =
+        Farm::builder().env("FARM_STAGING", NO_STAGING).env("FARM_PATCHED_ENGINES", "docker 0").tls().start();
     team::project(&farm, "web").await;
     team::project(&farm, "api").await;
     let mut ada = Client::with_token(&farm, &team::person(&farm, "ada", "web", "builder").await).await;
@@ -105,8 +111,16 @@ async fn only_who_made_a_build_offers_an_agent_and_only_its_lease_asks_it() {
         let refused = good.work.ask_agent(asked).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
     }
+    // Whose lease ends while somebody is asked gets no signature, however late it is given.
     good.start(&lease).await;
+    let mut worker = good.work.clone();
+    let asked = question(&lease, "default");
+    let asking = tokio::spawn(async move { worker.ask_agent(asked).await });
+    let open = second.questions.message().await.unwrap().unwrap();
     assert!(good.finish(&lease, success()).await);
+    second.answer_to(&open).await;
+    let refused = asking.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
     let refused = good.work.ask_agent(question(&lease, "default")).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
 

@@ -51,7 +51,8 @@ async fn waits(client: &mut Client, build: &str, words: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_given_what_project_and_worker_may_not() {
-    let farm = Farm::builder().env("FARM_STAGING", NO_STAGING).start();
+    let farm =
+        Farm::builder().env("FARM_STAGING", NO_STAGING).env("FARM_PATCHED_ENGINES", "docker 0").start();
     team::project(&farm, "web").await;
     let mut ada = Client::with_token(&farm, &team::person(&farm, "ada", "web", "admin").await).await;
     let snapshot = ada.upload("FROM scratch").await;

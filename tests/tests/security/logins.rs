@@ -1,5 +1,7 @@
 //! Projects' own logins at registries: who sets them, what is kept of them, and who is lent what by them.
 
+mod helpers;
+
 use farm_proto::v1;
 use farm_tests::client::{Client, Sim, hello};
 use farm_tests::database::psql;
@@ -29,6 +31,7 @@ async fn set(
         host: host.to_owned(),
         username: user.to_owned(),
         password: password.to_owned(),
+        helper: String::new(),
     };
     let set = client.registries.set_registry_login(request).await?.into_inner();
     Ok(set.login.unwrap())

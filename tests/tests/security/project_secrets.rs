@@ -139,6 +139,14 @@ async fn a_projects_secret_is_for_whom_its_rule_says_and_a_build_keeps_what_it_b
     let stolen = bob.builds.provide_source(source).await.unwrap_err();
     assert_eq!(stolen.code(), Code::PermissionDenied, "{stolen}");
     assert!(stolen.message().contains("pia alone sends"), "{stolen}");
+    // By another token, as after the next sign-in, pia is the same.
+    let token = team::token(&farm, "pia", v1::TokenScope::default()).await;
+    let mut again = Client::with_token(&farm, &token).await;
+    let source = v1::ProvideSourceRequest {
+        build_id: build.id.clone(),
+        snapshot: Some(again.upload("FROM scratch").await),
+    };
+    again.builds.provide_source(source).await.unwrap();
 
     // What a build began with stays its own, whatever becomes of the secret.
     let mut worker = hello("sim", 4);
@@ -207,7 +215,7 @@ async fn a_projects_secret_is_for_whom_its_rule_says_and_a_build_keeps_what_it_b
     let lost = submit(pia, "3").await.unwrap_err();
     let told = [
         &*format!("was sealed by the farm's key {missing}"),
-        "whoever runs the farm puts it back",
+        "Whoever runs the farm gives all coordinators the same keys",
         "farm secret set npm",
     ];
     assert!(told.iter().all(|told| lost.message().contains(told)), "{lost}");
@@ -225,11 +233,11 @@ async fn a_projects_secret_is_for_whom_its_rule_says_and_a_build_keeps_what_it_b
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_of_ci_systems_use_a_secret_for_the_refs_and_events_of_its_rule_and_proposals_only_by_name() {
     let key = Key::new("one", Kind::Rs256);
-    let issuer = Issuer::start(&[&key]);
-    let config = format!(
-        "[oidc]\naudience = 'https://farm.example'\n[oidc.issuers.'{}']\nplain_http = true\nalgorithms = ['RS256']\n",
-        issuer.url()
-    );
+    let (issuer, another) = (Issuer::start(&[&key]), Issuer::start(&[&key]));
+    let of = |issuer: &Issuer| {
+        format!("[oidc.issuers.'{}']\nplain_http = true\nalgorithms = ['RS256']\n", issuer.url())
+    };
+    let config = format!("[oidc]\naudience = 'https://farm.example'\n{}{}", of(&issuer), of(&another));
     let farm = Farm::builder().tls().config(&config).start();
     let mut admin = Client::connect(&farm).await;
     let one = |value: &str| v1::ClaimValues { values: vec![value.to_owned()] };
@@ -260,6 +268,24 @@ async fn jobs_of_ci_systems_use_a_secret_for_the_refs_and_events_of_its_rule_and
     let mut topic = exchange("refs/heads/topic", "push").await;
     let mut proposal = exchange("refs/pull/7/merge", "pull_request").await;
     let mut strangers = exchange("refs/heads/main", "pull_request_target").await;
+    let mut renewed = exchange("refs/heads/main", "push").await;
+    let mut after = exchange("refs/heads/main", "workflow_run").await;
+    let trust = v1::AddTrustRequest {
+        provider: "other".to_owned(),
+        issuer: another.url(),
+        name: "acme".to_owned(),
+        claims: [("sub".to_owned(), one("acme/app"))].into(),
+        role: "builder".to_owned(),
+        ..Default::default()
+    };
+    admin.trusts.add_trust(trust).await.unwrap();
+    // Whatever it says of itself.
+    let token = key.sign(&another.job(json!({
+        "sub": "acme/app", "ref": "refs/heads/main", "event_name": "push", "pipeline_source": "push",
+    })));
+    let asked = v1::ExchangeTokenRequest { token, project: "default".to_owned() };
+    let given = admin.trusts.exchange_token(asked).await.unwrap().into_inner();
+    let mut other = Client::with_token(&farm, &given.secret).await;
     let mut number = 0;
     let mut next = || {
         number += 1;
@@ -271,6 +297,21 @@ async fn jobs_of_ci_systems_use_a_secret_for_the_refs_and_events_of_its_rule_and
     for client in [&mut main, &mut nightly, &mut topic, &mut admin.clone()] {
         submit(client, &next()).await.unwrap();
     }
+    // A job of the same name is another one, unless it has the same ref and event: by these it may have exchanged its next token.
+    let build = submit(&mut main, &next()).await.unwrap();
+    let provide = async |client: &mut Client| {
+        let snapshot = Some(client.upload("FROM scratch\nRUN steal").await);
+        let source = v1::ProvideSourceRequest { build_id: build.id.clone(), snapshot };
+        client.builds.provide_source(source).await.map(drop)
+    };
+    provide(&mut main).await.unwrap();
+    provide(&mut renewed).await.unwrap();
+    for namesake in [&mut nightly, &mut strangers] {
+        let stolen = provide(namesake).await.unwrap_err();
+        assert_eq!(stolen.code(), Code::PermissionDenied, "{stolen}");
+        assert!(stolen.message().contains("another job of that name"), "{stolen}");
+    }
+
     refused(
         submit(&mut proposal, &next()).await,
         &[
@@ -280,6 +321,8 @@ async fn jobs_of_ci_systems_use_a_secret_for_the_refs_and_events_of_its_rule_and
         ],
     );
     refused(submit(&mut strangers, &next()).await, &["Let a job use it that a push begins"]);
+    refused(submit(&mut after, &next()).await, &["or may build", "--event workflow_run"]);
+    refused(submit(&mut other, &next()).await, &["doesn't say what has begun this job", "--event unknown"]);
     let named = set(&mut admin, None, None, &[], &["pull_request_target"]).await.unwrap_err();
     assert_eq!(named.code(), Code::InvalidArgument, "{named}");
 
@@ -300,6 +343,8 @@ async fn jobs_of_ci_systems_use_a_secret_for_the_refs_and_events_of_its_rule_and
     refused(retry(&mut topic, &build, &next()).await, &["may not use secret npm"]);
     set(&mut admin, None, None, &["refs/heads/main"], &["push", "manual"]).await.unwrap();
     retry(&mut admin.clone(), &build, &next()).await.unwrap();
+    set(&mut admin, None, None, &[], &["unknown"]).await.unwrap();
+    submit(&mut other, &next()).await.unwrap();
     set(&mut admin, None, None, &[], &["pull_request"]).await.unwrap();
     submit(&mut proposal, &next()).await.unwrap();
     refused(submit(&mut main, &next()).await, &["begun by pull_request", "this one was by push"]);

@@ -253,7 +253,8 @@ async fn a_rogue_worker_gets_at_nothing_of_anothers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_pushes_goes_to_a_machine_that_is_not_trusted() {
-    let farm = Farm::builder().env("FARM_STAGING", NO_STAGING).start();
+    let farm =
+        Farm::builder().env("FARM_STAGING", NO_STAGING).env("FARM_PATCHED_ENGINES", "docker 0").start();
     let mut admin = Client::connect(&farm).await;
     let request = v1::InviteWorkerRequest { trust: "untrusted".into(), ..as_invited("fork") };
     let token = invite(&farm, request).await.unwrap().token;
@@ -286,6 +287,59 @@ async fn nothing_that_pushes_goes_to_a_machine_that_is_not_trusted() {
     });
     let words = waits.await.expect("it says nothing");
     assert!(words.contains("fork is on a machine that isn't trusted"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_not_trusted_gets_nothing_on_an_engine_that_is_too_old() {
+    let farm =
+        Farm::builder().env("FARM_STAGING", NO_STAGING).arg("--patched-engine=docker 28.5.2+dfsg4").start();
+    let mut admin = Client::connect(&farm).await;
+    let request = v1::InviteWorkerRequest { trust: "untrusted".into(), ..as_invited("fork") };
+    let token = invite(&farm, request).await.unwrap().token;
+    let fork = join(&farm, &token, "").await.unwrap();
+    let engine = |version: &str, buildkit: &str| {
+        let mut hello = hello("fork", 4);
+        // So that the next one takes its place at once.
+        hello.home = "home".to_owned();
+        let engine = hello.engine.as_mut().unwrap();
+        (engine.version, engine.buildkit) = (version.to_owned(), buildkit.to_owned());
+        hello
+    };
+    // One of before says nothing of its BuildKit, and another distribution's package isn't listed.
+    let old = connect(&farm, &fork, engine("28.5.2", "")).await.unwrap();
+    let snapshot = admin.upload("FROM scratch").await;
+    let build = admin.submit(&snapshot, "waits", &["linux/amd64"]).await.id;
+    let words = tokio::time::timeout(LONG, async {
+        loop {
+            let waiting = admin.build(&build).await.jobs[0].waiting.clone();
+            if !waiting.is_empty() {
+                return waiting;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let words = words.await.expect("it says nothing");
+    let said = "fork takes nothing: its machine isn't trusted, and its engine (docker 28.5.2) doesn't say which BuildKit it has";
+    assert!(words.contains(said) && words.contains("0.31.2 or newer"), "{words}");
+    assert!(words.contains("patched_engines = [\"docker 28.5.2\"]"), "{words}");
+    let shown = farm.cli(&["workers"]).ok();
+    assert!(shown.contains("fork takes no jobs: its machine isn't trusted, and its engine"), "{shown}");
+    let json = farm.cli(&["workers", "--json"]).json();
+    assert_eq!(json["workers"][0]["engine"], "docker 28.5.2", "{json:#}");
+    assert!(admin.build(&build).await.jobs[0].attempts.is_empty());
+    drop(old);
+    // By a release that has the fixes, and by a package that the administrator has listed.
+    for (version, buildkit) in [("29.7.0", "v0.31.2-moby"), ("28.5.2+dfsg4", "v0.0.0+unknown")] {
+        let mut sim = connect(&farm, &fork, engine(version, buildkit)).await.unwrap();
+        let offered = sim.offer().await;
+        let lease = offered.lease.unwrap();
+        sim.start(&lease).await;
+        assert!(sim.finish(&lease, success()).await);
+        assert_eq!(admin.follow(&offered.build_id).await.0.state, "succeeded");
+        assert!(!farm.cli(&["workers"]).ok().contains("takes no jobs"));
+        let next = format!("after {version}");
+        admin.submit(&snapshot, &next, &["linux/amd64"]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

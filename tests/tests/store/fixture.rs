@@ -124,6 +124,7 @@ impl World {
             mounts: None,
             runs: Default::default(),
             by: tester(),
+            submitter: Default::default(),
             queue_limit: LEASE,
         }
     }
@@ -174,6 +175,8 @@ impl World {
             engine_key: format!("engine of {name}"),
             engine_kind: "docker".to_owned(),
             engine_version: "0".to_owned(),
+            engine_buildkit: String::new(),
+            engine_package: String::new(),
             offers: vec![offer("linux/amd64"), offer("linux/arm64")],
             slots,
             withdrawn_why: String::new(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use farm_core::machines::engine::PatchedEngines;
+use farm_core::work::plan::Decision;
 use farm_store::StoreError;
 use farm_store::machines::certificates::Ended;
 use farm_store::machines::invitations::NewInvitation;
@@ -56,7 +58,8 @@ pub async fn connect_staging(world: &World, name: &str, joined: Joined, stages: 
 
 #[tokio::test]
 async fn a_job_that_pushes_is_leased_to_nobody_who_has_become_untrusted_meanwhile() {
-    let world = world().await;
+    let mut world = world().await;
+    world.store = world.store.with_patched_engines(patched("docker 0"));
     let worker = connect(&world, "w", join(&world, "w", TrustClass::Trusted).await).await;
     let pushes = world.submit("pushes", "linux/amd64", &["r.example/team/app:1"]).await;
     let kept = world.submit("kept", "linux/amd64", &[]).await;
@@ -68,6 +71,52 @@ async fn a_job_that_pushes_is_leased_to_nobody_who_has_become_untrusted_meanwhil
     let refused = world.store.lease(world.epoch, planned, LEASE).await.unwrap_err();
     assert!(matches!(refused, StoreError::Stale(_)), "{refused:?}");
     world.lease(kept, 0, worker).await;
+}
+
+fn patched(engine: &str) -> PatchedEngines {
+    [engine.parse().unwrap()].into_iter().collect()
+}
+
+#[tokio::test]
+async fn nothing_is_leased_to_an_untrusted_machine_whose_engine_has_become_too_old_meanwhile() {
+    let mut world = world().await;
+    let joined = join(&world, "w", TrustClass::Untrusted).await;
+    let boot = BootId::generate();
+    let on_engine = async |world: &World, version: &str, buildkit: &str| {
+        let registration = farm_store::machines::workers::Registration {
+            joined: Some(joined),
+            engine_version: version.to_owned(),
+            engine_buildkit: buildkit.to_owned(),
+            ..world.registration("w", boot, 4)
+        };
+        world.store.register_worker(&registration, Duration::ZERO).await.unwrap()
+    };
+    let worker = on_engine(&world, "29", "v0.31.2").await;
+    let planned = async |world: &World| {
+        let state = world.store.schedule_state(64, &[]).await.unwrap();
+        let limits = farm_core::work::plan::Limits::default();
+        let decisions = farm_core::work::plan::plan(&state, limits, world.store.now().await.unwrap());
+        decisions.iter().filter(|decision| matches!(decision, Decision::Assign { .. })).count()
+    };
+    let builds = [
+        world.submit("1", "linux/amd64", &[]).await,
+        world.submit("2", "linux/amd64", &[]).await,
+        world.submit("3", "linux/amd64", &[]).await,
+    ];
+    assert_eq!(planned(&world).await, 3);
+    let assignment = world.assignment(builds[0], 0, worker).await;
+    on_engine(&world, "28.5.2", "").await;
+    let refused = world.store.lease(world.epoch, assignment.clone(), LEASE).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Stale(why) if why.contains("too old")), "{refused:?}");
+    assert_eq!(planned(&world).await, 0);
+    // Nothing of it is left behind, and listed it counts.
+    world.store = world.store.with_patched_engines(patched("docker 28.5.2"));
+    assert_eq!(planned(&world).await, 3);
+    world.store.lease(world.epoch, assignment, LEASE).await.unwrap();
+    let offered = world.store.offered_via(world.coordinator).await.unwrap();
+    assert!(offered.len() == 1 && offered[0].engine_is_fit, "{offered:?}");
+    on_engine(&world, "28.5.1", "").await;
+    assert!(!world.store.offered_via(world.coordinator).await.unwrap()[0].engine_is_fit);
 }
 
 #[tokio::test]

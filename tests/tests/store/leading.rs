@@ -55,6 +55,27 @@ async fn coordinators_know_each_other_while_they_give_signs() {
 }
 
 #[tokio::test]
+async fn which_keys_coordinators_have_is_known_while_they_give_signs() {
+    let world = world().await;
+    let (other, silence) = (Uuid::now_v7(), Duration::from_secs(5));
+    let ids = |all: &[&str]| all.iter().map(|&id| id.to_owned()).collect::<Vec<_>>();
+    let known = async || {
+        let known = world.store.keys_of_coordinators(silence).await.unwrap();
+        known.into_iter().map(|of| (of.coordinator, of.ids)).collect::<Vec<_>>()
+    };
+    // Of one that isn't there, or of before, nothing is known.
+    world.store.note_keys(other, &ids(&["new"])).await.unwrap();
+    assert_eq!(known().await, []);
+    world.store.register_coordinator(other, &at("b", None), farm_types::Digest::of(b"b")).await.unwrap();
+    world.store.note_keys(other, &ids(&["new", "old"])).await.unwrap();
+    assert_eq!(known().await, [(other, ids(&["new", "old"]))]);
+    world.store.note_keys(world.coordinator, &ids(&["old"])).await.unwrap();
+    assert_eq!(known().await, [(other, ids(&["new", "old"])), (world.coordinator, ids(&["old"]))]);
+    world.database.psql("UPDATE farm_clock SET shift = '6 s'");
+    assert_eq!(known().await, []);
+}
+
+#[tokio::test]
 async fn a_leader_is_succeeded_at_once_by_one_at_its_own_place_only() {
     let world = world().await;
     let here = at("http://127.0.0.1:7070", Some("machine 1"));

@@ -1,12 +1,12 @@
 //! Projects' logins at registries, sealed: what is known of them, and which coordinators may run with them.
 
 use farm_store::StoreError;
-use farm_store::builds::mounts::SealedKey;
-use farm_store::people::logins::{NewLogin, SealedPassword};
-use farm_types::RegistryHost;
+use farm_store::builds::mounts::{NewMounts, SealedKey, SealedMounts, SealedValue};
+use farm_store::people::logins::{LoginBy, NewLogin, SealedPassword};
+use farm_types::{MountId, MountType, RegistryHost};
 use uuid::Uuid;
 
-use crate::fixture::{tester, world};
+use crate::fixture::{PUBLISH, tester, world};
 
 #[tokio::test]
 async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know_none() {
@@ -18,11 +18,13 @@ async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know
         project,
         host: host.clone(),
         version: Uuid::new_v4(),
-        username: "ci".to_owned(),
-        password: SealedPassword {
-            key: SealedKey { by: "key".to_owned(), bytes: bytes.to_vec() },
-            bytes: bytes.to_vec(),
-        },
+        by: LoginBy::Password(
+            "ci".to_owned(),
+            SealedPassword {
+                key: SealedKey { by: "key".to_owned(), bytes: bytes.to_vec() },
+                bytes: bytes.to_vec(),
+            },
+        ),
     };
     let older =
         "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 41)";
@@ -46,12 +48,15 @@ async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know
     assert_eq!(store.logins(project).await.unwrap()[0].last_used_at, None, "it is another one");
     let found = store.access(project).await.unwrap();
     let [login] = &found.logins[..] else { panic!("{found:?}") };
-    assert_eq!((login.version, login.password.as_ref()), (second.version, Some(&second.password)));
+    assert_eq!((login.version, login.by.as_ref()), (second.version, Some(&second.by)));
+    assert_eq!(found.name, "default");
     assert!(found.access.logins.contains(&host) && found.with_logins.contains(&host));
 
     // Its key's use is known, and exchanged.
     assert_eq!(store.keys_in_use().await.unwrap(), [("key".to_owned(), 1)]);
-    let [old] = &store.login_keys_by(&["key".to_owned()], 9).await.unwrap()[..] else { panic!() };
+    let [old] = &store.login_keys_by(&["key".to_owned()], None, 9).await.unwrap()[..] else { panic!() };
+    let after = store.login_keys_by(&["key".to_owned()], Some((project, &host)), 9).await.unwrap();
+    assert!(after.is_empty(), "{after:?}");
     let other = SealedKey { by: "other".to_owned(), bytes: b"3".to_vec() };
     assert!(store.reseal_login_key(world.epoch, old, &other).await.unwrap());
     assert!(!store.reseal_login_key(world.epoch, old, &other).await.unwrap(), "that it was");
@@ -61,9 +66,57 @@ async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know
     assert!(store.keys_in_use().await.unwrap().is_empty() && store.logins(project).await.unwrap().is_empty());
     // That there was one is known for good, and closes its registry's name to all for 30 days.
     let found = store.access(project).await.unwrap();
-    assert!(found.logins[0].password.is_none() && found.access.logins.is_empty());
+    assert!(found.logins[0].by.is_none() && found.access.logins.is_empty());
     assert!(found.with_logins.contains(&host));
     world.database.psql("UPDATE registry_logins SET removed_at = removed_at - interval '31 days'");
     let found = store.access(project).await.unwrap();
     assert!(found.logins.len() == 1 && found.with_logins.is_empty());
+
+    // A helper's has nothing sealed, and is removed like any other.
+    let by = LoginBy::Helper("ecr".to_owned());
+    store.set_login(&tester(), &NewLogin { by: by.clone(), ..new(b"") }).await.unwrap();
+    let [listed] = &store.logins(project).await.unwrap()[..] else { panic!() };
+    assert_eq!((listed.username.as_str(), listed.helper.as_deref()), ("", Some("ecr")));
+    let found = store.access(project).await.unwrap();
+    assert_eq!(found.logins[0].by, Some(by));
+    assert!(found.access.logins.contains(&host) && store.keys_in_use().await.unwrap().is_empty());
+    store.remove_login(&tester(), project, &host).await.unwrap();
+    assert!(store.access(project).await.unwrap().logins[0].by.is_none());
+}
+
+#[tokio::test]
+async fn a_login_that_comes_with_a_build_lasts_as_long_as_that_and_closes_its_registry_to_others() {
+    let world = world().await;
+    let (store, project) = (&world.store, farm_store::default_project());
+    let (worker, _) = world.worker("w", 8).await;
+    let id: MountId = "r.example:5000".parse().unwrap();
+    let mut new = world.new_build("1", "linux/amd64", &[]);
+    new.spec.mounts.logins.insert(id.clone());
+    let value = SealedValue { mount: MountType::Login, id: id.clone(), bytes: b"sealed".to_vec() };
+    let sealed = SealedMounts {
+        key: SealedKey { by: "key".to_owned(), bytes: b"1".to_vec() },
+        values: vec![value.clone()],
+    };
+    new.mounts = Some(NewMounts { sealed, used: Vec::new() });
+    let older =
+        "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 45)";
+    world.database.psql(older);
+    let refused = store.submit(&new).await.unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Conflict(why) if why.contains("http://old (schema 45)")),
+        "{refused}"
+    );
+    world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
+    let build = store.submit(&new).await.unwrap();
+    let lease = world.lease(build, 0, worker).await;
+    let (of, given) = store.given_logins(project, lease.attempt).await.unwrap().unwrap();
+    assert_eq!((of, given.values), (build.id, vec![value]));
+    let host: RegistryHost = "r.example:5000".parse().unwrap();
+    let found = store.access(project).await.unwrap();
+    assert!(found.with_logins.contains(&host) && found.logins.is_empty());
+    store.cancel(&tester(), project, build.id, PUBLISH).await.unwrap();
+    assert!(store.given_logins(project, lease.attempt).await.unwrap().is_none());
+    assert!(store.access(project).await.unwrap().with_logins.contains(&host));
+    world.database.psql("UPDATE given_logins SET given_at = given_at - interval '31 days'");
+    assert!(store.access(project).await.unwrap().with_logins.is_empty());
 }

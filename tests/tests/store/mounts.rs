@@ -78,6 +78,46 @@ async fn whoever_holds_a_lease_of_the_build_reads_them_until_the_build_ends_in_w
 }
 
 #[tokio::test]
+async fn a_lease_that_was_told_to_stop_or_whose_time_is_over_gets_nothing_before_anybody_has_ended_it() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 8).await;
+    let ended = async |lease| {
+        let (mounts, agents) =
+            (world.store.leased_mounts(lease).await.err(), world.store.leased_agents(lease).await.err());
+        match (mounts, agents) {
+            (None, None) => false,
+            (Some(StoreError::Stale(_)), Some(StoreError::Stale(_))) => true,
+            other => panic!("{other:?}"),
+        }
+    };
+    let cancelled = submit(&world, "1", "key").await;
+    let lease = world.lease(cancelled, 0, worker).await;
+    world.store.attempt_started(lease).await.unwrap();
+    assert!(!ended(lease).await);
+    world.store.cancel(&tester(), farm_store::default_project(), cancelled.id, PUBLISH).await.unwrap();
+    assert_eq!(rows(&world), ("1".into(), "2".into()), "it still runs");
+    assert!(ended(lease).await);
+
+    let late = submit(&world, "2", "key").await;
+    let lease = world.lease(late, 0, worker).await;
+    assert!(!ended(lease).await);
+    world.pass("2 days");
+    assert!(ended(lease).await);
+}
+
+#[tokio::test]
+async fn an_agent_is_asked_without_a_look_at_the_values() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 8).await;
+    let build = submit(&world, "1", "key").await;
+    let lease = world.lease(build, 0, worker).await;
+    world.database.psql("DROP TABLE build_values");
+    assert!(world.store.leased_mounts(lease).await.is_err());
+    let leased = world.store.leased_agents(lease).await.unwrap();
+    assert_eq!((leased.build, leased.mounts.ssh.len()), (build.id, 1));
+}
+
+#[tokio::test]
 async fn they_are_leased_to_no_worker_of_before() {
     let world = world().await;
     let (worker, _) = world.worker("w", 8).await;
@@ -94,7 +134,7 @@ async fn what_an_old_key_sealed_is_sealed_anew_unless_it_is_gone_or_was_already(
     let build = submit(&world, "1", "old").await;
     submit(&world, "2", "new").await;
     assert_eq!(world.store.keys_in_use().await.unwrap(), [("new".to_owned(), 1), ("old".to_owned(), 1)]);
-    let found = world.store.build_keys_by(&["old".to_owned()], 10).await.unwrap();
+    let found = world.store.build_keys_by(&["old".to_owned()], None, 10).await.unwrap();
     let [(project, id, old)] = &found[..] else { panic!("{found:?}") };
     assert_eq!(*id, build.id);
     let new = SealedKey { by: "new".to_owned(), bytes: b"anew".to_vec() };

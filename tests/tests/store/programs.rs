@@ -114,6 +114,7 @@ async fn a_retry_inherits_what_is_known() {
         gone: Vec::new(),
         mounts: None,
         by: tester(),
+        submitter: Default::default(),
         queue_limit: LEASE,
     };
     let again = world.store.retry(&retry, PUBLISH).await;

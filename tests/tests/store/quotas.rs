@@ -78,6 +78,7 @@ async fn so_many_builds_are_taken_within_a_minute_retries_included_and_who_comes
         gone: Vec::new(),
         mounts: None,
         by: tester(),
+        submitter: Default::default(),
         queue_limit: LEASE,
     };
     world.store.retry(&retry("second"), PUBLISH).await.unwrap();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use farm_store::builds::retry::Retry;
 use farm_store::builds::submit::Submitted;
+use farm_store::builds::submitter::{Submitter, SubmittingJob};
 use farm_store::publish::destinations::Claim;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
@@ -24,6 +25,7 @@ pub fn retry_of(build: Submitted, key: &str, failed_only: bool) -> Retry {
         gone: Vec::new(),
         mounts: None,
         by: tester(),
+        submitter: Default::default(),
         queue_limit: LEASE,
     }
 }
@@ -72,6 +74,26 @@ async fn a_retry_is_a_build_of_its_own_with_the_place_of_the_old_one() {
     // One that has not ended is none to retry.
     let refused = world.store.retry(&retry_of(new, "r3", false), PUBLISH).await;
     assert!(matches!(refused, Err(StoreError::Stale(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn who_submitted_and_who_retried_a_build_is_kept_exactly() {
+    let world = world().await;
+    let (ada, token) = (Some(farm_types::PrincipalId::generate()), farm_types::TokenId::generate());
+    let job = SubmittingJob { token, full_ref: Some("refs/heads/main".to_owned()), event: None };
+    let (first, second) =
+        (Submitter { principal: ada, job: None }, Submitter { principal: ada, job: Some(job) });
+    let mut new = world.new_build("1", "linux/amd64", &[]);
+    new.submitter = first.clone();
+    let old = world.store.submit(&new).await.unwrap();
+    assert_eq!(world.build(old).await.submitter, Some(first));
+    world.store.cancel(&tester(), default_project(), old.id, PUBLISH).await.unwrap();
+    let again = Retry { submitter: second.clone(), ..retry_of(old, "r", false) };
+    let again = world.store.retry(&again, PUBLISH).await.unwrap();
+    assert_eq!(world.build(again).await.submitter, Some(second));
+    // As a coordinator of before leaves it.
+    world.database.psql("UPDATE builds SET submitter = NULL");
+    assert_eq!(world.build(old).await.submitter, None);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use farm_store::builds::mounts::{
 };
 use farm_store::builds::submit::{NewBuild, Submitted};
 use farm_store::default_project;
+use farm_store::people::quotas::QuotaChange;
 use farm_store::people::secrets::{MOST, NewSecret, ProjectSecret, Standing};
 use farm_types::{MountType, ProjectId, Role, SecretName, SecretSource};
 
@@ -48,8 +49,48 @@ async fn set(world: &World, secret: &str, rule: &SecretRule) -> i32 {
     before.last + 1
 }
 
+/// Says anew who may use the version that counts.
+async fn ruled(world: &World, secret: &str, rule: &SecretRule) {
+    let before = world.store.secret_standing(default_project(), &name(secret)).await.unwrap();
+    world.store.set_secret_rule(&tester(), default_project(), &name(secret), &before, rule).await.unwrap();
+}
+
 async fn listed(world: &World) -> Vec<ProjectSecret> {
     world.store.project_secrets(default_project()).await.unwrap()
+}
+
+#[tokio::test]
+async fn secrets_count_to_what_a_project_may_store_and_none_comes_without_room() {
+    let world = world().await;
+    let project = default_project();
+    let stored = async || world.store.used(project).await.unwrap().stored_bytes;
+    let limit = async |most: u64| {
+        let change = QuotaChange { max_stored_bytes: Some(Some(most)), ..Default::default() };
+        world.store.set_quota(&tester(), project, &change).await.unwrap();
+    };
+    let (any, before) = (rule(Role::Builder, &[], &[]), stored().await);
+    limit(before + 1).await;
+    set(&world, "npm", &any).await;
+    assert_eq!(stored().await, before + 6);
+    let full =
+        |done: Result<(), StoreError>| assert!(matches!(done, Err(StoreError::Exhausted { .. })), "{done:?}");
+    full(set_after(&world, project, "pip", &Standing { last: 0, rule: None }, &any).await);
+    full(world.store.submit(&build_with(&world, "1", "npm", 1)).await.map(drop));
+    world.submit("without", "linux/amd64", &[]).await;
+    // Another value in the place of the one that is there has room.
+    limit(before + 6).await;
+    assert_eq!(set(&world, "npm", &any).await, 2);
+    limit(before + 7).await;
+    let build = world.store.submit(&build_with(&world, "1", "npm", 2)).await.unwrap();
+    assert_eq!(stored().await, before + 6 + 13);
+    world.store.cancel(&tester(), project, build.id, PUBLISH).await.unwrap();
+    assert_eq!(stored().await, before + 6);
+    limit(before + 6).await;
+    let retry = farm_store::builds::retry::Retry {
+        mounts: Some(mounts("npm", 2)),
+        ..retry_of(build, "again", false)
+    };
+    full(world.store.retry(&retry, PUBLISH).await.map(drop));
 }
 
 /// A build that takes this version of a secret, as the coordinator gives it.
@@ -66,7 +107,7 @@ fn mounts(secret: &str, version: i32) -> NewMounts {
     let value = SealedValue { mount: MountType::Secret, id: id(), bytes: b"for the build".to_vec() };
     NewMounts {
         sealed: SealedMounts { key: key("build"), values: vec![value] },
-        used: vec![UsedSecret { mount: id(), name: name(secret), version }],
+        used: vec![UsedSecret { mount: id(), name: name(secret), version, rule: SecretRule::default() }],
     }
 }
 
@@ -168,6 +209,17 @@ async fn a_build_keeps_the_version_it_was_accepted_with_and_none_is_accepted_wit
     let detail = "SELECT detail -> 'secrets' FROM audit WHERE action = 'build.submit'";
     assert_eq!(world.database.psql(detail), r#"{"npm": 1}"#);
 
+    // Who was let in by another rule is not by this one, however short a time it was: also if the version is the same.
+    let stricter = [
+        (Role::Publisher, &[][..], &[][..]),
+        (Role::Builder, &["refs/heads/main"], &[]),
+        (Role::Builder, &[], &["push"]),
+    ];
+    for (number, (role, refs, events)) in stricter.into_iter().enumerate() {
+        ruled(&world, "npm", &rule(role, refs, events)).await;
+        let stale = submit(&format!("ruled {number}"), 1).await;
+        assert!(matches!(stale, Err(StoreError::Stale(SECRET_CHANGED))), "{stale:?}");
+    }
     set(&world, "npm", &any).await;
     // The last use is told of the secret, whatever version that was.
     assert_eq!(listed(&world).await[0].last_use.as_ref().unwrap().build, record.short_id.as_str());
@@ -185,13 +237,16 @@ async fn a_build_keeps_the_version_it_was_accepted_with_and_none_is_accepted_wit
 
     world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
     world.finish(lease, farm_store::work::finish::Outcome::Stopped).await.unwrap();
-    assert_eq!(set(&world, "npm", &any).await, 3);
+    assert_eq!(set(&world, "npm", &rule(Role::Publisher, &[], &[])).await, 3);
     let retry = |version| farm_store::builds::retry::Retry {
         mounts: Some(mounts("npm", version)),
         ..retry_of(build, "again", false)
     };
     let stale = world.store.retry(&retry(2), PUBLISH).await;
     assert!(matches!(stale, Err(StoreError::Stale(_))), "{stale:?}");
+    let ruled_out = world.store.retry(&retry(3), PUBLISH).await;
+    assert!(matches!(ruled_out, Err(StoreError::Stale(SECRET_CHANGED))), "{ruled_out:?}");
+    ruled(&world, "npm", &any).await;
     world.store.retry(&retry(3), PUBLISH).await.unwrap();
     let detail = "SELECT detail -> 'secrets' FROM audit WHERE action = 'build.retry'";
     assert_eq!(world.database.psql(detail), r#"{"npm": 3}"#);
@@ -209,8 +264,18 @@ async fn a_projects_secrets_are_its_own_go_with_it_and_are_sealed_anew_by_a_new_
     assert_eq!(listed(&world).await.len(), 1);
     assert_eq!(world.store.keys_in_use().await.unwrap(), [("one".to_owned(), 3)]);
 
-    let found = world.store.secret_keys_by(&["one".to_owned(), "none".to_owned()], 10).await.unwrap();
+    let found = world.store.secret_keys_by(&["one".to_owned(), "none".to_owned()], None, 10).await.unwrap();
     assert_eq!(found.len(), 3);
+    // The same, one after the other.
+    let (mut one_by_one, mut last) = (Vec::new(), None);
+    loop {
+        let after = last.as_ref().map(|(project, name, version)| (*project, name, *version));
+        let next = world.store.secret_keys_by(&["one".to_owned()], after, 1).await.unwrap();
+        let [(project, name, version, _)] = &next[..] else { break };
+        last = Some((*project, name.clone(), *version));
+        one_by_one.extend(next);
+    }
+    assert_eq!(one_by_one, found);
     let (_, _, _, old) = &found[0];
     let new = SealedKey { by: "two".to_owned(), bytes: b"anew".to_vec() };
     let which = (default_project(), &name("npm"), 1);

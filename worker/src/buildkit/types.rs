@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
+use super::fetches::Fetches;
 use super::public::Public;
 use super::tree::SourceTree;
 use crate::mask::Mask;
@@ -71,6 +72,8 @@ pub struct Solve {
     pub lending: Option<Lending>,
     /// From which registries not every image is taken.
     pub bounds: Option<Bounds>,
+    /// Where the engine may fetch what the build names.
+    pub fetches: Fetches,
     /// What steps may mount besides files.
     pub mounted: Arc<Mounted>,
     /// Masks its secrets where what the engine says is cut; whoever passes it on masks all of it.

@@ -158,6 +158,8 @@ struct Pump {
 /// What woke the pump.
 enum Woken {
     Event(Option<AttemptEvent>),
+    /// Of a step that has ended nothing comes any more.
+    Ended,
     Flush,
     Room,
     Answer(Result<Option<SendEventsResponse>, Status>),
@@ -179,10 +181,15 @@ impl Pump {
                 Woken::Event(Some(event)) => {
                     let event = self.telling.mask(event);
                     self.add(event);
-                    self.flush_at = match self.chunker.is_empty() {
-                        true => None,
-                        false => self.flush_at.or_else(|| Some(Instant::now() + LINGER)),
-                    };
+                    self.linger();
+                }
+                Woken::Ended => {
+                    let now = Instant::now();
+                    match self.events.is_empty() {
+                        true => self.telling.ended(now).into_iter().for_each(|event| self.add(event)),
+                        false => self.telling.put_off(now),
+                    }
+                    self.linger();
                 }
                 Woken::Event(None) => {
                     self.open = false;
@@ -233,6 +240,7 @@ impl Pump {
             () = at(self.silence.over_at()) => Woken::Silence,
             () = room(outgoing), if unsent => Woken::Room,
             event = self.events.recv(), if wants_event => Woken::Event(event),
+            () = at(self.telling.ends_at()), if wants_event => Woken::Ended,
             () = at(self.flush_at) => Woken::Flush,
         }
     }
@@ -250,6 +258,14 @@ impl Pump {
         self.line = None;
         self.silence.lost();
         self.dial_at = Some(Instant::now() + self.backoff.next_jittered(rand::random()));
+    }
+
+    /// Has what isn't a whole chunk go out soon.
+    fn linger(&mut self) {
+        self.flush_at = match self.chunker.is_empty() {
+            true => None,
+            false => self.flush_at.or_else(|| Some(Instant::now() + LINGER)),
+        };
     }
 
     /// An event as it is told.

@@ -123,6 +123,11 @@ impl Coordinators {
         std::iter::once(&self.first).chain(&self.others)
     }
 
+    /// Their hosts' names and addresses.
+    pub fn hosts(&self) -> Vec<String> {
+        self.urls().filter_map(|url| url.uri().host()).map(ToOwned::to_owned).collect()
+    }
+
     pub fn count(&self) -> usize {
         1 + self.others.len()
     }

@@ -42,9 +42,17 @@ pub async fn borrow(client: &Client, lease: Lease, mounts: &Mounts) -> Result<Mo
         match mount {
             MountType::Secret => drop(mounted.secrets.insert(id, value)),
             MountType::Ssh => {
-                let agent = Held(Keys::new(farm_ssh::keys(&value).map_err(|error| useless(&id, &error))?));
+                // What RSA calculates isn't for the threads that all attempts share.
+                let read = tokio::task::spawn_blocking(move || farm_ssh::keys(&value)).await;
+                let read = read.map_err(|error| {
+                    let text = format!("a key that was given as --ssh {id} could not be read: {error}");
+                    Failure::new(Cause::Bug, FailureCode::OfferUnreadable, text)
+                })?;
+                let agent = Held(Keys::new(read.map_err(|error| useless(&id, &error))?));
                 mounted.agents.insert(id, Arc::new(agent));
             }
+            // It is asked for when the engine wants it.
+            MountType::Login => {}
         }
     }
     for id in mounts.agents() {

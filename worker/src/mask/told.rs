@@ -5,24 +5,31 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{self, AttemptEvent, StepLog, finished};
+use tokio::time::Instant;
 
 use super::{Mask, Masker, Masking};
+
+/// So long after a step's end its output may still come: an engine tells of the end first, and of much output in pieces behind it.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// The events of an attempt on their way. Each stream of a step's output is masked as one, however it is cut.
 pub struct Telling {
     masking: Masking,
     /// By step and stream; with the time of its last bytes.
     streams: BTreeMap<(String, u32), (Masker, i64)>,
+    /// Steps that have ended, and from when on nothing comes of them any more.
+    ended: BTreeMap<String, Instant>,
 }
 
 impl Telling {
     /// Of the attempt whose mask is found there.
     pub fn new(masking: Masking) -> Self {
-        Self { masking, streams: BTreeMap::new() }
+        Self { masking, streams: BTreeMap::new(), ended: BTreeMap::new() }
     }
 
     /// An event as it is told. Of output what may be the beginning of a value is kept until more comes; where nothing is left, it is an
@@ -39,6 +46,9 @@ impl Telling {
                     .entry((log.step_digest.clone(), log.stream))
                     .or_insert_with(|| (mask.masker(), event.at_ms));
                 *at_ms = event.at_ms;
+                if let Some(over) = self.ended.get_mut(&log.step_digest) {
+                    *over = Instant::now() + BEHIND;
+                }
                 let masked = match masker.push(&log.data) {
                     Cow::Borrowed(data) if data.len() == log.data.len() => None,
                     masked => Some(Bytes::from(masked.into_owned())),
@@ -48,23 +58,63 @@ impl Telling {
                     event.event = None;
                 }
             }
-            Some(other) => of_event(&mask, other),
+            Some(other) => {
+                if let Event::Step(step) = &*other {
+                    self.note_end(step);
+                }
+                of_event(&mask, other);
+            }
             None => {}
         }
         event
     }
 
+    fn note_end(&mut self, step: &v1::StepUpdate) {
+        if step.finished_ms == 0 {
+            // Begun, perhaps again.
+            self.ended.remove(&step.digest);
+        } else {
+            // Also where nothing has come so far: all of it may come behind.
+            self.ended.insert(step.digest.clone(), Instant::now() + BEHIND);
+        }
+    }
+
+    /// When [`ended`](Self::ended) may have something to tell; `None`: no step has ended.
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.ended.values().min().copied()
+    }
+
+    /// What was kept of steps that have ended and of which nothing comes any more by then.
+    pub fn ended(&mut self, now: Instant) -> Vec<AttemptEvent> {
+        let is_over = |digest: &String| self.ended.get(digest).is_some_and(|over| *over <= now);
+        let streams = std::mem::take(&mut self.streams).into_iter();
+        let (over, goes_on) = streams.partition(|((digest, _), _)| is_over(digest));
+        self.streams = goes_on;
+        self.ended.retain(|_, over| *over > now);
+        kept(over)
+    }
+
+    /// Puts the end of all that has ended off, as more of it may wait to be told.
+    pub fn put_off(&mut self, now: Instant) {
+        self.ended.values_mut().filter(|over| **over <= now).for_each(|over| *over = now + BEHIND);
+    }
+
     /// What was kept. To be told when nothing comes any more.
     pub fn rest(&mut self) -> Vec<AttemptEvent> {
-        let streams = std::mem::take(&mut self.streams).into_iter();
-        let rest = streams.map(|((step_digest, stream), (mut masker, at_ms))| {
-            let log = StepLog { step_digest, stream, data: masker.finish().into() };
-            (at_ms, log)
-        });
-        rest.filter(|(_, log)| !log.data.is_empty())
-            .map(|(at_ms, log)| AttemptEvent { at_ms, event: Some(Event::Log(log)) })
-            .collect()
+        self.ended.clear();
+        kept(std::mem::take(&mut self.streams))
     }
+}
+
+/// What streams have kept, as it is told at their end.
+fn kept(streams: BTreeMap<(String, u32), (Masker, i64)>) -> Vec<AttemptEvent> {
+    let rest = streams.into_iter().map(|((step_digest, stream), (mut masker, at_ms))| {
+        let log = StepLog { step_digest, stream, data: masker.finish().into() };
+        (at_ms, log)
+    });
+    rest.filter(|(_, log)| !log.data.is_empty())
+        .map(|(at_ms, log)| AttemptEvent { at_ms, event: Some(Event::Log(log)) })
+        .collect()
 }
 
 fn of_event(mask: &Mask, event: &mut Event) {

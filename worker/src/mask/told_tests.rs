@@ -44,6 +44,42 @@ fn a_value_that_is_split_over_events_is_masked_in_each_stream() {
 }
 
 #[test]
+fn the_end_of_a_steps_output_is_told_a_moment_after_the_step_and_not_before_all_of_it_is_there() {
+    let mut telling = Telling::new(masking());
+    let step = |digest: &str, finished_ms| {
+        let step = StepUpdate { digest: digest.into(), finished_ms, ..StepUpdate::default() };
+        AttemptEvent { at_ms: 6, event: Some(Event::Step(step)) }
+    };
+    assert_eq!(text(&telling.mask(log("a", 1, "no line break: hunt"))), Some("no line break: "));
+    assert_eq!(text(&telling.mask(log("b", 1, "it goes on: hunt"))), Some("it goes on: "));
+    telling.mask(step("b", 0));
+    assert_eq!(telling.ends_at(), None);
+    telling.mask(step("a", 6));
+    let soon = telling.ends_at().unwrap();
+    // An engine's word of the end comes before the last output: a value that is split there is masked all the same.
+    assert_eq!(text(&telling.mask(log("a", 1, "er2-sec"))), None);
+    assert_eq!(text(&telling.mask(log("a", 1, "ret and hun"))), Some("*** and "));
+    let end = telling.ends_at().unwrap();
+    assert!(end >= soon && telling.ended(end - Duration::from_millis(1)).is_empty());
+    telling.put_off(end);
+    assert!(telling.ended(end).is_empty());
+    let end = telling.ends_at().unwrap();
+    let rest = telling.ended(end);
+    assert_eq!(rest.iter().map(text).collect::<Vec<_>>(), [Some("hun")]);
+    assert_eq!(telling.ends_at(), None);
+    // All of a short step comes behind its end.
+    telling.mask(step("short", 6));
+    assert_eq!(text(&telling.mask(log("short", 1, "hun"))), None);
+    let end = telling.ends_at().unwrap();
+    assert_eq!(telling.ended(end).iter().map(text).collect::<Vec<_>>(), [Some("hun")]);
+    // What is begun again goes on.
+    telling.mask(step("b", 7));
+    telling.mask(step("b", 0));
+    assert_eq!(telling.ends_at(), None);
+    assert_eq!(telling.rest().iter().map(text).collect::<Vec<_>>(), [Some("hunt")]);
+}
+
+#[test]
 fn no_text_of_an_event_holds_a_value() {
     let said = || format!("a {VALUE} b");
     let events = [

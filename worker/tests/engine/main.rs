@@ -24,7 +24,8 @@ use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{AttemptEvent, StepUpdate};
 use farm_types::{Cause, Digest, Failure, Provenance, PullMode};
 use farm_worker::buildkit::{
-    Engine, EngineKind, Export, Login, MemoryTree, Solve, SolveError, Solved, SourceTree, TreeEntry, TreeKind,
+    Engine, EngineKind, Export, Fetches, Login, MemoryTree, Solve, SolveError, Solved, SourceTree, TreeEntry,
+    TreeKind,
 };
 use farm_worker::mask::Mask;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -66,6 +67,8 @@ fn memory<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> MemoryTree
 fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
     let context: Arc<dyn SourceTree> = Arc::new(context);
     let dockerfile: Arc<dyn SourceTree> = Arc::new(memory([("Dockerfile", dockerfile)]));
+    let mut fetches = Fetches::default();
+    fetches.take_images_from(["127.0.0.0/8"]);
     Solve {
         platform: "linux/amd64".parse().unwrap(),
         dockerfile: "Dockerfile".to_owned(),
@@ -88,6 +91,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         logins: Vec::new(),
         lending: None,
         bounds: None,
+        fetches,
         mounted: Default::default(),
         mask: Mask::default(),
         internal: false,

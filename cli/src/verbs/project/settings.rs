@@ -41,7 +41,7 @@ pub struct Settings {
     #[arg(long, value_name = "N|none")]
     builds_per_minute: Option<String>,
 
-    /// Bytes of its sources and outputs, as in 20gb, or none
+    /// Bytes of its sources, outputs and secrets, as in 20gb, or none
     #[arg(long, value_name = "SIZE|none")]
     max_stored_bytes: Option<String>,
 

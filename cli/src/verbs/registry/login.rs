@@ -31,6 +31,10 @@ pub struct Args {
     /// Read the password, or a token of the registry's, from standard input
     #[arg(long, requires = "username")]
     password_stdin: bool,
+
+    /// Have one of the farm's credential helpers give name and password, each time for a while
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["username", "password_stdin"])]
+    helper: Option<String>,
 }
 
 pub const AFTER_HELP: &str = "\
@@ -38,6 +42,7 @@ Examples:
   farm registry login registry.example:5000
   farm registry login ghcr.io -u ci --password-stdin --project web <token
   farm registry login docker.io -u ci
+  farm registry login 1.dkr.ecr.eu-central-1.amazonaws.com --helper ecr --project web
 
 The farm shows it to the registry at once, and keeps it only if the registry takes it. It takes the
 place of the login that the project had there. It goes over TLS only.";
@@ -48,6 +53,11 @@ place of the login that the project had there. It goes over TLS only.";
 /// There is nobody to ask for it, the registry doesn't take it, the farm refuses, or it can't be asked.
 pub async fn run(args: Args, setup: &Setup) -> Result<()> {
     let host = RegistryHost::of_login(&args.host)?;
+    if let Some(helper) = args.helper {
+        let client = Client::connect(&setup.address).await?;
+        let request = SetRegistryLoginRequest { host: host.to_string(), helper, ..Default::default() };
+        return set(&client, request).await;
+    }
     // Before anybody is asked for a password.
     let client = Client::connect(&covered_for_secrets(&setup.address)?).await?;
     let (username, password) = match (args.username, args.password_stdin) {
@@ -73,15 +83,27 @@ pub async fn run(args: Args, setup: &Setup) -> Result<()> {
             Invalid::new("password", "", "it is empty; give one, or a token of the registry's").into()
         );
     }
-    let request = SetRegistryLoginRequest { host: host.to_string(), username, password: password.to_owned() };
+    let request = SetRegistryLoginRequest {
+        host: host.to_string(),
+        username,
+        password: password.to_owned(),
+        helper: String::new(),
+    };
+    set(&client, request).await
+}
+
+async fn set(client: &Client, request: SetRegistryLoginRequest) -> Result<()> {
     let set = client.registries().set_registry_login(request).await;
     let set = set.map_err(|status| client.error(&status))?.into_inner();
     let login = set.login.unwrap_or_default();
+    let who = match login.helper.as_str() {
+        "" => format!("as {}", harmless(&login.username)),
+        helper => format!("by helper {}", harmless(helper)),
+    };
     Out::stdout().line(&format!(
-        "project {} has a login at {} now, as {}: the registry takes it",
+        "project {} has a login at {} now, {who}: the registry takes it",
         harmless(&set.project),
         harmless(&login.host),
-        harmless(&login.username)
     ));
     Ok(())
 }

@@ -47,6 +47,10 @@ pub struct Args {
     #[arg(long, value_name = "SSH")]
     pub(super) ssh: Vec<String>,
 
+    /// Let the build pull from a registry by the login that your Docker configuration has there, for this build only
+    #[arg(long, value_name = "HOST")]
+    pub(super) registry_login: Vec<String>,
+
     /// Set a label of the image
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) label: Vec<String>,

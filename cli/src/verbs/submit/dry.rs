@@ -45,6 +45,8 @@ pub(super) struct DryRun {
     is_only_cached: bool,
     /// Their names; values may be nobody's business.
     build_args: Vec<String>,
+    /// Registries that it would pull from by logins that come with it.
+    registry_logins: Vec<String>,
     /// What RUN instructions could mount: ids of secrets.
     secrets: Vec<String>,
     /// The same of ssh.
@@ -135,6 +137,7 @@ impl DryRun {
             tags: tags.iter().map(ToString::to_string).collect(),
             single_platform: single_platform.as_str(),
             build_args: build_args.into_keys().collect(),
+            registry_logins: mounts.logins.iter().map(ToString::to_string).collect(),
             secrets: mounts.secrets.keys().map(ToString::to_string).collect(),
             ssh: mounts.ssh.iter().map(|(id, source)| format!("{id}={}", source.as_str())).collect(),
             warnings: plan.warnings.iter().chain(&source.warnings).cloned().collect(),
@@ -161,6 +164,9 @@ impl DryRun {
                 .filter_map(|ssh| ssh.split_once('='))
                 .map(|(id, source)| format!("steps could use the {source} given as --ssh {}", harmless(id))),
         );
+        if !self.registry_logins.is_empty() {
+            out.push(format!("would log in at {}", harmless(&self.registry_logins.join(", "))));
+        }
         out.extend(self.warnings.iter().map(|warning| format!("warning  {warning}")));
         let rows: Vec<Vec<String>> = self
             .platforms

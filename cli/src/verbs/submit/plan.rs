@@ -120,7 +120,8 @@ impl Plan {
             Some(_) => (&[][..], &[][..]),
             None => (&args.secret[..], &args.ssh[..]),
         };
-        let mounting = Mounting::read(secrets, ssh, &variable)?;
+        let mut mounting = Mounting::read(secrets, ssh, &variable)?;
+        mounting.take_logins(&args.registry_login, &variable)?;
         if let (true, Some(id)) = (args.detach, mounting.agents().keys().next()) {
             let cure = format!(
                 "with --detach nobody is there whose agent could sign; name the file of a key (--ssh {id}=KEYFILE), or leave \
@@ -260,6 +261,7 @@ impl Plan {
             mounts: self.mounting.mounts().clone(),
         };
         self.wanted.complete(&mut spec)?;
+        spec.check_logins()?;
         Ok(spec)
     }
 

@@ -477,3 +477,18 @@ fn a_context_or_a_dockerfile_comes_from_standard_input() {
     assert!(error(&["-"], b"").contains("is empty"));
     assert!(error(&["-", "-f", "x"], b"FROM scratch\n").contains("leave -f out"));
 }
+
+#[test]
+fn an_older_farm_that_drops_secrets_is_noticed_also_where_all_of_them_are_the_projects() {
+    let mounting = |line: &[&str]| plan(line).unwrap_or_else(|e| panic!("{e}")).mounting;
+    let dropped = Build { spec: Some(farm_proto::v1::BuildSpec::default()), ..Default::default() };
+    let mut taken = dropped.clone();
+    taken.spec.iter_mut().for_each(|spec| drop(spec.secrets.insert("npm".into(), "project:npm".into())));
+    for line in [&["--secret", "id=npm,from=project"][..], &["--secret", "id=HOME_MADE"][..]] {
+        assert!(
+            lost_secrets(&mounting(line), &dropped) && !lost_secrets(&mounting(line), &taken),
+            "{line:?}"
+        );
+    }
+    assert!(!lost_secrets(&mounting(&[]), &dropped));
+}

@@ -1,6 +1,6 @@
 //! Who may use a project's secrets in builds.
 
-use farm_types::ci::{MANUAL, is_proposal};
+use farm_types::ci::{MANUAL, UNKNOWN, is_proposal};
 use farm_types::{EventName, RefPattern, Role};
 
 /// Who may use one of a project's secrets.
@@ -10,7 +10,7 @@ pub struct SecretRule {
     pub role: Role,
     /// And builds one of these refs; none: whatever it is.
     pub refs: Vec<RefPattern>,
-    /// And was begun by one of these events; none: whatever it was, unless somebody only proposes it.
+    /// And was begun by one of these events; none: whatever it was, unless somebody may only propose it, or nobody knows.
     pub events: Vec<EventName>,
 }
 
@@ -50,6 +50,8 @@ pub enum SecretRefusal {
     Event,
     /// The job builds what somebody proposes, and the rule doesn't name its event.
     Proposal,
+    /// Nobody says by what the job was begun, and the rule doesn't name that.
+    Unknown,
     /// It isn't known what the job is.
     Forgotten,
 }
@@ -73,13 +75,18 @@ impl SecretRule {
             Asker::Forgotten => return Err(SecretRefusal::Forgotten),
             Asker::Job { full, event } => (full, event),
         };
+        // What says nothing may be a proposal as well.
+        let event = event.unwrap_or(UNKNOWN);
         // No job is begun by the word of farm's own.
-        let is_named = event.is_some_and(|event| event != MANUAL && names(event));
+        let is_named = event != MANUAL && names(event);
         if !self.events.is_empty() && !is_named {
             return Err(SecretRefusal::Event);
         }
-        if is_proposal(full, event) && !is_named {
+        if is_proposal(full, Some(event)) && !is_named {
             return Err(SecretRefusal::Proposal);
+        }
+        if event == UNKNOWN && !is_named {
+            return Err(SecretRefusal::Unknown);
         }
         if !self.refs.is_empty() && !full.is_some_and(|full| self.refs.iter().any(|one| one.covers(full))) {
             return Err(SecretRefusal::Ref);
@@ -112,11 +119,19 @@ mod tests {
         let main = rule(Role::Builder, &["refs/heads/main", "refs/tags/v*"], &[]);
         let push = rule(Role::Builder, &["refs/heads/main"], &["push"]);
         let proposed = rule(Role::Builder, &[], &["pull_request", "push"]);
+        let unknown = rule(Role::Builder, &[], &["push", "unknown"]);
         let both = rule(Role::Builder, &["refs/heads/main"], &["push", "manual"]);
         for (rule, asker, answer) in [
             (&any, Asker::Own, Ok(())),
             (&any, job("refs/heads/x", "push"), Ok(())),
-            (&any, job("", ""), Ok(())),
+            (&any, job("", ""), Err(No::Unknown)),
+            (&any, job("refs/heads/main", ""), Err(No::Unknown)),
+            (&any, job("refs/heads/main", "unknown"), Err(No::Unknown)),
+            (&any, job("refs/heads/main", "workflow_run"), Err(No::Proposal)),
+            (&unknown, job("", ""), Ok(())),
+            (&unknown, job("refs/heads/main", "push"), Ok(())),
+            (&unknown, job("refs/merge-requests/7/head", ""), Ok(())),
+            (&unknown, Asker::Own, Err(No::NoJob)),
             (&any, job("refs/pull/7/merge", "pull_request"), Err(No::Proposal)),
             (&any, job("refs/heads/main", "pull_request_target"), Err(No::Proposal)),
             (&any, job("refs/heads/topic", "merge_request_event"), Err(No::Proposal)),
@@ -125,7 +140,7 @@ mod tests {
             (&main, job("refs/heads/main", "push"), Ok(())),
             (&main, job("refs/tags/v1", "release"), Ok(())),
             (&main, job("refs/heads/maint", "push"), Err(No::Ref)),
-            (&main, job("", ""), Err(No::Ref)),
+            (&main, job("", ""), Err(No::Unknown)),
             (&main, job("refs/heads/main", "pull_request_target"), Err(No::Proposal)),
             (&push, job("refs/heads/main", "push"), Ok(())),
             (&push, job("refs/heads/main", "schedule"), Err(No::Event)),

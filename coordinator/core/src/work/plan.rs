@@ -105,6 +105,8 @@ pub struct WorkerView {
     pub trust: TrustClass,
     /// What it pushes can go to a staging registry.
     pub stages: bool,
+    /// What isn't trusted may run on its engine.
+    pub engine_is_fit: bool,
     /// What it may grant; of a machine that isn't trusted nothing counts.
     pub grants: Entitlements,
 }

@@ -49,6 +49,8 @@ pub enum Reason {
     Withdrawn(String),
     /// Its machine isn't trusted, so it gets nothing that mounts secrets, and without a staging registry nothing that pushes.
     Untrusted,
+    /// Nor is its machine trusted, nor its engine new enough for that: it gets nothing.
+    EngineTooOld(String),
 }
 
 /// A worker that could run the job, if it were not set aside.
@@ -221,6 +223,7 @@ fn keeps(aside: &[SetAside]) -> Option<String> {
                  farm has a staging registry"
             ))
         }
+        Reason::EngineTooOld(why) => Some(format!("{name} takes nothing: its machine isn't trusted, and {why}")),
     });
     let all: Vec<String> = drained.into_iter().chain(others).collect();
     (!all.is_empty()).then(|| all.join("; "))

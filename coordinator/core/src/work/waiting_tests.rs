@@ -59,6 +59,16 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             "resume one of those that are named",
         ),
         (
+            nobody(
+                Wanted::Any,
+                false,
+                w1(Reason::EngineTooOld("its engine (docker 28.5.2) is too old".to_owned())),
+            ),
+            r#"{"for":"no_worker","wanted":"any","emulated_refused":false,"aside":[{"name":"w1","reason":{"engine_too_old":"its engine (docker 28.5.2) is too old"}}]}"#,
+            "update that engine, or let whoever runs the farm list it ([coordinator.md](coordinator.md#engines-of-machines-that-arent-trusted)); the sentence \
+             has the line",
+        ),
+        (
             Waiting::Silent { wanted: arm64(), aside: vec![] },
             r#"{"for":"silent","wanted":{"platform":"linux/arm64"}}"#,
             "look at the worker if it doesn't come back",

@@ -19,7 +19,7 @@ mod world;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestRunner};
 
 use crate::ops::{Op, apply, start};
 use crate::publish::RECHECK_FOR;
@@ -37,6 +37,8 @@ fn whatever_happens_in_whatever_order_no_build_is_lost_and_no_tag_goes_wrong() {
             cases: 64,
             max_shrink_iters: 20_000,
             failure_persistence: Some(Box::new(FileFailurePersistence::Direct(file))),
+            // The usual one has vector instructions, each of which is a call where nothing is optimized: 70 % of the time.
+            rng_algorithm: RngAlgorithm::XorShift,
             ..Config::default()
         };
         let mut runner = TestRunner::new(config);

@@ -134,6 +134,7 @@ impl World {
                     takes_mounts: true,
                     trust: TrustClass::Trusted,
                     stages: false,
+                    engine_is_fit: true,
                     grants: Default::default(),
                 }
             })

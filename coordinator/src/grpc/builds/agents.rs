@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use farm_proto::v1;
-use farm_store::builds::mounts::LeasedMounts;
+use farm_store::builds::mounts::LeasedAgents;
 use farm_store::builds::record::BuildRecord;
 use farm_types::Invalid;
 use futures::Stream;
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::mounts::covered;
+use super::mounts::{covered, namesake};
 use crate::agents::{self, Asked, Question};
 use crate::grpc::status;
 use crate::people::Member;
@@ -37,10 +38,11 @@ pub(super) fn may_offer(shared: &Shared, member: &Member, record: &BuildRecord) 
         ));
     }
     let id = &record.short_id;
-    if record.created_by != member.name {
+    if !member.caller.principal.has_submitted(record) {
         return Err(Status::permission_denied(format!(
-            "build {id} is {}'s, and only who submitted a build can offer an ssh agent for it",
-            record.created_by
+            "build {id} is {}'s{}, and only who submitted a build can offer an ssh agent for it",
+            record.created_by,
+            namesake(member, record)
         )));
     }
     if record.spec.mounts.agents().next().is_none() {
@@ -104,7 +106,7 @@ pub(super) fn offer(
 pub async fn ask(
     shared: &Shared,
     is_encrypted: bool,
-    leased: &LeasedMounts,
+    leased: &LeasedAgents,
     asked: v1::AskAgentRequest,
 ) -> Result<v1::AskAgentResponse, Status> {
     if !covered(shared, is_encrypted) {
@@ -119,5 +121,7 @@ pub async fn ask(
         return Err(status::invalid(Invalid::new("id", asked.id, cure)));
     }
     let question = Question::new(leased.build, id, asked.messages)?;
-    agents::ask(&shared.agents, &shared.others, &question).await.map(|answer| v1::AskAgentResponse { answer })
+    let away = Duration::from_secs(shared.config.limits.agent_away_seconds);
+    let answer = agents::ask(&shared.agents, &shared.others, &question, away).await?;
+    Ok(v1::AskAgentResponse { answer })
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use farm_proto::v1;
 use farm_store::builds::mounts::{LeasedMounts, NewMounts, SealedMounts, SealedValue, UsedSecret};
 use farm_store::builds::record::BuildRecord;
-use farm_types::mounts::{MOST_MOUNTED_BYTES, MOST_SECRET_BYTES};
+use farm_types::mounts::{GivenLogin, MOST_MOUNTED_BYTES, MOST_SECRET_BYTES, MOST_SSH_BYTES};
 use farm_types::{BuildId, Invalid, MountId, MountType, Mounts};
 use tonic::Status;
 
@@ -71,7 +71,8 @@ pub(super) async fn seal(
     for (id, name, secret) in of_project {
         let (mount, bytes) = (MountType::Secret, key.seal(MountType::Secret, id, &secret.value));
         kept.push(SealedValue { mount, id: id.clone(), bytes });
-        used.push(UsedSecret { mount: id.clone(), name: name.clone(), version: secret.version });
+        let (name, rule) = (name.clone(), secret.rule.clone());
+        used.push(UsedSecret { mount: id.clone(), name, version: secret.version, rule });
     }
     let sealed = SealedMounts { key: sealed, values: kept };
     Ok((!sealed.values.is_empty()).then_some(NewMounts { sealed, used }))
@@ -89,12 +90,19 @@ fn sorted(values: &[v1::MountValue]) -> Result<(Values, usize), Invalid> {
     for v1::MountValue { r#type, id, value } in values {
         let (mount, id): (MountType, MountId) = (r#type.parse()?, id.parse()?);
         let told = || Invalid::new(format!("--{mount}"), id.as_str(), "");
-        if value.len() > MOST_SECRET_BYTES {
-            let cure = format!("it has {} bytes, and at most {MOST_SECRET_BYTES} are taken", value.len());
+        let most = match mount {
+            MountType::Secret => MOST_SECRET_BYTES,
+            MountType::Ssh => MOST_SSH_BYTES,
+        };
+        if value.len() > most {
+            let cure = format!("it has {} bytes, and at most {most} are taken", value.len());
             return Err(Invalid { cure, ..told() });
         }
         if mount == MountType::Ssh && value.is_empty() {
             return Err(Invalid { cure: "it has no key".to_owned(), ..told() });
+        }
+        if mount == MountType::Login {
+            GivenLogin::read(value).map_err(|cure| Invalid { cure: cure.to_owned(), ..told() })?;
         }
         all += value.len();
         let twice = Invalid { cure: "it came twice".to_owned(), ..told() };
@@ -137,6 +145,7 @@ pub(super) fn check_again(
         .map(|(mount, id)| match mount {
             MountType::Secret => format!("--secret id={id},src=FILE"),
             MountType::Ssh => format!("--ssh {id}=KEYFILE"),
+            MountType::Login => format!("--registry-login {id}"),
         })
         .collect();
     let id = &record.short_id;
@@ -159,14 +168,23 @@ pub(super) async fn check_source(
     if record.spec.mounts.is_empty() {
         return Ok(());
     }
-    if record.created_by != member.name {
+    if !member.caller.principal.has_submitted(record) {
         let (id, by, who) = (&record.short_id, &record.created_by, &member.name);
         return Err(Status::permission_denied(format!(
-            "build {id} may mount secrets that {by} gave it, so {by} alone sends the rest of its source, and {who} may not; submit a build \
-             of your own"
+            "build {id} may mount secrets that {by} gave it{}, so {by} alone sends the rest of its source, and {who} may not; submit a \
+             build of your own",
+            namesake(member, record)
         )));
     }
     secrets::check_all(shared, member, &record.spec.mounts).await
+}
+
+/// What explains that somebody of the same name has submitted a build.
+pub(super) fn namesake(member: &Member, record: &BuildRecord) -> &'static str {
+    match record.created_by == member.name {
+        true => " (another job of that name, of another ref or event or by another token)",
+        false => "",
+    }
 }
 
 /// What a leased attempt's build may mount, in clear.
@@ -199,7 +217,8 @@ pub fn lend(
     let owner = Owner::Build(leased.project, leased.build);
     let key = shared.keyring.open(owner, &sealed.key).map_err(unopened)?;
     let mut values = Vec::new();
-    for SealedValue { mount, id, bytes } in &sealed.values {
+    // Of logins workers get what they need when their engine asks (LendToken, LendLogin).
+    for SealedValue { mount, id, bytes } in sealed.values.iter().filter(|v| v.mount != MountType::Login) {
         let value = key.open(*mount, id, bytes).map_err(unopened)?;
         values.push(v1::MountValue {
             r#type: mount.to_string(),
@@ -215,8 +234,9 @@ fn unopened(error: Unopened) -> Status {
         Unopened::KeyIsLost(id) => {
             tracing::error!(key = id, "a build's secrets were sealed by a key that isn't here");
             Status::data_loss(format!(
-                "the build's secrets were sealed by the farm's key {id}, which this coordinator hasn't; whoever runs the farm \
-                 puts it back into its file of keys, or the build is submitted again"
+                "the build's secrets were sealed by the farm's key {id}, which this coordinator hasn't; another one may have it. Whoever \
+                 runs the farm gives all coordinators the same keys (farm-coordinator keys ls); if that key is lost for good, submit the \
+                 build again"
             ))
         }
         Unopened::Forged => {

@@ -1,11 +1,12 @@
 //! Secrets of the project that a build uses: whether whoever asks for it may, and their values.
 //!
-//! Invariant: a rule is asked for each build and each retry, of whoever asks for that; what a build was accepted with stays its own.
+//! Invariant: a rule is asked for each build and each retry, of whoever asks for that, and the transaction that accepts it repeats
+//! that the rule is the same; what a build was accepted with stays its own.
 
 use std::collections::BTreeMap;
 
 use farm_core::people::secrets::{Asker, SecretRefusal, SecretRule};
-use farm_types::ci::MANUAL;
+use farm_types::ci::{MANUAL, UNKNOWN};
 use farm_types::{EventName, MountId, Mounts, PrincipalKind, RefPattern, Role, SecretName, SecretSource};
 use tonic::Status;
 
@@ -19,6 +20,8 @@ use crate::shared::Shared;
 pub(super) struct Opened {
     /// Which version it is.
     pub version: i32,
+    /// The rule that lets this caller use it.
+    pub rule: SecretRule,
     /// Its value.
     pub value: Clear,
 }
@@ -57,7 +60,7 @@ pub(super) async fn open(
         let owner = Owner::Secret(member.project, name, secret.version);
         let value = shared.keyring.open(owner, &secret.key).and_then(|key| key.open_one(&secret.bytes));
         let value = value.map_err(|why| unopened(member, name, &why))?;
-        opened.insert(name.clone(), Opened { version: secret.version, value });
+        opened.insert(name.clone(), Opened { version: secret.version, rule: secret.rule, value });
     }
     Ok(opened)
 }
@@ -132,20 +135,25 @@ fn words(
         SecretRefusal::Event => format!(
             "{may_not}: it is for jobs that are begun by {}, and this one was by {}. {}",
             listed(&rule.events, EventName::as_str),
-            event.unwrap_or("nothing that its token tells"),
+            event.unwrap_or("nothing that its token tells (unknown)"),
             change("--event …")
         ),
         SecretRefusal::Proposal => {
-            let event = event.unwrap_or("none that its token tells");
+            let event = event.unwrap_or(UNKNOWN);
             let cure = match event.parse::<EventName>() {
                 Ok(event) => change(&format!("--event {event} (with those that it is for besides)")),
                 Err(_) => "Let a job use it that a push begins".to_owned(),
             };
             format!(
-                "{may_not}: this job builds what a pull or merge request proposes, and gets no secrets unless their rule names its \
-                 event ({event}). {cure}"
+                "{may_not}: this job builds, or may build, what a pull or merge request proposes, and gets no secrets unless their \
+                 rule names its event ({event}). {cure}"
             )
         }
+        SecretRefusal::Unknown => format!(
+            "{may_not}: its token doesn't say what has begun this job, which may build what a pull or merge request proposes, and gets no \
+             secrets unless their rule names that ({UNKNOWN}). If all jobs of its trust may have it: {}",
+            change(&format!("--event {UNKNOWN} (with those that it is for besides)"))
+        ),
         SecretRefusal::Forgotten => format!(
             "{may_not}: its token was given by an older coordinator, which didn't note which job it is. Exchange another token, or run \
              the job again"
@@ -177,8 +185,9 @@ fn unopened(member: &Member, name: &SecretName, why: &Unopened) -> Status {
         Unopened::KeyIsLost(id) => {
             tracing::error!(key = id, %project, secret = %name, "a project's secret was sealed by a key that isn't here");
             Status::data_loss(format!(
-                "secret {name} of project {project} was sealed by the farm's key {id}, which this coordinator hasn't; whoever runs the \
-                 farm puts it back into its file of keys, or {anew}"
+                "secret {name} of project {project} was sealed by the farm's key {id}, which this coordinator hasn't; another one may have \
+                 it, so try again. Whoever runs the farm gives all coordinators the same keys (farm-coordinator keys ls); only if that key \
+                 is lost for good {anew}"
             ))
         }
         Unopened::Forged => {

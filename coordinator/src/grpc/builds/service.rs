@@ -134,7 +134,16 @@ impl BuildService for Builds {
         self.check(&spec).map_err(status::invalid)?;
         self.shared.accesses.check_tags(&member, &spec.tags).await?;
         self.shared.accesses.check_entitlements(&member, &spec.run).await?;
+        spec.check_logins().map_err(status::invalid)?;
         self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
+        for host in &spec.mounts.logins {
+            // Where it logs in is asked from here, too.
+            let about = format!("{host}/any").parse().map_err(status::invalid)?;
+            let allowed = self.shared.registries.allow(&[about]).await;
+            allowed.map_err(|error| {
+                status::invalid(Invalid::new("--registry-login", host.as_str(), error.cure))
+            })?;
+        }
         let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
         let by = member.name.as_str();
         let mut new = NewBuild {
@@ -145,6 +154,7 @@ impl BuildService for Builds {
             spec,
             runs,
             by: member.caller.by(),
+            submitter: member.caller.principal.submitter(),
             queue_limit: self.queue_limit(),
         };
         let mut tries = 1;
@@ -316,6 +326,7 @@ impl BuildService for Builds {
             failed_only: request.failed_only,
             gone,
             by: member.caller.by(),
+            submitter: member.caller.principal.submitter(),
             queue_limit: self.queue_limit(),
         };
         let mut tries = 1;

@@ -10,7 +10,7 @@ use farm_store::machines::workers::{Standing, WorkerRecord};
 use farm_store::work::schedule::grants;
 use farm_types::ids::check_worker_name;
 use farm_types::state::WorkerState;
-use farm_types::suggest;
+use farm_types::{TrustClass, suggest};
 use tonic::Status;
 
 use crate::grpc::builds::present;
@@ -51,7 +51,8 @@ pub(super) async fn list(shared: &Shared, viewer: &Principal) -> Result<Vec<v1::
             })
             .collect();
         let standing = standings.iter().find(|standing| standing.worker == worker.id);
-        show(worker, is_silent, running, standing)
+        let is_fit = worker.trust == TrustClass::Trusted || store.admits(&worker);
+        show(worker, is_silent, running, standing, is_fit)
     });
     // Whoever has joined anew is that, and not what had its name before and is gone.
     let is_past = |worker: &v1::Worker| {
@@ -99,6 +100,7 @@ fn show(
     is_silent: bool,
     running: Vec<String>,
     standing: Option<&Standing>,
+    is_fit: bool,
 ) -> v1::Worker {
     let state = match standing {
         Some(standing) if standing.expired => WorkerState::Expired,
@@ -111,6 +113,7 @@ fn show(
         WorkerState::Probation => (worker.probation_at, worker.probation_why),
         WorkerState::Suspect | WorkerState::Offline => (Some(worker.last_seen), String::new()),
         WorkerState::Expired => (standing.map(|standing| standing.ends), EXPIRED_WORDS.to_owned()),
+        WorkerState::Online if !is_fit => (None, worker.engine.too_old()),
         WorkerState::Online | WorkerState::Joined | WorkerState::Removed => (None, String::new()),
     };
     v1::Worker {
@@ -127,7 +130,9 @@ fn show(
             .collect(),
         slots: worker.slots,
         slots_free: worker.slots.saturating_sub(worker.slots_used),
-        engine: worker.engine,
+        engine: worker.engine.name,
+        engine_buildkit: worker.engine.buildkit,
+        engine_package: worker.engine.package,
         last_seen_ms: present::ms(worker.last_seen),
         version: worker.software_version,
         running,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use farm_proto::v1;
 use farm_proto::v1::registry_service_server::RegistryService;
 use farm_store::StoreError;
-use farm_store::people::logins::{Login, NewLogin, SealedPassword};
+use farm_store::people::logins::{Login, LoginBy, NewLogin, SealedPassword};
 use farm_types::{Invalid, RegistryHost};
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{Request, Response, Status};
@@ -77,6 +77,7 @@ fn present(login: Login) -> v1::RegistryLogin {
     v1::RegistryLogin {
         host: login.host,
         username: login.username,
+        helper: login.helper.unwrap_or_default(),
         created_by: login.created_by,
         created_ms: millis(login.created_at),
         last_used_ms: millis_of(login.last_used_at),
@@ -90,28 +91,40 @@ impl RegistryService for RegistryLogins {
         request: Request<v1::SetRegistryLoginRequest>,
     ) -> Result<Response<v1::SetRegistryLoginResponse>, Status> {
         let member = people::member(&request)?;
-        let v1::SetRegistryLoginRequest { host: text, username, password } = request.into_inner();
+        let v1::SetRegistryLoginRequest { host: text, username, password, helper } = request.into_inner();
         let password: SecretString = password.into();
         let host = host(&text).map_err(status::invalid)?;
-        if !covered(&self.shared, member.caller.is_encrypted) {
-            return Err(Status::permission_denied(
-                "the password came over a connection without TLS, on which others could read it, and was not taken: change it, and call \
-                 the farm by https:// (`farm login https://…`), or have whoever runs it start the coordinator with --insecure-secrets",
-            ));
-        }
-        check(&username, password.expose_secret()).map_err(status::invalid)?;
-        let project = member.project;
-        let login = Arc::new(login::Login { project, host, username, password, version: Uuid::new_v4() });
-        self.shared.registries.verify(&login).await.map_err(unverified)?;
-        let (key, sealed) = self.shared.keyring.new_data_key(Owner::Login(project, &login.host));
-        let bytes = key.seal_one(login.password.expose_secret().as_bytes());
-        let new = NewLogin {
-            project,
-            host: login.host.clone(),
-            version: login.version,
-            username: login.username.clone(),
-            password: SealedPassword { key: sealed, bytes },
+        let (project, version) = (member.project, Uuid::new_v4());
+        let by = if helper.is_empty() {
+            if !covered(&self.shared, member.caller.is_encrypted) {
+                return Err(Status::permission_denied(
+                    "the password came over a connection without TLS, on which others could read it, and was not taken: change it, and \
+                     call the farm by https:// (`farm login https://…`), or have whoever runs it start the coordinator with \
+                     --insecure-secrets",
+                ));
+            }
+            check(&username, password.expose_secret()).map_err(status::invalid)?;
+            login::LoginBy::Password(username.clone(), password.clone())
+        } else {
+            if !username.is_empty() || !password.expose_secret().is_empty() {
+                let cure = "it gives name and password itself; leave these out";
+                return Err(status::invalid(Invalid::new("credential helper", helper, cure)));
+            }
+            let helpers = &self.shared.helpers;
+            let fits = helpers.check(&helper, member.project_name.as_str(), &host);
+            fits.map_err(|why| status::invalid(Invalid::new("credential helper", helper.as_str(), why)))?;
+            login::LoginBy::Helper(helper.clone(), Arc::clone(helpers))
         };
+        let login = Arc::new(login::Login { project, host: host.clone(), version, by });
+        self.shared.registries.verify(&login).await.map_err(unverified)?;
+        let by = if helper.is_empty() {
+            let (key, sealed) = self.shared.keyring.new_data_key(Owner::Login(project, &host));
+            let bytes = key.seal_one(password.expose_secret().as_bytes());
+            LoginBy::Password(username, SealedPassword { key: sealed, bytes })
+        } else {
+            LoginBy::Helper(helper)
+        };
+        let new = NewLogin { project, host, version, by };
         let kept = self.shared.store.set_login(&member.caller.by(), &new).await;
         let kept = kept.map_err(|error| match error {
             StoreError::Conflict(why) => Status::failed_precondition(why),
@@ -119,7 +132,7 @@ impl RegistryService for RegistryLogins {
         })?;
         self.shared.accesses.forget(project);
         let project = member.project_name;
-        tracing::info!(%project, registry = %new.host, user = new.username, by = member.name, "a project's login was set");
+        tracing::info!(%project, registry = %new.host, user = login.who(), by = member.name, "a project's login was set");
         let project = project.to_string();
         Ok(Response::new(v1::SetRegistryLoginResponse { login: Some(present(kept)), project }))
     }

@@ -179,6 +179,8 @@ fn registration(
         engine_key: engine.key,
         engine_kind: engine.kind,
         engine_version: engine.version,
+        engine_buildkit: engine.buildkit,
+        engine_package: engine.package,
         offers,
         slots,
         withdrawn_why: withdrawn_why.chars().take(LONGEST_REASON).collect(),

@@ -174,7 +174,12 @@ impl WorkerService for Work {
             return lent.map(Response::new).map_err(status::lending);
         }
         trusted?;
-        let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
+        let allowed = self
+            .shared
+            .accesses
+            .of_attempt(leased.project, lease.attempt, &leased.spec.mounts)
+            .await
+            .map_err(status::store)?;
         let own = leased.spec.repositories();
         let borrower = Borrower::new(leased.project, &allowed, &own);
         let lent = self.shared.registries.lend_token(&borrower, &asked).await;
@@ -196,7 +201,12 @@ impl WorkerService for Work {
         let host = RegistryHost::of_login(&host).map_err(status::invalid)?;
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
         not_staged(&leased)?;
-        let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
+        let allowed = self
+            .shared
+            .accesses
+            .of_attempt(leased.project, lease.attempt, &leased.spec.mounts)
+            .await
+            .map_err(status::store)?;
         let own = leased.spec.repositories();
         let borrower = Borrower::new(leased.project, &allowed, &own);
         let lent = self.shared.registries.lend_login(&borrower, &host).await;
@@ -224,7 +234,12 @@ impl WorkerService for Work {
         let image = image.parse().map_err(status::invalid)?;
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
         not_staged(&leased)?;
-        let allowed = self.shared.accesses.of(leased.project).await.map_err(status::store)?;
+        let allowed = self
+            .shared
+            .accesses
+            .of_attempt(leased.project, lease.attempt, &leased.spec.mounts)
+            .await
+            .map_err(status::store)?;
         let own = leased.spec.repositories();
         let borrower = Borrower::new(leased.project, &allowed, &own);
         let looked = self.shared.registries.look_up(&borrower, &image).await;
@@ -252,10 +267,13 @@ impl WorkerService for Work {
         let is_encrypted = people::caller(&request)?.is_encrypted;
         let mut asked = request.into_inner();
         let lease = lease(asked.lease.take(), holder)?;
-        let leased = self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
-        tokio::select! {
-            answer = agents::ask(&self.shared, is_encrypted, &leased, asked) => answer.map(Response::new),
-            () = self.shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; ask again")),
-        }
+        let leased = self.shared.store.leased_agents(lease).await.map_err(status::store)?;
+        let answer = tokio::select! {
+            answer = agents::ask(&self.shared, is_encrypted, &leased, asked) => answer?,
+            () = self.shutdown.cancelled() => return Err(Status::unavailable("this coordinator stops; ask again")),
+        };
+        // Somebody may have been asked meanwhile, for minutes: a lease that has ended gets no signature.
+        self.shared.store.leased_agents(lease).await.map_err(status::store)?;
+        Ok(Response::new(answer))
     }
 }

@@ -8,3 +8,4 @@ pub mod record;
 pub mod retain;
 pub mod retry;
 pub mod submit;
+pub mod submitter;

@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use farm_types::{BuildId, MountId, MountType, Mounts, ProjectId, SecretName, ShortId};
+use farm_core::people::secrets::SecretRule;
+use farm_types::{AttemptId, BuildId, MountId, MountType, Mounts, ProjectId, SecretName, ShortId};
 use serde_json::{Map, Value};
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedExecution;
+use crate::schema::shut_out;
 use crate::work::attempts::Lease;
-use crate::{Result, Store, StoreError, from_json, state, to_json};
+use crate::{Result, Store, StoreError, from_json, state, to_json, words};
 
 /// A data key, sealed by one of the farm's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct UsedSecret {
     pub name: SecretName,
     /// Which version its value was.
     pub version: i32,
+    /// The rule by which whoever asks may use it.
+    pub rule: SecretRule,
 }
 
 /// What a new build is given.
@@ -60,6 +64,15 @@ pub struct NewMounts {
     pub sealed: SealedMounts,
     /// Of them those of the project.
     pub used: Vec<UsedSecret>,
+}
+
+/// Which ssh agents a leased attempt's build may ask.
+#[derive(Debug, Clone)]
+pub struct LeasedAgents {
+    /// Which build it is.
+    pub build: BuildId,
+    /// What its spec names.
+    pub mounts: Mounts,
 }
 
 /// What a leased attempt's build may mount.
@@ -75,13 +88,17 @@ pub struct LeasedMounts {
     pub sealed: Option<SealedMounts>,
 }
 
+/// The schema from which on coordinators know of logins that come with a build.
+const LOGINS: i32 = 46;
+
 /// What a build that uses a secret hears when that was changed or removed since it was read.
 pub const SECRET_CHANGED: &str = "a secret of the project was changed at this moment";
 
 /// Keeps what a new build was given, and notes the use of the project's secrets.
 ///
 /// # Errors
-/// [`StoreError::Stale`] with [`SECRET_CHANGED`]: a version that is used counts no more.
+/// [`StoreError::Stale`] with [`SECRET_CHANGED`]: a version that is used counts no more, or another rule says who may use it.
+/// [`StoreError::Conflict`]: coordinators run that would lend what a login of the build has pulled to anybody.
 pub(crate) async fn keep(
     execution: &mut LockedExecution<'_>,
     (build, short_id): (BuildId, &ShortId),
@@ -91,17 +108,22 @@ pub(crate) async fn keep(
     let Some(NewMounts { sealed: mounts, used }) = mounts else { return Ok(()) };
     let (project, _) = execution.ids();
     // In one order, so that two builds don't wait for each other.
-    let versions: BTreeMap<&str, i32> =
-        used.iter().map(|secret| (secret.name.as_str(), secret.version)).collect();
-    for (name, version) in versions {
+    let secrets: BTreeMap<&str, &UsedSecret> =
+        used.iter().map(|secret| (secret.name.as_str(), secret)).collect();
+    for (name, secret) in secrets {
+        let rule = &secret.rule;
         let noted = sqlx::query!(
             "UPDATE project_secrets SET last_used_at = farm_now(), last_used_by = $4, last_used_build = $5
-             WHERE project_id = $1 AND name = $2 AND version = $3 AND erased_at IS NULL",
+             WHERE project_id = $1 AND name = $2 AND version = $3 AND erased_at IS NULL
+               AND role = $6 AND refs = $7 AND events = $8",
             project,
             name,
-            version,
+            secret.version,
             by,
-            short_id.as_str()
+            short_id.as_str(),
+            rule.role.as_str(),
+            &words(&rule.refs),
+            &words(&rule.events)
         )
         .execute(&mut **execution)
         .await?;
@@ -130,6 +152,19 @@ pub(crate) async fn keep(
     )
     .execute(&mut **execution)
     .await?;
+    let logins = mounts.values.iter().filter(|value| value.mount == MountType::Login);
+    let hosts: Vec<String> = logins.map(|login| login.id.to_string()).collect();
+    if !hosts.is_empty() {
+        shut_out(execution.tx(), LOGINS, "logins that come with a build").await?;
+        sqlx::query!(
+            "INSERT INTO given_logins (host) SELECT unnest($1::text[]) ORDER BY 1
+             ON CONFLICT (host) DO UPDATE SET given_at = farm_now()
+             WHERE given_logins.given_at < farm_now() - interval '1 hour'",
+            &hosts
+        )
+        .execute(&mut **execution)
+        .await?;
+    }
     let kinds: Vec<String> = mounts.values.iter().map(|value| value.mount.to_string()).collect();
     let ids: Vec<String> = mounts.values.iter().map(|value| value.id.to_string()).collect();
     let sealed: Vec<Vec<u8>> = mounts.values.iter().map(|value| value.bytes.clone()).collect();
@@ -159,10 +194,33 @@ pub(crate) fn with_secrets(mut detail: Value, mounts: Option<&NewMounts>) -> Val
 }
 
 impl Store {
+    /// Which agents the build of a leased attempt may ask, for whoever holds the lease. No value is read for that.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`]: the lease has ended, by a word or by its time, or is another's.
+    pub async fn leased_agents(&self, lease: Lease) -> Result<LeasedAgents> {
+        let row = sqlx::query!(
+            r#"SELECT b.id, coalesce(b.spec -> 'mounts', '{}') AS "mounts!"
+               FROM attempts a
+               JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+               JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+               WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running') AND a.stop_reason = ''
+                 AND a.lease_expires_at > farm_now() AND farm_is_holder(a.worker_id, $3)
+               ORDER BY b.id LIMIT 1"#,
+            lease.attempt.as_uuid(),
+            lease.token.as_uuid(),
+            lease.holder()
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::Stale("the lease has ended"))?;
+        Ok(LeasedAgents { build: row.id.into(), mounts: from_json(row.mounts)? })
+    }
+
     /// What the build of a leased attempt may mount, for whoever holds the lease.
     ///
     /// # Errors
-    /// [`StoreError::Stale`]: the lease has ended, or is another's.
+    /// [`StoreError::Stale`]: the lease has ended, by a word or by its time, or is another's.
     pub async fn leased_mounts(&self, lease: Lease) -> Result<LeasedMounts> {
         let row = sqlx::query!(
             r#"SELECT b.project_id, b.id, coalesce(b.spec -> 'mounts', '{}') AS "mounts!",
@@ -171,8 +229,8 @@ impl Store {
                JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
                JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
                LEFT JOIN build_keys k ON k.project_id = b.project_id AND k.build_id = b.id
-               WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')
-                 AND farm_is_holder(a.worker_id, $3)
+               WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running') AND a.stop_reason = ''
+                 AND a.lease_expires_at > farm_now() AND farm_is_holder(a.worker_id, $3)
                ORDER BY k.build_id IS NULL, b.id LIMIT 1"#,
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
@@ -205,6 +263,41 @@ impl Store {
 }
 
 impl Store {
+    /// The logins that the build of an attempt was given; `None`: none, or they are erased.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn given_logins(
+        &self,
+        project: ProjectId,
+        attempt: AttemptId,
+    ) -> Result<Option<(BuildId, SealedMounts)>> {
+        let rows = sqlx::query!(
+            "SELECT k.build_id, k.key_id, k.sealed AS sealed_key, v.id, v.sealed
+             FROM attempts a
+             JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+             JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+             JOIN build_keys k ON k.project_id = b.project_id AND k.build_id = b.id
+             JOIN build_values v ON v.project_id = k.project_id AND v.build_id = k.build_id
+             WHERE a.project_id = $1 AND a.id = $2 AND v.mount = 'registry-login' ORDER BY k.build_id, v.id",
+            project.as_uuid(),
+            attempt.as_uuid()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found: Option<(BuildId, SealedMounts)> = None;
+        for row in rows {
+            let key = SealedKey { by: row.key_id, bytes: row.sealed_key };
+            let build: BuildId = row.build_id.into();
+            let (of, sealed) = found.get_or_insert_with(|| (build, SealedMounts { key, values: Vec::new() }));
+            if *of == build {
+                let id = state(&row.id)?;
+                sealed.values.push(SealedValue { mount: MountType::Login, id, bytes: row.sealed });
+            }
+        }
+        Ok(found)
+    }
+
     /// By which keys of the farm something is sealed, and how much.
     ///
     /// # Errors
@@ -222,19 +315,24 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.key_id, row.count)).collect())
     }
 
-    /// Some data keys of builds that were sealed by one of these keys of the farm.
+    /// Data keys of builds that were sealed by one of these keys of the farm: the next after that of a build.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn build_keys_by(
         &self,
         keys: &[String],
+        after: Option<(ProjectId, BuildId)>,
         most: i64,
     ) -> Result<Vec<(ProjectId, BuildId, SealedKey)>> {
         let rows = sqlx::query!(
-            "SELECT project_id, build_id, key_id, sealed FROM build_keys WHERE key_id = ANY($1) LIMIT $2",
+            "SELECT project_id, build_id, key_id, sealed FROM build_keys
+             WHERE key_id = ANY($1) AND ($3::uuid IS NULL OR (project_id, build_id) > ($3, $4))
+             ORDER BY project_id, build_id LIMIT $2",
             keys,
-            most
+            most,
+            after.map(|(project, _)| project.as_uuid()),
+            after.map(|(_, build)| build.as_uuid())
         )
         .fetch_all(&self.pool)
         .await?;

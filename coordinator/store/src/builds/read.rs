@@ -130,7 +130,7 @@ impl Store {
         let states: Vec<String> = states.iter().map(ToString::to_string).collect();
         let rows = sqlx::query!(
             r#"SELECT b.id, b.short_id, b.execution_id, b.state, b.spec, b.failure, b.created_by, b.created_at,
-                    b.started_at, b.finished_at, b.secret_versions, p.name AS project_name,
+                    b.started_at, b.finished_at, b.secret_versions, b.submitter, p.name AS project_name,
                     (SELECT o.short_id FROM builds o
                      WHERE o.project_id = b.project_id AND o.id = b.retry_of) AS retry_of,
                     ARRAY(SELECT r.short_id FROM builds r WHERE r.project_id = b.project_id AND r.retry_of = b.id
@@ -165,6 +165,7 @@ impl Store {
                     spec: from_json(row.spec)?,
                     failure: from_json_opt(row.failure)?,
                     created_by: row.created_by,
+                    submitter: from_json_opt(row.submitter)?,
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,

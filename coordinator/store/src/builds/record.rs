@@ -12,6 +12,7 @@ use farm_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::builds::outputs::OutputRecord;
+use crate::builds::submitter::Submitter;
 
 /// What a job has made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,8 @@ pub struct BuildRecord {
     pub failure: Option<Failure>,
     /// Who asked.
     pub created_by: String,
+    /// The same, exactly; `None`: an older coordinator has accepted it.
+    pub submitter: Option<Submitter>,
     /// When.
     pub created_at: DateTime<Utc>,
     /// When its first job was started.

@@ -10,12 +10,13 @@ use serde_json::json;
 
 use crate::builds::mounts::{NewMounts, keep, with_secrets};
 use crate::builds::submit::Submitted;
+use crate::builds::submitter::Submitter;
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
 use crate::work::decide::{PublishLimit, build_event, decide};
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, to_json};
 
 /// A build to make in the place of another.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub struct Retry {
     pub mounts: Option<NewMounts>,
     /// Who asks.
     pub by: By,
+    /// The same, exactly.
+    pub submitter: Submitter,
     /// How long its jobs may wait for a worker.
     pub queue_limit: Duration,
 }
@@ -63,7 +66,7 @@ impl Store {
             of
         );
         let gives = gives.fetch_optional(&mut *tx).await?.unwrap_or_default();
-        admits(&mut tx, retry.project, gives).await?;
+        admits(&mut tx, retry.project, gives || retry.mounts.is_some()).await?;
         // Held, so that it isn't removed for its age meanwhile.
         let old = sqlx::query!(
             "SELECT b.execution_id, b.short_id, e.repositories FROM builds b
@@ -143,10 +146,10 @@ impl Store {
         let (id, short_id) = (retry.id, ShortId::generate());
         let inserted = sqlx::query!(
             "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
-                                 order_key, retry_of, created_by, queue_deadline, deadline)
+                                 order_key, retry_of, created_by, queue_deadline, deadline, submitter)
              SELECT project_id, $3, $4, $5, $6, $7, spec, order_key, id, $8,
                     farm_now() + make_interval(secs => $9),
-                    farm_now() + make_interval(secs => (spec ->> 'timeout_ms')::float8 / 1000)
+                    farm_now() + make_interval(secs => (spec ->> 'timeout_ms')::float8 / 1000), $10
              FROM builds WHERE project_id = $1 AND id = $2 AND state IN ('succeeded', 'failed', 'cancelled')
              ON CONFLICT DO NOTHING",
             project,
@@ -157,7 +160,8 @@ impl Store {
             &request.as_bytes()[..],
             execution_id,
             retry.by.name,
-            retry.queue_limit.as_secs_f64()
+            retry.queue_limit.as_secs_f64(),
+            to_json(&retry.submitter)?
         )
         .execute(&mut *execution)
         .await?;

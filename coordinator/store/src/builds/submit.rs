@@ -10,6 +10,7 @@ use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, Proje
 use serde_json::json;
 
 use crate::builds::mounts::{NewMounts, keep, with_secrets};
+use crate::builds::submitter::Submitter;
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
@@ -34,6 +35,8 @@ pub struct NewBuild {
     pub mounts: Option<NewMounts>,
     /// Who asks.
     pub by: By,
+    /// The same, exactly.
+    pub submitter: Submitter,
     /// How long its jobs may wait for a worker.
     pub queue_limit: Duration,
 }
@@ -64,7 +67,7 @@ impl Store {
         }
         let tree = &new.spec.snapshot.tree_id.as_bytes()[..];
         let mut tx = self.begin().await?;
-        admits(&mut tx, new.project, !new.spec.exports.is_empty()).await?;
+        admits(&mut tx, new.project, !new.spec.exports.is_empty() || new.mounts.is_some()).await?;
         let snapshot = sqlx::query!(
             "UPDATE snapshots SET last_used_at = farm_now()
              WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",
@@ -117,9 +120,9 @@ impl Store {
         let (id, short_id) = (new.id, ShortId::generate());
         let inserted = sqlx::query!(
             "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
-                                 created_by, queue_deadline, deadline)
+                                 created_by, queue_deadline, deadline, submitter)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, farm_now() + make_interval(secs => $9),
-                     farm_now() + make_interval(secs => ($7::jsonb ->> 'timeout_ms')::float8 / 1000))
+                     farm_now() + make_interval(secs => ($7::jsonb ->> 'timeout_ms')::float8 / 1000), $10)
              ON CONFLICT DO NOTHING",
             project,
             id.as_uuid(),
@@ -129,7 +132,8 @@ impl Store {
             execution_id,
             spec,
             new.by.name,
-            new.queue_limit.as_secs_f64()
+            new.queue_limit.as_secs_f64(),
+            to_json(&new.submitter)?
         )
         .execute(&mut *execution)
         .await?;

@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod drain;
 pub mod invitations;
 pub mod joins;
+pub mod keys;
 pub mod leader;
 pub mod sick;
 pub mod workers;

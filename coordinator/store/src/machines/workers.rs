@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use farm_core::machines::engine::EngineVersion;
 use farm_types::state::WorkerState;
 use farm_types::{BootId, EngineId, JoinId, MachineId, Offer, TrustClass, WorkerId};
 use uuid::Uuid;
@@ -60,6 +61,10 @@ pub struct Registration {
     pub engine_kind: String,
     /// The engine's version.
     pub engine_version: String,
+    /// Which BuildKit it has, in its words; empty: it doesn't say.
+    pub engine_buildkit: String,
+    /// The package that it is from, with its version; empty: it isn't known.
+    pub engine_package: String,
     /// What it runs.
     pub offers: Vec<Offer>,
     /// How many jobs at once.
@@ -100,8 +105,8 @@ pub struct WorkerRecord {
     pub name: String,
     /// Its engine.
     pub engine_id: EngineId,
-    /// `docker 28.5.2`.
-    pub engine: String,
+    /// Its engine's version, as it says.
+    pub engine: EngineVersion,
     /// Slots of the engine.
     pub slots: u32,
     /// Taken slots of the engine.
@@ -176,8 +181,10 @@ impl Store {
         let join = worker.joined.map(|joined| joined.join.as_uuid());
         let slots: i32 = fit(worker.slots)?;
         let engine = sqlx::query_scalar!(
-            "INSERT INTO engines (id, key, kind, version, slots, machine_id, told_key) VALUES ($1, $2, $3, $4, $5, $7, $8)
+            "INSERT INTO engines (id, key, kind, version, slots, machine_id, told_key, buildkit, package)
+             VALUES ($1, $2, $3, $4, $5, $7, $8, $9, $10)
              ON CONFLICT (key) DO UPDATE SET kind = EXCLUDED.kind, version = EXCLUDED.version,
+                buildkit = EXCLUDED.buildkit, package = EXCLUDED.package,
                 slots = greatest(EXCLUDED.slots, (SELECT coalesce(max(w.slots), 0) FROM workers w
                                  WHERE w.engine_id = engines.id AND w.name <> $6
                                    AND w.coordinator_id IS NOT NULL))
@@ -190,6 +197,8 @@ impl Store {
             worker.name,
             machine,
             worker.engine_key,
+            worker.engine_buildkit,
+            worker.engine_package,
         )
         .fetch_one(&mut *tx)
         .await?;
@@ -354,7 +363,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>> {
         let rows = sqlx::query!(
-            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.slots, e.used, e.leased_at, w.drained_at,
+            r#"SELECT w.id, w.name, w.engine_id, e.kind, e.version, e.buildkit, e.package, e.slots, e.used, e.leased_at, w.drained_at,
                       w.withdrawn_at, w.withdrawn_why, w.release_at, w.quarantined_at, w.probation_at,
                       w.probation_why, w.probe_at, w.last_seen, w.features,
                       farm_worker_state(w) AS "state!", w.software_version,
@@ -374,7 +383,11 @@ impl Store {
                     id: row.id.into(),
                     name: row.name,
                     engine_id: row.engine_id.into(),
-                    engine: format!("{} {}", row.kind, row.version),
+                    engine: EngineVersion {
+                        name: engine_name(&row.kind, &row.version),
+                        buildkit: row.buildkit,
+                        package: row.package,
+                    },
                     slots: fit(row.slots)?,
                     slots_used: fit(row.used)?,
                     engine_leased_at: row.leased_at,
@@ -450,6 +463,36 @@ impl Store {
         tx.commit().await?;
         Ok(names)
     }
+}
+
+impl Store {
+    /// Whether what isn't trusted may run on this worker's engine.
+    pub fn admits(&self, worker: &WorkerRecord) -> bool {
+        self.patched.admit(&worker.engine)
+    }
+
+    /// The engines of machines that aren't trusted on which nothing may run.
+    pub(crate) async fn unfit_engines(&self) -> Result<Vec<Uuid>> {
+        let rows = sqlx::query!(
+            "SELECT e.id, e.kind, e.version, e.buildkit, e.package FROM engines e
+             WHERE EXISTS (SELECT FROM workers w WHERE w.engine_id = e.id AND w.removed_at IS NULL
+                           AND farm_worker_trust(w) <> $1)",
+            TrustClass::Trusted.as_str()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let unfit = rows.into_iter().filter(|row| {
+            let (buildkit, package) = (row.buildkit.clone(), row.package.clone());
+            let name = engine_name(&row.kind, &row.version);
+            !self.patched.admit(&EngineVersion { name, buildkit, package })
+        });
+        Ok(unfit.map(|row| row.id).collect())
+    }
+}
+
+/// An engine as people name it: `docker 28.5.2`.
+pub(crate) fn engine_name(kind: &str, version: &str) -> String {
+    format!("{kind} {version}")
 }
 
 /// Why a worker isn't registered.

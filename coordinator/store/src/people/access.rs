@@ -7,7 +7,7 @@ use farm_types::{Entitlements, ProjectId, RegistryHost, RepositoryPrefix, Role, 
 use serde_json::json;
 
 use super::audit::{By, Deed};
-use super::logins::{SealedLogin, SealedPassword};
+use super::logins::{LoginBy, SealedLogin, SealedPassword};
 use super::standing::stays;
 use crate::builds::mounts::SealedKey;
 use crate::{Result, Store, StoreError, Tx};
@@ -38,7 +38,9 @@ pub struct ProjectAccess {
     pub access: Access,
     /// Its logins, those that were removed as well.
     pub logins: Vec<SealedLogin>,
-    /// The registries at which any project has a login, or had one within the last 30 days.
+    /// The project's name; empty: there is none.
+    pub name: String,
+    /// The registries at which any project or build has a login, or had one within the last 30 days.
     pub with_logins: BTreeSet<RegistryHost>,
 }
 
@@ -53,14 +55,17 @@ impl Store {
     pub async fn access(&self, project: ProjectId) -> Result<ProjectAccess> {
         let rows = sqlx::query!(
             r#"SELECT access AS "kind!", prefix AS "text!", '' AS "word!", NULL::uuid AS "version?",
-                      NULL::text AS "key_id?", NULL::bytea AS "sealed_key?", NULL::bytea AS "sealed?"
+                      NULL::text AS "helper?", NULL::text AS "key_id?", NULL::bytea AS "sealed_key?", NULL::bytea AS "sealed?"
                FROM allowed_repositories WHERE project_id = $1
-               UNION ALL SELECT 'tags', pattern, role, NULL, NULL, NULL, NULL FROM protected_tags WHERE project_id = $1
-               UNION ALL SELECT 'entitlement', unnest(entitlements), '', NULL, NULL, NULL, NULL FROM projects WHERE id = $1
-               UNION ALL SELECT 'login', host, username, version, key_id, sealed_key, sealed
+               UNION ALL SELECT 'tags', pattern, role, NULL, NULL, NULL, NULL, NULL FROM protected_tags WHERE project_id = $1
+               UNION ALL SELECT 'entitlement', unnest(entitlements), '', NULL, NULL, NULL, NULL, NULL FROM projects WHERE id = $1
+               UNION ALL SELECT 'name', name, '', NULL, NULL, NULL, NULL, NULL FROM projects WHERE id = $1
+               UNION ALL SELECT 'login', host, username, version, helper, key_id, sealed_key, sealed
                FROM registry_logins WHERE project_id = $1
-               UNION ALL SELECT DISTINCT 'told', host, '', NULL::uuid, NULL, NULL::bytea, NULL::bytea
+               UNION ALL SELECT DISTINCT 'told', host, '', NULL::uuid, NULL, NULL, NULL::bytea, NULL::bytea
                FROM registry_logins WHERE removed_at IS NULL OR removed_at > farm_now() - interval '30 days'
+               UNION ALL SELECT 'told', host, '', NULL::uuid, NULL, NULL, NULL::bytea, NULL::bytea
+               FROM given_logins WHERE given_at > farm_now() - interval '30 days'
                ORDER BY 1, 2"#,
             project.as_uuid()
         )
@@ -76,18 +81,23 @@ impl Store {
                 "entitlement" => {
                     access.entitlements.insert(row.text.parse().map_err(StoreError::corrupt)?);
                 }
+                "name" => found.name = row.text,
                 "told" => drop(found.with_logins.insert(host()?)),
                 "login" => {
                     let host = host()?;
-                    let password = match (row.key_id, row.sealed_key, row.sealed) {
-                        (Some(by), Some(bytes), Some(sealed)) => {
-                            access.logins.insert(host.clone());
-                            Some(SealedPassword { key: SealedKey { by, bytes }, bytes: sealed })
+                    let by = match (row.helper, row.key_id, row.sealed_key, row.sealed) {
+                        (Some(helper), ..) if !helper.is_empty() => Some(LoginBy::Helper(helper)),
+                        (_, Some(by), Some(bytes), Some(sealed)) => {
+                            let password = SealedPassword { key: SealedKey { by, bytes }, bytes: sealed };
+                            Some(LoginBy::Password(row.word, password))
                         }
                         _ => None,
                     };
+                    if by.is_some() {
+                        access.logins.insert(host.clone());
+                    }
                     let version = row.version.unwrap_or_default();
-                    found.logins.push(SealedLogin { host, version, username: row.word, password });
+                    found.logins.push(SealedLogin { host, version, by });
                 }
                 _ => access.protected.push((
                     row.text.parse().map_err(StoreError::corrupt)?,

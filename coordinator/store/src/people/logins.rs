@@ -24,6 +24,15 @@ pub struct SealedPassword {
     pub bytes: Vec<u8>,
 }
 
+/// What a login is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoginBy {
+    /// The user's name there, and the password.
+    Password(String, SealedPassword),
+    /// The name of the credential helper that gives both.
+    Helper(String),
+}
+
 /// A project's login at a registry, as it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedLogin {
@@ -31,10 +40,8 @@ pub struct SealedLogin {
     pub host: RegistryHost,
     /// Another one each time that it is set.
     pub version: Uuid,
-    /// The user's name there.
-    pub username: String,
     /// `None`: it was removed.
-    pub password: Option<SealedPassword>,
+    pub by: Option<LoginBy>,
 }
 
 /// A login that is to be kept.
@@ -46,10 +53,8 @@ pub struct NewLogin {
     pub host: RegistryHost,
     /// What it is known by from now on.
     pub version: Uuid,
-    /// The user's name there.
-    pub username: String,
-    /// The password.
-    pub password: SealedPassword,
+    /// What it is.
+    pub by: LoginBy,
 }
 
 /// A project's login at a registry, as people see it.
@@ -57,8 +62,10 @@ pub struct NewLogin {
 pub struct Login {
     /// The registry.
     pub host: String,
-    /// The user's name there.
+    /// The user's name there; empty: a helper's.
     pub username: String,
+    /// The credential helper that gives name and password.
+    pub helper: Option<String>,
     /// Who set it.
     pub created_by: String,
     /// When.
@@ -88,29 +95,37 @@ impl Store {
     /// [`StoreError::Conflict`]: such a coordinator runs. [`StoreError::NotFound`]: the project was removed. Or the database can't be
     /// reached.
     pub async fn set_login(&self, by: &By, new: &NewLogin) -> Result<Login> {
+        let (username, password, helper) = match &new.by {
+            LoginBy::Password(username, password) => (username.as_str(), Some(password), None),
+            LoginBy::Helper(helper) => ("", None, Some(helper.as_str())),
+        };
         let mut tx = self.begin().await?;
         stays(&mut tx, new.project).await?;
         shut_out(&mut tx, SCHEMA, "projects' logins at registries").await?;
         let login = sqlx::query_as!(
             Login,
-            "INSERT INTO registry_logins (project_id, host, version, username, key_id, sealed_key, sealed, created_by)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            "INSERT INTO registry_logins (project_id, host, version, username, helper, key_id, sealed_key, sealed, created_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (project_id, host) DO UPDATE SET version = EXCLUDED.version, username = EXCLUDED.username,
-                key_id = EXCLUDED.key_id, sealed_key = EXCLUDED.sealed_key, sealed = EXCLUDED.sealed,
+                helper = EXCLUDED.helper, key_id = EXCLUDED.key_id, sealed_key = EXCLUDED.sealed_key, sealed = EXCLUDED.sealed,
                 created_by = EXCLUDED.created_by, created_at = farm_now(), last_used_at = NULL, removed_at = NULL
-             RETURNING host, username, created_by, created_at, last_used_at",
+             RETURNING host, username, helper, created_by, created_at, last_used_at",
             new.project.as_uuid(),
             new.host.as_str(),
             new.version,
-            new.username,
-            new.password.key.by,
-            new.password.key.bytes,
-            new.password.bytes,
+            username,
+            helper,
+            password.map(|password| password.key.by.as_str()),
+            password.map(|password| password.key.bytes.as_slice()),
+            password.map(|password| password.bytes.as_slice()),
             by.name
         )
         .fetch_one(&mut *tx)
         .await?;
-        let detail = json!({ "user": new.username });
+        let detail = match helper {
+            Some(helper) => json!({ "helper": helper }),
+            None => json!({ "user": username }),
+        };
         let subject = new.host.as_str();
         by.did(&mut tx, Deed { project: Some(new.project), action: "registry.login", subject, detail })
             .await?;
@@ -125,7 +140,7 @@ impl Store {
     pub async fn logins(&self, project: ProjectId) -> Result<Vec<Login>> {
         let logins = sqlx::query_as!(
             Login,
-            "SELECT host, username, created_by, created_at, last_used_at FROM registry_logins
+            "SELECT host, username, helper, created_by, created_at, last_used_at FROM registry_logins
              WHERE project_id = $1 AND removed_at IS NULL ORDER BY host",
             project.as_uuid()
         );
@@ -139,7 +154,7 @@ impl Store {
     pub async fn remove_login(&self, by: &By, project: ProjectId, host: &RegistryHost) -> Result<()> {
         let mut tx = self.begin().await?;
         let removed = sqlx::query!(
-            "UPDATE registry_logins SET removed_at = farm_now(), key_id = NULL, sealed_key = NULL, sealed = NULL
+            "UPDATE registry_logins SET removed_at = farm_now(), helper = NULL, key_id = NULL, sealed_key = NULL, sealed = NULL
              WHERE project_id = $1 AND host = $2 AND removed_at IS NULL",
             project.as_uuid(),
             host.as_str()
@@ -175,16 +190,24 @@ impl Store {
         Ok(())
     }
 
-    /// Some data keys of logins that were sealed by one of these keys of the farm.
+    /// Data keys of logins that were sealed by one of these keys of the farm: the next after that of a login.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn login_keys_by(&self, keys: &[String], most: i64) -> Result<Vec<LoginKey>> {
+    pub async fn login_keys_by(
+        &self,
+        keys: &[String],
+        after: Option<(ProjectId, &RegistryHost)>,
+        most: i64,
+    ) -> Result<Vec<LoginKey>> {
         let rows = sqlx::query!(
             r#"SELECT project_id, host, key_id AS "key_id!", sealed_key AS "sealed_key!" FROM registry_logins
-               WHERE key_id = ANY($1) LIMIT $2"#,
+               WHERE key_id = ANY($1) AND ($3::uuid IS NULL OR (project_id, host) > ($3, $4))
+               ORDER BY project_id, host LIMIT $2"#,
             keys,
-            most
+            most,
+            after.map(|(project, _)| project.as_uuid()),
+            after.map(|(_, host)| host.as_str())
         )
         .fetch_all(&self.pool)
         .await?;
@@ -222,7 +245,7 @@ impl Store {
 /// Erases all logins of a project that is removed.
 pub(super) async fn erase_all(tx: &mut Tx, project: ProjectId) -> Result<()> {
     sqlx::query!(
-        "UPDATE registry_logins SET removed_at = farm_now(), key_id = NULL, sealed_key = NULL, sealed = NULL
+        "UPDATE registry_logins SET removed_at = farm_now(), helper = NULL, key_id = NULL, sealed_key = NULL, sealed = NULL
          WHERE project_id = $1 AND removed_at IS NULL",
         project.as_uuid()
     )

@@ -22,7 +22,7 @@ pub struct Quota {
     pub max_queued_builds: Option<u32>,
     /// Builds that are accepted within a minute.
     pub builds_per_minute: Option<u32>,
-    /// Bytes of its sources and outputs.
+    /// Bytes of its sources, outputs and secrets.
     pub max_stored_bytes: Option<u64>,
 }
 
@@ -204,11 +204,21 @@ impl Store {
     }
 }
 
-/// Holds a project as it is until the transaction ends, and lets one more build of it in; `gives` outputs, if it does.
+/// Refuses what is to be stored of a project whose bytes are used up.
+///
+/// # Errors
+/// `Exhausted`: they are.
+pub(crate) async fn has_room(tx: &mut Tx, project: ProjectId) -> Result<()> {
+    let most = sqlx::query_scalar!("SELECT max_stored_bytes FROM projects WHERE id = $1", project.as_uuid());
+    let Some(most) = most.fetch_optional(&mut **tx).await?.flatten() else { return Ok(()) };
+    within(fit(most)?, stored(&mut **tx, project).await?).map(drop)
+}
+
+/// Holds a project as it is until the transaction ends, and lets one more build of it in; `stores`: it brings secrets, or gives outputs.
 ///
 /// # Errors
 /// `Exhausted`: one of its limits is reached; `NotFound`: it isn't there any more.
-pub(crate) async fn admits(tx: &mut Tx, project: ProjectId, gives: bool) -> Result<()> {
+pub(crate) async fn admits(tx: &mut Tx, project: ProjectId, stores: bool) -> Result<()> {
     let quota = sqlx::query!(
         "SELECT max_queued_builds, builds_per_minute, max_stored_bytes FROM projects
          WHERE id = $1 AND removed_at IS NULL FOR KEY SHARE",
@@ -217,7 +227,7 @@ pub(crate) async fn admits(tx: &mut Tx, project: ProjectId, gives: bool) -> Resu
     .fetch_optional(&mut **tx)
     .await?
     .ok_or(StoreError::NotFound("project"))?;
-    if let (Some(most), true) = (quota.max_stored_bytes, gives) {
+    if let (Some(most), true) = (quota.max_stored_bytes, stores) {
         within(fit(most)?, stored(&mut **tx, project).await?)?;
     }
     if quota.max_queued_builds.is_none() && quota.builds_per_minute.is_none() {
@@ -269,16 +279,18 @@ fn within(most: u64, stored: u64) -> Result<u64> {
 /// That a project's bytes are used up, in words.
 pub fn full(stored: u64, most: u64) -> String {
     format!(
-        "the project's sources and outputs have {stored} bytes on the farm, and its limit is {most}; what isn't used goes by \
+        "the project's sources, outputs and secrets have {stored} bytes on the farm, and its limit is {most}; what isn't used goes by \
          itself (days, by the farm's configuration), an admin of the farm can raise it: farm project set --max-stored-bytes"
     )
 }
 
-/// The bytes of a project's sources and outputs.
+/// The bytes of a project's sources, outputs and secrets, as they are stored.
 async fn stored<'e>(session: impl sqlx::PgExecutor<'e>, project: ProjectId) -> Result<u64> {
     let sum = sqlx::query_scalar!(
         r#"SELECT ((SELECT coalesce(sum(size), 0) FROM objects WHERE project_id = $1)
-                 + (SELECT coalesce(sum(size), 0) FROM output_pieces WHERE project_id = $1))::bigint AS "sum!""#,
+                 + (SELECT coalesce(sum(size), 0) FROM output_pieces WHERE project_id = $1)
+                 + (SELECT coalesce(sum(length(sealed)), 0) FROM build_values WHERE project_id = $1)
+                 + (SELECT coalesce(sum(length(sealed)), 0) FROM project_secrets WHERE project_id = $1))::bigint AS "sum!""#,
         project.as_uuid()
     );
     fit(sum.fetch_one(session).await?)

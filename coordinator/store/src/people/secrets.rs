@@ -9,10 +9,11 @@ use farm_types::{ProjectId, SecretName};
 use serde_json::json;
 
 use super::audit::{By, Deed};
+use super::quotas::has_room;
 use super::standing::stays;
 use crate::builds::mounts::SealedKey;
 use crate::machines::leader::Epoch;
-use crate::{Result, Store, StoreError, Tx, state};
+use crate::{Result, Store, StoreError, Tx, state, words};
 
 /// A project keeps no more.
 pub const MOST: i64 = 200;
@@ -96,10 +97,6 @@ fn rule(role: &str, refs: &[String], events: &[String]) -> Result<SecretRule> {
     })
 }
 
-fn words<T: ToString>(all: &[T]) -> Vec<String> {
-    all.iter().map(ToString::to_string).collect()
-}
-
 fn told(rule: &SecretRule) -> serde_json::Value {
     json!({ "role": rule.role.as_str(), "refs": words(&rule.refs), "events": words(&rule.events) })
 }
@@ -178,7 +175,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Stale`]: there is something else of the name now than `before`; [`StoreError::Exhausted`]: the project has too
-    /// many.
+    /// many, or no more room.
     pub async fn set_secret(&self, by: &By, new: &NewSecret<'_>) -> Result<()> {
         let mut tx = self.begin().await?;
         stays(&mut tx, new.project).await?;
@@ -198,7 +195,9 @@ impl Store {
                 return Err(StoreError::Exhausted { what, wait: None });
             }
         }
+        // What was of the name makes room.
         erase(&mut tx, new.project, new.name).await?;
+        has_room(&mut tx, new.project).await?;
         let inserted = sqlx::query!(
             "INSERT INTO project_secrets (project_id, name, version, role, refs, events, key_id, sealed_key, sealed, created_by)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
@@ -283,20 +282,26 @@ impl Store {
         tx.commit().await
     }
 
-    /// Some data keys of projects' secrets that were sealed by one of these keys of the farm.
+    /// Data keys of projects' secrets that were sealed by one of these keys of the farm: the next after that of a secret.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn secret_keys_by(
         &self,
         keys: &[String],
+        after: Option<(ProjectId, &SecretName, i32)>,
         most: i64,
     ) -> Result<Vec<(ProjectId, SecretName, i32, SealedKey)>> {
         let rows = sqlx::query!(
             r#"SELECT project_id, name, version, key_id AS "key_id!", sealed_key AS "sealed_key!"
-               FROM project_secrets WHERE key_id = ANY($1) LIMIT $2"#,
+               FROM project_secrets
+               WHERE key_id = ANY($1) AND ($3::uuid IS NULL OR (project_id, name, version) > ($3, $4, $5))
+               ORDER BY project_id, name, version LIMIT $2"#,
             keys,
-            most
+            most,
+            after.map(|(project, _, _)| project.as_uuid()),
+            after.map(|(_, name, _)| name.as_str()),
+            after.map(|(_, _, version)| version)
         )
         .fetch_all(&self.pool)
         .await?;

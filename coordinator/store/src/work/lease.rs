@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use farm_core::life;
+use farm_core::machines::engine::EngineVersion;
 use farm_types::state::WorkerState;
 use farm_types::{
     AttemptId, BuildSpec, EngineId, FEATURE_MOUNTS, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs,
@@ -11,6 +12,7 @@ use farm_types::{
 use uuid::Uuid;
 
 use crate::machines::leader::Epoch;
+use crate::machines::workers::engine_name;
 use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
 use crate::schema::shut_out;
@@ -66,6 +68,8 @@ pub struct OfferedAttempt {
     pub trust: TrustClass,
     /// It pushes to the staging registry, and nowhere else.
     pub staged: bool,
+    /// What isn't trusted may run on the worker's engine.
+    pub engine_is_fit: bool,
 }
 
 impl Store {
@@ -74,9 +78,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, or none that push, or may not grant what it asks
-    /// for, or its project may not ask for that any more, no slot is free any more, the
-    /// repository that it would be pushed to is being cleaned, or another coordinator leads; [`StoreError::Conflict`] when it would go
-    /// to the staging registry and older coordinators run.
+    /// for, or isn't trusted and has an engine that is too old for that, or its project may not ask for that any more, no slot is
+    /// free any more, the repository that it would be pushed to is being cleaned, or another coordinator leads;
+    /// [`StoreError::Conflict`] when it would go to the staging registry and older coordinators run.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
         let mut tx = self.begin_leading(epoch).await?;
         let job = sqlx::query!(
@@ -110,7 +114,7 @@ impl Store {
         .await?
         .ok_or(StoreError::Stale("the job is not ready"))?;
         let worker = sqlx::query!(
-            r#"SELECT name, boot_id, farm_worker_trust(w) <> $5 AND $9 AS "staged!" FROM workers w
+            r#"SELECT name, boot_id, farm_worker_trust(w) AS "trust!", farm_worker_trust(w) <> $5 AND $9 AS "staged!" FROM workers w
              WHERE id = $1 AND engine_id = $2 AND farm_worker_state(w) = ANY($3)
                AND (farm_worker_trust(w) = $5 OR NOT $4 AND (NOT $9 OR w.staged_via = w.coordinator_id))
                AND (cardinality($6::text[]) = 0 OR farm_worker_trust(w) = $5 AND w.features @> $6
@@ -156,15 +160,20 @@ impl Store {
         )
         .execute(&mut *execution)
         .await?;
-        let slots = sqlx::query!(
-            "UPDATE engines SET used = used + $2, leased_at = farm_now() WHERE id = $1 AND used + $2 <= slots",
+        let engine = sqlx::query!(
+            "UPDATE engines SET used = used + $2, leased_at = farm_now() WHERE id = $1 AND used + $2 <= slots
+             RETURNING kind, version, buildkit, package",
             assignment.engine.as_uuid(),
             row.weight
         )
-        .execute(&mut *execution)
-        .await?;
-        if slots.rows_affected() != 1 {
-            return Err(StoreError::Stale("no slot is free"));
+        .fetch_optional(&mut *execution)
+        .await?
+        .ok_or(StoreError::Stale("no slot is free"))?;
+        // As it is now, whatever it was when this was proposed.
+        let name = engine_name(&engine.kind, &engine.version);
+        let engine = EngineVersion { name, buildkit: engine.buildkit, package: engine.package };
+        if worker.trust != TrustClass::Trusted.as_str() && !self.patched.admit(&engine) {
+            return Err(StoreError::Stale("the worker isn't trusted, and its engine is too old for that"));
         }
         sqlx::query!(
             "SELECT farm_execution_event($1, $2, 'attempt_offered',
@@ -194,8 +203,9 @@ impl Store {
                        AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1), '') AS "short_id!",
                       ARRAY(SELECT r.name FROM snapshot_roots r WHERE r.project_id = e.project_id
                             AND r.tree_id = e.tree_id ORDER BY r.name) AS "roots!",
-                      farm_worker_trust(w) AS "trust!"
+                      farm_worker_trust(w) AS "trust!", n.kind, n.version, n.buildkit, n.package
                FROM workers w
+               JOIN engines n ON n.id = w.engine_id
                JOIN attempts a ON a.worker_id = w.id AND a.boot_id = w.boot_id
                JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
                JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
@@ -208,6 +218,8 @@ impl Store {
         .await?;
         let offered = rows.into_iter().filter_map(|row| {
             let id = format!("{} of build {}", row.id, row.short_id);
+            let name = engine_name(&row.kind, &row.version);
+            let engine = EngineVersion { name, buildkit: row.buildkit, package: row.package };
             let read = || {
                 Ok(OfferedAttempt {
                     worker: row.worker_id.into(),
@@ -224,6 +236,7 @@ impl Store {
                     roots: row.roots,
                     trust: state(&row.trust)?,
                     staged: row.staged,
+                    engine_is_fit: self.patched.admit(&engine),
                 })
             };
             readable("an attempt", id, read())

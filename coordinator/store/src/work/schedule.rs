@@ -111,10 +111,11 @@ impl Store {
         let unreadable = odd.into_iter().map(|(id, _)| JobId::from(id)).collect();
         let records = self.workers().await?;
         let engines: HashMap<EngineId, Slots> = records.iter().map(|r| (r.engine_id, slots(r))).collect();
-        let aside = records.iter().filter_map(aside).collect();
+        let aside = records.iter().filter_map(|record| aside(record, self.admits(record))).collect();
         let workers = records
             .into_iter()
             .map(|record| WorkerView {
+                engine_is_fit: self.admits(&record),
                 id: record.id,
                 engine: record.engine_id,
                 offers: record.offers,
@@ -228,8 +229,8 @@ fn slots(record: &WorkerRecord) -> Slots {
 }
 
 /// What keeps a connected worker from ordinary jobs, if anything does that a cure can be told for. (One that is about to
-/// end is none of those.)
-fn aside(record: &WorkerRecord) -> Option<Aside> {
+/// end is none of those.) `is_fit`: what isn't trusted may run on its engine.
+fn aside(record: &WorkerRecord, is_fit: bool) -> Option<Aside> {
     let reason = match record.state {
         WorkerState::Quarantined => Reason::Quarantined(QUARANTINE_WORDS.to_owned()),
         WorkerState::Drained => Reason::Drained,
@@ -237,6 +238,9 @@ fn aside(record: &WorkerRecord) -> Option<Aside> {
             Reason::Withdrawn(record.withdrawn_why.clone())
         }
         WorkerState::Probation => Reason::Probation(record.probation_why.clone()),
+        WorkerState::Online if record.trust == TrustClass::Untrusted && !is_fit => {
+            Reason::EngineTooOld(record.engine.too_old())
+        }
         // Of those who wait for somebody, only what pushes or mounts secrets waits past this one.
         WorkerState::Online if record.trust == TrustClass::Untrusted => Reason::Untrusted,
         WorkerState::Withdrawn

@@ -12,6 +12,7 @@ mod disk;
 mod docker;
 pub(super) mod elf;
 pub(super) mod error;
+mod package;
 mod probe;
 
 use std::collections::BTreeSet;
@@ -43,6 +44,10 @@ pub struct EngineDescription {
     pub kind: EngineKind,
     /// Docker's version, or BuildKit's; a label for people.
     pub version: String,
+    /// The release of BuildKit in it, as it says itself; empty: it doesn't.
+    pub buildkit: String,
+    /// The package that it is from, with its version; empty: it isn't known.
+    pub package: String,
     /// The platforms that it believes it can run, normalised, each once. Neither complete nor always true.
     pub platforms: Vec<Platform>,
     /// True when results can be pushed by digest: Docker's containerd image store is on, or it's a buildkitd.
@@ -121,6 +126,9 @@ impl Engine {
             .filter_map(|p| Platform::from_parts(&p.os, &p.architecture, &p.variant).ok())
             .filter(|platform| seen.insert(platform.clone()))
             .collect();
+        // Neither says much where it was built from a copy of its sources.
+        let said = |version: &str| Some(version.to_owned()).filter(|version| !version.is_empty());
+        let buildkit = worker.buildkit_version.as_ref().and_then(|version| said(&version.version));
         if let Place::Unix(path) = &self.address().0
             && self.inner.kind == EngineKind::Docker
         {
@@ -133,6 +141,8 @@ impl Engine {
                     .map_or(info.architecture, |platform| platform.architecture().to_owned()),
                 key: info.id,
                 kind: EngineKind::Docker,
+                buildkit: buildkit.unwrap_or_default(),
+                package: package::of_docker(&version.version).await,
                 version: version.version,
                 platforms,
             });
@@ -147,6 +157,8 @@ impl Engine {
         Ok(EngineDescription {
             key: worker.id.clone(),
             kind: EngineKind::Buildkitd,
+            buildkit: buildkit.unwrap_or_else(|| version.clone()),
+            package: String::new(),
             version,
             architecture: platforms.first().map(|p| p.architecture().to_owned()).unwrap_or_default(),
             platforms,

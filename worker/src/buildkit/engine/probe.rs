@@ -75,6 +75,7 @@ impl Engine {
             logins: Vec::new(),
             lending: None,
             bounds: None,
+            fetches: Default::default(),
             mounted: Arc::default(),
             mask: Mask::default(),
             internal: true,

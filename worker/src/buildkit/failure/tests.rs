@@ -86,6 +86,7 @@ impl Build {
             logins: Vec::new(),
             lending: None,
             bounds: None,
+            fetches: Default::default(),
             mounted: Default::default(),
             mask: self.mask.clone(),
             internal: false,

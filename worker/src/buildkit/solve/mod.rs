@@ -3,13 +3,14 @@
 //! Invariant: whatever ends it, the order is: the Solve call, then its status, then the session, then the
 //! connection. The call's end is what kills a running step; a session that goes first would leave it running.
 //!
-//! `request` says in BuildKit's words what is asked, `policy` which images may be taken for it, and `bounded` which of those that
-//! weren't may be after all; `call` asks a frontend something instead of building.
+//! `request` says in BuildKit's words what is asked, `sources` where what it names may be fetched from, `policy` which images may be
+//! taken for it, and `bounded` which of those that weren't may be after all; `call` asks a frontend something instead of building.
 
 mod bounded;
 mod call;
 mod policy;
 mod request;
+mod sources;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,7 +105,11 @@ impl Engine {
             let failure = match ended {
                 Ok(solved) => return Ok(solved),
                 Err(Unsolved::Ended(error)) => return Err(error),
-                Err(Unsolved::Failed(failure, _)) => *failure,
+                // If it's closed, and not only bounded.
+                Err(Unsolved::Failed(failure, Some(image))) => {
+                    solve.fetches.explain(*failure, &format!("docker-image://{image}"))
+                }
+                Err(Unsolved::Failed(failure, None)) => *failure,
             };
             break match looked.and_then(Result::err).flatten() {
                 Some(Failure { cause, code, message, .. }) => Failure { cause, code, message, ..failure },
@@ -184,7 +189,8 @@ impl Engine {
             .map_err(|status| lost(reason(&status)))?;
 
         let reference = uuid::Uuid::new_v4().simple().to_string();
-        let message = request::build(solve, dockerfile, policy, &reference, session.id());
+        let policy = sources::policy(&solve.fetches, policy);
+        let message = request::build(solve, dockerfile, Some(policy), &reference, session.id());
         let collected = Shared::new(stages(solve, dockerfile), solve.mask.clone());
         let ended = CancellationToken::new();
         let told = events.clone();
@@ -263,7 +269,12 @@ impl Engine {
                 let failure = failure::classify(&status, &self.circumstances(solve, dockerfile, &collected));
                 let failure = notes.explain(failure, status.message(), solve.lending.as_ref());
                 let failure = missed.explain(failure, status.message());
-                Err(Unsolved::Failed(Box::new(failure), denied::image(status.message())))
+                let image = denied::image(status.message());
+                let failure = match denied::source(status.message()) {
+                    Some(source) if image.is_none() => solve.fetches.explain(failure, source),
+                    _ => failure,
+                };
+                Err(Unsolved::Failed(Box::new(failure), image))
             }
         }
     }

@@ -78,14 +78,14 @@ fn below(host: &RegistryHost, path: &str) -> Rule {
     rule(PolicyAction::Allow, format!("^docker-image://(?i:{}){path}", names(host.as_str())))
 }
 
-fn rule(action: PolicyAction, expression: String) -> Rule {
+pub(super) fn rule(action: PolicyAction, expression: String) -> Rule {
     let selector =
         Selector { identifier: expression, match_type: MatchType::Regex.into(), constraints: Vec::new() };
     Rule { action: action.into(), selector: Some(selector), updates: None }
 }
 
 /// A text as a regular expression (RE2) that matches it.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let escaped = |c: char| if c.is_ascii_alphanumeric() { vec![c] } else { vec!['\\', c] };
     text.chars().flat_map(escaped).collect()
 }

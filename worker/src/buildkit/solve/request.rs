@@ -288,6 +288,7 @@ mod tests {
             logins: Vec::new(),
             lending: None,
             bounds: None,
+            fetches: Default::default(),
             mounted: Default::default(),
             mask: Mask::default(),
             internal: false,

@@ -9,6 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::work::aside::Aside;
+use crate::work::waiting::Reason;
 
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
@@ -35,6 +37,7 @@ fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId
         takes_mounts: true,
         trust: TrustClass::Trusted,
         stages: false,
+        engine_is_fit: true,
         grants: Entitlements::new(),
     });
     id
@@ -434,6 +437,28 @@ fn with_a_staging_registry_it_builds_what_pushes_and_still_mounts_and_grants_not
     let project = state.waiting[2].project;
     state.shares.entry(project).or_default().allowed = farm_types::Entitlement::ALL.into();
     assert_eq!(assigned(&state, 1), [(pushes, untrusted, RunMode::Native)]);
+}
+
+#[test]
+fn a_machine_that_is_not_trusted_builds_nothing_on_an_engine_that_is_too_old() {
+    let mut state = State::default();
+    worker(&mut state, &[("linux/amd64", RunMode::Native)], 4);
+    (state.workers[0].trust, state.workers[0].engine_is_fit) = (TrustClass::Untrusted, false);
+    let reason = Reason::EngineTooOld("its engine (docker 28) is too old".to_owned());
+    let offers = state.workers[0].offers.clone();
+    state.aside.push(Aside { name: "fork".into(), offers, grants: Entitlements::new(), reason });
+    let kept = job(&mut state, "linux/amd64", "fallback");
+    state.waiting[0].pushes = false;
+    assert_eq!(assigned(&state, 1), []);
+    let words = held(&state, 1).1.words();
+    assert!(
+        words.contains("fork takes nothing: its machine isn't trusted, and its engine (docker 28) is"),
+        "{words}"
+    );
+    // Of a machine that is trusted it doesn't matter.
+    let trusted = worker(&mut state, &[("linux/amd64", RunMode::Native)], 1);
+    state.workers[1].engine_is_fit = false;
+    assert_eq!(assigned(&state, 1), [(kept, trusted, RunMode::Native)]);
 }
 
 #[test]

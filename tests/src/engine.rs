@@ -17,6 +17,13 @@ const STOP: Duration = Duration::from_secs(30);
 /// What engines and registries are made of collects its garbage a quarter as often: that was an eighth of engines' CPU time.
 pub(crate) const SELDOM_COLLECTED: (&str, &str) = ("GOGC", "400");
 
+/// An engine as `farm workers` names it, and as it is listed in `patched_engines`.
+pub fn named(host: &str) -> String {
+    let mut docker = Command::new("docker");
+    docker.args(["--host", host, "version", "--format", "{{.Server.Version}}"]);
+    format!("docker {}", run(&mut docker).trim())
+}
+
 /// A dockerd that keeps its images in containerd's store.
 #[derive(Debug)]
 pub struct Engine {

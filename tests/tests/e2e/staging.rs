@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
+use farm_tests::bed::Bed;
 use farm_tests::database::psql;
+use farm_tests::engine::named;
 use farm_tests::farm::{Farm, FarmBuilder};
 use farm_tests::faults::door::Door;
 use farm_tests::faults::trap::{Action, Asked, How, Trap, When};
@@ -23,7 +25,10 @@ struct World {
 
 fn world(builder: FarmBuilder) -> World {
     let port = free_port();
-    let farm = builder.env("FARM_STAGING", &format!("localhost:{port}")).start();
+    // The system's engine has its distribution's fixes, or none of this.
+    let engine = named(&Bed::from_env().engine);
+    let builder = builder.env("FARM_STAGING", &format!("localhost:{port}"));
+    let farm = builder.env("FARM_PATCHED_ENGINES", &engine).start();
     let staging = PrivateRegistry::start_staging(port, &farm.folder().join("coordinator/staging/ca.pem"));
     let folder = farm.folder().join("fork-state");
     let invited = join(&farm, &["--name", "fork", "--trust", "untrusted"], &folder, &[]).ok();

@@ -71,7 +71,11 @@ async fn without_a_staging_registry_no_untrusted_worker_is_invited() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_untrusted_worker_gets_tokens_for_its_attempts_own_repository_and_for_nothing_else() {
     let settings = "[registries.'r.example']\nusername = 'farm'\npassword = 'pa55'\n";
-    let farm = Farm::builder().config(settings).env("FARM_STAGING", NO_STAGING).start();
+    let farm = Farm::builder()
+        .config(settings)
+        .env("FARM_STAGING", NO_STAGING)
+        .env("FARM_PATCHED_ENGINES", "docker 0")
+        .start();
     let mut admin = Client::connect(&farm).await;
     let mut fork = untrusted(&farm, "fork").await;
     let snapshot = admin.upload("FROM scratch").await;
@@ -127,7 +131,8 @@ async fn an_untrusted_worker_gets_tokens_for_its_attempts_own_repository_and_for
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_its_lease_an_untrusted_workers_tokens_end() {
-    let farm = Farm::builder().env("FARM_STAGING", NO_STAGING).start();
+    let farm =
+        Farm::builder().env("FARM_STAGING", NO_STAGING).env("FARM_PATCHED_ENGINES", "docker 0").start();
     let mut admin = Client::connect(&farm).await;
     let mut fork = untrusted(&farm, "fork").await;
     let snapshot = admin.upload("FROM scratch").await;
@@ -174,7 +179,10 @@ fn raw(reference: &str) -> Option<Vec<u8>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_untrusted_worker_says_that_it_has_pushed_is_looked_at_before_anything_is_copied() {
     let port = free_port();
-    let farm = Farm::builder().env("FARM_STAGING", &format!("localhost:{port}")).start();
+    let farm = Farm::builder()
+        .env("FARM_STAGING", &format!("localhost:{port}"))
+        .env("FARM_PATCHED_ENGINES", "docker 0")
+        .start();
     let staging = PrivateRegistry::start_staging(port, &farm.folder().join("coordinator/staging/ca.pem"));
     let mut admin = Client::connect(&farm).await;
     let mut fork = untrusted(&farm, "fork").await;

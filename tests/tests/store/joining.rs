@@ -73,7 +73,7 @@ async fn a_job_that_pushes_is_leased_to_nobody_who_has_become_untrusted_meanwhil
     world.lease(kept, 0, worker).await;
 }
 
-fn patched(engine: &str) -> PatchedEngines {
+pub fn patched(engine: &str) -> PatchedEngines {
     [engine.parse().unwrap()].into_iter().collect()
 }
 

@@ -10,12 +10,19 @@ use farm_store::{StoreError, default_project};
 use farm_types::state::BuildState;
 use farm_types::{Digest, JoinId, Repository, TrustClass, WorkerId};
 
-use crate::fixture::{LEASE, PUBLISH, World, success, tester, world};
-use crate::joining::{connect, connect_staging, join};
+use crate::fixture::{LEASE, PUBLISH, World, success, tester};
+use crate::joining::{connect, connect_staging, join, patched};
 use crate::retrying::retry_of;
 
 const STAGING: &str = "staging.example:5004";
 const TAG: &str = "r.example/team/app:1";
+
+/// A world in which untrusted machines' engines are new enough.
+async fn world() -> World {
+    let mut world = crate::fixture::world().await;
+    world.store = world.store.with_patched_engines(patched("docker 0"));
+    world
+}
 
 /// A worker on an untrusted machine whose coordinator has a staging registry, and as what it joined.
 async fn fork(world: &World) -> (WorkerId, JoinId) {

@@ -14,7 +14,7 @@ use farm_types::chain::io_in_short;
 use farm_types::mounts::GivenLogin;
 use farm_types::{Invalid, MountId, MountType, RegistryHost};
 use serde::Deserialize;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::Mounting;
 
@@ -37,14 +37,6 @@ struct Auth {
     username: String,
     password: String,
     identitytoken: String,
-}
-
-impl Drop for Auth {
-    fn drop(&mut self) {
-        self.auth.zeroize();
-        self.password.zeroize();
-        self.identitytoken.zeroize();
-    }
 }
 
 /// What a helper answers.

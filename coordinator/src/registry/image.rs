@@ -61,9 +61,9 @@ pub enum ChildError {
     /// The registry didn't answer, or refused.
     Registry(RegistryError),
     /// What was pushed is not seen there.
-    Missing(Failure),
+    Missing(Box<Failure>),
     /// What was pushed isn't what it should be.
-    Wrong(Failure),
+    Wrong(Box<Failure>),
 }
 
 impl From<RegistryError> for ChildError {
@@ -148,14 +148,14 @@ impl By<'_> {
         let found = Platform::from_parts(&config.os, &config.architecture, &config.variant)
             .map_err(|e| wrong(repository, digest, &e.to_string()))?;
         if found != *platform {
-            return Err(ChildError::Wrong(Failure::new(
+            return Err(ChildError::Wrong(Box::new(Failure::new(
                 Cause::User,
                 FailureCode::WrongPlatform,
                 format!(
                     "the image built for {platform} says that it is {found}: a base image in the Dockerfile \
                      has that platform only; name one that has {platform}"
                 ),
-            )));
+            ))));
         }
         let bytes =
             manifest.layers.iter().flatten().map(|layer| layer.size).sum::<u64>() + manifest.config.size;
@@ -168,11 +168,11 @@ impl By<'_> {
         digest: Digest,
     ) -> Result<Manifest, ChildError> {
         let manifest = self.manifest(repository, &digest.to_string()).await?.ok_or_else(|| {
-            ChildError::Missing(Failure::new(
+            ChildError::Missing(Box::new(Failure::new(
                 Cause::Infrastructure,
                 FailureCode::PushedImageMissing,
                 format!("{repository}@{digest} was pushed but is not there any more; submit the build again"),
-            ))
+            )))
         })?;
         if Digest::of(&manifest.bytes) == digest {
             Ok(manifest)
@@ -183,11 +183,11 @@ impl By<'_> {
 }
 
 pub(super) fn wrong(repository: &Repository, digest: Digest, why: &str) -> ChildError {
-    ChildError::Wrong(Failure::new(
+    ChildError::Wrong(Box::new(Failure::new(
         Cause::Bug,
         FailureCode::PushedImageWrong,
         format!("{repository}@{digest} can't be merged: {why}"),
-    ))
+    )))
 }
 
 #[cfg(test)]

@@ -50,10 +50,13 @@ impl Parts {
         let (layout, settings) = (self.farm.layout.clone(), self.farm.settings.clone());
         // First what the others need. The engine takes longest and goes first.
         let mut first = Vec::new();
-        let own =
-            settings.engine.is_none().then(|| (OwnEngine::Trusted, settings.registry_port, &settings.allow));
+        let own = settings.engine.is_none().then_some((
+            OwnEngine::Trusted,
+            settings.registry_port,
+            &settings.allow,
+        ));
         let nothing = Entitlements::new();
-        let untrusted = settings.untrusted.then(|| (OwnEngine::Untrusted, settings.staging_port, &nothing));
+        let untrusted = settings.untrusted.then_some((OwnEngine::Untrusted, settings.staging_port, &nothing));
         for (which, port, allow) in own.into_iter().chain(untrusted) {
             let engine = Engine::prepare(&layout, which, port, allow)?;
             let inside = engine.inside();

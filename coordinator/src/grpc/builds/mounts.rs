@@ -92,7 +92,7 @@ fn sorted(values: &[v1::MountValue]) -> Result<(Values, usize), Invalid> {
         let told = || Invalid::new(format!("--{mount}"), id.as_str(), "");
         let most = match mount {
             MountType::Secret => MOST_SECRET_BYTES,
-            MountType::Ssh => MOST_SSH_BYTES,
+            MountType::Ssh | MountType::Login => MOST_SSH_BYTES,
         };
         if value.len() > most {
             let cure = format!("it has {} bytes, and at most {most} are taken", value.len());

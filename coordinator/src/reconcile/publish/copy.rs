@@ -103,7 +103,7 @@ fn in_own_words(error: ChildError, pushed: &Pushed, digest: Digest) -> ChildErro
          registry; submit the build again",
         pushed.platform
     );
-    ChildError::Missing(Failure { message, ..missing })
+    ChildError::Missing(Box::new(Failure { message, ..*missing }))
 }
 
 /// One image on its way to one repository.

@@ -13,7 +13,6 @@ use farm_types::{
     AttemptId, BuildId, BuildSpec, ExecutionId, Failure, Platform, ProjectId, PublicationId, Repository,
     ShortId,
 };
-use uuid::Uuid;
 
 use crate::builds::record::JobResult;
 use crate::machines::leader::Epoch;

@@ -165,14 +165,15 @@ impl Helpers {
         if !words.is_empty() {
             tracing::warn!(helper = name, %host, words, "a credential helper said something");
         }
+        // One that says too much is cut off, and ends with that.
+        if answer.len() > LONGEST {
+            return Err(format!("it answers with more than {} KiB", LONGEST / 1024));
+        }
         match code {
             Some(0) => {}
             // As coreutils' timeout ends what takes too long, and a shell tells of it.
             Some(124 | 137) | None => return Err(late()),
             Some(code) => return Err(format!("it ended with {code}; the coordinator's log has its words")),
-        }
-        if answer.len() > LONGEST {
-            return Err(format!("it answers with more than {} KiB", LONGEST / 1024));
         }
         let keep = Duration::from_secs(helper.keep_seconds);
         match helper.protocol {

@@ -20,10 +20,16 @@ pub fn join(farm: &Farm, invite: &[&str], folder: &Path, more: &[&str]) -> Outpu
 }
 
 pub fn start(farm: &Farm, name: &str, folder: &Path) -> Child {
+    start_with(farm, name, folder, &[])
+}
+
+/// The same, with more flags.
+pub fn start_with(farm: &Farm, name: &str, folder: &Path, more: &[&str]) -> Child {
     let mut command = program("farm-worker");
     command
         .args(["--engine", &Bed::from_env().engine, "--platforms", "linux/amd64", "--state-dir"])
-        .arg(folder);
+        .arg(folder)
+        .args(more);
     Child::spawn(name, &command, farm.folder())
 }
 

@@ -13,7 +13,7 @@ use farm_tests::process::Child;
 use farm_tests::registry::PrivateRegistry;
 use farm_tests::token_service::{PASSWORD, TokenService, USER};
 
-use crate::joining::{join, start};
+use crate::joining::{join, start_with};
 use crate::support::*;
 
 /// A farm with a staging registry and one worker, `fork`, on a machine that isn't trusted.
@@ -33,7 +33,8 @@ fn world(builder: FarmBuilder) -> World {
     let folder = farm.folder().join("fork-state");
     let invited = join(&farm, &["--name", "fork", "--trust", "untrusted"], &folder, &[]).ok();
     says(&invited, &["fork, on machine fork"]);
-    let mut fork = start(&farm, "fork", &folder);
+    // Base images are on this machine's loopback here, which is closed to what isn't trusted.
+    let mut fork = start_with(&farm, "fork", &folder, &["--fetch-from", &Bed::from_env().registry]);
     fork.wait_for_line("farm-worker fork ready: ", LONG);
     World { farm, staging, _fork: fork }
 }

@@ -121,7 +121,11 @@ fn a_farm_carries_on_after_any_kill_and_leaves_nothing_behind() {
 fn an_engine_that_is_there_is_used_as_it_is() {
     let local = Local::new();
     let engine = Bed::from_env().engine;
-    let up = local.up_with(&["--engine", &engine, "--no-emulation", "--slots", "1"]);
+    // A registry on this machine that isn't the farm's own has to be named.
+    let config = local.state().with_file_name("coordinator.toml");
+    std::fs::write(&config, "[registries.'localhost:5002']\n").unwrap();
+    let config = config.display().to_string();
+    let up = local.up_with(&["--engine", &engine, "--no-emulation", "--slots", "1", "--config", &config]);
     assert_eq!(up.status, 0, "{up:?}");
     assert_eq!(
         local.pids().keys().cloned().collect::<Vec<_>>(),

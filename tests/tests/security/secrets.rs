@@ -124,7 +124,10 @@ async fn what_is_too_much_or_not_what_the_build_names_is_refused_and_nothing_is_
             vec![v1::MountValue { r#type: "ssh".into(), ..value("npm", &long[..65_537]) }],
             "--ssh \"npm\": it has 65537 bytes, and at most 65536",
         ),
-        (vec![v1::MountValue { r#type: "file".into(), ..value("npm", b"1") }], "write secret or ssh"),
+        (
+            vec![v1::MountValue { r#type: "file".into(), ..value("npm", b"1") }],
+            "write secret, ssh or registry-login",
+        ),
     ] {
         let refused = ask(&mut admin, "1", values).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");

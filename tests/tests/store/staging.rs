@@ -93,7 +93,8 @@ async fn what_pushes_goes_to_an_untrusted_machine_by_a_staging_registry_only_and
     let lease = world.lease(pushes, 0, fork).await;
     let offered = world.store.offered_via(world.coordinator).await.unwrap();
     assert!(offered[0].staged && offered[0].trust == TrustClass::Untrusted, "{offered:?}");
-    assert!(world.store.leased_snapshot(lease).await.is_err(), "the lease is for who has the certificate");
+    let others = Lease { holder: Some(JoinId::generate()), ..lease };
+    assert!(world.store.leased_snapshot(others).await.is_err(), "the lease is for who has the certificate");
     let lease = Lease { holder: Some(join), ..lease };
     assert!(world.store.leased_snapshot(lease).await.unwrap().staged);
     assert_eq!(world.database.psql("SELECT oldest FROM schema_compat"), "44");

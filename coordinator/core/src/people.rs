@@ -52,6 +52,11 @@ impl Access {
         Ok(())
     }
 
+    /// Whether one of these tags is protected, whoever may move it.
+    pub fn protects(&self, tags: &[ImageTag]) -> bool {
+        tags.iter().any(|tag| self.protected.iter().any(|(pattern, _)| pattern.covers(&tag.tag)))
+    }
+
     /// Whether it may push to a repository with the farm's credentials.
     pub fn may_push(&self, repository: &Repository) -> bool {
         self.push.iter().any(|prefix| prefix.covers(repository))

@@ -194,17 +194,18 @@ impl Accesses {
         self.known().remove(&project);
     }
 
-    /// Refuses a build whose tags its submitter may not move.
+    /// Refuses a build whose tags its submitter may not move; says whether one of them is protected.
     ///
     /// # Errors
     /// `PERMISSION_DENIED` with what it takes; or the database can't be reached.
-    pub async fn check_tags(&self, member: &Member, tags: &[ImageTag]) -> Result<(), Status> {
+    pub async fn check_tags(&self, member: &Member, tags: &[ImageTag]) -> Result<bool, Status> {
         if tags.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let access = &self.of(member.project).await.map_err(unstored::store)?.access;
         let role = member.caller.principal.role_in(member.project).unwrap_or(Role::Viewer);
-        access.check(tags, role).map_err(|refusal| Status::permission_denied(words(refusal, member)))
+        access.check(tags, role).map_err(|refusal| Status::permission_denied(words(refusal, member)))?;
+        Ok(access.protects(tags))
     }
 
     /// Refuses a build that asks for what its project may not.

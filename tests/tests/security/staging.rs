@@ -188,6 +188,11 @@ async fn what_an_untrusted_worker_says_that_it_has_pushed_is_looked_at_before_an
     let mut fork = untrusted(&farm, "fork").await;
     let snapshot = admin.upload("FROM scratch").await;
     let destination = format!("{}/staged-{}", Bed::from_env().registry, Uuid::new_v4());
+    // First in the queue, and not for it: it moves a protected tag.
+    let protect = v1::ProtectTagsRequest { pattern: "latest".to_owned(), role: "publisher".to_owned() };
+    let mut project = Client::within(&farm, &farm.token(), Some("default")).await;
+    project.projects.protect_tags(protect).await.unwrap();
+    let protected = submit(&mut admin, &snapshot, &format!("{destination}:latest")).await.unwrap();
     let mut seen = Vec::new();
     let mut before: Option<String> = None;
     for (number, (architecture, code)) in
@@ -230,4 +235,6 @@ async fn what_an_untrusted_worker_says_that_it_has_pushed_is_looked_at_before_an
         assert_eq!(failure.code, code, "{failure:?}");
         assert_eq!(raw(&tag).is_some(), code.is_empty(), "{tag}");
     }
+    let waiting = admin.build(&protected).await.jobs[0].waiting.clone();
+    assert!(waiting.contains("moves a protected tag"), "{waiting}");
 }

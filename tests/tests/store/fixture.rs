@@ -126,6 +126,7 @@ impl World {
             by: tester(),
             submitter: Default::default(),
             queue_limit: LEASE,
+            protected: false,
         }
     }
 

@@ -76,6 +76,12 @@ async fn what_pushes_goes_to_an_untrusted_machine_by_a_staging_registry_only_and
     );
     assert!(matches!(refused(mounts, fork).await, StoreError::Stale(_)));
 
+    let latest = world.submit("latest", "linux/amd64", &["r.example/latest:1"]).await;
+    world
+        .database
+        .psql("UPDATE executions SET protected = true WHERE 'r.example/latest' = ANY(repositories)");
+    assert!(matches!(refused(latest, fork).await, StoreError::Stale(_)), "it moves a protected tag");
+
     // Nor while a coordinator runs that would offer it with its destinations, or publish what isn't there.
     let older =
         "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 43)";

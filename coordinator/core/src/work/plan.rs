@@ -76,8 +76,10 @@ pub struct WaitingJob {
     pub excluded: Vec<WorkerId>,
     /// Where it pushes to is being cleaned until then: nobody gets it before, unless the cleaning ends earlier.
     pub cleaned_until: Option<DateTime<Utc>>,
-    /// It pushes somewhere, for which it is lent logins: only to machines that are trusted.
+    /// It pushes somewhere, for which it is lent logins: only to machines that are trusted, or what it pushes is staged.
     pub pushes: bool,
+    /// It moves a protected tag: only to machines that are trusted.
+    pub protected: bool,
     /// Its steps mount secrets or ssh keys, which go to machines that are trusted only.
     pub mounts: bool,
     /// What its steps may be given that ask for it.

@@ -47,7 +47,7 @@ pub enum Reason {
     Probation(String),
     /// It says so itself: its disk is full, its engine is away.
     Withdrawn(String),
-    /// Its machine isn't trusted, so it gets nothing that mounts secrets, and without a staging registry nothing that pushes.
+    /// Its machine isn't trusted, so it gets nothing that mounts secrets or moves a protected tag, and without a staging registry nothing that pushes.
     Untrusted,
     /// Nor is its machine trusted, nor its engine new enough for that: it gets nothing.
     EngineTooOld(String),
@@ -219,8 +219,8 @@ fn keeps(aside: &[SetAside]) -> Option<String> {
         Reason::Withdrawn(why) => Some(format!("{name} has withdrawn: {why}")),
         Reason::Untrusted => {
             Some(format!(
-                "{name} is on a machine that isn't trusted, and builds nothing that mounts secrets, and what pushes only where the \
-                 farm has a staging registry"
+                "{name} is on a machine that isn't trusted, and builds nothing that mounts secrets or moves a protected tag, and \
+                 what pushes only where the farm has a staging registry"
             ))
         }
         Reason::EngineTooOld(why) => Some(format!("{name} takes nothing: its machine isn't trusted, and {why}")),

@@ -107,6 +107,7 @@ impl World {
                     excluded: row.excluded.iter().map(|worker| id::<WorkerId>(*worker)).collect(),
                     cleaned_until: None,
                     pushes: true,
+                    protected: false,
                     mounts: false,
                     entitlements: Default::default(),
                 }

@@ -132,7 +132,7 @@ impl BuildService for Builds {
         let spec = self.with_defaults(member.project, spec).await?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
         self.check(&spec).map_err(status::invalid)?;
-        self.shared.accesses.check_tags(&member, &spec.tags).await?;
+        let protected = self.shared.accesses.check_tags(&member, &spec.tags).await?;
         self.shared.accesses.check_entitlements(&member, &spec.run).await?;
         spec.check_logins().map_err(status::invalid)?;
         self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
@@ -156,6 +156,7 @@ impl BuildService for Builds {
             by: member.caller.by(),
             submitter: member.caller.principal.submitter(),
             queue_limit: self.queue_limit(),
+            protected,
         };
         let mut tries = 1;
         let submitted = loop {

@@ -39,6 +39,8 @@ pub struct NewBuild {
     pub submitter: Submitter,
     /// How long its jobs may wait for a worker.
     pub queue_limit: Duration,
+    /// It moves a protected tag.
+    pub protected: bool,
 }
 
 /// What [`Store::submit`] did.
@@ -86,12 +88,13 @@ impl Store {
         let mut execution = LockedExecution::newborn(&mut tx, new.project);
         let (_, execution_id) = execution.ids();
         sqlx::query!(
-            "INSERT INTO executions (project_id, id, spec, tree_id, repositories) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO executions (project_id, id, spec, tree_id, repositories, protected) VALUES ($1, $2, $3, $4, $5, $6)",
             project,
             execution_id,
             spec,
             tree,
-            &new.spec.repositories().iter().map(ToString::to_string).collect::<Vec<_>>()
+            &new.spec.repositories().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            new.protected
         )
         .execute(&mut *execution)
         .await?;

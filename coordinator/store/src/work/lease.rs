@@ -93,7 +93,7 @@ impl Store {
         let mut execution = tx.lock_execution(job.project_id.into(), job.execution_id.into()).await?;
         let (project, id) = execution.ids();
         let work = sqlx::query!(
-            r#"SELECT repositories, spec ? 'mounts' AS "mounts!" FROM executions WHERE project_id = $1 AND id = $2"#,
+            r#"SELECT repositories, protected, spec ? 'mounts' AS "mounts!" FROM executions WHERE project_id = $1 AND id = $2"#,
             project,
             id
         )
@@ -116,7 +116,7 @@ impl Store {
         let worker = sqlx::query!(
             r#"SELECT name, boot_id, farm_worker_trust(w) AS "trust!", farm_worker_trust(w) <> $5 AND $9 AS "staged!" FROM workers w
              WHERE id = $1 AND engine_id = $2 AND farm_worker_state(w) = ANY($3)
-               AND (farm_worker_trust(w) = $5 OR NOT $4 AND (NOT $9 OR w.staged_via = w.coordinator_id))
+               AND (farm_worker_trust(w) = $5 OR NOT $4 AND (NOT $9 OR w.staged_via = w.coordinator_id AND NOT $10))
                AND (cardinality($6::text[]) = 0 OR farm_worker_trust(w) = $5 AND w.features @> $6
                     AND EXISTS (SELECT FROM projects p WHERE p.id = $7 AND p.entitlements @> $6))
                AND (NOT $4 OR $8 = ANY(w.features)) FOR SHARE OF w"#,
@@ -128,7 +128,8 @@ impl Store {
             &row.entitlements,
             project,
             FEATURE_MOUNTS,
-            !work.repositories.is_empty()
+            !work.repositories.is_empty(),
+            work.protected
         )
         .fetch_optional(&mut *execution)
         .await?

@@ -55,6 +55,8 @@ impl Store {
                       EXISTS (SELECT FROM executions e WHERE e.project_id = head.project_id
                               AND e.id = head.execution_id AND cardinality(e.repositories) > 0) AS "pushes!",
                       EXISTS (SELECT FROM executions e WHERE e.project_id = head.project_id
+                              AND e.id = head.execution_id AND e.protected) AS "protected!",
+                      EXISTS (SELECT FROM executions e WHERE e.project_id = head.project_id
                               AND e.id = head.execution_id AND e.spec ? 'mounts') AS "mounts!"
                FROM queues, LATERAL (
                    (SELECT j.*, NULL::timestamptz AS cleaned_until FROM jobs j
@@ -95,6 +97,7 @@ impl Store {
                     excluded: row.excluded_workers.iter().copied().map(WorkerId::from).collect(),
                     cleaned_until: row.cleaned_until,
                     pushes: row.pushes,
+                    protected: row.protected,
                     mounts: row.mounts,
                     entitlements: row.entitlements.iter().map(|one| state(one)).collect::<Result<_>>()?,
                 })

@@ -31,7 +31,7 @@ impl Able<'_> {
 }
 
 /// The workers that could build the job, whether they are heard of or not; one that isn't trusted builds nothing that mounts
-/// secrets, pushes to a staging registry only, grants nothing, and builds nothing at all on an engine that isn't fit for that.
+/// secrets, pushes to a staging registry only and nothing for a protected tag, grants nothing, and builds nothing at all on an engine that isn't fit for that.
 /// `is_alive` says of a worker that it is.
 pub(super) fn able<'a>(
     job: &'a WaitingJob,
@@ -41,7 +41,9 @@ pub(super) fn able<'a>(
     let workers = state.workers.iter().filter(|worker| worker.state != WorkerState::Draining);
     let workers = workers.filter(|worker| match worker.trust {
         TrustClass::Trusted => true,
-        TrustClass::Untrusted => worker.engine_is_fit && !job.mounts && (!job.pushes || worker.stages),
+        TrustClass::Untrusted => {
+            worker.engine_is_fit && !job.mounts && (!job.pushes || worker.stages && !job.protected)
+        }
     });
     let workers = workers.filter(|worker| worker.takes_mounts || !job.mounts);
     let workers = workers.filter(|worker| grants(worker, &job.entitlements));

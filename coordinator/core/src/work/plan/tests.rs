@@ -59,6 +59,7 @@ fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
         excluded: Vec::new(),
         cleaned_until: None,
         pushes: true,
+        protected: false,
         mounts: false,
         entitlements: Entitlements::new(),
     });
@@ -433,8 +434,10 @@ fn with_a_staging_registry_it_builds_what_pushes_and_still_mounts_and_grants_not
     job(&mut state, "linux/amd64", "fallback");
     state.waiting[1].mounts = true;
     job(&mut state, "linux/amd64", "fallback");
-    state.waiting[2].entitlements = [farm_types::Entitlement::NetworkHost].into();
-    let project = state.waiting[2].project;
+    state.waiting[2].protected = true;
+    job(&mut state, "linux/amd64", "fallback");
+    state.waiting[3].entitlements = [farm_types::Entitlement::NetworkHost].into();
+    let project = state.waiting[3].project;
     state.shares.entry(project).or_default().allowed = farm_types::Entitlement::ALL.into();
     assert_eq!(assigned(&state, 1), [(pushes, untrusted, RunMode::Native)]);
 }

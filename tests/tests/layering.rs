@@ -398,3 +398,24 @@ fn imports(prefix: &[String], words: &[String]) -> Vec<(Vec<String>, String)> {
     }
     found
 }
+
+/// A file of tests that no `mod` names is compiled by nobody, and says so to nobody.
+#[test]
+fn every_file_of_tests_is_part_of_its_program() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let (mut seen, mut left_out) = (0, Vec::new());
+    for folder in tests.read_dir().unwrap().map(|entry| entry.unwrap().path()) {
+        let Ok(main) = read_to_string(folder.join("main.rs")) else { continue };
+        for file in folder.read_dir().unwrap().map(|entry| entry.unwrap().path()) {
+            let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+            if name == "main" || file.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            seen += 1;
+            if !main.lines().any(|line| line.trim_start_matches("pub ") == format!("mod {name};")) {
+                left_out.push(file);
+            }
+        }
+    }
+    assert!(seen > 100 && left_out.is_empty(), "{seen} files, of which no main.rs names {left_out:?}");
+}

@@ -12,7 +12,7 @@ use crate::gate::Gate;
 use crate::support::*;
 
 /// `farm registry login` in a project.
-fn login(farm: &Farm, project: &str, host: &str, user: &str, password: &str) -> Output {
+pub fn login(farm: &Farm, project: &str, host: &str, user: &str, password: &str) -> Output {
     use std::io::Write as _;
     let args = ["registry", "login", host, "-u", user, "--password-stdin", "--project", project];
     let mut command = farm.command(&args);

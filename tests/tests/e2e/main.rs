@@ -53,6 +53,7 @@ mod options;
 mod order;
 mod output;
 mod outputs;
+mod planted;
 mod platforms;
 mod pressed;
 mod programs;

@@ -10,6 +10,8 @@ use farm_tests::capture::Capture;
 use farm_tests::database::dump;
 use farm_tests::farm::{Farm, WorkerSpec, output};
 use farm_tests::planted::Planted;
+use farm_tests::ports::free_port;
+use farm_tests::registry::{Login, PrivateRegistry};
 
 use crate::gate::Gate;
 use crate::support::*;
@@ -54,13 +56,20 @@ fn what_is_planted_where_a_user_can_put_it_is_found_nowhere_else() {
     let farm = Farm::builder().tls().env("RUST_LOG", noisy).worker(worker).start();
     let (file, variable) = (Planted::new("file "), Planted::new("variable-"));
     let kept = Planted::new("project-");
-    let all = [&file, &variable, &kept];
+    let (login, own) = (Planted::new("login-"), Planted::new("docker-"));
+    let all = [&file, &variable, &kept, &login, &own];
 
     let home = Bed::from_env().folder("planted");
     let (given, set) = (home.path().join("given"), home.path().join("set"));
     fs::write(&given, file.value()).unwrap();
     fs::write(&set, kept.value()).unwrap();
     fs::set_permissions(&given, fs::Permissions::from_mode(0o600)).unwrap();
+    // These registries have no TLS, so the capture begins when the one has been asked, and the other is asked for nothing.
+    let registry = PrivateRegistry::start_with(Some(Login { user: "ci", password: login.text() }));
+    crate::logins::login(&farm, "default", &registry.address(), "ci", login.text()).ok();
+    let elsewhere = format!("localhost:{}", free_port());
+    let docker = serde_json::json!({"auths": {&elsewhere: {"username": "ci", "password": own.text()}}});
+    fs::write(home.path().join("config.json"), docker.to_string()).unwrap();
     let capture = Capture::begin();
     farm.cli(&["secret", "set", "kept", "--file", set.to_str().unwrap()]).ok();
 
@@ -79,6 +88,7 @@ fn what_is_planted_where_a_user_can_put_it_is_found_nowhere_else() {
     let mut command = farm.command(&["submit", context.text(), "-t", &tag, "--platform", "linux/amd64"]);
     command.args(["--provenance=mode=max", "--secret", &of_file, "--secret", "id=variable,env=PLANTED"]);
     command.args(["--secret", "id=kept,from=project"]).env("PLANTED", variable.text()).env("RUST_LOG", noisy);
+    command.args(["--registry-login", &elsewhere]).env("DOCKER_CONFIG", home.path());
     let mut cli = farm_tests::process::Child::spawn("submit", &command, farm.folder());
     let step = gate.arrival();
 
@@ -87,7 +97,10 @@ fn what_is_planted_where_a_user_can_put_it_is_found_nowhere_else() {
     let id = build_id(&cli.output());
     search.bytes("/proc/*/cmdline", &all, processes("cmdline", &[]));
     let client = cli.pid();
-    assert!(variable.find(&processes("environ", &[])).is_some(), "the search doesn't see the client's environment");
+    assert!(
+        variable.find(&processes("environ", &[])).is_some(),
+        "the search doesn't see the client's environment"
+    );
     search.bytes("/proc/*/environ but the client's", &all, processes("environ", &[client]));
     search.bytes("the database while it runs (pg_dump)", &all, dump(farm.database_url()));
     step.open();
@@ -106,6 +119,7 @@ fn what_is_planted_where_a_user_can_put_it_is_found_nowhere_else() {
         &["builds", "--json"],
         &["audit", "--json"],
         &["secret", "ls", "--json"],
+        &["registry", "ls", "--json"],
         &["workers", "--json"],
     ] {
         search.bytes(&format!("farm {}", args.join(" ")), &all, farm.cli(args).ok());

@@ -19,6 +19,7 @@ pub mod export;
 pub mod failure;
 pub mod failure_code;
 pub mod feature;
+pub mod git;
 pub mod host;
 pub mod ids;
 pub mod image;
@@ -51,6 +52,7 @@ pub use failure_code::FailureCode;
 pub use feature::{
     FEATURE_DRAINING, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
+pub use git::{Commit, GitPoint, GitSource, GitUrl, RefName};
 pub use host::RegistryHost;
 pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, InvitationId, JobId, JoinId, LeaseToken, MachineId,

@@ -8,8 +8,8 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=farm");
     let files = [
-        "audit", "build", "farm", "image", "machine", "output", "peer", "people", "registry", "secret",
-        "sign_in", "snapshot", "trust", "worker",
+        "audit", "build", "farm", "git", "image", "machine", "output", "peer", "people", "registry",
+        "secret", "sign_in", "snapshot", "trust", "worker",
     ]
     .map(|name| format!("farm/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;
@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
             "farm.v1.LendLoginResponse",
             "farm.v1.LendTokenResponse",
             "farm.v1.MountValue",
+            "farm.v1.SetGitLoginRequest",
             "farm.v1.SetRegistryLoginRequest",
             "farm.v1.SetSecretRequest",
         ])

@@ -12,6 +12,7 @@ use farm_proto::v1::GetAudienceRequest;
 use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
+use farm_proto::v1::git_service_client::GitServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
 use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
@@ -169,6 +170,11 @@ impl Client {
     /// Lets people in by their issuer, and keeps who they are there.
     pub fn sign_ins(&self) -> SignInServiceClient<AuthChannel> {
         SignInServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Keeps projects' logins for git.
+    pub fn git_logins(&self) -> GitServiceClient<AuthChannel> {
+        GitServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Keeps projects' logins at registries.

@@ -43,6 +43,16 @@ impl std::fmt::Debug for v1::SetRegistryLoginRequest {
     }
 }
 
+impl std::fmt::Debug for v1::SetGitLoginRequest {
+    /// Without token and key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SetGitLoginRequest")
+            .field("place", &self.place)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for v1::LendTokenResponse {
     /// Without the token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

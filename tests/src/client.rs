@@ -11,6 +11,7 @@ use farm_proto::v1;
 use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
+use farm_proto::v1::git_service_client::GitServiceClient;
 use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
@@ -64,6 +65,7 @@ pub struct Client {
     pub people: PeopleServiceClient<Authorized>,
     pub projects: ProjectServiceClient<Authorized>,
     pub registries: RegistryServiceClient<Authorized>,
+    pub git_logins: GitServiceClient<Authorized>,
     pub audit: AuditServiceClient<Authorized>,
     pub machines: MachineServiceClient<Authorized>,
     pub secrets: SecretServiceClient<Authorized>,
@@ -100,6 +102,7 @@ impl Client {
             people: PeopleServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             projects: ProjectServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             registries: RegistryServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            git_logins: GitServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             builds: BuildServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             snapshots: SnapshotServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             farm: FarmServiceClient::with_interceptor(channel.clone(), bearer.clone()),

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use farm_proto::v1::audit_service_server::AuditServiceServer;
 use farm_proto::v1::build_service_server::BuildServiceServer;
 use farm_proto::v1::farm_service_server::FarmServiceServer;
+use farm_proto::v1::git_service_server::GitServiceServer;
 use farm_proto::v1::image_service_server::ImageServiceServer;
 use farm_proto::v1::machine_service_server::MachineServiceServer;
 use farm_proto::v1::output_service_server::OutputServiceServer;
@@ -91,6 +92,8 @@ pub async fn serve(
         .max_decoding_message_size(MAX_SECRET_MESSAGE);
     let logins = RegistryServiceServer::new(people::RegistryLogins::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
+    let git_logins = GitServiceServer::new(people::GitLogins::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let sign_in = SignInServiceServer::new(people::SignIn::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let audit = AuditServiceServer::new(people::Audit::new(Arc::clone(&shared)));
@@ -118,6 +121,7 @@ pub async fn serve(
         .add_service(trusts)
         .add_service(secrets)
         .add_service(logins)
+        .add_service(git_logins)
         .add_service(sign_in)
         .add_service(audit)
         .add_service(joins)

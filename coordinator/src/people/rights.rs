@@ -38,7 +38,7 @@ pub enum Action {
     ReadSecrets,
     /// Set and remove the project's secrets, and say who may use them.
     ManageSecrets,
-    /// Give the project logins of its own at registries.
+    /// Give the project logins of its own at registries and for git.
     ManageLogins,
     /// Show a token of another system.
     Exchange,
@@ -132,7 +132,7 @@ impl Action {
             Self::ManageTrusts => "manage what the project trusts",
             Self::ReadSecrets => "see which secrets the project keeps",
             Self::ManageSecrets => "manage the project's secrets",
-            Self::ManageLogins => "manage the project's logins at registries",
+            Self::ManageLogins => "manage the project's logins at registries and for git",
             Self::Exchange => "exchange a token of another system",
             Self::SignIn => "sign in at the farm's issuer",
             Self::ReadAudit => "see what was done in the project",
@@ -215,6 +215,9 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.RegistryService/SetRegistryLogin", Action::ManageLogins),
     ("/farm.v1.RegistryService/ListRegistryLogins", Action::ManageLogins),
     ("/farm.v1.RegistryService/RemoveRegistryLogin", Action::ManageLogins),
+    ("/farm.v1.GitService/SetGitLogin", Action::ManageLogins),
+    ("/farm.v1.GitService/ListGitLogins", Action::ManageLogins),
+    ("/farm.v1.GitService/RemoveGitLogin", Action::ManageLogins),
     ("/farm.v1.AuditService/ListAudit", Action::ReadAudit),
     ("/farm.v1.AuditService/ListFarmAudit", Action::ReadFarmAudit),
     ("/farm.v1.AuditService/VerifyAudit", Action::ReadFarmAudit),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use farm_store::StoreError;
 use farm_store::machines::leader::Epoch;
+use farm_store::people::git_logins::GitLoginId;
 use farm_store::people::logins::LoginKey;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -81,7 +82,8 @@ async fn reseal(shared: &Shared, epoch: Epoch) -> Result<Stuck, StoreError> {
     let older: Vec<String> = older.iter().map(ToString::to_string).collect();
     let done = reseal_secrets(shared, epoch, &older, &mut stuck).await?
         + reseal_builds(shared, epoch, &older, &mut stuck).await?
-        + reseal_logins(shared, epoch, &older, &mut stuck).await?;
+        + reseal_logins(shared, epoch, &older, &mut stuck).await?
+        + reseal_git_logins(shared, epoch, &older, &mut stuck).await?;
     if done > 0 {
         tracing::info!(done, by = %newest, "sealed anew");
     }
@@ -165,6 +167,33 @@ async fn reseal_logins(
                 }
             }
             last = Some(old);
+        }
+    }
+}
+
+/// Those of projects' logins for git; gives how many.
+async fn reseal_git_logins(
+    shared: &Shared,
+    epoch: Epoch,
+    older: &[String],
+    stuck: &mut Stuck,
+) -> Result<usize, StoreError> {
+    let (mut done, mut last): (_, Option<GitLoginId>) = (0, None);
+    loop {
+        let found = shared.loops.git_login_keys_by(older, last.as_ref(), BATCH).await?;
+        if found.is_empty() {
+            return Ok(done);
+        }
+        for (id, old) in found {
+            match shared.keyring.reseal(Owner::Git(id.project, id.kind.as_str(), &id.place), &old) {
+                Ok(new) => {
+                    done += usize::from(shared.loops.reseal_git_login_key(epoch, &id, &old, &new).await?);
+                }
+                Err(why) => {
+                    stuck.add(|| format!("login for git at {} of project {} ({why})", id.place, id.project));
+                }
+            }
+            last = Some(id);
         }
     }
 }

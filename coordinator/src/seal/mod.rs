@@ -10,7 +10,7 @@ mod keyring;
 
 use std::fmt;
 
-use farm_types::{BuildId, MountId, MountType, ProjectId, RegistryHost, SecretName};
+use farm_types::{BuildId, GitPlace, MountId, MountType, ProjectId, RegistryHost, SecretName};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
@@ -28,6 +28,8 @@ pub enum Owner<'a> {
     Secret(ProjectId, &'a SecretName, i32),
     /// Of a project's login at a registry.
     Login(ProjectId, &'a RegistryHost),
+    /// Of a project's login for git: its kind, and where it counts.
+    Git(ProjectId, &'static str, &'a GitPlace),
 }
 
 impl Owner<'_> {
@@ -47,6 +49,14 @@ impl Owner<'_> {
             Self::Login(project, host) => {
                 [&b"farm registry login"[..], project.as_uuid().as_bytes(), host.as_str().as_bytes()].concat()
             }
+            Self::Git(project, kind, place) => [
+                &b"farm git login"[..],
+                project.as_uuid().as_bytes(),
+                kind.as_bytes(),
+                b"\n",
+                place.as_str().as_bytes(),
+            ]
+            .concat(),
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod failure;
 pub mod failure_code;
 pub mod feature;
 pub mod git;
+mod git_place;
 pub mod host;
 pub mod ids;
 pub mod image;
@@ -53,6 +54,7 @@ pub use feature::{
     FEATURE_DRAINING, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
 pub use git::{Commit, GitPoint, GitSource, GitUrl, RefName};
+pub use git_place::GitPlace;
 pub use host::RegistryHost;
 pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, InvitationId, JobId, JoinId, LeaseToken, MachineId,

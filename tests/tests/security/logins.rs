@@ -1,5 +1,6 @@
 //! Projects' own logins at registries: who sets them, what is kept of them, and who is lent what by them.
 
+mod git;
 mod helpers;
 
 use farm_proto::v1;
@@ -174,11 +175,13 @@ async fn a_login_is_kept_if_its_registry_takes_it_and_shown_to_nobody_again() {
         psql(farm.database_url(), &rows),
         "registry.login true,registry.login false,registry.logout true"
     );
+    git::are_sealed_and_told_to_nobody(&farm, &mut ada, &mut pia).await;
     // With the project its logins go.
     let mut admin = Client::connect(&farm).await;
     admin.projects.remove_project(v1::RemoveProjectRequest { name: "web".to_owned() }).await.unwrap();
     let left = "SELECT count(*) FROM registry_logins WHERE sealed IS NOT NULL OR removed_at IS NULL";
     assert_eq!(psql(farm.database_url(), left), "0");
+    assert_eq!(psql(farm.database_url(), "SELECT count(*) FROM git_logins"), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,6 +110,9 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.RegistryService/SetRegistryLogin",
             "farm.v1.RegistryService/ListRegistryLogins",
             "farm.v1.RegistryService/RemoveRegistryLogin",
+            "farm.v1.GitService/SetGitLogin",
+            "farm.v1.GitService/ListGitLogins",
+            "farm.v1.GitService/RemoveGitLogin",
         ],
     ),
     (

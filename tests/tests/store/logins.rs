@@ -2,6 +2,7 @@
 
 use farm_store::StoreError;
 use farm_store::builds::mounts::{NewMounts, SealedKey, SealedMounts, SealedValue};
+use farm_store::people::git_logins::{GitLoginId, GitLoginKind, SealedGitLogin};
 use farm_store::people::logins::{LoginBy, NewLogin, SealedPassword};
 use farm_types::{MountId, MountType, RegistryHost};
 use uuid::Uuid;
@@ -119,4 +120,47 @@ async fn a_login_that_comes_with_a_build_lasts_as_long_as_that_and_closes_its_re
     assert!(store.access(project).await.unwrap().with_logins.contains(&host));
     world.database.psql("UPDATE given_logins SET given_at = given_at - interval '31 days'");
     assert!(store.access(project).await.unwrap().with_logins.is_empty());
+}
+
+#[tokio::test]
+async fn a_login_for_git_is_found_by_its_host_and_kind_and_its_key_is_exchanged() {
+    let world = world().await;
+    let (store, project) = (&world.store, farm_store::default_project());
+    let login = |place: &str, kind| SealedGitLogin {
+        id: GitLoginId { project, place: place.parse().unwrap(), kind },
+        version: Uuid::new_v4(),
+        username: "x".to_owned(),
+        host_keys: if kind == GitLoginKind::Key { vec!["ssh-ed25519 AAAA".to_owned()] } else { Vec::new() },
+        key: SealedKey { by: "key".to_owned(), bytes: place.as_bytes().to_vec() },
+        bytes: b"sealed".to_vec(),
+    };
+    let all = [
+        login("git.example", GitLoginKind::Token),
+        login("git.example/acme", GitLoginKind::Token),
+        login("git.example/acme", GitLoginKind::Key),
+        login("git.example.evil/acme", GitLoginKind::Token),
+    ];
+    for one in &all {
+        store.set_git_login(&tester(), one).await.unwrap();
+    }
+    let found = store.sealed_git_logins(project, "Git.Example", GitLoginKind::Token).await.unwrap();
+    assert_eq!(found, all[..2]);
+    assert_eq!(store.sealed_git_logins(project, "git.example", GitLoginKind::Key).await.unwrap(), all[2..3]);
+    store.git_login_used(project, all[0].version).await.unwrap();
+    assert_eq!(
+        store.git_logins(project).await.unwrap().iter().filter(|l| l.last_used_at.is_some()).count(),
+        1
+    );
+
+    assert_eq!(store.keys_in_use().await.unwrap(), [("key".to_owned(), 4)]);
+    let (mut exchanged, mut last) = (0, None);
+    let other = SealedKey { by: "other".to_owned(), bytes: b"3".to_vec() };
+    // One at a time, so that the next is found behind the last.
+    while let [(id, old)] = &store.git_login_keys_by(&["key".to_owned()], last.as_ref(), 1).await.unwrap()[..]
+    {
+        assert!(store.reseal_git_login_key(world.epoch, id, old, &other).await.unwrap());
+        assert!(!store.reseal_git_login_key(world.epoch, id, old, &other).await.unwrap(), "that it was");
+        (exchanged, last) = (exchanged + 1, Some(id.clone()));
+    }
+    assert_eq!(exchanged, 4);
 }

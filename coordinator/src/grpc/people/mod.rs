@@ -1,8 +1,10 @@
 //! Who uses the farm: oneself and tokens ([`tokens`]), how people sign in ([`sign_in`]), projects and their members ([`projects`]),
-//! what these trust ([`trusts`]), which secrets they keep ([`secrets`]) and how they log in at registries ([`logins`]), and
+//! what these trust ([`trusts`]), which secrets they keep ([`secrets`]) and how they log in at registries ([`logins`]) and for git
+//! ([`git_logins`]), and
 //! what was done ([`audit`]).
 
 mod audit;
+mod git_logins;
 mod logins;
 mod projects;
 mod secrets;
@@ -12,6 +14,7 @@ mod tokens;
 mod trusts;
 
 pub use audit::Audit;
+pub use git_logins::GitLogins;
 pub use logins::RegistryLogins;
 pub use projects::Projects;
 pub use secrets::Secrets;

@@ -210,7 +210,7 @@ pub fn hello(name: &str, slots: u32) -> v1::Hello {
     v1::Hello {
         min_version: WORKER_PROTOCOL,
         max_version: WORKER_PROTOCOL,
-        features: vec!["progress".to_owned(), "probes".to_owned()],
+        features: ["progress", "probes", "fenced-engine"].map(str::to_owned).to_vec(),
         name: name.to_owned(),
         boot_id: BootId::generate().to_string(),
         software_version: "sim".to_owned(),

@@ -199,6 +199,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         boot: BootId::generate(),
         home: claim.home(),
         slots: config.slots,
+        fenced: config.fenced_engine,
         attempts: Arc::clone(&attempts),
         leave: leave.clone(),
         welcomed,

@@ -57,7 +57,7 @@ impl TryFrom<v1::Offered> for Order {
                 open.insert(host, registry.pull.clone());
             }
         }
-        let fetches = fetches(offered.fetches, &offered.repositories);
+        let fetches = fetches(offered.fetches, &offered.repositories, &offered.project);
         let readers = offered.registries.iter().map(|registry| registry.reader.clone());
         Ok(Self {
             readers: readers.filter(|reader| !reader.is_empty()).collect(),
@@ -172,13 +172,14 @@ impl Order {
 }
 
 /// What a coordinator says of it. Images are taken from where the build pushes.
-fn fetches(said: Option<v1::Fetches>, repositories: &[String]) -> Fetches {
+fn fetches(said: Option<v1::Fetches>, repositories: &[String], project: &str) -> Fetches {
     let mut fetches = Fetches::default();
     match said {
         Some(said) => {
             fetches.close(&said.closed);
             fetches.take_images_from(said.registries.iter().map(String::as_str));
             fetches.private = said.private;
+            fetches.list(project, &said.only);
         }
         // One of before knows nothing of it.
         None => (fetches.images_anywhere, fetches.private) = (true, true),

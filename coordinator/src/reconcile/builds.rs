@@ -145,6 +145,11 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("tokens of other systems", seen.await);
+    let hosts = async {
+        while store.forget_login_hosts(epoch, BATCH).await? > 0 {}
+        Ok(())
+    };
+    told("registries of logins that came with builds", hosts.await);
     let audit = async {
         if let Some(audit) = kept.audit() {
             loop {

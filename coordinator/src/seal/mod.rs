@@ -10,7 +10,7 @@ mod keyring;
 
 use std::fmt;
 
-use farm_types::{BuildId, MountId, MountType, ProjectId, RegistryHost, SecretName};
+use farm_types::{BuildId, MountId, ProjectId, RegistryHost, SecretName, ValueType};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
@@ -74,7 +74,7 @@ pub struct DataKey {
 
 impl DataKey {
     /// A value for this mount, sealed.
-    pub fn seal(&self, mount: MountType, id: &MountId, value: &[u8]) -> Vec<u8> {
+    pub fn seal(&self, mount: ValueType, id: &MountId, value: &[u8]) -> Vec<u8> {
         seal(&self.key, &self.bound(mount, id), value)
     }
 
@@ -82,7 +82,7 @@ impl DataKey {
     ///
     /// # Errors
     /// It wasn't.
-    pub fn open(&self, mount: MountType, id: &MountId, sealed: &[u8]) -> Result<Clear, Unopened> {
+    pub fn open(&self, mount: ValueType, id: &MountId, sealed: &[u8]) -> Result<Clear, Unopened> {
         open(&self.key, &self.bound(mount, id), sealed)
     }
 
@@ -99,7 +99,7 @@ impl DataKey {
         open(&self.key, &self.owner, sealed)
     }
 
-    fn bound(&self, mount: MountType, id: &MountId) -> Vec<u8> {
+    fn bound(&self, mount: ValueType, id: &MountId) -> Vec<u8> {
         let mut bound = self.owner.clone();
         bound.extend_from_slice(mount.as_str().as_bytes());
         bound.push(b'\n');
@@ -164,13 +164,13 @@ mod tests {
             let owner = owner();
             let (key, sealed_key) = keyring.new_data_key(owner);
             let id: MountId = "npm".parse().unwrap();
-            let sealed = key.seal(MountType::Secret, &id, &value);
+            let sealed = key.seal(ValueType::Secret, &id, &value);
             prop_assert!(value.len() < 8 || !sealed.windows(value.len()).any(|part| part == value));
             let again = keyring.open(owner, &sealed_key).unwrap();
-            prop_assert_eq!(&*again.open(MountType::Secret, &id, &sealed).unwrap(), &value);
+            prop_assert_eq!(&*again.open(ValueType::Secret, &id, &sealed).unwrap(), &value);
             // Not for another id, mount, build or project; not with a bit changed, not cut.
-            prop_assert!(again.open(MountType::Ssh, &id, &sealed).is_err());
-            prop_assert!(again.open(MountType::Secret, &"np".parse().unwrap(), &sealed).is_err());
+            prop_assert!(again.open(ValueType::Ssh, &id, &sealed).is_err());
+            prop_assert!(again.open(ValueType::Secret, &"np".parse().unwrap(), &sealed).is_err());
             let Owner::Build(project, build) = owner else { panic!("{owner:?}") };
             for other in [Owner::Build(project, BuildId::generate()), Owner::Build(ProjectId::generate(), build)] {
                 prop_assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged);
@@ -178,8 +178,8 @@ mod tests {
             let mut changed = sealed.clone();
             let at = bit.index(changed.len() * 8);
             changed[at / 8] ^= 1 << (at % 8);
-            prop_assert!(again.open(MountType::Secret, &id, &changed).is_err());
-            prop_assert!(again.open(MountType::Secret, &id, &sealed[..sealed.len() - 1]).is_err());
+            prop_assert!(again.open(ValueType::Secret, &id, &changed).is_err());
+            prop_assert!(again.open(ValueType::Secret, &id, &sealed[..sealed.len() - 1]).is_err());
         }
     }
 

@@ -19,6 +19,7 @@ pub mod export;
 pub mod failure;
 pub mod failure_code;
 pub mod feature;
+mod fetch_host;
 pub mod git;
 pub mod host;
 pub mod ids;
@@ -50,8 +51,10 @@ pub use export::{Export, Form};
 pub use failure::Failure;
 pub use failure_code::FailureCode;
 pub use feature::{
-    FEATURE_DRAINING, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
+    FEATURE_DRAINING, FEATURE_FENCED, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS,
+    FEATURE_UNNEEDED,
 };
+pub use fetch_host::FetchHost;
 pub use git::{Commit, GitPoint, GitSource, GitUrl, RefName};
 pub use host::RegistryHost;
 pub use ids::{
@@ -60,7 +63,7 @@ pub use ids::{
 };
 pub use image::{ImageRef, ImageTag, Repository};
 pub use machine::TrustClass;
-pub use mounts::{MountId, MountType, Mounts, SecretName, SecretSource, SshSource};
+pub use mounts::{MountId, MountType, Mounts, SecretName, SecretSource, SshSource, ValueType};
 pub use people::{PrincipalKind, PrincipalName, ProjectName, Role};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;

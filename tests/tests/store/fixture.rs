@@ -20,8 +20,8 @@ use farm_tests::database::Database;
 use farm_types::snapshot::Folder;
 use farm_types::state::BuildState;
 use farm_types::{
-    BootId, BuildSpec, Digest, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED, Offer,
-    RunMode, SnapshotRef, Support, WorkerId,
+    BootId, BuildSpec, Digest, FEATURE_FENCED, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS,
+    FEATURE_UNNEEDED, Offer, RunMode, SnapshotRef, Support, WorkerId,
 };
 use uuid::Uuid;
 
@@ -169,7 +169,7 @@ impl World {
             connection: Uuid::new_v4(),
             dial: 0,
             protocol: 1,
-            features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_MOUNTS]
+            features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_MOUNTS, FEATURE_FENCED]
                 .map(str::to_owned)
                 .to_vec(),
             software_version: "test".to_owned(),

@@ -192,6 +192,8 @@ pub struct Control {
     pub home: String,
     /// How many attempts run at once.
     pub slots: usize,
+    /// Whoever runs the machine says that the engine is fenced off.
+    pub fenced: bool,
     /// What runs, and what may be offered; when that changes, a new Hello tells.
     pub attempts: Arc<Attempts>,
     /// Cancelled when the worker has nothing left to tell: say Bye.

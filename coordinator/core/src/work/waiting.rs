@@ -9,6 +9,8 @@ use farm_types::entitlement::{listed, words};
 use farm_types::{Entitlements, Platform, RunMode};
 use serde::{Deserialize, Serialize};
 
+use crate::machines::engine::UNFENCED_WORDS;
+
 /// For what a worker is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -51,6 +53,8 @@ pub enum Reason {
     Untrusted,
     /// Nor is its machine trusted, nor its engine new enough for that: it gets nothing.
     EngineTooOld(String),
+    /// Nor is its machine trusted, nor has anybody said that its engine is fenced off: it gets nothing.
+    Unfenced,
 }
 
 /// A worker that could run the job, if it were not set aside.
@@ -222,6 +226,9 @@ fn keeps(aside: &[SetAside]) -> Option<String> {
                 "{name} is on a machine that isn't trusted, and builds nothing that mounts secrets or moves a protected tag, and \
                  what pushes only where the farm has a staging registry"
             ))
+        }
+        Reason::Unfenced => {
+            Some(format!("{name} takes nothing: its machine isn't trusted, and {UNFENCED_WORDS}"))
         }
         Reason::EngineTooOld(why) => Some(format!("{name} takes nothing: its machine isn't trusted, and {why}")),
     });

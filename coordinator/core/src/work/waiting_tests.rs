@@ -69,6 +69,11 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
              has the line",
         ),
         (
+            nobody(Wanted::Any, false, w1(Reason::Unfenced)),
+            r#"{"for":"no_worker","wanted":"any","emulated_refused":false,"aside":[{"name":"w1","reason":"unfenced"}]}"#,
+            "fence that engine off, as [untrusted.md](../guide/untrusted.md#the-network) has it, or wait for a trusted worker",
+        ),
+        (
             Waiting::Silent { wanted: arm64(), aside: vec![] },
             r#"{"for":"silent","wanted":{"platform":"linux/arm64"}}"#,
             "look at the worker if it doesn't come back",

@@ -2,6 +2,7 @@
 //! they made for clients.
 
 pub(super) mod agents;
+mod given;
 pub mod hidden;
 pub(super) mod mounts;
 pub mod outputs;

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::hidden::Hidden;
 use super::page::List;
-use super::{agents, mounts, present, retry};
+use super::{agents, given, mounts, present, retry};
 use crate::dockerfile;
 use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
@@ -136,14 +136,6 @@ impl BuildService for Builds {
         self.shared.accesses.check_entitlements(&member, &spec.run).await?;
         spec.check_logins().map_err(status::invalid)?;
         self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
-        for host in &spec.mounts.logins {
-            // Where it logs in is asked from here, too.
-            let about = format!("{host}/any").parse().map_err(status::invalid)?;
-            let allowed = self.shared.registries.allow(&[about]).await;
-            allowed.map_err(|error| {
-                status::invalid(Invalid::new("--registry-login", host.as_str(), error.cure))
-            })?;
-        }
         let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
         let by = member.name.as_str();
         let mut new = NewBuild {
@@ -158,10 +150,15 @@ impl BuildService for Builds {
             queue_limit: self.queue_limit(),
             protected,
         };
+        // What was accepted already needs nobody to be asked again.
+        let is_new = !self.shared.store.is_known(&new).await.map_err(status::store)?;
         let mut tries = 1;
         let submitted = loop {
             new.mounts =
                 mounts::seal(&self.shared, &member, new.id, &new.spec.mounts, &request.values).await?;
+            if is_new && tries == 1 {
+                given::verify(&self.shared, member.project, &new.spec.mounts, &request.values).await?;
+            }
             match self.shared.store.submit(&new).await {
                 Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
                 done => break done.map_err(status::store)?,
@@ -308,7 +305,7 @@ impl BuildService for Builds {
         let record = store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         retry::check(&record, request.failed_only)?;
         mounts::check_again(&record, &request.values, &request.agents)?;
-        self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
+        let protected = self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
         self.shared.accesses.check_entitlements(&member, &record.spec.run).await?;
         let gone = match request.failed_only {
             true => {
@@ -326,14 +323,19 @@ impl BuildService for Builds {
             idempotency_key: request.idempotency_key,
             failed_only: request.failed_only,
             gone,
+            protected,
             by: member.caller.by(),
             submitter: member.caller.principal.submitter(),
             queue_limit: self.queue_limit(),
         };
+        let is_new = !store.is_known_retry(&new).await.map_err(status::store)?;
         let mut tries = 1;
         let submitted = loop {
             let (mounts, values) = (&record.spec.mounts, &request.values);
             new.mounts = mounts::seal(&self.shared, &member, new.id, mounts, values).await?;
+            if is_new && tries == 1 {
+                given::verify(&self.shared, member.project, mounts, values).await?;
+            }
             match store.retry(&new, self.publish_limit()).await {
                 Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
                 done => break done.map_err(status::store)?,

@@ -169,6 +169,15 @@ impl Store {
         Ok(Submitted { id, replayed: false })
     }
 
+    /// Whether a build was accepted by this key for this request already.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the key is known with another body; or the database can't be reached.
+    pub async fn is_known(&self, new: &NewBuild) -> Result<bool> {
+        let request = Digest::of(to_json(&new.spec)?.to_string().as_bytes());
+        Ok(self.known_build(new.project, &new.idempotency_key, request).await?.is_some())
+    }
+
     /// The build that this key made, if it was for the same request.
     pub(crate) async fn known_build(
         &self,

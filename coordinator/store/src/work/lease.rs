@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farm_core::life;
-use farm_core::machines::engine::EngineVersion;
+use farm_core::machines::engine::{EngineVersion, Unfit};
 use farm_types::state::WorkerState;
 use farm_types::{
     AttemptId, BuildSpec, EngineId, FEATURE_MOUNTS, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs,
@@ -114,7 +114,7 @@ impl Store {
         .await?
         .ok_or(StoreError::Stale("the job is not ready"))?;
         let worker = sqlx::query!(
-            r#"SELECT name, boot_id, farm_worker_trust(w) AS "trust!", farm_worker_trust(w) <> $5 AND $9 AS "staged!" FROM workers w
+            r#"SELECT name, boot_id, features, farm_worker_trust(w) AS "trust!", farm_worker_trust(w) <> $5 AND $9 AS "staged!" FROM workers w
              WHERE id = $1 AND engine_id = $2 AND farm_worker_state(w) = ANY($3)
                AND (farm_worker_trust(w) = $5 OR NOT $4 AND (NOT $9 OR w.staged_via = w.coordinator_id AND NOT $10))
                AND (cardinality($6::text[]) = 0 OR farm_worker_trust(w) = $5 AND w.features @> $6
@@ -173,8 +173,20 @@ impl Store {
         // As it is now, whatever it was when this was proposed.
         let name = engine_name(&engine.kind, &engine.version);
         let engine = EngineVersion { name, buildkit: engine.buildkit, package: engine.package };
-        if worker.trust != TrustClass::Trusted.as_str() && !self.patched.admit(&engine) {
-            return Err(StoreError::Stale("the worker isn't trusted, and its engine is too old for that"));
+        if worker.trust != TrustClass::Trusted.as_str() {
+            match self.patched.unfit(&engine, &worker.features) {
+                Some(Unfit::TooOld(_)) => {
+                    return Err(StoreError::Stale(
+                        "the worker isn't trusted, and its engine is too old for that",
+                    ));
+                }
+                Some(Unfit::Unfenced) => {
+                    return Err(StoreError::Stale(
+                        "the worker isn't trusted, and its engine isn't fenced off",
+                    ));
+                }
+                None => {}
+            }
         }
         sqlx::query!(
             "SELECT farm_execution_event($1, $2, 'attempt_offered',
@@ -204,7 +216,7 @@ impl Store {
                        AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1), '') AS "short_id!",
                       ARRAY(SELECT r.name FROM snapshot_roots r WHERE r.project_id = e.project_id
                             AND r.tree_id = e.tree_id ORDER BY r.name) AS "roots!",
-                      farm_worker_trust(w) AS "trust!", n.kind, n.version, n.buildkit, n.package
+                      farm_worker_trust(w) AS "trust!", w.features, n.kind, n.version, n.buildkit, n.package
                FROM workers w
                JOIN engines n ON n.id = w.engine_id
                JOIN attempts a ON a.worker_id = w.id AND a.boot_id = w.boot_id
@@ -237,7 +249,7 @@ impl Store {
                     roots: row.roots,
                     trust: state(&row.trust)?,
                     staged: row.staged,
-                    engine_is_fit: self.patched.admit(&engine),
+                    engine_is_fit: self.patched.unfit(&engine, &row.features).is_none(),
                 })
             };
             readable("an attempt", id, read())

@@ -63,7 +63,7 @@ impl Store {
     /// # Errors
     /// The database can't be reached.
     pub(crate) async fn queue(&self, project: ProjectId, slots: &Slots, place: u64) -> Result<Queue> {
-        let unfit = self.unfit_engines().await?;
+        let unfit = self.unfit_workers().await?;
         let row = sqlx::query!(
             r#"WITH able AS (
                    SELECT DISTINCT w.engine_id FROM workers w
@@ -73,7 +73,7 @@ impl Store {
                              AND ($3 = 'unneeded' OR p.support = $3)))
                      AND farm_worker_state(w) = $9
                      AND (cardinality($10::text[]) = 0 OR w.features @> $10 AND farm_worker_trust(w) = $11)
-                     AND w.engine_id <> ALL($12)
+                     AND w.id <> ALL($12)
                      AND w.last_seen > farm_now() - make_interval(secs => $7)),
                recent AS (
                    SELECT id, job_id, state, support, started_at, finished_at FROM attempts

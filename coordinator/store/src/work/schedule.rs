@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::DateTime;
+use farm_core::machines::engine::Unfit;
 use farm_core::work::aside::Aside;
 use farm_core::work::plan::{Share, Slots, State, WaitingJob, WorkerView};
 use farm_core::work::waiting::{Reason, Waiting};
@@ -114,11 +115,11 @@ impl Store {
         let unreadable = odd.into_iter().map(|(id, _)| JobId::from(id)).collect();
         let records = self.workers().await?;
         let engines: HashMap<EngineId, Slots> = records.iter().map(|r| (r.engine_id, slots(r))).collect();
-        let aside = records.iter().filter_map(|record| aside(record, self.admits(record))).collect();
+        let aside = records.iter().filter_map(|record| aside(record, self.unfit(record))).collect();
         let workers = records
             .into_iter()
             .map(|record| WorkerView {
-                engine_is_fit: self.admits(&record),
+                engine_is_fit: self.unfit(&record).is_none(),
                 id: record.id,
                 engine: record.engine_id,
                 offers: record.offers,
@@ -232,8 +233,8 @@ fn slots(record: &WorkerRecord) -> Slots {
 }
 
 /// What keeps a connected worker from ordinary jobs, if anything does that a cure can be told for. (One that is about to
-/// end is none of those.) `is_fit`: what isn't trusted may run on its engine.
-fn aside(record: &WorkerRecord, is_fit: bool) -> Option<Aside> {
+/// end is none of those.) `unfit`: what keeps what isn't trusted from its engine.
+fn aside(record: &WorkerRecord, unfit: Option<Unfit>) -> Option<Aside> {
     let reason = match record.state {
         WorkerState::Quarantined => Reason::Quarantined(QUARANTINE_WORDS.to_owned()),
         WorkerState::Drained => Reason::Drained,
@@ -241,11 +242,12 @@ fn aside(record: &WorkerRecord, is_fit: bool) -> Option<Aside> {
             Reason::Withdrawn(record.withdrawn_why.clone())
         }
         WorkerState::Probation => Reason::Probation(record.probation_why.clone()),
-        WorkerState::Online if record.trust == TrustClass::Untrusted && !is_fit => {
-            Reason::EngineTooOld(record.engine.too_old())
-        }
-        // Of those who wait for somebody, only what pushes or mounts secrets waits past this one.
-        WorkerState::Online if record.trust == TrustClass::Untrusted => Reason::Untrusted,
+        WorkerState::Online if record.trust == TrustClass::Untrusted => match unfit {
+            Some(Unfit::TooOld(words)) => Reason::EngineTooOld(words),
+            Some(Unfit::Unfenced) => Reason::Unfenced,
+            // Of those who wait for somebody, only what pushes or mounts secrets waits past this one.
+            None => Reason::Untrusted,
+        },
         WorkerState::Withdrawn
         | WorkerState::Online
         | WorkerState::Draining

@@ -20,6 +20,8 @@ pub struct Coordinator {
     config: Option<PathBuf>,
     /// The staging registry's port, if there is one.
     staging: Option<u16>,
+    /// Engines that have the fixes which untrusted builds need.
+    patched: Vec<String>,
 }
 
 impl Coordinator {
@@ -27,7 +29,8 @@ impl Coordinator {
     pub fn new(layout: &Layout, settings: &Settings) -> Self {
         let Settings { port, registry_port, ref config, .. } = *settings;
         let staging = settings.untrusted.then_some(settings.staging_port);
-        Self { layout: layout.clone(), port, registry_port, config: config.clone(), staging }
+        let patched = settings.patched_engines.clone();
+        Self { layout: layout.clone(), port, registry_port, config: config.clone(), staging, patched }
     }
 }
 
@@ -62,6 +65,9 @@ impl Part for Coordinator {
             ];
             if let Some(port) = self.staging {
                 command.extend(["--staging".to_owned(), format!("localhost:{port}")]);
+            }
+            for engine in &self.patched {
+                command.extend(["--patched-engine".to_owned(), engine.clone()]);
             }
             if let Some(config) = &self.config {
                 command.extend(["--config".to_owned(), text(config)]);

@@ -107,8 +107,8 @@ async fn an_upload_that_is_wanted_elsewhere_is_none() {
     }
 }
 
-#[test]
-fn docker_hub_says_where_uploads_go_on_by_the_address_at_which_it_is_asked() {
+#[tokio::test]
+async fn docker_hub_says_where_uploads_go_on_by_the_address_at_which_it_is_asked() {
     let registries = reach(Default::default(), Duration::from_secs(5));
     let hub: Repository = "team/app".parse().unwrap();
     let asked = registries.url(hub.registry(), "team/app/blobs/uploads/");

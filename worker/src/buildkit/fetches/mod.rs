@@ -173,7 +173,7 @@ impl Fetches {
             _ if matches!(refused, Refused::NotListed) => {
                 let host = match read(identifier) {
                     Ok(Some(source)) => source.host.to_string(),
-                    _ => place,
+                    _ => place.clone(),
                 };
                 format!(
                     "an admin of the farm can allow it: farm project allow {} --fetch {host}; or COPY what is in the context",

@@ -163,7 +163,7 @@ fn of_listed_place(fetches: &Fetches, place: &Place) -> Option<String> {
 
 fn of_listed(listed: &FetchHost) -> String {
     match listed {
-        FetchHost::Below(name) => format!(r"([a-z0-9_-]+\.)+{}", of_name(name)),
+        FetchHost::Below(name) => format!(r"((?-i:[A-Za-z0-9_-]+)\.)+{}", of_name(name)),
         FetchHost::Name(name) => of_name(name),
         FetchHost::V4(address) => of_v4(*address),
         FetchHost::V6(address) => of_v6(*address),

@@ -144,8 +144,8 @@ impl Store {
         for job in jobs {
             let platform: Platform = crate::state(&job.platform)?;
             // What a machine that isn't trusted has built moves no tag that has become protected meanwhile.
-            let may_stay = !retry.gone.contains(&platform) && !(retry.protected && job.staged);
-            let taken = takes && job.state == "succeeded" && may_stay;
+            let must_go = retry.gone.contains(&platform) || retry.protected && job.staged;
+            let taken = takes && job.state == "succeeded" && !must_go;
             let inserted = sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, required, state,
                                    queue_class, virtual_time, emulation, runs, weight, ready_at, result, decided_at,

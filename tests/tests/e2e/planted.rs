@@ -10,7 +10,6 @@ use farm_tests::capture::Capture;
 use farm_tests::database::dump;
 use farm_tests::farm::{Farm, WorkerSpec, output};
 use farm_tests::planted::Planted;
-use farm_tests::ports::free_port;
 use farm_tests::registry::{Login, PrivateRegistry};
 
 use crate::gate::Gate;

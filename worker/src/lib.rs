@@ -14,6 +14,7 @@ pub mod config;
 pub mod disk;
 pub mod engine_watch;
 pub mod gauge;
+pub mod git;
 pub mod joined;
 pub mod link;
 pub mod mask;

@@ -81,6 +81,20 @@ impl Fetches {
         self.kind(&source.host).map(|kind| format!("{} {}", source.host, kind.words()))
     }
 
+    /// Whether this source is named among what is open.
+    pub(crate) fn opens(&self, identifier: &str) -> bool {
+        let source = read(identifier).ok().flatten();
+        source.is_some_and(|source| self.open.iter().any(|place| place.has(&source)))
+    }
+
+    /// The farm's own hosts.
+    pub(crate) fn farm(&self) -> impl Iterator<Item = String> {
+        self.closed.iter().map(|host| match host {
+            Host::V6(address) => address.to_string(),
+            host => host.to_string(),
+        })
+    }
+
     /// What keeps a host closed.
     pub(crate) fn kind(&self, host: &Host) -> Option<Kind> {
         let kind = match host {

@@ -101,6 +101,8 @@ const WORDS: &[(Kind, &[&str])] = &[
             "unable to access",
         ],
     ),
+    // Of ssh, when the other side has other words for it.
+    (Kind::Missing, &["Could not read from remote repository"]),
 ];
 
 /// Why git failed at a repository. `is_signed_in`: it had a login to show.

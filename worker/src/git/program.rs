@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
-use super::error::{GitError, disk, trouble, user};
+use super::error::{GitError, disk, user};
 use super::order::GitLimits;
 
 /// The oldest git that can be held to an address (`http.curloptResolve`).

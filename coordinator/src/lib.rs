@@ -25,6 +25,7 @@ pub mod seal;
 mod service_manager;
 pub mod shared;
 pub mod tls;
+pub mod tree;
 mod unstored;
 
 use std::sync::Arc;

@@ -75,6 +75,7 @@ impl std::fmt::Debug for v1::SetSecretRequest {
 }
 
 pub mod convert;
+mod fetch;
 pub mod notify;
 
 /// The compiled descriptors of all files, for server reflection.

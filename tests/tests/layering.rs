@@ -14,6 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("farm-ssh", &[]),
     ("farm-rules", &["farm-types"]),
     ("farm-proto", &["farm-types"]),
+    // What commands and workers share of reading and bringing sources.
+    ("farm-source", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto"]),
     // Knows no service, so it compiles beside the generated code.
     ("farm-client", &[]),
     ("farm-core", &["farm-types"]),
@@ -22,10 +24,24 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "farm-coordinator",
         &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-core", "farm-store"],
     ),
-    ("farm-worker", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-ssh"]),
+    (
+        "farm-worker",
+        &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-source", "farm-ssh"],
+    ),
     // Starts processes and knows only their flags.
     ("farm-local", &["farm-types"]),
-    ("farm", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-ssh", "farm-local"]),
+    (
+        "farm",
+        &[
+            "farm-types",
+            "farm-dockerfile",
+            "farm-client",
+            "farm-proto",
+            "farm-source",
+            "farm-ssh",
+            "farm-local",
+        ],
+    ),
     // Its driver compares with what farm reads, its load generator speaks the protocol; the tests themselves see all.
     ("farm-tests", &["farm-dockerfile", "farm-proto", "farm-types"]),
 ];

@@ -13,6 +13,7 @@ pub mod publish;
 pub mod sources;
 pub mod spans;
 pub mod status;
+pub mod uploads;
 pub mod work;
 
 use std::sync::Arc;

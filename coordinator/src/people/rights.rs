@@ -165,6 +165,8 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.BuildService/RetryBuild", Action::Submit),
     ("/farm.v1.BuildService/OfferAgents", Action::Submit),
     ("/farm.v1.BuildService/ProvideSource", Action::Submit),
+    // Whoever may submit may build from any source of the project, and so read it.
+    ("/farm.v1.BuildService/ReadFetched", Action::Submit),
     ("/farm.v1.SnapshotService/OpenUpload", Action::Submit),
     ("/farm.v1.SnapshotService/FindMissing", Action::Submit),
     ("/farm.v1.SnapshotService/UploadObjects", Action::Submit),
@@ -234,6 +236,10 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.WorkerService/LookUpImage", Action::Work),
     ("/farm.v1.WorkerService/LendMounts", Action::Work),
     ("/farm.v1.WorkerService/AskAgent", Action::Work),
+    ("/farm.v1.WorkerService/OpenSource", Action::Work),
+    ("/farm.v1.WorkerService/FindMissingSource", Action::Work),
+    ("/farm.v1.WorkerService/SendSource", Action::Work),
+    ("/farm.v1.WorkerService/FinishSource", Action::Work),
     ("/farm.v1.PeerService/Hint", Action::Hint),
     ("/farm.v1.PeerService/RelayAgent", Action::Hint),
 ];

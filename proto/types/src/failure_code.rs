@@ -116,6 +116,11 @@ codes! {
             a build whose base image has another `ONBUILD` since",
             "submit it again";
     }
+    SourceUnusable = "source_unusable", Source {
+        User: "something in a fetched source can't be taken: a name that isn't UTF-8, an ignore file that can't be read, a file \
+            or a whole that is longer than the farm takes",
+            "the sentence names it; mend it, or leave it out with a line in `.dockerignore`";
+    }
     GitRepositoryMissing = "git_repository_missing", Source {
         User: "the host has no such git repository, or doesn't show it to this login (forges say the same of both)",
             "check the address, and that the project's login may read it";

@@ -16,5 +16,8 @@ pub const FEATURE_UNNEEDED: &str = "unneeded";
 /// that it is told, and keeps apart what different logins may read.
 pub const FEATURE_TOKENS: &str = "tokens";
 
+/// It has git, and fetches sources.
+pub const FEATURE_GIT: &str = "git";
+
 /// It asks for a build's secrets and ssh keys, and gives them to its engine.
 pub const FEATURE_MOUNTS: &str = "mounts";

@@ -19,6 +19,7 @@ pub mod export;
 pub mod failure;
 pub mod failure_code;
 pub mod feature;
+pub mod fetch;
 pub mod git;
 pub mod host;
 pub mod ids;
@@ -50,8 +51,10 @@ pub use export::{Export, Form};
 pub use failure::Failure;
 pub use failure_code::FailureCode;
 pub use feature::{
-    FEATURE_DRAINING, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
+    FEATURE_DRAINING, FEATURE_GIT, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS,
+    FEATURE_UNNEEDED,
 };
+pub use fetch::{FETCHES_AT_ONCE, FetchSpec, Fetched, FetchedRoot, GitOrigin, Take};
 pub use git::{Commit, GitPoint, GitSource, GitUrl, RefName};
 pub use host::RegistryHost;
 pub use ids::{
@@ -66,4 +69,5 @@ pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;
 pub use runs::{RunMode, Runs};
 pub use secret::{Look, looks_secret};
-pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SinglePlatform, SnapshotRef};
+pub use snapshot::SnapshotRef;
+pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SinglePlatform};

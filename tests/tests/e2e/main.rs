@@ -39,6 +39,7 @@ mod fetching;
 mod following;
 mod full;
 mod full_disk;
+mod git;
 mod homeless;
 mod ignoring;
 mod images;

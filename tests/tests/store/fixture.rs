@@ -54,7 +54,7 @@ pub struct World {
     pub store: Store,
     pub epoch: Epoch,
     pub coordinator: Uuid,
-    snapshot: SnapshotRef,
+    pub snapshot: SnapshotRef,
     pub database: Database,
 }
 
@@ -120,6 +120,7 @@ impl World {
                 purpose: Default::default(),
                 partial: Default::default(),
                 mounts: Default::default(),
+                origins: Default::default(),
             },
             mounts: None,
             runs: Default::default(),
@@ -265,6 +266,7 @@ pub fn success(what: &str) -> Outcome {
         engine: "docker 0".to_owned(),
         syntax_replaced: None,
         answer: None,
+        fetched: None,
     };
     let repositories = vec!["localhost:5002/app".parse().unwrap()];
     Outcome::Succeeded { result, repositories, steps: Vec::new() }

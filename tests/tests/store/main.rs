@@ -8,6 +8,7 @@ mod costs;
 mod draining;
 mod ending;
 mod entitled;
+mod fetches;
 mod fixture;
 mod garbage;
 mod hosts;

@@ -19,6 +19,8 @@ pub enum Wanted {
     Programs(Vec<Platform>),
     /// Any worker would do.
     Any,
+    /// One whose machine is trusted and has git.
+    Git,
 }
 
 impl fmt::Display for Wanted {
@@ -31,6 +33,7 @@ impl fmt::Display for Wanted {
                 write!(f, " for {} (programs of which the build runs)", names.join(" and "))
             }
             Self::Any => Ok(()),
+            Self::Git => f.write_str(" with git"),
         }
     }
 }
@@ -81,6 +84,13 @@ pub enum Waiting {
         /// How many of these slots are taken.
         used: u32,
         /// How many slots these workers have in all.
+        total: u32,
+    },
+    /// A fetch: those who could run it run as many as they may at once.
+    Fetches {
+        /// How many they run.
+        used: u32,
+        /// How many these workers run at most.
         total: u32,
     },
     /// Its project holds all the slots that it may (`farm project set --max-running-slots`), whatever is free besides.
@@ -148,6 +158,9 @@ impl Waiting {
             Self::Slots { support, used, total } => {
                 format!("all {support} slots are in use ({used} of {total})")
             }
+            Self::Fetches { used, total } => {
+                format!("the workers with git fetch as much as they may at once ({used} of {total})")
+            }
             Self::Quota { used, total } => {
                 format!("the project's own limit: {used} of the {total} slots that it may have are in use")
             }
@@ -180,6 +193,11 @@ impl Waiting {
 
 fn no_worker(wanted: &Wanted, emulated_refused: bool, aside: &[SetAside]) -> String {
     match (emulated_refused, keeps(aside)) {
+        (_, None) if *wanted == Wanted::Git => {
+            "no trusted worker with git takes jobs now: install git on a worker's machine and start the worker again; `farm workers` \
+             shows them"
+                .to_owned()
+        }
         (false, Some(kept)) => format!("no worker{wanted} takes jobs now: {kept}"),
         (false, None) => {
             format!("no worker{wanted} takes jobs now: see `farm workers`, or start one with `farm-worker`")

@@ -25,6 +25,11 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             r#"{"for":"quota","used":3,"total":3}"#,
             "nothing, or let an admin of the farm raise it: `farm project set`; `farm project show` has the numbers",
         ),
+        (
+            Waiting::Fetches { used: 4, total: 4 },
+            r#"{"for":"fetches","used":4,"total":4}"#,
+            "nothing, or git on another worker's machine",
+        ),
         (Waiting::Backoff, r#"{"for":"backoff"}"#, "nothing"),
         (Waiting::Cleaning, r#"{"for":"cleaning"}"#, "nothing; it takes minutes at most"),
         (
@@ -52,6 +57,11 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             Waiting::Forbidden { entitlements: Entitlement::ALL.into() },
             r#"{"for":"forbidden","entitlements":["network.host","security.insecure"]}"#,
             "ask an admin of the farm, or cancel it",
+        ),
+        (
+            nobody(Wanted::Git, false, vec![]),
+            r#"{"for":"no_worker","wanted":"git","emulated_refused":false}"#,
+            "install git there, and start the worker again: it looks for git when it starts",
         ),
         (
             nobody(Wanted::Any, false, w1(Reason::Drained)),

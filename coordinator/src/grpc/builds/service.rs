@@ -24,9 +24,12 @@ use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
 use crate::people::{self, Member};
 use crate::shared::Shared;
+use crate::tree::{self, Read};
 
 /// How long a call that lasts may take to say what it is about.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// The longest file that is read out of what was fetched, bytes.
+const LONGEST_READ: u64 = 2 << 20;
 /// So often a build is tried whose project's secrets are changed at the same moment.
 const SECRET_TRIES: usize = 5;
 
@@ -58,7 +61,9 @@ impl Builds {
         project: ProjectId,
         mut spec: v1::BuildSpec,
     ) -> Result<v1::BuildSpec, Status> {
-        if spec.platforms.is_empty() || spec.emulation.is_empty() {
+        // A fetch has neither.
+        let is_build = spec.fetch.is_none();
+        if is_build && (spec.platforms.is_empty() || spec.emulation.is_empty()) {
             let (_, defaults) = self.shared.store.settings(project).await.map_err(status::store)?;
             if spec.platforms.is_empty() {
                 spec.platforms = defaults.platforms.iter().map(ToString::to_string).collect();
@@ -131,6 +136,9 @@ impl BuildService for Builds {
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
         let spec = self.with_defaults(member.project, spec).await?;
         let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
+        if spec.purpose.fetch().is_some() && spec.snapshot != SnapshotRef::none() {
+            return Err(Status::invalid_argument("a fetch has no snapshot: that is what it brings"));
+        }
         self.check(&spec).map_err(status::invalid)?;
         let protected = self.shared.accesses.check_tags(&member, &spec.tags).await?;
         self.shared.accesses.check_entitlements(&member, &spec.run).await?;
@@ -144,7 +152,7 @@ impl BuildService for Builds {
                 status::invalid(Invalid::new("--registry-login", host.as_str(), error.cure))
             })?;
         }
-        let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
+        let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::unread)?;
         let by = member.name.as_str();
         let mut new = NewBuild {
             project: member.project,
@@ -202,7 +210,7 @@ impl BuildService for Builds {
             .map_err(status::invalid)?;
         let list = List { project: member.project, states: &states };
         let before = list.read(&request.page_token).map_err(status::invalid)?;
-        let builds = self.shared.store.builds(member.project, &states, before, size).await;
+        let builds = self.shared.store.builds(member.project, (&states, request.fetches), before, size).await;
         let page = builds.map_err(status::store)?;
         Ok(Response::new(v1::ListBuildsResponse {
             builds: page
@@ -294,6 +302,31 @@ impl BuildService for Builds {
         tracing::info!(build = %id, by = member.name, taken, "the rest of its source was sent");
         let build = self.present(&member, &id).await?;
         Ok(Response::new(v1::ProvideSourceResponse { build: Some(build) }))
+    }
+
+    async fn read_fetched(
+        &self,
+        request: Request<v1::ReadFetchedRequest>,
+    ) -> Result<Response<v1::ReadFetchedResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::ReadFetchedRequest { build_id, root, path } = request.into_inner();
+        let id = short_id(&build_id)?;
+        let record = self.shared.store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
+        if record.spec.purpose.fetch().is_none() || record.spec.snapshot == SnapshotRef::none() {
+            let why = format!("build {id} is no fetch that has brought a source");
+            return Err(Status::failed_precondition(why));
+        }
+        let tree_id = record.spec.snapshot.tree_id;
+        let read = tree::read_file(&self.shared, member.project, tree_id, (&root, &path), LONGEST_READ).await;
+        match read.map_err(status::unread)? {
+            Read::File(content) => Ok(Response::new(v1::ReadFetchedResponse { content: content.into() })),
+            Read::Missing => Err(Status::not_found(format!(
+                "there is no file {path:?} in what build {id} has fetched, or that is not kept any more; fetch it again"
+            ))),
+            Read::TooLong => Err(Status::out_of_range(format!(
+                "{path:?} is longer than {LONGEST_READ} bytes, and isn't read here"
+            ))),
+        }
     }
 
     async fn retry_build(

@@ -1,9 +1,10 @@
-//! What workers call: the control stream (`control`), the source (`fetch`), events, outputs (`receive`), tokens of
-//! registries, secrets, and ssh agents.
+//! What workers call: the control stream (`control`), the source (`fetch`), what a fetch brings (`source`), events, outputs
+//! (`receive`), tokens of registries, secrets, and ssh agents.
 
 mod control;
 mod fetch;
 mod receive;
+mod source;
 
 use std::sync::Arc;
 
@@ -257,6 +258,44 @@ impl WorkerService for Work {
         let lease = lease(request.into_inner().lease, holder)?;
         let leased = self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
         mounts::lend(&self.shared, is_encrypted, &leased).map(Response::new)
+    }
+
+    async fn open_source(
+        &self,
+        request: Request<v1::OpenSourceRequest>,
+    ) -> Result<Response<v1::OpenUploadResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let v1::OpenSourceRequest { lease: asked, open } = request.into_inner();
+        let fetch = source::Fetch::of(&self.shared, lease(asked, holder)?).await?;
+        fetch.uploads(&self.shared).open(open.unwrap_or_default()).await.map(Response::new)
+    }
+
+    async fn find_missing_source(
+        &self,
+        request: Request<v1::FindMissingSourceRequest>,
+    ) -> Result<Response<v1::FindMissingResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let v1::FindMissingSourceRequest { lease: asked, find } = request.into_inner();
+        let fetch = source::Fetch::of(&self.shared, lease(asked, holder)?).await?;
+        fetch.uploads(&self.shared).find_missing(find.unwrap_or_default()).await.map(Response::new)
+    }
+
+    async fn send_source(
+        &self,
+        request: Request<Streaming<v1::SendSourceRequest>>,
+    ) -> Result<Response<v1::UploadObjectsResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        source::objects(&self.shared, holder, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn finish_source(
+        &self,
+        request: Request<v1::FinishSourceRequest>,
+    ) -> Result<Response<v1::FinishUploadResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let v1::FinishSourceRequest { lease: asked, finish } = request.into_inner();
+        let fetch = source::Fetch::of(&self.shared, lease(asked, holder)?).await?;
+        fetch.uploads(&self.shared).finish(finish.unwrap_or_default()).await.map(Response::new)
     }
 
     async fn ask_agent(

@@ -14,9 +14,14 @@ use crate::builds::submitter::Submitter;
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
+use crate::schema::shut_out;
+use crate::sources::snapshots::name_nothing;
 use crate::work::decide::{PublishLimit, build_event, decide, stop_jobs};
-use crate::work::queue::queue_class;
+use crate::work::queue::{FETCH, queue_class};
 use crate::{Result, Store, StoreError, to_json};
+
+/// The schema from which on coordinators know of fetches.
+const FETCH_SCHEMA: i32 = 49;
 
 /// A build to accept.
 #[derive(Debug, Clone)]
@@ -70,6 +75,12 @@ impl Store {
         let tree = &new.spec.snapshot.tree_id.as_bytes()[..];
         let mut tx = self.begin().await?;
         admits(&mut tx, new.project, !new.spec.exports.is_empty() || new.mounts.is_some()).await?;
+        let is_fetch = new.spec.purpose.fetch().is_some();
+        if is_fetch {
+            // They would give it to any worker.
+            shut_out(&mut tx, FETCH_SCHEMA, "fetches of sources").await?;
+            name_nothing(&mut tx, new.project).await?;
+        }
         let snapshot = sqlx::query!(
             "UPDATE snapshots SET last_used_at = farm_now()
              WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",
@@ -98,24 +109,32 @@ impl Store {
         )
         .execute(&mut *execution)
         .await?;
-        let kind = if matches!(new.spec.purpose, Purpose::Run(_)) { "run" } else { "build" };
+        let (kind, weight) = match new.spec.purpose {
+            Purpose::Run(_) => ("run", 1),
+            Purpose::Fetch(_) => (FETCH, 0),
+            Purpose::Image | Purpose::Call(_) => ("build", 1),
+        };
         let entitlements: Vec<String> = new.spec.run.entitlements().iter().map(ToString::to_string).collect();
         for platform in &new.spec.platforms {
             let emulation = new.spec.emulation.to_string();
             let runs = new.runs.get(platform).cloned().unwrap_or_default();
             sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, state, queue_class,
-                                   virtual_time, emulation, ready_at, runs, entitlements)
-                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9)",
+                                   virtual_time, emulation, ready_at, runs, entitlements, weight)
+                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9, $10)",
                 project,
                 JobId::generate().as_uuid(),
                 execution_id,
                 platform.to_string(),
-                queue_class(&platform.to_string(), &emulation, &runs, &entitlements),
+                match is_fetch {
+                    true => FETCH.to_owned(),
+                    false => queue_class(&platform.to_string(), &emulation, &runs, &entitlements),
+                },
                 emulation,
                 kind,
                 runs.to_string(),
-                &entitlements
+                &entitlements,
+                weight
             )
             .execute(&mut *execution)
             .await?;
@@ -156,11 +175,14 @@ impl Store {
             action: "build.submit",
             subject: short_id.as_str(),
             detail: with_secrets(
-                json!({
-                    "platforms": to_json(&new.spec.platforms)?,
-                    "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                    "tree": new.spec.snapshot.tree_id.to_string(),
-                }),
+                match new.spec.purpose.fetch() {
+                    Some(fetch) => json!({ "fetch": to_json(&fetch.source)? }),
+                    None => json!({
+                        "platforms": to_json(&new.spec.platforms)?,
+                        "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                        "tree": new.spec.snapshot.tree_id.to_string(),
+                    }),
+                },
                 new.mounts.as_ref(),
             ),
         };

@@ -58,7 +58,7 @@ pub struct Running {
     pub project: ProjectId,
     /// Its short id.
     pub build: String,
-    /// The platform.
+    /// The platform; empty: a fetch, which is for none.
     pub platform: String,
 }
 
@@ -235,7 +235,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn running_now(&self) -> Result<Vec<Running>> {
         let rows = sqlx::query!(
-            r#"SELECT a.worker_id, a.project_id, j.platform,
+            r#"SELECT a.worker_id, a.project_id, CASE WHEN j.kind = 'fetch' THEN '' ELSE j.platform END AS "platform!",
                       (SELECT b.short_id FROM builds b WHERE b.project_id = j.project_id
                        AND b.execution_id = j.execution_id ORDER BY b.order_key LIMIT 1) AS "short_id!"
                FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id

@@ -15,6 +15,9 @@ const LOOK_BACK: i64 = 500;
 /// With fewer nothing is usual.
 const FEWEST_SAMPLES: i64 = 3;
 
+/// The kind of a fetch's job, and the class of its queue.
+pub(crate) const FETCH: &str = "fetch";
+
 /// Jobs of one class can be run by the same workers.
 pub(crate) fn queue_class(platform: &str, emulation: &str, runs: &Runs, entitlements: &[String]) -> String {
     let runs = if *runs == Runs::Target { String::new() } else { format!(" runs={runs}") };

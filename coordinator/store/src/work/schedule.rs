@@ -8,8 +8,8 @@ use farm_core::work::plan::{Share, Slots, State, WaitingJob, WorkerView};
 use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::state::WorkerState;
 use farm_types::{
-    EngineId, Entitlement, Entitlements, FEATURE_MOUNTS, FEATURE_UNNEEDED, JobId, ProjectId, TrustClass,
-    WorkerId,
+    EngineId, Entitlement, Entitlements, FEATURE_GIT, FEATURE_MOUNTS, FEATURE_UNNEEDED, JobId, ProjectId,
+    TrustClass, WorkerId,
 };
 use uuid::Uuid;
 
@@ -17,6 +17,7 @@ use crate::machines::leader::Epoch;
 use crate::machines::sick::QUARANTINE_WORDS;
 use crate::machines::workers::WorkerRecord;
 use crate::unreadable::tell;
+use crate::work::queue::FETCH;
 use crate::{Result, Store, StoreError, fit, state, to_json};
 
 impl Store {
@@ -47,7 +48,7 @@ impl Store {
                          AND (j.queue_class, j.project_id) > (queues.queue_class, queues.project_id)
                          ORDER BY j.queue_class, j.project_id LIMIT 1) AS next)
                SELECT head.id AS "id!", head.project_id AS "project_id!", head.platform AS "platform!",
-                      head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!",
+                      head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!", head.kind AS "kind!",
                       head.entitlements AS "entitlements!",
                       head.virtual_time AS "virtual_time!", head.ready_at AS "ready_at!",
                       head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!",
@@ -100,6 +101,7 @@ impl Store {
                     protected: row.protected,
                     mounts: row.mounts,
                     entitlements: row.entitlements.iter().map(|one| state(one)).collect::<Result<_>>()?,
+                    fetches: row.kind == FETCH,
                 })
             };
             match read() {
@@ -112,6 +114,10 @@ impl Store {
         }
         self.tell_unreadable(&odd).await?;
         let unreadable = odd.into_iter().map(|(id, _)| JobId::from(id)).collect();
+        let fetching = match waiting.iter().any(|job: &WaitingJob| job.fetches) {
+            true => self.fetching().await?,
+            false => HashMap::new(),
+        };
         let records = self.workers().await?;
         let engines: HashMap<EngineId, Slots> = records.iter().map(|r| (r.engine_id, slots(r))).collect();
         let aside = records.iter().filter_map(|record| aside(record, self.admits(record))).collect();
@@ -133,6 +139,8 @@ impl Store {
                 trust: record.trust,
                 stages: record.stages,
                 grants: grants(&record.features, record.trust),
+                has_git: record.features.iter().any(|feature| feature == FEATURE_GIT),
+                fetching: fetching.get(&record.id).copied().unwrap_or_default(),
             })
             .collect();
         let mut projects: Vec<Uuid> = waiting.iter().map(|job| job.project.as_uuid()).collect();
@@ -156,6 +164,17 @@ impl Store {
         });
         let shares = shares.collect::<Result<HashMap<_, _>>>()?;
         Ok(State { waiting, unreadable, workers, engines, shares, aside, settling: None })
+    }
+
+    /// How many fetches workers run.
+    async fn fetching(&self) -> Result<HashMap<WorkerId, u32>> {
+        let rows = sqlx::query!(
+            r#"SELECT worker_id, count(*) AS "count!" FROM attempts
+               WHERE state IN ('offered', 'running') AND weight = 0 GROUP BY worker_id"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|row| Ok((row.worker_id.into(), fit(row.count)?))).collect()
     }
 
     /// Logs, once, which jobs can't be read, with the builds that people know them by.

@@ -1,7 +1,9 @@
 //! What names something that isn't on this machine: an address in place of a folder or a file.
 //!
-//! Docker fetches such things; farm doesn't yet, and says what to do instead. The forms are those that BuildKit takes for
+//! What is in git a worker fetches; for the rest it is said what to do instead. The forms are those that BuildKit takes for
 //! an address (`util/gitutil`, and buildx's `build/url.go`), so that none is mistaken for a path. One more: [`Address::of`].
+
+use farm_types::{GitSource, Invalid};
 
 /// What kind of address it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,16 +38,20 @@ impl Address {
     /// What to do instead of giving it as the context.
     pub fn instead_of_context(self, text: &str) -> String {
         match self {
-            Self::Git => format!("clone it and name the folder: git clone {}", cloned(text)),
             Self::Web => format!("bring it by standard input: curl -fsSL {} | farm submit - …", quoted(text)),
-            Self::Other => "name a folder, for example: farm submit .".to_owned(),
+            Self::Git | Self::Other => {
+                "name a folder (farm submit .) or a git repository (https://HOST/PATH.git#REF:FOLDER)"
+                    .to_owned()
+            }
         }
     }
 
     /// What to do instead of giving it as the Dockerfile.
     pub fn instead_of_dockerfile(self, text: &str) -> String {
         match self {
-            Self::Git => format!("clone it and name the file in it: git clone {}", cloned(text)),
+            Self::Git => {
+                "name the repository as the context, and the file in it: farm submit URL -f FILE".to_owned()
+            }
             Self::Web => format!(
                 "bring it by standard input: curl -fsSL {} | farm submit CONTEXT -f - …",
                 quoted(text)
@@ -57,14 +63,42 @@ impl Address {
     /// What to do instead of giving it as a named context.
     pub fn instead_of_named_context(self, text: &str) -> String {
         match self {
-            Self::Git => format!("clone it and name the folder: git clone {}", cloned(text)),
             Self::Web => format!(
                 "fetch it into a folder and name that: mkdir NAME && curl -fsSL {} | tar -xz -C NAME",
                 quoted(text)
             ),
-            Self::Other => "name a folder, or docker-image://IMAGE".to_owned(),
+            Self::Git | Self::Other => "name a folder, a git repository, or docker-image://IMAGE".to_owned(),
         }
     }
+}
+
+/// What `URL#REF:FOLDER` means in git, with the switches that go for all that is fetched.
+///
+/// # Errors
+/// It is none that the farm would fetch.
+pub fn git_source(text: &str, switches: GitSwitches) -> Result<GitSource, Invalid> {
+    let (place, part) = text.split_once('#').unwrap_or((text, ""));
+    let (point, subdir) = part.split_once(':').unwrap_or((part, ""));
+    let GitSwitches { keep_git, submodules } = switches;
+    Ok(GitSource {
+        repository: place.parse()?,
+        point: point.parse()?,
+        expected: None,
+        // As with buildx, which takes it from the root on.
+        subdir: subdir.trim_start_matches("./").trim_matches('/').to_owned(),
+        keep_git,
+        submodules,
+        lfs: false,
+    })
+}
+
+/// What is fetched besides the files of the commit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GitSwitches {
+    /// `.git`.
+    pub keep_git: bool,
+    /// Submodules.
+    pub submodules: bool,
 }
 
 /// `USER@HOST:PATH`, as scp(1) and git take it.
@@ -77,15 +111,6 @@ fn is_scp(text: &str) -> bool {
     is_name(user, "-_.") && is_name(host, "-_.") && !path.is_empty()
 }
 
-/// What git takes of a text: the part behind `#` is Docker's.
-fn cloned(text: &str) -> String {
-    let (place, part) = text.split_once('#').unwrap_or((text, ""));
-    let branch = part.split(':').next().filter(|branch| !branch.is_empty());
-    let branch = branch.map(|branch| format!("--branch {} ", quoted(branch))).unwrap_or_default();
-    let scheme = if place.to_ascii_lowercase().starts_with("github.com/") { "https://" } else { "" };
-    format!("{branch}{}", quoted(&format!("{scheme}{place}")))
-}
-
 /// As a shell takes it for one word.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,~".contains(c);
@@ -94,6 +119,8 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use farm_types::GitPoint;
+
     use super::*;
 
     #[test]
@@ -138,14 +165,32 @@ mod tests {
 
     #[test]
     fn what_to_do_can_be_pasted_into_a_shell() {
-        let git = Address::Git.instead_of_context("https://x.example/a.git#v1:sub");
-        assert!(git.ends_with("git clone --branch v1 https://x.example/a.git"), "{git}");
-        let git = Address::Git.instead_of_named_context("github.com/moby/buildkit");
-        assert!(git.ends_with("git clone https://github.com/moby/buildkit"), "{git}");
         let web = Address::Web.instead_of_dockerfile("http://x.example/D?a=1&b='2'");
         assert!(
             web.contains("curl -fsSL 'http://x.example/D?a=1&b='\\''2'\\''' | farm submit CONTEXT -f -"),
             "{web}"
         );
+    }
+
+    #[test]
+    fn an_address_in_git_has_a_ref_and_a_folder() {
+        let of = |text: &str| {
+            let source = git_source(text, GitSwitches::default()).unwrap();
+            (source.repository.to_string(), source.point, source.subdir)
+        };
+        let named = |name: &str| GitPoint::Named(name.to_owned());
+        for (text, repository, point, subdir) in [
+            ("https://x.example/a.git", "https://x.example/a.git", GitPoint::Head, ""),
+            ("https://x.example/a.git#main", "https://x.example/a.git", named("main"), ""),
+            ("git@x.example:a/b#v1:docker/web/", "ssh://git@x.example/a/b", named("v1"), "docker/web"),
+            ("github.com/a/b#:./docker", "https://github.com/a/b", GitPoint::Head, "docker"),
+        ] {
+            assert_eq!(of(text), (repository.to_owned(), point, subdir.to_owned()), "{text}");
+        }
+        for text in
+            ["git://x.example/a", "https://x.example/a.git#--upload-pack=x", "https://u:p@x.example/a.git"]
+        {
+            assert!(git_source(text, GitSwitches::default()).is_err(), "{text}");
+        }
     }
 }

@@ -16,9 +16,9 @@ const MOST_EXTENTS: usize = 1_000_000;
 
 /// How many bytes of which place are in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::context) struct Extent {
-    pub(in crate::context) offset: u64,
-    pub(in crate::context) length: u64,
+pub(crate) struct Extent {
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
 }
 
 /// The form of a map in pax records.

@@ -85,7 +85,7 @@ impl Files for Disk {
 }
 
 /// Opens a file without following a link at its end, and without waiting should it be a pipe by now.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
+pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
 

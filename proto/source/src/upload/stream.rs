@@ -13,18 +13,17 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::sending::{Broken, Sending, raw};
-use crate::connect::Client;
-use crate::context::{ContextError, Object, Source, open_file};
-use crate::error::{Error, Result};
+use super::{Farm, UploadError};
+use crate::{ContextError, Object, Source, open_file};
 
 /// Objects up to this length travel in packs, bytes.
 const SMALL_BYTES: u64 = 64 * 1024;
 /// A pack is sent when it is that full, bytes.
-pub(super) const PACK_BYTES: usize = 1024 * 1024;
+pub const PACK_BYTES: usize = 1024 * 1024;
 
 /// Sends these objects in this order; answers their bytes.
 pub(super) async fn send(
-    client: &Client,
+    farm: &impl Farm,
     source: &Arc<Source>,
     order: Vec<Digest>,
     upload_id: &str,
@@ -51,11 +50,11 @@ pub(super) async fn send(
                 }
             }
             out.flush();
-            Ok::<u64, Error>(out.sent)
+            Ok::<u64, UploadError>(out.sent)
         }
     });
-    let answer = client.snapshots().upload_objects(ReceiverStream::new(receiver)).await;
-    let sent = reading.await.map_err(|e| Error::Farm(format!("reading the source failed: {e}")))?;
+    let answer = farm.upload_objects(ReceiverStream::new(receiver)).await;
+    let sent = reading.await.map_err(|e| UploadError::Failed(format!("reading the source failed: {e}")))?;
     // What went wrong here comes first: the farm then only saw a stream that ended early.
     let sent = sent?;
     answer?;
@@ -87,11 +86,11 @@ struct Out {
 }
 
 impl Out {
-    fn object(&mut self, digest: Digest, object: &Object) -> Result<Receiver> {
+    fn object(&mut self, digest: Digest, object: &Object) -> Result<Receiver, UploadError> {
         match object {
             Object::Folder { bytes, .. } => Ok(self.packed(digest, ObjectKind::Folder, bytes.clone())),
             Object::File { path, size, name } => {
-                let changed = || Error::from(ContextError::Changed(name.clone()));
+                let changed = || UploadError::Source(ContextError::Changed(name.clone()));
                 let mut file = open_file(path).map_err(|_| changed())?;
                 if *size <= SMALL_BYTES {
                     let mut data = Vec::new();
@@ -123,8 +122,8 @@ impl Out {
         digest: Digest,
         size: u64,
         mut file: impl Read,
-        changed: impl Fn() -> Error,
-    ) -> Result<Receiver> {
+        changed: impl Fn() -> UploadError,
+    ) -> Result<Receiver, UploadError> {
         if self.flush().is_gone() {
             return Ok(Receiver::Gone);
         }

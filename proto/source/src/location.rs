@@ -12,9 +12,9 @@ use std::sync::Arc;
 use farm_types::Invalid;
 use farm_types::chain::io_in_short;
 
+use super::ContextError;
 use super::unpack::{Recorded, Unpacked};
 use super::within::{Leads, follow};
-use super::{Address, ContextError};
 
 /// Where a context and its Dockerfile may lead by links.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,16 +94,6 @@ impl Location {
     /// # Errors
     /// As [`Self::find`].
     pub fn look(context: &str, wanted: &Wanted<'_>) -> Result<Self, ContextError> {
-        // A folder that is there is one, whatever it looks like.
-        if let Some(address) = Address::of(context)
-            && !Path::new(context).is_dir()
-        {
-            return Err(ContextError::Location(format!(
-                "context {context:?}: farm fetches no contexts from addresses yet; {}",
-                address.instead_of_context(context)
-            )));
-        }
-        no_address(wanted.file.filter(|file| !file.is_file()))?;
         let root = folder("context", context, Path::new(context), wanted.links)?;
         let shown = match Path::new(context).file_name() {
             // `.` and `..` say nothing to who reads it later.
@@ -132,7 +122,6 @@ impl Location {
         wanted: &Wanted<'_>,
     ) -> Result<(Self, tempfile::TempDir), ContextError> {
         let Unpacked { folder, recorded, left_out } = unpacked;
-        no_address(wanted.file)?;
         let root =
             folder.path().canonicalize().map_err(|e| ContextError::unreadable("a temporary folder", &e))?;
         let dockerfile = match wanted.file {
@@ -144,6 +133,22 @@ impl Location {
         let mut location = Self::at(root.clone(), shown, dockerfile, root, Some(Arc::new(recorded)), wanted)?;
         location.left_out = left_out;
         Ok((location, folder))
+    }
+
+    /// The same for a folder of which nothing else on this machine is a part, and its Dockerfile by its path in it; without one the
+    /// usual. It is called `shown`, and what is in it by its path.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn enclosed(root: &Path, shown: &str, dockerfile: Option<&str>) -> Result<Self, ContextError> {
+        let root = root.canonicalize().map_err(|e| ContextError::unreadable(shown, &e))?;
+        let dockerfile = match dockerfile {
+            Some(path) => root.join(path),
+            None => usual(&root)?,
+        };
+        let named = BTreeMap::new();
+        let wanted = Wanted { file: None, is_own_file: false, named: &named, links: Links::default() };
+        Self::at(root.clone(), shown.to_owned(), dockerfile, root, Some(Arc::default()), &wanted)
     }
 
     fn at(
@@ -291,17 +296,6 @@ impl Location {
         found.sort();
         found.truncate(3);
         found
-    }
-}
-
-/// Refuses a Dockerfile that would have to be fetched.
-fn no_address(file: Option<&Path>) -> Result<(), ContextError> {
-    match file.and_then(Path::to_str).and_then(|text| Some((text, Address::of(text)?))) {
-        None => Ok(()),
-        Some((text, address)) => Err(ContextError::Location(format!(
-            "-f {text:?}: farm fetches no Dockerfiles from addresses yet; {}",
-            address.instead_of_dockerfile(text)
-        ))),
     }
 }
 

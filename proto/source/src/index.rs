@@ -17,7 +17,6 @@ use farm_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::files::Stat;
-use crate::folders::user_folder;
 
 /// How long before a scan a file must have been left alone to be trusted, nanoseconds.
 const RACY_NS: i64 = 2_000_000_000;
@@ -98,11 +97,6 @@ impl Index {
         }
         replaced
     }
-}
-
-/// Where indexes are kept: `$XDG_CACHE_HOME/farm/index`, else `~/.cache/farm/index`; none without a home.
-pub fn cache_folder() -> Option<PathBuf> {
-    Some(user_folder("XDG_CACHE_HOME", ".cache")?.join("farm").join("index"))
 }
 
 #[cfg(test)]

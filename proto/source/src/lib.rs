@@ -11,7 +11,6 @@
 //! Invariant: links are kept as links and never followed, but for those of the Dockerfile and of ignore files, and these
 //! never out of their folder or archive.
 
-mod address;
 mod archive;
 mod files;
 mod ignore;
@@ -20,6 +19,7 @@ mod location;
 mod meant;
 pub mod stdin;
 mod unpack;
+pub mod upload;
 mod walk;
 mod within;
 
@@ -34,13 +34,12 @@ use farm_types::Digest;
 use farm_types::pattern::PatternSet;
 use farm_types::snapshot::{Entry, Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE, named_root, names};
 
-pub use address::Address;
 pub use files::{Disk, Files, OpenFile, Stat};
-pub use index::{Index, cache_folder};
+pub use index::Index;
 pub use location::{Links, Location, Wanted};
 pub use unpack::{Recorded, Stamp, Unpacked};
 
-pub(crate) use files::open as open_file;
+pub use files::open as open_file;
 
 /// Why a source can't be read; each text names the file and the cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,15 +76,6 @@ pub enum ContextError {
 impl ContextError {
     fn unreadable(name: &str, error: &io::Error) -> Self {
         Self::Unreadable { name: name.to_owned(), why: farm_types::chain::io_in_short(error) }
-    }
-}
-
-impl From<ContextError> for crate::error::Error {
-    fn from(error: ContextError) -> Self {
-        match error {
-            ContextError::Changed(_) => Self::Changed(error.to_string()),
-            _ => Self::Usage(error.to_string()),
-        }
     }
 }
 
@@ -143,6 +133,11 @@ impl Source {
         names(&self.roots)
     }
 
+    /// A source that the farm has already, by the digests of its roots.
+    pub fn known(roots: BTreeMap<String, (Digest, Digest)>, files: usize) -> Self {
+        Self { roots, files, ..Self::default() }
+    }
+
     /// Bytes of its files; of equal ones once.
     pub fn file_bytes(&self) -> u64 {
         let sizes = self.objects.values().map(|object| match object {
@@ -185,6 +180,23 @@ pub fn read(location: &Location, around: &Surroundings<'_>) -> Result<Source, Co
         let what = (&patterns, meant, &Recorded::default());
         source.add(named_root(name), root, what, around, &mut seen)?;
     }
+    source.files = seen.len();
+    Ok(source)
+}
+
+/// Reads a folder alone, as the root `context`; `ignores`: without what its `.dockerignore` leaves out.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_folder(root: &Path, ignores: bool, around: &Surroundings<'_>) -> Result<Source, ContextError> {
+    let mut source = Source::default();
+    let mut seen = HashSet::new();
+    let patterns = match ignores {
+        true => ignore::load_named(root, Links::default(), &mut source.warnings)?,
+        false => PatternSet::default(),
+    };
+    let what = (&patterns, &Selection::All, &Recorded::default());
+    source.add(ROOT_CONTEXT.to_owned(), root, what, around, &mut seen)?;
     source.files = seen.len();
     Ok(source)
 }

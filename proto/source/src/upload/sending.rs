@@ -6,7 +6,7 @@ use bytes::Bytes;
 use farm_types::Digest;
 use tonic::Status;
 
-use crate::error::Error;
+use super::UploadError;
 
 /// How far an upload is, for whoever looks on.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl Sending {
 /// Why a session ended.
 pub(super) enum Broken {
     Status(Status),
-    Local(Error),
+    Local(UploadError),
 }
 
 impl From<Status> for Broken {
@@ -51,8 +51,8 @@ impl From<Status> for Broken {
     }
 }
 
-impl From<Error> for Broken {
-    fn from(error: Error) -> Self {
+impl From<UploadError> for Broken {
+    fn from(error: UploadError) -> Self {
         Self::Local(error)
     }
 }

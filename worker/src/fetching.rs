@@ -123,8 +123,7 @@ impl From<ContextError> for Unread {
 fn unread(error: &Unread) -> Failure {
     match error {
         Unread::Dockerfile(error) => {
-            let text = format!("{error}; it is looked for in the repository, from the context's folder on");
-            Failure::new(Cause::User, FailureCode::DockerfileMissing, text)
+            Failure::new(Cause::User, FailureCode::DockerfileMissing, error.to_string())
         }
         Unread::Other(
             error @ (ContextError::Name(_) | ContextError::IgnoreFile(_) | ContextError::Location(_)),

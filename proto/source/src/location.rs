@@ -72,7 +72,8 @@ pub struct Location {
     pub links: Links,
     /// The folder out of which no link of the Dockerfile leads.
     scope: PathBuf,
-    is_archive: bool,
+    /// What all of it is in, if that isn't this machine.
+    within: Option<&'static str>,
 }
 
 impl Location {
@@ -130,7 +131,14 @@ impl Location {
             None => usual(&root)?,
         };
         let shown = "standard input".to_owned();
-        let mut location = Self::at(root.clone(), shown, dockerfile, root, Some(Arc::new(recorded)), wanted)?;
+        let mut location = Self::at(
+            root.clone(),
+            shown,
+            dockerfile,
+            root,
+            Some((Arc::new(recorded), "the archive")),
+            wanted,
+        )?;
         location.left_out = left_out;
         Ok((location, folder))
     }
@@ -148,7 +156,14 @@ impl Location {
         };
         let named = BTreeMap::new();
         let wanted = Wanted { file: None, is_own_file: false, named: &named, links: Links::default() };
-        Self::at(root.clone(), shown.to_owned(), dockerfile, root, Some(Arc::default()), &wanted)
+        Self::at(
+            root.clone(),
+            shown.to_owned(),
+            dockerfile,
+            root,
+            Some((Arc::default(), "the repository")),
+            &wanted,
+        )
     }
 
     fn at(
@@ -156,7 +171,7 @@ impl Location {
         shown: String,
         dockerfile: PathBuf,
         scope: PathBuf,
-        archive: Option<Arc<Recorded>>,
+        within: Option<(Arc<Recorded>, &'static str)>,
         wanted: &Wanted<'_>,
     ) -> Result<Self, ContextError> {
         let Some(dockerfile_name) =
@@ -172,18 +187,18 @@ impl Location {
                 Ok((name.clone(), folder(&what, &path.display().to_string(), path, wanted.links)?))
             })
             .collect::<Result<_, _>>()?;
-        let is_archive = archive.is_some();
+        let (recorded, within) = within.unzip();
         let location = Self {
             root,
             shown,
             dockerfile,
             dockerfile_name,
             named,
-            recorded: archive.unwrap_or_default(),
+            recorded: recorded.unwrap_or_default(),
             left_out: Vec::new(),
             links: wanted.links,
             scope,
-            is_archive,
+            within,
         };
         location.check_dockerfile()?;
         Ok(location)
@@ -228,7 +243,7 @@ impl Location {
 
     /// How a path is called in messages: one in an archive as it is called there.
     pub(super) fn in_short(&self, path: &Path) -> String {
-        let shown = if self.is_archive { path.strip_prefix(&self.root).unwrap_or(path) } else { path };
+        let shown = if self.within.is_some() { path.strip_prefix(&self.root).unwrap_or(path) } else { path };
         shown.display().to_string()
     }
 
@@ -237,11 +252,11 @@ impl Location {
         let shown = self.in_short(&self.dockerfile);
         let Some(path) = self.beside(OsStr::new(&self.dockerfile_name))? else {
             if let Some(target) = link_at(&self.dockerfile) {
-                let of = if self.is_archive { "the archive" } else { "its folder" };
-                let cure = if self.is_archive {
-                    "put the file itself into the archive"
-                } else {
-                    "as with buildx, no link leads out of it; name the file itself with -f FILE"
+                let of = self.within.unwrap_or("its folder");
+                let cure = match self.within {
+                    Some(within) => format!("put the file itself into {within}"),
+                    None => "as with buildx, no link leads out of it; name the file itself with -f FILE"
+                        .to_owned(),
                 };
                 return wrong(format!(
                     "the Dockerfile {shown} is a link to {target}, and there is no such file in {of}; {cure}"
@@ -251,7 +266,7 @@ impl Location {
                 found if found.is_empty() => "name it with -f FILE".to_owned(),
                 found => format!("name it with -f FILE; there is {}", found.join(", ")),
             };
-            let place = if self.is_archive { format!("{shown} in the archive") } else { shown };
+            let place = self.within.map_or(shown.clone(), |within| format!("{shown} in {within}"));
             return wrong(format!("there is no Dockerfile at {place}; {cure}"));
         };
         let metadata = match path.symlink_metadata() {

@@ -360,20 +360,6 @@ fn what_is_no_context_or_no_dockerfile_is_said_with_the_cure() {
     assert!(error("e", None).contains("is empty"));
     assert!(error("c", Some("d")).contains("this is a folder"));
     assert_eq!(bed.locate("l", None).unwrap().dockerfile_name, "dockerfile");
-    for (context, cure) in [
-        ("https://example.com/a.git", "git clone https://example.com/a.git"),
-        ("git@example.com:a.git", "git clone git@example.com:a.git"),
-        ("github.com/a/b", "git clone https://github.com/a/b"),
-        ("https://example.com/a.tgz", "curl -fsSL https://example.com/a.tgz | farm submit -"),
-        ("ftp://example.com/a", "farm submit ."),
-    ] {
-        let text = Location::find(context, None, &BTreeMap::new()).unwrap_err().to_string();
-        assert!(text.contains("yet") && text.contains(cure), "{text}");
-    }
-    let context = bed.path("c");
-    let file = Some(Path::new("https://x.example/D"));
-    let text = Location::find(context.to_str().unwrap(), file, &BTreeMap::new()).unwrap_err().to_string();
-    assert!(text.contains("curl -fsSL https://x.example/D | farm submit CONTEXT -f -"), "{text}");
     assert!(error("c", Some("-")).contains("no Dockerfile"));
 }
 
@@ -448,4 +434,24 @@ fn what_nothing_names_may_be_unreadable_oddly_called_or_growing() {
     let meant = Sources { context: Selection::of(["lat*"]), named: BTreeMap::new() };
     let around = Surroundings { meant: Some(&meant), ..around };
     assert!(matches!(read(&bed.locate("", None).unwrap(), &around), Err(ContextError::Name(_))));
+}
+
+#[test]
+fn a_folder_alone_is_read_with_or_without_its_ignore_file_and_an_enclosed_one_is_left_by_no_link() {
+    let bed = Bed::new(&[
+        ("r/.dockerignore", "b\n"),
+        ("r/a", ""),
+        ("r/b", ""),
+        ("r/x/Dockerfile", "FROM x"),
+        ("out", ""),
+    ]);
+    let root = bed.path("r");
+    let read = |ignores| paths(&read_folder(&root, ignores, &around(&Disk, None)).unwrap(), ROOT_CONTEXT);
+    assert_eq!(read(true), [".dockerignore", "a", "x/", "x/Dockerfile"]);
+    assert_eq!(read(false), [".dockerignore", "a", "b", "x/", "x/Dockerfile"]);
+    let enclosed = Location::enclosed(&root, "it", Some("x/Dockerfile")).unwrap();
+    assert_eq!((enclosed.dockerfile_name.as_str(), enclosed.shown.as_str()), ("Dockerfile", "it"));
+    symlink("../out", root.join("Dockerfile")).unwrap();
+    let error = Location::enclosed(&root, "it", None).unwrap_err().to_string();
+    assert!(error.contains("Dockerfile") && !error.contains(bed.dir.path().to_str().unwrap()), "{error}");
 }

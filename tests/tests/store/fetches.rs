@@ -57,7 +57,7 @@ async fn a_fetch_goes_to_a_worker_with_git_takes_no_slot_and_its_snapshot_is_the
 
     let snapshot = world.snapshot.clone();
     let roots = store.fetched_roots(default_project(), &snapshot).await.unwrap();
-    let wrong = SnapshotRef { content_key: snapshot.tree_id, ..snapshot.clone() };
+    let wrong = SnapshotRef { content_key: farm_types::Digest::of(b"another"), ..snapshot.clone() };
     assert!(store.fetched_roots(default_project(), &wrong).await.unwrap().is_empty());
     let succeeded = |snapshot: &SnapshotRef, roots: &std::collections::BTreeMap<String, FetchedRoot>| {
         let origin = GitOrigin {

@@ -222,7 +222,16 @@ fn a_mistake_is_answered_with_thing_value_and_cure() {
     }
     assert!(error(&["--idempotency-key", ""]).contains("--idempotency-key"));
     assert!(error(&["--idempotency-key", &"k".repeat(129)]).contains("128"));
-    for context in ["x", "=x", "x=", "x=https://example.com/a.git", "x=target:y", "a b=.", "a..b=."] {
+    for context in [
+        "x",
+        "=x",
+        "x=",
+        "x=https://example.com/a.tgz",
+        "x=git://example.com/a",
+        "x=target:y",
+        "a b=.",
+        "a..b=.",
+    ] {
         assert!(error(&["--build-context", context]).contains("--build-context"), "{context}");
     }
     let both = |a: &str, b: &str| {

@@ -499,8 +499,10 @@ impl NamedContexts {
             && !Path::new(value).is_dir()
         {
             if address == Address::Git {
-                let fetch = FetchSpec { source: git_source(value, switches)?, take: Take::Context };
-                fetch.check()?;
+                let named = |error| flag("--build-context", error);
+                let source = git_source(value, switches).map_err(named)?;
+                let fetch = FetchSpec { source, take: Take::Context };
+                fetch.check().map_err(named)?;
                 self.fetches.insert(named_root(&name), fetch);
                 self.named.insert(name, NamedContext::Local);
                 return Ok(());

@@ -56,6 +56,8 @@ pub enum Verb {
     Submit(Box<verbs::submit::Args>),
     /// Check a Dockerfile; nothing is built
     Check(verbs::check::Args),
+    /// Check .farm.yaml, and say what an event would make of it
+    Rules(verbs::rules::Args),
     /// List builds, newest first
     Builds(verbs::builds::Args),
     /// Show one build
@@ -124,6 +126,7 @@ impl Command {
         match self.verb {
             Verb::Submit(args) => Box::pin(verbs::submit::run(*args, &setup()?)).await,
             Verb::Check(args) => Box::pin(verbs::check::run(args, &setup()?)).await,
+            Verb::Rules(args) => verbs::rules::run(args),
             Verb::Builds(args) => verbs::builds::run(args, &setup()?).await,
             Verb::Show(args) => verbs::show::run(args, &setup()?).await,
             Verb::Logs(args) => verbs::logs::run(args, &setup()?).await,

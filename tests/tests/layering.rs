@@ -20,12 +20,31 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("farm-store", &["farm-types", "farm-core"]),
     (
         "farm-coordinator",
-        &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-core", "farm-store"],
+        &[
+            "farm-types",
+            "farm-dockerfile",
+            "farm-rules",
+            "farm-client",
+            "farm-proto",
+            "farm-core",
+            "farm-store",
+        ],
     ),
     ("farm-worker", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-ssh"]),
     // Starts processes and knows only their flags.
     ("farm-local", &["farm-types"]),
-    ("farm", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-ssh", "farm-local"]),
+    (
+        "farm",
+        &[
+            "farm-types",
+            "farm-dockerfile",
+            "farm-rules",
+            "farm-client",
+            "farm-proto",
+            "farm-ssh",
+            "farm-local",
+        ],
+    ),
     // Its driver compares with what farm reads, its load generator speaks the protocol; the tests themselves see all.
     ("farm-tests", &["farm-dockerfile", "farm-proto", "farm-types"]),
 ];

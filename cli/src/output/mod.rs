@@ -15,6 +15,7 @@ pub mod lines;
 pub mod live;
 pub mod logins;
 pub mod people;
+pub mod planned;
 pub mod progress;
 pub mod rules;
 pub mod secrets;

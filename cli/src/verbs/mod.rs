@@ -18,6 +18,7 @@ pub mod member;
 pub mod project;
 pub mod registry;
 pub mod retry;
+pub mod rules;
 pub mod run;
 pub mod secret;
 pub mod show;

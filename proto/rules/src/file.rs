@@ -158,9 +158,6 @@ pub struct TagRule {
     pub on: Option<Vec<&'static str>>,
 }
 
-/// Every event, in the rules' words.
-pub(crate) const EVENTS: [&str; 6] = ["push", "tag", "pull_request", "release", "schedule", "base_image"];
-
 impl TagRule {
     /// Whether this event gives it: it has what the template's words stand for, and the rule says it. A pull request gives only
     /// tags with its number in it, as whoever proposes something mustn't move what others use.

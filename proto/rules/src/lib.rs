@@ -24,8 +24,8 @@ mod tests;
 
 pub use allow::Allowed;
 pub use cron::Cron;
-pub use event::{Event, EventKind};
-pub use file::{Image, On, Places, ReleaseFilter, Rules, TagRule};
+pub use event::{EVENTS, Event, EventKind};
+pub use file::{Image, On, Paths, Places, ReleaseFilter, Rules, TagRule};
 pub use names::NamePatterns;
 pub use parse::{FILE_NAME, MOST_BYTES, MOST_IMAGES};
 pub use plan::{Facts, ImagePlan, LeftOut, LeftOutWhy, Outcome, Plan, Reason, Wanted};

@@ -10,6 +10,8 @@ use farm_types::suggest::nearest;
 use farm_types::{Commit, Invalid};
 use semver::Version;
 
+use crate::event::EVENTS;
+
 /// The longest tag, characters.
 const MOST: usize = 128;
 
@@ -60,9 +62,7 @@ impl Word {
             Self::Branch => &["push", "schedule", "base_image"],
             Self::Tag | Self::Semver | Self::Major | Self::Minor => &["tag", "release"],
             Self::Pr => &["pull_request"],
-            Self::Sha | Self::Sha7 | Self::Date => {
-                &["push", "tag", "pull_request", "release", "schedule", "base_image"]
-            }
+            Self::Sha | Self::Sha7 | Self::Date => &EVENTS,
         }
     }
 }

@@ -71,6 +71,12 @@ fn what_json_prints_is_what_the_schema_says() {
     fits("build", &farm.cli(&["check", context.text(), "--json", "--platform", "linux/arm64"]).stdout);
     fits("builds", &farm.cli(&["builds", "--json"]).ok());
     fits("workers", &farm.cli(&["workers", "--json"]).ok());
+    let file = context.path().join("rules.yaml");
+    let images =
+        "{a: {on: [push], destinations: [r.example/a], tags: [x, latest], secrets: [s]}, b: {on: [tag]}}";
+    std::fs::write(&file, format!("{{version: 1, images: {images}}}")).unwrap();
+    let explain = ["rules", "explain", "-f", file.to_str().unwrap(), "--ref", "refs/heads/x", "--json"];
+    fits("rules-plan", &farm.cli(&explain).ok());
     fits("image", &farm.cli(&["inspect", &tag, "--json"]).ok());
     fits("image", &farm.cli(&["inspect", BASE, "--json"]).ok());
     fits("test", &farm.cli(&["test", &tag, "--json"]).stdout);

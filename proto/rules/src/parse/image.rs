@@ -8,7 +8,7 @@ use farm_types::{Invalid, MountId, SecretName};
 use super::on;
 use super::part::{Fields, Part};
 use super::yaml::Key;
-use crate::file::{EVENTS, Image, On, Paths, Places, TagRule};
+use crate::file::{Image, On, Paths, Places, TagRule};
 use crate::problem::{Position, Problem};
 use crate::template::Template;
 
@@ -136,12 +136,13 @@ impl<'a> Source<'a, '_> {
     fn joined(&self, key: &str, like: &str, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
         let of_defaults = self.defaults.and_then(|fields| fields.get(key));
         let mut all = BTreeMap::new();
-        for part in [of_defaults, self.own.get(key)].into_iter().flatten() {
-            for (name, part) in part.named(like, problems) {
+        for values in [of_defaults, self.own.get(key)].into_iter().flatten() {
+            for (name, part) in values.named(like, problems) {
                 let is_fit = |c: char| !c.is_control() && !c.is_whitespace() && c != '=';
                 if name.name.is_empty() || name.name.len() > 255 || !name.name.chars().all(is_fit) {
                     let cure = "write 1 to 255 bytes without blanks and =";
-                    problems.push(Problem { at: name.at, what: Invalid::new(&part.path, &name.name, cure) });
+                    problems
+                        .push(Problem { at: name.at, what: Invalid::new(&values.path, &name.name, cure) });
                 }
                 // An empty text in quotes is a value, nothing at all is not.
                 all.extend(part.text(problems).map(|value| (name.name.clone(), value.to_owned())));
@@ -267,6 +268,9 @@ fn tags(source: &Source<'_, '_>, on: Option<&On>, problems: &mut Vec<Problem>) -
                 let events = fields
                     .get("on")
                     .map(|part| part.each("push", problems, |part, problems| on::event(part, problems)));
+                if events.as_ref().is_some_and(Vec::is_empty) {
+                    return None;
+                }
                 TagRule { template: tag.parse(problems)?, on: events }
             }
         };
@@ -293,23 +297,26 @@ fn never(rule: &TagRule, events: &[&str]) -> String {
         None if events == ["pull_request"] => {
             "no event gives it: pull requests only give tags with {pr}; write one, like pr-{pr}".to_owned()
         }
-        None => {
-            format!("no event gives it: there are {}, and the image is built on {said}", EVENTS.join(", "))
-        }
+        None => match &rule.on {
+            Some(on) => {
+                format!("no event gives it: it is for {}, and the image is built on {said}", on.join(", "))
+            }
+            None => "no event gives it: none has all of its words".to_owned(),
+        },
     }
 }
 
 /// Names of secrets, by which the Dockerfile knows them as well; or ids with names.
-fn secrets(part: &Part<'_>, problems: &mut Vec<Problem>) -> BTreeMap<MountId, SecretName> {
-    if part.entries().is_none() {
-        let names = part.each("npm_token", problems, |part, problems| part.parse::<SecretName>(problems));
+fn secrets(all_of: &Part<'_>, problems: &mut Vec<Problem>) -> BTreeMap<MountId, SecretName> {
+    if all_of.entries().is_none() {
+        let names = all_of.each("npm_token", problems, |part, problems| part.parse::<SecretName>(problems));
         return names.into_iter().filter_map(|name| Some((name.as_str().parse().ok()?, name))).collect();
     }
     let mut all = BTreeMap::new();
-    for (key, part) in part.named("{npm: npm_token}", problems) {
+    for (key, part) in all_of.named("{npm: npm_token}", problems) {
         let id = key.name.parse::<MountId>();
         if let Err(error) = &id {
-            problems.push(Problem { at: key.at, what: Invalid::new(&part.path, &key.name, &error.cure) });
+            problems.push(Problem { at: key.at, what: Invalid::new(&all_of.path, &key.name, &error.cure) });
         }
         all.extend(id.ok().zip(part.parse(problems)));
     }

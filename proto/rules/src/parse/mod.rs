@@ -3,7 +3,7 @@
 mod image;
 mod on;
 mod part;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
 

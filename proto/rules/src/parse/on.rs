@@ -7,7 +7,8 @@ use farm_types::suggest::nearest;
 
 use super::part::Part;
 use super::yaml::Is;
-use crate::file::{EVENTS, On, ReleaseFilter};
+use crate::event::EVENTS;
+use crate::file::{On, ReleaseFilter};
 use crate::names::{self, NamePatterns};
 use crate::problem::Problem;
 
@@ -28,6 +29,10 @@ pub(super) fn read(part: &Part<'_>, problems: &mut Vec<Problem>) -> Option<On> {
             plain(&mut on, word);
         }
         return (problems.len() == before).then_some(on);
+    }
+    if let Is::Text { .. } = part.node.is {
+        part.list("push", problems);
+        return None;
     }
     let fields = part.fields(&EVENTS, problems)?;
     for word in EVENTS {

@@ -14,7 +14,7 @@ const MOST_ENTRIES: usize = 100;
 const MOST_TEXT: usize = 4096;
 
 /// What other tools call things, and what they are called here.
-const HABITS: [(&str, &str); 18] = [
+const HABITS: [(&str, &str); 19] = [
     ("file", "dockerfile"),
     ("args", "build_args"),
     ("build-args", "build_args"),
@@ -32,7 +32,8 @@ const HABITS: [(&str, &str); 18] = [
     ("cron", "schedule"),
     ("branch", "branches"),
     ("branches-ignore", "branches, with ! in front of what is left out"),
-    ("paths-ignore", "paths of the image, with ! in front of what is left out"),
+    ("paths-ignore", "paths of the image, beside on, with ! in front of what is left out"),
+    ("paths", "paths of the image, beside on"),
 ];
 
 /// A value in the file.
@@ -59,27 +60,27 @@ impl<'a> Part<'a> {
 
     /// Notes that this is wrong.
     pub(crate) fn wrong(&self, problems: &mut Vec<Problem>, cure: impl Into<String>) {
-        let what = Invalid::new(&self.path, self.node.shown(), cure);
+        let thing = if self.path.is_empty() { "file" } else { &self.path };
+        let what = Invalid::new(thing, self.node.shown(), cure);
         problems.push(Problem { at: self.at(), what });
     }
 
     /// A map with only these keys.
     pub(crate) fn fields(&self, known: &[&str], problems: &mut Vec<Problem>) -> Option<Fields<'a>> {
         let Some(entries) = self.entries() else {
-            self.wrong(problems, format!("write keys and values here; there are {}", known.join(", ")));
+            self.wrong(problems, format!("write keys and values here; {}", there_are(known)));
             return None;
         };
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.name.as_str())) {
-            let habit = HABITS.iter().find(|(name, here)| {
-                *name == key.name
-                    && known.contains(
-                        &here.split(',').next().unwrap_or_default().split(' ').next().unwrap_or_default(),
-                    )
-            });
+            let is_here = |here: &str| {
+                here.contains(" of the image")
+                    || known.contains(&here.split([',', ' ']).next().unwrap_or_default())
+            };
+            let habit = HABITS.iter().find(|(name, here)| *name == key.name && is_here(here));
             let cure = match (habit, nearest(&key.name, known.iter().copied())) {
                 (Some((_, here)), _) => format!("unknown key; write {here}"),
                 (None, Some(guess)) => format!("unknown key; did you mean {guess}?"),
-                (None, None) => format!("unknown key; there are {}", known.join(", ")),
+                (None, None) => format!("unknown key; {}", there_are(known)),
             };
             let thing = if self.path.is_empty() { "key" } else { &self.path };
             problems.push(Problem { at: key.at, what: Invalid::new(thing, &key.name, cure) });
@@ -220,4 +221,12 @@ impl<'a> Fields<'a> {
 
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Which keys there are, in words.
+fn there_are(known: &[&str]) -> String {
+    match known {
+        [only] => format!("there is only {only}"),
+        _ => format!("there are {}", known.join(", ")),
+    }
 }

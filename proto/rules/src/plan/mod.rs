@@ -105,7 +105,7 @@ pub struct LeftOut {
 }
 
 impl Rules {
-    /// What this event makes of the file: the same for the same, whatever the order of the file's images.
+    /// What this event makes of the file. Of the same it makes the same; the order of the file's images changes nothing but their order.
     pub fn plan(&self, event: &Event, facts: &Facts) -> Plan {
         let marker = match event.kind {
             // A tag or a release is made on purpose, also of a commit that said this.

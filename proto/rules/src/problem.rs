@@ -29,7 +29,10 @@ pub struct Problem {
     pub what: Invalid,
 }
 
-/// All that is wrong with a file, in its order; never empty.
+/// The most that is told of one file.
+const MOST: usize = 100;
+
+/// All that is wrong with a file, in its order; never empty. Of more than 100 the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
@@ -39,6 +42,7 @@ impl Problems {
         all.sort_by(|a, b| (a.at, &a.what.thing, &a.what.cure).cmp(&(b.at, &b.what.thing, &b.what.cure)));
         // What is wrong in `defaults` is met with each image.
         all.dedup();
+        all.truncate(MOST);
         (!all.is_empty()).then_some(Self(all))
     }
 

@@ -35,12 +35,6 @@ const KEYS: [&str; 16] = [
 /// What there will be.
 const NOT_YET: [&str; 2] = ["gate", "optional"];
 
-/// Whether an image may be called so.
-pub(super) fn is_name(name: &str) -> bool {
-    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.starts_with(is_word) && name.len() <= 64 && name.chars().all(|c| is_word(c) || "-_.".contains(c))
-}
-
 /// What all images share, looked through once.
 pub(super) fn defaults<'a>(part: &Part<'a>, problems: &mut Vec<Problem>) -> Option<Fields<'a>> {
     let known: Vec<&str> = KEYS.into_iter().filter(|key| *key != "needs").collect();

@@ -11,7 +11,7 @@ use farm_types::Invalid;
 
 use crate::file::{Image, Rules};
 use crate::problem::{Position, Problem, Problems};
-use part::Part;
+use part::{Part, is_name};
 
 /// What the file is called, at the repository's root.
 pub const FILE_NAME: &str = ".farm.yaml";
@@ -80,7 +80,7 @@ fn rules(root: &Part<'_>, problems: &mut Vec<Problem>) -> Option<Rules> {
     debug_assert!(entries.len() <= MOST_IMAGES);
     let mut images = Vec::new();
     for (key, part) in entries {
-        if !image::is_name(&key.name) {
+        if !is_name(&key.name) {
             let cure = "write 1 to 64 small letters, digits, -, _ and ., a letter or digit first";
             problems.push(Problem { at: key.at, what: Invalid::new("name of an image", &key.name, cure) });
         }

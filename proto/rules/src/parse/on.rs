@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use farm_types::ImageTag;
 use farm_types::suggest::nearest;
 
-use super::part::Part;
+use super::part::{Part, is_name};
 use super::yaml::Is;
 use crate::event::EVENTS;
 use crate::file::{On, ReleaseFilter};
@@ -138,7 +138,7 @@ impl PartialEq for Pattern {
 fn schedule(part: &Part<'_>, problems: &mut Vec<Problem>) -> BTreeMap<String, crate::cron::Cron> {
     let mut all = BTreeMap::new();
     for (key, part) in part.named("{nightly: \"0 3 * * *\"}", problems) {
-        if !super::image::is_name(&key.name) {
+        if !is_name(&key.name) {
             let cure = "write 1 to 64 small letters, digits, -, _ and ., a letter or digit first";
             let what = farm_types::Invalid::new("name of a schedule", &key.name, cure);
             problems.push(Problem { at: key.at, what });

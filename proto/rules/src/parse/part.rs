@@ -223,6 +223,12 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
+/// Whether an image or a schedule may be called so.
+pub(crate) fn is_name(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.starts_with(is_word) && name.len() <= 64 && name.chars().all(|c| is_word(c) || "-_.".contains(c))
+}
+
 /// Which keys there are, in words.
 fn there_are(known: &[&str]) -> String {
     match known {

@@ -11,6 +11,9 @@ use crate::problem::{Position, Problem};
 /// The deepest nesting; the deepest key of the format is at 7.
 const MOST_DEPTH: usize = 8;
 
+/// The most characters of a value that a message shows.
+const MOST_SHOWN: usize = 200;
+
 /// A value.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
@@ -45,7 +48,7 @@ impl Node {
     /// As it is shown in a message.
     pub(crate) fn shown(&self) -> String {
         match &self.is {
-            Is::Text { text, .. } => text.clone(),
+            Is::Text { text, .. } => text.chars().take(MOST_SHOWN).collect(),
             Is::List(_) => "[…]".to_owned(),
             Is::Map(_) => "{…}".to_owned(),
         }

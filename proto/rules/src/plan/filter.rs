@@ -7,7 +7,7 @@ use crate::plan::Reason;
 use crate::version::version_of;
 
 /// Why it isn't, if it isn't. That of changed files comes last.
-pub(super) fn skipped(image: &Image, event: &Event) -> Option<Reason> {
+pub(super) fn skipped(image: &Image, event: &Event, changed: Option<&[String]>) -> Option<Reason> {
     let on = &image.on;
     let other = || Reason::Event { event: event.kind.as_str(), on: on.events() };
     let filtered = match &event.kind {
@@ -49,7 +49,7 @@ pub(super) fn skipped(image: &Image, event: &Event) -> Option<Reason> {
             }
         },
     };
-    filtered.or_else(|| untouched(image, event))
+    filtered.or_else(|| untouched(image, event, changed))
 }
 
 fn outside(patterns: Option<&NamePatterns>, name: &str, reason: impl Fn(String) -> Reason) -> Option<Reason> {
@@ -74,11 +74,11 @@ fn unreleased(filter: &ReleaseFilter, tag: &str, is_marked: bool) -> Option<Reas
 }
 
 /// That no changed file matters. Asked of pushes and pull requests only, and if it is known what was changed.
-fn untouched(image: &Image, event: &Event) -> Option<Reason> {
+fn untouched(image: &Image, event: &Event, changed: Option<&[String]>) -> Option<Reason> {
     if !matches!(event.kind, EventKind::Push { .. } | EventKind::PullRequest { .. }) {
         return None;
     }
-    let (paths, changed) = (image.paths.as_ref()?, event.changed.as_ref()?);
+    let (paths, changed) = (image.paths.as_ref()?, changed?);
     let is_touched = changed.iter().any(|path| paths.cover(path));
     (!is_touched).then(|| Reason::Paths { changed: changed.len(), patterns: paths.texts.clone() })
 }

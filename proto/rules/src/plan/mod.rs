@@ -15,6 +15,10 @@ use crate::problem::Position;
 use crate::skip::skip_marker;
 pub use reason::{LeftOutWhy, Reason};
 
+/// The most characters of patterns times characters of changed paths that are compared: some seconds at worst, as a rule next to
+/// nothing, since most pairs differ at their beginning.
+const MOST_LOOKS: usize = 500_000_000;
+
 /// What is known besides the event.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -112,11 +116,12 @@ impl Rules {
             EventKind::Push { .. } | EventKind::PullRequest { .. } => skip_marker(&event.message),
             _ => None,
         };
+        let changed = event.changed.as_deref().filter(|changed| self.can_look_at(changed));
         let mut images: Vec<ImagePlan> = Vec::new();
         for image in &self.images {
             let built: Vec<String> =
                 image.needs.iter().filter(|need| is_built(&images, need)).cloned().collect();
-            let reason = filter::skipped(image, event);
+            let reason = filter::skipped(image, event, changed);
             let reason = reason.or_else(|| marker.map(|marker| Reason::Marker { marker }));
             let outcome = match reason {
                 // What it is built upon is new.
@@ -130,6 +135,14 @@ impl Rules {
             images.push(ImagePlan { name: image.name.clone(), at: image.at, places: image.places, outcome });
         }
         Plan { images }
+    }
+
+    /// Whether these paths can be held against all patterns in a moment. Whoever writes a file could make that hours otherwise.
+    fn can_look_at(&self, changed: &[String]) -> bool {
+        let patterns = self.images.iter().filter_map(|image| image.paths.as_ref());
+        let patterns: usize = patterns.flat_map(|paths| &paths.texts).map(String::len).sum();
+        let paths: usize = changed.iter().map(String::len).sum();
+        patterns.saturating_mul(paths) <= MOST_LOOKS
     }
 }
 

@@ -149,6 +149,11 @@ fn files_that_changed_markers_and_needs_decide_with_the_rest() {
     let tagged = Event { message: "Release [skip ci]".to_owned(), changed: Some(Vec::new()), ..tag("v1") };
     assert_eq!(told(&file.plan(&tagged, &facts(&[]))), ["base: ", "web: ", "docs: ", "rest: "]);
 
+    // More than anybody would look through: then it isn't known.
+    let most = format!("version: 1\nimages: {{a: {{on: [push], paths: [\"{}\"]}}}}", "*a".repeat(2000));
+    let changed = Some(vec!["b".repeat(1000); 1000]);
+    assert_eq!(told(&rules(&most).plan(&Event { changed, ..push("main") }, &facts(&[]))), ["a: "]);
+
     let changed = Some(vec!["base/Dockerfile".to_owned()]);
     let plan = file.plan(&Event { changed, ..push("main") }, &facts(&[]));
     let built: Vec<_> = plan

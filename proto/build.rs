@@ -8,8 +8,8 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=farm");
     let files = [
-        "audit", "build", "farm", "image", "machine", "output", "peer", "people", "registry", "secret",
-        "sign_in", "snapshot", "trust", "worker",
+        "audit", "build", "farm", "hook", "image", "machine", "output", "peer", "people", "registry",
+        "secret", "sign_in", "snapshot", "trust", "worker",
     ]
     .map(|name| format!("farm/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;
@@ -18,6 +18,10 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .skip_debug([
+            "farm.v1.AddHookRequest",
+            "farm.v1.AddHookResponse",
+            "farm.v1.RotateHookRequest",
+            "farm.v1.RotateHookResponse",
             "farm.v1.Registry",
             "farm.v1.LendLoginResponse",
             "farm.v1.LendTokenResponse",

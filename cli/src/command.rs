@@ -94,6 +94,8 @@ pub enum Verb {
     Secret(verbs::secret::Args),
     /// Give the project logins of its own at registries
     Registry(verbs::registry::Args),
+    /// Let forges tell the farm what happened in a repository: webhooks
+    Hook(verbs::hook::Args),
     /// Say who is an admin of the whole farm, and who people are at the issuer
     Admin(verbs::admin::Args),
     /// List what was done, by whom, and check that it still stands as it was written
@@ -143,6 +145,7 @@ impl Command {
             Verb::Trust(args) => verbs::trust::run(args, &setup()?).await,
             Verb::Secret(args) => verbs::secret::run(args, &setup()?).await,
             Verb::Registry(args) => verbs::registry::run(args, &setup()?).await,
+            Verb::Hook(args) => verbs::hook::run(args, &setup()?).await,
             Verb::Admin(args) => verbs::admin::run(args, &setup()?).await,
             Verb::Audit(args) => verbs::audit::run(args, &setup()?).await,
             Verb::Config(args) => verbs::config::run(args, url, context, (ca, project)).await,

@@ -17,10 +17,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Knows no service, so it compiles beside the generated code.
     ("farm-client", &[]),
     ("farm-core", &["farm-types"]),
+    // What forges send, verified and read.
+    ("farm-hooks", &["farm-types", "farm-rules"]),
     ("farm-store", &["farm-types", "farm-core"]),
     (
         "farm-coordinator",
-        &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-core", "farm-store"],
+        &[
+            "farm-types",
+            "farm-dockerfile",
+            "farm-client",
+            "farm-proto",
+            "farm-rules",
+            "farm-core",
+            "farm-hooks",
+            "farm-store",
+        ],
     ),
     ("farm-worker", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-ssh"]),
     // Starts processes and knows only their flags.
@@ -97,7 +108,7 @@ fn foreign_types_stay_in_the_package_that_owns_the_job() {
 #[test]
 fn what_decides_does_nothing() {
     let packages = packages();
-    for pure in ["farm-types", "farm-dockerfile", "farm-core", "farm-ssh", "farm-rules"] {
+    for pure in ["farm-types", "farm-dockerfile", "farm-core", "farm-ssh", "farm-rules", "farm-hooks"] {
         for impure in IMPURE {
             assert!(!packages[pure].contains(*impure), "{pure} must not import {impure}");
         }

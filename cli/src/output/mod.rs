@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 pub mod display;
 pub mod events;
 pub mod format;
+pub mod hooks;
 pub mod json;
 pub mod lines;
 pub mod live;

@@ -9,6 +9,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod down;
+pub mod hook;
 pub mod inspect;
 mod local_logs;
 pub mod login;

@@ -13,7 +13,8 @@ use crate::read::{MOST_PATHS, commit, commit_opt, json, message};
 struct Body {
     #[serde(rename = "type")]
     kind: Kind,
-    repository: OwnRepository,
+    // Of all but a ping.
+    repository: Option<OwnRepository>,
     actor: Option<OwnActor>,
     #[serde(rename = "ref")]
     git_ref: Option<String>,
@@ -101,22 +102,18 @@ fn missing(field: &str, kind: Kind) -> Invalid {
 pub(crate) fn parse(body: &[u8]) -> Result<Delivery, Invalid> {
     let said: Body = json(body)?;
     let kind = said.kind;
-    let repository = Repository {
-        id: said.repository.id,
-        full_name: said.repository.name,
-        host: said.repository.host.to_ascii_lowercase(),
-    };
-    if repository.id.is_empty() {
+    let repository = said.repository.map(|of| Repository {
+        id: of.id,
+        full_name: of.name,
+        host: of.host.to_ascii_lowercase(),
+    });
+    let is_named = repository.as_ref().map(|repository| !repository.id.is_empty());
+    if !is_named.unwrap_or(kind == Kind::Ping) {
         return Err(missing("repository.id", kind));
     }
     let actor = said.actor.map(|actor| Actor { id: actor.id, login: actor.login });
-    let done = |outcome| Delivery {
-        id: String::new(),
-        event: kind.as_str().to_owned(),
-        repository: Some(repository),
-        actor,
-        outcome,
-    };
+    let done =
+        |outcome| Delivery { id: String::new(), event: kind.as_str().to_owned(), repository, actor, outcome };
     if kind == Kind::Ping {
         return Ok(done(Outcome::Ping));
     }

@@ -158,7 +158,10 @@ pub(crate) fn parse(headers: &Headers, body: &[u8]) -> Result<Delivery, Invalid>
         "Note Hook" => note(event, json(body)?),
         other => {
             let Any { project, user } = json(body)?;
-            let outcome = Outcome::Ignored(format!("nothing follows from {other}"));
+            let outcome = match other {
+                "ping" => Outcome::Ping,
+                other => Outcome::Ignored(format!("nothing follows from {other}")),
+            };
             Ok(delivery(event, project.as_ref(), user.map(Actor::from), outcome))
         }
     }

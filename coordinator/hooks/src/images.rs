@@ -9,8 +9,8 @@ use crate::read::json;
 
 #[derive(Deserialize)]
 struct HubBody {
-    push_data: PushData,
-    repository: HubRepository,
+    push_data: Option<PushData>,
+    repository: Option<HubRepository>,
 }
 
 #[derive(Deserialize)]
@@ -62,7 +62,10 @@ fn delivery(event: &str, actor: Option<Actor>, outcome: Outcome) -> Delivery {
 
 /// The address in it that wants to be called back isn't looked at.
 pub(crate) fn of_docker_hub(body: &[u8]) -> Result<Delivery, Invalid> {
-    let HubBody { push_data, repository: HubRepository { repo_name } } = json(body)?;
+    let HubBody { push_data, repository } = json(body)?;
+    let (Some(push_data), Some(HubRepository { repo_name })) = (push_data, repository) else {
+        return Ok(delivery("push", None, Outcome::Ignored("no tag was pushed".to_owned())));
+    };
     let image = MovedImage { repository: repo_name, tag: push_data.tag };
     Ok(delivery("push", actor(&push_data.pusher), Outcome::Images(vec![image])))
 }

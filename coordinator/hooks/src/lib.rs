@@ -12,6 +12,7 @@ mod gitlab;
 mod headers;
 mod hub;
 mod images;
+mod ping;
 mod provider;
 mod read;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod verify;
 pub use about::{About, Expected, about};
 pub use delivery::{Actor, Comment, Delivery, Happened, MovedImage, Outcome, PullRequestState, Repository};
 pub use headers::Headers;
+pub use ping::{Ping, ping};
 pub use provider::Provider;
 pub use read::{delivery_id, parse};
 pub use verify::{MOST_SECRETS, NOBODYS_SECRET, Refused, check_secret, new_secret, verify};

@@ -170,7 +170,7 @@ fn standard<'a>(headers: &Headers) -> Option<Shown<'a>> {
     Some(Shown::Standard { before: format!("{id}.{at}."), signatures, at: at.parse().ok()? })
 }
 
-fn sign(secret: &str, is_standard: bool, before: &[u8], body: &[u8]) -> hmac::Tag {
+pub(crate) fn sign(secret: &str, is_standard: bool, before: &[u8], body: &[u8]) -> hmac::Tag {
     let decoded = secret
         .strip_prefix(STANDARD_PREFIX)
         .filter(|_| is_standard)
@@ -219,7 +219,7 @@ pub fn check_secret(provider: Provider, secret: &str) -> Result<(), Invalid> {
     }
     let decoded = secret.strip_prefix(STANDARD_PREFIX).map(|text| STANDARD.decode(text));
     let is_standard = matches!(&decoded, Some(Ok(bytes)) if (16..=64).contains(&bytes.len()));
-    if provider == Provider::Generic && !is_standard || decoded.is_some() && !is_standard {
+    if !is_standard && (provider == Provider::Generic || decoded.is_some()) {
         let cure = "write whsec_ and 16 to 64 bytes in base64, as Standard Webhooks have it, or leave it out and the farm makes one";
         return Err(Invalid::new("secret", said, cure));
     }

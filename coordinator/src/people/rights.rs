@@ -40,6 +40,10 @@ pub enum Action {
     ManageSecrets,
     /// Give the project logins of its own at registries.
     ManageLogins,
+    /// See the project's webhooks and what was delivered, without secrets, addresses and bodies.
+    ReadHooks,
+    /// Make, try, rotate and remove the project's webhooks, and have deliveries processed again.
+    ManageHooks,
     /// Show a token of another system.
     Exchange,
     /// Show what a company's issuer gave.
@@ -96,12 +100,15 @@ impl Action {
             | Self::ReadFarm
             | Self::ListProjects
             | Self::ManageTokens => Needs::Identity,
-            Self::ReadBuilds | Self::ReadImages | Self::ReadMembers => Needs::Role(Role::Viewer),
+            Self::ReadBuilds | Self::ReadImages | Self::ReadMembers | Self::ReadHooks => {
+                Needs::Role(Role::Viewer)
+            }
             Self::Submit | Self::Cancel | Self::ReadSecrets => Needs::Role(Role::Builder),
             Self::ManageMembers
             | Self::ManageTrusts
             | Self::ManageSecrets
             | Self::ManageLogins
+            | Self::ManageHooks
             | Self::ReadAudit => Needs::Role(Role::Admin),
             Self::ManageProjects
             | Self::ReadFarmAudit
@@ -133,6 +140,8 @@ impl Action {
             Self::ReadSecrets => "see which secrets the project keeps",
             Self::ManageSecrets => "manage the project's secrets",
             Self::ManageLogins => "manage the project's logins at registries",
+            Self::ReadHooks => "see the project's webhooks and what became of deliveries",
+            Self::ManageHooks => "manage the project's webhooks",
             Self::Exchange => "exchange a token of another system",
             Self::SignIn => "sign in at the farm's issuer",
             Self::ReadAudit => "see what was done in the project",
@@ -215,6 +224,13 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.RegistryService/SetRegistryLogin", Action::ManageLogins),
     ("/farm.v1.RegistryService/ListRegistryLogins", Action::ManageLogins),
     ("/farm.v1.RegistryService/RemoveRegistryLogin", Action::ManageLogins),
+    ("/farm.v1.HookService/ListHooks", Action::ReadHooks),
+    ("/farm.v1.HookService/ListDeliveries", Action::ReadHooks),
+    ("/farm.v1.HookService/AddHook", Action::ManageHooks),
+    ("/farm.v1.HookService/TestHook", Action::ManageHooks),
+    ("/farm.v1.HookService/Redeliver", Action::ManageHooks),
+    ("/farm.v1.HookService/RotateHook", Action::ManageHooks),
+    ("/farm.v1.HookService/RemoveHook", Action::ManageHooks),
     ("/farm.v1.AuditService/ListAudit", Action::ReadAudit),
     ("/farm.v1.AuditService/ListFarmAudit", Action::ReadFarmAudit),
     ("/farm.v1.AuditService/VerifyAudit", Action::ReadFarmAudit),

@@ -10,8 +10,9 @@ mod keyring;
 
 use std::fmt;
 
-use farm_types::{BuildId, MountId, MountType, ProjectId, RegistryHost, SecretName};
+use farm_types::{BuildId, HookId, MountId, MountType, ProjectId, RegistryHost, SecretName};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 pub use self::keyring::{KeyId, Keyring, remove, rotate};
@@ -28,6 +29,8 @@ pub enum Owner<'a> {
     Secret(ProjectId, &'a SecretName, i32),
     /// Of a project's login at a registry.
     Login(ProjectId, &'a RegistryHost),
+    /// Of one secret of a webhook, by that secret's id.
+    Hook(ProjectId, HookId, Uuid),
 }
 
 impl Owner<'_> {
@@ -47,6 +50,13 @@ impl Owner<'_> {
             Self::Login(project, host) => {
                 [&b"farm registry login"[..], project.as_uuid().as_bytes(), host.as_str().as_bytes()].concat()
             }
+            Self::Hook(project, hook, secret) => [
+                &b"farm hook secret"[..],
+                project.as_uuid().as_bytes(),
+                hook.as_uuid().as_bytes(),
+                secret.as_bytes(),
+            ]
+            .concat(),
         }
     }
 }
@@ -202,6 +212,23 @@ mod tests {
             // Nor has another's data key a value that was moved to it.
             let (others, _) = keyring.new_data_key(other);
             assert_eq!(others.open_one(&sealed).unwrap_err(), Unopened::Forged);
+        }
+    }
+
+    #[test]
+    fn a_hooks_secret_is_of_its_project_its_hook_and_itself() {
+        let keyring = Keyring::from_text(&keyring::new_line()).unwrap();
+        let (project, hook, secret) = (ProjectId::generate(), HookId::generate(), Uuid::new_v4());
+        let (key, sealed_key) = keyring.new_data_key(Owner::Hook(project, hook, secret));
+        let sealed = key.seal_one(b"hunter22");
+        let again = keyring.open(Owner::Hook(project, hook, secret), &sealed_key).unwrap();
+        assert_eq!(&*again.open_one(&sealed).unwrap(), b"hunter22");
+        for other in [
+            Owner::Hook(ProjectId::generate(), hook, secret),
+            Owner::Hook(project, HookId::generate(), secret),
+            Owner::Hook(project, hook, Uuid::new_v4()),
+        ] {
+            assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged, "{other:?}");
         }
     }
 

@@ -20,6 +20,9 @@ fn staging_port() -> u16 {
     5004
 }
 
+/// The port for webhooks beside the coordinator's usual one.
+const HOOKS_PORT: u16 = 7071;
+
 /// Flags of `farm up`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Flags {
@@ -46,6 +49,10 @@ pub struct Flags {
     /// The coordinator's port on 127.0.0.1 [default: 7070]
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
+
+    /// The port on 127.0.0.1 for webhooks, or none [default: 7071; with another --port none]
+    #[arg(long, value_name = "PORT|none")]
+    pub hooks_port: Option<String>,
 
     /// How many jobs run at once [default: the number of CPUs]
     #[arg(long, value_name = "N")]
@@ -83,6 +90,9 @@ pub struct Settings {
     pub registry_port: u16,
     /// The coordinator's port on 127.0.0.1.
     pub port: u16,
+    /// That for webhooks; `None`: it takes none.
+    #[serde(default)]
+    pub hooks_port: Option<u16>,
     /// Jobs at once; `None`: as many as there are CPUs.
     pub slots: Option<usize>,
     /// The coordinator's configuration file.
@@ -144,6 +154,23 @@ impl Flags {
                 "--port and --registry-port are both {port}; give one of them another"
             )));
         }
+        let hooks_port = match self.hooks_port.as_deref() {
+            Some(NONE) => None,
+            Some(text) => {
+                let port = text.parse().ok().filter(|port| *port > 0);
+                Some(port.ok_or_else(|| {
+                    Error::Usage(format!("--hooks-port {text}: write a port from 1 to 65535, or {NONE}"))
+                })?)
+            }
+            // A second farm beside a first one has other ports, and this isn't guessed.
+            None if port == last.port => last.hooks_port,
+            None => None,
+        };
+        if hooks_port.is_some_and(|hooks| [port, registry_port].contains(&hooks)) {
+            return Err(Error::Usage(
+                "--hooks-port is as another port of the farm's; give one of them another".to_owned(),
+            ));
+        }
         let untrusted = match self.untrusted.as_deref() {
             Some(NONE) => false,
             Some(YES) => true,
@@ -190,6 +217,7 @@ impl Flags {
             emulation,
             registry_port,
             port,
+            hooks_port,
             slots: self.slots.or(last.slots),
             config,
             untrusted,
@@ -217,6 +245,7 @@ impl Default for Settings {
             emulation: true,
             registry_port: 5002,
             port: 7070,
+            hooks_port: Some(HOOKS_PORT),
             slots: None,
             config: None,
             allow: Entitlements::new(),
@@ -254,7 +283,7 @@ impl Settings {
     }
 
     /// Each flag, and what it is, in words.
-    fn values(&self) -> [(&'static str, String); 9] {
+    fn values(&self) -> [(&'static str, String); 10] {
         let platforms = match (self.platforms.is_empty(), self.emulation) {
             (true, true) => "what is found".to_owned(),
             (true, false) => "what is native".to_owned(),
@@ -266,6 +295,7 @@ impl Settings {
             ("--platforms", platforms),
             ("--registry-port", self.registry_port.to_string()),
             ("--port", self.port.to_string()),
+            ("--hooks-port", self.hooks_port.map_or_else(|| NONE.to_owned(), |port| port.to_string())),
             ("--slots", self.slots().to_string()),
             ("--config", config),
             ("--allow", if self.allow.is_empty() { NONE.to_owned() } else { listed(&self.allow) }),
@@ -312,6 +342,8 @@ mod tests {
                 .contains("did you mean network.host")
         );
         assert!(error(Flags { registry_port: Some(0), ..flags() }).contains("1 to 65535"));
+        assert!(error(Flags { hooks_port: Some("0".into()), ..flags() }).contains("1 to 65535"));
+        assert!(error(Flags { hooks_port: Some("7070".into()), ..flags() }).contains("another port"));
     }
 
     #[test]
@@ -322,6 +354,19 @@ mod tests {
         let (native, emulated) = settings.split();
         assert!(native.len() == 1 && emulated.len() == 2, "{native:?} {emulated:?}");
         assert_eq!(native[0], format!("linux/{}", Settings::own_architecture()));
+    }
+
+    #[test]
+    fn webhooks_have_a_port_beside_the_usual_one_and_beside_another_only_if_it_is_said() {
+        let first = flags().settings(None).unwrap();
+        assert_eq!(first.hooks_port, Some(HOOKS_PORT));
+        let moved = Flags { port: Some(7080), ..flags() }.settings(Some(&first)).unwrap();
+        assert_eq!(moved.hooks_port, None);
+        let said = Flags { hooks_port: Some("7081".into()), ..flags() }.settings(Some(&moved)).unwrap();
+        assert_eq!((said.port, said.hooks_port), (7080, Some(7081)));
+        assert_eq!(flags().settings(Some(&said)).unwrap(), said);
+        let none = Flags { hooks_port: Some("none".into()), ..flags() }.settings(Some(&said)).unwrap();
+        assert_eq!(none.hooks_port, None);
     }
 
     #[test]

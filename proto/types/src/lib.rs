@@ -55,8 +55,8 @@ pub use feature::{
 pub use git::{Commit, GitPoint, GitSource, GitUrl, RefName};
 pub use host::RegistryHost;
 pub use ids::{
-    AttemptId, BootId, BuildId, EngineId, ExecutionId, InvitationId, JobId, JoinId, LeaseToken, MachineId,
-    PrincipalId, ProjectId, PublicationId, ShortId, TokenId, UploadId, WorkerId,
+    AttemptId, BootId, BuildId, EngineId, ExecutionId, HookId, InvitationId, JobId, JoinId, LeaseToken,
+    MachineId, PrincipalId, ProjectId, PublicationId, ShortId, TokenId, UploadId, WorkerId,
 };
 pub use image::{ImageRef, ImageTag, Repository};
 pub use machine::TrustClass;

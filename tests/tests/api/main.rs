@@ -3,6 +3,7 @@
 
 mod audit;
 mod full;
+mod hooks;
 mod keeping;
 mod logging;
 mod outputs;

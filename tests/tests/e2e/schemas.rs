@@ -106,6 +106,12 @@ fn what_json_prints_of_people_is_what_the_schema_says() {
     let ids = ["--repository-id", "74", "--owner-id", "65", "--ref", "refs/heads/main", "--role", "builder"];
     farm.cli(&[&["trust", "add", "github", "acme/app"][..], &ids].concat()).ok();
     fits("trusts", &farm.cli(&["trust", "ls", "--json"]).ok());
+    fits("hook-secret", &farm.cli(&["hook", "add", "github", "acme/app", "--json"]).ok());
+    fits("hook-secret", &farm.cli(&["hook", "rotate", "app", "--json"]).ok());
+    farm.cli(&["hook", "test", "app"]).ok();
+    fits("hooks", &farm.cli(&["hook", "ls", "--json"]).ok());
+    fits("hook-shown", &farm.cli(&["hook", "show", "app", "--json"]).ok());
+    fits("deliveries", &farm.cli(&["hook", "deliveries", "app", "--json"]).ok());
     farm.cli(&["admin", "add", "ada"]).ok();
     fits("admins", &farm.cli(&["admin", "ls", "--json"]).ok());
     let config = ["config", "add", "team", "http://x", "--project", "web"];

@@ -75,6 +75,8 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.ProjectService/ListMembers",
             "farm.v1.ProjectService/GetAccess",
             "farm.v1.ProjectService/GetProjectSettings",
+            "farm.v1.HookService/ListHooks",
+            "farm.v1.HookService/ListDeliveries",
         ],
     ),
     (
@@ -110,6 +112,11 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.RegistryService/SetRegistryLogin",
             "farm.v1.RegistryService/ListRegistryLogins",
             "farm.v1.RegistryService/RemoveRegistryLogin",
+            "farm.v1.HookService/AddHook",
+            "farm.v1.HookService/TestHook",
+            "farm.v1.HookService/Redeliver",
+            "farm.v1.HookService/RotateHook",
+            "farm.v1.HookService/RemoveHook",
         ],
     ),
     (

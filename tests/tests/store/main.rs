@@ -10,6 +10,7 @@ mod ending;
 mod entitled;
 mod fixture;
 mod garbage;
+mod hooks;
 mod hosts;
 mod interleavings;
 mod joining;

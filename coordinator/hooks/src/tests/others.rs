@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::{About, Expected, MovedImage, about, delivery_id};
+use crate::{About, Expected, MovedImage, Ping, about, delivery_id, new_secret, ping, verify};
 
 #[test]
 fn the_form_of_ones_own_is_strict() {
@@ -43,6 +43,7 @@ fn the_form_of_ones_own_is_strict() {
         ("ref", json!("main")),
         ("ref", json!("refs/notes/x")),
         ("repository", json!({"id": "", "name": "x"})),
+        ("repository", Value::Null),
     ] {
         let mut body = push.clone();
         body[field] = value;
@@ -109,4 +110,20 @@ fn a_delivery_keeps_its_id_when_it_comes_again_and_has_its_bodys_where_it_has_no
         [("x-gitlab-event".to_owned(), "Push Hook".to_owned())]
     );
     assert!(!format!("{all:?}").contains("hush"));
+}
+
+#[test]
+fn farms_own_ping_passes_for_each_provider_and_nothing_follows_from_it() {
+    for provider in Provider::ALL {
+        let secret = new_secret(provider, [3; 32]);
+        let Ping { headers, token, body } = ping(provider, &secret, "test-1", 1000);
+        let all = Headers::of(headers.iter().map(|(name, value)| (*name, value.as_bytes())));
+        assert_eq!(
+            verify(provider, &all, token.as_deref(), body, &["another", &secret], 1000),
+            Ok(1),
+            "{provider}"
+        );
+        assert!(verify(provider, &all, token.as_deref(), body, &["another"], 1000).is_err());
+        assert!(!parse(provider, &all, body).unwrap().outcome.is_wanted(), "{provider}");
+    }
 }

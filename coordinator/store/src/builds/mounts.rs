@@ -307,6 +307,7 @@ impl Store {
             r#"SELECT key_id AS "key_id!", count(*) AS "count!" FROM (
                    SELECT key_id FROM build_keys
                    UNION ALL SELECT key_id FROM project_secrets WHERE key_id IS NOT NULL
+                   UNION ALL SELECT key_id FROM hook_secrets
                    UNION ALL SELECT key_id FROM registry_logins WHERE key_id IS NOT NULL) k
                GROUP BY key_id ORDER BY key_id"#
         )

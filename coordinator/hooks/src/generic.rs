@@ -6,7 +6,7 @@ use farm_types::{Invalid, RefName};
 use serde::Deserialize;
 
 use crate::delivery::{Actor, Delivery, Happened, Outcome, PullRequestState, Repository};
-use crate::read::{MOST_PATHS, commit, commit_opt, json, message};
+use crate::parts::{MOST_PATHS, commit, commit_opt, json, message};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

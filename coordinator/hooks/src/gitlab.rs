@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::delivery::{Actor, Delivery, Happened, Outcome, PullRequestState, Repository};
 use crate::headers::Headers;
-use crate::read::{MOST_PATHS, commit, commit_opt, host, json, message, no_commit, ref_of, told};
+use crate::parts::{MOST_PATHS, commit, commit_opt, host, json, message, no_commit, ref_of, told};
 
 #[derive(Deserialize)]
 struct Project {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::delivery::{Actor, Delivery, Happened, Outcome, PullRequestState, Repository};
 use crate::headers::Headers;
-use crate::read::{MOST_PATHS, commit, commit_opt, host, json, message, no_commit, ref_of, told};
+use crate::parts::{MOST_PATHS, commit, commit_opt, host, json, message, no_commit, ref_of, told};
 
 /// Whose form it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use farm_types::Invalid;
 use serde::Deserialize;
 
 use crate::delivery::{Actor, Delivery, MovedImage, Outcome};
-use crate::read::json;
+use crate::parts::json;
 
 #[derive(Deserialize)]
 struct HubBody {

@@ -12,6 +12,7 @@ mod gitlab;
 mod headers;
 mod hub;
 mod images;
+mod parts;
 mod ping;
 mod provider;
 mod read;

@@ -88,7 +88,7 @@ fn check_path(provider: Provider, path: &str) -> Result<(), Invalid> {
     Err(Invalid::new(
         "repository",
         path,
-        format!("write {form}, as the {provider} has it, without a host and without .git"),
+        format!("write {form}, as it stands at {provider}, without a host and without .git"),
     ))
 }
 

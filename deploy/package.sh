@@ -202,7 +202,7 @@ Architecture: $arch
 Maintainer: $maintainer
 Installed-Size: $1
 Depends: libc6 (>= $glibc), libgcc-s1 (>= 4.2), systemd-standalone-sysusers | systemd
-Recommends: ca-certificates
+Recommends: ca-certificates, git (>= 1:2.37), openssh-client
 Suggests: $suggests
 Section: devel
 Priority: optional

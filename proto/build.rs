@@ -8,7 +8,7 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=farm");
     let files = [
-        "audit", "build", "farm", "git", "image", "machine", "output", "peer", "people", "registry",
+        "audit", "build", "farm", "git", "hook", "image", "machine", "output", "peer", "people", "registry",
         "secret", "sign_in", "snapshot", "trust", "worker",
     ]
     .map(|name| format!("farm/v1/{name}.proto"));
@@ -18,7 +18,12 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .skip_debug([
+            "farm.v1.AddHookRequest",
+            "farm.v1.AddHookResponse",
+            "farm.v1.RotateHookRequest",
+            "farm.v1.RotateHookResponse",
             "farm.v1.Registry",
+            "farm.v1.LendGitLoginResponse",
             "farm.v1.LendLoginResponse",
             "farm.v1.LendTokenResponse",
             "farm.v1.MountValue",

@@ -56,6 +56,8 @@ pub enum Verb {
     Submit(Box<verbs::submit::Args>),
     /// Check a Dockerfile; nothing is built
     Check(verbs::check::Args),
+    /// Check .farm.yaml, and say what an event would make of it
+    Rules(verbs::rules::Args),
     /// List builds, newest first
     Builds(verbs::builds::Args),
     /// Show one build
@@ -96,6 +98,8 @@ pub enum Verb {
     Registry(verbs::registry::Args),
     /// Give the project logins for repositories that the farm fetches by git
     Git(verbs::git::Args),
+    /// Let forges tell the farm what happened in a repository: webhooks
+    Hook(verbs::hook::Args),
     /// Say who is an admin of the whole farm, and who people are at the issuer
     Admin(verbs::admin::Args),
     /// List what was done, by whom, and check that it still stands as it was written
@@ -126,6 +130,7 @@ impl Command {
         match self.verb {
             Verb::Submit(args) => Box::pin(verbs::submit::run(*args, &setup()?)).await,
             Verb::Check(args) => Box::pin(verbs::check::run(args, &setup()?)).await,
+            Verb::Rules(args) => verbs::rules::run(args),
             Verb::Builds(args) => verbs::builds::run(args, &setup()?).await,
             Verb::Show(args) => verbs::show::run(args, &setup()?).await,
             Verb::Logs(args) => verbs::logs::run(args, &setup()?).await,
@@ -146,6 +151,7 @@ impl Command {
             Verb::Secret(args) => verbs::secret::run(args, &setup()?).await,
             Verb::Registry(args) => verbs::registry::run(args, &setup()?).await,
             Verb::Git(args) => verbs::git::run(args, &setup()?).await,
+            Verb::Hook(args) => verbs::hook::run(args, &setup()?).await,
             Verb::Admin(args) => verbs::admin::run(args, &setup()?).await,
             Verb::Audit(args) => verbs::audit::run(args, &setup()?).await,
             Verb::Config(args) => verbs::config::run(args, url, context, (ca, project)).await,

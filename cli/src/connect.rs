@@ -13,6 +13,7 @@ use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::git_service_client::GitServiceClient;
+use farm_proto::v1::hook_service_client::HookServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
 use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
@@ -180,6 +181,11 @@ impl Client {
     /// Keeps projects' logins at registries.
     pub fn registries(&self) -> RegistryServiceClient<AuthChannel> {
         RegistryServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Keeps projects' webhooks.
+    pub fn hooks(&self) -> HookServiceClient<AuthChannel> {
+        HookServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Keeps what projects trust.

@@ -6,6 +6,7 @@
 
 use std::process::ExitCode;
 
+use farm_source::ContextError;
 use farm_types::Invalid;
 use farm_types::chain::in_short;
 use tonic::{Code, Status};
@@ -35,6 +36,8 @@ impl Error {
         format!("error: {}", lines.join("\n"))
     }
 }
+
+pub use farm_client::is_connection;
 
 /// The result of a command.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -141,20 +144,18 @@ impl From<farm_local::Error> for Error {
     }
 }
 
-impl From<Invalid> for Error {
-    fn from(invalid: Invalid) -> Self {
-        Self::Usage(invalid.to_string())
+impl From<ContextError> for Error {
+    fn from(error: ContextError) -> Self {
+        match error {
+            ContextError::Changed(_) => Self::Changed(error.to_string()),
+            _ => Self::Usage(error.to_string()),
+        }
     }
 }
 
-/// True when the call may succeed if it is made again: the connection broke or the server is restarting.
-pub fn is_connection(status: &Status) -> bool {
-    match status.code() {
-        Code::Unavailable | Code::Aborted => true,
-        // A connection that breaks within a call comes out as one of these, with the transport's error
-        // below it; one that the server sent has none.
-        Code::Unknown | Code::Internal | Code::Cancelled => std::error::Error::source(status).is_some(),
-        _ => false,
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::Usage(invalid.to_string())
     }
 }
 

@@ -8,7 +8,8 @@ use farm_proto::v1::build_service_server::{BuildService, BuildServiceServer};
 use farm_proto::v1::{
     CancelBuildRequest, CancelBuildResponse, GetBuildRequest, GetBuildResponse, ListBuildsRequest,
     ListBuildsResponse, OfferAgentsRequest, OfferAgentsResponse, ProvideSourceRequest, ProvideSourceResponse,
-    RetryBuildRequest, RetryBuildResponse, SubmitBuildRequest, SubmitBuildResponse, WatchBuildResponse,
+    ReadFetchedRequest, ReadFetchedResponse, RetryBuildRequest, RetryBuildResponse, SubmitBuildRequest,
+    SubmitBuildResponse, WatchBuildResponse,
 };
 use futures::Stream;
 use tonic::{Request, Response, Streaming};
@@ -99,6 +100,13 @@ impl BuildService for Fake {
         &self,
         _: Request<Streaming<OfferAgentsRequest>>,
     ) -> Result<Response<Self::OfferAgentsStream>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn read_fetched(
+        &self,
+        _: Request<ReadFetchedRequest>,
+    ) -> Result<Response<ReadFetchedResponse>, Status> {
         Err(Status::unimplemented("fake"))
     }
 

@@ -1,9 +1,10 @@
 //! The `farm` command: submits builds, follows them, and tells what the farm has.
 //!
-//! The way of `farm submit`: [`verbs::submit`] checks what can be checked here, [`context`] reads the source,
+//! The way of `farm submit`: [`verbs::submit`] checks what can be checked here, [`farm_source`] reads the source,
 //! [`upload`] sends what the farm lacks, [`follow`] watches the build, [`outputs`] brings its result, [`output`] says what happens. Nothing
 //! but [`output::Out`] and [`process`] prints.
 
+pub mod address;
 mod again;
 pub mod agents;
 mod authorized;
@@ -12,8 +13,8 @@ pub mod ci;
 pub mod command;
 pub mod config;
 pub mod connect;
-pub mod context;
 pub mod error;
+pub mod fetch;
 mod folders;
 pub mod follow;
 mod http;

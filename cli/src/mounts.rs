@@ -15,7 +15,7 @@ use farm_types::chain::io_in_short;
 use farm_types::mounts::{MOST_MOUNTED_BYTES, MOST_SECRET_BYTES};
 use farm_types::secret::HIDDEN;
 use farm_types::suggest::nearest;
-use farm_types::{Invalid, MountId, MountType, Mounts, SecretSource, looks_secret};
+use farm_types::{Invalid, MountId, Mounts, SecretSource, ValueType, looks_secret};
 use zeroize::Zeroizing;
 
 use crate::outputs::csv;
@@ -30,7 +30,7 @@ const KEYS: [&str; 6] = ["id", "src", "source", "env", "type", "from"];
 #[derive(Default)]
 pub struct Mounting {
     mounts: Mounts,
-    values: BTreeMap<(MountType, MountId), Zeroizing<Vec<u8>>>,
+    values: BTreeMap<(ValueType, MountId), Zeroizing<Vec<u8>>>,
     /// Sockets of agents that run here.
     agents: BTreeMap<MountId, PathBuf>,
     warnings: Vec<String>,
@@ -75,7 +75,7 @@ impl Mounting {
                         Place::File(path) => of_file(flag, &path)?,
                         Place::Project(_) => Zeroizing::default(),
                     };
-                    mounting.values.insert((MountType::Secret, id.clone()), value);
+                    mounting.values.insert((ValueType::Secret, id.clone()), value);
                     SecretSource::Given
                 }
             };
@@ -113,7 +113,7 @@ impl Mounting {
 
     /// The values, as they go with a request.
     pub fn values(&self) -> Vec<MountValue> {
-        let value = |((mount, id), value): (&(MountType, MountId), &Zeroizing<Vec<u8>>)| MountValue {
+        let value = |((mount, id), value): (&(ValueType, MountId), &Zeroizing<Vec<u8>>)| MountValue {
             r#type: mount.to_string(),
             id: id.to_string(),
             value: Bytes::from(value.to_vec()),

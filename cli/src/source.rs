@@ -1,5 +1,6 @@
 //! A build's source, from the disk into the farm.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -7,9 +8,10 @@ use farm_dockerfile::Sources;
 
 use crate::calls;
 use crate::connect::Client;
-use crate::context::{self, Disk, Location, Source, Surroundings, cache_folder};
 use crate::error::{Error, Result};
+use crate::folders::user_folder;
 use crate::upload::{Sending, Uploaded, upload};
+use farm_source::{Disk, Location, Source, Surroundings};
 
 /// Reads what lies there and uploads what the farm lacks of it. `is_temporary`: it will not be there another time, so
 /// nothing is remembered of it.
@@ -54,11 +56,16 @@ pub async fn read(location: &Location, is_temporary: bool, meant: Option<&Source
     let (location, meant) = (location.clone(), meant.cloned());
     let reading = tokio::task::spawn_blocking(move || {
         let now_ns = Utc::now().timestamp_nanos_opt().unwrap_or_default();
-        let cache = if is_temporary { None } else { cache_folder() };
-        context::read(&location, &Surroundings { cache, now_ns, files: &Disk, meant: meant.as_ref() })
+        let cache = if is_temporary { None } else { index_folder() };
+        farm_source::read(&location, &Surroundings { cache, now_ns, files: &Disk, meant: meant.as_ref() })
     });
     let source = reading.await.map_err(|e| Error::Usage(format!("reading the context failed: {e}")))??;
     Ok(Arc::new(source))
+}
+
+/// Where indexes of contexts are kept: `$XDG_CACHE_HOME/farm/index`, else `~/.cache/farm/index`; none without a home.
+fn index_folder() -> Option<PathBuf> {
+    Some(user_folder("XDG_CACHE_HOME", ".cache")?.join("farm").join("index"))
 }
 
 /// The whole of a source of which a part was sent, for when it turns out not to be enough.

@@ -65,6 +65,8 @@ pub struct Hints {
     pub publish: Notify,
     /// Workers of this coordinator have something to be told.
     pub dispatch: Notify,
+    /// Something was delivered here. Where another coordinator leads, it finds that by itself.
+    pub delivered: Notify,
     changes: watch::Sender<u64>,
     asked: watch::Sender<Asked>,
 }
@@ -75,6 +77,7 @@ impl Default for Hints {
             schedule: Notify::new(),
             publish: Notify::new(),
             dispatch: Notify::new(),
+            delivered: Notify::new(),
             changes: watch::Sender::new(0),
             asked: watch::Sender::default(),
         }

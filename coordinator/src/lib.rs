@@ -1,6 +1,6 @@
 //! The coordinator: takes builds, gives jobs to workers, publishes what they push.
 //!
-//! `grpc` is the edge, `link` the workers connected here, `reconcile` the leader's loops, `registry` and
+//! `grpc` and `hooks` are the edges, `link` the workers connected here, `reconcile` the leader's loops, `registry` and
 //! `blobs` the outside. All state is in the database (`farm-store`), all decisions in `farm-core`.
 
 pub mod agents;
@@ -9,6 +9,7 @@ pub mod config;
 mod dockerfile;
 pub mod grpc;
 pub mod hints;
+pub mod hooks;
 mod keys;
 pub mod limits;
 pub mod link;
@@ -25,6 +26,7 @@ pub mod seal;
 mod service_manager;
 pub mod shared;
 pub mod tls;
+pub mod tree;
 mod unstored;
 
 use std::sync::Arc;
@@ -172,6 +174,7 @@ pub async fn run(
         sign_in.map(|settings| SignIns::new(settings, config.oidc.clone(), issuers.clone())).transpose()?;
     let exchange = people::oidc::Exchange::new(issuers, config.oidc.clone(), config.audience());
     let doors = Arc::new(Doors::new(&config.limits));
+    let nobody = hooks::nobody::Nobody::new(&keyring);
     let shared = Arc::new(Shared {
         id: Uuid::now_v7(),
         machine: machine(),
@@ -189,6 +192,7 @@ pub async fn run(
         secret: people::local::Secret::generate()?,
         peers,
         tls: tls.clone(),
+        nobody,
         keyring,
         hints: Arc::default(),
         link: link::Link::default(),
@@ -199,6 +203,7 @@ pub async fn run(
     // Before anything is sealed.
     keys::agree(&shared).await;
     keys::tell_of_lost(&shared).await;
+    let hooks = hooks::listen::bind(&shared).await?;
     let (lead, led) = watch::channel(None);
     let mut loops: JoinSet<&'static str> = JoinSet::new();
     // What a loop logs says which loop it was: its span has the name of its pass.
@@ -222,6 +227,10 @@ pub async fn run(
     spawn!("seal", reconcile::logs::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("retain", reconcile::builds::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("audit", reconcile::people::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("deliveries", reconcile::hooks::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    if let Some(hooks) = hooks {
+        spawn!("hooks", hooks::listen::serve(Arc::clone(&shared), hooks, shutdown.clone()));
+    }
     spawn!("keys", reconcile::keys::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));

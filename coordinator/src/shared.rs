@@ -11,6 +11,7 @@ use crate::agents::Agents;
 use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::hints::Hints;
+use crate::hooks::nobody::Nobody;
 use crate::limits::Doors;
 use crate::link::Link;
 use crate::others::Others;
@@ -59,6 +60,8 @@ pub struct Shared {
     pub tls: Option<Arc<Tls>>,
     /// The farm's keys, by which secrets are sealed.
     pub keyring: Arc<Keyring>,
+    /// In the place of a hook that there isn't.
+    pub nobody: Nobody,
     /// Wakes the loops and followers that a change concerns.
     pub hints: Arc<Hints>,
     /// The workers connected here.

@@ -134,6 +134,7 @@ iptables iptables
 slirp4netns slirp4netns
 pkill procps
 unshare util-linux
+git git
 LIST
   if ! command -v "$(farm_foreign_qemu)-static" >/dev/null && ! command -v "$(farm_foreign_qemu)" >/dev/null; then echo qemu-user-static; fi
   [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates

@@ -6,8 +6,8 @@ use farm_types::failure::SourceExcerpt;
 use farm_types::mounts::{MOST_MOUNTS, Mounts};
 use farm_types::spec::{NamedContext, Purpose};
 use farm_types::{
-    BuildSpec, Export, Failure, Invalid, Offer, PullMode, RegistryHost, RunOptions, SinglePlatform,
-    SnapshotRef,
+    BuildSpec, Export, Failure, FetchSpec, Invalid, Offer, PullMode, RegistryHost, RunOptions,
+    SinglePlatform, SnapshotRef,
 };
 
 use crate::v1;
@@ -31,7 +31,10 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 content_key: spec.snapshot.content_key.to_string(),
                 upload_id: String::new(),
             }),
-            platforms: spec.platforms.iter().map(ToString::to_string).collect(),
+            platforms: match spec.purpose.fetch() {
+                Some(_) => Vec::new(),
+                None => spec.platforms.iter().map(ToString::to_string).collect(),
+            },
             tags: spec.tags.iter().map(ToString::to_string).collect(),
             dockerfile: spec.dockerfile.clone(),
             target: spec.target.clone().unwrap_or_default(),
@@ -89,6 +92,8 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 .map(|(id, source)| (id.to_string(), source.as_str().to_owned()))
                 .collect(),
             registry_logins: spec.mounts.logins.iter().map(ToString::to_string).collect(),
+            fetch: spec.purpose.fetch().map(Into::into),
+            origins: spec.origins.iter().map(|(root, origin)| (root.clone(), origin.into())).collect(),
         }
     }
 }
@@ -97,6 +102,9 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
     type Error = Invalid;
 
     fn try_from(spec: v1::BuildSpec) -> Result<Self, Invalid> {
+        if let Some(fetch) = &spec.fetch {
+            return of_fetch(fetch, &spec);
+        }
         let snapshot = spec
             .snapshot
             .ok_or_else(|| Invalid::new("snapshot", "", "a build needs a source; finish an upload first"))?;
@@ -209,8 +217,50 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             purpose,
             mounts: mounts(spec.secrets, spec.ssh, &spec.registry_logins)?,
             partial: spec.partial.into_iter().map(|(root, all)| (root, all.patterns)).collect(),
+            origins: spec
+                .origins
+                .into_iter()
+                .map(|(root, origin)| Ok((root, origin.try_into()?)))
+                .collect::<Result<_, Invalid>>()?,
         })
     }
+}
+
+/// What a fetch is as a build: nothing of a build's own may be said with it.
+fn of_fetch(fetch: &v1::FetchSpec, spec: &v1::BuildSpec) -> Result<BuildSpec, Invalid> {
+    let fetch = FetchSpec::try_from(fetch.clone())?;
+    let snapshot = match &spec.snapshot {
+        // As it is told again, to whom it is leased.
+        Some(known) => {
+            SnapshotRef { tree_id: known.tree_id.parse()?, content_key: known.content_key.parse()? }
+        }
+        None => SnapshotRef::none(),
+    };
+    let alone = v1::BuildSpec {
+        snapshot: spec.snapshot.clone(),
+        fetch: spec.fetch.clone(),
+        timeout_ms: spec.timeout_ms,
+        // Said by whoever tells a spec again.
+        dockerfile: spec.dockerfile.clone(),
+        provenance: spec.provenance.clone(),
+        emulation: spec.emulation.clone(),
+        network: spec.network.clone(),
+        single_platform: spec.single_platform.clone(),
+        ..Default::default()
+    };
+    if *spec != alone {
+        let value = fetch.source.repository.as_str();
+        return Err(Invalid::new(
+            "fetch",
+            value,
+            "with a fetch nothing can be said of a build; leave the rest out",
+        ));
+    }
+    if spec.timeout_ms > LONGEST_TIMEOUT_MS {
+        return Err(Invalid::new("timeout", spec.timeout_ms.to_string(), "write at most 30 days"));
+    }
+    let timeout_ms = (spec.timeout_ms > 0).then_some(spec.timeout_ms);
+    Ok(BuildSpec { timeout_ms, ..BuildSpec::to_fetch(fetch, snapshot) })
 }
 
 fn mounts(

@@ -26,6 +26,13 @@ impl std::fmt::Debug for v1::Registry {
     }
 }
 
+impl std::fmt::Debug for v1::LendGitLoginResponse {
+    /// Without token and key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LendGitLoginResponse").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for v1::LendLoginResponse {
     /// Without the password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -84,7 +91,26 @@ impl std::fmt::Debug for v1::SetSecretRequest {
     }
 }
 
+macro_rules! without_secret {
+    ($($name:ident($field:ident);)*) => {$(
+        impl std::fmt::Debug for v1::$name {
+            /// Without the secret.
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).field(stringify!($field), &self.$field).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+without_secret! {
+    AddHookRequest(repository);
+    AddHookResponse(hook);
+    RotateHookRequest(name);
+    RotateHookResponse(hook);
+}
+
 pub mod convert;
+mod fetch;
 pub mod notify;
 
 /// The compiled descriptors of all files, for server reflection.
@@ -127,5 +153,7 @@ mod tests {
             v1::SetSecretRequest { name: "npm".into(), value: Some("hush".into()), ..Default::default() };
         let printed = format!("{set:?}");
         assert!(printed.contains("npm") && !printed.contains("hush"), "{printed}");
+        let added = v1::AddHookResponse { secret: "hush".into(), project: "web".into(), hook: None };
+        assert!(!format!("{added:?}").contains("hush"), "{added:?}");
     }
 }

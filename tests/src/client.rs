@@ -12,6 +12,7 @@ use farm_proto::v1::audit_service_client::AuditServiceClient;
 use farm_proto::v1::build_service_client::BuildServiceClient;
 use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::git_service_client::GitServiceClient;
+use farm_proto::v1::hook_service_client::HookServiceClient;
 use farm_proto::v1::machine_service_client::MachineServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
@@ -66,6 +67,7 @@ pub struct Client {
     pub projects: ProjectServiceClient<Authorized>,
     pub registries: RegistryServiceClient<Authorized>,
     pub git_logins: GitServiceClient<Authorized>,
+    pub hooks: HookServiceClient<Authorized>,
     pub audit: AuditServiceClient<Authorized>,
     pub machines: MachineServiceClient<Authorized>,
     pub secrets: SecretServiceClient<Authorized>,
@@ -97,6 +99,7 @@ impl Client {
         Self {
             trusts: TrustServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             secrets: SecretServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            hooks: HookServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             machines: MachineServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             audit: AuditServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             people: PeopleServiceClient::with_interceptor(channel.clone(), bearer.clone()),
@@ -213,7 +216,7 @@ pub fn hello(name: &str, slots: u32) -> v1::Hello {
     v1::Hello {
         min_version: WORKER_PROTOCOL,
         max_version: WORKER_PROTOCOL,
-        features: vec!["progress".to_owned(), "probes".to_owned()],
+        features: ["progress", "probes", "fenced-engine"].map(str::to_owned).to_vec(),
         name: name.to_owned(),
         boot_id: BootId::generate().to_string(),
         software_version: "sim".to_owned(),

@@ -29,6 +29,8 @@ pub mod engine;
 pub mod environment;
 pub mod farm;
 pub mod faults;
+pub mod forge;
+pub mod git;
 pub mod hang;
 pub mod issuer;
 pub mod line;

@@ -14,18 +14,46 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("farm-ssh", &[]),
     ("farm-rules", &["farm-types"]),
     ("farm-proto", &["farm-types"]),
+    // What commands and workers share of reading and bringing sources.
+    ("farm-source", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto"]),
     // Knows no service, so it compiles beside the generated code.
     ("farm-client", &[]),
     ("farm-core", &["farm-types"]),
+    // What forges send, verified and read.
+    ("farm-hooks", &["farm-types", "farm-rules"]),
     ("farm-store", &["farm-types", "farm-core"]),
     (
         "farm-coordinator",
-        &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-core", "farm-store"],
+        &[
+            "farm-types",
+            "farm-dockerfile",
+            "farm-client",
+            "farm-proto",
+            "farm-rules",
+            "farm-core",
+            "farm-hooks",
+            "farm-store",
+        ],
     ),
-    ("farm-worker", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-ssh"]),
+    (
+        "farm-worker",
+        &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-source", "farm-ssh"],
+    ),
     // Starts processes and knows only their flags.
     ("farm-local", &["farm-types"]),
-    ("farm", &["farm-types", "farm-dockerfile", "farm-client", "farm-proto", "farm-ssh", "farm-local"]),
+    (
+        "farm",
+        &[
+            "farm-types",
+            "farm-dockerfile",
+            "farm-client",
+            "farm-proto",
+            "farm-source",
+            "farm-rules",
+            "farm-ssh",
+            "farm-local",
+        ],
+    ),
     // Its driver compares with what farm reads, its load generator speaks the protocol; the tests themselves see all.
     ("farm-tests", &["farm-dockerfile", "farm-proto", "farm-types"]),
 ];
@@ -97,7 +125,7 @@ fn foreign_types_stay_in_the_package_that_owns_the_job() {
 #[test]
 fn what_decides_does_nothing() {
     let packages = packages();
-    for pure in ["farm-types", "farm-dockerfile", "farm-core", "farm-ssh", "farm-rules"] {
+    for pure in ["farm-types", "farm-dockerfile", "farm-core", "farm-ssh", "farm-rules", "farm-hooks"] {
         for impure in IMPURE {
             assert!(!packages[pure].contains(*impure), "{pure} must not import {impure}");
         }

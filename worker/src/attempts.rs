@@ -5,7 +5,7 @@
 //! ended. Nothing in it waits: the lock is held for a look-up only.
 //!
 //! Invariants: an attempt is in one of *running*, *unanswered* and *ended*, never in two; `running` never
-//! holds more than there are slots; an attempt that ended is never started again.
+//! holds more than there are slots, and a few fetches beside; an attempt that ended is never started again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use farm_proto::v1;
 use farm_types::entitlement::words;
 use farm_types::run_options::Network;
-use farm_types::{AttemptId, Entitlement, Entitlements, Invalid, LeaseToken, Offer, Runs};
+use farm_types::{AttemptId, Entitlement, Entitlements, FETCHES_AT_ONCE, Invalid, LeaseToken, Offer, Runs};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
@@ -143,6 +143,8 @@ struct Running {
     span: Span,
     stop: CancellationToken,
     reason: Option<StopReason>,
+    /// It fetches a source: it has no slot.
+    fetches: bool,
 }
 
 impl Attempts {
@@ -247,7 +249,8 @@ impl Attempts {
         }
         let stop = CancellationToken::new();
         let span = job_span(&offered);
-        let running = Running { lease, span: span.clone(), stop: stop.clone(), reason: None };
+        let fetches = fetches(&offered);
+        let running = Running { lease, span: span.clone(), stop: stop.clone(), reason: None, fetches };
         state.running.insert(lease.attempt, running);
         self.publish(&state);
         drop(state);
@@ -376,7 +379,13 @@ impl State {
         if let Some(why) = self.closed.as_ref().or(self.full.as_ref()) {
             return Some(why.clone());
         }
-        if self.running.len() >= slots {
+        let is_fetch = fetches(offered);
+        let running = self.running.values().filter(|running| running.fetches == is_fetch).count();
+        if is_fetch {
+            let is_full = running >= usize::try_from(FETCHES_AT_ONCE).unwrap_or(usize::MAX);
+            return is_full.then(|| format!("it fetches {running} sources, and no more at once"));
+        }
+        if running >= slots {
             return Some(format!("all {slots} slots are taken"));
         }
         let is_offered = |offer: &Offer| {
@@ -404,6 +413,11 @@ impl State {
         }
         self.ended.push_back(attempt);
     }
+}
+
+/// Whether a source is to be fetched.
+fn fetches(offered: &v1::Offered) -> bool {
+    offered.spec.as_ref().is_some_and(|spec| spec.fetch.is_some())
 }
 
 /// The entitlements that an offer asks for.

@@ -13,7 +13,9 @@ pub mod buildkit;
 pub mod config;
 pub mod disk;
 pub mod engine_watch;
+pub mod fetching;
 pub mod gauge;
+pub mod git;
 pub mod joined;
 pub mod link;
 pub mod mask;
@@ -48,6 +50,7 @@ use config::{Config, Shows};
 use disk::{DiskWatch, MetFull};
 use engine_watch::{EngineWatch, NotReady, ready_at_start, trial};
 use gauge::Disks;
+use git::Git;
 use joined::renewal::Renewal;
 use link::control::spawn;
 use link::{Control, ControlError, Credential};
@@ -159,6 +162,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let grants = listed(&first.identity.grants);
     tracing::info!(engine = first.label(), platforms, grants, slots = config.slots, "engine found");
 
+    let git = match Git::open(&config.state_dir.join("git"), config.cache_bytes).await {
+        Ok(git) => Some(git),
+        Err(error) => {
+            tracing::warn!("it gets no fetches: {error}");
+            None
+        }
+    };
     let (attempts, mut chores) = Attempts::new(config.slots);
     let attempts = Arc::new(attempts);
     for (attempt, finished) in left_over {
@@ -199,6 +209,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         boot: BootId::generate(),
         home: claim.home(),
         slots: config.slots,
+        has_git: git.is_some(),
+        fenced: config.fenced_engine,
         attempts: Arc::clone(&attempts),
         leave: leave.clone(),
         welcomed,
@@ -221,6 +233,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         public: Arc::default(),
         fetch_from: config.fetch_from,
         coordinators: config.coordinators.hosts(),
+        git,
     });
     let probed = ready.subscribe();
     let disks = DiskWatch {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use farm_dockerfile::Selection;
 use farm_proto::v1;
 use farm_types::spec::Purpose;
-use farm_types::{BuildSpec, Digest, Invalid, Platform, RegistryHost, Repository};
+use farm_types::{BuildSpec, Digest, Invalid, Platform, ProjectId, RegistryHost, Repository};
 
 use crate::buildkit::{Bound, Bounds, Export, Fetches, Grant, Images, Lending, Login, Public, Solve, Tokens};
 use crate::mask::Mask;
@@ -19,6 +19,8 @@ const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// An offer in farm's own words.
 pub(crate) struct Order {
     pub(crate) project: String,
+    /// Its id, if the coordinator says it.
+    pub(crate) project_id: Option<ProjectId>,
     /// Whose caches it uses.
     pub(crate) caches: String,
     pub(crate) platform: Platform,
@@ -57,7 +59,7 @@ impl TryFrom<v1::Offered> for Order {
                 open.insert(host, registry.pull.clone());
             }
         }
-        let fetches = fetches(offered.fetches, &offered.repositories);
+        let fetches = fetches(offered.fetches, &offered.repositories, &offered.project);
         let readers = offered.registries.iter().map(|registry| registry.reader.clone());
         Ok(Self {
             readers: readers.filter(|reader| !reader.is_empty()).collect(),
@@ -70,6 +72,7 @@ impl TryFrom<v1::Offered> for Order {
                 caches => caches,
             },
             project: offered.project,
+            project_id: offered.project_id.parse().ok(),
             platform: offered.platform.parse()?,
             spec: spec.try_into()?,
             repositories: offered.repositories.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
@@ -89,6 +92,11 @@ impl Order {
     pub(crate) fn registry_hosts(&self) -> String {
         let hosts: BTreeSet<String> = self.repositories.iter().map(|to| to.host().to_string()).collect();
         hosts.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Where it may fetch sources: as an engine may.
+    pub(crate) fn into_reach(self) -> Fetches {
+        self.fetches
     }
 
     /// What the engine is asked for, with the source at these roots. `farm` has the registries' tokens, and can tell which images
@@ -172,13 +180,14 @@ impl Order {
 }
 
 /// What a coordinator says of it. Images are taken from where the build pushes.
-fn fetches(said: Option<v1::Fetches>, repositories: &[String]) -> Fetches {
+fn fetches(said: Option<v1::Fetches>, repositories: &[String], project: &str) -> Fetches {
     let mut fetches = Fetches::default();
     match said {
         Some(said) => {
             fetches.close(&said.closed);
             fetches.take_images_from(said.registries.iter().map(String::as_str));
             fetches.private = said.private;
+            fetches.list(project, &said.only);
         }
         // One of before knows nothing of it.
         None => (fetches.images_anywhere, fetches.private) = (true, true),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use farm_proto::v1::{self, AttemptEvent, finished};
 use farm_types::spec::Purpose;
-use farm_types::{BuildSpec, Cause, Failure, FailureCode, Runs};
+use farm_types::{BuildSpec, Cause, Failure, FailureCode, FetchSpec, Runs};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
@@ -22,12 +22,15 @@ use crate::attempts::{Accepted, Attempts, Lease, StopReason};
 use crate::buildkit::{Missing, Mounted, Place, Public, Solve, SolveError, Solved};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
+use crate::fetching::{self, NotFetched};
 use crate::gauge::{Disks, Gauge};
+use crate::git::Git;
 use crate::link::Client;
 use crate::link::events::{Ending, Events};
 use crate::link::limit::LogLimit;
 use crate::link::mounts;
 use crate::link::outputs::{self, OutputError};
+use crate::link::sources::Bringing;
 use crate::link::tokens::Lender;
 use crate::mask::Masking;
 use crate::mask::told::mask_end;
@@ -64,6 +67,8 @@ pub struct Runner {
     pub fetch_from: Vec<Place>,
     /// The hosts of the farm's coordinators, as the worker calls them.
     pub coordinators: Vec<String>,
+    /// Brings sources from git; `None`: there is no git here.
+    pub git: Option<Git>,
 }
 
 /// What the attempt's steps may mount, which is masked from then on. A frontend that is only asked runs none.
@@ -161,6 +166,11 @@ impl Runner {
                 return Failure::new(Cause::Bug, FailureCode::OfferUnreadable, text).into();
             }
         };
+        if let Some(fetch) = order.spec.purpose.fetch().cloned() {
+            let limit = order.progress_within;
+            let fetching = Box::pin(self.fetch(lease, fetch, order, &events, &stop));
+            return progress::vouching(limit, &events, fetching).await;
+        }
         let tree_id = order.spec.snapshot.tree_id;
         let limit = order.progress_within;
         let fetching = Box::pin(self.fetcher.fetch(lease, tree_id, &order.roots, &events, &stop));
@@ -240,6 +250,34 @@ impl Runner {
                 }
                 failure.into()
             }
+        }
+    }
+
+    /// Fetches a source and brings it to the farm.
+    async fn fetch(
+        &self,
+        lease: Lease,
+        fetch: FetchSpec,
+        order: Order,
+        events: &mpsc::Sender<AttemptEvent>,
+        stop: &CancellationToken,
+    ) -> Outcome {
+        let project = order.project_id;
+        let mut reach = order.into_reach();
+        reach.close(&self.coordinators);
+        reach.open(&self.fetch_from);
+        let (Some(git), Some(project)) = (&self.git, project) else {
+            let text = "this worker has no git, or its coordinator is of before there were fetches";
+            return Failure::new(Cause::Infrastructure, FailureCode::GitUnavailable, text).into();
+        };
+        let farm = Bringing::new(self.client.clone(), lease);
+        match fetching::fetch(git, &farm, (project, fetch, reach), events, stop).await {
+            Ok(fetched) => Outcome::Built(Box::new(v1::JobResult {
+                fetched: Some((&fetched).into()),
+                ..Default::default()
+            })),
+            Err(NotFetched::Failed(failure)) => Outcome::Failed(failure),
+            Err(NotFetched::Stopped) => Outcome::Stopped,
         }
     }
 
@@ -400,6 +438,7 @@ fn result(solved: Solved, engine: String) -> v1::JobResult {
         engine,
         syntax_replaced: solved.syntax_replaced.unwrap_or_default(),
         answer: solved.answer,
+        fetched: None,
         step_timings: solved.step_timings,
     }
 }

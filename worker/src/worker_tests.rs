@@ -56,6 +56,7 @@ async fn start(platforms: Option<Vec<farm_types::Offer>>) -> Option<Worker> {
         platforms: platforms.map_or(Choice::Found, Choice::Told),
         allow: Entitlements::new(),
         fetch_from: Vec::new(),
+        fenced_engine: false,
         cache_bytes: 1 << 20,
         release_after: None,
         room: crate::disk::Room { wanted: 0, least: 0 },

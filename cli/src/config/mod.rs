@@ -18,10 +18,10 @@ use farm_types::suggest::nearest;
 use farm_types::{Emulation, Invalid, Platform, ProjectName};
 use serde::Deserialize;
 
-use crate::context::Links;
 use crate::error::{Error, Result};
 use crate::folders::user_folder;
 use crate::output::Mode;
+use farm_source::Links;
 pub use setup::{Address, DEFAULT_URL, KEPT, Setup, Source, named_ca};
 
 /// The name that stands for the farm on this machine, and can't be given to another.

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use farm_types::chain::io_in_short;
 use farm_types::mounts::GivenLogin;
-use farm_types::{Invalid, MountId, MountType, RegistryHost};
+use farm_types::{Invalid, MountId, RegistryHost, ValueType};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -70,7 +70,7 @@ impl Mounting {
             let id: MountId = host.as_str().parse()?;
             // It has nothing that JSON can't say.
             let value = serde_json::to_vec(&login).unwrap_or_default();
-            self.values.insert((MountType::Login, id.clone()), Zeroizing::new(value));
+            self.values.insert((ValueType::Login, id.clone()), Zeroizing::new(value));
             self.mounts.logins.insert(id);
         }
         Ok(())

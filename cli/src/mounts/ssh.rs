@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use farm_types::chain::io_in_short;
 use farm_types::mounts::{DEFAULT_SSH, MOST_SSH_BYTES};
-use farm_types::{Invalid, MountId, MountType, SshSource};
+use farm_types::{Invalid, MountId, SshSource, ValueType};
 use zeroize::Zeroizing;
 
 use super::{Mounting, shown};
@@ -62,7 +62,7 @@ impl Mounting {
                     SshSource::Agent
                 }
                 Given::Keys(keys) => {
-                    self.values.insert((MountType::Ssh, id.clone()), keys);
+                    self.values.insert((ValueType::Ssh, id.clone()), keys);
                     SshSource::Keys
                 }
             };

@@ -10,13 +10,15 @@
 //! - What `farm whoami`, `token`, `project`, `member` and `audit` give is in [`super::people`].
 //! - `farm logs` gives one [`LogJson`] a line.
 
-use farm_proto::v1::{Build, Failure, Worker};
+use farm_proto::v1::{Build, Failure, GitOrigin, Worker};
 use serde::Serialize;
 
 use super::progress::SeenWarning;
 use super::rules::{self, Weight};
 use super::secrets::{BuildSecretJson, of_build};
-use super::summary::{attempt_ms, deciding_attempt, platform_jobs, rules_are_errors, tag_reference};
+use super::summary::{
+    attempt_ms, deciding_attempt, origins_of, platform_jobs, rules_are_errors, tag_reference,
+};
 use super::text::time;
 use crate::outputs::deliver::Delivered;
 
@@ -53,6 +55,12 @@ pub struct BuildJson {
     /// Registries that it pulls from by logins that came with it; left out where there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub registry_logins: Vec<String>,
+    /// Where its source was fetched from; left out where it wasn't.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<OriginJson>,
+    /// Of a fetch: the repository that it is of; left out of builds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<String>,
     /// In the order in which they were asked for; left out in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<PlatformJson>,
@@ -80,6 +88,23 @@ pub struct RequestedJson {
     pub platforms: Vec<String>,
     /// The tag with its registry and repository.
     pub tags: Vec<String>,
+}
+
+/// Where in git a root of a source is from.
+#[derive(Debug, Serialize)]
+pub struct OriginJson {
+    /// context, or context:NAME.
+    pub root: String,
+    /// The repository's address.
+    pub repository: String,
+    /// The ref that was at the commit, in full; null: the commit was named itself.
+    pub r#ref: Option<String>,
+    /// The commit.
+    pub commit: String,
+    /// When it was committed.
+    pub committed: Option<String>,
+    /// The folder; null: the whole repository.
+    pub subdir: Option<String>,
 }
 
 /// A source.
@@ -299,6 +324,17 @@ pub(super) fn known(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+fn origin((root, origin): (&str, &GitOrigin)) -> OriginJson {
+    OriginJson {
+        root: root.to_owned(),
+        repository: origin.repository.clone(),
+        r#ref: known(&origin.r#ref),
+        commit: origin.commit.clone(),
+        committed: time(origin.committed.saturating_mul(1000)),
+        subdir: known(&origin.subdir),
+    }
+}
+
 fn seconds(ms: i64) -> f64 {
     std::time::Duration::from_millis(u64::try_from(ms).unwrap_or(0)).as_secs_f64()
 }
@@ -324,6 +360,12 @@ impl BuildJson {
                 tree_id: snapshot.tree_id.clone(),
                 content_key: snapshot.content_key.clone(),
             }),
+            origins: origins_of(build).into_iter().map(origin).collect(),
+            fetch: build
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.fetch.as_ref()?.git.as_ref())
+                .map(|git| git.repository.clone()),
             retry_of: known(&build.retry_of),
             retried_by: build.retried_by.clone(),
             publish_trouble: (!build.publish_trouble.is_empty()).then(|| build.publish_trouble.clone()),

@@ -322,6 +322,8 @@ impl Progress {
     }
 
     fn label(&self, platform: &str) -> String {
+        // What is for no platform is a fetch.
+        let platform = if platform.is_empty() { "fetch" } else { platform };
         format!("{:<width$}", harmless(platform), width = self.width)
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Invariant: nothing is called published unless the farm has seen the tag point to the index.
 
-use farm_proto::v1::{Attempt, Build, Failure, Job, Tag};
+use farm_proto::v1::{Attempt, Build, Failure, GitOrigin, Job, Tag};
 use farm_types::FailureCode;
 
 use super::progress::{SeenWarning, UNNEEDED};
@@ -31,6 +31,16 @@ pub fn platform_jobs(build: &Build) -> Vec<&Job> {
         build.jobs.iter().filter(|job| ["build", "run", ""].contains(&job.kind.as_str())).collect();
     jobs.sort_by_key(|job| order(job));
     jobs
+}
+
+/// Where the build's source was fetched from, by its roots; of a fetch what it has brought.
+pub fn origins_of(build: &Build) -> Vec<(&str, &GitOrigin)> {
+    let of_spec = build.spec.iter().flat_map(|spec| &spec.origins);
+    let fetched = build.jobs.iter().filter_map(|job| job.result.as_ref()?.fetched.as_ref()?.origin.as_ref());
+    let mut all: Vec<(&str, &GitOrigin)> = of_spec.map(|(root, origin)| (root.as_str(), origin)).collect();
+    all.sort_by_key(|(root, _)| *root);
+    all.extend(fetched.map(|origin| ("context", origin)));
+    all
 }
 
 /// The attempt that gave a job's result, or else its last.
@@ -238,7 +248,9 @@ fn failures(build: &Build) -> Vec<String> {
         && build.state == "failed"
         && let Some(failure) = &build.failure
     {
-        out.extend(failure_lines(failure, "the build", "", &format!("farm logs {}", build.id)));
+        let is_fetch = build.spec.as_ref().is_some_and(|spec| spec.fetch.is_some());
+        let what = if is_fetch { "the fetch" } else { "the build" };
+        out.extend(failure_lines(failure, what, "", &format!("farm logs {}", build.id)));
     }
     out
 }
@@ -312,6 +324,7 @@ fn ending(build: &Build) -> Vec<String> {
     let done = match &build.spec {
         Some(spec) if !spec.run_image.is_empty() => format!("ran {}", harmless(&spec.run_image)),
         Some(spec) if !spec.call.is_empty() => format!("answered ({})", harmless(&spec.call)),
+        Some(spec) if spec.fetch.is_some() => "fetched".to_owned(),
         _ => "built".to_owned(),
     };
     match build.state.as_str() {

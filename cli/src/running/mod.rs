@@ -20,16 +20,17 @@ use tokio::time::sleep;
 
 use crate::calls;
 use crate::connect::Client;
-use crate::context::Location;
-use crate::context::stdin::read_dockerfile;
 use crate::error::{Error, Result};
 use crate::follow::{Seen, follow, is_final};
 use crate::image::Variant;
 use crate::output::summary::{deciding_attempt, platform_jobs};
 use crate::output::text::harmless;
 use crate::source;
+use crate::upload;
 use crate::upload::Sending;
 pub use dockerfile::Setting;
+use farm_source::Location;
+use farm_source::stdin::read_dockerfile;
 
 /// What is to be run, and how.
 #[derive(Debug, Clone)]
@@ -160,8 +161,9 @@ impl Order {
             purpose: Purpose::Run(self.shown.clone()),
             partial: Default::default(),
             mounts: Default::default(),
+            origins: Default::default(),
         };
-        Ok(Ready(uploaded.request(&key.to_string(), &spec, Vec::new())))
+        Ok(Ready(upload::request(&uploaded, &key.to_string(), &spec, Vec::new())))
     }
 }
 

@@ -6,19 +6,18 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
-use farm_proto::PIECE_BYTES;
+use bytes::Bytes;
 use farm_proto::v1::snapshot_service_server::{SnapshotService, SnapshotServiceServer};
 use farm_proto::v1::upload_objects_request::Part;
-use farm_proto::v1::{
-    FindMissingResponse, FinishUploadResponse, ObjectKind, OpenUploadResponse, UploadObjectsRequest,
-    UploadObjectsResponse,
-};
+use farm_proto::v1::{ObjectKind, SnapshotRoot};
+use farm_proto::{MAX_MESSAGE_BYTES, PIECE_BYTES};
+use farm_source::upload::{PACK_BYTES, SESSIONS};
+use farm_source::{Disk, Location, Surroundings, read};
+use farm_types::Digest;
 use farm_types::snapshot::{Folder, names};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::stream::PACK_BYTES;
 use super::*;
-use crate::context::{Disk, Location, Surroundings, read};
 
 #[derive(Default)]
 struct Kept {

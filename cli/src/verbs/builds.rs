@@ -31,6 +31,10 @@ pub struct Args {
     #[arg(long, conflicts_with = "limit")]
     all: bool,
 
+    /// List fetches of sources, too
+    #[arg(long)]
+    fetches: bool,
+
     /// Print one JSON object
     #[arg(long, conflicts_with = "format")]
     json: bool,
@@ -51,7 +55,7 @@ fn at_least_one(text: &str) -> std::result::Result<u32, String> {
 /// The farm can't be asked.
 pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let client = Client::connect(&setup.address).await?;
-    let builds = list(&client, if args.all { u32::MAX } else { args.limit }).await?;
+    let builds = list(&client, if args.all { u32::MAX } else { args.limit }, args.fetches).await?;
     let mut out = Out::stdout();
     let as_json = || builds.iter().map(|build| BuildJson::new(build, None, &[]));
     if let Some(template) = &args.format {
@@ -68,13 +72,13 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
 }
 
 /// So many builds, newest first, or as many as there are; page by page.
-async fn list(client: &Client, limit: u32) -> Result<Vec<Build>> {
+async fn list(client: &Client, limit: u32, fetches: bool) -> Result<Vec<Build>> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut builds: Vec<Build> = Vec::new();
     let mut page_token = String::new();
     loop {
         let page_size = u32::try_from(limit - builds.len()).map_or(PAGE, |wanted| wanted.min(PAGE));
-        let request = ListBuildsRequest { page_size, page_token, states: Vec::new() };
+        let request = ListBuildsRequest { page_size, page_token, states: Vec::new(), fetches };
         let asked = through(async || client.builds().list_builds(request.clone()).await).await;
         let page = asked.map_err(|status| client.error(&status))?;
         builds.extend(page.builds);
@@ -88,7 +92,10 @@ async fn list(client: &Client, limit: u32) -> Result<Vec<Build>> {
 }
 
 fn table(builds: &[Build], now: i64) -> Vec<String> {
-    let head = ["BUILD", "STATE", "SUBMITTED", "TIME", "PLATFORMS", "TAGS"].map(ToOwned::to_owned).to_vec();
+    let mut head =
+        ["BUILD", "STATE", "SUBMITTED", "TIME", "PLATFORMS", "TAGS"].map(ToOwned::to_owned).to_vec();
+    let has_origins = builds.iter().any(|build| origin(build).is_some());
+    head.extend(has_origins.then(|| "SOURCE".to_owned()));
     let rows = builds.iter().map(|build| {
         let spec = build.spec.clone().unwrap_or_default();
         let end = if build.finished_ms > 0 { build.finished_ms } else { now };
@@ -99,20 +106,39 @@ fn table(builds: &[Build], now: i64) -> Vec<String> {
         let tags = match spec.tags.as_slice() {
             [] if !spec.run_image.is_empty() => format!("(run {})", spec.run_image),
             [] if !spec.call.is_empty() => format!("({})", spec.call),
+            [] if spec.fetch.is_some() => "(fetch)".to_owned(),
             [] => String::new(),
             [one] => one.clone(),
             [first, more @ ..] => format!("{first} (+{})", more.len()),
         };
-        vec![
+        let mut row = vec![
             harmless(&build.id),
             harmless(&build.state),
             ago(build.created_ms, now),
             span(end - build.created_ms),
             platforms.join(","),
             harmless(&tags),
-        ]
+        ];
+        row.extend(has_origins.then(|| origin(build).unwrap_or_default()));
+        row
     });
     columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+/// Where the build's context was fetched from, in short: `app.git main 1f2e3d4`; of a fetch from where it is.
+fn origin(build: &Build) -> Option<String> {
+    let spec = build.spec.as_ref()?;
+    let name = |repository: &str| repository.rsplit('/').next().unwrap_or(repository).to_owned();
+    let text = match (spec.origins.get("context"), spec.fetch.as_ref().and_then(|fetch| fetch.git.as_ref())) {
+        (Some(origin), _) => {
+            let at = origin.r#ref.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/");
+            let commit: String = origin.commit.chars().take(7).collect();
+            [name(&origin.repository), at.to_owned(), commit].join(" ").replace("  ", " ")
+        }
+        (None, Some(git)) => format!("{} {}", name(&git.repository), git.r#ref).trim_end().to_owned(),
+        (None, None) => return None,
+    };
+    Some(harmless(&text))
 }
 
 #[cfg(test)]

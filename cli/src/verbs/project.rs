@@ -60,7 +60,7 @@ enum Deed {
         #[arg(long)]
         json: bool,
     },
-    /// Let a project push to repositories, or pull from them with the farm's credentials. For admins of the farm
+    /// Say where a project may push to, pull from with the farm's credentials, and fetch from. For admins of the farm
     #[command(after_help = access::ALLOW_HELP)]
     Allow(access::Repositories),
     /// Take that back. For admins of the farm

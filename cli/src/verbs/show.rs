@@ -1,6 +1,6 @@
 //! `farm show`.
 
-use farm_proto::v1::{Build, GetBuildRequest};
+use farm_proto::v1::{Build, GetBuildRequest, GitOrigin};
 
 use super::{build_id, now_ms};
 use crate::config::Setup;
@@ -11,7 +11,7 @@ use crate::output::format;
 use crate::output::json::{self, BuildJson};
 use crate::output::progress::UNNEEDED;
 use crate::output::secrets::lines_of_build;
-use crate::output::summary::summary;
+use crate::output::summary::{origins_of, summary};
 use crate::output::text::{ago, harmless, short_digest};
 
 /// Arguments of `farm show`.
@@ -52,11 +52,23 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         let now = now_ms();
         out.line(&head(&build, now));
         out.lines(links(&build));
+        out.lines(origins(&build));
         out.lines(lines_of_build(&build));
         out.lines(history(&build));
         out.lines(summary(&build, &[], now));
     }
     Ok(Exit::Done)
+}
+
+/// Where its source was fetched from.
+fn origins(build: &Build) -> Vec<String> {
+    let line = |(root, origin): (&str, &GitOrigin)| {
+        let name = root.strip_prefix("context:").map(|name| format!("{name} ")).unwrap_or_default();
+        let at = if origin.r#ref.is_empty() { String::new() } else { format!("  {}", origin.r#ref) };
+        let folder = if origin.subdir.is_empty() { String::new() } else { format!("  {}", origin.subdir) };
+        harmless(&format!("{name}from {}{folder}{at}  commit {}", origin.repository, origin.commit))
+    };
+    origins_of(build).into_iter().map(line).collect()
 }
 
 /// The builds that it retries and that retry it.
@@ -77,8 +89,10 @@ fn history(build: &Build) -> Vec<String> {
     // Those of a result that was taken over are shown where it was made.
     for job in build.jobs.iter().filter(|job| job.taken_from.is_empty()) {
         for attempt in &job.attempts {
+            // A fetch is for none.
+            let what = if job.platform.is_empty() { &job.kind } else { &job.platform };
             let who =
-                format!("{}  attempt {} on {}", job.platform, attempt.number, harmless(&attempt.worker));
+                format!("{}  attempt {} on {}", harmless(what), attempt.number, harmless(&attempt.worker));
             if let Some(failure) = &attempt.failure {
                 lines.push(format!("{who} {}: {}", harmless(&attempt.state), harmless(&failure.message)));
             }

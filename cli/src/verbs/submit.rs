@@ -12,16 +12,16 @@ mod buildx;
 mod call;
 mod dry;
 mod environment;
+mod git;
 mod give;
 mod ignored;
 mod plan;
 mod results;
 mod secrets;
 
-use std::sync::Arc;
-
 use farm_proto::v1::Build;
 use farm_types::BuildSpec;
+use farm_types::snapshot::ROOT_CONTEXT;
 
 use super::now_ms;
 use super::watch::{LEFT_ENDING, Watched, exit, left_running, mode, watch};
@@ -29,6 +29,7 @@ use crate::agents::Offering;
 use crate::calls;
 use crate::config::Setup;
 use crate::error::{Error, Exit, Result};
+use crate::fetch::Done;
 use crate::input::Input;
 use crate::interrupt::{Interrupts, Role};
 use crate::mounts::{Mounting, environment as variable};
@@ -41,12 +42,13 @@ use crate::output::text::{bytes, count, harmless};
 use crate::outputs::deliver::Delivered;
 use crate::security::covered_for_secrets as covered;
 use crate::source::Rest;
-use crate::upload::{Sending, Uploaded};
+use crate::upload::{self, Uploaded};
 pub use args::Args;
 pub(super) use args::path_or_none;
-use bring::{Brought, Chosen, bring, look_on, partial};
+use bring::{Bringing, Brought, Chosen, Progress, bring, look_on, partial};
 use call::Asked;
 use dry::DryRun;
+use environment::EPOCH;
 use give::Giving;
 use plan::Plan;
 
@@ -97,21 +99,37 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         false => setup.address.clone(),
     };
     plan.result_files.clear()?;
-    let sending = Arc::new(Sending::default());
+    let progress = Progress::default();
     let ended = tokio::select! {
-        brought = bring(&plan, &address, &sending) => brought,
-        () = told_to_end(interrupts.as_mut()) => Err(nothing_submitted()),
-        () = look_on(&mut display, &plan.location.shown, &sending) => return Ok(Exit::Done), // never
+        brought = Box::pin(bring(&plan, &address, &progress)) => brought,
+        () = told_to_end(interrupts.as_mut()) => {
+            let more = interrupts.as_ref().map_or(0, Interrupts::wishes) + 1;
+            tokio::select! {
+                () = progress.cancel() => {}
+                () = pressed(interrupts.as_mut(), more) => {}
+            }
+            Err(nothing_submitted())
+        }
+        () = look_on(&mut display, &plan.location.shown, &progress) => return Ok(Exit::Done), // never
     };
     display.prepare(None);
     let brought = match ended {
-        Ok(brought) => brought,
+        Ok(Bringing::Brought(brought)) => *brought,
+        Ok(Bringing::Unfetched(build, said)) => {
+            said.iter().for_each(|line| display.line(line));
+            display.finish(Some(&build), summary(&build, &[], now_ms()));
+            if as_json {
+                Out::stdout().line(&json::text(&BuildJson::new(&build, None, &[])));
+            }
+            return Ok(exit(&build));
+        }
         Err(error) => {
             display.finish(None, Vec::new());
             return Err(error);
         }
     };
-    let Brought { client, source, uploaded, platforms, chosen, meant } = brought;
+    let Brought { client, source, uploaded, platforms, chosen, meant, fetched } = brought;
+    fetched.iter().for_each(|(root, done)| display.line(&fetched_line(root, done)));
     if let Err(error) = giving.check(&plan, &platforms) {
         display.finish(None, Vec::new());
         return Err(error);
@@ -120,8 +138,12 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let partial = meant.as_ref().map(partial).unwrap_or_default();
     let rest = Rest { location: &plan.location, is_temporary: plan.temporary.is_some() };
     let rest = (!partial.is_empty()).then_some(rest);
-    let spec = BuildSpec { partial, ..plan.spec(uploaded.snapshot(), platforms)? };
-    let mut request = uploaded.request(&plan.idempotency_key, &spec, plan.mounting.values());
+    let origins = fetched.iter().map(|(root, done)| (root.clone(), done.fetched.origin.clone())).collect();
+    let mut spec = BuildSpec { partial, origins, ..plan.spec(uploaded.snapshot(), platforms)? };
+    if let (true, Some(origin)) = (plan.takes_epoch, spec.origins.get(ROOT_CONTEXT)) {
+        spec.build_args.insert(EPOCH.to_owned(), origin.committed_at.to_string());
+    }
+    let mut request = upload::request(&uploaded, &plan.idempotency_key, &spec, plan.mounting.values());
     if let (None, Some(spec)) = (plan.emulation, &mut request.spec) {
         // What isn't said here, the project says.
         spec.emulation.clear();
@@ -129,7 +151,7 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let (build, replayed) = tokio::select! {
         accepted = calls::submit(&client, request) => accepted?,
         // The first press, or signal, is heeded once the build is known.
-        () = pressed_twice(interrupts.as_mut()) => {
+        () = pressed(interrupts.as_mut(), 2) => {
             display.finish(None, Vec::new());
             return Err(calls::left());
         }
@@ -273,12 +295,28 @@ async fn told_to_end(interrupts: Option<&mut Interrupts>) {
     }
 }
 
-/// Until the end was asked for twice, if anybody listens.
-async fn pressed_twice(interrupts: Option<&mut Interrupts>) {
+/// Until the end was asked for so often, if anybody listens.
+async fn pressed(interrupts: Option<&mut Interrupts>, times: u32) {
     match interrupts {
-        Some(interrupts) => interrupts.press(2).await,
+        Some(interrupts) => interrupts.press(times).await,
         None => std::future::pending().await,
     }
+}
+
+/// `fetched https://x.example/app.git  refs/heads/main is commit 1f2e3d4  12 files`.
+fn fetched_line(root: &str, done: &Done) -> String {
+    let origin = &done.fetched.origin;
+    let folder = if origin.subdir.is_empty() { String::new() } else { format!("  {}", origin.subdir) };
+    let at = origin.full_ref.as_ref().map(|name| format!("{name} is ")).unwrap_or_default();
+    let name = root.strip_prefix("context:").map(|name| format!(" as {name}")).unwrap_or_default();
+    let files = usize::try_from(done.fetched.files).unwrap_or(usize::MAX);
+    let line = format!(
+        "fetched {}{folder}{name}  {at}commit {}  {}",
+        origin.repository,
+        origin.commit.short(),
+        count(files, "file")
+    );
+    harmless(&line)
 }
 
 /// `build 7f3k2m  app @ snapshot 9c1e…  12 files, 3 new (4.1 kB sent)`.

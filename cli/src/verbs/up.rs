@@ -27,7 +27,7 @@ It starts a private Postgres, a registry on localhost, a Docker engine in namesp
 own, a coordinator, a worker for this machine's platform and one for what QEMU emulates. What
 dies is started again. Everything lies in the state folder; farm down ends it, and farm up
 carries on where it was, also after a crash. Flags are kept for the next time; own, found and
-none take --engine, --platforms, --config and --untrusted back.
+none take what was said back.
 
 Examples:
   sudo farm up
@@ -49,6 +49,12 @@ pub fn run(args: &Args) -> Result<Exit> {
     let mut out = Out::stdout();
     loop {
         match client::up(&layout, &settings)? {
+            Up::Already(status) if settings.untrusted && !status.settings.untrusted => {
+                return Err(Error::Usage(
+                    "the farm is up without an untrusted worker; farm down, then farm up --untrusted"
+                        .to_owned(),
+                ));
+            }
             Up::Already(status) => {
                 out.lines(status_lines(&status));
                 out.line(&already(&settings.differences(&status.settings)));

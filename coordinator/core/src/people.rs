@@ -1,11 +1,13 @@
-//! Where a project may push to and pull from, who moves its protected tags, who uses its [`secrets`], and which entitlements its
+//! Where a project may push to, pull from and fetch from, who moves its protected tags, who uses its [`secrets`], and which entitlements its
 //! builds may ask for.
 
 pub mod secrets;
 
 use std::collections::BTreeSet;
 
-use farm_types::{Entitlements, ImageTag, RegistryHost, Repository, RepositoryPrefix, Role, TagPattern};
+use farm_types::{
+    Entitlements, FetchHost, ImageTag, RegistryHost, Repository, RepositoryPrefix, Role, TagPattern,
+};
 
 /// What a project is allowed, beside what every project is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct Access {
     pub push: Vec<RepositoryPrefix>,
     /// It may pull from there, where that takes the farm's credentials.
     pub pull: Vec<RepositoryPrefix>,
+    /// What `ADD` names is fetched from there only; empty: from everywhere.
+    pub fetch: Vec<FetchHost>,
     /// These tags are moved by whoever has at least this role.
     pub protected: Vec<(TagPattern, Role)>,
     /// What its builds may ask for.

@@ -32,6 +32,13 @@ pub struct Flags {
     /// there are several [default: what it listens on; if that is every address, this host's name].
     #[arg(long, value_name = "URL", env = "FARM_ADVERTISE")]
     pub advertise: Option<String>,
+    /// Where to listen for webhooks, as 0.0.0.0:7071 [default: nowhere].
+    #[arg(long, value_name = "ADDRESS", env = "FARM_HOOKS_LISTEN")]
+    pub hooks_listen: Option<SocketAddr>,
+    /// How forges reach that, where a proxy or another name is between: https://HOST[:PORT][/PATH], behind which /hooks/… comes
+    /// [default: what it listens on].
+    #[arg(long, value_name = "URL", env = "FARM_HOOKS_URL")]
+    pub hooks_url: Option<String>,
     /// Postgres, as postgres://USER@HOST/DB or postgres://USER@localhost/DB?host=/SOCKET/FOLDER.
     #[arg(long, global = true, value_name = "URL", env = "FARM_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<SecretString>,

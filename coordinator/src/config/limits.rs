@@ -78,6 +78,10 @@ pub struct Limits {
     pub sign_ins_at_once_per_address: u32,
     /// The same for all callers together.
     pub sign_ins_at_once: u32,
+    /// What may be delivered to one hook within a minute.
+    pub deliveries_per_minute_per_hook: u32,
+    /// What may be delivered from one address within a minute.
+    pub deliveries_per_minute_per_address: u32,
     /// Proxies that are believed where they say that a call comes from.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
@@ -131,6 +135,8 @@ impl Default for Limits {
             sign_ins_per_minute: 600,
             sign_ins_at_once_per_address: 8,
             sign_ins_at_once: 16,
+            deliveries_per_minute_per_hook: 1200,
+            deliveries_per_minute_per_address: 6000,
             trusted_proxies: Vec::new(),
             proxy_header: ProxyHeader::default(),
         }

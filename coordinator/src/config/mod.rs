@@ -6,6 +6,7 @@
 mod audit;
 mod flags;
 mod helper;
+mod hooks;
 mod keys;
 mod leadership;
 mod limits;
@@ -31,6 +32,7 @@ use crate::people::sign_in::settings::Settings as SignIn;
 
 pub use self::flags::{Flags, KeysVerb, Migrate, Verb};
 pub use self::helper::{CredentialHelper, HelperProtocol};
+pub use self::hooks::Hooks;
 pub use self::keys::Keys;
 pub use self::leadership::Leadership;
 pub use self::limits::Limits;
@@ -88,6 +90,8 @@ pub struct Config {
     pub leadership: Leadership,
     /// What is kept, and for how long.
     pub retention: Retention,
+    /// Where forges deliver.
+    pub hooks: Hooks,
     /// Certificates, and whether there is TLS at all.
     pub tls: Tls,
     /// The farm's keys.
@@ -129,6 +133,7 @@ impl Default for Config {
             limits: Limits::default(),
             leadership: Leadership::default(),
             retention: Retention::default(),
+            hooks: Hooks::default(),
             tls: Tls::default(),
             keys: Keys::default(),
             keys_text: None,
@@ -158,6 +163,12 @@ impl Config {
         }
         if let Some(advertise) = &flags.advertise {
             config.advertise = Some(advertise.clone());
+        }
+        if let Some(listen) = flags.hooks_listen {
+            config.hooks.listen = Some(listen);
+        }
+        if let Some(url) = &flags.hooks_url {
+            config.hooks.url = Some(url.clone());
         }
         if let Some(url) = &flags.database_url {
             config.database_url.clone_from(url);
@@ -227,6 +238,10 @@ impl Config {
             .and_then(http::Uri::host)
             .map(|host| host.trim_matches(['[', ']']).to_owned());
         let listens = Some(self.listen.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+        let hooks: Option<http::Uri> = self.hooks.url.as_ref().and_then(|url| url.parse().ok());
+        let hooks =
+            hooks.as_ref().and_then(http::Uri::host).map(|host| host.trim_matches(['[', ']']).to_owned());
+        let advertised = advertised.into_iter().chain(hooks);
         let more =
             host_name().into_iter().chain(advertised).chain(listens).chain(self.tls.names.iter().cloned());
         for name in more {
@@ -236,6 +251,26 @@ impl Config {
             }
         }
         names
+    }
+
+    /// Whether who delivers to hooks has to speak TLS.
+    pub fn hooks_speak_tls(&self) -> bool {
+        self.hooks.listen.is_some_and(|listen| self.tls.is_on(listen.ip()))
+    }
+
+    /// The beginning of hooks' URLs, without a `/` at its end; `None`: nothing says where forges reach this farm.
+    pub fn hooks_url(&self) -> Option<String> {
+        if let Some(url) = &self.hooks.url {
+            return Some(url.trim_end_matches('/').to_owned());
+        }
+        let listen = self.hooks.listen?;
+        let scheme = if self.hooks_speak_tls() { "https" } else { "http" };
+        if !listen.ip().is_unspecified() {
+            return Some(format!("{scheme}://{listen}"));
+        }
+        let advertised: Option<http::Uri> = self.advertised().parse().ok();
+        let host = advertised.as_ref().and_then(http::Uri::host).unwrap_or("localhost");
+        Some(format!("{scheme}://{host}:{}", listen.port()))
     }
 
     /// The issuer at which people sign in; `None`: nobody does.
@@ -306,6 +341,10 @@ impl Config {
         self.leadership.check()?;
         self.retention.check()?;
         self.tls.check(self.listen)?;
+        self.hooks.check(self.listen)?;
+        if let Some(listen) = self.hooks.listen {
+            self.tls.check(listen)?;
+        }
         self.audit.check()?;
         if let Some(sign_in) = &mut self.sign_in {
             sign_in.complete()?;

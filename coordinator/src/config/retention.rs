@@ -25,6 +25,8 @@ pub struct Retention {
     pub outputs_minutes: u64,
     /// Workers that are gone, and that no administrator has drained.
     pub workers_days: u64,
+    /// What was delivered to hooks, days after it was processed.
+    pub deliveries_days: u64,
     /// What was done, by whom; days after it was sealed.
     pub audit_days: u64,
 }
@@ -39,6 +41,7 @@ impl Default for Retention {
             unpublished_hours: 24,
             outputs_minutes: 60,
             workers_days: 7,
+            deliveries_days: 14,
             audit_days: 400,
         }
     }
@@ -55,6 +58,7 @@ impl Retention {
             ("unpublished_hours", self.unpublished_hours, CENTURY_DAYS * 24),
             ("outputs_minutes", self.outputs_minutes, CENTURY_DAYS * 24 * 60),
             ("workers_days", self.workers_days, CENTURY_DAYS),
+            ("deliveries_days", self.deliveries_days, CENTURY_DAYS),
             ("audit_days", self.audit_days, CENTURY_DAYS),
         ] {
             if value > most {
@@ -93,6 +97,11 @@ impl Retention {
     /// `workers_days`; `None`: for ever.
     pub fn workers(&self) -> Option<Duration> {
         days(self.workers_days)
+    }
+
+    /// `deliveries_days`; `None`: for ever.
+    pub fn deliveries(&self) -> Option<Duration> {
+        days(self.deliveries_days)
     }
 
     /// `audit_days`; `None`: for ever.

@@ -1,11 +1,12 @@
 //! The gRPC edge, in rooms by what a call is about: [`builds`], [`work`] (all that workers call), [`publish`] (images),
-//! [`sources`], [`logs`] (following), [`machines`] (workers and coordinators) and [`people`].
+//! [`sources`], [`logs`] (following), [`machines`] (workers and coordinators), [`people`] and [`hooks`].
 //!
 //! Who calls, and whether they may, was asked before a handler is reached ([`crate::people::gate`]). A handler validates, makes
 //! one call, converts. It never schedules. Each call has a span ([`spans`]).
 
 pub mod builds;
 mod health;
+pub mod hooks;
 pub mod logs;
 pub mod machines;
 pub mod people;
@@ -13,6 +14,7 @@ pub mod publish;
 pub mod sources;
 pub mod spans;
 pub mod status;
+pub mod uploads;
 pub mod work;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use farm_proto::v1::audit_service_server::AuditServiceServer;
 use farm_proto::v1::build_service_server::BuildServiceServer;
 use farm_proto::v1::farm_service_server::FarmServiceServer;
 use farm_proto::v1::git_service_server::GitServiceServer;
+use farm_proto::v1::hook_service_server::HookServiceServer;
 use farm_proto::v1::image_service_server::ImageServiceServer;
 use farm_proto::v1::machine_service_server::MachineServiceServer;
 use farm_proto::v1::output_service_server::OutputServiceServer;
@@ -81,7 +84,8 @@ pub async fn serve(
         OutputServiceServer::new(builds::outputs::Outputs::new(Arc::clone(&shared), shutdown.clone()));
     let images = ImageServiceServer::new(publish::Images::new(Arc::clone(&shared)));
     let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&shared), shutdown.clone()));
-    let incoming = tls::incoming(listener, shared.tls.clone(), Arc::clone(&shared.doors));
+    let incoming =
+        tls::incoming(listener, shared.tls.as_ref().map(|tls| tls.calls()), Arc::clone(&shared.doors));
     let gate = GateLayer::new(Arc::clone(&shared.identities), Arc::clone(&shared.doors));
     let streams = shared.config.limits.max_streams_per_connection;
     let people = PeopleServiceServer::new(people::People::new(Arc::clone(&shared)));
@@ -95,6 +99,8 @@ pub async fn serve(
     let git_logins = GitServiceServer::new(people::GitLogins::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let sign_in = SignInServiceServer::new(people::SignIn::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_TRUST_MESSAGE);
+    let hooks = HookServiceServer::new(hooks::Hooks::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let audit = AuditServiceServer::new(people::Audit::new(Arc::clone(&shared)));
     let joins = MachineServiceServer::new(machines::join::Joins::new(Arc::clone(&shared)))
@@ -123,6 +129,7 @@ pub async fn serve(
         .add_service(logins)
         .add_service(git_logins)
         .add_service(sign_in)
+        .add_service(hooks)
         .add_service(audit)
         .add_service(joins)
         .add_service(work)

@@ -5,10 +5,10 @@ use farm_types::{FailureCode, Invalid};
 use tonic::Status;
 
 use crate::blobs::FileError;
-use crate::dockerfile::Unread;
 use crate::logs::LogError;
 use crate::people::oidc::Refused;
 use crate::registry::lending::LendError;
+use crate::tree::Unread;
 pub use crate::unstored::store;
 
 /// The status of a value that can't be taken.
@@ -76,8 +76,8 @@ pub fn outputs(error: object_store::Error) -> Status {
     )
 }
 
-/// The status of a Dockerfile that can't be read now.
-pub fn dockerfile(error: Unread) -> Status {
+/// The status of a snapshot's file that can't be read now.
+pub fn unread(error: Unread) -> Status {
     match error {
         Unread::Store(error) => store(error),
         Unread::Blobs(error) => blobs(error),

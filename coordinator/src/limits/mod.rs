@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farm_client::busy;
-use farm_types::PrincipalId;
+use farm_types::{HookId, PrincipalId};
 use http::HeaderMap;
 use rustix::process::{Resource, getrlimit};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,9 @@ const TELL: Duration = Duration::from_secs(60);
 const OPEN_AT_ONCE: u32 = 128;
 /// Whoever finds as many at the issuer as may be at once is told to come back after so long.
 const AT_THE_ISSUER: Duration = Duration::from_secs(2);
+/// So many deliveries are read at once, and so many from one address: each may be long.
+const DELIVERIES_AT_ONCE: u32 = 128;
+const DELIVERIES_AT_ONCE_OF_ONE: u32 = 64;
 /// A connection that takes not a byte for so long is dead, as keep-alive has it, but can't be told so.
 const BLOCKED: Duration = Duration::from_secs(30);
 
@@ -72,6 +75,11 @@ pub struct Doors {
     sign_ins: Buckets<IpAddr>,
     all_sign_ins: Buckets<()>,
     signing_in: Arc<Visits>,
+    /// What is delivered to hooks: by hook, by address, what was nobody's, and what is under way.
+    of_hooks: Buckets<HookId>,
+    deliverers: Buckets<IpAddr>,
+    forged: Buckets<IpAddr>,
+    delivering: Arc<Visits>,
     tally: Tally,
 }
 
@@ -105,6 +113,10 @@ impl Doors {
             sign_ins: Buckets::new(limits.sign_ins_per_minute_per_address),
             all_sign_ins: Buckets::new(limits.sign_ins_per_minute),
             signing_in: Arc::new(Visits::new(limits.sign_ins_at_once_per_address, limits.sign_ins_at_once)),
+            of_hooks: Buckets::new(limits.deliveries_per_minute_per_hook),
+            deliverers: Buckets::new(limits.deliveries_per_minute_per_address),
+            forged: Buckets::new(limits.strangers_per_minute_per_address),
+            delivering: Arc::new(Visits::new(DELIVERIES_AT_ONCE_OF_ONE, DELIVERIES_AT_ONCE)),
             tally: Tally::default(),
         }
     }
@@ -190,6 +202,40 @@ impl Doors {
         Ok(visit)
     }
 
+    /// Whether a delivery from there is read; it is one of those under way until what is given back is dropped.
+    ///
+    /// # Errors
+    /// There were too many within a minute, or there are at once: when to come back.
+    pub fn deliver(&self, from: IpAddr) -> Result<Visit, Duration> {
+        let (at, now) = (place(from), Instant::now());
+        self.forged.look(&at, now).inspect_err(|_| {
+            self.tally.count("strangers_per_minute_per_address", &at.to_string());
+        })?;
+        let visit = self.delivering.begin(Some(at)).map_err(|_| {
+            self.tally.count("deliveries at once", &at.to_string());
+            Duration::from_secs(1)
+        })?;
+        self.deliverers.take(&at, now).inspect_err(|_| {
+            self.tally.count("deliveries_per_minute_per_address", &at.to_string());
+        })?;
+        Ok(visit)
+    }
+
+    /// A delivery from there was no hook's.
+    pub fn forged(&self, from: IpAddr) {
+        let _ = self.forged.take(&place(from), Instant::now());
+    }
+
+    /// Whether a delivery that is a hook's is taken.
+    ///
+    /// # Errors
+    /// There were too many within a minute: when to come back.
+    pub fn delivered(&self, hook: HookId, name: &str) -> Result<(), Duration> {
+        self.of_hooks.take(&hook, Instant::now()).inspect_err(|_| {
+            self.tally.count("deliveries_per_minute_per_hook", name);
+        })
+    }
+
     /// Whether it is asked whom a token shows that isn't known here, from there.
     ///
     /// # Errors
@@ -253,9 +299,18 @@ impl Doors {
             if told.elapsed() >= TELL {
                 told = Instant::now();
                 self.tally.tell();
-                for buckets in [&self.addresses, &self.open, &self.wrong, &self.sign_ins] {
+                let of_addresses = [
+                    &self.addresses,
+                    &self.open,
+                    &self.wrong,
+                    &self.sign_ins,
+                    &self.deliverers,
+                    &self.forged,
+                ];
+                for buckets in of_addresses {
                     buckets.forget(told);
                 }
+                self.of_hooks.forget(told);
                 self.identities.forget(told);
             }
         }
@@ -359,6 +414,30 @@ mod tests {
         // Nobody else is concerned: whoever is known, nor other calls of strangers.
         doors.known_call(&person("ada"), Action::ReadBuilds, Some(HOME)).unwrap();
         doors.open_call(HOME).unwrap();
+    }
+
+    #[test]
+    fn what_was_no_hooks_is_counted_apart_and_each_hook_by_itself() {
+        let doors = doors(|limits| {
+            limits.strangers_per_minute_per_address = 2;
+            limits.deliveries_per_minute_per_address = 5;
+            limits.deliveries_per_minute_per_hook = 1;
+        });
+        let (one, other) = (HookId::generate(), HookId::generate());
+        doors.delivered(one, "one").unwrap();
+        assert!(doors.delivered(one, "one").unwrap_err() > Duration::from_secs(50));
+        doors.delivered(other, "other").unwrap();
+        for _ in 0..2 {
+            drop(doors.deliver(HOME).unwrap());
+            doors.forged(HOME);
+        }
+        assert!(doors.deliver(HOME).is_err());
+        for _ in 0..5 {
+            drop(doors.deliver(OTHER).unwrap());
+        }
+        assert!(doors.deliver(OTHER).is_err());
+        // Wrong tokens of the same place are another matter.
+        doors.look_up(HOME).unwrap();
     }
 
     #[test]

@@ -47,6 +47,7 @@ async fn dispatch_one(shared: &Shared, places: &Places) -> farm_store::Result<()
         // A leader of the version before looks at no entitlements and no engines, and a machine's trust may have been taken away
         // meanwhile; it is taken back when its lease ends.
         let is_kept = !offered.engine_is_fit
+            || offered.spec.purpose.fetch().is_some()
             || !offered.spec.run.entitlements().is_empty()
             || !offered.staged && !offered.spec.repositories().is_empty();
         if offered.trust == TrustClass::Untrusted && is_kept {
@@ -130,6 +131,7 @@ fn offer(
         }),
         build_id: offered.build.to_string(),
         project: offered.project_name,
+        project_id: offered.project.to_string(),
         // By id: a removed project's name may become another's.
         caches: format!("{}:{}", offered.project, offered.trust),
         platform: offered.platform.to_string(),

@@ -50,6 +50,7 @@ impl Places {
             closed: self.closed.clone(),
             registries: registries.into_iter().collect(),
             private: is_trusted,
+            only: access.fetch.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -77,7 +78,11 @@ mod tests {
         config.outbound.allow =
             vec!["10.0.0.0/8".parse().unwrap(), "registry.internal:5000".parse().unwrap()];
         let prefixes = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        let access = Access { push: prefixes(&["127.0.0.1:5001/team", "*"]), ..Access::default() };
+        let access = Access {
+            push: prefixes(&["127.0.0.1:5001/team", "*"]),
+            fetch: vec!["*.example.com".parse().unwrap()],
+            ..Access::default()
+        };
         let places = Places::new(&config);
         let told = places.of(&access, TrustClass::Trusted);
         for host in ["farm.example", "db.internal", "localhost"] {
@@ -90,6 +95,7 @@ mod tests {
         assert!(told.private);
         let untrusted = places.of(&access, TrustClass::Untrusted);
         assert!(untrusted.registries.is_empty() && !untrusted.private && untrusted.closed == told.closed);
+        assert_eq!((&told.only, &untrusted.only), (&vec!["*.example.com".to_owned()], &told.only));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use farm_store::{Store, StoreError};
 use farm_types::entitlement::{listed, words as words_of};
 use farm_types::mounts::GivenLogin;
 use farm_types::{
-    AttemptId, BuildId, ImageTag, MountId, MountType, Mounts, ProjectId, ProjectName, RegistryHost,
-    Repository, RepositoryPrefix, Role, RunOptions,
+    AttemptId, BuildId, ImageTag, MountId, Mounts, ProjectId, ProjectName, RegistryHost, Repository,
+    RepositoryPrefix, Role, RunOptions, ValueType,
 };
 use tonic::Status;
 use uuid::Uuid;
@@ -116,7 +116,7 @@ impl Accesses {
     ) -> Kept {
         let Some(value) = sealed.values.iter().find(|value| value.id == *id) else { return Kept::Removed };
         let key = self.keyring.open(Owner::Build(project, build), &sealed.key);
-        let clear = key.and_then(|key| key.open(MountType::Login, id, &value.bytes));
+        let clear = key.and_then(|key| key.open(ValueType::Login, id, &value.bytes));
         match clear.map(|clear| GivenLogin::read(&clear)) {
             Ok(Ok(mut login)) => {
                 let (username, password) = (take(&mut login.username), take(&mut login.password));

@@ -40,6 +40,10 @@ pub enum Action {
     ManageSecrets,
     /// Give the project logins of its own at registries and for git.
     ManageLogins,
+    /// See the project's webhooks and what was delivered, without secrets, addresses and bodies.
+    ReadHooks,
+    /// Make, try, rotate and remove the project's webhooks, and have deliveries processed again.
+    ManageHooks,
     /// Show a token of another system.
     Exchange,
     /// Show what a company's issuer gave.
@@ -96,12 +100,15 @@ impl Action {
             | Self::ReadFarm
             | Self::ListProjects
             | Self::ManageTokens => Needs::Identity,
-            Self::ReadBuilds | Self::ReadImages | Self::ReadMembers => Needs::Role(Role::Viewer),
+            Self::ReadBuilds | Self::ReadImages | Self::ReadMembers | Self::ReadHooks => {
+                Needs::Role(Role::Viewer)
+            }
             Self::Submit | Self::Cancel | Self::ReadSecrets => Needs::Role(Role::Builder),
             Self::ManageMembers
             | Self::ManageTrusts
             | Self::ManageSecrets
             | Self::ManageLogins
+            | Self::ManageHooks
             | Self::ReadAudit => Needs::Role(Role::Admin),
             Self::ManageProjects
             | Self::ReadFarmAudit
@@ -133,6 +140,8 @@ impl Action {
             Self::ReadSecrets => "see which secrets the project keeps",
             Self::ManageSecrets => "manage the project's secrets",
             Self::ManageLogins => "manage the project's logins at registries and for git",
+            Self::ReadHooks => "see the project's webhooks and what became of deliveries",
+            Self::ManageHooks => "manage the project's webhooks",
             Self::Exchange => "exchange a token of another system",
             Self::SignIn => "sign in at the farm's issuer",
             Self::ReadAudit => "see what was done in the project",
@@ -165,6 +174,8 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.BuildService/RetryBuild", Action::Submit),
     ("/farm.v1.BuildService/OfferAgents", Action::Submit),
     ("/farm.v1.BuildService/ProvideSource", Action::Submit),
+    // Whoever may submit may build from any source of the project, and so read it.
+    ("/farm.v1.BuildService/ReadFetched", Action::Submit),
     ("/farm.v1.SnapshotService/OpenUpload", Action::Submit),
     ("/farm.v1.SnapshotService/FindMissing", Action::Submit),
     ("/farm.v1.SnapshotService/UploadObjects", Action::Submit),
@@ -218,6 +229,13 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.GitService/SetGitLogin", Action::ManageLogins),
     ("/farm.v1.GitService/ListGitLogins", Action::ManageLogins),
     ("/farm.v1.GitService/RemoveGitLogin", Action::ManageLogins),
+    ("/farm.v1.HookService/ListHooks", Action::ReadHooks),
+    ("/farm.v1.HookService/ListDeliveries", Action::ReadHooks),
+    ("/farm.v1.HookService/AddHook", Action::ManageHooks),
+    ("/farm.v1.HookService/TestHook", Action::ManageHooks),
+    ("/farm.v1.HookService/Redeliver", Action::ManageHooks),
+    ("/farm.v1.HookService/RotateHook", Action::ManageHooks),
+    ("/farm.v1.HookService/RemoveHook", Action::ManageHooks),
     ("/farm.v1.AuditService/ListAudit", Action::ReadAudit),
     ("/farm.v1.AuditService/ListFarmAudit", Action::ReadFarmAudit),
     ("/farm.v1.AuditService/VerifyAudit", Action::ReadFarmAudit),
@@ -236,7 +254,12 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.WorkerService/LendLogin", Action::Work),
     ("/farm.v1.WorkerService/LookUpImage", Action::Work),
     ("/farm.v1.WorkerService/LendMounts", Action::Work),
+    ("/farm.v1.WorkerService/LendGitLogin", Action::Work),
     ("/farm.v1.WorkerService/AskAgent", Action::Work),
+    ("/farm.v1.WorkerService/OpenSource", Action::Work),
+    ("/farm.v1.WorkerService/FindMissingSource", Action::Work),
+    ("/farm.v1.WorkerService/SendSource", Action::Work),
+    ("/farm.v1.WorkerService/FinishSource", Action::Work),
     ("/farm.v1.PeerService/Hint", Action::Hint),
     ("/farm.v1.PeerService/RelayAgent", Action::Hint),
 ];

@@ -1,4 +1,4 @@
-//! Removes what is older than the configuration keeps: logs, outputs, builds, sources, the audit; then objects and blobs that nobody needs.
+//! Removes what is older than the configuration keeps: logs, outputs, builds, sources, what was delivered, the audit; then objects and blobs that nobody needs.
 //!
 //! In small transactions, each of which says its premise again; what a pass leaves the next one finds.
 
@@ -145,6 +145,18 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("tokens of other systems", seen.await);
+    let deliveries = async {
+        if let Some(deliveries) = kept.deliveries() {
+            while store.remove_deliveries(epoch, deliveries, BATCH).await? > 0 {}
+        }
+        Ok(())
+    };
+    told("deliveries", deliveries.await);
+    let hosts = async {
+        while store.forget_login_hosts(epoch, BATCH).await? > 0 {}
+        Ok(())
+    };
+    told("registries of logins that came with builds", hosts.await);
     let audit = async {
         if let Some(audit) = kept.audit() {
             loop {

@@ -5,10 +5,11 @@
 //!
 //! Rooms by what a loop is about: [`builds`] and [`sources`] (what is old goes), [`work`] (scheduling, and what is
 //! overdue), [`publish`], [`logs`] (sealing), [`machines`] (who leads, who is set aside)
-//! [`people`] (sealing what was done)
+//! [`people`] (sealing what was done), [`hooks`] (what was delivered)
 //! and [`keys`] (what was sealed by an old key).
 
 pub mod builds;
+pub mod hooks;
 pub mod keys;
 pub mod logs;
 pub mod machines;

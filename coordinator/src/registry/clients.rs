@@ -28,6 +28,9 @@ pub(super) fn client(outbound: &Outbound, host: &str, known: &Registry) -> Resul
         .map_err(|e| Invalid::new("registry", host, format!("its client can't be made: {e}")))
 }
 
+/// Where Docker Hub answers, and where its answers lead: engines ask it there, too.
+pub(super) const HUB_AT: &str = "registry-1.docker.io";
+
 impl Registries {
     pub(super) fn client(&self, repository: &Repository) -> &Client {
         self.clients.get(repository.registry()).unwrap_or(&self.others)
@@ -42,8 +45,9 @@ impl Registries {
     /// Where a registry answers: `path` is what stands behind `/v2/`.
     pub(super) fn url(&self, host: &str, path: &str) -> String {
         let scheme = if self.plain_http(host) { "http" } else { "https" };
-        // What people write for Docker Hub is not where it answers.
-        let answers_at = if host == "docker.io" { "index.docker.io" } else { host };
+        // What people write for Docker Hub is not where it answers; and where it has uploads go on is this host of its two, with which a
+        // login goes to no other.
+        let answers_at = if host == "docker.io" { HUB_AT } else { host };
         format!("{scheme}://{answers_at}/v2/{path}")
     }
 

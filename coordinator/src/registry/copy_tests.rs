@@ -106,3 +106,15 @@ async fn an_upload_that_is_wanted_elsewhere_is_none() {
         assert!(!seen.iter().any(|line| line.starts_with("PUT ")), "{seen:?}");
     }
 }
+
+#[tokio::test]
+async fn docker_hub_says_where_uploads_go_on_by_the_address_at_which_it_is_asked() {
+    let registries = reach(Default::default(), Duration::from_secs(5));
+    let hub: Repository = "team/app".parse().unwrap();
+    let asked = registries.url(hub.registry(), "team/app/blobs/uploads/");
+    let place =
+        |location| place_of_upload(&hub, &asked, Some(&reqwest::header::HeaderValue::from_static(location)));
+    let there = place("https://registry-1.docker.io/v2/team/app/blobs/uploads/1?_state=x").unwrap();
+    assert_eq!(there.host_str(), Some("registry-1.docker.io"));
+    assert!(place("https://registry-1.docker.io.evil.example/v2/").is_err());
+}

@@ -10,8 +10,9 @@ mod keyring;
 
 use std::fmt;
 
-use farm_types::{BuildId, GitPlace, MountId, MountType, ProjectId, RegistryHost, SecretName};
+use farm_types::{BuildId, GitPlace, HookId, MountId, ProjectId, RegistryHost, SecretName, ValueType};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 pub use self::keyring::{KeyId, Keyring, remove, rotate};
@@ -30,6 +31,8 @@ pub enum Owner<'a> {
     Login(ProjectId, &'a RegistryHost),
     /// Of a project's login for git: its kind, and where it counts.
     Git(ProjectId, &'static str, &'a GitPlace),
+    /// Of one secret of a webhook, by that secret's id.
+    Hook(ProjectId, HookId, Uuid),
 }
 
 impl Owner<'_> {
@@ -55,6 +58,13 @@ impl Owner<'_> {
                 kind.as_bytes(),
                 b"\n",
                 place.as_str().as_bytes(),
+            ]
+            .concat(),
+            Self::Hook(project, hook, secret) => [
+                &b"farm hook secret"[..],
+                project.as_uuid().as_bytes(),
+                hook.as_uuid().as_bytes(),
+                secret.as_bytes(),
             ]
             .concat(),
         }
@@ -84,7 +94,7 @@ pub struct DataKey {
 
 impl DataKey {
     /// A value for this mount, sealed.
-    pub fn seal(&self, mount: MountType, id: &MountId, value: &[u8]) -> Vec<u8> {
+    pub fn seal(&self, mount: ValueType, id: &MountId, value: &[u8]) -> Vec<u8> {
         seal(&self.key, &self.bound(mount, id), value)
     }
 
@@ -92,7 +102,7 @@ impl DataKey {
     ///
     /// # Errors
     /// It wasn't.
-    pub fn open(&self, mount: MountType, id: &MountId, sealed: &[u8]) -> Result<Clear, Unopened> {
+    pub fn open(&self, mount: ValueType, id: &MountId, sealed: &[u8]) -> Result<Clear, Unopened> {
         open(&self.key, &self.bound(mount, id), sealed)
     }
 
@@ -109,7 +119,7 @@ impl DataKey {
         open(&self.key, &self.owner, sealed)
     }
 
-    fn bound(&self, mount: MountType, id: &MountId) -> Vec<u8> {
+    fn bound(&self, mount: ValueType, id: &MountId) -> Vec<u8> {
         let mut bound = self.owner.clone();
         bound.extend_from_slice(mount.as_str().as_bytes());
         bound.push(b'\n');
@@ -174,13 +184,13 @@ mod tests {
             let owner = owner();
             let (key, sealed_key) = keyring.new_data_key(owner);
             let id: MountId = "npm".parse().unwrap();
-            let sealed = key.seal(MountType::Secret, &id, &value);
+            let sealed = key.seal(ValueType::Secret, &id, &value);
             prop_assert!(value.len() < 8 || !sealed.windows(value.len()).any(|part| part == value));
             let again = keyring.open(owner, &sealed_key).unwrap();
-            prop_assert_eq!(&*again.open(MountType::Secret, &id, &sealed).unwrap(), &value);
+            prop_assert_eq!(&*again.open(ValueType::Secret, &id, &sealed).unwrap(), &value);
             // Not for another id, mount, build or project; not with a bit changed, not cut.
-            prop_assert!(again.open(MountType::Ssh, &id, &sealed).is_err());
-            prop_assert!(again.open(MountType::Secret, &"np".parse().unwrap(), &sealed).is_err());
+            prop_assert!(again.open(ValueType::Ssh, &id, &sealed).is_err());
+            prop_assert!(again.open(ValueType::Secret, &"np".parse().unwrap(), &sealed).is_err());
             let Owner::Build(project, build) = owner else { panic!("{owner:?}") };
             for other in [Owner::Build(project, BuildId::generate()), Owner::Build(ProjectId::generate(), build)] {
                 prop_assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged);
@@ -188,8 +198,8 @@ mod tests {
             let mut changed = sealed.clone();
             let at = bit.index(changed.len() * 8);
             changed[at / 8] ^= 1 << (at % 8);
-            prop_assert!(again.open(MountType::Secret, &id, &changed).is_err());
-            prop_assert!(again.open(MountType::Secret, &id, &sealed[..sealed.len() - 1]).is_err());
+            prop_assert!(again.open(ValueType::Secret, &id, &changed).is_err());
+            prop_assert!(again.open(ValueType::Secret, &id, &sealed[..sealed.len() - 1]).is_err());
         }
     }
 
@@ -212,6 +222,23 @@ mod tests {
             // Nor has another's data key a value that was moved to it.
             let (others, _) = keyring.new_data_key(other);
             assert_eq!(others.open_one(&sealed).unwrap_err(), Unopened::Forged);
+        }
+    }
+
+    #[test]
+    fn a_hooks_secret_is_of_its_project_its_hook_and_itself() {
+        let keyring = Keyring::from_text(&keyring::new_line()).unwrap();
+        let (project, hook, secret) = (ProjectId::generate(), HookId::generate(), Uuid::new_v4());
+        let (key, sealed_key) = keyring.new_data_key(Owner::Hook(project, hook, secret));
+        let sealed = key.seal_one(b"hunter22");
+        let again = keyring.open(Owner::Hook(project, hook, secret), &sealed_key).unwrap();
+        assert_eq!(&*again.open_one(&sealed).unwrap(), b"hunter22");
+        for other in [
+            Owner::Hook(ProjectId::generate(), hook, secret),
+            Owner::Hook(project, HookId::generate(), secret),
+            Owner::Hook(project, hook, Uuid::new_v4()),
+        ] {
+            assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged, "{other:?}");
         }
     }
 

@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::refuse::refuse;
-use super::server::Tls;
+use super::server::Side;
 use crate::limits::Doors;
 use crate::limits::line::Line;
 use crate::limits::lines::Seat;
@@ -67,7 +67,7 @@ pub struct Socket {
 /// The connections of a listener; with TLS only those whose handshake is over, or which need none.
 pub fn incoming(
     listener: TcpListener,
-    tls: Option<Arc<Tls>>,
+    tls: Option<Arc<Side>>,
     doors: Arc<Doors>,
 ) -> impl Stream<Item = io::Result<Connection>> {
     async_stream::stream! {
@@ -149,7 +149,7 @@ impl Shaking {
 }
 
 /// One handshake.
-async fn shake(socket: Socket, tls: Arc<Tls>) -> Option<Connection> {
+async fn shake(socket: Socket, tls: Arc<Side>) -> Option<Connection> {
     let address = socket.stream.peer_addr().ok();
     match tokio::time::timeout(HANDSHAKE, accept(socket, &tls)).await {
         Ok(Ok(connection)) => connection,
@@ -164,7 +164,7 @@ async fn shake(socket: Socket, tls: Arc<Tls>) -> Option<Connection> {
     }
 }
 
-async fn accept(socket: Socket, tls: &Tls) -> io::Result<Option<Connection>> {
+async fn accept(socket: Socket, tls: &Side) -> io::Result<Option<Connection>> {
     let mut first = [0];
     if socket.stream.peek(&mut first).await? == 0 {
         return Ok(None);

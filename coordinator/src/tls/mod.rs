@@ -16,4 +16,4 @@ mod server;
 
 pub use authority::{Authority, PublicPoint, Purpose};
 pub use incoming::{Connection, Peer, incoming};
-pub use server::{Tls, of_peers};
+pub use server::{Side, Tls, of_peers};

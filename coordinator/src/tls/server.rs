@@ -17,13 +17,20 @@ use crate::config::Config;
 /// How often it is looked whether another certificate has to be shown.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// This coordinator's side of TLS.
+/// How one listener speaks TLS.
 #[derive(Debug)]
-pub struct Tls {
+pub struct Side {
     pub(super) held: Arc<Held>,
     pub(super) config: Arc<ServerConfig>,
     /// Who speaks no TLS is served, too: nobody but this machine reaches the address.
     pub(super) is_optional: bool,
+}
+
+/// This coordinator's side of TLS.
+#[derive(Debug)]
+pub struct Tls {
+    held: Arc<Held>,
+    calls: Arc<Side>,
     /// What makes workers' certificates.
     pub workers: Authority,
 }
@@ -48,7 +55,27 @@ impl Tls {
             .with_cert_resolver(held.clone());
         tls.alpn_protocols.push(b"h2".to_vec());
         let is_optional = !config.speaks_tls();
-        Ok(Some(Arc::new(Self { held, config: Arc::new(tls), is_optional, workers })))
+        let calls = Arc::new(Side { held: Arc::clone(&held), config: Arc::new(tls), is_optional });
+        Ok(Some(Arc::new(Self { held, calls, workers })))
+    }
+
+    /// Where the farm is called.
+    pub fn calls(&self) -> Arc<Side> {
+        Arc::clone(&self.calls)
+    }
+
+    /// Where forges deliver: by HTTP/1.1, which all of them and all proxies speak; nobody is asked for a certificate.
+    ///
+    /// # Errors
+    /// The TLS library takes none of the usual versions: a bug.
+    pub fn hooks(&self, is_optional: bool) -> anyhow::Result<Arc<Side>> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(self.held.clone());
+        tls.alpn_protocols.push(b"http/1.1".to_vec());
+        Ok(Arc::new(Side { held: Arc::clone(&self.held), config: Arc::new(tls), is_optional }))
     }
 
     /// The CA that clients have to trust, and the file it is in.

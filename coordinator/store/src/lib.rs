@@ -1,7 +1,7 @@
 //! farm's state in Postgres. The only crate that speaks SQL.
 //!
 //! Rooms by what a query is about: [`builds`], [`work`] (what is queued and runs), [`publish`], [`sources`], [`logs`],
-//! [`machines`] and [`people`]; in each one file per aggregate. The other layers of farm have rooms of the same names.
+//! [`machines`], [`people`] and [`hooks`]; in each one file per aggregate. The other layers of farm have rooms of the same names.
 //!
 //! Rules: every write repeats its premise in `WHERE` (state, lease token, epoch)
 //! and looks at the row count; nothing is decided on a snapshot and written by id; time is `farm_now()`.
@@ -11,6 +11,7 @@
 
 pub mod builds;
 pub mod error;
+pub mod hooks;
 pub mod logs;
 pub mod machines;
 pub mod people;

@@ -56,6 +56,9 @@ pub fn ports(settings: &Settings) -> Result<()> {
     if settings.untrusted {
         check_free(settings.staging_port, "staging registry", "--staging-port")?;
     }
+    if let Some(port) = settings.hooks_port {
+        check_free(port, "webhook listener", "--hooks-port")?;
+    }
     check_free(settings.port, "coordinator", "--port")
 }
 

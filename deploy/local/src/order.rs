@@ -15,7 +15,7 @@ use crate::binfmt::{self, Changes};
 use crate::control::Event;
 use crate::farm::LocalFarm;
 use crate::keeper::{First, keep};
-use crate::layout::OwnEngine;
+use crate::layout::{Layout, OwnEngine};
 use crate::parts::joining::{UNTRUSTED, farm_says};
 use crate::parts::{Coordinator, Engine, Network, Part, Postgres, Registry, Worker};
 use crate::settings::Settings;
@@ -107,7 +107,13 @@ impl Parts {
             joined.map_err(|why| Error::Failed(format!("{} doesn't start: {why}", worker.name)))?;
         }
         let workers = workers.into_iter().map(|worker| self.keep(Arc::new(worker))).collect();
-        self.all_up(workers).await
+        self.all_up(workers).await?;
+        if settings.untrusted
+            && let Some(kept) = kept_from_untrusted(&layout, settings.port).await
+        {
+            self.farm.notice(&kept);
+        }
+        Ok(())
     }
 
     /// One for what is native here, and one for what is emulated. Both are on one engine and share its slots.
@@ -128,10 +134,13 @@ impl Parts {
                 may_emulate = !wanted.is_empty();
             }
         }
-        let allow: Vec<String> = match settings.allow.is_empty() {
-            true => Vec::new(),
-            false => vec!["--allow".to_owned(), listed(&settings.allow)],
-        };
+        let mut grants = Vec::new();
+        if !settings.allow.is_empty() {
+            grants.extend(["--allow".to_owned(), listed(&settings.allow)]);
+        }
+        if !settings.fetch_from.is_empty() {
+            grants.extend(["--fetch-from".to_owned(), settings.fetch_from.join(",")]);
+        }
         let own_name = format!("w-{}", Settings::own_architecture());
         let worker = |name: &str, offers: Vec<String>| Worker {
             layout: self.farm.layout.clone(),
@@ -140,7 +149,7 @@ impl Parts {
             engine: engine.clone(),
             port: settings.port,
             slots: settings.slots(),
-            offers: offers.into_iter().chain(allow.clone()).collect(),
+            offers: offers.into_iter().chain(grants.clone()).collect(),
             untrusted: false,
             was_taken: AtomicBool::new(false),
         };
@@ -160,7 +169,10 @@ impl Parts {
             workers.push(worker("w-qemu", offers));
         }
         if settings.untrusted && (settings.platforms.is_empty() || !native.is_empty()) {
-            let offers = if settings.platforms.is_empty() { only("native") } else { told(native.join(",")) };
+            let mut offers =
+                if settings.platforms.is_empty() { only("native") } else { told(native.join(",")) };
+            // Its namespaces are the fence.
+            offers.push("--fenced-engine".to_owned());
             let engine = own(OwnEngine::Untrusted);
             workers.push(Worker { engine, offers, untrusted: true, ..worker(UNTRUSTED, Vec::new()) });
         }
@@ -260,6 +272,23 @@ impl Parts {
     }
 }
 
+/// What keeps the farm from giving its untrusted worker anything, and what to do; `None`: nothing, or nobody says it.
+async fn kept_from_untrusted(layout: &Layout, port: u16) -> Option<String> {
+    let said = farm_says(layout, port, &["workers", "--json"]).await.ok()?;
+    unfit(&serde_json::from_str(&said).ok()?)
+}
+
+/// The same, as `farm workers --json` has it.
+fn unfit(workers: &serde_json::Value) -> Option<String> {
+    let worker = workers["workers"].as_array()?.iter().find(|worker| worker["name"] == UNTRUSTED)?;
+    let reason = worker["reason"].as_str().filter(|_| worker["state"] == "online")?;
+    let engine = worker["engine_package"].as_str().or_else(|| worker["engine"].as_str())?;
+    Some(format!(
+        "{UNTRUSTED} gets no jobs: its machine isn't trusted, and {reason}; with farm up that is: farm down, then farm up --untrusted \
+         --patched-engine {engine:?}"
+    ))
+}
+
 /// Words that say to the farm what builds of its one project may ask for.
 fn project_allows(allow: &Entitlements) -> [String; 5] {
     let list = if allow.is_empty() { "none".to_owned() } else { listed(allow) };
@@ -280,4 +309,25 @@ fn emulates_anything() -> bool {
                     && text.lines().any(|l| l.starts_with("flags:") && l.contains('F'))
             })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_untrusted_worker_lacks_is_said_with_the_line_to_write() {
+        let mut workers = serde_json::json!({"workers": [
+            {"name": "w-amd64", "state": "online", "reason": null, "engine": "docker 28"},
+            {"name": UNTRUSTED, "state": "online", "reason": "its engine is too old", "engine": "docker 28", "engine_package": "docker.io 28-1"},
+        ]});
+        let told = unfit(&workers).unwrap();
+        assert!(
+            told.contains("too old")
+                && told.ends_with("farm up --untrusted --patched-engine \"docker.io 28-1\""),
+            "{told}"
+        );
+        workers["workers"][1]["reason"] = serde_json::Value::Null;
+        assert_eq!(unfit(&workers), None);
+    }
 }

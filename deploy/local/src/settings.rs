@@ -1,10 +1,11 @@
 //! What `farm up` can be told, and what of it the supervisor gets.
 
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use farm_types::entitlement::listed;
-use farm_types::{Entitlement, Entitlements, Platform};
+use farm_types::{Entitlement, Entitlements, FetchHost, Platform};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -19,6 +20,9 @@ const YES: &str = "yes";
 fn staging_port() -> u16 {
     5004
 }
+
+/// The port for webhooks beside the coordinator's usual one.
+const HOOKS_PORT: u16 = 7071;
 
 /// Flags of `farm up`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -47,6 +51,10 @@ pub struct Flags {
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
 
+    /// The port on 127.0.0.1 for webhooks, or none [default: 7071; with another --port none]
+    #[arg(long, value_name = "PORT|none")]
+    pub hooks_port: Option<String>,
+
     /// How many jobs run at once [default: the number of CPUs]
     #[arg(long, value_name = "N")]
     pub slots: Option<usize>,
@@ -56,10 +64,20 @@ pub struct Flags {
     #[arg(long, value_name = "LIST")]
     pub allow: Option<String>,
 
+    /// From where engines may fetch though it is closed else, for whichever build: HOST, HOST:PORT or a network of IPv4, as
+    /// farm-worker has it. May be given several times; none takes it back [default: none]
+    #[arg(long, value_name = "HOST")]
+    pub fetch_from: Vec<String>,
+
     /// Also start a staging registry, and an untrusted worker with an engine of its own that reaches
     /// nothing but that and public addresses; none takes it back [default: none]
     #[arg(long, num_args = 0..=1, default_missing_value = "yes", value_name = "yes|none")]
     pub untrusted: Option<String>,
+
+    /// An engine that has the fixes which untrusted builds need, as its distribution says, though its BuildKit is older than
+    /// 0.31.2, like "docker 28.5.2+dfsg4". May be given several times; none takes it back [default: none]
+    #[arg(long, value_name = "ENGINE")]
+    pub patched_engine: Vec<String>,
 
     /// The staging registry's port on localhost [default: 5004]
     #[arg(long, value_name = "PORT")]
@@ -83,6 +101,9 @@ pub struct Settings {
     pub registry_port: u16,
     /// The coordinator's port on 127.0.0.1.
     pub port: u16,
+    /// That for webhooks; `None`: it takes none.
+    #[serde(default)]
+    pub hooks_port: Option<u16>,
     /// Jobs at once; `None`: as many as there are CPUs.
     pub slots: Option<usize>,
     /// The coordinator's configuration file.
@@ -90,9 +111,15 @@ pub struct Settings {
     /// What builds of project default may be given, and the workers of this machine grant.
     #[serde(default)]
     pub allow: Entitlements,
+    /// From where the workers whose engine is trusted have it fetch in addition.
+    #[serde(default)]
+    pub fetch_from: Vec<String>,
     /// There is an untrusted worker, too.
     #[serde(default)]
     pub untrusted: bool,
+    /// Engines that have the fixes which untrusted builds need.
+    #[serde(default)]
+    pub patched_engines: Vec<String>,
     /// The staging registry's port on localhost.
     #[serde(default = "staging_port")]
     pub staging_port: u16,
@@ -144,6 +171,23 @@ impl Flags {
                 "--port and --registry-port are both {port}; give one of them another"
             )));
         }
+        let hooks_port = match self.hooks_port.as_deref() {
+            Some(NONE) => None,
+            Some(text) => {
+                let port = text.parse().ok().filter(|port| *port > 0);
+                Some(port.ok_or_else(|| {
+                    Error::Usage(format!("--hooks-port {text}: write a port from 1 to 65535, or {NONE}"))
+                })?)
+            }
+            // A second farm beside a first one has other ports, and this isn't guessed.
+            None if port == last.port => last.hooks_port,
+            None => None,
+        };
+        if hooks_port.is_some_and(|hooks| [port, registry_port].contains(&hooks)) {
+            return Err(Error::Usage(
+                "--hooks-port is as another port of the farm's; give one of them another".to_owned(),
+            ));
+        }
         let untrusted = match self.untrusted.as_deref() {
             Some(NONE) => false,
             Some(YES) => true,
@@ -182,7 +226,25 @@ impl Flags {
             }
             None => last.allow.clone(),
         };
+        let fetch_from = match &*self.fetch_from {
+            [] => last.fetch_from.clone(),
+            [none] if none == NONE => Vec::new(),
+            places => {
+                places.iter().try_for_each(|place| is_place(place))?;
+                places.to_vec()
+            }
+        };
+        let patched_engines = match &*self.patched_engine {
+            [] => last.patched_engines.clone(),
+            [none] if none == NONE => Vec::new(),
+            engines => {
+                engines.iter().try_for_each(|engine| is_engine(engine))?;
+                engines.to_vec()
+            }
+        };
         Ok(Settings {
+            fetch_from,
+            patched_engines,
             tell_project: self.allow.is_some() || !allow.is_empty(),
             allow,
             engine,
@@ -190,12 +252,51 @@ impl Flags {
             emulation,
             registry_port,
             port,
+            hooks_port,
             slots: self.slots.or(last.slots),
             config,
             untrusted,
             staging_port,
         })
     }
+}
+
+fn listed_or_none(all: &[String], between: &str) -> String {
+    if all.is_empty() { NONE.to_owned() } else { all.join(between) }
+}
+
+/// Checks what a coordinator is told of an engine: its name and its whole version.
+fn is_engine(text: &str) -> Result<()> {
+    match text.split(' ').collect::<Vec<_>>()[..] {
+        [name, version]
+            if !name.is_empty() && version.bytes().any(|b| b.is_ascii_digit()) && !text.contains(',') =>
+        {
+            Ok(())
+        }
+        _ => Err(Error::Usage(format!(
+            "--patched-engine {text:?}: write its name and its whole version with one blank between, as `farm workers` shows them: \
+             \"docker 28.5.2+dfsg4\", or {NONE}"
+        ))),
+    }
+}
+
+/// Checks what a worker is told to have fetched from, in its words.
+fn is_place(text: &str) -> Result<()> {
+    let is_net = |(net, bits): (&str, &str)| {
+        net.parse::<Ipv4Addr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| bits <= 32)
+    };
+    let host = match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() && !host.ends_with(':') => host,
+        _ => text,
+    };
+    let is_host = matches!(host.parse(), Ok(host) if !matches!(host, FetchHost::Below(_)));
+    if text.split_once('/').map_or(is_host, is_net) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "--fetch-from {text}: write a host with or without its port (git.internal, 10.0.0.5:3000), or a network of IPv4 \
+         (10.0.0.0/8), or {NONE}"
+    )))
 }
 
 fn platforms(list: &str) -> Result<Vec<String>> {
@@ -217,9 +318,12 @@ impl Default for Settings {
             emulation: true,
             registry_port: 5002,
             port: 7070,
+            hooks_port: Some(HOOKS_PORT),
             slots: None,
             config: None,
             allow: Entitlements::new(),
+            fetch_from: Vec::new(),
+            patched_engines: Vec::new(),
             untrusted: false,
             staging_port: staging_port(),
             tell_project: false,
@@ -254,7 +358,7 @@ impl Settings {
     }
 
     /// Each flag, and what it is, in words.
-    fn values(&self) -> [(&'static str, String); 9] {
+    fn values(&self) -> [(&'static str, String); 12] {
         let platforms = match (self.platforms.is_empty(), self.emulation) {
             (true, true) => "what is found".to_owned(),
             (true, false) => "what is native".to_owned(),
@@ -266,9 +370,12 @@ impl Settings {
             ("--platforms", platforms),
             ("--registry-port", self.registry_port.to_string()),
             ("--port", self.port.to_string()),
+            ("--hooks-port", self.hooks_port.map_or_else(|| NONE.to_owned(), |port| port.to_string())),
             ("--slots", self.slots().to_string()),
             ("--config", config),
             ("--allow", if self.allow.is_empty() { NONE.to_owned() } else { listed(&self.allow) }),
+            ("--fetch-from", listed_or_none(&self.fetch_from, ",")),
+            ("--patched-engine", listed_or_none(&self.patched_engines, ", ")),
             ("--untrusted", if self.untrusted { YES } else { NONE }.to_owned()),
             ("--staging-port", self.staging_port.to_string()),
         ]
@@ -311,7 +418,15 @@ mod tests {
             error(Flags { allow: Some("network.hots".into()), ..flags() })
                 .contains("did you mean network.host")
         );
+        for place in ["http://a", "*.a", "a b", "10.0.0.0/33", "127.1", "a,b"] {
+            let told = error(Flags { fetch_from: vec![place.into()], ..flags() });
+            assert!(told.contains("--fetch-from") && told.contains("10.0.0.0/8"), "{told}");
+        }
+        let told = error(Flags { patched_engine: vec!["docker".into()], ..flags() });
+        assert!(told.contains("--patched-engine") && told.contains("28.5.2"), "{told}");
         assert!(error(Flags { registry_port: Some(0), ..flags() }).contains("1 to 65535"));
+        assert!(error(Flags { hooks_port: Some("0".into()), ..flags() }).contains("1 to 65535"));
+        assert!(error(Flags { hooks_port: Some("7070".into()), ..flags() }).contains("another port"));
     }
 
     #[test]
@@ -322,6 +437,19 @@ mod tests {
         let (native, emulated) = settings.split();
         assert!(native.len() == 1 && emulated.len() == 2, "{native:?} {emulated:?}");
         assert_eq!(native[0], format!("linux/{}", Settings::own_architecture()));
+    }
+
+    #[test]
+    fn webhooks_have_a_port_beside_the_usual_one_and_beside_another_only_if_it_is_said() {
+        let first = flags().settings(None).unwrap();
+        assert_eq!(first.hooks_port, Some(HOOKS_PORT));
+        let moved = Flags { port: Some(7080), ..flags() }.settings(Some(&first)).unwrap();
+        assert_eq!(moved.hooks_port, None);
+        let said = Flags { hooks_port: Some("7081".into()), ..flags() }.settings(Some(&moved)).unwrap();
+        assert_eq!((said.port, said.hooks_port), (7080, Some(7081)));
+        assert_eq!(flags().settings(Some(&said)).unwrap(), said);
+        let none = Flags { hooks_port: Some("none".into()), ..flags() }.settings(Some(&said)).unwrap();
+        assert_eq!(none.hooks_port, None);
     }
 
     #[test]
@@ -366,6 +494,15 @@ mod tests {
         let none = Flags { allow: Some("none".into()), ..flags() }.settings(Some(&allowed)).unwrap();
         assert_eq!(none, Settings { tell_project: true, ..Settings::default() });
         assert_eq!(none.differences(&allowed), ["--allow is network.host, not none"]);
+        let opened = Flags { fetch_from: vec!["git.internal:80".into(), "10.0.0.0/8".into()], ..flags() };
+        let opened = opened.settings(None).unwrap();
+        assert_eq!(flags().settings(Some(&opened)).unwrap(), opened);
+        assert_eq!(opened.unusual(), ["--fetch-from is git.internal:80,10.0.0.0/8"]);
+        let none = Flags { fetch_from: vec!["none".into()], ..flags() }.settings(Some(&opened)).unwrap();
+        assert_eq!(none, Settings::default());
+        let patched =
+            Flags { patched_engine: vec!["docker 28.5.2".into()], ..flags() }.settings(None).unwrap();
+        assert_eq!(flags().settings(Some(&patched)).unwrap(), patched);
         let untrusted = Flags { untrusted: Some("yes".into()), ..flags() }.settings(None).unwrap();
         assert_eq!(flags().settings(Some(&untrusted)).unwrap(), untrusted);
         let none = Flags { untrusted: Some("none".into()), ..flags() }.settings(Some(&untrusted)).unwrap();

@@ -36,6 +36,17 @@ pub fn come_back(status: &Status) -> Option<Duration> {
     Some(Duration::from_millis(millis))
 }
 
+/// True when the call may succeed if it is made again: the connection broke or the server is restarting.
+pub fn is_connection(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::Aborted => true,
+        // A connection that breaks within a call comes out as one of these, with the transport's error
+        // below it; one that the server sent has none.
+        Code::Unknown | Code::Internal | Code::Cancelled => std::error::Error::source(status).is_some(),
+        _ => false,
+    }
+}
+
 /// How long one caller has waited because it was told to come back.
 #[derive(Debug, Default)]
 pub struct Returns {

@@ -16,7 +16,7 @@ mod look;
 mod trust;
 
 pub use bearer::{Bearer, BearerError, PROJECT};
-pub use busy::{PUSHBACK, Returns, busy, come_back};
+pub use busy::{PUSHBACK, Returns, busy, come_back, is_connection};
 pub use channel::{EndpointError, Plaintext, Security, endpoint, is_loopback, wide};
 pub use dial::{DialError, Stream, dial};
 pub use endpoints::Endpoints;

@@ -68,6 +68,9 @@ pub enum EventKind {
     },
 }
 
+/// Every kind of event, in the rules' words.
+pub const EVENTS: [&str; 6] = ["push", "tag", "pull_request", "release", "schedule", "base_image"];
+
 impl EventKind {
     /// The word of the rules for it.
     pub fn as_str(&self) -> &'static str {

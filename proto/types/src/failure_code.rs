@@ -116,6 +116,80 @@ codes! {
             a build whose base image has another `ONBUILD` since",
             "submit it again";
     }
+    SourceUnusable = "source_unusable", Source {
+        User: "something in a fetched source can't be taken: a name that isn't UTF-8, an ignore file that can't be read, a file \
+            or a whole that is longer than the farm takes",
+            "the sentence names it; mend it, or leave it out with a line in `.dockerignore`";
+    }
+    GitRepositoryMissing = "git_repository_missing", Source {
+        User: "the host has no such git repository, or doesn't show it to this login (forges say the same of both)",
+            "check the address, and that the project's login may read it";
+    }
+    GitRepositoryEmpty = "git_repository_empty", Source {
+        User: "the git repository has no commit yet",
+            "push one";
+    }
+    GitRepositoryBroken = "git_repository_broken", Source {
+        User: "what the git repository has can't be taken: objects that are damaged, or names that lead out of a folder (`.git`, `..`)",
+            "`git fsck` in a clone tells more; the sentence has git's words";
+    }
+    GitLoginMissing = "git_login_missing", Source {
+        User: "the git repository is for those that sign in, and the project has no login at its host; or it isn't there",
+            "check the address, or give the project a login that may read it";
+    }
+    GitLoginRefused = "git_login_refused", Source {
+        User: "the git host doesn't take the project's login, or that may not read this repository",
+            "give it one that is valid and may";
+    }
+    GitHostKey = "git_host_key", Source {
+        User: "the ssh host shows another key than the project's login names",
+            "compare with what the forge publishes, and give the login the right `known_hosts` lines";
+    }
+    GitHostClosed = "git_host_closed", Source {
+        User: "a git host that workers don't fetch from: loopback, link-local addresses and clouds' metadata services, the farm's own \
+            hosts, names that lead there, and `http://`",
+            "the sentence has the address and who can allow it; see [worker.md](worker.md#what-engines-fetch)";
+    }
+    GitRedirected = "git_redirected", Source {
+        User: "the git repository's address sends elsewhere, which isn't followed",
+            "write the address that it has now";
+    }
+    GitRefMissing = "git_ref_missing", Source {
+        User: "the git repository has no such branch, tag or ref, or that leads to no commit",
+            "`git ls-remote URL` lists what there is";
+    }
+    GitRefMoved = "git_ref_moved", Source {
+        User: "the ref is at another commit than the one that was to be built",
+            "build what it is at now, or name the commit alone";
+    }
+    GitCommitMissing = "git_commit_missing", Source {
+        User: "no branch and no tag of the git repository has the commit",
+            "push it, or name the ref that is at it (`refs/pull/7/head`)";
+    }
+    GitSubdirMissing = "git_subdir_missing", Source {
+        User: "the folder that is to be the context isn't in the commit, or is a file or a link there",
+            "name one that is there: `URL#REF:FOLDER`";
+    }
+    GitSubmodule = "git_submodule", Source {
+        User: "a submodule's address isn't given, or is none that is fetched by https or ssh; or they are too many or too deep",
+            "mend `.gitmodules`, or leave `--submodules` out";
+    }
+    GitLfsUnsupported = "git_lfs_unsupported", Source {
+        User: "large files of Git LFS were asked for, and workers don't fetch them",
+            "leave `--lfs` out: their pointers stand in their place; fetch them in a step";
+    }
+    GitTooLarge = "git_too_large", Source {
+        User: "the git source has more bytes than one may have (2 GiB)",
+            "take large files out of the repository, or name a folder of it";
+    }
+    GitTooManyFiles = "git_too_many_files", Source {
+        User: "the git source has more files than one may have (200,000)",
+            "name a folder of the repository";
+    }
+    GitTooSlow = "git_too_slow", Source {
+        Deadline: "the git source took longer to fetch than one may (5 minutes)",
+            "make the repository smaller; look at the network between worker and git host";
+    }
     DockerfileCheck = "dockerfile_check", Source {
         User: "BuildKit's rules found something, and `check=error=true` makes that an error",
             "mend what is shown, or take `error=true` out of the check line";
@@ -271,6 +345,14 @@ codes! {
     WorkerDisk = "worker_disk", Machines {
         Infrastructure: "the worker couldn't keep the source on its disk; it counts with `no_space`",
             "look at its state folder";
+    }
+    GitUnreachable = "git_unreachable", Machines {
+        Infrastructure: "the git host isn't found, refuses connections, has a certificate that isn't trusted, or answers 429 or 5xx",
+            "look at the host, and at network and DNS of the worker";
+    }
+    GitUnavailable = "git_unavailable", Machines {
+        Infrastructure: "the worker has no git, one before 2.37, or can't run it as a user of its own",
+            "install git there; the sentence has more";
     }
     SourceMissing = "source_missing", Machines {
         Infrastructure: "the coordinator lacks a part of the snapshot",

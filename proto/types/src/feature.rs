@@ -16,5 +16,11 @@ pub const FEATURE_UNNEEDED: &str = "unneeded";
 /// that it is told, and keeps apart what different logins may read.
 pub const FEATURE_TOKENS: &str = "tokens";
 
+/// It has git, and fetches sources.
+pub const FEATURE_GIT: &str = "git";
+/// Whoever runs its machine says that what its engine runs and fetches reaches no metadata service, no coordinator and no other machine
+/// of theirs.
+pub const FEATURE_FENCED: &str = "fenced-engine";
+
 /// It asks for a build's secrets and ssh keys, and gives them to its engine.
 pub const FEATURE_MOUNTS: &str = "mounts";

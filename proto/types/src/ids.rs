@@ -92,6 +92,8 @@ uuid_newtype! {
     InvitationId, "invitation id";
     /// A worker as it joined, until it is revoked.
     JoinId, "join id";
+    /// A place where a forge tells the farm what happened.
+    HookId, "hook id";
 }
 
 /// The fencing token of a lease. It is a secret between coordinator and worker: random, not ordered, and

@@ -19,6 +19,8 @@ pub mod export;
 pub mod failure;
 pub mod failure_code;
 pub mod feature;
+pub mod fetch;
+mod fetch_host;
 pub mod git;
 mod git_place;
 pub mod host;
@@ -51,21 +53,25 @@ pub use export::{Export, Form};
 pub use failure::Failure;
 pub use failure_code::FailureCode;
 pub use feature::{
-    FEATURE_DRAINING, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
+    FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS,
+    FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
+pub use fetch::{FETCHES_AT_ONCE, FetchSpec, Fetched, FetchedRoot, GitOrigin, MOST_TAGS, Take};
+pub use fetch_host::FetchHost;
 pub use git::{Commit, GitPoint, GitSource, GitUrl, RefName};
 pub use git_place::GitPlace;
 pub use host::RegistryHost;
 pub use ids::{
-    AttemptId, BootId, BuildId, EngineId, ExecutionId, InvitationId, JobId, JoinId, LeaseToken, MachineId,
-    PrincipalId, ProjectId, PublicationId, ShortId, TokenId, UploadId, WorkerId,
+    AttemptId, BootId, BuildId, EngineId, ExecutionId, HookId, InvitationId, JobId, JoinId, LeaseToken,
+    MachineId, PrincipalId, ProjectId, PublicationId, ShortId, TokenId, UploadId, WorkerId,
 };
 pub use image::{ImageRef, ImageTag, Repository};
 pub use machine::TrustClass;
-pub use mounts::{MountId, MountType, Mounts, SecretName, SecretSource, SshSource};
+pub use mounts::{MountId, MountType, Mounts, SecretName, SecretSource, SshSource, ValueType};
 pub use people::{PrincipalKind, PrincipalName, ProjectName, Role};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;
 pub use runs::{RunMode, Runs};
 pub use secret::{Look, looks_secret};
-pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SinglePlatform, SnapshotRef};
+pub use snapshot::SnapshotRef;
+pub use spec::{BuildSpec, Emulation, Provenance, PullMode, SinglePlatform};

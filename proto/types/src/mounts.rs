@@ -212,12 +212,12 @@ impl Mounts {
     }
 
     /// Those whose values whoever submits the build gives, and has to give again when it is built anew.
-    pub fn given(&self) -> impl Iterator<Item = (MountType, &MountId)> {
+    pub fn given(&self) -> impl Iterator<Item = (ValueType, &MountId)> {
         let secrets = self.secrets.iter().filter(|(_, source)| **source == SecretSource::Given);
         let keys = self.ssh.iter().filter(|(_, source)| **source == SshSource::Keys);
-        let secrets = secrets.map(|(id, _)| (MountType::Secret, id));
-        let logins = self.logins.iter().map(|host| (MountType::Login, host));
-        secrets.chain(keys.map(|(id, _)| (MountType::Ssh, id))).chain(logins)
+        let secrets = secrets.map(|(id, _)| (ValueType::Secret, id));
+        let logins = self.logins.iter().map(|host| (ValueType::Login, host));
+        secrets.chain(keys.map(|(id, _)| (ValueType::Ssh, id))).chain(logins)
     }
 
     /// The agents of whoever follows the build that it may ask.
@@ -226,18 +226,27 @@ impl Mounts {
     }
 }
 
-/// What a value is for.
+/// What a step mounts that isn't files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MountType {
     /// `--mount=type=secret`: a file or a variable.
     Secret,
-    /// `--mount=type=ssh`: an agent's socket. The value is private keys in PEM, one after the other.
+    /// `--mount=type=ssh`: an agent's socket.
+    Ssh,
+}
+
+/// What a value is for that a build is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ValueType {
+    /// What `--mount=type=secret` has.
+    Secret,
+    /// What signs for `--mount=type=ssh`: private keys in PEM, one after the other.
     Ssh,
     /// No mount: the login at the registry that is its id, a [`GivenLogin`] in JSON. It goes to no worker with the mounts.
     Login,
 }
 
-impl MountType {
+impl ValueType {
     /// The word that stands for it, which is the flag's: `secret`, `ssh` or `registry-login`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -248,20 +257,20 @@ impl MountType {
     }
 }
 
-impl fmt::Display for MountType {
+impl fmt::Display for ValueType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for MountType {
+impl FromStr for ValueType {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         [Self::Secret, Self::Ssh, Self::Login]
             .into_iter()
             .find(|mount| mount.as_str() == text)
-            .ok_or_else(|| Invalid::new("type of mount", text, "write secret, ssh or registry-login"))
+            .ok_or_else(|| Invalid::new("type of value", text, "write secret, ssh or registry-login"))
     }
 }
 

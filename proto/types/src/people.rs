@@ -61,11 +61,13 @@ pub enum PrincipalKind {
     Service,
     /// What an issuer's token has shown, such as a job of GitHub Actions.
     Subject,
+    /// A webhook: what follows from what a forge sends is done as it.
+    Hook,
 }
 
 impl PrincipalKind {
     /// All.
-    pub const ALL: [Self; 3] = [Self::Person, Self::Service, Self::Subject];
+    pub const ALL: [Self; 4] = [Self::Person, Self::Service, Self::Subject, Self::Hook];
 
     /// The word for it, everywhere.
     pub fn as_str(self) -> &'static str {
@@ -73,6 +75,7 @@ impl PrincipalKind {
             Self::Person => "person",
             Self::Service => "service",
             Self::Subject => "subject",
+            Self::Hook => "hook",
         }
     }
 }
@@ -88,7 +91,9 @@ impl FromStr for PrincipalKind {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let kind = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
-        kind.ok_or_else(|| Invalid::new("kind", text, "a principal is a person, a service or a subject"))
+        kind.ok_or_else(|| {
+            Invalid::new("kind", text, "a principal is a person, a service, a subject or a hook")
+        })
     }
 }
 

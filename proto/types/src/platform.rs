@@ -85,6 +85,11 @@ impl Platform {
         Ok(Self { os, architecture, variant })
     }
 
+    /// What stands where rows and messages name a platform, for a job that is for none; nobody is shown it.
+    pub fn none() -> Self {
+        Self { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: String::new() }
+    }
+
     /// The system: `linux`.
     pub fn os(&self) -> &str {
         &self.os

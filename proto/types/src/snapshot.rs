@@ -21,6 +21,23 @@ pub const ROOT_CONTEXT: &str = "context";
 /// The name of the root that holds the Dockerfile (and its own `.dockerignore`).
 pub const ROOT_DOCKERFILE: &str = "dockerfile";
 
+/// A snapshot and what its roots are called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRef {
+    /// The digest of the roots with times and modes: what is served to an engine.
+    pub tree_id: Digest,
+    /// The digest of the roots without times: equal for equal content.
+    pub content_key: Digest,
+}
+
+impl SnapshotRef {
+    /// The snapshot of no roots, of which there is nothing to store.
+    pub fn none() -> Self {
+        let (tree_id, content_key) = names(&BTreeMap::new());
+        Self { tree_id, content_key }
+    }
+}
+
 /// The name of the root of a `--build-context NAME=FOLDER`.
 pub fn named_root(name: &str) -> String {
     format!("context:{name}")

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
 use crate::error::Invalid;
 use crate::export::Export;
+use crate::fetch::{FetchSpec, GitOrigin};
 use crate::image::{ImageTag, Repository};
 use crate::mounts::Mounts;
 use crate::platform::Platform;
 use crate::run_options::RunOptions;
+use crate::snapshot::SnapshotRef;
 
 /// A build as it was asked for. The flags' names and meanings are those of `docker buildx build`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +79,9 @@ pub struct BuildSpec {
     /// others hold all of theirs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub partial: BTreeMap<String, Vec<String>>,
+    /// Where roots of the source were fetched from; of the others nobody says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<String, GitOrigin>,
 }
 
 /// What a build is for.
@@ -91,11 +95,22 @@ pub enum Purpose {
     Run(String),
     /// To ask the Dockerfile's frontend something. No step runs, nothing is published.
     Call(Call),
+    /// To fetch a source. Its snapshot is at first that of no roots, and the fetched one when it has succeeded; it has one
+    /// platform, [`crate::Platform::none`], that nobody is shown. Nothing is built.
+    Fetch(Box<FetchSpec>),
 }
 
 impl Purpose {
     fn is_image(&self) -> bool {
         *self == Self::Image
+    }
+
+    /// What is fetched, if that is what it is for.
+    pub fn fetch(&self) -> Option<&FetchSpec> {
+        match self {
+            Self::Fetch(fetch) => Some(fetch),
+            _ => None,
+        }
     }
 }
 
@@ -136,6 +151,34 @@ impl FromStr for Call {
 }
 
 impl BuildSpec {
+    /// A fetch, as the build that it is; `snapshot`: what is known to have been fetched, or that of no roots.
+    pub fn to_fetch(fetch: FetchSpec, snapshot: SnapshotRef) -> Self {
+        Self {
+            snapshot,
+            platforms: vec![Platform::none()],
+            tags: Vec::new(),
+            dockerfile: "Dockerfile".to_owned(),
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            no_cache: false,
+            no_cache_stages: Vec::new(),
+            run: RunOptions::default(),
+            pull: PullMode::default(),
+            provenance: Provenance::default(),
+            single_platform: SinglePlatform::default(),
+            named_contexts: BTreeMap::new(),
+            emulation: Emulation::default(),
+            timeout_ms: None,
+            exports: Vec::new(),
+            image_names: Vec::new(),
+            mounts: Mounts::default(),
+            purpose: Purpose::Fetch(Box::new(fetch)),
+            partial: BTreeMap::new(),
+            origins: BTreeMap::new(),
+        }
+    }
+
     /// The repositories that its tags stand in, each once, in the order of the tags.
     pub fn repositories(&self) -> Vec<Repository> {
         let mut list: Vec<Repository> = Vec::new();
@@ -163,15 +206,6 @@ impl BuildSpec {
         );
         Err(Invalid::new("--registry-login", host.as_str(), cure))
     }
-}
-
-/// A snapshot and what its roots are called. See [`crate::snapshot`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotRef {
-    /// The digest of the roots with times and modes: what is served to an engine.
-    pub tree_id: Digest,
-    /// The digest of the roots without times: equal for equal content.
-    pub content_key: Digest,
 }
 
 /// Where a named context comes from.

@@ -198,7 +198,11 @@ async fn met(
         }
     }
     let place = manifest_place(request.uri().path());
-    let asked = place.as_ref().and_then(|place| asked(request.method(), pid, place, &state));
+    let is_blob = request.method() == Method::PUT && request.uri().path().contains("/blobs/uploads/");
+    let asked = match &place {
+        Some(place) => asked(request.method(), pid, place, &state),
+        None => is_blob.then_some(Asked::PutsBlob),
+    };
     let trap = asked.and_then(|asked| {
         let mut armed = state.trap.lock().unwrap();
         let fits = |trap: &mut Trap| {

@@ -19,6 +19,8 @@ pub enum Asked {
     LooksForIndex,
     LooksForChild,
     PutsIndex,
+    /// It sends a blob: what is on its way then breaks off in the middle.
+    PutsBlob,
     LooksAtTag,
     PutsTag,
     /// It looks at a tag that it has just put.

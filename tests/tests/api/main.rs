@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the report")]
 
 mod audit;
+mod fetches;
 mod full;
+mod hooks;
 mod keeping;
 mod logging;
 mod outputs;

@@ -304,7 +304,12 @@ async fn a_list_of_builds_is_read_page_by_page_while_builds_come_in() {
     ids.reverse();
     let ask = async |page_size, states: &[&str], page_token: &str| {
         let states = states.iter().map(|state| (*state).to_owned()).collect();
-        let request = v1::ListBuildsRequest { page_size, states, page_token: page_token.to_owned() };
+        let request = v1::ListBuildsRequest {
+            page_size,
+            states,
+            page_token: page_token.to_owned(),
+            ..Default::default()
+        };
         client.builds.clone().list_builds(request).await.map(tonic::Response::into_inner)
     };
     let mut found = Vec::new();

@@ -98,6 +98,20 @@ fn what_is_closed_is_refused_before_anything_is_dialled() {
     assert_eq!(service.connections(), 0, "the engine dialled");
     // What the farm's configuration names is open.
     built(&farm, &format!("FROM {BASE}\nCOPY Dockerfile /{}\n", nonce())).ok();
+
+    // A project with a list fetches from nowhere else, and its list opens nothing that is closed. Images go on.
+    farm.cli(&["project", "allow", "default", "--fetch", "*.listed.example", "--fetch", "127.0.0.1"]).ok();
+    let unlisted = failure(&farm, &format!("FROM {BASE}\nADD https://user:hunter2@other.example/x /x\n"));
+    assert_eq!(unlisted["code"], "source_denied", "{unlisted:#}");
+    says(
+        unlisted["message"].as_str().unwrap(),
+        &["https://other.example/x", "*.listed.example", "farm project allow default --fetch other.example"],
+    );
+    let closed = failure(&farm, &format!("FROM {BASE}\nADD http://127.0.0.1:{port}/x /x\n"));
+    says(closed["message"].as_str().unwrap(), &["loopback", "farm-worker --fetch-from"]);
+    assert_eq!(service.connections(), 0, "the engine dialled");
+    let shown = farm.cli(&["project", "show", "default"]);
+    says(&shown.stdout, &["ADD from   *.listed.example, 127.0.0.1, and nowhere else"]);
 }
 
 #[test]

@@ -10,7 +10,6 @@ use farm_tests::capture::Capture;
 use farm_tests::database::dump;
 use farm_tests::farm::{Farm, WorkerSpec, output};
 use farm_tests::planted::Planted;
-use farm_tests::ports::free_port;
 use farm_tests::registry::{Login, PrivateRegistry};
 
 use crate::gate::Gate;
@@ -64,13 +63,15 @@ fn what_is_planted_where_a_user_can_put_it_is_found_nowhere_else() {
     fs::write(&given, file.value()).unwrap();
     fs::write(&set, kept.value()).unwrap();
     fs::set_permissions(&given, fs::Permissions::from_mode(0o600)).unwrap();
-    // These registries have no TLS, so the capture begins when the one has been asked, and the other is asked for nothing.
+    // These registries have no TLS, so the capture begins when the one has been asked, and leaves out what goes to the other.
     let registry = PrivateRegistry::start_with(Some(Login { user: "ci", password: login.text() }));
     crate::logins::login(&farm, "default", &registry.address(), "ci", login.text()).ok();
-    let elsewhere = format!("localhost:{}", free_port());
+    let other = PrivateRegistry::start();
+    let elsewhere = other.address();
     let docker = serde_json::json!({"auths": {&elsewhere: {"username": "ci", "password": own.text()}}});
     fs::write(home.path().join("config.json"), docker.to_string()).unwrap();
-    let capture = Capture::begin();
+    let port: u16 = elsewhere.rsplit_once(':').unwrap().1.parse().unwrap();
+    let capture = Capture::without(port);
     farm.cli(&["secret", "set", "kept", "--file", set.to_str().unwrap()]).ok();
 
     let gate = Gate::new();

@@ -71,6 +71,12 @@ fn what_json_prints_is_what_the_schema_says() {
     fits("build", &farm.cli(&["check", context.text(), "--json", "--platform", "linux/arm64"]).stdout);
     fits("builds", &farm.cli(&["builds", "--json"]).ok());
     fits("workers", &farm.cli(&["workers", "--json"]).ok());
+    let file = context.path().join("rules.yaml");
+    let images =
+        "{a: {on: [push], destinations: [r.example/a], tags: [x, latest], secrets: [s]}, b: {on: [tag]}}";
+    std::fs::write(&file, format!("{{version: 1, images: {images}}}")).unwrap();
+    let explain = ["rules", "explain", "-f", file.to_str().unwrap(), "--ref", "refs/heads/x", "--json"];
+    fits("rules-plan", &farm.cli(&explain).ok());
     fits("image", &farm.cli(&["inspect", &tag, "--json"]).ok());
     fits("image", &farm.cli(&["inspect", BASE, "--json"]).ok());
     fits("test", &farm.cli(&["test", &tag, "--json"]).stdout);
@@ -106,6 +112,12 @@ fn what_json_prints_of_people_is_what_the_schema_says() {
     let ids = ["--repository-id", "74", "--owner-id", "65", "--ref", "refs/heads/main", "--role", "builder"];
     farm.cli(&[&["trust", "add", "github", "acme/app"][..], &ids].concat()).ok();
     fits("trusts", &farm.cli(&["trust", "ls", "--json"]).ok());
+    fits("hook-secret", &farm.cli(&["hook", "add", "github", "acme/app", "--json"]).ok());
+    fits("hook-secret", &farm.cli(&["hook", "rotate", "app", "--json"]).ok());
+    farm.cli(&["hook", "test", "app"]).ok();
+    fits("hooks", &farm.cli(&["hook", "ls", "--json"]).ok());
+    fits("hook-shown", &farm.cli(&["hook", "show", "app", "--json"]).ok());
+    fits("deliveries", &farm.cli(&["hook", "deliveries", "app", "--json"]).ok());
     farm.cli(&["admin", "add", "ada"]).ok();
     fits("admins", &farm.cli(&["admin", "ls", "--json"]).ok());
     let config = ["config", "add", "team", "http://x", "--project", "web"];

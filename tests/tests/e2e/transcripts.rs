@@ -24,6 +24,14 @@ fn what_every_verb_says_is_as_it_is_written_down() {
     context("broken", format!("FROM {BASE}\nRUN echo oh no; exit 3\n"));
     context("old", format!("FROM {BASE}\nMAINTAINER me\n"));
     context("syntax", "FROM\n".to_owned());
+    let rules = "version: 1\nimages:\n  base:\n    on: [push]\n    paths: [base]\n  web:\n    on:\n      push: {branches: [main]}\n    needs: [base]\n    \
+                 destinations: [r.example/web]\n    tags: [\"{branch}\", latest]\n";
+    std::fs::write(folder.path().join(".farm.yaml"), rules).unwrap();
+    std::fs::write(
+        folder.path().join("wrong.yaml"),
+        rules.replace("branches: [main]", "branch: main").replace("{branch}", "{branc}"),
+    )
+    .unwrap();
     let base = Context::new(&format!("FROM {BASE}\nENTRYPOINT [\"uname\"]\n"));
     submit(
         &farm,

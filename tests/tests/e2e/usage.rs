@@ -43,17 +43,8 @@ fn a_mistake_in_the_command_is_told_with_its_cure_and_makes_no_build() {
     let empty = Context::new("");
     submit_folder(empty.text(), &[empty.text(), "is empty", "FROM"]);
 
-    submit_folder(
-        "https://github.com/moby/buildkit.git#v1",
-        &[
-            "https://github.com/moby/buildkit.git#v1",
-            "git clone --branch v1 https://github.com/moby/buildkit.git",
-        ],
-    );
-    submit_folder(
-        "git@github.com:moby/buildkit",
-        &["git@github.com", "git clone git@github.com:moby/buildkit"],
-    );
+    submit_folder("git://example.com/app", &["git://example.com/app", "https://HOST/PATH.git"]);
+    submit_folder("https://me:pw@example.com/a.git", &["leave USER:PASSWORD@ out"]);
     let web = "https://example.com/context.tar.gz";
     submit_folder(web, &[web, &format!("curl -fsSL {web} | farm submit -")]);
     refuses(
@@ -68,7 +59,8 @@ fn a_mistake_in_the_command_is_told_with_its_cure_and_makes_no_build() {
         &["--build-context", "x=https://example.com/x.tgz"],
         &["x=https://example.com", "tar -xz -C NAME"],
     );
-    refuses(&["--build-context", "x=git@example.com:a/b"], &["git clone git@example.com:a/b"]);
+    refuses(&["--keep-git"], &["--keep-git", "none is named"]);
+    refuses(&["--source-date-epoch", "commit"], &["git log -1"]);
     // What is there is no address, whatever it looks like.
     let odd = Context::empty().file("github.com/x/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
     let mut command = farm.command(&["submit", "github.com/x", "--platform", "linux/amd64", "--dry-run"]);

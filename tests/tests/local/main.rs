@@ -36,6 +36,12 @@ fn a_farm_carries_on_after_any_kill_and_leaves_nothing_behind() {
     assert!(again.contains("the farm is up already") && again.contains("postgres"), "{again}");
     let other = local.up_with(&["--no-emulation"]);
     assert!(other.status == 0 && other.stdout.contains("--platforms is what is found"), "{other:?}");
+    let untrusted = local.up_with(&["--untrusted"]);
+    assert!(
+        untrusted.status == 2
+            && untrusted.stderr.starts_with("error: the farm is up without an untrusted worker; farm down,"),
+        "{untrusted:?}"
+    );
     let workers = local.farm(&["workers"]).stdout;
     assert!(
         workers.contains("linux/arm64 (emulated)") && !workers.contains("linux/amd64 (emulated)"),

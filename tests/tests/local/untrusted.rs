@@ -45,11 +45,15 @@ fn an_untrusted_worker_builds_what_is_published_and_reaches_nothing_that_isnt_pu
     let staging = free_port();
     // It is the system's, and has its distribution's fixes, or none of this.
     let engine = named(&Bed::from_env().engine);
-    let config = local.state().with_file_name("coordinator.toml");
-    std::fs::write(&config, format!("patched_engines = [\"{engine}\"]\n")).unwrap();
     let port = staging.to_string();
-    let config = config.display().to_string();
-    let up = local.up_with(&["--no-emulation", "--untrusted", "--staging-port", &port, "--config", &config]);
+    let up = local.up_with(&[
+        "--no-emulation",
+        "--untrusted",
+        "--staging-port",
+        &port,
+        "--patched-engine",
+        &engine,
+    ]);
     assert_eq!(up.status, 0, "{up:?}");
     let parts = local.pids();
     let parts: Vec<&str> = parts.keys().map(String::as_str).collect();

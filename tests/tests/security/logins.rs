@@ -1,6 +1,7 @@
 //! Projects' own logins at registries: who sets them, what is kept of them, and who is lent what by them.
 
 mod git;
+mod given;
 mod helpers;
 
 use farm_proto::v1;

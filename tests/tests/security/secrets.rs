@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use farm_proto::v1;
 use farm_tests::client::{Client, Sim, hello, success};
 use farm_tests::database::psql;
-use farm_tests::farm::{Farm, Output, output, program};
+use farm_tests::farm::{Farm, Output, binary, output, program};
 use farm_tests::machine::{self, invite, join};
 use tonic::{Code, Status};
 
@@ -183,6 +183,23 @@ async fn a_new_key_seals_what_was_sealed_before_and_a_lost_one_is_told() {
          UPDATE project_secrets SET created_by = 'admin' WHERE name = 'zzz'"
     );
     psql(farm.database_url(), &forged);
+    // A file that is another user's stays whose it is: who can't give it back to them (here root without that right) changes nothing.
+    let (mine, was) = (file(&farm), std::fs::read(file(&farm)).unwrap());
+    std::os::unix::fs::chown(&mine, Some(12_345), Some(12_345)).unwrap();
+    let mut unable = farm_tests::environment::command("setpriv");
+    unable.args(["--bounding-set=-chown", "--inh-caps=-chown"]).arg(binary("farm-coordinator"));
+    unable.arg("--state-dir").arg(mine.parent().unwrap()).args(["--database-url", farm.database_url()]);
+    let refused = output(unable.args(["keys", "rotate"]));
+    assert!(
+        refused.status == 1
+            && refused.stderr.contains("belongs to user 12345")
+            && refused.stderr.contains("sudo -u"),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read(&mine).unwrap(), was);
+    let names = std::fs::read_dir(mine.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().ends_with(".new")));
+    std::os::unix::fs::chown(&mine, Some(0), Some(0)).unwrap();
     let told = keys(&farm, &["rotate"]).ok();
     let second = told.split(' ').next().unwrap().to_owned();
     // The leader seals anew by itself, and the worker notices nothing.

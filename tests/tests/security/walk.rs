@@ -75,6 +75,8 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.ProjectService/ListMembers",
             "farm.v1.ProjectService/GetAccess",
             "farm.v1.ProjectService/GetProjectSettings",
+            "farm.v1.HookService/ListHooks",
+            "farm.v1.HookService/ListDeliveries",
         ],
     ),
     (
@@ -85,6 +87,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.BuildService/RetryBuild",
             "farm.v1.BuildService/OfferAgents",
             "farm.v1.BuildService/ProvideSource",
+            "farm.v1.BuildService/ReadFetched",
             "farm.v1.SnapshotService/OpenUpload",
             "farm.v1.SnapshotService/FindMissing",
             "farm.v1.SnapshotService/UploadObjects",
@@ -113,6 +116,11 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.GitService/SetGitLogin",
             "farm.v1.GitService/ListGitLogins",
             "farm.v1.GitService/RemoveGitLogin",
+            "farm.v1.HookService/AddHook",
+            "farm.v1.HookService/TestHook",
+            "farm.v1.HookService/Redeliver",
+            "farm.v1.HookService/RotateHook",
+            "farm.v1.HookService/RemoveHook",
         ],
     ),
     (
@@ -151,7 +159,12 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.WorkerService/LendLogin",
             "farm.v1.WorkerService/LookUpImage",
             "farm.v1.WorkerService/LendMounts",
+            "farm.v1.WorkerService/LendGitLogin",
             "farm.v1.WorkerService/AskAgent",
+            "farm.v1.WorkerService/OpenSource",
+            "farm.v1.WorkerService/FindMissingSource",
+            "farm.v1.WorkerService/SendSource",
+            "farm.v1.WorkerService/FinishSource",
         ],
     ),
     (Door::Certificate, &["farm.v1.MachineService/RenewCertificate"]),
@@ -331,7 +344,7 @@ async fn every_method_lets_in_whom_it_should_and_nobody_else() {
 
     // It has more callers whom nobody knows than one address sends in a minute.
     let farm = Farm::builder().config("[limits]\nstrangers_per_minute_per_address = 0").start();
-    let all = knocking(&farm).await;
+    let all = Box::pin(knocking(&farm)).await;
     let channel = Endpoint::new(farm.url()).unwrap().connect().await.unwrap();
     let (mut calls, mut let_in, mut wrong) = (0, 0, Vec::new());
     for knocking in &all {

@@ -328,6 +328,20 @@ async fn a_machine_that_is_not_trusted_gets_nothing_on_an_engine_that_is_too_old
     assert_eq!(json["workers"][0]["engine"], "docker 28.5.2", "{json:#}");
     assert!(admin.build(&build).await.jobs[0].attempts.is_empty());
     drop(old);
+    // One that is new enough, and that nobody has fenced off.
+    let mut open = engine("29.7.0", "v0.31.2");
+    open.features.retain(|feature| feature != "fenced-engine");
+    let open = connect(&farm, &fork, open).await.unwrap();
+    let unfenced = tokio::time::timeout(LONG, async {
+        while !admin.build(&build).await.jobs[0].waiting.contains("farm-worker --fenced-engine") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    unfenced.await.expect("it doesn't say that the engine isn't fenced off");
+    let shown = farm.cli(&["workers"]).ok();
+    assert!(shown.contains("isn't trusted, and nobody has said that its engine is fenced off"), "{shown}");
+    assert!(admin.build(&build).await.jobs[0].attempts.is_empty());
+    drop(open);
     // By a release that has the fixes, and by a package that the administrator has listed.
     for (version, buildkit) in [("29.7.0", "v0.31.2-moby"), ("28.5.2+dfsg4", "v0.0.0+unknown")] {
         let mut sim = connect(&farm, &fork, engine(version, buildkit)).await.unwrap();

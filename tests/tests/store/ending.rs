@@ -257,6 +257,7 @@ async fn a_build_that_is_not_built_within_its_timeout_fails_and_is_stopped_and_o
         idempotency_key: "again".to_owned(),
         failed_only: false,
         gone: Vec::new(),
+        protected: false,
         mounts: None,
         by: tester(),
         submitter: Default::default(),

@@ -20,8 +20,8 @@ use farm_tests::database::Database;
 use farm_types::snapshot::Folder;
 use farm_types::state::BuildState;
 use farm_types::{
-    BootId, BuildSpec, Digest, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_UNNEEDED, Offer,
-    RunMode, SnapshotRef, Support, WorkerId,
+    BootId, BuildSpec, Digest, FEATURE_FENCED, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS,
+    FEATURE_UNNEEDED, Offer, RunMode, SnapshotRef, Support, WorkerId,
 };
 use uuid::Uuid;
 
@@ -54,7 +54,7 @@ pub struct World {
     pub store: Store,
     pub epoch: Epoch,
     pub coordinator: Uuid,
-    snapshot: SnapshotRef,
+    pub snapshot: SnapshotRef,
     pub database: Database,
 }
 
@@ -120,6 +120,7 @@ impl World {
                 purpose: Default::default(),
                 partial: Default::default(),
                 mounts: Default::default(),
+                origins: Default::default(),
             },
             mounts: None,
             runs: Default::default(),
@@ -127,6 +128,7 @@ impl World {
             submitter: Default::default(),
             queue_limit: LEASE,
             protected: false,
+            of: None,
         }
     }
 
@@ -169,7 +171,7 @@ impl World {
             connection: Uuid::new_v4(),
             dial: 0,
             protocol: 1,
-            features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_MOUNTS]
+            features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_MOUNTS, FEATURE_FENCED]
                 .map(str::to_owned)
                 .to_vec(),
             software_version: "test".to_owned(),
@@ -265,6 +267,7 @@ pub fn success(what: &str) -> Outcome {
         engine: "docker 0".to_owned(),
         syntax_replaced: None,
         answer: None,
+        fetched: None,
     };
     let repositories = vec!["localhost:5002/app".parse().unwrap()];
     Outcome::Succeeded { result, repositories, steps: Vec::new() }

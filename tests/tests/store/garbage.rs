@@ -284,6 +284,7 @@ async fn a_retry_takes_nothing_over_that_is_being_removed_and_what_it_takes_over
         idempotency_key: key.to_owned(),
         failed_only: true,
         gone: Vec::new(),
+        protected: false,
         mounts: None,
         by: tester(),
         submitter: Default::default(),

@@ -117,6 +117,14 @@ async fn nothing_is_leased_to_an_untrusted_machine_whose_engine_has_become_too_o
     assert!(offered.len() == 1 && offered[0].engine_is_fit, "{offered:?}");
     on_engine(&world, "28.5.1", "").await;
     assert!(!world.store.offered_via(world.coordinator).await.unwrap()[0].engine_is_fit);
+    // The same once nobody says any more that it is fenced off.
+    on_engine(&world, "28.5.2", "").await;
+    let assignment = world.assignment(builds[1], 0, worker).await;
+    world.database.psql("UPDATE workers SET features = array_remove(features, 'fenced-engine')");
+    assert_eq!(planned(&world).await, 0);
+    let refused = world.store.lease(world.epoch, assignment, LEASE).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Stale(why) if why.contains("fenced")), "{refused:?}");
+    assert!(!world.store.offered_via(world.coordinator).await.unwrap()[0].engine_is_fit);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use farm_store::StoreError;
 use farm_store::builds::mounts::{NewMounts, SealedKey, SealedMounts, SealedValue};
 use farm_store::people::git_logins::{GitLoginId, GitLoginKind, SealedGitLogin};
 use farm_store::people::logins::{LoginBy, NewLogin, SealedPassword};
-use farm_types::{MountId, MountType, RegistryHost};
+use farm_types::{MountId, RegistryHost, ValueType};
 use uuid::Uuid;
 
 use crate::fixture::{PUBLISH, tester, world};
@@ -93,7 +93,7 @@ async fn a_login_that_comes_with_a_build_lasts_as_long_as_that_and_closes_its_re
     let id: MountId = "r.example:5000".parse().unwrap();
     let mut new = world.new_build("1", "linux/amd64", &[]);
     new.spec.mounts.logins.insert(id.clone());
-    let value = SealedValue { mount: MountType::Login, id: id.clone(), bytes: b"sealed".to_vec() };
+    let value = SealedValue { id: id.clone(), ..value_of_login() };
     let sealed = SealedMounts {
         key: SealedKey { by: "key".to_owned(), bytes: b"1".to_vec() },
         values: vec![value.clone()],
@@ -118,8 +118,44 @@ async fn a_login_that_comes_with_a_build_lasts_as_long_as_that_and_closes_its_re
     store.cancel(&tester(), project, build.id, PUBLISH).await.unwrap();
     assert!(store.given_logins(project, lease.attempt).await.unwrap().is_none());
     assert!(store.access(project).await.unwrap().with_logins.contains(&host));
-    world.database.psql("UPDATE given_logins SET given_at = given_at - interval '31 days'");
+    assert_eq!(store.forget_login_hosts(world.epoch, 100).await.unwrap(), 0, "they count yet");
+
+    // A project's builds are given logins at so many registries, and at no more; the same ones again are no others.
+    let hosts: Vec<String> = (1..20).map(|n| format!("r{n}.example")).collect();
+    let more = |hosts: &[String]| {
+        let mut more = world.new_build(&hosts[0], "linux/amd64", &[]);
+        let ids: Vec<MountId> = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        let values = ids.iter().map(|id| SealedValue { id: id.clone(), ..value_of_login() });
+        let key = SealedKey { by: "key".to_owned(), bytes: b"1".to_vec() };
+        let sealed = SealedMounts { key, values: values.collect() };
+        more.mounts = Some(NewMounts { sealed, used: Vec::new() });
+        more.spec.mounts.logins.extend(ids);
+        more
+    };
+    store.submit(&more(&hosts)).await.unwrap();
+    let (known, other) = (["r7.example".to_owned()], ["other.example".to_owned()]);
+    store.admits_login_hosts(project, &known).await.unwrap();
+    store.submit(&more(&known)).await.unwrap();
+    let full = |refused: StoreError| match refused {
+        StoreError::Exhausted { what, .. } => {
+            assert!(what.contains("21 registries") && what.contains("farm registry login"), "{what}");
+        }
+        other => panic!("{other:?}"),
+    };
+    full(store.admits_login_hosts(project, &other).await.unwrap_err());
+    full(store.submit(&more(&other)).await.unwrap_err());
+    assert!(!store.access(project).await.unwrap().with_logins.contains(&other[0].parse().unwrap()));
+
+    world.pass("31 days");
     assert!(store.access(project).await.unwrap().with_logins.is_empty());
+    store.admits_login_hosts(project, &other).await.unwrap();
+    assert_eq!(store.forget_login_hosts(world.epoch, 100).await.unwrap(), 40);
+    let left = "SELECT (SELECT count(*) FROM given_logins) + (SELECT count(*) FROM login_hosts)";
+    assert_eq!(world.database.psql(left), "0");
+}
+
+fn value_of_login() -> SealedValue {
+    SealedValue { mount: ValueType::Login, id: "x".parse().unwrap(), bytes: b"sealed".to_vec() }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use farm_store::StoreError;
 use farm_store::builds::mounts::{NewMounts, SealedKey, SealedMounts, SealedValue};
 use farm_store::builds::submit::{NewBuild, Submitted};
 use farm_store::work::attempts::Lease;
-use farm_types::{LeaseToken, MountType, SecretSource, SshSource};
+use farm_types::{LeaseToken, SecretSource, SshSource, ValueType};
 
 use crate::fixture::{PUBLISH, World, success, tester, world};
 use crate::retrying::retry_of;
@@ -14,7 +14,7 @@ fn sealed(by: &str) -> SealedMounts {
     let value = |mount, id: &str| SealedValue { mount, id: id.parse().unwrap(), bytes: id.into() };
     SealedMounts {
         key: SealedKey { by: by.to_owned(), bytes: b"sealed key".to_vec() },
-        values: vec![value(MountType::Secret, "npm"), value(MountType::Ssh, "default")],
+        values: vec![value(ValueType::Secret, "npm"), value(ValueType::Ssh, "default")],
     }
 }
 
@@ -82,11 +82,16 @@ async fn a_lease_that_was_told_to_stop_or_whose_time_is_over_gets_nothing_before
     let world = world().await;
     let (worker, _) = world.worker("w", 8).await;
     let ended = async |lease| {
-        let (mounts, agents) =
-            (world.store.leased_mounts(lease).await.err(), world.store.leased_agents(lease).await.err());
-        match (mounts, agents) {
-            (None, None) => false,
-            (Some(StoreError::Stale(_)), Some(StoreError::Stale(_))) => true,
+        let store = &world.store;
+        // The last is what tokens, logins, sources and look-ups of images are asked by.
+        let asked = (
+            store.leased_mounts(lease).await.err(),
+            store.leased_agents(lease).await.err(),
+            store.leased_snapshot(lease).await.err(),
+        );
+        match asked {
+            (None, None, None) => false,
+            (Some(StoreError::Stale(_)), Some(StoreError::Stale(_)), Some(StoreError::Stale(_))) => true,
             other => panic!("{other:?}"),
         }
     };

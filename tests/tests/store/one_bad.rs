@@ -53,7 +53,7 @@ async fn a_build_or_a_worker_that_cant_be_read_is_missing_in_its_list_only() {
         "UPDATE executions SET spec = '[]' WHERE id = (SELECT execution_id FROM builds ORDER BY order_key LIMIT 1);
          UPDATE worker_platforms SET platform = 'odd' WHERE platform = 'linux/arm64' AND worker_id = (SELECT id FROM workers WHERE name = 'w2')",
     );
-    let listed = world.store.builds(default_project(), &[], None, 10).await.unwrap().builds;
+    let listed = world.store.builds(default_project(), (&[], true), None, 10).await.unwrap().builds;
     assert_eq!(listed.iter().map(|build| build.id).collect::<Vec<_>>(), [good.id]);
     assert!(world.store.build_by_id(default_project(), bad.id).await.is_err());
     let names: Vec<String> = world.store.workers().await.unwrap().into_iter().map(|w| w.name).collect();

@@ -112,6 +112,7 @@ async fn a_retry_inherits_what_is_known() {
         idempotency_key: "again".to_owned(),
         failed_only: false,
         gone: Vec::new(),
+        protected: false,
         mounts: None,
         by: tester(),
         submitter: Default::default(),

@@ -76,6 +76,7 @@ async fn so_many_builds_are_taken_within_a_minute_retries_included_and_who_comes
         idempotency_key: key.to_owned(),
         failed_only: false,
         gone: Vec::new(),
+        protected: false,
         mounts: None,
         by: tester(),
         submitter: Default::default(),

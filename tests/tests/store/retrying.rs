@@ -23,6 +23,7 @@ pub fn retry_of(build: Submitted, key: &str, failed_only: bool) -> Retry {
         idempotency_key: key.to_owned(),
         failed_only,
         gone: Vec::new(),
+        protected: false,
         mounts: None,
         by: tester(),
         submitter: Default::default(),

@@ -9,7 +9,7 @@ use farm_store::builds::submit::{NewBuild, Submitted};
 use farm_store::default_project;
 use farm_store::people::quotas::QuotaChange;
 use farm_store::people::secrets::{MOST, NewSecret, ProjectSecret, Standing};
-use farm_types::{MountType, ProjectId, Role, SecretName, SecretSource};
+use farm_types::{ProjectId, Role, SecretName, SecretSource, ValueType};
 
 use crate::fixture::{PUBLISH, World, tester, world};
 use crate::retrying::retry_of;
@@ -104,7 +104,7 @@ fn build_with(world: &World, idempotency: &str, secret: &str, version: i32) -> N
 
 fn mounts(secret: &str, version: i32) -> NewMounts {
     let id = || "token".parse().unwrap();
-    let value = SealedValue { mount: MountType::Secret, id: id(), bytes: b"for the build".to_vec() };
+    let value = SealedValue { mount: ValueType::Secret, id: id(), bytes: b"for the build".to_vec() };
     NewMounts {
         sealed: SealedMounts { key: key("build"), values: vec![value] },
         used: vec![UsedSecret { mount: id(), name: name(secret), version, rule: SecretRule::default() }],

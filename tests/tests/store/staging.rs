@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use farm_store::builds::retry::Retry;
 use farm_store::builds::submit::Submitted;
 use farm_store::publish::publications::DueMerge;
 use farm_store::work::attempts::Lease;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
-use farm_types::state::BuildState;
+use farm_types::state::{BuildState, JobState};
 use farm_types::{Digest, JoinId, Repository, TrustClass, WorkerId};
 
 use crate::fixture::{LEASE, PUBLISH, World, success, tester};
@@ -179,4 +180,19 @@ async fn what_was_staged_is_unneeded_once_all_builds_that_want_it_have_ended() {
     store.unstaged(world.epoch, STAGING, one, true).await.unwrap();
     assert_eq!(unneeded().await, []);
     assert_eq!(world.database.psql("SELECT fate FROM pushed_digests"), "removed");
+}
+
+#[tokio::test]
+async fn a_retry_asks_anew_whether_its_tag_is_protected_and_takes_nothing_over_from_untrusted_machines_then()
+{
+    let world = world().await;
+    let (build, _) = built(&world, "old", &["r.example/app:v1"]).await;
+    world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
+    let protected = |key: &str, protected| Retry { protected, ..retry_of(build, key, true) };
+    let open = world.store.retry(&protected("open", false), PUBLISH).await.unwrap();
+    assert_eq!(world.build(open).await.jobs[0].state, JobState::Succeeded);
+    let closed = world.store.retry(&protected("closed", true), PUBLISH).await.unwrap();
+    assert_eq!(world.build(closed).await.jobs[0].state, JobState::Ready, "it is built anew");
+    let state = world.store.schedule_state(64, &[]).await.unwrap();
+    assert!(state.waiting.iter().any(|job| job.protected), "by a machine that is trusted");
 }

@@ -82,6 +82,8 @@ fn start(fake: Fake, age_ms: i64) -> Worker {
         boot: BootId::generate(),
         home: "here".into(),
         slots: 1,
+        has_git: false,
+        fenced: false,
         attempts: Arc::new(attempts),
         leave: leave.clone(),
         welcomed: watch::Sender::new(false),

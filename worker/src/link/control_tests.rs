@@ -45,6 +45,8 @@ fn start_with(coordinators: Coordinators, slots: usize) -> Worker {
         boot: BootId::generate(),
         home: "here".into(),
         slots,
+        has_git: false,
+        fenced: false,
         attempts: Arc::clone(&attempts),
         leave: leave.clone(),
         welcomed: watch::Sender::new(false),

@@ -15,6 +15,7 @@ pub mod mounts;
 pub mod outputs;
 pub mod renewed;
 pub mod session;
+pub mod sources;
 pub mod tokens;
 
 use std::fmt;
@@ -192,6 +193,10 @@ pub struct Control {
     pub home: String,
     /// How many attempts run at once.
     pub slots: usize,
+    /// It fetches sources by git.
+    pub has_git: bool,
+    /// Whoever runs the machine says that the engine is fenced off.
+    pub fenced: bool,
     /// What runs, and what may be offered; when that changes, a new Hello tells.
     pub attempts: Arc<Attempts>,
     /// Cancelled when the worker has nothing left to tell: say Bye.

@@ -8,7 +8,7 @@ use farm_proto::v1;
 use farm_proto::v1::{LendMountsRequest, LendMountsResponse};
 use farm_ssh::{Keys, Unusable};
 use farm_types::chain::with_causes;
-use farm_types::{Cause, Failure, FailureCode, Invalid, MountId, MountType, Mounts};
+use farm_types::{Cause, Failure, FailureCode, Invalid, MountId, Mounts, ValueType};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tonic::{Code, Status};
@@ -33,15 +33,15 @@ pub async fn borrow(client: &Client, lease: Lease, mounts: &Mounts) -> Result<Mo
     let lent = patient(ask).await.map_err(|status| unlent(&status))?;
     let mut mounted = Mounted::default();
     for v1::MountValue { r#type, id, value } in lent.values {
-        let key = || -> Result<(MountType, MountId), Invalid> { Ok((r#type.parse()?, id.parse()?)) };
+        let key = || -> Result<(ValueType, MountId), Invalid> { Ok((r#type.parse()?, id.parse()?)) };
         let (mount, id) = key().map_err(|error| {
             let text = format!("the coordinator's secrets can't be read: {error}");
             Failure::new(Cause::Bug, FailureCode::OfferUnreadable, text)
         })?;
         let value = Zeroizing::new(value.to_vec());
         match mount {
-            MountType::Secret => drop(mounted.secrets.insert(id, value)),
-            MountType::Ssh => {
+            ValueType::Secret => drop(mounted.secrets.insert(id, value)),
+            ValueType::Ssh => {
                 // What RSA calculates isn't for the threads that all attempts share.
                 let read = tokio::task::spawn_blocking(move || farm_ssh::keys(&value)).await;
                 let read = read.map_err(|error| {
@@ -52,7 +52,7 @@ pub async fn borrow(client: &Client, lease: Lease, mounts: &Mounts) -> Result<Mo
                 mounted.agents.insert(id, Arc::new(agent));
             }
             // It is asked for when the engine wants it.
-            MountType::Login => {}
+            ValueType::Login => {}
         }
     }
     for id in mounts.agents() {

@@ -12,8 +12,8 @@ use farm_proto::v1::control_response::Message as Response;
 use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_types::chain::with_causes;
 use farm_types::{
-    AttemptId, FEATURE_DRAINING, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS,
-    FEATURE_UNNEEDED,
+    AttemptId, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS, FEATURE_PROBES,
+    FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -261,7 +261,9 @@ fn hello(control: &Control, identity: &Identity, dial: u64) -> v1::Hello {
         max_version: WORKER_PROTOCOL,
         features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_TOKENS, FEATURE_MOUNTS]
             .into_iter()
+            .chain(control.has_git.then_some(FEATURE_GIT))
             .chain(identity.draining.then_some(FEATURE_DRAINING))
+            .chain(control.fenced.then_some(FEATURE_FENCED))
             .chain(identity.grants.iter().map(|entitlement| entitlement.as_str()))
             .map(str::to_owned)
             .collect(),

@@ -179,6 +179,8 @@ fn of_result(mask: &Mask, result: &mut v1::JobResult) {
         steps: _,
         steps_cached: _,
         engine: _,
+        // Digests, and what the build itself names.
+        fetched: _,
     } = result;
     mask.apply([syntax_replaced]);
     if let Some(v1::CallAnswer { text, json, violation }) = answer {

@@ -462,4 +462,39 @@ impl WorkerService for Fake {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
+
+    async fn lend_git_login(
+        &self,
+        _: Request<v1::LendGitLoginRequest>,
+    ) -> Result<Response<v1::LendGitLoginResponse>, Status> {
+        Ok(Response::new(v1::LendGitLoginResponse::default()))
+    }
+
+    async fn open_source(
+        &self,
+        _: Request<v1::OpenSourceRequest>,
+    ) -> Result<Response<v1::OpenUploadResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn find_missing_source(
+        &self,
+        _: Request<v1::FindMissingSourceRequest>,
+    ) -> Result<Response<v1::FindMissingResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn send_source(
+        &self,
+        _: Request<Streaming<v1::SendSourceRequest>>,
+    ) -> Result<Response<v1::UploadObjectsResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn finish_source(
+        &self,
+        _: Request<v1::FinishSourceRequest>,
+    ) -> Result<Response<v1::FinishUploadResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
 }

@@ -1,7 +1,7 @@
-//! `farm project allow`, `deny`, `protect` and `unprotect`: where a project may push to and pull from, and who moves its tags.
+//! `farm project allow`, `deny`, `protect` and `unprotect`: where a project may push to, pull from and fetch from, and who moves its tags.
 
 use farm_proto::v1::{AllowRepositoriesRequest, GetAccessRequest, GetAccessResponse, ProtectTagsRequest};
-use farm_types::{ProjectName, RepositoryPrefix, Role, TagPattern};
+use farm_types::{FetchHost, ProjectName, RepositoryPrefix, Role, TagPattern};
 use serde::Serialize;
 
 use crate::calls::through;
@@ -26,12 +26,18 @@ pub struct Repositories {
     /// Where it may pull from with the farm's credentials
     #[arg(long, value_name = "REPO")]
     pull: Vec<String>,
+
+    /// From where ADD fetches, in its builds: a host, or *.example.com for all names below one. From
+    /// the first one on from nowhere else; base images (FROM) aren't meant
+    #[arg(long, value_name = "HOST")]
+    fetch: Vec<String>,
 }
 
 pub const ALLOW_HELP: &str = "\
 Examples:
   farm project allow web --push registry.example/web --pull registry.example/base
-  farm project allow web --push '*'";
+  farm project allow web --push '*'
+  farm project allow web --fetch github.com --fetch '*.example.com'";
 
 pub const DENY_HELP: &str = "Examples:\n  farm project deny web --push registry.example/web";
 
@@ -49,6 +55,7 @@ pub struct AccessJson {
     push: Vec<String>,
     pull: Vec<String>,
     shared: Vec<String>,
+    fetch: Vec<String>,
     protected: Vec<ProtectedJson>,
     entitlements: Vec<String>,
     logins: Vec<String>,
@@ -62,10 +69,10 @@ struct ProtectedJson {
 
 impl From<GetAccessResponse> for AccessJson {
     fn from(access: GetAccessResponse) -> Self {
-        let GetAccessResponse { push, pull, shared, protected, entitlements, logins } = access;
+        let GetAccessResponse { push, pull, shared, protected, entitlements, logins, fetch } = access;
         let protected = protected.into_iter();
         let protected = protected.map(|tags| ProtectedJson { pattern: tags.pattern, role: tags.role });
-        Self { push, pull, shared, protected: protected.collect(), entitlements, logins }
+        Self { push, pull, shared, fetch, protected: protected.collect(), entitlements, logins }
     }
 }
 
@@ -83,6 +90,12 @@ impl AccessJson {
         }
         if !self.logins.is_empty() {
             lines.push(format!("logs in at {}", list(&self.logins.iter().collect::<Vec<_>>())));
+        }
+        if !self.fetch.is_empty() {
+            lines.push(format!(
+                "ADD from   {}, and nowhere else",
+                list(&self.fetch.iter().collect::<Vec<_>>())
+            ));
         }
         let tags = self.protected.iter();
         lines.extend((!self.entitlements.is_empty()).then(|| self.allowed()));
@@ -121,22 +134,34 @@ pub async fn allow(args: Repositories, allowed: bool, setup: &Setup, out: &mut O
         all.iter().map(|repo| Ok(of_flag(flag, repo)?)).collect()
     };
     let (push, pull) = (read("--push", &args.push)?, read("--pull", &args.pull)?);
-    if push.is_empty() && pull.is_empty() {
-        return Err(Error::Usage("say where: --push REGISTRY/REPO or --pull REGISTRY/REPO".to_owned()));
+    let fetch: Vec<FetchHost> =
+        args.fetch.iter().map(|host| Ok(of_flag("--fetch", host)?)).collect::<Result<_>>()?;
+    let push = push.iter().map(|prefix| ("push", "push to", prefix.to_string()));
+    let pull = pull.iter().map(|prefix| ("pull", "pull from", prefix.to_string()));
+    let fetch = fetch.iter().map(|host| ("fetch", "fetch from", host.to_string()));
+    let places: Vec<_> = push.chain(pull).chain(fetch).collect();
+    if places.is_empty() {
+        let cure = "say where: --push REGISTRY/REPO, --pull REGISTRY/REPO or --fetch HOST";
+        return Err(Error::Usage(cure.to_owned()));
     }
     let client = Client::connect(&setup.address).await?;
-    let push = push.into_iter().map(|prefix| ("push", "push to", prefix));
-    for (access, words, prefix) in push.chain(pull.into_iter().map(|prefix| ("pull", "pull from", prefix))) {
+    for (access, words, place) in places {
         let request = AllowRepositoriesRequest {
             project: name.to_string(),
             access: access.to_owned(),
-            repositories: prefix.to_string(),
+            repositories: place.clone(),
             allowed,
         };
         let answer = client.projects().allow_repositories(request).await.map_err(|e| client.error(&e))?;
-        let may = if allowed { "may" } else { "may not" };
         let already = if answer.into_inner().changed { "" } else { ", as before" };
-        out.line(&format!("project {name} {may} {words} {prefix}{already}"));
+        out.line(&match (access, allowed) {
+            ("fetch", true) => format!("project {name} may {words} {place}, and from what else was listed{already}"),
+            ("fetch", false) => format!(
+                "{place} isn't listed for project {name}{already}; with nothing listed it fetches from every public host"
+            ),
+            (_, true) => format!("project {name} may {words} {place}{already}"),
+            (_, false) => format!("project {name} may not {words} {place}{already}"),
+        });
     }
     Ok(())
 }
@@ -172,6 +197,7 @@ mod tests {
             push: one("r/web"),
             pull: one("r/base"),
             shared: one("s"),
+            fetch: one("*.example.com"),
             protected: Vec::new(),
             entitlements: one("network.host"),
             logins: one("r"),
@@ -183,6 +209,7 @@ mod tests {
                 "pushes to  r/web, s",
                 "pulls from r/base, too",
                 "logs in at r",
+                "ADD from   *.example.com, and nowhere else",
                 "may ask    for network.host (--allow)",
                 "tags v*  need role publisher"
             ]
@@ -191,6 +218,7 @@ mod tests {
             push: vec![],
             pull: vec![],
             shared: vec![],
+            fetch: vec![],
             protected: vec![],
             entitlements: vec![],
             logins: vec![],

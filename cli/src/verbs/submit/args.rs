@@ -15,7 +15,8 @@ use crate::switches;
 // As with buildx: of a flag that has one value the last one counts.
 #[command(after_help = AFTER_HELP, args_override_self = true)]
 pub struct Args {
-    /// The folder that COPY and ADD read from; -: an archive, or a Dockerfile, from standard input
+    /// The folder that COPY and ADD read from, or a git repository: URL[#REF[:FOLDER]]; -: an archive, or a Dockerfile, from standard
+    /// input
     #[arg(default_value = ".", value_name = "CONTEXT")]
     pub(in crate::verbs) context: String,
 
@@ -27,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "OS/ARCH,…")]
     pub(in crate::verbs) platform: Vec<String>,
 
-    /// The Dockerfile [default: CONTEXT/Dockerfile]; -: from standard input
+    /// The Dockerfile [default: CONTEXT/Dockerfile], of a repository by its path in the folder; -: from standard input
     #[arg(short, long, value_name = "FILE", value_parser = path_or_none())]
     pub(in crate::verbs) file: Option<PathBuf>,
 
@@ -100,13 +101,25 @@ pub struct Args {
     pub(super) single_platform: Option<String>,
 
     /// Give COPY --from=NAME and FROM NAME another source
-    #[arg(long, value_name = "NAME=FOLDER|docker-image://IMAGE")]
+    #[arg(long, value_name = "NAME=FOLDER|URL|docker-image://IMAGE")]
     pub(super) build_context: Vec<String>,
 
     /// Where links may lead to the Dockerfile and .dockerignore: buildx (as with buildx), or inside: nowhere out of the context
     /// [env: FARM_CONTEXT_LINKS] [default: buildx]
     #[arg(long, value_name = "WHERE")]
     pub(in crate::verbs) context_links: Option<String>,
+
+    /// Of git repositories: keep .git, as --build-arg BUILDKIT_CONTEXT_KEEP_GIT_DIR=1 does
+    #[arg(long)]
+    pub(super) keep_git: bool,
+
+    /// Of git repositories: fetch their submodules, too
+    #[arg(long)]
+    pub(super) submodules: bool,
+
+    /// Set the build argument SOURCE_DATE_EPOCH: commit, the time of the context's commit, or seconds since 1970
+    #[arg(long, value_name = "commit|SECONDS")]
+    pub(super) source_date_epoch: Option<String>,
 
     /// When a platform may be emulated: never, fallback, fallback=DURATION or allow [default: fallback]
     #[arg(long, value_name = "POLICY")]
@@ -182,6 +195,7 @@ Examples:
   farm submit . -t registry.example/app:ci --emulation never --detach
   farm submit . -t localhost:5002/app:latest --platform linux/amd64,linux/arm64 --dry-run
   farm submit . -t app --load
+  farm submit https://git.example/team/app.git#main:docker -t registry.example/app:main
   farm submit . --output out --target binaries
   farm submit . -t localhost:5002/app:latest --secret id=npm,src=.npmrc
   farm submit . -t localhost:5002/app:latest --ssh default

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use farm_dockerfile::{Build, Dockerfile, Programs};
 use farm_proto::v1::{ListWorkersRequest, Worker};
+use farm_types::snapshot::ROOT_CONTEXT;
 use farm_types::{BuildSpec, Emulation, Platform, Runs, SnapshotRef};
 use serde::Serialize;
 
@@ -12,12 +13,13 @@ use super::give::Giving;
 use super::plan::Plan;
 use crate::config::Address;
 use crate::connect::Client;
-use crate::context::Source;
 use crate::error::Result;
+use crate::fetch;
 use crate::output::progress::UNNEEDED;
 use crate::output::text::{bytes, columns, count, harmless};
 use crate::outputs::wanted::Sink;
 use crate::source;
+use farm_source::Source;
 
 /// What `farm submit --dry-run` finds that would be done.
 #[derive(Debug, Serialize)]
@@ -29,8 +31,10 @@ pub(super) struct DryRun {
     bytes: u64,
     /// What is read, by context, where that isn't all: what the Dockerfile names.
     reads: BTreeMap<String, Vec<String>>,
-    /// The digest of the source; the same as that of a build of it.
-    tree_id: String,
+    /// The digest of the source; the same as that of a build of it. Null: some of it would be fetched.
+    tree_id: Option<String>,
+    /// What would be fetched first, by a worker: ROOT to address.
+    fetches: BTreeMap<String, String>,
     dockerfile: String,
     target: Option<String>,
     platforms: Vec<Part>,
@@ -104,10 +108,12 @@ impl DryRun {
     ) -> Result<Self> {
         let (tree_id, content_key) = source.names();
         let spec = plan.spec(SnapshotRef { tree_id, content_key }, platforms)?;
-        // One that can't be read, or told, is taken as the farm takes it.
-        let file = std::fs::read(&plan.location.dockerfile).map(|bytes| Dockerfile::parse(&bytes));
+        // One that can't be read, or told, is taken as the farm takes it; so is one that isn't here yet.
+        let is_here = !plan.fetches.contains_key(ROOT_CONTEXT);
+        let file = std::fs::read(&plan.location.dockerfile).ok().filter(|_| is_here);
+        let file = file.map(|bytes| Dockerfile::parse(&bytes));
         let part = |platform: &Platform| {
-            let runs = file.as_ref().ok().and_then(|file| runs(file, &spec, platform)).unwrap_or_default();
+            let runs = file.as_ref().and_then(|file| runs(file, &spec, platform)).unwrap_or_default();
             part(platform, &runs, spec.emulation, workers)
         };
         let parts = spec.platforms.iter().map(part).collect();
@@ -127,10 +133,15 @@ impl DryRun {
             outputs: outputs.collect(),
             is_only_cached: plan.wanted.is_only_cached(),
             context: plan.location.shown.clone(),
-            files: source.files,
-            bytes: source.file_bytes(),
+            files: if is_here { source.files } else { 0 },
+            bytes: if is_here { source.file_bytes() } else { 0 },
             reads: BTreeMap::new(),
-            tree_id: tree_id.to_string(),
+            tree_id: plan.fetches.is_empty().then(|| tree_id.to_string()),
+            fetches: plan
+                .fetches
+                .iter()
+                .map(|(root, spec)| (root.clone(), fetch::shown(&spec.source)))
+                .collect(),
             dockerfile,
             target,
             platforms: parts,
@@ -147,13 +158,17 @@ impl DryRun {
     /// For people.
     pub(super) fn lines(&self) -> Vec<String> {
         let target = self.target.as_ref().map(|target| format!(", stage {target}")).unwrap_or_default();
-        let mut out = vec![format!(
-            "would build {}  {}, {}  {}{target}",
-            harmless(&self.context),
-            count(self.files, "file"),
-            bytes(self.bytes),
-            harmless(&self.dockerfile)
-        )];
+        let fetches = self.fetches.values().map(|address| format!("would fetch {}", harmless(address)));
+        let mut out: Vec<String> = fetches.collect();
+        let (context, dockerfile) = (harmless(&self.context), harmless(&self.dockerfile));
+        out.push(match self.fetches.contains_key(ROOT_CONTEXT) {
+            true => format!("would build what is there  {dockerfile}{target}"),
+            false => format!(
+                "would build {context}  {}, {}  {dockerfile}{target}",
+                count(self.files, "file"),
+                bytes(self.bytes)
+            ),
+        });
         out.extend(self.reads.iter().map(|(root, patterns)| reads(root, patterns)));
         if !self.secrets.is_empty() {
             out.push(format!("steps could mount the secrets {}", harmless(&self.secrets.join(", "))));

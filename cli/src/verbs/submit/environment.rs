@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use farm_types::{Invalid, Platform};
 
 /// Seconds since 1970 of the image's times (reproducible-builds.org), as a build argument.
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
+pub(super) const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// The platforms when none are named.
 pub(super) const PLATFORM: &str = "DOCKER_DEFAULT_PLATFORM";
 /// What a year of four digits can hold, which is all that an image's times can be.

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use farm_dockerfile::{Build, Dockerfile, Sources};
 use farm_proto::convert::{check_build_arg, check_stage};
 use farm_types::run_options::{Ulimit, parse_bytes};
+use farm_types::snapshot::{ROOT_CONTEXT, named_root};
 use farm_types::spec::{Call, NamedContext, Purpose, parse_duration};
 use farm_types::{
-    BuildSpec, ContextName, Emulation, Entitlement, Entitlements, ImageTag, Invalid, Platform, Provenance,
-    PullMode, RunOptions, SinglePlatform, SnapshotRef,
+    BuildSpec, ContextName, Emulation, Entitlement, Entitlements, FetchSpec, ImageTag, Invalid, Platform,
+    Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
 };
 use tempfile::TempDir;
 
@@ -18,13 +19,16 @@ use super::args::Args;
 use super::buildx::attest;
 use super::call::Asked;
 use super::environment;
+use super::git::{self, KEEP_GIT};
 use super::results::ResultFiles;
 use super::secrets;
-use crate::context::stdin::{self, Came};
-use crate::context::{self, Address, Links, Location};
+use crate::address::{Address, GitSwitches, git_source};
 use crate::error::{Error, Result};
 use crate::mounts::Mounting;
 use crate::outputs::wanted::Wanted;
+use crate::switches::go_bool;
+use farm_source::stdin::{self, Came};
+use farm_source::{Links, Location};
 
 /// The longest idempotency key, bytes.
 const KEY_BYTES: usize = 128;
@@ -64,6 +68,11 @@ pub(super) struct Plan {
     pub(super) wanted: Wanted,
     /// The frontend is asked, and nothing is built.
     pub(super) asked: Option<Asked>,
+    /// What workers fetch, by the roots of the source. If the context is among it, the location is a stand-in for that: a folder that
+    /// gets the Dockerfile when it is known.
+    pub(super) fetches: BTreeMap<String, FetchSpec>,
+    /// The time of the context's commit becomes SOURCE_DATE_EPOCH.
+    pub(super) takes_epoch: bool,
 }
 
 impl Plan {
@@ -114,7 +123,17 @@ impl Plan {
                 build_args.insert(name.to_owned(), value);
             }
         }
-        environment::source_date_epoch(&mut build_args, &variable)?;
+        let takes_epoch = match args.source_date_epoch.as_deref() {
+            Some("commit") => true,
+            Some(seconds) => {
+                build_args.insert(environment::EPOCH.to_owned(), seconds.to_owned());
+                false
+            }
+            None => false,
+        };
+        if !takes_epoch {
+            environment::source_date_epoch(&mut build_args, &variable)?;
+        }
         // No step runs for an answer.
         let (secrets, ssh) = match asked {
             Some(_) => (&[][..], &[][..]),
@@ -137,7 +156,12 @@ impl Plan {
             }
             labels.insert(name.to_owned(), value.to_owned());
         }
-        let NamedContexts { named: named_contexts, folders } = NamedContexts::parse(&args.build_context)?;
+        let keeps_git = build_args.get(KEEP_GIT).is_some_and(|value| go_bool(value) == Some(true));
+        let switches = GitSwitches { keep_git: args.keep_git || keeps_git, submodules: args.submodules };
+        let NamedContexts { named: named_contexts, folders, fetches: named_fetches } =
+            NamedContexts::parse(&args.build_context, switches)?;
+        let fetch = git::context(&args.context, args.file.as_deref(), switches)?;
+        git::check_switches(&args, fetch.is_some(), !named_fetches.is_empty())?;
         let mut provenance = match &args.provenance {
             Some(text) => text.parse().map_err(|e| flag("--provenance", e))?,
             None => Provenance::Off,
@@ -196,7 +220,12 @@ impl Plan {
             Some(text) => text.parse()?,
             None => Links::default(),
         };
-        let (location, temporary) = locate(&args.context, args.file.as_deref(), &folders, links, input)?;
+        let (location, temporary) = match &fetch {
+            Some(fetch) => git::stand_in(&args.context, fetch, &folders, links)?,
+            None => locate(&args.context, args.file.as_deref(), &folders, links, input)?,
+        };
+        let context = fetch.map(|fetch| (ROOT_CONTEXT.to_owned(), fetch));
+        let fetches = named_fetches.into_iter().chain(context).collect();
         result_files.spare(&location.dockerfile)?;
         Ok(Self {
             location,
@@ -223,6 +252,8 @@ impl Plan {
             is_detached: args.detach,
             wanted,
             asked,
+            fetches,
+            takes_epoch,
         })
     }
 
@@ -259,6 +290,7 @@ impl Plan {
             purpose: self.asked.map_or(Purpose::Image, |asked| Purpose::Call(asked.call)),
             partial: BTreeMap::new(),
             mounts: self.mounting.mounts().clone(),
+            origins: BTreeMap::new(),
         };
         self.wanted.complete(&mut spec)?;
         spec.check_logins()?;
@@ -266,12 +298,13 @@ impl Plan {
     }
 
     /// What of the contexts the build can name on these platforms; `None`: all is read and sent. When that turns out not to
-    /// be enough the rest is sent, so where nobody is there to do that, all of it is sent at first.
+    /// be enough the rest is sent, so where nobody is there to do that, all of it is sent at first. What is fetched is all there.
     ///
     /// # Errors
     /// The Dockerfile can't be read.
     pub(super) fn meant(&self, platforms: &[Platform]) -> Result<Option<Sources>> {
-        let Some(platform) = platforms.first().filter(|_| !self.is_detached) else { return Ok(None) };
+        let is_known = !self.is_detached && self.fetches.is_empty();
+        let Some(platform) = platforms.first().filter(|_| is_known) else { return Ok(None) };
         let path = self.location.dockerfile_without_links()?;
         let bytes = std::fs::read(&path).map_err(|error| {
             let why = farm_types::chain::io_in_short(&error);
@@ -377,7 +410,7 @@ fn locate(
     input: impl Read,
 ) -> Result<(Location, Option<TempDir>)> {
     let file = file.filter(|file| !file.as_os_str().is_empty());
-    let wanted = context::Wanted { file, is_own_file: false, named, links };
+    let wanted = farm_source::Wanted { file, is_own_file: false, named, links };
     match (context, file == Some(Path::new("-"))) {
         ("-", true) => Err(Error::Usage(
             "- -f -: context and Dockerfile can't both come from standard input; name a file, or a folder"
@@ -401,7 +434,7 @@ fn locate(
         (_, true) => {
             let folder = stdin::read_dockerfile(input)?;
             let file = folder.path().join("Dockerfile");
-            let wanted = context::Wanted { file: Some(&file), is_own_file: true, ..wanted };
+            let wanted = farm_source::Wanted { file: Some(&file), is_own_file: true, ..wanted };
             Ok((Location::look(context, &wanted)?, Some(folder)))
         }
         _ => Ok((Location::look(context, &wanted)?, None)),
@@ -422,10 +455,12 @@ struct NamedContexts {
     named: BTreeMap<String, NamedContext>,
     /// Where those are that are folders of this machine.
     folders: BTreeMap<String, PathBuf>,
+    /// Those that are fetched, by their roots.
+    fetches: BTreeMap<String, FetchSpec>,
 }
 
 impl NamedContexts {
-    fn parse(texts: &[String]) -> Result<Self, Invalid> {
+    fn parse(texts: &[String], switches: GitSwitches) -> Result<Self, Invalid> {
         let mut contexts = Self::default();
         let mut written: BTreeMap<ContextName, &str> = BTreeMap::new();
         for text in texts {
@@ -439,18 +474,18 @@ impl NamedContexts {
                 };
                 return Err(Invalid::new("--build-context", text, cure));
             }
-            contexts.add(text)?;
+            contexts.add(text, switches)?;
         }
         Ok(contexts)
     }
 
-    fn add(&mut self, text: &str) -> Result<(), Invalid> {
+    fn add(&mut self, text: &str, switches: GitSwitches) -> Result<(), Invalid> {
         let invalid = |cure: &str| Err(Invalid::new("--build-context", text, cure));
         let Some((name, value)) = text.split_once('=') else {
-            return invalid("write NAME=FOLDER or NAME=docker-image://IMAGE");
+            return invalid("write NAME=FOLDER, NAME=URL (a git repository) or NAME=docker-image://IMAGE");
         };
         if name.is_empty() || value.is_empty() {
-            return invalid("write NAME=FOLDER or NAME=docker-image://IMAGE");
+            return invalid("write NAME=FOLDER, NAME=URL (a git repository) or NAME=docker-image://IMAGE");
         }
         let name = name.parse::<ContextName>()?.to_string();
         if let Some(image) = value.strip_prefix("docker-image://") {
@@ -463,8 +498,17 @@ impl NamedContexts {
         if let Some(address) = Address::of(value)
             && !Path::new(value).is_dir()
         {
+            if address == Address::Git {
+                let named = |error| flag("--build-context", error);
+                let source = git_source(value, switches).map_err(named)?;
+                let fetch = FetchSpec { source, take: Take::Context };
+                fetch.check().map_err(named)?;
+                self.fetches.insert(named_root(&name), fetch);
+                self.named.insert(name, NamedContext::Local);
+                return Ok(());
+            }
             let cure = address.instead_of_named_context(value);
-            return invalid(&format!("farm fetches no contexts from addresses yet; {cure}"));
+            return invalid(&format!("farm fetches no archives and files from addresses yet; {cure}"));
         }
         if value.starts_with("target:") || value == "-" {
             return invalid("farm takes a folder or docker-image://IMAGE, and nothing else yet");

@@ -222,7 +222,16 @@ fn a_mistake_is_answered_with_thing_value_and_cure() {
     }
     assert!(error(&["--idempotency-key", ""]).contains("--idempotency-key"));
     assert!(error(&["--idempotency-key", &"k".repeat(129)]).contains("128"));
-    for context in ["x", "=x", "x=", "x=https://example.com/a.git", "x=target:y", "a b=.", "a..b=."] {
+    for context in [
+        "x",
+        "=x",
+        "x=",
+        "x=https://example.com/a.tgz",
+        "x=git://example.com/a",
+        "x=target:y",
+        "a b=.",
+        "a..b=.",
+    ] {
         assert!(error(&["--build-context", context]).contains("--build-context"), "{context}");
     }
     let both = |a: &str, b: &str| {
@@ -491,4 +500,45 @@ fn an_older_farm_that_drops_secrets_is_noticed_also_where_all_of_them_are_the_pr
         );
     }
     assert!(!lost_secrets(&mounting(&[]), &dropped));
+}
+
+#[test]
+fn a_repository_is_fetched_as_the_context_and_its_dockerfile_is_named_within() {
+    let plan = |line: &[&str]| {
+        let args = Line::try_parse_from(["submit"].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).args;
+        Plan::new(args, |_| Ok(None), std::io::empty())
+    };
+    let address = "https://x.example/a.git#main:docker";
+    let plan_of = plan(&[
+        address,
+        "-f",
+        "web/web.Dockerfile",
+        "--build-context",
+        "lib=git@x.example:b",
+        "--keep-git",
+        "--source-date-epoch",
+        "commit",
+    ]);
+    let made = plan_of.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(
+        (made.location.shown.as_str(), made.location.dockerfile_name.as_str()),
+        (address, "web.Dockerfile")
+    );
+    assert_eq!(made.fetches.keys().collect::<Vec<_>>(), ["context", "context:lib"]);
+    let context = &made.fetches["context"];
+    assert_eq!(context.take, farm_types::Take::Build("web/web.Dockerfile".to_owned()));
+    assert!(context.source.keep_git && made.takes_epoch && made.meant(&made.platforms).unwrap().is_none());
+    assert_eq!(crate::fetch::shown(&context.source), address);
+    let by_argument =
+        plan(&[address, "--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"]).unwrap_or_else(|e| panic!("{e}"));
+    assert!(by_argument.fetches["context"].source.keep_git);
+    for (line, part) in [
+        (&[address, "-f", "-"][..], "by its path there"),
+        (&[address, "-f", "../Dockerfile"], "-f \"../Dockerfile\""),
+        (&["git://x.example/a"], "neither encrypted"),
+        (&["https://x.example/a.git#:a/../../b"], "within the repository"),
+    ] {
+        let Err(error) = plan(line) else { panic!("{line:?} was taken") };
+        assert!(error.exit().code() == 2 && error.to_string().contains(part), "{error}");
+    }
 }

@@ -1,4 +1,7 @@
-//! Which engines may run what is built on machines that aren't trusted.
+//! Which engines may run what is built on machines that aren't trusted: those that are new enough, and fenced off.
+//!
+//! Fenced off is one from which builds reach no metadata service, no coordinator and no other machine of its owner's: farm's own are
+//! (`farm up --untrusted`), and of others whoever runs the machine says it (`farm-worker --fenced-engine`).
 //!
 //! Of BuildKit's releases those from [`LEAST`] on keep a build from its engine as far as is known; of others an administrator may
 //! know it, as distributions mend their packages without another version of BuildKit's. Nothing but a whole version that is read, or
@@ -8,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use farm_types::Invalid;
+use farm_types::{FEATURE_FENCED, Invalid};
 use serde::Deserialize;
 
 /// The first BuildKit that what isn't trusted may run on, unless the engine is listed (GHSA-7236-3392-c5c6, and what 0.31.2 mends).
@@ -85,12 +88,46 @@ impl EngineVersion {
 pub struct PatchedEngines(BTreeSet<PatchedEngine>);
 
 impl PatchedEngines {
-    /// Whether what isn't trusted may run on this one.
-    pub fn admit(&self, engine: &EngineVersion) -> bool {
+    /// Whether this one is new enough.
+    fn admit(&self, engine: &EngineVersion) -> bool {
         let is_listed = |text: &str| !text.is_empty() && self.0.iter().any(|listed| listed.0 == text);
         engine.release().is_some_and(|release| release >= LEAST)
             || is_listed(&engine.name)
             || is_listed(&engine.package)
+    }
+}
+
+/// Why nothing that isn't trusted runs on an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is too old: why, with the cure, in words.
+    TooOld(String),
+    /// Nobody has said that it is fenced off.
+    Unfenced,
+}
+
+/// What is said of an engine that nobody has fenced off, after "its machine isn't trusted, and ".
+pub const UNFENCED_WORDS: &str = "nobody has said that its engine is fenced off from metadata services, the coordinator and other machines: whoever \
+     runs it fences it off (docs/guide/untrusted.md says how), and starts it with `farm-worker --fenced-engine`";
+
+impl Unfit {
+    /// For people, after "its machine isn't trusted, and ".
+    pub fn words(&self) -> &str {
+        match self {
+            Self::TooOld(words) => words,
+            Self::Unfenced => UNFENCED_WORDS,
+        }
+    }
+}
+
+impl PatchedEngines {
+    /// What keeps what isn't trusted from an engine whose worker has these features; `None`: nothing does.
+    pub fn unfit(&self, engine: &EngineVersion, features: &[String]) -> Option<Unfit> {
+        if !self.admit(engine) {
+            return Some(Unfit::TooOld(engine.too_old()));
+        }
+        let is_fenced = features.iter().any(|feature| feature == FEATURE_FENCED);
+        (!is_fenced).then_some(Unfit::Unfenced)
     }
 }
 
@@ -197,6 +234,17 @@ mod tests {
         for text in ["", "docker", "docker ", " 28", "docker  28", "docker 28 5", "docker latest"] {
             assert!(text.parse::<PatchedEngine>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_engine_is_fit_if_it_is_new_enough_and_said_to_be_fenced_off() {
+        let features = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let nothing = PatchedEngines::default();
+        assert_eq!(nothing.unfit(&of("v0.31.2"), &features(&["tokens", FEATURE_FENCED])), None);
+        assert_eq!(nothing.unfit(&of("v0.31.2"), &features(&["tokens", "fenced"])), Some(Unfit::Unfenced));
+        let old = nothing.unfit(&of("v0.31.1"), &features(&[FEATURE_FENCED]));
+        assert!(matches!(old, Some(Unfit::TooOld(words)) if words.contains("0.31.1")));
+        assert!(Unfit::Unfenced.words().contains("farm-worker --fenced-engine"));
     }
 
     #[test]

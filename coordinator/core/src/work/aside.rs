@@ -30,9 +30,10 @@ pub(super) fn set_aside(
     let is_wanted = |offer: &Offer| match wanted {
         Wanted::Platform(platform) => offer.platform == *platform,
         Wanted::Programs(platforms) => platforms.contains(&offer.platform),
-        Wanted::Any => true,
+        Wanted::Any | Wanted::Git => true,
     };
-    let may = |offer: &Offer| offer.support == Support::Native || !only_native || *wanted == Wanted::Any;
+    let is_any = matches!(wanted, Wanted::Any | Wanted::Git);
+    let may = |offer: &Offer| offer.support == Support::Native || !only_native || is_any;
     let able = aside.iter().filter(|worker| entitlements.is_subset(&worker.grants));
     let able = able.filter(|worker| worker.offers.iter().any(|offer| is_wanted(offer) && may(offer)));
     able.map(|worker| SetAside { name: worker.name.clone(), reason: worker.reason.clone() }).collect()

@@ -22,8 +22,8 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, TimeDelta, Utc};
 use farm_types::state::WorkerState;
 use farm_types::{
-    Emulation, EngineId, Entitlements, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support, TrustClass,
-    WorkerId,
+    Emulation, EngineId, Entitlements, FETCHES_AT_ONCE, JobId, Offer, Platform, ProjectId, RunMode, Runs,
+    Support, TrustClass, WorkerId,
 };
 
 use self::able::{Able, able};
@@ -84,6 +84,8 @@ pub struct WaitingJob {
     pub mounts: bool,
     /// What its steps may be given that ask for it.
     pub entitlements: Entitlements,
+    /// It fetches a source and builds nothing, by whatever platform: only on machines that are trusted and have git. It takes no slot.
+    pub fetches: bool,
 }
 
 /// A worker as the farm knows it.
@@ -111,6 +113,10 @@ pub struct WorkerView {
     pub engine_is_fit: bool,
     /// What it may grant; of a machine that isn't trusted nothing counts.
     pub grants: Entitlements,
+    /// It has git.
+    pub has_git: bool,
+    /// So many fetches it runs.
+    pub fetching: u32,
 }
 
 /// The slots of an engine.
@@ -217,6 +223,37 @@ struct Choice {
     engine: EngineId,
 }
 
+/// What of the machines is taken, also by the plan that is being made.
+struct Taken<'a> {
+    slots: &'a BTreeMap<EngineId, Slots>,
+    /// Who got something in this plan, and when.
+    turns: &'a BTreeMap<EngineId, usize>,
+    /// How many fetches the workers run.
+    fetching: &'a BTreeMap<WorkerId, u32>,
+}
+
+impl Taken<'_> {
+    /// How much of this worker is free for the job, in slots or fetches.
+    fn free(&self, job: &WaitingJob, worker: &WorkerView) -> u32 {
+        if job.fetches {
+            let running = self.fetching.get(&worker.id).copied().unwrap_or_default();
+            return FETCHES_AT_ONCE.saturating_sub(running);
+        }
+        self.slots.get(&worker.engine).map_or(0, |slots| slots.total.saturating_sub(slots.used))
+    }
+
+    /// What of these workers is taken for jobs of this kind, and how much there is.
+    fn sums(&self, job: &WaitingJob, candidates: &[&Able<'_>], engines: &[EngineId]) -> (u32, u32) {
+        if job.fetches {
+            let running = candidates.iter().filter_map(|able| self.fetching.get(&able.worker.id)).sum();
+            let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
+            return (running, count.saturating_mul(FETCHES_AT_ONCE));
+        }
+        let sum = |of: fn(&Slots) -> u32| engines.iter().filter_map(|e| self.slots.get(e)).map(of).sum();
+        (sum(|s| s.used), sum(|s| s.total))
+    }
+}
+
 /// Proposes what to do with every waiting job at `now`.
 pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> {
     let mut slots: BTreeMap<EngineId, Slots> = state.engines.iter().map(|(&id, &s)| (id, s)).collect();
@@ -226,6 +263,7 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
     let mut decisions = Vec::with_capacity(waiting.len());
     // Who got something in this very plan comes after all whose last lease is older, in the order of this plan.
     let mut turns: BTreeMap<EngineId, usize> = BTreeMap::new();
+    let mut fetching: BTreeMap<WorkerId, u32> = state.workers.iter().map(|w| (w.id, w.fetching)).collect();
     while !waiting.is_empty() {
         // The next job: the oldest of the project that holds the least.
         let usual = Share::default();
@@ -236,8 +274,12 @@ pub fn plan(state: &State, limits: Limits, now: DateTime<Utc>) -> Vec<Decision> 
             .min_by(|(i, a), (j, b)| share(a).part().total_cmp(&share(b).part()).then(i.cmp(j)))
             .map_or(0, |(i, _)| i);
         let job = waiting.remove(next);
-        decisions.push(match choose(job, share(job), state, (&slots, &turns), limits, now) {
+        let taken = Taken { slots: &slots, turns: &turns, fetching: &fetching };
+        decisions.push(match choose(job, share(job), state, &taken, limits, now) {
             Ok(choice) => {
+                if job.fetches {
+                    *fetching.entry(choice.worker).or_default() += 1;
+                }
                 turns.insert(choice.engine, decisions.len());
                 if let Some(engine) = slots.get_mut(&choice.engine) {
                     engine.used += job.weight;
@@ -263,7 +305,7 @@ fn choose(
     job: &WaitingJob,
     share: &Share,
     state: &State,
-    (slots, turns): (&BTreeMap<EngineId, Slots>, &BTreeMap<EngineId, usize>),
+    taken: &Taken<'_>,
     limits: Limits,
     now: DateTime<Utc>,
 ) -> Result<Choice, (Option<DateTime<Utc>>, Waiting)> {
@@ -342,15 +384,16 @@ fn choose(
             let mut engines: Vec<EngineId> = candidates.iter().map(|able| able.worker.engine).collect();
             engines.sort();
             engines.dedup();
-            let free = |engine: EngineId| slots.get(&engine).map_or(0, |s| s.total.saturating_sub(s.used));
-            let best =
-                candidates.iter().filter(|able| free(able.worker.engine) >= job.weight).min_by_key(|able| {
-                    let engine = able.worker.engine;
-                    let leased_at = slots.get(&engine).and_then(|slots| slots.leased_at);
-                    // `None` comes first: one that never had a lease, and one that got none in this plan.
-                    let turn = (turns.get(&engine), leased_at);
-                    (!able.is_home, std::cmp::Reverse(free(engine)), turn, able.worker.id)
-                });
+            let free = |able: &Able<'_>| taken.free(job, able.worker);
+            // A fetch weighs nothing, and is one.
+            let needed = job.weight.max(1);
+            let best = candidates.iter().filter(|able| free(able) >= needed).min_by_key(|able| {
+                let engine = able.worker.engine;
+                let leased_at = taken.slots.get(&engine).and_then(|slots| slots.leased_at);
+                // `None` comes first: one that never had a lease, and one that got none in this plan.
+                let turn = (taken.turns.get(&engine), leased_at);
+                (!able.is_home, std::cmp::Reverse(free(able)), turn, able.worker.id)
+            });
             if let Some(able) = best {
                 let (support, worker) = (able.mode(), able.worker);
                 let reason = match (support, able.emulated) {
@@ -361,10 +404,10 @@ fn choose(
                 return Ok(Choice { support, reason, worker: worker.id, engine: worker.engine });
             }
             if !engines.is_empty() && full.is_none() {
-                let sum = |of: fn(&Slots) -> u32| engines.iter().filter_map(|e| slots.get(e)).map(of).sum();
+                let (used, total) = taken.sums(job, &candidates, &engines);
                 let all_alike = candidates.iter().all(|able| able.is_home) || support == Support::Emulated;
                 let mode = if all_alike { support.into() } else { RunMode::Unneeded };
-                full = Some((mode, sum(|s| s.used), sum(|s| s.total)));
+                full = Some((mode, used, total));
             }
         }
     }
@@ -385,6 +428,7 @@ fn choose(
     let leaves = home_until.filter(|_| stays_home).into_iter().chain(waited.filter(|_| stays_home)).min();
     let unlocks = unlocks.into_iter().chain(leaves).min();
     let wanted = match &job.runs {
+        _ if job.fetches => Wanted::Git,
         Runs::Others { platforms, .. } if !stays_home => {
             let platforms: Vec<Platform> = platforms.iter().cloned().collect();
             if platforms.is_empty() { Wanted::Any } else { Wanted::Programs(platforms) }
@@ -398,6 +442,7 @@ fn choose(
     let set_aside =
         |wanted: &Wanted, only_native| set_aside(&state.aside, wanted, &job.entitlements, only_native);
     Err(match full {
+        Some((_, used, total)) if job.fetches => (unlocks, Waiting::Fetches { used, total }),
         Some((support, used, total)) => (unlocks, Waiting::Slots { support, used, total }),
         None if on_probation => {
             let aside = set_aside(&wanted, false);

@@ -9,6 +9,8 @@ use farm_types::entitlement::{listed, words};
 use farm_types::{Entitlements, Platform, RunMode};
 use serde::{Deserialize, Serialize};
 
+use crate::machines::engine::UNFENCED_WORDS;
+
 /// For what a worker is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -19,6 +21,8 @@ pub enum Wanted {
     Programs(Vec<Platform>),
     /// Any worker would do.
     Any,
+    /// One whose machine is trusted and has git.
+    Git,
 }
 
 impl fmt::Display for Wanted {
@@ -31,6 +35,7 @@ impl fmt::Display for Wanted {
                 write!(f, " for {} (programs of which the build runs)", names.join(" and "))
             }
             Self::Any => Ok(()),
+            Self::Git => f.write_str(" with git"),
         }
     }
 }
@@ -51,6 +56,8 @@ pub enum Reason {
     Untrusted,
     /// Nor is its machine trusted, nor its engine new enough for that: it gets nothing.
     EngineTooOld(String),
+    /// Nor is its machine trusted, nor has anybody said that its engine is fenced off: it gets nothing.
+    Unfenced,
 }
 
 /// A worker that could run the job, if it were not set aside.
@@ -81,6 +88,13 @@ pub enum Waiting {
         /// How many of these slots are taken.
         used: u32,
         /// How many slots these workers have in all.
+        total: u32,
+    },
+    /// A fetch: those who could run it run as many as they may at once.
+    Fetches {
+        /// How many they run.
+        used: u32,
+        /// How many these workers run at most.
         total: u32,
     },
     /// Its project holds all the slots that it may (`farm project set --max-running-slots`), whatever is free besides.
@@ -148,6 +162,9 @@ impl Waiting {
             Self::Slots { support, used, total } => {
                 format!("all {support} slots are in use ({used} of {total})")
             }
+            Self::Fetches { used, total } => {
+                format!("the workers with git fetch as much as they may at once ({used} of {total})")
+            }
             Self::Quota { used, total } => {
                 format!("the project's own limit: {used} of the {total} slots that it may have are in use")
             }
@@ -180,6 +197,11 @@ impl Waiting {
 
 fn no_worker(wanted: &Wanted, emulated_refused: bool, aside: &[SetAside]) -> String {
     match (emulated_refused, keeps(aside)) {
+        (_, None) if *wanted == Wanted::Git => {
+            "no trusted worker with git takes jobs now: install git on a worker's machine and start the worker again; `farm workers` \
+             shows them"
+                .to_owned()
+        }
         (false, Some(kept)) => format!("no worker{wanted} takes jobs now: {kept}"),
         (false, None) => {
             format!("no worker{wanted} takes jobs now: see `farm workers`, or start one with `farm-worker`")
@@ -222,6 +244,9 @@ fn keeps(aside: &[SetAside]) -> Option<String> {
                 "{name} is on a machine that isn't trusted, and builds nothing that mounts secrets or moves a protected tag, and \
                  what pushes only where the farm has a staging registry"
             ))
+        }
+        Reason::Unfenced => {
+            Some(format!("{name} takes nothing: its machine isn't trusted, and {UNFENCED_WORDS}"))
         }
         Reason::EngineTooOld(why) => Some(format!("{name} takes nothing: its machine isn't trusted, and {why}")),
     });

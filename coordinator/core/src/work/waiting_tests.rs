@@ -25,6 +25,11 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             r#"{"for":"quota","used":3,"total":3}"#,
             "nothing, or let an admin of the farm raise it: `farm project set`; `farm project show` has the numbers",
         ),
+        (
+            Waiting::Fetches { used: 4, total: 4 },
+            r#"{"for":"fetches","used":4,"total":4}"#,
+            "nothing, or git on another worker's machine",
+        ),
         (Waiting::Backoff, r#"{"for":"backoff"}"#, "nothing"),
         (Waiting::Cleaning, r#"{"for":"cleaning"}"#, "nothing; it takes minutes at most"),
         (
@@ -54,6 +59,11 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             "ask an admin of the farm, or cancel it",
         ),
         (
+            nobody(Wanted::Git, false, vec![]),
+            r#"{"for":"no_worker","wanted":"git","emulated_refused":false}"#,
+            "install git there, and start the worker again: it looks for git when it starts",
+        ),
+        (
             nobody(Wanted::Any, false, w1(Reason::Drained)),
             r#"{"for":"no_worker","wanted":"any","emulated_refused":false,"aside":[{"name":"w1","reason":"drained"}]}"#,
             "resume one of those that are named",
@@ -67,6 +77,11 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             r#"{"for":"no_worker","wanted":"any","emulated_refused":false,"aside":[{"name":"w1","reason":{"engine_too_old":"its engine (docker 28.5.2) is too old"}}]}"#,
             "update that engine, or let whoever runs the farm list it ([coordinator.md](coordinator.md#engines-of-machines-that-arent-trusted)); the sentence \
              has the line",
+        ),
+        (
+            nobody(Wanted::Any, false, w1(Reason::Unfenced)),
+            r#"{"for":"no_worker","wanted":"any","emulated_refused":false,"aside":[{"name":"w1","reason":"unfenced"}]}"#,
+            "fence that engine off, as [untrusted.md](../guide/untrusted.md#the-network) has it, or wait for a trusted worker",
         ),
         (
             Waiting::Silent { wanted: arm64(), aside: vec![] },

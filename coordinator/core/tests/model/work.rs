@@ -110,6 +110,7 @@ impl World {
                     protected: false,
                     mounts: false,
                     entitlements: Default::default(),
+                    fetches: false,
                 }
             })
             .collect();
@@ -137,6 +138,8 @@ impl World {
                     stages: false,
                     engine_is_fit: true,
                     grants: Default::default(),
+                    has_git: false,
+                    fetching: 0,
                 }
             })
             .collect();

@@ -1,7 +1,9 @@
 //! Builds at the edge: submitting, listing, cancelling and retrying them, their records as the wire shows them, and what
 //! they made for clients.
 
+pub mod accept;
 pub(super) mod agents;
+mod given;
 pub mod hidden;
 pub(super) mod mounts;
 pub mod outputs;

@@ -10,7 +10,7 @@ use farm_proto::v1;
 use farm_store::builds::mounts::{LeasedMounts, NewMounts, SealedMounts, SealedValue, UsedSecret};
 use farm_store::builds::record::BuildRecord;
 use farm_types::mounts::{GivenLogin, MOST_MOUNTED_BYTES, MOST_SECRET_BYTES, MOST_SSH_BYTES};
-use farm_types::{BuildId, Invalid, MountId, MountType, Mounts};
+use farm_types::{BuildId, Invalid, MountId, Mounts, ValueType};
 use tonic::Status;
 
 use super::secrets;
@@ -20,7 +20,7 @@ use crate::seal::{Owner, Unopened};
 use crate::shared::Shared;
 
 /// What a caller sends of values, each once.
-type Values = BTreeMap<(MountType, MountId), Bytes>;
+type Values = BTreeMap<(ValueType, MountId), Bytes>;
 
 /// Seals what a new build is given, and what it has of its project, for it alone.
 ///
@@ -69,7 +69,7 @@ pub(super) async fn seal(
     }
     let mut used = Vec::new();
     for (id, name, secret) in of_project {
-        let (mount, bytes) = (MountType::Secret, key.seal(MountType::Secret, id, &secret.value));
+        let (mount, bytes) = (ValueType::Secret, key.seal(ValueType::Secret, id, &secret.value));
         kept.push(SealedValue { mount, id: id.clone(), bytes });
         let (name, rule) = (name.clone(), secret.rule.clone());
         used.push(UsedSecret { mount: id.clone(), name, version: secret.version, rule });
@@ -88,20 +88,20 @@ fn sorted(values: &[v1::MountValue]) -> Result<(Values, usize), Invalid> {
     let mut sorted = Values::new();
     let mut all = 0;
     for v1::MountValue { r#type, id, value } in values {
-        let (mount, id): (MountType, MountId) = (r#type.parse()?, id.parse()?);
+        let (mount, id): (ValueType, MountId) = (r#type.parse()?, id.parse()?);
         let told = || Invalid::new(format!("--{mount}"), id.as_str(), "");
         let most = match mount {
-            MountType::Secret => MOST_SECRET_BYTES,
-            MountType::Ssh | MountType::Login => MOST_SSH_BYTES,
+            ValueType::Secret => MOST_SECRET_BYTES,
+            ValueType::Ssh | ValueType::Login => MOST_SSH_BYTES,
         };
         if value.len() > most {
             let cure = format!("it has {} bytes, and at most {most} are taken", value.len());
             return Err(Invalid { cure, ..told() });
         }
-        if mount == MountType::Ssh && value.is_empty() {
+        if mount == ValueType::Ssh && value.is_empty() {
             return Err(Invalid { cure: "it has no key".to_owned(), ..told() });
         }
-        if mount == MountType::Login {
+        if mount == ValueType::Login {
             GivenLogin::read(value).map_err(|cure| Invalid { cure: cure.to_owned(), ..told() })?;
         }
         all += value.len();
@@ -132,7 +132,7 @@ pub(super) fn check_again(
         let cure = "the build asks no such agent; what it was given stands in `farm show`";
         return Err(status::invalid(Invalid::new("--ssh", id, cure)));
     }
-    let comes = |mount: MountType, id: &MountId| {
+    let comes = |mount: ValueType, id: &MountId| {
         values.iter().any(|value| value.r#type == mount.as_str() && value.id == id.as_str())
     };
     let missing: Vec<_> = record.spec.mounts.given().filter(|(mount, id)| !comes(*mount, id)).collect();
@@ -143,9 +143,9 @@ pub(super) fn check_again(
     let flags: Vec<String> = missing
         .iter()
         .map(|(mount, id)| match mount {
-            MountType::Secret => format!("--secret id={id},src=FILE"),
-            MountType::Ssh => format!("--ssh {id}=KEYFILE"),
-            MountType::Login => format!("--registry-login {id}"),
+            ValueType::Secret => format!("--secret id={id},src=FILE"),
+            ValueType::Ssh => format!("--ssh {id}=KEYFILE"),
+            ValueType::Login => format!("--registry-login {id}"),
         })
         .collect();
     let id = &record.short_id;
@@ -218,7 +218,7 @@ pub fn lend(
     let key = shared.keyring.open(owner, &sealed.key).map_err(unopened)?;
     let mut values = Vec::new();
     // Of logins workers get what they need when their engine asks (LendToken, LendLogin).
-    for SealedValue { mount, id, bytes } in sealed.values.iter().filter(|v| v.mount != MountType::Login) {
+    for SealedValue { mount, id, bytes } in sealed.values.iter().filter(|v| v.mount != ValueType::Login) {
         let value = key.open(*mount, id, bytes).map_err(unopened)?;
         values.push(v1::MountValue {
             r#type: mount.to_string(),

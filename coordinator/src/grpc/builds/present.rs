@@ -57,6 +57,8 @@ pub fn listed(record: &BuildRecord, hidden: &Hidden) -> v1::Build {
         tags: spec.tags,
         run_image: spec.run_image,
         call: spec.call,
+        fetch: spec.fetch,
+        origins: spec.origins,
         ..Default::default()
     });
     v1::Build { spec, ..build }
@@ -80,7 +82,10 @@ fn job(job: &JobRecord) -> v1::Job {
     v1::Job {
         id: job.id.to_string(),
         kind: job.kind.clone(),
-        platform: job.platform.to_string(),
+        platform: match job.kind.as_str() {
+            "fetch" => String::new(),
+            _ => job.platform.to_string(),
+        },
         state: job.state.to_string(),
         failure: job.failure.as_ref().map(Into::into),
         attempts: job.attempts.iter().map(attempt).collect(),
@@ -135,6 +140,7 @@ fn result(result: &JobResult) -> v1::JobResult {
             json: answer.json.clone(),
             violation: answer.violation.clone(),
         }),
+        fetched: result.fetched.as_deref().map(Into::into),
     }
 }
 

@@ -9,26 +9,26 @@ use farm_store::StoreError;
 use farm_store::builds::mounts::SECRET_CHANGED;
 use farm_store::builds::record::BuildRecord;
 use farm_store::builds::retry::Retry;
-use farm_store::builds::submit::NewBuild;
 use farm_store::work::decide::PublishLimit;
 use farm_types::state::BuildState;
-use farm_types::{BuildId, BuildSpec, Invalid, ProjectId, ShortId, SnapshotRef};
+use farm_types::{BuildId, ShortId, SnapshotRef};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::accept::{Asked, SECRET_TRIES, accept, check_key};
 use super::hidden::Hidden;
 use super::page::List;
-use super::{agents, mounts, present, retry};
-use crate::dockerfile;
+use super::{agents, given, mounts, present, retry};
 use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
 use crate::people::{self, Member};
 use crate::shared::Shared;
+use crate::tree::{self, Read};
 
 /// How long a call that lasts may take to say what it is about.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
-/// So often a build is tried whose project's secrets are changed at the same moment.
-const SECRET_TRIES: usize = 5;
+/// The longest file that is read out of what was fetched, bytes.
+const LONGEST_READ: u64 = 2 << 20;
 
 /// Serves [`BuildService`].
 #[derive(Debug)]
@@ -52,47 +52,12 @@ impl Builds {
         Ok(present::build(record, &Hidden::of(&self.shared, member, record).await?))
     }
 
-    /// The spec with what the project says where it says nothing.
-    async fn with_defaults(
-        &self,
-        project: ProjectId,
-        mut spec: v1::BuildSpec,
-    ) -> Result<v1::BuildSpec, Status> {
-        if spec.platforms.is_empty() || spec.emulation.is_empty() {
-            let (_, defaults) = self.shared.store.settings(project).await.map_err(status::store)?;
-            if spec.platforms.is_empty() {
-                spec.platforms = defaults.platforms.iter().map(ToString::to_string).collect();
-            }
-            if let (true, Some(policy)) = (spec.emulation.is_empty(), defaults.emulation) {
-                spec.emulation = policy.to_string();
-            }
-        }
-        Ok(spec)
-    }
-
     fn queue_limit(&self) -> Duration {
         Duration::from_secs(self.shared.config.limits.queue_deadline_seconds)
     }
 
     fn publish_limit(&self) -> PublishLimit {
         PublishLimit(Duration::from_secs(self.shared.config.limits.publish_deadline_seconds))
-    }
-
-    fn check(&self, spec: &BuildSpec) -> Result<(), Invalid> {
-        let limits = &self.shared.config.limits;
-        if spec.platforms.len() > limits.max_platforms {
-            let count = spec.platforms.len().to_string();
-            return Err(Invalid::new(
-                "platforms",
-                count,
-                format!("a build has at most {}", limits.max_platforms),
-            ));
-        }
-        if spec.tags.len() > limits.max_tags {
-            let count = spec.tags.len().to_string();
-            return Err(Invalid::new("tags", count, format!("a build has at most {}", limits.max_tags)));
-        }
-        spec.repositories().iter().try_for_each(|repository| self.shared.registries.check(repository))
     }
 }
 
@@ -103,13 +68,6 @@ fn no_build(error: farm_store::StoreError, id: &ShortId) -> Status {
         }
         other => status::store(other),
     }
-}
-
-fn check_key(key: &str) -> Result<(), Invalid> {
-    if (1..=128).contains(&key.len()) {
-        return Ok(());
-    }
-    Err(Invalid::new("idempotency key", key, "write 1 to 128 bytes"))
 }
 
 fn short_id(text: &str) -> Result<ShortId, Status> {
@@ -127,54 +85,15 @@ impl BuildService for Builds {
     ) -> Result<Response<v1::SubmitBuildResponse>, Status> {
         let member = people::member(&request)?;
         let request = request.into_inner();
-        check_key(&request.idempotency_key).map_err(status::invalid)?;
-        let spec = request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
-        let spec = self.with_defaults(member.project, spec).await?;
-        let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
-        self.check(&spec).map_err(status::invalid)?;
-        let protected = self.shared.accesses.check_tags(&member, &spec.tags).await?;
-        self.shared.accesses.check_entitlements(&member, &spec.run).await?;
-        spec.check_logins().map_err(status::invalid)?;
-        self.shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
-        for host in &spec.mounts.logins {
-            // Where it logs in is asked from here, too.
-            let about = format!("{host}/any").parse().map_err(status::invalid)?;
-            let allowed = self.shared.registries.allow(&[about]).await;
-            allowed.map_err(|error| {
-                status::invalid(Invalid::new("--registry-login", host.as_str(), error.cure))
-            })?;
-        }
-        let runs = dockerfile::runs(&self.shared, member.project, &spec).await.map_err(status::dockerfile)?;
-        let by = member.name.as_str();
-        let mut new = NewBuild {
-            project: member.project,
-            id: BuildId::generate(),
-            mounts: None,
+        let asked = Asked {
             idempotency_key: request.idempotency_key,
-            spec,
-            runs,
-            by: member.caller.by(),
-            submitter: member.caller.principal.submitter(),
-            queue_limit: self.queue_limit(),
-            protected,
+            spec: request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?,
+            values: request.values,
+            of: None,
         };
-        let mut tries = 1;
-        let submitted = loop {
-            new.mounts =
-                mounts::seal(&self.shared, &member, new.id, &new.spec.mounts, &request.values).await?;
-            match self.shared.store.submit(&new).await {
-                Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
-                done => break done.map_err(status::store)?,
-            }
-        };
-        self.shared.hints.changed();
-        let record =
-            self.shared.store.build_by_id(member.project, submitted.id).await.map_err(status::store)?;
-        tracing::info!(build = %record.short_id, by, replayed = submitted.replayed, "build accepted");
-        Ok(Response::new(v1::SubmitBuildResponse {
-            build: Some(self.shown(&member, &record).await?),
-            replayed: submitted.replayed,
-        }))
+        let (record, replayed) = accept(&self.shared, &member, asked).await?;
+        let build = Some(self.shown(&member, &record).await?);
+        Ok(Response::new(v1::SubmitBuildResponse { build, replayed }))
     }
 
     async fn get_build(
@@ -202,7 +121,7 @@ impl BuildService for Builds {
             .map_err(status::invalid)?;
         let list = List { project: member.project, states: &states };
         let before = list.read(&request.page_token).map_err(status::invalid)?;
-        let builds = self.shared.store.builds(member.project, &states, before, size).await;
+        let builds = self.shared.store.builds(member.project, (&states, request.fetches), before, size).await;
         let page = builds.map_err(status::store)?;
         Ok(Response::new(v1::ListBuildsResponse {
             builds: page
@@ -296,6 +215,31 @@ impl BuildService for Builds {
         Ok(Response::new(v1::ProvideSourceResponse { build: Some(build) }))
     }
 
+    async fn read_fetched(
+        &self,
+        request: Request<v1::ReadFetchedRequest>,
+    ) -> Result<Response<v1::ReadFetchedResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::ReadFetchedRequest { build_id, root, path } = request.into_inner();
+        let id = short_id(&build_id)?;
+        let record = self.shared.store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
+        if record.spec.purpose.fetch().is_none() || record.spec.snapshot == SnapshotRef::none() {
+            let why = format!("build {id} is no fetch that has brought a source");
+            return Err(Status::failed_precondition(why));
+        }
+        let tree_id = record.spec.snapshot.tree_id;
+        let read = tree::read_file(&self.shared, member.project, tree_id, (&root, &path), LONGEST_READ).await;
+        match read.map_err(status::unread)? {
+            Read::File(content) => Ok(Response::new(v1::ReadFetchedResponse { content: content.into() })),
+            Read::Missing => Err(Status::not_found(format!(
+                "there is no file {path:?} in what build {id} has fetched, or that is not kept any more; fetch it again"
+            ))),
+            Read::TooLong => Err(Status::out_of_range(format!(
+                "{path:?} is longer than {LONGEST_READ} bytes, and isn't read here"
+            ))),
+        }
+    }
+
     async fn retry_build(
         &self,
         request: Request<v1::RetryBuildRequest>,
@@ -308,7 +252,7 @@ impl BuildService for Builds {
         let record = store.build(member.project, &id).await.map_err(|e| no_build(e, &id))?;
         retry::check(&record, request.failed_only)?;
         mounts::check_again(&record, &request.values, &request.agents)?;
-        self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
+        let protected = self.shared.accesses.check_tags(&member, &record.spec.tags).await?;
         self.shared.accesses.check_entitlements(&member, &record.spec.run).await?;
         let gone = match request.failed_only {
             true => {
@@ -326,14 +270,19 @@ impl BuildService for Builds {
             idempotency_key: request.idempotency_key,
             failed_only: request.failed_only,
             gone,
+            protected,
             by: member.caller.by(),
             submitter: member.caller.principal.submitter(),
             queue_limit: self.queue_limit(),
         };
+        let is_new = !store.is_known_retry(&new).await.map_err(status::store)?;
         let mut tries = 1;
         let submitted = loop {
             let (mounts, values) = (&record.spec.mounts, &request.values);
             new.mounts = mounts::seal(&self.shared, &member, new.id, mounts, values).await?;
+            if is_new && tries == 1 {
+                given::verify(&self.shared, member.project, mounts, values).await?;
+            }
             match store.retry(&new, self.publish_limit()).await {
                 Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
                 done => break done.map_err(status::store)?,

@@ -1,6 +1,7 @@
 //! Workers as users see them, and why an administrator's wish is refused.
 
 use chrono::TimeDelta;
+use farm_core::machines::engine::Unfit;
 use farm_core::machines::state::{is_silent, shown};
 use farm_proto::v1;
 use farm_store::machines::drain::{Done, Refusal};
@@ -51,8 +52,8 @@ pub(super) async fn list(shared: &Shared, viewer: &Principal) -> Result<Vec<v1::
             })
             .collect();
         let standing = standings.iter().find(|standing| standing.worker == worker.id);
-        let is_fit = worker.trust == TrustClass::Trusted || store.admits(&worker);
-        show(worker, is_silent, running, standing, is_fit)
+        let unfit = (worker.trust != TrustClass::Trusted).then(|| store.unfit(&worker)).flatten();
+        show(worker, is_silent, running, standing, unfit)
     });
     // Whoever has joined anew is that, and not what had its name before and is gone.
     let is_past = |worker: &v1::Worker| {
@@ -100,7 +101,7 @@ fn show(
     is_silent: bool,
     running: Vec<String>,
     standing: Option<&Standing>,
-    is_fit: bool,
+    unfit: Option<Unfit>,
 ) -> v1::Worker {
     let state = match standing {
         Some(standing) if standing.expired => WorkerState::Expired,
@@ -113,8 +114,8 @@ fn show(
         WorkerState::Probation => (worker.probation_at, worker.probation_why),
         WorkerState::Suspect | WorkerState::Offline => (Some(worker.last_seen), String::new()),
         WorkerState::Expired => (standing.map(|standing| standing.ends), EXPIRED_WORDS.to_owned()),
-        WorkerState::Online if !is_fit => (None, worker.engine.too_old()),
-        WorkerState::Online | WorkerState::Joined | WorkerState::Removed => (None, String::new()),
+        WorkerState::Online => (None, unfit.map_or_else(String::new, |unfit| unfit.words().to_owned())),
+        WorkerState::Joined | WorkerState::Removed => (None, String::new()),
     };
     v1::Worker {
         name: worker.name,

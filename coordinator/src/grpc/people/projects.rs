@@ -5,7 +5,7 @@ use std::sync::Arc;
 use farm_proto::v1;
 use farm_proto::v1::project_service_server::ProjectService;
 use farm_store::StoreError;
-use farm_store::people::access::Use;
+use farm_store::people::access::AllowedPlace;
 use farm_types::entitlement::listed;
 use farm_types::{
     Emulation, Entitlements, Invalid, PrincipalName, ProjectId, ProjectName, RepositoryPrefix, Role,
@@ -127,6 +127,7 @@ impl ProjectService for Projects {
             protected: protected.collect(),
             entitlements: access.entitlements.iter().map(ToString::to_string).collect(),
             logins: access.logins.iter().map(ToString::to_string).collect(),
+            fetch: access.fetch.iter().map(ToString::to_string).collect(),
         }))
     }
 
@@ -155,18 +156,19 @@ impl ProjectService for Projects {
     ) -> Result<Response<v1::AllowRepositoriesResponse>, Status> {
         let caller = people::caller(&request)?;
         let v1::AllowRepositoriesRequest { project, access, repositories, allowed } = request.into_inner();
-        let prefix: RepositoryPrefix = repositories.parse().map_err(status::invalid)?;
-        let access = match access.as_str() {
-            "push" => Use::Push,
-            "pull" => Use::Pull,
-            other => return Err(status::invalid(Invalid::new("access", other, "write push or pull"))),
+        let place = match access.as_str() {
+            "push" => repositories.parse().map(AllowedPlace::Push),
+            "pull" => repositories.parse().map(AllowedPlace::Pull),
+            "fetch" => repositories.parse().map(AllowedPlace::Fetch),
+            other => Err(Invalid::new("access", other, "write push, pull or fetch")),
         };
+        let place = place.map_err(status::invalid)?;
         let (name, id) = self.named(&project).await?;
-        let changed = self.shared.store.allow(&caller.by(), id, access, &prefix, allowed).await;
+        let changed = self.shared.store.allow(&caller.by(), id, &place, allowed).await;
         let changed = changed.map_err(status::store)?;
         self.shared.accesses.forget(id);
         tracing::info!(
-            project = %name, access = access.as_str(), %prefix, allowed, by = caller.principal.name,
+            project = %name, access, place = repositories, allowed, by = caller.principal.name,
             "what a project is allowed was said"
         );
         Ok(Response::new(v1::AllowRepositoriesResponse { changed }))

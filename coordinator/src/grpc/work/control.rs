@@ -17,7 +17,8 @@ use farm_store::work::decide::PublishLimit;
 use farm_store::work::finish::{Outcome, Step};
 use farm_types::ids::check_worker_name;
 use farm_types::{
-    AttemptId, BootId, Cause, FEATURE_DRAINING, FEATURE_TOKENS, Failure, FailureCode, JoinId, Offer, WorkerId,
+    AttemptId, BootId, Cause, FEATURE_DRAINING, FEATURE_TOKENS, Failure, FailureCode, Fetched, JoinId, Offer,
+    ProjectId, WorkerId,
 };
 use futures::Stream;
 use tokio::sync::mpsc;
@@ -344,7 +345,13 @@ impl Connection {
         }
     }
 
-    async fn success(&self, lease: Lease, result: v1::JobResult) -> Result<Outcome, Status> {
+    async fn success(&self, lease: Lease, mut result: v1::JobResult) -> Result<Outcome, Status> {
+        let leased = self.shared.store.leased_snapshot(lease).await;
+        if let Ok(leased) = &leased
+            && leased.spec.purpose.fetch().is_some()
+        {
+            return self.fetched(leased.project, result.fetched.take()).await;
+        }
         let time = |ms: i64| DateTime::from_timestamp_millis(ms).filter(|_| ms != 0);
         let steps = result
             .step_timings
@@ -357,7 +364,7 @@ impl Connection {
                 finished: time(step.finished_ms),
             })
             .collect();
-        let (repositories, exports) = match self.shared.store.leased_snapshot(lease).await {
+        let (repositories, exports) = match leased {
             Ok(leased) if leased.staged => {
                 let Some(staged) = self.shared.registries.staged(leased.project, lease.attempt) else {
                     let why = "it was pushed to a staging registry, and this coordinator has none any more (--staging)";
@@ -396,8 +403,26 @@ impl Connection {
                 json: without_nul(answer.json),
                 violation: without_nul(answer.violation),
             }),
+            fetched: None,
         };
         Ok(Outcome::Succeeded { result, repositories, steps })
+    }
+
+    /// The outcome of a fetch: what its worker says that it has brought has to be there.
+    async fn fetched(&self, project: ProjectId, fetched: Option<v1::Fetched>) -> Result<Outcome, Status> {
+        let missing = |why: &str| {
+            let text = format!("the worker says that it has fetched the source, and {why}");
+            Ok(Outcome::Failed(Failure::new(Cause::Infrastructure, FailureCode::SourceMissing, text)))
+        };
+        let Some(fetched) = fetched else { return missing("not what; it is of another version: update it") };
+        let fetched = Fetched::try_from(fetched).map_err(status::invalid)?;
+        let roots =
+            self.shared.store.fetched_roots(project, &fetched.snapshot).await.map_err(status::store)?;
+        if roots.is_empty() || roots != fetched.roots {
+            return missing("it is not there as it says");
+        }
+        let (repositories, steps) = (Vec::new(), Vec::new());
+        Ok(Outcome::Succeeded { result: JobResult::of_fetch(fetched), repositories, steps })
     }
 
     /// Ends an attempt; false when the lease was not live any more.

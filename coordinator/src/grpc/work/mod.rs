@@ -1,16 +1,17 @@
-//! What workers call: the control stream (`control`), the source (`fetch`), events, outputs (`receive`), tokens of
-//! registries, secrets, and ssh agents.
+//! What workers call: the control stream (`control`), the source (`fetch`), what a fetch brings (`source`), events, outputs
+//! (`receive`), tokens of registries, secrets, and ssh agents.
 
 mod control;
 mod fetch;
 mod receive;
+mod source;
 
 use std::sync::Arc;
 
 use farm_proto::v1;
 use farm_proto::v1::worker_service_server::WorkerService;
 use farm_store::work::attempts::{Lease, LeasedSnapshot};
-use farm_types::{JoinId, RegistryHost, TrustClass};
+use farm_types::{JoinId, ProjectId, RegistryHost, Repository, TrustClass};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -21,7 +22,7 @@ use super::status;
 use crate::logs::clip::Clip;
 use crate::people;
 use crate::registry::lending::Borrower;
-use crate::registry::login::Whose;
+use crate::registry::login::{Allowed, Whose};
 use crate::registry::{Looked, Seen};
 use crate::shared::Shared;
 
@@ -38,6 +39,42 @@ impl Work {
     /// Its streams end with `shutdown`.
     pub fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
         Self { shared, shutdown }
+    }
+
+    /// What a leased attempt may at registries.
+    async fn rights(&self, lease: Lease, leased: &LeasedSnapshot) -> Result<Rights, Status> {
+        let accesses = &self.shared.accesses;
+        let allowed = accesses.of_attempt(leased.project, lease.attempt, &leased.spec.mounts).await;
+        Ok(Rights {
+            project: leased.project,
+            allowed: allowed.map_err(status::store)?,
+            own: leased.spec.repositories(),
+        })
+    }
+
+    /// The same, refused to what isn't lent any: an attempt that was begun on an untrusted machine, whatever the machine has become.
+    async fn trusted_rights(&self, lease: Lease) -> Result<Rights, Status> {
+        let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
+        not_staged(&leased)?;
+        self.rights(lease, &leased).await
+    }
+}
+
+/// Refuses an attempt that was begun on an untrusted machine, whatever the machine has become.
+fn not_staged(leased: &LeasedSnapshot) -> Result<(), Status> {
+    if leased.staged { Err(Status::permission_denied(UNLENT)) } else { Ok(()) }
+}
+
+/// What an attempt may at registries, and where it pushes.
+struct Rights {
+    project: ProjectId,
+    allowed: Arc<Allowed>,
+    own: Vec<Repository>,
+}
+
+impl Rights {
+    fn borrower(&self) -> Borrower<'_> {
+        Borrower::new(self.project, &self.allowed, &self.own)
     }
 }
 
@@ -63,11 +100,6 @@ fn trusted_holder<T>(request: &Request<T>) -> Result<Option<JoinId>, Status> {
         return Err(Status::permission_denied(UNLENT));
     }
     holder(request)
-}
-
-/// Refuses what an attempt that was begun on an untrusted machine isn't lent, whatever the machine has become.
-fn not_staged(leased: &LeasedSnapshot) -> Result<(), Status> {
-    if leased.staged { Err(Status::permission_denied(UNLENT)) } else { Ok(()) }
 }
 
 #[tonic::async_trait]
@@ -174,15 +206,8 @@ impl WorkerService for Work {
             return lent.map(Response::new).map_err(status::lending);
         }
         trusted?;
-        let allowed = self
-            .shared
-            .accesses
-            .of_attempt(leased.project, lease.attempt, &leased.spec.mounts)
-            .await
-            .map_err(status::store)?;
-        let own = leased.spec.repositories();
-        let borrower = Borrower::new(leased.project, &allowed, &own);
-        let lent = self.shared.registries.lend_token(&borrower, &asked).await;
+        let rights = self.rights(lease, &leased).await?;
+        let lent = self.shared.registries.lend_token(&rights.borrower(), &asked).await;
         let (whose, lent) = lent.map_err(status::lending)?;
         if let Whose::Project(login) = &whose {
             self.shared.accesses.used(login).await;
@@ -199,17 +224,8 @@ impl WorkerService for Work {
         let v1::LendLoginRequest { lease: asked, host } = request.into_inner();
         let lease = lease(asked, holder)?;
         let host = RegistryHost::of_login(&host).map_err(status::invalid)?;
-        let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
-        not_staged(&leased)?;
-        let allowed = self
-            .shared
-            .accesses
-            .of_attempt(leased.project, lease.attempt, &leased.spec.mounts)
-            .await
-            .map_err(status::store)?;
-        let own = leased.spec.repositories();
-        let borrower = Borrower::new(leased.project, &allowed, &own);
-        let lent = self.shared.registries.lend_login(&borrower, &host).await;
+        let rights = self.trusted_rights(lease).await?;
+        let lent = self.shared.registries.lend_login(&rights.borrower(), &host).await;
         let (whose, lent) = lent.map_err(status::lending)?;
         if let Whose::Project(login) = &whose {
             if !covered(&self.shared, is_encrypted) {
@@ -232,17 +248,8 @@ impl WorkerService for Work {
         let v1::LookUpImageRequest { lease: asked, image } = request.into_inner();
         let lease = lease(asked, holder)?;
         let image = image.parse().map_err(status::invalid)?;
-        let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
-        not_staged(&leased)?;
-        let allowed = self
-            .shared
-            .accesses
-            .of_attempt(leased.project, lease.attempt, &leased.spec.mounts)
-            .await
-            .map_err(status::store)?;
-        let own = leased.spec.repositories();
-        let borrower = Borrower::new(leased.project, &allowed, &own);
-        let looked = self.shared.registries.look_up(&borrower, &image).await;
+        let rights = self.trusted_rights(lease).await?;
+        let looked = self.shared.registries.look_up(&rights.borrower(), &image).await;
         let Looked { seen, reader } = looked.map_err(status::looking_up)?;
         let (public, absent) = (seen == Seen::Readable, seen == Seen::Absent);
         Ok(Response::new(v1::LookUpImageResponse { public, absent, reader }))
@@ -257,6 +264,54 @@ impl WorkerService for Work {
         let lease = lease(request.into_inner().lease, holder)?;
         let leased = self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
         mounts::lend(&self.shared, is_encrypted, &leased).map(Response::new)
+    }
+
+    async fn lend_git_login(
+        &self,
+        request: Request<v1::LendGitLoginRequest>,
+    ) -> Result<Response<v1::LendGitLoginResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let is_encrypted = people::caller(&request)?.is_encrypted;
+        let fetch = source::Fetch::of(&self.shared, lease(request.into_inner().lease, holder)?).await?;
+        fetch.login(&self.shared, is_encrypted).await.map(Response::new)
+    }
+
+    async fn open_source(
+        &self,
+        request: Request<v1::OpenSourceRequest>,
+    ) -> Result<Response<v1::OpenUploadResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let v1::OpenSourceRequest { lease: asked, open } = request.into_inner();
+        let fetch = source::Fetch::of(&self.shared, lease(asked, holder)?).await?;
+        fetch.uploads(&self.shared).open(open.unwrap_or_default()).await.map(Response::new)
+    }
+
+    async fn find_missing_source(
+        &self,
+        request: Request<v1::FindMissingSourceRequest>,
+    ) -> Result<Response<v1::FindMissingResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let v1::FindMissingSourceRequest { lease: asked, find } = request.into_inner();
+        let fetch = source::Fetch::of(&self.shared, lease(asked, holder)?).await?;
+        fetch.uploads(&self.shared).find_missing(find.unwrap_or_default()).await.map(Response::new)
+    }
+
+    async fn send_source(
+        &self,
+        request: Request<Streaming<v1::SendSourceRequest>>,
+    ) -> Result<Response<v1::UploadObjectsResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        source::objects(&self.shared, holder, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn finish_source(
+        &self,
+        request: Request<v1::FinishSourceRequest>,
+    ) -> Result<Response<v1::FinishUploadResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let v1::FinishSourceRequest { lease: asked, finish } = request.into_inner();
+        let fetch = source::Fetch::of(&self.shared, lease(asked, holder)?).await?;
+        fetch.uploads(&self.shared).finish(finish.unwrap_or_default()).await.map(Response::new)
     }
 
     async fn ask_agent(

@@ -6,7 +6,7 @@
 //!
 //! Each merge and each destination is a task of its own: a registry that hangs holds up its own images only.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -153,8 +153,8 @@ async fn look(
     for due in shared.loops.due_merges(BATCH).await? {
         let shared = Arc::clone(shared);
         if due.uncopied().next().is_some() {
-            // Counted apart from what its destinations get else: it takes long.
-            let registry = "staging".to_owned();
+            let staging = shared.config.staging.registry.as_deref().unwrap_or_default();
+            let registry = way_of_copies(staging, &due.spec.repositories());
             let span = tracing::error_span!("copy", build = %due.short_id);
             under_way.start(Work::Copy(due.build), &registry, span, async move {
                 let copied = copy_one(&shared, epoch, &due).await;
@@ -208,6 +208,14 @@ async fn look(
     Ok(())
 }
 
+/// From where copies go to where, by which they are counted: apart from what these destinations get else, as they take long, and apart
+/// from copies to others, whom a slow destination is not to hold up.
+fn way_of_copies(staging: &str, to: &[Repository]) -> String {
+    let registries: BTreeSet<&str> = to.iter().map(Repository::registry).collect();
+    let registries: Vec<&str> = registries.into_iter().collect();
+    format!("{staging} to {}", registries.join(" and "))
+}
+
 /// For how long what the database did not take is put off there; nothing when all went well, or it is away: then it can be
 /// told nothing, either.
 fn put_off_for(result: &Result<()>, tries: u32) -> Option<Duration> {
@@ -253,5 +261,24 @@ mod tests {
             assert_eq!(under_way.tasks.len(), 1);
             under_way.ended().await;
         }
+    }
+
+    #[tokio::test]
+    async fn copies_to_a_destination_that_hangs_hold_up_none_to_another() {
+        let mut under_way = UnderWay::default();
+        let way = |to: &str| way_of_copies("staging.example", &[to.parse().unwrap()]);
+        for _ in 0..2 * PER_REGISTRY {
+            let hangs = Work::Copy(BuildId::generate());
+            under_way.start(hangs, &way("slow.example/app"), Span::none(), std::future::pending());
+        }
+        assert_eq!(under_way.tasks.len(), PER_REGISTRY);
+        let good = Work::Copy(BuildId::generate());
+        under_way.start(good.clone(), &way("good.example/app"), Span::none(), async { Ok(()) });
+        assert!(under_way.works.contains(&good));
+        under_way.ended().await;
+        assert!(!under_way.works.contains(&good));
+        // One that goes to both waits for the slow one alone.
+        let both = ["slow.example/app", "good.example/b"].map(|to| to.parse().unwrap());
+        assert_eq!(way_of_copies("s", &both), "s to good.example and slow.example");
     }
 }

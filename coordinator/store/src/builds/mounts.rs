@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use farm_core::people::secrets::SecretRule;
-use farm_types::{AttemptId, BuildId, MountId, MountType, Mounts, ProjectId, SecretName, ShortId};
+use farm_types::{AttemptId, BuildId, MountId, Mounts, ProjectId, SecretName, ShortId, ValueType};
 use serde_json::{Map, Value};
 
 use crate::machines::leader::Epoch;
@@ -28,7 +28,7 @@ pub struct SealedKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedValue {
     /// For which kind of mount.
-    pub mount: MountType,
+    pub mount: ValueType,
     /// Which of them.
     pub id: MountId,
     /// The sealed bytes.
@@ -152,10 +152,11 @@ pub(crate) async fn keep(
     )
     .execute(&mut **execution)
     .await?;
-    let logins = mounts.values.iter().filter(|value| value.mount == MountType::Login);
+    let logins = mounts.values.iter().filter(|value| value.mount == ValueType::Login);
     let hosts: Vec<String> = logins.map(|login| login.id.to_string()).collect();
     if !hosts.is_empty() {
         shut_out(execution.tx(), LOGINS, "logins that come with a build").await?;
+        note_hosts(execution, &hosts).await?;
         sqlx::query!(
             "INSERT INTO given_logins (host) SELECT unnest($1::text[]) ORDER BY 1
              ON CONFLICT (host) DO UPDATE SET given_at = farm_now()
@@ -180,6 +181,48 @@ pub(crate) async fn keep(
     .execute(&mut **execution)
     .await?;
     Ok(())
+}
+
+/// At how many registries the builds of a project may be given logins within [`HOSTS_FOR_DAYS`].
+pub const MOST_LOGIN_HOSTS: i64 = 20;
+/// For so long a registry at which a build was given a login is closed to others, and counts.
+pub const HOSTS_FOR_DAYS: i32 = 30;
+
+/// Notes that a project's builds are given logins at these registries.
+///
+/// # Errors
+/// [`StoreError::Exhausted`]: they would be too many.
+async fn note_hosts(execution: &mut LockedExecution<'_>, hosts: &[String]) -> Result<()> {
+    let (project, _) = execution.ids();
+    // One after another, or two builds would not count each other's.
+    sqlx::query!("SELECT id FROM projects WHERE id = $1 FOR NO KEY UPDATE", project)
+        .fetch_one(&mut **execution)
+        .await?;
+    sqlx::query!(
+        "INSERT INTO login_hosts (project_id, host) SELECT $1, unnest($2::text[]) ORDER BY 2
+         ON CONFLICT (project_id, host) DO UPDATE SET given_at = farm_now()
+         WHERE login_hosts.given_at < farm_now() - interval '1 hour'",
+        project,
+        hosts
+    )
+    .execute(&mut **execution)
+    .await?;
+    let counted = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM login_hosts
+           WHERE project_id = $1 AND given_at > farm_now() - make_interval(days => $2)"#,
+        project,
+        HOSTS_FOR_DAYS
+    );
+    let count = counted.fetch_one(&mut **execution).await?;
+    if count > MOST_LOGIN_HOSTS { Err(too_many_hosts(count)) } else { Ok(()) }
+}
+
+fn too_many_hosts(count: i64) -> StoreError {
+    let what = format!(
+        "the builds of this project would be given logins at {count} registries within {HOSTS_FOR_DAYS} days, and {MOST_LOGIN_HOSTS} are taken; \
+         an admin of the project sets those that stay: farm registry login HOST"
+    );
+    StoreError::Exhausted { what, wait: None }
 }
 
 /// What the audit says of a build, with the project's secrets that it uses, if it uses any: NAME to VERSION.
@@ -292,10 +335,56 @@ impl Store {
             let (of, sealed) = found.get_or_insert_with(|| (build, SealedMounts { key, values: Vec::new() }));
             if *of == build {
                 let id = state(&row.id)?;
-                sealed.values.push(SealedValue { mount: MountType::Login, id, bytes: row.sealed });
+                sealed.values.push(SealedValue { mount: ValueType::Login, id, bytes: row.sealed });
             }
         }
         Ok(found)
+    }
+
+    /// Refuses a build that would be given logins at too many registries, before anybody asks these.
+    ///
+    /// # Errors
+    /// [`StoreError::Exhausted`]: they would be too many; or the database can't be reached.
+    pub async fn admits_login_hosts(&self, project: ProjectId, hosts: &[String]) -> Result<()> {
+        let counted = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!" FROM (
+                   SELECT host FROM login_hosts
+                   WHERE project_id = $1 AND given_at > farm_now() - make_interval(days => $3)
+                   UNION SELECT unnest($2::text[])) h"#,
+            project.as_uuid(),
+            hosts,
+            HOSTS_FOR_DAYS
+        );
+        let count = counted.fetch_one(&self.pool).await?;
+        if count > MOST_LOGIN_HOSTS { Err(too_many_hosts(count)) } else { Ok(()) }
+    }
+
+    /// Forgets registries at which logins were given with builds that ended their time; gives how many.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn forget_login_hosts(&self, epoch: Epoch, limit: i64) -> Result<u64> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let of_projects = sqlx::query!(
+            "DELETE FROM login_hosts WHERE (project_id, host) IN (
+                SELECT project_id, host FROM login_hosts WHERE given_at < farm_now() - make_interval(days => $2)
+                ORDER BY given_at LIMIT $1 FOR UPDATE SKIP LOCKED)",
+            limit,
+            HOSTS_FOR_DAYS
+        )
+        .execute(&mut *tx)
+        .await?;
+        let of_all = sqlx::query!(
+            "DELETE FROM given_logins WHERE host IN (
+                SELECT host FROM given_logins WHERE given_at < farm_now() - make_interval(days => $2)
+                ORDER BY given_at LIMIT $1 FOR UPDATE SKIP LOCKED)",
+            limit,
+            HOSTS_FOR_DAYS
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(of_projects.rows_affected() + of_all.rows_affected())
     }
 
     /// By which keys of the farm something is sealed, and how much.
@@ -308,7 +397,8 @@ impl Store {
                    SELECT key_id FROM build_keys
                    UNION ALL SELECT key_id FROM project_secrets WHERE key_id IS NOT NULL
                    UNION ALL SELECT key_id FROM registry_logins WHERE key_id IS NOT NULL
-                   UNION ALL SELECT key_id FROM git_logins) k
+                   UNION ALL SELECT key_id FROM git_logins
+                   UNION ALL SELECT key_id FROM hook_secrets) k
                GROUP BY key_id ORDER BY key_id"#
         )
         .fetch_all(&self.pool)

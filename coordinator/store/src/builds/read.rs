@@ -40,7 +40,7 @@ impl Store {
     /// # Errors
     /// There is none.
     pub async fn build_by_id(&self, project: ProjectId, id: BuildId) -> Result<BuildRecord> {
-        let mut rows = self.build_rows(project, Some(id), &[], None, 1).await?;
+        let mut rows = self.build_rows(project, Some(id), (&[], true), None, 1).await?;
         let mut build = rows.pop().ok_or(StoreError::NotFound("build"))?.record?;
         build.jobs = self.job_records(project, build.execution, &build.spec).await?;
         build.publication = self.publication_record(project, id).await?;
@@ -98,19 +98,20 @@ impl Store {
     }
 
     /// A page of the builds, newest first, without jobs and publication: at most `limit` of those that came before the build
-    /// `before`; those in `states` only, unless it is empty. One that can't be read is left out, and the log says which.
+    /// `before`; those in `states` only, unless it is empty; fetches of sources only where these are asked for, too. One that can't be read is left out, and the log says which.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn builds(
         &self,
         project: ProjectId,
-        states: &[BuildState],
+        (states, fetches): (&[BuildState], bool),
         before: Option<BuildId>,
         limit: u32,
     ) -> Result<BuildPage> {
         // One more says whether there is a next page.
-        let mut rows = self.build_rows(project, None, states, before, i64::from(limit) + 1).await?;
+        let mut rows =
+            self.build_rows(project, None, (states, fetches), before, i64::from(limit) + 1).await?;
         let limit = fit(limit)?;
         let is_last = rows.len() <= limit;
         rows.truncate(limit);
@@ -123,7 +124,7 @@ impl Store {
         &self,
         project: ProjectId,
         id: Option<BuildId>,
-        states: &[BuildState],
+        (states, fetches): (&[BuildState], bool),
         before: Option<BuildId>,
         limit: i64,
     ) -> Result<Vec<BuildRow>> {
@@ -142,13 +143,15 @@ impl Store {
              FROM builds b JOIN projects p ON p.id = b.project_id
              WHERE b.project_id = $1 AND ($2::uuid IS NULL OR b.id = $2)
                AND (cardinality($3::text[]) = 0 OR b.state = ANY($3)) AND b.id < $5
+               AND ($6 OR coalesce(b.spec #> '{purpose,fetch}', 'null') = 'null')
              ORDER BY b.id DESC LIMIT $4"#,
             project.as_uuid(),
             id.map(BuildId::as_uuid),
             &states,
             limit,
             // Not null for none, so that the index finds the place.
-            before.map_or(Uuid::max(), BuildId::as_uuid)
+            before.map_or(Uuid::max(), BuildId::as_uuid),
+            fetches
         )
         .fetch_all(&self.pool)
         .await?;

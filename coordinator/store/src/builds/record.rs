@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use farm_core::work::waiting::Waiting;
 use farm_types::state::{AttemptState, BuildState, DestinationState, JobState, PublicationState, TagState};
 use farm_types::{
-    AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, JobId, MountId, Platform, ProjectId,
-    RunMode, ShortId,
+    AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, Fetched, JobId, MountId, Platform,
+    ProjectId, RunMode, ShortId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,27 @@ pub struct JobResult {
     /// What the Dockerfile's frontend answered, when it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
+    /// What was fetched, when that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched: Option<Box<Fetched>>,
+}
+
+impl JobResult {
+    /// That of a fetch.
+    pub fn of_fetch(fetched: Fetched) -> Self {
+        Self {
+            digest: None,
+            media_type: String::new(),
+            size: 0,
+            image_bytes: 0,
+            steps: 0,
+            steps_cached: 0,
+            engine: String::new(),
+            syntax_replaced: None,
+            answer: None,
+            fetched: Some(Box::new(fetched)),
+        }
+    }
 }
 
 /// A frontend's answer.

@@ -33,6 +33,8 @@ pub struct Retry {
     pub failed_only: bool,
     /// Platforms whose results are not: they aren't where they were pushed any more.
     pub gone: Vec<Platform>,
+    /// It moves a tag that is protected now.
+    pub protected: bool,
     /// What it may mount, sealed for it.
     pub mounts: Option<NewMounts>,
     /// Who asks.
@@ -43,7 +45,23 @@ pub struct Retry {
     pub queue_limit: Duration,
 }
 
+impl Retry {
+    /// What the client's key is for.
+    fn request(&self) -> Digest {
+        let body = json!({ "retry_of": self.of, "failed_only": self.failed_only }).to_string();
+        Digest::of(body.as_bytes())
+    }
+}
+
 impl Store {
+    /// Whether a retry was accepted by this key already.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the key is known with another body; or the database can't be reached.
+    pub async fn is_known_retry(&self, retry: &Retry) -> Result<bool> {
+        Ok(self.known_build(retry.project, &retry.idempotency_key, retry.request()).await?.is_some())
+    }
+
     /// Accepts a retry: the build, its execution, its jobs and the first events, in one transaction. If there is
     /// nothing left to run, it goes on to be published.
     ///
@@ -51,8 +69,7 @@ impl Store {
     /// [`StoreError::Stale`] when the old build has not ended or a secret of the project was changed, [`StoreError::Conflict`] when the key is known with
     /// another body or the source is gone, [`StoreError::Exhausted`] when the project has too many.
     pub async fn retry(&self, retry: &Retry, publish: PublishLimit) -> Result<Submitted> {
-        let body = json!({ "retry_of": retry.of, "failed_only": retry.failed_only }).to_string();
-        let request = Digest::of(body.as_bytes());
+        let request = retry.request();
         let (project, of) = (retry.project.as_uuid(), retry.of.as_uuid());
         if let Some(known) = self.known_build(retry.project, &retry.idempotency_key, request).await? {
             return Ok(known);
@@ -105,17 +122,20 @@ impl Store {
         let (_, execution_id) = execution.ids();
         let inserted = sqlx::query!(
             "INSERT INTO executions (project_id, id, spec, tree_id, repositories, protected)
-             SELECT project_id, $3, spec, tree_id, repositories, protected FROM executions WHERE project_id = $1 AND id = $2",
+             SELECT project_id, $3, spec, tree_id, repositories, $4 FROM executions WHERE project_id = $1 AND id = $2",
             project,
             old.execution_id,
-            execution_id
+            execution_id,
+            retry.protected
         )
         .execute(&mut *execution)
         .await?;
         one(inserted.rows_affected())?;
         let jobs = sqlx::query!(
-            "SELECT id, platform, state FROM jobs WHERE project_id = $1 AND execution_id = $2
-             ORDER BY created_at, id",
+            r#"SELECT j.id, j.platform, j.state, EXISTS (
+                   SELECT FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = coalesce(j.taken_from, j.id)
+                   AND a.state = 'succeeded' AND a.staged) AS "staged!"
+               FROM jobs j WHERE j.project_id = $1 AND j.execution_id = $2 ORDER BY j.created_at, j.id"#,
             project,
             old.execution_id
         )
@@ -123,7 +143,9 @@ impl Store {
         .await?;
         for job in jobs {
             let platform: Platform = crate::state(&job.platform)?;
-            let taken = takes && job.state == "succeeded" && !retry.gone.contains(&platform);
+            // What a machine that isn't trusted has built moves no tag that has become protected meanwhile.
+            let must_go = retry.gone.contains(&platform) || retry.protected && job.staged;
+            let taken = takes && job.state == "succeeded" && !must_go;
             let inserted = sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, required, state,
                                    queue_class, virtual_time, emulation, runs, weight, ready_at, result, decided_at,

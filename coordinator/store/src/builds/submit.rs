@@ -11,12 +11,18 @@ use serde_json::json;
 
 use crate::builds::mounts::{NewMounts, keep, with_secrets};
 use crate::builds::submitter::Submitter;
+use crate::hooks::builds::{OfDelivery, note};
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
+use crate::schema::shut_out;
+use crate::sources::snapshots::name_nothing;
 use crate::work::decide::{PublishLimit, build_event, decide, stop_jobs};
-use crate::work::queue::queue_class;
+use crate::work::queue::{FETCH, queue_class};
 use crate::{Result, Store, StoreError, to_json};
+
+/// The schema from which on coordinators know of fetches.
+const FETCH_SCHEMA: i32 = 49;
 
 /// A build to accept.
 #[derive(Debug, Clone)]
@@ -41,6 +47,8 @@ pub struct NewBuild {
     pub queue_limit: Duration,
     /// It moves a protected tag.
     pub protected: bool,
+    /// By which delivery it is begun; `None`: by nobody's.
+    pub of: Option<OfDelivery>,
 }
 
 /// What [`Store::submit`] did.
@@ -70,6 +78,12 @@ impl Store {
         let tree = &new.spec.snapshot.tree_id.as_bytes()[..];
         let mut tx = self.begin().await?;
         admits(&mut tx, new.project, !new.spec.exports.is_empty() || new.mounts.is_some()).await?;
+        let is_fetch = new.spec.purpose.fetch().is_some();
+        if is_fetch {
+            // They would give it to any worker.
+            shut_out(&mut tx, FETCH_SCHEMA, "fetches of sources").await?;
+            name_nothing(&mut tx, new.project).await?;
+        }
         let snapshot = sqlx::query!(
             "UPDATE snapshots SET last_used_at = farm_now()
              WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",
@@ -98,24 +112,32 @@ impl Store {
         )
         .execute(&mut *execution)
         .await?;
-        let kind = if matches!(new.spec.purpose, Purpose::Run(_)) { "run" } else { "build" };
+        let (kind, weight) = match new.spec.purpose {
+            Purpose::Run(_) => ("run", 1),
+            Purpose::Fetch(_) => (FETCH, 0),
+            Purpose::Image | Purpose::Call(_) => ("build", 1),
+        };
         let entitlements: Vec<String> = new.spec.run.entitlements().iter().map(ToString::to_string).collect();
         for platform in &new.spec.platforms {
             let emulation = new.spec.emulation.to_string();
             let runs = new.runs.get(platform).cloned().unwrap_or_default();
             sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, state, queue_class,
-                                   virtual_time, emulation, ready_at, runs, entitlements)
-                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9)",
+                                   virtual_time, emulation, ready_at, runs, entitlements, weight)
+                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9, $10)",
                 project,
                 JobId::generate().as_uuid(),
                 execution_id,
                 platform.to_string(),
-                queue_class(&platform.to_string(), &emulation, &runs, &entitlements),
+                match is_fetch {
+                    true => FETCH.to_owned(),
+                    false => queue_class(&platform.to_string(), &emulation, &runs, &entitlements),
+                },
                 emulation,
                 kind,
                 runs.to_string(),
-                &entitlements
+                &entitlements,
+                weight
             )
             .execute(&mut *execution)
             .await?;
@@ -123,9 +145,10 @@ impl Store {
         let (id, short_id) = (new.id, ShortId::generate());
         let inserted = sqlx::query!(
             "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
-                                 created_by, queue_deadline, deadline, submitter)
+                                 created_by, queue_deadline, deadline, submitter, order_key)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, farm_now() + make_interval(secs => $9),
-                     farm_now() + make_interval(secs => ($7::jsonb ->> 'timeout_ms')::float8 / 1000), $10)
+                     farm_now() + make_interval(secs => ($7::jsonb ->> 'timeout_ms')::float8 / 1000), $10,
+                     coalesce($11, nextval('order_keys')))
              ON CONFLICT DO NOTHING",
             project,
             id.as_uuid(),
@@ -136,7 +159,8 @@ impl Store {
             spec,
             new.by.name,
             new.queue_limit.as_secs_f64(),
-            to_json(&new.submitter)?
+            to_json(&new.submitter)?,
+            new.of.as_ref().and_then(|of| of.order_key)
         )
         .execute(&mut *execution)
         .await?;
@@ -150,23 +174,38 @@ impl Store {
             };
         }
         keep(&mut execution, (id, &short_id), &new.by.name, new.mounts.as_ref()).await?;
+        if let Some(of) = &new.of {
+            note(&mut execution, id, of).await?;
+        }
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
         let deed = Deed {
             project: Some(new.project),
             action: "build.submit",
             subject: short_id.as_str(),
             detail: with_secrets(
-                json!({
-                    "platforms": to_json(&new.spec.platforms)?,
-                    "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                    "tree": new.spec.snapshot.tree_id.to_string(),
-                }),
+                match new.spec.purpose.fetch() {
+                    Some(fetch) => json!({ "fetch": to_json(&fetch.source)? }),
+                    None => json!({
+                        "platforms": to_json(&new.spec.platforms)?,
+                        "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                        "tree": new.spec.snapshot.tree_id.to_string(),
+                    }),
+                },
                 new.mounts.as_ref(),
             ),
         };
         new.by.did(execution.tx(), deed).await?;
         tx.commit().await?;
         Ok(Submitted { id, replayed: false })
+    }
+
+    /// Whether a build was accepted by this key for this request already.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the key is known with another body; or the database can't be reached.
+    pub async fn is_known(&self, new: &NewBuild) -> Result<bool> {
+        let request = Digest::of(to_json(&new.spec)?.to_string().as_bytes());
+        Ok(self.known_build(new.project, &new.idempotency_key, request).await?.is_some())
     }
 
     /// The build that this key made, if it was for the same request.

@@ -20,7 +20,7 @@ pub struct Version {
 pub struct StreamEnd {
     /// Which attempt.
     pub attempt: AttemptId,
-    /// Its platform.
+    /// Its platform; empty: a fetch, which is for none.
     pub platform: String,
     /// Which try, from 1.
     pub number: u32,
@@ -103,7 +103,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn streams(&self, project: ProjectId, build: BuildId) -> Result<Vec<StreamEnd>> {
         let rows = sqlx::query!(
-            r#"SELECT a.id, j.platform, a.number, a.acked_seq, a.finished_at IS NOT NULL AS "ended!"
+            r#"SELECT a.id, CASE WHEN j.kind = 'fetch' THEN '' ELSE j.platform END AS "platform!", a.number, a.acked_seq, a.finished_at IS NOT NULL AS "ended!"
                FROM builds b JOIN jobs j ON j.project_id = b.project_id AND j.execution_id = b.execution_id
                JOIN attempts a ON a.project_id = j.project_id AND a.job_id = j.id
                WHERE b.project_id = $1 AND b.id = $2 ORDER BY a.offered_at, a.id"#,

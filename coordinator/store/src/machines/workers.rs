@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use farm_core::machines::engine::EngineVersion;
+use farm_core::machines::engine::{EngineVersion, Unfit};
 use farm_types::state::WorkerState;
 use farm_types::{BootId, EngineId, JoinId, MachineId, Offer, TrustClass, WorkerId};
 use uuid::Uuid;
@@ -466,17 +466,17 @@ impl Store {
 }
 
 impl Store {
-    /// Whether what isn't trusted may run on this worker's engine.
-    pub fn admits(&self, worker: &WorkerRecord) -> bool {
-        self.patched.admit(&worker.engine)
+    /// What keeps what isn't trusted from this worker's engine; `None`: nothing does.
+    pub fn unfit(&self, worker: &WorkerRecord) -> Option<Unfit> {
+        self.patched.unfit(&worker.engine, &worker.features)
     }
 
-    /// The engines of machines that aren't trusted on which nothing may run.
-    pub(crate) async fn unfit_engines(&self) -> Result<Vec<Uuid>> {
+    /// The workers on machines that aren't trusted on whose engines nothing may run.
+    pub(crate) async fn unfit_workers(&self) -> Result<Vec<Uuid>> {
         let rows = sqlx::query!(
-            "SELECT e.id, e.kind, e.version, e.buildkit, e.package FROM engines e
-             WHERE EXISTS (SELECT FROM workers w WHERE w.engine_id = e.id AND w.removed_at IS NULL
-                           AND farm_worker_trust(w) <> $1)",
+            "SELECT w.id, w.features, e.kind, e.version, e.buildkit, e.package
+             FROM workers w JOIN engines e ON e.id = w.engine_id
+             WHERE w.removed_at IS NULL AND farm_worker_trust(w) <> $1",
             TrustClass::Trusted.as_str()
         )
         .fetch_all(&self.pool)
@@ -484,7 +484,7 @@ impl Store {
         let unfit = rows.into_iter().filter(|row| {
             let (buildkit, package) = (row.buildkit.clone(), row.package.clone());
             let name = engine_name(&row.kind, &row.version);
-            !self.patched.admit(&EngineVersion { name, buildkit, package })
+            self.patched.unfit(&EngineVersion { name, buildkit, package }, &row.features).is_some()
         });
         Ok(unfit.map(|row| row.id).collect())
     }

@@ -1,9 +1,9 @@
-//! Where a project may push to and pull from, which of its tags are protected, and which entitlements its builds may ask for.
+//! Where a project may push to, pull from and fetch from, which of its tags are protected, and which entitlements its builds may ask for.
 
 use std::collections::BTreeSet;
 
 use farm_core::people::Access;
-use farm_types::{Entitlements, ProjectId, RegistryHost, RepositoryPrefix, Role, TagPattern};
+use farm_types::{Entitlements, FetchHost, ProjectId, RegistryHost, RepositoryPrefix, Role, TagPattern};
 use serde_json::json;
 
 use super::audit::{By, Deed};
@@ -12,23 +12,15 @@ use super::standing::stays;
 use crate::builds::mounts::SealedKey;
 use crate::{Result, Store, StoreError, Tx};
 
-/// What a project may do with repositories.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// Push to them, and pull from them.
-    Push,
-    /// Pull from them with the farm's credentials.
-    Pull,
-}
-
-impl Use {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Push => "push",
-            Self::Pull => "pull",
-        }
-    }
+/// A place that a project is allowed, and for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedPlace {
+    /// To push to, and pull from.
+    Push(RepositoryPrefix),
+    /// To pull from with the farm's credentials.
+    Pull(RepositoryPrefix),
+    /// To fetch what `ADD` names. With one it fetches from nowhere else.
+    Fetch(FetchHost),
 }
 
 /// What a project may do at registries, and by which logins.
@@ -57,6 +49,7 @@ impl Store {
             r#"SELECT access AS "kind!", prefix AS "text!", '' AS "word!", NULL::uuid AS "version?",
                       NULL::text AS "helper?", NULL::text AS "key_id?", NULL::bytea AS "sealed_key?", NULL::bytea AS "sealed?"
                FROM allowed_repositories WHERE project_id = $1
+               UNION ALL SELECT 'fetch', host, '', NULL, NULL, NULL, NULL, NULL FROM allowed_hosts WHERE project_id = $1
                UNION ALL SELECT 'tags', pattern, role, NULL, NULL, NULL, NULL, NULL FROM protected_tags WHERE project_id = $1
                UNION ALL SELECT 'entitlement', unnest(entitlements), '', NULL, NULL, NULL, NULL, NULL FROM projects WHERE id = $1
                UNION ALL SELECT 'name', name, '', NULL, NULL, NULL, NULL, NULL FROM projects WHERE id = $1
@@ -78,6 +71,7 @@ impl Store {
             match row.kind.as_str() {
                 "push" => access.push.push(row.text.parse().map_err(StoreError::corrupt)?),
                 "pull" => access.pull.push(row.text.parse().map_err(StoreError::corrupt)?),
+                "fetch" => access.fetch.push(row.text.parse().map_err(StoreError::corrupt)?),
                 "entitlement" => {
                     access.entitlements.insert(row.text.parse().map_err(StoreError::corrupt)?);
                 }
@@ -108,7 +102,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Lets a project use repositories, or takes that back. Answers whether anything changed.
+    /// Lets a project use a place, or takes that back. Answers whether anything changed.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -116,38 +110,35 @@ impl Store {
         &self,
         by: &By,
         project: ProjectId,
-        access: Use,
-        prefix: &RepositoryPrefix,
+        place: &AllowedPlace,
         is_allowed: bool,
     ) -> Result<bool> {
-        let (id, prefix) = (project.as_uuid(), prefix.to_string());
         let mut tx = self.begin().await?;
         stays(&mut tx, project).await?;
-        let changed = if is_allowed {
-            sqlx::query!(
-                "INSERT INTO allowed_repositories (project_id, access, prefix) VALUES ($1, $2, $3)
-                 ON CONFLICT DO NOTHING",
-                id,
-                access.as_str(),
-                prefix
-            )
-            .execute(&mut *tx)
-            .await?
-        } else {
-            sqlx::query!(
-                "DELETE FROM allowed_repositories WHERE project_id = $1 AND access = $2 AND prefix = $3",
-                id,
-                access.as_str(),
-                prefix
-            )
-            .execute(&mut *tx)
-            .await?
+        let (access, subject, is_changed) = match place {
+            AllowedPlace::Push(prefix) => (
+                "push",
+                prefix.to_string(),
+                use_repositories(&mut tx, project, "push", prefix, is_allowed).await?,
+            ),
+            AllowedPlace::Pull(prefix) => (
+                "pull",
+                prefix.to_string(),
+                use_repositories(&mut tx, project, "pull", prefix, is_allowed).await?,
+            ),
+            AllowedPlace::Fetch(host) => {
+                ("fetch", host.to_string(), fetch_from(&mut tx, project, host, is_allowed).await?)
+            }
         };
-        let is_changed = changed.rows_affected() > 0;
         if is_changed {
-            let action = if is_allowed { "repository.allow" } else { "repository.forbid" };
-            let detail = json!({ "access": access.as_str() });
-            by.did(&mut tx, Deed { project: Some(project), action, subject: &prefix, detail }).await?;
+            let action = match (place, is_allowed) {
+                (AllowedPlace::Fetch(_), true) => "fetch.allow",
+                (AllowedPlace::Fetch(_), false) => "fetch.forbid",
+                (_, true) => "repository.allow",
+                (_, false) => "repository.forbid",
+            };
+            let detail = json!({ "access": access });
+            by.did(&mut tx, Deed { project: Some(project), action, subject: &subject, detail }).await?;
         }
         tx.commit().await?;
         Ok(is_changed)
@@ -195,6 +186,57 @@ impl Store {
         protect(&mut tx, by, project, pattern.as_str(), least).await?;
         tx.commit().await
     }
+}
+
+/// Answers whether anything changed.
+async fn use_repositories(
+    tx: &mut Tx,
+    project: ProjectId,
+    access: &str,
+    prefix: &RepositoryPrefix,
+    is_allowed: bool,
+) -> Result<bool> {
+    let prefix = prefix.to_string();
+    let changed = if is_allowed {
+        sqlx::query!(
+            "INSERT INTO allowed_repositories (project_id, access, prefix) VALUES ($1, $2, $3)
+             ON CONFLICT DO NOTHING",
+            project.as_uuid(),
+            access,
+            prefix
+        )
+        .execute(&mut **tx)
+        .await?
+    } else {
+        sqlx::query!(
+            "DELETE FROM allowed_repositories WHERE project_id = $1 AND access = $2 AND prefix = $3",
+            project.as_uuid(),
+            access,
+            prefix
+        )
+        .execute(&mut **tx)
+        .await?
+    };
+    Ok(changed.rows_affected() > 0)
+}
+
+/// Answers whether anything changed.
+async fn fetch_from(tx: &mut Tx, project: ProjectId, host: &FetchHost, is_allowed: bool) -> Result<bool> {
+    let host = host.to_string();
+    let changed = if is_allowed {
+        sqlx::query!(
+            "INSERT INTO allowed_hosts (project_id, host) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            project.as_uuid(),
+            host
+        )
+        .execute(&mut **tx)
+        .await?
+    } else {
+        sqlx::query!("DELETE FROM allowed_hosts WHERE project_id = $1 AND host = $2", project.as_uuid(), host)
+            .execute(&mut **tx)
+            .await?
+    };
+    Ok(changed.rows_affected() > 0)
 }
 
 /// The tags that are protected from a project's beginning on.

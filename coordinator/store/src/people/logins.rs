@@ -6,6 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::audit::{By, Deed};
+use super::quotas::has_room;
 use super::standing::stays;
 use crate::builds::mounts::SealedKey;
 use crate::machines::leader::Epoch;
@@ -92,8 +93,8 @@ impl Store {
     /// by a project's.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`]: such a coordinator runs. [`StoreError::NotFound`]: the project was removed. Or the database can't be
-    /// reached.
+    /// [`StoreError::Conflict`]: such a coordinator runs. [`StoreError::NotFound`]: the project was removed. [`StoreError::Exhausted`]: its
+    /// stored bytes are used up. Or the database can't be reached.
     pub async fn set_login(&self, by: &By, new: &NewLogin) -> Result<Login> {
         let (username, password, helper) = match &new.by {
             LoginBy::Password(username, password) => (username.as_str(), Some(password), None),
@@ -101,6 +102,9 @@ impl Store {
         };
         let mut tx = self.begin().await?;
         stays(&mut tx, new.project).await?;
+        if password.is_some() {
+            has_room(&mut tx, new.project).await?;
+        }
         shut_out(&mut tx, SCHEMA, "projects' logins at registries").await?;
         let login = sqlx::query_as!(
             Login,

@@ -206,7 +206,7 @@ pub(super) async fn person(tx: &mut Tx, by: &By, name: &str) -> Result<Principal
 }
 
 /// The principal of this name and kind, which is made if there is none.
-pub(super) async fn made(tx: &mut Tx, by: &By, name: &str, kind: PrincipalKind) -> Result<PrincipalId> {
+pub(crate) async fn made(tx: &mut Tx, by: &By, name: &str, kind: PrincipalKind) -> Result<PrincipalId> {
     let new = sqlx::query_scalar!(
         "INSERT INTO principals (id, name, kind, created_by) VALUES ($1, $2, $3, $4)
          ON CONFLICT (name) DO NOTHING RETURNING id",

@@ -131,6 +131,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         super::logins::erase_all(&mut tx, project).await?;
+        crate::hooks::registered::remove_all(&mut tx, project).await?;
         sqlx::query!("DELETE FROM members WHERE project_id = $1", project.as_uuid())
             .execute(&mut *tx)
             .await?;

@@ -290,7 +290,8 @@ async fn stored<'e>(session: impl sqlx::PgExecutor<'e>, project: ProjectId) -> R
         r#"SELECT ((SELECT coalesce(sum(size), 0) FROM objects WHERE project_id = $1)
                  + (SELECT coalesce(sum(size), 0) FROM output_pieces WHERE project_id = $1)
                  + (SELECT coalesce(sum(length(sealed)), 0) FROM build_values WHERE project_id = $1)
-                 + (SELECT coalesce(sum(length(sealed)), 0) FROM project_secrets WHERE project_id = $1))::bigint AS "sum!""#,
+                 + (SELECT coalesce(sum(length(sealed)), 0) FROM project_secrets WHERE project_id = $1)
+                 + (SELECT coalesce(sum(length(sealed)), 0) FROM registry_logins WHERE project_id = $1))::bigint AS "sum!""#,
         project.as_uuid()
     );
     fit(sum.fetch_one(session).await?)

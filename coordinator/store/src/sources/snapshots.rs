@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use farm_types::snapshot::{self, Folder};
-use farm_types::{Digest, ProjectId, SnapshotRef, UploadId};
+use farm_types::{Digest, FetchedRoot, ProjectId, SnapshotRef, UploadId};
 use uuid::Uuid;
 
 use crate::pool::Session;
@@ -299,6 +299,31 @@ impl Store {
         Ok(SnapshotRef { tree_id, content_key })
     }
 
+    /// The roots of a snapshot of this content with the digests of their folders, if it is there.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn fetched_roots(
+        &self,
+        project: ProjectId,
+        snapshot: &SnapshotRef,
+    ) -> Result<BTreeMap<String, FetchedRoot>> {
+        let rows = sqlx::query!(
+            "SELECT r.name, r.tree, r.content FROM snapshots s
+             JOIN snapshot_roots r ON r.project_id = s.project_id AND r.tree_id = s.tree_id
+             WHERE s.project_id = $1 AND s.tree_id = $2 AND s.content_key = $3",
+            project.as_uuid(),
+            &snapshot.tree_id.as_bytes()[..],
+            &snapshot.content_key.as_bytes()[..]
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let root = |tree: &[u8], content: &[u8]| -> Result<FetchedRoot> {
+            Ok(FetchedRoot { tree: digest(tree)?, content: digest(content)? })
+        };
+        rows.into_iter().map(|row| Ok((row.name, root(&row.tree, &row.content)?))).collect()
+    }
+
     /// The roots of a snapshot.
     ///
     /// # Errors
@@ -316,6 +341,20 @@ impl Store {
         }
         rows.into_iter().map(|row| Ok(Root { name: row.name, tree: digest(&row.tree)? })).collect()
     }
+}
+
+/// Names the snapshot of no roots, which a fetch has at first.
+pub(crate) async fn name_nothing(tx: &mut crate::Tx, project: ProjectId) -> Result<()> {
+    let none = SnapshotRef::none();
+    sqlx::query!(
+        "INSERT INTO snapshots (project_id, tree_id, content_key) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        project.as_uuid(),
+        &none.tree_id.as_bytes()[..],
+        &none.content_key.as_bytes()[..]
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 /// Inserts those of these objects that aren't there.

@@ -58,7 +58,7 @@ pub struct Running {
     pub project: ProjectId,
     /// Its short id.
     pub build: String,
-    /// The platform.
+    /// The platform; empty: a fetch, which is for none.
     pub platform: String,
 }
 
@@ -183,14 +183,14 @@ impl Store {
     /// What a live lease may read.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the lease isn't live.
+    /// [`StoreError::Stale`]: the lease has ended, by a word or by its time, or is another's.
     pub async fn leased_snapshot(&self, lease: Lease) -> Result<LeasedSnapshot> {
         let row = sqlx::query!(
             "SELECT a.project_id, a.staged, e.tree_id, e.spec FROM attempts a
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
-             WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running')
-               AND farm_is_holder(a.worker_id, $3)",
+             WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running') AND a.stop_reason = ''
+               AND a.lease_expires_at > farm_now() AND farm_is_holder(a.worker_id, $3)",
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
             lease.holder()
@@ -235,7 +235,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn running_now(&self) -> Result<Vec<Running>> {
         let rows = sqlx::query!(
-            r#"SELECT a.worker_id, a.project_id, j.platform,
+            r#"SELECT a.worker_id, a.project_id, CASE WHEN j.kind = 'fetch' THEN '' ELSE j.platform END AS "platform!",
                       (SELECT b.short_id FROM builds b WHERE b.project_id = j.project_id
                        AND b.execution_id = j.execution_id ORDER BY b.order_key LIMIT 1) AS "short_id!"
                FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use farm_core::life;
 use farm_core::life::attempt::{Ended, JobFate, Said, StopReason};
 use farm_core::work::again::{self, Ending, History, Next};
-use farm_types::{Failure, JobId, Repository, Runs, WorkerId};
+use farm_types::{Failure, JobId, Repository, Runs, SnapshotRef, WorkerId};
 
 use crate::builds::record::JobResult;
 use crate::proof::LockedExecution;
@@ -17,7 +17,7 @@ use crate::sources::partial::{Missing, Remedy, remedy, wait_for_source};
 use crate::work::attempts::{Lease, event, lock_leased};
 use crate::work::decide::{PublishLimit, decide, end_job, hold_attempts};
 use crate::work::lease::free_slots;
-use crate::work::queue::queue_class;
+use crate::work::queue::{FETCH, queue_class};
 use crate::{Result, Store, StoreError, fit, state, to_json};
 
 /// How an attempt ended, as its worker says.
@@ -175,6 +175,9 @@ async fn keep_result(
     if updated.rows_affected() != 1 {
         return Err(StoreError::Stale("the job is decided"));
     }
+    if let Some(fetched) = &result.fetched {
+        take_source(execution, &fetched.snapshot).await?;
+    }
     for repository in repositories.iter().filter(|_| result.digest.is_some()) {
         let Some(digest) = result.digest else { continue };
         sqlx::query!(
@@ -210,6 +213,45 @@ async fn keep_result(
     Ok(())
 }
 
+/// Makes what a fetch has brought the source of its build.
+async fn take_source(execution: &mut LockedExecution<'_>, snapshot: &SnapshotRef) -> Result<()> {
+    let (project, id) = execution.ids();
+    let tree = &snapshot.tree_id.as_bytes()[..];
+    let there = sqlx::query!(
+        "UPDATE snapshots SET last_used_at = farm_now()
+         WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",
+        project,
+        tree,
+        &snapshot.content_key.as_bytes()[..]
+    )
+    .execute(&mut **execution)
+    .await?;
+    if there.rows_affected() != 1 {
+        return Err(StoreError::Stale("what was fetched is not there"));
+    }
+    let reference = to_json(snapshot)?;
+    sqlx::query!(
+        "UPDATE executions SET tree_id = $3, spec = jsonb_set(spec, '{snapshot}', $4)
+         WHERE project_id = $1 AND id = $2 AND state = 'open'",
+        project,
+        id,
+        tree,
+        reference
+    )
+    .execute(&mut **execution)
+    .await?;
+    sqlx::query!(
+        "UPDATE builds SET spec = jsonb_set(spec, '{snapshot}', $3)
+         WHERE project_id = $1 AND execution_id = $2 AND finished_at IS NULL",
+        project,
+        id,
+        reference
+    )
+    .execute(&mut **execution)
+    .await?;
+    Ok(())
+}
+
 /// Why an attempt was told to stop, from its row.
 pub(crate) fn stop_reason(word: &str) -> Result<Option<StopReason>> {
     if word.is_empty() { Ok(None) } else { state(word).map(Some) }
@@ -241,7 +283,7 @@ async fn settle_job(
     let (project, _) = execution.ids();
     let lost = ending == Ending::Lost;
     let row = sqlx::query!(
-        r#"SELECT attempt_count, lost_count, platform, emulation, runs, entitlements,
+        r#"SELECT attempt_count, lost_count, platform, emulation, runs, entitlements, queue_class, kind,
                   (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
                    AND a.failure ->> 'cause' = 'killed') AS "killed!",
                   (SELECT count(*) FROM attempts a WHERE a.project_id = j.project_id AND a.job_id = j.id
@@ -304,7 +346,10 @@ async fn settle_job(
                 life::job::AGAIN.word(),
                 &life::job::AGAIN.premise(),
                 runs.to_string(),
-                queue_class(&row.platform, &row.emulation, &runs, &row.entitlements)
+                match row.kind.as_str() {
+                    FETCH => row.queue_class,
+                    _ => queue_class(&row.platform, &row.emulation, &runs, &row.entitlements),
+                }
             )
             .execute(&mut **execution)
             .await?;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use farm_core::life;
-use farm_core::machines::engine::EngineVersion;
+use farm_core::machines::engine::{EngineVersion, Unfit};
 use farm_types::state::WorkerState;
 use farm_types::{
-    AttemptId, BuildSpec, EngineId, FEATURE_MOUNTS, JobId, LeaseToken, Platform, ProjectId, RunMode, Runs,
-    ShortId, TrustClass, WorkerId,
+    AttemptId, BuildSpec, EngineId, FEATURE_GIT, FEATURE_MOUNTS, JobId, LeaseToken, Platform, ProjectId,
+    RunMode, Runs, ShortId, TrustClass, WorkerId,
 };
 use uuid::Uuid;
 
@@ -17,6 +17,7 @@ use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
 use crate::schema::shut_out;
 use crate::unreadable::readable;
+use crate::work::queue::FETCH;
 use crate::{Result, Store, StoreError, fit, from_json, state};
 
 /// The schema from which on coordinators know of staging registries.
@@ -78,7 +79,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, or none that push, or may not grant what it asks
-    /// for, or isn't trusted and has an engine that is too old for that, or its project may not ask for that any more, no slot is
+    /// for, or has no git for a fetch, or isn't trusted and has an engine that is too old for that, or its project may not ask for that any more, no slot is
     /// free any more, the repository that it would be pushed to is being cleaned, or another coordinator leads;
     /// [`StoreError::Conflict`] when it would go to the staging registry and older coordinators run.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
@@ -103,7 +104,7 @@ impl Store {
         let row = sqlx::query!(
             "UPDATE jobs SET state = $3, attempt_count = attempt_count + 1, waiting = ''
              WHERE project_id = $1 AND id = $2 AND state = ANY($4)
-             RETURNING weight, unit_key, entitlements,
+             RETURNING weight, kind, unit_key, entitlements,
                 (SELECT coalesce(max(number), 0) + 1 FROM attempts WHERE project_id = $1 AND job_id = $2) AS number",
             project,
             assignment.job.as_uuid(),
@@ -114,12 +115,13 @@ impl Store {
         .await?
         .ok_or(StoreError::Stale("the job is not ready"))?;
         let worker = sqlx::query!(
-            r#"SELECT name, boot_id, farm_worker_trust(w) AS "trust!", farm_worker_trust(w) <> $5 AND $9 AS "staged!" FROM workers w
+            r#"SELECT name, boot_id, features, farm_worker_trust(w) AS "trust!", farm_worker_trust(w) <> $5 AND $9 AS "staged!" FROM workers w
              WHERE id = $1 AND engine_id = $2 AND farm_worker_state(w) = ANY($3)
                AND (farm_worker_trust(w) = $5 OR NOT $4 AND (NOT $9 OR w.staged_via = w.coordinator_id AND NOT $10))
                AND (cardinality($6::text[]) = 0 OR farm_worker_trust(w) = $5 AND w.features @> $6
                     AND EXISTS (SELECT FROM projects p WHERE p.id = $7 AND p.entitlements @> $6))
-               AND (NOT $4 OR $8 = ANY(w.features)) FOR SHARE OF w"#,
+               AND (NOT $4 OR $8 = ANY(w.features))
+               AND (NOT $11 OR farm_worker_trust(w) = $5 AND $12 = ANY(w.features)) FOR SHARE OF w"#,
             assignment.worker.as_uuid(),
             assignment.engine.as_uuid(),
             &WorkerState::LEASABLE.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -129,7 +131,9 @@ impl Store {
             project,
             FEATURE_MOUNTS,
             !work.repositories.is_empty(),
-            work.protected
+            work.protected,
+            row.kind == FETCH,
+            FEATURE_GIT
         )
         .fetch_optional(&mut *execution)
         .await?
@@ -173,8 +177,20 @@ impl Store {
         // As it is now, whatever it was when this was proposed.
         let name = engine_name(&engine.kind, &engine.version);
         let engine = EngineVersion { name, buildkit: engine.buildkit, package: engine.package };
-        if worker.trust != TrustClass::Trusted.as_str() && !self.patched.admit(&engine) {
-            return Err(StoreError::Stale("the worker isn't trusted, and its engine is too old for that"));
+        if worker.trust != TrustClass::Trusted.as_str() {
+            match self.patched.unfit(&engine, &worker.features) {
+                Some(Unfit::TooOld(_)) => {
+                    return Err(StoreError::Stale(
+                        "the worker isn't trusted, and its engine is too old for that",
+                    ));
+                }
+                Some(Unfit::Unfenced) => {
+                    return Err(StoreError::Stale(
+                        "the worker isn't trusted, and its engine isn't fenced off",
+                    ));
+                }
+                None => {}
+            }
         }
         sqlx::query!(
             "SELECT farm_execution_event($1, $2, 'attempt_offered',
@@ -204,7 +220,7 @@ impl Store {
                        AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1), '') AS "short_id!",
                       ARRAY(SELECT r.name FROM snapshot_roots r WHERE r.project_id = e.project_id
                             AND r.tree_id = e.tree_id ORDER BY r.name) AS "roots!",
-                      farm_worker_trust(w) AS "trust!", n.kind, n.version, n.buildkit, n.package
+                      farm_worker_trust(w) AS "trust!", w.features, n.kind, n.version, n.buildkit, n.package
                FROM workers w
                JOIN engines n ON n.id = w.engine_id
                JOIN attempts a ON a.worker_id = w.id AND a.boot_id = w.boot_id
@@ -237,7 +253,7 @@ impl Store {
                     roots: row.roots,
                     trust: state(&row.trust)?,
                     staged: row.staged,
-                    engine_is_fit: self.patched.admit(&engine),
+                    engine_is_fit: self.patched.unfit(&engine, &row.features).is_none(),
                 })
             };
             readable("an attempt", id, read())

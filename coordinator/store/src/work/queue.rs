@@ -15,6 +15,9 @@ const LOOK_BACK: i64 = 500;
 /// With fewer nothing is usual.
 const FEWEST_SAMPLES: i64 = 3;
 
+/// The kind of a fetch's job, and the class of its queue.
+pub(crate) const FETCH: &str = "fetch";
+
 /// Jobs of one class can be run by the same workers.
 pub(crate) fn queue_class(platform: &str, emulation: &str, runs: &Runs, entitlements: &[String]) -> String {
     let runs = if *runs == Runs::Target { String::new() } else { format!(" runs={runs}") };
@@ -63,7 +66,7 @@ impl Store {
     /// # Errors
     /// The database can't be reached.
     pub(crate) async fn queue(&self, project: ProjectId, slots: &Slots, place: u64) -> Result<Queue> {
-        let unfit = self.unfit_engines().await?;
+        let unfit = self.unfit_workers().await?;
         let row = sqlx::query!(
             r#"WITH able AS (
                    SELECT DISTINCT w.engine_id FROM workers w
@@ -73,7 +76,7 @@ impl Store {
                              AND ($3 = 'unneeded' OR p.support = $3)))
                      AND farm_worker_state(w) = $9
                      AND (cardinality($10::text[]) = 0 OR w.features @> $10 AND farm_worker_trust(w) = $11)
-                     AND w.engine_id <> ALL($12)
+                     AND w.id <> ALL($12)
                      AND w.last_seen > farm_now() - make_interval(secs => $7)),
                recent AS (
                    SELECT id, job_id, state, support, started_at, finished_at FROM attempts

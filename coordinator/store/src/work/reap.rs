@@ -35,7 +35,8 @@ impl Store {
     /// Another coordinator leads, or the database can't be reached.
     pub async fn reap(&self, epoch: Epoch, publish: PublishLimit, jitter: f64) -> Result<usize> {
         let due = sqlx::query!(
-            r#"SELECT a.id, a.project_id, a.job_id, j.execution_id, a.number, j.platform, w.name AS worker,
+            r#"SELECT a.id, a.project_id, a.job_id, j.execution_id, a.number,
+                    CASE WHEN j.kind = 'fetch' THEN 'the fetch' ELSE j.platform END AS "platform!", w.name AS worker,
                     coalesce((SELECT b.short_id FROM builds b WHERE b.project_id = j.project_id
                      AND b.execution_id = j.execution_id ORDER BY b.order_key LIMIT 1), '') AS "build!"
              FROM attempts a
@@ -159,7 +160,7 @@ impl Store {
     pub async fn end_overdue_queues(&self, epoch: Epoch) -> Result<usize> {
         let due = sqlx::query!(
             r#"SELECT DISTINCT ON (j.project_id, j.execution_id) j.project_id, j.execution_id, j.id, j.waits,
-                      j.waiting, j.platform
+                      j.waiting, CASE WHEN j.kind = 'fetch' THEN 'the fetch' ELSE j.platform END AS "platform!"
                FROM builds due
                JOIN jobs j ON j.project_id = due.project_id AND j.execution_id = due.execution_id
                           AND j.state = 'ready'

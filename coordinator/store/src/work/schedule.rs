@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use chrono::DateTime;
+use farm_core::machines::engine::Unfit;
 use farm_core::work::aside::Aside;
 use farm_core::work::plan::{Share, Slots, State, WaitingJob, WorkerView};
 use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::state::WorkerState;
 use farm_types::{
-    EngineId, Entitlement, Entitlements, FEATURE_MOUNTS, FEATURE_UNNEEDED, JobId, ProjectId, TrustClass,
-    WorkerId,
+    EngineId, Entitlement, Entitlements, FEATURE_GIT, FEATURE_MOUNTS, FEATURE_UNNEEDED, JobId, ProjectId,
+    TrustClass, WorkerId,
 };
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use crate::machines::leader::Epoch;
 use crate::machines::sick::QUARANTINE_WORDS;
 use crate::machines::workers::WorkerRecord;
 use crate::unreadable::tell;
+use crate::work::queue::FETCH;
 use crate::{Result, Store, StoreError, fit, state, to_json};
 
 impl Store {
@@ -47,7 +49,7 @@ impl Store {
                          AND (j.queue_class, j.project_id) > (queues.queue_class, queues.project_id)
                          ORDER BY j.queue_class, j.project_id LIMIT 1) AS next)
                SELECT head.id AS "id!", head.project_id AS "project_id!", head.platform AS "platform!",
-                      head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!",
+                      head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!", head.kind AS "kind!",
                       head.entitlements AS "entitlements!",
                       head.virtual_time AS "virtual_time!", head.ready_at AS "ready_at!",
                       head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!",
@@ -100,6 +102,7 @@ impl Store {
                     protected: row.protected,
                     mounts: row.mounts,
                     entitlements: row.entitlements.iter().map(|one| state(one)).collect::<Result<_>>()?,
+                    fetches: row.kind == FETCH,
                 })
             };
             match read() {
@@ -112,13 +115,17 @@ impl Store {
         }
         self.tell_unreadable(&odd).await?;
         let unreadable = odd.into_iter().map(|(id, _)| JobId::from(id)).collect();
+        let fetching = match waiting.iter().any(|job: &WaitingJob| job.fetches) {
+            true => self.fetching().await?,
+            false => HashMap::new(),
+        };
         let records = self.workers().await?;
         let engines: HashMap<EngineId, Slots> = records.iter().map(|r| (r.engine_id, slots(r))).collect();
-        let aside = records.iter().filter_map(|record| aside(record, self.admits(record))).collect();
+        let aside = records.iter().filter_map(|record| aside(record, self.unfit(record))).collect();
         let workers = records
             .into_iter()
             .map(|record| WorkerView {
-                engine_is_fit: self.admits(&record),
+                engine_is_fit: self.unfit(&record).is_none(),
                 id: record.id,
                 engine: record.engine_id,
                 offers: record.offers,
@@ -133,6 +140,8 @@ impl Store {
                 trust: record.trust,
                 stages: record.stages,
                 grants: grants(&record.features, record.trust),
+                has_git: record.features.iter().any(|feature| feature == FEATURE_GIT),
+                fetching: fetching.get(&record.id).copied().unwrap_or_default(),
             })
             .collect();
         let mut projects: Vec<Uuid> = waiting.iter().map(|job| job.project.as_uuid()).collect();
@@ -156,6 +165,17 @@ impl Store {
         });
         let shares = shares.collect::<Result<HashMap<_, _>>>()?;
         Ok(State { waiting, unreadable, workers, engines, shares, aside, settling: None })
+    }
+
+    /// How many fetches workers run.
+    async fn fetching(&self) -> Result<HashMap<WorkerId, u32>> {
+        let rows = sqlx::query!(
+            r#"SELECT worker_id, count(*) AS "count!" FROM attempts
+               WHERE state IN ('offered', 'running') AND weight = 0 GROUP BY worker_id"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|row| Ok((row.worker_id.into(), fit(row.count)?))).collect()
     }
 
     /// Logs, once, which jobs can't be read, with the builds that people know them by.
@@ -232,8 +252,8 @@ fn slots(record: &WorkerRecord) -> Slots {
 }
 
 /// What keeps a connected worker from ordinary jobs, if anything does that a cure can be told for. (One that is about to
-/// end is none of those.) `is_fit`: what isn't trusted may run on its engine.
-fn aside(record: &WorkerRecord, is_fit: bool) -> Option<Aside> {
+/// end is none of those.) `unfit`: what keeps what isn't trusted from its engine.
+fn aside(record: &WorkerRecord, unfit: Option<Unfit>) -> Option<Aside> {
     let reason = match record.state {
         WorkerState::Quarantined => Reason::Quarantined(QUARANTINE_WORDS.to_owned()),
         WorkerState::Drained => Reason::Drained,
@@ -241,11 +261,12 @@ fn aside(record: &WorkerRecord, is_fit: bool) -> Option<Aside> {
             Reason::Withdrawn(record.withdrawn_why.clone())
         }
         WorkerState::Probation => Reason::Probation(record.probation_why.clone()),
-        WorkerState::Online if record.trust == TrustClass::Untrusted && !is_fit => {
-            Reason::EngineTooOld(record.engine.too_old())
-        }
-        // Of those who wait for somebody, only what pushes or mounts secrets waits past this one.
-        WorkerState::Online if record.trust == TrustClass::Untrusted => Reason::Untrusted,
+        WorkerState::Online if record.trust == TrustClass::Untrusted => match unfit {
+            Some(Unfit::TooOld(words)) => Reason::EngineTooOld(words),
+            Some(Unfit::Unfenced) => Reason::Unfenced,
+            // Of those who wait for somebody, only what pushes or mounts secrets waits past this one.
+            None => Reason::Untrusted,
+        },
         WorkerState::Withdrawn
         | WorkerState::Online
         | WorkerState::Draining

@@ -16,18 +16,30 @@ use crate::settings::Settings;
 pub struct Coordinator {
     layout: Layout,
     port: u16,
+    hooks_port: Option<u16>,
     registry_port: u16,
     config: Option<PathBuf>,
     /// The staging registry's port, if there is one.
     staging: Option<u16>,
+    /// Engines that have the fixes which untrusted builds need.
+    patched: Vec<String>,
 }
 
 impl Coordinator {
     /// On its port of 127.0.0.1, with the configuration file that was named.
     pub fn new(layout: &Layout, settings: &Settings) -> Self {
-        let Settings { port, registry_port, ref config, .. } = *settings;
+        let Settings { port, hooks_port, registry_port, ref config, .. } = *settings;
         let staging = settings.untrusted.then_some(settings.staging_port);
-        Self { layout: layout.clone(), port, registry_port, config: config.clone(), staging }
+        let patched = settings.patched_engines.clone();
+        Self {
+            layout: layout.clone(),
+            port,
+            hooks_port,
+            registry_port,
+            config: config.clone(),
+            staging,
+            patched,
+        }
     }
 }
 
@@ -60,8 +72,14 @@ impl Part for Coordinator {
                 "--outbound-allow".to_owned(),
                 registry,
             ];
+            if let Some(port) = self.hooks_port {
+                command.extend(["--hooks-listen".to_owned(), format!("127.0.0.1:{port}")]);
+            }
             if let Some(port) = self.staging {
                 command.extend(["--staging".to_owned(), format!("localhost:{port}")]);
+            }
+            for engine in &self.patched {
+                command.extend(["--patched-engine".to_owned(), engine.clone()]);
             }
             if let Some(config) = &self.config {
                 command.extend(["--config".to_owned(), text(config)]);

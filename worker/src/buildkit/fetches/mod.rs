@@ -1,7 +1,7 @@
 //! Where an engine may fetch by itself what a build names: images, and the URLs and repositories of `ADD`.
 //!
 //! An engine fetches with its own process's network, so whoever writes a Dockerfile would reach what that reaches: services on the
-//! loopback of the engine's machine, the farm's own hosts, and the credentials that clouds give to machines. [`Fetches::refuse`] says
+//! loopback of the engine's machine, the farm's own hosts, and the credentials that clouds give to machines. [`Fetches::judge`] says
 //! of one source why it isn't fetched; `solve/sources.rs` says the same of all of them to the engine, as rules that it heeds before it
 //! dials. The two are held against each other by `solve/sources_tests.rs`.
 //!
@@ -15,11 +15,11 @@ mod place;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use farm_types::{Cause, Failure, FailureCode};
+use farm_types::{Cause, Failure, FailureCode, FetchHost};
 
 pub(crate) use self::host::{Host, IMAGE, LOCAL, OTHERS, read};
 pub use self::place::Place;
-pub(crate) use self::place::{LOCALHOST, REGISTRY_PORTS, usual};
+pub(crate) use self::place::{LOCALHOST, REGISTRY_PORTS, Spot, usual};
 
 /// Where what is named may lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,24 +61,118 @@ pub struct Fetches {
     pub(crate) images_anywhere: bool,
     /// Addresses of private networks are open.
     pub(crate) private: bool,
+    /// Whose build it is.
+    pub(crate) project: String,
+    /// What isn't an image is fetched from these hosts only, as far as the rest lets it; `None`: from everywhere.
+    pub(crate) only: Option<Vec<FetchHost>>,
+}
+
+/// Why a source isn't fetched.
+enum Refused {
+    /// It isn't read as one.
+    Unread(&'static str),
+    /// Its host is closed, to whichever project.
+    Closed(Kind),
+    /// The project fetches from other hosts.
+    NotListed,
 }
 
 impl Fetches {
     /// Why this isn't fetched; `None`: it is.
-    pub(crate) fn refuse(&self, identifier: &str) -> Option<String> {
+    fn judge(&self, identifier: &str) -> Option<Refused> {
         let source = match read(identifier) {
             Ok(Some(source)) => source,
             // What farm sends itself.
             Ok(None) => return None,
-            Err(why) => return Some(why.to_owned()),
+            Err(why) => return Some(Refused::Unread(why)),
         };
         let is_open = self.open.iter().any(|place| place.has(&source));
         let is_registry = source.is_image()
             && (self.images_anywhere || self.registries.iter().any(|place| place.is_registry_of(&source)));
-        if is_open || is_registry {
-            return None;
+        if !(is_open || is_registry)
+            && let Some(kind) = self.kind(&source.host)
+        {
+            return Some(Refused::Closed(kind));
         }
-        self.kind(&source.host).map(|kind| format!("{} {}", source.host, kind.words()))
+        (!source.is_image() && !self.lists(&source.host)).then_some(Refused::NotListed)
+    }
+
+    /// The same, in words.
+    #[cfg(test)]
+    pub(crate) fn refuse(&self, identifier: &str) -> Option<String> {
+        self.judge(identifier).map(|refused| self.words(&refused, identifier))
+    }
+
+    /// Why a repository at this host isn't fetched, and who can change that; `None`: it is.
+    pub(crate) fn refuse_repository(&self, identifier: &str, host: &str, place: &str) -> Option<String> {
+        let refused = self.judge(identifier)?;
+        let why = self.words(&refused, identifier);
+        Some(match refused {
+            Refused::NotListed => {
+                let project = &self.project;
+                format!(
+                    "{why}; an admin of the farm can allow it: farm project allow {project} --fetch {host}"
+                )
+            }
+            _ => format!(
+                "{why}; whoever runs the worker's machine can allow it: farm-worker --fetch-from {place}"
+            ),
+        })
+    }
+
+    /// What keeps the address closed to which a host's name leads, in words; `None`: nothing. (That the project lists the host is asked of
+    /// its name.)
+    pub(crate) fn closes(&self, identifier: &str) -> Option<String> {
+        match self.judge(identifier)? {
+            Refused::NotListed => None,
+            refused => Some(self.words(&refused, identifier)),
+        }
+    }
+
+    fn words(&self, refused: &Refused, identifier: &str) -> String {
+        let host = match read(identifier) {
+            Ok(Some(source)) => source.host.to_string(),
+            _ => String::new(),
+        };
+        match refused {
+            Refused::Unread(why) => (*why).to_owned(),
+            Refused::Closed(kind) => format!("{host} {}", kind.words()),
+            Refused::NotListed => {
+                let listed: Vec<String> =
+                    self.only.iter().flatten().take(10).map(ToString::to_string).collect();
+                let listed = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
+                format!(
+                    "project {} fetches from listed hosts only ({listed}), and {host} is none of them",
+                    self.project
+                )
+            }
+        }
+    }
+
+    /// Whether the project fetches from a host what isn't an image, as far as that is open.
+    pub(crate) fn lists(&self, host: &Host) -> bool {
+        self.only.as_ref().is_none_or(|only| only.iter().any(|listed| is_listed(listed, host)))
+    }
+
+    /// What a project's builds fetch that isn't an image is fetched from these hosts only; none: from everywhere. One that can't be read
+    /// opens nothing.
+    pub(crate) fn list(&mut self, project: &str, hosts: &[String]) {
+        self.project = project.to_owned();
+        self.only = (!hosts.is_empty()).then(|| hosts.iter().filter_map(|host| host.parse().ok()).collect());
+    }
+
+    /// Whether this source is named among what is open.
+    pub(crate) fn opens(&self, identifier: &str) -> bool {
+        let source = read(identifier).ok().flatten();
+        source.is_some_and(|source| self.open.iter().any(|place| place.has(&source)))
+    }
+
+    /// The farm's own hosts.
+    pub(crate) fn farm(&self) -> impl Iterator<Item = String> {
+        self.closed.iter().map(|host| match host {
+            Host::V6(address) => address.to_string(),
+            host => host.to_string(),
+        })
     }
 
     /// What keeps a host closed.
@@ -109,12 +203,23 @@ impl Fetches {
 
     /// The failure of a solve that was kept from a source, if it was by this.
     pub(crate) fn explain(&self, failure: Failure, identifier: &str) -> Failure {
-        let Some(why) = self.refuse(identifier) else { return failure };
+        let Some(refused) = self.judge(identifier) else { return failure };
+        let why = self.words(&refused, identifier);
         let (place, is_image) = match read(identifier) {
             Ok(Some(source)) => (source.place(), source.is_image()),
             _ => (String::new(), false),
         };
         let cure = match (place.as_str(), is_image) {
+            _ if matches!(refused, Refused::NotListed) => {
+                let host = match read(identifier) {
+                    Ok(Some(source)) => source.host.to_string(),
+                    _ => place.clone(),
+                };
+                format!(
+                    "an admin of the farm can allow it: farm project allow {} --fetch {host}; or COPY what is in the context",
+                    self.project
+                )
+            }
             ("", _) => "name another source, or COPY what is in the context".to_owned(),
             (place, false) => format!(
                 "whoever runs the worker's machine can allow it: farm-worker --fetch-from {place}; or COPY what is in the context"
@@ -126,6 +231,16 @@ impl Fetches {
         };
         let message = format!("the engine fetches nothing from {}: {why}; {cure}", without_login(identifier));
         Failure { cause: Cause::User, code: FailureCode::SourceDenied, message, ..failure }
+    }
+}
+
+/// Whether a host is one of those that are listed.
+fn is_listed(listed: &FetchHost, host: &Host) -> bool {
+    match (listed, host) {
+        (FetchHost::V4(listed), Host::V4(host)) => listed == host,
+        (FetchHost::V6(listed), Host::V6(host)) => listed == host,
+        (listed, Host::Name(name)) => listed.has_name(name),
+        _ => false,
     }
 }
 
@@ -226,6 +341,18 @@ mod tests {
              machines' credentials; whoever runs the worker's machine can allow it: farm-worker --fetch-from 169.254.169.254:80; or COPY \
              what is in the context"
         );
+        let mut listing = fetches();
+        listing.list("web", &["*.example.com".to_owned(), "git.example".to_owned()]);
+        let told = listing.explain(failure(), "https://pypi.example/a.whl");
+        assert_eq!((told.cause, told.code), (Cause::User, FailureCode::SourceDenied));
+        assert_eq!(
+            told.message,
+            "the engine fetches nothing from https://pypi.example/a.whl: project web fetches from listed hosts only (*.example.com, \
+             git.example), and pypi.example is none of them; an admin of the farm can allow it: farm project allow web --fetch \
+             pypi.example; or COPY what is in the context"
+        );
+        // To list it wouldn't open it.
+        assert!(listing.explain(failure(), "http://127.0.0.1/").message.contains("--fetch-from"));
         let told = fetches().explain(failure(), "docker-image://localhost:5000/os:1").message;
         assert!(told.contains("localhost:5000/os:1: localhost is the loopback"), "{told}");
         assert!(told.contains("[registries.\"localhost:5000\"]"), "{told}");

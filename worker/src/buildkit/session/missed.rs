@@ -16,7 +16,7 @@ impl Missed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((mount, id.to_owned()));
         match mount {
             MountType::Secret => Status::not_found(format!("secret {id} not found")),
-            MountType::Ssh | MountType::Login => Status::not_found(no_agent(id)),
+            MountType::Ssh => Status::not_found(no_agent(id)),
         }
     }
 
@@ -26,7 +26,7 @@ impl Missed {
         // The engine's own sentence, which ends with it, and not what a command printed.
         let is_it = |(mount, id): &&(MountType, String)| match mount {
             MountType::Secret => said.ends_with(&format!("secret {id}: not found")),
-            MountType::Ssh | MountType::Login => said.ends_with(&no_agent(id)),
+            MountType::Ssh => said.ends_with(&no_agent(id)),
         };
         let Some((mount, id)) = missed.iter().find(is_it).filter(|_| failure.exit_code.is_none()) else {
             return failure;
@@ -36,7 +36,7 @@ impl Missed {
                 "the Dockerfile requires the secret {id}, which the build wasn't given: --secret id={id},src=FILE or \
                  --secret id={id},env=NAME"
             ),
-            MountType::Ssh | MountType::Login => format!(
+            MountType::Ssh => format!(
                 "the Dockerfile requires ssh {id}, which the build wasn't given: --ssh {id} for the agent that runs where you are, \
                  or --ssh {id}=KEYFILE"
             ),

@@ -1,8 +1,9 @@
 //! What an engine may fetch by itself ([`Fetches`]), as rules of a source policy. They come before those of `policy`: of rules that
 //! match the last one counts.
 //!
-//! First all is denied. Then is allowed what is written in a usual form, so that nobody else can read another host in it; of that is
-//! denied what is closed; and last come the places that are open all the same. An engine matches what it calls a source by: an
+//! First all is denied. Then is allowed what is written in a usual form, so that nobody else can read another host in it (but for
+//! images only at hosts that the project lists, if it lists any); of that is denied what is closed; and last come the places that are
+//! open all the same. An engine matches what it calls a source by: an
 //! image's name in full, a URL as it was written, `git://HOST/PATH#REF` of a repository whatever its scheme. It does so before it
 //! dials, but for the host key of a repository by ssh, which the frontend asks for when it reads the Dockerfile.
 
@@ -10,10 +11,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bollard_buildkit_proto::moby::buildkit::v1::sourcepolicy::{Policy, PolicyAction, Rule};
 
+use farm_types::FetchHost;
+
 use super::policy::{literal, rule};
 use crate::buildkit::fetches::{
     Fetches, Host, IMAGE, LOCAL, LOCALHOST, LOOPBACK_NAMES, METADATA_NAMES, METADATA_V4, METADATA_V6, OTHERS,
-    Place, REGISTRY_PORTS, usual,
+    Place, REGISTRY_PORTS, Spot, usual,
 };
 
 /// A number from 0 to 255 as it is usually written, any part of an address, and a group of one of IPv6.
@@ -36,8 +39,12 @@ fn rules(fetches: &Fetches) -> Vec<Rule> {
         rule(PolicyAction::Deny, "^".to_owned()),
         rule(PolicyAction::Allow, format!("^{LOCAL}://")),
         rule(PolicyAction::Allow, image(&usual_host(), PORT)),
-        rule(PolicyAction::Allow, other(&OTHERS, &usual_host(), PORT)),
     ];
+    let others = match &fetches.only {
+        None => Some(usual_host()),
+        Some(only) => any_of(only.iter().map(of_listed)),
+    };
+    rules.extend(others.map(|hosts| rule(PolicyAction::Allow, other(&OTHERS, &hosts, PORT))));
     let closed = any_case(&closed(fetches).join("|"));
     rules.push(rule(PolicyAction::Deny, image(&closed, PORT)));
     rules.push(rule(PolicyAction::Deny, other(&OTHERS, &closed, PORT)));
@@ -47,8 +54,9 @@ fn rules(fetches: &Fetches) -> Vec<Rule> {
             Place::Net(..) => PORT.to_owned(),
         };
         rules.push(rule(PolicyAction::Allow, image(&of_place(place), &ports(IMAGE))));
+        let Some(hosts) = of_listed_place(fetches, place) else { continue };
         for scheme in OTHERS {
-            rules.push(rule(PolicyAction::Allow, other(&[scheme], &of_place(place), &ports(scheme))));
+            rules.push(rule(PolicyAction::Allow, other(&[scheme], &hosts, &ports(scheme))));
         }
     }
     if fetches.images_anywhere {
@@ -122,12 +130,50 @@ fn net(first: &[&str]) -> String {
     first.iter().copied().chain(rest).collect::<Vec<_>>().join(r"\.")
 }
 
+/// A spot's host, and what it stands for besides.
+fn hosts_of(spot: &Spot) -> impl Iterator<Item = Host> {
+    let is_local = matches!(&spot.host, Host::Name(name) if name == "localhost");
+    let local = LOCALHOST.iter().filter(move |_| is_local).filter_map(|address| address.parse().ok());
+    local.chain([spot.host.clone()])
+}
+
+/// Of these hosts any; `None`: there is none.
+fn any_of(hosts: impl Iterator<Item = String>) -> Option<String> {
+    let hosts: Vec<String> = hosts.collect();
+    (!hosts.is_empty()).then(|| any_case(&hosts.join("|")))
+}
+
+/// What of a place a project lists; `None`: nothing.
+fn of_listed_place(fetches: &Fetches, place: &Place) -> Option<String> {
+    let Some(only) = &fetches.only else { return Some(of_place(place)) };
+    match place {
+        Place::Host(spot) => {
+            any_of(hosts_of(spot).filter(|host| fetches.lists(host)).map(|host| of_host(&host)))
+        }
+        Place::Net(..) => {
+            let localhost = Host::Name("localhost".to_owned());
+            let local = (place.holds(&localhost) && fetches.lists(&localhost)).then(|| of_host(&localhost));
+            let within = only.iter().filter(
+                |listed| matches!(listed, FetchHost::V4(address) if place.holds(&Host::V4(*address))),
+            );
+            any_of(local.into_iter().chain(within.map(of_listed)))
+        }
+    }
+}
+
+fn of_listed(listed: &FetchHost) -> String {
+    match listed {
+        FetchHost::Below(name) => format!(r"((?-i:[A-Za-z0-9_-]+)\.)+{}", of_name(name)),
+        FetchHost::Name(name) => of_name(name),
+        FetchHost::V4(address) => of_v4(*address),
+        FetchHost::V6(address) => of_v6(*address),
+    }
+}
+
 fn of_place(place: &Place) -> String {
     match place {
         Place::Host(spot) => {
-            let is_local = matches!(&spot.host, Host::Name(name) if name == "localhost");
-            let local = LOCALHOST.iter().filter(|_| is_local).filter_map(|address| address.parse().ok());
-            let hosts: Vec<String> = local.chain([spot.host.clone()]).map(|host| of_host(&host)).collect();
+            let hosts: Vec<String> = hosts_of(spot).map(|host| of_host(&host)).collect();
             any_case(&hosts.join("|"))
         }
         &Place::Net(address, bits) => {

@@ -239,8 +239,7 @@ fn the_farms_hosts_are_closed_and_what_is_opened_is_open_and_no_more() {
         closed: closed.iter().map(|host| host.parse().unwrap()).collect(),
         open: places(&["127.0.0.1:8080", "farm.example:3000", "[::1]:80", "10.1.2.0/23"]),
         registries: places(&["localhost:5000", "farm.example", "127.64.0.0/10"]),
-        images_anywhere: false,
-        private: false,
+        ..Fetches::default()
     };
     let judge = Judge::of(&fetches);
     let check = |source: &str, is_open: bool| {
@@ -296,6 +295,67 @@ fn the_farms_hosts_are_closed_and_what_is_opened_is_open_and_no_more() {
             && before.refuse("docker-image://127.0.0.2:1/x").is_none()
     );
     assert!(!judge.allows("http://127.0.0.2:1/x") && !judge.allows("docker-image://127.1/x"));
+}
+
+#[test]
+fn a_project_fetches_from_hosts_that_it_lists_and_what_is_closed_stays_closed() {
+    let mut fetches = Fetches {
+        closed: vec!["farm.example".parse().unwrap()],
+        open: places(&["127.0.0.1:8080", "10.1.0.0/16", "git.internal:80", "localhost:81", "127.2.0.0/16"]),
+        registries: places(&["localhost:5000"]),
+        ..trusted()
+    };
+    let listed = [
+        "*.example",
+        "git.internal",
+        "10.1.2.3",
+        "127.0.0.1",
+        "2001:db8::7",
+        "192.168.1.1",
+        "*.localhost",
+        "[::1]",
+    ];
+    fetches.list("web", &listed.map(str::to_owned));
+    let judge = Judge::of(&fetches);
+    for (source, is_open) in [
+        ("https://a.example/x", true),
+        ("git://git@A.b.Example.:1/x#main", true),
+        ("https://example/x", false),
+        ("https://aexample/x", false),
+        ("https://a.example.com/x", false),
+        ("https://other.test/a.example", false),
+        ("https://a.example@other.test/", false),
+        ("https://farm.example/", false),
+        ("https://git.internal/", true),
+        ("http://[2001:0db8:0:0::7]/", true),
+        ("http://[2001:db8::8]/", false),
+        ("http://192.168.1.1/", true),
+        ("http://192.168.1.2/", false),
+        // Open by the worker, and listed or not.
+        ("http://127.0.0.1:8080/", true),
+        ("http://127.0.0.1:81/", true),
+        ("http://[::1]:81/", true),
+        ("http://localhost:81/", false),
+        ("http://127.0.0.1/", false),
+        ("http://127.2.0.1/", false),
+        ("http://a.localhost/", false),
+        ("http://10.1.2.3/", true),
+        ("http://10.1.2.4/", false),
+        ("http://169.254.169.254/", false),
+        // Images are no matter of this.
+        ("docker-image://other.test/x:1", true),
+        ("docker-image://localhost:5000/x:1", true),
+        ("docker-image://farm.example/x:1", false),
+        ("local://context", true),
+    ] {
+        assert_eq!(judge.allows(source), is_open, "{source}");
+        assert_eq!(fetches.refuse(source).is_none(), is_open, "{source}: {:?}", fetches.refuse(source));
+    }
+    // What can't be read opens nothing, least of all everything.
+    fetches.list("web", &["a b".to_owned()]);
+    assert!(
+        !Judge::of(&fetches).allows("https://a.example/") && fetches.refuse("https://a.example/").is_some()
+    );
 }
 
 #[test]

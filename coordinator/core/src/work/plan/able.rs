@@ -41,6 +41,7 @@ pub(super) fn able<'a>(
     let workers = state.workers.iter().filter(|worker| worker.state != WorkerState::Draining);
     let workers = workers.filter(|worker| match worker.trust {
         TrustClass::Trusted => true,
+        TrustClass::Untrusted if job.fetches => false,
         TrustClass::Untrusted => {
             worker.engine_is_fit && !job.mounts && (!job.pushes || worker.stages && !job.protected)
         }
@@ -66,6 +67,11 @@ fn one<'a>(
     state: &'a State,
     is_alive: &impl Fn(&WorkerView) -> bool,
 ) -> Option<Able<'a>> {
+    if job.fetches {
+        // Its engine has no part in it.
+        let able = Able { worker, support: Support::Native, is_home: true, emulated: None };
+        return worker.has_git.then_some(able);
+    }
     let is_home = offer(worker, &job.platform) == Some(Support::Native);
     let platforms = match &job.runs {
         Runs::Others { platforms, .. } if worker.takes_unneeded => platforms,

@@ -39,6 +39,8 @@ fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId
         stages: false,
         engine_is_fit: true,
         grants: Entitlements::new(),
+        has_git: false,
+        fetching: 0,
     });
     id
 }
@@ -62,6 +64,7 @@ fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
         protected: false,
         mounts: false,
         entitlements: Entitlements::new(),
+        fetches: false,
     });
     job
 }
@@ -247,6 +250,36 @@ fn a_project_holds_no_more_than_it_may_and_says_so_and_others_go_on() {
     };
     assert_eq!(waits(1), Some((None, Waiting::Quota { used: 2, total: 2 })));
     assert_eq!(waits(2), waits(1));
+}
+
+#[test]
+fn a_fetch_takes_no_slot_and_goes_to_trusted_workers_with_git_only() {
+    let mut state = State::default();
+    worker(&mut state, &[("linux/s390x", RunMode::Native)], 1);
+    job(&mut state, "linux/amd64", "fallback");
+    let fetch = state.waiting.last_mut().unwrap();
+    (fetch.fetches, fetch.weight, fetch.pushes) = (true, 0, false);
+    let held = |state: &State| match plan(state, Limits::default(), at(1)).remove(0) {
+        Decision::Hold { why, .. } => Some(why),
+        Decision::Assign { support, .. } => {
+            assert_eq!(support, RunMode::Native);
+            None
+        }
+    };
+    let none = Waiting::NoWorker { wanted: Wanted::Git, emulated_refused: false, aside: vec![] };
+    assert_eq!(held(&state), Some(none.clone()));
+    (state.workers[0].has_git, state.workers[0].trust) = (true, TrustClass::Untrusted);
+    assert_eq!(held(&state), Some(none));
+    state.workers[0].trust = TrustClass::Trusted;
+    state.engines.values_mut().for_each(|slots| slots.used = 1);
+    assert_eq!(held(&state), None);
+    state.workers[0].fetching = FETCHES_AT_ONCE - 1;
+    let again = WaitingJob { job: JobId::generate(), ..state.waiting[0].clone() };
+    state.waiting.push(again);
+    let decisions = plan(&state, Limits::default(), at(1));
+    let full = Waiting::Fetches { used: FETCHES_AT_ONCE, total: FETCHES_AT_ONCE };
+    assert!(matches!(&decisions[0], Decision::Assign { .. }));
+    assert!(matches!(&decisions[1], Decision::Hold { why, .. } if *why == full));
 }
 
 #[test]

@@ -1,0 +1,227 @@
+//! What people and scripts see of a project's webhooks and what was delivered.
+
+use farm_proto::v1::{Delivery, Hook};
+use serde::Serialize;
+
+use super::text::{ago, bytes, columns, harmless, time};
+
+/// A hook, as `farm hook ls --json` prints it.
+#[derive(Debug, Serialize)]
+pub struct HookJson<'a> {
+    id: &'a str,
+    name: &'a str,
+    provider: &'a str,
+    host: &'a str,
+    repository: &'a str,
+    repository_id: Option<&'a str>,
+    clone_url: Option<&'a str>,
+    url: Option<&'a str>,
+    secrets: u32,
+    new_secret_used: bool,
+    publishes: &'a [String],
+    created: Option<String>,
+    created_by: &'a str,
+    last_delivery: Option<String>,
+}
+
+fn said(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+impl<'a> From<&'a Hook> for HookJson<'a> {
+    fn from(hook: &'a Hook) -> Self {
+        Self {
+            id: &hook.id,
+            name: &hook.name,
+            provider: &hook.provider,
+            host: &hook.host,
+            repository: &hook.repository,
+            repository_id: said(&hook.repository_id),
+            clone_url: said(&hook.clone_url),
+            url: said(&hook.url),
+            secrets: hook.secrets,
+            new_secret_used: hook.is_new_used,
+            publishes: &hook.publishes,
+            created: time(hook.created_ms),
+            created_by: &hook.created_by,
+            last_delivery: time(hook.last_delivery_ms),
+        }
+    }
+}
+
+/// A delivery, as `farm hook deliveries --json` prints it.
+#[derive(Debug, Serialize)]
+pub struct DeliveryJson<'a> {
+    id: &'a str,
+    sequence: i64,
+    event: &'a str,
+    state: &'a str,
+    reason: &'a str,
+    builds: &'a [String],
+    attempts: u32,
+    received: Option<String>,
+    finished: Option<String>,
+    body_bytes: i64,
+}
+
+impl<'a> From<&'a Delivery> for DeliveryJson<'a> {
+    fn from(delivery: &'a Delivery) -> Self {
+        Self {
+            id: &delivery.id,
+            sequence: delivery.sequence,
+            event: &delivery.event,
+            state: &delivery.state,
+            reason: &delivery.reason,
+            builds: &delivery.builds,
+            attempts: delivery.attempts,
+            received: time(delivery.received_ms),
+            finished: time(delivery.finished_ms),
+            body_bytes: delivery.body_bytes,
+        }
+    }
+}
+
+/// When a delivery came last.
+fn last(hook: &Hook, now: i64) -> String {
+    if hook.last_delivery_ms > 0 { ago(hook.last_delivery_ms, now) } else { "never".to_owned() }
+}
+
+/// A table of a project's hooks.
+pub fn hooks(hooks: &[Hook], now: i64) -> Vec<String> {
+    let head = ["HOOK", "OF", "REPOSITORY", "ADDED", "BY", "DELIVERED"];
+    let rows = hooks.iter().map(|hook| {
+        vec![
+            harmless(&hook.name),
+            harmless(&hook.provider),
+            format!("{}/{}", harmless(&hook.host), harmless(&hook.repository)),
+            ago(hook.created_ms, now),
+            harmless(&hook.created_by),
+            last(hook, now),
+        ]
+    });
+    columns(&[head.map(ToOwned::to_owned).to_vec()].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+/// One hook.
+pub fn hook(hook: &Hook, now: i64) -> Vec<String> {
+    let unknown = "not known yet: the first delivery says it";
+    let or = |text: &str, other: &str| if text.is_empty() { other.to_owned() } else { harmless(text) };
+    let secret = match (hook.secrets, hook.is_new_used) {
+        (0 | 1, true) => "one, which is used",
+        (0 | 1, false) => "one, by which nothing came yet",
+        (_, true) => "two: the newer one is used, the older one ends within a day",
+        (_, false) => "two: the newer one isn't used yet",
+    };
+    let mut rows = vec![
+        ("hook", format!("{}, of {}", harmless(&hook.name), harmless(&hook.provider))),
+        ("repository", format!("{}/{}", harmless(&hook.host), harmless(&hook.repository))),
+        ("id there", or(&hook.repository_id, unknown)),
+        ("fetched", or(&hook.clone_url, "nothing: it has images only")),
+        ("url", or(&hook.url, "for admins of the project")),
+        ("secret", secret.to_owned()),
+        (
+            "publishes",
+            match &hook.publishes[..] {
+                [] => "no protected tags".to_owned(),
+                refs => format!("protected tags for {}", harmless(&refs.join(", "))),
+            },
+        ),
+        ("added", format!("{} by {}", ago(hook.created_ms, now), harmless(&hook.created_by))),
+        ("delivered", last(hook, now)),
+    ];
+    if matches!(hook.provider.as_str(), "dockerhub" | "distribution") {
+        rows.retain(|(name, _)| *name != "id there");
+    }
+    columns(&rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>())
+}
+
+/// A table of what was delivered to a hook.
+pub fn deliveries(deliveries: &[Delivery], now: i64) -> Vec<String> {
+    let head = ["DELIVERY", "EVENT", "CAME", "SIZE", "STATE", "BUILDS", "WHY"];
+    let rows = deliveries.iter().map(|delivery| {
+        let tries =
+            if delivery.attempts > 0 { format!(" ({} tries)", delivery.attempts) } else { String::new() };
+        vec![
+            harmless(&delivery.id),
+            harmless(&delivery.event),
+            ago(delivery.received_ms, now),
+            bytes(u64::try_from(delivery.body_bytes).unwrap_or(0)),
+            format!("{}{tries}", harmless(&delivery.state)),
+            harmless(&delivery.builds.join(" ")),
+            harmless(&delivery.reason),
+        ]
+    });
+    columns(&[head.map(ToOwned::to_owned).to_vec()].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+/// What to do at the sender, for a hook that was just made or has another secret. The URL is told by the caller.
+pub fn paste(hook: &Hook, secret: &str) -> Vec<String> {
+    let url = harmless(&hook.url);
+    let repository = harmless(&hook.repository);
+    let place = format!("{}/{repository}", harmless(&hook.host));
+    let lines: &[String] = &match hook.provider.as_str() {
+        "github" => [
+            format!("at https://{place}/settings/hooks/new"),
+            "content type application/json; events: pushes, and as you like pull requests, releases, issue comments".to_owned(),
+        ],
+        "gitlab" => [
+            format!("at https://{place}/-/hooks: the secret as secret token, or as signing token"),
+            "triggers: push and tag push events, and as you like merge requests, releases, comments".to_owned(),
+        ],
+        "gitea" | "forgejo" => [
+            format!("at https://{place}/settings/hooks"),
+            "content type application/json; events: push, and as you like pull requests, releases, issue comments".to_owned(),
+        ],
+        "generic" => [
+            "sign by Standard Webhooks (webhook-id, webhook-timestamp, webhook-signature)".to_owned(),
+            "the body's form: docs/guide/webhooks.md".to_owned(),
+        ],
+        "dockerhub" => [
+            format!("at https://hub.docker.com/repository/docker/{repository}/webhooks, as its URL:"),
+            format!("{url}?token={secret}"),
+        ],
+        _ => [
+            "in the registry's configuration, as an endpoint of `notifications` with the header".to_owned(),
+            format!("Authorization: [\"Bearer {secret}\"]; let it ignore the action pull"),
+        ],
+    };
+    lines.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_stands_with_what_it_is_for_and_what_is_said_to_paste() {
+        let made = Hook {
+            name: "app".into(),
+            provider: "github".into(),
+            host: "github.com".into(),
+            repository: "acme/app".into(),
+            url: "https://farm.example/hooks/abc".into(),
+            created_by: "ada".into(),
+            created_ms: 1_000,
+            secrets: 1,
+            ..Default::default()
+        };
+        let table = hooks(std::slice::from_ref(&made), 61_000);
+        assert!(table[1].contains("github.com/acme/app") && table[1].ends_with("never"), "{table:?}");
+        let shown = hook(&made, 61_000).join("\n");
+        assert!(shown.contains("not known yet") && shown.contains("nothing came yet"), "{shown}");
+        assert!(paste(&made, "s")[0].contains("https://github.com/acme/app/settings/hooks/new"));
+        let hub = Hook { provider: "dockerhub".into(), ..made };
+        assert!(paste(&hub, "s")[1].ends_with("/hooks/abc?token=s"));
+        let came = Delivery {
+            id: "x\u{1b}[2J".into(),
+            event: "push".into(),
+            state: "ignored".into(),
+            reason: "why".into(),
+            attempts: 2,
+            received_ms: 1_000,
+            ..Default::default()
+        };
+        let table = deliveries(&[came], 61_000);
+        assert!(table[1].contains("ignored (2 tries)") && !table[1].contains('\u{1b}'), "{table:?}");
+    }
+}

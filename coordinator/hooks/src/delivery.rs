@@ -1,0 +1,113 @@
+//! What a delivery says, in the words of no forge.
+
+use farm_rules::Event;
+use farm_types::{Commit, RefName};
+
+/// What was delivered. Names and texts in it are whatever people chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// What tells it from others of its hook; the same when it comes again.
+    pub id: String,
+    /// What kind of event it is, in the sender's own word.
+    pub event: String,
+    /// Which repository it is about; `None`: it is a registry's, or the sender doesn't say (a ping of an
+    /// organisation's hook).
+    pub repository: Option<Repository>,
+    /// Who did it; `None`: the sender doesn't say.
+    pub actor: Option<Actor>,
+    /// What it means.
+    pub outcome: Outcome,
+}
+
+/// A repository, as its forge knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// By which it is known there for good.
+    pub id: String,
+    /// `OWNER/REPO`, as it is called now.
+    pub full_name: String,
+    /// `HOST[:PORT]`, in small letters, by the address that the sender gives for clones; empty: it gives none.
+    pub host: String,
+}
+
+/// An account of the forge's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// By which it is known there for good.
+    pub id: String,
+    /// What it is called now.
+    pub login: String,
+}
+
+/// What a delivery means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Something happened that rules are asked of.
+    Event(Box<Happened>),
+    /// A ref isn't there any more.
+    Deleted {
+        /// Which.
+        git_ref: RefName,
+        /// Where it was, if the sender says it.
+        before: Option<Commit>,
+    },
+    /// Somebody has told the farm something in a comment.
+    Comment(Comment),
+    /// Images in a registry have moved.
+    Images(Vec<MovedImage>),
+    /// The sender tries whether it is heard.
+    Ping,
+    /// Nothing follows from it.
+    Ignored(String),
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happened {
+    /// What rules see of it. Its commit is none ([`Commit::is_none`]) where the sender doesn't say it, as GitHub and Gitea don't for a
+    /// release: then it is whatever the ref is at.
+    pub event: Event,
+    /// Where the ref was; `None`: it is new, or the sender doesn't say it.
+    pub before: Option<Commit>,
+    /// The sender says that the ref was moved to what doesn't follow from where it was.
+    pub is_forced: bool,
+    /// Of a pull request.
+    pub pull_request: Option<PullRequestState>,
+}
+
+/// How a pull request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullRequestState {
+    Open,
+    /// Nothing is to be built any more.
+    Closed,
+    /// The same, and it is part of its base.
+    Merged,
+}
+
+/// What was written under a pull request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comment {
+    /// `/farm approve [COMMIT]`: the head may be built. Whether its author may say so has to be asked of the forge.
+    Approve {
+        /// The pull request's number.
+        pull_request: u64,
+        /// How the commit's name begins, in hexadecimal digits, if the comment says it.
+        commit: Option<String>,
+    },
+}
+
+/// An image that has moved, in the hook's registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovedImage {
+    /// Without the registry.
+    pub repository: String,
+    pub tag: String,
+}
+
+impl Outcome {
+    /// Whether something may follow from it.
+    pub fn is_wanted(&self) -> bool {
+        !matches!(self, Self::Ping | Self::Ignored(_))
+    }
+}

@@ -1,0 +1,131 @@
+//! Accepting a build, whoever asks for it: somebody who calls, or a hook to which something was delivered.
+
+use std::time::Duration;
+
+use farm_proto::v1;
+use farm_store::StoreError;
+use farm_store::builds::mounts::SECRET_CHANGED;
+use farm_store::builds::record::BuildRecord;
+use farm_store::builds::submit::NewBuild;
+use farm_store::hooks::builds::OfDelivery;
+use farm_types::{BuildId, BuildSpec, Invalid, ProjectId, SnapshotRef};
+use tonic::Status;
+
+use super::{given, mounts};
+use crate::dockerfile;
+use crate::grpc::status;
+use crate::people::Member;
+use crate::shared::Shared;
+
+/// So often a build is tried whose project's secrets are changed at the same moment.
+pub(super) const SECRET_TRIES: usize = 5;
+
+/// What is asked for.
+pub struct Asked {
+    /// One per intention.
+    pub idempotency_key: String,
+    /// The build.
+    pub spec: v1::BuildSpec,
+    /// What it is given to mount.
+    pub values: Vec<v1::MountValue>,
+    /// By which delivery it is begun.
+    pub of: Option<OfDelivery>,
+}
+
+/// Accepts a build of a member, if it may have all that it asks for. True: the key was known, and nothing new was made.
+///
+/// # Errors
+/// What is wrong with it, or what the member may not, as the call is answered.
+pub async fn accept(shared: &Shared, member: &Member, asked: Asked) -> Result<(BuildRecord, bool), Status> {
+    check_key(&asked.idempotency_key).map_err(status::invalid)?;
+    let spec = with_defaults(shared, member.project, asked.spec).await?;
+    let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;
+    if spec.purpose.fetch().is_some() && spec.snapshot != SnapshotRef::none() {
+        return Err(Status::invalid_argument("a fetch has no snapshot: that is what it brings"));
+    }
+    check(shared, &spec).map_err(status::invalid)?;
+    let protected = shared.accesses.check_tags(member, &spec.tags).await?;
+    shared.accesses.check_entitlements(member, &spec.run).await?;
+    spec.check_logins().map_err(status::invalid)?;
+    shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
+    let runs = dockerfile::runs(shared, member.project, &spec).await.map_err(status::unread)?;
+    let by = member.name.as_str();
+    let mut new = NewBuild {
+        project: member.project,
+        id: BuildId::generate(),
+        mounts: None,
+        idempotency_key: asked.idempotency_key,
+        spec,
+        runs,
+        by: member.caller.by(),
+        submitter: member.caller.principal.submitter(),
+        queue_limit: Duration::from_secs(shared.config.limits.queue_deadline_seconds),
+        protected,
+        of: asked.of,
+    };
+    // What was accepted already needs nobody to be asked again.
+    let is_new = !shared.store.is_known(&new).await.map_err(status::store)?;
+    let mut tries = 1;
+    let submitted = loop {
+        new.mounts = mounts::seal(shared, member, new.id, &new.spec.mounts, &asked.values).await?;
+        if is_new && tries == 1 {
+            given::verify(shared, member.project, &new.spec.mounts, &asked.values).await?;
+        }
+        match shared.store.submit(&new).await {
+            Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
+            done => break done.map_err(status::store)?,
+        }
+    };
+    shared.hints.changed();
+    let record = shared.store.build_by_id(member.project, submitted.id).await.map_err(status::store)?;
+    tracing::info!(build = %record.short_id, by, replayed = submitted.replayed, "build accepted");
+    Ok((record, submitted.replayed))
+}
+
+/// The spec with what the project says where it says nothing.
+async fn with_defaults(
+    shared: &Shared,
+    project: ProjectId,
+    mut spec: v1::BuildSpec,
+) -> Result<v1::BuildSpec, Status> {
+    // A fetch has neither.
+    let is_build = spec.fetch.is_none();
+    if is_build && (spec.platforms.is_empty() || spec.emulation.is_empty()) {
+        let (_, defaults) = shared.store.settings(project).await.map_err(status::store)?;
+        if spec.platforms.is_empty() {
+            spec.platforms = defaults.platforms.iter().map(ToString::to_string).collect();
+        }
+        if let (true, Some(policy)) = (spec.emulation.is_empty(), defaults.emulation) {
+            spec.emulation = policy.to_string();
+        }
+    }
+    Ok(spec)
+}
+
+fn check(shared: &Shared, spec: &BuildSpec) -> Result<(), Invalid> {
+    let limits = &shared.config.limits;
+    if spec.platforms.len() > limits.max_platforms {
+        let count = spec.platforms.len().to_string();
+        return Err(Invalid::new(
+            "platforms",
+            count,
+            format!("a build has at most {}", limits.max_platforms),
+        ));
+    }
+    if spec.tags.len() > limits.max_tags {
+        let count = spec.tags.len().to_string();
+        return Err(Invalid::new("tags", count, format!("a build has at most {}", limits.max_tags)));
+    }
+    spec.repositories().iter().try_for_each(|repository| shared.registries.check(repository))
+}
+
+/// Refuses what is no key for one intention.
+///
+/// # Errors
+/// It is empty or too long.
+pub(super) fn check_key(key: &str) -> Result<(), Invalid> {
+    if (1..=128).contains(&key.len()) {
+        return Ok(());
+    }
+    Err(Invalid::new("idempotency key", key, "write 1 to 128 bytes"))
+}

@@ -1,0 +1,310 @@
+//! A project's webhooks, as people handle them. What is delivered comes by a listener of its own ([`crate::hooks`]).
+
+mod named;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use farm_hooks::{Headers, Ping, Provider, check_secret, new_secret, ping};
+use farm_proto::v1;
+use farm_proto::v1::hook_service_server::HookService;
+use farm_store::StoreError;
+use farm_store::hooks::deliveries::Delivery;
+use farm_store::hooks::registered::{Hook, NewHook};
+use farm_store::hooks::secrets::SealedSecret;
+use farm_types::{HookId, Invalid, ProjectId, RefPattern, Role};
+use rand::RngExt as _;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use self::named::Named;
+use crate::grpc::builds::mounts::covered;
+use crate::grpc::status;
+use crate::hooks::receive::{Answer, Sent, opened, take};
+use crate::people::{self, Member};
+use crate::seal::Owner;
+use crate::shared::Shared;
+
+/// What an address is made of, and how many of it: 160 bits and more.
+const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+const ADDRESS: usize = 32;
+/// So many patterns of refs a hook has at most.
+const MOST_PATTERNS: usize = 32;
+/// So many deliveries are listed at once, unless said, and at most.
+const LISTED: (u32, u32) = (50, 500);
+
+/// Serves [`HookService`].
+#[derive(Debug)]
+pub struct Hooks {
+    shared: Arc<Shared>,
+}
+
+impl Hooks {
+    /// What they are kept with.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// A secret that was brought, or a new one.
+    fn secret(
+        &self,
+        member: &Member,
+        provider: Provider,
+        brought: String,
+    ) -> Result<Zeroizing<String>, Status> {
+        let brought = Zeroizing::new(brought);
+        if brought.is_empty() {
+            return Ok(Zeroizing::new(new_secret(provider, rand::random())));
+        }
+        if !covered(&self.shared, member.caller.is_encrypted) {
+            return Err(Status::permission_denied(
+                "the secret came over a connection without TLS, on which others could read it, and was not taken: make another, and call \
+                 the farm by https:// (`farm login https://…`), or leave it out and the farm makes one",
+            ));
+        }
+        check_secret(provider, &brought).map_err(status::invalid)?;
+        Ok(brought)
+    }
+
+    fn sealed(&self, project: ProjectId, hook: HookId, secret: &str) -> SealedSecret {
+        let id = Uuid::new_v4();
+        let (key, sealed) = self.shared.keyring.new_data_key(Owner::Hook(project, hook, id));
+        SealedSecret { id, key: sealed, bytes: key.seal_one(secret.as_bytes()) }
+    }
+
+    /// The project's hook of this name.
+    async fn hook(&self, member: &Member, name: &str) -> Result<Hook, Status> {
+        let hooks = self.shared.store.hooks(member.project).await.map_err(status::store)?;
+        hooks.into_iter().find(|hook| hook.name == name).ok_or_else(|| none(member, name))
+    }
+
+    fn present(&self, member: &Member, hook: Hook) -> v1::Hook {
+        // Whoever has it can at least knock there.
+        let is_admin = member.caller.principal.role_in(member.project) >= Some(Role::Admin);
+        let begin = self.shared.config.hooks_url().unwrap_or_default();
+        let url = if is_admin { format!("{begin}/hooks/{}", hook.address) } else { String::new() };
+        v1::Hook {
+            id: hook.id.to_string(),
+            name: hook.name,
+            provider: hook.provider,
+            host: hook.host,
+            repository: hook.full_name,
+            repository_id: hook.repository_id.unwrap_or_default(),
+            clone_url: hook.clone_url.unwrap_or_default(),
+            url,
+            created_by: hook.created_by,
+            created_ms: hook.created_at.timestamp_millis(),
+            last_delivery_ms: millis_of(hook.last_delivery_at),
+            secrets: u32::try_from(hook.secrets).unwrap_or(0),
+            is_new_used: hook.is_new_used,
+            publishes: hook.publishes,
+        }
+    }
+}
+
+fn millis_of(at: Option<DateTime<Utc>>) -> i64 {
+    at.map_or(0, |at| at.timestamp_millis())
+}
+
+fn none(member: &Member, name: &str) -> Status {
+    let cure =
+        format!("project {} has no such hook; `farm hook ls` lists those that it has", member.project_name);
+    status::invalid(Invalid::new("hook", name, cure))
+}
+
+/// Of what the store says a hook or a delivery isn't there for.
+fn refused(member: &Member, name: &str, error: StoreError) -> Status {
+    match error {
+        StoreError::NotFound("hook") => none(member, name),
+        StoreError::NotFound("delivery") => {
+            let cure = format!(
+                "hook {name} has no such delivery; `farm hook deliveries {name}` lists those that it has"
+            );
+            status::invalid(Invalid::new("delivery", "", cure))
+        }
+        StoreError::Conflict(why) => Status::failed_precondition(why),
+        other => status::store(other),
+    }
+}
+
+fn delivery(of: Delivery) -> v1::Delivery {
+    v1::Delivery {
+        id: of.id,
+        sequence: of.sequence,
+        event: of.event,
+        received_ms: of.received_at.timestamp_millis(),
+        state: of.state.to_string(),
+        reason: of.reason,
+        builds: of.builds,
+        attempts: u32::try_from(of.attempts).unwrap_or(0),
+        finished_ms: millis_of(of.finished_at),
+        body_bytes: of.body_bytes,
+    }
+}
+
+fn new_address() -> String {
+    let mut rng = rand::rng();
+    (0..ADDRESS).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
+}
+
+#[tonic::async_trait]
+impl HookService for Hooks {
+    async fn add_hook(
+        &self,
+        request: Request<v1::AddHookRequest>,
+    ) -> Result<Response<v1::AddHookResponse>, Status> {
+        let member = people::member(&request)?;
+        let mut asked = request.into_inner();
+        let brought = std::mem::take(&mut asked.secret);
+        let Named { provider, host, full_name, name, clone_url } =
+            Named::read(&asked).map_err(status::invalid)?;
+        let publishes = asked.publishes.iter().map(|one| one.parse()).collect::<Result<Vec<RefPattern>, _>>();
+        let publishes = publishes.map_err(status::invalid)?;
+        if publishes.len() > MOST_PATTERNS {
+            let cure = format!("at most {MOST_PATTERNS} are taken; write patterns that cover more");
+            return Err(status::invalid(Invalid::new("refs", publishes.len().to_string(), cure)));
+        }
+        let secret = self.secret(&member, provider, brought)?;
+        let (project, id) = (member.project, HookId::generate());
+        let new = NewHook {
+            project,
+            id,
+            name,
+            provider: provider.to_string(),
+            host,
+            full_name,
+            clone_url,
+            address: new_address(),
+            publishes,
+            secret: self.sealed(project, id, &secret),
+        };
+        let added = self.shared.store.add_hook(&member.caller.by(), &new).await;
+        added.map_err(|error| refused(&member, &new.name, error))?;
+        let hook = self.hook(&member, &new.name).await?;
+        tracing::info!(project = %member.project_name, hook = hook.name, %provider, by = member.name, "a hook was made");
+        let hook = Some(self.present(&member, hook));
+        let project = member.project_name.to_string();
+        Ok(Response::new(v1::AddHookResponse { hook, secret: secret.to_string(), project }))
+    }
+
+    async fn list_hooks(
+        &self,
+        request: Request<v1::ListHooksRequest>,
+    ) -> Result<Response<v1::ListHooksResponse>, Status> {
+        let member = people::member(&request)?;
+        let hooks = self.shared.store.hooks(member.project).await.map_err(status::store)?;
+        let hooks = hooks.into_iter().map(|hook| self.present(&member, hook)).collect();
+        Ok(Response::new(v1::ListHooksResponse { hooks, project: member.project_name.to_string() }))
+    }
+
+    async fn test_hook(
+        &self,
+        request: Request<v1::TestHookRequest>,
+    ) -> Result<Response<v1::TestHookResponse>, Status> {
+        let member = people::member(&request)?;
+        let hook = self.hook(&member, &request.get_ref().name).await?;
+        let provider: Provider =
+            hook.provider.parse().map_err(|error| status::store(StoreError::corrupt(error)))?;
+        let store = &self.shared.store;
+        let secrets = store.secrets_of_hook(member.project, hook.id).await.map_err(status::store)?;
+        let now = store.now().await.map_err(status::store)?;
+        let Some((_, sealed)) = secrets.first() else { return Err(none(&member, &hook.name)) };
+        let secret = opened(&self.shared, member.project, hook.id, sealed).map_err(|why| {
+            Status::failed_precondition(format!(
+                "the hook's secret can't be opened: {why}; put that key back, or give the hook another secret: farm hook rotate {}",
+                hook.name
+            ))
+        })?;
+        let Ping { headers, token, body } =
+            ping(provider, &secret, &format!("test-{}", Uuid::new_v4()), now.timestamp());
+        let sent = Sent {
+            address: hook.address.clone(),
+            headers: Headers::of(headers.iter().map(|(name, value)| (*name, value.as_bytes()))),
+            token,
+            body: body.into(),
+            from: member.caller.address,
+        };
+        let (state, reason, delivery) = match take(&self.shared, sent).await {
+            Answer::Kept { delivery, state, reason, .. } => (state.to_string(), reason, delivery),
+            Answer::Other { delivery } => {
+                ("refused".to_owned(), "one of its id is there already".to_owned(), delivery)
+            }
+            Answer::Refused => {
+                ("refused".to_owned(), "it wasn't taken for the hook's own".to_owned(), String::new())
+            }
+            Answer::TooMany(_) | Answer::Away(_) => (
+                "busy".to_owned(),
+                "too much is delivered, or the database doesn't answer".to_owned(),
+                String::new(),
+            ),
+        };
+        let project = member.project_name.to_string();
+        Ok(Response::new(v1::TestHookResponse { state, reason, delivery, project }))
+    }
+
+    async fn list_deliveries(
+        &self,
+        request: Request<v1::ListDeliveriesRequest>,
+    ) -> Result<Response<v1::ListDeliveriesResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::ListDeliveriesRequest { name, before, most } = request.into_inner();
+        let most = if most == 0 { LISTED.0 } else { most.min(LISTED.1) };
+        let before = Some(before).filter(|before| *before > 0);
+        let found = self.shared.store.deliveries(member.project, &name, before, most.into()).await;
+        let found = found.map_err(|error| refused(&member, &name, error))?;
+        let deliveries = found.into_iter().map(delivery).collect();
+        Ok(Response::new(v1::ListDeliveriesResponse { deliveries, project: member.project_name.to_string() }))
+    }
+
+    async fn redeliver(
+        &self,
+        request: Request<v1::RedeliverRequest>,
+    ) -> Result<Response<v1::RedeliverResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::RedeliverRequest { name, delivery } = request.into_inner();
+        let done = self.shared.store.redeliver(&member.caller.by(), member.project, &name, &delivery).await;
+        done.map_err(|error| refused(&member, &name, error))?;
+        self.shared.hints.delivered.notify_one();
+        tracing::info!(project = %member.project_name, hook = name, delivery, by = member.name, "to be processed again");
+        Ok(Response::new(v1::RedeliverResponse { project: member.project_name.to_string() }))
+    }
+
+    async fn rotate_hook(
+        &self,
+        request: Request<v1::RotateHookRequest>,
+    ) -> Result<Response<v1::RotateHookResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::RotateHookRequest { name, finish, secret } = request.into_inner();
+        let (hook, by) = (self.hook(&member, &name).await?, member.caller.by());
+        let mut answer =
+            v1::RotateHookResponse { project: member.project_name.to_string(), ..Default::default() };
+        if finish {
+            let done = self.shared.store.finish_rotation(&by, member.project, &name, hook.id).await;
+            answer.is_ended = done.map_err(|error| refused(&member, &name, error))?;
+        } else {
+            let provider: Provider =
+                hook.provider.parse().map_err(|error| status::store(StoreError::corrupt(error)))?;
+            let secret = self.secret(&member, provider, secret)?;
+            let sealed = self.sealed(member.project, hook.id, &secret);
+            let done = self.shared.store.rotate_hook(&by, member.project, &name, hook.id, &sealed).await;
+            done.map_err(|error| refused(&member, &name, error))?;
+            answer.secret = secret.to_string();
+        }
+        tracing::info!(project = %member.project_name, hook = name, finish, by = member.name, "a hook's secret was rotated");
+        answer.hook = Some(self.present(&member, self.hook(&member, &name).await?));
+        Ok(Response::new(answer))
+    }
+
+    async fn remove_hook(
+        &self,
+        request: Request<v1::RemoveHookRequest>,
+    ) -> Result<Response<v1::RemoveHookResponse>, Status> {
+        let member = people::member(&request)?;
+        let name = request.into_inner().name;
+        let done = self.shared.store.remove_hook(&member.caller.by(), member.project, &name).await;
+        done.map_err(|error| refused(&member, &name, error))?;
+        tracing::info!(project = %member.project_name, hook = name, by = member.name, "a hook was removed");
+        Ok(Response::new(v1::RemoveHookResponse { project: member.project_name.to_string() }))
+    }
+}

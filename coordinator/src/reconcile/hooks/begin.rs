@@ -1,0 +1,356 @@
+//! What follows from one delivery: its rules are fetched and read, and of each image that they want built the source is fetched and a
+//! build submitted.
+//!
+//! Nothing of it is kept but what was submitted ([`farm_store::hooks::builds`]): a pass begins anew with what is there, takes the next
+//! steps that can be taken, and says whether there are more. Cut off anywhere, the next pass goes on.
+//!
+//! Order: deliveries about one ref fetch their rules one after the other, and a commit is built only if the ref is at it then
+//! (`expected` of the fetch); the place that a delivery gets after that is the `order_key` of its builds. So builds of a ref have the
+//! order in which the ref was at their commits, whatever the order of deliveries; one that comes late finds the ref elsewhere.
+
+use std::collections::BTreeMap;
+
+use farm_hooks::{Comment, Delivery, Happened, Outcome, PullRequestState};
+use farm_rules::{
+    Event, EventKind, FILE_NAME, Facts, MOST_BYTES, Outcome as Planned, Plan, Problems, Rules, Wanted,
+};
+use farm_store::StoreError;
+use farm_store::builds::record::BuildRecord;
+use farm_store::hooks::builds::Part;
+use farm_store::hooks::deliveries::Waiting;
+use farm_store::machines::leader::Epoch;
+use farm_types::snapshot::ROOT_CONTEXT;
+use farm_types::state::BuildState;
+use farm_types::{Commit, GitPoint, GitSource, RefName, SnapshotRef, Take};
+
+use super::under_way::{UnderWay, cancel_superseded};
+use crate::shared::Shared;
+use crate::tree::{Read, read_file};
+
+/// A delivery from which something may follow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Delivered<'a> {
+    /// Its row, and its hook: whose it is and where the repository is fetched. What is done is done as that hook
+    /// (`farm_store::hooks::registered::by_hook`).
+    pub of: &'a Waiting,
+    /// What it says.
+    pub delivery: &'a Delivery,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// These builds go on, by their short ids; or what else there was to do is done.
+    Done { builds: Vec<String>, reason: String },
+    /// Nothing follows from it.
+    Ignored(String),
+    /// What follows can't be done, and nobody but people can change that.
+    Failed(String),
+    /// It can't be done now.
+    Later(String),
+    /// What was begun goes on, and more follows from its end: what that is, in words.
+    Goes(String),
+}
+
+/// A step that was taken, or how the delivery stands without it.
+pub(super) type Step<T> = Result<T, Stop>;
+
+/// Why no further step is taken.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It stands so.
+    So(Begun),
+    /// The database.
+    Store(StoreError),
+}
+
+impl From<Begun> for Stop {
+    fn from(begun: Begun) -> Self {
+        Self::So(begun)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Takes the next steps of a delivery.
+///
+/// # Errors
+/// Another coordinator leads, the delivery doesn't wait any more, or the database can't be reached.
+pub(super) async fn begin(
+    shared: &Shared,
+    epoch: Epoch,
+    delivered: Delivered<'_>,
+) -> Result<Begun, StoreError> {
+    let happened = match &delivered.delivery.outcome {
+        Outcome::Event(happened) => happened,
+        Outcome::Deleted { git_ref, .. } => {
+            return Ok(Begun::Ignored(format!("{git_ref} was deleted, so there is nothing to build")));
+        }
+        Outcome::Comment(Comment::Approve { .. }) => {
+            return Ok(Begun::Ignored("pull requests of forks aren't built yet".to_owned()));
+        }
+        Outcome::Images(_) => {
+            return Ok(Begun::Ignored("what builds upon an image isn't built anew by that yet".to_owned()));
+        }
+        Outcome::Ping => return Ok(Begun::Ignored("a ping".to_owned())),
+        Outcome::Ignored(why) => return Ok(Begun::Ignored(why.clone())),
+    };
+    match follow(shared, epoch, delivered, happened).await {
+        Ok(begun) | Err(Stop::So(begun)) => Ok(begun),
+        Err(Stop::Store(error)) => Err(error),
+    }
+}
+
+/// What is refused of an event before anything is fetched.
+fn refused(happened: &Happened) -> Option<Begun> {
+    if let EventKind::PullRequest { fork: true, .. } = happened.event.kind {
+        return Some(Begun::Ignored("pull requests of forks aren't built yet".to_owned()));
+    }
+    match happened.pull_request {
+        Some(PullRequestState::Closed | PullRequestState::Merged) => {
+            Some(Begun::Ignored("the pull request is closed".to_owned()))
+        }
+        Some(PullRequestState::Open) | None => None,
+    }
+}
+
+async fn follow(shared: &Shared, epoch: Epoch, delivered: Delivered<'_>, happened: &Happened) -> Step<Begun> {
+    let of = delivered.of;
+    if let Some(begun) = refused(happened) {
+        return Ok(begun);
+    }
+    let under_way = UnderWay::of(shared, of, &happened.event).await?;
+    let git_ref = &happened.event.git_ref;
+    if !shared.loops.line_up(epoch, of, git_ref).await? {
+        return Ok(Begun::Goes(format!("waits for an earlier delivery about {git_ref}")));
+    }
+    let source = rules_source(of, &happened.event)?;
+    let (fetched, fetch) = under_way.fetch((Part::Rules, ""), source, None).await?;
+    let mut event = happened.event.clone();
+    // Of a release, forges don't say which commit it is.
+    if event.commit.is_none() {
+        event.commit = fetched.origin.commit.clone();
+    }
+    let place = shared.loops.place_delivery(epoch, of).await?;
+    let text = rules(shared, of, &fetched.snapshot, &fetch, &event).await?;
+    let plan = plan(text, event.clone(), Facts { now: of.received_at, tags: fetched.tags }).await?;
+    if let Some(problems) = plan.refused(&under_way.allowed().await?) {
+        return Err(Begun::Failed(format!("{FILE_NAME}: {problems}")).into());
+    }
+    let is_overtaken = shared.loops.is_overtaken(of, git_ref, place).await?;
+    let mut images =
+        Images { built: BTreeMap::new(), builds: Vec::new(), said: Vec::new(), goes: Vec::new() };
+    for image in &plan.images {
+        match &image.outcome {
+            Planned::Skipped(reason) => images.said.push(format!("{}: {reason}", image.name)),
+            Planned::Build(wanted) if wanted.supersedes && is_overtaken => {
+                images.said.push(format!("{}: {} has moved on, which is built", image.name, event.git_ref));
+            }
+            Planned::Build(wanted) => {
+                let one = One { name: &image.name, wanted, event: &event, place };
+                images.take(&image.name, build(&under_way, shared, one, &images).await)?;
+            }
+        }
+    }
+    Ok(images.end(&plan))
+}
+
+/// What has become of a plan's images.
+struct Images {
+    /// How the builds stand of those that have one.
+    built: BTreeMap<String, BuildState>,
+    /// These, by their short ids.
+    builds: Vec<String>,
+    /// What isn't built, and why.
+    said: Vec<String>,
+    /// What the others wait for.
+    goes: Vec<String>,
+}
+
+impl Images {
+    fn take(&mut self, name: &str, step: Step<BuildRecord>) -> Step<()> {
+        match step {
+            Ok(record) => {
+                self.builds.push(record.short_id.to_string());
+                self.built.insert(name.to_owned(), record.state);
+            }
+            Err(Stop::So(Begun::Goes(what))) => self.goes.push(format!("{name}: {what}")),
+            Err(Stop::So(Begun::Ignored(why) | Begun::Failed(why))) => {
+                // The others can be built all the same.
+                self.built.insert(name.to_owned(), BuildState::Failed);
+                self.said.push(format!("{name}: {why}"));
+            }
+            Err(stop) => return Err(stop),
+        }
+        Ok(())
+    }
+
+    fn end(self, plan: &Plan) -> Begun {
+        let Self { built, builds, said, goes } = self;
+        if !goes.is_empty() {
+            return Begun::Goes(goes.join("; "));
+        }
+        let is_any_wanted = plan.builds().next().is_some();
+        let has_failed = built.len() > builds.len();
+        match (builds.is_empty(), has_failed) {
+            (true, true) => Begun::Failed(said.join("; ")),
+            (true, false) if !is_any_wanted && said.is_empty() => {
+                Begun::Ignored(format!("{FILE_NAME} has no image for it"))
+            }
+            (true, false) => Begun::Ignored(said.join("; ")),
+            (false, _) => Begun::Done { builds, reason: said.join("; ") },
+        }
+    }
+}
+
+/// An image that is wanted.
+#[derive(Clone, Copy)]
+struct One<'a> {
+    name: &'a str,
+    wanted: &'a Wanted,
+    event: &'a Event,
+    place: i64,
+}
+
+/// An image's build, submitted as soon as those that it needs have succeeded and its source is there.
+async fn build(
+    under_way: &UnderWay<'_>,
+    shared: &Shared,
+    one: One<'_>,
+    images: &Images,
+) -> Step<BuildRecord> {
+    let One { name, wanted, event, place } = one;
+    if let Some(record) = under_way.known(Part::Image, name).await? {
+        return Ok(record);
+    }
+    for need in &wanted.needs {
+        match images.built.get(need) {
+            Some(BuildState::Succeeded) => {}
+            Some(state) if state.is_final() => {
+                return Err(Begun::Failed(format!("{need}, which it needs, wasn't built")).into());
+            }
+            _ => return Err(Begun::Goes(format!("waits for {need}")).into()),
+        }
+    }
+    let (source, take) = image_source(under_way.of, wanted, event)?;
+    let (fetched, _) = under_way.fetch((Part::Source, name), (source, take), Some(place)).await?;
+    let record = under_way.submit(name, wanted, &fetched, place).await?;
+    if wanted.supersedes {
+        cancel_superseded(shared, under_way, name, place, &record).await?;
+    }
+    Ok(record)
+}
+
+fn repository(of: &Waiting) -> Step<GitSource> {
+    let failed = |why: String| Stop::So(Begun::Failed(why));
+    let url =
+        of.clone_url.as_deref().ok_or_else(|| failed("the hook names no repository to fetch".to_owned()))?;
+    let repository =
+        url.parse().map_err(|error| failed(format!("where the hook's repository is fetched: {error}")))?;
+    Ok(GitSource {
+        repository,
+        point: GitPoint::Head,
+        expected: None,
+        subdir: String::new(),
+        keep_git: false,
+        submodules: false,
+        lfs: false,
+    })
+}
+
+/// Where the rules are: in the commit itself; of a pull request in the branch that it is to go to, as what somebody proposes is no
+/// configuration yet.
+fn rules_source(of: &Waiting, event: &Event) -> Step<(GitSource, Take)> {
+    let repository = repository(of)?;
+    let (point, expected) = match &event.kind {
+        EventKind::PullRequest { base, .. } => {
+            let name: RefName = format!("refs/heads/{base}")
+                .parse()
+                .map_err(|error| Stop::So(Begun::Failed(format!("the pull request's base: {error}"))))?;
+            (name, None)
+        }
+        _ => (event.git_ref.clone(), expected(event)),
+    };
+    let source = GitSource { point: GitPoint::Ref(point), expected, ..repository };
+    Ok((source, Take::File(FILE_NAME.to_owned())))
+}
+
+fn expected(event: &Event) -> Option<Commit> {
+    (!event.commit.is_none()).then(|| event.commit.clone())
+}
+
+/// The source of an image: its context's folder, with the Dockerfile in it.
+fn image_source(of: &Waiting, wanted: &Wanted, event: &Event) -> Step<(GitSource, Take)> {
+    let context = if wanted.context == "." { "" } else { wanted.context.as_str() };
+    let within = match context {
+        "" => Some(wanted.dockerfile.as_str()),
+        folder => wanted.dockerfile.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')),
+    };
+    let within = within.ok_or_else(|| {
+        Begun::Failed(format!(
+            "its Dockerfile {} isn't in its context {}; put it there, or make the context a folder above both",
+            wanted.dockerfile, wanted.context
+        ))
+    })?;
+    let take = Take::build(within).map_err(|error| Begun::Failed(error.to_string()))?;
+    // What a push has brought is built by its name: that its ref was at it, the rules' fetch has seen, and it may have moved since.
+    // Of what is proposed it was the base's rules, so it is seen now.
+    let (point, expected) = match event.kind {
+        EventKind::PullRequest { .. } => (GitPoint::Ref(event.git_ref.clone()), expected(event)),
+        _ => (GitPoint::Commit(event.commit.clone()), None),
+    };
+    let source = GitSource { point, expected, subdir: context.to_owned(), ..repository(of)? };
+    Ok((source, take))
+}
+
+/// What rules make of an event. Of long ones that takes a while.
+async fn plan(text: String, event: Event, facts: Facts) -> Step<Plan> {
+    let planning = tokio::task::spawn_blocking(move || Ok(Rules::parse(&text)?.plan(&event, &facts)));
+    match planning.await {
+        Ok(Ok(plan)) => Ok(plan),
+        Ok(Err(problems)) => {
+            let problems: Problems = problems;
+            Err(Begun::Failed(format!("{FILE_NAME}: {problems}")).into())
+        }
+        Err(error) => Err(Begun::Later(format!("{FILE_NAME} could not be read: {error}")).into()),
+    }
+}
+
+/// The text of the rules of what was fetched.
+async fn rules(
+    shared: &Shared,
+    of: &Waiting,
+    snapshot: &SnapshotRef,
+    fetch: &BuildRecord,
+    event: &Event,
+) -> Step<String> {
+    let longest = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX);
+    let read = read_file(shared, of.project, snapshot.tree_id, (ROOT_CONTEXT, FILE_NAME), longest).await;
+    let read = read.map_err(|error| {
+        let why = format!("{FILE_NAME}, which build {} has fetched, can't be read: {error}", fetch.short_id);
+        if error.may_pass() { Begun::Later(why) } else { Begun::Failed(why) }
+    })?;
+    let bytes = match read {
+        Read::File(bytes) => bytes,
+        Read::Missing => {
+            let place = match &event.kind {
+                EventKind::PullRequest { base, .. } => format!("branch {base}"),
+                _ => event.git_ref.to_string(),
+            };
+            return Err(Begun::Ignored(format!("{} has no {FILE_NAME} in {place}", of.full_name)).into());
+        }
+        Read::TooLong => {
+            return Err(Begun::Failed(format!("{FILE_NAME} is longer than {MOST_BYTES} bytes")).into());
+        }
+    };
+    String::from_utf8(bytes)
+        .map_err(|_| Begun::Failed(format!("{FILE_NAME} isn't valid UTF-8; write it as text")).into())
+}
+
+#[cfg(test)]
+#[path = "begin_tests.rs"]
+mod tests;

@@ -1,0 +1,146 @@
+//! Does what follows from what was delivered, in the order in which it came. The row is the queue: a pass that is cut off anywhere finds
+//! it again, so what is begun has to stand being begun twice ([`begin`]).
+
+mod begin;
+mod under_way;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_core::work::again::backoff;
+use farm_hooks::{About, Delivery, Expected, Headers, Outcome, Provider, about, parse};
+use farm_store::StoreError;
+use farm_store::hooks::deliveries::{DeliveryState, End, Waiting};
+use farm_store::machines::leader::Epoch;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::begin::{Begun, Delivered, begin};
+use super::{Lead, leading};
+use crate::shared::Shared;
+
+/// What another coordinator has taken is found after so long.
+const TICK: Duration = Duration::from_millis(500);
+/// So many are read at once.
+const BATCH: i64 = 50;
+/// What a delivery has begun is looked at so often.
+const LOOK: Duration = Duration::from_millis(500);
+/// One that failed so often for now has failed.
+const MOST_ATTEMPTS: i32 = 12;
+
+/// Processes while leading, until `shutdown`.
+pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let next = async {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = shared.hints.delivered.notified() => {}
+            }
+            leading(&mut lead).await
+        };
+        let epoch = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            lead = next => match lead {
+                Some(lead) => lead.epoch,
+                None => return,
+            },
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            done = pass(&shared, epoch) => if let Err(error) = done {
+                tracing::warn!(%error, "what was delivered could not be processed; trying again");
+            },
+        }
+    }
+}
+
+/// All that is due.
+async fn pass(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
+    loop {
+        let waiting = shared.loops.waiting_deliveries(BATCH).await?;
+        let is_all = i64::try_from(waiting.len()).is_ok_and(|count| count < BATCH);
+        for one in waiting {
+            match process(shared, epoch, &one).await {
+                Ok(()) => {}
+                // Somebody has removed the hook, or wants it once more.
+                Err(StoreError::Stale(why)) => tracing::debug!(delivery = one.id, why, "not processed"),
+                Err(error @ (StoreError::NotLeading | StoreError::Unavailable(_))) => return Err(error),
+                Err(error) => {
+                    tracing::error!(hook = one.hook_name, delivery = one.id, %error, "a delivery can't be processed");
+                    put_off(shared, epoch, &one, "the farm couldn't process it; its log says why").await?;
+                }
+            }
+        }
+        if is_all {
+            return Ok(());
+        }
+    }
+}
+
+async fn process(shared: &Shared, epoch: Epoch, one: &Waiting) -> Result<(), StoreError> {
+    let begun = match read(shared, one).await? {
+        None => return Ok(()),
+        Some(Err(why)) => Begun::Failed(why),
+        Some(Ok(delivery)) => {
+            see(shared, epoch, one, &delivery).await?;
+            begin(shared, epoch, Delivered { of: one, delivery: &delivery }).await?
+        }
+    };
+    let end = match begun {
+        Begun::Later(why) => return put_off(shared, epoch, one, &why).await,
+        Begun::Goes(what) => return shared.loops.go_on_with_delivery(epoch, one, LOOK, &what).await,
+        Begun::Done { builds, reason } => End { state: DeliveryState::Done, reason, builds },
+        Begun::Ignored(reason) => End { state: DeliveryState::Ignored, reason, builds: Vec::new() },
+        Begun::Failed(reason) => End { state: DeliveryState::Failed, reason, builds: Vec::new() },
+    };
+    shared.loops.end_delivery(epoch, one, &end).await?;
+    let hook = format!("{}/{}", one.project_name, one.hook_name);
+    tracing::info!(hook, delivery = one.id, state = %end.state, reason = end.reason, builds = end.builds.join(", "), "processed");
+    Ok(())
+}
+
+/// What it says; `None`: it doesn't wait any more. It was read when it came; by whatever farm that was.
+async fn read(shared: &Shared, one: &Waiting) -> Result<Option<Result<Delivery, String>>, StoreError> {
+    let Some((headers, body)) = shared.loops.delivered(one).await? else { return Ok(None) };
+    let provider: Provider = one.provider.parse().map_err(StoreError::corrupt)?;
+    let headers = Headers::of(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let read = tokio::task::spawn_blocking(move || parse(provider, &headers, &body)).await;
+    let mut delivery = match read.map_err(StoreError::corrupt)? {
+        Ok(delivery) => delivery,
+        Err(why) => return Ok(Some(Err(why.to_string()))),
+    };
+    let expected =
+        Expected { provider, id: one.repository_id.as_deref(), full_name: &one.full_name, host: &one.host };
+    Ok(Some(match about(expected, &mut delivery) {
+        About::Own | About::First(_) => Ok(delivery),
+        About::Other(why) => Err(why),
+    }))
+}
+
+/// Notes where the delivery has seen its ref.
+async fn see(shared: &Shared, epoch: Epoch, one: &Waiting, delivery: &Delivery) -> Result<(), StoreError> {
+    let (git_ref, commit) = match &delivery.outcome {
+        Outcome::Event(happened) if !happened.event.commit.is_none() => {
+            (&happened.event.git_ref, Some(&happened.event.commit))
+        }
+        Outcome::Deleted { git_ref, .. } => (git_ref, None),
+        _ => return Ok(()),
+    };
+    // Which of them is the newest is told by where the ref is, and not by the order in which they came ([`begin`]).
+    shared.loops.see_ref(epoch, one, git_ref, commit).await.map(drop)
+}
+
+/// Has it tried again later, or not any more.
+async fn put_off(shared: &Shared, epoch: Epoch, one: &Waiting, why: &str) -> Result<(), StoreError> {
+    if one.attempts + 1 >= MOST_ATTEMPTS {
+        let reason = format!("tried {MOST_ATTEMPTS} times: {why}");
+        let end = End { state: DeliveryState::Failed, reason, builds: Vec::new() };
+        return shared.loops.end_delivery(epoch, one, &end).await;
+    }
+    let tries = u32::try_from(one.attempts + 1).unwrap_or(1);
+    let wait = backoff(tries, rand::random::<f64>());
+    shared.loops.put_off_delivery(epoch, one, wait, why).await
+}

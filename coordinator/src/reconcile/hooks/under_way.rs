@@ -1,0 +1,247 @@
+//! A delivery under way: as whom it acts, what it has begun, and how it begins more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_core::people::secrets::Asker;
+use farm_proto::v1;
+use farm_rules::{Allowed, Event, EventKind, Wanted};
+use farm_store::builds::record::BuildRecord;
+use farm_store::hooks::builds::{OfDelivery, Part};
+use farm_store::hooks::deliveries::Waiting;
+use farm_store::hooks::registered::by_hook;
+use farm_store::people::principals::{JobClaims, Membership};
+use farm_store::work::decide::PublishLimit;
+use farm_types::snapshot::ROOT_CONTEXT;
+use farm_types::state::BuildState;
+use farm_types::{
+    BuildId, Digest, FailureCode, FetchSpec, Fetched, GitSource, PrincipalKind, ProjectName, Role, Take,
+};
+use tonic::{Code, Status};
+
+use super::begin::{Begun, Step, Stop};
+use crate::grpc::builds::accept::{Asked, accept};
+use crate::people::principal::{Kind, Principal};
+use crate::people::{Caller, Member};
+use crate::shared::Shared;
+
+/// A delivery that is being processed.
+pub(super) struct UnderWay<'a> {
+    shared: &'a Shared,
+    pub(super) of: &'a Waiting,
+    event: &'a Event,
+    member: Member,
+    begun: BTreeMap<(Part, String), BuildId>,
+}
+
+impl<'a> UnderWay<'a> {
+    /// Looks at what is begun.
+    pub(super) async fn of(shared: &'a Shared, of: &'a Waiting, event: &'a Event) -> Step<Self> {
+        let begun = shared.loops.begun(of).await?;
+        Ok(Self { shared, of, event, member: member(of, event)?, begun })
+    }
+
+    /// What there is of a part of it.
+    pub(super) async fn known(&self, part: Part, image: &str) -> Step<Option<BuildRecord>> {
+        match self.begun.get(&(part, image.to_owned())) {
+            Some(id) => Ok(Some(self.shared.loops.build_by_id(self.of.project, *id).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// What a fetch has brought; it is submitted, if it isn't yet.
+    pub(super) async fn fetch(
+        &self,
+        (part, image): (Part, &str),
+        (source, take): (GitSource, Take),
+        order_key: Option<i64>,
+    ) -> Step<(Fetched, BuildRecord)> {
+        let record = match self.known(part, image).await? {
+            Some(record) => record,
+            None => {
+                let fetch = FetchSpec { source, take };
+                let spec = v1::BuildSpec { fetch: Some((&fetch).into()), ..Default::default() };
+                self.accept(part, image, spec, order_key).await?
+            }
+        };
+        let id = &record.short_id;
+        match record.state {
+            BuildState::Succeeded => {}
+            BuildState::Failed => {
+                let failure = record.failure.as_ref();
+                let why = failure.map_or_else(String::new, |failure| failure.message.clone());
+                if failure.is_some_and(|failure| failure.code == FailureCode::GitRefMoved) {
+                    return Err(Begun::Ignored(format!("it has moved on since: {why}")).into());
+                }
+                return Err(Begun::Failed(format!("fetch {id}: {why}")).into());
+            }
+            BuildState::Cancelled => return Err(Begun::Failed(format!("fetch {id} was cancelled")).into()),
+            _ => return Err(Begun::Goes(format!("fetch {id} goes on")).into()),
+        }
+        let result = record.jobs.first().and_then(|job| job.result.as_ref());
+        match result.and_then(|result| result.fetched.clone()) {
+            Some(fetched) => Ok((*fetched, record)),
+            None => Err(Begun::Failed(format!("fetch {id} brought nothing")).into()),
+        }
+    }
+
+    /// Submits an image's build.
+    pub(super) async fn submit(
+        &self,
+        image: &str,
+        wanted: &Wanted,
+        fetched: &Fetched,
+        place: i64,
+    ) -> Step<BuildRecord> {
+        let secrets = wanted.secrets.iter().map(|(id, name)| (id.to_string(), format!("project:{name}")));
+        let spec = v1::BuildSpec {
+            snapshot: Some(v1::SnapshotRef {
+                tree_id: fetched.snapshot.tree_id.to_string(),
+                content_key: fetched.snapshot.content_key.to_string(),
+                upload_id: String::new(),
+            }),
+            platforms: wanted.platforms.iter().map(ToString::to_string).collect(),
+            tags: wanted.tags.iter().map(ToString::to_string).collect(),
+            dockerfile: fetched.dockerfile.clone(),
+            target: wanted.target.clone().unwrap_or_default(),
+            build_args: wanted.build_args.clone().into_iter().collect(),
+            labels: wanted.labels.clone().into_iter().collect(),
+            emulation: wanted.emulation.as_ref().map(ToString::to_string).unwrap_or_default(),
+            secrets: secrets.collect(),
+            origins: [(ROOT_CONTEXT.to_owned(), (&fetched.origin).into())].into_iter().collect(),
+            ..Default::default()
+        };
+        self.accept(Part::Image, image, spec, Some(place)).await
+    }
+
+    /// What the project's settings allow to this event. What isn't allowed is refused by [`accept`] as well: this finds all of it, before
+    /// anything is built.
+    pub(super) async fn allowed(&self) -> Step<Allowed> {
+        let access = self.shared.accesses.of(self.of.project).await?.access.clone();
+        let role = role(self.of, self.event);
+        let secrets = self.shared.loops.project_secrets(self.of.project).await?;
+        let asker = self.member.caller.principal.asker();
+        let may =
+            |rule: &farm_core::people::secrets::SecretRule, asker: Asker<'_>| rule.check(role, asker).is_ok();
+        Ok(Allowed {
+            push: access.push,
+            registries: access.logins,
+            protected: access
+                .protected
+                .into_iter()
+                .filter(|(_, least)| role < *least)
+                .map(|(pattern, _)| pattern)
+                .collect(),
+            secrets: secrets
+                .into_iter()
+                .filter(|secret| may(&secret.rule, asker))
+                .map(|secret| secret.name)
+                .collect::<BTreeSet<_>>(),
+        })
+    }
+
+    async fn accept(
+        &self,
+        part: Part,
+        image: &str,
+        spec: v1::BuildSpec,
+        order_key: Option<i64>,
+    ) -> Step<BuildRecord> {
+        let of = self.of;
+        // The same each time that this part of the same delivery is begun.
+        let key = format!("{}\n{}\n{}\n{part}\n{image}", of.hook, of.id, of.run);
+        let asked = Asked {
+            idempotency_key: format!("delivery {}", Digest::of(key.as_bytes())),
+            spec,
+            values: Vec::new(),
+            of: Some(OfDelivery {
+                hook: of.hook,
+                delivery: of.id.clone(),
+                run: of.run,
+                part,
+                image: image.to_owned(),
+                git_ref: self.event.git_ref.clone(),
+                order_key,
+            }),
+        };
+        accept(self.shared, &self.member, asked).await.map(|(record, _)| record).map_err(unaccepted)
+    }
+}
+
+/// What a refusal means for the delivery.
+fn unaccepted(status: Status) -> Stop {
+    let why = status.message().to_owned();
+    Stop::So(match status.code() {
+        Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::Aborted | Code::Unknown => {
+            Begun::Later(why)
+        }
+        _ => Begun::Failed(why),
+    })
+}
+
+/// Cancels older builds of the same image and ref, which this one takes the place of.
+pub(super) async fn cancel_superseded(
+    shared: &Shared,
+    under_way: &UnderWay<'_>,
+    image: &str,
+    place: i64,
+    by: &BuildRecord,
+) -> Step<()> {
+    let (of, event) = (under_way.of, under_way.event);
+    let older = shared.loops.superseded(of.project, of.hook, &event.git_ref, image, place).await?;
+    let limit = PublishLimit(Duration::from_secs(shared.config.limits.publish_deadline_seconds));
+    for build in older {
+        let who = under_way.member.caller.by();
+        shared.loops.cancel(&who, of.project, build, limit).await?;
+        tracing::info!(%build, by = %by.short_id, image, "superseded");
+        shared.hints.changed();
+    }
+    Ok(())
+}
+
+/// The hook, as a member of its project.
+fn member(of: &Waiting, event: &Event) -> Step<Member> {
+    let failed = |error: farm_types::Invalid| Stop::So(Begun::Failed(error.to_string()));
+    let name: ProjectName = of.project_name.parse().map_err(failed)?;
+    let membership = Membership { project: of.project, name: name.clone(), role: role(of, event) };
+    let who = by_hook(&of.project_name, &of.hook_name).name;
+    let claims = JobClaims {
+        full_ref: Some(event.git_ref.to_string()),
+        event: Some(event_word(&event.kind).to_owned()),
+    };
+    let principal = Principal {
+        name: who.clone(),
+        memberships: vec![membership],
+        id: Some(of.principal),
+        only: Some(of.project),
+        claims: Some(claims),
+        ..Principal::own(Kind::Known(PrincipalKind::Hook))
+    };
+    let caller = Caller {
+        principal: Arc::new(principal),
+        project: Some((of.project, name.clone())),
+        address: None,
+        is_encrypted: true,
+    };
+    Ok(Member { name: who, project: of.project, project_name: name, caller })
+}
+
+/// What a hook may do for an event: what a publisher may for refs that its project's admins have named, else what a builder may. What is
+/// proposed publishes nothing.
+fn role(of: &Waiting, event: &Event) -> Role {
+    let is_proposal = matches!(event.kind, EventKind::PullRequest { .. });
+    let is_named = of.publishes.iter().any(|pattern| pattern.covers(event.git_ref.as_str()));
+    if is_named && !is_proposal { Role::Publisher } else { Role::Builder }
+}
+
+/// The event in the words that rules of secrets have, which are those of CI systems: there a tag is pushed, too.
+fn event_word(kind: &EventKind) -> &'static str {
+    match kind {
+        EventKind::Push { .. } | EventKind::Tag { .. } => "push",
+        EventKind::PullRequest { .. } => "pull_request",
+        EventKind::Release { .. } => "release",
+        EventKind::Schedule { .. } => "schedule",
+        EventKind::BaseImage { .. } => "base_image",
+    }
+}

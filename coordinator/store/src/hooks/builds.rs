@@ -1,0 +1,200 @@
+//! What was begun by deliveries, and in which order: a push's intent is its place in its ref, whenever it was delivered and however
+//! often.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use farm_types::{BuildId, HookId, ProjectId, RefName};
+
+use super::deliveries::Waiting;
+use crate::machines::leader::Epoch;
+use crate::proof::LockedExecution;
+use crate::{Result, Store, StoreError};
+
+/// What a build is to the delivery that has begun it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The fetch of the rules.
+    Rules,
+    /// The fetch of an image's source.
+    Source,
+    /// The build of an image.
+    Image,
+}
+
+impl Part {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Source => "source",
+            Self::Image => "image",
+        }
+    }
+
+    fn of(word: &str) -> Result<Self> {
+        let all = [Self::Rules, Self::Source, Self::Image];
+        let found = all.into_iter().find(|part| part.as_str() == word);
+        found.ok_or_else(|| StoreError::corrupt(format!("{word:?} is no part of a delivery")))
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// By which delivery a build is begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfDelivery {
+    /// Whose.
+    pub hook: HookId,
+    /// Which.
+    pub delivery: String,
+    /// How often it was begun before.
+    pub run: i32,
+    /// What the build is to it.
+    pub part: Part,
+    /// The image's name in the file; empty of rules.
+    pub image: String,
+    /// Which ref it is about.
+    pub git_ref: RefName,
+    /// Its place among all intentions; `None`: it has none yet, and the build moves no tags.
+    pub order_key: Option<i64>,
+}
+
+/// Notes what a new build is to its delivery.
+pub(crate) async fn note(execution: &mut LockedExecution<'_>, build: BuildId, of: &OfDelivery) -> Result<()> {
+    let (project, _) = execution.ids();
+    sqlx::query!(
+        "INSERT INTO hook_builds (project_id, hook_id, delivery_id, run, kind, image, git_ref, build_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        project,
+        of.hook.as_uuid(),
+        of.delivery,
+        of.run,
+        of.part.as_str(),
+        of.image,
+        of.git_ref.as_str(),
+        build.as_uuid()
+    )
+    .execute(&mut **execution)
+    .await?;
+    Ok(())
+}
+
+impl Store {
+    /// What was begun by a delivery this time.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn begun(&self, of: &Waiting) -> Result<BTreeMap<(Part, String), BuildId>> {
+        let rows = sqlx::query!(
+            "SELECT kind, image, build_id FROM hook_builds
+             WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3 AND run = $4",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            of.run
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|row| Ok(((Part::of(&row.kind)?, row.image), row.build_id.into()))).collect()
+    }
+
+    /// Puts a delivery into the line of those about its ref. False: one that came before has no place yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`]: it doesn't wait any more. Or another coordinator leads.
+    pub async fn line_up(&self, epoch: Epoch, of: &Waiting, git_ref: &RefName) -> Result<bool> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let lined = sqlx::query!(
+            "UPDATE deliveries SET git_ref = $4 WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received'",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            git_ref.as_str()
+        )
+        .execute(&mut *tx)
+        .await?;
+        if lined.rows_affected() != 1 {
+            return Err(StoreError::Stale("the delivery"));
+        }
+        let is_next = sqlx::query_scalar!(
+            r#"SELECT NOT EXISTS (SELECT FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3
+                 AND state = 'received' AND order_key IS NULL AND sequence < $4) AS "is_next!""#,
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            git_ref.as_str(),
+            of.sequence
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(is_next)
+    }
+
+    /// Gives a delivery its place among all intentions, if it has none: its ref was seen at its commit. Those about one ref get theirs one
+    /// after the other ([`Self::line_up`]), so in the order in which the ref was at their commits.
+    ///
+    /// # Errors
+    /// As of [`Self::line_up`].
+    pub async fn place_delivery(&self, epoch: Epoch, of: &Waiting) -> Result<i64> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let place = sqlx::query_scalar!(
+            r#"UPDATE deliveries SET order_key = coalesce(order_key, nextval('order_keys'))
+               WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' RETURNING order_key AS "order_key!""#,
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        place.ok_or(StoreError::Stale("the delivery"))
+    }
+
+    /// Whether a delivery about this ref has a later place: the ref has been somewhere else since.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn is_overtaken(&self, of: &Waiting, git_ref: &RefName, order_key: i64) -> Result<bool> {
+        let later = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3
+                 AND order_key > $4) AS "later!""#,
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            git_ref.as_str(),
+            order_key
+        );
+        Ok(later.fetch_one(&self.pool).await?)
+    }
+
+    /// Builds of an image and a ref that an intention takes the place of: older ones that haven't come to their tags.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn superseded(
+        &self,
+        project: ProjectId,
+        hook: HookId,
+        git_ref: &RefName,
+        image: &str,
+        order_key: i64,
+    ) -> Result<Vec<BuildId>> {
+        let found = sqlx::query_scalar!(
+            "SELECT b.id FROM hook_builds h JOIN builds b ON b.project_id = h.project_id AND b.id = h.build_id
+             WHERE h.project_id = $1 AND h.hook_id = $2 AND h.git_ref = $3 AND h.image = $4 AND h.kind = 'image'
+               AND b.order_key < $5 AND b.state IN ('queued', 'running') ORDER BY b.order_key",
+            project.as_uuid(),
+            hook.as_uuid(),
+            git_ref.as_str(),
+            image,
+            order_key
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(found.into_iter().map(BuildId::from).collect())
+    }
+}

@@ -1,0 +1,521 @@
+//! What was delivered. The row is the queue: it is there before the sender hears that it is, and whoever leads processes it, again if
+//! need be, until it is done, ignored or has failed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use farm_types::{Digest, HookId, Invalid, PrincipalId, ProjectId, RefPattern};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::secrets::used;
+use crate::machines::leader::Epoch;
+use crate::people::audit::{By, Deed};
+use crate::{Result, Store, StoreError, digest, from_json, state, to_json};
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeliveryState {
+    /// It waits, or is tried again.
+    Received,
+    /// What follows from it was done.
+    Done,
+    /// Nothing follows from it.
+    Ignored,
+    /// What follows from it can't be done.
+    Failed,
+}
+
+impl DeliveryState {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Received, Self::Done, Self::Ignored, Self::Failed];
+
+    /// The word for it, everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Done => "done",
+            Self::Ignored => "ignored",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for DeliveryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for DeliveryState {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Invalid> {
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| {
+            Invalid::new("state", text, format!("there are {}", Self::ALL.map(Self::as_str).join(", ")))
+        })
+    }
+}
+
+/// A delivery that has just come, and is its hook's.
+#[derive(Debug, Clone, Copy)]
+pub struct NewDelivery<'a> {
+    /// Whose hook.
+    pub project: ProjectId,
+    /// Which.
+    pub hook: HookId,
+    /// The sender's id of it.
+    pub id: &'a str,
+    /// What kind of event it is, in the sender's word.
+    pub event: &'a str,
+    /// Those headers by which it is read.
+    pub headers: &'a BTreeMap<String, String>,
+    /// As it came.
+    pub body: &'a [u8],
+    /// By which of the hook's secrets it was signed.
+    pub secret: Uuid,
+    /// How it stands: what waits is `Received`.
+    pub state: DeliveryState,
+    /// Why it is so.
+    pub reason: &'a str,
+}
+
+/// What became of keeping it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// It is there.
+    New,
+    /// It was there, and is processed, or will be once more, as it had failed.
+    Again,
+    /// It was there, and is over.
+    Over {
+        /// How it ended.
+        state: DeliveryState,
+        /// Why.
+        reason: String,
+        /// What it has begun.
+        builds: Vec<String>,
+    },
+    /// One of the same id was there, with another body.
+    Other,
+    /// The hook was removed meanwhile, or the secret doesn't count any more.
+    Gone,
+}
+
+/// A delivery that waits, and its hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Whose hook.
+    pub project: ProjectId,
+    /// Its name.
+    pub project_name: String,
+    /// Which hook.
+    pub hook: HookId,
+    /// What people call it.
+    pub hook_name: String,
+    /// Who sends.
+    pub provider: String,
+    /// `HOST[:PORT]`.
+    pub host: String,
+    /// `OWNER/REPO` there.
+    pub full_name: String,
+    /// By which its forge knows the repository.
+    pub repository_id: Option<String>,
+    /// Where it is fetched.
+    pub clone_url: Option<String>,
+    /// The sender's id of the delivery.
+    pub id: String,
+    /// In which order it came.
+    pub sequence: i64,
+    /// How often it was tried in vain.
+    pub attempts: i32,
+    /// How often it was begun before.
+    pub run: i32,
+    /// When it came.
+    pub received_at: DateTime<Utc>,
+    /// As whom it is done what follows.
+    pub principal: PrincipalId,
+    /// For which refs that is a publisher.
+    pub publishes: Vec<RefPattern>,
+}
+
+/// A delivery, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The sender's id of it.
+    pub id: String,
+    /// In which order it came.
+    pub sequence: i64,
+    /// What kind of event it is.
+    pub event: String,
+    /// When it came.
+    pub received_at: DateTime<Utc>,
+    /// How it stands.
+    pub state: DeliveryState,
+    /// Why.
+    pub reason: String,
+    /// What it has begun.
+    pub builds: Vec<String>,
+    /// How often it was tried in vain.
+    pub attempts: i32,
+    /// When it was over.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Bytes.
+    pub body_bytes: i64,
+}
+
+/// How a delivery ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Not `Received`.
+    pub state: DeliveryState,
+    /// Why.
+    pub reason: String,
+    /// What it has begun, by short ids.
+    pub builds: Vec<String>,
+}
+
+impl Store {
+    /// Keeps a delivery, unless it is there. One that had failed and comes again is tried again.
+    ///
+    /// # Errors
+    /// The database can't be reached; then it was not kept, unless the answer was lost.
+    pub async fn keep_delivery(&self, new: &NewDelivery<'_>) -> Result<Kept> {
+        let (project, hook) = (new.project.as_uuid(), new.hook.as_uuid());
+        let mut tx = self.begin().await?;
+        // Whoever removes the hook, or its secret, waits; or was first.
+        let there = sqlx::query_scalar!(
+            "SELECT true FROM hooks h JOIN hook_secrets s ON s.project_id = h.project_id AND s.hook_id = h.id
+             WHERE h.project_id = $1 AND h.id = $2 AND h.removed_at IS NULL AND s.id = $3
+               AND (s.ends_at IS NULL OR s.ends_at > farm_now()) FOR KEY SHARE",
+            project,
+            hook,
+            new.secret
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        if there.is_none() {
+            return Ok(Kept::Gone);
+        }
+        let own = Digest::of(new.body);
+        let kept = sqlx::query!(
+            "INSERT INTO deliveries (project_id, hook_id, id, event, headers, body, body_digest, state, reason, finished_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $8 = 'received' THEN NULL ELSE farm_now() END)
+             ON CONFLICT (project_id, hook_id, id) DO NOTHING",
+            project,
+            hook,
+            new.id,
+            new.event,
+            to_json(new.headers)?,
+            new.body,
+            own.as_bytes().as_slice(),
+            new.state.as_str(),
+            new.reason
+        )
+        .execute(&mut *tx)
+        .await?;
+        let answer = if kept.rows_affected() == 1 {
+            Kept::New
+        } else {
+            let row = sqlx::query!(
+                "SELECT state, reason, builds, body_digest FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND id = $3 FOR UPDATE",
+                project,
+                hook,
+                new.id
+            )
+            .fetch_one(&mut *tx)
+            .await?;
+            let state: DeliveryState = state(&row.state)?;
+            if digest(&row.body_digest)? != own {
+                return Ok(Kept::Other);
+            }
+            match state {
+                DeliveryState::Received => Kept::Again,
+                DeliveryState::Failed if new.state == DeliveryState::Received => {
+                    sqlx::query!(
+                        "UPDATE deliveries SET state = 'received', reason = '', attempts = 0, due_at = farm_now(), finished_at = NULL,
+                            runs = runs + 1, order_key = NULL
+                         WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'failed'",
+                        project,
+                        hook,
+                        new.id
+                    )
+                    .execute(&mut *tx)
+                    .await?;
+                    Kept::Again
+                }
+                state => Kept::Over { state, reason: row.reason, builds: row.builds },
+            }
+        };
+        used(&mut tx, new.project, new.hook, new.secret).await?;
+        sqlx::query!(
+            "UPDATE hooks SET last_delivery_at = farm_now() WHERE project_id = $1 AND id = $2
+               AND coalesce(last_delivery_at, '-infinity') < farm_now() - interval '10 seconds'",
+            project,
+            hook
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(answer)
+    }
+
+    /// What waits and is due, in the order in which it came.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn waiting_deliveries(&self, most: i64) -> Result<Vec<Waiting>> {
+        let rows = sqlx::query!(
+            "SELECT d.project_id, p.name AS project_name, d.hook_id, h.name AS hook_name, h.provider, h.host, h.full_name,
+                    h.repository_id, h.clone_url, h.principal_id, h.publishes, d.id, d.sequence, d.attempts, d.runs, d.received_at
+             FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id JOIN projects p ON p.id = d.project_id
+             WHERE d.state = 'received' AND d.due_at <= farm_now() ORDER BY d.sequence LIMIT $1",
+            most
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let waiting = rows.into_iter().map(|row| {
+            Ok(Waiting {
+                project: row.project_id.into(),
+                project_name: row.project_name,
+                hook: row.hook_id.into(),
+                hook_name: row.hook_name,
+                provider: row.provider,
+                host: row.host,
+                full_name: row.full_name,
+                repository_id: row.repository_id,
+                clone_url: row.clone_url,
+                id: row.id,
+                sequence: row.sequence,
+                attempts: row.attempts,
+                run: row.runs,
+                received_at: row.received_at,
+                principal: row.principal_id.into(),
+                publishes: row.publishes.iter().map(|one| state(one)).collect::<Result<_>>()?,
+            })
+        });
+        waiting.collect()
+    }
+
+    /// What a delivery that waits has brought: those headers that were kept, and the body. `None`: it doesn't wait any more.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn delivered(&self, of: &Waiting) -> Result<Option<(BTreeMap<String, String>, Vec<u8>)>> {
+        let row = sqlx::query!(
+            "SELECT headers, body FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received'",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| Ok((from_json(row.headers)?, row.body))).transpose()
+    }
+
+    /// Ends a delivery that waits. What was done for it and isn't in the same transaction has to stand being done again.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`]: it doesn't wait any more, or was begun anew. Or another coordinator leads.
+    pub async fn end_delivery(&self, epoch: Epoch, of: &Waiting, end: &End) -> Result<()> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE deliveries SET state = $5, reason = $6, builds = $7, finished_at = farm_now()
+             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            of.attempts,
+            end.state.as_str(),
+            end.reason,
+            &end.builds
+        )
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::Stale("the delivery"));
+        }
+        tx.commit().await
+    }
+
+    /// Has a delivery that waits looked at again after so long: what was begun by it goes on.
+    ///
+    /// # Errors
+    /// As of [`Self::end_delivery`].
+    pub async fn go_on_with_delivery(
+        &self,
+        epoch: Epoch,
+        of: &Waiting,
+        wait: Duration,
+        reason: &str,
+    ) -> Result<()> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE deliveries SET due_at = farm_now() + make_interval(secs => $5), reason = $6
+             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            of.attempts,
+            wait.as_secs_f64(),
+            reason
+        )
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::Stale("the delivery"));
+        }
+        tx.commit().await
+    }
+
+    /// Has a delivery that waits tried again after so long.
+    ///
+    /// # Errors
+    /// As of [`Self::end_delivery`].
+    pub async fn put_off_delivery(
+        &self,
+        epoch: Epoch,
+        of: &Waiting,
+        wait: Duration,
+        reason: &str,
+    ) -> Result<()> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE deliveries SET attempts = attempts + 1, due_at = farm_now() + make_interval(secs => $5), reason = $6
+             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            of.attempts,
+            wait.as_secs_f64(),
+            reason
+        )
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::Stale("the delivery"));
+        }
+        tx.commit().await
+    }
+
+    /// What was delivered to a hook, the newest first: at most so many that came before this one.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]: the project has no hook of this name. Or the database can't be reached.
+    pub async fn deliveries(
+        &self,
+        project: ProjectId,
+        name: &str,
+        before: Option<i64>,
+        most: i64,
+    ) -> Result<Vec<Delivery>> {
+        let hook = self.hook_named(project, name).await?;
+        let rows = sqlx::query!(
+            r#"SELECT id, sequence, event, received_at, state, reason, builds, attempts, finished_at,
+                      octet_length(body)::bigint AS "body_bytes!"
+               FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND sequence < $3 ORDER BY sequence DESC LIMIT $4"#,
+            project.as_uuid(),
+            hook.as_uuid(),
+            before.unwrap_or(i64::MAX),
+            most
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let deliveries = rows.into_iter().map(|row| {
+            Ok(Delivery {
+                id: row.id,
+                sequence: row.sequence,
+                event: row.event,
+                received_at: row.received_at,
+                state: state(&row.state)?,
+                reason: row.reason,
+                builds: row.builds,
+                attempts: row.attempts,
+                finished_at: row.finished_at,
+                body_bytes: row.body_bytes,
+            })
+        });
+        deliveries.collect()
+    }
+
+    /// Has a delivery that is over processed once more, as it came.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]: the project has no such hook, or that no such delivery. [`StoreError::Conflict`]: it waits.
+    pub async fn redeliver(&self, by: &By, project: ProjectId, name: &str, id: &str) -> Result<()> {
+        let hook = self.hook_named(project, name).await?;
+        let mut tx = self.begin().await?;
+        let done = sqlx::query!(
+            "UPDATE deliveries SET state = 'received', reason = '', attempts = 0, due_at = farm_now(), finished_at = NULL,
+                builds = '{}', runs = runs + 1, order_key = NULL
+             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state <> 'received'",
+            project.as_uuid(),
+            hook.as_uuid(),
+            id
+        )
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() != 1 {
+            let waits = sqlx::query_scalar!(
+                "SELECT true FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND id = $3",
+                project.as_uuid(),
+                hook.as_uuid(),
+                id
+            );
+            return Err(match waits.fetch_optional(&mut *tx).await? {
+                Some(_) => StoreError::Conflict(format!("delivery {id} waits to be processed already")),
+                None => StoreError::NotFound("delivery"),
+            });
+        }
+        let detail = json!({ "delivery": id });
+        by.did(&mut tx, Deed { project: Some(project), action: "hook.redeliver", subject: name, detail })
+            .await?;
+        tx.commit().await
+    }
+
+    /// The project's hook of this name.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]: it has none.
+    pub async fn hook_named(&self, project: ProjectId, name: &str) -> Result<HookId> {
+        let id = sqlx::query_scalar!(
+            "SELECT id FROM hooks WHERE project_id = $1 AND name = $2 AND removed_at IS NULL",
+            project.as_uuid(),
+            name
+        );
+        id.fetch_optional(&self.pool).await?.map(HookId::from).ok_or(StoreError::NotFound("hook"))
+    }
+
+    /// Removes at most `limit` deliveries that were over so long ago, and then hooks that were removed and have none any more. Answers
+    /// how many deliveries.
+    ///
+    /// # Errors
+    /// Another coordinator leads.
+    pub async fn remove_deliveries(&self, epoch: Epoch, kept: Duration, limit: i64) -> Result<u64> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let removed = sqlx::query!(
+            "DELETE FROM deliveries WHERE (project_id, hook_id, id) IN (
+                SELECT project_id, hook_id, id FROM deliveries
+                WHERE state <> 'received' AND finished_at < farm_now() - make_interval(secs => $1) ORDER BY finished_at LIMIT $2)",
+            kept.as_secs_f64(),
+            limit
+        )
+        .execute(&mut *tx)
+        .await?;
+        if removed.rows_affected() == 0 {
+            sqlx::query!(
+                "DELETE FROM hooks h WHERE h.removed_at < farm_now() - make_interval(secs => $1)
+                   AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.project_id = h.project_id AND d.hook_id = h.id)",
+                kept.as_secs_f64()
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(removed.rows_affected())
+    }
+}

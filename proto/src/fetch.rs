@@ -1,0 +1,202 @@
+//! Fetches on the wire.
+
+use farm_types::{
+    Digest, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitPoint, GitSource, Invalid, MOST_TAGS, SnapshotRef,
+    Take,
+};
+
+use crate::v1;
+
+const ALL: &str = "all";
+const CONTEXT: &str = "context";
+const BUILD: &str = "build";
+const FILE: &str = "file";
+
+impl From<&FetchSpec> for v1::FetchSpec {
+    fn from(fetch: &FetchSpec) -> Self {
+        let (take, dockerfile, file) = match &fetch.take {
+            Take::All => (ALL, "", ""),
+            Take::File(path) => (FILE, "", path.as_str()),
+            Take::Context => (CONTEXT, "", ""),
+            Take::Build(dockerfile) => (BUILD, dockerfile.as_str(), ""),
+        };
+        Self {
+            git: Some((&fetch.source).into()),
+            take: take.to_owned(),
+            dockerfile: dockerfile.to_owned(),
+            file: file.to_owned(),
+        }
+    }
+}
+
+impl TryFrom<v1::FetchSpec> for FetchSpec {
+    type Error = Invalid;
+
+    fn try_from(fetch: v1::FetchSpec) -> Result<Self, Invalid> {
+        let source = fetch.git.ok_or_else(|| Invalid::new("fetch", "", "say from where: git"))?;
+        let take = match fetch.take.as_str() {
+            "" | ALL => Take::All,
+            CONTEXT => Take::Context,
+            BUILD => Take::Build(fetch.dockerfile),
+            FILE => Take::File(fetch.file),
+            other => return Err(Invalid::new("take", other, "write all, file, context or build")),
+        };
+        let fetch = Self { source: source.try_into()?, take };
+        fetch.check()?;
+        Ok(fetch)
+    }
+}
+
+impl From<&GitSource> for v1::GitSource {
+    fn from(source: &GitSource) -> Self {
+        Self {
+            repository: source.repository.to_string(),
+            r#ref: match &source.point {
+                GitPoint::Head => String::new(),
+                GitPoint::Named(name) => name.clone(),
+                GitPoint::Ref(name) => name.to_string(),
+                GitPoint::Commit(commit) => commit.to_string(),
+            },
+            expected_commit: source.expected.as_ref().map(ToString::to_string).unwrap_or_default(),
+            subdir: source.subdir.clone(),
+            keep_git: source.keep_git,
+            submodules: source.submodules,
+            lfs: source.lfs,
+        }
+    }
+}
+
+impl TryFrom<v1::GitSource> for GitSource {
+    type Error = Invalid;
+
+    fn try_from(source: v1::GitSource) -> Result<Self, Invalid> {
+        Ok(Self {
+            repository: source.repository.parse()?,
+            point: source.r#ref.parse()?,
+            expected: match source.expected_commit.as_str() {
+                "" => None,
+                commit => Some(commit.parse()?),
+            },
+            subdir: source.subdir,
+            keep_git: source.keep_git,
+            submodules: source.submodules,
+            lfs: source.lfs,
+        })
+    }
+}
+
+impl From<&GitOrigin> for v1::GitOrigin {
+    fn from(origin: &GitOrigin) -> Self {
+        Self {
+            repository: origin.repository.to_string(),
+            r#ref: origin.full_ref.as_ref().map(ToString::to_string).unwrap_or_default(),
+            commit: origin.commit.to_string(),
+            committed: origin.committed_at,
+            subdir: origin.subdir.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::GitOrigin> for GitOrigin {
+    type Error = Invalid;
+
+    fn try_from(origin: v1::GitOrigin) -> Result<Self, Invalid> {
+        Ok(Self {
+            repository: origin.repository.parse()?,
+            full_ref: match origin.r#ref.as_str() {
+                "" => None,
+                name => Some(name.parse()?),
+            },
+            commit: origin.commit.parse()?,
+            committed_at: origin.committed,
+            subdir: origin.subdir,
+        })
+    }
+}
+
+impl From<&Fetched> for v1::Fetched {
+    fn from(fetched: &Fetched) -> Self {
+        let root = |(name, root): (&String, &FetchedRoot)| v1::FetchedRoot {
+            name: name.clone(),
+            tree: root.tree.to_string(),
+            content: root.content.to_string(),
+        };
+        Self {
+            snapshot: Some(v1::SnapshotRef {
+                tree_id: fetched.snapshot.tree_id.to_string(),
+                content_key: fetched.snapshot.content_key.to_string(),
+                upload_id: String::new(),
+            }),
+            roots: fetched.roots.iter().map(root).collect(),
+            origin: Some((&fetched.origin).into()),
+            dockerfile: fetched.dockerfile.clone(),
+            files: fetched.files,
+            bytes: fetched.bytes,
+            tags: fetched.tags.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::Fetched> for Fetched {
+    type Error = Invalid;
+
+    fn try_from(fetched: v1::Fetched) -> Result<Self, Invalid> {
+        let missing = |thing: &str| Invalid::new(thing, "", "it is not there");
+        let snapshot = fetched.snapshot.ok_or_else(|| missing("snapshot"))?;
+        let root = |root: v1::FetchedRoot| -> Result<(String, FetchedRoot), Invalid> {
+            let (tree, content): (Digest, Digest) = (root.tree.parse()?, root.content.parse()?);
+            Ok((root.name, FetchedRoot { tree, content }))
+        };
+        Ok(Self {
+            snapshot: SnapshotRef {
+                tree_id: snapshot.tree_id.parse()?,
+                content_key: snapshot.content_key.parse()?,
+            },
+            roots: fetched.roots.into_iter().map(root).collect::<Result<_, _>>()?,
+            origin: fetched.origin.ok_or_else(|| missing("origin"))?.try_into()?,
+            dockerfile: fetched.dockerfile,
+            files: fetched.files,
+            bytes: fetched.bytes,
+            tags: fetched.tags.into_iter().take(MOST_TAGS).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farm_types::BuildSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_fetch_reads_back_from_the_wire_and_has_nothing_of_a_build() {
+        let mut wire = v1::BuildSpec {
+            fetch: Some(v1::FetchSpec {
+                git: Some(v1::GitSource {
+                    repository: "git@example.com:team/app".to_owned(),
+                    r#ref: "main".to_owned(),
+                    subdir: "docker".to_owned(),
+                    ..Default::default()
+                }),
+                take: "build".to_owned(),
+                dockerfile: "web.Dockerfile".to_owned(),
+                file: String::new(),
+            }),
+            timeout_ms: 1000,
+            ..Default::default()
+        };
+        let spec = BuildSpec::try_from(wire.clone()).unwrap();
+        let again = v1::BuildSpec::from(&spec);
+        assert!(again.platforms.is_empty());
+        assert_eq!(
+            again.fetch.as_ref().unwrap().git.as_ref().unwrap().repository,
+            "ssh://git@example.com/team/app"
+        );
+        assert_eq!(BuildSpec::try_from(again).unwrap(), spec);
+        wire.tags.push("localhost:5002/app:1".to_owned());
+        assert!(BuildSpec::try_from(wire.clone()).unwrap_err().to_string().contains("leave the rest out"));
+        wire.tags.clear();
+        wire.fetch.as_mut().unwrap().git.as_mut().unwrap().subdir = "../x".to_owned();
+        assert!(BuildSpec::try_from(wire).is_err());
+    }
+}

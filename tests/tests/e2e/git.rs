@@ -1,0 +1,80 @@
+//! Builds whose source is in git: a worker fetches it, from git's own server.
+
+use farm_tests::farm::{Farm, Output, WorkerSpec};
+use farm_tests::git::{COMMITTED, GitHost};
+use serde_json::Value;
+
+use crate::support::*;
+
+fn submit_from(farm: &Farm, address: &str, args: &[&str]) -> Output {
+    let mut all = vec!["submit", address, "--platform", "linux/amd64"];
+    all.extend(args);
+    farm.cli(&all)
+}
+
+#[test]
+fn a_branch_and_a_folder_of_a_repository_are_built_and_what_is_missing_there_is_named() {
+    let host = GitHost::start();
+    let dockerfile = format!(
+        "FROM {BASE}\nARG SOURCE_DATE_EPOCH\nCOPY . /app/\nCOPY --from=lib /lib.txt /\n\
+         RUN test \"$(echo $(ls /app))\" = 'Dockerfile file' && cat /app/file /lib.txt && echo epoch $SOURCE_DATE_EPOCH {}\n",
+        nonce()
+    );
+    let first = host.commit(&[
+        ("app/Dockerfile", dockerfile.as_str()),
+        ("app/.dockerignore", "secret\n.dockerignore\n"),
+        ("app/secret", "not for images"),
+        ("app/file", "one\n"),
+        ("lib/lib.txt", "of the library\n"),
+    ]);
+    let open = WorkerSpec::new("w1").platforms("linux/amd64").arg("--fetch-from").arg(&host.place());
+    let farm = Farm::builder().worker(open).start();
+    let (address, lib) = (format!("{}#main:app", host.url()), format!("lib={}#main:lib", host.url()));
+    let dry = submit_from(&farm, &address, &["--dry-run", "--json"]).json();
+    assert_eq!((&dry["fetches"]["context"], &dry["tree_id"]), (&address.clone().into(), &Value::Null));
+
+    let args = ["--build-context", &lib, "--source-date-epoch", "commit"];
+    let output = submit_from(&farm, &address, &args).ok();
+    says(&output, &["fetched ", "refs/heads/main is commit", &first[..7], "one", "of the library"]);
+    says(&output, &[&format!("epoch {COMMITTED}")]);
+    let id = build_id(&output);
+    let shown = show(&farm, &id);
+    let origin = &shown["origins"][0];
+    assert_eq!((&origin["commit"], &origin["subdir"]), (&first.clone().into(), &"app".into()), "{shown:#}");
+    assert_eq!(
+        (&origin["ref"], &shown["origins"][1]["root"]),
+        (&"refs/heads/main".into(), &"context:lib".into())
+    );
+    says(&farm.cli(&["show", &id]).ok(), &[&format!("commit {first}"), "refs/heads/main"]);
+    says(&farm.cli(&["builds"]).ok(), &["SOURCE", "app.git main"]);
+    // The fetches are builds of their own, which nobody sees who doesn't ask.
+    assert_eq!(builds(&farm), 1);
+    let all = farm.cli(&["builds", "--fetches", "--json"]).json();
+    let fetches: Vec<&Value> =
+        all["builds"].as_array().unwrap().iter().filter(|b| !b["fetch"].is_null()).collect();
+    assert_eq!(fetches.len(), 2, "{all:#}");
+    says(&farm.cli(&["show", fetches[0]["id"].as_str().unwrap()]).ok(), &["from http://", "fetched in"]);
+
+    // The branch moves, and what is built is what it is at then; the build before is still made again from what it was.
+    let second = host.commit(&[("app/file", "two\n")]);
+    let moved = submit_from(&farm, &address, &["--build-context", &lib]).ok();
+    says(&moved, &[&second[..7], "two"]);
+    let again = show(&farm, &build_id(&farm.cli(&["retry", &id]).ok()));
+    assert_eq!(again["origins"][0]["commit"], first.clone(), "{again:#}");
+    let by_commit = submit_from(&farm, &format!("{}#{first}:app", host.url()), &["--call", "targets"]).ok();
+    says(&by_commit, &["TARGET"]);
+
+    for (address, args, code) in [
+        (format!("{}#nowhere", host.url()), vec![], "git_ref_missing"),
+        (format!("{}#main:nowhere", host.url()), vec![], "git_subdir_missing"),
+        (host.url(), vec![], "dockerfile_missing"),
+        (address.clone(), vec!["-f", "web.Dockerfile"], "dockerfile_missing"),
+    ] {
+        let args: Vec<&str> = args.into_iter().chain(["--json"]).collect();
+        let output = submit_from(&farm, &address, &args);
+        assert_eq!(output.status, 1, "{output:?}");
+        let build: Value = serde_json::from_str(&output.stdout).unwrap();
+        let failure = &build["failure"];
+        assert_eq!((&failure["code"], &failure["cause"]), (&code.into(), &"user".into()), "{failure:#}");
+    }
+}

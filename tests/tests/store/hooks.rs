@@ -1,0 +1,208 @@
+//! Webhooks: what is kept of them, what was delivered, and in which order refs were seen.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use farm_store::builds::mounts::SealedKey;
+use farm_store::hooks::deliveries::{DeliveryState, End, Kept, NewDelivery};
+use farm_store::hooks::registered::{NewHook, by_hook};
+use farm_store::hooks::secrets::SealedSecret;
+use farm_store::{StoreError, default_project};
+use farm_types::{Commit, HookId, RefName};
+use uuid::Uuid;
+
+use crate::fixture::{World, tester, world};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes as they are: this crate opens nothing.
+fn secret() -> SealedSecret {
+    let key = SealedKey { by: "key".to_owned(), bytes: b"1".to_vec() };
+    SealedSecret { id: Uuid::now_v7(), key, bytes: b"1".to_vec() }
+}
+
+fn hook(name: &str, secret: &SealedSecret) -> NewHook {
+    NewHook {
+        project: default_project(),
+        id: HookId::generate(),
+        name: name.to_owned(),
+        provider: "github".to_owned(),
+        host: "github.com".to_owned(),
+        full_name: "acme/app".to_owned(),
+        clone_url: Some("https://github.com/acme/app.git".to_owned()),
+        address: Uuid::new_v4().simple().to_string(),
+        publishes: Vec::new(),
+        secret: secret.clone(),
+    }
+}
+
+async fn keep(world: &World, hook: &NewHook, secret: &SealedSecret, id: &str, body: &[u8]) -> Kept {
+    kept(world, hook, secret, id, body, DeliveryState::Received).await
+}
+
+async fn kept(
+    world: &World,
+    hook: &NewHook,
+    secret: &SealedSecret,
+    id: &str,
+    body: &[u8],
+    state: DeliveryState,
+) -> Kept {
+    let headers = BTreeMap::from([("x-github-event".to_owned(), "push".to_owned())]);
+    let new = NewDelivery {
+        project: hook.project,
+        hook: hook.id,
+        id,
+        event: "push",
+        headers: &headers,
+        body,
+        secret: secret.id,
+        state,
+        reason: "",
+    };
+    world.store.keep_delivery(&new).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_delivery_is_kept_once_and_processed_until_it_is_over() {
+    let world = world().await;
+    let (store, epoch, project) = (&world.store, world.epoch, default_project());
+    let older =
+        "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 49)";
+    world.database.psql(older);
+    let first = secret();
+    let app = hook("app", &first);
+    let refused = store.add_hook(&tester(), &app).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Conflict(why) if why.contains("http://old")), "{refused}");
+    world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
+    store.add_hook(&tester(), &app).await.unwrap();
+    let twice = store.add_hook(&tester(), &hook("app", &secret())).await.unwrap_err();
+    assert!(matches!(twice, StoreError::Conflict(_)), "{twice}");
+    assert!(store.hook_called("nobody's", 10).await.unwrap().is_none());
+
+    assert_eq!(keep(&world, &app, &first, "1", b"one").await, Kept::New);
+    assert_eq!(keep(&world, &app, &first, "1", b"one").await, Kept::Again);
+    assert_eq!(keep(&world, &app, &first, "1", b"other").await, Kept::Other);
+    assert_eq!(keep(&world, &app, &secret(), "2", b"two").await, Kept::Gone, "by a secret that isn't its");
+    assert_eq!(keep(&world, &app, &first, "2", b"two").await, Kept::New);
+    assert_eq!(kept(&world, &app, &first, "3", b"three", DeliveryState::Ignored).await, Kept::New);
+    assert_eq!(store.hook_called(&app.address, 10).await.unwrap().unwrap().waiting, 2);
+    assert_eq!(store.hook_called(&app.address, 1).await.unwrap().unwrap().waiting, 1);
+
+    let waiting = store.waiting_deliveries(10).await.unwrap();
+    let ids: Vec<&str> = waiting.iter().map(|one| one.id.as_str()).collect();
+    assert_eq!(ids, ["1", "2"], "in the order in which they came");
+    let [one, two] = &waiting[..] else { panic!() };
+    let (headers, body) = store.delivered(one).await.unwrap().unwrap();
+    assert_eq!((headers["x-github-event"].as_str(), body.as_slice()), ("push", &b"one"[..]));
+    // One that can't be done now is done later, by whoever saw that it waits.
+    store.put_off_delivery(epoch, one, Duration::from_secs(60), "away").await.unwrap();
+    let done = |builds: &[&str]| End {
+        state: DeliveryState::Done,
+        reason: String::new(),
+        builds: builds.iter().map(|&build| build.to_owned()).collect(),
+    };
+    let stale = store.end_delivery(epoch, one, &done(&[])).await.unwrap_err();
+    assert!(matches!(stale, StoreError::Stale(_)), "{stale}");
+    let now: Vec<String> =
+        store.waiting_deliveries(10).await.unwrap().into_iter().map(|one| one.id).collect();
+    assert_eq!(now, ["2"]);
+    // Late ones, and those that are processed again, move no ref back.
+    let (main, [a, b]): (RefName, [Commit; 2]) =
+        ("refs/heads/main".parse().unwrap(), ["1", "2"].map(|digit| digit.repeat(40).parse().unwrap()));
+    assert!(store.see_ref(epoch, two, &main, Some(&b)).await.unwrap());
+    assert!(!store.see_ref(epoch, one, &main, Some(&a)).await.unwrap());
+    assert!(store.see_ref(epoch, two, &main, Some(&b)).await.unwrap());
+    assert_eq!(world.database.psql("SELECT commit_id FROM ref_heads"), b.as_str());
+    store.end_delivery(epoch, two, &done(&["7f3k2m"])).await.unwrap();
+    let over =
+        Kept::Over { state: DeliveryState::Done, reason: String::new(), builds: vec!["7f3k2m".to_owned()] };
+    assert_eq!(keep(&world, &app, &first, "2", b"two").await, over);
+    world.pass("61 seconds");
+    let again = store.waiting_deliveries(10).await.unwrap();
+    assert_eq!((again[0].id.as_str(), again[0].attempts), ("1", 1));
+    let failed = End { state: DeliveryState::Failed, reason: "no".to_owned(), builds: Vec::new() };
+    store.end_delivery(epoch, &again[0], &failed).await.unwrap();
+    // A redelivery bears the same id, and mends what had failed.
+    assert_eq!(keep(&world, &app, &first, "1", b"one").await, Kept::Again);
+    assert_eq!(store.waiting_deliveries(10).await.unwrap()[0].attempts, 0);
+    assert!(matches!(store.redeliver(&tester(), project, "app", "1").await, Err(StoreError::Conflict(_))));
+    assert!(matches!(
+        store.redeliver(&tester(), project, "app", "9").await,
+        Err(StoreError::NotFound("delivery"))
+    ));
+    store.redeliver(&tester(), project, "app", "2").await.unwrap();
+    let listed = store.deliveries(project, "app", None, 10).await.unwrap();
+    let states: Vec<(&str, DeliveryState)> = listed.iter().map(|one| (one.id.as_str(), one.state)).collect();
+    let received = DeliveryState::Received;
+    assert_eq!(states, [("3", DeliveryState::Ignored), ("2", received), ("1", received)]);
+    assert_eq!(store.deliveries(project, "app", Some(listed[1].sequence), 10).await.unwrap().len(), 1);
+
+    // With the hook goes what it was told, when that is old; nothing follows from what waits.
+    store.remove_hook(&tester(), project, "app").await.unwrap();
+    assert!(matches!(store.remove_hook(&tester(), project, "app").await, Err(StoreError::NotFound("hook"))));
+    assert_eq!(keep(&world, &app, &first, "4", b"four").await, Kept::Gone);
+    assert!(store.hook_called(&app.address, 10).await.unwrap().is_none());
+    assert!(store.waiting_deliveries(10).await.unwrap().is_empty());
+    store.add_hook(&tester(), &hook("app", &secret())).await.unwrap();
+    assert_eq!(store.remove_deliveries(epoch, DAY, 10).await.unwrap(), 0, "not old");
+    world.pass("25 hours");
+    assert_eq!(store.remove_deliveries(epoch, DAY, 10).await.unwrap(), 3);
+    store.remove_deliveries(epoch, DAY, 10).await.unwrap();
+    assert_eq!(world.database.psql("SELECT count(*) FROM hooks"), "1");
+    let deeds = world
+        .database
+        .psql("SELECT string_agg(action, ' ' ORDER BY id) FROM audit WHERE action LIKE 'hook.%'");
+    assert_eq!(deeds, "hook.add hook.redeliver hook.remove hook.add");
+}
+
+#[tokio::test]
+async fn two_secrets_count_until_the_new_one_was_used_and_a_day_longer() {
+    let world = world().await;
+    let (store, project) = (&world.store, default_project());
+    let (old, new) = (secret(), secret());
+    let app = hook("app", &old);
+    store.add_hook(&tester(), &app).await.unwrap();
+    let rotate = async |with: &SealedSecret| store.rotate_hook(&tester(), project, "app", app.id, with).await;
+    let counting = async || -> Vec<Uuid> {
+        let called = store.hook_called(&app.address, 10).await.unwrap().unwrap();
+        called.secrets.into_iter().map(|(id, _)| id).collect()
+    };
+    rotate(&new).await.unwrap();
+    assert_eq!(counting().await, [new.id, old.id]);
+    let third = rotate(&secret()).await.unwrap_err();
+    assert!(matches!(&third, StoreError::Conflict(why) if why.contains("--finish")), "{third}");
+    assert_eq!(keep(&world, &app, &old, "1", b"1").await, Kept::New);
+    world.pass("25 hours");
+    assert_eq!(counting().await, [new.id, old.id], "the new one wasn't used");
+    assert_eq!(keep(&world, &app, &new, "2", b"2").await, Kept::New);
+    world.pass("23 hours");
+    assert_eq!(keep(&world, &app, &old, "3", b"3").await, Kept::New);
+    world.pass("2 hours");
+    assert_eq!(counting().await, [new.id]);
+    assert_eq!(keep(&world, &app, &old, "4", b"4").await, Kept::Gone);
+    // What has ended is no second one.
+    let next = secret();
+    rotate(&next).await.unwrap();
+    assert!(store.finish_rotation(&tester(), project, "app", app.id).await.unwrap());
+    assert!(!store.finish_rotation(&tester(), project, "app", app.id).await.unwrap());
+    assert_eq!(counting().await, [next.id]);
+
+    // The repository's id is the first that is said, by the hook.
+    let by = by_hook("default", "app");
+    assert_eq!(store.pin_repository(&by, project, app.id, "42").await.unwrap(), "42");
+    assert_eq!(store.pin_repository(&by, project, app.id, "43").await.unwrap(), "42");
+    assert_eq!(
+        world.database.psql("SELECT principal FROM audit WHERE action = 'hook.repository'"),
+        "hook:default/app"
+    );
+    assert_eq!(world.database.psql("SELECT kind FROM principals WHERE kind = 'hook'"), "hook");
+    // Its key's use is known, and exchanged.
+    assert_eq!(store.keys_in_use().await.unwrap(), [("key".to_owned(), 1)]);
+    let [found] = &store.hook_keys_by(&["key".to_owned()], None, 9).await.unwrap()[..] else { panic!() };
+    let other = SealedKey { by: "other".to_owned(), bytes: b"3".to_vec() };
+    assert!(store.reseal_hook_key(world.epoch, found, &other).await.unwrap());
+    assert!(!store.reseal_hook_key(world.epoch, found, &other).await.unwrap(), "that it was");
+    let after = Some((found.project, found.hook, found.secret));
+    assert!(store.hook_keys_by(&["other".to_owned()], after, 9).await.unwrap().is_empty());
+}

@@ -1,0 +1,208 @@
+//! A commit's files, out of a repository that is here into a folder.
+//!
+//! Files are counted before one is written. What git does at a checkout by `.gitattributes` it does here: line ends (`eol`), `ident`
+//! and encodings. Filters have no program, so what they would change stays as it was committed (Git LFS: the pointers).
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use farm_types::FailureCode;
+use farm_types::git::{Commit, GitUrl};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+
+use super::error::{GitError, disk, trouble, user};
+use super::program::{Bounds, Call, Program};
+use super::said;
+
+/// A submodule in a commit: it names another repository's commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Module {
+    pub(crate) path: String,
+    pub(crate) commit: Commit,
+}
+
+/// What a source has so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+struct Listing {
+    /// Each with a zero behind it.
+    paths: Vec<u8>,
+    modules: Vec<Module>,
+}
+
+/// A repository here, and a commit that it has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub(crate) program: &'a Program,
+    /// Where it came from, for what is said.
+    pub(crate) url: &'a GitUrl,
+    pub(crate) repository: &'a Path,
+    pub(crate) bounds: &'a Bounds<'a>,
+}
+
+impl At<'_> {
+    /// What a call prints, which has to end well.
+    pub(crate) async fn ask(&self, call: Call) -> Result<Vec<u8>, GitError> {
+        let said = self.program.capture(call, self.bounds, 16 << 20).await?;
+        if said.ok { Ok(said.stdout) } else { Err(self.failure(&said.words)) }
+    }
+
+    fn failure(&self, words: &str) -> GitError {
+        if words.contains("No space left") || words.contains("quota exceeded") {
+            return trouble(
+                FailureCode::WorkerDisk,
+                "the worker has no room for the source; free space there",
+            );
+        }
+        said::broken(self.url, words)
+    }
+
+    fn call(&self) -> Call {
+        Call::at(self.repository)
+    }
+
+    /// Whether it has this commit, whole or not.
+    pub(crate) async fn has(&self, commit: &str) -> Result<bool, GitError> {
+        let call = self.call().args(["rev-parse", "--verify", "--quiet", commit]);
+        Ok(self.program.capture(call, self.bounds, 1 << 20).await?.ok)
+    }
+
+    /// The commit that an object leads to; `None`: it leads to none.
+    pub(crate) async fn commit_of(&self, name: &str) -> Result<Option<Commit>, GitError> {
+        let call = self.call().args(["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")]);
+        let said = self.program.capture(call, self.bounds, 1 << 20).await?;
+        Ok(String::from_utf8_lossy(&said.stdout).trim().parse().ok())
+    }
+
+    /// When it was committed, seconds since 1970.
+    pub(crate) async fn time(&self, commit: &Commit) -> Result<i64, GitError> {
+        let said = self.ask(self.call().args(["log", "-1", "--format=%ct", commit.as_str()])).await?;
+        let text = String::from_utf8_lossy(&said);
+        text.trim()
+            .parse()
+            .map_err(|_| said::broken(self.url, &format!("the commit's time {:?} is none", text.trim())))
+    }
+
+    /// Writes a commit's files, or those of a folder of it, into the folder `tree`, by the index file `index`. Gives its submodules.
+    ///
+    /// # Errors
+    /// It has no such folder, has more than may be `taken`, or can't be written.
+    pub(crate) async fn write(
+        &self,
+        commit: &Commit,
+        subdir: &str,
+        (tree, index): (&Path, &Path),
+        taken: &mut Taken,
+    ) -> Result<Vec<Module>, GitError> {
+        if !subdir.is_empty() {
+            self.is_folder(commit, subdir).await?;
+        }
+        let listing = self.list(commit, subdir, taken).await?;
+        let with_index = |call: Call| call.env("GIT_INDEX_FILE", index);
+        self.ask(with_index(self.call().args(["read-tree", commit.as_str()]))).await?;
+        let out = self.call().args(["checkout-index", "--force", "--quiet", "-z", "--stdin"]);
+        let out = with_index(out.env("GIT_WORK_TREE", tree)).from(tree).stdin(listing.paths);
+        self.ask(out).await?;
+        Ok(listing.modules)
+    }
+
+    /// That a commit has a folder of this path; one that a link leads to is none.
+    async fn is_folder(&self, commit: &Commit, subdir: &str) -> Result<(), GitError> {
+        let call = self.call().args(["ls-tree", "-z", "--full-tree", commit.as_str(), "--", subdir]);
+        let said = self.ask(call).await?;
+        let what = match said.get(..6) {
+            Some(b"040000") => return Ok(()),
+            Some(b"120000") => "a link there",
+            Some(b"160000") => "a submodule there",
+            Some(_) => "a file there",
+            None => "not there",
+        };
+        let text = format!(
+            "{} has no folder {subdir} in commit {}: it is {what}; name one that is there: URL#REF:FOLDER",
+            self.url,
+            commit.short()
+        );
+        Err(user(FailureCode::GitSubdirMissing, text))
+    }
+
+    async fn list(&self, commit: &Commit, subdir: &str, taken: &mut Taken) -> Result<Listing, GitError> {
+        let mut call = self.call().args(["ls-tree", "-r", "-z", "-l", "--full-tree", commit.as_str()]);
+        if !subdir.is_empty() {
+            call = call.args(["--", subdir]);
+        }
+        let (mut listing, mut rest) = (Listing::default(), Vec::new());
+        let mut sink = |bytes: &[u8]| {
+            rest.extend_from_slice(bytes);
+            let Some(end) = rest.iter().rposition(|byte| *byte == 0) else { return Ok(()) };
+            let whole: Vec<u8> = rest.drain(..=end).collect();
+            for entry in whole.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
+                let unreadable =
+                    || said::broken(self.url, &format!("an entry {:?}", String::from_utf8_lossy(entry)));
+                listing.take(entry, taken).ok_or_else(unreadable)?;
+                if taken.files > self.bounds.limits.files {
+                    return Err(self.bounds.too_many());
+                }
+                if taken.bytes > self.bounds.limits.bytes {
+                    return Err(self.bounds.too_large());
+                }
+            }
+            Ok(())
+        };
+        let (ok, words) = self.program.run(call, self.bounds, &mut sink).await?;
+        if ok { Ok(listing) } else { Err(self.failure(&words)) }
+    }
+}
+
+impl Listing {
+    /// An entry as `git ls-tree -l` prints it: `MODE TYPE OBJECT SIZE<tab>PATH`.
+    fn take(&mut self, entry: &[u8], taken: &mut Taken) -> Option<()> {
+        let tab = entry.iter().position(|byte| *byte == b'\t')?;
+        let (about, path) = (str::from_utf8(&entry[..tab]).ok()?, &entry[tab + 1..]);
+        let words: Vec<&str> = about.split_ascii_whitespace().collect();
+        let [mode, _, object, size] = words[..] else { return None };
+        taken.files += 1;
+        if mode == "160000" {
+            let path = str::from_utf8(path).ok()?.to_owned();
+            self.modules.push(Module { path, commit: object.parse().ok()? });
+        } else {
+            taken.bytes = taken.bytes.saturating_add(size.parse().ok()?);
+        }
+        self.paths.extend_from_slice(path);
+        self.paths.push(0);
+        Some(())
+    }
+}
+
+/// Gives all that is in a folder the modes that git knows (644, 755; folders 755), and one time. Blocks.
+///
+/// # Errors
+/// The disk's.
+pub(crate) fn settle(folder: &Path, seconds: i64) -> Result<(), GitError> {
+    settle_below(folder, seconds)
+        .map_err(|error| disk("the source's files can't be given their times", &error))
+}
+
+fn settle_below(path: &Path, seconds: i64) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(path)?;
+    if metadata.is_dir() {
+        // Before what is in it, as it may be another user's alone.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        for entry in fs::read_dir(path)? {
+            settle_below(&entry?.path(), seconds)?;
+        }
+    } else if metadata.is_file() {
+        let mode = if metadata.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    let at = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    utimensat(CWD, path, &Timestamps { last_access: at, last_modification: at }, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}

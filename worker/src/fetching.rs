@@ -10,7 +10,8 @@ use farm_proto::v1::AttemptEvent;
 use farm_source::upload::{Farm, Sending, UploadError, upload};
 use farm_source::{ContextError, Disk, Location, Source, Surroundings, read, read_folder};
 use farm_types::{
-    Cause, Failure, FailureCode, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitUrl, ProjectId, Take,
+    Cause, Failure, FailureCode, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitPlace, GitPoint, GitUrl,
+    ProjectId, Take,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -22,11 +23,14 @@ use crate::notice;
 
 /// Where a project's login for the repository of a fetch is lent.
 pub trait Logins {
-    /// The login; `None`: the project has none there.
+    /// The login, and which repositories it is for; `None`: the project has none there.
     ///
     /// # Errors
     /// The coordinator is away, can't open it, or lends it to no worker like this one.
-    fn login(&self, repository: &GitUrl) -> impl Future<Output = Result<Option<GitLogin>, Failure>> + Send;
+    fn login(
+        &self,
+        repository: &GitUrl,
+    ) -> impl Future<Output = Result<Option<(GitPlace, GitLogin)>, Failure>> + Send;
 }
 
 /// Why nothing was fetched.
@@ -63,8 +67,12 @@ pub async fn fetch(
 ) -> Result<Fetched, NotFetched> {
     let FetchSpec { source: from, take } = spec;
     let tells_tags = matches!(take, Take::File(_));
-    let (login, throw_away) = (farm.login(&from.repository).await?, false);
-    let order = Order { source: from, project, login, throw_away, reach, limits: GitLimits::default() };
+    let (login_for, login) = farm.login(&from.repository).await?.unzip();
+    // What is at a branch or a tag somebody has put there who may write. Other refs are of what people propose, forks too.
+    let throw_away =
+        matches!(&from.point, GitPoint::Ref(name) if name.branch().is_none() && name.tag().is_none());
+    let order =
+        Order { source: from, project, login, login_for, throw_away, reach, limits: GitLimits::default() };
     // It is for people, who have the rest of it.
     let say = |text: &str| drop(events.try_send(notice(text)));
     let checkout = git.fetch(&order, stop, say).await?;

@@ -1,6 +1,6 @@
 //! Whether a delivery is about its hook's repository.
 
-use crate::delivery::{Delivery, Outcome};
+use crate::delivery::{Delivery, Outcome, Repository};
 use crate::provider::Provider;
 
 /// Which repository a hook is for.
@@ -50,6 +50,12 @@ pub fn about(expected: Expected<'_>, delivery: &mut Delivery) -> About {
         };
     };
     match id {
+        // Whoever takes a name that was given up would be fetched by it.
+        Some(id) if id == found.id && !is_called(found, full_name, host) => About::Other(format!(
+            "repository {id} is called {} at {} now, and the hook fetches {full_name} at {host}; make the hook anew: farm hook rm, farm hook \
+             add",
+            found.full_name, found.host
+        )),
         Some(id) if id == found.id => About::Own,
         Some(id) => About::Other(format!(
             "it is about repository {} ({}), and the hook is for {id} ({full_name})",
@@ -63,4 +69,10 @@ pub fn about(expected: Expected<'_>, delivery: &mut Delivery) -> About {
             found.full_name, found.host
         )),
     }
+}
+
+/// Whether a repository has this name still, as far as the sender says it.
+fn is_called(found: &Repository, full_name: &str, host: &str) -> bool {
+    found.full_name.eq_ignore_ascii_case(full_name)
+        && (found.host.is_empty() || found.host.eq_ignore_ascii_case(host))
 }

@@ -183,7 +183,13 @@ async fn answer(
         Ok(Ok(read)) => read,
         Ok(Err(status @ StatusCode::SERVICE_UNAVAILABLE)) => return later(status, FULL),
         Ok(Err(status)) => return bare(status),
-        Err(_) => return bare(StatusCode::REQUEST_TIMEOUT),
+        Err(_) => {
+            // Who holds memory for nothing is none that a hook waits for.
+            if let Some(from) = from {
+                shared.doors.forged(from);
+            }
+            return bare(StatusCode::REQUEST_TIMEOUT);
+        }
     };
     let answer = take(shared, Sent { address, headers, token, body, from }).await;
     if answer == Answer::Refused {

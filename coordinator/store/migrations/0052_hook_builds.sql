@@ -5,9 +5,20 @@
 ALTER TABLE deliveries
     ADD COLUMN git_ref text,
     ADD COLUMN order_key bigint,
+    -- While it looks where its ref is: others about that ref wait.
+    ADD COLUMN looks boolean NOT NULL DEFAULT false,
+    -- The commit at which the delivery before it had seen the ref.
+    ADD COLUMN follows text,
     ADD COLUMN runs integer NOT NULL DEFAULT 0;
 -- locks: deliveries are of this release, and kept for days only
 CREATE INDEX deliveries_of_ref ON deliveries (project_id, hook_id, git_ref, order_key) WHERE git_ref IS NOT NULL;
+
+-- In whose turn a delivery is looked at.
+-- locks: deliveries are of this release, and kept for days only
+CREATE INDEX deliveries_by_turn ON deliveries (due_at, sequence) WHERE state = 'received';
+
+-- The commit of the last delivery that has got a place.
+ALTER TABLE ref_heads ADD COLUMN placed text;
 
 -- For which refs (as in project_secrets) a hook's builds may move what a publisher may; for all others it is a builder.
 ALTER TABLE hooks ADD COLUMN publishes text[] NOT NULL DEFAULT '{}';

@@ -162,7 +162,7 @@ impl FromStr for GitUrl {
         let invalid = |cure: &str| Err(Invalid::new("repository", text, cure));
         let form = "write https://HOST/PATH.git or git@HOST:PATH";
         if text.len() > MAX_TEXT
-            || text.chars().any(|c| c.is_control() || c.is_whitespace() || "\\#?".contains(c))
+            || text.chars().any(|c| c.is_control() || c.is_whitespace() || "\\#?%;".contains(c))
         {
             return invalid(form);
         }
@@ -213,7 +213,7 @@ impl FromStr for GitUrl {
         if host.as_ref().map_or(true, |host| host.check().is_err()) {
             return invalid("its host is none; write https://HOST/PATH.git or git@HOST:PATH");
         }
-        let is_part = |part: &str| !matches!(part, "." | "..") && !part.starts_with('-');
+        let is_part = |part: &str| !matches!(part, "" | "." | "..") && !part.starts_with('-');
         let path = url.path().trim_matches('/');
         if path.is_empty() || !path.split('/').all(is_part) {
             return invalid("its path names no repository; write https://HOST/PATH.git or git@HOST:PATH");
@@ -329,6 +329,8 @@ mod tests {
             "https://example.com/",
             "https:///a",
             "https://example.com/a/../b",
+            "ssh://git@example.com/a/%2e%2e/b",
+            "https://example.com/a//b",
             "git@-oProxyCommand=id:a",
             "https://example.com/-u",
             "https://exa mple.com/a",

@@ -105,7 +105,7 @@ fn a_push_is_built_by_the_rules_of_its_commit_and_a_late_one_moves_nothing_back(
 
     // What is wrong in the file, or more than the project allows, builds nothing.
     for (file, said) in [
-        (rules(&at, "  bad:\n    contxt: x\n"), ".farm.yaml: 15:5: "),
+        (rules(&at, "  bad:\n    contxt: x\n"), ".farm.yaml: 16:5: images.bad"),
         (
             rules(&at, "  far:\n    destinations: [elsewhere.example/far]\n    tags: [x]\n"),
             "elsewhere.example/far",

@@ -219,9 +219,9 @@ async fn the_removal_of_a_build_knows_all_that_hangs_on_one() {
         "attempts",
         // With the build, if not before: its end erases them.
         "build_keys",
-        "hook_builds",
         "builds",
         "destinations",
+        "hook_builds",
         "job_dependencies",
         "jobs",
         "outputs",

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use farm_types::git::GitUrl;
 use farm_types::{Digest, ProjectId};
@@ -19,8 +19,10 @@ use super::program::folder_size;
 
 /// From so many fetches on a mirror begins anew: each leaves a pack.
 const MOST_PACKS: usize = 50;
-/// A file that is written at each use.
-const USED: &str = "farm-used";
+/// What stands behind the name of a file beside a mirror that is written at each use. (What is in a mirror is git's user's.)
+const USED: &str = "used";
+/// One that wasn't used for so long goes: its project, or the login for it, may be gone.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A lock on one mirror.
 pub(crate) type Lock = Arc<RwLock<()>>;
@@ -84,7 +86,7 @@ impl Mirrors {
     /// Notes that it was used now.
     pub(crate) fn used(path: &Path) {
         // An unwritten one is removed sooner, no more.
-        let _ = fs::write(path.join(USED), b"");
+        let _ = fs::write(path.with_extension(USED), b"");
     }
 
     /// Removes a project's mirror of one repository, or all of a project's.
@@ -97,17 +99,23 @@ impl Mirrors {
         for path in doomed {
             let lock = self.lock(&path);
             let _held = lock.write().await;
+            let _ = fs::remove_file(path.with_extension(USED));
             remove(path).await;
         }
         // Others may be in it.
         let _ = fs::remove_dir(&folder);
     }
 
-    /// Removes those that were used longest ago until all have room. One that is in use stays.
+    /// Removes those that nobody has used for long, and those that were used longest ago until all have room. One that is in use stays.
     pub(crate) async fn trim(&self) {
         let folder = self.folder.clone();
         let measured = tokio::task::spawn_blocking(move || {
-            let mirrors = entries(&folder).iter().flat_map(|project| entries(project)).collect::<Vec<_>>();
+            let is_mirror = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "git");
+            let mirrors = entries(&folder)
+                .iter()
+                .flat_map(|project| entries(project))
+                .filter(is_mirror)
+                .collect::<Vec<_>>();
             let mut measured: Vec<(SystemTime, u64, PathBuf)> =
                 mirrors.into_iter().map(|path| (last_use(&path), folder_size(&path), path)).collect();
             measured.sort();
@@ -115,13 +123,15 @@ impl Mirrors {
         });
         let Ok(measured) = measured.await else { return };
         let mut sum: u64 = measured.iter().map(|(_, size, _)| size).sum();
-        for (_, size, path) in measured {
-            if sum <= self.most {
+        for (used, size, path) in measured {
+            let is_old = used.elapsed().is_ok_and(|age| age > UNUSED);
+            if sum <= self.most && !is_old {
                 return;
             }
             let lock = self.lock(&path);
             let Ok(_held) = lock.try_write() else { continue };
             tracing::info!(mirror = %path.display(), bytes = size, "a mirror of a repository goes: room for others");
+            let _ = fs::remove_file(path.with_extension(USED));
             remove(path).await;
             sum = sum.saturating_sub(size);
         }
@@ -129,7 +139,9 @@ impl Mirrors {
 }
 
 fn last_use(path: &Path) -> SystemTime {
-    File::open(path.join(USED)).and_then(|file| file.metadata()?.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+    File::open(path.with_extension(USED))
+        .and_then(|file| file.metadata()?.modified())
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use farm_types::ProjectId;
 use farm_types::git::GitSource;
+use farm_types::{GitPlace, ProjectId};
 use zeroize::Zeroizing;
 
 use crate::buildkit::Fetches;
@@ -18,6 +18,8 @@ pub struct Order {
     pub project: ProjectId,
     /// The login at the repository's host. It is shown to that host only.
     pub login: Option<GitLogin>,
+    /// The repositories that it is for; `None`: the source's own only.
+    pub login_for: Option<GitPlace>,
     /// It comes from a fork: nothing of it stays in the project's mirror.
     pub throw_away: bool,
     /// Where git may go: as engines may, by the same lists. `http://` is for what is named open there only.

@@ -23,6 +23,14 @@ pub(crate) struct Chosen {
     pub(crate) versions: Vec<String>,
 }
 
+/// The three numbers of a tag like `v1.2.3` or `1.2.3-rc.1` (semver.org); `None`: it names no version.
+fn version(tag: &str) -> Option<Vec<u64>> {
+    let bare = tag.strip_prefix(['v', 'V']).unwrap_or(tag);
+    let numbers = bare.split(['-', '+']).next()?;
+    let numbers: Vec<u64> = numbers.split('.').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    (numbers.len() == 3).then_some(numbers)
+}
+
 /// The refs of a repository.
 #[derive(Debug, Default)]
 pub(crate) struct Refs {
@@ -88,10 +96,12 @@ impl Refs {
     }
 
     fn told(&self, chosen: Chosen) -> Chosen {
-        let is_version =
-            |tag: &&str| tag.strip_prefix('v').unwrap_or(tag).starts_with(|c: char| c.is_ascii_digit());
-        let tags = self.all.keys().filter_map(RefName::tag).filter(is_version);
-        Chosen { versions: tags.take(MOST_TAGS).map(ToOwned::to_owned).collect(), ..chosen }
+        let mut versions: Vec<(Vec<u64>, &str)> =
+            self.all.keys().filter_map(RefName::tag).filter_map(|tag| Some((version(tag)?, tag))).collect();
+        // If there are too many, those that are left out are none that is the highest of something.
+        versions.sort_by(|a, b| b.cmp(a));
+        let versions = versions.into_iter().take(MOST_TAGS).map(|(_, tag)| tag.to_owned()).collect();
+        Chosen { versions, ..chosen }
     }
 
     /// What a source means; `None`: a commit that no branch and no tag is at, which has to be looked for below them.

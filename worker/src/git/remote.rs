@@ -23,7 +23,7 @@ use super::refs::Refs;
 use super::said;
 
 /// The most that a host may say of its refs, bytes.
-const MOST_REFS: usize = 64 << 20;
+const MOST_REFS: usize = 16 << 20;
 
 /// What ssh is told besides key and address (ssh_config(5)): it asks nobody, reads no configuration, forwards nothing.
 const SSH: &[&str] = &[

@@ -42,23 +42,14 @@ pub struct Checkout {
     /// When it was committed, seconds since 1970. All files have this time.
     pub committed_at: i64,
     path: PathBuf,
-    folder: Option<Folder>,
+    /// Goes with this.
+    _folder: Folder,
 }
 
 impl Checkout {
     /// The folder that is the context.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-impl Drop for Checkout {
-    fn drop(&mut self) {
-        // Many files take a while.
-        let folder = self.folder.take();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn_blocking(move || drop(folder)));
-        }
     }
 }
 
@@ -82,8 +73,16 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, folder = %self.0.display(), "a source's folder can't be removed");
+        let path = std::mem::take(&mut self.0);
+        let remove = move || {
+            if let Err(error) = fs::remove_dir_all(&path) {
+                tracing::warn!(%error, folder = %path.display(), "a source's folder can't be removed");
+            }
+        };
+        // Many files take a while.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 }
@@ -119,6 +118,18 @@ impl Git {
     /// # Errors
     /// It is refused, isn't there, or is too much, each with its own code; or it was told to stop.
     pub async fn fetch(
+        &self,
+        order: &Order,
+        stop: &CancellationToken,
+        say: impl FnMut(&str) + Send,
+    ) -> Result<Checkout, GitError> {
+        let brought = self.bring_all(order, stop, say).await;
+        // Also of what failed something may be left in a mirror.
+        self.mirrors.trim().await;
+        brought
+    }
+
+    async fn bring_all(
         &self,
         order: &Order,
         stop: &CancellationToken,
@@ -175,6 +186,8 @@ impl Git {
             let place = parent.join(&submodule.path);
             job.is_within(&tree, &place)?;
             let remote = job.remote(&submodule.url, &format!("login-{number}")).await?;
+            // Also of what a mirror has: whether this build may read it, its host says.
+            remote.refs(&job.bounds).await?;
             // By its name: the commit above has it in its own.
             let chosen = Chosen {
                 wanted: submodule.commit.clone(),
@@ -193,14 +206,13 @@ impl Git {
         tokio::task::spawn_blocking(move || settle(&settled, seconds)).await.map_err(|error| {
             trouble(FailureCode::WorkerBug, format!("the source's files can't be settled: {error}"))
         })??;
-        self.mirrors.trim().await;
         Ok(Checkout {
             commit: chosen.commit,
             git_ref: chosen.git_ref,
             versions: chosen.versions,
             committed_at: brought.committed_at,
             path: if source.subdir.is_empty() { tree } else { tree.join(&source.subdir) },
-            folder: Some(job.folder),
+            _folder: job.folder,
         })
     }
 
@@ -260,10 +272,14 @@ impl<'a> Job<'a> {
         self.git.program.account.as_ref()
     }
 
-    /// A repository elsewhere. The order's login is for its own host, by its own scheme.
+    /// A repository elsewhere. The order's login is for its place, and for its own host by its own scheme.
     async fn remote<'u>(&'u self, url: &'u GitUrl, name: &str) -> Result<Remote<'u>, GitError> {
         let own = &self.order.source.repository;
-        let is_own = (url.scheme(), url.host()) == (own.scheme(), own.host());
+        let is_for = match &self.order.login_for {
+            Some(place) => place.covers(url),
+            None => url == own,
+        };
+        let is_own = is_for && (url.scheme(), url.host()) == (own.scheme(), own.host());
         let login = self.order.login.as_ref().filter(|_| is_own);
         let route = self.bounds.within(guard::route(url, &self.order.reach)).await??;
         Remote::new(&self.git.program, url, &route, login, self.folder.0.join(name))

@@ -54,6 +54,7 @@ impl Bench {
             },
             project: self.project,
             login: None,
+            login_for: None,
             throw_away: false,
             reach,
             limits: GitLimits::default(),

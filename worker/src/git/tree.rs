@@ -13,8 +13,13 @@ use farm_types::git::{Commit, GitUrl};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::error::{GitError, disk, trouble, user};
-use super::program::{Bounds, Call, Program};
+use super::program::{Bounds, Call, Program, folder_size};
 use super::said;
+
+/// The longest path that a disk takes, bytes (PATH_MAX).
+const LONGEST_PATH: usize = 4096;
+/// All paths of a source together, bytes.
+const MOST_PATHS: usize = 64 << 20;
 
 /// A submodule in a commit: it names another repository's commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +114,14 @@ impl At<'_> {
         let with_index = |call: Call| call.env("GIT_INDEX_FILE", index);
         self.ask(with_index(self.call().args(["read-tree", commit.as_str()]))).await?;
         let out = self.call().args(["checkout-index", "--force", "--quiet", "-z", "--stdin"]);
-        let out = with_index(out.env("GIT_WORK_TREE", tree)).from(tree).stdin(listing.paths);
+        let out = with_index(out.env("GIT_WORK_TREE", tree)).from(tree).stdin(listing.paths).grows(tree);
         self.ask(out).await?;
+        // Attributes make files longer than their blobs.
+        let written = tree.to_owned();
+        let written = tokio::task::spawn_blocking(move || folder_size(&written)).await.unwrap_or(u64::MAX);
+        if written > self.bounds.limits.bytes {
+            return Err(self.bounds.too_large());
+        }
         Ok(listing.modules)
     }
 
@@ -141,13 +152,20 @@ impl At<'_> {
         let (mut listing, mut rest) = (Listing::default(), Vec::new());
         let mut sink = |bytes: &[u8]| {
             rest.extend_from_slice(bytes);
-            let Some(end) = rest.iter().rposition(|byte| *byte == 0) else { return Ok(()) };
+            let Some(end) = rest.iter().rposition(|byte| *byte == 0) else {
+                let is_endless = rest.len() > 2 * LONGEST_PATH;
+                return if is_endless {
+                    Err(said::broken(self.url, "a path without an end"))
+                } else {
+                    Ok(())
+                };
+            };
             let whole: Vec<u8> = rest.drain(..=end).collect();
             for entry in whole.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
                 let unreadable =
                     || said::broken(self.url, &format!("an entry {:?}", String::from_utf8_lossy(entry)));
                 listing.take(entry, taken).ok_or_else(unreadable)?;
-                if taken.files > self.bounds.limits.files {
+                if taken.files > self.bounds.limits.files || listing.paths.len() > MOST_PATHS {
                     return Err(self.bounds.too_many());
                 }
                 if taken.bytes > self.bounds.limits.bytes {
@@ -166,6 +184,9 @@ impl Listing {
     fn take(&mut self, entry: &[u8], taken: &mut Taken) -> Option<()> {
         let tab = entry.iter().position(|byte| *byte == b'\t')?;
         let (about, path) = (str::from_utf8(&entry[..tab]).ok()?, &entry[tab + 1..]);
+        if path.len() > LONGEST_PATH {
+            return None;
+        }
         let words: Vec<&str> = about.split_ascii_whitespace().collect();
         let [mode, _, object, size] = words[..] else { return None };
         taken.files += 1;

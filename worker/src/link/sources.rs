@@ -6,7 +6,7 @@ use farm_proto::v1::{
     OpenUploadRequest, OpenUploadResponse, SendSourceRequest, UploadObjectsRequest, UploadObjectsResponse,
 };
 use farm_source::upload::Farm;
-use farm_types::{Cause, Failure, FailureCode, GitUrl};
+use farm_types::{Cause, Failure, FailureCode, GitPlace, GitUrl};
 use futures::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
@@ -32,7 +32,7 @@ impl Bringing {
 }
 
 impl Logins for Bringing {
-    async fn login(&self, repository: &GitUrl) -> Result<Option<GitLogin>, Failure> {
+    async fn login(&self, repository: &GitUrl) -> Result<Option<(GitPlace, GitLogin)>, Failure> {
         let request = LendGitLoginRequest { lease: Some(self.lease.into()) };
         let ask = || -> Asking<LendGitLoginResponse> {
             let (mut client, request) = (self.client.clone(), request.clone());
@@ -42,16 +42,18 @@ impl Logins for Bringing {
             let text = format!("the project's login for {repository} could not be had: {}", status.message());
             Failure::new(Cause::Infrastructure, FailureCode::SourceUnreachable, text)
         })?;
-        let LendGitLoginResponse { username, token, key, host_keys } = lent;
+        let LendGitLoginResponse { username, token, key, host_keys, place } = lent;
         let (token, key) = (Zeroizing::new(token), Zeroizing::new(key));
-        Ok(if !key.is_empty() {
+        let login = if !key.is_empty() {
             let known_hosts = known_hosts(repository.host(), &host_keys);
             Some(GitLogin::Key { pem: key, known_hosts })
         } else if !token.is_empty() {
             Some(GitLogin::Token { username, password: token })
         } else {
             None
-        })
+        };
+        let place = place.parse().unwrap_or_else(|_| GitPlace::of(repository));
+        Ok(login.map(|login| (place, login)))
     }
 }
 

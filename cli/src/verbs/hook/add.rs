@@ -85,7 +85,7 @@ Examples:
 
 The URL and the secret are for the forge's settings; what to choose there is printed with them.
 The secret is shown this once. The repository's id is taken from the first delivery that it signs
-and that is about the repository of that name; from then on the id counts.";
+and that is about the repository of that name; from then on both count.";
 
 pub const ROTATE_HELP: &str = "\
 Examples:

@@ -65,6 +65,8 @@ pub async fn accept(shared: &Shared, member: &Member, asked: Asked) -> Result<(B
     };
     // What was accepted already needs nobody to be asked again.
     let is_new = !shared.store.is_known(&new).await.map_err(status::store)?;
+    // Lists are in the order of ids: as late as can be, so that it is that of intentions.
+    new.id = BuildId::generate();
     let mut tries = 1;
     let submitted = loop {
         new.mounts = mounts::seal(shared, member, new.id, &new.spec.mounts, &asked.values).await?;

@@ -69,9 +69,14 @@ impl Fetch {
         let value = String::from_utf8_lossy(&value).into_owned();
         shared.store.git_login_used(self.project, login.version).await.map_err(status::store)?;
         let (username, host_keys) = (login.username.clone(), login.host_keys.clone());
+        let place = place.to_string();
         Ok(match kind {
-            GitLoginKind::Token => v1::LendGitLoginResponse { username, token: value, ..Default::default() },
-            GitLoginKind::Key => v1::LendGitLoginResponse { key: value, host_keys, ..Default::default() },
+            GitLoginKind::Token => {
+                v1::LendGitLoginResponse { username, token: value, place, ..Default::default() }
+            }
+            GitLoginKind::Key => {
+                v1::LendGitLoginResponse { key: value, host_keys, place, ..Default::default() }
+            }
         })
     }
 

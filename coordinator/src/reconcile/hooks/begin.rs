@@ -5,7 +5,7 @@
 //! steps that can be taken, and says whether there are more. Cut off anywhere, the next pass goes on.
 //!
 //! Order: deliveries about one ref fetch their rules one after the other, and a commit is built only if the ref is at it then
-//! (`expected` of the fetch); the place that a delivery gets after that is the `order_key` of its builds. So builds of a ref have the
+//! (`expected` of the fetch; of a pull request, whose rules are its base's, that of the first source); the place that a delivery gets after that is the `order_key` of its builds. So builds of a ref have the
 //! order in which the ref was at their commits, whatever the order of deliveries; one that comes late finds the ref elsewhere.
 
 use std::collections::BTreeMap;
@@ -16,14 +16,15 @@ use farm_rules::{
 };
 use farm_store::StoreError;
 use farm_store::builds::record::BuildRecord;
-use farm_store::hooks::builds::Part;
+use farm_store::hooks::builds::{Part, Placed};
 use farm_store::hooks::deliveries::Waiting;
 use farm_store::machines::leader::Epoch;
 use farm_types::snapshot::ROOT_CONTEXT;
 use farm_types::state::BuildState;
 use farm_types::{Commit, GitPoint, GitSource, RefName, SnapshotRef, Take};
 
-use super::under_way::{UnderWay, cancel_superseded};
+use super::step::{Begun, Step, Stop};
+use super::under_way::UnderWay;
 use crate::shared::Shared;
 use crate::tree::{Read, read_file};
 
@@ -35,45 +36,6 @@ pub(super) struct Delivered<'a> {
     pub of: &'a Waiting,
     /// What it says.
     pub delivery: &'a Delivery,
-}
-
-/// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Begun {
-    /// These builds go on, by their short ids; or what else there was to do is done.
-    Done { builds: Vec<String>, reason: String },
-    /// Nothing follows from it.
-    Ignored(String),
-    /// What follows can't be done, and nobody but people can change that.
-    Failed(String),
-    /// It can't be done now.
-    Later(String),
-    /// What was begun goes on, and more follows from its end: what that is, in words.
-    Goes(String),
-}
-
-/// A step that was taken, or how the delivery stands without it.
-pub(super) type Step<T> = Result<T, Stop>;
-
-/// Why no further step is taken.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// It stands so.
-    So(Begun),
-    /// The database.
-    Store(StoreError),
-}
-
-impl From<Begun> for Stop {
-    fn from(begun: Begun) -> Self {
-        Self::So(begun)
-    }
-}
-
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 /// Takes the next steps of a delivery.
@@ -123,36 +85,46 @@ async fn follow(shared: &Shared, epoch: Epoch, delivered: Delivered<'_>, happene
     if let Some(begun) = refused(happened) {
         return Ok(begun);
     }
-    let under_way = UnderWay::of(shared, of, &happened.event).await?;
+    let under_way = UnderWay::of(shared, of, happened).await?;
     let git_ref = &happened.event.git_ref;
     if !shared.loops.line_up(epoch, of, git_ref).await? {
         return Ok(Begun::Goes(format!("waits for an earlier delivery about {git_ref}")));
     }
     let source = rules_source(of, &happened.event)?;
-    let (fetched, fetch) = under_way.fetch((Part::Rules, ""), source, None).await?;
+    let (fetched, fetch) = under_way.fetch((Part::Rules, ""), source).await?;
     let mut event = happened.event.clone();
     // Of a release, forges don't say which commit it is.
     if event.commit.is_none() {
         event.commit = fetched.origin.commit.clone();
     }
-    let place = shared.loops.place_delivery(epoch, of).await?;
+    let commit = event.commit.clone();
+    let line = Line { shared, epoch, of, git_ref, commit: &commit };
+    // Of what is proposed the base's rules were fetched, so its own ref wasn't seen yet.
+    if !is_proposal(&event) {
+        let placed = line.place().await?;
+        // Between what the farm has seen last and this there was more, whose files nobody tells.
+        if placed.follows.is_some() && placed.follows != happened.before {
+            event.changed = None;
+        }
+    }
     let text = rules(shared, of, &fetched.snapshot, &fetch, &event).await?;
     let plan = plan(text, event.clone(), Facts { now: of.received_at, tags: fetched.tags }).await?;
     if let Some(problems) = plan.refused(&under_way.allowed().await?) {
         return Err(Begun::Failed(format!("{FILE_NAME}: {problems}")).into());
     }
-    let is_overtaken = shared.loops.is_overtaken(of, git_ref, place).await?;
-    let mut images =
-        Images { built: BTreeMap::new(), builds: Vec::new(), said: Vec::new(), goes: Vec::new() };
+    let mut images = Images {
+        built: BTreeMap::new(),
+        builds: Vec::new(),
+        said: Vec::new(),
+        goes: Vec::new(),
+        has_failed: false,
+    };
     for image in &plan.images {
         match &image.outcome {
             Planned::Skipped(reason) => images.said.push(format!("{}: {reason}", image.name)),
-            Planned::Build(wanted) if wanted.supersedes && is_overtaken => {
-                images.said.push(format!("{}: {} has moved on, which is built", image.name, event.git_ref));
-            }
             Planned::Build(wanted) => {
-                let one = One { name: &image.name, wanted, event: &event, place };
-                images.take(&image.name, build(&under_way, shared, one, &images).await)?;
+                let one = One { name: &image.name, wanted, event: &event };
+                images.take(&image.name, build(&under_way, line, one, &images).await)?;
             }
         }
     }
@@ -169,6 +141,8 @@ struct Images {
     said: Vec<String>,
     /// What the others wait for.
     goes: Vec<String>,
+    /// One that is wanted can't be built.
+    has_failed: bool,
 }
 
 impl Images {
@@ -179,9 +153,14 @@ impl Images {
                 self.built.insert(name.to_owned(), record.state);
             }
             Err(Stop::So(Begun::Goes(what))) => self.goes.push(format!("{name}: {what}")),
-            Err(Stop::So(Begun::Ignored(why) | Begun::Failed(why))) => {
+            Err(Stop::So(Begun::Ignored(why))) => {
+                self.built.insert(name.to_owned(), BuildState::Cancelled);
+                self.said.push(format!("{name}: {why}"));
+            }
+            Err(Stop::So(Begun::Failed(why))) => {
                 // The others can be built all the same.
                 self.built.insert(name.to_owned(), BuildState::Failed);
+                self.has_failed = true;
                 self.said.push(format!("{name}: {why}"));
             }
             Err(stop) => return Err(stop),
@@ -190,12 +169,11 @@ impl Images {
     }
 
     fn end(self, plan: &Plan) -> Begun {
-        let Self { built, builds, said, goes } = self;
+        let Self { builds, said, goes, has_failed, .. } = self;
         if !goes.is_empty() {
             return Begun::Goes(goes.join("; "));
         }
         let is_any_wanted = plan.builds().next().is_some();
-        let has_failed = built.len() > builds.len();
         match (builds.is_empty(), has_failed) {
             (true, true) => Begun::Failed(said.join("; ")),
             (true, false) if !is_any_wanted && said.is_empty() => {
@@ -207,24 +185,43 @@ impl Images {
     }
 }
 
+/// The line of deliveries about one ref.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    shared: &'a Shared,
+    epoch: Epoch,
+    of: &'a Waiting,
+    git_ref: &'a RefName,
+    commit: &'a Commit,
+}
+
+impl Line<'_> {
+    /// The delivery's place in it, now that its ref was seen at its commit.
+    async fn place(&self) -> Result<Placed, StoreError> {
+        self.shared.loops.place_delivery(self.epoch, self.of, self.git_ref, self.commit).await
+    }
+}
+
+fn is_proposal(event: &Event) -> bool {
+    matches!(event.kind, EventKind::PullRequest { .. })
+}
+
 /// An image that is wanted.
 #[derive(Clone, Copy)]
 struct One<'a> {
     name: &'a str,
     wanted: &'a Wanted,
     event: &'a Event,
-    place: i64,
 }
 
 /// An image's build, submitted as soon as those that it needs have succeeded and its source is there.
-async fn build(
-    under_way: &UnderWay<'_>,
-    shared: &Shared,
-    one: One<'_>,
-    images: &Images,
-) -> Step<BuildRecord> {
-    let One { name, wanted, event, place } = one;
+async fn build(under_way: &UnderWay<'_>, line: Line<'_>, one: One<'_>, images: &Images) -> Step<BuildRecord> {
+    let One { name, wanted, event } = one;
     if let Some(record) = under_way.known(Part::Image, name).await? {
+        // The process may have ended before.
+        if wanted.supersedes && !record.state.is_final() {
+            under_way.cancel_superseded(name, line.place().await?.order_key, &record).await?;
+        }
         return Ok(record);
     }
     for need in &wanted.needs {
@@ -236,11 +233,15 @@ async fn build(
             _ => return Err(Begun::Goes(format!("waits for {need}")).into()),
         }
     }
-    let (source, take) = image_source(under_way.of, wanted, event)?;
-    let (fetched, _) = under_way.fetch((Part::Source, name), (source, take), Some(place)).await?;
+    let source = image_source(under_way.of, wanted, event)?;
+    let (fetched, _) = under_way.fetch((Part::Source, name), source).await?;
+    let place = line.place().await?.order_key;
+    if wanted.supersedes && line.shared.loops.is_overtaken(line.of, line.git_ref, name, place).await? {
+        return Err(Begun::Ignored(format!("{} has moved on, which is built", line.git_ref)).into());
+    }
     let record = under_way.submit(name, wanted, &fetched, place).await?;
     if wanted.supersedes {
-        cancel_superseded(shared, under_way, name, place, &record).await?;
+        under_way.cancel_superseded(name, place, &record).await?;
     }
     Ok(record)
 }

@@ -2,6 +2,7 @@
 //! it again, so what is begun has to stand being begun twice ([`begin`]).
 
 mod begin;
+mod step;
 mod under_way;
 
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use farm_store::machines::leader::Epoch;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::begin::{Begun, Delivered, begin};
+use self::begin::{Delivered, begin};
+use self::step::Begun;
 use super::{Lead, leading};
 use crate::shared::Shared;
 
@@ -23,8 +25,8 @@ use crate::shared::Shared;
 const TICK: Duration = Duration::from_millis(500);
 /// So many are read at once.
 const BATCH: i64 = 50;
-/// What a delivery has begun is looked at so often.
-const LOOK: Duration = Duration::from_millis(500);
+/// What a delivery has begun is looked at so often, at first and at last.
+const LOOK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// One that failed so often for now has failed.
 const MOST_ATTEMPTS: i32 = 12;
 
@@ -70,7 +72,8 @@ async fn pass(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
                 Err(error @ (StoreError::NotLeading | StoreError::Unavailable(_))) => return Err(error),
                 Err(error) => {
                     tracing::error!(hook = one.hook_name, delivery = one.id, %error, "a delivery can't be processed");
-                    put_off(shared, epoch, &one, "the farm couldn't process it; its log says why").await?;
+                    put_off(shared, epoch, &one, "the farm couldn't process it; its log says why", false)
+                        .await?;
                 }
             }
         }
@@ -90,8 +93,11 @@ async fn process(shared: &Shared, epoch: Epoch, one: &Waiting) -> Result<(), Sto
         }
     };
     let end = match begun {
-        Begun::Later(why) => return put_off(shared, epoch, one, &why).await,
-        Begun::Goes(what) => return shared.loops.go_on_with_delivery(epoch, one, LOOK, &what).await,
+        Begun::Later(why) => return put_off(shared, epoch, one, &why, false).await,
+        Begun::Anew(why) => return put_off(shared, epoch, one, &why, true).await,
+        Begun::Goes(what) => {
+            return shared.loops.go_on_with_delivery(epoch, one, look_after(one), &what).await;
+        }
         Begun::Done { builds, reason } => End { state: DeliveryState::Done, reason, builds },
         Begun::Ignored(reason) => End { state: DeliveryState::Ignored, reason, builds: Vec::new() },
         Begun::Failed(reason) => End { state: DeliveryState::Failed, reason, builds: Vec::new() },
@@ -133,8 +139,20 @@ async fn see(shared: &Shared, epoch: Epoch, one: &Waiting, delivery: &Delivery) 
     shared.loops.see_ref(epoch, one, git_ref, commit).await.map(drop)
 }
 
+/// When what a delivery has begun is looked at again: the longer it goes on, the later.
+fn look_after(one: &Waiting) -> Duration {
+    let age = (chrono::Utc::now() - one.received_at).to_std().unwrap_or_default();
+    (age / 20).clamp(LOOK.0, LOOK.1)
+}
+
 /// Has it tried again later, or not any more.
-async fn put_off(shared: &Shared, epoch: Epoch, one: &Waiting, why: &str) -> Result<(), StoreError> {
+async fn put_off(
+    shared: &Shared,
+    epoch: Epoch,
+    one: &Waiting,
+    why: &str,
+    is_anew: bool,
+) -> Result<(), StoreError> {
     if one.attempts + 1 >= MOST_ATTEMPTS {
         let reason = format!("tried {MOST_ATTEMPTS} times: {why}");
         let end = End { state: DeliveryState::Failed, reason, builds: Vec::new() };
@@ -142,5 +160,5 @@ async fn put_off(shared: &Shared, epoch: Epoch, one: &Waiting, why: &str) -> Res
     }
     let tries = u32::try_from(one.attempts + 1).unwrap_or(1);
     let wait = backoff(tries, rand::random::<f64>());
-    shared.loops.put_off_delivery(epoch, one, wait, why).await
+    shared.loops.put_off_delivery(epoch, one, wait, why, is_anew).await
 }

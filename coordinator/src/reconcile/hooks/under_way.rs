@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::people::secrets::Asker;
+use farm_hooks::Happened;
 use farm_proto::v1;
 use farm_rules::{Allowed, Event, EventKind, Wanted};
 use farm_store::builds::record::BuildRecord;
@@ -16,30 +17,37 @@ use farm_store::work::decide::PublishLimit;
 use farm_types::snapshot::ROOT_CONTEXT;
 use farm_types::state::BuildState;
 use farm_types::{
-    BuildId, Digest, FailureCode, FetchSpec, Fetched, GitSource, PrincipalKind, ProjectName, Role, Take,
+    BuildId, Commit, Digest, Failure, FailureCode, FetchSpec, Fetched, GitSource, PrincipalKind, ProjectName,
+    Role, ShortId, Take,
 };
 use tonic::{Code, Status};
 
-use super::begin::{Begun, Step, Stop};
+use super::step::{Begun, Step, Stop};
 use crate::grpc::builds::accept::{Asked, accept};
 use crate::people::principal::{Kind, Principal};
 use crate::people::{Caller, Member};
 use crate::shared::Shared;
+
+/// So often a ref is looked for that the forge tells of and its servers for git don't: some two minutes.
+const MOST_EARLY: i32 = 7;
 
 /// A delivery that is being processed.
 pub(super) struct UnderWay<'a> {
     shared: &'a Shared,
     pub(super) of: &'a Waiting,
     event: &'a Event,
+    /// Where the ref was before, if the sender says it.
+    before: Option<&'a Commit>,
     member: Member,
     begun: BTreeMap<(Part, String), BuildId>,
 }
 
 impl<'a> UnderWay<'a> {
     /// Looks at what is begun.
-    pub(super) async fn of(shared: &'a Shared, of: &'a Waiting, event: &'a Event) -> Step<Self> {
+    pub(super) async fn of(shared: &'a Shared, of: &'a Waiting, happened: &'a Happened) -> Step<Self> {
         let begun = shared.loops.begun(of).await?;
-        Ok(Self { shared, of, event, member: member(of, event)?, begun })
+        let (event, before) = (&happened.event, happened.before.as_ref());
+        Ok(Self { shared, of, event, before, member: member(of, event)?, begun })
     }
 
     /// What there is of a part of it.
@@ -55,27 +63,19 @@ impl<'a> UnderWay<'a> {
         &self,
         (part, image): (Part, &str),
         (source, take): (GitSource, Take),
-        order_key: Option<i64>,
     ) -> Step<(Fetched, BuildRecord)> {
         let record = match self.known(part, image).await? {
             Some(record) => record,
             None => {
                 let fetch = FetchSpec { source, take };
                 let spec = v1::BuildSpec { fetch: Some((&fetch).into()), ..Default::default() };
-                self.accept(part, image, spec, order_key).await?
+                self.accept(part, image, spec, None).await?
             }
         };
         let id = &record.short_id;
         match record.state {
             BuildState::Succeeded => {}
-            BuildState::Failed => {
-                let failure = record.failure.as_ref();
-                let why = failure.map_or_else(String::new, |failure| failure.message.clone());
-                if failure.is_some_and(|failure| failure.code == FailureCode::GitRefMoved) {
-                    return Err(Begun::Ignored(format!("it has moved on since: {why}")).into());
-                }
-                return Err(Begun::Failed(format!("fetch {id}: {why}")).into());
-            }
+            BuildState::Failed => return Err(self.unfetched(id, record.failure.as_ref()).into()),
             BuildState::Cancelled => return Err(Begun::Failed(format!("fetch {id} was cancelled")).into()),
             _ => return Err(Begun::Goes(format!("fetch {id} goes on")).into()),
         }
@@ -83,6 +83,23 @@ impl<'a> UnderWay<'a> {
         match result.and_then(|result| result.fetched.clone()) {
             Some(fetched) => Ok((*fetched, record)),
             None => Err(Begun::Failed(format!("fetch {id} brought nothing")).into()),
+        }
+    }
+
+    /// What it means that a source could not be fetched. A forge may tell of a push before its own servers for git all know of it.
+    fn unfetched(&self, id: &ShortId, failure: Option<&Failure>) -> Begun {
+        let why = failure.map_or("", |failure| failure.message.as_str());
+        let is_early = self.of.attempts < MOST_EARLY;
+        match failure.map(|failure| &failure.code) {
+            Some(FailureCode::GitRefMissing) if is_early => Begun::Anew(format!("not there yet: {why}")),
+            // The message names both commits.
+            Some(FailureCode::GitRefMoved)
+                if is_early && self.before.is_some_and(|before| why.contains(before.short())) =>
+            {
+                Begun::Anew(format!("not there yet: {why}"))
+            }
+            Some(FailureCode::GitRefMoved) => Begun::Ignored(format!("it has moved on since: {why}")),
+            _ => Begun::Failed(format!("fetch {id}: {why}")),
         }
     }
 
@@ -141,6 +158,19 @@ impl<'a> UnderWay<'a> {
         })
     }
 
+    /// Cancels older builds of the same image and ref, which this one takes the place of.
+    pub(super) async fn cancel_superseded(&self, image: &str, place: i64, by: &BuildRecord) -> Step<()> {
+        let (shared, of) = (self.shared, self.of);
+        let older = shared.loops.superseded(of.project, of.hook, &self.event.git_ref, image, place).await?;
+        let limit = PublishLimit(Duration::from_secs(shared.config.limits.publish_deadline_seconds));
+        for build in older {
+            shared.loops.cancel(&self.member.caller.by(), of.project, build, limit).await?;
+            tracing::info!(%build, by = %by.short_id, image, "superseded");
+            shared.hints.changed();
+        }
+        Ok(())
+    }
+
     async fn accept(
         &self,
         part: Part,
@@ -178,26 +208,6 @@ fn unaccepted(status: Status) -> Stop {
         }
         _ => Begun::Failed(why),
     })
-}
-
-/// Cancels older builds of the same image and ref, which this one takes the place of.
-pub(super) async fn cancel_superseded(
-    shared: &Shared,
-    under_way: &UnderWay<'_>,
-    image: &str,
-    place: i64,
-    by: &BuildRecord,
-) -> Step<()> {
-    let (of, event) = (under_way.of, under_way.event);
-    let older = shared.loops.superseded(of.project, of.hook, &event.git_ref, image, place).await?;
-    let limit = PublishLimit(Duration::from_secs(shared.config.limits.publish_deadline_seconds));
-    for build in older {
-        let who = under_way.member.caller.by();
-        shared.loops.cancel(&who, of.project, build, limit).await?;
-        tracing::info!(%build, by = %by.short_id, image, "superseded");
-        shared.hints.changed();
-    }
-    Ok(())
 }
 
 /// The hook, as a member of its project.

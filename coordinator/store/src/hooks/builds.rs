@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use farm_types::{BuildId, HookId, ProjectId, RefName};
+use farm_types::{BuildId, Commit, HookId, ProjectId, RefName};
 
 use super::deliveries::Waiting;
 use crate::machines::leader::Epoch;
@@ -64,12 +64,27 @@ pub struct OfDelivery {
     pub order_key: Option<i64>,
 }
 
-/// Notes what a new build is to its delivery.
+/// A delivery's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Among all intentions: its builds have it.
+    pub order_key: i64,
+    /// At which commit the delivery before it had seen the ref; `None`: it is the first.
+    pub follows: Option<Commit>,
+}
+
+fn commit_of(text: Option<String>) -> Result<Option<Commit>> {
+    text.map(|text| text.parse().map_err(StoreError::corrupt)).transpose()
+}
+
+/// Notes what a new build is to its delivery, as long as that waits and its hook is there.
 pub(crate) async fn note(execution: &mut LockedExecution<'_>, build: BuildId, of: &OfDelivery) -> Result<()> {
     let (project, _) = execution.ids();
-    sqlx::query!(
+    let noted = sqlx::query!(
         "INSERT INTO hook_builds (project_id, hook_id, delivery_id, run, kind, image, git_ref, build_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8 FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id
+         WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $4 AND h.removed_at IS NULL
+         FOR KEY SHARE",
         project,
         of.hook.as_uuid(),
         of.delivery,
@@ -81,7 +96,7 @@ pub(crate) async fn note(execution: &mut LockedExecution<'_>, build: BuildId, of
     )
     .execute(&mut **execution)
     .await?;
-    Ok(())
+    if noted.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale("the delivery")) }
 }
 
 impl Store {
@@ -103,69 +118,112 @@ impl Store {
         rows.into_iter().map(|row| Ok(((Part::of(&row.kind)?, row.image), row.build_id.into()))).collect()
     }
 
-    /// Puts a delivery into the line of those about its ref. False: one that came before has no place yet.
+    /// Has a delivery look where its ref is, if no other one does. False: another one does.
     ///
     /// # Errors
     /// [`StoreError::Stale`]: it doesn't wait any more. Or another coordinator leads.
     pub async fn line_up(&self, epoch: Epoch, of: &Waiting, git_ref: &RefName) -> Result<bool> {
         let mut tx = self.begin_leading(epoch).await?;
-        let lined = sqlx::query!(
-            "UPDATE deliveries SET git_ref = $4 WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received'",
+        let looks = sqlx::query_scalar!(
+            r#"UPDATE deliveries d SET git_ref = $4, looks = d.order_key IS NOT NULL OR NOT EXISTS (
+                   SELECT FROM deliveries o WHERE o.project_id = $1 AND o.hook_id = $2 AND o.git_ref = $4 AND o.id <> $3
+                     AND o.state = 'received' AND o.looks AND o.order_key IS NULL)
+               WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $5
+               RETURNING looks"#,
             of.project.as_uuid(),
             of.hook.as_uuid(),
             of.id,
-            git_ref.as_str()
-        )
-        .execute(&mut *tx)
-        .await?;
-        if lined.rows_affected() != 1 {
-            return Err(StoreError::Stale("the delivery"));
-        }
-        let is_next = sqlx::query_scalar!(
-            r#"SELECT NOT EXISTS (SELECT FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3
-                 AND state = 'received' AND order_key IS NULL AND sequence < $4) AS "is_next!""#,
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
             git_ref.as_str(),
-            of.sequence
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(is_next)
-    }
-
-    /// Gives a delivery its place among all intentions, if it has none: its ref was seen at its commit. Those about one ref get theirs one
-    /// after the other ([`Self::line_up`]), so in the order in which the ref was at their commits.
-    ///
-    /// # Errors
-    /// As of [`Self::line_up`].
-    pub async fn place_delivery(&self, epoch: Epoch, of: &Waiting) -> Result<i64> {
-        let mut tx = self.begin_leading(epoch).await?;
-        let place = sqlx::query_scalar!(
-            r#"UPDATE deliveries SET order_key = coalesce(order_key, nextval('order_keys'))
-               WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' RETURNING order_key AS "order_key!""#,
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
-            of.id
+            of.run
         )
         .fetch_optional(&mut *tx)
         .await?;
         tx.commit().await?;
-        place.ok_or(StoreError::Stale("the delivery"))
+        looks.ok_or(StoreError::Stale("the delivery"))
     }
 
-    /// Whether a delivery about this ref has a later place: the ref has been somewhere else since.
+    /// Gives a delivery its place among all intentions, if it has none: its ref was seen at this commit. Those about one ref get theirs one
+    /// after the other ([`Self::line_up`]), so in the order in which the ref was at their commits.
     ///
     /// # Errors
-    /// The database can't be reached.
-    pub async fn is_overtaken(&self, of: &Waiting, git_ref: &RefName, order_key: i64) -> Result<bool> {
-        let later = sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3
-                 AND order_key > $4) AS "later!""#,
+    /// As of [`Self::line_up`].
+    pub async fn place_delivery(
+        &self,
+        epoch: Epoch,
+        of: &Waiting,
+        git_ref: &RefName,
+        commit: &Commit,
+    ) -> Result<Placed> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let known = sqlx::query!(
+            "SELECT order_key, follows FROM deliveries
+             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND runs = $4 FOR UPDATE",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            of.run
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::Stale("the delivery"))?;
+        if let Some(order_key) = known.order_key {
+            return Ok(Placed { order_key, follows: commit_of(known.follows)? });
+        }
+        let follows = sqlx::query_scalar!(
+            "SELECT placed FROM ref_heads WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            git_ref.as_str()
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .flatten();
+        let order_key = sqlx::query_scalar!(
+            r#"UPDATE deliveries SET order_key = nextval('order_keys'), follows = $5
+               WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND runs = $4 AND order_key IS NULL
+               RETURNING order_key AS "order_key!""#,
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            of.run,
+            follows
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "INSERT INTO ref_heads (project_id, hook_id, git_ref, sequence, commit_id, placed) VALUES ($1, $2, $3, $4, $5, $5)
+             ON CONFLICT (project_id, hook_id, git_ref) DO UPDATE SET placed = EXCLUDED.placed",
             of.project.as_uuid(),
             of.hook.as_uuid(),
             git_ref.as_str(),
+            of.sequence,
+            commit.as_str()
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Placed { order_key, follows: commit_of(follows)? })
+    }
+
+    /// Whether a build of this image and ref was begun for what the ref was at later.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn is_overtaken(
+        &self,
+        of: &Waiting,
+        git_ref: &RefName,
+        image: &str,
+        order_key: i64,
+    ) -> Result<bool> {
+        let later = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM hook_builds h JOIN builds b ON b.project_id = h.project_id AND b.id = h.build_id
+                 WHERE h.project_id = $1 AND h.hook_id = $2 AND h.git_ref = $3 AND h.image = $4 AND h.kind = 'image'
+                   AND b.order_key > $5) AS "later!""#,
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            git_ref.as_str(),
+            image,
             order_key
         );
         Ok(later.fetch_one(&self.pool).await?)

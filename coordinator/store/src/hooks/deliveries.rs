@@ -238,7 +238,7 @@ impl Store {
                 DeliveryState::Failed if new.state == DeliveryState::Received => {
                     sqlx::query!(
                         "UPDATE deliveries SET state = 'received', reason = '', attempts = 0, due_at = farm_now(), finished_at = NULL,
-                            runs = runs + 1, order_key = NULL
+                            runs = runs + 1, order_key = NULL, looks = false
                          WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'failed'",
                         project,
                         hook,
@@ -264,7 +264,7 @@ impl Store {
         Ok(answer)
     }
 
-    /// What waits and is due, in the order in which it came.
+    /// What waits and is due: what is due for longest first, so that nobody's many keep others waiting.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -273,7 +273,7 @@ impl Store {
             "SELECT d.project_id, p.name AS project_name, d.hook_id, h.name AS hook_name, h.provider, h.host, h.full_name,
                     h.repository_id, h.clone_url, h.principal_id, h.publishes, d.id, d.sequence, d.attempts, d.runs, d.received_at
              FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id JOIN projects p ON p.id = d.project_id
-             WHERE d.state = 'received' AND d.due_at <= farm_now() ORDER BY d.sequence LIMIT $1",
+             WHERE d.state = 'received' AND d.due_at <= farm_now() ORDER BY d.due_at, d.sequence LIMIT $1",
             most
         )
         .fetch_all(&self.pool)
@@ -372,7 +372,7 @@ impl Store {
         tx.commit().await
     }
 
-    /// Has a delivery that waits tried again after so long.
+    /// Has a delivery that waits tried again after so long; `is_anew`: without what it has begun.
     ///
     /// # Errors
     /// As of [`Self::end_delivery`].
@@ -382,17 +382,20 @@ impl Store {
         of: &Waiting,
         wait: Duration,
         reason: &str,
+        is_anew: bool,
     ) -> Result<()> {
         let mut tx = self.begin_leading(epoch).await?;
         let done = sqlx::query!(
-            "UPDATE deliveries SET attempts = attempts + 1, due_at = farm_now() + make_interval(secs => $5), reason = $6
+            "UPDATE deliveries SET attempts = attempts + 1, due_at = farm_now() + make_interval(secs => $5), reason = $6,
+                looks = looks AND NOT $7, runs = runs + CASE WHEN $7 THEN 1 ELSE 0 END
              WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4",
             of.project.as_uuid(),
             of.hook.as_uuid(),
             of.id,
             of.attempts,
             wait.as_secs_f64(),
-            reason
+            reason,
+            is_anew
         )
         .execute(&mut *tx)
         .await?;
@@ -451,7 +454,7 @@ impl Store {
         let mut tx = self.begin().await?;
         let done = sqlx::query!(
             "UPDATE deliveries SET state = 'received', reason = '', attempts = 0, due_at = farm_now(), finished_at = NULL,
-                builds = '{}', runs = runs + 1, order_key = NULL
+                builds = '{}', runs = runs + 1, order_key = NULL, looks = false
              WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state <> 'received'",
             project.as_uuid(),
             hook.as_uuid(),

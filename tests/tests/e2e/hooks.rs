@@ -106,10 +106,6 @@ fn a_push_is_built_by_the_rules_of_its_commit_and_a_late_one_moves_nothing_back(
     // What is wrong in the file, or more than the project allows, builds nothing.
     for (file, said) in [
         (rules(&at, "  bad:\n    contxt: x\n"), ".farm.yaml: 16:5: images.bad"),
-        (
-            rules(&at, "  far:\n    destinations: [elsewhere.example/far]\n    tags: [x]\n"),
-            "elsewhere.example/far",
-        ),
         (rules(&at, "  key:\n    secrets: {npm: npm}\n"), "no such secret"),
     ] {
         let commit = host.commit(&[(".farm.yaml", &file)]);

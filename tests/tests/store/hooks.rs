@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use farm_store::builds::mounts::SealedKey;
+use farm_store::builds::submit::NewBuild;
+use farm_store::hooks::builds::{OfDelivery, Part};
 use farm_store::hooks::deliveries::{DeliveryState, End, Kept, NewDelivery};
 use farm_store::hooks::registered::{NewHook, by_hook};
 use farm_store::hooks::secrets::SealedSecret;
@@ -96,7 +98,7 @@ async fn a_delivery_is_kept_once_and_processed_until_it_is_over() {
     let (headers, body) = store.delivered(one).await.unwrap().unwrap();
     assert_eq!((headers["x-github-event"].as_str(), body.as_slice()), ("push", &b"one"[..]));
     // One that can't be done now is done later, by whoever saw that it waits.
-    store.put_off_delivery(epoch, one, Duration::from_secs(60), "away").await.unwrap();
+    store.put_off_delivery(epoch, one, Duration::from_secs(60), "away", false).await.unwrap();
     let done = |builds: &[&str]| End {
         state: DeliveryState::Done,
         reason: String::new(),
@@ -205,4 +207,62 @@ async fn two_secrets_count_until_the_new_one_was_used_and_a_day_longer() {
     assert!(!store.reseal_hook_key(world.epoch, found, &other).await.unwrap(), "that it was");
     let after = Some((found.project, found.hook, found.secret));
     assert!(store.hook_keys_by(&["other".to_owned()], after, 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn deliveries_about_a_ref_take_turns_at_looking_and_a_place_is_of_what_the_ref_was_at() {
+    let world = world().await;
+    let (store, epoch) = (&world.store, world.epoch);
+    let key = secret();
+    let app = hook("app", &key);
+    store.add_hook(&tester(), &app).await.unwrap();
+    for id in ["1", "2", "3"] {
+        keep(&world, &app, &key, id, id.as_bytes()).await;
+    }
+    let waiting = store.waiting_deliveries(10).await.unwrap();
+    let [one, two, three] = &waiting[..] else { panic!() };
+    let (main, other): (RefName, RefName) =
+        ("refs/heads/main".parse().unwrap(), "refs/heads/other".parse().unwrap());
+    let [a, b]: [Commit; 2] = ["1", "2"].map(|digit| digit.repeat(40).parse().unwrap());
+    assert!(store.line_up(epoch, two, &main).await.unwrap());
+    assert!(!store.line_up(epoch, one, &main).await.unwrap(), "another one looks, whichever came first");
+    assert!(store.line_up(epoch, three, &other).await.unwrap(), "that is another ref");
+    let of_two = store.place_delivery(epoch, two, &main, &b).await.unwrap();
+    assert_eq!(of_two.follows, None);
+    assert!(store.line_up(epoch, one, &main).await.unwrap());
+    let of_one = store.place_delivery(epoch, one, &main, &a).await.unwrap();
+    assert!(of_one.order_key > of_two.order_key);
+    assert_eq!(of_one.follows.as_ref(), Some(&b), "what the ref was at when it was seen last");
+    assert_eq!(store.place_delivery(epoch, one, &main, &a).await.unwrap(), of_one, "once");
+
+    // A build of what the ref was at later overtakes, and is of a delivery that waits.
+    let of = |delivery: &str, image: &str, order_key| OfDelivery {
+        hook: app.id,
+        delivery: delivery.to_owned(),
+        run: 0,
+        part: Part::Image,
+        image: image.to_owned(),
+        git_ref: main.clone(),
+        order_key: Some(order_key),
+    };
+    let build = |key: &str, of| NewBuild { of: Some(of), ..world.new_build(key, "linux/amd64", &[]) };
+    assert!(!store.is_overtaken(two, &main, "app", of_two.order_key).await.unwrap());
+    let newer = store.submit(&build("n", of("1", "app", of_one.order_key))).await.unwrap();
+    assert!(store.is_overtaken(two, &main, "app", of_two.order_key).await.unwrap());
+    assert!(!store.is_overtaken(two, &main, "web", of_two.order_key).await.unwrap(), "another image");
+    let older = store.submit(&build("o", of("2", "app", of_two.order_key))).await.unwrap();
+    let superseded = store.superseded(default_project(), app.id, &main, "app", of_one.order_key).await;
+    assert_eq!(superseded.unwrap(), [older.id]);
+    let begun = store.begun(one).await.unwrap();
+    assert_eq!(begun[&(Part::Image, "app".to_owned())], newer.id);
+
+    // It is begun anew with nothing of what was, and what was read before that begins no more.
+    store.put_off_delivery(epoch, three, Duration::ZERO, "not there yet", true).await.unwrap();
+    let stale = store.line_up(epoch, three, &other).await.unwrap_err();
+    assert!(matches!(stale, StoreError::Stale(_)), "{stale}");
+    let stale = store.submit(&build("s", of("3", "app", 0))).await.unwrap_err();
+    assert!(matches!(stale, StoreError::Stale(_)), "{stale}");
+    store.remove_hook(&tester(), default_project(), "app").await.unwrap();
+    let gone = store.submit(&build("g", of("1", "web", of_one.order_key))).await.unwrap_err();
+    assert!(matches!(gone, StoreError::Stale(_)), "{gone}");
 }

@@ -61,7 +61,7 @@ pub(super) async fn begin(
         Outcome::Ping => return Ok(Begun::Ignored("a ping".to_owned())),
         Outcome::Ignored(why) => return Ok(Begun::Ignored(why.clone())),
     };
-    match follow(shared, epoch, delivered, happened).await {
+    match Box::pin(follow(shared, epoch, delivered, happened)).await {
         Ok(begun) | Err(Stop::So(begun)) => Ok(begun),
         Err(Stop::Store(error)) => Err(error),
     }
@@ -124,7 +124,7 @@ async fn follow(shared: &Shared, epoch: Epoch, delivered: Delivered<'_>, happene
             Planned::Skipped(reason) => images.said.push(format!("{}: {reason}", image.name)),
             Planned::Build(wanted) => {
                 let one = One { name: &image.name, wanted, event: &event };
-                images.take(&image.name, build(&under_way, line, one, &images).await)?;
+                images.take(&image.name, Box::pin(build(&under_way, line, one, &images)).await)?;
             }
         }
     }

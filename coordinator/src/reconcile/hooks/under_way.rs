@@ -195,7 +195,7 @@ impl<'a> UnderWay<'a> {
                 order_key,
             }),
         };
-        accept(self.shared, &self.member, asked).await.map(|(record, _)| record).map_err(unaccepted)
+        Box::pin(accept(self.shared, &self.member, asked)).await.map(|(record, _)| record).map_err(unaccepted)
     }
 }
 

@@ -48,6 +48,10 @@ pub(super) async fn run(
     }
     within(ANSWER, async {
         let (standing, _) = look(&mut connection, own).await?;
+        // Not only with the session, which ends some time after the link is closed: the next one may come at once.
+        sqlx::query("SELECT pg_advisory_unlock(hashtext('farm_migrations'))")
+            .execute(&mut connection)
+            .await?;
         connection.close().await?;
         Ok(standing)
     })

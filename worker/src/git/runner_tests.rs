@@ -160,7 +160,8 @@ async fn a_commit_becomes_files_and_the_next_one_brings_differences_only() {
 
     // What is broken is made anew.
     let mirrors = bench.folder.path().join("state/git/mirrors").join(bench.project.to_string());
-    let mirror = fs::read_dir(&mirrors).unwrap().next().unwrap().unwrap().path();
+    let mut mirror = fs::read_dir(&mirrors).unwrap().map(|entry| entry.unwrap().path());
+    let mirror = mirror.find(|path| path.join("HEAD").exists()).unwrap();
     for pack in fs::read_dir(mirror.join("objects/pack")).unwrap().map(|entry| entry.unwrap().path()) {
         fs::remove_file(&pack).unwrap();
         fs::write(&pack, "no pack").unwrap();

@@ -21,8 +21,8 @@ use self::step::Begun;
 use super::{Lead, leading};
 use crate::shared::Shared;
 
-/// What another coordinator has taken is found after so long.
-const TICK: Duration = Duration::from_millis(500);
+/// What another coordinator has taken is found after so long, while there is something to do, and while there is nothing.
+const TICK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// So many are read at once.
 const BATCH: i64 = 50;
 /// What a delivery has begun is looked at so often, at first and at last.
@@ -32,12 +32,11 @@ const MOST_ATTEMPTS: i32 = 12;
 
 /// Processes while leading, until `shutdown`.
 pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut is_busy = false;
     loop {
         let next = async {
             tokio::select! {
-                _ = tick.tick() => {}
+                () = tokio::time::sleep(if is_busy { TICK.0 } else { TICK.1 }) => {}
                 () = shared.hints.delivered.notified() => {}
             }
             leading(&mut lead).await
@@ -52,17 +51,20 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
         };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            done = pass(&shared, epoch) => if let Err(error) = done {
-                tracing::warn!(%error, "what was delivered could not be processed; trying again");
+            done = pass(&shared, epoch) => match done {
+                Ok(was_any) => is_busy = was_any,
+                Err(error) => tracing::warn!(%error, "what was delivered could not be processed; trying again"),
             },
         }
     }
 }
 
-/// All that is due.
-async fn pass(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
+/// All that is due. True: there was something.
+async fn pass(shared: &Shared, epoch: Epoch) -> Result<bool, StoreError> {
+    let mut is_any = false;
     loop {
         let waiting = shared.loops.waiting_deliveries(BATCH).await?;
+        is_any |= !waiting.is_empty();
         let is_all = i64::try_from(waiting.len()).is_ok_and(|count| count < BATCH);
         for one in waiting {
             match process(shared, epoch, &one).await {
@@ -78,7 +80,7 @@ async fn pass(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
             }
         }
         if is_all {
-            return Ok(());
+            return Ok(is_any);
         }
     }
 }

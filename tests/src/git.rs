@@ -3,7 +3,9 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
 use bytes::Bytes;
 use hyper::{Request, Response};
 use tempfile::TempDir;
@@ -20,6 +22,8 @@ pub const COMMITTED: i64 = 1_700_000_000;
 pub struct GitHost {
     folder: TempDir,
     web: Web,
+    /// What whoever fetches has to show, as `Authorization` has it; empty: nothing.
+    wants: Arc<Mutex<String>>,
 }
 
 impl GitHost {
@@ -27,12 +31,28 @@ impl GitHost {
     pub fn start() -> GitHost {
         let folder = Bed::from_env().folder("git");
         let root = folder.path().to_owned();
-        let web = Web::start(move |request| answer(&root, request));
-        let host = GitHost { folder, web };
+        let wants = Arc::new(Mutex::new(String::new()));
+        let asks = Arc::clone(&wants);
+        let web = Web::start(move |request| {
+            let wanted = asks.lock().unwrap().clone();
+            let shown = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+            if wanted.is_empty() || shown == Some(wanted.as_str()) {
+                return answer(&root, request);
+            }
+            let challenge = Response::builder().status(401).header("www-authenticate", "Basic realm=\"git\"");
+            challenge.body(full(Bytes::new())).unwrap()
+        });
+        let host = GitHost { folder, web, wants };
         std::fs::create_dir(host.folder.path().join("app.git")).unwrap();
         host.git(&["init", "-q", "--initial-branch=main", "--template="]);
         host.git(&["config", "uploadpack.allowAnySHA1InWant", "true"]);
         host
+    }
+
+    /// From now on only this user gets in, by this token.
+    pub fn close(&self, user: &str, token: &str) {
+        let shown = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{token}"));
+        *self.wants.lock().unwrap() = format!("Basic {shown}");
     }
 
     /// Its address.

@@ -1,5 +1,8 @@
 //! Builds whose source is in git: a worker fetches it, from git's own server.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use farm_tests::farm::{Farm, Output, WorkerSpec};
 use farm_tests::git::{COMMITTED, GitHost};
 use serde_json::Value;
@@ -10,6 +13,17 @@ fn submit_from(farm: &Farm, address: &str, args: &[&str]) -> Output {
     let mut all = vec!["submit", address, "--platform", "linux/amd64"];
     all.extend(args);
     farm.cli(&all)
+}
+
+/// `farm git login`, by a token.
+fn login(farm: &Farm, place: &str, token: &str) -> Output {
+    let mut command = farm.command(&["git", "login", place, "--token-stdin"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{token}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Output { status: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 #[test]
@@ -28,7 +42,7 @@ fn a_branch_and_a_folder_of_a_repository_are_built_and_what_is_missing_there_is_
         ("lib/lib.txt", "of the library\n"),
     ]);
     let open = WorkerSpec::new("w1").platforms("linux/amd64").arg("--fetch-from").arg(&host.place());
-    let farm = Farm::builder().worker(open).start();
+    let farm = Farm::builder().tls().worker(open).start();
     let (address, lib) = (format!("{}#main:app", host.url()), format!("lib={}#main:lib", host.url()));
     let dry = submit_from(&farm, &address, &["--dry-run", "--json"]).json();
     assert_eq!((&dry["fetches"]["context"], &dry["tree_id"]), (&address.clone().into(), &Value::Null));
@@ -77,4 +91,24 @@ fn a_branch_and_a_folder_of_a_repository_are_built_and_what_is_missing_there_is_
         let failure = &build["failure"];
         assert_eq!((&failure["code"], &failure["cause"]), (&code.into(), &"user".into()), "{failure:#}");
     }
+
+    // A private one: by the project's login for a place above it, which is told to nobody.
+    host.close("x-access-token", "hush-of-git");
+    let refused = submit_from(&farm, &address, &["--build-context", &lib]);
+    assert_eq!(refused.status, 1, "{refused:?}");
+    says(&refused.stdout, &["is for those that sign in", "farm git login"]);
+    let given = login(&farm, &host.place(), "hush-of-git").ok();
+    says(&given, &["a token of x-access-token", &host.place()]);
+    let private = submit_from(&farm, &address, &["--build-context", &lib, "--no-cache"]).ok();
+    says(&private, &[&second[..7], "two"]);
+    let listed = farm.cli(&["git", "ls", "--json"]).ok();
+    crate::schemas::fits("git_logins", &listed);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert!(listed["logins"][0]["last_used"].is_string(), "{listed:#}");
+    for log in ["coordinator.log", "w1.log"] {
+        let log = std::fs::read_to_string(farm.folder().join(log)).unwrap();
+        assert!(!log.contains("hush-of-git"));
+    }
+    farm.cli(&["git", "rm", &host.place()]).ok();
+    assert_eq!(submit_from(&farm, &address, &["--build-context", &lib, "--no-cache"]).status, 1);
 }

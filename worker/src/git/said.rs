@@ -119,7 +119,8 @@ pub(crate) fn failure(url: &GitUrl, is_signed_in: bool, words: &str, bounds: &Bo
         Kind::Refused if is_signed_in => refused(url, &said),
         Kind::NoLogin | Kind::Refused => {
             let text = format!(
-                "{url} is for those that sign in, or isn't there; check the address, or give the project a login at {host} that may read it"
+                "{url} is for those that sign in, or isn't there; check the address, or give the project a login that may read it: \
+                 farm git login {host}"
             );
             user(FailureCode::GitLoginMissing, text)
         }

@@ -288,7 +288,8 @@ impl Layout {
             ("untrusted", 0o711),
             ("untrusted/data", 0o711),
             ("coordinator", 0o700),
-            ("workers", 0o700),
+            // Git passes it, as a user of its own; each worker's folder is that worker's and its group's.
+            ("workers", 0o711),
         ] {
             folder(&self.join(name), mode)?;
         }

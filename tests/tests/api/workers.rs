@@ -224,6 +224,29 @@ async fn a_goodbye_gives_the_job_back_and_a_broken_stream_does_not() {
     assert_eq!(states[0].state, "released");
 }
 
+/// What it runs takes a moment to give back, and the stream of one that has left counts no more, so it is ended meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goodbye_gives_the_job_back_though_its_stream_ends_first() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let mut sim = Sim::connect(&client, hello("leaving", 1)).await.unwrap();
+    let snapshot = client.upload("FROM scratch").await;
+    let build = client.submit(&snapshot, "k", &["linux/amd64"]).await;
+    let lease = sim.offer().await.lease.unwrap();
+    sim.start(&lease).await;
+    assert!(sim.beat(std::slice::from_ref(&lease)).await.is_empty());
+    let mut session = farm_tests::session::Session::open(farm.database_url());
+    session.ask("BEGIN; SELECT count(*) FROM (SELECT FROM executions FOR UPDATE) AS held");
+    // A sign that is written once its stream counts no more ends it.
+    sim.tell(Say::Heartbeat(v1::Heartbeat { running: vec![lease] })).await;
+    sim.tell(Say::Bye(v1::Bye {})).await;
+    while sim.next().await.is_ok() {}
+    session.ask("COMMIT; SELECT 1");
+    let mut next = Sim::connect(&client, hello("next", 1)).await.unwrap();
+    let offered = next.offer().await;
+    assert_eq!((offered.build_id.as_str(), offered.attempt_number), (build.id.as_str(), 2));
+}
+
 #[tokio::test]
 async fn a_cancel_reaches_the_worker_within_two_seconds() {
     let farm = Farm::builder().start();

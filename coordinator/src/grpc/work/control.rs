@@ -102,8 +102,13 @@ pub async fn open(
             Connection { shared: Arc::clone(&shared), worker, boot, holder, connection: serial, outbox };
         let end = tokio::select! {
             end = connection.listen(&mut said) => end,
-            () = connection.outbox.closed() => Ok(()),
+            () = connection.outbox.closed() => Ok(Left::Gone),
             () = shutdown.cancelled() => Err(Status::unavailable("this coordinator stops; dial again")),
+        };
+        // Not in there: whoever says goodbye may close its stream at once, or have it closed, and its jobs are given back all the same.
+        let end = match end {
+            Ok(Left::Goodbye) => connection.goodbye().await,
+            end => end.map(drop),
         };
         let why = end.as_ref().err().map(|status| status.message().to_owned());
         if let Err(status) = end {
@@ -204,8 +209,16 @@ struct Connection {
     outbox: mpsc::Sender<Result<v1::ControlResponse, Status>>,
 }
 
+/// How a worker left that left in peace.
+enum Left {
+    /// Its stream has ended.
+    Gone,
+    /// It said that it ends: what it runs is given back.
+    Goodbye,
+}
+
 impl Connection {
-    async fn listen(&self, said: &mut Streaming<v1::ControlRequest>) -> Result<(), Status> {
+    async fn listen(&self, said: &mut Streaming<v1::ControlRequest>) -> Result<Left, Status> {
         while let Some(message) = said.message().await? {
             match message.message {
                 Some(Said::Heartbeat(beat)) => self.heartbeat(beat).await?,
@@ -219,18 +232,25 @@ impl Connection {
                     self.declined(lease, &declined.reason).instrument(self.span(lease)).await?;
                 }
                 Some(Said::Probed(probed)) => self.probed(probed).await?,
-                Some(Said::Bye(_)) => {
-                    tracing::info!("the worker says goodbye");
-                    // First, or what it gives back might be given to it again.
-                    let left = self.shared.store.worker_disconnected(self.worker, self.connection).await;
-                    left.map_err(status::store)?;
-                    self.release_all().await?;
-                    return Ok(());
-                }
+                Some(Said::Bye(_)) => return Ok(Left::Goodbye),
                 Some(Said::Hello(_)) => return Err(Status::failed_precondition("Hello is said once")),
                 // A message of a newer worker: not for us.
                 None => {}
             }
+        }
+        Ok(Left::Gone)
+    }
+
+    /// Lets the worker go, and gives all of its leases back.
+    async fn goodbye(&self) -> Result<(), Status> {
+        tracing::info!("the worker says goodbye");
+        // First, or what it gives back might be given to it again.
+        let left = self.shared.store.worker_disconnected(self.worker, self.connection).await;
+        left.map_err(status::store)?;
+        for live in self.shared.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
+            let lease = Lease { attempt: live.attempt, token: live.token, holder: None };
+            let released = self.finish(lease, Outcome::Released { declined: false }, None);
+            released.instrument(self.span(lease)).await?;
         }
         Ok(())
     }
@@ -451,15 +471,5 @@ impl Connection {
             }
             Err(error) => Err(status::store(error)),
         }
-    }
-
-    /// Gives all leases of this worker back.
-    async fn release_all(&self) -> Result<(), Status> {
-        for live in self.shared.store.live_attempts(self.worker, self.boot).await.map_err(status::store)? {
-            let lease = Lease { attempt: live.attempt, token: live.token, holder: None };
-            let released = self.finish(lease, Outcome::Released { declined: false }, None);
-            released.instrument(self.span(lease)).await?;
-        }
-        Ok(())
     }
 }

@@ -12,6 +12,11 @@
 #   tests/bench.sh connections [--workers N]
 #                                         what a coordinator needs for the connections of workers that have nothing to do (two
 #                                         each; 500 workers unless said): with TLS beside without
+#   tests/bench.sh hooks [--pairs N]      deliveries by webhook: 200 a second for 20 seconds, while what they push is fetched and built
+#                                         (by simulated workers), from the first byte to the answer (measure=answered_…); 50 one
+#                                         after the other, from there to a worker's first job (assigned_…). And a repository of
+#                                         20,000 files of which one was changed, fetched by a worker that has fetched it before,
+#                                         against `git clone --depth 1` (measure=refetch); 9 pairs unless said
 #
 # Each measure of `submit` and `output` ends in a line `bench NAME measure=… ratio=… farm=… peer=…`: medians in seconds, the
 # ratio (farm to peer) that of the pairs; those of `connections` in the same, with what each measure's name says. Those of `scale` are lines `bench scale measure=… value=…`: statements, commits and
@@ -20,7 +25,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in
-  submit | output | scale | connections) ;;
+  submit | output | scale | connections | hooks) ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
 esac
 export SQLX_OFFLINE=true

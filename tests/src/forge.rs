@@ -12,7 +12,12 @@ pub type Answer = (u16, String);
 
 /// One request on a connection of its own; the headers of the answer, without the date, and its body.
 pub fn post_raw(port: u16, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (String, Answer) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    try_post_raw(port, path, headers, body).unwrap()
+}
+
+/// The same; `None`: nobody answers.
+fn try_post_raw(port: u16, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<(String, Answer)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut head = format!("POST {path} HTTP/1.1\r\nhost: farm\r\nconnection: close\r\n");
     if headers.iter().all(|(name, _)| *name != "content-length") {
@@ -27,14 +32,14 @@ pub fn post_raw(port: u16, path: &str, headers: &[(&str, &str)], body: &[u8]) ->
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let head: Vec<&str> = head.lines().filter(|line| !line.starts_with("date:")).collect();
-    (head.join("\n"), (status, body.to_owned()))
+    Some((head.join("\n"), (status, body.to_owned())))
 }
 
 /// A hook, and the forge that knows its secret.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Forge {
     pub port: u16,
     /// Of its URL.
@@ -52,6 +57,10 @@ impl Forge {
 
     /// The same, signed by another secret.
     pub fn deliver_as(&self, id: &str, event: &str, body: &Value, secret: &str) -> Answer {
+        self.try_deliver_as(id, event, body, secret).unwrap()
+    }
+
+    fn try_deliver_as(&self, id: &str, event: &str, body: &Value, secret: &str) -> Option<Answer> {
         let body = body.to_string();
         let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), body.as_bytes());
         let signed = mac.as_ref().iter().fold("sha256=".to_owned(), |text, byte| format!("{text}{byte:02x}"));
@@ -61,7 +70,12 @@ impl Forge {
             ("x-github-delivery", id),
             ("x-hub-signature-256", signed.as_str()),
         ];
-        post_raw(self.port, &self.path, &headers, body.as_bytes()).1
+        try_post_raw(self.port, &self.path, &headers, body.as_bytes()).map(|(_, answer)| answer)
+    }
+
+    /// The same; `None`: nobody answers.
+    pub fn try_deliver(&self, id: &str, event: &str, body: &Value) -> Option<Answer> {
+        self.try_deliver_as(id, event, body, &self.secret)
     }
 
     /// Delivers as GitHub does.

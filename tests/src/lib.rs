@@ -40,6 +40,7 @@ pub mod pki;
 pub mod planted;
 pub mod ports;
 pub mod process;
+pub mod pushes;
 pub mod registry;
 pub mod scale;
 pub mod session;

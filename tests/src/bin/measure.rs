@@ -14,6 +14,9 @@ use farm_tests::bed::Bed;
 use farm_tests::bridge::Bridge;
 use farm_tests::engine::PrivateEngine;
 use farm_tests::farm::{Farm, FarmBuilder, WorkerSpec, output};
+use farm_tests::git::GitHost;
+use farm_tests::pushes;
+use farm_tests::pushes::rate::{Rate, percentile};
 use farm_tests::scale::connections::{Needs, hold};
 use farm_tests::scale::{self, Form};
 use serde_json::Value;
@@ -39,9 +42,10 @@ fn main() -> ExitCode {
             scale(Form { workers: number("--workers", 100), jobs: number("--jobs", 1000), on_disk: true })
         }
         Some("connections") => connections(number("--workers", 500)),
+        Some("hooks") => hooks(number("--pairs", 9)),
         _ => {
             eprintln!(
-                "measure submit|output [--pairs N] | scale [--workers N] [--jobs N] | connections [--workers N]"
+                "measure submit|output|hooks [--pairs N] | scale [--workers N] [--jobs N] | connections [--workers N]"
             );
             return ExitCode::from(2);
         }
@@ -96,6 +100,79 @@ fn connections(workers: usize) {
             tls.connections
         );
     }
+}
+
+/// What a hook's deliveries take, and what it takes to fetch a repository again of which one file was changed, against a new clone.
+fn hooks(pairs: usize) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let rate = Rate { per_second: 200, seconds: 20, hooks: 8, followed: 50 };
+    let times = runtime.block_on(pushes::rate::measure(rate));
+    for (measure, times) in [("answered", &times.answered), ("assigned", &times.assigned)] {
+        for of_hundred in [50, 99] {
+            let value = percentile(times, of_hundred);
+            println!(
+                "bench hooks measure={measure}_p{of_hundred}_milliseconds value={value:.1} deliveries={}",
+                times.len()
+            );
+        }
+    }
+
+    let host = GitHost::start();
+    let files: Vec<(String, String)> =
+        (0..20_000).map(|n| (format!("src/d{}/f{n}.txt", n % 200), format!("{n}\n").repeat(60))).collect();
+    let mut all: Vec<(&str, &str)> =
+        files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    all.push(("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n"));
+    host.commit(&all);
+    let worker = WorkerSpec::new("w").platforms("linux/amd64").arg("--fetch-from").arg(&host.place());
+    let farm = Farm::builder().worker(worker).start();
+    let folder = Folder::new();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..=pairs {
+        host.commit(&[("src/d1/f1.txt", &format!("changed {round}"))]);
+        let mut turns = [0, 1];
+        turns.rotate_left(round % 2);
+        for turn in turns {
+            let seconds = if turn == 0 {
+                fetched_in(&farm, &host.url())
+            } else {
+                let to = folder.path().join(round.to_string());
+                let mut clone = Command::new("git");
+                clone.args(["clone", "-q", "--depth", "1", &host.url()]).arg(&to).stdin(Stdio::null());
+                let begin = Instant::now();
+                let out = output(&mut clone);
+                let seconds = begin.elapsed().as_secs_f64();
+                assert_eq!(out.status, 0, "{out:?}");
+                fs::remove_dir_all(to).unwrap();
+                seconds
+            };
+            // The first round makes farm's mirror.
+            if round > 0 {
+                if turn == 0 { &mut ours } else { &mut theirs }.push(seconds);
+            }
+        }
+    }
+    let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(farm, peer)| farm / peer).collect();
+    println!(
+        "bench hooks measure=refetch ratio={:.2} farm={:.3} peer={:.3} files=20000",
+        median(&ratios),
+        median(&ours),
+        median(&theirs)
+    );
+}
+
+/// How long a worker took to fetch a repository, seconds: from the start of the fetch to the source that is in the farm's store.
+fn fetched_in(farm: &Farm, url: &str) -> f64 {
+    farm.cli(&["submit", url, "--platform", "linux/amd64", "--call", "targets"]).ok();
+    let fetches = farm.cli(&["builds", "--fetches", "--json"]).json();
+    let fetch = fetches["builds"].as_array().unwrap().iter().find(|one| !one["fetch"].is_null()).unwrap();
+    let shown = farm.cli(&["show", fetch["id"].as_str().unwrap(), "--json"]).json();
+    let attempt = &shown["jobs"][0]["attempts"][0];
+    let at = |name: &str| {
+        let text = attempt[name].as_str().unwrap_or_else(|| panic!("{shown:#}"));
+        chrono::DateTime::parse_from_rfc3339(text).unwrap()
+    };
+    (at("finished") - at("started")).as_seconds_f64()
 }
 
 /// `farm submit` against `docker buildx build --push`: two platforms and one registry; on one engine, and on two, each for

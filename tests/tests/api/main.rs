@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the report")]
 
 mod audit;
+mod burst;
 mod fetches;
 mod full;
 mod hooks;

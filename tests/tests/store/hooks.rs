@@ -134,6 +134,14 @@ async fn a_delivery_is_kept_once_and_processed_until_it_is_over() {
         Err(StoreError::NotFound("delivery"))
     ));
     store.redeliver(&tester(), project, "app", "2").await.unwrap();
+    // Whoever still processes the time before says nothing about this one.
+    for late in [
+        store.end_delivery(epoch, two, &done(&[])).await,
+        store.go_on_with_delivery(epoch, two, Duration::ZERO, "goes on").await,
+        store.put_off_delivery(epoch, two, Duration::ZERO, "away", false).await,
+    ] {
+        assert!(matches!(late, Err(StoreError::Stale(_))), "{late:?}");
+    }
     let listed = store.deliveries(project, "app", None, 10).await.unwrap();
     let states: Vec<(&str, DeliveryState)> = listed.iter().map(|one| (one.id.as_str(), one.state)).collect();
     let received = DeliveryState::Received;

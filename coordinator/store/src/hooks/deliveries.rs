@@ -325,14 +325,15 @@ impl Store {
         let mut tx = self.begin_leading(epoch).await?;
         let done = sqlx::query!(
             "UPDATE deliveries SET state = $5, reason = $6, builds = $7, finished_at = farm_now()
-             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4",
+             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4 AND runs = $8",
             of.project.as_uuid(),
             of.hook.as_uuid(),
             of.id,
             of.attempts,
             end.state.as_str(),
             end.reason,
-            &end.builds
+            &end.builds,
+            of.run
         )
         .execute(&mut *tx)
         .await?;
@@ -356,13 +357,14 @@ impl Store {
         let mut tx = self.begin_leading(epoch).await?;
         let done = sqlx::query!(
             "UPDATE deliveries SET due_at = farm_now() + make_interval(secs => $5), reason = $6
-             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4",
+             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4 AND runs = $7",
             of.project.as_uuid(),
             of.hook.as_uuid(),
             of.id,
             of.attempts,
             wait.as_secs_f64(),
-            reason
+            reason,
+            of.run
         )
         .execute(&mut *tx)
         .await?;
@@ -388,14 +390,15 @@ impl Store {
         let done = sqlx::query!(
             "UPDATE deliveries SET attempts = attempts + 1, due_at = farm_now() + make_interval(secs => $5), reason = $6,
                 looks = looks AND NOT $7, runs = runs + CASE WHEN $7 THEN 1 ELSE 0 END
-             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4",
+             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4 AND runs = $8",
             of.project.as_uuid(),
             of.hook.as_uuid(),
             of.id,
             of.attempts,
             wait.as_secs_f64(),
             reason,
-            is_anew
+            is_anew,
+            of.run
         )
         .execute(&mut *tx)
         .await?;

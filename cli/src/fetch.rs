@@ -24,12 +24,19 @@ struct UnderWay {
     id: String,
     /// What it does, in words.
     does: String,
+    /// It isn't given to a worker yet.
+    waits: bool,
 }
 
 impl Fetching {
     /// What is done at the moment, in words; `None`: nothing is fetched.
     pub fn does(&self) -> Option<String> {
         self.lock().first().map(|fetch| fetch.does.clone())
+    }
+
+    /// The same while it waits for a worker.
+    pub fn waits(&self) -> Option<String> {
+        self.lock().first().filter(|fetch| fetch.waits).map(|fetch| fetch.does.clone())
     }
 
     /// Asks for the end of all of them. A farm that doesn't answer ends them at their deadline.
@@ -42,12 +49,13 @@ impl Fetching {
     }
 
     fn begin(&self, id: &str, does: String) {
-        self.lock().push(UnderWay { id: id.to_owned(), does });
+        self.lock().push(UnderWay { id: id.to_owned(), does, waits: false });
     }
 
-    fn tell(&self, id: &str, does: String) {
+    fn tell(&self, id: &str, does: String, waits: bool) {
         if let Some(fetch) = self.lock().iter_mut().find(|fetch| fetch.id == id) {
             fetch.does = does;
+            fetch.waits = waits;
         }
     }
 
@@ -105,13 +113,14 @@ pub async fn fetch(client: &Client, spec: &FetchSpec, key: &str, fetching: &Fetc
             let waits =
                 now.jobs.first().map(|job| job.waiting.as_str()).filter(|waiting| !waiting.is_empty());
             if let Some(waiting) = waits {
-                fetching.tell(&build.id, format!("fetching {from}  waits for {}", harmless(waiting)));
+                let does = format!("fetching {from}  waiting  {}", harmless(waiting));
+                fetching.tell(&build.id, does, true);
             }
         }
         Seen::Attempt(events) => {
             for event in &events.events {
                 if let Some(Event::Notice(notice)) = &event.event {
-                    fetching.tell(&build.id, harmless(&notice.text));
+                    fetching.tell(&build.id, harmless(&notice.text), false);
                     said.push(harmless(&notice.text));
                 }
             }

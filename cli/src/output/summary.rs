@@ -119,8 +119,16 @@ fn platforms(build: &Build, now: i64) -> Vec<String> {
         ))
     });
     let mut out = columns(&rows);
+    out.extend(fetch_waits(build, now));
     out.extend(replaced);
     out
+}
+
+/// What a fetch waits for.
+fn fetch_waits(build: &Build, now: i64) -> Option<String> {
+    let waits = |job: &&Job| job.kind == "fetch" && job.state == "ready" && !job.waiting.is_empty();
+    let job = build.jobs.iter().find(waits)?;
+    Some(format!("source  waiting  {}", waiting(&harmless(&job.waiting), job.starts_ms, now)))
 }
 
 /// Which rule, where, the line itself, and whether it matters.

@@ -42,13 +42,23 @@ fn a_branch_and_a_folder_of_a_repository_are_built_and_what_is_missing_there_is_
         ("lib/lib.txt", "of the library\n"),
     ]);
     let open = WorkerSpec::new("w1").platforms("linux/amd64").arg("--fetch-from").arg(&host.place());
-    let farm = Farm::builder().tls().worker(open).start();
+    let mut farm = Farm::builder().tls().start();
     let (address, lib) = (format!("{}#main:app", host.url()), format!("lib={}#main:lib", host.url()));
     let dry = submit_from(&farm, &address, &["--dry-run", "--json"]).json();
     assert_eq!((&dry["fetches"]["context"], &dry["tree_id"]), (&address.clone().into(), &Value::Null));
 
-    let args = ["--build-context", &lib, "--source-date-epoch", "commit"];
-    let output = submit_from(&farm, &address, &args).ok();
+    // While nobody can fetch it, both who waits and who looks hear why.
+    let args = ["submit", &address, "--platform", "linux/amd64", "--build-context", &lib];
+    let args = [&args[..], &["--source-date-epoch", "commit"]].concat();
+    let mut submitting = farm.cli_spawn("submit", &args);
+    let why = submitting.wait_for_line("fetching ", LONG);
+    says(&why, &[&host.url(), "  waiting  no trusted worker with git"]);
+    let waiting = farm.cli(&["builds", "--fetches", "--json"]).json();
+    let fetch = waiting["builds"][0]["id"].as_str().unwrap();
+    says(&farm.cli(&["show", fetch]).ok(), &["source  waiting  no trusted worker with git"]);
+    farm.add_worker(open);
+    assert!(submitting.wait_exit(LONG).success(), "{}", submitting.output());
+    let output = submitting.output();
     says(&output, &["fetched ", "refs/heads/main is commit", &first[..7], "one", "of the library"]);
     says(&output, &[&format!("epoch {COMMITTED}")]);
     let id = build_id(&output);

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 
 use farm_tests::bed::Bed;
 use farm_tests::farm::{binary, output};
+use farm_tests::git::GitHost;
 use farm_tests::process::run;
 use support::{Local, kill9, on_a_machine_of_its_own, traces, until};
 
@@ -131,7 +132,9 @@ fn an_engine_that_is_there_is_used_as_it_is() {
     let config = local.state().with_file_name("coordinator.toml");
     std::fs::write(&config, "[registries.'localhost:5002']\n").unwrap();
     let config = config.display().to_string();
-    let up = local.up_with(&["--engine", &engine, "--no-emulation", "--slots", "1", "--config", &config]);
+    let git = GitHost::start();
+    let flags = ["--engine", &engine, "--no-emulation", "--slots", "1", "--config", &config];
+    let up = local.up_with(&[&flags[..], &["--fetch-from", &git.place()]].concat());
     assert_eq!(up.status, 0, "{up:?}");
     assert_eq!(
         local.pids().keys().cloned().collect::<Vec<_>>(),
@@ -145,6 +148,10 @@ fn an_engine_that_is_there_is_used_as_it_is() {
     let built =
         local.farm(&["submit", context.path().to_str().unwrap(), "-t", &tag, "--platform", "linux/amd64"]);
     assert_eq!(built.status, 0, "{built:?}");
+    // Git's own user has to pass all of the farm's folders.
+    git.commit(&[("Dockerfile", "FROM localhost:5002/python:3.11-slim\n")]);
+    let fetched = local.farm(&["submit", &git.url(), "-t", &tag, "--platform", "linux/amd64"]);
+    assert_eq!(fetched.status, 0, "{fetched:?}");
 }
 
 #[test]

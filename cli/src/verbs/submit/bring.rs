@@ -225,12 +225,22 @@ pub(super) fn native(platforms: &[String]) -> Result<Vec<Platform>> {
     Ok(platforms.iter().map(|platform| platform.parse()).collect::<Result<_, farm_types::Invalid>>()?)
 }
 
-/// Shows that the source is read and sent, once that takes longer than a moment. Never ends.
+/// Shows that the source is read and sent, once that takes longer than a moment; where nothing is drawn, what a fetch waits for, each
+/// once. Never ends.
 pub(super) async fn look_on(display: &mut Display, context: &str, progress: &Progress) {
-    if !display.is_live() {
-        std::future::pending::<()>().await;
-    }
     tokio::time::sleep(MOMENT).await;
+    let mut said = String::new();
+    while !display.is_live() {
+        if let Some(waits) = progress.fetching.waits() {
+            // Counting down isn't news.
+            let words: String = waits.chars().filter(|c| !c.is_ascii_digit()).collect();
+            if words != said {
+                display.line(&waits);
+                said = words;
+            }
+        }
+        tokio::time::sleep(MOMENT).await;
+    }
     loop {
         let text = match (progress.fetching.does(), progress.sending.bytes()) {
             (Some(does), _) => does,

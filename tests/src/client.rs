@@ -4,7 +4,7 @@
 //! builds nothing. It is for protocol and scale; real workers are in the end-to-end tests.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farm_proto::WORKER_PROTOCOL;
 use farm_proto::v1;
@@ -203,6 +203,11 @@ pub fn tree(content: &str) -> (Vec<v1::PackedObject>, Digest) {
     (objects, root.tree_digest())
 }
 
+/// How often one that waits for an offer gives a sign: seldom, so that what a test says of its leases counts.
+const SIGN: Duration = Duration::from_secs(5);
+/// What wasn't offered by then isn't.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A simulated worker.
 pub struct Sim {
     pub say: mpsc::Sender<v1::ControlRequest>,
@@ -267,13 +272,27 @@ impl Sim {
         message.and_then(|m| m.message).ok_or_else(|| Status::aborted("the stream ended"))
     }
 
-    /// The next offer; everything else is passed over.
+    /// The next offer; everything else is passed over. On a slow machine whoever waits for it without a sign is soon silent for too
+    /// long to get one.
     pub async fn offer(&mut self) -> v1::Offered {
-        loop {
-            if let v1::control_response::Message::Offered(offered) = self.next().await.unwrap() {
-                return offered;
+        let mut sign = tokio::time::interval(SIGN);
+        sign.reset();
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            let message = tokio::select! {
+                message = self.hear.message() => message.unwrap(),
+                _ = sign.tick() => {
+                    self.tell(v1::control_request::Message::Heartbeat(v1::Heartbeat::default())).await;
+                    continue;
+                }
+            };
+            match message.and_then(|message| message.message) {
+                Some(v1::control_response::Message::Offered(offered)) => return offered,
+                Some(_) => {}
+                None => panic!("the stream ended before an offer"),
             }
         }
+        panic!("no offer was heard for {PATIENCE:?}");
     }
 
     pub async fn start(&self, lease: &v1::Lease) {

@@ -11,9 +11,9 @@ use farm_tests::registry::PrivateRegistry;
 use crate::support::*;
 
 /// Builds that wait for the one that is down: far more than are worked on at once.
-const WAITING: usize = 20;
-const TAGS: usize = 5;
-const MEASURED: usize = 5;
+const WAITING: usize = 12;
+const TAGS: usize = 3;
+const MEASURED: usize = 3;
 
 fn tiny() -> Context {
     Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile /\n", nonce()))

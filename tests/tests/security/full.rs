@@ -20,5 +20,5 @@ async fn a_thousand_connections_of_workers_take_little() {
 /// By a configuration as nobody has changed it.
 #[tokio::test(flavor = "multi_thread")]
 async fn ninety_seconds_without_the_database_cost_nothing() {
-    outage::away(Duration::from_secs(90), "").await;
+    outage::away(100, Duration::from_secs(90), "").await;
 }

@@ -67,6 +67,8 @@ pub struct Hints {
     pub dispatch: Notify,
     /// Something was delivered here. Where another coordinator leads, it finds that by itself.
     pub delivered: Notify,
+    /// The leader has something to tell forges.
+    pub told: Notify,
     changes: watch::Sender<u64>,
     asked: watch::Sender<Asked>,
 }
@@ -78,6 +80,7 @@ impl Default for Hints {
             publish: Notify::new(),
             dispatch: Notify::new(),
             delivered: Notify::new(),
+            told: Notify::new(),
             changes: watch::Sender::new(0),
             asked: watch::Sender::default(),
         }

@@ -7,6 +7,7 @@ pub mod agents;
 pub mod blobs;
 pub mod config;
 mod dockerfile;
+pub mod forge;
 pub mod grpc;
 pub mod hints;
 pub mod hooks;
@@ -169,6 +170,7 @@ pub async fn run(
     let shared_registries = config.shared_registries.clone();
     let accesses =
         Accesses::new(store.clone(), Arc::clone(&keyring), Arc::clone(&helpers), shared_registries);
+    let forges = forge::Forges::new(outbound.client(Vec::new())?);
     let issuers = Arc::new(people::oidc::fetch::Http::new(outbound.client(Vec::new())?));
     let sign_in =
         sign_in.map(|settings| SignIns::new(settings, config.oidc.clone(), issuers.clone())).transpose()?;
@@ -187,6 +189,7 @@ pub async fn run(
         doors: Arc::clone(&doors),
         accesses,
         helpers,
+        forges,
         exchange,
         sign_in,
         secret: people::local::Secret::generate()?,
@@ -228,6 +231,7 @@ pub async fn run(
     spawn!("retain", reconcile::builds::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("audit", reconcile::people::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("deliveries", reconcile::hooks::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("statuses", reconcile::hooks::statuses::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     if let Some(hooks) = hooks {
         spawn!("hooks", hooks::listen::serve(Arc::clone(&shared), hooks, shutdown.clone()));
     }

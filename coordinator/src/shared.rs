@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::agents::Agents;
 use crate::blobs::Blobs;
 use crate::config::Config;
+use crate::forge::Forges;
 use crate::hints::Hints;
 use crate::hooks::nobody::Nobody;
 use crate::limits::Doors;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub accesses: Accesses,
     /// The programs that give short-lived logins at registries.
     pub helpers: Arc<Helpers>,
+    /// Asks the forges of hooks.
+    pub forges: Forges,
     /// Takes tokens of other systems' issuers.
     pub exchange: Exchange,
     /// Lets people in by their company's issuer; `None`: nobody signs in here.

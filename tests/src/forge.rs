@@ -1,5 +1,7 @@
 //! A forge as a webhook sees it: it signs and posts, as GitHub documents it. (A real one can't be had in tests.)
 
+pub mod api;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! What people and scripts see of a project's webhooks and what was delivered.
 
-use farm_proto::v1::{Delivery, Hook};
+use farm_proto::v1::{Delivery, Hook, HookToken};
 use serde::Serialize;
 
 use super::text::{ago, bytes, columns, harmless, time};
@@ -15,6 +15,7 @@ pub struct HookJson<'a> {
     repository: &'a str,
     repository_id: Option<&'a str>,
     clone_url: Option<&'a str>,
+    api_url: Option<&'a str>,
     url: Option<&'a str>,
     secrets: u32,
     new_secret_used: bool,
@@ -22,6 +23,29 @@ pub struct HookJson<'a> {
     created: Option<String>,
     created_by: &'a str,
     last_delivery: Option<String>,
+    token: Option<TokenJson<'a>>,
+}
+
+/// A hook's token at its forge, without itself.
+#[derive(Debug, Serialize)]
+struct TokenJson<'a> {
+    created: Option<String>,
+    created_by: &'a str,
+    last_status: Option<String>,
+    trouble: Option<&'a str>,
+    waiting: u32,
+}
+
+impl<'a> From<&'a HookToken> for TokenJson<'a> {
+    fn from(token: &'a HookToken) -> Self {
+        Self {
+            created: time(token.created_ms),
+            created_by: &token.created_by,
+            last_status: time(token.told_ms),
+            trouble: said(&token.trouble),
+            waiting: token.waiting,
+        }
+    }
 }
 
 fn said(text: &str) -> Option<&str> {
@@ -38,6 +62,7 @@ impl<'a> From<&'a Hook> for HookJson<'a> {
             repository: &hook.repository,
             repository_id: said(&hook.repository_id),
             clone_url: said(&hook.clone_url),
+            api_url: said(&hook.api_url),
             url: said(&hook.url),
             secrets: hook.secrets,
             new_secret_used: hook.is_new_used,
@@ -45,6 +70,7 @@ impl<'a> From<&'a Hook> for HookJson<'a> {
             created: time(hook.created_ms),
             created_by: &hook.created_by,
             last_delivery: time(hook.last_delivery_ms),
+            token: hook.token.as_ref().map(TokenJson::from),
         }
     }
 }
@@ -102,6 +128,25 @@ pub fn hooks(hooks: &[Hook], now: i64) -> Vec<String> {
     columns(&[head.map(ToOwned::to_owned).to_vec()].into_iter().chain(rows).collect::<Vec<_>>())
 }
 
+/// Whether its forge is told how builds stand, and how that goes.
+fn statuses(hook: &Hook, now: i64) -> String {
+    let Some(token) = &hook.token else {
+        return format!("the forge isn't told how builds stand: farm hook token {}", harmless(&hook.name));
+    };
+    let since =
+        format!("by a token that {} has given {}", harmless(&token.created_by), ago(token.created_ms, now));
+    let told = match (token.told_ms, token.trouble.as_str()) {
+        (0, "") => "none was sent yet".to_owned(),
+        (told, "") => format!("the last one was sent {}", ago(told, now)),
+        (_, why) => format!("the last one wasn't taken {}: {}", ago(token.trouble_ms, now), harmless(why)),
+    };
+    let waiting = match token.waiting {
+        0 => String::new(),
+        waiting => format!("; {waiting} wait"),
+    };
+    format!("{since}; {told}{waiting}")
+}
+
 /// One hook.
 pub fn hook(hook: &Hook, now: i64) -> Vec<String> {
     let unknown = "not known yet: the first delivery says it";
@@ -126,11 +171,15 @@ pub fn hook(hook: &Hook, now: i64) -> Vec<String> {
                 refs => format!("protected tags for {}", harmless(&refs.join(", "))),
             },
         ),
+        ("statuses", statuses(hook, now)),
         ("added", format!("{} by {}", ago(hook.created_ms, now), harmless(&hook.created_by))),
         ("delivered", last(hook, now)),
     ];
     if matches!(hook.provider.as_str(), "dockerhub" | "distribution") {
         rows.retain(|(name, _)| *name != "id there");
+    }
+    if matches!(hook.provider.as_str(), "dockerhub" | "distribution" | "generic") {
+        rows.retain(|(name, _)| *name != "statuses");
     }
     columns(&rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>())
 }
@@ -209,6 +258,23 @@ mod tests {
         assert!(table[1].contains("github.com/acme/app") && table[1].ends_with("never"), "{table:?}");
         let shown = hook(&made, 61_000).join("\n");
         assert!(shown.contains("not known yet") && shown.contains("nothing came yet"), "{shown}");
+        assert!(shown.contains("farm hook token app"), "{shown}");
+        let token = HookToken { created_by: "ada".into(), created_ms: 1_000, ..Default::default() };
+        let with = |token: HookToken| {
+            let hooks = Hook { token: Some(token), ..made.clone() };
+            hook(&hooks, 61_000).join("\n")
+        };
+        assert!(with(token.clone()).contains("none was sent yet"));
+        let told = HookToken { told_ms: 31_000, ..token };
+        assert!(with(told.clone()).contains("the last one was sent 30 s ago"), "{}", with(told.clone()));
+        let troubled =
+            HookToken { trouble: "it answers 401\u{1b}[2J".into(), trouble_ms: 51_000, waiting: 2, ..told };
+        let shown = with(troubled);
+        assert!(
+            shown.contains("wasn't taken 10 s ago: it answers 401") && shown.contains("2 wait"),
+            "{shown}"
+        );
+        assert!(!shown.contains('\u{1b}'), "{shown}");
         assert!(paste(&made, "s")[0].contains("https://github.com/acme/app/settings/hooks/new"));
         let hub = Hook { provider: "dockerhub".into(), ..made };
         assert!(paste(&hub, "s")[1].ends_with("/hooks/abc?token=s"));

@@ -1,6 +1,7 @@
-//! `farm hook`: webhooks of a project. Making one, and giving it another secret, is in [`add`].
+//! `farm hook`: webhooks of a project. Making one, and giving it another secret, is in [`add`]; its token at the forge in [`token`].
 
 mod add;
+mod token;
 
 use farm_proto::v1::{
     Hook, ListDeliveriesRequest, ListHooksRequest, ListHooksResponse, RedeliverRequest, RemoveHookRequest,
@@ -97,6 +98,9 @@ enum Deed {
         #[arg(value_name = "DELIVERY")]
         delivery: String,
     },
+    /// Give a webhook a token by which its forge shows how builds stand. For the project's admins
+    #[command(after_help = token::AFTER_HELP)]
+    Token(token::Args),
     /// Give a webhook another secret; both count for a while. For the project's admins
     #[command(after_help = add::ROTATE_HELP)]
     Rotate(add::Rotate),
@@ -115,6 +119,7 @@ Examples:
   farm hook add gitea acme/app --host git.example.com
   farm hook ls --project web
   farm hook deliveries app
+  farm hook token app
   farm hook rotate app
   farm hook rm app
 
@@ -133,7 +138,7 @@ Examples:
   farm hook rm app
   farm hook rm app docs --project web
 
-Its secrets are erased, and nothing follows from what waits. Remove it at the forge, too.";
+Its secrets and its token are erased, and nothing follows from what waits. Remove it at the forge, too.";
 
 /// Makes, lists, tries or removes a project's webhooks.
 ///
@@ -157,6 +162,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
                 "delivery {delivery} is processed once more; what becomes of it: farm hook deliveries {name}"
             ));
         }
+        Deed::Token(args) => token::run(args, setup).await?,
         Deed::Rotate(args) => add::rotate(args, setup).await?,
         Deed::Rm { names } => {
             let client = Client::connect(&setup.address).await?;

@@ -39,6 +39,10 @@ pub struct Flags {
     /// [default: what it listens on].
     #[arg(long, value_name = "URL", env = "FARM_HOOKS_URL")]
     pub hooks_url: Option<String>,
+    /// How browsers reach the farm's pages, to which forges link: https://HOST[:PORT][/PATH], behind which /b/BUILD comes
+    /// [default: nothing links there].
+    #[arg(long, value_name = "URL", env = "FARM_PUBLIC_URL")]
+    pub public_url: Option<String>,
     /// Postgres, as postgres://USER@HOST/DB or postgres://USER@localhost/DB?host=/SOCKET/FOLDER.
     #[arg(long, global = true, value_name = "URL", env = "FARM_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<SecretString>,

@@ -15,6 +15,7 @@ mod registry;
 mod retention;
 mod staging;
 mod tls;
+mod web;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ pub use self::registry::Registry;
 pub use self::retention::Retention;
 pub use self::staging::Staging;
 pub use self::tls::{Tls, TlsMode};
+pub use self::web::Web;
 
 /// As long as it takes: with a year at most, sums of times stay in their range. Seconds.
 const YEAR: u64 = 366 * 24 * 3600;
@@ -92,6 +94,8 @@ pub struct Config {
     pub retention: Retention,
     /// Where forges deliver.
     pub hooks: Hooks,
+    /// Where people find the farm's pages.
+    pub web: Web,
     /// Certificates, and whether there is TLS at all.
     pub tls: Tls,
     /// The farm's keys.
@@ -134,6 +138,7 @@ impl Default for Config {
             leadership: Leadership::default(),
             retention: Retention::default(),
             hooks: Hooks::default(),
+            web: Web::default(),
             tls: Tls::default(),
             keys: Keys::default(),
             keys_text: None,
@@ -169,6 +174,9 @@ impl Config {
         }
         if let Some(url) = &flags.hooks_url {
             config.hooks.url = Some(url.clone());
+        }
+        if let Some(url) = &flags.public_url {
+            config.web.public_url = Some(url.clone());
         }
         if let Some(url) = &flags.database_url {
             config.database_url.clone_from(url);
@@ -273,6 +281,11 @@ impl Config {
         Some(format!("{scheme}://{host}:{}", listen.port()))
     }
 
+    /// Where people find a build's page, by its short id; `None`: nobody has said it.
+    pub fn build_url(&self, short_id: &str) -> Option<String> {
+        self.web.build(short_id)
+    }
+
     /// The issuer at which people sign in; `None`: nobody does.
     pub fn issuer(&self) -> Option<&str> {
         self.sign_in.as_ref().map(|sign_in| sign_in.issuer.as_str())
@@ -342,6 +355,7 @@ impl Config {
         self.retention.check()?;
         self.tls.check(self.listen)?;
         self.hooks.check(self.listen)?;
+        self.web.check()?;
         if let Some(listen) = self.hooks.listen {
             self.tls.check(listen)?;
         }

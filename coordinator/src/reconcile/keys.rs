@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use farm_store::StoreError;
 use farm_store::hooks::secrets::HookSecretKey;
+use farm_store::hooks::tokens::HookTokenKey;
 use farm_store::machines::leader::Epoch;
 use farm_store::people::git_logins::GitLoginId;
 use farm_store::people::logins::LoginKey;
@@ -85,7 +86,8 @@ async fn reseal(shared: &Shared, epoch: Epoch) -> Result<Stuck, StoreError> {
         + reseal_builds(shared, epoch, &older, &mut stuck).await?
         + reseal_logins(shared, epoch, &older, &mut stuck).await?
         + reseal_git_logins(shared, epoch, &older, &mut stuck).await?
-        + reseal_hooks(shared, epoch, &older, &mut stuck).await?;
+        + reseal_hooks(shared, epoch, &older, &mut stuck).await?
+        + reseal_tokens(shared, epoch, &older, &mut stuck).await?;
     if done > 0 {
         tracing::info!(done, by = %newest, "sealed anew");
     }
@@ -219,6 +221,32 @@ async fn reseal_hooks(
                 Ok(new) => done += usize::from(shared.loops.reseal_hook_key(epoch, &old, &new).await?),
                 Err(why) => {
                     stuck.add(|| format!("a secret of hook {} of project {} ({why})", old.hook, old.project))
+                }
+            }
+            last = Some(old);
+        }
+    }
+}
+
+/// Those of hooks' tokens at their forges; gives how many.
+async fn reseal_tokens(
+    shared: &Shared,
+    epoch: Epoch,
+    older: &[String],
+    stuck: &mut Stuck,
+) -> Result<usize, StoreError> {
+    let (mut done, mut last): (_, Option<HookTokenKey>) = (0, None);
+    loop {
+        let after = last.as_ref().map(|of| (of.project, of.hook));
+        let found = shared.loops.hook_token_keys_by(older, after, BATCH).await?;
+        if found.is_empty() {
+            return Ok(done);
+        }
+        for old in found {
+            match shared.keyring.reseal(Owner::Token(old.project, old.hook, old.version), &old.key) {
+                Ok(new) => done += usize::from(shared.loops.reseal_hook_token_key(epoch, &old, &new).await?),
+                Err(why) => {
+                    stuck.add(|| format!("the token of hook {} of project {} ({why})", old.hook, old.project))
                 }
             }
             last = Some(old);

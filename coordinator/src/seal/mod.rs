@@ -33,6 +33,8 @@ pub enum Owner<'a> {
     Git(ProjectId, &'static str, &'a GitPlace),
     /// Of one secret of a webhook, by that secret's id.
     Hook(ProjectId, HookId, Uuid),
+    /// Of a webhook's token at its forge, by that token's version.
+    Token(ProjectId, HookId, Uuid),
 }
 
 impl Owner<'_> {
@@ -65,6 +67,13 @@ impl Owner<'_> {
                 project.as_uuid().as_bytes(),
                 hook.as_uuid().as_bytes(),
                 secret.as_bytes(),
+            ]
+            .concat(),
+            Self::Token(project, hook, version) => [
+                &b"farm hook token"[..],
+                project.as_uuid().as_bytes(),
+                hook.as_uuid().as_bytes(),
+                version.as_bytes(),
             ]
             .concat(),
         }
@@ -237,6 +246,7 @@ mod tests {
             Owner::Hook(ProjectId::generate(), hook, secret),
             Owner::Hook(project, HookId::generate(), secret),
             Owner::Hook(project, hook, Uuid::new_v4()),
+            Owner::Token(project, hook, secret),
         ] {
             assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged, "{other:?}");
         }

@@ -55,6 +55,10 @@ pub struct Flags {
     #[arg(long, value_name = "PORT|none")]
     pub hooks_port: Option<String>,
 
+    /// How browsers reach the farm's pages, to which forges link: https://HOST[:PORT][/PATH], or none [default: none]
+    #[arg(long, value_name = "URL|none")]
+    pub public_url: Option<String>,
+
     /// How many jobs run at once [default: the number of CPUs]
     #[arg(long, value_name = "N")]
     pub slots: Option<usize>,
@@ -104,6 +108,9 @@ pub struct Settings {
     /// That for webhooks; `None`: it takes none.
     #[serde(default)]
     pub hooks_port: Option<u16>,
+    /// How browsers reach the farm's pages; `None`: nothing links there.
+    #[serde(default)]
+    pub public_url: Option<String>,
     /// Jobs at once; `None`: as many as there are CPUs.
     pub slots: Option<usize>,
     /// The coordinator's configuration file.
@@ -242,6 +249,11 @@ impl Flags {
                 engines.to_vec()
             }
         };
+        let public_url = match self.public_url.as_deref() {
+            Some(NONE) => None,
+            Some(url) => Some(is_url(url)?.to_owned()),
+            None => last.public_url.clone(),
+        };
         Ok(Settings {
             fetch_from,
             patched_engines,
@@ -253,6 +265,7 @@ impl Flags {
             registry_port,
             port,
             hooks_port,
+            public_url,
             slots: self.slots.or(last.slots),
             config,
             untrusted,
@@ -263,6 +276,21 @@ impl Flags {
 
 fn listed_or_none(all: &[String], between: &str) -> String {
     if all.is_empty() { NONE.to_owned() } else { all.join(between) }
+}
+
+/// Checks how browsers are to reach the farm, as far as it can be told here; the coordinator looks closer.
+fn is_url(text: &str) -> Result<&str> {
+    let host =
+        ["https://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or_default();
+    if host.is_empty()
+        || host.starts_with('/')
+        || text.contains(|c: char| c.is_whitespace() || "@?#".contains(c))
+    {
+        return Err(Error::Usage(format!(
+            "--public-url {text}: write https://HOST[:PORT][/PATH], as browsers reach this farm, or {NONE}"
+        )));
+    }
+    Ok(text)
 }
 
 /// Checks what a coordinator is told of an engine: its name and its whole version.
@@ -319,6 +347,7 @@ impl Default for Settings {
             registry_port: 5002,
             port: 7070,
             hooks_port: Some(HOOKS_PORT),
+            public_url: None,
             slots: None,
             config: None,
             allow: Entitlements::new(),
@@ -358,7 +387,7 @@ impl Settings {
     }
 
     /// Each flag, and what it is, in words.
-    fn values(&self) -> [(&'static str, String); 12] {
+    fn values(&self) -> [(&'static str, String); 13] {
         let platforms = match (self.platforms.is_empty(), self.emulation) {
             (true, true) => "what is found".to_owned(),
             (true, false) => "what is native".to_owned(),
@@ -371,6 +400,7 @@ impl Settings {
             ("--registry-port", self.registry_port.to_string()),
             ("--port", self.port.to_string()),
             ("--hooks-port", self.hooks_port.map_or_else(|| NONE.to_owned(), |port| port.to_string())),
+            ("--public-url", self.public_url.clone().unwrap_or_else(|| NONE.to_owned())),
             ("--slots", self.slots().to_string()),
             ("--config", config),
             ("--allow", if self.allow.is_empty() { NONE.to_owned() } else { listed(&self.allow) }),
@@ -427,6 +457,12 @@ mod tests {
         assert!(error(Flags { registry_port: Some(0), ..flags() }).contains("1 to 65535"));
         assert!(error(Flags { hooks_port: Some("0".into()), ..flags() }).contains("1 to 65535"));
         assert!(error(Flags { hooks_port: Some("7070".into()), ..flags() }).contains("another port"));
+        for url in ["farm.example", "https://", "https://a@farm.example", "ftp://farm.example"] {
+            assert!(
+                error(Flags { public_url: Some(url.into()), ..flags() }).contains("as browsers reach"),
+                "{url}"
+            );
+        }
     }
 
     #[test]
@@ -450,6 +486,11 @@ mod tests {
         assert_eq!(flags().settings(Some(&said)).unwrap(), said);
         let none = Flags { hooks_port: Some("none".into()), ..flags() }.settings(Some(&said)).unwrap();
         assert_eq!(none.hooks_port, None);
+        let url = Some("https://farm.example".to_owned());
+        let public = Flags { public_url: url.clone(), ..flags() }.settings(None).unwrap();
+        assert_eq!(flags().settings(Some(&public)).unwrap().public_url, url);
+        let none = Flags { public_url: Some("none".into()), ..flags() }.settings(Some(&public)).unwrap();
+        assert_eq!(none.public_url, None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ fn fetch(key: &str) -> v1::SubmitBuildRequest {
 }
 
 /// Brings a tree by a lease, as the roots `context` and `dockerfile`.
-async fn bring(
+pub async fn bring(
     sim: &mut Sim,
     lease: &v1::Lease,
     (objects, root): (Vec<v1::PackedObject>, Digest),

@@ -15,6 +15,7 @@ mod service;
 mod sick;
 mod silence;
 mod sources;
+mod statuses;
 mod team;
 mod tls;
 mod upgrades;

@@ -1,7 +1,8 @@
 //! A push becomes an image: a forge tells a hook, and what the repository's rules want is fetched, built and published.
 
-use farm_tests::farm::{Farm, WorkerSpec};
+use farm_tests::farm::{Farm, WorkerSpec, output};
 use farm_tests::forge::Forge;
+use farm_tests::forge::api::{ForgeApi, TOKEN, Taken};
 use farm_tests::git::GitHost;
 use farm_tests::ports::free_port;
 use serde_json::{Value, json};
@@ -44,7 +45,7 @@ fn rules(at: &str, more: &str) -> String {
 
 #[test]
 fn a_push_is_built_by_the_rules_of_its_commit_and_a_late_one_moves_nothing_back() {
-    let (host, port, at) = (GitHost::start(), free_port(), repository("hooks"));
+    let (host, port, at, api) = (GitHost::start(), free_port(), repository("hooks"), ForgeApi::start());
     let dockerfile = format!("FROM scratch\nLABEL of={}\nCOPY file /\n", nonce());
     let first = host.commit(&[
         (".farm.yaml", rules(&at, "").as_str()),
@@ -56,8 +57,10 @@ fn a_push_is_built_by_the_rules_of_its_commit_and_a_late_one_moves_nothing_back(
     ]);
     // Nothing runs in these images, so one machine makes both.
     let worker = WorkerSpec::new("w1").platforms("linux/amd64").arg("--fetch-from").arg(&host.place());
-    let farm = Farm::builder().arg("--hooks-listen").arg(&format!("127.0.0.1:{port}")).worker(worker).start();
-    let (place, url) = (host.place(), host.url());
+    let listen = format!("127.0.0.1:{port}");
+    let builder = Farm::builder().arg("--hooks-listen").arg(&listen).arg("--insecure-secrets");
+    let farm = builder.worker(worker).start();
+    let (place, url, api_url) = (host.place(), host.url(), api.url());
     let add = [
         "hook",
         "add",
@@ -69,9 +72,15 @@ fn a_push_is_built_by_the_rules_of_its_commit_and_a_late_one_moves_nothing_back(
         &url,
         "--publish",
         "refs/heads/main",
+        "--api-url",
+        &api_url,
         "--json",
     ];
     let forge = Forge::of(port, &farm.cli(&add).json());
+    let file = farm.folder().join("hook-token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let mut give = farm.command(&["hook", "token", "app", "--file", file.to_str().unwrap()]);
+    output(give.env("FARM_INSECURE_HTTP", "1")).ok();
 
     assert_eq!(forge.deliver("one", "push", &push(&host, &first)).0, 202);
     let done = became(&farm, "one");
@@ -83,6 +92,12 @@ fn a_push_is_built_by_the_rules_of_its_commit_and_a_late_one_moves_nothing_back(
     );
     let web = published(&farm, &done["builds"][1]);
     assert_eq!(web["tags"][0]["reference"], format!("{at}/web:{}", &first[..7]));
+    for context in ["farm/app", "farm/web"] {
+        let is_green = |one: &Taken| {
+            (&one.commit, one.context.as_str(), one.state.as_str()) == (&first, context, "success")
+        };
+        api.wait("the green commit", is_green);
+    }
     let before = raw(&format!("{at}/app:latest")).unwrap();
     let both = index(&format!("{at}/app:latest"));
     assert_eq!(both["manifests"].as_array().unwrap().len(), 2, "{both:#}");
@@ -113,6 +128,9 @@ fn a_push_is_built_by_the_rules_of_its_commit_and_a_late_one_moves_nothing_back(
         let failed = became(&farm, &commit);
         assert_eq!((&failed["state"], &failed["builds"]), (&json!("failed"), &json!([])), "{failed:#}");
         says(failed["reason"].as_str().unwrap(), &[said]);
+        let red = api.wait("the red commit", |one| one.commit == commit && one.state == "failure");
+        assert_eq!(red.context, "farm");
+        says(&red.description, &[said]);
     }
     assert_eq!(raw(&format!("{at}/app:latest")), Some(after));
 }

@@ -18,12 +18,12 @@ use crate::fixture::{World, tester, world};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Bytes as they are: this crate opens nothing.
-fn secret() -> SealedSecret {
+pub fn secret() -> SealedSecret {
     let key = SealedKey { by: "key".to_owned(), bytes: b"1".to_vec() };
     SealedSecret { id: Uuid::now_v7(), key, bytes: b"1".to_vec() }
 }
 
-fn hook(name: &str, secret: &SealedSecret) -> NewHook {
+pub fn hook(name: &str, secret: &SealedSecret) -> NewHook {
     NewHook {
         project: default_project(),
         id: HookId::generate(),
@@ -32,13 +32,14 @@ fn hook(name: &str, secret: &SealedSecret) -> NewHook {
         host: "github.com".to_owned(),
         full_name: "acme/app".to_owned(),
         clone_url: Some("https://github.com/acme/app.git".to_owned()),
+        api_url: None,
         address: Uuid::new_v4().simple().to_string(),
         publishes: Vec::new(),
         secret: secret.clone(),
     }
 }
 
-async fn keep(world: &World, hook: &NewHook, secret: &SealedSecret, id: &str, body: &[u8]) -> Kept {
+pub async fn keep(world: &World, hook: &NewHook, secret: &SealedSecret, id: &str, body: &[u8]) -> Kept {
     kept(world, hook, secret, id, body, DeliveryState::Received).await
 }
 

@@ -35,6 +35,7 @@ mod sick;
 mod signing_in;
 mod silence;
 mod staging;
+mod statuses;
 mod streams;
 mod sweeping;
 mod trusting;

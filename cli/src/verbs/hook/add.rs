@@ -7,6 +7,7 @@ use farm_types::{Invalid, RefPattern};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::token;
 use crate::config::Setup;
 use crate::connect::Client;
 use crate::error::Result;
@@ -41,9 +42,21 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     clone_url: Option<String>,
 
+    /// Where the forge's API is [default: where the provider has it at HOST]
+    #[arg(long, value_name = "URL")]
+    api_url: Option<String>,
+
     /// For which refs its builds may move protected tags, like refs/tags/v* [default: none]
     #[arg(long, value_name = "REF", value_delimiter = ',')]
     publish: Vec<RefPattern>,
+
+    /// Also make the webhook at the forge, by a token that this asks for; builds are shown at its commits
+    #[arg(long, conflicts_with_all = ["secret_stdin", "json"])]
+    create: bool,
+
+    /// The file that has that token, or - for standard input
+    #[arg(long, value_name = "FILE", requires = "create")]
+    token_file: Option<String>,
 
     /// Read a secret that is there already from standard input [default: the farm makes one]
     #[arg(long)]
@@ -80,6 +93,7 @@ Examples:
   farm hook add github acme/app --publish refs/heads/main,refs/tags/v*
   farm hook add gitlab acme/group/app --host gitlab.example.com
   farm hook add gitea acme/app --host git.example.com --clone-url git@git.example.com:acme/app.git
+  farm hook add github acme/app --create --token-file token
   farm hook add dockerhub alpine --name base
   farm hook add distribution registry.example:5000/base/app
 
@@ -100,13 +114,25 @@ the newer one has signed, or until --finish.";
 /// # Errors
 /// What it is for can't be taken, the farm refuses, or it can't be asked.
 pub async fn run(args: Args, setup: &Setup) -> Result<()> {
-    let (client, secret) = with_secret(args.secret_stdin, setup).await?;
+    let token = match args.create {
+        true => {
+            // Before anybody types it.
+            covered_for_secrets(&setup.address)?;
+            Some(token::read(&args.repository, args.token_file.as_deref()).await?)
+        }
+        false => None,
+    };
+    let (client, secret) = match &token {
+        Some(_) => (Client::connect(&covered_for_secrets(&setup.address)?).await?, Zeroizing::default()),
+        None => with_secret(args.secret_stdin, setup).await?,
+    };
     let request = AddHookRequest {
         provider: args.provider,
         repository: args.repository,
         host: args.host.unwrap_or_default(),
         name: args.name.unwrap_or_default(),
         clone_url: args.clone_url.unwrap_or_default(),
+        api_url: args.api_url.unwrap_or_default(),
         secret: secret.to_string(),
         publishes: args.publish.iter().map(ToString::to_string).collect(),
     };
@@ -118,7 +144,18 @@ pub async fn run(args: Args, setup: &Setup) -> Result<()> {
         out.line(&json::text(&json!({ "project": added.project, "hook": hook, "secret": *secret })));
     } else {
         out.line(&format!("project {} has hook {} now", harmless(&added.project), harmless(&hook.name)));
-        tell(&mut out, &hook, &secret);
+        if let Some(token) = &token {
+            let given = token::give(&client, &hook.name, token, true).await;
+            if given.is_err() {
+                let name = harmless(&hook.name);
+                Out::stderr().line(&format!(
+                    "hook {name} is there; the rest once that is mended: farm hook token {name} --create"
+                ));
+            }
+            given?;
+        } else {
+            tell(&mut out, &hook, &secret);
+        }
     }
     warn(&hook);
     Ok(())

@@ -1,7 +1,9 @@
 //! A project's webhooks, as people handle them. What is delivered comes by a listener of its own ([`crate::hooks`]).
 
 mod named;
+mod token;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -12,8 +14,10 @@ use farm_store::StoreError;
 use farm_store::hooks::deliveries::Delivery;
 use farm_store::hooks::registered::{Hook, NewHook};
 use farm_store::hooks::secrets::SealedSecret;
+use farm_store::hooks::tokens::KnownToken;
 use farm_types::{HookId, Invalid, ProjectId, RefPattern, Role};
 use rand::RngExt as _;
+use secrecy::SecretString;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -79,7 +83,15 @@ impl Hooks {
         hooks.into_iter().find(|hook| hook.name == name).ok_or_else(|| none(member, name))
     }
 
-    fn present(&self, member: &Member, hook: Hook) -> v1::Hook {
+    /// The project's hook of this name, as it is now.
+    async fn shown(&self, member: &Member, name: &str) -> Result<v1::Hook, Status> {
+        let hook = self.hook(member, name).await?;
+        let tokens = self.shared.store.hook_tokens(member.project).await.map_err(status::store)?;
+        let token = tokens.into_iter().find(|(id, _)| *id == hook.id).map(|(_, token)| token);
+        Ok(self.present(member, hook, token))
+    }
+
+    fn present(&self, member: &Member, hook: Hook, token: Option<KnownToken>) -> v1::Hook {
         // Whoever has it can at least knock there.
         let is_admin = member.caller.principal.role_in(member.project) >= Some(Role::Admin);
         let begin = self.shared.config.hooks_url().unwrap_or_default();
@@ -99,6 +111,8 @@ impl Hooks {
             secrets: u32::try_from(hook.secrets).unwrap_or(0),
             is_new_used: hook.is_new_used,
             publishes: hook.publishes,
+            api_url: hook.api_url.unwrap_or_default(),
+            token: token.map(token::present),
         }
     }
 }
@@ -157,7 +171,7 @@ impl HookService for Hooks {
         let member = people::member(&request)?;
         let mut asked = request.into_inner();
         let brought = std::mem::take(&mut asked.secret);
-        let Named { provider, host, full_name, name, clone_url } =
+        let Named { provider, host, full_name, name, clone_url, api_url } =
             Named::read(&asked).map_err(status::invalid)?;
         let publishes = asked.publishes.iter().map(|one| one.parse()).collect::<Result<Vec<RefPattern>, _>>();
         let publishes = publishes.map_err(status::invalid)?;
@@ -175,15 +189,16 @@ impl HookService for Hooks {
             host,
             full_name,
             clone_url,
+            api_url,
             address: new_address(),
             publishes,
             secret: self.sealed(project, id, &secret),
         };
         let added = self.shared.store.add_hook(&member.caller.by(), &new).await;
         added.map_err(|error| refused(&member, &new.name, error))?;
-        let hook = self.hook(&member, &new.name).await?;
+        let hook = self.shown(&member, &new.name).await?;
         tracing::info!(project = %member.project_name, hook = hook.name, %provider, by = member.name, "a hook was made");
-        let hook = Some(self.present(&member, hook));
+        let hook = Some(hook);
         let project = member.project_name.to_string();
         Ok(Response::new(v1::AddHookResponse { hook, secret: secret.to_string(), project }))
     }
@@ -194,7 +209,13 @@ impl HookService for Hooks {
     ) -> Result<Response<v1::ListHooksResponse>, Status> {
         let member = people::member(&request)?;
         let hooks = self.shared.store.hooks(member.project).await.map_err(status::store)?;
-        let hooks = hooks.into_iter().map(|hook| self.present(&member, hook)).collect();
+        let tokens = self.shared.store.hook_tokens(member.project).await.map_err(status::store)?;
+        let mut tokens: BTreeMap<HookId, KnownToken> = tokens.into_iter().collect();
+        let hooks = hooks.into_iter().map(|hook| {
+            let token = tokens.remove(&hook.id);
+            self.present(&member, hook, token)
+        });
+        let hooks = hooks.collect();
         Ok(Response::new(v1::ListHooksResponse { hooks, project: member.project_name.to_string() }))
     }
 
@@ -292,8 +313,50 @@ impl HookService for Hooks {
             answer.secret = secret.to_string();
         }
         tracing::info!(project = %member.project_name, hook = name, finish, by = member.name, "a hook's secret was rotated");
-        answer.hook = Some(self.present(&member, self.hook(&member, &name).await?));
+        answer.hook = Some(self.shown(&member, &name).await?);
         Ok(Response::new(answer))
+    }
+
+    async fn set_hook_token(
+        &self,
+        request: Request<v1::SetHookTokenRequest>,
+    ) -> Result<Response<v1::SetHookTokenResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::SetHookTokenRequest { name, token } = request.into_inner();
+        let token = SecretString::from(token);
+        let hook = self.hook(&member, &name).await?;
+        Box::pin(token::set(&self.shared, &member, &hook, token))
+            .await
+            .map_err(|why| why.status(&name, |error| refused(&member, &name, error)))?;
+        let (hook, project) = (self.shown(&member, &name).await?, member.project_name.to_string());
+        Ok(Response::new(v1::SetHookTokenResponse { hook: Some(hook), project }))
+    }
+
+    async fn install_hook(
+        &self,
+        request: Request<v1::InstallHookRequest>,
+    ) -> Result<Response<v1::InstallHookResponse>, Status> {
+        let member = people::member(&request)?;
+        let name = request.into_inner().name;
+        let hook = self.hook(&member, &name).await?;
+        Box::pin(token::install(&self.shared, &member, &hook))
+            .await
+            .map_err(|why| why.status(&name, |error| refused(&member, &name, error)))?;
+        Ok(Response::new(v1::InstallHookResponse { project: member.project_name.to_string() }))
+    }
+
+    async fn remove_hook_token(
+        &self,
+        request: Request<v1::RemoveHookTokenRequest>,
+    ) -> Result<Response<v1::RemoveHookTokenResponse>, Status> {
+        let member = people::member(&request)?;
+        let name = request.into_inner().name;
+        let (hook, by) = (self.hook(&member, &name).await?, member.caller.by());
+        let removed = self.shared.store.remove_hook_token(&by, member.project, &name, hook.id).await;
+        let is_removed = removed.map_err(|error| refused(&member, &name, error))?;
+        tracing::info!(project = %member.project_name, hook = name, is_removed, by = member.name, "a hook's token was removed");
+        let project = member.project_name.to_string();
+        Ok(Response::new(v1::RemoveHookTokenResponse { is_removed, project }))
     }
 
     async fn remove_hook(

@@ -5,6 +5,9 @@ use farm_proto::v1::AddHookRequest;
 use farm_types::ids::check_name;
 use farm_types::{GitUrl, Invalid, RegistryHost};
 
+use crate::forge::Kind;
+use crate::forge::ask::api;
+
 /// The longest name of a repository, bytes.
 const LONGEST: usize = 255;
 
@@ -16,6 +19,7 @@ pub(super) struct Named {
     pub full_name: String,
     pub name: String,
     pub clone_url: Option<String>,
+    pub api_url: Option<String>,
 }
 
 impl Named {
@@ -64,7 +68,15 @@ impl Named {
             };
             Some(url.parse::<GitUrl>()?.to_string())
         };
-        Ok(Self { provider, host, name: name.to_owned(), full_name: path, clone_url })
+        let api_url = match (asked.api_url.as_str(), Kind::of(provider)) {
+            ("", _) => None,
+            (url, Some(_)) => Some(api(url).map_err(|cure| Invalid::new("API URL", url, cure))?),
+            (url, None) => {
+                let cure = format!("the farm knows no API of {provider}; leave it out");
+                return Err(Invalid::new("API URL", url, cure));
+            }
+        };
+        Ok(Self { provider, host, name: name.to_owned(), full_name: path, clone_url, api_url })
     }
 }
 

@@ -24,6 +24,7 @@ use farm_types::state::BuildState;
 use farm_types::{Commit, GitPoint, GitSource, RefName, SnapshotRef, Take};
 
 use super::step::{Begun, Step, Stop};
+use super::told::Told;
 use super::under_way::UnderWay;
 use crate::shared::Shared;
 use crate::tree::{Read, read_file};
@@ -38,7 +39,7 @@ pub(super) struct Delivered<'a> {
     pub delivery: &'a Delivery,
 }
 
-/// Takes the next steps of a delivery.
+/// Takes the next steps of a delivery, and notes in `told` what its forge is to be told.
 ///
 /// # Errors
 /// Another coordinator leads, the delivery doesn't wait any more, or the database can't be reached.
@@ -46,6 +47,7 @@ pub(super) async fn begin(
     shared: &Shared,
     epoch: Epoch,
     delivered: Delivered<'_>,
+    told: &mut Told,
 ) -> Result<Begun, StoreError> {
     let happened = match &delivered.delivery.outcome {
         Outcome::Event(happened) => happened,
@@ -61,7 +63,7 @@ pub(super) async fn begin(
         Outcome::Ping => return Ok(Begun::Ignored("a ping".to_owned())),
         Outcome::Ignored(why) => return Ok(Begun::Ignored(why.clone())),
     };
-    match Box::pin(follow(shared, epoch, delivered, happened)).await {
+    match Box::pin(follow(shared, epoch, delivered, happened, told)).await {
         Ok(begun) | Err(Stop::So(begun)) => Ok(begun),
         Err(Stop::Store(error)) => Err(error),
     }
@@ -80,11 +82,18 @@ fn refused(happened: &Happened) -> Option<Begun> {
     }
 }
 
-async fn follow(shared: &Shared, epoch: Epoch, delivered: Delivered<'_>, happened: &Happened) -> Step<Begun> {
+async fn follow(
+    shared: &Shared,
+    epoch: Epoch,
+    delivered: Delivered<'_>,
+    happened: &Happened,
+    told: &mut Told,
+) -> Step<Begun> {
     let of = delivered.of;
     if let Some(begun) = refused(happened) {
         return Ok(begun);
     }
+    told.commit = expected(&happened.event);
     let under_way = UnderWay::of(shared, of, happened).await?;
     let git_ref = &happened.event.git_ref;
     if !shared.loops.line_up(epoch, of, git_ref).await? {
@@ -98,6 +107,7 @@ async fn follow(shared: &Shared, epoch: Epoch, delivered: Delivered<'_>, happene
         event.commit = fetched.origin.commit.clone();
     }
     let commit = event.commit.clone();
+    told.commit = Some(commit.clone());
     let line = Line { shared, epoch, of, git_ref, commit: &commit };
     // Of what is proposed the base's rules were fetched, so its own ref wasn't seen yet.
     if !is_proposal(&event) {
@@ -112,6 +122,7 @@ async fn follow(shared: &Shared, epoch: Epoch, delivered: Delivered<'_>, happene
     if let Some(problems) = plan.refused(&under_way.allowed().await?) {
         return Err(Begun::Failed(format!("{FILE_NAME}: {problems}")).into());
     }
+    told.is_planned = true;
     let mut images = Images {
         built: BTreeMap::new(),
         builds: Vec::new(),
@@ -124,7 +135,13 @@ async fn follow(shared: &Shared, epoch: Epoch, delivered: Delivered<'_>, happene
             Planned::Skipped(reason) => images.said.push(format!("{}: {reason}", image.name)),
             Planned::Build(wanted) => {
                 let one = One { name: &image.name, wanted, event: &event };
-                images.take(&image.name, Box::pin(build(&under_way, line, one, &images)).await)?;
+                let step = Box::pin(build(&under_way, line, one, &images)).await;
+                match &step {
+                    Ok(record) => told.built(&image.name, (record.id, record.short_id.clone())),
+                    Err(Stop::So(begun)) => told.unbuilt(&image.name, begun),
+                    Err(Stop::Store(_)) => {}
+                }
+                images.take(&image.name, step)?;
             }
         }
     }

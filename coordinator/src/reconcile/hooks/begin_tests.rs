@@ -24,6 +24,8 @@ fn waiting() -> Waiting {
         received_at: chrono::DateTime::UNIX_EPOCH,
         principal: PrincipalId::generate(),
         publishes: Vec::new(),
+        asked_at: chrono::DateTime::UNIX_EPOCH,
+        is_told: false,
     }
 }
 

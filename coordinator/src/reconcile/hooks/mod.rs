@@ -1,8 +1,10 @@
 //! Does what follows from what was delivered, in the order in which it came. The row is the queue: a pass that is cut off anywhere finds
-//! it again, so what is begun has to stand being begun twice ([`begin`]).
+//! it again, so what is begun has to stand being begun twice ([`begin`]). What the forge is told of it: [`told`], [`statuses`].
 
 mod begin;
+pub mod statuses;
 mod step;
+mod told;
 mod under_way;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::begin::{Delivered, begin};
 use self::step::Begun;
+use self::told::{Told, tell};
 use super::{Lead, leading};
 use crate::shared::Shared;
 
@@ -74,8 +77,8 @@ async fn pass(shared: &Shared, epoch: Epoch) -> Result<bool, StoreError> {
                 Err(error @ (StoreError::NotLeading | StoreError::Unavailable(_))) => return Err(error),
                 Err(error) => {
                     tracing::error!(hook = one.hook_name, delivery = one.id, %error, "a delivery can't be processed");
-                    put_off(shared, epoch, &one, "the farm couldn't process it; its log says why", false)
-                        .await?;
+                    let why = "the farm couldn't process it; its log says why";
+                    put_off(shared, epoch, &one, &Told::default(), why, false).await?;
                 }
             }
         }
@@ -86,24 +89,27 @@ async fn pass(shared: &Shared, epoch: Epoch) -> Result<bool, StoreError> {
 }
 
 async fn process(shared: &Shared, epoch: Epoch, one: &Waiting) -> Result<(), StoreError> {
+    let mut told = Told::default();
     let begun = match read(shared, one).await? {
         None => return Ok(()),
         Some(Err(why)) => Begun::Failed(why),
         Some(Ok(delivery)) => {
             see(shared, epoch, one, &delivery).await?;
-            begin(shared, epoch, Delivered { of: one, delivery: &delivery }).await?
+            begin(shared, epoch, Delivered { of: one, delivery: &delivery }, &mut told).await?
         }
     };
     let end = match begun {
-        Begun::Later(why) => return put_off(shared, epoch, one, &why, false).await,
-        Begun::Anew(why) => return put_off(shared, epoch, one, &why, true).await,
+        Begun::Later(why) => return put_off(shared, epoch, one, &told, &why, false).await,
+        Begun::Anew(why) => return put_off(shared, epoch, one, &told, &why, true).await,
         Begun::Goes(what) => {
+            tell(shared, epoch, one, &told, None).await?;
             return shared.loops.go_on_with_delivery(epoch, one, look_after(one), &what).await;
         }
         Begun::Done { builds, reason } => End { state: DeliveryState::Done, reason, builds },
         Begun::Ignored(reason) => End { state: DeliveryState::Ignored, reason, builds: Vec::new() },
         Begun::Failed(reason) => End { state: DeliveryState::Failed, reason, builds: Vec::new() },
     };
+    tell(shared, epoch, one, &told, Some(&end)).await?;
     shared.loops.end_delivery(epoch, one, &end).await?;
     let hook = format!("{}/{}", one.project_name, one.hook_name);
     tracing::info!(hook, delivery = one.id, state = %end.state, reason = end.reason, builds = end.builds.join(", "), "processed");
@@ -152,14 +158,17 @@ async fn put_off(
     shared: &Shared,
     epoch: Epoch,
     one: &Waiting,
+    told: &Told,
     why: &str,
     is_anew: bool,
 ) -> Result<(), StoreError> {
     if one.attempts + 1 >= MOST_ATTEMPTS {
         let reason = format!("tried {MOST_ATTEMPTS} times: {why}");
         let end = End { state: DeliveryState::Failed, reason, builds: Vec::new() };
+        tell(shared, epoch, one, told, Some(&end)).await?;
         return shared.loops.end_delivery(epoch, one, &end).await;
     }
+    tell(shared, epoch, one, told, None).await?;
     let tries = u32::try_from(one.attempts + 1).unwrap_or(1);
     let wait = backoff(tries, rand::random::<f64>());
     shared.loops.put_off_delivery(epoch, one, wait, why, is_anew).await

@@ -398,7 +398,8 @@ impl Store {
                    UNION ALL SELECT key_id FROM project_secrets WHERE key_id IS NOT NULL
                    UNION ALL SELECT key_id FROM registry_logins WHERE key_id IS NOT NULL
                    UNION ALL SELECT key_id FROM git_logins
-                   UNION ALL SELECT key_id FROM hook_secrets) k
+                   UNION ALL SELECT key_id FROM hook_secrets
+                   UNION ALL SELECT key_id FROM hook_tokens) k
                GROUP BY key_id ORDER BY key_id"#
         )
         .fetch_all(&self.pool)

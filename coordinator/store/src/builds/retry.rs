@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::builds::mounts::{NewMounts, keep, with_secrets};
 use crate::builds::submit::Submitted;
 use crate::builds::submitter::Submitter;
+use crate::hooks::statuses::retried;
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
@@ -196,6 +197,7 @@ impl Store {
                 None => Box::pin(self.retry(retry, publish)).await,
             };
         }
+        retried(execution.tx(), project, of, (id.as_uuid(), &short_id)).await?;
         keep(&mut execution, (id, &short_id), &retry.by.name, retry.mounts.as_ref()).await?;
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
         let deed = Deed {

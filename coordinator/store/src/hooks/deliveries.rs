@@ -141,6 +141,10 @@ pub struct Waiting {
     pub principal: PrincipalId,
     /// For which refs that is a publisher.
     pub publishes: Vec<RefPattern>,
+    /// Since when it is asked for: when it came, or was to be processed once more.
+    pub asked_at: DateTime<Utc>,
+    /// Its forge is told how builds stand.
+    pub is_told: bool,
 }
 
 /// A delivery, as people see it.
@@ -238,7 +242,7 @@ impl Store {
                 DeliveryState::Failed if new.state == DeliveryState::Received => {
                     sqlx::query!(
                         "UPDATE deliveries SET state = 'received', reason = '', attempts = 0, due_at = farm_now(), finished_at = NULL,
-                            runs = runs + 1, order_key = NULL, looks = false
+                            runs = runs + 1, order_key = NULL, looks = false, again_at = farm_now()
                          WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'failed'",
                         project,
                         hook,
@@ -270,10 +274,12 @@ impl Store {
     /// The database can't be reached.
     pub async fn waiting_deliveries(&self, most: i64) -> Result<Vec<Waiting>> {
         let rows = sqlx::query!(
-            "SELECT d.project_id, p.name AS project_name, d.hook_id, h.name AS hook_name, h.provider, h.host, h.full_name,
-                    h.repository_id, h.clone_url, h.principal_id, h.publishes, d.id, d.sequence, d.attempts, d.runs, d.received_at
-             FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id JOIN projects p ON p.id = d.project_id
-             WHERE d.state = 'received' AND d.due_at <= farm_now() ORDER BY d.due_at, d.sequence LIMIT $1",
+            r#"SELECT d.project_id, p.name AS project_name, d.hook_id, h.name AS hook_name, h.provider, h.host, h.full_name,
+                      h.repository_id, h.clone_url, h.principal_id, h.publishes, d.id, d.sequence, d.attempts, d.runs, d.received_at,
+                      coalesce(d.again_at, d.received_at) AS "asked_at!",
+                      EXISTS (SELECT FROM hook_tokens t WHERE t.project_id = h.project_id AND t.hook_id = h.id) AS "is_told!"
+               FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id JOIN projects p ON p.id = d.project_id
+               WHERE d.state = 'received' AND d.due_at <= farm_now() ORDER BY d.due_at, d.sequence LIMIT $1"#,
             most
         )
         .fetch_all(&self.pool)
@@ -296,6 +302,8 @@ impl Store {
                 received_at: row.received_at,
                 principal: row.principal_id.into(),
                 publishes: row.publishes.iter().map(|one| state(one)).collect::<Result<_>>()?,
+                asked_at: row.asked_at,
+                is_told: row.is_told,
             })
         });
         waiting.collect()
@@ -457,7 +465,7 @@ impl Store {
         let mut tx = self.begin().await?;
         let done = sqlx::query!(
             "UPDATE deliveries SET state = 'received', reason = '', attempts = 0, due_at = farm_now(), finished_at = NULL,
-                builds = '{}', runs = runs + 1, order_key = NULL, looks = false
+                builds = '{}', runs = runs + 1, order_key = NULL, looks = false, again_at = farm_now()
              WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state <> 'received'",
             project.as_uuid(),
             hook.as_uuid(),
@@ -496,8 +504,8 @@ impl Store {
         id.fetch_optional(&self.pool).await?.map(HookId::from).ok_or(StoreError::NotFound("hook"))
     }
 
-    /// Removes at most `limit` deliveries that were over so long ago, and then hooks that were removed and have none any more. Answers
-    /// how many deliveries.
+    /// Removes at most `limit` deliveries that were over so long ago and as many statuses, and then hooks that were removed and have no
+    /// deliveries any more. Answers how many deliveries.
     ///
     /// # Errors
     /// Another coordinator leads.
@@ -507,6 +515,15 @@ impl Store {
             "DELETE FROM deliveries WHERE (project_id, hook_id, id) IN (
                 SELECT project_id, hook_id, id FROM deliveries
                 WHERE state <> 'received' AND finished_at < farm_now() - make_interval(secs => $1) ORDER BY finished_at LIMIT $2)",
+            kept.as_secs_f64(),
+            limit
+        )
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "DELETE FROM statuses WHERE (project_id, hook_id, commit_id, context) IN (
+                SELECT project_id, hook_id, commit_id, context FROM statuses
+                WHERE wanted_at < farm_now() - make_interval(secs => $1) ORDER BY wanted_at LIMIT $2)",
             kept.as_secs_f64(),
             limit
         )

@@ -1,8 +1,11 @@
-//! What forges and registries tell the farm: the hooks that are [`registered`], their [`secrets`] (sealed: this crate opens none), what
-//! was delivered ([`deliveries`]), where refs were then ([`heads`]), and what was begun ([`builds`]).
+//! What forges and registries tell the farm: the hooks that are [`registered`], their [`secrets`] and [`tokens`] (sealed: this crate opens
+//! none), what was delivered ([`deliveries`]), where refs were then ([`heads`]), what was begun ([`builds`]), and how forges are to show
+//! that ([`statuses`]).
 
 pub mod builds;
 pub mod deliveries;
 pub mod heads;
 pub mod registered;
 pub mod secrets;
+pub mod statuses;
+pub mod tokens;

@@ -35,6 +35,8 @@ pub struct NewHook {
     pub full_name: String,
     /// Where it is fetched; `None` of a registry's.
     pub clone_url: Option<String>,
+    /// Where its forge's API is; `None`: where the provider has it.
+    pub api_url: Option<String>,
     /// The last part of its URL.
     pub address: String,
     /// For which refs its builds may move what a publisher may.
@@ -60,6 +62,8 @@ pub struct Hook {
     pub repository_id: Option<String>,
     /// Where it is fetched.
     pub clone_url: Option<String>,
+    /// Where its forge's API is; `None`: where the provider has it.
+    pub api_url: Option<String>,
     /// The last part of its URL.
     pub address: String,
     /// Who made it.
@@ -116,6 +120,7 @@ struct Row {
     full_name: String,
     repository_id: Option<String>,
     clone_url: Option<String>,
+    api_url: Option<String>,
     address: String,
     created_by: String,
     created_at: DateTime<Utc>,
@@ -135,6 +140,7 @@ impl From<Row> for Hook {
             full_name: row.full_name,
             repository_id: row.repository_id,
             clone_url: row.clone_url,
+            api_url: row.api_url,
             address: row.address,
             created_by: row.created_by,
             created_at: row.created_at,
@@ -174,8 +180,8 @@ impl Store {
         let publishes: Vec<String> = new.publishes.iter().map(ToString::to_string).collect();
         let done = sqlx::query!(
             "INSERT INTO hooks (project_id, id, name, principal_id, provider, host, full_name, clone_url, address, created_by,
-                                publishes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                                publishes, api_url)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
              ON CONFLICT (project_id, name) WHERE removed_at IS NULL DO NOTHING",
             new.project.as_uuid(),
             new.id.as_uuid(),
@@ -187,7 +193,8 @@ impl Store {
             new.clone_url,
             new.address,
             by.name,
-            &publishes
+            &publishes,
+            new.api_url
         )
         .execute(&mut *tx)
         .await?;
@@ -211,8 +218,8 @@ impl Store {
     pub async fn hooks(&self, project: ProjectId) -> Result<Vec<Hook>> {
         let rows = sqlx::query_as!(
             Row,
-            r#"SELECT h.id, h.name, h.provider, h.host, h.full_name, h.repository_id, h.clone_url, h.address, h.created_by,
-                      h.created_at, h.last_delivery_at, h.publishes, count(s.id) AS "secrets!",
+            r#"SELECT h.id, h.name, h.provider, h.host, h.full_name, h.repository_id, h.clone_url, h.api_url, h.address,
+                      h.created_by, h.created_at, h.last_delivery_at, h.publishes, count(s.id) AS "secrets!",
                       coalesce((array_agg(s.first_used_at IS NOT NULL ORDER BY s.created_at DESC))[1], false) AS "is_new_used!"
                FROM hooks h LEFT JOIN hook_secrets s ON s.project_id = h.project_id AND s.hook_id = h.id
                     AND (s.ends_at IS NULL OR s.ends_at > farm_now())
@@ -295,7 +302,19 @@ impl Store {
         Ok(id.to_owned())
     }
 
-    /// Removes a hook: it takes nothing from now on, its secrets are erased, and nothing follows from what it was told and waits.
+    /// Notes that a hook's webhook was made at its forge, or changed there.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn hook_installed(&self, by: &By, project: ProjectId, name: &str, hook: HookId) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let detail = json!({ "id": hook });
+        by.did(&mut tx, Deed { project: Some(project), action: "hook.install", subject: name, detail })
+            .await?;
+        tx.commit().await
+    }
+
+    /// Removes a hook: it takes nothing from now on, its secrets and its token are erased, and nothing follows from what it was told and waits.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]: the project has none of this name.
@@ -317,9 +336,15 @@ impl Store {
     }
 }
 
-/// Erases what a removed hook was signed by, and ends what it was told.
+/// Erases what a removed hook was signed by and its token, and ends what it was told and was to tell.
 async fn forget(tx: &mut Tx, project: ProjectId, hook: Uuid) -> Result<()> {
     sqlx::query!("DELETE FROM hook_secrets WHERE project_id = $1 AND hook_id = $2", project.as_uuid(), hook)
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query!("DELETE FROM hook_tokens WHERE project_id = $1 AND hook_id = $2", project.as_uuid(), hook)
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query!("DELETE FROM statuses WHERE project_id = $1 AND hook_id = $2", project.as_uuid(), hook)
         .execute(&mut **tx)
         .await?;
     sqlx::query!(

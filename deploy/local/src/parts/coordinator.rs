@@ -17,6 +17,7 @@ pub struct Coordinator {
     layout: Layout,
     port: u16,
     hooks_port: Option<u16>,
+    public_url: Option<String>,
     registry_port: u16,
     config: Option<PathBuf>,
     /// The staging registry's port, if there is one.
@@ -35,6 +36,7 @@ impl Coordinator {
             layout: layout.clone(),
             port,
             hooks_port,
+            public_url: settings.public_url.clone(),
             registry_port,
             config: config.clone(),
             staging,
@@ -74,6 +76,9 @@ impl Part for Coordinator {
             ];
             if let Some(port) = self.hooks_port {
                 command.extend(["--hooks-listen".to_owned(), format!("127.0.0.1:{port}")]);
+            }
+            if let Some(url) = &self.public_url {
+                command.extend(["--public-url".to_owned(), url.clone()]);
             }
             if let Some(port) = self.staging {
                 command.extend(["--staging".to_owned(), format!("localhost:{port}")]);

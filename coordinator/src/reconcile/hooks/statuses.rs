@@ -1,0 +1,341 @@
+//! Has forges show how commits stand ([`farm_store::hooks::statuses`]): says what has become of builds that have ended, and sends what is
+//! wanted. One request at a time goes to each place, and no place waits for another: one that hangs holds up nobody else.
+//!
+//! Nothing waits for a forge. What can't be sent is sent later, and after a day not at all; `farm hook show` says so.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+use farm_hooks::Provider;
+use farm_store::StoreError;
+use farm_store::hooks::statuses::{Ended, StatusState, ToSend};
+use farm_store::machines::leader::Epoch;
+use farm_types::state::BuildState;
+use farm_types::{Digest, Waits};
+use secrecy::ExposeSecret as _;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::told::line;
+use crate::forge::ask::{Look, Shown};
+use crate::forge::judge::Verdict;
+use crate::forge::{Named, Repository};
+use crate::hooks::token::repository;
+use crate::reconcile::{Lead, leading};
+use crate::shared::Shared;
+
+/// What another coordinator has noted is found after so long, while something is open, and while nothing is.
+const TICK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
+/// So many are read at once.
+const BATCH: i64 = 100;
+/// One that is wanted for so long and that the forge hasn't taken isn't sent any more.
+const MOST_AGE: Duration = Duration::from_secs(24 * 3600);
+/// So often is asked about what the forge doesn't know: some minutes.
+const MOST_UNKNOWN: i32 = 8;
+/// The waits between tries.
+const WAITS: Waits = Waits::new(Duration::from_secs(1), Duration::from_secs(300));
+
+/// Sends while leading, until `shutdown`.
+pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+    let limits = Arc::new(Limits::default());
+    let mut under_way: JoinSet<String> = JoinSet::new();
+    let mut busy: Vec<String> = Vec::new();
+    let mut is_open = false;
+    loop {
+        let next = async {
+            tokio::select! {
+                () = tokio::time::sleep(if is_open { TICK.0 } else { TICK.1 }) => {}
+                () = shared.hints.told.notified() => {}
+            }
+            leading(&mut lead).await
+        };
+        let epoch = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            Some(done) = under_way.join_next(), if !under_way.is_empty() => {
+                match done {
+                    Ok(place) => busy.retain(|one| *one != place),
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                }
+                continue;
+            }
+            lead = next => match lead {
+                Some(lead) => lead.epoch,
+                None => return,
+            },
+        };
+        let begun = async {
+            settle(&shared, epoch).await?;
+            let due = shared.loops.statuses_to_send(BATCH, &busy).await?;
+            Ok::<_, StoreError>((due, shared.loops.has_open_statuses().await?))
+        };
+        let begun = tokio::select! {
+            () = shutdown.cancelled() => return,
+            begun = begun => begun,
+        };
+        let due = match begun {
+            Ok((due, open)) => {
+                is_open = open;
+                due
+            }
+            Err(error) => {
+                tracing::warn!(%error, "how commits stand could not be looked at; trying again");
+                continue;
+            }
+        };
+        let mut places: BTreeMap<String, Vec<ToSend>> = BTreeMap::new();
+        for one in due {
+            places.entry(one.place().to_owned()).or_default().push(one);
+        }
+        for (place, due) in places {
+            busy.push(place.clone());
+            let (shared, limits) = (Arc::clone(&shared), Arc::clone(&limits));
+            let send = async move {
+                send_all(&shared, epoch, &limits, due).await;
+                place
+            };
+            under_way.spawn(send.in_current_span());
+        }
+    }
+}
+
+/// Says what has become of that whose build has ended.
+async fn settle(shared: &Shared, epoch: Epoch) -> Result<(), StoreError> {
+    for one in shared.loops.ended_statuses(BATCH).await? {
+        let (state, description) = end(&one);
+        shared.loops.settle_status(epoch, &one, state, &description).await?;
+    }
+    Ok(())
+}
+
+/// How the end of a build is shown.
+fn end(of: &Ended) -> (StatusState, String) {
+    match of.state {
+        Some(BuildState::Succeeded) => {
+            let took = of.took.and_then(|(begun, ended)| (ended - begun).to_std().ok()).unwrap_or_default();
+            (StatusState::Success, format!("built in {}", span(took)))
+        }
+        Some(BuildState::Failed) => {
+            let why = of.failure.as_ref().map_or("it failed", |failure| failure.message.as_str());
+            (StatusState::Failure, line(why))
+        }
+        Some(_) => (StatusState::Cancelled, "the build was cancelled".to_owned()),
+        None => (StatusState::Cancelled, "the build isn't kept any more".to_owned()),
+    }
+}
+
+fn span(of: Duration) -> String {
+    let seconds = of.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} m {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} m"),
+    }
+}
+
+/// Sends what is due at one place, until that can't be asked.
+async fn send_all(shared: &Shared, epoch: Epoch, limits: &Limits, due: Vec<ToSend>) {
+    for one in due {
+        match send(shared, epoch, limits, &one).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(StoreError::Stale(why)) => tracing::debug!(commit = one.commit, why, "not noted"),
+            Err(error) => {
+                tracing::warn!(%error, "what was said to a forge could not be noted; it is said again");
+                return;
+            }
+        }
+    }
+}
+
+/// Sends one. False: the place can't be asked now.
+async fn send(shared: &Shared, epoch: Epoch, limits: &Limits, one: &ToSend) -> Result<bool, StoreError> {
+    let store = &shared.loops;
+    let provider: Provider = one.provider.parse().map_err(StoreError::corrupt)?;
+    let named = Named {
+        provider,
+        host: &one.host,
+        api: one.api_url.as_deref(),
+        full_name: &one.full_name,
+        id: one.repository_id.as_deref(),
+    };
+    let at = match repository(shared, (one.project, one.hook), named, &one.token) {
+        Ok(at) => at,
+        Err(why) => {
+            give_up(shared, epoch, one, &why.to_string()).await?;
+            return Ok(true);
+        }
+    };
+    let token = Limits::token(&at);
+    if let Some(wait) = limits.wait(token, Instant::now()) {
+        store.put_off_status(epoch, one, wait, &too_much(wait), false).await?;
+        return Ok(true);
+    }
+    if !store.claim_status(epoch, one).await? {
+        return Ok(true);
+    }
+    let shown = Shown {
+        commit: one.commit.clone(),
+        context: one.context.clone(),
+        state: look(one.state),
+        description: one.description.clone(),
+        target: one.build.as_ref().and_then(|build| shared.config.build_url(build)),
+    };
+    let show = shared.forges.show(&at, &shown, Utc::now().timestamp(), limits.strikes(token));
+    let verdict = Box::pin(show).await;
+    let (hook, wait) = (format!("{}/{}", one.project_name, one.hook_name), pause(one.attempts));
+    let is_late = one.age > MOST_AGE;
+    match verdict {
+        Verdict::Done => {
+            limits.clear(token);
+            store.status_sent(epoch, one).await?;
+            tracing::info!(hook, commit = one.commit, context = one.context, state = %one.state, "told the forge");
+            return Ok(true);
+        }
+        Verdict::Wait(wait) => {
+            limits.strike(token, Instant::now() + wait);
+            let why = too_much(wait);
+            tracing::info!(hook, wait = wait.as_secs(), "the forge was asked too much");
+            if is_late {
+                give_up(shared, epoch, one, &why).await?;
+            } else {
+                store.put_off_status(epoch, one, wait, &why, false).await?;
+            }
+        }
+        Verdict::Unknown(why) if one.attempts + 1 >= MOST_UNKNOWN => {
+            give_up(shared, epoch, one, &why).await?;
+        }
+        Verdict::Unknown(why) => store.put_off_status(epoch, one, wait, &why, true).await?,
+        Verdict::Again(why) if is_late => give_up(shared, epoch, one, &why).await?,
+        Verdict::Again(why) => {
+            tracing::debug!(hook, commit = one.commit, why, "the forge isn't told yet");
+            store.put_off_status(epoch, one, wait, &why, true).await?;
+            return Ok(false);
+        }
+        Verdict::Never(why) => give_up(shared, epoch, one, &why).await?,
+    }
+    Ok(true)
+}
+
+async fn give_up(shared: &Shared, epoch: Epoch, one: &ToSend, why: &str) -> Result<(), StoreError> {
+    let hook = format!("{}/{}", one.project_name, one.hook_name);
+    tracing::warn!(hook, commit = one.commit, context = one.context, why, "the forge isn't told");
+    shared.loops.give_up_status(epoch, one, why).await
+}
+
+fn too_much(wait: Duration) -> String {
+    format!("the forge was asked too much by this token; it is asked again in {}", span(wait))
+}
+
+/// How long after so many tries in vain.
+fn pause(attempts: i32) -> Duration {
+    WAITS.jittered(u32::try_from(attempts).unwrap_or(0) + 1, rand::random::<f64>())
+}
+
+fn look(state: StatusState) -> Look {
+    match state {
+        StatusState::Pending => Look::Pending,
+        StatusState::Success => Look::Success,
+        StatusState::Failure => Look::Failure,
+        StatusState::Cancelled => Look::Cancelled,
+    }
+}
+
+/// Which tokens have to wait, as forges count by these, and one token may be of many hooks. Whoever leads next is told anew.
+#[derive(Debug, Default)]
+struct Limits(Mutex<HashMap<Digest, Limit>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    until: Instant,
+    strikes: u32,
+}
+
+impl Limits {
+    fn token(at: &Repository) -> Digest {
+        Digest::of(format!("{}\n{}", at.at.api, at.token.expose_secret()).as_bytes())
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut HashMap<Digest, Limit>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How long a token has to wait.
+    fn wait(&self, token: Digest, now: Instant) -> Option<Duration> {
+        let until = self.with(|all| all.get(&token).map(|limit| limit.until))?;
+        let wait = until.saturating_duration_since(now);
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// So often in a row it was too much.
+    fn strikes(&self, token: Digest) -> u32 {
+        self.with(|all| all.get(&token).map_or(0, |limit| limit.strikes))
+    }
+
+    /// Once more: not before then.
+    fn strike(&self, token: Digest, until: Instant) {
+        self.with(|all| {
+            let limit = all.entry(token).or_insert(Limit { until, strikes: 0 });
+            *limit = Limit { until, strikes: limit.strikes.saturating_add(1) };
+        });
+    }
+
+    fn clear(&self, token: Digest) {
+        self.with(|all| all.remove(&token));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use farm_types::{Cause, Failure, FailureCode, HookId, ProjectId};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_build_is_shown_in_one_line() {
+        let at = |seconds| DateTime::<Utc>::from_timestamp(seconds, 0).unwrap();
+        let mut of = Ended {
+            project: ProjectId::generate(),
+            hook: HookId::generate(),
+            commit: "a".repeat(40),
+            context: "farm/app".to_owned(),
+            version: 1,
+            state: Some(BuildState::Succeeded),
+            failure: None,
+            took: Some((at(0), at(72))),
+        };
+        assert_eq!(end(&of), (StatusState::Success, "built in 1 m 12 s".to_owned()));
+        of.state = Some(BuildState::Failed);
+        of.failure = Some(Failure::new(Cause::User, FailureCode::GitRefMissing, "exit code 100\nmore"));
+        assert_eq!(end(&of), (StatusState::Failure, "exit code 100 (and 1 more)".to_owned()));
+        for state in [Some(BuildState::Cancelled), None] {
+            of.state = state;
+            assert_eq!(end(&of).0, StatusState::Cancelled);
+        }
+    }
+
+    #[test]
+    fn a_token_that_has_asked_too_much_waits_and_no_other_one() {
+        let (limits, now) = (Limits::default(), Instant::now());
+        let [one, other] = [b"one", b"two"].map(|text| Digest::of(text));
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!((limits.wait(one, now), limits.strikes(one)), (None, 0));
+        limits.strike(one, after(60));
+        limits.strike(one, after(120));
+        assert_eq!((limits.wait(one, now), limits.strikes(one)), (Some(Duration::from_secs(120)), 2));
+        assert_eq!(limits.wait(other, now), None);
+        assert_eq!(
+            (limits.wait(one, after(120)), limits.strikes(one)),
+            (None, 2),
+            "until the forge has taken something"
+        );
+        limits.clear(one);
+        assert_eq!(limits.strikes(one), 0);
+    }
+}

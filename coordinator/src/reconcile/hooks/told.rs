@@ -1,0 +1,139 @@
+//! What a delivery, while it is processed, has its forge show at its commit: `farm/IMAGE` of each image that its rules want, or `farm` where
+//! it comes to none. How builds end is told by [`super::statuses`].
+
+use farm_store::StoreError;
+use farm_store::hooks::deliveries::{DeliveryState, End, Waiting};
+use farm_store::hooks::statuses::{StatusState, WHOLE, Wanted};
+use farm_store::machines::leader::Epoch;
+use farm_types::{BuildId, Commit, ShortId};
+
+use super::step::Begun;
+use crate::shared::Shared;
+
+/// The longest description, characters: GitHub takes no longer one.
+const LONGEST: usize = 140;
+
+/// What a pass has found of a delivery.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// What it is about, once that is known.
+    pub commit: Option<Commit>,
+    /// Its rules were read, and are in order.
+    pub is_planned: bool,
+    images: Vec<Wanted>,
+}
+
+impl Told {
+    /// An image has a build.
+    pub(super) fn built(&mut self, image: &str, build: (BuildId, ShortId)) {
+        self.image(image, StatusState::Pending, "it is being built", Some(build));
+    }
+
+    /// An image has none.
+    pub(super) fn unbuilt(&mut self, image: &str, begun: &Begun) {
+        let (state, why) = match begun {
+            Begun::Goes(what) => (StatusState::Pending, what),
+            Begun::Ignored(why) => (StatusState::Cancelled, why),
+            Begun::Failed(why) => (StatusState::Failure, why),
+            Begun::Done { .. } | Begun::Later(_) | Begun::Anew(_) => return,
+        };
+        self.image(image, state, why, None);
+    }
+
+    fn image(&mut self, image: &str, state: StatusState, why: &str, build: Option<(BuildId, ShortId)>) {
+        let context = format!("{WHOLE}/{image}");
+        self.images.push(Wanted { context, state, description: line(why), build });
+    }
+
+    /// What is to be shown, now or at the delivery's end. What fails is red in one place at least.
+    fn wanted(&self, end: Option<&End>) -> Vec<Wanted> {
+        let mut wanted = self.images.clone();
+        let is_red = wanted.iter().any(|one| one.state == StatusState::Failure);
+        if let Some(end) = end.filter(|end| end.state == DeliveryState::Failed && !is_red) {
+            let (context, description) = (WHOLE.to_owned(), line(&end.reason));
+            wanted.push(Wanted { context, state: StatusState::Failure, description, build: None });
+        }
+        wanted
+    }
+}
+
+/// Notes what is to be shown; what was said to be pending before and comes to nothing is over at the delivery's end.
+///
+/// # Errors
+/// Another coordinator leads, or the database can't be reached.
+pub(super) async fn tell(
+    shared: &Shared,
+    epoch: Epoch,
+    of: &Waiting,
+    told: &Told,
+    end: Option<&End>,
+) -> Result<(), StoreError> {
+    if !of.is_told {
+        return Ok(());
+    }
+    let (wanted, mut is_new) = (told.wanted(end), false);
+    if let Some(commit) = told.commit.as_ref().filter(|_| told.is_planned || !wanted.is_empty()) {
+        is_new = shared.loops.want_statuses(epoch, of, commit, &wanted).await?;
+    }
+    if let Some(end) = end {
+        is_new |= shared.loops.leave_statuses(epoch, of, &line(&end.reason)).await?;
+    }
+    if is_new {
+        shared.hints.told.notify_one();
+    }
+    Ok(())
+}
+
+/// A text in one short line: its first one, and how many more there are.
+pub(super) fn line(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first: String = lines.next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+    let more = match lines.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    let room = LONGEST - more.len();
+    if first.chars().count() <= room {
+        return format!("{first}{more}");
+    }
+    let cut: String = first.chars().take(room - 1).collect();
+    format!("{}…{more}", cut.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(state: DeliveryState, reason: &str) -> End {
+        End { state, reason: reason.to_owned(), builds: Vec::new() }
+    }
+
+    #[test]
+    fn a_description_is_one_line_that_every_forge_takes() {
+        assert_eq!(line(".farm.yaml: 16:5: no\n 17:1: no\n\n 18:1: no"), ".farm.yaml: 16:5: no (and 2 more)");
+        assert_eq!(line("\n a\u{1b}b \t\n"), "ab");
+        assert_eq!(line(""), "");
+        for long in ["é".repeat(500), format!("{}\nmore", "é".repeat(500))] {
+            let cut = line(&long);
+            assert!(cut.chars().count() == LONGEST && cut.contains('…'), "{cut}");
+        }
+        assert_eq!(line(&"x".repeat(140)), "x".repeat(140));
+    }
+
+    #[test]
+    fn what_fails_is_red_once_and_what_is_ignored_is_not_shown() {
+        let context = |wanted: &[Wanted]| -> Vec<String> {
+            wanted.iter().map(|one| format!("{} {}", one.context, one.state)).collect()
+        };
+        let mut told = Told::default();
+        assert!(told.wanted(Some(&end(DeliveryState::Ignored, "no file"))).is_empty());
+        let failed = end(DeliveryState::Failed, ".farm.yaml: 2:1: no");
+        assert_eq!(context(&told.wanted(Some(&failed))), ["farm failure"]);
+        told.unbuilt("app", &Begun::Failed("no Dockerfile".to_owned()));
+        told.unbuilt("web", &Begun::Goes("waits for app".to_owned()));
+        told.unbuilt("old", &Begun::Ignored("it has moved on".to_owned()));
+        let all = ["farm/app failure", "farm/web pending", "farm/old cancelled"];
+        assert_eq!(context(&told.wanted(Some(&failed))), all);
+        assert_eq!(context(&told.wanted(None)), all);
+    }
+}

@@ -1,0 +1,525 @@
+//! How commits are to be shown at their forge: the outbox of statuses, a row for each commit and context there.
+//!
+//! A row says what is wanted now, and not what was to be said on the way: what comes later takes its place, and only the newest is sent.
+//! It is said by a delivery while that is processed ([`Store::want_statuses`]), and by the end of the build that has come of it
+//! ([`Store::settle_statuses`]). Of two deliveries about one commit the later one counts.
+//!
+//! One coordinator sends, the one that leads: it claims a row, asks the forge, and writes down what became of it. While a claim counts
+//! nobody else sends about that row, so a request of one that was cut off never comes after a newer one.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use farm_types::state::BuildState;
+use farm_types::{BuildId, Commit, Failure, HookId, Invalid, ProjectId, ShortId};
+
+use super::deliveries::Waiting;
+use super::tokens::SealedToken;
+use crate::builds::mounts::SealedKey;
+use crate::machines::leader::Epoch;
+use crate::proof::LeaderTx;
+use crate::{Result, Store, StoreError, Tx, from_json, state};
+use uuid::Uuid;
+
+/// A claim counts for so long: longer than a request may take.
+pub const CLAIM: Duration = Duration::from_secs(60);
+
+/// How something stands, as forges show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StatusState {
+    /// It isn't over.
+    Pending,
+    /// All is well.
+    Success,
+    /// It isn't.
+    Failure,
+    /// Nobody wants it any more.
+    Cancelled,
+}
+
+impl StatusState {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Success, Self::Failure, Self::Cancelled];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for StatusState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for StatusState {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Invalid> {
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| Invalid::new("status", text, "no such state"))
+    }
+}
+
+/// How a context of a commit is to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// `farm`, or `farm/IMAGE`.
+    pub context: String,
+    /// How it stands. With a build: pending, until that has ended.
+    pub state: StatusState,
+    /// Why, in one line.
+    pub description: String,
+    /// What it is about.
+    pub build: Option<(BuildId, ShortId)>,
+}
+
+/// What is pending and whose build has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Whose hook.
+    pub project: ProjectId,
+    /// Which.
+    pub hook: HookId,
+    /// At which commit.
+    pub commit: String,
+    /// In which context.
+    pub context: String,
+    /// As it was read.
+    pub version: i64,
+    /// How the build has ended; `None`: it isn't there any more.
+    pub state: Option<BuildState>,
+    /// Of one that has failed.
+    pub failure: Option<Failure>,
+    /// When it was submitted, and when it ended.
+    pub took: Option<(DateTime<Utc>, DateTime<Utc>)>,
+}
+
+/// A status that is to be sent, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToSend {
+    /// Whose hook.
+    pub project: ProjectId,
+    /// Its name.
+    pub project_name: String,
+    /// Which hook.
+    pub hook: HookId,
+    /// What people call it.
+    pub hook_name: String,
+    /// Who has the repository.
+    pub provider: String,
+    /// `HOST[:PORT]`.
+    pub host: String,
+    /// Where its API is; `None`: where the provider has it.
+    pub api_url: Option<String>,
+    /// `OWNER/REPO` there.
+    pub full_name: String,
+    /// By which its forge knows it.
+    pub repository_id: Option<String>,
+    /// The hook's token.
+    pub token: SealedToken,
+    /// At which commit.
+    pub commit: String,
+    /// In which context.
+    pub context: String,
+    /// How it is to be shown.
+    pub state: StatusState,
+    /// Why.
+    pub description: String,
+    /// The short id of the build that it is about.
+    pub build: Option<String>,
+    /// The one that is to be sent.
+    pub version: i64,
+    /// How often it was tried in vain.
+    pub attempts: i32,
+    /// For how long it is wanted.
+    pub age: Duration,
+}
+
+impl ToSend {
+    /// Those that are asked at one place come one after the other.
+    pub fn place(&self) -> &str {
+        self.api_url.as_deref().unwrap_or(&self.host)
+    }
+}
+
+impl Store {
+    /// Says how the contexts of a commit are to be shown, as long as a delivery waits and no later one has said something of them. What a
+    /// build, or its retry, has ended as is left alone. True: something has changed.
+    ///
+    /// `farm` is red as long as nothing can be made of the commit: without a word of it what was red becomes green.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn want_statuses(
+        &self,
+        epoch: Epoch,
+        of: &Waiting,
+        commit: &Commit,
+        wanted: &[Wanted],
+    ) -> Result<bool> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let mut changed = 0;
+        for one in wanted {
+            let done = sqlx::query!(
+                "INSERT INTO statuses (project_id, hook_id, commit_id, context, delivery_id, asked_at, state, description, build_id, build)
+                 SELECT $1, $2, $4, $5, $3, $6, $7, $8, $9, $10 FROM deliveries d
+                   JOIN hook_tokens t ON t.project_id = d.project_id AND t.hook_id = d.hook_id
+                 WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $11 FOR KEY SHARE
+                 ON CONFLICT (project_id, hook_id, commit_id, context) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
+                    asked_at = EXCLUDED.asked_at, state = EXCLUDED.state, description = EXCLUDED.description,
+                    build_id = EXCLUDED.build_id, build = EXCLUDED.build, version = statuses.version + 1, wanted_at = farm_now(),
+                    attempts = 0, due_at = farm_now(), given_up = NULL
+                 WHERE (statuses.asked_at, statuses.delivery_id) <= (EXCLUDED.asked_at, EXCLUDED.delivery_id)
+                   AND (statuses.build_id IS DISTINCT FROM EXCLUDED.build_id OR EXCLUDED.build_id IS NULL AND (
+                        statuses.state <> EXCLUDED.state OR EXCLUDED.state <> 'pending' AND statuses.description <> EXCLUDED.description))
+                   AND NOT EXISTS (SELECT FROM builds r
+                       WHERE r.project_id = statuses.project_id AND r.id = statuses.build_id AND r.retry_of = EXCLUDED.build_id)",
+                of.project.as_uuid(),
+                of.hook.as_uuid(),
+                of.id,
+                commit.as_str(),
+                one.context,
+                of.asked_at,
+                one.state.as_str(),
+                one.description,
+                one.build.as_ref().map(|(id, _)| id.as_uuid()),
+                one.build.as_ref().map(|(_, short)| short.as_str()),
+                of.run
+            )
+            .execute(&mut *tx)
+            .await?;
+            changed += done.rows_affected();
+        }
+        if !wanted.iter().any(|one| one.context == WHOLE) {
+            changed += mend(&mut tx, of, commit).await?;
+        }
+        tx.commit().await?;
+        Ok(changed > 0)
+    }
+
+    /// Ends what a delivery has said to be pending and of which nothing comes: it has no build.
+    ///
+    /// # Errors
+    /// As of [`Self::want_statuses`].
+    pub async fn leave_statuses(&self, epoch: Epoch, of: &Waiting, why: &str) -> Result<bool> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let left = sqlx::query!(
+            "UPDATE statuses SET state = 'cancelled', description = $4, version = version + 1, wanted_at = farm_now(), attempts = 0,
+                due_at = farm_now(), given_up = NULL
+             WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3 AND state = 'pending' AND build_id IS NULL",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            why
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(left.rows_affected() > 0)
+    }
+
+    /// What is pending and whose builds have ended.
+    ///
+    /// # Errors
+    /// The database can't be reached, or holds what isn't understood.
+    pub async fn ended_statuses(&self, most: i64) -> Result<Vec<Ended>> {
+        let rows = sqlx::query!(
+            r#"SELECT s.project_id, s.hook_id, s.commit_id, s.context, s.version, b.state AS "state?", b.failure,
+                      b.created_at AS "created_at?", b.finished_at
+               FROM statuses s LEFT JOIN builds b ON b.project_id = s.project_id AND b.id = s.build_id
+               WHERE s.state = 'pending' AND s.build_id IS NOT NULL AND (b.id IS NULL OR b.state IN ('succeeded', 'failed', 'cancelled'))
+               LIMIT $1"#,
+            most
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let ended = rows.into_iter().map(|row| {
+            Ok(Ended {
+                project: row.project_id.into(),
+                hook: row.hook_id.into(),
+                commit: row.commit_id,
+                context: row.context,
+                version: row.version,
+                state: row.state.as_deref().map(state).transpose()?,
+                failure: row.failure.map(from_json).transpose()?,
+                took: row.created_at.zip(row.finished_at),
+            })
+        });
+        ended.collect()
+    }
+
+    /// Says what has become of something, by the end of its build. False: something else has been said of it meanwhile.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn settle_status(
+        &self,
+        epoch: Epoch,
+        of: &Ended,
+        state: StatusState,
+        description: &str,
+    ) -> Result<bool> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE statuses SET state = $6, description = $7, version = version + 1, wanted_at = farm_now(), attempts = 0,
+                due_at = farm_now(), given_up = NULL
+             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND version = $5 AND state = 'pending'",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.commit,
+            of.context,
+            of.version,
+            state.as_str(),
+            description
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Whether anything is pending or to be sent, be it due or not.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn has_open_statuses(&self) -> Result<bool> {
+        let open = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM statuses WHERE state = 'pending' AND build_id IS NOT NULL)
+                   OR EXISTS (SELECT FROM statuses WHERE version > sent_version AND given_up IS NULL) AS "open!""#
+        );
+        Ok(open.fetch_one(&self.pool).await?)
+    }
+
+    /// What is to be sent and is due, what is due for longest first; nothing that is to be asked at these places ([`ToSend::place`]).
+    ///
+    /// # Errors
+    /// The database can't be reached, or holds what isn't understood.
+    pub async fn statuses_to_send(&self, most: i64, but: &[String]) -> Result<Vec<ToSend>> {
+        let rows = sqlx::query!(
+            r#"SELECT s.project_id, p.name AS project_name, s.hook_id, h.name AS hook_name, h.provider, h.host, h.api_url, h.full_name,
+                      h.repository_id, t.version AS token_version, t.key_id, t.sealed_key, t.sealed, s.commit_id, s.context, s.state,
+                      s.description, s.build, s.version, s.attempts, extract(epoch FROM farm_now() - s.wanted_at)::float8 AS "age!"
+               FROM statuses s JOIN hooks h ON h.project_id = s.project_id AND h.id = s.hook_id JOIN projects p ON p.id = s.project_id
+                 JOIN hook_tokens t ON t.project_id = s.project_id AND t.hook_id = s.hook_id
+               WHERE s.version > s.sent_version AND s.given_up IS NULL AND s.due_at <= farm_now()
+                 AND (s.claimed_until IS NULL OR s.claimed_until <= farm_now())
+                 AND coalesce(h.api_url, h.host) <> ALL($2)
+               ORDER BY s.due_at, s.wanted_at, s.context LIMIT $1"#,
+            most,
+            but
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let due = rows.into_iter().map(|row| {
+            Ok(ToSend {
+                project: row.project_id.into(),
+                project_name: row.project_name,
+                hook: row.hook_id.into(),
+                hook_name: row.hook_name,
+                provider: row.provider,
+                host: row.host,
+                api_url: row.api_url,
+                full_name: row.full_name,
+                repository_id: row.repository_id,
+                token: SealedToken {
+                    version: row.token_version,
+                    key: SealedKey { by: row.key_id, bytes: row.sealed_key },
+                    bytes: row.sealed,
+                },
+                commit: row.commit_id,
+                context: row.context,
+                state: state(&row.state)?,
+                description: row.description,
+                build: row.build,
+                version: row.version,
+                attempts: row.attempts,
+                age: Duration::try_from_secs_f64(row.age).unwrap_or_default(),
+            })
+        });
+        due.collect()
+    }
+
+    /// Has a status to oneself for a while ([`CLAIM`]). False: something else is wanted by now, or somebody has it.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn claim_status(&self, epoch: Epoch, of: &ToSend) -> Result<bool> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE statuses SET claimed_until = farm_now() + make_interval(secs => $6)
+             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND version = $5 AND sent_version < $5
+               AND given_up IS NULL AND due_at <= farm_now() AND (claimed_until IS NULL OR claimed_until <= farm_now())",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.commit,
+            of.context,
+            of.version,
+            CLAIM.as_secs_f64()
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Notes that the forge has taken it.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`]: it isn't there any more. Or another coordinator leads.
+    pub async fn status_sent(&self, epoch: Epoch, of: &ToSend) -> Result<()> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE statuses SET sent_version = $5, claimed_until = NULL
+             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5 AND version >= $5",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.commit,
+            of.context,
+            of.version
+        )
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::Stale("the status"));
+        }
+        sqlx::query!(
+            "UPDATE hook_tokens SET told_at = farm_now(), trouble = '', trouble_at = NULL
+             WHERE project_id = $1 AND hook_id = $2 AND version = $3",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.token.version
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await
+    }
+
+    /// Has it sent later; `counts`: it was tried in vain. What has become wanted meanwhile is sent when it is due.
+    ///
+    /// # Errors
+    /// As of [`Self::status_sent`].
+    pub async fn put_off_status(
+        &self,
+        epoch: Epoch,
+        of: &ToSend,
+        wait: Duration,
+        why: &str,
+        counts: bool,
+    ) -> Result<()> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE statuses SET claimed_until = NULL,
+                due_at = CASE WHEN version = $5 THEN farm_now() + make_interval(secs => $6) ELSE due_at END,
+                attempts = attempts + CASE WHEN $7 AND version = $5 THEN 1 ELSE 0 END
+             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.commit,
+            of.context,
+            of.version,
+            wait.as_secs_f64(),
+            counts
+        )
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::Stale("the status"));
+        }
+        trouble(&mut tx, of, why).await?;
+        tx.commit().await
+    }
+
+    /// Has it sent no more, unless something else is wanted or the hook gets another token.
+    ///
+    /// # Errors
+    /// As of [`Self::status_sent`].
+    pub async fn give_up_status(&self, epoch: Epoch, of: &ToSend, why: &str) -> Result<()> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE statuses SET claimed_until = NULL, given_up = CASE WHEN version = $5 THEN $6 END
+             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.commit,
+            of.context,
+            of.version,
+            why
+        )
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::Stale("the status"));
+        }
+        trouble(&mut tx, of, why).await?;
+        tx.commit().await
+    }
+}
+
+/// Has what was said by the end of a build said by the end of its retry.
+pub(crate) async fn retried(
+    tx: &mut Tx,
+    project: Uuid,
+    old: Uuid,
+    (new, short): (Uuid, &ShortId),
+) -> Result<()> {
+    sqlx::query!(
+        "UPDATE statuses SET build_id = $3, build = $4, state = 'pending', description = 'it is being built again', version = version + 1,
+            wanted_at = farm_now(), attempts = 0, due_at = farm_now(), given_up = NULL
+         WHERE project_id = $1 AND build_id = $2",
+        project,
+        old,
+        new,
+        short.as_str()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// The context of a delivery as a whole.
+pub const WHOLE: &str = "farm";
+
+/// Makes green what an earlier delivery about this commit, or this one before, has made red as a whole.
+async fn mend(tx: &mut LeaderTx, of: &Waiting, commit: &Commit) -> Result<u64> {
+    let mended = sqlx::query!(
+        "UPDATE statuses s SET state = 'success', description = 'the rules are read', delivery_id = $3, asked_at = $6,
+            version = s.version + 1, wanted_at = farm_now(), attempts = 0, due_at = farm_now(), given_up = NULL
+         FROM deliveries d
+         WHERE s.project_id = $1 AND s.hook_id = $2 AND s.commit_id = $4 AND s.context = $5 AND s.state <> 'success'
+           AND (s.asked_at, s.delivery_id) <= ($6, $3)
+           AND d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $7",
+        of.project.as_uuid(),
+        of.hook.as_uuid(),
+        of.id,
+        commit.as_str(),
+        WHOLE,
+        of.asked_at,
+        of.run
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(mended.rows_affected())
+}
+
+/// Notes why the forge hasn't taken the last one.
+async fn trouble(tx: &mut LeaderTx, of: &ToSend, why: &str) -> Result<()> {
+    sqlx::query!(
+        "UPDATE hook_tokens SET trouble = $4, trouble_at = farm_now() WHERE project_id = $1 AND hook_id = $2 AND version = $3",
+        of.project.as_uuid(),
+        of.hook.as_uuid(),
+        of.token.version,
+        why
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! Tokens of hooks at their forges, as they are kept: sealed. This crate has no key; who opens them is the coordinator.
+
+use chrono::{DateTime, Utc};
+use farm_types::{HookId, ProjectId};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::builds::mounts::SealedKey;
+use crate::machines::leader::Epoch;
+use crate::people::audit::{By, Deed};
+use crate::schema::shut_out;
+use crate::{Result, Store, StoreError};
+
+/// The schema from which on coordinators know of them.
+const SCHEMA: i32 = 53;
+
+/// A token, sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedToken {
+    /// Another one each time that it is set.
+    pub version: Uuid,
+    /// Its data key.
+    pub key: SealedKey,
+    /// The token, sealed by that.
+    pub bytes: Vec<u8>,
+}
+
+/// A token's data key, which one of the farm's keys has sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookTokenKey {
+    /// Whose hook.
+    pub project: ProjectId,
+    /// Which.
+    pub hook: HookId,
+    /// Which token of it.
+    pub version: Uuid,
+    /// The data key.
+    pub key: SealedKey,
+}
+
+/// A hook's token, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownToken {
+    /// Who set it.
+    pub created_by: String,
+    /// When.
+    pub created_at: DateTime<Utc>,
+    /// When the forge has taken a status last.
+    pub told_at: Option<DateTime<Utc>>,
+    /// Why it hasn't taken the last one, and when it said so.
+    pub trouble: Option<(String, DateTime<Utc>)>,
+    /// So many statuses wait to be sent.
+    pub waiting: i64,
+}
+
+impl Store {
+    /// Keeps a hook's token, in the place of the one that was there. Statuses that it could not send are tried again.
+    ///
+    /// From the first one on, coordinators that know nothing of these are kept out: they would let a key of the farm be taken out that
+    /// has sealed one, and lead without telling forges anything.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]: the project has no such hook. [`StoreError::Conflict`]: such a coordinator runs.
+    pub async fn set_hook_token(
+        &self,
+        by: &By,
+        project: ProjectId,
+        name: &str,
+        hook: HookId,
+        new: &SealedToken,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        shut_out(&mut tx, SCHEMA, "statuses at forges").await?;
+        let set = sqlx::query!(
+            "INSERT INTO hook_tokens (project_id, hook_id, version, key_id, sealed_key, sealed, created_by)
+             SELECT h.project_id, h.id, $4, $5, $6, $7, $8 FROM hooks h
+             WHERE h.project_id = $1 AND h.id = $2 AND h.name = $3 AND h.removed_at IS NULL FOR NO KEY UPDATE
+             ON CONFLICT (project_id, hook_id) DO UPDATE SET version = EXCLUDED.version, key_id = EXCLUDED.key_id,
+                sealed_key = EXCLUDED.sealed_key, sealed = EXCLUDED.sealed, created_by = EXCLUDED.created_by, created_at = farm_now(),
+                trouble = '', trouble_at = NULL",
+            project.as_uuid(),
+            hook.as_uuid(),
+            name,
+            new.version,
+            new.key.by,
+            new.key.bytes,
+            new.bytes,
+            by.name
+        )
+        .execute(&mut *tx)
+        .await?;
+        if set.rows_affected() != 1 {
+            return Err(StoreError::NotFound("hook"));
+        }
+        sqlx::query!(
+            "UPDATE statuses SET attempts = 0, due_at = farm_now(), given_up = NULL, wanted_at = farm_now()
+             WHERE project_id = $1 AND hook_id = $2 AND version > sent_version",
+            project.as_uuid(),
+            hook.as_uuid()
+        )
+        .execute(&mut *tx)
+        .await?;
+        let detail = json!({ "id": hook });
+        by.did(&mut tx, Deed { project: Some(project), action: "hook.token", subject: name, detail }).await?;
+        tx.commit().await
+    }
+
+    /// Erases a hook's token, and with it what was to be told by it. False: there was none.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn remove_hook_token(
+        &self,
+        by: &By,
+        project: ProjectId,
+        name: &str,
+        hook: HookId,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let removed = sqlx::query!(
+            "DELETE FROM hook_tokens WHERE project_id = $1 AND hook_id = $2",
+            project.as_uuid(),
+            hook.as_uuid()
+        )
+        .execute(&mut *tx)
+        .await?;
+        if removed.rows_affected() != 1 {
+            return Ok(false);
+        }
+        sqlx::query!(
+            "DELETE FROM statuses WHERE project_id = $1 AND hook_id = $2",
+            project.as_uuid(),
+            hook.as_uuid()
+        )
+        .execute(&mut *tx)
+        .await?;
+        let detail = json!({ "id": hook, "removed": true });
+        by.did(&mut tx, Deed { project: Some(project), action: "hook.token", subject: name, detail }).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// A hook's token, sealed.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn hook_token(&self, project: ProjectId, hook: HookId) -> Result<Option<SealedToken>> {
+        let row = sqlx::query!(
+            "SELECT version, key_id, sealed_key, sealed FROM hook_tokens WHERE project_id = $1 AND hook_id = $2",
+            project.as_uuid(),
+            hook.as_uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|row| SealedToken {
+            version: row.version,
+            key: SealedKey { by: row.key_id, bytes: row.sealed_key },
+            bytes: row.sealed,
+        }))
+    }
+
+    /// The tokens of a project's hooks, as people see them.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn hook_tokens(&self, project: ProjectId) -> Result<Vec<(HookId, KnownToken)>> {
+        let rows = sqlx::query!(
+            r#"SELECT t.hook_id, t.created_by, t.created_at, t.told_at, t.trouble, t.trouble_at,
+                      (SELECT count(*) FROM statuses s WHERE s.project_id = t.project_id AND s.hook_id = t.hook_id
+                         AND s.version > s.sent_version AND s.given_up IS NULL) AS "waiting!"
+               FROM hook_tokens t WHERE t.project_id = $1"#,
+            project.as_uuid()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let tokens = rows.into_iter().map(|row| {
+            let token = KnownToken {
+                created_by: row.created_by,
+                created_at: row.created_at,
+                told_at: row.told_at,
+                trouble: row.trouble_at.map(|at| (row.trouble, at)),
+                waiting: row.waiting,
+            };
+            (row.hook_id.into(), token)
+        });
+        Ok(tokens.collect())
+    }
+
+    /// Data keys of hooks' tokens that were sealed by one of these keys of the farm: the next after that of a hook.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn hook_token_keys_by(
+        &self,
+        keys: &[String],
+        after: Option<(ProjectId, HookId)>,
+        most: i64,
+    ) -> Result<Vec<HookTokenKey>> {
+        let rows = sqlx::query!(
+            "SELECT project_id, hook_id, version, key_id, sealed_key FROM hook_tokens
+             WHERE key_id = ANY($1) AND ($3::uuid IS NULL OR (project_id, hook_id) > ($3, $4))
+             ORDER BY project_id, hook_id LIMIT $2",
+            keys,
+            most,
+            after.map(|(project, _)| project.as_uuid()),
+            after.map(|(_, hook)| hook.as_uuid())
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let keys = rows.into_iter().map(|row| HookTokenKey {
+            project: row.project_id.into(),
+            hook: row.hook_id.into(),
+            version: row.version,
+            key: SealedKey { by: row.key_id, bytes: row.sealed_key },
+        });
+        Ok(keys.collect())
+    }
+
+    /// Exchanges a token's data key for the same, sealed by another key. False: it was set anew or removed meanwhile.
+    ///
+    /// # Errors
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn reseal_hook_token_key(
+        &self,
+        epoch: Epoch,
+        old: &HookTokenKey,
+        new: &SealedKey,
+    ) -> Result<bool> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE hook_tokens SET key_id = $4, sealed_key = $5
+             WHERE project_id = $1 AND hook_id = $2 AND version = $3 AND key_id = $6 AND sealed_key = $7",
+            old.project.as_uuid(),
+            old.hook.as_uuid(),
+            old.version,
+            new.by,
+            new.bytes,
+            old.key.by,
+            old.key.bytes
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+}

@@ -1,0 +1,206 @@
+//! A fake of GitHub's API, as far as statuses need it: a repository `acme/app`, id 42, of which it says what a token may, and statuses of
+//! commits. What it answers to the next statuses a test says: each limit that GitHub documents, and what goes wrong on the way. (No real
+//! forge can be had in tests; that GitHub answers so is its documentation's word.)
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::{Request, Response};
+use serde_json::{Value, json};
+
+use crate::faults::answers::{Body, full};
+use crate::web::Web;
+
+/// The one token that it takes.
+pub const TOKEN: &str = "ghp_ofthetests";
+
+/// What is said to a status.
+#[derive(Clone, Debug)]
+pub enum Says {
+    /// This, with these headers, and the status isn't taken.
+    No(u16, Vec<(&'static str, String)>, Value),
+    /// It takes it, and answers nothing before [`ForgeApi::go_on`].
+    Hangs,
+    /// The same place, under another path.
+    Elsewhere,
+}
+
+/// A status that was taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    pub commit: String,
+    pub context: String,
+    pub state: String,
+    pub description: String,
+    pub target: Value,
+}
+
+#[derive(Default)]
+struct State {
+    says: Mutex<VecDeque<Says>>,
+    taken: Mutex<Vec<Taken>>,
+    /// How many statuses it was asked for.
+    asked: Mutex<usize>,
+    /// So many answers may come that hang.
+    may_go: Mutex<usize>,
+    /// Its webhooks, by their ids.
+    hooks: Mutex<Vec<Value>>,
+    changed: Condvar,
+}
+
+/// Answers until it is dropped.
+pub struct ForgeApi {
+    state: Arc<State>,
+    web: Web,
+}
+
+impl ForgeApi {
+    pub fn start() -> ForgeApi {
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        let web = Web::start(move |request| shared.answer(&request));
+        ForgeApi { state, web }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        self.web.url()
+    }
+
+    /// Answers the next statuses so, each once, before it takes any.
+    pub fn says(&self, next: impl IntoIterator<Item = Says>) {
+        self.state.says.lock().unwrap().extend(next);
+    }
+
+    /// All that it has taken, in order.
+    pub fn taken(&self) -> Vec<Taken> {
+        self.state.taken.lock().unwrap().clone()
+    }
+
+    /// Waits until it has taken one like this.
+    pub fn wait(&self, what: &str, is_it: impl Fn(&Taken) -> bool) -> Taken {
+        let begin = Instant::now();
+        let mut taken = self.state.taken.lock().unwrap();
+        loop {
+            if let Some(found) = taken.iter().find(|one| is_it(one)) {
+                return found.clone();
+            }
+            assert!(begin.elapsed() < Duration::from_secs(60), "{what} doesn't come; there are {taken:#?}");
+            taken = self.state.changed.wait_timeout(taken, Duration::from_secs(1)).unwrap().0;
+        }
+    }
+
+    /// The webhooks that the repository has.
+    pub fn hooks(&self) -> Vec<Value> {
+        self.state.hooks.lock().unwrap().clone()
+    }
+
+    /// How many statuses it was asked for, taken or not.
+    pub fn asked(&self) -> usize {
+        *self.state.asked.lock().unwrap()
+    }
+
+    /// One answer that hangs comes, now or when it is due.
+    pub fn go_on(&self) {
+        *self.state.may_go.lock().unwrap() += 1;
+        self.state.changed.notify_all();
+    }
+
+    /// Answers of which none is left to be given.
+    pub fn has_said_all(&self) -> bool {
+        self.state.says.lock().unwrap().is_empty()
+    }
+}
+
+impl Drop for ForgeApi {
+    fn drop(&mut self) {
+        *self.state.may_go.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = usize::MAX;
+        self.state.changed.notify_all();
+    }
+}
+
+fn answered(status: u16, headers: &[(&'static str, String)], body: &Value) -> Response<Body> {
+    let mut answer = Response::builder().status(status).header("content-type", "application/json");
+    for (name, value) in headers {
+        answer = answer.header(*name, value);
+    }
+    answer.body(full(Bytes::from(body.to_string()))).unwrap()
+}
+
+impl State {
+    fn answer(&self, request: &Request<Bytes>) -> Response<Body> {
+        let shown = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+        if shown != Some(&format!("Bearer {TOKEN}")) {
+            return answered(401, &[], &json!({"message": "Bad credentials"}));
+        }
+        let path = request.uri().path();
+        let path = path.strip_prefix("/moved").unwrap_or(path);
+        match (request.method().as_str(), path.strip_prefix("/repos/acme/app")) {
+            ("GET", Some("")) => {
+                let scopes = [("x-oauth-scopes", "repo:status".to_owned())];
+                answered(200, &scopes, &json!({"id": 42, "private": true, "permissions": {"push": true}}))
+            }
+            ("POST", Some(rest)) if rest.starts_with("/statuses/") => {
+                self.status(request.uri().path(), rest.trim_start_matches("/statuses/"), request.body())
+            }
+            (method, Some(rest)) if rest.starts_with("/hooks") => {
+                self.webhook(method, rest.trim_start_matches("/hooks"), request.body())
+            }
+            _ => answered(404, &[], &json!({"message": "Not Found"})),
+        }
+    }
+
+    fn webhook(&self, method: &str, id: &str, body: &Bytes) -> Response<Body> {
+        let mut hooks = self.hooks.lock().unwrap();
+        if method == "GET" {
+            return answered(200, &[], &Value::from(hooks.clone()));
+        }
+        let mut hook: Value = serde_json::from_slice(body).unwrap();
+        if method == "POST" {
+            hook["id"] = Value::from(hooks.len());
+            hooks.push(hook);
+            return answered(201, &[], &json!({}));
+        }
+        let place: usize = id.trim_start_matches('/').parse().unwrap();
+        hook["id"] = Value::from(place);
+        hooks[place] = hook;
+        answered(200, &[], &json!({}))
+    }
+
+    fn status(&self, path: &str, commit: &str, body: &Bytes) -> Response<Body> {
+        *self.asked.lock().unwrap() += 1;
+        let next = self.says.lock().unwrap().pop_front();
+        match next {
+            Some(Says::No(status, headers, body)) => return answered(status, &headers, &body),
+            Some(Says::Elsewhere) => {
+                return answered(307, &[("location", format!("/moved{path}"))], &json!({}));
+            }
+            Some(Says::Hangs) | None => {}
+        }
+        let body: Value = serde_json::from_slice(body).unwrap();
+        let text = |name: &str| body[name].as_str().unwrap().to_owned();
+        assert!(text("description").chars().count() <= 140, "{body}");
+        let taken = Taken {
+            commit: commit.to_owned(),
+            context: text("context"),
+            state: text("state"),
+            description: text("description"),
+            target: body["target_url"].clone(),
+        };
+        self.taken.lock().unwrap().push(taken);
+        self.changed.notify_all();
+        match next {
+            Some(Says::Hangs) => {
+                let mut may_go = self.may_go.lock().unwrap();
+                while *may_go == 0 {
+                    may_go = self.changed.wait(may_go).unwrap();
+                }
+                *may_go -= 1;
+            }
+            _ => {}
+        }
+        answered(201, &[], &json!({"id": 1}))
+    }
+}

@@ -1,6 +1,6 @@
 //! The coordinator: takes builds, gives jobs to workers, publishes what they push.
 //!
-//! `grpc` and `hooks` are the edges, `link` the workers connected here, `reconcile` the leader's loops, `registry` and
+//! `grpc`, `hooks` and `web` are the edges, `link` the workers connected here, `reconcile` the leader's loops, `registry` and
 //! `blobs` the outside. All state is in the database (`farm-store`), all decisions in `farm-core`.
 
 pub mod agents;
@@ -11,9 +11,11 @@ pub mod forge;
 pub mod grpc;
 pub mod hints;
 pub mod hooks;
+pub mod http;
 mod keys;
 pub mod limits;
 pub mod link;
+pub mod listeners;
 pub mod logs;
 pub mod migrate;
 pub mod others;
@@ -26,9 +28,11 @@ pub mod registry;
 pub mod seal;
 mod service_manager;
 pub mod shared;
+pub mod shown;
 pub mod tls;
 pub mod tree;
 mod unstored;
+pub mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,6 +178,8 @@ pub async fn run(
     let issuers = Arc::new(people::oidc::fetch::Http::new(outbound.client(Vec::new())?));
     let sign_in =
         sign_in.map(|settings| SignIns::new(settings, config.oidc.clone(), issuers.clone())).transpose()?;
+    let pages = config.web.public_url.as_deref().filter(|_| config.web.listen.is_some());
+    let sign_in = sign_in.map(|sign_in| sign_in.with_pages(pages));
     let exchange = people::oidc::Exchange::new(issuers, config.oidc.clone(), config.audience());
     let doors = Arc::new(Doors::new(&config.limits));
     let nobody = hooks::nobody::Nobody::new(&keyring);
@@ -206,7 +212,7 @@ pub async fn run(
     // Before anything is sealed.
     keys::agree(&shared).await;
     keys::tell_of_lost(&shared).await;
-    let hooks = hooks::listen::bind(&shared).await?;
+    let listeners = listeners::bind(&shared).await?;
     let (lead, led) = watch::channel(None);
     let mut loops: JoinSet<&'static str> = JoinSet::new();
     // What a loop logs says which loop it was: its span has the name of its pass.
@@ -232,9 +238,7 @@ pub async fn run(
     spawn!("audit", reconcile::people::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("deliveries", reconcile::hooks::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("statuses", reconcile::hooks::statuses::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
-    if let Some(hooks) = hooks {
-        spawn!("hooks", hooks::listen::serve(Arc::clone(&shared), hooks, shutdown.clone()));
-    }
+    spawn!("listeners", listeners::run(Arc::clone(&shared), listeners, shutdown.clone()));
     spawn!("keys", reconcile::keys::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));
     spawn!("dispatch", link::dispatch::dispatch(Arc::clone(&shared), shutdown.clone()));

@@ -20,6 +20,7 @@
 pub mod actions;
 pub mod bed;
 pub mod bridge;
+pub mod browser;
 pub mod capture;
 pub mod client;
 pub mod database;

@@ -9,9 +9,9 @@ use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{AttemptEvents, Build};
 use serde_json::{Map, Value, json};
 
-use super::lines::Lines;
 use super::progress::{SeenWarning, note};
 use super::text::harmless;
+use farm_types::lines::Lines;
 
 /// Turns what the farm tells into lines; what was said is not said again.
 #[derive(Debug, Default)]

@@ -13,7 +13,6 @@ pub mod format;
 pub mod git_logins;
 pub mod hooks;
 pub mod json;
-pub mod lines;
 pub mod live;
 pub mod logins;
 pub mod people;

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{Attempt, AttemptEvents, Build, Job, StepLog, StepUpdate, Warning};
 
-use super::lines::Lines;
 use super::rules::{Weight, advice};
 use super::text::{first_line, harmless, short_digest, span};
+use farm_types::lines::Lines;
 
 /// A step's name is shown up to so many characters.
 const NAME_WIDTH: usize = 100;

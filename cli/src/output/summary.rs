@@ -9,7 +9,7 @@ use farm_types::FailureCode;
 
 use super::progress::{SeenWarning, UNNEEDED};
 use super::rules;
-use super::text::{bytes, columns, count, first_line, harmless, short_digest, span, waiting};
+use super::text::{bytes, columns, count, first_line, harmless, short_digest, span, step_number, waiting};
 
 /// The lines about a build, final or not. `now` is in milliseconds since 1970.
 pub fn summary(build: &Build, warnings: &[SeenWarning], now: i64) -> Vec<String> {
@@ -297,15 +297,6 @@ fn failure_lines(failure: &Failure, what: &str, on: &str, logs: &str) -> Vec<Str
         out.push(format!("  {}", first_line(&failure.message, 400)));
     }
     out
-}
-
-/// `5/9` of `[final 5/9] RUN …`.
-fn step_number(step: &str) -> Option<&str> {
-    let inner = step.strip_prefix('[')?.split_once(']')?.0;
-    let number = inner.rsplit(' ').next()?;
-    let (n, of) = number.split_once('/')?;
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    (digits(n) && digits(of)).then_some(number)
 }
 
 /// Of a build without a tag; whoever submitted it may know better.

@@ -16,9 +16,9 @@ use crate::error::{Error, Exit, Result};
 use crate::follow::{Seen, follow};
 use crate::output::Out;
 use crate::output::json::{self, LogJson};
-use crate::output::lines::Lines;
 use crate::output::progress::Progress;
 use crate::output::text::harmless;
+use farm_types::lines::Lines;
 
 /// Arguments of `farm logs`.
 #[derive(Debug, clap::Args)]

@@ -16,9 +16,9 @@ use crate::error::{Error, Exit, Result};
 use crate::image::Image;
 use crate::interrupt::{Interrupts, Role};
 use crate::output::Out;
-use crate::output::lines::Lines;
 use crate::output::text::harmless;
 use crate::running::{Ended, Order, Setting, Told, watch};
+use farm_types::lines::Lines;
 
 /// What `docker run` and timeout(1) end with, too.
 const FARM_FAILED: u8 = 125;

@@ -11,11 +11,11 @@ use crate::config::Setup;
 use crate::connect::Client;
 use crate::error::{Error, Exit, Result};
 use crate::interrupt::{Interrupts, Role};
-use crate::output::lines::Lines;
 use crate::output::text::harmless;
 use crate::output::{Out, json, window};
 use crate::running::compare::{Ran, TestJson, side_by_side, verdict};
 use crate::running::{Ended, Told, watch};
+use farm_types::lines::Lines;
 
 /// The width where the output is no terminal.
 const WIDTH: usize = 120;

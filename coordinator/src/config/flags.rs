@@ -39,8 +39,10 @@ pub struct Flags {
     /// [default: what it listens on].
     #[arg(long, value_name = "URL", env = "FARM_HOOKS_URL")]
     pub hooks_url: Option<String>,
-    /// How browsers reach the farm's pages, to which forges link: https://HOST[:PORT][/PATH], behind which /b/BUILD comes
-    /// [default: nothing links there].
+    /// Where to listen for browsers, as 0.0.0.0:7072; it may be where webhooks are delivered [default: nowhere].
+    #[arg(long, value_name = "ADDRESS", env = "FARM_WEB_LISTEN")]
+    pub web_listen: Option<SocketAddr>,
+    /// How browsers reach that: https://HOST[:PORT], behind which /b/BUILD comes [default: what it listens on].
     #[arg(long, value_name = "URL", env = "FARM_PUBLIC_URL")]
     pub public_url: Option<String>,
     /// Postgres, as postgres://USER@HOST/DB or postgres://USER@localhost/DB?host=/SOCKET/FOLDER.

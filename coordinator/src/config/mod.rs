@@ -94,7 +94,7 @@ pub struct Config {
     pub retention: Retention,
     /// Where forges deliver.
     pub hooks: Hooks,
-    /// Where people find the farm's pages.
+    /// Where pages are shown.
     pub web: Web,
     /// Certificates, and whether there is TLS at all.
     pub tls: Tls,
@@ -175,6 +175,9 @@ impl Config {
         if let Some(url) = &flags.hooks_url {
             config.hooks.url = Some(url.clone());
         }
+        if let Some(listen) = flags.web_listen {
+            config.web.listen = Some(listen);
+        }
         if let Some(url) = &flags.public_url {
             config.web.public_url = Some(url.clone());
         }
@@ -246,10 +249,12 @@ impl Config {
             .and_then(http::Uri::host)
             .map(|host| host.trim_matches(['[', ']']).to_owned());
         let listens = Some(self.listen.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
-        let hooks: Option<http::Uri> = self.hooks.url.as_ref().and_then(|url| url.parse().ok());
-        let hooks =
-            hooks.as_ref().and_then(http::Uri::host).map(|host| host.trim_matches(['[', ']']).to_owned());
-        let advertised = advertised.into_iter().chain(hooks);
+        let others = [&self.hooks.url, &self.web.public_url].into_iter().flatten();
+        let others = others.filter_map(|url| {
+            let uri: http::Uri = url.parse().ok()?;
+            uri.host().map(|host| host.trim_matches(['[', ']']).to_owned())
+        });
+        let advertised = advertised.into_iter().chain(others);
         let more =
             host_name().into_iter().chain(advertised).chain(listens).chain(self.tls.names.iter().cloned());
         for name in more {
@@ -284,6 +289,11 @@ impl Config {
     /// Where people find a build's page, by its short id; `None`: nobody has said it.
     pub fn build_url(&self, short_id: &str) -> Option<String> {
         self.web.build(short_id)
+    }
+
+    /// Whether browsers have to speak TLS.
+    pub fn web_speaks_tls(&self) -> bool {
+        self.web.listen.is_some_and(|listen| self.tls.is_on(listen.ip()))
     }
 
     /// The issuer at which people sign in; `None`: nobody does.
@@ -355,8 +365,8 @@ impl Config {
         self.retention.check()?;
         self.tls.check(self.listen)?;
         self.hooks.check(self.listen)?;
-        self.web.check()?;
-        if let Some(listen) = self.hooks.listen {
+        self.web.check(self.listen)?;
+        for listen in [self.hooks.listen, self.web.listen].into_iter().flatten() {
             self.tls.check(listen)?;
         }
         self.audit.check()?;

@@ -145,3 +145,41 @@ fn requests_go_to_registries_that_are_named_and_to_what_is_allowed() {
     let wrong = load(wrong, &[]).unwrap_err().to_string();
     assert!(wrong.contains("https://auth.example/token") && wrong.contains("name and port"), "{wrong}");
 }
+
+#[test]
+fn pages_are_shown_where_it_is_said_and_reached_by_a_url_without_a_path() {
+    let web = |flags: &[&str]| load("database_url='x'", flags).map(|config| config.web);
+    assert_eq!(web(&[]).unwrap().listen, None);
+    for (written, kept) in [
+        ("https://farm.example", "https://farm.example"),
+        ("https://farm.example/", "https://farm.example"),
+        ("http://10.0.0.1:7072", "http://10.0.0.1:7072"),
+    ] {
+        assert_eq!(web(&["--public-url", written]).unwrap().public_url.as_deref(), Some(kept));
+    }
+    for wrong in [
+        "farm.example",
+        "ftp://farm.example",
+        "https://",
+        "https://farm.example/pages",
+        "https://farm.example?a=b",
+        "https://farm.example#a",
+        "https://me@farm.example",
+    ] {
+        let error = web(&["--public-url", wrong]).unwrap_err().to_string();
+        assert!(error.contains("https://HOST[:PORT]") && error.contains("web.public_url"), "{error}");
+    }
+    // It may be where webhooks are delivered, and not where the farm is called.
+    let both = web(&["--web-listen", "127.0.0.1:7071", "--hooks-listen", "127.0.0.1:7071"]);
+    assert!(both.is_ok_and(|web| web.listen.is_some()));
+    let taken = web(&["--web-listen", "127.0.0.1:7070"]).unwrap_err().to_string();
+    assert!(taken.contains("web.listen") && taken.contains("another port"), "{taken}");
+    let open = web(&["--web-listen", "0.0.0.0:7072", "--tls", "off"]).unwrap_err().to_string();
+    assert!(open.contains("0.0.0.0:7072") && open.contains("--insecure-plaintext"), "{open}");
+    for hours in [0, 169] {
+        let error = load(&format!("database_url='x'\n[web]\nsession_hours = {hours}\n"), &[]).unwrap_err();
+        assert!(error.to_string().contains("web.session_hours"), "{error}");
+    }
+    let names = load("database_url='x'", &["--public-url", "https://farm.example"]).unwrap().names();
+    assert!(names.contains(&"farm.example".to_owned()), "{names:?}");
+}

@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::builds::hidden::Hidden;
-use super::builds::present;
 use super::status;
 use crate::hints::BACKSTOP;
 use crate::logs::{self, Next};
 use crate::shared::Shared;
+use crate::shown::hidden::Hidden;
+use crate::shown::present;
 
 /// The least time between two looks: hints that come closer together are taken as one.
 const BREATH: Duration = Duration::from_millis(50);

@@ -7,14 +7,14 @@ use farm_proto::v1::image_service_server::ImageService;
 use farm_types::ImageRef;
 use tonic::{Request, Response, Status};
 
-use super::builds::hidden::Hidden;
-use super::builds::present;
 use super::status;
 use crate::people;
 use crate::people::accesses::check_pull;
 use crate::registry::inspect::{Attestation, Variant};
 use crate::registry::{By, RegistryError};
 use crate::shared::Shared;
+use crate::shown::hidden::Hidden;
+use crate::shown::present;
 
 /// Serves [`ImageService`].
 #[derive(Debug)]

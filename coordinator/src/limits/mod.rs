@@ -56,6 +56,9 @@ const AT_THE_ISSUER: Duration = Duration::from_secs(2);
 /// So many deliveries are read at once, and so many from one address: each may be long.
 const DELIVERIES_AT_ONCE: u32 = 128;
 const DELIVERIES_AT_ONCE_OF_ONE: u32 = 64;
+/// So many logs are handed out to browsers at once, and so many to one address: each takes some megabytes while it is read.
+const LOGS_AT_ONCE: u32 = 32;
+const LOGS_AT_ONCE_OF_ONE: u32 = 8;
 /// A connection that takes not a byte for so long is dead, as keep-alive has it, but can't be told so.
 const BLOCKED: Duration = Duration::from_secs(30);
 
@@ -80,6 +83,8 @@ pub struct Doors {
     deliverers: Buckets<IpAddr>,
     forged: Buckets<IpAddr>,
     delivering: Arc<Visits>,
+    /// The logs that are handed out to browsers.
+    reading: Arc<Visits>,
     tally: Tally,
 }
 
@@ -117,6 +122,7 @@ impl Doors {
             deliverers: Buckets::new(limits.deliveries_per_minute_per_address),
             forged: Buckets::new(limits.strangers_per_minute_per_address),
             delivering: Arc::new(Visits::new(DELIVERIES_AT_ONCE_OF_ONE, DELIVERIES_AT_ONCE)),
+            reading: Arc::new(Visits::new(LOGS_AT_ONCE_OF_ONE, LOGS_AT_ONCE)),
             tally: Tally::default(),
         }
     }
@@ -233,6 +239,18 @@ impl Doors {
     pub fn delivered(&self, hook: HookId, name: &str) -> Result<(), Duration> {
         self.of_hooks.take(&hook, Instant::now()).inspect_err(|_| {
             self.tally.count("deliveries_per_minute_per_hook", name);
+        })
+    }
+
+    /// Whether a log is handed out to a browser from there; it is one of those that are until what is given back is dropped.
+    ///
+    /// # Errors
+    /// There are too many at once: when to come back.
+    pub fn read_log(&self, from: Option<IpAddr>) -> Result<Visit, Duration> {
+        let at = from.map(place);
+        self.reading.begin(at).map_err(|_| {
+            self.tally.count("logs at once", &at.map(|at| at.to_string()).unwrap_or_default());
+            Duration::from_secs(2)
         })
     }
 

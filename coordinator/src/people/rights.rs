@@ -267,6 +267,10 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.PeerService/RelayAgent", Action::Hint),
 ];
 
+/// Every page of builds that is shown to browsers, as documents name it, with what one does by it.
+pub const PAGES: &[(&str, Action)] =
+    &[("/b/BUILD", Action::ReadBuilds), ("/b/BUILD/log", Action::ReadBuilds)];
+
 /// What a call of this path does; `None`: there is no such method.
 pub fn action(path: &str) -> Option<Action> {
     METHODS.iter().find(|(method, _)| *method == path).map(|(_, action)| *action)
@@ -336,6 +340,7 @@ mod tests {
                 .iter()
                 .filter(|(_, other)| other == action)
                 .map(|(method, _)| format!("`{}`", method.rsplit('/').next().unwrap()))
+                .chain(PAGES.iter().filter(|(_, other)| other == action).map(|(page, _)| format!("`{page}`")))
                 .collect();
             made.push_str(&format!(
                 "| {} | {} | {} |\n",

@@ -98,6 +98,7 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("sign-ins", unused.await);
+    told("browser sessions", store.remove_browser_sessions(epoch).await.map(drop));
     let logs = async {
         if let Some(logs) = kept.logs() {
             while store.remove_logs(epoch, logs, BATCH).await? > 0 {}

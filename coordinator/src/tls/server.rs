@@ -64,11 +64,12 @@ impl Tls {
         Arc::clone(&self.calls)
     }
 
-    /// Where forges deliver: by HTTP/1.1, which all of them and all proxies speak; nobody is asked for a certificate.
+    /// Where forges deliver and pages are shown: by HTTP/1.1, which all of them and all proxies speak; nobody is asked for a
+    /// certificate.
     ///
     /// # Errors
     /// The TLS library takes none of the usual versions: a bug.
-    pub fn hooks(&self, is_optional: bool) -> anyhow::Result<Arc<Side>> {
+    pub fn http1(&self, is_optional: bool) -> anyhow::Result<Arc<Side>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

@@ -59,6 +59,9 @@ pub fn ports(settings: &Settings) -> Result<()> {
     if let Some(port) = settings.hooks_port {
         check_free(port, "webhook listener", "--hooks-port")?;
     }
+    if let Some(port) = settings.web_port.filter(|port| settings.hooks_port != Some(*port)) {
+        check_free(port, "listener for pages", "--web-port")?;
+    }
     check_free(settings.port, "coordinator", "--port")
 }
 

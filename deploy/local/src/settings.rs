@@ -23,6 +23,8 @@ fn staging_port() -> u16 {
 
 /// The port for webhooks beside the coordinator's usual one.
 const HOOKS_PORT: u16 = 7071;
+/// That for pages.
+const WEB_PORT: u16 = 7072;
 
 /// Flags of `farm up`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -55,9 +57,12 @@ pub struct Flags {
     #[arg(long, value_name = "PORT|none")]
     pub hooks_port: Option<String>,
 
-    /// How browsers reach the farm's pages, to which forges link: https://HOST[:PORT][/PATH], or none [default: none]
+    /// How browsers reach the farm's pages, to which forges link: https://HOST[:PORT], or none [default: none]
     #[arg(long, value_name = "URL|none")]
     pub public_url: Option<String>,
+    /// The port on 127.0.0.1 for pages, or none [default: 7072; with another --port none]
+    #[arg(long, value_name = "PORT|none")]
+    pub web_port: Option<String>,
 
     /// How many jobs run at once [default: the number of CPUs]
     #[arg(long, value_name = "N")]
@@ -111,6 +116,9 @@ pub struct Settings {
     /// How browsers reach the farm's pages; `None`: nothing links there.
     #[serde(default)]
     pub public_url: Option<String>,
+    /// That for pages; `None`: it shows none. It may be the one for webhooks.
+    #[serde(default)]
+    pub web_port: Option<u16>,
     /// Jobs at once; `None`: as many as there are CPUs.
     pub slots: Option<usize>,
     /// The coordinator's configuration file.
@@ -178,22 +186,16 @@ impl Flags {
                 "--port and --registry-port are both {port}; give one of them another"
             )));
         }
-        let hooks_port = match self.hooks_port.as_deref() {
-            Some(NONE) => None,
-            Some(text) => {
-                let port = text.parse().ok().filter(|port| *port > 0);
-                Some(port.ok_or_else(|| {
-                    Error::Usage(format!("--hooks-port {text}: write a port from 1 to 65535, or {NONE}"))
-                })?)
+        // A second farm beside a first one has other ports, and these aren't guessed.
+        let last_or_none = |before: Option<u16>| before.filter(|_| port == last.port);
+        let hooks_port = or_none("--hooks-port", self.hooks_port.as_deref(), last_or_none(last.hooks_port))?;
+        let web_port = or_none("--web-port", self.web_port.as_deref(), last_or_none(last.web_port))?;
+        for (flag, own) in [("--hooks-port", hooks_port), ("--web-port", web_port)] {
+            if own.is_some_and(|own| [port, registry_port].contains(&own)) {
+                return Err(Error::Usage(format!(
+                    "{flag} is as another port of the farm's; give one of them another"
+                )));
             }
-            // A second farm beside a first one has other ports, and this isn't guessed.
-            None if port == last.port => last.hooks_port,
-            None => None,
-        };
-        if hooks_port.is_some_and(|hooks| [port, registry_port].contains(&hooks)) {
-            return Err(Error::Usage(
-                "--hooks-port is as another port of the farm's; give one of them another".to_owned(),
-            ));
         }
         let untrusted = match self.untrusted.as_deref() {
             Some(NONE) => false,
@@ -266,6 +268,7 @@ impl Flags {
             port,
             hooks_port,
             public_url,
+            web_port,
             slots: self.slots.or(last.slots),
             config,
             untrusted,
@@ -287,10 +290,21 @@ fn is_url(text: &str) -> Result<&str> {
         || text.contains(|c: char| c.is_whitespace() || "@?#".contains(c))
     {
         return Err(Error::Usage(format!(
-            "--public-url {text}: write https://HOST[:PORT][/PATH], as browsers reach this farm, or {NONE}"
+            "--public-url {text}: write https://HOST[:PORT], as browsers reach this farm, or {NONE}"
         )));
     }
     Ok(text)
+}
+
+/// A port that may be none; what isn't said is as it is given.
+fn or_none(flag: &str, said: Option<&str>, else_: Option<u16>) -> Result<Option<u16>> {
+    let Some(text) = said else { return Ok(else_) };
+    if text == NONE {
+        return Ok(None);
+    }
+    let port = text.parse().ok().filter(|port| *port > 0);
+    let wrong = || Error::Usage(format!("{flag} {text}: write a port from 1 to 65535, or {NONE}"));
+    port.map(Some).ok_or_else(wrong)
 }
 
 /// Checks what a coordinator is told of an engine: its name and its whole version.
@@ -348,6 +362,7 @@ impl Default for Settings {
             port: 7070,
             hooks_port: Some(HOOKS_PORT),
             public_url: None,
+            web_port: Some(WEB_PORT),
             slots: None,
             config: None,
             allow: Entitlements::new(),
@@ -387,19 +402,21 @@ impl Settings {
     }
 
     /// Each flag, and what it is, in words.
-    fn values(&self) -> [(&'static str, String); 13] {
+    fn values(&self) -> [(&'static str, String); 14] {
         let platforms = match (self.platforms.is_empty(), self.emulation) {
             (true, true) => "what is found".to_owned(),
             (true, false) => "what is native".to_owned(),
             (false, _) => self.platforms.join(","),
         };
         let config = self.config.as_ref().map_or_else(|| NONE.to_owned(), |file| file.display().to_string());
+        let port = |port: Option<u16>| port.map_or_else(|| NONE.to_owned(), |port| port.to_string());
         [
             ("--engine", self.engine.clone().unwrap_or_else(|| "its own".to_owned())),
             ("--platforms", platforms),
             ("--registry-port", self.registry_port.to_string()),
             ("--port", self.port.to_string()),
-            ("--hooks-port", self.hooks_port.map_or_else(|| NONE.to_owned(), |port| port.to_string())),
+            ("--hooks-port", port(self.hooks_port)),
+            ("--web-port", port(self.web_port)),
             ("--public-url", self.public_url.clone().unwrap_or_else(|| NONE.to_owned())),
             ("--slots", self.slots().to_string()),
             ("--config", config),
@@ -463,6 +480,10 @@ mod tests {
                 "{url}"
             );
         }
+        assert!(
+            error(Flags { web_port: Some("7070".into()), ..flags() }).contains("--web-port is as another")
+        );
+        assert!(error(Flags { web_port: Some("http".into()), ..flags() }).contains("--web-port http"));
     }
 
     #[test]
@@ -476,11 +497,13 @@ mod tests {
     }
 
     #[test]
-    fn webhooks_have_a_port_beside_the_usual_one_and_beside_another_only_if_it_is_said() {
+    fn webhooks_and_pages_have_ports_beside_the_usual_one_and_beside_another_only_if_it_is_said() {
         let first = flags().settings(None).unwrap();
-        assert_eq!(first.hooks_port, Some(HOOKS_PORT));
+        assert_eq!((first.hooks_port, first.web_port), (Some(HOOKS_PORT), Some(WEB_PORT)));
         let moved = Flags { port: Some(7080), ..flags() }.settings(Some(&first)).unwrap();
-        assert_eq!(moved.hooks_port, None);
+        assert_eq!((moved.hooks_port, moved.web_port), (None, None));
+        let one = Flags { web_port: Some("7071".into()), ..flags() }.settings(None).unwrap();
+        assert_eq!((one.hooks_port, one.web_port), (Some(7071), Some(7071)), "they may share one");
         let said = Flags { hooks_port: Some("7081".into()), ..flags() }.settings(Some(&moved)).unwrap();
         assert_eq!((said.port, said.hooks_port), (7080, Some(7081)));
         assert_eq!(flags().settings(Some(&said)).unwrap(), said);

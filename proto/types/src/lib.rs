@@ -26,6 +26,7 @@ mod git_place;
 pub mod host;
 pub mod ids;
 pub mod image;
+pub mod lines;
 pub mod machine;
 pub mod mounts;
 pub mod pattern;
@@ -39,6 +40,7 @@ pub mod snapshot;
 pub mod spec;
 pub mod state;
 pub mod suggest;
+pub mod text;
 
 pub use access::{RepositoryPrefix, TagPattern};
 pub use backoff::{Backoff, Waits};

@@ -13,6 +13,7 @@ mod limits;
 mod logins;
 mod outage;
 mod outbound;
+mod pages;
 mod project_secrets;
 mod quotas;
 mod revoking;

@@ -4,6 +4,7 @@
 
 mod accepting;
 mod audit;
+mod browsing;
 mod costs;
 mod draining;
 mod ending;

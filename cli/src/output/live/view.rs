@@ -7,10 +7,10 @@ use std::collections::{HashMap, VecDeque};
 use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{Attempt, AttemptEvents, Build, Job, StepLog, StepUpdate, Transfer};
 
-use crate::output::lines::Lines;
 use crate::output::progress::{SeenWarning, UNNEEDED, note, setback};
 use crate::output::summary::platform_jobs;
 use crate::output::text::{first_line, harmless, short_digest};
+use farm_types::lines::Lines;
 
 /// Lines of output that are kept of each step.
 const TAIL: usize = 4;

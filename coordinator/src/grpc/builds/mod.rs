@@ -4,11 +4,9 @@
 pub mod accept;
 pub(super) mod agents;
 mod given;
-pub mod hidden;
 pub(super) mod mounts;
 pub mod outputs;
 mod page;
-pub mod present;
 mod retry;
 mod secrets;
 pub mod service;

@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::accept::{Asked, SECRET_TRIES, accept, check_key};
-use super::hidden::Hidden;
 use super::page::List;
-use super::{agents, given, mounts, present, retry};
+use super::{agents, given, mounts, retry};
 use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
 use crate::people::{self, Member};
 use crate::shared::Shared;
+use crate::shown::hidden::Hidden;
+use crate::shown::present;
 use crate::tree::{self, Read};
 
 /// How long a call that lasts may take to say what it is about.

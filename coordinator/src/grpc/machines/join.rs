@@ -14,11 +14,11 @@ use farm_types::{Digest, Invalid, Platform, TrustClass};
 use tonic::{Request, Response, Status};
 
 use super::workers::{checked, unknown};
-use crate::grpc::builds::present;
 use crate::grpc::status;
 use crate::limits::address::Origin;
 use crate::people;
 use crate::shared::Shared;
+use crate::shown::present;
 use crate::tls::{PublicPoint, Tls};
 
 /// An invitation can be used for so long, unless it is said.

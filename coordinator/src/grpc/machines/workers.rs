@@ -14,10 +14,10 @@ use farm_types::state::WorkerState;
 use farm_types::{TrustClass, suggest};
 use tonic::Status;
 
-use crate::grpc::builds::present;
 use crate::grpc::status;
 use crate::people::principal::Principal;
 use crate::shared::Shared;
+use crate::shown::present;
 
 /// So many names are no mistake.
 const MAX_NAMES: usize = 1000;

@@ -18,6 +18,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use chrono::{DateTime, Utc};
 use farm_store::people::sign_in::{Arrival, Entry};
 use farm_store::{Store, StoreError};
@@ -47,8 +49,19 @@ const SLOWER: u32 = 5;
 #[derive(Debug)]
 pub struct SignIns {
     desk: Desk,
-    /// Where browsers are sent back to.
+    /// Where browsers of commands are sent back to.
     redirect: Url,
+    /// The same of browsers that look at the farm's pages; `None`: they sign in by tokens only.
+    pages: Option<String>,
+}
+
+/// What is one sign-in's alone.
+#[derive(Debug)]
+pub struct Asks<'a> {
+    pub state: &'a str,
+    pub nonce: &'a str,
+    /// Of which the issuer is shown a digest (RFC 7636).
+    pub verifier: &'a str,
 }
 
 /// How people sign in here.
@@ -114,7 +127,47 @@ impl SignIns {
     /// # Errors
     /// The settings aren't complete.
     pub fn new(settings: Settings, oidc: oidc::Settings, fetch: Arc<dyn Fetch>) -> Result<Self, Invalid> {
-        Ok(Self { redirect: settings.redirect()?, desk: Desk::new(settings, oidc, fetch)? })
+        Ok(Self { redirect: settings.redirect()?, pages: None, desk: Desk::new(settings, oidc, fetch)? })
+    }
+
+    /// Also lets browsers in that look at the farm's pages, which are reached by this URL.
+    pub fn with_pages(mut self, public_url: Option<&str>) -> Self {
+        self.pages = public_url.map(|url| format!("{url}/sign-in/callback"));
+        self
+    }
+
+    /// Whether browsers that look at the farm's pages sign in so.
+    pub fn has_pages(&self) -> bool {
+        self.pages.is_some()
+    }
+
+    /// Where these are sent back to.
+    pub fn pages(&self) -> Option<&str> {
+        self.pages.as_deref()
+    }
+
+    /// Where a browser that looks at the farm's pages is sent (OpenID Connect Core 1.0, section 3.1.2.1).
+    ///
+    /// # Errors
+    /// None is let in so, or the issuer can't be asked.
+    pub async fn page(&self, asks: &Asks<'_>, now: Instant) -> Result<Url, Refused> {
+        let browser = self.offer(now).await?.browser;
+        let (Some(mut page), Some(redirect)) = (browser, self.pages()) else {
+            let why = "nobody signs in to this farm in a browser; take a token, or sign in by farm login";
+            return Err(Refused::Setup(why.to_owned()));
+        };
+        let challenge = BASE64.encode(Digest::of(asks.verifier.as_bytes()).as_bytes());
+        let Settings { client_id, scopes, .. } = self.settings();
+        page.query_pairs_mut()
+            .append_pair("response_type", "code")
+            .append_pair("client_id", client_id)
+            .append_pair("redirect_uri", redirect)
+            .append_pair("scope", &scopes.join(" "))
+            .append_pair("state", asks.state)
+            .append_pair("nonce", asks.nonce)
+            .append_pair("code_challenge", &challenge)
+            .append_pair("code_challenge_method", "S256");
+        Ok(page)
     }
 
     /// What is configured.
@@ -295,8 +348,11 @@ impl SignIns {
         )))
     }
 
-    /// Refuses what isn't on the machine of whoever signs in, or isn't as it is configured.
+    /// Refuses what is neither the farm's own page nor on the machine of whoever signs in, or isn't as it is configured.
     fn check_redirect(&self, written: &str) -> Result<(), Refused> {
+        if self.pages() == Some(written) {
+            return Ok(());
+        }
         let own = &self.redirect;
         let is_own = Url::parse(written).is_ok_and(|url| {
             let is_port = own.port().map_or(url.port().is_some(), |port| url.port() == Some(port));

@@ -3,7 +3,7 @@
 use farm_core::work::estimate;
 use farm_core::work::waiting::Waiting;
 use farm_types::state::BuildState;
-use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, ProjectId, Runs, ShortId};
+use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, ProjectId, ProjectName, Runs, ShortId};
 use uuid::Uuid;
 
 use super::record::*;
@@ -45,6 +45,27 @@ impl Store {
         build.jobs = self.job_records(project, build.execution, &build.spec).await?;
         build.publication = self.publication_record(project, id).await?;
         Ok(build)
+    }
+
+    /// The projects that have a build of this short id, the newest build's first: of all projects (`None`), or of these.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn projects_with_build(
+        &self,
+        short_id: &ShortId,
+        within: Option<&[ProjectId]>,
+    ) -> Result<Vec<(ProjectId, ProjectName)>> {
+        let within: Option<Vec<Uuid>> = within.map(|all| all.iter().map(|id| id.as_uuid()).collect());
+        let rows = sqlx::query!(
+            "SELECT p.id, p.name FROM projects p JOIN builds b ON b.project_id = p.id AND b.short_id = $1
+             WHERE p.removed_at IS NULL AND ($2::uuid[] IS NULL OR p.id = ANY($2)) ORDER BY b.id DESC",
+            short_id.as_str(),
+            within.as_deref()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|row| Ok((row.id.into(), state(&row.name)?))).collect()
     }
 
     /// The places in the queue of a build's jobs that wait for a slot.

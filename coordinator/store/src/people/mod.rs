@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod browser_sessions;
 pub mod git_logins;
 pub mod logins;
 pub mod members;

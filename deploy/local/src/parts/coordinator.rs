@@ -18,6 +18,7 @@ pub struct Coordinator {
     port: u16,
     hooks_port: Option<u16>,
     public_url: Option<String>,
+    web_port: Option<u16>,
     registry_port: u16,
     config: Option<PathBuf>,
     /// The staging registry's port, if there is one.
@@ -29,7 +30,7 @@ pub struct Coordinator {
 impl Coordinator {
     /// On its port of 127.0.0.1, with the configuration file that was named.
     pub fn new(layout: &Layout, settings: &Settings) -> Self {
-        let Settings { port, hooks_port, registry_port, ref config, .. } = *settings;
+        let Settings { port, hooks_port, web_port, registry_port, ref config, .. } = *settings;
         let staging = settings.untrusted.then_some(settings.staging_port);
         let patched = settings.patched_engines.clone();
         Self {
@@ -37,6 +38,7 @@ impl Coordinator {
             port,
             hooks_port,
             public_url: settings.public_url.clone(),
+            web_port,
             registry_port,
             config: config.clone(),
             staging,
@@ -80,6 +82,9 @@ impl Part for Coordinator {
             if let Some(url) = &self.public_url {
                 command.extend(["--public-url".to_owned(), url.clone()]);
             }
+            if let Some(port) = self.web_port {
+                command.extend(["--web-listen".to_owned(), format!("127.0.0.1:{port}")]);
+            }
             if let Some(port) = self.staging {
                 command.extend(["--staging".to_owned(), format!("localhost:{port}")]);
             }
@@ -98,7 +103,8 @@ impl Part for Coordinator {
             // By which commands call it where something must not be read on the way.
             let ca = self.layout.join("coordinator").join("tls").join("ca.pem");
             std::fs::copy(&ca, self.layout.join("ca.pem")).map_err(|e| format!("{}: {e}", ca.display()))?;
-            let detail = format!("http://{listen}");
+            let pages = self.web_port.map(|port| format!("; pages at http://127.0.0.1:{port}"));
+            let detail = format!("http://{listen}{}", pages.unwrap_or_default());
             Ok(Started { child, detail, guard: None, depends_on: None })
         })
     }

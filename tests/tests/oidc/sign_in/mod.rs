@@ -4,6 +4,7 @@ mod browser;
 mod device;
 mod groups;
 mod limits;
+mod pages;
 mod persons;
 mod terminal;
 mod verifying;

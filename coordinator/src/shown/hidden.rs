@@ -5,7 +5,7 @@
 //! have values in them. Records keep the values, and workers get them: a retry goes on with what was given. What steps
 //! print is nobody's to change.
 //!
-//! Invariant: no `v1::Build` and no event leaves but through here ([`super::present`] and [`crate::grpc::logs`] take a
+//! Invariant: no `v1::Build` and no event leaves but through here ([`super::present`], `grpc::logs` and `web::log` take a
 //! [`Hidden`]).
 
 use farm_proto::v1;
@@ -15,9 +15,9 @@ use farm_types::secret::HIDDEN;
 use farm_types::{Role, looks_secret};
 use tonic::Status;
 
-use crate::grpc::status;
 use crate::people::Member;
 use crate::shared::Shared;
+use crate::unstored;
 
 /// A shorter value isn't looked for in texts, bytes: it would be found everywhere.
 const SHORTEST: usize = 4;
@@ -45,7 +45,7 @@ impl Hidden {
         let mut retried = record.retry_of.clone();
         for _ in 0..RETRIES {
             let Some(id) = retried else { return Ok(Self::default()) };
-            let first = shared.store.build(member.project, &id).await.map_err(status::store)?;
+            let first = shared.store.build(member.project, &id).await.map_err(unstored::store)?;
             if !submitted(member, &first) {
                 break;
             }

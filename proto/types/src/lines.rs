@@ -2,7 +2,7 @@
 //!
 //! Invariant: the lines are the same however the bytes were cut.
 
-use super::text::harmless;
+use crate::text::harmless;
 
 /// A line longer than this is handed out in parts, bytes.
 const LONGEST_LINE: usize = 64 * 1024;

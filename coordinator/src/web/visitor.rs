@@ -1,0 +1,125 @@
+//! Who asks for a page: by a token in the request's header, as programs do, or by the session that a browser's cookie shows.
+//!
+//! Either is a token in the end ([`Identities`](crate::people::identities::Identities)), so whatever ends that (a revocation, its
+//! time, a changed configuration) ends what is shown here. What strangers may ask is bounded as calls are (`limits`).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use farm_types::{Digest, PrincipalKind};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use tonic::Code;
+
+use super::asked::Asked;
+use super::cookies::Cookie;
+use super::forms::Secret;
+use super::problem::Problem;
+use crate::people::Caller;
+use crate::people::identities::Proof;
+use crate::people::principal::{Kind, Principal};
+use crate::people::rights::{Action, Needs};
+use crate::shared::Shared;
+
+/// Somebody whom the farm knows.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    pub caller: Caller,
+    /// By what they are known.
+    pub proof: Proof,
+    /// What their browser shows; `None`: they have shown a token.
+    pub session: Option<Secret>,
+}
+
+/// What somebody has shown.
+enum Shown {
+    Token(Digest),
+    Session(Secret),
+}
+
+fn shown(headers: &HeaderMap, is_secure: bool) -> Option<Shown> {
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        let token = value.to_str().ok()?.strip_prefix("Bearer ")?;
+        return Some(Shown::Token(Digest::of(token.trim().as_bytes())));
+    }
+    Cookie::Session.read(headers, is_secure).and_then(Secret::read).map(Shown::Session)
+}
+
+/// Who asks, to do this; `None`: nobody whom the farm knows.
+///
+/// # Errors
+/// They come too often, or the database doesn't answer.
+pub async fn visitor(shared: &Shared, asked: &mut Asked, action: Action) -> Result<Option<Visitor>, Problem> {
+    let doors = &shared.doors;
+    let Some(shown) = shown(&asked.headers, asked.is_secure) else {
+        if let Some(from) = asked.from {
+            let _visit = doors.open_call(from)?;
+        }
+        return Ok(None);
+    };
+    let (digest, session) = match shown {
+        Shown::Token(digest) => (digest, None),
+        Shown::Session(secret) => {
+            if let Some(from) = asked.from {
+                doors.look_up(from)?;
+            }
+            let Some(token) = shared.store.token_of_browser_session(secret.digest()).await? else {
+                stranger(shared, asked.from);
+                return Ok(None);
+            };
+            (token, Some(secret))
+        }
+    };
+    let Some(principal) = known(shared, asked.from, digest).await? else { return Ok(None) };
+    doors.known_call(&principal, action, asked.from)?;
+    asked.turn.know();
+    let caller = Caller { principal, project: None, address: asked.from, is_encrypted: asked.is_encrypted };
+    Ok(Some(Visitor { caller, proof: Proof::Token(digest), session }))
+}
+
+/// Whom the token of this digest shows; `None`: nobody who looks at pages.
+///
+/// # Errors
+/// Too many such questions come from there, or the database doesn't answer.
+pub async fn known(
+    shared: &Shared,
+    from: Option<IpAddr>,
+    digest: Digest,
+) -> Result<Option<Arc<Principal>>, Problem> {
+    let proof = Proof::Token(digest);
+    if let Some(from) = from.filter(|_| !shared.identities.remembers(proof)) {
+        shared.doors.look_up(from)?;
+    }
+    match shared.identities.identify(proof).await {
+        Ok(principal) if looks_at_pages(&principal) => Ok(Some(principal)),
+        Ok(_) => Ok(None),
+        Err(status) if status.code() == Code::Unauthenticated => {
+            stranger(shared, from);
+            Ok(None)
+        }
+        Err(status) => Err(status.into()),
+    }
+}
+
+fn stranger(shared: &Shared, from: Option<IpAddr>) {
+    if let Some(from) = from {
+        shared.doors.unknown(from);
+    }
+}
+
+fn looks_at_pages(principal: &Principal) -> bool {
+    match principal.kind {
+        Kind::Admin => true,
+        Kind::Known(PrincipalKind::Person | PrincipalKind::Service | PrincipalKind::Subject) => true,
+        Kind::Known(_) | Kind::Coordinator | Kind::Worker => false,
+    }
+}
+
+/// Whether somebody may do this in a project, by the table that calls are judged by.
+pub fn may(principal: &Principal, action: Action, project: farm_types::ProjectId) -> bool {
+    match action.needs() {
+        Needs::Role(least) => principal.role_in(project).is_some_and(|role| role >= least),
+        Needs::Nothing => true,
+        Needs::Identity | Needs::FarmAdmin | Needs::Worker | Needs::Certificate | Needs::Coordinator => false,
+    }
+}

@@ -21,6 +21,8 @@ use crate::tls::Peer;
 
 /// What all bodies that are under way may take of memory, KiB.
 const MEMORY_KIB: usize = 128 * 1024;
+/// A body takes it by pieces of so many.
+const PIECE_KIB: usize = 256;
 /// Who finds none comes back after so long.
 const FULL: Duration = Duration::from_secs(5);
 /// What paths of hooks have in front of their address; a proxy may have put more before it.
@@ -36,7 +38,7 @@ pub struct Hooks {
 impl Hooks {
     /// Those of this coordinator.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, memory: Memory::new(MEMORY_KIB) }
+        Self { shared, memory: Memory::new(MEMORY_KIB, PIECE_KIB) }
     }
 
     /// Whether a request with this path is one.

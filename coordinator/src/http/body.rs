@@ -13,12 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A body has so long to come.
 const BODY: Duration = Duration::from_secs(20);
-/// By pieces of so many KiB memory is taken, so that a long body holds few permits.
-const PIECE_KIB: usize = 256;
-
 /// What all bodies that are under way may take of memory. Who finds none comes back.
 #[derive(Debug, Clone)]
-pub struct Memory(Arc<Semaphore>);
+pub struct Memory {
+    free: Arc<Semaphore>,
+    piece_kib: usize,
+}
 
 /// A body, and what it holds of memory until it is dropped.
 #[derive(Debug)]
@@ -28,9 +28,9 @@ pub struct Held {
 }
 
 impl Memory {
-    /// So many KiB.
-    pub fn new(kib: usize) -> Self {
-        Self(Arc::new(Semaphore::new(kib)))
+    /// So many KiB, which are taken by pieces of so many, so that a long body holds few permits.
+    pub fn new(kib: usize, piece_kib: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(kib)), piece_kib }
     }
 
     /// Reads a body of at most so many bytes.
@@ -58,9 +58,9 @@ impl Memory {
             whole.extend_from_slice(&data);
             let more = whole.len().saturating_sub(paid);
             if more > 0 {
-                let kib = more.div_ceil(PIECE_KIB * 1024) * PIECE_KIB;
+                let kib = more.div_ceil(self.piece_kib * 1024) * self.piece_kib;
                 let count = u32::try_from(kib).unwrap_or(u32::MAX);
-                let permit = Arc::clone(&self.0).try_acquire_many_owned(count);
+                let permit = Arc::clone(&self.free).try_acquire_many_owned(count);
                 permits.push(permit.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?);
                 paid += kib * 1024;
             }

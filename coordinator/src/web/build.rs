@@ -1,5 +1,6 @@
 //! A build's page.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
@@ -33,23 +34,32 @@ pub async fn page(shared: &Arc<Shared>, mut asked: Asked, place: Place) -> Resul
     };
     let now = shared.store.now().await?.timestamp_millis();
     let mut view = view::build(&found.build, &place, now);
-    with_logs(shared, &found, &mut view).await?;
+    with_logs(shared, asked.from, &found, &mut view).await?;
     Ok(reply::page(StatusCode::OK, templates::build(&view, &who)))
 }
 
 /// Puts the last lines of what failed into the page.
-async fn with_logs(shared: &Shared, found: &Found, view: &mut BuildView) -> Result<(), Problem> {
+async fn with_logs(
+    shared: &Shared,
+    from: Option<IpAddr>,
+    found: &Found,
+    view: &mut BuildView,
+) -> Result<(), Problem> {
     let mut logs: Vec<_> = view.failures.iter_mut().flat_map(|failure| &mut failure.logs).collect();
     logs.truncate(log::TAILS);
     if logs.is_empty() {
         return Ok(());
     }
+    // What is read at once is bounded; without a place for it the page has the links alone.
+    let Ok(_visit) = shared.doors.read_log(from) else { return Ok(()) };
+    let mut left = log::ALL_TAILS;
     let streams = shared.store.streams(found.record.project, found.record.id).await?;
     for log in logs {
         // Of several tries the last is what decided.
         let last = streams.iter().rev().find(|stream| stream.platform == log.platform);
         if let Some(stream) = last {
-            log.lines = log::tail(shared, found.record.project, stream, &found.hidden).await?;
+            log.lines = log::tail(shared, found.record.project, stream, &found.hidden, left).await?;
+            left = left.saturating_sub(log.lines.iter().map(String::len).sum());
         }
     }
     Ok(())

@@ -66,9 +66,7 @@ fn sign_ins(shared: &Shared) -> Result<&SignIns, Problem> {
 /// Nobody signs in so here, or the issuer can't be asked where.
 pub async fn leave(shared: &Shared, asked: &Asked, next: &Next) -> Result<Response<Body>, Problem> {
     let sign_ins = sign_ins(shared)?;
-    if let Some(from) = asked.from {
-        let _visit = shared.doors.open_call(from)?;
-    }
+    let _visit = asked.from.map(|from| shared.doors.open_call(from)).transpose()?;
     let leaving = Leaving::begin(next);
     let asks =
         Asks { state: leaving.state.text(), nonce: leaving.nonce.text(), verifier: leaving.verifier.text() };

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farm_proto::v1::AttemptEventList;
@@ -31,7 +32,12 @@ use crate::shown::hidden::Hidden;
 pub const TAILS: usize = 8;
 const TAIL: usize = 200;
 /// For them so many of the last chunks are read, then more if these hold too few lines.
-const LAST: [u64; 3] = [4, 32, 128];
+const LAST: [u64; 2] = [4, 32];
+/// Of a line there is so much, characters, and of all lines of a page, bytes.
+const WIDTH: usize = 500;
+pub const ALL_TAILS: usize = 256 * 1024;
+/// How often it is asked whether a visitor may go on, however slowly they read.
+const STILL: Duration = Duration::from_secs(2);
 /// A chunk's text is handed out in bits of so many bytes.
 const BIT: usize = 64 * 1024;
 
@@ -99,6 +105,7 @@ fn lines(
             yield Bytes::from(format!("{}\n", head(&stream, &found)));
             let mut text = Text::default();
             let mut after = 0;
+            let mut asked = Instant::now();
             while after < stream.acked_seq {
                 still(&shared, &visitor, project).await?;
                 let piece = logs::read(&shared, project, stream.attempt, after).await.map_err(broken)?;
@@ -121,6 +128,10 @@ fn lines(
                         bit.push('\n');
                         if bit.len() >= BIT {
                             yield Bytes::from(std::mem::take(&mut bit));
+                            if asked.elapsed() > STILL {
+                                still(&shared, &visitor, project).await?;
+                                asked = Instant::now();
+                            }
                         }
                     }
                     if !bit.is_empty() {
@@ -158,6 +169,11 @@ fn read(chunk: &Chunk, text: &mut Text, hidden: &Hidden) -> Result<Vec<String>, 
 
 /// Whether a visitor may go on.
 async fn still(shared: &Shared, visitor: &Visitor, project: ProjectId) -> Result<(), Broken> {
+    if let Some(session) = &visitor.session
+        && let Ok(None) = shared.store.token_of_browser_session(session.digest()).await
+    {
+        return Err(Broken("whoever reads this has signed out".to_owned()));
+    }
     let known = shared.identities.identify(visitor.proof).await;
     match known {
         Ok(principal) if !may(&principal, Action::ReadBuilds, project) => {
@@ -176,7 +192,7 @@ fn broken(error: LogError) -> Broken {
     Broken("the log can't be read on".to_owned())
 }
 
-/// The last lines of a try.
+/// The last lines of a try, at most so many bytes of them.
 ///
 /// # Errors
 /// They can't be read now.
@@ -185,6 +201,7 @@ pub async fn tail(
     project: ProjectId,
     stream: &StreamEnd,
     hidden: &Hidden,
+    most: usize,
 ) -> Result<Vec<String>, Problem> {
     let mut lines = VecDeque::new();
     for last in LAST {
@@ -194,7 +211,22 @@ pub async fn tail(
             break;
         }
     }
-    Ok(lines.into())
+    let mut left = most;
+    let fits = |line: &String| {
+        left = left.saturating_sub(line.len() + 1);
+        left > 0
+    };
+    let mut last: Vec<String> = lines.into_iter().rev().map(|line| cut(&line)).take_while(fits).collect();
+    last.reverse();
+    Ok(last)
+}
+
+/// A line as a page has room for it.
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(WIDTH) {
+        Some((at, _)) => format!("{}…", line.get(..at).unwrap_or_default()),
+        None => line.to_owned(),
+    }
 }
 
 /// The last lines of what comes after this chunk.
@@ -224,4 +256,17 @@ async fn last_lines(
     }
     keep(text.finish());
     Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        let long = "ä".repeat(WIDTH + 1);
+        assert_eq!(cut(&long), format!("{}…", "ä".repeat(WIDTH)));
+        assert_eq!(cut(&"ä".repeat(WIDTH)), "ä".repeat(WIDTH));
+    }
 }

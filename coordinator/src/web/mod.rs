@@ -43,6 +43,8 @@ use crate::tls::Peer;
 
 /// What the forms that are under way may take of memory, KiB.
 const MEMORY_KIB: usize = 8 * 1024;
+/// The longest form, KiB: each takes so much.
+const FORM_KIB: usize = 16;
 
 /// Shows pages.
 #[derive(Debug, Clone)]
@@ -54,7 +56,7 @@ pub struct Web {
 impl Web {
     /// Those of this coordinator.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, memory: Memory::new(MEMORY_KIB) }
+        Self { shared, memory: Memory::new(MEMORY_KIB, FORM_KIB) }
     }
 
     /// Answers one request.
@@ -92,10 +94,13 @@ impl Web {
             (Route::Home, Method::GET) => Box::pin(sign_in::home(shared, asked)).await,
             (Route::SignIn(next), Method::GET) => sign_in::form(shared, &asked, &next),
             (Route::SignIn(_), Method::POST) => {
+                // While a form comes, whoever sends it holds one of the few places that there are for strangers.
+                let _visit = asked.from.map(|from| shared.doors.open_call(from)).transpose()?;
                 let form = forms::read(&self.memory, &asked.headers, body).await?;
                 Box::pin(sign_in::by_token(shared, asked, &form)).await
             }
             (Route::SignOut, Method::POST) => {
+                let _visit = asked.from.map(|from| shared.doors.open_call(from)).transpose()?;
                 let form = forms::read(&self.memory, &asked.headers, body).await?;
                 Box::pin(sign_in::out(shared, asked, &form)).await
             }

@@ -122,6 +122,10 @@ pub async fn begin(
     let secret = Secret::generate();
     let New { token, is_own_token, lives } = new;
     let session = NewSession { digest: secret.digest(), token, is_own_token, lives };
+    // The one before would go on counting, and nobody could end it.
+    if let Some(earlier) = Cookie::Session.read(&asked.headers, asked.is_secure).and_then(Secret::read) {
+        shared.store.end_browser_session(by, earlier.digest()).await?;
+    }
     shared.store.begin_browser_session(by, session).await?;
     tracing::info!(who = by.name, token = by.token_hint, "a browser is signed in");
     let set = Cookie::Session.set(headers, secret.text(), Some(lives), asked.is_secure);
@@ -145,6 +149,9 @@ pub async fn out(shared: &Shared, mut asked: Asked, form: &Form) -> Result<Respo
             tracing::info!(who = by.name, token = by.token_hint, "a browser is signed out");
         }
     }
-    Cookie::Session.forget(response.headers_mut(), asked.is_secure);
+    // Only what the browser has shown: another site's form comes without, and changes nothing.
+    if Cookie::Session.read(&asked.headers, asked.is_secure).is_some() {
+        Cookie::Session.forget(response.headers_mut(), asked.is_secure);
+    }
     Ok(response)
 }

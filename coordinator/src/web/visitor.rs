@@ -38,8 +38,9 @@ enum Shown {
 }
 
 fn shown(headers: &HeaderMap, is_secure: bool) -> Option<Shown> {
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let token = value.to_str().ok()?.strip_prefix("Bearer ")?;
+    // Other schemes are a proxy's.
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    if let Some(token) = bearer {
         return Some(Shown::Token(Digest::of(token.trim().as_bytes())));
     }
     Cookie::Session.read(headers, is_secure).and_then(Secret::read).map(Shown::Session)

@@ -31,6 +31,7 @@ pub struct HookJson<'a> {
 struct TokenJson<'a> {
     created: Option<String>,
     created_by: &'a str,
+    given_up: u32,
     last_status: Option<String>,
     trouble: Option<&'a str>,
     waiting: u32,
@@ -41,6 +42,7 @@ impl<'a> From<&'a HookToken> for TokenJson<'a> {
         Self {
             created: time(token.created_ms),
             created_by: &token.created_by,
+            given_up: token.given_up,
             last_status: time(token.told_ms),
             trouble: said(&token.trouble),
             waiting: token.waiting,
@@ -144,7 +146,11 @@ fn statuses(hook: &Hook, now: i64) -> String {
         0 => String::new(),
         waiting => format!("; {waiting} wait"),
     };
-    format!("{since}; {told}{waiting}")
+    let given_up = match token.given_up {
+        0 => String::new(),
+        given_up => format!("; {given_up} given up"),
+    };
+    format!("{since}; {told}{waiting}{given_up}")
 }
 
 /// One hook.
@@ -266,6 +272,8 @@ mod tests {
         };
         assert!(with(token.clone()).contains("none was sent yet"));
         let told = HookToken { told_ms: 31_000, ..token };
+        let lost = HookToken { given_up: 3, ..told.clone() };
+        assert!(with(lost).contains("the last one was sent 30 s ago; 3 given up"));
         assert!(with(told.clone()).contains("the last one was sent 30 s ago"), "{}", with(told.clone()));
         let troubled =
             HookToken { trouble: "it answers 401\u{1b}[2J".into(), trouble_ms: 51_000, waiting: 2, ..told };

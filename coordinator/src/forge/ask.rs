@@ -111,6 +111,12 @@ pub struct Shown {
     pub context: String,
     pub state: Look,
     pub description: String,
+    /// There is a build of it, which goes on or has ended.
+    pub is_built: bool,
+    /// The branch or tag whose commit it is.
+    pub branch: Option<String>,
+    /// What the forge has put others of this commit and branch in.
+    pub pipeline: Option<String>,
     /// Where a person finds more.
     pub target: Option<String>,
 }

@@ -89,6 +89,9 @@ mod tests {
             context: "farm".to_owned(),
             state: Look::Failure,
             description: "d".to_owned(),
+            is_built: false,
+            branch: None,
+            pipeline: None,
             target: None,
         };
         let ask = status(&at, &shown);

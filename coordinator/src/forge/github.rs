@@ -102,6 +102,9 @@ mod tests {
             context: "farm/app".to_owned(),
             state: Look::Cancelled,
             description: "d".to_owned(),
+            is_built: false,
+            branch: None,
+            pipeline: None,
             target: None,
         };
         let ask = status(&at(), &shown);

@@ -4,7 +4,7 @@ use farm_types::escaped;
 use serde_json::{Value, json};
 
 use super::ask::{Account, Answer, Ask, At, Look, Shown, Unfit, Webhook};
-use super::judge::Verdict;
+use super::judge::{Verdict, is_limited};
 use crate::outbound::Method;
 
 /// The role from which on somebody writes to a project.
@@ -22,6 +22,8 @@ fn project(at: &At) -> String {
 
 pub fn status(at: &At, shown: &Shown) -> Ask {
     let state = match shown.state {
+        // What is pending already isn't taken as pending again, so the link to a build that has come since would never be seen.
+        Look::Pending if shown.is_built => "running",
         Look::Pending => "pending",
         Look::Success => "success",
         Look::Failure => "failed",
@@ -31,13 +33,32 @@ pub fn status(at: &At, shown: &Shown) -> Ask {
     if let Some(target) = &shown.target {
         body["target_url"] = Value::from(target.as_str());
     }
+    // Else GitLab picks any branch that has the commit, and a pipeline of it for each status.
+    if let Some(branch) = &shown.branch {
+        body["ref"] = Value::from(branch.as_str());
+    }
+    if let Some(pipeline) = shown.pipeline.as_ref().and_then(|id| id.parse::<u64>().ok()) {
+        body["pipeline_id"] = Value::from(pipeline);
+    }
     Ask::post(format!("{}/statuses/{}", project(at), shown.commit), body)
 }
 
-/// What differs from other forges: a status that is there already is refused.
+/// What differs from other forges: a status that is there already is refused, and so is a Developer at protected branches.
 pub fn judge(answer: &Answer) -> Option<Verdict> {
-    let is_there = answer.status == 400 && answer.said().contains("Cannot transition status");
-    is_there.then_some(Verdict::Done)
+    match answer.status {
+        400 if answer.said().contains("Cannot transition status") => Some(Verdict::Done),
+        403 if !is_limited(answer) => Some(Verdict::Never(format!(
+            "the token may not do that ({}); its role must be Maintainer where the branch is protected, or Developers be allowed to push or \
+             merge there",
+            answer.said()
+        ))),
+        _ => None,
+    }
+}
+
+/// The pipeline that a status was put in.
+pub fn pipeline(answer: &Answer) -> Option<String> {
+    answer.id("/pipeline_id").filter(|_| answer.is_success())
 }
 
 pub fn look(at: &At) -> Ask {
@@ -115,6 +136,9 @@ mod tests {
             context: "farm/app".to_owned(),
             state: Look::Cancelled,
             description: "d".to_owned(),
+            is_built: true,
+            branch: Some("main".to_owned()),
+            pipeline: Some("255".to_owned()),
             target: Some("https://farm.example/b/7f3k2m".to_owned()),
         };
         let ask = status(&at(Some("42")), &shown);
@@ -122,6 +146,20 @@ mod tests {
         let body = ask.body.unwrap();
         assert_eq!((&body["state"], &body["name"]), (&json!("canceled"), &json!("farm/app")));
         assert_eq!(body["target_url"], "https://farm.example/b/7f3k2m");
+        assert_eq!((&body["ref"], &body["pipeline_id"]), (&json!("main"), &json!(255)));
+        let pending = |is_built| {
+            let (branch, pipeline) = (None, None);
+            let shown = Shown { state: Look::Pending, is_built, branch, pipeline, ..shown.clone() };
+            status(&at(Some("42")), &shown).body.unwrap()
+        };
+        assert_eq!(
+            (&pending(false)["state"], &pending(true)["state"]),
+            (&json!("pending"), &json!("running"))
+        );
+        assert_eq!((pending(true).get("ref"), pending(true).get("pipeline_id")), (None, None));
+        let taken = Answer { status: 201, body: json!({"id": 1, "pipeline_id": 255}), ..Default::default() };
+        assert_eq!(pipeline(&taken).as_deref(), Some("255"));
+        assert_eq!(pipeline(&Answer { status: 404, ..taken }), None);
         assert_eq!(look(&at(None)).url, "https://gitlab.example/api/v4/projects/acme%2Fgroup%2Fapp");
     }
 
@@ -151,6 +189,12 @@ mod tests {
         assert_eq!(judge(&answer(400, said)), Some(Verdict::Done));
         assert_eq!(judge(&answer(400, "ref is invalid")), None);
         assert_eq!(judge(&answer(404, said)), None);
+        let protected = judge(&answer(403, "403 Forbidden"));
+        assert!(
+            matches!(&protected, Some(Verdict::Never(why)) if why.contains("Maintainer")),
+            "{protected:?}"
+        );
+        assert_eq!(judge(&answer(403, "rate limit exceeded")), None);
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub enum Verdict {
     Wait(Duration),
     /// The forge can't now: later.
     Again(String),
+    /// Nobody says whether it was taken, or will be: later, and nothing newer before this can't come any more.
+    Lost(String),
     /// The forge doesn't know what it is about. Of what was just pushed that comes right within minutes, if at all.
     Unknown(String),
     /// People have to change something.
@@ -35,6 +37,8 @@ pub fn judge(answer: &Answer, now: i64, strikes: u32) -> Verdict {
         // What leads elsewhere on the same host was followed already.
         300..=399 => Verdict::Unknown(format!("the forge sends elsewhere ({})", answer.said())),
         404 | 409 | 422 => Verdict::Unknown(format!("the forge doesn't take it ({})", answer.said())),
+        // Said by what stands before the forge, which may still be at it (52x: Cloudflare).
+        502 | 504 | 520..=529 => Verdict::Lost(format!("the forge can't now ({})", answer.said())),
         408 | 425 | 500..=599 => Verdict::Again(format!("the forge can't now ({})", answer.said())),
         _ => Verdict::Never(format!("the forge doesn't take it ({})", answer.said())),
     }
@@ -110,7 +114,10 @@ mod tests {
                 "{status}"
             );
         }
-        for status in [408, 500, 502, 503, 504] {
+        for status in [502, 504, 524] {
+            assert!(matches!(judge(&answer(status, None, None, None), NOW, 0), Verdict::Lost(_)), "{status}");
+        }
+        for status in [408, 500, 503] {
             assert!(
                 matches!(judge(&answer(status, None, None, None), NOW, 0), Verdict::Again(_)),
                 "{status}"

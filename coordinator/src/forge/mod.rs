@@ -111,6 +111,19 @@ pub enum Unsaid {
     Unfit(Unfit),
 }
 
+/// Why there is no answer.
+struct Unasked {
+    why: String,
+    /// The request may have come there all the same, or come yet.
+    may_come: bool,
+}
+
+impl From<Unasked> for Unsaid {
+    fn from(unasked: Unasked) -> Self {
+        Self::Away(unasked.why)
+    }
+}
+
 /// Asks forges. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Forges(Client);
@@ -121,10 +134,17 @@ impl Forges {
         Self(client)
     }
 
-    /// Shows a commit so. `now`: seconds since 1970, by which a forge's limits count; `strikes`: so often in a row it was too much.
+    /// Shows a commit so; and the pipeline that the forge has put it in. `now`: seconds since 1970, by which a forge's limits count;
+    /// `strikes`: so often in a row it was too much.
     ///
     /// Cancelled, it may have been shown.
-    pub async fn show(&self, repository: &Repository, shown: &Shown, now: i64, strikes: u32) -> Verdict {
+    pub async fn show(
+        &self,
+        repository: &Repository,
+        shown: &Shown,
+        now: i64,
+        strikes: u32,
+    ) -> (Verdict, Option<String>) {
         let at = &repository.at;
         let ask = match repository.kind {
             Kind::Github => github::status(at, shown),
@@ -133,13 +153,14 @@ impl Forges {
         };
         let answer = match self.ask(repository, ask).await {
             Ok(answer) => answer,
-            Err(why) => return Verdict::Again(why),
+            Err(Unasked { why, may_come: true }) => return (Verdict::Lost(why), None),
+            Err(Unasked { why, .. }) => return (Verdict::Again(why), None),
         };
-        let own = match repository.kind {
-            Kind::Gitlab => gitlab::judge(&answer),
-            Kind::Github | Kind::Gitea => None,
+        let (own, pipeline) = match repository.kind {
+            Kind::Gitlab => (gitlab::judge(&answer), gitlab::pipeline(&answer)),
+            Kind::Github | Kind::Gitea => (None, None),
         };
-        own.unwrap_or_else(|| judge::judge(&answer, now, strikes))
+        (own.unwrap_or_else(|| judge::judge(&answer, now, strikes)), pipeline)
     }
 
     /// Whether the repository's token is one by which statuses can be set there.
@@ -153,12 +174,12 @@ impl Forges {
             Kind::Gitlab => gitlab::look(at),
             Kind::Gitea => gitea::look(at),
         };
-        let answer = self.ask(repository, ask).await.map_err(Unsaid::Away)?;
+        let answer = self.ask(repository, ask).await.map_err(Unsaid::from)?;
         readable(&answer, at)?;
         let fit = match repository.kind {
             Kind::Github => github::fit(&answer),
             Kind::Gitlab => {
-                let token = self.ask(repository, gitlab::scopes(at)).await.map_err(Unsaid::Away)?;
+                let token = self.ask(repository, gitlab::scopes(at)).await.map_err(Unsaid::from)?;
                 gitlab::fit(&answer, &token)
             }
             Kind::Gitea => gitea::fit(&answer),
@@ -177,7 +198,7 @@ impl Forges {
             Kind::Gitlab => gitlab::role(at, account),
             Kind::Gitea => gitea::role(at, account),
         };
-        let answer = self.ask(repository, ask).await.map_err(Unsaid::Away)?;
+        let answer = self.ask(repository, ask).await.map_err(Unsaid::from)?;
         if answer.status == 404 {
             return Ok(false);
         }
@@ -200,18 +221,18 @@ impl Forges {
             Kind::Gitlab => gitlab::webhooks(at),
             Kind::Gitea => gitea::webhooks(at),
         };
-        let listed = self.ask(repository, list).await.map_err(Unsaid::Away)?;
+        let listed = self.ask(repository, list).await.map_err(Unsaid::from)?;
         managed(kind, &listed)?;
         let install = match kind {
             Kind::Github => github::install(at, &listed, hook),
             Kind::Gitlab => gitlab::install(at, &listed, hook),
             Kind::Gitea => gitea::install(at, &listed, hook),
         };
-        managed(kind, &self.ask(repository, install).await.map_err(Unsaid::Away)?)
+        managed(kind, &self.ask(repository, install).await.map_err(Unsaid::from)?)
     }
 
     /// One request with the repository's token; else why there is no answer.
-    async fn ask(&self, repository: &Repository, ask: Ask) -> Result<Answer, String> {
+    async fn ask(&self, repository: &Repository, ask: Ask) -> Result<Answer, Unasked> {
         let deadline = Instant::now() + PATIENCE;
         let token = repository.token.expose_secret();
         let mut request = self
@@ -229,13 +250,20 @@ impl Forges {
         let mut response = match sent {
             Ok(Ok(response)) => response,
             Ok(Err(Failed::Refused { refused, .. })) => {
-                return Err(format!("the farm may not ask {refused}"));
+                return Err(Unasked { why: format!("the farm may not ask {refused}"), may_come: false });
             }
-            Ok(Err(Failed::Endless)) => return Err("the forge sends from one place to the next".to_owned()),
+            Ok(Err(Failed::Endless)) => {
+                let why = "the forge sends from one place to the next".to_owned();
+                return Err(Unasked { why, may_come: false });
+            }
             Ok(Err(Failed::Request(error))) => {
-                return Err(format!("the forge can't be reached: {}", in_short(&error)));
+                let why = format!("the forge can't be reached: {}", in_short(&error));
+                return Err(Unasked { why, may_come: !error.is_connect() });
             }
-            Err(_) => return Err(format!("the forge doesn't answer within {} s", PATIENCE.as_secs())),
+            Err(_) => {
+                let why = format!("the forge doesn't answer within {} s", PATIENCE.as_secs());
+                return Err(Unasked { why, may_come: true });
+            }
         };
         let text = |name: &str| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)

@@ -150,5 +150,6 @@ pub(super) fn present(token: KnownToken) -> v1::HookToken {
         trouble,
         trouble_ms,
         waiting: u32::try_from(token.waiting).unwrap_or(0),
+        given_up: u32::try_from(token.given_up).unwrap_or(0),
     }
 }

@@ -93,7 +93,9 @@ async fn follow(
     if let Some(begun) = refused(happened) {
         return Ok(begun);
     }
-    told.commit = expected(&happened.event);
+    if let Some(commit) = expected(&happened.event) {
+        told.at(&happened.event, commit);
+    }
     let under_way = UnderWay::of(shared, of, happened).await?;
     let git_ref = &happened.event.git_ref;
     if !shared.loops.line_up(epoch, of, git_ref).await? {
@@ -107,7 +109,7 @@ async fn follow(
         event.commit = fetched.origin.commit.clone();
     }
     let commit = event.commit.clone();
-    told.commit = Some(commit.clone());
+    told.at(&event, commit.clone());
     let line = Line { shared, epoch, of, git_ref, commit: &commit };
     // Of what is proposed the base's rules were fetched, so its own ref wasn't seen yet.
     if !is_proposal(&event) {

@@ -1,19 +1,19 @@
 //! Has forges show how commits stand ([`farm_store::hooks::statuses`]): says what has become of builds that have ended, and sends what is
-//! wanted. One request at a time goes to each place, and no place waits for another: one that hangs holds up nobody else.
+//! wanted. Of each hook one request at a time, and of a few hooks of one place at once: what hangs at one hook holds up no other.
 //!
 //! Nothing waits for a forge. What can't be sent is sent later, and after a day not at all; `farm hook show` says so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
 use farm_hooks::Provider;
 use farm_store::StoreError;
-use farm_store::hooks::statuses::{Ended, StatusState, ToSend};
+use farm_store::hooks::statuses::{Counts, Ended, StatusState, ToSend, Untaken};
 use farm_store::machines::leader::Epoch;
 use farm_types::state::BuildState;
-use farm_types::{Digest, Waits};
+use farm_types::{Digest, HookId, Waits};
 use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,14 +25,17 @@ use super::told::line;
 use crate::forge::ask::{Look, Shown};
 use crate::forge::judge::Verdict;
 use crate::forge::{Named, Repository};
-use crate::hooks::token::repository;
+use crate::hooks::token::{Unusable, repository};
 use crate::reconcile::{Lead, leading};
+use crate::seal::Unopened;
 use crate::shared::Shared;
 
 /// What another coordinator has noted is found after so long, while something is open, and while nothing is.
 const TICK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// So many are read at once.
 const BATCH: i64 = 100;
+/// So many hooks of one place are asked about at once.
+const MOST_AT_ONCE: usize = 4;
 /// One that is wanted for so long and that the forge hasn't taken isn't sent any more.
 const MOST_AGE: Duration = Duration::from_secs(24 * 3600);
 /// So often is asked about what the forge doesn't know: some minutes.
@@ -43,8 +46,8 @@ const WAITS: Waits = Waits::new(Duration::from_secs(1), Duration::from_secs(300)
 /// Sends while leading, until `shutdown`.
 pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let limits = Arc::new(Limits::default());
-    let mut under_way: JoinSet<String> = JoinSet::new();
-    let mut busy: Vec<String> = Vec::new();
+    let mut under_way: JoinSet<HookId> = JoinSet::new();
+    let mut busy = Busy::default();
     let mut is_open = false;
     loop {
         let next = async {
@@ -59,7 +62,7 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
             () = shutdown.cancelled() => return,
             Some(done) = under_way.join_next(), if !under_way.is_empty() => {
                 match done {
-                    Ok(place) => busy.retain(|one| *one != place),
+                    Ok(hook) => busy.end(hook),
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 }
                 continue;
@@ -71,7 +74,7 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
         };
         let begun = async {
             settle(&shared, epoch).await?;
-            let due = shared.loops.statuses_to_send(BATCH, &busy).await?;
+            let due = shared.loops.statuses_to_send(BATCH, &busy.hooks(), &busy.full()).await?;
             Ok::<_, StoreError>((due, shared.loops.has_open_statuses().await?))
         };
         let begun = tokio::select! {
@@ -88,19 +91,53 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
                 continue;
             }
         };
-        let mut places: BTreeMap<String, Vec<ToSend>> = BTreeMap::new();
-        for one in due {
-            places.entry(one.place().to_owned()).or_default().push(one);
-        }
-        for (place, due) in places {
-            busy.push(place.clone());
+        for (hook, due) in busy.begin(due) {
             let (shared, limits) = (Arc::clone(&shared), Arc::clone(&limits));
             let send = async move {
                 send_all(&shared, epoch, &limits, due).await;
-                place
+                hook
             };
             under_way.spawn(send.in_current_span());
         }
+    }
+}
+
+/// Which hooks are asked about, and where.
+#[derive(Debug, Default)]
+struct Busy(Vec<(HookId, String)>);
+
+impl Busy {
+    /// What of it is begun, by hooks: as many as their places have room for. What isn't is read again.
+    fn begin(&mut self, due: Vec<ToSend>) -> Vec<(HookId, Vec<ToSend>)> {
+        let mut begun: Vec<(HookId, Vec<ToSend>)> = Vec::new();
+        for one in due {
+            if let Some((_, own)) = begun.iter_mut().find(|(hook, _)| *hook == one.hook) {
+                own.push(one);
+            } else if self.0.iter().all(|(hook, _)| *hook != one.hook) && self.at(one.place()) < MOST_AT_ONCE
+            {
+                self.0.push((one.hook, one.place().to_owned()));
+                begun.push((one.hook, vec![one]));
+            }
+        }
+        begun
+    }
+
+    fn end(&mut self, hook: HookId) {
+        self.0.retain(|(one, _)| *one != hook);
+    }
+
+    fn at(&self, place: &str) -> usize {
+        self.0.iter().filter(|(_, one)| one == place).count()
+    }
+
+    fn hooks(&self) -> Vec<HookId> {
+        self.0.iter().map(|(hook, _)| *hook).collect()
+    }
+
+    /// Places that have no room.
+    fn full(&self) -> Vec<String> {
+        let places = self.0.iter().map(|(_, place)| place);
+        places.filter(|place| self.at(place) >= MOST_AT_ONCE).cloned().collect()
     }
 }
 
@@ -138,7 +175,7 @@ fn span(of: Duration) -> String {
     }
 }
 
-/// Sends what is due at one place, until that can't be asked.
+/// Sends what is due of one hook, until its forge can't be asked.
 async fn send_all(shared: &Shared, epoch: Epoch, limits: &Limits, due: Vec<ToSend>) {
     for one in due {
         match send(shared, epoch, limits, &one).await {
@@ -153,9 +190,8 @@ async fn send_all(shared: &Shared, epoch: Epoch, limits: &Limits, due: Vec<ToSen
     }
 }
 
-/// Sends one. False: the place can't be asked now.
+/// Sends one. False: the forge can't be asked now.
 async fn send(shared: &Shared, epoch: Epoch, limits: &Limits, one: &ToSend) -> Result<bool, StoreError> {
-    let store = &shared.loops;
     let provider: Provider = one.provider.parse().map_err(StoreError::corrupt)?;
     let named = Named {
         provider,
@@ -164,19 +200,26 @@ async fn send(shared: &Shared, epoch: Epoch, limits: &Limits, one: &ToSend) -> R
         full_name: &one.full_name,
         id: one.repository_id.as_deref(),
     };
+    let over = |why| Untaken { why, may_come: false };
     let at = match repository(shared, (one.project, one.hook), named, &one.token) {
         Ok(at) => at,
+        // The key may come back, and another coordinator may have it.
+        Err(why @ Unusable::Sealed(Unopened::KeyIsLost(_))) => {
+            let why = why.to_string();
+            later(shared, epoch, one, over(&why), pause(one.attempts), Counts::Away).await?;
+            return Ok(false);
+        }
         Err(why) => {
-            give_up(shared, epoch, one, &why.to_string()).await?;
+            give_up(shared, epoch, one, over(&why.to_string())).await?;
             return Ok(true);
         }
     };
     let token = Limits::token(&at);
     if let Some(wait) = limits.wait(token, Instant::now()) {
-        store.put_off_status(epoch, one, wait, &too_much(wait), false).await?;
+        later(shared, epoch, one, over(&too_much(wait)), wait, Counts::Nothing).await?;
         return Ok(true);
     }
-    if !store.claim_status(epoch, one).await? {
+    if !shared.loops.claim_status(epoch, one).await? {
         return Ok(true);
     }
     let shown = Shown {
@@ -184,48 +227,71 @@ async fn send(shared: &Shared, epoch: Epoch, limits: &Limits, one: &ToSend) -> R
         context: one.context.clone(),
         state: look(one.state),
         description: one.description.clone(),
+        is_built: one.build.is_some(),
+        branch: one.branch.clone(),
+        pipeline: one.pipeline.clone(),
         target: one.build.as_ref().and_then(|build| shared.config.build_url(build)),
     };
     let show = shared.forges.show(&at, &shown, Utc::now().timestamp(), limits.strikes(token));
-    let verdict = Box::pin(show).await;
-    let (hook, wait) = (format!("{}/{}", one.project_name, one.hook_name), pause(one.attempts));
-    let is_late = one.age > MOST_AGE;
+    let (verdict, pipeline) = Box::pin(show).await;
+    let hook = format!("{}/{}", one.project_name, one.hook_name);
     match verdict {
         Verdict::Done => {
             limits.clear(token);
-            store.status_sent(epoch, one).await?;
+            shared.loops.status_sent(epoch, one, pipeline.as_deref()).await?;
             tracing::info!(hook, commit = one.commit, context = one.context, state = %one.state, "told the forge");
-            return Ok(true);
         }
         Verdict::Wait(wait) => {
             limits.strike(token, Instant::now() + wait);
-            let why = too_much(wait);
             tracing::info!(hook, wait = wait.as_secs(), "the forge was asked too much");
-            if is_late {
-                give_up(shared, epoch, one, &why).await?;
-            } else {
-                store.put_off_status(epoch, one, wait, &why, false).await?;
-            }
+            later(shared, epoch, one, over(&too_much(wait)), wait, Counts::Nothing).await?;
         }
-        Verdict::Unknown(why) if one.attempts + 1 >= MOST_UNKNOWN => {
-            give_up(shared, epoch, one, &why).await?;
+        Verdict::Unknown(why) if one.unknowns + 1 >= MOST_UNKNOWN => {
+            give_up(shared, epoch, one, over(&why)).await?;
         }
-        Verdict::Unknown(why) => store.put_off_status(epoch, one, wait, &why, true).await?,
-        Verdict::Again(why) if is_late => give_up(shared, epoch, one, &why).await?,
+        Verdict::Unknown(why) => {
+            later(shared, epoch, one, over(&why), pause(one.unknowns), Counts::Unknown).await?;
+        }
         Verdict::Again(why) => {
-            tracing::debug!(hook, commit = one.commit, why, "the forge isn't told yet");
-            store.put_off_status(epoch, one, wait, &why, true).await?;
+            later(shared, epoch, one, over(&why), pause(one.attempts), Counts::Away).await?;
             return Ok(false);
         }
-        Verdict::Never(why) => give_up(shared, epoch, one, &why).await?,
+        Verdict::Lost(why) => {
+            let lost = Untaken { why: &why, may_come: true };
+            later(shared, epoch, one, lost, pause(one.attempts), Counts::Away).await?;
+            return Ok(false);
+        }
+        Verdict::Never(why) => give_up(shared, epoch, one, over(&why)).await?,
     }
     Ok(true)
 }
 
-async fn give_up(shared: &Shared, epoch: Epoch, one: &ToSend, why: &str) -> Result<(), StoreError> {
+/// Has it sent later, or not any more if it is too old for that.
+async fn later(
+    shared: &Shared,
+    epoch: Epoch,
+    one: &ToSend,
+    untaken: Untaken<'_>,
+    wait: Duration,
+    counts: Counts,
+) -> Result<(), StoreError> {
+    if one.age > MOST_AGE {
+        return give_up(shared, epoch, one, untaken).await;
+    }
     let hook = format!("{}/{}", one.project_name, one.hook_name);
+    tracing::debug!(hook, commit = one.commit, why = untaken.why, "the forge isn't told yet");
+    shared.loops.put_off_status(epoch, one, untaken, wait, counts).await
+}
+
+async fn give_up(
+    shared: &Shared,
+    epoch: Epoch,
+    one: &ToSend,
+    untaken: Untaken<'_>,
+) -> Result<(), StoreError> {
+    let (hook, why) = (format!("{}/{}", one.project_name, one.hook_name), untaken.why);
     tracing::warn!(hook, commit = one.commit, context = one.context, why, "the forge isn't told");
-    shared.loops.give_up_status(epoch, one, why).await
+    shared.loops.give_up_status(epoch, one, untaken).await
 }
 
 fn too_much(wait: Duration) -> String {
@@ -293,6 +359,8 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
+    use farm_store::builds::mounts::SealedKey;
+    use farm_store::hooks::tokens::SealedToken;
     use farm_types::{Cause, Failure, FailureCode, HookId, ProjectId};
 
     use super::*;
@@ -318,6 +386,49 @@ mod tests {
             of.state = state;
             assert_eq!(end(&of).0, StatusState::Cancelled);
         }
+    }
+
+    #[test]
+    fn what_hangs_at_one_hook_holds_up_no_other_and_a_place_is_asked_a_few_things_at_once() {
+        let one = |hook: HookId, host: &str| ToSend {
+            project: ProjectId::generate(),
+            project_name: "web".to_owned(),
+            hook,
+            hook_name: "app".to_owned(),
+            provider: "github".to_owned(),
+            host: host.to_owned(),
+            api_url: None,
+            full_name: "acme/app".to_owned(),
+            repository_id: None,
+            token: SealedToken {
+                version: uuid::Uuid::nil(),
+                key: SealedKey { by: String::new(), bytes: Vec::new() },
+                bytes: Vec::new(),
+            },
+            commit: "a".repeat(40),
+            context: "farm".to_owned(),
+            state: StatusState::Failure,
+            description: String::new(),
+            build: None,
+            version: 1,
+            branch: None,
+            pipeline: None,
+            attempts: 0,
+            unknowns: 0,
+            age: Duration::ZERO,
+        };
+        let mut busy = Busy::default();
+        let [first, second] = [(); 2].map(|()| HookId::generate());
+        let begun = busy.begin(vec![one(first, "a"), one(second, "a"), one(first, "a")]);
+        let counts: Vec<_> = begun.iter().map(|(hook, due)| (*hook, due.len())).collect();
+        assert_eq!(counts, [(first, 2), (second, 1)]);
+        assert!(busy.begin(vec![one(first, "a")]).is_empty() && busy.full().is_empty());
+        let more: Vec<_> = (0..MOST_AT_ONCE).map(|_| one(HookId::generate(), "a")).collect();
+        assert_eq!(busy.begin(more).len(), MOST_AT_ONCE - 2);
+        assert!(busy.full().contains(&"a".to_owned()) && busy.hooks().len() == MOST_AT_ONCE);
+        assert_eq!(busy.begin(vec![one(HookId::generate(), "a"), one(HookId::generate(), "b")]).len(), 1);
+        busy.end(first);
+        assert!(busy.full().is_empty());
     }
 
     #[test]

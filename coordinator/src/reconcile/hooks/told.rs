@@ -1,9 +1,10 @@
 //! What a delivery, while it is processed, has its forge show at its commit: `farm/IMAGE` of each image that its rules want, or `farm` where
 //! it comes to none. How builds end is told by [`super::statuses`].
 
+use farm_rules::{Event, EventKind};
 use farm_store::StoreError;
 use farm_store::hooks::deliveries::{DeliveryState, End, Waiting};
-use farm_store::hooks::statuses::{StatusState, WHOLE, Wanted};
+use farm_store::hooks::statuses::{About, StatusState, WHOLE, Wanted, Whole};
 use farm_store::machines::leader::Epoch;
 use farm_types::{BuildId, Commit, ShortId};
 
@@ -17,13 +18,27 @@ const LONGEST: usize = 140;
 #[derive(Debug, Default)]
 pub(super) struct Told {
     /// What it is about, once that is known.
-    pub commit: Option<Commit>,
+    pub about: Option<About>,
     /// Its rules were read, and are in order.
     pub is_planned: bool,
     images: Vec<Wanted>,
 }
 
 impl Told {
+    /// It is about this commit.
+    pub(super) fn at(&mut self, event: &Event, commit: Commit) {
+        let branch = match &event.kind {
+            EventKind::Push { branch: name }
+            | EventKind::Tag { tag: name }
+            | EventKind::Release { tag: name, .. } => Some(name.clone()),
+            // A fork's branch is none of the repository's.
+            EventKind::PullRequest { head, fork: false, .. } => Some(head.clone()),
+            EventKind::PullRequest { .. } | EventKind::Schedule { .. } | EventKind::BaseImage { .. } => None,
+        };
+        let (git_ref, kind) = (event.git_ref.clone(), event.kind.as_str());
+        self.about = Some(About { commit, git_ref, kind, branch });
+    }
+
     /// An image has a build.
     pub(super) fn built(&mut self, image: &str, build: (BuildId, ShortId)) {
         self.image(image, StatusState::Pending, "it is being built", Some(build));
@@ -45,15 +60,10 @@ impl Told {
         self.images.push(Wanted { context, state, description: line(why), build });
     }
 
-    /// What is to be shown, now or at the delivery's end. What fails is red in one place at least.
-    fn wanted(&self, end: Option<&End>) -> Vec<Wanted> {
-        let mut wanted = self.images.clone();
-        let is_red = wanted.iter().any(|one| one.state == StatusState::Failure);
-        if let Some(end) = end.filter(|end| end.state == DeliveryState::Failed && !is_red) {
-            let (context, description) = (WHOLE.to_owned(), line(&end.reason));
-            wanted.push(Wanted { context, state: StatusState::Failure, description, build: None });
-        }
-        wanted
+    /// Why it comes to nothing as a whole, in one line. What fails is red in one place at least.
+    fn red(&self, end: Option<&End>) -> Option<String> {
+        let is_red = self.images.iter().any(|one| one.state == StatusState::Failure);
+        end.filter(|end| end.state == DeliveryState::Failed && !is_red).map(|end| line(&end.reason))
     }
 }
 
@@ -71,9 +81,14 @@ pub(super) async fn tell(
     if !of.is_told {
         return Ok(());
     }
-    let (wanted, mut is_new) = (told.wanted(end), false);
-    if let Some(commit) = told.commit.as_ref().filter(|_| told.is_planned || !wanted.is_empty()) {
-        is_new = shared.loops.want_statuses(epoch, of, commit, &wanted).await?;
+    let (red, mut is_new) = (told.red(end), false);
+    let whole = match &red {
+        Some(why) => Whole::Red(why),
+        None if told.is_planned => Whole::Fine,
+        None => Whole::Open,
+    };
+    if let Some(about) = told.about.as_ref().filter(|_| whole != Whole::Open || !told.images.is_empty()) {
+        is_new = shared.loops.want_statuses(epoch, of, about, &told.images, whole).await?;
     }
     if let Some(end) = end {
         is_new |= shared.loops.leave_statuses(epoch, of, &line(&end.reason)).await?;
@@ -122,18 +137,16 @@ mod tests {
 
     #[test]
     fn what_fails_is_red_once_and_what_is_ignored_is_not_shown() {
-        let context = |wanted: &[Wanted]| -> Vec<String> {
-            wanted.iter().map(|one| format!("{} {}", one.context, one.state)).collect()
-        };
         let mut told = Told::default();
-        assert!(told.wanted(Some(&end(DeliveryState::Ignored, "no file"))).is_empty());
+        assert_eq!(told.red(Some(&end(DeliveryState::Ignored, "no file"))), None);
         let failed = end(DeliveryState::Failed, ".farm.yaml: 2:1: no");
-        assert_eq!(context(&told.wanted(Some(&failed))), ["farm failure"]);
+        assert_eq!(told.red(Some(&failed)).as_deref(), Some(".farm.yaml: 2:1: no"));
         told.unbuilt("app", &Begun::Failed("no Dockerfile".to_owned()));
         told.unbuilt("web", &Begun::Goes("waits for app".to_owned()));
         told.unbuilt("old", &Begun::Ignored("it has moved on".to_owned()));
-        let all = ["farm/app failure", "farm/web pending", "farm/old cancelled"];
-        assert_eq!(context(&told.wanted(Some(&failed))), all);
-        assert_eq!(context(&told.wanted(None)), all);
+        let shown: Vec<String> =
+            told.images.iter().map(|one| format!("{} {}", one.context, one.state)).collect();
+        assert_eq!(shown, ["farm/app failure", "farm/web pending", "farm/old cancelled"]);
+        assert_eq!((told.red(Some(&failed)), told.red(None)), (None, None));
     }
 }

@@ -529,6 +529,15 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
+        sqlx::query!(
+            "DELETE FROM commit_readings WHERE (project_id, hook_id, commit_id, git_ref, kind) IN (
+                SELECT project_id, hook_id, commit_id, git_ref, kind FROM commit_readings
+                WHERE asked_at < farm_now() - make_interval(secs => $1) ORDER BY asked_at LIMIT $2)",
+            kept.as_secs_f64(),
+            limit
+        )
+        .execute(&mut *tx)
+        .await?;
         if removed.rows_affected() == 0 {
             sqlx::query!(
                 "DELETE FROM hooks h WHERE h.removed_at < farm_now() - make_interval(secs => $1)

@@ -2,10 +2,12 @@
 //!
 //! A row says what is wanted now, and not what was to be said on the way: what comes later takes its place, and only the newest is sent.
 //! It is said by a delivery while that is processed ([`Store::want_statuses`]), and by the end of the build that has come of it
-//! ([`Store::settle_statuses`]). Of two deliveries about one commit the later one counts.
+//! ([`Store::settle_status`]). Of two deliveries about one commit the later one counts; how it stands as a whole (`farm`) is kept for each ref and
+//! kind of event, and is red as long as one of them is.
 //!
 //! One coordinator sends, the one that leads: it claims a row, asks the forge, and writes down what became of it. While a claim counts
-//! nobody else sends about that row, so a request of one that was cut off never comes after a newer one.
+//! nobody else sends about that row, so a request of one that was cut off, or that nobody has answered, never comes
+//! after a newer one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use farm_types::state::BuildState;
-use farm_types::{BuildId, Commit, Failure, HookId, Invalid, ProjectId, ShortId};
+use farm_types::{BuildId, Commit, Failure, HookId, Invalid, ProjectId, RefName, ShortId};
 
 use super::deliveries::Waiting;
 use super::tokens::SealedToken;
@@ -82,6 +84,50 @@ pub struct Wanted {
     pub build: Option<(BuildId, ShortId)>,
 }
 
+/// What a delivery is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Where it is shown.
+    pub commit: Commit,
+    /// Which ref it is of.
+    pub git_ref: RefName,
+    /// Which kind of event, in the rules' words.
+    pub kind: &'static str,
+    /// The branch or tag whose commit it is.
+    pub branch: Option<String>,
+}
+
+/// What a delivery has come to as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole<'a> {
+    /// That isn't known yet.
+    Open,
+    /// Its rules are in order.
+    Fine,
+    /// Nothing comes of it, and why.
+    Red(&'a str),
+}
+
+/// Why a forge hasn't taken something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Untaken<'a> {
+    /// In words.
+    pub why: &'a str,
+    /// Nobody has said that it is over: the request may still be under way, so the claim stays until it ends.
+    pub may_come: bool,
+}
+
+/// What a try in vain counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// The forge wasn't asked, or may be asked later only.
+    Nothing,
+    /// It can't now.
+    Away,
+    /// It doesn't know what it is about.
+    Unknown,
+}
+
 /// What is pending and whose build has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
@@ -138,8 +184,14 @@ pub struct ToSend {
     pub build: Option<String>,
     /// The one that is to be sent.
     pub version: i64,
-    /// How often it was tried in vain.
+    /// The branch or tag whose commit it is.
+    pub branch: Option<String>,
+    /// What the forge has put others of this commit and branch in.
+    pub pipeline: Option<String>,
+    /// How often it was tried while the forge couldn't.
     pub attempts: i32,
+    /// How often the forge didn't know what it is about.
+    pub unknowns: i32,
     /// For how long it is wanted.
     pub age: Duration,
 }
@@ -155,52 +207,29 @@ impl Store {
     /// Says how the contexts of a commit are to be shown, as long as a delivery waits and no later one has said something of them. What a
     /// build, or its retry, has ended as is left alone. True: something has changed.
     ///
-    /// `farm` is red as long as nothing can be made of the commit: without a word of it what was red becomes green.
-    ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn want_statuses(
         &self,
         epoch: Epoch,
         of: &Waiting,
-        commit: &Commit,
+        about: &About,
         wanted: &[Wanted],
+        whole: Whole<'_>,
     ) -> Result<bool> {
         let mut tx = self.begin_leading(epoch).await?;
         let mut changed = 0;
         for one in wanted {
-            let done = sqlx::query!(
-                "INSERT INTO statuses (project_id, hook_id, commit_id, context, delivery_id, asked_at, state, description, build_id, build)
-                 SELECT $1, $2, $4, $5, $3, $6, $7, $8, $9, $10 FROM deliveries d
-                   JOIN hook_tokens t ON t.project_id = d.project_id AND t.hook_id = d.hook_id
-                 WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $11 FOR KEY SHARE
-                 ON CONFLICT (project_id, hook_id, commit_id, context) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
-                    asked_at = EXCLUDED.asked_at, state = EXCLUDED.state, description = EXCLUDED.description,
-                    build_id = EXCLUDED.build_id, build = EXCLUDED.build, version = statuses.version + 1, wanted_at = farm_now(),
-                    attempts = 0, due_at = farm_now(), given_up = NULL
-                 WHERE (statuses.asked_at, statuses.delivery_id) <= (EXCLUDED.asked_at, EXCLUDED.delivery_id)
-                   AND (statuses.build_id IS DISTINCT FROM EXCLUDED.build_id OR EXCLUDED.build_id IS NULL AND (
-                        statuses.state <> EXCLUDED.state OR EXCLUDED.state <> 'pending' AND statuses.description <> EXCLUDED.description))
-                   AND NOT EXISTS (SELECT FROM builds r
-                       WHERE r.project_id = statuses.project_id AND r.id = statuses.build_id AND r.retry_of = EXCLUDED.build_id)",
-                of.project.as_uuid(),
-                of.hook.as_uuid(),
-                of.id,
-                commit.as_str(),
-                one.context,
-                of.asked_at,
-                one.state.as_str(),
-                one.description,
-                one.build.as_ref().map(|(id, _)| id.as_uuid()),
-                one.build.as_ref().map(|(_, short)| short.as_str()),
-                of.run
-            )
-            .execute(&mut *tx)
-            .await?;
-            changed += done.rows_affected();
+            changed += want(&mut tx, of, about, one).await?;
         }
-        if !wanted.iter().any(|one| one.context == WHOLE) {
-            changed += mend(&mut tx, of, commit).await?;
+        let trouble = match whole {
+            Whole::Open => None,
+            Whole::Fine => Some(""),
+            Whole::Red(why) => Some(why),
+        };
+        if let Some(trouble) = trouble {
+            read(&mut tx, of, about, trouble).await?;
+            changed += show_whole(&mut tx, of, about).await?;
         }
         tx.commit().await?;
         Ok(changed > 0)
@@ -213,8 +242,8 @@ impl Store {
     pub async fn leave_statuses(&self, epoch: Epoch, of: &Waiting, why: &str) -> Result<bool> {
         let mut tx = self.begin_leading(epoch).await?;
         let left = sqlx::query!(
-            "UPDATE statuses SET state = 'cancelled', description = $4, version = version + 1, wanted_at = farm_now(), attempts = 0,
-                due_at = farm_now(), given_up = NULL
+            "UPDATE statuses SET state = 'cancelled', description = $4, version = nextval('status_versions'), wanted_at = farm_now(),
+                attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
              WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3 AND state = 'pending' AND build_id IS NULL",
             of.project.as_uuid(),
             of.hook.as_uuid(),
@@ -270,8 +299,8 @@ impl Store {
     ) -> Result<bool> {
         let mut tx = self.begin_leading(epoch).await?;
         let done = sqlx::query!(
-            "UPDATE statuses SET state = $6, description = $7, version = version + 1, wanted_at = farm_now(), attempts = 0,
-                due_at = farm_now(), given_up = NULL
+            "UPDATE statuses SET state = $6, description = $7, version = nextval('status_versions'), wanted_at = farm_now(),
+                attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
              WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND version = $5 AND state = 'pending'",
             of.project.as_uuid(),
             of.hook.as_uuid(),
@@ -299,23 +328,35 @@ impl Store {
         Ok(open.fetch_one(&self.pool).await?)
     }
 
-    /// What is to be sent and is due, what is due for longest first; nothing that is to be asked at these places ([`ToSend::place`]).
+    /// What is to be sent and is due: of each hook what is due for longest, then of each the next. Nothing of these hooks, and nothing that is
+    /// to be asked at these places ([`ToSend::place`]).
     ///
     /// # Errors
     /// The database can't be reached, or holds what isn't understood.
-    pub async fn statuses_to_send(&self, most: i64, but: &[String]) -> Result<Vec<ToSend>> {
+    pub async fn statuses_to_send(
+        &self,
+        most: i64,
+        but: &[HookId],
+        not_at: &[String],
+    ) -> Result<Vec<ToSend>> {
+        let but: Vec<Uuid> = but.iter().map(|hook| hook.as_uuid()).collect();
         let rows = sqlx::query!(
             r#"SELECT s.project_id, p.name AS project_name, s.hook_id, h.name AS hook_name, h.provider, h.host, h.api_url, h.full_name,
                       h.repository_id, t.version AS token_version, t.key_id, t.sealed_key, t.sealed, s.commit_id, s.context, s.state,
-                      s.description, s.build, s.version, s.attempts, extract(epoch FROM farm_now() - s.wanted_at)::float8 AS "age!"
+                      s.description, s.build, s.version, s.branch, s.attempts, s.unknowns,
+                      extract(epoch FROM farm_now() - s.wanted_at)::float8 AS "age!",
+                      (SELECT o.pipeline FROM statuses o WHERE o.project_id = s.project_id AND o.hook_id = s.hook_id
+                         AND o.commit_id = s.commit_id AND o.branch = s.branch AND o.pipeline IS NOT NULL ORDER BY o.context LIMIT 1) AS pipeline
                FROM statuses s JOIN hooks h ON h.project_id = s.project_id AND h.id = s.hook_id JOIN projects p ON p.id = s.project_id
                  JOIN hook_tokens t ON t.project_id = s.project_id AND t.hook_id = s.hook_id
                WHERE s.version > s.sent_version AND s.given_up IS NULL AND s.due_at <= farm_now()
                  AND (s.claimed_until IS NULL OR s.claimed_until <= farm_now())
-                 AND coalesce(h.api_url, h.host) <> ALL($2)
-               ORDER BY s.due_at, s.wanted_at, s.context LIMIT $1"#,
+                 AND s.hook_id <> ALL($2) AND coalesce(h.api_url, h.host) <> ALL($3)
+               ORDER BY row_number() OVER (PARTITION BY s.project_id, s.hook_id ORDER BY s.due_at, s.wanted_at, s.context),
+                 s.due_at, s.wanted_at, s.context LIMIT $1"#,
             most,
-            but
+            &but,
+            not_at
         )
         .fetch_all(&self.pool)
         .await?;
@@ -341,19 +382,25 @@ impl Store {
                 description: row.description,
                 build: row.build,
                 version: row.version,
+                branch: row.branch,
+                pipeline: row.pipeline,
                 attempts: row.attempts,
+                unknowns: row.unknowns,
                 age: Duration::try_from_secs_f64(row.age).unwrap_or_default(),
             })
         });
         due.collect()
     }
 
-    /// Has a status to oneself for a while ([`CLAIM`]). False: something else is wanted by now, or somebody has it.
+    /// Has a status to oneself for a while ([`CLAIM`]). False: something else is wanted by now, somebody has it, or the hook has another token.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn claim_status(&self, epoch: Epoch, of: &ToSend) -> Result<bool> {
         let mut tx = self.begin_leading(epoch).await?;
+        if !has_token(&mut tx, of).await? {
+            return Ok(false);
+        }
         let done = sqlx::query!(
             "UPDATE statuses SET claimed_until = farm_now() + make_interval(secs => $6)
              WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND version = $5 AND sent_version < $5
@@ -371,20 +418,24 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Notes that the forge has taken it.
+    /// Notes that the forge has taken it, and the pipeline that it has put it in.
     ///
     /// # Errors
-    /// [`StoreError::Stale`]: it isn't there any more. Or another coordinator leads.
-    pub async fn status_sent(&self, epoch: Epoch, of: &ToSend) -> Result<()> {
+    /// [`StoreError::Stale`]: it isn't there any more, or the hook has another token. Or another coordinator leads.
+    pub async fn status_sent(&self, epoch: Epoch, of: &ToSend, pipeline: Option<&str>) -> Result<()> {
         let mut tx = self.begin_leading(epoch).await?;
+        if !has_token(&mut tx, of).await? {
+            return Err(StoreError::Stale("the hook's token"));
+        }
         let done = sqlx::query!(
-            "UPDATE statuses SET sent_version = $5, claimed_until = NULL
+            "UPDATE statuses SET sent_version = $5, claimed_until = NULL, pipeline = coalesce($6, pipeline)
              WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5 AND version >= $5",
             of.project.as_uuid(),
             of.hook.as_uuid(),
             of.commit,
             of.context,
-            of.version
+            of.version,
+            pipeline
         )
         .execute(&mut *tx)
         .await?;
@@ -403,7 +454,7 @@ impl Store {
         tx.commit().await
     }
 
-    /// Has it sent later; `counts`: it was tried in vain. What has become wanted meanwhile is sent when it is due.
+    /// Has it sent later. What has become wanted meanwhile is sent when it is due.
     ///
     /// # Errors
     /// As of [`Self::status_sent`].
@@ -411,30 +462,45 @@ impl Store {
         &self,
         epoch: Epoch,
         of: &ToSend,
+        untaken: Untaken<'_>,
         wait: Duration,
-        why: &str,
-        counts: bool,
+        counts: Counts,
     ) -> Result<()> {
         let mut tx = self.begin_leading(epoch).await?;
+        trouble(&mut tx, of, untaken.why).await?;
         let done = sqlx::query!(
-            "UPDATE statuses SET claimed_until = NULL,
+            "UPDATE statuses SET claimed_until = CASE WHEN $9 THEN claimed_until END,
                 due_at = CASE WHEN version = $5 THEN farm_now() + make_interval(secs => $6) ELSE due_at END,
-                attempts = attempts + CASE WHEN $7 AND version = $5 THEN 1 ELSE 0 END
-             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5",
+                attempts = attempts + CASE WHEN $7 AND version = $5 THEN 1 ELSE 0 END,
+                unknowns = unknowns + CASE WHEN $8 AND version = $5 THEN 1 ELSE 0 END
+             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5 AND version >= $5",
             of.project.as_uuid(),
             of.hook.as_uuid(),
             of.commit,
             of.context,
             of.version,
             wait.as_secs_f64(),
-            counts
+            counts == Counts::Away,
+            counts == Counts::Unknown,
+            untaken.may_come
         )
         .execute(&mut *tx)
         .await?;
         if done.rows_affected() != 1 {
             return Err(StoreError::Stale("the status"));
         }
-        trouble(&mut tx, of, why).await?;
+        if counts == Counts::Unknown && of.pipeline.is_some() {
+            // It may be the pipeline that isn't there any more.
+            sqlx::query!(
+                "UPDATE statuses SET pipeline = NULL WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND pipeline = $4",
+                of.project.as_uuid(),
+                of.hook.as_uuid(),
+                of.commit,
+                of.pipeline
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
         tx.commit().await
     }
 
@@ -442,29 +508,30 @@ impl Store {
     ///
     /// # Errors
     /// As of [`Self::status_sent`].
-    pub async fn give_up_status(&self, epoch: Epoch, of: &ToSend, why: &str) -> Result<()> {
+    pub async fn give_up_status(&self, epoch: Epoch, of: &ToSend, untaken: Untaken<'_>) -> Result<()> {
         let mut tx = self.begin_leading(epoch).await?;
+        trouble(&mut tx, of, untaken.why).await?;
         let done = sqlx::query!(
-            "UPDATE statuses SET claimed_until = NULL, given_up = CASE WHEN version = $5 THEN $6 END
-             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5",
+            "UPDATE statuses SET claimed_until = CASE WHEN $7 THEN claimed_until END, given_up = CASE WHEN version = $5 THEN $6 END
+             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5 AND version >= $5",
             of.project.as_uuid(),
             of.hook.as_uuid(),
             of.commit,
             of.context,
             of.version,
-            why
+            untaken.why,
+            untaken.may_come
         )
         .execute(&mut *tx)
         .await?;
         if done.rows_affected() != 1 {
             return Err(StoreError::Stale("the status"));
         }
-        trouble(&mut tx, of, why).await?;
         tx.commit().await
     }
 }
 
-/// Has what was said by the end of a build said by the end of its retry.
+/// Has what was said by the end of a build, or of another retry of what that is a retry of, said by the end of this retry.
 pub(crate) async fn retried(
     tx: &mut Tx,
     project: Uuid,
@@ -472,9 +539,12 @@ pub(crate) async fn retried(
     (new, short): (Uuid, &ShortId),
 ) -> Result<()> {
     sqlx::query!(
-        "UPDATE statuses SET build_id = $3, build = $4, state = 'pending', description = 'it is being built again', version = version + 1,
-            wanted_at = farm_now(), attempts = 0, due_at = farm_now(), given_up = NULL
-         WHERE project_id = $1 AND build_id = $2",
+        "WITH RECURSIVE before AS (
+            SELECT id, retry_of FROM builds WHERE project_id = $1 AND id = $2
+            UNION ALL SELECT b.id, b.retry_of FROM before f JOIN builds b ON b.project_id = $1 AND b.id = f.retry_of)
+         UPDATE statuses SET build_id = $3, build = $4, state = 'pending', description = 'it is being built again',
+            version = nextval('status_versions'), wanted_at = farm_now(), attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
+         WHERE project_id = $1 AND begun_id IN (SELECT id FROM before)",
         project,
         old,
         new,
@@ -488,31 +558,157 @@ pub(crate) async fn retried(
 /// The context of a delivery as a whole.
 pub const WHOLE: &str = "farm";
 
-/// Makes green what an earlier delivery about this commit, or this one before, has made red as a whole.
-async fn mend(tx: &mut LeaderTx, of: &Waiting, commit: &Commit) -> Result<u64> {
-    let mended = sqlx::query!(
-        "UPDATE statuses s SET state = 'success', description = 'the rules are read', delivery_id = $3, asked_at = $6,
-            version = s.version + 1, wanted_at = farm_now(), attempts = 0, due_at = farm_now(), given_up = NULL
-         FROM deliveries d
-         WHERE s.project_id = $1 AND s.hook_id = $2 AND s.commit_id = $4 AND s.context = $5 AND s.state <> 'success'
-           AND (s.asked_at, s.delivery_id) <= ($6, $3)
-           AND d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $7",
+/// Says how one context is to be shown. How many rows look different by it.
+async fn want(tx: &mut LeaderTx, of: &Waiting, about: &About, one: &Wanted) -> Result<u64> {
+    let build = match &one.build {
+        Some((begun, short)) => {
+            let (id, newest) =
+                newest_retry(tx, of, *begun).await?.unwrap_or((begun.as_uuid(), short.to_string()));
+            Some((begun.as_uuid(), id, newest))
+        }
+        None => None,
+    };
+    let done = sqlx::query!(
+        "INSERT INTO statuses (project_id, hook_id, commit_id, context, delivery_id, asked_at, state, description, begun_id, build_id, build,
+            branch)
+         SELECT $1, $2, $4, $5, $3, $6, $7, $8, $9, $12, $10, $13 FROM deliveries d
+           JOIN hook_tokens t ON t.project_id = d.project_id AND t.hook_id = d.hook_id
+         WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $11 FOR KEY SHARE
+         ON CONFLICT (project_id, hook_id, commit_id, context) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
+            asked_at = EXCLUDED.asked_at, state = EXCLUDED.state, description = EXCLUDED.description, begun_id = EXCLUDED.begun_id,
+            build_id = EXCLUDED.build_id, build = EXCLUDED.build, branch = EXCLUDED.branch, version = nextval('status_versions'),
+            wanted_at = farm_now(), attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
+         WHERE (statuses.asked_at, statuses.delivery_id) <= (EXCLUDED.asked_at, EXCLUDED.delivery_id)
+           AND (statuses.begun_id IS DISTINCT FROM EXCLUDED.begun_id OR EXCLUDED.begun_id IS NULL AND (
+                statuses.state <> EXCLUDED.state OR EXCLUDED.state <> 'pending' AND statuses.description <> EXCLUDED.description))",
         of.project.as_uuid(),
         of.hook.as_uuid(),
         of.id,
-        commit.as_str(),
-        WHOLE,
+        about.commit.as_str(),
+        one.context,
         of.asked_at,
+        one.state.as_str(),
+        one.description,
+        build.as_ref().map(|(begun, _, _)| *begun),
+        build.as_ref().map(|(_, _, short)| short.as_str()),
+        of.run,
+        build.as_ref().map(|(_, id, _)| *id),
+        about.branch
+    )
+    .execute(&mut **tx)
+    .await?;
+    if done.rows_affected() == 0 {
+        // It looks so already; all the same no earlier delivery has a say in it any more.
+        sqlx::query!(
+            "UPDATE statuses s SET delivery_id = $3, asked_at = $6 FROM deliveries d
+             WHERE s.project_id = $1 AND s.hook_id = $2 AND s.commit_id = $4 AND s.context = $5 AND (s.asked_at, s.delivery_id) < ($6, $3)
+               AND d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $7",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            about.commit.as_str(),
+            one.context,
+            of.asked_at,
+            of.run
+        )
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(done.rows_affected())
+}
+
+/// The newest retry of a build, or of a retry of it.
+async fn newest_retry(tx: &mut LeaderTx, of: &Waiting, build: BuildId) -> Result<Option<(Uuid, String)>> {
+    let row = sqlx::query!(
+        r#"WITH RECURSIVE after AS (
+            SELECT id, short_id, created_at FROM builds WHERE project_id = $1 AND retry_of = $2
+            UNION ALL SELECT b.id, b.short_id, b.created_at FROM after a JOIN builds b ON b.project_id = $1 AND b.retry_of = a.id)
+         SELECT id AS "id!", short_id AS "short_id!" FROM after ORDER BY created_at DESC, id DESC LIMIT 1"#,
+        of.project.as_uuid(),
+        build.as_uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(row.map(|row| (row.id, row.short_id)))
+}
+
+/// Notes what a delivery has made of its commit, unless a later one of that ref and kind has.
+async fn read(tx: &mut LeaderTx, of: &Waiting, about: &About, trouble: &str) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO commit_readings AS r (project_id, hook_id, commit_id, git_ref, kind, delivery_id, asked_at, trouble)
+         SELECT $1, $2, $4, $5, $6, $3, $7, $8 FROM deliveries d
+           JOIN hook_tokens t ON t.project_id = d.project_id AND t.hook_id = d.hook_id
+         WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $9 FOR KEY SHARE
+         ON CONFLICT (project_id, hook_id, commit_id, git_ref, kind) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
+            asked_at = EXCLUDED.asked_at, trouble = EXCLUDED.trouble
+         WHERE (r.asked_at, r.delivery_id) <= (EXCLUDED.asked_at, EXCLUDED.delivery_id)
+           AND (r.asked_at, r.delivery_id, r.trouble) <> (EXCLUDED.asked_at, EXCLUDED.delivery_id, EXCLUDED.trouble)",
+        of.project.as_uuid(),
+        of.hook.as_uuid(),
+        of.id,
+        about.commit.as_str(),
+        about.git_ref.as_str(),
+        about.kind,
+        of.asked_at,
+        trouble,
         of.run
     )
     .execute(&mut **tx)
     .await?;
-    Ok(mended.rows_affected())
+    Ok(())
+}
+
+/// Shows a commit as a whole as what was read of it says: red by the newest that is, and green where it was red and nothing is any more.
+async fn show_whole(tx: &mut LeaderTx, of: &Waiting, about: &About) -> Result<u64> {
+    let (project, hook, commit) = (of.project.as_uuid(), of.hook.as_uuid(), about.commit.as_str());
+    let red = sqlx::query!(
+        "INSERT INTO statuses (project_id, hook_id, commit_id, context, delivery_id, asked_at, state, description, branch)
+         SELECT r.project_id, r.hook_id, r.commit_id, $4, r.delivery_id, r.asked_at, 'failure', r.trouble, $5 FROM commit_readings r
+         WHERE r.project_id = $1 AND r.hook_id = $2 AND r.commit_id = $3 AND r.trouble <> '' ORDER BY r.asked_at DESC, r.delivery_id DESC LIMIT 1
+         ON CONFLICT (project_id, hook_id, commit_id, context) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
+            asked_at = EXCLUDED.asked_at, state = EXCLUDED.state, description = EXCLUDED.description,
+            version = nextval('status_versions'), wanted_at = farm_now(), attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
+         WHERE statuses.state <> EXCLUDED.state OR statuses.description <> EXCLUDED.description",
+        project,
+        hook,
+        commit,
+        WHOLE,
+        about.branch
+    )
+    .execute(&mut **tx)
+    .await?;
+    let green = sqlx::query!(
+        "UPDATE statuses SET state = 'success', description = 'the rules are read', version = nextval('status_versions'),
+            wanted_at = farm_now(), attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
+         WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND state <> 'success' AND NOT EXISTS (
+            SELECT FROM commit_readings r WHERE r.project_id = $1 AND r.hook_id = $2 AND r.commit_id = $3 AND r.trouble <> '')",
+        project,
+        hook,
+        commit,
+        WHOLE
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(red.rows_affected() + green.rows_affected())
+}
+
+/// Whether the hook has the token still by which this was, or is to be, sent; nobody changes that before the transaction ends. What one
+/// before was answered says nothing of the present one.
+async fn has_token(tx: &mut LeaderTx, of: &ToSend) -> Result<bool> {
+    let token = sqlx::query_scalar!(
+        "SELECT true FROM hook_tokens WHERE project_id = $1 AND hook_id = $2 AND version = $3 FOR NO KEY UPDATE",
+        of.project.as_uuid(),
+        of.hook.as_uuid(),
+        of.token.version
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(token.is_some())
 }
 
 /// Notes why the forge hasn't taken the last one.
 async fn trouble(tx: &mut LeaderTx, of: &ToSend, why: &str) -> Result<()> {
-    sqlx::query!(
+    let noted = sqlx::query!(
         "UPDATE hook_tokens SET trouble = $4, trouble_at = farm_now() WHERE project_id = $1 AND hook_id = $2 AND version = $3",
         of.project.as_uuid(),
         of.hook.as_uuid(),
@@ -521,5 +717,8 @@ async fn trouble(tx: &mut LeaderTx, of: &ToSend, why: &str) -> Result<()> {
     )
     .execute(&mut **tx)
     .await?;
+    if noted.rows_affected() != 1 {
+        return Err(StoreError::Stale("the hook's token"));
+    }
     Ok(())
 }

@@ -51,6 +51,8 @@ pub struct KnownToken {
     pub trouble: Option<(String, DateTime<Utc>)>,
     /// So many statuses wait to be sent.
     pub waiting: i64,
+    /// So many were given up.
+    pub given_up: i64,
 }
 
 impl Store {
@@ -93,7 +95,7 @@ impl Store {
             return Err(StoreError::NotFound("hook"));
         }
         sqlx::query!(
-            "UPDATE statuses SET attempts = 0, due_at = farm_now(), given_up = NULL, wanted_at = farm_now()
+            "UPDATE statuses SET attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL, wanted_at = farm_now()
              WHERE project_id = $1 AND hook_id = $2 AND version > sent_version",
             project.as_uuid(),
             hook.as_uuid()
@@ -167,7 +169,9 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT t.hook_id, t.created_by, t.created_at, t.told_at, t.trouble, t.trouble_at,
                       (SELECT count(*) FROM statuses s WHERE s.project_id = t.project_id AND s.hook_id = t.hook_id
-                         AND s.version > s.sent_version AND s.given_up IS NULL) AS "waiting!"
+                         AND s.version > s.sent_version AND s.given_up IS NULL) AS "waiting!",
+                      (SELECT count(*) FROM statuses s WHERE s.project_id = t.project_id AND s.hook_id = t.hook_id
+                         AND s.version > s.sent_version AND s.given_up IS NOT NULL) AS "given_up!"
                FROM hook_tokens t WHERE t.project_id = $1"#,
             project.as_uuid()
         )
@@ -180,6 +184,7 @@ impl Store {
                 told_at: row.told_at,
                 trouble: row.trouble_at.map(|at| (row.trouble, at)),
                 waiting: row.waiting,
+                given_up: row.given_up,
             };
             (row.hook_id.into(), token)
         });

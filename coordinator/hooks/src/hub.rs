@@ -90,6 +90,8 @@ struct PullRequest {
     title: String,
     // GitHub and Gitea call it so; in lists it is missing.
     merged: Option<bool>,
+    // Of Forgejo: 1 is AGit's.
+    flow: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +99,8 @@ struct Side {
     #[serde(rename = "ref")]
     branch: String,
     sha: String,
+    // A branch's name, of GitHub after its owner's and a colon. Empty of one that isn't a branch.
+    label: Option<String>,
     // Null when the fork was deleted.
     repo: Option<RepoId>,
 }
@@ -267,9 +271,7 @@ fn pull_request(flavour: Flavour, event: &str, said: PullRequestEvent) -> Result
         }
         (_, None) => Outcome::Ignored("the pull request has no head".to_owned()),
         (Some(state), Some(head)) => {
-            let base = pull_request.base.repo.map_or(repository.id, |repo| repo.id);
-            // What was deleted isn't here, wherever it was.
-            let is_fork = pull_request.head.repo.is_none_or(|repo| repo.id != base) || base != repository.id;
+            let is_fork = is_fork(flavour, &pull_request, repository.id);
             let happened = Happened {
                 event: Event {
                     kind: EventKind::PullRequest {
@@ -292,6 +294,19 @@ fn pull_request(flavour: Flavour, event: &str, said: PullRequestEvent) -> Result
         }
     };
     Ok(delivery(event, Some(&repository), Some(sender), outcome))
+}
+
+/// Whether its head was written by whoever likes to, and not by who may write in the repository.
+fn is_fork(flavour: Flavour, of: &PullRequest, repository: u64) -> bool {
+    let base = of.base.repo.as_ref().map_or(repository, |repo| repo.id);
+    // What was deleted isn't here, wherever it was.
+    let is_elsewhere = of.head.repo.as_ref().is_none_or(|repo| repo.id != base) || base != repository;
+    // Who may only read proposes something without a fork, too: `git push origin HEAD:refs/for/main` (AGit). Then the repository is its
+    // own, and the head is no branch of it: it has no label, and a ref of another kind for a name.
+    let is_agit = of.flow == Some(1)
+        || of.head.branch.starts_with("refs/")
+        || of.head.label.as_deref().is_none_or(str::is_empty);
+    is_elsewhere || flavour == Flavour::Gitea && is_agit
 }
 
 fn release(event: &str, said: ReleaseEvent) -> Result<Delivery, Invalid> {

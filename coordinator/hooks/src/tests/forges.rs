@@ -36,8 +36,8 @@ fn pull_request(action: &str, head: Value) -> Value {
         "action": action, "number": 5, "repository": repository(42), "sender": sender(),
         "pull_request": {
             "title": "Mend it", "merged": false, "user": {"id": 1, "login": "mallory"},
-            "head": {"ref": "mend", "sha": B, "repo": head},
-            "base": {"ref": "main", "sha": A, "repo": repository(42)}
+            "head": {"label": "mend", "ref": "mend", "sha": B, "repo": head},
+            "base": {"label": "main", "ref": "main", "sha": A, "repo": repository(42)}
         }
     })
 }
@@ -102,6 +102,42 @@ fn a_pull_request_is_a_fork_s_unless_its_head_is_in_the_same_repository() {
             let said = read(provider, "pull_request", &pull_request(action, repository(42))).unwrap();
             assert!(!said.outcome.is_wanted(), "{said:?}");
         }
+    }
+}
+
+/// What Gitea and Forgejo say of `git push origin HEAD:refs/for/main -o topic=mend`, which whoever may read may do: the head is in the
+/// repository itself, at no branch of it.
+fn agit() -> Value {
+    let mut body = pull_request("opened", repository(42));
+    body["pull_request"]["head"] =
+        json!({"label": "", "ref": "refs/pull/5/head", "sha": B, "repo_id": 42, "repo": repository(42)});
+    body["pull_request"]["flow"] = 1.into();
+    body
+}
+
+#[test]
+fn what_was_proposed_without_a_fork_by_who_may_only_read_is_a_fork_s_all_the_same() {
+    for provider in [Provider::Gitea, Provider::Forgejo] {
+        let of = |body: &Value| golden(&read(provider, "pull_request", body).unwrap());
+        assert_eq!(of(&agit()), "git.example#42 pull_request:refs/pull/5/head 2222 fork Open by 7:ada");
+        let mut moved = agit();
+        moved["action"] = "synchronized".into();
+        assert!(of(&moved).contains(" fork Open "));
+        // Each sign of it is enough, as not every version has all of them.
+        let own = || pull_request("opened", repository(42));
+        assert!(of(&own()).contains(" own Open "));
+        for (name, value) in
+            [("ref", "refs/pull/5/head".into()), ("label", "".into()), ("label", Value::Null)]
+        {
+            let mut body = own();
+            body["pull_request"]["head"][name] = value;
+            assert!(of(&body).contains(" fork Open "), "{name}");
+        }
+        let mut body = own();
+        body["pull_request"]["flow"] = 1.into();
+        assert!(of(&body).contains(" fork Open "));
+        body["pull_request"]["flow"] = 0.into();
+        assert!(of(&body).contains(" own Open "));
     }
 }
 

@@ -286,9 +286,9 @@ impl Config {
         Some(format!("{scheme}://{host}:{}", listen.port()))
     }
 
-    /// Where people find a build's page, by its short id; `None`: nobody has said it.
-    pub fn build_url(&self, short_id: &str) -> Option<String> {
-        self.web.build(short_id)
+    /// Where people find a build's page, by its project and short id; `None`: nobody has said it.
+    pub fn build_url(&self, project: &str, short_id: &str) -> Option<String> {
+        self.web.build(project, short_id)
     }
 
     /// Whether browsers have to speak TLS.

@@ -41,9 +41,10 @@ impl Web {
         Ok(())
     }
 
-    /// A build's page, by its short id; `None`: nobody has said where browsers reach the farm.
-    pub(super) fn build(&self, short_id: &str) -> Option<String> {
-        self.public_url.as_ref().map(|url| format!("{url}/b/{short_id}"))
+    /// A build's page, by its project and short id, which another project's may have, too; `None`: nobody has said where browsers
+    /// reach the farm.
+    pub(super) fn build(&self, project: &str, short_id: &str) -> Option<String> {
+        self.public_url.as_ref().map(|url| format!("{url}/b/{short_id}?project={project}"))
     }
 
     /// How long a browser is signed in by a token.
@@ -68,4 +69,33 @@ fn public_url(written: String) -> Result<String, Invalid> {
     }
     let cure = "write https://HOST[:PORT], as browsers reach the farm's pages; /b/BUILD is put behind it";
     Err(Invalid::new("web.public_url", written, cure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_builds_page_is_below_the_public_url() {
+        let calls = "127.0.0.1:7070".parse().unwrap();
+        let web = |url: &str| Web { public_url: Some(url.to_owned()), ..Web::default() };
+        for url in ["https://farm.example", "https://farm.example/", "http://10.0.0.1:7072"] {
+            let mut web = web(url);
+            web.check(calls).unwrap();
+            let page = format!("{}/b/7f3k2m?project=web", url.trim_end_matches('/'));
+            assert_eq!(web.build("web", "7f3k2m").unwrap(), page);
+        }
+        for url in [
+            "farm.example",
+            "ftp://farm.example",
+            "https://a@farm.example",
+            "https://farm.example/?a=b",
+            "https://farm.example/farm",
+            "https://farm.example#x",
+            "",
+        ] {
+            assert!(web(url).check(calls).is_err(), "{url}");
+        }
+        assert_eq!(Web::default().build("web", "7f3k2m"), None);
+    }
 }

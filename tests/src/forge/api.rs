@@ -191,15 +191,12 @@ impl State {
         };
         self.taken.lock().unwrap().push(taken);
         self.changed.notify_all();
-        match next {
-            Some(Says::Hangs) => {
-                let mut may_go = self.may_go.lock().unwrap();
-                while *may_go == 0 {
-                    may_go = self.changed.wait(may_go).unwrap();
-                }
-                *may_go -= 1;
+        if let Some(Says::Hangs) = next {
+            let mut may_go = self.may_go.lock().unwrap();
+            while *may_go == 0 {
+                may_go = self.changed.wait(may_go).unwrap();
             }
-            _ => {}
+            *may_go -= 1;
         }
         answered(201, &[], &json!({"id": 1}))
     }

@@ -175,7 +175,8 @@ async fn a_commit_is_green_in_the_end_whatever_the_forge_says_and_red_where_the_
     let is_pending = |one: &Taken| one.commit == commit && one.state == "pending" && !one.target.is_null();
     let pending = tokio::task::block_in_place(|| api.wait("the pending one", is_pending));
     assert_eq!(pending.context, "farm/app");
-    let build = pending.target.as_str().unwrap().strip_prefix("https://farm.example/b/").unwrap().to_owned();
+    let build = pending.target.as_str().unwrap().strip_prefix("https://farm.example/b/").unwrap();
+    let build = build.strip_suffix("?project=default").unwrap().to_owned();
     assert!(api.has_said_all());
 
     // It is green in the end: after each limit in GitHub's order, what fails on the way, and an answer that the coordinator doesn't live to hear.

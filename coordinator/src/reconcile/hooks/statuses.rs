@@ -230,7 +230,7 @@ async fn send(shared: &Shared, epoch: Epoch, limits: &Limits, one: &ToSend) -> R
         is_built: one.build.is_some(),
         branch: one.branch.clone(),
         pipeline: one.pipeline.clone(),
-        target: one.build.as_ref().and_then(|build| shared.config.build_url(build)),
+        target: one.build.as_ref().and_then(|build| shared.config.build_url(&one.project_name, build)),
     };
     let show = shared.forges.show(&at, &shown, Utc::now().timestamp(), limits.strikes(token));
     let (verdict, pipeline) = Box::pin(show).await;

@@ -262,10 +262,16 @@ impl Store {
     /// The database can't be reached, or holds what isn't understood.
     pub async fn ended_statuses(&self, most: i64) -> Result<Vec<Ended>> {
         let rows = sqlx::query!(
-            r#"SELECT s.project_id, s.hook_id, s.commit_id, s.context, s.version, b.state AS "state?", b.failure,
-                      b.created_at AS "created_at?", b.finished_at
-               FROM statuses s LEFT JOIN builds b ON b.project_id = s.project_id AND b.id = s.build_id
-               WHERE s.state = 'pending' AND s.build_id IS NOT NULL AND (b.id IS NULL OR b.state IN ('succeeded', 'failed', 'cancelled'))
+            // No outer join: which of its columns may be null, sqlx takes from the plan, and that isn't always the same.
+            r#"SELECT s.project_id AS "project_id!", s.hook_id AS "hook_id!", s.commit_id AS "commit_id!", s.context AS "context!",
+                      s.version AS "version!", b.state AS "state?", b.failure AS "failure?", b.created_at AS "created_at?",
+                      b.finished_at AS "finished_at?"
+               FROM statuses s JOIN builds b ON b.project_id = s.project_id AND b.id = s.build_id
+               WHERE s.state = 'pending' AND b.state IN ('succeeded', 'failed', 'cancelled')
+               UNION ALL
+               SELECT s.project_id, s.hook_id, s.commit_id, s.context, s.version, NULL, NULL, NULL, NULL FROM statuses s
+               WHERE s.state = 'pending' AND s.build_id IS NOT NULL
+                 AND NOT EXISTS (SELECT FROM builds b WHERE b.project_id = s.project_id AND b.id = s.build_id)
                LIMIT $1"#,
             most
         )

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use super::{Branches, HOST, REPOSITORY, worker};
+use super::{Branches, HOST, MANY, REPOSITORY, worker};
 use crate::client::Client;
 use crate::farm::Farm;
 use crate::forge::Forge;
@@ -42,7 +42,7 @@ pub fn percentile(sorted: &[f64], of_hundred: usize) -> f64 {
 
 pub async fn measure(rate: Rate) -> Times {
     let port = free_port();
-    let farm = Farm::builder().arg("--hooks-listen").arg(&format!("127.0.0.1:{port}")).start();
+    let farm = Farm::builder().arg("--hooks-listen").arg(&format!("127.0.0.1:{port}")).config(MANY).start();
     let forges: Vec<Forge> = (0..rate.hooks)
         .map(|n| {
             let (name, repository) = (format!("app{n}"), "acme/app");

@@ -121,6 +121,11 @@ fn lines(
                     break;
                 }
                 for chunk in chunks {
+                    // What was read at once may be handed out for minutes.
+                    if asked.elapsed() > STILL {
+                        still(&shared, &visitor, project).await?;
+                        asked = Instant::now();
+                    }
                     after = chunk.seq;
                     let mut bit = String::new();
                     for line in read(&chunk, &mut text, &found.hidden).map_err(broken)? {
@@ -128,10 +133,6 @@ fn lines(
                         bit.push('\n');
                         if bit.len() >= BIT {
                             yield Bytes::from(std::mem::take(&mut bit));
-                            if asked.elapsed() > STILL {
-                                still(&shared, &visitor, project).await?;
-                                asked = Instant::now();
-                            }
                         }
                     }
                     if !bit.is_empty() {

@@ -42,12 +42,16 @@ pub enum Proof {
     Token(Digest),
     /// A certificate of this digest, whose key the caller has.
     Certificate(Digest),
+    /// A browser's session, whose secret has this digest: it shows the token by which somebody has signed in.
+    Session(Digest),
 }
 
 /// What the database says of it.
 enum Found {
     Token(Option<Shown>),
     Certificate(Option<ShownWorker>),
+    /// A session of the local admin's.
+    Admin,
 }
 
 /// Tells callers by what they show.
@@ -133,7 +137,7 @@ impl Identities {
         let known = self.known().get(&proof).cloned();
         let (since, fresh) = match (&known, proof) {
             (Some(known), Proof::Certificate(_)) => (self.revocations.confirmed(known.asked), FRESH + EVERY),
-            (Some(known), Proof::Token(_)) => (known.asked, FRESH),
+            (Some(known), Proof::Token(_) | Proof::Session(_)) => (known.asked, FRESH),
             (None, _) => (Instant::now(), FRESH),
         };
         if let Some(known) = known.as_ref().filter(|_| since.elapsed() < fresh) {
@@ -196,6 +200,11 @@ impl Identities {
         }
     }
 
+    /// Makes it count here at once that this shows nobody any more.
+    pub fn forget(&self, proof: Proof) {
+        self.known().remove(&proof);
+    }
+
     /// Makes it count here at once that another project, or none, has this name.
     pub fn forget_project(&self, name: &ProjectName) {
         self.projects.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
@@ -256,6 +265,11 @@ impl Identities {
         Ok(match proof {
             Proof::Token(digest) => Found::Token(self.store.shown_by(digest).await?),
             Proof::Certificate(digest) => Found::Certificate(self.store.shown_by_certificate(digest).await?),
+            Proof::Session(digest) => match self.store.token_of_browser_session(digest).await? {
+                Some(token) if token == self.admin => Found::Admin,
+                Some(token) => Found::Token(self.store.shown_by(token).await?),
+                None => Found::Token(None),
+            },
         })
     }
 
@@ -263,6 +277,9 @@ impl Identities {
         let known = match found {
             Found::Token(shown) => by_token(shown, asked, &self.sign_in),
             Found::Certificate(shown) => by_certificate(shown, asked),
+            Found::Admin => {
+                Ok(Known { principal: Arc::new(Principal::own(Kind::Admin)), asked, ends: None })
+            }
         };
         let known = known.map_err(|why| {
             self.known().remove(&proof);

@@ -20,6 +20,7 @@ use super::visitor::{known, visitor};
 use super::{reply, templates};
 use crate::http::answer::Body;
 use crate::people::Caller;
+use crate::people::identities::Proof;
 use crate::people::rights::Action;
 use crate::shared::Shared;
 
@@ -86,7 +87,7 @@ pub async fn by_token(shared: &Shared, mut asked: Asked, form: &Form) -> Result<
         return ask(shared, &asked, &next, "A token is expected in the field.");
     }
     let digest = Digest::of(token.as_bytes());
-    let Some(principal) = known(shared, asked.from, digest).await? else {
+    let Some(principal) = known(shared, asked.from, Proof::Token(digest)).await? else {
         let trouble = "The farm doesn't take this token: it isn't whole, has expired, or was revoked. Make another one with \
                        farm token create, or ask an admin for one.";
         return ask(shared, &asked, &next, trouble);
@@ -125,6 +126,7 @@ pub async fn begin(
     // The one before would go on counting, and nobody could end it.
     if let Some(earlier) = Cookie::Session.read(&asked.headers, asked.is_secure).and_then(Secret::read) {
         shared.store.end_browser_session(by, earlier.digest()).await?;
+        shared.identities.forget(Proof::Session(earlier.digest()));
     }
     shared.store.begin_browser_session(by, session).await?;
     tracing::info!(who = by.name, token = by.token_hint, "a browser is signed in");
@@ -146,6 +148,7 @@ pub async fn out(shared: &Shared, mut asked: Asked, form: &Form) -> Result<Respo
         if let Some(session) = &visitor.session {
             let by = visitor.caller.by();
             shared.store.end_browser_session(&by, session.digest()).await?;
+            shared.identities.forget(visitor.proof);
             tracing::info!(who = by.name, token = by.token_hint, "a browser is signed out");
         }
     }

@@ -31,19 +31,15 @@ pub struct Visitor {
     pub session: Option<Secret>,
 }
 
-/// What somebody has shown.
-enum Shown {
-    Token(Digest),
-    Session(Secret),
-}
-
-fn shown(headers: &HeaderMap, is_secure: bool) -> Option<Shown> {
+/// What somebody has shown, and their session if it is that.
+fn shown(headers: &HeaderMap, is_secure: bool) -> Option<(Proof, Option<Secret>)> {
     // Other schemes are a proxy's.
     let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     if let Some(token) = bearer {
-        return Some(Shown::Token(Digest::of(token.trim().as_bytes())));
+        return Some((Proof::Token(Digest::of(token.trim().as_bytes())), None));
     }
-    Cookie::Session.read(headers, is_secure).and_then(Secret::read).map(Shown::Session)
+    let secret = Cookie::Session.read(headers, is_secure).and_then(Secret::read)?;
+    Some((Proof::Session(secret.digest()), Some(secret)))
 }
 
 /// Who asks, to do this; `None`: nobody whom the farm knows.
@@ -52,42 +48,29 @@ fn shown(headers: &HeaderMap, is_secure: bool) -> Option<Shown> {
 /// They come too often, or the database doesn't answer.
 pub async fn visitor(shared: &Shared, asked: &mut Asked, action: Action) -> Result<Option<Visitor>, Problem> {
     let doors = &shared.doors;
-    let Some(shown) = shown(&asked.headers, asked.is_secure) else {
+    let Some((proof, session)) = shown(&asked.headers, asked.is_secure) else {
         if let Some(from) = asked.from {
             let _visit = doors.open_call(from)?;
         }
         return Ok(None);
     };
-    let (digest, session) = match shown {
-        Shown::Token(digest) => (digest, None),
-        Shown::Session(secret) => {
-            if let Some(from) = asked.from {
-                doors.look_up(from)?;
-            }
-            let Some(token) = shared.store.token_of_browser_session(secret.digest()).await? else {
-                stranger(shared, asked.from);
-                return Ok(None);
-            };
-            (token, Some(secret))
-        }
-    };
-    let Some(principal) = known(shared, asked.from, digest).await? else { return Ok(None) };
+    let Some(principal) = known(shared, asked.from, proof).await? else { return Ok(None) };
     doors.known_call(&principal, action, asked.from)?;
     asked.turn.know();
     let caller = Caller { principal, project: None, address: asked.from, is_encrypted: asked.is_encrypted };
-    Ok(Some(Visitor { caller, proof: Proof::Token(digest), session }))
+    Ok(Some(Visitor { caller, proof, session }))
 }
 
-/// Whom the token of this digest shows; `None`: nobody who looks at pages.
+/// Whom this shows; `None`: nobody who looks at pages. Whoever was known a moment ago is asked for however many wrong tokens come from
+/// their address.
 ///
 /// # Errors
 /// Too many such questions come from there, or the database doesn't answer.
 pub async fn known(
     shared: &Shared,
     from: Option<IpAddr>,
-    digest: Digest,
+    proof: Proof,
 ) -> Result<Option<Arc<Principal>>, Problem> {
-    let proof = Proof::Token(digest);
     if let Some(from) = from.filter(|_| !shared.identities.remembers(proof)) {
         shared.doors.look_up(from)?;
     }

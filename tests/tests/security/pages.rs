@@ -186,7 +186,8 @@ async fn a_build_is_shown_to_whoever_may_see_it_while_they_may_and_to_nobody_els
         farm.database_url(),
         "UPDATE browser_sessions SET created_at = created_at - interval '1 day', expires_at = farm_now() - interval '1 s'",
     );
-    assert_eq!((viewer.get(&path).status, admin.get(&path).status), (401, 401));
+    until(&mut viewer, &path, 401);
+    until(&mut admin, &path, 401);
     viewer.sign_in(&path, &vera);
     assert_eq!(viewer.get(&path).status, 200);
     let mut farm_admin = Client::connect(&farm).await;
@@ -195,4 +196,45 @@ async fn a_build_is_shown_to_whoever_may_see_it_while_they_may_and_to_nobody_els
     let told = farm.cli(&["audit", "--all", "--json"]).ok();
     assert!(told.contains("\"session.begin\"") && told.contains("\"session.end\""), "{told}");
     assert!(!told.contains(&session), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_do_neither_signs_a_browser_out_nor_locks_it_out() {
+    let port = free_port();
+    let farm = Farm::builder()
+        .arg("--web-listen")
+        .arg(&format!("127.0.0.1:{port}"))
+        .config("[limits]\nstrangers_per_minute_per_address = 20")
+        .start();
+    team::project(&farm, "web").await;
+    let vera = team::person(&farm, "vera", "web", "viewer").await;
+    let mut viewer = Browser::new(port);
+    viewer.sign_in("/", &vera);
+    let home = viewer.get("/");
+    assert!(home.status == 200 && home.body.contains("vera"), "{home:?}");
+
+    // A proxy's own scheme is no token, and hides no session.
+    assert_eq!(viewer.ask("GET", "/", &[("authorization", "Basic dmVyYTp4")], "").status, 200);
+
+    // Another site's form signs nobody out: a browser sends no cookie with it, and says where it is from.
+    let guard = home.guard().to_owned();
+    let (mut bare, cross) = (Browser::new(port), [("sec-fetch-site", "cross-site")]);
+    let answer = bare.post_with("/sign-out", &[("guard", &guard)], &cross);
+    assert!(answer.header("set-cookie").is_none(), "{answer:?}");
+    assert_eq!(viewer.post_with("/sign-out", &[("guard", &guard)], &cross).status, 403);
+    assert_eq!(viewer.get("/").status, 200);
+
+    // Whoever signs in anew has one session, not two.
+    let mut copy = viewer.clone();
+    assert_eq!(viewer.sign_in("/sign-in", &vera).status, 303);
+    assert_eq!((viewer.get("/").status, copy.get("/").status), (200, 401));
+
+    // Wrong tokens of a neighbour behind the same address keep strangers from being looked up, and no one who is signed in.
+    let wrong = |browser: &mut Browser| browser.ask("GET", "/", &[("authorization", "Bearer farm_p_no")], "");
+    let mut neighbour = Browser::new(port);
+    let mut statuses: Vec<u16> = (0..30).map(|_| wrong(&mut neighbour).status).collect();
+    statuses.dedup();
+    assert_eq!(statuses, [401, 429]);
+    assert_eq!(copy.get("/").status, 429);
+    assert_eq!(viewer.get("/").status, 200);
 }

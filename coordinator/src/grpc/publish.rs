@@ -37,7 +37,7 @@ async fn absent(registries: &By<'_>, image: &ImageRef) -> Status {
     Status::not_found(format!("there is no {image}{instead}"))
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl ImageService for Images {
     async fn inspect_image(
         &self,

@@ -27,7 +27,7 @@ impl Snapshots {
     }
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl SnapshotService for Snapshots {
     async fn open_upload(
         &self,

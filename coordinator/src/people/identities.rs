@@ -277,9 +277,7 @@ impl Identities {
         let known = match found {
             Found::Token(shown) => by_token(shown, asked, &self.sign_in),
             Found::Certificate(shown) => by_certificate(shown, asked),
-            Found::Admin => {
-                Ok(Known { principal: Arc::new(Principal::own(Kind::Admin)), asked, ends: None })
-            }
+            Found::Admin => Ok(Known { principal: Arc::new(Principal::own(Kind::Admin)), asked, ends: None }),
         };
         let known = known.map_err(|why| {
             self.known().remove(&proof);

@@ -44,7 +44,7 @@ impl Outputs {
     }
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl OutputService for Outputs {
     type FetchOutputStream = Answers<v1::FetchOutputResponse>;
 

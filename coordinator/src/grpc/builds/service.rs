@@ -75,7 +75,7 @@ fn short_id(text: &str) -> Result<ShortId, Status> {
     text.parse().map_err(status::invalid)
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl BuildService for Builds {
     type WatchBuildStream = Answers<v1::WatchBuildResponse>;
     type OfferAgentsStream = Answers<v1::OfferAgentsResponse>;

@@ -162,7 +162,7 @@ fn new_address() -> String {
     (0..ADDRESS).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl HookService for Hooks {
     async fn add_hook(
         &self,

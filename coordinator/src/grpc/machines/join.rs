@@ -162,7 +162,7 @@ fn wanted(request: &v1::InviteWorkerRequest) -> Result<Wanted, Invalid> {
     Ok(Wanted { trust, platforms, lives })
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl MachineService for Joins {
     async fn invite_worker(
         &self,

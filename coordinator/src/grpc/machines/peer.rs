@@ -29,7 +29,7 @@ impl Peer {
     }
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl PeerService for Peer {
     type RelayAgentStream = Answers<v1::RelayAgentResponse>;
 

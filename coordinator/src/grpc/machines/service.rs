@@ -44,7 +44,7 @@ fn is_main(offer: &Offer, all: &[Offer]) -> bool {
         }
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl FarmService for Machines {
     async fn get_farm(
         &self,

@@ -130,7 +130,7 @@ fn found(found: Verified) -> v1::VerifyAuditResponse {
     }
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl AuditService for Audit {
     async fn list_audit(
         &self,

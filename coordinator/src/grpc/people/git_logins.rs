@@ -85,7 +85,7 @@ fn present(login: GitLogin) -> v1::GitLogin {
     }
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl GitService for GitLogins {
     async fn set_git_login(
         &self,

@@ -84,7 +84,7 @@ fn present(login: Login) -> v1::RegistryLogin {
     }
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl RegistryService for RegistryLogins {
     async fn set_registry_login(
         &self,

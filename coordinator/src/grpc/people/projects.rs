@@ -58,7 +58,7 @@ fn one_of(name: &str, group: String) -> Result<String, Invalid> {
     Ok(group)
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl ProjectService for Projects {
     async fn create_project(
         &self,

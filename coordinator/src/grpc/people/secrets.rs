@@ -120,7 +120,7 @@ fn none(member: &Member, name: &SecretName) -> Status {
     ))
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl SecretService for Secrets {
     async fn set_secret(
         &self,

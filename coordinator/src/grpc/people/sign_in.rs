@@ -49,7 +49,7 @@ impl SignIn {
     }
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl SignInService for SignIn {
     async fn get_sign_in(
         &self,

@@ -168,7 +168,7 @@ fn present(token: Token) -> v1::Token {
     }
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl PeopleService for People {
     async fn who_am_i(
         &self,

@@ -85,7 +85,7 @@ fn present(trust: Trust) -> v1::Trust {
     }
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl TrustService for Trusts {
     async fn get_audience(
         &self,

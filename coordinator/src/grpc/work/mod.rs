@@ -102,7 +102,7 @@ fn trusted_holder<T>(request: &Request<T>) -> Result<Option<JoinId>, Status> {
     holder(request)
 }
 
-#[tonic::async_trait]
+#[farm_calls::service]
 impl WorkerService for Work {
     type ControlStream = Answers<v1::ControlResponse>;
     type SendEventsStream = Answers<v1::SendEventsResponse>;

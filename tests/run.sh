@@ -167,6 +167,7 @@ install_tools() {
   fi
   case "$1" in quick | unit) ;; *) farm_install; install_ssh ;; esac
   if [ "$1" = package ]; then install_checkers; fi
+  if [ "$1" = api ]; then take_published; fi
 }
 
 # What tests of --ssh speak to. (Of the server only the program: the packages that run one by themselves would open the machine.)
@@ -183,6 +184,16 @@ install_checkers() {
   command -v lintian >/dev/null || missing+=(lintian)
   command -v systemd-analyze >/dev/null || missing+=(systemd)
   install_missing "${missing[@]}"
+}
+
+# GitHub's own examples of deliveries, which the long form of `api` reads.
+take_published() {
+  local examples=@octokit/webhooks-examples@7.6.1 folder=target/published
+  [ ! -e "$folder/package/package.json" ] || return 0
+  command -v npm >/dev/null || install_missing npm
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  (cd "$folder" && npm pack --silent "$examples" && tar xzf ./*.tgz) || farm_die "npm pack $examples failed; it needs npm's registry"
 }
 
 install_missing() { # packages

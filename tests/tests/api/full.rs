@@ -2,7 +2,7 @@
 
 use farm_tests::pushes::{Burst, burst};
 
-use crate::workers;
+use crate::{published, workers};
 
 #[tokio::test]
 async fn fifty_workers_do_three_hundred_builds_each_once() {
@@ -14,4 +14,14 @@ async fn a_thousand_deliveries_build_each_push_once() {
     let form = Burst { seed: 1, branches: 25, pushes: 600, doubles: 400, workers: 4 };
     let (done, passed) = burst(form).await;
     println!("1000 deliveries of 600 pushes: {done} built, {passed} passed over");
+}
+
+#[test]
+fn what_github_publishes_as_examples_is_read_as_it_is_meant() {
+    let counts = published::examples();
+    println!("{} examples of {} events", counts.values().sum::<usize>(), counts.len());
+    for event in ["create", "delete", "issue_comment", "ping", "pull_request", "push", "release"] {
+        assert!(counts.get(event).is_some_and(|count| *count > 3), "{event}: {counts:?}");
+    }
+    assert!(counts.len() > 40, "{counts:?}");
 }

@@ -10,6 +10,7 @@ mod keeping;
 mod logging;
 mod outputs;
 mod processes;
+mod published;
 mod scale;
 mod service;
 mod sick;

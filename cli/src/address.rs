@@ -1,16 +1,16 @@
 //! What names something that isn't on this machine: an address in place of a folder or a file.
 //!
-//! What is in git a worker fetches; for the rest it is said what to do instead. The forms are those that BuildKit takes for
+//! What is in git or in an archive a worker fetches; for the rest it is said what to do instead. The forms are those that BuildKit takes for
 //! an address (`util/gitutil`, and buildx's `build/url.go`), so that none is mistaken for a path. One more: [`Address::of`].
 
-use farm_types::{GitSource, Invalid};
+use farm_types::{ArchiveSource, FetchSource, GitSource, Invalid, Lfs};
 
 /// What kind of address it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Address {
     /// A git repository.
     Git,
-    /// A file or an archive.
+    /// A file; as a context an archive.
     Web,
     /// Something else, by its scheme.
     Other,
@@ -36,14 +36,8 @@ impl Address {
     }
 
     /// What to do instead of giving it as the context.
-    pub fn instead_of_context(self, text: &str) -> String {
-        match self {
-            Self::Web => format!("bring it by standard input: curl -fsSL {} | farm submit - …", quoted(text)),
-            Self::Git | Self::Other => {
-                "name a folder (farm submit .) or a git repository (https://HOST/PATH.git#REF:FOLDER)"
-                    .to_owned()
-            }
-        }
+    pub fn instead_of_context(self) -> &'static str {
+        "name a folder (farm submit .), a git repository (https://HOST/PATH.git#REF:FOLDER) or an archive (https://HOST/PATH.tar.gz)"
     }
 
     /// What to do instead of giving it as the Dockerfile.
@@ -61,14 +55,24 @@ impl Address {
     }
 
     /// What to do instead of giving it as a named context.
-    pub fn instead_of_named_context(self, text: &str) -> String {
-        match self {
-            Self::Web => format!(
-                "fetch it into a folder and name that: mkdir NAME && curl -fsSL {} | tar -xz -C NAME",
-                quoted(text)
-            ),
-            Self::Git | Self::Other => "name a folder, a git repository, or docker-image://IMAGE".to_owned(),
-        }
+    pub fn instead_of_named_context(self) -> &'static str {
+        "name a folder, a git repository, an archive, or docker-image://IMAGE"
+    }
+}
+
+/// What is fetched of an address that is a git repository or an archive; `None`: it is something else.
+///
+/// # Errors
+/// It is none that the farm would fetch.
+pub fn fetch_source(
+    address: Address,
+    text: &str,
+    switches: GitSwitches,
+) -> Result<Option<FetchSource>, Invalid> {
+    match address {
+        Address::Git => git_source(text, switches).map(|source| Some(source.into())),
+        Address::Web => text.parse::<ArchiveSource>().map(|source| Some(source.into())),
+        Address::Other => Ok(None),
     }
 }
 
@@ -76,10 +80,10 @@ impl Address {
 ///
 /// # Errors
 /// It is none that the farm would fetch.
-pub fn git_source(text: &str, switches: GitSwitches) -> Result<GitSource, Invalid> {
+fn git_source(text: &str, switches: GitSwitches) -> Result<GitSource, Invalid> {
     let (place, part) = text.split_once('#').unwrap_or((text, ""));
     let (point, subdir) = part.split_once(':').unwrap_or((part, ""));
-    let GitSwitches { keep_git, submodules } = switches;
+    let GitSwitches { keep_git, submodules, lfs } = switches;
     Ok(GitSource {
         repository: place.parse()?,
         point: point.parse()?,
@@ -88,7 +92,7 @@ pub fn git_source(text: &str, switches: GitSwitches) -> Result<GitSource, Invali
         subdir: subdir.trim_start_matches("./").trim_matches('/').to_owned(),
         keep_git,
         submodules,
-        lfs: false,
+        lfs,
     })
 }
 
@@ -99,6 +103,8 @@ pub struct GitSwitches {
     pub keep_git: bool,
     /// Submodules.
     pub submodules: bool,
+    /// Pointers of Git LFS, as they are.
+    pub lfs: Lfs,
 }
 
 /// `USER@HOST:PATH`, as scp(1) and git take it.
@@ -192,5 +198,18 @@ mod tests {
         {
             assert!(git_source(text, GitSwitches::default()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_no_repository_is_an_archives() {
+        let of = |text: &str| {
+            let address = Address::of(text).unwrap();
+            fetch_source(address, text, GitSwitches::default())
+        };
+        let source = of("https://x.example/app.tar.gz?a=1").unwrap().unwrap();
+        assert_eq!(source.archive().unwrap().archive.as_str(), "https://x.example/app.tar.gz?a=1");
+        assert!(of("https://x.example/app.git").unwrap().unwrap().git().is_some());
+        assert!(of("http://x.example/app.tar.gz").unwrap_err().to_string().contains("write https"));
+        assert_eq!(of("s3://bucket/app.tar.gz").unwrap(), None);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use farm_proto::v1;
 use farm_proto::v1::attempt_event::Event;
 use farm_proto::v1::{Build, ReadFetchedRequest, SubmitBuildRequest};
-use farm_types::{Digest, FetchSpec, Fetched, GitPoint, GitSource};
+use farm_types::{Digest, FetchSource, FetchSpec, Fetched, GitPoint};
 use tokio::time::sleep;
 use tonic::Code;
 
@@ -92,14 +92,15 @@ pub struct Done {
 /// # Errors
 /// The farm refuses, can't be reached, or is of before there were fetches.
 pub async fn fetch(client: &Client, spec: &FetchSpec, key: &str, fetching: &Fetching) -> Result<Ended> {
+    let from = harmless(&spec.source.to_string());
     let spec = v1::BuildSpec { fetch: Some(spec.into()), ..Default::default() };
-    let from = spec.fetch.as_ref().and_then(|fetch| fetch.git.as_ref()).map(|git| git.repository.clone());
-    let from = harmless(&from.unwrap_or_default());
     let request =
         SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec), values: Vec::new() };
     let (build, _) = submit(client, request).await.map_err(|error| match error {
         // All that one of before understands of it is that the rest isn't there.
         Error::Usage(text) if text.contains("a build needs a source") => older(client),
+        // Nor does one that knows git only see an archive.
+        Error::Usage(text) if text.ends_with("say from where: git") => older(client),
         error => error,
     })?;
     if build.spec.as_ref().is_none_or(|spec| spec.fetch.is_none()) {
@@ -141,7 +142,7 @@ pub async fn fetch(client: &Client, spec: &FetchSpec, key: &str, fetching: &Fetc
 
 fn older(client: &Client) -> Error {
     Error::Farm(format!(
-        "the farm at {} is older and fetches no sources; have it updated, or clone the repository and name the folder",
+        "the farm at {} is older and fetches no such sources; have it updated, or bring the source here and name its folder",
         client.url()
     ))
 }
@@ -165,8 +166,12 @@ pub fn key(of: &str, root: &str) -> String {
     format!("fetch-{}", &Digest::of(format!("{of}\n{root}").as_bytes()).hex()[..32])
 }
 
-/// `https://x.example/a.git#main:docker`.
-pub fn shown(source: &GitSource) -> String {
+/// `https://x.example/a.git#main:docker`, `https://x.example/a.tar.gz`.
+pub fn shown(source: &FetchSource) -> String {
+    let source = match source {
+        FetchSource::Git(source) => source,
+        FetchSource::Archive(source) => return source.to_string(),
+    };
     let point = match &source.point {
         GitPoint::Head => String::new(),
         GitPoint::Named(name) => name.clone(),

@@ -10,7 +10,7 @@ use farm_types::{
     SinglePlatform, SnapshotRef,
 };
 
-use crate::v1;
+use crate::{fetch, v1};
 
 /// The longest timeout of a build: sums of times stay in their range.
 const LONGEST_TIMEOUT_MS: u64 = 30 * 24 * 3600 * 1000;
@@ -25,6 +25,7 @@ const LOCAL_SCHEME: &str = "local:";
 
 impl From<&BuildSpec> for v1::BuildSpec {
     fn from(spec: &BuildSpec) -> Self {
+        let (origins, archive_origins) = fetch::told(&spec.origins);
         Self {
             snapshot: Some(v1::SnapshotRef {
                 tree_id: spec.snapshot.tree_id.to_string(),
@@ -93,7 +94,8 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 .collect(),
             registry_logins: spec.mounts.logins.iter().map(ToString::to_string).collect(),
             fetch: spec.purpose.fetch().map(Into::into),
-            origins: spec.origins.iter().map(|(root, origin)| (root.clone(), origin.into())).collect(),
+            origins,
+            archive_origins,
         }
     }
 }
@@ -217,11 +219,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             purpose,
             mounts: mounts(spec.secrets, spec.ssh, &spec.registry_logins)?,
             partial: spec.partial.into_iter().map(|(root, all)| (root, all.patterns)).collect(),
-            origins: spec
-                .origins
-                .into_iter()
-                .map(|(root, origin)| Ok((root, origin.try_into()?)))
-                .collect::<Result<_, Invalid>>()?,
+            origins: fetch::origins(spec.origins, spec.archive_origins)?,
         })
     }
 }
@@ -249,7 +247,7 @@ fn of_fetch(fetch: &v1::FetchSpec, spec: &v1::BuildSpec) -> Result<BuildSpec, In
         ..Default::default()
     };
     if *spec != alone {
-        let value = fetch.source.repository.as_str();
+        let value = fetch.source.to_string();
         return Err(Invalid::new(
             "fetch",
             value,

@@ -1,8 +1,10 @@
 //! Fetches on the wire.
 
+use std::collections::{BTreeMap, HashMap};
+
 use farm_types::{
-    Digest, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitPoint, GitSource, Invalid, MOST_TAGS, SnapshotRef,
-    Take,
+    ArchiveOrigin, ArchiveSource, Digest, FetchSource, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitPoint,
+    GitSource, Invalid, Lfs, MOST_TAGS, Origin, SnapshotRef, Take,
 };
 
 use crate::v1;
@@ -21,7 +23,8 @@ impl From<&FetchSpec> for v1::FetchSpec {
             Take::Build(dockerfile) => (BUILD, dockerfile.as_str(), ""),
         };
         Self {
-            git: Some((&fetch.source).into()),
+            git: fetch.source.git().map(Into::into),
+            archive: fetch.source.archive().map(Into::into),
             take: take.to_owned(),
             dockerfile: dockerfile.to_owned(),
             file: file.to_owned(),
@@ -33,7 +36,11 @@ impl TryFrom<v1::FetchSpec> for FetchSpec {
     type Error = Invalid;
 
     fn try_from(fetch: v1::FetchSpec) -> Result<Self, Invalid> {
-        let source = fetch.git.ok_or_else(|| Invalid::new("fetch", "", "say from where: git"))?;
+        let source = match (fetch.git, fetch.archive) {
+            (Some(git), None) => FetchSource::Git(git.try_into()?),
+            (None, Some(archive)) => FetchSource::Archive(archive.try_into()?),
+            _ => return Err(Invalid::new("fetch", "", "say from where: git or archive")),
+        };
         let take = match fetch.take.as_str() {
             "" | ALL => Take::All,
             CONTEXT => Take::Context,
@@ -41,10 +48,77 @@ impl TryFrom<v1::FetchSpec> for FetchSpec {
             FILE => Take::File(fetch.file),
             other => return Err(Invalid::new("take", other, "write all, file, context or build")),
         };
-        let fetch = Self { source: source.try_into()?, take };
+        let fetch = Self { source, take };
         fetch.check()?;
         Ok(fetch)
     }
+}
+
+impl From<&ArchiveSource> for v1::ArchiveSource {
+    fn from(source: &ArchiveSource) -> Self {
+        Self {
+            url: source.archive.as_str().to_owned(),
+            checksum: source.checksum.as_ref().map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<v1::ArchiveSource> for ArchiveSource {
+    type Error = Invalid;
+
+    fn try_from(source: v1::ArchiveSource) -> Result<Self, Invalid> {
+        let checksum = match source.checksum.as_str() {
+            "" => None,
+            checksum => Some(checksum.parse()?),
+        };
+        Ok(Self { archive: source.url.parse()?, checksum })
+    }
+}
+
+impl From<&ArchiveOrigin> for v1::ArchiveOrigin {
+    fn from(origin: &ArchiveOrigin) -> Self {
+        Self { url: origin.archive.to_string(), digest: origin.digest.to_string() }
+    }
+}
+
+impl TryFrom<v1::ArchiveOrigin> for ArchiveOrigin {
+    type Error = Invalid;
+
+    fn try_from(origin: v1::ArchiveOrigin) -> Result<Self, Invalid> {
+        Ok(Self { archive: origin.url.parse()?, digest: origin.digest.parse()? })
+    }
+}
+
+/// Origins as a spec has them, by their roots.
+pub(crate) fn told(
+    origins: &BTreeMap<String, Origin>,
+) -> (HashMap<String, v1::GitOrigin>, HashMap<String, v1::ArchiveOrigin>) {
+    let (mut git, mut archives) = (HashMap::new(), HashMap::new());
+    for (root, origin) in origins {
+        match origin {
+            Origin::Git(origin) => drop(git.insert(root.clone(), origin.into())),
+            Origin::Archive(origin) => drop(archives.insert(root.clone(), origin.into())),
+        }
+    }
+    (git, archives)
+}
+
+/// Reads them back.
+pub(crate) fn origins(
+    git: HashMap<String, v1::GitOrigin>,
+    archives: HashMap<String, v1::ArchiveOrigin>,
+) -> Result<BTreeMap<String, Origin>, Invalid> {
+    let mut all = BTreeMap::new();
+    for (root, origin) in git {
+        all.insert(root, Origin::Git(origin.try_into()?));
+    }
+    for (root, origin) in archives {
+        if let Some(twice) = all.insert(root.clone(), Origin::Archive(origin.try_into()?)) {
+            drop(twice);
+            return Err(Invalid::new("origin", root, "a root is from one place; leave the other out"));
+        }
+    }
+    Ok(all)
 }
 
 impl From<&GitSource> for v1::GitSource {
@@ -61,7 +135,7 @@ impl From<&GitSource> for v1::GitSource {
             subdir: source.subdir.clone(),
             keep_git: source.keep_git,
             submodules: source.submodules,
-            lfs: source.lfs,
+            lfs: source.lfs.as_str().to_owned(),
         }
     }
 }
@@ -80,7 +154,7 @@ impl TryFrom<v1::GitSource> for GitSource {
             subdir: source.subdir,
             keep_git: source.keep_git,
             submodules: source.submodules,
-            lfs: source.lfs,
+            lfs: if source.lfs.is_empty() { Lfs::default() } else { source.lfs.parse()? },
         })
     }
 }
@@ -128,7 +202,14 @@ impl From<&Fetched> for v1::Fetched {
                 upload_id: String::new(),
             }),
             roots: fetched.roots.iter().map(root).collect(),
-            origin: Some((&fetched.origin).into()),
+            origin: match &fetched.origin {
+                Origin::Git(origin) => Some(origin.into()),
+                Origin::Archive(_) => None,
+            },
+            archive: match &fetched.origin {
+                Origin::Git(_) => None,
+                Origin::Archive(origin) => Some(origin.into()),
+            },
             dockerfile: fetched.dockerfile.clone(),
             files: fetched.files,
             bytes: fetched.bytes,
@@ -153,7 +234,11 @@ impl TryFrom<v1::Fetched> for Fetched {
                 content_key: snapshot.content_key.parse()?,
             },
             roots: fetched.roots.into_iter().map(root).collect::<Result<_, _>>()?,
-            origin: fetched.origin.ok_or_else(|| missing("origin"))?.try_into()?,
+            origin: match (fetched.origin, fetched.archive) {
+                (Some(origin), None) => Origin::Git(origin.try_into()?),
+                (None, Some(origin)) => Origin::Archive(origin.try_into()?),
+                _ => return Err(missing("origin")),
+            },
             dockerfile: fetched.dockerfile,
             files: fetched.files,
             bytes: fetched.bytes,
@@ -180,7 +265,7 @@ mod tests {
                 }),
                 take: "build".to_owned(),
                 dockerfile: "web.Dockerfile".to_owned(),
-                file: String::new(),
+                ..Default::default()
             }),
             timeout_ms: 1000,
             ..Default::default()
@@ -198,5 +283,25 @@ mod tests {
         wire.tags.clear();
         wire.fetch.as_mut().unwrap().git.as_mut().unwrap().subdir = "../x".to_owned();
         assert!(BuildSpec::try_from(wire).is_err());
+    }
+
+    #[test]
+    fn an_archive_is_fetched_instead_and_never_both() {
+        let archive = v1::ArchiveSource {
+            url: "https://x.example/a.tar.gz?s=1".to_owned(),
+            checksum: Digest::of(b"").to_string(),
+        };
+        let mut fetch =
+            v1::FetchSpec { archive: Some(archive), take: "build".to_owned(), ..Default::default() };
+        let spec = FetchSpec::try_from(fetch.clone()).unwrap();
+        assert_eq!(v1::FetchSpec::from(&spec), fetch);
+        fetch.git =
+            Some(v1::GitSource { repository: "https://x.example/a.git".to_owned(), ..Default::default() });
+        assert!(FetchSpec::try_from(fetch).unwrap_err().to_string().contains("git or archive"));
+        let digest = Digest::of(b"");
+        let origin = ArchiveOrigin { archive: "https://x.example/a.tar".parse().unwrap(), digest };
+        let all = BTreeMap::from([("context".to_owned(), Origin::Archive(origin))]);
+        let (git, archives) = told(&all);
+        assert_eq!(origins(git, archives).unwrap(), all);
     }
 }

@@ -1,6 +1,7 @@
-//! Fetching a source: git brings it, it is read as Docker reads a folder, and the farm is sent what it lacks of it.
+//! Fetching a source: git brings it, or an archive; it is read as Docker reads a folder, and the farm is sent what it lacks of it.
 //!
-//! The snapshot is what a command on a clone of the same commit would have sent, but for times: all are the commit's.
+//! The snapshot is what a command on a clone of the same commit would have sent, but for times: all are the commit's. Of an archive it
+//! is what a command would have sent that had it on its standard input.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,18 +9,21 @@ use std::sync::Arc;
 use farm_dockerfile::{Pattern, Selection};
 use farm_proto::v1::AttemptEvent;
 use farm_source::upload::{Farm, Sending, UploadError, upload};
-use farm_source::{ContextError, Disk, Location, Source, Surroundings, read, read_folder};
+use farm_source::{
+    ContextError, Disk, Links, Location, Recorded, Source, Surroundings, Unpacked, Wanted, read, read_folder,
+};
 use farm_types::{
-    Cause, Failure, FailureCode, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitPlace, GitPoint, GitUrl,
-    ProjectId, Take,
+    ArchiveOrigin, ArchiveSource, Cause, Failure, FailureCode, FetchSource, FetchSpec, Fetched, FetchedRoot,
+    GitOrigin, GitPlace, GitPoint, GitSource, GitUrl, Lfs, Origin, ProjectId, Take,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
+use crate::archives::{ArchiveLimits, ArchiveOrder, Archives};
 use crate::buildkit::Fetches;
-use crate::git::{Git, GitError, GitLimits, GitLogin, Order};
-use crate::notice;
+use crate::git::{FetchError, Git, GitLimits, GitLogin, Order};
+use crate::{notice, pointers};
 
 /// Where a project's login for the repository of a fetch is lent.
 pub trait Logins {
@@ -33,6 +37,15 @@ pub trait Logins {
     ) -> impl Future<Output = Result<Option<(GitPlace, GitLogin)>, Failure>> + Send;
 }
 
+/// By what sources are brought.
+#[derive(Debug, Clone, Copy)]
+pub struct Means<'a> {
+    /// `None`: there is no git here.
+    pub git: Option<&'a Git>,
+    /// From web addresses.
+    pub archives: &'a Archives,
+}
+
 /// Why nothing was fetched.
 #[derive(Debug)]
 pub enum NotFetched {
@@ -42,8 +55,8 @@ pub enum NotFetched {
     Stopped,
 }
 
-impl From<GitError> for NotFetched {
-    fn from(error: GitError) -> Self {
+impl From<FetchError> for NotFetched {
+    fn from(error: FetchError) -> Self {
         error.into_failure().map_or(Self::Stopped, |failure| Self::Failed(Box::new(failure)))
     }
 }
@@ -54,36 +67,45 @@ impl From<Failure> for NotFetched {
     }
 }
 
+/// What was brought, and read; its files are there for as long as `files` is.
+struct Brought {
+    source: Source,
+    /// The Dockerfile's name, if there is one.
+    dockerfile: String,
+    origin: Origin,
+    /// Tags of the repository that look like versions.
+    versions: Vec<String>,
+    /// Holds the files.
+    files: Box<dyn Send>,
+}
+
 /// Brings a source of a project to the farm, going where `reach` lets it, and tells `events` of it.
 ///
 /// # Errors
 /// It can't be had, can't be read, or doesn't get to the farm.
 pub async fn fetch(
-    git: &Git,
+    means: Means<'_>,
     farm: &(impl Farm + Logins),
     (project, spec, reach): (ProjectId, FetchSpec, Fetches),
     events: &mpsc::Sender<AttemptEvent>,
     stop: &CancellationToken,
 ) -> Result<Fetched, NotFetched> {
     let FetchSpec { source: from, take } = spec;
-    let tells_tags = matches!(take, Take::File(_));
-    let (login_for, login) = farm.login(&from.repository).await?.unzip();
-    // What is at a branch or a tag somebody has put there who may write. Other refs are of what people propose, forks too.
-    let throw_away =
-        matches!(&from.point, GitPoint::Ref(name) if name.branch().is_none() && name.tag().is_none());
-    let order =
-        Order { source: from, project, login, login_for, throw_away, reach, limits: GitLimits::default() };
     // It is for people, who have the rest of it.
     let say = |text: &str| drop(events.try_send(notice(text)));
-    let checkout = git.fetch(&order, stop, say).await?;
-    let from = order.source;
-    let (root, shown) =
-        (checkout.path().to_owned(), format!("{} at {}", from.repository, checkout.commit.short()));
-    let reading = tokio::task::spawn_blocking(move || take_in(&root, &shown, &take));
-    let (source, dockerfile) = reading
-        .await
-        .map_err(|error| bug(format!("the source's reading failed: {error}")))?
-        .map_err(|error| unread(&error))?;
+    let brought = match from {
+        FetchSource::Git(from) => {
+            let git = means.git.ok_or_else(|| {
+                let text = "this worker has no git; install git there";
+                Failure::new(Cause::Infrastructure, FailureCode::GitUnavailable, text)
+            })?;
+            Box::pin(from_git(git, farm, (project, from, reach), take, say, stop)).await?
+        }
+        FetchSource::Archive(from) => {
+            Box::pin(from_archive(means.archives, (from, reach), take, say, stop)).await?
+        }
+    };
+    let Brought { source, dockerfile, origin, versions, files } = brought;
     for warning in &source.warnings {
         say(warning);
     }
@@ -93,6 +115,8 @@ pub async fn fetch(
         uploaded = upload(farm, &source, tokio::time::sleep, &sending) => uploaded.map_err(unsent)?,
         () = stop.cancelled() => return Err(NotFetched::Stopped),
     };
+    // Many files take a while.
+    drop(tokio::task::spawn_blocking(move || drop(files)));
     let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let root = |(name, (tree, content)): (&String, &(_, _))| {
         (name.clone(), FetchedRoot { tree: *tree, content: *content })
@@ -100,43 +124,150 @@ pub async fn fetch(
     Ok(Fetched {
         snapshot: uploaded.snapshot(),
         roots: source.roots.iter().map(root).collect(),
-        origin: GitOrigin {
-            repository: from.repository,
-            full_ref: checkout.git_ref.clone(),
-            commit: checkout.commit.clone(),
-            committed_at: checkout.committed_at,
-            subdir: from.subdir,
-        },
+        origin,
         dockerfile,
-        tags: if tells_tags { checkout.versions.clone() } else { Vec::new() },
+        tags: versions,
         files: number(source.files),
         bytes: source.file_bytes(),
     })
 }
 
+async fn from_git(
+    git: &Git,
+    farm: &impl Logins,
+    (project, from, reach): (ProjectId, GitSource, Fetches),
+    take: Take,
+    say: impl Fn(&str) + Send + Sync,
+    stop: &CancellationToken,
+) -> Result<Brought, NotFetched> {
+    let is_one_file = matches!(take, Take::File(_));
+    let (login_for, login) = farm.login(&from.repository).await?.unzip();
+    // What is at a branch or a tag somebody has put there who may write. Other refs are of what people propose, forks too.
+    let throw_away =
+        matches!(&from.point, GitPoint::Ref(name) if name.branch().is_none() && name.tag().is_none());
+    let order =
+        Order { source: from, project, login, login_for, throw_away, reach, limits: GitLimits::default() };
+    let checkout = git.fetch(&order, stop, &say).await?;
+    let from = order.source;
+    let root = checkout.path().to_owned();
+    let shown = format!("{} at {}", from.repository, checkout.commit.short());
+    // Of one file it is known what it is to be.
+    let refuses_pointers = from.lfs == Lfs::Refuse && !is_one_file;
+    let (source, dockerfile) = reading(move || {
+        let taken = take_in(&root, &shown, &take)?;
+        if refuses_pointers {
+            refuse_pointers(&taken.0, &shown)?;
+        }
+        Ok(taken)
+    })
+    .await?;
+    let origin = GitOrigin {
+        repository: from.repository,
+        full_ref: checkout.git_ref.clone(),
+        commit: checkout.commit.clone(),
+        committed_at: checkout.committed_at,
+        subdir: from.subdir,
+    };
+    let versions = if is_one_file { checkout.versions.clone() } else { Vec::new() };
+    Ok(Brought { source, dockerfile, origin: Origin::Git(origin), versions, files: Box::new(checkout) })
+}
+
+async fn from_archive(
+    archives: &Archives,
+    (source, reach): (ArchiveSource, Fetches),
+    take: Take,
+    say: impl Fn(&str) + Send + Sync,
+    stop: &CancellationToken,
+) -> Result<Brought, NotFetched> {
+    let order = ArchiveOrder { source, reach, limits: ArchiveLimits::default() };
+    let opened = archives.fetch(&order, stop, &say).await?;
+    let shown = order.source.archive.to_string();
+    let (unpacked, digest) = (opened.unpacked, opened.digest);
+    let (source, dockerfile, files) = reading(move || take_in_archive(unpacked, &shown, &take)).await?;
+    let origin = Origin::Archive(ArchiveOrigin { archive: order.source.archive.without_query(), digest });
+    Ok(Brought { source, dockerfile, origin, versions: Vec::new(), files: Box::new(files) })
+}
+
+/// Reads, elsewhere.
+async fn reading<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Unread> + Send + 'static,
+) -> Result<T, Failure> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|error| bug(format!("the source's reading failed: {error}")))?
+        .map_err(|error| unread(&error))
+}
+
+const AROUND: Surroundings<'static> =
+    Surroundings { cache: None::<PathBuf>, now_ns: 0, files: &Disk, meant: None };
+
 /// Reads what becomes the snapshot; beside it the Dockerfile's name, if there is one.
 fn take_in(root: &Path, shown: &str, take: &Take) -> Result<(Source, String), Unread> {
-    let around = Surroundings { cache: None::<PathBuf>, now_ns: 0, files: &Disk, meant: None };
-    match take {
-        Take::All => Ok((read_folder(root, false, &Selection::All, &around)?, String::new())),
+    if let Take::Build(dockerfile) = take {
+        let dockerfile = (!dockerfile.is_empty()).then_some(dockerfile.as_str());
+        let location = Location::enclosed(root, shown, dockerfile).map_err(Unread::Dockerfile)?;
+        return Ok((read(&location, &AROUND)?, location.dockerfile_name.clone()));
+    }
+    Ok((take_folder(root, &Recorded::default(), take)?, String::new()))
+}
+
+/// The same of an archive; beside it what holds its files.
+fn take_in_archive(
+    unpacked: Unpacked,
+    shown: &str,
+    take: &Take,
+) -> Result<(Source, String, tempfile::TempDir), Unread> {
+    if let Take::Build(dockerfile) = take {
+        let file = (!dockerfile.is_empty()).then_some(Path::new(dockerfile));
+        let named = Default::default();
+        let wanted = Wanted { file, is_own_file: false, named: &named, links: Links::default() };
+        let (mut location, files) = Location::in_archive(unpacked, &wanted).map_err(Unread::Dockerfile)?;
+        shown.clone_into(&mut location.shown);
+        return Ok((read(&location, &AROUND)?, location.dockerfile_name.clone(), files));
+    }
+    let Unpacked { folder, recorded, left_out } = unpacked;
+    let mut source = take_folder(folder.path(), &recorded, take)?;
+    source.warnings.extend(left_out);
+    Ok((source, String::new(), folder))
+}
+
+/// Reads what is taken of a folder for no build.
+fn take_folder(root: &Path, recorded: &Recorded, take: &Take) -> Result<Source, ContextError> {
+    let alone = match take {
         Take::File(path) => {
             let mut alone = Selection::none();
             alone.add(Pattern::literal(path));
-            Ok((read_folder(root, false, &alone, &around)?, String::new()))
+            alone
         }
-        Take::Context => Ok((read_folder(root, true, &Selection::All, &around)?, String::new())),
-        Take::Build(dockerfile) => {
-            let dockerfile = (!dockerfile.is_empty()).then_some(dockerfile.as_str());
-            let location = Location::enclosed(root, shown, dockerfile).map_err(Unread::Dockerfile)?;
-            Ok((read(&location, &around)?, location.dockerfile_name.clone()))
-        }
-    }
+        _ => Selection::All,
+    };
+    read_folder(root, recorded, *take == Take::Context, &alone, &AROUND)
+}
+
+/// Refuses a source with pointers of Git LFS in it.
+fn refuse_pointers(source: &Source, shown: &str) -> Result<(), Unread> {
+    let unread = |error: std::io::Error| ContextError::Unreadable {
+        name: shown.to_owned(),
+        why: farm_types::chain::io_in_short(&error),
+    };
+    let found = pointers::find(source).map_err(unread)?;
+    let Some(first) = found.first() else { return Ok(()) };
+    let more = match found.len() - 1 {
+        0 => String::new(),
+        1 => ", and so is 1 more".to_owned(),
+        n => format!(", and so are {n} more"),
+    };
+    Err(Unread::Pointers(format!(
+        "{shown}: {first} is a pointer of Git LFS{more}, and what it stands for isn't fetched; leave it out with a line in \
+         .dockerignore, or take pointers as they are: --lfs pointers (in .farm.yaml: lfs: pointers)"
+    )))
 }
 
 /// Why what was fetched can't be read.
 enum Unread {
     /// It has no such Dockerfile.
     Dockerfile(ContextError),
+    /// Files of it are elsewhere.
+    Pointers(String),
     Other(ContextError),
 }
 
@@ -151,6 +282,7 @@ fn unread(error: &Unread) -> Failure {
         Unread::Dockerfile(error) => {
             Failure::new(Cause::User, FailureCode::DockerfileMissing, error.to_string())
         }
+        Unread::Pointers(text) => Failure::new(Cause::User, FailureCode::GitLfs, text.clone()),
         Unread::Other(
             error @ (ContextError::Name(_) | ContextError::IgnoreFile(_) | ContextError::Location(_)),
         ) => Failure::new(Cause::User, FailureCode::SourceUnusable, error.to_string()),

@@ -8,6 +8,7 @@
 //! the coordinator asks for, a second signal, or the engine does.
 
 pub mod aftermath;
+pub mod archives;
 pub mod attempts;
 pub mod buildkit;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod link;
 pub mod mask;
 mod order;
 pub mod platforms;
+mod pointers;
 pub mod process;
 pub mod progress;
 pub mod runner;
@@ -45,6 +47,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use archives::Archives;
 use attempts::{Attempts, Chore, Counts, StopReason};
 use config::{Config, Shows};
 use disk::{DiskWatch, MetFull};
@@ -169,6 +172,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
             None
         }
     };
+    let folder = config.state_dir.join("archives");
+    let archives = tokio::task::spawn_blocking(move || Archives::open(folder))
+        .await
+        .map_err(|_| RunError::Died("scratch folder"))?
+        .map_err(|error| state_error(error.to_string()))?;
     let (attempts, mut chores) = Attempts::new(config.slots);
     let attempts = Arc::new(attempts);
     for (attempt, finished) in left_over {
@@ -234,6 +242,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         fetch_from: config.fetch_from,
         coordinators: config.coordinators.hosts(),
         git,
+        archives,
     });
     let probed = ready.subscribe();
     let disks = DiskWatch {

@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::aftermath;
+use crate::archives::Archives;
 use crate::attempts::{Accepted, Attempts, Lease, StopReason};
 use crate::buildkit::{Missing, Mounted, Place, Public, Solve, SolveError, Solved};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
-use crate::fetching::{self, NotFetched};
+use crate::fetching::{self, Means, NotFetched};
 use crate::gauge::{Disks, Gauge};
 use crate::git::Git;
 use crate::link::Client;
@@ -69,6 +70,8 @@ pub struct Runner {
     pub coordinators: Vec<String>,
     /// Brings sources from git; `None`: there is no git here.
     pub git: Option<Git>,
+    /// Brings sources from archives.
+    pub archives: Archives,
 }
 
 /// What the attempt's steps may mount, which is masked from then on. A frontend that is only asked runs none.
@@ -266,12 +269,13 @@ impl Runner {
         let mut reach = order.into_reach();
         reach.close(&self.coordinators);
         reach.open(&self.fetch_from);
-        let (Some(git), Some(project)) = (&self.git, project) else {
-            let text = "this worker has no git, or its coordinator is of before there were fetches";
+        let Some(project) = project else {
+            let text = "the worker's coordinator is of before there were fetches; have it updated";
             return Failure::new(Cause::Infrastructure, FailureCode::GitUnavailable, text).into();
         };
         let farm = Bringing::new(self.client.clone(), lease);
-        match fetching::fetch(git, &farm, (project, fetch, reach), events, stop).await {
+        let means = Means { git: self.git.as_ref(), archives: &self.archives };
+        match Box::pin(fetching::fetch(means, &farm, (project, fetch, reach), events, stop)).await {
             Ok(fetched) => Outcome::Built(Box::new(v1::JobResult {
                 fetched: Some((&fetched).into()),
                 ..Default::default()

@@ -10,14 +10,14 @@
 //! - What `farm whoami`, `token`, `project`, `member` and `audit` give is in [`super::people`].
 //! - `farm logs` gives one [`LogJson`] a line.
 
-use farm_proto::v1::{Build, Failure, GitOrigin, Worker};
+use farm_proto::v1::{Build, Failure, FetchSpec, Worker};
 use serde::Serialize;
 
 use super::progress::SeenWarning;
 use super::rules::{self, Weight};
 use super::secrets::{BuildSecretJson, of_build};
 use super::summary::{
-    attempt_ms, deciding_attempt, origins_of, platform_jobs, rules_are_errors, tag_reference,
+    Whence, attempt_ms, deciding_attempt, origins_of, platform_jobs, rules_are_errors, tag_reference,
 };
 use super::text::time;
 use crate::outputs::deliver::Delivered;
@@ -58,7 +58,7 @@ pub struct BuildJson {
     /// Where its source was fetched from; left out where it wasn't.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub origins: Vec<OriginJson>,
-    /// Of a fetch: the repository that it is of; left out of builds.
+    /// Of a fetch: the repository or archive that it is of; left out of builds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fetch: Option<String>,
     /// In the order in which they were asked for; left out in lists.
@@ -90,21 +90,34 @@ pub struct RequestedJson {
     pub tags: Vec<String>,
 }
 
-/// Where in git a root of a source is from.
+/// Where a root of a source is from.
 #[derive(Debug, Serialize)]
-pub struct OriginJson {
-    /// context, or context:NAME.
-    pub root: String,
-    /// The repository's address.
-    pub repository: String,
-    /// The ref that was at the commit, in full; null: the commit was named itself.
-    pub r#ref: Option<String>,
-    /// The commit.
-    pub commit: String,
-    /// When it was committed.
-    pub committed: Option<String>,
-    /// The folder; null: the whole repository.
-    pub subdir: Option<String>,
+#[serde(untagged)]
+pub enum OriginJson {
+    /// Where in git.
+    Git {
+        /// context, or context:NAME.
+        root: String,
+        /// The repository's address.
+        repository: String,
+        /// The ref that was at the commit, in full; null: the commit was named itself.
+        r#ref: Option<String>,
+        /// The commit.
+        commit: String,
+        /// When it was committed.
+        committed: Option<String>,
+        /// The folder; null: the whole repository.
+        subdir: Option<String>,
+    },
+    /// Which archive.
+    Archive {
+        /// context, or context:NAME.
+        root: String,
+        /// Its address, without its query.
+        archive: String,
+        /// Of its bytes.
+        digest: String,
+    },
 }
 
 /// A source.
@@ -324,15 +337,27 @@ pub(super) fn known(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-fn origin((root, origin): (&str, &GitOrigin)) -> OriginJson {
-    OriginJson {
-        root: root.to_owned(),
-        repository: origin.repository.clone(),
-        r#ref: known(&origin.r#ref),
-        commit: origin.commit.clone(),
-        committed: time(origin.committed.saturating_mul(1000)),
-        subdir: known(&origin.subdir),
+fn origin((root, origin): (&str, Whence<'_>)) -> OriginJson {
+    let root = root.to_owned();
+    match origin {
+        Whence::Git(origin) => OriginJson::Git {
+            root,
+            repository: origin.repository.clone(),
+            r#ref: known(&origin.r#ref),
+            commit: origin.commit.clone(),
+            committed: time(origin.committed.saturating_mul(1000)),
+            subdir: known(&origin.subdir),
+        },
+        Whence::Archive(origin) => {
+            OriginJson::Archive { root, archive: origin.url.clone(), digest: origin.digest.clone() }
+        }
     }
+}
+
+/// The address that a fetch is of.
+fn fetched_from(fetch: &FetchSpec) -> Option<String> {
+    let git = fetch.git.as_ref().map(|git| &git.repository);
+    git.or_else(|| fetch.archive.as_ref().map(|archive| &archive.url)).cloned()
 }
 
 fn seconds(ms: i64) -> f64 {
@@ -361,11 +386,7 @@ impl BuildJson {
                 content_key: snapshot.content_key.clone(),
             }),
             origins: origins_of(build).into_iter().map(origin).collect(),
-            fetch: build
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.fetch.as_ref()?.git.as_ref())
-                .map(|git| git.repository.clone()),
+            fetch: build.spec.as_ref().and_then(|spec| fetched_from(spec.fetch.as_ref()?)),
             retry_of: known(&build.retry_of),
             retried_by: build.retried_by.clone(),
             publish_trouble: (!build.publish_trouble.is_empty()).then(|| build.publish_trouble.clone()),

@@ -4,7 +4,7 @@
 //!
 //! Invariant: nothing is called published unless the farm has seen the tag point to the index.
 
-use farm_proto::v1::{Attempt, Build, Failure, GitOrigin, Job, Tag};
+use farm_proto::v1::{ArchiveOrigin, Attempt, Build, Failure, GitOrigin, Job, Tag};
 use farm_types::FailureCode;
 
 use super::progress::{SeenWarning, UNNEEDED};
@@ -33,13 +33,30 @@ pub fn platform_jobs(build: &Build) -> Vec<&Job> {
     jobs
 }
 
+/// From where a root of a source is.
+#[derive(Debug, Clone, Copy)]
+pub enum Whence<'a> {
+    /// From a commit.
+    Git(&'a GitOrigin),
+    /// From an archive.
+    Archive(&'a ArchiveOrigin),
+}
+
 /// Where the build's source was fetched from, by its roots; of a fetch what it has brought.
-pub fn origins_of(build: &Build) -> Vec<(&str, &GitOrigin)> {
-    let of_spec = build.spec.iter().flat_map(|spec| &spec.origins);
-    let fetched = build.jobs.iter().filter_map(|job| job.result.as_ref()?.fetched.as_ref()?.origin.as_ref());
-    let mut all: Vec<(&str, &GitOrigin)> = of_spec.map(|(root, origin)| (root.as_str(), origin)).collect();
+pub fn origins_of(build: &Build) -> Vec<(&str, Whence<'_>)> {
+    let spec = build.spec.iter();
+    let git = spec
+        .clone()
+        .flat_map(|spec| &spec.origins)
+        .map(|(root, origin)| (root.as_str(), Whence::Git(origin)));
+    let archives = spec.flat_map(|spec| &spec.archive_origins);
+    let archives = archives.map(|(root, origin)| (root.as_str(), Whence::Archive(origin)));
+    let mut all: Vec<(&str, Whence<'_>)> = git.chain(archives).collect();
     all.sort_by_key(|(root, _)| *root);
-    all.extend(fetched.map(|origin| ("context", origin)));
+    for fetched in build.jobs.iter().filter_map(|job| job.result.as_ref()?.fetched.as_ref()) {
+        all.extend(fetched.origin.iter().map(|origin| ("context", Whence::Git(origin))));
+        all.extend(fetched.archive.iter().map(|origin| ("context", Whence::Archive(origin))));
+    }
     all
 }
 

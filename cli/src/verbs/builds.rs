@@ -125,19 +125,26 @@ fn table(builds: &[Build], now: i64) -> Vec<String> {
     columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
 }
 
-/// Where the build's context was fetched from, in short: `app.git main 1f2e3d4`; of a fetch from where it is.
+/// Where the build's context was fetched from, in short: `app.git main 1f2e3d4`, `app.tar.gz 9c1e77aa0b1c`; of a fetch from where it is.
 fn origin(build: &Build) -> Option<String> {
     let spec = build.spec.as_ref()?;
-    let name = |repository: &str| repository.rsplit('/').next().unwrap_or(repository).to_owned();
-    let text = match (spec.origins.get("context"), spec.fetch.as_ref().and_then(|fetch| fetch.git.as_ref())) {
-        (Some(origin), _) => {
-            let at = origin.r#ref.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/");
-            let commit: String = origin.commit.chars().take(7).collect();
-            [name(&origin.repository), at.to_owned(), commit].join(" ").replace("  ", " ")
-        }
-        (None, Some(git)) => format!("{} {}", name(&git.repository), git.r#ref).trim_end().to_owned(),
-        (None, None) => return None,
+    let name = |address: &str| address.rsplit('/').next().unwrap_or(address).to_owned();
+    let git = spec.origins.get("context").map(|origin| {
+        let at = origin.r#ref.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/");
+        let commit: String = origin.commit.chars().take(7).collect();
+        [name(&origin.repository), at.to_owned(), commit].join(" ").replace("  ", " ")
+    });
+    let archive = spec.archive_origins.get("context").map(|origin| {
+        let digest: String = origin.digest.trim_start_matches("sha256:").chars().take(12).collect();
+        format!("{} {digest}", name(&origin.url))
+    });
+    let of_fetch = || {
+        let fetch = spec.fetch.as_ref()?;
+        let git = fetch.git.as_ref();
+        let git = git.map(|git| format!("{} {}", name(&git.repository), git.r#ref).trim_end().to_owned());
+        git.or_else(|| Some(name(&fetch.archive.as_ref()?.url)))
     };
+    let text = git.or(archive).or_else(of_fetch)?;
     Some(harmless(&text))
 }
 

@@ -10,8 +10,8 @@ use crate::error::{Exit, Result};
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// The folder that COPY and ADD read from, or a git repository: URL[#REF[:FOLDER]]; -: an archive, or a Dockerfile, from standard
-    /// input
+    /// The folder that COPY and ADD read from; or a git repository: URL[#REF[:FOLDER]]; or an archive: https://HOST/PATH.tar.gz; -: an
+    /// archive, or a Dockerfile, from standard input
     #[arg(default_value = ".", value_name = "CONTEXT")]
     context: String,
 

@@ -1,6 +1,8 @@
-//! `farm hook`: webhooks of a project. Making one, and giving it another secret, is in [`add`]; its token at the forge in [`token`].
+//! `farm hook`: webhooks of a project. Making one, and giving it another secret, is in [`add`]; its token at the forge in [`token`], and
+//! rules of its own in [`rules`].
 
 mod add;
+mod rules;
 mod token;
 
 use farm_proto::v1::{
@@ -101,6 +103,9 @@ enum Deed {
     /// Give a webhook a token by which its forge shows how builds stand. For the project's admins
     #[command(after_help = token::AFTER_HELP)]
     Token(token::Args),
+    /// Keep rules at a webhook, which count in the place of its repository's .farm.yaml
+    #[command(after_help = rules::AFTER_HELP)]
+    Rules(rules::Args),
     /// Give a webhook another secret; both count for a while. For the project's admins
     #[command(after_help = add::ROTATE_HELP)]
     Rotate(add::Rotate),
@@ -124,7 +129,8 @@ Examples:
   farm hook rm app
 
 A forge tells the farm by a webhook what happened in a repository. What is delivered is kept, with
-what became of it. What is built is said by the repository's .farm.yaml: farm rules.";
+what became of it. What is built is said by the repository's .farm.yaml (farm rules), or by rules
+that are kept at the webhook: farm hook rules.";
 
 const TEST_HELP: &str = "\
 Examples:
@@ -163,6 +169,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
             ));
         }
         Deed::Token(args) => token::run(args, setup).await?,
+        Deed::Rules(args) => rules::run(args, setup).await?,
         Deed::Rotate(args) => add::rotate(args, setup).await?,
         Deed::Rm { names } => {
             let client = Client::connect(&setup.address).await?;

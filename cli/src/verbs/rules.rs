@@ -79,6 +79,14 @@ pub fn run(args: Args) -> Result<Exit> {
 /// # Errors
 /// It is wrong, or can't be read.
 fn read(path: &Path) -> Result<Rules> {
+    read_with_text(path).map(|(rules, _)| rules)
+}
+
+/// The same, with the text.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_with_text(path: &Path) -> Result<(Rules, String)> {
     let name = harmless(&path.to_string_lossy());
     let failed = |e: &std::io::Error| match e.kind() {
         ErrorKind::NotFound => Error::Usage(format!(
@@ -100,9 +108,10 @@ fn read(path: &Path) -> Result<Rules> {
         Err(e) if e.as_bytes().len() > MOST_BYTES => String::from_utf8_lossy(e.as_bytes()).into_owned(),
         Err(_) => return Err(Error::Usage(format!("{name} is no text in UTF-8; write it anew in UTF-8"))),
     };
-    Rules::parse(&text).map_err(|problems| {
+    let rules = Rules::parse(&text).map_err(|problems| {
         let lines = problems.iter().map(|problem| format!("{name}:{}", harmless(&problem.to_string())));
         Out::stderr().lines(lines);
         Error::Usage(format!("{name} has {}", count(problems.iter().count(), "mistake")))
-    })
+    })?;
+    Ok((rules, text))
 }

@@ -1,6 +1,6 @@
 //! `farm show`.
 
-use farm_proto::v1::{Build, GetBuildRequest, GitOrigin};
+use farm_proto::v1::{Build, GetBuildRequest};
 
 use super::{build_id, now_ms};
 use crate::config::Setup;
@@ -11,7 +11,7 @@ use crate::output::format;
 use crate::output::json::{self, BuildJson};
 use crate::output::progress::UNNEEDED;
 use crate::output::secrets::lines_of_build;
-use crate::output::summary::{origins_of, summary};
+use crate::output::summary::{Whence, origins_of, summary};
 use crate::output::text::{ago, harmless, short_digest};
 
 /// Arguments of `farm show`.
@@ -62,11 +62,18 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
 
 /// Where its source was fetched from.
 fn origins(build: &Build) -> Vec<String> {
-    let line = |(root, origin): (&str, &GitOrigin)| {
+    let line = |(root, origin): (&str, Whence<'_>)| {
         let name = root.strip_prefix("context:").map(|name| format!("{name} ")).unwrap_or_default();
-        let at = if origin.r#ref.is_empty() { String::new() } else { format!("  {}", origin.r#ref) };
-        let folder = if origin.subdir.is_empty() { String::new() } else { format!("  {}", origin.subdir) };
-        harmless(&format!("{name}from {}{folder}{at}  commit {}", origin.repository, origin.commit))
+        let from = match origin {
+            Whence::Git(origin) => {
+                let at = if origin.r#ref.is_empty() { String::new() } else { format!("  {}", origin.r#ref) };
+                let folder =
+                    if origin.subdir.is_empty() { String::new() } else { format!("  {}", origin.subdir) };
+                format!("{}{folder}{at}  commit {}", origin.repository, origin.commit)
+            }
+            Whence::Archive(origin) => format!("{}  {}", origin.url, origin.digest),
+        };
+        harmless(&format!("{name}from {from}"))
     };
     origins_of(build).into_iter().map(line).collect()
 }

@@ -12,16 +12,16 @@ mod buildx;
 mod call;
 mod dry;
 mod environment;
-mod git;
 mod give;
 mod ignored;
 mod plan;
+mod remote;
 mod results;
 mod secrets;
 
 use farm_proto::v1::Build;
-use farm_types::BuildSpec;
 use farm_types::snapshot::ROOT_CONTEXT;
+use farm_types::{BuildSpec, Origin};
 
 use super::now_ms;
 use super::watch::{LEFT_ENDING, Watched, exit, left_running, mode, watch};
@@ -140,7 +140,8 @@ pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let rest = (!partial.is_empty()).then_some(rest);
     let origins = fetched.iter().map(|(root, done)| (root.clone(), done.fetched.origin.clone())).collect();
     let mut spec = BuildSpec { partial, origins, ..plan.spec(uploaded.snapshot(), platforms)? };
-    if let (true, Some(origin)) = (plan.takes_epoch, spec.origins.get(ROOT_CONTEXT)) {
+    let commit = spec.origins.get(ROOT_CONTEXT).and_then(Origin::git);
+    if let (true, Some(origin)) = (plan.takes_epoch, commit) {
         spec.build_args.insert(EPOCH.to_owned(), origin.committed_at.to_string());
     }
     let mut request = upload::request(&uploaded, &plan.idempotency_key, &spec, plan.mounting.values());
@@ -303,19 +304,22 @@ async fn pressed(interrupts: Option<&mut Interrupts>, times: u32) {
     }
 }
 
-/// `fetched https://x.example/app.git  refs/heads/main is commit 1f2e3d4  12 files`.
+/// `fetched https://x.example/app.git  refs/heads/main is commit 1f2e3d4  12 files`, or of an archive its digest.
 fn fetched_line(root: &str, done: &Done) -> String {
-    let origin = &done.fetched.origin;
-    let folder = if origin.subdir.is_empty() { String::new() } else { format!("  {}", origin.subdir) };
-    let at = origin.full_ref.as_ref().map(|name| format!("{name} is ")).unwrap_or_default();
     let name = root.strip_prefix("context:").map(|name| format!(" as {name}")).unwrap_or_default();
-    let files = usize::try_from(done.fetched.files).unwrap_or(usize::MAX);
-    let line = format!(
-        "fetched {}{folder}{name}  {at}commit {}  {}",
-        origin.repository,
-        origin.commit.short(),
-        count(files, "file")
-    );
+    let files = count(usize::try_from(done.fetched.files).unwrap_or(usize::MAX), "file");
+    let line = match &done.fetched.origin {
+        Origin::Git(origin) => {
+            let folder =
+                if origin.subdir.is_empty() { String::new() } else { format!("  {}", origin.subdir) };
+            let at = origin.full_ref.as_ref().map(|name| format!("{name} is ")).unwrap_or_default();
+            let commit = origin.commit.short();
+            format!("fetched {}{folder}{name}  {at}commit {commit}  {files}", origin.repository)
+        }
+        Origin::Archive(origin) => {
+            format!("fetched {}{name}  {}  {files}", origin.archive, origin.digest.short())
+        }
+    };
     harmless(&line)
 }
 

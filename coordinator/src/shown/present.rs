@@ -44,6 +44,11 @@ pub fn build(record: &BuildRecord, hidden: &Hidden) -> v1::Build {
             .map(|(id, version)| (id.to_string(), u32::try_from(*version).unwrap_or_default()))
             .collect(),
     };
+    let archive = build.spec.as_mut().and_then(|spec| spec.fetch.as_mut()?.archive.as_mut());
+    if let (Some(told), Some(fetch)) = (archive, record.spec.purpose.fetch()) {
+        // In its query there often is a signature.
+        told.url = fetch.source.to_string();
+    }
     hidden.build(&mut build);
     build
 }
@@ -59,6 +64,7 @@ pub fn listed(record: &BuildRecord, hidden: &Hidden) -> v1::Build {
         call: spec.call,
         fetch: spec.fetch,
         origins: spec.origins,
+        archive_origins: spec.archive_origins,
         ..Default::default()
     });
     v1::Build { spec, ..build }

@@ -177,9 +177,16 @@ fn what_was_published_stands_with_its_digest_and_what_was_not_with_the_reason() 
         },
     )]
     .into();
+    let digest = "sha256:77aa".to_owned();
+    let url = "https://x.example/lib.tar.gz".to_owned();
+    let archives = [("context:lib".to_owned(), v1::ArchiveOrigin { url, digest })];
+    build.spec.as_mut().unwrap().archive_origins = archives.into();
     says(
         &page(&build),
         &[
+            "<dt>lib</dt>",
+            "<a href=\"https://x.example/lib.tar.gz\"",
+            "<code class=\"digest\">sha256:77aa</code>",
             "✓ published</span> <code>localhost:5002/web:latest</code> <code class=\"digest\">sha256:5d0a</code>",
             "was sha256:aa31",
             "not moved</span> <code>localhost:5002/web:old",
@@ -223,6 +230,8 @@ fn spoiled() -> v1::Build {
     let spec = build.spec.as_mut().unwrap();
     spec.tags = vec![evil()];
     spec.origins = [(evil(), origin.clone()), ("context".to_owned(), origin)].into();
+    let archive = v1::ArchiveOrigin { url: format!("https://{EVIL}"), digest: evil() };
+    spec.archive_origins = [(format!("context:{EVIL}"), archive)].into();
     spec.snapshot = Some(v1::SnapshotRef { tree_id: evil(), content_key: evil(), ..Default::default() });
     build.publication = Some(v1::Publication {
         index_digest: evil(),

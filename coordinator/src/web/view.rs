@@ -137,7 +137,10 @@ pub struct OriginView {
     pub link: String,
     pub folder: String,
     pub at: String,
+    /// Empty: it is an archive.
     pub commit: String,
+    /// Of an archive.
+    pub digest: String,
 }
 
 /// The page of this build, which has this address; `now` is in milliseconds since 1970.
@@ -416,24 +419,45 @@ fn sentence(text: &str) -> String {
 
 /// Where its source was fetched from, by its roots; of a fetch what it has brought.
 fn origins(build: &v1::Build, spec: &v1::BuildSpec) -> Vec<OriginView> {
-    let fetched = build.jobs.iter().filter_map(|job| job.result.as_ref()?.fetched.as_ref()?.origin.as_ref());
-    let mut all: Vec<(&str, &v1::GitOrigin)> =
-        spec.origins.iter().map(|(root, origin)| (root.as_str(), origin)).collect();
+    let fetched = build.jobs.iter().filter_map(|job| job.result.as_ref()?.fetched.as_ref());
+    let git = spec.origins.iter().map(|(root, origin)| (root.as_str(), of_git(root, origin)));
+    let archives =
+        spec.archive_origins.iter().map(|(root, origin)| (root.as_str(), of_archive(root, origin)));
+    let mut all: Vec<(&str, OriginView)> = git.chain(archives).collect();
     all.sort_by_key(|(root, _)| *root);
-    all.extend(fetched.map(|origin| ("context", origin)));
-    let view = |(root, origin): (&str, &v1::GitOrigin)| OriginView {
-        name: harmless(root.strip_prefix("context:").unwrap_or(if root == "context" {
-            "repository"
-        } else {
-            root
-        })),
+    let brought = fetched.flat_map(|fetched| {
+        let git = fetched.origin.iter().map(|origin| of_git("context", origin));
+        git.chain(fetched.archive.iter().map(|origin| of_archive("context", origin)))
+    });
+    all.into_iter().map(|(_, view)| view).chain(brought).collect()
+}
+
+fn root_name(root: &str, context: &str) -> String {
+    harmless(root.strip_prefix("context:").unwrap_or(if root == "context" { context } else { root }))
+}
+
+fn of_git(root: &str, origin: &v1::GitOrigin) -> OriginView {
+    OriginView {
+        name: root_name(root, "repository"),
         repository: harmless(&origin.repository),
         link: link(&origin.repository),
         folder: harmless(&origin.subdir),
         at: harmless(&origin.r#ref),
         commit: harmless(&origin.commit),
-    };
-    all.into_iter().map(view).collect()
+        digest: String::new(),
+    }
+}
+
+fn of_archive(root: &str, origin: &v1::ArchiveOrigin) -> OriginView {
+    OriginView {
+        name: root_name(root, "archive"),
+        repository: harmless(&origin.url),
+        link: link(&origin.url),
+        folder: String::new(),
+        at: String::new(),
+        commit: String::new(),
+        digest: harmless(&origin.digest),
+    }
 }
 
 /// A repository that a browser may be sent to.

@@ -18,7 +18,7 @@ mod trust;
 pub use bearer::{Bearer, BearerError, PROJECT};
 pub use busy::{PUSHBACK, Returns, busy, come_back, is_connection};
 pub use channel::{EndpointError, Plaintext, Security, endpoint, is_loopback, wide};
-pub use dial::{DialError, Stream, dial};
+pub use dial::{DialError, Stream, dial, dial_at};
 pub use endpoints::Endpoints;
 pub use failure::TlsFailure;
 pub use identity::{Identity, IdentityError};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use farm_types::pattern::PatternSet;
-use farm_types::{Emulation, ImageTag, MountId, Platform, Repository, SecretName};
+use farm_types::{Emulation, ImageTag, Lfs, MountId, Platform, Repository, SecretName};
 
 use crate::cron::Cron;
 use crate::names::NamePatterns;
@@ -69,6 +69,8 @@ pub struct Image {
     pub secrets: BTreeMap<MountId, SecretName>,
     /// `--emulation`; `None`: what a build without it has.
     pub emulation: Option<Emulation>,
+    /// `--lfs`.
+    pub lfs: Lfs,
     /// Whether a newer build of a ref ends older ones; `None`: of branches and pull requests, and not of tags.
     pub supersede: Option<bool>,
     /// The images that are to be built before.

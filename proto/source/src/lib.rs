@@ -12,6 +12,7 @@
 //! never out of their folder or archive.
 
 mod archive;
+pub mod brought;
 mod files;
 mod ignore;
 mod index;
@@ -37,7 +38,7 @@ use farm_types::snapshot::{Entry, Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE, n
 pub use files::{Disk, Files, OpenFile, Stat};
 pub use index::Index;
 pub use location::{Links, Location, Wanted};
-pub use unpack::{Recorded, Stamp, Unpacked};
+pub use unpack::{GoesOn, Limits, Recorded, Stamp, Unpacked};
 
 pub use files::open as open_file;
 
@@ -184,12 +185,14 @@ pub fn read(location: &Location, around: &Surroundings<'_>) -> Result<Source, Co
     Ok(source)
 }
 
-/// Reads what is meant of a folder, as the root `context`; `ignores`: without what its `.dockerignore` leaves out.
+/// Reads what is meant of a folder, as the root `context`; `ignores`: without what its `.dockerignore` leaves out. Of one that was
+/// unpacked `recorded` is what its archive says.
 ///
 /// # Errors
 /// As [`read`].
 pub fn read_folder(
     root: &Path,
+    recorded: &Recorded,
     ignores: bool,
     meant: &Selection,
     around: &Surroundings<'_>,
@@ -200,7 +203,7 @@ pub fn read_folder(
         true => ignore::load_named(root, Links::default(), &mut source.warnings)?,
         false => PatternSet::default(),
     };
-    let what = (&patterns, meant, &Recorded::default());
+    let what = (&patterns, meant, recorded);
     source.add(ROOT_CONTEXT.to_owned(), root, what, around, &mut seen)?;
     source.files = seen.len();
     Ok(source)

@@ -14,13 +14,13 @@ use tempfile::TempDir;
 
 use super::ContextError;
 use super::archive::{self, FIRST_BYTES};
-use super::unpack::{Unpacked, unpack};
+use super::unpack::{Limits, Unpacked, unpack};
 
 /// A Dockerfile is no longer than that, bytes.
 const LONGEST_DOCKERFILE: u64 = 16 << 20;
 
 /// Other things that come in files, by their first bytes, and what makes of them what is read.
-const NOT_READ: [(&[u8], &str, &str); 6] = [
+pub(super) const NOT_READ: [(&[u8], &str, &str); 6] = [
     (b"\x28\xb5\x2f\xfd", "compressed by zstd", "put `zstd -d |` before it"),
     (b"\x04\x22\x4d\x18", "compressed by lz4", "put `lz4 -d |` before it"),
     (b"LZIP", "compressed by lzip", "put `lzip -d |` before it"),
@@ -95,7 +95,7 @@ fn first_bytes(input: &mut impl Read) -> Result<Vec<u8>, ContextError> {
     Ok(head)
 }
 
-fn begins(head: &[u8]) -> bool {
+pub(super) fn begins(head: &[u8]) -> bool {
     head.try_into().is_ok_and(|head: &[u8; FIRST_BYTES]| archive::begins(head))
 }
 
@@ -110,7 +110,7 @@ fn compressed(mut input: impl Read, folder: TempDir) -> Result<Came, ContextErro
 }
 
 fn context(input: impl Read, folder: TempDir) -> Result<Came, ContextError> {
-    unpack(io::BufReader::with_capacity(256 * 1024, input), folder)
+    unpack(io::BufReader::with_capacity(256 * 1024, input), folder, Limits::NONE)
         .map(Came::Context)
         .map_err(|e| ContextError::Location(format!("the archive on standard input {e}")))
 }

@@ -447,7 +447,11 @@ fn a_folder_alone_is_read_with_or_without_its_ignore_file_and_an_enclosed_one_is
     ]);
     let root = bed.path("r");
     let read = |ignores| {
-        paths(&read_folder(&root, ignores, &Selection::All, &around(&Disk, None)).unwrap(), ROOT_CONTEXT)
+        paths(
+            &read_folder(&root, &Recorded::default(), ignores, &Selection::All, &around(&Disk, None))
+                .unwrap(),
+            ROOT_CONTEXT,
+        )
     };
     assert_eq!(read(true), [".dockerignore", "a", "x/", "x/Dockerfile"]);
     assert_eq!(read(false), [".dockerignore", "a", "b", "x/", "x/Dockerfile"]);

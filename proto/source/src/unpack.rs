@@ -76,14 +76,51 @@ const LINK_MODE: u32 = 0o777;
 /// Of a folder that only the names of others tell of.
 const IMPLIED_MODE: u32 = 0o755;
 
-/// Unpacks all of `input`.
+/// How much an archive may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits<'a> {
+    /// Bytes of its files: of one that is there by several names (hard links) as often, since each of them is read.
+    pub bytes: u64,
+    /// Entries, and folders that only their names tell of.
+    pub entries: u64,
+    /// Whether it is to go on, asked again and again.
+    pub goes_on: &'a dyn GoesOn,
+}
+
+/// Whether something is to go on.
+pub trait GoesOn: std::fmt::Debug + Sync {
+    /// No: it is broken off.
+    fn goes_on(&self) -> bool;
+}
+
+/// Nothing is broken off.
+#[derive(Debug, Clone, Copy)]
+struct Always;
+
+impl GoesOn for Always {
+    fn goes_on(&self) -> bool {
+        true
+    }
+}
+
+impl Limits<'_> {
+    /// As much as there is: of an archive that a user has.
+    pub(super) const NONE: Self = Self { bytes: u64::MAX, entries: u64::MAX, goes_on: &Always };
+}
+
+/// Unpacks all of `input`, as far as the limits let it.
 ///
 /// # Errors
-/// It is no whole archive, or has an entry that can't be taken.
-pub(super) fn unpack(input: impl Read, folder: TempDir) -> Result<Unpacked, ArchiveError> {
+/// It is no whole archive, has an entry that can't be taken, or has more than it may.
+pub(super) fn unpack(
+    input: impl Read,
+    folder: TempDir,
+    limits: Limits<'_>,
+) -> Result<Unpacked, ArchiveError> {
     let mut archive = Archive::new(input);
     let mut target = Target {
         root: folder.path().to_owned(),
+        left: limits,
         recorded: Recorded::default(),
         left_out: Vec::new(),
         devices: 0,
@@ -91,6 +128,9 @@ pub(super) fn unpack(input: impl Read, folder: TempDir) -> Result<Unpacked, Arch
     };
     open(&target.root, 0o700)?;
     while let Some(entry) = archive.next()? {
+        if !limits.goes_on.goes_on() {
+            return Err(ArchiveError::BrokenOff);
+        }
         target.add(&entry, &mut archive)?;
     }
     let Target { recorded, mut left_out, devices, attributes, .. } = target;
@@ -110,16 +150,31 @@ fn open(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-struct Target {
+struct Target<'a> {
     root: PathBuf,
+    /// What is left of the limits.
+    left: Limits<'a>,
     recorded: Recorded,
     left_out: Vec<String>,
     devices: usize,
     attributes: usize,
 }
 
-impl Target {
+impl Target<'_> {
+    /// Counts an entry that is made.
+    fn take_entry(&mut self) -> Result<(), ArchiveError> {
+        self.left.entries = self.left.entries.checked_sub(1).ok_or(ArchiveError::TooMany)?;
+        Ok(())
+    }
+
+    /// Counts bytes that are written, or read once more.
+    fn take_bytes(&mut self, bytes: u64) -> Result<(), ArchiveError> {
+        self.left.bytes = self.left.bytes.checked_sub(bytes).ok_or(ArchiveError::TooLarge)?;
+        Ok(())
+    }
+
     fn add<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), ArchiveError> {
+        self.take_entry()?;
         let name = clean(&entry.name)?;
         let (Some(parent), Some(leaf)) = (name.parent(), name.file_name()) else {
             // The folder itself, of which nothing is kept.
@@ -146,6 +201,7 @@ impl Target {
             Leads::To(folder) if self.root.join(&folder).symlink_metadata()?.is_dir() => Ok(folder),
             Leads::Missing { mut folder, names } => {
                 for name in names {
+                    self.take_entry()?;
                     folder.push(name);
                     self.make_folder(&folder)?;
                     // A time of this run would make a new snapshot of the same archive each time.
@@ -189,6 +245,7 @@ impl Target {
         let mut stamp = Stamp { mode: entry.mode, mtime: entry.mtime };
         match &entry.kind {
             Kind::File { size, extents } => {
+                self.take_bytes(*size)?;
                 let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&at)?;
                 archive.copy(*size, extents.as_deref(), &mut file)?;
                 open(&at, 0o600)?;
@@ -206,6 +263,7 @@ impl Target {
                 let target = self.linked(target, entry)?;
                 stamp = self.recorded.of(&target).unwrap_or(stamp);
                 let target = self.root.join(target);
+                self.take_bytes(target.symlink_metadata()?.len())?;
                 // Not every disk has hard links, and none has any number.
                 if let Err(error) = fs::hard_link(&target, &at) {
                     let metadata = target.symlink_metadata()?;

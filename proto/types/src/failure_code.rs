@@ -174,9 +174,10 @@ codes! {
         User: "a submodule's address isn't given, or is none that is fetched by https or ssh; or they are too many or too deep",
             "mend `.gitmodules`, or leave `--submodules` out";
     }
-    GitLfsUnsupported = "git_lfs_unsupported", Source {
-        User: "large files of Git LFS were asked for, and workers don't fetch them",
-            "leave `--lfs` out: their pointers stand in their place; fetch them in a step";
+    GitLfs = "git_lfs", Source {
+        User: "a file of the git source is a pointer of Git LFS, and workers don't fetch what it stands for",
+            "leave it out with a line in `.dockerignore`, or take pointers as they are: `--lfs pointers` (in `.farm.yaml` \
+                `lfs: pointers`)";
     }
     GitTooLarge = "git_too_large", Source {
         User: "the git source has more bytes than one may have (2 GiB)",
@@ -189,6 +190,44 @@ codes! {
     GitTooSlow = "git_too_slow", Source {
         Deadline: "the git source took longer to fetch than one may (5 minutes)",
             "make the repository smaller; look at the network between worker and git host";
+    }
+    ArchiveMissing = "archive_missing", Source {
+        User: "there is no archive at the address (404, 410)",
+            "check the address";
+    }
+    ArchiveRefused = "archive_refused", Source {
+        User: "the archive's host answers that it may not be had (401, 403), or something else that isn't the archive",
+            "an archive that everybody may read, or a signed address; no login is sent. Or download it, and send it: `farm submit - <FILE`";
+    }
+    ArchiveUnusable = "archive_unusable", Source {
+        User: "what is at the address is no archive, is damaged or cut off, or has something that can't be taken: names that lead out of \
+            it, hard links to what isn't in it",
+            "the sentence says which; tar's archives are taken, plain or compressed by gzip, bzip2 or xz";
+    }
+    ArchiveChecksum = "archive_checksum", Source {
+        User: "the archive isn't the one whose sha256 was named",
+            "see which of the two is right: the sentence has both";
+    }
+    ArchiveHostClosed = "archive_host_closed", Source {
+        User: "the archive's host, or one that it leads to, is none that workers fetch from: loopback, link-local addresses and clouds' \
+            metadata services, the farm's own hosts, names that lead there, and hosts that the project doesn't list",
+            "the sentence has the address and who can allow it; see [worker.md](worker.md#what-engines-fetch)";
+    }
+    ArchiveRedirected = "archive_redirected", Source {
+        User: "the archive's address leads to one that isn't followed: not by https, with a login in it, or through more than 5 others",
+            "write the address that it has now";
+    }
+    ArchiveTooLarge = "archive_too_large", Source {
+        User: "the archive, or what is in it, has more bytes than a source may have (2 GiB)",
+            "take large files out of it";
+    }
+    ArchiveTooManyFiles = "archive_too_many_files", Source {
+        User: "the archive has more entries than a source may have (200,000)",
+            "take some out of it";
+    }
+    ArchiveTooSlow = "archive_too_slow", Source {
+        Deadline: "the archive took longer to fetch and to unpack than one may (5 minutes)",
+            "make it smaller; look at the network between worker and host";
     }
     DockerfileCheck = "dockerfile_check", Source {
         User: "BuildKit's rules found something, and `check=error=true` makes that an error",
@@ -348,6 +387,11 @@ codes! {
     }
     GitUnreachable = "git_unreachable", Machines {
         Infrastructure: "the git host isn't found, refuses connections, has a certificate that isn't trusted, or answers 429 or 5xx",
+            "look at the host, and at network and DNS of the worker";
+    }
+    ArchiveUnreachable = "archive_unreachable", Machines {
+        Infrastructure: "the archive's host isn't found, refuses connections, has a certificate that isn't trusted, breaks off, or answers \
+            408, 429 or 5xx",
             "look at the host, and at network and DNS of the worker";
     }
     GitUnavailable = "git_unavailable", Machines {

@@ -18,6 +18,10 @@ pub const FEATURE_TOKENS: &str = "tokens";
 
 /// It has git, and fetches sources.
 pub const FEATURE_GIT: &str = "git";
+
+/// It fetches sources from archives at web addresses.
+pub const FEATURE_ARCHIVES: &str = "archives";
+
 /// Whoever runs its machine says that what its engine runs and fetches reaches no metadata service, no coordinator and no other machine
 /// of theirs.
 pub const FEATURE_FENCED: &str = "fenced-engine";

@@ -4,9 +4,11 @@
 //! for no platform, and takes no slot of an engine.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::{ArchiveOrigin, ArchiveSource};
 use crate::digest::Digest;
 use crate::error::Invalid;
 use crate::git::{Commit, GitSource, GitUrl, RefName};
@@ -22,10 +24,71 @@ pub const MOST_TAGS: usize = 5000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchSpec {
     /// From where.
-    pub source: GitSource,
+    pub source: FetchSource,
     /// What of it.
     #[serde(default)]
     pub take: Take,
+}
+
+/// From where a source is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FetchSource {
+    /// From a repository, which is known by its key `repository`.
+    Git(GitSource),
+    /// From an archive, which is known by its key `archive`.
+    Archive(ArchiveSource),
+}
+
+impl FetchSource {
+    /// The repository, if it is one.
+    pub fn git(&self) -> Option<&GitSource> {
+        match self {
+            Self::Git(source) => Some(source),
+            Self::Archive(_) => None,
+        }
+    }
+
+    /// The archive, if it is one.
+    pub fn archive(&self) -> Option<&ArchiveSource> {
+        match self {
+            Self::Git(_) => None,
+            Self::Archive(source) => Some(source),
+        }
+    }
+
+    /// As others may see it: without the query of an address, in which there often is a signature.
+    pub fn shown(&self) -> Self {
+        match self {
+            Self::Git(source) => Self::Git(source.clone()),
+            Self::Archive(source) => Self::Archive(ArchiveSource {
+                archive: source.archive.without_query(),
+                checksum: source.checksum,
+            }),
+        }
+    }
+}
+
+impl From<GitSource> for FetchSource {
+    fn from(source: GitSource) -> Self {
+        Self::Git(source)
+    }
+}
+
+impl From<ArchiveSource> for FetchSource {
+    fn from(source: ArchiveSource) -> Self {
+        Self::Archive(source)
+    }
+}
+
+/// The address, without what of it is fetched.
+impl fmt::Display for FetchSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Git(source) => source.repository.fmt(f),
+            Self::Archive(source) => source.archive.fmt(f),
+        }
+    }
 }
 
 /// What of a fetched source becomes the snapshot.
@@ -71,7 +134,9 @@ impl FetchSpec {
     /// # Errors
     /// A path leads out of the repository.
     pub fn check(&self) -> Result<(), Invalid> {
-        check_inside("folder", &self.source.subdir)?;
+        if let FetchSource::Git(source) = &self.source {
+            check_inside("folder", &source.subdir)?;
+        }
         match &self.take {
             Take::Build(dockerfile) => check_inside("dockerfile", dockerfile),
             Take::File(path) if path.is_empty() => {
@@ -91,7 +156,7 @@ pub struct Fetched {
     /// Its roots, by their names.
     pub roots: BTreeMap<String, FetchedRoot>,
     /// From where it is.
-    pub origin: GitOrigin,
+    pub origin: Origin,
     /// The Dockerfile's name in the root `dockerfile`; empty: there is no such root.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dockerfile: String,
@@ -111,6 +176,26 @@ pub struct FetchedRoot {
     pub tree: Digest,
     /// The content digest of its folder.
     pub content: Digest,
+}
+
+/// From where a source is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Origin {
+    /// From a commit of a repository.
+    Git(GitOrigin),
+    /// From an archive.
+    Archive(ArchiveOrigin),
+}
+
+impl Origin {
+    /// The commit, if it is from one.
+    pub fn git(&self) -> Option<&GitOrigin> {
+        match self {
+            Self::Git(origin) => Some(origin),
+            Self::Archive(_) => None,
+        }
+    }
 }
 
 /// Where in which repository a source is from.
@@ -133,6 +218,24 @@ pub struct GitOrigin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_source_and_an_origin_says_which_kind_they_are() {
+        let git = r#"{"source":{"repository":"https://x.example/a.git","lfs":false},"take":"all"}"#;
+        let git: FetchSpec = serde_json::from_str(git).unwrap();
+        assert!(git.source.git().is_some());
+        let archive = r#"{"source":{"archive":"https://x.example/a.tar?s=1"},"take":"all"}"#;
+        let read: FetchSpec = serde_json::from_str(archive).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), archive);
+        assert_eq!(
+            serde_json::to_string(&read.source.shown()).unwrap(),
+            r#"{"archive":"https://x.example/a.tar"}"#
+        );
+        let digest = Digest::of(b"");
+        let origin =
+            Origin::Archive(ArchiveOrigin { archive: "https://x.example/a.tar".parse().unwrap(), digest });
+        assert_eq!(serde_json::from_value::<Origin>(serde_json::to_value(&origin).unwrap()).unwrap(), origin);
+    }
 
     #[test]
     fn paths_stay_within_the_repository() {

@@ -282,9 +282,50 @@ pub struct GitSource {
     /// `--submodules`: these are fetched, too.
     #[serde(default)]
     pub submodules: bool,
-    /// `--lfs`: large files are fetched; otherwise their pointers stand in their place.
-    #[serde(default)]
-    pub lfs: bool,
+    /// `--lfs`: what becomes of pointers of Git LFS. (Rows of before have `lfs`, which said something else.)
+    #[serde(default, rename = "large_files", skip_serializing_if = "Lfs::is_refused")]
+    pub lfs: Lfs,
+}
+
+/// What becomes of pointers of Git LFS among the files of a source. What they stand for isn't fetched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lfs {
+    /// The fetch fails if there is one, so that no image has a pointer in a file's place and nobody knows.
+    #[default]
+    Refuse,
+    /// They are taken as they are.
+    Pointers,
+}
+
+impl Lfs {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Pointers => "pointers",
+        }
+    }
+
+    fn is_refused(&self) -> bool {
+        *self == Self::Refuse
+    }
+}
+
+impl FromStr for Lfs {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "pointers" => Ok(Self::Pointers),
+            _ => Err(Invalid::new(
+                "lfs",
+                text,
+                "what is in Git LFS isn't fetched; write pointers to take its pointers as they are, or refuse",
+            )),
+        }
+    }
 }
 
 #[cfg(test)]

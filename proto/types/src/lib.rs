@@ -6,6 +6,7 @@
 //! To add a word: one file, a newtype with `FromStr`, its error in [`error`], and its line in `docs/`.
 
 pub mod access;
+pub mod archive;
 pub mod backoff;
 pub mod cause;
 pub mod chain;
@@ -43,6 +44,7 @@ pub mod suggest;
 pub mod text;
 
 pub use access::{RepositoryPrefix, TagPattern};
+pub use archive::{ArchiveOrigin, ArchiveSource, ArchiveUrl};
 pub use backoff::{Backoff, Waits};
 pub use cause::Cause;
 pub use ci::{EventName, RefPattern};
@@ -55,12 +57,14 @@ pub use export::{Export, Form};
 pub use failure::Failure;
 pub use failure_code::FailureCode;
 pub use feature::{
-    FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS,
-    FEATURE_TOKENS, FEATURE_UNNEEDED,
+    FEATURE_ARCHIVES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS, FEATURE_PROBES,
+    FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
-pub use fetch::{FETCHES_AT_ONCE, FetchSpec, Fetched, FetchedRoot, GitOrigin, MOST_TAGS, Take};
+pub use fetch::{
+    FETCHES_AT_ONCE, FetchSource, FetchSpec, Fetched, FetchedRoot, GitOrigin, MOST_TAGS, Origin, Take,
+};
 pub use fetch_host::FetchHost;
-pub use git::{Commit, GitPoint, GitSource, GitUrl, RefName};
+pub use git::{Commit, GitPoint, GitSource, GitUrl, Lfs, RefName};
 pub use git_place::GitPlace;
 pub use host::RegistryHost;
 pub use ids::{

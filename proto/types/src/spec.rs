@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Invalid;
 use crate::export::Export;
-use crate::fetch::{FetchSpec, GitOrigin};
+use crate::fetch::{FetchSpec, Origin};
 use crate::image::{ImageTag, Repository};
 use crate::mounts::Mounts;
 use crate::platform::Platform;
@@ -81,7 +81,7 @@ pub struct BuildSpec {
     pub partial: BTreeMap<String, Vec<String>>,
     /// Where roots of the source were fetched from; of the others nobody says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub origins: BTreeMap<String, GitOrigin>,
+    pub origins: BTreeMap<String, Origin>,
 }
 
 /// What a build is for.

@@ -118,6 +118,7 @@ async fn fetched(
         }),
         roots: names.iter().map(known).collect(),
         origin: Some(origin),
+        archive: None,
         tags: Vec::new(),
         dockerfile: if fetch.take == "build" { "Dockerfile".to_owned() } else { String::new() },
         files: 2,

@@ -90,6 +90,7 @@ async fn a_fetch_waits_for_git_and_brings_its_source_by_its_lease_alone() {
             committed: 1_700_000_000,
             subdir: String::new(),
         }),
+        archive: None,
         tags: Vec::new(),
         dockerfile: "Dockerfile".into(),
         files: 2,
@@ -135,4 +136,90 @@ async fn a_fetch_waits_for_git_and_brings_its_source_by_its_lease_alone() {
         client.builds.list_builds(request).await.unwrap().into_inner().builds.len()
     };
     assert_eq!((listed(&mut client, false).await, listed(&mut client, true).await), (1, 2));
+}
+
+#[tokio::test]
+async fn an_archive_is_fetched_by_a_worker_that_knows_of_them_without_git_and_without_a_login() {
+    let farm = Farm::builder().start();
+    let mut client = Client::connect(&farm).await;
+    let mut greeting = hello("git", 1);
+    greeting.features.push("git".to_owned());
+    let mut git = Sim::connect(&client, greeting).await.unwrap();
+    let url = "https://x.example/app.tar.gz";
+    let archive = v1::ArchiveSource { url: format!("{url}?signature=hush"), checksum: String::new() };
+    let fetch = v1::FetchSpec { archive: Some(archive.clone()), take: "build".into(), ..Default::default() };
+    let spec = v1::BuildSpec { fetch: Some(fetch.clone()), ..Default::default() };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: "k".into(), spec: Some(spec), values: Vec::new() };
+    let submitted = client.builds.submit_build(request.clone()).await.unwrap().into_inner().build.unwrap();
+    // In its query there may be a signature, which nobody is told but who fetches.
+    assert_eq!(submitted.spec.as_ref().unwrap().fetch.as_ref().unwrap().archive.as_ref().unwrap().url, url);
+    let again = client.builds.submit_build(request).await.unwrap().into_inner();
+    assert!(again.replayed && again.build.unwrap().id == submitted.id);
+    let both = v1::FetchSpec {
+        git: Some(v1::GitSource { repository: "https://x.example/a.git".into(), ..Default::default() }),
+        ..fetch
+    };
+    let both = v1::BuildSpec { fetch: Some(both), ..Default::default() };
+    let both =
+        v1::SubmitBuildRequest { idempotency_key: "both".into(), spec: Some(both), values: Vec::new() };
+    assert_eq!(client.builds.submit_build(both).await.unwrap_err().code(), Code::InvalidArgument);
+    let build = loop {
+        let build = client.build(&submitted.id).await;
+        if !build.jobs[0].waiting.is_empty() {
+            break build;
+        }
+        git.beat(&[]).await;
+    };
+    assert!(build.jobs[0].waiting.contains("that fetches archives"), "{}", build.jobs[0].waiting);
+
+    let mut greeting = hello("archives", 1);
+    greeting.features.push("archives".to_owned());
+    let mut sim = Sim::connect(&client, greeting).await.unwrap();
+    let offered = sim.offer().await;
+    assert_eq!(offered.spec.unwrap().fetch.unwrap().archive.unwrap(), archive);
+    let lease = offered.lease.unwrap();
+    sim.start(&lease).await;
+    let lent = sim.work.lend_git_login(v1::LendGitLoginRequest { lease: Some(lease.clone()) }).await.unwrap();
+    assert_eq!((lent.get_ref().token.as_str(), lent.get_ref().key.as_str()), ("", ""));
+    let (objects, root) = tree("FROM scratch");
+    let named = bring(&mut sim, &lease, (objects.clone(), root)).await.unwrap();
+    let content = farm_types::snapshot::Folder::decode(&objects.last().unwrap().data)
+        .unwrap()
+        .content_digest()
+        .to_string();
+    let known =
+        |name: &str| v1::FetchedRoot { name: name.into(), tree: root.to_string(), content: content.clone() };
+    let origin = v1::ArchiveOrigin { url: url.into(), digest: Digest::of(b"x").to_string() };
+    let fetched = v1::Fetched {
+        snapshot: Some(v1::SnapshotRef {
+            tree_id: named.tree_id,
+            content_key: named.content_key,
+            upload_id: String::new(),
+        }),
+        roots: vec![known("context"), known("dockerfile")],
+        archive: Some(origin.clone()),
+        dockerfile: "Dockerfile".into(),
+        files: 2,
+        bytes: 24,
+        ..Default::default()
+    };
+    let result = v1::JobResult { fetched: Some(fetched), ..Default::default() };
+    assert!(sim.finish(&lease, Outcome::Result(result)).await);
+    let (ended, _) = client.follow(&submitted.id).await;
+    assert_eq!(
+        ended.jobs[0].result.as_ref().unwrap().fetched.as_ref().unwrap().archive,
+        Some(origin.clone())
+    );
+    // A build says where it is from.
+    let spec = v1::BuildSpec {
+        snapshot: ended.spec.unwrap().snapshot,
+        platforms: vec!["linux/amd64".into()],
+        archive_origins: [("context".to_owned(), origin.clone())].into(),
+        ..Default::default()
+    };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: "b".into(), spec: Some(spec), values: Vec::new() };
+    let build = client.builds.submit_build(request).await.unwrap().into_inner().build.unwrap();
+    assert_eq!(build.spec.unwrap().archive_origins["context"], origin);
 }

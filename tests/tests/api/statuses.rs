@@ -65,6 +65,7 @@ async fn fetch(sim: &mut Sim, commit: &str, (name, text): (&str, &str)) {
             committed: 1_700_000_000,
             subdir: String::new(),
         }),
+        archive: None,
         tags: Vec::new(),
         dockerfile: if name == "Dockerfile" { name.into() } else { String::new() },
         files: 1,
@@ -221,4 +222,90 @@ async fn a_commit_is_green_in_the_end_whatever_the_forge_says_and_red_where_the_
 
     assert!(farm.cli(&["hook", "token", "app", "--rm"]).ok().contains("no token any more"));
     assert!(!farm.cli(&["audit", "--json"]).ok().contains(TOKEN));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projects_own_rules_count_in_the_place_of_the_repositorys_file() {
+    let port = free_port();
+    let farm = Farm::builder().arg("--hooks-listen").arg(&format!("127.0.0.1:{port}")).start();
+    let (url, host) = ("https://git.example/acme/app.git", "git.example");
+    let add = ["hook", "add", "github", "acme/app", "--clone-url", url, "--host", host, "--json"];
+    let forge = Forge::of(port, &farm.cli(&add).json());
+    let file = farm.folder().join("own.yaml");
+    let set = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        farm.cli(&["hook", "rules", "app", "--file", file.to_str().unwrap()])
+    };
+    let own = RULES.replace("  app:", "  own:");
+    // What is wrong in them is told as it is of the file, here and by the farm.
+    let wrong = set(&format!("{own}    platfroms: []\n"));
+    assert!(wrong.status == 2 && wrong.stderr.contains("own.yaml:6:5: images.own"), "{wrong:?}");
+    let mut client = Client::connect(&farm).await;
+    let request = v1::SetHookRulesRequest { name: "app".into(), rules: format!("{own}    platfroms: []\n") };
+    let refused = client.hooks.set_hook_rules(request).await.unwrap_err();
+    assert!(refused.message().contains("the rules for hook app: 6:5: images.own"), "{refused:?}");
+    assert!(farm.cli(&["hook", "rules", "app", "--rm"]).ok().contains("has no rules of its own"));
+    assert!(set(&own).ok().contains("with 1 image; its repository's .farm.yaml isn't read"));
+    assert_eq!(farm.cli(&["hook", "rules", "app"]).ok(), own);
+
+    let mut greeting = hello("w", 1);
+    greeting.features.push("git".to_owned());
+    let mut sim = Sim::connect(&client, greeting).await.unwrap();
+    let became = async |id: &str| loop {
+        let listed = farm.cli(&["hook", "deliveries", "app", "--json"]).json();
+        let found = listed["deliveries"].as_array().unwrap().iter().find(|one| one["id"] == id).cloned();
+        if let Some(one) = found.filter(|one| one["state"] != "received") {
+            break one;
+        }
+        tokio::task::yield_now().await;
+    };
+    // The repository's file is wrong, and nobody reads it. What counts is what counted when the delivery was begun.
+    let first = "a".repeat(40);
+    assert_eq!(forge.deliver("first", "push", &push(&first)).0, 202);
+    fetch(&mut sim, &first, (".farm.yaml", "no rules at all")).await;
+    let offered = sim.offer().await;
+    assert_eq!(offered.spec.unwrap().fetch.unwrap().take, "build");
+    assert!(farm.cli(&["hook", "rules", "app", "--rm"]).ok().contains(".farm.yaml counts"));
+    let lease = offered.lease.unwrap();
+    sim.start(&lease).await;
+    let (objects, root, content) = folder("Dockerfile", "FROM scratch\n");
+    let named = bring(&mut sim, &lease, (objects, root)).await.unwrap();
+    let known =
+        |name: &str| v1::FetchedRoot { name: name.into(), tree: root.to_string(), content: content.clone() };
+    let fetched = v1::Fetched {
+        snapshot: Some(v1::SnapshotRef {
+            tree_id: named.tree_id,
+            content_key: named.content_key,
+            ..Default::default()
+        }),
+        roots: vec![known("context"), known("dockerfile")],
+        origin: Some(v1::GitOrigin {
+            repository: url.into(),
+            r#ref: "refs/heads/main".into(),
+            commit: first.clone(),
+            committed: 1_700_000_000,
+            subdir: String::new(),
+        }),
+        dockerfile: "Dockerfile".into(),
+        files: 1,
+        bytes: 13,
+        ..Default::default()
+    };
+    let result = v1::JobResult { fetched: Some(fetched), ..Default::default() };
+    assert!(sim.finish(&lease, Outcome::Result(result)).await);
+    let done = became("first").await;
+    assert_eq!((&done["state"], done["builds"].as_array().unwrap().len()), (&json!("done"), 1), "{done:#}");
+
+    // From then on the repository's counts again.
+    let second = "b".repeat(40);
+    assert_eq!(forge.deliver("second", "push", &push(&second)).0, 202);
+    let build = sim.offer().await.lease.unwrap();
+    sim.start(&build).await;
+    assert!(sim.finish(&build, success()).await);
+    fetch(&mut sim, &second, (".farm.yaml", "no rules at all")).await;
+    let failed = became("second").await;
+    assert_eq!(failed["state"], "failed", "{failed:#}");
+    assert!(failed["reason"].as_str().unwrap().starts_with(".farm.yaml: "), "{failed:#}");
+    let audit = farm.cli(&["audit", "--json"]).ok();
+    assert!(audit.contains("hook.rules") && audit.contains("hook.rules.remove"), "{audit}");
 }

@@ -9,6 +9,10 @@ use serde_json::Value;
 
 use crate::support::*;
 
+/// As git-lfs writes it.
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
+    oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+
 fn submit_from(farm: &Farm, address: &str, args: &[&str]) -> Output {
     let mut all = vec!["submit", address, "--platform", "linux/amd64"];
     all.extend(args);
@@ -37,7 +41,7 @@ fn a_branch_and_a_folder_of_a_repository_are_built_and_what_is_missing_there_is_
     let first = host.commit(&[
         ("app/Dockerfile", dockerfile.as_str()),
         ("app/.dockerignore", "secret\n.dockerignore\n"),
-        ("app/secret", "not for images"),
+        ("app/secret", POINTER),
         ("app/file", "one\n"),
         ("lib/lib.txt", "of the library\n"),
     ]);
@@ -80,8 +84,18 @@ fn a_branch_and_a_folder_of_a_repository_are_built_and_what_is_missing_there_is_
     says(&farm.cli(&["show", fetches[0]["id"].as_str().unwrap()]).ok(), &["from http://", "fetched in"]);
 
     // The branch moves, and what is built is what it is at then; the build before is still made again from what it was.
-    let second = host.commit(&[("app/file", "two\n")]);
-    let moved = submit_from(&farm, &address, &["--build-context", &lib]).ok();
+    let second = host.commit(&[("app/file", "two\n"), ("lib/large", POINTER)]);
+    // A pointer of Git LFS that isn't left out isn't built from, unless that is meant.
+    let lib = ["--build-context", &lib];
+    let pointing = submit_from(&farm, &address, &[&lib[..], &["--json"]].concat());
+    let failure: Value = serde_json::from_str(&pointing.stdout).unwrap();
+    assert_eq!((pointing.status, &failure["failure"]["code"]), (1, &"git_lfs".into()), "{pointing:?}");
+    says(
+        failure["failure"]["message"].as_str().unwrap(),
+        &["large is a pointer", ".dockerignore", "--lfs pointers"],
+    );
+    let lib = [&lib[..], &["--lfs", "pointers"]].concat();
+    let moved = submit_from(&farm, &address, &lib).ok();
     says(&moved, &[&second[..7], "two"]);
     let again = show(&farm, &build_id(&farm.cli(&["retry", &id]).ok()));
     assert_eq!(again["origins"][0]["commit"], first.clone(), "{again:#}");
@@ -104,12 +118,13 @@ fn a_branch_and_a_folder_of_a_repository_are_built_and_what_is_missing_there_is_
 
     // A private one: by the project's login for a place above it, which is told to nobody.
     host.close("x-access-token", "hush-of-git");
-    let refused = submit_from(&farm, &address, &["--build-context", &lib]);
+    let refused = submit_from(&farm, &address, &lib);
     assert_eq!(refused.status, 1, "{refused:?}");
     says(&refused.stdout, &["is for those that sign in", "farm git login"]);
     let given = login(&farm, &host.place(), "hush-of-git").ok();
     says(&given, &["a token of x-access-token", &host.place()]);
-    let private = submit_from(&farm, &address, &["--build-context", &lib, "--no-cache"]).ok();
+    let lib = [&lib[..], &["--no-cache"]].concat();
+    let private = submit_from(&farm, &address, &lib).ok();
     says(&private, &[&second[..7], "two"]);
     let listed = farm.cli(&["git", "ls", "--json"]).ok();
     crate::schemas::fits("git_logins", &listed);
@@ -120,5 +135,5 @@ fn a_branch_and_a_folder_of_a_repository_are_built_and_what_is_missing_there_is_
         assert!(!log.contains("hush-of-git"));
     }
     farm.cli(&["git", "rm", &host.place()]).ok();
-    assert_eq!(submit_from(&farm, &address, &["--build-context", &lib, "--no-cache"]).status, 1);
+    assert_eq!(submit_from(&farm, &address, &lib).status, 1);
 }

@@ -14,6 +14,7 @@
 mod gate;
 mod support;
 
+mod addresses;
 mod archives;
 mod arguments;
 mod artifacts;
@@ -40,6 +41,7 @@ mod following;
 mod full;
 mod full_disk;
 mod git;
+mod git_ssh;
 mod homeless;
 mod hooks;
 mod ignoring;

@@ -62,6 +62,20 @@ impl SshServer {
         file.display().to_string()
     }
 
+    /// Writes files of the repository, and commits all there is.
+    pub fn commit(&self, files: &[(&str, &str)]) {
+        for (name, text) in files {
+            fs::write(self.path("work").join(name), text).unwrap();
+        }
+        self.git(&["add", "-A"]);
+        self.git(&["-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "-m", "a change"]);
+    }
+
+    fn git(&self, arguments: &[&str]) {
+        let mut git = command("git");
+        run(git.env("HOME", self.folder.path()).arg("-C").arg(self.path("work")).args(arguments));
+    }
+
     /// Makes a key for all that git needs here, and a repository with one file; answers both.
     pub fn repository(&self, content: &str) -> (String, String) {
         let serve = self.path("serve");
@@ -71,15 +85,9 @@ impl SshServer {
         fs::set_permissions(&serve, Permissions::from_mode(0o755)).unwrap();
         let key = self.key("git", &["-t", "ed25519"], serve.to_str().unwrap());
         let work = self.path("work");
-        let git = |arguments: &[&str]| {
-            let mut git = command("git");
-            run(git.env("HOME", self.folder.path()).arg("-C").arg(&work).args(arguments))
-        };
-        fs::create_dir(&work).unwrap();
-        git(&["init", "-q", "-b", "main"]);
-        fs::write(work.join("file"), content).unwrap();
-        git(&["add", "file"]);
-        git(&["-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "-m", "one"]);
+        std::fs::create_dir(&work).unwrap();
+        self.git(&["init", "-q", "-b", "main"]);
+        self.commit(&[("file", content)]);
         (key, format!("ssh://git@127.0.0.1:{}{}", self.port, work.join(".git").display()))
     }
 }

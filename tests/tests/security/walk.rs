@@ -77,6 +77,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.ProjectService/GetProjectSettings",
             "farm.v1.HookService/ListHooks",
             "farm.v1.HookService/ListDeliveries",
+            "farm.v1.HookService/GetHookRules",
         ],
     ),
     (
@@ -123,6 +124,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.HookService/SetHookToken",
             "farm.v1.HookService/InstallHook",
             "farm.v1.HookService/RemoveHookToken",
+            "farm.v1.HookService/SetHookRules",
             "farm.v1.HookService/RemoveHook",
         ],
     ),

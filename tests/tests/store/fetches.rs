@@ -6,8 +6,8 @@ use farm_store::builds::submit::NewBuild;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::{
-    BootId, BuildSpec, FEATURE_GIT, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitSource, SnapshotRef, Take,
-    WorkerId,
+    BootId, BuildSpec, FEATURE_GIT, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitSource, Origin,
+    SnapshotRef, Take, WorkerId,
 };
 
 use crate::fixture::{LEASE, World, world};
@@ -20,9 +20,9 @@ fn fetch(world: &World, key: &str) -> NewBuild {
         subdir: String::new(),
         keep_git: false,
         submodules: false,
-        lfs: false,
+        lfs: Default::default(),
     };
-    let spec = BuildSpec::to_fetch(FetchSpec { source, take: Take::All }, SnapshotRef::none());
+    let spec = BuildSpec::to_fetch(FetchSpec { source: source.into(), take: Take::All }, SnapshotRef::none());
     NewBuild { spec, ..world.new_build(key, "linux/amd64", &[]) }
 }
 
@@ -66,6 +66,7 @@ async fn a_fetch_goes_to_a_worker_with_git_takes_no_slot_and_its_snapshot_is_the
             committed_at: 1_700_000_000,
             subdir: String::new(),
         };
+        let origin = Origin::Git(origin);
         let (snapshot, roots, dockerfile) = (snapshot.clone(), roots.clone(), String::new());
         let fetched = Fetched { snapshot, roots, origin, dockerfile, files: 1, bytes: 1, tags: Vec::new() };
         let result = JobResult::of_fetch(fetched);

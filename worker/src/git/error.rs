@@ -6,7 +6,7 @@ use farm_types::{Cause, Failure, FailureCode};
 
 /// Why there is no source.
 #[derive(Debug, thiserror::Error)]
-pub enum GitError {
+pub enum FetchError {
     /// It was told to stop.
     #[error("it was told to stop")]
     Stopped,
@@ -15,7 +15,7 @@ pub enum GitError {
     Failed(Box<Failure>),
 }
 
-impl GitError {
+impl FetchError {
     /// The failure, unless it was told to stop.
     pub fn into_failure(self) -> Option<Failure> {
         match self {
@@ -34,16 +34,16 @@ impl GitError {
 }
 
 /// Something for the user to mend.
-pub(crate) fn user(code: FailureCode, message: impl Into<String>) -> GitError {
-    GitError::Failed(Box::new(Failure::new(Cause::User, code, message)))
+pub(crate) fn user(code: FailureCode, message: impl Into<String>) -> FetchError {
+    FetchError::Failed(Box::new(Failure::new(Cause::User, code, message)))
 }
 
 /// Something that may be otherwise the next time, or on another machine.
-pub(crate) fn trouble(code: FailureCode, message: impl Into<String>) -> GitError {
-    GitError::Failed(Box::new(Failure::new(Cause::Infrastructure, code, message)))
+pub(crate) fn trouble(code: FailureCode, message: impl Into<String>) -> FetchError {
+    FetchError::Failed(Box::new(Failure::new(Cause::Infrastructure, code, message)))
 }
 
 /// The worker's disk.
-pub(crate) fn disk(what: &str, error: &io::Error) -> GitError {
+pub(crate) fn disk(what: &str, error: &io::Error) -> FetchError {
     trouble(FailureCode::WorkerDisk, format!("{what}: {error}; look at the worker's state folder"))
 }

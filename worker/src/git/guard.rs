@@ -1,4 +1,4 @@
-//! Where git may go: a host's addresses are looked up once, judged, and git is held to them.
+//! Where sources are fetched from: a host's addresses are looked up once and judged, and whoever fetches, git or farm, is held to them.
 //!
 //! The rules are those of what engines fetch ([`crate::buildkit::Fetches`]); here addresses are known, so these are judged, too, and a
 //! name that leads into the farm leads nowhere.
@@ -11,7 +11,7 @@ use farm_types::git::GitUrl;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::error::{GitError, trouble, user};
+use super::error::{FetchError, trouble, user};
 use crate::buildkit::Fetches;
 
 /// For a name.
@@ -27,42 +27,68 @@ pub(crate) struct Route {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
+/// Who is to be called, and for what.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked<'a> {
+    /// What is fetched, as people are told.
+    pub(crate) shown: String,
+    /// `https`, `http` or `ssh`.
+    pub(crate) scheme: &'a str,
+    /// `HOST[:PORT]`.
+    pub(crate) host: &'a str,
+    /// The failure of one that is closed.
+    pub(crate) closed: FailureCode,
+    /// The failure of one that isn't found.
+    pub(crate) unreachable: FailureCode,
+}
+
 /// The way to a repository's host.
 ///
 /// # Errors
 /// It is closed, or isn't found.
-pub(crate) async fn route(url: &GitUrl, reach: &Fetches) -> Result<Route, GitError> {
-    let (host, port) = split(url).ok_or_else(|| {
-        user(
-            FailureCode::GitHostClosed,
-            format!("nothing is fetched from {url}: its host isn't written in a usual form"),
-        )
-    })?;
+pub(crate) async fn route(url: &GitUrl, reach: &Fetches) -> Result<Route, FetchError> {
+    let asked = Asked {
+        shown: url.to_string(),
+        scheme: url.scheme(),
+        host: url.host(),
+        closed: FailureCode::GitHostClosed,
+        unreachable: FailureCode::GitUnreachable,
+    };
+    route_to(asked, reach).await
+}
+
+/// The way to a host.
+///
+/// # Errors
+/// It is closed, or isn't found.
+pub(crate) async fn route_to(asked: Asked<'_>, reach: &Fetches) -> Result<Route, FetchError> {
+    let Asked { shown, scheme, host: place, closed: code, unreachable } = asked;
+    let refused = |why: &str| user(code.clone(), format!("nothing is fetched from {shown}: {why}"));
+    let (host, port) =
+        split(scheme, place).ok_or_else(|| refused("its host isn't written in a usual form"))?;
     // As engines name it; `git` is what has ssh's port.
-    let scheme = if url.scheme() == "ssh" { "git" } else { url.scheme() };
+    let kind = if scheme == "ssh" { "git" } else { scheme };
     let place = |host: &str| {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     };
-    let identifier = |host: &str| format!("{scheme}://{}/", place(host));
+    let identifier = |host: &str| format!("{kind}://{}/", place(host));
     let closed = |why: &str| {
-        let text = format!(
-            "nothing is fetched from {url}: {why}; whoever runs the worker's machine can allow it: farm-worker --fetch-from {}",
+        refused(&format!(
+            "{why}; whoever runs the worker's machine can allow it: farm-worker --fetch-from {}",
             place(&host)
-        );
-        user(FailureCode::GitHostClosed, text)
+        ))
     };
     if let Some(why) = reach.refuse_repository(&identifier(&host), &host, &place(&host)) {
-        let text = format!("nothing is fetched from {url}: {why}");
-        return Err(user(FailureCode::GitHostClosed, text));
+        return Err(refused(&why));
     }
     let is_open = reach.opens(&identifier(&host));
-    if url.scheme() == "http" && !is_open {
+    if scheme == "http" && !is_open {
         return Err(closed("http is neither encrypted nor signed; write https"));
     }
     let addresses = look_up(&host, port).await.map_err(|why| {
-        trouble(FailureCode::GitUnreachable, format!("{url} can't be reached: {host} isn't found: {why}"))
+        trouble(unreachable.clone(), format!("{shown} can't be reached: {host} isn't found: {why}"))
     })?;
-    if url.scheme() == "http" && !addresses.iter().all(IpAddr::is_loopback) {
+    if scheme == "http" && !addresses.iter().all(IpAddr::is_loopback) {
         return Err(closed(
             "http is neither encrypted nor signed, so it is for this machine only; write https",
         ));
@@ -83,13 +109,12 @@ pub(crate) async fn route(url: &GitUrl, reach: &Fetches) -> Result<Route, GitErr
     Ok(Route { host, port, addresses })
 }
 
-fn split(url: &GitUrl) -> Option<(String, u16)> {
-    let usual = match url.scheme() {
+fn split(scheme: &str, place: &str) -> Option<(String, u16)> {
+    let usual = match scheme {
         "ssh" => 22,
         "http" => 80,
         _ => 443,
     };
-    let place = url.host();
     if let Some(six) = place.strip_prefix('[') {
         let (host, port) = six.split_once(']')?;
         let port = port.strip_prefix(':').map_or(Some(usual), |port| port.parse().ok())?;

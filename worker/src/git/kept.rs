@@ -8,7 +8,7 @@ use std::path::Path;
 
 use farm_types::git::{Commit, RefName};
 
-use super::error::{GitError, disk};
+use super::error::{FetchError, disk};
 use super::program::Call;
 use super::remote::kept;
 use super::tree::At;
@@ -26,7 +26,7 @@ pub(crate) async fn make(
     commit: &Commit,
     git_ref: Option<&RefName>,
     tree: &Path,
-) -> Result<(), GitError> {
+) -> Result<(), FetchError> {
     let git = tree.join(".git");
     let call = || Call::at(&git).from(tree);
     let format = if wanted.as_str().len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };

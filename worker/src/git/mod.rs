@@ -12,7 +12,7 @@
 
 mod account;
 mod error;
-mod guard;
+pub(crate) mod guard;
 mod kept;
 mod mirrors;
 mod modules;
@@ -28,6 +28,7 @@ mod said;
 mod server;
 mod tree;
 
-pub use error::GitError;
+pub use error::FetchError;
+pub(crate) use error::{disk, trouble, user};
 pub use order::{GitLimits, GitLogin, Order};
 pub use runner::{Checkout, Git};

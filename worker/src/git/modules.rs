@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use farm_types::FailureCode;
 use farm_types::git::{Commit, GitUrl};
 
-use super::error::{GitError, user};
+use super::error::{FetchError, user};
 use super::tree::Module;
 
 /// The most of one source, and how deep they lie in each other.
@@ -27,7 +27,7 @@ pub(crate) struct Submodule {
 ///
 /// # Errors
 /// One has none, or one that isn't fetched.
-pub(crate) fn read(output: &[u8], parent: &GitUrl, modules: &[Module]) -> Result<Vec<Submodule>, GitError> {
+pub(crate) fn read(output: &[u8], parent: &GitUrl, modules: &[Module]) -> Result<Vec<Submodule>, FetchError> {
     let text = String::from_utf8_lossy(output);
     let mut said: BTreeMap<&str, (Option<&str>, Option<&str>)> = BTreeMap::new();
     for entry in text.split('\0') {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
-use super::error::{GitError, disk, user};
+use super::error::{FetchError, disk, user};
 use super::order::GitLimits;
 
 /// The oldest git that can be held to an address (`http.curloptResolve`).
@@ -95,16 +95,16 @@ impl<'a> Bounds<'a> {
         Self { limits, until: Instant::now() + limits.time, stop }
     }
 
-    pub(crate) fn too_slow(&self) -> GitError {
+    pub(crate) fn too_slow(&self) -> FetchError {
         let text = format!(
             "the source took more than {} s to fetch; a project's limit is for whoever runs the farm to raise, or the repository \
              has to become smaller",
             self.limits.time.as_secs()
         );
-        GitError::Failed(Box::new(Failure::new(Cause::Deadline, FailureCode::GitTooSlow, text)))
+        FetchError::Failed(Box::new(Failure::new(Cause::Deadline, FailureCode::GitTooSlow, text)))
     }
 
-    pub(crate) fn too_large(&self) -> GitError {
+    pub(crate) fn too_large(&self) -> FetchError {
         let text = format!(
             "the source has more than {} bytes, which is the limit; take large files out of the repository, or name a folder of it \
              (#REF:FOLDER)",
@@ -113,7 +113,7 @@ impl<'a> Bounds<'a> {
         user(FailureCode::GitTooLarge, text)
     }
 
-    pub(crate) fn too_many(&self) -> GitError {
+    pub(crate) fn too_many(&self) -> FetchError {
         let text = format!(
             "the source has more than {} files, which is the limit; name a folder of the repository (#REF:FOLDER)",
             self.limits.files
@@ -122,10 +122,10 @@ impl<'a> Bounds<'a> {
     }
 
     /// What it waits for, unless it is told to stop or time is over.
-    pub(crate) async fn within<T>(&self, waited: impl Future<Output = T>) -> Result<T, GitError> {
+    pub(crate) async fn within<T>(&self, waited: impl Future<Output = T>) -> Result<T, FetchError> {
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => Err(GitError::Stopped),
+            () = self.stop.cancelled() => Err(FetchError::Stopped),
             () = sleep_until(self.until) => Err(self.too_slow()),
             value = waited => Ok(value),
         }
@@ -190,7 +190,7 @@ pub(crate) struct Said {
 }
 
 /// What takes a call's output; an error ends the call.
-type Sink<'a> = &'a mut (dyn FnMut(&[u8]) -> Result<(), GitError> + Send);
+type Sink<'a> = &'a mut (dyn FnMut(&[u8]) -> Result<(), FetchError> + Send);
 
 /// Git on this machine.
 #[derive(Debug)]
@@ -228,7 +228,7 @@ impl Program {
         call: Call,
         bounds: &Bounds<'_>,
         most: usize,
-    ) -> Result<Said, GitError> {
+    ) -> Result<Said, FetchError> {
         let mut kept = Vec::new();
         let mut keep = |bytes: &[u8]| {
             if kept.len() + bytes.len() > most {
@@ -250,7 +250,7 @@ impl Program {
         call: Call,
         bounds: &Bounds<'_>,
         sink: Sink<'_>,
-    ) -> Result<(bool, String), GitError> {
+    ) -> Result<(bool, String), FetchError> {
         let mut child = self.command(&call, bounds).spawn().map_err(|error| {
             super::error::trouble(
                 FailureCode::GitUnavailable,
@@ -381,7 +381,7 @@ impl Drop for Group {
     }
 }
 
-async fn each(from: Option<impl AsyncRead + Unpin>, sink: Sink<'_>) -> Result<(), GitError> {
+async fn each(from: Option<impl AsyncRead + Unpin>, sink: Sink<'_>) -> Result<(), FetchError> {
     let Some(mut from) = from else { return Ok(()) };
     let mut bytes = vec![0; 64 * 1024];
     loop {
@@ -394,7 +394,7 @@ async fn each(from: Option<impl AsyncRead + Unpin>, sink: Sink<'_>) -> Result<()
 }
 
 /// The end of what it says.
-async fn last(from: Option<impl AsyncRead + Unpin>) -> Result<String, GitError> {
+async fn last(from: Option<impl AsyncRead + Unpin>) -> Result<String, FetchError> {
     let Some(mut from) = from else { return Ok(String::new()) };
     let (mut kept, mut bytes) = (Vec::new(), vec![0; 8 * 1024]);
     loop {

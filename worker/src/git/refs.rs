@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use farm_types::git::{Commit, GitPoint, GitSource, RefName};
 use farm_types::{FailureCode, MOST_TAGS};
 
-use super::error::{GitError, user};
+use super::error::{FetchError, user};
 
 /// What is to be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Refs {
     ///
     /// # Errors
     /// The repository is empty, there is no such ref, or it is at another commit than is expected.
-    pub(crate) fn choose(&self, source: &GitSource) -> Result<Option<Chosen>, GitError> {
+    pub(crate) fn choose(&self, source: &GitSource) -> Result<Option<Chosen>, FetchError> {
         let url = &source.repository;
         if self.is_empty() {
             let text = format!("{url} has no commit yet; push one");
@@ -160,7 +160,7 @@ impl Refs {
 }
 
 /// A commit that isn't below a branch or tag.
-pub(crate) fn unknown(source: &GitSource, commit: &Commit) -> GitError {
+pub(crate) fn unknown(source: &GitSource, commit: &Commit) -> FetchError {
     let text = format!(
         "no branch and no tag of {} has commit {commit}; push it, or name the ref that is at it",
         source.repository
@@ -189,7 +189,7 @@ mod tests {
             subdir: String::new(),
             keep_git: false,
             submodules: false,
-            lfs: false,
+            lfs: Default::default(),
         };
         let chosen = Refs::read(output.as_bytes()).choose(&source);
         let short =

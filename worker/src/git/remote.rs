@@ -15,7 +15,7 @@ use farm_types::git::{Commit, GitUrl};
 use zeroize::Zeroizing;
 
 use super::account::{Account, give};
-use super::error::{GitError, disk, user};
+use super::error::{FetchError, disk, user};
 use super::guard::Route;
 use super::order::GitLogin;
 use super::program::{Bounds, Call, Program};
@@ -81,7 +81,7 @@ impl<'a> Remote<'a> {
         route: &Route,
         login: Option<&GitLogin>,
         folder: PathBuf,
-    ) -> Result<Self, GitError> {
+    ) -> Result<Self, FetchError> {
         let account = program.account.as_ref();
         super::account::own_folder(&folder, account)
             .map_err(|error| disk("no folder for git can be made", &error))?;
@@ -100,7 +100,7 @@ impl<'a> Remote<'a> {
         route: &Route,
         login: Option<&GitLogin>,
         account: Option<&Account>,
-    ) -> Result<(), GitError> {
+    ) -> Result<(), FetchError> {
         let address = |address: &IpAddr| match address {
             IpAddr::V4(four) => four.to_string(),
             IpAddr::V6(six) => format!("[{six}]"),
@@ -144,7 +144,7 @@ impl<'a> Remote<'a> {
         route: &Route,
         login: Option<&GitLogin>,
         account: Option<&Account>,
-    ) -> Result<(), GitError> {
+    ) -> Result<(), FetchError> {
         let Some(GitLogin::Key { pem, known_hosts }) = login else {
             let text = format!(
                 "{} is reached by ssh, for which the project needs a deploy key at {}; add one, or write the https address",
@@ -189,7 +189,7 @@ impl<'a> Remote<'a> {
     ///
     /// # Errors
     /// It can't be reached, or doesn't let us in.
-    pub(crate) async fn refs(&self, bounds: &Bounds<'_>) -> Result<Refs, GitError> {
+    pub(crate) async fn refs(&self, bounds: &Bounds<'_>) -> Result<Refs, FetchError> {
         let call = Call::nowhere(&self.folder).args(&self.args).args([
             "ls-remote",
             "--symref",
@@ -209,7 +209,7 @@ impl<'a> Remote<'a> {
         wanted: &Commit,
         into: &Path,
         bounds: &Bounds<'_>,
-    ) -> Result<(), GitError> {
+    ) -> Result<(), FetchError> {
         let wanted = format!("+{wanted}:{}", kept(wanted));
         self.fetch_into(into, &["--depth=1"], &[wanted], bounds).await
     }
@@ -218,7 +218,7 @@ impl<'a> Remote<'a> {
     ///
     /// # Errors
     /// As [`Self::fetch`].
-    pub(crate) async fn fetch_history(&self, into: &Path, bounds: &Bounds<'_>) -> Result<(), GitError> {
+    pub(crate) async fn fetch_history(&self, into: &Path, bounds: &Bounds<'_>) -> Result<(), FetchError> {
         let all = ["heads", "tags"].map(|folder| format!("+refs/{folder}/*:refs/farm/{folder}/*"));
         self.fetch_into(into, &["--filter=tree:0"], &all, bounds).await
     }
@@ -229,7 +229,7 @@ impl<'a> Remote<'a> {
         how: &[&str],
         specs: &[String],
         bounds: &Bounds<'_>,
-    ) -> Result<(), GitError> {
+    ) -> Result<(), FetchError> {
         let call = Call::at(into)
             .args(&self.args)
             .args([
@@ -248,7 +248,7 @@ impl<'a> Remote<'a> {
         if said.ok { Ok(()) } else { Err(self.failure(&said.words, bounds)) }
     }
 
-    fn failure(&self, words: &str, bounds: &Bounds<'_>) -> GitError {
+    fn failure(&self, words: &str, bounds: &Bounds<'_>) -> FetchError {
         said::failure(self.url, self.is_signed_in, words, bounds)
     }
 }

@@ -9,7 +9,7 @@ use farm_types::{FailureCode, ProjectId};
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, give, own_folder, passage};
-use super::error::{GitError, disk, trouble, user};
+use super::error::{FetchError, disk, trouble, user};
 use super::mirrors::{Mirrors, remove};
 use super::modules::{self, Submodule};
 use super::order::Order;
@@ -58,13 +58,13 @@ impl Checkout {
 struct Folder(PathBuf);
 
 impl Folder {
-    fn make(path: PathBuf) -> Result<Self, GitError> {
+    fn make(path: PathBuf) -> Result<Self, FetchError> {
         passage(&path).map_err(|error| disk("no folder for a source can be made", &error))?;
         Ok(Self(path))
     }
 
     /// A folder in it that is git's.
-    fn own(&self, name: &str, account: Option<&Account>) -> Result<PathBuf, GitError> {
+    fn own(&self, name: &str, account: Option<&Account>) -> Result<PathBuf, FetchError> {
         let path = self.0.join(name);
         own_folder(&path, account).map_err(|error| disk("no folder for a source can be made", &error))?;
         Ok(path)
@@ -93,7 +93,7 @@ impl Git {
     ///
     /// # Errors
     /// There is no git of use here, or no user for it, or the folder can't be used.
-    pub async fn open(folder: &Path, mirror_bytes: u64) -> Result<Self, GitError> {
+    pub async fn open(folder: &Path, mirror_bytes: u64) -> Result<Self, FetchError> {
         let unavailable = |why: String| {
             trouble(FailureCode::GitUnavailable, format!("sources can't be fetched by git: {why}"))
         };
@@ -122,7 +122,7 @@ impl Git {
         order: &Order,
         stop: &CancellationToken,
         say: impl FnMut(&str) + Send,
-    ) -> Result<Checkout, GitError> {
+    ) -> Result<Checkout, FetchError> {
         let brought = self.bring_all(order, stop, say).await;
         // Also of what failed something may be left in a mirror.
         self.mirrors.trim().await;
@@ -134,15 +134,8 @@ impl Git {
         order: &Order,
         stop: &CancellationToken,
         mut say: impl FnMut(&str) + Send,
-    ) -> Result<Checkout, GitError> {
+    ) -> Result<Checkout, FetchError> {
         let source = &order.source;
-        if source.lfs {
-            let text = format!(
-                "{}: large files of Git LFS aren't fetched; leave --lfs out: their pointers stand in their place, and a step can fetch them",
-                source.repository
-            );
-            return Err(user(FailureCode::GitLfsUnsupported, text));
-        }
         let is_part = |part: &str| !matches!(part, "" | "." | "..");
         if !source.subdir.is_empty() && !source.subdir.split('/').all(is_part) {
             let text = format!(
@@ -225,7 +218,7 @@ impl Git {
         &self,
         order: &Order,
         stop: &CancellationToken,
-    ) -> Result<(Commit, Option<RefName>), GitError> {
+    ) -> Result<(Commit, Option<RefName>), FetchError> {
         let job = Job::begin(self, order, stop)?;
         let remote = job.remote(&order.source.repository, "login").await?;
         let chosen = job.choose(&remote).await?;
@@ -263,7 +256,7 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn begin(git: &'a Git, order: &'a Order, stop: &'a CancellationToken) -> Result<Self, GitError> {
+    fn begin(git: &'a Git, order: &'a Order, stop: &'a CancellationToken) -> Result<Self, FetchError> {
         let folder = Folder::make(git.scratch.join(uuid::Uuid::new_v4().simple().to_string()))?;
         Ok(Self { git, order, bounds: Bounds::begin(order.limits, stop), folder })
     }
@@ -273,7 +266,7 @@ impl<'a> Job<'a> {
     }
 
     /// A repository elsewhere. The order's login is for its place, and for its own host by its own scheme.
-    async fn remote<'u>(&'u self, url: &'u GitUrl, name: &str) -> Result<Remote<'u>, GitError> {
+    async fn remote<'u>(&'u self, url: &'u GitUrl, name: &str) -> Result<Remote<'u>, FetchError> {
         let own = &self.order.source.repository;
         let is_for = match &self.order.login_for {
             Some(place) => place.covers(url),
@@ -285,7 +278,7 @@ impl<'a> Job<'a> {
         Remote::new(&self.git.program, url, &route, login, self.folder.0.join(name))
     }
 
-    async fn choose(&self, remote: &Remote<'_>) -> Result<Chosen, GitError> {
+    async fn choose(&self, remote: &Remote<'_>) -> Result<Chosen, FetchError> {
         let source = &self.order.source;
         let chosen = remote.refs(&self.bounds).await?.choose(source)?;
         if let Some(chosen) = chosen {
@@ -312,7 +305,7 @@ impl<'a> Job<'a> {
     }
 
     /// Whether a branch or a tag has this commit in its history. That is fetched into a repository of its own and thrown away.
-    async fn is_below(&self, remote: &Remote<'_>, commit: &Commit) -> Result<bool, GitError> {
+    async fn is_below(&self, remote: &Remote<'_>, commit: &Commit) -> Result<bool, FetchError> {
         let history = self.folder.own("history", self.account())?;
         self.init(&history, commit, remote.url).await?;
         remote.fetch_history(&history, &self.bounds).await?;
@@ -325,7 +318,7 @@ impl<'a> Job<'a> {
         At { program: &self.git.program, url, repository, bounds: &self.bounds }
     }
 
-    async fn init(&self, repository: &Path, like: &Commit, url: &GitUrl) -> Result<(), GitError> {
+    async fn init(&self, repository: &Path, like: &Commit, url: &GitUrl) -> Result<(), FetchError> {
         let format =
             if like.as_str().len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
         let call = Call::at(repository).args([
@@ -347,7 +340,7 @@ impl<'a> Job<'a> {
         tree: &Path,
         number: usize,
         taken: &mut Taken,
-    ) -> Result<Brought, GitError> {
+    ) -> Result<Brought, FetchError> {
         let work = self.folder.own(&format!("work-{number}"), self.account())?;
         let (mirror, lock) = self.git.mirrors.of(self.order.project, remote.url);
         if self.order.throw_away {
@@ -396,7 +389,12 @@ impl<'a> Job<'a> {
         Err(said::broken(remote.url, "it is broken anew each time"))
     }
 
-    async fn fetch_once(&self, remote: &Remote<'_>, wanted: &Commit, mirror: &Path) -> Result<(), GitError> {
+    async fn fetch_once(
+        &self,
+        remote: &Remote<'_>,
+        wanted: &Commit,
+        mirror: &Path,
+    ) -> Result<(), FetchError> {
         if self.at(remote.url, mirror).has(&format!("{}^{{}}", kept(wanted))).await? {
             return Ok(());
         }
@@ -428,7 +426,7 @@ impl<'a> Job<'a> {
         tree: &Path,
         work: &Path,
         taken: &mut Taken,
-    ) -> Result<Brought, GitError> {
+    ) -> Result<Brought, FetchError> {
         let at = self.at(url, repository);
         let Chosen { wanted, commit, git_ref, .. } = what.chosen;
         if at.commit_of(&kept(wanted)).await?.as_ref() != Some(commit) {
@@ -460,7 +458,7 @@ impl<'a> Job<'a> {
     }
 
     /// That a submodule's folder is where it seems to be: no link leads there.
-    fn is_within(&self, tree: &Path, place: &Path) -> Result<(), GitError> {
+    fn is_within(&self, tree: &Path, place: &Path) -> Result<(), FetchError> {
         let real =
             |path: &Path| fs::canonicalize(path).map_err(|error| disk("a submodule has no folder", &error));
         let inside = place.strip_prefix(tree).map(Path::to_owned).unwrap_or_default();

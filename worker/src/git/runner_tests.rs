@@ -6,12 +6,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use farm_types::ProjectId;
-use farm_types::git::GitSource;
+use farm_types::git::{GitSource, Lfs};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::server::{PASSWORD, Server, USER, Upstream};
-use super::{Checkout, Git, GitError, GitLimits, GitLogin, Order};
+use super::{Checkout, FetchError, Git, GitLimits, GitLogin, Order};
 use crate::buildkit::Fetches;
 
 struct Bench {
@@ -50,7 +50,7 @@ impl Bench {
                 subdir: subdir.to_owned(),
                 keep_git: false,
                 submodules: false,
-                lfs: false,
+                lfs: Lfs::default(),
             },
             project: self.project,
             login: None,
@@ -61,7 +61,7 @@ impl Bench {
         }
     }
 
-    async fn fetch(&self, order: &Order) -> Result<Checkout, GitError> {
+    async fn fetch(&self, order: &Order) -> Result<Checkout, FetchError> {
         self.git.fetch(order, &CancellationToken::new(), |_| {}).await
     }
 
@@ -224,8 +224,6 @@ async fn each_thing_that_is_wrong_has_its_own_code() {
     assert_eq!(bench.code(&order).await, "git_ref_moved");
     order.source.expected = Some(main.parse().unwrap());
     assert_eq!(bench.fetch(&order).await.unwrap().commit.as_str(), main);
-    order.source.lfs = true;
-    assert_eq!(bench.code(&order).await, "git_lfs_unsupported");
     let mut order = bench.order("app");
     order.reach = Fetches::default();
     assert_eq!(bench.code(&order).await, "git_host_closed");
@@ -246,7 +244,7 @@ async fn each_thing_that_is_wrong_has_its_own_code() {
         stop.cancel();
     };
     let (stopped, ()) = tokio::join!(bench.git.fetch(&order, &stop, |_| {}), stopping);
-    assert!(matches!(stopped, Err(GitError::Stopped)));
+    assert!(matches!(stopped, Err(FetchError::Stopped)));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 use farm_types::FailureCode;
 use farm_types::git::GitUrl;
 
-use super::error::{GitError, trouble, user};
+use super::error::{FetchError, trouble, user};
 use super::program::Bounds;
 
 /// The words of a failure, in order: the first that fits says what it was.
@@ -106,7 +106,7 @@ const WORDS: &[(Kind, &[&str])] = &[
 ];
 
 /// Why git failed at a repository. `is_signed_in`: it had a login to show.
-pub(crate) fn failure(url: &GitUrl, is_signed_in: bool, words: &str, bounds: &Bounds<'_>) -> GitError {
+pub(crate) fn failure(url: &GitUrl, is_signed_in: bool, words: &str, bounds: &Bounds<'_>) -> FetchError {
     let host = url.host();
     let said = told(words);
     match kind(words) {
@@ -155,7 +155,7 @@ pub(crate) fn failure(url: &GitUrl, is_signed_in: bool, words: &str, bounds: &Bo
     }
 }
 
-fn refused(url: &GitUrl, said: &str) -> GitError {
+fn refused(url: &GitUrl, said: &str) -> FetchError {
     let text = format!(
         "{} refuses the project's login for {url}: {said}; give it one that is valid and may read this repository",
         url.host()
@@ -164,7 +164,7 @@ fn refused(url: &GitUrl, said: &str) -> GitError {
 }
 
 /// What a repository has can't be taken.
-pub(crate) fn broken(url: &GitUrl, words: &str) -> GitError {
+pub(crate) fn broken(url: &GitUrl, words: &str) -> FetchError {
     let text = format!("what {url} has can't be taken: {}; git fsck in a clone tells more", told(words));
     user(FailureCode::GitRepositoryBroken, text)
 }

@@ -12,7 +12,7 @@ use farm_types::FailureCode;
 use farm_types::git::{Commit, GitUrl};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
-use super::error::{GitError, disk, trouble, user};
+use super::error::{FetchError, disk, trouble, user};
 use super::program::{Bounds, Call, Program, folder_size};
 use super::said;
 
@@ -55,12 +55,12 @@ pub(crate) struct At<'a> {
 
 impl At<'_> {
     /// What a call prints, which has to end well.
-    pub(crate) async fn ask(&self, call: Call) -> Result<Vec<u8>, GitError> {
+    pub(crate) async fn ask(&self, call: Call) -> Result<Vec<u8>, FetchError> {
         let said = self.program.capture(call, self.bounds, 16 << 20).await?;
         if said.ok { Ok(said.stdout) } else { Err(self.failure(&said.words)) }
     }
 
-    fn failure(&self, words: &str) -> GitError {
+    fn failure(&self, words: &str) -> FetchError {
         if words.contains("No space left") || words.contains("quota exceeded") {
             return trouble(
                 FailureCode::WorkerDisk,
@@ -75,20 +75,20 @@ impl At<'_> {
     }
 
     /// Whether it has this commit, whole or not.
-    pub(crate) async fn has(&self, commit: &str) -> Result<bool, GitError> {
+    pub(crate) async fn has(&self, commit: &str) -> Result<bool, FetchError> {
         let call = self.call().args(["rev-parse", "--verify", "--quiet", commit]);
         Ok(self.program.capture(call, self.bounds, 1 << 20).await?.ok)
     }
 
     /// The commit that an object leads to; `None`: it leads to none.
-    pub(crate) async fn commit_of(&self, name: &str) -> Result<Option<Commit>, GitError> {
+    pub(crate) async fn commit_of(&self, name: &str) -> Result<Option<Commit>, FetchError> {
         let call = self.call().args(["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")]);
         let said = self.program.capture(call, self.bounds, 1 << 20).await?;
         Ok(String::from_utf8_lossy(&said.stdout).trim().parse().ok())
     }
 
     /// When it was committed, seconds since 1970.
-    pub(crate) async fn time(&self, commit: &Commit) -> Result<i64, GitError> {
+    pub(crate) async fn time(&self, commit: &Commit) -> Result<i64, FetchError> {
         let said = self.ask(self.call().args(["log", "-1", "--format=%ct", commit.as_str()])).await?;
         let text = String::from_utf8_lossy(&said);
         text.trim()
@@ -106,7 +106,7 @@ impl At<'_> {
         subdir: &str,
         (tree, index): (&Path, &Path),
         taken: &mut Taken,
-    ) -> Result<Vec<Module>, GitError> {
+    ) -> Result<Vec<Module>, FetchError> {
         if !subdir.is_empty() {
             self.is_folder(commit, subdir).await?;
         }
@@ -126,7 +126,7 @@ impl At<'_> {
     }
 
     /// That a commit has a folder of this path; one that a link leads to is none.
-    async fn is_folder(&self, commit: &Commit, subdir: &str) -> Result<(), GitError> {
+    async fn is_folder(&self, commit: &Commit, subdir: &str) -> Result<(), FetchError> {
         let call = self.call().args(["ls-tree", "-z", "--full-tree", commit.as_str(), "--", subdir]);
         let said = self.ask(call).await?;
         let what = match said.get(..6) {
@@ -144,7 +144,7 @@ impl At<'_> {
         Err(user(FailureCode::GitSubdirMissing, text))
     }
 
-    async fn list(&self, commit: &Commit, subdir: &str, taken: &mut Taken) -> Result<Listing, GitError> {
+    async fn list(&self, commit: &Commit, subdir: &str, taken: &mut Taken) -> Result<Listing, FetchError> {
         let mut call = self.call().args(["ls-tree", "-r", "-z", "-l", "--full-tree", commit.as_str()]);
         if !subdir.is_empty() {
             call = call.args(["--", subdir]);
@@ -206,7 +206,7 @@ impl Listing {
 ///
 /// # Errors
 /// The disk's.
-pub(crate) fn settle(folder: &Path, seconds: i64) -> Result<(), GitError> {
+pub(crate) fn settle(folder: &Path, seconds: i64) -> Result<(), FetchError> {
     settle_below(folder, seconds)
         .map_err(|error| disk("the source's files can't be given their times", &error))
 }

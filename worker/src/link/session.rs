@@ -12,8 +12,8 @@ use farm_proto::v1::control_response::Message as Response;
 use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_types::chain::with_causes;
 use farm_types::{
-    AttemptId, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS, FEATURE_PROBES,
-    FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
+    AttemptId, FEATURE_ARCHIVES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS,
+    FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -254,12 +254,16 @@ fn describe(status: &Status) -> String {
     if text.is_empty() { status.code().to_string() } else { text }
 }
 
+/// What every worker of this version does.
+const FEATURES: [&str; 6] =
+    [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_TOKENS, FEATURE_MOUNTS, FEATURE_ARCHIVES];
+
 /// Who we are, for a new stream.
 fn hello(control: &Control, identity: &Identity, dial: u64) -> v1::Hello {
     v1::Hello {
         min_version: WORKER_PROTOCOL,
         max_version: WORKER_PROTOCOL,
-        features: [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_TOKENS, FEATURE_MOUNTS]
+        features: FEATURES
             .into_iter()
             .chain(control.has_git.then_some(FEATURE_GIT))
             .chain(identity.draining.then_some(FEATURE_DRAINING))

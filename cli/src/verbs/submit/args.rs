@@ -15,8 +15,8 @@ use crate::switches;
 // As with buildx: of a flag that has one value the last one counts.
 #[command(after_help = AFTER_HELP, args_override_self = true)]
 pub struct Args {
-    /// The folder that COPY and ADD read from, or a git repository: URL[#REF[:FOLDER]]; -: an archive, or a Dockerfile, from standard
-    /// input
+    /// The folder that COPY and ADD read from; or a git repository: URL[#REF[:FOLDER]]; or an archive: https://HOST/PATH.tar.gz; -: an
+    /// archive, or a Dockerfile, from standard input
     #[arg(default_value = ".", value_name = "CONTEXT")]
     pub(in crate::verbs) context: String,
 
@@ -116,6 +116,14 @@ pub struct Args {
     /// Of git repositories: fetch their submodules, too
     #[arg(long)]
     pub(super) submodules: bool,
+
+    /// Of git repositories: take pointers of Git LFS as they are (pointers); without it a source with one isn't built
+    #[arg(long, value_name = "pointers")]
+    pub(super) lfs: Option<String>,
+
+    /// Of a context that is an archive at an address: the digest that it has to have, as its #sha256=DIGITS says it, too
+    #[arg(long, value_name = "sha256:DIGITS")]
+    pub(super) checksum: Option<String>,
 
     /// Set the build argument SOURCE_DATE_EPOCH: commit, the time of the context's commit, or seconds since 1970
     #[arg(long, value_name = "commit|SECONDS")]

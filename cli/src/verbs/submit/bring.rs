@@ -155,9 +155,7 @@ async fn join(
         let dockerfile = fetch::file(client, id, ROOT_DOCKERFILE, &fetched.dockerfile).await?;
         std::fs::write(&plan.location.dockerfile, dockerfile).map_err(|error| {
             let why = farm_types::chain::io_in_short(&error);
-            Error::Usage(format!(
-                "the repository's Dockerfile can't be written to a temporary folder ({why})"
-            ))
+            Error::Usage(format!("the fetched Dockerfile can't be written to a temporary folder ({why})"))
         })?;
     }
     let here = source::read(&plan.location, plan.temporary.is_some(), None).await?;

@@ -10,8 +10,8 @@ use farm_types::run_options::{Ulimit, parse_bytes};
 use farm_types::snapshot::{ROOT_CONTEXT, named_root};
 use farm_types::spec::{Call, NamedContext, Purpose, parse_duration};
 use farm_types::{
-    BuildSpec, ContextName, Emulation, Entitlement, Entitlements, FetchSpec, ImageTag, Invalid, Platform,
-    Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
+    BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, ImageTag, Invalid, Lfs,
+    Platform, Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
 };
 use tempfile::TempDir;
 
@@ -19,10 +19,10 @@ use super::args::Args;
 use super::buildx::attest;
 use super::call::Asked;
 use super::environment;
-use super::git::{self, KEEP_GIT};
+use super::remote::{self, KEEP_GIT};
 use super::results::ResultFiles;
 use super::secrets;
-use crate::address::{Address, GitSwitches, git_source};
+use crate::address::{Address, GitSwitches, fetch_source};
 use crate::error::{Error, Result};
 use crate::mounts::Mounting;
 use crate::outputs::wanted::Wanted;
@@ -157,11 +157,21 @@ impl Plan {
             labels.insert(name.to_owned(), value.to_owned());
         }
         let keeps_git = build_args.get(KEEP_GIT).is_some_and(|value| go_bool(value) == Some(true));
-        let switches = GitSwitches { keep_git: args.keep_git || keeps_git, submodules: args.submodules };
+        let lfs = match &args.lfs {
+            Some(text) => text.parse().map_err(|e| flag("--lfs", e))?,
+            // An answer has no files in it.
+            None if asked.is_some() => Lfs::Pointers,
+            None => Lfs::default(),
+        };
+        let keep_git = args.keep_git || keeps_git;
+        let switches = GitSwitches { keep_git, submodules: args.submodules, lfs };
         let NamedContexts { named: named_contexts, folders, fetches: named_fetches } =
             NamedContexts::parse(&args.build_context, switches)?;
-        let fetch = git::context(&args.context, args.file.as_deref(), switches)?;
-        git::check_switches(&args, fetch.is_some(), !named_fetches.is_empty())?;
+        let checksum = args.checksum.as_deref().map(str::parse::<Digest>).transpose();
+        let checksum = checksum.map_err(|e| flag("--checksum", e))?;
+        let fetch = remote::context(&args.context, args.file.as_deref(), switches, checksum)?;
+        let is_git_named = named_fetches.values().any(|fetch| fetch.source.git().is_some());
+        remote::check_switches(&args, fetch.as_ref(), is_git_named)?;
         let mut provenance = match &args.provenance {
             Some(text) => text.parse().map_err(|e| flag("--provenance", e))?,
             None => Provenance::Off,
@@ -221,7 +231,7 @@ impl Plan {
             None => Links::default(),
         };
         let (location, temporary) = match &fetch {
-            Some(fetch) => git::stand_in(&args.context, fetch, &folders, links)?,
+            Some(fetch) => remote::stand_in(&args.context, fetch, &folders, links)?,
             None => locate(&args.context, args.file.as_deref(), &folders, links, input)?,
         };
         let context = fetch.map(|fetch| (ROOT_CONTEXT.to_owned(), fetch));
@@ -482,10 +492,14 @@ impl NamedContexts {
     fn add(&mut self, text: &str, switches: GitSwitches) -> Result<(), Invalid> {
         let invalid = |cure: &str| Err(Invalid::new("--build-context", text, cure));
         let Some((name, value)) = text.split_once('=') else {
-            return invalid("write NAME=FOLDER, NAME=URL (a git repository) or NAME=docker-image://IMAGE");
+            return invalid(
+                "write NAME=FOLDER, NAME=URL (a git repository or an archive) or NAME=docker-image://IMAGE",
+            );
         };
         if name.is_empty() || value.is_empty() {
-            return invalid("write NAME=FOLDER, NAME=URL (a git repository) or NAME=docker-image://IMAGE");
+            return invalid(
+                "write NAME=FOLDER, NAME=URL (a git repository or an archive) or NAME=docker-image://IMAGE",
+            );
         }
         let name = name.parse::<ContextName>()?.to_string();
         if let Some(image) = value.strip_prefix("docker-image://") {
@@ -498,20 +512,23 @@ impl NamedContexts {
         if let Some(address) = Address::of(value)
             && !Path::new(value).is_dir()
         {
-            if address == Address::Git {
-                let named = |error| flag("--build-context", error);
-                let source = git_source(value, switches).map_err(named)?;
+            let named = |error| flag("--build-context", error);
+            if let Some(source) = fetch_source(address, value, switches).map_err(named)? {
                 let fetch = FetchSpec { source, take: Take::Context };
                 fetch.check().map_err(named)?;
                 self.fetches.insert(named_root(&name), fetch);
                 self.named.insert(name, NamedContext::Local);
                 return Ok(());
             }
-            let cure = address.instead_of_named_context(value);
-            return invalid(&format!("farm fetches no archives and files from addresses yet; {cure}"));
+            return invalid(&format!(
+                "nothing is fetched from there; {}",
+                address.instead_of_named_context()
+            ));
         }
         if value.starts_with("target:") || value == "-" {
-            return invalid("farm takes a folder or docker-image://IMAGE, and nothing else yet");
+            return invalid(
+                "farm takes a folder, a git repository, an archive or docker-image://IMAGE, and nothing else yet",
+            );
         }
         self.named.insert(name.clone(), NamedContext::Local);
         self.folders.insert(name, value.into());

@@ -527,11 +527,15 @@ fn a_repository_is_fetched_as_the_context_and_its_dockerfile_is_named_within() {
     assert_eq!(made.fetches.keys().collect::<Vec<_>>(), ["context", "context:lib"]);
     let context = &made.fetches["context"];
     assert_eq!(context.take, farm_types::Take::Build("web/web.Dockerfile".to_owned()));
-    assert!(context.source.keep_git && made.takes_epoch && made.meant(&made.platforms).unwrap().is_none());
+    assert!(
+        context.source.git().unwrap().keep_git
+            && made.takes_epoch
+            && made.meant(&made.platforms).unwrap().is_none()
+    );
     assert_eq!(crate::fetch::shown(&context.source), address);
     let by_argument =
         plan(&[address, "--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"]).unwrap_or_else(|e| panic!("{e}"));
-    assert!(by_argument.fetches["context"].source.keep_git);
+    assert!(by_argument.fetches["context"].source.git().unwrap().keep_git);
     for (line, part) in [
         (&[address, "-f", "-"][..], "by its path there"),
         (&[address, "-f", "../Dockerfile"], "-f \"../Dockerfile\""),
@@ -540,5 +544,47 @@ fn a_repository_is_fetched_as_the_context_and_its_dockerfile_is_named_within() {
     ] {
         let Err(error) = plan(line) else { panic!("{line:?} was taken") };
         assert!(error.exit().code() == 2 && error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn an_archive_at_an_address_is_fetched_as_the_context_and_nothing_of_a_repository_goes_with_it() {
+    let plan = |line: &[&str]| {
+        let args = Line::try_parse_from(["submit"].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).args;
+        Plan::new(args, |_| Ok(None), std::io::empty())
+    };
+    let (address, digest) = ("https://x.example/app-1.0.tar.gz?sig=abc", "ab".repeat(32));
+    let (checksum, lib) =
+        (format!("sha256:{digest}"), format!("lib=https://x.example/lib.tgz#sha256={digest}"));
+    let line = [address, "-f", "app-1.0/Dockerfile", "--checksum", &checksum, "--build-context", &lib];
+    let made = plan(&line).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(made.fetches.keys().collect::<Vec<_>>(), ["context", "context:lib"]);
+    let context = &made.fetches["context"];
+    assert_eq!(context.take, farm_types::Take::Build("app-1.0/Dockerfile".to_owned()));
+    assert_eq!(context.source.archive().unwrap().archive.as_str(), address);
+    // Of its query nobody is told.
+    assert_eq!(
+        crate::fetch::shown(&context.source),
+        format!("https://x.example/app-1.0.tar.gz#sha256={digest}")
+    );
+    assert_eq!(made.fetches["context:lib"].source.archive().unwrap().checksum, checksum.parse().ok());
+    let other = format!("{address}#sha256={}", "0".repeat(64));
+    for (line, part) in [
+        (&["http://x.example/app.tar.gz"][..], "write https"),
+        (&["https://me:hunter2@x.example/app.tar.gz"], "password doesn't belong"),
+        (&["ftp://x.example/app.tar.gz"], "or an archive"),
+        (&[address, "-f", "-"], "by its path there"),
+        (&[address, "-f", "../Dockerfile"], "-f \"../Dockerfile\""),
+        (&[address, "--source-date-epoch", "commit"], "no git repository"),
+        (&[address, "--submodules"], "it is for git repositories"),
+        (&[address, "--checksum", "md5:1"], "--checksum \"md5:1\""),
+        (&[&other, "--checksum", &checksum], "keep one of the two"),
+        (&["https://x.example/a.git", "--checksum", &checksum], "name the commit"),
+        (&[".", "--checksum", &checksum], "leave it out"),
+        (&["-f", "https://x.example/Dockerfile", "."], "farm fetches no Dockerfiles"),
+    ] {
+        let Err(error) = plan(line) else { panic!("{line:?} was taken") };
+        let text = error.to_string();
+        assert!(error.exit().code() == 2 && text.contains(part) && !text.contains("hunter2"), "{text}");
     }
 }

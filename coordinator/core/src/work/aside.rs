@@ -30,9 +30,9 @@ pub(super) fn set_aside(
     let is_wanted = |offer: &Offer| match wanted {
         Wanted::Platform(platform) => offer.platform == *platform,
         Wanted::Programs(platforms) => platforms.contains(&offer.platform),
-        Wanted::Any | Wanted::Git => true,
+        Wanted::Any | Wanted::Git | Wanted::Archives => true,
     };
-    let is_any = matches!(wanted, Wanted::Any | Wanted::Git);
+    let is_any = matches!(wanted, Wanted::Any | Wanted::Git | Wanted::Archives);
     let may = |offer: &Offer| offer.support == Support::Native || !only_native || is_any;
     let able = aside.iter().filter(|worker| entitlements.is_subset(&worker.grants));
     let able = able.filter(|worker| worker.offers.iter().any(|offer| is_wanted(offer) && may(offer)));

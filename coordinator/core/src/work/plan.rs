@@ -86,6 +86,8 @@ pub struct WaitingJob {
     pub entitlements: Entitlements,
     /// It fetches a source and builds nothing, by whatever platform: only on machines that are trusted and have git. It takes no slot.
     pub fetches: bool,
+    /// What it fetches is an archive, for which a worker has to know of them and needs no git.
+    pub archive: bool,
 }
 
 /// A worker as the farm knows it.
@@ -115,6 +117,8 @@ pub struct WorkerView {
     pub grants: Entitlements,
     /// It has git.
     pub has_git: bool,
+    /// It fetches archives.
+    pub takes_archives: bool,
     /// So many fetches it runs.
     pub fetching: u32,
 }
@@ -428,6 +432,7 @@ fn choose(
     let leaves = home_until.filter(|_| stays_home).into_iter().chain(waited.filter(|_| stays_home)).min();
     let unlocks = unlocks.into_iter().chain(leaves).min();
     let wanted = match &job.runs {
+        _ if job.archive => Wanted::Archives,
         _ if job.fetches => Wanted::Git,
         Runs::Others { platforms, .. } if !stays_home => {
             let platforms: Vec<Platform> = platforms.iter().cloned().collect();

@@ -23,6 +23,8 @@ pub enum Wanted {
     Any,
     /// One whose machine is trusted and has git.
     Git,
+    /// One whose machine is trusted and that fetches archives.
+    Archives,
 }
 
 impl fmt::Display for Wanted {
@@ -36,6 +38,7 @@ impl fmt::Display for Wanted {
             }
             Self::Any => Ok(()),
             Self::Git => f.write_str(" with git"),
+            Self::Archives => f.write_str(" that fetches archives"),
         }
     }
 }
@@ -163,7 +166,9 @@ impl Waiting {
                 format!("all {support} slots are in use ({used} of {total})")
             }
             Self::Fetches { used, total } => {
-                format!("the workers with git fetch as much as they may at once ({used} of {total})")
+                format!(
+                    "the workers that could fetch it fetch as much as they may at once ({used} of {total})"
+                )
             }
             Self::Quota { used, total } => {
                 format!("the project's own limit: {used} of the {total} slots that it may have are in use")
@@ -200,6 +205,11 @@ fn no_worker(wanted: &Wanted, emulated_refused: bool, aside: &[SetAside]) -> Str
         (_, None) if *wanted == Wanted::Git => {
             "no trusted worker with git takes jobs now: install git on a worker's machine and start the worker again; `farm workers` \
              shows them"
+                .to_owned()
+        }
+        (_, None) if *wanted == Wanted::Archives => {
+            "no trusted worker that fetches archives takes jobs now: they are of before there were such fetches, so update one; `farm \
+             workers` shows them"
                 .to_owned()
         }
         (false, Some(kept)) => format!("no worker{wanted} takes jobs now: {kept}"),

@@ -64,6 +64,11 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             "install git there, and start the worker again: it looks for git when it starts",
         ),
         (
+            nobody(Wanted::Archives, false, vec![]),
+            r#"{"for":"no_worker","wanted":"archives","emulated_refused":false}"#,
+            "update one, or wait for a trusted one",
+        ),
+        (
             nobody(Wanted::Any, false, w1(Reason::Drained)),
             r#"{"for":"no_worker","wanted":"any","emulated_refused":false,"aside":[{"name":"w1","reason":"drained"}]}"#,
             "resume one of those that are named",

@@ -111,6 +111,7 @@ impl World {
                     mounts: false,
                     entitlements: Default::default(),
                     fetches: false,
+                    archive: false,
                 }
             })
             .collect();
@@ -139,6 +140,7 @@ impl World {
                     engine_is_fit: true,
                     grants: Default::default(),
                     has_git: false,
+                    takes_archives: false,
                     fetching: 0,
                 }
             })

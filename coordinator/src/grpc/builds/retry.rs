@@ -32,7 +32,7 @@ pub(super) fn check(record: &BuildRecord, failed_only: bool) -> Result<(), Statu
             format!("build {id} only asked for {}; ask again with `farm submit --call`", call.as_str())
         }
         Purpose::Fetch(fetch) => {
-            format!("build {id} fetched a source; submit it anew: farm submit {}", fetch.source.repository)
+            format!("build {id} fetched a source; submit it anew: farm submit {}", fetch.source)
         }
         Purpose::Image if !state.is_final() => format!(
             "build {id} is {state}, and only one that has ended can be retried; `farm attach {id}` watches it, \

@@ -1,6 +1,7 @@
 //! A project's webhooks, as people handle them. What is delivered comes by a listener of its own ([`crate::hooks`]).
 
 mod named;
+mod rules;
 mod token;
 
 use std::collections::BTreeMap;
@@ -357,6 +358,45 @@ impl HookService for Hooks {
         tracing::info!(project = %member.project_name, hook = name, is_removed, by = member.name, "a hook's token was removed");
         let project = member.project_name.to_string();
         Ok(Response::new(v1::RemoveHookTokenResponse { is_removed, project }))
+    }
+
+    async fn set_hook_rules(
+        &self,
+        request: Request<v1::SetHookRulesRequest>,
+    ) -> Result<Response<v1::SetHookRulesResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::SetHookRulesRequest { name, rules: text } = request.into_inner();
+        let (hook, by) = (self.hook(&member, &name).await?, member.caller.by());
+        let text = Some(text).filter(|text| !text.is_empty());
+        if let Some(text) = &text {
+            rules::check(&hook, text).await?;
+        }
+        let set =
+            self.shared.store.set_hook_rules(&by, member.project, &name, hook.id, text.as_deref()).await;
+        let is_changed = set.map_err(|error| refused(&member, &name, error))?;
+        tracing::info!(project = %member.project_name, hook = name, kept = text.is_some(), by = member.name, "a hook's rules were set");
+        let project = member.project_name.to_string();
+        Ok(Response::new(v1::SetHookRulesResponse { project, is_changed }))
+    }
+
+    async fn get_hook_rules(
+        &self,
+        request: Request<v1::GetHookRulesRequest>,
+    ) -> Result<Response<v1::GetHookRulesResponse>, Status> {
+        let member = people::member(&request)?;
+        let hook = self.hook(&member, &request.get_ref().name).await?;
+        let kept =
+            self.shared.store.hook_rules(member.project, hook.id, None).await.map_err(status::store)?;
+        let project = member.project_name.to_string();
+        Ok(Response::new(match kept {
+            Some(kept) => v1::GetHookRulesResponse {
+                project,
+                rules: kept.text,
+                set_by: kept.set_by,
+                set_ms: kept.set_at.timestamp_millis(),
+            },
+            None => v1::GetHookRulesResponse { project, ..Default::default() },
+        }))
     }
 
     async fn remove_hook(

@@ -16,7 +16,8 @@ use crate::shared::Shared;
 /// A fetch whose attempt holds its lease.
 pub struct Fetch {
     project: ProjectId,
-    repository: GitUrl,
+    /// `None`: it is an archive.
+    repository: Option<GitUrl>,
     by: String,
 }
 
@@ -30,8 +31,8 @@ impl Fetch {
         not_staged(&leased)?;
         match leased.spec.purpose.fetch() {
             Some(fetch) => {
-                let repository = fetch.source.repository.clone();
-                Ok(Self { project: leased.project, by: repository.to_string(), repository })
+                let repository = fetch.source.git().map(|source| source.repository.clone());
+                Ok(Self { project: leased.project, by: fetch.source.to_string(), repository })
             }
             None => Err(Status::failed_precondition("the attempt fetches no source, so it brings none")),
         }
@@ -46,11 +47,13 @@ impl Fetch {
         shared: &Shared,
         is_encrypted: bool,
     ) -> Result<v1::LendGitLoginResponse, Status> {
-        let kind = if self.repository.scheme() == "ssh" { GitLoginKind::Key } else { GitLoginKind::Token };
-        let logins = shared.store.sealed_git_logins(self.project, self.repository.host(), kind).await;
+        // To the host of an archive no login is shown.
+        let Some(repository) = &self.repository else { return Ok(v1::LendGitLoginResponse::default()) };
+        let kind = if repository.scheme() == "ssh" { GitLoginKind::Key } else { GitLoginKind::Token };
+        let logins = shared.store.sealed_git_logins(self.project, repository.host(), kind).await;
         let logins = logins.map_err(status::store)?;
         let places = logins.iter().map(|login| &login.id.place);
-        let Some(place) = GitPlace::closest(places, &self.repository) else {
+        let Some(place) = GitPlace::closest(places, repository) else {
             return Ok(v1::LendGitLoginResponse::default());
         };
         let Some(login) = logins.iter().find(|login| login.id.place == *place) else {

@@ -21,7 +21,7 @@ use farm_store::hooks::deliveries::Waiting;
 use farm_store::machines::leader::Epoch;
 use farm_types::snapshot::ROOT_CONTEXT;
 use farm_types::state::BuildState;
-use farm_types::{Commit, GitPoint, GitSource, RefName, SnapshotRef, Take};
+use farm_types::{Commit, GitPoint, GitSource, Lfs, RefName, SnapshotRef, Take};
 
 use super::step::{Begun, Step, Stop};
 use super::told::Told;
@@ -105,8 +105,8 @@ async fn follow(
     let (fetched, fetch) = under_way.fetch((Part::Rules, ""), source).await?;
     let mut event = happened.event.clone();
     // Of a release, forges don't say which commit it is.
-    if event.commit.is_none() {
-        event.commit = fetched.origin.commit.clone();
+    if let (true, Some(origin)) = (event.commit.is_none(), fetched.origin.git()) {
+        event.commit = origin.commit.clone();
     }
     let commit = event.commit.clone();
     told.at(&event, commit.clone());
@@ -119,10 +119,20 @@ async fn follow(
             event.changed = None;
         }
     }
-    let text = rules(shared, of, &fetched.snapshot, &fetch, &event).await?;
+    // Those that counted when this was begun: each pass makes the same of it.
+    let kept = shared.loops.hook_rules(of.project, of.hook, Some(fetch.created_at)).await?;
+    let text = match kept {
+        // The project's own count; where its repository is at, its fetch has seen.
+        Some(kept) => Text { name: format!("the rules of hook {}", of.hook_name), text: kept.text },
+        None => {
+            let text = rules(shared, of, &fetched.snapshot, &fetch, &event).await?;
+            Text { name: FILE_NAME.to_owned(), text }
+        }
+    };
+    let name = text.name.clone();
     let plan = plan(text, event.clone(), Facts { now: of.received_at, tags: fetched.tags }).await?;
     if let Some(problems) = plan.refused(&under_way.allowed().await?) {
-        return Err(Begun::Failed(format!("{FILE_NAME}: {problems}")).into());
+        return Err(Begun::Failed(format!("{name}: {problems}")).into());
     }
     told.is_planned = true;
     let mut images = Images {
@@ -147,7 +157,13 @@ async fn follow(
             }
         }
     }
-    Ok(images.end(&plan))
+    Ok(images.end(&plan, &name))
+}
+
+/// Rules, and what they are called.
+struct Text {
+    name: String,
+    text: String,
 }
 
 /// What has become of a plan's images.
@@ -187,7 +203,7 @@ impl Images {
         Ok(())
     }
 
-    fn end(self, plan: &Plan) -> Begun {
+    fn end(self, plan: &Plan, rules: &str) -> Begun {
         let Self { builds, said, goes, has_failed, .. } = self;
         if !goes.is_empty() {
             return Begun::Goes(goes.join("; "));
@@ -196,7 +212,7 @@ impl Images {
         match (builds.is_empty(), has_failed) {
             (true, true) => Begun::Failed(said.join("; ")),
             (true, false) if !is_any_wanted && said.is_empty() => {
-                Begun::Ignored(format!("{FILE_NAME} has no image for it"))
+                Begun::Ignored(format!("{rules} has no image for it"))
             }
             (true, false) => Begun::Ignored(said.join("; ")),
             (false, _) => Begun::Done { builds, reason: said.join("; ") },
@@ -278,7 +294,7 @@ fn repository(of: &Waiting) -> Step<GitSource> {
         subdir: String::new(),
         keep_git: false,
         submodules: false,
-        lfs: false,
+        lfs: Lfs::default(),
     })
 }
 
@@ -323,20 +339,21 @@ fn image_source(of: &Waiting, wanted: &Wanted, event: &Event) -> Step<(GitSource
         EventKind::PullRequest { .. } => (GitPoint::Ref(event.git_ref.clone()), expected(event)),
         _ => (GitPoint::Commit(event.commit.clone()), None),
     };
-    let source = GitSource { point, expected, subdir: context.to_owned(), ..repository(of)? };
+    let source =
+        GitSource { point, expected, subdir: context.to_owned(), lfs: wanted.lfs, ..repository(of)? };
     Ok((source, take))
 }
 
 /// What rules make of an event. Of long ones that takes a while.
-async fn plan(text: String, event: Event, facts: Facts) -> Step<Plan> {
+async fn plan(Text { name, text }: Text, event: Event, facts: Facts) -> Step<Plan> {
     let planning = tokio::task::spawn_blocking(move || Ok(Rules::parse(&text)?.plan(&event, &facts)));
     match planning.await {
         Ok(Ok(plan)) => Ok(plan),
         Ok(Err(problems)) => {
             let problems: Problems = problems;
-            Err(Begun::Failed(format!("{FILE_NAME}: {problems}")).into())
+            Err(Begun::Failed(format!("{name}: {problems}")).into())
         }
-        Err(error) => Err(Begun::Later(format!("{FILE_NAME} could not be read: {error}")).into()),
+        Err(error) => Err(Begun::Later(format!("{name} could not be read: {error}")).into()),
     }
 }
 

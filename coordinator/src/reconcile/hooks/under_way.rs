@@ -67,7 +67,7 @@ impl<'a> UnderWay<'a> {
         let record = match self.known(part, image).await? {
             Some(record) => record,
             None => {
-                let fetch = FetchSpec { source, take };
+                let fetch = FetchSpec { source: source.into(), take };
                 let spec = v1::BuildSpec { fetch: Some((&fetch).into()), ..Default::default() };
                 self.accept(part, image, spec, None).await?
             }
@@ -126,7 +126,12 @@ impl<'a> UnderWay<'a> {
             labels: wanted.labels.clone().into_iter().collect(),
             emulation: wanted.emulation.as_ref().map(ToString::to_string).unwrap_or_default(),
             secrets: secrets.collect(),
-            origins: [(ROOT_CONTEXT.to_owned(), (&fetched.origin).into())].into_iter().collect(),
+            origins: fetched
+                .origin
+                .git()
+                .map(|origin| (ROOT_CONTEXT.to_owned(), origin.into()))
+                .into_iter()
+                .collect(),
             ..Default::default()
         };
         self.accept(Part::Image, image, spec, Some(place)).await

@@ -23,6 +23,8 @@ use crate::{Result, Store, StoreError, to_json};
 
 /// The schema from which on coordinators know of fetches.
 const FETCH_SCHEMA: i32 = 49;
+/// The schema from which on they know of archives.
+const ARCHIVE_SCHEMA: i32 = 58;
 
 /// A build to accept.
 #[derive(Debug, Clone)]
@@ -79,6 +81,11 @@ impl Store {
         let mut tx = self.begin().await?;
         admits(&mut tx, new.project, !new.spec.exports.is_empty() || new.mounts.is_some()).await?;
         let is_fetch = new.spec.purpose.fetch().is_some();
+        let is_archive = new.spec.purpose.fetch().is_some_and(|fetch| fetch.source.archive().is_some());
+        if is_archive {
+            // They can't read it, nor what is built of it.
+            shut_out(&mut tx, ARCHIVE_SCHEMA, "fetches of archives").await?;
+        }
         if is_fetch {
             // They would give it to any worker.
             shut_out(&mut tx, FETCH_SCHEMA, "fetches of sources").await?;
@@ -123,8 +130,8 @@ impl Store {
             let runs = new.runs.get(platform).cloned().unwrap_or_default();
             sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, state, queue_class,
-                                   virtual_time, emulation, ready_at, runs, entitlements, weight)
-                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9, $10)",
+                                   virtual_time, emulation, ready_at, runs, entitlements, weight, archive)
+                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9, $10, $11)",
                 project,
                 JobId::generate().as_uuid(),
                 execution_id,
@@ -137,7 +144,8 @@ impl Store {
                 kind,
                 runs.to_string(),
                 &entitlements,
-                weight
+                weight,
+                is_archive
             )
             .execute(&mut *execution)
             .await?;
@@ -184,7 +192,7 @@ impl Store {
             subject: short_id.as_str(),
             detail: with_secrets(
                 match new.spec.purpose.fetch() {
-                    Some(fetch) => json!({ "fetch": to_json(&fetch.source)? }),
+                    Some(fetch) => json!({ "fetch": to_json(&fetch.source.shown())? }),
                     None => json!({
                         "platforms": to_json(&new.spec.platforms)?,
                         "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),

@@ -1,11 +1,12 @@
 //! What forges and registries tell the farm: the hooks that are [`registered`], their [`secrets`] and [`tokens`] (sealed: this crate opens
-//! none), what was delivered ([`deliveries`]), where refs were then ([`heads`]), what was begun ([`builds`]), and how forges are to show
+//! none), the project's own [`rules`] for them, what was delivered ([`deliveries`]), where refs were then ([`heads`]), what was begun ([`builds`]), and how forges are to show
 //! that ([`statuses`]).
 
 pub mod builds;
 pub mod deliveries;
 pub mod heads;
 pub mod registered;
+pub mod rules;
 pub mod secrets;
 pub mod statuses;
 pub mod tokens;

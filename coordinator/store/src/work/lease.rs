@@ -6,8 +6,8 @@ use farm_core::life;
 use farm_core::machines::engine::{EngineVersion, Unfit};
 use farm_types::state::WorkerState;
 use farm_types::{
-    AttemptId, BuildSpec, EngineId, FEATURE_GIT, FEATURE_MOUNTS, JobId, LeaseToken, Platform, ProjectId,
-    RunMode, Runs, ShortId, TrustClass, WorkerId,
+    AttemptId, BuildSpec, EngineId, FEATURE_ARCHIVES, FEATURE_GIT, FEATURE_MOUNTS, JobId, LeaseToken,
+    Platform, ProjectId, RunMode, Runs, ShortId, TrustClass, WorkerId,
 };
 use uuid::Uuid;
 
@@ -79,7 +79,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, or none that push, or may not grant what it asks
-    /// for, or has no git for a fetch, or isn't trusted and has an engine that is too old for that, or its project may not ask for that any more, no slot is
+    /// for, or has no means for a fetch, or isn't trusted and has an engine that is too old for that, or its project may not ask for that any more, no slot is
     /// free any more, the repository that it would be pushed to is being cleaned, or another coordinator leads;
     /// [`StoreError::Conflict`] when it would go to the staging registry and older coordinators run.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
@@ -104,7 +104,7 @@ impl Store {
         let row = sqlx::query!(
             "UPDATE jobs SET state = $3, attempt_count = attempt_count + 1, waiting = ''
              WHERE project_id = $1 AND id = $2 AND state = ANY($4)
-             RETURNING weight, kind, unit_key, entitlements,
+             RETURNING weight, kind, archive, unit_key, entitlements,
                 (SELECT coalesce(max(number), 0) + 1 FROM attempts WHERE project_id = $1 AND job_id = $2) AS number",
             project,
             assignment.job.as_uuid(),
@@ -133,7 +133,7 @@ impl Store {
             !work.repositories.is_empty(),
             work.protected,
             row.kind == FETCH,
-            FEATURE_GIT
+            if row.archive { FEATURE_ARCHIVES } else { FEATURE_GIT }
         )
         .fetch_optional(&mut *execution)
         .await?

@@ -13,7 +13,7 @@ use crate::problem::{Position, Problem};
 use crate::template::Template;
 
 /// What an image may say.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "on",
     "paths",
     "dockerfile",
@@ -26,6 +26,7 @@ const KEYS: [&str; 16] = [
     "destinations",
     "secrets",
     "emulation",
+    "lfs",
     "concurrency",
     "needs",
     // Known, and refused for now.
@@ -200,6 +201,7 @@ fn parts(source: &Source<'_, '_>, name: String, on: Option<&On>, problems: &mut 
         destinations: destinations.unwrap_or_default(),
         secrets: source.get("secrets").map(|part| secrets(&part, problems)).unwrap_or_default(),
         emulation: source.get("emulation").and_then(|part| part.parse(problems)),
+        lfs: source.get("lfs").and_then(|part| part.parse(problems)).unwrap_or_default(),
         supersede,
         needs: Vec::new(),
     }

@@ -7,7 +7,7 @@ mod tags;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use farm_types::{Emulation, ImageTag, MountId, Platform, SecretName};
+use farm_types::{Emulation, ImageTag, Lfs, MountId, Platform, SecretName};
 
 use crate::event::{Event, EventKind};
 use crate::file::{Image, Places, Rules};
@@ -91,6 +91,8 @@ pub struct Wanted {
     pub secrets: BTreeMap<MountId, SecretName>,
     /// `--emulation`; `None`: what a build without it has.
     pub emulation: Option<Emulation>,
+    /// `--lfs`.
+    pub lfs: Lfs,
     /// It ends older builds of this image and ref that haven't ended.
     pub supersedes: bool,
     /// The images of this plan that are to be built before; if one of them fails it isn't built.
@@ -164,6 +166,7 @@ fn wanted(image: &Image, needs: Vec<String>, event: &Event, facts: &Facts) -> Wa
         left_out,
         secrets: image.secrets.clone(),
         emulation: image.emulation,
+        lfs: image.lfs,
         supersedes: image.supersede.unwrap_or(by_default),
         needs,
         because_of: None,

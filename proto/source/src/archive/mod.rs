@@ -48,6 +48,15 @@ pub(super) enum ArchiveError {
         /// What to do about it.
         cure: String,
     },
+    /// Its files have more bytes than they may.
+    #[error("has more bytes than it may")]
+    TooLarge,
+    /// It has more entries than it may.
+    #[error("has more entries than it may")]
+    TooMany,
+    /// It was told to stop.
+    #[error("was broken off")]
+    BrokenOff,
     /// None of these; the text says all.
     #[error("{0}")]
     Other(String),

@@ -70,7 +70,8 @@ fn one<'a>(
     if job.fetches {
         // Its engine has no part in it.
         let able = Able { worker, support: Support::Native, is_home: true, emulated: None };
-        return worker.has_git.then_some(able);
+        let has_means = if job.archive { worker.takes_archives } else { worker.has_git };
+        return has_means.then_some(able);
     }
     let is_home = offer(worker, &job.platform) == Some(Support::Native);
     let platforms = match &job.runs {

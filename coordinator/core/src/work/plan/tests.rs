@@ -40,6 +40,7 @@ fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId
         engine_is_fit: true,
         grants: Entitlements::new(),
         has_git: false,
+        takes_archives: false,
         fetching: 0,
     });
     id
@@ -65,6 +66,7 @@ fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
         mounts: false,
         entitlements: Entitlements::new(),
         fetches: false,
+        archive: false,
     });
     job
 }
@@ -280,6 +282,13 @@ fn a_fetch_takes_no_slot_and_goes_to_trusted_workers_with_git_only() {
     let full = Waiting::Fetches { used: FETCHES_AT_ONCE, total: FETCHES_AT_ONCE };
     assert!(matches!(&decisions[0], Decision::Assign { .. }));
     assert!(matches!(&decisions[1], Decision::Hold { why, .. } if *why == full));
+    // An archive needs no git, and a worker that knows of archives.
+    state.waiting.truncate(1);
+    (state.waiting[0].archive, state.workers[0].fetching) = (true, 0);
+    let none = Waiting::NoWorker { wanted: Wanted::Archives, emulated_refused: false, aside: vec![] };
+    assert_eq!(held(&state), Some(none));
+    (state.workers[0].has_git, state.workers[0].takes_archives) = (false, true);
+    assert_eq!(held(&state), None);
 }
 
 #[test]

@@ -1,53 +1,60 @@
-//! A context that is a git repository: what the command says of it.
+//! A context that is a git repository or an archive at an address: what the command says of it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use farm_source::{Links, Location};
-use farm_types::{FetchSpec, Invalid, Take};
+use farm_types::{ArchiveSource, Digest, FetchSource, FetchSpec, Invalid, Take};
 use tempfile::TempDir;
 
 use super::args::Args;
-use crate::address::{Address, GitSwitches, git_source};
+use crate::address::{Address, GitSwitches, fetch_source};
 use crate::error::{Error, Result};
 
 /// With what buildx is told to keep `.git`.
 pub(super) const KEEP_GIT: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 
-/// What is to be fetched as the context, if that is an address in git.
+/// What is to be fetched as the context, if that is an address.
 ///
 /// # Errors
-/// It is an address of which nothing is fetched, or the Dockerfile isn't in the repository.
+/// It is an address of which nothing is fetched, or the Dockerfile isn't in what is.
 pub(super) fn context(
     context: &str,
     file: Option<&Path>,
     switches: GitSwitches,
+    checksum: Option<Digest>,
 ) -> Result<Option<FetchSpec>> {
     // A folder that is there is one, whatever it looks like.
     let address = Address::of(context).filter(|_| !Path::new(context).is_dir());
     let file = file.filter(|file| !file.as_os_str().is_empty());
-    match address {
+    let fetched = match address {
+        Some(address) => Some((address, fetch_source(address, context, switches)?)),
+        None => None,
+    };
+    match fetched {
         None => {}
-        Some(Address::Git) => {
+        Some((address, None)) => {
+            let cure = address.instead_of_context();
+            return Err(Error::Usage(format!("context {context:?}: nothing is fetched from there; {cure}")));
+        }
+        Some((_, Some(source))) => {
             let file = file.map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
             if file == "-" {
-                let cure = "the Dockerfile of a repository is in it; name it by its path there, or clone the repository";
+                let cure = "the Dockerfile of what is fetched is in it; name it by its path there, or bring the source here";
                 return Err(Invalid::new("-f", file, cure).into());
             }
             let take = Take::build(file.trim_start_matches("./")).map_err(|mut error| {
                 "-f".clone_into(&mut error.thing);
                 error
             })?;
-            let fetch = FetchSpec { source: git_source(context, switches)?, take };
+            let fetch = FetchSpec { source: with_checksum(source, checksum)?, take };
             fetch.check()?;
             return Ok(Some(fetch));
         }
-        Some(address) => {
-            return Err(Error::Usage(format!(
-                "context {context:?}: farm fetches no archives and files from addresses yet; {}",
-                address.instead_of_context(context)
-            )));
-        }
+    }
+    if let Some(checksum) = checksum {
+        let cure = "it is of an archive at an address, and the context is none; leave it out";
+        return Err(Invalid::new("--checksum", checksum.to_string(), cure).into());
     }
     let named = file.filter(|file| !file.is_file()).and_then(Path::to_str);
     match named.and_then(|text| Some((text, Address::of(text)?))) {
@@ -59,7 +66,22 @@ pub(super) fn context(
     }
 }
 
-/// A folder that stands for a repository until that is fetched, with an empty Dockerfile of the right name.
+/// Adds the checksum that a flag says.
+fn with_checksum(source: FetchSource, checksum: Option<Digest>) -> Result<FetchSource, Invalid> {
+    let Some(wanted) = checksum else { return Ok(source) };
+    let invalid = |cure: &str| Err(Invalid::new("--checksum", wanted.to_string(), cure));
+    match source {
+        FetchSource::Git(_) => invalid(
+            "it is of an archive, and the context is a repository; name the commit in its place: URL#COMMIT",
+        ),
+        FetchSource::Archive(source) if source.checksum.is_some_and(|known| known != wanted) => {
+            invalid("the address says another one; keep one of the two")
+        }
+        FetchSource::Archive(source) => Ok(ArchiveSource { checksum, ..source }.into()),
+    }
+}
+
+/// A folder that stands for what is fetched until that is here, with an empty Dockerfile of the right name.
 ///
 /// # Errors
 /// There is no place for one, or a named context isn't there.
@@ -84,7 +106,11 @@ pub(super) fn stand_in(
     let file = folder.path().join(name);
     let wanted = farm_source::Wanted { file: Some(&file), is_own_file: true, named, links };
     let mut location = Location::look(&folder.path().to_string_lossy(), &wanted)?;
-    context.clone_into(&mut location.shown);
+    location.shown = match &fetch.source {
+        FetchSource::Git(_) => context.to_owned(),
+        // In its query there may be a signature.
+        FetchSource::Archive(source) => source.to_string(),
+    };
     Ok((location, Some(folder)))
 }
 
@@ -92,13 +118,19 @@ pub(super) fn stand_in(
 ///
 /// # Errors
 /// There isn't.
-pub(super) fn check_switches(args: &Args, is_context: bool, is_named: bool) -> Result<(), Invalid> {
+pub(super) fn check_switches(
+    args: &Args,
+    context: Option<&FetchSpec>,
+    is_named: bool,
+) -> Result<(), Invalid> {
+    let is_context = context.is_some_and(|fetch| fetch.source.git().is_some());
     if args.source_date_epoch.as_deref() == Some("commit") && !is_context {
         let cure = "the context is no git repository that the farm fetches; write the seconds: --source-date-epoch \
                     $(git log -1 --format=%ct)";
         return Err(Invalid::new("--source-date-epoch", "commit", cure));
     }
-    let given = [("--keep-git", args.keep_git), ("--submodules", args.submodules)];
+    let given =
+        [("--keep-git", args.keep_git), ("--submodules", args.submodules), ("--lfs", args.lfs.is_some())];
     match given.into_iter().find(|(_, is_given)| *is_given) {
         Some((flag, _)) if !is_context && !is_named => {
             Err(Invalid::new(flag, "", "it is for git repositories, and none is named; leave it out"))

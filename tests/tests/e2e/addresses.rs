@@ -1,0 +1,156 @@
+//! Builds whose source is an archive at a web address: a worker fetches it, from a server of HTTPS.
+
+use std::io::Write as _;
+use std::sync::{Arc, Mutex};
+
+use farm_tests::bed::Bed;
+use farm_tests::environment::command;
+use farm_tests::farm::{Farm, Output, WorkerSpec, output};
+use farm_tests::faults::answers::full;
+use farm_tests::pki::Authority;
+use farm_tests::process::run;
+use farm_tests::web::Web;
+use farm_types::Digest;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hyper::Response;
+use serde_json::Value;
+
+use crate::support::*;
+
+/// What tar makes of a folder, under a name.
+fn tar(context: &Context, name: &str) -> Vec<u8> {
+    let archive = context.path().with_extension("tar");
+    let transform = format!("s,^\\.,{name},");
+    run(command("tar")
+        .arg("-C")
+        .arg(context.path())
+        .args(["--transform", &transform, "-cf"])
+        .arg(&archive)
+        .arg("."));
+    let bytes = std::fs::read(&archive).unwrap();
+    std::fs::remove_file(archive).unwrap();
+    bytes
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn submit_from(farm: &Farm, address: &str, args: &[&str]) -> Output {
+    let mut all = vec!["submit", address, "--platform", "linux/amd64", "-f", "app-1.0/Dockerfile"];
+    all.extend(args);
+    farm.cli(&all)
+}
+
+#[test]
+fn an_archive_at_an_address_is_built_as_one_on_standard_input_and_is_known_by_its_digest() {
+    let word = nonce();
+    let context = Context::new(&format!(
+        "FROM {BASE}\nCOPY app-1.0/file /\nCOPY --from=lib /lib.txt /\n\
+         RUN test ! -e /secret && cat /file /lib.txt # {word}\n"
+    ));
+    let context =
+        context.file("file", "of the archive\n").file("secret", "x").file(".dockerignore", "secret\n");
+    let lib = tar(&Context::empty().file("lib.txt", "of the library\n"), ".");
+    let first = gzip(&tar(&context, "app-1.0"));
+    let digest = Digest::of(&first);
+    let plain = Context::new("FROM scratch\nCOPY app-1.0/file /\n").file("file", "as it is\n");
+    let plain = gzip(&tar(&plain, "app-1.0"));
+    let lib_digest = Digest::of(&lib).hex();
+    let served = Arc::new(Mutex::new(first.clone()));
+    let serves = Arc::clone(&served);
+    let (authority, sent) = (Authority::new("archives"), plain.clone());
+    let web = Web::start_tls(&authority, move |request| {
+        assert!(!request.headers().contains_key("authorization"), "{request:?}");
+        let found = match request.uri().path() {
+            "/app-1.0.tar.gz" => Some(serves.lock().unwrap().clone()),
+            "/lib.tar" => Some(lib.clone()),
+            "/plain" => Some(plain.clone()),
+            "/Dockerfile" => Some(b"FROM scratch\n".to_vec()),
+            _ => None,
+        };
+        match (request.uri().path(), found) {
+            (_, Some(bytes)) => Response::new(full(bytes.into())),
+            ("/latest", None) => {
+                let moved =
+                    Response::builder().status(302).header("location", "/app-1.0.tar.gz?signature=hush");
+                moved.body(full(Default::default())).unwrap()
+            }
+            _ => Response::builder().status(404).body(full(Default::default())).unwrap(),
+        }
+    });
+    let folder = Bed::from_env().folder("archives");
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, &authority.certificate).unwrap();
+    let place = web.url().trim_start_matches("https://").to_owned();
+    let worker = WorkerSpec::new("w1").platforms("linux/amd64").env("SSL_CERT_FILE", ca.to_str().unwrap());
+    let farm = Farm::builder().worker(worker.arg("--fetch-from").arg(&place)).start();
+
+    let address = format!("{}/latest?token=hush", web.url());
+    let lib = format!("lib={}/lib.tar#sha256={lib_digest}", web.url());
+    let done = submit_from(&farm, &address, &["--build-context", &lib]).ok();
+    says(
+        &done,
+        &[
+            "fetched ",
+            "/latest  sha256:",
+            "as lib",
+            "all known to the farm",
+            "of the archive",
+            "of the library",
+        ],
+    );
+    let id = build_id(&done);
+    let shown = farm.cli(&["show", &id, "--json"]).ok();
+    crate::schemas::fits("build", &shown);
+    let record: Value = serde_json::from_str(&shown).unwrap();
+    let origins = &record["origins"];
+    assert_eq!(
+        (&origins[0]["archive"], &origins[0]["digest"], &origins[1]["root"]),
+        (&format!("{}/latest", web.url()).into(), &digest.to_string().into(), &"context:lib".into()),
+        "{record:#}"
+    );
+    says(&farm.cli(&["show", &id]).ok(), &[&format!("from {}/latest  {digest}", web.url())]);
+    says(&farm.cli(&["builds"]).ok(), &["SOURCE", &format!("latest {}", &digest.hex()[..12])]);
+    let fetches = farm.cli(&["builds", "--fetches", "--json"]).ok();
+    assert!(!format!("{done} {shown} {fetches}").contains("hush"));
+    for log in ["coordinator.log", "w1.log"] {
+        assert!(!std::fs::read_to_string(farm.folder().join(log)).unwrap().contains("hush"), "{log}");
+    }
+
+    // The same archive on standard input, all of it, is the same snapshot.
+    let checked = submit_from(&farm, &format!("{}/plain", web.url()), &["--check", "--json"]);
+    let checked: Value = serde_json::from_str(&checked.stdout).unwrap();
+    let file = folder.path().join("app.tar.gz");
+    std::fs::write(&file, &sent).unwrap();
+    let mut dry =
+        farm.command(&["submit", "-", "-f", "app-1.0/Dockerfile", "--detach", "--dry-run", "--json"]);
+    let dry = output(dry.stdin(std::fs::File::open(&file).unwrap())).json();
+    assert!(
+        dry["tree_id"].is_string() && dry["tree_id"] == checked["snapshot"]["tree_id"],
+        "{dry:#} {checked:#}"
+    );
+
+    // What is there changes; what was built is still made again from what it was.
+    *served.lock().unwrap() = gzip(&tar(&context.file("file", "another\n"), "app-1.0"));
+    let again = show(&farm, &build_id(&farm.cli(&["retry", &id]).ok()));
+    assert_eq!((&again["origins"], &again["snapshot"]), (origins, &record["snapshot"]), "{again:#}");
+    for (address, code) in [
+        (format!("{}/app-1.0.tar.gz#sha256={}", web.url(), digest.hex()), "archive_checksum"),
+        (format!("{}/nothing.tar.gz", web.url()), "archive_missing"),
+        (format!("{}/Dockerfile", web.url()), "archive_unusable"),
+        ("https://169.254.169.254/x.tar".to_owned(), "archive_host_closed"),
+    ] {
+        let failed = submit_from(&farm, &address, &["--json"]);
+        let record: Value = serde_json::from_str(&failed.stdout).unwrap();
+        let failure = &record["failure"];
+        assert_eq!(
+            (failed.status, &failure["code"], &failure["cause"]),
+            (1, &code.into(), &"user".into()),
+            "{record:#}"
+        );
+    }
+}

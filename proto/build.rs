@@ -8,8 +8,8 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=farm");
     let files = [
-        "audit", "build", "farm", "git", "hook", "image", "machine", "output", "peer", "people", "registry",
-        "secret", "sign_in", "snapshot", "trust", "worker",
+        "audit", "build", "farm", "git", "hook", "image", "machine", "notice", "output", "peer", "people",
+        "registry", "secret", "sign_in", "snapshot", "trust", "worker",
     ]
     .map(|name| format!("farm/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;
@@ -20,8 +20,11 @@ fn main() -> Result<(), Box<dyn error::Error>> {
         .skip_debug([
             "farm.v1.AddHookRequest",
             "farm.v1.AddHookResponse",
+            "farm.v1.AddNoticeRequest",
+            "farm.v1.AddNoticeResponse",
             "farm.v1.RotateHookRequest",
             "farm.v1.RotateHookResponse",
+            "farm.v1.RotateNoticeResponse",
             "farm.v1.Registry",
             "farm.v1.LendGitLoginResponse",
             "farm.v1.LendLoginResponse",

@@ -165,7 +165,7 @@ install_tools() {
     farm_say "building cargo-nextest, once; takes some minutes"
     cargo install --locked cargo-nextest
   fi
-  case "$1" in quick | unit) ;; *) farm_install; install_ssh ;; esac
+  case "$1" in quick | unit) ;; *) farm_install; install_ssh; install_mail ;; esac
   if [ "$1" = package ]; then install_checkers; fi
   if [ "$1" = api ]; then take_published; fi
 }
@@ -175,6 +175,13 @@ install_ssh() {
   local missing=()
   command -v ssh >/dev/null && command -v ssh-agent >/dev/null || missing+=(openssh-client)
   command -v dropbear >/dev/null && command -v dropbearkey >/dev/null || missing+=(dropbear-bin)
+  install_missing "${missing[@]}"
+}
+
+# The mail server of tests.
+install_mail() {
+  local missing=()
+  /usr/bin/python3 -c 'import aiosmtpd' 2>/dev/null || missing+=(python3-aiosmtpd)
   install_missing "${missing[@]}"
 }
 

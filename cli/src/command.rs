@@ -100,6 +100,8 @@ pub enum Verb {
     Git(verbs::git::Args),
     /// Let forges tell the farm what happened in a repository: webhooks
     Hook(verbs::hook::Args),
+    /// Say who is told how builds end: signed webhooks, Slack or Mattermost, mail
+    Notice(verbs::notice::Args),
     /// Say who is an admin of the whole farm, and who people are at the issuer
     Admin(verbs::admin::Args),
     /// List what was done, by whom, and check that it still stands as it was written
@@ -152,6 +154,7 @@ impl Command {
             Verb::Registry(args) => verbs::registry::run(args, &setup()?).await,
             Verb::Git(args) => verbs::git::run(args, &setup()?).await,
             Verb::Hook(args) => verbs::hook::run(args, &setup()?).await,
+            Verb::Notice(args) => verbs::notice::run(args, &setup()?).await,
             Verb::Admin(args) => verbs::admin::run(args, &setup()?).await,
             Verb::Audit(args) => verbs::audit::run(args, &setup()?).await,
             Verb::Config(args) => verbs::config::run(args, url, context, (ca, project)).await,

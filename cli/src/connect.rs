@@ -16,6 +16,7 @@ use farm_proto::v1::git_service_client::GitServiceClient;
 use farm_proto::v1::hook_service_client::HookServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
 use farm_proto::v1::machine_service_client::MachineServiceClient;
+use farm_proto::v1::notice_service_client::NoticeServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
@@ -186,6 +187,11 @@ impl Client {
     /// Keeps projects' webhooks.
     pub fn hooks(&self) -> HookServiceClient<AuthChannel> {
         HookServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Keeps whom projects tell how their builds end.
+    pub fn notices(&self) -> NoticeServiceClient<AuthChannel> {
+        NoticeServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Keeps what projects trust.

@@ -18,6 +18,7 @@ pub mod link;
 pub mod listeners;
 pub mod logs;
 pub mod migrate;
+pub mod notices;
 pub mod others;
 pub mod outbound;
 pub mod peers;
@@ -175,6 +176,8 @@ pub async fn run(
     let accesses =
         Accesses::new(store.clone(), Arc::clone(&keyring), Arc::clone(&helpers), shared_registries);
     let forges = forge::Forges::new(outbound.client(Vec::new())?);
+    let mailer = config.mail.as_ref().map(notices::mail::Mailer::new).transpose()?;
+    let notices = notices::send::Senders::new(outbound.client(Vec::new())?, mailer);
     let issuers = Arc::new(people::oidc::fetch::Http::new(outbound.client(Vec::new())?));
     let sign_in =
         sign_in.map(|settings| SignIns::new(settings, config.oidc.clone(), issuers.clone())).transpose()?;
@@ -196,6 +199,7 @@ pub async fn run(
         accesses,
         helpers,
         forges,
+        notices,
         exchange,
         sign_in,
         secret: people::local::Secret::generate()?,
@@ -238,6 +242,7 @@ pub async fn run(
     spawn!("audit", reconcile::people::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("deliveries", reconcile::hooks::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("statuses", reconcile::hooks::statuses::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("notices", reconcile::notices::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("listeners", listeners::run(Arc::clone(&shared), listeners, shutdown.clone()));
     spawn!("keys", reconcile::keys::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("house", reconcile::work::reap::keep_house(Arc::clone(&shared), led, shutdown.clone()));

@@ -15,6 +15,7 @@ use crate::hints::Hints;
 use crate::hooks::nobody::Nobody;
 use crate::limits::Doors;
 use crate::link::Link;
+use crate::notices::send::Senders;
 use crate::others::Others;
 use crate::people::accesses::Accesses;
 use crate::people::identities::Identities;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub helpers: Arc<Helpers>,
     /// Asks the forges of hooks.
     pub forges: Forges,
+    /// Tells those who want to know how builds end.
+    pub notices: Senders,
     /// Takes tokens of other systems' issuers.
     pub exchange: Exchange,
     /// Lets people in by their company's issuer; `None`: nobody signs in here.

@@ -105,8 +105,11 @@ macro_rules! without_secret {
 without_secret! {
     AddHookRequest(repository);
     AddHookResponse(hook);
+    AddNoticeRequest(name);
+    AddNoticeResponse(notice);
     RotateHookRequest(name);
     RotateHookResponse(hook);
+    RotateNoticeResponse(notice);
 }
 
 pub mod convert;

@@ -15,6 +15,7 @@ pub mod hooks;
 pub mod json;
 pub mod live;
 pub mod logins;
+pub mod notices;
 pub mod people;
 pub mod planned;
 pub mod progress;

@@ -17,6 +17,7 @@ pub mod login;
 pub mod logout;
 pub mod logs;
 pub mod member;
+pub mod notice;
 pub mod project;
 pub mod registry;
 pub mod retry;

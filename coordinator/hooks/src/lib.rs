@@ -1,5 +1,5 @@
 //! What forges and registries send when something happens there: whether it is theirs ([`verify`]), and what it says
-//! ([`parse`]). Pure: no IO, no clock.
+//! ([`parse`]); and how the farm signs what it sends itself ([`signed`]). Pure: no IO, no clock.
 //!
 //! Which of them sends is a property of the hook, never guessed from what comes. Who acts is the forge's account, never a
 //! commit's author: of that anybody writes what they like. To add one: a word in [`Provider`], how its deliveries are signed in
@@ -12,6 +12,7 @@ mod gitlab;
 mod headers;
 mod hub;
 mod images;
+mod outgoing;
 mod parts;
 mod ping;
 mod provider;
@@ -23,6 +24,7 @@ mod verify;
 pub use about::{About, Expected, about};
 pub use delivery::{Actor, Comment, Delivery, Happened, MovedImage, Outcome, PullRequestState, Repository};
 pub use headers::Headers;
+pub use outgoing::signed;
 pub use ping::{Ping, ping};
 pub use provider::Provider;
 pub use read::{delivery_id, parse};

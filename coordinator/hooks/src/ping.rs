@@ -1,9 +1,8 @@
 //! A delivery of farm's own, signed as the provider signs, by which a hook is tried. Nothing follows from it.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
+use crate::outgoing::signed;
 use crate::provider::Provider;
 use crate::verify::sign;
 
@@ -49,14 +48,7 @@ pub fn ping(provider: Provider, secret: &str, id: &str, now: i64) -> Ping {
         Provider::Gitlab => {
             vec![("x-gitlab-event", is("ping")), ("idempotency-key", is(id)), ("x-gitlab-token", is(secret))]
         }
-        Provider::Generic => {
-            let mac = sign(secret, true, format!("{id}.{now}.").as_bytes(), body);
-            vec![
-                ("webhook-id", is(id)),
-                ("webhook-timestamp", now.to_string()),
-                ("webhook-signature", format!("v1,{}", STANDARD.encode(mac))),
-            ]
-        }
+        Provider::Generic => signed(&[secret], id, now, body).into(),
         Provider::Dockerhub => {
             token = Some(is(secret));
             Vec::new()

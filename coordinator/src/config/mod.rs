@@ -10,6 +10,7 @@ mod hooks;
 mod keys;
 mod leadership;
 mod limits;
+mod mail;
 mod outbound;
 mod registry;
 mod retention;
@@ -37,6 +38,7 @@ pub use self::hooks::Hooks;
 pub use self::keys::Keys;
 pub use self::leadership::Leadership;
 pub use self::limits::Limits;
+pub use self::mail::{Mail, MailTls};
 pub use self::outbound::Outbound;
 pub use self::registry::Registry;
 pub use self::retention::Retention;
@@ -96,6 +98,8 @@ pub struct Config {
     pub hooks: Hooks,
     /// Where pages are shown.
     pub web: Web,
+    /// The server by which notices are mailed; `None`: none are.
+    pub mail: Option<Mail>,
     /// Certificates, and whether there is TLS at all.
     pub tls: Tls,
     /// The farm's keys.
@@ -139,6 +143,7 @@ impl Default for Config {
             retention: Retention::default(),
             hooks: Hooks::default(),
             web: Web::default(),
+            mail: None,
             tls: Tls::default(),
             keys: Keys::default(),
             keys_text: None,
@@ -366,6 +371,9 @@ impl Config {
         self.tls.check(self.listen)?;
         self.hooks.check(self.listen)?;
         self.web.check(self.listen)?;
+        if let Some(mail) = &mut self.mail {
+            mail.complete()?;
+        }
         for listen in [self.hooks.listen, self.web.listen].into_iter().flatten() {
             self.tls.check(listen)?;
         }

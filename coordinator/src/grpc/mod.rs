@@ -1,5 +1,5 @@
 //! The gRPC edge, in rooms by what a call is about: [`builds`], [`work`] (all that workers call), [`publish`] (images),
-//! [`sources`], [`logs`] (following), [`machines`] (workers and coordinators), [`people`] and [`hooks`].
+//! [`sources`], [`logs`] (following), [`machines`] (workers and coordinators), [`people`], [`hooks`] and [`notices`].
 //!
 //! Who calls, and whether they may, was asked before a handler is reached ([`crate::people::gate`]). A handler validates, makes
 //! one call, converts. It never schedules. Each call has a span ([`spans`]).
@@ -9,6 +9,7 @@ mod health;
 pub mod hooks;
 pub mod logs;
 pub mod machines;
+pub mod notices;
 pub mod people;
 pub mod publish;
 pub mod sources;
@@ -26,6 +27,7 @@ use farm_proto::v1::git_service_server::GitServiceServer;
 use farm_proto::v1::hook_service_server::HookServiceServer;
 use farm_proto::v1::image_service_server::ImageServiceServer;
 use farm_proto::v1::machine_service_server::MachineServiceServer;
+use farm_proto::v1::notice_service_server::NoticeServiceServer;
 use farm_proto::v1::output_service_server::OutputServiceServer;
 use farm_proto::v1::peer_service_server::PeerServiceServer;
 use farm_proto::v1::people_service_server::PeopleServiceServer;
@@ -102,6 +104,8 @@ pub async fn serve(
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let hooks = HookServiceServer::new(hooks::Hooks::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
+    let notices = NoticeServiceServer::new(notices::Notices::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let audit = AuditServiceServer::new(people::Audit::new(Arc::clone(&shared)));
     let joins = MachineServiceServer::new(machines::join::Joins::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
@@ -130,6 +134,7 @@ pub async fn serve(
         .add_service(git_logins)
         .add_service(sign_in)
         .add_service(hooks)
+        .add_service(notices)
         .add_service(audit)
         .add_service(joins)
         .add_service(work)

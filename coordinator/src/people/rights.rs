@@ -44,6 +44,10 @@ pub enum Action {
     ReadHooks,
     /// Make, try, rotate and remove the project's webhooks, and have deliveries processed again.
     ManageHooks,
+    /// See whom the project tells how builds end, without where that is exactly.
+    ReadNotices,
+    /// Make, try, rotate and remove the project's notices.
+    ManageNotices,
     /// Show a token of another system.
     Exchange,
     /// Show what a company's issuer gave.
@@ -100,7 +104,7 @@ impl Action {
             | Self::ReadFarm
             | Self::ListProjects
             | Self::ManageTokens => Needs::Identity,
-            Self::ReadBuilds | Self::ReadImages | Self::ReadMembers | Self::ReadHooks => {
+            Self::ReadBuilds | Self::ReadImages | Self::ReadMembers | Self::ReadHooks | Self::ReadNotices => {
                 Needs::Role(Role::Viewer)
             }
             Self::Submit | Self::Cancel | Self::ReadSecrets => Needs::Role(Role::Builder),
@@ -109,6 +113,7 @@ impl Action {
             | Self::ManageSecrets
             | Self::ManageLogins
             | Self::ManageHooks
+            | Self::ManageNotices
             | Self::ReadAudit => Needs::Role(Role::Admin),
             Self::ManageProjects
             | Self::ReadFarmAudit
@@ -142,6 +147,8 @@ impl Action {
             Self::ManageLogins => "manage the project's logins at registries and for git",
             Self::ReadHooks => "see the project's webhooks and what became of deliveries",
             Self::ManageHooks => "manage the project's webhooks",
+            Self::ReadNotices => "see whom the project tells how builds end",
+            Self::ManageNotices => "manage whom the project tells how builds end",
             Self::Exchange => "exchange a token of another system",
             Self::SignIn => "sign in at the farm's issuer",
             Self::ReadAudit => "see what was done in the project",
@@ -241,6 +248,11 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.HookService/RemoveHookToken", Action::ManageHooks),
     ("/farm.v1.HookService/SetHookRules", Action::ManageHooks),
     ("/farm.v1.HookService/RemoveHook", Action::ManageHooks),
+    ("/farm.v1.NoticeService/ListNotices", Action::ReadNotices),
+    ("/farm.v1.NoticeService/AddNotice", Action::ManageNotices),
+    ("/farm.v1.NoticeService/TestNotice", Action::ManageNotices),
+    ("/farm.v1.NoticeService/RotateNotice", Action::ManageNotices),
+    ("/farm.v1.NoticeService/RemoveNotice", Action::ManageNotices),
     ("/farm.v1.AuditService/ListAudit", Action::ReadAudit),
     ("/farm.v1.AuditService/ListFarmAudit", Action::ReadFarmAudit),
     ("/farm.v1.AuditService/VerifyAudit", Action::ReadFarmAudit),

@@ -158,6 +158,11 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("registries of logins that came with builds", hosts.await);
+    let lines = async {
+        while store.forget_notice_lines(epoch, BATCH).await? > 0 {}
+        Ok(())
+    };
+    told("ends by which builds recover", lines.await);
     let audit = async {
         if let Some(audit) = kept.audit() {
             loop {

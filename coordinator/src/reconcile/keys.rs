@@ -6,6 +6,7 @@ use farm_store::StoreError;
 use farm_store::hooks::secrets::HookSecretKey;
 use farm_store::hooks::tokens::HookTokenKey;
 use farm_store::machines::leader::Epoch;
+use farm_store::notices::registered::NoticeKey;
 use farm_store::people::git_logins::GitLoginId;
 use farm_store::people::logins::LoginKey;
 use tokio::sync::watch;
@@ -87,7 +88,8 @@ async fn reseal(shared: &Shared, epoch: Epoch) -> Result<Stuck, StoreError> {
         + reseal_logins(shared, epoch, &older, &mut stuck).await?
         + reseal_git_logins(shared, epoch, &older, &mut stuck).await?
         + reseal_hooks(shared, epoch, &older, &mut stuck).await?
-        + reseal_tokens(shared, epoch, &older, &mut stuck).await?;
+        + reseal_tokens(shared, epoch, &older, &mut stuck).await?
+        + reseal_notices(shared, epoch, &older, &mut stuck).await?;
     if done > 0 {
         tracing::info!(done, by = %newest, "sealed anew");
     }
@@ -248,6 +250,31 @@ async fn reseal_tokens(
                 Err(why) => {
                     stuck.add(|| format!("the token of hook {} of project {} ({why})", old.hook, old.project))
                 }
+            }
+            last = Some(old);
+        }
+    }
+}
+
+/// Those of where notices go; gives how many.
+async fn reseal_notices(
+    shared: &Shared,
+    epoch: Epoch,
+    older: &[String],
+    stuck: &mut Stuck,
+) -> Result<usize, StoreError> {
+    let (mut done, mut last): (_, Option<NoticeKey>) = (0, None);
+    loop {
+        let after = last.as_ref().map(|of| (of.project, of.notice));
+        let found = shared.loops.notice_keys_by(older, after, BATCH).await?;
+        if found.is_empty() {
+            return Ok(done);
+        }
+        for old in found {
+            match shared.keyring.reseal(Owner::Notice(old.project, old.notice, old.version), &old.key) {
+                Ok(new) => done += usize::from(shared.loops.reseal_notice_key(epoch, &old, &new).await?),
+                Err(why) => stuck
+                    .add(|| format!("where notice {} of project {} goes ({why})", old.notice, old.project)),
             }
             last = Some(old);
         }

@@ -5,14 +5,16 @@
 //!
 //! Rooms by what a loop is about: [`builds`] and [`sources`] (what is old goes), [`work`] (scheduling, and what is
 //! overdue), [`publish`], [`logs`] (sealing), [`machines`] (who leads, who is set aside)
-//! [`people`] (sealing what was done), [`hooks`] (what was delivered)
+//! [`people`] (sealing what was done), [`hooks`] (what was delivered), [`notices`] (who is told)
 //! and [`keys`] (what was sealed by an old key).
 
 pub mod builds;
+mod busy;
 pub mod hooks;
 pub mod keys;
 pub mod logs;
 pub mod machines;
+pub mod notices;
 pub mod people;
 pub mod publish;
 mod put_off;

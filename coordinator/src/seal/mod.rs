@@ -10,7 +10,9 @@ mod keyring;
 
 use std::fmt;
 
-use farm_types::{BuildId, GitPlace, HookId, MountId, ProjectId, RegistryHost, SecretName, ValueType};
+use farm_types::{
+    BuildId, GitPlace, HookId, MountId, NoticeId, ProjectId, RegistryHost, SecretName, ValueType,
+};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -35,6 +37,8 @@ pub enum Owner<'a> {
     Hook(ProjectId, HookId, Uuid),
     /// Of a webhook's token at its forge, by that token's version.
     Token(ProjectId, HookId, Uuid),
+    /// Of where a notice goes and what it is signed by, by the version of that.
+    Notice(ProjectId, NoticeId, Uuid),
 }
 
 impl Owner<'_> {
@@ -73,6 +77,13 @@ impl Owner<'_> {
                 &b"farm hook token"[..],
                 project.as_uuid().as_bytes(),
                 hook.as_uuid().as_bytes(),
+                version.as_bytes(),
+            ]
+            .concat(),
+            Self::Notice(project, notice, version) => [
+                &b"farm notice"[..],
+                project.as_uuid().as_bytes(),
+                notice.as_uuid().as_bytes(),
                 version.as_bytes(),
             ]
             .concat(),

@@ -6,7 +6,7 @@
 //! print is nobody's to change.
 //!
 //! Invariant: no `v1::Build` and no event leaves but through here ([`super::present`], `grpc::logs` and `web::log` take a
-//! [`Hidden`]).
+//! [`Hidden`]); nor what notices tell of one (`notices::facts`).
 
 use farm_proto::v1;
 use farm_proto::v1::attempt_event::Event;
@@ -60,6 +60,11 @@ impl Hidden {
         if is_admin || (submitted(member, record) && record.retry_of.is_none()) {
             return Self::default();
         }
+        Self::from_others(record)
+    }
+
+    /// What those aren't shown who aren't callers at all, so also what the submitter sees.
+    pub fn from_others(record: &BuildRecord) -> Self {
         let args = record.spec.build_args.iter();
         Self::values(args.filter(|(name, value)| looks_secret(name, value).is_some()).map(|(_, value)| value))
     }
@@ -123,7 +128,8 @@ impl Hidden {
     }
 
     /// Takes it out of a text, also as JSON has it, and as BuildKit's has it (Go's `json.Marshal` escapes these three).
-    fn text(&self, text: &mut String) {
+    /// Takes it out of a text.
+    pub fn text(&self, text: &mut String) {
         for value in self.values.iter().filter(|value| value.len() >= SHORTEST) {
             let quoted = serde_json::to_string(value).unwrap_or_default();
             let json = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);

@@ -14,6 +14,7 @@ pub mod error;
 pub mod hooks;
 pub mod logs;
 pub mod machines;
+pub mod notices;
 pub mod people;
 mod pool;
 mod proof;

@@ -94,6 +94,8 @@ uuid_newtype! {
     JoinId, "join id";
     /// A place where a forge tells the farm what happened.
     HookId, "hook id";
+    /// Whom a project tells how its builds end.
+    NoticeId, "notice id";
 }
 
 /// The fencing token of a lease. It is a secret between coordinator and worker: random, not ordered, and

@@ -30,6 +30,7 @@ pub mod image;
 pub mod lines;
 pub mod machine;
 pub mod mounts;
+pub mod notice;
 pub mod pattern;
 pub mod people;
 pub mod platform;
@@ -69,11 +70,12 @@ pub use git_place::GitPlace;
 pub use host::RegistryHost;
 pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, HookId, InvitationId, JobId, JoinId, LeaseToken,
-    MachineId, PrincipalId, ProjectId, PublicationId, ShortId, TokenId, UploadId, WorkerId,
+    MachineId, NoticeId, PrincipalId, ProjectId, PublicationId, ShortId, TokenId, UploadId, WorkerId,
 };
 pub use image::{ImageRef, ImageTag, Repository};
 pub use machine::TrustClass;
 pub use mounts::{MountId, MountType, Mounts, SecretName, SecretSource, SshSource, ValueType};
+pub use notice::{NoticeKind, NoticeOn};
 pub use people::{PrincipalKind, PrincipalName, ProjectName, Role};
 pub use platform::{Offer, Platform, Support};
 pub use run_options::RunOptions;

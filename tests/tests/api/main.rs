@@ -8,6 +8,7 @@ mod full;
 mod hooks;
 mod keeping;
 mod logging;
+mod notices;
 mod outputs;
 mod processes;
 mod published;

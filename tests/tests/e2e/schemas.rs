@@ -86,7 +86,7 @@ fn what_json_prints_is_what_the_schema_says() {
 
 #[test]
 fn what_json_prints_of_people_is_what_the_schema_says() {
-    let farm = Farm::builder().start();
+    let farm = Farm::builder().arg("--insecure-secrets").start();
     fits("whoami", &farm.cli(&["whoami", "--json"]).ok());
     farm.cli(&["project", "create", "web", "--admin", "ada"]).ok();
     let made = farm.cli(&["token", "create", "--for", "ada", "--expires", "never", "--json"]).ok();
@@ -118,6 +118,15 @@ fn what_json_prints_of_people_is_what_the_schema_says() {
     fits("hooks", &farm.cli(&["hook", "ls", "--json"]).ok());
     fits("hook-shown", &farm.cli(&["hook", "show", "app", "--json"]).ok());
     fits("deliveries", &farm.cli(&["hook", "deliveries", "app", "--json"]).ok());
+    // Nobody is there to be told.
+    let notice = ["notice", "add", "ops", "--webhook", "https://127.0.0.1:9/farm", "--hook", "app", "--json"];
+    fits("notice-secret", &output(farm.command(&notice).env("FARM_INSECURE_HTTP", "1")).ok());
+    fits(
+        "notice-secret",
+        &output(farm.command(&["notice", "rotate", "ops", "--json"]).env("FARM_INSECURE_HTTP", "1")).ok(),
+    );
+    fits("notices", &farm.cli(&["notice", "ls", "--json"]).ok());
+    fits("notice-shown", &farm.cli(&["notice", "show", "ops", "--json"]).ok());
     farm.cli(&["admin", "add", "ada"]).ok();
     fits("admins", &farm.cli(&["admin", "ls", "--json"]).ok());
     let config = ["config", "add", "team", "http://x", "--project", "web"];

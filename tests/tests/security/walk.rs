@@ -78,6 +78,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.HookService/ListHooks",
             "farm.v1.HookService/ListDeliveries",
             "farm.v1.HookService/GetHookRules",
+            "farm.v1.NoticeService/ListNotices",
         ],
     ),
     (
@@ -126,6 +127,10 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.HookService/RemoveHookToken",
             "farm.v1.HookService/SetHookRules",
             "farm.v1.HookService/RemoveHook",
+            "farm.v1.NoticeService/AddNotice",
+            "farm.v1.NoticeService/TestNotice",
+            "farm.v1.NoticeService/RotateNotice",
+            "farm.v1.NoticeService/RemoveNotice",
         ],
     ),
     (

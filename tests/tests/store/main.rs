@@ -20,6 +20,7 @@ mod leading;
 mod locking;
 mod logins;
 mod mounts;
+mod notices;
 mod one_bad;
 mod programs;
 mod publishing;

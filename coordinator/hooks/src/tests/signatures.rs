@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use ring::hmac;
 
 use super::headers;
-use crate::{Headers, NOBODYS_SECRET, Provider, Refused, check_secret, new_secret, verify};
+use crate::{Headers, NOBODYS_SECRET, Provider, Refused, check_secret, new_secret, signed, verify};
 
 const NOW: i64 = 1_700_000_000;
 /// From GitHub's documentation, "Testing the webhook payload validation".
@@ -105,6 +105,18 @@ fn standard_webhooks_are_signed_with_their_time() {
     ]);
     let body = br#"{"test": 2432232314}"#;
     assert_eq!(verify(Provider::Generic, &known, None, body, &[secret], at), Ok(0));
+    // What the farm sends is signed so, too; while it changes its secret by both.
+    let [sent_id, sent_at, signature] = signed(&[secret], id, at, body);
+    assert_eq!((sent_id.1.as_str(), sent_at.1.as_str()), (id, "1614265330"));
+    assert_eq!(signature.1, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    let other = new_secret(Provider::Generic, [9; 32]);
+    let both: Vec<(String, String)> =
+        signed(&[&other, secret], id, at, body).map(|(name, value)| (name.to_owned(), value)).into();
+    for (own, place) in
+        [(secret, Ok(0)), (other.as_str(), Ok(0)), ("whsec_bm9ib2R5IGtub3dzIGl0", Err(Refused::Wrong))]
+    {
+        assert_eq!(verify(Provider::Generic, &of(&both), None, body, &[own], at), place);
+    }
     for (provider, event) in [(Provider::Generic, None), (Provider::Gitlab, Some("Push Hook"))] {
         let secret = new_secret(provider, [7; 32]);
         let signed = |at| {

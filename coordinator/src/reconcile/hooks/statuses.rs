@@ -26,6 +26,7 @@ use crate::forge::ask::{Look, Shown};
 use crate::forge::judge::Verdict;
 use crate::forge::{Named, Repository};
 use crate::hooks::token::{Unusable, repository};
+use crate::reconcile::busy::{Busy, Due};
 use crate::reconcile::{Lead, leading};
 use crate::seal::Unopened;
 use crate::shared::Shared;
@@ -34,8 +35,6 @@ use crate::shared::Shared;
 const TICK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// So many are read at once.
 const BATCH: i64 = 100;
-/// So many hooks of one place are asked about at once.
-const MOST_AT_ONCE: usize = 4;
 /// One that is wanted for so long and that the forge hasn't taken isn't sent any more.
 const MOST_AGE: Duration = Duration::from_secs(24 * 3600);
 /// So often is asked about what the forge doesn't know: some minutes.
@@ -47,7 +46,7 @@ const WAITS: Waits = Waits::new(Duration::from_secs(1), Duration::from_secs(300)
 pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let limits = Arc::new(Limits::default());
     let mut under_way: JoinSet<HookId> = JoinSet::new();
-    let mut busy = Busy::default();
+    let mut busy: Busy<ToSend> = Busy::default();
     let mut is_open = false;
     loop {
         let next = async {
@@ -74,7 +73,7 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
         };
         let begun = async {
             settle(&shared, epoch).await?;
-            let due = shared.loops.statuses_to_send(BATCH, &busy.hooks(), &busy.full()).await?;
+            let due = shared.loops.statuses_to_send(BATCH, &busy.senders(), &busy.full()).await?;
             Ok::<_, StoreError>((due, shared.loops.has_open_statuses().await?))
         };
         let begun = tokio::select! {
@@ -102,42 +101,15 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
     }
 }
 
-/// Which hooks are asked about, and where.
-#[derive(Debug, Default)]
-struct Busy(Vec<(HookId, String)>);
+impl Due for ToSend {
+    type Sender = HookId;
 
-impl Busy {
-    /// What of it is begun, by hooks: as many as their places have room for. What isn't is read again.
-    fn begin(&mut self, due: Vec<ToSend>) -> Vec<(HookId, Vec<ToSend>)> {
-        let mut begun: Vec<(HookId, Vec<ToSend>)> = Vec::new();
-        for one in due {
-            if let Some((_, own)) = begun.iter_mut().find(|(hook, _)| *hook == one.hook) {
-                own.push(one);
-            } else if self.0.iter().all(|(hook, _)| *hook != one.hook) && self.at(one.place()) < MOST_AT_ONCE
-            {
-                self.0.push((one.hook, one.place().to_owned()));
-                begun.push((one.hook, vec![one]));
-            }
-        }
-        begun
+    fn sender(&self) -> HookId {
+        self.hook
     }
 
-    fn end(&mut self, hook: HookId) {
-        self.0.retain(|(one, _)| *one != hook);
-    }
-
-    fn at(&self, place: &str) -> usize {
-        self.0.iter().filter(|(_, one)| one == place).count()
-    }
-
-    fn hooks(&self) -> Vec<HookId> {
-        self.0.iter().map(|(hook, _)| *hook).collect()
-    }
-
-    /// Places that have no room.
-    fn full(&self) -> Vec<String> {
-        let places = self.0.iter().map(|(_, place)| place);
-        places.filter(|place| self.at(place) >= MOST_AT_ONCE).cloned().collect()
+    fn place(&self) -> &str {
+        ToSend::place(self)
     }
 }
 
@@ -364,6 +336,7 @@ mod tests {
     use farm_types::{Cause, Failure, FailureCode, HookId, ProjectId};
 
     use super::*;
+    use crate::reconcile::busy::MOST_AT_ONCE;
 
     #[test]
     fn the_end_of_a_build_is_shown_in_one_line() {
@@ -425,7 +398,7 @@ mod tests {
         assert!(busy.begin(vec![one(first, "a")]).is_empty() && busy.full().is_empty());
         let more: Vec<_> = (0..MOST_AT_ONCE).map(|_| one(HookId::generate(), "a")).collect();
         assert_eq!(busy.begin(more).len(), MOST_AT_ONCE - 2);
-        assert!(busy.full().contains(&"a".to_owned()) && busy.hooks().len() == MOST_AT_ONCE);
+        assert!(busy.full().contains(&"a".to_owned()) && busy.senders().len() == MOST_AT_ONCE);
         assert_eq!(busy.begin(vec![one(HookId::generate(), "a"), one(HookId::generate(), "b")]).len(), 1);
         busy.end(first);
         assert!(busy.full().is_empty());

@@ -399,7 +399,8 @@ impl Store {
                    UNION ALL SELECT key_id FROM registry_logins WHERE key_id IS NOT NULL
                    UNION ALL SELECT key_id FROM git_logins
                    UNION ALL SELECT key_id FROM hook_secrets
-                   UNION ALL SELECT key_id FROM hook_tokens) k
+                   UNION ALL SELECT key_id FROM hook_tokens
+                   UNION ALL SELECT key_id FROM notices WHERE key_id IS NOT NULL) k
                GROUP BY key_id ORDER BY key_id"#
         )
         .fetch_all(&self.pool)

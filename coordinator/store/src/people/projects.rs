@@ -132,6 +132,7 @@ impl Store {
         .await?;
         super::logins::erase_all(&mut tx, project).await?;
         crate::hooks::registered::remove_all(&mut tx, project).await?;
+        crate::notices::registered::remove_all(&mut tx, project).await?;
         sqlx::query!("DELETE FROM members WHERE project_id = $1", project.as_uuid())
             .execute(&mut *tx)
             .await?;

@@ -1,0 +1,296 @@
+//! Notices: what ends is told once to each that wants it, whatever is cut off, and not in floods.
+
+use std::time::Duration;
+
+use farm_store::builds::mounts::SealedKey;
+use farm_store::builds::submit::Submitted;
+use farm_store::hooks::deliveries::{DeliveryState, End};
+use farm_store::notices::ended::{Ended, How, Told, What};
+use farm_store::notices::outbox::{CLAIM, Message};
+use farm_store::notices::registered::{NewNotice, Notice};
+use farm_store::notices::rule::{MOST_AN_HOUR, Rule, SealedAddress};
+use farm_store::{StoreError, default_project};
+use farm_types::{Digest, NoticeId, NoticeKind, NoticeOn};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::fixture::{PUBLISH, World, tester, world};
+use crate::hooks::{hook, keep, secret};
+
+/// Bytes as they are: this crate opens nothing.
+fn sealed(by: &str) -> SealedAddress {
+    SealedAddress { key: SealedKey { by: by.to_owned(), bytes: b"1".to_vec() }, bytes: b"url".to_vec() }
+}
+
+fn notice(name: &str, on: &[NoticeOn]) -> NewNotice {
+    NewNotice {
+        project: default_project(),
+        id: NoticeId::generate(),
+        name: name.to_owned(),
+        kind: NoticeKind::Webhook,
+        host: format!("{name}.example"),
+        addresses: Vec::new(),
+        rule: Rule { on: on.to_vec(), hooks: Vec::new(), refs: Vec::new() },
+        version: Uuid::new_v4(),
+        sealed: Some(sealed("key")),
+    }
+}
+
+async fn add(world: &World, name: &str, on: &[NoticeOn]) -> NewNotice {
+    let new = notice(name, on);
+    world.store.add_notice(&tester(), &new).await.unwrap();
+    new
+}
+
+/// A build that has ended.
+async fn ended_build(world: &World, key: &str) -> Submitted {
+    let build = world.submit(key, "linux/amd64", &[]).await;
+    world.store.cancel(&tester(), default_project(), build.id, PUBLISH).await.unwrap();
+    build
+}
+
+fn told(how: How, line: Option<&str>, name: &str) -> Told {
+    let line = line.map(|line| Digest::of(line.as_bytes()));
+    Told { how, hook: None, git_ref: None, line, name: name.to_owned(), facts: json!({ "name": name }) }
+}
+
+/// The one end that wasn't looked at.
+async fn one_end(world: &World) -> Ended {
+    let mut ended = world.store.ended(10).await.unwrap();
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    ended.remove(0)
+}
+
+/// Tells the end of another build.
+async fn tell(world: &World, key: &str, how: How, line: Option<&str>) -> usize {
+    ended_build(world, key).await;
+    let end = one_end(world).await;
+    world.store.tell(world.epoch, &end, Some(&told(how, line, key))).await.unwrap()
+}
+
+async fn due(world: &World) -> Vec<Message> {
+    world.store.messages_to_send(100, &[], &[]).await.unwrap()
+}
+
+fn said(due: &[Message]) -> Vec<String> {
+    let mut said: Vec<String> =
+        due.iter().map(|one| format!("{} {} {}", one.notice_name, one.event, one.facts["name"])).collect();
+    said.sort();
+    said
+}
+
+#[tokio::test]
+async fn an_end_is_told_once_to_whom_it_concerns_and_again_until_it_was_taken() {
+    let world = world().await;
+    let (store, epoch, project) = (&world.store, world.epoch, default_project());
+    ended_build(&world, "before").await;
+    assert!(store.ended(10).await.unwrap().is_empty(), "nobody is told anything");
+    let older =
+        "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 56)";
+    world.database.psql(older);
+    let refused = store.add_notice(&tester(), &notice("ops", &NoticeOn::USUAL)).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Conflict(why) if why.contains("http://old")), "{refused}");
+    world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
+    add(&world, "ops", &NoticeOn::USUAL).await;
+    let all = add(&world, "all", &NoticeOn::ALL).await;
+    let twice = store.add_notice(&tester(), &notice("all", &NoticeOn::USUAL)).await.unwrap_err();
+    assert!(matches!(twice, StoreError::Conflict(_)), "{twice}");
+    let mut of_none = notice("none", &NoticeOn::USUAL);
+    of_none.rule.hooks = vec!["nohook".to_owned()];
+    let none = store.add_notice(&tester(), &of_none).await.unwrap_err();
+    assert!(matches!(none, StoreError::NotFound("hook")), "{none}");
+
+    // It is written down as it ends, and is there until messages are made of it, at once.
+    let build = ended_build(&world, "first").await;
+    let end = one_end(&world).await;
+    assert!(end.what == What::Build(build.id) && end.order_key.is_some(), "{end:?}");
+    assert_eq!(one_end(&world).await, end);
+    let cancelled = told(How::Cancelled, Some("app"), "first");
+    assert_eq!(store.tell(epoch, &end, Some(&cancelled)).await.unwrap(), 1);
+    let again = store.tell(epoch, &end, Some(&cancelled)).await.unwrap_err();
+    assert!(matches!(again, StoreError::Stale(_)), "{again}");
+    let first = due(&world).await;
+    assert_eq!(said(&first), ["all cancelled \"first\""]);
+    assert_eq!((first[0].host.as_str(), &first[0].sealed), ("all.example", &all.sealed));
+
+    // One has it at a time; whoever had it was killed, and it is sent again under its id.
+    assert!(store.claim_message(epoch, &first[0]).await.unwrap());
+    assert!(!store.claim_message(epoch, &first[0]).await.unwrap() && due(&world).await.is_empty());
+    world.pass(&format!("{} seconds", CLAIM.as_secs() + 1));
+    let second = due(&world).await;
+    assert_eq!(second[0].id, first[0].id);
+    let (busy, place) = ([second[0].notice], ["all.example".to_owned()]);
+    assert!(store.messages_to_send(9, &busy, &[]).await.unwrap().is_empty(), "it is busy");
+    assert!(store.messages_to_send(9, &[], &place).await.unwrap().is_empty(), "that place is");
+    assert!(store.claim_message(epoch, &second[0]).await.unwrap());
+    store.put_off_message(epoch, &second[0], "it answers 500", Duration::from_secs(5), false).await.unwrap();
+    assert!(due(&world).await.is_empty());
+    // What else there is is told meanwhile; but not where the receiver wants to hear nothing.
+    assert_eq!(tell(&world, "second", How::Cancelled, None).await, 1);
+    let other = due(&world).await;
+    assert_eq!(said(&other), ["all cancelled \"second\""]);
+    assert!(store.claim_message(epoch, &other[0]).await.unwrap());
+    store.put_off_message(epoch, &other[0], "it answers 429", Duration::from_secs(60), true).await.unwrap();
+    world.pass("6 seconds");
+    assert!(due(&world).await.is_empty(), "it is quiet");
+    let known = |name: &str| {
+        let name = name.to_owned();
+        async move { store.notices(project).await.unwrap().into_iter().find(|one| one.name == name).unwrap() }
+    };
+    let shown = known("all").await;
+    assert_eq!((shown.waiting, shown.trouble.unwrap().0.as_str()), (2, "it answers 429"));
+    world.pass("60 seconds");
+    let both = due(&world).await;
+    assert_eq!(both.iter().map(|one| one.attempts).collect::<Vec<_>>(), [1, 1]);
+    assert!(both[0].age > Duration::from_secs(60));
+
+    // Another secret: whoever has read the one before sends nothing by that.
+    store
+        .rotate_notice(&tester(), project, &known("all").await, (Uuid::new_v4(), &sealed("new")))
+        .await
+        .unwrap();
+    assert!(!store.claim_message(epoch, &both[0]).await.unwrap());
+    let stale =
+        store.rotate_notice(&tester(), project, &shown_before(&all), (Uuid::new_v4(), &sealed("x"))).await;
+    assert!(matches!(stale, Err(StoreError::Stale(_))), "{stale:?}");
+    let both = due(&world).await;
+    assert!(both.iter().all(|one| one.has_before && one.sealed == Some(sealed("new"))), "{both:?}");
+    world.pass("25 hours");
+    assert!(due(&world).await.iter().all(|one| !one.has_before));
+    store.message_sent(epoch, &both[0]).await.unwrap();
+    let twice = store.message_sent(epoch, &both[0]).await.unwrap_err();
+    assert!(matches!(twice, StoreError::Stale(_)), "{twice}");
+    store.give_up_message(epoch, &both[1], "it answers 410").await.unwrap();
+    let shown = known("all").await;
+    assert_eq!((shown.sent, shown.waiting, shown.given_up), (1, 0, 1));
+    assert_eq!(shown.trouble.unwrap().0, "it answers 410");
+
+    // Keys of the farm that have sealed something are known, and exchanged.
+    let in_use = store.keys_in_use().await.unwrap();
+    assert!(in_use.contains(&("new".to_owned(), 1)) && in_use.contains(&("key".to_owned(), 1)), "{in_use:?}");
+    let old = store.notice_keys_by(&["key".to_owned()], None, 10).await.unwrap();
+    let new = SealedKey { by: "newest".to_owned(), bytes: b"2".to_vec() };
+    assert_eq!(old.len(), 1);
+    assert!(store.reseal_notice_key(epoch, &old[0], &new).await.unwrap());
+    assert!(!store.reseal_notice_key(epoch, &old[0], &new).await.unwrap());
+
+    // With a notice goes what it has to tell, and with the last one what nobody is to be told.
+    tell(&world, "third", How::Cancelled, None).await;
+    for name in ["all", "ops"] {
+        store.remove_notice(&tester(), project, name).await.unwrap();
+    }
+    let gone = store.remove_notice(&tester(), project, "all").await.unwrap_err();
+    assert!(matches!(gone, StoreError::NotFound("notice")), "{gone}");
+    assert_eq!(world.database.psql("SELECT count(*) FROM notice_messages"), "0");
+    ended_build(&world, "after").await;
+    assert!(!store.has_open_notices().await.unwrap());
+}
+
+/// A notice as it was before somebody changed it.
+fn shown_before(new: &NewNotice) -> Notice {
+    Notice {
+        id: new.id,
+        name: new.name.clone(),
+        kind: new.kind,
+        host: new.host.clone(),
+        addresses: Vec::new(),
+        rule: new.rule.clone(),
+        version: new.version,
+        sealed: new.sealed.clone(),
+        created_by: String::new(),
+        created_at: chrono::DateTime::UNIX_EPOCH,
+        told_at: None,
+        sent: 0,
+        waiting: 0,
+        given_up: 0,
+        trouble: None,
+        held_until: None,
+        before_ends_at: None,
+    }
+}
+
+#[tokio::test]
+async fn what_has_failed_recovers_once_and_not_by_something_older() {
+    let world = world().await;
+    add(&world, "ops", &NoticeOn::USUAL).await;
+    let (app, web) = (Some("app"), Some("web"));
+    // In the order in which they were asked for; the second is the last to end.
+    let older = world.submit("older", "linux/amd64", &[]).await;
+    assert_eq!(tell(&world, "1", How::Succeeded, app).await, 0, "nothing was wrong");
+    assert_eq!(tell(&world, "2", How::Failed, app).await, 1);
+    world.store.cancel(&tester(), default_project(), older.id, PUBLISH).await.unwrap();
+    let end = one_end(&world).await;
+    let late = told(How::Succeeded, app, "older");
+    assert_eq!(world.store.tell(world.epoch, &end, Some(&late)).await.unwrap(), 0, "it says nothing of now");
+    assert_eq!(tell(&world, "3", How::Succeeded, web).await, 0, "that is another one");
+    assert_eq!(tell(&world, "4", How::Cancelled, app).await, 0, "nobody knows");
+    assert_eq!(tell(&world, "5", How::Succeeded, None).await, 0, "that is none of them");
+    assert_eq!(tell(&world, "6", How::Succeeded, app).await, 1);
+    assert_eq!(tell(&world, "7", How::Succeeded, app).await, 0, "it is well since");
+    assert_eq!(said(&due(&world).await), ["ops failure \"2\"", "ops recovered \"6\""]);
+    // What nobody has heard of for long is forgotten.
+    assert_eq!(world.store.forget_notice_lines(world.epoch, 10).await.unwrap(), 0);
+    world.pass("91 days");
+    assert_eq!(world.store.forget_notice_lines(world.epoch, 10).await.unwrap(), 2);
+    // Nobody wants to know of this one.
+    ended_build(&world, "8").await;
+    assert_eq!(world.store.tell(world.epoch, &one_end(&world).await, None).await.unwrap(), 0);
+    assert!(world.store.ended(10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_flood_is_told_as_one_summary_when_its_hour_is_over() {
+    let world = world().await;
+    add(&world, "ops", &NoticeOn::USUAL).await;
+    let more = 25;
+    for n in 0..usize::try_from(MOST_AN_HOUR).unwrap() + more {
+        assert_eq!(tell(&world, &format!("{n:02}"), How::Failed, None).await, 1);
+    }
+    let now = due(&world).await;
+    assert_eq!(now.len(), usize::try_from(MOST_AN_HOUR).unwrap());
+    let held: Vec<&Message> = now.iter().filter(|one| !one.facts["held_until"].is_null()).collect();
+    assert_eq!((held.len(), &held[0].facts["name"]), (1, &json!("29")), "the last one says so");
+    assert!(world.store.notices(default_project()).await.unwrap()[0].held_until.is_some());
+    world.pass("61 minutes");
+    let summary: Vec<Message> = due(&world).await.into_iter().filter(|one| one.event == "summary").collect();
+    let [summary] = &summary[..] else { panic!("{summary:?}") };
+    assert_eq!(summary.facts["counts"], json!({ "failure": more }));
+    assert_eq!(
+        (summary.facts["names"].as_array().unwrap().len(), &summary.facts["names"][0]),
+        (20, &json!("30"))
+    );
+    assert!(summary.age < Duration::from_secs(120), "it wasn't to be told before");
+    // The next hour begins anew.
+    assert_eq!(tell(&world, "next", How::Failed, None).await, 1);
+    assert!(said(&due(&world).await).contains(&"ops failure \"next\"".to_owned()));
+    assert_eq!(world.store.notices(default_project()).await.unwrap()[0].held_until, None);
+}
+
+#[tokio::test]
+async fn a_delivery_that_fails_is_an_end_and_a_build_says_by_which_it_was_begun() {
+    let world = world().await;
+    let (store, epoch) = (&world.store, world.epoch);
+    let key = secret();
+    let app = hook("app", &key);
+    store.add_hook(&tester(), &app).await.unwrap();
+    add(&world, "ops", &NoticeOn::USUAL).await;
+    for id in ["1", "2"] {
+        keep(&world, &app, &key, id, b"{}").await;
+    }
+    let waiting = store.waiting_deliveries(10).await.unwrap();
+    let end = |state, reason: &str| End { state, reason: reason.to_owned(), builds: Vec::new() };
+    store.end_delivery(epoch, &waiting[0], &end(DeliveryState::Ignored, "no rules")).await.unwrap();
+    store.end_delivery(epoch, &waiting[1], &end(DeliveryState::Failed, ".farm.yaml: 2:1: no")).await.unwrap();
+    let failed = one_end(&world).await;
+    let expected =
+        What::Delivery { hook: app.id, id: "2".to_owned(), reason: ".farm.yaml: 2:1: no".to_owned() };
+    assert_eq!((&failed.what, failed.order_key), (&expected, None));
+    let came = store.delivery_that_came(default_project(), app.id, "2").await.unwrap().unwrap();
+    assert_eq!(
+        (came.hook.as_str(), came.full_name.as_str(), came.body.as_slice()),
+        ("app", "acme/app", &b"{}"[..])
+    );
+    assert_eq!(store.delivery_that_came(default_project(), app.id, "9").await.unwrap(), None);
+    let build = ended_build(&world, "own").await;
+    assert_eq!(store.begun_by(default_project(), build.id).await.unwrap(), None);
+}

@@ -70,6 +70,8 @@ pub enum Verb {
     Retry(verbs::retry::Args),
     /// Cancel a build
     Cancel(verbs::cancel::Args),
+    /// Let a fork's pull request be built, which is held until then
+    Approve(verbs::approve::Args),
     /// Show an image: its platforms, what they are and where they came from
     Inspect(verbs::inspect::Args),
     /// Run an image on a worker of its platform
@@ -139,6 +141,7 @@ impl Command {
             Verb::Attach(args) => verbs::attach::run(args, &setup()?).await,
             Verb::Retry(args) => verbs::retry::run(args, &setup()?).await,
             Verb::Cancel(args) => verbs::cancel::run(args, &setup()?).await,
+            Verb::Approve(args) => verbs::approve::run(args, &setup()?).await,
             Verb::Inspect(args) => verbs::inspect::run(args, &setup()?).await,
             Verb::Run(args) => verbs::run::run(args, setup).await,
             Verb::Test(args) => verbs::test::run(args, &setup()?).await,

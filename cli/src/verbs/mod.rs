@@ -1,6 +1,7 @@
 //! The verbs, one a file: the arguments, what is checked here, and the calls.
 
 pub mod admin;
+pub mod approve;
 pub mod attach;
 pub mod audit;
 pub mod builds;

@@ -1,5 +1,6 @@
 //! What a delivery says, in the words of no forge.
 
+use chrono::{DateTime, Utc};
 use farm_rules::Event;
 use farm_types::{Commit, RefName};
 
@@ -73,6 +74,28 @@ pub struct Happened {
     pub is_forced: bool,
     /// Of a pull request.
     pub pull_request: Option<PullRequestState>,
+    /// The same: who proposes it, as far as the sender says it.
+    pub proposed: Proposed,
+}
+
+/// Who proposes something, and from where. What the sender doesn't say is missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proposed {
+    /// The account that has opened it. An empty login: it isn't told.
+    pub opener: Option<Actor>,
+    /// The repository that its head is in.
+    pub from: Option<Source>,
+    /// When it was changed last, by the sender's clock.
+    pub at: Option<DateTime<Utc>>,
+}
+
+/// Where a head is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// By which the forge knows the repository for good.
+    pub id: String,
+    /// What it is called now; empty: that isn't told.
+    pub full_name: String,
 }
 
 /// How a pull request is.
@@ -94,6 +117,8 @@ pub enum Comment {
         pull_request: u64,
         /// How the commit's name begins, in hexadecimal digits, if the comment says it.
         commit: Option<String>,
+        /// When it was written, by the sender's clock, if the sender says it.
+        at: Option<DateTime<Utc>>,
     },
 }
 

@@ -5,7 +5,7 @@ use farm_rules::{Event, EventKind};
 use farm_types::{Invalid, RefName};
 use serde::Deserialize;
 
-use crate::delivery::{Actor, Delivery, Happened, Outcome, PullRequestState, Repository};
+use crate::delivery::{Actor, Delivery, Happened, Outcome, Proposed, PullRequestState, Repository};
 use crate::parts::{MOST_PATHS, commit, commit_opt, json, message};
 
 #[derive(Deserialize)]
@@ -159,6 +159,12 @@ pub(crate) fn parse(body: &[u8]) -> Result<Delivery, Invalid> {
         changed: said.changed.filter(|paths| paths.len() <= MOST_PATHS && !said.forced),
         message: message(said.message),
     };
-    let happened = Happened { event, before, is_forced: said.forced, pull_request: state };
+    let happened = Happened {
+        event,
+        before,
+        is_forced: said.forced,
+        pull_request: state,
+        proposed: Proposed::default(),
+    };
     Ok(done(Outcome::Event(Box::new(happened))))
 }

@@ -6,9 +6,9 @@ use farm_rules::{Event, EventKind};
 use farm_types::{Invalid, RefName};
 use serde::Deserialize;
 
-use crate::delivery::{Actor, Delivery, Happened, Outcome, PullRequestState, Repository};
+use crate::delivery::{Actor, Delivery, Happened, Outcome, Proposed, PullRequestState, Repository, Source};
 use crate::headers::Headers;
-use crate::parts::{MOST_PATHS, commit, commit_opt, host, json, message, no_commit, ref_of, told};
+use crate::parts::{MOST_PATHS, commit, commit_opt, host, json, message, moment, no_commit, ref_of, told};
 
 #[derive(Deserialize)]
 struct Project {
@@ -82,9 +82,20 @@ struct MergeRequest {
     target_branch: String,
     source_project_id: Option<u64>,
     target_project_id: u64,
+    // The fork, if it is there.
+    source: Option<SourceProject>,
+    // By whom it was opened; `user` is who did this.
+    author_id: Option<i64>,
+    updated_at: Option<String>,
     last_commit: Option<LastCommit>,
     #[serde(default)]
     title: String,
+}
+
+#[derive(Deserialize)]
+struct SourceProject {
+    #[serde(default)]
+    path_with_namespace: String,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +126,7 @@ struct NoteEvent {
 struct Note {
     #[serde(default)]
     note: String,
+    created_at: Option<String>,
     // Missing in older ones, which send what is new only.
     action: Option<String>,
 }
@@ -207,6 +219,7 @@ fn push(event: &str, push: Push, kind: &str) -> Result<Delivery, Invalid> {
                 // GitLab doesn't say it.
                 is_forced: false,
                 pull_request: None,
+                proposed: Proposed::default(),
             };
             Outcome::Event(Box::new(happened))
         }
@@ -250,6 +263,16 @@ fn merge_request(event: &str, said: MergeRequestEvent) -> Result<Delivery, Inval
         (Some(state), Some(head)) => {
             let is_fork =
                 of.source_project_id != Some(of.target_project_id) || of.target_project_id != project.id;
+            let name = of.source.map(|source| source.path_with_namespace).unwrap_or_default();
+            let opener = of.author_id.map(|id| {
+                let login = if id == user.id { user.username.clone() } else { String::new() };
+                Actor { id: id.to_string(), login }
+            });
+            let proposed = Proposed {
+                opener,
+                from: of.source_project_id.map(|id| Source { id: id.to_string(), full_name: name }),
+                at: moment(of.updated_at.as_deref()),
+            };
             let happened = Happened {
                 event: Event {
                     kind: EventKind::PullRequest {
@@ -267,6 +290,7 @@ fn merge_request(event: &str, said: MergeRequestEvent) -> Result<Delivery, Inval
                 before,
                 is_forced: false,
                 pull_request: Some(state),
+                proposed,
             };
             Outcome::Event(Box::new(happened))
         }
@@ -291,6 +315,7 @@ fn release(event: &str, said: ReleaseEvent) -> Result<Delivery, Invalid> {
             before: None,
             is_forced: false,
             pull_request: None,
+            proposed: Proposed::default(),
         };
         Outcome::Event(Box::new(happened))
     } else {
@@ -304,7 +329,9 @@ fn note(event: &str, said: NoteEvent) -> Result<Delivery, Invalid> {
     is_kind(&said.object_kind, "note")?;
     let NoteEvent { user, project, object_attributes, merge_request, .. } = said;
     let is_new = object_attributes.action.as_deref().is_none_or(|action| action == "create");
-    let told = merge_request.filter(|_| is_new).and_then(|of| told(of.iid, &object_attributes.note));
+    let told = merge_request
+        .filter(|_| is_new)
+        .and_then(|of| told(of.iid, &object_attributes.note, object_attributes.created_at.as_deref()));
     let outcome = told
         .map_or_else(|| Outcome::Ignored("the comment tells the farm nothing".to_owned()), Outcome::Comment);
     Ok(delivery(event, Some(&project), Some(user.into()), outcome))

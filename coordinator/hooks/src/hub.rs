@@ -7,9 +7,9 @@ use farm_rules::{Event, EventKind};
 use farm_types::{Invalid, RefName};
 use serde::Deserialize;
 
-use crate::delivery::{Actor, Delivery, Happened, Outcome, PullRequestState, Repository};
+use crate::delivery::{Actor, Delivery, Happened, Outcome, Proposed, PullRequestState, Repository, Source};
 use crate::headers::Headers;
-use crate::parts::{MOST_PATHS, commit, commit_opt, host, json, message, no_commit, ref_of, told};
+use crate::parts::{MOST_PATHS, commit, commit_opt, host, json, message, moment, no_commit, ref_of, told};
 
 /// Whose form it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,9 @@ struct PullRequest {
     merged: Option<bool>,
     // Of Forgejo: 1 is AGit's.
     flow: Option<i64>,
+    // Who has opened it.
+    user: Option<User>,
+    updated_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +111,8 @@ struct Side {
 #[derive(Deserialize)]
 struct RepoId {
     id: u64,
+    #[serde(default)]
+    full_name: String,
 }
 
 #[derive(Deserialize)]
@@ -147,6 +152,7 @@ struct Issue {
 struct CommentText {
     #[serde(default)]
     body: String,
+    created_at: Option<String>,
 }
 
 impl From<&Repo> for Repository {
@@ -233,6 +239,7 @@ fn push(event: &str, push: Push) -> Result<Delivery, Invalid> {
                 before,
                 is_forced: push.forced,
                 pull_request: None,
+                proposed: Proposed::default(),
             };
             Outcome::Event(Box::new(happened))
         }
@@ -272,6 +279,15 @@ fn pull_request(flavour: Flavour, event: &str, said: PullRequestEvent) -> Result
         (_, None) => Outcome::Ignored("the pull request has no head".to_owned()),
         (Some(state), Some(head)) => {
             let is_fork = is_fork(flavour, &pull_request, repository.id);
+            let from = pull_request
+                .head
+                .repo
+                .map(|repo| Source { id: repo.id.to_string(), full_name: repo.full_name });
+            let proposed = Proposed {
+                opener: pull_request.user.map(Actor::from),
+                from,
+                at: moment(pull_request.updated_at.as_deref()),
+            };
             let happened = Happened {
                 event: Event {
                     kind: EventKind::PullRequest {
@@ -289,6 +305,7 @@ fn pull_request(flavour: Flavour, event: &str, said: PullRequestEvent) -> Result
                 before: commit_opt(before.as_deref())?,
                 is_forced: false,
                 pull_request: Some(state),
+                proposed,
             };
             Outcome::Event(Box::new(happened))
         }
@@ -325,6 +342,7 @@ fn release(event: &str, said: ReleaseEvent) -> Result<Delivery, Invalid> {
             before: None,
             is_forced: false,
             pull_request: None,
+            proposed: Proposed::default(),
         };
         Outcome::Event(Box::new(happened))
     } else {
@@ -335,7 +353,7 @@ fn release(event: &str, said: ReleaseEvent) -> Result<Delivery, Invalid> {
 
 fn comment(event: &str, said: CommentEvent) -> Result<Delivery, Invalid> {
     let is_of_pull_request = said.is_pull || said.issue.pull_request.is_some();
-    let told = told(said.issue.number, &said.comment.body);
+    let told = told(said.issue.number, &said.comment.body, said.comment.created_at.as_deref());
     let outcome = match told {
         Some(comment) if said.action == "created" && is_of_pull_request => Outcome::Comment(comment),
         _ => Outcome::Ignored("the comment tells the farm nothing".to_owned()),

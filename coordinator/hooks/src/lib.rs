@@ -22,7 +22,9 @@ mod tests;
 mod verify;
 
 pub use about::{About, Expected, about};
-pub use delivery::{Actor, Comment, Delivery, Happened, MovedImage, Outcome, PullRequestState, Repository};
+pub use delivery::{
+    Actor, Comment, Delivery, Happened, MovedImage, Outcome, Proposed, PullRequestState, Repository, Source,
+};
 pub use headers::Headers;
 pub use outgoing::signed;
 pub use ping::{Ping, ping};

@@ -1,5 +1,6 @@
 //! What the senders' forms consist of alike: commits, refs, addresses, messages.
 
+use chrono::{DateTime, NaiveDateTime, Utc};
 use farm_types::{Commit, GitUrl, Invalid, RefName};
 use serde::de::DeserializeOwned;
 
@@ -54,8 +55,16 @@ pub(crate) fn message(mut text: String) -> String {
     text
 }
 
-/// What a comment under a pull request tells the farm, if it does: its first line says it, and nothing else stands there.
-pub(crate) fn told(pull_request: u64, text: &str) -> Option<Comment> {
+/// A moment as forges write it: RFC 3339, and older GitLabs `2026-01-31 12:05:24 UTC`.
+pub(crate) fn moment(text: Option<&str>) -> Option<DateTime<Utc>> {
+    let text = text?;
+    let plain = || NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S UTC").map(|at| at.and_utc());
+    DateTime::parse_from_rfc3339(text).map(|at| at.to_utc()).or_else(|_| plain()).ok()
+}
+
+/// What a comment under a pull request tells the farm, if it does: its first line says it, and nothing else stands there. `at`: when it
+/// was written, as the forge writes that.
+pub(crate) fn told(pull_request: u64, text: &str, at: Option<&str>) -> Option<Comment> {
     let mut words = text.lines().next()?.split_whitespace();
     if (words.next()?, words.next()?) != ("/farm", "approve") {
         return None;
@@ -64,5 +73,5 @@ pub(crate) fn told(pull_request: u64, text: &str) -> Option<Comment> {
     let is_commit =
         |text: &String| (7..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
     let is_fit = commit.as_ref().is_none_or(is_commit) && words.next().is_none();
-    is_fit.then_some(Comment::Approve { pull_request, commit })
+    is_fit.then(|| Comment::Approve { pull_request, commit, at: moment(at) })
 }

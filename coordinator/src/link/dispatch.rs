@@ -53,6 +53,10 @@ async fn dispatch_one(shared: &Shared, places: &Places) -> farm_store::Result<()
         if offered.trust == TrustClass::Untrusted && is_kept {
             continue;
         }
+        // What a fork proposes stays where nothing is lent, also if its machine has become a trusted one meanwhile.
+        if offered.trust == TrustClass::Trusted && offered.fork.is_some() {
+            continue;
+        }
         let staged = match offered.staged {
             true => match shared.registries.staged(offered.project, offered.attempt) {
                 Some(repository) => Some(repository),
@@ -132,8 +136,11 @@ fn offer(
         build_id: offered.build.to_string(),
         project: offered.project_name,
         project_id: offered.project.to_string(),
-        // By id: a removed project's name may become another's.
-        caches: format!("{}:{}", offered.project, offered.trust),
+        // By id: a removed project's name may become another's. What one fork's steps have left behind no other build finds.
+        caches: match &offered.fork {
+            Some(fork) => format!("{}:{}:{fork}", offered.project, offered.trust),
+            None => format!("{}:{}", offered.project, offered.trust),
+        },
         platform: offered.platform.to_string(),
         support: offered.support.to_string(),
         runs: offered.runs.to_string(),

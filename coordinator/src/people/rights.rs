@@ -42,6 +42,8 @@ pub enum Action {
     ManageLogins,
     /// See the project's webhooks and what was delivered, without secrets, addresses and bodies.
     ReadHooks,
+    /// Let what a fork proposes be built.
+    Approve,
     /// Make, try, rotate and remove the project's webhooks, and have deliveries processed again.
     ManageHooks,
     /// See whom the project tells how builds end, without where that is exactly.
@@ -108,6 +110,7 @@ impl Action {
                 Needs::Role(Role::Viewer)
             }
             Self::Submit | Self::Cancel | Self::ReadSecrets => Needs::Role(Role::Builder),
+            Self::Approve => Needs::Role(Role::Publisher),
             Self::ManageMembers
             | Self::ManageTrusts
             | Self::ManageSecrets
@@ -146,6 +149,7 @@ impl Action {
             Self::ManageSecrets => "manage the project's secrets",
             Self::ManageLogins => "manage the project's logins at registries and for git",
             Self::ReadHooks => "see the project's webhooks and what became of deliveries",
+            Self::Approve => "approve pull requests of forks",
             Self::ManageHooks => "manage the project's webhooks",
             Self::ReadNotices => "see whom the project tells how builds end",
             Self::ManageNotices => "manage whom the project tells how builds end",
@@ -239,6 +243,8 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.HookService/ListHooks", Action::ReadHooks),
     ("/farm.v1.HookService/ListDeliveries", Action::ReadHooks),
     ("/farm.v1.HookService/GetHookRules", Action::ReadHooks),
+    ("/farm.v1.HookService/GetProposal", Action::ReadHooks),
+    ("/farm.v1.HookService/ApproveBuild", Action::Approve),
     ("/farm.v1.HookService/AddHook", Action::ManageHooks),
     ("/farm.v1.HookService/TestHook", Action::ManageHooks),
     ("/farm.v1.HookService/Redeliver", Action::ManageHooks),
@@ -282,8 +288,11 @@ pub const METHODS: &[(&str, Action)] = &[
 ];
 
 /// Every page of builds that is shown to browsers, as documents name it, with what one does by it.
-pub const PAGES: &[(&str, Action)] =
-    &[("/b/BUILD", Action::ReadBuilds), ("/b/BUILD/log", Action::ReadBuilds)];
+pub const PAGES: &[(&str, Action)] = &[
+    ("/b/BUILD", Action::ReadBuilds),
+    ("/b/BUILD/log", Action::ReadBuilds),
+    ("/b/BUILD/approve", Action::Approve),
+];
 
 /// What a call of this path does; `None`: there is no such method.
 pub fn action(path: &str) -> Option<Action> {

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::route::{Next, Place};
 use super::view::{self, BuildView};
 use super::visitor::visitor;
-use super::{log, reply, sign_in, templates};
+use super::{approve, log, reply, sign_in, templates};
 use crate::http::answer::Body;
 use crate::people::rights::Action;
 use crate::shared::Shared;
@@ -35,6 +35,7 @@ pub async fn page(shared: &Arc<Shared>, mut asked: Asked, place: Place) -> Resul
     let now = shared.store.now().await?.timestamp_millis();
     let mut view = view::build(&found.build, &place, now);
     with_logs(shared, asked.from, &found, &mut view).await?;
+    view.proposal = approve::proposal(shared, &visitor, &found, &place).await?;
     Ok(reply::page(StatusCode::OK, templates::build(&view, &who)))
 }
 

@@ -9,6 +9,7 @@ use super::problem::Problem;
 use super::route::Place;
 use super::templates::{Choice, Who};
 use super::visitor::{Visitor, may};
+use crate::hooks::approving::Named;
 use crate::people::Member;
 use crate::people::rights::Action;
 use crate::shared::Shared;
@@ -37,6 +38,13 @@ pub fn choice(place: &Place, projects: Vec<ProjectName>, address: impl Fn(&Place
         (project.to_string(), address(&at))
     };
     Choice { id: place.id.to_string(), projects: projects.into_iter().map(one).collect() }
+}
+
+impl Found {
+    /// The build, as it is named to what approves.
+    pub fn named<'a>(&self, place: &'a Place) -> Named<'a> {
+        Named { project: self.record.project, build: self.record.id, id: &place.id }
+    }
 }
 
 /// Whose page it is, as its head says it.

@@ -1,5 +1,5 @@
 //! Pages for browsers, which need no JavaScript: one build's ([`build`]), its log as text ([`log`]), and how a browser signs in
-//! ([`sign_in`], [`issuer`]).
+//! ([`sign_in`], [`issuer`]); and the form by which what a fork proposes is let be built ([`approve`]).
 //!
 //! Who asks ([`visitor`]) has shown a token, or what a session of theirs shows; what they may is in the table that calls are judged by
 //! (`people::rights`), and what they see is what calls show (`shown`). Invariants: nothing is answered without the headers in
@@ -10,6 +10,7 @@
 //! fixture in the templates' tests. To add an action on a build: a form in `build.html` with the visitor's guard, a route for POST
 //! alone, and in its handler [`forms::own`] before anything else.
 
+mod approve;
 mod asked;
 mod build;
 mod cookies;
@@ -103,6 +104,11 @@ impl Web {
                 let _visit = asked.from.map(|from| shared.doors.open_call(from)).transpose()?;
                 let form = forms::read(&self.memory, &asked.headers, body).await?;
                 Box::pin(sign_in::out(shared, asked, &form)).await
+            }
+            (Route::Approve(place), Method::POST) => {
+                let _visit = asked.from.map(|from| shared.doors.open_call(from)).transpose()?;
+                let form = forms::read(&self.memory, &asked.headers, body).await?;
+                Box::pin(approve::give(shared, asked, place, &form)).await
             }
             (Route::ToIssuer(next), Method::GET) => Box::pin(issuer::leave(shared, &asked, &next)).await,
             (Route::FromIssuer(returned), Method::GET) => {

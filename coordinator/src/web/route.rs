@@ -12,6 +12,8 @@ pub enum Route {
     Build(Place),
     /// The log: of one platform, or all of it.
     Log(Place, Option<Platform>),
+    /// Lets what a fork proposes be built.
+    Approve(Place),
     SignIn(Next),
     SignOut,
     /// Away to sign in at the issuer.
@@ -71,14 +73,14 @@ impl Route {
             _ => {}
         }
         let rest = path.strip_prefix("/b/")?;
-        let (id, is_log) = match rest.strip_suffix("/log") {
-            Some(id) => (id, true),
-            None => (rest, false),
-        };
+        let (id, what) = rest.split_once('/').unwrap_or((rest, "build"));
         let project = field("project").map(|name| name.parse()).transpose().ok()?;
         let place = Place { id: id.parse().ok()?, project };
-        if !is_log {
-            return Some(Self::Build(place));
+        match what {
+            "build" if id == rest => return Some(Self::Build(place)),
+            "approve" => return Some(Self::Approve(place)),
+            "log" => {}
+            _ => return None,
         }
         let platform = field("platform").map(|platform| platform.parse()).transpose().ok()?;
         Some(Self::Log(place, platform))
@@ -88,7 +90,7 @@ impl Route {
     pub fn methods(&self) -> &'static str {
         match self {
             Self::SignIn(_) => "GET, HEAD, POST",
-            Self::SignOut => "POST",
+            Self::SignOut | Self::Approve(_) => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -100,6 +102,14 @@ impl Place {
         match &self.project {
             Some(project) => format!("/b/{}?project={}", self.id, escaped(project.as_str())),
             None => format!("/b/{}", self.id),
+        }
+    }
+
+    /// Where the form goes that lets what a fork proposes be built.
+    pub fn approve(&self) -> String {
+        match &self.project {
+            Some(project) => format!("/b/{}/approve?project={}", self.id, escaped(project.as_str())),
+            None => format!("/b/{}/approve", self.id),
         }
     }
 
@@ -164,6 +174,12 @@ mod tests {
         };
         assert_eq!(Route::of("/b/7f3k2m", None), Some(Route::Build(build(None))));
         assert_eq!(Route::of("/b/7f3k2m", Some("project=web")), Some(Route::Build(build(Some("web")))));
+        let approve = Route::of("/b/7f3k2m/approve", Some("project=web")).unwrap();
+        assert_eq!(approve, Route::Approve(build(Some("web"))));
+        assert_eq!(
+            (approve.methods(), build(Some("web")).approve().as_str()),
+            ("POST", "/b/7f3k2m/approve?project=web")
+        );
         let arm = "linux/arm64".parse().unwrap();
         assert_eq!(
             Route::of("/b/7f3k2m/log", Some("platform=linux%2Farm64")),
@@ -174,6 +190,8 @@ mod tests {
             ("/b/x", None),
             ("/b/7f3k2m/", None),
             ("/b/7f3k2m/logs", None),
+            ("/b/7f3k2m/build", None),
+            ("/b/7f3k2m/approve/x", None),
             ("/b/../etc", None),
             ("//b/7f3k2m", None),
             ("/B/7f3k2m", None),
@@ -207,6 +225,7 @@ mod tests {
             "/b/7f3k2m/../../x",
             "javascript:alert(1)",
             "/sign-out",
+            "/b/7f3k2m/approve",
             "/b/7f3k2m#x",
             "/b/7f3k2m\r\nlocation: https://evil.example",
         ] {

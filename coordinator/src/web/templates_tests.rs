@@ -284,3 +284,41 @@ fn pages_need_nothing_from_elsewhere() {
         assert!(!page.contains(thing), "{thing}");
     }
 }
+
+#[test]
+fn what_a_fork_proposes_is_shown_with_a_form_for_who_may_approve_it_alone() {
+    let of = v1::Proposal {
+        build_id: "7f3k2m".into(),
+        repository: "acme/app".into(),
+        number: 7,
+        commit: "4a1c".repeat(10),
+        head: EVIL.into(),
+        head_repository: EVIL.into(),
+        opener: EVIL.into(),
+        base: "main".into(),
+        images: vec!["app".into()],
+        held: true,
+        ..Default::default()
+    };
+    let shown = |of: &v1::Proposal, approve: &str| {
+        let mut view = view::build(&super::tests::of("succeeded", vec![]), &place(), NOW);
+        view.proposal = Some(view::proposal(of, approve.to_owned(), "the-guard".to_owned()));
+        super::build(&view, &who())
+    };
+    let page = shown(&of, "/b/7f3k2m/approve");
+    assert!(!page.contains("<script>"), "{page}");
+    for part in [
+        "Pull request 7 of a fork",
+        "waits for your approval",
+        "name=\"guard\" value=\"the-guard\"",
+        "value=\"4a1c4a1c",
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    let page = shown(&of, "");
+    assert!(page.contains("waits for a publisher") && !page.contains("the-guard"), "{page}");
+    let approved = v1::Proposal { held: false, approved_by: "ada".into(), ..of.clone() };
+    assert!(shown(&approved, "").contains("approved by ada"));
+    let unknown = v1::Proposal { head_repository: String::new(), opener: String::new(), ..of };
+    assert!(shown(&unknown, "").contains("an unknown repository"));
+}

@@ -37,6 +37,30 @@ pub struct BuildView {
     pub retried_by: Vec<LinkView>,
     /// Where its whole log is.
     pub log: String,
+    /// What a fork proposes, of a build that it is known by.
+    pub proposal: Option<ProposalView>,
+}
+
+/// What a fork proposes.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProposalView {
+    pub number: u64,
+    /// Where it is to go: `OWNER/REPO`, and the branch.
+    pub repository: String,
+    pub base: String,
+    /// Where it comes from; empty: nobody says.
+    pub head_repository: String,
+    pub head: String,
+    pub commit: String,
+    /// Empty: nobody says.
+    pub opener: String,
+    pub images: Vec<String>,
+    /// How it stands, in words.
+    pub standing: String,
+    /// Where its form goes; empty: there is nothing to approve, or the visitor may not.
+    pub approve: String,
+    /// What stands in the form.
+    pub guard: String,
 }
 
 /// A state: a word, and a mark and a colour that say the same.
@@ -172,6 +196,36 @@ pub fn build(build: &v1::Build, place: &Place, now: i64) -> BuildView {
         retry_of: link(&build.retry_of),
         retried_by: build.retried_by.iter().filter_map(link).collect(),
         log: place.log(None),
+        proposal: None,
+    }
+}
+
+/// What a fork proposes, whose form goes there; empty: it has none.
+pub fn proposal(of: &v1::Proposal, approve: String, guard: String) -> ProposalView {
+    let standing = match (of.held, of.approved_by.as_str(), of.over.as_str()) {
+        (true, _, _) if approve.is_empty() => {
+            "waits for a publisher of the project who approves it".to_owned()
+        }
+        (true, _, _) => "waits for your approval".to_owned(),
+        (false, by, _) if !by.is_empty() => format!("approved by {}", harmless(by)),
+        (false, _, over) if !over.is_empty() => first_line(over, 300),
+        (false, _, _) if of.newest != of.commit => {
+            format!("over: the head is at {} by now", of.newest.get(..12).unwrap_or_default())
+        }
+        (false, _, _) => "its rules are being read".to_owned(),
+    };
+    ProposalView {
+        number: of.number,
+        repository: harmless(&of.repository),
+        base: harmless(&of.base),
+        head_repository: harmless(&of.head_repository),
+        head: harmless(&of.head),
+        commit: harmless(&of.commit),
+        opener: harmless(&of.opener),
+        images: of.images.iter().map(|image| harmless(image)).collect(),
+        standing,
+        approve,
+        guard,
     }
 }
 

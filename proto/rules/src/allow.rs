@@ -18,6 +18,8 @@ pub struct Allowed {
     pub protected: Vec<TagPattern>,
     /// The project's secrets that it may use.
     pub secrets: BTreeSet<SecretName>,
+    /// A fork proposes it, which is given no secret whatever anybody allows.
+    pub is_fork: bool,
 }
 
 impl Plan {
@@ -61,8 +63,16 @@ impl Plan {
                 }
             }
             for name in wanted.secrets.values().filter(|name| !allowed.secrets.contains(*name)) {
-                let cure = "the project has no such secret for this ref and event; let an admin of it say who may use it \
-                            (farm secret rule)";
+                let cure = match allowed.is_fork {
+                    true => {
+                        "pull requests of forks are given no secrets: have the image do without for them, or build what needs it upon \
+                             a push"
+                    }
+                    false => {
+                        "the project has no such secret for this ref and event; let an admin of it say who may use it \
+                              (farm secret rule)"
+                    }
+                };
                 refuse(image.places.secrets, &image.name, "secrets", name.to_string(), cure.to_owned());
             }
         }

@@ -47,6 +47,8 @@ struct State {
     may_go: Mutex<usize>,
     /// Its webhooks, by their ids.
     hooks: Mutex<Vec<Value>>,
+    /// Who may write to the repository, and who may only read it.
+    people: Mutex<Vec<(u64, String, bool)>>,
     changed: Condvar,
 }
 
@@ -97,6 +99,12 @@ impl ForgeApi {
         self.state.hooks.lock().unwrap().clone()
     }
 
+    /// Who may write to the repository, by their ids and names; others aren't known there.
+    pub fn may_write(&self, people: &[(u64, &str, bool)]) {
+        let people = people.iter().map(|(id, login, may)| (*id, (*login).to_owned(), *may));
+        *self.state.people.lock().unwrap() = people.collect();
+    }
+
     /// How many statuses it was asked for, taken or not.
     pub fn asked(&self) -> usize {
         *self.state.asked.lock().unwrap()
@@ -144,6 +152,17 @@ impl State {
             }
             ("POST", Some(rest)) if rest.starts_with("/statuses/") => {
                 self.status(request.uri().path(), rest.trim_start_matches("/statuses/"), request.body())
+            }
+            ("GET", Some(rest)) if rest.starts_with("/collaborators/") => {
+                let login = rest.trim_start_matches("/collaborators/").trim_end_matches("/permission");
+                let people = self.people.lock().unwrap();
+                match people.iter().find(|(_, name, _)| name == login) {
+                    Some((id, name, may)) => {
+                        let word = if *may { "write" } else { "read" };
+                        answered(200, &[], &json!({"permission": word, "user": {"id": id, "login": name}}))
+                    }
+                    None => answered(404, &[], &json!({"message": "Not Found"})),
+                }
             }
             (method, Some(rest)) if rest.starts_with("/hooks") => {
                 self.webhook(method, rest.trim_start_matches("/hooks"), request.body())

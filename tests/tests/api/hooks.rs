@@ -19,7 +19,7 @@ fn push(repository: u64) -> Value {
 }
 
 /// What became of a delivery, once it is over.
-fn over(farm: &Farm, id: &str) -> Value {
+pub fn over(farm: &Farm, id: &str) -> Value {
     let begin = Instant::now();
     loop {
         let listed = farm.cli(&["hook", "deliveries", "app", "--json"]).json();

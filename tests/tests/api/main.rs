@@ -4,6 +4,7 @@
 mod audit;
 mod burst;
 mod fetches;
+mod forks;
 mod full;
 mod hooks;
 mod keeping;

@@ -42,8 +42,30 @@ fn folder(name: &str, text: &str) -> (Vec<v1::PackedObject>, Digest, String) {
 }
 
 /// Does the next fetch that is offered: brings a folder with this file, of this commit.
-async fn fetch(sim: &mut Sim, commit: &str, (name, text): (&str, &str)) {
+async fn fetch(sim: &mut Sim, commit: &str, file: (&str, &str)) {
     let offered = sim.offer().await;
+    fetched(sim, offered, ("refs/heads/main", commit), file).await;
+}
+
+/// The same, and it is of this ref, which has to be at the commit unless that is zeros.
+pub async fn fetch_at(sim: &mut Sim, git_ref: &str, commit: &str, file: (&str, &str)) {
+    let offered = sim.offer().await;
+    let asked = offered.spec.clone().unwrap().fetch.unwrap().git.unwrap();
+    let expected = if commit.bytes().all(|digit| digit == b'0') { "" } else { commit };
+    assert_eq!(
+        (asked.repository.as_str(), asked.r#ref.as_str()),
+        ("https://git.example/acme/app.git", git_ref)
+    );
+    assert_eq!(asked.expected_commit, expected);
+    fetched(sim, offered, (git_ref, commit), file).await;
+}
+
+async fn fetched(
+    sim: &mut Sim,
+    offered: v1::Offered,
+    (git_ref, commit): (&str, &str),
+    (name, text): (&str, &str),
+) {
     assert!(offered.spec.unwrap().fetch.is_some());
     let lease = offered.lease.unwrap();
     sim.start(&lease).await;
@@ -60,7 +82,7 @@ async fn fetch(sim: &mut Sim, commit: &str, (name, text): (&str, &str)) {
         roots: vec![known("context"), known("dockerfile")],
         origin: Some(v1::GitOrigin {
             repository: "https://git.example/acme/app.git".into(),
-            r#ref: "refs/heads/main".into(),
+            r#ref: git_ref.into(),
             commit: commit.into(),
             committed: 1_700_000_000,
             subdir: String::new(),

@@ -168,6 +168,23 @@ async fn a_build_is_shown_to_whoever_may_see_it_while_they_may_and_to_nobody_els
         assert_eq!(there.told(&build), absent.told(ABSENT));
     }
 
+    // What changes something takes a form of one's own page, and the right. A build that isn't held is approved by nobody.
+    let (approve, commit) = (format!("{path}/approve"), "a".repeat(40));
+    let post = |browser: &mut Browser, guard: &str| {
+        let page = browser.post(&approve, &[("guard", guard), ("commit", &commit)]);
+        protected(&page);
+        page.status
+    };
+    assert_eq!((viewer.get(&approve).status, post(&mut nobody, "")), (405, 401));
+    assert_eq!((post(&mut viewer, ""), post(&mut viewer, shown.guard())), (403, 403));
+    let guard = admin.get(&path).guard().to_owned();
+    assert_eq!(
+        (post(&mut admin, ""), post(&mut admin, shown.guard()), post(&mut admin, &guard)),
+        (403, 403, 409)
+    );
+    let guard = other.get("/").guard().to_owned();
+    assert_eq!(post(&mut other, &guard), 404);
+
     // What a browser shows is no token, and counts no more once it is signed out, over, or its token revoked.
     let session = viewer.cookies["farm_session"].clone();
     let mut as_token = Client::with_token(&farm, &session).await;

@@ -29,6 +29,7 @@ enum Door {
     Known,
     Viewer,
     Builder,
+    Publisher,
     ProjectAdmin,
     FarmAdmin,
     Worker,
@@ -79,6 +80,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.HookService/ListDeliveries",
             "farm.v1.HookService/GetHookRules",
             "farm.v1.NoticeService/ListNotices",
+            "farm.v1.HookService/GetProposal",
         ],
     ),
     (
@@ -98,6 +100,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.SecretService/ListSecrets",
         ],
     ),
+    (Door::Publisher, &["farm.v1.HookService/ApproveBuild"]),
     (
         Door::ProjectAdmin,
         &[
@@ -195,15 +198,25 @@ struct Knocking {
 const NONE: &[Door] = &[Door::Oneself, Door::Known];
 const VIEWER: &[Door] = &[Door::Oneself, Door::Known, Door::Viewer];
 const BUILDER: &[Door] = &[Door::Oneself, Door::Known, Door::Viewer, Door::Builder];
-const ADMIN: &[Door] = &[Door::Oneself, Door::Known, Door::Viewer, Door::Builder, Door::ProjectAdmin];
-const FARM_ADMIN: &[Door] =
-    &[Door::Oneself, Door::Known, Door::Viewer, Door::Builder, Door::ProjectAdmin, Door::FarmAdmin];
+const PUBLISHER: &[Door] = &[Door::Oneself, Door::Known, Door::Viewer, Door::Builder, Door::Publisher];
+const ADMIN: &[Door] =
+    &[Door::Oneself, Door::Known, Door::Viewer, Door::Builder, Door::Publisher, Door::ProjectAdmin];
+const FARM_ADMIN: &[Door] = &[
+    Door::Oneself,
+    Door::Known,
+    Door::Viewer,
+    Door::Builder,
+    Door::Publisher,
+    Door::ProjectAdmin,
+    Door::FarmAdmin,
+];
 /// The farm's own token file is a worker's, too, as it was before workers had certificates.
 const OWN_FILE: &[Door] = &[
     Door::Oneself,
     Door::Known,
     Door::Viewer,
     Door::Builder,
+    Door::Publisher,
     Door::ProjectAdmin,
     Door::FarmAdmin,
     Door::Worker,
@@ -228,7 +241,7 @@ async fn knocking(farm: &Farm) -> Vec<Knocking> {
     for (who, name, role, may) in [
         ("a viewer", "vera", "viewer", VIEWER),
         ("a builder", "bob", "builder", BUILDER),
-        ("a publisher", "pia", "publisher", BUILDER),
+        ("a publisher", "pia", "publisher", PUBLISHER),
         ("an admin of the project", "ada", "admin", ADMIN),
     ] {
         all.push(known(who, team::person(farm, name, "web", role).await, may));

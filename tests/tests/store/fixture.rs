@@ -122,6 +122,7 @@ impl World {
                 mounts: Default::default(),
                 origins: Default::default(),
             },
+            fork: None,
             mounts: None,
             runs: Default::default(),
             by: tester(),

@@ -11,6 +11,7 @@ mod ending;
 mod entitled;
 mod fetches;
 mod fixture;
+mod forks;
 mod garbage;
 mod hooks;
 mod hosts;

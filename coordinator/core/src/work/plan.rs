@@ -80,6 +80,8 @@ pub struct WaitingJob {
     pub pushes: bool,
     /// It moves a protected tag: only to machines that are trusted.
     pub protected: bool,
+    /// A fork proposes it: only to machines that aren't trusted.
+    pub proposed: bool,
     /// Its steps mount secrets or ssh keys, which go to machines that are trusted only.
     pub mounts: bool,
     /// What its steps may be given that ask for it.
@@ -446,6 +448,7 @@ fn choose(
     }
     let set_aside =
         |wanted: &Wanted, only_native| set_aside(&state.aside, wanted, &job.entitlements, only_native);
+    let emulated_refused = emulated_there && !may_emulate;
     Err(match full {
         Some((_, used, total)) if job.fetches => (unlocks, Waiting::Fetches { used, total }),
         Some((support, used, total)) => (unlocks, Waiting::Slots { support, used, total }),
@@ -457,8 +460,12 @@ fn choose(
             let aside = set_aside(&wanted, true);
             (unlocks, Waiting::Silent { wanted, aside })
         }
+        None if job.proposed && !emulated_refused => {
+            let aside = set_aside(&wanted, false);
+            let aside = aside.into_iter().filter(|worker| worker.reason.is_of_untrusted()).collect();
+            (unlocks, Waiting::Untrusted { aside })
+        }
         None => {
-            let emulated_refused = emulated_there && !may_emulate;
             let aside = set_aside(&wanted, emulated_refused);
             (unlocks, Waiting::NoWorker { wanted, emulated_refused, aside })
         }

@@ -63,6 +63,13 @@ pub enum Reason {
     Unfenced,
 }
 
+impl Reason {
+    /// Only a worker whose machine isn't trusted is set aside for it.
+    pub(crate) fn is_of_untrusted(&self) -> bool {
+        matches!(self, Self::EngineTooOld(_) | Self::Unfenced)
+    }
+}
+
 /// A worker that could run the job, if it were not set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
@@ -129,6 +136,12 @@ pub enum Waiting {
         /// What it asks for.
         entitlements: Entitlements,
     },
+    /// A fork's pull request proposes it, and nobody whose machine isn't trusted takes jobs.
+    Untrusted {
+        /// Workers of that kind that take nothing.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        aside: Vec<SetAside>,
+    },
     /// Its native workers are silent; they may come back.
     Silent {
         /// For what the silent workers were native.
@@ -185,6 +198,15 @@ impl Waiting {
                      machine's farm with `farm up --allow {list}`",
                     words(entitlements)
                 )
+            }
+            Self::Untrusted { aside } => {
+                let begin = "an untrusted worker: pull requests of forks run on those only";
+                match keeps(aside) {
+                    Some(kept) => format!("{begin}, and {kept}"),
+                    None => format!(
+                        "{begin}; invite one (`farm workers invite --trust untrusted`), or start one on this machine (`farm up --untrusted`)"
+                    ),
+                }
             }
             Self::NoWorker { wanted, emulated_refused, aside } => no_worker(wanted, *emulated_refused, aside),
             Self::Silent { wanted, aside } => silent(wanted, aside),

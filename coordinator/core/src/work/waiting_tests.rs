@@ -54,6 +54,11 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             "let whoever runs the worker's machine allow it ([worker.md](worker.md#entitlements)), or submit without `--allow`",
         ),
         (
+            Waiting::Untrusted { aside: vec![] },
+            r#"{"for":"untrusted"}"#,
+            "let whoever runs the farm bring in a machine for it ([untrusted.md](../guide/untrusted.md))",
+        ),
+        (
             Waiting::Forbidden { entitlements: Entitlement::ALL.into() },
             r#"{"for":"forbidden","entitlements":["network.host","security.insecure"]}"#,
             "ask an admin of the farm, or cancel it",

@@ -108,6 +108,7 @@ impl World {
                     cleaned_until: None,
                     pushes: true,
                     protected: false,
+                    proposed: false,
                     mounts: false,
                     entitlements: Default::default(),
                     fetches: false,

@@ -4,7 +4,7 @@ use farm_rules::EventKind;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{About, Comment, Expected, PullRequestState, about};
+use crate::{About, Comment, Expected, PullRequestState, Source, about};
 
 /// A repository in GitHub's form.
 fn repository(id: u64) -> Value {
@@ -163,7 +163,11 @@ fn releases_comments_and_all_else_of_hubs() {
 
         let said = |text, pull| read(provider, "issue_comment", &comment(text, pull)).unwrap().outcome;
         let approve = |commit: Option<&str>| {
-            Outcome::Comment(Comment::Approve { pull_request: 5, commit: commit.map(ToOwned::to_owned) })
+            Outcome::Comment(Comment::Approve {
+                pull_request: 5,
+                commit: commit.map(ToOwned::to_owned),
+                at: None,
+            })
         };
         let pull = || json!({"url": "https://git.example/api"});
         assert_eq!(said("/farm approve", pull()), approve(None));
@@ -275,7 +279,7 @@ fn gitlab_says_the_same_in_its_own_words() {
         "merge_request": {"iid": 5}
     });
     let noted = lab("Note Hook", &note).unwrap().outcome;
-    assert_eq!(noted, Outcome::Comment(Comment::Approve { pull_request: 5, commit: None }));
+    assert_eq!(noted, Outcome::Comment(Comment::Approve { pull_request: 5, commit: None, at: None }));
     let pipeline =
         json!({"object_kind": "pipeline", "project": project(42), "user": {"id": 7, "username": "ada"}});
     assert!(!lab("Pipeline Hook", &pipeline).unwrap().outcome.is_wanted());
@@ -344,4 +348,38 @@ fn what_can_t_be_read_is_an_error_that_says_where() {
     let form = [("x-github-event", "push"), ("content-type", "application/x-www-form-urlencoded")];
     let error = parse(Provider::Github, &headers(&form), b"payload=%7B%7D").unwrap_err();
     assert!(error.cure.contains("application/json"), "{error}");
+}
+
+#[test]
+fn of_a_fork_is_told_who_has_opened_it_where_its_head_is_and_when_it_was_there() {
+    let at = |text: &str| Some(chrono::DateTime::parse_from_rfc3339(text).unwrap().to_utc());
+    let source = |name: &str| Some(Source { id: "43".to_owned(), full_name: name.to_owned() });
+    let opener = |login: &str| Some(Actor { id: "9".to_owned(), login: login.to_owned() });
+    let mut body = pull_request("synchronize", json!({"id": 43, "full_name": "eve/app"}));
+    body["pull_request"]["user"] = json!({"id": 9, "login": "eve"});
+    body["pull_request"]["updated_at"] = "2026-01-31T12:05:24Z".into();
+    let of = |body: &Value| happened(read(Provider::Github, "pull_request", body).unwrap()).proposed;
+    let said = of(&body);
+    assert_eq!((said.opener, said.from), (opener("eve"), source("eve/app")));
+    assert_eq!(said.at, at("2026-01-31T12:05:24Z"));
+    let deleted = of(&pull_request("opened", Value::Null));
+    assert_eq!((deleted.from, deleted.at), (None, None));
+
+    // GitLab names who did something, which needn't be who has opened it.
+    let mut body = merge_request("update", Some(A), 43.into());
+    body["object_attributes"]["author_id"] = 9.into();
+    body["object_attributes"]["source"] = json!({"path_with_namespace": "eve/app"});
+    body["object_attributes"]["updated_at"] = "2026-01-31 12:05:24 UTC".into();
+    let said = happened(read(Provider::Gitlab, "Merge Request Hook", &body).unwrap()).proposed;
+    assert_eq!((said.opener, said.from), (opener(""), source("eve/app")));
+    assert_eq!(said.at, at("2026-01-31T12:05:24Z"));
+
+    let comment = json!({
+        "action": "created", "repository": repository(42), "sender": sender(),
+        "issue": {"number": 5, "pull_request": {}},
+        "comment": {"body": "/farm approve", "created_at": "2026-01-31T13:05:24+01:00"}
+    });
+    let said = read(Provider::Github, "issue_comment", &comment).unwrap().outcome;
+    let written = at("2026-01-31T12:05:24Z");
+    assert_eq!(said, Outcome::Comment(Comment::Approve { pull_request: 5, commit: None, at: written }));
 }

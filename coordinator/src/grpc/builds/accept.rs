@@ -30,6 +30,8 @@ pub struct Asked {
     pub values: Vec<v1::MountValue>,
     /// By which delivery it is begun.
     pub of: Option<OfDelivery>,
+    /// A fork proposes it: whose caches it has.
+    pub fork: Option<String>,
 }
 
 /// Accepts a build of a member, if it may have all that it asks for. True: the key was known, and nothing new was made.
@@ -62,6 +64,7 @@ pub async fn accept(shared: &Shared, member: &Member, asked: Asked) -> Result<(B
         queue_limit: Duration::from_secs(shared.config.limits.queue_deadline_seconds),
         protected,
         of: asked.of,
+        fork: asked.fork,
     };
     // What was accepted already needs nobody to be asked again.
     let is_new = !shared.store.is_known(&new).await.map_err(status::store)?;

@@ -91,6 +91,7 @@ impl BuildService for Builds {
             spec: request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?,
             values: request.values,
             of: None,
+            fork: None,
         };
         let (record, replayed) = accept(&self.shared, &member, asked).await?;
         let build = Some(self.shown(&member, &record).await?);

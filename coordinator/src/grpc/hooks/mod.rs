@@ -1,5 +1,6 @@
 //! A project's webhooks, as people handle them. What is delivered comes by a listener of its own ([`crate::hooks`]).
 
+mod approve;
 mod named;
 mod rules;
 mod token;
@@ -409,5 +410,20 @@ impl HookService for Hooks {
         done.map_err(|error| refused(&member, &name, error))?;
         tracing::info!(project = %member.project_name, hook = name, by = member.name, "a hook was removed");
         Ok(Response::new(v1::RemoveHookResponse { project: member.project_name.to_string() }))
+    }
+    async fn get_proposal(
+        &self,
+        request: Request<v1::GetProposalRequest>,
+    ) -> Result<Response<v1::GetProposalResponse>, Status> {
+        let member = people::member(&request)?;
+        approve::show(&self.shared, &member, &request.into_inner().build_id).await.map(Response::new)
+    }
+
+    async fn approve_build(
+        &self,
+        request: Request<v1::ApproveBuildRequest>,
+    ) -> Result<Response<v1::ApproveBuildResponse>, Status> {
+        let member = people::member(&request)?;
+        approve::give(&self.shared, &member, request.into_inner()).await.map(Response::new)
     }
 }

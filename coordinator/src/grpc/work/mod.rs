@@ -27,6 +27,7 @@ use crate::registry::{Looked, Seen};
 use crate::shared::Shared;
 
 const UNLENT: &str = "to a machine that isn't trusted no logins and no secrets are lent";
+const PROPOSED: &str = "to what a fork proposes no logins and no secrets are lent";
 
 /// Serves [`WorkerService`].
 #[derive(Debug)]
@@ -52,17 +53,21 @@ impl Work {
         })
     }
 
-    /// The same, refused to what isn't lent any: an attempt that was begun on an untrusted machine, whatever the machine has become.
+    /// The same, refused to what isn't lent any ([`may_borrow`]).
     async fn trusted_rights(&self, lease: Lease) -> Result<Rights, Status> {
         let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
-        not_staged(&leased)?;
+        may_borrow(&leased)?;
         self.rights(lease, &leased).await
     }
 }
 
-/// Refuses an attempt that was begun on an untrusted machine, whatever the machine has become.
-fn not_staged(leased: &LeasedSnapshot) -> Result<(), Status> {
-    if leased.staged { Err(Status::permission_denied(UNLENT)) } else { Ok(()) }
+/// Refuses an attempt that was begun on an untrusted machine, or of what a fork proposes, whatever the machine has become.
+fn may_borrow(leased: &LeasedSnapshot) -> Result<(), Status> {
+    match (leased.proposed, leased.staged) {
+        (true, _) => Err(Status::permission_denied(PROPOSED)),
+        (_, true) => Err(Status::permission_denied(UNLENT)),
+        (false, false) => Ok(()),
+    }
 }
 
 /// What an attempt may at registries, and where it pushes.
@@ -206,6 +211,7 @@ impl WorkerService for Work {
             return lent.map(Response::new).map_err(status::lending);
         }
         trusted?;
+        may_borrow(&leased)?;
         let rights = self.rights(lease, &leased).await?;
         let lent = self.shared.registries.lend_token(&rights.borrower(), &asked).await;
         let (whose, lent) = lent.map_err(status::lending)?;
@@ -262,6 +268,7 @@ impl WorkerService for Work {
         let holder = trusted_holder(&request)?;
         let is_encrypted = people::caller(&request)?.is_encrypted;
         let lease = lease(request.into_inner().lease, holder)?;
+        may_borrow(&self.shared.store.leased_snapshot(lease).await.map_err(status::store)?)?;
         let leased = self.shared.store.leased_mounts(lease).await.map_err(status::store)?;
         mounts::lend(&self.shared, is_encrypted, &leased).map(Response::new)
     }
@@ -322,6 +329,7 @@ impl WorkerService for Work {
         let is_encrypted = people::caller(&request)?.is_encrypted;
         let mut asked = request.into_inner();
         let lease = lease(asked.lease.take(), holder)?;
+        may_borrow(&self.shared.store.leased_snapshot(lease).await.map_err(status::store)?)?;
         let leased = self.shared.store.leased_agents(lease).await.map_err(status::store)?;
         let answer = tokio::select! {
             answer = agents::ask(&self.shared, is_encrypted, &leased, asked) => answer?,

@@ -6,7 +6,7 @@ use farm_store::work::attempts::Lease;
 use farm_types::{GitPlace, GitUrl, JoinId, ProjectId};
 use tonic::{Status, Streaming};
 
-use super::{lease, not_staged};
+use super::{lease, may_borrow};
 use crate::grpc::builds::mounts::covered;
 use crate::grpc::status;
 use crate::grpc::uploads::Uploads;
@@ -28,7 +28,7 @@ impl Fetch {
     /// The lease has ended, or is of something else.
     pub async fn of(shared: &Shared, lease: Lease) -> Result<Self, Status> {
         let leased = shared.store.leased_snapshot(lease).await.map_err(status::store)?;
-        not_staged(&leased)?;
+        may_borrow(&leased)?;
         match leased.spec.purpose.fetch() {
             Some(fetch) => {
                 let repository = fetch.source.git().map(|source| source.repository.clone());

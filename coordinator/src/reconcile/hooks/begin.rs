@@ -9,8 +9,9 @@
 //! order in which the ref was at their commits, whatever the order of deliveries; one that comes late finds the ref elsewhere.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use farm_hooks::{Comment, Delivery, Happened, Outcome, PullRequestState};
+use farm_hooks::{Happened, Outcome, PullRequestState};
 use farm_rules::{
     Event, EventKind, FILE_NAME, Facts, MOST_BYTES, Outcome as Planned, Plan, Problems, Rules, Wanted,
 };
@@ -23,21 +24,13 @@ use farm_types::snapshot::ROOT_CONTEXT;
 use farm_types::state::BuildState;
 use farm_types::{Commit, GitPoint, GitSource, Lfs, RefName, SnapshotRef, Take};
 
-use super::step::{Begun, Step, Stop};
+use super::asking::Asking;
+use super::forks;
+use super::step::{Begun, Delivered, Step, Stop};
 use super::told::Told;
 use super::under_way::UnderWay;
 use crate::shared::Shared;
 use crate::tree::{Read, read_file};
-
-/// A delivery from which something may follow.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Delivered<'a> {
-    /// Its row, and its hook: whose it is and where the repository is fetched. What is done is done as that hook
-    /// (`farm_store::hooks::registered::by_hook`).
-    pub of: &'a Waiting,
-    /// What it says.
-    pub delivery: &'a Delivery,
-}
 
 /// Takes the next steps of a delivery, and notes in `told` what its forge is to be told.
 ///
@@ -46,6 +39,7 @@ pub(super) struct Delivered<'a> {
 pub(super) async fn begin(
     shared: &Shared,
     epoch: Epoch,
+    asking: &Arc<Asking>,
     delivered: Delivered<'_>,
     told: &mut Told,
 ) -> Result<Begun, StoreError> {
@@ -54,8 +48,8 @@ pub(super) async fn begin(
         Outcome::Deleted { git_ref, .. } => {
             return Ok(Begun::Ignored(format!("{git_ref} was deleted, so there is nothing to build")));
         }
-        Outcome::Comment(Comment::Approve { .. }) => {
-            return Ok(Begun::Ignored("pull requests of forks aren't built yet".to_owned()));
+        Outcome::Comment(comment) => {
+            return stood(Box::pin(forks::commented(shared, asking, delivered, comment)).await);
         }
         Outcome::Images(_) => {
             return Ok(Begun::Ignored("what builds upon an image isn't built anew by that yet".to_owned()));
@@ -63,7 +57,11 @@ pub(super) async fn begin(
         Outcome::Ping => return Ok(Begun::Ignored("a ping".to_owned())),
         Outcome::Ignored(why) => return Ok(Begun::Ignored(why.clone())),
     };
-    match Box::pin(follow(shared, epoch, delivered, happened, told)).await {
+    stood(Box::pin(follow(shared, epoch, delivered, happened, told)).await)
+}
+
+fn stood(step: Step<Begun>) -> Result<Begun, StoreError> {
+    match step {
         Ok(begun) | Err(Stop::So(begun)) => Ok(begun),
         Err(Stop::Store(error)) => Err(error),
     }
@@ -71,9 +69,6 @@ pub(super) async fn begin(
 
 /// What is refused of an event before anything is fetched.
 fn refused(happened: &Happened) -> Option<Begun> {
-    if let EventKind::PullRequest { fork: true, .. } = happened.event.kind {
-        return Some(Begun::Ignored("pull requests of forks aren't built yet".to_owned()));
-    }
     match happened.pull_request {
         Some(PullRequestState::Closed | PullRequestState::Merged) => {
             Some(Begun::Ignored("the pull request is closed".to_owned()))
@@ -96,7 +91,11 @@ async fn follow(
     if let Some(commit) = expected(&happened.event) {
         told.at(&happened.event, commit);
     }
-    let under_way = UnderWay::of(shared, of, happened).await?;
+    let fork = forks::proposal(delivered.delivery, happened).filter(|proposal| proposal.is_fork);
+    let under_way = UnderWay::of(shared, of, (happened, fork.as_ref())).await?;
+    if let Some(fork) = &fork {
+        Box::pin(forks::enter(shared, epoch, &under_way, fork)).await?;
+    }
     let git_ref = &happened.event.git_ref;
     if !shared.loops.line_up(epoch, of, git_ref).await? {
         return Ok(Begun::Goes(format!("waits for an earlier delivery about {git_ref}")));
@@ -130,11 +129,18 @@ async fn follow(
         }
     };
     let name = text.name.clone();
-    let plan = plan(text, event.clone(), Facts { now: of.received_at, tags: fetched.tags }).await?;
+    let mut plan = plan(text, event.clone(), Facts { now: of.received_at, tags: fetched.tags }).await?;
+    if fork.is_some() {
+        plan.publish_nothing();
+    }
     if let Some(problems) = plan.refused(&under_way.allowed().await?) {
         return Err(Begun::Failed(format!("{name}: {problems}")).into());
     }
     told.is_planned = true;
+    let approved_by = match fork.as_ref().filter(|_| plan.builds().next().is_some()) {
+        Some(fork) => Some(forks::approval(shared, epoch, (of, fork), (&plan, &fetch), told).await?),
+        None => None,
+    };
     let mut images = Images {
         built: BTreeMap::new(),
         builds: Vec::new(),
@@ -156,6 +162,9 @@ async fn follow(
                 images.take(&image.name, step)?;
             }
         }
+    }
+    if let Some(by) = approved_by.filter(|_| !images.builds.is_empty()) {
+        images.said.push(format!("a fork's, approved by {by}: built, and published nowhere"));
     }
     Ok(images.end(&plan, &name))
 }
@@ -267,6 +276,9 @@ async fn build(under_way: &UnderWay<'_>, line: Line<'_>, one: One<'_>, images: &
             }
             _ => return Err(Begun::Goes(format!("waits for {need}")).into()),
         }
+    }
+    if under_way.fork.is_some() {
+        forks::room(line.shared, line.of, true).await?;
     }
     let source = image_source(under_way.of, wanted, event)?;
     let (fetched, _) = under_way.fetch((Part::Source, name), source).await?;

@@ -17,6 +17,7 @@ fn waiting() -> Waiting {
         full_name: "acme/app".to_owned(),
         repository_id: Some("7".to_owned()),
         clone_url: Some("https://github.com/acme/app.git".to_owned()),
+        api_url: None,
         id: "1".to_owned(),
         sequence: 1,
         attempts: 0,
@@ -89,12 +90,19 @@ fn an_image_is_built_of_the_commit_that_was_told_and_of_a_dockerfile_in_its_cont
 }
 
 #[test]
-fn nothing_is_fetched_for_a_fork_or_for_what_is_closed() {
-    let happened = |event, pull_request| Happened { event, before: None, is_forced: false, pull_request };
+fn nothing_is_fetched_for_what_is_closed() {
+    let happened = |event, pull_request| Happened {
+        event,
+        before: None,
+        is_forced: false,
+        pull_request,
+        proposed: Default::default(),
+    };
     for (happened, is_refused) in [
         (happened(push(), None), false),
         (happened(proposal(false), Some(PullRequestState::Open)), false),
-        (happened(proposal(true), Some(PullRequestState::Open)), true),
+        (happened(proposal(true), Some(PullRequestState::Open)), false),
+        (happened(proposal(true), Some(PullRequestState::Closed)), true),
         (happened(proposal(false), Some(PullRequestState::Closed)), true),
         (happened(proposal(false), Some(PullRequestState::Merged)), true),
     ] {

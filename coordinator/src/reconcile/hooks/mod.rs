@@ -1,7 +1,9 @@
 //! Does what follows from what was delivered, in the order in which it came. The row is the queue: a pass that is cut off anywhere finds
 //! it again, so what is begun has to stand being begun twice ([`begin`]). What the forge is told of it: [`told`], [`statuses`].
 
+mod asking;
 mod begin;
+mod forks;
 pub mod statuses;
 mod step;
 mod told;
@@ -18,8 +20,9 @@ use farm_store::machines::leader::Epoch;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::begin::{Delivered, begin};
-use self::step::Begun;
+use self::asking::Asking;
+use self::begin::begin;
+use self::step::{Begun, Delivered};
 use self::told::{Told, tell};
 use super::{Lead, leading};
 use crate::shared::Shared;
@@ -36,6 +39,7 @@ const MOST_ATTEMPTS: i32 = 12;
 /// Processes while leading, until `shutdown`.
 pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let mut is_busy = false;
+    let asking = Arc::new(Asking::default());
     loop {
         let next = async {
             tokio::select! {
@@ -54,7 +58,7 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
         };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            done = pass(&shared, epoch) => match done {
+            done = pass(&shared, epoch, &asking) => match done {
                 Ok(was_any) => is_busy = was_any,
                 Err(error) => tracing::warn!(%error, "what was delivered could not be processed; trying again"),
             },
@@ -63,14 +67,14 @@ pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, s
 }
 
 /// All that is due. True: there was something.
-async fn pass(shared: &Shared, epoch: Epoch) -> Result<bool, StoreError> {
+async fn pass(shared: &Shared, epoch: Epoch, asking: &Arc<Asking>) -> Result<bool, StoreError> {
     let mut is_any = false;
     loop {
         let waiting = shared.loops.waiting_deliveries(BATCH).await?;
         is_any |= !waiting.is_empty();
         let is_all = i64::try_from(waiting.len()).is_ok_and(|count| count < BATCH);
         for one in waiting {
-            match process(shared, epoch, &one).await {
+            match process(shared, epoch, asking, &one).await {
                 Ok(()) => {}
                 // Somebody has removed the hook, or wants it once more.
                 Err(StoreError::Stale(why)) => tracing::debug!(delivery = one.id, why, "not processed"),
@@ -88,14 +92,20 @@ async fn pass(shared: &Shared, epoch: Epoch) -> Result<bool, StoreError> {
     }
 }
 
-async fn process(shared: &Shared, epoch: Epoch, one: &Waiting) -> Result<(), StoreError> {
+async fn process(
+    shared: &Shared,
+    epoch: Epoch,
+    asking: &Arc<Asking>,
+    one: &Waiting,
+) -> Result<(), StoreError> {
     let mut told = Told::default();
     let begun = match read(shared, one).await? {
         None => return Ok(()),
         Some(Err(why)) => Begun::Failed(why),
         Some(Ok(delivery)) => {
             see(shared, epoch, one, &delivery).await?;
-            begin(shared, epoch, Delivered { of: one, delivery: &delivery }, &mut told).await?
+            let delivered = Delivered { of: one, delivery: &delivery };
+            Box::pin(begin(shared, epoch, asking, delivered, &mut told)).await?
         }
     };
     let end = match begun {
@@ -104,6 +114,11 @@ async fn process(shared: &Shared, epoch: Epoch, one: &Waiting) -> Result<(), Sto
         Begun::Goes(what) => {
             tell(shared, epoch, one, &told, None).await?;
             return shared.loops.go_on_with_delivery(epoch, one, look_after(one), &what).await;
+        }
+        Begun::Held(held) => {
+            tell(shared, epoch, one, &told, None).await?;
+            let told = (held.images.as_slice(), held.what.as_str());
+            return shared.loops.hold(epoch, one, &held.proposal, told).await;
         }
         Begun::Done { builds, reason } => End { state: DeliveryState::Done, reason, builds },
         Begun::Ignored(reason) => End { state: DeliveryState::Ignored, reason, builds: Vec::new() },
@@ -134,8 +149,13 @@ async fn read(shared: &Shared, one: &Waiting) -> Result<Option<Result<Delivery, 
     }))
 }
 
-/// Notes where the delivery has seen its ref.
+/// Notes where the delivery has seen its ref, and how its pull request is.
 async fn see(shared: &Shared, epoch: Epoch, one: &Waiting, delivery: &Delivery) -> Result<(), StoreError> {
+    if let Outcome::Event(happened) = &delivery.outcome
+        && let Some(proposal) = forks::proposal(delivery, happened)
+    {
+        shared.loops.see_proposal(epoch, one, &proposal).await?;
+    }
     let (git_ref, commit) = match &delivery.outcome {
         Outcome::Event(happened) if !happened.event.commit.is_none() => {
             (&happened.event.git_ref, Some(&happened.event.commit))

@@ -1,6 +1,19 @@
 //! How far a delivery has come.
 
+use farm_hooks::Delivery;
 use farm_store::StoreError;
+use farm_store::hooks::deliveries::Waiting;
+use farm_store::hooks::forks::Proposal;
+
+/// A delivery from which something may follow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Delivered<'a> {
+    /// Its row, and its hook: whose it is and where the repository is fetched. What is done is done as that hook
+    /// (`farm_store::hooks::registered::by_hook`).
+    pub of: &'a Waiting,
+    /// What it says.
+    pub delivery: &'a Delivery,
+}
 
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +30,19 @@ pub(super) enum Begun {
     Goes(String),
     /// It may come right by itself, if what was begun is begun anew.
     Anew(String),
+    /// Nothing more is done until somebody has approved it.
+    Held(Box<Held>),
+}
+
+/// What waits for an approval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    /// What a fork proposes.
+    pub proposal: Proposal,
+    /// The images that would be built.
+    pub images: Vec<String>,
+    /// How it is approved, in words.
+    pub what: String,
 }
 
 /// A step that was taken, or how the delivery stands without it.

@@ -50,7 +50,7 @@ impl Told {
             Begun::Goes(what) => (StatusState::Pending, what),
             Begun::Ignored(why) => (StatusState::Cancelled, why),
             Begun::Failed(why) => (StatusState::Failure, why),
-            Begun::Done { .. } | Begun::Later(_) | Begun::Anew(_) => return,
+            Begun::Done { .. } | Begun::Later(_) | Begun::Anew(_) | Begun::Held(_) => return,
         };
         self.image(image, state, why, None);
     }

@@ -11,6 +11,7 @@ use farm_rules::{Allowed, Event, EventKind, Wanted};
 use farm_store::builds::record::BuildRecord;
 use farm_store::hooks::builds::{OfDelivery, Part};
 use farm_store::hooks::deliveries::Waiting;
+use farm_store::hooks::forks::{Proposal, scope};
 use farm_store::hooks::registered::by_hook;
 use farm_store::people::principals::{JobClaims, Membership};
 use farm_store::work::decide::PublishLimit;
@@ -39,15 +40,22 @@ pub(super) struct UnderWay<'a> {
     /// Where the ref was before, if the sender says it.
     before: Option<&'a Commit>,
     member: Member,
+    /// A fork proposes it: whose caches its builds have.
+    pub(super) fork: Option<String>,
     begun: BTreeMap<(Part, String), BuildId>,
 }
 
 impl<'a> UnderWay<'a> {
     /// Looks at what is begun.
-    pub(super) async fn of(shared: &'a Shared, of: &'a Waiting, happened: &'a Happened) -> Step<Self> {
+    pub(super) async fn of(
+        shared: &'a Shared,
+        of: &'a Waiting,
+        (happened, fork): (&'a Happened, Option<&Proposal>),
+    ) -> Step<Self> {
         let begun = shared.loops.begun(of).await?;
         let (event, before) = (&happened.event, happened.before.as_ref());
-        Ok(Self { shared, of, event, before, member: member(of, event)?, begun })
+        let fork = fork.map(|fork| scope(of.hook, fork.number));
+        Ok(Self { shared, of, event, before, member: member(of, event)?, fork, begun })
     }
 
     /// What there is of a part of it.
@@ -143,6 +151,7 @@ impl<'a> UnderWay<'a> {
         let access = self.shared.accesses.of(self.of.project).await?.access.clone();
         let role = role(self.of, self.event);
         let secrets = self.shared.loops.project_secrets(self.of.project).await?;
+        let is_fork = self.fork.is_some();
         let asker = self.member.caller.principal.asker();
         let may =
             |rule: &farm_core::people::secrets::SecretRule, asker: Asker<'_>| rule.check(role, asker).is_ok();
@@ -157,9 +166,10 @@ impl<'a> UnderWay<'a> {
                 .collect(),
             secrets: secrets
                 .into_iter()
-                .filter(|secret| may(&secret.rule, asker))
+                .filter(|secret| !is_fork && may(&secret.rule, asker))
                 .map(|secret| secret.name)
                 .collect::<BTreeSet<_>>(),
+            is_fork,
         })
     }
 
@@ -199,6 +209,8 @@ impl<'a> UnderWay<'a> {
                 git_ref: self.event.git_ref.clone(),
                 order_key,
             }),
+            // A fetch runs nothing of it, and the host's answer is what a trusted machine brings.
+            fork: self.fork.clone().filter(|_| part == Part::Image),
         };
         Box::pin(accept(self.shared, &self.member, asked)).await.map(|(record, _)| record).map_err(unaccepted)
     }

@@ -122,8 +122,8 @@ impl Store {
         let mut execution = LockedExecution::newborn(&mut tx, retry.project);
         let (_, execution_id) = execution.ids();
         let inserted = sqlx::query!(
-            "INSERT INTO executions (project_id, id, spec, tree_id, repositories, protected)
-             SELECT project_id, $3, spec, tree_id, repositories, $4 FROM executions WHERE project_id = $1 AND id = $2",
+            "INSERT INTO executions (project_id, id, spec, tree_id, repositories, protected, fork)
+             SELECT project_id, $3, spec, tree_id, repositories, $4, fork FROM executions WHERE project_id = $1 AND id = $2",
             project,
             old.execution_id,
             execution_id,

@@ -6,12 +6,15 @@ use std::time::Duration;
 use farm_core::life;
 use farm_core::life::attempt::StopReason;
 use farm_types::spec::Purpose;
-use farm_types::{BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId};
+use farm_types::{
+    BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId, TrustClass,
+};
 use serde_json::json;
 
 use crate::builds::mounts::{NewMounts, keep, with_secrets};
 use crate::builds::submitter::Submitter;
 use crate::hooks::builds::{OfDelivery, note};
+use crate::hooks::forks::SCHEMA as FORKS_SCHEMA;
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
@@ -51,6 +54,8 @@ pub struct NewBuild {
     pub protected: bool,
     /// By which delivery it is begun; `None`: by nobody's.
     pub of: Option<OfDelivery>,
+    /// A fork proposes it ([`crate::hooks::forks::scope`]): machines that aren't trusted build it, it has caches of its own, and nothing else.
+    pub fork: Option<String>,
 }
 
 /// What [`Store::submit`] did.
@@ -91,6 +96,11 @@ impl Store {
             shut_out(&mut tx, FETCH_SCHEMA, "fetches of sources").await?;
             name_nothing(&mut tx, new.project).await?;
         }
+        if new.fork.is_some() {
+            check_proposed(&new.spec, new.protected)?;
+            // They would give it to any worker.
+            shut_out(&mut tx, FORKS_SCHEMA, "pull requests of forks").await?;
+        }
         let snapshot = sqlx::query!(
             "UPDATE snapshots SET last_used_at = farm_now()
              WHERE project_id = $1 AND tree_id = $2 AND content_key = $3",
@@ -109,13 +119,14 @@ impl Store {
         let mut execution = LockedExecution::newborn(&mut tx, new.project);
         let (_, execution_id) = execution.ids();
         sqlx::query!(
-            "INSERT INTO executions (project_id, id, spec, tree_id, repositories, protected) VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO executions (project_id, id, spec, tree_id, repositories, protected, fork) VALUES ($1, $2, $3, $4, $5, $6, $7)",
             project,
             execution_id,
             spec,
             tree,
             &new.spec.repositories().iter().map(ToString::to_string).collect::<Vec<_>>(),
-            new.protected
+            new.protected,
+            new.fork
         )
         .execute(&mut *execution)
         .await?;
@@ -138,7 +149,10 @@ impl Store {
                 platform.to_string(),
                 match is_fetch {
                     true => FETCH.to_owned(),
-                    false => queue_class(&platform.to_string(), &emulation, &runs, &entitlements),
+                    false => {
+                        let trust = if new.fork.is_some() { TrustClass::Untrusted } else { TrustClass::Trusted };
+                        queue_class(&platform.to_string(), &emulation, &runs, &entitlements, trust)
+                    }
                 },
                 emulation,
                 kind,
@@ -315,6 +329,24 @@ impl Store {
         }
         tx.commit().await?;
         Ok(())
+    }
+}
+
+/// Refuses what no fork is given, whoever asks for it in its name.
+fn check_proposed(spec: &BuildSpec, protected: bool) -> Result<()> {
+    let is_plain = spec.purpose == Purpose::Image
+        && spec.repositories().is_empty()
+        && spec.tags.is_empty()
+        && spec.exports.is_empty()
+        && spec.mounts.is_empty()
+        && spec.run.entitlements().is_empty()
+        && !protected;
+    match is_plain {
+        true => Ok(()),
+        false => Err(StoreError::Conflict(
+            "what a fork proposes is built, and neither published nor given secrets, logins or entitlements"
+                .to_owned(),
+        )),
     }
 }
 

@@ -14,7 +14,10 @@ use uuid::Uuid;
 use super::secrets::used;
 use crate::machines::leader::Epoch;
 use crate::people::audit::{By, Deed};
-use crate::{Result, Store, StoreError, digest, from_json, state, to_json};
+use crate::{Result, Store, StoreError, Tx, digest, from_json, state, to_json};
+
+/// A delivery about a fork's pull request waits so long for somebody who approves that.
+pub const HELD: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +130,8 @@ pub struct Waiting {
     pub repository_id: Option<String>,
     /// Where it is fetched.
     pub clone_url: Option<String>,
+    /// Where its forge's API is, if not where its provider has it.
+    pub api_url: Option<String>,
     /// The sender's id of the delivery.
     pub id: String,
     /// In which order it came.
@@ -240,6 +245,7 @@ impl Store {
             match state {
                 DeliveryState::Received => Kept::Again,
                 DeliveryState::Failed if new.state == DeliveryState::Received => {
+                    forget_approval(&mut tx, (project, hook), new.id).await?;
                     sqlx::query!(
                         "UPDATE deliveries SET state = 'received', reason = '', attempts = 0, due_at = farm_now(), finished_at = NULL,
                             runs = runs + 1, order_key = NULL, looks = false, again_at = farm_now()
@@ -275,7 +281,7 @@ impl Store {
     pub async fn waiting_deliveries(&self, most: i64) -> Result<Vec<Waiting>> {
         let rows = sqlx::query!(
             r#"SELECT d.project_id, p.name AS project_name, d.hook_id, h.name AS hook_name, h.provider, h.host, h.full_name,
-                      h.repository_id, h.clone_url, h.principal_id, h.publishes, d.id, d.sequence, d.attempts, d.runs, d.received_at,
+                      h.repository_id, h.clone_url, h.api_url, h.principal_id, h.publishes, d.id, d.sequence, d.attempts, d.runs, d.received_at,
                       coalesce(d.again_at, d.received_at) AS "asked_at!",
                       EXISTS (SELECT FROM hook_tokens t WHERE t.project_id = h.project_id AND t.hook_id = h.id) AS "is_told!"
                FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id JOIN projects p ON p.id = d.project_id
@@ -295,6 +301,7 @@ impl Store {
                 full_name: row.full_name,
                 repository_id: row.repository_id,
                 clone_url: row.clone_url,
+                api_url: row.api_url,
                 id: row.id,
                 sequence: row.sequence,
                 attempts: row.attempts,
@@ -485,6 +492,7 @@ impl Store {
                 None => StoreError::NotFound("delivery"),
             });
         }
+        forget_approval(&mut tx, (project.as_uuid(), hook.as_uuid()), id).await?;
         let detail = json!({ "delivery": id });
         by.did(&mut tx, Deed { project: Some(project), action: "hook.redeliver", subject: name, detail })
             .await?;
@@ -538,6 +546,19 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
+        // What waits for an approval may do so for longer than what is over is kept.
+        sqlx::query!(
+            "WITH requests AS (DELETE FROM pull_requests WHERE (project_id, hook_id, number) IN (
+                SELECT project_id, hook_id, number FROM pull_requests
+                WHERE seen_at < farm_now() - make_interval(secs => $1) ORDER BY seen_at LIMIT $2))
+             DELETE FROM fork_approvals WHERE (project_id, hook_id, number, commit_id, base, head_repository) IN (
+                SELECT project_id, hook_id, number, commit_id, base, head_repository FROM fork_approvals
+                WHERE approved_at < farm_now() - make_interval(secs => $1) ORDER BY approved_at LIMIT $2)",
+            (kept + HELD * 2).as_secs_f64(),
+            limit
+        )
+        .execute(&mut *tx)
+        .await?;
         if removed.rows_affected() == 0 {
             sqlx::query!(
                 "DELETE FROM hooks h WHERE h.removed_at < farm_now() - make_interval(secs => $1)
@@ -550,4 +571,17 @@ impl Store {
         tx.commit().await?;
         Ok(removed.rows_affected())
     }
+}
+
+/// What a delivery has gone on by counts no more when it is processed anew.
+async fn forget_approval(tx: &mut Tx, (project, hook): (Uuid, Uuid), delivery: &str) -> Result<()> {
+    sqlx::query!(
+        "DELETE FROM fork_deliveries WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3",
+        project,
+        hook,
+        delivery
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }

@@ -1,9 +1,11 @@
 //! What forges and registries tell the farm: the hooks that are [`registered`], their [`secrets`] and [`tokens`] (sealed: this crate opens
-//! none), the project's own [`rules`] for them, what was delivered ([`deliveries`]), where refs were then ([`heads`]), what was begun ([`builds`]), and how forges are to show
-//! that ([`statuses`]).
+//! none), the project's own [`rules`] for them, what was delivered ([`deliveries`]), where refs were then ([`heads`]), what forks propose
+//! ([`forks`]) and who approves that ([`approvals`]), what was begun ([`builds`]), and how forges are to show that ([`statuses`]).
 
+pub mod approvals;
 pub mod builds;
 pub mod deliveries;
+pub mod forks;
 pub mod heads;
 pub mod registered;
 pub mod rules;

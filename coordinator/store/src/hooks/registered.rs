@@ -239,7 +239,7 @@ impl Store {
         let row = sqlx::query!(
             r#"SELECT h.project_id, p.name AS project_name, h.id, h.name, h.provider, h.host, h.full_name, h.repository_id,
                       (SELECT count(*) FROM (SELECT 1 AS one FROM deliveries d WHERE d.project_id = h.project_id AND d.hook_id = h.id
-                          AND d.state = 'received' LIMIT $2) waiting) AS "waiting!",
+                          AND d.state = 'received' AND NOT d.fork LIMIT $2) waiting) AS "waiting!",
                       farm_now() AS "now!"
                FROM hooks h JOIN projects p ON p.id = h.project_id
                WHERE h.address = $1 AND h.removed_at IS NULL AND p.removed_at IS NULL"#,

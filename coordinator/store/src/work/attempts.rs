@@ -36,6 +36,8 @@ pub struct LeasedSnapshot {
     pub spec: BuildSpec,
     /// It pushes to the staging registry, and nowhere else.
     pub staged: bool,
+    /// A fork proposes it.
+    pub proposed: bool,
 }
 
 /// A live attempt, as far as its worker's heartbeat asks.
@@ -186,11 +188,11 @@ impl Store {
     /// [`StoreError::Stale`]: the lease has ended, by a word or by its time, or is another's.
     pub async fn leased_snapshot(&self, lease: Lease) -> Result<LeasedSnapshot> {
         let row = sqlx::query!(
-            "SELECT a.project_id, a.staged, e.tree_id, e.spec FROM attempts a
+            r#"SELECT a.project_id, a.staged, e.tree_id, e.spec, e.fork IS NOT NULL AS "proposed!" FROM attempts a
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
              WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running') AND a.stop_reason = ''
-               AND a.lease_expires_at > farm_now() AND farm_is_holder(a.worker_id, $3)",
+               AND a.lease_expires_at > farm_now() AND farm_is_holder(a.worker_id, $3)"#,
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
             lease.holder()
@@ -203,6 +205,7 @@ impl Store {
             tree_id: digest(&row.tree_id)?,
             spec: from_json(row.spec)?,
             staged: row.staged,
+            proposed: row.proposed,
         })
     }
 

@@ -17,7 +17,7 @@ use crate::sources::partial::{Missing, Remedy, remedy, wait_for_source};
 use crate::work::attempts::{Lease, event, lock_leased};
 use crate::work::decide::{PublishLimit, decide, end_job, hold_attempts};
 use crate::work::lease::free_slots;
-use crate::work::queue::{FETCH, queue_class};
+use crate::work::queue::{FETCH, queue_class, trust_of};
 use crate::{Result, Store, StoreError, fit, state, to_json};
 
 /// How an attempt ended, as its worker says.
@@ -348,7 +348,10 @@ async fn settle_job(
                 runs.to_string(),
                 match row.kind.as_str() {
                     FETCH => row.queue_class,
-                    _ => queue_class(&row.platform, &row.emulation, &runs, &row.entitlements),
+                    _ => {
+                        let trust = trust_of(&row.queue_class);
+                        queue_class(&row.platform, &row.emulation, &runs, &row.entitlements, trust)
+                    }
                 }
             )
             .execute(&mut **execution)

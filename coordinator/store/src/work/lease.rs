@@ -71,6 +71,8 @@ pub struct OfferedAttempt {
     pub staged: bool,
     /// What isn't trusted may run on the worker's engine.
     pub engine_is_fit: bool,
+    /// A fork proposes it: whose caches it has.
+    pub fork: Option<String>,
 }
 
 impl Store {
@@ -79,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, or none that push, or may not grant what it asks
-    /// for, or has no means for a fetch, or isn't trusted and has an engine that is too old for that, or its project may not ask for that any more, no slot is
+    /// for, or has no means for a fetch, or is trusted and a fork proposes the job, or isn't trusted and has an engine that is too old for that, or its project may not ask for that any more, no slot is
     /// free any more, the repository that it would be pushed to is being cleaned, or another coordinator leads;
     /// [`StoreError::Conflict`] when it would go to the staging registry and older coordinators run.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
@@ -94,7 +96,7 @@ impl Store {
         let mut execution = tx.lock_execution(job.project_id.into(), job.execution_id.into()).await?;
         let (project, id) = execution.ids();
         let work = sqlx::query!(
-            r#"SELECT repositories, protected, spec ? 'mounts' AS "mounts!" FROM executions WHERE project_id = $1 AND id = $2"#,
+            r#"SELECT repositories, protected, spec ? 'mounts' AS "mounts!", fork IS NOT NULL AS "proposed!" FROM executions WHERE project_id = $1 AND id = $2"#,
             project,
             id
         )
@@ -121,7 +123,8 @@ impl Store {
                AND (cardinality($6::text[]) = 0 OR farm_worker_trust(w) = $5 AND w.features @> $6
                     AND EXISTS (SELECT FROM projects p WHERE p.id = $7 AND p.entitlements @> $6))
                AND (NOT $4 OR $8 = ANY(w.features))
-               AND (NOT $11 OR farm_worker_trust(w) = $5 AND $12 = ANY(w.features)) FOR SHARE OF w"#,
+               AND (NOT $11 OR farm_worker_trust(w) = $5 AND $12 = ANY(w.features))
+               AND (NOT $13 OR farm_worker_trust(w) <> $5) FOR SHARE OF w"#,
             assignment.worker.as_uuid(),
             assignment.engine.as_uuid(),
             &WorkerState::LEASABLE.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -133,7 +136,8 @@ impl Store {
             !work.repositories.is_empty(),
             work.protected,
             row.kind == FETCH,
-            if row.archive { FEATURE_ARCHIVES } else { FEATURE_GIT }
+            if row.archive { FEATURE_ARCHIVES } else { FEATURE_GIT },
+            work.proposed
         )
         .fetch_optional(&mut *execution)
         .await?
@@ -215,7 +219,7 @@ impl Store {
     pub async fn offered_via(&self, coordinator: Uuid) -> Result<Vec<OfferedAttempt>> {
         let rows = sqlx::query!(
             r#"SELECT a.worker_id, a.project_id, p.name AS project_name, a.id, a.lease_token, a.number, a.support, a.staged,
-                      j.platform, j.runs, e.spec,
+                      j.platform, j.runs, e.spec, e.fork,
                       coalesce((SELECT b.short_id FROM builds b WHERE b.project_id = e.project_id
                        AND b.execution_id = e.id ORDER BY b.order_key LIMIT 1), '') AS "short_id!",
                       ARRAY(SELECT r.name FROM snapshot_roots r WHERE r.project_id = e.project_id
@@ -254,6 +258,7 @@ impl Store {
                     trust: state(&row.trust)?,
                     staged: row.staged,
                     engine_is_fit: self.patched.unfit(&engine, &row.features).is_none(),
+                    fork: row.fork,
                 })
             };
             readable("an attempt", id, read())

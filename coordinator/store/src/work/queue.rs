@@ -18,12 +18,23 @@ const FEWEST_SAMPLES: i64 = 3;
 /// The kind of a fetch's job, and the class of its queue.
 pub(crate) const FETCH: &str = "fetch";
 
-/// Jobs of one class can be run by the same workers.
-pub(crate) fn queue_class(platform: &str, emulation: &str, runs: &Runs, entitlements: &[String]) -> String {
+/// Jobs of one class can be run by the same workers. `trust`: of these that are trusted, which others may run as well, or none of these.
+pub(crate) fn queue_class(
+    platform: &str,
+    emulation: &str,
+    runs: &Runs,
+    entitlements: &[String],
+    trust: TrustClass,
+) -> String {
     let runs = if *runs == Runs::Target { String::new() } else { format!(" runs={runs}") };
     let allow =
         if entitlements.is_empty() { String::new() } else { format!(" allow={}", entitlements.join(",")) };
-    format!("{platform} {emulation}{runs}{allow} size=1 trust=trusted")
+    format!("{platform} {emulation}{runs}{allow} size=1 trust={trust}")
+}
+
+/// Whose workers run the jobs of a class.
+pub(crate) fn trust_of(class: &str) -> TrustClass {
+    if class.ends_with(" trust=untrusted") { TrustClass::Untrusted } else { TrustClass::Trusted }
 }
 
 /// What a job's row says that it waits for. A coordinator of another version may have left a value that isn't known here,

@@ -59,6 +59,8 @@ impl Store {
                       EXISTS (SELECT FROM executions e WHERE e.project_id = head.project_id
                               AND e.id = head.execution_id AND e.protected) AS "protected!",
                       EXISTS (SELECT FROM executions e WHERE e.project_id = head.project_id
+                              AND e.id = head.execution_id AND e.fork IS NOT NULL) AS "proposed!",
+                      EXISTS (SELECT FROM executions e WHERE e.project_id = head.project_id
                               AND e.id = head.execution_id AND e.spec ? 'mounts') AS "mounts!"
                FROM queues, LATERAL (
                    (SELECT j.*, NULL::timestamptz AS cleaned_until FROM jobs j
@@ -100,6 +102,7 @@ impl Store {
                     cleaned_until: row.cleaned_until,
                     pushes: row.pushes,
                     protected: row.protected,
+                    proposed: row.proposed,
                     mounts: row.mounts,
                     entitlements: row.entitlements.iter().map(|one| state(one)).collect::<Result<_>>()?,
                     fetches: row.kind == FETCH,

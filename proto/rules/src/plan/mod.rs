@@ -37,6 +37,15 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Publishes nothing of it.
+    pub fn publish_nothing(&mut self) {
+        for image in &mut self.images {
+            if let Outcome::Build(wanted) = &mut image.outcome {
+                wanted.tags.clear();
+            }
+        }
+    }
+
     /// What is to be built, in an order in which that can be done.
     pub fn builds(&self) -> impl Iterator<Item = (&ImagePlan, &Wanted)> {
         self.images.iter().filter_map(|image| match &image.outcome {

@@ -191,6 +191,7 @@ fn what_the_project_does_not_allow_is_told_with_its_place_and_is_not_dropped() {
     );
     let plan = file.plan(&push("main"), &facts(&[]));
     let allowed = Allowed {
+        is_fork: false,
         push: vec!["r.example/web".parse().unwrap()],
         registries: ["own.example".parse().unwrap()].into(),
         protected: vec!["lat*".parse().unwrap()],
@@ -210,6 +211,12 @@ fn what_the_project_does_not_allow_is_told_with_its_place_and_is_not_dropped() {
     let all = Allowed { push: vec!["*".parse().unwrap()], protected: Vec::new(), ..allowed };
     let all = Allowed { secrets: BTreeSet::from(["npm".parse().unwrap(), "pypi".parse().unwrap()]), ..all };
     assert_eq!(plan.refused(&all), None);
+    // What a fork proposes is published nowhere, and has no secrets, whatever is allowed.
+    let mut proposed = plan.clone();
+    proposed.publish_nothing();
+    let told = proposed.refused(&Allowed { is_fork: true, ..Allowed::default() }).unwrap();
+    let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+    assert!(told.len() == 2 && told.iter().all(|one| one.contains("are given no secrets")), "{told:#?}");
     // What isn't built asks for nothing.
     assert_eq!(file.plan(&tag("v1"), &facts(&[])).refused(&Allowed::default()), None);
 }

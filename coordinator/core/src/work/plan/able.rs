@@ -31,7 +31,7 @@ impl Able<'_> {
 }
 
 /// The workers that could build the job, whether they are heard of or not; one that isn't trusted builds nothing that mounts
-/// secrets, pushes to a staging registry only and nothing for a protected tag, grants nothing, and builds nothing at all on an engine that isn't fit for that.
+/// secrets, pushes to a staging registry only and nothing for a protected tag, grants nothing, and builds nothing at all on an engine that isn't fit for that. What a fork proposes is built by such ones only.
 /// `is_alive` says of a worker that it is.
 pub(super) fn able<'a>(
     job: &'a WaitingJob,
@@ -40,7 +40,7 @@ pub(super) fn able<'a>(
 ) -> Vec<Able<'a>> {
     let workers = state.workers.iter().filter(|worker| worker.state != WorkerState::Draining);
     let workers = workers.filter(|worker| match worker.trust {
-        TrustClass::Trusted => true,
+        TrustClass::Trusted => !job.proposed,
         TrustClass::Untrusted if job.fetches => false,
         TrustClass::Untrusted => {
             worker.engine_is_fit && !job.mounts && (!job.pushes || worker.stages && !job.protected)

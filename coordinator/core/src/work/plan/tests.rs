@@ -63,6 +63,7 @@ fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
         cleaned_until: None,
         pushes: true,
         protected: false,
+        proposed: false,
         mounts: false,
         entitlements: Entitlements::new(),
         fetches: false,

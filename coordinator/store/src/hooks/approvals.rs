@@ -1,0 +1,314 @@
+//! Approvals of what forks propose: who has let which head be built. By a member of the project, or by a comment of somebody of whom
+//! the forge says that they may write.
+
+use chrono::{DateTime, Utc};
+use farm_types::{BuildId, Commit, HookId, ProjectId};
+use serde_json::json;
+
+use super::forks::{UNUSED, number};
+use crate::people::audit::{By, Deed};
+use crate::{Result, Store, StoreError, Tx, fit, state};
+
+/// What is to be approved.
+#[derive(Debug, Clone, Copy)]
+pub struct Approval<'a> {
+    /// Whose hook.
+    pub project: ProjectId,
+    /// Which.
+    pub hook: HookId,
+    /// The pull request's number.
+    pub number: u64,
+    /// Which head of it.
+    pub head: Head<'a>,
+}
+
+/// A head, as whoever approves it knows it.
+#[derive(Debug, Clone, Copy)]
+pub enum Head<'a> {
+    /// As they were shown it.
+    Shown {
+        /// Its commit.
+        commit: &'a Commit,
+        /// The branch that it is to go to.
+        base: &'a str,
+        /// Its repository, by the forge's id.
+        repository: &'a str,
+    },
+    /// As it was when they wrote a comment.
+    Commented {
+        /// How the commit's name begins, if they have written that.
+        begins: Option<&'a str>,
+        /// The comment's delivery's place.
+        sequence: i64,
+        /// When it was written, by the forge's clock.
+        at: Option<DateTime<Utc>>,
+    },
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approved {
+    /// Which head.
+    pub commit: Commit,
+    /// Who has approved it.
+    pub by: String,
+    /// It was approved before.
+    pub is_again: bool,
+}
+
+/// What a build waits for: the fetch of rules that a delivery about a fork's pull request has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waits {
+    /// Which hook.
+    pub hook: HookId,
+    /// What people call it.
+    pub hook_name: String,
+    /// `OWNER/REPO` that is to take it.
+    pub repository: String,
+    /// The delivery.
+    pub delivery: String,
+    /// The pull request's number.
+    pub number: u64,
+    /// The head that is proposed.
+    pub commit: Commit,
+    /// The branch that it is to go to.
+    pub base: String,
+    /// The branch that it comes from.
+    pub head: String,
+    /// The repository of that, by its forge's id and by its name; empty: nobody says.
+    pub head_repository: (String, String),
+    /// The account that has opened it, by its forge's id and by its name; empty: nobody says.
+    pub opener: (String, String),
+    /// What would be built.
+    pub images: Vec<String>,
+    /// Since when it waits.
+    pub held_at: Option<DateTime<Utc>>,
+    /// Who has approved it, and when.
+    pub approved: Option<(String, DateTime<Utc>)>,
+    /// Why it waits no more; empty: it does, or is being built.
+    pub over: String,
+    /// Where the head is by now.
+    pub newest: Commit,
+}
+
+impl Waits {
+    /// Somebody may approve it.
+    pub fn is_held(&self) -> bool {
+        self.held_at.is_some()
+            && self.approved.is_none()
+            && self.over.is_empty()
+            && self.newest == self.commit
+    }
+}
+
+/// A pull request, and what counts of it.
+struct Row {
+    commit: Commit,
+    base: String,
+    repository: String,
+}
+
+/// The pull request of an approval, if that may be given: whoever asks holds its row until the transaction ends.
+async fn fit_for(tx: &mut Tx, of: &Approval<'_>) -> Result<Row> {
+    let row = sqlx::query!(
+        "SELECT p.sequence, p.commit_id, p.base, p.head_repository, p.is_fork, p.is_open, p.at
+         FROM pull_requests p JOIN hooks h ON h.project_id = p.project_id AND h.id = p.hook_id
+         WHERE p.project_id = $1 AND p.hook_id = $2 AND p.number = $3 AND h.removed_at IS NULL FOR UPDATE OF p",
+        of.project.as_uuid(),
+        of.hook.as_uuid(),
+        number(of.number)?
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    let number = of.number;
+    let refused = |why: String| Err(StoreError::Conflict(why));
+    let Some(row) = row else {
+        return refused(format!(
+            "the farm was told of no pull request {number} lately; push to it, or redeliver what the forge has sent of it"
+        ));
+    };
+    if !row.is_fork {
+        return refused(format!("pull request {number} isn't a fork's, so nobody has to approve it"));
+    }
+    if !row.is_open {
+        return refused(format!("pull request {number} is closed"));
+    }
+    let commit: Commit = state(&row.commit_id)?;
+    match of.head {
+        Head::Shown { commit: shown, .. } if *shown != commit => {
+            return refused(format!(
+                "pull request {number} has moved on: its head is at {} by now and not at {} any more; look at that and approve it by itself",
+                commit.short(),
+                shown.short()
+            ));
+        }
+        Head::Shown { base, repository, .. } if base != row.base || repository != row.head_repository => {
+            return refused(format!(
+                "pull request {number} is to go to {} by now, from another place than was shown; look at it anew",
+                row.base
+            ));
+        }
+        Head::Commented { begins: Some(begins), .. } if !commit.as_str().starts_with(begins) => {
+            return refused(format!(
+                "the comment is about {begins}, and the head of pull request {number} is at {}; comment again",
+                commit.short()
+            ));
+        }
+        // What its author has seen nobody knows otherwise: another commit whose name begins in the same way is made in a moment.
+        Head::Commented { begins, sequence, at } if begins != Some(commit.as_str()) => {
+            let is_later = row.at.zip(at).is_some_and(|(moved, written)| moved >= written);
+            if row.sequence > sequence || is_later {
+                return refused(format!(
+                    "pull request {number} has moved on since the comment was written; look at it, and comment again: /farm approve {commit}"
+                ));
+            }
+        }
+        Head::Shown { .. } | Head::Commented { .. } => {}
+    }
+    Ok(Row { commit, base: row.base, repository: row.head_repository })
+}
+
+impl Store {
+    /// Whether an approval may be given, before anybody is asked who gives it.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`]: why not, and what to do. Or the database can't be reached.
+    pub async fn may_be_approved(&self, of: &Approval<'_>) -> Result<()> {
+        let mut tx = self.begin().await?;
+        fit_for(&mut tx, of).await.map(drop)
+    }
+
+    /// Approves a head: deliveries that wait for that go on. Approving it twice is no error.
+    ///
+    /// # Errors
+    /// As of [`Self::may_be_approved`].
+    pub async fn approve(&self, by: &By, of: &Approval<'_>) -> Result<Approved> {
+        let (project, hook, number) = (of.project.as_uuid(), of.hook.as_uuid(), number(of.number)?);
+        let mut tx = self.begin().await?;
+        let row = fit_for(&mut tx, of).await?;
+        let known = sqlx::query_scalar!(
+            "SELECT approved_by FROM fork_approvals
+             WHERE project_id = $1 AND hook_id = $2 AND number = $3 AND commit_id = $4 AND base = $5 AND head_repository = $6
+               AND ended_at IS NULL AND (used_at IS NOT NULL OR approved_at > farm_now() - make_interval(secs => $7))",
+            project,
+            hook,
+            number,
+            row.commit.as_str(),
+            row.base,
+            row.repository,
+            UNUSED.as_secs_f64()
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some(by) = known {
+            return Ok(Approved { commit: row.commit, by, is_again: true });
+        }
+        sqlx::query!(
+            "INSERT INTO fork_approvals (project_id, hook_id, number, commit_id, base, head_repository, approved_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (project_id, hook_id, number, commit_id, base, head_repository)
+             DO UPDATE SET approved_by = EXCLUDED.approved_by, approved_at = farm_now(), used_at = NULL, ended_at = NULL",
+            project,
+            hook,
+            number,
+            row.commit.as_str(),
+            row.base,
+            row.repository,
+            by.name
+        )
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "UPDATE deliveries d SET due_at = farm_now() FROM fork_deliveries f
+             WHERE f.project_id = $1 AND f.hook_id = $2 AND f.number = $3 AND f.held_at IS NOT NULL
+               AND d.project_id = f.project_id AND d.hook_id = f.hook_id AND d.id = f.delivery_id
+               AND d.state = 'received' AND d.due_at > farm_now()",
+            project,
+            hook,
+            number
+        )
+        .execute(&mut *tx)
+        .await?;
+        let name =
+            sqlx::query_scalar!("SELECT name FROM hooks WHERE project_id = $1 AND id = $2", project, hook)
+                .fetch_one(&mut *tx)
+                .await?;
+        let detail = json!({
+            "pull_request": of.number,
+            "commit": row.commit.as_str(),
+            "base": row.base,
+            "head_repository": row.repository,
+            "by_comment": matches!(of.head, Head::Commented { .. }),
+        });
+        by.did(&mut tx, Deed { project: Some(of.project), action: "fork.approve", subject: &name, detail })
+            .await?;
+        tx.commit().await?;
+        Ok(Approved { commit: row.commit, by: by.name.clone(), is_again: false })
+    }
+
+    /// What a build waits for; `None`: it is no fetch of rules for a fork's pull request, or what it is about was forgotten.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn waits_for_approval(&self, project: ProjectId, build: BuildId) -> Result<Option<Waits>> {
+        let row = sqlx::query!(
+            "SELECT f.hook_id, h.name, h.full_name, f.delivery_id, f.number, f.commit_id, f.base, f.head, f.head_repository, f.head_name,
+                    f.opener_id, f.opener, f.images, f.held_at, f.approved_by, f.approved_at, d.state, d.reason,
+                    p.commit_id AS newest, p.is_open
+             FROM hook_builds b
+             JOIN fork_deliveries f ON f.project_id = b.project_id AND f.hook_id = b.hook_id AND f.delivery_id = b.delivery_id
+               AND f.run = b.run
+             JOIN deliveries d ON d.project_id = f.project_id AND d.hook_id = f.hook_id AND d.id = f.delivery_id
+             JOIN hooks h ON h.project_id = f.project_id AND h.id = f.hook_id
+             JOIN pull_requests p ON p.project_id = f.project_id AND p.hook_id = f.hook_id AND p.number = f.number
+             WHERE b.project_id = $1 AND b.build_id = $2 AND b.kind = 'rules'",
+            project.as_uuid(),
+            build.as_uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let mut approved = row.approved_by.zip(row.approved_at);
+        if approved.is_none() {
+            // It is approved, and goes on in a moment.
+            let given = sqlx::query!(
+                "SELECT approved_by, approved_at FROM fork_approvals
+                 WHERE project_id = $1 AND hook_id = $2 AND number = $3 AND commit_id = $4 AND base = $5 AND head_repository = $6
+                   AND ended_at IS NULL AND (used_at IS NOT NULL OR approved_at > farm_now() - make_interval(secs => $7))",
+                project.as_uuid(),
+                row.hook_id,
+                row.number,
+                row.commit_id,
+                row.base,
+                row.head_repository,
+                UNUSED.as_secs_f64()
+            )
+            .fetch_optional(&self.pool)
+            .await?;
+            approved = given.map(|given| (given.approved_by, given.approved_at));
+        }
+        let over = match (row.state.as_str(), row.is_open) {
+            ("received", true) => String::new(),
+            ("received", false) => "the pull request is closed".to_owned(),
+            (_, _) if row.reason.is_empty() => "it is done".to_owned(),
+            (_, _) => row.reason,
+        };
+        Ok(Some(Waits {
+            hook: row.hook_id.into(),
+            hook_name: row.name,
+            repository: row.full_name,
+            delivery: row.delivery_id,
+            number: fit(row.number)?,
+            commit: state(&row.commit_id)?,
+            base: row.base,
+            head: row.head,
+            head_repository: (row.head_repository, row.head_name),
+            opener: (row.opener_id, row.opener),
+            images: row.images,
+            held_at: row.held_at,
+            approved,
+            over,
+            newest: state(&row.newest)?,
+        }))
+    }
+}

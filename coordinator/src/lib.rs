@@ -241,6 +241,7 @@ pub async fn run(
     spawn!("retain", reconcile::builds::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("audit", reconcile::people::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("deliveries", reconcile::hooks::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("looks", reconcile::hooks::looks::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("statuses", reconcile::hooks::statuses::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("notices", reconcile::notices::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("listeners", listeners::run(Arc::clone(&shared), listeners, shutdown.clone()));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use farm_types::{
     ArchiveOrigin, ArchiveSource, Digest, FetchSource, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitPoint,
-    GitSource, Invalid, Lfs, MOST_TAGS, Origin, SnapshotRef, Take,
+    GitSource, Invalid, Lfs, MOST_REFS, MOST_TAGS, Origin, Refs, SnapshotRef, Take,
 };
 
 use crate::v1;
@@ -13,6 +13,7 @@ const ALL: &str = "all";
 const CONTEXT: &str = "context";
 const BUILD: &str = "build";
 const FILE: &str = "file";
+const REFS: &str = "refs";
 
 impl From<&FetchSpec> for v1::FetchSpec {
     fn from(fetch: &FetchSpec) -> Self {
@@ -21,6 +22,7 @@ impl From<&FetchSpec> for v1::FetchSpec {
             Take::File(path) => (FILE, "", path.as_str()),
             Take::Context => (CONTEXT, "", ""),
             Take::Build(dockerfile) => (BUILD, dockerfile.as_str(), ""),
+            Take::Refs => (REFS, "", ""),
         };
         Self {
             git: fetch.source.git().map(Into::into),
@@ -46,6 +48,7 @@ impl TryFrom<v1::FetchSpec> for FetchSpec {
             CONTEXT => Take::Context,
             BUILD => Take::Build(fetch.dockerfile),
             FILE => Take::File(fetch.file),
+            REFS => Take::Refs,
             other => return Err(Invalid::new("take", other, "write all, file, context or build")),
         };
         let fetch = Self { source, take };
@@ -214,6 +217,7 @@ impl From<&Fetched> for v1::Fetched {
             files: fetched.files,
             bytes: fetched.bytes,
             tags: fetched.tags.clone(),
+            refs: fetched.refs.as_deref().map(Into::into),
         }
     }
 }
@@ -243,7 +247,35 @@ impl TryFrom<v1::Fetched> for Fetched {
             files: fetched.files,
             bytes: fetched.bytes,
             tags: fetched.tags.into_iter().take(MOST_TAGS).collect(),
+            refs: fetched.refs.map(|refs| Refs::try_from(refs).map(Box::new)).transpose()?,
         })
+    }
+}
+
+impl From<&Refs> for v1::Refs {
+    fn from(refs: &Refs) -> Self {
+        let at = refs
+            .at
+            .iter()
+            .map(|(name, commit)| v1::RefAt { name: name.to_string(), commit: commit.to_string() });
+        Self {
+            at: at.collect(),
+            is_cut: refs.is_cut,
+            default_branch: refs.default_branch.clone().unwrap_or_default(),
+            has_expected: refs.has_expected,
+        }
+    }
+}
+
+impl TryFrom<v1::Refs> for Refs {
+    type Error = Invalid;
+
+    fn try_from(refs: v1::Refs) -> Result<Self, Invalid> {
+        let is_cut = refs.is_cut || refs.at.len() > MOST_REFS;
+        let at = refs.at.into_iter().take(MOST_REFS).map(|at| Ok((at.name.parse()?, at.commit.parse()?)));
+        let default_branch = Some(refs.default_branch).filter(|branch| !branch.is_empty());
+        let read = Self::bounded(at.collect::<Result<Vec<_>, Invalid>>()?, default_branch, refs.has_expected);
+        Ok(Self { is_cut: read.is_cut || is_cut, ..read })
     }
 }
 
@@ -252,6 +284,13 @@ mod tests {
     use farm_types::BuildSpec;
 
     use super::*;
+
+    #[test]
+    fn where_refs_are_reads_back_from_the_wire() {
+        let at = |name: &str| (name.parse().unwrap(), "1".repeat(40).parse().unwrap());
+        let refs = Refs::bounded([at("refs/heads/main"), at("refs/tags/v1")], Some("main".to_owned()), true);
+        assert_eq!(Refs::try_from(v1::Refs::from(&refs)).unwrap(), refs);
+    }
 
     #[test]
     fn a_fetch_reads_back_from_the_wire_and_has_nothing_of_a_build() {

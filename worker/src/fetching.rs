@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use farm_dockerfile::{Pattern, Selection};
 use farm_proto::v1::AttemptEvent;
@@ -14,7 +15,7 @@ use farm_source::{
 };
 use farm_types::{
     ArchiveOrigin, ArchiveSource, Cause, Failure, FailureCode, FetchSource, FetchSpec, Fetched, FetchedRoot,
-    GitOrigin, GitPlace, GitPoint, GitSource, GitUrl, Lfs, Origin, ProjectId, Take,
+    GitOrigin, GitPlace, GitPoint, GitSource, GitUrl, Lfs, Origin, ProjectId, Refs, Take,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,11 @@ use crate::archives::{ArchiveLimits, ArchiveOrder, Archives};
 use crate::buildkit::Fetches;
 use crate::git::{FetchError, Git, GitLimits, GitLogin, Order};
 use crate::{notice, pointers};
+
+/// So much is looked through of a repository's history, bytes: its commits only.
+const MOST_HISTORY: u64 = 256 << 20;
+/// A list of branches and tags takes no longer; looking through the history takes no longer either.
+const LIST: Duration = Duration::from_secs(45);
 
 /// Where a project's login for the repository of a fetch is lent.
 pub trait Logins {
@@ -75,6 +81,8 @@ struct Brought {
     origin: Origin,
     /// Tags of the repository that look like versions.
     versions: Vec<String>,
+    /// Where branches and tags are, if that is what was asked for.
+    refs: Option<Box<Refs>>,
     /// Holds the files.
     files: Box<dyn Send>,
 }
@@ -105,7 +113,7 @@ pub async fn fetch(
             Box::pin(from_archive(means.archives, (from, reach), take, say, stop)).await?
         }
     };
-    let Brought { source, dockerfile, origin, versions, files } = brought;
+    let Brought { source, dockerfile, origin, versions, refs, files } = brought;
     for warning in &source.warnings {
         say(warning);
     }
@@ -127,6 +135,7 @@ pub async fn fetch(
         origin,
         dockerfile,
         tags: versions,
+        refs,
         files: number(source.files),
         bytes: source.file_bytes(),
     })
@@ -145,8 +154,16 @@ async fn from_git(
     // What is at a branch or a tag somebody has put there who may write. Other refs are of what people propose, forks too.
     let throw_away =
         matches!(&from.point, GitPoint::Ref(name) if name.branch().is_none() && name.tag().is_none());
-    let order =
-        Order { source: from, project, login, login_for, throw_away, reach, limits: GitLimits::default() };
+    let limits = match (&take, &from.expected) {
+        (Take::Refs, None) => GitLimits { time: LIST, ..GitLimits::default() },
+        // Through the history, too.
+        (Take::Refs, Some(_)) => GitLimits { bytes: MOST_HISTORY, time: LIST * 2, ..GitLimits::default() },
+        _ => GitLimits::default(),
+    };
+    let order = Order { source: from, project, login, login_for, throw_away, reach, limits };
+    if take == Take::Refs {
+        return Box::pin(look(git, order, say, stop)).await;
+    }
     let checkout = git.fetch(&order, stop, &say).await?;
     let from = order.source;
     let root = checkout.path().to_owned();
@@ -169,7 +186,32 @@ async fn from_git(
         subdir: from.subdir,
     };
     let versions = if is_one_file { checkout.versions.clone() } else { Vec::new() };
-    Ok(Brought { source, dockerfile, origin: Origin::Git(origin), versions, files: Box::new(checkout) })
+    let (origin, files) = (Origin::Git(origin), Box::new(checkout));
+    Ok(Brought { source, dockerfile, origin, versions, refs: None, files })
+}
+
+/// Where branches and tags are, and nothing else: an empty source.
+async fn look(
+    git: &Git,
+    order: Order,
+    say: impl Fn(&str) + Send + Sync,
+    stop: &CancellationToken,
+) -> Result<Brought, NotFetched> {
+    let looked = git.look(&order, stop).await?;
+    let from = order.source;
+    say(&format!("{} has {} branches and tags", from.repository, looked.refs.at.len()));
+    let root = looked.nothing().to_owned();
+    let (source, dockerfile) = reading(move || take_in(&root, "", &Take::Refs)).await?;
+    let default = looked.refs.default_branch.as_ref().map(|branch| format!("refs/heads/{branch}"));
+    let origin = GitOrigin {
+        repository: from.repository,
+        full_ref: default.and_then(|name| name.parse().ok()),
+        commit: looked.head.clone(),
+        committed_at: 0,
+        subdir: from.subdir,
+    };
+    let (origin, refs) = (Origin::Git(origin), Some(Box::new(looked.refs.clone())));
+    Ok(Brought { source, dockerfile, origin, versions: Vec::new(), refs, files: Box::new(looked) })
 }
 
 async fn from_archive(
@@ -185,7 +227,7 @@ async fn from_archive(
     let (unpacked, digest) = (opened.unpacked, opened.digest);
     let (source, dockerfile, files) = reading(move || take_in_archive(unpacked, &shown, &take)).await?;
     let origin = Origin::Archive(ArchiveOrigin { archive: order.source.archive.without_query(), digest });
-    Ok(Brought { source, dockerfile, origin, versions: Vec::new(), files: Box::new(files) })
+    Ok(Brought { source, dockerfile, origin, versions: Vec::new(), refs: None, files: Box::new(files) })
 }
 
 /// Reads, elsewhere.

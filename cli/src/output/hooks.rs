@@ -1,9 +1,9 @@
 //! What people and scripts see of a project's webhooks and what was delivered.
 
-use farm_proto::v1::{Delivery, Hook, HookToken};
+use farm_proto::v1::{Delivery, Hook, HookSchedule, HookToken};
 use serde::Serialize;
 
-use super::text::{ago, bytes, columns, harmless, time};
+use super::text::{ago, bytes, columns, harmless, span, time};
 
 /// A hook, as `farm hook ls --json` prints it.
 #[derive(Debug, Serialize)]
@@ -24,6 +24,29 @@ pub struct HookJson<'a> {
     created_by: &'a str,
     last_delivery: Option<String>,
     token: Option<TokenJson<'a>>,
+    default_branch: Option<&'a str>,
+    sweep: SweepJson<'a>,
+    schedules: Vec<ScheduleJson<'a>>,
+    base_images: &'a [String],
+}
+
+/// What is known of pushes that weren't delivered.
+#[derive(Debug, Serialize)]
+struct SweepJson<'a> {
+    on: bool,
+    strayed: Option<&'a str>,
+    last: Option<String>,
+    result: Option<&'a str>,
+    trouble: bool,
+    next: Option<String>,
+}
+
+/// A time at which something is built.
+#[derive(Debug, Serialize)]
+struct ScheduleJson<'a> {
+    name: &'a str,
+    line: &'a str,
+    next: Option<String>,
 }
 
 /// A hook's token at its forge, without itself.
@@ -73,6 +96,21 @@ impl<'a> From<&'a Hook> for HookJson<'a> {
             created_by: &hook.created_by,
             last_delivery: time(hook.last_delivery_ms),
             token: hook.token.as_ref().map(TokenJson::from),
+            default_branch: said(&hook.default_branch),
+            sweep: SweepJson {
+                on: hook.sweeps,
+                strayed: said(&hook.strayed),
+                last: time(hook.looked_ms),
+                result: said(&hook.look_result),
+                trouble: hook.is_look_trouble,
+                next: time(hook.next_look_ms),
+            },
+            schedules: hook
+                .schedules
+                .iter()
+                .map(|one| ScheduleJson { name: &one.name, line: &one.line, next: time(one.next_ms) })
+                .collect(),
+            base_images: &hook.base_images,
         }
     }
 }
@@ -153,6 +191,55 @@ fn statuses(hook: &Hook, now: i64) -> String {
     format!("{since}; {told}{waiting}{given_up}")
 }
 
+/// Whether it is looked for what its forge didn't deliver, and what came of that.
+fn sweep(hook: &Hook, now: i64) -> String {
+    if !hook.strayed.is_empty() {
+        return format!("nothing is done of the farm's own accord: {}", harmless(&hook.strayed));
+    }
+    if !hook.sweeps {
+        let name = harmless(&hook.name);
+        let off = format!("it isn't looked for pushes that weren't delivered: farm hook set {name} --sweep on");
+        // Schedules and base images wait for it.
+        return match hook.is_look_trouble {
+            true => format!(
+                "{off}; the last look at the repository failed {}: {}",
+                ago(hook.looked_ms, now),
+                harmless(&hook.look_result)
+            ),
+            false => off,
+        };
+    }
+    if hook.repository_id.is_empty() {
+        return "it is looked for pushes that weren't delivered, once a first delivery has come".to_owned();
+    }
+    let next = match hook.next_look_ms {
+        0 => String::new(),
+        next if next <= now => "; the next look is due".to_owned(),
+        next => format!("; the next look in {}", span(next - now)),
+    };
+    match (hook.looked_ms, hook.is_look_trouble) {
+        (0, _) => format!("no look for pushes that weren't delivered yet{next}"),
+        (at, true) => format!("the last look failed {}: {}{next}", ago(at, now), harmless(&hook.look_result)),
+        (at, false) => format!("looked {}: {}{next}", ago(at, now), harmless(&hook.look_result)),
+    }
+}
+
+/// What the rules of the default branch build at which times, and upon which images.
+fn planned(hook: &Hook, now: i64) -> Vec<(&'static str, String)> {
+    let schedule = |one: &HookSchedule| {
+        let next =
+            if one.next_ms > now { format!("in {}", span(one.next_ms - now)) } else { "now".to_owned() };
+        ("schedule", format!("{} ({}), next {next}", harmless(&one.name), harmless(&one.line)))
+    };
+    let mut rows: Vec<(&'static str, String)> = hook.schedules.iter().map(schedule).collect();
+    if !hook.base_images.is_empty() {
+        let all = hook.base_images.iter().any(|image| image == "*");
+        let text = if all { "all that the farm is told of".to_owned() } else { hook.base_images.join(", ") };
+        rows.push(("built upon", harmless(&text)));
+    }
+    rows
+}
+
 /// One hook.
 pub fn hook(hook: &Hook, now: i64) -> Vec<String> {
     let unknown = "not known yet: the first delivery says it";
@@ -178,12 +265,14 @@ pub fn hook(hook: &Hook, now: i64) -> Vec<String> {
             },
         ),
         ("statuses", statuses(hook, now)),
+        ("sweep", sweep(hook, now)),
         ("added", format!("{} by {}", ago(hook.created_ms, now), harmless(&hook.created_by))),
         ("delivered", last(hook, now)),
     ];
     if matches!(hook.provider.as_str(), "dockerhub" | "distribution") {
-        rows.retain(|(name, _)| *name != "id there");
+        rows.retain(|(name, _)| !["id there", "sweep"].contains(name));
     }
+    rows.extend(planned(hook, now));
     if matches!(hook.provider.as_str(), "dockerhub" | "distribution" | "generic") {
         rows.retain(|(name, _)| *name != "statuses");
     }

@@ -43,6 +43,8 @@ pub struct BuildJson {
     pub snapshot: Option<SnapshotJson>,
     /// The build that it retries.
     pub retry_of: Option<String>,
+    /// Why the farm has begun it of its own accord.
+    pub because: Option<String>,
     /// The builds that retry it, the first first.
     pub retried_by: Vec<String>,
     /// What this submission sent.
@@ -388,6 +390,7 @@ impl BuildJson {
             origins: origins_of(build).into_iter().map(origin).collect(),
             fetch: build.spec.as_ref().and_then(|spec| fetched_from(spec.fetch.as_ref()?)),
             retry_of: known(&build.retry_of),
+            because: known(&build.because),
             retried_by: build.retried_by.clone(),
             publish_trouble: (!build.publish_trouble.is_empty()).then(|| build.publish_trouble.clone()),
             upload,

@@ -7,7 +7,7 @@ mod token;
 
 use farm_proto::v1::{
     Hook, ListDeliveriesRequest, ListHooksRequest, ListHooksResponse, RedeliverRequest, RemoveHookRequest,
-    TestHookRequest,
+    SetHookRequest, TestHookRequest,
 };
 use farm_types::Invalid;
 use serde_json::json;
@@ -100,6 +100,17 @@ enum Deed {
         #[arg(value_name = "DELIVERY")]
         delivery: String,
     },
+    /// Change what a webhook is set to. For the project's admins
+    #[command(after_help = SET_HELP)]
+    Set {
+        /// As `farm hook ls` lists it
+        #[arg(value_name = "HOOK")]
+        name: String,
+
+        /// Whether it is looked each hour for pushes that the forge didn't deliver
+        #[arg(long, value_name = "on|off", value_parser = ["on", "off"], required = true)]
+        sweep: String,
+    },
     /// Give a webhook a token by which its forge shows how builds stand. For the project's admins
     #[command(after_help = token::AFTER_HELP)]
     Token(token::Args),
@@ -139,6 +150,13 @@ Examples:
 Tells whether the farm would take what the hook's secret has signed. Whether the forge reaches the
 farm, and has the same secret, its own test delivery shows: farm hook deliveries lists it.";
 
+const SET_HELP: &str = "\
+Examples:
+  farm hook set app --sweep off
+
+What the forge was told not to send, like pushes of some branches, would be found by the sweep and
+built. Switched on again, it begins with what is there then.";
+
 const REMOVE_HELP: &str = "\
 Examples:
   farm hook rm app
@@ -167,6 +185,14 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
             Out::stdout().line(&format!(
                 "delivery {delivery} is processed once more; what becomes of it: farm hook deliveries {name}"
             ));
+        }
+        Deed::Set { name, sweep } => {
+            let client = Client::connect(&setup.address).await?;
+            let request = SetHookRequest { name: name.clone(), sweep: Some(sweep == "on") };
+            client.hooks().set_hook(request).await.map_err(|status| client.error(&status))?;
+            let what = if sweep == "on" { "is looked at each hour" } else { "isn't looked at" };
+            Out::stdout()
+                .line(&format!("hook {}: it {what} for pushes that weren't delivered", harmless(&name)));
         }
         Deed::Token(args) => token::run(args, setup).await?,
         Deed::Rules(args) => rules::run(args, setup).await?,

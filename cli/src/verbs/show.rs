@@ -78,9 +78,12 @@ fn origins(build: &Build) -> Vec<String> {
     origins_of(build).into_iter().map(line).collect()
 }
 
-/// The builds that it retries and that retry it.
+/// Why the farm has begun it of its own accord, the builds that it retries and that retry it.
 fn links(build: &Build) -> Vec<String> {
     let mut lines = Vec::new();
+    if !build.because.is_empty() {
+        lines.push(format!("because of {}", harmless(&build.because)));
+    }
     if !build.retry_of.is_empty() {
         lines.push(format!("retry of {}", harmless(&build.retry_of)));
     }

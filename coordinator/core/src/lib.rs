@@ -5,10 +5,11 @@
 //! and writes the answer with its premise in `WHERE`.
 //!
 //! Rooms by what is decided, with the names that the other layers have for it: [`builds`], [`work`], [`publish`],
-//! [`machines`], [`people`] and [`audit`]; [`life`] has the legal transitions of all.
+//! [`machines`], [`hooks`], [`people`] and [`audit`]; [`life`] has the legal transitions of all.
 
 pub mod audit;
 pub mod builds;
+pub mod hooks;
 pub mod life;
 pub mod machines;
 pub mod people;

@@ -24,6 +24,9 @@ pub enum About {
     First(String),
     /// Another one, in words.
     Other(String),
+    /// The hook's, which has another name now, or another one, which has its name: whoever fetches by the name fetches what isn't the
+    /// hook's.
+    Strayed(String),
 }
 
 /// What a delivery is about. Of a registry's only images of the hook's repository stay in it.
@@ -51,16 +54,20 @@ pub fn about(expected: Expected<'_>, delivery: &mut Delivery) -> About {
     };
     match id {
         // Whoever takes a name that was given up would be fetched by it.
-        Some(id) if id == found.id && !is_called(found, full_name, host) => About::Other(format!(
+        Some(id) if id == found.id && !is_called(found, full_name, host) => About::Strayed(format!(
             "repository {id} is called {} at {} now, and the hook fetches {full_name} at {host}; make the hook anew: farm hook rm, farm hook \
              add",
             found.full_name, found.host
         )),
         Some(id) if id == found.id => About::Own,
-        Some(id) => About::Other(format!(
-            "it is about repository {} ({}), and the hook is for {id} ({full_name})",
-            found.id, found.full_name
-        )),
+        Some(id) => {
+            let why = format!(
+                "it is about repository {} ({}), and the hook is for {id} ({full_name})",
+                found.id, found.full_name
+            );
+            // An organisation's hook tells of all that it has.
+            if is_called(found, full_name, host) { About::Strayed(why) } else { About::Other(why) }
+        }
         None if found.full_name.eq_ignore_ascii_case(full_name) && found.host.eq_ignore_ascii_case(host) => {
             About::First(found.id.clone())
         }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use farm_rules::Event;
-use farm_types::{Commit, RefName};
+use farm_types::{Commit, Digest, RefName};
 
 /// What was delivered. Names and texts in it are whatever people chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +128,8 @@ pub struct MovedImage {
     /// Without the registry.
     pub repository: String,
     pub tag: String,
+    /// What the tag points to now, if the registry says it.
+    pub digest: Option<Digest>,
 }
 
 impl Outcome {

@@ -43,6 +43,8 @@ struct Target {
     repository: String,
     // Of manifests that were pushed by a tag; layers and the parts of an index have none.
     tag: Option<String>,
+    #[serde(default)]
+    digest: String,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +68,7 @@ pub(crate) fn of_docker_hub(body: &[u8]) -> Result<Delivery, Invalid> {
     let (Some(push_data), Some(HubRepository { repo_name })) = (push_data, repository) else {
         return Ok(delivery("push", None, Outcome::Ignored("no tag was pushed".to_owned())));
     };
-    let image = MovedImage { repository: repo_name, tag: push_data.tag };
+    let image = MovedImage { repository: repo_name, tag: push_data.tag, digest: None };
     Ok(delivery("push", actor(&push_data.pusher), Outcome::Images(vec![image])))
 }
 
@@ -77,7 +79,8 @@ pub(crate) fn of_distribution(body: &[u8]) -> Result<Delivery, Invalid> {
     for Notice { action, target, actor: by } in events {
         let (Some(tag), "push") = (target.tag, action.as_str()) else { continue };
         who = by.and_then(|by| actor(&by.name)).or(who);
-        let image = MovedImage { repository: target.repository, tag };
+        let digest = target.digest.parse().ok();
+        let image = MovedImage { repository: target.repository, tag, digest };
         if !moved.contains(&image) {
             moved.push(image);
         }

@@ -187,6 +187,25 @@ impl Forges {
         fit.map_err(Unsaid::Unfit)
     }
 
+    /// By which the forge knows the repository that has this name now.
+    ///
+    /// # Errors
+    /// The token doesn't reach so far, or the forge can't be asked: then nobody knows.
+    pub async fn id_by_name(&self, repository: &Repository) -> Result<String, Unsaid> {
+        // Not by what it is known by: that leads to the one that had the name.
+        let at = At { id: None, ..repository.at.clone() };
+        let ask = match repository.kind {
+            Kind::Github => github::look(&at),
+            Kind::Gitlab => gitlab::look(&at),
+            Kind::Gitea => gitea::look(&at),
+        };
+        let answer = self.ask(repository, ask).await.map_err(Unsaid::from)?;
+        taken(&answer)?;
+        answer
+            .id("/id")
+            .ok_or_else(|| Unsaid::Away("what answers there is no forge: it names no repository".to_owned()))
+    }
+
     /// Whether an account of the forge's may write to the repository. One that the forge doesn't know there may not.
     ///
     /// # Errors

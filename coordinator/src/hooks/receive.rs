@@ -8,7 +8,7 @@ use farm_hooks::{
     About, Delivery, Expected, Headers, Outcome, Provider, Refused, about, delivery_id, parse, verify,
 };
 use farm_store::StoreError;
-use farm_store::hooks::deliveries::{DeliveryState, Kept, NewDelivery};
+use farm_store::hooks::deliveries::{DeliveryState, Kept, NewDelivery, Says};
 use farm_store::hooks::registered::{CalledHook, by_hook};
 use farm_store::hooks::secrets::SealedSecret;
 use farm_types::{HookId, Invalid, ProjectId};
@@ -109,12 +109,12 @@ async fn taken(shared: &Shared, sent: Sent) -> Result<Answer, StoreError> {
         );
         return Ok(Answer::Away(LATER));
     }
-    let (state, reason, event) = match read {
+    let (state, reason, event, is_of) = match read {
         Ok(mut delivery) => {
-            let (state, reason) = stands(shared, &hook, provider, &mut delivery).await?;
-            (state, reason, delivery.event)
+            let (state, reason, is_of) = stands(shared, &hook, provider, &mut delivery).await?;
+            (state, reason, delivery.event, is_of)
         }
-        Err(why) => (DeliveryState::Failed, why.to_string(), "unreadable".to_owned()),
+        Err(why) => (DeliveryState::Failed, why.to_string(), "unreadable".to_owned(), Of::Unknown),
     };
     let id = delivery_id(provider, &headers, &body);
     let kept = headers.kept();
@@ -128,6 +128,11 @@ async fn taken(shared: &Shared, sent: Sent) -> Result<Answer, StoreError> {
         secret: *secret,
         state,
         reason: &reason,
+        says: match is_of {
+            Of::Unknown => Says::Nothing,
+            Of::Same => Says::Same,
+            Of::Strayed => Says::Strayed(&reason),
+        },
     };
     let (delivery, builds) = (id.clone(), Vec::new());
     let answer = match shared.store.keep_delivery(&new).await? {
@@ -160,7 +165,7 @@ async fn stands(
     hook: &CalledHook,
     provider: Provider,
     delivery: &mut Delivery,
-) -> Result<(DeliveryState, String), StoreError> {
+) -> Result<(DeliveryState, String, Of), StoreError> {
     let expected = |id| Expected { provider, id, full_name: &hook.full_name, host: &hook.host };
     let mut found = about(expected(hook.repository_id.as_deref()), delivery);
     if let About::First(id) = &found {
@@ -169,13 +174,29 @@ async fn stands(
         // Somebody else may have been the first.
         found = about(expected(Some(&known)), delivery);
     }
-    let ignored = |why: &str| (DeliveryState::Ignored, why.to_owned());
+    let is_of = match &found {
+        About::Own | About::First(_) if delivery.repository.is_some() => Of::Same,
+        About::Strayed(_) => Of::Strayed,
+        About::Own | About::First(_) | About::Other(_) => Of::Unknown,
+    };
+    let ignored = |why: &str| (DeliveryState::Ignored, why.to_owned(), is_of);
     Ok(match (&delivery.outcome, found) {
-        (_, About::Other(why)) => ignored(&why),
+        (_, About::Other(why) | About::Strayed(why)) => ignored(&why),
         (Outcome::Ping, _) => ignored("a ping: the hook is heard"),
         (Outcome::Ignored(why), _) => ignored(why),
-        (_, About::Own | About::First(_)) => (DeliveryState::Received, String::new()),
+        (_, About::Own | About::First(_)) => (DeliveryState::Received, String::new(), is_of),
     })
+}
+
+/// Of which repository a delivery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// Another one, or it isn't said.
+    Unknown,
+    /// The hook's, as it is called.
+    Same,
+    /// The name isn't that of the hook's repository any more.
+    Strayed,
 }
 
 /// The secrets that count, opened; nobody's where there is no hook.

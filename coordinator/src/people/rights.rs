@@ -248,6 +248,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.HookService/AddHook", Action::ManageHooks),
     ("/farm.v1.HookService/TestHook", Action::ManageHooks),
     ("/farm.v1.HookService/Redeliver", Action::ManageHooks),
+    ("/farm.v1.HookService/SetHook", Action::ManageHooks),
     ("/farm.v1.HookService/RotateHook", Action::ManageHooks),
     ("/farm.v1.HookService/SetHookToken", Action::ManageHooks),
     ("/farm.v1.HookService/InstallHook", Action::ManageHooks),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_store::StoreError;
+use farm_store::builds::retain::LOOKS;
 use farm_store::machines::leader::Epoch;
+use farm_types::{ExecutionId, ProjectId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +114,7 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
     };
     told("outputs", outputs.await);
     told("builds", remove_builds(shared, epoch).await);
+    told("looks at repositories", remove_looks(shared, epoch).await);
     told("upload sessions", store.forget_uploads(epoch, GRACE, PINS).await.map(drop));
     let snapshots = async {
         if let Some(snapshots) = kept.snapshots() {
@@ -189,24 +192,46 @@ fn told(what: &str, done: farm_store::Result<()>) {
 async fn remove_builds(shared: &Shared, epoch: Epoch) -> farm_store::Result<()> {
     let Some(kept) = shared.config.retention.builds() else { return Ok(()) };
     loop {
-        let mut removed = 0;
-        for (project, execution) in shared.loops.removable_executions(kept, BATCH).await? {
-            match shared.loops.remove_execution(epoch, project, execution, kept).await {
-                Ok(count) => removed += count,
-                Err(StoreError::Stale(why)) => tracing::debug!(%execution, why, "not removed"),
-                Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
-                Err(error) => {
-                    let builds =
-                        shared.loops.execution_known_as(project, execution).await.unwrap_or_default();
-                    tracing::warn!(builds, %error, "old builds could not be removed; trying again")
-                }
-            }
-        }
-        if removed == 0 {
+        let old = shared.loops.removable_executions(kept, BATCH).await?;
+        if remove(shared, epoch, old, kept).await? == 0 {
             return Ok(());
         }
+    }
+}
+
+/// Removes looks at repositories, which are many.
+async fn remove_looks(shared: &Shared, epoch: Epoch) -> farm_store::Result<()> {
+    loop {
+        let old = shared.loops.removable_looks(BATCH).await?;
+        if remove(shared, epoch, old, LOOKS).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Removes these, and says how many.
+async fn remove(
+    shared: &Shared,
+    epoch: Epoch,
+    executions: Vec<(ProjectId, ExecutionId)>,
+    kept: Duration,
+) -> farm_store::Result<u64> {
+    let mut removed = 0;
+    for (project, execution) in executions {
+        match shared.loops.remove_execution(epoch, project, execution, kept).await {
+            Ok(count) => removed += count,
+            Err(StoreError::Stale(why)) => tracing::debug!(%execution, why, "not removed"),
+            Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
+            Err(error) => {
+                let builds = shared.loops.execution_known_as(project, execution).await.unwrap_or_default();
+                tracing::warn!(builds, %error, "old builds could not be removed; trying again")
+            }
+        }
+    }
+    if removed > 0 {
         tracing::info!(builds = removed, "old builds removed");
     }
+    Ok(removed)
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ pub fn build(record: &BuildRecord, hidden: &Hidden) -> v1::Build {
         publication: record.publication.as_ref().map(publication),
         created_by: record.created_by.clone(),
         retry_of: record.retry_of.as_ref().map(ToString::to_string).unwrap_or_default(),
+        because: record.because.clone().unwrap_or_default(),
         retried_by: record.retried_by.iter().map(ToString::to_string).collect(),
         publish_trouble: publish_trouble(record).unwrap_or_default().to_owned(),
         source_is_wanted: record.source_is_wanted,

@@ -20,6 +20,11 @@ pub const FETCHES_AT_ONCE: u32 = 4;
 /// So many tags are told at most.
 pub const MOST_TAGS: usize = 5000;
 
+/// So many branches and tags a look at a repository tells at most.
+pub const MOST_REFS: usize = 10_000;
+/// So long their names are together at most, bytes.
+const MOST_REF_BYTES: usize = 512 * 1024;
+
 /// What is fetched, and what of it becomes the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchSpec {
@@ -106,6 +111,9 @@ pub enum Take {
     /// What a build of this Dockerfile (a path from the folder on; empty: the usual one) is made of: the roots `context`, without
     /// what the ignore file of that Dockerfile leaves out, and `dockerfile`.
     Build(String),
+    /// Nothing: the root `context` is empty. It is told where branches and tags are ([`Refs`]). The commit that is expected needs no ref
+    /// at it.
+    Refs,
 }
 
 impl Take {
@@ -143,7 +151,10 @@ impl FetchSpec {
                 Err(Invalid::new("file", "", "name it by its path from the folder on"))
             }
             Take::File(path) => check_inside("file", path),
-            Take::All | Take::Context => Ok(()),
+            Take::Refs if self.source.git().is_none() => {
+                Err(Invalid::new("take", "refs", "an archive has no branches and tags; name a repository"))
+            }
+            Take::All | Take::Context | Take::Refs => Ok(()),
         }
     }
 }
@@ -167,6 +178,43 @@ pub struct Fetched {
     /// With [`Take::File`]: the repository's tags whose names look like versions (`v1.2.3`, `2.0`), at most [`MOST_TAGS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// With [`Take::Refs`]: where these are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refs: Option<Box<Refs>>,
+}
+
+/// Where the branches and tags of a repository are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refs {
+    /// The commit of each; of a tag that is an object of its own the one that it is of.
+    pub at: BTreeMap<RefName, Commit>,
+    /// There are more: these are the first ones by their names.
+    #[serde(default)]
+    pub is_cut: bool,
+    /// The default branch, if the repository says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_branch: Option<String>,
+    /// The commit that was expected is one of the repository's: a branch or a tag is at it, or above it.
+    #[serde(default)]
+    pub has_expected: bool,
+}
+
+impl Refs {
+    /// Those of these that there is room for.
+    pub fn bounded(
+        refs: impl IntoIterator<Item = (RefName, Commit)>,
+        default_branch: Option<String>,
+        has_expected: bool,
+    ) -> Self {
+        let all: BTreeMap<RefName, Commit> = refs.into_iter().collect();
+        let (mut bytes, count) = (0, all.len());
+        let has_room = |(name, _): &(RefName, Commit)| {
+            bytes += name.as_str().len();
+            bytes <= MOST_REF_BYTES
+        };
+        let at: BTreeMap<RefName, Commit> = all.into_iter().take(MOST_REFS).take_while(has_room).collect();
+        Self { is_cut: at.len() < count, at, default_branch, has_expected }
+    }
 }
 
 /// A root of a fetched snapshot.
@@ -218,6 +266,19 @@ pub struct GitOrigin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_refs_are_told_than_there_is_room_for() {
+        let commit: Commit = "1".repeat(40).parse().unwrap();
+        let named =
+            |n: usize, length: usize| (format!("refs/tags/{n:0length$}").parse().unwrap(), commit.clone());
+        let few = Refs::bounded((0..10).map(|n| named(n, 5)), None, true);
+        assert_eq!((few.at.len(), few.is_cut), (10, false));
+        let many = Refs::bounded((0..MOST_REFS + 1).map(|n| named(n, 5)), None, true);
+        assert_eq!((many.at.len(), many.is_cut), (MOST_REFS, true));
+        let long = Refs::bounded((0..1000).map(|n| named(n, 1000)), None, true);
+        assert!(long.is_cut && long.at.len() < 600, "{}", long.at.len());
+    }
 
     #[test]
     fn what_is_kept_of_a_source_and_an_origin_says_which_kind_they_are() {

@@ -62,7 +62,8 @@ pub use feature::{
     FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
 pub use fetch::{
-    FETCHES_AT_ONCE, FetchSource, FetchSpec, Fetched, FetchedRoot, GitOrigin, MOST_TAGS, Origin, Take,
+    FETCHES_AT_ONCE, FetchSource, FetchSpec, Fetched, FetchedRoot, GitOrigin, MOST_REFS, MOST_TAGS, Origin,
+    Refs, Take,
 };
 pub use fetch_host::FetchHost;
 pub use git::{Commit, GitPoint, GitSource, GitUrl, Lfs, RefName};

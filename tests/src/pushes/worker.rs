@@ -120,6 +120,7 @@ async fn fetched(
         origin: Some(origin),
         archive: None,
         tags: Vec::new(),
+        refs: None,
         dockerfile: if fetch.take == "build" { "Dockerfile".to_owned() } else { String::new() },
         files: 2,
         bytes: 100,

@@ -92,6 +92,7 @@ async fn a_fetch_waits_for_git_and_brings_its_source_by_its_lease_alone() {
         }),
         archive: None,
         tags: Vec::new(),
+        refs: None,
         dockerfile: "Dockerfile".into(),
         files: 2,
         bytes: 24,

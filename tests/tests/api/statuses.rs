@@ -89,6 +89,7 @@ async fn fetched(
         }),
         archive: None,
         tags: Vec::new(),
+        refs: None,
         dockerfile: if name == "Dockerfile" { name.into() } else { String::new() },
         files: 1,
         bytes: text.len().try_into().unwrap(),

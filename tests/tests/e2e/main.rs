@@ -75,6 +75,7 @@ mod signals;
 mod ssh;
 mod ssh_server;
 mod staging;
+mod sweep;
 mod team;
 mod terminal;
 mod tls;

@@ -124,6 +124,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.HookService/AddHook",
             "farm.v1.HookService/TestHook",
             "farm.v1.HookService/Redeliver",
+            "farm.v1.HookService/SetHook",
             "farm.v1.HookService/RotateHook",
             "farm.v1.HookService/SetHookToken",
             "farm.v1.HookService/InstallHook",

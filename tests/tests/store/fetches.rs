@@ -68,7 +68,8 @@ async fn a_fetch_goes_to_a_worker_with_git_takes_no_slot_and_its_snapshot_is_the
         };
         let origin = Origin::Git(origin);
         let (snapshot, roots, dockerfile) = (snapshot.clone(), roots.clone(), String::new());
-        let fetched = Fetched { snapshot, roots, origin, dockerfile, files: 1, bytes: 1, tags: Vec::new() };
+        let fetched =
+            Fetched { snapshot, roots, origin, dockerfile, files: 1, bytes: 1, tags: Vec::new(), refs: None };
         let result = JobResult::of_fetch(fetched);
         Outcome::Succeeded { result, repositories: Vec::new(), steps: Vec::new() }
     };

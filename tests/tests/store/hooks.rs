@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use farm_store::builds::mounts::SealedKey;
 use farm_store::builds::submit::NewBuild;
-use farm_store::hooks::builds::{OfDelivery, Part};
-use farm_store::hooks::deliveries::{DeliveryState, End, Kept, NewDelivery};
+use farm_store::hooks::builds::{Moves, OfDelivery, Part};
+use farm_store::hooks::deliveries::{DeliveryState, End, Kept, NewDelivery, Says};
 use farm_store::hooks::registered::{NewHook, by_hook};
 use farm_store::hooks::secrets::SealedSecret;
 use farm_store::{StoreError, default_project};
@@ -35,6 +35,7 @@ pub fn hook(name: &str, secret: &SealedSecret) -> NewHook {
         api_url: None,
         address: Uuid::new_v4().simple().to_string(),
         publishes: Vec::new(),
+        sweeps: true,
         secret: secret.clone(),
     }
 }
@@ -62,6 +63,7 @@ async fn kept(
         secret: secret.id,
         state,
         reason: "",
+        says: Says::Nothing,
     };
     world.store.keep_delivery(&new).await.unwrap()
 }
@@ -236,13 +238,17 @@ async fn deliveries_about_a_ref_take_turns_at_looking_and_a_place_is_of_what_the
     assert!(store.line_up(epoch, two, &main).await.unwrap());
     assert!(!store.line_up(epoch, one, &main).await.unwrap(), "another one looks, whichever came first");
     assert!(store.line_up(epoch, three, &other).await.unwrap(), "that is another ref");
-    let of_two = store.place_delivery(epoch, two, &main, &b).await.unwrap();
+    let of_two = store.place_delivery(epoch, two, &main, &b, Moves::Told).await.unwrap().unwrap();
     assert_eq!(of_two.follows, None);
     assert!(store.line_up(epoch, one, &main).await.unwrap());
-    let of_one = store.place_delivery(epoch, one, &main, &a).await.unwrap();
+    let of_one = store.place_delivery(epoch, one, &main, &a, Moves::Told).await.unwrap().unwrap();
     assert!(of_one.order_key > of_two.order_key);
     assert_eq!(of_one.follows.as_ref(), Some(&b), "what the ref was at when it was seen last");
-    assert_eq!(store.place_delivery(epoch, one, &main, &a).await.unwrap(), of_one, "once");
+    assert_eq!(
+        store.place_delivery(epoch, one, &main, &a, Moves::Told).await.unwrap().unwrap(),
+        of_one,
+        "once"
+    );
 
     // A build of what the ref was at later overtakes, and is of a delivery that waits.
     let of = |delivery: &str, image: &str, order_key| OfDelivery {
@@ -260,7 +266,7 @@ async fn deliveries_about_a_ref_take_turns_at_looking_and_a_place_is_of_what_the
     assert!(store.is_overtaken(two, &main, "app", of_two.order_key).await.unwrap());
     assert!(!store.is_overtaken(two, &main, "web", of_two.order_key).await.unwrap(), "another image");
     let older = store.submit(&build("o", of("2", "app", of_two.order_key))).await.unwrap();
-    let superseded = store.superseded(default_project(), app.id, &main, "app", of_one.order_key).await;
+    let superseded = store.superseded(one, &main, "app", of_one.order_key).await;
     assert_eq!(superseded.unwrap(), [older.id]);
     let begun = store.begun(one).await.unwrap();
     assert_eq!(begun[&(Part::Image, "app".to_owned())], newer.id);

@@ -20,6 +20,7 @@ mod joining;
 mod leading;
 mod locking;
 mod logins;
+mod looks;
 mod mounts;
 mod notices;
 mod one_bad;

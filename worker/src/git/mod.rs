@@ -31,4 +31,4 @@ mod tree;
 pub use error::FetchError;
 pub(crate) use error::{disk, trouble, user};
 pub use order::{GitLimits, GitLogin, Order};
-pub use runner::{Checkout, Git};
+pub use runner::{Checkout, Git, Looked};

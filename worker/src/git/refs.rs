@@ -66,6 +66,20 @@ impl Refs {
         refs
     }
 
+    /// Where branches and tags are.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (RefName, Commit)> {
+        let is_named = |name: &RefName| name.branch().is_some() || name.tag().is_some();
+        let at = |(name, (at, leads)): (&RefName, &(Commit, Option<Commit>))| {
+            (name.clone(), leads.as_ref().unwrap_or(at).clone())
+        };
+        self.all.iter().filter(move |(name, _)| is_named(name)).map(at)
+    }
+
+    /// The default branch, if it says which that is.
+    pub(crate) fn default_branch(&self) -> Option<&str> {
+        self.head_ref.as_ref().and_then(RefName::branch)
+    }
+
     fn is_empty(&self) -> bool {
         self.head.is_none() && self.all.is_empty()
     }
@@ -76,7 +90,7 @@ impl Refs {
         Some(Chosen { wanted: at.clone(), commit, git_ref: Some(name.clone()), versions: Vec::new() })
     }
 
-    fn head(&self) -> Option<Chosen> {
+    pub(crate) fn head(&self) -> Option<Chosen> {
         if let Some(chosen) = self.head_ref.as_ref().and_then(|name| self.chosen(name)) {
             return Some(chosen);
         }
@@ -210,6 +224,16 @@ mod tests {
         // What only a pull request has isn't taken by its name alone.
         assert_eq!(choose(&oid('e'), None), Ok(None));
         assert_eq!(choose(&oid('f'), None), Ok(None));
+        let refs = Refs::read(
+            format!("ref: refs/heads/main\tHEAD\n{0}\tHEAD\n{0}\trefs/heads/main\n{1}\trefs/tags/v1\n{2}\trefs/tags/v1^{{}}\n{0}\trefs/pull/7/head\n", oid('a'), oid('b'), oid('c'))
+                .as_bytes(),
+        );
+        let named: Vec<String> =
+            refs.named().map(|(name, at)| format!("{name} {}", &at.as_str()[..1])).collect();
+        assert_eq!(
+            (named, refs.default_branch()),
+            (vec!["refs/heads/main a".to_owned(), "refs/tags/v1 c".to_owned()], Some("main"))
+        );
         assert_eq!(choose("main", Some('b')), Err("git_ref_moved".to_owned()));
         assert_eq!(choose(&oid('a'), Some('b')), Err("git_ref_moved".to_owned()));
         assert_eq!(choose("v2", None), Err("git_ref_missing".to_owned()));

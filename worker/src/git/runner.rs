@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use farm_types::git::{Commit, GitPoint, GitUrl, RefName};
 use farm_types::{FailureCode, ProjectId};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, give, own_folder, passage};
@@ -50,6 +51,25 @@ impl Checkout {
     /// The folder that is the context.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// What a look at a repository has found.
+#[derive(Debug)]
+pub struct Looked {
+    /// The commit that the default branch is at, else that of the first branch or tag.
+    pub head: Commit,
+    /// Where they are.
+    pub refs: farm_types::Refs,
+    nothing: PathBuf,
+    /// Goes with this.
+    _folder: Folder,
+}
+
+impl Looked {
+    /// An empty folder, which is there for as long as this lives.
+    pub fn nothing(&self) -> &Path {
+        &self.nothing
     }
 }
 
@@ -223,6 +243,46 @@ impl Git {
         let remote = job.remote(&order.source.repository, "login").await?;
         let chosen = job.choose(&remote).await?;
         Ok((chosen.commit, chosen.git_ref))
+    }
+
+    /// Where branches and tags are, and whether the commit that the source expects is below one of them; where history is too much to look
+    /// through, it isn't.
+    ///
+    /// # Errors
+    /// It can't be reached, doesn't let us in, or has no branch and no tag; or it was told to stop.
+    pub async fn look(&self, order: &Order, stop: &CancellationToken) -> Result<Looked, FetchError> {
+        let source = &order.source;
+        let job = Job::begin(self, order, stop)?;
+        let remote = job.remote(&source.repository, "login").await?;
+        let refs = remote.refs(&job.bounds).await?;
+        let head = refs.head().map(|chosen| chosen.commit);
+        let Some(head) = head.or_else(|| refs.named().next().map(|(_, commit)| commit)) else {
+            let text = format!("{} has no branch and no tag; push one", source.repository);
+            return Err(user(FailureCode::GitRepositoryEmpty, text));
+        };
+        let has_expected = match &source.expected {
+            None => false,
+            Some(expected) if refs.named().any(|(_, commit)| commit == *expected) => true,
+            // The list is told in any case: there is time left to send it.
+            Some(expected) => match timeout(order.limits.time / 2, job.is_below(&remote, expected)).await {
+                Ok(Ok(is_below)) => is_below,
+                Ok(Err(FetchError::Stopped)) => return Err(FetchError::Stopped),
+                Ok(Err(error)) => {
+                    tracing::info!(%error, "a repository's history could not be looked through");
+                    false
+                }
+                Err(_) => {
+                    tracing::info!("a repository's history is too long to be looked through");
+                    false
+                }
+            },
+        };
+        let default_branch = refs.default_branch().map(ToOwned::to_owned);
+        let refs = farm_types::Refs::bounded(refs.named(), default_branch, has_expected);
+        drop(remote);
+        let nothing = job.folder.0.join("nothing");
+        fs::create_dir(&nothing).map_err(|error| disk("no folder for a source can be made", &error))?;
+        Ok(Looked { head, refs, nothing, _folder: job.folder })
     }
 
     /// Removes what is kept of a project's repository, or of all of a project's: it or its login is gone. Waits for those who use it.

@@ -50,6 +50,10 @@ pub struct Args {
     #[arg(long, value_name = "REF", value_delimiter = ',')]
     publish: Vec<RefPattern>,
 
+    /// Don't look each hour for pushes that the forge didn't deliver
+    #[arg(long)]
+    no_sweep: bool,
+
     /// Also make the webhook at the forge, by a token that this asks for; builds are shown at its commits
     #[arg(long, conflicts_with_all = ["secret_stdin", "json"])]
     create: bool,
@@ -135,6 +139,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<()> {
         api_url: args.api_url.unwrap_or_default(),
         secret: secret.to_string(),
         publishes: args.publish.iter().map(ToString::to_string).collect(),
+        no_sweep: args.no_sweep,
     };
     let added = client.hooks().add_hook(request).await.map_err(|status| client.error(&status))?.into_inner();
     let (hook, secret) = (added.hook.unwrap_or_default(), Zeroizing::new(added.secret));

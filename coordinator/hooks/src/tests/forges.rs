@@ -293,9 +293,12 @@ fn what_a_delivery_is_about_is_told_by_the_repositorys_id_and_the_first_time_by_
     let mut pushed = read(Provider::Github, "push", &body).unwrap();
     assert_eq!(about(expected(None), &mut pushed), About::First("42".to_owned()));
     assert_eq!(about(expected(Some("42")), &mut pushed), About::Own);
-    assert!(matches!(about(expected(Some("41")), &mut pushed), About::Other(_)), "one that took the name");
+    assert!(matches!(about(expected(Some("41")), &mut pushed), About::Strayed(_)), "one that took the name");
     let renamed = Expected { full_name: "acme/older", ..expected(Some("42")) };
-    assert!(matches!(about(renamed, &mut pushed), About::Other(_)), "who has its old name would be fetched");
+    assert!(
+        matches!(about(renamed, &mut pushed), About::Strayed(_)),
+        "who has its old name would be fetched"
+    );
     for other in [
         Expected { full_name: "acme/app2", ..expected(None) },
         Expected { host: "github.com", ..expected(None) },

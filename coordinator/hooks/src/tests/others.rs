@@ -59,7 +59,11 @@ fn registries_tell_which_images_have_moved() {
         "callback_url": "http://169.254.169.254/", "push_data": {"pushed_at": 1, "pusher": "ada", "tag": "3.20"},
         "repository": {"repo_name": "library/alpine", "name": "alpine", "namespace": "library"}
     });
-    let moved = |repository: &str, tag: &str| MovedImage { repository: repository.into(), tag: tag.into() };
+    let moved = |repository: &str, tag: &str| MovedImage {
+        repository: repository.into(),
+        tag: tag.into(),
+        digest: None,
+    };
     let mut said = read(Provider::Dockerhub, "", &hub).unwrap();
     assert_eq!(said.outcome, Outcome::Images(vec![moved("library/alpine", "3.20")]));
     let of = |provider, full_name| Expected { provider, id: None, full_name, host: "r.example" };

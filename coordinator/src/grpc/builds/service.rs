@@ -11,7 +11,7 @@ use farm_store::builds::record::BuildRecord;
 use farm_store::builds::retry::Retry;
 use farm_store::work::decide::PublishLimit;
 use farm_types::state::BuildState;
-use farm_types::{BuildId, ShortId, SnapshotRef};
+use farm_types::{BuildId, Invalid, ShortId, SnapshotRef};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -86,6 +86,15 @@ impl BuildService for Builds {
     ) -> Result<Response<v1::SubmitBuildResponse>, Status> {
         let member = people::member(&request)?;
         let request = request.into_inner();
+        if request
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.fetch.as_ref())
+            .is_some_and(|fetch| fetch.take == "refs")
+        {
+            let cure = "where branches and tags are only the farm itself asks, for webhooks; write all, file, context or build";
+            return Err(status::invalid(Invalid::new("take", "refs", cure)));
+        }
         let asked = Asked {
             idempotency_key: request.idempotency_key,
             spec: request.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?,

@@ -14,6 +14,7 @@ use farm_proto::v1;
 use farm_proto::v1::hook_service_server::HookService;
 use farm_store::StoreError;
 use farm_store::hooks::deliveries::Delivery;
+use farm_store::hooks::looks::Watched;
 use farm_store::hooks::registered::{Hook, NewHook};
 use farm_store::hooks::secrets::SealedSecret;
 use farm_store::hooks::tokens::KnownToken;
@@ -90,10 +91,23 @@ impl Hooks {
         let hook = self.hook(member, name).await?;
         let tokens = self.shared.store.hook_tokens(member.project).await.map_err(status::store)?;
         let token = tokens.into_iter().find(|(id, _)| *id == hook.id).map(|(_, token)| token);
-        Ok(self.present(member, hook, token))
+        let mut watched = self.shared.store.watched(member.project).await.map_err(status::store)?;
+        let watched = watched.remove(&hook.id).unwrap_or_default();
+        Ok(self.present(member, hook, token, watched))
     }
 
-    fn present(&self, member: &Member, hook: Hook, token: Option<KnownToken>) -> v1::Hook {
+    fn present(&self, member: &Member, hook: Hook, token: Option<KnownToken>, watched: Watched) -> v1::Hook {
+        let (looked_at, look_result, is_look_trouble) = match watched.ended {
+            Some((at, result, is_trouble)) => (Some(at), result, is_trouble),
+            None => (None, String::new(), false),
+        };
+        let schedule = |(name, line, next): (String, String, DateTime<Utc>)| v1::HookSchedule {
+            name,
+            line,
+            next_ms: next.timestamp_millis(),
+        };
+        // Schedules and base images need looks, also where lost deliveries aren't looked for.
+        let is_looked_for = hook.sweeps || !watched.schedules.is_empty() || !watched.bases.is_empty();
         // Whoever has it can at least knock there.
         let is_admin = member.caller.principal.role_in(member.project) >= Some(Role::Admin);
         let begin = self.shared.config.hooks_url().unwrap_or_default();
@@ -115,6 +129,15 @@ impl Hooks {
             publishes: hook.publishes,
             api_url: hook.api_url.unwrap_or_default(),
             token: token.map(token::present),
+            next_look_ms: millis_of(watched.due_at.filter(|_| is_looked_for && hook.strayed.is_empty())),
+            sweeps: hook.sweeps,
+            strayed: hook.strayed,
+            default_branch: hook.default_branch.unwrap_or_default(),
+            looked_ms: millis_of(looked_at),
+            look_result,
+            is_look_trouble,
+            schedules: watched.schedules.into_iter().map(schedule).collect(),
+            base_images: watched.bases,
         }
     }
 }
@@ -194,6 +217,7 @@ impl HookService for Hooks {
             api_url,
             address: new_address(),
             publishes,
+            sweeps: !asked.no_sweep,
             secret: self.sealed(project, id, &secret),
         };
         let added = self.shared.store.add_hook(&member.caller.by(), &new).await;
@@ -213,9 +237,10 @@ impl HookService for Hooks {
         let hooks = self.shared.store.hooks(member.project).await.map_err(status::store)?;
         let tokens = self.shared.store.hook_tokens(member.project).await.map_err(status::store)?;
         let mut tokens: BTreeMap<HookId, KnownToken> = tokens.into_iter().collect();
+        let mut watched = self.shared.store.watched(member.project).await.map_err(status::store)?;
         let hooks = hooks.into_iter().map(|hook| {
-            let token = tokens.remove(&hook.id);
-            self.present(&member, hook, token)
+            let (token, watched) = (tokens.remove(&hook.id), watched.remove(&hook.id).unwrap_or_default());
+            self.present(&member, hook, token, watched)
         });
         let hooks = hooks.collect();
         Ok(Response::new(v1::ListHooksResponse { hooks, project: member.project_name.to_string() }))
@@ -291,6 +316,21 @@ impl HookService for Hooks {
         self.shared.hints.delivered.notify_one();
         tracing::info!(project = %member.project_name, hook = name, delivery, by = member.name, "to be processed again");
         Ok(Response::new(v1::RedeliverResponse { project: member.project_name.to_string() }))
+    }
+
+    async fn set_hook(
+        &self,
+        request: Request<v1::SetHookRequest>,
+    ) -> Result<Response<v1::SetHookResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::SetHookRequest { name, sweep } = request.into_inner();
+        if let Some(sweep) = sweep {
+            let done = self.shared.store.set_sweeps(&member.caller.by(), member.project, &name, sweep).await;
+            done.map_err(|error| refused(&member, &name, error))?;
+            tracing::info!(project = %member.project_name, hook = name, sweep, by = member.name, "a hook was set");
+        }
+        let (hook, project) = (self.shown(&member, &name).await?, member.project_name.to_string());
+        Ok(Response::new(v1::SetHookResponse { hook: Some(hook), project }))
     }
 
     async fn rotate_hook(

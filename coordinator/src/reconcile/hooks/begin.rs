@@ -17,7 +17,7 @@ use farm_rules::{
 };
 use farm_store::StoreError;
 use farm_store::builds::record::BuildRecord;
-use farm_store::hooks::builds::{Part, Placed};
+use farm_store::hooks::builds::{Moves, Part, Placed};
 use farm_store::hooks::deliveries::Waiting;
 use farm_store::machines::leader::Epoch;
 use farm_types::snapshot::ROOT_CONTEXT;
@@ -26,6 +26,7 @@ use farm_types::{Commit, GitPoint, GitSource, Lfs, RefName, SnapshotRef, Take};
 
 use super::asking::Asking;
 use super::forks;
+use super::own::{moved, planned, unready};
 use super::step::{Begun, Delivered, Step, Stop};
 use super::told::Told;
 use super::under_way::UnderWay;
@@ -43,6 +44,10 @@ pub(super) async fn begin(
     delivered: Delivered<'_>,
     told: &mut Told,
 ) -> Result<Begun, StoreError> {
+    let of = delivered.of;
+    if let Some(begun) = unready(shared, epoch, of).await? {
+        return Ok(begun);
+    }
     let happened = match &delivered.delivery.outcome {
         Outcome::Event(happened) => happened,
         Outcome::Deleted { git_ref, .. } => {
@@ -51,9 +56,7 @@ pub(super) async fn begin(
         Outcome::Comment(comment) => {
             return stood(Box::pin(forks::commented(shared, asking, delivered, comment)).await);
         }
-        Outcome::Images(_) => {
-            return Ok(Begun::Ignored("what builds upon an image isn't built anew by that yet".to_owned()));
-        }
+        Outcome::Images(images) => return Box::pin(moved(shared, epoch, of, images)).await,
         Outcome::Ping => return Ok(Begun::Ignored("a ping".to_owned())),
         Outcome::Ignored(why) => return Ok(Begun::Ignored(why.clone())),
     };
@@ -88,7 +91,7 @@ async fn follow(
     if let Some(begun) = refused(happened) {
         return Ok(begun);
     }
-    if let Some(commit) = expected(&happened.event) {
+    if let Some(commit) = expected(&happened.event).filter(|_| is_shown(&happened.event)) {
         told.at(&happened.event, commit);
     }
     let fork = forks::proposal(delivered.delivery, happened).filter(|proposal| proposal.is_fork);
@@ -97,6 +100,9 @@ async fn follow(
         Box::pin(forks::enter(shared, epoch, &under_way, fork)).await?;
     }
     let git_ref = &happened.event.git_ref;
+    if moves(of, &happened.event) == Moves::Found && shared.loops.is_told(of, git_ref).await? {
+        return Ok(Begun::Goes(format!("waits for what its forge has told of {git_ref} meanwhile")));
+    }
     if !shared.loops.line_up(epoch, of, git_ref).await? {
         return Ok(Begun::Goes(format!("waits for an earlier delivery about {git_ref}")));
     }
@@ -108,11 +114,15 @@ async fn follow(
         event.commit = origin.commit.clone();
     }
     let commit = event.commit.clone();
-    told.at(&event, commit.clone());
-    let line = Line { shared, epoch, of, git_ref, commit: &commit };
+    if is_shown(&event) {
+        told.at(&event, commit.clone());
+    }
+    let line = Line { shared, epoch, of, git_ref, commit: &commit, moves: moves(of, &event) };
     // Of what is proposed the base's rules were fetched, so its own ref wasn't seen yet.
+    let mut place = None;
     if !is_proposal(&event) {
         let placed = line.place().await?;
+        place = Some(placed.order_key);
         // Between what the farm has seen last and this there was more, whose files nobody tells.
         if placed.follows.is_some() && placed.follows != happened.before {
             event.changed = None;
@@ -122,14 +132,24 @@ async fn follow(
     let kept = shared.loops.hook_rules(of.project, of.hook, Some(fetch.created_at)).await?;
     let text = match kept {
         // The project's own count; where its repository is at, its fetch has seen.
-        Some(kept) => Text { name: format!("the rules of hook {}", of.hook_name), text: kept.text },
+        Some(kept) => Ok(Text { name: format!("the rules of hook {}", of.hook_name), text: kept.text }),
         None => {
-            let text = rules(shared, of, &fetched.snapshot, &fetch, &event).await?;
-            Text { name: FILE_NAME.to_owned(), text }
+            let text = rules(shared, of, &fetched.snapshot, &fetch, &event).await;
+            text.map(|text| Text { name: FILE_NAME.to_owned(), text })
         }
     };
+    // The default branch says when else something is to be built; without the file, never.
+    let of_default = place.filter(|_| is_default(of, &event));
+    if let (Some(place), Err(Stop::So(Begun::Ignored(_)))) = (of_default, &text) {
+        shared.loops.plan_hook(epoch, of, place, &Default::default()).await?;
+    }
+    let text = text?;
     let name = text.name.clone();
-    let mut plan = plan(text, event.clone(), Facts { now: of.received_at, tags: fetched.tags }).await?;
+    let facts = Facts { now: of.received_at, tags: fetched.tags };
+    let (rules, mut plan) = plan(text, event.clone(), facts).await?;
+    if let Some(place) = of_default {
+        shared.loops.plan_hook(epoch, of, place, &planned(&rules, of.asked_at)).await?;
+    }
     if fork.is_some() {
         plan.publish_nothing();
     }
@@ -137,6 +157,7 @@ async fn follow(
         return Err(Begun::Failed(format!("{name}: {problems}")).into());
     }
     told.is_planned = true;
+    let untimely = strike(&mut plan, &rules, &event, delivered.line);
     let approved_by = match fork.as_ref().filter(|_| plan.builds().next().is_some()) {
         Some(fork) => Some(forks::approval(shared, epoch, (of, fork), (&plan, &fetch), told).await?),
         None => None,
@@ -152,6 +173,10 @@ async fn follow(
         match &image.outcome {
             Planned::Skipped(reason) => images.said.push(format!("{}: {reason}", image.name)),
             Planned::Build(wanted) => {
+                if let Some(why) = untimely.get(&image.name) {
+                    images.said.push(format!("{}: {why}", image.name));
+                    continue;
+                }
                 let one = One { name: &image.name, wanted, event: &event };
                 let step = Box::pin(build(&under_way, line, one, &images)).await;
                 match &step {
@@ -237,13 +262,72 @@ struct Line<'a> {
     of: &'a Waiting,
     git_ref: &'a RefName,
     commit: &'a Commit,
+    moves: Moves,
 }
 
 impl Line<'_> {
     /// The delivery's place in it, now that its ref was seen at its commit.
-    async fn place(&self) -> Result<Placed, StoreError> {
-        self.shared.loops.place_delivery(self.epoch, self.of, self.git_ref, self.commit).await
+    async fn place(&self) -> Step<Placed> {
+        let Self { of, git_ref, commit, moves, .. } = *self;
+        match self.shared.loops.place_delivery(self.epoch, of, git_ref, commit, moves).await? {
+            Some(placed) => Ok(placed),
+            None => {
+                let why = format!("a delivery about {git_ref} at {} has come meanwhile", commit.short());
+                Err(Begun::Ignored(why).into())
+            }
+        }
     }
+}
+
+/// What a delivery says of where its ref is. What somebody wants processed once more isn't made superfluous by what came before.
+fn moves(of: &Waiting, event: &Event) -> Moves {
+    match event.kind {
+        EventKind::Push { .. } | EventKind::Tag { .. } if of.own.is_none() || of.is_asked_again() => {
+            Moves::Told
+        }
+        EventKind::Push { .. } | EventKind::Tag { .. } => Moves::Found,
+        _ => Moves::No,
+    }
+}
+
+/// Whether the forge is shown at the commit what becomes of it. A schedule's build, or that upon an image that has moved, says nothing of
+/// the commit, which was pushed long ago: what the push has made green it must not make red.
+fn is_shown(event: &Event) -> bool {
+    !matches!(event.kind, EventKind::Schedule { .. } | EventKind::BaseImage { .. })
+}
+
+/// Whether an event's rules are those of the default branch.
+fn is_default(of: &Waiting, event: &Event) -> bool {
+    let default = event.default_branch.as_ref().or(of.default_branch.as_ref());
+    match &event.kind {
+        EventKind::Push { branch } => Some(branch) == default,
+        EventKind::Schedule { .. } | EventKind::BaseImage { .. } => {
+            event.git_ref.branch() == default.map(String::as_str)
+        }
+        _ => false,
+    }
+}
+
+/// The images that aren't built at a schedule's time, and why. Those that need one are built upon what it has published at its own time, as
+/// upon one that the event doesn't concern.
+fn strike(plan: &mut Plan, rules: &Rules, event: &Event, line: Option<&str>) -> BTreeMap<String, String> {
+    let names = plan.builds().map(|(image, _)| image.name.clone());
+    let why: BTreeMap<String, String> =
+        names.filter_map(|name| Some((name.clone(), untimely(rules, &name, event, line)?))).collect();
+    for image in &mut plan.images {
+        if let Planned::Build(wanted) = &mut image.outcome {
+            wanted.needs.retain(|need| !why.contains_key(need));
+        }
+    }
+    why
+}
+
+/// Why an image isn't built at a schedule's time; of all that isn't one there is no reason.
+fn untimely(rules: &Rules, image: &str, event: &Event, line: Option<&str>) -> Option<String> {
+    let (EventKind::Schedule { name }, Some(line)) = (&event.kind, line) else { return None };
+    let image = rules.images().iter().find(|one| one.name == image)?;
+    let own = image.on.schedule.get(name).filter(|cron| cron.as_str() != line)?;
+    Some(format!("its schedule {name} comes at {own}, and not at {line}"))
 }
 
 fn is_proposal(event: &Event) -> bool {
@@ -357,10 +441,14 @@ fn image_source(of: &Waiting, wanted: &Wanted, event: &Event) -> Step<(GitSource
 }
 
 /// What rules make of an event. Of long ones that takes a while.
-async fn plan(Text { name, text }: Text, event: Event, facts: Facts) -> Step<Plan> {
-    let planning = tokio::task::spawn_blocking(move || Ok(Rules::parse(&text)?.plan(&event, &facts)));
+async fn plan(Text { name, text }: Text, event: Event, facts: Facts) -> Step<(Rules, Plan)> {
+    let planning = tokio::task::spawn_blocking(move || {
+        let rules = Rules::parse(&text)?;
+        let plan = rules.plan(&event, &facts);
+        Ok((rules, plan))
+    });
     match planning.await {
-        Ok(Ok(plan)) => Ok(plan),
+        Ok(Ok(planned)) => Ok(planned),
         Ok(Err(problems)) => {
             let problems: Problems = problems;
             Err(Begun::Failed(format!("{name}: {problems}")).into())

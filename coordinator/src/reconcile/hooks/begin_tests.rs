@@ -27,6 +27,10 @@ fn waiting() -> Waiting {
         publishes: Vec::new(),
         asked_at: chrono::DateTime::UNIX_EPOCH,
         is_told: false,
+        default_branch: None,
+        own: None,
+        is_read: false,
+        strayed: String::new(),
     }
 }
 
@@ -87,6 +91,23 @@ fn an_image_is_built_of_the_commit_that_was_told_and_of_a_dockerfile_in_its_cont
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn what_needs_an_image_of_another_schedule_does_not_wait_for_it() {
+    let text = "version: 1\nimages:\n  a:\n    on:\n      schedule: {nightly: \"0 3 * * *\"}\n  b:\n    needs: [a]\n    on:\n      schedule: \
+                {nightly: \"0 4 * * *\"}\n  c:\n    needs: [b]\n    on:\n      schedule: {nightly: \"0 4 * * *\"}\n";
+    let rules = Rules::parse(text).unwrap();
+    let event = event(EventKind::Schedule { name: "nightly".to_owned() }, "refs/heads/main");
+    let facts = Facts { now: chrono::DateTime::UNIX_EPOCH, tags: Vec::new() };
+    let mut plan = rules.plan(&event, &facts);
+    assert_eq!(plan.builds().count(), 3);
+    let untimely = strike(&mut plan, &rules, &event, Some("0 4 * * *"));
+    assert_eq!(untimely.keys().collect::<Vec<_>>(), ["a"]);
+    let needs: Vec<&[String]> = plan.builds().map(|(_, wanted)| wanted.needs.as_slice()).collect();
+    assert_eq!(needs, [&[] as &[String], &[], &["b".to_owned()]]);
+    let mut plan = rules.plan(&event, &facts);
+    assert!(strike(&mut plan, &rules, &push(), None).is_empty());
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! Does what follows from what was delivered, in the order in which it came. The row is the queue: a pass that is cut off anywhere finds
-//! it again, so what is begun has to stand being begun twice ([`begin`]). What the forge is told of it: [`told`], [`statuses`].
+//! it again, so what is begun has to stand being begun twice ([`begin`]). What the forge is told of it: [`told`], [`statuses`]. What the farm
+//! delivers to itself: [`own`], [`looks`].
 
 mod asking;
 mod begin;
 mod forks;
+pub mod looks;
+mod names;
+mod own;
 pub mod statuses;
 mod step;
 mod told;
@@ -14,6 +18,7 @@ use std::time::Duration;
 
 use farm_core::work::again::backoff;
 use farm_hooks::{About, Delivery, Expected, Headers, Outcome, Provider, about, parse};
+use farm_rules::EventKind;
 use farm_store::StoreError;
 use farm_store::hooks::deliveries::{DeliveryState, End, Waiting};
 use farm_store::machines::leader::Epoch;
@@ -22,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::asking::Asking;
 use self::begin::begin;
+use self::own::Own;
 use self::step::{Begun, Delivered};
 use self::told::{Told, tell};
 use super::{Lead, leading};
@@ -102,9 +108,9 @@ async fn process(
     let begun = match read(shared, one).await? {
         None => return Ok(()),
         Some(Err(why)) => Begun::Failed(why),
-        Some(Ok(delivery)) => {
+        Some(Ok(Said { delivery, line })) => {
             see(shared, epoch, one, &delivery).await?;
-            let delivered = Delivered { of: one, delivery: &delivery };
+            let delivered = Delivered { of: one, delivery: &delivery, line: line.as_deref() };
             Box::pin(begin(shared, epoch, asking, delivered, &mut told)).await?
         }
     };
@@ -131,9 +137,21 @@ async fn process(
     Ok(())
 }
 
+/// What a delivery says.
+struct Said {
+    delivery: Delivery,
+    /// Of a schedule of the farm's own: when it comes.
+    line: Option<String>,
+}
+
 /// What it says; `None`: it doesn't wait any more. It was read when it came; by whatever farm that was.
-async fn read(shared: &Shared, one: &Waiting) -> Result<Option<Result<Delivery, String>>, StoreError> {
+async fn read(shared: &Shared, one: &Waiting) -> Result<Option<Result<Said, String>>, StoreError> {
     let Some((headers, body)) = shared.loops.delivered(one).await? else { return Ok(None) };
+    if one.own.is_some() {
+        let own: Own = serde_json::from_slice(&body).map_err(StoreError::corrupt)?;
+        let line = own.line.clone();
+        return Ok(Some(Ok(Said { delivery: own.delivery(&one.id), line })));
+    }
     let provider: Provider = one.provider.parse().map_err(StoreError::corrupt)?;
     let headers = Headers::of(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
     let read = tokio::task::spawn_blocking(move || parse(provider, &headers, &body)).await;
@@ -144,24 +162,34 @@ async fn read(shared: &Shared, one: &Waiting) -> Result<Option<Result<Delivery, 
     let expected =
         Expected { provider, id: one.repository_id.as_deref(), full_name: &one.full_name, host: &one.host };
     Ok(Some(match about(expected, &mut delivery) {
-        About::Own | About::First(_) => Ok(delivery),
-        About::Other(why) => Err(why),
+        About::Own | About::First(_) => Ok(Said { delivery, line: None }),
+        About::Other(why) | About::Strayed(why) => Err(why),
     }))
 }
 
-/// Notes where the delivery has seen its ref, and how its pull request is.
+/// Notes where the delivery has seen its ref, which branch is the default one, and how its pull request is.
 async fn see(shared: &Shared, epoch: Epoch, one: &Waiting, delivery: &Delivery) -> Result<(), StoreError> {
+    if let Outcome::Event(happened) = &delivery.outcome
+        && one.own.is_none()
+        && let Some(branch) = &happened.event.default_branch
+    {
+        shared.loops.note_default_branch(epoch, one, branch).await?;
+    }
     if let Outcome::Event(happened) = &delivery.outcome
         && let Some(proposal) = forks::proposal(delivery, happened)
     {
         shared.loops.see_proposal(epoch, one, &proposal).await?;
     }
     let (git_ref, commit) = match &delivery.outcome {
-        Outcome::Event(happened) if !happened.event.commit.is_none() => {
+        // What else speaks of a ref says nothing of where it was moved.
+        Outcome::Event(happened)
+            if matches!(happened.event.kind, EventKind::Push { .. } | EventKind::Tag { .. })
+                && !happened.event.commit.is_none() =>
+        {
             (&happened.event.git_ref, Some(&happened.event.commit))
         }
         Outcome::Deleted { git_ref, .. } => (git_ref, None),
-        _ => return Ok(()),
+        _ => return shared.loops.see_no_ref(epoch, one).await,
     };
     // Which of them is the newest is told by where the ref is, and not by the order in which they came ([`begin`]).
     shared.loops.see_ref(epoch, one, git_ref, commit).await.map(drop)

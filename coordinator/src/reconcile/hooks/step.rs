@@ -13,6 +13,8 @@ pub(super) struct Delivered<'a> {
     pub of: &'a Waiting,
     /// What it says.
     pub delivery: &'a Delivery,
+    /// Of a schedule of the farm's own: when it comes. What comes at other times under the same name isn't built.
+    pub line: Option<&'a str>,
 }
 
 /// What became of it.

@@ -87,7 +87,15 @@ pub(super) async fn tell(
         None if told.is_planned => Whole::Fine,
         None => Whole::Open,
     };
-    if let Some(about) = told.about.as_ref().filter(|_| whole != Whole::Open || !told.images.is_empty()) {
+    let about = match (&told.about, &red) {
+        // A late one says nothing of what another delivery has built already.
+        (Some(about), Some(_)) if !told.is_planned && matches!(about.kind, "push" | "tag") => {
+            let is_known = shared.loops.is_placed_by_another(of, &about.git_ref, &about.commit).await?;
+            Some(about).filter(|_| !is_known)
+        }
+        (about, _) => about.as_ref(),
+    };
+    if let Some(about) = about.filter(|_| whole != Whole::Open || !told.images.is_empty()) {
         is_new = shared.loops.want_statuses(epoch, of, about, &told.images, whole).await?;
     }
     if let Some(end) = end {

@@ -18,8 +18,8 @@ use farm_store::work::decide::PublishLimit;
 use farm_types::snapshot::ROOT_CONTEXT;
 use farm_types::state::BuildState;
 use farm_types::{
-    BuildId, Commit, Digest, Failure, FailureCode, FetchSpec, Fetched, GitSource, PrincipalKind, ProjectName,
-    Role, ShortId, Take,
+    BuildId, Commit, Digest, Failure, FailureCode, FetchSpec, Fetched, GitSource, PrincipalId, PrincipalKind,
+    ProjectId, ProjectName, Role, ShortId, Take,
 };
 use tonic::{Code, Status};
 
@@ -55,7 +55,7 @@ impl<'a> UnderWay<'a> {
         let begun = shared.loops.begun(of).await?;
         let (event, before) = (&happened.event, happened.before.as_ref());
         let fork = fork.map(|fork| scope(of.hook, fork.number));
-        Ok(Self { shared, of, event, before, member: member(of, event)?, fork, begun })
+        Ok(Self { shared, of, event, before, member: of_delivery(of, event)?, fork, begun })
     }
 
     /// What there is of a part of it.
@@ -176,7 +176,7 @@ impl<'a> UnderWay<'a> {
     /// Cancels older builds of the same image and ref, which this one takes the place of.
     pub(super) async fn cancel_superseded(&self, image: &str, place: i64, by: &BuildRecord) -> Step<()> {
         let (shared, of) = (self.shared, self.of);
-        let older = shared.loops.superseded(of.project, of.hook, &self.event.git_ref, image, place).await?;
+        let older = shared.loops.superseded(of, &self.event.git_ref, image, place).await?;
         let limit = PublishLimit(Duration::from_secs(shared.config.limits.publish_deadline_seconds));
         for build in older {
             shared.loops.cancel(&self.member.caller.by(), of.project, build, limit).await?;
@@ -227,22 +227,48 @@ fn unaccepted(status: Status) -> Stop {
     })
 }
 
-/// The hook, as a member of its project.
-fn member(of: &Waiting, event: &Event) -> Step<Member> {
-    let failed = |error: farm_types::Invalid| Stop::So(Begun::Failed(error.to_string()));
-    let name: ProjectName = of.project_name.parse().map_err(failed)?;
-    let membership = Membership { project: of.project, name: name.clone(), role: role(of, event) };
-    let who = by_hook(&of.project_name, &of.hook_name).name;
+/// The hook of a delivery, as a member of its project.
+fn of_delivery(of: &Waiting, event: &Event) -> Step<Member> {
     let claims = JobClaims {
         full_ref: Some(event.git_ref.to_string()),
         event: Some(event_word(&event.kind).to_owned()),
     };
+    let hook = Hook {
+        project: of.project,
+        project_name: &of.project_name,
+        name: &of.hook_name,
+        principal: of.principal,
+    };
+    member(hook, role(of, event), Some(claims)).map_err(|error| Stop::So(Begun::Failed(error.to_string())))
+}
+
+/// A hook, as far as it acts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hook<'a> {
+    pub project: ProjectId,
+    pub project_name: &'a str,
+    pub name: &'a str,
+    pub principal: PrincipalId,
+}
+
+/// A hook, as a member of its project.
+///
+/// # Errors
+/// The project's name is none.
+pub(super) fn member(
+    of: Hook<'_>,
+    role: Role,
+    claims: Option<JobClaims>,
+) -> Result<Member, farm_types::Invalid> {
+    let name: ProjectName = of.project_name.parse()?;
+    let membership = Membership { project: of.project, name: name.clone(), role };
+    let who = by_hook(of.project_name, of.name).name;
     let principal = Principal {
         name: who.clone(),
         memberships: vec![membership],
         id: Some(of.principal),
         only: Some(of.project),
-        claims: Some(claims),
+        claims,
         ..Principal::own(Kind::Known(PrincipalKind::Hook))
     };
     let caller = Caller {

@@ -155,6 +155,7 @@ impl Store {
                     b.started_at, b.finished_at, b.secret_versions, b.submitter, p.name AS project_name,
                     (SELECT o.short_id FROM builds o
                      WHERE o.project_id = b.project_id AND o.id = b.retry_of) AS retry_of,
+                    (SELECT h.own FROM hook_builds h WHERE h.project_id = b.project_id AND h.build_id = b.id LIMIT 1) AS because,
                     ARRAY(SELECT r.short_id FROM builds r WHERE r.project_id = b.project_id AND r.retry_of = b.id
                           ORDER BY r.id) AS "retried_by!",
                     CASE WHEN EXISTS (SELECT FROM publications m WHERE m.project_id = b.project_id AND m.build_id = b.id)
@@ -194,6 +195,7 @@ impl Store {
                     started_at: row.started_at,
                     finished_at: row.finished_at,
                     retry_of: row.retry_of.as_deref().map(state).transpose()?,
+                    because: row.because,
                     retried_by: row.retried_by.iter().map(|id| state(id)).collect::<Result<_>>()?,
                     merge_trouble: row.merge_trouble,
                     source_is_wanted: row.source_is_wanted,

@@ -104,6 +104,8 @@ pub struct BuildRecord {
     pub finished_at: Option<DateTime<Utc>>,
     /// The build that it retries.
     pub retry_of: Option<ShortId>,
+    /// Of one that the farm has begun of its own accord: why.
+    pub because: Option<String>,
     /// The builds that retry it, the first first.
     pub retried_by: Vec<ShortId>,
     /// While its images are to be merged: why that went wrong the last time.

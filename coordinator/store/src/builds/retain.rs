@@ -15,6 +15,9 @@ use crate::proof::LockedExecution;
 use crate::sources::sweep::doom;
 use crate::{Result, Store, StoreError};
 
+/// A look at a repository is kept for so long after its end.
+pub const LOOKS: Duration = Duration::from_secs(24 * 3600);
+
 impl Store {
     /// Removes the logs of at most `limit` attempts whose builds are all final for longer than `kept`. Answers how many.
     ///
@@ -77,6 +80,24 @@ impl Store {
             }
         }
         Ok(executions)
+    }
+
+    /// Looks at repositories that were over a day ago: what they have found was taken then.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn removable_looks(&self, limit: i64) -> Result<Vec<(ProjectId, ExecutionId)>> {
+        let rows = sqlx::query!(
+            "SELECT b.project_id, b.execution_id FROM builds b
+             WHERE b.look AND b.finished_at < farm_now() - make_interval(secs => $1) AND NOT farm_build_needed(
+                  b.project_id, b.execution_id, farm_now() - make_interval(secs => $1))
+             ORDER BY b.finished_at LIMIT $2",
+            LOOKS.as_secs_f64(),
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.project_id.into(), row.execution_id.into())).collect())
     }
 
     /// Removes an execution and its builds with all that hangs on them, if all of them are final for longer than `kept`, no

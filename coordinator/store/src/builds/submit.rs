@@ -7,7 +7,7 @@ use farm_core::life;
 use farm_core::life::attempt::StopReason;
 use farm_types::spec::Purpose;
 use farm_types::{
-    BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId, TrustClass,
+    BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId, Take, TrustClass,
 };
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use crate::builds::submitter::Submitter;
 use crate::hooks::builds::{OfDelivery, note};
 use crate::hooks::forks::SCHEMA as FORKS_SCHEMA;
 use crate::people::audit::{By, Deed};
-use crate::people::quotas::admits;
+use crate::people::quotas::{admits, is_there};
 use crate::proof::LockedExecution;
 use crate::schema::shut_out;
 use crate::sources::snapshots::name_nothing;
@@ -84,8 +84,14 @@ impl Store {
         }
         let tree = &new.spec.snapshot.tree_id.as_bytes()[..];
         let mut tx = self.begin().await?;
-        admits(&mut tx, new.project, !new.spec.exports.is_empty() || new.mounts.is_some()).await?;
         let is_fetch = new.spec.purpose.fetch().is_some();
+        // The farm looks of its own accord: what a project may have built, that is none of.
+        let is_look = new.spec.purpose.fetch().is_some_and(|fetch| fetch.take == Take::Refs);
+        if is_look {
+            is_there(&mut tx, new.project).await?;
+        } else {
+            admits(&mut tx, new.project, !new.spec.exports.is_empty() || new.mounts.is_some()).await?;
+        }
         let is_archive = new.spec.purpose.fetch().is_some_and(|fetch| fetch.source.archive().is_some());
         if is_archive {
             // They can't read it, nor what is built of it.
@@ -167,10 +173,10 @@ impl Store {
         let (id, short_id) = (new.id, ShortId::generate());
         let inserted = sqlx::query!(
             "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
-                                 created_by, queue_deadline, deadline, submitter, order_key)
+                                 created_by, queue_deadline, deadline, submitter, order_key, look)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, farm_now() + make_interval(secs => $9),
                      farm_now() + make_interval(secs => ($7::jsonb ->> 'timeout_ms')::float8 / 1000), $10,
-                     coalesce($11, nextval('order_keys')))
+                     coalesce($11, nextval('order_keys')), $12)
              ON CONFLICT DO NOTHING",
             project,
             id.as_uuid(),
@@ -182,7 +188,8 @@ impl Store {
             new.by.name,
             new.queue_limit.as_secs_f64(),
             to_json(&new.submitter)?,
-            new.of.as_ref().and_then(|of| of.order_key)
+            new.of.as_ref().and_then(|of| of.order_key),
+            is_look
         )
         .execute(&mut *execution)
         .await?;
@@ -216,7 +223,10 @@ impl Store {
                 new.mounts.as_ref(),
             ),
         };
-        new.by.did(execution.tx(), deed).await?;
+        // Of a look everybody sees that and when it was: farm hook show.
+        if !is_look {
+            new.by.did(execution.tx(), deed).await?;
+        }
         tx.commit().await?;
         Ok(Submitted { id, replayed: false })
     }

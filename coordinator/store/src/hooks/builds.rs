@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use farm_types::{BuildId, Commit, HookId, ProjectId, RefName};
+use farm_types::{BuildId, Commit, HookId, RefName};
 
 use super::deliveries::Waiting;
 use crate::machines::leader::Epoch;
@@ -64,6 +64,17 @@ pub struct OfDelivery {
     pub order_key: Option<i64>,
 }
 
+/// What a delivery says of where its ref is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moves {
+    /// That it was moved.
+    Told,
+    /// The same, but nobody has told it: the farm has found it. One that was told makes up for it.
+    Found,
+    /// Nothing.
+    No,
+}
+
 /// A delivery's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
@@ -81,8 +92,8 @@ fn commit_of(text: Option<String>) -> Result<Option<Commit>> {
 pub(crate) async fn note(execution: &mut LockedExecution<'_>, build: BuildId, of: &OfDelivery) -> Result<()> {
     let (project, _) = execution.ids();
     let noted = sqlx::query!(
-        "INSERT INTO hook_builds (project_id, hook_id, delivery_id, run, kind, image, git_ref, build_id)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8 FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id
+        "INSERT INTO hook_builds (project_id, hook_id, delivery_id, run, kind, image, git_ref, build_id, own, lineage, root)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, d.own, d.lineage, d.root FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id
          WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $4 AND h.removed_at IS NULL
          FOR KEY SHARE",
         project,
@@ -142,8 +153,49 @@ impl Store {
         looks.ok_or(StoreError::Stale("the delivery"))
     }
 
+    /// Whether a delivery that was sent waits for its place about this ref, which what was made up about it then waits for; unless that
+    /// looks already where the ref is.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn is_told(&self, of: &Waiting, git_ref: &RefName) -> Result<bool> {
+        let is_told = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND NOT d.looks)
+                  AND EXISTS (SELECT FROM deliveries o WHERE o.project_id = $1 AND o.hook_id = $2 AND o.state = 'received' AND o.own IS NULL
+                     AND o.pushes = $4 AND o.order_key IS NULL) AS "told!""#,
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            git_ref.as_str()
+        );
+        Ok(is_told.fetch_one(&self.pool).await?)
+    }
+
+    /// Whether a delivery has no place, and another one has had its own about the same ref at this commit, which nobody has moved since.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn is_placed_by_another(
+        &self,
+        of: &Waiting,
+        git_ref: &RefName,
+        commit: &Commit,
+    ) -> Result<bool> {
+        let is_placed = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.order_key IS NULL)
+                  AND EXISTS (SELECT FROM ref_heads r WHERE r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4 AND r.placed = $5) AS "placed!""#,
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            git_ref.as_str(),
+            commit.as_str()
+        );
+        Ok(is_placed.fetch_one(&self.pool).await?)
+    }
+
     /// Gives a delivery its place among all intentions, if it has none: its ref was seen at this commit. Those about one ref get theirs one
-    /// after the other ([`Self::line_up`]), so in the order in which the ref was at their commits.
+    /// after the other ([`Self::line_up`]), so in the order in which the ref was at their commits. `None`: what was only found has a place
+    /// already by another delivery.
     ///
     /// # Errors
     /// As of [`Self::line_up`].
@@ -153,7 +205,8 @@ impl Store {
         of: &Waiting,
         git_ref: &RefName,
         commit: &Commit,
-    ) -> Result<Placed> {
+        moves: Moves,
+    ) -> Result<Option<Placed>> {
         let mut tx = self.begin_leading(epoch).await?;
         let known = sqlx::query!(
             "SELECT order_key, follows FROM deliveries
@@ -167,7 +220,7 @@ impl Store {
         .await?
         .ok_or(StoreError::Stale("the delivery"))?;
         if let Some(order_key) = known.order_key {
-            return Ok(Placed { order_key, follows: commit_of(known.follows)? });
+            return Ok(Some(Placed { order_key, follows: commit_of(known.follows)? }));
         }
         let follows = sqlx::query_scalar!(
             "SELECT placed FROM ref_heads WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3",
@@ -178,6 +231,9 @@ impl Store {
         .fetch_optional(&mut *tx)
         .await?
         .flatten();
+        if moves == Moves::Found && follows.as_deref() == Some(commit.as_str()) {
+            return Ok(None);
+        }
         let order_key = sqlx::query_scalar!(
             r#"UPDATE deliveries SET order_key = nextval('order_keys'), follows = $5
                WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND runs = $4 AND order_key IS NULL
@@ -190,22 +246,26 @@ impl Store {
         )
         .fetch_one(&mut *tx)
         .await?;
-        sqlx::query!(
-            "INSERT INTO ref_heads (project_id, hook_id, git_ref, sequence, commit_id, placed) VALUES ($1, $2, $3, $4, $5, $5)
-             ON CONFLICT (project_id, hook_id, git_ref) DO UPDATE SET placed = EXCLUDED.placed",
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
-            git_ref.as_str(),
-            of.sequence,
-            commit.as_str()
-        )
-        .execute(&mut *tx)
-        .await?;
+        if moves != Moves::No {
+            sqlx::query!(
+                "INSERT INTO ref_heads (project_id, hook_id, git_ref, sequence, commit_id, placed) VALUES ($1, $2, $3, $4, $5, $5)
+                 ON CONFLICT (project_id, hook_id, git_ref) DO UPDATE SET placed = EXCLUDED.placed, listed = NULL, gone_at = NULL,
+                    failed = NULL, failures = 0",
+                of.project.as_uuid(),
+                of.hook.as_uuid(),
+                git_ref.as_str(),
+                of.sequence,
+                commit.as_str()
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
         tx.commit().await?;
-        Ok(Placed { order_key, follows: commit_of(follows)? })
+        Ok(Some(Placed { order_key, follows: commit_of(follows)? }))
     }
 
-    /// Whether a build of this image and ref was begun for what the ref was at later.
+    /// Whether a build of this image and ref was begun for what the ref was at later, by a delivery of the same kind: what a push wants
+    /// built a schedule doesn't make superfluous, nor the other way round.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -219,24 +279,24 @@ impl Store {
         let later = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM hook_builds h JOIN builds b ON b.project_id = h.project_id AND b.id = h.build_id
                  WHERE h.project_id = $1 AND h.hook_id = $2 AND h.git_ref = $3 AND h.image = $4 AND h.kind = 'image'
-                   AND b.order_key > $5) AS "later!""#,
+                   AND b.order_key > $5 AND CASE WHEN h.own LIKE 'sweep %' THEN NULL ELSE h.own END IS NOT DISTINCT FROM $6::text) AS "later!""#,
             of.project.as_uuid(),
             of.hook.as_uuid(),
             git_ref.as_str(),
             image,
-            order_key
+            order_key,
+            of.lane()
         );
         Ok(later.fetch_one(&self.pool).await?)
     }
 
-    /// Builds of an image and a ref that an intention takes the place of: older ones that haven't come to their tags.
+    /// Builds of an image and a ref that a delivery's takes the place of: older ones of the same kind that haven't come to their tags.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn superseded(
         &self,
-        project: ProjectId,
-        hook: HookId,
+        of: &Waiting,
         git_ref: &RefName,
         image: &str,
         order_key: i64,
@@ -244,12 +304,14 @@ impl Store {
         let found = sqlx::query_scalar!(
             "SELECT b.id FROM hook_builds h JOIN builds b ON b.project_id = h.project_id AND b.id = h.build_id
              WHERE h.project_id = $1 AND h.hook_id = $2 AND h.git_ref = $3 AND h.image = $4 AND h.kind = 'image'
-               AND b.order_key < $5 AND b.state IN ('queued', 'running') ORDER BY b.order_key",
-            project.as_uuid(),
-            hook.as_uuid(),
+               AND b.order_key < $5 AND b.state IN ('queued', 'running')
+               AND CASE WHEN h.own LIKE 'sweep %' THEN NULL ELSE h.own END IS NOT DISTINCT FROM $6::text ORDER BY b.order_key",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
             git_ref.as_str(),
             image,
-            order_key
+            order_key,
+            of.lane()
         )
         .fetch_all(&self.pool)
         .await?;

@@ -14,10 +14,17 @@ use uuid::Uuid;
 use super::secrets::used;
 use crate::machines::leader::Epoch;
 use crate::people::audit::{By, Deed};
+use crate::proof::LeaderTx;
 use crate::{Result, Store, StoreError, Tx, digest, from_json, state, to_json};
 
 /// A delivery about a fork's pull request waits so long for somebody who approves that.
 pub const HELD: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// A push is made up for so often.
+const MADE_UP: i32 = 3;
+
+/// Where a ref was that is gone for so long nobody needs any more.
+const GONE_REFS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +92,19 @@ pub struct NewDelivery<'a> {
     pub state: DeliveryState,
     /// Why it is so.
     pub reason: &'a str,
+    /// What it says of the hook's repository.
+    pub says: Says<'a>,
+}
+
+/// What a delivery that is signed says of its hook's repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Says<'a> {
+    /// Nothing.
+    Nothing,
+    /// It has its id and its name.
+    Same,
+    /// It has another name now, or another one has its name: why the farm does nothing for the hook of its own accord.
+    Strayed(&'a str),
 }
 
 /// What became of keeping it.
@@ -150,6 +170,26 @@ pub struct Waiting {
     pub asked_at: DateTime<Utc>,
     /// Its forge is told how builds stand.
     pub is_told: bool,
+    /// The repository's default branch, as the farm knows it.
+    pub default_branch: Option<String>,
+    /// What the farm has made it for; `None`: it was sent.
+    pub own: Option<String>,
+    /// It is known of which ref it says that it was moved.
+    pub is_read: bool,
+    /// Why the farm does nothing for the hook of its own accord; empty: it does.
+    pub strayed: String,
+}
+
+impl Waiting {
+    /// Whose builds end one another: those of pushes (made up or not), those of one schedule, those of one base image.
+    pub(crate) fn lane(&self) -> Option<&str> {
+        self.own.as_deref().filter(|own| !own.starts_with("sweep "))
+    }
+
+    /// Somebody has asked that it be processed once more.
+    pub fn is_asked_again(&self) -> bool {
+        self.asked_at != self.received_at
+    }
 }
 
 /// A delivery, as people see it.
@@ -261,6 +301,22 @@ impl Store {
                 state => Kept::Over { state, reason: row.reason, builds: row.builds },
             }
         };
+        let strayed = match new.says {
+            Says::Nothing => None,
+            Says::Same => Some(""),
+            Says::Strayed(why) => Some(why),
+        };
+        // One that comes again says how it was.
+        if let (Some(strayed), Kept::New) = (strayed, &answer) {
+            sqlx::query!(
+                "UPDATE hooks SET strayed = $3 WHERE project_id = $1 AND id = $2 AND strayed <> $3",
+                project,
+                hook,
+                strayed
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
         used(&mut tx, new.project, new.hook, new.secret).await?;
         sqlx::query!(
             "UPDATE hooks SET last_delivery_at = farm_now() WHERE project_id = $1 AND id = $2
@@ -282,6 +338,7 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT d.project_id, p.name AS project_name, d.hook_id, h.name AS hook_name, h.provider, h.host, h.full_name,
                       h.repository_id, h.clone_url, h.api_url, h.principal_id, h.publishes, d.id, d.sequence, d.attempts, d.runs, d.received_at,
+                      h.default_branch, d.own, (d.pushes IS NOT NULL) AS "is_read!", h.strayed,
                       coalesce(d.again_at, d.received_at) AS "asked_at!",
                       EXISTS (SELECT FROM hook_tokens t WHERE t.project_id = h.project_id AND t.hook_id = h.id) AS "is_told!"
                FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id JOIN projects p ON p.id = d.project_id
@@ -311,6 +368,10 @@ impl Store {
                 publishes: row.publishes.iter().map(|one| state(one)).collect::<Result<_>>()?,
                 asked_at: row.asked_at,
                 is_told: row.is_told,
+                default_branch: row.default_branch,
+                own: row.own,
+                is_read: row.is_read,
+                strayed: row.strayed,
             })
         });
         waiting.collect()
@@ -354,6 +415,10 @@ impl Store {
         .await?;
         if done.rows_affected() != 1 {
             return Err(StoreError::Stale("the delivery"));
+        }
+        let missed = of.own.as_deref().and_then(|own| own.strip_prefix("sweep "));
+        if let (Some(missed), DeliveryState::Failed) = (missed, end.state) {
+            unmake(&mut tx, of, missed).await?;
         }
         tx.commit().await
     }
@@ -512,7 +577,7 @@ impl Store {
         id.fetch_optional(&self.pool).await?.map(HookId::from).ok_or(StoreError::NotFound("hook"))
     }
 
-    /// Removes at most `limit` deliveries that were over so long ago and as many statuses, and then hooks that were removed and have no
+    /// Removes at most `limit` deliveries that were over so long ago and as many statuses, as many refs that are gone for 30 days, and then hooks that were removed and have no
     /// deliveries any more. Answers how many deliveries.
     ///
     /// # Errors
@@ -546,6 +611,25 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
+        sqlx::query!(
+            "DELETE FROM ref_heads WHERE (project_id, hook_id, git_ref) IN (
+                SELECT project_id, hook_id, git_ref FROM ref_heads
+                WHERE gone_at < farm_now() - make_interval(secs => $1)
+                   OR commit_id IS NULL AND seen_at < farm_now() - make_interval(secs => $1) LIMIT $2)",
+            GONE_REFS.as_secs_f64(),
+            limit
+        )
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "DELETE FROM hook_roots WHERE (project_id, hook_id, root) IN (
+                SELECT project_id, hook_id, root FROM hook_roots
+                WHERE made_at < farm_now() - make_interval(secs => $1) ORDER BY made_at LIMIT $2)",
+            kept.as_secs_f64(),
+            limit
+        )
+        .execute(&mut *tx)
+        .await?;
         // What waits for an approval may do so for longer than what is over is kept.
         sqlx::query!(
             "WITH requests AS (DELETE FROM pull_requests WHERE (project_id, hook_id, number) IN (
@@ -571,6 +655,24 @@ impl Store {
         tx.commit().await?;
         Ok(removed.rows_affected())
     }
+}
+
+/// A push that was made up has failed: unless it has got its place, or this was the third time, the next look finds it again.
+async fn unmake(tx: &mut LeaderTx, of: &Waiting, git_ref: &str) -> Result<()> {
+    sqlx::query!(
+        "UPDATE ref_heads r SET failed = r.listed, failures = CASE WHEN r.failed = r.listed THEN r.failures + 1 ELSE 1 END,
+            listed = CASE WHEN r.failed = r.listed AND r.failures >= $5 THEN r.listed END
+         FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.order_key IS NULL
+           AND r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4 AND r.listed IS NOT NULL",
+        of.project.as_uuid(),
+        of.hook.as_uuid(),
+        of.id,
+        git_ref,
+        MADE_UP - 1
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 /// What a delivery has gone on by counts no more when it is processed anew.

@@ -1,12 +1,15 @@
 //! What forges and registries tell the farm: the hooks that are [`registered`], their [`secrets`] and [`tokens`] (sealed: this crate opens
 //! none), the project's own [`rules`] for them, what was delivered ([`deliveries`]), where refs were then ([`heads`]), what forks propose
-//! ([`forks`]) and who approves that ([`approvals`]), what was begun ([`builds`]), and how forges are to show that ([`statuses`]).
+//! ([`forks`]) and who approves that ([`approvals`]), what was begun ([`builds`]), and how forges are to show that ([`statuses`]). What the
+//! farm delivers to itself is in [`own`], and by which it finds what its forges didn't in [`looks`].
 
 pub mod approvals;
 pub mod builds;
 pub mod deliveries;
 pub mod forks;
 pub mod heads;
+pub mod looks;
+pub mod own;
 pub mod registered;
 pub mod rules;
 pub mod secrets;

@@ -41,6 +41,8 @@ pub struct NewHook {
     pub address: String,
     /// For which refs its builds may move what a publisher may.
     pub publishes: Vec<RefPattern>,
+    /// It is looked for what its forge didn't deliver.
+    pub sweeps: bool,
     /// Its first secret.
     pub secret: SealedSecret,
 }
@@ -78,6 +80,12 @@ pub struct Hook {
     pub is_new_used: bool,
     /// For which refs its builds may move what a publisher may.
     pub publishes: Vec<String>,
+    /// It is looked for what its forge didn't deliver.
+    pub sweeps: bool,
+    /// Why the farm does nothing for it of its own accord; empty: it does.
+    pub strayed: String,
+    /// The repository's default branch, once it was said.
+    pub default_branch: Option<String>,
 }
 
 /// A hook, as a delivery finds it.
@@ -128,6 +136,9 @@ struct Row {
     secrets: i64,
     is_new_used: bool,
     publishes: Vec<String>,
+    sweeps: bool,
+    strayed: String,
+    default_branch: Option<String>,
 }
 
 impl From<Row> for Hook {
@@ -148,6 +159,9 @@ impl From<Row> for Hook {
             secrets: row.secrets,
             is_new_used: row.is_new_used,
             publishes: row.publishes,
+            sweeps: row.sweeps,
+            strayed: row.strayed,
+            default_branch: row.default_branch,
         }
     }
 }
@@ -180,8 +194,8 @@ impl Store {
         let publishes: Vec<String> = new.publishes.iter().map(ToString::to_string).collect();
         let done = sqlx::query!(
             "INSERT INTO hooks (project_id, id, name, principal_id, provider, host, full_name, clone_url, address, created_by,
-                                publishes, api_url)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                                publishes, api_url, sweeps)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
              ON CONFLICT (project_id, name) WHERE removed_at IS NULL DO NOTHING",
             new.project.as_uuid(),
             new.id.as_uuid(),
@@ -194,7 +208,8 @@ impl Store {
             new.address,
             by.name,
             &publishes,
-            new.api_url
+            new.api_url,
+            new.sweeps
         )
         .execute(&mut *tx)
         .await?;
@@ -204,7 +219,8 @@ impl Store {
         }
         insert(&mut tx, by, new.project, new.id, &new.secret).await?;
         let detail = json!({
-            "id": new.id, "provider": new.provider, "host": new.host, "repository": new.full_name, "publishes": publishes
+            "id": new.id, "provider": new.provider, "host": new.host, "repository": new.full_name, "publishes": publishes,
+            "sweep": new.sweeps
         });
         by.did(&mut tx, Deed { project: Some(new.project), action: "hook.add", subject: &new.name, detail })
             .await?;
@@ -219,7 +235,7 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT h.id, h.name, h.provider, h.host, h.full_name, h.repository_id, h.clone_url, h.api_url, h.address,
-                      h.created_by, h.created_at, h.last_delivery_at, h.publishes, count(s.id) AS "secrets!",
+                      h.created_by, h.created_at, h.last_delivery_at, h.publishes, h.sweeps, h.strayed, h.default_branch, count(s.id) AS "secrets!",
                       coalesce((array_agg(s.first_used_at IS NOT NULL ORDER BY s.created_at DESC))[1], false) AS "is_new_used!"
                FROM hooks h LEFT JOIN hook_secrets s ON s.project_id = h.project_id AND s.hook_id = h.id
                     AND (s.ends_at IS NULL OR s.ends_at > farm_now())

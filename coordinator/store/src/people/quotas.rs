@@ -93,8 +93,8 @@ impl Store {
         let row = sqlx::query!(
             r#"SELECT (SELECT coalesce(sum(weight), 0) FROM attempts
                        WHERE project_id = $1 AND state IN ('offered', 'running')) AS "slots!: i64",
-                      (SELECT count(*) FROM builds WHERE project_id = $1 AND state = 'queued') AS "queued!",
-                      (SELECT count(*) FROM (SELECT created_at FROM builds WHERE project_id = $1
+                      (SELECT count(*) FROM builds WHERE project_id = $1 AND state = 'queued' AND NOT look) AS "queued!",
+                      (SELECT count(*) FROM (SELECT created_at FROM builds WHERE project_id = $1 AND NOT look
                                              ORDER BY id DESC LIMIT 10000) AS last
                        WHERE last.created_at > farm_now() - interval '1 minute') AS "builds!""#,
             project.as_uuid()
@@ -214,6 +214,18 @@ pub(crate) async fn has_room(tx: &mut Tx, project: ProjectId) -> Result<()> {
     within(fit(most)?, stored(&mut **tx, project).await?).map(drop)
 }
 
+/// Holds a project against its removal.
+///
+/// # Errors
+/// It was removed.
+pub(crate) async fn is_there(tx: &mut Tx, project: ProjectId) -> Result<()> {
+    let there = sqlx::query_scalar!(
+        "SELECT id FROM projects WHERE id = $1 AND removed_at IS NULL FOR KEY SHARE",
+        project.as_uuid()
+    );
+    there.fetch_optional(&mut **tx).await?.map(drop).ok_or(StoreError::NotFound("project"))
+}
+
 /// Holds a project as it is until the transaction ends, and lets one more build of it in; `stores`: it brings secrets, or gives outputs.
 ///
 /// # Errors
@@ -238,9 +250,9 @@ pub(crate) async fn admits(tx: &mut Tx, project: ProjectId, stores: bool) -> Res
         .fetch_one(&mut **tx)
         .await?;
     let row = sqlx::query!(
-        r#"SELECT (SELECT count(*) FROM builds WHERE project_id = $1 AND state = 'queued') AS "queued!",
+        r#"SELECT (SELECT count(*) FROM builds WHERE project_id = $1 AND state = 'queued' AND NOT look) AS "queued!",
                   (SELECT extract(epoch FROM last.created_at + interval '1 minute' - farm_now())::float8
-                   FROM (SELECT created_at FROM builds WHERE project_id = $1
+                   FROM (SELECT created_at FROM builds WHERE project_id = $1 AND NOT look
                          ORDER BY id DESC OFFSET $2::bigint - 1 LIMIT 1) AS last
                    WHERE last.created_at > farm_now() - interval '1 minute') AS wait"#,
         project.as_uuid(),

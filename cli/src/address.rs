@@ -71,7 +71,10 @@ pub fn fetch_source(
 ) -> Result<Option<FetchSource>, Invalid> {
     match address {
         Address::Git => git_source(text, switches).map(|source| Some(source.into())),
-        Address::Web => text.parse::<ArchiveSource>().map(|source| Some(source.into())),
+        Address::Web => {
+            let source: ArchiveSource = text.parse()?;
+            Ok(Some(ArchiveSource { lfs: switches.lfs, ..source }.into()))
+        }
         Address::Other => Ok(None),
     }
 }
@@ -103,7 +106,7 @@ pub struct GitSwitches {
     pub keep_git: bool,
     /// Submodules.
     pub submodules: bool,
-    /// Pointers of Git LFS, as they are.
+    /// Pointers of Git LFS, as they are: of archives, too.
     pub lfs: Lfs,
 }
 

@@ -334,22 +334,23 @@ pub fn check_build_arg(name: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// Cut, so that it fits into a message: one that doesn't would be told again and again.
 impl From<&Failure> for v1::Failure {
     fn from(failure: &Failure) -> Self {
         Self {
             cause: failure.cause.to_string(),
             code: failure.code.to_string(),
-            message: failure.message.clone(),
-            step: failure.step.clone().unwrap_or_default(),
+            message: storable(failure.message.clone()),
+            step: storable(failure.step.clone().unwrap_or_default()),
             exit_code: failure.exit_code,
             source: failure.source.as_ref().map(|source| v1::SourceExcerpt {
-                file: source.file.clone(),
+                file: storable(source.file.clone()),
                 first_line: source.first_line,
-                lines: source.lines.clone(),
+                lines: lines(source.lines.clone()),
                 marked_from: source.marked.0,
                 marked_to: source.marked.1,
             }),
-            log_tail: failure.log_tail.clone(),
+            log_tail: lines(failure.log_tail.clone()),
         }
     }
 }
@@ -360,21 +361,27 @@ pub fn without_nul(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
-/// The longest text of a failure that is taken, characters, and the most lines of one list.
+/// The longest text of a failure that is taken, characters, and the most lines of one list, and their length: all of it fits into a
+/// message ([`crate::MAX_MESSAGE_BYTES`]).
 const LONGEST_TEXT: usize = 16 * 1024;
 const MOST_LINES: usize = 200;
+const LONGEST_LINE: usize = 4 * 1024;
 
 /// A text as it may be stored, cut where it is too long.
 fn storable(text: String) -> String {
+    cut(text, LONGEST_TEXT)
+}
+
+fn cut(text: String, longest: usize) -> String {
     let text = without_nul(text);
-    match text.char_indices().nth(LONGEST_TEXT) {
+    match text.char_indices().nth(longest) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
 }
 
 fn lines(lines: Vec<String>) -> Vec<String> {
-    lines.into_iter().take(MOST_LINES).map(storable).collect()
+    lines.into_iter().take(MOST_LINES).map(|line| cut(line, LONGEST_LINE)).collect()
 }
 
 impl TryFrom<v1::Failure> for Failure {
@@ -515,6 +522,26 @@ mod tests {
         let mut spec = wire();
         spec.labels.insert("a".into(), "b\0".into());
         assert!(BuildSpec::try_from(spec).unwrap_err().to_string().contains("NUL"));
+    }
+
+    #[test]
+    fn a_failure_fits_into_a_message_however_long_its_texts_are() {
+        let text = "ü".repeat(9 << 20);
+        let failure = Failure {
+            step: Some(text.clone()),
+            source: Some(SourceExcerpt {
+                file: text.clone(),
+                first_line: 1,
+                lines: vec!["\u{1f40b}".repeat(20_000); 300],
+                marked: (1, 1),
+            }),
+            log_tail: vec!["\u{1f40b}".repeat(20_000); 300],
+            ..Failure::new(Cause::User, FailureCode::ArchiveUnusable, text)
+        };
+        let wire = v1::Failure::from(&failure);
+        let length = prost::Message::encoded_len(&wire);
+        assert!(length < crate::MAX_MESSAGE_BYTES - (1 << 20), "{length}");
+        assert!(wire.message.starts_with('ü') && wire.message.ends_with('…'));
     }
 
     #[test]

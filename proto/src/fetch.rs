@@ -62,6 +62,7 @@ impl From<&ArchiveSource> for v1::ArchiveSource {
         Self {
             url: source.archive.as_str().to_owned(),
             checksum: source.checksum.as_ref().map(ToString::to_string).unwrap_or_default(),
+            lfs: source.lfs.as_str().to_owned(),
         }
     }
 }
@@ -74,8 +75,12 @@ impl TryFrom<v1::ArchiveSource> for ArchiveSource {
             "" => None,
             checksum => Some(checksum.parse()?),
         };
-        Ok(Self { archive: source.url.parse()?, checksum })
+        Ok(Self { archive: source.url.parse()?, checksum, lfs: lfs(&source.lfs)? })
     }
+}
+
+fn lfs(word: &str) -> Result<Lfs, Invalid> {
+    if word.is_empty() { Ok(Lfs::default()) } else { word.parse() }
 }
 
 impl From<&ArchiveOrigin> for v1::ArchiveOrigin {
@@ -157,7 +162,7 @@ impl TryFrom<v1::GitSource> for GitSource {
             subdir: source.subdir,
             keep_git: source.keep_git,
             submodules: source.submodules,
-            lfs: if source.lfs.is_empty() { Lfs::default() } else { source.lfs.parse()? },
+            lfs: lfs(&source.lfs)?,
         })
     }
 }
@@ -329,6 +334,7 @@ mod tests {
         let archive = v1::ArchiveSource {
             url: "https://x.example/a.tar.gz?s=1".to_owned(),
             checksum: Digest::of(b"").to_string(),
+            lfs: "pointers".to_owned(),
         };
         let mut fetch =
             v1::FetchSpec { archive: Some(archive), take: "build".to_owned(), ..Default::default() };

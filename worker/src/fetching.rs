@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use crate::archives::{ArchiveLimits, ArchiveOrder, Archives};
+use crate::archives::{ArchiveLimits, ArchiveOrder, Archives, Opened};
 use crate::buildkit::Fetches;
 use crate::git::{FetchError, Git, GitLimits, GitLogin, Order};
 use crate::{notice, pointers};
@@ -224,8 +224,17 @@ async fn from_archive(
     let order = ArchiveOrder { source, reach, limits: ArchiveLimits::default() };
     let opened = archives.fetch(&order, stop, &say).await?;
     let shown = order.source.archive.to_string();
-    let (unpacked, digest) = (opened.unpacked, opened.digest);
-    let (source, dockerfile, files) = reading(move || take_in_archive(unpacked, &shown, &take)).await?;
+    let Opened { unpacked, place, digest } = opened;
+    let refuses_pointers = order.source.lfs == Lfs::Refuse && !matches!(take, Take::File(_));
+    let (source, dockerfile, files) = reading(move || {
+        let (source, dockerfile, folder) = take_in_archive(unpacked, &shown, &take)?;
+        if refuses_pointers {
+            refuse_pointers(&source, &shown)?;
+        }
+        // In this order they go.
+        Ok((source, dockerfile, (folder, place)))
+    })
+    .await?;
     let origin = Origin::Archive(ArchiveOrigin { archive: order.source.archive.without_query(), digest });
     Ok(Brought { source, dockerfile, origin, versions: Vec::new(), refs: None, files: Box::new(files) })
 }

@@ -4,28 +4,60 @@
 //! specification (`docs/spec.md`, "The Pointer"): lines `KEY VALUE`, of which `version` is the first, and `oid` and `size` have to be
 //! there; fewer than 1024 bytes.
 
+use std::collections::HashSet;
 use std::io::{self, Read as _};
 
 use farm_source::{Object, Source, open_file};
+use farm_types::Digest;
+use farm_types::snapshot::{Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE};
 
 /// A pointer is shorter, bytes.
 const TOO_LONG: u64 = 1024;
 /// The first line of each.
 const VERSION: &str = "version https://git-lfs.github.com/spec/v1";
 
-/// The files of a source that are pointers, by their names; of equal ones the first. Blocks.
+/// The files of a source that are pointers, by their names: each of several equal ones. Blocks.
 ///
 /// # Errors
 /// A file can't be read.
-pub(crate) fn find(source: &Source) -> io::Result<Vec<&str>> {
-    let mut found = Vec::new();
-    for object in source.objects.values() {
-        let Object::File { path, size, name } = object else { continue };
+pub(crate) fn find(source: &Source) -> io::Result<Vec<String>> {
+    let mut pointers = HashSet::new();
+    for (digest, object) in &source.objects {
+        let Object::File { path, size, .. } = object else { continue };
         if (1..TOO_LONG).contains(size) && is_pointer(&open_file(path)?)? {
-            found.push(name.as_str());
+            pointers.insert(*digest);
         }
     }
+    let mut found = named(source, ROOT_CONTEXT, &pointers)?;
+    // The Dockerfile is in a root of its own besides, or there alone.
+    for (_, digest) in &found {
+        pointers.remove(digest);
+    }
+    found.extend(named(source, ROOT_DOCKERFILE, &pointers)?);
+    let mut found: Vec<_> = found.into_iter().map(|(name, _)| name).collect();
     found.sort_unstable();
+    Ok(found)
+}
+
+/// The names of the files in a root that are one of these.
+fn named(source: &Source, root: &str, wanted: &HashSet<Digest>) -> io::Result<Vec<(String, Digest)>> {
+    let mut found = Vec::new();
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    let mut ahead: Vec<_> =
+        source.roots.get(root).map(|(tree, _)| (String::new(), *tree)).into_iter().collect();
+    while let Some((above, tree)) = ahead.pop() {
+        let Some(Object::Folder { bytes, .. }) = source.objects.get(&tree) else { continue };
+        for entry in Folder::decode(bytes).map_err(io::Error::other)?.entries {
+            let name = format!("{above}{}", entry.name);
+            match entry.node {
+                Node::Folder { tree, .. } => ahead.push((name + "/", tree)),
+                Node::File { digest, .. } if wanted.contains(&digest) => found.push((name, digest)),
+                Node::File { .. } | Node::Symlink { .. } | Node::Fifo => {}
+            }
+        }
+    }
     Ok(found)
 }
 
@@ -45,6 +77,24 @@ fn is_text_of_pointer(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_file_that_is_a_pointer_counts_though_several_are_equal() {
+        let folder = tempfile::tempdir().unwrap();
+        let pointer = format!("{VERSION}\noid sha256:1\nsize 2\n");
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        for (name, text) in
+            [("a/b/x", &pointer[..]), ("a/y", &pointer), ("z", &pointer), ("a/file", "size 2\n")]
+        {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let around =
+            farm_source::Surroundings { cache: None, now_ns: 0, files: &farm_source::Disk, meant: None };
+        let all = farm_dockerfile::Selection::All;
+        let source =
+            farm_source::read_folder(folder.path(), &farm_source::Recorded::default(), false, &all, &around);
+        assert_eq!(find(&source.unwrap()).unwrap(), ["a/b/x", "a/y", "z"]);
+    }
 
     #[test]
     fn a_pointer_is_told_from_what_only_speaks_of_one() {

@@ -1,7 +1,7 @@
 //! An archive that was brought from elsewhere: unpacked as one from standard input ([`super::stdin`]), and held to limits, as whoever made
 //! it may be anybody.
 //!
-//! Invariant: what is read, written and kept in memory is bounded, whatever the archive says.
+//! Invariant: what is read, written, kept in memory and said of it is bounded, whatever the archive says.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use lzma_rust2::XzReader;
 
 use super::archive::{ArchiveError, FIRST_BYTES};
 use super::stdin::{NOT_READ, begins};
-use super::unpack::{Limits, Unpacked, unpack};
+use super::unpack::{Limits, Shape, Unpacked, unpack};
 
 /// As much memory may xz take, KiB: twice of what `xz -9` makes files need.
 const XZ_MEMORY_KB: u32 = 128 << 10;
@@ -58,6 +58,8 @@ pub fn unpack_file(mut file: File, place: &Path, limits: Limits<'_>) -> Result<U
     let kind: [&[u8]; 3] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"];
     let kind = kind.map(|magic| head.starts_with(magic));
     let (is_archive, is_text) = (begins(&head), !head.is_empty() && !head.contains(&0));
+    // What is decompressed is counted where it comes out, but not all that goes in comes out.
+    let file = Counted { input: file, left: u64::MAX, limits };
     let whole = io::BufReader::with_capacity(256 * 1024, io::Cursor::new(head).chain(file));
     match kind {
         [true, _, _] => contents(MultiGzDecoder::new(whole), folder, limits),
@@ -90,7 +92,7 @@ fn contents(
         return Err(NotUnpacked::Unusable("holds no archive of tar's; see what is in it".to_owned()));
     }
     let whole = io::BufReader::with_capacity(256 * 1024, io::Cursor::new(head).chain(input));
-    unpack(whole, folder, limits).map_err(|error| match error {
+    unpack(whole, folder, (limits, Shape::BROUGHT)).map_err(|error| match error {
         ArchiveError::TooLarge => NotUnpacked::TooLarge,
         ArchiveError::TooMany => NotUnpacked::TooMany,
         ArchiveError::BrokenOff => NotUnpacked::BrokenOff,
@@ -121,7 +123,7 @@ fn unread(error: io::Error) -> NotUnpacked {
     }
 }
 
-/// Counts what comes out, and breaks off.
+/// Counts what comes out, asks whether it is to go on, and breaks off.
 struct Counted<'a, R> {
     input: R,
     left: u64,

@@ -1,6 +1,7 @@
 //! Archives of whoever: what is more than it may be, and what leads where it may not.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -159,5 +160,130 @@ fn what_is_no_archive_is_told_from_one_that_is_damaged() {
     ] {
         let said = unusable(bytes);
         assert!(said.contains(why) && said.contains(';'), "{why}: {said}");
+    }
+}
+
+/// As much as nothing here has.
+const LARGE: Limits<'static> = Limits { bytes: 100 << 20, entries: 10_000, goes_on: &For(true) };
+
+/// What an archive says of its next entry, or of all.
+fn said(kind: EntryType, bytes: &[u8]) -> Vec<u8> {
+    let header = header(kind, "././@said", u64::try_from(bytes.len()).unwrap());
+    let mut all = [header.as_bytes().as_slice(), bytes].concat();
+    all.resize(all.len().next_multiple_of(512), 0);
+    all
+}
+
+#[test]
+fn what_is_said_of_an_archive_is_short_however_long_its_names_are() {
+    let entry = archive(&[header(EntryType::Regular, "a", 1)]);
+    let linked = archive(&[link(EntryType::Link, "a", "x")]);
+    for length in [900 << 10, 9 << 20] {
+        let name = format!("../{}", "n".repeat(length));
+        let value = |key: &str| {
+            let record = format!(" {key}={name}\n").into_bytes();
+            let total = (record.len()..).find(|all| record.len() + all.to_string().len() == *all).unwrap();
+            [total.to_string().into_bytes(), record].concat()
+        };
+        for bytes in [
+            [said(EntryType::GNULongName, name.as_bytes()), entry.clone()].concat(),
+            [said(EntryType::GNULongLink, name.as_bytes()), linked.clone()].concat(),
+            [said(EntryType::XHeader, &value("path")), entry.clone()].concat(),
+            [said(EntryType::XHeader, &value("size")), entry.clone()].concat(),
+            [said(EntryType::GNULongName, name.as_bytes()), entry[..700].to_vec()].concat(),
+        ] {
+            match unpacked(&bytes, LARGE) {
+                Err(NotUnpacked::Unusable(why)) => {
+                    assert!(why.len() < 1000 && why.contains(';'), "{why:.1000}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_in_memory_of_an_archive_is_bounded() {
+    let entry = archive(&[header(EntryType::Regular, "a", 1)]);
+    let reason = |bytes: &[u8], limits| match unpacked(bytes, limits) {
+        Err(NotUnpacked::Unusable(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    let empty = |number: usize| b"4 =\n".repeat(number);
+    for (kind, number, why) in [
+        (EntryType::XGlobalHeader, 1 << 20, "longer than 1 MiB"),
+        (EntryType::XGlobalHeader, 100_000, "more than 65536 records"),
+        (EntryType::XHeader, 100_000, "more than 65536 records"),
+        (EntryType::XGlobalHeader, 60_000, "of all entries is longer than 1 MiB"),
+    ] {
+        let why_not = reason(&[said(kind, &empty(number)), entry.clone()].concat(), LARGE);
+        assert!(why_not.contains(why), "{why}: {why_not}");
+    }
+    assert!(unpacked(&[said(EntryType::XGlobalHeader, &empty(1000)), entry].concat(), LARGE).is_ok());
+    // The same link again and again: its target is counted each time.
+    let target = "t/".repeat(2000);
+    let one = [
+        said(EntryType::GNULongLink, target.as_bytes()),
+        archive(&[link(EntryType::Symlink, "l", "x")])[..512].to_vec(),
+    ];
+    let all = [one.concat().repeat(64 * 1024 / 4 + 1000), vec![0; 1024]].concat();
+    let limits = Limits { bytes: 1 << 30, entries: 20_000, ..LARGE };
+    let why = reason(&all, limits);
+    assert!(why.contains("64 MiB of names"), "{why}");
+}
+
+#[test]
+fn folders_lie_only_so_deep_that_they_can_be_removed() {
+    let named = |name: &str| {
+        let entry = archive(&[header(EntryType::Regular, "a", 1)]);
+        [said(EntryType::GNULongName, name.as_bytes()), entry].concat()
+    };
+    let deepest = format!("{}a", "d/".repeat(127));
+    let done = unpacked(&named(&deepest), LARGE).unwrap();
+    assert_eq!(std::fs::metadata(done.folder.path().join(&deepest)).unwrap().len(), 1);
+    // A link that leads down makes a path no shorter.
+    let link = [
+        said(EntryType::GNULongLink, "d/".repeat(100).as_bytes()),
+        archive(&[link(EntryType::Symlink, "l", "x")])[..512].to_vec(),
+    ]
+    .concat();
+    let through = [
+        &named(&format!("{}a", "d/".repeat(100)))[..2048],
+        &link,
+        &named(&format!("l/{}a", "e/".repeat(28))),
+    ]
+    .concat();
+    for (bytes, why) in [
+        (named(&format!("{}a", "d/".repeat(128))), "more than 128 names"),
+        (named(&format!("{}a", "d/".repeat(900))), "more than 128 names"),
+        (named(&format!("{}a", "d/".repeat(2_000))), "longer than 2048 bytes"),
+        (through, "more than 128 names"),
+    ] {
+        match unpacked(&bytes, LARGE) {
+            Err(NotUnpacked::Unusable(said)) => assert!(said.contains(why), "{why}: {said}"),
+            other => panic!("{why}: {other:?}"),
+        }
+    }
+}
+
+/// Goes on for so many questions.
+#[derive(Debug)]
+struct Asked(AtomicU32);
+
+impl GoesOn for Asked {
+    fn goes_on(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+#[test]
+fn it_is_broken_off_though_nothing_comes_out() {
+    let empty = gzip(b"");
+    let bytes = empty.repeat((2 << 20) / empty.len());
+    for (times, why) in [(4, "told to stop"), (1000, "holds no archive")] {
+        let asked = Asked(times.into());
+        let limits = Limits { goes_on: &asked, ..LARGE };
+        let said = unpacked(&bytes, limits).unwrap_err().to_string();
+        assert!(said.contains(why), "{times}: {said}");
     }
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::ContextError;
 use super::archive::{self, FIRST_BYTES};
-use super::unpack::{Limits, Unpacked, unpack};
+use super::unpack::{Limits, Shape, Unpacked, unpack};
 
 /// A Dockerfile is no longer than that, bytes.
 const LONGEST_DOCKERFILE: u64 = 16 << 20;
@@ -110,7 +110,7 @@ fn compressed(mut input: impl Read, folder: TempDir) -> Result<Came, ContextErro
 }
 
 fn context(input: impl Read, folder: TempDir) -> Result<Came, ContextError> {
-    unpack(io::BufReader::with_capacity(256 * 1024, input), folder, Limits::NONE)
+    unpack(io::BufReader::with_capacity(256 * 1024, input), folder, (Limits::NONE, Shape::OWN))
         .map(Came::Context)
         .map_err(|e| ContextError::Location(format!("the archive on standard input {e}")))
 }

@@ -11,7 +11,7 @@
 //! [`Unpacked::left_out`] says.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +20,7 @@ use std::path::{Component, Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::archive::{Archive, ArchiveError, Entry, Kind};
+use super::archive::{Archive, ArchiveError, Entry, Kind, Most, shown};
 use super::within::{Leads, follow};
 
 /// At most so many things that were left out are told one by one.
@@ -103,6 +103,26 @@ impl GoesOn for Always {
     }
 }
 
+/// What of it is kept in memory, and how deep its folders lie, at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    said: Most,
+    /// Bytes of all paths and of all links' targets.
+    names: usize,
+    /// As many names has a path: a folder in a folder takes an open file of whoever removes it.
+    depth: usize,
+    /// Bytes of a path.
+    path: usize,
+}
+
+impl Shape {
+    /// Of an archive that a user has.
+    pub(super) const OWN: Self =
+        Self { said: Most::OWN, names: usize::MAX, depth: usize::MAX, path: usize::MAX };
+    /// Of anybody's.
+    pub(super) const BROUGHT: Self = Self { said: Most::BROUGHT, names: 64 << 20, depth: 128, path: 2048 };
+}
+
 impl Limits<'_> {
     /// As much as there is: of an archive that a user has.
     pub(super) const NONE: Self = Self { bytes: u64::MAX, entries: u64::MAX, goes_on: &Always };
@@ -115,12 +135,13 @@ impl Limits<'_> {
 pub(super) fn unpack(
     input: impl Read,
     folder: TempDir,
-    limits: Limits<'_>,
+    (limits, shape): (Limits<'_>, Shape),
 ) -> Result<Unpacked, ArchiveError> {
-    let mut archive = Archive::new(input);
+    let mut archive = Archive::new(input, shape.said);
     let mut target = Target {
         root: folder.path().to_owned(),
         left: limits,
+        shape,
         recorded: Recorded::default(),
         left_out: Vec::new(),
         devices: 0,
@@ -154,6 +175,8 @@ struct Target<'a> {
     root: PathBuf,
     /// What is left of the limits.
     left: Limits<'a>,
+    /// The same, of what else is bounded.
+    shape: Shape,
     recorded: Recorded,
     left_out: Vec<String>,
     devices: usize,
@@ -173,6 +196,34 @@ impl Target<'_> {
         Ok(())
     }
 
+    /// Counts bytes of names that are kept.
+    fn take_names(&mut self, bytes: usize) -> Result<(), ArchiveError> {
+        let too_long = || {
+            let cure = "take some out of it, or make them shorter";
+            ArchiveError::Other(format!("has more than 64 MiB of names; {cure}"))
+        };
+        self.shape.names = self.shape.names.checked_sub(bytes).ok_or_else(too_long)?;
+        Ok(())
+    }
+
+    /// Refuses what lies too deep, wherever links have led to.
+    fn check_path(&self, path: &Path, entry: &Entry) -> Result<(), ArchiveError> {
+        let Shape { depth, path: longest, .. } = self.shape;
+        let why = match path {
+            path if path.as_os_str().len() > longest => format!("its path is longer than {longest} bytes"),
+            path if path.components().count() > depth => format!("its path has more than {depth} names"),
+            _ => return Ok(()),
+        };
+        Err(ArchiveError::unsupported(&entry.name, &why, "leave it out of the archive"))
+    }
+
+    /// Keeps what the archive says of what lies there.
+    fn record(&mut self, path: &Path, stamp: Stamp) -> Result<(), ArchiveError> {
+        self.take_names(path.as_os_str().len())?;
+        self.recorded.0.insert(path.to_owned(), stamp);
+        Ok(())
+    }
+
     fn add<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), ArchiveError> {
         self.take_entry()?;
         let name = clean(&entry.name)?;
@@ -189,6 +240,7 @@ impl Target<'_> {
         };
         self.attributes += usize::from(entry.has_attributes);
         let path = self.folder(parent, entry)?.join(leaf);
+        self.check_path(&path, entry)?;
         if self.make_way(&path, entry)? {
             self.make(&path, entry, archive)?;
         }
@@ -200,12 +252,15 @@ impl Target<'_> {
         match follow(&self.root, path, true)? {
             Leads::To(folder) if self.root.join(&folder).symlink_metadata()?.is_dir() => Ok(folder),
             Leads::Missing { mut folder, names } => {
+                let above = std::iter::once(folder.as_os_str());
+                let whole: PathBuf = above.chain(names.iter().map(OsString::as_os_str)).collect();
+                self.check_path(&whole, entry)?;
                 for name in names {
                     self.take_entry()?;
                     folder.push(name);
                     self.make_folder(&folder)?;
                     // A time of this run would make a new snapshot of the same archive each time.
-                    self.recorded.0.insert(folder.clone(), Stamp { mode: IMPLIED_MODE, mtime: entry.mtime });
+                    self.record(&folder, Stamp { mode: IMPLIED_MODE, mtime: entry.mtime })?;
                 }
                 Ok(folder)
             }
@@ -257,6 +312,7 @@ impl Target<'_> {
             }
             Kind::Symlink { target } => {
                 stamp.mode = LINK_MODE;
+                self.take_names(target.len())?;
                 symlink(OsStr::from_bytes(target), &at)?;
             }
             Kind::HardLink { target } => {
@@ -284,13 +340,13 @@ impl Target<'_> {
             Kind::Device => {
                 self.devices += 1;
                 if self.devices <= TOLD {
-                    self.left_out.push(format!("{:?} is a device and is left out", path.display()));
+                    let name = shown(path.as_os_str().as_bytes());
+                    self.left_out.push(format!("{name:?} is a device and is left out"));
                 }
                 return Ok(());
             }
         }
-        self.recorded.0.insert(path.to_owned(), stamp);
-        Ok(())
+        self.record(path, stamp)
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
@@ -302,7 +358,7 @@ impl Target<'_> {
     /// What a hard link leads to.
     fn linked(&self, target: &[u8], entry: &Entry) -> Result<PathBuf, ArchiveError> {
         let wrong = |why: &str| {
-            let target = String::from_utf8_lossy(target);
+            let target = shown(target);
             let cure = "make the archive of all names of the file, or leave this one out";
             Err(ArchiveError::unsupported(&entry.name, &format!("a hard link to {target:?}, {why}"), cure))
         };

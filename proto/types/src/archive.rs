@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Invalid;
+use crate::git::Lfs;
 
 /// The longest address that is taken, bytes.
 const MAX_TEXT: usize = 2048;
@@ -16,7 +17,7 @@ const MAX_TEXT: usize = 2048;
 const CHECKSUM: &str = "sha256=";
 
 /// The address of an archive: `https://HOST[:PORT]/PATH[?QUERY]`, without a user and a password.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ArchiveUrl(String);
 
@@ -45,18 +46,26 @@ impl fmt::Display for ArchiveUrl {
     }
 }
 
+/// The same: what is printed of a spec tells nobody the query.
+impl fmt::Debug for ArchiveUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ArchiveUrl({self})")
+    }
+}
+
 impl FromStr for ArchiveUrl {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let invalid = |cure: &str| {
             // Neither a password nor a signature is repeated.
-            let shown = text.split('?').next().unwrap_or_default();
-            let shown = match shown.split_once('@') {
+            let shown = match text.rsplit_once('@') {
+                // Of a password, or of a signature: which can't be told.
+                Some((before, _)) if before.contains(['?', '#']) => "https://…",
                 Some((_, behind)) => behind,
-                None => shown,
+                None => text,
             };
-            Err(Invalid::new("archive", shown, cure))
+            Err(Invalid::new("archive", shown.split(['?', '#']).next().unwrap_or_default(), cure))
         };
         let form = "write https://HOST/PATH.tar.gz";
         if text.len() > MAX_TEXT
@@ -113,6 +122,9 @@ pub struct ArchiveSource {
     /// What its bytes have to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<Digest>,
+    /// `--lfs`: what becomes of pointers of Git LFS, which archives of forges have, too. Not in its text.
+    #[serde(default, skip_serializing_if = "Lfs::is_refused")]
+    pub lfs: Lfs,
 }
 
 impl FromStr for ArchiveSource {
@@ -120,6 +132,8 @@ impl FromStr for ArchiveSource {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let (archive, behind) = text.split_once('#').unwrap_or((text, ""));
+        // No checksum has one: it stands behind a password with # in it.
+        let archive = if behind.contains('@') { text } else { archive };
         let archive: ArchiveUrl = archive.parse()?;
         let checksum = match behind {
             "" => None,
@@ -131,7 +145,7 @@ impl FromStr for ArchiveSource {
                 )
             })?),
         };
-        Ok(Self { archive, checksum })
+        Ok(Self { archive, checksum, lfs: Lfs::default() })
     }
 }
 
@@ -177,10 +191,19 @@ mod tests {
             format!("https://X.example:8443/a/v1.tar.gz#sha256={}", "ab".repeat(32))
         );
         assert_eq!(source.archive.as_str().parse(), Ok(source.archive.clone()));
+        let printed = format!("{source:?}");
+        assert!(printed.contains("X.example:8443/a/v1.tar.gz") && !printed.contains("abc"), "{printed}");
         for (text, why) in [
             ("http://x.example/a.tar", "https only"),
             ("ftp://x.example/a.tar", "https only"),
             ("https://me:hunter2@x.example/a.tar?s=hunter2", "password doesn't belong"),
+            ("https://me:hunter2@s@x.example/a.tar", "password doesn't belong"),
+            ("https://me:hunter2?s@x.example/a.tar", "its host is none"),
+            ("https://me:hunter2#s@x.example/a.tar", "write https://HOST"),
+            ("https://me:22#hunter2@x.example/a.tar", "write https://HOST"),
+            ("https://me:22?hunter2@x.example", "names no file"),
+            ("https://x.example/a b.tar?s=hunter2@hunter2", "write https://HOST"),
+            ("https://x.example?s=hunter2", "names no file"),
             ("https://x.example", "names no file"),
             ("https:///a.tar", "host is none"),
             ("https://x.example/a b.tar", "write https://HOST"),

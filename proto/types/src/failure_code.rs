@@ -175,7 +175,7 @@ codes! {
             "mend `.gitmodules`, or leave `--submodules` out";
     }
     GitLfs = "git_lfs", Source {
-        User: "a file of the git source is a pointer of Git LFS, and workers don't fetch what it stands for",
+        User: "a file of the fetched source is a pointer of Git LFS, and workers don't fetch what it stands for",
             "leave it out with a line in `.dockerignore`, or take pointers as they are: `--lfs pointers` (in `.farm.yaml` \
                 `lfs: pointers`)";
     }

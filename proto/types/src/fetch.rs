@@ -69,6 +69,7 @@ impl FetchSource {
             Self::Archive(source) => Self::Archive(ArchiveSource {
                 archive: source.archive.without_query(),
                 checksum: source.checksum,
+                lfs: source.lfs,
             }),
         }
     }

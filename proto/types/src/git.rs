@@ -307,7 +307,7 @@ impl Lfs {
         }
     }
 
-    fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         *self == Self::Refuse
     }
 }

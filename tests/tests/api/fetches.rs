@@ -147,7 +147,11 @@ async fn an_archive_is_fetched_by_a_worker_that_knows_of_them_without_git_and_wi
     greeting.features.push("git".to_owned());
     let mut git = Sim::connect(&client, greeting).await.unwrap();
     let url = "https://x.example/app.tar.gz";
-    let archive = v1::ArchiveSource { url: format!("{url}?signature=hush"), checksum: String::new() };
+    let archive = v1::ArchiveSource {
+        url: format!("{url}?signature=hush"),
+        checksum: String::new(),
+        lfs: "refuse".to_owned(),
+    };
     let fetch = v1::FetchSpec { archive: Some(archive.clone()), take: "build".into(), ..Default::default() };
     let spec = v1::BuildSpec { fetch: Some(fetch.clone()), ..Default::default() };
     let request =

@@ -18,7 +18,11 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// What tar makes of a folder, under a name.
+/// As git-lfs writes it, and forges put it into archives.
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
+    oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+
+/// What tar makes of a folder, under a name; `.`: as it is.
 fn tar(context: &Context, name: &str) -> Vec<u8> {
     let archive = context.path().with_extension("tar");
     let transform = format!("s,^\\.,{name},");
@@ -48,17 +52,20 @@ fn submit_from(farm: &Farm, address: &str, args: &[&str]) -> Output {
 #[test]
 fn an_archive_at_an_address_is_built_as_one_on_standard_input_and_is_known_by_its_digest() {
     let word = nonce();
-    let context = Context::new(&format!(
-        "FROM {BASE}\nCOPY app-1.0/file /\nCOPY --from=lib /lib.txt /\n\
-         RUN test ! -e /secret && cat /file /lib.txt # {word}\n"
-    ));
-    let context =
-        context.file("file", "of the archive\n").file("secret", "x").file(".dockerignore", "secret\n");
+    let dockerfile = format!(
+        "FROM {BASE}\nCOPY . /all\nCOPY --from=lib /lib.txt /\n\
+         RUN test ! -e /all/app-1.0/secret && cat /all/app-1.0/file /lib.txt # {word}\n"
+    );
+    let context = Context::empty().file("app-1.0/Dockerfile", dockerfile);
+    let context = context.file("app-1.0/file", "of the archive\n").file("app-1.0/secret", "x");
+    let context = context.file(".dockerignore", "app-1.0/secret\n");
     let lib = tar(&Context::empty().file("lib.txt", "of the library\n"), ".");
-    let first = gzip(&tar(&context, "app-1.0"));
+    let first = gzip(&tar(&context, "."));
     let digest = Digest::of(&first);
     let plain = Context::new("FROM scratch\nCOPY app-1.0/file /\n").file("file", "as it is\n");
     let plain = gzip(&tar(&plain, "app-1.0"));
+    let pointing = Context::new("FROM scratch\nCOPY app-1.0/large /\n").file("large", POINTER);
+    let pointing = tar(&pointing, "app-1.0");
     let lib_digest = Digest::of(&lib).hex();
     let served = Arc::new(Mutex::new(first.clone()));
     let serves = Arc::clone(&served);
@@ -69,6 +76,7 @@ fn an_archive_at_an_address_is_built_as_one_on_standard_input_and_is_known_by_it
             "/app-1.0.tar.gz" => Some(serves.lock().unwrap().clone()),
             "/lib.tar" => Some(lib.clone()),
             "/plain" => Some(plain.clone()),
+            "/pointing.tar" => Some(pointing.clone()),
             "/Dockerfile" => Some(b"FROM scratch\n".to_vec()),
             _ => None,
         };
@@ -135,13 +143,14 @@ fn an_archive_at_an_address_is_built_as_one_on_standard_input_and_is_known_by_it
     );
 
     // What is there changes; what was built is still made again from what it was.
-    *served.lock().unwrap() = gzip(&tar(&context.file("file", "another\n"), "app-1.0"));
+    *served.lock().unwrap() = gzip(&tar(&context.file("app-1.0/file", "another\n"), "."));
     let again = show(&farm, &build_id(&farm.cli(&["retry", &id]).ok()));
     assert_eq!((&again["origins"], &again["snapshot"]), (origins, &record["snapshot"]), "{again:#}");
     for (address, code) in [
         (format!("{}/app-1.0.tar.gz#sha256={}", web.url(), digest.hex()), "archive_checksum"),
         (format!("{}/nothing.tar.gz", web.url()), "archive_missing"),
         (format!("{}/Dockerfile", web.url()), "archive_unusable"),
+        (format!("{}/pointing.tar", web.url()), "git_lfs"),
         ("https://169.254.169.254/x.tar".to_owned(), "archive_host_closed"),
     ] {
         let failed = submit_from(&farm, &address, &["--json"]);
@@ -153,4 +162,6 @@ fn an_archive_at_an_address_is_built_as_one_on_standard_input_and_is_known_by_it
             "{record:#}"
         );
     }
+    let pointing = format!("{}/pointing.tar", web.url());
+    submit_from(&farm, &pointing, &["--lfs", "pointers"]).ok();
 }

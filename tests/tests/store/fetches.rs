@@ -6,8 +6,8 @@ use farm_store::builds::submit::NewBuild;
 use farm_store::work::finish::Outcome;
 use farm_store::{StoreError, default_project};
 use farm_types::{
-    BootId, BuildSpec, FEATURE_GIT, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitSource, Origin,
-    SnapshotRef, Take, WorkerId,
+    ArchiveOrigin, BootId, BuildSpec, FEATURE_GIT, FetchSpec, Fetched, FetchedRoot, GitOrigin, GitSource,
+    Origin, SnapshotRef, Take, WorkerId,
 };
 
 use crate::fixture::{LEASE, World, world};
@@ -24,6 +24,26 @@ fn fetch(world: &World, key: &str) -> NewBuild {
     };
     let spec = BuildSpec::to_fetch(FetchSpec { source: source.into(), take: Take::All }, SnapshotRef::none());
     NewBuild { spec, ..world.new_build(key, "linux/amd64", &[]) }
+}
+
+#[tokio::test]
+async fn what_is_of_an_archive_keeps_coordinators_out_that_know_of_none() {
+    let world = world().await;
+    let older =
+        "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 57)";
+    world.database.psql(older);
+    // Whoever submits says the origin: no fetch of this farm has to have been there.
+    let origin = ArchiveOrigin {
+        archive: "https://x.example/app.tar".parse().unwrap(),
+        digest: farm_types::Digest::of(b"app"),
+    };
+    let mut build = world.new_build("built", "linux/amd64", &[]);
+    build.spec.origins = [("context".to_owned(), Origin::Archive(origin))].into();
+    let refused = world.store.submit(&build).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Conflict(why) if why.contains("http://old")), "{refused}");
+    world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
+    world.store.submit(&build).await.unwrap();
+    assert_eq!(world.database.psql("SELECT oldest FROM schema_compat"), "58");
 }
 
 async fn with_git(world: &World, name: &str) -> WorkerId {

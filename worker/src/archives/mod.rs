@@ -42,18 +42,40 @@ pub struct Archives {
 pub struct Opened {
     /// What was in it.
     pub unpacked: Unpacked,
+    /// Where that lies: it goes when what was unpacked has gone.
+    pub place: Place,
     /// The digest of its bytes, as they came.
     pub digest: Digest,
 }
 
+/// A folder of one fetch. Removed with the value, which blocks; what stays is told.
+#[derive(Debug)]
+pub struct Place(PathBuf);
+
+impl Place {
+    fn new(scratch: &Path) -> io::Result<Self> {
+        tempfile::Builder::new().prefix("fetch-").tempdir_in(scratch).map(|folder| Self(folder.keep()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "what an archive left can't be removed; remove it");
+        }
+    }
+}
+
 impl Archives {
-    /// Makes ready in this folder. What a former life was at is cleared away. Blocks.
+    /// Makes ready in this folder. What a former life was at is cleared away, as far as that can be. Blocks.
     ///
     /// # Errors
     /// The folder can't be used.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %folder.display(), %error, "what archives left can't be removed; remove it");
+            }
             _ => {}
         }
         fs::create_dir_all(&folder)?;
@@ -94,10 +116,14 @@ impl Archives {
             return Err(user(FailureCode::ArchiveChecksum, text));
         }
         say(&format!("{bytes} bytes, {digest}"));
-        let (place, bounded) = (self.scratch.clone(), Arc::clone(&bounds));
-        let unpacking = tokio::task::spawn_blocking(move || unpack(file, &place, &bounded));
-        let unpacked = unpacking.await.map_err(|error| bug(&error.to_string()))??;
-        Ok(Opened { unpacked, digest })
+        let (scratch, bounded) = (self.scratch.clone(), Arc::clone(&bounds));
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let place =
+                Place::new(&scratch).map_err(|error| disk("no folder for an archive can be made", &error))?;
+            unpack(file, &place.0, &bounded).map(|unpacked| (unpacked, place))
+        });
+        let (unpacked, place) = unpacking.await.map_err(|error| bug(&error.to_string()))??;
+        Ok(Opened { unpacked, place, digest })
     }
 }
 

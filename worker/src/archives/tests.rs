@@ -140,6 +140,8 @@ async fn what_can_not_be_fetched_has_a_code_and_a_cure() {
     let failure = bench.fetch(&order).await.unwrap_err().into_failure().unwrap();
     assert_eq!(failure.code.as_str(), "archive_unreachable");
     assert!(failure.message.contains("no CA that is trusted") && stranger.heads().is_empty(), "{failure}");
+    // Nothing of all that stays.
+    assert_eq!(std::fs::read_dir(bench.folder.path().join("archives")).unwrap().count(), 0);
 }
 
 #[tokio::test]

@@ -42,7 +42,8 @@ Examples:
 
 As long as a hook has rules they count, as a whole, and .farm.yaml of the repository isn't read at
 all, at whatever branch. What they may ask for is the same. They count for what is processed from
-then on: farm hook redeliver processes a delivery by them.";
+then on: farm hook redeliver processes a delivery by them. Their form is checked when they are
+kept; destinations, protected tags and secrets are looked at for each delivery.";
 
 /// Keeps, prints or erases a hook's rules.
 ///

@@ -117,7 +117,7 @@ pub struct Args {
     #[arg(long)]
     pub(super) submodules: bool,
 
-    /// Of git repositories: take pointers of Git LFS as they are (pointers); without it a source with one isn't built
+    /// Of git repositories and archives: take pointers of Git LFS as they are (pointers); without it a source with one isn't built
     #[arg(long, value_name = "pointers")]
     pub(super) lfs: Option<String>,
 

@@ -170,8 +170,7 @@ impl Plan {
         let checksum = args.checksum.as_deref().map(str::parse::<Digest>).transpose();
         let checksum = checksum.map_err(|e| flag("--checksum", e))?;
         let fetch = remote::context(&args.context, args.file.as_deref(), switches, checksum)?;
-        let is_git_named = named_fetches.values().any(|fetch| fetch.source.git().is_some());
-        remote::check_switches(&args, fetch.as_ref(), is_git_named)?;
+        remote::check_switches(&args, fetch.as_ref(), &named_fetches)?;
         let mut provenance = match &args.provenance {
             Some(text) => text.parse().map_err(|e| flag("--provenance", e))?,
             None => Provenance::Off,

@@ -121,7 +121,7 @@ pub(super) fn stand_in(
 pub(super) fn check_switches(
     args: &Args,
     context: Option<&FetchSpec>,
-    is_named: bool,
+    named: &BTreeMap<String, FetchSpec>,
 ) -> Result<(), Invalid> {
     let is_context = context.is_some_and(|fetch| fetch.source.git().is_some());
     if args.source_date_epoch.as_deref() == Some("commit") && !is_context {
@@ -129,11 +129,16 @@ pub(super) fn check_switches(
                     $(git log -1 --format=%ct)";
         return Err(Invalid::new("--source-date-epoch", "commit", cure));
     }
-    let given =
-        [("--keep-git", args.keep_git), ("--submodules", args.submodules), ("--lfs", args.lfs.is_some())];
+    let is_git = is_context || named.values().any(|fetch| fetch.source.git().is_some());
+    let given = [("--keep-git", args.keep_git), ("--submodules", args.submodules)];
     match given.into_iter().find(|(_, is_given)| *is_given) {
-        Some((flag, _)) if !is_context && !is_named => {
+        Some((flag, _)) if !is_git => {
             Err(Invalid::new(flag, "", "it is for git repositories, and none is named; leave it out"))
+        }
+        _ if args.lfs.is_some() && context.is_none() && named.is_empty() => {
+            let cure =
+                "it is for git repositories and archives at addresses, and none is named; leave it out";
+            Err(Invalid::new("--lfs", "", cure))
         }
         _ => Ok(()),
     }

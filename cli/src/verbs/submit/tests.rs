@@ -568,6 +568,10 @@ fn an_archive_at_an_address_is_fetched_as_the_context_and_nothing_of_a_repositor
         format!("https://x.example/app-1.0.tar.gz#sha256={digest}")
     );
     assert_eq!(made.fetches["context:lib"].source.archive().unwrap().checksum, checksum.parse().ok());
+    let lfs = |made: &Plan, root: &str| made.fetches[root].source.archive().unwrap().lfs;
+    assert_eq!(lfs(&made, "context"), farm_types::Lfs::Refuse);
+    let made = plan(&[&line[..], &["--lfs", "pointers"]].concat()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!([lfs(&made, "context"), lfs(&made, "context:lib")], [farm_types::Lfs::Pointers; 2]);
     let other = format!("{address}#sha256={}", "0".repeat(64));
     for (line, part) in [
         (&["http://x.example/app.tar.gz"][..], "write https"),
@@ -577,6 +581,7 @@ fn an_archive_at_an_address_is_fetched_as_the_context_and_nothing_of_a_repositor
         (&[address, "-f", "../Dockerfile"], "-f \"../Dockerfile\""),
         (&[address, "--source-date-epoch", "commit"], "no git repository"),
         (&[address, "--submodules"], "it is for git repositories"),
+        (&[".", "--lfs", "pointers"], "archives at addresses"),
         (&[address, "--checksum", "md5:1"], "--checksum \"md5:1\""),
         (&[&other, "--checksum", &checksum], "keep one of the two"),
         (&["https://x.example/a.git", "--checksum", &checksum], "name the commit"),

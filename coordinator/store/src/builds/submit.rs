@@ -7,7 +7,7 @@ use farm_core::life;
 use farm_core::life::attempt::StopReason;
 use farm_types::spec::Purpose;
 use farm_types::{
-    BuildId, BuildSpec, Digest, ExecutionId, JobId, Platform, ProjectId, Runs, ShortId, Take, TrustClass,
+    BuildId, BuildSpec, Digest, ExecutionId, JobId, Origin, Platform, ProjectId, Runs, ShortId, Take, TrustClass,
 };
 use serde_json::json;
 
@@ -93,7 +93,8 @@ impl Store {
             admits(&mut tx, new.project, !new.spec.exports.is_empty() || new.mounts.is_some()).await?;
         }
         let is_archive = new.spec.purpose.fetch().is_some_and(|fetch| fetch.source.archive().is_some());
-        if is_archive {
+        let is_of_archive = new.spec.origins.values().any(|origin| matches!(origin, Origin::Archive(_)));
+        if is_archive || is_of_archive {
             // They can't read it, nor what is built of it.
             shut_out(&mut tx, ARCHIVE_SCHEMA, "fetches of archives").await?;
         }

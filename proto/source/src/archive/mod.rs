@@ -6,6 +6,7 @@
 //! Invariant: every entry is given out or is an error; nothing is passed over but labels of volumes. To add a form: its
 //! letter in [`Archive::next`].
 
+mod error;
 mod header;
 mod pax;
 mod sparse;
@@ -13,6 +14,7 @@ mod sparse;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+pub(super) use error::{ArchiveError, shown};
 use header::{BLOCK, Format, Header};
 use pax::Records;
 use sparse::{Extent, Form};
@@ -20,61 +22,24 @@ use sparse::{Extent, Form};
 /// How many bytes tell whether an archive begins.
 pub(super) const FIRST_BYTES: usize = BLOCK;
 
-/// The longest header of headers (a name, or pax records), bytes; the map of a sparse file may be long.
-const LONGEST_EXTENSION: u64 = 64 << 20;
+/// How much may be said of an entry besides its header.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    /// The longest header of headers (a name, or pax records), MiB.
+    pub(super) extension_mib: u64,
+    /// As many records has a pax header.
+    pub(super) records: usize,
+}
+
+impl Most {
+    /// Of an archive that a user has: the map of a sparse file may be long.
+    pub(super) const OWN: Self = Self { extension_mib: 64, records: usize::MAX };
+    /// Of anybody's.
+    pub(super) const BROUGHT: Self = Self { extension_mib: 1, records: 65_536 };
+}
 
 /// All that may be said of every entry, bytes.
 const MOST_DEFAULTS: usize = 1 << 20;
-
-/// Why an archive can't be taken; each text is a sentence with its cure.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ArchiveError {
-    /// Its bytes can't be got, or what they are to be written to doesn't take them.
-    #[error("can't be read or unpacked ({0})")]
-    Io(#[from] io::Error),
-    /// The archive is cut off.
-    #[error("ends {0}, so it is cut off; see whether what writes it failed, and send it whole")]
-    Cut(String),
-    /// It says something that makes no sense.
-    #[error("is damaged: {0:?}: {1}; make it anew")]
-    Damaged(String, String),
-    /// It has something that can't be taken.
-    #[error("has {name:?}, which can't be taken: {why}; {cure}")]
-    Unsupported {
-        /// The name of the entry.
-        name: String,
-        /// What is wrong with it.
-        why: String,
-        /// What to do about it.
-        cure: String,
-    },
-    /// Its files have more bytes than they may.
-    #[error("has more bytes than it may")]
-    TooLarge,
-    /// It has more entries than it may.
-    #[error("has more entries than it may")]
-    TooMany,
-    /// It was told to stop.
-    #[error("was broken off")]
-    BrokenOff,
-    /// None of these; the text says all.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl ArchiveError {
-    fn damaged(name: &[u8], what: &str) -> Self {
-        Self::Damaged(String::from_utf8_lossy(name).into_owned(), what.to_owned())
-    }
-
-    pub(super) fn unsupported(name: &[u8], why: &str, cure: &str) -> Self {
-        Self::Unsupported {
-            name: String::from_utf8_lossy(name).into_owned(),
-            why: why.to_owned(),
-            cure: cure.to_owned(),
-        }
-    }
-}
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,11 +98,12 @@ pub(super) struct Archive<R> {
     last: Vec<u8>,
     /// What is said of all entries.
     defaults: Records,
+    most: Most,
 }
 
 impl<R: Read> Archive<R> {
-    pub(super) fn new(input: R) -> Self {
-        Self { input, left: 0, padding: 0, last: Vec::new(), defaults: Records::default() }
+    pub(super) fn new(input: R, most: Most) -> Self {
+        Self { input, left: 0, padding: 0, last: Vec::new(), defaults: Records::default(), most }
     }
 
     /// The next entry; nothing after the last, when all that follows was seen to be zeros. What wasn't read of the last
@@ -160,10 +126,11 @@ impl<R: Read> Archive<R> {
                 b'L' => before.name = Some(self.extension_text(&header)?),
                 b'K' => before.link = Some(self.extension_text(&header)?),
                 b'x' | b'X' => {
-                    before.records = Some(Records::parse(&self.extension(&header)?, &name)?);
+                    let records = Records::parse(&self.extension(&header)?, &name, self.most.records)?;
+                    before.records = Some(records);
                 }
                 b'g' => {
-                    let records = Records::parse(&self.extension(&header)?, &name)?;
+                    let records = Records::parse(&self.extension(&header)?, &name, self.most.records)?;
                     if records.get("GNU.volume.filename").is_some() {
                         return Err(volumes(&name));
                     }
@@ -310,7 +277,7 @@ impl<R: Read> Archive<R> {
     }
 
     fn cut(&self) -> ArchiveError {
-        ArchiveError::Cut(format!("in the middle of {:?}", String::from_utf8_lossy(&self.last)))
+        ArchiveError::Cut(format!("in the middle of {:?}", shown(&self.last)))
     }
 
     /// Says how much follows the header that was just read.
@@ -336,8 +303,10 @@ impl<R: Read> Archive<R> {
 
     fn extension(&mut self, header: &Header) -> Result<Vec<u8>, ArchiveError> {
         let (size, name) = (header.size()?, header.name());
-        if size > LONGEST_EXTENSION {
-            return Err(ArchiveError::damaged(&name, "what is said of an entry is longer than 64 MiB"));
+        let most = self.most.extension_mib;
+        if size > most << 20 {
+            let what = format!("what is said of an entry is longer than {most} MiB");
+            return Err(ArchiveError::damaged(&name, &what));
         }
         self.contents(size, &name)?;
         let mut bytes = Vec::new();
@@ -367,7 +336,7 @@ impl<R: Read> Archive<R> {
             0 => Ok(None),
             BLOCK => Ok(Some(block)),
             _ if self.last.is_empty() => Err(ArchiveError::Cut("in its first header".to_owned())),
-            _ => Err(ArchiveError::Cut(format!("behind {:?}", String::from_utf8_lossy(&self.last)))),
+            _ => Err(ArchiveError::Cut(format!("behind {:?}", shown(&self.last)))),
         }
     }
 
@@ -375,7 +344,7 @@ impl<R: Read> Archive<R> {
     fn header(&mut self) -> Result<Option<Header>, ArchiveError> {
         let Some(block) = self.read_block()? else {
             // Whether more was to follow can't be told from an end without its mark.
-            let last = String::from_utf8_lossy(&self.last).into_owned();
+            let last = shown(&self.last);
             return Err(ArchiveError::Other(format!(
                 "ends behind {last:?} without the zeros that mark its end, so it may be cut off; see whether what writes it \
                  failed, or add them: (cat ARCHIVE; head -c 1024 /dev/zero) | farm submit - …"

@@ -4,19 +4,30 @@
 //! back what was said before.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::ArchiveError;
+use super::{ArchiveError, shown};
+
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
+/// What a record takes in memory besides its bytes, about: two vectors, and what an allocator keeps of each.
+const RECORD_COSTS: usize = 96;
 
 /// Records in the order in which they were written: in some the order matters.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Records(Vec<(Vec<u8>, Vec<u8>)>);
+pub(super) struct Records {
+    /// What is said of all entries, which share it; it comes before the rest.
+    shared: Arc<Vec<Pair>>,
+    own: Vec<Pair>,
+}
 
 impl Records {
-    /// Reads a header's contents. `name` is for messages.
+    /// Reads a header's contents, `most` records of it. `name` is for messages.
     ///
     /// # Errors
-    /// The header isn't a row of records.
-    pub(super) fn parse(mut bytes: &[u8], name: &[u8]) -> Result<Self, ArchiveError> {
+    /// The header isn't a row of records, or of too many.
+    pub(super) fn parse(mut bytes: &[u8], name: &[u8], most: usize) -> Result<Self, ArchiveError> {
         let mut records = Vec::new();
         while !bytes.is_empty() {
             // Some programs fill the rest up.
@@ -25,38 +36,47 @@ impl Records {
             }
             let (key, value, rest) = record(bytes)
                 .ok_or_else(|| ArchiveError::damaged(name, "a record of its pax header is none"))?;
+            if records.len() >= most {
+                let what = format!("its pax header has more than {most} records");
+                return Err(ArchiveError::damaged(name, &what));
+            }
             records.push((key.to_vec(), value.to_vec()));
             bytes = rest;
         }
-        Ok(Self(records))
+        Ok(Self { shared: Arc::default(), own: records })
     }
 
     /// These, and behind them others, which win.
     pub(super) fn with(&self, others: Self) -> Self {
-        Self(self.0.iter().cloned().chain(others.0).collect())
+        let own = self.own.iter().cloned().chain(others.own).collect();
+        Self { shared: Arc::clone(&self.shared), own }
     }
 
-    /// These without those that others say anew, and behind them the others.
+    /// These without those that others say anew, and behind them the others: for all entries, so they can be shared.
     pub(super) fn replaced(self, others: Self) -> Self {
         let anew: HashSet<&[u8]> = others.iter().map(|(key, _)| key).collect();
-        let kept: Vec<_> = self.0.into_iter().filter(|(key, _)| !anew.contains(key.as_slice())).collect();
-        Self(kept.into_iter().chain(others.0).collect())
+        let Self { shared, own } = self;
+        let mut all = Arc::unwrap_or_clone(shared);
+        all.extend(own);
+        all.retain(|(key, _)| !anew.contains(key.as_slice()));
+        all.extend(others.own);
+        Self { shared: Arc::new(all), own: Vec::new() }
     }
 
-    /// Bytes of all keys and values.
+    /// Bytes that they take in memory, about.
     pub(super) fn bytes(&self) -> usize {
-        self.iter().map(|(key, value)| key.len() + value.len()).sum()
+        self.iter().map(|(key, value)| key.len() + value.len() + RECORD_COSTS).sum()
     }
 
     /// The last value of a key, unless that is empty.
     pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
-        let found = self.0.iter().rev().find(|(known, _)| known == key.as_bytes());
-        found.map(|(_, value)| value.as_slice()).filter(|value| !value.is_empty())
+        let found = self.iter().rev().find(|(known, _)| *known == key.as_bytes());
+        found.map(|(_, value)| value).filter(|value| !value.is_empty())
     }
 
     /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().map(|(key, value)| (key.as_slice(), value.as_slice()))
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
+        self.shared.iter().chain(&self.own).map(|(key, value)| (key.as_slice(), value.as_slice()))
     }
 
     /// The number that is the value of a key.
@@ -79,8 +99,7 @@ impl Records {
 }
 
 fn not_understood(key: &str, value: &[u8], name: &[u8]) -> ArchiveError {
-    let value = String::from_utf8_lossy(value).into_owned();
-    ArchiveError::damaged(name, &format!("its pax header says {key}={value:?}"))
+    ArchiveError::damaged(name, &format!("its pax header says {key}={:?}", shown(value)))
 }
 
 /// The first record's key and value, and what follows.
@@ -119,26 +138,32 @@ mod tests {
 
     #[test]
     fn values_may_hold_anything_and_the_last_one_counts() {
-        let records = Records::parse(b"12 path=a\nb\n7 a==b\n9 path=c\n", b"x").unwrap();
+        let records = Records::parse(b"12 path=a\nb\n7 a==b\n9 path=c\n", b"x", 3).unwrap();
         assert_eq!(records.get("path"), Some(&b"c"[..]));
         assert_eq!(records.get("a"), Some(&b"=b"[..]));
         assert_eq!(records.iter().next().unwrap(), (&b"path"[..], &b"a\nb"[..]));
-        let taken_back = records.with(Records::parse(b"8 path=\n", b"x").unwrap());
+        let taken_back = records.with(Records::parse(b"8 path=\n", b"x", 1).unwrap());
         assert_eq!(taken_back.get("path"), None);
+        let shared = Records::default().replaced(records).with(taken_back);
+        assert_eq!((shared.get("path"), shared.get("a")), (None, Some(&b"=b"[..])));
         for broken in [&b"path=a\n"[..], b"8 path=a\n", b"99 path=a\n", b"9 pathaaa\n", b" path=a\n"] {
-            assert!(Records::parse(broken, b"x").is_err(), "{broken:?}");
+            assert!(Records::parse(broken, b"x", 9).is_err(), "{broken:?}");
         }
+        // Of nothing there can be many, too, and each takes room.
+        let empty = b"4 =\n".repeat(4);
+        assert!(Records::parse(&empty, b"x", 3).unwrap_err().to_string().contains("more than 3 records"));
+        assert!(Records::parse(&empty, b"x", 4).unwrap().bytes() >= 4 * size_of::<Pair>());
     }
 
     #[test]
     fn what_is_said_anew_takes_the_place_of_what_was_said() {
-        let records = |bytes: &[u8]| Records::parse(bytes, b"x").unwrap();
+        let records = |bytes: &[u8]| Records::parse(bytes, b"x", 9).unwrap();
         let mut all = records(b"5 a=\n6 b=2\n");
         for _ in 0..3 {
             all = all.replaced(records(b"6 b=3\n6 c=4\n"));
             let found: Vec<_> = all.iter().collect();
             assert_eq!(found, [(&b"a"[..], &b""[..]), (b"b", b"3"), (b"c", b"4")]);
-            assert_eq!(all.bytes(), 5);
+            assert_eq!(all.bytes(), 5 + 3 * RECORD_COSTS);
         }
     }
 

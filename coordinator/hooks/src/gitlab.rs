@@ -68,6 +68,14 @@ struct MergeRequestEvent {
     user: User,
     project: Project,
     object_attributes: MergeRequest,
+    changes: Option<Edited>,
+}
+
+/// What was changed of a merge request, as far as something follows from it.
+#[derive(Deserialize)]
+struct Edited {
+    // The branch that it is to go to.
+    target_branch: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +84,8 @@ struct MergeRequest {
     // Missing where nobody did anything to it, as for a pipeline.
     #[serde(default)]
     action: String,
+    // `opened`, or how it ended.
+    state: Option<String>,
     // Where its head was; it moved only if this is here.
     oldrev: Option<String>,
     source_branch: String,
@@ -244,11 +254,15 @@ fn changed(commits: &[Changes], total: Option<usize>) -> Option<Vec<String>> {
 
 fn merge_request(event: &str, said: MergeRequestEvent) -> Result<Delivery, Invalid> {
     is_kind(&said.object_kind, "merge_request")?;
-    let MergeRequestEvent { user, project, object_attributes: of, .. } = said;
+    let MergeRequestEvent { user, project, object_attributes: of, changes, .. } = said;
     let before = commit_opt(of.oldrev.as_deref())?;
+    let is_retargeted = changes.is_some_and(|changes| changes.target_branch.is_some());
+    let is_over = of.state.as_deref().is_some_and(|state| state != "opened");
     let state = match of.action.as_str() {
         "open" | "reopen" => Some(PullRequestState::Open),
         "update" if before.is_some() => Some(PullRequestState::Open),
+        // The same head for another branch is another proposal: other rules count for it.
+        "update" if is_retargeted && !is_over => Some(PullRequestState::Open),
         "close" => Some(PullRequestState::Closed),
         "merge" => Some(PullRequestState::Merged),
         _ => None,
@@ -256,7 +270,7 @@ fn merge_request(event: &str, said: MergeRequestEvent) -> Result<Delivery, Inval
     let head = commit_opt(of.last_commit.as_ref().map(|last| last.id.as_str()))?;
     let outcome = match (state, head) {
         (None, _) => Outcome::Ignored(format!(
-            "nothing follows from merge request {}: the head is where it was",
+            "nothing follows from merge request {}: the head and its branches are where they were",
             of.action
         )),
         (_, None) => Outcome::Ignored("the merge request has no commit".to_owned()),

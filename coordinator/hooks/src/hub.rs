@@ -78,12 +78,25 @@ struct PullRequestEvent {
     number: u64,
     before: Option<String>,
     pull_request: PullRequest,
+    // Of `edited`: what was there before.
+    changes: Option<Edited>,
     repository: Repo,
     sender: User,
 }
 
+/// What was edited of a pull request, as far as something follows from it: the branch that it is to go to.
+#[derive(Deserialize)]
+struct Edited {
+    base: Option<serde::de::IgnoredAny>,
+    // Gitea calls it so.
+    #[serde(rename = "ref")]
+    base_ref: Option<serde::de::IgnoredAny>,
+}
+
 #[derive(Deserialize)]
 struct PullRequest {
+    // `open` or `closed`.
+    state: Option<String>,
     head: Side,
     base: Side,
     #[serde(default)]
@@ -263,8 +276,12 @@ fn changed(commits: Option<&[Changes]>, total: Option<usize>) -> Option<Vec<Stri
 }
 
 fn pull_request(flavour: Flavour, event: &str, said: PullRequestEvent) -> Result<Delivery, Invalid> {
-    let PullRequestEvent { action, number, before, pull_request, repository, sender } = said;
+    let PullRequestEvent { action, number, before, pull_request, changes, repository, sender } = said;
+    // The same head for another branch is another proposal: other rules count for it.
+    let is_retargeted = changes.is_some_and(|changes| changes.base.is_some() || changes.base_ref.is_some());
+    let is_closed = pull_request.state.as_deref() == Some("closed");
     let state = match (flavour, action.as_str()) {
+        (_, "edited") if is_retargeted && !is_closed => Some(PullRequestState::Open),
         (_, "opened" | "reopened")
         | (Flavour::Github, "synchronize")
         | (Flavour::Gitea, "synchronized" | "synchronize") => Some(PullRequestState::Open),
@@ -273,9 +290,9 @@ fn pull_request(flavour: Flavour, event: &str, said: PullRequestEvent) -> Result
         _ => None,
     };
     let outcome = match (state, commit(&pull_request.head.sha)?) {
-        (None, _) => {
-            Outcome::Ignored(format!("nothing follows from {event} {action}: the head is where it was"))
-        }
+        (None, _) => Outcome::Ignored(format!(
+            "nothing follows from {event} {action}: the head and its base are where they were"
+        )),
         (_, None) => Outcome::Ignored("the pull request has no head".to_owned()),
         (Some(state), Some(head)) => {
             let is_fork = is_fork(flavour, &pull_request, repository.id);

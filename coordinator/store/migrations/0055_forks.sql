@@ -1,5 +1,5 @@
 -- Pull requests of forks: what was seen of each, what waits for somebody who approves it, and what was approved. Coordinators of before
--- take no part in that, and are shut out by the first one.
+-- take no part in that, and are shut out by the first approval.
 
 -- What a fork proposes is built by machines that aren't trusted, for nobody's tags and with nothing lent. HOOK/NUMBER: whose caches it has;
 -- null: it is nobody's proposal.
@@ -18,7 +18,7 @@ CREATE TABLE pull_requests (
     project_id      uuid NOT NULL,
     hook_id         uuid NOT NULL,
     number          bigint NOT NULL CHECK (number >= 0),
-    -- The delivery's. An older one, whenever it is processed, changes nothing.
+    -- The delivery's. One that came before it changes nothing; where the forge says when it was so (`at`), one that was so before.
     sequence        bigint NOT NULL,
     commit_id       text NOT NULL,
     base            text NOT NULL,
@@ -29,6 +29,8 @@ CREATE TABLE pull_requests (
     -- When it was so, by the forge's clock; null: the forge doesn't say.
     at              timestamptz,
     seen_at         timestamptz NOT NULL DEFAULT farm_now(),
+    -- Since when its head, its base and whether it is open are as they are, by the farm's clock.
+    moved_at        timestamptz NOT NULL DEFAULT farm_now(),
     PRIMARY KEY (project_id, hook_id, number),
     FOREIGN KEY (project_id, hook_id) REFERENCES hooks ON DELETE CASCADE
 );
@@ -54,7 +56,7 @@ CREATE TABLE fork_deliveries (
     images          text[] NOT NULL DEFAULT '{}',
     -- Since when it waits for somebody who approves it.
     held_at         timestamptz,
-    -- By whose approval it goes on, and since when.
+    -- By whose approval it goes on, and since when: an image of it was submitted.
     approved_by     text,
     approved_at     timestamptz,
     PRIMARY KEY (project_id, hook_id, delivery_id),
@@ -73,7 +75,7 @@ CREATE TABLE fork_approvals (
     head_repository text NOT NULL,
     approved_by     text NOT NULL,
     approved_at     timestamptz NOT NULL DEFAULT farm_now(),
-    -- When something was first built by it, and when it ended: the pull request has moved on, or was closed.
+    -- When an image was first submitted by it, and when it ended: the pull request has moved on, or was closed.
     used_at         timestamptz,
     ended_at        timestamptz,
     PRIMARY KEY (project_id, hook_id, number, commit_id, base, head_repository),

@@ -113,6 +113,14 @@ async fn a_fork_is_built_once_its_head_is_approved_and_by_no_machine_that_is_tru
     assert!(refused.status == 3 && refused.stderr.contains("publisher"), "{refused:?}");
     // Nor does a comment, where nobody can be asked who its author is.
     let approve = |who, at| comment(who, 7, "/farm approve", at);
+    // They can have seen a head only that has been there for some minutes.
+    let settle = || {
+        let earlier = "UPDATE pull_requests SET moved_at = moved_at - interval '1 hour' RETURNING 1";
+        assert_eq!(psql(farm.database_url(), earlier), "1");
+    };
+    assert_eq!(forge.deliver("hasty", "issue_comment", &approve((7, "ada"), "2026-01-31T13:00:00Z")).0, 202);
+    assert!(over(&farm, "hasty")["reason"].as_str().unwrap().contains("within the 2 minutes"));
+    settle();
     assert_eq!(forge.deliver("bare", "issue_comment", &approve((7, "ada"), "2026-01-31T13:00:00Z")).0, 202);
     assert!(over(&farm, "bare")["reason"].as_str().unwrap().contains("farm hook token app"));
 
@@ -130,6 +138,7 @@ async fn a_fork_is_built_once_its_head_is_approved_and_by_no_machine_that_is_tru
     let mut give = farm.command(&["hook", "token", "app", "--file", file.to_str().unwrap()]);
     output(give.env("FARM_INSECURE_HTTP", "1")).ok();
     api.may_write(&[(7, "ada", true), (9, "eve", false)]);
+    settle();
     forge.deliver("eve", "issue_comment", &approve((9, "eve"), "2026-01-31T13:00:00Z"));
     assert!(over(&farm, "eve")["reason"].as_str().unwrap().contains("eve may not write"));
     forge.deliver("early", "issue_comment", &approve((7, "ada"), "2026-01-31T11:59:59Z"));

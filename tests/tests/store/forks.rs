@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use farm_core::work::plan::{Limits, plan};
 use farm_store::builds::submit::NewBuild;
-use farm_store::hooks::approvals::{Approval, Head};
+use farm_store::hooks::approvals::{Approval, Head, UNAPPROVED};
 use farm_store::hooks::builds::{OfDelivery, Part};
 use farm_store::hooks::deliveries::{DeliveryState, End, Waiting};
 use farm_store::hooks::forks::{MOST, Most, Proposal, Stands, scope};
 use farm_store::hooks::registered::NewHook;
 use farm_store::hooks::secrets::SealedSecret;
+use farm_store::hooks::statuses::{About, StatusState, Wanted, Whole};
 use farm_store::{StoreError, default_project};
 use farm_types::{BuildId, TrustClass};
 
@@ -18,6 +19,7 @@ use crate::fixture::{LEASE, PUBLISH, World, tester, world};
 use crate::hooks::{hook, keep, secret};
 use crate::joining::{connect, join, patched};
 use crate::retrying::retry_of;
+use crate::statuses::token;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -108,6 +110,26 @@ impl Told {
         }
     }
 
+    /// An image of a delivery is submitted.
+    async fn submit(&self, one: &Waiting, image: &str) -> Result<BuildId, StoreError> {
+        let of = OfDelivery {
+            hook: one.hook,
+            delivery: one.id.clone(),
+            run: one.run,
+            part: Part::Image,
+            image: image.to_owned(),
+            git_ref: "refs/pull/7/head".parse().unwrap(),
+            order_key: None,
+        };
+        let key = format!("{} {} {} {image}", one.hook, one.id, one.run);
+        let new = NewBuild {
+            of: Some(of),
+            fork: Some(scope(one.hook, 7)),
+            ..self.world.new_build(&key, "linux/amd64", &[])
+        };
+        self.world.store.submit(&new).await.map(|submitted| submitted.id)
+    }
+
     async fn over(&self, one: &Waiting) {
         let end = End { state: DeliveryState::Ignored, reason: String::new(), builds: Vec::new() };
         self.world.store.end_delivery(self.world.epoch, one, &end).await.unwrap();
@@ -145,15 +167,14 @@ async fn what_waits_for_an_approval_is_in_nobodys_way_and_goes_on_by_one_for_tha
     assert_eq!(told.approve(&a).await, Ok(true), "it was approved already");
     assert_eq!(told.due_ids().await, ["1"]);
     assert!(is_approved(&told.stands(&one, &a).await));
-    // It goes on by that, whatever becomes of the approval; and one that comes to be held meanwhile isn't.
+    // One that comes to be held meanwhile isn't.
     told.hold(&one, &a).await;
     assert_eq!(told.due_ids().await, ["1"]);
-    told.world.pass("25 hours");
-    assert!(is_approved(&told.stands(&one, &a).await));
 
-    // The next head has to be approved by itself, also if it is the same one that comes back.
+    // The next head has to be approved by itself, also if it is the same one that comes back; and of the one before nothing is begun.
     let two = told.held("2", &head('b')).await;
-    assert!(is_approved(&told.stands(&one, &a).await));
+    assert!(matches!(told.stands(&one, &a).await, Stands::Over(why) if why.contains("moved on")));
+    assert!(matches!(told.submit(&one, "app").await, Err(StoreError::Stale(UNAPPROVED))));
     assert_eq!(told.stands(&two, &head('b')).await, Stands::Open);
     let three = told.held("3", &a).await;
     assert!(matches!(told.stands(&two, &head('b')).await, Stands::Over(why) if why.contains("moved on")));
@@ -217,6 +238,99 @@ async fn a_closed_pull_request_a_day_without_use_and_a_fortnight_without_an_appr
 }
 
 #[tokio::test]
+async fn an_approval_is_used_by_what_is_submitted_and_that_goes_on_whatever_becomes_of_it() {
+    let mut told = told().await;
+    let a = head('a');
+    let one = told.held("1", &a).await;
+    assert!(matches!(told.submit(&one, "app").await, Err(StoreError::Stale(UNAPPROVED))));
+    told.approve(&a).await.unwrap();
+    assert!(matches!(told.stands(&one, &a).await, Stands::Approved { is_begun: false, .. }));
+    told.submit(&one, "app").await.unwrap();
+    told.world.pass("25 hours");
+    told.comes("close", &Proposal { is_open: false, ..a.clone() }).await;
+    assert!(matches!(told.stands(&one, &a).await, Stands::Approved { is_begun: true, .. }));
+    let begun = async |told: &Told| told.world.store.begun_for_forks(default_project()).await.unwrap();
+    let before = begun(&told).await;
+    assert_eq!((before.lately, before.running, before.slots), (0, 1, 1));
+    told.submit(&one, "web").await.unwrap();
+
+    // What another hook of the project begins counts with it.
+    let key = secret();
+    let other = NewHook { full_name: "acme/other".to_owned(), ..hook("other", &key) };
+    told.world.store.add_hook(&tester(), &other).await.unwrap();
+    (told.app, told.key) = (other, key);
+    let two = told.held("2", &a).await;
+    told.approve(&a).await.unwrap();
+    told.submit(&two, "app").await.unwrap();
+    let after = begun(&told).await;
+    assert_eq!((after.lately, after.before, after.running, after.slots), (2, 2, 3, 3));
+    told.world.pass("90 seconds");
+    let later = begun(&told).await;
+    assert_eq!((later.lately, later.before, later.running), (0, 2, 3));
+}
+
+#[tokio::test]
+async fn the_forges_clock_says_what_is_newest_and_another_branch_ends_what_was_approved() {
+    let told = told().await;
+    let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0);
+    let (a, b) = (Proposal { at: at(1000), ..head('a') }, Proposal { at: at(2000), ..head('b') });
+    // What was so before comes late.
+    let two = told.held("2", &b).await;
+    let one = told.comes("1", &a).await;
+    assert_eq!(told.note(&one, &a).await, None);
+    assert!(matches!(told.stands(&one, &a).await, Stands::Over(why) if why.contains("bbbbbbb")));
+    assert_eq!(told.stands(&two, &b).await, Stands::Open);
+    assert_eq!(told.approve(&b).await, Ok(false));
+    assert!(is_approved(&told.stands(&two, &b).await));
+
+    // The same head, for another branch.
+    let moved = Proposal { base: "release".to_owned(), at: at(2500), ..b.clone() };
+    let three = told.held("3", &moved).await;
+    assert!(matches!(told.stands(&two, &b).await, Stands::Over(why) if why.contains("later delivery")));
+    assert_eq!(told.stands(&three, &moved).await, Stands::Open);
+    assert!(told.approve(&b).await.unwrap_err().contains("release"));
+    assert_eq!(told.approve(&moved).await, Ok(false));
+
+    // Of two about the same head the later one goes on, unless the other one is wanted once more.
+    let four = told.held("4", &Proposal { at: at(2600), ..moved.clone() }).await;
+    assert!(matches!(told.stands(&three, &moved).await, Stands::Over(why) if why.contains("later delivery")));
+    assert!(is_approved(&told.stands(&four, &moved).await));
+    told.over(&three).await;
+    told.world.store.redeliver(&tester(), default_project(), "app", "3").await.unwrap();
+    let again = told.due().await.into_iter().find(|one| one.id == "3").unwrap();
+    assert!(!told.world.store.see_proposal(told.world.epoch, &again, &moved).await.unwrap());
+    assert_eq!(told.note(&again, &moved).await, None);
+    assert!(is_approved(&told.stands(&again, &moved).await));
+    assert!(matches!(
+        told.world.store.stands(told.world.epoch, &three, &moved).await,
+        Err(StoreError::Stale(_))
+    ));
+}
+
+#[tokio::test]
+async fn what_nobody_has_approved_is_shown_as_pending_and_never_as_gone_wrong() {
+    let told = told().await;
+    let (store, epoch, a) = (&told.world.store, told.world.epoch, head('a'));
+    store.set_hook_token(&tester(), default_project(), "app", told.app.id, &token()).await.unwrap();
+    let one = told.held("1", &a).await;
+    let git_ref = "refs/pull/7/head".parse().unwrap();
+    let about = About { commit: a.commit.clone(), git_ref, kind: "pull_request", branch: None };
+    let context = "farm/app (pull request 7)";
+    let wanted =
+        |state| [Wanted { context: context.to_owned(), state, description: "waits".to_owned(), build: None }];
+    let shown =
+        || told.world.database.psql("SELECT string_agg(state || ' ' || description, ', ') FROM statuses");
+    let pending = wanted(StatusState::Pending);
+    assert!(store.want_statuses(epoch, &one, &about, &pending, Whole::Open).await.unwrap());
+    store.leave_statuses(epoch, &one, "it was closed").await.unwrap();
+    assert_eq!(shown(), "pending it was closed");
+    told.approve(&a).await.unwrap();
+    told.submit(&one, "web").await.unwrap();
+    store.leave_statuses(epoch, &one, "it has moved on").await.unwrap();
+    assert_eq!(shown(), "cancelled it has moved on");
+}
+
+#[tokio::test]
 async fn one_account_and_one_hook_have_only_so_many_that_wait() {
     let told = told().await;
     let most = Most { of_hook: 3, of_opener: 2 };
@@ -247,13 +361,25 @@ async fn a_comment_approves_what_its_author_can_have_seen() {
     let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0);
     let a = Proposal { at: at(1000), ..head('a') };
     let one = told.held("1", &a).await;
-    let comment =
-        |begins, sequence, at| Approval { head: Head::Commented { begins, sequence, at }, ..told.shown(&a) };
+    let now = told.world.store.now().await.unwrap();
+    let comment = |begins, sequence, at| {
+        let received_at = now + Duration::from_secs(600);
+        Approval { head: Head::Commented { begins, sequence, at, received_at }, ..told.shown(&a) }
+    };
     let (before, after) = (one.sequence - 1, one.sequence + 1);
+    let soon = Head::Commented {
+        begins: None,
+        sequence: after,
+        at: at(2000),
+        received_at: now + Duration::from_secs(60),
+    };
     for (what, approval, words) in [
         ("what was delivered before the head", comment(None, before, at(2000)), "moved on since"),
         ("what was written before the head", comment(None, after, at(999)), "moved on since"),
         ("what was written in the same second", comment(None, after, at(1000)), "moved on since"),
+        ("what was written a moment after it", comment(None, after, at(1119)), "within the 2 minutes"),
+        ("what came a moment after it", Approval { head: soon, ..told.shown(&a) }, "within the 2 minutes"),
+        ("of which nobody says when it was written", comment(None, after, None), "doesn't say when"),
         ("another commit", comment(Some("bbbbbbb"), after, at(2000)), "aaaaaaa"),
         (
             "what only begins like it, and may be another",
@@ -269,7 +395,8 @@ async fn a_comment_approves_what_its_author_can_have_seen() {
     assert_eq!(told.given(&comment(Some(a.commit.as_str()), before, at(999))).await, Ok(false));
     let b = Proposal { at: at(3000), ..head('b') };
     told.comes("2", &b).await;
-    assert_eq!(told.given(&comment(None, after + 100, at(3001))).await, Ok(false));
+    assert!(told.given(&comment(Some("bbbbbbb"), after + 100, at(3119))).await.is_err());
+    assert_eq!(told.given(&comment(None, after + 100, at(3120))).await, Ok(false));
     let own = Proposal { number: 8, is_fork: false, ..head('c') };
     told.comes("3", &own).await;
     let why = told.given(&told.shown(&own)).await.unwrap_err();

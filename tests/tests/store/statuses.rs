@@ -16,7 +16,7 @@ use crate::fixture::{PUBLISH, World, tester, world};
 use crate::hooks::{hook, keep, secret};
 use crate::retrying::retry_of;
 
-fn token() -> SealedToken {
+pub fn token() -> SealedToken {
     let key = SealedKey { by: "key".to_owned(), bytes: b"1".to_vec() };
     SealedToken { version: Uuid::new_v4(), key, bytes: b"token".to_vec() }
 }

@@ -204,7 +204,7 @@ impl Waiting {
                 match keeps(aside) {
                     Some(kept) => format!("{begin}, and {kept}"),
                     None => format!(
-                        "{begin}; invite one (`farm workers invite --trust untrusted`), or start one on this machine (`farm up --untrusted`)"
+                        "{begin}; invite one (`farm workers invite --trust untrusted`, where the farm has a staging registry), or start one on this machine (`farm up --untrusted`)"
                     ),
                 }
             }

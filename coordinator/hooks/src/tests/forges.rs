@@ -102,7 +102,27 @@ fn a_pull_request_is_a_fork_s_unless_its_head_is_in_the_same_repository() {
             let said = read(provider, "pull_request", &pull_request(action, repository(42))).unwrap();
             assert!(!said.outcome.is_wanted(), "{said:?}");
         }
+        // For another branch other rules count: it is proposed anew. Gitea calls that `ref`.
+        let edited = |changes: Value| {
+            let mut body = pull_request("edited", repository(43));
+            body["changes"] = changes;
+            body
+        };
+        for moved in
+            [json!({"base": {"ref": {"from": "old"}, "sha": {"from": A}}}), json!({"ref": {"from": "old"}})]
+        {
+            assert!(of_body(provider, &edited(moved.clone())).contains(" fork Open by 7:ada"));
+            let mut closed = edited(moved);
+            closed["pull_request"]["state"] = "closed".into();
+            assert!(!read(provider, "pull_request", &closed).unwrap().outcome.is_wanted());
+        }
+        let title = edited(json!({"title": {"from": "Mend"}, "base": null}));
+        assert!(!read(provider, "pull_request", &title).unwrap().outcome.is_wanted());
     }
+}
+
+fn of_body(provider: Provider, body: &Value) -> String {
+    golden(&read(provider, "pull_request", body).unwrap())
 }
 
 /// What Gitea and Forgejo say of `git push origin HEAD:refs/for/main -o topic=mend`, which whoever may read may do: the head is in the
@@ -262,6 +282,11 @@ fn gitlab_says_the_same_in_its_own_words() {
     assert!(golden_of("reopen", None, Value::Null).contains(" fork Open "), "a fork that was deleted");
     assert!(golden_of("update", Some(A), 42.into()).contains(" own Open "));
     assert!(!merge("update", None, 42.into()).outcome.is_wanted(), "another title");
+    let mut moved = merge_request("update", None, 43.into());
+    moved["changes"] = json!({"target_branch": {"previous": "old", "current": "main"}});
+    assert!(golden(&lab("Merge Request Hook", &moved).unwrap()).contains(" fork Open "), "another branch");
+    moved["object_attributes"]["state"] = "closed".into();
+    assert!(!lab("Merge Request Hook", &moved).unwrap().outcome.is_wanted());
     assert!(golden_of("close", None, 42.into()).contains("Closed"));
     assert!(golden_of("merge", None, 42.into()).contains("Merged"));
     assert!(!merge("approved", None, 42.into()).outcome.is_wanted());

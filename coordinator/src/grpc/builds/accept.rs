@@ -7,6 +7,7 @@ use farm_store::StoreError;
 use farm_store::builds::mounts::SECRET_CHANGED;
 use farm_store::builds::record::BuildRecord;
 use farm_store::builds::submit::NewBuild;
+use farm_store::hooks::approvals::UNAPPROVED;
 use farm_store::hooks::builds::OfDelivery;
 use farm_types::{BuildId, BuildSpec, Invalid, ProjectId, SnapshotRef};
 use tonic::Status;
@@ -78,6 +79,10 @@ pub async fn accept(shared: &Shared, member: &Member, asked: Asked) -> Result<(B
         }
         match shared.store.submit(&new).await {
             Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
+            // It is looked at again by whoever has asked.
+            Err(StoreError::Stale(UNAPPROVED)) => {
+                return Err(Status::aborted(format!("superseded: {UNAPPROVED}")));
+            }
             done => break done.map_err(status::store)?,
         }
     };

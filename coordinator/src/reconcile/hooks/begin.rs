@@ -361,11 +361,16 @@ async fn build(under_way: &UnderWay<'_>, line: Line<'_>, one: One<'_>, images: &
             _ => return Err(Begun::Goes(format!("waits for {need}")).into()),
         }
     }
-    if under_way.fork.is_some() {
-        forks::room(line.shared, line.of, true).await?;
+    let is_fetched = under_way.known(Part::Source, name).await?.is_some();
+    if under_way.fork.is_some() && !is_fetched {
+        forks::room(line.shared, line.epoch, line.of, true).await?;
     }
     let source = image_source(under_way.of, wanted, event)?;
     let (fetched, _) = under_way.fetch((Part::Source, name), source).await?;
+    // The fetch took a while.
+    if under_way.fork.is_some() && is_fetched {
+        forks::room(line.shared, line.epoch, line.of, true).await?;
+    }
     let place = line.place().await?.order_key;
     if wanted.supersedes && line.shared.loops.is_overtaken(line.of, line.git_ref, name, place).await? {
         return Err(Begun::Ignored(format!("{} has moved on, which is built", line.git_ref)).into());

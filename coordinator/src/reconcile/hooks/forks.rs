@@ -10,15 +10,16 @@ use farm_hooks::{Comment, Delivery, Happened, PullRequestState};
 use farm_rules::{EventKind, Plan};
 use farm_store::StoreError;
 use farm_store::builds::record::BuildRecord;
-use farm_store::hooks::approvals::{Approval, Head};
+use farm_store::hooks::approvals::{Approval, Approved, Head};
+use farm_store::hooks::bounds::Begun as BegunForForks;
 use farm_store::hooks::builds::Part;
 use farm_store::hooks::deliveries::Waiting;
-use farm_store::hooks::forks::{Begun as BegunForForks, MOST, Proposal, Stands};
+use farm_store::hooks::forks::{MOST, Proposal, Stands};
 use farm_store::hooks::registered::by_hook;
 use farm_store::machines::leader::Epoch;
 use farm_store::people::audit::By;
 
-use super::asking::Asking;
+use super::asking::{Answer, Asking, Question};
 use super::step::{Begun, Delivered, Held, Step, Stop};
 use super::told::Told;
 use super::under_way::UnderWay;
@@ -28,7 +29,7 @@ use crate::hooks::token::{Unusable, repository};
 use crate::seal::Unopened;
 use crate::shared::Shared;
 
-/// So many builds of forks a hook has at once, and so many fetches and builds it begins for them within a minute: what is left of the
+/// So many builds of forks a project has at once, and so many fetches and builds are begun for them within a minute: what is left of the
 /// project's own bounds isn't theirs.
 const MOST_RUNNING: u64 = 4;
 const MOST_LATELY: u64 = 10;
@@ -67,20 +68,19 @@ pub(super) async fn enter(
     match shared.loops.note_fork(epoch, of, fork, MOST).await {
         Ok(None) => {}
         Ok(Some(why)) => return Err(Begun::Ignored(why).into()),
-        // Older coordinators run, as while a farm is updated.
-        Err(StoreError::Conflict(why)) => return Err(Begun::Goes(why).into()),
         Err(error) => return Err(error.into()),
     }
+    let is_read = under_way.known(Part::Rules, "").await?.is_some();
     match shared.loops.stands(epoch, of, fork).await? {
         Stands::Over(why) => Err(Begun::Ignored(why).into()),
-        Stands::Approved { is_stale: true, .. } => {
+        Stands::Approved { is_stale: true, is_begun: false, .. } => {
             Err(Begun::Anew("its rules are fetched anew, as it has waited long for its approval".to_owned())
                 .into())
         }
-        Stands::Approved { .. } | Stands::Open => match under_way.known(Part::Rules, "").await? {
-            Some(_) => Ok(()),
-            None => room(shared, of, false).await,
-        },
+        // What can't go on leaves the line of its ref to others.
+        Stands::Approved { is_begun: false, .. } => room(shared, epoch, of, is_read).await,
+        Stands::Open if !is_read => room(shared, epoch, of, false).await,
+        Stands::Approved { .. } | Stands::Open => Ok(()),
     }
 }
 
@@ -106,23 +106,39 @@ pub(super) async fn approval(
     }
 }
 
-/// Whether one more may be begun for a fork: a build, or a fetch.
-pub(super) async fn room(shared: &Shared, of: &Waiting, builds: bool) -> Step<()> {
-    match full(shared.loops.begun_for_forks(of.project, of.hook).await?, builds) {
-        Some(why) => Err(Begun::Goes(why).into()),
+/// Whether one more may be begun for a fork: a build, or a fetch. If not it is in the way of no other one about its ref.
+pub(super) async fn room(shared: &Shared, epoch: Epoch, of: &Waiting, builds: bool) -> Step<()> {
+    match full(shared.loops.begun_for_forks(of.project).await?, builds) {
+        Some(why) => {
+            shared.loops.step_aside(epoch, of).await?;
+            Err(Begun::Goes(why).into())
+        }
         None => Ok(()),
     }
 }
 
+/// Half of a limit of the project's, and one in any case.
+fn half(of: Option<u32>) -> u64 {
+    of.map_or(u64::MAX, |most| (u64::from(most) / 2).max(1))
+}
+
 fn full(begun: BegunForForks, builds: bool) -> Option<String> {
-    let lately = begun.of_project.map_or(MOST_LATELY, |most| (u64::from(most) / 2).clamp(1, MOST_LATELY));
-    if begun.lately >= lately {
+    let lately = half(begun.most_lately).min(MOST_LATELY);
+    // Of a limit of one the half is one in two minutes.
+    let is_one = begun.most_lately == Some(1);
+    if begun.lately >= lately || is_one && begun.before >= lately {
+        let minutes = if is_one { "two minutes" } else { "a minute" };
         return Some(format!(
-            "waits: for forks' pull requests at most {lately} fetches and builds are begun a minute"
+            "waits: for forks' pull requests at most {lately} fetches and builds are begun in {minutes}"
         ));
     }
-    (builds && begun.running >= MOST_RUNNING)
-        .then(|| format!("waits: of forks' pull requests at most {MOST_RUNNING} builds run at once"))
+    let running = half(begun.most_queued).min(MOST_RUNNING);
+    if builds && begun.running >= running {
+        return Some(format!("waits: of forks' pull requests at most {running} builds run or wait at once"));
+    }
+    let slots = half(begun.most_slots);
+    (builds && begun.slots >= slots)
+        .then(|| format!("waits: forks' pull requests have at most {slots} of the project's slots at once"))
 }
 
 /// Approves a head by a comment, if its author may write to the repository, as the forge says.
@@ -134,32 +150,47 @@ pub(super) async fn commented(
 ) -> Step<Begun> {
     let of = delivered.of;
     let Comment::Approve { pull_request, commit, at } = comment;
-    let head = Head::Commented { begins: commit.as_deref(), sequence: of.sequence, at: *at };
+    let head = Head::Commented {
+        begins: commit.as_deref(),
+        sequence: of.sequence,
+        at: *at,
+        received_at: of.received_at,
+    };
     let approval = Approval { project: of.project, hook: of.hook, number: *pull_request, head };
     let refused = |error| match error {
         StoreError::Conflict(why) => Stop::So(Begun::Ignored(why)),
         error => Stop::Store(error),
     };
-    shared.loops.may_be_approved(&approval).await.map_err(refused)?;
+    // Of what is approved already nobody has to be asked.
+    if let Some(approved) = shared.loops.may_be_approved(&approval).await.map_err(refused)? {
+        return Ok(done(*pull_request, &approved));
+    }
     let Some(actor) = &delivered.delivery.actor else {
         return Ok(Begun::Ignored("the sender doesn't say who has written the comment".to_owned()));
     };
     let account = Account { id: actor.id.clone(), login: actor.login.clone() };
     let who: String = actor.login.chars().filter(|c| !c.is_control()).take(LONGEST_LOGIN).collect();
     match may_write(shared, asking, of, account).await? {
-        None => {
+        Answer::Asked => {
             return Ok(Begun::Goes(format!("asks the forge whether {who} may write to {}", of.full_name)));
         }
-        Some(Ok(true)) => {}
-        Some(Ok(false)) => {
+        Answer::Full => {
+            return Ok(Begun::Later(
+                "many others have commented, of whom the forge is asked first".to_owned(),
+            ));
+        }
+        Answer::Said(Ok(true)) => {}
+        Answer::Said(Ok(false)) => {
             let why = format!(
                 "{who} may not write to {}, as its forge says, so the comment approves nothing",
                 of.full_name
             );
             return Ok(Begun::Ignored(why));
         }
-        Some(Err(Unsaid::Away(why))) => return Ok(Begun::Later(format!("who may write nobody says: {why}"))),
-        Some(Err(unfit @ Unsaid::Unfit(_))) => {
+        Answer::Said(Err(Unsaid::Away(why))) => {
+            return Ok(Begun::Later(format!("who may write nobody says: {why}")));
+        }
+        Answer::Said(Err(unfit @ Unsaid::Unfit(_))) => {
             return Ok(Begun::Failed(format!(
                 "by the token of hook {} nobody says who may write: {unfit}",
                 of.hook_name
@@ -170,7 +201,6 @@ pub(super) async fn commented(
     let by = By { name: format!("{} for {who} (account {})", hook.name, actor.id), ..hook };
     let approved = shared.loops.approve(&by, &approval).await.map_err(refused)?;
     shared.hints.delivered.notify_one();
-    let again = if approved.is_again { format!(" already, by {}", approved.by) } else { String::new() };
     tracing::info!(
         hook = hook.name,
         pull_request,
@@ -178,17 +208,17 @@ pub(super) async fn commented(
         who,
         "a fork's head was approved"
     );
-    let reason = format!("{} of pull request {pull_request} is approved{again}", approved.commit.short());
-    Ok(Begun::Done { builds: Vec::new(), reason })
+    Ok(done(*pull_request, &approved))
 }
 
-/// Whether an account may write; `None`: the forge is asked.
-async fn may_write(
-    shared: &Shared,
-    asking: &Arc<Asking>,
-    of: &Waiting,
-    account: Account,
-) -> Step<Option<super::asking::Said>> {
+fn done(pull_request: u64, approved: &Approved) -> Begun {
+    let again = if approved.is_again { format!(" already, by {}", approved.by) } else { String::new() };
+    let reason = format!("{} of pull request {pull_request} is approved{again}", approved.commit.short());
+    Begun::Done { builds: Vec::new(), reason }
+}
+
+/// Whether an account may write, as far as the forge has said that.
+async fn may_write(shared: &Shared, asking: &Arc<Asking>, of: &Waiting, account: Account) -> Step<Answer> {
     let provider = of.provider.parse().map_err(|error| Stop::Store(StoreError::corrupt(error)))?;
     let named = Named {
         provider,
@@ -209,8 +239,8 @@ async fn may_write(
         Unusable::Sealed(Unopened::KeyIsLost(_)) => Begun::Later(why.to_string()),
         why => Begun::Failed(why.to_string()),
     })?;
-    let question = (of.hook, of.id.clone(), of.run, of.attempts);
-    Ok(asking.may_write(shared, question, at, account))
+    let question = Question { hook: of.hook, account: account.id.clone() };
+    Ok(asking.may_write(shared, (question, of.sequence), at, account))
 }
 
 #[cfg(test)]
@@ -219,7 +249,13 @@ mod tests {
 
     #[test]
     fn what_forks_begin_leaves_room_for_the_projects_own() {
-        let begun = |lately, running, of_project| BegunForForks { lately, running, of_project };
+        let begun = |lately, running, most_lately| BegunForForks {
+            lately,
+            before: lately,
+            running,
+            most_lately,
+            ..BegunForForks::default()
+        };
         assert_eq!(full(begun(9, 3, None), true), None);
         assert!(full(begun(10, 0, None), false).is_some());
         assert!(full(begun(0, 4, None), true).is_some() && full(begun(0, 4, None), false).is_none());
@@ -227,5 +263,15 @@ mod tests {
         assert!(full(begun(3, 0, Some(6)), false).is_some() && full(begun(2, 0, Some(6)), false).is_none());
         assert!(full(begun(0, 0, Some(1)), false).is_none() && full(begun(1, 0, Some(1)), false).is_some());
         assert!(full(begun(10, 0, Some(1000)), false).is_some());
+        // Of one a minute the project has every second one.
+        let one = |before| BegunForForks { before, ..begun(0, 0, Some(1)) };
+        assert!(full(one(1), false).is_some() && full(one(0), false).is_none());
+        // Half of what may wait and run, in which fetches have no part.
+        let queued = |running| BegunForForks { most_queued: Some(4), ..begun(0, running, None) };
+        assert!(full(queued(2), true).is_some() && full(queued(2), false).is_none());
+        assert!(full(queued(1), true).is_none());
+        let slots = |slots| BegunForForks { slots, most_slots: Some(6), ..begun(0, 1, None) };
+        assert!(full(slots(3), true).is_some() && full(slots(3), false).is_none());
+        assert!(full(slots(2), true).is_none());
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Told {
     pub about: Option<About>,
     /// Its rules were read, and are in order.
     pub is_planned: bool,
+    /// A fork's pull request.
+    fork: Option<u64>,
     images: Vec<Wanted>,
 }
 
@@ -35,6 +37,9 @@ impl Told {
             EventKind::PullRequest { head, fork: false, .. } => Some(head.clone()),
             EventKind::PullRequest { .. } | EventKind::Schedule { .. } | EventKind::BaseImage { .. } => None,
         };
+        if let EventKind::PullRequest { number, fork: true, .. } = &event.kind {
+            self.fork = Some(*number);
+        }
         let (git_ref, kind) = (event.git_ref.clone(), event.kind.as_str());
         self.about = Some(About { commit, git_ref, kind, branch });
     }
@@ -56,8 +61,22 @@ impl Told {
     }
 
     fn image(&mut self, image: &str, state: StatusState, why: &str, build: Option<(BuildId, ShortId)>) {
-        let context = format!("{WHOLE}/{image}");
+        // Whoever likes to proposes a commit that others have made: what is said of that stands beside what these are told.
+        let context = match self.fork {
+            Some(number) => format!("{WHOLE}/{image} (pull request {number})"),
+            None => format!("{WHOLE}/{image}"),
+        };
         self.images.push(Wanted { context, state, description: line(why), build });
+    }
+
+    /// What the commit is to be shown as a whole: of a fork's nothing, as that is what stands at others' commits as well.
+    fn whole<'a>(&self, red: Option<&'a str>) -> Whole<'a> {
+        match red {
+            _ if self.fork.is_some() => Whole::Open,
+            Some(why) => Whole::Red(why),
+            None if self.is_planned => Whole::Fine,
+            None => Whole::Open,
+        }
     }
 
     /// Why it comes to nothing as a whole, in one line. What fails is red in one place at least.
@@ -82,11 +101,7 @@ pub(super) async fn tell(
         return Ok(());
     }
     let (red, mut is_new) = (told.red(end), false);
-    let whole = match &red {
-        Some(why) => Whole::Red(why),
-        None if told.is_planned => Whole::Fine,
-        None => Whole::Open,
-    };
+    let whole = told.whole(red.as_deref());
     let about = match (&told.about, &red) {
         // A late one says nothing of what another delivery has built already.
         (Some(about), Some(_)) if !told.is_planned && matches!(about.kind, "push" | "tag") => {
@@ -141,6 +156,31 @@ mod tests {
             assert!(cut.chars().count() == LONGEST && cut.contains('…'), "{cut}");
         }
         assert_eq!(line(&"x".repeat(140)), "x".repeat(140));
+    }
+
+    #[test]
+    fn what_a_fork_proposes_is_shown_beside_what_its_commit_is_to_others() {
+        let commit: Commit = "a".repeat(40).parse().unwrap();
+        for (fork, context, whole) in
+            [(true, "farm/app (pull request 7)", Whole::Open), (false, "farm/app", Whole::Red("no"))]
+        {
+            let kind =
+                EventKind::PullRequest { number: 7, base: "main".to_owned(), head: "mend".to_owned(), fork };
+            let event = Event {
+                kind,
+                git_ref: "refs/pull/7/head".parse().unwrap(),
+                commit: commit.clone(),
+                default_branch: None,
+                changed: None,
+                message: String::new(),
+            };
+            let mut told = Told::default();
+            told.at(&event, commit.clone());
+            told.unbuilt("app", &Begun::Goes("waits".to_owned()));
+            assert_eq!(told.images[0].context, context);
+            assert_eq!(told.whole(Some("no")), whole);
+            assert_eq!(told.whole(None), Whole::Open);
+        }
     }
 
     #[test]

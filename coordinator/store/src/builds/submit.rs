@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::builds::mounts::{NewMounts, keep, with_secrets};
 use crate::builds::submitter::Submitter;
+use crate::hooks::approvals::use_approval;
 use crate::hooks::builds::{OfDelivery, note};
 use crate::hooks::forks::SCHEMA as FORKS_SCHEMA;
 use crate::people::audit::{By, Deed};
@@ -74,7 +75,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] when the key is known with another body, or the snapshot isn't there;
     /// [`StoreError::Exhausted`] when the project has too many;
-    /// [`StoreError::Stale`] when one of its secrets was changed.
+    /// [`StoreError::Stale`] when one of its secrets was changed, or a fork's head isn't approved any more ([`UNAPPROVED`](crate::hooks::approvals::UNAPPROVED)).
     pub async fn submit(&self, new: &NewBuild) -> Result<Submitted> {
         let spec = to_json(&new.spec)?;
         let request = Digest::of(spec.to_string().as_bytes());
@@ -206,6 +207,9 @@ impl Store {
         keep(&mut execution, (id, &short_id), &new.by.name, new.mounts.as_ref()).await?;
         if let Some(of) = &new.of {
             note(&mut execution, id, of).await?;
+            if new.fork.is_some() {
+                use_approval(execution.tx(), project, of).await?;
+            }
         }
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
         let deed = Deed {

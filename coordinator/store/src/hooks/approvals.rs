@@ -1,13 +1,23 @@
 //! Approvals of what forks propose: who has let which head be built. By a member of the project, or by a comment of somebody of whom
 //! the forge says that they may write.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use farm_types::{BuildId, Commit, HookId, ProjectId};
 use serde_json::json;
+use uuid::Uuid;
 
-use super::forks::{UNUSED, number};
+use super::builds::OfDelivery;
+use super::forks::{SCHEMA, UNUSED, number};
 use crate::people::audit::{By, Deed};
+use crate::schema::shut_out;
 use crate::{Result, Store, StoreError, Tx, fit, state};
+
+/// What a fork proposes isn't approved any more.
+pub const UNAPPROVED: &str = "the approval of the fork's head";
+/// A head has to be there for so long before a comment counts for it that doesn't name it in full: who writes one looks at it first.
+const SEEN: Duration = Duration::from_secs(120);
 
 /// What is to be approved.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +52,8 @@ pub enum Head<'a> {
         sequence: i64,
         /// When it was written, by the forge's clock.
         at: Option<DateTime<Utc>>,
+        /// When it came, by the farm's.
+        received_at: DateTime<Utc>,
     },
 }
 
@@ -111,7 +123,7 @@ struct Row {
 /// The pull request of an approval, if that may be given: whoever asks holds its row until the transaction ends.
 async fn fit_for(tx: &mut Tx, of: &Approval<'_>) -> Result<Row> {
     let row = sqlx::query!(
-        "SELECT p.sequence, p.commit_id, p.base, p.head_repository, p.is_fork, p.is_open, p.at
+        "SELECT p.sequence, p.commit_id, p.base, p.head_repository, p.is_fork, p.is_open, p.at, p.moved_at
          FROM pull_requests p JOIN hooks h ON h.project_id = p.project_id AND h.id = p.hook_id
          WHERE p.project_id = $1 AND p.hook_id = $2 AND p.number = $3 AND h.removed_at IS NULL FOR UPDATE OF p",
         of.project.as_uuid(),
@@ -154,12 +166,26 @@ async fn fit_for(tx: &mut Tx, of: &Approval<'_>) -> Result<Row> {
                 commit.short()
             ));
         }
-        // What its author has seen nobody knows otherwise: another commit whose name begins in the same way is made in a moment.
-        Head::Commented { begins, sequence, at } if begins != Some(commit.as_str()) => {
-            let is_later = row.at.zip(at).is_some_and(|(moved, written)| moved >= written);
-            if row.sequence > sequence || is_later {
+        // What its author has seen nobody knows otherwise: two commits whose names begin in the same way are made in a moment.
+        Head::Commented { begins, sequence, at, received_at } if begins != Some(commit.as_str()) => {
+            let again = format!("look at it, and comment again: /farm approve {commit}");
+            let Some((moved, written)) = row.at.zip(at) else {
                 return refused(format!(
-                    "pull request {number} has moved on since the comment was written; look at it, and comment again: /farm approve {commit}"
+                    "its forge doesn't say when pull request {number} was changed, or the comment was written, so who has written it may have \
+                     seen another head; {again}"
+                ));
+            };
+            if row.sequence > sequence || moved >= written {
+                return refused(format!(
+                    "pull request {number} has moved on since the comment was written; {again}"
+                ));
+            }
+            // The forge's word, and what the farm has seen: either may be late.
+            if moved + SEEN > written || row.moved_at + SEEN > received_at {
+                return refused(format!(
+                    "pull request {number} was changed within the {} minutes before the comment was written, so who has written it may have \
+                     seen another head; {again}",
+                    SEEN.as_secs() / 60
                 ));
             }
         }
@@ -168,14 +194,77 @@ async fn fit_for(tx: &mut Tx, of: &Approval<'_>) -> Result<Row> {
     Ok(Row { commit, base: row.base, repository: row.head_repository })
 }
 
+/// By whom a head is approved, if an approval of it counts.
+async fn given(tx: &mut Tx, of: &Approval<'_>, row: &Row) -> Result<Option<String>> {
+    let by = sqlx::query_scalar!(
+        "SELECT approved_by FROM fork_approvals
+         WHERE project_id = $1 AND hook_id = $2 AND number = $3 AND commit_id = $4 AND base = $5 AND head_repository = $6
+           AND ended_at IS NULL AND (used_at IS NOT NULL OR approved_at > farm_now() - make_interval(secs => $7))",
+        of.project.as_uuid(),
+        of.hook.as_uuid(),
+        number(of.number)?,
+        row.commit.as_str(),
+        row.base,
+        row.repository,
+        UNUSED.as_secs_f64()
+    );
+    Ok(by.fetch_optional(&mut **tx).await?)
+}
+
+/// Has a delivery go on by the approval that counts when an image of it is submitted: that is used from now on.
+///
+/// # Errors
+/// [`StoreError::Stale`] of [`UNAPPROVED`]: none does any more.
+pub(crate) async fn use_approval(tx: &mut Tx, project: Uuid, of: &OfDelivery) -> Result<()> {
+    let (hook, id) = (of.hook.as_uuid(), &of.delivery);
+    let is_begun = sqlx::query_scalar!(
+        "SELECT true FROM fork_deliveries WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3 AND run = $4 AND approved_by IS NOT NULL",
+        project,
+        hook,
+        id,
+        of.run
+    );
+    if is_begun.fetch_optional(&mut **tx).await?.is_some() {
+        return Ok(());
+    }
+    let used = sqlx::query_scalar!(
+        "UPDATE fork_approvals a SET used_at = coalesce(a.used_at, farm_now()) FROM fork_deliveries f
+         WHERE f.project_id = $1 AND f.hook_id = $2 AND f.delivery_id = $3 AND f.run = $4
+           AND a.project_id = f.project_id AND a.hook_id = f.hook_id AND a.number = f.number AND a.commit_id = f.commit_id
+           AND a.base = f.base AND a.head_repository = f.head_repository
+           AND a.ended_at IS NULL AND (a.used_at IS NOT NULL OR a.approved_at > farm_now() - make_interval(secs => $5))
+         RETURNING a.approved_by",
+        project,
+        hook,
+        id,
+        of.run,
+        UNUSED.as_secs_f64()
+    );
+    let by = used.fetch_optional(&mut **tx).await?.ok_or(StoreError::Stale(UNAPPROVED))?;
+    sqlx::query!(
+        "UPDATE fork_deliveries SET approved_by = $5, approved_at = farm_now()
+         WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3 AND run = $4",
+        project,
+        hook,
+        id,
+        of.run,
+        by
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 impl Store {
-    /// Whether an approval may be given, before anybody is asked who gives it.
+    /// Whether an approval may be given, before anybody is asked who gives it; `Some`: it is already, and by whom.
     ///
     /// # Errors
     /// [`StoreError::Conflict`]: why not, and what to do. Or the database can't be reached.
-    pub async fn may_be_approved(&self, of: &Approval<'_>) -> Result<()> {
+    pub async fn may_be_approved(&self, of: &Approval<'_>) -> Result<Option<Approved>> {
         let mut tx = self.begin().await?;
-        fit_for(&mut tx, of).await.map(drop)
+        let row = fit_for(&mut tx, of).await?;
+        let by = given(&mut tx, of, &row).await?;
+        Ok(by.map(|by| Approved { commit: row.commit, by, is_again: true }))
     }
 
     /// Approves a head: deliveries that wait for that go on. Approving it twice is no error.
@@ -186,23 +275,11 @@ impl Store {
         let (project, hook, number) = (of.project.as_uuid(), of.hook.as_uuid(), number(of.number)?);
         let mut tx = self.begin().await?;
         let row = fit_for(&mut tx, of).await?;
-        let known = sqlx::query_scalar!(
-            "SELECT approved_by FROM fork_approvals
-             WHERE project_id = $1 AND hook_id = $2 AND number = $3 AND commit_id = $4 AND base = $5 AND head_repository = $6
-               AND ended_at IS NULL AND (used_at IS NOT NULL OR approved_at > farm_now() - make_interval(secs => $7))",
-            project,
-            hook,
-            number,
-            row.commit.as_str(),
-            row.base,
-            row.repository,
-            UNUSED.as_secs_f64()
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        if let Some(by) = known {
+        if let Some(by) = given(&mut tx, of, &row).await? {
             return Ok(Approved { commit: row.commit, by, is_again: true });
         }
+        // They would have nothing follow from it, or give it to any worker. Before the first one they do no harm.
+        shut_out(&mut tx, SCHEMA, "pull requests of forks").await?;
         sqlx::query!(
             "INSERT INTO fork_approvals (project_id, hook_id, number, commit_id, base, head_repository, approved_by)
              VALUES ($1, $2, $3, $4, $5, $6, $7)

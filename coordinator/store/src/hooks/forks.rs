@@ -7,15 +7,15 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use farm_types::{Commit, HookId, ProjectId};
+use farm_types::{Commit, HookId};
 use uuid::Uuid;
 
 use super::deliveries::{HELD, Waiting};
 use crate::machines::leader::Epoch;
-use crate::schema::shut_out;
-use crate::{Result, Store, StoreError, Tx, fit};
+use crate::{Result, Store, StoreError, Tx};
 
-/// The schema from which on coordinators know of pull requests of forks.
+/// The schema from which on coordinators know of pull requests of forks. Older ones have nothing follow from them, which does no harm until
+/// one is approved.
 pub(crate) const SCHEMA: i32 = 55;
 /// So many deliveries of a hook about forks wait at once, and so many of what one account has opened.
 pub const MOST: Most = Most { of_hook: 100, of_opener: 25 };
@@ -67,6 +67,8 @@ pub enum Stands {
         by: String,
         /// Its rules were fetched so long ago that they may not be kept.
         is_stale: bool,
+        /// An image of it was submitted: it goes on by that, whatever becomes of the approval.
+        is_begun: bool,
     },
     /// Nobody has.
     Open,
@@ -74,37 +76,52 @@ pub enum Stands {
     Over(String),
 }
 
-/// What deliveries about forks have begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Begun {
-    /// Fetches and builds within the last minute.
-    pub lately: u64,
-    /// Builds that haven't ended.
-    pub running: u64,
-    /// How many the project may begin within a minute; `None`: as many as it likes.
-    pub of_project: Option<u32>,
-}
-
 pub(super) fn number(of: u64) -> Result<i64> {
     i64::try_from(of).map_err(StoreError::corrupt)
 }
 
 impl Store {
-    /// Notes how a delivery has a pull request. False: a later delivery was about the same one. If it has moved on or was closed,
-    /// approvals of what it was end, and deliveries that wait for one look at that.
+    /// Notes how a delivery has a pull request. False: a later one was about the same, by the forge's clock where it says when, and else
+    /// by the order in which they came. If it has moved on or was closed, approvals of what it was end, and deliveries that wait for one look at that.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
     pub async fn see_proposal(&self, epoch: Epoch, of: &Waiting, proposal: &Proposal) -> Result<bool> {
         let (project, hook, number) = (of.project.as_uuid(), of.hook.as_uuid(), number(proposal.number)?);
         let mut tx = self.begin_leading(epoch).await?;
+        // Each look at a delivery comes here, and nearly none has anything new.
+        let known = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM pull_requests WHERE project_id = $1 AND hook_id = $2 AND number = $3 AND sequence = $4
+                 AND commit_id = $5 AND base = $6 AND head_repository = $7 AND is_fork = $8 AND is_open = $9
+                 AND at IS NOT DISTINCT FROM $10) AS "known!""#,
+            project,
+            hook,
+            number,
+            of.sequence,
+            proposal.commit.as_str(),
+            proposal.base,
+            proposal.head_repository,
+            proposal.is_fork,
+            proposal.is_open,
+            proposal.at
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if known {
+            tx.commit().await?;
+            return Ok(true);
+        }
         let seen = sqlx::query!(
             "INSERT INTO pull_requests (project_id, hook_id, number, sequence, commit_id, base, head_repository, is_fork, is_open, at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              ON CONFLICT (project_id, hook_id, number) DO UPDATE SET sequence = EXCLUDED.sequence, commit_id = EXCLUDED.commit_id,
                 base = EXCLUDED.base, head_repository = EXCLUDED.head_repository, is_fork = EXCLUDED.is_fork,
-                is_open = EXCLUDED.is_open, at = EXCLUDED.at, seen_at = farm_now()
-             WHERE pull_requests.sequence <= EXCLUDED.sequence",
+                is_open = EXCLUDED.is_open, at = EXCLUDED.at, seen_at = farm_now(),
+                moved_at = CASE WHEN (pull_requests.commit_id, pull_requests.base, pull_requests.head_repository, pull_requests.is_open)
+                    = (EXCLUDED.commit_id, EXCLUDED.base, EXCLUDED.head_repository, EXCLUDED.is_open)
+                    THEN pull_requests.moved_at ELSE farm_now() END
+             WHERE CASE WHEN pull_requests.at IS NULL OR EXCLUDED.at IS NULL THEN pull_requests.sequence <= EXCLUDED.sequence
+                ELSE (pull_requests.at, pull_requests.sequence) <= (EXCLUDED.at, EXCLUDED.sequence) END",
             project,
             hook,
             number,
@@ -139,7 +156,7 @@ impl Store {
             "UPDATE deliveries d SET due_at = farm_now() FROM fork_deliveries f
              WHERE f.project_id = $1 AND f.hook_id = $2 AND f.number = $3 AND f.held_at IS NOT NULL
                AND d.project_id = f.project_id AND d.hook_id = f.hook_id AND d.id = f.delivery_id
-               AND d.state = 'received' AND d.sequence < $4 AND d.due_at > farm_now()",
+               AND d.state = 'received' AND d.sequence <> $4 AND d.due_at > farm_now()",
             project,
             hook,
             number,
@@ -154,7 +171,7 @@ impl Store {
     /// Notes that a delivery is about a fork's pull request. `Some`: too many wait already, in words.
     ///
     /// # Errors
-    /// [`StoreError::Stale`]: it doesn't wait any more. [`StoreError::Conflict`]: older coordinators run. Or another one leads.
+    /// [`StoreError::Stale`]: it doesn't wait any more. Or another coordinator leads.
     pub async fn note_fork(
         &self,
         epoch: Epoch,
@@ -165,6 +182,22 @@ impl Store {
         let (project, hook) = (of.project.as_uuid(), of.hook.as_uuid());
         let (opener, login) = &proposal.opener;
         let mut tx = self.begin_leading(epoch).await?;
+        let noted = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM deliveries d JOIN fork_deliveries f
+                 ON f.project_id = d.project_id AND f.hook_id = d.hook_id AND f.delivery_id = d.id
+               WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $4 AND d.fork
+                 AND f.run = d.runs) AS "noted!""#,
+            project,
+            hook,
+            of.id,
+            of.run
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if noted {
+            tx.commit().await?;
+            return Ok(None);
+        }
         let marked = sqlx::query!(
             "UPDATE deliveries SET fork = true WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND runs = $4",
             project,
@@ -178,7 +211,8 @@ impl Store {
             return Err(StoreError::Stale("the delivery"));
         }
         let known = sqlx::query!(
-            "UPDATE fork_deliveries SET run = $4, held_at = CASE WHEN run = $4 THEN held_at END
+            "UPDATE fork_deliveries SET run = $4, held_at = CASE WHEN run = $4 THEN held_at END,
+                approved_by = CASE WHEN run = $4 THEN approved_by END, approved_at = CASE WHEN run = $4 THEN approved_at END
              WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3",
             project,
             hook,
@@ -216,8 +250,6 @@ impl Store {
                 "{why}, and no more are taken: approve or close some, then have this one processed again (farm hook redeliver)"
             )));
         }
-        // They would end what waits, and give what is approved to any worker.
-        shut_out(tx.tx(), SCHEMA, "pull requests of forks").await?;
         sqlx::query!(
             "INSERT INTO fork_deliveries (project_id, hook_id, delivery_id, run, number, commit_id, base, head, head_repository, head_name,
                                           opener_id, opener)
@@ -241,7 +273,7 @@ impl Store {
         Ok(None)
     }
 
-    /// How what a delivery proposes stands. One that is approved goes on by that, whatever becomes of the approval.
+    /// How what a delivery proposes stands. Once an image of it was submitted it goes on by that, whatever becomes of the approval.
     ///
     /// # Errors
     /// [`StoreError::Stale`]: it doesn't wait any more. Or another coordinator leads.
@@ -299,31 +331,23 @@ impl Store {
         tx.commit().await
     }
 
-    /// What deliveries of a hook about forks have begun.
+    /// Has a delivery that can't go on now leave the line of its ref ([`Self::line_up`]): others about that may look meanwhile.
     ///
     /// # Errors
-    /// The database can't be reached.
-    pub async fn begun_for_forks(&self, project: ProjectId, hook: HookId) -> Result<Begun> {
-        let row = sqlx::query!(
-            r#"SELECT p.builds_per_minute,
-                      (SELECT count(*) FROM (SELECT id, created_at FROM builds WHERE project_id = $1 ORDER BY id DESC LIMIT 1000) b
-                       JOIN hook_builds h ON h.project_id = $1 AND h.build_id = b.id AND h.hook_id = $2
-                       JOIN fork_deliveries f ON f.project_id = $1 AND f.hook_id = $2 AND f.delivery_id = h.delivery_id
-                       WHERE b.created_at > farm_now() - interval '1 minute') AS "lately!",
-                      (SELECT count(*) FROM builds b JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
-                       WHERE b.project_id = $1 AND b.state IN ('queued', 'running') AND split_part(e.fork, '/', 1) = $3) AS "running!"
-               FROM projects p WHERE p.id = $1"#,
-            project.as_uuid(),
-            hook.as_uuid(),
-            hook.to_string()
+    /// Another coordinator leads, or the database can't be reached.
+    pub async fn step_aside(&self, epoch: Epoch, of: &Waiting) -> Result<()> {
+        let mut tx = self.begin_leading(epoch).await?;
+        sqlx::query!(
+            "UPDATE deliveries SET looks = false WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND runs = $4
+               AND looks AND order_key IS NULL",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            of.run
         )
-        .fetch_one(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        Ok(Begun {
-            lately: fit(row.lately)?,
-            running: fit(row.running)?,
-            of_project: row.builds_per_minute.map(fit).transpose()?,
-        })
+        tx.commit().await
     }
 }
 
@@ -347,12 +371,15 @@ async fn stand(tx: &mut Tx, of: &Waiting, proposal: &Proposal) -> Result<Stands>
     .await?
     .ok_or(StoreError::Stale("the pull request"))?;
     let own = sqlx::query!(
-        r#"SELECT approved_by, coalesce(held_at < coalesce(approved_at, farm_now()) - make_interval(secs => $4), false) AS "is_stale!",
-                  coalesce(held_at < farm_now() - make_interval(secs => $5), false) AS "is_late!"
-           FROM fork_deliveries WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3 FOR UPDATE"#,
+        r#"SELECT f.approved_by, coalesce(f.held_at < coalesce(f.approved_at, farm_now()) - make_interval(secs => $5), false) AS "is_stale!",
+                  coalesce(f.held_at < farm_now() - make_interval(secs => $6), false) AS "is_late!"
+           FROM fork_deliveries f JOIN deliveries d ON d.project_id = f.project_id AND d.hook_id = f.hook_id AND d.id = f.delivery_id
+           WHERE f.project_id = $1 AND f.hook_id = $2 AND f.delivery_id = $3 AND f.run = $4 AND d.state = 'received' AND d.runs = f.run
+           FOR UPDATE OF f"#,
         project,
         hook,
         of.id,
+        of.run,
         FRESH.as_secs_f64(),
         // The clock that wakes it is the same, and may be a moment early.
         HELD.as_secs_f64() - 60.0
@@ -361,10 +388,10 @@ async fn stand(tx: &mut Tx, of: &Waiting, proposal: &Proposal) -> Result<Stands>
     .await?
     .ok_or(StoreError::Stale("the delivery"))?;
     if let Some(by) = own.approved_by {
-        return Ok(Stands::Approved { by, is_stale: own.is_stale });
+        return Ok(Stands::Approved { by, is_stale: own.is_stale, is_begun: true });
     }
     if !now.is_open {
-        return Ok(Stands::Over("the pull request was closed before anybody approved it".to_owned()));
+        return Ok(Stands::Over("the pull request was closed before anything of it was built".to_owned()));
     }
     if now.commit_id != proposal.commit.as_str() {
         let at = now.commit_id.get(..12).unwrap_or_default();
@@ -372,15 +399,27 @@ async fn stand(tx: &mut Tx, of: &Waiting, proposal: &Proposal) -> Result<Stands>
             "the pull request's head has moved on to {at}, which has to be approved by itself"
         )));
     }
-    if now.sequence > of.sequence
-        || now.base != proposal.base
-        || now.head_repository != proposal.head_repository
-    {
+    // One that somebody wants once more goes on, as long as the head is the same.
+    let is_other = now.sequence != of.sequence && of.run == 0;
+    if is_other || now.base != proposal.base || now.head_repository != proposal.head_repository {
         return Ok(Stands::Over("a later delivery is about the same pull request".to_owned()));
     }
-    let key = Key { project, hook, number, proposal };
-    if let Some(by) = key.used(tx, &of.id).await? {
-        return Ok(Stands::Approved { by, is_stale: own.is_stale });
+    let by = sqlx::query_scalar!(
+        "SELECT approved_by FROM fork_approvals
+         WHERE project_id = $1 AND hook_id = $2 AND number = $3 AND commit_id = $4 AND base = $5 AND head_repository = $6
+           AND ended_at IS NULL AND (used_at IS NOT NULL OR approved_at > farm_now() - make_interval(secs => $7))",
+        project,
+        hook,
+        number,
+        proposal.commit.as_str(),
+        proposal.base,
+        proposal.head_repository,
+        UNUSED.as_secs_f64()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    if let Some(by) = by {
+        return Ok(Stands::Approved { by, is_stale: own.is_stale, is_begun: false });
     }
     if own.is_late {
         let days = HELD.as_secs() / (24 * 3600);
@@ -389,45 +428,4 @@ async fn stand(tx: &mut Tx, of: &Waiting, proposal: &Proposal) -> Result<Stands>
         )));
     }
     Ok(Stands::Open)
-}
-
-/// What an approval is of.
-struct Key<'a> {
-    project: Uuid,
-    hook: Uuid,
-    number: i64,
-    proposal: &'a Proposal,
-}
-
-impl Key<'_> {
-    /// By whom it is approved, if it is: from now on the delivery goes on by that.
-    async fn used(&self, tx: &mut Tx, delivery: &str) -> Result<Option<String>> {
-        let by = sqlx::query_scalar!(
-            "UPDATE fork_approvals SET used_at = coalesce(used_at, farm_now())
-             WHERE project_id = $1 AND hook_id = $2 AND number = $3 AND commit_id = $4 AND base = $5 AND head_repository = $6
-               AND ended_at IS NULL AND (used_at IS NOT NULL OR approved_at > farm_now() - make_interval(secs => $7))
-             RETURNING approved_by",
-            self.project,
-            self.hook,
-            self.number,
-            self.proposal.commit.as_str(),
-            self.proposal.base,
-            self.proposal.head_repository,
-            UNUSED.as_secs_f64()
-        )
-        .fetch_optional(&mut **tx)
-        .await?;
-        let Some(by) = by else { return Ok(None) };
-        sqlx::query!(
-            "UPDATE fork_deliveries SET approved_by = $4, approved_at = farm_now()
-             WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3",
-            self.project,
-            self.hook,
-            delivery,
-            by
-        )
-        .execute(&mut **tx)
-        .await?;
-        Ok(Some(by))
-    }
 }

@@ -1,9 +1,11 @@
 //! What forges and registries tell the farm: the hooks that are [`registered`], their [`secrets`] and [`tokens`] (sealed: this crate opens
 //! none), the project's own [`rules`] for them, what was delivered ([`deliveries`]), where refs were then ([`heads`]), what forks propose
-//! ([`forks`]) and who approves that ([`approvals`]), what was begun ([`builds`]), and how forges are to show that ([`statuses`]). What the
-//! farm delivers to itself is in [`own`], and by which it finds what its forges didn't in [`looks`].
+//! ([`forks`]), who approves that ([`approvals`]) and what they have of a project by that ([`bounds`]), what was begun ([`builds`]), and how
+//! forges are to show that ([`statuses`]). What the farm delivers to itself is in [`own`], and by which it finds what its forges didn't in
+//! [`looks`].
 
 pub mod approvals;
+pub mod bounds;
 pub mod builds;
 pub mod deliveries;
 pub mod forks;

@@ -235,14 +235,19 @@ impl Store {
         Ok(changed > 0)
     }
 
-    /// Ends what a delivery has said to be pending and of which nothing comes: it has no build.
+    /// Ends what a delivery has said to be pending and of which nothing comes: it has no build. What a fork proposes and nobody has approved
+    /// stays pending: anybody may propose a commit that others have made, and by that alone it isn't shown as gone wrong.
     ///
     /// # Errors
     /// As of [`Self::want_statuses`].
     pub async fn leave_statuses(&self, epoch: Epoch, of: &Waiting, why: &str) -> Result<bool> {
         let mut tx = self.begin_leading(epoch).await?;
         let left = sqlx::query!(
-            "UPDATE statuses SET state = 'cancelled', description = $4, version = nextval('status_versions'), wanted_at = farm_now(),
+            "UPDATE statuses SET description = $4, state = CASE WHEN EXISTS (
+                    SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.fork)
+                  AND NOT EXISTS (SELECT FROM fork_deliveries f WHERE f.project_id = $1 AND f.hook_id = $2 AND f.delivery_id = $3
+                    AND f.approved_by IS NOT NULL)
+                THEN 'pending' ELSE 'cancelled' END, version = nextval('status_versions'), wanted_at = farm_now(),
                 attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
              WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3 AND state = 'pending' AND build_id IS NULL",
             of.project.as_uuid(),

@@ -334,23 +334,22 @@ pub fn check_build_arg(name: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Cut, so that it fits into a message: one that doesn't would be told again and again.
 impl From<&Failure> for v1::Failure {
     fn from(failure: &Failure) -> Self {
         Self {
             cause: failure.cause.to_string(),
             code: failure.code.to_string(),
-            message: storable(failure.message.clone()),
-            step: storable(failure.step.clone().unwrap_or_default()),
+            message: failure.message.clone(),
+            step: failure.step.clone().unwrap_or_default(),
             exit_code: failure.exit_code,
             source: failure.source.as_ref().map(|source| v1::SourceExcerpt {
-                file: storable(source.file.clone()),
+                file: source.file.clone(),
                 first_line: source.first_line,
-                lines: lines(source.lines.clone()),
+                lines: source.lines.clone(),
                 marked_from: source.marked.0,
                 marked_to: source.marked.1,
             }),
-            log_tail: lines(failure.log_tail.clone()),
+            log_tail: failure.log_tail.clone(),
         }
     }
 }
@@ -368,10 +367,6 @@ const MOST_LINES: usize = 200;
 const LONGEST_LINE: usize = 4 * 1024;
 
 /// A text as it may be stored, cut where it is too long.
-fn storable(text: String) -> String {
-    cut(text, LONGEST_TEXT)
-}
-
 fn cut(text: String, longest: usize) -> String {
     let text = without_nul(text);
     match text.char_indices().nth(longest) {
@@ -380,27 +375,43 @@ fn cut(text: String, longest: usize) -> String {
     }
 }
 
-fn lines(lines: Vec<String>) -> Vec<String> {
-    lines.into_iter().take(MOST_LINES).map(|line| cut(line, LONGEST_LINE)).collect()
+/// Cuts a failure's texts where they are too long: so it can be stored, and fits into a message. One that doesn't is told for ever. To be
+/// called behind a mask, which doesn't know a secret by a part of it.
+pub fn fit(failure: &mut v1::Failure) {
+    let v1::Failure { code, message, step, source, log_tail, cause: _, exit_code: _ } = failure;
+    let storable = |text: &mut String| *text = cut(std::mem::take(text), LONGEST_TEXT);
+    let lines = |lines: &mut Vec<String>| {
+        lines.truncate(MOST_LINES);
+        for line in lines {
+            *line = cut(std::mem::take(line), LONGEST_LINE);
+        }
+    };
+    [code, message, step].into_iter().for_each(storable);
+    lines(log_tail);
+    if let Some(source) = source {
+        storable(&mut source.file);
+        lines(&mut source.lines);
+    }
 }
 
 impl TryFrom<v1::Failure> for Failure {
     type Error = Invalid;
 
-    fn try_from(failure: v1::Failure) -> Result<Self, Invalid> {
+    fn try_from(mut failure: v1::Failure) -> Result<Self, Invalid> {
+        fit(&mut failure);
         Ok(Self {
             cause: failure.cause.parse()?,
-            code: storable(failure.code).into(),
-            message: storable(failure.message),
-            step: (!failure.step.is_empty()).then_some(storable(failure.step)),
+            code: failure.code.into(),
+            message: failure.message,
+            step: (!failure.step.is_empty()).then_some(failure.step),
             exit_code: failure.exit_code,
             source: failure.source.map(|source| SourceExcerpt {
-                file: storable(source.file),
+                file: source.file,
                 first_line: source.first_line,
-                lines: lines(source.lines),
+                lines: source.lines,
                 marked: (source.marked_from, source.marked_to),
             }),
-            log_tail: lines(failure.log_tail),
+            log_tail: failure.log_tail,
         })
     }
 }
@@ -538,7 +549,8 @@ mod tests {
             log_tail: vec!["\u{1f40b}".repeat(20_000); 300],
             ..Failure::new(Cause::User, FailureCode::ArchiveUnusable, text)
         };
-        let wire = v1::Failure::from(&failure);
+        let mut wire = v1::Failure::from(&failure);
+        fit(&mut wire);
         let length = prost::Message::encoded_len(&wire);
         assert!(length < crate::MAX_MESSAGE_BYTES - (1 << 20), "{length}");
         assert!(wire.message.starts_with('ü') && wire.message.ends_with('…'));

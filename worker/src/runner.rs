@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farm_proto::convert::fit;
 use farm_proto::v1::{self, AttemptEvent, finished};
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Cause, Failure, FailureCode, FetchSpec, Runs};
@@ -344,6 +345,9 @@ impl Runner {
         let self_check = checked.map(|failure| v1::SelfCheck { failure });
         let mut finished = v1::Finished { lease: Some(lease.into()), outcome: Some(outcome), self_check };
         mask_end(&masking.mask(), &mut finished);
+        if let Some(finished::Outcome::Failure(failure)) = &mut finished.outcome {
+            fit(failure);
+        }
         let (spool, kept) = (self.spool.clone(), finished.clone());
         let keep = tokio::task::spawn_blocking(move || spool.keep(lease.attempt, &kept)).await;
         if !matches!(keep, Ok(Ok(()))) {

@@ -198,7 +198,8 @@ fn sweep(hook: &Hook, now: i64) -> String {
     }
     if !hook.sweeps {
         let name = harmless(&hook.name);
-        let off = format!("it isn't looked for pushes that weren't delivered: farm hook set {name} --sweep on");
+        let off =
+            format!("it isn't looked for pushes that weren't delivered: farm hook set {name} --sweep on");
         // Schedules and base images wait for it.
         return match hook.is_look_trouble {
             true => format!(

@@ -23,6 +23,7 @@ pub struct NoticeJson<'a> {
     waiting: u64,
     given_up: u64,
     trouble: Option<&'a str>,
+    next_try: Option<String>,
     held_until: Option<String>,
     old_secret_until: Option<String>,
 }
@@ -49,6 +50,7 @@ impl<'a> From<&'a Notice> for NoticeJson<'a> {
             waiting: notice.waiting,
             given_up: notice.given_up,
             trouble: said(&notice.trouble),
+            next_try: time(notice.next_ms),
             held_until: time(notice.held_until_ms),
             old_secret_until: time(notice.before_ends_ms),
         }
@@ -122,11 +124,17 @@ pub fn notice(notice: &Notice, now: i64) -> Vec<String> {
         ("added", format!("{} by {}", ago(notice.created_ms, now), harmless(&notice.created_by))),
     ];
     let until = |at: i64| time(at).unwrap_or_default();
+    if notice.next_ms > 0 {
+        rows.push((
+            "next try",
+            format!("{}; a `farm notice test` that is taken has it go on now", until(notice.next_ms)),
+        ));
+    }
     if notice.held_until_ms > 0 {
         let at = until(notice.held_until_ms);
         rows.push((
             "this hour",
-            format!("too much to tell one by one: what else ends comes as one summary, {at}"),
+            format!("too much to tell one by one: most of what else ends comes as one summary, {at}"),
         ));
     }
     if notice.before_ends_ms > 0 {
@@ -160,11 +168,16 @@ mod tests {
         (made.trouble_ms, made.told_ms, made.waiting, made.given_up) = (1, 1, 3, 2);
         made.hooks = vec!["app".into()];
         made.refs = vec!["refs/heads/main".into()];
-        (made.held_until_ms, made.before_ends_ms) = (3_600_000, 86_400_000);
+        (made.held_until_ms, made.before_ends_ms, made.next_ms) = (3_600_000, 86_400_000, 90_000);
         let shown = notice(&made, 60_001).join("\n");
-        for part in
-            ["wasn't taken", "503", "webhooks app and refs refs/heads/main", "one summary", "signed by two"]
-        {
+        for part in [
+            "wasn't taken",
+            "503",
+            "next try",
+            "webhooks app and refs refs/heads/main",
+            "one summary",
+            "signed by two",
+        ] {
             assert!(shown.contains(part), "{part}: {shown}");
         }
         assert!(!shown.contains('\u{1b}'), "{shown}");

@@ -41,6 +41,9 @@ pub struct Mail {
     pub password: SecretString,
     /// Whose mail it is: `farm@example.com`, or `Farm <farm@example.com>`.
     pub from: String,
+    /// The domains to which mail may go; empty: to all.
+    #[serde(default)]
+    pub recipients: Vec<String>,
 }
 
 impl Mail {
@@ -65,6 +68,12 @@ impl Mail {
         if self.tls == MailTls::None && !is_here {
             let cure = "without TLS mail may be handed to a server on this machine only; write \"implicit\" or \"starttls\"";
             return Err(Invalid::new("mail.tls", format!("none, for {}", self.host), cure));
+        }
+        if let Some(wrong) =
+            self.recipients.iter().find(|one| one.is_empty() || one.contains(['@', '*', '/', ' ', ',']))
+        {
+            let cure = "write domains, as example.com: mail goes to addresses of these, and not to those of domains below them";
+            return Err(Invalid::new("mail.recipients", wrong, cure));
         }
         match (&self.user, &self.password_file) {
             (Some(_), Some(file)) => {
@@ -116,6 +125,7 @@ mod tests {
                 "/nonexistent",
             ),
             (format!("host = 'https://mail.example'\n{from}"), "mail.port"),
+            (format!("host = 'mail.example'\n{from}\nrecipients = ['@example.com']"), "example.com"),
         ] {
             let error = read(&wrong).unwrap_err().to_string();
             assert!(error.contains(word), "{word}: {error}");

@@ -18,8 +18,8 @@ use crate::grpc::status;
 use crate::notices::address::{Address, check};
 use crate::notices::mail;
 use crate::notices::said::{Said, What};
-use crate::notices::send::Where;
-use crate::notices::sent::Sent;
+use crate::notices::send::{Where, too_many};
+use crate::notices::sent::{Answer, Sent};
 use crate::people::{self, Member};
 use crate::shared::Shared;
 
@@ -83,7 +83,10 @@ impl Notices {
             let mut addresses = addresses;
             addresses.sort();
             addresses.dedup();
-            addresses.iter().try_for_each(|one| mail::check(one)).map_err(status::invalid)?;
+            let senders = &self.shared.notices;
+            let fits =
+                addresses.iter().try_for_each(|one| mail::check(one).and_then(|()| senders.allows(one)));
+            fits.map_err(status::invalid)?;
             if addresses.is_empty() || addresses.len() > mail::MOST || !url.is_empty() {
                 let cure = format!("name 1 to {} of them, and no URL", mail::MOST);
                 return Err(status::invalid(Invalid::new("addresses", addresses.len().to_string(), cure)));
@@ -177,6 +180,7 @@ fn present(of: Notice) -> v1::ProjectNotice {
         given_up: count(of.given_up),
         trouble,
         trouble_ms,
+        next_ms: of.next_at.filter(|_| of.waiting > 0).map_or(0, |at| at.timestamp_millis()),
         held_until_ms: of.held_until.map_or(0, |at| at.timestamp_millis()),
         before_ends_ms: of.before_ends_at.map_or(0, |at| at.timestamp_millis()),
     }
@@ -229,7 +233,8 @@ impl NoticeService for Notices {
         let notice = self.notice(&member, &request.into_inner().name).await?;
         let address = self.address(&member, &notice)?;
         let store = &self.shared.store;
-        store.notice_tested(&member.caller.by(), member.project, &notice).await.map_err(status::store)?;
+        let noted = store.notice_tested(&member.caller.by(), member.project, &notice).await;
+        noted.map_err(|error| refused(&member, &notice.name, &[], error))?;
         let now = store.now().await.map_err(status::store)?;
         let project = member.project_name.to_string();
         let said = Said { what: What::Test, project: &project, page: None, at: now };
@@ -237,11 +242,19 @@ impl NoticeService for Notices {
             Some(address) => Where::Url(notice.kind, address, notice.before_ends_at.is_some()),
             None => Where::Mail(&notice.addresses),
         };
-        let sent = Box::pin(self.shared.notices.send(to, &said, Uuid::now_v7(), now.timestamp())).await;
-        let (is_taken, said) = match sent {
-            Sent::Taken(said) => (true, said),
-            Sent::Later(why, _) | Sent::Never(why) => (false, why),
+        if address.is_none() && store.count_mail(member.project).await.map_err(status::store)?.is_some() {
+            return Err(Status::resource_exhausted(too_many(&project)));
+        }
+        let answer = self.shared.notices.send(to, &said, Uuid::now_v7(), now.timestamp());
+        let Answer { sent, words } = Box::pin(answer).await;
+        let (is_taken, why) = match sent {
+            Sent::Taken => (true, String::new()),
+            Sent::Later(why, _) | Sent::Doubtful(why) | Sent::Never(why) => (false, why),
         };
+        let said = [why, words].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+        if is_taken {
+            store.notice_goes_on(member.project, notice.id).await.map_err(status::store)?;
+        }
         tracing::info!(%project, notice = notice.name, is_taken, by = member.name, "a notice was tried");
         Ok(Response::new(v1::TestNoticeResponse { is_taken, said, project }))
     }

@@ -60,7 +60,7 @@ fn code(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
-    use farm_store::notices::ended::Summary;
+    use farm_store::notices::hour::{Named, Summary};
     use farm_types::NoticeOn;
 
     use super::super::facts::{Build, Facts, Failed, Git, Hook};
@@ -107,9 +107,10 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_between_its_lines_and_a_sample_and_a_summary_say_what_they_are() {
-        let names = (0..20).map(|n| format!("{}{n}", "x".repeat(900))).collect();
+        let named = |n| Named { line: String::new(), is_own: true, text: format!("{}{n}", "x".repeat(900)) };
+        let named = (0..20).map(named).collect();
         let counts = [("failure".to_owned(), 25), ("recovered".to_owned(), 2)].into();
-        let long = text(&said(What::Summary(Summary { counts, names })));
+        let long = text(&said(What::Summary(Summary { counts, named, unnamed: 7 })));
         assert!(
             long.chars().count() <= LONGEST + 100 && long.matches('`').count().is_multiple_of(2),
             "{long}"

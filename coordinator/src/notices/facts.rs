@@ -7,7 +7,7 @@ use farm_store::builds::record::BuildRecord;
 use farm_store::notices::ended::{BegunBy, Came, How, Told};
 use farm_types::state::{BuildState, PublicationState};
 use farm_types::text::{first_line, harmless};
-use farm_types::{Commit, Digest, Failure};
+use farm_types::{Commit, Digest, Failure, Origin};
 use serde::{Deserialize, Serialize};
 
 /// The longest text of one field, characters.
@@ -147,7 +147,7 @@ fn failed(failure: &Failure, hide: &dyn Fn(&mut String)) -> Failed {
 /// see.
 pub fn of_build(
     record: &BuildRecord,
-    begun: Option<(&BegunBy, &Came)>,
+    begun: Option<(&BegunBy, Option<&Came>)>,
     hide: &dyn Fn(&mut String),
 ) -> Option<Told> {
     let how = match record.state {
@@ -162,8 +162,10 @@ pub fn of_build(
     if record.spec.purpose.fetch().is_some() {
         return None;
     }
-    let (spec, pushed) = (&record.spec, begun.map(|(_, came)| Pushed::read(came)).unwrap_or_default());
-    let origin = spec.origins.get("context").or_else(|| spec.origins.values().next());
+    let (spec, pushed) =
+        (&record.spec, begun.and_then(|(_, came)| came).map(Pushed::read).unwrap_or_default());
+    let mut origins = spec.origins.get("context").into_iter().chain(spec.origins.values());
+    let origin = origins.find_map(Origin::git);
     let full_ref = begun.map(|(begun, _)| begun.git_ref.clone());
     let full_ref = full_ref.or_else(|| Some(origin?.full_ref.as_ref()?.to_string()));
     let git = origin.map(|origin| Git {
@@ -185,10 +187,9 @@ pub fn of_build(
         }),
         failure: record.failure.as_ref().map(|failure| failed(failure, hide)),
         git,
-        hook: begun.map(|(begun, came)| Hook {
-            name: came.hook.clone(),
-            image: Some(begun.image.clone()),
-            actor: pushed.actor,
+        hook: begun.and_then(|(begun, _)| {
+            let name = begun.hook_name.clone()?;
+            Some(Hook { name, image: Some(begun.image.clone()), actor: pushed.actor })
         }),
         delivery: None,
         ended_at: record.finished_at,
@@ -201,7 +202,7 @@ pub fn of_build(
     };
     Some(Told {
         how,
-        hook: begun.map(|(_, came)| came.hook.clone()),
+        hook: begun.and_then(|(begun, _)| begun.hook_name.clone()),
         git_ref: full_ref,
         line: line.map(|line| Digest::of(line.as_bytes())),
         name: format!("{} ({})", name(&facts), record.short_id),

@@ -3,21 +3,16 @@
 use std::sync::Arc;
 
 use farm_types::Invalid;
-use farm_types::chain::in_short;
 use farm_types::text::{first_line, harmless};
+use lettre::Message;
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, Mailboxes};
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
-use secrecy::ExposeSecret as _;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::said::{Head, Line, Said, What};
-use super::sent::{PATIENCE, Sent};
-use crate::config::{Mail, MailTls};
+use super::sent::{Answer, Sent};
+use super::smtp::{CONTENT, CONTENT_OF_TEST, Server};
+use crate::config::Mail;
 
 /// So many addresses a notice has at most.
 pub const MOST: usize = 20;
@@ -25,21 +20,21 @@ pub const MOST: usize = 20;
 const LONGEST: usize = 254;
 /// The longest subject, characters.
 const LONGEST_SUBJECT: usize = 150;
-/// What a server says whose login is wrong or missing.
-const LOGIN: [u16; 4] = [530, 534, 535, 538];
-/// The longest word of a server that is told on, characters.
-const LONGEST_SAID: usize = 200;
 
 /// Hands mail to the server. Cheap to clone.
 #[derive(Clone)]
-pub struct Mailer {
-    from: Arc<Mailbox>,
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+pub struct Mailer(Arc<Inner>);
+
+struct Inner {
+    from: Mailbox,
+    server: Server,
+    /// Domains that mail may go to; empty: to all.
+    recipients: Vec<String>,
 }
 
 impl std::fmt::Debug for Mailer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mailer").field("from", &self.from).finish_non_exhaustive()
+        f.debug_struct("Mailer").field("from", &self.0.from).finish_non_exhaustive()
     }
 }
 
@@ -58,67 +53,55 @@ impl Mailer {
     /// # Errors
     /// The sender is none, or the certificates can't be taken.
     pub fn new(config: &Mail) -> Result<Self, Invalid> {
-        let from: Mailbox = config.from.parse().map_err(|_| {
+        let from: Option<Mailbox> = config.from.parse().ok();
+        // Others need a server that speaks SMTPUTF8.
+        let from = from.filter(|from| AsRef::<str>::as_ref(&from.email).is_ascii()).ok_or_else(|| {
             let cure = "write whose mail it is, as farm@example.com or Farm <farm@example.com>";
             Invalid::new("mail.from", &config.from, cure)
         })?;
-        let host = config.host.trim_matches(['[', ']']);
-        let tls = match config.tls {
-            MailTls::None => Tls::None,
-            MailTls::Implicit => Tls::Wrapper(parameters(config, host)?),
-            MailTls::Starttls => Tls::Required(parameters(config, host)?),
-        };
-        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)
-            .port(config.port())
-            .tls(tls)
-            .timeout(Some(PATIENCE))
-            .hello_name(ClientId::Domain(from.email.domain().to_owned()));
-        if let Some(user) = &config.user {
-            let password = config.password.expose_secret().to_owned();
-            builder = builder.credentials(Credentials::new(user.clone(), password));
-        }
-        Ok(Self { from: Arc::new(from), transport: builder.build() })
+        let server = Server::new(config, from.email.domain())?;
+        let recipients = config.recipients.clone();
+        Ok(Self(Arc::new(Inner { from, server, recipients })))
     }
 
-    /// Mails something to these, under this id.
-    pub async fn send(&self, addresses: &[String], said: &Said<'_>, id: Uuid) -> Sent {
+    /// Whether mail may go to an address, by the configuration.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn allows(&self, address: &str) -> Result<(), Invalid> {
+        let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let recipients = &self.0.recipients;
+        if recipients.is_empty() || recipients.iter().any(|one| one.eq_ignore_ascii_case(domain)) {
+            return Ok(());
+        }
+        let cure = format!(
+            "this farm mails to {} only, which whoever runs it has said by mail.recipients",
+            recipients.join(", ")
+        );
+        Err(Invalid::new("address", address, cure))
+    }
+
+    /// Mails something to these, under this id. Cancelled, it may have been sent.
+    pub async fn send(&self, addresses: &[String], said: &Said<'_>, id: Uuid) -> Answer {
+        if let Some(refused) = addresses.iter().find_map(|one| self.allows(one).err()) {
+            return Answer::wordless(Sent::Never(refused.to_string()));
+        }
         let mail = match self.mail(addresses, said, id) {
             Ok(mail) => mail,
-            Err(why) => return Sent::Never(why),
+            Err(why) => return Answer::wordless(Sent::Never(why)),
         };
-        match timeout(PATIENCE, Box::pin(self.transport.send(mail))).await {
-            Ok(Ok(answer)) => {
-                let said = answer.message().collect::<Vec<_>>().join(" ");
-                Sent::Taken(short(&format!("{}: {said}", answer.code())))
-            }
-            // The configuration's login, which somebody may mend (RFC 4954).
-            Ok(Err(error)) if error.status().is_some_and(|code| LOGIN.contains(&u16::from(code))) => {
-                Sent::Later(short(&format!("the mail server doesn't let the farm in: {error}")), None)
-            }
-            Ok(Err(error)) if error.is_permanent() => {
-                Sent::Never(short(&format!("the mail server doesn't take it: {error}")))
-            }
-            Ok(Err(error)) if error.is_transient() => {
-                Sent::Later(short(&format!("the mail server can't now: {error}")), None)
-            }
-            Ok(Err(error)) => {
-                let why = format!("the mail server can't be reached: {}", in_short(&error));
-                Sent::Later(short(&why), None)
-            }
-            Err(_) => {
-                Sent::Later(format!("the mail server doesn't answer within {} s", PATIENCE.as_secs()), None)
-            }
-        }
+        let patience = if said.what == What::Test { CONTENT_OF_TEST } else { CONTENT };
+        self.0.server.send(&mail, patience).await
     }
 
     fn mail(&self, addresses: &[String], said: &Said<'_>, id: Uuid) -> Result<Message, String> {
         let to: Result<Vec<Mailbox>, _> = addresses.iter().map(|one| one.parse()).collect();
         let to: Mailboxes = to.map_err(|_| "an address can't be one".to_owned())?.into();
         Message::builder()
-            .from(self.from.as_ref().clone())
+            .from(self.0.from.clone())
             .mailbox(lettre::message::header::To::from(to))
             .subject(subject(said))
-            .message_id(Some(format!("<{}@{}>", id.simple(), self.from.email.domain())))
+            .message_id(Some(format!("<{}@{}>", id.simple(), self.0.from.email.domain())))
             // RFC 3834: no holiday is told of to it.
             .header(AutoSubmitted)
             .header(ContentType::TEXT_PLAIN)
@@ -143,23 +126,6 @@ impl lettre::message::header::Header for AutoSubmitted {
     fn display(&self) -> lettre::message::header::HeaderValue {
         lettre::message::header::HeaderValue::new(Self::name(), "auto-generated".to_owned())
     }
-}
-
-fn parameters(config: &Mail, host: &str) -> Result<TlsParameters, Invalid> {
-    let mut builder = TlsParameters::builder(host.to_owned());
-    if let Some(file) = &config.ca_file {
-        let invalid = |why: String| {
-            Invalid::new("mail.ca_file", file.display().to_string(), format!("{why}; name a PEM file"))
-        };
-        let pem = std::fs::read(file).map_err(|e| invalid(e.to_string()))?;
-        builder =
-            builder.add_root_certificate(Certificate::from_pem(&pem).map_err(|e| invalid(e.to_string()))?);
-    }
-    builder.build().map_err(|e| Invalid::new("mail.host", host, format!("TLS can't be spoken there: {e}")))
-}
-
-fn short(text: &str) -> String {
-    harmless(&first_line(text, LONGEST_SAID))
 }
 
 /// One line, of whatever is in it.
@@ -196,6 +162,7 @@ mod tests {
 
     use super::super::facts::{Build, Facts, Failed, Git, Hook};
     use super::*;
+    use crate::config::MailTls;
 
     fn config(tls: MailTls, host: &str) -> Mail {
         Mail {
@@ -207,6 +174,7 @@ mod tests {
             password_file: None,
             password: Default::default(),
             from: "Farm <farm@example.com>".to_owned(),
+            recipients: Vec::new(),
         }
     }
 
@@ -276,6 +244,12 @@ mod tests {
             "Ada <ada@example.com>",
         ] {
             assert!(check(address).is_err(), "{address}");
+        }
+        let recipients = vec!["Example.com".to_owned()];
+        let mailer = Mailer::new(&Mail { recipients, ..config(MailTls::None, "localhost") }).unwrap();
+        mailer.allows("ada@example.COM").unwrap();
+        for address in ["ada@sub.example.com", "ada@example.org", "ada"] {
+            assert!(mailer.allows(address).unwrap_err().to_string().contains("mail.recipients"), "{address}");
         }
         let wrong = Mail { from: "nobody".to_owned(), ..config(MailTls::None, "localhost") };
         assert!(Mailer::new(&wrong).unwrap_err().to_string().contains("mail.from"));

@@ -1,5 +1,5 @@
 //! Whom projects tell how their builds end: what is told of an end ([`facts`]), in which form ([`webhook`], [`chat`], [`mail`]), and
-//! by which way ([`send`]). When something is sent, and again, is the leader's loop (`reconcile::notices`).
+//! by which way ([`send`]; mail by [`smtp`]). When something is sent, and again, is the leader's loop (`reconcile::notices`).
 //!
 //! What is told has texts in it that anybody may have written who pushes to a repository: refs, steps, what programs print. Each form
 //! sees to it that they stay texts.
@@ -15,4 +15,5 @@ pub mod post;
 pub mod said;
 pub mod send;
 pub mod sent;
+pub mod smtp;
 pub mod webhook;

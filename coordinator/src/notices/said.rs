@@ -1,11 +1,14 @@
 //! What a message says, before it has a form.
 
-use chrono::{DateTime, Utc};
-use farm_store::notices::ended::Summary;
+use chrono::{DateTime, TimeDelta, Utc};
+use farm_store::notices::hour::Summary;
 use farm_types::NoticeOn;
 use serde_json::Value;
 
 use super::facts::{Facts, name};
+
+/// What is told so much later says when it was: what came after it may be known already.
+const LATE: TimeDelta = TimeDelta::minutes(3);
 
 /// What is said.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,21 +110,19 @@ impl Said<'_> {
                 let counts: Vec<String> =
                     summary.counts.iter().map(|(event, count)| format!("{count} {event}")).collect();
                 let own = format!(
-                    "There was too much to tell one by one. Besides, in this hour: {}.",
+                    "There was too much to tell one by one. Besides, in this hour: {}. Of each the last:",
                     counts.join(", ")
                 );
-                let names = summary.names.iter().map(|name| Line::Foreign("", name.clone()));
-                let all: u64 = summary.counts.values().sum();
-                let more = all.saturating_sub(u64::try_from(summary.names.len()).unwrap_or(u64::MAX));
-                let more = (more > 0).then(|| Line::Own(format!("and {more} more")));
+                let names = summary.named.iter().map(|one| Line::Foreign("", one.text.clone()));
+                let more = (summary.unnamed > 0).then(|| Line::Own(format!("and {} more", summary.unnamed)));
                 [Line::Own(own)].into_iter().chain(names).chain(more).collect()
             }
-            What::End(_, facts) => of_end(facts),
+            What::End(_, facts) => of_end(facts, self.at),
         }
     }
 }
 
-fn of_end(facts: &Facts) -> Vec<Line> {
+fn of_end(facts: &Facts, now: DateTime<Utc>) -> Vec<Line> {
     let mut lines = Vec::new();
     if let Some(failure) = &facts.failure {
         lines.push(Line::Foreign("", failure.message.clone()));
@@ -136,14 +137,54 @@ fn of_end(facts: &Facts) -> Vec<Line> {
         lines.push(Line::Foreign("build", build.id.clone()));
     }
     let hook = facts.hook.as_ref();
-    let by = hook.and_then(|hook| Some(hook.actor.as_ref()?.login.clone()));
-    let by = by.or_else(|| facts.build.as_ref().map(|build| build.by.clone()));
-    lines.extend(by.map(|by| Line::Foreign("by", by)));
+    let pushed = hook.and_then(|hook| Some(hook.actor.as_ref()?.login.clone()));
+    // What a hook has begun is begun by who has pushed; a retry by somebody else. Who has ended it is in the audit only.
+    let begun = facts.build.as_ref().map(|build| build.by.clone());
+    let begun = begun.filter(|by| pushed.is_none() || !by.starts_with("hook:"));
+    lines.extend(pushed.map(|by| Line::Foreign("pushed by", by)));
+    lines.extend(begun.map(|by| Line::Foreign("begun by", by)));
+    lines.extend(
+        facts
+            .ended_at
+            .filter(|at| now - *at > LATE)
+            .map(|at| Line::Own(format!("It ended at {}.", at.format("%Y-%m-%d %H:%M UTC")))),
+    );
     if let Some(until) = facts.held_until {
         lines.push(Line::Own(format!(
-            "There is much to tell in this hour: what else ends comes as one summary, at {}.",
+            "There is much to tell in this hour: but for the first of each branch and tag, what else ends comes as one summary, at {}.",
             until.format("%H:%M UTC")
         )));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::{Account, Build, Hook};
+    use super::*;
+
+    fn texts(facts: Facts, at: DateTime<Utc>) -> Vec<String> {
+        let what = What::End(NoticeOn::Cancelled, Box::new(facts));
+        let lines = Said { what, project: "web", page: None, at }.lines();
+        let lines = lines.into_iter().map(|line| match line {
+            Line::Own(text) => text,
+            Line::Foreign(word, text) => format!("{word}: {text}"),
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn who_has_pushed_is_not_who_has_begun_it_and_what_comes_late_says_when_it_was() {
+        let actor = Some(Account { id: "7".to_owned(), login: "ada".to_owned() });
+        let hook = Some(Hook { name: "app".to_owned(), image: Some("app".to_owned()), actor });
+        let by = |by: &str| Some(Build { id: "1".to_owned(), by: by.to_owned(), ..Build::default() });
+        let ended: DateTime<Utc> = "2026-11-30T17:02:11Z".parse().unwrap();
+        let of = |build, hook| Facts { build, hook, ended_at: Some(ended), ..Facts::default() };
+        let pushed = of(by("hook:web/app"), hook.clone());
+        assert_eq!(texts(pushed.clone(), ended), ["build: 1", "pushed by: ada"]);
+        assert_eq!(texts(of(by("bob"), hook), ended), ["build: 1", "pushed by: ada", "begun by: bob"]);
+        assert_eq!(texts(of(by("bob"), None), ended), ["build: 1", "begun by: bob"]);
+        let late = texts(pushed, ended + TimeDelta::hours(2));
+        assert_eq!(late.last().unwrap(), "It ended at 2026-11-30 17:02 UTC.");
+    }
 }

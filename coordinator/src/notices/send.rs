@@ -1,12 +1,13 @@
 //! Sends a message by the way that its notice has.
 
-use farm_types::NoticeKind;
+use farm_store::notices::outbox::MOST_MAILS;
+use farm_types::{Invalid, NoticeKind};
 use uuid::Uuid;
 
 use super::address::Address;
 use super::mail::Mailer;
 use super::said::Said;
-use super::sent::Sent;
+use super::sent::{Answer, Sent};
 use super::{chat, post, webhook};
 use crate::outbound::Client;
 
@@ -17,6 +18,13 @@ pub enum Where<'a> {
     Url(NoticeKind, &'a Address, bool),
     /// Mail, to these.
     Mail(&'a [String]),
+}
+
+/// Why a project's mail waits.
+pub fn too_many(project: &str) -> String {
+    format!(
+        "project {project} has had {MOST_MAILS} mails sent in this hour, and more it may not have; try again in the next"
+    )
 }
 
 /// Sends notices. Cheap to clone.
@@ -37,6 +45,14 @@ impl Senders {
         self.mail.is_some()
     }
 
+    /// Whether mail may go to an address, by the configuration.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn allows(&self, address: &str) -> Result<(), Invalid> {
+        self.mail.iter().try_for_each(|mailer| mailer.allows(address))
+    }
+
     /// The client by which URLs are called.
     pub fn http(&self) -> &Client {
         &self.http
@@ -45,7 +61,7 @@ impl Senders {
     /// Sends something under this id. `now`: seconds since 1970, by which it is signed.
     ///
     /// Cancelled, it may have been sent.
-    pub async fn send(&self, to: Where<'_>, said: &Said<'_>, id: Uuid, now: i64) -> Sent {
+    pub async fn send(&self, to: Where<'_>, said: &Said<'_>, id: Uuid, now: i64) -> Answer {
         match to {
             Where::Url(NoticeKind::Webhook, address, has_before) => {
                 let body = webhook::body(said);
@@ -55,7 +71,10 @@ impl Senders {
             Where::Url(_, address, _) => post::post(&self.http, address, &[], chat::body(said)).await,
             Where::Mail(addresses) => match &self.mail {
                 Some(mailer) => mailer.send(addresses, said, id).await,
-                None => Sent::Later("this coordinator has no [mail] in its configuration".to_owned(), None),
+                None => {
+                    let why = "this coordinator has no [mail] in its configuration".to_owned();
+                    Answer::wordless(Sent::Later(why, None))
+                }
             },
         }
     }

@@ -1,5 +1,6 @@
 //! The body of a webhook, as `docs/reference/notice.schema.json` has it, signed by Standard Webhooks.
 
+use farm_store::notices::hour::Summary;
 use farm_types::NoticeOn;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -15,7 +16,7 @@ pub fn body(said: &Said<'_>) -> String {
     let (word, at, data) = match &said.what {
         What::Test => ("test", said.at, json!({})),
         What::Summary(summary) => {
-            ("builds.summary", said.at, json!({ "counts": summary.counts, "builds": summary.names }))
+            ("builds.summary", said.at, json!({ "counts": summary.counts, "builds": named(summary) }))
         }
         What::End(on, facts) => {
             let word = match (on, &facts.delivery) {
@@ -35,6 +36,10 @@ pub fn body(said: &Said<'_>) -> String {
         data.insert("url".to_owned(), said.page.clone().into());
     }
     json!({ "type": word, "version": VERSION, "timestamp": at, "data": data }).to_string()
+}
+
+fn named(summary: &Summary) -> Vec<&str> {
+    summary.named.iter().map(|one| one.text.as_str()).collect()
 }
 
 /// The headers of Standard Webhooks: the same id however often it is sent.

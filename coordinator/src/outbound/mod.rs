@@ -23,7 +23,7 @@ use reqwest::dns::Resolve;
 pub use self::client::{Client, Failed};
 use self::dial::System;
 pub use self::rules::{Allowed, Place, Refused, Rules, Why, place};
-pub use reqwest::{Method, RequestBuilder, Url};
+pub use reqwest::{Method, RequestBuilder, Response, Url};
 
 /// What judges, and what clients are made with.
 #[derive(Clone)]

@@ -30,11 +30,17 @@ CREATE TABLE notices (
     given_up       bigint NOT NULL DEFAULT 0,
     trouble        text NOT NULL DEFAULT '',
     trouble_at     timestamptz,
-    -- The receiver has said that nothing is to come before then.
-    quiet_until    timestamptz,
-    -- How much there was to tell in the hour that has begun then.
+    -- How often in a row nothing was taken, and nothing is sent before then: what waits is told in its order.
+    attempts       integer NOT NULL DEFAULT 0,
+    next_at        timestamptz,
+    -- Until then a request, or a mail, may be under way.
+    claimed_until  timestamptz,
+    -- When somebody has had a sample sent.
+    tested_at      timestamptz,
+    -- How much was told one by one in the hour that has begun then, and how much of that of which hook's ref.
     hour_at        timestamptz NOT NULL DEFAULT farm_now(),
     hour_count     integer NOT NULL DEFAULT 0,
+    hour_lines     jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (project_id, id),
     UNIQUE (project_id, name),
     CHECK ((kind = 'mail') = (sealed IS NULL) AND (sealed IS NULL) = (key_id IS NULL) AND (sealed IS NULL) = (sealed_key IS NULL)),
@@ -79,16 +85,23 @@ CREATE TABLE notice_messages (
     -- Of a summary: of which hour.
     hour_at       timestamptz,
     created_at    timestamptz NOT NULL DEFAULT farm_now(),
-    attempts      integer NOT NULL DEFAULT 0,
+    -- How often it was answered so that only a few more tries are worth it.
+    doubts        integer NOT NULL DEFAULT 0,
     due_at        timestamptz NOT NULL DEFAULT farm_now(),
-    -- Until then a request may be under way.
-    claimed_until timestamptz,
     PRIMARY KEY (project_id, id),
     FOREIGN KEY (project_id, notice_id) REFERENCES notices ON DELETE CASCADE,
     CHECK ((event = 'summary') = (hour_at IS NOT NULL))
 );
 CREATE INDEX notice_messages_due ON notice_messages (due_at);
+CREATE INDEX notice_messages_in_order ON notice_messages (project_id, notice_id, due_at, id);
 CREATE UNIQUE INDEX notice_messages_of_notice ON notice_messages (project_id, notice_id, hour_at);
+
+-- How many mails a project has had sent in the hour that has begun then.
+CREATE TABLE notice_mails (
+    project_id uuid PRIMARY KEY REFERENCES projects,
+    hour_at    timestamptz NOT NULL DEFAULT farm_now(),
+    mails      integer NOT NULL
+);
 
 CREATE FUNCTION farm_build_is_told() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -19,12 +19,15 @@ use crate::client::{Client, Sim, hello};
 /// What a repository may have in it.
 const EVIL: &str = "<!channel> @channel `<https://evil.example|x>`\r\nBcc: eve@example.com";
 
+/// The value of a build argument that looks like a secret.
+const SECRET_ARG: &str = "hunter22-hunter22";
+
 fn failed() -> Outcome {
     let failure = v1::Failure {
         cause: "user".into(),
         code: "run_failed".into(),
         message: EVIL.into(),
-        step: format!("[1/1] RUN {EVIL}"),
+        step: format!("[1/1] RUN {SECRET_ARG} {EVIL}"),
         exit_code: Some(2),
         ..Default::default()
     };
@@ -34,7 +37,16 @@ fn failed() -> Outcome {
 /// Has the next build fail; gives its id.
 async fn fail(client: &mut Client, sim: &mut Sim, key: &str) -> String {
     let snapshot = client.upload("FROM scratch").await;
-    let build = client.submit(&snapshot, key, &["linux/amd64"]).await;
+    let spec = v1::BuildSpec {
+        snapshot: Some(snapshot),
+        platforms: vec!["linux/amd64".to_owned()],
+        emulation: "never".to_owned(),
+        build_args: [("NPM_TOKEN".to_owned(), SECRET_ARG.to_owned())].into(),
+        ..Default::default()
+    };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: key.to_owned(), spec: Some(spec), values: Vec::new() };
+    let build = client.builds.submit_build(request).await.unwrap().into_inner().build.unwrap();
     let lease = sim.offer().await.lease.unwrap();
     sim.start(&lease).await;
     assert!(sim.finish(&lease, failed()).await);
@@ -114,13 +126,19 @@ async fn who_wants_to_know_is_told_by_each_way_and_by_nobody_elses_words() {
     assert!(refused.status != 0 && refused.stderr.contains("farm hook ls"), "{refused:?}");
 
     // A sample is sent at once, and what is said to it is told.
-    assert!(farm.cli(&["notice", "test", "ops"]).ok().contains("was taken (200: ok)"));
+    assert!(farm.cli(&["notice", "test", "ops"]).ok().contains("was taken (200 OK: ok)"));
     let sample = &hook.wait(1)[0];
     assert!(sample.path == "/in/s3cretpath" && is_signed(sample, &secret), "{sample:?}");
     fits(&sample.json());
     hook.says([Says::Now(404, Vec::new(), "no route for /in/s3cretpath")]);
+    let soon = farm.cli(&["notice", "test", "ops"]);
+    assert!(soon.status != 0 && soon.stderr.contains("try again in 10 s"), "{soon:?}");
+    farm_tests::database::psql(farm.database_url(), "UPDATE notices SET tested_at = NULL");
     let refused = farm.cli(&["notice", "test", "ops"]);
-    assert!(refused.status == 1 && refused.stdout.contains("404: no route for …"), "{refused:?}");
+    assert!(
+        refused.status == 1 && refused.stdout.contains("404 Not Found: no route for /in/…"),
+        "{refused:?}"
+    );
     assert!(farm.cli(&["notice", "test", "team"]).ok().contains("was taken (250"));
     mails.wait(1);
 
@@ -133,6 +151,8 @@ async fn who_wants_to_know_is_told_by_each_way_and_by_nobody_elses_words() {
     fits(&body);
     assert!(is_signed(&told[2], &secret), "{:?}", told[2]);
     let page = format!("https://farm.example/b/{build}?project=default");
+    let step = body["data"]["failure"]["step"].as_str().unwrap();
+    assert!(step.contains("RUN") && !body.to_string().contains(SECRET_ARG), "{body}");
     assert_eq!((&body["type"], &body["data"]["url"]), (&json!("build.failed"), &json!(page)));
     assert_eq!(
         (&body["data"]["build"]["id"], &body["data"]["failure"]["exit_code"]),
@@ -142,7 +162,10 @@ async fn who_wants_to_know_is_told_by_each_way_and_by_nobody_elses_words() {
     let text = chatted[0].json()["text"].as_str().unwrap().to_owned();
     assert!(text.contains("*failed*") && text.contains("&lt;!channel&gt;") && text.contains(&page), "{text}");
     assert!(
-        !text.contains("<!channel>") && !text.contains("@channel") && text.matches('<').count() == 1,
+        !text.contains(SECRET_ARG)
+            && !text.contains("<!channel>")
+            && !text.contains("@channel")
+            && text.matches('<').count() == 1,
         "{text}"
     );
     let mail = mailed.iter().find(|mail| mail.contains(&build)).unwrap();
@@ -152,7 +175,8 @@ async fn who_wants_to_know_is_told_by_each_way_and_by_nobody_elses_words() {
             && mail.contains("ada@example.com, bob@example.com"),
         "{mail}"
     );
-    assert_eq!(shown(&farm, "main")["waiting"], 0, "that is about another ref");
+    let main = shown(&farm, "main");
+    assert_eq!((&main["waiting"], &main["sent"]), (&json!(0), &json!(0)), "that is about another ref");
 
     // While the secret changes there are two signatures.
     let rotated = farm.cli(&["notice", "rotate", "ops", "--json"]).json();
@@ -215,7 +239,7 @@ async fn what_is_not_taken_is_sent_again_under_its_id_whoever_dies_and_one_that_
     farm.start_coordinator();
     // Nobody else sends it before the request that was under way can't come any more.
     let mut session = Session::open(farm.database_url());
-    session.ask("UPDATE notice_messages SET claimed_until = claimed_until - interval '1 hour'; SELECT 1");
+    session.ask("UPDATE notices SET claimed_until = claimed_until - interval '1 hour'; SELECT 1");
     let again = tokio::task::block_in_place(|| hanging.wait(2));
     assert_eq!(again[1].body, first[0].body);
     tokio::task::block_in_place(|| until(&farm, "slow", "taken", |one| one["sent"] == 1));
@@ -228,14 +252,17 @@ async fn what_is_not_taken_is_sent_again_under_its_id_whoever_dies_and_one_that_
     hanging.says(std::iter::repeat_n(Says::Now(500, Vec::new(), "oops"), 20));
     fail(&mut client, &mut sim, "3").await;
     let shown = tokio::task::block_in_place(|| until(&farm, "ops", "given up", |one| one["given_up"] == 1));
-    assert!(shown["trouble"].as_str().unwrap().contains("410: moved away"), "{shown}");
+    assert!(shown["trouble"].as_str().unwrap().contains("410 Gone"), "{shown}");
     tokio::task::block_in_place(|| {
-        until(&farm, "slow", "waiting", |one| one["trouble"] == "it answers 500: oops")
+        until(&farm, "slow", "waiting", |one| one["trouble"] == "it answers 500 Internal Server Error")
     });
-    session.ask("UPDATE notice_messages SET created_at = created_at - interval '25 hours', due_at = farm_now(); SELECT 1");
+    tokio::task::block_in_place(|| until(&farm, "slow", "put off", |one| one["next_try"].is_string()));
+    session.ask(
+        "UPDATE notice_messages SET created_at = created_at - interval '25 hours'; UPDATE notices SET next_at = NULL; SELECT 1",
+    );
     let shown = tokio::task::block_in_place(|| until(&farm, "slow", "given up", |one| one["given_up"] == 1));
     assert_eq!(shown["waiting"], 0);
-    assert!(farm.cli(&["notice", "show", "slow"]).ok().contains("500: oops"));
+    assert!(farm.cli(&["notice", "show", "slow"]).ok().contains("500 Internal Server Error"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

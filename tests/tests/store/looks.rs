@@ -444,8 +444,8 @@ async fn schedules_come_once_and_images_that_move_often_are_built_upon_once() {
     store.make_own(epoch, project, &[(app.id, new)]).await.unwrap();
     assert_eq!(waiting(&world).await.len(), all.len() + 1);
     // Of other images there are too many within the hour, whatever they are; those that join one that waits are none of these.
-    let of_image = |n: u128| NewOwn { root: root(100 + n), ..own("base_image", &format!("r.example/i:{n}")) };
-    let many: Vec<(HookId, NewOwn)> = (0..12).map(|n| (app.id, of_image(n))).collect();
+    let another = |n: u128| NewOwn { root: root(100 + n), ..own("base_image", &format!("r.example/i:{n}")) };
+    let many: Vec<(HookId, NewOwn)> = (0..12).map(|n| (app.id, another(n))).collect();
     let made = store.make_own(epoch, project, &many).await.unwrap();
     assert_eq!(made.iter().filter(|made| **made == Made::TooMany).count(), 2, "{made:?}");
     world.database.psql("UPDATE deliveries SET state = 'ignored', finished_at = farm_now() WHERE own LIKE 'base_image r.example%'");

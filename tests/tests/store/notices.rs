@@ -6,7 +6,7 @@ use farm_store::builds::mounts::SealedKey;
 use farm_store::builds::submit::Submitted;
 use farm_store::hooks::deliveries::{DeliveryState, End};
 use farm_store::notices::ended::{Ended, How, Told, What};
-use farm_store::notices::outbox::{CLAIM, Message};
+use farm_store::notices::outbox::{Again, CLAIM, Claimed, MOST_MAILS, Message};
 use farm_store::notices::registered::{NewNotice, Notice};
 use farm_store::notices::rule::{MOST_AN_HOUR, Rule, SealedAddress};
 use farm_store::{StoreError, default_project};
@@ -72,11 +72,28 @@ async fn due(world: &World) -> Vec<Message> {
     world.store.messages_to_send(100, &[], &[]).await.unwrap()
 }
 
-fn said(due: &[Message]) -> Vec<String> {
-    let mut said: Vec<String> =
-        due.iter().map(|one| format!("{} {} {}", one.notice_name, one.event, one.facts["name"])).collect();
-    said.sort();
-    said
+/// What is due, claimed one by one; and given back.
+async fn claimed(world: &World) -> Vec<(Message, Claimed)> {
+    let mut all = Vec::new();
+    for one in due(world).await {
+        let claimed = world.store.claim_message(world.epoch, &one).await.unwrap().unwrap();
+        world.database.psql("UPDATE notices SET claimed_until = NULL");
+        all.push((one, claimed));
+    }
+    all
+}
+
+/// What waits, whether or not it is due; in the order in which it is told, by notices.
+fn waits(world: &World) -> Vec<String> {
+    let rows = world.database.psql(
+        "SELECT n.name || ' ' || m.event || ' ' || coalesce(m.facts ->> 'name', '') FROM notice_messages m JOIN notices n
+           ON n.project_id = m.project_id AND n.id = m.notice_id ORDER BY n.name, m.due_at, m.id",
+    );
+    rows.lines().map(ToOwned::to_owned).collect()
+}
+
+fn after(seconds: u64) -> Again {
+    Again { wait: Duration::from_secs(seconds), is_doubtful: false }
 }
 
 #[tokio::test]
@@ -110,46 +127,57 @@ async fn an_end_is_told_once_to_whom_it_concerns_and_again_until_it_was_taken() 
     let again = store.tell(epoch, &end, Some(&cancelled)).await.unwrap_err();
     assert!(matches!(again, StoreError::Stale(_)), "{again}");
     let first = due(&world).await;
-    assert_eq!(said(&first), ["all cancelled \"first\""]);
+    assert_eq!(waits(&world), ["all cancelled first"]);
     assert_eq!((first[0].host.as_str(), &first[0].sealed), ("all.example", &all.sealed));
 
-    // One has it at a time; whoever had it was killed, and it is sent again under its id.
-    assert!(store.claim_message(epoch, &first[0]).await.unwrap());
-    assert!(!store.claim_message(epoch, &first[0]).await.unwrap() && due(&world).await.is_empty());
+    // One has it at a time, and nothing of its notice is sent meanwhile; whoever had it was killed, and it is sent again under its id.
+    assert_eq!(tell(&world, "second", How::Cancelled, None).await, 1);
+    let had = store.claim_message(epoch, &first[0]).await.unwrap().unwrap();
+    assert_eq!((had.event.as_str(), &had.facts["name"]), ("cancelled", &json!("first")));
+    assert_eq!(store.claim_message(epoch, &first[0]).await.unwrap(), None);
+    assert!(due(&world).await.is_empty());
     world.pass(&format!("{} seconds", CLAIM.as_secs() + 1));
     let second = due(&world).await;
-    assert_eq!(second[0].id, first[0].id);
+    assert_eq!((second.len(), second[0].id), (2, first[0].id), "in the order in which they have ended");
     let (busy, place) = ([second[0].notice], ["all.example".to_owned()]);
     assert!(store.messages_to_send(9, &busy, &[]).await.unwrap().is_empty(), "it is busy");
     assert!(store.messages_to_send(9, &[], &place).await.unwrap().is_empty(), "that place is");
-    assert!(store.claim_message(epoch, &second[0]).await.unwrap());
-    store.put_off_message(epoch, &second[0], "it answers 500", Duration::from_secs(5), false).await.unwrap();
-    assert!(due(&world).await.is_empty());
-    // What else there is is told meanwhile; but not where the receiver wants to hear nothing.
-    assert_eq!(tell(&world, "second", How::Cancelled, None).await, 1);
-    let other = due(&world).await;
-    assert_eq!(said(&other), ["all cancelled \"second\""]);
-    assert!(store.claim_message(epoch, &other[0]).await.unwrap());
-    store.put_off_message(epoch, &other[0], "it answers 429", Duration::from_secs(60), true).await.unwrap();
-    world.pass("6 seconds");
-    assert!(due(&world).await.is_empty(), "it is quiet");
+    assert!(store.claim_message(epoch, &second[0]).await.unwrap().is_some());
+    store.put_off_message(epoch, &second[0], "it answers 500", after(60)).await.unwrap();
+    assert!(due(&world).await.is_empty(), "what comes after it waits, too");
+    assert_eq!(store.claim_message(epoch, &second[1]).await.unwrap(), None);
     let known = |name: &str| {
         let name = name.to_owned();
         async move { store.notices(project).await.unwrap().into_iter().find(|one| one.name == name).unwrap() }
     };
     let shown = known("all").await;
-    assert_eq!((shown.waiting, shown.trouble.unwrap().0.as_str()), (2, "it answers 429"));
-    world.pass("60 seconds");
-    let both = due(&world).await;
-    assert_eq!(both.iter().map(|one| one.attempts).collect::<Vec<_>>(), [1, 1]);
-    assert!(both[0].age > Duration::from_secs(60));
+    assert!(shown.next_at.is_some());
+    assert_eq!((shown.waiting, shown.trouble.unwrap().0.as_str()), (2, "it answers 500"));
+    // A sample that is taken has it go on; one that follows another at once isn't sent.
+    store.notice_tested(&tester(), project, &known("all").await).await.unwrap();
+    let nuisance = store.notice_tested(&tester(), project, &known("all").await).await.unwrap_err();
+    assert!(matches!(&nuisance, StoreError::Exhausted { what, .. } if what.contains("10 s")), "{nuisance}");
+    store.notice_goes_on(project, all.id).await.unwrap();
+    assert_eq!((due(&world).await.len(), known("all").await.next_at), (2, None));
+    world.pass("11 seconds");
+    store.notice_tested(&tester(), project, &known("all").await).await.unwrap();
+    // What nobody knows of is counted by itself.
+    let doubtful = Again { is_doubtful: true, ..after(1) };
+    assert!(store.claim_message(epoch, &second[0]).await.unwrap().is_some());
+    store.put_off_message(epoch, &second[0], "it hasn't said", doubtful).await.unwrap();
+    world.pass("2 seconds");
+    let both = claimed(&world).await;
+    let tries: Vec<(i32, i32)> = both.iter().map(|(_, had)| (had.attempts, had.doubts)).collect();
+    assert_eq!(tries, [(1, 1), (1, 0)]);
+    assert!(both[0].1.age > Duration::from_secs(60));
+    let both: Vec<Message> = both.into_iter().map(|(one, _)| one).collect();
 
     // Another secret: whoever has read the one before sends nothing by that.
     store
         .rotate_notice(&tester(), project, &known("all").await, (Uuid::new_v4(), &sealed("new")))
         .await
         .unwrap();
-    assert!(!store.claim_message(epoch, &both[0]).await.unwrap());
+    assert_eq!(store.claim_message(epoch, &both[0]).await.unwrap(), None);
     let stale =
         store.rotate_notice(&tester(), project, &shown_before(&all), (Uuid::new_v4(), &sealed("x"))).await;
     assert!(matches!(stale, Err(StoreError::Stale(_))), "{stale:?}");
@@ -157,8 +185,8 @@ async fn an_end_is_told_once_to_whom_it_concerns_and_again_until_it_was_taken() 
     assert!(both.iter().all(|one| one.has_before && one.sealed == Some(sealed("new"))), "{both:?}");
     world.pass("25 hours");
     assert!(due(&world).await.iter().all(|one| !one.has_before));
-    store.message_sent(epoch, &both[0]).await.unwrap();
-    let twice = store.message_sent(epoch, &both[0]).await.unwrap_err();
+    store.message_sent(&both[0]).await.unwrap();
+    let twice = store.message_sent(&both[0]).await.unwrap_err();
     assert!(matches!(twice, StoreError::Stale(_)), "{twice}");
     store.give_up_message(epoch, &both[1], "it answers 410").await.unwrap();
     let shown = known("all").await;
@@ -204,6 +232,7 @@ fn shown_before(new: &NewNotice) -> Notice {
         waiting: 0,
         given_up: 0,
         trouble: None,
+        next_at: None,
         held_until: None,
         before_ends_at: None,
     }
@@ -220,14 +249,18 @@ async fn what_has_failed_recovers_once_and_not_by_something_older() {
     assert_eq!(tell(&world, "2", How::Failed, app).await, 1);
     world.store.cancel(&tester(), default_project(), older.id, PUBLISH).await.unwrap();
     let end = one_end(&world).await;
-    let late = told(How::Succeeded, app, "older");
-    assert_eq!(world.store.tell(world.epoch, &end, Some(&late)).await.unwrap(), 0, "it says nothing of now");
+    let late = told(How::Failed, app, "older");
+    assert_eq!(
+        world.store.tell(world.epoch, &end, Some(&late)).await.unwrap(),
+        0,
+        "it says nothing of now, and would never recover"
+    );
     assert_eq!(tell(&world, "3", How::Succeeded, web).await, 0, "that is another one");
     assert_eq!(tell(&world, "4", How::Cancelled, app).await, 0, "nobody knows");
     assert_eq!(tell(&world, "5", How::Succeeded, None).await, 0, "that is none of them");
     assert_eq!(tell(&world, "6", How::Succeeded, app).await, 1);
     assert_eq!(tell(&world, "7", How::Succeeded, app).await, 0, "it is well since");
-    assert_eq!(said(&due(&world).await), ["ops failure \"2\"", "ops recovered \"6\""]);
+    assert_eq!(waits(&world), ["ops failure 2", "ops recovered 6"]);
     // What nobody has heard of for long is forgotten.
     assert_eq!(world.store.forget_notice_lines(world.epoch, 10).await.unwrap(), 0);
     world.pass("91 days");
@@ -246,23 +279,34 @@ async fn a_flood_is_told_as_one_summary_when_its_hour_is_over() {
     for n in 0..usize::try_from(MOST_AN_HOUR).unwrap() + more {
         assert_eq!(tell(&world, &format!("{n:02}"), How::Failed, None).await, 1);
     }
-    let now = due(&world).await;
-    assert_eq!(now.len(), usize::try_from(MOST_AN_HOUR).unwrap());
-    let held: Vec<&Message> = now.iter().filter(|one| !one.facts["held_until"].is_null()).collect();
-    assert_eq!((held.len(), &held[0].facts["name"]), (1, &json!("29")), "the last one says so");
+    let counted =
+        |of: &str| world.database.psql(&format!("SELECT {of} FROM notice_messages WHERE hour_at IS NULL"));
+    assert_eq!(counted("count(*)"), MOST_AN_HOUR.to_string());
+    let held = "string_agg(facts ->> 'name', ',') FILTER (WHERE facts ->> 'held_until' IS NOT NULL)";
+    assert_eq!(counted(held), "29", "the last one says so");
+    assert_eq!(due(&world).await.len(), 10, "so many of one notice are read at once");
+    // A branch's own failure comes at once, whatever else there is.
+    ended_build(&world, "main").await;
+    let main = Told { git_ref: Some("refs/heads/main".to_owned()), ..told(How::Failed, None, "main") };
+    assert_eq!(world.store.tell(world.epoch, &one_end(&world).await, Some(&main)).await.unwrap(), 1);
+    assert!(waits(&world).contains(&"ops failure main".to_owned()));
     assert!(world.store.notices(default_project()).await.unwrap()[0].held_until.is_some());
+    world.database.psql("DELETE FROM notice_messages WHERE hour_at IS NULL");
+    assert!(due(&world).await.is_empty(), "its hour isn't over");
     world.pass("61 minutes");
-    let summary: Vec<Message> = due(&world).await.into_iter().filter(|one| one.event == "summary").collect();
-    let [summary] = &summary[..] else { panic!("{summary:?}") };
+    let summary = claimed(&world).await;
+    let [(_, summary)] = &summary[..] else { panic!("{summary:?}") };
+    assert_eq!(summary.event, "summary");
     assert_eq!(summary.facts["counts"], json!({ "failure": more }));
     assert_eq!(
-        (summary.facts["names"].as_array().unwrap().len(), &summary.facts["names"][0]),
-        (20, &json!("30"))
+        (summary.facts["named"].as_array().unwrap().len(), &summary.facts["named"][0]["text"]),
+        (20, &json!("failure 30"))
     );
+    assert_eq!(summary.facts["unnamed"], json!(more - 20));
     assert!(summary.age < Duration::from_secs(120), "it wasn't to be told before");
     // The next hour begins anew.
     assert_eq!(tell(&world, "next", How::Failed, None).await, 1);
-    assert!(said(&due(&world).await).contains(&"ops failure \"next\"".to_owned()));
+    assert!(waits(&world).contains(&"ops failure next".to_owned()));
     assert_eq!(world.store.notices(default_project()).await.unwrap()[0].held_until, None);
 }
 
@@ -293,4 +337,24 @@ async fn a_delivery_that_fails_is_an_end_and_a_build_says_by_which_it_was_begun(
     assert_eq!(store.delivery_that_came(default_project(), app.id, "9").await.unwrap(), None);
     let build = ended_build(&world, "own").await;
     assert_eq!(store.begun_by(default_project(), build.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_project_has_so_many_mails_in_an_hour_and_a_row_that_isnt_understood_costs_itself_only() {
+    let world = world().await;
+    for _ in 0..MOST_MAILS {
+        assert_eq!(world.store.count_mail(default_project()).await.unwrap(), None);
+    }
+    let left = world.store.count_mail(default_project()).await.unwrap().unwrap();
+    assert!(left <= Duration::from_secs(3600) && left > Duration::from_secs(3000), "{left:?}");
+    world.pass("61 minutes");
+    assert_eq!(world.store.count_mail(default_project()).await.unwrap(), None);
+
+    add(&world, "ops", &NoticeOn::USUAL).await;
+    add(&world, "wrong", &NoticeOn::USUAL).await;
+    world.database.psql("UPDATE notices SET refs = '{main}' WHERE name = 'wrong'");
+    assert_eq!(tell(&world, "1", How::Failed, None).await, 1);
+    assert_eq!(waits(&world), ["ops failure 1"]);
+    let shown = world.store.notices(default_project()).await.unwrap();
+    assert_eq!(shown.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["ops"]);
 }

@@ -7,7 +7,8 @@ use farm_core::life;
 use farm_core::life::attempt::StopReason;
 use farm_types::spec::Purpose;
 use farm_types::{
-    BuildId, BuildSpec, Digest, ExecutionId, JobId, Origin, Platform, ProjectId, Runs, ShortId, Take, TrustClass,
+    BuildId, BuildSpec, Digest, ExecutionId, JobId, Origin, Platform, ProjectId, Runs, ShortId, Take,
+    TrustClass,
 };
 use serde_json::json;
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use farm_types::{Commit, HookId};
-use uuid::Uuid;
 
 use super::deliveries::{HELD, Waiting};
 use crate::machines::leader::Epoch;

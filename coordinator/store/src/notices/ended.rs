@@ -1,24 +1,23 @@
 //! What has ended and is to be told: what follows from it for each notice is decided in one transaction, with which it is over.
 //!
 //! Whether a build has recovered is told by how the last one of its line has ended, of the same image and ref of a hook. An older one
-//! that ends late says nothing of the line.
+//! that ends late says nothing of the line, and nobody is told that it has failed: nothing would ever say that this is over.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use farm_types::{BuildId, Digest, HookId, NoticeOn, ProjectId};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::hour::{End, Hour, Summary};
 use super::rule::{MOST_AN_HOUR, Rule, rule_of};
 use crate::machines::leader::Epoch;
 use crate::proof::LeaderTx;
+use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, from_json, to_json};
 
-/// So many are named in a summary.
-const NAMED: usize = 20;
 /// A line that nothing has ended of for so long is forgotten.
 const LINE: Duration = Duration::from_secs(90 * 24 * 3600);
 
@@ -62,6 +61,8 @@ pub struct BegunBy {
     pub hook: HookId,
     /// The sender's id of the delivery.
     pub delivery: String,
+    /// What people call the hook; `None`: it was removed long ago.
+    pub hook_name: Option<String>,
     /// The image's name in the rules.
     pub image: String,
     /// Which ref it is about.
@@ -117,33 +118,27 @@ pub struct Told {
     pub facts: Value,
 }
 
-/// What of an hour wasn't told one by one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
-    /// How many have ended how.
-    pub counts: BTreeMap<String, u64>,
-    /// The first of them.
-    pub names: Vec<String>,
-}
-
-impl Summary {
-    fn add(&mut self, event: NoticeOn, name: &str) {
-        *self.counts.entry(event.to_string()).or_default() += 1;
-        if self.names.len() < NAMED {
-            self.names.push(name.to_owned());
-        }
-    }
+/// What an end says of its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// That it is as it was, or that it has failed.
+    So,
+    /// That it is well again.
+    Recovered,
+    /// Nothing: a newer one has ended before.
+    Late,
 }
 
 /// As what an end is told by a rule.
-fn event(rule: &Rule, told: &Told, has_recovered: bool) -> Option<NoticeOn> {
+fn event(rule: &Rule, told: &Told, stands: Stands) -> Option<NoticeOn> {
     let is_of_hook =
         rule.hooks.is_empty() || told.hook.as_ref().is_some_and(|hook| rule.hooks.contains(hook));
     let covers = |full: &String| rule.refs.iter().any(|one| one.covers(full));
     let is_of_ref = rule.refs.is_empty() || told.git_ref.as_ref().is_some_and(covers);
     let events: &[NoticeOn] = match told.how {
+        How::Failed if stands == Stands::Late => &[],
         How::Failed => &[NoticeOn::Failure],
-        How::Succeeded if has_recovered => &[NoticeOn::Recovered, NoticeOn::Success],
+        How::Succeeded if stands == Stands::Recovered => &[NoticeOn::Recovered, NoticeOn::Success],
         How::Succeeded => &[NoticeOn::Success],
         How::Cancelled => &[NoticeOn::Cancelled],
     };
@@ -155,7 +150,7 @@ impl Store {
     /// What has ended and wasn't looked at, the oldest first.
     ///
     /// # Errors
-    /// The database can't be reached, or holds what isn't understood.
+    /// The database can't be reached.
     pub async fn ended(&self, most: i64) -> Result<Vec<Ended>> {
         let rows = sqlx::query!(
             "SELECT e.project_id, p.name AS project_name, e.id, e.build_id, e.hook_id, e.delivery_id, e.reason, e.ended_at,
@@ -165,22 +160,24 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let ended = rows.into_iter().map(|row| {
+        let ended = rows.into_iter().filter_map(|row| {
             let what = match (row.build_id, row.hook_id, row.delivery_id) {
-                (Some(build), None, None) => What::Build(build.into()),
-                (None, Some(hook), Some(id)) => What::Delivery { hook: hook.into(), id, reason: row.reason },
-                _ => return Err(StoreError::corrupt("an end is of a build or of a delivery")),
+                (Some(build), None, None) => Ok(What::Build(build.into())),
+                (None, Some(hook), Some(id)) => {
+                    Ok(What::Delivery { hook: hook.into(), id, reason: row.reason })
+                }
+                _ => Err(StoreError::corrupt("an end is of a build or of a delivery")),
             };
-            Ok(Ended {
+            Some(Ended {
                 project: row.project_id.into(),
                 project_name: row.project_name,
                 id: row.id,
-                what,
+                what: readable("an end", row.id, what)?,
                 order_key: row.order_key,
                 ended_at: row.ended_at,
             })
         });
-        ended.collect()
+        Ok(ended.collect())
     }
 
     /// By which delivery the build of an image, or one that it retries, was begun.
@@ -192,7 +189,8 @@ impl Store {
             r#"WITH RECURSIVE before AS (
                 SELECT id, retry_of, 0 AS depth FROM builds WHERE project_id = $1 AND id = $2
                 UNION ALL SELECT b.id, b.retry_of, f.depth + 1 FROM before f JOIN builds b ON b.project_id = $1 AND b.id = f.retry_of)
-               SELECT h.hook_id, h.delivery_id, h.image, h.git_ref
+               SELECT h.hook_id, h.delivery_id, h.image, h.git_ref,
+                 (SELECT o.name FROM hooks o WHERE o.project_id = h.project_id AND o.id = h.hook_id) AS hook_name
                FROM before f JOIN hook_builds h ON h.project_id = $1 AND h.build_id = f.id AND h.kind = 'image' ORDER BY f.depth LIMIT 1"#,
             project.as_uuid(),
             build.as_uuid()
@@ -202,6 +200,7 @@ impl Store {
         Ok(row.map(|row| BegunBy {
             hook: row.hook_id.into(),
             delivery: row.delivery_id,
+            hook_name: row.hook_name,
             image: row.image,
             git_ref: row.git_ref,
         }))
@@ -261,7 +260,7 @@ impl Store {
         }
         let mut made = 0;
         if let Some(told) = told {
-            let has_recovered = go_on(&mut tx, of, told).await?;
+            let stands = go_on(&mut tx, of, told).await?;
             let rows = sqlx::query!(
                 "SELECT id, events, hooks, refs FROM notices WHERE project_id = $1 ORDER BY id FOR NO KEY UPDATE",
                 of.project.as_uuid()
@@ -269,8 +268,9 @@ impl Store {
             .fetch_all(&mut *tx)
             .await?;
             for row in rows {
-                let rule = rule_of(&row.events, row.hooks, &row.refs)?;
-                if let Some(event) = event(&rule, told, has_recovered) {
+                let rule = rule_of(&row.events, row.hooks, &row.refs);
+                let Some(rule) = readable("a notice", row.id, rule) else { continue };
+                if let Some(event) = event(&rule, told, stands) {
                     add(&mut tx, of, row.id, event, told).await?;
                     made += 1;
                 }
@@ -299,11 +299,11 @@ impl Store {
     }
 }
 
-/// Notes how a line stands by an end. True: it has recovered by it.
-async fn go_on(tx: &mut LeaderTx, of: &Ended, told: &Told) -> Result<bool> {
-    let Some((line, order_key)) = told.line.zip(of.order_key) else { return Ok(false) };
+/// Notes how a line stands by an end.
+async fn go_on(tx: &mut LeaderTx, of: &Ended, told: &Told) -> Result<Stands> {
+    let Some((line, order_key)) = told.line.zip(of.order_key) else { return Ok(Stands::So) };
     let failed = match told.how {
-        How::Cancelled => return Ok(false),
+        How::Cancelled => return Ok(Stands::So),
         How::Failed => true,
         How::Succeeded => false,
     };
@@ -315,7 +315,7 @@ async fn go_on(tx: &mut LeaderTx, of: &Ended, told: &Told) -> Result<bool> {
     .fetch_optional(&mut **tx)
     .await?;
     if before.as_ref().is_some_and(|before| before.order_key > order_key) {
-        return Ok(false);
+        return Ok(Stands::Late);
     }
     sqlx::query!(
         "INSERT INTO notice_lines (project_id, line, order_key, failed, ended_at) VALUES ($1, $2, $3, $4, $5)
@@ -329,25 +329,38 @@ async fn go_on(tx: &mut LeaderTx, of: &Ended, told: &Told) -> Result<bool> {
     )
     .execute(&mut **tx)
     .await?;
-    Ok(!failed && before.is_some_and(|before| before.failed))
+    let has_recovered = !failed && before.is_some_and(|before| before.failed);
+    Ok(if has_recovered { Stands::Recovered } else { Stands::So })
 }
 
 /// Puts a message into the outbox, or adds it to the hour's summary where there is too much. The notice's row is held.
 async fn add(tx: &mut LeaderTx, of: &Ended, notice: Uuid, event: NoticeOn, told: &Told) -> Result<()> {
     let hour = sqlx::query!(
-        r#"UPDATE notices SET hour_count = CASE WHEN hour_at > farm_now() - interval '1 hour' THEN hour_count + 1 ELSE 1 END,
+        r#"UPDATE notices SET hour_count = CASE WHEN hour_at > farm_now() - interval '1 hour' THEN hour_count ELSE 0 END,
+               hour_lines = CASE WHEN hour_at > farm_now() - interval '1 hour' THEN hour_lines ELSE '{}' END,
                hour_at = CASE WHEN hour_at > farm_now() - interval '1 hour' THEN hour_at ELSE farm_now() END
-           WHERE project_id = $1 AND id = $2 RETURNING hour_count, hour_at, hour_at + interval '1 hour' AS "ends_at!""#,
+           WHERE project_id = $1 AND id = $2 RETURNING hour_count, hour_lines, hour_at, hour_at + interval '1 hour' AS "ends_at!""#,
         of.project.as_uuid(),
         notice
     )
     .fetch_one(&mut **tx)
     .await?;
-    if hour.hour_count <= MOST_AN_HOUR {
+    let end = End { event, name: &told.name, hook: told.hook.as_deref(), git_ref: told.git_ref.as_deref() };
+    let mut said: Hour = Hour { count: hour.hour_count, lines: from_json(hour.hour_lines)? };
+    if said.tells(&end) {
         let mut facts = told.facts.clone();
-        if let (MOST_AN_HOUR, Some(facts)) = (hour.hour_count, facts.as_object_mut()) {
+        if let (MOST_AN_HOUR, Some(facts)) = (said.count, facts.as_object_mut()) {
             facts.insert("held_until".to_owned(), to_json(&hour.ends_at)?);
         }
+        sqlx::query!(
+            "UPDATE notices SET hour_count = $3, hour_lines = $4 WHERE project_id = $1 AND id = $2",
+            of.project.as_uuid(),
+            notice,
+            said.count,
+            to_json(&said.lines)?
+        )
+        .execute(&mut **tx)
+        .await?;
         sqlx::query!(
             "INSERT INTO notice_messages (project_id, id, notice_id, event, facts) VALUES ($1, $2, $3, $4, $5)",
             of.project.as_uuid(),
@@ -369,7 +382,7 @@ async fn add(tx: &mut LeaderTx, of: &Ended, notice: Uuid, event: NoticeOn, told:
     .fetch_optional(&mut **tx)
     .await?;
     let mut summary: Summary = there.map(from_json).transpose()?.unwrap_or_default();
-    summary.add(event, &told.name);
+    summary.add(&end);
     sqlx::query!(
         "INSERT INTO notice_messages (project_id, id, notice_id, event, facts, hour_at, due_at) VALUES ($1, $2, $3, 'summary', $4, $5, $6)
          ON CONFLICT (project_id, notice_id, hour_at) DO UPDATE SET facts = EXCLUDED.facts",
@@ -406,17 +419,19 @@ mod tests {
         };
         let (all, usual) = (rule(&NoticeOn::ALL, &[], &[]), rule(&NoticeOn::USUAL, &[], &[]));
         let of_cli = |how| told(how, None, None);
-        for (how, has_recovered, by_all, by_usual) in [
-            (How::Failed, false, Some(NoticeOn::Failure), Some(NoticeOn::Failure)),
-            (How::Succeeded, false, Some(NoticeOn::Success), None),
-            (How::Succeeded, true, Some(NoticeOn::Recovered), Some(NoticeOn::Recovered)),
-            (How::Cancelled, false, Some(NoticeOn::Cancelled), None),
+        for (how, stands, by_all, by_usual) in [
+            (How::Failed, Stands::So, Some(NoticeOn::Failure), Some(NoticeOn::Failure)),
+            (How::Failed, Stands::Late, None, None),
+            (How::Succeeded, Stands::So, Some(NoticeOn::Success), None),
+            (How::Succeeded, Stands::Late, Some(NoticeOn::Success), None),
+            (How::Succeeded, Stands::Recovered, Some(NoticeOn::Recovered), Some(NoticeOn::Recovered)),
+            (How::Cancelled, Stands::So, Some(NoticeOn::Cancelled), None),
         ] {
-            assert_eq!(event(&all, &of_cli(how), has_recovered), by_all);
-            assert_eq!(event(&usual, &of_cli(how), has_recovered), by_usual);
+            assert_eq!(event(&all, &of_cli(how), stands), by_all);
+            assert_eq!(event(&usual, &of_cli(how), stands), by_usual);
         }
         let success = rule(&[NoticeOn::Success], &[], &[]);
-        assert_eq!(event(&success, &of_cli(How::Succeeded), true), Some(NoticeOn::Success));
+        assert_eq!(event(&success, &of_cli(How::Succeeded), Stands::Recovered), Some(NoticeOn::Success));
         let main = rule(&NoticeOn::USUAL, &["app", "web"], &["refs/heads/main", "refs/tags/v*"]);
         for (hook, git_ref, is_wanted) in [
             (Some("app"), Some("refs/heads/main"), true),
@@ -427,7 +442,7 @@ mod tests {
             (None, None, false),
         ] {
             let told = told(How::Failed, hook, git_ref);
-            assert_eq!(event(&main, &told, false).is_some(), is_wanted, "{hook:?} {git_ref:?}");
+            assert_eq!(event(&main, &told, Stands::So).is_some(), is_wanted, "{hook:?} {git_ref:?}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A project's notices, as they are kept: where they go is sealed. This crate has no key; who opens that is the coordinator.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use farm_types::{NoticeId, NoticeKind, ProjectId};
 use serde_json::json;
@@ -11,12 +13,15 @@ use crate::machines::leader::Epoch;
 use crate::people::audit::{By, Deed};
 use crate::people::standing::stays;
 use crate::schema::shut_out;
+use crate::unreadable::readable;
 use crate::{Result, Store, StoreError, Tx, state, words};
 
 /// The schema from which on coordinators know of notices.
 const SCHEMA: i32 = 57;
 /// The most notices of a project.
 const MOST: i64 = 50;
+/// Between two samples of a notice is so much.
+const BETWEEN_TESTS: Duration = Duration::from_secs(10);
 
 /// A notice that is to be made.
 #[derive(Debug, Clone)]
@@ -74,6 +79,8 @@ pub struct Notice {
     pub given_up: i64,
     /// Why the last one wasn't taken, and when that was.
     pub trouble: Option<(String, DateTime<Utc>)>,
+    /// Something waits, and nothing is sent before then.
+    pub next_at: Option<DateTime<Utc>>,
     /// There is too much to tell in this hour: the rest comes as one summary, then.
     pub held_until: Option<DateTime<Utc>>,
     /// Until then it is signed by the secret before, too.
@@ -166,11 +173,12 @@ impl Store {
     /// The project's notices, by name.
     ///
     /// # Errors
-    /// The database can't be reached, or holds what isn't understood.
+    /// The database can't be reached.
     pub async fn notices(&self, project: ProjectId) -> Result<Vec<Notice>> {
         let rows = sqlx::query!(
             r#"SELECT n.id, n.name, n.kind, n.host, n.addresses, n.events, n.hooks, n.refs, n.version, n.key_id, n.sealed_key, n.sealed,
                       n.created_by, n.created_at, n.told_at, n.sent, n.given_up, n.trouble, n.trouble_at,
+                      CASE WHEN n.next_at > farm_now() THEN n.next_at END AS next_at,
                       CASE WHEN n.hour_count >= $2 AND n.hour_at > farm_now() - interval '1 hour'
                            THEN n.hour_at + interval '1 hour' END AS held_until,
                       CASE WHEN n.before_ends_at > farm_now() THEN n.before_ends_at END AS before_ends_at,
@@ -181,14 +189,15 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let notices = rows.into_iter().map(|row| {
-            Ok(Notice {
+        let notices = rows.into_iter().filter_map(|row| {
+            let (kind, rule) = (state(&row.kind), rule_of(&row.events, row.hooks, &row.refs));
+            Some(Notice {
                 id: row.id.into(),
                 name: row.name,
-                kind: state(&row.kind)?,
+                kind: readable("a notice", row.id, kind)?,
                 host: row.host,
                 addresses: row.addresses,
-                rule: rule_of(&row.events, row.hooks, &row.refs)?,
+                rule: readable("a notice", row.id, rule)?,
                 version: row.version,
                 sealed: sealed_of(row.key_id, row.sealed_key, row.sealed),
                 created_by: row.created_by,
@@ -198,11 +207,12 @@ impl Store {
                 waiting: row.waiting,
                 given_up: row.given_up,
                 trouble: row.trouble_at.map(|at| (row.trouble, at)),
+                next_at: row.next_at,
                 held_until: row.held_until,
                 before_ends_at: row.before_ends_at,
             })
         });
-        notices.collect()
+        Ok(notices.collect())
     }
 
     /// Gives a notice another secret; for a day it is signed by the one before as well.
@@ -239,16 +249,54 @@ impl Store {
         tx.commit().await
     }
 
-    /// Notes that somebody has had a sample sent.
+    /// Notes that somebody has a sample sent.
     ///
     /// # Errors
-    /// The database can't be reached.
+    /// [`StoreError::Exhausted`]: somebody had one sent a moment ago. [`StoreError::NotFound`]: it was removed meanwhile.
     pub async fn notice_tested(&self, by: &By, project: ProjectId, of: &Notice) -> Result<()> {
         let mut tx = self.begin().await?;
+        let before = sqlx::query_scalar!(
+            "SELECT tested_at > farm_now() - make_interval(secs => $3) FROM notices WHERE project_id = $1 AND id = $2 FOR UPDATE",
+            project.as_uuid(),
+            of.id.as_uuid(),
+            BETWEEN_TESTS.as_secs_f64()
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        if before.ok_or(StoreError::NotFound("notice"))? == Some(true) {
+            let what = format!(
+                "a sample was sent by notice {} a moment ago, and so often that it would be a nuisance none is: try again in {} s",
+                of.name,
+                BETWEEN_TESTS.as_secs()
+            );
+            return Err(StoreError::Exhausted { what, wait: None });
+        }
+        sqlx::query!(
+            "UPDATE notices SET tested_at = farm_now() WHERE project_id = $1 AND id = $2",
+            project.as_uuid(),
+            of.id.as_uuid()
+        )
+        .execute(&mut *tx)
+        .await?;
         let detail = json!({ "id": of.id });
         by.did(&mut tx, Deed { project: Some(project), action: "notice.test", subject: &of.name, detail })
             .await?;
         tx.commit().await
+    }
+
+    /// A sample was taken: what waits is sent now.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn notice_goes_on(&self, project: ProjectId, id: NoticeId) -> Result<()> {
+        sqlx::query!(
+            "UPDATE notices SET attempts = 0, next_at = NULL WHERE project_id = $1 AND id = $2",
+            project.as_uuid(),
+            id.as_uuid()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// Removes a notice, with what waits to be told by it.
@@ -335,6 +383,9 @@ pub(crate) async fn remove_all(tx: &mut Tx, project: ProjectId) -> Result<()> {
         .execute(&mut **tx)
         .await?;
     sqlx::query!("DELETE FROM notice_lines WHERE project_id = $1", project.as_uuid())
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query!("DELETE FROM notice_mails WHERE project_id = $1", project.as_uuid())
         .execute(&mut **tx)
         .await?;
     Ok(())

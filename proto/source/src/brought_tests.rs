@@ -73,10 +73,10 @@ fn unpacked(bytes: &[u8], limits: Limits<'_>) -> Result<Unpacked, NotUnpacked> {
     // Nothing of what failed is left.
     assert!(done.is_ok() || std::fs::read_dir(&inside).unwrap().next().is_none());
     // The folder goes with the place.
-    done.map(|unpacked| {
+    if done.is_ok() {
         std::mem::forget(place);
-        unpacked
-    })
+    }
+    done
 }
 
 fn unusable(bytes: &[u8]) -> String {

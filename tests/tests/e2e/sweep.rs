@@ -107,11 +107,12 @@ fn a_lost_push_a_schedule_and_a_base_image_are_built_and_hooks_that_build_upon_e
         host.commit(&[(".farm.yaml", rules), ("Dockerfile", &dockerfile), ("file", "one\n")])
     };
     let (first_a, first_b) = (files(&rules("a", &of_a), &a), files(&rules("b", &of_b), &b));
-    let worker = WorkerSpec::new("w1").platforms("linux/amd64").arg("--fetch-from").arg(&a.place());
+    let open = format!("{},{}", a.place(), b.place());
+    let worker = WorkerSpec::new("w1").platforms("linux/amd64").arg("--fetch-from").arg(&open);
     let listen = format!("127.0.0.1:{port}");
     let builder =
         Farm::builder().arg("--hooks-listen").arg(&listen).config("[hooks]\nbase_image_seconds = 0\n");
-    let farm = builder.worker(worker.arg("--fetch-from").arg(&b.place())).start();
+    let farm = builder.worker(worker).start();
     let add = |name: &str, host: &GitHost| {
         let (full, place, url) = (format!("acme/{name}"), host.place(), host.url());
         let add = [
@@ -140,6 +141,8 @@ fn a_lost_push_a_schedule_and_a_base_image_are_built_and_hooks_that_build_upon_e
     assert_eq!((deliveries(&farm, "a").len(), deliveries(&farm, "b").len()), (1, 1));
     says(&farm.cli(&["hook", "show", "a"]).ok(), &["1 branch or tag noted", "nightly (0 3 * * *), next in"]);
     let second = a.commit(&[("file", "two\n")]);
+    look(&farm);
+    // Its only branch has moved, so nothing of that list was known: it is looked once more, with the history.
     look(&farm);
     // Its delivery might be late only.
     let waits = psql(

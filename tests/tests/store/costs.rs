@@ -78,7 +78,7 @@ async fn what_a_pass_looks_for_is_found_by_an_index() {
     history(&world);
     for (words, arguments) in [
         (&["row_number() OVER (PARTITION BY registry ORDER BY recheck_at)"][..], "32"),
-        (&["NOT farm_build_needed(", "ORDER BY b.finished_at LIMIT"][..], "7776000, 100"),
+        (&["NOT farm_build_needed(", "WHERE b.finished_at <"][..], "7776000, 100"),
         (&["farm_blob_needed(project_id, id)", "FOR UPDATE SKIP LOCKED"][..], "86400, 100"),
         (&["FROM cleanings", "= ANY($1) AND until > farm_now()"][..], "'{r.example/app}'"),
         (&["AS \"name!\", until FROM cleanings"][..], ""),

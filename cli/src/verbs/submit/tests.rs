@@ -226,7 +226,7 @@ fn a_mistake_is_answered_with_thing_value_and_cure() {
         "x",
         "=x",
         "x=",
-        "x=https://example.com/a.tgz",
+        "x=http://example.com/a.tgz",
         "x=git://example.com/a",
         "x=target:y",
         "a b=.",

@@ -105,7 +105,8 @@ fn what_needs_an_image_of_another_schedule_does_not_wait_for_it() {
     let untimely = strike(&mut plan, &rules, &event, Some("0 4 * * *"));
     assert_eq!(untimely.keys().collect::<Vec<_>>(), ["a"]);
     let needs: Vec<&[String]> = plan.builds().map(|(_, wanted)| wanted.needs.as_slice()).collect();
-    assert_eq!(needs, [&[] as &[String], &[], &["b".to_owned()]]);
+    let none: &[String] = &[];
+    assert_eq!(needs, [none, none, &["b".to_owned()]]);
     let mut plan = rules.plan(&event, &facts);
     assert!(strike(&mut plan, &rules, &push(), None).is_empty());
 }

@@ -45,8 +45,8 @@ fn a_mistake_in_the_command_is_told_with_its_cure_and_makes_no_build() {
 
     submit_folder("git://example.com/app", &["git://example.com/app", "https://HOST/PATH.git"]);
     submit_folder("https://me:pw@example.com/a.git", &["leave USER:PASSWORD@ out"]);
-    let web = "https://example.com/context.tar.gz";
-    submit_folder(web, &[web, &format!("curl -fsSL {web} | farm submit -")]);
+    let web = "http://example.com/context.tar.gz";
+    submit_folder(web, &[web, "by https only"]);
     refuses(
         &["-f", "http://example.com/Dockerfile"],
         &[
@@ -56,8 +56,8 @@ fn a_mistake_in_the_command_is_told_with_its_cure_and_makes_no_build() {
         ],
     );
     refuses(
-        &["--build-context", "x=https://example.com/x.tgz"],
-        &["x=https://example.com", "tar -xz -C NAME"],
+        &["--build-context", "x=http://example.com/x.tgz"],
+        &["http://example.com/x.tgz", "by https only"],
     );
     refuses(&["--keep-git"], &["--keep-git", "none is named"]);
     refuses(&["--source-date-epoch", "commit"], &["git log -1"]);

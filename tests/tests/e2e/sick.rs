@@ -101,7 +101,8 @@ fn silent_registry() -> String {
 
 #[test]
 fn a_registry_that_takes_a_push_and_never_answers_is_given_up_and_named() {
-    let config = "[limits]\nprogress_deadline_seconds = 3\n";
+    // Long enough for an engine to come from the last step to the push while much else is built.
+    let config = "[limits]\nprogress_deadline_seconds = 8\n";
     let farm = Farm::builder().config(config).worker(spec("w1")).start();
     let registry = silent_registry();
     let tag = format!("{registry}/silent:1");

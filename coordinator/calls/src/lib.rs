@@ -1,8 +1,8 @@
-//! [`service`]: what `#[tonic::async_trait]` is on a service's implementation, for a fraction of the compiler's time.
+//! [`service`]: what `#[tonic::async_trait]` is on a service's implementation, for less of the compiler's time.
 //!
 //! Both make of each `async fn` one that gives a boxed future that is `Send`. `async_trait` does that in the method itself, whose lifetimes
 //! have bounds (`'life0: 'async_trait`). What the compiler finds out under bounds it keeps for these only, so for each service it went
-//! anew through all futures below, down to the database's: a third of the time that the coordinator took. Here the future is boxed in a method
+//! anew through all futures below, down to the database's: more than a third of what reading the coordinator took. Here the future is boxed in a method
 //! beside the trait, that has no bounds, so what is found out counts for all.
 
 use proc_macro::TokenStream;

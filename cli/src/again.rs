@@ -27,7 +27,7 @@ const TRIES: u32 = 6;
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.
-pub async fn through<T>(call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
+pub(crate) async fn through<T>(call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
     repeat(call, is_connection).await
 }
 
@@ -35,7 +35,7 @@ pub async fn through<T>(call: impl AsyncFnMut() -> Result<Response<T>, Status>) 
 ///
 /// # Errors
 /// It says something else, or it was waited for long enough.
-pub async fn come_again(returns: &mut Returns, status: &Status) -> Result<(), Status> {
+pub(crate) async fn come_again(returns: &mut Returns, status: &Status) -> Result<(), Status> {
     let is_new = returns.is_new();
     come_again_saying(returns, status, || is_new).await
 }
@@ -44,7 +44,7 @@ pub async fn come_again(returns: &mut Returns, status: &Status) -> Result<(), St
 ///
 /// # Errors
 /// It says something else, or it was waited for long enough.
-pub async fn come_again_saying(
+pub(crate) async fn come_again_saying(
     returns: &mut Returns,
     status: &Status,
     is_news: impl FnOnce() -> bool,
@@ -62,7 +62,7 @@ pub async fn come_again_saying(
 ///
 /// # Errors
 /// The farm refuses or can't be reached, or whether it has done it isn't known ([`is_lost`]).
-pub async fn once<T>(call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
+pub(crate) async fn once<T>(call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
     repeat(call, was_never_sent).await
 }
 

@@ -6,7 +6,7 @@ use farm_proto::v1::{
     SubmitBuildRequest, SubmitBuildResponse,
 };
 
-pub use crate::again::{come_again, through};
+pub(crate) use crate::again::through;
 use crate::connect::Client;
 use crate::error::{Error, Result};
 use crate::upload::Uploaded;
@@ -15,7 +15,7 @@ use crate::upload::Uploaded;
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.
-pub async fn submit(client: &Client, request: SubmitBuildRequest) -> Result<(Build, bool)> {
+pub(crate) async fn submit(client: &Client, request: SubmitBuildRequest) -> Result<(Build, bool)> {
     let answer = through(async || client.builds().submit_build(request.clone()).await).await;
     let SubmitBuildResponse { build, replayed } = answer.map_err(|status| client.error(&status))?;
     let nothing = || Error::Farm(format!("the farm at {} took the build and gave none back", client.url()));
@@ -26,7 +26,7 @@ pub async fn submit(client: &Client, request: SubmitBuildRequest) -> Result<(Bui
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.
-pub async fn retry(client: &Client, request: RetryBuildRequest) -> Result<(Build, bool)> {
+pub(crate) async fn retry(client: &Client, request: RetryBuildRequest) -> Result<(Build, bool)> {
     let answer = through(async || client.builds().retry_build(request.clone()).await).await;
     let RetryBuildResponse { build, replayed } = answer.map_err(|status| client.error(&status))?;
     let nothing =
@@ -38,7 +38,7 @@ pub async fn retry(client: &Client, request: RetryBuildRequest) -> Result<(Build
 ///
 /// # Errors
 /// The farm refuses, or can't be reached.
-pub async fn provide_source(client: &Client, id: &str, uploaded: &Uploaded) -> Result<()> {
+pub(crate) async fn provide_source(client: &Client, id: &str, uploaded: &Uploaded) -> Result<()> {
     let request = ProvideSourceRequest { build_id: id.to_owned(), snapshot: Some(uploaded.reference()) };
     let answer = through(async || client.builds().provide_source(request.clone()).await).await;
     answer.map(drop).map_err(|status| client.error(&status))
@@ -48,7 +48,7 @@ pub async fn provide_source(client: &Client, id: &str, uploaded: &Uploaded) -> R
 ///
 /// # Errors
 /// There is no such build, or the farm can't be reached.
-pub async fn cancel(client: &Client, id: &str) -> Result<()> {
+pub(crate) async fn cancel(client: &Client, id: &str) -> Result<()> {
     let request = CancelBuildRequest { build_id: id.to_owned() };
     let answer = through(async || client.builds().cancel_build(request.clone()).await).await;
     answer.map(drop).map_err(|status| client.error(&status))

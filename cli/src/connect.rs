@@ -216,7 +216,7 @@ impl Client {
 ///
 /// # Errors
 /// The address is none, or nothing answers there within 5 s.
-pub async fn stranger(address: &Address, security: &Security) -> Result<SignInServiceClient<Limited>> {
+pub(crate) async fn stranger(address: &Address, security: &Security) -> Result<SignInServiceClient<Limited>> {
     let url = address.url.trim_end_matches('/');
     let channels = reach(dials(url, security)?, address, security).await?;
     Ok(SignInServiceClient::new(Limited::new(channels, Limits::default())))

@@ -91,7 +91,7 @@ pub struct Done {
 ///
 /// # Errors
 /// The farm refuses, can't be reached, or is of before there were fetches.
-pub async fn fetch(client: &Client, spec: &FetchSpec, key: &str, fetching: &Fetching) -> Result<Ended> {
+pub(crate) async fn fetch(client: &Client, spec: &FetchSpec, key: &str, fetching: &Fetching) -> Result<Ended> {
     let from = harmless(&spec.source.to_string());
     let spec = v1::BuildSpec { fetch: Some(spec.into()), ..Default::default() };
     let request =
@@ -151,7 +151,7 @@ fn older(client: &Client) -> Error {
 ///
 /// # Errors
 /// It isn't there, or the farm can't be asked.
-pub async fn file(client: &Client, id: &str, root: &str, path: &str) -> Result<Vec<u8>> {
+pub(crate) async fn file(client: &Client, id: &str, root: &str, path: &str) -> Result<Vec<u8>> {
     let request =
         ReadFetchedRequest { build_id: id.to_owned(), root: root.to_owned(), path: path.to_owned() };
     let answer = through(async || client.builds().read_fetched(request.clone()).await).await;

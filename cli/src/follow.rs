@@ -46,7 +46,7 @@ pub fn is_final(build: &Build) -> bool {
 ///
 /// # Errors
 /// There is no such build, the farm refuses, or it was away for ten minutes.
-pub async fn follow(
+pub(crate) async fn follow(
     client: &Client,
     id: &str,
     to_the_end: bool,

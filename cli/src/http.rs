@@ -29,7 +29,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// Why there is none, in words that have nothing of the secret.
-pub async fn get(uri: &Uri, accept: &'static str, authorization: &str) -> Result<Answer, String> {
+pub(crate) async fn get(uri: &Uri, accept: &'static str, authorization: &str) -> Result<Answer, String> {
     let mut secret = HeaderValue::from_str(authorization)
         .map_err(|_| "what it is to be asked with is no token".to_owned())?;
     secret.set_sensitive(true);

@@ -20,7 +20,7 @@ pub fn can_be_asked() -> bool {
 ///
 /// # Errors
 /// Ctrl-C was pressed.
-pub async fn yes(question: &str) -> Result<bool> {
+pub(crate) async fn yes(question: &str) -> Result<bool> {
     loop {
         match line(&format!("{question} [yes/no] ")).await?.as_deref().map(str::trim) {
             Some("yes") => return Ok(true),
@@ -34,7 +34,7 @@ pub async fn yes(question: &str) -> Result<bool> {
 ///
 /// # Errors
 /// Ctrl-C was pressed.
-pub async fn word(question: &str) -> Result<String> {
+pub(crate) async fn word(question: &str) -> Result<String> {
     Ok(line(question).await?.unwrap_or_default().trim().to_owned())
 }
 
@@ -50,7 +50,7 @@ const MOST_PASTED: Duration = Duration::from_secs(5);
 /// # Errors
 /// Ctrl-C was pressed; or it has more lines, or is too long for one: then none of it is taken, or left for whoever reads the terminal
 /// next.
-pub async fn secret(question: &str) -> Result<String> {
+pub(crate) async fn secret(question: &str) -> Result<String> {
     secret_or(question, "paste one line only").await
 }
 
@@ -58,7 +58,7 @@ pub async fn secret(question: &str) -> Result<String> {
 ///
 /// # Errors
 /// As of [`secret`].
-pub async fn secret_or(question: &str, cure: &str) -> Result<String> {
+pub(crate) async fn secret_or(question: &str, cure: &str) -> Result<String> {
     let hidden = Hidden::begin();
     let answer = line(question).await;
     let more = match (&answer, hidden) {

@@ -18,7 +18,7 @@ use farm_source::{Disk, Location, Source, Surroundings};
 ///
 /// # Errors
 /// It can't be read, changes without end, or the farm can't take it.
-pub async fn bring(
+pub(crate) async fn bring(
     client: &Client,
     location: &Location,
     is_temporary: bool,
@@ -32,7 +32,7 @@ pub async fn bring(
 ///
 /// # Errors
 /// It can't be read, changes without end, or the farm can't take it.
-pub async fn send(
+pub(crate) async fn send(
     client: &Client,
     mut source: Arc<Source>,
     location: &Location,
@@ -52,7 +52,7 @@ pub async fn send(
 ///
 /// # Errors
 /// It can't be read.
-pub async fn read(location: &Location, is_temporary: bool, meant: Option<&Sources>) -> Result<Arc<Source>> {
+pub(crate) async fn read(location: &Location, is_temporary: bool, meant: Option<&Sources>) -> Result<Arc<Source>> {
     let (location, meant) = (location.clone(), meant.cloned());
     let reading = tokio::task::spawn_blocking(move || {
         let now_ns = Utc::now().timestamp_nanos_opt().unwrap_or_default();

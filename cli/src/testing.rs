@@ -13,12 +13,12 @@ use tonic::transport::{Endpoint, Uri};
 use crate::connect::{Client, bearer};
 
 /// Serves these services and connects to them. A connection that breaks is made anew on the next call.
-pub async fn client(router: Router) -> Client {
+pub(crate) async fn client(router: Router) -> Client {
     endpoints(router).await.1
 }
 
 /// The same, with what it is reached through.
-pub async fn endpoints(router: Router) -> (Endpoints, Client) {
+pub(crate) async fn endpoints(router: Router) -> (Endpoints, Client) {
     let (sender, receiver) = mpsc::unbounded_channel::<DuplexStream>();
     let incoming = UnboundedReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);
     tokio::spawn(async move { router.serve_with_incoming(incoming).await });

@@ -39,7 +39,7 @@ pub fn request(
 /// # Errors
 /// A file has changed since it was hashed ([`Error::Changed`]), the farm refuses, or the connection broke
 /// too often.
-pub async fn upload<Pause: Future<Output = ()>>(
+pub(crate) async fn upload<Pause: Future<Output = ()>>(
     client: &Client,
     source: &Arc<Source>,
     pause: impl Fn(Duration) -> Pause,

@@ -181,7 +181,7 @@ impl Taken {
 ///
 /// # Errors
 /// `NOT_FOUND`: nobody offers it for as long as `away`. `DEADLINE_EXCEEDED`: it was asked, and took too long.
-pub async fn ask(
+pub(crate) async fn ask(
     agents: &Agents,
     others: &Others,
     question: &Question,

@@ -20,7 +20,7 @@ const LONGEST: u64 = 16 << 20;
 ///
 /// # Errors
 /// The database or the blob store doesn't answer: then it isn't asked for more.
-pub async fn runs(
+pub(crate) async fn runs(
     shared: &Shared,
     project: ProjectId,
     spec: &BuildSpec,

@@ -34,7 +34,7 @@ pub fn open(config: &Config) -> anyhow::Result<Keyring> {
 
 /// Tells the other coordinators which keys are here, and agrees with them by which is sealed: a key that one of them hasn't yet seals
 /// nothing.
-pub async fn agree(shared: &Shared) {
+pub(crate) async fn agree(shared: &Shared) {
     let ids: Vec<String> = shared.keyring.ids().iter().map(ToString::to_string).collect();
     let silence = shared.config.leadership.silence();
     let known = match shared.store.note_keys(shared.id, &ids).await {
@@ -70,7 +70,7 @@ fn lacking(known: &[KeysOf], key: Option<&String>) -> String {
 }
 
 /// Logs what can't be opened by the keys that are here.
-pub async fn tell_of_lost(shared: &Shared) {
+pub(crate) async fn tell_of_lost(shared: &Shared) {
     let known = shared.keyring.ids();
     let used = match shared.store.keys_in_use().await {
         Ok(used) => used,
@@ -90,7 +90,7 @@ pub async fn tell_of_lost(shared: &Shared) {
 ///
 /// # Errors
 /// The file of keys or the database can't be used, or the key is needed.
-pub async fn command(config: &Config, verb: &KeysVerb) -> anyhow::Result<ExitCode> {
+pub(crate) async fn command(config: &Config, verb: &KeysVerb) -> anyhow::Result<ExitCode> {
     let in_file = || {
         config.keys_file().context(
             "the farm's keys stand in FARM_KEYS: change them there. First put the new key behind the others and start all coordinators \

@@ -136,7 +136,7 @@ pub struct Serving {
 ///
 /// # Errors
 /// The database can't be reached in time or is a newer farm's; a file or folder can't be used; a loop dies.
-pub async fn run(
+pub(crate) async fn run(
     mut config: Config,
     listener: TcpListener,
     shutdown: CancellationToken,

@@ -31,7 +31,7 @@ pub struct Bound {
 ///
 /// # Errors
 /// An address can't be listened on.
-pub async fn bind(shared: &Shared) -> anyhow::Result<Vec<Bound>> {
+pub(crate) async fn bind(shared: &Shared) -> anyhow::Result<Vec<Bound>> {
     let config = &shared.config;
     let (hooks, web) = (config.hooks.listen, config.web.listen);
     // Port 0 is another one each time.
@@ -69,7 +69,7 @@ async fn listen_on(listen: SocketAddr, what: &str, flag: &str) -> anyhow::Result
 }
 
 /// Serves on all of them until `shutdown`.
-pub async fn run(shared: Arc<Shared>, bound: Vec<Bound>, shutdown: CancellationToken) {
+pub(crate) async fn run(shared: Arc<Shared>, bound: Vec<Bound>, shutdown: CancellationToken) {
     let (hooks, web) = (Hooks::new(Arc::clone(&shared)), Web::new(Arc::clone(&shared)));
     let mut serving = JoinSet::new();
     for Bound { listener, speaks_tls, hooks: has_hooks, web: has_web } in bound {

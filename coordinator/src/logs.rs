@@ -44,7 +44,7 @@ pub enum LogError {
 ///
 /// # Errors
 /// There is no such attempt, or what is stored can't be read.
-pub async fn read(
+pub(crate) async fn read(
     shared: &Shared,
     project: ProjectId,
     attempt: AttemptId,

@@ -18,7 +18,7 @@ const PENDING: u8 = 3;
 ///
 /// # Errors
 /// The database can't be reached in time or doesn't go together with this farm; a migration failed.
-pub async fn command(config: &Config, migrate: &Migrate) -> anyhow::Result<ExitCode> {
+pub(crate) async fn command(config: &Config, migrate: &Migrate) -> anyhow::Result<ExitCode> {
     let store = crate::open_store(config)?;
     let standing = patiently(&store, config, || store.standing()).await?;
     say(&told(&standing));
@@ -54,7 +54,7 @@ pub async fn command(config: &Config, migrate: &Migrate) -> anyhow::Result<ExitC
 ///
 /// # Errors
 /// As [`command`]; or the schema is older than this farm's, and that is left to the command.
-pub async fn at_start(store: &Store, config: &Config) -> anyhow::Result<()> {
+pub(crate) async fn at_start(store: &Store, config: &Config) -> anyhow::Result<()> {
     let standing = match config.database_migrate {
         WhenToMigrate::Manual => patiently(store, config, || store.standing()).await?,
         WhenToMigrate::Start => {

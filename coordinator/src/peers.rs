@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const BREATH: Duration = Duration::from_millis(20);
 
 /// Keeps up with who the others are, and tells them what was asked here, until `shutdown`.
-pub async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     let mut told: HashMap<(Uuid, String), AbortHandle> = HashMap::new();
     let mut tick = tokio::time::interval(BACKSTOP);

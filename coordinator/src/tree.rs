@@ -50,7 +50,7 @@ pub enum Read {
 ///
 /// # Errors
 /// The database or the blob store doesn't answer.
-pub async fn read_file(
+pub(crate) async fn read_file(
     shared: &Shared,
     project: ProjectId,
     tree_id: Digest,

@@ -431,7 +431,33 @@ fn imports(prefix: &[String], words: &[String]) -> Vec<(Vec<String>, String)> {
     found
 }
 
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let found = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
+    found.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+}
+
 /// A file of tests that no `mod` names is compiled by nobody, and says so to nobody.
+/// The libraries of programs, and what programs of tests take from them.
+const LIBRARIES: &[(&str, &[&str])] =
+    &[("../coordinator", &[]), ("../worker", &["src/aftermath.rs"]), ("../cli", &[])];
+
+/// The compiler takes the body of each `pub async fn` into every program of its crate, that of the unit tests among them, whether
+/// anything there calls it or not; and with it all that it calls.
+#[test]
+fn what_a_program_awaits_is_compiled_into_its_unit_tests_only_where_they_use_it() {
+    for (library, but) in LIBRARIES {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(library);
+        for file in sources(&root.join("src")) {
+            let name = file.strip_prefix(&root).unwrap().to_str().unwrap();
+            let text = read_to_string(&file).unwrap();
+            let public = text.lines().find(|line| line.starts_with("pub async fn"));
+            let is_well = public.is_none() || but.contains(&name);
+            assert!(is_well, "{library}/{name}: {}: write pub(crate)", public.unwrap_or_default());
+        }
+    }
+}
+
 #[test]
 fn every_file_of_tests_is_part_of_its_program() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");

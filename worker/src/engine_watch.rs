@@ -81,7 +81,7 @@ impl NotReady {
 ///
 /// # Errors
 /// It can't be built with, as it is now.
-pub async fn ready(
+pub(crate) async fn ready(
     address: &EngineAddress,
     choice: &Choice,
     allow: &Entitlements,
@@ -164,7 +164,7 @@ fn is_too_old(version: &str) -> bool {
 ///
 /// # Errors
 /// Why the last try failed.
-pub async fn ready_at_start(
+pub(crate) async fn ready_at_start(
     address: &EngineAddress,
     choice: &Choice,
     allow: &Entitlements,
@@ -208,7 +208,7 @@ async fn prove(ready: &Ready) -> Result<(), String> {
 ///
 /// # Errors
 /// It failed, or took too long.
-pub async fn trial(ready: &Ready) -> Result<(), Failure> {
+pub(crate) async fn trial(ready: &Ready) -> Result<(), Failure> {
     let failed = |why: String| Failure::new(Cause::Infrastructure, FailureCode::EngineError, why);
     let offers = &ready.identity.offers;
     let native = offers.iter().find(|offer| offer.support == Support::Native);

@@ -91,7 +91,7 @@ struct Brought {
 ///
 /// # Errors
 /// It can't be had, can't be read, or doesn't get to the farm.
-pub async fn fetch(
+pub(crate) async fn fetch(
     means: Means<'_>,
     farm: &(impl Farm + Logins),
     (project, spec, reach): (ProjectId, FetchSpec, Fetches),

@@ -148,7 +148,7 @@ impl Shutdown {
 ///
 /// # Errors
 /// It can't begin, the coordinator refuses it for good, or a part of it died.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let state_error = |why: String| RunError::State { folder: config.state_dir.display().to_string(), why };
     let claim = state_dir::claim(&config.state_dir).map_err(|error| state_error(error.to_string()))?;
     let spool = Spool::open(&config.state_dir).map_err(|error| state_error(error.to_string()))?;

@@ -56,7 +56,7 @@ impl Choice {
 
 /// Finds the platforms that the engine runs, each proved by a build that runs an executable of it. Those
 /// that were told are offered as told, without a proof. What is refused is logged, with the reason.
-pub async fn find(engine: &Engine, description: &EngineDescription, choice: &Choice) -> Vec<Offer> {
+pub(crate) async fn find(engine: &Engine, description: &EngineDescription, choice: &Choice) -> Vec<Offer> {
     if let Choice::Told(told) = choice {
         return told.clone();
     }

@@ -115,7 +115,7 @@ impl Heard {
 /// Ready when nothing was heard for `limit` and the engine isn't merely busy with what may be silent; then with the
 /// failure. `registries` are those that are pushed to, for people. `asks` finds out whether the engine builds at all; given
 /// true it has to build something.
-pub async fn stalled<A>(
+pub(crate) async fn stalled<A>(
     pulse: Pulse,
     limit: Duration,
     registries: &str,
@@ -154,7 +154,7 @@ where
 }
 
 /// Runs what is the worker's own to watch, and vouches for it.
-pub async fn vouching<T>(
+pub(crate) async fn vouching<T>(
     limit: Duration,
     vouch: &mpsc::Sender<AttemptEvent>,
     work: impl Future<Output = T>,

@@ -48,7 +48,7 @@ pub fn token() -> Bearer {
 }
 
 /// Waits until the condition holds; fails after ten seconds.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let waiting = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;

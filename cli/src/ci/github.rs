@@ -18,7 +18,7 @@ struct Given {
 ///
 /// # Errors
 /// GitHub gives none, or can't be asked.
-pub async fn token(url: &Uri, secret: &str, audience: &str) -> Result<String> {
+pub(crate) async fn token(url: &Uri, secret: &str, audience: &str) -> Result<String> {
     let host = url.authority().map(ToString::to_string).unwrap_or_default();
     let no_token = |why: String| Error::Farm(format!("GitHub gives this job no ID token: {why}"));
     let asked = asked(url, audience).map_err(&no_token)?;

@@ -91,7 +91,7 @@ impl Delivered {
 ///
 /// # Errors
 /// An output is gone, can't be fetched or can't be written.
-pub async fn deliver(
+pub(crate) async fn deliver(
     source: &Source,
     build: &Build,
     wanted: &Wanted,

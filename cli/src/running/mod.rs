@@ -186,7 +186,7 @@ impl Ready {
 ///
 /// # Errors
 /// The farm can't be asked any more.
-pub async fn watch(
+pub(crate) async fn watch(
     client: &Client,
     id: &str,
     limit: Duration,

@@ -41,7 +41,7 @@ fn random() -> String {
 }
 
 /// Opens the issuer's page, and waits until the browser comes back.
-pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
+pub(crate) async fn sign_in(offer: &Offer) -> Result<SignedIn> {
     let secrets = Secrets::generate();
     let listener = Listener::bind(&offer.told.redirect_uri).await?;
     let redirect_uri = listener.redirect_uri();

@@ -19,7 +19,7 @@ const AWAY: u32 = 2;
 const SLOWER: Duration = Duration::from_secs(5);
 
 /// Shows a code, and waits until somebody has entered it.
-pub async fn sign_in(offer: &Offer) -> Result<SignedIn> {
+pub(crate) async fn sign_in(offer: &Offer) -> Result<SignedIn> {
     let begun = through(async || offer.farm.clone().begin_device_sign_in(BeginDeviceSignInRequest {}).await);
     let code = begun.await.map_err(|status| offer.refused(&status))?;
     Out::stderr().lines(shown(offer.issuer(), &code));

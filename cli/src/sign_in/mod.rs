@@ -42,7 +42,7 @@ pub struct Offer {
 ///
 /// # Errors
 /// It can't be asked, or can't ask its issuer.
-pub async fn offered(address: &Address, security: &Security) -> Result<Option<Offer>> {
+pub(crate) async fn offered(address: &Address, security: &Security) -> Result<Option<Offer>> {
     let farm = stranger(address, security).await?;
     let asked = through(async || farm.clone().get_sign_in(GetSignInRequest {}).await).await;
     let told = match asked {

@@ -87,7 +87,7 @@ that the coordinator's configuration names (sign_in.admin_groups) is one while s
 ///
 /// # Errors
 /// The name is none, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     match args.deed {
         Deed::Add { person } => set(&person, true, setup).await?,
         Deed::Rm { person } => set(&person, false, setup).await?,

@@ -48,7 +48,7 @@ Exit codes:
 ///
 /// # Errors
 /// There is no such build, it isn't held, the head has moved on, or the farm can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
     let client = Client::connect(&setup.address).await?;
     let asked = GetProposalRequest { build_id: id.clone() };

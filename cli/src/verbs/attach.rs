@@ -46,7 +46,7 @@ Exit codes:
 ///
 /// # Errors
 /// There is no such build, or the farm can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
     let mut display = Display::new(args.how.mode(&setup.defaults)?, args.how.json)?;
     let client = Client::connect(&setup.address).await?;

@@ -102,7 +102,7 @@ impl Since {
 ///
 /// # Errors
 /// The farm refuses, or can't be asked; a file of heads can't be read.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     if args.verify {
         return verify::run(args.heads, args.file.as_deref(), args.json, setup).await;
     }

@@ -53,7 +53,7 @@ fn at_least_one(text: &str) -> std::result::Result<u32, String> {
 ///
 /// # Errors
 /// The farm can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let client = Client::connect(&setup.address).await?;
     let builds = list(&client, if args.all { u32::MAX } else { args.limit }, args.fetches).await?;
     let mut out = Out::stdout();

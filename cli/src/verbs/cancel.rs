@@ -22,7 +22,7 @@ pub struct Args {
 ///
 /// # Errors
 /// There is no such build, or the farm can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
     let client = Client::connect(&setup.address).await?;
     let request = CancelBuildRequest { build_id: id };

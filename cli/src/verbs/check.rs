@@ -65,7 +65,7 @@ Exit codes:
 ///
 /// # Errors
 /// Something that was asked for can't be taken, or the farm doesn't answer.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let Args { context, file, platform, target, build_arg, context_links, json } = args;
     let mut asked = submit::Args::default();
     (asked.context, asked.file, asked.platform) = (context, file, platform);

@@ -107,7 +107,7 @@ the first of: --project, FARM_PROJECT, the context; else it is your only one. It
 ///
 /// # Errors
 /// A name or a value can't be taken, or the file can't be read or written.
-pub async fn run(
+pub(crate) async fn run(
     args: Args,
     url: Option<&str>,
     context: Option<&str>,

@@ -69,7 +69,7 @@ repositories, while it does, and told to nobody again.";
 ///
 /// # Errors
 /// The farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     match args.deed {
         Deed::Login(args) => login::run(args, setup).await?,
         Deed::Ls { json, format } => list(json, format.as_deref(), setup).await?,

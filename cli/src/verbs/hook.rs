@@ -168,7 +168,7 @@ Its secrets and its token are erased, and nothing follows from what waits. Remov
 ///
 /// # Errors
 /// A name or value can't be taken, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     match args.deed {
         Deed::Add(args) => add::run(args, setup).await?,
         Deed::Ls { json, format } => list(json, format.as_deref(), setup).await?,

@@ -64,7 +64,7 @@ farm is (localhost is the farm's machine), and this machine needs neither a logi
 ///
 /// # Errors
 /// It isn't there, the registry doesn't answer, or it has not that platform.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let image: ImageRef = args.image.parse()?;
     let platform = match &args.platform {
         Some(text) => Some(text.parse::<Platform>()?),
@@ -107,7 +107,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
 ///
 /// # Errors
 /// There is no such image, or its registry doesn't answer.
-pub async fn inspect(client: &Client, image: &ImageRef) -> Result<Image> {
+pub(crate) async fn inspect(client: &Client, image: &ImageRef) -> Result<Image> {
     let request = InspectImageRequest { reference: image.to_string() };
     let answer = client.images().inspect_image(request).await.map_err(|e| client.error(&e))?;
     Ok(answer.into_inner().into())

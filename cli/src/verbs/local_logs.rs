@@ -16,7 +16,7 @@ use crate::output::text::harmless;
 ///
 /// # Errors
 /// There is no such part, or its log can't be read.
-pub async fn run(part: &str, state_dir: Option<&Path>, follow: bool, tail: usize) -> Result<Exit> {
+pub(crate) async fn run(part: &str, state_dir: Option<&Path>, follow: bool, tail: usize) -> Result<Exit> {
     let layout = Layout::find(state_dir)?;
     let path = layout.log(part);
     let known = parts(&layout);

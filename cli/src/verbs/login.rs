@@ -90,7 +90,7 @@ struct Known {
 ///
 /// # Errors
 /// It doesn't answer, isn't believed, or doesn't take the token; or the configuration can't be written.
-pub async fn run(
+pub(crate) async fn run(
     mut args: Args,
     ca: Option<&Path>,
     project: Option<&str>,

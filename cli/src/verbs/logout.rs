@@ -37,7 +37,7 @@ knows the farm again; `farm config remove NAME` forgets these, too.";
 ///
 /// # Errors
 /// There is no such farm, its token is kept by somebody else, or the file can't be taken away.
-pub async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Exit> {
     let name = match args.name {
         Some(name) => name,
         None => match setup()?.address.source {

@@ -65,7 +65,7 @@ pub struct Args {
 ///
 /// # Errors
 /// There is no such build, it has no such platform, or the farm can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     if let Some(part) = &args.of {
         return local_logs::run(part, args.state_dir.as_deref(), args.follow, args.tail).await;
     }

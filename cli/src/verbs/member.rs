@@ -86,7 +86,7 @@ within some seconds, also for what goes on.";
 ///
 /// # Errors
 /// A name or a role is none, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let mut out = Out::stdout();
     match args.deed {
         Deed::Set { person, group, role } => {

@@ -104,7 +104,7 @@ Where it goes and what it was signed by is erased.";
 ///
 /// # Errors
 /// A name or value can't be taken, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     match args.deed {
         Deed::Add(args) => add::run(args, setup).await?,
         Deed::Ls { json, format } => list(json, format.as_deref(), setup).await?,

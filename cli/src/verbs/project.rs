@@ -125,7 +125,7 @@ by nobody. While builds of it go on, it can't be removed. Its name is free for a
 ///
 /// # Errors
 /// A name is none, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let mut out = Out::stdout();
     match args.deed {
         Deed::Create { name, admin } => {

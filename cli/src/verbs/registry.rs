@@ -76,7 +76,7 @@ pushed stays; so cancel them before, or let them end.";
 ///
 /// # Errors
 /// The registry doesn't take the login, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     match args.deed {
         Deed::Login(args) => login::run(args, setup).await?,
         Deed::Ls { json, format } => list(json, format.as_deref(), setup).await?,

@@ -81,7 +81,7 @@ Exit codes:
 ///
 /// # Errors
 /// There is no such build, it has not ended, or the farm can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let id = build_id(&args.id)?;
     let mode = args.how.mode(&setup.defaults)?;
     let mut display = Display::new(mode, args.how.json)?;

@@ -161,7 +161,7 @@ impl Checked {
 ///
 /// # Errors
 /// None: what went wrong is told here, since the exit code is the program's.
-pub async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: impl FnOnce() -> Result<Setup>) -> Result<Exit> {
     let mut notes = Out::stderr();
     match attempt(args, setup, &mut notes).await {
         Ok(exit) => Ok(exit),

@@ -153,7 +153,7 @@ Its value is erased. Builds that were accepted with it go on; retries of them ne
 ///
 /// # Errors
 /// There is no value, a name or rule can't be taken, the line can be read by others, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     match args.deed {
         Deed::Set { name, file, who } => set(&name, file.as_deref(), &who, setup).await?,
         Deed::Rule { name, who } => {

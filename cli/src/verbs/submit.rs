@@ -56,7 +56,7 @@ use plan::Plan;
 ///
 /// # Errors
 /// Something that was asked for can't be taken, or the farm doesn't answer.
-pub async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     args.take_defaults(&setup.defaults);
     let (detach, dry_run, as_json) = (args.detach, args.dry_run, args.json);
     let mode = mode(args.progress, args.quiet, &setup.defaults)?;

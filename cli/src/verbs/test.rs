@@ -65,7 +65,7 @@ Exit codes:
 ///
 /// # Errors
 /// The image can't be read, or it hasn't got a platform that was named.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let reference: ImageRef = args.image.parse()?;
     let how = args.how.check(&setup.defaults)?;
     let mut chosen: Vec<Platform> = Vec::new();

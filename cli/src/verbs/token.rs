@@ -69,7 +69,7 @@ const HINT: usize = 12;
 ///
 /// # Errors
 /// The farm refuses, or can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     match args.deed {
         Deed::Create(create) => create::run(create, setup).await?,
         Deed::Ls { json } => list(json, setup).await?,

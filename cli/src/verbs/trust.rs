@@ -80,7 +80,7 @@ by one is cut off, builds go on.";
 ///
 /// # Errors
 /// What is to be trusted isn't told by ids, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     match args.deed {
         Deed::Add { of } => add::run(of, setup).await?,
         Deed::Ls { json } => list(json, setup).await?,

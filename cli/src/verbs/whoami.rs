@@ -27,7 +27,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The farm doesn't know the token, or can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     let client = Client::connect(&setup.address).await?;
     let asked = through(async || client.people().who_am_i(WhoAmIRequest {}).await).await;
     let who = asked.map_err(|status| client.error(&status))?;

@@ -46,7 +46,7 @@ Examples:
 ///
 /// # Errors
 /// The farm can't be asked, or refuses.
-pub async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     if let Some(wish) = args.wish {
         return wish::run(wish, setup).await;
     }

@@ -61,7 +61,7 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
 ///
 /// # Errors
 /// The transport fails.
-pub async fn serve(
+pub(crate) async fn serve(
     shared: Arc<Shared>,
     listener: TcpListener,
     shutdown: CancellationToken,

@@ -43,7 +43,7 @@ pub struct Named<'a> {
 ///
 /// # Errors
 /// The build is no such one, or the database can't be reached.
-pub async fn proposed(shared: &Shared, of: Named<'_>) -> Result<Waits, Unapproved> {
+pub(crate) async fn proposed(shared: &Shared, of: Named<'_>) -> Result<Waits, Unapproved> {
     shared.store.waits_for_approval(of.project, of.build).await?.ok_or_else(|| {
         Unapproved::Unheld(format!(
             "build {} waits for no approval: it isn't the fetch of rules that a delivery about a fork's pull request has begun; `farm hook \
@@ -57,7 +57,7 @@ pub async fn proposed(shared: &Shared, of: Named<'_>) -> Result<Waits, Unapprove
 ///
 /// # Errors
 /// It isn't held, the head has moved on, another commit is meant, or the database can't be reached.
-pub async fn approve(
+pub(crate) async fn approve(
     shared: &Shared,
     by: &By,
     of: Named<'_>,

@@ -57,7 +57,7 @@ pub enum Answer {
 type Judged = Result<(usize, Result<Delivery, Invalid>), Refused>;
 
 /// Takes a delivery.
-pub async fn take(shared: &Shared, sent: Sent) -> Answer {
+pub(crate) async fn take(shared: &Shared, sent: Sent) -> Answer {
     match tokio::time::timeout(DATABASE, taken(shared, sent)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(StoreError::NotFound(_))) => Answer::Refused,

@@ -29,7 +29,7 @@ const HEAD_BYTES: usize = 64 * 1024;
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Answers what comes, by `handler`, until `shutdown`.
-pub async fn serve<H, F>(
+pub(crate) async fn serve<H, F>(
     listener: TcpListener,
     side: Option<Arc<Side>>,
     doors: Arc<Doors>,

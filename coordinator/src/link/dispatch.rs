@@ -15,7 +15,7 @@ use crate::registry::login::Allowed;
 use crate::shared::Shared;
 
 /// Tells the connected workers what they have to know, until `shutdown`.
-pub async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
+pub(crate) async fn dispatch(shared: Arc<Shared>, shutdown: CancellationToken) {
     let places = Places::new(&shared.config);
     while !shutdown.is_cancelled() {
         if let Err(error) = dispatch_one(&shared, &places).await {
@@ -85,7 +85,7 @@ async fn dispatch_one(shared: &Shared, places: &Places) -> farm_store::Result<()
 }
 
 /// Writes the workers' signs to the database in one statement a second, until `shutdown`.
-pub async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
+pub(crate) async fn flush_beats(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut tick = tokio::time::interval(BACKSTOP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !shutdown.is_cancelled() {

@@ -23,7 +23,7 @@ const SHORTEST_SECRET: usize = 6;
 
 /// Posts JSON with these headers, by which the receiver knows it again; without any it doesn't, and what may have come is not sent again
 /// and again.
-pub async fn post(
+pub(crate) async fn post(
     client: &Client,
     address: &Address,
     headers: &[(&'static str, String)],

@@ -25,7 +25,7 @@ pub enum End {
 }
 
 /// Reads a body of at most `most` bytes until `deadline`. Cancelled, it has read some of it.
-pub async fn read(response: &mut Response, most: usize, deadline: Instant) -> Body {
+pub(crate) async fn read(response: &mut Response, most: usize, deadline: Instant) -> Body {
     let mut bytes = Vec::new();
     let end = loop {
         match timeout_at(deadline, response.chunk()).await {

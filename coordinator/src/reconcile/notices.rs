@@ -55,7 +55,7 @@ impl Due for Message {
 }
 
 /// Tells while leading, until `shutdown`.
-pub async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
     let mut under_way: JoinSet<NoticeId> = JoinSet::new();
     let mut busy: Busy<Message> = Busy::default();
     let mut is_open = false;

@@ -15,7 +15,7 @@ const TOLD: &str = "this farm speaks TLS here: write https:// in front of its ad
                     (farm login https://… gets to know it)";
 
 /// Answers each call with what is wrong, until the client has enough; whoever calls this bounds the time.
-pub async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+pub(crate) async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
     let service = service_fn(|request: Request<Incoming>| async move {
         let answer = if request.version() == Version::HTTP_2 {
             // Whoever tries again after this finds it mended when somebody has mended it.

@@ -21,7 +21,7 @@ use crate::shared::Shared;
 ///
 /// # Errors
 /// The database doesn't answer.
-pub async fn proposal(
+pub(crate) async fn proposal(
     shared: &Shared,
     visitor: &Visitor,
     found: &Found,
@@ -47,7 +47,7 @@ pub async fn proposal(
 ///
 /// # Errors
 /// The form isn't theirs, they may not, it isn't held or has moved on, or the database doesn't answer.
-pub async fn give(
+pub(crate) async fn give(
     shared: &Arc<Shared>,
     mut asked: Asked,
     place: Place,

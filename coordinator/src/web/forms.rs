@@ -64,7 +64,7 @@ impl Secret {
 ///
 /// # Errors
 /// It is too long, comes too slowly, or there are too many at once.
-pub async fn read(memory: &Memory, headers: &HeaderMap, body: Incoming) -> Result<Form, Problem> {
+pub(crate) async fn read(memory: &Memory, headers: &HeaderMap, body: Incoming) -> Result<Form, Problem> {
     let held = memory.read(headers, body, LONGEST).await.map_err(|status| {
         let cure = match status {
             StatusCode::PAYLOAD_TOO_LARGE => "Send less: a form has at most 16 KiB.",

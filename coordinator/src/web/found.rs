@@ -59,7 +59,7 @@ pub fn who(visitor: &Visitor) -> Who {
 ///
 /// # Errors
 /// There is none, or the database doesn't answer.
-pub async fn find(shared: &Shared, visitor: &Visitor, place: &Place) -> Result<Search, Problem> {
+pub(crate) async fn find(shared: &Shared, visitor: &Visitor, place: &Place) -> Result<Search, Problem> {
     let principal = &visitor.caller.principal;
     let may_see = |project: ProjectId| may(principal, Action::ReadBuilds, project);
     let own: Vec<ProjectId> =

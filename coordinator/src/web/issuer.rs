@@ -64,7 +64,7 @@ fn sign_ins(shared: &Shared) -> Result<&SignIns, Problem> {
 ///
 /// # Errors
 /// Nobody signs in so here, or the issuer can't be asked where.
-pub async fn leave(shared: &Shared, asked: &Asked, next: &Next) -> Result<Response<Body>, Problem> {
+pub(crate) async fn leave(shared: &Shared, asked: &Asked, next: &Next) -> Result<Response<Body>, Problem> {
     let sign_ins = sign_ins(shared)?;
     let _visit = asked.from.map(|from| shared.doors.open_call(from)).transpose()?;
     let leaving = Leaving::begin(next);
@@ -81,7 +81,7 @@ pub async fn leave(shared: &Shared, asked: &Asked, next: &Next) -> Result<Respon
 ///
 /// # Errors
 /// It isn't the answer to this browser's sign-in, or shows nobody whom the farm lets in.
-pub async fn arrive(shared: &Shared, asked: &Asked, returned: Returned) -> Result<Response<Body>, Problem> {
+pub(crate) async fn arrive(shared: &Shared, asked: &Asked, returned: Returned) -> Result<Response<Body>, Problem> {
     let sign_ins = sign_ins(shared)?;
     let kept = Cookie::Leave.read(&asked.headers, asked.is_secure);
     let leaving = kept.as_deref().and_then(Leaving::read);

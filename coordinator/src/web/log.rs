@@ -45,7 +45,7 @@ const BIT: usize = 64 * 1024;
 ///
 /// # Errors
 /// There is no such build for whoever asks, it has no such platform, or too many read logs now.
-pub async fn text(
+pub(crate) async fn text(
     shared: &Arc<Shared>,
     mut asked: Asked,
     place: Place,
@@ -192,7 +192,7 @@ fn broken(error: LogError) -> Broken {
 ///
 /// # Errors
 /// They can't be read now.
-pub async fn tail(
+pub(crate) async fn tail(
     shared: &Shared,
     project: ProjectId,
     stream: &StreamEnd,

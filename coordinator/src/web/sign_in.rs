@@ -31,7 +31,7 @@ const LONGEST: usize = 4096;
 ///
 /// # Errors
 /// The farm can't tell who asks.
-pub async fn home(shared: &Shared, mut asked: Asked) -> Result<Response<Body>, Problem> {
+pub(crate) async fn home(shared: &Shared, mut asked: Asked) -> Result<Response<Body>, Problem> {
     match visitor(shared, &mut asked, Action::KnowOneself).await? {
         Some(visitor) => Ok(reply::page(StatusCode::OK, templates::home(&who(&visitor)))),
         None => ask(shared, &asked, &Next::default(), ""),
@@ -78,7 +78,7 @@ pub fn ask(shared: &Shared, asked: &Asked, next: &Next, trouble: &str) -> Result
 ///
 /// # Errors
 /// The form isn't theirs, they come too often, or the database doesn't answer.
-pub async fn by_token(shared: &Shared, mut asked: Asked, form: &Form) -> Result<Response<Body>, Problem> {
+pub(crate) async fn by_token(shared: &Shared, mut asked: Asked, form: &Form) -> Result<Response<Body>, Problem> {
     let next = form.get("next").map(|next| Next::read(next)).unwrap_or_default();
     let visit = Cookie::Visit.read(&asked.headers, asked.is_secure).and_then(Secret::read);
     own(&asked.headers, shared.config.web.public_url.as_deref(), form, visit.as_ref())?;
@@ -112,7 +112,7 @@ pub struct New {
 ///
 /// # Errors
 /// The database doesn't answer.
-pub async fn begin(
+pub(crate) async fn begin(
     shared: &Shared,
     asked: &Asked,
     by: &By,
@@ -140,7 +140,7 @@ pub async fn begin(
 ///
 /// # Errors
 /// The form isn't theirs, or the database doesn't answer.
-pub async fn out(shared: &Shared, mut asked: Asked, form: &Form) -> Result<Response<Body>, Problem> {
+pub(crate) async fn out(shared: &Shared, mut asked: Asked, form: &Form) -> Result<Response<Body>, Problem> {
     let mut response = reply::see("/").map_err(|_| Problem::bug())?;
     let visitor = visitor(shared, &mut asked, Action::KnowOneself).await?;
     if let Some(visitor) = visitor {

@@ -46,7 +46,7 @@ fn shown(headers: &HeaderMap, is_secure: bool) -> Option<(Proof, Option<Secret>)
 ///
 /// # Errors
 /// They come too often, or the database doesn't answer.
-pub async fn visitor(shared: &Shared, asked: &mut Asked, action: Action) -> Result<Option<Visitor>, Problem> {
+pub(crate) async fn visitor(shared: &Shared, asked: &mut Asked, action: Action) -> Result<Option<Visitor>, Problem> {
     let doors = &shared.doors;
     let Some((proof, session)) = shown(&asked.headers, asked.is_secure) else {
         if let Some(from) = asked.from {
@@ -66,7 +66,7 @@ pub async fn visitor(shared: &Shared, asked: &mut Asked, action: Action) -> Resu
 ///
 /// # Errors
 /// Too many such questions come from there, or the database doesn't answer.
-pub async fn known(
+pub(crate) async fn known(
     shared: &Shared,
     from: Option<IpAddr>,
     proof: Proof,

@@ -238,7 +238,7 @@ fn passwd() -> String {
 /// # Errors
 /// The farm isn't believed, isn't there or refuses; or the state folder can't be used. Then what was there still is, and
 /// nothing else is kept but the key, for when a token is shown again.
-pub async fn join(args: Args) -> Result<Vec<String>, JoinError> {
+pub(crate) async fn join(args: Args) -> Result<Vec<String>, JoinError> {
     let token = args.token.read(io::stdin().lock())?;
     let folder = args.place.find(&passwd(), is_root())?;
     let place = &folder.path;

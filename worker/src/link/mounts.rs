@@ -24,7 +24,7 @@ use crate::buildkit::{Agent, AgentAsked, Mounted};
 ///
 /// # Errors
 /// The coordinator is away, can't open it, or gives it to no worker like this one.
-pub async fn borrow(client: &Client, lease: Lease, mounts: &Mounts) -> Result<Mounted, Failure> {
+pub(crate) async fn borrow(client: &Client, lease: Lease, mounts: &Mounts) -> Result<Mounted, Failure> {
     let request = LendMountsRequest { lease: Some(lease.into()) };
     let ask = || -> Asking<LendMountsResponse> {
         let (mut client, request) = (client.clone(), request.clone());

@@ -51,7 +51,7 @@ impl Certified {
 }
 
 /// Waits until another certificate is shown; without one for ever.
-pub async fn another(changes: Option<&mut watch::Receiver<u64>>) {
+pub(crate) async fn another(changes: Option<&mut watch::Receiver<u64>>) {
     let Some(changes) = changes else { return std::future::pending().await };
     if changes.changed().await.is_err() {
         // Nobody renews any more, which ends the worker.

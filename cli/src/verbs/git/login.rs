@@ -59,7 +59,7 @@ nothing else, is enough. It goes over TLS only.";
 ///
 /// # Errors
 /// There is nobody to ask for it, the key or the host's can't be read, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<()> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<()> {
     let place = args.place;
     let request = match &args.ssh_key {
         Some(path) => SetGitLoginRequest {

@@ -117,7 +117,7 @@ the newer one has signed, or until --finish.";
 ///
 /// # Errors
 /// What it is for can't be taken, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<()> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<()> {
     let token = match args.create {
         true => {
             // Before anybody types it.
@@ -170,7 +170,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<()> {
 ///
 /// # Errors
 /// As of [`run`].
-pub async fn rotate(args: Rotate, setup: &Setup) -> Result<()> {
+pub(crate) async fn rotate(args: Rotate, setup: &Setup) -> Result<()> {
     let (client, secret) = with_secret(args.secret_stdin, setup).await?;
     let request =
         RotateHookRequest { name: args.name.clone(), finish: args.finish, secret: secret.to_string() };

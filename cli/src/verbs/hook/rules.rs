@@ -49,7 +49,7 @@ kept; destinations, protected tags and secrets are looked at for each delivery."
 ///
 /// # Errors
 /// They are wrong or can't be read, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<()> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<()> {
     match (args.file, args.rm, args.show) {
         (Some(file), ..) => keep(args.name, &file, setup).await,
         (None, true, false) => erase(args.name, setup).await,

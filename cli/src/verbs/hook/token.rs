@@ -59,7 +59,7 @@ It is tried at the forge before it is kept, and told to nobody again.";
 ///
 /// # Errors
 /// There is nobody to ask for it, the farm or the forge refuses it, or the farm can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<()> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<()> {
     let name = args.name;
     if args.rm {
         let client = Client::connect(&setup.address).await?;
@@ -87,7 +87,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<()> {
 ///
 /// # Errors
 /// The farm or the forge refuses it, or the farm can't be asked.
-pub async fn give(client: &Client, name: &str, token: &str, create: bool) -> Result<()> {
+pub(crate) async fn give(client: &Client, name: &str, token: &str, create: bool) -> Result<()> {
     let request = SetHookTokenRequest { name: name.to_owned(), token: token.to_owned() };
     let set =
         client.hooks().set_hook_token(request).await.map_err(|status| client.error(&status))?.into_inner();
@@ -114,7 +114,7 @@ pub async fn give(client: &Client, name: &str, token: &str, create: bool) -> Res
 ///
 /// # Errors
 /// It can't be read, or nobody can be asked.
-pub async fn read(hook: &str, file: Option<&str>) -> Result<Zeroizing<String>> {
+pub(crate) async fn read(hook: &str, file: Option<&str>) -> Result<Zeroizing<String>> {
     let text = match file {
         Some(path) if path != "-" => {
             let unread = |why: std::io::Error| {

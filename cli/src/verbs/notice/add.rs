@@ -89,7 +89,7 @@ For a day what is sent is signed by both secrets, so the receiver may take the n
 ///
 /// # Errors
 /// A value can't be taken, there is nobody to ask for the URL, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<()> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<()> {
     let (kind, url) = match (args.webhook, args.slack) {
         (Some(url), _) => (NoticeKind::Webhook, Some(url)),
         (None, Some(url)) => (NoticeKind::Slack, Some(url)),
@@ -136,7 +136,7 @@ pub async fn run(args: Args, setup: &Setup) -> Result<()> {
 ///
 /// # Errors
 /// As of [`run`].
-pub async fn rotate(args: Rotate, setup: &Setup) -> Result<()> {
+pub(crate) async fn rotate(args: Rotate, setup: &Setup) -> Result<()> {
     let client = Client::connect(&covered_for_secrets(&setup.address)?).await?;
     let request = RotateNoticeRequest { name: args.name };
     let done =

@@ -119,7 +119,7 @@ impl AccessJson {
 ///
 /// # Errors
 /// The farm refuses, or can't be asked.
-pub async fn of(client: &Client) -> Result<AccessJson> {
+pub(crate) async fn of(client: &Client) -> Result<AccessJson> {
     let asked = through(async || client.projects().get_access(GetAccessRequest {}).await).await;
     Ok(asked.map_err(|status| client.error(&status))?.into())
 }
@@ -128,7 +128,7 @@ pub async fn of(client: &Client) -> Result<AccessJson> {
 ///
 /// # Errors
 /// A name can't be taken, the farm refuses, or it can't be asked.
-pub async fn allow(args: Repositories, allowed: bool, setup: &Setup, out: &mut Out) -> Result<()> {
+pub(crate) async fn allow(args: Repositories, allowed: bool, setup: &Setup, out: &mut Out) -> Result<()> {
     let name: ProjectName = args.name.parse()?;
     let read = |flag: &str, all: &[String]| -> Result<Vec<RepositoryPrefix>> {
         all.iter().map(|repo| Ok(of_flag(flag, repo)?)).collect()
@@ -170,7 +170,7 @@ pub async fn allow(args: Repositories, allowed: bool, setup: &Setup, out: &mut O
 ///
 /// # Errors
 /// The pattern or the role is none, the farm refuses, or it can't be asked.
-pub async fn protect(pattern: &str, role: Option<&str>, setup: &Setup, out: &mut Out) -> Result<()> {
+pub(crate) async fn protect(pattern: &str, role: Option<&str>, setup: &Setup, out: &mut Out) -> Result<()> {
     let pattern: TagPattern = of_flag("pattern", pattern)?;
     let role: Option<Role> = role.map(|role| of_flag("--role", role)).transpose()?;
     let client = Client::connect(&setup.address).await?;

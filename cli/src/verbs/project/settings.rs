@@ -162,7 +162,7 @@ impl SettingsJson {
 ///
 /// # Errors
 /// The farm refuses, or can't be asked.
-pub async fn of(client: &Client) -> Result<Option<SettingsJson>> {
+pub(crate) async fn of(client: &Client) -> Result<Option<SettingsJson>> {
     let request = GetProjectSettingsRequest { used: true };
     let asked = through(async || client.projects().get_project_settings(request).await);
     known(asked.await).map_err(|status| client.error(&status))
@@ -199,7 +199,7 @@ fn size(text: &str) -> Result<u64> {
 ///
 /// # Errors
 /// A value can't be taken, the farm refuses, or it can't be asked.
-pub async fn set(args: Settings, setup: &Setup, out: &mut Out) -> Result<()> {
+pub(crate) async fn set(args: Settings, setup: &Setup, out: &mut Out) -> Result<()> {
     let name: ProjectName = args.name.parse()?;
     let read = |flag, text: &Option<String>| text.as_deref().map(|text| limit(flag, text)).transpose();
     let quota = SetProjectQuotaRequest {

@@ -51,7 +51,7 @@ place of the login that the project had there. It goes over TLS only.";
 ///
 /// # Errors
 /// There is nobody to ask for it, the registry doesn't take it, the farm refuses, or it can't be asked.
-pub async fn run(args: Args, setup: &Setup) -> Result<()> {
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<()> {
     let host = RegistryHost::of_login(&args.host)?;
     if let Some(helper) = args.helper {
         let client = Client::connect(&setup.address).await?;

@@ -82,7 +82,7 @@ fn life(text: &str) -> std::result::Result<Life, String> {
 ///
 /// # Errors
 /// A name or a role is none, the farm refuses, or it can't be asked.
-pub async fn run(args: Create, setup: &Setup) -> Result<()> {
+pub(crate) async fn run(args: Create, setup: &Setup) -> Result<()> {
     // All is checked before anything is asked.
     let role: Option<Role> = args.role.map(|role| of_flag("--role", &role)).transpose()?;
     let person: Option<PrincipalName> = args.person.map(|name| of_flag("--for", &name)).transpose()?;

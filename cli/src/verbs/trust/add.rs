@@ -158,7 +158,7 @@ All claims have to fit; choose such as the issuer never gives to somebody else."
 ///
 /// # Errors
 /// What is to be trusted isn't told by ids, the farm refuses, or it can't be asked.
-pub async fn run(of: Of, setup: &Setup) -> Result<()> {
+pub(crate) async fn run(of: Of, setup: &Setup) -> Result<()> {
     let request = match of {
         Of::Github(args) => github(args)?,
         Of::Gitlab(args) => gitlab(args)?,

@@ -128,7 +128,7 @@ impl From<&Invitation> for InvitationJson {
 ///
 /// # Errors
 /// The farm refuses, or can't be asked.
-pub async fn invite(args: Invite, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn invite(args: Invite, setup: &Setup) -> Result<Exit> {
     let client = Client::connect(&setup.address).await?;
     let request = InviteWorkerRequest {
         name: args.name.unwrap_or_default(),
@@ -198,7 +198,7 @@ fn is_here_only(coordinators: &[String]) -> bool {
 ///
 /// # Errors
 /// The farm refuses, or can't be asked.
-pub async fn invitations(as_json: bool, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn invitations(as_json: bool, setup: &Setup) -> Result<Exit> {
     let client = Client::connect(&setup.address).await?;
     let asked = through(async || client.machines().list_invitations(ListInvitationsRequest {}).await).await;
     let all = asked.map_err(|status| client.error(&status))?.invitations;
@@ -242,7 +242,7 @@ fn table(all: &[Invitation], now: i64) -> Vec<String> {
 ///
 /// # Errors
 /// There is none, the farm refuses, or it can't be asked.
-pub async fn withdraw(invitation: &str, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn withdraw(invitation: &str, setup: &Setup) -> Result<Exit> {
     let client = Client::connect(&setup.address).await?;
     // What the list shows ends with a sign that says that there is more.
     let invitation = invitation.trim_end_matches('…').to_owned();
@@ -256,7 +256,7 @@ pub async fn withdraw(invitation: &str, setup: &Setup) -> Result<Exit> {
 ///
 /// # Errors
 /// There is no such worker, the farm refuses, or it can't be asked.
-pub async fn revoke(mut names: Vec<String>, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn revoke(mut names: Vec<String>, setup: &Setup) -> Result<Exit> {
     names.sort();
     names.dedup();
     let client = Client::connect(&setup.address).await?;

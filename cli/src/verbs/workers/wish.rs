@@ -110,7 +110,7 @@ back, it is a new worker, and no longer drained.";
 ///
 /// # Errors
 /// There is no such worker, the farm refuses, or it can't be asked.
-pub async fn run(wish: Wish, setup: &Setup) -> Result<Exit> {
+pub(crate) async fn run(wish: Wish, setup: &Setup) -> Result<Exit> {
     let wish = match wish {
         Wish::Invite(args) => return invite::invite(args, setup).await,
         Wish::Invitations { json } => return invite::invitations(json, setup).await,

@@ -103,7 +103,7 @@ pub(super) fn offer(
 ///
 /// # Errors
 /// Others can read the line, the build asks no such agent, or see [`agents::ask`].
-pub async fn ask(
+pub(crate) async fn ask(
     shared: &Shared,
     is_encrypted: bool,
     leased: &LeasedAgents,

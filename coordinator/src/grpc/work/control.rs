@@ -48,7 +48,7 @@ const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(50);
 ///
 /// # Errors
 /// The first message is no Hello, or the worker can't be taken.
-pub async fn open(
+pub(crate) async fn open(
     shared: Arc<Shared>,
     caller: Caller,
     mut said: Streaming<v1::ControlRequest>,

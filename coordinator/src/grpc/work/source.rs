@@ -94,7 +94,7 @@ fn opened(shared: &Shared, login: &SealedGitLogin) -> Result<Clear, Unopened> {
 }
 
 /// Keeps the objects of a stream, as long as the lease lives.
-pub async fn objects(
+pub(crate) async fn objects(
     shared: &Shared,
     holder: Option<JoinId>,
     mut messages: Streaming<v1::SendSourceRequest>,

@@ -14,7 +14,7 @@ use crate::shared::Shared;
 const PROGRESS_GRACE: Duration = Duration::from_secs(60);
 
 /// What only time brings about, each second while leading, until `shutdown`.
-pub async fn keep_house(
+pub(crate) async fn keep_house(
     shared: Arc<Shared>,
     mut lead: watch::Receiver<Option<Lead>>,
     shutdown: CancellationToken,
